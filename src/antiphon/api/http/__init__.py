@@ -1,0 +1,1 @@
+"""The HTTP server that OpenAI clients talk to."""

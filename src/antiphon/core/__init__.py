@@ -1,0 +1,1 @@
+"""Pure data: items, deltas, events, turns and ids. No I/O."""

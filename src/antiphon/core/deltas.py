@@ -1,0 +1,60 @@
+"""What a model says while it answers, whatever dialect it spoke on the wire.
+
+A model yields batches: all deltas that arrived in one read belong together, so
+that they can leave in one write.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from antiphon.core.turns import Usage
+
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+class Text(msgspec.Struct, frozen=True):
+    """More of the answer."""
+
+    text: str
+
+
+class Thought(msgspec.Struct, frozen=True):
+    """More of the reasoning that a model shows before its answer."""
+
+    text: str
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """More of the sentence by which the model declines."""
+
+    text: str
+
+
+class CallPiece(msgspec.Struct, frozen=True):
+    """A fragment of one tool call. ``index`` tells the calls of an answer apart.
+
+    ``call_id`` and ``name`` come with the first fragment and may be missing later.
+    """
+
+    index: int
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+class Used(msgspec.Struct, frozen=True):
+    """The tokens of the whole answer; a later one replaces an earlier one."""
+
+    usage: Usage
+
+
+class Finish(msgspec.Struct, frozen=True):
+    """The model is done. A stream that ends without it was cut off."""
+
+    reason: FinishReason
+
+
+Delta: TypeAlias = Text | Thought | Refused | CallPiece | Used | Finish

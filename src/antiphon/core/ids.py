@@ -1,0 +1,45 @@
+"""Ids. A response's id carries 128 random bits; its items' ids are made from it.
+
+An item's id is its kind's prefix, the response's 32 hex digits, and the item's
+position in the turn. So an item needs no id in the store and no index to be found.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+_RESPONSE = re.compile(r"resp_([0-9a-f]{32})\Z")
+
+_PREFIX = {
+    "message": "msg_",
+    "function_call": "fc_",
+    "function_call_output": "fco_",
+    "reasoning": "rs_",
+}
+
+
+def new_response_id() -> str:
+    """A new, unguessable response id."""
+    return "resp_" + os.urandom(16).hex()
+
+
+def new_call_id() -> str:
+    """An id for a tool call whose model gave it none."""
+    return "call_" + os.urandom(12).hex()
+
+
+def response_key(response_id: str) -> bytes | None:
+    """The 16 bytes behind a response id; None if it cannot be one of ours."""
+    match = _RESPONSE.match(response_id)
+    return bytes.fromhex(match[1]) if match else None
+
+
+def response_id_of(key: bytes) -> str:
+    """The response id of 16 bytes: the reverse of ``response_key``."""
+    return "resp_" + key.hex()
+
+
+def item_id(response_id: str, kind: str, position: int) -> str:
+    """The id of a turn's item; ``position`` counts from 0, input items first."""
+    return f"{_PREFIX[kind]}{response_id[5:]}{position:02x}"

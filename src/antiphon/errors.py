@@ -1,0 +1,147 @@
+"""The one error tree. Every error that leaves antiphon is one of these.
+
+    AntiphonError
+    ├── InvalidRequest             400  what was asked for cannot be done as asked
+    │   ├── ContextLengthExceeded  400  more words than the model can see
+    │   ├── ImageInputUnsupported  400  an image for a model that reads text only
+    │   └── BodyTooLarge           413
+    ├── NotFound                   404  missing, deleted, or someone else's: not to be told apart
+    │   └── ModelNotFound          404
+    ├── MethodNotAllowed           405
+    ├── Conflict                   409
+    │   └── ResponseInProgress     409
+    ├── ModelError                 502  the model, or the way to it, failed
+    │   ├── RateLimited            429  it asked us to slow down
+    │   ├── ModelTimeout           504  it did not answer in time
+    │   └── ModelUnavailable       503  it could not be reached, loaded or kept alive
+    ├── Interrupted                500  the turn's process ended before the turn did
+    ├── StoreError                 503  the store could not keep or give what it must
+    └── ConfigError                500  a setting, file or key that a person has to mend
+
+Each has ``message`` (a sentence for a person), ``type`` and ``code`` (for
+programs, in OpenAI's words), ``param`` (the request's field at fault, or None),
+``status`` (HTTP) and ``grpc`` (a gRPC status name). No message ever holds a key.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class AntiphonError(Exception):
+    """Root of the tree; never raised itself."""
+
+    type: ClassVar[str] = "server_error"
+    status: ClassVar[int] = 500
+    grpc: ClassVar[str] = "INTERNAL"
+    default_code: ClassVar[str] = "server_error"
+
+    def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or self.default_code
+        self.param = param
+        #: Id of the stored response that this error ended, where there is one.
+        self.response_id: str | None = None
+
+
+class InvalidRequest(AntiphonError):
+    type = "invalid_request_error"
+    status = 400
+    grpc = "INVALID_ARGUMENT"
+    default_code = "invalid_value"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """``used`` and ``limit`` are in tokens, None where the model did not say."""
+
+    default_code = "context_length_exceeded"
+
+    def __init__(self, message: str, *, used: int | None = None, limit: int | None = None) -> None:
+        super().__init__(message, param="input")
+        self.used = used
+        self.limit = limit
+
+
+class ImageInputUnsupported(InvalidRequest):
+    default_code = "image_input_unsupported"
+
+
+class BodyTooLarge(InvalidRequest):
+    status = 413
+    default_code = "body_too_large"
+
+
+class NotFound(AntiphonError):
+    type = "invalid_request_error"
+    status = 404
+    grpc = "NOT_FOUND"
+    default_code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    default_code = "model_not_found"
+
+
+class MethodNotAllowed(AntiphonError):
+    type = "invalid_request_error"
+    status = 405
+    grpc = "UNIMPLEMENTED"
+    default_code = "method_not_allowed"
+
+
+class Conflict(AntiphonError):
+    type = "invalid_request_error"
+    status = 409
+    grpc = "FAILED_PRECONDITION"
+    default_code = "conflict"
+
+
+class ResponseInProgress(Conflict):
+    default_code = "response_in_progress"
+
+
+class ModelError(AntiphonError):
+    type = "upstream_error"
+    status = 502
+    grpc = "INTERNAL"
+    default_code = "upstream_error"
+
+
+class RateLimited(ModelError):
+    """``retry_after`` is in seconds, None where the upstream did not say."""
+
+    type = "rate_limit_error"
+    status = 429
+    grpc = "RESOURCE_EXHAUSTED"
+    default_code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ModelTimeout(ModelError):
+    status = 504
+    grpc = "DEADLINE_EXCEEDED"
+    default_code = "upstream_timeout"
+
+
+class ModelUnavailable(ModelError):
+    status = 503
+    grpc = "INTERNAL"
+    default_code = "model_unavailable"
+
+
+class Interrupted(AntiphonError):
+    default_code = "interrupted"
+
+
+class StoreError(AntiphonError):
+    status = 503
+    grpc = "UNAVAILABLE"
+    default_code = "store_unavailable"
+
+
+class ConfigError(AntiphonError):
+    default_code = "configuration_error"

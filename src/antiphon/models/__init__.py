@@ -1,0 +1,1 @@
+"""What continues a context: upstream endpoints, the embedded model, the scripted one."""

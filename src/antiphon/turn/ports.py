@@ -1,0 +1,156 @@
+"""What a turn needs from outside: a store to keep it and a model to continue it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+import msgspec
+
+from antiphon.core.deltas import Delta
+from antiphon.core.turns import End, Header, Options
+
+
+class Head(msgspec.Struct, frozen=True):
+    """Where a response lies in the store.
+
+    ``thread`` and ``seq`` are its place, ``tree`` the thread its whole family of
+    branches began with, and ``epoch`` counts what was erased from that family: a
+    cached history is good for as long as the epoch stays.
+    ``running`` is True while the turn has no end and its process is alive.
+    """
+
+    response_id: str
+    tenant: str
+    thread: int
+    seq: int
+    tree: int
+    epoch: int
+    running: bool
+
+
+class NewTurn(msgspec.Struct, frozen=True):
+    """A turn about to run: ``input`` holds encoded items (``core.items``)."""
+
+    response_id: str
+    tenant: str
+    created_at: float
+    header: Header
+    input: Sequence[bytes]
+    parent: Head | None = None
+
+
+class StoredTurn(msgspec.Struct, frozen=True):
+    """A turn as it lies in the store. ``end`` None: it is still running."""
+
+    response_id: str
+    created_at: float
+    header: Header
+    input: tuple[bytes, ...]
+    output: tuple[bytes, ...]
+    end: End | None
+    previous_response_id: str | None = None
+
+
+class Recent(msgspec.Struct, frozen=True):
+    """One line of a list of conversations: the newest turn of a thread.
+
+    ``opening`` is the encoded first input item of the whole chain, ``turns`` the
+    chain's length (turns since erased included).
+    """
+
+    response_id: str
+    created_at: float
+    model: str
+    turns: int
+    opening: bytes | None
+
+
+class Store(Protocol):
+    """Keeps turns. Appends only; what it has confirmed survives a power cut.
+
+    ``begin`` and ``write`` take effect in the order they are called, and return at
+    once with a future that is done when the data is on disk, or fails with
+    ``StoreError``: waiting is the caller's choice. A response of another tenant is
+    the same as none. Every other failure is a ``StoreError`` too.
+    """
+
+    def begin(self, turn: NewTurn) -> asyncio.Future[None]:
+        """Keep a turn's request and input. Continues the parent's thread, or branches off it."""
+        ...
+
+    def write(
+        self, response_id: str, items: Sequence[bytes], end: End | None = None
+    ) -> asyncio.Future[None]:
+        """Append output items to a turn that this store began, and end it if ``end`` is given.
+
+        The first end counts: whatever comes after it is dropped.
+        """
+        ...
+
+    async def head(self, tenant: str, response_id: str) -> Head | None:
+        """Where a response lies: one indexed read, at any length of the chain."""
+        ...
+
+    async def turn(self, tenant: str, response_id: str) -> StoredTurn | None:
+        """One turn, whole."""
+        ...
+
+    async def chain(self, head: Head) -> list[StoredTurn]:
+        """A response and its ancestors, oldest first, without those that were deleted."""
+        ...
+
+    async def recent(self, tenant: str, limit: int) -> list[Recent]:
+        """The newest turn of each of the ``limit`` latest threads, newest first."""
+        ...
+
+    async def delete(self, tenant: str, response_id: str, *, cascade: bool = False) -> bool:
+        """Erase a turn (with ``cascade``, its descendants too). False: there was none."""
+        ...
+
+    async def close(self) -> None:
+        """Write what was promised, then let go of everything. Safe to call twice."""
+        ...
+
+
+class ModelInfo(msgspec.Struct, frozen=True):
+    """What a model can do. ``context_window`` is in tokens, None: unknown.
+
+    ``primer`` holds example turns as chat messages' JSON, comma-separated without
+    brackets: shown to the model before the history, never stored.
+    """
+
+    name: str
+    owned_by: str = "antiphon"
+    context_window: int | None = None
+    images: bool = True
+    primer: bytes = b""
+
+
+class ModelCall(msgspec.Struct, frozen=True):
+    """One question to a model.
+
+    ``model`` is the name that the user asked for, ``messages`` a JSON array in the
+    chat completions dialect. With ``stream`` False the answer may come in one batch.
+    """
+
+    model: str
+    messages: bytes
+    options: Options
+    stream: bool
+
+
+class Model(Protocol):
+    """Continues a context. Stateless; any number of calls may run at once.
+
+    ``generate`` raises ``ModelError`` or ``InvalidRequest`` (nothing foreign), and
+    closing or cancelling its iterator stops the work behind it at once.
+    """
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    def generate(self, call: ModelCall) -> AsyncIterator[Sequence[Delta]]: ...
+
+    async def close(self) -> None: ...
