@@ -5,6 +5,7 @@
     │   ├── ContextLengthExceeded  400  more words than the model can see
     │   ├── ImageInputUnsupported  400  an image for a model that reads text only
     │   └── BodyTooLarge           413
+    ├── Forbidden                  403  a request that only a web page elsewhere would make
     ├── NotFound                   404  missing, deleted, or someone else's: not to be told apart
     │   └── ModelNotFound          404
     ├── MethodNotAllowed           405
@@ -70,6 +71,13 @@ class ImageInputUnsupported(InvalidRequest):
 class BodyTooLarge(InvalidRequest):
     status = 413
     default_code = "body_too_large"
+
+
+class Forbidden(AntiphonError):
+    type = "invalid_request_error"
+    status = 403
+    grpc = "PERMISSION_DENIED"
+    default_code = "forbidden"
 
 
 class NotFound(AntiphonError):

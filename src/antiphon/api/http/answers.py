@@ -1,0 +1,121 @@
+"""Answers and errors as ASGI messages, and what hangs up on us."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+import msgspec
+
+from antiphon.api.http.body import ClientGone, Receive, Scope, Send
+from antiphon.errors import AntiphonError, RateLimited
+from antiphon.turn.live import LiveTurn
+
+Handler: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+log = logging.getLogger("antiphon.http")
+
+_JSON = (b"content-type", b"application/json")
+_STREAM = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    # Asks nginx and its kin not to hold chunks back.
+    (b"x-accel-buffering", b"no"),
+]
+_encode = msgspec.json.Encoder().encode
+
+
+async def send_json(
+    send: Send, body: bytes, status: int = 200, headers: list[tuple[bytes, bytes]] | None = None
+) -> None:
+    """One whole JSON answer."""
+    length = (b"content-length", b"%d" % len(body))
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [_JSON, length, *(headers or ())],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_error(send: Send, error: AntiphonError) -> None:
+    """One error, shaped as OpenAI's."""
+    body: dict[str, Any] = {
+        "message": error.message,
+        "type": error.type,
+        "param": error.param,
+        "code": error.code,
+    }
+    headers: list[tuple[bytes, bytes]] = []
+    if error.response_id is not None:
+        body["response_id"] = error.response_id
+        # The turn is kept as failed and the upstream was tried again already: a
+        # client that repeats by itself would only leave more failed turns behind.
+        headers.append((b"x-should-retry", b"false"))
+    if isinstance(error, RateLimited) and error.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
+    await send_json(send, _encode({"error": body}), error.status, headers)
+
+
+async def start_stream(send: Send) -> None:
+    """The head of an event stream."""
+    await send({"type": "http.response.start", "status": 200, "headers": _STREAM})
+
+
+async def send_chunk(send: Send, body: bytes, *, last: bool = False) -> None:
+    """A piece of a stream; ``last`` ends it."""
+    await send({"type": "http.response.body", "body": body, "more_body": not last})
+
+
+def answering(handler: Handler) -> Handler:
+    """Turn the error tree into answers; anything else is the server's own fault."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await handler(scope, receive, send)
+        except AntiphonError as error:
+            await send_error(send, error)
+        except ClientGone:
+            return
+        except Exception:
+            log.exception("%s %s failed", scope["method"], scope["path"])
+            await send_error(send, AntiphonError("The server failed on this request."))
+
+    return answer
+
+
+class Watch:
+    """Tells a turn that its client hung up; ``gone`` says so to the writer.
+
+    Most answers come at once, so a task to listen for hanging up is only made for
+    those that do not.
+    """
+
+    #: Seconds.
+    PATIENCE = 0.05
+
+    def __init__(self, receive: Receive, turn: LiveTurn) -> None:
+        self.gone = False
+        self._receive = receive
+        self._turn = turn
+        self._task: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(self.PATIENCE, self._listen)
+
+    def close(self) -> None:
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _listen(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._wait())
+
+    async def _wait(self) -> None:
+        message = await self._receive()
+        while message["type"] != "http.disconnect":
+            message = await self._receive()
+        self.gone = True
+        await self._turn.leave()

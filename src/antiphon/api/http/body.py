@@ -1,0 +1,86 @@
+"""Reading request bodies, and saying what is wrong with them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeAlias
+
+import msgspec
+
+from antiphon.errors import BodyTooLarge, InvalidRequest
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+
+#: Bytes. Room for a 20 MiB image in base64 and the words around it.
+MAX_BODY = 32 * 1024 * 1024
+#: Past this a client is not worth listening to until it has finished.
+_MAX_DRAIN = 8 * MAX_BODY
+
+_WHERE = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?$", re.DOTALL)
+
+
+class ClientGone(Exception):
+    """The client hung up before its request was whole."""
+
+
+async def read_body(receive: Receive) -> bytes:
+    """The whole body. Raises ``BodyTooLarge``, ``ClientGone``."""
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body"):
+        body: bytes = message.get("body", b"")
+        return _checked(body, len(body))
+    chunks: list[bytes] = []
+    size = 0
+    while message["type"] == "http.request":
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size <= MAX_BODY:
+            chunks.append(chunk)
+        else:
+            # A client that is still sending would not read the answer, so what it
+            # has to say is heard out, and dropped.
+            chunks.clear()
+        if not message.get("more_body") or size > _MAX_DRAIN:
+            return _checked(b"".join(chunks), size)
+        message = await receive()
+    raise ClientGone
+
+
+def _checked(body: bytes, size: int) -> bytes:
+    if size > MAX_BODY:
+        raise BodyTooLarge(f"The body is larger than {MAX_BODY // 2**20} MiB.")
+    return body
+
+
+def invalid(error: Exception, at: str = "") -> InvalidRequest:
+    """The one error for a body that cannot be decoded, naming the field at fault.
+
+    ``at`` is where in the body the decoded part begins.
+    """
+    if isinstance(error, RecursionError):
+        return InvalidRequest(
+            "The JSON is nested too deeply.", code="invalid_json", param=at or None
+        )
+    if not isinstance(error, msgspec.ValidationError):
+        return InvalidRequest(f"The body is not valid JSON: {error}.", code="invalid_json")
+    match = _WHERE.match(str(error))
+    what, path = (match["what"], match["path"] or "") if match else (str(error), "")
+    param = (at + path).lstrip(".") or None
+    if param is None and what.startswith("Object missing required field"):
+        param = what.rpartition("field `")[2].rstrip("`")
+    code = "invalid_type" if ", got `" in what else "invalid_value"
+    place = f" for '{param}'" if param else ""
+    return InvalidRequest(f"Invalid value{place}: {_lower(what)}.", code=code, param=param)
+
+
+def _lower(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
+
+
+def present(values: dict[str, Any]) -> dict[str, Any]:
+    """Without what is null: clients send back nulls for what they left unset."""
+    return {name: value for name, value in values.items() if value is not None}

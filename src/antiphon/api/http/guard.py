@@ -1,0 +1,33 @@
+"""Keeps web pages out while no keys are asked for.
+
+A browser will carry a page's request to a server on this machine: by a plain POST
+from any site, or by a name that the site's owner points at 127.0.0.1. So a request
+must name this machine as its host, and must not come from another origin.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from antiphon.api.http.body import Scope
+from antiphon.errors import Forbidden
+
+_LOCAL = {"localhost", "127.0.0.1", "::1"}
+
+
+def check_local(scope: Scope) -> None:
+    """Raise ``Forbidden`` unless the request was meant for this machine."""
+    for name, value in scope["headers"]:
+        if name == b"host":
+            _check(value.decode("latin-1"), "Host")
+        elif name == b"origin":
+            _check(value.decode("latin-1").partition("://")[2], "Origin")
+
+
+def _check(netloc: str, header: str) -> None:
+    try:
+        host = urlsplit(f"//{netloc}").hostname
+    except ValueError:
+        host = None
+    if host not in _LOCAL:
+        raise Forbidden(f"The {header} header does not name this machine.")

@@ -1,0 +1,35 @@
+"""``/v1/models``: what there is to talk to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from antiphon.api.http.answers import send_json
+from antiphon.api.http.body import Receive, Scope, Send
+from antiphon.turn.ports import Model
+from antiphon.turn.service import TurnService
+
+_encode = msgspec.json.Encoder().encode
+
+
+class ModelList:
+    """The endpoints, over one service."""
+
+    def __init__(self, service: TurnService) -> None:
+        self._service = service
+
+    async def list_all(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET /v1/models"""
+        data = [_body(name, model) for name, model in self._service.models.names()]
+        await send_json(send, _encode({"object": "list", "data": data}))
+
+    async def retrieve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET /v1/models/{id}"""
+        name, model = self._service.models.get(scope["path_params"]["id"])
+        await send_json(send, _encode(_body(name, model)))
+
+
+def _body(name: str, model: Model) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": model.info.owned_by}

@@ -1,0 +1,38 @@
+"""Pages of lists, as OpenAI's ``list`` objects. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from antiphon.errors import InvalidRequest
+
+
+def page_of(items: Sequence[dict[str, Any]], query: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """One page of ``items``, which come oldest first.
+
+    ``limit`` is 1 to 100 (20), ``order`` asc or desc (desc: newest first), ``after``
+    the id of the last item of the page before. Raises ``InvalidRequest``.
+    """
+    order = query.get("order", ["desc"])[-1]
+    if order not in {"asc", "desc"}:
+        raise InvalidRequest("The order is asc or desc.", param="order")
+    text = query.get("limit", ["20"])[-1]
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 100):
+        raise InvalidRequest("The limit is a number from 1 to 100.", param="limit")
+    limit = int(text)
+    ordered = list(items) if order == "asc" else list(reversed(items))
+    after = query.get("after", [None])[-1]
+    if after is not None:
+        ids = [item["id"] for item in ordered]
+        if after not in ids:
+            raise InvalidRequest(f"There is no item with id '{after}' here.", param="after")
+        ordered = ordered[ids.index(after) + 1 :]
+    page = ordered[:limit]
+    return {
+        "object": "list",
+        "data": page,
+        "first_id": page[0]["id"] if page else None,
+        "last_id": page[-1]["id"] if page else None,
+        "has_more": len(ordered) > limit,
+    }

@@ -1,0 +1,157 @@
+"""Builds everything from ``Settings``: the only file that sees every layer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from antiphon.api.http.app import HttpApp
+from antiphon.errors import ConfigError
+from antiphon.models.catalog import Catalog
+from antiphon.models.chat_completions import ChatCompletionsModel
+from antiphon.models.llama import LlamaModel
+from antiphon.models.primer import PRIMER
+from antiphon.models.scripted import ScriptedModel, load_script
+from antiphon.models.weights import SMOLLM2, embedded_weights, local_models
+from antiphon.settings import ModelSettings, Settings
+from antiphon.stores.memory import MemoryStore
+from antiphon.stores.sqlite import open_sqlite
+from antiphon.turn.ports import Model, ModelInfo, Store
+from antiphon.turn.service import TurnService
+
+
+class Engine:
+    """A service and what it runs on."""
+
+    def __init__(self, settings: Settings, service: TurnService, catalog: Catalog) -> None:
+        self.settings = settings
+        self.service = service
+        self._catalog = catalog
+
+    async def warm(self, name: str | None = None) -> None:
+        """Load a local model before it is asked anything; nothing to do for others."""
+        _, model = self._catalog.get(name)
+        if isinstance(model, LlamaModel):
+            await model.warm()
+
+    async def close(self) -> None:
+        """Interrupt what runs, keep it, and let go of store and models."""
+        await self.service.close()
+        for model in self._catalog.all():
+            await model.close()
+
+
+@asynccontextmanager
+async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
+    """An engine that closes with the context. Raises ``ConfigError``, ``StoreError``."""
+    catalog = _catalog(settings)
+    engine = Engine(settings, TurnService(await _store(settings.store), catalog), catalog)
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+def http_app(engine: Engine) -> HttpApp:
+    """The ASGI application of the HTTP API."""
+    return HttpApp(engine.service)
+
+
+class _Shared(msgspec.Struct):
+    engine: Engine
+    holder: AsyncGenerator[Engine, None]
+
+
+_shared: WeakKeyDictionary[asyncio.AbstractEventLoop, list[_Shared]] = WeakKeyDictionary()
+_opening: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+
+
+async def shared_engine(settings: Settings) -> Engine:
+    """The running loop's engine for these settings: opened once, closed with the loop."""
+    loop = asyncio.get_running_loop()
+    async with _opening.setdefault(loop, asyncio.Lock()):
+        for shared in _shared.setdefault(loop, []):
+            if shared.engine.settings == settings:
+                return shared.engine
+        # A loop closes the generators it has begun before it ends itself.
+        holder = _hold(settings)
+        engine = await anext(holder)
+        _shared[loop].append(_Shared(engine, holder))
+        return engine
+
+
+async def close_shared() -> None:
+    """Close the running loop's engines, for a loop that is not run to its end."""
+    for shared in _shared.pop(asyncio.get_running_loop(), []):
+        await shared.holder.aclose()
+
+
+async def _hold(settings: Settings) -> AsyncGenerator[Engine, None]:
+    async with open_engine(settings) as engine:
+        yield engine
+
+
+async def _store(name: str) -> Store:
+    scheme, _, path = name.partition(":")
+    if scheme == "memory":
+        return MemoryStore()
+    return await open_sqlite(Path(path))
+
+
+def _catalog(settings: Settings) -> Catalog:
+    models: dict[str, Model] = {path.name: _gguf(path.name, path) for path in _pulled()}
+    models |= {name: _model(name, given) for name, given in settings.models.items()}
+    upstream = settings.upstream
+    return Catalog(
+        models,
+        default=settings.model,
+        catch_all=_upstream(settings.model or "upstream", upstream) if upstream else None,
+    )
+
+
+def _pulled() -> list[Path]:
+    return [model.path for model in local_models()]
+
+
+def _model(name: str, given: ModelSettings) -> Model:
+    match given.kind:
+        case "chat_completions":
+            return _upstream(name, given)
+        case "scripted":
+            return ScriptedModel(load_script(given.path) if given.path else None)
+        case "llama":
+            return _llama(name, given)
+
+
+def _upstream(name: str, given: ModelSettings) -> Model:
+    if given.base_url is None:
+        raise ConfigError(f"the model '{name}' has no base URL")
+    info = ModelInfo(
+        name,
+        owned_by="upstream",
+        context_window=given.context,
+        images=given.images is not False,
+    )
+    key = given.api_key.reveal() if given.api_key else None
+    return ChatCompletionsModel(info, given.base_url, key, upstream_name=given.name)
+
+
+def _llama(name: str, given: ModelSettings) -> Model:
+    if given.path is not None:
+        return _gguf(name, given.path, given)
+    info = SMOLLM2
+    if given.primer is not False:
+        info = msgspec.structs.replace(info, primer=PRIMER)
+    return LlamaModel(info, embedded_weights(), context=given.context or 8192)
+
+
+def _gguf(name: str, path: Path, given: ModelSettings | None = None) -> Model:
+    context = given.context if given else None
+    primer = PRIMER if given and given.primer else b""
+    info = ModelInfo(name, owned_by="local", images=False, primer=primer)
+    return LlamaModel(info, path, context=context or 8192)

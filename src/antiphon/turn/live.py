@@ -1,0 +1,169 @@
+"""Running turns: who reads along, what they have missed, and how a turn is stopped.
+
+A turn is a task of its own and outlives whoever asked for it. Its events lie in one
+log that every reader walks at its own pace, so a slow reader costs the turn nothing
+and a late one misses nothing; the log is as long as the turn and goes with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import Any
+
+from antiphon.core.events import Event
+from antiphon.core.turns import Response
+from antiphon.errors import AntiphonError, Interrupted
+
+
+class LiveTurn:
+    """One running turn: a log of events, and its end.
+
+    ``stored`` turns hold back their events until the request is on disk
+    (``release``), so that the first event is a promise. ``error`` is what made the
+    turn fail, None for a turn that is running or ended otherwise.
+    """
+
+    def __init__(self, opening: Response) -> None:
+        self.opening = opening
+        self.response_id = opening.id
+        self.stored = opening.store
+        self.error: AntiphonError | None = None
+        #: Why the turn was told to stop, for the runner to read when it is cancelled.
+        self.stopped_by: AntiphonError | None = None
+        self._log: list[Event] = []
+        self._released = not opening.store
+        self._waiting: list[asyncio.Future[None]] = []
+        self._done: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        self._task: asyncio.Task[None] | None = None
+        self._running = False
+        #: Whether the turn was told to stop.
+        self.stopping = False
+
+    # What readers use.
+
+    async def events(self) -> AsyncIterator[Sequence[Event]]:
+        """The turn's events from its first, in batches of what came together.
+
+        Raises the turn's error only if nothing of the turn was kept; otherwise a
+        failed turn ends in ``Ended`` like every other.
+        """
+        seen = 0
+        while True:
+            if self._released and seen < len(self._log):
+                batch = self._log[seen:]
+                seen += len(batch)
+                yield batch
+            elif self._done.done():
+                self._done.result()
+                return
+            else:
+                waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._waiting.append(waiter)
+                await waiter
+
+    async def result(self) -> Response:
+        """The turn's end, failed or not (see ``error``). Raises only what kept nothing."""
+        # Shielded: a reader that is cancelled must not take the turn's end with it.
+        return await asyncio.shield(self._done)
+
+    def done(self) -> bool:
+        return self._done.done()
+
+    async def cancel(self) -> Response:
+        """Stop the turn and keep what arrived. A turn that is over stays as it is."""
+        self.stop(None)
+        return await self.result()
+
+    async def leave(self) -> None:
+        """The reader who asked for this turn is gone: an unstored turn has no other."""
+        if not self.stored:
+            await self.cancel()
+
+    # What the runner uses.
+
+    def emit(self, events: Sequence[Event]) -> None:
+        if events:
+            self._log.extend(events)
+            if self._released:
+                self._wake()
+
+    def release(self, kept: asyncio.Future[None]) -> None:
+        """The request is on disk, or could not be put there."""
+        if kept.cancelled():
+            return
+        error = kept.exception()
+        if error is None:
+            self._released = True
+            self._wake()
+        elif isinstance(error, AntiphonError):
+            self.stop(error)
+
+    def finish(self, response: Response, last: Event, error: AntiphonError | None) -> None:
+        self.error = error
+        self._log.append(last)
+        self._done.set_result(response)
+        self._wake()
+
+    def fail(self, error: AntiphonError) -> None:
+        """End without a response: nothing of the turn could be kept."""
+        self.error = error
+        self._done.set_exception(error)
+        # Retrieved here, so that a turn nobody waits for does not complain at exit.
+        self._done.exception()
+        self._wake()
+
+    def run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        self._task = asyncio.get_running_loop().create_task(work)
+        return self._task
+
+    def running(self) -> None:
+        """The work has begun, and can be cancelled without being lost."""
+        self._running = True
+
+    def stop(self, error: AntiphonError | None) -> None:
+        """Stop the work once; ``error`` says why, None: because someone asked.
+
+        Work that has not begun sees ``stopping`` when it does: a task cancelled
+        before its first step would never get to end the turn.
+        """
+        if not self.stopping and not self._done.done():
+            self.stopping = True
+            self.stopped_by = error
+            if self._task is not None and self._running:
+                self._task.cancel()
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class Live:
+    """All turns that run in this process, by response id."""
+
+    def __init__(self) -> None:
+        self._turns: dict[str, LiveTurn] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, turn: LiveTurn, work: Coroutine[Any, Any, None]) -> None:
+        task = turn.run(work)
+        self._turns[turn.response_id] = turn
+        self._tasks.add(task)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            self._turns.pop(turn.response_id, None)
+
+        task.add_done_callback(ended)
+
+    def get(self, response_id: str) -> LiveTurn | None:
+        return self._turns.get(response_id)
+
+    async def close(self) -> None:
+        """Stop every turn as interrupted and wait until each is kept as that."""
+        for turn in list(self._turns.values()):
+            turn.stop(Interrupted("The server was stopped before the turn was over."))
+        while self._tasks:
+            await asyncio.wait(self._tasks)

@@ -1,0 +1,172 @@
+"""The rules of a turn: fold what a model says into items and events. No I/O, no clock.
+
+Prose (answer, refusal, reasoning) is one open item at a time: a change of kind ends
+it. Tool calls may grow side by side, told apart by their index, and all end with
+the answer. Items keep the order in which they began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from antiphon.core import deltas, events
+from antiphon.core.ids import new_call_id
+from antiphon.core.items import (
+    FunctionCall,
+    Item,
+    ItemStatus,
+    Message,
+    Reasoning,
+    Refusal,
+    SummaryText,
+)
+from antiphon.core.turns import TurnStatus, Usage
+
+_Prose = deltas.Text | deltas.Thought | deltas.Refused
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """How the model's part ended, in the words of ``core.turns.End``."""
+
+    status: TurnStatus
+    reason: str | None = None
+
+
+_VERDICTS: dict[deltas.FinishReason, Verdict] = {
+    "stop": Verdict("completed"),
+    "tool_calls": Verdict("completed"),
+    "length": Verdict("incomplete", "max_output_tokens"),
+    "content_filter": Verdict("incomplete", "content_filter"),
+}
+
+
+class _Open(msgspec.Struct):
+    """An item that still grows."""
+
+    index: int
+    kind: type
+    pieces: list[str]
+    call_id: str = ""
+    name: str = ""
+
+
+class Machine:
+    """One turn's state. Feed it deltas, then ``close`` it once.
+
+    ``finish`` is the reason the model gave for stopping, None until it gives one.
+    """
+
+    def __init__(self) -> None:
+        self.finish: deltas.FinishReason | None = None
+        self.usage: Usage | None = None
+        self._items: list[Item | None] = []
+        self._prose: _Open | None = None
+        self._calls: dict[int, _Open] = {}
+        self._taken = 0
+
+    @property
+    def output(self) -> tuple[Item, ...]:
+        """The items that are whole so far."""
+        return tuple(item for item in self._items if item is not None)
+
+    @property
+    def silent(self) -> bool:
+        """Whether the model has said nothing yet."""
+        return not self._items
+
+    def feed(self, batch: Iterable[deltas.Delta]) -> list[events.Event]:
+        """Take what arrived together; give what follows from it."""
+        out: list[events.Event] = []
+        for delta in batch:
+            kind = type(delta)
+            if isinstance(delta, _Prose):
+                if not delta.text:
+                    continue
+                prose = self._prose
+                if prose is None or prose.kind is not kind:
+                    prose = self._begin_prose(kind, out)
+                prose.pieces.append(delta.text)
+                out.append(_PROSE_EVENTS[kind](prose.index, delta.text))
+            elif isinstance(delta, deltas.CallPiece):
+                self._feed_call(delta, out)
+            elif isinstance(delta, deltas.Used):
+                self.usage = delta.usage
+            else:
+                self.finish = delta.reason
+        return out
+
+    def close(self, *, whole: bool) -> list[events.Event]:
+        """End every open item: ``whole`` if the model finished, else as a fragment."""
+        cut = self.finish in ("length", "content_filter")
+        status: ItemStatus = "completed" if whole and not cut else "incomplete"
+        out: list[events.Event] = []
+        still_open = [*self._calls.values(), *([self._prose] if self._prose else [])]
+        for item in sorted(still_open, key=lambda one: one.index):
+            self._end(item, status, out)
+        self._calls.clear()
+        self._prose = None
+        return out
+
+    def verdict(self) -> Verdict:
+        """What the model's finish reason means for the turn."""
+        return _VERDICTS[self.finish or "stop"]
+
+    def take_finished(self) -> list[Item]:
+        """The whole items not taken before, without overtaking one that still grows."""
+        start = self._taken
+        while self._taken < len(self._items) and self._items[self._taken] is not None:
+            self._taken += 1
+        return [item for item in self._items[start : self._taken] if item is not None]
+
+    def _begin_prose(self, kind: type, out: list[events.Event]) -> _Open:
+        if self._prose is not None:
+            self._end(self._prose, "completed", out)
+        self._prose = _Open(len(self._items), kind, [])
+        self._items.append(None)
+        out.append(events.ItemAdded(self._prose.index, _prose_item(kind, "", "completed")))
+        return self._prose
+
+    def _feed_call(self, piece: deltas.CallPiece, out: list[events.Event]) -> None:
+        if self._prose is not None:
+            self._end(self._prose, "completed", out)
+            self._prose = None
+        call = self._calls.get(piece.index)
+        if call is None:
+            call = _Open(len(self._items), FunctionCall, [], piece.call_id or new_call_id())
+            call.name = piece.name or ""
+            self._calls[piece.index] = call
+            self._items.append(None)
+            shell = FunctionCall(call.call_id, call.name, "")
+            out.append(events.ItemAdded(call.index, shell))
+        elif not call.name and piece.name:
+            call.name = piece.name
+        if piece.arguments:
+            call.pieces.append(piece.arguments)
+            out.append(events.ArgumentsDelta(call.index, piece.arguments))
+
+    def _end(self, item: _Open, status: ItemStatus, out: list[events.Event]) -> None:
+        text = "".join(item.pieces)
+        done: Item
+        if item.kind is FunctionCall:
+            done = FunctionCall(item.call_id, item.name, text, status)
+        else:
+            done = _prose_item(item.kind, text, status)
+        self._items[item.index] = done
+        out.append(events.ItemDone(item.index, done))
+
+
+_PROSE_EVENTS: dict[type, type[events.TextDelta | events.ReasoningDelta | events.RefusalDelta]] = {
+    deltas.Text: events.TextDelta,
+    deltas.Thought: events.ReasoningDelta,
+    deltas.Refused: events.RefusalDelta,
+}
+
+
+def _prose_item(kind: type, text: str, status: ItemStatus) -> Item:
+    if kind is deltas.Text:
+        return Message("assistant", text, status=status)
+    if kind is deltas.Refused:
+        return Message("assistant", (Refusal(text),), status=status)
+    return Reasoning((SummaryText(text),), status=status)
