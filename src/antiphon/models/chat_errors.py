@@ -1,0 +1,261 @@
+"""What goes wrong at an upstream, in the words of our error tree. No I/O.
+
+Every text that comes from outside is freed of the API key before it is passed on.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+import msgspec
+from aiohttp.http import HttpProcessingError
+
+from antiphon.errors import (
+    AntiphonError,
+    BodyTooLarge,
+    ContextLengthExceeded,
+    InvalidRequest,
+    ModelError,
+    ModelNotFound,
+    ModelTimeout,
+    ModelUnavailable,
+    RateLimited,
+)
+from antiphon.models.retry import Failure, retry_after
+
+#: All that the HTTP client and the system below it raise. It says ``RuntimeError`` of a
+#: connection that was closed on our side.
+FOREIGN: tuple[type[Exception], ...] = (
+    aiohttp.ClientError,
+    HttpProcessingError,
+    OSError,
+    ValueError,
+    RuntimeError,
+)
+
+_INVALID = "upstream_invalid_response"
+_DISCONNECTED = "upstream_disconnected"
+#: The longest text of an upstream that is passed on, in characters.
+_LONGEST = 1000
+#: So much of a key's beginning gives it away, in characters.
+_TELLING = 8
+
+_NUMBER = r"(\d[\d,]*)"
+#: How servers say that a context is too long, and the groups of tokens used and allowed.
+_TOO_LONG = [
+    (re.compile(pattern, re.IGNORECASE | re.DOTALL), used, limit)
+    for pattern, used, limit in (
+        (rf"maximum (?:context|prompt) length (?:is|of) {_NUMBER}.*?"
+         rf"(?:requested|resulted in|request contains|request has) (?:about )?{_NUMBER}", 2, 1),
+        (rf"prompt is too long:? {_NUMBER} tokens > {_NUMBER}", 1, 2),
+        (rf"\({_NUMBER} tokens\) exceeds the available context size \({_NUMBER}", 1, 2),
+        (rf"prompt contains {_NUMBER} tokens.*?model with {_NUMBER}", 1, 2),
+        (rf"token count \({_NUMBER}\) exceeds the maximum number of tokens allowed "
+         rf"\({_NUMBER}\)", 1, 2),
+        (rf"requested tokens \({_NUMBER}\) exceed context window of {_NUMBER}", 1, 2),
+        (rf"length {_NUMBER}\) is longer than the maximum model length of {_NUMBER}", 1, 2),
+        (rf"limit of {_NUMBER} tokens.*?resulted in {_NUMBER} tokens", 2, 1),
+        (r"(maximum (context|prompt) length|context[_ ]length[_ ]exceeded|prompt is too long"
+         r"|exceeds? (the |this )?(available |model'?s? )?context (size|length|window|limit)"
+         r"|input is too long|greater than the context length)", None, None),
+    )
+]  # fmt: skip
+_BAD_KEY = re.compile(r"(incorrect|invalid|malformed) api[ _]key|api[ _]key not valid", re.I)
+
+
+class _Fault(msgspec.Struct, frozen=True):
+    """What an upstream says of an error, from whichever of the shapes in use."""
+
+    message: str = ""
+    code: str = ""
+    kind: str = ""
+    param: str = ""
+    used: int | None = None
+    limit: int | None = None
+
+
+class Translator:
+    """Makes failures of what one upstream does wrong.
+
+    ``where`` names the upstream in messages; ``secret`` is the key that must never
+    be seen in one.
+    """
+
+    def __init__(self, where: str, secret: str | None) -> None:
+        self._where = where
+        self._secrets = None
+        if secret:
+            patterns = [re.escape(secret)]
+            if len(secret) > _TELLING:
+                # Upstreams also quote a key in part, or with its middle starred out.
+                patterns.append(re.escape(secret[:_TELLING]) + r"[^\s\"'<>,;()]*")
+            self._secrets = re.compile("|".join(patterns))
+
+    def foreign(self, raised: Exception) -> Failure:
+        """The failure behind an exception that is one of ``FOREIGN``."""
+        failure = self._of_exception(raised)
+        if not isinstance(raised, aiohttp.ClientResponseError):
+            # Those carry the request's headers, and with them the key.
+            failure.error.__cause__ = raised
+        return failure
+
+    def answer(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> Failure:
+        """The failure behind an HTTP answer that is not a success. ``now``: seconds since 1970."""
+        if 300 <= status < 400:
+            target = self._clean(headers.get("Location", "elsewhere"))
+            error = ModelError(
+                f"{self._where} redirects to {target}; set that as the base URL if you trust it.",
+                code="upstream_redirect",
+            )
+            return Failure(error)
+        pause = retry_after(headers, now)
+        return self._of_fault(status, _read_fault(body), f"answered {status}", pause)
+
+    def within(self, event: bytes) -> Failure:
+        """The failure behind an ``error`` object inside an answer that began as a success."""
+        fault = _read_fault(event)
+        return self._of_fault(_status_of(fault), fault, "broke off with an error", None)
+
+    def _of_exception(self, raised: Exception) -> Failure:
+        where, why = self._where, self._clean(str(raised) or type(raised).__name__)
+        error: AntiphonError
+        transient = at_once = False
+        match raised:
+            case aiohttp.ConnectionTimeoutError():
+                error = ModelTimeout(f"{where} did not accept a connection in time.")
+                transient = True
+            case TimeoutError():
+                error = ModelTimeout(f"{where} fell silent: nothing came in time.")
+            case ssl.SSLError() | ssl.CertificateError() | aiohttp.ClientSSLError():
+                error = ModelUnavailable(f"There is no safe connection to {where}: {why}")
+            case aiohttp.ClientConnectorError():
+                error = ModelUnavailable(f"{where} cannot be reached: {why}")
+                transient = True
+            case aiohttp.ClientPayloadError():
+                error = ModelError(f"{where} cut its answer short: {why}", code=_DISCONNECTED)
+                transient = True
+            case aiohttp.ClientConnectionError() | ConnectionError():
+                error = ModelError(f"{where} closed the connection: {why}", code=_DISCONNECTED)
+                transient = at_once = True
+            case aiohttp.ClientResponseError() | HttpProcessingError():
+                error = ModelError(f"{where} did not answer in HTTP: {why}", code=_INVALID)
+            case _:
+                error = ModelUnavailable(f"The call to {where} failed: {why}")
+        return Failure(error, transient=transient, at_once=at_once)
+
+    def _of_fault(self, status: int, fault: _Fault, did: str, pause: float | None) -> Failure:
+        message = self._clean(fault.message)
+        said = f"{self._where} {did}" + (f": {message}" if message else ".")
+        overflow = _overflow(status, fault, message or said)
+        if overflow is not None:
+            return Failure(overflow)
+        if status in (401, 403) or (status < 500 and _BAD_KEY.search(fault.message)):
+            return Failure(ModelError(f"{said} Check the API key.", code="upstream_unauthorized"))
+        if status == 429:
+            error = RateLimited(said, retry_after=pause)
+            # A quota that is spent does not come back while the user waits.
+            transient = fault.code != "insufficient_quota"
+            return Failure(error, transient=transient, retry_after=pause)
+        if status in (408, 504):
+            return Failure(ModelTimeout(said), transient=True, retry_after=pause)
+        if status >= 500:
+            failed = (ModelUnavailable if status == 503 else ModelError)(said)
+            return Failure(failed, transient=status not in (501, 505), retry_after=pause)
+        return Failure(self._of_request(status, fault, message, said))
+
+    def _of_request(self, status: int, fault: _Fault, message: str, said: str) -> AntiphonError:
+        """The error behind a status that says: not like this."""
+        error: AntiphonError
+        match status:
+            case 404 if _is_about_model(fault):
+                error = ModelNotFound(message or said, param="model")
+            case 404 | 405:
+                error = ModelError(f"{said} Check the base URL.", code="upstream_not_found")
+            case 402:
+                error = ModelError(said, code="upstream_payment_required")
+            case 413:
+                error = BodyTooLarge(message or said)
+            case _ if status >= 400:
+                code, param = self._clean(fault.code), self._clean(fault.param)
+                error = InvalidRequest(message or said, code=code or None, param=param or None)
+            case _:
+                error = ModelError(f"{said} That is no chat completion.", code=_INVALID)
+        return error
+
+    def _clean(self, text: str) -> str:
+        if self._secrets is not None:
+            text = self._secrets.sub("[key]", text)
+        text = " ".join(text.split())
+        return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+
+
+def _overflow(status: int, fault: _Fault, message: str) -> ContextLengthExceeded | None:
+    if status not in (400, 413, 422, 500):
+        return None
+    used, limit = fault.used, fault.limit
+    for pattern, used_group, limit_group in _TOO_LONG:
+        found = pattern.search(fault.message)
+        if found is not None:
+            if used is None and used_group is not None and limit_group is not None:
+                used = int(found[used_group].replace(",", ""))
+                limit = int(found[limit_group].replace(",", ""))
+            break
+    else:
+        names = (fault.code, fault.kind)
+        if "context_length_exceeded" not in names and "exceed_context_size_error" not in names:
+            return None
+    return ContextLengthExceeded(message, used=used, limit=limit)
+
+
+def _is_about_model(fault: _Fault) -> bool:
+    return fault.code == "model_not_found" or "model" in fault.message.lower()
+
+
+def _status_of(fault: _Fault) -> int:
+    """The HTTP status that an error inside a stream would have had."""
+    if fault.code.isdecimal() and 400 <= int(fault.code) < 600:
+        return int(fault.code)
+    names = f"{fault.code} {fault.kind}"
+    if "rate_limit" in names or "insufficient_quota" in names:
+        return 429
+    if "invalid_request" in names or "context" in names:
+        return 400
+    return 500
+
+
+def _read_fault(body: bytes) -> _Fault:
+    try:
+        data = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        text = body.decode(errors="replace").strip()
+        # A proxy's error page says nothing to a person in a terminal.
+        return _Fault() if text.startswith("<") else _Fault(text)
+    if isinstance(data, list) and data:
+        data = data[0]
+    if not isinstance(data, dict):
+        return _Fault(str(data) if data else "")
+    inner = data.get("error")
+    if not isinstance(inner, dict):
+        inner = {**data, "message": inner} if isinstance(inner, str) else data
+    return _Fault(
+        message=_text(inner.get("message") or inner.get("detail")),
+        code=_text(inner.get("code")),
+        kind=_text(inner.get("type")),
+        param=_text(inner.get("param")),
+        used=_count(inner.get("n_prompt_tokens")),
+        limit=_count(inner.get("n_ctx")),
+    )
+
+
+def _text(value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    return msgspec.json.encode(value).decode()
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int else None

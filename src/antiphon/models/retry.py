@@ -1,0 +1,105 @@
+"""When a failed try is worth another, and how long to wait before it. No I/O, no clock.
+
+What is tried again is not one call but the opening of a stream, up to its first
+delta; each failure may bring its own waiting time, and the waiting as a whole has an
+end. A general retry library would need all of these rules as callbacks anyway.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+import msgspec
+
+from antiphon.errors import AntiphonError
+
+
+class Failure(Exception):
+    """A try that failed: the error to raise if it was the last one.
+
+    ``transient``: the same request may succeed later. ``at_once``: the first retry
+    needs no waiting, because nothing was wrong but the connection.
+    ``retry_after`` is what the upstream asked for, in seconds.
+    """
+
+    def __init__(
+        self,
+        error: AntiphonError,
+        *,
+        transient: bool = False,
+        at_once: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.transient = transient
+        self.at_once = at_once
+        self.retry_after = retry_after
+
+
+class RetryPolicy(msgspec.Struct, frozen=True):
+    """Times are in seconds.
+
+    ``retries`` further tries, the nth after ``base * 2**(n-1)`` and at most ``cap``,
+    of which the upper half is left to chance. An upstream's own Retry-After is kept
+    to if it is longer; above ``patience`` it is not worth the user's waiting and the
+    error is raised at once. No retry begins later than ``deadline`` after the first try.
+    """
+
+    retries: int = 2
+    base: float = 0.5
+    cap: float = 8.0
+    patience: float = 30.0
+    deadline: float = 60.0
+
+    def wait(self, failure: Failure, *, failed: int, elapsed: float, luck: float) -> float | None:
+        """How long to wait before the next try; None: give up.
+
+        ``failed`` tries so far (from 1), ``elapsed`` seconds since the first began,
+        ``luck`` a random number in [0, 1).
+        """
+        if not failure.transient or failed > self.retries:
+            return None
+        if failure.at_once and failed == 1:
+            return 0.0
+        delay = min(self.cap, self.base * 2.0 ** (failed - 1)) * (0.5 + luck / 2)
+        asked = failure.retry_after or 0.0
+        if asked > self.patience:
+            return None
+        delay = max(delay, asked)
+        return delay if elapsed + delay <= self.deadline else None
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """The seconds that an answer's headers ask us to wait; None if they do not say.
+
+    Reads ``Retry-After`` as seconds or as an HTTP date (``now`` is in seconds since
+    1970), and ``retry-after-ms``, which is finer and goes first.
+    """
+    for name, unit in (("retry-after-ms", 0.001), ("Retry-After", 1.0)):
+        value = headers.get(name)
+        if value is None:
+            continue
+        seconds = _seconds(value, unit, now)
+        if seconds is not None:
+            return max(0.0, seconds)
+    return None
+
+
+def _seconds(value: str, unit: float, now: float) -> float | None:
+    try:
+        number = float(value)
+    except ValueError:
+        pass
+    else:
+        return number * unit if math.isfinite(number) else None
+    try:
+        date = parsedate_to_datetime(value)
+        if date.tzinfo is None:
+            date = date.replace(tzinfo=UTC)
+        return date.timestamp() - now
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,283 @@
+"""A model that says what it is told to: for tests, demos and benchmarks. No network, no chance.
+
+    model = ScriptedModel(
+        [
+            "Hello Alice!",                                   # one reply for each call
+            say("par", "ts", delay=0.01),
+            think("Weather, then.") + calls(call("get_weather", {"city": "Tokyo"})),
+            say("It is", " sunny") + fail(RateLimited("Slow down.", retry_after=1)),
+            say("One moment") + hang(),                       # until it is cancelled
+        ]
+    )
+
+A reply is steps, and ``+`` puts replies one after another. Unless it fails, hangs or
+is ``cut``, a reply ends with its tokens and its finish, which need not be written
+down. Tokens are words: of all messages' texts for the input, of what the reply says
+(arguments included) for the output.
+
+A function instead of a list makes each reply from the messages that the model was
+shown. Without a script the model echoes, and tells how much it was shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+
+from antiphon.core.deltas import (
+    CallPiece,
+    Delta,
+    Finish,
+    FinishReason,
+    Refused,
+    Text,
+    Thought,
+    Used,
+)
+from antiphon.core.turns import Usage
+from antiphon.errors import AntiphonError, ModelError
+from antiphon.turn.ports import ModelCall, ModelInfo
+
+
+class Pause(msgspec.Struct, frozen=True):
+    """Wait for ``seconds``."""
+
+    seconds: float
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """Say through ``reached`` that this point is reached, then wait for ``opened``."""
+
+    opened: asyncio.Event
+    reached: asyncio.Event | None = None
+
+
+class Fail(msgspec.Struct, frozen=True):
+    """End with an error."""
+
+    error: AntiphonError
+
+
+class Cut(msgspec.Struct, frozen=True):
+    """End here, without a finish."""
+
+
+Step: TypeAlias = Delta | Pause | Wait | Fail | Cut
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What the model does on one call, step by step."""
+
+    steps: tuple[Step, ...]
+
+    def __add__(self, other: Reply) -> Reply:
+        return Reply(self.steps + other.steps)
+
+
+_PROSE = (Text, Thought, Refused)
+
+Messages: TypeAlias = list[dict[str, Any]]
+Script: TypeAlias = Sequence[Reply | str] | Callable[[Messages], Reply | str]
+
+
+def say(*parts: str, delay: float = 0.0) -> Reply:
+    """Text in these parts, with ``delay`` seconds before each."""
+    return _spaced([Text(part) for part in parts], delay)
+
+
+def think(*parts: str, delay: float = 0.0) -> Reply:
+    """Reasoning in these parts."""
+    return _spaced([Thought(part) for part in parts], delay)
+
+
+def refuse(*parts: str, delay: float = 0.0) -> Reply:
+    """A refusal in these parts."""
+    return _spaced([Refused(part) for part in parts], delay)
+
+
+def call(
+    name: str, arguments: dict[str, Any] | str, *, call_id: str | None = None, pieces: int = 3
+) -> list[CallPiece]:
+    """One tool call for ``calls``, its arguments in so many fragments.
+
+    ``call_id`` None: the model makes one from the numbers of the call to it and of
+    the tool call, such as ``call_1_0``. An empty one: the model gives none.
+    """
+    text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
+    size = max(1, -(-len(text) // pieces))
+    first, *others = [text[at : at + size] for at in range(0, len(text), size)] or [""]
+    return [CallPiece(0, call_id, name, first), *(CallPiece(0, arguments=one) for one in others)]
+
+
+def calls(*wanted: list[CallPiece], delay: float = 0.0) -> Reply:
+    """Tool calls side by side: first fragments first, then second ones, and so on."""
+    numbered = [
+        [msgspec.structs.replace(piece, index=index) for piece in pieces]
+        for index, pieces in enumerate(wanted)
+    ]
+    longest = max((len(pieces) for pieces in numbered), default=0)
+    deltas = [pieces[at] for at in range(longest) for pieces in numbered if at < len(pieces)]
+    return _spaced(deltas, delay)
+
+
+def used(usage: Usage) -> Reply:
+    """These tokens instead of counted words."""
+    return Reply((Used(usage),))
+
+
+def finish(reason: FinishReason) -> Reply:
+    """This finish instead of ``stop`` or ``tool_calls``."""
+    return Reply((Finish(reason),))
+
+
+def fail(error: AntiphonError) -> Reply:
+    """End with ``error``, after whatever the reply said before."""
+    return Reply((Fail(error),))
+
+
+def cut() -> Reply:
+    """End without a finish, as a model must not."""
+    return Reply((Cut(),))
+
+
+def wait(opened: asyncio.Event, reached: asyncio.Event | None = None) -> Reply:
+    """Go on when ``opened`` is set; ``reached`` is set as soon as the model waits."""
+    return Reply((Wait(opened, reached),))
+
+
+def hang(reached: asyncio.Event | None = None) -> Reply:
+    """Say nothing more until the call is cancelled."""
+    return wait(asyncio.Event(), reached)
+
+
+class ScriptedModel:
+    """Plays ``script``; one reply for each call, in the order in which calls begin.
+
+    ``calls`` holds every call, for tests to see what the model was shown; ``cancelled``
+    is set when a call was stopped before its end. Raises ``ModelError``
+    (``script_exhausted``) for a call that the script has no reply for.
+    """
+
+    def __init__(self, script: Script | None = None, *, info: ModelInfo | None = None) -> None:
+        self._script = _echo if script is None else script
+        self._info = info or ModelInfo("scripted")
+        self.calls: list[ModelCall] = []
+        self.cancelled = asyncio.Event()
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    def shown(self, number: int = -1) -> Messages:
+        """The messages of a call, the last one by default."""
+        return _messages(self.calls[number])
+
+    async def generate(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:
+        """Play the next reply: a batch for each delta, or all in one if not streamed."""
+        self.calls.append(call)
+        number = len(self.calls)
+        reply = self._reply(call, number)
+        batch: list[Delta] = []
+        try:
+            for step in reply.steps:
+                delta = await _perform(step)
+                if isinstance(delta, Cut):
+                    break
+                if delta is None:
+                    continue
+                batch.append(_with_id(delta, number))
+                if call.stream:
+                    yield batch
+                    batch = []
+            else:
+                batch += _ending(reply, call)
+            if batch:
+                yield batch
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled.set()
+            raise
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+    def _reply(self, call: ModelCall, number: int) -> Reply:
+        if callable(self._script):
+            reply = self._script(_messages(call))
+        elif number <= len(self._script):
+            reply = self._script[number - 1]
+        else:
+            raise ModelError(f"The script has no reply for call {number}.", code="script_exhausted")
+        return say(reply) if isinstance(reply, str) else reply
+
+
+async def _perform(step: Step) -> Delta | Cut | None:
+    match step:
+        case Pause(seconds):
+            await asyncio.sleep(seconds)
+        case Wait(opened, reached):
+            if reached is not None:
+                reached.set()
+            await opened.wait()
+        case Fail(error):
+            raise error
+        case _:
+            return step
+    return None
+
+
+def _spaced(deltas: Sequence[Delta], delay: float) -> Reply:
+    if not delay:
+        return Reply(tuple(deltas))
+    return Reply(tuple(step for delta in deltas for step in (Pause(delay), delta)))
+
+
+def _with_id(delta: Delta, number: int) -> Delta:
+    if isinstance(delta, CallPiece) and delta.name is not None and delta.call_id is None:
+        return msgspec.structs.replace(delta, call_id=f"call_{number}_{delta.index}")
+    return delta
+
+
+def _ending(reply: Reply, call: ModelCall) -> list[Delta]:
+    """Tokens and finish, as far as the reply does not bring its own."""
+    kinds = {type(step) for step in reply.steps}
+    ending: list[Delta] = []
+    if Used not in kinds:
+        ending.append(Used(Usage(_words_shown(_messages(call)), _words_said(reply))))
+    if Finish not in kinds:
+        ending.append(Finish("tool_calls" if CallPiece in kinds else "stop"))
+    return ending
+
+
+def _messages(call: ModelCall) -> Messages:
+    messages: Messages = msgspec.json.decode(call.messages)
+    return messages
+
+
+def _text(message: dict[str, Any]) -> str:
+    content = message.get("content")
+    if isinstance(content, list):
+        return " ".join(part.get("text", "") for part in content)
+    return content or ""
+
+
+def _words_shown(messages: Messages) -> int:
+    return sum(len(_text(message).split()) for message in messages)
+
+
+def _words_said(reply: Reply) -> int:
+    prose = [step for step in reply.steps if isinstance(step, Text | Thought | Refused)]
+    texts = ["".join(one.text for one in prose if type(one) is kind) for kind in _PROSE]
+    arguments = [step.arguments for step in reply.steps if isinstance(step, CallPiece)]
+    return sum(len(text.split()) for text in (*texts, "".join(arguments)))
+
+
+def _echo(messages: Messages) -> Reply:
+    own = [_text(message) for message in messages if message.get("role") == "user"]
+    answer = f"You said: {own[-1] if own else ''}"
+    if len(own) > 1:
+        answer += f"\nBefore that you said: {own[-2]}"
+    answer += f"\n(I was shown {len(messages)} messages.)"
+    return say(*answer.splitlines(keepends=True))

@@ -1,0 +1,458 @@
+import json
+from typing import Any
+
+import pytest
+
+from antiphon.core.deltas import CallPiece, Delta, Finish, Refused, Text, Thought, Used
+from antiphon.core.turns import FunctionTool, Options, Usage
+from antiphon.models.chat_wire import AnswerReader, RequestWriter
+from antiphon.models.retry import Failure
+from antiphon.turn.ports import ModelCall
+
+MESSAGES = b'[ {"role":"user","content":"Hi"} ]'
+TOOL = FunctionTool("f", "Does it.", {"type": "object"}, strict=True)
+
+
+def body(
+    options: Options, *, stream: bool = False, name: str | None = None, openai: bool = False
+) -> Any:
+    writer = RequestWriter(upstream_name=name, openai=openai)
+    return json.loads(writer.body(ModelCall('the "model"', MESSAGES, options, stream)))
+
+
+def extras(options: Options, *, openai: bool = False) -> Any:
+    fields = body(options, openai=openai)
+    del fields["model"], fields["messages"]
+    return fields
+
+
+def test_the_messages_are_put_in_as_they_are() -> None:
+    writer = RequestWriter(upstream_name=None, openai=False)
+    plain = writer.body(ModelCall("m", MESSAGES, Options(), False))
+    assert plain == b'{"model":"m","messages":' + MESSAGES + b"}"
+
+
+def test_the_model_is_the_one_asked_for_or_the_upstreams_own() -> None:
+    assert body(Options())["model"] == 'the "model"'
+    assert body(Options(), name="other")["model"] == "other"
+
+
+def test_a_stream_is_asked_for_with_its_tokens() -> None:
+    for options in (Options(), Options(seed=1)):
+        fields = body(options, stream=True)
+        assert fields["stream"] is True
+        assert fields["stream_options"] == {"include_usage": True}
+
+
+def test_all_options_are_passed_on() -> None:
+    assert extras(
+        Options(
+            temperature=0.0,
+            top_p=0.5,
+            max_output_tokens=7,
+            frequency_penalty=0.1,
+            presence_penalty=-0.1,
+            seed=0,
+            stop=("a", "b"),
+            reasoning_effort="low",
+            user="u",
+            truncation="auto",
+            metadata={"kept": "here"},
+        )
+    ) == {
+        "temperature": 0.0,
+        "top_p": 0.5,
+        "max_tokens": 7,
+        "frequency_penalty": 0.1,
+        "presence_penalty": -0.1,
+        "seed": 0,
+        "stop": ["a", "b"],
+        "reasoning_effort": "low",
+        "user": "u",
+    }
+
+
+def test_openai_itself_gets_its_own_limit_and_is_told_not_to_store() -> None:
+    assert extras(Options(), openai=True) == {"store": False}
+    assert extras(Options(max_output_tokens=7), openai=True) == {
+        "store": False,
+        "max_completion_tokens": 7,
+    }
+
+
+@pytest.mark.parametrize(
+    ("choice", "sent"),
+    [
+        ("auto", None),
+        ("none", "none"),
+        ("required", "required"),
+        ("function:f", {"type": "function", "function": {"name": "f"}}),
+    ],
+)
+def test_tools_and_their_choice(choice: str, sent: Any) -> None:
+    fields = extras(Options(tools=(TOOL, FunctionTool("g")), tool_choice=choice))
+    assert fields["tools"] == [
+        {
+            "type": "function",
+            "function": {
+                "name": "f",
+                "description": "Does it.",
+                "parameters": {"type": "object"},
+                "strict": True,
+            },
+        },
+        {"type": "function", "function": {"name": "g"}},
+    ]
+    assert fields.get("tool_choice") == sent
+    assert "parallel_tool_calls" not in fields
+
+
+def test_what_only_makes_sense_with_tools_needs_tools() -> None:
+    assert extras(Options(tool_choice="none", parallel_tool_calls=False)) == {}
+    with_tools = extras(Options(tools=(TOOL,), parallel_tool_calls=False))
+    assert with_tools["parallel_tool_calls"] is False
+
+
+@pytest.mark.parametrize(
+    ("text_format", "sent"),
+    [
+        (None, None),
+        ({"type": "text"}, None),
+        ({"type": "json_object"}, {"type": "json_object"}),
+        (
+            {"type": "json_schema", "name": "n", "schema": {"type": "object"}, "strict": True},
+            {
+                "type": "json_schema",
+                "json_schema": {"name": "n", "schema": {"type": "object"}, "strict": True},
+            },
+        ),
+    ],
+)
+def test_the_format_of_the_answer(text_format: dict[str, Any] | None, sent: Any) -> None:
+    assert extras(Options(text_format=text_format)).get("response_format") == sent
+
+
+def chunk(finish: str | None = None, **delta: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+
+
+def read(*events: dict[str, Any] | bytes) -> tuple[list[Delta], AnswerReader]:
+    reader = AnswerReader()
+    data = [one if isinstance(one, bytes) else json.dumps(one).encode() for one in events]
+    return reader.feed(data) + reader.end(), reader
+
+
+def heard(*events: dict[str, Any] | bytes) -> list[Delta]:
+    deltas, reader = read(*events)
+    assert reader.trouble is None
+    return deltas
+
+
+def called(*calls: Any) -> list[CallPiece]:
+    """The pieces from chunks with these ``tool_calls`` entries."""
+    chunks = [chunk(tool_calls=one if isinstance(one, list) else [one]) for one in calls]
+    return [one for one in heard(*chunks, b"[DONE]") if isinstance(one, CallPiece)]
+
+
+def function(name: str | None = None, arguments: Any = "") -> dict[str, Any]:
+    return {"name": name, "arguments": arguments}
+
+
+def test_text_reasoning_and_refusal() -> None:
+    assert heard(
+        chunk(role="assistant", content=""),
+        chunk(reasoning_content="a"),
+        chunk(reasoning="b"),
+        chunk(reasoning_text="c"),
+        chunk(thinking="d"),
+        chunk(content="e"),
+        chunk(refusal="f"),
+        chunk("stop", content=None),
+        b"[DONE]",
+    ) == [
+        Thought("a"),
+        Thought("b"),
+        Thought("c"),
+        Thought("d"),
+        Text("e"),
+        Refused("f"),
+        Finish("stop"),
+    ]
+
+
+def test_the_same_thought_under_two_names_is_one() -> None:
+    assert heard(chunk("stop", reasoning="a", reasoning_content="a"))[0:-1] == [Thought("a")]
+
+
+def test_reasoning_that_is_no_text_is_left_out() -> None:
+    assert heard(chunk("stop", reasoning={"effort": "low"}, content="a"))[0] == Text("a")
+
+
+def test_content_in_parts() -> None:
+    parts = [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+        {"type": "thinking", "thinking": "so"},
+        {"type": "text", "text": "a"},
+        {"type": "image", "url": "x"},
+    ]
+    assert heard(chunk("stop", content=parts))[:-1] == [Thought("hm"), Thought("so"), Text("a")]
+
+
+@pytest.mark.parametrize(
+    ("reason", "finish"),
+    [
+        ("stop", "stop"),
+        ("length", "length"),
+        ("model_length", "length"),
+        ("max_tokens", "length"),
+        ("content_filter", "content_filter"),
+        ("tool_calls", "tool_calls"),
+        ("function_call", "tool_calls"),
+        ("eos", "stop"),
+    ],
+)
+def test_why_it_stopped(reason: str, finish: str) -> None:
+    assert heard(chunk(reason, content="a"))[-1] == Finish(finish)  # type: ignore[arg-type]
+
+
+def test_only_the_first_choice_counts() -> None:
+    other = {"choices": [{"index": 1, "delta": {"content": "no"}, "finish_reason": "length"}]}
+    assert heard(chunk(content="a"), other, chunk("stop")) == [Text("a"), Finish("stop")]
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        ({"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}, Usage(5, 2)),
+        (
+            {
+                "prompt_tokens": 5,
+                "completion_tokens": 4,
+                "total_tokens": 9,
+                "prompt_tokens_details": {"cached_tokens": 3, "audio_tokens": None},
+                "completion_tokens_details": {"reasoning_tokens": 2},
+            },
+            Usage(5, 4, 3, 2),
+        ),
+        (
+            {
+                "prompt_tokens": 5,
+                "completion_tokens": 4,
+                "total_tokens": 11,
+                "completion_tokens_details": {"reasoning_tokens": 2},
+            },
+            Usage(5, 6, 0, 2),
+        ),
+        ({"prompt_tokens": None, "prompt_tokens_details": None}, Usage()),
+    ],
+)
+def test_tokens(usage: dict[str, Any], tokens: Usage) -> None:
+    assert heard(chunk("stop"), {"choices": [], "usage": usage}, b"[DONE]") == [
+        Used(tokens),
+        Finish("stop"),
+    ]
+
+
+def test_tokens_on_every_chunk_are_told_once() -> None:
+    deltas = heard(
+        {**chunk(content="a"), "usage": {"prompt_tokens": 5, "completion_tokens": 1}},
+        {**chunk(content="b"), "usage": {"prompt_tokens": 5, "completion_tokens": 2}},
+        {**chunk("stop"), "usage": None},
+    )
+    assert deltas == [Text("a"), Text("b"), Used(Usage(5, 2)), Finish("stop")]
+
+
+def test_a_stream_is_over_with_its_mark_or_with_a_reason() -> None:
+    assert heard(chunk("stop", content="a")) == [Text("a"), Finish("stop")]
+    assert heard(chunk(content="a"), b"[DONE]") == [Text("a"), Finish("stop")]
+    assert heard(chunk(content="a"), b"", b" ", b"[DONE]", b"junk")[-1] == Finish("stop")
+
+
+def test_a_stream_that_just_ends_was_cut() -> None:
+    deltas, reader = read(chunk(content="a"))
+    assert deltas == [Text("a")]
+    assert isinstance(reader.trouble, Failure)
+    assert reader.trouble.transient
+    assert reader.trouble.error.code == "upstream_disconnected"
+
+
+def test_an_error_among_the_events_keeps_what_came_before() -> None:
+    error = b'{"error":{"message":"Overloaded"}}'
+    deltas, reader = read(chunk(content="a"), error, chunk("stop", content="b"))
+    assert deltas == [Text("a")]
+    assert reader.trouble == error
+
+
+def test_failing_as_a_reason_to_stop() -> None:
+    _, reader = read(chunk("error", content="a"), b"[DONE]")
+    assert isinstance(reader.trouble, Failure)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b"{",
+        b"[]",
+        b"3",
+        b'"a"',
+        b'{"choices":{}}',
+        b'{"choices":[{"delta":{"content":3}}]}',
+        b'{"choices":[{"delta":{"content":"\xff"}}]}',
+        b'{"choices":[{"delta":{"content":"\xf0\x9f"}}]}',
+        b'{"choices":[{"delta":{"content":"\\ud83d"}}]}',
+        b'{"choices":[{"delta":{"tool_calls":[3]}}]}',
+        b'{"usage":{"prompt_tokens":"many"}}',
+        b'{"error":' + b"[" * 100_000,
+    ],
+)
+def test_what_cannot_be_read_is_a_failure(event: bytes) -> None:
+    deltas, reader = read(chunk(content="a"), event)
+    assert deltas == [Text("a")]
+    assert isinstance(reader.trouble, Failure)
+    assert reader.trouble.error.code == "upstream_invalid_response"
+    assert not reader.trouble.transient
+
+
+def test_calls_in_fragments() -> None:
+    assert called(
+        {"index": 0, "id": "x", "function": function("f")},
+        {"index": 0, "function": function(None, '{"a"')},
+        {"index": 1, "id": "y", "function": function("g", "{}")},
+        {"index": 0, "function": function(None, ":1}")},
+    ) == [
+        CallPiece(0, "x", "f", ""),
+        CallPiece(0, None, None, '{"a"'),
+        CallPiece(1, "y", "g", "{}"),
+        CallPiece(0, None, None, ":1}"),
+    ]
+
+
+def test_ids_and_names_that_are_repeated_are_told_once() -> None:
+    piece = {"index": 0, "id": "x", "function": function("f", "1")}
+    assert called(piece, piece) == [CallPiece(0, "x", "f", "1"), CallPiece(0, None, None, "1")]
+
+
+def test_a_name_or_id_that_comes_late() -> None:
+    assert called({"index": 0, "id": ""}, {"index": 0, "id": "x", "function": function("f")}) == [
+        CallPiece(0),
+        CallPiece(0, "x", "f"),
+    ]
+
+
+def test_a_new_id_under_an_old_index_is_a_new_call() -> None:
+    assert called(
+        {"index": 0, "id": "x", "function": function("f", "{}")},
+        {"index": 0, "id": "y", "function": function("f", "{}")},
+        {"index": 0, "id": "y", "function": function("f", " ")},
+    ) == [CallPiece(0, "x", "f", "{}"), CallPiece(1, "y", "f", "{}"), CallPiece(1, None, None, " ")]
+
+
+def test_indexes_that_do_not_begin_at_0() -> None:
+    pieces = called({"index": 3, "id": "x"}, {"index": 1, "id": "y"}, {"index": 3})
+    assert [piece.index for piece in pieces] == [0, 1, 0]
+
+
+def test_without_index_the_id_tells() -> None:
+    pieces = called(
+        {"id": "x", "function": function("f", "{")},
+        {"id": "y", "function": function("f", "[")},
+        {"id": "x", "function": function(None, "}")},
+        {"function": function(None, "]")},
+    )
+    assert [(one.index, one.arguments) for one in pieces] == [
+        (0, "{"),
+        (1, "["),
+        (0, "}"),
+        (1, "]"),
+    ]
+
+
+def test_without_index_and_id_the_name_tells() -> None:
+    pieces = called(
+        {"function": function("f", '{"a":')},
+        {"function": function("f", "1}")},
+        {"function": function("f", "{}")},
+        {"function": function("g", "{}")},
+        [{"function": function("g", "{")}, {"function": function("g", "{}")}],
+        {"function": function(None, "...")},
+    )
+    assert [piece.index for piece in pieces] == [0, 0, 1, 2, 3, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("sent", "arguments"),
+    [
+        (None, ""),
+        ("", ""),
+        ({"a": [1]}, '{"a": [1]}'),
+        ('{"é":1}', '{"é":1}'),
+        ("no json", "no json"),
+    ],
+)
+def test_arguments_as_text_or_object(sent: Any, arguments: str) -> None:
+    assert called({"index": 0, "id": "x", "function": function("f", sent)}) == [
+        CallPiece(0, "x", "f", arguments)
+    ]
+
+
+def test_the_old_way_to_call_a_function() -> None:
+    deltas = heard(
+        chunk(function_call=function("f", "{")),
+        chunk("function_call", function_call={"arguments": "}"}),
+    )
+    assert deltas == [
+        CallPiece(0, None, "f", "{"),
+        CallPiece(0, None, None, "}"),
+        Finish("tool_calls"),
+    ]
+
+
+def test_an_answer_with_calls_stops_for_them() -> None:
+    assert heard(chunk("stop", tool_calls=[{"index": 0, "function": function("f")}]))[-1] == Finish(
+        "tool_calls"
+    )
+
+
+def test_an_answer_in_one_piece() -> None:
+    message = {
+        "role": "assistant",
+        "content": "a",
+        "refusal": None,
+        "reasoning_content": "hm",
+        "tool_calls": [
+            {"id": "x", "type": "function", "function": function("f", "{}")},
+            {"id": "y", "type": "function", "function": function("f", "{}")},
+        ],
+    }
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls", "logprobs": None}
+    answer = {"id": "1", "choices": [choice], "usage": {"prompt_tokens": 1}}
+    reader = AnswerReader()
+    assert reader.whole(json.dumps(answer).encode()) + reader.end() == [
+        Thought("hm"),
+        Text("a"),
+        CallPiece(0, "x", "f", "{}"),
+        CallPiece(1, "y", "f", "{}"),
+        Used(Usage(1)),
+        Finish("tool_calls"),
+    ]
+    assert reader.trouble is None
+
+
+def test_an_empty_answer_that_was_finished_is_one() -> None:
+    reader = AnswerReader()
+    said = reader.whole(b'{"choices":[{"message":{"content":""},"finish_reason":"stop"}]}')
+    assert said + reader.end() == [Finish("stop")]
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"choices":[]}', b'{"choices":null}', b"<html>"])
+def test_what_is_no_answer(body: bytes) -> None:
+    reader = AnswerReader()
+    assert reader.whole(body) + reader.end() == []
+    assert isinstance(reader.trouble, Failure)
+    assert reader.trouble.error.code == "upstream_invalid_response"
+
+
+def test_an_error_where_the_answer_should_be() -> None:
+    reader = AnswerReader()
+    reader.whole(b'{"error":"no"}')
+    assert reader.trouble == b'{"error":"no"}'
