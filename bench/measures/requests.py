@@ -1,0 +1,45 @@
+"""(a) Requests that are not streamed: chat completions and responses."""
+
+from __future__ import annotations
+
+from bench.lab import Contender, Lab
+from bench.report import Part, Row, Table, Target, sample
+from bench.workloads import Conversations, Repeated
+
+#: Length of a stored conversation before its connection begins another.
+TURNS = 20
+_CONNECTIONS = (1, 32)
+_GOALS = {"chat completions": 0.7, "responses, not stored": 0.7, "responses, stored": 0.4}
+
+
+def measure(lab: Lab) -> Part:
+    tables: list[Table] = []
+    targets: list[Target] = []
+    with lab.server() as server:
+        for connections in _CONNECTIONS:
+            proxy = Contender("bare proxy", lab.proxy, Repeated("completions"))
+            contenders = [
+                Contender("fake, called directly", lab.fake, Repeated("completions")),
+                proxy,
+                Contender("chat completions", server, Repeated("completions")),
+                Contender("responses, not stored", server, Repeated("responses")),
+                Contender("responses, stored", server, Conversations(TURNS, endless=True)),
+            ]
+            lab.contest(contenders, connections)
+            rows = [_row(contender, proxy) for contender in contenders]
+            tables.append(Table(f"{connections} at a time", rows))
+            targets += [
+                Target(f"{one.name}, {connections} at a time, x proxy", one.ratio(proxy), goal)
+                for one in contenders
+                if (goal := _GOALS.get(one.name)) is not None
+            ]
+    return Part("a", "Requests", tables, targets)
+
+
+def _row(one: Contender, proxy: Contender) -> Row:
+    return one.row("request") | {
+        "x proxy": one.ratio(proxy),
+        "x proxy by CPU": one.cpu_ratio(proxy),
+        "median ms": sample([latency * 1e3 for latency in one.latencies]),
+        "p99 ms": sample([latency * 1e3 for latency in one.slow]),
+    }

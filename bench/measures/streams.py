@@ -1,0 +1,59 @@
+"""(b) Streams of 200 chunks."""
+
+from __future__ import annotations
+
+from bench.history import MARK
+from bench.lab import Contender, Lab
+from bench.processes import Server
+from bench.report import Part, Row, Table, Target, sample
+from bench.workloads import Repeated
+
+CHUNKS = 200
+_CONNECTIONS = (1, 8, 32)
+_GOAL = 0.8
+# What a quick model sends: at this pace no two chunks arrive in one read.
+_PACE_MS = 5
+
+
+def measure(lab: Lab) -> Part:
+    tables: list[Table] = []
+    targets: list[Target] = []
+    with lab.server() as server:
+        for connections in _CONNECTIONS:
+            contenders = _contenders(lab, server, 0)
+            lab.contest(contenders, connections, units=CHUNKS, mark=MARK)
+            proxy = contenders[1]
+            rows = [_row(contender, proxy) for contender in contenders]
+            tables.append(Table(f"{connections} at a time, as fast as they come", rows))
+            targets += [
+                Target(f"{one.name}, {connections} at a time, x proxy", one.ratio(proxy), _GOAL)
+                for one in contenders[2:]
+            ]
+        contenders = _contenders(lab, server, _PACE_MS)
+        lab.contest(contenders, _CONNECTIONS[-1], units=CHUNKS, mark=MARK)
+        rows = [_row(contender, contenders[1]) for contender in contenders]
+        title = f"{_CONNECTIONS[-1]} at a time, a chunk every {_PACE_MS} ms"
+        tables.append(Table(title, rows, "Here the CPU time per chunk counts: the rate is given."))
+    return Part("b", f"Streams of {CHUNKS} chunks", tables, targets)
+
+
+def _contenders(lab: Lab, server: Server, pause_ms: int) -> list[Contender]:
+    def work(dialect: str, store: bool = False) -> Repeated:
+        return Repeated(dialect, store=store, chunks=CHUNKS, pause_ms=pause_ms)  # type: ignore[arg-type]
+
+    return [
+        Contender("fake, called directly", lab.fake, work("completions")),
+        Contender("bare proxy", lab.proxy, work("completions")),
+        Contender("chat completions", server, work("completions")),
+        Contender("responses, not stored", server, work("responses")),
+        Contender("responses, stored", server, work("responses", store=True)),
+    ]
+
+
+def _row(one: Contender, proxy: Contender) -> Row:
+    return one.row("chunk") | {
+        "x proxy": one.ratio(proxy),
+        "x proxy by CPU": one.cpu_ratio(proxy),
+        "first chunk ms": sample([first * 1e3 for first in one.firsts]),
+        "events per stream": sample(one.events),
+    }

@@ -1,0 +1,128 @@
+"""The benchmark's own parts: fake, proxy and load generator work and count right."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bench.history import MARK, History, reply_text, streamed_text, user_text
+from bench.lab import Contender, Lab
+from bench.load import BenchError, Script, post
+from bench.replies import streamed, text_of
+from bench.report import Part, Report, Table, Target, as_json, as_markdown, sample
+from bench.workloads import Conversations, Repeated, chat_request
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    made = Lab(tmp_path_factory.mktemp("lab"), quick=True)
+    made.rounds, made.seconds = 2, 0.1
+    yield made
+    made.close()
+
+
+def ask(lab: Lab, request: bytes) -> bytes:
+    bodies: list[bytes] = []
+
+    def script() -> Script:
+        bodies.append((yield request))
+
+    lab.drive(lab.fake, [script()])
+    return bodies[0]
+
+
+def proof_of(*said: tuple[str, str]) -> str:
+    history = History()
+    for role, text in said:
+        history.add(role, text)
+    return history.proof()
+
+
+def test_the_fakes_answer_proves_the_history(lab: Lab) -> None:
+    said = [("user", user_text(3, 1)), ("assistant", "one"), ("user", "two")]
+    assert text_of("completions", ask(lab, chat_request(said))) == reply_text(proof_of(*said))
+    changed = [*said[:1], ("assistant", "One"), *said[2:]]
+    assert text_of("completions", ask(lab, chat_request(changed))) != reply_text(proof_of(*said))
+
+
+def test_parts_count_as_their_text(lab: Lab) -> None:
+    parts = [{"type": "text", "text": "he"}, {"type": "text", "text": "llo"}]
+    body = {"model": "fake", "messages": [{"role": "user", "content": parts}]}
+    reply = ask(lab, post("/v1/chat/completions", msgspec.json.encode(body)))
+    assert text_of("completions", reply) == reply_text(proof_of(("user", "hello")))
+
+
+@pytest.mark.parametrize(("model", "chunks"), [("fake", 20), ("fake-3", 3), ("fake-4@1", 4)])
+def test_a_models_name_chooses_its_stream(lab: Lab, model: str, chunks: int) -> None:
+    body = {"model": model, "stream": True, "messages": [{"role": "user", "content": "hello"}]}
+    stream = ask(lab, post("/v1/chat/completions", msgspec.json.encode(body)))
+    expected = streamed_text(proof_of(("user", "hello")), chunks)
+    assert streamed("completions", stream) == (expected, chunks)
+    with pytest.raises(BenchError, match="DONE"):
+        streamed("completions", stream[:-20])
+
+
+def test_direct_and_proxied_requests_are_counted_and_right(lab: Lab) -> None:
+    contenders = [
+        Contender("direct", lab.fake, Repeated("completions")),
+        Contender("proxy", lab.proxy, Repeated("completions")),
+    ]
+    lab.contest(contenders, 3)
+    for contender in contenders:
+        assert len(contender.rates) == 2
+        assert min(contender.rates) > 0
+        assert contender.events == [1, 1]
+    assert contenders[0].ratio(contenders[0]).median == 1
+
+
+def test_direct_and_proxied_streams_are_counted_and_right(lab: Lab) -> None:
+    contenders = [
+        Contender("direct", lab.fake, Repeated("completions", chunks=50)),
+        Contender("proxy", lab.proxy, Repeated("completions", chunks=50)),
+    ]
+    lab.contest(contenders, 3, units=50, mark=MARK)
+    for contender in contenders:
+        assert contender.events == [50, 50]
+        assert 0 < contender.firsts[0] <= contender.latencies[0]
+
+
+def test_a_refused_request_voids_the_run(lab: Lab) -> None:
+    with pytest.raises(BenchError, match="status 400"):
+        ask(lab, post("/v1/chat/completions", b"{"))
+
+
+def test_a_closed_connection_voids_the_run(lab: Lab) -> None:
+    with pytest.raises(BenchError, match="closed"):
+        ask(lab, b"no HTTP at all\r\n\r\n")
+
+
+def test_a_wrong_history_is_found() -> None:
+    said = user_text(0, 0)
+    reply = {"type": "message", "content": [{"text": reply_text(proof_of(("user", said)))}]}
+    first = {"id": "resp_1", "status": "completed", "output": [reply]}
+    talk = Conversations(2)
+    talk.replies[0] = [msgspec.json.encode(first)]
+    talk.check()
+    forgetful = first | {"id": "resp_2", "previous_response_id": "resp_1"}
+    talk.replies[0] = [msgspec.json.encode(turn) for turn in (first, forgetful)]
+    with pytest.raises(BenchError, match="reply 1"):
+        talk.check()
+
+
+def test_a_report_shows_targets_met_and_missed() -> None:
+    figures = sample([1.0, 3.0, 2.0])
+    assert (figures.median, figures.low, figures.high, figures.rounds) == (2.0, 1.0, 3.0, 3)
+    met, missed = Target("met", figures, least=2.0), Target("missed", figures, most=1.9)
+    part = Part("x", "Things", [Table("T", [{"a": figures}, {"b": "text"}])], [met, missed])
+    report = Report({"date": "today"}, [part])
+    page = as_markdown(report)
+    assert "| x | met | 2.00 (1.00-3.00) | at least 2.00 | pass |" in page
+    assert "| x | missed | 2.00 (1.00-3.00) | at most 1.90 | **miss** |" in page
+    assert "| a | b |" in page
+    assert msgspec.json.decode(as_json(report), type=Report) == report
