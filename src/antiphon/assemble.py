@@ -16,8 +16,8 @@ from antiphon.models.catalog import Catalog
 from antiphon.models.chat_completions import ChatCompletionsModel
 from antiphon.models.llama import LlamaModel
 from antiphon.models.primer import PRIMER
-from antiphon.models.scripted import ScriptedModel, load_script
-from antiphon.models.weights import SMOLLM2, embedded_weights, local_models
+from antiphon.models.scripted import ScriptedModel
+from antiphon.models.weights import SMOLLM2, SMOLLM2_DEFAULTS, embedded_weights, local_models
 from antiphon.settings import ModelSettings, Settings
 from antiphon.stores.memory import MemoryStore
 from antiphon.stores.sqlite import open_sqlite
@@ -123,7 +123,7 @@ def _model(name: str, given: ModelSettings) -> Model:
         case "chat_completions":
             return _upstream(name, given)
         case "scripted":
-            return ScriptedModel(load_script(given.path) if given.path else None)
+            return ScriptedModel()
         case "llama":
             return _llama(name, given)
 
@@ -147,7 +147,12 @@ def _llama(name: str, given: ModelSettings) -> Model:
     info = SMOLLM2
     if given.primer is not False:
         info = msgspec.structs.replace(info, primer=PRIMER)
-    return LlamaModel(info, embedded_weights(), context=given.context or 8192)
+    return LlamaModel(
+        info,
+        embedded_weights(),
+        context=given.context or 8192,
+        defaults=SMOLLM2_DEFAULTS,
+    )
 
 
 def _gguf(name: str, path: Path, given: ModelSettings | None = None) -> Model:

@@ -123,6 +123,7 @@ class AsyncConversation:
         finally:
             if not turn.done():
                 await turn.cancel()
+            if turn.error is None:
                 self._response_id = turn.response_id
         self._took(turn, await turn.result())
 
@@ -248,7 +249,9 @@ class Conversation:
             while (delta := _portal.run(step())) is not None:
                 yield delta
         finally:
-            _portal.run(deltas.aclose())
+            # A generator that outlives the program's end was stopped with it.
+            if not _portal.closed:
+                _portal.run(deltas.aclose())
 
     def messages(self) -> list[dict[str, Any]]:
         """The messages array so far, in the chat completions dialect."""

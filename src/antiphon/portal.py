@@ -6,7 +6,8 @@ import asyncio
 import atexit
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future, wait
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -25,14 +26,35 @@ class Portal:
         self._on_exit = on_exit
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        #: Whether the interpreter is ending: nothing runs here any more.
+        self.closed = False
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for ``work``; Ctrl-C while waiting cancels it."""
-        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._running())
+        """Wait for ``work``; Ctrl-C while waiting cancels it, and waits until it is over.
+
+        Raises ``RuntimeError`` when the interpreter is ending.
+        """
+        if self.closed:
+            work.close()
+            raise RuntimeError("The interpreter is ending: no turn can begin any more.")
+        loop = self._running()
+        done: Future[T] = Future()
+        tasks: list[asyncio.Task[T]] = []
+
+        def start() -> None:
+            tasks.append(loop.create_task(work))
+            tasks[0].add_done_callback(partial(_pass_on, done))
+
+        def cancel() -> None:
+            tasks[0].cancel()
+
+        loop.call_soon_threadsafe(start)
         try:
-            return future.result()
+            return done.result()
         except BaseException:
-            future.cancel()
+            if not done.done():
+                loop.call_soon_threadsafe(cancel)
+                wait([done])
             raise
 
     def _running(self) -> asyncio.AbstractEventLoop:
@@ -47,6 +69,7 @@ class Portal:
             return self._loop
 
     def _close(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.closed = True
         closing = asyncio.run_coroutine_threadsafe(self._on_exit(), loop)
         # What is not closed in time is safe all the same: it was written before it
         # was acknowledged.
@@ -54,3 +77,13 @@ class Portal:
             closing.result(_PATIENCE)
         except TimeoutError:
             closing.cancel()
+
+
+def _pass_on(done: Future[T], task: asyncio.Task[T]) -> None:
+    """Give a task's outcome to the thread that waits for it."""
+    if task.cancelled():
+        done.set_exception(CancelledError())
+    elif (error := task.exception()) is not None:
+        done.set_exception(error)
+    else:
+        done.set_result(task.result())

@@ -41,6 +41,13 @@ XAI_MODEL = "grok-4"
 _USUAL_KEYS = {"api.x.ai": "XAI_API_KEY", "api.openai.com": "OPENAI_API_KEY"}
 _GGUF = ".gguf"
 
+#: What can be said of a model of each kind.
+_TAKES: dict[ModelKind, set[str]] = {
+    "chat_completions": {"kind", "base_url", "api_key_env", "name", "context", "images"},
+    "llama": {"kind", "path", "context", "primer"},
+    "scripted": {"kind"},
+}
+
 
 class Secret:
     """A key. Printing, formatting or logging it shows nothing of it."""
@@ -90,7 +97,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     """One model, or an upstream that has many.
 
     ``name`` is what the upstream calls it (None: as here), ``path`` a GGUF file (None:
-    the embedded weights) or, for a scripted model, its script; ``context`` is in tokens.
+    the embedded weights); ``context`` is in tokens.
     None means: the model's own default.
     """
 
@@ -227,7 +234,7 @@ class _Loader:
         if found is None:
             return None
         text = str(found.value)
-        if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+        if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text) <= 65535):
             raise ConfigError(f"{found.source}: {text!r} is not a port from 0 to 65535")
         return int(text)
 
@@ -260,20 +267,22 @@ class _Loader:
             return name
         path = _path(found, name)
         if path.is_file():
-            models.setdefault(path.name, ModelSettings(kind="llama", path=path))
-            return path.name
+            name = path.name if path.stem in models else path.stem
+            models.setdefault(name, ModelSettings(kind="llama", path=path))
+            return name
         if path.parent != found.folder:
             raise ConfigError(f"{found.source}: there is no file {path}")
-        return name  # a pulled model, perhaps: those are known by their files' names
+        return path.stem  # a pulled model, perhaps: that is how those are called
 
     def _model(self, name: str, table: _ModelTable) -> ModelSettings:
         source = f"{self._path}: [models.{name}]"
         at = _Value(None, source, self._path.parent)
         kind = table.kind or ("chat_completions" if table.base_url else "llama")
-        if (kind == "chat_completions") != (table.base_url is not None):
-            raise ConfigError(f'{source}: base_url and kind = "chat_completions" go together')
-        if table.api_key_env is not None and kind != "chat_completions":
-            raise ConfigError(f"{source}: a model of kind {kind!r} takes no api_key_env")
+        for field in table.__struct_fields__:
+            if getattr(table, field) is not None and field not in _TAKES[kind]:
+                raise ConfigError(f"{source}: a model of kind {kind!r} takes no {field}")
+        if kind == "chat_completions" and table.base_url is None:
+            raise ConfigError(f"{source}: a model of kind {kind!r} needs a base_url")
         if table.context is not None and table.context < 1:
             raise ConfigError(f"{source}: context is a number of tokens, at least 1")
         path = _path(at, table.path) if table.path is not None else None

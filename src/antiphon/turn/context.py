@@ -28,6 +28,8 @@ from antiphon.errors import InvalidRequest
 #: What a model reads where a call never got its output.
 INTERRUPTED = "The call was interrupted before it gave a result."
 
+_SYSTEM = ("system", "developer")
+
 #: After an overflow, aim this far below the limit: sizes in bytes only approximate tokens.
 _HEADROOM = 0.9
 
@@ -82,53 +84,94 @@ def render(items: Sequence[Item], *, completed: bool = True) -> Segment:
     """Render one turn's items, input and output.
 
     Outputs are moved to where the dialect wants them: right behind the message that
-    made the calls, or into ``answers`` if the calls are an earlier turn's.
+    made the calls, or into ``answers`` if the calls are an earlier turn's. Calls that
+    the turn leaves open are moved to its end, where the next turn's outputs follow.
     """
-    outputs = {item.call_id: item for item in items if isinstance(item, FunctionCallOutput)}
-    made = {item.call_id for item in items if isinstance(item, FunctionCall)}
-    messages: list[_ChatMessage] = []
-    system: list[_ChatMessage] = []
-    run: list[FunctionCall] = []
-    said: Message | None = None
-
-    def flush() -> None:
-        """Write the assistant's pending message with its calls and their outputs."""
-        nonlocal said, run
-        if said is not None or run:
-            messages.append(_assistant_message(said, run))
-            messages.extend(
-                _tool_message(outputs[call.call_id]) for call in run if call.call_id in outputs
-            )
-        said, run = None, []
-
-    for item in items:
+    outputs, answers = _paired(items)
+    page = _Page()
+    for place, item in enumerate(items):
         if isinstance(item, Message):
-            flush()
-            if item.role == "assistant":
-                said = item
-                continue
-            message = _plain_message(item)
-            messages.append(message)
-            if message.role == "system":
-                system.append(message)
+            page.add_message(item)
         elif isinstance(item, FunctionCall):
-            run.append(item)
-    flush()
+            page.add_call(item, outputs.get(place))
+        elif isinstance(item, FunctionCallOutput):
+            # Calls that come after an output were not made together with those before.
+            page.end_calls()
+    page.close()
     return Segment(
-        messages=b",".join(map(_encode, messages)),
-        system=b",".join(map(_encode, system)),
-        calls=tuple(
-            item.call_id
-            for item in items
-            if isinstance(item, FunctionCall) and item.call_id not in outputs
-        ),
-        answers={
-            call_id: _encode(_tool_message(output))
-            for call_id, output in outputs.items()
-            if call_id not in made
-        },
+        messages=b",".join(page.messages),
+        system=b",".join(page.system),
+        calls=tuple(call.call_id for call in page.waiting),
+        answers=answers,
         completed=completed,
     )
+
+
+class _Page:
+    """A turn's messages as they are written down, one after another."""
+
+    def __init__(self) -> None:
+        self.messages: list[bytes] = []
+        self.system: list[bytes] = []
+        #: Calls without an output.
+        self.waiting: list[FunctionCall] = []
+        #: The assistant's message that is not written yet: calls may still join it.
+        self._said: Message | None = None
+        self._calls: list[FunctionCall] = []
+        self._outputs: list[FunctionCallOutput] = []
+
+    def add_message(self, item: Message) -> None:
+        self._flush()
+        if item.role == "assistant":
+            self._said = item
+            return
+        self.messages.append(_encode(_plain_message(item)))
+        if item.role in _SYSTEM:
+            self.system.append(self.messages[-1])
+
+    def add_call(self, call: FunctionCall, output: FunctionCallOutput | None) -> None:
+        if output is None:
+            self.waiting.append(call)
+        else:
+            self._calls.append(call)
+            self._outputs.append(output)
+
+    def end_calls(self) -> None:
+        if self._calls:
+            self._flush()
+
+    def close(self) -> None:
+        self.end_calls()
+        self._calls = self.waiting
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._said is not None or self._calls:
+            self.messages.append(_encode(_assistant_message(self._said, self._calls)))
+            self.messages.extend(_encode(_tool_message(output)) for output in self._outputs)
+            self._said, self._calls, self._outputs = None, [], []
+
+
+def _paired(
+    items: Sequence[Item],
+) -> tuple[dict[int, FunctionCallOutput], dict[str, bytes]]:
+    """Outputs by the place of their call, and those for an earlier turn's calls by id.
+
+    An output belongs to the call before it: some models use an id again and again.
+    """
+    outputs: dict[int, FunctionCallOutput] = {}
+    answers: dict[str, bytes] = {}
+    made: dict[str, int] = {}
+    for place, item in enumerate(items):
+        if isinstance(item, FunctionCall):
+            made[item.call_id] = place
+        elif isinstance(item, FunctionCallOutput):
+            call = made.pop(item.call_id, None)
+            if call is None:
+                answers[item.call_id] = _encode(_tool_message(item))
+            else:
+                outputs[call] = item
+    return outputs, answers
 
 
 def check_calls(parent: Segment | None, items: Iterable[Item]) -> None:
@@ -139,8 +182,16 @@ def check_calls(parent: Segment | None, items: Iterable[Item]) -> None:
     """
     known = set(parent.calls) if parent else set()
     owed = dict.fromkeys(parent.calls) if parent and parent.completed else {}
+    made: set[str] = set()
     for item in items:
         if isinstance(item, FunctionCall):
+            if item.call_id in made:
+                raise InvalidRequest(
+                    f"Two tool calls with the id '{item.call_id}' wait for an output at once.",
+                    code="tool_call_duplicate",
+                    param="input",
+                )
+            made.add(item.call_id)
             known.add(item.call_id)
             owed[item.call_id] = None
         elif isinstance(item, FunctionCallOutput):
@@ -151,6 +202,7 @@ def check_calls(parent: Segment | None, items: Iterable[Item]) -> None:
                     param="input",
                 )
             known.discard(item.call_id)
+            made.discard(item.call_id)
             owed.pop(item.call_id, None)
     if owed:
         names = ", ".join(f"'{call_id}'" for call_id in owed)
@@ -189,7 +241,10 @@ def shorten(segments: Sequence[Segment], used: int | None, limit: int | None) ->
     never parted from its output: turns so linked go or stay together. With nothing
     to let go, the same turns come back.
     """
-    share = _HEADROOM * limit / used if used and limit else 0.5
+    share = 0.5
+    if used and limit:
+        # Less than the limit can be too much where the answer needs room as well.
+        share = _HEADROOM * min(1.0, limit / used)
     excess = sum(one.size for one in segments) * (1 - share)
     kept: list[Segment] = []
     units = _linked(segments)
@@ -225,7 +280,7 @@ def _assistant_message(said: Message | None, calls: list[FunctionCall]) -> _Chat
 
 
 def _plain_message(item: Message) -> _ChatMessage:
-    role = "system" if item.role == "developer" else item.role
+    role = "system" if item.role in _SYSTEM else item.role
     return _ChatMessage(role, _content(item.content), item.name)
 
 

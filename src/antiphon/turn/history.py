@@ -71,6 +71,8 @@ class History:
         return entry
 
     def _put(self, response_id: str, entry: _Entry) -> None:
+        # Two turns from one response may both have read it.
+        self._pop(response_id)
         if entry.size > self._capacity:
             return
         self._entries[response_id] = entry

@@ -121,6 +121,10 @@ class LiveTurn:
         """The work has begun, and can be cancelled without being lost."""
         self._running = True
 
+    def ending(self) -> None:
+        """The work is over but for keeping its end: too late to cancel it."""
+        self._running = False
+
     def stop(self, error: AntiphonError | None) -> None:
         """Stop the work once; ``error`` says why, None: because someone asked.
 

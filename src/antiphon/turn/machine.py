@@ -134,7 +134,7 @@ class Machine:
             self._prose = None
         call = self._calls.get(piece.index)
         if call is None:
-            call = _Open(len(self._items), FunctionCall, [], piece.call_id or new_call_id())
+            call = _Open(len(self._items), FunctionCall, [], self._call_id(piece))
             call.name = piece.name or ""
             self._calls[piece.index] = call
             self._items.append(None)
@@ -145,6 +145,11 @@ class Machine:
         if piece.arguments:
             call.pieces.append(piece.arguments)
             out.append(events.ArgumentsDelta(call.index, piece.arguments))
+
+    def _call_id(self, piece: deltas.CallPiece) -> str:
+        """The model's id, if it gave one and did not give it to two calls."""
+        taken = any(call.call_id == piece.call_id for call in self._calls.values())
+        return piece.call_id if piece.call_id and not taken else new_call_id()
 
     def _end(self, item: _Open, status: ItemStatus, out: list[events.Event]) -> None:
         text = "".join(item.pieces)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -144,13 +144,13 @@ class ModelCall(msgspec.Struct, frozen=True):
 class Model(Protocol):
     """Continues a context. Stateless; any number of calls may run at once.
 
-    ``generate`` raises ``ModelError`` or ``InvalidRequest`` (nothing foreign), and
+    ``generate`` raises ``ModelError``, ``InvalidRequest`` or ``ModelNotFound``, and
     closing or cancelling its iterator stops the work behind it at once.
     """
 
     @property
     def info(self) -> ModelInfo: ...
 
-    def generate(self, call: ModelCall) -> AsyncIterator[Sequence[Delta]]: ...
+    def generate(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]: ...
 
     async def close(self) -> None: ...

@@ -47,9 +47,22 @@ class Runner:
         self._live = live
         self._store = store
         self._machine = Machine()
+        #: Items on their way to the disk, and what became of one that did not get there.
+        self._pending: set[asyncio.Future[None]] = set()
+        self._lost: AntiphonError | None = None
         self._id = plan.opening.id
 
     async def run(self) -> None:
+        try:
+            await self._run()
+        except Exception as unforeseen:
+            # Whoever waits for the turn's end must get one.
+            log.exception("turn %s could not be ended", self._id)
+            error = AntiphonError("The server failed while it kept this turn.")
+            error.__cause__ = unforeseen
+            self._live.fail(error)
+
+    async def _run(self) -> None:
         if self._plan.opening.store:
             self._begin()
         self._live.emit([Created(self._plan.opening)])
@@ -61,8 +74,7 @@ class Runner:
                 raise asyncio.CancelledError
             await self._ask()
         except asyncio.CancelledError:
-            # stop() is the only one who cancels, and once: from here on the task
-            # has to live, to keep what arrived.
+            # stop() is the only one who cancels, and once.
             error, stopped = self._live.stopped_by, True
         except AntiphonError as foreseen:
             error = foreseen
@@ -70,6 +82,8 @@ class Runner:
             log.exception("turn %s failed unexpectedly", self._id)
             error = AntiphonError("The server failed while it ran this turn.")
             error.__cause__ = unforeseen
+        # From here on a stop would not end the turn sooner, only lose it.
+        self._live.ending()
         await self._end(error, stopped=stopped)
 
     def _begin(self) -> None:
@@ -112,7 +126,7 @@ class Runner:
             options=header.options,
             stream=plan.request.stream,
         )
-        async with aclosing(plan.model.generate(call)) as batches:  # type: ignore[type-var]
+        async with aclosing(plan.model.generate(call)) as batches:
             async for batch in batches:
                 self._live.emit(machine.feed(batch))
                 if plan.opening.store and machine.finish is None:
@@ -125,28 +139,40 @@ class Runner:
         items = self._machine.take_finished()
         if items:
             kept = self._store.write(self._id, [encode_item(item) for item in items])
+            self._pending.add(kept)
             kept.add_done_callback(self._on_item_kept)
 
     def _on_item_kept(self, kept: asyncio.Future[None]) -> None:
+        self._pending.discard(kept)
         error = None if kept.cancelled() else kept.exception()
         if isinstance(error, AntiphonError):
+            self._lost = self._lost or error
             self._live.stop(error)
 
     async def _end(self, error: AntiphonError | None, *, stopped: bool) -> None:
         machine, live = self._machine, self._live
+        if self._pending:
+            # A good end must not be kept where an item before it was lost.
+            await asyncio.wait(self._pending)
+            error = error or self._lost
         events: list[Event] = machine.close(whole=error is None and not stopped)
         live.emit(events)
         end = self._verdict(error, stopped=stopped)
-        if error is not None:
-            error.response_id = self._id if live.stored else None
         response = msgspec.structs.replace(self._plan.opening, output=machine.output, end=end)
         if live.stored:
             items = [encode_item(item) for item in machine.take_finished()]
             try:
                 await self._store.write(self._id, items, end)
             except StoreError as lost:
+                # What was lost first says why.
+                first = live.stopped_by
+                live.fail(first if isinstance(first, StoreError) else lost)
+                return
+            if error is not None:
+                error.response_id = self._id
+            if self._lost is not None:
                 # Nothing may look kept that is not.
-                live.fail(lost)
+                live.fail(self._lost)
                 return
             completed = end.status == "completed"
             self._plan.on_kept(

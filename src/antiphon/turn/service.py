@@ -53,6 +53,7 @@ class TurnService:
         """
         name, model = self.models.get(request.model)
         check_input(request.input, model)
+        new = rendered(request)
         head, past = await self._past(request)
         check_calls(past[-1] if past else None, request.input)
         opening = Response(
@@ -63,7 +64,7 @@ class TurnService:
             previous_response_id=request.previous_response_id,
             store=request.store,
         )
-        plan = Plan(request, opening, model, (*past, render(request.input)), head, self._remember)
+        plan = Plan(request, opening, model, (*past, new), head, self._remember)
         live = LiveTurn(opening)
         self._live.start(live, Runner(plan, live, self._store).run())
         return live
@@ -163,10 +164,6 @@ def missing(response_id: str, param: str | None = None) -> NotFound:
 
 def check_input(items: tuple[Item, ...], model: Model) -> None:
     """Refuse input that says nothing, or that this model cannot look at."""
-    if not items:
-        raise InvalidRequest(
-            "The input is empty: say something.", code="empty_input", param="input"
-        )
     if all(isinstance(item, Message) and not item.content for item in items):
         raise InvalidRequest(
             "The input is empty: say something.", code="empty_input", param="input"
@@ -176,6 +173,19 @@ def check_input(items: tuple[Item, ...], model: Model) -> None:
             f"The model '{model.info.name}' reads text only and cannot look at images.",
             param="input",
         )
+
+
+def rendered(request: TurnRequest) -> Segment:
+    """The new input as the model is shown it. Refuses what cannot be written down."""
+    try:
+        (request.instructions or "").encode()
+        return render(request.input)
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(
+            "The input holds characters that are not Unicode text.",
+            code="invalid_unicode",
+            param="input",
+        ) from error
 
 
 def response_of(turn: StoredTurn) -> Response:

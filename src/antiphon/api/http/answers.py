@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -42,7 +42,9 @@ async def send_json(
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_error(send: Send, error: AntiphonError) -> None:
+async def send_error(
+    send: Send, error: AntiphonError, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
     """One error, shaped as OpenAI's."""
     body: dict[str, Any] = {
         "message": error.message,
@@ -50,7 +52,7 @@ async def send_error(send: Send, error: AntiphonError) -> None:
         "param": error.param,
         "code": error.code,
     }
-    headers: list[tuple[bytes, bytes]] = []
+    headers = [*headers]
     if error.response_id is not None:
         body["response_id"] = error.response_id
         # The turn is kept as failed and the upstream was tried again already: a
@@ -89,7 +91,7 @@ def answering(handler: Handler) -> Handler:
 
 
 class Watch:
-    """Tells a turn that its client hung up; ``gone`` says so to the writer.
+    """While entered, tells a turn that its client hung up, and ends the writing to it.
 
     Most answers come at once, so a task to listen for hanging up is only made for
     those that do not.
@@ -99,16 +101,22 @@ class Watch:
     PATIENCE = 0.05
 
     def __init__(self, receive: Receive, turn: LiveTurn) -> None:
-        self.gone = False
+        self._gone = False
         self._receive = receive
         self._turn = turn
         self._task: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> None:
+        self._writer = asyncio.current_task()
         self._timer = asyncio.get_running_loop().call_later(self.PATIENCE, self._listen)
 
-    def close(self) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
+        if self._gone and kind is asyncio.CancelledError and self._writer is not None:
+            self._writer.uncancel()
+            raise ClientGone
 
     def _listen(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._wait())
@@ -117,5 +125,8 @@ class Watch:
         message = await self._receive()
         while message["type"] != "http.disconnect":
             message = await self._receive()
-        self.gone = True
+        self._gone = True
         await self._turn.leave()
+        if self._writer is not None:
+            # A stored turn goes on, perhaps for long; what waits to write it need not.
+            self._writer.cancel()

@@ -63,17 +63,16 @@ class _Methods:
 
     def __init__(self, methods: dict[str, Handler]) -> None:
         self._methods = {name: answering(handler) for name, handler in methods.items()}
+        self._allowed = ", ".join(methods)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         handler = self._methods.get(scope["method"])
-        if handler is None:
-            await answering(self._refuse)(scope, receive, send)
-        else:
+        if handler is not None:
             await handler(scope, receive, send)
-
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        allowed = ", ".join(self._methods)
-        raise MethodNotAllowed(f"{scope['path']} takes {allowed}, not {scope['method']}.")
+            return
+        refusal = f"{scope['path']} takes {self._allowed}, not {scope['method']}."
+        allow = (b"allow", self._allowed.encode())
+        await send_error(send, MethodNotAllowed(refusal), [allow])
 
 
 async def _healthy(scope: Scope, receive: Receive, send: Send) -> None:

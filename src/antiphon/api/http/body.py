@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeAlias
 
 import msgspec
@@ -20,7 +20,14 @@ MAX_BODY = 32 * 1024 * 1024
 #: Past this a client is not worth listening to until it has finished.
 _MAX_DRAIN = 8 * MAX_BODY
 
-_WHERE = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?$", re.DOTALL)
+#: Levels of brackets in what a body may hold freely, such as a tool's schema. Decoding
+#: gives up at about a thousand, but what it lets pass has to be encoded again, deeper inside.
+MAX_DEPTH = 100
+
+#: What decoding raises for a body that cannot be decoded: see ``invalid``.
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+_WHERE = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`\$(?P<path>.*)`)?$", re.DOTALL)
 
 
 class ClientGone(Exception):
@@ -65,13 +72,15 @@ def invalid(error: Exception, at: str = "") -> InvalidRequest:
         return InvalidRequest(
             "The JSON is nested too deeply.", code="invalid_json", param=at or None
         )
+    if isinstance(error, UnicodeDecodeError):
+        return InvalidRequest("The body is not valid UTF-8.", code="invalid_json")
     if not isinstance(error, msgspec.ValidationError):
         return InvalidRequest(f"The body is not valid JSON: {error}.", code="invalid_json")
     match = _WHERE.match(str(error))
     what, path = (match["what"], match["path"] or "") if match else (str(error), "")
+    if what.startswith("Object missing required field"):
+        path += "." + what.rpartition("field `")[2].rstrip("`")
     param = (at + path).lstrip(".") or None
-    if param is None and what.startswith("Object missing required field"):
-        param = what.rpartition("field `")[2].rstrip("`")
     code = "invalid_type" if ", got `" in what else "invalid_value"
     place = f" for '{param}'" if param else ""
     return InvalidRequest(f"Invalid value{place}: {_lower(what)}.", code=code, param=param)
@@ -79,6 +88,22 @@ def invalid(error: Exception, at: str = "") -> InvalidRequest:
 
 def _lower(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:]
+
+
+def check_depth(value: object, at: str) -> None:
+    """Refuse a decoded value that is nested too deeply to be kept; ``at`` is its place."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [child for one in level for child in _children(one)]
+        if not level:
+            return
+    raise InvalidRequest("The JSON is nested too deeply.", code="invalid_json", param=at)
+
+
+def _children(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()
 
 
 def present(values: dict[str, Any]) -> dict[str, Any]:

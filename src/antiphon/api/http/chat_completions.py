@@ -26,22 +26,19 @@ class ChatCompletions:
         """POST /v1/chat/completions"""
         request = decode_chat_request(await read_body(receive))
         turn = await self._service.start(request.turn)
-        watch = Watch(receive, turn)
-        try:
+        with Watch(receive, turn):
             if request.turn.stream:
                 encoder = ChunkEncoder(turn.opening, include_usage=request.include_usage)
-                await _stream(turn, send, watch, encoder)
+                await _stream(turn, send, encoder)
             else:
                 response = await turn.result()
                 if turn.error is not None:
                     await send_error(send, turn.error)
                 else:
                     await send_json(send, encode_completion(response))
-        finally:
-            watch.close()
 
 
-async def _stream(turn: LiveTurn, send: Send, watch: Watch, encoder: ChunkEncoder) -> None:
+async def _stream(turn: LiveTurn, send: Send, encoder: ChunkEncoder) -> None:
     """Write chunks as they come.
 
     The head waits for the model's first word, so that a turn which fails before it
@@ -50,8 +47,6 @@ async def _stream(turn: LiveTurn, send: Send, watch: Watch, encoder: ChunkEncode
     held: list[Event] = []
     started = False
     async for batch in turn.events():
-        if watch.gone:
-            return
         held += batch
         if not started and all(isinstance(event, Created) for event in held):
             continue

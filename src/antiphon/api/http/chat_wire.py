@@ -9,8 +9,19 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from antiphon.api.http.body import invalid, present
-from antiphon.api.http.wire import Metadata, Penalty, Positive, Probability, Temperature
+from antiphon.api.http.body import UNDECODABLE, check_depth, invalid
+from antiphon.api.http.wire import (
+    JsonFormat,
+    Metadata,
+    Name,
+    Penalty,
+    PlainFormat,
+    Positive,
+    Probability,
+    Schema,
+    Temperature,
+    format_fields,
+)
 from antiphon.core import events
 from antiphon.core.items import (
     FunctionCall,
@@ -70,7 +81,7 @@ class _Message(msgspec.Struct, frozen=True):
 
 
 class _Function(msgspec.Struct, frozen=True):
-    name: Annotated[str, msgspec.Meta(min_length=1)]
+    name: Name
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
@@ -82,12 +93,16 @@ class _Tool(msgspec.Struct, frozen=True):
 
 
 class _ChosenFunction(msgspec.Struct, frozen=True):
-    name: str
+    name: Name
 
 
 class _NamedChoice(msgspec.Struct, frozen=True):
     type: Literal["function"]
     function: _ChosenFunction
+
+
+class _SchemaFormat(msgspec.Struct, frozen=True, tag="json_schema", tag_field="type"):
+    json_schema: Schema
 
 
 class _StreamOptions(msgspec.Struct, frozen=True):
@@ -107,13 +122,13 @@ class _Request(msgspec.Struct, frozen=True):
     max_completion_tokens: Positive | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
-    seed: int | None = None
+    seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     stop: str | list[str] | None = None
     n: Positive | None = None
     tools: list[_Tool] | None = None
     tool_choice: Literal["auto", "none", "required"] | _NamedChoice | None = None
     parallel_tool_calls: bool | None = None
-    response_format: dict[str, Any] | None = None
+    response_format: PlainFormat | JsonFormat | _SchemaFormat | None = None
     reasoning_effort: str | None = None
     metadata: Metadata | None = None
     user: str | None = None
@@ -134,7 +149,7 @@ def decode_chat_request(body: bytes) -> ChatRequest:
     """A body as a turn's request. Raises ``InvalidRequest`` naming the field at fault."""
     try:
         asked = _request.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise invalid(error) from error
     if not asked.messages:
         raise InvalidRequest("There are no messages.", code="empty_input", param="messages")
@@ -197,6 +212,8 @@ def _content(role: str, content: _Content | None) -> str | tuple[Part, ...]:
 def _options(asked: _Request) -> Options:
     choice = asked.tool_choice or "auto"
     stop = asked.stop or ()
+    for place, tool in enumerate(asked.tools or ()):
+        check_depth(tool.function.parameters, f"tools[{place}].function.parameters")
     return Options(
         temperature=asked.temperature,
         top_p=asked.top_p,
@@ -218,16 +235,16 @@ def _options(asked: _Request) -> Options:
     )
 
 
-def _text_format(given: dict[str, Any] | None) -> dict[str, Any] | None:
+def _text_format(
+    given: PlainFormat | JsonFormat | _SchemaFormat | None,
+) -> dict[str, Any] | None:
     """``response_format`` as the Responses API's ``text.format``."""
-    if given is None or given.get("type") != "json_schema":
-        return given
-    schema = given.get("json_schema")
-    if not isinstance(schema, dict):
-        raise InvalidRequest(
-            "A json_schema format needs its schema.", param="response_format.json_schema"
-        )
-    return {"type": "json_schema", **present(schema)}
+    if given is None:
+        return None
+    if isinstance(given, _SchemaFormat):
+        fields = format_fields(given.json_schema, "response_format.json_schema")
+        return {"type": "json_schema", **fields}
+    return format_fields(given, "response_format")
 
 
 def _chat_id(response: Response) -> str:

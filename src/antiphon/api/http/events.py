@@ -6,6 +6,7 @@ piece, and all that belong to one batch are joined before they are written.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,7 +16,8 @@ from antiphon.api.http.wire import item_body, response_body
 from antiphon.core import events
 from antiphon.core.ids import item_id
 from antiphon.core.items import FunctionCall, Item, Message, Reasoning, Refusal, item_kind
-from antiphon.core.turns import Response
+from antiphon.core.turns import End, Response, TurnError
+from antiphon.errors import AntiphonError
 
 _encode = msgspec.json.Encoder().encode
 
@@ -46,6 +48,8 @@ class EventEncoder:
         self._first = len(opening.input)
         self._number = 0
         self._frames: dict[tuple[type, int], tuple[bytes, bytes]] = {}
+        self._opening = opening
+        self._whole: dict[int, Item] = {}
 
     def encode(self, batch: Iterable[events.Event]) -> bytes:
         """The bytes of events that leave together."""
@@ -73,6 +77,13 @@ class EventEncoder:
                     kind = _TERMINAL[response.status]
                     self._put(kind, {"response": response_body(response)}, out)
         return b"".join(out)
+
+    def failed(self, error: AntiphonError) -> bytes:
+        """The last event of a turn whose end could not be kept, with what has arrived."""
+        end = End("failed", time.time(), None, TurnError(error.code, error.message))
+        output = tuple(item for _, item in sorted(self._whole.items()))
+        response = msgspec.structs.replace(self._opening, output=output, end=end)
+        return self.encode([events.Ended(response)])
 
     def _put(self, kind: str, fields: dict[str, Any], out: list[bytes]) -> None:
         body = _encode({"type": kind, "sequence_number": self._number, **fields})
@@ -103,6 +114,7 @@ class EventEncoder:
             self._put(f"{kind}.added", place, out)
 
     def _done(self, index: int, item: Item, out: list[bytes]) -> None:
+        self._whole[index] = item
         name = item_id(self._id, item_kind(item), self._first + index)
         place: dict[str, Any] = {"item_id": name, "output_index": index}
         part = _part_of(item)

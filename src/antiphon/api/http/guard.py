@@ -7,6 +7,7 @@ must name this machine as its host, and must not come from another origin.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from antiphon.api.http.body import Scope
@@ -19,15 +20,19 @@ def check_local(scope: Scope) -> None:
     """Raise ``Forbidden`` unless the request was meant for this machine."""
     for name, value in scope["headers"]:
         if name == b"host":
-            _check(value.decode("latin-1"), "Host")
+            _check(value, "Host")
         elif name == b"origin":
-            _check(value.decode("latin-1").partition("://")[2], "Origin")
+            _check(value.partition(b"://")[2], "Origin")
 
 
-def _check(netloc: str, header: str) -> None:
-    try:
-        host = urlsplit(f"//{netloc}").hostname
-    except ValueError:
-        host = None
-    if host not in _LOCAL:
+def _check(netloc: bytes, header: str) -> None:
+    if not _is_local(netloc):
         raise Forbidden(f"The {header} header does not name this machine.")
+
+
+@lru_cache(maxsize=64)
+def _is_local(netloc: bytes) -> bool:
+    try:
+        return urlsplit("//" + netloc.decode("latin-1")).hostname in _LOCAL
+    except ValueError:
+        return False

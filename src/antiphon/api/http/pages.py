@@ -18,7 +18,7 @@ def page_of(items: Sequence[dict[str, Any]], query: Mapping[str, Sequence[str]])
     if order not in {"asc", "desc"}:
         raise InvalidRequest("The order is asc or desc.", param="order")
     text = query.get("limit", ["20"])[-1]
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 100):
+    if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= 100):
         raise InvalidRequest("The limit is a number from 1 to 100.", param="limit")
     limit = int(text)
     ordered = list(items) if order == "asc" else list(reversed(items))

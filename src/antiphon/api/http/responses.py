@@ -18,6 +18,7 @@ from antiphon.api.http.events import DONE, EventEncoder
 from antiphon.api.http.pages import page_of
 from antiphon.api.http.wire import decode_request, encode_response, input_items
 from antiphon.core.turns import NOBODY
+from antiphon.errors import AntiphonError
 from antiphon.turn.live import LiveTurn
 from antiphon.turn.service import TurnService
 
@@ -34,18 +35,15 @@ class Responses:
         """POST /v1/responses"""
         request = decode_request(await read_body(receive))
         turn = await self._service.start(request)
-        watch = Watch(receive, turn)
-        try:
+        with Watch(receive, turn):
             if request.stream:
-                await _stream(turn, send, watch)
+                await _stream(turn, send)
             else:
                 response = await turn.result()
                 if turn.error is not None:
                     await send_error(send, turn.error)
                 else:
                     await send_json(send, encode_response(response))
-        finally:
-            watch.close()
 
     async def retrieve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/responses/{id}"""
@@ -69,17 +67,20 @@ class Responses:
         await send_json(send, _encode(page_of(input_items(response), query)))
 
 
-async def _stream(turn: LiveTurn, send: Send, watch: Watch) -> None:
+async def _stream(turn: LiveTurn, send: Send) -> None:
     encoder = EventEncoder(turn.opening)
     started = False
-    async for batch in turn.events():
-        if watch.gone:
-            return
-        body = encoder.encode(batch)
+    try:
+        async for batch in turn.events():
+            body = encoder.encode(batch)
+            if not started:
+                # Not before there is something to say: a turn that cannot be kept at
+                # all still gets an honest HTTP status.
+                await start_stream(send)
+                started = True
+            await send_chunk(send, body)
+    except AntiphonError as lost:
         if not started:
-            # Not before there is something to say: a turn that cannot be kept at
-            # all still gets an honest HTTP status.
-            await start_stream(send)
-            started = True
-        await send_chunk(send, body)
+            raise
+        await send_chunk(send, encoder.failed(lost))
     await send_chunk(send, DONE, last=True)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from antiphon.api.http.body import invalid, present
+from antiphon.api.http.body import UNDECODABLE, check_depth, invalid, present
 from antiphon.core.ids import item_id
 from antiphon.core.items import (
     FunctionCall,
@@ -30,16 +30,18 @@ from antiphon.errors import InvalidRequest
 Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
-Positive = Annotated[int, msgspec.Meta(ge=1)]
+Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 Metadata = Annotated[
     dict[Annotated[str, msgspec.Meta(max_length=64)], Annotated[str, msgspec.Meta(max_length=512)]],
     msgspec.Meta(max_length=16),
 ]
 
+Name = Annotated[str, msgspec.Meta(min_length=1)]
+
 
 class _Tool(msgspec.Struct, frozen=True):
     type: Literal["function"]
-    name: Annotated[str, msgspec.Meta(min_length=1)]
+    name: Name
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
@@ -47,11 +49,32 @@ class _Tool(msgspec.Struct, frozen=True):
 
 class _NamedChoice(msgspec.Struct, frozen=True):
     type: Literal["function"]
-    name: str
+    name: Name
+
+
+class PlainFormat(msgspec.Struct, frozen=True, tag="text", tag_field="type"):
+    """Answers in prose."""
+
+
+class JsonFormat(msgspec.Struct, frozen=True, tag="json_object", tag_field="type"):
+    """Answers in some JSON."""
+
+
+class Schema(msgspec.Struct, frozen=True):
+    """The JSON that an answer shall be."""
+
+    name: Name
+    schema: dict[str, Any]
+    description: str | None = None
+    strict: bool | None = None
+
+
+class _SchemaFormat(Schema, frozen=True, tag="json_schema", tag_field="type"):
+    pass
 
 
 class _Text(msgspec.Struct, frozen=True):
-    format: dict[str, Any] | None = None
+    format: PlainFormat | JsonFormat | _SchemaFormat | None = None
 
 
 class _Reasoning(msgspec.Struct, frozen=True):
@@ -92,7 +115,7 @@ def decode_request(body: bytes) -> TurnRequest:
     """A body as a turn's request. Raises ``InvalidRequest`` naming the field at fault."""
     try:
         asked = _request.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise invalid(error) from error
     if asked.background or asked.conversation is not None:
         field = "background" if asked.background else "conversation"
@@ -112,6 +135,8 @@ def decode_request(body: bytes) -> TurnRequest:
 
 def _options(asked: _Request) -> Options:
     choice = asked.tool_choice or "auto"
+    for place, tool in enumerate(asked.tools or ()):
+        check_depth(tool.parameters, f"tools[{place}].parameters")
     return Options(
         temperature=asked.temperature,
         top_p=asked.top_p,
@@ -124,12 +149,23 @@ def _options(asked: _Request) -> Options:
         ),
         tool_choice=choice if isinstance(choice, str) else f"function:{choice.name}",
         parallel_tool_calls=asked.parallel_tool_calls is not False,
-        text_format=asked.text.format if asked.text else None,
+        text_format=(
+            format_fields(asked.text.format, "text.format")
+            if asked.text and asked.text.format
+            else None
+        ),
         reasoning_effort=asked.reasoning.effort if asked.reasoning else None,
         truncation=asked.truncation or "disabled",
         metadata=asked.metadata or {},
         user=asked.user,
     )
+
+
+def format_fields(given: msgspec.Struct, at: str) -> dict[str, Any]:
+    """A format as ``Options`` keeps it; ``at`` is its place in the body."""
+    fields: dict[str, Any] = present(msgspec.to_builtins(given))
+    check_depth(fields, at)
+    return fields
 
 
 def _input(given: str | list[dict[str, Any]]) -> tuple[Item, ...]:
@@ -140,24 +176,34 @@ def _input(given: str | list[dict[str, Any]]) -> tuple[Item, ...]:
 
 def decode_item(given: dict[str, Any], at: str) -> Item:
     """One input item; ``at`` is its place in the body, for the error."""
-    fields = present(given)
+    fields = {
+        name: [present(part) if isinstance(part, dict) else part for part in value]
+        if isinstance(value, list)
+        else value
+        for name, value in present(given).items()
+    }
     fields.setdefault("type", "message")
     if fields.get("status") == "in_progress":
         del fields["status"]
     try:
         item: Item = msgspec.convert(fields, Item)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, RecursionError) as error:
         raise invalid(error, at) from error
     match item:
         case Message(content=content):
-            return msgspec.structs.replace(item, content=_plain(content))
+            return msgspec.structs.replace(item, content=_plain(content, f"{at}.content"))
         case FunctionCallOutput(output=output):
-            return msgspec.structs.replace(item, output=_plain(output))
+            return msgspec.structs.replace(item, output=_plain(output, f"{at}.output"))
     return item
 
 
-def _plain(content: str | tuple[Part, ...]) -> str | tuple[Part, ...]:
+def _plain(content: str | tuple[Part, ...], at: str) -> str | tuple[Part, ...]:
     """One plain text part becomes its text: it says the same in fewer bytes."""
+    for place, part in enumerate(() if isinstance(content, str) else content):
+        if isinstance(part, OutputText):
+            check_depth((part.annotations, part.logprobs), f"{at}[{place}]")
+    if all(part == InputText("") for part in content):
+        return ""
     match content:
         case (InputText(text=text),) | (OutputText(text=text, annotations=(), logprobs=()),):
             return str(text)
@@ -191,7 +237,7 @@ def response_body(response: Response) -> dict[str, Any]:
         "tool_choice": _choice(options.tool_choice),
         "truncation": options.truncation,
         "parallel_tool_calls": options.parallel_tool_calls,
-        "text": {"format": options.text_format or {"type": "text"}},
+        "text": {"format": _format(options.text_format)},
         "top_p": 1.0 if options.top_p is None else options.top_p,
         "presence_penalty": options.presence_penalty or 0.0,
         "frequency_penalty": options.frequency_penalty or 0.0,
@@ -298,6 +344,14 @@ def _tool(tool: FunctionTool) -> dict[str, Any]:
     }
 
 
+def _format(kept: dict[str, Any] | None) -> dict[str, Any]:
+    if kept is None:
+        return {"type": "text"}
+    if kept["type"] == "json_schema":
+        return {"description": None, "strict": False, **kept}
+    return kept
+
+
 def _choice(choice: str) -> str | dict[str, str]:
     kind, _, name = choice.partition(":")
     return {"type": "function", "name": name} if name else kind
@@ -306,7 +360,11 @@ def _choice(choice: str) -> str | dict[str, str]:
 def _usage(usage: Usage) -> dict[str, Any]:
     return {
         "input_tokens": usage.input_tokens,
-        "input_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "input_tokens_details": {
+            "cached_tokens": usage.cached_tokens,
+            # No model here says what it writes to a cache; the official client wants a number.
+            "cache_write_tokens": 0,
+        },
         "output_tokens": usage.output_tokens,
         "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
         "total_tokens": usage.input_tokens + usage.output_tokens,

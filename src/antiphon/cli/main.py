@@ -1,0 +1,70 @@
+"""The entry point: the commands, and what becomes of an error."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from antiphon import __version__
+from antiphon.cli import chat, conversations, models, serve
+from antiphon.errors import AntiphonError
+
+FAILURE = 1
+
+app = typer.Typer(
+    name="antiphon",
+    help="Durable memory for chat models: talk, leave, and go on where you were.",
+    add_completion=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("chat")(chat.chat)
+app.command("serve")(serve.serve)
+app.command("list")(conversations.list_)
+app.command("show")(conversations.show)
+app.command("delete")(conversations.delete)
+app.add_typer(models.app, name="model")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"antiphon {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and leave.", callback=_version),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; exits with 0, 1 for a failure, 2 for wrong usage, 130 for Ctrl-C.
+
+    Ctrl-C and a closed pipe are the library's to handle: both end the program quietly.
+    """
+    try:
+        app(prog_name="antiphon")
+    except AntiphonError as error:
+        sys.exit(_fail(error.message))
+    except Exception as error:
+        if os.environ.get("ANTIPHON_DEBUG"):
+            raise
+        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        sys.exit(_fail(f"something unforeseen: {what} (ANTIPHON_DEBUG=1 shows where)"))
+
+
+def _fail(message: str) -> int:
+    from antiphon.cli import screen  # loaded on first use
+
+    screen.complain(message)
+    return FAILURE

@@ -1,0 +1,43 @@
+"""One question, one answer, for scripts: the answer alone goes to stdout."""
+
+from __future__ import annotations
+
+import select
+import sys
+
+from antiphon.cli import screen
+from antiphon.cli.talk import Talk, remark
+from antiphon.errors import InvalidRequest
+
+INTERRUPTED = 130
+#: Seconds of silence on stdin after which a person is told what is being waited for.
+_PATIENCE = 3.0
+
+
+def question(prompt: str | None) -> str:
+    """What to ask: ``prompt``, and whatever is piped in. Raises ``InvalidRequest`` if nothing."""
+    piped = _piped() if prompt is None or not sys.stdin.isatty() else ""
+    text = "\n\n".join(part for part in (prompt, piped.strip("\n")) if part)
+    if not text.strip():
+        raise InvalidRequest("there is nothing to ask: the prompt is empty")
+    return text
+
+
+async def answer(talk: Talk, text: str) -> int:
+    """Ask, print, and return the exit code."""
+    response = await talk.ask(text)
+    if said := remark(response):
+        screen.note(said)
+    return INTERRUPTED if response.status == "cancelled" else 0
+
+
+def _piped() -> str:
+    if sys.stdin.isatty():
+        screen.note("type what to ask; Ctrl-D ends it")
+    elif sys.platform != "win32" and not select.select([sys.stdin], [], [], _PATIENCE)[0]:
+        # An open pipe that nobody writes to looks like a hang otherwise.
+        screen.note("waiting for standard input to end (< /dev/null for none)")
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("standard input is not text in the terminal's encoding") from error

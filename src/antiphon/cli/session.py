@@ -1,0 +1,110 @@
+"""Opens the engine for a chat, and says how to go on when it is over."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import shutil
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from antiphon import __version__
+from antiphon.assemble import open_engine
+from antiphon.cli import oneshot, screen
+from antiphon.cli.interrupt import Interrupt, run
+from antiphon.cli.talk import Talk, find_head
+from antiphon.core.turns import Options, Response
+from antiphon.errors import ModelNotFound
+from antiphon.settings import Settings, load_settings
+from antiphon.turn.service import TurnService
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """What the command line asked of a chat, besides settings."""
+
+    prompt: str | None
+    system: str | None
+    newest: bool
+    response_id: str | None
+    temperature: float | None
+    max_tokens: int | None
+    model_given: bool
+
+
+def chat(flags: Mapping[str, str | None], wish: Wish) -> int:
+    """Talk until it is over; returns the exit code."""
+    settings = load_settings(flags)
+    if wish.prompt is None and sys.stdin.isatty() and sys.stdout.isatty():
+        run(partial(_converse, settings, wish, flags.get("store")))
+        return 0
+    return run(partial(_answer, settings, wish, oneshot.question(wish.prompt)))
+
+
+async def _answer(settings: Settings, wish: Wish, text: str, interrupt: Interrupt) -> int:
+    async with _talking(settings, wish, interrupt) as talk:
+        return await oneshot.answer(talk, text)
+
+
+async def _converse(
+    settings: Settings, wish: Wish, store: str | None, interrupt: Interrupt
+) -> None:
+    from antiphon.cli import terminal  # loaded on first use
+
+    async with _talking(settings, wish, interrupt) as talk:
+        screen.note(f"antiphon {__version__}, {talk.model}; Ctrl-C stops an answer, Ctrl-D leaves")
+        if talk.head:
+            await terminal.show_last(talk)
+        await terminal.converse(talk)
+    if talk.head and settings.store != "memory:":
+        given = f" --store {shlex.quote(store)}" if store else ""
+        screen.note(f"go on with: {_program()} chat --continue{given}")
+
+
+@asynccontextmanager
+async def _talking(settings: Settings, wish: Wish, interrupt: Interrupt) -> AsyncIterator[Talk]:
+    """A talk on an open engine, its model loading in the background."""
+    async with open_engine(settings) as engine:
+        head = await find_head(engine.service, wish.newest, wish.response_id)
+        model = _model(engine.service, settings, wish, head)
+        loading = asyncio.create_task(engine.warm(model))
+        try:
+            yield Talk(
+                engine.service,
+                interrupt,
+                model=model,
+                instructions=wish.system or (head.header.instructions if head else None),
+                options=Options(temperature=wish.temperature, max_output_tokens=wish.max_tokens),
+                head=head.id if head else None,
+                loading=loading,
+            )
+        finally:
+            loading.cancel()
+            # A model that would not load has failed the turn that needed it, and said so.
+            await asyncio.gather(loading, return_exceptions=True)
+
+
+def _model(service: TurnService, settings: Settings, wish: Wish, head: Response | None) -> str:
+    """The model to talk to: the one asked for, else the conversation's own, else the default.
+
+    Raises before a person types: ``ConfigError`` or ``ModelNotFound``.
+    """
+    if head is not None and not wish.model_given:
+        try:
+            return service.models.get(head.header.model)[0]
+        except ModelNotFound:
+            screen.note(f"the model {head.header.model} is not there now")
+    return service.models.get(settings.default_model())[0]
+
+
+def _program() -> str:
+    """This program's name, as a shell in this folder would find it."""
+    here = Path(sys.argv[0])
+    on_path = shutil.which(here.name)
+    if on_path and Path(on_path).resolve() == here.resolve():
+        return here.name
+    return sys.argv[0]

@@ -1,0 +1,151 @@
+"""What ``list``, ``show`` and ``delete`` do with the store."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from functools import partial
+from typing import TypeVar
+
+import msgspec
+import typer
+from rich.text import Text
+
+from antiphon.assemble import open_engine
+from antiphon.cli import screen
+from antiphon.cli.interrupt import Interrupt, run
+from antiphon.core.items import (
+    FunctionCall,
+    FunctionCallOutput,
+    Item,
+    Message,
+    Reasoning,
+    decode_item,
+    has_image,
+    text_of,
+)
+from antiphon.core.turns import NOBODY, Response
+from antiphon.settings import load_settings
+from antiphon.turn.ports import Recent
+from antiphon.turn.service import TurnService
+
+T = TypeVar("T")
+Flags = Mapping[str, str | None]
+
+
+def list_conversations(flags: Flags, limit: int, *, as_json: bool) -> None:
+    """Print the newest conversations: a table, JSON, or tab-separated to a pipe."""
+    found = _with_store(flags, lambda service: service.recent(NOBODY, limit))
+    if as_json:
+        rows = [
+            {
+                "id": recent.response_id,
+                "created_at": recent.created_at,
+                "model": recent.model,
+                "turns": recent.turns,
+                "opening": _opening(recent),
+            }
+            for recent in found
+        ]
+        screen.say(_indented(msgspec.json.encode(rows)))
+    elif not sys.stdout.isatty():
+        for recent in found:
+            cells = (recent.response_id, _when(recent.created_at), recent.model, str(recent.turns))
+            screen.say("\t".join((*cells, _opening(recent))) + "\n")
+    elif not found:
+        screen.note("no conversations yet: begin one with `antiphon chat`")
+    else:
+        _print_table(found)
+
+
+def show_conversation(flags: Flags, response_id: str, *, as_json: bool) -> None:
+    """Print a response's whole chain. Raises ``NotFound``."""
+    if as_json:
+        messages = _with_store(flags, lambda service: service.messages(NOBODY, response_id))
+        screen.say(_indented(msgspec.json.encode(messages)))
+        return
+    console = screen.stdout()
+    for turn in _with_store(flags, lambda service: service.chain(NOBODY, response_id)):
+        about = f"{turn.id}  {_when(turn.created_at)}  {turn.header.model}"
+        if turn.status != "completed":
+            about += f"  {turn.status}"
+        console.print(Text(about, style="dim"))
+        for who, said in _lines(turn):
+            console.print(Text.assemble((f"{who}: ", "bold"), screen.harmless(said)))
+        console.print()
+
+
+def delete_response(flags: Flags, response_id: str, *, cascade: bool, ask: bool) -> bool:
+    """Erase; at a terminal only after asking. False: the person said no. Raises ``NotFound``."""
+    if ask and sys.stdin.isatty():
+        turn = _with_store(flags, lambda service: service.response(NOBODY, response_id))
+        said = " / ".join(text for _, text in _lines(turn))
+        what = "this turn and all that continue it" if cascade else "this turn"
+        screen.note(_short(said, 200))
+        if not typer.confirm(f"Erase {what}?", err=True):
+            return False
+    _with_store(flags, lambda service: service.delete(NOBODY, response_id, cascade=cascade))
+    return True
+
+
+def _with_store(flags: Flags, work: Callable[[TurnService], Awaitable[T]]) -> T:
+    return run(partial(_work, flags, work))
+
+
+async def _work(flags: Flags, work: Callable[[TurnService], Awaitable[T]], _: Interrupt) -> T:
+    async with open_engine(load_settings(flags, keys=False)) as engine:
+        return await work(engine.service)
+
+
+def _print_table(found: list[Recent]) -> None:
+    """One line each; the opening words get what is left of it, the id is never cut."""
+    rows = [("id", "when", "model", "turns", "begins")]
+    for one in found:
+        when, model = _when(one.created_at, short=True), _short(one.model, 24)
+        rows.append((one.response_id, when, model, str(one.turns), _opening(one)))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    console = screen.stdout()
+    for number, (*cells, begins) in enumerate(rows):
+        before = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        line = Text(screen.harmless(f"{before}  {begins}"), style="" if number else "dim")
+        line.truncate(max(console.width, len(rows[1][0])), overflow="ellipsis")
+        console.print(line)
+
+
+def _lines(turn: Response) -> list[tuple[str, str]]:
+    """Who said what in a turn, in order."""
+    return [line for item in (*turn.input, *turn.output) for line in _line(item)]
+
+
+def _line(item: Item) -> list[tuple[str, str]]:
+    match item:
+        case Message(role=role, content=content):
+            return [(role, text_of(content) + (" [image]" if has_image(item) else ""))]
+        case FunctionCall(name=name, arguments=arguments):
+            return [("call", f"{name}({arguments})")]
+        case FunctionCallOutput(output=output):
+            return [("result", text_of(output))]
+        case Reasoning(summary=summary):
+            return [("thought", part.text) for part in summary]
+
+
+def _opening(recent: Recent) -> str:
+    if recent.opening is None:
+        return ""
+    return _short(" ".join(said for _, said in _line(decode_item(recent.opening))), 200)
+
+
+def _short(text: str, longest: int) -> str:
+    words = " ".join(text.split())
+    return words if len(words) <= longest else words[: longest - 3] + "..."
+
+
+def _when(seconds: float, *, short: bool = False) -> str:
+    """Local time; ``short`` leaves the year to the reader."""
+    moment = datetime.fromtimestamp(seconds).astimezone()
+    return moment.strftime("%b %d %H:%M") if short else moment.isoformat(" ", "seconds")
+
+
+def _indented(data: bytes) -> str:
+    return msgspec.json.format(data, indent=2).decode() + "\n"

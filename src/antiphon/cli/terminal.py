@@ -1,0 +1,134 @@
+"""The chat at a terminal: a prompt, an answer, a prompt."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.formatted_text import FormattedText
+from prompt_toolkit.history import InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+from antiphon.cli import screen
+from antiphon.cli.talk import Talk, remark
+from antiphon.core.items import Item, Message, decode_item, text_of
+from antiphon.core.turns import NOBODY
+from antiphon.errors import AntiphonError
+
+if sys.platform != "win32":
+    import termios
+
+_LEAVE = {"exit", "quit"}
+_PROMPT = FormattedText([("bold ansigreen", "> ")])
+#: How many conversations the arrow keys remember.
+_REMEMBERED = 50
+
+
+async def show_last(talk: Talk) -> None:
+    """The turn that the next one continues, to remember where one was."""
+    turns = await talk.turns()
+    screen.note(f"continuing after {len(turns)} turn{'s' * (len(turns) != 1)}\n")
+    for turn in turns[-1:]:
+        for item in (*turn.input, *turn.output):
+            if isinstance(item, Message) and item.role in {"user", "assistant"}:
+                mark = "> " if item.role == "user" else ""
+                screen.note(mark + text_of(item.content))
+        screen.note("")
+
+
+async def converse(talk: Talk) -> None:
+    """Ask and answer until the person leaves. An error costs its turn, no more."""
+    session: PromptSession[str] = PromptSession(
+        _PROMPT, history=await _remembered(talk), key_bindings=_keys(), enable_suspend=True
+    )
+    with _keys_waiting():
+        while (text := await _asked_next(session)) is not None:
+            if text:
+                await _turn(talk, text)
+
+
+async def _asked_next(session: PromptSession[str]) -> str | None:
+    """What the person wants to say; None: to leave."""
+    try:
+        text = (await session.prompt_async()).strip()
+    except EOFError:
+        return None
+    except KeyboardInterrupt:
+        screen.note("Ctrl-C again or Ctrl-D leaves")
+        try:
+            text = (await session.prompt_async()).strip()
+        except (EOFError, KeyboardInterrupt):
+            return None
+    return None if text.lower() in _LEAVE else text
+
+
+async def _turn(talk: Talk, text: str) -> None:
+    try:
+        response = await talk.ask(text)
+        if said := remark(response):
+            screen.note(said)
+    except AntiphonError as error:
+        screen.complain(error.message)
+    screen.say("\n")
+
+
+async def _remembered(talk: Talk) -> InMemoryHistory:
+    """What the arrow keys bring back: how conversations began, and all that was asked in the last.
+
+    Read from the store, so there is no second copy of it on disk, and what is deleted is
+    gone from here too.
+    """
+    recent = await talk.service.recent(NOBODY, _REMEMBERED)
+    last = talk.head or (recent[0].response_id if recent else None)
+    turns = await talk.service.chain(NOBODY, last) if last else []
+    items = [decode_item(one.opening) for one in reversed(recent) if one.opening]
+    items += [item for turn in turns for item in turn.input]
+    newest_first = dict.fromkeys(filter(None, map(_asked, reversed(items))))
+    return InMemoryHistory(list(reversed(newest_first)))
+
+
+def _asked(item: Item) -> str:
+    if isinstance(item, Message) and item.role == "user":
+        return text_of(item.content).strip()
+    return ""
+
+
+def _keys() -> KeyBindings:
+    bindings = KeyBindings()
+
+    @bindings.add("c-c")
+    @bindings.add("<sigint>")
+    def _(event: KeyPressEvent) -> None:
+        if event.current_buffer.text:
+            event.current_buffer.reset()
+        else:
+            event.app.exit(exception=KeyboardInterrupt, style="class:aborting")
+
+    @bindings.add("escape", "enter")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    return bindings
+
+
+@contextmanager
+def _keys_waiting() -> Iterator[None]:
+    """What is typed between prompts waits for the next one, and does not show in an answer.
+
+    Only Ctrl-C does not wait: it stays a signal, and stops the answer.
+    """
+    if sys.platform == "win32" or not sys.stdin.isatty():
+        yield
+        return
+    before = termios.tcgetattr(sys.stdin)
+    waiting = [*before]
+    # As the prompt will read them: Enter and Ctrl-D are keys, no ends of lines and files.
+    waiting[0] &= ~termios.ICRNL
+    waiting[3] &= ~(termios.ECHO | termios.ICANON)
+    termios.tcsetattr(sys.stdin, termios.TCSANOW, waiting)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, before)

@@ -1,0 +1,145 @@
+"""The embedded model: llama.cpp, in a process of its own.
+
+llama.cpp aborts on what it does not expect, and any user may bring any GGUF. In a child
+process that costs the turns that are running, never the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from antiphon.core.deltas import Delta
+from antiphon.core.turns import Options
+from antiphon.errors import InvalidRequest, ModelUnavailable
+from antiphon.models.llama_frames import Wish
+from antiphon.models.llama_process import LlamaProcess
+from antiphon.turn.ports import ModelCall, ModelInfo
+
+
+class LlamaModel:
+    """A GGUF file as a ``Model``.
+
+    ``slots`` calls run at once and further ones wait in order; each sees ``context``
+    tokens, or as many as the model was trained on if that is less. ``cache_mib`` bounds
+    what is kept of earlier conversations, so that their next turn costs its new tokens
+    only. ``defaults`` stand in for the temperature and top_p that a call leaves open.
+
+    Without a ``path`` every call fails and says how to get the weights.
+    The file is loaded on first use, or by ``warm``. If its process dies, the calls that
+    were running fail with ``model_crashed`` and the next one starts another process.
+    """
+
+    def __init__(  # noqa: PLR0913 - the knobs have names, and nobody turns all of them
+        self,
+        info: ModelInfo,
+        path: Path | None,
+        *,
+        slots: int = 2,
+        context: int = 8192,
+        cache_mib: int = 512,
+        defaults: Options | None = None,
+    ) -> None:
+        window = min(context, info.context_window or context)
+        self._info = msgspec.structs.replace(info, context_window=window)
+        self._wish = Wish(str(path.absolute()), slots, context, cache_mib) if path else None
+        self._defaults = defaults or Options()
+        self._starting: asyncio.Task[LlamaProcess] | None = None
+        self._closed = False
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    @property
+    def state(self) -> Literal["idle", "loading", "ready"]:
+        """Whether the model is in memory: for a spinner while it is not."""
+        if self._starting is None or _is_gone(self._starting):
+            return "idle"
+        return "ready" if self._starting.done() else "loading"
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id, None while there is none."""
+        return self._starting.result().pid if self._starting and self.state == "ready" else None
+
+    async def warm(self) -> None:
+        """Load the model now. Raises ``ModelUnavailable`` if it cannot be loaded."""
+        await self._process()
+
+    async def generate(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:
+        """Continue a context. Raises what ``Model.generate`` may, and nothing else."""
+        if call.options.tools and call.options.tool_choice != "none":
+            raise InvalidRequest(
+                f"The model '{self._info.name}' cannot call tools.",
+                code="tools_unsupported",
+                param="tools",
+            )
+        process = await self._process()
+        answer = process.ask(call.messages, self._filled(call.options))
+        try:
+            while deltas := await answer.take():
+                yield deltas
+        finally:
+            process.drop(answer)
+
+    async def close(self) -> None:
+        """Stop all calls and end the child; safe to call twice."""
+        self._closed = True
+        starting, self._starting = self._starting, None
+        if starting is None or _is_gone(starting):
+            return
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait({starting})
+        else:
+            await starting.result().stop()
+
+    def _filled(self, options: Options) -> Options:
+        defaults = self._defaults
+        return msgspec.structs.replace(
+            options,
+            temperature=_first(options.temperature, defaults.temperature),
+            top_p=_first(options.top_p, defaults.top_p),
+            tools=(),
+        )
+
+    async def _process(self) -> LlamaProcess:
+        """The running child; all who come while it loads wait for the same one."""
+        if self._closed:
+            raise ModelUnavailable(f"The model '{self._info.name}' was shut down.")
+        if self._wish is None:
+            raise ModelUnavailable(
+                f"The weights of the model '{self._info.name}' are not on this machine; "
+                "'antiphon model pull' fetches them."
+            )
+        if self._starting is None or _is_gone(self._starting):
+            self._starting = asyncio.create_task(LlamaProcess.start(self._info.name, self._wish))
+        starting = self._starting
+        # Whoever stops waiting does not stop the load: others wait for it, or will.
+        await asyncio.wait({starting})
+        if starting.cancelled():
+            raise ModelUnavailable(f"The model '{self._info.name}' was shut down.")
+        if error := starting.exception():
+            # Each caller gets an error of its own: errors are written on, on their way up.
+            raise ModelUnavailable(str(error)) from error
+        return starting.result()
+
+
+def _first(given: float | None, default: float | None) -> float | None:
+    return default if given is None else given
+
+
+def _is_gone(starting: asyncio.Task[LlamaProcess]) -> bool:
+    """Whether nothing more can be had of a start: it failed, or what it started has ended."""
+    if starting.get_loop().is_closed():
+        return True
+    if not starting.done():
+        return False
+    if starting.cancelled() or starting.exception() is not None:
+        return True
+    return not starting.result().alive

@@ -1,0 +1,43 @@
+"""SQLite's errors, said in ours: what went wrong and what a person can do."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from antiphon.errors import StoreError
+
+_SENTENCES = {
+    sqlite3.SQLITE_BUSY: "Another process kept the database locked for too long.",
+    sqlite3.SQLITE_LOCKED: "Another process kept the database locked for too long.",
+    sqlite3.SQLITE_PROTOCOL: "Another process kept the database locked for too long.",
+    sqlite3.SQLITE_FULL: "The disk, or the space allowed to the database, is full: make room.",
+    sqlite3.SQLITE_IOERR: "The disk could not be read or written; it may be full or failing.",
+    sqlite3.SQLITE_READONLY: "The database may not be written: check the file's permissions.",
+    sqlite3.SQLITE_CANTOPEN: "The database file cannot be opened any more.",
+    sqlite3.SQLITE_CORRUPT: "The database file is damaged: restore it from a backup.",
+    sqlite3.SQLITE_NOTADB: "The database file is damaged: restore it from a backup.",
+    sqlite3.SQLITE_TOOBIG: "An item is larger than SQLite can keep (1 GB).",
+}
+
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
+
+
+def primary_code(error: BaseException) -> int | None:
+    """SQLite's primary result code; None where the error has none."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether another process was in the way; the same work may succeed later."""
+    return primary_code(error) in _BUSY
+
+
+def store_error(error: BaseException) -> StoreError:
+    """What a caller is told of ``error``, which stays its cause."""
+    if isinstance(error, StoreError):
+        return error
+    sentence = _SENTENCES.get(primary_code(error) or -1)
+    fault = StoreError(sentence or f"The store failed: {error}.")
+    fault.__cause__ = error
+    return fault

@@ -1,0 +1,103 @@
+-- name: head
+SELECT r.place, t.tree, coalesce(e.epoch, 0), u.owner
+FROM responses AS r
+JOIN threads AS t ON t.id = r.place >> 34
+LEFT JOIN epochs AS e ON e.tree = t.tree
+LEFT JOIN running AS u ON u.place = r.place
+WHERE r.id = ?1 AND r.tenant = ?2
+
+-- name: place
+SELECT place FROM responses WHERE id = ?1 AND tenant = ?2
+
+-- name: known
+SELECT 1 FROM responses WHERE id = ?1
+
+-- name: rows
+SELECT place, kind, body FROM log WHERE place BETWEEN ?1 AND ?2 ORDER BY place
+
+-- name: before
+-- The header or tombstone of the turn before the one at place ?1: in its thread, or where that branched off.
+SELECT body FROM log WHERE place = coalesce(
+    (SELECT place FROM log WHERE place = ?1 - 32768 AND place >> 34 = ?1 >> 34),
+    (SELECT parent FROM threads WHERE id = ?1 >> 34)
+)
+
+-- name: parts
+-- The last place of each part of the chain that ends at ?1: one part a thread, oldest first.
+WITH RECURSIVE part (place, parent, depth) AS (
+    SELECT ?1, parent, 0 FROM threads WHERE id = ?1 >> 34 AND tenant = ?2
+    UNION ALL
+    SELECT part.parent, threads.parent, part.depth + 1
+    FROM part JOIN threads ON threads.id = part.parent >> 34
+)
+SELECT place FROM part ORDER BY depth DESC
+
+-- name: latest
+SELECT place >> 34 FROM responses WHERE tenant = ?1 ORDER BY created_at DESC, place DESC
+
+-- name: newest
+-- The newest header between two places.
+SELECT place, body FROM log
+WHERE place BETWEEN ?1 AND ?2 AND kind = 0 ORDER BY place DESC LIMIT 1
+
+-- name: opening
+SELECT body FROM log WHERE place BETWEEN ?1 AND ?2 AND kind = 1 ORDER BY place LIMIT 1
+
+-- name: owner
+SELECT owner FROM running WHERE place = ?1
+
+-- name: runner
+SELECT u.owner FROM responses AS r JOIN running AS u ON u.place = r.place WHERE r.id = ?1
+
+-- name: owners
+SELECT DISTINCT owner FROM running
+
+-- name: owned
+SELECT place FROM running WHERE owner = ?1
+
+-- name: last_thread
+SELECT coalesce(max(id), 0) FROM threads
+
+-- name: taken
+SELECT 1 FROM log WHERE place = ?1
+
+-- name: add_thread
+INSERT INTO threads (id, tenant, tree, parent) VALUES (?1, ?2, ?3, ?4)
+
+-- name: add_response
+INSERT INTO responses (id, tenant, place, created_at) VALUES (?1, ?2, ?3, ?4)
+
+-- name: add_row
+INSERT INTO log (place, kind, body) VALUES (?1, ?2, ?3)
+
+-- name: add_running
+INSERT INTO running (place, owner) VALUES (?1, ?2)
+
+-- name: end_running
+DELETE FROM running WHERE place = ?1
+
+-- name: tree
+SELECT tree FROM threads WHERE id = ?1
+
+-- name: branches
+SELECT id FROM threads WHERE parent BETWEEN ?1 AND ?2
+
+-- name: forget_responses
+UPDATE responses SET tenant = NULL, created_at = 0 WHERE id IN (
+    SELECT substr(body, 1, 16) FROM log WHERE place BETWEEN ?1 AND ?2 AND kind = 0
+)
+
+-- name: forget_running
+DELETE FROM running WHERE place BETWEEN ?1 AND ?2
+
+-- name: forget_items
+DELETE FROM log WHERE place BETWEEN ?1 AND ?2 AND kind IN (1, 2, 3)
+
+-- name: forget_headers
+-- Leaves tombstones: a turn's id and place, so that branches keep pointing right.
+UPDATE log SET kind = 4, body = substr(body, 1, 16)
+WHERE place BETWEEN ?1 AND ?2 AND kind = 0
+
+-- name: bump_epoch
+INSERT INTO epochs (tree, epoch) VALUES (?1, 1)
+ON CONFLICT (tree) DO UPDATE SET epoch = epoch + 1

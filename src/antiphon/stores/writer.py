@@ -1,0 +1,171 @@
+"""The one thread that writes to a SQLite database, many jobs a commit.
+
+Jobs wait in a queue while a commit is under way, and all that wait go into the next
+one: with many turns at once the cost of making data safe is shared among them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from antiphon.core.turns import End, TurnError
+from antiphon.errors import Interrupted, StoreError
+from antiphon.stores.batch import Batch, Open
+from antiphon.stores.database import BUSY_MS
+from antiphon.stores.faults import is_busy, store_error
+
+#: What to do, with which arguments, and whom to tell.
+Job: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], "asyncio.Future[Any]"]
+_Outcome: TypeAlias = tuple["asyncio.Future[Any]", Any, BaseException | None]
+
+_PATIENCE_WITH_READERS_MS: Final = 50
+#: From this size on, the write-ahead log is emptied by force: readers have to step aside.
+WAL_BYTES: Final = 32 << 20
+
+
+def interrupted() -> End:
+    """The end of a turn whose process is no more."""
+    message = (
+        "The process that ran this turn ended before the turn did. "
+        "What was said and what was finished are kept."
+    )
+    return End("failed", time.time(), error=TurnError(Interrupted.default_code, message))
+
+
+class Writer:
+    """Runs jobs on ``connection`` in the order they come, in a thread of its own.
+
+    Everything but the thread's own work is called on the event loop it was made on.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, wal: Path, owner: int) -> None:
+        self._connection = connection
+        self._wal = wal
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._open_turns: dict[str, Open] = {}
+        self._closed = False
+        self._scrub = False
+        self._stopped = self._loop.create_future()
+        # A daemon, so that a program that forgets to close the store can still end: what
+        # was confirmed is on disk, and what was not is for the next to open it to end.
+        self._thread = threading.Thread(target=self._run, name="antiphon-writer", daemon=True)
+        self._thread.start()
+
+    def put(self, action: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+        """Queue ``action(batch, *arguments)``; the future has its result once it is on disk."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        if self._closed:
+            future.set_exception(StoreError("The store is closed."))
+        else:
+            self._queue.put((action, arguments, future))
+        return future
+
+    def stop(self) -> None:
+        """Take no more jobs: do what is queued, then end the turns still running here."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+
+    async def stopped(self) -> None:
+        """Returns when ``stop`` is done and the connection closed."""
+        await self._stopped
+        self._thread.join()
+
+    def _run(self) -> None:
+        last = False
+        while not last:
+            jobs = [self._queue.get()]
+            jobs += [self._queue.get() for _ in range(self._queue.qsize())]
+            last = jobs[-1] is None
+            self._work([job for job in jobs if job is not None])
+        # Should this fail, whoever opens the database next finds the turns of the dead.
+        with contextlib.suppress(sqlite3.Error):
+            self._commit([(Batch.reap, (self._owner, interrupted()), self._stopped)])
+        with contextlib.suppress(sqlite3.Error):
+            self._checkpoint()
+        self._connection.close()
+        self._tell([(self._stopped, None, None)])
+
+    def _work(self, jobs: list[Job]) -> None:
+        if not jobs:
+            return
+        try:
+            outcomes = self._outcomes(jobs)
+        except Exception as error:  # noqa: BLE001  a thread that dies would leave futures hanging
+            outcomes = [(future, None, error) for _, _, future in jobs]
+        self._tell(outcomes)
+        # Upkeep comes after the answer. Busy or failing, it is tried again later.
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._tidy()
+
+    def _outcomes(self, jobs: list[Job]) -> list[_Outcome]:
+        try:
+            return self._commit(jobs)
+        except Exception as error:  # noqa: BLE001  whatever it is, it belongs to these futures
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            if len(jobs) == 1 or is_busy(error):
+                return [(future, None, error) for _, _, future in jobs]
+        # One of them is to blame; the others must not pay for it.
+        return [outcome for job in jobs for outcome in self._outcomes([job])]
+
+    def _commit(self, jobs: list[Job]) -> list[_Outcome]:
+        outcomes: list[_Outcome] = []
+        batch = Batch(self._connection, self._owner, self._open_turns)
+        self._connection.execute("BEGIN IMMEDIATE")
+        for action, arguments, future in jobs:
+            try:
+                outcomes.append((future, action(batch, *arguments), None))
+            except StoreError as error:
+                outcomes.append((future, None, error))
+        batch.flush()
+        self._connection.execute("COMMIT")
+        for response_id, turn in batch.changed.items():
+            if turn is None:
+                self._open_turns.pop(response_id, None)
+            else:
+                self._open_turns[response_id] = turn
+        self._scrub = self._scrub or batch.erased
+        return outcomes
+
+    def _tidy(self) -> None:
+        if self._scrub:
+            # Erased words leave the write-ahead log as well.
+            self._scrub = not self._checkpoint()
+        elif self._wal.stat().st_size > WAL_BYTES:
+            # SQLite's own checkpoints never start the log over while readers overlap.
+            self._checkpoint()
+
+    def _checkpoint(self) -> bool:
+        """Empty the write-ahead log into the database; False: readers are in the way."""
+        execute = self._connection.execute
+        # Turns are waiting to be written: better to try again than to wait for a slow reader.
+        execute(f"PRAGMA busy_timeout = {_PATIENCE_WITH_READERS_MS}")
+        busy: int = execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+        return not busy
+
+    def _tell(self, outcomes: list[_Outcome]) -> None:
+        # A loop that is closed has nobody left who waits.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(_resolve, outcomes)
+
+
+def _resolve(outcomes: list[_Outcome]) -> None:
+    for future, result, error in outcomes:
+        if future.done():
+            continue
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(store_error(error))
