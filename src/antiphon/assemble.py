@@ -104,7 +104,9 @@ async def _store(name: str) -> Store:
 
 
 def _catalog(settings: Settings) -> Catalog:
-    models: dict[str, Model] = {path.name: _gguf(path.name, path) for path in _pulled()}
+    models: dict[str, Model] = {
+        local.name: _gguf(local.name, local.path) for local in local_models()
+    }
     models |= {name: _model(name, given) for name, given in settings.models.items()}
     upstream = settings.upstream
     return Catalog(
@@ -112,10 +114,6 @@ def _catalog(settings: Settings) -> Catalog:
         default=settings.model,
         catch_all=_upstream(settings.model or "upstream", upstream) if upstream else None,
     )
-
-
-def _pulled() -> list[Path]:
-    return [model.path for model in local_models()]
 
 
 def _model(name: str, given: ModelSettings) -> Model:

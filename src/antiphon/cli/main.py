@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -52,6 +53,10 @@ def main() -> None:
 
     Ctrl-C and a closed pipe are the library's to handle: both end the program quietly.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character shows a question mark in its place.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app(prog_name="antiphon")
     except AntiphonError as error:

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
+from antiphon.cli.wrap import WordWrap
+
 #: Control characters steer a terminal; what a model says must not.
 _CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)])
 del _CONTROL[ord("\n")], _CONTROL[ord("\t")]
@@ -33,9 +35,17 @@ def harmless(text: str) -> str:
     return text.translate(_CONTROL)
 
 
-def say(text: str) -> None:
+def columns() -> int | None:
+    """The terminal's width; None if standard output goes elsewhere."""
+    return stdout().width if sys.stdout.isatty() else None
+
+
+def say(text: str, wrap: WordWrap | None = None) -> None:
     """A piece of an answer, at once. To a file or pipe it goes exactly as it is."""
-    sys.stdout.write(harmless(text) if sys.stdout.isatty() else text)
+    if sys.stdout.isatty():
+        text = harmless(text)
+        text = wrap.feed(text) if wrap else text
+    sys.stdout.write(text)
     sys.stdout.flush()
 
 

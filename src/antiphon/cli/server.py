@@ -10,12 +10,13 @@ import signal
 import socket
 import sys
 from collections.abc import Generator, Mapping
+from types import FrameType
 
 import uvicorn
 
-from antiphon.assemble import http_app, open_engine
+from antiphon.assemble import Engine, http_app, open_engine
 from antiphon.cli import screen
-from antiphon.errors import ConfigError
+from antiphon.errors import AntiphonError, ConfigError
 from antiphon.settings import Settings, load_settings
 
 if sys.platform != "win32":
@@ -23,6 +24,8 @@ if sys.platform != "win32":
 
 #: Seconds that answers under way get to finish when the server is told to stop.
 _GRACE = 10
+#: Seconds for telling those who still read that their turn is interrupted.
+_FAREWELL = 2
 
 
 def serve(flags: Mapping[str, str | int | None]) -> None:
@@ -62,17 +65,41 @@ async def _serve(settings: Settings, sock: socket.socket) -> None:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=_GRACE,
+            timeout_graceful_shutdown=_GRACE + _FAREWELL,
         )
-        await _Server(config, settings).serve([sock])
+        # A local default model loads while the first client is still on its way.
+        warming = asyncio.create_task(_warm(engine))
+        try:
+            await _Server(config, engine).serve([sock])
+        finally:
+            warming.cancel()
+            await asyncio.gather(warming, return_exceptions=True)
+
+
+async def _warm(engine: Engine) -> None:
+    if engine.settings.model is None:
+        return
+    try:
+        await engine.warm()
+    except AntiphonError as error:
+        # Each turn that needs the model says so too.
+        screen.complain(error.message)
 
 
 class _Server(uvicorn.Server):
     """Says when it listens, and leaves its engine time to close after a signal."""
 
-    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
+    def __init__(self, config: uvicorn.Config, engine: Engine) -> None:
         super().__init__(config)
-        self._settings = settings
+        self._engine = engine
+        self._settings = engine.settings
+        self._loop = asyncio.get_running_loop()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self._loop.call_soon_threadsafe(
+            self._loop.call_later, _GRACE, self._engine.service.interrupt
+        )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -6,10 +6,11 @@ import asyncio
 
 from antiphon.cli import screen
 from antiphon.cli.interrupt import Interrupt
+from antiphon.cli.wrap import WordWrap
 from antiphon.core.events import Ended, Event, RefusalDelta, TextDelta
 from antiphon.core.items import Message
 from antiphon.core.turns import NOBODY, Options, Response, TurnRequest
-from antiphon.errors import NotFound
+from antiphon.errors import InvalidRequest, NotFound
 from antiphon.turn.service import TurnService
 
 
@@ -44,6 +45,7 @@ class Talk:
 
         Raises the error that made the turn fail.
         """
+        _check_encodable(text, self._instructions or "")
         live = await self.service.start(
             TurnRequest(
                 input=(Message("user", text),),
@@ -80,14 +82,27 @@ class Talk:
         return "" if self._loading.done() else f"loading {self.model} ..."
 
 
+def _check_encodable(*texts: str) -> None:
+    """Bytes that are no text come as lone surrogates from a shell; no model can be sent those."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest("what is asked is not valid text") from error
+
+
 class _Printer:
-    """Writes an answer and sees to it that it ends with a line's end."""
+    """Writes an answer and sees to it that it ends with a line's end.
+
+    On a terminal lines break between words; elsewhere the answer stays as it is.
+    """
 
     def __init__(self) -> None:
         self._open = False
+        columns = screen.columns()
+        self._wrap = WordWrap(columns) if columns else None
 
     def write(self, text: str) -> None:
-        screen.say(text)
+        screen.say(text, self._wrap)
         self._open = not text.endswith("\n")
 
     def end_line(self) -> None:

@@ -16,7 +16,8 @@ SELECT 1 FROM responses WHERE id = ?1
 SELECT place, kind, body FROM log WHERE place BETWEEN ?1 AND ?2 ORDER BY place
 
 -- name: before
--- The header or tombstone of the turn before the one at place ?1: in its thread, or where that branched off.
+-- The header or tombstone of the turn before the one at place ?1: one turn (32768 places)
+-- earlier in its thread, or where that branched off.
 SELECT body FROM log WHERE place = coalesce(
     (SELECT place FROM log WHERE place = ?1 - 32768 AND place >> 34 = ?1 >> 34),
     (SELECT parent FROM threads WHERE id = ?1 >> 34)

@@ -151,8 +151,10 @@ class Writer:
         execute = self._connection.execute
         # Turns are waiting to be written: better to try again than to wait for a slow reader.
         execute(f"PRAGMA busy_timeout = {_PATIENCE_WITH_READERS_MS}")
-        busy: int = execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-        execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+        try:
+            busy: int = execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        finally:
+            execute(f"PRAGMA busy_timeout = {BUSY_MS}")
         return not busy
 
     def _tell(self, outcomes: list[_Outcome]) -> None:

@@ -39,6 +39,8 @@ class LiveTurn:
         self._running = False
         #: Whether the turn was told to stop.
         self.stopping = False
+        #: Whether the turn's end could not be kept: the store takes it for running.
+        self.unkept = False
 
     # What readers use.
 
@@ -145,9 +147,13 @@ class LiveTurn:
 
 
 class Live:
-    """All turns that run in this process, by response id."""
+    """All turns that run in this process, by response id.
+
+    ``unkept`` are the ids of turns that are over, but the store could not be told.
+    """
 
     def __init__(self) -> None:
+        self.unkept: set[str] = set()
         self._turns: dict[str, LiveTurn] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -159,15 +165,21 @@ class Live:
         def ended(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
             self._turns.pop(turn.response_id, None)
+            if turn.unkept:
+                self.unkept.add(turn.response_id)
 
         task.add_done_callback(ended)
 
     def get(self, response_id: str) -> LiveTurn | None:
         return self._turns.get(response_id)
 
-    async def close(self) -> None:
-        """Stop every turn as interrupted and wait until each is kept as that."""
+    def interrupt(self) -> None:
+        """Stop every turn as interrupted."""
         for turn in list(self._turns.values()):
             turn.stop(Interrupted("The server was stopped before the turn was over."))
+
+    async def close(self) -> None:
+        """Stop every turn as interrupted and wait until each is kept as that."""
+        self.interrupt()
         while self._tasks:
             await asyncio.wait(self._tasks)

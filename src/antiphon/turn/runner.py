@@ -164,6 +164,7 @@ class Runner:
             try:
                 await self._store.write(self._id, items, end)
             except StoreError as lost:
+                live.unkept = True
                 # What was lost first says why.
                 first = live.stopped_by
                 live.fail(first if isinstance(first, StoreError) else lost)

@@ -9,7 +9,7 @@ import msgspec
 
 from antiphon.core.ids import new_response_id, response_key
 from antiphon.core.items import Item, Message, decode_item, has_image
-from antiphon.core.turns import Header, Response, TurnRequest
+from antiphon.core.turns import End, Header, Response, TurnError, TurnRequest
 from antiphon.errors import ImageInputUnsupported, InvalidRequest, NotFound, ResponseInProgress
 from antiphon.turn.context import Segment, assemble, check_calls, render
 from antiphon.turn.history import History, Segments, segment_of
@@ -109,6 +109,10 @@ class TurnService:
         ):
             raise missing(response_id)
 
+    def interrupt(self) -> None:
+        """Stop all turns, so that whoever reads along is told before the server goes."""
+        self._live.interrupt()
+
     async def close(self) -> None:
         """Interrupt what runs, keep it as that, and close the store."""
         await self._live.close()
@@ -123,12 +127,27 @@ class TurnService:
             head = await self._store.head(request.tenant, previous)
         if head is None:
             raise missing(previous, param="previous_response_id")
+        if head.running and await self._settle(previous):
+            head = await self._store.head(request.tenant, previous) or head
         if head.running:
             raise ResponseInProgress(
                 f"Response '{previous}' is still running: continue it when it has ended.",
                 param="previous_response_id",
             )
         return head, await self._history.segments(head)
+
+    async def _settle(self, response_id: str) -> bool:
+        """End a turn that is over but whose end could not be kept then; whether it was one.
+
+        By now the disk may have room again. What the turn said after its last kept item
+        was never acknowledged, and is lost.
+        """
+        if response_id not in self._live.unkept:
+            return False
+        error = TurnError("store_unavailable", "The store could not keep the end of this turn.")
+        await self._store.write(response_id, (), End("failed", time.time(), error=error))
+        self._live.unkept.discard(response_id)
+        return True
 
     def _remember(self, plan: Plan, segment: Segment) -> None:
         parent = plan.parent
@@ -142,6 +161,8 @@ class TurnService:
     async def _turn(self, tenant: str, response_id: str) -> StoredTurn:
         turn = None
         if response_key(response_id) is not None:
+            turn = await self._store.turn(tenant, response_id)
+        if turn is not None and turn.end is None and await self._settle(response_id):
             turn = await self._store.turn(tenant, response_id)
         if turn is None:
             raise missing(response_id)

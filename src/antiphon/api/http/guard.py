@@ -8,12 +8,11 @@ must name this machine as its host, and must not come from another origin.
 from __future__ import annotations
 
 from functools import lru_cache
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from antiphon.api.http.body import Scope
 from antiphon.errors import Forbidden
-
-_LOCAL = {"localhost", "127.0.0.1", "::1"}
 
 
 def check_local(scope: Scope) -> None:
@@ -33,6 +32,7 @@ def _check(netloc: bytes, header: str) -> None:
 @lru_cache(maxsize=64)
 def _is_local(netloc: bytes) -> bool:
     try:
-        return urlsplit("//" + netloc.decode("latin-1")).hostname in _LOCAL
+        host = urlsplit("//" + netloc.decode("latin-1")).hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False

@@ -18,10 +18,11 @@ from antiphon.api.http.events import DONE, EventEncoder
 from antiphon.api.http.pages import page_of
 from antiphon.api.http.wire import decode_request, encode_response, input_items
 from antiphon.core.turns import NOBODY
-from antiphon.errors import AntiphonError
+from antiphon.errors import AntiphonError, InvalidRequest
 from antiphon.turn.live import LiveTurn
 from antiphon.turn.service import TurnService
 
+_YES = {"true", "1"}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -47,6 +48,13 @@ class Responses:
 
     async def retrieve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/responses/{id}"""
+        query = parse_qs(scope["query_string"].decode("latin-1"))
+        if query.get("stream", [""])[-1].lower() in _YES:
+            raise InvalidRequest(
+                "This server does not replay streams yet.",
+                code="unsupported_parameter",
+                param="stream",
+            )
         response = await self._service.response(NOBODY, scope["path_params"]["id"])
         await send_json(send, encode_response(response))
 
@@ -54,7 +62,7 @@ class Responses:
         """DELETE /v1/responses/{id}, with ?cascade=true its descendants too"""
         response_id = scope["path_params"]["id"]
         query = parse_qs(scope["query_string"].decode("latin-1"))
-        cascade = query.get("cascade", [""])[-1].lower() in {"true", "1"}
+        cascade = query.get("cascade", [""])[-1].lower() in _YES
         await self._service.delete(NOBODY, response_id, cascade=cascade)
         # The word is OpenAI's: what is deleted is shown as a response.
         body = {"id": response_id, "object": "response", "deleted": True}

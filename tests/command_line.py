@@ -1,0 +1,64 @@
+"""The command line for tests: in this process where that will do, else as a program."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from antiphon.cli.main import main
+
+PROGRAM = str(Path(sys.executable).parent / "antiphon")
+
+
+class Ran(msgspec.Struct, frozen=True):
+    """How a command ended and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+def environment(home: Path) -> dict[str, str]:
+    """A person's environment who has nothing set, and whose files are below ``home``."""
+    return {
+        "PATH": "/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "HOME": str(home),
+        "XDG_DATA_HOME": str(home / "data"),
+        "XDG_CONFIG_HOME": str(home / "config"),
+        "XDG_CACHE_HOME": str(home / "cache"),
+    }
+
+
+Command = Callable[..., Ran]
+
+
+@contextmanager
+def commands(
+    home: Path, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]
+) -> Iterator[Command]:
+    """A function that runs ``antiphon`` with these arguments in this process."""
+    for name in ("XAI_API_KEY", "OPENAI_API_KEY", "NO_COLOR", "FORCE_COLOR", "COLUMNS"):
+        patch.delenv(name, raising=False)
+    for name, value in environment(home).items():
+        patch.setenv(name, value)
+    patch.chdir(home)
+
+    def antiphon(*args: str, stdin: str = "") -> Ran:
+        given = home / "stdin"
+        given.write_text(stdin)
+        with given.open() as file, pytest.MonkeyPatch.context() as inner:
+            inner.setattr(sys, "argv", [PROGRAM, *args])
+            inner.setattr(sys, "stdin", file)
+            with pytest.raises(SystemExit) as ended:
+                main()
+        code = ended.value.code
+        out, err = capture.readouterr()
+        return Ran(code if isinstance(code, int) else 0 if code is None else 1, out, err)
+
+    yield antiphon

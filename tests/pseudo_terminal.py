@@ -1,0 +1,106 @@
+"""A terminal for tests: runs a program in one, types, and reads what it shows."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07]*\x07|[@-Z\\-_=>])")
+#: The longest that anything is waited for, in seconds: a failure, not a measure.
+_PATIENCE = 30.0
+#: Makes the terminal the program's own, so that its keys send signals.
+_LAUNCHER = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+    " os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+CTRL_C = "\x03"
+CTRL_D = "\x04"
+
+
+class Terminal:
+    """``args`` running in a terminal 100 columns wide. Killed at the end if still there."""
+
+    def __init__(self, args: Sequence[str], env: Mapping[str, str], cwd: Path) -> None:
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _LAUNCHER, *args],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env={"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", **env},
+            cwd=cwd,
+            start_new_session=True,
+        )
+        os.close(slave)
+        self._raw = b""
+        self._seen = 0
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        os.close(self._master)
+
+    @property
+    def shown(self) -> str:
+        """All that was written so far, without what only moves or colours."""
+        return _ESCAPES.sub("", self._raw.decode(errors="replace")).replace("\r", "")
+
+    def type(self, text: str) -> None:
+        """Press these keys; a line's end is Enter."""
+        os.write(self._master, text.replace("\n", "\r").encode())
+
+    def expect(self, text: str) -> str:
+        """Wait for ``text`` behind what was waited for before; returns what came up to it."""
+        deadline = time.monotonic() + _PATIENCE
+        while (at := self.shown.find(text, self._seen)) < 0:
+            if not self._read(deadline):
+                raise AssertionError(f"{text!r} did not come; shown: {self.shown[self._seen :]!r}")
+        before = self.shown[self._seen : at]
+        self._seen = at + len(text)
+        return before
+
+    def leave(self) -> int:
+        """Wait for the program's own end; returns its exit code."""
+        deadline = time.monotonic() + _PATIENCE
+        while self._read(deadline):
+            pass
+        return self.process.wait(_PATIENCE)
+
+    def kill(self) -> None:
+        """End the program as a power cut would."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def _read(self, deadline: float) -> bool:
+        ready, _, _ = select.select([self._master], [], [], max(0, deadline - time.monotonic()))
+        if not ready:
+            return False
+        try:
+            data = os.read(self._master, 65536)
+        except OSError:
+            return False  # how Linux says that nobody holds the other side any more
+        self._raw += data
+        return bool(data)

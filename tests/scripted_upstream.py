@@ -1,0 +1,78 @@
+"""A chat completions upstream for tests of the command line: does what it is asked to.
+
+The last user message says what: ``hang`` sends three words and then nothing, ``refuse``
+is an error, ``last`` repeats the user message before. Everything else is answered with
+the number of messages and the last one.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    released: ClassVar[threading.Event]
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        asked = [m["content"] for m in body["messages"] if m["role"] == "user"]
+        if asked[-1] == "refuse":
+            self._answer(400, {"error": {"message": "I will not.", "code": "no"}})
+            return
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("connection", "close")
+        self.end_headers()
+        if asked[-1] == "hang":
+            self._say("one two three")
+            self.released.wait(60)
+            return
+        if asked[-1] == "last":
+            self._say(asked[-2])
+        else:
+            self._say(f"{len(body['messages'])} messages, ", f"the last: {asked[-1]}")
+        self._chunk({"delta": {}, "finish_reason": "stop"})
+        self.wfile.write(b"data: [DONE]\n\n")
+        self.close_connection = True
+
+    def _say(self, *parts: str) -> None:
+        for part in parts:
+            self._chunk({"delta": {"content": part}, "finish_reason": None})
+
+    def _chunk(self, choice: dict[str, Any]) -> None:
+        chunk = {"id": "c", "object": "chat.completion.chunk", "choices": [{"index": 0, **choice}]}
+        self.wfile.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+
+    def _answer(self, status: int, body: dict[str, Any]) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet."""
+
+
+@contextmanager
+def upstream() -> Iterator[str]:
+    """A running upstream's base URL."""
+
+    class Handler(_Handler):
+        released = threading.Event()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/v1"
+        finally:
+            Handler.released.set()
+            server.shutdown()
+            thread.join()

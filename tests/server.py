@@ -1,0 +1,329 @@
+"""The real server for tests: in a thread of this process, or as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import msgspec
+import uvicorn
+import uvloop
+
+from antiphon.api.http.app import HttpApp
+from antiphon.core.turns import NOBODY
+from antiphon.models.catalog import Catalog
+from antiphon.models.scripted import ScriptedModel
+from antiphon.stores.memory import MemoryStore
+from antiphon.stores.sqlite import open_sqlite
+from antiphon.turn.ports import Model, Store
+from antiphon.turn.service import TurnService
+
+PROGRAM = str(Path(sys.executable).parent / "antiphon")
+T = TypeVar("T")
+StoreMaker = Callable[[], Awaitable[Store]]
+#: Seconds after which whatever has not happened never will.
+NEVER = 30.0
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """An HTTP answer, read to its end."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> dict[str, Any]:
+        value: dict[str, Any] = json.loads(self.body)
+        return value
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The error of an answer that is one, with exactly OpenAI's fields and ours."""
+        body = self.json
+        assert set(body) == {"error"}
+        error: dict[str, Any] = body["error"]
+        assert set(error) - {"response_id"} == {"message", "type", "param", "code"}
+        assert isinstance(error["message"], str)
+        assert error["message"]
+        return error
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return parse_events(self.body)
+
+
+def parse_events(raw: bytes) -> list[dict[str, Any]]:
+    """The data of a whole stream of a response, every line of which is looked at."""
+    *blocks, done, rest = raw.decode().split("\n\n")
+    assert (done, rest) == ("data: [DONE]", "")
+    events = []
+    for place, block in enumerate(blocks):
+        name, data = block.split("\n")
+        event = json.loads(data.removeprefix("data: "))
+        assert name == f"event: {event['type']}"
+        assert event["sequence_number"] == place
+        events.append(event)
+    return events
+
+
+def parse_chunks(raw: bytes) -> list[dict[str, Any]]:
+    """The data of a whole chat completions stream."""
+    *blocks, done, rest = raw.decode().split("\n\n")
+    assert (done, rest) == ("data: [DONE]", "")
+    return [json.loads(block.removeprefix("data: ")) for block in blocks]
+
+
+class Address:
+    """Where a server listens, and plain ways to ask it something."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self.base_url = f"{self.url}/v1"
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        data = json.dumps(body).encode() if isinstance(body, Mapping) else body
+        with closing(self.connect()) as connection:
+            connection.request(
+                method, path, data, {"content-type": "application/json", **(headers or {})}
+            )
+            return read_answer(connection)
+
+    def post(self, path: str, /, **fields: Any) -> Answer:
+        return self.request("POST", path, fields)
+
+    def respond(self, text: str = "Hi", /, **fields: Any) -> Answer:
+        """One turn; ``text`` is its input unless that is given."""
+        return self.post("/v1/responses", **{"input": text, **fields})
+
+    def get(self, path: str) -> Answer:
+        return self.request("GET", path)
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=NEVER)
+
+    def socket(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=NEVER)
+
+
+def read_answer(connection: http.client.HTTPConnection) -> Answer:
+    answer = connection.getresponse()
+    headers = {name.lower(): value for name, value in answer.getheaders()}
+    return Answer(answer.status, headers, answer.read())
+
+
+class Serving(Address):
+    """A server in a thread. ``faults`` are errors it logged: the test fails for any left."""
+
+    def __init__(
+        self, port: int, service: TurnService, store: Store, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        super().__init__(port)
+        self.service = service
+        self.store = store
+        self.faults: list[str] = []
+        self._loop = loop
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run something where the server runs, and wait for it."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(NEVER)
+
+    def wait(self, event: asyncio.Event) -> None:
+        """Wait for an event that the server's side sets."""
+        self.run(_within(event.wait()))
+
+    def set(self, event: asyncio.Event) -> None:
+        self._loop.call_soon_threadsafe(event.set)
+
+    def stored(self) -> int:
+        """How many conversations the store can tell of."""
+        return len(self.run(self.store.recent(NOBODY, 1000)))
+
+
+async def _within(work: Awaitable[T]) -> T:
+    return await asyncio.wait_for(work, NEVER)
+
+
+class _Uvicorn(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+        self._stopping = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_started()
+
+    async def main_loop(self) -> None:
+        # The original looks ten times a second whether it shall stop.
+        await self._stopping.wait()
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._stopping.set)
+
+
+class _Faults(logging.Handler):
+    """Keeps the errors that one thread logs."""
+
+    def __init__(self, thread: threading.Thread) -> None:
+        super().__init__(logging.ERROR)
+        self.seen: list[str] = []
+        self._thread = thread
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self._thread.ident:
+            self.seen.append(logging.Formatter().format(record))
+
+
+@contextmanager
+def serving(
+    model: Model | Mapping[str, Model] | None = None, store: Path | StoreMaker | None = None
+) -> Iterator[Serving]:
+    """The HTTP API on a real socket, with a scripted model and a memory store unless given.
+
+    ``store`` is a database's path or what makes a store. Fails at the end if the server
+    logged an error that the test did not take out of ``faults``.
+    """
+    models = model if isinstance(model, Mapping) else {"scripted": model or ScriptedModel()}
+    started: Future[tuple[Serving, _Uvicorn]] = Future()
+    with closing(socket.create_server(("127.0.0.1", 0), backlog=256)) as sock:
+        thread = threading.Thread(target=_run, args=(sock, models, store, started))
+        faults = _Faults(thread)
+        logging.getLogger().addHandler(faults)
+        thread.start()
+        try:
+            server, uvicorn_server = started.result(NEVER)
+            server.faults = faults.seen
+            try:
+                yield server
+            finally:
+                uvicorn_server.stop()
+        finally:
+            thread.join(NEVER)
+            logging.getLogger().removeHandler(faults)
+    if thread.is_alive() or faults.seen:
+        raise AssertionError(faults.seen or "the server does not stop")
+
+
+def _run(
+    sock: socket.socket,
+    models: Mapping[str, Model],
+    store: Path | StoreMaker | None,
+    started: Future[tuple[Serving, _Uvicorn]],
+) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(_serve(sock, models, store, started))
+        except BaseException as error:
+            if started.done():
+                raise
+            started.set_exception(error)
+
+
+async def _serve(
+    sock: socket.socket,
+    models: Mapping[str, Model],
+    store: Path | StoreMaker | None,
+    started: Future[tuple[Serving, _Uvicorn]],
+) -> None:
+    kept = await _open(store)
+    service = TurnService(kept, Catalog(models, default=next(iter(models))))
+    config = uvicorn.Config(
+        HttpApp(service),
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=5,
+    )
+    server = Serving(sock.getsockname()[1], service, kept, asyncio.get_running_loop())
+    uvicorn_server = _Uvicorn(config, lambda: started.set_result((server, uvicorn_server)))
+    try:
+        await uvicorn_server.serve([sock])
+    finally:
+        await service.close()
+
+
+async def _open(store: Path | StoreMaker | None) -> Store:
+    if store is None:
+        return MemoryStore()
+    return await (open_sqlite(store) if isinstance(store, Path) else store())
+
+
+class Served(Address):
+    """``antiphon serve`` as a process, with a database in ``home``.
+
+    Its model is a scripted one, or the upstream at ``base_url``. A context, which at its
+    end kills the process if that still lives.
+    """
+
+    def __init__(self, home: Path, base_url: str | None = None) -> None:
+        config = home / "antiphon.toml"
+        model = f'base_url = "{base_url}"' if base_url else 'kind = "scripted"'
+        config.write_text(f'model = "m"\n[models.m]\n{model}\n')
+        self.database = home / "data" / "antiphon.db"
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "ANTIPHON_CONFIG": str(config),
+            "ANTIPHON_STORE": f"sqlite:{self.database}",
+            "ANTIPHON_PORT": "0",
+        }
+        self._log = (home / "server.log").open("ab")
+        self.process = subprocess.Popen(
+            [PROGRAM, "serve"], env=environment, stdout=subprocess.PIPE, stderr=self._log, cwd=home
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().decode()
+        found = re.search(r"listening on http://127\.0\.0\.1:(\d+)", line)
+        if found is None:
+            self.kill()
+            raise AssertionError((line, (home / "server.log").read_text()))
+        super().__init__(int(found[1]))
+
+    def strike(self) -> None:
+        """Kill it at once, without waiting to see it dead."""
+        self.process.send_signal(signal.SIGKILL)
+
+    def kill(self) -> None:
+        self.strike()
+        self._reap()
+
+    def stop(self) -> int:
+        """Ask it to stop, and say how it exited."""
+        self.process.send_signal(signal.SIGTERM)
+        return self._reap()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def _reap(self) -> int:
+        self._log.close()
+        with self.process:
+            return self.process.wait(NEVER)

@@ -1,0 +1,108 @@
+"""What the tests of the stores share: turns to keep, and short ways to keep them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from antiphon.core.ids import new_response_id
+from antiphon.core.items import Message, encode_item
+from antiphon.core.turns import NOBODY, End, Header, Options, Usage
+from antiphon.stores.sqlite import SqliteStore, open_sqlite
+from antiphon.turn.ports import Head, NewTurn, Store
+
+T = TypeVar("T")
+
+HEADER = Header("a-model", "Be brief.", Options(temperature=0.5))
+DONE = End("completed", 1_700_000_100.25, Usage(12, 34))
+_ticks = itertools.count(1_700_000_000)
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(main)
+
+
+def user(text: str) -> bytes:
+    return encode_item(Message("user", text))
+
+
+def assistant(text: str) -> bytes:
+    return encode_item(Message("assistant", text))
+
+
+def new_turn(
+    *said: str,
+    parent: Head | None = None,
+    tenant: str = NOBODY,
+    header: Header = HEADER,
+    response_id: str | None = None,
+    created_at: float | None = None,
+) -> NewTurn:
+    return NewTurn(
+        response_id=response_id or new_response_id(),
+        tenant=tenant,
+        created_at=float(next(_ticks)) if created_at is None else created_at,
+        header=header,
+        input=[user(text) for text in said],
+        parent=parent,
+    )
+
+
+async def head_of(store: Store, response_id: str, tenant: str = NOBODY) -> Head:
+    head = await store.head(tenant, response_id)
+    assert head is not None
+    return head
+
+
+async def begun(
+    store: Store, said: str = "Hi.", parent: Head | None = None, tenant: str = NOBODY
+) -> Head:
+    """A turn that is running."""
+    turn = new_turn(said, parent=parent, tenant=tenant)
+    await store.begin(turn)
+    return await head_of(store, turn.response_id, tenant)
+
+
+async def turned(
+    store: Store,
+    said: str = "Hi.",
+    answer: str = "Hello.",
+    parent: Head | None = None,
+    tenant: str = NOBODY,
+) -> Head:
+    """A turn that is complete."""
+    turn = new_turn(said, parent=parent, tenant=tenant)
+    await asyncio.gather(
+        store.begin(turn), store.write(turn.response_id, [assistant(answer)], DONE)
+    )
+    return await head_of(store, turn.response_id, tenant)
+
+
+async def chained(store: Store, length: int, parent: Head | None = None) -> list[Head]:
+    heads: list[Head] = []
+    for number in range(length):
+        parent = await turned(store, f"question {number}", f"answer {number}", parent)
+        heads.append(parent)
+    return heads
+
+
+async def ids_of(store: Store, head: Head) -> list[str]:
+    """The ids of the chain that ends at ``head``."""
+    return [turn.response_id for turn in await store.chain(head)]
+
+
+def ids(heads: Sequence[Head]) -> list[str]:
+    return [head.response_id for head in heads]
+
+
+@asynccontextmanager
+async def sqlite(path: Path) -> AsyncIterator[SqliteStore]:
+    store = await open_sqlite(path)
+    try:
+        yield store
+    finally:
+        await store.close()

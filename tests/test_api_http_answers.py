@@ -1,0 +1,215 @@
+"""Answers, errors, and what happens when a client hangs up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from antiphon.api.http.answers import Watch, answering, send_error, send_json
+from antiphon.api.http.body import ClientGone, Message, Receive, Scope, Send
+from antiphon.core.items import Message as Said
+from antiphon.core.turns import Header, Response, TurnRequest
+from antiphon.errors import (
+    AntiphonError,
+    BodyTooLarge,
+    ModelTimeout,
+    NotFound,
+    RateLimited,
+    StoreError,
+)
+from antiphon.models.catalog import Catalog
+from antiphon.models.scripted import ScriptedModel, hang
+from antiphon.stores.memory import MemoryStore
+from antiphon.turn.live import LiveTurn
+from antiphon.turn.service import TurnService
+from server import NEVER
+
+
+class Sent:
+    """What an application sent: one whole answer."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    async def send(self, message: Message) -> None:
+        self.messages.append(message)
+
+    @property
+    def status(self) -> int:
+        assert [message["type"] for message in self.messages] == [
+            "http.response.start",
+            "http.response.body",
+        ]
+        assert not self.messages[1].get("more_body")
+        assert int(self.headers["content-length"]) == len(self.messages[1]["body"])
+        return int(self.messages[0]["status"])
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {name.decode(): value.decode() for name, value in self.messages[0]["headers"]}
+
+    @property
+    def body(self) -> Any:
+        return json.loads(self.messages[1]["body"])
+
+
+async def nothing() -> Message:
+    raise AssertionError("nobody was to listen")
+
+
+def test_json() -> None:
+    sent = Sent()
+    asyncio.run(send_json(sent.send, b'{"a":1}', 201, [(b"x-a", b"b")]))
+    assert (sent.status, sent.body) == (201, {"a": 1})
+    assert sent.headers == {"content-type": "application/json", "content-length": "7", "x-a": "b"}
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "body"),
+    [
+        (
+            NotFound("Not here.", code="response_not_found", param="id"),
+            404,
+            {"type": "invalid_request_error", "param": "id", "code": "response_not_found"},
+        ),
+        (
+            ModelTimeout("Too slow."),
+            504,
+            {"type": "upstream_error", "param": None, "code": "upstream_timeout"},
+        ),
+        (
+            StoreError("No room."),
+            503,
+            {"type": "server_error", "param": None, "code": "store_unavailable"},
+        ),
+    ],
+)
+def test_errors(error: AntiphonError, status: int, body: dict[str, Any]) -> None:
+    sent = Sent()
+    asyncio.run(send_error(sent.send, error))
+    assert sent.status == status
+    assert sent.body == {"error": {"message": error.message, **body}}
+    assert set(sent.headers) == {"content-type", "content-length"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "header"), [(None, None), (0.0, "1"), (0.2, "1"), (2.6, "3"), (60.0, "60")]
+)
+def test_how_long_to_wait(seconds: float | None, header: str | None) -> None:
+    sent = Sent()
+    asyncio.run(send_error(sent.send, RateLimited("Slow down.", retry_after=seconds)))
+    assert sent.status == 429
+    assert sent.headers.get("retry-after") == header
+
+
+def test_a_turn_that_was_kept_is_not_to_be_tried_again() -> None:
+    error = RateLimited("Slow down.")
+    error.response_id = "resp_1"
+    sent = Sent()
+    asyncio.run(send_error(sent.send, error))
+    assert sent.body["error"]["response_id"] == "resp_1"
+    assert sent.headers["x-should-retry"] == "false"
+
+
+def handled(raised: Exception) -> Sent:
+    async def handler(scope: Scope, receive: Receive, send: Send) -> None:
+        raise raised
+
+    sent = Sent()
+
+    async def main() -> None:
+        await answering(handler)({"method": "GET", "path": "/x"}, nothing, sent.send)
+
+    asyncio.run(main())
+    return sent
+
+
+def test_errors_become_answers() -> None:
+    sent = handled(BodyTooLarge("Too large."))
+    assert (sent.status, sent.body["error"]["code"]) == (413, "body_too_large")
+
+
+def test_nobody_answers_a_client_that_is_gone() -> None:
+    assert handled(ClientGone()).messages == []
+
+
+def test_what_nobody_foresaw_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR):
+        sent = handled(KeyError("a secret"))
+    assert sent.status == 500
+    assert sent.body["error"]["code"] == "server_error"
+    assert "secret" not in json.dumps(sent.body)
+    assert "a secret" in caplog.text
+
+
+class Wire:
+    """The client's side: hangs up when told to."""
+
+    def __init__(self) -> None:
+        self.hung_up = asyncio.Event()
+        self.listened = 0
+
+    async def receive(self) -> Message:
+        self.listened += 1
+        if self.listened == 1:
+            return {"type": "http.request", "body": b""}
+        await self.hung_up.wait()
+        return {"type": "http.disconnect"}
+
+
+@pytest.mark.parametrize("store", [True, False])
+def test_hanging_up_stops_only_what_is_not_stored(store: bool) -> None:
+    async def main() -> None:
+        model = ScriptedModel([hang(reached := asyncio.Event())])
+        service = TurnService(MemoryStore(), Catalog({"m": model}, default="m"))
+        turn = await service.start(TurnRequest((Said("user", "Hi"),), store=store))
+        wire = Wire()
+
+        async def write() -> None:
+            with Watch(wire.receive, turn):
+                await asyncio.Event().wait()
+
+        writing = asyncio.create_task(write())
+        await reached.wait()
+        wire.hung_up.set()
+        with pytest.raises(ClientGone):
+            await asyncio.wait_for(writing, NEVER)
+        assert turn.done() is not store
+        assert model.cancelled.is_set() is not store
+        await service.close()
+
+    asyncio.run(main())
+
+
+def test_a_writer_that_is_cancelled_otherwise_stays_cancelled() -> None:
+    async def main() -> None:
+        turn = LiveTurn(Response("resp_" + "0" * 32, 0.0, Header("m"), ()))
+        entered = asyncio.Event()
+
+        async def write() -> None:
+            with Watch(Wire().receive, turn):
+                entered.set()
+                await asyncio.Event().wait()
+
+        writing = asyncio.create_task(write())
+        await entered.wait()
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+
+    asyncio.run(main())
+
+
+def test_a_quick_answer_costs_no_listener() -> None:
+    async def main() -> None:
+        turn = LiveTurn(Response("resp_" + "0" * 32, 0.0, Header("m"), ()))
+        with Watch(nothing, turn):
+            pass
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        assert others == set()
+
+    asyncio.run(main())

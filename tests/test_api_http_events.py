@@ -1,0 +1,270 @@
+"""A turn's events as the Responses API streams them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openai.types.responses import ResponseStreamEvent
+from pydantic import TypeAdapter
+
+from antiphon.api.http.events import DONE, EventEncoder
+from antiphon.api.http.wire import response_body
+from antiphon.core.deltas import CallPiece, Delta, Finish, Refused, Text, Thought, Used
+from antiphon.core.events import Created, Ended, Event
+from antiphon.core.items import FunctionCall, Message
+from antiphon.core.turns import End, Header, Response, TurnError, TurnStatus, Usage
+from antiphon.turn.machine import Machine
+from server import parse_events
+
+KNOWN: TypeAdapter[ResponseStreamEvent] = TypeAdapter(ResponseStreamEvent)
+OPENING = Response(
+    id="resp_" + "0" * 32,
+    created_at=1700000000.0,
+    header=Header("m"),
+    input=(Message("system", "Be brief."), Message("user", "Hi")),
+)
+
+
+def turn(
+    deltas: Iterable[Delta], end: End | None = None, *, whole: bool = True
+) -> tuple[list[Event], Response]:
+    """All events of a turn whose model said ``deltas``."""
+    machine = Machine()
+    events: list[Event] = [Created(OPENING)]
+    for delta in deltas:
+        events += machine.feed([delta])
+    events += machine.close(whole=whole)
+    end = end or End("completed", 1700000009.0, Usage(1, 2))
+    response = msgspec.structs.replace(OPENING, output=machine.output, end=end)
+    return [*events, Ended(response)], response
+
+
+def encoded(events: Sequence[Event]) -> list[dict[str, Any]]:
+    return parse_events(EventEncoder(OPENING).encode(events) + DONE)
+
+
+def kinds(events: Iterable[dict[str, Any]]) -> list[str]:
+    return [event["type"].removeprefix("response.") for event in events]
+
+
+def test_an_answer() -> None:
+    events, response = turn([Text("Hel"), Text("lo"), Finish("stop")])
+    shown = encoded(events)
+    assert kinds(shown) == [
+        "created",
+        "in_progress",
+        "output_item.added",
+        "content_part.added",
+        "output_text.delta",
+        "output_text.delta",
+        "output_text.done",
+        "content_part.done",
+        "output_item.done",
+        "completed",
+    ]
+    name = "msg_" + "0" * 32 + "02"
+    part = {"type": "output_text", "text": "Hello", "annotations": [], "logprobs": []}
+    place = {"item_id": name, "output_index": 0, "content_index": 0}
+    assert shown[2]["item"] == {
+        "id": name,
+        "type": "message",
+        "status": "in_progress",
+        "role": "assistant",
+        "content": [],
+    }
+    assert shown[3]["part"] == {**part, "text": ""}
+    assert shown[4] == {
+        "type": "response.output_text.delta",
+        "sequence_number": 4,
+        "delta": "Hel",
+        "logprobs": [],
+        **place,
+    }
+    assert shown[6] == {
+        "type": "response.output_text.done",
+        "sequence_number": 6,
+        "text": "Hello",
+        "logprobs": [],
+        **place,
+    }
+    assert shown[7]["part"] == part
+    assert shown[8]["item"]["status"] == "completed"
+    assert shown[8]["item"] == response_body(response)["output"][0]
+    assert shown[9]["response"] == response_body(response)
+
+
+def test_the_opening_has_every_key() -> None:
+    shown = encoded(turn([])[0])
+    assert kinds(shown) == ["created", "in_progress", "completed"]
+    assert shown[0]["response"] == shown[1]["response"] == response_body(OPENING)
+    assert shown[0]["response"]["status"] == "in_progress"
+    assert set(shown[0]["response"]) == set(shown[2]["response"])
+
+
+def test_reasoning_refusal_and_answer() -> None:
+    shown = encoded(turn([Thought("Hm."), Refused("No."), Text("But yes.")])[0])
+    assert kinds(shown)[2:-1] == [
+        "output_item.added",
+        "reasoning_summary_part.added",
+        "reasoning_summary_text.delta",
+        "reasoning_summary_text.done",
+        "reasoning_summary_part.done",
+        "output_item.done",
+        "output_item.added",
+        "content_part.added",
+        "refusal.delta",
+        "refusal.done",
+        "content_part.done",
+        "output_item.done",
+        "output_item.added",
+        "content_part.added",
+        "output_text.delta",
+        "output_text.done",
+        "content_part.done",
+        "output_item.done",
+    ]
+    assert shown[2]["item"]["summary"] == []
+    assert (shown[4]["delta"], shown[4]["summary_index"]) == ("Hm.", 0)
+    assert shown[6]["part"] == {"type": "summary_text", "text": "Hm."}
+    assert shown[11]["refusal"] == "No."
+    assert shown[12]["part"] == {"type": "refusal", "refusal": "No."}
+    assert [event["output_index"] for event in shown[2:-1]] == [0] * 6 + [1] * 6 + [2] * 6
+
+
+def test_calls_side_by_side() -> None:
+    shown = encoded(
+        turn(
+            [
+                CallPiece(0, "call_a", "get_weather", '{"city":'),
+                CallPiece(1, "call_b", "get_time", ""),
+                CallPiece(0, arguments='"Oslo"}'),
+                CallPiece(1, arguments="{}"),
+                Finish("tool_calls"),
+            ]
+        )[0]
+    )
+    calls = shown[2:-1]
+    assert [
+        (kind, event["output_index"]) for kind, event in zip(kinds(calls), calls, strict=True)
+    ] == [
+        ("output_item.added", 0),
+        ("function_call_arguments.delta", 0),
+        ("output_item.added", 1),
+        ("function_call_arguments.delta", 0),
+        ("function_call_arguments.delta", 1),
+        ("function_call_arguments.done", 0),
+        ("output_item.done", 0),
+        ("function_call_arguments.done", 1),
+        ("output_item.done", 1),
+    ]
+    added = calls[0]["item"]
+    assert (added["call_id"], added["name"], added["arguments"]) == ("call_a", "get_weather", "")
+    assert {event.get("item_id", event.get("item", {}).get("id")) for event in calls} == {
+        f"fc_{'0' * 32}02",
+        f"fc_{'0' * 32}03",
+    }
+    assert calls[5]["arguments"] == calls[6]["item"]["arguments"] == '{"city":"Oslo"}'
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        ("completed", "response.completed"),
+        ("incomplete", "response.incomplete"),
+        ("failed", "response.failed"),
+        ("cancelled", "response.incomplete"),
+    ],
+)
+def test_the_last_event_says_how_it_ended(status: TurnStatus, kind: str) -> None:
+    error = TurnError("upstream_error", "It broke.") if status == "failed" else None
+    end = End(status, 1700000009.0, None, error)
+    shown = encoded(turn([Text("Hel")], end, whole=status == "completed")[0])
+    assert shown[-1]["type"] == kind
+    response = shown[-1]["response"]
+    assert response["status"] == status
+    assert response["output"][0]["content"][0]["text"] == "Hel"
+    fragment = "completed" if status == "completed" else "incomplete"
+    assert response["output"][0]["status"] == shown[-2]["item"]["status"] == fragment
+    assert bool(response["error"]) == (status == "failed")
+
+
+words = st.text(max_size=5)
+pieces = st.builds(
+    lambda index, text: CallPiece(index, f"call_{index}", f"f{index}", text),
+    st.integers(0, 3),
+    words,
+)
+deltas = st.lists(
+    st.builds(Text, words) | st.builds(Thought, words) | st.builds(Refused, words) | pieces,
+    max_size=12,
+)
+
+
+@settings(deadline=None)
+@given(deltas, st.data())
+def test_the_same_bytes_however_they_leave(said: list[Delta], data: st.DataObject) -> None:
+    events, _ = turn(said)
+    whole = EventEncoder(OPENING).encode(events)
+    encoder = EventEncoder(OPENING)
+    parts = []
+    while events:
+        size = data.draw(st.integers(1, len(events)))
+        parts.append(encoder.encode(events[:size]))
+        events = events[size:]
+    assert b"".join(parts) == whole
+    # Whatever leaves together is whole: some clients read no event across two reads.
+    assert all(part.startswith(b"event: ") and part.endswith(b"\n\n") for part in parts)
+
+
+@settings(deadline=None)
+@given(deltas, st.sampled_from(["completed", "failed", "cancelled"]))
+def test_a_reader_of_the_events_knows_the_response(said: list[Delta], status: TurnStatus) -> None:
+    error = TurnError("upstream_error", "It broke.") if status == "failed" else None
+    events, response = turn(
+        [*said, Used(Usage(1, 2))], End(status, 1700000009.0, None, error), whole=not error
+    )
+    shown = encoded(events)
+    texts: dict[int, str] = {}
+    items: dict[int, dict[str, Any]] = {}
+    for event in shown:
+        KNOWN.validate_python({**event, **_with_known_code(event)})
+        if event["type"].endswith(".delta"):
+            assert event["output_index"] not in items
+            texts[event["output_index"]] += event["delta"]
+        elif event["type"] == "response.output_item.added":
+            assert event["output_index"] == len(texts)
+            texts[event["output_index"]] = ""
+        elif event["type"] == "response.output_item.done":
+            items[event["output_index"]] = event["item"]
+    output = shown[-1]["response"]["output"]
+    assert [items[index] for index in sorted(items)] == output
+    assert [texts[index] for index in sorted(texts)] == [_text(item) for item in output]
+    assert len(output) == len(response.output)
+
+
+def _with_known_code(event: dict[str, Any]) -> dict[str, Any]:
+    """The official client's list of error codes is OpenAI's own; ours says more."""
+    response = event.get("response")
+    if not response or not response["error"]:
+        return {}
+    return {"response": {**response, "error": {**response["error"], "code": "server_error"}}}
+
+
+def _text(item: dict[str, Any]) -> str:
+    if item["type"] == "function_call":
+        return str(item["arguments"])
+    (part,) = item["summary"] if item["type"] == "reasoning" else item["content"]
+    return str(part["refusal"] if part["type"] == "refusal" else part["text"])
+
+
+def test_a_call_that_had_no_name_at_first() -> None:
+    shown = encoded(turn([CallPiece(0, "c", None, ""), CallPiece(0, None, "f", "{}")])[0])
+    assert shown[-1]["response"]["output"][0]["name"] == "f"
+    done = next(e for e in shown if e["type"] == "response.function_call_arguments.done")
+    assert (done["name"], done["arguments"]) == ("f", "{}")
+    assert isinstance(turn([CallPiece(0, "c", "f", "{}")])[1].output[0], FunctionCall)

@@ -1,0 +1,95 @@
+"""Ids: random where they must be, derived where they can be."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from antiphon.core.ids import item_id, new_call_id, new_response_id, response_id_of, response_key
+from antiphon.core.items import (
+    FunctionCall,
+    FunctionCallOutput,
+    Item,
+    Message,
+    Reasoning,
+    item_kind,
+)
+
+KINDS = ("message", "function_call", "function_call_output", "reasoning")
+
+
+def test_a_new_response_id_carries_128_random_bits() -> None:
+    made = [new_response_id() for _ in range(1000)]
+    assert len(set(made)) == 1000
+    assert all(re.fullmatch(r"resp_[0-9a-f]{32}", one) for one in made)
+    # Every one of the 128 bits is seen as 0 and as 1.
+    numbers = [int(one[5:], 16) for one in made]
+    ones = zeros = 0
+    for number in numbers:
+        ones |= number
+        zeros |= ~number
+    assert ones & zeros & (1 << 128) - 1 == (1 << 128) - 1
+
+
+def test_call_ids_differ() -> None:
+    made = {new_call_id() for _ in range(1000)}
+    assert len(made) == 1000
+    assert all(one.startswith("call_") for one in made)
+
+
+@settings(deadline=None)
+@given(st.binary(min_size=16, max_size=16))
+def test_a_key_and_its_id_are_the_same_thing(key: bytes) -> None:
+    assert response_key(response_id_of(key)) == key
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "",
+        "resp_",
+        "resp_" + "0" * 31,
+        "resp_" + "0" * 33,
+        "resp_" + "A" * 32,
+        "resp_" + "g" * 32,
+        "resp_" + "0" * 32 + "\n",
+        " resp_" + "0" * 32,
+        "conv_" + "0" * 32,
+        "resp_" + "\N{ARABIC-INDIC DIGIT ZERO}" * 32,
+        "resp_'; DROP TABLE log; --",
+    ],
+)
+def test_what_cannot_be_ours_has_no_key(wrong: str) -> None:
+    assert response_key(wrong) is None
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_only_the_ids_of_keys_have_keys(text: str) -> None:
+    key = response_key(text)
+    assert key is None or response_id_of(key) == text
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 40_000)), unique=True))
+def test_items_of_a_turn_have_ids_of_their_own(places: list[tuple[str, int]]) -> None:
+    response = new_response_id()
+    made = {item_id(response, kind, position) for kind, position in places}
+    assert len(made) == len(places)
+    assert all(response[5:] in one for one in made)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        Message("user", "Hi."),
+        FunctionCall("c", "f", "{}"),
+        FunctionCallOutput("c", "1"),
+        Reasoning(),
+    ],
+)
+def test_every_kind_of_item_has_an_id(item: Item) -> None:
+    assert re.fullmatch(r"[a-z]+_[0-9a-f]{34}", item_id(new_response_id(), item_kind(item), 0))

@@ -1,0 +1,118 @@
+"""Items: what goes to the disk comes back the same, and takes little room there."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal, get_args
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from antiphon.core.items import (
+    FunctionCall,
+    FunctionCallOutput,
+    InputImage,
+    InputText,
+    Item,
+    Message,
+    OutputText,
+    Part,
+    Reasoning,
+    Refusal,
+    Role,
+    SummaryText,
+    decode_item,
+    encode_item,
+    has_image,
+    item_kind,
+    text_of,
+)
+
+TEXT = st.text()
+LEAVES = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | TEXT
+ANYTHING = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3)
+)
+DETAILS: list[Literal["auto", "low", "high"]] = ["auto", "low", "high"]
+PARTS: st.SearchStrategy[Part] = st.one_of(
+    st.builds(InputText, TEXT),
+    st.builds(InputImage, TEXT, st.sampled_from(DETAILS)),
+    st.builds(OutputText, TEXT, st.lists(ANYTHING, max_size=2).map(tuple)),
+    st.builds(Refusal, TEXT),
+)
+CONTENT: st.SearchStrategy[Any] = TEXT | st.lists(PARTS, max_size=4).map(tuple)
+STATUS: st.SearchStrategy[Any] = st.sampled_from(["completed", "incomplete"])
+ROLES: st.SearchStrategy[Any] = st.sampled_from(get_args(Role))
+ITEMS: st.SearchStrategy[Item] = st.one_of(
+    st.builds(Message, ROLES, CONTENT, st.none() | TEXT, STATUS),
+    st.builds(FunctionCall, TEXT, TEXT, TEXT, STATUS),
+    st.builds(FunctionCallOutput, TEXT, CONTENT, STATUS),
+    st.builds(
+        Reasoning,
+        st.lists(st.builds(SummaryText, TEXT), max_size=3).map(tuple),
+        st.none() | TEXT,
+        STATUS,
+    ),
+)
+
+
+@settings(deadline=None)
+@given(ITEMS)
+def test_an_item_comes_back_as_it_went(item: Item) -> None:
+    assert decode_item(encode_item(item)) == item
+
+
+@settings(deadline=None)
+@given(ITEMS)
+def test_an_item_says_what_it_is(item: Item) -> None:
+    fields = json.loads(encode_item(item))
+    assert fields["type"] == item_kind(item)
+
+
+def test_a_plain_message_costs_little_more_than_its_text() -> None:
+    stored = encode_item(Message("user", "Hi."))
+    assert json.loads(stored) == {"type": "message", "role": "user", "content": "Hi."}
+    assert len(stored) == len(b'{"type":"message","role":"user","content":"Hi."}')
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        b"",
+        b"null",
+        b"{}",
+        b'{"type":"message"}',
+        b'{"type":"message","role":"robot","content":""}',
+        b'{"type":"message","role":"user","content":null}',
+        b'{"type":"compaction"}',
+        b'{"type":"function_call","call_id":"c","name":"f"}',
+    ],
+)
+def test_what_is_no_item_is_refused(stored: bytes) -> None:
+    with pytest.raises(msgspec.MsgspecError):
+        decode_item(stored)
+
+
+@settings(deadline=None)
+@given(st.lists(PARTS, max_size=5))
+def test_the_text_of_parts_is_that_of_the_texts(parts: list[Part]) -> None:
+    texts = [part.text for part in parts if isinstance(part, InputText | OutputText)]
+    assert text_of(tuple(parts)) == "".join(texts)
+    assert text_of("".join(texts)) == "".join(texts)
+
+
+@settings(deadline=None)
+@given(ITEMS)
+def test_an_image_is_found_wherever_it_may_be(item: Item) -> None:
+    assert has_image(item) == (b'"type":"input_image"' in encode_item(item).replace(b'\\"', b"'"))
+
+
+def test_images_in_outputs_count_and_words_about_them_do_not() -> None:
+    picture = InputImage("https://example.com/a.png")
+    assert has_image(Message("user", (InputText("Look:"), picture)))
+    assert has_image(FunctionCallOutput("c", (picture,)))
+    assert not has_image(Message("user", "https://example.com/a.png"))
+    assert not has_image(FunctionCallOutput("c", "input_image"))
+    assert not has_image(FunctionCall("c", "input_image", "{}"))

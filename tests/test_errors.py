@@ -1,0 +1,105 @@
+"""The error tree: as it is drawn, and ready for every protocol."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from antiphon import errors
+from antiphon.errors import (
+    AntiphonError,
+    ContextLengthExceeded,
+    ModelError,
+    RateLimited,
+    StoreError,
+)
+
+#: The status names of gRPC.
+GRPC = {
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+}
+
+
+def below(kind: type[AntiphonError], depth: int = 1) -> Iterator[tuple[int, type[AntiphonError]]]:
+    """The kinds of error below one, with their depth, in the order they were defined."""
+    for child in kind.__subclasses__():
+        if child.__module__ == errors.__name__:
+            yield depth, child
+            yield from below(child, depth + 1)
+
+
+def drawn() -> list[tuple[int, str, int]]:
+    """Depth, name and status of each line in the docstring's drawing."""
+    lines = re.findall(r"^    ([│├└─ ]+)(\w+) +(\d{3})", errors.__doc__ or "", re.MULTILINE)
+    return [(len(branches) // 4, name, int(status)) for branches, name, status in lines]
+
+
+KINDS = [kind for _, kind in below(AntiphonError)]
+
+
+def test_the_drawing_is_the_tree() -> None:
+    tree = [(depth, kind.__name__, kind.status) for depth, kind in below(AntiphonError)]
+    assert sorted(drawn()) == sorted(tree)
+    assert [name for depth, name, _ in drawn() if depth == 1] == [
+        kind.__name__
+        for kind in AntiphonError.__subclasses__()
+        if kind.__module__ == "antiphon.errors"
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_error_says_what_programs_need(kind: type[AntiphonError]) -> None:
+    error = kind("It did not work.")
+    assert str(error) == error.message == "It did not work."
+    assert error.code == kind.default_code
+    assert re.fullmatch(r"[a-z_]+", error.code)
+    assert re.fullmatch(r"[a-z_]+_error", error.type)
+    assert 400 <= error.status < 600
+    assert error.grpc in GRPC
+    assert error.response_id is None
+    assert (error.status < 500) == (error.type in {"invalid_request_error", "rate_limit_error"})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_error_of_one_kind_is_mistaken_for_another(kind: type[AntiphonError]) -> None:
+    same = [other for other in KINDS if other.default_code == kind.default_code]
+    assert same == [kind]
+
+
+def test_code_and_param_can_be_said_more_exactly() -> None:
+    error = errors.InvalidRequest("No.", code="empty_input", param="input")
+    assert (error.code, error.param) == ("empty_input", "input")
+    assert errors.InvalidRequest("No.").param is None
+
+
+def test_errors_that_carry_numbers_carry_them() -> None:
+    overflow = ContextLengthExceeded("Too long.", used=10, limit=8)
+    assert (overflow.used, overflow.limit, overflow.param) == (10, 8, "input")
+    assert ContextLengthExceeded("Too long.").used is None
+    slow = RateLimited("Slow down.", retry_after=1.5)
+    assert slow.retry_after == 1.5
+    assert RateLimited("Slow down.").retry_after is None
+
+
+def test_a_failed_generation_is_never_a_call_to_try_again() -> None:
+    """Clients of the gRPC API repeat what is UNAVAILABLE up to five times."""
+    kinds = [kind for kind in KINDS if issubclass(kind, ModelError)]
+    assert all(kind.grpc != "UNAVAILABLE" for kind in kinds)
+    assert StoreError.grpc == "UNAVAILABLE"

@@ -1,0 +1,63 @@
+"""The catalog: which model answers to which name."""
+
+from __future__ import annotations
+
+import pytest
+
+from antiphon.errors import InvalidRequest, ModelNotFound
+from antiphon.models.catalog import Catalog
+from antiphon.models.scripted import ScriptedModel
+
+FIRST, SECOND, UPSTREAM = ScriptedModel(), ScriptedModel(), ScriptedModel()
+
+
+def test_a_model_answers_to_its_name_and_the_default_to_none() -> None:
+    catalog = Catalog({"first": FIRST, "second": SECOND}, default="second")
+    assert catalog.get("first") == ("first", FIRST)
+    assert catalog.get(None) == ("second", SECOND)
+    assert catalog.get("") == ("second", SECOND)
+
+
+def test_a_name_that_nobody_has_is_not_found() -> None:
+    catalog = Catalog({"first": FIRST}, default="first")
+    with pytest.raises(ModelNotFound, match="'other'") as caught:
+        catalog.get("other")
+    assert (caught.value.status, caught.value.param) == (404, "model")
+
+
+def test_an_upstream_answers_to_every_name_that_is_left() -> None:
+    catalog = Catalog({"first": FIRST}, default="grok", catch_all=UPSTREAM)
+    assert catalog.get("first") == ("first", FIRST)
+    assert catalog.get("other") == ("other", UPSTREAM)
+    assert catalog.get(None) == ("grok", UPSTREAM)
+
+
+def test_without_a_default_a_name_is_needed() -> None:
+    catalog = Catalog({"first": FIRST}, catch_all=UPSTREAM)
+    for missing in (None, ""):
+        with pytest.raises(InvalidRequest) as caught:
+            catalog.get(missing)
+        assert (caught.value.param, type(caught.value)) == ("model", InvalidRequest)
+
+
+def test_the_default_is_listed_first_and_once() -> None:
+    both = {"first": FIRST, "second": SECOND}
+    assert [name for name, _ in Catalog(both, default="second").names()] == ["second", "first"]
+    assert [name for name, _ in Catalog(both).names()] == ["first", "second"]
+    catalog = Catalog(both, default="grok", catch_all=UPSTREAM)
+    assert catalog.names() == [("grok", UPSTREAM), ("first", FIRST), ("second", SECOND)]
+
+
+def test_every_model_is_closed_once() -> None:
+    catalog = Catalog({"first": FIRST, "alias": FIRST, "second": SECOND}, catch_all=UPSTREAM)
+    assert catalog.all() == [FIRST, SECOND, UPSTREAM]
+    assert Catalog({"first": FIRST}, catch_all=FIRST).all() == [FIRST]
+    assert Catalog({}).all() == []
+
+
+def test_a_catalog_does_not_change_with_what_it_was_made_of() -> None:
+    models = {"first": FIRST}
+    catalog = Catalog(models)
+    models["second"] = SECOND
+    with pytest.raises(ModelNotFound):
+        catalog.get("second")

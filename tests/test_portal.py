@@ -1,0 +1,164 @@
+"""The portal: async work for code that is not, from any thread, to its very end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from antiphon.portal import Portal
+
+
+async def nothing() -> None:
+    """What a portal does at exit, if there is nothing to do."""
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C is a KeyboardInterrupt, whatever the tests were started by."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def press_ctrl_c() -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+    signal.pthread_kill(main, signal.SIGINT)
+
+
+def test_work_is_done_on_one_loop_of_its_own() -> None:
+    async def where() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
+        return asyncio.get_running_loop(), threading.current_thread()
+
+    portal = Portal(nothing)
+    loop, thread = portal.run(where())
+    assert thread is not threading.current_thread()
+    assert thread.daemon, "a program ends when its own code does"
+    assert portal.run(where()) == (loop, thread)
+
+
+def test_errors_come_back_as_they_were_raised() -> None:
+    error = ValueError("No.")
+
+    async def fails() -> None:
+        raise error
+
+    with pytest.raises(ValueError, match=r"No\.") as caught:
+        Portal(nothing).run(fails())
+    assert caught.value is error
+
+
+def test_many_threads_share_a_portal() -> None:
+    """All wait for each other in the one loop: nobody blocks it."""
+    portal, met = Portal(nothing), threading.Barrier(8)
+
+    async def meet(barrier: asyncio.Barrier) -> int:
+        return await barrier.wait()
+
+    async def barrier_of(parties: int) -> asyncio.Barrier:
+        return asyncio.Barrier(parties)
+
+    barrier = portal.run(barrier_of(8))
+
+    def work(_: int) -> int:
+        met.wait()
+        return portal.run(meet(barrier))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(work, range(8))) == list(range(8))
+
+
+def test_a_running_loop_is_no_obstacle() -> None:
+    async def answer() -> int:
+        await asyncio.sleep(0)
+        return 42
+
+    async def main() -> int:
+        return Portal(nothing).run(answer())
+
+    assert asyncio.run(main()) == 42
+
+
+def test_ctrl_c_cancels_the_work_and_waits_until_it_is_over() -> None:
+    seen: list[str] = []
+
+    async def work() -> None:
+        press_ctrl_c()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(50):
+                await asyncio.sleep(0)
+            seen.append("tidied up")
+
+    with interruptible(), pytest.raises(KeyboardInterrupt):
+        Portal(nothing).run(work())
+    assert seen == ["tidied up"]
+
+
+def test_the_portal_is_good_for_more_after_ctrl_c() -> None:
+    async def interrupted() -> None:
+        press_ctrl_c()
+        await asyncio.Event().wait()
+
+    async def answer() -> int:
+        return 42
+
+    portal = Portal(nothing)
+    with interruptible(), pytest.raises(KeyboardInterrupt):
+        portal.run(interrupted())
+    assert portal.run(answer()) == 42
+
+
+AT_EXIT = """
+import asyncio, atexit
+from antiphon.portal import Portal
+
+async def bye():
+    print("bye from", asyncio.get_running_loop() is loop)
+
+async def get_loop():
+    return asyncio.get_running_loop()
+
+portal = Portal(bye)
+
+def late():
+    coroutine = get_loop()
+    try:
+        portal.run(coroutine)
+    except RuntimeError as error:
+        print("late:", error)
+
+atexit.register(late)  # called last: after the portal's own
+loop = portal.run(get_loop())
+print("end")
+"""
+
+
+def test_at_the_interpreters_end_everything_is_closed_and_nothing_hangs() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", AT_EXIT],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert ended.stdout.splitlines()[:2] == ["end", "bye from True"]
+    assert ended.stdout.splitlines()[2].startswith("late: The interpreter is ending")
+    assert "Error" not in ended.stderr
+
+
+def test_a_portal_that_was_never_used_leaves_no_trace() -> None:
+    before = threading.active_count()
+    Portal(nothing)
+    assert threading.active_count() == before

@@ -1,0 +1,283 @@
+"""Settings: file < environment < flags, and a sentence for every mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from antiphon.errors import ConfigError
+from antiphon.settings import (
+    XAI_URL,
+    ModelSettings,
+    Secret,
+    Settings,
+    load_settings,
+)
+
+KEY = "sk-very-secret-0123456789"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    return tmp_path / "XDG_CONFIG_HOME" / "antiphon"
+
+
+@pytest.fixture
+def cwd(tmp_path: Path) -> Path:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder
+
+
+def load(
+    cwd: Path, toml: str | None = None, env: dict[str, str] | None = None, **flags: str | int | None
+) -> Settings:
+    if toml is not None:
+        (cwd / "antiphon.toml").write_text(toml)
+        flags["config"] = "antiphon.toml"
+    return load_settings(flags, env or {}, cwd)
+
+
+def refusal(
+    cwd: Path, toml: str | None = None, env: dict[str, str] | None = None, **flags: str | int | None
+) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(cwd, toml, env, **flags)
+    assert "\n" not in caught.value.message
+    assert KEY not in caught.value.message
+    return caught.value.message
+
+
+def test_defaults_are_local_and_need_nothing(cwd: Path, tmp_path: Path) -> None:
+    settings = load(cwd)
+    assert (settings.host, settings.port, settings.grpc_port) == ("127.0.0.1", 8080, None)
+    assert settings.store == f"sqlite:{tmp_path}/XDG_DATA_HOME/antiphon/antiphon.db"
+    assert settings.default_model() == "smollm2"
+    assert settings.upstream is None
+    assert settings.models == {"smollm2": ModelSettings(kind="llama")}
+
+
+def test_flags_win_over_environment_over_file(cwd: Path) -> None:
+    toml = 'port = 1\nhost = "::1"\ngrpc_port = 7\n'
+    env = {"ANTIPHON_PORT": "2", "ANTIPHON_HOST": "localhost"}
+    assert load(cwd, toml).port == 1
+    assert load(cwd, toml, env).port == 2
+    settings = load(cwd, toml, env, port=3)
+    assert (settings.port, settings.host, settings.grpc_port) == (3, "localhost", 7)
+
+
+def test_port_zero_is_a_port(cwd: Path) -> None:
+    assert load(cwd, port=0).port == 0
+
+
+def test_an_empty_variable_is_not_set(cwd: Path) -> None:
+    assert load(cwd, env={"ANTIPHON_PORT": "", "XAI_API_KEY": " "}).default_model() == "smollm2"
+
+
+def test_config_file_is_found_by_variable_and_in_the_users_folder(cwd: Path, home: Path) -> None:
+    home.mkdir(parents=True)
+    (home / "config.toml").write_text("port = 5")
+    assert load(cwd).port == 5
+    (cwd / "other.toml").write_text("port = 6")
+    assert load(cwd, env={"ANTIPHON_CONFIG": "other.toml"}).port == 6
+    assert load(cwd, "port = 7", {"ANTIPHON_CONFIG": "other.toml"}).port == 7
+
+
+def test_paths_begin_where_they_are_written(cwd: Path, tmp_path: Path) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "a.toml").write_text('store = "sqlite:x.db"')
+    config = str(tmp_path / "conf" / "a.toml")
+    assert load(cwd, config=config).store == f"sqlite:{tmp_path}/conf/x.db"
+    assert load(cwd, config=config, store="sqlite:x.db").store == f"sqlite:{cwd}/x.db"
+    assert load(cwd, store="sqlite:~/x.db").store == f"sqlite:{tmp_path}/HOME/x.db"
+    assert load(cwd, store="memory:").store == "memory:"
+
+
+def test_with_the_xai_key_grok_is_the_default(cwd: Path) -> None:
+    settings = load(cwd, env={"XAI_API_KEY": KEY})
+    assert settings.default_model() == "grok-4"
+    assert settings.upstream == ModelSettings(
+        kind="chat_completions", base_url=XAI_URL, api_key=Secret(KEY)
+    )
+    assert "smollm2" in settings.models
+
+
+def test_dotenv_holds_keys_and_the_environment_wins(cwd: Path) -> None:
+    (cwd / ".env").write_text(f"XAI_API_KEY='{KEY}'\nANTIPHON_PORT=9\n")
+    settings = load(cwd)
+    assert settings.default_model() == "grok-4"
+    assert settings.port == 8080, "only keys are read from .env"
+    upstream = load(cwd, env={"XAI_API_KEY": "other"}).upstream
+    assert upstream is not None
+    assert upstream.api_key == Secret("other")
+
+
+def test_a_model_that_is_named_wins_over_grok(cwd: Path) -> None:
+    env = {"XAI_API_KEY": KEY, "ANTIPHON_MODEL": "smollm2"}
+    assert load(cwd, env=env).default_model() == "smollm2"
+    assert load(cwd, env=env, model="grok-3").default_model() == "grok-3"
+
+
+def test_an_upstream_without_a_model_has_no_default(cwd: Path) -> None:
+    settings = load(cwd, base_url="http://127.0.0.1:9/v1/")
+    assert settings.model is None
+    assert settings.upstream == ModelSettings(
+        kind="chat_completions", base_url="http://127.0.0.1:9/v1"
+    )
+    with pytest.raises(ConfigError, match="--model"):
+        settings.default_model()
+
+
+def test_keys_go_only_to_their_own_hosts(cwd: Path) -> None:
+    env = {"XAI_API_KEY": KEY, "OPENAI_API_KEY": "o"}
+    keys = {
+        url: upstream.api_key
+        for url in (
+            "https://example.com/v1",
+            "https://api.openai.com/v1",
+            "https://api.x.ai/v1",
+            "http://api.x.ai/v1",
+            "https://api.x.ai.example.com/v1",
+        )
+        if (upstream := load(cwd, env=env, base_url=url).upstream)
+    }
+    assert list(keys.values()) == [None, Secret("o"), Secret(KEY), None, None]
+
+
+def test_a_named_key_goes_to_the_base_url(cwd: Path) -> None:
+    upstream = load(
+        cwd, env={"MINE": KEY}, base_url="http://localhost:1/v1", api_key_env="MINE"
+    ).upstream
+    assert upstream is not None
+    assert upstream.api_key is not None
+    assert upstream.api_key.reveal() == KEY
+
+
+def test_no_key_is_ever_shown(cwd: Path) -> None:
+    settings = load(cwd, env={"XAI_API_KEY": KEY})
+    for shown in (repr(settings), str(settings.upstream), f"{Secret(KEY)}", repr(Secret(KEY))):
+        assert KEY not in shown
+    with pytest.raises((TypeError, msgspec.MsgspecError)):
+        msgspec.json.encode(settings)
+
+
+def test_without_keys_nothing_is_looked_up(cwd: Path) -> None:
+    (cwd / "c.toml").write_text('base_url = "https://e.com"\napi_key_env = "MISSING"')
+    settings = load_settings({"config": "c.toml"}, {"XAI_API_KEY": KEY}, cwd, keys=False)
+    assert settings.upstream is not None
+    assert settings.upstream.api_key is None
+
+
+def test_models_are_tables(cwd: Path) -> None:
+    (cwd / "big.gguf").touch()
+    settings = load(
+        cwd,
+        """
+        model = "fast"
+        [models.fast]
+        base_url = "https://e.com/v1"
+        api_key_env = "E_KEY"
+        name = "fast-2026"
+        context = 8000
+        images = false
+        [models.big]
+        kind = "llama"
+        path = "big.gguf"
+        primer = false
+        """,
+        {"E_KEY": KEY},
+    )
+    assert settings.default_model() == "fast"
+    assert settings.models["fast"] == ModelSettings(
+        kind="chat_completions",
+        base_url="https://e.com/v1",
+        api_key=Secret(KEY),
+        name="fast-2026",
+        context=8000,
+        images=False,
+    )
+    assert settings.models["big"] == ModelSettings(
+        kind="llama", path=cwd / "big.gguf", primer=False
+    )
+    assert "smollm2" in settings.models
+
+
+def test_a_gguf_file_can_be_the_model(cwd: Path) -> None:
+    (cwd / "sub").mkdir()
+    (cwd / "sub" / "Some-1B.gguf").touch()
+    settings = load(cwd, model="sub/Some-1B.gguf")
+    assert settings.default_model() == "Some-1B"
+    assert settings.models["Some-1B"].path == cwd / "sub" / "Some-1B.gguf"
+    # A bare name may be one that was pulled before.
+    assert load(cwd, model="pulled.gguf").default_model() == "pulled"
+
+
+def test_a_gguf_file_does_not_take_a_configured_name(cwd: Path) -> None:
+    (cwd / "smollm2.gguf").touch()
+    settings = load(cwd, model="smollm2.gguf")
+    assert settings.default_model() == "smollm2.gguf"
+    assert settings.models["smollm2"].path is None
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ("prot = 1", ["antiphon.toml", "prot"]),
+        ("port = 'x'", ["antiphon.toml", "port", "int"]),
+        ("port = 65536", ["antiphon.toml: port", "65535"]),
+        ("port = -1", ["antiphon.toml: port"]),
+        ("port 1", ["antiphon.toml", "not TOML"]),
+        ("store = 'postgres://x'", ["antiphon.toml: store", "sqlite:PATH"]),
+        ("host = ' '", ["antiphon.toml: host"]),
+        ("models = 3", ["antiphon.toml", "models"]),
+        ("[models.a]\nkind = 'gpt'", ["antiphon.toml", "kind"]),
+        ("[models.a]\nkind = 'chat_completions'", ["[models.a]", "base_url"]),
+        ("[models.a]\nkind = 'llama'\nbase_url = 'http://e.com'", ["[models.a]", "base_url"]),
+        ("[models.a]\nkind = 'llama'\napi_key_env = 'A'", ["[models.a]", "api_key_env"]),
+        ("[models.a]\nkind = 'scripted'\npath = 'a.gguf'", ["[models.a]", "path"]),
+        ("[models.a]\nbase_url = 'http://e.com'\nprimer = true", ["[models.a]", "primer"]),
+        ("[models.a]\npath = 'nowhere.gguf'", ["[models.a]", "nowhere.gguf"]),
+        ("[models.a]\ncontext = 0", ["[models.a]", "context"]),
+        ("[models.a]\nbase_url = 'http://e.com'\napi_key_env = 'A_KEY'", ["[models.a]", "A_KEY"]),
+        (f"api_key = '{KEY}'", ["antiphon.toml", "api_key_env"]),
+        (f"[models.a]\napi_key = '{KEY}'", ["antiphon.toml", "api_key_env"]),
+    ],
+)
+def test_a_mistake_in_the_file_names_it(cwd: Path, toml: str, words: list[str]) -> None:
+    message = refusal(cwd, toml)
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"port": 70000}, ["--port"]),
+        ({"grpc_port": -5}, ["--grpc-port"]),
+        ({"store": "sqlite:"}, ["--store"]),
+        ({"store": "/tmp/x.db"}, ["--store", "sqlite:PATH"]),
+        ({"base_url": "example.com/v1"}, ["--base-url", "https://"]),
+        ({"base_url": "ftp://example.com"}, ["--base-url"]),
+        ({"base_url": "http://[1/v1"}, ["--base-url"]),
+        ({"base_url": f"https://u:{KEY}@e.com/v1"}, ["--base-url", "--api-key-env"]),
+        ({"base_url": "https://e.com/v1?k=1"}, ["--base-url", "?"]),
+        ({"base_url": "https://e.com", "api_key_env": "NO_SUCH"}, ["--api-key-env", "NO_SUCH"]),
+        ({"base_url": "https://e.com", "api_key_env": KEY}, ["--api-key-env"]),
+        ({"api_key_env": "SOME"}, ["--api-key-env", "base URL"]),
+        ({"model": " "}, ["--model"]),
+        ({"model": "no/such.gguf"}, ["--model", "no/such.gguf"]),
+        ({"config": "missing.toml"}, ["missing.toml", "No such file"]),
+    ],
+)
+def test_a_wrong_flag_is_named(cwd: Path, flags: dict[str, str | int], words: list[str]) -> None:
+    message = refusal(cwd, None, None, **flags)
+    assert all(word in message for word in words), message
+
+
+def test_a_wrong_variable_is_named(cwd: Path) -> None:
+    assert "ANTIPHON_PORT" in refusal(cwd, env={"ANTIPHON_PORT": "http"})
+    assert "ANTIPHON_PORT" in refusal(cwd, env={"ANTIPHON_PORT": "٣"})
+    assert "XAI_API_KEY" in refusal(cwd, env={"XAI_API_KEY": f"{KEY}\nX-Header: 1"})

@@ -1,0 +1,148 @@
+"""One transaction's work, on a database in memory: places, limits, and what is undone."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from antiphon.errors import StoreError
+from antiphon.stores.batch import SQL, Batch, Open
+from antiphon.stores.migrate import migrate
+from antiphon.stores.place import MAX_ITEMS, MAX_SEQ, MAX_THREAD, place_of
+from antiphon.stores.writer import interrupted
+from antiphon.turn.ports import Head, NewTurn
+from stores_kit import DONE, assistant, new_turn
+
+ME = 7
+
+
+@pytest.fixture
+def connection() -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(connection)
+    yield connection
+    connection.close()
+
+
+def head(thread: int, seq: int) -> Head:
+    return Head("resp_" + "0" * 32, "", thread, seq, 1, 0, False)
+
+
+def count(connection: sqlite3.Connection, table: str) -> int:
+    number: int = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+    return number
+
+
+def test_nothing_is_written_before_it_is_flushed(connection: sqlite3.Connection) -> None:
+    batch = Batch(connection, ME, {})
+    new = new_turn("Hi.")
+    batch.begin(new)
+    assert count(connection, "log") == 0
+    batch.flush()
+    batch.flush()
+    assert count(connection, "log") == 2
+    assert batch.changed == {new.response_id: Open(place_of(1, 0), place_of(1, 0) + 2)}
+
+
+def test_a_turn_that_begins_and_ends_in_one_batch_never_runs(
+    connection: sqlite3.Connection,
+) -> None:
+    batch = Batch(connection, ME, {})
+    new = new_turn("Hi.")
+    batch.begin(new)
+    batch.write(new.response_id, [assistant("a")], DONE)
+    batch.write(new.response_id, [assistant("too late")], None)
+    batch.flush()
+    assert batch.changed == {new.response_id: None}
+    assert (count(connection, "running"), count(connection, "log")) == (0, 4)
+
+
+def test_a_second_child_branches_within_a_batch_too(connection: sqlite3.Connection) -> None:
+    batch = Batch(connection, ME, {})
+    batch.begin(new_turn("root"))
+    batch.flush()
+    children = [new_turn("child", parent=head(1, 0)) for _ in range(3)]
+    for child in children:
+        batch.begin(child)
+    places = [batch.changed[child.response_id] for child in children]
+    assert [place.place for place in places if place] == [
+        place_of(1, 1),
+        place_of(2, 1),
+        place_of(3, 1),
+    ]
+
+
+def test_the_record_of_running_turns_is_not_touched(connection: sqlite3.Connection) -> None:
+    first = Batch(connection, ME, {})
+    new = new_turn("Hi.")
+    first.begin(new)
+    first.flush()
+    turns = {new.response_id: Open(place_of(1, 0), place_of(1, 0) + 2)}
+    second = Batch(connection, ME, turns)
+    second.write(new.response_id, [assistant("a")], None)
+    second.write(new.response_id, [assistant("b")], DONE)
+    assert turns == {new.response_id: Open(place_of(1, 0), place_of(1, 0) + 2)}
+    assert second.changed == {new.response_id: None}
+
+
+def test_a_reaped_owners_turns_end_and_no_others(connection: sqlite3.Connection) -> None:
+    dead, living = Batch(connection, ME, {}), Batch(connection, ME + 1, {})
+    dead.begin(new_turn("Hi."))
+    dead.begin(new_turn("Hi."))
+    dead.flush()
+    living.begin(new_turn("Hi."))
+    living.reap(ME, interrupted())
+    living.reap(ME, interrupted())
+    living.flush()
+    assert connection.execute("SELECT owner FROM running").fetchall() == [(ME + 1,)]
+    assert len(connection.execute("SELECT 1 FROM log WHERE kind = 3").fetchall()) == 2
+
+
+def too_many_items() -> NewTurn:
+    return msgspec.structs.replace(new_turn(), input=[b"{}"] * (MAX_ITEMS + 1))
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        too_many_items(),
+        new_turn(parent=head(1, MAX_SEQ)),
+        new_turn(parent=head(1, 0), tenant="other"),
+        new_turn(response_id="resp_1"),
+    ],
+    ids=["items", "turns", "tenant", "id"],
+)
+def test_what_cannot_be_kept_is_refused_before_anything_is_written(
+    connection: sqlite3.Connection, new: NewTurn
+) -> None:
+    batch = Batch(connection, ME, {})
+    with pytest.raises(StoreError):
+        batch.begin(new)
+    batch.flush()
+    assert batch.changed == {}
+    assert count(connection, "threads") + count(connection, "log") == 0
+
+
+def test_a_turn_is_full_at_some_point(connection: sqlite3.Connection) -> None:
+    batch = Batch(connection, ME, {})
+    new = new_turn("Hi.")
+    batch.begin(new)
+    batch.write(new.response_id, [b"{}"] * (MAX_ITEMS - 1), None)
+    with pytest.raises(StoreError, match=f"{MAX_ITEMS}"):
+        batch.write(new.response_id, [b"{}"], None)
+    batch.write(new.response_id, [], DONE)
+    batch.flush()
+    assert count(connection, "log") == MAX_ITEMS + 2
+
+
+def test_threads_run_out_with_an_error(connection: sqlite3.Connection) -> None:
+    connection.execute(SQL["add_thread"], (MAX_THREAD - 1, "", 1, None))
+    batch = Batch(connection, ME, {})
+    batch.begin(new_turn("the last"))
+    with pytest.raises(StoreError, match="no room"):
+        batch.begin(new_turn("one too many"))
+    batch.flush()
+    assert count(connection, "log") == 2

@@ -1,0 +1,122 @@
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from antiphon.errors import ConfigError
+from antiphon.stores.database import Database, open_database
+from antiphon.stores.owners import Owners
+
+
+def close(database: Database) -> None:
+    database.writing.close()
+    database.reading.close()
+    database.owners.leave()
+
+
+def left_in(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_a_new_file_is_made_in_a_new_folder(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "my turns?.db"
+    close(open_database(path))
+    assert left_in(path.parent) == ["my turns?.db", "my turns?.db-owners"]
+    close(open_database(str(path)))
+
+
+def test_the_home_folder_has_a_short_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    database = open_database("~/turns.db")
+    assert database.path == tmp_path / "turns.db"
+    close(database)
+
+
+def test_one_file_has_one_lock_folder_however_it_is_named(tmp_path: Path) -> None:
+    (tmp_path / "link.db").symlink_to(tmp_path / "turns.db")
+    real, linked = open_database(tmp_path / "turns.db"), open_database(tmp_path / "link.db")
+    assert real.owners.alive(linked.owners.me)
+    assert linked.path == real.path
+    close(real)
+    close(linked)
+
+
+def test_commits_reach_the_disk_and_the_erased_is_overwritten(tmp_path: Path) -> None:
+    database = open_database(tmp_path / "turns.db")
+
+    def pragma(name: str) -> object:
+        return database.writing.execute(f"PRAGMA {name}").fetchone()[0]
+
+    assert pragma("journal_mode") == "wal"
+    assert pragma("synchronous") == 2
+    assert pragma("secure_delete") == 1
+    with pytest.raises(sqlite3.OperationalError):
+        database.reading.execute("DELETE FROM log")
+    close(database)
+
+
+def test_a_folder_is_not_a_database(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is a folder: give the path of a file"):
+        open_database(tmp_path)
+    assert left_in(tmp_path) == []
+
+
+def test_a_text_is_not_a_database_and_stays_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "letter.txt"
+    path.write_text("Dear diary, " * 1000)
+    with pytest.raises(ConfigError, match=r"letter\.txt: it is not a SQLite database"):
+        open_database(path)
+    assert path.read_text() == "Dear diary, " * 1000
+    assert left_in(tmp_path) == ["letter.txt"]
+
+
+def test_another_programs_database_stays_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "shopping.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE shopping (item)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="another program's database"):
+        open_database(path)
+    assert path.read_bytes() == before
+    assert left_in(tmp_path) == ["shopping.db"]
+
+
+def test_a_path_below_a_file_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="give another path"):
+        open_database(tmp_path / "file" / "turns.db")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to the superuser")
+def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(ConfigError, match="permission denied"):
+        open_database(tmp_path / "turns.db")
+    tmp_path.chmod(0o700)
+
+
+def test_a_damaged_beginning_is_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "turns.db"
+    close(open_database(path))
+    with path.open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xff" * 3000)
+    with pytest.raises(ConfigError, match="damaged"):
+        open_database(path)
+
+
+def test_a_failure_leaves_no_lock_behind(tmp_path: Path) -> None:
+    path = tmp_path / "turns.db"
+    close(open_database(path))
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA user_version = 1000")
+    with pytest.raises(ConfigError, match="newer antiphon"):
+        open_database(path)
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    assert left_in(tmp_path / "turns.db-owners") == ["gate.lock"]
+    with Owners(tmp_path / "turns.db-owners").gate():
+        assert True
+    close(open_database(path))

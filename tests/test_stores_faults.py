@@ -1,0 +1,50 @@
+import sqlite3
+
+import pytest
+
+from antiphon.errors import StoreError
+from antiphon.stores.faults import is_busy, primary_code, store_error
+
+
+def failure(code: int) -> sqlite3.Error:
+    error = sqlite3.OperationalError("as SQLite says it")
+    error.sqlite_errorcode = code
+    return error
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        (sqlite3.SQLITE_FULL, "make room"),
+        (sqlite3.SQLITE_IOERR_WRITE, "full or failing"),
+        (sqlite3.SQLITE_CORRUPT_INDEX, "restore it from a backup"),
+        (sqlite3.SQLITE_NOTADB, "restore it from a backup"),
+        (sqlite3.SQLITE_READONLY_DBMOVED, "permissions"),
+        (sqlite3.SQLITE_BUSY_RECOVERY, "Another process"),
+        (sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, "as SQLite says it"),
+    ],
+)
+def test_every_fault_has_a_sentence_and_its_cause(code: int, advice: str) -> None:
+    cause = failure(code)
+    error = store_error(cause)
+    assert type(error) is StoreError
+    assert advice in error.message
+    assert error.message.endswith(".") or ":" in error.message
+    assert error.__cause__ is cause
+
+
+def test_our_own_errors_stay_what_they_are() -> None:
+    error = StoreError("No.")
+    assert store_error(error) is error
+
+
+def test_what_is_not_sqlites_is_told_too() -> None:
+    assert "too big" in store_error(OverflowError("too big")).message
+    assert primary_code(OverflowError()) is None
+
+
+def test_only_locks_may_go_away_by_themselves() -> None:
+    assert is_busy(failure(sqlite3.SQLITE_BUSY_SNAPSHOT))
+    assert is_busy(failure(sqlite3.SQLITE_PROTOCOL))
+    assert not is_busy(failure(sqlite3.SQLITE_FULL))
+    assert not is_busy(ValueError())

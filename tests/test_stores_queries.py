@@ -1,0 +1,48 @@
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+import antiphon.stores
+from antiphon.stores.migrate import migrate
+from antiphon.stores.queries import named, read_sql
+
+FOLDER = Path(antiphon.stores.__path__[0])
+
+
+def test_queries_come_by_name_without_comments() -> None:
+    text = "-- a file\n-- name: one\nSELECT 1\n  -- why\n  FROM t\n\n-- name: two\nSELECT 2\n"
+    assert named(text) == {"one": "SELECT 1\n  FROM t", "two": "SELECT 2"}
+
+
+def test_a_name_may_not_come_twice() -> None:
+    with pytest.raises(ValueError, match="'one'"):
+        named("-- name: one\nSELECT 1\n-- name: one\nSELECT 2\n")
+
+
+def test_every_query_fits_the_schema() -> None:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(connection)
+    for query in named(read_sql("sqlite.sql")).values():
+        parameters = [None] * len(set(re.findall(r"\?\d", query)))
+        assert connection.execute(f"EXPLAIN {query}", parameters).fetchone() is not None
+    connection.close()
+
+
+def test_every_query_is_used() -> None:
+    source = "".join(path.read_text() for path in FOLDER.glob("*.py"))
+    unused = [name for name in named(read_sql("sqlite.sql")) if f'"{name}"' not in source]
+    assert unused == []
+
+
+def test_nothing_but_the_running_turns_is_ever_read_whole() -> None:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(connection)
+    for query in named(read_sql("sqlite.sql")).values():
+        parameters = [None] * len(set(re.findall(r"\?\d", query)))
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {query}", parameters).fetchall()
+        scans = " ".join(step[3] for step in plan if step[3].startswith("SCAN"))
+        for table in ("threads", "epochs", "responses", "log"):
+            assert not re.search(rf"\b{table}\b", scans), query
+    connection.close()

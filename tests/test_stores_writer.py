@@ -1,0 +1,239 @@
+"""The writing thread: order, shared commits, blame, locks, full disks, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from antiphon.core.turns import Header
+from antiphon.errors import StoreError
+from antiphon.stores.batch import Batch
+from antiphon.stores.database import Database, open_database
+from antiphon.stores.writer import WAL_BYTES, Writer
+from stores_kit import DONE, assistant, new_turn, run
+
+
+@asynccontextmanager
+async def writing(path: Path) -> AsyncIterator[tuple[Writer, Database]]:
+    database = open_database(path / "turns.db")
+    writer = Writer(database.writing, database.wal, database.owners.me)
+    try:
+        yield writer, database
+    finally:
+        writer.stop()
+        await writer.stopped()
+        database.reading.close()
+        database.owners.leave()
+
+
+def count(database: Database, table: str) -> int:
+    number: int = database.reading.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0]
+    return number
+
+
+class Hold:
+    """A job that keeps the thread busy, so that those after it share a commit."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._go = threading.Event()
+        self.started = threading.Event()
+        self.done = writer.put(self._wait)
+
+    def _wait(self, batch: Batch) -> None:
+        self.started.set()
+        assert self._go.wait(60)
+
+    def release(self) -> None:
+        self._go.set()
+
+
+def test_jobs_that_wait_share_a_commit(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with writing(tmp_path) as (writer, _):
+            hold = Hold(writer)
+            await asyncio.to_thread(hold.started.wait)
+            seen: list[Batch] = []
+            later = [writer.put(seen.append) for _ in range(50)]
+            assert not any(future.done() for future in later)
+            hold.release()
+            await asyncio.gather(hold.done, *later)
+            assert len(seen) == 50
+            assert len({id(batch) for batch in seen}) == 1
+
+    run(main())
+
+
+def test_jobs_are_done_in_order_and_say_what_they_found(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with writing(tmp_path) as (writer, _):
+            new = new_turn("Hi.")
+            futures = [
+                writer.put(Batch.begin, new),
+                writer.put(Batch.delete, "", new.response_id, False),
+                writer.put(Batch.write, new.response_id, (assistant("a"),), DONE),
+                writer.put(Batch.delete, "", new.response_id, False),
+            ]
+            assert await asyncio.gather(*futures) == [None, True, None, False]
+
+    run(main())
+
+
+def test_one_bad_job_does_not_spoil_the_others(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with writing(tmp_path) as (writer, database):
+            hold = Hold(writer)
+            await asyncio.to_thread(hold.started.wait)
+            good = [new_turn(str(number)) for number in range(3)]
+            twice = new_turn("again", response_id=good[0].response_id)
+            unsayable = new_turn("Hi.", header=Header(object()))  # type: ignore[arg-type]
+            no_bytes = msgspec.structs.replace(new_turn(), input=[object()])
+            jobs = [good[0], twice, unsayable, good[1], no_bytes, good[2]]
+            futures = [writer.put(Batch.begin, new) for new in jobs]
+            futures.append(writer.put(Batch.write, good[0].response_id, (assistant("a"),), DONE))
+            hold.release()
+            results = await asyncio.gather(*futures, return_exceptions=True)
+            kinds = [type(result) for result in results]
+            nothing = type(None)
+            assert kinds == [
+                nothing,
+                StoreError,
+                StoreError,
+                nothing,
+                StoreError,
+                nothing,
+                nothing,
+            ]
+            assert (count(database, "responses"), count(database, "running")) == (3, 2)
+
+    run(main())
+
+
+def test_a_full_database_is_an_error_until_there_is_room(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with writing(tmp_path) as (writer, database):
+            first = new_turn("before")
+            await writer.put(Batch.begin, first)
+            pages = database.writing.execute("PRAGMA page_count").fetchone()[0]
+            database.writing.execute(f"PRAGMA max_page_count = {pages + 2}")
+            large = [new_turn("x" * 50_000) for _ in range(3)]
+            futures = [writer.put(Batch.begin, new) for new in large]
+            results = await asyncio.gather(*futures, return_exceptions=True)
+            assert [type(result) for result in results] == [StoreError] * 3
+            assert all("full" in str(result) for result in results)
+            # What is small still fits, and once there is room so does the rest.
+            await writer.put(Batch.write, first.response_id, (assistant("a"),), DONE)
+            database.writing.execute("PRAGMA max_page_count = 100000")
+            await asyncio.gather(*[writer.put(Batch.begin, new) for new in large])
+            assert (count(database, "responses"), count(database, "threads")) == (4, 4)
+
+    run(main())
+
+
+def test_another_processs_lock_is_waited_for(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with writing(tmp_path) as (writer, database):
+            other = sqlite3.connect(database.path, isolation_level=None)
+            other.execute("BEGIN IMMEDIATE")
+            waiting = [writer.put(Batch.begin, new_turn("Hi.")) for _ in range(5)]
+            other.execute("COMMIT")
+            await asyncio.gather(*waiting)
+            # One that is kept too long fails them all, without waiting once for each.
+            database.writing.execute("PRAGMA busy_timeout = 1")
+            other.execute("BEGIN IMMEDIATE")
+            refused = [writer.put(Batch.begin, new_turn("Hi.")) for _ in range(5)]
+            results = await asyncio.gather(*refused, return_exceptions=True)
+            assert all(isinstance(result, StoreError) for result in results)
+            assert "Another process" in str(results[0])
+            other.execute("COMMIT")
+            other.close()
+            await writer.put(Batch.begin, new_turn("Hi."))
+            assert count(database, "responses") == 6
+
+    run(main())
+
+
+def test_stopping_does_what_is_queued_and_takes_no_more(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with writing(tmp_path) as (writer, _):
+            hold = Hold(writer)
+            queued = [writer.put(Batch.begin, new_turn("Hi.")) for _ in range(20)]
+            writer.stop()
+            writer.stop()
+            refused = writer.put(Batch.begin, new_turn("Hi."))
+            assert isinstance(refused.exception(), StoreError)
+            hold.release()
+            await writer.stopped()
+            assert all(future.done() and future.exception() is None for future in queued)
+        # Left by the end: nothing runs.
+        database = open_database(tmp_path / "turns.db")
+        assert (count(database, "responses"), count(database, "running")) == (20, 0)
+        database.writing.close()
+        database.reading.close()
+        database.owners.leave()
+
+    run(main())
+
+
+def test_a_loop_that_is_gone_stops_no_work(tmp_path: Path) -> None:
+    database = open_database(tmp_path / "turns.db")
+
+    async def main() -> Writer:
+        writer = Writer(database.writing, database.wal, database.owners.me)
+        hold = Hold(writer)
+        await asyncio.to_thread(hold.started.wait)
+        writer.put(Batch.begin, new_turn("Hi."))
+        writer.stop()
+        asyncio.get_running_loop().call_soon(hold.release)
+        return writer
+
+    run(main())
+    for thread in threading.enumerate():
+        if thread.name == "antiphon-writer":
+            thread.join(60)
+    assert (count(database, "responses"), count(database, "running")) == (1, 0)
+    database.reading.close()
+    database.owners.leave()
+
+
+def test_the_log_starts_over_while_readers_overlap(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with writing(tmp_path) as (writer, database):
+            over = threading.Event()
+            reading = asyncio.get_running_loop().run_in_executor(None, overlap, database, over)
+            sizes = []
+            for _ in range(60):
+                await writer.put(Batch.begin, new_turn("x" * 1_000_000))
+                sizes.append(database.wal.stat().st_size)
+            over.set()
+            assert await reading > 0
+            assert max(sizes) < WAL_BYTES + 20_000_000
+
+    run(main())
+
+
+def overlap(database: Database, over: threading.Event) -> int:
+    """Read so that at every moment some reader is in the middle; how often."""
+    going, coming = database.reader(), database.reader()
+    number = 0
+    look(going)
+    while not over.is_set():
+        look(coming)
+        # As long as a slow read takes.
+        over.wait(0.01)
+        going.execute("ROLLBACK")
+        going, coming = coming, going
+        number += 1
+    going.close()
+    coming.close()
+    return number
+
+
+def look(reader: sqlite3.Connection) -> None:
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM running").fetchall()

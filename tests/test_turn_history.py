@@ -1,0 +1,222 @@
+"""The history cache: bounded, and never of another opinion than the store."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+
+import pytest
+
+from antiphon.core.turns import End
+from antiphon.stores.memory import MemoryStore
+from antiphon.turn.context import Segment, assemble
+from antiphon.turn.history import History, Segments, segment_of
+from antiphon.turn.ports import Head, Store, StoredTurn
+from stores_kit import HEADER, assistant, chained, head_of, new_turn, sqlite, turned, user
+from turn_kit import run
+
+
+class CountingStore(MemoryStore):
+    """Counts the chains it was asked for; ``hold`` makes whoever asks wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = 0
+        self.hold: asyncio.Event | None = None
+
+    async def chain(self, head: Head) -> list[StoredTurn]:
+        self.reads += 1
+        turns = await super().chain(head)
+        if self.hold is not None:
+            await self.hold.wait()
+        return turns
+
+
+async def truth(store: Store, head: Head) -> bytes:
+    """The context that the store alone would give."""
+    return assemble([segment_of(turn) for turn in await store.chain(head)])
+
+
+async def shown(history: History, head: Head) -> bytes:
+    return assemble(await history.segments(head))
+
+
+def longer(segments: Segments, text: str) -> Segments:
+    return (*segments, Segment(text.encode()))
+
+
+def test_a_chain_is_read_once() -> None:
+    async def main() -> None:
+        store = CountingStore()
+        history = History(store)
+        *_, head = await chained(store, 3)
+        first = await history.segments(head)
+        assert await history.segments(head) is first
+        assert store.reads == 1
+        assert assemble(first) == await truth(store, head)
+
+    run(main())
+
+
+def test_a_turn_that_goes_on_takes_the_entry_along() -> None:
+    async def main() -> None:
+        store = CountingStore()
+        history = History(store)
+        *_, head = await chained(store, 2)
+        segments = await history.segments(head)
+        child = await turned(store, parent=head)
+        history.keep(child.response_id, head.epoch, longer(segments, "{}"), head.response_id)
+        assert await history.segments(child) == longer(segments, "{}")
+        assert store.reads == 1
+        # The parent's entry is gone: a branch off it reads the store, and is right.
+        assert await shown(history, head) == await truth(store, head)
+        assert store.reads == 3
+
+    run(main())
+
+
+def test_an_entry_of_another_epoch_is_not_used() -> None:
+    async def main() -> None:
+        store = CountingStore()
+        history = History(store)
+        heads = await chained(store, 3)
+        await history.segments(heads[2])
+        assert await store.delete("", heads[1].response_id)
+        fresh = await head_of(store, heads[2].response_id)
+        assert fresh.epoch != heads[2].epoch
+        assert len(await history.segments(fresh)) == 2
+        assert await shown(history, fresh) == await truth(store, fresh)
+
+    run(main())
+
+
+def test_a_turn_begun_before_a_deletion_does_not_bring_it_back() -> None:
+    async def main() -> None:
+        store = CountingStore()
+        history = History(store)
+        heads = await chained(store, 2)
+        segments = await history.segments(heads[1])
+        child = await turned(store, parent=heads[1])
+        assert await store.delete("", heads[0].response_id)
+        # The child was planned with the parent's epoch of then.
+        history.keep(child.response_id, heads[1].epoch, longer(segments, "{}"))
+        fresh = await head_of(store, child.response_id)
+        assert len(await history.segments(fresh)) == 2
+        assert await shown(history, fresh) == await truth(store, fresh)
+
+    run(main())
+
+
+def test_the_cache_holds_no_more_than_it_may_and_forgets_the_oldest() -> None:
+    async def main() -> None:
+        store = CountingStore()
+        history = History(store, capacity=100)
+        heads = [await turned(store) for _ in range(4)]
+        for head in heads[:3]:
+            history.keep(head.response_id, 0, (Segment(b"x" * 40),))
+        await history.segments(heads[1])  # used last
+        history.keep(heads[3].response_id, 0, (Segment(b"x" * 40),))
+        assert store.reads == 0
+        await history.segments(heads[1])
+        await history.segments(heads[3])
+        assert store.reads == 0
+        await history.segments(heads[0])
+        await history.segments(heads[2])
+        assert store.reads == 2
+
+    run(main())
+
+
+def test_what_is_too_large_to_keep_is_read_each_time() -> None:
+    async def main() -> None:
+        store = CountingStore()
+        history = History(store, capacity=10)
+        head = await turned(store)
+        for reads in (1, 2, 3):
+            assert await shown(history, head) == await truth(store, head)
+            assert store.reads == 2 * reads
+
+    run(main())
+
+
+def test_two_who_read_the_same_chain_at_once_do_not_use_the_cache_up() -> None:
+    """An entry put down twice counts once: else the cache ends empty, then broken."""
+
+    async def main() -> None:
+        store = CountingStore()
+        head = await turned(store, "x" * 100)
+        history = History(store, capacity=1000)
+        for _ in range(30):
+            store.hold = asyncio.Event()
+            readers = [asyncio.ensure_future(history.segments(head)) for _ in range(4)]
+            await asyncio.sleep(0)
+            store.hold.set()
+            await asyncio.gather(*readers)
+            # Out of the cache, for the next round to read it again.
+            history.keep("another", 0, (Segment(b"x" * 10),), head.response_id)
+        store.hold = None
+        await history.segments(head)
+        before = store.reads
+        await history.segments(head)
+        assert store.reads == before
+
+    run(main())
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_the_cache_agrees_with_the_store_whatever_happens(
+    kind: str, seed: int, tmp_path: Path
+) -> None:
+    """Turns, branches and deletions at random, as the service does them."""
+    chance = random.Random(seed)
+
+    async def live(store: Store) -> None:
+        history = History(store, capacity=chance.choice([0, 300, 1_000_000]))
+        ids: list[str] = []
+        for number in range(40):
+            if ids and chance.random() < 0.2:
+                await store.delete("", chance.choice(ids), cascade=chance.random() < 0.3)
+            parent = None
+            if ids and chance.random() < 0.85:
+                parent = await store.head("", chance.choice(ids[-3:]))
+            past: Segments = ()
+            if parent is not None:
+                past = await history.segments(parent)
+                assert assemble(past) == await truth(store, parent)
+            turn = new_turn(f"question {number}", parent=parent, header=HEADER)
+            ids.append(turn.response_id)
+            store.begin(turn)
+            output, end = (assistant(f"answer {number}"),), End("completed", 1.0)
+            await store.write(turn.response_id, output, end)
+            new = StoredTurn(
+                turn.response_id, 0.0, HEADER, (user(f"question {number}"),), output, end
+            )
+            history.keep(
+                turn.response_id,
+                parent.epoch if parent else 0,
+                (*past, segment_of(new)),
+                parent.response_id if parent else None,
+            )
+        for response_id in ids:
+            head = await store.head("", response_id)
+            if head is not None:
+                assert await shown(history, head) == await truth(store, head)
+
+    async def main() -> None:
+        if kind == "memory":
+            await live(MemoryStore())
+        else:
+            async with sqlite(tmp_path / "turns.db") as store:
+                await live(store)
+
+    run(main())
+
+
+def test_only_a_completed_turn_is_owed_outputs() -> None:
+    turn = StoredTurn("resp_", 0.0, HEADER, (user("Hi."),), (), None)
+    assert not segment_of(turn).completed
+    for status in ("completed", "failed", "cancelled", "incomplete"):
+        ended = StoredTurn("resp_", 0.0, HEADER, (user("Hi."),), (), End(status, 1.0))
+        assert segment_of(ended).completed is (status == "completed")

@@ -1,0 +1,292 @@
+"""The machine: whatever way a model speaks, the same words make the same items."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from antiphon.core.deltas import CallPiece, Delta, Finish, Refused, Text, Thought, Used
+from antiphon.core.events import (
+    ArgumentsDelta,
+    Event,
+    ItemAdded,
+    ItemDone,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+)
+from antiphon.core.items import FunctionCall, Item, Message, Reasoning, Refusal, SummaryText
+from antiphon.core.turns import Usage
+from antiphon.turn.machine import Machine, Verdict
+
+#: A busy machine proves nothing against the code.
+unhurried = settings(deadline=None)
+
+PROSE = (Text, Thought, Refused)
+_PIECES = st.builds(
+    CallPiece,
+    st.integers(0, 3),
+    st.none() | st.sampled_from(["", "a", "b"]),
+    st.none() | st.sampled_from(["", "f", "g"]),
+    st.text(max_size=3),
+)
+_USED = st.builds(Used, st.builds(Usage, st.integers(0, 9)))
+DELTAS: st.SearchStrategy[Delta] = st.one_of(
+    *(st.builds(kind, st.text(max_size=3)) for kind in PROSE), _PIECES, _USED
+)
+
+
+def item_of(kind: type, text: str) -> Item:
+    """What prose of one kind becomes."""
+    if kind is Text:
+        return Message("assistant", text)
+    if kind is Refused:
+        return Message("assistant", (Refusal(text),))
+    return Reasoning((SummaryText(text),))
+
+
+def text_in(item: Item) -> str:
+    match item:
+        case Message(content=str(text)) | FunctionCall(arguments=text):
+            return text
+        case Message(content=(Refusal(text),)) | Reasoning(summary=(SummaryText(text),)):
+            return text
+    raise AssertionError(f"no text in {item}")
+
+
+def fed(deltas: Sequence[Delta], cuts: Sequence[int] = ()) -> tuple[Machine, list[Event]]:
+    """A closed machine that was fed ``deltas``, in batches that begin at ``cuts``."""
+    machine, events = Machine(), []
+    edges = [0, *sorted(min(cut, len(deltas)) for cut in cuts), len(deltas)]
+    for start, end in pairwise(edges):
+        events += machine.feed(deltas[start:end])
+    events += machine.close(whole=True)
+    return machine, events
+
+
+@st.composite
+def split(draw: st.DrawFn, texts: Sequence[tuple[type, str]]) -> list[Delta]:
+    """The same prose, in deltas of any size, empty ones included."""
+    deltas: list[Delta] = []
+    for kind, text in texts:
+        cuts = draw(st.lists(st.integers(0, len(text)), max_size=4))
+        edges = [0, *sorted(cuts), len(text)]
+        deltas += [kind(text[a:b]) for a, b in pairwise(edges)]
+    return deltas
+
+
+@unhurried
+@given(st.data(), st.lists(st.tuples(st.sampled_from(PROSE), st.text(max_size=8)), max_size=6))
+def test_prose_is_the_same_however_it_is_split(
+    data: st.DataObject, texts: list[tuple[type, str]]
+) -> None:
+    runs: list[tuple[type, str]] = []
+    for kind, text in texts:
+        if not text:
+            continue
+        if runs and runs[-1][0] is kind:
+            runs[-1] = (kind, runs[-1][1] + text)
+        else:
+            runs.append((kind, text))
+    deltas = data.draw(split(texts))
+    cuts = data.draw(st.lists(st.integers(0, 20), max_size=4))
+    machine, _ = fed(deltas, cuts)
+    assert list(machine.output) == [item_of(kind, text) for kind, text in runs]
+
+
+@unhurried
+@given(st.data(), st.lists(st.text(max_size=8), min_size=1, max_size=4))
+def test_calls_are_the_same_however_their_fragments_interleave(
+    data: st.DataObject, arguments: list[str]
+) -> None:
+    """Fragments of one call come in order; those of several mix at will."""
+    queues: list[list[CallPiece]] = []
+    for index, text in enumerate(arguments):
+        cut = data.draw(st.integers(0, len(text)))
+        queues.append(
+            [
+                CallPiece(index, f"id{index}", f"f{index}", text[:cut]),
+                CallPiece(index, arguments=text[cut:]),
+            ]
+        )
+    order: list[int] = []
+    deltas: list[Delta] = []
+    while waiting := [number for number, queue in enumerate(queues) if queue]:
+        number = data.draw(st.sampled_from(waiting))
+        deltas.append(queues[number].pop(0))
+        if number not in order:
+            order.append(number)
+    machine, _ = fed(deltas, data.draw(st.lists(st.integers(0, 8), max_size=3)))
+    assert list(machine.output) == [
+        FunctionCall(f"id{number}", f"f{number}", arguments[number]) for number in order
+    ]
+
+
+@unhurried
+@given(st.lists(DELTAS, max_size=25), st.lists(st.integers(0, 25), max_size=5))
+def test_events_tell_of_each_item_from_its_start_to_its_end(
+    deltas: list[Delta], cuts: list[int]
+) -> None:
+    machine, events = fed(deltas, cuts)
+    shells: dict[int, Item] = {}
+    heard: dict[int, list[str]] = {}
+    done: dict[int, Item] = {}
+    for event in events:
+        match event:
+            case ItemAdded(index, item):
+                assert index == len(shells), "items are numbered in the order they begin"
+                shells[index], heard[index] = item, []
+                assert text_in(item) == ""
+            case ItemDone(index, item):
+                assert index not in done
+                assert type(item) is type(shells[index])
+                done[index] = item
+            case TextDelta() | ReasoningDelta() | RefusalDelta() | ArgumentsDelta():
+                assert event.index not in done
+                assert event.text
+                heard[event.index].append(event.text)
+    assert [done[index] for index in range(len(shells))] == list(machine.output)
+    assert ["".join(heard[index]) for index in heard] == [text_in(item) for item in machine.output]
+    for index, item in done.items():
+        shell = shells[index]
+        if isinstance(item, FunctionCall) and isinstance(shell, FunctionCall):
+            assert item.call_id == shell.call_id, "an id that was announced stays"
+
+
+@unhurried
+@given(st.lists(DELTAS, max_size=25))
+def test_nothing_that_was_said_is_lost_or_changes_its_order(deltas: list[Delta]) -> None:
+    machine, _ = fed(deltas)
+    for kind, ours in ((Text, str), (Thought, Reasoning), (Refused, tuple)):
+        said = "".join(one.text for one in deltas if isinstance(one, kind))
+        kept = "".join(
+            text_in(item)
+            for item in machine.output
+            if isinstance(item.content if isinstance(item, Message) else item, ours)
+        )
+        assert kept == said
+    calls = [one for one in deltas if isinstance(one, CallPiece)]
+    order = list(dict.fromkeys(one.index for one in calls))
+    expected = ["".join(one.arguments for one in calls if one.index == at) for at in order]
+    made = [item for item in machine.output if isinstance(item, FunctionCall)]
+    assert [call.arguments for call in made] == expected
+    assert len({call.call_id for call in made}) == len(made)
+    assert all(call.call_id for call in made)
+
+
+@unhurried
+@given(st.lists(st.lists(DELTAS, max_size=5), max_size=8), st.sets(st.integers(0, 8)))
+def test_finished_items_are_taken_once_and_in_order(
+    batches: list[list[Delta]], looks: set[int]
+) -> None:
+    machine, taken, ended = Machine(), [], set()
+    for number, batch in enumerate(batches):
+        events = machine.feed(batch)
+        ended |= {event.index for event in events if isinstance(event, ItemDone)}
+        if number in looks:
+            taken += machine.take_finished()
+            assert set(range(len(taken))) <= ended, "none that still grows, none before its turn"
+    machine.close(whole=True)
+    taken += machine.take_finished()
+    assert tuple(taken) == machine.output
+    assert machine.take_finished() == []
+
+
+def test_an_item_behind_one_that_grows_waits() -> None:
+    machine = Machine()
+    machine.feed([CallPiece(0, "a", "f", "{"), Text("Well."), Thought("Hm.")])
+    assert machine.output == (Message("assistant", "Well."),)
+    assert machine.take_finished() == []
+    machine.feed([CallPiece(0, arguments="}")])
+    machine.close(whole=True)
+    assert machine.take_finished() == [
+        FunctionCall("a", "f", "{}"),
+        Message("assistant", "Well."),
+        Reasoning((SummaryText("Hm."),)),
+    ]
+
+
+def test_what_is_cut_off_is_marked_and_what_was_over_is_not() -> None:
+    machine = Machine()
+    machine.feed([Thought("Hm."), Text("We"), CallPiece(0, "a", "f", "{")])
+    machine.close(whole=False)
+    assert machine.output == (
+        Reasoning((SummaryText("Hm."),)),
+        Message("assistant", "We"),
+        FunctionCall("a", "f", "{", "incomplete"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("reason", "status", "verdict"),
+    [
+        ("stop", "completed", Verdict("completed")),
+        ("tool_calls", "completed", Verdict("completed")),
+        ("length", "incomplete", Verdict("incomplete", "max_output_tokens")),
+        ("content_filter", "incomplete", Verdict("incomplete", "content_filter")),
+    ],
+)
+def test_why_the_model_stopped(reason: Any, status: Any, verdict: Verdict) -> None:
+    machine = Machine()
+    assert machine.finish is None
+    machine.feed([Text("Well"), Finish(reason)])
+    assert machine.finish == reason
+    assert machine.verdict() == verdict
+    events = machine.close(whole=True)
+    assert events == [ItemDone(0, Message("assistant", "Well", status=status))]
+
+
+def test_two_calls_never_share_an_id() -> None:
+    """An output could not be told which of them it is for."""
+    machine = Machine()
+    machine.feed([CallPiece(0, "same", "f", "1"), CallPiece(1, "same", "g", "2")])
+    machine.feed([CallPiece(0, "same", arguments="1"), CallPiece(1, "same", arguments="2")])
+    machine.close(whole=True)
+    first, second = machine.output
+    assert first == FunctionCall("same", "f", "11")
+    assert isinstance(second, FunctionCall)
+    assert (second.name, second.arguments) == ("g", "22")
+    assert second.call_id not in ("same", "")
+
+
+@pytest.mark.parametrize("given_id", [None, ""])
+def test_a_call_without_an_id_gets_one_and_keeps_it(given_id: str | None) -> None:
+    machine = Machine()
+    (added,) = machine.feed([CallPiece(0, given_id, "f")])
+    machine.feed([CallPiece(0, "late", None, "{}")])
+    (done,) = machine.close(whole=True)
+    assert isinstance(added, ItemAdded)
+    assert isinstance(done, ItemDone)
+    assert isinstance(added.item, FunctionCall)
+    assert added.item.call_id.startswith("call_")
+    assert done.item == FunctionCall(added.item.call_id, "f", "{}")
+
+
+def test_a_name_that_comes_late_still_comes() -> None:
+    machine = Machine()
+    machine.feed([CallPiece(0, "a"), CallPiece(0, name="f"), CallPiece(0, name="ignored")])
+    machine.close(whole=True)
+    assert machine.output == (FunctionCall("a", "f", ""),)
+
+
+def test_the_last_count_of_tokens_holds() -> None:
+    machine, events = fed([Used(Usage(1, 1)), Text("Hi."), Used(Usage(5, 2))])
+    assert machine.usage == Usage(5, 2)
+    assert len(events) == 3
+    assert fed([Text("Hi.")])[0].usage is None
+
+
+def test_a_model_is_silent_until_it_says_something() -> None:
+    machine = Machine()
+    machine.feed([Text(""), Used(Usage(1)), Finish("stop")])
+    assert machine.silent
+    assert machine.close(whole=True) == []
+    assert machine.output == ()
+    machine = Machine()
+    machine.feed([CallPiece(0, "a", "f")])
+    assert not machine.silent

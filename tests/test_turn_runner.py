@@ -1,0 +1,583 @@
+"""A turn's run: what is promised is on disk first, and every way it can go wrong ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from antiphon.core.deltas import Text
+from antiphon.core.events import Created, Ended, Event, ItemAdded, ItemDone
+from antiphon.core.items import FunctionCall, Message, decode_item
+from antiphon.core.turns import NOBODY, Options, Response, TurnError, Usage
+from antiphon.errors import (
+    AntiphonError,
+    ContextLengthExceeded,
+    ModelError,
+    RateLimited,
+    StoreError,
+)
+from antiphon.models.scripted import (
+    Reply,
+    ScriptedModel,
+    call,
+    calls,
+    cut,
+    fail,
+    finish,
+    hang,
+    say,
+    think,
+    used,
+    wait,
+)
+from antiphon.turn.live import LiveTurn
+from antiphon.turn.service import TurnService
+from turn_kit import (
+    GatedStore,
+    answered,
+    asking,
+    assistant,
+    hear,
+    heard,
+    heard_until,
+    run,
+    serving,
+    settle,
+    user,
+)
+
+DISK = "The disk is full."
+
+
+async def kept(store: GatedStore, turn: LiveTurn) -> Any:
+    stored = await store.turn(NOBODY, turn.response_id)
+    assert stored is not None
+    return stored
+
+
+def texts(response: Response) -> list[str]:
+    return [item.content for item in response.output if isinstance(item, Message)]  # type: ignore[misc]
+
+
+# The order of things.
+
+
+def test_the_model_is_asked_while_the_request_goes_to_the_disk() -> None:
+    async def main() -> None:
+        store, reached = GatedStore(), asyncio.Event()
+        store.begins.shut()
+        service = serving(ScriptedModel([say("Hi.") + hang(reached)]), store)
+        turn = await service.start(asking("Hello."))
+        first = asyncio.ensure_future(anext(aiter(turn.events())))
+        await reached.wait()
+        await settle()
+        assert await store.head(NOBODY, turn.response_id) is None
+        assert not first.done(), "nothing is promised before it is kept"
+        store.begins.open()
+        batch = await first
+        assert batch[0] == Created(turn.opening)
+        assert (await kept(store, turn)).end is None
+        await service.close()
+
+    run(main())
+
+
+def test_the_end_is_on_disk_before_anyone_hears_of_it() -> None:
+    async def main() -> None:
+        store = GatedStore()
+        store.ends.shut()
+        service = serving(ScriptedModel(["Hi."]), store)
+        turn = await service.start(asking("Hello."))
+        events: list[Event] = []
+        reading = asyncio.ensure_future(hear(turn, events))
+        result = asyncio.ensure_future(turn.result())
+        await store.ends.asked.wait()
+        await settle()
+        assert isinstance(events[-1], ItemDone), "the answer itself need not wait"
+        assert not turn.done()
+        assert not result.done()
+        assert (await kept(store, turn)).end is None
+        store.ends.open()
+        await reading
+        assert events[-1:] == [Ended(await result)]
+        assert (await kept(store, turn)).end == (await result).end
+
+    run(main())
+
+
+def test_items_are_kept_as_they_are_finished() -> None:
+    async def main() -> None:
+        store, reached, go = GatedStore(), asyncio.Event(), asyncio.Event()
+        reply = think("Hm.") + say("Hi.") + wait(go, reached) + calls(call("f", {}))
+        service = serving(ScriptedModel([reply]), store)
+        turn = await service.start(asking("Hello."))
+        await reached.wait()
+        await settle()
+        stored = await kept(store, turn)
+        assert [type(decode_item(item)).__name__ for item in stored.output] == ["Reasoning"]
+        assert stored.end is None
+        go.set()
+        response = await turn.result()
+        assert tuple(map(decode_item, (await kept(store, turn)).output)) == response.output
+        assert len(response.output) == 3
+
+    run(main())
+
+
+def test_an_end_waits_for_items_still_on_their_way() -> None:
+    async def main() -> None:
+        store = GatedStore()
+        store.items.shut()
+        service = serving(ScriptedModel([think("Hm.") + say("Hi.")]), store)
+        turn = await service.start(asking("Hello."))
+        await store.items.asked.wait()
+        await settle()
+        assert store.written == [None]
+        store.items.open()
+        response = await turn.result()
+        assert tuple(map(decode_item, (await kept(store, turn)).output)) == response.output
+
+    run(main())
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_turn_from_its_first_event_to_its_last(stream: bool) -> None:
+    async def main() -> None:
+        reply = think("Hm.") + say("Hi ", "Alice.") + used(Usage(7, 3, cached_tokens=5))
+        model = ScriptedModel([reply])
+        turn = await serving(model).start(asking("I am Alice.", stream=stream))
+        events = await heard(turn)
+        response = await turn.result()
+        assert isinstance(events[0], Created)
+        assert events[0].response.status == "in_progress"
+        assert events[-1] == Ended(response)
+        assert sum(isinstance(event, Created | Ended) for event in events) == 2
+        assert [event.index for event in events if isinstance(event, ItemAdded)] == [0, 1]
+        assert response.output == tuple(one.item for one in events if isinstance(one, ItemDone))
+        assert response.end is not None
+        assert (response.status, response.end.usage) == ("completed", Usage(7, 3, cached_tokens=5))
+        assert response.end.ended_at >= response.created_at
+        assert model.calls[0].stream is stream
+        assert turn.error is None
+
+    run(main())
+
+
+def test_an_answer_cut_at_its_limit_is_incomplete() -> None:
+    async def main() -> None:
+        response = await answered(
+            serving(ScriptedModel([say("So") + finish("length")])), "Tell me all."
+        )
+        assert response.output == (Message("assistant", "So", status="incomplete"),)
+        assert response.end is not None
+        assert (response.status, response.end.reason) == ("incomplete", "max_output_tokens")
+
+    run(main())
+
+
+# What the store may do.
+
+
+def test_a_request_that_cannot_be_kept_is_an_error_and_leaves_nothing() -> None:
+    async def main() -> None:
+        for instantly in (True, False):
+            store, reached = GatedStore(), asyncio.Event()
+            store.begins.error = StoreError(DISK)
+            store.begins.shut()
+            model = ScriptedModel([say("Hi.") + hang(reached)])
+            turn = await serving(model, store).start(asking("Hello."))
+            reading = asyncio.ensure_future(heard(turn))
+            if not instantly:
+                await reached.wait()
+            store.begins.open()
+            for reader in (reading, turn.result(), heard(turn)):
+                with pytest.raises(StoreError, match=DISK) as caught:
+                    await reader
+                assert caught.value.response_id is None
+            assert model.cancelled.is_set() or not model.calls
+            assert await store.head(NOBODY, turn.response_id) is None
+
+    run(main())
+
+
+def test_a_short_turn_whose_request_cannot_be_kept_ends_too() -> None:
+    """The model is done before the disk says no."""
+
+    async def main() -> None:
+        store = GatedStore()
+        store.begins.error = StoreError(DISK)
+        store.begins.shut()
+        turn = await serving(ScriptedModel(["Hi."]), store).start(asking("Hello."))
+        reading = asyncio.ensure_future(heard(turn))
+        await settle()
+        store.begins.open()
+        with pytest.raises(StoreError, match=DISK):
+            await reading
+        with pytest.raises(StoreError, match=DISK):
+            await turn.result()
+        assert turn.error is not None
+        assert turn.error.response_id is None
+
+    run(main())
+
+
+def test_an_end_that_cannot_be_kept_is_an_error() -> None:
+    async def main() -> None:
+        store = GatedStore()
+        store.ends.error = StoreError(DISK)
+        turn = await serving(ScriptedModel(["Hi."]), store).start(asking("Hello."))
+        events: list[Event] = []
+        with pytest.raises(StoreError, match=DISK):
+            await hear(turn, events)
+        assert isinstance(events[0], Created)
+        assert not any(isinstance(event, Ended) for event in events)
+        with pytest.raises(StoreError, match=DISK):
+            await turn.result()
+        stored = await kept(store, turn)
+        assert (stored.output, stored.end) == ((), None)
+
+    run(main())
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_an_item_that_cannot_be_kept_fails_the_turn(late: bool) -> None:
+    """Early: while the model still talks. Late: when it has already finished."""
+
+    async def main() -> None:
+        store, reached = GatedStore(), asyncio.Event()
+        store.items.error = StoreError(DISK)
+        store.items.shut()
+        talk = think("Hm.") + say("Hi.")
+        model = ScriptedModel([talk if late else talk + hang(reached)])
+        turn = await serving(model, store).start(asking("Hello."))
+        reading = asyncio.ensure_future(heard(turn))
+        await store.items.asked.wait()
+        await settle()
+        store.items.open()
+        for reader in (reading, turn.result()):
+            with pytest.raises(StoreError, match=DISK):
+                await reader
+        stored = await kept(store, turn)
+        assert stored.end is not None, "nobody finds it running for ever"
+        assert (stored.end.status, stored.end.error) == (
+            "failed",
+            TurnError("store_unavailable", DISK),
+        )
+
+    run(main())
+
+
+# How a turn is stopped.
+
+
+def test_a_turn_cancelled_before_its_first_step_asks_no_model() -> None:
+    async def main() -> None:
+        store, model = GatedStore(), ScriptedModel(["Hi."])
+        turn = await serving(model, store).start(asking("Hello."))
+        response = await turn.cancel()
+        assert (response.status, response.output, turn.error) == ("cancelled", (), None)
+        assert model.calls == []
+        assert (await kept(store, turn)).end == response.end
+        assert await heard(turn) == [Created(turn.opening), Ended(response)]
+
+    run(main())
+
+
+@pytest.mark.parametrize("store", [True, False])
+@pytest.mark.parametrize("said", ["", "One moment"])
+def test_a_cancelled_turn_keeps_what_arrived(said: str, store: bool) -> None:
+    async def main() -> None:
+        disk, reached = GatedStore(), asyncio.Event()
+        model = ScriptedModel([say(said) + hang(reached)])
+        turn = await serving(model, disk).start(asking("Hello.", store=store))
+        await reached.wait()
+        response, again = await asyncio.gather(turn.cancel(), turn.cancel())
+        assert response is again
+        assert model.cancelled.is_set()
+        assert response.status == "cancelled"
+        part = (Message("assistant", said, status="incomplete"),) if said else ()
+        assert response.output == part
+        stored = await disk.turn(NOBODY, turn.response_id)
+        assert (stored is not None) is store
+        assert stored is None or tuple(map(decode_item, stored.output)) == part
+        assert await turn.cancel() is response, "once more, when it is over"
+
+    run(main())
+
+
+def test_a_stop_while_the_end_goes_to_the_disk_comes_too_late() -> None:
+    async def main() -> None:
+        store = GatedStore()
+        store.ends.shut()
+        service = serving(ScriptedModel(["Hi.", "Still here."]), store)
+        turn = await service.start(asking("Hello."))
+        await store.ends.asked.wait()
+        stopping = asyncio.ensure_future(turn.cancel())
+        await settle()
+        store.ends.open()
+        response = await stopping
+        assert (response.status, texts(response)) == ("completed", ["Hi."])
+        after = await answered(service, "And?", after=turn.response_id)
+        assert texts(after) == ["Still here."]
+
+    run(main())
+
+
+def test_a_turn_stopped_before_its_request_was_kept_is_kept_as_cancelled() -> None:
+    async def main() -> None:
+        store, reached = GatedStore(), asyncio.Event()
+        store.begins.shut()
+        turn = await serving(ScriptedModel([hang(reached)]), store).start(asking("Hello."))
+        await reached.wait()
+        stopping = asyncio.ensure_future(turn.cancel())
+        await settle()
+        assert not stopping.done()
+        store.begins.open()
+        response = await stopping
+        assert response.status == "cancelled"
+        assert (await kept(store, turn)).end == response.end
+
+    run(main())
+
+
+# What the model may do.
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("error", [ModelError("It broke."), RateLimited("Slow down.")])
+def test_a_model_that_fails_fails_the_turn_and_what_arrived_is_kept(
+    error: AntiphonError, stream: bool
+) -> None:
+    async def main() -> None:
+        store = GatedStore()
+        model = ScriptedModel([think("Hm.") + say("It is") + fail(error)])
+        turn = await serving(model, store).start(asking("Well?", stream=stream))
+        response = await turn.result()
+        assert response.end is not None
+        assert (response.status, turn.error) == ("failed", error)
+        assert response.end.error == TurnError(error.code, error.message)
+        assert error.response_id == turn.response_id
+        if stream:
+            assert response.output[-1] == Message("assistant", "It is", status="incomplete")
+        stored = await kept(store, turn)
+        assert tuple(map(decode_item, stored.output)) == response.output
+        assert stored.end == response.end
+        assert (await heard(turn))[-1] == Ended(response)
+
+    run(main())
+
+
+def test_an_unstored_turn_that_fails_names_no_response() -> None:
+    async def main() -> None:
+        error = ModelError("It broke.")
+        turn = await serving(ScriptedModel([fail(error)])).start(asking("Well?", store=False))
+        assert (await turn.result()).status == "failed"
+        assert turn.error is error
+        assert error.response_id is None
+
+    run(main())
+
+
+def test_whatever_else_breaks_is_told_without_its_secrets(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def script(_messages: object) -> Reply:
+        raise ValueError("a detail that is nobody's business")
+
+    async def main() -> None:
+        store = GatedStore()
+        turn = await serving(ScriptedModel(script), store).start(asking("Well?"))
+        response = await turn.result()
+        assert response.end is not None
+        assert response.end.error is not None
+        assert response.end.error.code == "server_error"
+        assert "detail" not in response.end.error.message
+        assert (await kept(store, turn)).end == response.end
+
+    with caplog.at_level(logging.ERROR, "antiphon.turn"):
+        run(main())
+    assert "a detail that is nobody's business" in caplog.text
+
+
+def test_words_that_cannot_be_written_down_end_the_turn() -> None:
+    """No model of ours says such, but a turn without an end would hang its readers."""
+
+    async def main() -> None:
+        for store in (True, False):
+            turn = await serving(ScriptedModel([Reply((Text("\udcff"),))])).start(
+                asking("Well?", store=store)
+            )
+            if store:
+                with pytest.raises(AntiphonError, match="failed"):
+                    await turn.result()
+            else:
+                assert (await turn.result()).status == "completed"
+
+    run(main())
+
+
+def test_an_answer_that_breaks_off_is_a_failure() -> None:
+    async def main() -> None:
+        for reply in (say("So ") + cut(), cut()):
+            turn = await serving(ScriptedModel([reply])).start(asking("Well?"))
+            response = await turn.result()
+            assert response.status == "failed"
+            assert isinstance(turn.error, ModelError)
+
+    run(main())
+
+
+# When the context is too long.
+
+
+def reader_of(limit: int, *, told: bool, words: int = 0) -> ScriptedModel:
+    """A model that sees so many messages, and may say how many were too many."""
+
+    def script(messages: list[dict[str, Any]]) -> Reply:
+        if len(messages) <= limit:
+            return say("Fine.")
+        numbers = {"used": len(messages), "limit": limit} if told else {}
+        return say("x" * words) + fail(ContextLengthExceeded("Too long.", **numbers))
+
+    return ScriptedModel(script)
+
+
+async def talked(service: TurnService, turns: int) -> str:
+    """A conversation of so many turns; its newest id."""
+    head = None
+    for number in range(turns):
+        head = (await answered(service, f"question {number}", after=head)).id
+    assert head is not None
+    return head
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_the_oldest_turns_go_when_the_context_is_too_long(told: bool) -> None:
+    async def main() -> None:
+        store = GatedStore()
+        head = await talked(serving(ScriptedModel(["Fine."] * 9), store), 9)
+        model = reader_of(9, told=told)
+        response = await answered(
+            serving(model, store), "Still there?", after=head, options=Options(truncation="auto")
+        )
+        assert response.status == "completed"
+        shown = model.shown()
+        assert shown[-3:] == [user("question 8"), assistant("Fine."), user("Still there?")]
+        assert len(shown) <= 9
+        assert len(model.shown(0)) == 19
+        turns = await serving(model, store).chain(NOBODY, response.id)
+        assert len(turns) == 10, "only the model's view is shorter"
+
+    run(main())
+
+
+def test_without_leave_to_truncate_too_long_is_an_error() -> None:
+    async def main() -> None:
+        store = GatedStore()
+        head = await talked(serving(ScriptedModel(["Fine."] * 5), store), 5)
+        model = reader_of(5, told=True)
+        turn = await serving(model, store).start(asking("Still there?", after=head))
+        assert (await turn.result()).status == "failed"
+        assert isinstance(turn.error, ContextLengthExceeded)
+        assert len(model.calls) == 1
+
+    run(main())
+
+
+@pytest.mark.parametrize("words", [0, 3])
+def test_what_cannot_be_shortened_is_an_error(words: int) -> None:
+    """The newest turn alone is too long; or the model had begun to answer."""
+
+    async def main() -> None:
+        store = GatedStore()
+        head = await talked(serving(ScriptedModel(["Fine."] * 3), store), 3)
+        model = reader_of(0, told=False, words=words)
+        turn = await serving(model, store).start(
+            asking("Still there?", after=head, options=Options(truncation="auto"))
+        )
+        assert (await turn.result()).status == "failed"
+        assert isinstance(turn.error, ContextLengthExceeded)
+        assert len(model.calls) == (1 if words else 3)
+
+    run(main())
+
+
+# Who reads along.
+
+
+def test_a_stored_turn_goes_on_without_its_reader() -> None:
+    async def main() -> None:
+        store, go = GatedStore(), asyncio.Event()
+        service = serving(ScriptedModel([say("One, ") + wait(go) + say("two.")]), store)
+        turn = await service.start(asking("Count."))
+        await heard_until(turn, "One")
+        await turn.leave()
+        assert not turn.done()
+        late = service.running(turn.response_id)
+        assert late is turn
+        go.set()
+        events = await heard(late)
+        assert events[0] == Created(turn.opening)
+        response = await turn.result()
+        assert events[-1] == Ended(response)
+        assert texts(response) == ["One, two."]
+        await settle()
+        assert service.running(turn.response_id) is None
+
+    run(main())
+
+
+def test_an_unstored_turn_ends_with_its_reader() -> None:
+    async def main() -> None:
+        store, reached = GatedStore(), asyncio.Event()
+        model = ScriptedModel([say("One") + hang(reached)])
+        turn = await serving(model, store).start(asking("Count.", store=False))
+        await reached.wait()
+        await turn.leave()
+        assert model.cancelled.is_set()
+        assert (await turn.result()).status == "cancelled"
+        assert not store.begins.asked.is_set()
+        assert not store.ends.asked.is_set()
+
+    run(main())
+
+
+def test_calls_end_the_turn_and_wait_for_their_outputs() -> None:
+    async def main() -> None:
+        wanted = calls(call("f", {"x": 1}), call("g", {"y": 2}))
+        response = await answered(serving(ScriptedModel([say("So:") + wanted])), "Do it.")
+        assert response.status == "completed"
+        assert response.output == (
+            Message("assistant", "So:"),
+            FunctionCall("call_1_0", "f", '{"x":1}'),
+            FunctionCall("call_1_1", "g", '{"y":2}'),
+        )
+
+    run(main())
+
+
+def test_a_closing_service_keeps_running_turns_as_interrupted() -> None:
+    async def main() -> None:
+        store, reached = GatedStore(), asyncio.Event()
+        service = serving(ScriptedModel([say("One") + hang(reached)]), store)
+        turn = await service.start(asking("Count."))
+        await reached.wait()
+        store.ends.shut()
+        closing = asyncio.ensure_future(service.close())
+        await store.ends.asked.wait()
+        await settle()
+        assert not closing.done()
+        store.ends.open()
+        await closing
+        response = await turn.result()
+        assert response.end is not None
+        assert response.end.error is not None
+        assert (response.status, response.end.error.code) == ("failed", "interrupted")
+        assert texts(response) == ["One"]
+        with pytest.raises(StoreError):
+            await service.response(NOBODY, turn.response_id)
+
+    run(main())

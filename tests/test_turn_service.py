@@ -1,0 +1,578 @@
+"""The service: continuing, branching, forgetting, and every request that must be refused."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from antiphon.core.events import Ended
+from antiphon.core.ids import new_response_id
+from antiphon.core.items import FunctionCall, FunctionCallOutput, InputImage, InputText, Message
+from antiphon.core.turns import NOBODY, Options, Response
+from antiphon.errors import (
+    ImageInputUnsupported,
+    InvalidRequest,
+    ModelError,
+    ModelNotFound,
+    NotFound,
+    ResponseInProgress,
+)
+from antiphon.models.catalog import Catalog
+from antiphon.models.scripted import ScriptedModel, call, calls, fail, hang, say
+from antiphon.stores.memory import MemoryStore
+from antiphon.stores.sqlite import open_sqlite
+from antiphon.turn.context import INTERRUPTED
+from antiphon.turn.ports import ModelInfo, Store
+from antiphon.turn.service import TurnService
+from turn_kit import GatedStore, answered, asking, assistant, heard, run, serving, user
+
+STORES = ["memory", "sqlite"]
+
+
+@asynccontextmanager
+async def opened(kind: str, folder: Path) -> AsyncIterator[Store]:
+    store: Store = MemoryStore() if kind == "memory" else await open_sqlite(folder / "turns.db")
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def tool(name: str, content: str) -> dict[str, Any]:
+    return {"role": "tool", "content": content, "tool_call_id": name}
+
+
+def contents(model: ScriptedModel) -> list[str]:
+    """What the model was shown last, message by message."""
+    return [message["content"] for message in model.shown()]
+
+
+def with_story(kind: str, folder: Path, story: Callable[[Store], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with opened(kind, folder) as store:
+            await story(store)
+
+    run(main())
+
+
+# Going on.
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_a_conversation_is_shown_whole_and_in_order(kind: str, tmp_path: Path) -> None:
+    async def story(store: Store) -> None:
+        model = ScriptedModel([f"answer {number}" for number in range(4)])
+        service, head, expected = serving(model, store), None, []
+        for number in range(4):
+            expected.append(user(f"question {number}"))
+            response = await answered(service, f"question {number}", after=head)
+            assert model.shown() == expected
+            assert response.previous_response_id == head
+            expected.append(assistant(f"answer {number}"))
+            head = response.id
+        assert head is not None
+        assert await service.messages(NOBODY, head) == expected
+        chain = await service.chain(NOBODY, head)
+        assert [one.status for one in chain] == ["completed"] * 4
+        assert chain[-1] == await service.response(NOBODY, head)
+
+    with_story(kind, tmp_path, story)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_whoever_has_seen_the_end_can_go_on_at_once(stream: bool, tmp_path: Path) -> None:
+    """Eight conversations side by side, each next turn the moment the last one ended."""
+
+    async def talk(service: TurnService, name: int) -> None:
+        head = None
+        for number in range(12):
+            turn = await service.start(asking(f"{name} {number}", after=head, stream=stream))
+            if stream:
+                events = await heard(turn)
+                assert isinstance(events[-1], Ended)
+                assert events[-1].response.status == "completed"
+            else:
+                await turn.result()
+            head = turn.response_id
+        said = [one["content"] for one in await service.messages(NOBODY, str(head))]
+        assert said[::2] == [f"{name} {number}" for number in range(12)]
+
+    async def story(store: Store) -> None:
+        service = serving(ScriptedModel(lambda messages: messages[-1]["content"]), store)
+        await asyncio.gather(*(talk(service, name) for name in range(8)))
+
+    with_story("sqlite", tmp_path, story)
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_two_turns_from_one_response_are_two_branches(kind: str, tmp_path: Path) -> None:
+    async def story(store: Store) -> None:
+        model = ScriptedModel(lambda messages: f"to {messages[-1]['content']}")
+        service = serving(model, store)
+        root = await answered(service, "root")
+        left, right = await asyncio.gather(
+            answered(service, "left", after=root.id), answered(service, "right", after=root.id)
+        )
+        for branch, word in ((left, "left"), (right, "right")):
+            response = await answered(service, "and?", after=branch.id)
+            assert contents(model) == ["root", "to root", word, f"to {word}", "and?"]
+            assert response.previous_response_id == branch.id
+        # And from the middle, when its place in the cache has long been taken.
+        await answered(service, "third", after=root.id)
+        assert contents(model) == ["root", "to root", "third"]
+
+    with_story(kind, tmp_path, story)
+
+
+def test_instructions_hold_for_one_turn_and_system_messages_stay() -> None:
+    async def main() -> None:
+        model = ScriptedModel(["1", "2", "3"])
+        service = serving(model)
+        request = asking(Message("developer", "Be kind."), "a", instructions="Be brief.")
+        first = await (await service.start(request)).result()
+        assert contents(model) == ["Be brief.", "Be kind.", "a"]
+        second = await answered(service, "b", after=first.id)
+        assert contents(model) == ["Be kind.", "a", "1", "b"]
+        third = await answered(service, "c", after=second.id, instructions="Be long.")
+        assert contents(model) == ["Be long.", "Be kind.", "a", "1", "b", "2", "c"]
+        messages = await service.messages(NOBODY, third.id)
+        assert [one["role"] for one in messages[:2]] == ["system", "system"]
+        assert (messages[0]["content"], messages[-1]["content"]) == ("Be long.", "3")
+
+    run(main())
+
+
+def test_the_same_words_twice_are_kept_twice() -> None:
+    async def main() -> None:
+        model = ScriptedModel(["Yes.", "Yes.", "Yes."])
+        service = serving(model)
+        first = await answered(service, "Again.")
+        second = await answered(service, "Again.", after=first.id)
+        await answered(service, "Again.", "Again.", after=second.id)
+        assert contents(model) == ["Again.", "Yes.", "Again.", "Yes.", "Again.", "Again."]
+
+    run(main())
+
+
+def test_a_primer_is_shown_and_never_kept() -> None:
+    async def main() -> None:
+        primer = (
+            msgspec.json.encode(user("Primed?")) + b"," + msgspec.json.encode(assistant("Yes."))
+        )
+        model = ScriptedModel(["1", "2"], info=ModelInfo("primed", primer=primer))
+        service = serving(model)
+        first = await answered(service, "a", instructions="Be brief.")
+        assert contents(model) == ["Be brief.", "Primed?", "Yes.", "a"]
+        await answered(service, "b", after=first.id)
+        assert contents(model) == ["Primed?", "Yes.", "a", "1", "b"]
+        assert await service.messages(NOBODY, first.id) == [
+            *({"role": "system", "content": "Be brief."}, user("a"), assistant("1"))
+        ]
+
+    run(main())
+
+
+# Calls and their outputs.
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_outputs_follow_their_calls_in_whatever_order_they_come(kind: str, tmp_path: Path) -> None:
+    async def story(store: Store) -> None:
+        wanted = [call(name, {}, call_id=f"id_{name}") for name in "abc"]
+        model = ScriptedModel([calls(*wanted), "Done.", "Bye."])
+        service = serving(model, store)
+        asked = await answered(service, "Do it.")
+        outputs = [FunctionCallOutput(f"id_{name}", name.upper()) for name in "cab"]
+        done = await answered(service, outputs[0], "By the way:", *outputs[1:], after=asked.id)
+        assert model.shown()[2:] == [
+            *(tool("id_a", "A"), tool("id_b", "B"), tool("id_c", "C")),
+            user("By the way:"),
+        ]
+        await answered(service, "Thanks.", after=done.id)
+        assert contents(model) == [
+            *("Do it.", "", "A", "B", "C", "By the way:", "Done.", "Thanks.")
+        ]
+
+    with_story(kind, tmp_path, story)
+
+
+def test_outputs_that_do_not_fit_are_refused_and_nothing_is_stored() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        wanted = calls(call("f", {}, call_id="a"), call("g", {}, call_id="b"))
+        service = serving(ScriptedModel([wanted, "Fine."]), store)
+        asked = await answered(service, "Do it.")
+        for items, name in (
+            (["Never mind."], "'a', 'b'"),
+            ([FunctionCallOutput("a", "1")], "'b'"),
+            ([FunctionCallOutput("zz", "1")], "'zz'"),
+        ):
+            with pytest.raises(InvalidRequest, match=name):
+                await service.start(asking(*items, after=asked.id))
+        assert len(await service.recent(NOBODY, 10)) == 1
+        both = [FunctionCallOutput("a", "1"), FunctionCallOutput("b", "2")]
+        assert (await answered(service, *both, after=asked.id)).status == "completed"
+
+    run(main())
+
+
+def test_a_model_that_uses_one_id_for_every_call_is_understood() -> None:
+    async def main() -> None:
+        again = calls(call("f", {}, call_id="call_0"))
+        model = ScriptedModel([again, again, "Both."])
+        service = serving(model)
+        first = await answered(service, "Go.")
+        second = await answered(service, FunctionCallOutput("call_0", "one"), after=first.id)
+        await answered(service, FunctionCallOutput("call_0", "two"), after=second.id)
+        assert contents(model) == ["Go.", "", "one", "", "two"]
+
+    run(main())
+
+
+# Turns that did not end well.
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+@pytest.mark.parametrize("kind", STORES)
+def test_a_turn_that_ended_badly_can_be_continued(
+    kind: str, cancelled: bool, tmp_path: Path
+) -> None:
+    async def story(store: Store) -> None:
+        reached = asyncio.Event()
+        ending = hang(reached) if cancelled else fail(ModelError("It broke."))
+        model = ScriptedModel([say("Wait.") + calls(call("f", {}, call_id="a")) + ending, "Fine."])
+        service = serving(model, store)
+        turn = await service.start(asking("Do it."))
+        if cancelled:
+            await reached.wait()
+            await turn.cancel()
+        response = await turn.result()
+        assert response.status == ("cancelled" if cancelled else "failed")
+        assert response.output[-1] == FunctionCall("a", "f", "{}", "incomplete")
+        # Nobody owes the output of a call that may never have been whole.
+        await answered(service, "And now?", after=response.id)
+        assert contents(model) == ["Do it.", "Wait.", INTERRUPTED, "And now?"]
+
+    with_story(kind, tmp_path, story)
+
+
+def test_an_output_that_arrived_all_the_same_is_taken() -> None:
+    async def main() -> None:
+        wanted = calls(call("f", {}, call_id="a"), call("g", {}, call_id="b"))
+        model = ScriptedModel([wanted + fail(ModelError("It broke.")), "Fine."])
+        service = serving(model)
+        failed = await answered(service, "Do it.")
+        await answered(service, FunctionCallOutput("b", "two"), after=failed.id)
+        assert contents(model) == ["Do it.", "", INTERRUPTED, "two"]
+
+    run(main())
+
+
+def test_trying_again_doubles_nothing() -> None:
+    """Whoever goes on from the same id as before has the failed turns on other branches."""
+
+    async def main() -> None:
+        broken = say("Half an ans") + fail(ModelError("It broke."))
+        model = ScriptedModel(["Hi.", broken, broken, "Fine."])
+        service = serving(model)
+        first = await answered(service, "Hello.")
+        for status in ("failed", "failed", "completed"):
+            response = await answered(service, "And?", after=first.id)
+            assert response.status == status
+            assert contents(model) == ["Hello.", "Hi.", "And?"]
+
+    run(main())
+
+
+# Other people's, missing and running.
+
+
+async def refusal(work: Awaitable[Any]) -> NotFound:
+    with pytest.raises(NotFound) as caught:
+        await work
+    return caught.value
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_what_is_not_yours_is_as_if_it_were_not_there(kind: str, tmp_path: Path) -> None:
+    async def story(store: Store) -> None:
+        model = ScriptedModel(lambda _: "Hi.")
+        service = serving(model, store)
+        mine = (await answered(service, "Mine.", tenant="me")).id
+        deleted = (await answered(service, "Gone.", tenant="you")).id
+        await service.delete("you", deleted)
+        shapes = set()
+        for wrong in (mine, deleted, new_response_id(), "resp_1", "", "../../etc", "x" * 5000):
+            asked: list[Awaitable[Any]] = [
+                service.response("you", wrong),
+                service.messages("you", wrong),
+                service.chain("you", wrong),
+                service.delete("you", wrong),
+                service.delete("you", wrong, cascade=True),
+            ]
+            for work in asked:
+                error = await refusal(work)
+                assert f"'{wrong}'" in error.message
+                shapes.add((error.code, error.param, error.message.replace(f"'{wrong}'", "ID")))
+        assert shapes == {("response_not_found", None, "No response found with id ID.")}
+        continuing = set()
+        for wrong in (mine, deleted, new_response_id(), "resp_1", ""):
+            error = await refusal(service.start(asking("Hi.", tenant="you", after=wrong)))
+            continuing.add((error.code, error.param, error.message.replace(f"'{wrong}'", "ID")))
+        assert len(continuing) == 1
+        (shape,) = continuing
+        assert shape[:2] == ("previous_response_not_found", "previous_response_id")
+        assert await service.recent("you", 10) == []
+        assert len(await service.recent("me", 10)) == 1
+        assert (await service.response("me", mine)).status == "completed"
+
+    with_story(kind, tmp_path, story)
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_a_running_response_is_not_continued_but_can_be_looked_at(
+    kind: str, tmp_path: Path
+) -> None:
+    async def story(store: Store) -> None:
+        reached = asyncio.Event()
+        service = serving(ScriptedModel([hang(reached), "Fine."]), store)
+        turn = await service.start(asking("Hello."))
+        await anext(aiter(turn.events()))
+        await reached.wait()
+        with pytest.raises(ResponseInProgress) as caught:
+            await service.start(asking("And?", after=turn.response_id))
+        assert caught.value.status == 409
+        assert (await service.response(NOBODY, turn.response_id)).status == "in_progress"
+        assert service.running(turn.response_id) is turn
+        await turn.cancel()
+        assert (await answered(service, "And?", after=turn.response_id)).status == "completed"
+
+    with_story(kind, tmp_path, story)
+
+
+# Forgetting.
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_a_deleted_turn_is_gone_from_the_next_context(kind: str, tmp_path: Path) -> None:
+    async def story(store: Store) -> None:
+        model = ScriptedModel(lambda messages: f"to {messages[-1]['content']}")
+        service = serving(model, store)
+        ids: list[str] = []
+        for word in ("one", "two", "three"):
+            ids.append((await answered(service, word, after=ids[-1] if ids else None)).id)
+        await service.delete(NOBODY, ids[1])
+        last = await answered(service, "four", after=ids[2])
+        assert contents(model) == ["one", "to one", "three", "to three", "four"]
+        await refusal(service.response(NOBODY, ids[1]))
+        await service.delete(NOBODY, ids[0])
+        await answered(service, "five", after=last.id)
+        assert contents(model) == ["three", "to three", "four", "to four", "five"]
+        assert [one.id for one in await service.chain(NOBODY, last.id)] == [ids[2], last.id]
+        await service.delete(NOBODY, ids[2], cascade=True)
+        await refusal(service.start(asking("six", after=last.id)))
+
+    with_story(kind, tmp_path, story)
+
+
+def test_what_another_process_deletes_is_gone_here_too(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened("sqlite", tmp_path) as here, opened("sqlite", tmp_path) as there:
+            model = ScriptedModel(lambda messages: f"to {messages[-1]['content']}")
+            service, other = serving(model, here), serving(ScriptedModel(), there)
+            first = await answered(service, "one")
+            second = await answered(service, "two", after=first.id)
+            await other.delete(NOBODY, first.id)
+            third = await answered(service, "three", after=second.id)
+            assert contents(model) == ["two", "to two", "three"]
+            await other.delete(NOBODY, third.id)
+            await refusal(service.start(asking("four", after=third.id)))
+
+    run(main())
+
+
+def test_a_deletion_during_a_turn_holds_for_the_next(tmp_path: Path) -> None:
+    async def story(store: Store) -> None:
+        reached = asyncio.Event()
+        model = ScriptedModel(["a", "b", say("c") + hang(reached), "d"])
+        service = serving(model, store)
+        first = await answered(service, "one")
+        second = await answered(service, "two", after=first.id)
+        turn = await service.start(asking("three", after=second.id))
+        await reached.wait()
+        await service.delete(NOBODY, first.id)
+        await turn.cancel()
+        await answered(service, "four", after=turn.response_id)
+        assert contents(model) == ["two", "b", "three", "c", "four"]
+
+    for kind in STORES:
+        with_story(kind, tmp_path, story)
+
+
+def test_an_orphaned_output_is_not_shown() -> None:
+    async def main() -> None:
+        model = ScriptedModel([calls(call("f", {}, call_id="a")), "Sunny.", "Bye."])
+        service = serving(model)
+        asked = await answered(service, "Weather?")
+        told = await answered(service, FunctionCallOutput("a", "sun"), after=asked.id)
+        await service.delete(NOBODY, asked.id)
+        await answered(service, "Thanks.", after=told.id)
+        assert contents(model) == ["Sunny.", "Thanks."]
+
+    run(main())
+
+
+def test_deleting_a_running_turn_stops_it_and_erases_it() -> None:
+    async def main() -> None:
+        store, reached = MemoryStore(), asyncio.Event()
+        model = ScriptedModel([say("Wait.") + hang(reached)])
+        service = serving(model, store)
+        turn = await service.start(asking("Hello.", tenant="me"))
+        await reached.wait()
+        await refusal(service.delete("you", turn.response_id))
+        assert not turn.done(), "someone else cannot stop it"
+        await service.delete("me", turn.response_id)
+        assert model.cancelled.is_set()
+        assert (await turn.result()).status == "cancelled"
+        await refusal(service.response("me", turn.response_id))
+        assert await service.recent("me", 10) == []
+
+    run(main())
+
+
+def test_an_unstored_turn_leaves_nothing(tmp_path: Path) -> None:
+    async def story(store: Store) -> None:
+        model = ScriptedModel(lambda _: "Hi.")
+        service = serving(model, store)
+        first = await answered(service, "Kept.")
+        secret = await answered(service, "A secret.", after=first.id, store=False)
+        assert secret.status == "completed"
+        assert contents(model) == ["Kept.", "Hi.", "A secret."]
+        await refusal(service.response(NOBODY, secret.id))
+        await refusal(service.start(asking("And?", after=secret.id)))
+        await refusal(service.delete(NOBODY, secret.id))
+        await answered(service, "Next.", after=first.id)
+        assert contents(model) == ["Kept.", "Hi.", "Next."]
+        await answered(service, "Alone.", store=False)
+        assert len(await service.recent(NOBODY, 10)) == 1
+
+    with_story("memory", tmp_path, story)
+    with_story("sqlite", tmp_path, story)
+    written = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    assert b"Kept." in written
+    assert b"A secret." not in written
+
+
+def test_an_unstored_turn_asks_nothing_of_the_store() -> None:
+    async def main() -> None:
+        store = GatedStore()
+        await answered(serving(ScriptedModel(["Hi."]), store), "Hello.", store=False)
+        assert not store.begins.asked.is_set()
+        assert store.written == []
+
+    run(main())
+
+
+# What is refused before anything is stored.
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [],
+        [""],
+        ["", ""],
+        [Message("user", ())],
+        [Message("system", "")],
+    ],
+)
+def test_an_input_that_says_nothing_is_refused(said: list[Any]) -> None:
+    async def main() -> None:
+        store = GatedStore()
+        with pytest.raises(InvalidRequest) as caught:
+            await serving(ScriptedModel(["Hi."]), store).start(asking(*said))
+        assert (caught.value.code, caught.value.param) == ("empty_input", "input")
+        assert not store.begins.asked.is_set()
+
+    run(main())
+
+
+@pytest.mark.parametrize("where", ["message", "output", "instructions"])
+def test_an_input_that_is_no_text_is_refused(where: str) -> None:
+    async def main() -> None:
+        store, broken = GatedStore(), "caf\udce9"
+        request = {
+            "message": asking(broken),
+            "output": asking(FunctionCall("a", "f", "{}"), FunctionCallOutput("a", broken)),
+            "instructions": asking("Hi.", instructions=broken),
+        }[where]
+        with pytest.raises(InvalidRequest) as caught:
+            await serving(ScriptedModel(["Hi."]), store).start(request)
+        assert caught.value.code == "invalid_unicode"
+        assert not store.begins.asked.is_set()
+
+    run(main())
+
+
+def test_pictures_are_refused_by_a_model_that_cannot_see() -> None:
+    async def main() -> None:
+        look = Message("user", (InputText("Look:"), InputImage("data:image/png;base64,AA==")))
+        store = GatedStore()
+        blind = ScriptedModel(["Hi."], info=ModelInfo("blind", images=False))
+        with pytest.raises(ImageInputUnsupported):
+            await serving(blind, store).start(asking(look))
+        assert not store.begins.asked.is_set()
+        assert (await answered(serving(ScriptedModel(["A cat."])), look)).status == "completed"
+
+    run(main())
+
+
+def test_a_model_that_is_not_there_is_refused_first() -> None:
+    async def main() -> None:
+        service = serving(ScriptedModel([]))
+        with pytest.raises(ModelNotFound) as caught:
+            await service.start(asking(model="other", after="resp_1"))
+        assert caught.value.param == "model"
+
+    run(main())
+
+
+def test_each_turn_may_ask_another_model() -> None:
+    async def main() -> None:
+        first = ScriptedModel(["From the first."], info=ModelInfo("first"))
+        second = ScriptedModel(["From the second."], info=ModelInfo("second"))
+        catalog = Catalog({"first": first, "second": second}, default="first")
+        service = TurnService(MemoryStore(), catalog)
+        one = await answered(service, "a")
+        two = await answered(service, "b", after=one.id, model="second")
+        assert (one.header.model, two.header.model) == ("first", "second")
+        assert contents(second) == ["a", "From the first.", "b"]
+
+    run(main())
+
+
+# What is told of a turn.
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_what_was_told_when_a_turn_ended_is_told_ever_after(kind: str, tmp_path: Path) -> None:
+    async def story(store: Store) -> None:
+        script = [say("Hi.") + calls(call("f", {"x": 1})), say("So") + fail(ModelError("No."))]
+        service = serving(ScriptedModel(script), store)
+        options = Options(temperature=0.5, metadata={"a": "b"}, stop=("x",))
+        told: Response = await answered(service, "a", instructions="Be.", options=options)
+        assert await service.response(NOBODY, told.id) == told
+        output = FunctionCallOutput("call_1_0", (InputText("1"), InputImage("https://x/y.png")))
+        failed = await answered(service, output, after=told.id)
+        assert failed.status == "failed"
+        assert await service.response(NOBODY, failed.id) == failed
+        assert re.fullmatch(r"resp_[0-9a-f]{32}", failed.id)
+
+    with_story(kind, tmp_path, story)

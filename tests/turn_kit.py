@@ -1,0 +1,155 @@
+"""What the tests of turns share: a service to ask, and a store whose disk is slow or bad."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+from antiphon.core.events import Event, TextDelta
+from antiphon.core.items import Item, Message
+from antiphon.core.turns import End, Options, Response, TurnRequest
+from antiphon.errors import StoreError
+from antiphon.models.catalog import Catalog
+from antiphon.models.scripted import ScriptedModel
+from antiphon.stores.memory import MemoryStore
+from antiphon.turn.live import LiveTurn
+from antiphon.turn.ports import NewTurn, Store
+from antiphon.turn.service import TurnService
+
+T = TypeVar("T")
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(main)
+
+
+class Gate:
+    """Where one kind of write waits. Open unless it is shut.
+
+    ``error`` is what the write fails with when it gets through; ``asked`` is set when a
+    write comes to the gate.
+    """
+
+    def __init__(self) -> None:
+        self._open = asyncio.Event()
+        self._open.set()
+        self.asked = asyncio.Event()
+        self.error: StoreError | None = None
+
+    def shut(self) -> None:
+        self._open.clear()
+
+    def open(self) -> None:
+        self._open.set()
+
+    async def through(self) -> None:
+        self.asked.set()
+        await self._open.wait()
+        if self.error is not None:
+            raise self.error
+
+
+class GatedStore(MemoryStore):
+    """Writes one after another, as a disk does, each when its gate is open.
+
+    ``written`` holds the end, or None, of each ``write`` that was called so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begins, self.items, self.ends = Gate(), Gate(), Gate()
+        self.written: list[End | None] = []
+        self._last: asyncio.Future[None] | None = None
+
+    def begin(self, turn: NewTurn) -> asyncio.Future[None]:
+        return self._queue(self.begins, lambda: super(GatedStore, self).begin(turn))
+
+    def write(
+        self, response_id: str, items: Sequence[bytes], end: End | None = None
+    ) -> asyncio.Future[None]:
+        self.written.append(end)
+        gate = self.items if end is None else self.ends
+        return self._queue(gate, lambda: super(GatedStore, self).write(response_id, items, end))
+
+    def _queue(self, gate: Gate, work: Callable[[], asyncio.Future[None]]) -> asyncio.Future[None]:
+        before = self._last
+
+        async def later() -> None:
+            if before is not None:
+                await asyncio.wait([before])
+            await gate.through()
+            await work()
+
+        self._last = asyncio.ensure_future(later())
+        return self._last
+
+
+def serving(model: ScriptedModel, store: Store | None = None) -> TurnService:
+    """A service with one model, over a store in memory unless another is given."""
+    catalog = Catalog({model.info.name: model}, default=model.info.name)
+    return TurnService(store or MemoryStore(), catalog)
+
+
+def asking(
+    *said: str | Item,
+    after: str | None = None,
+    store: bool = True,
+    stream: bool = True,
+    tenant: str = "",
+    instructions: str | None = None,
+    model: str | None = None,
+    options: Options | None = None,
+) -> TurnRequest:
+    """A request whose strings are the user's messages."""
+    return TurnRequest(
+        input=tuple(Message("user", one) if isinstance(one, str) else one for one in said),
+        model=model,
+        previous_response_id=after,
+        instructions=instructions,
+        options=options or Options(),
+        store=store,
+        stream=stream,
+        tenant=tenant,
+    )
+
+
+async def answered(service: TurnService, *said: str | Item, **request: Any) -> Response:
+    """A turn from its start to its end."""
+    turn = await service.start(asking(*said, **request))
+    return await turn.result()
+
+
+async def heard(turn: LiveTurn) -> list[Event]:
+    """All events of a turn, to its end."""
+    return [event async for batch in turn.events() for event in batch]
+
+
+async def hear(turn: LiveTurn, events: list[Event]) -> None:
+    """Add all events of a turn to ``events``, as they come."""
+    async for batch in turn.events():
+        events.extend(batch)
+
+
+async def heard_until(turn: LiveTurn, text: str) -> None:
+    """Read a turn until it has said ``text``."""
+    said = ""
+    async for batch in turn.events():
+        said += "".join(event.text for event in batch if isinstance(event, TextDelta))
+        if text in said:
+            return
+    raise AssertionError(f"the turn ended without {text!r}: {said!r}")
+
+
+async def settle() -> None:
+    """Let everything run that can run without anything new happening."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": text}
