@@ -68,7 +68,8 @@ class SqliteStore:
         self._closing: asyncio.Task[None] | None = None
 
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:
-        return self._writer.put(Batch.begin, turn)
+        put = self._writer.put if turn.awaited else self._writer.put_off
+        return put(Batch.begin, turn)
 
     def write(
         self, response_id: str, items: Sequence[bytes], end: End | None = None

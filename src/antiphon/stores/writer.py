@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import queue
 import sqlite3
 import threading
@@ -26,6 +27,8 @@ from antiphon.stores.faults import is_busy, store_error
 Job: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], "asyncio.Future[Any]"]
 _Outcome: TypeAlias = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
+#: How long a turn's beginning may wait for company, where nobody waits for it.
+PUT_OFF_SECONDS: Final = 0.005
 _PATIENCE_WITH_READERS_MS: Final = 50
 #: From this size on, the write-ahead log is emptied by force: readers have to step aside.
 WAL_BYTES: Final = 32 << 20
@@ -51,7 +54,11 @@ class Writer:
         self._wal = wal
         self._owner = owner
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
+        #: Jobs that were put off, and what ends their wait.
+        self._idle: list[Job] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._hurrying = False
         self._open_turns: dict[str, Open] = {}
         self._closed = False
         self._scrub = False
@@ -62,19 +69,50 @@ class Writer:
         self._thread.start()
 
     def put(self, action: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
-        """Queue ``action(batch, *arguments)``; the future has its result once it is on disk."""
+        """Queue ``action(batch, *arguments)``; the future has its result once it is on disk.
+
+        All that the loop asks for in one round goes to the thread together.
+        """
         future: asyncio.Future[Any] = self._loop.create_future()
-        if self._closed:
-            future.set_exception(StoreError("The store is closed."))
-        else:
-            self._queue.put((action, arguments, future))
+        if not self._refused(future):
+            self._idle.append((action, arguments, future))
+            if not self._hurrying:
+                self._hurrying = True
+                self._loop.call_soon(self._hurry)
+        return future
+
+    def put_off(self, action: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+        """As ``put``, for what nobody waits for: it goes along with the next job that is.
+
+        If none comes, it goes by itself after ``PUT_OFF_SECONDS``.
+        """
+        future: asyncio.Future[Any] = self._loop.create_future()
+        if not self._refused(future):
+            self._idle.append((action, arguments, future))
+            if self._timer is None:
+                self._timer = self._loop.call_later(PUT_OFF_SECONDS, self._hurry)
         return future
 
     def stop(self) -> None:
         """Take no more jobs: do what is queued, then end the turns still running here."""
         if not self._closed:
             self._closed = True
+            self._hurry()
             self._queue.put(None)
+
+    def _refused(self, future: asyncio.Future[Any]) -> bool:
+        if self._closed:
+            future.set_exception(StoreError("The store is closed."))
+        return self._closed
+
+    def _hurry(self) -> None:
+        self._hurrying = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._idle:
+            self._queue.put(self._idle)
+            self._idle = []
 
     async def stopped(self) -> None:
         """Returns when ``stop`` is done and the connection closed."""
@@ -84,10 +122,10 @@ class Writer:
     def _run(self) -> None:
         last = False
         while not last:
-            jobs = [self._queue.get()]
-            jobs += [self._queue.get() for _ in range(self._queue.qsize())]
-            last = jobs[-1] is None
-            self._work([job for job in jobs if job is not None])
+            lots = [self._queue.get()]
+            lots += [self._queue.get() for _ in range(self._queue.qsize())]
+            last = lots[-1] is None
+            self._work([job for jobs in lots if jobs for job in jobs])
         # Should this fail, whoever opens the database next finds the turns of the dead.
         with contextlib.suppress(sqlite3.Error):
             self._commit([(Batch.reap, (self._owner, interrupted()), self._stopped)])
@@ -142,7 +180,7 @@ class Writer:
         if self._scrub:
             # Erased words leave the write-ahead log as well.
             self._scrub = not self._checkpoint()
-        elif self._wal.stat().st_size > WAL_BYTES:
+        elif os.stat(self._wal).st_size > WAL_BYTES:
             # SQLite's own checkpoints never start the log over while readers overlap.
             self._checkpoint()
 

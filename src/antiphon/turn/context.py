@@ -87,6 +87,8 @@ def render(items: Sequence[Item], *, completed: bool = True) -> Segment:
     made the calls, or into ``answers`` if the calls are an earlier turn's. Calls that
     the turn leaves open are moved to its end, where the next turn's outputs follow.
     """
+    if all(type(item) is Message for item in items):
+        return _prose(items, completed)
     outputs, answers = _paired(items)
     page = _Page()
     for place, item in enumerate(items):
@@ -105,6 +107,18 @@ def render(items: Sequence[Item], *, completed: bool = True) -> Segment:
         answers=answers,
         completed=completed,
     )
+
+
+def _prose(items: Sequence[Item], completed: bool) -> Segment:
+    """Most turns are messages only: there is nothing to pair."""
+    messages: list[bytes] = []
+    system: list[bytes] = []
+    for item in items:
+        if isinstance(item, Message):
+            messages.append(_encode(_plain_message(item)))
+            if item.role in _SYSTEM:
+                system.append(messages[-1])
+    return Segment(b",".join(messages), b",".join(system), completed=completed)
 
 
 class _Page:

@@ -33,8 +33,12 @@ class LiveTurn:
         self.stopped_by: AntiphonError | None = None
         self._log: list[Event] = []
         self._released = not opening.store
+        self._loop = asyncio.get_running_loop()
+        #: Readers who wait for more, and those who wait for the end.
         self._waiting: list[asyncio.Future[None]] = []
-        self._done: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        self._patient: list[asyncio.Future[None]] = []
+        self._over = False
+        self._response: Response | None = None
         self._task: asyncio.Task[None] | None = None
         self._running = False
         #: Whether the turn was told to stop.
@@ -56,21 +60,25 @@ class LiveTurn:
                 batch = self._log[seen:]
                 seen += len(batch)
                 yield batch
-            elif self._done.done():
-                self._done.result()
+            elif self._over:
+                self._end()
                 return
             else:
-                waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                # A future of its own: a reader that is cancelled takes nothing else with it.
+                waiter: asyncio.Future[None] = self._loop.create_future()
                 self._waiting.append(waiter)
                 await waiter
 
     async def result(self) -> Response:
         """The turn's end, failed or not (see ``error``). Raises only what kept nothing."""
-        # Shielded: a reader that is cancelled must not take the turn's end with it.
-        return await asyncio.shield(self._done)
+        if not self._over:
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._patient.append(waiter)
+            await waiter
+        return self._end()
 
     def done(self) -> bool:
-        return self._done.done()
+        return self._over
 
     async def cancel(self) -> Response:
         """Stop the turn and keep what arrived. A turn that is over stays as it is."""
@@ -87,8 +95,8 @@ class LiveTurn:
     def emit(self, events: Sequence[Event]) -> None:
         if events:
             self._log.extend(events)
-            if self._released:
-                self._wake()
+            if self._released and self._waiting:
+                self._waiting = _wake(self._waiting)
 
     def release(self, kept: asyncio.Future[None]) -> None:
         """The request is on disk, or could not be put there."""
@@ -97,27 +105,23 @@ class LiveTurn:
         error = kept.exception()
         if error is None:
             self._released = True
-            self._wake()
+            self._waiting = _wake(self._waiting)
         elif isinstance(error, AntiphonError):
             self.stop(error)
 
     def finish(self, response: Response, last: Event, error: AntiphonError | None) -> None:
         self.error = error
         self._log.append(last)
-        self._done.set_result(response)
-        self._wake()
+        self._response = response
+        self._close()
 
     def fail(self, error: AntiphonError) -> None:
         """End without a response: nothing of the turn could be kept."""
         self.error = error
-        self._done.set_exception(error)
-        # Retrieved here, so that a turn nobody waits for does not complain at exit.
-        self._done.exception()
-        self._wake()
+        self._close()
 
-    def run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        self._task = asyncio.get_running_loop().create_task(work)
-        return self._task
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        self._task = self._loop.create_task(work)
 
     def running(self) -> None:
         """The work has begun, and can be cancelled without being lost."""
@@ -133,17 +137,29 @@ class LiveTurn:
         Work that has not begun sees ``stopping`` when it does: a task cancelled
         before its first step would never get to end the turn.
         """
-        if not self.stopping and not self._done.done():
+        if not self.stopping and not self._over:
             self.stopping = True
             self.stopped_by = error
             if self._task is not None and self._running:
                 self._task.cancel()
 
-    def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            if not waiter.done():
-                waiter.set_result(None)
+    def _end(self) -> Response:
+        if self._response is None:
+            assert self.error is not None
+            raise self.error
+        return self._response
+
+    def _close(self) -> None:
+        self._over = True
+        self._waiting = _wake(self._waiting)
+        self._patient = _wake(self._patient)
+
+
+def _wake(waiting: list[asyncio.Future[None]]) -> list[asyncio.Future[None]]:
+    for waiter in waiting:
+        if not waiter.done():
+            waiter.set_result(None)
+    return []
 
 
 class Live:
@@ -155,20 +171,22 @@ class Live:
     def __init__(self) -> None:
         self.unkept: set[str] = set()
         self._turns: dict[str, LiveTurn] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        #: Set when the last turn has ended, while somebody waits for that.
+        self._idle: asyncio.Event | None = None
 
     def start(self, turn: LiveTurn, work: Coroutine[Any, Any, None]) -> None:
-        task = turn.run(work)
         self._turns[turn.response_id] = turn
-        self._tasks.add(task)
+        turn.run(self._until_over(turn, work))
 
-        def ended(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
-            self._turns.pop(turn.response_id, None)
+    async def _until_over(self, turn: LiveTurn, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        finally:
+            del self._turns[turn.response_id]
             if turn.unkept:
                 self.unkept.add(turn.response_id)
-
-        task.add_done_callback(ended)
+            if self._idle is not None and not self._turns:
+                self._idle.set()
 
     def get(self, response_id: str) -> LiveTurn | None:
         return self._turns.get(response_id)
@@ -181,5 +199,6 @@ class Live:
     async def close(self) -> None:
         """Stop every turn as interrupted and wait until each is kept as that."""
         self.interrupt()
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        if self._turns:
+            self._idle = self._idle or asyncio.Event()
+            await self._idle.wait()

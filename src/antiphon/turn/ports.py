@@ -31,7 +31,11 @@ class Head(msgspec.Struct, frozen=True):
 
 
 class NewTurn(msgspec.Struct, frozen=True):
-    """A turn about to run: ``input`` holds encoded items (``core.items``)."""
+    """A turn about to run: ``input`` holds encoded items (``core.items``).
+
+    ``awaited`` False: nobody waits for the beginning alone, so that a store may keep it a
+    few milliseconds later, in one go with the end of a quick turn.
+    """
 
     response_id: str
     tenant: str
@@ -39,6 +43,7 @@ class NewTurn(msgspec.Struct, frozen=True):
     header: Header
     input: Sequence[bytes]
     parent: Head | None = None
+    awaited: bool = True
 
 
 class StoredTurn(msgspec.Struct, frozen=True):

@@ -60,6 +60,7 @@ class Runner:
             log.exception("turn %s could not be ended", self._id)
             error = AntiphonError("The server failed while it kept this turn.")
             error.__cause__ = unforeseen
+            self._live.unkept = self._live.stored
             self._live.fail(error)
 
     async def _run(self) -> None:
@@ -96,6 +97,7 @@ class Runner:
                 header=opening.header,
                 input=[encode_item(item) for item in opening.input],
                 parent=plan.parent,
+                awaited=plan.request.stream,
             )
         )
         kept.add_done_callback(self._live.release)
