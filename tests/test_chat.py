@@ -23,6 +23,7 @@ from antiphon.core.turns import NOBODY, Response
 from antiphon.errors import AntiphonError, ModelError
 from antiphon.portal import Portal
 from antiphon.settings import ModelSettings
+from antiphon.turn.service import TurnService
 from turn_kit import assistant, run, user
 from upstream import (
     CUT,
@@ -353,41 +354,58 @@ async def _ended(service: Any) -> str:
     return response_id
 
 
-@pytest.mark.parametrize("streamed", [True, False])
-def test_ctrl_c_stops_the_answer(
-    streamed: bool, remote: Settings, upstream: MisbehavingUpstream, elsewhere: Portal
-) -> None:
-    upstream.then(stream(*events(chunk(content="One ")), end=HANG) if streamed else [HANG])
-    chat, got = Conversation(settings=remote), list[str]()
+def interrupt(work: Callable[[], object], pressing: Callable[[], None]) -> None:
+    """Do the work while someone presses Ctrl-C, which is heard."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    finger = threading.Thread(target=pressing)
+    finger.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            work()
+    finally:
+        finger.join()
+        signal.signal(signal.SIGINT, before)
 
+
+def test_ctrl_c_stops_an_answer_that_is_waited_for(
+    remote: Settings, upstream: MisbehavingUpstream, elsewhere: Portal
+) -> None:
     async def press() -> None:
         await upstream.request(0)
         press_ctrl_c()
 
-    def talk() -> None:
-        if not streamed:
-            pressing = threading.Thread(target=elsewhere.run, args=(press(),))
-            pressing.start()
-            chat.send("Count.")
-        for delta in chat.stream("Count."):
-            got.append(delta)
-            threading.Thread(target=press_ctrl_c).start()
-
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            talk()
-    finally:
-        signal.signal(signal.SIGINT, before)
+    upstream.then([HANG])
+    chat = Conversation(settings=remote)
+    interrupt(lambda: chat.send("Count."), lambda: elsewhere.run(press()))
+    assert chat.response_id is None
     elsewhere.run(upstream.requests[0].gone.wait())
-    if streamed:
-        # As when the stream is closed: the conversation goes on from what was heard.
-        assert got == ["One "]
-        assert response_of(remote, chat.response_id).status == "cancelled"
-    else:
-        assert chat.response_id is None
     (kept,) = stored(remote, lambda service: service.recent(NOBODY, 9))
     assert response_of(remote, kept.response_id).status == "cancelled"
+
+
+def test_ctrl_c_stops_an_answer_that_is_read(
+    remote: Settings, upstream: MisbehavingUpstream, elsewhere: Portal
+) -> None:
+    """As when the stream is closed: the conversation goes on from what was heard."""
+
+    async def press(service: TurnService) -> None:
+        (newest,) = await service.recent(NOBODY, 1)
+        turn = service.running(newest.response_id)
+        assert turn is not None
+        for _ in range(1_000_000):
+            if turn._waiting:  # the reader wants more than there is
+                break
+            await asyncio.sleep(0)
+        press_ctrl_c()
+
+    upstream.then(stream(*events(chunk(content="One ")), end=HANG))
+    chat = Conversation(settings=remote)
+    deltas = chat.stream("Count.")
+    assert next(deltas) == "One "
+    interrupt(lambda: next(deltas), lambda: stored(remote, press))
+    elsewhere.run(upstream.requests[0].gone.wait())
+    assert response_of(remote, chat.response_id).status == "cancelled"
+    assert [message["content"] for message in chat.messages()] == ["Count.", "One "]
 
 
 def test_a_task_that_is_cancelled_while_it_waits_cancels_the_turn(

@@ -292,3 +292,17 @@ def test_a_request_that_could_not_be_kept_stops_the_work() -> None:
         assert seen == [lost]
 
     run(main())
+
+
+def test_everyone_who_closes_waits_until_the_turns_are_over() -> None:
+    async def main() -> None:
+        turn, began, seen = LiveTurn(opening(store=False)), asyncio.Event(), list[object]()
+        live = Live()
+        live.start(turn, work(turn, began, seen))
+        await began.wait()
+        await asyncio.gather(live.close(), live.close())
+        assert turn.done()
+        assert [type(reason) for reason in seen] == [Interrupted]
+        await live.close()
+
+    run(main())

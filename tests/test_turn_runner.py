@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
 
 import pytest
 
 from antiphon.core.deltas import Text
 from antiphon.core.events import Created, Ended, Event, ItemAdded, ItemDone
-from antiphon.core.items import FunctionCall, Message, decode_item
-from antiphon.core.turns import NOBODY, Options, Response, TurnError, Usage
+from antiphon.core.items import Message, decode_item
+from antiphon.core.turns import NOBODY, TurnError, Usage
 from antiphon.errors import (
     AntiphonError,
-    ContextLengthExceeded,
     ModelError,
     RateLimited,
     StoreError,
@@ -33,16 +31,13 @@ from antiphon.models.scripted import (
     used,
     wait,
 )
-from antiphon.turn.live import LiveTurn
-from antiphon.turn.service import TurnService
 from turn_kit import (
     GatedStore,
     answered,
     asking,
-    assistant,
     hear,
     heard,
-    heard_until,
+    kept,
     run,
     serving,
     settle,
@@ -50,16 +45,6 @@ from turn_kit import (
 )
 
 DISK = "The disk is full."
-
-
-async def kept(store: GatedStore, turn: LiveTurn) -> Any:
-    stored = await store.turn(NOBODY, turn.response_id)
-    assert stored is not None
-    return stored
-
-
-def texts(response: Response) -> list[str]:
-    return [item.content for item in response.output if isinstance(item, Message)]  # type: ignore[misc]
 
 
 # The order of things.
@@ -242,6 +227,29 @@ def test_an_end_that_cannot_be_kept_is_an_error() -> None:
     run(main())
 
 
+def test_a_turn_whose_end_was_not_kept_is_ended_when_the_disk_is_well_again() -> None:
+    async def main() -> None:
+        store = GatedStore()
+        store.ends.error = StoreError(DISK)
+        model = ScriptedModel([say("Hi."), "Fine."])
+        service = serving(model, store)
+        turn = await service.start(asking("Hello."))
+        with pytest.raises(StoreError, match=DISK):
+            await turn.result()
+        await settle()
+        with pytest.raises(StoreError, match=DISK):
+            await service.start(asking("And?", after=turn.response_id))
+        store.ends.error = None
+        ended = await service.response(NOBODY, turn.response_id)
+        assert ended.end is not None
+        assert ended.end.error is not None
+        assert (ended.status, ended.end.error.code) == ("failed", "store_unavailable")
+        await answered(service, "And?", after=turn.response_id)
+        assert model.shown() == [user("Hello."), user("And?")], "what was not kept is not shown"
+
+    run(main())
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_an_item_that_cannot_be_kept_fails_the_turn(late: bool) -> None:
     """Early: while the model still talks. Late: when it has already finished."""
@@ -266,79 +274,6 @@ def test_an_item_that_cannot_be_kept_fails_the_turn(late: bool) -> None:
             "failed",
             TurnError("store_unavailable", DISK),
         )
-
-    run(main())
-
-
-# How a turn is stopped.
-
-
-def test_a_turn_cancelled_before_its_first_step_asks_no_model() -> None:
-    async def main() -> None:
-        store, model = GatedStore(), ScriptedModel(["Hi."])
-        turn = await serving(model, store).start(asking("Hello."))
-        response = await turn.cancel()
-        assert (response.status, response.output, turn.error) == ("cancelled", (), None)
-        assert model.calls == []
-        assert (await kept(store, turn)).end == response.end
-        assert await heard(turn) == [Created(turn.opening), Ended(response)]
-
-    run(main())
-
-
-@pytest.mark.parametrize("store", [True, False])
-@pytest.mark.parametrize("said", ["", "One moment"])
-def test_a_cancelled_turn_keeps_what_arrived(said: str, store: bool) -> None:
-    async def main() -> None:
-        disk, reached = GatedStore(), asyncio.Event()
-        model = ScriptedModel([say(said) + hang(reached)])
-        turn = await serving(model, disk).start(asking("Hello.", store=store))
-        await reached.wait()
-        response, again = await asyncio.gather(turn.cancel(), turn.cancel())
-        assert response is again
-        assert model.cancelled.is_set()
-        assert response.status == "cancelled"
-        part = (Message("assistant", said, status="incomplete"),) if said else ()
-        assert response.output == part
-        stored = await disk.turn(NOBODY, turn.response_id)
-        assert (stored is not None) is store
-        assert stored is None or tuple(map(decode_item, stored.output)) == part
-        assert await turn.cancel() is response, "once more, when it is over"
-
-    run(main())
-
-
-def test_a_stop_while_the_end_goes_to_the_disk_comes_too_late() -> None:
-    async def main() -> None:
-        store = GatedStore()
-        store.ends.shut()
-        service = serving(ScriptedModel(["Hi.", "Still here."]), store)
-        turn = await service.start(asking("Hello."))
-        await store.ends.asked.wait()
-        stopping = asyncio.ensure_future(turn.cancel())
-        await settle()
-        store.ends.open()
-        response = await stopping
-        assert (response.status, texts(response)) == ("completed", ["Hi."])
-        after = await answered(service, "And?", after=turn.response_id)
-        assert texts(after) == ["Still here."]
-
-    run(main())
-
-
-def test_a_turn_stopped_before_its_request_was_kept_is_kept_as_cancelled() -> None:
-    async def main() -> None:
-        store, reached = GatedStore(), asyncio.Event()
-        store.begins.shut()
-        turn = await serving(ScriptedModel([hang(reached)]), store).start(asking("Hello."))
-        await reached.wait()
-        stopping = asyncio.ensure_future(turn.cancel())
-        await settle()
-        assert not stopping.done()
-        store.begins.open()
-        response = await stopping
-        assert response.status == "cancelled"
-        assert (await kept(store, turn)).end == response.end
 
     run(main())
 
@@ -407,14 +342,16 @@ def test_words_that_cannot_be_written_down_end_the_turn() -> None:
 
     async def main() -> None:
         for store in (True, False):
-            turn = await serving(ScriptedModel([Reply((Text("\udcff"),))])).start(
-                asking("Well?", store=store)
-            )
-            if store:
-                with pytest.raises(AntiphonError, match="failed"):
-                    await turn.result()
-            else:
+            service = serving(ScriptedModel([Reply((Text("\udcff"),)), "Fine."]))
+            turn = await service.start(asking("Well?", store=store))
+            if not store:
                 assert (await turn.result()).status == "completed"
+                continue
+            with pytest.raises(AntiphonError, match="failed"):
+                await turn.result()
+            await settle()
+            response = await answered(service, "And?", after=turn.response_id)
+            assert response.status == "completed", "nobody finds it running for ever"
 
     run(main())
 
@@ -426,158 +363,5 @@ def test_an_answer_that_breaks_off_is_a_failure() -> None:
             response = await turn.result()
             assert response.status == "failed"
             assert isinstance(turn.error, ModelError)
-
-    run(main())
-
-
-# When the context is too long.
-
-
-def reader_of(limit: int, *, told: bool, words: int = 0) -> ScriptedModel:
-    """A model that sees so many messages, and may say how many were too many."""
-
-    def script(messages: list[dict[str, Any]]) -> Reply:
-        if len(messages) <= limit:
-            return say("Fine.")
-        numbers = {"used": len(messages), "limit": limit} if told else {}
-        return say("x" * words) + fail(ContextLengthExceeded("Too long.", **numbers))
-
-    return ScriptedModel(script)
-
-
-async def talked(service: TurnService, turns: int) -> str:
-    """A conversation of so many turns; its newest id."""
-    head = None
-    for number in range(turns):
-        head = (await answered(service, f"question {number}", after=head)).id
-    assert head is not None
-    return head
-
-
-@pytest.mark.parametrize("told", [True, False])
-def test_the_oldest_turns_go_when_the_context_is_too_long(told: bool) -> None:
-    async def main() -> None:
-        store = GatedStore()
-        head = await talked(serving(ScriptedModel(["Fine."] * 9), store), 9)
-        model = reader_of(9, told=told)
-        response = await answered(
-            serving(model, store), "Still there?", after=head, options=Options(truncation="auto")
-        )
-        assert response.status == "completed"
-        shown = model.shown()
-        assert shown[-3:] == [user("question 8"), assistant("Fine."), user("Still there?")]
-        assert len(shown) <= 9
-        assert len(model.shown(0)) == 19
-        turns = await serving(model, store).chain(NOBODY, response.id)
-        assert len(turns) == 10, "only the model's view is shorter"
-
-    run(main())
-
-
-def test_without_leave_to_truncate_too_long_is_an_error() -> None:
-    async def main() -> None:
-        store = GatedStore()
-        head = await talked(serving(ScriptedModel(["Fine."] * 5), store), 5)
-        model = reader_of(5, told=True)
-        turn = await serving(model, store).start(asking("Still there?", after=head))
-        assert (await turn.result()).status == "failed"
-        assert isinstance(turn.error, ContextLengthExceeded)
-        assert len(model.calls) == 1
-
-    run(main())
-
-
-@pytest.mark.parametrize("words", [0, 3])
-def test_what_cannot_be_shortened_is_an_error(words: int) -> None:
-    """The newest turn alone is too long; or the model had begun to answer."""
-
-    async def main() -> None:
-        store = GatedStore()
-        head = await talked(serving(ScriptedModel(["Fine."] * 3), store), 3)
-        model = reader_of(0, told=False, words=words)
-        turn = await serving(model, store).start(
-            asking("Still there?", after=head, options=Options(truncation="auto"))
-        )
-        assert (await turn.result()).status == "failed"
-        assert isinstance(turn.error, ContextLengthExceeded)
-        assert len(model.calls) == (1 if words else 3)
-
-    run(main())
-
-
-# Who reads along.
-
-
-def test_a_stored_turn_goes_on_without_its_reader() -> None:
-    async def main() -> None:
-        store, go = GatedStore(), asyncio.Event()
-        service = serving(ScriptedModel([say("One, ") + wait(go) + say("two.")]), store)
-        turn = await service.start(asking("Count."))
-        await heard_until(turn, "One")
-        await turn.leave()
-        assert not turn.done()
-        late = service.running(turn.response_id)
-        assert late is turn
-        go.set()
-        events = await heard(late)
-        assert events[0] == Created(turn.opening)
-        response = await turn.result()
-        assert events[-1] == Ended(response)
-        assert texts(response) == ["One, two."]
-        await settle()
-        assert service.running(turn.response_id) is None
-
-    run(main())
-
-
-def test_an_unstored_turn_ends_with_its_reader() -> None:
-    async def main() -> None:
-        store, reached = GatedStore(), asyncio.Event()
-        model = ScriptedModel([say("One") + hang(reached)])
-        turn = await serving(model, store).start(asking("Count.", store=False))
-        await reached.wait()
-        await turn.leave()
-        assert model.cancelled.is_set()
-        assert (await turn.result()).status == "cancelled"
-        assert not store.begins.asked.is_set()
-        assert not store.ends.asked.is_set()
-
-    run(main())
-
-
-def test_calls_end_the_turn_and_wait_for_their_outputs() -> None:
-    async def main() -> None:
-        wanted = calls(call("f", {"x": 1}), call("g", {"y": 2}))
-        response = await answered(serving(ScriptedModel([say("So:") + wanted])), "Do it.")
-        assert response.status == "completed"
-        assert response.output == (
-            Message("assistant", "So:"),
-            FunctionCall("call_1_0", "f", '{"x":1}'),
-            FunctionCall("call_1_1", "g", '{"y":2}'),
-        )
-
-    run(main())
-
-
-def test_a_closing_service_keeps_running_turns_as_interrupted() -> None:
-    async def main() -> None:
-        store, reached = GatedStore(), asyncio.Event()
-        service = serving(ScriptedModel([say("One") + hang(reached)]), store)
-        turn = await service.start(asking("Count."))
-        await reached.wait()
-        store.ends.shut()
-        closing = asyncio.ensure_future(service.close())
-        await store.ends.asked.wait()
-        await settle()
-        assert not closing.done()
-        store.ends.open()
-        await closing
-        response = await turn.result()
-        assert response.end is not None
-        assert response.end.error is not None
-        assert (response.status, response.end.error.code) == ("failed", "interrupted")
-        assert texts(response) == ["One"]
-        with pytest.raises(StoreError):
-            await service.response(NOBODY, turn.response_id)
 
     run(main())

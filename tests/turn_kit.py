@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from antiphon.core.events import Event, TextDelta
-from antiphon.core.items import Item, Message
-from antiphon.core.turns import End, Options, Response, TurnRequest
+from antiphon.core.items import Item, Message, text_of
+from antiphon.core.turns import NOBODY, End, Options, Response, TurnRequest
 from antiphon.errors import StoreError
 from antiphon.models.catalog import Catalog
 from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.memory import MemoryStore
+from antiphon.stores.sqlite import open_sqlite
 from antiphon.turn.live import LiveTurn
-from antiphon.turn.ports import NewTurn, Store
+from antiphon.turn.ports import NewTurn, Store, StoredTurn
 from antiphon.turn.service import TurnService
 
 T = TypeVar("T")
+
+STORES = ["memory", "sqlite"]
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
@@ -153,3 +158,40 @@ def user(text: str) -> dict[str, Any]:
 
 def assistant(text: str) -> dict[str, Any]:
     return {"role": "assistant", "content": text}
+
+
+def contents(model: ScriptedModel) -> list[str]:
+    """What the model was shown last, message by message."""
+    return [message["content"] for message in model.shown()]
+
+
+def texts(response: Response) -> list[str]:
+    """The answers' texts."""
+    return [text_of(item.content) for item in response.output if isinstance(item, Message)]
+
+
+async def kept(store: Store, turn: LiveTurn) -> StoredTurn:
+    """A turn as it lies in the store, where it must be."""
+    stored = await store.turn(NOBODY, turn.response_id)
+    assert stored is not None
+    return stored
+
+
+@asynccontextmanager
+async def opened(kind: str, folder: Path) -> AsyncIterator[Store]:
+    """A store of one of ``STORES``."""
+    store: Store = MemoryStore() if kind == "memory" else await open_sqlite(folder / "turns.db")
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def with_story(kind: str, folder: Path, story: Callable[[Store], Awaitable[None]]) -> None:
+    """Run a test's story over a store of one of ``STORES``."""
+
+    async def main() -> None:
+        async with opened(kind, folder) as store:
+            await story(store)
+
+    run(main())

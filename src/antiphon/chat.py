@@ -17,8 +17,8 @@ from typing import Any
 
 import msgspec
 
-from antiphon.core.events import TextDelta
-from antiphon.core.items import Message, text_of
+from antiphon.core.events import RefusalDelta, TextDelta
+from antiphon.core.items import Message, said
 from antiphon.core.turns import NOBODY, Options, Response, TurnRequest, TurnStatus, Usage
 from antiphon.errors import InvalidRequest
 from antiphon.portal import Portal
@@ -50,7 +50,8 @@ class AsyncConversation:
     file and environment as the command line does.
 
     Methods raise ``AntiphonError``; a failed turn leaves the conversation where it
-    was, so that sending again tries again and doubles nothing.
+    was, so that sending again tries again and doubles nothing. One conversation takes
+    one turn at a time: two at once both go on from the same place, as two branches.
     """
 
     def __init__(  # noqa: PLR0913 - what people set by hand, by name
@@ -118,7 +119,7 @@ class AsyncConversation:
         try:
             async for batch in turn.events():
                 for event in batch:
-                    if isinstance(event, TextDelta):
+                    if isinstance(event, TextDelta | RefusalDelta):
                         yield event.text
         finally:
             if not turn.done():
@@ -159,9 +160,7 @@ class AsyncConversation:
             raise turn.error
         self._response_id = response.id
         return Reply(
-            text="".join(
-                text_of(item.content) for item in response.output if isinstance(item, Message)
-            ),
+            text="".join(map(said, response.output)),
             response_id=response.id,
             status=response.status,
             model=response.header.model,

@@ -46,10 +46,15 @@ class Portal:
             tasks[0].add_done_callback(partial(_pass_on, done))
 
         def cancel() -> None:
-            tasks[0].cancel()
+            if tasks:
+                tasks[0].cancel()
+            else:
+                # Ctrl-C came before the work was handed over.
+                work.close()
+                done.cancel()
 
-        loop.call_soon_threadsafe(start)
         try:
+            loop.call_soon_threadsafe(start)
             return done.result()
         except BaseException:
             if not done.done():

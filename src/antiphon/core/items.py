@@ -111,6 +111,17 @@ def text_of(content: str | tuple[Part, ...]) -> str:
     return "".join(part.text for part in content if isinstance(part, InputText | OutputText))
 
 
+def said(item: Item) -> str:
+    """What a message says to its reader, a refusal included; nothing for other items."""
+    if not isinstance(item, Message):
+        return ""
+    if isinstance(item.content, str):
+        return item.content
+    return "".join(
+        part.refusal if isinstance(part, Refusal) else text_of((part,)) for part in item.content
+    )
+
+
 def has_image(item: Item) -> bool:
     """Whether the model would have to look at a picture."""
     match item:

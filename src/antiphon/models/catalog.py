@@ -43,8 +43,8 @@ class Catalog:
     def names(self) -> list[tuple[str, Model]]:
         """The models that can be listed, the default first."""
         listed = dict(self._models)
-        if self._default is not None:
-            first = self.get(self._default)[1]
+        first = self._models.get(self._default or "", self._catch_all)
+        if self._default is not None and first is not None:
             listed = {self._default: first, **listed}
         return list(listed.items())
 

@@ -230,7 +230,10 @@ def check_calls(parent: Segment | None, items: Iterable[Item]) -> None:
 def assemble(
     segments: Sequence[Segment], *, instructions: str | None = None, primer: bytes = b""
 ) -> bytes:
-    """The messages array, as JSON, of turns from oldest to newest."""
+    """The messages array, as JSON, of turns from oldest to newest.
+
+    Calls that the newest turn leaves open stay open: their outputs come next.
+    """
     parts: list[bytes] = []
     if instructions:
         parts.append(_encode(_ChatMessage("system", instructions)))
@@ -243,7 +246,6 @@ def assemble(
         if segment.messages:
             parts.append(segment.messages)
         waiting = segment.calls
-    parts += map(_interrupted, waiting)
     return b"[" + b",".join(parts) + b"]"
 
 

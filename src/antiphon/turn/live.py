@@ -39,7 +39,8 @@ class LiveTurn:
         self._patient: list[asyncio.Future[None]] = []
         self._over = False
         self._response: Response | None = None
-        self._task: asyncio.Task[None] | None = None
+        #: What runs the turn.
+        self.task: asyncio.Task[None] | None = None
         self._running = False
         #: Whether the turn was told to stop.
         self.stopping = False
@@ -120,9 +121,6 @@ class LiveTurn:
         self.error = error
         self._close()
 
-    def run(self, work: Coroutine[Any, Any, None]) -> None:
-        self._task = self._loop.create_task(work)
-
     def running(self) -> None:
         """The work has begun, and can be cancelled without being lost."""
         self._running = True
@@ -140,8 +138,8 @@ class LiveTurn:
         if not self.stopping and not self._over:
             self.stopping = True
             self.stopped_by = error
-            if self._task is not None and self._running:
-                self._task.cancel()
+            if self.task is not None and self._running:
+                self.task.cancel()
 
     def _end(self) -> Response:
         if self._response is None:
@@ -171,12 +169,10 @@ class Live:
     def __init__(self) -> None:
         self.unkept: set[str] = set()
         self._turns: dict[str, LiveTurn] = {}
-        #: Set when the last turn has ended, while somebody waits for that.
-        self._idle: asyncio.Event | None = None
 
     def start(self, turn: LiveTurn, work: Coroutine[Any, Any, None]) -> None:
         self._turns[turn.response_id] = turn
-        turn.run(self._until_over(turn, work))
+        turn.task = asyncio.get_running_loop().create_task(self._until_over(turn, work))
 
     async def _until_over(self, turn: LiveTurn, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -185,8 +181,6 @@ class Live:
             del self._turns[turn.response_id]
             if turn.unkept:
                 self.unkept.add(turn.response_id)
-            if self._idle is not None and not self._turns:
-                self._idle.set()
 
     def get(self, response_id: str) -> LiveTurn | None:
         return self._turns.get(response_id)
@@ -199,6 +193,6 @@ class Live:
     async def close(self) -> None:
         """Stop every turn as interrupted and wait until each is kept as that."""
         self.interrupt()
-        if self._turns:
-            self._idle = self._idle or asyncio.Event()
-            await self._idle.wait()
+        tasks = [turn.task for turn in self._turns.values() if turn.task is not None]
+        if tasks:
+            await asyncio.wait(tasks)

@@ -70,7 +70,7 @@ class TurnService:
         return live
 
     def running(self, response_id: str) -> LiveTurn | None:
-        """The turn of that id, if this process is running it."""
+        """The turn of that id, if this process runs it: for callers who know whose it is."""
         return self._live.get(response_id)
 
     async def response(self, tenant: str, response_id: str) -> Response:
