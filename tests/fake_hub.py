@@ -31,68 +31,72 @@ class Hub:
         return "0" * 64 if self.wrong_etag else hashlib.sha256(content).hexdigest()
 
 
+class _Handler(BaseHTTPRequestHandler):
+    state: Hub
+
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        self.state.heads += 1
+        content = self.find()
+        if content is not None:
+            self.begin(200, len(content), content)
+
+    def do_GET(self) -> None:
+        content = self.find()
+        if content is None:
+            return
+        asked = self.headers["Range"]
+        self.state.ranges.append(asked)
+        first = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
+        self.begin(206 if asked else 200, len(content) - first, content, first)
+        cut = self.state.cuts.pop(0) if self.state.cuts else len(content)
+        self.wfile.write(content[first : first + cut])
+        if first + cut < len(content):
+            self.close_connection = True
+
+    def find(self) -> bytes | None:
+        self.state.authorization.add(self.headers["Authorization"])
+        repo, _, rest = self.path[1:].partition("/resolve/main/")
+        if repo == GATED:
+            self.refuse(403, "GatedRepo")
+            return None
+        if repo != REPO:
+            self.refuse(404, "RepoNotFound")
+            return None
+        if rest not in self.state.files:
+            self.refuse(404, "EntryNotFound")
+            return None
+        return self.state.files[rest]
+
+    def refuse(self, status: int, code: str) -> None:
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def begin(self, status: int, length: int, content: bytes, first: int = 0) -> None:
+        self.send_response(status)
+        self.send_header("ETag", f'"{self.state.etag(content)}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(length))
+        if status == 206:
+            last = len(content) - 1
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet."""
+
+
 @contextlib.contextmanager
 def hub() -> Iterator[Hub]:
     """A hub on a free port of the loopback."""
     state = Hub()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_HEAD(self) -> None:
-            state.heads += 1
-            content = self.find()
-            if content is not None:
-                self.begin(200, len(content), content)
-
-        def do_GET(self) -> None:
-            content = self.find()
-            if content is None:
-                return
-            asked = self.headers["Range"]
-            state.ranges.append(asked)
-            first = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
-            self.begin(206 if asked else 200, len(content) - first, content, first)
-            cut = state.cuts.pop(0) if state.cuts else len(content)
-            self.wfile.write(content[first : first + cut])
-            if first + cut < len(content):
-                self.close_connection = True
-
-        def find(self) -> bytes | None:
-            state.authorization.add(self.headers["Authorization"])
-            repo, _, rest = self.path[1:].partition("/resolve/main/")
-            if repo == GATED:
-                self.refuse(403, "GatedRepo")
-                return None
-            if repo != REPO:
-                self.refuse(404, "RepoNotFound")
-                return None
-            if rest not in state.files:
-                self.refuse(404, "EntryNotFound")
-                return None
-            return state.files[rest]
-
-        def refuse(self, status: int, code: str) -> None:
-            self.send_response(status)
-            self.send_header("X-Error-Code", code)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def begin(self, status: int, length: int, content: bytes, first: int = 0) -> None:
-            self.send_response(status)
-            self.send_header("ETag", f'"{state.etag(content)}"')
-            self.send_header("X-Repo-Commit", COMMIT)
-            self.send_header("Accept-Ranges", "bytes")
-            self.send_header("Content-Length", str(length))
-            if status == 206:
-                last = len(content) - 1
-                self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    handler = type("Handler", (_Handler,), {"state": state})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     state.url = f"http://127.0.0.1:{server.server_address[1]}"

@@ -405,3 +405,28 @@ def test_an_end_that_cannot_be_kept_is_no_end() -> None:
             "message": "The disk is full.",
         }
         assert texts(last["response"]) == ["Hello"]
+
+
+def test_readers_are_told_when_the_server_is_about_to_go() -> None:
+    model = ScriptedModel([say("So far") + hang()])
+    with serving(model) as server, server.socket() as client, client.makefile("rb") as reader:
+        client.sendall(request_bytes({"input": "Hi", "stream": True}))
+        while b"So far" not in reader.readline():
+            pass
+        server.run(interrupt(server))
+        line = b""
+        while not line.startswith(b"data: {"):
+            line = reader.readline()
+        while b"response.failed" not in line:
+            line = reader.readline()
+        assert b"interrupted" in reader.readline()
+
+
+async def interrupt(server: Serving) -> None:
+    server.service.interrupt()
+
+
+def test_streams_are_not_replayed_yet(server: Serving) -> None:
+    response = server.respond().json
+    answer = server.get(f"/v1/responses/{response['id']}?stream=true")
+    assert (answer.status, answer.json["error"]["param"]) == (400, "stream")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from antiphon.core.turns import Header
 from antiphon.errors import StoreError
@@ -237,3 +238,22 @@ def overlap(database: Database, over: threading.Event) -> int:
 def look(reader: sqlite3.Connection) -> None:
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM running").fetchall()
+
+
+def test_what_is_put_off_goes_along_with_the_next_job_or_by_itself(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def job(name: str) -> Callable[[Batch], None]:
+        return lambda batch: order.append(name)
+
+    async def main() -> None:
+        async with writing(tmp_path) as (writer, _):
+            off = writer.put_off(job("first"))
+            await writer.put(job("second"))
+            assert off.done()
+            await writer.put_off(job("alone"))
+        with pytest.raises(StoreError):
+            await writer.put_off(job("late"))
+
+    run(main())
+    assert order == ["first", "second", "alone"]

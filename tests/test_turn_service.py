@@ -16,6 +16,7 @@ from antiphon.core.turns import NOBODY, Options, Response
 from antiphon.errors import (
     InvalidRequest,
     ModelError,
+    StoreError,
 )
 from antiphon.models.scripted import ScriptedModel, call, calls, fail, hang, say
 from antiphon.stores.memory import MemoryStore
@@ -24,6 +25,7 @@ from antiphon.turn.ports import ModelInfo, Store
 from antiphon.turn.service import TurnService
 from turn_kit import (
     STORES,
+    GatedStore,
     answered,
     asking,
     assistant,
@@ -287,3 +289,33 @@ def test_what_was_told_when_a_turn_ended_is_told_ever_after(kind: str, tmp_path:
         assert re.fullmatch(r"resp_[0-9a-f]{32}", failed.id)
 
     with_story(kind, tmp_path, story)
+
+
+def test_an_end_that_could_not_be_kept_is_made_up_for_when_it_is_asked_for() -> None:
+    async def main() -> None:
+        store = GatedStore()
+        service = serving(ScriptedModel(["Lost.", "Back."]), store)
+        store.ends.error = StoreError("The disk is full.")
+        turn = await service.start(asking("Hello."))
+        with pytest.raises(StoreError):
+            await turn.result()
+        with pytest.raises(StoreError):
+            await service.response(NOBODY, turn.response_id)
+        store.ends.error = None
+        assert (await service.response(NOBODY, turn.response_id)).status == "failed"
+        again = await answered(service, "Hello again.", after=turn.response_id)
+        assert again.status == "completed"
+        await service.close()
+
+    run(main())
+
+
+def test_calls_that_wait_for_their_outputs_are_shown_waiting() -> None:
+    async def main() -> None:
+        service = serving(ScriptedModel([calls(call("look", {}, call_id="c1"))]))
+        response = await answered(service, "Look.")
+        *_, last = await service.messages(NOBODY, response.id)
+        assert [one["id"] for one in last["tool_calls"]] == ["c1"]
+        await service.close()
+
+    run(main())
