@@ -240,7 +240,7 @@ def look(reader: sqlite3.Connection) -> None:
     reader.execute("SELECT count(*) FROM running").fetchall()
 
 
-def test_what_is_put_off_goes_along_with_the_next_job_or_by_itself(tmp_path: Path) -> None:
+def test_a_job_that_may_wait_goes_along_with_the_next_or_by_itself(tmp_path: Path) -> None:
     order: list[str] = []
 
     def job(name: str) -> Callable[[Batch], None]:
@@ -248,12 +248,12 @@ def test_what_is_put_off_goes_along_with_the_next_job_or_by_itself(tmp_path: Pat
 
     async def main() -> None:
         async with writing(tmp_path) as (writer, _):
-            off = writer.put_off(job("first"))
+            off = writer.put(job("first"), within=60)
             await writer.put(job("second"))
             assert off.done()
-            await writer.put_off(job("alone"))
+            await writer.put(job("alone"), within=0.001)
         with pytest.raises(StoreError):
-            await writer.put_off(job("late"))
+            await writer.put(job("late"), within=60)
 
     run(main())
     assert order == ["first", "second", "alone"]

@@ -34,6 +34,11 @@ from antiphon.turn.ports import Head, NewTurn, Recent, StoredTurn
 T = TypeVar("T")
 
 _READERS: Final = 4
+#: How long a turn's beginning may wait for company where nobody waits for it.
+_IDLE_SECONDS: Final = 0.005
+#: With so many turns under way, a commit waits for others to share its cost, so long.
+_MANY: Final = 8
+_GATHER_SECONDS: Final = 0.002
 #: What a read may raise; all but the first mean rows that do not make sense.
 _DAMAGE: Final = (sqlite3.Error, msgspec.MsgspecError, struct.error, ValueError)
 
@@ -62,19 +67,29 @@ class SqliteStore:
         self._database = database
         self._owners = database.owners
         self._writer = Writer(database.writing, database.wal, database.owners.me)
+        #: Turns begun here and not ended yet.
+        self._under_way = 0
         self._inline = database.reading
         self._idle: list[sqlite3.Connection] = []
         self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="antiphon-reader")
         self._closing: asyncio.Task[None] | None = None
 
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:
-        put = self._writer.put if turn.awaited else self._writer.put_off
-        return put(Batch.begin, turn)
+        self._under_way += 1
+        within = self._gathering() if turn.awaited else _IDLE_SECONDS
+        return self._writer.put(Batch.begin, turn, within=within)
 
     def write(
         self, response_id: str, items: Sequence[bytes], end: End | None = None
     ) -> asyncio.Future[None]:
-        return self._writer.put(Batch.write, response_id, tuple(items), end)
+        within = self._gathering()
+        if end is not None:
+            self._under_way = max(0, self._under_way - 1)
+        return self._writer.put(Batch.write, response_id, tuple(items), end, within=within)
+
+    def _gathering(self) -> float:
+        """How long to wait for other turns to share a commit: only where there are many."""
+        return _GATHER_SECONDS if self._under_way >= _MANY else 0.0
 
     async def head(self, tenant: str, response_id: str) -> Head | None:
         self._check_open()

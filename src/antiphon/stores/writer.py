@@ -27,8 +27,6 @@ from antiphon.stores.faults import is_busy, store_error
 Job: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], "asyncio.Future[Any]"]
 _Outcome: TypeAlias = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
-#: How long a turn's beginning may wait for company, where nobody waits for it.
-PUT_OFF_SECONDS: Final = 0.005
 _PATIENCE_WITH_READERS_MS: Final = 50
 #: From this size on, the write-ahead log is emptied by force: readers have to step aside.
 WAL_BYTES: Final = 32 << 20
@@ -55,10 +53,10 @@ class Writer:
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
-        #: Jobs that were put off, and what ends their wait.
+        #: Jobs that wait for company, and what ends their wait, and when.
         self._idle: list[Job] = []
-        self._timer: asyncio.TimerHandle | None = None
-        self._hurrying = False
+        self._leaving: asyncio.Handle | None = None
+        self._due = 0.0
         self._open_turns: dict[str, Open] = {}
         self._closed = False
         self._scrub = False
@@ -68,48 +66,39 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="antiphon-writer", daemon=True)
         self._thread.start()
 
-    def put(self, action: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+    def put(
+        self, action: Callable[..., Any], *arguments: Any, within: float = 0.0
+    ) -> asyncio.Future[Any]:
         """Queue ``action(batch, *arguments)``; the future has its result once it is on disk.
 
-        All that the loop asks for in one round goes to the thread together.
+        All that the loop asks for in one round goes to the thread together. A job may
+        wait ``within`` so many seconds for others to share its commit.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
-        if not self._refused(future):
-            self._idle.append((action, arguments, future))
-            if not self._hurrying:
-                self._hurrying = True
-                self._loop.call_soon(self._hurry)
-        return future
-
-    def put_off(self, action: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
-        """As ``put``, for what nobody waits for: it goes along with the next job that is.
-
-        If none comes, it goes by itself after ``PUT_OFF_SECONDS``.
-        """
-        future: asyncio.Future[Any] = self._loop.create_future()
-        if not self._refused(future):
-            self._idle.append((action, arguments, future))
-            if self._timer is None:
-                self._timer = self._loop.call_later(PUT_OFF_SECONDS, self._hurry)
+        if self._closed:
+            future.set_exception(StoreError("The store is closed."))
+            return future
+        self._idle.append((action, arguments, future))
+        due = self._loop.time() + within
+        if self._leaving is None or due < self._due:
+            if self._leaving is not None:
+                self._leaving.cancel()
+            call = self._loop.call_later
+            self._leaving = call(within, self._go) if within else self._loop.call_soon(self._go)
+            self._due = due
         return future
 
     def stop(self) -> None:
         """Take no more jobs: do what is queued, then end the turns still running here."""
         if not self._closed:
             self._closed = True
-            self._hurry()
+            self._go()
             self._queue.put(None)
 
-    def _refused(self, future: asyncio.Future[Any]) -> bool:
-        if self._closed:
-            future.set_exception(StoreError("The store is closed."))
-        return self._closed
-
-    def _hurry(self) -> None:
-        self._hurrying = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _go(self) -> None:
+        if self._leaving is not None:
+            self._leaving.cancel()
+            self._leaving = None
         if self._idle:
             self._queue.put(self._idle)
             self._idle = []
