@@ -49,12 +49,16 @@ class Engine:
 @asynccontextmanager
 async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
     """An engine that closes with the context. Raises ``ConfigError``, ``StoreError``."""
-    catalog = _catalog(settings)
-    engine = Engine(settings, TurnService(await _store(settings.store), catalog), catalog)
+    engine = await _build(settings)
     try:
         yield engine
     finally:
         await engine.close()
+
+
+async def _build(settings: Settings) -> Engine:
+    catalog = _catalog(settings)
+    return Engine(settings, TurnService(await _store(settings.store), catalog), catalog)
 
 
 def http_app(engine: Engine) -> HttpApp:
@@ -92,8 +96,13 @@ async def close_shared() -> None:
 
 
 async def _hold(settings: Settings) -> AsyncGenerator[Engine, None]:
-    async with open_engine(settings) as engine:
+    # Not by open_engine: a loop that ends closes all its generators at once, and one
+    # within the other would be closed twice.
+    engine = await _build(settings)
+    try:
         yield engine
+    finally:
+        await engine.close()
 
 
 async def _store(name: str) -> Store:

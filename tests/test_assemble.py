@@ -1,0 +1,64 @@
+"""Everything built from settings, and taken down again with the loop it ran on."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from antiphon import AsyncConversation
+from antiphon.assemble import open_engine, shared_engine
+from antiphon.errors import ModelNotFound
+from antiphon.settings import EMBEDDED, ModelSettings, Settings
+
+ECHO = {"echo": ModelSettings(kind="scripted")}
+
+
+def settings(path: Path) -> Settings:
+    return Settings(store=f"sqlite:{path / 'turns.db'}", model="echo", models=ECHO)
+
+
+def test_a_loop_that_ends_closes_its_engine_quietly(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def main() -> None:
+        # What goes wrong while a loop closes its generators depends on their order.
+        for number in range(8):
+            folder = tmp_path / str(number)
+            await AsyncConversation(settings=settings(folder)).send("Hi")
+            assert (folder / "turns.db-wal").stat().st_size > 0
+
+    asyncio.run(main())
+    assert capfd.readouterr().err == ""
+    assert not list(tmp_path.glob("*/turns.db-wal")), "closed: the log is in the database"
+
+
+def test_conversations_with_the_same_settings_share_an_engine(tmp_path: Path) -> None:
+    async def main() -> None:
+        first, second = await asyncio.gather(
+            shared_engine(settings(tmp_path)), shared_engine(settings(tmp_path))
+        )
+        other = await shared_engine(Settings(store="memory:", model="echo", models=ECHO))
+        assert first is second
+        assert other is not first
+
+    asyncio.run(main())
+
+
+def test_models_are_found_by_their_names() -> None:
+    models = {**ECHO, EMBEDDED: ModelSettings(kind="llama")}
+    given = Settings(store="memory:", model="echo", models=models)
+
+    async def main() -> None:
+        async with open_engine(given) as engine:
+            names = [name for name, _ in engine.service.models.names()]
+            assert names[0] == "echo"
+            assert EMBEDDED in names
+            _, small = engine.service.models.get(EMBEDDED)
+            assert small.info.primer
+            assert not small.info.images
+            with pytest.raises(ModelNotFound):
+                engine.service.models.get("nobody")
+
+    asyncio.run(main())
