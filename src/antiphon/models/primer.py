@@ -1,8 +1,9 @@
 """Example turns that teach a tiny model to remember who it talks to.
 
 Told a name and asked for it, SmolLM2-135M says it in 3 of 18 tries; after these turns in
-17 or 18. The middle matters as much as the ends: greetings that repeat the name, a second
-person, and a last turn without any name, or it takes every stranger for the second person.
+18. The middle matters as much as the ends: greetings that repeat the name, a second
+person, and a last turn without any name, or it takes every stranger for the second
+person. No answer here asks for a name, or the model would ask everyone.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _TURNS = (
     ("Hello, I am a new person. My name is Ivan.", "Hello, Ivan! How can I help you?"),
     ("Do you remember my name?", "Yes! Your name is Ivan."),
     ("Who am I?", "You are Ivan."),
-    ("Let us start again.", "Hello! I am SmolLM. What is your name?"),
+    ("Let us start again.", "Hello! I am SmolLM. How can I help you?"),
     ("Who are you?", "I am SmolLM, an AI assistant."),
 )
 
