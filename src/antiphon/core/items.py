@@ -111,15 +111,18 @@ def text_of(content: str | tuple[Part, ...]) -> str:
     return "".join(part.text for part in content if isinstance(part, InputText | OutputText))
 
 
+def words_of(content: str | tuple[Part, ...]) -> str:
+    """All words of a content: its text, and its refusals too."""
+    if isinstance(content, str):
+        return content
+    return "".join(
+        part.refusal if isinstance(part, Refusal) else text_of((part,)) for part in content
+    )
+
+
 def said(item: Item) -> str:
     """What a message says to its reader, a refusal included; nothing for other items."""
-    if not isinstance(item, Message):
-        return ""
-    if isinstance(item.content, str):
-        return item.content
-    return "".join(
-        part.refusal if isinstance(part, Refusal) else text_of((part,)) for part in item.content
-    )
+    return words_of(item.content) if isinstance(item, Message) else ""
 
 
 def has_image(item: Item) -> bool:

@@ -16,12 +16,11 @@ from antiphon.core.items import (
     FunctionCall,
     FunctionCallOutput,
     InputImage,
-    InputText,
     Item,
     Message,
-    OutputText,
     Part,
     Refusal,
+    words_of,
 )
 from antiphon.errors import InvalidRequest
 
@@ -310,15 +309,9 @@ def _interrupted(call_id: str) -> bytes:
 
 def _content(content: str | tuple[Part, ...]) -> str | list[dict[str, Any]]:
     """Text alone becomes a string, which every upstream takes; pictures need parts."""
-    if isinstance(content, str):
-        return content
-    if any(isinstance(part, InputImage) for part in content):
+    if not isinstance(content, str) and any(isinstance(part, InputImage) for part in content):
         return [_part(part) for part in content]
-    return "".join(part.refusal if isinstance(part, Refusal) else _text(part) for part in content)
-
-
-def _text(part: Part) -> str:
-    return part.text if isinstance(part, InputText | OutputText) else ""
+    return words_of(content)
 
 
 def _part(part: Part) -> dict[str, Any]:

@@ -43,10 +43,9 @@ class History:
 
     async def segments(self, head: Head) -> Segments:
         """The chain up to and including ``head``, oldest first."""
-        entry = self._pop(head.response_id)
+        entry = self._entries.get(head.response_id)
         if entry is not None and entry.epoch == head.epoch:
-            # Left in place until a turn has really gone on from it.
-            self._put(head.response_id, entry)
+            self._entries.move_to_end(head.response_id)
             return entry.segments
         segments = tuple(segment_of(turn) for turn in await self._store.chain(head))
         self.keep(head.response_id, head.epoch, segments)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from antiphon.core.ids import new_response_id, response_key
+from antiphon.core.ids import new_response_id
 from antiphon.core.items import Item, Message, decode_item, has_image
 from antiphon.core.turns import End, Header, Response, TurnError, TurnRequest
 from antiphon.errors import ImageInputUnsupported, InvalidRequest, NotFound, ResponseInProgress
@@ -104,9 +104,7 @@ class TurnService:
         live = self._live.get(response_id)
         if live is not None and await self._store.head(tenant, response_id):
             await live.cancel()
-        if response_key(response_id) is None or not await self._store.delete(
-            tenant, response_id, cascade=cascade
-        ):
+        if not await self._store.delete(tenant, response_id, cascade=cascade):
             raise missing(response_id)
 
     def interrupt(self) -> None:
@@ -122,9 +120,7 @@ class TurnService:
         previous = request.previous_response_id
         if previous is None:
             return None, ()
-        head = None
-        if response_key(previous) is not None:
-            head = await self._store.head(request.tenant, previous)
+        head = await self._store.head(request.tenant, previous)
         if head is None:
             raise missing(previous, param="previous_response_id")
         if head.running and await self._settle(previous):
@@ -159,9 +155,7 @@ class TurnService:
         )
 
     async def _turn(self, tenant: str, response_id: str) -> StoredTurn:
-        turn = None
-        if response_key(response_id) is not None:
-            turn = await self._store.turn(tenant, response_id)
+        turn = await self._store.turn(tenant, response_id)
         if turn is not None and turn.end is None and await self._settle(response_id):
             turn = await self._store.turn(tenant, response_id)
         if turn is None:
@@ -169,9 +163,7 @@ class TurnService:
         return turn
 
     async def _chain(self, tenant: str, response_id: str) -> list[StoredTurn]:
-        head = None
-        if response_key(response_id) is not None:
-            head = await self._store.head(tenant, response_id)
+        head = await self._store.head(tenant, response_id)
         if head is None:
             raise missing(response_id)
         return await self._store.chain(head)
