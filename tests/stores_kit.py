@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
+import sqlite3
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from antiphon.core.ids import new_response_id
-from antiphon.core.items import Message, encode_item
+from antiphon.core.images import Blob
+from antiphon.core.items import InputImage, Message, encode_item
 from antiphon.core.turns import NOBODY, End, Header, Options, Usage
+from antiphon.stores.memory import MemoryStore
 from antiphon.stores.sqlite import SqliteStore, open_sqlite
 from antiphon.turn.ports import Head, NewTurn, Store
 
@@ -34,6 +38,20 @@ def assistant(text: str) -> bytes:
     return encode_item(Message("assistant", text))
 
 
+def blob_of(data: bytes) -> Blob:
+    return Blob(hashlib.sha256(data).hexdigest(), data)
+
+
+def picture(blob: Blob) -> bytes:
+    """A message that shows it, as it is stored."""
+    return encode_item(Message("user", (InputImage(f"blob:{blob.hash}"),)))
+
+
+def blobs_of(*images: bytes) -> dict[str, bytes]:
+    """What a stored turn with these images brings."""
+    return {blob.hash: blob.data for blob in map(blob_of, images)}
+
+
 def new_turn(
     *said: str,
     parent: Head | None = None,
@@ -41,14 +59,17 @@ def new_turn(
     header: Header = HEADER,
     response_id: str | None = None,
     created_at: float | None = None,
+    images: Sequence[bytes] = (),
 ) -> NewTurn:
+    blobs = [blob_of(data) for data in images]
     return NewTurn(
         response_id=response_id or new_response_id(),
         tenant=tenant,
         created_at=float(next(_ticks)) if created_at is None else created_at,
         header=header,
-        input=[user(text) for text in said],
+        input=[*map(user, said), *map(picture, blobs)],
         parent=parent,
+        blobs=blobs,
     )
 
 
@@ -59,10 +80,15 @@ async def head_of(store: Store, response_id: str, tenant: str = NOBODY) -> Head:
 
 
 async def begun(
-    store: Store, said: str = "Hi.", parent: Head | None = None, tenant: str = NOBODY
+    store: Store,
+    said: str = "Hi.",
+    parent: Head | None = None,
+    tenant: str = NOBODY,
+    *,
+    images: Sequence[bytes] = (),
 ) -> Head:
     """A turn that is running."""
-    turn = new_turn(said, parent=parent, tenant=tenant)
+    turn = new_turn(said, parent=parent, tenant=tenant, images=images)
     await store.begin(turn)
     return await head_of(store, turn.response_id, tenant)
 
@@ -73,9 +99,11 @@ async def turned(
     answer: str = "Hello.",
     parent: Head | None = None,
     tenant: str = NOBODY,
+    *,
+    images: Sequence[bytes] = (),
 ) -> Head:
     """A turn that is complete."""
-    turn = new_turn(said, parent=parent, tenant=tenant)
+    turn = new_turn(said, parent=parent, tenant=tenant, images=images)
     await asyncio.gather(
         store.begin(turn), store.write(turn.response_id, [assistant(answer)], DONE)
     )
@@ -106,3 +134,17 @@ async def sqlite(path: Path) -> AsyncIterator[SqliteStore]:
         yield store
     finally:
         await store.close()
+
+
+def held_in_memory(store: MemoryStore) -> list[tuple[str, bytes]]:
+    """The tenants and bytes of all images that the store holds."""
+    return sorted((tenant, image.data) for (tenant, _), image in store._images.items())
+
+
+def held_in_file(path: Path) -> list[tuple[str, bytes]]:
+    """The same for a SQLite file."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        return sorted(connection.execute("SELECT tenant, data FROM blobs").fetchall())
+    finally:
+        connection.close()

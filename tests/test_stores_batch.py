@@ -14,7 +14,7 @@ from antiphon.stores.migrate import migrate
 from antiphon.stores.place import MAX_ITEMS, MAX_SEQ, MAX_THREAD, place_of
 from antiphon.stores.writer import interrupted
 from antiphon.turn.ports import Head, NewTurn
-from stores_kit import DONE, assistant, new_turn
+from stores_kit import DONE, assistant, blob_of, new_turn
 
 ME = 7
 
@@ -101,19 +101,48 @@ def test_a_reaped_owners_turns_end_and_no_others(connection: sqlite3.Connection)
     assert len(connection.execute("SELECT 1 FROM log WHERE kind = 3").fetchall()) == 2
 
 
+def test_images_are_written_and_erased_with_their_turns_or_not_at_all(
+    connection: sqlite3.Connection,
+) -> None:
+    tables = ("blobs", "log", "responses")
+    connection.execute("BEGIN")
+    batch = Batch(connection, ME, {})
+    new = new_turn(images=[b"cat"])
+    batch.begin(new)
+    batch.flush()
+    # As a crash would.
+    connection.execute("ROLLBACK")
+    assert [count(connection, table) for table in tables] == [0, 0, 0]
+    batch = Batch(connection, ME, {})
+    batch.begin(new)
+    batch.flush()
+    before = [count(connection, table) for table in tables]
+    connection.execute("BEGIN")
+    assert Batch(connection, ME, {}).delete("", new.response_id, cascade=False)
+    assert count(connection, "blobs") == 0
+    connection.execute("ROLLBACK")
+    assert [count(connection, table) for table in tables] == before == [1, 3, 1]
+
+
 def too_many_items() -> NewTurn:
     return msgspec.structs.replace(new_turn(), input=[b"{}"] * (MAX_ITEMS + 1))
+
+
+def too_many_items_and_images() -> NewTurn:
+    images = [blob_of(bytes([number])) for number in range(2)]
+    return msgspec.structs.replace(new_turn(), input=[b"{}"] * (MAX_ITEMS - 1), blobs=images)
 
 
 @pytest.mark.parametrize(
     "new",
     [
         too_many_items(),
+        too_many_items_and_images(),
         new_turn(parent=head(1, MAX_SEQ)),
-        new_turn(parent=head(1, 0), tenant="other"),
-        new_turn(response_id="resp_1"),
+        new_turn(parent=head(1, 0), tenant="other", images=[b"cat"]),
+        new_turn(response_id="resp_1", images=[b"cat"]),
     ],
-    ids=["items", "turns", "tenant", "id"],
+    ids=["items", "images", "turns", "tenant", "id"],
 )
 def test_what_cannot_be_kept_is_refused_before_anything_is_written(
     connection: sqlite3.Connection, new: NewTurn
@@ -124,6 +153,7 @@ def test_what_cannot_be_kept_is_refused_before_anything_is_written(
     batch.flush()
     assert batch.changed == {}
     assert count(connection, "threads") + count(connection, "log") == 0
+    assert count(connection, "blobs") == 0
 
 
 def test_a_turn_is_full_at_some_point(connection: sqlite3.Connection) -> None:

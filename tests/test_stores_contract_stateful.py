@@ -24,11 +24,12 @@ from antiphon.core.turns import End
 from antiphon.stores.memory import MemoryStore
 from antiphon.stores.sqlite import open_sqlite
 from antiphon.turn.ports import Head, NewTurn, Recent, Store, StoredTurn
-from stores_kit import DONE, HEADER, assistant, new_turn
+from stores_kit import DONE, HEADER, assistant, held_in_file, held_in_memory, new_turn
 
 T = TypeVar("T")
 
 TENANTS = ("", "other")
+IMAGES = (b"a cat", b"a dog", b"an owl")
 
 
 class Known(msgspec.Struct):
@@ -69,12 +70,14 @@ class Known(msgspec.Struct):
             output=tuple(self.output),
             end=self.end,
             previous_response_id=self.parent.id if self.parent else None,
+            blobs={blob.hash: blob.data for blob in self.new.blobs},
         )
 
 
 class StoreMachine(RuleBasedStateMachine):
     known = Bundle("known")
     tenants = st.sampled_from(TENANTS)
+    pictures = st.lists(st.sampled_from(IMAGES), max_size=2)
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,6 +89,9 @@ class StoreMachine(RuleBasedStateMachine):
     async def open(self, folder: Path) -> Store:
         raise NotImplementedError
 
+    def held(self) -> list[tuple[str, bytes]]:
+        raise NotImplementedError
+
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
 
@@ -94,14 +100,15 @@ class StoreMachine(RuleBasedStateMachine):
         self.runner.close()
         self.folder.cleanup()
 
-    @rule(target=known, tenant=tenants, items=st.integers(0, 2))
-    def begin_root(self, tenant: str, items: int) -> Known:
-        new = new_turn(*["hello"] * items, tenant=tenant)
+    @rule(target=known, tenant=tenants, items=st.integers(0, 2), images=pictures)
+    def begin_root(self, tenant: str, items: int, images: list[bytes]) -> Known:
+        new = new_turn(*["hello"] * items, tenant=tenant, images=images)
         return self.begin(Known(new, new.response_id, 0, None, [0]))
 
-    @rule(target=known, parent=known, items=st.integers(0, 2))
-    def continue_one(self, parent: Known, items: int) -> Known:
-        new = new_turn(*["again"] * items, tenant=parent.new.tenant, parent=parent.head)
+    @rule(target=known, parent=known, items=st.integers(0, 2), images=pictures)
+    def continue_one(self, parent: Known, items: int, images: list[bytes]) -> Known:
+        said = ["again"] * items
+        new = new_turn(*said, tenant=parent.new.tenant, parent=parent.head, images=images)
         # The newest turn of a thread is continued in it, every other one branches.
         thread = new.response_id if parent.children else parent.thread
         turn = Known(new, thread, parent.depth + 1, parent, parent.tree)
@@ -186,6 +193,16 @@ class StoreMachine(RuleBasedStateMachine):
             for turn in latest[:limit]
         ]
 
+    @rule()
+    def look_for_images(self) -> None:
+        used = {
+            (turn.new.tenant, blob.data)
+            for turn in self.turns
+            if not turn.erased
+            for blob in turn.new.blobs
+        }
+        assert self.held() == sorted(used)
+
     @invariant()
     def what_was_begun_last_is_there(self) -> None:
         if self.turns:
@@ -195,12 +212,19 @@ class StoreMachine(RuleBasedStateMachine):
 
 class MemoryMachine(StoreMachine):
     async def open(self, folder: Path) -> Store:
-        return MemoryStore()
+        self.memory = MemoryStore()
+        return self.memory
+
+    def held(self) -> list[tuple[str, bytes]]:
+        return held_in_memory(self.memory)
 
 
 class SqliteMachine(StoreMachine):
     async def open(self, folder: Path) -> Store:
         return await open_sqlite(folder / "turns.db")
+
+    def held(self) -> list[tuple[str, bytes]]:
+        return held_in_file(Path(self.folder.name) / "turns.db")
 
 
 @pytest.mark.parametrize("machine", [MemoryMachine, SqliteMachine])

@@ -6,6 +6,7 @@ import pytest
 
 from antiphon.errors import ConfigError
 from antiphon.stores.database import Database, open_database
+from antiphon.stores.migrate import migrations
 from antiphon.stores.owners import Owners
 
 
@@ -114,7 +115,7 @@ def test_a_failure_leaves_no_lock_behind(tmp_path: Path) -> None:
     connection.execute("PRAGMA user_version = 1000")
     with pytest.raises(ConfigError, match="newer antiphon"):
         open_database(path)
-    connection.execute("PRAGMA user_version = 1")
+    connection.execute(f"PRAGMA user_version = {len(migrations())}")
     connection.close()
     assert left_in(tmp_path / "turns.db-owners") == ["gate.lock"]
     with Owners(tmp_path / "turns.db-owners").gate():

@@ -107,3 +107,28 @@ def test_two_turns_of_one_moment_are_both_shown(connection: sqlite3.Connection) 
     keep(connection, new_turn("a", created_at=1.0))
     keep(connection, new_turn("b", created_at=1.0))
     assert len(read_recent(connection, "", 9)) == 2
+
+
+def test_blobs_are_asked_for_only_where_turns_use_them_and_once(
+    connection: sqlite3.Connection,
+) -> None:
+    plain = grow(connection, 3)[-1]
+    first = keep(connection, new_turn("look", parent=plain, images=[b"cat", b"dog"]))
+    second = keep(connection, new_turn("again", parent=first, images=[b"cat"]))
+    asked: list[str] = []
+    connection.set_trace_callback(asked.append)
+    read_chain(connection, plain)
+    read_turn(connection, "", plain.response_id)
+    assert asked
+    assert not [sql for sql in asked if "blobs" in sql]
+    turns, _ = read_chain(connection, second)
+    assert len([sql for sql in asked if "blobs" in sql]) == 2
+    assert [len(turn.blobs) for turn in turns] == [0, 0, 0, 2, 1]
+
+
+def test_a_blob_that_is_missing_is_left_out(connection: sqlite3.Connection) -> None:
+    head = keep(connection, new_turn("look", images=[b"cat"]))
+    connection.execute("DELETE FROM blobs")
+    turn, _ = read_turn(connection, "", head.response_id)
+    assert turn is not None
+    assert turn.blobs == {}

@@ -1,3 +1,4 @@
+from antiphon.core.images import Blob
 from antiphon.core.turns import End, Header
 from antiphon.stores.place import LAST, place_of
 from antiphon.stores.rows import (
@@ -5,10 +6,13 @@ from antiphon.stores.rows import (
     ERASED,
     INPUT,
     OUTPUT,
+    USE,
     Row,
     decode_header,
+    decode_use,
     encode_end,
     encode_header,
+    encode_use,
     id_in,
     turns_of,
 )
@@ -20,6 +24,10 @@ from stores_kit import DONE, HEADER, assistant, user
 KEY = bytes(range(16))
 ID = "resp_" + KEY.hex()
 OTHER = bytes(16)
+
+
+def no_blobs(number: int) -> Blob | None:
+    raise AssertionError("these turns use no blobs")
 
 
 def rows_of(place: int, key: bytes = KEY, end: End | None = DONE) -> list[Row]:
@@ -41,7 +49,7 @@ def test_a_header_comes_back() -> None:
 
 def test_rows_become_turns() -> None:
     first, second = turns_of(
-        rows_of(place_of(3, 0)) + rows_of(place_of(3, 1), OTHER, end=None), None
+        rows_of(place_of(3, 0)) + rows_of(place_of(3, 1), OTHER, end=None), None, no_blobs
     )
     assert (first.response_id, first.created_at, first.header) == (ID, 12.5, HEADER)
     assert (first.input, first.output, first.end) == ((user("Hi."),), (assistant("Hello."),), DONE)
@@ -52,11 +60,24 @@ def test_rows_become_turns() -> None:
 
 def test_a_tombstone_is_no_turn_but_still_the_turn_before() -> None:
     rows: list[Row] = [(place_of(1, 4), ERASED, OTHER), *rows_of(place_of(1, 5))]
-    (turn,) = turns_of(rows, "resp_before")
+    (turn,) = turns_of(rows, "resp_before", no_blobs)
     assert turn.previous_response_id == "resp_" + OTHER.hex()
 
 
 def test_the_turn_before_may_lie_elsewhere() -> None:
-    (turn,) = turns_of(rows_of(place_of(2, 7)), "resp_before")
+    (turn,) = turns_of(rows_of(place_of(2, 7)), "resp_before", no_blobs)
     assert turn.previous_response_id == "resp_before"
-    assert turns_of([], None) == []
+    assert turns_of([], None, no_blobs) == []
+
+
+def test_a_turns_blobs_lie_between_its_header_and_its_items() -> None:
+    kept = {7: Blob("aa", b"seven"), 2**40: Blob("bb", b"large")}
+    (top, *items) = rows_of(place_of(1, 0))
+    uses = [(1, USE, encode_use(7)), (2, USE, encode_use(2**40)), (3, USE, encode_use(99))]
+    rows = [top, *[(place_of(1, 0) + pos, kind, body) for pos, kind, body in uses]]
+    rows += [(place + 3, kind, body) for place, kind, body in items[:-1]] + items[-1:]
+    (turn,) = turns_of(rows, None, kept.get)
+    assert turn.blobs == {"aa": b"seven", "bb": b"large"}
+    assert (turn.input, turn.output) == ((user("Hi."),), (assistant("Hello."),))
+    assert turn.end == DONE
+    assert decode_use(encode_use(2**62)) == 2**62

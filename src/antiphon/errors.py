@@ -4,6 +4,7 @@
     ├── InvalidRequest             400  what was asked for cannot be done as asked
     │   ├── ContextLengthExceeded  400  more words than the model can see
     │   ├── ImageInputUnsupported  400  an image for a model that reads text only
+    │   ├── ImageInvalid           400  not an image, or not one that models can look at
     │   └── BodyTooLarge           413
     ├── Forbidden                  403  a request that only a web page elsewhere would make
     ├── NotFound                   404  missing, deleted, or someone else's: not to be told apart
@@ -14,7 +15,8 @@
     ├── ModelError                 502  the model, or the way to it, failed
     │   ├── RateLimited            429  it asked us to slow down
     │   ├── ModelTimeout           504  it did not answer in time
-    │   └── ModelUnavailable       503  it could not be reached, loaded or kept alive
+    │   ├── ModelUnavailable       503  it could not be reached, loaded or kept alive
+    │   └── OutputInvalid          502  its answer is not of the shape that was asked for
     ├── Interrupted                500  the turn's process ended before the turn did
     ├── StoreError                 503  the store could not keep or give what it must
     └── ConfigError                500  a setting, file or key that a person has to mend
@@ -66,6 +68,14 @@ class ContextLengthExceeded(InvalidRequest):
 
 class ImageInputUnsupported(InvalidRequest):
     default_code = "image_input_unsupported"
+
+
+class ImageInvalid(InvalidRequest):
+    """Codes: ``invalid_image``, ``invalid_image_url``, ``image_too_large``,
+    ``unsupported_image_type``.
+    """
+
+    default_code = "invalid_image"
 
 
 class BodyTooLarge(InvalidRequest):
@@ -139,6 +149,16 @@ class ModelUnavailable(ModelError):
     status = 503
     grpc = "INTERNAL"
     default_code = "model_unavailable"
+
+
+class OutputInvalid(ModelError):
+    """``text`` is what the model answered, as it came."""
+
+    default_code = "output_invalid"
+
+    def __init__(self, message: str, *, text: str = "") -> None:
+        super().__init__(message)
+        self.text = text
 
 
 class Interrupted(AntiphonError):

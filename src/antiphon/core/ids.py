@@ -16,6 +16,7 @@ _PREFIX = {
     "function_call": "fc_",
     "function_call_output": "fco_",
     "reasoning": "rs_",
+    "compaction": "cmp_",
 }
 
 

@@ -25,7 +25,10 @@ class InputText(_Part, frozen=True, tag="input_text"):
 
 
 class InputImage(_Part, frozen=True, tag="input_image"):
-    """``image_url`` is an ``https:`` or a ``data:`` URL; the server fetches neither."""
+    """``image_url`` is an ``https:`` or a ``data:`` URL; the server fetches neither.
+
+    In the store it is ``blob:`` and the hash of what a ``data:`` URL held (``core.images``).
+    """
 
     image_url: str
     detail: Literal["auto", "low", "high"] = "auto"
@@ -82,7 +85,20 @@ class Reasoning(_Item, frozen=True, tag="reasoning"):
     status: ItemStatus = "completed"
 
 
-Item: TypeAlias = Message | FunctionCall | FunctionCallOutput | Reasoning
+class Compaction(_Item, frozen=True, tag="compaction"):
+    """What a model wrote down of older turns, shown in their place.
+
+    ``kept`` turns of the chain right before it stay in view; ``replaced`` is how many
+    turns before those it stands for. They stay in the store: where one of them is
+    erased later, the rest is shown again and this is not (``turn.context``).
+    """
+
+    summary: str
+    kept: int = 0
+    replaced: int = 0
+
+
+Item: TypeAlias = Message | FunctionCall | FunctionCallOutput | Reasoning | Compaction
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Item)

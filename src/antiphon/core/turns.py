@@ -10,7 +10,8 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from antiphon.core.items import Item
+from antiphon.core.items import FunctionCall, Item
+from antiphon.core.policies import Policy
 
 TurnStatus: TypeAlias = Literal["in_progress", "completed", "incomplete", "failed", "cancelled"]
 #: The owner of everything where no keys are configured.
@@ -61,7 +62,10 @@ class TurnRequest(msgspec.Struct, frozen=True):
     """What an interface asks of ``TurnService``.
 
     ``model`` None is the server's default. ``stream`` says whether someone wants to
-    read along; without it a model may answer in one piece.
+    read along; without it a model may answer in one piece. ``context`` says what of a
+    long history is shown. ``approved`` are calls of the previous response that a person
+    has agreed to: their tools are run first. ``timeout`` is in seconds and covers the
+    whole turn, its tools included.
     """
 
     input: tuple[Item, ...]
@@ -72,6 +76,10 @@ class TurnRequest(msgspec.Struct, frozen=True):
     store: bool = True
     stream: bool = False
     tenant: str = NOBODY
+    context: tuple[Policy, ...] = ()
+    approved: tuple[FunctionCall, ...] = ()
+    max_tool_rounds: int = 10
+    timeout: float | None = None
 
 
 class TurnError(msgspec.Struct, frozen=True):
@@ -90,13 +98,18 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class End(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a turn ended. ``reason`` is the Responses API's ``incomplete_details.reason``."""
+    """How a turn ended. ``reason`` is the Responses API's ``incomplete_details.reason``.
+
+    ``usage`` is all that the turn's calls to the model cost. ``tokens`` is how many its
+    own words take in a context, as far as the model's reports tell; None: unknown.
+    """
 
     status: TurnStatus
     ended_at: float
     usage: Usage | None = None
     error: TurnError | None = None
     reason: str | None = None
+    tokens: int | None = None
 
 
 class Response(msgspec.Struct, frozen=True):

@@ -1,8 +1,9 @@
 """What one transaction of the SQLite store does, job after job.
 
 Jobs only collect rows as far as they can; ``flush`` writes them table by table, which
-costs less than row by row. Nothing here commits, and the record of running turns it
-was given stays as it is: ``changed`` says what is new once the commit has worked.
+costs less than row by row; a new image is large enough to be written by itself. Nothing
+here commits, and the record of running turns it was given stays as it is: ``changed``
+says what is new once the commit has worked.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Final
 import msgspec
 
 from antiphon.core.ids import response_key
+from antiphon.core.images import Blob
 from antiphon.core.turns import End
 from antiphon.errors import StoreError
 from antiphon.stores.place import (
@@ -27,7 +29,18 @@ from antiphon.stores.place import (
     thread_of,
 )
 from antiphon.stores.queries import named, read_sql
-from antiphon.stores.rows import END, HEADER, INPUT, OUTPUT, Row, encode_end, encode_header
+from antiphon.stores.rows import (
+    END,
+    HEADER,
+    INPUT,
+    OUTPUT,
+    USE,
+    Row,
+    decode_use,
+    encode_end,
+    encode_header,
+    encode_use,
+)
 from antiphon.turn.ports import NewTurn
 
 SQL: Final = named(read_sql("sqlite.sql"))
@@ -77,17 +90,21 @@ class Batch:
         key = response_key(turn.response_id)
         if key is None:
             raise StoreError(f"{turn.response_id!r} is not a response id.")
-        if len(turn.input) > MAX_ITEMS:
+        if len(turn.input) + len(turn.blobs) > MAX_ITEMS:
             raise StoreError(f"A turn holds at most {MAX_ITEMS} items.")
         top = encode_header(key, turn.created_at, turn.header)
         place = self._place(turn)
-        after = place + 1 + len(turn.input)
         self._responses.append((key, turn.tenant, place, turn.created_at))
         self._rows.append((place, HEADER, top))
-        for spot, item in enumerate(turn.input, place + 1):
+        first = place + 1
+        if turn.blobs:
+            uses = [encode_use(self._keep(turn.tenant, blob)) for blob in turn.blobs]
+            self._rows += [(spot, USE, use) for spot, use in enumerate(uses, first)]
+            first += len(uses)
+        for spot, item in enumerate(turn.input, first):
             self._rows.append((spot, INPUT, item))
         self._running[place] = self._owner
-        self.changed[turn.response_id] = Open(place, after)
+        self.changed[turn.response_id] = Open(place, first + len(turn.input))
 
     def write(self, response_id: str, items: Sequence[bytes], end: End | None) -> None:
         turn = self._open_turn(response_id)
@@ -114,9 +131,11 @@ class Batch:
             return False
         place: int = found
         tree = self._one(SQL["tree"], (thread_of(place),))
-        self._erase(place, last_of_turn(place))
+        uses = self._erase(place, last_of_turn(place))
         if cascade:
-            self._erase_descendants(place)
+            uses |= self._erase_descendants(place)
+        # Only now: turns that go together may share a blob.
+        self._connection.executemany(SQL["forget_blob"], [(decode_use(use), use) for use in uses])
         self._connection.execute(SQL["bump_epoch"], (tree,))
         self.erased = True
         return True
@@ -187,6 +206,16 @@ class Batch:
             raise StoreError("This turn's beginning was not stored, so the rest cannot be.")
         return turn
 
+    def _keep(self, tenant: str, blob: Blob) -> int:
+        """The number of the blob's row, which is written if the tenant has none yet."""
+        key = bytes.fromhex(blob.hash)
+        known = self._one(SQL["blob_id"], (tenant, key))
+        if known is not None:
+            return known
+        number = self._connection.execute(SQL["add_blob"], (tenant, key, blob.data)).lastrowid
+        assert number is not None
+        return number
+
     def _still_runs(self, place: int, *, ends: bool) -> bool:
         """False: someone ended or erased it. With ``ends``, it does not run from now on."""
         if place in self._running:
@@ -197,16 +226,20 @@ class Batch:
             return self._connection.execute(_END_RUNNING, (place,)).rowcount == 1
         return self._one(_OWNER, (place,)) is not None
 
-    def _erase(self, first: int, last: int) -> None:
+    def _erase(self, first: int, last: int) -> set[bytes]:
+        """Erase turns, and say which blobs they used."""
+        uses = {use for (use,) in self._connection.execute(SQL["uses"], (first, last))}
         for step in ("forget_responses", "forget_running", "forget_items", "forget_headers"):
             self._connection.execute(SQL[step], (first, last))
+        return uses
 
-    def _erase_descendants(self, place: int) -> None:
-        self._erase(place + TURN, last_of_thread(place))
+    def _erase_descendants(self, place: int) -> set[bytes]:
+        uses = self._erase(place + TURN, last_of_thread(place))
         origins = [(place, last_of_thread(place))]
         while origins:
             for (thread,) in self._connection.execute(SQL["branches"], origins.pop()).fetchall():
                 first = place_of(thread, 0)
                 whole = (first, last_of_thread(first))
-                self._erase(*whole)
+                uses |= self._erase(*whole)
                 origins.append(whole)
+        return uses

@@ -25,6 +25,13 @@ class _Kept(msgspec.Struct):
     children: list[str]
 
 
+class _Image(msgspec.Struct):
+    """A blob's bytes, and the ids of the turns that use it."""
+
+    data: bytes
+    users: set[str]
+
+
 class MemoryStore:
     """A ``Store`` without a disk. Its futures are done when it returns them."""
 
@@ -33,6 +40,8 @@ class MemoryStore:
         #: The ids of each thread's turns, in order.
         self._threads: dict[int, list[str]] = {}
         self._epochs: dict[int, int] = {}
+        #: By tenant and hash.
+        self._images: dict[tuple[str, str], _Image] = {}
         self._closed = False
 
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:
@@ -92,7 +101,7 @@ class MemoryStore:
         doomed = [response_id]
         while doomed:
             kept = self._kept[doomed.pop()]
-            kept.turn = None
+            self._erase(kept)
             if cascade:
                 doomed += kept.children
         tree = self._kept[response_id].tree
@@ -103,6 +112,7 @@ class MemoryStore:
         self._closed = True
         self._kept.clear()
         self._threads.clear()
+        self._images.clear()
 
     def _begin(self, new: NewTurn) -> None:
         self._check_open()
@@ -117,6 +127,7 @@ class MemoryStore:
             output=(),
             end=None,
             previous_response_id=kept.parent,
+            blobs=self._share(new),
         )
         self._kept[new.response_id] = kept
         self._threads.setdefault(kept.thread, []).append(new.response_id)
@@ -133,6 +144,25 @@ class MemoryStore:
         newest = self._threads[parent.thread][-1] == above
         thread = parent.thread if newest else fresh
         return _Kept(new.tenant, thread, parent.seq + 1, parent.tree, above, None, [])
+
+    def _share(self, new: NewTurn) -> dict[str, bytes]:
+        """The turn's blobs, the tenant's own copies where it has sent them before."""
+        shared = {}
+        for blob in new.blobs:
+            image = self._images.setdefault((new.tenant, blob.hash), _Image(blob.data, set()))
+            image.users.add(new.response_id)
+            shared[blob.hash] = image.data
+        return shared
+
+    def _erase(self, kept: _Kept) -> None:
+        turn, kept.turn = kept.turn, None
+        if turn is None:
+            return
+        for digest in turn.blobs:
+            image = self._images[kept.tenant, digest]
+            image.users.discard(turn.response_id)
+            if not image.users:
+                del self._images[kept.tenant, digest]
 
     def _write(self, response_id: str, items: Sequence[bytes], end: End | None) -> None:
         self._check_open()

@@ -2,7 +2,7 @@
 
     bits 34-62  thread  counts from 1
     bits 15-33  seq     the turn's depth in its chain, from 0
-    bits  0-14  pos     0 is the header, 32,767 the end, the items lie between
+    bits  0-14  pos     0 is the header, 32,767 the end; between lie the blobs used, then items
 
 The integer is the table's rowid: rows of a chain are neighbours, and unlike rows of
 a table keyed by three columns they leave their page only when larger than one.

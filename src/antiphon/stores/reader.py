@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 
 from antiphon.core.ids import response_key
+from antiphon.core.images import Blob
 from antiphon.stores.batch import SQL
 from antiphon.stores.place import (
     first_of_thread,
@@ -50,7 +52,8 @@ def read_turn(
         place: int = found[0][0]
         before = connection.execute(SQL["before"], (place,)).fetchall()
         rows = _rows(connection, place, last_of_turn(place))
-        (turn,) = turns_of(rows, id_in(before[0][0]) if before else None)
+        previous = id_in(before[0][0]) if before else None
+        (turn,) = turns_of(rows, previous, _blobs_of(connection))
         return turn, _runners(connection, [turn])
 
 
@@ -60,7 +63,7 @@ def read_chain(connection: sqlite3.Connection, head: Head) -> tuple[list[StoredT
         rows: list[Row] = []
         for place in _parts(connection, place_of(head.thread, head.seq), head.tenant):
             rows += _rows(connection, first_of_thread(place), last_of_turn(place))
-        turns = turns_of(rows, None)
+        turns = turns_of(rows, None, _blobs_of(connection))
         return turns, _runners(connection, turns)
 
 
@@ -88,6 +91,17 @@ def _moment(connection: sqlite3.Connection) -> Iterator[None]:
 
 def _rows(connection: sqlite3.Connection, first: int, last: int) -> list[Row]:
     return connection.execute(SQL["rows"], (first, last)).fetchall()
+
+
+def _blobs_of(connection: sqlite3.Connection) -> Callable[[int], Blob | None]:
+    """Finds blobs by their rows' numbers, and reads each once."""
+
+    @cache
+    def find(number: int) -> Blob | None:
+        rows = connection.execute(SQL["blob"], (number,)).fetchall()
+        return Blob(rows[0][0].hex(), rows[0][1]) if rows else None
+
+    return find
 
 
 def _parts(connection: sqlite3.Connection, place: int, tenant: str) -> list[int]:

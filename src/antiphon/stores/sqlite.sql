@@ -71,6 +71,15 @@ INSERT INTO responses (id, tenant, place, created_at) VALUES (?1, ?2, ?3, ?4)
 -- name: add_row
 INSERT INTO log (place, kind, body) VALUES (?1, ?2, ?3)
 
+-- name: blob_id
+SELECT id FROM blobs WHERE tenant = ?1 AND hash = ?2
+
+-- name: add_blob
+INSERT INTO blobs (tenant, hash, data) VALUES (?1, ?2, ?3)
+
+-- name: blob
+SELECT hash, data FROM blobs WHERE id = ?1
+
 -- name: add_running
 INSERT INTO running (place, owner) VALUES (?1, ?2)
 
@@ -92,7 +101,15 @@ UPDATE responses SET tenant = NULL, created_at = 0 WHERE id IN (
 DELETE FROM running WHERE place BETWEEN ?1 AND ?2
 
 -- name: forget_items
-DELETE FROM log WHERE place BETWEEN ?1 AND ?2 AND kind IN (1, 2, 3)
+DELETE FROM log WHERE place BETWEEN ?1 AND ?2 AND kind IN (1, 2, 3, 5)
+
+-- name: uses
+SELECT body FROM log WHERE place BETWEEN ?1 AND ?2 AND kind = 5
+
+-- name: forget_blob
+-- The blob ?1, whose uses are rows with the body ?2.
+DELETE FROM blobs
+WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM log WHERE kind = 5 AND body = ?2)
 
 -- name: forget_headers
 -- Leaves tombstones: a turn's id and place, so that branches keep pointing right.

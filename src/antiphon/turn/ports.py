@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
 from antiphon.core.deltas import Delta
+from antiphon.core.images import Blob
+from antiphon.core.items import FunctionCall
 from antiphon.core.turns import End, Header, Options
 
 
@@ -33,6 +35,8 @@ class Head(msgspec.Struct, frozen=True):
 class NewTurn(msgspec.Struct, frozen=True):
     """A turn about to run: ``input`` holds encoded items (``core.items``).
 
+    ``blobs`` are the images that those items refer to, by hash (``core.images``). A store
+    keeps each once for a tenant, however many turns refer to it.
     ``awaited`` False: nobody waits for the beginning alone, so that a store may keep it a
     few milliseconds later, in one go with the end of a quick turn.
     """
@@ -44,10 +48,14 @@ class NewTurn(msgspec.Struct, frozen=True):
     input: Sequence[bytes]
     parent: Head | None = None
     awaited: bool = True
+    blobs: Sequence[Blob] = ()
 
 
 class StoredTurn(msgspec.Struct, frozen=True):
-    """A turn as it lies in the store. ``end`` None: it is still running."""
+    """A turn as it lies in the store. ``end`` None: it is still running.
+
+    ``blobs`` holds the bytes of the images that the turn refers to, by hash.
+    """
 
     response_id: str
     created_at: float
@@ -56,6 +64,7 @@ class StoredTurn(msgspec.Struct, frozen=True):
     output: tuple[bytes, ...]
     end: End | None
     previous_response_id: str | None = None
+    blobs: Mapping[str, bytes] = {}
 
 
 class Recent(msgspec.Struct, frozen=True):
@@ -158,4 +167,23 @@ class Model(Protocol):
 
     def generate(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]: ...
 
+    async def count(self, call: ModelCall) -> int | None:
+        """How many tokens the call's context has, counted by the model's own tokenizer.
+
+        None: the model has no tokenizer that can be asked.
+        """
+        ...
+
     async def close(self) -> None: ...
+
+
+class ToolSource(Protocol):
+    """Runs the tool calls of a turn; any number at once."""
+
+    async def answer(self, call: FunctionCall, *, approved: bool = False) -> str | None:
+        """The output for the model to read, whatever happened: never raises, may be cancelled.
+
+        None: the call is for somebody else to answer (a person who has to agree, a
+        client), and is left open. ``approved``: the person has agreed.
+        """
+        ...

@@ -1,0 +1,194 @@
+"""Images: kept once by their hash, shown as ``data:`` URLs. No I/O.
+
+A model and a client see ``data:image/png;base64,…``; a stored item says ``blob:`` and the
+SHA-256 of the image's bytes, which the store keeps beside it. URLs of images elsewhere
+stay as they are: nothing here fetches them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Callable, Mapping, Sequence
+from operator import is_
+from typing import Final
+
+import msgspec
+
+from antiphon.core.items import (
+    FunctionCallOutput,
+    InputImage,
+    Item,
+    Message,
+    Part,
+    has_image,
+)
+from antiphon.errors import ImageInvalid, StoreError
+
+MAX_IMAGE_BYTES: Final = 20 * 1024 * 1024
+
+#: puremagic's name for each kind that models can look at, its media type, and how many bytes
+#: of its mark have to be there. With fewer, puremagic calls any RIFF file a WebP, and the
+#: words "\x89PNG" an image; by media type alone it would take JPEG 2000 for JPEG.
+_KINDS: Final = {
+    ".png": ("image/png", 8),
+    ".jpg": ("image/jpeg", 3),
+    ".webp": ("image/webp", 12),
+    ".gif": ("image/gif", 6),
+}
+#: The media types that count as images.
+MEDIA: Final = tuple(media for media, _ in _KINDS.values())
+
+#: All marks lie in these first bytes: puremagic need not look any further.
+_HEAD: Final = 32
+_REFERENCE: Final = "blob:"
+
+
+class Blob(msgspec.Struct, frozen=True):
+    """An image's bytes; ``hash`` is their SHA-256 in 64 hex digits."""
+
+    hash: str
+    data: bytes
+
+
+def image_type(data: bytes, *, param: str | None = "input") -> str:
+    """The media type that the bytes have, whatever they are called: one of ``MEDIA``.
+
+    Raises ImageInvalid with code ``invalid_image`` (no bytes), ``image_too_large`` or
+    ``unsupported_image_type``.
+    """
+    if not data:
+        raise ImageInvalid("The image is empty.", param=param)
+    if len(data) > MAX_IMAGE_BYTES:
+        limit = MAX_IMAGE_BYTES >> 20
+        raise ImageInvalid(
+            f"An image may have at most {limit} MiB.", code="image_too_large", param=param
+        )
+    from puremagic import PureError, magic_string  # loaded on first use
+
+    try:
+        matches = magic_string(data[:_HEAD])
+    except PureError:
+        matches = []
+    for match in matches:
+        media, mark = _KINDS.get(match.extension, ("", 0))
+        if media and len(match.byte_match) >= mark:
+            return media
+    others = [match.extension[1:] for match in matches if match.extension not in _KINDS]
+    looks = f"; this looks like {others[0]}" if others else ""
+    raise ImageInvalid(
+        f"An image has to be PNG, JPEG, WebP or GIF{looks}.",
+        code="unsupported_image_type",
+        param=param,
+    )
+
+
+def data_url(data: bytes, *, param: str | None = "input") -> str:
+    """``data:image/png;base64,…``. Raises ImageInvalid as ``image_type`` does."""
+    media = image_type(data, param=param)
+    return f"data:{media};base64,{b2a_base64(data, newline=False).decode('ascii')}"
+
+
+def put_away(
+    items: Sequence[Item], *, param: str | None = "input"
+) -> tuple[tuple[Item, ...], tuple[Item, ...], tuple[Blob, ...]]:
+    """What came from outside: as a model is shown it, as it is stored, and its images.
+
+    A ``data:`` URL gets the media type that its bytes have, and is stored as a reference
+    to its blob; each blob comes once. Raises ImageInvalid as ``image_type`` does, also for
+    broken base64 (``invalid_image``), and for URLs that are neither ``data:`` nor
+    ``http(s):`` (``invalid_image_url``): a reference is made here, and taken from nobody.
+    """
+    given = tuple(items)
+    if not any(map(has_image, given)):
+        return given, given, ()
+    #: By the URL that stands for it.
+    blobs: dict[str, Blob] = {}
+
+    def shown(image: InputImage) -> InputImage:
+        url = _checked(image.image_url, blobs, param)
+        return _with_url(image, url)
+
+    def stored(image: InputImage) -> InputImage:
+        blob = blobs.get(image.image_url)
+        return _with_url(image, _REFERENCE + blob.hash) if blob else image
+
+    to_show = tuple([_each_image(item, shown) for item in given])
+    to_store = tuple([_each_image(item, stored) for item in to_show])
+    return to_show, to_store, tuple(blobs.values())
+
+
+def bring_back(item: Item, blobs: Mapping[str, bytes]) -> Item:
+    """A stored item as a model is shown it; ``blobs`` are bytes by hash.
+
+    Raises StoreError (``blob_missing``) where the store did not bring an image.
+    """
+
+    def shown(image: InputImage) -> InputImage:
+        if not image.image_url.startswith(_REFERENCE):
+            return image
+        data = blobs.get(image.image_url.removeprefix(_REFERENCE))
+        if data is None:
+            raise StoreError("The store lost an image of this conversation.", code="blob_missing")
+        return _with_url(image, data_url(data))
+
+    return _each_image(item, shown) if has_image(item) else item
+
+
+def _checked(url: str, blobs: dict[str, Blob], param: str | None) -> str:
+    """The URL that a model is shown; adds the image of a ``data:`` URL to ``blobs``."""
+    if url in blobs:
+        return url
+    scheme = url[:8].lower()
+    if scheme.startswith(("https://", "http://")):
+        return url
+    if not scheme.startswith("data:"):
+        raise ImageInvalid(
+            "An image's URL has to begin with data:, https:// or http://; "
+            "nothing else is looked up.",
+            code="invalid_image_url",
+            param=param,
+        )
+    data = _decoded(url, param)
+    # Made anew: one image, one URL, however it was written when it came.
+    url = data_url(data, param=param)
+    if url not in blobs:
+        blobs[url] = Blob(hashlib.sha256(data).hexdigest(), data)
+    return url
+
+
+def _decoded(url: str, param: str | None) -> bytes:
+    """The bytes of a ``data:`` URL."""
+    head, _, text = url.partition(",")
+    if not head.lower().endswith(";base64"):
+        raise ImageInvalid(
+            "A data: URL of an image has to hold base64: data:image/png;base64,...", param=param
+        )
+    try:
+        # Many encoders break their lines.
+        return a2b_base64("".join(text.split()), strict_mode=True)
+    except ValueError as error:
+        raise ImageInvalid("The image's base64 cannot be decoded.", param=param) from error
+
+
+def _each_image(item: Item, change: Callable[[InputImage], InputImage]) -> Item:
+    """The item with its images changed; the same object where none was."""
+
+    def parts(content: str | tuple[Part, ...]) -> str | tuple[Part, ...]:
+        if isinstance(content, str):
+            return content
+        new = tuple([change(part) if isinstance(part, InputImage) else part for part in content])
+        return content if all(map(is_, new, content)) else new
+
+    if isinstance(item, Message):
+        content = parts(item.content)
+        return item if content is item.content else msgspec.structs.replace(item, content=content)
+    if isinstance(item, FunctionCallOutput):
+        output = parts(item.output)
+        return item if output is item.output else msgspec.structs.replace(item, output=output)
+    return item
+
+
+def _with_url(image: InputImage, url: str) -> InputImage:
+    """The same object where that is its URL already."""
+    return image if image.image_url == url else msgspec.structs.replace(image, image_url=url)

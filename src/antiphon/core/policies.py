@@ -1,0 +1,77 @@
+"""Context policies: what of a long history a model is shown. Data; ``turn.fitting`` applies it.
+
+All of them take whole turns, oldest first. The newest turn is always shown, system
+messages stay, and a tool call is never parted from its output. What is not shown
+stays in the store.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from antiphon.errors import InvalidRequest
+
+_ASK = "Please provide a brief summary of our conversation so far."
+
+
+class Window(msgspec.Struct, frozen=True):
+    """Show the newest turns that have at most ``max_messages`` messages together.
+
+    System messages are not counted. Raises ``InvalidRequest`` below 1.
+    """
+
+    max_messages: int = 50
+
+    def __post_init__(self) -> None:
+        _at_least(1, max_messages=self.max_messages)
+
+
+class TokenBudget(msgspec.Struct, frozen=True):
+    """Show the newest turns that have at most ``max_tokens`` tokens together.
+
+    Instructions, system messages and tools count as well. Earlier turns are counted as
+    the model reported them, new words by the model's own tokenizer where it has one and
+    else by an estimate. A turn that does not fit alone raises ``ContextLengthExceeded``.
+    """
+
+    max_tokens: int
+
+    def __post_init__(self) -> None:
+        _at_least(1, max_tokens=self.max_tokens)
+
+
+class Summarize(msgspec.Struct, frozen=True):
+    """Have the model sum up the oldest turns before the context exceeds a limit.
+
+    The limit is ``max_tokens`` or ``max_messages`` (or both, whichever comes first);
+    the newest ``keep_turns`` turns stay as they are. ``prompt`` is what the model is
+    asked. One more call to the model each time, paid like any other.
+    """
+
+    max_tokens: int | None = None
+    max_messages: int | None = None
+    keep_turns: int = 4
+    prompt: str = _ASK
+
+    def __post_init__(self) -> None:
+        if self.max_tokens is None and self.max_messages is None:
+            raise InvalidRequest(
+                "Summarize needs a limit: max_tokens, max_messages, or both.",
+                code="missing_required_parameter",
+                param="max_tokens",
+            )
+        _at_least(1, max_tokens=self.max_tokens, max_messages=self.max_messages)
+        _at_least(0, keep_turns=self.keep_turns)
+
+
+Policy: TypeAlias = Window | TokenBudget | Summarize
+
+
+def _at_least(least: int, **given: int | None) -> None:
+    for name, value in given.items():
+        if value is not None and (type(value) is not int or value < least):
+            raise InvalidRequest(
+                f"{name} is a whole number of at least {least}, not {value!r}.", param=name
+            )

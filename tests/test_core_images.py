@@ -1,0 +1,350 @@
+"""Images: what counts as one, and the way to the store and back."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import subprocess
+import sys
+import zipfile
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from antiphon.core import images
+from antiphon.core.images import MAX_IMAGE_BYTES, Blob, bring_back, data_url, image_type, put_away
+from antiphon.core.items import (
+    FunctionCall,
+    FunctionCallOutput,
+    InputImage,
+    InputText,
+    Item,
+    Message,
+    decode_item,
+    encode_item,
+)
+from antiphon.errors import ImageInvalid, StoreError
+
+MEDIA = {
+    "PNG": "image/png",
+    "JPEG": "image/jpeg",
+    "WEBP": "image/webp",
+    "GIF": "image/gif",
+}
+
+
+def drawn(kind: str, size: int = 1, mode: str = "RGB", **how: object) -> bytes:
+    """A picture as Pillow writes it."""
+    file = io.BytesIO()
+    Image.new(mode, (size, size)).save(file, kind, **how)
+    return file.getvalue()
+
+
+PNG, JPEG, WEBP, GIF = map(drawn, MEDIA)
+
+
+def hash_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def url_of(data: bytes, media: str = "image/png") -> str:
+    return f"data:{media};base64,{base64.b64encode(data).decode()}"
+
+
+def shows(*urls: str) -> Message:
+    return Message("user", (InputText("Look:"), *[InputImage(url) for url in urls]))
+
+
+def urls_of(item: Item) -> list[str]:
+    assert isinstance(item, Message)
+    return [part.image_url for part in item.content if isinstance(part, InputImage)]
+
+
+# What counts
+
+
+@pytest.mark.parametrize("size", [1, 300])
+@pytest.mark.parametrize("kind", MEDIA)
+def test_the_four_kinds_are_told_by_their_bytes(kind: str, size: int) -> None:
+    assert image_type(drawn(kind, size)) == MEDIA[kind]
+    assert MEDIA[kind] in images.MEDIA
+
+
+def test_their_varieties_are_told_too() -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "a note"
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
+    assert image_type(drawn("JPEG", exif=exif)) == "image/jpeg"
+    assert image_type(drawn("JPEG", mode="CMYK")) == "image/jpeg"
+    assert image_type(drawn("JPEG", 50, progressive=True)) == "image/jpeg"
+    assert image_type(drawn("WEBP", lossless=True)) == "image/webp"
+    assert image_type(drawn("WEBP", mode="RGBA")) == "image/webp"
+    for kind in ("PNG", "WEBP", "GIF"):
+        moving = drawn_moving(kind, frames)
+        assert image_type(moving) == MEDIA[kind]
+    assert drawn_moving("GIF", frames).startswith(b"GIF89a")
+
+
+def drawn_moving(kind: str, frames: list[Image.Image]) -> bytes:
+    file = io.BytesIO()
+    frames[0].save(file, kind, save_all=True, append_images=frames[1:], duration=50)
+    return file.getvalue()
+
+
+def test_what_an_image_holds_is_not_taken_for_its_kind() -> None:
+    # The marks of a tar, of a disc and of a TGA, where those have them.
+    large = bytearray(drawn("JPEG", 2000, quality=100) + bytes(40_000))
+    large[257:262] = b"ustar"
+    large[32769:32774] = b"CD001"
+    large[-18:] = b"TRUEVISION-XFILE.\0"
+    assert image_type(bytes(large)) == "image/jpeg"
+    assert image_type(JPEG + b"TRUEVISION-XFILE.\0") == "image/jpeg"
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w") as file:
+        file.writestr("a", "b")
+    assert image_type(GIF + zipped.getvalue()) == "image/gif"
+
+
+@pytest.mark.parametrize(
+    ("data", "looks"),
+    [
+        (drawn("BMP"), "bmp"),
+        (drawn("TIFF"), "tif"),
+        (drawn("ICO"), "ico"),
+        (drawn("AVIF"), "avif"),
+        (drawn("JPEG2000"), "jp2"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "svg"),
+        (b"%PDF-1.4\n", "pdf"),
+        (b"RIFF\x24\0\0\0WAVEfmt ", "wav"),
+        (b"\0\0\0\x20ftypheic", "heif"),
+        (b"some words", None),
+        (b"\0", None),
+        # Marks that are cut, changed, written out in letters, or in the wrong place.
+        (b"\x89PNG\r\n", None),
+        (b"\x89PNG\n\x1a\n" + PNG[7:], None),
+        (rb"\x89PNG\r\n\x1a\n", None),
+        (rb"\377\330\377", ""),
+        (b"\xff\xd8", ""),
+        (b"GIF88a" + GIF[6:], None),
+        (WEBP[:8], ""),
+        (b"RIFF\x24\0\0\0WEBX" + WEBP[12:], ""),
+        (b" " + PNG, None),
+    ],
+)
+def test_anything_else_is_refused(data: bytes, looks: str | None) -> None:
+    """``looks`` None: nobody knows what it is; empty: it does not matter what it is called."""
+    with pytest.raises(ImageInvalid) as caught:
+        image_type(data, param="images")
+    assert (caught.value.code, caught.value.param) == ("unsupported_image_type", "images")
+    assert ("looks like" in caught.value.message) == (looks is not None)
+    assert (looks or "") in caught.value.message
+
+
+def test_nothing_and_too_much_are_refused() -> None:
+    with pytest.raises(ImageInvalid, match="empty") as caught:
+        image_type(b"")
+    assert (caught.value.code, caught.value.param) == ("invalid_image", "input")
+    largest = PNG + bytes(MAX_IMAGE_BYTES - len(PNG))
+    assert image_type(largest) == "image/png"
+    with pytest.raises(ImageInvalid, match="20 MiB") as caught:
+        image_type(largest + b"\0")
+    assert caught.value.code == "image_too_large"
+
+
+def test_a_data_url_holds_the_bytes_and_their_kind() -> None:
+    for data, media in zip((PNG, JPEG, WEBP, GIF), MEDIA.values(), strict=True):
+        assert data_url(data) == url_of(data, media)
+    with pytest.raises(ImageInvalid) as caught:
+        data_url(b"", param="images")
+    assert caught.value.param == "images"
+
+
+# To the store
+
+
+def test_items_without_images_stay_the_very_same() -> None:
+    items: tuple[Item, ...] = (
+        Message("user", "Hi."),
+        Message("user", (InputText("Hi."),)),
+        FunctionCall("c", "f", "{}"),
+        FunctionCallOutput("c", "blob:" + "0" * 64),
+    )
+    shown, stored, blobs = put_away(items)
+    assert shown is items
+    assert stored is items
+    assert blobs == ()
+    assert put_away(list(items)) == (items, items, ())
+    assert put_away([]) == ((), (), ())
+
+
+def test_a_data_url_becomes_a_reference_and_a_blob() -> None:
+    said = Message("user", "Hi.")
+    image = InputImage(url_of(PNG), detail="high")
+    seen = Message("user", (InputText("Look:"), image, InputText("There.")), name="ann")
+    drew = FunctionCallOutput("c", (InputImage(url_of(JPEG, "image/jpeg")),), status="incomplete")
+    shown, stored, blobs = put_away([said, seen, drew])
+    assert shown == (said, seen, drew)
+    assert all(one is other for one, other in zip(shown, (said, seen, drew), strict=True))
+    assert blobs == (Blob(hash_of(PNG), PNG), Blob(hash_of(JPEG), JPEG))
+    reference = InputImage(f"blob:{hash_of(PNG)}", detail="high")
+    assert stored == (
+        said,
+        Message("user", (InputText("Look:"), reference, InputText("There.")), name="ann"),
+        FunctionCallOutput("c", (InputImage(f"blob:{hash_of(JPEG)}"),), status="incomplete"),
+    )
+    assert stored[0] is said
+
+
+def test_a_blob_comes_once_however_its_url_was_written() -> None:
+    text = base64.encodebytes(PNG).decode().replace("\n", "\r\n ")
+    urls = [
+        url_of(PNG),
+        url_of(PNG, "image/jpeg"),
+        url_of(PNG, ""),
+        url_of(PNG, "IMAGE/PNG;charset=utf-8").replace("data", "DATA").replace("base", "BASE"),
+        f"data:image/png;base64,{text}",
+    ]
+    shown, stored, blobs = put_away([shows(*urls), shows(urls[1])])
+    assert blobs == (Blob(hash_of(PNG), PNG),)
+    assert [urls_of(item) for item in shown] == [[url_of(PNG)] * 5, [url_of(PNG)]]
+    assert {url for item in stored for url in urls_of(item)} == {f"blob:{hash_of(PNG)}"}
+
+
+def test_base64_with_loose_ends_is_shown_as_it_will_be_shown_again() -> None:
+    # Its last letter has bits that stand for nothing.
+    data = PNG + b"\0" * ((1 - len(PNG)) % 3)
+    loose = url_of(data).removesuffix("A==") + "B=="
+    shown, stored, blobs = put_away([shows(loose)])
+    assert blobs[0].data == data
+    assert shown == (bring_back(stored[0], {blobs[0].hash: data}),)
+
+
+@pytest.mark.parametrize("url", ["https://example.com/cat.png", "http://10.0.0.1/", "HTTPS://a/b"])
+def test_urls_of_images_elsewhere_stay(url: str) -> None:
+    item = shows(url)
+    shown, stored, blobs = put_away([item])
+    assert shown[0] is stored[0] is item
+    assert blobs == ()
+    (_, mixed), _, blobs = put_away([item, shows(url, url_of(GIF))])
+    assert urls_of(mixed) == [url, url_of(GIF, "image/gif")]
+    assert blobs == (Blob(hash_of(GIF), GIF),)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        f"blob:{hash_of(PNG)}",
+        "BLOB:1",
+        "blob:https://example.com/1",
+        "cat.png",
+        "./cat.png",
+        "/etc/passwd",
+        "C:\\cat.png",
+        "file:///etc/passwd",
+        "ftp://example.com/cat.png",
+        "javascript:alert(1)",
+        "//example.com/cat.png",
+        " https://example.com/cat.png",
+        "https:/cat.png",
+        "data",
+    ],
+)
+def test_no_other_url_is_taken(url: str) -> None:
+    for item in (shows(url), FunctionCallOutput("c", (InputImage(url),))):
+        # A forged reference is refused beside the image that it names, too.
+        with pytest.raises(ImageInvalid) as caught:
+            put_away([shows(url_of(PNG)), item], param="messages")
+        assert (caught.value.code, caught.value.param) == ("invalid_image_url", "messages")
+        assert "passwd" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("data:", "invalid_image"),
+        ("data:image/png", "invalid_image"),
+        ("data:image/png,abc", "invalid_image"),
+        ("data:image/png;base64", "invalid_image"),
+        ("data:image/png;base64,", "invalid_image"),
+        ("data:image/png;base64,%%%%", "invalid_image"),
+        ("data:image/png;base64,iVBORw0KGgo", "invalid_image"),
+        ("data:image/png;base64,iVBORw==iVBO", "invalid_image"),
+        ("data:image/png;base64,ÿÿÿÿ", "invalid_image"),
+        ("data:image/png;base64," + "\ud83d", "invalid_image"),
+        (url_of(b"some words"), "unsupported_image_type"),
+    ],
+)
+def test_broken_data_urls_are_refused(url: str, code: str) -> None:
+    with pytest.raises(ImageInvalid) as caught:
+        put_away([shows(url)])
+    assert (caught.value.code, caught.value.param) == (code, "input")
+
+
+def test_the_largest_image_is_taken_and_none_larger() -> None:
+    data = PNG + bytes(MAX_IMAGE_BYTES - len(PNG))
+    _, _, (blob,) = put_away([shows(url_of(data))])
+    assert blob.data == data
+    for more in (1, 9):
+        with pytest.raises(ImageInvalid) as caught:
+            put_away([shows(url_of(data + bytes(more)))])
+        assert caught.value.code == "image_too_large"
+
+
+# And back
+
+
+CHANGES = st.binary(max_size=40).map(lambda tail: tail or b"\0")
+
+
+@given(st.lists(st.tuples(st.sampled_from([PNG, JPEG, WEBP, GIF]), CHANGES), max_size=5))
+def test_what_is_stored_comes_back_as_it_was_shown(pictures: list[tuple[bytes, bytes]]) -> None:
+    urls = [url_of(image + tail, "image/whatever") for image, tail in pictures]
+    given = [shows(*urls[:2]), Message("user", "Hi."), shows(*urls[2:], "https://a/b")]
+    shown, stored, blobs = put_away(given)
+    kept = {blob.hash: blob.data for blob in blobs}
+    read = [decode_item(encode_item(item)) for item in stored]
+    assert tuple(bring_back(item, kept) for item in read) == shown
+    assert all(hash_of(data) == name for name, data in kept.items())
+    # What was shown may be sent again, and is the same.
+    assert put_away(shown) == (shown, stored, blobs)
+
+
+def test_items_that_refer_to_nothing_stay_the_very_same() -> None:
+    items: tuple[Item, ...] = (
+        Message("user", "blob:"),
+        shows("https://example.com/cat.png"),
+        # From before there were blobs.
+        shows(url_of(PNG)),
+        FunctionCall("c", "f", "{}"),
+        FunctionCallOutput("c", "fine"),
+    )
+    assert all(bring_back(item, {}) is item for item in items)
+
+
+def test_outputs_of_functions_come_back_too() -> None:
+    item = FunctionCallOutput("c", (InputImage(f"blob:{hash_of(WEBP)}"),))
+    assert bring_back(item, {hash_of(WEBP): WEBP}) == msgspec.structs.replace(
+        item, output=(InputImage(url_of(WEBP, "image/webp")),)
+    )
+
+
+def test_an_image_that_the_store_lost_is_its_error() -> None:
+    with pytest.raises(StoreError) as caught:
+        bring_back(shows(f"blob:{hash_of(PNG)}"), {hash_of(GIF): GIF})
+    assert caught.value.code == "blob_missing"
+
+
+def test_words_alone_load_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from antiphon.core.images import bring_back, put_away\n"
+        "from antiphon.core.items import Message\n"
+        "bring_back(put_away([Message('user', 'Hi.')])[1][0], {})\n"
+        "assert 'puremagic' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
