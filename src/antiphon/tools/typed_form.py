@@ -1,0 +1,174 @@
+"""A typed function's form, by Pydantic. Loaded on first use: it is heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from inspect import Parameter
+from typing import Annotated, Any, get_args, get_origin
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PydanticUndefinedAnnotation,
+    PydanticUserError,
+    RootModel,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import SchemaError
+
+from antiphon.errors import ConfigError
+from antiphon.tools.arguments import faults, place, read, short
+from antiphon.tools.form import Form, Reader
+from antiphon.tools.schema import schema_of
+from antiphon.tools.signature import documentation, signature_of
+
+#: What Pydantic raises for a type that it can make no schema of.
+_UNFIT = (
+    PydanticUserError,
+    PydanticUndefinedAnnotation,
+    SchemaError,
+    TypeError,
+    ValueError,
+    AttributeError,
+)
+#: Of these, what may yet become one: a type that is defined further down.
+_UNDEFINED = ("class-not-fully-defined", "undefined-annotation")
+
+
+def form(function: Callable[..., Any], name: str, names: Mapping[str, Any]) -> Form:
+    """The form of a function's parameters. Arguments and errors: ``signature_of``."""
+    signature = signature_of(function, name, names)
+    doc = documentation(function)
+    description = doc.get("")
+    try:
+        if (request := _request(signature.parameters)) is not None:
+            schema, reader = _of_request(request)
+            description = description or schema.get("description")
+        else:
+            schema, reader = _of_parameters(signature.parameters, doc)
+    except _UNFIT as error:
+        if getattr(error, "code", None) in _UNDEFINED:
+            raise NameError("a type within its parameters' types is not defined") from error
+        raise ConfigError(_culprit(name, signature.parameters, error)) from error
+    defaults = {
+        one.name: one.default
+        for one in signature.parameters
+        if one.default is not Parameter.empty and not isinstance(one.default, FieldInfo)
+    }
+    return Form(schema, reader, description, defaults, signature.contexts)
+
+
+def _request(parameters: Sequence[Parameter]) -> Parameter | None:
+    """The one parameter there is, if it is a model: its fields are the tool's arguments."""
+    if len(parameters) != 1:
+        return None
+    kind, *_ = _notes(parameters[0].annotation)
+    model = isinstance(kind, type) and issubclass(kind, BaseModel)
+    return parameters[0] if model and not issubclass(kind, RootModel) else None
+
+
+def _of_request(parameter: Parameter) -> tuple[dict[str, Any], Reader]:
+    adapter = TypeAdapter(parameter.annotation)
+
+    def reader(text: str) -> dict[str, Any]:
+        return {parameter.name: _validated(adapter, text)}
+
+    return schema_of(adapter), reader
+
+
+def _of_parameters(
+    parameters: Sequence[Parameter], doc: Mapping[str, str]
+) -> tuple[dict[str, Any], Reader]:
+    # Fields have numbers for names: a parameter may be called ``json`` or ``_x``, a field
+    # may not.
+    numbered = {f"p{number}": one for number, one in enumerate(parameters)}
+    fields: dict[str, Any] = {key: _field(one, doc) for key, one in numbered.items()}
+    adapter: TypeAdapter[BaseModel] = TypeAdapter(
+        create_model("Arguments", __config__=ConfigDict(extra="forbid"), **fields)
+    )
+
+    def reader(text: str) -> dict[str, Any]:
+        given = _validated(adapter, text)
+        return {
+            one.name: getattr(given, key)
+            for key, one in numbered.items()
+            # Other defaults are the function's own to fill in.
+            if key in given.model_fields_set or isinstance(one.default, FieldInfo)
+        }
+
+    return schema_of(adapter), reader
+
+
+def _field(parameter: Parameter, doc: Mapping[str, str]) -> tuple[Any, Any]:
+    kind, *notes = _notes(parameter.annotation)
+    said = next((note for note in notes if isinstance(note, str)), doc.get(parameter.name))
+    # The function's own notes come later, so they prevail.
+    own = Field(alias=parameter.name, description=said)
+    if parameter.default is Parameter.empty:
+        return Annotated[(kind, own, *notes)], ...
+    if parameter.default is None:
+        # ``unit: str = None`` is wrong and common; a model that sees the default repeats it.
+        kind = kind | None if kind is not Any else kind
+    return Annotated[(kind, own, *notes)], parameter.default
+
+
+def _notes(annotation: Any) -> tuple[Any, ...]:
+    """A type, and what ``Annotated`` says of it."""
+    return get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+
+
+def _validated(adapter: TypeAdapter[Any], text: str) -> Any:
+    """What the arguments' text stands for. Raises ``ArgumentsInvalid``."""
+    written = read(text)
+    try:
+        # From the text again: what is lax or strict differs between JSON and Python.
+        return adapter.validate_json(text if written else "{}")
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+    raise faults(_sentence(one["type"], one["loc"], one["msg"], written) for one in found)
+
+
+def _sentence(kind: str, path: Sequence[str | int], said: str, written: Any) -> str:
+    """One fault in words that a model can act on, without repeating what it wrote."""
+    if kind == "missing":
+        return f"{place([*_trodden(path[:-1], written), path[-1]])} is missing"
+    where = place(_trodden(path, written))
+    if kind == "extra_forbidden":
+        return f"there is no {where}"
+    said = said.removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
+    return f"{where} {said}" if said.startswith("should ") else f"{where}: {said}"
+
+
+def _trodden(path: Sequence[str | int], written: Any) -> list[str | int]:
+    """The steps that the arguments really have: Pydantic names branches of unions too."""
+    steps: list[str | int] = []
+    for step in path:
+        try:
+            written = written[step]
+        except (TypeError, KeyError, IndexError):
+            continue
+        steps.append(step)
+    return steps
+
+
+def _culprit(name: str, parameters: Sequence[Parameter], error: BaseException) -> str:
+    """Which parameter's type is at fault, found by trying each alone."""
+    for one in parameters:
+        try:
+            _of_parameters([one], {})
+        except _UNFIT as fault:
+            kind = getattr(one.annotation, "__name__", None) or str(one.annotation)
+            return (
+                f"Tool '{name}': parameter '{one.name}' ({kind}) cannot be read from JSON: "
+                f"{_reason(fault)}"
+            )
+    return f"Tool '{name}': its parameters cannot be read from JSON: {_reason(error)}"
+
+
+def _reason(error: BaseException) -> str:
+    """The first sentence: what follows is advice on Pydantic's own settings."""
+    return short(error).split("\n", maxsplit=1)[0].split(". ", maxsplit=1)[0].rstrip(".") + "."

@@ -1,0 +1,60 @@
+"""``ToolContext``: which parameters take one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import pytest
+
+from antiphon.tools import context
+from antiphon.tools.context import ToolContext, context_parameters, is_context
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        ToolContext,
+        ToolContext[int],
+        Annotated[ToolContext[int], "the shop"],
+        "ToolContext",
+        "ToolContext[Shop]",
+        "context.ToolContext[dict[str, Shop]]",
+        "antiphon.tools.context.ToolContext",
+        ToolContext[int] | None,
+        Annotated[ToolContext | None, "the shop"],
+        "ToolContext[Shop] | None",
+    ],
+)
+def test_a_context_is_known_by_its_annotation(annotation: object) -> None:
+    assert is_context(annotation)
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        str,
+        Any,
+        None,
+        "str",
+        "MyToolContext",
+        "list[ToolContext]",
+        list[ToolContext[int]],
+        int | None,
+    ],
+)
+def test_other_annotations_are_no_context(annotation: object) -> None:
+    assert not is_context(annotation)
+
+
+def test_the_names_of_context_parameters() -> None:
+    def refund(amount: float, ctx: ToolContext[int], *, more: context.ToolContext[str]) -> None: ...
+
+    assert context_parameters(refund) == ("ctx", "more")
+    assert context_parameters(dict.fromkeys) == ()
+
+
+def test_a_context_cannot_be_changed() -> None:
+    told = ToolContext(deps=[1], call_id="call_1", name="refund")
+    with pytest.raises(AttributeError):
+        told.deps = [2]  # type: ignore[misc]
+    assert (told.deps, told.call_id, told.name) == ([1], "call_1", "refund")

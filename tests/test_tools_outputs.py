@@ -1,0 +1,111 @@
+"""Outputs: results as the text that a model reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import decimal
+import enum
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from antiphon.tools.outputs import Unencodable, declined, failed, output, readable
+
+
+class Priority(str, enum.Enum):  # noqa: UP042 - as many still write it
+    low = "low"
+
+
+class Level(enum.Enum):
+    one = 1
+
+
+class Ticket(BaseModel):
+    id: str
+    priority: Priority = Priority.low
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    when: datetime.date
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        ("as it is: {", "as it is: {"),
+        ("", ""),
+        (Priority.low, "low"),
+        (None, "null"),
+        (True, "true"),
+        (Level.one, "1"),
+        ({"a": [1, 2.5, None], "b": "ü"}, '{"a":[1,2.5,null],"b":"ü"}'),
+        (Ticket(id="T-1"), '{"id":"T-1","priority":"low"}'),
+        ([Ticket(id="T-1")], '[{"id":"T-1","priority":"low"}]'),
+        (Point(1, datetime.date(2026, 1, 2)), '{"x":1,"when":"2026-01-02"}'),
+        (datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC), '"2026-01-02T00:00:00Z"'),
+        (decimal.Decimal("1.50"), '"1.50"'),
+        ((1, 2), "[1,2]"),
+        ({"says": "NaN and Infinity"}, '{"says":"NaN and Infinity"}'),
+    ],
+)
+def test_results_become_text(result: Any, text: str) -> None:
+    assert output(result) == text
+
+
+def test_a_result_is_never_shortened() -> None:
+    assert len(output(["x" * 1000] * 1000)) > 1_000_000
+
+
+def circle() -> list[Any]:
+    ring: list[Any] = []
+    ring.append(ring)
+    return ring
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        float("nan"),
+        {"a": [float("inf")]},
+        object(),
+        {"a": "\ud800"},
+        b"\xff",
+        circle(),
+        ValueError("no"),
+    ],
+    ids=lambda result: type(result).__name__,
+)
+def test_what_is_no_json_is_refused(result: Any) -> None:
+    with pytest.raises(Unencodable) as raised:
+        output(result)
+    assert str(raised.value)
+
+
+@given(st.text(st.characters()))
+def test_any_text_can_be_sent(text: str) -> None:
+    sent = output(text)
+    sent.encode()
+    assert sent == text or any("\ud800" <= one <= "\udfff" for one in text)
+
+
+def test_half_a_pair_is_replaced_and_a_whole_one_joined() -> None:
+    assert readable("a\ud800b") == "a\ufffdb"
+    assert readable("\ud83d\ude00") == "\U0001f600"
+
+
+def test_an_error_is_json_and_kept_short() -> None:
+    assert failed('no "order"') == '{"error":"no \\"order\\""}'
+    assert len(json.loads(failed("x" * 10_000))["error"]) == 1500
+    failed("\ud800").encode()
+
+
+def test_declining_says_that_a_person_did() -> None:
+    assert "person declined" in json.loads(declined())["error"]
+    assert json.loads(declined("too much"))["error"].endswith("The reason given: too much")

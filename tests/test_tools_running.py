@@ -1,0 +1,184 @@
+"""Running somebody else's code: on the loop, and in threads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import subprocess
+import sys
+import threading
+from functools import partial
+from typing import Any
+
+import pytest
+
+from antiphon.tools.running import Raised, guarded, in_thread, is_async
+
+FAILURES = [
+    ValueError("no"),
+    SystemExit(3),
+    StopIteration(1),
+    asyncio.CancelledError(),
+    TimeoutError(),
+]
+
+
+@pytest.mark.parametrize("error", [*FAILURES, KeyboardInterrupt()], ids=repr)
+def test_a_thread_may_raise_anything(error: BaseException) -> None:
+    def work() -> None:
+        raise error
+
+    with pytest.raises(Raised) as raised:
+        asyncio.run(in_thread(work, "test"))
+    assert raised.value.error is error
+
+
+@pytest.mark.parametrize(
+    "error", [one for one in FAILURES if not isinstance(one, StopIteration)], ids=repr
+)
+def test_a_coroutine_may_raise_anything(error: BaseException) -> None:
+    async def work() -> None:
+        raise error
+
+    with pytest.raises(Raised) as raised:
+        asyncio.run(guarded(work()))
+    assert raised.value.error is error
+
+
+def test_ctrl_c_is_not_the_codes_own() -> None:
+    async def work() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(guarded(work()))
+
+
+@pytest.mark.parametrize("instead", [None, ValueError("late")], ids=repr)
+def test_a_swallowed_cancellation_is_still_one(instead: Exception | None) -> None:
+    async def stubborn() -> str:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if instead is not None:
+                raise instead from None
+        return "late"
+
+    async def main() -> None:
+        task = asyncio.create_task(guarded(stubborn()))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+
+
+def test_a_thread_is_a_daemon_and_sees_the_context() -> None:
+    who = contextvars.ContextVar("who", default="nobody")
+
+    def work() -> tuple[str, str, bool]:
+        seen = who.get()
+        who.set("thread")
+        return seen, threading.current_thread().name, threading.current_thread().daemon
+
+    async def main() -> None:
+        who.set("alice")
+        assert await in_thread(work, "a-name") == ("alice", "a-name", True)
+        assert who.get() == "alice"
+
+    asyncio.run(main())
+
+
+def join(name: str) -> None:
+    for thread in threading.enumerate():
+        if thread.name == name:
+            thread.join()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_cancelled_thread_is_left_alone_and_its_coroutine_dropped(when: str) -> None:
+    async def never_awaited() -> None: ...
+
+    started, release = threading.Event(), threading.Event()
+    coroutine = never_awaited()
+
+    def work() -> Any:
+        started.set()
+        release.wait()
+        return coroutine
+
+    async def main() -> None:
+        task = asyncio.create_task(in_thread(work, "left-alone"))
+        await asyncio.to_thread(started.wait)
+        if when == "before":
+            task.cancel()
+            await asyncio.wait([task])
+        assert not release.is_set()
+        release.set()
+        # Holds up the loop, so that the result is there before the task has noticed.
+        join("left-alone")
+        asyncio.get_running_loop().call_soon(task.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+
+
+def test_what_comes_after_the_loop_is_closed_is_dropped() -> None:
+    async def never_awaited() -> None: ...
+
+    started, release = threading.Event(), threading.Event()
+    coroutine = never_awaited()
+
+    def work() -> Any:
+        started.set()
+        release.wait()
+        return coroutine
+
+    async def main() -> None:
+        task = asyncio.create_task(in_thread(work, "too-late"))
+        await asyncio.to_thread(started.wait)
+        task.cancel()
+
+    asyncio.run(main())
+    release.set()
+    join("too-late")
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+
+
+def test_a_hanging_thread_does_not_keep_the_program_alive() -> None:
+    code = """
+import asyncio, threading
+from antiphon.tools.running import in_thread
+async def main():
+    started = threading.Event()
+    task = asyncio.create_task(in_thread(lambda: (started.set(), threading.Event().wait()), "x"))
+    await asyncio.to_thread(started.wait)
+    task.cancel()
+asyncio.run(main())
+print("over")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("over\n", "", 0)
+
+
+def test_what_is_async() -> None:
+    async def work(x: int = 0) -> None: ...
+
+    class Callable:
+        async def __call__(self) -> None: ...
+
+    class Owner:
+        async def method(self) -> None: ...
+
+    assert is_async(work)
+    assert is_async(partial(work, 1))
+    assert is_async(Callable())
+    assert is_async(Owner().method)
+    assert not is_async(lambda: work(1))
+    assert not is_async(print)

@@ -1,0 +1,299 @@
+"""Typed functions: the schema that a model is shown, and how its arguments are read."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import enum
+import json
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Optional
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from pydantic import BaseModel, ConfigDict, Field, RootModel
+from typing_extensions import TypedDict
+
+from antiphon.errors import ConfigError
+from antiphon.tools.arguments import ArgumentsInvalid
+from antiphon.tools.typed_form import form
+
+
+class Priority(enum.Enum):
+    low = "low"
+    high = "high"
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: int = 0
+
+
+class Size(TypedDict):
+    width: int
+
+
+class CreateCustomerTicketRequest(BaseModel):
+    name: str
+    issue: str
+
+
+class Strict(BaseModel):
+    """Said of the model."""
+
+    model_config = ConfigDict(strict=True)
+
+    day: datetime.date
+    level: Literal[1, 2] = 1
+
+
+class Words(RootModel[list[str]]): ...
+
+
+class Unready(BaseModel):
+    later: Later  # type: ignore[name-defined]  # noqa: F821
+
+
+def everything(  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    text: str,
+    number: Annotated[int, "A count."],
+    ratio: Annotated[float, Field(ge=0, le=1, description="A share.")],
+    maybe: Optional[str],  # noqa: UP045 - as many still write it
+    kind: Literal["a", "b"],
+    priority: Priority,
+    point: Point,
+    size: Size,
+    ticket: CreateCustomerTicketRequest,
+    words: list[str],
+    table: dict[str, int],
+    when: datetime.datetime,
+    either: int | list[int],
+    anything,
+    on: bool = True,
+) -> None:
+    """Take everything."""
+
+
+def request(request: CreateCustomerTicketRequest):  # type: ignore[no-untyped-def]
+    return request
+
+
+VALUES: dict[str, Any] = {
+    "text": "t",
+    "number": 1,
+    "ratio": 0.5,
+    "maybe": None,
+    "kind": "a",
+    "priority": "high",
+    "point": {"x": 1},
+    "size": {"width": 2},
+    "ticket": {"name": "n", "issue": "i"},
+    "words": ["w"],
+    "table": {"k": 1},
+    "when": "2026-01-02T03:04:05Z",
+    "either": [1],
+    "anything": {"x": [None]},
+}
+
+
+def read(function: Callable[..., Any], **written: Any) -> dict[str, Any]:
+    return form(function, "t", {}).read(json.dumps(written))
+
+
+def refused(function: Callable[..., Any], **written: Any) -> str:
+    with pytest.raises(ArgumentsInvalid) as raised:
+        read(function, **written)
+    return str(raised.value)
+
+
+def test_arguments_become_what_the_function_asks_for() -> None:
+    assert read(everything, **VALUES) == VALUES | {
+        "priority": Priority.high,
+        "point": Point(1),
+        "ticket": CreateCustomerTicketRequest(name="n", issue="i"),
+        "when": datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC),
+    }
+
+
+def test_the_schema_is_plain_and_closed() -> None:
+    schema = form(everything, "t", {}).schema
+    Draft202012Validator.check_schema(schema)
+    assert list(schema["properties"]) == [*VALUES, "on"]
+    assert schema["required"] == list(VALUES)
+    assert schema["additionalProperties"] is False
+    assert set(schema["$defs"]) == {"Priority", "Point", "Size", "CreateCustomerTicketRequest"}
+    assert '"title"' not in json.dumps(schema)
+    assert schema["properties"]["number"] == {"type": "integer", "description": "A count."}
+    assert schema["properties"]["ratio"]["description"] == "A share."
+    assert schema["properties"]["anything"] == {}
+    assert schema["properties"]["on"] == {"type": "boolean", "default": True}
+    assert schema == form(everything, "t", {}).schema
+
+
+WRONG = [[], {}, 3.5, "z", None, {"x": "y"}]
+
+
+@given(st.sampled_from([*VALUES, "on", "other"]), st.sampled_from([*VALUES.values(), *WRONG]))
+def test_what_the_schema_accepts_is_accepted(name: str, value: Any) -> None:
+    made = form(everything, "t", {})
+    written = VALUES | {name: value}
+    # The reverse does not hold: "3" for 3 is understood, too.
+    if Draft202012Validator(made.schema).is_valid(written) and name != "when":
+        made.read(json.dumps(written))
+    else:
+        assert name not in ("maybe", "anything") or value not in ("z", None)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_what_is_accepted_fits_the_schema(name: str) -> None:
+    made = form(everything, "t", {})
+    validator = Draft202012Validator(made.schema)
+    assert validator.is_valid(VALUES)
+    without = {key: value for key, value in VALUES.items() if key != name}
+    assert not validator.is_valid(without)
+    assert refused(everything, **without) == f"Invalid arguments: argument '{name}' is missing."
+
+
+def test_one_model_is_the_request() -> None:
+    made = form(request, "t", {})
+    schema = CreateCustomerTicketRequest.model_json_schema()
+    assert made.schema == {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "issue": {"type": "string"}},
+        "required": schema["required"],
+    }
+    given = CreateCustomerTicketRequest(name="Omar", issue="no login")
+    assert made.read('{"name": "Omar", "issue": "no login"}') == {"request": given}
+    assert refused(request, name="Omar") == "Invalid arguments: argument 'issue' is missing."
+
+
+def test_a_request_keeps_its_models_rules() -> None:
+    def book(request: Annotated[Strict, "note"]) -> None: ...
+
+    made = form(book, "t", {"Strict": Strict})
+    # A strict model takes a date as text from JSON, and nothing else.
+    assert made.read('{"day": "2026-01-02"}') == {"request": Strict(day=datetime.date(2026, 1, 2))}
+    assert made.description == "Said of the model."
+    with pytest.raises(ArgumentsInvalid, match="argument 'level' should be 1 or 2"):
+        made.read('{"day": "2026-01-02", "level": 3}')
+
+
+def test_a_model_beside_others_is_an_argument() -> None:
+    def both(ticket: CreateCustomerTicketRequest, note: str = "") -> None: ...
+
+    def words(words: Words) -> None: ...
+
+    assert list(form(both, "t", {}).schema["properties"]) == ["ticket", "note"]
+    # Arguments are an object, so a list cannot be all of them.
+    assert read(words, words=["a"]) == {"words": Words(["a"])}
+
+
+def test_defaults_are_the_functions_own() -> None:
+    nothing = object()
+
+    def search(
+        text: str = None,  # type: ignore[assignment]  # noqa: RUF013 - as many write it
+        most: int = Field(10, description="How many."),
+        other: Any = nothing,
+        *,
+        tags: list[str] = [],  # noqa: B006
+    ) -> None: ...
+
+    made = form(search, "t", {})
+    assert "required" not in made.schema
+    assert made.read("") == {"most": 10}
+    assert made.read('{"text": null, "tags": ["a"]}') == {"text": None, "most": 10, "tags": ["a"]}
+    assert made.defaults == {"text": None, "other": nothing, "tags": []}
+    assert made.schema["properties"]["most"] == {
+        "type": "integer",
+        "default": 10,
+        "description": "How many.",
+    }
+
+
+def test_any_name_of_python_will_do() -> None:
+    def odd(json: int, _x: int, model_config: int, copy: int, p0: int, self: int) -> None: ...
+
+    names = {"json": 1, "_x": 2, "model_config": 3, "copy": 4, "p0": 5, "self": 6}
+    assert read(odd, **names) == names
+    assert list(form(odd, "t", {}).schema["properties"]) == list(names)
+
+
+def test_an_alias_is_the_name_for_the_model() -> None:
+    def send(from_: Annotated[str, Field(alias="from")]) -> None: ...
+
+    assert form(send, "t", {}).schema["required"] == ["from"]
+    assert read(send, **{"from": "bob"}) == {"from_": "bob"}
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ({"number": "x"}, "argument 'number' should be a valid integer"),
+        ({"ratio": 7}, "argument 'ratio' should be less than or equal to 1"),
+        ({"priority": "urgent"}, "argument 'priority' should be 'low' or 'high'"),
+        ({"point": {"x": []}}, "argument 'point.x' should be a valid integer"),
+        ({"size": {}}, "argument 'size.width' is missing"),
+        ({"words": ["a", 2]}, "argument 'words[1]' should be a valid string"),
+        ({"either": ["a"]}, "argument 'either[0]' should be a valid integer"),
+        ({"either": "secret"}, "argument 'either' should be a valid array"),
+        ({"surplus": 1}, "there is no argument 'surplus'"),
+        ({"when": "secret"}, "argument 'when' should be a valid datetime"),
+    ],
+)
+def test_each_fault_says_which_argument_and_how(written: dict[str, Any], said: str) -> None:
+    told = refused(everything, **(VALUES | written))
+    assert said in told
+    assert "secret" not in told
+    assert "http" not in told
+
+
+def test_a_validators_own_words_are_passed_on() -> None:
+    def even(value: int) -> int:
+        if value % 2:
+            raise ValueError("must be even.")
+        return value
+
+    from pydantic import AfterValidator  # loaded on first use
+
+    def take(n: Annotated[int, AfterValidator(even)]) -> None: ...
+
+    made = form(take, "t", {"AfterValidator": AfterValidator, "even": even})
+    with pytest.raises(ArgumentsInvalid, match=r"arguments: argument 'n': must be even\.$"):
+        made.read('{"n": 3}')
+
+
+def test_deeper_than_pydantic_reads_is_refused() -> None:
+    def take(x: Any) -> None: ...
+
+    with pytest.raises(ArgumentsInvalid):
+        form(take, "t", {}).read('{"x": ' + "[" * 500 + "]" * 500 + "}")
+
+
+class Opaque: ...
+
+
+def opaque(fine: int, bad: Opaque) -> None: ...
+
+
+def function_argument(bad: Callable[[int], int]) -> None: ...
+
+
+def no_type(bad: 3) -> None:  # type: ignore[valid-type]
+    ...
+
+
+@pytest.mark.parametrize("function", [opaque, function_argument, no_type])
+def test_a_type_that_is_no_json_is_refused_by_name(function: Callable[..., Any]) -> None:
+    with pytest.raises(ConfigError, match=r"^Tool 't': parameter 'bad' \(\w+\)"):
+        form(function, "t", {})
+
+
+def test_a_type_that_is_not_there_yet_is_no_mistake_yet() -> None:
+    def early(x: Unready, y: int) -> None: ...
+
+    with pytest.raises(NameError, match="within its parameters"):
+        form(early, "t", {})
