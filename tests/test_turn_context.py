@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -24,7 +25,8 @@ from antiphon.core.items import (
     SummaryText,
 )
 from antiphon.errors import InvalidRequest
-from antiphon.turn.context import INTERRUPTED, Segment, assemble, check_calls, render, shorten
+from antiphon.turn.context import INTERRUPTED, Segment, assemble, check_calls, render
+from antiphon.turn.fitting import shorten
 
 unhurried = settings(deadline=None)
 Messages: TypeAlias = list[dict[str, Any]]
@@ -217,7 +219,7 @@ def test_a_shortened_conversation_is_whole_in_what_it_keeps(
 def test_shortening_again_and_again_comes_to_an_end(
     chain: Chain, used: int | None, limit: int | None
 ) -> None:
-    segments = [turn.segment() for turn in chain.turns]
+    segments: Sequence[Segment] = [turn.segment() for turn in chain.turns]
     for _ in range(len(segments) + 1):
         shorter = shorten(segments, used, limit)
         if sum(map(len_of, shorter)) == sum(map(len_of, segments)):

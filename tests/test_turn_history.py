@@ -11,7 +11,7 @@ import pytest
 from antiphon.core.turns import End
 from antiphon.stores.memory import MemoryStore
 from antiphon.turn.context import Segment, assemble
-from antiphon.turn.history import History, Segments, segment_of
+from antiphon.turn.history import History, Past, segment_of
 from antiphon.turn.ports import Head, Store, StoredTurn
 from stores_kit import HEADER, assistant, chained, head_of, new_turn, sqlite, turned, user
 from turn_kit import run
@@ -39,11 +39,10 @@ async def truth(store: Store, head: Head) -> bytes:
 
 
 async def shown(history: History, head: Head) -> bytes:
-    return assemble(await history.segments(head))
+    return assemble((await history.past(head)).segments)
 
 
-def longer(segments: Segments, text: str) -> Segments:
-    return (*segments, Segment(text.encode()))
+NEW = Segment(b"{}")
 
 
 def test_a_chain_is_read_once() -> None:
@@ -51,10 +50,10 @@ def test_a_chain_is_read_once() -> None:
         store = CountingStore()
         history = History(store)
         *_, head = await chained(store, 3)
-        first = await history.segments(head)
-        assert await history.segments(head) is first
+        first = await history.past(head)
+        assert await history.past(head) is first
         assert store.reads == 1
-        assert assemble(first) == await truth(store, head)
+        assert assemble(first.segments) == await truth(store, head)
 
     run(main())
 
@@ -64,10 +63,10 @@ def test_a_turn_that_goes_on_takes_the_entry_along() -> None:
         store = CountingStore()
         history = History(store)
         *_, head = await chained(store, 2)
-        segments = await history.segments(head)
+        past = await history.past(head)
         child = await turned(store, parent=head)
-        history.keep(child.response_id, head.epoch, longer(segments, "{}"), head.response_id)
-        assert await history.segments(child) == longer(segments, "{}")
+        history.keep(child.response_id, head.epoch, past, NEW, head.response_id)
+        assert (await history.past(child)).segments == (*past.segments, NEW)
         assert store.reads == 1
         # The parent's entry is gone: a branch off it reads the store, and is right.
         assert await shown(history, head) == await truth(store, head)
@@ -81,11 +80,11 @@ def test_an_entry_of_another_epoch_is_not_used() -> None:
         store = CountingStore()
         history = History(store)
         heads = await chained(store, 3)
-        await history.segments(heads[2])
+        await history.past(heads[2])
         assert await store.delete("", heads[1].response_id)
         fresh = await head_of(store, heads[2].response_id)
         assert fresh.epoch != heads[2].epoch
-        assert len(await history.segments(fresh)) == 2
+        assert len((await history.past(fresh)).segments) == 2
         assert await shown(history, fresh) == await truth(store, fresh)
 
     run(main())
@@ -96,13 +95,13 @@ def test_a_turn_begun_before_a_deletion_does_not_bring_it_back() -> None:
         store = CountingStore()
         history = History(store)
         heads = await chained(store, 2)
-        segments = await history.segments(heads[1])
+        past = await history.past(heads[1])
         child = await turned(store, parent=heads[1])
         assert await store.delete("", heads[0].response_id)
         # The child was planned with the parent's epoch of then.
-        history.keep(child.response_id, heads[1].epoch, longer(segments, "{}"))
+        history.keep(child.response_id, heads[1].epoch, past, NEW, None)
         fresh = await head_of(store, child.response_id)
-        assert len(await history.segments(fresh)) == 2
+        assert len((await history.past(fresh)).segments) == 2
         assert await shown(history, fresh) == await truth(store, fresh)
 
     run(main())
@@ -114,15 +113,15 @@ def test_the_cache_holds_no_more_than_it_may_and_forgets_the_oldest() -> None:
         history = History(store, capacity=100)
         heads = [await turned(store) for _ in range(4)]
         for head in heads[:3]:
-            history.keep(head.response_id, 0, (Segment(b"x" * 40),))
-        await history.segments(heads[1])  # used last
-        history.keep(heads[3].response_id, 0, (Segment(b"x" * 40),))
+            history.keep(head.response_id, 0, Past(), Segment(b"x" * 40), None)
+        await history.past(heads[1])  # used last
+        history.keep(heads[3].response_id, 0, Past(), Segment(b"x" * 40), None)
         assert store.reads == 0
-        await history.segments(heads[1])
-        await history.segments(heads[3])
+        await history.past(heads[1])
+        await history.past(heads[3])
         assert store.reads == 0
-        await history.segments(heads[0])
-        await history.segments(heads[2])
+        await history.past(heads[0])
+        await history.past(heads[2])
         assert store.reads == 2
 
     run(main())
@@ -149,16 +148,16 @@ def test_two_who_read_the_same_chain_at_once_do_not_use_the_cache_up() -> None:
         history = History(store, capacity=1000)
         for _ in range(30):
             store.hold = asyncio.Event()
-            readers = [asyncio.ensure_future(history.segments(head)) for _ in range(4)]
+            readers = [asyncio.ensure_future(history.past(head)) for _ in range(4)]
             await asyncio.sleep(0)
             store.hold.set()
             await asyncio.gather(*readers)
             # Out of the cache, for the next round to read it again.
-            history.keep("another", 0, (Segment(b"x" * 10),), head.response_id)
+            history.keep("another", 0, Past(), Segment(b"x" * 10), head.response_id)
         store.hold = None
-        await history.segments(head)
+        await history.past(head)
         before = store.reads
-        await history.segments(head)
+        await history.past(head)
         assert store.reads == before
 
     run(main())
@@ -181,10 +180,10 @@ def test_the_cache_agrees_with_the_store_whatever_happens(
             parent = None
             if ids and chance.random() < 0.85:
                 parent = await store.head("", chance.choice(ids[-3:]))
-            past: Segments = ()
+            past = Past()
             if parent is not None:
-                past = await history.segments(parent)
-                assert assemble(past) == await truth(store, parent)
+                past = await history.past(parent)
+                assert assemble(past.segments) == await truth(store, parent)
             turn = new_turn(f"question {number}", parent=parent, header=HEADER)
             ids.append(turn.response_id)
             store.begin(turn)
@@ -196,7 +195,8 @@ def test_the_cache_agrees_with_the_store_whatever_happens(
             history.keep(
                 turn.response_id,
                 parent.epoch if parent else 0,
-                (*past, segment_of(new)),
+                past,
+                segment_of(new),
                 parent.response_id if parent else None,
             )
         for response_id in ids:

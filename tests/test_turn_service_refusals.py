@@ -268,7 +268,7 @@ def test_an_input_that_is_no_text_is_refused(where: str) -> None:
 
 def test_pictures_are_refused_by_a_model_that_cannot_see() -> None:
     async def main() -> None:
-        look = Message("user", (InputText("Look:"), InputImage("data:image/png;base64,AA==")))
+        look = Message("user", (InputText("Look:"), InputImage("https://example.com/a.png")))
         store = GatedStore()
         blind = ScriptedModel(["Hi."], info=ModelInfo("blind", images=False))
         with pytest.raises(ImageInputUnsupported):

@@ -21,7 +21,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import dotenv
@@ -43,7 +43,7 @@ _GGUF = ".gguf"
 
 #: What can be said of a model of each kind.
 _TAKES: dict[ModelKind, set[str]] = {
-    "chat_completions": {"kind", "base_url", "api_key_env", "name", "context", "images"},
+    "chat_completions": {"kind", "base_url", "api_key_env", "name", "context", "images", "price"},
     "llama": {"kind", "path", "context", "primer"},
     "scripted": {"kind"},
 }
@@ -71,6 +71,14 @@ class Secret:
         return hash(self._value)
 
 
+class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a million tokens cost, in any one currency. ``cached`` None: as much as others."""
+
+    input: Annotated[float, msgspec.Meta(ge=0)]
+    output: Annotated[float, msgspec.Meta(ge=0)]
+    cached: Annotated[float, msgspec.Meta(ge=0)] | None = None
+
+
 class _ModelTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kind: ModelKind | None = None
     base_url: str | None = None
@@ -80,6 +88,7 @@ class _ModelTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     context: int | None = None
     images: bool | None = None
     primer: bool | None = None
+    price: Price | None = None
 
 
 class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -109,6 +118,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     context: int | None = None
     images: bool | None = None
     primer: bool | None = None
+    price: Price | None = None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -303,6 +313,7 @@ class _Loader:
             context=table.context,
             images=table.images,
             primer=table.primer,
+            price=table.price,
         )
 
     def _key(self, variable: _Value) -> Secret | None:

@@ -16,6 +16,7 @@ from antiphon.assemble import open_engine
 from antiphon.cli import screen
 from antiphon.cli.interrupt import Interrupt, run
 from antiphon.core.items import (
+    Compaction,
     FunctionCall,
     FunctionCallOutput,
     Item,
@@ -128,6 +129,8 @@ def _line(item: Item) -> list[tuple[str, str]]:
             return [("result", text_of(output))]
         case Reasoning(summary=summary):
             return [("thought", part.text) for part in summary]
+        case Compaction(summary=text):
+            return [("summary", text)]
 
 
 def _opening(recent: Recent) -> str:

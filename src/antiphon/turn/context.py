@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from antiphon.core.items import (
+    Compaction,
     FunctionCall,
     FunctionCallOutput,
     InputImage,
@@ -27,10 +28,13 @@ from antiphon.errors import InvalidRequest
 #: What a model reads where a call never got its output.
 INTERRUPTED = "The call was interrupted before it gave a result."
 
+#: How a summary is told to the model: in a system message, which stays.
+SUMMARY = "Previous conversation summary: "
+
 _SYSTEM = ("system", "developer")
 
-#: After an overflow, aim this far below the limit: sizes in bytes only approximate tokens.
-_HEADROOM = 0.9
+#: What an image weighs, in bytes of text that take as many tokens: its own bytes say nothing.
+_IMAGE_WEIGHT = 4096
 
 
 class Segment(msgspec.Struct, frozen=True):
@@ -42,6 +46,11 @@ class Segment(msgspec.Struct, frozen=True):
     with outputs that it brings for an earlier turn's calls, by call id: they are
     shown only behind those calls. ``completed`` False: the turn failed, was
     cancelled or cut, and nobody owes its calls an output.
+
+    ``count`` is its messages, without system ones, with an output for each open call.
+    ``bulk`` is how many bytes of images are more than an image should weigh. ``tokens``
+    is what models reported of it, None: nothing. ``turns`` is how many turns it stands
+    for; of a compaction, ``kept`` is how many turns before it stay in view.
     """
 
     messages: bytes
@@ -49,11 +58,21 @@ class Segment(msgspec.Struct, frozen=True):
     calls: tuple[str, ...] = ()
     answers: dict[str, bytes] = {}
     completed: bool = True
+    count: int = 0
+    bulk: int = 0
+    tokens: int | None = None
+    turns: int = 1
+    kept: int | None = None
 
     @property
     def size(self) -> int:
         """Bytes of it that a model may be shown."""
         return len(self.messages) + sum(map(len, self.answers.values()))
+
+    @property
+    def weight(self) -> int:
+        """Its size, with images as heavy as the tokens they take."""
+        return self.size - self.bulk
 
 
 class _Function(msgspec.Struct, frozen=True):
@@ -90,6 +109,7 @@ def render(items: Sequence[Item], *, completed: bool = True) -> Segment:
         return _prose(items, completed)
     outputs, answers = _paired(items)
     page = _Page()
+    compaction: Compaction | None = None
     for place, item in enumerate(items):
         if isinstance(item, Message):
             page.add_message(item)
@@ -98,6 +118,9 @@ def render(items: Sequence[Item], *, completed: bool = True) -> Segment:
         elif isinstance(item, FunctionCallOutput):
             # Calls that come after an output were not made together with those before.
             page.end_calls()
+        elif isinstance(item, Compaction):
+            compaction = item
+            page.add_message(Message("system", SUMMARY + item.summary))
     page.close()
     return Segment(
         messages=b",".join(page.messages),
@@ -105,6 +128,10 @@ def render(items: Sequence[Item], *, completed: bool = True) -> Segment:
         calls=tuple(call.call_id for call in page.waiting),
         answers=answers,
         completed=completed,
+        count=len(page.messages) - len(page.system) + len(page.waiting),
+        bulk=sum(map(_bulk, items)),
+        turns=compaction.replaced if compaction else 1,
+        kept=compaction.kept if compaction else None,
     )
 
 
@@ -112,12 +139,21 @@ def _prose(items: Sequence[Item], completed: bool) -> Segment:
     """Most turns are messages only: there is nothing to pair."""
     messages: list[bytes] = []
     system: list[bytes] = []
+    bulk = 0
     for item in items:
         if isinstance(item, Message):
             messages.append(_encode(_plain_message(item)))
             if item.role in _SYSTEM:
                 system.append(messages[-1])
-    return Segment(b",".join(messages), b",".join(system), completed=completed)
+            if not isinstance(item.content, str):
+                bulk += _bulk(item)
+    return Segment(
+        b",".join(messages),
+        b",".join(system),
+        completed=completed,
+        count=len(messages) - len(system),
+        bulk=bulk,
+    )
 
 
 class _Page:
@@ -187,43 +223,61 @@ def _paired(
     return outputs, answers
 
 
-def check_calls(parent: Segment | None, items: Iterable[Item]) -> None:
+def check_calls(
+    parent: Segment | None, items: Iterable[Item], approved: Iterable[FunctionCall] = ()
+) -> None:
     """Refuse input whose tool outputs and calls do not pair up.
 
     Every output needs a call that still waits for one, and a completed turn's calls
-    need their outputs before the conversation goes on.
+    need their outputs before the conversation goes on. ``approved`` calls get theirs
+    in the turn itself.
     """
-    known = set(parent.calls) if parent else set()
-    owed = dict.fromkeys(parent.calls) if parent and parent.completed else {}
-    made: set[str] = set()
+    ledger = _Ledger(parent)
+    for call in approved:
+        ledger.settle(call.call_id)
     for item in items:
         if isinstance(item, FunctionCall):
-            if item.call_id in made:
-                raise InvalidRequest(
-                    f"Two tool calls with the id '{item.call_id}' wait for an output at once.",
-                    code="tool_call_duplicate",
-                    param="input",
-                )
-            made.add(item.call_id)
-            known.add(item.call_id)
-            owed[item.call_id] = None
+            ledger.open(item.call_id)
         elif isinstance(item, FunctionCallOutput):
-            if item.call_id not in known:
-                raise InvalidRequest(
-                    f"No tool call with id '{item.call_id}' is waiting for an output.",
-                    code="tool_call_not_found",
-                    param="input",
-                )
-            known.discard(item.call_id)
-            made.discard(item.call_id)
-            owed.pop(item.call_id, None)
-    if owed:
-        names = ", ".join(f"'{call_id}'" for call_id in owed)
+            ledger.settle(item.call_id)
+    if ledger.owed:
+        names = ", ".join(f"'{call_id}'" for call_id in ledger.owed)
         raise InvalidRequest(
             f"No tool output found for the tool calls {names}: send one for each of them.",
             code="tool_output_missing",
             param="input",
         )
+
+
+class _Ledger:
+    """Which calls wait for an output, and which must get one now."""
+
+    def __init__(self, parent: Segment | None) -> None:
+        self._waiting = set(parent.calls) if parent else set()
+        self.owed = dict.fromkeys(parent.calls) if parent and parent.completed else {}
+        self._made: set[str] = set()
+
+    def open(self, call_id: str) -> None:
+        if call_id in self._made:
+            raise InvalidRequest(
+                f"Two tool calls with the id '{call_id}' wait for an output at once.",
+                code="tool_call_duplicate",
+                param="input",
+            )
+        self._made.add(call_id)
+        self._waiting.add(call_id)
+        self.owed[call_id] = None
+
+    def settle(self, call_id: str) -> None:
+        if call_id not in self._waiting:
+            raise InvalidRequest(
+                f"No tool call with id '{call_id}' is waiting for an output.",
+                code="tool_call_not_found",
+                param="input",
+            )
+        self._waiting.discard(call_id)
+        self._made.discard(call_id)
+        self.owed.pop(call_id, None)
 
 
 def assemble(
@@ -246,42 +300,6 @@ def assemble(
             parts.append(segment.messages)
         waiting = segment.calls
     return b"[" + b",".join(parts) + b"]"
-
-
-def shorten(segments: Sequence[Segment], used: int | None, limit: int | None) -> list[Segment]:
-    """Let the oldest turns go after a model found the context too long.
-
-    ``used`` and ``limit`` are the tokens it counted and can see; without them half
-    of the bytes go. The newest turn stays, system messages stay, and a call is
-    never parted from its output: turns so linked go or stay together. With nothing
-    to let go, the same turns come back.
-    """
-    share = 0.5
-    if used and limit:
-        # Less than the limit can be too much where the answer needs room as well.
-        share = _HEADROOM * min(1.0, limit / used)
-    excess = sum(one.size for one in segments) * (1 - share)
-    kept: list[Segment] = []
-    units = _linked(segments)
-    for place, unit in enumerate(units):
-        loss = sum(one.size - len(one.system) for one in unit)
-        if excess <= 0 or loss == 0 or place == len(units) - 1:
-            kept += unit
-        else:
-            excess -= loss
-            kept += [Segment(one.system, one.system) for one in unit]
-    return kept
-
-
-def _linked(segments: Sequence[Segment]) -> list[list[Segment]]:
-    """Turns in groups, each group tied together by calls and their outputs."""
-    units: list[list[Segment]] = []
-    for segment in segments:
-        if segment.answers and units:
-            units[-1].append(segment)
-        else:
-            units.append([segment])
-    return units
 
 
 def _assistant_message(said: Message | None, calls: list[FunctionCall]) -> _ChatMessage:
@@ -312,6 +330,18 @@ def _content(content: str | tuple[Part, ...]) -> str | list[dict[str, Any]]:
     if not isinstance(content, str) and any(isinstance(part, InputImage) for part in content):
         return [_part(part) for part in content]
     return words_of(content)
+
+
+def _bulk(item: Item) -> int:
+    """How much heavier an item's images are in bytes than in tokens."""
+    match item:
+        case Message(content=content) | FunctionCallOutput(output=content):
+            return sum(
+                len(part.image_url) - _IMAGE_WEIGHT
+                for part in content
+                if isinstance(part, InputImage)
+            )
+    return 0
 
 
 def _part(part: Part) -> dict[str, Any]:

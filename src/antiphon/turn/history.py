@@ -11,8 +11,10 @@ from collections import OrderedDict
 
 import msgspec
 
+from antiphon.core.images import bring_back
 from antiphon.core.items import decode_item
 from antiphon.turn.context import Segment, render
+from antiphon.turn.fitting import fold, tokens_of
 from antiphon.turn.ports import Head, Store, StoredTurn
 
 Segments = tuple[Segment, ...]
@@ -21,9 +23,16 @@ Segments = tuple[Segment, ...]
 _CAPACITY = 32 * 1024 * 1024
 
 
+class Past(msgspec.Struct, frozen=True):
+    """A chain as it is shown, oldest first, and about how many tokens it takes."""
+
+    segments: Segments = ()
+    tokens: int = 0
+
+
 class _Entry(msgspec.Struct, frozen=True):
     epoch: int
-    segments: Segments
+    past: Past
     size: int
 
 
@@ -41,27 +50,33 @@ class History:
         self._capacity = capacity
         self._held = 0
 
-    async def segments(self, head: Head) -> Segments:
-        """The chain up to and including ``head``, oldest first."""
+    async def past(self, head: Head) -> Past:
+        """The chain up to and including ``head``, summaries in place of what they replace."""
         entry = self._entries.get(head.response_id)
         if entry is not None and entry.epoch == head.epoch:
             self._entries.move_to_end(head.response_id)
-            return entry.segments
-        segments = tuple(segment_of(turn) for turn in await self._store.chain(head))
-        self.keep(head.response_id, head.epoch, segments)
-        return segments
+            return entry.past
+        turns = await self._store.chain(head)
+        segments = tuple(fold([segment_of(turn) for turn in turns]))
+        past = Past(segments, sum(map(tokens_of, segments)))
+        self._put(head.response_id, _entry(head.epoch, past))
+        return past
 
     def keep(
-        self, response_id: str, epoch: int, segments: Segments, parent: str | None = None
+        self, response_id: str, epoch: int, past: Past, new: Segment, parent: str | None
     ) -> None:
-        """Remember a chain under its newest response, in place of its parent's entry."""
+        """Remember a chain and one turn more, in place of its parent's entry."""
+        longer = Past((*past.segments, new), past.tokens + tokens_of(new))
         old = self._pop(parent) if parent else None
-        if old is not None and len(old.segments) == len(segments) - 1:
+        if old is not None and old.past is past:
             # The same turns and one more: no need to add up a long chain again.
-            size = old.size + segments[-1].size
+            self._put(response_id, _Entry(epoch, longer, old.size + new.size))
         else:
-            size = sum(segment.size for segment in segments)
-        self._put(response_id, _Entry(epoch, segments, size))
+            self._put(response_id, _entry(epoch, longer))
+
+    def replace(self, head: Head, past: Past) -> None:
+        """Remember a chain that was just summed up."""
+        self._put(head.response_id, _entry(head.epoch, past))
 
     def _pop(self, response_id: str) -> _Entry | None:
         entry = self._entries.pop(response_id, None)
@@ -81,7 +96,14 @@ class History:
             self._held -= oldest.size
 
 
+def _entry(epoch: int, past: Past) -> _Entry:
+    return _Entry(epoch, past, sum(segment.size for segment in past.segments))
+
+
 def segment_of(turn: StoredTurn) -> Segment:
     """Render a stored turn."""
-    items = [decode_item(data) for data in (*turn.input, *turn.output)]
-    return render(items, completed=turn.end is not None and turn.end.status == "completed")
+    items = [bring_back(decode_item(data), turn.blobs) for data in (*turn.input, *turn.output)]
+    completed = turn.end is not None and turn.end.status == "completed"
+    segment = render(items, completed=completed)
+    tokens = turn.end.tokens if turn.end else None
+    return segment if tokens is None else msgspec.structs.replace(segment, tokens=tokens)

@@ -2,7 +2,8 @@
 
 Prose (answer, refusal, reasoning) is one open item at a time: a change of kind ends
 it. Tool calls may grow side by side, told apart by their index, and all end with
-the answer. Items keep the order in which they began.
+the answer. Items keep the order in which they began. A turn has rounds: where tools
+ran, their outputs follow the calls, and the model is asked again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from antiphon.core import deltas, events
 from antiphon.core.ids import new_call_id
 from antiphon.core.items import (
     FunctionCall,
+    FunctionCallOutput,
     Item,
     ItemStatus,
     Message,
@@ -56,11 +58,16 @@ class Machine:
     """One turn's state. Feed it deltas, then ``close`` it once.
 
     ``finish`` is the reason the model gave for stopping, None until it gives one.
+    ``usage`` is what all rounds took, ``last`` what the model reported of the last one.
     """
 
     def __init__(self) -> None:
         self.finish: deltas.FinishReason | None = None
-        self.usage: Usage | None = None
+        self.last: Usage | None = None
+        #: Whether the model asked for tools more often than it may.
+        self.exhausted = False
+        self._before: Usage | None = None
+        self._round = 0
         self._items: list[Item | None] = []
         self._prose: _Open | None = None
         self._calls: dict[int, _Open] = {}
@@ -72,9 +79,16 @@ class Machine:
         return tuple(item for item in self._items if item is not None)
 
     @property
+    def usage(self) -> Usage | None:
+        """Tokens of all rounds together, None while no model has said."""
+        if self._before is None or self.last is None:
+            return self.last or self._before
+        return added(self._before, self.last)
+
+    @property
     def silent(self) -> bool:
-        """Whether the model has said nothing yet."""
-        return not self._items
+        """Whether the model has said nothing yet in this round."""
+        return len(self._items) == self._round
 
     def feed(self, batch: Iterable[deltas.Delta]) -> list[events.Event]:
         """Take what arrived together; give what follows from it."""
@@ -92,7 +106,7 @@ class Machine:
             elif isinstance(delta, deltas.CallPiece):
                 self._feed_call(delta, out)
             elif isinstance(delta, deltas.Used):
-                self.usage = delta.usage
+                self.last = delta.usage
             else:
                 self.finish = delta.reason
         return out
@@ -109,8 +123,34 @@ class Machine:
         self._prose = None
         return out
 
+    def end_round(self) -> tuple[list[FunctionCall], list[events.Event]]:
+        """The model is done for now: the calls it made, and the events that end its items.
+
+        An answer that was cut makes no calls: their arguments may lack an end.
+        """
+        if self.finish in ("length", "content_filter") or not self._calls:
+            return [], []
+        out = self.close(whole=True)
+        made = self._items[self._round :]
+        return [item for item in made if isinstance(item, FunctionCall)], out
+
+    def next_round(self) -> None:
+        """The model is asked (again), now that tools have run."""
+        self.finish = None
+        self._before, self.last = self.usage, None
+        self._round = len(self._items)
+
+    def add_output(self, call_id: str, output: str) -> list[events.Event]:
+        """A tool's output, as an item of the turn."""
+        item = FunctionCallOutput(call_id, output)
+        index = len(self._items)
+        self._items.append(item)
+        return [events.ItemAdded(index, item), events.ItemDone(index, item)]
+
     def verdict(self) -> Verdict:
         """What the model's finish reason means for the turn."""
+        if self.exhausted:
+            return Verdict("incomplete", "max_tool_calls")
         return _VERDICTS[self.finish or "stop"]
 
     def take_finished(self) -> list[Item]:
@@ -175,3 +215,10 @@ def _prose_item(kind: type, text: str, status: ItemStatus) -> Item:
     if kind is deltas.Refused:
         return Message("assistant", (Refusal(text),), status=status)
     return Reasoning((SummaryText(text),), status=status)
+
+
+def added(one: Usage, other: Usage) -> Usage:
+    """Two calls' tokens together."""
+    return Usage(
+        *(getattr(one, field) + getattr(other, field) for field in Usage.__struct_fields__)
+    )

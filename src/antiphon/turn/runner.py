@@ -16,27 +16,47 @@ from contextlib import aclosing
 import msgspec
 
 from antiphon.core.events import Created, Ended, Event
-from antiphon.core.items import encode_item
-from antiphon.core.turns import End, Response, TurnError, TurnRequest
-from antiphon.errors import AntiphonError, ContextLengthExceeded, ModelError, StoreError
-from antiphon.turn.context import Segment, assemble, render, shorten
+from antiphon.core.images import Blob
+from antiphon.core.items import FunctionCall, Item, encode_item
+from antiphon.core.turns import End, Header, Response, TurnError, TurnRequest
+from antiphon.errors import (
+    AntiphonError,
+    ContextLengthExceeded,
+    ModelError,
+    ModelTimeout,
+    StoreError,
+)
+from antiphon.turn.calls import run_calls
+from antiphon.turn.context import Segment, render
+from antiphon.turn.fitting import shorten
+from antiphon.turn.history import Past
 from antiphon.turn.live import LiveTurn
 from antiphon.turn.machine import Machine
-from antiphon.turn.ports import Head, Model, ModelCall, NewTurn, Store
+from antiphon.turn.ports import Head, Model, NewTurn, Store, ToolSource
+from antiphon.turn.view import View, Viewer
 
 log = logging.getLogger("antiphon.turn")
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """All that a turn needs to run; ``segments`` ends with the new input's."""
+    """All that a turn needs to run.
+
+    ``view`` is what the first call shows, its newest turn being the new input, which
+    ``stored_input`` and ``blobs`` hold as a store keeps it.
+    """
 
     request: TurnRequest
     opening: Response
     model: Model
-    segments: Sequence[Segment]
+    past: Past
+    view: View
+    viewer: Viewer
     parent: Head | None
+    stored_input: Sequence[Item]
     #: Told of the finished turn, rendered, once it is on disk.
     on_kept: Callable[[Plan, Segment], None]
+    blobs: Sequence[Blob] = ()
+    tools: ToolSource | None = None
 
 
 class Runner:
@@ -51,6 +71,10 @@ class Runner:
         self._pending: set[asyncio.Future[None]] = set()
         self._lost: AntiphonError | None = None
         self._id = plan.opening.id
+        #: The turn's beginning on its way to the disk; None: nothing is kept.
+        self._begun: asyncio.Future[None] | None = None
+        #: What the last call showed besides this turn, in tokens.
+        self._around = 0
 
     async def run(self) -> None:
         try:
@@ -73,7 +97,7 @@ class Runner:
         try:
             if self._live.stopping:
                 raise asyncio.CancelledError
-            await self._ask()
+            await self._within_time()
         except asyncio.CancelledError:
             # stop() is the only one who cancels, and once.
             error, stopped = self._live.stopped_by, True
@@ -89,45 +113,108 @@ class Runner:
 
     def _begin(self) -> None:
         opening, plan = self._plan.opening, self._plan
-        kept = self._store.begin(
+        self._begun = self._store.begin(
             NewTurn(
                 response_id=opening.id,
                 tenant=plan.request.tenant,
                 created_at=opening.created_at,
                 header=opening.header,
-                input=[encode_item(item) for item in opening.input],
+                input=[encode_item(item) for item in plan.stored_input],
                 parent=plan.parent,
                 awaited=plan.request.stream,
+                blobs=plan.blobs,
             )
         )
-        kept.add_done_callback(self._live.release)
+        self._begun.add_done_callback(self._live.release)
 
-    async def _ask(self) -> None:
+    async def _within_time(self) -> None:
+        seconds = self._plan.request.timeout
+        if seconds is None:
+            await self._work()
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._work()
+        except TimeoutError as late:
+            raise ModelTimeout(
+                f"The turn took longer than its {seconds:g} seconds.", code="turn_timeout"
+            ) from late
+
+    async def _work(self) -> None:
+        """Ask the model, run the tools it calls, and ask again until it has answered."""
+        plan, machine = self._plan, self._machine
+        header, view = plan.opening.header, plan.view
+        if plan.request.approved:
+            await self._run_calls(plan.request.approved, approved=True)
+            machine.next_round()
+            view = await self._view()
+        rounds = 0
+        while True:
+            await self._ask(view, header)
+            if plan.tools is None:
+                return
+            calls, ends = machine.end_round()
+            self._live.emit(ends)
+            if not calls:
+                return
+            machine.exhausted = rounds >= plan.request.max_tool_rounds
+            if machine.exhausted or not await self._run_calls(calls):
+                return
+            rounds += 1
+            machine.next_round()
+            header = _after_tools(header)
+            view = await self._view()
+
+    async def _run_calls(self, calls: Sequence[FunctionCall], *, approved: bool = False) -> bool:
+        """Run calls and take their outputs as they come. False: some are left open.
+
+        No tool runs before its turn and its call are on disk: a crash must not hide what
+        was done.
+        """
+        plan = self._plan
+        if self._begun is not None:
+            self._keep_finished()
+            await asyncio.wait({self._begun, *self._pending})
+
+        def take(call: FunctionCall, output: str) -> None:
+            self._live.emit(self._machine.add_output(call.call_id, output))
+            if plan.opening.store:
+                self._keep_finished()
+
+        assert plan.tools is not None
+        return await run_calls(
+            plan.tools,
+            calls,
+            take,
+            parallel=plan.request.options.parallel_tool_calls,
+            approved=approved,
+        )
+
+    async def _view(self) -> View:
+        """What the next call shows: the turn has grown since the last one."""
+        plan = self._plan
+        turn = render((*plan.opening.input, *self._machine.output))
+        return await plan.viewer.view((*plan.past.segments, turn), plan.past.tokens)
+
+    async def _ask(self, view: View, header: Header) -> None:
         """Call the model; where asked to, again with less if the context is too long."""
-        segments = self._plan.segments
+        segments, self._around = view.segments, view.around
         while True:
             try:
-                await self._listen(segments)
+                await self._listen(segments, header)
                 return
             except ContextLengthExceeded as overflow:
-                if self._plan.request.options.truncation != "auto" or not self._machine.silent:
+                if header.options.truncation != "auto" or not self._machine.silent:
                     raise
                 shorter = shorten(segments, overflow.used, overflow.limit)
                 if sum(one.size for one in shorter) >= sum(one.size for one in segments):
                     raise
                 segments = shorter
+                self._around = self._plan.viewer.around(segments)
 
-    async def _listen(self, segments: Sequence[Segment]) -> None:
+    async def _listen(self, segments: Sequence[Segment], header: Header) -> None:
         plan, machine = self._plan, self._machine
-        header = plan.opening.header
-        call = ModelCall(
-            model=header.model,
-            messages=assemble(
-                segments, instructions=header.instructions, primer=plan.model.info.primer
-            ),
-            options=header.options,
-            stream=plan.request.stream,
-        )
+        call = plan.viewer.call(segments, header, stream=plan.request.stream)
         async with aclosing(plan.model.generate(call)) as batches:
             async for batch in batches:
                 self._live.emit(machine.feed(batch))
@@ -177,10 +264,7 @@ class Runner:
                 # Nothing may look kept that is not.
                 live.fail(self._lost)
                 return
-            completed = end.status == "completed"
-            self._plan.on_kept(
-                self._plan, render((*response.input, *response.output), completed=completed)
-            )
+            self._plan.on_kept(self._plan, rendered(response))
         live.finish(response, Ended(response), error)
 
     def _verdict(self, error: AntiphonError | None, *, stopped: bool) -> End:
@@ -190,4 +274,34 @@ class Runner:
         if stopped:
             return End("cancelled", now, usage)
         verdict = self._machine.verdict()
-        return End(verdict.status, now, usage, reason=verdict.reason)
+        return End(verdict.status, now, usage, reason=verdict.reason, tokens=self._tokens())
+
+    def _tokens(self) -> int | None:
+        """What this turn takes in a context: all that was shown and said, less the rest.
+
+        Thoughts are said, but never shown again.
+        """
+        last = self._machine.last
+        if last is None:
+            return None
+        said = last.output_tokens - last.reasoning_tokens
+        return max(1, last.input_tokens + said - self._around)
+
+
+def rendered(response: Response) -> Segment:
+    """A turn that is over, as the next one shows it."""
+    end = response.end
+    segment = render(
+        (*response.input, *response.output), completed=end is not None and end.status == "completed"
+    )
+    tokens = end.tokens if end else None
+    return segment if tokens is None else msgspec.structs.replace(segment, tokens=tokens)
+
+
+def _after_tools(header: Header) -> Header:
+    """A tool that had to be called has been: to demand it again would never end."""
+    options = header.options
+    if options.tool_choice in ("auto", "none"):
+        return header
+    options = msgspec.structs.replace(options, tool_choice="auto")
+    return msgspec.structs.replace(header, options=options)

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
 from antiphon.core.ids import new_response_id
-from antiphon.core.items import Item, Message, decode_item, has_image
+from antiphon.core.images import Blob, bring_back, put_away
+from antiphon.core.items import Item, Message, decode_item, encode_item, has_image
+from antiphon.core.policies import Summarize
 from antiphon.core.turns import End, Header, Response, TurnError, TurnRequest
 from antiphon.errors import ImageInputUnsupported, InvalidRequest, NotFound, ResponseInProgress
+from antiphon.turn.compaction import digest
 from antiphon.turn.context import Segment, assemble, check_calls, render
-from antiphon.turn.history import History, Segments, segment_of
+from antiphon.turn.fitting import base_tokens, collapse, divide, due, fit, tokens_of, worth
+from antiphon.turn.history import History, Past, segment_of
 from antiphon.turn.live import Live, LiveTurn
-from antiphon.turn.ports import Head, Model, Recent, Store, StoredTurn
+from antiphon.turn.ports import Head, Model, NewTurn, Recent, Store, StoredTurn, ToolSource
 from antiphon.turn.runner import Plan, Runner
+from antiphon.turn.view import Viewer
+
+
+_Sorted: TypeAlias = tuple[tuple[Item, ...], tuple[Item, ...], tuple[Blob, ...]]
 
 
 class Models(Protocol):
@@ -33,6 +43,14 @@ class Models(Protocol):
         ...
 
 
+class _Asked(msgspec.Struct, frozen=True):
+    """A request, what will be stored of it, and the model it names."""
+
+    request: TurnRequest
+    header: Header
+    model: Model
+
+
 class TurnService:
     """Starts turns, finds them again, and forgets them on request.
 
@@ -46,28 +64,94 @@ class TurnService:
         self._live = Live()
         self.models = models
 
-    async def start(self, request: TurnRequest) -> LiveTurn:
+    async def start(self, request: TurnRequest, tools: ToolSource | None = None) -> LiveTurn:
         """Check a request and set its turn going.
 
+        ``tools`` runs the calls that the model makes; without it they are the caller's.
         Whatever is wrong with the request is raised here, before anything is stored.
+        Where the request's context asks for a summary that is due, that is made first.
         """
         name, model = self.models.get(request.model)
-        check_input(request.input, model)
-        new = rendered(request)
+        check_input(request, model)
+        shown, stored, blobs = await _sorted(request.input)
+        new = rendered(shown, request.instructions)
         head, past = await self._past(request)
-        check_calls(past[-1] if past else None, request.input)
+        check_calls(past.segments[-1] if past.segments else None, shown, request.approved)
+        header = Header(name, request.instructions, request.options)
+        asked = _Asked(request, header, model)
+        if head is not None:
+            for policy in request.context:
+                if isinstance(policy, Summarize) and _is_due(policy, past, new, asked):
+                    head, past = await self._sum_up(head, past, policy, asked)
+        viewer = Viewer(header, model, request.context)
         opening = Response(
             id=new_response_id(),
             created_at=time.time(),
-            header=Header(name, request.instructions, request.options),
-            input=request.input,
-            previous_response_id=request.previous_response_id,
+            header=header,
+            input=shown,
+            previous_response_id=head.response_id if head else None,
             store=request.store,
         )
-        plan = Plan(request, opening, model, (*past, new), head, self._remember)
+        plan = Plan(
+            request=request,
+            opening=opening,
+            model=model,
+            past=past,
+            view=await viewer.view((*past.segments, new), past.tokens),
+            viewer=viewer,
+            parent=head,
+            stored_input=stored,
+            on_kept=self._remember,
+            blobs=blobs,
+            tools=tools,
+        )
         live = LiveTurn(opening)
         self._live.start(live, Runner(plan, live, self._store).run())
         return live
+
+    async def keep(
+        self, request: TurnRequest, output: Sequence[Item] = (), *, completed: bool = True
+    ) -> str:
+        """Store a turn that has happened elsewhere; its response id.
+
+        ``completed`` False: calls that it leaves open will never get their outputs.
+        Raises what ``start`` raises, and nothing is stored then.
+        """
+        name, _ = self.models.get(request.model)
+        shown, stored, blobs = await _sorted((*request.input, *output))
+        given = len(request.input)
+        rendered(shown, request.instructions)
+        head, past = await self._past(request)
+        check_calls(past.segments[-1] if past.segments else None, shown[:given])
+        turn = NewTurn(
+            response_id=new_response_id(),
+            tenant=request.tenant,
+            created_at=time.time(),
+            header=Header(name, request.instructions, request.options),
+            input=[encode_item(item) for item in stored[:given]],
+            parent=head,
+            awaited=False,
+            blobs=blobs,
+        )
+        end = End("completed" if completed else "incomplete", time.time())
+        await self._keep(turn, stored[given:], end)
+        return turn.response_id
+
+    async def summarize(self, request: TurnRequest, policy: Summarize) -> Response:
+        """Have the model sum up a conversation now, but for its newest turns.
+
+        ``request`` names the conversation (``previous_response_id``) and says how to ask;
+        its input is not used. The response, whose one output item is a ``compaction``,
+        continues that conversation. Raises ``InvalidRequest`` where nothing is left to
+        sum up.
+        """
+        name, model = self.models.get(request.model)
+        head, past = await self._past(request)
+        if head is None or not worth(divide(past.segments, policy.keep_turns)[0]):
+            raise InvalidRequest("There is nothing to sum up yet.", code="nothing_to_summarize")
+        asked = _Asked(request, Header(name, request.instructions, request.options), model)
+        head, _ = await self._sum_up(head, past, policy, asked)
+        return await self.response(request.tenant, head.response_id)
 
     def running(self, response_id: str) -> LiveTurn | None:
         """The turn of that id, if this process runs it: for callers who know whose it is."""
@@ -78,18 +162,36 @@ class TurnService:
         turn = await self._turn(tenant, response_id)
         return response_of(turn)
 
-    async def messages(self, tenant: str, response_id: str) -> list[dict[str, Any]]:
-        """The messages array that a continuation of this response starts from.
+    async def messages(
+        self, tenant: str, response_id: str, instructions: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Everything said up to this response, as a messages array.
 
-        In the chat completions dialect, with the instructions of that response first.
+        In the chat completions dialect. ``instructions`` go first; None: those of that
+        response.
         """
         turns = await self._chain(tenant, response_id)
         segments = [segment_of(turn) for turn in turns]
-        instructions = turns[-1].header.instructions if turns else None
-        messages: list[dict[str, Any]] = msgspec.json.decode(
-            assemble(segments, instructions=instructions)
+        if instructions is None and turns:
+            instructions = turns[-1].header.instructions
+        return _decoded(
+            assemble([one for one in segments if one.kept is None], instructions=instructions)
         )
-        return messages
+
+    async def shown(self, request: TurnRequest) -> list[dict[str, Any]]:
+        """The messages array that a continuation would begin with, before its new input.
+
+        With the request's instructions and context policies, and with summaries in place
+        of what they replace; without a model's primer.
+        """
+        name, model = self.models.get(request.model)
+        _, past = await self._past(request)
+        header = Header(name, request.instructions, request.options)
+        segments: Sequence[Segment] = past.segments
+        if segments:
+            start = base_tokens(header, model.info.primer) + tokens_of(segments[-1])
+            segments = fit(segments, request.context, start)
+        return _decoded(assemble(segments, instructions=request.instructions))
 
     async def chain(self, tenant: str, response_id: str) -> list[Response]:
         """A response and its ancestors, oldest first. Raises ``NotFound``."""
@@ -116,10 +218,10 @@ class TurnService:
         await self._live.close()
         await self._store.close()
 
-    async def _past(self, request: TurnRequest) -> tuple[Head | None, Segments]:
+    async def _past(self, request: TurnRequest) -> tuple[Head | None, Past]:
         previous = request.previous_response_id
         if previous is None:
-            return None, ()
+            return None, Past()
         head = await self._store.head(request.tenant, previous)
         if head is None:
             raise missing(previous, param="previous_response_id")
@@ -130,7 +232,43 @@ class TurnService:
                 f"Response '{previous}' is still running: continue it when it has ended.",
                 param="previous_response_id",
             )
-        return head, await self._history.segments(head)
+        return head, await self._history.past(head)
+
+    async def _sum_up(
+        self, head: Head, past: Past, policy: Summarize, asked: _Asked
+    ) -> tuple[Head, Past]:
+        """Sum up the older turns; the conversation goes on behind a turn that says so.
+
+        Of an unstored turn only the view changes.
+        """
+        covered, kept = divide(past.segments, policy.keep_turns)
+        request, header = asked.request, asked.header
+        made = await digest(covered, kept, policy, header, asked.model, seconds=request.timeout)
+        segments = tuple(collapse(covered, render([made.item]), kept))
+        shorter = Past(segments, sum(map(tokens_of, segments)))
+        if not request.store:
+            return head, shorter
+        turn = NewTurn(
+            response_id=new_response_id(),
+            tenant=request.tenant,
+            created_at=time.time(),
+            header=header,
+            input=(),
+            parent=head,
+            awaited=False,
+        )
+        await self._keep(turn, [made.item], End("completed", time.time(), made.usage))
+        new = await self._store.head(request.tenant, turn.response_id)
+        if new is None:
+            raise missing(turn.response_id)
+        self._history.replace(new, shorter)
+        return new, shorter
+
+    async def _keep(self, turn: NewTurn, output: Sequence[Item], end: End) -> None:
+        """Store a turn whole."""
+        self._store.begin(turn).add_done_callback(_heard)
+        # Fails too where the beginning did.
+        await self._store.write(turn.response_id, [encode_item(item) for item in output], end)
 
     async def _settle(self, response_id: str) -> bool:
         """End a turn that is over but whose end could not be kept then; whether it was one.
@@ -150,7 +288,8 @@ class TurnService:
         self._history.keep(
             plan.opening.id,
             parent.epoch if parent else 0,
-            (*plan.segments[:-1], segment),
+            plan.past,
+            segment,
             parent.response_id if parent else None,
         )
 
@@ -175,9 +314,12 @@ def missing(response_id: str, param: str | None = None) -> NotFound:
     return NotFound(f"No response found with id '{response_id}'.", code=code, param=param)
 
 
-def check_input(items: tuple[Item, ...], model: Model) -> None:
+def check_input(request: TurnRequest, model: Model) -> None:
     """Refuse input that says nothing, or that this model cannot look at."""
-    if all(isinstance(item, Message) and not item.content for item in items):
+    items = request.input
+    if not request.approved and all(
+        isinstance(item, Message) and not item.content for item in items
+    ):
         raise InvalidRequest(
             "The input is empty: say something.", code="empty_input", param="input"
         )
@@ -188,11 +330,11 @@ def check_input(items: tuple[Item, ...], model: Model) -> None:
         )
 
 
-def rendered(request: TurnRequest) -> Segment:
-    """The new input as the model is shown it. Refuses what cannot be written down."""
+def rendered(items: Sequence[Item], instructions: str | None) -> Segment:
+    """Items as the model is shown them. Refuses what cannot be written down."""
     try:
-        (request.instructions or "").encode()
-        return render(request.input)
+        (instructions or "").encode()
+        return render(items)
     except UnicodeEncodeError as error:
         raise InvalidRequest(
             "The input holds characters that are not Unicode text.",
@@ -201,14 +343,39 @@ def rendered(request: TurnRequest) -> Segment:
         ) from error
 
 
+def _is_due(policy: Summarize, past: Past, new: Segment, asked: _Asked) -> bool:
+    base = base_tokens(asked.header, asked.model.info.primer)
+    return due((*past.segments, new), policy, base) and worth(
+        divide(past.segments, policy.keep_turns)[0]
+    )
+
+
+async def _sorted(items: tuple[Item, ...]) -> _Sorted:
+    """``put_away``, in a thread where there are images: those take a while to hash."""
+    if any(map(has_image, items)):
+        return await asyncio.to_thread(put_away, items)
+    return put_away(items)
+
+
+def _decoded(messages: bytes) -> list[dict[str, Any]]:
+    decoded: list[dict[str, Any]] = msgspec.json.decode(messages)
+    return decoded
+
+
+def _heard(kept: asyncio.Future[None]) -> None:
+    """Nobody waits for a beginning alone; its failure shows at the end."""
+    if not kept.cancelled():
+        kept.exception()
+
+
 def response_of(turn: StoredTurn) -> Response:
     """A stored turn as its users see it."""
     return Response(
         id=turn.response_id,
         created_at=turn.created_at,
         header=turn.header,
-        input=tuple(map(decode_item, turn.input)),
-        output=tuple(map(decode_item, turn.output)),
+        input=tuple(bring_back(decode_item(data), turn.blobs) for data in turn.input),
+        output=tuple(bring_back(decode_item(data), turn.blobs) for data in turn.output),
         end=turn.end,
         previous_response_id=turn.previous_response_id,
     )

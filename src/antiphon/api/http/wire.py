@@ -14,6 +14,7 @@ import msgspec
 from antiphon.api.http.body import UNDECODABLE, check_depth, invalid, present
 from antiphon.core.ids import item_id
 from antiphon.core.items import (
+    Compaction,
     FunctionCall,
     FunctionCallOutput,
     InputText,
@@ -190,6 +191,12 @@ def decode_item(given: dict[str, Any], at: str) -> Item:
     except (msgspec.ValidationError, RecursionError) as error:
         raise invalid(error, at) from error
     match item:
+        case Compaction():
+            raise InvalidRequest(
+                f"{at}: a compaction cannot be sent; go on from the response that holds it.",
+                code="unsupported_item",
+                param=at,
+            )
         case Message(content=content):
             return msgspec.structs.replace(item, content=_plain(content, f"{at}.content"))
         case FunctionCallOutput(output=output):
@@ -317,6 +324,8 @@ def item_body(item: Item, name: str, status: str | None = None) -> dict[str, Any
             if item.encrypted_content is not None:
                 body["encrypted_content"] = item.encrypted_content
             return body
+        case Compaction():
+            return {"id": name, "type": "compaction", "encrypted_content": item.summary}
 
 
 def _parts(role: str, content: str | tuple[Part, ...]) -> list[dict[str, Any]]:
