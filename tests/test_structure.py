@@ -26,22 +26,26 @@ SERVICE = {"antiphon.turn.service", "antiphon.turn.live", "antiphon.turn.ports"}
 CORE = {"antiphon.core", "antiphon.errors"}
 #: What each layer may import of ours, besides itself: modules, or packages with all they hold.
 MAY_IMPORT: dict[str, set[str]] = {
-    "core": set(),
+    "core": {"antiphon.errors"},
     "errors": set(),
     "portal": set(),
     "settings": {"antiphon.errors"},
     "turn": CORE,
     "stores": CORE | {"antiphon.turn.ports"},
     "models": CORE | {"antiphon.turn.ports"},
+    "tools": CORE | {"antiphon.turn.ports"},
     "api": CORE | SERVICE,
-    "chat": CORE | SERVICE | {"antiphon.settings", "antiphon.portal", "antiphon.assemble"},
+    "chat": CORE
+    | SERVICE
+    | {"antiphon.settings", "antiphon.portal", "antiphon.assemble", "antiphon.tools"},
+    "compat": CORE | {"antiphon.chat", "antiphon.settings"},
     "cli": CORE
     | SERVICE
     | {"antiphon.settings", "antiphon.assemble", "antiphon.models.weights", "antiphon.__version__"},
     "assemble": CORE
     | SERVICE
     | {"antiphon.settings", "antiphon.stores", "antiphon.models", "antiphon.api"},
-    "__init__": CORE | {"antiphon.chat", "antiphon.settings"},
+    "__init__": CORE | {"antiphon.chat", "antiphon.settings", "antiphon.tools"},
 }
 
 PUBLIC = {
@@ -55,12 +59,20 @@ PUBLIC = {
     "ModelError",
     "ModelNotFound",
     "NotFound",
+    "OutputInvalid",
     "RateLimited",
     "Reply",
     "Settings",
     "StoreError",
+    "Summarize",
+    "TokenBudget",
+    "Tool",
+    "ToolContext",
     "Usage",
+    "Window",
+    "events",
     "load_settings",
+    "tool",
 }
 
 

@@ -1,6 +1,10 @@
 """antiphon: durable memory for chat models."""
 
-from antiphon.chat import AsyncConversation, Conversation, Reply
+from antiphon.chat.blocking import Conversation
+from antiphon.chat.conversation import AsyncConversation
+from antiphon.chat.reply import Reply
+from antiphon.core import events
+from antiphon.core.policies import Summarize, TokenBudget, Window
 from antiphon.core.turns import Usage
 from antiphon.errors import (
     AntiphonError,
@@ -11,10 +15,13 @@ from antiphon.errors import (
     ModelError,
     ModelNotFound,
     NotFound,
+    OutputInvalid,
     RateLimited,
     StoreError,
 )
 from antiphon.settings import Settings, load_settings
+from antiphon.tools.context import ToolContext
+from antiphon.tools.functions import Tool, tool
 
 __version__ = "0.1.0"
 
@@ -29,10 +36,18 @@ __all__ = [
     "ModelError",
     "ModelNotFound",
     "NotFound",
+    "OutputInvalid",
     "RateLimited",
     "Reply",
     "Settings",
     "StoreError",
+    "Summarize",
+    "TokenBudget",
+    "Tool",
+    "ToolContext",
     "Usage",
+    "Window",
+    "events",
     "load_settings",
+    "tool",
 ]

@@ -1,10 +1,10 @@
-"""``AsyncConversation``, and ``Conversation``, its blocking twin: the API people import.
+"""``AsyncConversation``: a conversation with a model, kept turn by turn.
 
-    chat = Conversation(model="smollm2", instructions="You are a helpful assistant.")
-    print(chat.send("My name is Alice.").text)
-    for delta in chat.stream("What's my name?"):
+    chat = AsyncConversation(model="smollm2", instructions="You are a helpful assistant.")
+    print((await chat.send("My name is Alice.")).text)
+    async for delta in chat.stream("What's my name?"):
         print(delta, end="", flush=True)
-    later = Conversation.resume(chat.response_id)      # another process, days later
+    later = await AsyncConversation.resume(chat.response_id)    # another process, days later
 
 Every turn is stored before it is answered. Settings come from where the command
 line has them (file, environment), so both talk over the same turns.
@@ -12,64 +12,45 @@ line has them (file, environment), so both talk over the same turns.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
-from typing import Any
+import copy
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 import msgspec
 
-from antiphon.core.events import RefusalDelta, TextDelta
-from antiphon.core.items import Message, said
-from antiphon.core.turns import NOBODY, Options, Response, TurnRequest, TurnStatus, Usage
+from antiphon.chat.asking import Asking, carried, check_tools, reworded, settle, spoken
+from antiphon.chat.export import as_json, as_markdown
+from antiphon.chat.plain import turns_of
+from antiphon.chat.reply import ConversationUsage, Reply, is_summary, open_calls, reply_of
+from antiphon.chat.setup import ChatOptions, SendOptions, Setup, check_names
+from antiphon.chat.shape import Shape
+from antiphon.chat.spending import usage_of
+from antiphon.chat.stream import AsyncStream
+from antiphon.core.items import FunctionCall, Item
+from antiphon.core.policies import Summarize
+from antiphon.core.turns import NOBODY, Response, TurnRequest
 from antiphon.errors import InvalidRequest
-from antiphon.portal import Portal
-from antiphon.settings import Settings, load_settings
+from antiphon.tools.functions import Tool
 from antiphon.turn.live import LiveTurn
 from antiphon.turn.service import TurnService
 
-
-class Reply(msgspec.Struct, frozen=True):
-    """The model's answer to one message.
-
-    ``status`` is "completed", or "incomplete" if the answer was cut at its length
-    limit. ``usage`` counts tokens, None where the model reported none.
-    """
-
-    text: str
-    response_id: str
-    status: TurnStatus
-    model: str
-    usage: Usage | None
+T = TypeVar("T")
 
 
 class AsyncConversation:
     """A conversation with a model, kept turn by turn.
 
-    ``model`` None is the settings' default. ``instructions`` are shown to the model
-    first at every turn. ``temperature`` (0 to 2), ``top_p`` (0 to 1) and
-    ``max_output_tokens`` None are the model's own defaults. ``settings`` None reads
-    file and environment as the command line does.
+    ``model`` None is the settings' default; ``ChatOptions`` lists what else can be given.
 
     Methods raise ``AntiphonError``; a failed turn leaves the conversation where it
     was, so that sending again tries again and doubles nothing. One conversation takes
     one turn at a time: two at once both go on from the same place, as two branches.
     """
 
-    def __init__(  # noqa: PLR0913 - what people set by hand, by name
-        self,
-        model: str | None = None,
-        *,
-        instructions: str | None = None,
-        temperature: float | None = None,
-        top_p: float | None = None,
-        max_output_tokens: int | None = None,
-        settings: Settings | None = None,
-    ) -> None:
+    def __init__(self, model: str | None = None, **options: Unpack[ChatOptions]) -> None:
         self.model = model
-        self.instructions = instructions
-        self._options = Options(
-            temperature=temperature, top_p=top_p, max_output_tokens=max_output_tokens
-        )
-        self._settings = settings or load_settings()
+        self.instructions = options.get("instructions")
+        self._setup = Setup(options)
         self._response_id: str | None = None
 
     @property
@@ -79,179 +60,288 @@ class AsyncConversation:
 
     @classmethod
     async def resume(
-        cls,
-        response_id: str,
-        *,
-        model: str | None = None,
-        settings: Settings | None = None,
+        cls, response_id: str, *, model: str | None = None, **options: Unpack[ChatOptions]
     ) -> AsyncConversation:
         """Go on from any stored response: the newest of a conversation, or a branch.
 
-        Instructions, settings and (unless given) the model are that response's.
-        Raises ``NotFound``.
+        Model, instructions and sampling settings are that response's unless given; tools
+        and policies are not stored and have to be given again. Raises ``NotFound``.
         """
-        chat = cls(model, settings=settings)
+        chat = cls(model, **options)
         response = await (await chat._service()).response(NOBODY, response_id)
         header = response.header
         chat.model = model or header.model
-        chat.instructions = header.instructions
-        chat._options = header.options
+        if "instructions" not in options:
+            chat.instructions = header.instructions
+        chat._setup = Setup(options, header.options)
         chat._response_id = response.id
         return chat
 
-    async def send(self, text: str) -> Reply:
-        """Say something and wait for the whole answer."""
-        turn = await self._start(text, stream=False)
-        try:
-            response = await turn.result()
-        finally:
-            if not turn.done():
-                await turn.cancel()
-        return self._took(turn, response)
+    @classmethod
+    async def load(
+        cls,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        model: str | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> AsyncConversation:
+        """A conversation that has been held elsewhere, from its messages array.
 
-    async def stream(self, text: str) -> AsyncGenerator[str, None]:
+        In the chat completions dialect; it is stored at once, turn by turn. A leading
+        system message becomes the instructions. Where the last message is a user's,
+        ``regenerate()`` answers it. Raises ``InvalidRequest`` naming the message at fault.
+        """
+        chat = cls(model, **options)
+        loaded = turns_of(messages)
+        if "instructions" not in options:
+            chat.instructions = loaded.instructions
+        service = await chat._service()
+        for turn in loaded.turns:
+            # Calls that the rest of the array passes over will not be answered any more.
+            completed = turn is loaded.turns[-1] or not open_calls((*turn.input, *turn.output))
+            chat._response_id = await service.keep(
+                chat._request(turn.input), turn.output, completed=completed
+            )
+        return chat
+
+    @overload
+    async def send(
+        self, text: str | None = None, *, returns: type[T], **options: Unpack[SendOptions]
+    ) -> Reply[T]: ...
+
+    @overload
+    async def send(
+        self, text: str | None = None, *, returns: None = None, **options: Unpack[SendOptions]
+    ) -> Reply[None]: ...
+
+    async def send(
+        self, text: str | None = None, *, returns: Any = None, **options: Unpack[SendOptions]
+    ) -> Reply[Any]:
+        """Say something and wait for the whole answer.
+
+        With ``returns``, a type, the answer is made in its shape and is ``reply.parsed``:
+        a Pydantic model, dataclass, TypedDict, list of these, and so on. An answer that
+        does not fit is sent back once to be mended, then raises ``OutputInvalid``.
+        """
+        return await self._asking(text, returns, options).whole()
+
+    @overload
+    def stream(
+        self, text: str | None = None, *, returns: type[T], **options: Unpack[SendOptions]
+    ) -> AsyncStream[T]: ...
+
+    @overload
+    def stream(
+        self, text: str | None = None, *, returns: None = None, **options: Unpack[SendOptions]
+    ) -> AsyncStream[None]: ...
+
+    def stream(
+        self, text: str | None = None, *, returns: Any = None, **options: Unpack[SendOptions]
+    ) -> AsyncStream[Any]:
         """Say something and read the answer as it is written.
 
-        Closing the iterator early stops the answer; what arrived is kept, and the
-        conversation goes on from there.
+        Iterate the stream for its text; ``events()`` gives everything, ``objects()`` what
+        there is so far of an answer in the shape of ``returns``.
         """
-        turn = await self._start(text, stream=True)
-        try:
-            async for batch in turn.events():
-                for event in batch:
-                    if isinstance(event, TextDelta | RefusalDelta):
-                        yield event.text
-        finally:
-            if not turn.done():
-                await turn.cancel()
-            if turn.error is None:
-                self._response_id = turn.response_id
-        self._took(turn, await turn.result())
+        return AsyncStream(self._asking(text, returns, options))
+
+    def register_tool(
+        self,
+        name: str,
+        description: str,
+        parameters: Mapping[str, Any],
+        func: Callable[..., Any],
+    ) -> None:
+        """Let the model call ``func`` with arguments that fit ``parameters``, a JSON schema."""
+        self._setup.toolbox.add(Tool.from_schema(name, description, dict(parameters), func))
+
+    @property
+    def history(self) -> Awaitable[list[dict[str, Any]]]:
+        """Everything said, as a messages array: what was summed up is there in full."""
+        return self._history()
 
     async def messages(self) -> list[dict[str, Any]]:
-        """The messages array so far, in the chat completions dialect."""
-        if self._response_id is None:
-            return [{"role": "system", "content": self.instructions}] if self.instructions else []
-        return await (await self._service()).messages(NOBODY, self._response_id)
+        """The messages array as the model would be shown it next, before the next words.
+
+        In the chat completions dialect. Context policies are applied, and summaries
+        stand for what they replace.
+        """
+        return await (await self._service()).shown(self._request(()))
+
+    @property
+    def items(self) -> Awaitable[tuple[Item, ...]]:
+        """All items of the conversation, oldest first: words, calls, outputs, summaries."""
+        return self._items()
+
+    @property
+    def usage(self) -> Awaitable[ConversationUsage]:
+        """The tokens of the conversation's turns, and their cost where prices are set."""
+        return self._usage()
+
+    @property
+    def pending(self) -> Awaitable[tuple[FunctionCall, ...]]:
+        """The tool calls that wait for a decision before the conversation can go on."""
+        return self._pending()
+
+    async def summarize(self, *, keep_turns: int = 0) -> Reply[None]:
+        """Have the model sum up the conversation now, all but its newest ``keep_turns`` turns.
+
+        From then on the model is shown the summary in their place; they stay in ``items``
+        and ``history``. The reply's text is the summary.
+        """
+        policies = [one for one in self._setup.context if isinstance(one, Summarize)]
+        policy = msgspec.structs.replace(
+            policies[0] if policies else Summarize(max_messages=1), keep_turns=keep_turns
+        )
+        response = await (await self._service()).summarize(self._request(()), policy)
+        self._response_id = response.id
+        return reply_of(response)
+
+    def reset(self, *, keep_system: bool = True) -> None:
+        """Begin anew, with the same instructions or without; what was said stays stored."""
+        self._response_id = None
+        if not keep_system:
+            self.instructions = None
+
+    async def branch(self, at: str | None = None) -> AsyncConversation:
+        """Another conversation that goes on from here, or from the response ``at``.
+
+        With the same model, instructions, tools and settings. Raises ``NotFound``.
+        """
+        if at is not None:
+            await (await self._service()).response(NOBODY, at)
+        return self._beside(at or self._response_id)
+
+    @overload
+    async def regenerate(self, *, returns: type[T]) -> Reply[T]: ...
+
+    @overload
+    async def regenerate(self, *, returns: None = None) -> Reply[None]: ...
+
+    async def regenerate(self, *, returns: Any = None) -> Reply[Any]:
+        """Have the last message answered again; the old answer stays as a branch.
+
+        Outputs of calls that a person had agreed to are kept, and those tools not run again.
+        """
+        last = await self._last()
+        if is_summary(last):
+            raise InvalidRequest(
+                "The last turn is a summary: branch from the response before it.",
+                code="nothing_to_regenerate",
+            )
+        return await self._again(last, last.input, returns)
+
+    @overload
+    async def edit(self, response_id: str, new_text: str, *, returns: type[T]) -> Reply[T]: ...
+
+    @overload
+    async def edit(
+        self, response_id: str, new_text: str, *, returns: None = None
+    ) -> Reply[None]: ...
+
+    async def edit(self, response_id: str, new_text: str, *, returns: Any = None) -> Reply[Any]:
+        """Say something else in an earlier turn, and go on from there as a new branch.
+
+        ``response_id`` is the turn's. Images of its message stay. Raises ``NotFound``.
+        """
+        turn = await (await self._service()).response(NOBODY, response_id)
+        return await self._again(turn, reworded(turn.input, new_text), returns)
+
+    async def export(self, form: Literal["json", "markdown"] = "json") -> str:
+        """The conversation as a text: its messages array in JSON, or a page in Markdown."""
+        match form:
+            case "json":
+                return as_json(await self._history())
+            case "markdown":
+                return as_markdown(await self._history())
+        raise InvalidRequest(f"The form is json or markdown, not {form!r}.", param="form")
+
+    async def _begin(self, request: TurnRequest) -> LiveTurn:
+        # Also without tools: a model may call some all the same, and has to be told.
+        return await (await self._service()).start(request, self._setup.toolbox)
+
+    def _move(self, response_id: str) -> None:
+        self._response_id = response_id
 
     async def _service(self) -> TurnService:
         from antiphon.assemble import shared_engine  # loaded on first use
 
-        return (await shared_engine(self._settings)).service
+        return (await shared_engine(self._setup.settings)).service
 
-    async def _start(self, text: str, *, stream: bool) -> LiveTurn:
-        if not isinstance(text, str):
-            raise InvalidRequest("Send a string.", code="invalid_type", param="text")
+    def _asking(self, text: str | None, returns: Any, options: SendOptions) -> Asking:
+        check_names(options, SendOptions)
+        shape = None if returns is None else Shape(returns)
+
+        async def request() -> TurnRequest:
+            decisions = options.get("decisions")
+            settled = settle(await self._pending(), {} if decisions is None else decisions)
+            check_tools(settled.approved, self._setup.toolbox.specs)
+            said = await spoken(text, options, needed=not decisions)
+            asked = self._request((*settled.declined, *said), shape)
+            return msgspec.structs.replace(asked, approved=settled.approved)
+
+        return Asking(self._begin, self._move, request, shape)
+
+    def _request(self, items: tuple[Item, ...], shape: Shape[Any] | None = None) -> TurnRequest:
+        setup = self._setup
+        return TurnRequest(
+            input=items,
+            model=self.model,
+            previous_response_id=self._response_id,
+            instructions=self.instructions,
+            options=setup.options(shape.text_format if shape else None),
+            context=setup.context,
+            max_tool_rounds=setup.max_tool_rounds,
+            timeout=setup.timeout,
+        )
+
+    async def _again(self, turn: Response, said: tuple[Item, ...], returns: Any) -> Reply[Any]:
+        """Put a turn's input, perhaps another one, to the model in that turn's place."""
+        shape = None if returns is None else Shape(returns)
+        items = (*carried(turn), *said)
+        chain = await (await self._service()).chain(NOBODY, turn.id)
+        before = chain[-2].id if len(chain) > 1 else None
+
+        async def request() -> TurnRequest:
+            asked = self._request(items, shape)
+            return msgspec.structs.replace(asked, previous_response_id=before)
+
+        return await Asking(self._begin, self._move, request, shape).whole()
+
+    async def _last(self) -> Response:
+        if self._response_id is None:
+            raise InvalidRequest("Nothing has been said yet.", code="empty_conversation")
+        return await (await self._service()).response(NOBODY, self._response_id)
+
+    async def _history(self) -> list[dict[str, Any]]:
+        if self._response_id is None:
+            return await self.messages()
         service = await self._service()
-        return await service.start(
-            TurnRequest(
-                input=(Message("user", text),),
-                model=self.model,
-                previous_response_id=self._response_id,
-                instructions=self.instructions,
-                options=self._options,
-                stream=stream,
-            )
-        )
+        return await service.messages(NOBODY, self._response_id, self.instructions or "")
 
-    def _took(self, turn: LiveTurn, response: Response) -> Reply:
-        """The turn is over: move on to it, or raise what made it fail."""
-        if turn.error is not None:
-            raise turn.error
-        self._response_id = response.id
-        return Reply(
-            text="".join(map(said, response.output)),
-            response_id=response.id,
-            status=response.status,
-            model=response.header.model,
-            usage=response.end.usage if response.end else None,
-        )
+    async def _chain(self) -> list[Response]:
+        if self._response_id is None:
+            return []
+        return await (await self._service()).chain(NOBODY, self._response_id)
 
+    async def _items(self) -> tuple[Item, ...]:
+        return tuple(item for turn in await self._chain() for item in (*turn.input, *turn.output))
 
-async def _close_shared() -> None:
-    from antiphon.assemble import close_shared  # loaded on first use
+    async def _usage(self) -> ConversationUsage:
+        return usage_of(await self._chain(), self._setup.settings.models)
 
-    await close_shared()
+    async def _pending(self) -> tuple[FunctionCall, ...]:
+        if self._response_id is None:
+            return ()
+        service = await self._service()
+        turn = await service.response(NOBODY, self._response_id)
+        # A summary changes nothing about what is open before it.
+        while is_summary(turn) and turn.previous_response_id is not None:
+            turn = await service.response(NOBODY, turn.previous_response_id)
+        return open_calls((*turn.input, *turn.output)) if turn.status == "completed" else ()
 
-
-_portal = Portal(_close_shared)
-
-
-class Conversation:
-    """``AsyncConversation`` for code that is not async; safe wherever it is called from.
-
-    The same arguments, methods and errors, without ``await``. The work is done on a
-    thread of antiphon's own, so a running event loop (a notebook's) is no obstacle.
-    """
-
-    def __init__(  # noqa: PLR0913 - what people set by hand, by name
-        self,
-        model: str | None = None,
-        *,
-        instructions: str | None = None,
-        temperature: float | None = None,
-        top_p: float | None = None,
-        max_output_tokens: int | None = None,
-        settings: Settings | None = None,
-    ) -> None:
-        self._twin = AsyncConversation(
-            model,
-            instructions=instructions,
-            temperature=temperature,
-            top_p=top_p,
-            max_output_tokens=max_output_tokens,
-            settings=settings,
-        )
-
-    @property
-    def response_id(self) -> str | None:
-        """The id of the newest turn, to go on from; None before the first."""
-        return self._twin.response_id
-
-    @property
-    def model(self) -> str | None:
-        """The model's name; None is the settings' default."""
-        return self._twin.model
-
-    @property
-    def instructions(self) -> str | None:
-        """What the model is shown first at every turn."""
-        return self._twin.instructions
-
-    @classmethod
-    def resume(
-        cls,
-        response_id: str,
-        *,
-        model: str | None = None,
-        settings: Settings | None = None,
-    ) -> Conversation:
-        """Go on from any stored response: the newest of a conversation, or a branch."""
-        chat = cls.__new__(cls)
-        chat._twin = _portal.run(
-            AsyncConversation.resume(response_id, model=model, settings=settings)
-        )
-        return chat
-
-    def send(self, text: str) -> Reply:
-        """Say something and wait for the whole answer."""
-        return _portal.run(self._twin.send(text))
-
-    def stream(self, text: str) -> Generator[str, None, None]:
-        """Say something and read the answer as it is written; closing early stops it."""
-        deltas = self._twin.stream(text)
-
-        async def step() -> str | None:
-            return await anext(deltas, None)
-
-        try:
-            while (delta := _portal.run(step())) is not None:
-                yield delta
-        finally:
-            # A generator that outlives the program's end was stopped with it.
-            if not _portal.closed:
-                _portal.run(deltas.aclose())
-
-    def messages(self) -> list[dict[str, Any]]:
-        """The messages array so far, in the chat completions dialect."""
-        return _portal.run(self._twin.messages())
+    def _beside(self, response_id: str | None) -> AsyncConversation:
+        other = copy.copy(self)
+        other._setup = self._setup.copy()
+        other._response_id = response_id
+        return other

@@ -1,0 +1,1 @@
+"""The API people import: conversations with a model, async or not."""

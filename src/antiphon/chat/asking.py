@@ -1,0 +1,252 @@
+"""One question, from what a person gives to a reply: turn, and a second one to mend its shape."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from antiphon.chat.pictures import picture
+from antiphon.chat.reply import Reply, names_of, reply_of
+from antiphon.chat.setup import Decisions, SendOptions
+from antiphon.chat.shape import Shape
+from antiphon.core.events import Event
+from antiphon.core.items import (
+    FunctionCall,
+    FunctionCallOutput,
+    InputImage,
+    InputText,
+    Item,
+    Message,
+    Part,
+    Refusal,
+)
+from antiphon.core.turns import FunctionTool, Response, TurnRequest
+from antiphon.errors import InvalidRequest, OutputInvalid
+from antiphon.tools.outputs import declined
+from antiphon.turn.live import LiveTurn
+
+
+class Asking:
+    """Puts one request to the model. ``reply`` is there once it is over and good.
+
+    ``begin`` sets a turn going, ``move`` makes a conversation go on from a response.
+    """
+
+    def __init__(
+        self,
+        begin: Callable[[TurnRequest], Awaitable[LiveTurn]],
+        move: Callable[[str], None],
+        request: Callable[[], Awaitable[TurnRequest]],
+        shape: Shape[Any] | None,
+    ) -> None:
+        self._begin = begin
+        self._move = move
+        self._request = request
+        self._shape = shape
+        self.reply: Reply[Any] | None = None
+        self._mended = False
+
+    async def whole(self) -> Reply[Any]:
+        """The reply, when it is complete."""
+        request: TurnRequest | None = await self._request()
+        while self.reply is None:
+            assert request is not None
+            turn = await self._begin(request)
+            try:
+                response = await turn.result()
+            finally:
+                if not turn.done():
+                    await turn.cancel()
+            request = self._take(turn, response, request)
+        return self.reply
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """Everything that happens on the way to the reply."""
+        request: TurnRequest | None = await self._request()
+        while request is not None:
+            request = msgspec.structs.replace(request, stream=True)
+            turn = await self._begin(request)
+            try:
+                async for batch in turn.events():
+                    for event in batch:
+                        yield event
+            except (GeneratorExit, asyncio.CancelledError):
+                # The reader has had enough: the conversation goes on from what arrived.
+                await turn.cancel()
+                if turn.error is None:
+                    self._move(turn.response_id)
+                raise
+            finally:
+                if not turn.done():
+                    await turn.cancel()
+            request = self._take(turn, await turn.result(), request)
+
+    def partial(self, text: str) -> Any:
+        """The object so far in a text that grows."""
+        if self._shape is None:
+            raise InvalidRequest(
+                "objects() needs a type: give returns=.", code="missing_required_parameter"
+            )
+        return self._shape.partial(text)
+
+    def _take(self, turn: LiveTurn, response: Response, request: TurnRequest) -> TurnRequest | None:
+        """Move on to a turn that is over, or raise what made it fail.
+
+        An answer that does not fit its shape is asked for once more: the request for that.
+        """
+        if turn.error is not None:
+            raise turn.error
+        reply = reply_of(response)
+        if self._shape is not None and not reply.pending:
+            try:
+                value = self._shape.parse(reply.text)
+            except OutputInvalid as misfit:
+                return self._mend(self._shape, misfit, response, request)
+            reply = msgspec.structs.replace(reply, value=value)
+        self._move(response.id)
+        self.reply = reply
+        return None
+
+    def _mend(
+        self,
+        shape: Shape[Any],
+        misfit: OutputInvalid,
+        response: Response,
+        request: TurnRequest,
+    ) -> TurnRequest:
+        """Ask for the same answer once more, in the right shape; where that may help."""
+        misfit.response_id = response.id
+        if response.status == "incomplete":
+            cut = OutputInvalid(
+                "The answer was cut off before it was whole: allow more output tokens.",
+                text=misfit.text,
+            )
+            cut.response_id = response.id
+            raise cut from misfit
+        if self._mended or _declines(response):
+            raise misfit
+        self._mended = True
+        return msgspec.structs.replace(
+            request,
+            input=(Message("user", shape.repair_note(misfit)),),
+            previous_response_id=response.id,
+            approved=(),
+        )
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """What a person decided: calls to run, and outputs for those not to."""
+
+    approved: tuple[FunctionCall, ...]
+    declined: tuple[FunctionCallOutput, ...]
+
+
+def settle(pending: tuple[FunctionCall, ...], decisions: Decisions) -> Settled:
+    """Sort the calls that wait by what was decided. Each must have been, and no others."""
+    if not isinstance(decisions, Mapping):
+        raise InvalidRequest(
+            "decisions is a dict: {call_id: True, False or the reason for your no}.",
+            code="invalid_type",
+            param="decisions",
+        )
+    waiting = {call.call_id: call for call in pending}
+    if strange := [call_id for call_id in decisions if call_id not in waiting]:
+        raise InvalidRequest(
+            f"No call with the id {strange[0]!r} waits for a decision.",
+            code="tool_call_not_found",
+            param="decisions",
+        )
+    if missing := tuple(call for call_id, call in waiting.items() if call_id not in decisions):
+        raise InvalidRequest(
+            f"{names_of(missing)} waits for a decision: send it along,"
+            " as decisions={call_id: True, False or the reason for your no}.",
+            code="decision_needed",
+            param="decisions",
+        )
+    for decision in decisions.values():
+        if not isinstance(decision, bool | str):
+            raise InvalidRequest(
+                f"A decision is True, False or a reason, not {decision!r}.",
+                code="invalid_type",
+                param="decisions",
+            )
+    return Settled(
+        approved=tuple(call for call_id, call in waiting.items() if decisions[call_id] is True),
+        declined=tuple(
+            FunctionCallOutput(call_id, declined(decision if isinstance(decision, str) else None))
+            for call_id, decision in decisions.items()
+            if decision is not True
+        ),
+    )
+
+
+def check_tools(approved: tuple[FunctionCall, ...], tools: tuple[FunctionTool, ...]) -> None:
+    """Refuse to run calls whose tools are not here: told as an error, they would be over."""
+    names = [tool.name for tool in tools]
+    if missing := tuple(call for call in approved if call.name not in names):
+        raise InvalidRequest(
+            f"There is no tool for {names_of(missing)}: give the conversation its tools again.",
+            code="tool_not_found",
+            param="tools",
+        )
+
+
+async def spoken(text: str | None, options: SendOptions, *, needed: bool) -> tuple[Item, ...]:
+    """What a person says, words and pictures, as one message; none if there is nothing."""
+    if text is not None and not isinstance(text, str):
+        raise InvalidRequest("Send a string.", code="invalid_type", param="text")
+    given: Any = options.get("images") or ()
+    # One picture is not a list of them: a path would be read letter by letter.
+    one = isinstance(given, str | bytes | bytearray | memoryview)
+    sources = list(given) if isinstance(given, Iterable) and not one else [given]
+    images = [await picture(one, options.get("detail", "auto")) for one in sources]
+    if not images:
+        if text is None and needed:
+            raise InvalidRequest("Send a string.", code="invalid_type", param="text")
+        return (Message("user", text),) if text or (text is not None and needed) else ()
+    words = (InputText(text),) if text else ()
+    return (Message("user", (*words, *images)),)
+
+
+def carried(turn: Response) -> tuple[FunctionCallOutput, ...]:
+    """The outputs that a turn brought for an earlier turn's calls: those tools have run."""
+    own = {item.call_id for item in (*turn.input, *turn.output) if isinstance(item, FunctionCall)}
+    return tuple(
+        item
+        for item in turn.output
+        if isinstance(item, FunctionCallOutput) and item.call_id not in own
+    )
+
+
+def reworded(items: tuple[Item, ...], text: str) -> tuple[Item, ...]:
+    """A turn's input with other words in its last message by the user; its images stay."""
+    if not isinstance(text, str) or not text:
+        raise InvalidRequest("Send a string.", code="invalid_type", param="new_text")
+    for place in range(len(items) - 1, -1, -1):
+        item = items[place]
+        if isinstance(item, Message) and item.role == "user":
+            new = msgspec.structs.replace(item, content=_worded(item.content, text))
+            return (*items[:place], new, *items[place + 1 :])
+    raise InvalidRequest(
+        "Nobody said anything in that turn that could be edited.",
+        code="nothing_to_edit",
+        param="response_id",
+    )
+
+
+def _worded(content: str | tuple[Part, ...], text: str) -> str | tuple[Part, ...]:
+    images = () if isinstance(content, str) else content
+    kept = tuple(part for part in images if isinstance(part, InputImage))
+    return (InputText(text), *kept) if kept else text
+
+
+def _declines(response: Response) -> bool:
+    return any(
+        isinstance(part, Refusal)
+        for item in response.output
+        if isinstance(item, Message) and not isinstance(item.content, str)
+        for part in item.content
+    )

@@ -1,0 +1,203 @@
+"""``Conversation``: ``AsyncConversation`` for code that is not async.
+
+chat = Conversation(model="smollm2", instructions="You are a helpful assistant.")
+print(chat.send("My name is Alice.").text)
+for delta in chat.stream("What's my name?"):
+    print(delta, end="", flush=True)
+later = Conversation.resume(chat.response_id)      # another process, days later
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Literal, TypeVar, Unpack, overload
+
+from antiphon.chat.conversation import AsyncConversation
+from antiphon.chat.reply import ConversationUsage, Reply
+from antiphon.chat.setup import ChatOptions, SendOptions
+from antiphon.chat.stream import Bridge, Stream
+from antiphon.core.items import FunctionCall, Item
+
+T = TypeVar("T")
+
+
+async def _close_shared() -> None:
+    from antiphon.assemble import close_shared  # loaded on first use
+
+    await close_shared()
+
+
+portal = Bridge(_close_shared)
+
+
+def _wait(work: Awaitable[T]) -> T:
+    async def waiting() -> T:
+        return await work
+
+    try:
+        return portal.run(waiting())
+    finally:
+        # One that could not begin would else complain that nobody awaited it.
+        if inspect.iscoroutine(work):
+            work.close()
+
+
+class Conversation:
+    """``AsyncConversation`` for code that is not async; safe wherever it is called from.
+
+    The same arguments, methods and errors, without ``await``. The work is done on a
+    thread of antiphon's own, so a running event loop (a notebook's) is no obstacle.
+    """
+
+    def __init__(self, model: str | None = None, **options: Unpack[ChatOptions]) -> None:
+        self._twin = AsyncConversation(model, **options)
+
+    @property
+    def response_id(self) -> str | None:
+        """The id of the newest turn, to go on from; None before the first."""
+        return self._twin.response_id
+
+    @property
+    def model(self) -> str | None:
+        """The model's name; None is the settings' default."""
+        return self._twin.model
+
+    @model.setter
+    def model(self, name: str | None) -> None:
+        self._twin.model = name
+
+    @property
+    def instructions(self) -> str | None:
+        """What the model is shown first at every turn."""
+        return self._twin.instructions
+
+    @instructions.setter
+    def instructions(self, text: str | None) -> None:
+        self._twin.instructions = text
+
+    @classmethod
+    def resume(
+        cls, response_id: str, *, model: str | None = None, **options: Unpack[ChatOptions]
+    ) -> Conversation:
+        """Go on from any stored response: the newest of a conversation, or a branch."""
+        return cls._of(_wait(AsyncConversation.resume(response_id, model=model, **options)))
+
+    @classmethod
+    def load(
+        cls,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        model: str | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> Conversation:
+        """A conversation that has been held elsewhere, from its messages array."""
+        return cls._of(_wait(AsyncConversation.load(messages, model=model, **options)))
+
+    @overload
+    def send(
+        self, text: str | None = None, *, returns: type[T], **options: Unpack[SendOptions]
+    ) -> Reply[T]: ...
+
+    @overload
+    def send(
+        self, text: str | None = None, *, returns: None = None, **options: Unpack[SendOptions]
+    ) -> Reply[None]: ...
+
+    def send(
+        self, text: str | None = None, *, returns: Any = None, **options: Unpack[SendOptions]
+    ) -> Reply[Any]:
+        """Say something and wait for the whole answer; with ``returns``, in that type's shape."""
+        return _wait(self._twin.send(text, returns=returns, **options))
+
+    @overload
+    def stream(
+        self, text: str | None = None, *, returns: type[T], **options: Unpack[SendOptions]
+    ) -> Stream[T]: ...
+
+    @overload
+    def stream(
+        self, text: str | None = None, *, returns: None = None, **options: Unpack[SendOptions]
+    ) -> Stream[None]: ...
+
+    def stream(
+        self, text: str | None = None, *, returns: Any = None, **options: Unpack[SendOptions]
+    ) -> Stream[Any]:
+        """Say something and read the answer as it is written; closing early stops it."""
+        return Stream(self._twin.stream(text, returns=returns, **options), portal)
+
+    def register_tool(
+        self,
+        name: str,
+        description: str,
+        parameters: Mapping[str, Any],
+        func: Callable[..., Any],
+    ) -> None:
+        """Let the model call ``func`` with arguments that fit ``parameters``, a JSON schema."""
+        self._twin.register_tool(name, description, parameters, func)
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """Everything said, as a messages array: what was summed up is there in full."""
+        return _wait(self._twin.history)
+
+    def messages(self) -> list[dict[str, Any]]:
+        """The messages array as the model would be shown it next, before the next words."""
+        return _wait(self._twin.messages())
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """All items of the conversation, oldest first: words, calls, outputs, summaries."""
+        return _wait(self._twin.items)
+
+    @property
+    def usage(self) -> ConversationUsage:
+        """The tokens of the conversation's turns, and their cost where prices are set."""
+        return _wait(self._twin.usage)
+
+    @property
+    def pending(self) -> tuple[FunctionCall, ...]:
+        """The tool calls that wait for a decision before the conversation can go on."""
+        return _wait(self._twin.pending)
+
+    def summarize(self, *, keep_turns: int = 0) -> Reply[None]:
+        """Have the model sum up the conversation now, all but its newest ``keep_turns`` turns."""
+        return _wait(self._twin.summarize(keep_turns=keep_turns))
+
+    def reset(self, *, keep_system: bool = True) -> None:
+        """Begin anew, with the same instructions or without; what was said stays stored."""
+        self._twin.reset(keep_system=keep_system)
+
+    def branch(self, at: str | None = None) -> Conversation:
+        """Another conversation that goes on from here, or from the response ``at``."""
+        return self._of(_wait(self._twin.branch(at)))
+
+    @overload
+    def regenerate(self, *, returns: type[T]) -> Reply[T]: ...
+
+    @overload
+    def regenerate(self, *, returns: None = None) -> Reply[None]: ...
+
+    def regenerate(self, *, returns: Any = None) -> Reply[Any]:
+        """Have the last message answered again; the old answer stays as a branch."""
+        return _wait(self._twin.regenerate(returns=returns))
+
+    @overload
+    def edit(self, response_id: str, new_text: str, *, returns: type[T]) -> Reply[T]: ...
+
+    @overload
+    def edit(self, response_id: str, new_text: str, *, returns: None = None) -> Reply[None]: ...
+
+    def edit(self, response_id: str, new_text: str, *, returns: Any = None) -> Reply[Any]:
+        """Say something else in an earlier turn, and go on from there as a new branch."""
+        return _wait(self._twin.edit(response_id, new_text, returns=returns))
+
+    def export(self, form: Literal["json", "markdown"] = "json") -> str:
+        """The conversation as a text: its messages array in JSON, or a page in Markdown."""
+        return _wait(self._twin.export(form))
+
+    @classmethod
+    def _of(cls, twin: AsyncConversation) -> Conversation:
+        chat = cls.__new__(cls)
+        chat._twin = twin
+        return chat

@@ -1,0 +1,177 @@
+"""Pictures: whatever a program has in its hands, as an image that a message can hold."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import stat
+import sys
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+from antiphon.core.images import MAX_IMAGE_BYTES, data_url, put_away
+from antiphon.core.items import InputImage, Message
+from antiphon.errors import ImageInvalid, InvalidRequest
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+#: A file's path, an http(s) or ``data:`` URL, a file's bytes, or a picture in Pillow.
+Picture: TypeAlias = "str | Path | bytes | bytearray | memoryview | PIL.Image.Image"
+Detail: TypeAlias = Literal["auto", "low", "high"]
+
+_PARAM = "images"
+_SCHEME = re.compile(r"(data):|([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+#: Characters of a path that an error shows.
+_SHOWN = 200
+
+#: The modes that a PNG holds as they are, and the steps from others to one of them.
+_PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
+_STEPS = {
+    "I": ["I;16"],
+    "I;16B": ["I", "I;16"],
+    "I;16L": ["I", "I;16"],
+    "I;16N": ["I", "I;16"],
+    "F": ["L"],
+    "La": ["LA"],
+    "PA": ["RGBA"],
+    "RGBa": ["RGBA"],
+}
+_ORIENTATION = 0x0112
+
+
+async def picture(source: Picture, detail: Detail = "auto") -> InputImage:
+    """An image as a message holds it: its bytes in a ``data:`` URL, or an http(s) URL.
+
+    A file's bytes stay as they are, and say themselves what type they have. An http(s)
+    URL is not fetched here: the model's provider does that. A picture in Pillow becomes a
+    PNG of its pixels as they are, with its EXIF block, so that its orientation still
+    counts. Files are read and pictures encoded in a thread.
+
+    Raises ``ImageInvalid`` for what is no image, too large or cannot be read, and
+    ``InvalidRequest`` for what is no source of one.
+    """
+    if detail not in get_args(Detail):
+        raise InvalidRequest(
+            f"An image's detail is auto, low or high, not {detail!r}.", param="detail"
+        )
+    if isinstance(source, str) and (scheme := _SCHEME.match(source)):
+        return InputImage(await _url(source, (scheme[1] or scheme[2]).lower()), detail)
+    if isinstance(source, str | Path):
+        return InputImage(await asyncio.to_thread(_read, source), detail)
+    if isinstance(source, bytes | bytearray | memoryview):
+        # A copy: nobody may change the bytes while a thread works on them.
+        return InputImage(await asyncio.to_thread(_encoded, bytes(source)), detail)
+    if _in_pillow(source):
+        return InputImage(await asyncio.to_thread(_as_png, source), detail)
+    raise InvalidRequest(
+        "An image is a path, an http(s) or data: URL, bytes, or a Pillow image, "
+        f"not {type(source).__name__}.",
+        code="invalid_type",
+        param=_PARAM,
+    )
+
+
+async def _url(url: str, scheme: str) -> str:
+    if scheme in {"http", "https"}:
+        return url
+    if scheme != "data":
+        raise ImageInvalid(
+            f"An image's URL begins with https:, http: or data:, not {scheme}: "
+            "(for a file, give its path).",
+            code="invalid_image_url",
+            param=_PARAM,
+        )
+    return await asyncio.to_thread(_checked, url)
+
+
+def _checked(url: str) -> str:
+    """A ``data:`` URL with the type that its bytes have."""
+    _, _, blobs = put_away((Message("user", (InputImage(url),)),), param=_PARAM)
+    return _encoded(blobs[0].data)
+
+
+def _encoded(data: bytes) -> str:
+    return data_url(data, param=_PARAM)
+
+
+def _read(path: str | Path) -> str:
+    try:
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
+            what = "a folder" if stat.S_ISDIR(found.st_mode) else "not a file"
+            raise ImageInvalid(f"{_name(path)} is {what}.", param=_PARAM)
+        if found.st_size > MAX_IMAGE_BYTES:
+            raise _too_large(_name(path))
+        # Another program may put a pipe in the file's place: opening one must not wait.
+        with open(path, "rb", opener=_open_at_once) as file:
+            # One more than allowed, as the file may still be growing.
+            data = file.read(MAX_IMAGE_BYTES + 1)
+    except FileNotFoundError as error:
+        raise ImageInvalid(f"There is no file {_name(path)}.", param=_PARAM) from error
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise ImageInvalid(f"{_name(path)} cannot be read: {why}.", param=_PARAM) from error
+    if len(data) > MAX_IMAGE_BYTES:
+        raise _too_large(_name(path))
+    try:
+        return _encoded(data)
+    except ImageInvalid as error:
+        raise ImageInvalid(
+            f"{_name(path)}: {error.message}", code=error.code, param=_PARAM
+        ) from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _name(path: str | Path) -> str:
+    shown = str(path)
+    return repr(shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…")
+
+
+def _too_large(what: str) -> ImageInvalid:
+    return ImageInvalid(
+        f"{what} is too large: an image may have at most {MAX_IMAGE_BYTES >> 20} MiB.",
+        code="image_too_large",
+        param=_PARAM,
+    )
+
+
+def _in_pillow(source: object) -> bool:
+    """Whether it is a picture in Pillow, which was then imported by whoever made it."""
+    pillow: Any = sys.modules.get("PIL.Image")
+    return pillow is not None and isinstance(source, pillow.Image)
+
+
+def _as_png(image: PIL.Image.Image) -> str:
+    data = BytesIO()
+    try:
+        image.load()
+        options: dict[str, Any] = {"exif": _exif(image)}
+        if image.mode not in _PNG_MODES:
+            for mode in _STEPS.get(image.mode, ["RGB"]):
+                image = image.convert(mode)
+            # A profile for inks says nothing about light.
+            options["icc_profile"] = None
+        image.save(data, "PNG", **options)
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise ImageInvalid(f"The Pillow image cannot be encoded: {error}.", param=_PARAM) from error
+    if data.tell() > MAX_IMAGE_BYTES:
+        raise _too_large("The Pillow image, as PNG,")
+    return _encoded(data.getvalue())
+
+
+def _exif(image: PIL.Image.Image) -> Any:
+    """The picture's EXIF block as it came; without one, its orientation alone."""
+    if block := image.info.get("exif"):
+        return block
+    from PIL.Image import Exif  # loaded on first use
+
+    exif = Exif()
+    if orientation := image.getexif().get(_ORIENTATION):
+        exif[_ORIENTATION] = orientation
+    return exif if exif else None

@@ -1,0 +1,116 @@
+"""What a turn answered, and what a conversation took."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from antiphon.core.items import Compaction, FunctionCall, FunctionCallOutput, Item, said
+from antiphon.core.turns import Response, TurnStatus, Usage
+from antiphon.errors import InvalidRequest
+
+T = TypeVar("T")
+
+
+class Reply(msgspec.Struct, Generic[T], frozen=True):
+    """The model's answer to one message.
+
+    ``text`` is what it said last, after any tools; ``output`` are all items of the turn:
+    words, tool calls, their outputs. ``status`` is "completed", or "incomplete" if the
+    answer was cut at its length limit or the model asked for tools too often.
+    ``pending`` are the calls that wait for a decision. ``usage`` counts the tokens of all
+    calls to the model, None where it reported none.
+    """
+
+    text: str
+    response_id: str
+    status: TurnStatus
+    model: str
+    usage: Usage | None
+    output: tuple[Item, ...] = ()
+    pending: tuple[FunctionCall, ...] = ()
+    #: ``parsed``, or nothing yet.
+    value: T | None = None
+
+    @property
+    def parsed(self) -> T:
+        """The answer as the type that was asked for by ``returns``; None without it.
+
+        Raises ``InvalidRequest`` while calls wait for a decision: there is no answer yet.
+        """
+        if self.pending and self.value is None:
+            raise InvalidRequest(
+                f"There is no answer yet: {names_of(self.pending)} waits for a decision.",
+                code="decision_needed",
+                param="decisions",
+            )
+        return self.value  # type: ignore[return-value]
+
+
+class TurnUsage(msgspec.Struct, frozen=True):
+    """One turn's tokens. ``cost`` is in the currency of the prices set, None without a price."""
+
+    response_id: str
+    model: str
+    usage: Usage | None
+    cost: float | None
+
+
+class ConversationUsage(msgspec.Struct, frozen=True):
+    """The tokens of a conversation: in all, and turn by turn, oldest first.
+
+    ``cost`` is None unless every turn that reported tokens has a price. Turns beside the
+    chain (failed ones, other branches) are not counted.
+    """
+
+    total: Usage
+    cost: float | None
+    turns: tuple[TurnUsage, ...]
+
+
+def reply_of(response: Response, value: Any = None) -> Reply[Any]:
+    """A response that is over, as the library shows it."""
+    pending = open_calls(response.output) if response.status == "completed" else ()
+    return Reply(
+        text=last_words(response.output),
+        response_id=response.id,
+        status=response.status,
+        model=response.header.model,
+        usage=response.end.usage if response.end else None,
+        output=response.output,
+        pending=pending,
+        value=value,
+    )
+
+
+def last_words(output: tuple[Item, ...]) -> str:
+    """What was said after the last tool output."""
+    words: list[str] = []
+    for item in output:
+        if isinstance(item, FunctionCallOutput):
+            words.clear()
+        else:
+            words.append(item.summary if isinstance(item, Compaction) else said(item))
+    return "".join(words)
+
+
+def open_calls(items: tuple[Item, ...]) -> tuple[FunctionCall, ...]:
+    """The calls among a turn's items that have no output there."""
+    waiting: dict[str, FunctionCall] = {}
+    for item in items:
+        if isinstance(item, FunctionCall):
+            waiting[item.call_id] = item
+        elif isinstance(item, FunctionCallOutput):
+            waiting.pop(item.call_id, None)
+    return tuple(waiting.values())
+
+
+def is_summary(response: Response) -> bool:
+    """Whether a turn only sums up those before it."""
+    return bool(response.output) and all(isinstance(one, Compaction) for one in response.output)
+
+
+def names_of(calls: tuple[FunctionCall, ...]) -> str:
+    """Calls for a sentence: their names and ids."""
+    return ", ".join(f"{call.name} ('{call.call_id}')" for call in calls)

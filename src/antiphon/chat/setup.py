@@ -1,0 +1,167 @@
+"""How a conversation is set up: what its constructors take, checked and in one place."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, TypedDict
+
+import msgspec
+
+from antiphon.core.policies import Policy, Summarize, TokenBudget, Window
+from antiphon.core.turns import Options
+from antiphon.errors import InvalidRequest
+from antiphon.settings import Settings, load_settings
+from antiphon.tools.functions import Tool
+from antiphon.tools.toolbox import Approver, Toolbox
+
+#: What is kept of a stored turn's options when its conversation goes on.
+_LASTING = (
+    "temperature",
+    "top_p",
+    "max_output_tokens",
+    "frequency_penalty",
+    "presence_penalty",
+    "seed",
+    "stop",
+    "reasoning_effort",
+    "truncation",
+    "metadata",
+    "user",
+)
+_POLICIES = (Window, TokenBudget, Summarize)
+
+Decisions: TypeAlias = Mapping[str, bool | str]
+
+
+class ChatOptions(TypedDict, total=False):
+    """What a conversation can be given besides its model; all of it may be left out.
+
+    ``instructions`` are shown to the model first at every turn. ``tools`` are functions
+    (``@tool`` or plain and typed) and ``Tool`` objects; ``deps`` is what they get in their
+    ``ToolContext``; ``approve`` is asked before a tool runs that needs approval, and answers
+    True, False or the reason for its no. ``tool_choice`` is "auto", "none", "required" or a
+    tool's name. ``max_tool_rounds`` (10) bounds how often in one turn the model may call
+    tools. ``context`` is a policy or several: what of a long history the model is shown.
+    ``temperature`` (0 to 2), ``top_p`` (0 to 1), ``max_output_tokens``, ``reasoning_effort``:
+    the model's own defaults where left out. ``timeout`` is in seconds, for a whole turn with
+    its tools and retries. ``settings``: else file and environment, as on the command line.
+    """
+
+    instructions: str | None
+    tools: Sequence[Tool[..., Any] | Callable[..., Any]]
+    deps: Any
+    approve: Approver | None
+    context: Policy | Sequence[Policy]
+    temperature: float | None
+    top_p: float | None
+    max_output_tokens: int | None
+    reasoning_effort: str | None
+    tool_choice: str
+    parallel_tool_calls: bool
+    max_tool_rounds: int
+    timeout: float | None
+    settings: Settings | None
+
+
+class SendOptions(TypedDict, total=False):
+    """What goes along with a message; all of it may be left out.
+
+    ``images`` are paths, URLs, bytes or PIL images; ``detail`` is how closely the model
+    looks at them. ``decisions`` answers calls that wait for a person, by call id: True runs
+    the tool, False or a reason declines.
+    """
+
+    images: Sequence[Any]
+    detail: Literal["auto", "low", "high"]
+    decisions: Decisions | None
+
+
+class Setup:
+    """A conversation's settings, tools and policies."""
+
+    def __init__(self, options: ChatOptions, kept: Options | None = None) -> None:
+        check_names(options, ChatOptions)
+        self.settings = options.get("settings") or load_settings()
+        self.toolbox = Toolbox(
+            options.get("tools", ()), deps=options.get("deps"), approve=options.get("approve")
+        )
+        self.context = _policies(options.get("context", ()))
+        self.max_tool_rounds = _whole("max_tool_rounds", options.get("max_tool_rounds", 10))
+        self.timeout = _seconds(options.get("timeout"))
+        self._options = _sampling(options, kept or Options())
+        self._choice = options.get("tool_choice", "auto")
+
+    def options(self, text_format: dict[str, Any] | None = None) -> Options:
+        """The options of one turn."""
+        specs = self.toolbox.specs
+        choice = self._choice
+        if choice not in ("auto", "none", "required"):
+            if choice not in [spec.name for spec in specs]:
+                raise InvalidRequest(
+                    f"tool_choice names no tool: there is no '{choice}'.", param="tool_choice"
+                )
+            choice = f"function:{choice}"
+        return msgspec.structs.replace(
+            self._options, tools=specs, tool_choice=choice, text_format=text_format
+        )
+
+    def copy(self) -> Setup:
+        """One whose tools can be added to apart from this one's."""
+        twin = copy.copy(self)
+        twin.toolbox = self.toolbox.copy()
+        return twin
+
+
+def check_names(given: Mapping[str, Any], known: Any) -> None:
+    """Refuse keywords that a ``TypedDict`` of options does not have, as Python itself would."""
+    for name in given:
+        if name not in known.__annotations__:
+            raise TypeError(f"got an unexpected keyword argument '{name}'")
+
+
+def _sampling(given: ChatOptions, kept: Options) -> Options:
+    lasting = {name: getattr(kept, name) for name in _LASTING}
+    for name in _LASTING:
+        if name in given:
+            lasting[name] = given[name]  # type: ignore[literal-required]
+    _between("temperature", lasting["temperature"], 2)
+    _between("top_p", lasting["top_p"], 1)
+    if lasting["max_output_tokens"] is not None:
+        _whole("max_output_tokens", lasting["max_output_tokens"], 1)
+    return Options(**lasting, parallel_tool_calls=given.get("parallel_tool_calls", True))
+
+
+def _policies(given: Policy | Iterable[Policy]) -> tuple[Policy, ...]:
+    policies = (given,) if isinstance(given, _POLICIES) else tuple(given)
+    for policy in policies:
+        if not isinstance(policy, _POLICIES):
+            raise InvalidRequest(
+                f"A context policy is a Window, TokenBudget or Summarize, not {policy!r}.",
+                code="invalid_type",
+                param="context",
+            )
+    return policies
+
+
+def _between(name: str, value: object, most: float) -> None:
+    if value is not None and not (_is_number(value) and 0 <= value <= most):  # type: ignore[operator]
+        raise InvalidRequest(f"{name} is a number from 0 to {most}, not {value!r}.", param=name)
+
+
+def _whole(name: str, value: Any, least: int = 0) -> int:
+    if type(value) is not int or value < least:
+        raise InvalidRequest(
+            f"{name} is a whole number of at least {least}, not {value!r}.", param=name
+        )
+    return value
+
+
+def _seconds(value: float | None) -> float | None:
+    if value is not None and not (_is_number(value) and value > 0):
+        raise InvalidRequest(f"timeout is in seconds, more than 0, not {value!r}.", param="timeout")
+    return value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

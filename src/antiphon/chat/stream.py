@@ -1,0 +1,223 @@
+"""One streamed answer, read as text, as events or as an object that grows."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+)
+from contextlib import aclosing
+from types import TracebackType
+from typing import Any, Generic, Protocol, TypeVar
+
+from antiphon.chat.reply import Reply
+from antiphon.core.events import Created, Event, ItemAdded, RefusalDelta, TextDelta
+from antiphon.core.items import Message
+from antiphon.errors import InvalidRequest
+from antiphon.portal import Portal
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+#: Between two messages: tools ran between them, or the first had to be mended.
+_PARAGRAPH = "\n\n"
+
+
+class Talk(Protocol):
+    """A turn (or two, where an answer had to be mended) as one run of events."""
+
+    reply: Reply[Any] | None
+
+    def events(self) -> AsyncGenerator[Event, None]: ...
+
+    def partial(self, text: str) -> Any: ...
+
+
+class AsyncStream(Generic[T]):
+    """Reads an answer while it is written; nothing is sent before the reading begins.
+
+    Iterate it for the text, or ``events()`` for everything (``antiphon.events``), or
+    ``objects()`` for the object so far as plain data, where ``returns`` was given. Only
+    one of them, and once. ``reply`` is there when the reading is over. Closing early
+    stops the answer; what arrived is kept, and the conversation goes on from there.
+    Reading raises what ``send`` raises.
+    """
+
+    def __init__(self, talk: Talk) -> None:
+        self._talk = talk
+        self._reader: AsyncGenerator[Any, None] | None = None
+        self._words: AsyncGenerator[str, None] | None = None
+        self._closed = False
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self
+
+    async def __anext__(self) -> str:
+        if self._words is None:
+            self._words = self._read(self._text)
+        return await anext(self._words)
+
+    def events(self) -> AsyncIterator[Event]:
+        """Everything that happens, as typed events: words, calls as they form, tool outputs."""
+        return self._read(self._talk.events)
+
+    def objects(self) -> AsyncIterator[Any]:
+        """The object so far, each time there is more of it."""
+        return self._read(self._objects)
+
+    @property
+    def reply(self) -> Reply[T]:
+        """The whole answer. Raises ``InvalidRequest`` before the stream is read to its end."""
+        if self._talk.reply is None:
+            raise InvalidRequest(
+                "The reply is there when the stream has been read to its end.",
+                code="stream_not_finished",
+            )
+        return self._talk.reply
+
+    async def close(self) -> None:
+        """Stop the answer, if it is not over; one that was not read yet is never asked for."""
+        self._closed = True
+        if self._reader is not None:
+            await self._reader.aclose()
+
+    async def __aenter__(self) -> AsyncStream[T]:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def _read(self, way: Callable[[], AsyncGenerator[U, None]]) -> AsyncGenerator[U, None]:
+        if self._reader is not None:
+            raise InvalidRequest("A stream can be read once.", code="stream_read_twice")
+        if self._closed:
+            raise InvalidRequest("The stream has been closed.", code="stream_closed")
+        self._reader = reader = way()
+        return reader
+
+    async def _text(self) -> AsyncGenerator[str, None]:
+        message: tuple[int, int] | None = None
+        turns = 0
+        async with aclosing(self._talk.events()) as events:
+            async for event in events:
+                if isinstance(event, Created):
+                    turns += 1
+                elif isinstance(event, TextDelta | RefusalDelta):
+                    if message not in (None, (turns, event.index)):
+                        yield _PARAGRAPH
+                    message = (turns, event.index)
+                    yield event.text
+
+    async def _objects(self) -> AsyncGenerator[Any, None]:
+        text, last = "", None
+        async with aclosing(self._talk.events()) as events:
+            async for event in events:
+                if isinstance(event, ItemAdded) and isinstance(event.item, Message):
+                    text = ""
+                elif isinstance(event, TextDelta):
+                    text += event.text
+                    data = self._talk.partial(text)
+                    if data is not None and data != last:
+                        last = data
+                        yield data
+
+
+class Bridge(Portal):
+    """The way into the loop, which its own thread cannot take: it would wait for itself."""
+
+    def __init__(self, on_exit: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        super().__init__(on_exit)
+        self._thread = threading.local()
+        self._known = False
+
+    @property
+    def inside(self) -> bool:
+        """Whether this is the loop's own thread."""
+        return getattr(self._thread, "ours", False)
+
+    def run(self, work: Coroutine[Any, Any, U]) -> U:
+        """As ``Portal.run``. Raises ``InvalidRequest`` on the loop's own thread."""
+        if self.inside:
+            work.close()
+            raise InvalidRequest(
+                "A Conversation cannot be waited for here, in an async function that it runs"
+                " itself: take AsyncConversation.",
+                code="blocking_call",
+            )
+        if not self._known and not self.closed:
+            super().run(self._mark())
+            self._known = True
+        return super().run(work)
+
+    async def _mark(self) -> None:
+        self._thread.ours = True
+
+
+class Stream(Generic[T]):
+    """``AsyncStream`` for code that is not async."""
+
+    def __init__(self, twin: AsyncStream[T], portal: Bridge) -> None:
+        self._twin = twin
+        self._portal = portal
+        self._words: Generator[str, None, None] | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        if self._words is None:
+            self._words = self._steps(aiter(self._twin))
+        return next(self._words)
+
+    def events(self) -> Iterator[Event]:
+        """Everything that happens, as typed events: words, calls as they form, tool outputs."""
+        return self._steps(self._twin.events())
+
+    def objects(self) -> Iterator[Any]:
+        """The object so far, each time there is more of it."""
+        return self._steps(self._twin.objects())
+
+    @property
+    def reply(self) -> Reply[T]:
+        """The whole answer. Raises ``InvalidRequest`` before the stream is read to its end."""
+        return self._twin.reply
+
+    def close(self) -> None:
+        """Stop the answer, if it is not over."""
+        # A stream that outlives the program's end was stopped with it. One that the loop's
+        # own thread finds forgotten is closed by the loop, as all its generators are.
+        if not self._portal.closed and not self._portal.inside:
+            self._portal.run(self._twin.close())
+
+    def __enter__(self) -> Stream[T]:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _steps(self, reader: AsyncIterator[U]) -> Generator[U, None, None]:
+        over = object()
+
+        async def step() -> Any:
+            return await anext(reader, over)
+
+        try:
+            while (value := self._portal.run(step())) is not over:
+                yield value
+        finally:
+            self.close()

@@ -1,0 +1,358 @@
+"""What the tests of the Python API share: both twins driven alike, and a real upstream.
+
+    with staged("async", tmp_path) as stage:
+        stage.upstream.answers(Says(calls=(Call("weather", {"city": "Rome"}),)), Says("Sunny."))
+        chat = stage.new(tools=[weather])
+        assert chat.send("Weather?").text == "Sunny."
+        assert stage.shown()[-1]["role"] == "tool"
+
+The upstream answers in one piece or as a stream, whichever is asked for, and notes every
+array of messages that no real one would take; the stage refuses to end with such a note.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import json
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+from unittest.mock import patch
+
+from antiphon import AsyncConversation, Conversation, Settings, assemble
+from antiphon.chat.blocking import portal
+from antiphon.chat.stream import AsyncStream
+from antiphon.core.turns import NOBODY, Response
+from antiphon.models.chat_completions import ChatCompletionsModel
+from antiphon.portal import Portal
+from antiphon.settings import ModelSettings
+from antiphon.turn.service import TurnService
+from upstream import (
+    DONE,
+    Behaviour,
+    MisbehavingUpstream,
+    Request,
+    chunk,
+    completion,
+    events,
+    stream,
+    whole,
+)
+
+T = TypeVar("T")
+
+TWINS = ["blocking", "async"]
+KEY = "xai-0123456789abcdefghij"
+
+
+async def _nothing() -> None:
+    pass
+
+
+#: A loop for upstreams, on a thread that is not the test's.
+elsewhere = Portal(_nothing)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call that a model makes; arguments may be any text."""
+
+    name: str
+    arguments: dict[str, Any] | str = field(default_factory=dict)
+    id: str = ""
+
+    def wire(self, number: int) -> dict[str, Any]:
+        text = self.arguments if isinstance(self.arguments, str) else json.dumps(self.arguments)
+        call_id = self.id or f"call_{number}"
+        return {
+            "index": number,
+            "id": call_id,
+            "type": "function",
+            "function": {"name": self.name, "arguments": text},
+        }
+
+
+@dataclass(frozen=True)
+class Says:
+    """A model's answer. ``tokens``: of the input, of the output, cached ones of the input."""
+
+    text: str = ""
+    calls: tuple[Call, ...] = ()
+    finish: str = ""
+    refusal: str = ""
+    tokens: tuple[int, int, int] = (5, 2, 0)
+
+    def behaviour(self, request: Request) -> Behaviour:
+        calls = [call.wire(number) for number, call in enumerate(self.calls)]
+        reason = self.finish or ("tool_calls" if calls else "stop")
+        prompt, said, cached = self.tokens
+        usage = {
+            "prompt_tokens": prompt,
+            "completion_tokens": said,
+            "prompt_tokens_details": {"cached_tokens": cached},
+        }
+        if not request.json.get("stream"):
+            message = {"role": "assistant", "content": self.text or None}
+            message |= {"tool_calls": calls} if calls else {}
+            message |= {"refusal": self.refusal} if self.refusal else {}
+            choice = {"index": 0, "message": message, "finish_reason": reason}
+            return whole({"choices": [choice], "usage": usage})
+        chunks = [chunk(role="assistant", content="")]
+        middle = len(self.text) // 2
+        chunks += [chunk(content=part) for part in (self.text[:middle], self.text[middle:]) if part]
+        chunks += [chunk(refusal=self.refusal)] if self.refusal else []
+        chunks += [piece for call in calls for piece in _pieces(call)]
+        return stream(*events(*chunks, chunk(reason), {"choices": [], "usage": usage}, DONE))
+
+
+def _pieces(call: dict[str, Any]) -> list[dict[str, Any]]:
+    """A call as it forms: its name, then its arguments in two halves."""
+    text = call["function"]["arguments"]
+    half = len(text) // 2
+    begin = {**call, "function": {**call["function"], "arguments": ""}}
+    parts = [{"index": call["index"], "function": {"arguments": one}} for one in (text[:half],)]
+    parts += [{"index": call["index"], "function": {"arguments": text[half:]}}]
+    return [chunk(tool_calls=[one]) for one in (begin, *parts)]
+
+
+Answer: TypeAlias = "Says | Behaviour | Callable[[Request], Says | Behaviour]"
+
+
+class ChatUpstream(MisbehavingUpstream):
+    """Plays answers in their order; says "Hello." where there is none.
+
+    ``faults`` are what was wrong with the messages it was shown.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.faults: list[str] = []
+        self._answers: deque[Answer] = deque()
+
+    def answers(self, *answers: Answer) -> None:
+        """Answer the next requests so, one after another."""
+        self._answers.extend(answers)
+
+    async def _behave(
+        self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bytes:
+        self.faults += faults(request.json["messages"])
+        if not self._queue:
+            answer = self._answers.popleft() if self._answers else Says("Hello.")
+            if callable(answer):
+                answer = answer(request)
+            self.then(answer.behaviour(request) if isinstance(answer, Says) else answer)
+        return await super()._behave(request, reader, writer)
+
+
+def faults(messages: list[dict[str, Any]]) -> list[str]:
+    """Where calls and outputs of a messages array do not pair up as upstreams demand."""
+    found: list[str] = []
+    waiting: list[str] = []
+    for place, message in enumerate(messages):
+        if message["role"] == "tool":
+            if message["tool_call_id"] in waiting:
+                waiting.remove(message["tool_call_id"])
+            else:
+                found.append(f"message {place} is an output of no call: {messages}")
+            continue
+        if waiting:
+            found.append(f"message {place} comes before the outputs of {waiting}: {messages}")
+        waiting = [call["id"] for call in message.get("tool_calls", ())]
+        if len(set(waiting)) < len(waiting):
+            found.append(f"message {place} has two calls of one id: {messages}")
+    if waiting:
+        found.append(f"the array ends before the outputs of {waiting}: {messages}")
+    return found
+
+
+class Stage:
+    """Conversations of one of the twins, over one upstream and one file.
+
+    What it makes behaves like a ``Conversation``, whichever twin it is.
+    """
+
+    def __init__(self, twin: str, folder: Path, upstream: ChatUpstream) -> None:
+        self.upstream = upstream
+        self.file = folder / "turns.db"
+        self.settings = self.set()
+        self._runner = asyncio.Runner() if twin == "async" else None
+        self._made: list[Settings] = []
+
+    def set(self, **model: Any) -> Settings:
+        """Settings of the upstream's model."""
+        given = {"kind": "chat_completions", "base_url": self.upstream.base_url, **model}
+        models = {"m": ModelSettings(**given)}
+        return Settings(store=f"sqlite:{self.file}", model="m", models=models)
+
+    def new(self, model: str | None = None, **options: Any) -> Any:
+        options = {"settings": self.settings, **options}
+        if self._runner is None:
+            return Conversation(model, **options)
+        return Driven(AsyncConversation(model, **options), self.run)
+
+    def resume(self, response_id: str, **options: Any) -> Any:
+        return self._made_by("resume", response_id, options)
+
+    def load(self, messages: Any, **options: Any) -> Any:
+        return self._made_by("load", messages, options)
+
+    def _made_by(self, way: str, given: Any, options: dict[str, Any]) -> Any:
+        options = {"settings": self.settings, **options}
+        if self._runner is None:
+            return getattr(Conversation, way)(given, **options)
+        return Driven(self.run(getattr(AsyncConversation, way)(given, **options)), self.run)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for something in the loop in which the conversations live."""
+        return portal.run(work) if self._runner is None else self._runner.run(work)
+
+    def shown(self, number: int = -1) -> list[dict[str, Any]]:
+        """The messages that the upstream was shown, last by default."""
+        messages: list[dict[str, Any]] = self.body(number)["messages"]
+        return messages
+
+    def body(self, number: int = -1) -> Any:
+        return self.upstream.requests[number].json
+
+    @property
+    def asked(self) -> int:
+        """How often the upstream was asked."""
+        return len(self.upstream.requests)
+
+    def service(self, ask: Callable[[TurnService], Coroutine[Any, Any, T]]) -> T:
+        """What the service behind the conversations says."""
+
+        async def look() -> T:
+            return await ask((await assemble.shared_engine(self.settings)).service)
+
+        return self.run(look())
+
+    def response(self, response_id: str | None) -> Response:
+        assert response_id is not None
+        return self.service(lambda service: service.response(NOBODY, response_id))
+
+    def close(self) -> None:
+        self.run(assemble.close_shared())
+        if self._runner is not None:
+            self._runner.close()
+
+
+@contextmanager
+def staged(twin: str, folder: Path) -> Iterator[Stage]:
+    """A stage whose upstream is up, and whose retries do not wait."""
+    upstream = ChatUpstream()
+    elsewhere.run(upstream.__aenter__())
+    with without_waiting():
+        stage = Stage(twin, folder, upstream)
+        try:
+            yield stage
+        finally:
+            stage.close()
+            elsewhere.run(upstream.__aexit__(None, None, None))
+    assert upstream.faults == []
+
+
+@contextmanager
+def without_waiting() -> Iterator[list[float]]:
+    """Upstreams are asked again at once; the seconds that would have been waited."""
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    quick = functools.partial(ChatCompletionsModel, sleep=sleep)
+    with patch.object(assemble, "ChatCompletionsModel", quick):
+        yield waits
+
+
+class Driven:
+    """An ``AsyncConversation`` or what it gives, called as if it were blocking."""
+
+    def __init__(self, twin: Any, run: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
+        self.__dict__.update(_twin=twin, _run=run)
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._twin, name)
+        if inspect.ismethod(found):
+            return lambda *args, **kwargs: self._given(found(*args, **kwargs))
+        return self._given(found)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._twin, name, value)
+
+    def __iter__(self) -> Driven:
+        return self
+
+    def __next__(self) -> Any:
+        over = object()
+
+        async def step() -> Any:
+            return await anext(self._twin, over)
+
+        value = self._run(step())
+        if value is over:
+            raise StopIteration
+        return value
+
+    def __enter__(self) -> Driven:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._run(self._twin.__aexit__(*error))
+
+    def _given(self, value: Any) -> Any:
+        if inspect.isawaitable(value):
+
+            async def wait() -> Any:
+                return await value
+
+            value = self._run(wait())
+        if isinstance(value, AsyncConversation | AsyncStream) or inspect.isasyncgen(value):
+            return Driven(value, self._run)
+        return value
+
+
+def contents(messages: list[dict[str, Any]]) -> list[Any]:
+    return [message["content"] for message in messages]
+
+
+def roles(messages: list[dict[str, Any]]) -> str:
+    """Who speaks, by first letters: ``suat`` is system, user, assistant, tool."""
+    return "".join(message["role"][0] for message in messages)
+
+
+class Counter:
+    """A tool's function that counts its runs, in whatever thread they are."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, value: Any) -> None:
+        with self._lock:
+            self.seen.append(value)
+
+
+__all__ = [
+    "KEY",
+    "TWINS",
+    "Call",
+    "ChatUpstream",
+    "Counter",
+    "Says",
+    "Stage",
+    "completion",
+    "contents",
+    "elsewhere",
+    "faults",
+    "roles",
+    "staged",
+    "without_waiting",
+]
