@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from antiphon.core.deltas import Delta, Finish, Text
-from antiphon.core.turns import FunctionTool, Options
+from antiphon.core.turns import Options
 from antiphon.errors import (
     AntiphonError,
     ContextLengthExceeded,
@@ -180,15 +180,9 @@ def test_without_a_limit_an_answer_ends_where_the_context_does(bench: Bench) -> 
     assert said.usage.input_tokens + said.usage.output_tokens in (CONTEXT, CONTEXT + 1)
 
 
-def test_images_and_tools_are_refused(bench: Bench) -> None:
+def test_images_are_refused(bench: Bench) -> None:
     image = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}]
     assert isinstance(failure(bench, [("user", image)], GREEDY), ImageInputUnsupported)
-    tools = Options(tools=(FunctionTool("f"),))
-    error = failure(bench, HELLO, tools)
-    assert isinstance(error, InvalidRequest)
-    assert (error.code, error.param) == ("tools_unsupported", "tools")
-    unused = Options(tools=(FunctionTool("f"),), tool_choice="none", max_output_tokens=4)
-    assert say(bench, HELLO, unused).text
 
 
 def test_a_schema_is_kept_to(bench: Bench) -> None:

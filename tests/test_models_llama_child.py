@@ -6,7 +6,6 @@ import asyncio
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -49,11 +48,12 @@ PARENT = """
 """
 
 
-def parent(then: str) -> subprocess.Popen[bytes]:
+def parent(then: str, folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(PARENT), str(weights()), then],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(folder)},
     )
 
 
@@ -78,7 +78,7 @@ def running() -> Iterator[int]:
         yield model.pid
 
 
-def test_it_listens_on_no_port_and_behind_no_door(running: int) -> None:
+def test_it_listens_on_no_port_but_in_a_folder_of_its_own(running: int) -> None:
     inodes = {
         target[8:-1]
         for entry in Path(f"/proc/{running}/fd").iterdir()
@@ -89,11 +89,10 @@ def test_it_listens_on_no_port_and_behind_no_door(running: int) -> None:
         rows = (net / protocol).read_text().splitlines()[1:]
         assert not inodes & {row.split()[9] for row in rows}
     sockets = [row.split() for row in (net / "unix").read_text().splitlines()[1:]]
-    doors = [row[7] for row in sockets if row[6] in inodes and len(row) > 7]
-    assert doors
-    for door in doors:
-        with socket.socket(socket.AF_UNIX) as knocking, pytest.raises(FileNotFoundError):
-            knocking.connect(door)
+    doors = {row[7] for row in sockets if row[6] in inodes and len(row) > 7}
+    folder = Path(os.readlink(f"/proc/{running}/cwd"))
+    assert doors == set(os.listdir(folder)) == {"door.sock"}
+    assert folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_terminals_ctrl_c_does_not_reach_it(running: int) -> None:
@@ -107,8 +106,8 @@ def test_a_terminals_ctrl_c_does_not_reach_it(running: int) -> None:
 
 
 @pytest.mark.parametrize("how", ["kill", "leave"])
-def test_it_goes_when_its_parent_does(how: str) -> None:
-    with parent("wait" if how == "kill" else how) as process:
+def test_it_goes_when_its_parent_does(how: str, tmp_path: Path) -> None:
+    with parent("wait" if how == "kill" else how, tmp_path) as process:
         child = os.pidfd_open(child_of(process))
         try:
             if how == "kill":
@@ -116,6 +115,7 @@ def test_it_goes_when_its_parent_does(how: str) -> None:
             _, printed = process.communicate()
             assert ends(child)
             assert printed == b""
+            assert os.listdir(tmp_path) == []
         finally:
             os.close(child)
 
@@ -128,8 +128,9 @@ def test_nothing_is_left_in_the_temporary_folder(
     async def main() -> None:
         model = LlamaModel(ModelInfo("mine"), weights(), slots=1, context=256)
         await model.warm()
-        assert os.listdir(tmp_path) == []
+        assert os.listdir(tmp_path) != []
         await model.close()
+        assert os.listdir(tmp_path) == []
         model = LlamaModel(ModelInfo("mine"), weights(), slots=1, context=256)
         loading = asyncio.create_task(model.warm())
         for _ in range(3):
@@ -139,6 +140,27 @@ def test_nothing_is_left_in_the_temporary_folder(
         with pytest.raises(ModelUnavailable):
             await loading
         assert os.listdir(tmp_path) == []
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_nothing_is_left_of_a_child_that_was_killed(
+    how: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    async def main() -> None:
+        model = LlamaModel(ModelInfo("mine"), weights(), slots=1, context=256)
+        stream = model.generate(call([("user", "hi")], Options(max_output_tokens=200)))
+        await anext(stream)
+        assert model.pid is not None
+        os.kill(model.pid, how)
+        with pytest.raises(ModelUnavailable):
+            async for _ in stream:
+                pass
+        assert os.listdir(tmp_path) == []
+        await model.close()
 
     asyncio.run(main())
 

@@ -6,6 +6,9 @@ from antiphon.core.turns import Usage
 from antiphon.models.llama_frames import (
     Ask,
     Broken,
+    Called,
+    Count,
+    Counted,
     Done,
     Down,
     Drop,
@@ -19,12 +22,16 @@ from antiphon.models.llama_frames import (
     encode_frame,
 )
 
-DOWN: list[Down] = [Ask(1, b'[{"x": "\xc3\xa9"}]', b'{"seed":3}'), Drop(2)]
+DOWN: list[Down] = [Ask(1, b'[{"x": "\xc3\xa9"}]', b'{"seed":3}'), Drop(2), Count(3, b"[]")]
 UP: list[Up] = [
     Ready(8192),
     Broken("why"),
     Said(1, "é\n"),
     Said(1, "", "hm"),
+    Called(1, "f"),
+    Called(1, None, "{}"),
+    Counted(1, 7),
+    Counted(1, None),
     Done(1, "length", Usage(3, 2, 1)),
     Failed(1, "context", "", used=9, limit=8),
 ]

@@ -244,3 +244,13 @@ def test_words_are_counted_in_parts_too() -> None:
         assert said[1] == Used(Usage(2, 3))
 
     run(main())
+
+
+def test_what_it_counts_is_what_it_reports() -> None:
+    async def main() -> None:
+        model = ScriptedModel()
+        asked = question("I am Alice.", "Who am I?")
+        (usage,) = [one.usage for one in await deltas(model, asked) if isinstance(one, Used)]
+        assert await model.count(asked) == usage.input_tokens == 6
+
+    run(main())

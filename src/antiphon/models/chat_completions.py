@@ -100,6 +100,10 @@ class ChatCompletionsModel:
                 raise failure.error
             await self._sleep(wait)
 
+    async def count(self, call: ModelCall) -> int | None:
+        """None: an endpoint has no tokenizer that can be asked."""
+        return None
+
     async def close(self) -> None:
         """Close all connections; calls that still run fail."""
         self._closed = True

@@ -15,7 +15,7 @@ import msgspec
 
 from antiphon.core.deltas import Delta
 from antiphon.core.turns import Options
-from antiphon.errors import InvalidRequest, ModelUnavailable
+from antiphon.errors import ModelUnavailable
 from antiphon.models.llama_frames import Wish
 from antiphon.models.llama_process import LlamaProcess
 from antiphon.turn.ports import ModelCall, ModelInfo
@@ -46,7 +46,7 @@ class LlamaModel:
     ) -> None:
         window = min(context, info.context_window or context)
         self._info = msgspec.structs.replace(info, context_window=window)
-        self._wish = Wish(str(path.absolute()), slots, context, cache_mib) if path else None
+        self._wish = _wish(info, path, slots, context, cache_mib) if path else None
         self._defaults = defaults or Options()
         self._starting: asyncio.Task[LlamaProcess] | None = None
         self._closed = False
@@ -72,13 +72,11 @@ class LlamaModel:
         await self._process()
 
     async def generate(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:
-        """Continue a context. Raises what ``Model.generate`` may, and nothing else."""
-        if call.options.tools and call.options.tool_choice != "none":
-            raise InvalidRequest(
-                f"The model '{self._info.name}' cannot call tools.",
-                code="tools_unsupported",
-                param="tools",
-            )
+        """Continue a context. Raises what ``Model.generate`` may, and nothing else.
+
+        With tools, one of them may be called instead. The usage is what all stages of that
+        cost: the choice of a tool has a prompt of its own.
+        """
         process = await self._process()
         answer = process.ask(call.messages, self._filled(call.options))
         try:
@@ -86,6 +84,15 @@ class LlamaModel:
                 yield deltas
         finally:
             process.drop(answer)
+
+    async def count(self, call: ModelCall) -> int | None:
+        """The tokens of a context, as ``generate`` shows it; loads the model if need be.
+
+        Choosing a tool, and writing its arguments, has other prompts, which do not count.
+        None on Windows. Raises what ``generate`` may, but no context is too long to count
+        unless it is absurd.
+        """
+        return await (await self._process()).count(call.messages)
 
     async def close(self) -> None:
         """Stop all calls and end the child; safe to call twice."""
@@ -105,7 +112,6 @@ class LlamaModel:
             options,
             temperature=_first(options.temperature, defaults.temperature),
             top_p=_first(options.top_p, defaults.top_p),
-            tools=(),
         )
 
     async def _process(self) -> LlamaProcess:
@@ -128,6 +134,10 @@ class LlamaModel:
             # Each caller gets an error of its own: errors are written on, on their way up.
             raise ModelUnavailable(str(error)) from error
         return starting.result()
+
+
+def _wish(info: ModelInfo, path: Path, slots: int, context: int, cache_mib: int) -> Wish:
+    return Wish(str(path.absolute()), slots, context, cache_mib, primer=info.primer.decode())
 
 
 def _first(given: float | None, default: float | None) -> float | None:

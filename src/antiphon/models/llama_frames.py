@@ -15,13 +15,17 @@ _LENGTH = 4
 
 
 class Wish(msgspec.Struct, frozen=True):
-    """What to load and how; ``folder`` is a private, empty one for the child to remove."""
+    """What to load and how; ``folder`` is a private, empty one for the child to remove.
+
+    ``primer`` are the example turns that contexts begin with (``ModelInfo.primer``).
+    """
 
     path: str
     slots: int
     context: int
     cache_mib: int
     folder: str = ""
+    primer: str = ""
 
 
 class _Frame(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -45,6 +49,13 @@ class Drop(_Frame, frozen=True):
     call: int
 
 
+class Count(_Frame, frozen=True):
+    """How many tokens do these messages have, as ``Ask`` would show them?"""
+
+    call: int
+    messages: bytes
+
+
 class Ready(_Frame, frozen=True):
     """The model is loaded; ``window`` is what one call can see, in tokens."""
 
@@ -65,9 +76,24 @@ class Said(_Frame, frozen=True):
     thought: str = ""
 
 
+class Called(_Frame, frozen=True):
+    """More of a tool call; ``name`` comes with its first fragment only."""
+
+    call: int
+    name: str | None
+    arguments: str = ""
+
+
+class Counted(_Frame, frozen=True):
+    """The answer to ``Count``; ``tokens`` None: they cannot be counted on this system."""
+
+    call: int
+    tokens: int | None
+
+
 class Done(_Frame, frozen=True):
     call: int
-    reason: Literal["stop", "length"]
+    reason: Literal["stop", "length", "tool_calls"]
     usage: Usage
 
 
@@ -82,8 +108,8 @@ class Failed(_Frame, frozen=True):
     limit: int | None = None
 
 
-Down: TypeAlias = Ask | Drop
-Up: TypeAlias = Ready | Broken | Said | Done | Failed
+Down: TypeAlias = Ask | Drop | Count
+Up: TypeAlias = Ready | Broken | Said | Called | Counted | Done | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 _down = msgspec.msgpack.Decoder(Down)

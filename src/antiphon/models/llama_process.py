@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from antiphon.core.deltas import Delta, Finish, Text, Thought, Used
+from antiphon.core.deltas import CallPiece, Delta, Finish, Text, Thought, Used
 from antiphon.core.turns import Options
 from antiphon.errors import (
     AntiphonError,
@@ -27,6 +27,9 @@ from antiphon.errors import (
 from antiphon.models.llama_frames import (
     Ask,
     Broken,
+    Called,
+    Count,
+    Counted,
     Done,
     Drop,
     Failed,
@@ -81,12 +84,14 @@ class Answer:
 class LlamaProcess:
     """Made by ``start``. Once ``alive`` is False it stays so; start another then."""
 
-    def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, name: str, folder: str, process: asyncio.subprocess.Process) -> None:
         self.alive = True
         self.pid = process.pid
         self._name = name
+        self._folder = folder
         self._process = process
         self._answers: dict[int, Answer] = {}
+        self._counts: dict[int, asyncio.Future[int | None]] = {}
         self._calls = 0
         self._printed = b""
         self._broken: str | None = None
@@ -100,15 +105,16 @@ class LlamaProcess:
         """Start a child and wait until its model is loaded, or raise ``ModelUnavailable``."""
         folder = tempfile.mkdtemp(prefix="antiphon-")
         try:
-            child = cls(name, await _spawn(name, msgspec.structs.replace(wish, folder=folder)))
-            try:
-                await child._ready
-            except BaseException:
-                await child.stop(grace=0)
-                raise
-        finally:
-            # The child removes it as soon as it has loaded, but may have died before.
+            process = await _spawn(name, msgspec.structs.replace(wish, folder=folder))
+        except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
+            raise
+        child = cls(name, folder, process)
+        try:
+            await child._ready
+        except BaseException:
+            await child.stop(grace=0)
+            raise
         return child
 
     def ask(self, messages: bytes, options: Options) -> Answer:
@@ -121,6 +127,20 @@ class LlamaProcess:
         else:
             answer.end(self._crash())
         return answer
+
+    async def count(self, messages: bytes) -> int | None:
+        """The tokens of a context; None where they cannot be counted. May wait for no slot."""
+        if not self.alive:
+            raise self._crash()
+        self._calls += 1
+        number = self._calls
+        counted: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        self._counts[number] = counted
+        self._send(Count(number, messages))
+        try:
+            return await counted
+        finally:
+            del self._counts[number]
 
     def drop(self, answer: Answer) -> None:
         """Stop a call's generation, if it is not over."""
@@ -146,7 +166,7 @@ class LlamaProcess:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
-    def _send(self, frame: Ask | Drop) -> None:
+    def _send(self, frame: Ask | Drop | Count) -> None:
         stdin = self._process.stdin
         if stdin is not None and not stdin.is_closing():
             stdin.write(encode_frame(frame))
@@ -161,6 +181,7 @@ class LlamaProcess:
             self._hang_up()
             self._kill()
             await self._process.wait()
+            self._sweep()
             raise
         except msgspec.DecodeError:
             self._kill()
@@ -168,12 +189,20 @@ class LlamaProcess:
             self.alive = False
         await printed
         code = await self._process.wait()
+        self._sweep()
         self._end = self._broken or f"its process ended {_how(code)}"
         for answer in self._answers.values():
             answer.end(self._crash())
         self._answers.clear()
+        for counted in self._counts.values():
+            if not counted.done():
+                counted.set_exception(self._crash())
         if not self._ready.done():
             self._ready.set_exception(self._load_error())
+
+    def _sweep(self) -> None:
+        # The child removes it when it ends, but may have been killed.
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _read_frames(self) -> None:
         stdout = self._process.stdout
@@ -197,13 +226,32 @@ class LlamaProcess:
             case Said():
                 if answer := self._answers.get(frame.call):
                     answer.put(*_deltas(frame))
+            case Called():
+                if answer := self._answers.get(frame.call):
+                    answer.put(CallPiece(0, None, frame.name, frame.arguments))
+            case Counted():
+                self._settle(frame.call, frame.tokens)
             case Done():
                 if answer := self._answers.pop(frame.call, None):
                     answer.put(Used(frame.usage), Finish(frame.reason))
                     answer.end()
             case Failed():
-                if answer := self._answers.pop(frame.call, None):
-                    answer.end(self._error(frame))
+                self._fail(frame)
+
+    def _fail(self, failed: Failed) -> None:
+        if answer := self._answers.pop(failed.call, None):
+            answer.end(self._error(failed))
+        else:
+            self._settle(failed.call, self._error(failed))
+
+    def _settle(self, number: int, outcome: int | AntiphonError | None) -> None:
+        counted = self._counts.get(number)
+        if counted is None or counted.done():
+            return
+        if isinstance(outcome, AntiphonError):
+            counted.set_exception(outcome)
+        else:
+            counted.set_result(outcome)
 
     def _error(self, failed: Failed) -> AntiphonError:
         match failed.kind:

@@ -7,17 +7,21 @@ one, because many templates insist that speakers take turns.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from antiphon.core.turns import Options
 from antiphon.errors import ContextLengthExceeded, ImageInputUnsupported, InvalidRequest
+from antiphon.models.llama_schema import bounded
 from antiphon.models.markup import Markup
 
 #: No text has so many characters per token; what is longer is refused without counting.
 _CHARACTERS_PER_TOKEN = 16
 _MOST_TOKENS = 2**31 - 1
+#: Of JSON whose asker names no limit: a grammar without an end would fill the window.
+_LONGEST_JSON = 2048
 #: This one means "random" to llama.cpp.
 _RANDOM_SEED = 2**32 - 1
 
@@ -26,9 +30,12 @@ _ROLES = {
     "developer": "system",
     "user": "user",
     "assistant": "assistant",
-    "tool": "user",
-    "function": "user",
+    "tool": "assistant",
+    "function": "assistant",
 }
+_FINDERS = ("tool", "function")
+#: Said behind what a tool found. Without it a small model greets, or asks what to do.
+_NUDGE = "So what is the answer?"
 
 
 class _Part(msgspec.Struct):
@@ -43,6 +50,7 @@ class _Function(msgspec.Struct):
 
 
 class _ToolCall(msgspec.Struct):
+    id: str | None = None
     function: _Function | None = None
 
 
@@ -50,11 +58,21 @@ class _Message(msgspec.Struct):
     role: str
     content: str | list[_Part] | None = None
     tool_calls: list[_ToolCall] | None = None
+    tool_call_id: str | None = None
 
 
-class _Line(msgspec.Struct):
+class Line(msgspec.Struct):
+    """One message as a template takes it: "system", "user" or "assistant", and its text."""
+
     role: str
     content: str
+
+
+class Talk(msgspec.Struct):
+    """A call's messages as lines; ``answered``: they end with what a tool found."""
+
+    lines: list[Line]
+    answered: bool
 
 
 class _StreamOptions(msgspec.Struct, frozen=True):
@@ -62,7 +80,7 @@ class _StreamOptions(msgspec.Struct, frozen=True):
 
 
 class _Body(msgspec.Struct):
-    messages: list[_Line]
+    messages: list[Line]
     stream: bool = True
     stream_options: _StreamOptions = _StreamOptions()
     # Without progress there is no callback during prefill, and so no way to stop it.
@@ -75,6 +93,8 @@ class _Body(msgspec.Struct):
     seed: int | msgspec.UnsetType = msgspec.UNSET
     stop: list[str] | msgspec.UnsetType = msgspec.UNSET
     response_format: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    logprobs: bool | msgspec.UnsetType = msgspec.UNSET
+    top_logprobs: int | msgspec.UnsetType = msgspec.UNSET
 
 
 _messages = msgspec.json.Decoder(list[_Message])
@@ -87,49 +107,108 @@ def chat_body(messages: bytes, options: Options, *, markup: Markup, window: int)
     Raises ``InvalidRequest`` and its children: unreadable messages, images, and texts that
     can never fit the window.
     """
-    lines = _lines(messages)
+    return body_of(read_talk(messages).lines, options, markup=markup, window=window)
+
+
+def body_of(
+    lines: Sequence[Line], options: Options, *, markup: Markup, window: int, guesses: int = 0
+) -> bytes:
+    """The same for lines. ``guesses``: so many likeliest tokens are told at each place."""
+    body = _Body(shown(lines, markup=markup, window=window))
+    if guesses:
+        body.logprobs, body.top_logprobs = True, guesses
+    return _encoder.encode(_with_options(body, options))
+
+
+def template_body(lines: Sequence[Line], *, markup: Markup, window: int) -> bytes:
+    """The JSON body for ``/apply-template``: lines just as ``body_of`` shows them."""
+    return _encoder.encode({"messages": shown(lines, markup=markup, window=window)})
+
+
+def shown(lines: Sequence[Line], *, markup: Markup, window: int) -> list[Line]:
+    """The lines without markup. Raises ``ContextLengthExceeded`` if they can never fit."""
     if sum(len(line.content) for line in lines) > window * _CHARACTERS_PER_TOKEN:
         raise ContextLengthExceeded(
             f"The conversation is far longer than the {window} tokens that this model can see.",
             limit=window,
         )
-    for line in lines:
-        line.content = markup.defuse(line.content)
-    return _encoder.encode(_with_options(_Body(lines), options))
+    return [Line(line.role, markup.defuse(line.content)) for line in lines]
 
 
-def _lines(messages: bytes) -> list[_Line]:
+def read_talk(messages: bytes, primer: bytes = b"") -> Talk:
+    """A call's messages in the words that every template knows.
+
+    The ``primer`` is left out where a tool has just answered: with example turns about
+    people before it, a small model greets somebody instead of telling the finding.
+    """
+    talk = _read(messages)
+    return _read(without(messages, primer)) if primer and talk.answered else talk
+
+
+def without(messages: bytes, primer: bytes) -> bytes:
+    """The messages without the example turns before them."""
+    return messages.replace(primer + b",", b"", 1) if primer else messages
+
+
+def _read(messages: bytes) -> Talk:
     try:
         decoded = _messages.decode(messages)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"The messages cannot be read: {error}.", param="input") from error
-    lines: list[_Line] = []
+    lines: list[Line] = []
+    made: dict[str | None, _Function] = {}
+    answered = False
     for message in decoded:
         role = _ROLES.get(message.role)
         if role is None:
             raise InvalidRequest(f"There is no role '{message.role}'.", param="input")
+        if answered and role == "assistant" and message.role not in _FINDERS:
+            _add(lines, Line("user", _NUDGE))
+        for call in message.tool_calls or ():
+            if call.function:
+                made[call.id] = call.function
+        answered = message.role in _FINDERS
         text = _text(message)
-        if not text and role == "assistant":
+        if answered:
+            text = f"{_finder(message, made)} says: {_plain(text)}"
+        elif not text and role == "assistant":
             continue
-        if lines and lines[-1].role == role and role != "system":
-            lines[-1].content += "\n\n" + text
-        else:
-            lines.append(_Line(role, text))
-    return lines
+        _add(lines, Line(role, text))
+    if answered:
+        _add(lines, Line("user", _NUDGE))
+    return Talk(lines, answered)
+
+
+def _finder(message: _Message, made: dict[str | None, _Function]) -> str:
+    """Whose finding a tool's message is; with arguments where a tool was called twice."""
+    function = made.get(message.tool_call_id)
+    if function is None:
+        return "The tool"
+    twice = sum(one.name == function.name for one in made.values()) > 1
+    return f"{function.name} {function.arguments}" if twice else function.name
+
+
+def _plain(found: str) -> str:
+    """A flat JSON object as words, which a small model repeats more truly."""
+    try:
+        fields = msgspec.json.decode(found, type=dict[str, str | int | float | bool | None])
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return found
+    return ", ".join(f"{name}: {value}" for name, value in fields.items()) or found
+
+
+def _add(lines: list[Line], line: Line) -> None:
+    if lines and lines[-1].role == line.role and line.role != "system":
+        lines[-1].content += "\n\n" + line.content
+    else:
+        lines.append(line)
 
 
 def _text(message: _Message) -> str:
     content = message.content or ""
     if not isinstance(content, str):
         content = "".join(_part_text(part) for part in content)
-    if message.role in ("tool", "function"):
-        return f"[Result of the tool: {content}]"
-    calls = [
-        f"[Called the tool {call.function.name} with {call.function.arguments}]"
-        for call in message.tool_calls or ()
-        if call.function
-    ]
-    return "\n".join([content, *calls] if content else calls)
+    return content
 
 
 def _part_text(part: _Part) -> str:
@@ -155,6 +234,8 @@ def _with_options(body: _Body, options: Options) -> _Body:
         body.stop = stop
     if options.text_format is not None:
         body.response_format = _response_format(options.text_format)
+        if body.max_tokens is msgspec.UNSET and body.response_format["type"] != "text":
+            body.max_tokens = _LONGEST_JSON
     return body
 
 
@@ -163,7 +244,7 @@ def _response_format(text_format: dict[str, Any]) -> dict[str, Any]:
         case {"type": "text" | "json_object" as kind}:
             return {"type": kind}
         case {"type": "json_schema", "schema": dict(schema)}:
-            return {"type": "json_schema", "json_schema": {"schema": schema}}
+            return {"type": "json_schema", "json_schema": {"schema": bounded(schema)}}
     raise InvalidRequest(
         "The text format must be text, json_object, or json_schema with a schema.",
         param="text.format",

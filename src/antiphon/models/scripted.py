@@ -200,6 +200,10 @@ class ScriptedModel:
             self.cancelled.set()
             raise
 
+    async def count(self, call: ModelCall) -> int | None:
+        """The words that the call's own usage would report as its input."""
+        return _words_shown(_messages(call))
+
     async def close(self) -> None:
         """Nothing to close."""
 

@@ -1,0 +1,58 @@
+"""llama.cpp's own HTTP server on its Unix socket: the only way to its tokenizer."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import sys
+
+import msgspec
+
+from antiphon.errors import ModelError
+
+_SECONDS = 60.0
+
+
+class _Prompt(msgspec.Struct):
+    prompt: str
+
+
+class _Tokens(msgspec.Struct):
+    tokens: list[int]
+
+
+class _Content(msgspec.Struct):
+    content: str
+    add_special: bool = True
+    parse_special: bool = True
+
+
+class Door:
+    """The socket lies in the working folder. Not on Windows."""
+
+    path = "door.sock"
+
+    def count(self, body: bytes) -> int:
+        """The tokens of a body for ``/apply-template``. Raises ``ModelError``."""
+        prompt = msgspec.json.decode(self._post("/apply-template", body), type=_Prompt).prompt
+        content = msgspec.json.encode(_Content(prompt))
+        return len(msgspec.json.decode(self._post("/tokenize", content), type=_Tokens).tokens)
+
+    def _post(self, path: str, body: bytes) -> bytes:
+        if sys.platform == "win32":
+            raise ModelError("There is no Unix socket on Windows.")
+        connection = http.client.HTTPConnection("localhost")
+        connection.sock = socket.socket(socket.AF_UNIX)
+        try:
+            connection.sock.settimeout(_SECONDS)
+            connection.sock.connect(self.path)
+            connection.request("POST", path, body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            data = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise ModelError(f"llama.cpp's tokenizer could not be asked: {error}.") from error
+        finally:
+            connection.close()
+        if answer.status != 200:
+            raise ModelError(f"llama.cpp could not count: {data[:300].decode(errors='replace')}")
+        return data
