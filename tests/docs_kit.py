@@ -1,0 +1,342 @@
+"""The documentation as code: its blocks, its links, and a reader who runs all of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import msgspec
+from typer.testing import CliRunner
+
+from antiphon.cli.main import app
+from antiphon.settings import load_settings
+from command_line import PROGRAM, environment
+from docs_upstream import Script, read_script, upstream
+
+ROOT = Path(__file__).parent.parent
+DATA = Path(__file__).parent / "docs"
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+README = ROOT / "README.md"
+
+#: What a block may say it is. Those of ``PLAIN`` are for reading only.
+RUN = {"python"}
+COMMANDS = {"sh", "console"}
+CHECKED = {"toml", "json"}
+PLAIN = {"text", "output"}
+#: Programs that a command line may use besides ours.
+_OTHERS = {"cat", "echo"}
+#: Where the pages say that a server is.
+SERVER = "http://127.0.0.1:8080"
+#: Seconds after which whatever has not happened never will.
+_NEVER = 60.0
+_FENCE = re.compile(
+    r"^(?P<fence>`{3,})(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=fence)[ ]*$", re.M | re.S
+)
+
+
+class Block(msgspec.Struct, frozen=True):
+    """A fenced block. ``line`` is its first line's number in the page.
+
+    ``output`` is the block right after it that says what it prints, if there is one.
+    """
+
+    language: str
+    text: str
+    line: int
+    output: str | None = None
+
+
+class Ran(msgspec.Struct, frozen=True):
+    """What came of running a page: what is wrong with it, and what each step printed."""
+
+    faults: list[str]
+    printed: list[tuple[Block, str]]
+
+
+def blocks_of(page: str) -> list[Block]:
+    """A page's blocks in order."""
+    found: list[Block] = []
+    end = 0
+    for match in _FENCE.finditer(page):
+        language, text = match["language"].strip(), match["text"]
+        line = page.count("\n", 0, match.start()) + 2
+        if language in PLAIN and found and not page[end : match.start()].strip():
+            found[-1] = msgspec.structs.replace(found[-1], output=text)
+        found.append(Block(language, text, line))
+        end = match.end()
+    return found
+
+
+def faults_of(page: str) -> list[str]:
+    """What is wrong with a page's blocks that is seen without running them."""
+    faults: list[str] = []
+    blocks = blocks_of(page)
+    if re.search(r"^\s*(```|~~~)", _FENCE.sub("", page), re.M):
+        faults.append("a fence that is indented, made of tildes or never closed")
+    before: Block | None = None
+    for block in blocks:
+        try:
+            _check(block, before)
+        except Exception as error:  # noqa: BLE001 - whatever a parser raises
+            faults.append(f"line {block.line}: {type(error).__name__}: {error}")
+        before = block
+    return faults
+
+
+def _check(block: Block, before: Block | None) -> None:
+    match block.language:
+        case "toml":
+            _check_settings(block.text)
+        case "json":
+            json.loads(block.text)
+        case "output":
+            if before is None or before.output is None or before.language in PLAIN | CHECKED:
+                raise ValueError("an output block stands right behind what prints it")
+        case "sh" | "console":
+            commands_of(block)
+        case language if language not in RUN | PLAIN:
+            raise ValueError(f"a block of {language or 'no'} language: nothing would check it")
+
+
+def _check_settings(text: str) -> None:
+    """Load settings as a person would who copies them; files and keys they name are there."""
+    with _folder() as folder:
+        tables = tomllib.loads(text).get("models", {}).values()
+        keys = {one["api_key_env"]: "key-0123456789" for one in tables if "api_key_env" in one}
+        for one in tables:
+            if "path" in one:
+                path = folder / one["path"]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+        (folder / "config.toml").write_text(text, "utf-8")
+        load_settings({"config": "config.toml"}, keys, folder)
+
+
+def commands_of(block: Block) -> list[str]:
+    """The lines of a block that end by themselves, to run; the others are checked here.
+
+    Raises ``ValueError`` for a line that nothing would check.
+    """
+    lines = block.text.splitlines()
+    if block.language == "console":
+        # The rest is what the commands printed, or what a person typed.
+        lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+    runnable = []
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        if not words:
+            continue
+        if _ends(words):
+            runnable.append(line.replace(".venv/bin/antiphon", "antiphon"))
+    return runnable
+
+
+def _ends(words: Sequence[str]) -> bool:
+    """Whether a command ends by itself; checks it where it does not."""
+    if words[0] == "make":
+        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)
+        for target in words[1:]:
+            if "=" not in target and target not in targets:
+                raise ValueError(f"there is no 'make {target}'")
+        return False
+    ends = True
+    for program in _programs(words):
+        name = Path(program[0]).name
+        if name == "antiphon":
+            ends = _parse(program[1:]) and ends
+        elif name not in _OTHERS:
+            raise ValueError(f"nothing would check {name!r}")
+    return ends
+
+
+def _programs(words: Sequence[str]) -> Iterator[list[str]]:
+    program: list[str] = []
+    for word in [*words, "|"]:
+        if word == "|":
+            yield program
+            program = []
+        else:
+            program.append(word)
+
+
+def _parse(arguments: Sequence[str]) -> bool:
+    """Parse our own command line without running it. False: it would not end, or needs more."""
+    parsed = CliRunner().invoke(app, [*arguments, "--help"])
+    if parsed.exit_code:
+        raise ValueError(f"antiphon {shlex.join(arguments)}: {parsed.output}")
+    name = " ".join(arguments[:2])
+    talks = name.startswith("chat") and not {"-p", "--prompt"} & set(arguments)
+    stays = name.startswith("serve") or name == "model pull"
+    # Ids in a page stand for one's own.
+    return not (talks or stays or "…" in "".join(arguments))
+
+
+def run(page: Path, *, real_model: bool = False) -> Ran:
+    """Run a page from its first block to its last, in a home of its own."""
+    blocks = blocks_of(page.read_text("utf-8"))
+    script = read_script(DATA / f"{page.stem}.toml")
+    with ExitStack() as stack:
+        folder = stack.enter_context(_folder())
+        model = None if real_model else stack.enter_context(upstream(script))
+        environ = _environment(folder, model.base_url if model else None)
+        server = None
+        if any(SERVER in block.text for block in blocks if block.language in RUN):
+            server = stack.enter_context(_serving(environ, folder))
+        steps = list(_steps(blocks, page.name, server))
+        ran = _run(steps, folder, environ, script)
+        ran.faults.extend(model.faults if model else [])
+        if model and model.left and not ran.faults:
+            ran.faults.append(f"{len(model.left)} replies were not asked for: {model.left}")
+    return ran
+
+
+def _steps(
+    blocks: Sequence[Block], page: str, server: str | None
+) -> Iterator[tuple[Block, dict[str, Any]]]:
+    for block in blocks:
+        if block.language in RUN:
+            text = block.text.replace(SERVER, server or SERVER)
+            yield block, {"kind": "python", "line": block.line, "page": page, "text": text}
+        elif block.language in COMMANDS and (commands := commands_of(block)):
+            yield block, {"kind": "commands", "commands": commands}
+
+
+def _run(
+    steps: Sequence[tuple[Block, dict[str, Any]]],
+    folder: Path,
+    environ: Mapping[str, str],
+    script: Script,
+) -> Ran:
+    given, results = folder / "steps.json", folder / "results.json"
+    given.write_text(json.dumps([step for _, step in steps]), "utf-8")
+    work = folder / "work"
+    shutil.copytree(DATA / "files", work)
+    program = [sys.executable, "-W", "error", str(Path(__file__).parent / "docs_page.py")]
+    said = folder / "stderr"
+    # Not by pipes: what a page leaves running would hold them open, and be waited for.
+    with said.open("wb") as stderr:
+        ran = subprocess.run(
+            [*program, given, results],
+            env=dict(environ),
+            cwd=work,
+            input=script.stdin,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            text=True,
+            timeout=_NEVER,
+            check=False,
+        )
+    heard = said.read_text("utf-8")
+    faults = [f"ended with {ran.returncode}\n{heard}"] if ran.returncode else []
+    faults += [f"not on standard error: {one}" for one in script.stderr if one not in heard]
+    if "Exception ignored" in heard or (heard and not script.stderr):
+        faults.append(f"on standard error: {heard}")
+    printed = json.loads(results.read_text("utf-8")) if results.is_file() else []
+    return Ran(faults, [(block, one) for (block, _), one in zip(steps, printed, strict=False)])
+
+
+def differs(block: Block, printed: str) -> bool:
+    """Whether a block printed something else than its page says; ``…`` stands for anything."""
+    if block.output is None or block.language == "console":
+        return False
+    pattern = ".*".join(map(re.escape, block.output.strip().split("…")))
+    return re.fullmatch(pattern, printed.strip(), re.DOTALL) is None
+
+
+def _environment(folder: Path, base_url: str | None) -> dict[str, str]:
+    """A person's who has set up one model with a price; with None, who has set up nothing."""
+    environ = environment(folder)
+    environ["PATH"] = f"{Path(PROGRAM).parent}{os.pathsep}{environ['PATH']}"
+    environ["PYTHONUTF8"] = "1"
+    if base_url is not None:
+        price = "price = { input = 3.0, cached = 0.75, output = 15.0 }"
+        config = folder / "config" / "antiphon" / "config.toml"
+        config.parent.mkdir(parents=True)
+        tables = [f'[models."{name}"]\nbase_url = "{base_url}"\n{price}\n' for name in MODELS]
+        config.write_text(f'model = "{MODELS[0]}"\n' + "".join(tables), "utf-8")
+    return environ
+
+
+#: The names that the pages call a model by; all of them are the page's upstream.
+MODELS = ("grok-4", "smollm2")
+
+
+@contextmanager
+def _serving(environ: Mapping[str, str], folder: Path) -> Iterator[str]:
+    """A server for the page's clients, over the same store."""
+    with (folder / "server.log").open("ab") as log:
+        process = subprocess.Popen(
+            [PROGRAM, "serve", "--port", "0"],
+            env=dict(environ),
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    with process:
+        assert process.stdout is not None
+        try:
+            found = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
+            assert found is not None, (folder / "server.log").read_text()
+            yield found[0]
+        finally:
+            process.terminate()
+            try:
+                process.wait(_NEVER)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    with TemporaryDirectory() as name:
+        yield Path(name)
+
+
+def typed(page: Path) -> str:
+    """A page's Python as one module, each line where the page has it."""
+    lines: list[str] = []
+    for block in blocks_of(page.read_text("utf-8")):
+        if block.language in RUN:
+            lines += [""] * (block.line - 1 - len(lines))
+            lines += block.text.splitlines()
+    return "\n".join(lines) + "\n"
+
+
+def anchors_of(page: str) -> set[str]:
+    """The anchors of a page's headings, as code hosts make them."""
+    prose = _FENCE.sub("", page)
+    headings = re.findall(r"^#+ +(.*?) *$", prose, re.M)
+    return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
+
+
+def broken_links(page: Path) -> list[str]:
+    """The links of a page to files and headings that are not there."""
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", _FENCE.sub("", page.read_text("utf-8"))):
+        if re.match(r"https?:|mailto:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (page.parent / name).resolve() if name else page
+        if not path.exists() or (anchor and anchor not in anchors_of(path.read_text("utf-8"))):
+            broken.append(target)
+    return broken
+
+
+def code_of(page: str) -> str:
+    """What stands in a page as code: its blocks, and its spans."""
+    blocks = [block.text for block in blocks_of(page)]
+    spans = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", _FENCE.sub("", page))
+    return "\n".join([*blocks, *spans])
