@@ -184,6 +184,20 @@ def test_an_unread_failure_makes_no_noise() -> None:
     run(main())
 
 
+def test_a_turn_whose_loop_ends_before_it_begins_has_an_end() -> None:
+    async def main() -> None:
+        live, turn = Live(), LiveTurn(opening())
+        live.start(turn, work(turn, asyncio.Event(), []))
+        assert turn.task is not None
+        # As asyncio.run does it with all that still runs.
+        turn.task.cancel()
+        with pytest.raises(Interrupted):
+            await turn.result()
+        assert live.get(turn.response_id) is None
+
+    run(main())
+
+
 async def work(turn: LiveTurn, began: asyncio.Event, seen: list[object]) -> None:
     """A turn's work, reduced to how it may be stopped."""
     turn.running()

@@ -22,6 +22,7 @@ from antiphon.models.scripted import (
     fail,
     hang,
     say,
+    think,
     wait,
 )
 from antiphon.turn.service import TurnService
@@ -95,6 +96,28 @@ def test_a_stop_while_the_end_goes_to_the_disk_comes_too_late() -> None:
         assert (response.status, texts(response)) == ("completed", ["Hi."])
         after = await answered(service, "And?", after=turn.response_id)
         assert texts(after) == ["Still here."]
+
+    run(main())
+
+
+@pytest.mark.parametrize("late", ["items", "ends"])
+def test_a_loop_that_ends_does_not_cut_the_way_to_the_disk(late: str) -> None:
+    async def main() -> None:
+        store = GatedStore()
+        gate = getattr(store, late)
+        gate.shut()
+        service = serving(ScriptedModel([think("Hm.") + say("Hi.")]), store)
+        turn = await service.start(asking("Hello."))
+        await gate.asked.wait()
+        await settle()
+        assert turn.task is not None
+        # As asyncio.run does it with all that still runs.
+        turn.task.cancel()
+        await settle()
+        gate.open()
+        response = await turn.result()
+        assert response.status == "completed"
+        assert (await kept(store, turn)).end == response.end
 
     run(main())
 

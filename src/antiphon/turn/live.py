@@ -173,6 +173,7 @@ class Live:
     def start(self, turn: LiveTurn, work: Coroutine[Any, Any, None]) -> None:
         self._turns[turn.response_id] = turn
         turn.task = asyncio.get_running_loop().create_task(self._until_over(turn, work))
+        turn.task.add_done_callback(lambda _: self._settle(turn, work))
 
     async def _until_over(self, turn: LiveTurn, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -181,6 +182,13 @@ class Live:
             del self._turns[turn.response_id]
             if turn.unkept:
                 self.unkept.add(turn.response_id)
+
+    def _settle(self, turn: LiveTurn, work: Coroutine[Any, Any, None]) -> None:
+        # A loop that ends cancels even what has not begun, which cannot end itself.
+        work.close()
+        if not turn.done():
+            self._turns.pop(turn.response_id, None)
+            turn.fail(Interrupted("The program ended before the turn did."))
 
     def get(self, response_id: str) -> LiveTurn | None:
         return self._turns.get(response_id)

@@ -8,10 +8,12 @@ leaves only after the end is on disk.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from typing import Any
 
 import msgspec
 
@@ -242,7 +244,7 @@ class Runner:
         machine, live = self._machine, self._live
         if self._pending:
             # A good end must not be kept where an item before it was lost.
-            await asyncio.wait(self._pending)
+            await _uncut(asyncio.gather(*self._pending, return_exceptions=True))
             error = error or self._lost
         events: list[Event] = machine.close(whole=error is None and not stopped)
         live.emit(events)
@@ -251,7 +253,7 @@ class Runner:
         if live.stored:
             items = [encode_item(item) for item in machine.take_finished()]
             try:
-                await self._store.write(self._id, items, end)
+                await _uncut(self._store.write(self._id, items, end))
             except StoreError as lost:
                 live.unkept = True
                 # What was lost first says why.
@@ -286,6 +288,15 @@ class Runner:
             return None
         said = last.output_tokens - last.reasoning_tokens
         return max(1, last.input_tokens + said - self._around)
+
+
+async def _uncut(kept: asyncio.Future[Any]) -> None:
+    """Wait for the disk to the end. A loop that ends cancels all that runs in it, and then
+    waits for it: whoever reads the turn would wait for its end for ever."""
+    while not kept.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(kept)
+    kept.result()
 
 
 def rendered(response: Response) -> Segment:
