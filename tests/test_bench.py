@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from bench.history import MARK, History, reply_text, streamed_text, user_text
 from bench.lab import Contender, Lab
 from bench.load import BenchError, Script, post
