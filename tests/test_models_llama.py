@@ -180,6 +180,27 @@ def test_without_a_limit_an_answer_ends_where_the_context_does(bench: Bench) -> 
     assert said.usage.input_tokens + said.usage.output_tokens in (CONTEXT, CONTEXT + 1)
 
 
+def test_the_defaults_limit_words_where_a_call_does_not() -> None:
+    async def main() -> tuple[Said, Said, Said]:
+        short = Options(temperature=0.0, max_output_tokens=3)
+        model = LlamaModel(SMOLLM2, weights(), slots=1, context=CONTEXT, defaults=short)
+        longer = Options(max_output_tokens=5)
+        try:
+            return (
+                await ask(model, call(HELLO, Options())),
+                await ask(model, call(HELLO, longer)),
+                await ask(model, call(HELLO, ENDLESS)),
+            )
+        finally:
+            await model.close()
+
+    plain, asked, shaped = asyncio.run(main())
+    assert (plain.reason, plain.usage.output_tokens) == ("length", 3)
+    assert asked.usage.output_tokens == 5
+    # Half a JSON value is of no use to anybody.
+    assert shaped.usage.output_tokens > 100
+
+
 def test_images_are_refused(bench: Bench) -> None:
     image = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}]
     assert isinstance(failure(bench, [("user", image)], GREEDY), ImageInputUnsupported)

