@@ -340,6 +340,11 @@ def test_whatever_happens_the_answer_is_a_text(
             Tool.from_schema("raw", None, schema, act),
         ]
     )
-    said = answered(box, name, arguments, approved=approved)
+    # The log would hold the exception's half of a character, which no report of a test can carry.
+    logging.disable()
+    try:
+        said = answered(box, name, arguments, approved=approved)
+    finally:
+        logging.disable(logging.NOTSET)
     assert said is None or said.encode() is not None
     assert said is not None or (name == "blocking" and not approved)
