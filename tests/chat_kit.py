@@ -15,8 +15,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import io
 import json
-import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 from unittest.mock import patch
 
+from PIL import Image
+
 from antiphon import AsyncConversation, Conversation, Settings, assemble
 from antiphon.chat.blocking import portal
 from antiphon.chat.stream import AsyncStream
@@ -32,6 +34,7 @@ from antiphon.core.turns import NOBODY, Response
 from antiphon.models.chat_completions import ChatCompletionsModel
 from antiphon.portal import Portal
 from antiphon.settings import ModelSettings
+from antiphon.turn.ports import Recent
 from antiphon.turn.service import TurnService
 from upstream import (
     DONE,
@@ -50,6 +53,9 @@ T = TypeVar("T")
 TWINS = ["blocking", "async"]
 KEY = "xai-0123456789abcdefghij"
 
+#: Seconds for what happens at once: a test fails then, and does not hang.
+_PATIENCE = 30.0
+
 
 async def _nothing() -> None:
     pass
@@ -57,6 +63,15 @@ async def _nothing() -> None:
 
 #: A loop for upstreams, on a thread that is not the test's.
 elsewhere = Portal(_nothing)
+
+
+def release(held: asyncio.Event) -> None:
+    """Let an upstream go on that waits for this event."""
+
+    async def lift() -> None:
+        held.set()
+
+    elsewhere.run(lift())
 
 
 @dataclass(frozen=True)
@@ -98,7 +113,7 @@ class Says:
             "prompt_tokens_details": {"cached_tokens": cached},
         }
         if not request.json.get("stream"):
-            message = {"role": "assistant", "content": self.text or None}
+            message: dict[str, Any] = {"role": "assistant", "content": self.text or None}
             message |= {"tool_calls": calls} if calls else {}
             message |= {"refusal": self.refusal} if self.refusal else {}
             choice = {"index": 0, "message": message, "finish_reason": reason}
@@ -133,18 +148,18 @@ class ChatUpstream(MisbehavingUpstream):
     def __init__(self) -> None:
         super().__init__()
         self.faults: list[str] = []
-        self._answers: deque[Answer] = deque()
+        self.planned: deque[Answer] = deque()
 
     def answers(self, *answers: Answer) -> None:
         """Answer the next requests so, one after another."""
-        self._answers.extend(answers)
+        self.planned.extend(answers)
 
     async def _behave(
         self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bytes:
         self.faults += faults(request.json["messages"])
         if not self._queue:
-            answer = self._answers.popleft() if self._answers else Says("Hello.")
+            answer = self.planned.popleft() if self.planned else Says("Hello.")
             if callable(answer):
                 answer = answer(request)
             self.then(answer.behaviour(request) if isinstance(answer, Says) else answer)
@@ -178,8 +193,10 @@ class Stage:
     What it makes behaves like a ``Conversation``, whichever twin it is.
     """
 
-    def __init__(self, twin: str, folder: Path, upstream: ChatUpstream) -> None:
+    def __init__(self, twin: str, folder: Path, upstream: ChatUpstream, waits: list[float]) -> None:
         self.upstream = upstream
+        #: The seconds that would have been waited before an upstream was asked again.
+        self.waits = waits
         self.file = folder / "turns.db"
         self.settings = self.set()
         self._runner = asyncio.Runner() if twin == "async" else None
@@ -238,6 +255,24 @@ class Stage:
         assert response_id is not None
         return self.service(lambda service: service.response(NOBODY, response_id))
 
+    def recent(self) -> list[Recent]:
+        """All responses that are kept, the newest first."""
+        return self.service(lambda service: service.recent(NOBODY, 999))
+
+    def gone(self, number: int = -1) -> None:
+        """Wait until the upstream has noticed that nobody listens to its answer any more."""
+
+        async def noticed() -> None:
+            async with asyncio.timeout(_PATIENCE):
+                await self.upstream.requests[number].gone.wait()
+
+        elsewhere.run(noticed())
+
+    def on_disk(self) -> bytes:
+        """All that is kept."""
+        files = self.file.parent.glob(self.file.name + "*")
+        return b"".join(one.read_bytes() for one in files if one.is_file())
+
     def close(self) -> None:
         self.run(assemble.close_shared())
         if self._runner is not None:
@@ -249,8 +284,8 @@ def staged(twin: str, folder: Path) -> Iterator[Stage]:
     """A stage whose upstream is up, and whose retries do not wait."""
     upstream = ChatUpstream()
     elsewhere.run(upstream.__aenter__())
-    with without_waiting():
-        stage = Stage(twin, folder, upstream)
+    with without_waiting() as waits:
+        stage = Stage(twin, folder, upstream, waits)
         try:
             yield stage
         finally:
@@ -328,16 +363,24 @@ def roles(messages: list[dict[str, Any]]) -> str:
     return "".join(message["role"][0] for message in messages)
 
 
-class Counter:
-    """A tool's function that counts its runs, in whatever thread they are."""
+def outputs(messages: list[dict[str, Any]]) -> dict[str, str]:
+    """What a model was told of its calls."""
+    return {one["tool_call_id"]: one["content"] for one in messages if one["role"] == "tool"}
 
-    def __init__(self) -> None:
-        self.seen: list[Any] = []
-        self._lock = threading.Lock()
 
-    def __call__(self, value: Any) -> None:
-        with self._lock:
-            self.seen.append(value)
+def png(color: str = "red") -> bytes:
+    """A small picture."""
+    data = io.BytesIO()
+    Image.new("RGB", (4, 3), color).save(data, "PNG")
+    return data.getvalue()
+
+
+def images(messages: list[dict[str, Any]]) -> list[str]:
+    """The addresses of all images in a messages array."""
+    parts = [
+        part for one in messages if isinstance(one["content"], list) for part in one["content"]
+    ]
+    return [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
 
 
 __all__ = [
@@ -345,13 +388,16 @@ __all__ = [
     "TWINS",
     "Call",
     "ChatUpstream",
-    "Counter",
     "Says",
     "Stage",
     "completion",
     "contents",
     "elsewhere",
     "faults",
+    "images",
+    "outputs",
+    "png",
+    "release",
     "roles",
     "staged",
     "without_waiting",

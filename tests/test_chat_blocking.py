@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import inspect
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,13 +20,11 @@ from antiphon.chat.blocking import portal as _portal
 from antiphon.core.items import Message
 from antiphon.core.turns import NOBODY, Response
 from antiphon.errors import AntiphonError, ModelError
-from antiphon.portal import Portal
 from antiphon.settings import ModelSettings
-from antiphon.turn.service import TurnService
+from chat_kit import elsewhere, release
 from turn_kit import assistant, run, user
 from upstream import (
     CUT,
-    HANG,
     MisbehavingUpstream,
     chunk,
     completion,
@@ -49,17 +46,7 @@ def echo(tmp_path: Path) -> Iterator[Settings]:
 
 
 @pytest.fixture
-def elsewhere() -> Portal:
-    """A loop for the upstream, in a thread that is not the test's."""
-
-    async def nothing() -> None:
-        pass
-
-    return Portal(nothing)
-
-
-@pytest.fixture
-def upstream(elsewhere: Portal) -> Iterator[MisbehavingUpstream]:
+def upstream() -> Iterator[MisbehavingUpstream]:
     upstream = MisbehavingUpstream()
     elsewhere.run(upstream.__aenter__())
     yield upstream
@@ -95,12 +82,6 @@ def response_of(settings: Settings, response_id: str | None) -> Response:
 def sent(upstream: MisbehavingUpstream, number: int = -1) -> list[Any]:
     """The contents that the upstream was shown."""
     return [message["content"] for message in upstream.requests[number].json["messages"]]
-
-
-def press_ctrl_c() -> None:
-    main = threading.main_thread().ident
-    assert main is not None
-    signal.pthread_kill(main, signal.SIGINT)
 
 
 # The twins.
@@ -261,6 +242,53 @@ def test_the_blocking_twin_works_inside_a_running_loop(echo: Settings) -> None:
     run(main())
 
 
+CELLS = [
+    """
+from antiphon import AsyncConversation, Conversation
+chat = Conversation(settings=settings)
+said = [chat.send("One.").text]
+""",
+    """
+talk = chat.stream("Two.")
+said.append(next(talk))
+""",
+    """
+said.append("".join(talk))
+other = AsyncConversation(settings=settings)
+said.append((await other.send("Three.")).text)
+""",
+    """
+async for part in other.stream("Four."):
+    said.append(part)
+back = Conversation.resume(other.response_id, settings=settings)
+said.append(back.send("Five.").text)
+""",
+]
+
+
+def test_a_notebook(echo: Settings) -> None:
+    """Cells run one after another in one loop, which runs on between them; some await."""
+    names: dict[str, Any] = {"settings": echo}
+
+    async def run_cell(cell: str) -> None:
+        code = compile(cell, "<cell>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        if (waiting := eval(code, names)) is not None:
+            await waiting
+
+    async def notebook() -> None:
+        for cell in CELLS:
+            await asyncio.create_task(run_cell(cell))
+        await close_shared()
+
+    run(notebook())
+    whole = "".join(names["said"])
+    assert [
+        word for word in ("One.", "Two.", "Three.", "Four.", "Five.") if word not in whole
+    ] == []
+    assert "Before that you said: Four." in names["said"][-1]
+    assert len(names["back"].messages()) == 6
+
+
 # When it goes wrong.
 
 
@@ -286,10 +314,12 @@ def test_a_failed_turn_leaves_the_conversation_where_it_was(
 def test_an_answer_that_breaks_off_is_an_error_after_what_arrived(
     remote: Settings, upstream: MisbehavingUpstream
 ) -> None:
-    upstream.then(stream(*events(chunk(content="Half")), end=CUT), hello())
+    heard = asyncio.Event()
+    upstream.then(stream(*events(chunk(content="Half")), heard, end=CUT), hello())
     chat = Conversation(settings=remote)
     deltas = chat.stream("Hello.")
     assert next(deltas) == "Half"
+    release(heard)
     with pytest.raises(ModelError) as caught:
         next(deltas)
     assert chat.response_id is None
@@ -321,161 +351,3 @@ def test_an_answer_cut_at_its_limit_says_so(
     assert isinstance(reply, Reply)
     assert (reply.text, reply.status) == ("So", "incomplete")
     assert chat.response_id == reply.response_id, "it can be continued"
-
-
-# Stopping.
-
-
-def test_closing_a_stream_early_stops_the_answer_and_keeps_what_arrived(
-    remote: Settings, upstream: MisbehavingUpstream, elsewhere: Portal
-) -> None:
-    upstream.then(stream(*events(chunk(content="One ")), end=HANG))
-    chat = Conversation(settings=remote)
-    deltas = chat.stream("Count.")
-    assert next(deltas) == "One "
-    deltas.close()
-    elsewhere.run(upstream.requests[0].gone.wait())
-    response = response_of(remote, chat.response_id)
-    assert response.status == "cancelled"
-    assert [message["content"] for message in chat.messages()] == ["Count.", "One "]
-    upstream.then(completion("Fine."))
-    chat.send("And?")
-    assert sent(upstream) == ["Count.", "One ", "And?"]
-
-
-def test_closing_a_stream_that_is_over_keeps_the_turn(echo: Settings) -> None:
-    """The model was faster than the reader: the turn ended before it was closed."""
-    chat = Conversation(settings=echo)
-    deltas = chat.stream("I am Alice.")
-    assert next(deltas)
-    ended = stored(echo, _ended)
-    deltas.close()
-    assert chat.response_id == ended
-    assert "Before that you said: I am Alice." in chat.send("Who am I?").text
-
-
-async def _ended(service: Any) -> str:
-    """The id of the newest response, once it has ended."""
-    (newest,) = await service.recent(NOBODY, 1)
-    response_id: str = newest.response_id
-    turn = service.running(response_id)
-    if turn is not None:
-        await turn.result()
-    return response_id
-
-
-def interrupt(work: Callable[[], object], pressing: Callable[[], None]) -> None:
-    """Do the work while someone presses Ctrl-C, which is heard."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    finger = threading.Thread(target=pressing)
-    finger.start()
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            work()
-    finally:
-        finger.join()
-        signal.signal(signal.SIGINT, before)
-
-
-def test_ctrl_c_stops_an_answer_that_is_waited_for(
-    remote: Settings, upstream: MisbehavingUpstream, elsewhere: Portal
-) -> None:
-    async def press() -> None:
-        await upstream.request(0)
-        press_ctrl_c()
-
-    upstream.then([HANG])
-    chat = Conversation(settings=remote)
-    interrupt(lambda: chat.send("Count."), lambda: elsewhere.run(press()))
-    assert chat.response_id is None
-    elsewhere.run(upstream.requests[0].gone.wait())
-    (kept,) = stored(remote, lambda service: service.recent(NOBODY, 9))
-    assert response_of(remote, kept.response_id).status == "cancelled"
-
-
-def test_ctrl_c_stops_an_answer_that_is_read(
-    remote: Settings, upstream: MisbehavingUpstream, elsewhere: Portal
-) -> None:
-    """As when the stream is closed: the conversation goes on from what was heard."""
-
-    async def press(service: TurnService) -> None:
-        (newest,) = await service.recent(NOBODY, 1)
-        turn = service.running(newest.response_id)
-        assert turn is not None
-        for _ in range(1_000_000):
-            if turn._waiting:  # the reader wants more than there is
-                break
-            await asyncio.sleep(0)
-        press_ctrl_c()
-
-    upstream.then(stream(*events(chunk(content="One ")), end=HANG))
-    chat = Conversation(settings=remote)
-    deltas = chat.stream("Count.")
-    assert next(deltas) == "One "
-    interrupt(lambda: next(deltas), lambda: stored(remote, press))
-    elsewhere.run(upstream.requests[0].gone.wait())
-    assert response_of(remote, chat.response_id).status == "cancelled"
-    assert [message["content"] for message in chat.messages()] == ["Count.", "One "]
-
-
-def test_a_task_that_is_cancelled_while_it_waits_cancels_the_turn(
-    tmp_path: Path,
-) -> None:
-    async def main() -> None:
-        async with MisbehavingUpstream() as upstream:
-            settings = settings_for(
-                tmp_path, ModelSettings(kind="chat_completions", base_url=upstream.base_url)
-            )
-            upstream.then([HANG], completion("Fine."))
-            chat = AsyncConversation(settings=settings)
-            sending = asyncio.ensure_future(chat.send("Hello."))
-            request = await upstream.request(0)
-            sending.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await sending
-            await request.gone.wait()
-            assert chat.response_id is None
-            assert (await chat.send("Hello.")).text == "Fine."
-            assert sent(upstream) == ["Hello."]
-            await close_shared()
-
-    run(main())
-
-
-HELD = """
-import sys
-from antiphon import Conversation, Settings
-from antiphon.settings import ModelSettings
-
-models = {"m": ModelSettings(kind="chat_completions", base_url=sys.argv[2])}
-chat = Conversation(settings=Settings(store=sys.argv[1], model="m", models=models))
-
-class Holder:
-    pass
-
-holder = Holder()
-holder.itself = holder  # only found when the interpreter tidies up
-holder.deltas = chat.stream("Count.")
-print(next(holder.deltas))
-"""
-
-
-def test_a_program_that_ends_amid_an_answer_ends_and_keeps_what_arrived(
-    remote: Settings, upstream: MisbehavingUpstream
-) -> None:
-    upstream.then(stream(*events(chunk(content="One ")), end=HANG))
-    ended = subprocess.run(
-        [sys.executable, "-c", HELD, remote.store, upstream.base_url],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert (ended.stdout, ended.stderr) == ("One \n", "")
-    (kept,) = stored(remote, lambda service: service.recent(NOBODY, 9))
-    response = response_of(remote, kept.response_id)
-    assert response.end is not None
-    assert response.end.error is not None
-    assert (response.status, response.end.error.code) == ("failed", "interrupted")
-    later = Conversation.resume(kept.response_id, settings=remote)
-    assert [message["content"] for message in later.messages()] == ["Count.", "One "]

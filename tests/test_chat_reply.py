@@ -29,9 +29,7 @@ def says(text: str) -> Message:
 def response(*output: Item, status: TurnStatus = "completed") -> Response:
     end = End(status, 1.0, Usage(3, 4))
     header = Header("m")
-    return Response(
-        id="resp_1", created_at=0.0, header=header, input=(), output=output, end=end
-    )
+    return Response(id="resp_1", created_at=0.0, header=header, input=(), output=output, end=end)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from antiphon import (
     ContextLengthExceeded,
     InvalidRequest,
+    ModelError,
     Summarize,
     TokenBudget,
     Window,
@@ -68,6 +69,7 @@ def test_what_is_set_is_sent(stage: Stage) -> None:
         ("timeout", math.nan),
         ("timeout", "1"),
         ("context", "window"),
+        ("context", Window),
         ("context", [Window(2), 3]),
         ("context", 3),
     ],
@@ -93,12 +95,11 @@ def test_bad_policies_are_refused_however_they_are_made() -> None:
         (lambda: Window(True), "max_messages"),
         (lambda: TokenBudget(0), "max_tokens"),
         (lambda: TokenBudget("9"), "max_tokens"),  # type: ignore[arg-type]
-        (lambda: Summarize(), "max_tokens"),
+        (Summarize, "max_tokens"),
         (lambda: Summarize(max_tokens=-1), "max_tokens"),
         (lambda: Summarize(max_messages=0), "max_messages"),
         (lambda: Summarize(max_messages=1, keep_turns=-1), "keep_turns"),
         (lambda: msgspec.structs.replace(Window(2), max_messages=0), "max_messages"),
-        (lambda: msgspec.structs.replace(TokenBudget(2), max_tokens=None), "max_tokens"),
         (
             lambda: msgspec.structs.replace(Summarize(max_tokens=1), max_tokens=None),
             "max_tokens",
@@ -172,8 +173,7 @@ def test_several_policies_at_once(stage: Stage) -> None:
     for number in range(9):
         chat.send(f"Number {number}.")
         assert said(stage)[-1] in (f"Number {number}.", Summarize(max_messages=1).prompt)
-        assert len(said(chat_shown := stage)) <= 9
-        assert len([one for one in chat_shown.shown() if one["role"] != "system"]) <= 9
+        assert len([one for one in stage.shown() if one["role"] != "system"]) <= 9
     assert len(said(stage)) <= 3
     assert said_in(chat.history) == [f"Number {number}." for number in range(9)]
 
@@ -212,7 +212,7 @@ def test_a_summary_that_fails_leaves_the_conversation_where_it_was(stage: Stage)
     chat = stage.new()
     head = chat.send("Hi.").response_id
     stage.upstream.answers(Says(""))
-    with pytest.raises(Exception, match="said nothing"):
+    with pytest.raises(ModelError):
         chat.summarize()
     assert chat.response_id == head
 

@@ -162,3 +162,40 @@ def test_a_portal_that_was_never_used_leaves_no_trace() -> None:
     before = threading.active_count()
     Portal(nothing)
     assert threading.active_count() == before
+
+
+FORKED = """
+import os
+from antiphon.portal import Portal
+
+async def answer():
+    return 42
+
+def in_child(work):
+    child = os.fork()
+    if child == 0:
+        try:
+            print(work(), flush=True)
+        except RuntimeError as error:
+            print(error, flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+
+portal = Portal(answer)
+portal._lock.acquire()  # as by a thread that is just using it
+in_child(lambda: portal.run(answer()))
+portal._lock.release()
+print(portal.run(answer()))
+in_child(lambda: portal.run(answer()))
+print(portal.run(answer()))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no process is forked there")
+def test_a_forked_process_does_not_wait_for_a_thread_that_it_has_not() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=30, check=True
+    )
+    fresh, parent, forked, still = ended.stdout.splitlines()
+    assert (fresh, parent, still) == ("42", "42", "42")
+    assert forked.startswith("This process was forked")

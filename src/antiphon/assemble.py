@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -73,11 +74,28 @@ class _Shared(msgspec.Struct):
 
 _shared: WeakKeyDictionary[asyncio.AbstractEventLoop, list[_Shared]] = WeakKeyDictionary()
 _opening: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+#: In a forked process, its parent's engines: without their threads, and not its own to close.
+_inherited: dict[asyncio.AbstractEventLoop, list[_Shared]] = {}
+
+
+def _leave_behind() -> None:
+    _inherited.update(_shared)
+    _shared.clear()
+    _opening.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_behind)
 
 
 async def shared_engine(settings: Settings) -> Engine:
     """The running loop's engine for these settings: opened once, closed with the loop."""
     loop = asyncio.get_running_loop()
+    if loop in _inherited:
+        raise ConfigError(
+            "This process was forked from one that used this event loop: run another one, or"
+            " fork before the first turn."
+        )
     async with _opening.setdefault(loop, asyncio.Lock()):
         for shared in _shared.setdefault(loop, []):
             if shared.engine.settings == settings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future, wait
@@ -14,6 +15,12 @@ T = TypeVar("T")
 
 #: Seconds that what still runs gets to end when the interpreter does.
 _PATIENCE = 5.0
+
+_ENDING = "The interpreter is ending: no turn can begin any more."
+_FORKED = (
+    "This process was forked from one in which conversations had begun, and cannot go on with"
+    ' them: start processes by "spawn" or "forkserver", or fork before the first turn.'
+)
 
 
 class Portal:
@@ -26,17 +33,20 @@ class Portal:
         self._on_exit = on_exit
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        #: Whether the interpreter is ending: nothing runs here any more.
-        self.closed = False
+        #: Why nothing runs here any more, as a sentence; empty while all is well.
+        self.over = ""
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forked)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Wait for ``work``; Ctrl-C while waiting cancels it, and waits until it is over.
 
-        Raises ``RuntimeError`` when the interpreter is ending.
+        Raises ``RuntimeError`` when the interpreter is ending, and in a process that was
+        forked after the first work: ``over`` says so.
         """
-        if self.closed:
+        if self.over:
             work.close()
-            raise RuntimeError("The interpreter is ending: no turn can begin any more.")
+            raise RuntimeError(self.over)
         loop = self._running()
         done: Future[T] = Future()
         tasks: list[asyncio.Task[T]] = []
@@ -73,8 +83,16 @@ class Portal:
                 atexit.register(self._close, self._loop)
             return self._loop
 
+    def _forked(self) -> None:
+        """Only the thread that forks goes on in the child: the loop stands still there."""
+        self._lock = threading.Lock()
+        if self._loop is not None:
+            self.over = _FORKED
+
     def _close(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.closed = True
+        if self.over:
+            return
+        self.over = _ENDING
         closing = asyncio.run_coroutine_threadsafe(self._on_exit(), loop)
         # What is not closed in time is safe all the same: it was written before it
         # was acknowledged.

@@ -198,7 +198,10 @@ async def spoken(text: str | None, options: SendOptions, *, needed: bool) -> tup
     """What a person says, words and pictures, as one message; none if there is nothing."""
     if text is not None and not isinstance(text, str):
         raise InvalidRequest("Send a string.", code="invalid_type", param="text")
-    given: Any = options.get("images") or ()
+    given: Any = options.get("images")
+    # The bytes of an empty file are false, too, and must not go unnoticed.
+    if given is None:
+        given = ()
     # One picture is not a list of them: a path would be read letter by letter.
     one = isinstance(given, str | bytes | bytearray | memoryview)
     sources = list(given) if isinstance(given, Iterable) and not one else [given]

@@ -133,7 +133,10 @@ def _sampling(given: ChatOptions, kept: Options) -> Options:
 
 
 def _policies(given: Policy | Iterable[Policy]) -> tuple[Policy, ...]:
-    policies = (given,) if isinstance(given, _POLICIES) else tuple(given)
+    policies: tuple[Any, ...] = (given,)
+    # A text is no list of policies: an error would name its first letter.
+    if isinstance(given, Iterable) and not isinstance(given, str):
+        policies = tuple(given)
     for policy in policies:
         if not isinstance(policy, _POLICIES):
             raise InvalidRequest(

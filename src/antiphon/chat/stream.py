@@ -146,7 +146,10 @@ class Bridge(Portal):
         return getattr(self._thread, "ours", False)
 
     def run(self, work: Coroutine[Any, Any, U]) -> U:
-        """As ``Portal.run``. Raises ``InvalidRequest`` on the loop's own thread."""
+        """As ``Portal.run``. Raises ``InvalidRequest`` where it could only wait for ever."""
+        if self.over:
+            work.close()
+            raise InvalidRequest(self.over, code="process_over")
         if self.inside:
             work.close()
             raise InvalidRequest(
@@ -154,7 +157,7 @@ class Bridge(Portal):
                 " itself: take AsyncConversation.",
                 code="blocking_call",
             )
-        if not self._known and not self.closed:
+        if not self._known:
             super().run(self._mark())
             self._known = True
         return super().run(work)
@@ -194,9 +197,10 @@ class Stream(Generic[T]):
 
     def close(self) -> None:
         """Stop the answer, if it is not over."""
-        # A stream that outlives the program's end was stopped with it. One that the loop's
-        # own thread finds forgotten is closed by the loop, as all its generators are.
-        if not self._portal.closed and not self._portal.inside:
+        # A stream that outlives the program's end was stopped with it, and one in a forked
+        # process is its parent's. One that the loop's own thread finds forgotten is closed
+        # by the loop, as all its generators are.
+        if not self._portal.over and not self._portal.inside:
             self._portal.run(self._twin.close())
 
     def __enter__(self) -> Stream[T]:

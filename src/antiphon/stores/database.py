@@ -77,9 +77,14 @@ def open_database(path: str | os.PathLike[str]) -> Database:
 
 def _open(file: Path) -> Database:
     folder = Path(f"{file}-owners")
+    owners = Owners(folder)
+    if owners.inherited():
+        raise ConfigError(
+            "this process was forked from one that has it open: start processes by"
+            ' "spawn" or "forkserver", or fork before the first turn.'
+        )
     new_folder = not folder.exists()
     folder.mkdir(mode=0o700, exist_ok=True)
-    owners = Owners(folder)
     with contextlib.ExitStack() as undo:
         if new_folder:
             undo.callback(shutil.rmtree, folder, ignore_errors=True)

@@ -7,6 +7,7 @@ a kill nor a jump of the clock can make a dead store look alive or a live one de
 
 from __future__ import annotations
 
+import os
 import secrets
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,9 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 _GATE = "gate.lock"
 _GATE_SECONDS: Final = 30.0
+
+#: The lock folders of what is open here, each with the process that opened it.
+_open: set[tuple[Path, int, int]] = set()
 
 
 def _lock(file: Path, seconds: float = 0.0) -> BaseFileLock:
@@ -40,6 +44,14 @@ class Owners:
     def register(self) -> None:
         """Be alive. Only within the gate: a file not locked yet looks dead to ``sweep``."""
         self._mine.acquire()
+        _open.add((self._folder, self.me, os.getpid()))
+
+    def inherited(self) -> bool:
+        """Whether this process was forked from one that had the database open.
+
+        SQLite would believe the parent's locks to be its own, and lose what is written here.
+        """
+        return any(one[0] == self._folder and one[2] != os.getpid() for one in tuple(_open))
 
     def alive(self, owner: int) -> bool:
         """Whether the process of the store with this number still runs."""
@@ -53,6 +65,7 @@ class Owners:
 
     def leave(self) -> None:
         """Be dead. Safe to call twice, and without ``register``."""
+        _open.discard((self._folder, self.me, os.getpid()))
         if self._mine.is_locked:
             # The number is never used again, so nobody can be waiting for this file.
             self._file(self.me).unlink(missing_ok=True)

@@ -1,0 +1,101 @@
+"""Images that go along with words: shown each time, kept once."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from antiphon import (
+    InvalidRequest,
+)
+from antiphon.core.images import MAX_IMAGE_BYTES
+from antiphon.errors import ImageInputUnsupported, ImageInvalid
+from chat_kit import TWINS, Stage, contents, images, png, staged
+
+
+@pytest.fixture(params=TWINS)
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+    with staged(request.param, tmp_path) as stage:
+        yield stage
+
+
+def test_pictures_are_shown_and_kept_once(stage: Stage, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(png())
+    chat = stage.new()
+    web = "https://example.com/cat.png"
+    chat.send("What is it?", images=[png(), path, str(path), web], detail="low")
+    first = stage.shown()
+    assert first[0]["content"][0] == {"type": "text", "text": "What is it?"}
+    data = images(first)[0]
+    assert data.startswith("data:image/png;base64,")
+    assert images(first) == [data, data, data, web]
+    assert {part["image_url"]["detail"] for part in first[0]["content"][1:]} == {"low"}
+    drawn = Image.new("RGB", (2, 2), "blue")
+    list(chat.stream("And this?", images=[drawn, png()]))
+    assert images(stage.shown())[:4] == images(first)
+    assert images(stage.shown())[5] == data
+    assert stage.shown()[0] == first[0]
+    assert stage.resume(chat.response_id).messages() == chat.messages()
+    with sqlite3.connect(stage.file) as database:
+        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master")]
+        (blobs,) = [name for name in tables if "blob" in name and "auto" not in name][:1]
+        (count,) = database.execute(f"SELECT count(*) FROM {blobs}").fetchone()
+        assert count == 2
+    database.close()
+    assert data.partition(",")[2].encode() not in stage.on_disk(), "no base64 is kept"
+
+
+def test_one_picture_needs_no_list(stage: Stage, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(png())
+    drawn = Image.new("RGB", (2, 2), "blue")
+    alone: list[Any] = [path, str(path), png(), bytearray(png()), memoryview(png()), drawn]
+    for one in alone:
+        stage.new().send("What is it?", images=one)
+        assert len(images(stage.shown())) == 1
+    stage.new().send(images=[png()])
+    assert [part["type"] for part in stage.shown()[0]["content"]] == ["image_url"]
+    stage.new().send("Nothing.", images=None)
+    assert contents(stage.shown()) == ["Nothing."]
+
+
+def test_what_is_no_picture_is_refused_and_nothing_kept(stage: Stage, tmp_path: Path) -> None:
+    chat = stage.new()
+    head = chat.send("Hi.").response_id
+    large = tmp_path / "large.png"
+    with large.open("wb") as file:
+        file.truncate(MAX_IMAGE_BYTES + 1)
+    wrong: list[tuple[Any, type[InvalidRequest], str]] = [
+        (b"not an image", ImageInvalid, "unsupported_image_type"),
+        (b"", ImageInvalid, "invalid_image"),
+        (large, ImageInvalid, "image_too_large"),
+        (tmp_path / "none.png", ImageInvalid, "invalid_image"),
+        (tmp_path, ImageInvalid, "invalid_image"),
+        ("ftp://example.com/a.png", ImageInvalid, "invalid_image_url"),
+        ("data:image/png;base64,%%%", ImageInvalid, "invalid_image"),
+        (42, InvalidRequest, "invalid_type"),
+        ([png(), None], InvalidRequest, "invalid_type"),
+    ]
+    for source, kind, code in wrong:
+        for say in (chat.send, lambda *a, **b: list(chat.stream(*a, **b))):
+            with pytest.raises(kind) as caught:
+                say("What is it?", images=source)
+            assert (caught.value.code, caught.value.param) == (code, "images")
+    with pytest.raises(InvalidRequest) as caught:
+        chat.send("What is it?", images=[png()], detail="much")
+    assert caught.value.param == "detail"
+    assert (chat.response_id, stage.asked, len(stage.recent())) == (head, 1, 1)
+
+
+def test_a_model_that_reads_text_only_is_not_sent_pictures(stage: Stage) -> None:
+    chat = stage.new(settings=stage.set(images=False))
+    with pytest.raises(ImageInputUnsupported) as caught:
+        chat.send("What is it?", images=[png()])
+    assert caught.value.code == "image_input_unsupported"
+    assert (chat.response_id, stage.asked) == (None, 0)
