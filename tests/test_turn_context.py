@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,134 +25,9 @@ from antiphon.core.items import (
 from antiphon.errors import InvalidRequest
 from antiphon.turn.context import INTERRUPTED, Segment, assemble, check_calls, render
 from antiphon.turn.fitting import shorten
+from chains_kit import Chain, chains, results, said_by, well_formed, with_role
 
 unhurried = settings(deadline=None)
-Messages: TypeAlias = list[dict[str, Any]]
-
-
-class Turn(msgspec.Struct, frozen=True):
-    input: tuple[Item, ...]
-    output: tuple[Item, ...]
-    completed: bool
-
-    def segment(self) -> Segment:
-        return render((*self.input, *self.output), completed=self.completed)
-
-
-class Chain(msgspec.Struct, frozen=True):
-    """Turns that the rules allow. ``outputs``: what each call's arguments were answered with."""
-
-    turns: list[Turn]
-    outputs: dict[str, str]
-
-
-#: Few, so that models use them again and again.
-CALL_IDS = ["call_0", "call_1", "call_2"]
-WORDS = st.sampled_from(["", "a", 'quo"te', "née", "\N{PILE OF POO}", "line\nbreak", "\x00"])
-PROSE: st.SearchStrategy[Item] = st.one_of(
-    st.builds(lambda text: Message("assistant", text), WORDS),
-    st.builds(lambda text: Message("assistant", (Refusal(text),)), WORDS),
-    st.builds(lambda text: Message("assistant", (OutputText(text), OutputText(text))), WORDS),
-    st.builds(lambda text: Reasoning((SummaryText(text),)), WORDS),
-)
-IMAGE = InputImage("https://example.com/a.png")
-SPOKEN: st.SearchStrategy[Item] = st.one_of(
-    st.builds(Message, st.sampled_from(["user", "system", "developer"]), WORDS),
-    st.builds(lambda text: Message("user", (InputText(text), IMAGE)), WORDS),
-    PROSE,
-)
-
-
-def mixed(draw: st.DrawFn, first: list[Item], second: list[Item]) -> list[Item]:
-    """Both lists in one, each in its own order."""
-    places = sorted(draw(st.integers(0, len(first))) for _ in second)
-    out = list(first)
-    for offset, (place, item) in enumerate(zip(places, second, strict=True)):
-        out.insert(place + offset, item)
-    return out
-
-
-@st.composite
-def chains(draw: st.DrawFn) -> Chain:
-    serial = itertools.count()
-    truth: dict[str, str] = {}
-    turns: list[Turn] = []
-    #: The last turn's open calls: their ids and arguments, which are all different.
-    waiting: dict[str, str] = {}
-    owed = False
-
-    def call(call_id: str) -> FunctionCall:
-        return FunctionCall(call_id, "f", f"args{next(serial)}")
-
-    def answer(call_id: str, arguments: str) -> FunctionCallOutput:
-        truth[arguments] = f"result{next(serial)}"
-        return FunctionCallOutput(call_id, truth[arguments])
-
-    for _ in range(draw(st.integers(1, 6))):
-        answered = draw(st.permutations(list(waiting)))
-        if not owed:
-            answered = answered[: draw(st.integers(0, len(answered)))]
-        said: list[Item] = [answer(one, waiting[one]) for one in answered]
-        # A client that keeps its own history sends old calls and their outputs along.
-        for _ in range(draw(st.integers(0, 2))):
-            pasted = [call(one) for one in draw(st.lists(st.sampled_from(CALL_IDS), unique=True))]
-            results = [answer(one.call_id, one.arguments) for one in draw(st.permutations(pasted))]
-            said += mixed(draw, [*pasted, *results], draw(st.lists(PROSE, max_size=1)))
-        spoken = draw(st.lists(SPOKEN, min_size=0 if said else 1, max_size=3))
-        new = [call(one) for one in draw(st.lists(st.sampled_from(CALL_IDS), unique=True))]
-        output = mixed(draw, list(new), draw(st.lists(PROSE, max_size=3)))
-        owed = draw(st.booleans())
-        waiting = {one.call_id: one.arguments for one in new}
-        turns.append(Turn(tuple(mixed(draw, said, spoken)), tuple(output), owed))
-    # The last one is about to run: it has an input and no output yet.
-    turns[-1] = msgspec.structs.replace(turns[-1], output=())
-    return Chain(turns, truth)
-
-
-def well_formed(raw: bytes) -> Messages:
-    """The messages, if an upstream could find no fault with them."""
-    messages: Messages = json.loads(raw)
-    assert isinstance(messages, list)
-    owed: list[str] = []
-    for message in messages:
-        role = message["role"]
-        assert role in {"system", "user", "assistant", "tool"}
-        assert isinstance(message["content"], str | list)
-        if isinstance(message["content"], list):
-            assert all(part["type"] in {"text", "image_url"} for part in message["content"])
-        if role == "tool":
-            assert message["tool_call_id"] in owed, "an output without its call"
-            owed.remove(message["tool_call_id"])
-        else:
-            assert not owed, f"calls without outputs before {message}"
-            assert "tool_call_id" not in message
-        if "tool_calls" in message:
-            assert role == "assistant"
-            assert message["tool_calls"]
-            owed = [call["id"] for call in message["tool_calls"]]
-            assert len(set(owed)) == len(owed)
-    assert not owed, "calls without outputs at the end"
-    return messages
-
-
-def results(messages: Messages) -> dict[str, str]:
-    """What each call's arguments were answered with."""
-    shown: dict[str, str] = {}
-    calls: dict[str, str] = {}
-    for message in messages:
-        for call in message.get("tool_calls", ()):
-            calls[call["id"]] = call["function"]["arguments"]
-        if message["role"] == "tool":
-            shown[calls.pop(message["tool_call_id"])] = message["content"]
-    return shown
-
-
-def with_role(messages: Messages, role: str) -> list[Any]:
-    return [message["content"] for message in messages if message["role"] == role]
-
-
-def said_by(items: tuple[Item, ...], *roles: str) -> int:
-    return sum(isinstance(item, Message) and item.role in roles for item in items)
 
 
 @unhurried

@@ -9,20 +9,25 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from antiphon.core.events import Event, TextDelta
-from antiphon.core.items import Item, Message, text_of
+from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, Message, text_of
 from antiphon.core.turns import NOBODY, End, Options, Response, TurnRequest
 from antiphon.errors import StoreError
 from antiphon.models.catalog import Catalog
-from antiphon.models.scripted import ScriptedModel
+from antiphon.models.scripted import ScriptedModel, call, calls
 from antiphon.stores.memory import MemoryStore
 from antiphon.stores.sqlite import open_sqlite
 from antiphon.turn.live import LiveTurn
-from antiphon.turn.ports import NewTurn, Store, StoredTurn
+from antiphon.turn.ports import ModelCall, NewTurn, Store, StoredTurn, ToolSource
 from antiphon.turn.service import TurnService
 
 T = TypeVar("T")
 
 STORES = ["memory", "sqlite"]
+
+
+#: What a model says to call a tool once, or twice at once.
+ONE = calls(call("look", {}, call_id="a"))
+TWO = calls(call("look", {"at": 1}, call_id="a"), call("look", {"at": 2}, call_id="b"))
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
@@ -90,6 +95,39 @@ class GatedStore(MemoryStore):
         return self._last
 
 
+class Hands:
+    """A tool source: ``work`` gives each call's output, or None. ``asked`` are the calls so far.
+
+    ``agreed`` are the ids of those that came as approved, ``cancelled`` of those that were
+    stopped.
+    """
+
+    def __init__(self, work: Callable[[FunctionCall], Awaitable[str | None]] | None = None) -> None:
+        self._work = work
+        self.asked: list[FunctionCall] = []
+        self.agreed: list[str] = []
+        self.cancelled: list[str] = []
+
+    async def answer(self, call: FunctionCall, *, approved: bool = False) -> str | None:
+        self.asked.append(call)
+        if approved:
+            self.agreed.append(call.call_id)
+        if self._work is None:
+            return f"{call.name} done"
+        try:
+            return await self._work(call)
+        except asyncio.CancelledError:
+            self.cancelled.append(call.call_id)
+            raise
+
+
+class UncountedModel(ScriptedModel):
+    """A model whose tokens nobody can count, as with most upstreams."""
+
+    async def count(self, call: ModelCall) -> int | None:
+        return None
+
+
 def serving(model: ScriptedModel, store: Store | None = None) -> TurnService:
     """A service with one model, over a store in memory unless another is given."""
     catalog = Catalog({model.info.name: model}, default=model.info.name)
@@ -105,8 +143,9 @@ def asking(
     instructions: str | None = None,
     model: str | None = None,
     options: Options | None = None,
+    **more: Any,
 ) -> TurnRequest:
-    """A request whose strings are the user's messages."""
+    """A request whose strings are the user's messages; ``more`` are further fields of it."""
     return TurnRequest(
         input=tuple(Message("user", one) if isinstance(one, str) else one for one in said),
         model=model,
@@ -116,12 +155,15 @@ def asking(
         store=store,
         stream=stream,
         tenant=tenant,
+        **more,
     )
 
 
-async def answered(service: TurnService, *said: str | Item, **request: Any) -> Response:
+async def answered(
+    service: TurnService, *said: str | Item, tools: ToolSource | None = None, **request: Any
+) -> Response:
     """A turn from its start to its end."""
-    turn = await service.start(asking(*said, **request))
+    turn = await service.start(asking(*said, **request), tools)
     return await turn.result()
 
 
@@ -168,6 +210,20 @@ def contents(model: ScriptedModel) -> list[str]:
 def texts(response: Response) -> list[str]:
     """The answers' texts."""
     return [text_of(item.content) for item in response.output if isinstance(item, Message)]
+
+
+def outputs(response: Response) -> dict[str, Any]:
+    """What each call of a response was answered with."""
+    return {
+        item.call_id: item.output
+        for item in response.output
+        if isinstance(item, FunctionCallOutput)
+    }
+
+
+def kinds(response: Response) -> list[str]:
+    """The kinds of its items."""
+    return [type(item).__name__ for item in response.output]
 
 
 async def kept(store: Store, turn: LiveTurn) -> StoredTurn:

@@ -47,7 +47,8 @@ class Summarize(msgspec.Struct, frozen=True):
 
     The limit is ``max_tokens`` or ``max_messages`` (or both, whichever comes first);
     the newest ``keep_turns`` turns stay as they are. ``prompt`` is what the model is
-    asked. One more call to the model each time, paid like any other.
+    asked. One more call to the model each time, paid like any other. Raises
+    ``InvalidRequest`` without a limit, and for limits below 1.
     """
 
     max_tokens: int | None = None
@@ -62,16 +63,30 @@ class Summarize(msgspec.Struct, frozen=True):
                 code="missing_required_parameter",
                 param="max_tokens",
             )
-        _at_least(1, max_tokens=self.max_tokens, max_messages=self.max_messages)
+        limits = {"max_tokens": self.max_tokens, "max_messages": self.max_messages}
+        _at_least(1, **{name: value for name, value in limits.items() if value is not None})
         _at_least(0, keep_turns=self.keep_turns)
+        if not _is_said(self.prompt):
+            raise InvalidRequest(
+                f"prompt is what the model is asked, in words, not {self.prompt!r}.",
+                param="prompt",
+            )
 
 
 Policy: TypeAlias = Window | TokenBudget | Summarize
 
 
-def _at_least(least: int, **given: int | None) -> None:
+def _at_least(least: int, **given: object) -> None:
     for name, value in given.items():
-        if value is not None and (type(value) is not int or value < least):
+        if type(value) is not int or value < least:
             raise InvalidRequest(
                 f"{name} is a whole number of at least {least}, not {value!r}.", param=name
             )
+
+
+def _is_said(prompt: object) -> bool:
+    """Whether it is a text with words in it, that can be sent."""
+    try:
+        return isinstance(prompt, str) and bool(prompt.encode().strip())
+    except UnicodeEncodeError:
+        return False

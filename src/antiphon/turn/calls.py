@@ -26,7 +26,7 @@ async def run_calls(
     Cancelling stops the calls that still run, and waits until they have. A tool source
     that raises, which it must not, stops the others too; an ``ExceptionGroup`` says so.
     """
-    width = len(calls) if parallel else 1
+    width = max(1, len(calls)) if parallel else 1
     whole = True
 
     async def run(call: FunctionCall) -> None:

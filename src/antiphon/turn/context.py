@@ -48,9 +48,10 @@ class Segment(msgspec.Struct, frozen=True):
     cancelled or cut, and nobody owes its calls an output.
 
     ``count`` is its messages, without system ones, with an output for each open call.
-    ``bulk`` is how many bytes of images are more than an image should weigh. ``tokens``
-    is what models reported of it, None: nothing. ``turns`` is how many turns it stands
-    for; of a compaction, ``kept`` is how many turns before it stay in view.
+    ``bulk`` is how many bytes of images are more than an image should weigh, and
+    ``system_bulk`` that of its system messages alone. ``tokens`` is what models reported of
+    it, None: nothing. ``turns`` is how many turns it stands for; of a compaction, ``kept``
+    is how many turns before it stay in view.
     """
 
     messages: bytes
@@ -60,6 +61,7 @@ class Segment(msgspec.Struct, frozen=True):
     completed: bool = True
     count: int = 0
     bulk: int = 0
+    system_bulk: int = 0
     tokens: int | None = None
     turns: int = 1
     kept: int | None = None
@@ -73,6 +75,11 @@ class Segment(msgspec.Struct, frozen=True):
     def weight(self) -> int:
         """Its size, with images as heavy as the tokens they take."""
         return self.size - self.bulk
+
+    @property
+    def staying(self) -> int:
+        """The weight of its system messages."""
+        return len(self.system) - self.system_bulk
 
 
 class _Function(msgspec.Struct, frozen=True):
@@ -130,6 +137,7 @@ def render(items: Sequence[Item], *, completed: bool = True) -> Segment:
         completed=completed,
         count=len(page.messages) - len(page.system) + len(page.waiting),
         bulk=sum(map(_bulk, items)),
+        system_bulk=sum(map(_bulk, filter(_stays, items))),
         turns=compaction.replaced if compaction else 1,
         kept=compaction.kept if compaction else None,
     )
@@ -139,20 +147,21 @@ def _prose(items: Sequence[Item], completed: bool) -> Segment:
     """Most turns are messages only: there is nothing to pair."""
     messages: list[bytes] = []
     system: list[bytes] = []
-    bulk = 0
+    bulk = system_bulk = 0
     for item in items:
         if isinstance(item, Message):
             messages.append(_encode(_plain_message(item)))
+            bulk += _bulk(item)
             if item.role in _SYSTEM:
                 system.append(messages[-1])
-            if not isinstance(item.content, str):
-                bulk += _bulk(item)
+                system_bulk += _bulk(item)
     return Segment(
         b",".join(messages),
         b",".join(system),
         completed=completed,
         count=len(messages) - len(system),
         bulk=bulk,
+        system_bulk=system_bulk,
     )
 
 
@@ -285,7 +294,8 @@ def assemble(
 ) -> bytes:
     """The messages array, as JSON, of turns from oldest to newest.
 
-    Calls that the newest turn leaves open stay open: their outputs come next.
+    Calls that the newest turn leaves open stay open: their outputs come next. Only if it
+    did not complete, none will come.
     """
     parts: list[bytes] = []
     if instructions:
@@ -299,6 +309,8 @@ def assemble(
         if segment.messages:
             parts.append(segment.messages)
         waiting = segment.calls
+    if segments and not segments[-1].completed:
+        parts.extend(map(_interrupted, waiting))
     return b"[" + b",".join(parts) + b"]"
 
 
@@ -336,12 +348,15 @@ def _bulk(item: Item) -> int:
     """How much heavier an item's images are in bytes than in tokens."""
     match item:
         case Message(content=content) | FunctionCallOutput(output=content):
-            return sum(
-                len(part.image_url) - _IMAGE_WEIGHT
-                for part in content
-                if isinstance(part, InputImage)
-            )
+            # Of a plain text every character would be looked at.
+            parts = () if isinstance(content, str) else content
+            images = [part.image_url for part in parts if isinstance(part, InputImage)]
+            return sum(map(len, images)) - _IMAGE_WEIGHT * len(images)
     return 0
+
+
+def _stays(item: Item) -> bool:
+    return isinstance(item, Message) and item.role in _SYSTEM
 
 
 def _part(part: Part) -> dict[str, Any]:

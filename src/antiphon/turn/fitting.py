@@ -35,7 +35,7 @@ def tokens_of(segment: Segment) -> int:
 def base_tokens(header: Header, primer: bytes) -> int:
     """An estimate for what is shown before the history: instructions, tools, a primer."""
     options = header.options
-    weight = len(header.instructions or "") + len(primer)
+    weight = len((header.instructions or "").encode()) + len(primer)
     if options.tools:
         weight += len(_encode(options.tools))
     return estimate(weight)
@@ -145,7 +145,7 @@ def shorten(segments: Sequence[Segment], used: int | None, limit: int | None) ->
     units = _linked(segments)
     for place, unit in enumerate(units):
         if excess > 0 and _may_go(unit) and place < len(units) - 1:
-            excess -= max(0, sum(one.weight - len(one.system) for one in unit))
+            excess -= max(0, sum(one.weight - one.staying for one in unit))
             kept += _systems(unit)
         else:
             kept += unit
@@ -203,12 +203,16 @@ def _may_go(unit: Iterable[Segment]) -> bool:
 
 def _gain(segment: Segment) -> int:
     """Tokens that a turn gives back; fewer than none where its estimate is far off."""
-    return tokens_of(segment) - estimate(len(segment.system))
+    return tokens_of(segment) - estimate(segment.staying)
 
 
 def _systems(segments: Iterable[Segment]) -> list[Segment]:
     """What stays of turns that go."""
-    return [Segment(one.system, one.system, turns=0) for one in segments if one.system]
+    return [
+        Segment(one.system, one.system, bulk=one.system_bulk, system_bulk=one.system_bulk, turns=0)
+        for one in segments
+        if one.system
+    ]
 
 
 def _plain(segments: Sequence[Segment]) -> Sequence[Segment]:

@@ -8,6 +8,7 @@ what lies here is still what may be shown.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import msgspec
 
@@ -56,8 +57,7 @@ class History:
         if entry is not None and entry.epoch == head.epoch:
             self._entries.move_to_end(head.response_id)
             return entry.past
-        turns = await self._store.chain(head)
-        segments = tuple(fold([segment_of(turn) for turn in turns]))
+        segments = tuple(fold(segments_of(await self._store.chain(head))))
         past = Past(segments, sum(map(tokens_of, segments)))
         self._put(head.response_id, _entry(head.epoch, past))
         return past
@@ -98,6 +98,27 @@ class History:
 
 def _entry(epoch: int, past: Past) -> _Entry:
     return _Entry(epoch, past, sum(segment.size for segment in past.segments))
+
+
+def segments_of(turns: Sequence[StoredTurn]) -> list[Segment]:
+    """Render a chain.
+
+    Outputs for calls of a turn that was erased are left out: some models use an id again
+    and again, and the turn before that may have left a call of the same id open.
+    """
+    segments: list[Segment] = []
+    before: str | None = None
+    torn = False
+    for turn in turns:
+        torn = torn or turn.previous_response_id != before
+        segment = segment_of(turn)
+        if torn and segment.answers:
+            segment = msgspec.structs.replace(segment, answers={})
+        segments.append(segment)
+        before = turn.response_id
+        # A summary stands between a call and its output, and does not part them.
+        torn = torn and segment.kept is not None
+    return segments
 
 
 def segment_of(turn: StoredTurn) -> Segment:

@@ -17,13 +17,12 @@ from antiphon.core.turns import End, Header, Response, TurnError, TurnRequest
 from antiphon.errors import ImageInputUnsupported, InvalidRequest, NotFound, ResponseInProgress
 from antiphon.turn.compaction import digest
 from antiphon.turn.context import Segment, assemble, check_calls, render
-from antiphon.turn.fitting import base_tokens, collapse, divide, due, fit, tokens_of, worth
-from antiphon.turn.history import History, Past, segment_of
+from antiphon.turn.fitting import base_tokens, collapse, divide, due, tokens_of, worth
+from antiphon.turn.history import History, Past, segments_of
 from antiphon.turn.live import Live, LiveTurn
 from antiphon.turn.ports import Head, Model, NewTurn, Recent, Store, StoredTurn, ToolSource
 from antiphon.turn.runner import Plan, Runner
 from antiphon.turn.view import Viewer
-
 
 _Sorted: TypeAlias = tuple[tuple[Item, ...], tuple[Item, ...], tuple[Blob, ...]]
 
@@ -79,11 +78,13 @@ class TurnService:
         check_calls(past.segments[-1] if past.segments else None, shown, request.approved)
         header = Header(name, request.instructions, request.options)
         asked = _Asked(request, header, model)
+        viewer = Viewer(header, model, request.context)
         if head is not None:
             for policy in request.context:
                 if isinstance(policy, Summarize) and _is_due(policy, past, new, asked):
+                    # Not to be paid for by a turn that is over its budget in any case.
+                    await viewer.view([*_said(past), new], 0)
                     head, past = await self._sum_up(head, past, policy, asked)
-        viewer = Viewer(header, model, request.context)
         opening = Response(
             id=new_response_id(),
             created_at=time.time(),
@@ -171,7 +172,7 @@ class TurnService:
         response.
         """
         turns = await self._chain(tenant, response_id)
-        segments = [segment_of(turn) for turn in turns]
+        segments = segments_of(turns)
         if instructions is None and turns:
             instructions = turns[-1].header.instructions
         return _decoded(
@@ -186,12 +187,13 @@ class TurnService:
         """
         name, model = self.models.get(request.model)
         _, past = await self._past(request)
-        header = Header(name, request.instructions, request.options)
-        segments: Sequence[Segment] = past.segments
-        if segments:
-            start = base_tokens(header, model.info.primer) + tokens_of(segments[-1])
-            segments = fit(segments, request.context, start)
-        return _decoded(assemble(segments, instructions=request.instructions))
+        viewer = Viewer(Header(name, request.instructions, request.options), model, request.context)
+        # What comes next has no words yet; all that is known of it is whose outputs it brings.
+        newest = past.segments[-1] if past.segments else Segment(b"")
+        owed = newest.calls if newest.completed else ()
+        coming = Segment(b"", answers=dict.fromkeys(owed, b""))
+        view = await viewer.view((*past.segments, coming), past.tokens)
+        return _decoded(assemble(view.segments[:-1], instructions=request.instructions))
 
     async def chain(self, tenant: str, response_id: str) -> list[Response]:
         """A response and its ancestors, oldest first. Raises ``NotFound``."""
@@ -261,6 +263,9 @@ class TurnService:
         new = await self._store.head(request.tenant, turn.response_id)
         if new is None:
             raise missing(turn.response_id)
+        if new.epoch != head.epoch:
+            # Something was erased while the model was at it, perhaps what it summed up.
+            return new, await self._history.past(new)
         self._history.replace(new, shorter)
         return new, shorter
 
@@ -341,6 +346,11 @@ def rendered(items: Sequence[Item], instructions: str | None) -> Segment:
             code="invalid_unicode",
             param="input",
         ) from error
+
+
+def _said(past: Past) -> list[Segment]:
+    """Its turns without the summaries among them."""
+    return [one for one in past.segments if one.kept is None]
 
 
 def _is_due(policy: Summarize, past: Past, new: Segment, asked: _Asked) -> bool:

@@ -1,0 +1,248 @@
+"""Stories of whole conversations as plain data, and the model and the tools that play them.
+
+A model that obeys what it is shown needs no script of its own: two services with such
+models, one with warm caches and one with cold, have to ask the very same questions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from typing import Any
+
+import msgspec
+from hypothesis import strategies as st
+
+from antiphon.core.items import FunctionCall, InputImage, InputText, Item, Message
+from antiphon.core.policies import Policy, Summarize, TokenBudget, Window
+from antiphon.core.turns import Usage
+from antiphon.errors import ContextLengthExceeded, RateLimited
+from antiphon.models.scripted import (
+    Messages,
+    Reply,
+    ScriptedModel,
+    call,
+    calls,
+    cut,
+    fail,
+    finish,
+    hang,
+    refuse,
+    say,
+    think,
+    used,
+)
+from antiphon.turn.ports import ModelCall, ModelInfo
+
+PNG = "data:image/png;base64,iVBORw0KGgo="
+PRIMER = b'{"role":"system","content":"Primed."}'
+
+
+class Orders(msgspec.Struct, frozen=True):
+    """What the model does in one turn, call by call, for all to read in the user's words.
+
+    ``limit``: it refuses more words than that, and tells how many if ``told``. ``lie``: the
+    tokens that it reports, None: its words.
+    """
+
+    turn: int
+    do: tuple[str, ...] = ()
+    limit: int | None = None
+    told: bool = True
+    lie: int | None = None
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One turn of a story; numbers that choose among what is there go round."""
+
+    do: tuple[str, ...]
+    #: Goes on from the response so many before the newest; None: begins anew.
+    back: int | None
+    padding: int
+    limit: int | None
+    told: bool
+    lie: int | None
+    system: bool
+    picture: bool
+    instructions: str | None
+    context: tuple[Policy, ...]
+    truncation: str
+    rounds: int
+    parallel: bool
+    stream: bool
+    #: Bits that choose which of the waiting calls are answered, and which approved.
+    answers: int
+    #: Erases a response before this turn; the flag: its descendants too.
+    erases: tuple[int, bool] | None
+
+
+DEEDS = [
+    *("say", "say", "say", "calls", "calls", "both"),
+    *("think", "refuse", "mute", "open", "fail", "cut", "hang", "length", "half", "talk"),
+]
+#: Some ask in a way that the model takes for a limit, or fails at.
+PROMPTS = ["Sum up.", "Sum up.", "Sum up in 30.", "Fail."]
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> tuple[Policy, ...]:
+    summaries = st.builds(
+        Summarize,
+        max_tokens=st.integers(1, 400),
+        max_messages=st.none() | st.integers(1, 12),
+        keep_turns=st.integers(0, 3),
+        prompt=st.sampled_from(PROMPTS),
+    )
+    kinds = st.one_of(
+        st.builds(Window, st.integers(1, 12)),
+        st.builds(TokenBudget, st.integers(5, 120) | st.integers(100, 4000)),
+        summaries,
+    )
+    return tuple(draw(st.lists(kinds, max_size=3)))
+
+
+STEPS = st.builds(
+    Step,
+    do=st.lists(st.sampled_from(DEEDS), max_size=3).map(tuple),
+    back=st.sampled_from([0, 0, 0, 0, 0, 0, 1, 2, 3, None]),
+    padding=st.integers(0, 12),
+    limit=st.sampled_from([*[None] * 6, 5, 30, 40, 50, 80, 120]),
+    told=st.booleans(),
+    lie=st.sampled_from([None, None, None, 0, 1, 40, 300]),
+    system=st.integers(0, 5).map(lambda one: one == 5),
+    picture=st.integers(0, 7).map(lambda one: one == 7),
+    instructions=st.none() | st.just("Be brief."),
+    context=policies(),
+    truncation=st.sampled_from(["auto", "disabled"]),
+    rounds=st.integers(0, 3),
+    parallel=st.booleans(),
+    stream=st.booleans(),
+    answers=st.integers(0, 255),
+    erases=st.none() | st.none() | st.tuples(st.integers(0, 9), st.booleans()),
+)
+
+
+@st.composite
+def stories(draw: st.DrawFn, *, most: int = 9) -> list[Step]:
+    """Turns of one conversation and its branches, many of them under the same policies."""
+    habit = draw(policies())
+    steps = draw(st.lists(STEPS, min_size=1, max_size=most))
+    same = draw(st.lists(st.sampled_from([True, True, False]), min_size=most, max_size=most))
+    return [
+        msgspec.structs.replace(step, context=habit) if as_ever else step
+        for step, as_ever in zip(steps, same, strict=False)
+    ]
+
+
+def spoken(step: Step, turn: int) -> list[Item]:
+    """What the user says in a turn."""
+    orders = Orders(turn, step.do, step.limit, step.told, step.lie)
+    text = f"[{turn}] {msgspec.json.encode(orders).decode()}{' word' * step.padding}"
+    items: list[Item] = [Message("system", f"[{turn}] rule")] if step.system else []
+    if step.picture:
+        return [*items, Message("user", (InputText(text), InputImage(PNG)))]
+    return [*items, Message("user", text)]
+
+
+def text_in(message: dict[str, Any]) -> str:
+    content = message["content"]
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text", "") for part in content)
+
+
+def turn_in(text: str) -> int | None:
+    """The number of the turn that a text was said in."""
+    found = re.match(r"\[(\d+)\]", text)
+    return int(found[1]) if found else None
+
+
+def words(messages: Messages) -> int:
+    return sum(len(text_in(message).split()) for message in messages)
+
+
+class Robot(ScriptedModel):
+    """Obeys the newest of the user's words, and knows nothing but what it is shown.
+
+    ``reached`` is set when it hangs. Without ``counts`` it cannot count tokens.
+    """
+
+    def __init__(self, *, counts: bool) -> None:
+        super().__init__(self._obey, info=ModelInfo("scripted", primer=PRIMER))
+        self.reached = asyncio.Event()
+        self._counts = counts
+
+    async def count(self, call: ModelCall) -> int | None:
+        return await super().count(call) if self._counts else None
+
+    def _obey(self, messages: Messages) -> Reply:
+        place = max(at for at, one in enumerate(messages) if one["role"] == "user")
+        text = text_in(messages[place])
+        orders = orders_in(text) or _summing_up(text)
+        size = words(messages)
+        if orders.limit is not None and size > orders.limit:
+            numbers = {"used": size, "limit": orders.limit} if orders.told else {}
+            return fail(ContextLengthExceeded("Too long.", **numbers))
+        done = sum("tool_calls" in one for one in messages[place:])
+        deed = orders.do[done] if done < len(orders.do) else "say"
+        reply = self._deed(deed, f"[{orders.turn}] {done}", size)
+        return reply if orders.lie is None else reply + used(Usage(orders.lie, 7))
+
+    def _deed(self, deed: str, mark: str, size: int) -> Reply:
+        spoken = say(f"{mark} of ", f"{size} words")
+        return {
+            "say": spoken,
+            "think": think("Hm, ", mark) + spoken,
+            "refuse": refuse(f"{mark} no"),
+            "mute": say(""),
+            "calls": _wanted(mark, "ok"),
+            "both": spoken + _wanted(mark, "ok", "ok"),
+            "talk": spoken + _wanted(mark, "ok") + say(f"{mark} behind"),
+            "open": _wanted(mark, "ok", "open"),
+            "half": _wanted(mark, "ok") + finish("length"),
+            "length": spoken + finish("length"),
+            "cut": spoken + cut(),
+            "hang": spoken + hang(self.reached),
+            "fail": spoken + fail(RateLimited("Slow down.")),
+        }[deed]
+
+
+def orders_in(text: str) -> Orders | None:
+    number = turn_in(text)
+    if number is None:
+        return None
+    given, _ = json.JSONDecoder().raw_decode(text, text.index("{"))
+    return msgspec.convert(given, Orders)
+
+
+def _summing_up(prompt: str) -> Orders:
+    """What it does for a summary: its words begin with no turn's number."""
+    found = re.search(r"\d+", prompt)
+    limit = int(found[0]) if found else None
+    return Orders(-1, ("fail",) if prompt == "Fail." else (), limit)
+
+
+def _wanted(mark: str, *ways: str) -> Reply:
+    """Calls whose ids come again and again, as some models make them."""
+    return calls(
+        *(
+            call("work", {"mark": f"{mark}.{at}", "way": way, "steps": at}, call_id=f"call_{at}")
+            for at, way in enumerate(ways)
+        )
+    )
+
+
+class Workshop:
+    """Answers a call with its own words, or leaves it to a person."""
+
+    async def answer(self, call: FunctionCall, *, approved: bool = False) -> str | None:
+        asked = json.loads(call.arguments)
+        # The later ones are done first.
+        for _ in range(5 - int(asked["steps"])):
+            await asyncio.sleep(0)
+        return None if asked["way"] == "open" and not approved else result_of(call)
+
+
+def result_of(call: FunctionCall) -> str:
+    return f"{json.loads(call.arguments)['mark']} done"

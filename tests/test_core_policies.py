@@ -1,0 +1,75 @@
+"""Context policies: what is no limit is refused when it is made, not when it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from antiphon.core.policies import Policy, Summarize, TokenBudget, Window
+from antiphon.errors import InvalidRequest
+
+WRONG: list[Any] = [0, -1, 1.0, 1.5, "9", True, None, [1]]
+
+
+@pytest.mark.parametrize("value", WRONG)
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (Window, "max_messages"),
+        (TokenBudget, "max_tokens"),
+        (lambda value: msgspec.structs.replace(Window(2), max_messages=value), "max_messages"),
+    ],
+)
+def test_a_limit_is_a_whole_number_from_one(
+    make: Callable[[Any], Policy], name: str, value: Any
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        make(value)
+    assert caught.value.param == name
+    assert caught.value.message == (f"{name} is a whole number of at least 1, not {value!r}.")
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_messages"])
+@pytest.mark.parametrize("value", [value for value in WRONG if value is not None])
+def test_a_limit_of_a_summary_may_be_left_out_but_not_be_wrong(name: str, value: Any) -> None:
+    both: dict[str, Any] = {"max_tokens": 9, "max_messages": 9, name: value}
+    with pytest.raises(InvalidRequest) as caught:
+        Summarize(**both)
+    assert caught.value.param == name
+    assert Summarize(**{**both, name: None})
+
+
+def test_a_summary_needs_a_limit() -> None:
+    missing = ("missing_required_parameter", "max_tokens")
+    with pytest.raises(InvalidRequest) as caught:
+        Summarize()
+    assert (caught.value.code, caught.value.param) == missing
+    with pytest.raises(InvalidRequest) as caught:
+        msgspec.structs.replace(Summarize(1), max_tokens=None)
+    assert (caught.value.code, caught.value.param) == missing
+
+
+@pytest.mark.parametrize("value", [-1, 1.0, "2", False, None])
+def test_the_turns_that_stay_are_a_whole_number(value: Any) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        Summarize(max_tokens=1, keep_turns=value)
+    assert caught.value.param == "keep_turns"
+    assert Summarize(max_tokens=1, keep_turns=0).keep_turns == 0
+
+
+@pytest.mark.parametrize("value", ["", " \n", None, 3, b"Sum up.", "\ud800"])
+def test_a_summary_is_asked_for_in_words(value: Any) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        Summarize(max_tokens=1, prompt=value)
+    assert caught.value.param == "prompt"
+
+
+def test_policies_are_values() -> None:
+    assert Window() == Window(50)
+    assert Summarize(9) == Summarize(max_tokens=9, max_messages=None, keep_turns=4)
+    assert len({Window(1), Window(1), TokenBudget(1), Summarize(1), Summarize(1)}) == 3
+    with pytest.raises(AttributeError):
+        Window(1).max_messages = 0  # type: ignore[misc]

@@ -1,0 +1,281 @@
+"""A turn with tools when it is stopped, breaks off, or grows too long."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from antiphon.core.items import (
+    FunctionCall,
+    Message,
+    decode_item,
+)
+from antiphon.core.policies import TokenBudget, Window
+from antiphon.core.turns import Options
+from antiphon.errors import (
+    AntiphonError,
+    ContextLengthExceeded,
+    ModelTimeout,
+    RateLimited,
+)
+from antiphon.models.scripted import (
+    Reply,
+    ScriptedModel,
+    cut,
+    fail,
+    finish,
+    hang,
+    say,
+)
+from antiphon.turn.context import INTERRUPTED
+from turn_kit import (
+    ONE,
+    TWO,
+    GatedStore,
+    Hands,
+    answered,
+    asking,
+    contents,
+    kept,
+    kinds,
+    outputs,
+    run,
+    serving,
+    settle,
+    texts,
+)
+
+
+async def never(call: FunctionCall) -> str:
+    await asyncio.Event().wait()
+    return "never"
+
+
+# Calls that break off.
+
+
+@pytest.mark.parametrize(
+    ("reply", "status"),
+    [
+        (ONE + finish("length"), "incomplete"),
+        (ONE + finish("content_filter"), "incomplete"),
+        (ONE + cut(), "failed"),
+    ],
+)
+def test_a_call_that_was_cut_off_is_not_run(reply: Reply, status: str) -> None:
+    async def main() -> None:
+        hands = Hands()
+        model = ScriptedModel([reply, "Fine."])
+        service = serving(model)
+        response = await answered(service, "Go.", tools=hands)
+        assert response.status == status
+        assert hands.asked == []
+        await answered(service, "Well?", after=response.id)
+        assert contents(model)[-2:] == [INTERRUPTED, "Well?"]
+
+    run(main())
+
+
+# How a turn is stopped.
+
+
+@pytest.mark.parametrize("where", ["model", "tool", "approved", "second round"])
+def test_a_turn_that_takes_too_long_fails_and_can_be_continued(where: str) -> None:
+    async def main() -> None:
+        hands = Hands(never if where in ("tool", "approved") else None)
+        scripts: dict[str, list[Reply]] = {
+            "model": [say("Well") + hang(), say("Fine.")],
+            "tool": [TWO, say("Fine.")],
+            "approved": [ONE, say("Fine.")],
+            "second round": [ONE, say("Well") + hang(), say("Fine.")],
+        }
+        model = ScriptedModel(scripts[where])
+        store = GatedStore()
+        service = serving(model, store)
+        more: dict[str, Any] = {}
+        if where == "approved":
+            more["after"] = (await answered(service, "Go.")).id
+            more["approved"] = (FunctionCall("a", "look", "{}"),)
+        turn = await service.start(asking("Now.", timeout=0.25, **more), hands)
+        response = await turn.result()
+        assert isinstance(turn.error, ModelTimeout)
+        assert (turn.error.code, turn.error.response_id) == ("turn_timeout", response.id)
+        assert "0.25 seconds" in turn.error.message
+        assert response.status == "failed"
+        assert tuple(map(decode_item, (await kept(store, turn)).output)) == response.output
+        assert sorted(hands.cancelled) == {"tool": ["a", "b"], "approved": ["a"]}.get(where, [])
+        assert model.cancelled.is_set() == (where in ("model", "second round"))
+        after = await answered(service, "Well?", after=response.id)
+        assert texts(after) == ["Fine."]
+
+    run(main())
+
+
+def test_a_turn_within_its_time_is_none_the_worse() -> None:
+    async def main() -> None:
+        response = await answered(
+            serving(ScriptedModel([ONE, "Done."])), "Go.", tools=Hands(), timeout=60.0
+        )
+        assert texts(response) == ["Done."]
+
+    run(main())
+
+
+def test_a_cancelled_turn_stops_its_tools_and_keeps_what_they_gave() -> None:
+    async def main() -> None:
+        reached = asyncio.Event()
+
+        async def work(call: FunctionCall) -> str:
+            if call.call_id == "a":
+                return "done"
+            reached.set()
+            return await never(call)
+
+        store, hands = GatedStore(), Hands(work)
+        model = ScriptedModel([TWO, "Fine."])
+        service = serving(model, store)
+        turn = await service.start(asking("Go."), hands)
+        await reached.wait()
+        response = await turn.cancel()
+        assert (response.status, outputs(response)) == ("cancelled", {"a": "done"})
+        assert hands.cancelled == ["b"]
+        assert tuple(map(decode_item, (await kept(store, turn)).output)) == response.output
+        await answered(service, "Well?", after=response.id)
+        assert contents(model) == ["Go.", "", "done", "", INTERRUPTED, "Well?"]
+
+    run(main())
+
+
+def test_a_turn_that_is_cancelled_before_its_calls_are_kept_runs_no_tool() -> None:
+    async def main() -> None:
+        store, hands = GatedStore(), Hands()
+        store.items.shut()
+        turn = await serving(ScriptedModel([ONE]), store).start(asking("Go."), hands)
+        await store.items.asked.wait()
+        await settle()
+        stopping = asyncio.ensure_future(turn.cancel())
+        await settle()
+        store.items.open()
+        assert (await stopping).status == "cancelled"
+        assert hands.asked == []
+
+    run(main())
+
+
+def test_a_source_that_raises_fails_the_turn(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async def work(call: FunctionCall) -> str:
+            if call.call_id == "a":
+                raise RuntimeError("the key is sk-123")
+            return await never(call)
+
+        hands = Hands(work)
+        turn = await serving(ScriptedModel([TWO])).start(asking("Go."), hands)
+        with caplog.at_level(logging.ERROR):
+            response = await turn.result()
+        assert (response.status, hands.cancelled) == ("failed", ["b"])
+        assert type(turn.error) is AntiphonError
+        assert "sk-123" not in turn.error.message
+        assert len(caplog.records) == 1
+
+    run(main())
+
+
+def test_a_model_that_fails_after_its_tools_ran_keeps_what_they_gave() -> None:
+    async def main() -> None:
+        model = ScriptedModel([ONE, say("So") + fail(RateLimited("Slow down.")), "Done."])
+        service = serving(model)
+        turn = await service.start(asking("Go."), Hands())
+        response = await turn.result()
+        assert isinstance(turn.error, RateLimited)
+        assert kinds(response) == ["FunctionCall", "FunctionCallOutput", "Message"]
+        assert response.output[-1] == Message("assistant", "So", status="incomplete")
+        await answered(service, "Go on.", after=response.id)
+        assert contents(model) == ["Go.", "", "look done", "So", "Go on."]
+
+    run(main())
+
+
+# A turn that grows.
+
+
+def test_older_turns_make_room_for_what_tools_give() -> None:
+    async def main() -> None:
+        async def work(call: FunctionCall) -> str:
+            return "word " * 20
+
+        model = ScriptedModel(["1", "2", ONE, "Done."])
+        service, after = serving(model), None
+        for number in range(2):
+            after = (await answered(service, f"Question {number}", after=after)).id
+        response = await answered(
+            service, "Go.", after=after, tools=Hands(work), context=(TokenBudget(25),)
+        )
+        assert response.status == "completed"
+        assert contents(model)[0] == "Question 1"
+        assert [one["content"] for one in model.shown(2)][:3] == ["Question 0", "1", "Question 1"]
+
+    run(main())
+
+
+def test_a_window_counts_the_rounds_of_the_turn() -> None:
+    async def main() -> None:
+        model = ScriptedModel(["1", "2", ONE, "Done."])
+        service, after = serving(model), None
+        for number in range(2):
+            after = (await answered(service, f"Question {number}", after=after)).id
+        await answered(service, "Go.", after=after, tools=Hands(), context=(Window(5),))
+        assert [len(model.shown(number)) for number in (2, 3)] == [5, 5]
+        assert contents(model)[0] == "Question 1"
+
+    run(main())
+
+
+def test_a_turn_that_outgrows_its_budget_fails_with_what_was_done() -> None:
+    async def main() -> None:
+        async def work(call: FunctionCall) -> str:
+            return "word " * 50
+
+        store, model = GatedStore(), ScriptedModel([ONE])
+        service = serving(model, store)
+        turn = await service.start(asking("Go.", context=(TokenBudget(20),)), Hands(work))
+        response = await turn.result()
+        assert isinstance(turn.error, ContextLengthExceeded)
+        assert turn.error.used is not None
+        assert turn.error.used > 20 == turn.error.limit
+        assert kinds(response) == ["FunctionCall", "FunctionCallOutput"]
+        assert len((await kept(store, turn)).output) == 2
+        assert len(model.calls) == 1
+
+    run(main())
+
+
+@pytest.mark.parametrize("truncation", ["auto", "disabled"])
+def test_a_second_round_may_be_what_is_too_long(truncation: Any) -> None:
+    async def main() -> None:
+        def script(messages: list[dict[str, Any]]) -> Reply | str:
+            if len(messages) > 5:
+                return fail(ContextLengthExceeded("Too long.", used=len(messages), limit=5))
+            if messages[-1]["content"] == "Go.":
+                return say("Let me see.") + ONE
+            return "Done."
+
+        model = ScriptedModel(script)
+        service, after = serving(model), None
+        for number in range(2):
+            after = (await answered(service, f"Question {number}", after=after)).id
+        turn = await service.start(
+            asking("Go.", after=after, options=Options(truncation=truncation)), Hands()
+        )
+        response = await turn.result()
+        if truncation == "disabled":
+            assert isinstance(turn.error, ContextLengthExceeded)
+            assert response.status == "failed"
+        else:
+            assert texts(response) == ["Let me see.", "Done."]
+            assert contents(model)[-3:] == ["Go.", "Let me see.", "look done"]
+
+    run(main())
