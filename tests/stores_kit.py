@@ -6,20 +6,35 @@ import asyncio
 import hashlib
 import itertools
 import sqlite3
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from antiphon.core.ids import new_response_id
 from antiphon.core.images import Blob
 from antiphon.core.items import InputImage, Message, encode_item
+from antiphon.core.lifetimes import FOREVER, Lifetimes
 from antiphon.core.turns import NOBODY, End, Header, Options, Usage
+from antiphon.stores.expiry import Clock
 from antiphon.stores.memory import MemoryStore
 from antiphon.stores.sqlite import SqliteStore, open_sqlite
+from antiphon.turn.ledgers import Ledgers
 from antiphon.turn.ports import Head, NewTurn, Store
 
 T = TypeVar("T")
+
+
+class FullStore(Store, Protocol):
+    """A store with its ledgers, as all of ours are."""
+
+    ledgers: Ledgers
+
+
+#: A way to open one of ``STORES``.
+Opener: TypeAlias = Callable[[], AbstractAsyncContextManager[FullStore]]
+STORES = ["memory", "sqlite"]
 
 HEADER = Header("a-model", "Be brief.", Options(temperature=0.5))
 DONE = End("completed", 1_700_000_100.25, Usage(12, 34))
@@ -138,7 +153,7 @@ async def sqlite(path: Path) -> AsyncIterator[SqliteStore]:
 
 def held_in_memory(store: MemoryStore) -> list[tuple[str, bytes]]:
     """The tenants and bytes of all images that the store holds."""
-    return sorted((tenant, image.data) for (tenant, _), image in store._images.items())
+    return sorted((tenant, image.data) for (tenant, _), image in store._turns.images.items())
 
 
 def held_in_file(path: Path) -> list[tuple[str, bytes]]:
@@ -148,3 +163,31 @@ def held_in_file(path: Path) -> list[tuple[str, bytes]]:
         return sorted(connection.execute("SELECT tenant, data FROM blobs").fetchall())
     finally:
         connection.close()
+
+
+class Time:
+    """A clock that goes when it is told to."""
+
+    def __init__(self, now: float = 1_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def opener(
+    kind: str, folder: Path, lifetimes: Lifetimes = FOREVER, clock: Clock = time.time
+) -> Opener:
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[FullStore]:
+        store: FullStore
+        if kind == "memory":
+            store = MemoryStore(lifetimes, clock=clock)
+        else:
+            store = await open_sqlite(folder / "turns.db", lifetimes, clock=clock)
+        try:
+            yield store
+        finally:
+            await store.close()
+
+    return opened

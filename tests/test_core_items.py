@@ -11,15 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.core.items import (
+    Approved,
+    Compaction,
+    Erased,
     FunctionCall,
     FunctionCallOutput,
     InputImage,
     InputText,
     Item,
+    McpApproval,
+    McpListTools,
     Message,
     OutputText,
     Part,
     Reasoning,
+    ReasoningText,
     Refusal,
     Role,
     SummaryText,
@@ -45,16 +51,29 @@ PARTS: st.SearchStrategy[Part] = st.one_of(
 CONTENT: st.SearchStrategy[Any] = TEXT | st.lists(PARTS, max_size=4).map(tuple)
 STATUS: st.SearchStrategy[Any] = st.sampled_from(["completed", "incomplete"])
 ROLES: st.SearchStrategy[Any] = st.sampled_from(get_args(Role))
+CALLS = st.builds(FunctionCall, TEXT, TEXT, TEXT, STATUS, st.none() | TEXT)
 ITEMS: st.SearchStrategy[Item] = st.one_of(
     st.builds(Message, ROLES, CONTENT, st.none() | TEXT, STATUS),
-    st.builds(FunctionCall, TEXT, TEXT, TEXT, STATUS),
-    st.builds(FunctionCallOutput, TEXT, CONTENT, STATUS),
+    CALLS,
+    st.builds(
+        FunctionCallOutput,
+        TEXT,
+        CONTENT,
+        STATUS,
+        st.booleans(),
+        st.none() | st.builds(Approved, TEXT, CALLS),
+    ),
     st.builds(
         Reasoning,
         st.lists(st.builds(SummaryText, TEXT), max_size=3).map(tuple),
+        st.lists(st.builds(ReasoningText, TEXT), max_size=3).map(tuple),
         st.none() | TEXT,
         STATUS,
     ),
+    st.builds(Compaction, TEXT, st.integers(0, 9), st.integers(0, 9)),
+    st.builds(McpListTools, TEXT, st.just(({"name": "f"},)), st.none() | TEXT),
+    st.builds(McpApproval, TEXT, st.booleans(), st.none() | TEXT),
+    st.just(Erased()),
 )
 
 

@@ -9,9 +9,10 @@ import msgspec
 import pytest
 
 from antiphon.errors import StoreError
-from antiphon.stores.batch import SQL, Batch, Open
+from antiphon.stores.batch import Batch, Open
 from antiphon.stores.migrate import migrate
 from antiphon.stores.place import MAX_ITEMS, MAX_SEQ, MAX_THREAD, place_of
+from antiphon.stores.queries import SQL
 from antiphon.stores.writer import interrupted
 from antiphon.turn.ports import Head, NewTurn
 from stores_kit import DONE, assistant, blob_of, new_turn
@@ -27,8 +28,8 @@ def connection() -> Iterator[sqlite3.Connection]:
     connection.close()
 
 
-def head(thread: int, seq: int) -> Head:
-    return Head("resp_" + "0" * 32, "", thread, seq, 1, 0, False)
+def head(thread: int, seq: int, response_id: str = "resp_" + "0" * 32) -> Head:
+    return Head(response_id, "", thread, seq, 1, 0, False)
 
 
 def count(connection: sqlite3.Connection, table: str) -> int:
@@ -62,9 +63,10 @@ def test_a_turn_that_begins_and_ends_in_one_batch_never_runs(
 
 def test_a_second_child_branches_within_a_batch_too(connection: sqlite3.Connection) -> None:
     batch = Batch(connection, ME, {})
-    batch.begin(new_turn("root"))
+    root = new_turn("root")
+    batch.begin(root)
     batch.flush()
-    children = [new_turn("child", parent=head(1, 0)) for _ in range(3)]
+    children = [new_turn("child", parent=head(1, 0, root.response_id)) for _ in range(3)]
     for child in children:
         batch.begin(child)
     places = [batch.changed[child.response_id] for child in children]

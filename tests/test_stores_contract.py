@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import TypeAlias
 
 import msgspec
 import pytest
@@ -14,12 +11,12 @@ import pytest
 from antiphon.core.ids import new_response_id
 from antiphon.core.turns import End, FunctionTool, Header, Options, TurnError, Usage
 from antiphon.errors import StoreError
-from antiphon.stores.memory import MemoryStore
-from antiphon.stores.sqlite import open_sqlite
-from antiphon.turn.ports import Recent, Store, StoredTurn
+from antiphon.turn.ports import Recent, StoredTurn
 from stores_kit import (
     DONE,
     HEADER,
+    STORES,
+    Opener,
     assistant,
     begun,
     chained,
@@ -27,41 +24,16 @@ from stores_kit import (
     ids,
     ids_of,
     new_turn,
+    opener,
     run,
     turned,
     user,
 )
 
-Opener: TypeAlias = Callable[[], AbstractAsyncContextManager[Store]]
-
-
-async def open_memory(folder: Path) -> Store:
-    return MemoryStore()
-
-
-async def open_file(folder: Path) -> Store:
-    return await open_sqlite(folder / "turns.db")
-
-
-STORES: dict[str, Callable[[Path], Awaitable[Store]]] = {
-    "memory": open_memory,
-    "sqlite": open_file,
-}
-
 
 @pytest.fixture(params=STORES)
 def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    make = STORES[request.param]
-
-    @asynccontextmanager
-    async def opened() -> AsyncIterator[Store]:
-        store = await make(tmp_path)
-        try:
-            yield store
-        finally:
-            await store.close()
-
-    return opened
+    return opener(request.param, tmp_path)
 
 
 def test_a_turn_runs_from_its_beginning_to_its_end(store_in: Opener) -> None:

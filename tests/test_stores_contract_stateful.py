@@ -1,8 +1,12 @@
-"""Every store against a simple model of it: any order of chains, branches, ends and erasures."""
+"""Every store against a simple model of it, with a clock that goes as it likes.
+
+Any order of chains, branches, ends, conversations, erasures, expiries and sweeps.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import tempfile
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
@@ -14,22 +18,33 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
+    MultipleResults,
     RuleBasedStateMachine,
     invariant,
+    multiple,
     rule,
     run_state_machine_as_test,
 )
 
+from antiphon.core.conversations import Conversation
+from antiphon.core.images import Blob
+from antiphon.core.items import Erased, encode_item
+from antiphon.core.lifetimes import Lifetimes
 from antiphon.core.turns import End
+from antiphon.errors import ConversationLocked, NotFound
 from antiphon.stores.memory import MemoryStore
 from antiphon.stores.sqlite import open_sqlite
-from antiphon.turn.ports import Head, NewTurn, Recent, Store, StoredTurn
-from stores_kit import DONE, HEADER, assistant, held_in_file, held_in_memory, new_turn
+from antiphon.turn.ledgers import Wanted
+from antiphon.turn.ports import Head, NewTurn, Recent, StoredTurn
+from stores_kit import DONE, HEADER, FullStore, assistant, held_in_file, held_in_memory, new_turn
 
 T = TypeVar("T")
 
-TENANTS = ("", "other")
+LIVES = {"": 100.0, "other": 300.0, "keeper": None}
+LIFETIMES = Lifetimes(LIVES[""], {"other": LIVES["other"], "keeper": None})
 IMAGES = (b"a cat", b"a dog", b"an owl")
+ERASED = encode_item(Erased())
+ENDS = (None, None, DONE, DONE, End("incomplete", 1.0), End("failed", 1.0), End("cancelled", 1.0))
 
 
 class Known(msgspec.Struct):
@@ -40,15 +55,24 @@ class Known(msgspec.Struct):
     depth: int
     parent: Known | None
     tree: list[int]
+    stamp: float
+    input: list[bytes]
+    blobs: list[Blob]
     head: Head | None = None
     output: list[bytes] = []
     end: End | None = None
     erased: bool = False
+    swept: bool = False
     children: list[Known] = []
 
     @property
     def id(self) -> str:
         return self.new.response_id
+
+    @property
+    def order(self) -> tuple[float, int, int]:
+        assert self.head is not None
+        return self.stamp, self.head.thread, self.head.seq
 
     def family(self) -> Iterator[Known]:
         yield self
@@ -59,38 +83,58 @@ class Known(msgspec.Struct):
         above = self.parent.chain() if self.parent else []
         return above if self.erased else [*above, self]
 
-    def stored(self) -> StoredTurn | None:
-        if self.erased:
-            return None
+    def youngest(self) -> float:
+        return max((one.stamp for one in self.family() if not one.erased), default=-math.inf)
+
+    def stored(self, expires_at: float | None = None) -> StoredTurn:
         return StoredTurn(
             response_id=self.id,
             created_at=self.new.created_at,
             header=self.new.header,
-            input=tuple(self.new.input),
+            input=tuple(self.input),
             output=tuple(self.output),
             end=self.end,
             previous_response_id=self.parent.id if self.parent else None,
-            blobs={blob.hash: blob.data for blob in self.new.blobs},
+            blobs={blob.hash: blob.data for blob in self.blobs},
+            expires_at=expires_at,
         )
+
+
+class Talk(msgspec.Struct):
+    """What the model knows of a conversation."""
+
+    made: Conversation
+    tenant: str
+    head: Known | None = None
+    busy: Known | None = None
+    gone: bool = False
 
 
 class StoreMachine(RuleBasedStateMachine):
     known = Bundle("known")
-    tenants = st.sampled_from(TENANTS)
+    talks = Bundle("talks")
+    #: Conversations as they were seen at some time.
+    seen = Bundle("seen")
+    tenants = st.sampled_from(sorted(LIVES))
     pictures = st.lists(st.sampled_from(IMAGES), max_size=2)
 
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
         self.folder = tempfile.TemporaryDirectory()
+        self.now = 1_000_000.0
         self.store = self.do(self.open(Path(self.folder.name)))
         self.turns: list[Known] = []
+        self.all_talks: list[Talk] = []
 
-    async def open(self, folder: Path) -> Store:
+    async def open(self, folder: Path) -> FullStore:
         raise NotImplementedError
 
     def held(self) -> list[tuple[str, bytes]]:
         raise NotImplementedError
+
+    def clock(self) -> float:
+        return self.now
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
@@ -100,20 +144,64 @@ class StoreMachine(RuleBasedStateMachine):
         self.runner.close()
         self.folder.cleanup()
 
+    # What the model makes of it
+
+    def cutoff(self, tenant: str) -> float:
+        life = LIVES[tenant]
+        return -math.inf if life is None else self.now - life
+
+    def alive(self, turn: Known) -> bool:
+        return not turn.erased and turn.youngest() > self.cutoff(turn.new.tenant)
+
+    def seen_by(self, tenant: str, turn: Known) -> StoredTurn | None:
+        if turn.new.tenant != tenant or not self.alive(turn):
+            return None
+        life = LIVES[tenant]
+        return turn.stored(None if life is None else turn.youngest() + life)
+
+    def resolved(self, talk: Talk) -> Conversation | None:
+        head, busy = talk.head, talk.busy
+        kept = busy is not None and self.alive(busy)
+        if busy is not None and (not kept or busy.end is not None):
+            if kept and busy.end is not None and busy.end.status in {"completed", "incomplete"}:
+                head = busy
+            busy = None
+        while head is not None and head.erased and not head.swept:
+            head = head.parent
+        if head is not None and not self.alive(head):
+            head = None
+        if talk.gone or not (
+            kept or head is not None or talk.made.created_at > self.cutoff(talk.tenant)
+        ):
+            return None
+        return msgspec.structs.replace(
+            talk.made, head=head.id if head else None, busy=busy.id if busy else None
+        )
+
+    def find(self, response_id: str | None) -> Known | None:
+        return next((turn for turn in self.turns if turn.id == response_id), None)
+
+    # Turns
+
     @rule(target=known, tenant=tenants, items=st.integers(0, 2), images=pictures)
     def begin_root(self, tenant: str, items: int, images: list[bytes]) -> Known:
-        new = new_turn(*["hello"] * items, tenant=tenant, images=images)
-        return self.begin(Known(new, new.response_id, 0, None, [0]))
+        return self.begin(self.new(["hello"] * items, tenant, images, None))
 
     @rule(target=known, parent=known, items=st.integers(0, 2), images=pictures)
     def continue_one(self, parent: Known, items: int, images: list[bytes]) -> Known:
-        said = ["again"] * items
-        new = new_turn(*said, tenant=parent.new.tenant, parent=parent.head, images=images)
+        return self.begin(self.new(["again"] * items, parent.new.tenant, images, parent))
+
+    def new(self, said: list[str], tenant: str, images: list[bytes], parent: Known | None) -> Known:
+        head = parent.head if parent else None
+        new = new_turn(*said, tenant=tenant, parent=head, images=images, created_at=self.now)
+        stamp = max(self.now, parent.stamp if parent else self.now)
+        input_, blobs = list(new.input), list(new.blobs)
+        if parent is None or parent.swept:
+            return Known(new, new.response_id, 0, None, [0], stamp, input_, blobs)
         # The newest turn of a thread is continued in it, every other one branches.
-        thread = new.response_id if parent.children else parent.thread
-        turn = Known(new, thread, parent.depth + 1, parent, parent.tree)
-        parent.children.append(turn)
-        return self.begin(turn)
+        taken = any(one.thread == parent.thread and not one.swept for one in parent.children)
+        thread = new.response_id if taken else parent.thread
+        return Known(new, thread, parent.depth + 1, parent, parent.tree, stamp, input_, blobs)
 
     def begin(self, turn: Known) -> Known:
         async def begin() -> Head | None:
@@ -122,11 +210,16 @@ class StoreMachine(RuleBasedStateMachine):
 
         turn.head = self.do(begin())
         assert turn.head is not None
+        if turn.parent is not None:
+            turn.parent.children.append(turn)
         self.turns.append(turn)
         return turn
 
-    @rule(turn=known, text=st.text(max_size=3), end=st.sampled_from([None, None, DONE]))
+    @rule(turn=known, text=st.text(max_size=3), end=st.sampled_from(ENDS))
     def write(self, turn: Known, text: str, end: End | None) -> None:
+        if turn.swept:
+            return
+
         async def write() -> None:
             await self.store.write(turn.id, [assistant(text)], end)
 
@@ -137,7 +230,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(turn=known, tenant=tenants, cascade=st.booleans())
     def delete(self, turn: Known, tenant: str, cascade: bool) -> None:
-        there = not turn.erased and tenant == turn.new.tenant
+        there = self.alive(turn) and tenant == turn.new.tenant
         deleted = self.do(self.store.delete(tenant, turn.id, cascade=cascade))
         assert deleted == there
         if there:
@@ -145,22 +238,157 @@ class StoreMachine(RuleBasedStateMachine):
                 one.erased = True
             turn.tree[0] += 1
 
+    @rule(turn=known, tenant=tenants, position=st.integers(0, 5))
+    def erase_item(self, turn: Known, tenant: str, position: int) -> None:
+        ledger = self.store.ledgers.conversations
+        erased = self.do(ledger.erase_item(tenant, turn.id, position))
+        items = [*turn.input, *turn.output]
+        there = self.alive(turn) and tenant == turn.new.tenant and turn.end is not None
+        assert erased == (there and position < len(items) and items[position] != ERASED)
+        if erased:
+            items[position] = ERASED
+            turn.input, turn.output = items[: len(turn.input)], items[len(turn.input) :]
+            turn.blobs = [
+                blob for blob in turn.blobs if any(blob.hash.encode() in item for item in items)
+            ]
+            turn.tree[0] += 1
+
+    # Time
+
+    @rule(seconds=st.sampled_from([1.0, 40.0, 99.0, 100.0, 300.0, -1.0, -50.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule()
+    def sweep(self) -> None:
+        doomed = [
+            one
+            for turn in self.turns
+            if not turn.erased and not self.alive(turn)
+            if not any(one.end is None and not one.erased for one in turn.family())
+            for one in turn.family()
+        ]
+        gone = {one.id for one in doomed if not one.erased}
+        assert self.do(self.store.ledgers.archive.sweep()) == len(gone)
+        for talk in self.all_talks:
+            talk.gone = talk.gone or self.resolved(talk) is None
+        for one in doomed:
+            one.erased = one.swept = True
+            if one.parent is not None and one in one.parent.children and not one.parent.swept:
+                one.parent.children.remove(one)
+
+    # Conversations
+
+    @rule(target=talks, tenant=tenants)
+    def make_conversation(self, tenant: str) -> Talk:
+        ledger = self.store.ledgers.conversations
+        talk = Talk(self.do(ledger.create(tenant, {"made": str(self.now)})), tenant)
+        assert talk.made.created_at == self.now
+        self.all_talks.append(talk)
+        return talk
+
+    @rule(target=seen, talk=talks)
+    def look_at(self, talk: Talk) -> tuple[Talk, Conversation]:
+        now = self.resolved(talk)
+        ledger = self.store.ledgers.conversations
+        assert self.do(ledger.get(talk.tenant, talk.made.id)) == now
+        assert self.do(ledger.get("stranger", talk.made.id)) is None
+        return talk, now or talk.made
+
+    @rule(target=known, talk=talks, images=pictures, end=st.sampled_from(ENDS))
+    def say(
+        self, talk: Talk, images: list[bytes], end: End | None
+    ) -> Known | MultipleResults[Known]:
+        return self.say_on((talk, self.resolved(talk) or talk.made), images, end)
+
+    @rule(target=known, one=seen, images=pictures, end=st.sampled_from(ENDS))
+    def say_on(
+        self, one: tuple[Talk, Conversation], images: list[bytes], end: End | None
+    ) -> Known | MultipleResults[Known]:
+        talk, was = one
+        now = self.resolved(talk)
+        parent = self.find(was.head)
+        turn = self.new(["and now"], talk.tenant, images, parent)
+        header = msgspec.structs.replace(HEADER, conversation=was.id)
+        turn.new = msgspec.structs.replace(turn.new, header=header, conversation=was)
+        if now is None or now.busy is not None or now.head != was.head:
+            error = NotFound if now is None else ConversationLocked
+            with pytest.raises(error):
+                self.begin(turn)
+            assert self.do(self.store.turn(talk.tenant, turn.id)) is None
+            return multiple()
+        self.begin(turn)
+        talk.head, talk.busy = parent, turn
+        self.write(turn, "so", end)
+        return turn
+
+    @rule(talk=talks, word=st.sampled_from("abc"))
+    def describe(self, talk: Talk, word: str) -> None:
+        if (now := self.resolved(talk)) is not None:
+            talk.made = msgspec.structs.replace(talk.made, metadata={"word": word})
+            now = self.resolved(talk)
+        ledger = self.store.ledgers.conversations
+        assert self.do(ledger.describe(talk.tenant, talk.made.id, {"word": word})) == now
+
+    @rule(talk=talks, tenant=tenants)
+    def delete_conversation(self, talk: Talk, tenant: str) -> None:
+        there = tenant == talk.tenant and self.resolved(talk) is not None
+        ledger = self.store.ledgers.conversations
+        assert self.do(ledger.delete(tenant, talk.made.id)) == there
+        if not there:
+            return
+        talk.gone = True
+        mine = [turn for turn in self.turns if turn.new.header.conversation == talk.made.id]
+        doomed = [
+            turn
+            for turn in mine
+            if self.alive(turn)
+            and not any(self.alive(one) and one not in mine for one in turn.family())
+        ]
+        for tree in {id(turn.tree): turn.tree for turn in doomed}.values():
+            tree[0] += 1
+        for turn in doomed:
+            turn.erased = True
+
+    @rule(
+        tenant=tenants, limit=st.integers(0, 4), newest_first=st.booleans(), place=st.integers(0, 5)
+    )
+    def list_conversations(self, tenant: str, limit: int, newest_first: bool, place: int) -> None:
+        mine = [
+            one
+            for talk in self.all_talks
+            if talk.tenant == tenant and (one := self.resolved(talk)) is not None
+        ]
+        mine.sort(key=lambda one: (one.created_at, one.id), reverse=newest_first)
+        after = mine[place].id if place < len(mine) else None
+        expected = mine[place + 1 :] if after else mine
+        ledger = self.store.ledgers.conversations
+        found = ledger.latest(tenant, limit, after=after, newest_first=newest_first)
+        assert self.do(found) == expected[:limit]
+
+    # Reading
+
     @rule(turn=known, tenant=tenants)
     def read(self, turn: Known, tenant: str) -> None:
-        there = not turn.erased and tenant == turn.new.tenant
-        assert self.do(self.store.turn(tenant, turn.id)) == (turn.stored() if there else None)
+        expected = self.seen_by(tenant, turn)
+        assert self.do(self.store.turn(tenant, turn.id)) == expected
         head = self.do(self.store.head(tenant, turn.id))
-        assert (head is not None) == there
+        assert (head is None) == (expected is None)
         if head is not None and turn.head is not None:
             assert (head.thread, head.seq) == (turn.head.thread, turn.depth)
-            assert head.tree == turn.head.tree
+            assert (head.tree, head.stamp) == (turn.head.tree, turn.stamp)
+            assert head.epoch == turn.tree[0]
             assert head.running == (turn.end is None)
 
     @rule(turn=known)
     def read_chain(self, turn: Known) -> None:
         assert turn.head is not None
-        turns = self.do(self.store.chain(turn.head))
-        assert turns == [one.stored() for one in turn.chain()]
+        if turn.erased and not all(map(self.alive, turn.chain())):
+            # Nobody is given such a head any more.
+            return
+        too_old = max(turn.stamp, turn.youngest()) <= self.cutoff(turn.new.tenant)
+        chain = [] if turn.swept or too_old else turn.chain()
+        assert self.do(self.store.chain(turn.head)) == [one.stored() for one in chain]
 
     @rule(one=known, other=known)
     def compare(self, one: Known, other: Known) -> None:
@@ -169,29 +397,46 @@ class StoreMachine(RuleBasedStateMachine):
         assert (one.head.tree == other.head.tree) == (one.tree is other.tree)
         assert (one.head.thread == other.head.thread) == (one.thread == other.thread)
 
-    @rule(turn=known)
-    def read_epoch(self, turn: Known) -> None:
-        head = self.do(self.store.head(turn.new.tenant, turn.id))
-        if head is not None:
-            assert head.epoch == turn.tree[0]
-
     @rule(tenant=tenants, limit=st.integers(0, 4))
     def read_recent(self, tenant: str, limit: int) -> None:
         newest: dict[str, Known] = {}
-        for turn in self.turns:
-            if turn.new.tenant == tenant and not turn.erased:
+        for turn in sorted(self.turns, key=lambda turn: turn.order[1:]):
+            if turn.new.tenant == tenant and self.alive(turn):
                 newest[turn.thread] = turn
-        latest = sorted(newest.values(), key=lambda turn: turn.new.created_at, reverse=True)
+        latest = sorted(newest.values(), key=lambda turn: turn.order, reverse=True)
         assert self.do(self.store.recent(tenant, limit)) == [
             Recent(
                 response_id=turn.id,
                 created_at=turn.new.created_at,
                 model=HEADER.model,
                 turns=turn.depth + 1,
-                opening=next((item for one in turn.chain() for item in one.new.input), None),
+                opening=next((item for one in turn.chain() for item in one.input), None),
             )
             for turn in latest[:limit]
         ]
+
+    @rule(
+        tenant=tenants,
+        limit=st.integers(0, 4),
+        newest_first=st.booleans(),
+        place=st.integers(0, 9),
+        status=st.sampled_from([None, "completed", "in_progress"]),
+    )
+    def list_turns(
+        self, tenant: str, limit: int, newest_first: bool, place: int, status: Any
+    ) -> None:
+        mine = [one for one in self.turns if self.seen_by(tenant, one)]
+        mine.sort(key=lambda turn: turn.order, reverse=newest_first)
+        after = mine[place].id if place < len(mine) else None
+        expected = [
+            turn
+            for turn in (mine[place + 1 :] if after else mine)
+            if status in (None, turn.end.status if turn.end else "in_progress")
+        ]
+        found = self.store.ledgers.archive.listing(
+            tenant, limit, after=after, newest_first=newest_first, wanted=Wanted(status=status)
+        )
+        assert self.do(found) == [self.seen_by(tenant, turn) for turn in expected[:limit]]
 
     @rule()
     def look_for_images(self) -> None:
@@ -199,20 +444,21 @@ class StoreMachine(RuleBasedStateMachine):
             (turn.new.tenant, blob.data)
             for turn in self.turns
             if not turn.erased
-            for blob in turn.new.blobs
+            for blob in turn.blobs
         }
         assert self.held() == sorted(used)
 
     @invariant()
-    def what_was_begun_last_is_there(self) -> None:
+    def what_was_begun_last_is_as_it_should_be(self) -> None:
         if self.turns:
             turn = self.turns[-1]
-            assert self.do(self.store.turn(turn.new.tenant, turn.id)) == turn.stored()
+            tenant = turn.new.tenant
+            assert self.do(self.store.turn(tenant, turn.id)) == self.seen_by(tenant, turn)
 
 
 class MemoryMachine(StoreMachine):
-    async def open(self, folder: Path) -> Store:
-        self.memory = MemoryStore()
+    async def open(self, folder: Path) -> FullStore:
+        self.memory = MemoryStore(LIFETIMES, clock=self.clock)
         return self.memory
 
     def held(self) -> list[tuple[str, bytes]]:
@@ -220,8 +466,8 @@ class MemoryMachine(StoreMachine):
 
 
 class SqliteMachine(StoreMachine):
-    async def open(self, folder: Path) -> Store:
-        return await open_sqlite(folder / "turns.db")
+    async def open(self, folder: Path) -> FullStore:
+        return await open_sqlite(folder / "turns.db", LIFETIMES, clock=self.clock)
 
     def held(self) -> list[tuple[str, bytes]]:
         return held_in_file(Path(self.folder.name) / "turns.db")
@@ -232,7 +478,7 @@ def test_a_store_does_what_its_model_does(machine: type[StoreMachine]) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=40,
+            max_examples=25,
             stateful_step_count=50,
             deadline=None,
             suppress_health_check=list(HealthCheck),

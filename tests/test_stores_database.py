@@ -13,6 +13,7 @@ from antiphon.stores.owners import Owners
 def close(database: Database) -> None:
     database.writing.close()
     database.reading.close()
+    database.pages.close()
     database.owners.leave()
 
 

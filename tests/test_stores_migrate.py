@@ -6,17 +6,21 @@ from pathlib import Path
 
 import pytest
 
+from antiphon.core.ids import response_key
+from antiphon.core.lifetimes import Lifetimes
 from antiphon.errors import ConfigError
-from antiphon.stores.batch import Batch
 from antiphon.stores.migrate import APPLICATION_ID, migrate, migrations
+from antiphon.stores.place import last_of_turn, place_of
 from antiphon.stores.queries import read_sql
-from antiphon.stores.reader import read_head
-from antiphon.turn.ports import Head
+from antiphon.stores.rows import encode_end, encode_header
+from antiphon.stores.sqlite import open_sqlite
 from stores_kit import (
     DONE,
     assistant,
     blobs_of,
+    head_of,
     held_in_file,
+    ids_of,
     new_turn,
     run,
     sqlite,
@@ -75,39 +79,70 @@ def test_a_migration_that_fails_leaves_nothing(connection: sqlite3.Connection) -
     assert value(connection, "SELECT count(*) FROM sqlite_schema") == 1
 
 
-def old_file(path: Path) -> Head:
-    """A file of the first schema: a complete turn, and one that a dead process left."""
+def old_file(path: Path, version: int) -> list[str]:
+    """A file as an older version left it: a complete turn, a branch off it, one that ran.
+
+    Written by hand, as whatever writes files now writes them for the newest schema.
+    """
     connection = sqlite3.connect(path, isolation_level=None)
-    connection.executescript(read_sql(f"migrations/{migrations()[0]}"))
+    for name in migrations()[:version]:
+        connection.executescript(read_sql(f"migrations/{name}"))
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute("PRAGMA user_version = 1")
-    batch = Batch(connection, 7, {})
-    new = new_turn("from before")
-    batch.begin(new)
-    batch.write(new.response_id, [assistant("indeed")], DONE)
-    batch.begin(new_turn("left"))
-    batch.flush()
-    head, _ = read_head(connection, "", new.response_id)
+    connection.execute(f"PRAGMA user_version = {version}")
+    turns = [new_turn("from before"), new_turn("aside"), new_turn("left")]
+    # The second branches off, so it has a thread of its own and lies deeper.
+    places = [place_of(1, 0), place_of(2, 1), place_of(3, 0)]
+    threads = [(1, "", 1, None), (2, "", 1, places[0]), (3, "", 3, None)]
+    connection.executemany("INSERT INTO threads VALUES (?, ?, ?, ?)", threads)
+    for turn, place in zip(turns, places, strict=True):
+        key = response_key(turn.response_id)
+        assert key is not None
+        header = encode_header(key, turn.created_at, turn.header)
+        connection.execute(
+            "INSERT INTO responses VALUES (?, ?, ?, ?)", (key, "", place, turn.created_at)
+        )
+        rows = [(place, 0, header), (place + 1, 1, turn.input[0])]
+        if turn is not turns[2]:
+            rows.append((place + 2, 2, assistant("indeed")))
+            rows.append((last_of_turn(place), 3, encode_end(DONE)))
+        connection.executemany("INSERT INTO log VALUES (?, ?, ?)", rows)
+    connection.execute("INSERT INTO running VALUES (?, 7)", (places[2],))
     connection.close()
-    assert head is not None
-    return head
+    return [turn.response_id for turn in turns]
 
 
-def test_a_file_from_before_images_opens_and_takes_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_old_file_opens_and_works(tmp_path: Path, version: int) -> None:
     path = tmp_path / "turns.db"
-    old = old_file(path)
+    first, aside, left = old_file(path, version)
 
     async def main() -> None:
         async with sqlite(path) as store:
-            assert await store.head("", old.response_id) == old
+            assert await ids_of(store, await head_of(store, aside)) == [first, aside]
+            turn = await store.turn("", left)
+            assert turn is not None
+            assert turn.end is not None
+            assert turn.end.status == "failed"
+            old = await head_of(store, first)
             new = await turned(store, "look", parent=old, images=[b"cat"])
-            first, second = await store.chain(new)
-            assert (first.input, first.blobs) == ((user("from before"),), {})
-            assert second.blobs == blobs_of(b"cat")
-            assert len(await store.recent("", 9)) == 2
-            await store.delete("", old.response_id, cascade=True)
+            before, after = await store.chain(new)
+            assert (before.input, before.blobs) == ((user("from before"),), {})
+            assert after.blobs == blobs_of(b"cat")
+            assert len(await store.recent("", 9)) == 3
+            listed = await store.ledgers.archive.listing("", 9, newest_first=False)
+            assert [turn.response_id for turn in listed] == [first, aside, left, new.response_id]
+            talk = await store.ledgers.conversations.create("", {})
+            assert await store.ledgers.conversations.delete("", talk.id)
+            assert await store.ledgers.conversations.erase_item("", aside, 0)
+            await store.delete("", first, cascade=True)
             assert held_in_file(path) == []
             assert await store.chain(new) == []
+        lifetimes = Lifetimes(1.0)
+        store = await open_sqlite(path, lifetimes)
+        # What is that old has expired now.
+        assert await store.turn("", left) is None
+        assert await store.ledgers.archive.sweep() == 1
+        await store.close()
 
     run(main())
     connection = sqlite3.connect(path, isolation_level=None)

@@ -9,6 +9,7 @@ from antiphon.stores.migrate import migrate
 from antiphon.stores.queries import named, read_sql
 
 FOLDER = Path(antiphon.stores.__path__[0])
+FILES = sorted(path.name for path in FOLDER.glob("*.sql"))
 
 
 def test_queries_come_by_name_without_comments() -> None:
@@ -21,28 +22,31 @@ def test_a_name_may_not_come_twice() -> None:
         named("-- name: one\nSELECT 1\n-- name: one\nSELECT 2\n")
 
 
-def test_every_query_fits_the_schema() -> None:
+@pytest.mark.parametrize("file", FILES)
+def test_every_query_fits_the_schema(file: str) -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrate(connection)
-    for query in named(read_sql("sqlite.sql")).values():
+    for query in named(read_sql(file)).values():
         parameters = [None] * len(set(re.findall(r"\?\d", query)))
         assert connection.execute(f"EXPLAIN {query}", parameters).fetchone() is not None
     connection.close()
 
 
-def test_every_query_is_used() -> None:
+@pytest.mark.parametrize("file", FILES)
+def test_every_query_is_used(file: str) -> None:
     source = "".join(path.read_text() for path in FOLDER.glob("*.py"))
-    unused = [name for name in named(read_sql("sqlite.sql")) if f'"{name}"' not in source]
+    unused = [name for name in named(read_sql(file)) if f'"{name}"' not in source]
     assert unused == []
 
 
-def test_nothing_but_the_running_turns_is_ever_read_whole() -> None:
+@pytest.mark.parametrize("file", FILES)
+def test_nothing_large_is_ever_read_whole(file: str) -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrate(connection)
-    for query in named(read_sql("sqlite.sql")).values():
+    for query in named(read_sql(file)).values():
         parameters = [None] * len(set(re.findall(r"\?\d", query)))
         plan = connection.execute(f"EXPLAIN QUERY PLAN {query}", parameters).fetchall()
         scans = " ".join(step[3] for step in plan if step[3].startswith("SCAN"))
-        for table in ("threads", "epochs", "responses", "log"):
+        for table in ("threads", "epochs", "responses", "log", "conversations", "blobs"):
             assert not re.search(rf"\b{table}\b", scans), query
     connection.close()

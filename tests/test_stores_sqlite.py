@@ -177,7 +177,7 @@ def test_the_file_holds_little_more_than_the_words(path: Path) -> None:
             await asyncio.gather(*[talk(store) for _ in range(32)])
 
     run(main())
-    assert path.stat().st_size - empty <= 32 * 20 * (1.5 * 2 * words + 450)
+    assert path.stat().st_size - empty <= 32 * 20 * (1.5 * 2 * words + 500)
 
 
 def test_the_write_ahead_log_is_emptied_at_the_end(path: Path) -> None:

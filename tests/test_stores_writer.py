@@ -23,13 +23,14 @@ from stores_kit import DONE, assistant, new_turn, run
 @asynccontextmanager
 async def writing(path: Path) -> AsyncIterator[tuple[Writer, Database]]:
     database = open_database(path / "turns.db")
-    writer = Writer(database.writing, database.wal, database.owners.me)
+    writer = Writer(database)
     try:
         yield writer, database
     finally:
         writer.stop()
         await writer.stopped()
         database.reading.close()
+        database.pages.close()
         database.owners.leave()
 
 
@@ -176,6 +177,7 @@ def test_stopping_does_what_is_queued_and_takes_no_more(tmp_path: Path) -> None:
         assert (count(database, "responses"), count(database, "running")) == (20, 0)
         database.writing.close()
         database.reading.close()
+        database.pages.close()
         database.owners.leave()
 
     run(main())
@@ -185,7 +187,7 @@ def test_a_loop_that_is_gone_stops_no_work(tmp_path: Path) -> None:
     database = open_database(tmp_path / "turns.db")
 
     async def main() -> Writer:
-        writer = Writer(database.writing, database.wal, database.owners.me)
+        writer = Writer(database)
         hold = Hold(writer)
         await asyncio.to_thread(hold.started.wait)
         writer.put(Batch.begin, new_turn("Hi."))
@@ -199,6 +201,7 @@ def test_a_loop_that_is_gone_stops_no_work(tmp_path: Path) -> None:
             thread.join(60)
     assert (count(database, "responses"), count(database, "running")) == (1, 0)
     database.reading.close()
+    database.pages.close()
     database.owners.leave()
 
 

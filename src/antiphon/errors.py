@@ -6,12 +6,17 @@
     │   ├── ImageInputUnsupported  400  an image for a model that reads text only
     │   ├── ImageInvalid           400  not an image, or not one that models can look at
     │   └── BodyTooLarge           413
+    ├── Unauthorized               401  no key, or one that is nobody's
     ├── Forbidden                  403  a request that only a web page elsewhere would make
     ├── NotFound                   404  missing, deleted, or someone else's: not to be told apart
     │   └── ModelNotFound          404
     ├── MethodNotAllowed           405
     ├── Conflict                   409
-    │   └── ResponseInProgress     409
+    │   ├── ResponseInProgress     409
+    │   ├── ConversationLocked     409  another turn runs on that conversation
+    │   └── IdempotencyConflict    409  an Idempotency-Key that was used for something else
+    ├── TooManyRequests            429  more than this server lets one key have
+    ├── ToolServerUnavailable      424  an MCP server that was to lend its tools did not answer
     ├── ModelError                 502  the model, or the way to it, failed
     │   ├── RateLimited            429  it asked us to slow down
     │   ├── ModelTimeout           504  it did not answer in time
@@ -83,6 +88,13 @@ class BodyTooLarge(InvalidRequest):
     default_code = "body_too_large"
 
 
+class Unauthorized(AntiphonError):
+    type = "authentication_error"
+    status = 401
+    grpc = "UNAUTHENTICATED"
+    default_code = "invalid_api_key"
+
+
 class Forbidden(AntiphonError):
     type = "invalid_request_error"
     status = 403
@@ -117,6 +129,34 @@ class Conflict(AntiphonError):
 
 class ResponseInProgress(Conflict):
     default_code = "response_in_progress"
+
+
+class ConversationLocked(Conflict):
+    default_code = "conversation_locked"
+
+
+class IdempotencyConflict(Conflict):
+    default_code = "idempotency_key_in_use"
+
+
+class TooManyRequests(AntiphonError):
+    """``retry_after`` is in seconds, None where only the end of another request helps."""
+
+    type = "rate_limit_error"
+    status = 429
+    grpc = "RESOURCE_EXHAUSTED"
+    default_code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ToolServerUnavailable(AntiphonError):
+    type = "external_connector_error"
+    status = 424
+    grpc = "UNAVAILABLE"
+    default_code = "tool_server_unavailable"
 
 
 class ModelError(AntiphonError):
@@ -173,3 +213,15 @@ class StoreError(AntiphonError):
 
 class ConfigError(AntiphonError):
     default_code = "configuration_error"
+
+
+def error_of(code: str, message: str) -> AntiphonError:
+    """An error that was kept by its code, again. One that nothing here has is the model's."""
+    waiting: list[type[AntiphonError]] = [AntiphonError]
+    while waiting:
+        kind = waiting.pop()
+        # A request that was too many was never kept.
+        if kind.default_code == code and kind is not TooManyRequests:
+            return kind(message)
+        waiting += kind.__subclasses__()
+    return ModelError(message, code=code)

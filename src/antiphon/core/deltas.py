@@ -6,7 +6,7 @@ that they can leave in one write.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -16,15 +16,42 @@ FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filte
 
 
 class Text(msgspec.Struct, frozen=True):
-    """More of the answer."""
+    """More of the answer. ``logprobs`` are its tokens', in the Responses API's shape."""
 
     text: str
+    logprobs: tuple[Any, ...] = ()
+
+
+class Cited(msgspec.Struct, frozen=True):
+    """Where the answer so far has something from, in the Responses API's shape."""
+
+    annotation: dict[str, Any]
 
 
 class Thought(msgspec.Struct, frozen=True):
-    """More of the reasoning that a model shows before its answer."""
+    """More of the reasoning that a model shows before its answer, told in short."""
 
     text: str
+
+
+class RawThought(msgspec.Struct, frozen=True):
+    """More of the reasoning as the model thought it."""
+
+    text: str
+
+
+class Sealed(msgspec.Struct, frozen=True):
+    """The reasoning so far is whole, and this is what its model will want back of it.
+
+    ``origin`` is that model, as ``core.items.Reasoning`` has it.
+    """
+
+    encrypted_content: str
+    origin: str
+
+
+class Over(msgspec.Struct, frozen=True):
+    """The answer or reasoning so far is an item of its own: what follows is another."""
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -57,4 +84,6 @@ class Finish(msgspec.Struct, frozen=True):
     reason: FinishReason
 
 
-Delta: TypeAlias = Text | Thought | Refused | CallPiece | Used | Finish
+Delta: TypeAlias = (
+    Text | Cited | Thought | RawThought | Sealed | Over | Refused | CallPiece | Used | Finish
+)

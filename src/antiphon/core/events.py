@@ -7,7 +7,7 @@ the turn's first event on, so every reader of a turn counts alike.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -31,6 +31,7 @@ class ItemAdded(msgspec.Struct, frozen=True):
 class TextDelta(msgspec.Struct, frozen=True):
     index: int
     text: str
+    logprobs: tuple[Any, ...] = ()
 
 
 class RefusalDelta(msgspec.Struct, frozen=True):
@@ -39,6 +40,15 @@ class RefusalDelta(msgspec.Struct, frozen=True):
 
 
 class ReasoningDelta(msgspec.Struct, frozen=True):
+    """More of a reasoning's summary."""
+
+    index: int
+    text: str
+
+
+class RawReasoningDelta(msgspec.Struct, frozen=True):
+    """More of a reasoning's content."""
+
     index: int
     text: str
 
@@ -67,6 +77,7 @@ Event: TypeAlias = (
     | TextDelta
     | RefusalDelta
     | ReasoningDelta
+    | RawReasoningDelta
     | ArgumentsDelta
     | ItemDone
     | Ended

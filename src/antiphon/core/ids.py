@@ -10,6 +10,8 @@ import os
 import re
 
 _RESPONSE = re.compile(r"resp_([0-9a-f]{32})\Z")
+_CONVERSATION = re.compile(r"conv_([0-9a-f]{32})\Z")
+_ITEM = re.compile(r"[a-z]+_([0-9a-f]{32})([0-9a-f]{2,4})\Z")
 
 _PREFIX = {
     "message": "msg_",
@@ -17,6 +19,11 @@ _PREFIX = {
     "function_call_output": "fco_",
     "reasoning": "rs_",
     "compaction": "cmp_",
+    "mcp_list_tools": "mcpl_",
+    "mcp_call": "mcp_",
+    "mcp_approval_request": "mcpr_",
+    "mcp_approval_response": "mcpa_",
+    "erased": "gone_",
 }
 
 
@@ -35,6 +42,22 @@ def new_response_id() -> str:
         noise = os.urandom(16 * 64).hex()
         _fresh.extend("resp_" + noise[at : at + 32] for at in range(32, len(noise), 32))
         return "resp_" + noise[:32]
+
+
+def new_conversation_id() -> str:
+    """A new, unguessable conversation id."""
+    return "conv_" + os.urandom(16).hex()
+
+
+def conversation_key(conversation_id: str) -> bytes | None:
+    """The 16 bytes behind a conversation id; None if it cannot be one of ours."""
+    match = _CONVERSATION.match(conversation_id)
+    return bytes.fromhex(match[1]) if match else None
+
+
+def conversation_id_of(key: bytes) -> str:
+    """The conversation id of 16 bytes: the reverse of ``conversation_key``."""
+    return "conv_" + key.hex()
 
 
 def new_call_id() -> str:
@@ -56,3 +79,12 @@ def response_id_of(key: bytes) -> str:
 def item_id(response_id: str, kind: str, position: int) -> str:
     """The id of a turn's item; ``position`` counts from 0, input items first."""
     return f"{_PREFIX[kind]}{response_id[5:]}{position:02x}"
+
+
+def place_of_item(name: str) -> tuple[str, int] | None:
+    """The response that an item belongs to, and its position there; None: no id of ours.
+
+    The kind in front is not checked: ids are compared whole with what is found there.
+    """
+    match = _ITEM.match(name)
+    return ("resp_" + match[1], int(match[2], 16)) if match else None

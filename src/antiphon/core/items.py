@@ -34,6 +34,20 @@ class InputImage(_Part, frozen=True, tag="input_image"):
     detail: Literal["auto", "low", "high"] = "auto"
 
 
+class InputFile(_Part, frozen=True, tag="input_file"):
+    """A document. ``file_data`` is a ``data:`` URL or base64; nothing is fetched."""
+
+    filename: str | None = None
+    file_data: str | None = None
+    file_url: str | None = None
+
+
+class InputVideo(_Part, frozen=True, tag="input_video"):
+    """``video_url`` is passed on as it is; nothing is fetched."""
+
+    video_url: str
+
+
 class OutputText(_Part, frozen=True, tag="output_text"):
     text: str
     annotations: tuple[Any, ...] = ()
@@ -48,7 +62,13 @@ class SummaryText(_Part, frozen=True, tag="summary_text"):
     text: str
 
 
-Part: TypeAlias = InputText | InputImage | OutputText | Refusal
+class ReasoningText(_Part, frozen=True, tag="reasoning_text"):
+    """What a model thought, as it thought it."""
+
+    text: str
+
+
+Part: TypeAlias = InputText | InputImage | InputFile | InputVideo | OutputText | Refusal
 
 
 class _Item(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"):
@@ -65,24 +85,53 @@ class Message(_Item, frozen=True, tag="message"):
 
 
 class FunctionCall(_Item, frozen=True, tag="function_call"):
-    """``arguments`` is the text that the model wrote, valid JSON or not."""
+    """``arguments`` is the text that the model wrote, valid JSON or not.
+
+    ``server`` is the label of the MCP server whose tool it is, None: a plain function.
+    """
 
     call_id: str
     name: str
     arguments: str
     status: ItemStatus = "completed"
+    server: str | None = None
+
+
+class Approved(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A call of an earlier turn that a person has agreed to since.
+
+    ``request_id`` is the id of the approval request, as interfaces show it.
+    """
+
+    request_id: str
+    call: FunctionCall
 
 
 class FunctionCallOutput(_Item, frozen=True, tag="function_call_output"):
+    """``failed``: an MCP server says that its tool went wrong, and ``output`` how.
+
+    ``approved`` is the call where it is not one of the same turn: the output of an MCP
+    server's tool is shown together with its call.
+    """
+
     call_id: str
     output: str | tuple[Part, ...]
     status: ItemStatus = "completed"
+    failed: bool = False
+    approved: Approved | None = None
 
 
 class Reasoning(_Item, frozen=True, tag="reasoning"):
+    """``encrypted_content`` means something only to the model that made it.
+
+    ``origin`` is that model: its upstream's host and its name there. None: nobody knows.
+    """
+
     summary: tuple[SummaryText, ...] = ()
+    content: tuple[ReasoningText, ...] = ()
     encrypted_content: str | None = None
     status: ItemStatus = "completed"
+    origin: str | None = None
 
 
 class Compaction(_Item, frozen=True, tag="compaction"):
@@ -98,7 +147,39 @@ class Compaction(_Item, frozen=True, tag="compaction"):
     replaced: int = 0
 
 
-Item: TypeAlias = Message | FunctionCall | FunctionCallOutput | Reasoning | Compaction
+class McpListTools(_Item, frozen=True, tag="mcp_list_tools"):
+    """What an MCP server offers: each tool as ``{name, description, input_schema, annotations}``.
+
+    ``error`` is a sentence where it could not be asked.
+    """
+
+    server_label: str
+    tools: tuple[dict[str, Any], ...] = ()
+    error: str | None = None
+
+
+class McpApproval(_Item, frozen=True, tag="mcp_approval_response"):
+    """A person's word on a call that waited for it: ``approval_request_id`` names it."""
+
+    approval_request_id: str
+    approve: bool
+    reason: str | None = None
+
+
+class Erased(_Item, frozen=True, tag="erased"):
+    """Where an item was until it was deleted: the others keep their places, and so their ids."""
+
+
+Item: TypeAlias = (
+    Message
+    | FunctionCall
+    | FunctionCallOutput
+    | Reasoning
+    | Compaction
+    | McpListTools
+    | McpApproval
+    | Erased
+)
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Item)

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from antiphon.core.items import FunctionCall, Item
+from antiphon.core.mcp import McpAsk
 from antiphon.core.policies import Policy
 
 TurnStatus: TypeAlias = Literal["in_progress", "completed", "incomplete", "failed", "cancelled"]
@@ -36,6 +37,34 @@ class FunctionTool(msgspec.Struct, frozen=True, omit_defaults=True):
     strict: bool | None = None
 
 
+class McpTool(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An MCP server whose tools the model may call, as it was asked for.
+
+    Without what it is reached with: headers and keys are for the turn, not for the store.
+    ``allowed_tools`` None: all. ``require_approval``: "always", "never", or the tools that
+    need it; ``exempt`` are those that never do. ``server_url`` is only where the server is.
+    """
+
+    server_label: str
+    server_url: str | None = None
+    server_description: str | None = None
+    allowed_tools: tuple[str, ...] | None = None
+    require_approval: Literal["always", "never"] | tuple[str, ...] = "always"
+    exempt: tuple[str, ...] = ()
+
+
+class Reference(msgspec.Struct, frozen=True):
+    """An item that a request names instead of sending it.
+
+    It belongs before the ``place``th of the request's input items; those of one place keep
+    their order. ``param`` is where in the request it was named.
+    """
+
+    id: str
+    place: int
+    param: str
+
+
 class Options(msgspec.Struct, frozen=True, omit_defaults=True):
     """The settings of one turn. None means: the model's own default."""
 
@@ -47,12 +76,24 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True):
     seed: int | None = None
     stop: tuple[str, ...] = ()
     tools: tuple[FunctionTool, ...] = ()
+    mcp_servers: tuple[McpTool, ...] = ()
     #: "auto", "none", "required", or the name of one function behind "function:"
     tool_choice: str = "auto"
+    #: The functions that may be called, where not all: ``tools`` stay as they are.
+    #: ``label__*`` are all of an MCP server.
+    allowed_tools: tuple[str, ...] | None = None
+    max_tool_calls: int | None = None
     parallel_tool_calls: bool = True
     #: The Responses API's ``text.format``: text, json_object or json_schema.
     text_format: dict[str, Any] | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
     reasoning_effort: str | None = None
+    reasoning_summary: Literal["auto", "concise", "detailed"] | None = None
+    top_logprobs: int | None = None
+    include: tuple[str, ...] = ()
+    service_tier: Literal["auto", "default", "flex", "priority"] | None = None
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
     truncation: Literal["auto", "disabled"] = "disabled"
     metadata: dict[str, str] = {}
     user: str | None = None
@@ -61,25 +102,33 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True):
 class TurnRequest(msgspec.Struct, frozen=True):
     """What an interface asks of ``TurnService``.
 
-    ``model`` None is the server's default. ``stream`` says whether someone wants to
+    ``model`` None is the server's default. ``conversation`` is in place of a previous
+    response: the turn goes on from its head, and moves it; ``on_busy`` says what to do
+    where another turn runs on it. ``stream`` says whether someone wants to
     read along; without it a model may answer in one piece. ``context`` says what of a
     long history is shown. ``approved`` are calls of the previous response that a person
     has agreed to: their tools are run first. ``timeout`` is in seconds and covers the
-    whole turn, its tools included.
+    whole turn, its tools included. ``references`` are items that the input shall hold
+    besides. ``mcp`` are the MCP servers that the options name, with what they are reached by.
     """
 
     input: tuple[Item, ...]
     model: str | None = None
     previous_response_id: str | None = None
+    conversation: str | None = None
+    on_busy: Literal["refuse", "queue"] = "refuse"
     instructions: str | None = None
     options: Options = Options()
     store: bool = True
     stream: bool = False
+    background: bool = False
     tenant: str = NOBODY
     context: tuple[Policy, ...] = ()
     approved: tuple[FunctionCall, ...] = ()
     max_tool_rounds: int = 10
     timeout: float | None = None
+    references: tuple[Reference, ...] = ()
+    mcp: tuple[McpAsk, ...] = ()
 
 
 class TurnError(msgspec.Struct, frozen=True):
@@ -95,6 +144,8 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
     model: str
     instructions: str | None = None
     options: Options = Options()
+    conversation: str | None = None
+    background: bool = False
 
 
 class End(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -102,6 +153,7 @@ class End(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``usage`` is all that the turn's calls to the model cost. ``tokens`` is how many its
     own words take in a context, as far as the model's reports tell; None: unknown.
+    ``trace`` is in what pieces a streamed turn came (``core.trace``).
     """
 
     status: TurnStatus
@@ -110,10 +162,14 @@ class End(msgspec.Struct, frozen=True, omit_defaults=True):
     error: TurnError | None = None
     reason: str | None = None
     tokens: int | None = None
+    trace: tuple[int, ...] = ()
 
 
 class Response(msgspec.Struct, frozen=True):
-    """A turn as its users see it. ``end`` None: it is still running."""
+    """A turn as its users see it. ``end`` None: it is still running.
+
+    ``expires_at`` None: never, or not asked for.
+    """
 
     id: str
     created_at: float
@@ -123,6 +179,7 @@ class Response(msgspec.Struct, frozen=True):
     end: End | None = None
     previous_response_id: str | None = None
     store: bool = True
+    expires_at: float | None = None
 
     @property
     def status(self) -> TurnStatus:

@@ -8,27 +8,29 @@ says what is new once the commit has worked.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 import msgspec
 
-from antiphon.core.ids import response_key
+from antiphon.core.conversations import Conversation
+from antiphon.core.ids import conversation_key, response_key
 from antiphon.core.images import Blob
 from antiphon.core.turns import End
 from antiphon.errors import StoreError
+from antiphon.stores.conversation_reader import CONVERSATIONS, resolved
+from antiphon.stores.erasing import erase, family, let_go, raise_epochs
+from antiphon.stores.faults import conversation_moved, no_conversation
 from antiphon.stores.place import (
     MAX_ITEMS,
     MAX_SEQ,
     MAX_THREAD,
     TURN,
-    last_of_thread,
     last_of_turn,
     place_of,
-    thread_of,
 )
-from antiphon.stores.queries import named, read_sql
+from antiphon.stores.queries import SQL
 from antiphon.stores.rows import (
     END,
     HEADER,
@@ -36,16 +38,14 @@ from antiphon.stores.rows import (
     OUTPUT,
     USE,
     Row,
-    decode_use,
     encode_end,
     encode_header,
     encode_use,
 )
-from antiphon.turn.ports import NewTurn
+from antiphon.turn.ports import Head, NewTurn
 
-SQL: Final = named(read_sql("sqlite.sql"))
 _LAST_THREAD = SQL["last_thread"]
-_TAKEN = SQL["taken"]
+_AROUND = SQL["around"]
 _KNOWN = SQL["known"]
 _OWNER = SQL["owner"]
 _OWNED = SQL["owned"]
@@ -72,7 +72,7 @@ class Batch:
     def __init__(
         self, connection: sqlite3.Connection, owner: int, open_turns: Mapping[str, Open]
     ) -> None:
-        self._connection = connection
+        self.connection = connection
         self._owner = owner
         self._open_turns = open_turns
         #: Turns begun, moved on, or (None) over.
@@ -82,19 +82,27 @@ class Batch:
         self._next_thread: int | None = None
         self._taken: set[int] = set()
         self._threads: list[tuple[int, str, int, int | None]] = []
-        self._responses: list[tuple[bytes, str, int, float]] = []
+        self._responses: list[tuple[bytes, str, int, float, bytes | None]] = []
         self._rows: list[Row] = []
         self._running: dict[int, int] = {}
 
-    def begin(self, turn: NewTurn) -> None:
+    def begin(self, turn: NewTurn, cutoff: float = -math.inf) -> None:
+        """``cutoff`` is what has expired, for the conversation that the turn goes on."""
         key = response_key(turn.response_id)
         if key is None:
             raise StoreError(f"{turn.response_id!r} is not a response id.")
         if len(turn.input) + len(turn.blobs) > MAX_ITEMS:
             raise StoreError(f"A turn holds at most {MAX_ITEMS} items.")
         top = encode_header(key, turn.created_at, turn.header)
+        if turn.conversation is not None:
+            self._check_unmoved(turn.tenant, turn.conversation, cutoff)
         place = self._place(turn)
-        self._responses.append((key, turn.tenant, place, turn.created_at))
+        if turn.conversation is not None:
+            self._move(turn.conversation, key, turn.parent)
+        named = turn.header.conversation
+        self._responses.append(
+            (key, turn.tenant, place, stamp_of(turn), conversation_key(named) if named else None)
+        )
         self._rows.append((place, HEADER, top))
         first = place + 1
         if turn.blobs:
@@ -126,31 +134,28 @@ class Batch:
 
     def delete(self, tenant: str, response_id: str, cascade: bool) -> bool:
         self.flush()
-        found = self._one(SQL["place"], (response_key(response_id), tenant))
-        if found is None:
+        place = self._one(SQL["place"], (response_key(response_id), tenant))
+        if place is None:
             return False
-        place: int = found
-        tree = self._one(SQL["tree"], (thread_of(place),))
-        uses = self._erase(place, last_of_turn(place))
-        if cascade:
-            uses |= self._erase_descendants(place)
-        # Only now: turns that go together may share a blob.
-        self._connection.executemany(SQL["forget_blob"], [(decode_use(use), use) for use in uses])
-        self._connection.execute(SQL["bump_epoch"], (tree,))
+        spans = family(self.connection, place) if cascade else [(place, last_of_turn(place))]
+        let_go(self.connection, set().union(*[erase(self.connection, span) for span in spans]))
+        raise_epochs(self.connection, [place])
         self.erased = True
         return True
 
     def reap(self, owner: int, end: End) -> None:
         """End all turns of a store that is no more."""
         self.flush()
+        # Another may have died before the words it had erased were out of the file.
+        self.erased = self.erased or owner != self._owner
         body = encode_end(end)
-        for (place,) in self._connection.execute(_OWNED, (owner,)).fetchall():
-            self._connection.execute(_END_RUNNING, (place,))
+        for (place,) in self.connection.execute(_OWNED, (owner,)).fetchall():
+            self.connection.execute(_END_RUNNING, (place,))
             self._rows.append((last_of_turn(place), END, body))
 
     def flush(self) -> None:
         """Write the rows collected so far."""
-        many = self._connection.executemany
+        many = self.connection.executemany
         if self._threads:
             many(_ADD_THREAD, self._threads)
             self._threads = []
@@ -165,23 +170,40 @@ class Batch:
             self._running = {}
 
     def _one(self, query: str, values: tuple[object, ...]) -> int | None:
-        rows = self._connection.execute(query, values).fetchall()
+        rows = self.connection.execute(query, values).fetchall()
         return rows[0][0] if rows else None
+
+    def _check_unmoved(self, tenant: str, seen: Conversation, cutoff: float) -> None:
+        """Refuse a turn on a conversation that is no longer as its maker saw it."""
+        self.flush()
+        now, _ = resolved(self.connection, tenant, seen.id, cutoff)
+        if now is None:
+            raise no_conversation(seen.id, "conversation")
+        if now.busy is not None or now.head != seen.head:
+            raise conversation_moved(seen.id)
+
+    def _move(self, conversation: Conversation, busy: bytes, parent: Head | None) -> None:
+        head = response_key(parent.response_id) if parent else None
+        self.connection.execute(
+            CONVERSATIONS["begin"], (conversation_key(conversation.id), head, busy)
+        )
 
     def _place(self, turn: NewTurn) -> int:
         """Right after the parent if nothing is there yet, else at the start of a new thread."""
         parent = turn.parent
-        if parent is None:
+        if parent is not None and parent.tenant != turn.tenant:
+            raise StoreError("A turn cannot continue another tenant's response.")
+        if parent is not None and parent.seq >= MAX_SEQ:
+            raise StoreError(f"A chain holds at most {MAX_SEQ + 1} turns.")
+        at = place_of(parent.thread, parent.seq) if parent else 0
+        place = at + TURN
+        around = dict(self.connection.execute(_AROUND, (at, place)).fetchall()) if parent else {}
+        if parent is None or around.get(at) != response_key(parent.response_id):
+            # A beginning; or its parent has expired since it was seen, and is gone.
             thread = self._new_thread()
             self._threads.append((thread, turn.tenant, thread, None))
             return place_of(thread, 0)
-        if parent.tenant != turn.tenant:
-            raise StoreError("A turn cannot continue another tenant's response.")
-        if parent.seq >= MAX_SEQ:
-            raise StoreError(f"A chain holds at most {MAX_SEQ + 1} turns.")
-        at = place_of(parent.thread, parent.seq)
-        place = at + TURN
-        if place in self._taken or self._one(_TAKEN, (place,)) is not None:
+        if place in self._taken or place in around:
             thread = self._new_thread()
             self._threads.append((thread, turn.tenant, parent.tree, at))
             place = place_of(thread, parent.seq + 1)
@@ -212,7 +234,7 @@ class Batch:
         known = self._one(SQL["blob_id"], (tenant, key))
         if known is not None:
             return known
-        number = self._connection.execute(SQL["add_blob"], (tenant, key, blob.data)).lastrowid
+        number = self.connection.execute(SQL["add_blob"], (tenant, key, blob.data)).lastrowid
         assert number is not None
         return number
 
@@ -223,23 +245,10 @@ class Batch:
                 del self._running[place]
             return True
         if ends:
-            return self._connection.execute(_END_RUNNING, (place,)).rowcount == 1
+            return self.connection.execute(_END_RUNNING, (place,)).rowcount == 1
         return self._one(_OWNER, (place,)) is not None
 
-    def _erase(self, first: int, last: int) -> set[bytes]:
-        """Erase turns, and say which blobs they used."""
-        uses = {use for (use,) in self._connection.execute(SQL["uses"], (first, last))}
-        for step in ("forget_responses", "forget_running", "forget_items", "forget_headers"):
-            self._connection.execute(SQL[step], (first, last))
-        return uses
 
-    def _erase_descendants(self, place: int) -> set[bytes]:
-        uses = self._erase(place + TURN, last_of_thread(place))
-        origins = [(place, last_of_thread(place))]
-        while origins:
-            for (thread,) in self._connection.execute(SQL["branches"], origins.pop()).fetchall():
-                first = place_of(thread, 0)
-                whole = (first, last_of_thread(first))
-                uses |= self._erase(*whole)
-                origins.append(whole)
-        return uses
+def stamp_of(turn: NewTurn) -> float:
+    """The turn's time, or its parent's stamp if that is later (``stores.expiry``)."""
+    return max(turn.created_at, turn.parent.stamp) if turn.parent else turn.created_at

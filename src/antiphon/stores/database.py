@@ -16,6 +16,7 @@ from antiphon.errors import ConfigError
 from antiphon.stores.faults import primary_code
 from antiphon.stores.migrate import migrate
 from antiphon.stores.owners import Owners
+from antiphon.stores.pages import PageFile
 
 #: How long a commit waits for another process that writes.
 BUSY_MS: Final = 10_000
@@ -48,6 +49,7 @@ class Database(msgspec.Struct, frozen=True):
     owners: Owners
     writing: sqlite3.Connection
     reading: sqlite3.Connection
+    pages: PageFile
 
     @property
     def wal(self) -> Path:
@@ -91,18 +93,22 @@ def _open(file: Path) -> Database:
         undo.callback(owners.leave)
         with owners.gate():
             _create(file)
+            pages = PageFile(file)
+            undo.callback(pages.close)
             writing = _connect(file, BUSY_MS / 1000)
             undo.callback(writing.close)
             # First of all, as it leaves a database that is not ours as it is.
             migrate(writing)
             for pragma in _WRITER_PRAGMAS:
                 writing.execute(f"PRAGMA {pragma}")
+            # Whoever had it open last may have died with erased words in the log.
+            writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             reading = _connect_reader(file, 0)
             undo.callback(reading.close)
             owners.register()
             owners.sweep()
         undo.pop_all()
-    return Database(file, owners, writing, reading)
+    return Database(file, owners, writing, reading, pages)
 
 
 def _create(file: Path) -> None:

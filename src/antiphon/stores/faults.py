@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from antiphon.errors import StoreError
+from antiphon.errors import ConversationLocked, NotFound, StoreError
 
 _SENTENCES = {
     sqlite3.SQLITE_BUSY: "Another process kept the database locked for too long.",
@@ -41,3 +41,21 @@ def store_error(error: BaseException) -> StoreError:
     fault = StoreError(sentence or f"The store failed: {error}.")
     fault.__cause__ = error
     return fault
+
+
+def no_conversation(conversation_id: str, param: str) -> NotFound:
+    """There is none of that id, for whoever asks; ``param`` named it."""
+    message = f"No conversation found with id '{conversation_id}'."
+    return NotFound(message, code="conversation_not_found", param=param)
+
+
+def no_response(response_id: str, param: str) -> NotFound:
+    """There is none of that id, for whoever asks; ``param`` named it."""
+    message = f"No response found with id '{response_id}'."
+    return NotFound(message, code="response_not_found", param=param)
+
+
+def conversation_moved(conversation_id: str) -> ConversationLocked:
+    """Another turn came first."""
+    message = f"Another turn was begun on conversation '{conversation_id}': wait for its end."
+    return ConversationLocked(message, param="conversation")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import resources
+from typing import Final
 
 _MARK = "-- name: "
 
@@ -25,3 +26,7 @@ def named(text: str) -> dict[str, str]:
         elif line.strip() and not line.lstrip().startswith("--"):
             lines.append(line)
     return {name: "\n".join(body) for name, body in queries.items()}
+
+
+#: Those of turns.
+SQL: Final = named(read_sql("sqlite.sql"))

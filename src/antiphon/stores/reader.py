@@ -7,71 +7,111 @@ ask whether those are alive.
 from __future__ import annotations
 
 import contextlib
+import math
 import sqlite3
 from collections.abc import Callable, Iterator
 from functools import cache
 
+import msgspec
+
 from antiphon.core.ids import response_key
 from antiphon.core.images import Blob
-from antiphon.stores.batch import SQL
+from antiphon.stores.expiry import NEVER, Expiry
 from antiphon.stores.place import (
     first_of_thread,
-    last_of_thread,
     last_of_turn,
     place_of,
     seq_of,
     thread_of,
 )
+from antiphon.stores.queries import SQL
 from antiphon.stores.rows import Row, decode_header, id_in, turns_of
 from antiphon.turn.ports import Head, Recent, StoredTurn
 
 _HEAD = SQL["head"]
+#: Nothing has expired by it.
+_LONG_AGO = -math.inf
 
 
 def read_head(
-    connection: sqlite3.Connection, tenant: str, response_id: str
+    connection: sqlite3.Connection, tenant: str, response_id: str, cutoff: float = _LONG_AGO
 ) -> tuple[Head | None, set[int]]:
     """Where a response lies: a single statement, and done with when this returns."""
     rows = connection.execute(_HEAD, (response_key(response_id), tenant)).fetchall()
     if not rows:
         return None, set()
-    place, tree, epoch, owner = rows[0]
+    place, tree, epoch, owner, stamp = rows[0]
+    if stamp <= cutoff and has_expired(connection, place, cutoff):
+        return None, set()
     running = owner is not None
-    head = Head(response_id, tenant, thread_of(place), seq_of(place), tree, epoch, running)
+    head = Head(response_id, tenant, thread_of(place), seq_of(place), tree, epoch, running, stamp)
     return head, {owner} if running else set()
 
 
+def has_expired(connection: sqlite3.Connection, place: int, cutoff: float) -> bool:
+    """Whether no descendant keeps a turn alive whose own stamp is no later than ``cutoff``.
+
+    True for what was erased, too.
+    """
+    youngest = youngest_of(connection, place)
+    return youngest is None or youngest <= cutoff
+
+
+def youngest_of(connection: sqlite3.Connection, place: int) -> float | None:
+    """The latest stamp among a turn and its descendants; None: all of them are erased."""
+    stamp: float | None = connection.execute(SQL["youngest"], (place,)).fetchall()[0][0]
+    return stamp
+
+
 def read_turn(
-    connection: sqlite3.Connection, tenant: str, response_id: str
+    connection: sqlite3.Connection, tenant: str, response_id: str, expiry: Expiry = NEVER
 ) -> tuple[StoredTurn | None, set[int]]:
-    """One turn, whole."""
-    with _moment(connection):
+    """One turn, whole, and when it expires."""
+    with moment(connection):
         found = connection.execute(SQL["place"], (response_key(response_id), tenant)).fetchall()
         if not found:
             return None, set()
         place: int = found[0][0]
-        before = connection.execute(SQL["before"], (place,)).fetchall()
-        rows = _rows(connection, place, last_of_turn(place))
-        previous = id_in(before[0][0]) if before else None
-        (turn,) = turns_of(rows, previous, _blobs_of(connection))
-        return turn, _runners(connection, [turn])
+        expires_at = None
+        if (cutoff := expiry.cutoff(tenant)) > _LONG_AGO:
+            youngest = youngest_of(connection, place)
+            if youngest is None or youngest <= cutoff:
+                return None, set()
+            expires_at = expiry.at(tenant, youngest)
+        turn = msgspec.structs.replace(turn_at(connection, place), expires_at=expires_at)
+        return turn, runners(connection, [turn])
 
 
-def read_chain(connection: sqlite3.Connection, head: Head) -> tuple[list[StoredTurn], set[int]]:
+def turn_at(connection: sqlite3.Connection, place: int) -> StoredTurn:
+    """The turn that begins there, whenever it expires."""
+    before = connection.execute(SQL["above"], (place,)).fetchall()
+    rows = _rows(connection, place, last_of_turn(place))
+    (turn,) = turns_of(rows, id_in(before[0][2]) if before else None, _blobs_of(connection))
+    return turn
+
+
+def read_chain(
+    connection: sqlite3.Connection, head: Head, cutoff: float = _LONG_AGO
+) -> tuple[list[StoredTurn], set[int]]:
     """A response and its ancestors, oldest first: one range for each thread they lie in."""
-    with _moment(connection):
+    with moment(connection):
+        end = place_of(head.thread, head.seq)
+        if head.stamp <= cutoff and has_expired(connection, end, cutoff):
+            return [], set()
         rows: list[Row] = []
-        for place in _parts(connection, place_of(head.thread, head.seq), head.tenant):
+        for place in _parts(connection, end, head.tenant):
             rows += _rows(connection, first_of_thread(place), last_of_turn(place))
         turns = turns_of(rows, None, _blobs_of(connection))
-        return turns, _runners(connection, turns)
+        return turns, runners(connection, turns)
 
 
-def read_recent(connection: sqlite3.Connection, tenant: str, limit: int) -> list[Recent]:
+def read_recent(
+    connection: sqlite3.Connection, tenant: str, limit: int, cutoff: float = _LONG_AGO
+) -> list[Recent]:
     """The newest turn of each of the latest threads, newest first."""
-    with _moment(connection):
-        threads = _latest_threads(connection, tenant, limit)
-        return [_recent(connection, tenant, thread) for thread in threads]
+    with moment(connection):
+        latest = _latest_of_threads(connection, tenant, limit, cutoff)
+        return [_recent(connection, tenant, place) for place in latest]
 
 
 def read_owners(connection: sqlite3.Connection) -> set[int]:
@@ -80,7 +120,8 @@ def read_owners(connection: sqlite3.Connection) -> set[int]:
 
 
 @contextlib.contextmanager
-def _moment(connection: sqlite3.Connection) -> Iterator[None]:
+def moment(connection: sqlite3.Connection) -> Iterator[None]:
+    """What is read within sees the database as it is at the first of it."""
     connection.execute("BEGIN")
     try:
         yield
@@ -109,7 +150,8 @@ def _parts(connection: sqlite3.Connection, place: int, tenant: str) -> list[int]
     return [part for (part,) in found]
 
 
-def _runners(connection: sqlite3.Connection, turns: list[StoredTurn]) -> set[int]:
+def runners(connection: sqlite3.Connection, turns: list[StoredTurn]) -> set[int]:
+    """The stores that run those of the turns that have no end."""
     owners: set[int] = set()
     for turn in turns:
         if turn.end is None:
@@ -118,18 +160,24 @@ def _runners(connection: sqlite3.Connection, turns: list[StoredTurn]) -> set[int
     return owners
 
 
-def _latest_threads(connection: sqlite3.Connection, tenant: str, limit: int) -> list[int]:
-    threads: dict[int, None] = {}
+def _latest_of_threads(
+    connection: sqlite3.Connection, tenant: str, limit: int, cutoff: float
+) -> list[int]:
+    #: The first of a thread's turns to come is its last.
+    latest: dict[int, int] = {}
     cursor = connection.execute(SQL["latest"], (tenant,))
-    while len(threads) < limit and (row := cursor.fetchone()) is not None:
-        threads[row[0]] = None
+    while len(latest) < limit and (row := cursor.fetchone()) is not None:
+        place, stamp = row
+        if thread_of(place) in latest:
+            continue
+        if stamp > cutoff or not has_expired(connection, place, cutoff):
+            latest[thread_of(place)] = place
     cursor.close()
-    return list(threads)
+    return list(latest.values())
 
 
-def _recent(connection: sqlite3.Connection, tenant: str, thread: int) -> Recent:
-    first = place_of(thread, 0)
-    ((place, body),) = connection.execute(SQL["newest"], (first, last_of_thread(first))).fetchall()
+def _recent(connection: sqlite3.Connection, tenant: str, place: int) -> Recent:
+    ((body,),) = connection.execute(SQL["body"], (place,)).fetchall()
     top = decode_header(body)
     return Recent(
         response_id=id_in(body),

@@ -58,6 +58,11 @@ def encode_end(end: End) -> bytes:
     return _encoder.encode(end)
 
 
+def decode_end(body: bytes) -> End:
+    end: End = _ends.decode(body)
+    return end
+
+
 def encode_use(blob: int) -> bytes:
     """``blob`` is the number of the blob's row."""
     return _USE.pack(blob)
@@ -105,7 +110,7 @@ def _turn(
         header=top.header,
         input=tuple([item for _, kind, item in rest if kind == INPUT]),
         output=tuple([item for _, kind, item in rest if kind == OUTPUT]),
-        end=None if end is None else _ends.decode(end),
+        end=None if end is None else decode_end(end),
         previous_response_id=previous,
         blobs=_blobs(rest, find),
     )

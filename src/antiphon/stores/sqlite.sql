@@ -1,5 +1,5 @@
 -- name: head
-SELECT r.place, t.tree, coalesce(e.epoch, 0), u.owner
+SELECT r.place, t.tree, coalesce(e.epoch, 0), u.owner, r.created_at
 FROM responses AS r
 JOIN threads AS t ON t.id = r.place >> 34
 LEFT JOIN epochs AS e ON e.tree = t.tree
@@ -9,16 +9,33 @@ WHERE r.id = ?1 AND r.tenant = ?2
 -- name: place
 SELECT place FROM responses WHERE id = ?1 AND tenant = ?2
 
+-- name: youngest
+-- The latest stamp of the turn at ?1 and its descendants: of each thread the last turn that is
+-- not erased has it. NULL: all are erased.
+WITH RECURSIVE span (first, last) AS (
+    SELECT ?1, ?1 | 17179869183
+    UNION ALL
+    SELECT threads.id << 34, threads.id << 34 | 17179869183
+    FROM span CROSS JOIN threads ON threads.parent BETWEEN span.first AND span.last
+)
+SELECT max((
+    SELECT r.created_at
+    FROM log CROSS JOIN responses AS r ON r.id = substr(log.body, 1, 16)
+    WHERE log.place BETWEEN span.first AND span.last AND log.kind = 0
+    ORDER BY log.place DESC LIMIT 1
+))
+FROM span
+
 -- name: known
 SELECT 1 FROM responses WHERE id = ?1
 
 -- name: rows
 SELECT place, kind, body FROM log WHERE place BETWEEN ?1 AND ?2 ORDER BY place
 
--- name: before
+-- name: above
 -- The header or tombstone of the turn before the one at place ?1: one turn (32768 places)
 -- earlier in its thread, or where that branched off.
-SELECT body FROM log WHERE place = coalesce(
+SELECT place, kind, body FROM log WHERE place = coalesce(
     (SELECT place FROM log WHERE place = ?1 - 32768 AND place >> 34 = ?1 >> 34),
     (SELECT parent FROM threads WHERE id = ?1 >> 34)
 )
@@ -34,12 +51,7 @@ WITH RECURSIVE part (place, parent, depth) AS (
 SELECT place FROM part ORDER BY depth DESC
 
 -- name: latest
-SELECT place >> 34 FROM responses WHERE tenant = ?1 ORDER BY created_at DESC, place DESC
-
--- name: newest
--- The newest header between two places.
-SELECT place, body FROM log
-WHERE place BETWEEN ?1 AND ?2 AND kind = 0 ORDER BY place DESC LIMIT 1
+SELECT place, created_at FROM responses WHERE tenant = ?1 ORDER BY created_at DESC, place DESC
 
 -- name: opening
 SELECT body FROM log WHERE place BETWEEN ?1 AND ?2 AND kind = 1 ORDER BY place LIMIT 1
@@ -59,14 +71,16 @@ SELECT place FROM running WHERE owner = ?1
 -- name: last_thread
 SELECT coalesce(max(id), 0) FROM threads
 
--- name: taken
-SELECT 1 FROM log WHERE place = ?1
+-- name: around
+-- Which of a turn and the one that would come after it are there, erased or not.
+SELECT place, substr(body, 1, 16) FROM log WHERE place IN (?1, ?2)
 
 -- name: add_thread
 INSERT INTO threads (id, tenant, tree, parent) VALUES (?1, ?2, ?3, ?4)
 
 -- name: add_response
-INSERT INTO responses (id, tenant, place, created_at) VALUES (?1, ?2, ?3, ?4)
+INSERT INTO responses (id, tenant, place, created_at, conversation)
+VALUES (?1, ?2, ?3, ?4, ?5)
 
 -- name: add_row
 INSERT INTO log (place, kind, body) VALUES (?1, ?2, ?3)
@@ -79,6 +93,9 @@ INSERT INTO blobs (tenant, hash, data) VALUES (?1, ?2, ?3)
 
 -- name: blob
 SELECT hash, data FROM blobs WHERE id = ?1
+
+-- name: blob_hash
+SELECT hash FROM blobs WHERE id = ?1
 
 -- name: add_running
 INSERT INTO running (place, owner) VALUES (?1, ?2)
@@ -93,7 +110,7 @@ SELECT tree FROM threads WHERE id = ?1
 SELECT id FROM threads WHERE parent BETWEEN ?1 AND ?2
 
 -- name: forget_responses
-UPDATE responses SET tenant = NULL, created_at = 0 WHERE id IN (
+UPDATE responses SET tenant = NULL, created_at = 0, conversation = NULL WHERE id IN (
     SELECT substr(body, 1, 16) FROM log WHERE place BETWEEN ?1 AND ?2 AND kind = 0
 )
 
@@ -102,6 +119,72 @@ DELETE FROM running WHERE place BETWEEN ?1 AND ?2
 
 -- name: forget_items
 DELETE FROM log WHERE place BETWEEN ?1 AND ?2 AND kind IN (1, 2, 3, 5)
+
+-- name: drop_responses
+DELETE FROM responses WHERE id IN (
+    SELECT substr(body, 1, 16) FROM log WHERE place BETWEEN ?1 AND ?2 AND kind IN (0, 4)
+)
+
+-- name: drop_rows
+DELETE FROM log WHERE place BETWEEN ?1 AND ?2
+
+-- name: drop_thread
+-- An empty one, but not the last: its number must not be given again to another.
+DELETE FROM threads
+WHERE id = ?1 AND id < (SELECT max(id) FROM threads)
+AND NOT EXISTS (SELECT 1 FROM log WHERE place BETWEEN ?1 << 34 AND ?1 << 34 | 17179869183)
+
+-- name: drop_epoch
+-- Of a tree whose first thread is gone.
+DELETE FROM epochs
+WHERE tree = ?1 AND NOT EXISTS (SELECT 1 FROM threads WHERE id = ?1)
+
+-- name: last_turn
+-- The last turn, erased or not, between two places.
+SELECT place FROM log
+WHERE place BETWEEN ?1 AND ?2 AND kind IN (0, 4) ORDER BY place DESC LIMIT 1
+
+-- name: next_tenant
+SELECT tenant FROM responses WHERE tenant >= ?1 ORDER BY tenant LIMIT 1
+
+-- name: last_stamp
+-- Of a thread's last turn that is not erased.
+SELECT r.created_at
+FROM log CROSS JOIN responses AS r ON r.id = substr(log.body, 1, 16)
+WHERE log.place BETWEEN ?1 << 34 AND ?1 << 34 | 17179869183 AND log.kind = 0
+ORDER BY log.place DESC LIMIT 1
+
+-- name: running_in
+SELECT 1 FROM running WHERE place BETWEEN ?1 AND ?2 LIMIT 1
+
+-- name: turns_in
+SELECT count(*) FROM log WHERE place BETWEEN ?1 AND ?2 AND kind = 0
+
+-- name: older
+-- A tenant's turns of stamps up to ?2, behind the one of stamp ?3 at place ?4.
+SELECT created_at, place FROM responses
+WHERE tenant = ?1 AND created_at <= ?2 AND (created_at, place) > (?3, ?4)
+ORDER BY created_at, place LIMIT ?5
+
+-- name: stamped
+SELECT created_at, place FROM responses WHERE id = ?1 AND tenant = ?2
+
+-- name: forwards
+SELECT created_at, place FROM responses
+WHERE tenant = ?1 AND (created_at, place) > (?2, ?3) ORDER BY created_at, place
+
+-- name: backwards
+SELECT created_at, place FROM responses
+WHERE tenant = ?1 AND (created_at, place) < (?2, ?3) ORDER BY created_at DESC, place DESC
+
+-- name: body
+SELECT body FROM log WHERE place = ?1
+
+-- name: replace_body
+UPDATE log SET body = ?2 WHERE place = ?1
+
+-- name: drop_row
+DELETE FROM log WHERE place = ?1
 
 -- name: uses
 SELECT body FROM log WHERE place BETWEEN ?1 AND ?2 AND kind = 5

@@ -14,13 +14,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from antiphon.core.turns import End, TurnError
-from antiphon.errors import Interrupted, StoreError
+from antiphon.errors import AntiphonError, Interrupted, StoreError
 from antiphon.stores.batch import Batch, Open
-from antiphon.stores.database import BUSY_MS
+from antiphon.stores.cleaning import CLEANINGS, fill_gaps, find_gaps
+from antiphon.stores.database import BUSY_MS, Database
 from antiphon.stores.faults import is_busy, store_error
 
 #: What to do, with which arguments, and whom to tell.
@@ -28,6 +28,8 @@ Job: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], "asyncio.Future[Any]
 _Outcome: TypeAlias = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
 _PATIENCE_WITH_READERS_MS: Final = 50
+#: How soon erased words that readers keep in the write-ahead log are looked after again.
+_RETRY_SECONDS: Final = 0.1
 #: From this size on, the write-ahead log is emptied by force: readers have to step aside.
 WAL_BYTES: Final = 32 << 20
 
@@ -42,15 +44,17 @@ def interrupted() -> End:
 
 
 class Writer:
-    """Runs jobs on ``connection`` in the order they come, in a thread of its own.
+    """Runs jobs on the database in the order they come, in a thread of its own.
 
-    Everything but the thread's own work is called on the event loop it was made on.
+    Everything but the thread's own work is called on the event loop it was made on, and so
+    is ``on_scrubbed``, when what was erased has left the write-ahead log.
     """
 
-    def __init__(self, connection: sqlite3.Connection, wal: Path, owner: int) -> None:
-        self._connection = connection
-        self._wal = wal
-        self._owner = owner
+    def __init__(self, database: Database, on_scrubbed: Callable[[], None] | None = None) -> None:
+        self._connection = database.writing
+        self._pages = database.pages
+        self._wal = database.wal
+        self._owner = database.owners.me
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         #: Jobs that wait for company, and what ends their wait, and when.
@@ -59,7 +63,12 @@ class Writer:
         self._due = 0.0
         self._open_turns: dict[str, Open] = {}
         self._closed = False
+        #: Erased words are in the write-ahead log still.
         self._scrub = False
+        self._on_scrubbed = on_scrubbed
+        #: How often something was erased, up to which of these times it is gone from the pages.
+        self.erasures = 0
+        self.cleaned = 0
         self._stopped = self._loop.create_future()
         # A daemon, so that a program that forgets to close the store can still end: what
         # was confirmed is on disk, and what was not is for the next to open it to end.
@@ -111,26 +120,32 @@ class Writer:
     def _run(self) -> None:
         last = False
         while not last:
-            lots = [self._queue.get()]
+            lots = self._next()
             lots += [self._queue.get() for _ in range(self._queue.qsize())]
-            last = lots[-1] is None
+            last = bool(lots) and lots[-1] is None
             self._work([job for jobs in lots if jobs for job in jobs])
         # Should this fail, whoever opens the database next finds the turns of the dead.
         with contextlib.suppress(sqlite3.Error):
             self._commit([(Batch.reap, (self._owner, interrupted()), self._stopped)])
-        with contextlib.suppress(sqlite3.Error):
-            self._checkpoint()
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._leave_clean()
         self._connection.close()
         self._tell([(self._stopped, None, None)])
 
-    def _work(self, jobs: list[Job]) -> None:
-        if not jobs:
-            return
+    def _next(self) -> list[list[Job] | None]:
+        """What is to be done next; nothing, where it is time for upkeep again."""
         try:
-            outcomes = self._outcomes(jobs)
+            return [self._queue.get(timeout=_RETRY_SECONDS if self._scrub else None)]
+        except queue.Empty:
+            return []
+
+    def _work(self, jobs: list[Job]) -> None:
+        try:
+            outcomes = self._outcomes(jobs) if jobs else []
         except Exception as error:  # noqa: BLE001  a thread that dies would leave futures hanging
             outcomes = [(future, None, error) for _, _, future in jobs]
-        self._tell(outcomes)
+        if jobs:
+            self._tell(outcomes)
         # Upkeep comes after the answer. Busy or failing, it is tried again later.
         with contextlib.suppress(sqlite3.Error, OSError):
             self._tidy()
@@ -153,7 +168,7 @@ class Writer:
         for action, arguments, future in jobs:
             try:
                 outcomes.append((future, action(batch, *arguments), None))
-            except StoreError as error:
+            except AntiphonError as error:
                 outcomes.append((future, None, error))
         batch.flush()
         self._connection.execute("COMMIT")
@@ -162,15 +177,32 @@ class Writer:
                 self._open_turns.pop(response_id, None)
             else:
                 self._open_turns[response_id] = turn
-        self._scrub = self._scrub or batch.erased
+        if batch.erased:
+            self._scrub = True
+            self.erasures += 1
         return outcomes
 
     def _tidy(self) -> None:
         if self._scrub:
             # Erased words leave the write-ahead log as well.
             self._scrub = not self._checkpoint()
+            if not self._scrub and self._on_scrubbed is not None:
+                with contextlib.suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(self._on_scrubbed)
         elif os.stat(self._wal).st_size > WAL_BYTES:
             # SQLite's own checkpoints never start the log over while readers overlap.
+            self._checkpoint()
+
+    def _leave_clean(self) -> None:
+        """Nothing of what was erased here stays behind, if no reader is in the way for long."""
+        self._checkpoint()
+        for _ in range(CLEANINGS if self.erasures > self.cleaned else 0):
+            if not (gaps := find_gaps(self._connection, self._pages)):
+                break
+            while gaps:
+                self._connection.execute("BEGIN IMMEDIATE")
+                gaps = fill_gaps(Batch(self._connection, self._owner, {}), gaps)
+                self._connection.execute("COMMIT")
             self._checkpoint()
 
     def _checkpoint(self) -> bool:
@@ -197,4 +229,5 @@ def _resolve(outcomes: list[_Outcome]) -> None:
         if error is None:
             future.set_result(result)
         else:
-            future.set_exception(store_error(error))
+            known = isinstance(error, AntiphonError)
+            future.set_exception(error if known else store_error(error))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
+from antiphon.core.conversations import Conversation
 from antiphon.core.deltas import Delta
 from antiphon.core.images import Blob
-from antiphon.core.items import FunctionCall
-from antiphon.core.turns import End, Header, Options
+from antiphon.core.items import FunctionCall, McpListTools
+from antiphon.core.mcp import Approval, McpAsk
+from antiphon.core.turns import End, FunctionTool, Header, Options
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -20,7 +22,8 @@ class Head(msgspec.Struct, frozen=True):
     ``thread`` and ``seq`` are its place, ``tree`` the thread its whole family of
     branches began with, and ``epoch`` counts what was erased from that family: a
     cached history is good for as long as the epoch stays.
-    ``running`` is True while the turn has no end and its process is alive.
+    ``running`` is True while the turn has no end and its process is alive. ``stamp`` is the
+    time that its age counts from: that of the latest turn in its chain.
     """
 
     response_id: str
@@ -30,6 +33,7 @@ class Head(msgspec.Struct, frozen=True):
     tree: int
     epoch: int
     running: bool
+    stamp: float = 0.0
 
 
 class NewTurn(msgspec.Struct, frozen=True):
@@ -39,6 +43,8 @@ class NewTurn(msgspec.Struct, frozen=True):
     keeps each once for a tenant, however many turns refer to it.
     ``awaited`` False: nobody waits for the beginning alone, so that a store may keep it a
     few milliseconds later, in one go with the end of a quick turn.
+    ``conversation`` is the one it goes on, as its maker saw it: ``begin`` moves it on, and
+    fails with ``ConversationLocked`` where it has moved in the meantime.
     """
 
     response_id: str
@@ -49,12 +55,14 @@ class NewTurn(msgspec.Struct, frozen=True):
     parent: Head | None = None
     awaited: bool = True
     blobs: Sequence[Blob] = ()
+    conversation: Conversation | None = None
 
 
 class StoredTurn(msgspec.Struct, frozen=True):
     """A turn as it lies in the store. ``end`` None: it is still running.
 
-    ``blobs`` holds the bytes of the images that the turn refers to, by hash.
+    ``blobs`` holds the bytes of the images that the turn refers to, by hash. ``expires_at``
+    is None where it is kept for ever, and in a ``chain``, which nobody asks for it.
     """
 
     response_id: str
@@ -65,6 +73,7 @@ class StoredTurn(msgspec.Struct, frozen=True):
     end: End | None
     previous_response_id: str | None = None
     blobs: Mapping[str, bytes] = {}
+    expires_at: float | None = None
 
 
 class Recent(msgspec.Struct, frozen=True):
@@ -87,11 +96,15 @@ class Store(Protocol):
     ``begin`` and ``write`` take effect in the order they are called, and return at
     once with a future that is done when the data is on disk, or fails with
     ``StoreError``: waiting is the caller's choice. A response of another tenant is
-    the same as none. Every other failure is a ``StoreError`` too.
+    the same as none, and so is one that has expired (``core.lifetimes``): it and all its
+    descendants are too old. Every other failure is a ``StoreError`` too.
     """
 
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:
-        """Keep a turn's request and input. Continues the parent's thread, or branches off it."""
+        """Keep a turn's request and input. Continues the parent's thread, or branches off it.
+
+        On a conversation it may fail with ``ConversationLocked`` or ``NotFound``, too.
+        """
         ...
 
     def write(
@@ -177,6 +190,12 @@ class Model(Protocol):
     async def close(self) -> None: ...
 
 
+class Fault(str):
+    """A tool's output that says what went wrong: whoever shows it can tell it from others."""
+
+    __slots__ = ()
+
+
 class ToolSource(Protocol):
     """Runs the tool calls of a turn; any number at once."""
 
@@ -184,6 +203,37 @@ class ToolSource(Protocol):
         """The output for the model to read, whatever happened: never raises, may be cancelled.
 
         None: the call is for somebody else to answer (a person who has to agree, a
-        client), and is left open. ``approved``: the person has agreed.
+        client), and is left open. ``approved``: the person has agreed. May be a ``Fault``.
+        """
+        ...
+
+
+class LentTools(ToolSource, Protocol):
+    """The tools of MCP servers, for one turn.
+
+    ``functions`` is what the model is told of, ``listed`` what is shown of each server, and
+    ``approvals`` which tools of a server need a person's word, by its label.
+    """
+
+    functions: tuple[FunctionTool, ...]
+    listed: tuple[McpListTools, ...]
+    approvals: dict[str, Approval]
+
+    def server_of(self, name: str) -> str | None:
+        """The label of the server that a call by this name goes to; None: none of them."""
+        ...
+
+    async def aclose(self) -> None:
+        """The turn is over. Never raises."""
+        ...
+
+
+class ToolServers(Protocol):
+    """The way to MCP servers."""
+
+    async def source(self, asked: Sequence[McpAsk], *, taken: Collection[str] = ()) -> LentTools:
+        """The tools that a turn asks for; ``taken`` are names that it has for others.
+
+        Raises ``InvalidRequest`` and ``ToolServerUnavailable``.
         """
         ...

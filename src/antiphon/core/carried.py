@@ -1,0 +1,54 @@
+"""Reasoning that a messages array carries along for the model that made it. Pure.
+
+What a model thought is no message, but some models want it back, encrypted. It lies in the
+assistant's message that it led to, under a private key, between two raw newlines:
+
+    {"role":"assistant","content":"Hi."
+    ,"antiphon_reasoning":[{"encrypted_content":"gAAA","origin":"api.openai.com/gpt-5"}]
+    }
+
+An encoder of compact JSON writes no newline of its own: in a string it is an escape. So
+whether there is anything carried, and where, is told by looking for one byte, and nobody's
+words can be taken for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from antiphon.core.items import SummaryText
+
+KEY = "antiphon_reasoning"
+
+_BEGIN = b'\n,"%b":' % KEY.encode()
+_END = b"\n}"
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Carried(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One reasoning item.
+
+    ``place`` tells what of its message it led to: 0 the content, 1 the first call, 2 the
+    second. ``origin`` is the model that made it, None: nobody knows.
+    """
+
+    encrypted_content: str
+    origin: str | None = None
+    summary: tuple[SummaryText, ...] = ()
+    place: int = 0
+
+
+def carrying(message: bytes, carried: Sequence[Carried]) -> bytes:
+    """A message, as compact JSON of an object with some keys, and what it carries."""
+    return b"".join((message[:-1], _BEGIN, _encode(carried), _END)) if carried else message
+
+
+def uncarried(messages: bytes) -> bytes:
+    """Messages, as JSON, without what they carry."""
+    first = messages.find(b"\n")
+    if first < 0 or not messages.startswith(_BEGIN, first):
+        return messages
+    return b"".join(messages.split(b"\n")[::2])

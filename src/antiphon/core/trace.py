@@ -1,0 +1,162 @@
+"""In what pieces a turn was streamed, kept so that it can be streamed again as it was.
+
+A trace is a list of small integers, read in order:
+
+    n > 0             a delta of the current item: its next n characters
+    0                 the current item is whole
+    odd n < 0         item (-n - 1) / 2 begins, and is the current one
+    even n < 0        item (-n - 2) / 2 is the current one again
+
+The words themselves are those of the items, so a trace costs two or three bytes a delta.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+
+from antiphon.core.events import (
+    ArgumentsDelta,
+    Created,
+    Ended,
+    Event,
+    ItemAdded,
+    ItemDone,
+    RawReasoningDelta,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+)
+from antiphon.core.items import (
+    FunctionCall,
+    Item,
+    Message,
+    OutputText,
+    Part,
+    Reasoning,
+    Refusal,
+    said,
+)
+from antiphon.core.turns import Response
+
+_DELTAS = TextDelta | RefusalDelta | ReasoningDelta | RawReasoningDelta | ArgumentsDelta
+
+
+def trace_of(events: Iterable[Event]) -> tuple[int, ...]:
+    """The trace of a turn's events."""
+    trace: list[int] = []
+    current = -1
+    for event in events:
+        if isinstance(event, Created | Ended):
+            continue
+        if isinstance(event, ItemAdded):
+            trace.append(-2 * event.index - 1)
+        elif event.index != current:
+            trace.append(-2 * event.index - 2)
+        current = event.index
+        if isinstance(event, _DELTAS):
+            trace.append(len(event.text))
+        elif isinstance(event, ItemDone):
+            trace.append(0)
+    return tuple(trace)
+
+
+def replayed(response: Response) -> Iterator[Event]:
+    """The events of a turn that has ended, as its first reader saw them.
+
+    A turn without a trace (nobody read along, or its process died) comes an item at a time.
+    """
+    trace = response.end.trace if response.end else ()
+    if not fits(trace, response.output):
+        trace = _whole(response.output)
+    yield Created(msgspec.structs.replace(response, output=(), end=None))
+    shown = [0] * len(response.output)
+    index = 0
+    for step in trace:
+        if step < 0:
+            index = -(step + 1) // 2
+        item = response.output[index]
+        if step == 0:
+            yield ItemDone(index, item)
+        elif step > 0:
+            start = shown[index]
+            shown[index] = start + step
+            yield _delta(index, item, _words(item)[start : start + step])
+        elif step % 2:
+            yield ItemAdded(index, shell_of(item))
+    yield Ended(response)
+
+
+def fits(trace: Sequence[int], output: Sequence[Item]) -> bool:
+    """Whether a trace tells of just these items: one may have been erased since."""
+    told: dict[int, int] = {}
+    index = 0
+    for step in trace:
+        if step < 0:
+            index = -(step + 1) // 2
+        told[index] = told.get(index, 0) + max(0, step)
+    return bool(trace) and told == {index: len(_words(item)) for index, item in enumerate(output)}
+
+
+def shell_of(item: Item) -> Item:
+    """An item as it begins: without its words, but for one that comes in one piece."""
+    match item:
+        case FunctionCall():
+            return msgspec.structs.replace(item, arguments="", status="completed")
+        case Message(content=content) if _streams(item):
+            empty = "" if isinstance(content, str) else (_emptied(content[0]),)
+            return msgspec.structs.replace(item, content=empty, status="completed")
+        case Reasoning(summary=(part,), content=()):
+            empty_part = msgspec.structs.replace(part, text="")
+            return Reasoning((empty_part,))
+        case Reasoning(summary=(), content=()):
+            return Reasoning()
+        case Reasoning(summary=(), content=(thought,)):
+            return Reasoning(content=(msgspec.structs.replace(thought, text=""),))
+    return item
+
+
+def _streams(item: Message) -> bool:
+    """Whether it is prose as models stream it: one text, or one refusal."""
+    return isinstance(item.content, str) or len(item.content) == 1
+
+
+def _emptied(part: Part) -> Part:
+    return Refusal("") if isinstance(part, Refusal) else OutputText("")
+
+
+def _words(item: Item) -> str:
+    """What of an item comes in deltas."""
+    match item:
+        case FunctionCall(arguments=text):
+            return text
+        case Message():
+            return said(item) if _streams(item) else ""
+        case Reasoning(summary=(part,)):
+            return part.text
+        case Reasoning(content=(thought,)):
+            return thought.text
+    return ""
+
+
+def _whole(output: Sequence[Item]) -> tuple[int, ...]:
+    """The trace of items that each come in one piece."""
+    trace: list[int] = []
+    for index, item in enumerate(output):
+        words = len(_words(item))
+        trace += (-2 * index - 1, words, 0) if words else (-2 * index - 1, 0)
+    return tuple(trace)
+
+
+def _delta(index: int, item: Item, text: str) -> Event:
+    match item:
+        case FunctionCall():
+            return ArgumentsDelta(index, text)
+        case Reasoning(summary=()):
+            return RawReasoningDelta(index, text)
+        case Reasoning():
+            return ReasoningDelta(index, text)
+        case Message(content=(Refusal(),)):
+            return RefusalDelta(index, text)
+    return TextDelta(index, text)

@@ -1,0 +1,34 @@
+-- name: roots
+SELECT name, rootpage FROM sqlite_schema WHERE type = 'table'
+
+-- name: log_rows
+-- The rows between two, and about how long each is; first those that are changed most easily.
+-- That of a use is in an index, and that of an item in the search.
+SELECT place, length(body) + 8 FROM log
+WHERE place BETWEEN ?1 AND ?2 ORDER BY kind IN (1, 2, 5), length(body)
+
+-- name: log_body
+SELECT body FROM log WHERE place = ?1
+
+-- name: log_change
+UPDATE log SET body = ?2 WHERE place = ?1
+
+-- name: blobs_rows
+SELECT id, length(data) + length(CAST(tenant AS BLOB)) + 44 FROM blobs
+WHERE id BETWEEN ?1 AND ?2 ORDER BY length(data)
+
+-- name: blobs_body
+SELECT data FROM blobs WHERE id = ?1
+
+-- name: blobs_change
+UPDATE blobs SET data = ?2 WHERE id = ?1
+
+-- name: conversations_rows
+SELECT rowid, length(metadata) + length(CAST(tenant AS BLOB)) + 68 FROM conversations
+WHERE rowid BETWEEN ?1 AND ?2 ORDER BY length(metadata)
+
+-- name: conversations_body
+SELECT metadata FROM conversations WHERE rowid = ?1
+
+-- name: conversations_change
+UPDATE conversations SET metadata = ?2 WHERE rowid = ?1

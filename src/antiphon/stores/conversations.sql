@@ -1,0 +1,53 @@
+-- name: create
+INSERT INTO conversations (id, tenant, created_at, metadata) VALUES (?1, ?2, ?3, ?4)
+
+-- name: one
+SELECT id, created_at, head, busy, metadata FROM conversations WHERE id = ?1 AND tenant = ?2
+
+-- name: begin
+UPDATE conversations SET head = ?2, busy = ?3 WHERE id = ?1
+
+-- name: describe
+UPDATE conversations SET metadata = ?2 WHERE id = ?1
+
+-- name: drop
+DELETE FROM conversations WHERE id = ?1
+
+-- name: made
+SELECT created_at FROM conversations WHERE id = ?1 AND tenant = ?2
+
+-- name: forwards
+SELECT id, created_at, head, busy, metadata FROM conversations
+WHERE tenant = ?1 AND (created_at, id) > (?2, ?3) ORDER BY created_at, id
+
+-- name: backwards
+SELECT id, created_at, head, busy, metadata FROM conversations
+WHERE tenant = ?1 AND (created_at, id) < (?2, ?3) ORDER BY created_at DESC, id DESC
+
+-- name: next_tenant
+SELECT tenant FROM conversations WHERE tenant >= ?1 ORDER BY tenant LIMIT 1
+
+-- name: made_before
+SELECT id FROM conversations WHERE tenant = ?1 AND created_at <= ?2 ORDER BY created_at, id
+
+-- name: state
+-- Where a response lies, who runs it, and its end.
+SELECT r.place, r.tenant, u.owner, l.body
+FROM responses AS r
+LEFT JOIN running AS u ON u.place = r.place
+LEFT JOIN log AS l ON l.place = r.place | 32767
+WHERE r.id = ?1
+
+-- name: members
+-- The turns of a conversation.
+SELECT place FROM responses WHERE conversation = ?1 ORDER BY place
+
+-- name: others
+-- The turns between two places that are of no or another conversation, and not erased.
+SELECT r.place, r.created_at
+FROM log CROSS JOIN responses AS r ON r.id = substr(log.body, 1, 16)
+WHERE log.place BETWEEN ?1 AND ?2 AND log.kind = 0 AND r.conversation IS NOT ?3
+ORDER BY r.place DESC
+
+-- name: parent
+SELECT parent FROM threads WHERE id = ?1

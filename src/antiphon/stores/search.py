@@ -1,0 +1,83 @@
+"""Full text search in a SQLite store.
+
+    a turn ends        a trigger notes its place: all that the turn's own commit does here
+    256 have ended     they are indexed in the background              (search_indexing.py)
+    a search           indexes what waits, then asks the chunks        (search_finding.py)
+    words are erased   triggers dissolve their chunk, in the same statement
+
+SQLite's own FTS5 is not used. What is deleted from it stays in its segments until they happen
+to be merged (what would prevent that came with 3.42, and Python is built with older ones), and
+rewriting all of an index after each deletion takes longer the more is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from functools import partial
+
+from antiphon.errors import StoreError
+from antiphon.stores.ground import Ground
+from antiphon.stores.search_chunk import FULL
+from antiphon.stores.search_finding import read_hits
+from antiphon.stores.search_indexing import Plan, carry_out, read_plan
+from antiphon.stores.search_text import query_of
+from antiphon.turn.ledgers import Hit
+
+
+class SqliteSearch:
+    """A ``SearchIndex`` in the file of a SQLite store. Used on one event loop."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        # Other processes may have left as many as need indexing: the first turn looks.
+        self._ended = FULL - 1
+        self._background: asyncio.Task[None] | None = None
+        #: Only one indexes at a time: two would do the same.
+        self._indexing = asyncio.Lock()
+
+    def note_end(self) -> None:
+        """A turn has ended, or is about to. Starts indexing where a chunk's worth has."""
+        self._ended += 1
+        if self._ended >= FULL and self._background is None:
+            self._ended = 0
+            self._background = asyncio.create_task(self._catch_up())
+
+    async def search(self, tenant: str, query: str, limit: int) -> Sequence[Hit]:
+        wanted = query_of(query)
+        if not wanted.terms or limit < 1:
+            return []
+        while not await self._index(tenant, least=1):
+            pass
+        cutoff = self._ground.expiry.cutoff(tenant)
+        return await self._ground.pooled(
+            partial(read_hits, tenant=tenant, query=wanted, limit=limit, cutoff=cutoff)
+        )
+
+    async def close(self) -> None:
+        """End what runs in the background. The store's ground is closed after this."""
+        task, self._background = self._background, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def _catch_up(self) -> None:
+        try:
+            # Whatever is in the way, the next search meets it too, and has someone to tell.
+            with contextlib.suppress(StoreError):
+                while not await self._index(None, least=FULL):
+                    pass
+        finally:
+            self._background = None
+
+    async def _index(self, tenant: str | None, least: int) -> bool:
+        """Index up to 256 turns; whether all that waited have been."""
+        async with self._indexing:
+            plan: Plan | None = await self._ground.pooled(
+                partial(read_plan, tenant=tenant, least=least)
+            )
+            if plan is None:
+                return True
+            carried_out: bool = await self._ground.put(carry_out, plan)
+            return carried_out and plan.last

@@ -1,0 +1,207 @@
+"""What a text is searched by: its words, the same for every store. No I/O.
+
+    spaced scripts     a word is a run of letters, digits and their marks, without case and
+                       accents: ``Crème_brûlée`` holds ``creme`` and ``brulee``
+    unspaced scripts   Chinese, Japanese, Korean, Thai and their like: every character and
+                       every pair of neighbours is a term. A run of a query is found where
+                       it stands in a text as it is, be it a part of a longer run
+
+So two characters of Chinese can be searched for, which is what most of its words have; an
+index of trigrams would not find them, and one of runs between spaces nothing but sentences.
+Signs and emoji are no words.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import msgspec
+
+from antiphon.core.items import Compaction, Message, decode_item, said
+
+#: Longer words are known by their beginning: they are keys and data, not words.
+MAX_WORD: Final = 64
+#: What is looked at of a query; the index is asked for its first terms only, and whether all of
+#: it is there is seen in the texts that hold those.
+_QUERY = 2_000
+_TERMS = 64
+#: An excerpt's length in characters, about, and how much of it stands before the first word found.
+_WIDTH = 200
+_LEAD = 50
+
+_UNSPACED = (
+    "\u0e00-\u0eff"  # Thai, Lao
+    "\u1000-\u109f\u1780-\u17ff"  # Myanmar, Khmer
+    "\u1100-\u11ff\u3130-\u318f\ua960-\ua97f\uac00-\ud7ff"  # Hangul
+    "\u3005-\u3007\u3041-\u312f\u31a0-\u31ff\uff66-\uff9f"  # kana, bopomofo
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
+)
+_PIECES = re.compile(f"([{_UNSPACED}]+)|[^ {_UNSPACED}]+")
+_ASCII_WORDS = re.compile("[a-z0-9]+")
+_ACCENTS = re.compile("[\u0300-\u036f]+")
+
+
+class _Blanks(dict[int, int]):
+    """For ``str.translate``: what is neither letter, digit nor mark becomes a blank."""
+
+    def __missing__(self, point: int) -> int:
+        kept = unicodedata.category(chr(point))[0] in "LNM"
+        self[point] = point if kept else 32
+        return self[point]
+
+
+_BLANKS = _Blanks()
+
+
+class Query(msgspec.Struct, frozen=True):
+    """What is searched for: ``words`` and ``runs`` of unspaced script, all of them.
+
+    ``terms`` are what an index knows them by; none: there is nothing to be found.
+    """
+
+    words: frozenset[str]
+    runs: tuple[str, ...]
+    terms: tuple[str, ...]
+
+
+def query_of(text: str) -> Query:
+    """Any text is a query."""
+    words: dict[str, None] = {}
+    runs: dict[str, None] = {}
+    for _, _, term, unspaced in _pieces(unicodedata.normalize("NFC", text[:_QUERY])):
+        (runs if unspaced else words)[term] = None
+    terms = dict.fromkeys(words)
+    for run in runs:
+        # Where its pairs are, so are its characters.
+        terms.update(dict.fromkeys(_pairs(run) if len(run) > 1 else (run,)))
+    return Query(frozenset(words), tuple(runs), tuple(terms)[:_TERMS])
+
+
+def text_of_items(items: Iterable[bytes]) -> str:
+    """What users and models say in encoded items, on one line, in Unicode's composed form.
+
+    Summaries are among it; instructions, tools and what cannot be read are not.
+    """
+    return unicodedata.normalize("NFC", " ".join(" ".join(map(_said, items)).split()))
+
+
+def terms_of(text: str) -> list[str]:
+    """The terms of such a text, as often as they are in it."""
+    if text.isascii():
+        words = _ASCII_WORDS.findall(text.lower())
+        return [word[:MAX_WORD] for word in words] if len(text) > MAX_WORD else words
+    terms: list[str] = []
+    for _, _, term, unspaced in _pieces(text):
+        if unspaced:
+            terms += term
+            terms += _pairs(term)
+        else:
+            terms.append(term)
+    return terms
+
+
+def excerpt_of(text: str, query: Query) -> str | None:
+    """The part of ``text`` that holds most of the query, the words found between « and ».
+
+    None: something of the query is not there after all.
+    """
+    marks, found = _marks(text, query)
+    if len(found) < len(query.words) + len(query.runs) or not marks:
+        return None
+    first = _best_start(marks)
+    left = max(0, first - _LEAD)
+    if left:
+        # From the beginning of a word, if there is one.
+        left = text.find(" ", left, first) + 1 or left
+    right = left + _WIDTH
+    if right < len(text):
+        right = max(text.rfind(" ", first, right + 1), first) if " " in text[first:right] else right
+    return _marked(text, left, right, [mark[:2] for mark in marks])
+
+
+def _said(data: bytes) -> str:
+    try:
+        item = decode_item(data)
+    except (msgspec.MsgspecError, UnicodeError):
+        return ""
+    match item:
+        case Message(role="user" | "assistant"):
+            return said(item)
+        case Compaction(summary=summary):
+            return summary
+    return ""
+
+
+def _pieces(text: str) -> Iterator[tuple[int, int, str, bool]]:
+    """The words and unspaced runs of a text: where each begins and ends, folded, and which."""
+    for match in _PIECES.finditer(text.translate(_BLANKS)):
+        unspaced = match[1] is not None
+        term = _folded(match[0])
+        if term:
+            yield match.start(), match.end(), term if unspaced else term[:MAX_WORD], unspaced
+
+
+def _folded(word: str) -> str:
+    """Without case, accents and the difference between wide, narrow and other forms."""
+    if word.isascii():
+        return word.lower()
+    bare = _ACCENTS.sub("", unicodedata.normalize("NFKD", word))
+    return unicodedata.normalize("NFKC", bare.casefold())
+
+
+def _pairs(run: str) -> list[str]:
+    return [run[at : at + 2] for at in range(len(run) - 1)]
+
+
+def _marks(text: str, query: Query) -> tuple[list[tuple[int, int, str]], set[str]]:
+    """Where a text holds what of a query, in order, and all that it holds of it."""
+    marks: list[tuple[int, int, str]] = []
+    for start, end, term, unspaced in _pieces(text):
+        if not unspaced:
+            if term in query.words:
+                marks.append((start, min(end, start + MAX_WORD), term))
+            continue
+        for run in query.runs:
+            at = term.find(run)
+            while at >= 0:
+                # Where folding changed its length, the whole run is marked.
+                same = len(term) == end - start
+                span = (start + at, start + at + len(run)) if same else (start, end)
+                marks.append((*span, run))
+                at = term.find(run, at + len(run)) if same else -1
+    marks.sort()
+    return marks, {term for _, _, term in marks}
+
+
+def _best_start(marks: list[tuple[int, int, str]]) -> int:
+    """Where the first stretch begins that holds most different words."""
+    best = start = last = 0
+    inside: dict[str, int] = {}
+    for first, (begin, _, gone) in enumerate(marks):
+        while last < len(marks) and marks[last][1] - begin <= _WIDTH - _LEAD:
+            term = marks[last][2]
+            inside[term] = inside.get(term, 0) + 1
+            last += 1
+        if len(inside) > best or first == 0:
+            best, start = len(inside), begin
+        if inside.get(gone):
+            inside[gone] -= 1
+            if not inside[gone]:
+                del inside[gone]
+    return start
+
+
+def _marked(text: str, left: int, right: int, spans: list[tuple[int, int]]) -> str:
+    parts: list[str] = []
+    at = left
+    for start, end in spans:
+        if start >= at and end <= right:
+            parts += text[at:start], "«", text[start:end], "»"
+            at = end
+    parts.append(text[at:right])
+    before = "…" if left else ""
+    after = "…" if right < len(text) else ""
+    return before + "".join(parts).strip() + after

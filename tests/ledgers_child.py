@@ -1,0 +1,69 @@
+"""Another process with a store, for the tests of its ledgers.
+
+python ledgers_child.py claim PATH COUNT    claims that many keys; says which it got
+python ledgers_child.py revoke PATH ID      revokes an API key
+python ledgers_child.py talk PATH           turns and searches, until killed; says what is kept
+python ledgers_child.py half PATH           stops in the middle of indexing, until killed
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from antiphon.stores.batch import Batch
+from antiphon.stores.database import open_database
+from antiphon.stores.search_indexing import carry_out, read_plan
+from antiphon.stores.sqlite import SqliteStore
+from stores_kit import sqlite, turned
+
+
+def say(*words: object) -> None:
+    print(*words, flush=True)
+
+
+async def claim(store: SqliteStore, count: int) -> None:
+    for number in range(count):
+        if await store.ledgers.receipts.claim("", f"key {number}", b"print") is None:
+            say(number)
+
+
+async def talk(store: SqliteStore) -> None:
+    async def speak(number: int) -> None:
+        for turn in range(1_000_000):
+            head = await turned(store, f"canary{number}x{turn} spoke")
+            say(head.response_id, f"canary{number}x{turn}")
+
+    async def look() -> None:
+        while True:
+            await store.ledgers.search.search("", "spoke", 3)
+
+    await asyncio.gather(look(), *[speak(number) for number in range(4)])
+
+
+def half(path: Path) -> None:
+    database = open_database(path)
+    plan = read_plan(database.reading, None, 1)
+    assert plan is not None
+    database.writing.execute("BEGIN IMMEDIATE")
+    assert carry_out(Batch(database.writing, database.owners.me, {}), plan)
+    say("half")
+    sys.stdin.read()
+
+
+async def main(command: str, path: Path, *rest: str) -> None:
+    async with sqlite(path) as store:
+        if command == "claim":
+            await claim(store, int(rest[0]))
+        elif command == "revoke":
+            say(await store.ledgers.keys.revoke(rest[0]))
+        else:
+            await talk(store)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "half":
+        half(Path(sys.argv[2]))
+    else:
+        asyncio.run(main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:]))

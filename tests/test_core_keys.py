@@ -1,0 +1,62 @@
+"""How keys look, and what is kept of them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+import pytest
+
+from antiphon.core.keys import digest_of, is_tenant_name, new_key, new_key_id
+
+
+def test_a_key_is_256_random_bits_behind_a_prefix() -> None:
+    keys = {new_key() for _ in range(1000)}
+    assert len(keys) == 1000
+    assert all(re.fullmatch(r"ap_[a-z2-7]{52}", key) for key in keys)
+    # Every place but the last, which has one bit, takes every value.
+    for place in range(3, 54):
+        assert len({key[place] for key in keys}) == 32
+
+
+def test_what_is_kept_is_the_hash() -> None:
+    key = new_key()
+    assert digest_of(key.encode()) == hashlib.sha256(key.encode()).digest()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"ap_",
+        b"ap_" + b"a" * 51,
+        b"ap_" + b"a" * 53,
+        b"ap_" + b"a" * 52 + b"\n",
+        b" ap_" + b"a" * 52,
+        b"AP_" + b"a" * 52,
+        b"ap_" + b"A" * 52,
+        b"ap_" + b"1" * 52,
+        b"sk-" + b"a" * 52,
+        b"ap_" + b"\xff" * 52,
+        b"x" * 100_000,
+    ],
+)
+def test_what_cannot_be_a_key_has_no_hash(text: bytes) -> None:
+    assert digest_of(text) is None
+
+
+def test_a_keys_id_says_nothing_of_it() -> None:
+    assert re.fullmatch(r"key_[0-9a-f]{16}", new_key_id())
+    assert new_key_id() != new_key_id()
+
+
+@pytest.mark.parametrize("name", ["a", "acme", "Acme-2", "a.example", "me@a.example", "9" * 64])
+def test_names_of_tenants(name: str) -> None:
+    assert is_tenant_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "a b", "-a", ".", "a\n", "a/b", "ä", "a" * 65, 'a"b', "@a"]
+)
+def test_what_no_tenant_is_called(name: str) -> None:
+    assert not is_tenant_name(name)

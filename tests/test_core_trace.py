@@ -1,0 +1,99 @@
+"""A trace tells a turn again just as it was told."""
+
+from __future__ import annotations
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from antiphon.core import deltas
+from antiphon.core.events import Created, Ended, Event
+from antiphon.core.items import (
+    Erased,
+    FunctionCall,
+    FunctionCallOutput,
+    Item,
+    Message,
+    OutputText,
+    Reasoning,
+    SummaryText,
+)
+from antiphon.core.trace import fits, replayed, trace_of
+from antiphon.core.turns import End, Header, Response
+from antiphon.turn.machine import Machine
+
+TEXTS = st.text(max_size=6)
+DELTAS = st.one_of(
+    st.builds(deltas.Text, TEXTS),
+    st.builds(deltas.Thought, TEXTS),
+    st.builds(deltas.Refused, TEXTS),
+    st.builds(
+        deltas.CallPiece,
+        st.integers(0, 2),
+        st.sampled_from(["a", "b", "c"]),
+        st.just("tool"),
+        TEXTS,
+    ),
+)
+
+
+def response_with(output: tuple[Item, ...], trace: tuple[int, ...] = ()) -> Response:
+    end = End("completed", 2.0, trace=trace)
+    return Response("resp_" + "0" * 32, 1.0, Header("m"), (Message("user", "Hi."),), output, end)
+
+
+@given(st.lists(st.lists(DELTAS, max_size=8), max_size=4), st.booleans(), st.booleans())
+def test_a_turn_is_told_again_as_it_was(
+    rounds: list[list[deltas.Delta]], whole: bool, runs_tools: bool
+) -> None:
+    machine = Machine()
+    told: list[Event] = []
+    for batch in rounds:
+        told += machine.feed(batch)
+        calls, ends = machine.end_round() if runs_tools else ([], [])
+        told += ends
+        for call in calls:
+            told += machine.add(FunctionCallOutput(call.call_id, "done"))
+        if runs_tools:
+            told += machine.close(whole=True)
+            machine.next_round()
+    told += machine.close(whole=whole)
+    response = response_with(machine.output, trace_of(told))
+    opening = msgspec.structs.replace(response, output=(), end=None)
+    assert list(replayed(response)) == [Created(opening), *told, Ended(response)]
+
+
+def test_without_a_trace_each_item_comes_in_one_piece() -> None:
+    items: tuple[Item, ...] = (
+        Reasoning((SummaryText("Hm."),)),
+        FunctionCall("c", "f", "{}"),
+        FunctionCallOutput("c", "1"),
+        Message("assistant", "One."),
+        Message("assistant", (OutputText("a"), OutputText("b"))),
+    )
+    told = list(replayed(response_with(items)))
+    assert [type(event).__name__ for event in told] == [
+        "Created",
+        *("ItemAdded", "ReasoningDelta", "ItemDone"),
+        *("ItemAdded", "ArgumentsDelta", "ItemDone"),
+        *("ItemAdded", "ItemDone"),
+        *("ItemAdded", "TextDelta", "ItemDone"),
+        *("ItemAdded", "ItemDone"),
+        "Ended",
+    ]
+
+
+def test_a_trace_of_items_that_have_changed_is_not_followed() -> None:
+    trace = (-1, 2, 2, 0, -3, 1, 0)
+    items = (Message("assistant", "Good"), Message("assistant", "!"))
+    assert fits(trace, items)
+    assert not fits(trace, (Erased(), items[1]))
+    told = list(replayed(response_with((Erased(), items[1]), trace)))
+    assert [type(event).__name__ for event in told][1:3] == ["ItemAdded", "ItemDone"]
+
+
+@given(st.lists(st.integers(-9, 9)))
+def test_any_trace_can_be_told(trace: list[int]) -> None:
+    response = response_with((Message("assistant", "Good day."),), tuple(trace))
+    told = list(replayed(response))
+    assert isinstance(told[-1], Ended)

@@ -1,0 +1,157 @@
+"""API keys in every store: found by their hash, revoked everywhere at once, nowhere in a file."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from antiphon.core.keys import digest_of, new_key
+from antiphon.errors import StoreError
+from antiphon.turn.ledgers import Key
+from ledgers_kit import CHILD, Clock, Opener, all_bytes, openers
+from stores_kit import run, sqlite, turned
+
+ONE, TWO = hashlib.sha256(b"one").digest(), hashlib.sha256(b"two").digest()
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
+    return openers(tmp_path)[request.param]
+
+
+def test_a_key_is_found_by_its_hash(store_in: Opener) -> None:
+    async def main() -> None:
+        async with store_in() as store:
+            keys = store.ledgers.keys
+            mine = Key("key_1", "me", 5.5, "laptop")
+            theirs = Key("key_2", "them", 4.25)
+            assert await keys.find(ONE) is None
+            await keys.add(mine, ONE)
+            await keys.add(theirs, TWO)
+            assert await keys.find(ONE) == mine
+            assert await keys.find(TWO) == theirs
+            assert await keys.find(ONE[:31]) is None
+            assert await keys.find(b"") is None
+            assert await keys.all() == [theirs, mine]
+
+    run(main())
+
+
+def test_whether_a_key_was_ever_made(store_in: Opener) -> None:
+    async def main() -> None:
+        async with store_in() as store:
+            keys = store.ledgers.keys
+            assert not await keys.any()
+            assert await keys.all() == []
+            await keys.add(Key("key_1", "me", 1.0), ONE)
+            assert await keys.any()
+            await keys.revoke("key_1")
+            assert await keys.any()
+
+    run(main())
+
+
+def test_a_revoked_key_is_nobodys(store_in: Opener) -> None:
+    async def main() -> None:
+        clock = Clock(100.0)
+        async with store_in(clock) as store:
+            keys = store.ledgers.keys
+            mine, other = Key("key_1", "me", 1.0), Key("key_2", "me", 2.0)
+            await keys.add(mine, ONE)
+            await keys.add(other, TWO)
+            assert not await keys.revoke("key_3")
+            assert await keys.revoke("key_1")
+            assert await keys.find(ONE) is None
+            assert await keys.find(TWO) == other
+            clock.now = 200.0
+            # It was revoked when it was revoked first.
+            assert await keys.revoke("key_1")
+            assert await keys.all() == [msgspec.structs.replace(mine, revoked_at=100.0), other]
+
+    run(main())
+
+
+def test_an_id_and_a_hash_are_given_once(store_in: Opener) -> None:
+    async def main() -> None:
+        async with store_in() as store:
+            keys = store.ledgers.keys
+            await keys.add(Key("key_1", "me", 1.0), ONE)
+            await keys.revoke("key_1")
+            for key, digest in [(Key("key_1", "x", 2.0), TWO), (Key("key_2", "x", 2.0), ONE)]:
+                with pytest.raises(StoreError, match="already"):
+                    await keys.add(key, digest)
+            assert await keys.find(TWO) is None
+            assert [key.tenant for key in await keys.all()] == ["me"]
+
+    run(main())
+
+
+def test_a_key_that_is_refused_harms_no_other_job(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with sqlite(tmp_path / "turns.db") as store:
+            keys = store.ledgers.keys
+            await keys.add(Key("key_1", "me", 1.0), ONE)
+            refused, head, _ = await asyncio.gather(
+                keys.add(Key("key_1", "me", 1.0), TWO),
+                turned(store),
+                keys.add(Key("key_2", "me", 1.0), TWO),
+                return_exceptions=True,
+            )
+            assert isinstance(refused, StoreError)
+            assert not isinstance(head, BaseException)
+            assert await keys.find(TWO) is not None
+
+    run(main())
+
+
+def test_keys_outlive_the_store_and_are_in_no_file(tmp_path: Path) -> None:
+    async def main() -> None:
+        raw = new_key()
+        digest = digest_of(raw.encode())
+        assert digest is not None
+        key = Key("key_1", "me", 1.0, "canary name")
+        async with sqlite(tmp_path / "turns.db") as store:
+            await store.ledgers.keys.add(key, digest)
+            assert await store.ledgers.keys.find(digest) == key
+            kept = all_bytes(tmp_path)
+            assert b"canary name" in kept
+            assert raw.encode() not in kept
+        async with sqlite(tmp_path / "turns.db") as store:
+            assert await store.ledgers.keys.find(digest) == key
+        assert raw.encode() not in all_bytes(tmp_path)
+
+    run(main())
+
+
+def test_a_key_revoked_by_another_process_opens_nothing_from_then_on(tmp_path: Path) -> None:
+    async def main() -> None:
+        path = tmp_path / "turns.db"
+        async with sqlite(path) as store:
+            keys = store.ledgers.keys
+            await keys.add(Key("key_1", "me", 1.0), ONE)
+            assert await keys.find(ONE) is not None
+            command = [sys.executable, str(CHILD), "revoke", str(path), "key_1"]
+            done = await asyncio.to_thread(
+                subprocess.run, command, check=True, capture_output=True, text=True
+            )
+            assert done.stdout == "True\n"
+            assert await keys.find(ONE) is None
+
+    run(main())
+
+
+def test_a_closed_store_has_no_keys(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with sqlite(tmp_path / "turns.db") as store:
+            keys = store.ledgers.keys
+        for work in (keys.find(ONE), keys.any(), keys.all(), keys.revoke("key_1")):
+            with pytest.raises(StoreError, match="closed"):
+                await work
+
+    run(main())

@@ -1,0 +1,100 @@
+"""What SQLite leaves in the pages of its file, and how it is found."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from antiphon.stores.pages import Leaf, PageFile
+
+SIZE = 4096
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "pages.db"
+
+
+@pytest.fixture
+def connection(path: Path) -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA secure_delete = ON")
+    connection.execute("PRAGMA synchronous = OFF")
+    connection.execute("CREATE TABLE words (id INTEGER PRIMARY KEY, word BLOB)")
+    yield connection
+    connection.close()
+
+
+def unclean(path: Path, connection: sqlite3.Connection) -> list[Leaf]:
+    root = connection.execute("SELECT rootpage FROM sqlite_schema").fetchone()[0]
+    pages = PageFile(path)
+    found = list(pages.unclean(root, SIZE))
+    pages.close()
+    return found
+
+
+def insert(connection: sqlite3.Connection, number: int, length: int) -> None:
+    connection.execute("INSERT INTO words VALUES (?, ?)", (number, b"w" * length))
+
+
+def test_rows_in_order_leave_nothing(path: Path, connection: sqlite3.Connection) -> None:
+    for number in range(2000):
+        insert(connection, number, 50)
+    assert unclean(path, connection) == []
+
+
+def test_rows_in_any_order_leave_copies(path: Path, connection: sqlite3.Connection) -> None:
+    for step in (7, 6, 5, 4, 3, 2):
+        for number in range(1, 900, step):
+            connection.execute("DELETE FROM words WHERE id = ?", (number,))
+            insert(connection, number, 40 * step + number % 90)
+    found = unclean(path, connection)
+    assert found
+    ids = [number for (number,) in connection.execute("SELECT id FROM words ORDER BY id")]
+    for leaf in found:
+        assert leaf.first in ids
+        assert leaf.last in ids
+        assert leaf.first <= leaf.last
+        assert 0 < leaf.gap < SIZE
+
+
+def test_ids_of_all_sizes_are_read(path: Path, connection: sqlite3.Connection) -> None:
+    ids = [-(2**63), -1, 127, 128, 2**14, 2**34 + 5, 2**56, 2**63 - 1]
+    for number in ids:
+        insert(connection, number, 10)
+    # The last byte of the gap, right before the first of the rows.
+    page = SIZE
+    with path.open("r+b") as file:
+        file.seek(page + 5)
+        content = int.from_bytes(file.read(2), "big")
+        file.seek(page + content - 1)
+        file.write(b"x")
+    (leaf,) = unclean(path, connection)
+    assert (leaf.first, leaf.last) == (ids[0] % 2**64, ids[-1])
+    assert leaf.gap == content - 8 - 2 * len(ids)
+
+
+def test_garbage_is_no_page(tmp_path: Path) -> None:
+    path = tmp_path / "garbage"
+    path.write_bytes(os.urandom(2) * SIZE + bytes([5]) * 3 * SIZE + bytes([13]) * SIZE)
+    pages = PageFile(path)
+    for root in range(-1, 9):
+        list(pages.unclean(root, SIZE))
+    pages.close()
+
+
+def test_a_file_is_opened_once_and_closed_by_the_last(path: Path) -> None:
+    path.touch()
+    one, two = PageFile(path), PageFile(path)
+    descriptor = one._file.descriptor
+    assert two._file.descriptor == descriptor
+    one.close()
+    one.close()
+    os.fstat(descriptor)
+    two.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)

@@ -1,0 +1,142 @@
+"""What a text is searched by, and what is shown of it."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from antiphon.core.items import (
+    Compaction,
+    Erased,
+    FunctionCallOutput,
+    InputImage,
+    InputText,
+    Item,
+    Message,
+    OutputText,
+    Refusal,
+    encode_item,
+)
+from antiphon.stores.search_text import MAX_WORD, excerpt_of, query_of, terms_of, text_of_items
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("", []),
+        ("  \t… — ?! 💔 ", []),
+        ("Hello, World! It's 3.14", ["hello", "world", "it", "s", "3", "14"]),
+        ("previous_response_id", ["previous", "response", "id"]),
+        ("Crème BRÛLÉE", ["creme", "brulee"]),
+        ("STRASSE straße", ["strasse", "strasse"]),
+        ("Ⅷ ﬁne \uff37\uff29\uff24\uff25", ["viii", "fine", "wide"]),
+        ("İstanbul", ["istanbul"]),
+        ("ΣΟΦΟΣ σοφος", ["σοφοσ", "σοφοσ"]),
+        ("ёлка Йод", ["елка", "иод"]),
+        ("हिन्दी में", ["हिन्दी", "में"]),
+        ("الْعَرَبِيَّة", ["الْعَرَبِيَّة"]),
+        ("東京都", ["東", "京", "都", "東京", "京都"]),
+        ("Python入門 3", ["python", "入", "門", "入門", "3"]),
+        ("한글 말", ["한", "글", "한글", "말"]),
+        ("ｶﾞｯﾂ", ["ガ", "ッ", "ツ", "ガッ", "ッツ"]),
+        ("สวัสดี", ["ส", "ว", "ั", "ส", "ด", "ี", "สว", "วั", "ัส", "สด", "ดี"]),
+    ],
+)
+def test_the_terms_of_a_text(text: str, terms: list[str]) -> None:
+    # Splitting by kind of script keeps order only within a kind; so does nobody's search.
+    assert sorted(terms_of(unicodedata.normalize("NFC", text))) == sorted(terms)
+
+
+def test_long_words_are_known_by_their_beginning() -> None:
+    assert terms_of("a" * 500) == ["a" * MAX_WORD]
+    assert terms_of("é" + "b" * 500) == ["e" + "b" * (MAX_WORD - 1)]
+    assert excerpt_of("x " + "a" * 500, query_of("a" * 300)) is not None
+
+
+def test_what_counts_as_said() -> None:
+    items: list[Item] = [
+        Message("system", "sys"),
+        Message("developer", "dev"),
+        Message("user", (InputText("one"), InputImage("blob:abc"), InputText(" two"))),
+        FunctionCallOutput("call_1", "output"),
+        Message("assistant", (OutputText("three"), Refusal("four"))),
+        Compaction("five\n\n six"),
+        Erased(),
+    ]
+    encoded = [encode_item(item) for item in items]
+    assert text_of_items([*encoded, b"", b"\xff", b"[]", b'{"type":"other"}']) == (
+        "one two threefour five six"
+    )
+
+
+def test_text_is_composed() -> None:
+    assert text_of_items([encode_item(Message("user", "e\u0301"))]) == "\u00e9"
+
+
+@pytest.mark.parametrize(
+    ("text", "query", "excerpt"),
+    [
+        ("The quick brown fox", "quick", "The «quick» brown fox"),
+        ("The quick brown fox", "FOX the", "«The» quick brown «fox»"),
+        ("The quick brown fox", "quick slow", None),
+        ("quicker", "quick", None),
+        ("Une Crème brûlée.", "creme", "Une «Crème» brûlée."),
+        ("a b a", "a a", "«a» b «a»"),
+        ("私は東京都に住んでいます", "東京", "私は«東京»都に住んでいます"),
+        ("私は東京都に住んでいます", "都", "私は東京«都»に住んでいます"),
+        # Its pairs are all there, it is not.
+        ("東京と京都", "東京都", None),
+        ("東京と京都", "京都 東京", "«東京»と«京都»"),
+        ("ガッツだ", "ｶﾞｯﾂ", "«ガッツ»だ"),
+        ("ｶﾞｯﾂだ よ", "ガッツ", "«ｶﾞｯﾂだ» よ"),
+    ],
+)
+def test_what_is_found_is_marked(text: str, query: str, excerpt: str | None) -> None:
+    assert excerpt_of(text, query_of(query)) == excerpt
+
+
+def test_a_long_text_is_cut_where_most_is_found() -> None:
+    text = "alpha " + "filler " * 100 + "now beta and alpha meet " + "filler " * 100 + "beta"
+    excerpt = excerpt_of(text, query_of("alpha beta"))
+    assert excerpt is not None
+    assert "now «beta» and «alpha» meet" in excerpt
+    assert excerpt.startswith("…filler")
+    assert excerpt.endswith("filler…")
+    assert len(excerpt) < 220
+
+
+def test_a_long_run_is_cut_too() -> None:
+    text = "あ" * 500 + "東京" + "い" * 500
+    excerpt = excerpt_of(text, query_of("東京"))
+    assert excerpt is not None
+    assert "あ«東京»い" in excerpt
+    assert len(excerpt) < 220
+
+
+def test_a_long_query_is_looked_at_in_part() -> None:
+    query = query_of(" ".join(f"w{number}" for number in range(10_000)))
+    assert len(query.terms) == 64
+    assert len(query.words) < 1_000
+
+
+@given(st.text(), st.text())
+def test_any_text_is_a_query_and_a_text(text: str, words: str) -> None:
+    text = unicodedata.normalize("NFC", " ".join(text.split()))
+    query = query_of(words)
+    excerpt = excerpt_of(text, query)
+    if excerpt is not None:
+        assert set(query.terms) <= set(terms_of(text))
+        if "«" not in text + words and "»" not in text + words:
+            assert excerpt.count("«") == excerpt.count("»") > 0
+
+
+@given(st.text(st.characters(categories=["L", "N", "Zs", "P"])))
+def test_a_text_holds_each_of_its_words(text: str) -> None:
+    text = unicodedata.normalize("NFC", " ".join(text.split()))
+    for word in text.split():
+        query = query_of(word)
+        if query.terms and len(query.terms) < 64:
+            assert excerpt_of(text, query) is not None, word
