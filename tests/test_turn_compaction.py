@@ -247,7 +247,7 @@ def test_an_unstored_turn_is_shown_a_summary_and_leaves_none() -> None:
         ids = await talked(service, "One.", "Two.")
         await answered(service, "Three.", after=ids[-1], context=(POLICY,), store=False)
         assert contents(model) == [f"{SUMMARY}One.", "Two.", "Re: Two.", "Three."]
-        assert len(store._kept) == 2
+        assert len(store._turns.kept) == 2
         await answered(service, "Three.", after=ids[-1])
         assert contents(model)[0] == "One."
 
@@ -262,7 +262,7 @@ def test_a_summary_that_fails_leaves_everything_as_it_was() -> None:
         ids = await talked(service, "One.", "Two.")
         with pytest.raises(RateLimited):
             await answered(service, "Three.", after=ids[-1], context=(POLICY,))
-        assert len(store._kept) == 2
+        assert len(store._turns.kept) == 2
         response = await answered(service, "Three.", after=ids[-1], context=(POLICY,))
         assert said_by(response) == ["3"]
 
@@ -282,7 +282,7 @@ def test_a_turn_that_is_refused_costs_no_summary(kind: type[ScriptedModel]) -> N
                 asking("word " * 400, after=ids[-1], context=(POLICY, TokenBudget(100)))
             )
         assert len(model.calls) == 2
-        assert len(store._kept) == 2
+        assert len(store._turns.kept) == 2
 
     run(main())
 

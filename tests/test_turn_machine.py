@@ -10,24 +10,44 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiphon.core.deltas import CallPiece, Delta, Finish, Refused, Text, Thought, Used
+from antiphon.core.deltas import (
+    CallPiece,
+    Cited,
+    Delta,
+    Finish,
+    RawThought,
+    Refused,
+    Text,
+    Thought,
+    Used,
+)
 from antiphon.core.events import (
     ArgumentsDelta,
     Event,
     ItemAdded,
     ItemDone,
+    RawReasoningDelta,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
 )
-from antiphon.core.items import FunctionCall, Item, Message, Reasoning, Refusal, SummaryText
+from antiphon.core.items import (
+    FunctionCall,
+    Item,
+    Message,
+    OutputText,
+    Reasoning,
+    ReasoningText,
+    Refusal,
+    SummaryText,
+)
 from antiphon.core.turns import Usage
 from antiphon.turn.machine import Machine, Verdict
 
 #: A busy machine proves nothing against the code.
 unhurried = settings(deadline=None)
 
-PROSE = (Text, Thought, Refused)
+PROSE = (Text, Thought, RawThought, Refused)
 _PIECES = st.builds(
     CallPiece,
     st.integers(0, 3),
@@ -47,6 +67,8 @@ def item_of(kind: type, text: str) -> Item:
         return Message("assistant", text)
     if kind is Refused:
         return Message("assistant", (Refusal(text),))
+    if kind is RawThought:
+        return Reasoning(content=(ReasoningText(text),))
     return Reasoning((SummaryText(text),))
 
 
@@ -55,6 +77,8 @@ def text_in(item: Item) -> str:
         case Message(content=str(text)) | FunctionCall(arguments=text):
             return text
         case Message(content=(Refusal(text),)) | Reasoning(summary=(SummaryText(text),)):
+            return text
+        case Reasoning(content=(ReasoningText(text),)):
             return text
     raise AssertionError(f"no text in {item}")
 
@@ -146,7 +170,13 @@ def test_events_tell_of_each_item_from_its_start_to_its_end(
                 assert index not in done
                 assert type(item) is type(shells[index])
                 done[index] = item
-            case TextDelta() | ReasoningDelta() | RefusalDelta() | ArgumentsDelta():
+            case (
+                TextDelta()
+                | ReasoningDelta()
+                | RawReasoningDelta()
+                | RefusalDelta()
+                | ArgumentsDelta()
+            ):
                 assert event.index not in done
                 assert event.text
                 heard[event.index].append(event.text)
@@ -162,16 +192,16 @@ def test_events_tell_of_each_item_from_its_start_to_its_end(
 @given(st.lists(DELTAS, max_size=25))
 def test_nothing_that_was_said_is_lost_or_changes_its_order(deltas: list[Delta]) -> None:
     machine, _ = fed(deltas)
-    for kind, ours in ((Text, str), (Thought, Reasoning), (Refused, tuple)):
+    for kind in PROSE:
         said = "".join(one.text for one in deltas if isinstance(one, kind))
         kept = "".join(
-            text_in(item)
-            for item in machine.output
-            if isinstance(item.content if isinstance(item, Message) else item, ours)
+            text_in(item) for item in machine.output if item == item_of(kind, text_in(item))
         )
         assert kept == said
     calls = [one for one in deltas if isinstance(one, CallPiece)]
-    order = list(dict.fromkeys(one.index for one in calls))
+    # A call begins with its name; one that never gets any comes last.
+    named = [one.index for one in calls if one.name]
+    order = list(dict.fromkeys((*named, *(one.index for one in calls))))
     expected = ["".join(one.arguments for one in calls if one.index == at) for at in order]
     made = [item for item in machine.output if isinstance(item, FunctionCall)]
     assert [call.arguments for call in made] == expected
@@ -272,6 +302,21 @@ def test_a_name_that_comes_late_still_comes() -> None:
     machine.feed([CallPiece(0, "a"), CallPiece(0, name="f"), CallPiece(0, name="ignored")])
     machine.close(whole=True)
     assert machine.output == (FunctionCall("a", "f", ""),)
+
+
+def test_sources_and_odds_stay_with_their_answer() -> None:
+    odds = ({"token": "a"}, {"token": "b"})
+    source = {"type": "url_citation", "url": "u"}
+    machine, events = fed(
+        [Cited(source), Text("a", odds[:1]), Cited(source), Text("b", odds[1:]), Thought("c")]
+    )
+    assert [event for event in events if isinstance(event, TextDelta)] == [
+        TextDelta(0, "a", odds[:1]),
+        TextDelta(0, "b", odds[1:]),
+    ]
+    # What is cited before there is an answer is cited by nothing.
+    answer = Message("assistant", (OutputText("ab", (source,), odds),))
+    assert machine.output == (answer, Reasoning((SummaryText("c"),)))
 
 
 def test_the_last_count_of_tokens_holds() -> None:

@@ -375,7 +375,7 @@ def test_rounds_are_one_answer(rounds: list[tuple[list[Delta], bool]]) -> None:
             break
         assert [one for one in machine.output[before:] if isinstance(one, FunctionCall)] == wanted
         for one in reversed(wanted):
-            heard += machine.add_output(one.call_id, "done")
+            heard += machine.add(FunctionCallOutput(one.call_id, "done"))
         machine.next_round()
     heard += machine.close(whole=True)
     taken += machine.take_finished()

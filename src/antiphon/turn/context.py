@@ -12,14 +12,20 @@ from typing import Any
 
 import msgspec
 
+from antiphon.core.carried import Carried, carrying
 from antiphon.core.items import (
     Compaction,
+    Erased,
     FunctionCall,
     FunctionCallOutput,
+    InputFile,
     InputImage,
+    InputVideo,
     Item,
+    McpListTools,
     Message,
     Part,
+    Reasoning,
     Refusal,
     words_of,
 )
@@ -32,6 +38,9 @@ INTERRUPTED = "The call was interrupted before it gave a result."
 SUMMARY = "Previous conversation summary: "
 
 _SYSTEM = ("system", "developer")
+
+#: Parts that are more than text.
+_SHOWN = (InputImage, InputFile, InputVideo)
 
 #: What an image weighs, in bytes of text that take as many tokens: its own bytes say nothing.
 _IMAGE_WEIGHT = 4096
@@ -48,10 +57,10 @@ class Segment(msgspec.Struct, frozen=True):
     cancelled or cut, and nobody owes its calls an output.
 
     ``count`` is its messages, without system ones, with an output for each open call.
-    ``bulk`` is how many bytes of images are more than an image should weigh, and
-    ``system_bulk`` that of its system messages alone. ``tokens`` is what models reported of
-    it, None: nothing. ``turns`` is how many turns it stands for; of a compaction, ``kept``
-    is how many turns before it stay in view.
+    ``bulk`` is how many bytes of images are more than an image should weigh, and what
+    messages carry besides (``core.carried``); ``system_bulk`` is that of its system messages
+    alone. ``tokens`` is what models reported of it, None: nothing. ``turns`` is how many turns
+    it stands for; of a compaction, ``kept`` is how many turns before it stay in view.
     """
 
     messages: bytes
@@ -65,6 +74,8 @@ class Segment(msgspec.Struct, frozen=True):
     tokens: int | None = None
     turns: int = 1
     kept: int | None = None
+    #: The MCP servers whose tools are listed in it.
+    listed: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -125,21 +136,27 @@ def render(items: Sequence[Item], *, completed: bool = True) -> Segment:
         elif isinstance(item, FunctionCallOutput):
             # Calls that come after an output were not made together with those before.
             page.end_calls()
+        elif isinstance(item, Reasoning):
+            page.add_reasoning(item)
+        elif isinstance(item, Erased):
+            page.forget_reasoning()
         elif isinstance(item, Compaction):
-            compaction = item
+            # One that replaces nothing here is words like any others, which stay.
+            compaction = item if item.replaced else compaction
             page.add_message(Message("system", SUMMARY + item.summary))
     page.close()
     return Segment(
         messages=b",".join(page.messages),
         system=b",".join(page.system),
-        calls=tuple(call.call_id for call in page.waiting),
+        calls=tuple(one.call.call_id for one in page.waiting),
         answers=answers,
         completed=completed,
         count=len(page.messages) - len(page.system) + len(page.waiting),
-        bulk=sum(map(_bulk, items)),
+        bulk=sum(map(_bulk, items)) + page.carried,
         system_bulk=sum(map(_bulk, filter(_stays, items))),
         turns=compaction.replaced if compaction else 1,
         kept=compaction.kept if compaction else None,
+        listed=tuple(one.server_label for one in items if isinstance(one, McpListTools)),
     )
 
 
@@ -165,6 +182,13 @@ def _prose(items: Sequence[Item], completed: bool) -> Segment:
     )
 
 
+class _Made(msgspec.Struct, frozen=True):
+    """A call and the reasoning that led to it."""
+
+    call: FunctionCall
+    reasoning: tuple[Reasoning, ...] = ()
+
+
 class _Page:
     """A turn's messages as they are written down, one after another."""
 
@@ -172,27 +196,42 @@ class _Page:
         self.messages: list[bytes] = []
         self.system: list[bytes] = []
         #: Calls without an output.
-        self.waiting: list[FunctionCall] = []
+        self.waiting: list[_Made] = []
+        #: How many bytes of the messages are reasoning that they carry.
+        self.carried = 0
         #: The assistant's message that is not written yet: calls may still join it.
         self._said: Message | None = None
-        self._calls: list[FunctionCall] = []
+        self._calls: list[_Made] = []
         self._outputs: list[FunctionCallOutput] = []
+        #: Reasoning that led to the message, and that of which nothing has come yet.
+        self._before: tuple[Reasoning, ...] = ()
+        self._reasoning: tuple[Reasoning, ...] = ()
 
     def add_message(self, item: Message) -> None:
         self._flush()
+        reasoning, self._reasoning = self._reasoning, ()
         if item.role == "assistant":
-            self._said = item
+            self._said, self._before = item, reasoning
             return
         self.messages.append(_encode(_plain_message(item)))
         if item.role in _SYSTEM:
             self.system.append(self.messages[-1])
 
     def add_call(self, call: FunctionCall, output: FunctionCallOutput | None) -> None:
+        made, self._reasoning = _Made(call, self._reasoning), ()
         if output is None:
-            self.waiting.append(call)
+            self.waiting.append(made)
         else:
-            self._calls.append(call)
+            self._calls.append(made)
             self._outputs.append(output)
+
+    def add_reasoning(self, item: Reasoning) -> None:
+        if item.encrypted_content is not None:
+            self._reasoning += (item,)
+
+    def forget_reasoning(self) -> None:
+        """What it led to is gone: models refuse reasoning that leads to nothing."""
+        self._reasoning = ()
 
     def end_calls(self) -> None:
         if self._calls:
@@ -205,9 +244,20 @@ class _Page:
 
     def _flush(self) -> None:
         if self._said is not None or self._calls:
-            self.messages.append(_encode(_assistant_message(self._said, self._calls)))
+            calls = [made.call for made in self._calls]
+            message = _encode(_assistant_message(self._said, calls))
+            self.messages.append(carrying(message, self._to_carry()))
+            self.carried += len(self.messages[-1]) - len(message)
             self.messages.extend(_encode(_tool_message(output)) for output in self._outputs)
-            self._said, self._calls, self._outputs = None, [], []
+            self._said, self._calls, self._outputs, self._before = None, [], [], ()
+
+    def _to_carry(self) -> list[Carried]:
+        led_to = (self._before, *(made.reasoning for made in self._calls))
+        return [
+            Carried(item.encrypted_content or "", item.origin, item.summary, place)
+            for place, reasoning in enumerate(led_to)
+            for item in reasoning
+        ]
 
 
 def _paired(
@@ -242,13 +292,13 @@ def check_calls(
     in the turn itself.
     """
     ledger = _Ledger(parent)
-    for call in approved:
-        ledger.settle(call.call_id)
     for item in items:
         if isinstance(item, FunctionCall):
             ledger.open(item.call_id)
         elif isinstance(item, FunctionCallOutput):
             ledger.settle(item.call_id)
+    for call in approved:
+        ledger.settle(call.call_id)
     if ledger.owed:
         names = ", ".join(f"'{call_id}'" for call_id in ledger.owed)
         raise InvalidRequest(
@@ -339,7 +389,7 @@ def _interrupted(call_id: str) -> bytes:
 
 def _content(content: str | tuple[Part, ...]) -> str | list[dict[str, Any]]:
     """Text alone becomes a string, which every upstream takes; pictures need parts."""
-    if not isinstance(content, str) and any(isinstance(part, InputImage) for part in content):
+    if not isinstance(content, str) and any(isinstance(part, _SHOWN) for part in content):
         return [_part(part) for part in content]
     return words_of(content)
 
@@ -360,9 +410,15 @@ def _stays(item: Item) -> bool:
 
 
 def _part(part: Part) -> dict[str, Any]:
-    if isinstance(part, InputImage):
-        image = {"url": part.image_url}
-        if part.detail != "auto":
-            image["detail"] = part.detail
-        return {"type": "image_url", "image_url": image}
-    return {"type": "text", "text": part.refusal if isinstance(part, Refusal) else part.text}
+    match part:
+        case InputImage(image_url=url, detail=detail):
+            image = {"url": url} if detail == "auto" else {"url": url, "detail": detail}
+            return {"type": "image_url", "image_url": image}
+        case InputFile():
+            fields = msgspec.structs.asdict(part)
+            return {"type": "file", "file": {name: it for name, it in fields.items() if it}}
+        case InputVideo(video_url=url):
+            return {"type": "video_url", "video_url": {"url": url}}
+        case Refusal(refusal=text):
+            return {"type": "text", "text": text}
+    return {"type": "text", "text": part.text}

@@ -31,6 +31,26 @@ class Past(msgspec.Struct, frozen=True):
     tokens: int = 0
 
 
+class Memory:
+    """The newest turn of somebody who keeps nothing in the store, for as long as they stay."""
+
+    def __init__(self) -> None:
+        self._response_id: str | None = None
+        self._past = Past()
+
+    def past(self, response_id: str) -> Past | None:
+        """The chain up to that response, None if it is not the newest one here."""
+        return self._past if response_id == self._response_id else None
+
+    def keep(self, response_id: str, past: Past) -> None:
+        """Remember a chain, in place of what was here."""
+        self._response_id, self._past = response_id, past
+
+    def drop(self) -> None:
+        """Remember nothing."""
+        self._response_id, self._past = None, Past()
+
+
 class _Entry(msgspec.Struct, frozen=True):
     epoch: int
     past: Past

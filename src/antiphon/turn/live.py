@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from antiphon.core.events import Event
 from antiphon.core.turns import Response
@@ -21,13 +21,15 @@ class LiveTurn:
 
     ``stored`` turns hold back their events until the request is on disk
     (``release``), so that the first event is a promise. ``error`` is what made the
-    turn fail, None for a turn that is running or ended otherwise.
+    turn fail, None for a turn that is running or ended otherwise. ``streamed``: its
+    model was asked to answer word by word.
     """
 
-    def __init__(self, opening: Response) -> None:
+    def __init__(self, opening: Response, *, streamed: bool = False) -> None:
         self.opening = opening
         self.response_id = opening.id
         self.stored = opening.store
+        self.streamed = streamed
         self.error: AntiphonError | None = None
         #: Why the turn was told to stop, for the runner to read when it is cancelled.
         self.stopped_by: AntiphonError | None = None
@@ -39,6 +41,9 @@ class LiveTurn:
         self._patient: list[asyncio.Future[None]] = []
         self._over = False
         self._response: Response | None = None
+        #: On the loop's clock: when it began, and when the first of its answer came.
+        self.began_at = self._loop.time()
+        self.spoke_at: float | None = None
         #: What runs the turn.
         self.task: asyncio.Task[None] | None = None
         self._running = False
@@ -81,6 +86,11 @@ class LiveTurn:
     def done(self) -> bool:
         return self._over
 
+    async def kept(self) -> None:
+        """Wait until what was asked is on disk. Raises what kept it from getting there."""
+        async for _ in self.events():
+            return
+
     async def cancel(self) -> Response:
         """Stop the turn and keep what arrived. A turn that is over stays as it is."""
         self.stop(None)
@@ -95,6 +105,8 @@ class LiveTurn:
 
     def emit(self, events: Sequence[Event]) -> None:
         if events:
+            if self.spoke_at is None and self._log:
+                self.spoke_at = self._loop.time()
             self._log.extend(events)
             if self._released and self._waiting:
                 self._waiting = _wake(self._waiting)
@@ -120,6 +132,16 @@ class LiveTurn:
         """End without a response: nothing of the turn could be kept."""
         self.error = error
         self._close()
+
+    @property
+    def response(self) -> Response | None:
+        """The turn's end; None while it runs, and if nothing of it could be kept."""
+        return self._response
+
+    @property
+    def told(self) -> Sequence[Event]:
+        """All events so far."""
+        return self._log
 
     def running(self) -> None:
         """The work has begun, and can be cancelled without being lost."""
@@ -160,6 +182,14 @@ def _wake(waiting: list[asyncio.Future[None]]) -> list[asyncio.Future[None]]:
     return []
 
 
+class Watch(Protocol):
+    """Is told of turns: of each as it begins, where it was asked for, and when it is over."""
+
+    def began(self, turn: LiveTurn) -> None: ...
+
+    def over(self, turn: LiveTurn) -> None: ...
+
+
 class Live:
     """All turns that run in this process, by response id.
 
@@ -168,10 +198,13 @@ class Live:
 
     def __init__(self) -> None:
         self.unkept: set[str] = set()
+        self.watches: list[Watch] = []
         self._turns: dict[str, LiveTurn] = {}
 
     def start(self, turn: LiveTurn, work: Coroutine[Any, Any, None]) -> None:
         self._turns[turn.response_id] = turn
+        for watch in self.watches:
+            watch.began(turn)
         turn.task = asyncio.get_running_loop().create_task(self._until_over(turn, work))
         turn.task.add_done_callback(lambda _: self._settle(turn, work))
 
@@ -182,6 +215,8 @@ class Live:
             del self._turns[turn.response_id]
             if turn.unkept:
                 self.unkept.add(turn.response_id)
+            for watch in self.watches:
+                watch.over(turn)
 
     def _settle(self, turn: LiveTurn, work: Coroutine[Any, Any, None]) -> None:
         # A loop that ends cancels even what has not begun, which cannot end itself.
@@ -193,9 +228,12 @@ class Live:
     def get(self, response_id: str) -> LiveTurn | None:
         return self._turns.get(response_id)
 
+    def all(self) -> list[LiveTurn]:
+        return list(self._turns.values())
+
     def interrupt(self) -> None:
         """Stop every turn as interrupted."""
-        for turn in list(self._turns.values()):
+        for turn in self.all():
             turn.stop(Interrupted("The server was stopped before the turn was over."))
 
     async def close(self) -> None:

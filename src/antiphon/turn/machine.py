@@ -8,7 +8,8 @@ ran, their outputs follow the calls, and the model is asked again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import msgspec
 
@@ -16,17 +17,19 @@ from antiphon.core import deltas, events
 from antiphon.core.ids import new_call_id
 from antiphon.core.items import (
     FunctionCall,
-    FunctionCallOutput,
     Item,
     ItemStatus,
     Message,
+    OutputText,
     Reasoning,
+    ReasoningText,
     Refusal,
     SummaryText,
 )
 from antiphon.core.turns import TurnStatus, Usage
 
-_Prose = deltas.Text | deltas.Thought | deltas.Refused
+_Prose = deltas.Text | deltas.Thought | deltas.RawThought | deltas.Refused
+_THOUGHTS = (deltas.Thought, deltas.RawThought)
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -45,13 +48,19 @@ _VERDICTS: dict[deltas.FinishReason, Verdict] = {
 
 
 class _Open(msgspec.Struct):
-    """An item that still grows."""
+    """An item that still grows. ``annotations`` and ``logprobs`` are an answer's."""
 
     index: int
     kind: type
     pieces: list[str]
     call_id: str = ""
     name: str = ""
+    annotations: tuple[Any, ...] = ()
+    logprobs: tuple[Any, ...] = ()
+    #: Whether its beginning was told.
+    told: bool = True
+    #: What the model will want back of its reasoning.
+    sealed: deltas.Sealed | None = None
 
 
 class Machine:
@@ -59,9 +68,11 @@ class Machine:
 
     ``finish`` is the reason the model gave for stopping, None until it gives one.
     ``usage`` is what all rounds took, ``last`` what the model reported of the last one.
+    ``server_of`` tells the MCP server that lends a tool, by the name the model calls it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, server_of: Callable[[str], str | None] | None = None) -> None:
+        self._server_of = server_of
         self.finish: deltas.FinishReason | None = None
         self.last: Usage | None = None
         #: Whether the model asked for tools more often than it may.
@@ -88,7 +99,7 @@ class Machine:
     @property
     def silent(self) -> bool:
         """Whether the model has said nothing yet in this round."""
-        return len(self._items) == self._round
+        return len(self._items) == self._round and not self._calls
 
     def feed(self, batch: Iterable[deltas.Delta]) -> list[events.Event]:
         """Take what arrived together; give what follows from it."""
@@ -102,11 +113,21 @@ class Machine:
                 if prose is None or prose.kind is not kind:
                     prose = self._begin_prose(kind, out)
                 prose.pieces.append(delta.text)
-                out.append(_PROSE_EVENTS[kind](prose.index, delta.text))
+                if isinstance(delta, deltas.Text) and delta.logprobs:
+                    prose.logprobs += delta.logprobs
+                    out.append(events.TextDelta(prose.index, delta.text, delta.logprobs))
+                else:
+                    out.append(_PROSE_EVENTS[kind](prose.index, delta.text))
             elif isinstance(delta, deltas.CallPiece):
                 self._feed_call(delta, out)
             elif isinstance(delta, deltas.Used):
                 self.last = delta.usage
+            elif isinstance(delta, deltas.Over | deltas.Sealed):
+                self._set_apart(delta, out)
+            elif isinstance(delta, deltas.Cited):
+                # It is told with the end of its item; without an answer it cites nothing.
+                if self._prose is not None and self._prose.kind is deltas.Text:
+                    self._prose.annotations += (delta.annotation,)
             else:
                 self.finish = delta.reason
         return out
@@ -117,7 +138,7 @@ class Machine:
         status: ItemStatus = "completed" if whole and not cut else "incomplete"
         out: list[events.Event] = []
         still_open = [*self._calls.values(), *([self._prose] if self._prose else [])]
-        for item in sorted(still_open, key=lambda one: one.index):
+        for item in sorted(still_open, key=lambda one: (not one.told, one.index)):
             self._end(item, status, out)
         self._calls.clear()
         self._prose = None
@@ -140,9 +161,8 @@ class Machine:
         self._before, self.last = self.usage, None
         self._round = len(self._items)
 
-    def add_output(self, call_id: str, output: str) -> list[events.Event]:
-        """A tool's output, as an item of the turn."""
-        item = FunctionCallOutput(call_id, output)
+    def add(self, item: Item) -> list[events.Event]:
+        """An item that comes in one piece, from elsewhere than the model."""
         index = len(self._items)
         self._items.append(item)
         return [events.ItemAdded(index, item), events.ItemDone(index, item)]
@@ -161,30 +181,55 @@ class Machine:
         return [item for item in self._items[start : self._taken] if item is not None]
 
     def _begin_prose(self, kind: type, out: list[events.Event]) -> _Open:
-        if self._prose is not None:
-            self._end(self._prose, "completed", out)
+        self._end_prose(out)
         self._prose = _Open(len(self._items), kind, [])
         self._items.append(None)
         out.append(events.ItemAdded(self._prose.index, _prose_item(kind, "", "completed")))
         return self._prose
 
-    def _feed_call(self, piece: deltas.CallPiece, out: list[events.Event]) -> None:
+    def _end_prose(self, out: list[events.Event]) -> None:
         if self._prose is not None:
             self._end(self._prose, "completed", out)
             self._prose = None
+
+    def _set_apart(self, mark: deltas.Over | deltas.Sealed, out: list[events.Event]) -> None:
+        if isinstance(mark, deltas.Sealed):
+            prose = self._prose
+            if prose is None or prose.kind not in _THOUGHTS:
+                # Reasoning of which nothing was shown is an item too.
+                prose = self._begin_prose(Reasoning, out)
+            prose.sealed = mark
+        self._end_prose(out)
+
+    def _feed_call(self, piece: deltas.CallPiece, out: list[events.Event]) -> None:
+        self._end_prose(out)
         call = self._calls.get(piece.index)
         if call is None:
-            call = _Open(len(self._items), FunctionCall, [], self._call_id(piece))
-            call.name = piece.name or ""
+            call = _Open(-1, FunctionCall, [], self._call_id(piece), told=False)
             self._calls[piece.index] = call
-            self._items.append(None)
-            shell = FunctionCall(call.call_id, call.name, "")
-            out.append(events.ItemAdded(call.index, shell))
-        elif not call.name and piece.name:
+        if not call.name and piece.name:
             call.name = piece.name
         if piece.arguments:
             call.pieces.append(piece.arguments)
-            out.append(events.ArgumentsDelta(call.index, piece.arguments))
+        if call.told:
+            if piece.arguments:
+                out.append(events.ArgumentsDelta(call.index, piece.arguments))
+        elif call.name:
+            # Which kind of item it is depends on the name.
+            self._tell(call, out)
+
+    def _tell(self, call: _Open, out: list[events.Event]) -> None:
+        """The beginning of a call, and what has come of it so far."""
+        call.told = True
+        call.index = len(self._items)
+        self._items.append(None)
+        out.append(events.ItemAdded(call.index, self._made(call, "", "completed")))
+        if text := "".join(call.pieces):
+            out.append(events.ArgumentsDelta(call.index, text))
+
+    def _made(self, call: _Open, arguments: str, status: ItemStatus) -> FunctionCall:
+        server = self._server_of(call.name) if self._server_of else None
+        return FunctionCall(call.call_id, call.name, arguments, status, server)
 
     def _call_id(self, piece: deltas.CallPiece) -> str:
         """The model's id, if it gave one and did not give it to two calls."""
@@ -195,16 +240,27 @@ class Machine:
         text = "".join(item.pieces)
         done: Item
         if item.kind is FunctionCall:
-            done = FunctionCall(item.call_id, item.name, text, status)
+            if not item.told:
+                self._tell(item, out)
+            done = self._made(item, text, status)
+        elif item.annotations or item.logprobs:
+            part = OutputText(text, item.annotations, item.logprobs)
+            done = Message("assistant", (part,), status=status)
         else:
             done = _prose_item(item.kind, text, status)
+            if item.sealed is not None:
+                done = msgspec.structs.replace(done, **msgspec.structs.asdict(item.sealed))
         self._items[item.index] = done
         out.append(events.ItemDone(item.index, done))
 
 
-_PROSE_EVENTS: dict[type, type[events.TextDelta | events.ReasoningDelta | events.RefusalDelta]] = {
+_PROSE_EVENTS: dict[
+    type,
+    type[events.TextDelta | events.ReasoningDelta | events.RawReasoningDelta | events.RefusalDelta],
+] = {
     deltas.Text: events.TextDelta,
     deltas.Thought: events.ReasoningDelta,
+    deltas.RawThought: events.RawReasoningDelta,
     deltas.Refused: events.RefusalDelta,
 }
 
@@ -214,6 +270,10 @@ def _prose_item(kind: type, text: str, status: ItemStatus) -> Item:
         return Message("assistant", text, status=status)
     if kind is deltas.Refused:
         return Message("assistant", (Refusal(text),), status=status)
+    if kind is Reasoning:
+        return Reasoning(status=status)
+    if kind is deltas.RawThought:
+        return Reasoning(content=(ReasoningText(text),), status=status)
     return Reasoning((SummaryText(text),), status=status)
 
 

@@ -11,36 +11,50 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
 import msgspec
 
+from antiphon.core.conversations import Conversation
 from antiphon.core.events import Created, Ended, Event
 from antiphon.core.images import Blob
-from antiphon.core.items import FunctionCall, Item, encode_item
+from antiphon.core.items import (
+    Approved,
+    FunctionCall,
+    FunctionCallOutput,
+    Item,
+    McpListTools,
+    encode_item,
+)
+from antiphon.core.trace import trace_of
 from antiphon.core.turns import End, Header, Response, TurnError, TurnRequest
 from antiphon.errors import (
     AntiphonError,
     ContextLengthExceeded,
+    ConversationLocked,
     ModelError,
     ModelTimeout,
+    NotFound,
     StoreError,
 )
 from antiphon.turn.calls import run_calls
 from antiphon.turn.context import Segment, render
 from antiphon.turn.fitting import shorten
-from antiphon.turn.history import Past
+from antiphon.turn.history import Memory, Past
 from antiphon.turn.live import LiveTurn
 from antiphon.turn.machine import Machine
-from antiphon.turn.ports import Head, Model, NewTurn, Store, ToolSource
+from antiphon.turn.ports import Fault, Head, LentTools, Model, NewTurn, Store, ToolSource
 from antiphon.turn.view import View, Viewer
 
 log = logging.getLogger("antiphon.turn")
 
+#: Why a store does not take a turn: it cannot, or the turn's conversation went on or away.
+_REFUSALS = (StoreError, ConversationLocked, NotFound)
 
-class Plan(msgspec.Struct, frozen=True):
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """All that a turn needs to run.
 
     ``view`` is what the first call shows, its newest turn being the new input, which
@@ -55,10 +69,18 @@ class Plan(msgspec.Struct, frozen=True):
     viewer: Viewer
     parent: Head | None
     stored_input: Sequence[Item]
-    #: Told of the finished turn, rendered, once it is on disk.
+    #: Told of the finished turn, rendered, once it is on disk, or over if it is not stored.
     on_kept: Callable[[Plan, Segment], None]
     blobs: Sequence[Blob] = ()
     tools: ToolSource | None = None
+    conversation: Conversation | None = None
+    memory: Memory | None = None
+    #: What the model is asked with, where that is more than what is kept.
+    header: Header
+    #: Approved calls of earlier turns, by call id.
+    agreed: Mapping[str, Approved] = {}
+    lent: LentTools | None = None
+    listed: Sequence[McpListTools] = ()
 
 
 class Runner:
@@ -68,7 +90,7 @@ class Runner:
         self._plan = plan
         self._live = live
         self._store = store
-        self._machine = Machine()
+        self._machine = Machine(plan.lent.server_of if plan.lent else None)
         #: Items on their way to the disk, and what became of one that did not get there.
         self._pending: set[asyncio.Future[None]] = set()
         self._lost: AntiphonError | None = None
@@ -80,7 +102,11 @@ class Runner:
 
     async def run(self) -> None:
         try:
-            await self._run()
+            try:
+                await self._run()
+            finally:
+                if self._plan.lent is not None:
+                    await self._plan.lent.aclose()
         except Exception as unforeseen:
             # Whoever waits for the turn's end must get one.
             log.exception("turn %s could not be ended", self._id)
@@ -123,8 +149,9 @@ class Runner:
                 header=opening.header,
                 input=[encode_item(item) for item in plan.stored_input],
                 parent=plan.parent,
-                awaited=plan.request.stream,
+                awaited=plan.request.stream or plan.request.background,
                 blobs=plan.blobs,
+                conversation=plan.conversation,
             )
         )
         self._begun.add_done_callback(self._live.release)
@@ -145,12 +172,16 @@ class Runner:
     async def _work(self) -> None:
         """Ask the model, run the tools it calls, and ask again until it has answered."""
         plan, machine = self._plan, self._machine
-        header, view = plan.opening.header, plan.view
+        header, view = plan.header, plan.view
+        for listing in plan.listed:
+            self._live.emit(machine.add(listing))
         if plan.request.approved:
             await self._run_calls(plan.request.approved, approved=True)
             machine.next_round()
             view = await self._view()
-        rounds = 0
+        elif plan.listed:
+            machine.next_round()
+        rounds = made = 0
         while True:
             await self._ask(view, header)
             if plan.tools is None:
@@ -159,7 +190,11 @@ class Runner:
             self._live.emit(ends)
             if not calls:
                 return
-            machine.exhausted = rounds >= plan.request.max_tool_rounds
+            made += len(calls)
+            most = header.options.max_tool_calls
+            machine.exhausted = rounds >= plan.request.max_tool_rounds or (
+                most is not None and made > most
+            )
             if machine.exhausted or not await self._run_calls(calls):
                 return
             rounds += 1
@@ -178,8 +213,11 @@ class Runner:
             self._keep_finished()
             await asyncio.wait({self._begun, *self._pending})
 
-        def take(call: FunctionCall, output: str) -> None:
-            self._live.emit(self._machine.add_output(call.call_id, output))
+        def take(call: FunctionCall, text: str) -> None:
+            agreed = plan.agreed.get(call.call_id)
+            failed = isinstance(text, Fault)
+            output = FunctionCallOutput(call.call_id, str(text), failed=failed, approved=agreed)
+            self._live.emit(self._machine.add(output))
             if plan.opening.store:
                 self._keep_finished()
 
@@ -249,16 +287,18 @@ class Runner:
         events: list[Event] = machine.close(whole=error is None and not stopped)
         live.emit(events)
         end = self._verdict(error, stopped=stopped)
+        if live.stored and self._plan.request.stream:
+            end = msgspec.structs.replace(end, trace=trace_of(live.told))
         response = msgspec.structs.replace(self._plan.opening, output=machine.output, end=end)
         if live.stored:
             items = [encode_item(item) for item in machine.take_finished()]
             try:
                 await _uncut(self._store.write(self._id, items, end))
             except StoreError as lost:
-                live.unkept = True
                 # What was lost first says why.
-                first = live.stopped_by
-                live.fail(first if isinstance(first, StoreError) else lost)
+                first = self._not_begun() or live.stopped_by
+                live.unkept = not isinstance(first, ConversationLocked | NotFound)
+                live.fail(first if isinstance(first, _REFUSALS) else lost)
                 return
             if error is not None:
                 error.response_id = self._id
@@ -266,8 +306,14 @@ class Runner:
                 # Nothing may look kept that is not.
                 live.fail(self._lost)
                 return
+        if live.stored or (self._plan.memory is not None and error is None):
             self._plan.on_kept(self._plan, rendered(response))
         live.finish(response, Ended(response), error)
+
+    def _not_begun(self) -> BaseException | None:
+        """Why the turn's beginning is not on disk, as far as that is known."""
+        begun = self._begun
+        return begun.exception() if begun and begun.done() and not begun.cancelled() else None
 
     def _verdict(self, error: AntiphonError | None, *, stopped: bool) -> End:
         now, usage = time.time(), self._machine.usage

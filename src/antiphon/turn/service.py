@@ -4,23 +4,50 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
+from antiphon.core.conversations import Conversation
 from antiphon.core.ids import new_response_id
-from antiphon.core.images import Blob, bring_back, put_away
-from antiphon.core.items import Item, Message, decode_item, encode_item, has_image
+from antiphon.core.images import Blob, put_away
+from antiphon.core.items import Approved, Item, McpApproval, encode_item, has_image
+from antiphon.core.lifetimes import FOREVER, Lifetimes
 from antiphon.core.policies import Summarize
-from antiphon.core.turns import End, Header, Response, TurnError, TurnRequest
-from antiphon.errors import ImageInputUnsupported, InvalidRequest, NotFound, ResponseInProgress
-from antiphon.turn.compaction import digest
+from antiphon.core.turns import End, Header, Response, TurnRequest
+from antiphon.errors import (
+    Conflict,
+    InvalidRequest,
+    ResponseInProgress,
+)
+from antiphon.turn.asked import looked_up
+from antiphon.turn.checks import (
+    check_images,
+    check_input,
+    header_of,
+    nothing_to_summarize,
+    rendered,
+)
+from antiphon.turn.compaction import Digest, digest
 from antiphon.turn.context import Segment, assemble, check_calls, render
 from antiphon.turn.fitting import base_tokens, collapse, divide, due, tokens_of, worth
-from antiphon.turn.history import History, Past, segments_of
-from antiphon.turn.live import Live, LiveTurn
-from antiphon.turn.ports import Head, Model, NewTurn, Recent, Store, StoredTurn, ToolSource
+from antiphon.turn.heads import Heads
+from antiphon.turn.history import History, Memory, Past
+from antiphon.turn.ledgers import Ledgers
+from antiphon.turn.lending import approving, told_to, unlisted
+from antiphon.turn.live import Live, LiveTurn, Watch
+from antiphon.turn.ports import (
+    Head,
+    LentTools,
+    Model,
+    NewTurn,
+    Store,
+    ToolServers,
+    ToolSource,
+)
+from antiphon.turn.records import Records, decoded, missing
+from antiphon.turn.replay import Replay
 from antiphon.turn.runner import Plan, Runner
 from antiphon.turn.view import Viewer
 
@@ -50,52 +77,103 @@ class _Asked(msgspec.Struct, frozen=True):
     model: Model
 
 
-class TurnService:
-    """Starts turns, finds them again, and forgets them on request.
+class TurnService(Records):
+    """Starts turns, finds them again (``Records``), and forgets them on request."""
 
-    Every method takes the tenant whose data it may see; what belongs to another is
-    the same as what does not exist.
-    """
-
-    def __init__(self, store: Store, models: Models) -> None:
-        self._store = store
+    def __init__(
+        self,
+        store: Store,
+        models: Models,
+        ledgers: Ledgers | None = None,
+        servers: ToolServers | None = None,
+        lifetimes: Lifetimes = FOREVER,
+    ) -> None:
+        super().__init__(store, Live())
+        self.ledgers = ledgers
+        self._lifetimes = lifetimes
         self._history = History(store)
-        self._live = Live()
+        self._heads = Heads(ledgers.conversations if ledgers else None)
+        self._servers = servers
         self.models = models
 
-    async def start(self, request: TurnRequest, tools: ToolSource | None = None) -> LiveTurn:
+    async def start(
+        self, request: TurnRequest, tools: ToolSource | None = None, memory: Memory | None = None
+    ) -> LiveTurn:
         """Check a request and set its turn going.
 
         ``tools`` runs the calls that the model makes; without it they are the caller's.
+        ``memory`` is where an unstored turn may go on from, and what remembers it.
         Whatever is wrong with the request is raised here, before anything is stored.
         Where the request's context asks for a summary that is due, that is made first.
         """
+        if request.conversation is None:
+            return await self._start(request, tools, memory)
+        async with self._heads.taken(request) as (conversation, continuing):
+            live = await self._start(continuing, tools, None, conversation)
+            if conversation is not None:
+                self._heads.claim(request.tenant, conversation.id, live)
+            return live
+
+    async def _start(
+        self,
+        request: TurnRequest,
+        tools: ToolSource | None,
+        memory: Memory | None,
+        conversation: Conversation | None = None,
+    ) -> LiveTurn:
+        agreed: Mapping[str, Approved] = {}
+        if request.references or any(isinstance(item, McpApproval) for item in request.input):
+            found = await looked_up(request, self)
+            request, agreed = found.request, found.agreed
+        lent = await self._lent(request) if request.mcp else None
+        try:
+            plan = await self._plan(request, memory, lent)
+        except BaseException:
+            if lent is not None:
+                await lent.aclose()
+            raise
+        plan = msgspec.structs.replace(
+            plan, tools=tools or lent, conversation=conversation, agreed=agreed
+        )
+        live = LiveTurn(plan.opening, streamed=request.stream)
+        self._live.start(live, Runner(plan, live, self._store).run())
+        return live
+
+    async def _plan(
+        self, request: TurnRequest, memory: Memory | None, lent: LentTools | None
+    ) -> Plan:
         name, model = self.models.get(request.model)
         check_input(request, model)
         shown, stored, blobs = await _sorted(request.input)
         new = rendered(shown, request.instructions)
-        head, past = await self._past(request)
+        head, past = await self._past(request, memory)
         check_calls(past.segments[-1] if past.segments else None, shown, request.approved)
-        header = Header(name, request.instructions, request.options)
-        asked = _Asked(request, header, model)
-        viewer = Viewer(header, model, request.context)
+        header = header_of(name, request)
+        asking = told_to(header, lent)
+        if lent is not None:
+            header = approving(header, lent)
+        viewer = Viewer(asking, model, request.context)
         if head is not None:
+            asked = _Asked(request, header, model)
             for policy in request.context:
                 if isinstance(policy, Summarize) and _is_due(policy, past, new, asked):
                     # Not to be paid for by a turn that is over its budget in any case.
                     await viewer.view([*_said(past), new], 0)
                     head, past = await self._sum_up(head, past, policy, asked)
+        now = time.time()
         opening = Response(
             id=new_response_id(),
-            created_at=time.time(),
+            created_at=now,
             header=header,
             input=shown,
-            previous_response_id=head.response_id if head else None,
+            previous_response_id=head.response_id if head else request.previous_response_id,
             store=request.store,
+            expires_at=self._expiry(request.tenant, now) if request.store else None,
         )
-        plan = Plan(
+        return Plan(
             request=request,
             opening=opening,
+            header=asking,
             model=model,
             past=past,
             view=await viewer.view((*past.segments, new), past.tokens),
@@ -104,11 +182,19 @@ class TurnService:
             stored_input=stored,
             on_kept=self._remember,
             blobs=blobs,
-            tools=tools,
+            memory=memory,
+            lent=lent,
+            listed=unlisted(lent, past.segments) if lent else (),
         )
-        live = LiveTurn(opening)
-        self._live.start(live, Runner(plan, live, self._store).run())
-        return live
+
+    async def _lent(self, request: TurnRequest) -> LentTools:
+        if self._servers is None:
+            raise InvalidRequest(
+                "This server calls no MCP servers.", code="unsupported_parameter", param="tools"
+            )
+        return await self._servers.source(
+            request.mcp, taken=[tool.name for tool in request.options.tools]
+        )
 
     async def keep(
         self, request: TurnRequest, output: Sequence[Item] = (), *, completed: bool = True
@@ -118,6 +204,16 @@ class TurnService:
         ``completed`` False: calls that it leaves open will never get their outputs.
         Raises what ``start`` raises, and nothing is stored then.
         """
+        async with self._heads.taken(request) as (conversation, continuing):
+            return await self._keep_turn(continuing, output, completed, conversation)
+
+    async def _keep_turn(
+        self,
+        request: TurnRequest,
+        output: Sequence[Item],
+        completed: bool,
+        conversation: Conversation | None,
+    ) -> str:
         name, _ = self.models.get(request.model)
         shown, stored, blobs = await _sorted((*request.input, *output))
         given = len(request.input)
@@ -128,11 +224,12 @@ class TurnService:
             response_id=new_response_id(),
             tenant=request.tenant,
             created_at=time.time(),
-            header=Header(name, request.instructions, request.options),
+            header=header_of(name, request),
             input=[encode_item(item) for item in stored[:given]],
             parent=head,
             awaited=False,
             blobs=blobs,
+            conversation=conversation,
         )
         end = End("completed" if completed else "incomplete", time.time())
         await self._keep(turn, stored[given:], end)
@@ -149,35 +246,86 @@ class TurnService:
         name, model = self.models.get(request.model)
         head, past = await self._past(request)
         if head is None or not worth(divide(past.segments, policy.keep_turns)[0]):
-            raise InvalidRequest("There is nothing to sum up yet.", code="nothing_to_summarize")
-        asked = _Asked(request, Header(name, request.instructions, request.options), model)
+            raise nothing_to_summarize()
+        asked = _Asked(request, header_of(name, request), model)
         head, _ = await self._sum_up(head, past, policy, asked)
         return await self.response(request.tenant, head.response_id)
+
+    async def compact(self, request: TurnRequest) -> Digest:
+        """Have the model sum up a conversation and what is sent along; nothing is stored.
+
+        The item stands for all of it at the beginning of another conversation. Raises
+        ``InvalidRequest`` where there is nothing to sum up.
+        """
+        name, model = self.models.get(request.model)
+        request = (await looked_up(await self._heads.read(request), self)).request
+        check_images(request, model)
+        shown, _, _ = await _sorted(request.input)
+        new = rendered(shown, request.instructions)
+        _, past = await self._past(request)
+        covered = (*past.segments, new) if shown else past.segments
+        if not covered:
+            raise nothing_to_summarize()
+        # Nothing is kept: of the policy only what the model is asked counts.
+        policy = Summarize(max_messages=1, keep_turns=0)
+        made = await digest(covered, (), policy, header_of(name, request), model)
+        item = msgspec.structs.replace(made.item, kept=0, replaced=0)
+        return msgspec.structs.replace(made, item=item)
+
+    async def follow(self, tenant: str, response_id: str) -> LiveTurn | Replay:
+        """A turn to read along with from its first event, running or over.
+
+        Raises ``NotFound``.
+        """
+        live = self._live.get(response_id)
+        if live is not None and await self._store.head(tenant, response_id):
+            return live
+
+        async def look() -> Response:
+            response = await self.response(tenant, response_id)
+            # As it was told first, however long the conversation has gone on since.
+            expires_at = self._expiry(tenant, response.created_at)
+            return msgspec.structs.replace(response, expires_at=expires_at)
+
+        return Replay(await look(), look)
+
+    def _expiry(self, tenant: str, created_at: float) -> float | None:
+        """When a turn will be erased if no other follows it."""
+        lifetime = self._lifetimes.of(tenant)
+        return None if lifetime is None else created_at + lifetime
+
+    async def cancel(self, tenant: str, response_id: str) -> Response:
+        """Stop a turn and keep what arrived; one that is over stays as it is.
+
+        Raises ``NotFound``, and ``Conflict`` where another process runs the turn.
+        """
+        live = self._live.get(response_id)
+        if live is not None and await self._store.head(tenant, response_id):
+            return await live.cancel()
+        response = await self.response(tenant, response_id)
+        if response.end is None:
+            raise Conflict(
+                f"Response '{response_id}' runs in another process: cancel it there.",
+                code="response_elsewhere",
+            )
+        return response
+
+    async def count(self, request: TurnRequest) -> int:
+        """About how many tokens a turn would begin with: the model's own count, if it has one."""
+        name, model = self.models.get(request.model)
+        request = (await looked_up(await self._heads.read(request), self)).request
+        check_input(request, model)
+        shown, _, _ = await _sorted(request.input)
+        new = rendered(shown, request.instructions)
+        _, past = await self._past(request)
+        viewer = Viewer(header_of(name, request), model, ())
+        segments = (*past.segments, new)
+        exact = await model.count(viewer.call(segments, header_of(name, request), stream=False))
+        return viewer.around(segments) + tokens_of(new) if exact is None else exact
 
     def running(self, response_id: str) -> LiveTurn | None:
         """The turn of that id, if this process runs it: for callers who know whose it is."""
         return self._live.get(response_id)
-
-    async def response(self, tenant: str, response_id: str) -> Response:
-        """One response, whole. Raises ``NotFound``."""
-        turn = await self._turn(tenant, response_id)
-        return response_of(turn)
-
-    async def messages(
-        self, tenant: str, response_id: str, instructions: str | None = None
-    ) -> list[dict[str, Any]]:
-        """Everything said up to this response, as a messages array.
-
-        In the chat completions dialect. ``instructions`` go first; None: those of that
-        response.
-        """
-        turns = await self._chain(tenant, response_id)
-        segments = segments_of(turns)
-        if instructions is None and turns:
-            instructions = turns[-1].header.instructions
-        return _decoded(
-            assemble([one for one in segments if one.kept is None], instructions=instructions)
-        )
 
     async def shown(self, request: TurnRequest) -> list[dict[str, Any]]:
         """The messages array that a continuation would begin with, before its new input.
@@ -187,29 +335,29 @@ class TurnService:
         """
         name, model = self.models.get(request.model)
         _, past = await self._past(request)
-        viewer = Viewer(Header(name, request.instructions, request.options), model, request.context)
+        viewer = Viewer(header_of(name, request), model, request.context)
         # What comes next has no words yet; all that is known of it is whose outputs it brings.
         newest = past.segments[-1] if past.segments else Segment(b"")
         owed = newest.calls if newest.completed else ()
         coming = Segment(b"", answers=dict.fromkeys(owed, b""))
         view = await viewer.view((*past.segments, coming), past.tokens)
-        return _decoded(assemble(view.segments[:-1], instructions=request.instructions))
-
-    async def chain(self, tenant: str, response_id: str) -> list[Response]:
-        """A response and its ancestors, oldest first. Raises ``NotFound``."""
-        return [response_of(turn) for turn in await self._chain(tenant, response_id)]
-
-    async def recent(self, tenant: str, limit: int) -> list[Recent]:
-        """The newest turns of the latest conversations."""
-        return await self._store.recent(tenant, limit)
+        return decoded(assemble(view.segments[:-1], instructions=request.instructions))
 
     async def delete(self, tenant: str, response_id: str, *, cascade: bool = False) -> None:
         """Erase a response; its descendants go on without it. Raises ``NotFound``."""
         live = self._live.get(response_id)
         if live is not None and await self._store.head(tenant, response_id):
             await live.cancel()
+        running = await self._running(tenant) if cascade else ()
         if not await self._store.delete(tenant, response_id, cascade=cascade):
             raise missing(response_id)
+        for turn in running:
+            if await self._store.head(tenant, turn.response_id) is None:
+                await turn.cancel()
+
+    def watch(self, watch: Watch) -> None:
+        """Have every turn told to ``watch`` from now on."""
+        self._live.watches.append(watch)
 
     def interrupt(self) -> None:
         """Stop all turns, so that whoever reads along is told before the server goes."""
@@ -220,10 +368,15 @@ class TurnService:
         await self._live.close()
         await self._store.close()
 
-    async def _past(self, request: TurnRequest) -> tuple[Head | None, Past]:
+    async def _past(
+        self, request: TurnRequest, memory: Memory | None = None
+    ) -> tuple[Head | None, Past]:
         previous = request.previous_response_id
         if previous is None:
             return None, Past()
+        remembered = memory.past(previous) if memory and not request.store else None
+        if remembered is not None:
+            return None, remembered
         head = await self._store.head(request.tenant, previous)
         if head is None:
             raise missing(previous, param="previous_response_id")
@@ -275,21 +428,13 @@ class TurnService:
         # Fails too where the beginning did.
         await self._store.write(turn.response_id, [encode_item(item) for item in output], end)
 
-    async def _settle(self, response_id: str) -> bool:
-        """End a turn that is over but whose end could not be kept then; whether it was one.
-
-        By now the disk may have room again. What the turn said after its last kept item
-        was never acknowledged, and is lost.
-        """
-        if response_id not in self._live.unkept:
-            return False
-        error = TurnError("store_unavailable", "The store could not keep the end of this turn.")
-        await self._store.write(response_id, (), End("failed", time.time(), error=error))
-        self._live.unkept.discard(response_id)
-        return True
-
     def _remember(self, plan: Plan, segment: Segment) -> None:
-        parent = plan.parent
+        parent, past = plan.parent, plan.past
+        if not plan.opening.store:
+            if plan.memory is not None:
+                longer = Past((*past.segments, segment), past.tokens + tokens_of(segment))
+                plan.memory.keep(plan.opening.id, longer)
+            return
         self._history.keep(
             plan.opening.id,
             parent.epoch if parent else 0,
@@ -297,55 +442,6 @@ class TurnService:
             segment,
             parent.response_id if parent else None,
         )
-
-    async def _turn(self, tenant: str, response_id: str) -> StoredTurn:
-        turn = await self._store.turn(tenant, response_id)
-        if turn is not None and turn.end is None and await self._settle(response_id):
-            turn = await self._store.turn(tenant, response_id)
-        if turn is None:
-            raise missing(response_id)
-        return turn
-
-    async def _chain(self, tenant: str, response_id: str) -> list[StoredTurn]:
-        head = await self._store.head(tenant, response_id)
-        if head is None:
-            raise missing(response_id)
-        return await self._store.chain(head)
-
-
-def missing(response_id: str, param: str | None = None) -> NotFound:
-    """The error for an id that is nobody's, somebody else's, or no id at all."""
-    code = "previous_response_not_found" if param else "response_not_found"
-    return NotFound(f"No response found with id '{response_id}'.", code=code, param=param)
-
-
-def check_input(request: TurnRequest, model: Model) -> None:
-    """Refuse input that says nothing, or that this model cannot look at."""
-    items = request.input
-    if not request.approved and all(
-        isinstance(item, Message) and not item.content for item in items
-    ):
-        raise InvalidRequest(
-            "The input is empty: say something.", code="empty_input", param="input"
-        )
-    if not model.info.images and any(has_image(item) for item in items):
-        raise ImageInputUnsupported(
-            f"The model '{model.info.name}' reads text only and cannot look at images.",
-            param="input",
-        )
-
-
-def rendered(items: Sequence[Item], instructions: str | None) -> Segment:
-    """Items as the model is shown them. Refuses what cannot be written down."""
-    try:
-        (instructions or "").encode()
-        return render(items)
-    except UnicodeEncodeError as error:
-        raise InvalidRequest(
-            "The input holds characters that are not Unicode text.",
-            code="invalid_unicode",
-            param="input",
-        ) from error
 
 
 def _said(past: Past) -> list[Segment]:
@@ -367,25 +463,7 @@ async def _sorted(items: tuple[Item, ...]) -> _Sorted:
     return put_away(items)
 
 
-def _decoded(messages: bytes) -> list[dict[str, Any]]:
-    decoded: list[dict[str, Any]] = msgspec.json.decode(messages)
-    return decoded
-
-
 def _heard(kept: asyncio.Future[None]) -> None:
     """Nobody waits for a beginning alone; its failure shows at the end."""
     if not kept.cancelled():
         kept.exception()
-
-
-def response_of(turn: StoredTurn) -> Response:
-    """A stored turn as its users see it."""
-    return Response(
-        id=turn.response_id,
-        created_at=turn.created_at,
-        header=turn.header,
-        input=tuple(bring_back(decode_item(data), turn.blobs) for data in turn.input),
-        output=tuple(bring_back(decode_item(data), turn.blobs) for data in turn.output),
-        end=turn.end,
-        previous_response_id=turn.previous_response_id,
-    )

@@ -1,0 +1,127 @@
+"""Conversations as people manage them: made, described, filled, listed, searched, erased."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from antiphon.core.conversations import Conversation
+from antiphon.core.ids import place_of_item
+from antiphon.core.items import Item, Message
+from antiphon.core.turns import Response, TurnRequest
+from antiphon.errors import Conflict, InvalidRequest, NotFound
+from antiphon.turn.heads import missing_conversation
+from antiphon.turn.ledgers import ConversationStore, Hit, SearchIndex
+from antiphon.turn.service import TurnService
+
+
+class Conversations:
+    """Every method takes the tenant; what belongs to another does not exist."""
+
+    def __init__(self, service: TurnService, store: ConversationStore, index: SearchIndex) -> None:
+        self._service = service
+        self._store = store
+        self._index = index
+
+    async def create(
+        self, tenant: str, items: Sequence[Item] = (), metadata: dict[str, str] | None = None
+    ) -> Conversation:
+        """A new conversation, begun with ``items``. Raises ``InvalidRequest`` for bad ones."""
+        conversation = await self._store.create(tenant, metadata or {})
+        if items:
+            try:
+                await self.add(tenant, conversation.id, items)
+            except BaseException:
+                await self._store.delete(tenant, conversation.id)
+                raise
+        return conversation
+
+    async def get(self, tenant: str, conversation_id: str) -> Conversation:
+        """Raises ``NotFound``."""
+        return _found(await self._store.get(tenant, conversation_id), conversation_id)
+
+    async def describe(
+        self, tenant: str, conversation_id: str, metadata: dict[str, str]
+    ) -> Conversation:
+        """Set its metadata. Raises ``NotFound``."""
+        changed = await self._store.describe(tenant, conversation_id, metadata)
+        return _found(changed, conversation_id)
+
+    async def delete(self, tenant: str, conversation_id: str) -> None:
+        """Erase it with its turns, but for those that a branch outside it needs.
+
+        Turns that run on it or wait for it are stopped first. Raises ``NotFound``.
+        """
+        while True:
+            conversation = await self.get(tenant, conversation_id)
+            running = self._service.running(conversation.busy or "")
+            if running is None:
+                break
+            # One that waited for this may have begun by then.
+            await running.cancel()
+        if not await self._store.delete(tenant, conversation_id):
+            raise missing_conversation(conversation_id)
+
+    async def latest(
+        self, tenant: str, limit: int, *, after: str | None = None, newest_first: bool = True
+    ) -> list[Conversation]:
+        """Conversations by when they were made, those behind ``after``."""
+        return await self._store.latest(tenant, limit, after=after, newest_first=newest_first)
+
+    async def search(self, tenant: str, query: str, limit: int) -> Sequence[Hit]:
+        """Turns that hold all words of ``query``, the best first."""
+        return await self._index.search(tenant, query, limit)
+
+    async def turns(self, tenant: str, conversation_id: str) -> list[Response]:
+        """All that was said in a conversation, oldest turn first. Raises ``NotFound``."""
+        conversation = await self.get(tenant, conversation_id)
+        if conversation.head is None:
+            return []
+        return await self._service.chain(tenant, conversation.head)
+
+    async def add(self, tenant: str, conversation_id: str, items: Sequence[Item]) -> Response:
+        """Append items without asking a model, as a turn that only has an input.
+
+        Raises ``NotFound``, ``ConversationLocked`` while a turn runs, and ``InvalidRequest``.
+        """
+        if all(isinstance(item, Message) and not item.content for item in items):
+            raise InvalidRequest("The items say nothing.", code="empty_input", param="items")
+        request = TurnRequest(tuple(items), conversation=conversation_id, tenant=tenant)
+        try:
+            kept = await self._service.keep(request)
+        except InvalidRequest as error:
+            if error.param == "input":
+                # That is what a turn's field is called.
+                error.param = "items"
+            raise
+        return await self._service.response(tenant, kept)
+
+    async def erase_item(self, tenant: str, conversation_id: str, item_name: str) -> Conversation:
+        """Erase one item; the others keep their ids. Raises ``NotFound``, ``Conflict``.
+
+        A call of an MCP server goes with its output: they are one item to those who look.
+        """
+        place = place_of_item(item_name)
+        turns = {turn.id: turn for turn in await self.turns(tenant, conversation_id)}
+        found = await self._service.item(tenant, item_name)
+        if place is None or place[0] not in turns or not found:
+            raise missing_item(item_name)
+        turn = turns[place[0]]
+        items = (*turn.input, *turn.output)
+        for item in found:
+            if not await self._store.erase_item(tenant, turn.id, items.index(item, place[1])):
+                raise Conflict(
+                    f"Item '{item_name}' cannot be erased while its turn runs.",
+                    code="response_in_progress",
+                )
+        return await self.get(tenant, conversation_id)
+
+
+def missing_item(item_name: str) -> NotFound:
+    """The error for an item that is nobody's, somebody else's, or erased."""
+    return NotFound(f"No item found with id '{item_name}'.", code="item_not_found")
+
+
+def _found(conversation: Conversation | None, conversation_id: str) -> Conversation:
+    if conversation is None:
+        raise missing_conversation(conversation_id)
+    return conversation

@@ -1,0 +1,123 @@
+"""Which turn a conversation goes on from, and who may go on with it now."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeAlias
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from antiphon.core.conversations import Conversation
+from antiphon.core.turns import TurnRequest
+from antiphon.errors import AntiphonError, ConversationLocked, NotFound
+from antiphon.turn.ledgers import ConversationStore
+from antiphon.turn.live import LiveTurn
+
+#: A tenant, and the id of a conversation.
+_Place: TypeAlias = tuple[str, str]
+
+#: Seconds between two looks at a conversation that another process is busy with.
+_PATIENCE = 0.1
+
+
+class Heads:
+    """Puts a conversation's head in the place of a previous response."""
+
+    def __init__(self, store: ConversationStore | None) -> None:
+        self._store = store
+        #: Who waits for a conversation gets it in turn. By tenant too: that somebody else
+        #: is busy with it must not show that it is there.
+        self._locks: WeakValueDictionary[_Place, asyncio.Lock] = WeakValueDictionary()
+        #: The newest turn that was begun here on a conversation, while it runs.
+        self._busy: WeakValueDictionary[_Place, LiveTurn] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def taken(
+        self, request: TurnRequest
+    ) -> AsyncIterator[tuple[Conversation | None, TurnRequest]]:
+        """The conversation that a request names, and the request with its head.
+
+        While this is entered nobody else takes it; a turn that was begun must ``claim`` it
+        before the exit. Raises ``NotFound``, and ``ConversationLocked`` where another turn
+        runs on it and the request does not queue.
+        """
+        name = request.conversation
+        if name is None or not request.store:
+            # An unstored turn reads a conversation and leaves it as it is.
+            yield None, await self.read(request)
+            return
+        place = (request.tenant, name)
+        lock = self._locks.setdefault(place, asyncio.Lock())
+        queues = request.on_busy == "queue"
+        # A turn that runs is asked first: behind it others may wait for a lock that is free
+        # for a moment.
+        if not queues and (lock.locked() or self._runs(place)):
+            raise locked(name)
+        async with lock:
+            if queues:
+                conversation = await self._free(place)
+            else:
+                conversation = await self._get(*place)
+                if conversation.busy is not None or self._runs(place):
+                    raise locked(name)
+            yield conversation, _continuing(request, conversation)
+
+    async def read(self, request: TurnRequest) -> TurnRequest:
+        """The request with its conversation's head as the previous response."""
+        if request.conversation is None:
+            return request
+        found = await self._get(request.tenant, request.conversation)
+        return msgspec.structs.replace(_continuing(request, found), conversation=None)
+
+    def claim(self, tenant: str, conversation_id: str, turn: LiveTurn) -> None:
+        """A turn was begun on a conversation; the store may not know yet."""
+        self._busy[tenant, conversation_id] = turn
+
+    async def _free(self, place: _Place) -> Conversation:
+        while True:
+            conversation = await self._get(*place)
+            turn = self._busy.get(place)
+            if turn is None or turn.done():
+                if conversation.busy is None:
+                    return conversation
+                await asyncio.sleep(_PATIENCE)
+                continue
+            try:
+                await turn.result()
+            except AntiphonError:
+                # It is over all the same.
+                continue
+
+    def _runs(self, place: _Place) -> bool:
+        turn = self._busy.get(place)
+        return turn is not None and not turn.done()
+
+    async def _get(self, tenant: str, name: str) -> Conversation:
+        found = await self._store.get(tenant, name) if self._store else None
+        if found is None:
+            raise missing_conversation(name)
+        return found
+
+
+def _continuing(request: TurnRequest, conversation: Conversation) -> TurnRequest:
+    return msgspec.structs.replace(request, previous_response_id=conversation.head)
+
+
+def missing_conversation(conversation_id: str) -> NotFound:
+    """The error for an id that is nobody's, somebody else's, or no id at all."""
+    return NotFound(
+        f"No conversation found with id '{conversation_id}'.",
+        code="conversation_not_found",
+        param="conversation",
+    )
+
+
+def locked(conversation_id: str) -> ConversationLocked:
+    """The error for a conversation on which another turn runs."""
+    return ConversationLocked(
+        f"Another turn is running on conversation '{conversation_id}': wait for its end.",
+        param="conversation",
+    )

@@ -1,0 +1,45 @@
+"""MCP servers' tools in a turn: what the model is told of them, and what is kept. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from antiphon.core.calls import may_call
+from antiphon.core.items import McpListTools
+from antiphon.core.turns import Header
+from antiphon.turn.context import Segment
+from antiphon.turn.ports import LentTools
+
+
+def told_to(header: Header, lent: LentTools | None) -> Header:
+    """The header as the model gets it: with lent tools, without those it may not call."""
+    options = header.options
+    if lent is None and options.allowed_tools is None:
+        return header
+    every = (*options.tools, *(lent.functions if lent else ()))
+    tools = tuple(tool for tool in every if may_call(options, tool.name))
+    choice = options.tool_choice if tools else "auto"
+    return msgspec.structs.replace(
+        header, options=msgspec.structs.replace(options, tools=tools, tool_choice=choice)
+    )
+
+
+def approving(header: Header, lent: LentTools) -> Header:
+    """The header with the approvals that hold, the configuration's included."""
+    servers = tuple(
+        msgspec.structs.replace(
+            server, require_approval=lent.approvals[server.server_label], exempt=()
+        )
+        for server in header.options.mcp_servers
+    )
+    return msgspec.structs.replace(
+        header, options=msgspec.structs.replace(header.options, mcp_servers=servers)
+    )
+
+
+def unlisted(lent: LentTools, past: Sequence[Segment]) -> list[McpListTools]:
+    """What servers offer, where the conversation has not said so before."""
+    known = {label for segment in past for label in segment.listed}
+    return [listing for listing in lent.listed if listing.server_label not in known]

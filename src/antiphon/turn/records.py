@@ -1,0 +1,167 @@
+"""What is stored of turns, read: the half of the service that starts nothing."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+
+from antiphon.core.carried import uncarried
+from antiphon.core.ids import item_id, place_of_item
+from antiphon.core.images import bring_back
+from antiphon.core.items import (
+    Erased,
+    FunctionCall,
+    FunctionCallOutput,
+    Item,
+    decode_item,
+    item_kind,
+)
+from antiphon.core.turns import End, Response, TurnError
+from antiphon.errors import NotFound
+from antiphon.turn.context import assemble, render
+from antiphon.turn.fitting import fold
+from antiphon.turn.history import segments_of
+from antiphon.turn.live import Live, LiveTurn
+from antiphon.turn.ports import Recent, Store, StoredTurn
+
+
+class Records:
+    """Finds turns again.
+
+    Every method takes the tenant whose data it may see; what belongs to another is
+    the same as what does not exist.
+    """
+
+    def __init__(self, store: Store, live: Live) -> None:
+        self._store = store
+        self._live = live
+
+    async def response(self, tenant: str, response_id: str) -> Response:
+        """One response, whole. Raises ``NotFound``."""
+        turn = await self._turn(tenant, response_id)
+        return response_of(turn)
+
+    async def chain(self, tenant: str, response_id: str) -> list[Response]:
+        """A response and its ancestors, oldest first. Raises ``NotFound``."""
+        return [response_of(turn) for turn in await self._chain(tenant, response_id)]
+
+    async def item(self, tenant: str, item_name: str) -> tuple[Item, ...]:
+        """An item by its id; a call of an MCP server with its output. Nothing: none has it."""
+        place = place_of_item(item_name)
+        found = await self.at(tenant, *place) if place else ()
+        if not found or place is None:
+            return ()
+        kinds = {item_kind(found[0])}
+        if isinstance(found[0], FunctionCall) and found[0].server is not None:
+            kinds = {"mcp_call", "mcp_approval_request"}
+        return found if item_name in {item_id(place[0], kind, place[1]) for kind in kinds} else ()
+
+    async def at(self, tenant: str, response_id: str, position: int) -> tuple[Item, ...]:
+        """The item in one place of a turn; a call of an MCP server with its output."""
+        turn = await self._store.turn(tenant, response_id)
+        if turn is None:
+            return ()
+        response = response_of(turn)
+        items = (*response.input, *response.output)
+        if position >= len(items) or isinstance(items[position], Erased):
+            return ()
+        item = items[position]
+        if isinstance(item, FunctionCall) and item.server is not None:
+            for later in items[position:]:
+                if isinstance(later, FunctionCallOutput) and later.call_id == item.call_id:
+                    return (item, later)
+        return (item,)
+
+    async def messages(
+        self, tenant: str, response_id: str, instructions: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Everything said up to this response, as a messages array.
+
+        In the chat completions dialect. ``instructions`` go first; None: those of that
+        response.
+        """
+        turns = await self._chain(tenant, response_id)
+        segments = segments_of(turns)
+        if instructions is None and turns:
+            instructions = turns[-1].header.instructions
+        return decoded(
+            assemble([one for one in segments if one.kept is None], instructions=instructions)
+        )
+
+    async def context(self, tenant: str, response_id: str) -> list[dict[str, Any]]:
+        """The messages array that a response's model was shown when it was first asked.
+
+        With the turn's instructions, and with summaries in place of what they replace;
+        without a model's primer. Turns erased since are not in it. Raises ``NotFound``.
+        """
+        turns = await self._chain(tenant, response_id)
+        turn = turns[-1]
+        response = response_of(turn)
+        segments = [*fold(segments_of(turns)[:-1]), render(response.input)]
+        return decoded(assemble(segments, instructions=turn.header.instructions))
+
+    async def recent(self, tenant: str, limit: int) -> list[Recent]:
+        """The newest turns of the latest conversations."""
+        return await self._store.recent(tenant, limit)
+
+    async def _running(self, tenant: str) -> list[LiveTurn]:
+        """A tenant's turns that run here and are on disk."""
+        return [
+            turn
+            for turn in self._live.all()
+            if await self._store.head(tenant, turn.response_id) is not None
+        ]
+
+    async def _settle(self, response_id: str) -> bool:
+        """End a turn that is over but whose end could not be kept then; whether it was one.
+
+        By now the disk may have room again. What the turn said after its last kept item
+        was never acknowledged, and is lost.
+        """
+        if response_id not in self._live.unkept:
+            return False
+        error = TurnError("store_unavailable", "The store could not keep the end of this turn.")
+        await self._store.write(response_id, (), End("failed", time.time(), error=error))
+        self._live.unkept.discard(response_id)
+        return True
+
+    async def _turn(self, tenant: str, response_id: str) -> StoredTurn:
+        turn = await self._store.turn(tenant, response_id)
+        if turn is not None and turn.end is None and await self._settle(response_id):
+            turn = await self._store.turn(tenant, response_id)
+        if turn is None:
+            raise missing(response_id)
+        return turn
+
+    async def _chain(self, tenant: str, response_id: str) -> list[StoredTurn]:
+        head = await self._store.head(tenant, response_id)
+        if head is None:
+            raise missing(response_id)
+        return await self._store.chain(head)
+
+
+def missing(response_id: str, param: str | None = None) -> NotFound:
+    """The error for an id that is nobody's, somebody else's, or no id at all."""
+    code = "previous_response_not_found" if param else "response_not_found"
+    return NotFound(f"No response found with id '{response_id}'.", code=code, param=param)
+
+
+def response_of(turn: StoredTurn) -> Response:
+    """A stored turn as its users see it."""
+    return Response(
+        id=turn.response_id,
+        created_at=turn.created_at,
+        header=turn.header,
+        input=tuple(bring_back(decode_item(data), turn.blobs) for data in turn.input),
+        output=tuple(bring_back(decode_item(data), turn.blobs) for data in turn.output),
+        end=turn.end,
+        previous_response_id=turn.previous_response_id,
+        expires_at=turn.expires_at,
+    )
+
+
+def decoded(messages: bytes) -> list[dict[str, Any]]:
+    decoded: list[dict[str, Any]] = msgspec.json.decode(uncarried(messages))
+    return decoded

@@ -1,0 +1,52 @@
+"""A stored turn as its first reader saw it: told again from the store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+import msgspec
+
+from antiphon.core.events import Created, Event
+from antiphon.core.trace import replayed
+from antiphon.core.turns import Response
+from antiphon.errors import AntiphonError
+
+#: Seconds between two looks at a turn that another process runs.
+_PATIENCE = 0.25
+
+
+class Replay:
+    """Reads like a ``LiveTurn``. ``look`` gives the turn as it stands in the store now.
+
+    A turn that another process runs is told when it has ended: its deltas are not shared
+    before that.
+    """
+
+    #: A stored turn's failure is told by its last event.
+    error: AntiphonError | None = None
+    stored = True
+
+    def __init__(self, response: Response, look: Callable[[], Awaitable[Response]]) -> None:
+        self.opening = msgspec.structs.replace(response, output=(), end=None)
+        self.response_id = response.id
+        self._response = response
+        self._look = look
+
+    async def events(self) -> AsyncIterator[Sequence[Event]]:
+        """The turn's events from its first."""
+        running = self._response.end is None
+        if running:
+            yield [Created(self.opening)]
+        events = list(replayed(await self.result()))
+        yield events[1:] if running else events
+
+    async def result(self) -> Response:
+        """The turn, once it has ended. Raises ``NotFound`` if it is erased meanwhile."""
+        while self._response.end is None:
+            await asyncio.sleep(_PATIENCE)
+            self._response = await self._look()
+        return self._response
+
+    async def leave(self) -> None:
+        """Nothing depends on its readers."""

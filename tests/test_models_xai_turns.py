@@ -1,0 +1,172 @@
+"""Conversations that go from chat completions to xAI's gRPC API and back."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antiphon.core.items import (
+    FunctionCallOutput,
+    InputImage,
+    InputText,
+    Message,
+    Reasoning,
+    SummaryText,
+)
+from antiphon.core.turns import FunctionTool, Options, Response
+from antiphon.models.catalog import Catalog
+from antiphon.models.chat_completions import ChatCompletionsModel
+from antiphon.models.scripted import ScriptedModel, call, calls, say, think
+from antiphon.stores.memory import MemoryStore
+from antiphon.turn.ports import Model, ModelInfo
+from antiphon.turn.service import TurnService
+from grpc_kit import grpc_serving
+from turn_kit import STORES, Hands, answered, opened, outputs, run, texts
+from xai_kit import RawXai, calling, chunk, model_at, sends
+
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
+    "YPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+)
+LOOK = Options(tools=(FunctionTool("look", parameters={"type": "object"}),))
+
+
+def play(
+    kind: str,
+    folder: Path,
+    upstream: ScriptedModel,
+    story: Callable[[TurnService], Awaitable[None]],
+) -> None:
+    """A story of turns, for each of which one of two models may be named.
+
+    ``chat`` and ``xai`` reach the same ``upstream``, each in its dialect.
+    """
+
+    async def main(port: int, base_url: str) -> None:
+        models: dict[str, Model] = {
+            "chat": ChatCompletionsModel(ModelInfo("chat"), base_url, upstream_name="scripted"),
+            "xai": model_at(port, upstream_name="scripted"),
+        }
+        async with opened(kind, folder) as store:
+            try:
+                await story(TurnService(store, Catalog(models, default="chat")))
+            finally:
+                for model in models.values():
+                    await model.close()
+
+    with grpc_serving(upstream) as server:
+        run(main(server.port, server.http.base_url))
+
+
+@pytest.mark.parametrize("kind", STORES)
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_chain_goes_on_from_one_to_the_other_and_back(
+    kind: str, stream: bool, tmp_path: Path
+) -> None:
+    upstream = ScriptedModel(
+        [
+            calls(call("look", {"at": 1}, call_id="a")),
+            "One.",
+            think("Hm.") + say("I look.") + calls(call("look", {"at": 2}, call_id="b")),
+            "Two.",
+            "Three.",
+        ]
+    )
+
+    async def story(service: TurnService) -> None:
+        async def turn(model: str, text: str, after: Response | None) -> Response:
+            return await answered(
+                service,
+                text,
+                tools=Hands(),
+                after=after.id if after else None,
+                model=model,
+                stream=stream,
+                options=LOOK,
+                instructions="Be brief.",
+            )
+
+        first = await turn("chat", "Look", None)
+        second = await turn("xai", "Again", first)
+        third = await turn("chat", "And?", second)
+        assert [first.status, second.status, third.status] == ["completed"] * 3
+        assert outputs(second) == {"b": "look done"}
+        assert texts(second) == ["I look.", "Two."]
+        assert second.output[0] == Reasoning((SummaryText("Hm."),))
+        assert second.end is not None
+        assert second.end.usage is not None
+        assert second.end.usage.output_tokens > 0
+
+    play(kind, tmp_path, upstream, story)
+    shown = [_shape(upstream.shown(number)) for number in range(5)]
+    told = [
+        ("system", "Be brief."),
+        ("user", "Look"),
+        ("assistant", ["a"]),
+        ("tool", "look done"),
+        ("assistant", "One."),
+        ("user", "Again"),
+        ("assistant", "I look.", ["b"]),
+        ("tool", "look done"),
+        ("assistant", "Two."),
+        ("user", "And?"),
+    ]
+    assert shown == [told[:2], told[:4], told[:6], told[:8], told]
+
+
+def _shape(messages: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    return [
+        (
+            one["role"],
+            *([one["content"]] if one.get("content") else []),
+            *([[made["id"] for made in one["tool_calls"]]] if one.get("tool_calls") else []),
+        )
+        for one in messages
+    ]
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_pictures_are_shown(kind: str, tmp_path: Path) -> None:
+    upstream = ScriptedModel(["A dot.", "Red.", "Yes."])
+    picture = Message("user", (InputText("What is this?"), InputImage(PIXEL, "low")))
+
+    async def story(service: TurnService) -> None:
+        first = await answered(service, picture, model="xai")
+        second = await answered(service, "Colour?", model="chat", after=first.id)
+        third = await answered(service, "Sure?", model="xai", after=second.id)
+        assert texts(third) == ["Yes."]
+
+    play(kind, tmp_path, upstream, story)
+    image = {"type": "image_url", "image_url": {"url": PIXEL, "detail": "low"}}
+    for number in range(3):
+        content = upstream.shown(number)[0]["content"]
+        assert content == [{"type": "text", "text": "What is this?"}, image]
+
+
+def test_a_model_gets_its_reasoning_back_within_a_turn_and_after() -> None:
+    async def main() -> None:
+        made = chunk(encrypted_content="g1", reasoning_content="Hm.")
+        async with RawXai(
+            sends(made, chunk(tool_calls=calling(("c", "look", "{}")), finish=4)),
+            sends(chunk(encrypted_content="g2"), chunk(content="So.", finish=3)),
+            sends(chunk(content="Bye.", finish=3)),
+        ) as raw:
+            model = model_at(raw.port)
+            service = TurnService(MemoryStore(), Catalog({"m": model}, default="m"))
+            first = await answered(service, "Look", tools=Hands(), options=LOOK)
+            assert [one.call_id for one in first.output if isinstance(one, FunctionCallOutput)] == [
+                "c"
+            ]
+            await answered(service, "Bye", after=first.id)
+            sealed = [
+                [one.encrypted_content for one in request.messages if one.encrypted_content]
+                for request in raw.requests
+            ]
+            assert sealed == [[], ["g1"], ["g1", "g2"]]
+            assert not any(request.store_messages for request in raw.requests)
+            await model.close()
+
+    run(main())
