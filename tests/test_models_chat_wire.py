@@ -3,11 +3,13 @@ from typing import Any
 
 import pytest
 
-from antiphon.core.deltas import CallPiece, Delta, Finish, Refused, Text, Thought, Used
+from antiphon.core.carried import Carried, carrying
+from antiphon.core.deltas import CallPiece, Cited, Finish, Refused, Text, Thought, Used
 from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.models.chat_wire import AnswerReader, RequestWriter
 from antiphon.models.retry import Failure
 from antiphon.turn.ports import ModelCall
+from chat_answers import chunk, function, heard, read
 
 MESSAGES = b'[ {"role":"user","content":"Hi"} ]'
 TOOL = FunctionTool("f", "Does it.", {"type": "object"}, strict=True)
@@ -55,9 +57,17 @@ def test_all_options_are_passed_on() -> None:
             seed=0,
             stop=("a", "b"),
             reasoning_effort="low",
+            reasoning_summary="auto",
+            verbosity="high",
+            service_tier="flex",
+            prompt_cache_key="k",
+            safety_identifier="s",
             user="u",
             truncation="auto",
             metadata={"kept": "here"},
+            include=("reasoning.encrypted_content",),
+            max_tool_calls=3,
+            top_logprobs=0,
         )
     ) == {
         "temperature": 0.0,
@@ -68,8 +78,35 @@ def test_all_options_are_passed_on() -> None:
         "seed": 0,
         "stop": ["a", "b"],
         "reasoning_effort": "low",
+        "verbosity": "high",
+        "service_tier": "flex",
+        "prompt_cache_key": "k",
+        "safety_identifier": "s",
         "user": "u",
     }
+
+
+@pytest.mark.parametrize(
+    ("options", "sent"),
+    [
+        (Options(top_logprobs=2), {"logprobs": True, "top_logprobs": 2}),
+        (Options(include=("message.output_text.logprobs",)), {"logprobs": True}),
+    ],
+)
+def test_odds_are_asked_for_as_this_dialect_wants_it(options: Options, sent: Any) -> None:
+    assert extras(options) == sent
+
+
+def test_reasoning_that_messages_carry_is_left_out() -> None:
+    carried = [Carried("gAAA", "host/m")]
+    said = b'{"role":"assistant","content":"Hi"}'
+    writer = RequestWriter(upstream_name=None, openai=False)
+    for options in (Options(), Options(seed=1)):
+        loaded, plain = (
+            writer.body(ModelCall("m", b"[" + one + b"]", options, False))
+            for one in (carrying(said, carried), said)
+        )
+        assert loaded == plain
 
 
 def test_openai_itself_gets_its_own_limit_and_is_told_not_to_store() -> None:
@@ -132,32 +169,6 @@ def test_the_format_of_the_answer(text_format: dict[str, Any] | None, sent: Any)
     assert extras(Options(text_format=text_format)).get("response_format") == sent
 
 
-def chunk(finish: str | None = None, **delta: Any) -> dict[str, Any]:
-    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
-
-
-def read(*events: dict[str, Any] | bytes) -> tuple[list[Delta], AnswerReader]:
-    reader = AnswerReader()
-    data = [one if isinstance(one, bytes) else json.dumps(one).encode() for one in events]
-    return reader.feed(data) + reader.end(), reader
-
-
-def heard(*events: dict[str, Any] | bytes) -> list[Delta]:
-    deltas, reader = read(*events)
-    assert reader.trouble is None
-    return deltas
-
-
-def called(*calls: Any) -> list[CallPiece]:
-    """The pieces from chunks with these ``tool_calls`` entries."""
-    chunks = [chunk(tool_calls=one if isinstance(one, list) else [one]) for one in calls]
-    return [one for one in heard(*chunks, b"[DONE]") if isinstance(one, CallPiece)]
-
-
-def function(name: str | None = None, arguments: Any = "") -> dict[str, Any]:
-    return {"name": name, "arguments": arguments}
-
-
 def test_text_reasoning_and_refusal() -> None:
     assert heard(
         chunk(role="assistant", content=""),
@@ -196,6 +207,60 @@ def test_content_in_parts() -> None:
         {"type": "image", "url": "x"},
     ]
     assert heard(chunk("stop", content=parts))[:-1] == [Thought("hm"), Thought("so"), Text("a")]
+
+
+def odds(token: str, *top: str, **fields: Any) -> dict[str, Any]:
+    more = {"top_logprobs": [odds(one) for one in top]} if top else {}
+    return {"token": token, "logprob": -0.5, "bytes": list(token.encode()), **more, **fields}
+
+
+def test_odds_come_with_their_words_in_the_responses_shape() -> None:
+    deltas = heard(
+        with_odds(chunk(content="a"), odds("a", "a", "b")),
+        with_odds(chunk(content=""), odds("\\xf0", bytes=[240])),
+        with_odds(chunk(content="b"), {"token": "b", "logprob": -1, "bytes": None}),
+        with_odds(chunk("stop", content="c")),
+    )
+    assert deltas[:-1] == [
+        Text("a", (odds("a", "a", "b"),)),
+        # Half a character has odds but no words.
+        Text(
+            "b",
+            (
+                {**odds("\\xf0", bytes=[240]), "top_logprobs": []},
+                {**odds("b", logprob=-1), "top_logprobs": []},
+            ),
+        ),
+        Text("c"),
+    ]
+
+
+def with_odds(one: dict[str, Any], *content: Any) -> dict[str, Any]:
+    one["choices"][0]["logprobs"] = {"content": list(content), "refusal": None}
+    return one
+
+
+@pytest.mark.parametrize("odd", [3, [], {}, {"content": 3}, {"content": [3]}, {"tokens": ["a"]}])
+def test_odds_in_another_shape_are_left_out(odd: Any) -> None:
+    one = chunk("stop", content="a")
+    one["choices"][0]["logprobs"] = odd
+    assert heard(one) == [Text("a"), Finish("stop")]
+
+
+def test_sources_become_those_of_the_responses_api() -> None:
+    inner = {"start_index": 1, "end_index": 2, "url": "u", "title": "t"}
+    nested = {"type": "url_citation", "url_citation": inner}
+    bare = {"type": "url_citation", "url_citation": {"url": "v"}}
+    assert heard(
+        chunk(content="a", annotations=[nested]),
+        chunk("stop", annotations=[nested, bare, {"type": "file_citation"}, 3, {"url": 4}]),
+    ) == [
+        Text("a"),
+        Cited({"type": "url_citation", **inner}),
+        Cited({"type": "url_citation", "start_index": 0, "end_index": 0, "url": "v", "title": ""}),
+        Finish("stop"),
+    ]
+    assert heard(chunk("stop", content="a", annotations="?")) == [Text("a"), Finish("stop")]
 
 
 @pytest.mark.parametrize(
@@ -311,106 +376,6 @@ def test_what_cannot_be_read_is_a_failure(event: bytes) -> None:
     assert isinstance(reader.trouble, Failure)
     assert reader.trouble.error.code == "upstream_invalid_response"
     assert not reader.trouble.transient
-
-
-def test_calls_in_fragments() -> None:
-    assert called(
-        {"index": 0, "id": "x", "function": function("f")},
-        {"index": 0, "function": function(None, '{"a"')},
-        {"index": 1, "id": "y", "function": function("g", "{}")},
-        {"index": 0, "function": function(None, ":1}")},
-    ) == [
-        CallPiece(0, "x", "f", ""),
-        CallPiece(0, None, None, '{"a"'),
-        CallPiece(1, "y", "g", "{}"),
-        CallPiece(0, None, None, ":1}"),
-    ]
-
-
-def test_ids_and_names_that_are_repeated_are_told_once() -> None:
-    piece = {"index": 0, "id": "x", "function": function("f", "1")}
-    assert called(piece, piece) == [CallPiece(0, "x", "f", "1"), CallPiece(0, None, None, "1")]
-
-
-def test_a_name_or_id_that_comes_late() -> None:
-    assert called({"index": 0, "id": ""}, {"index": 0, "id": "x", "function": function("f")}) == [
-        CallPiece(0),
-        CallPiece(0, "x", "f"),
-    ]
-
-
-def test_a_new_id_under_an_old_index_is_a_new_call() -> None:
-    assert called(
-        {"index": 0, "id": "x", "function": function("f", "{}")},
-        {"index": 0, "id": "y", "function": function("f", "{}")},
-        {"index": 0, "id": "y", "function": function("f", " ")},
-    ) == [CallPiece(0, "x", "f", "{}"), CallPiece(1, "y", "f", "{}"), CallPiece(1, None, None, " ")]
-
-
-def test_indexes_that_do_not_begin_at_0() -> None:
-    pieces = called({"index": 3, "id": "x"}, {"index": 1, "id": "y"}, {"index": 3})
-    assert [piece.index for piece in pieces] == [0, 1, 0]
-
-
-def test_without_index_the_id_tells() -> None:
-    pieces = called(
-        {"id": "x", "function": function("f", "{")},
-        {"id": "y", "function": function("f", "[")},
-        {"id": "x", "function": function(None, "}")},
-        {"function": function(None, "]")},
-    )
-    assert [(one.index, one.arguments) for one in pieces] == [
-        (0, "{"),
-        (1, "["),
-        (0, "}"),
-        (1, "]"),
-    ]
-
-
-def test_without_index_and_id_the_name_tells() -> None:
-    pieces = called(
-        {"function": function("f", '{"a":')},
-        {"function": function("f", "1}")},
-        {"function": function("f", "{}")},
-        {"function": function("g", "{}")},
-        [{"function": function("g", "{")}, {"function": function("g", "{}")}],
-        {"function": function(None, "...")},
-    )
-    assert [piece.index for piece in pieces] == [0, 0, 1, 2, 3, 4, 4]
-
-
-@pytest.mark.parametrize(
-    ("sent", "arguments"),
-    [
-        (None, ""),
-        ("", ""),
-        ({"a": [1]}, '{"a": [1]}'),
-        ('{"é":1}', '{"é":1}'),
-        ("no json", "no json"),
-    ],
-)
-def test_arguments_as_text_or_object(sent: Any, arguments: str) -> None:
-    assert called({"index": 0, "id": "x", "function": function("f", sent)}) == [
-        CallPiece(0, "x", "f", arguments)
-    ]
-
-
-def test_the_old_way_to_call_a_function() -> None:
-    deltas = heard(
-        chunk(function_call=function("f", "{")),
-        chunk("function_call", function_call={"arguments": "}"}),
-    )
-    assert deltas == [
-        CallPiece(0, None, "f", "{"),
-        CallPiece(0, None, None, "}"),
-        Finish("tool_calls"),
-    ]
-
-
-def test_an_answer_with_calls_stops_for_them() -> None:
-    assert heard(chunk("stop", tool_calls=[{"index": 0, "function": function("f")}]))[-1] == Finish(
-        "tool_calls"
-    )
 
 
 def test_an_answer_in_one_piece() -> None:

@@ -185,11 +185,13 @@ def test_the_defaults_limit_words_where_a_call_does_not() -> None:
         short = Options(temperature=0.0, max_output_tokens=3)
         model = LlamaModel(SMOLLM2, weights(), slots=1, context=CONTEXT, defaults=short)
         longer = Options(max_output_tokens=5)
+        ones = {"type": "array", "items": {"const": 1}, "minItems": 5, "maxItems": 5}
+        shape = Options(text_format={"type": "json_schema", "name": "ones", "schema": ones})
         try:
             return (
                 await ask(model, call(HELLO, Options())),
                 await ask(model, call(HELLO, longer)),
-                await ask(model, call(HELLO, ENDLESS)),
+                await ask(model, call(HELLO, shape)),
             )
         finally:
             await model.close()
@@ -198,7 +200,18 @@ def test_the_defaults_limit_words_where_a_call_does_not() -> None:
     assert (plain.reason, plain.usage.output_tokens) == ("length", 3)
     assert asked.usage.output_tokens == 5
     # Half a JSON value is of no use to anybody.
-    assert shaped.usage.output_tokens > 100
+    assert json.loads(shaped.text) == [1] * 5
+
+
+@pytest.mark.parametrize(
+    "text", ["Hello there.", "", "caf\u00e9 \U0001f600 \u4f60", "<|im_start|>"]
+)
+def test_a_text_is_cut_into_its_tokens(bench: Bench, text: str) -> None:
+    runner, model = bench
+    tokens = runner.run(model.tokens(text))
+    assert b"".join(token.data for token in tokens) == text.encode()
+    # Markup is no more than its letters.
+    assert all(len(token.data) < 8 for token in tokens)
 
 
 def test_images_are_refused(bench: Bench) -> None:

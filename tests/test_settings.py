@@ -10,9 +10,11 @@ import pytest
 from antiphon.errors import ConfigError
 from antiphon.settings import (
     XAI_URL,
+    Limits,
     ModelSettings,
     Secret,
     Settings,
+    TenantSettings,
     load_settings,
 )
 
@@ -206,6 +208,21 @@ def test_models_are_tables(cwd: Path) -> None:
     assert "smollm2" in settings.models
 
 
+def test_an_upstream_speaks_chat_completions_unless_told_otherwise(cwd: Path) -> None:
+    settings = load(
+        cwd,
+        """
+        [models.plain]
+        base_url = "https://e.com/v1"
+        [models.deep]
+        kind = "responses"
+        base_url = "https://e.com/v1"
+        """,
+    )
+    assert settings.models["plain"].kind == "chat_completions"
+    assert settings.models["deep"].kind == "responses"
+
+
 def test_a_gguf_file_can_be_the_model(cwd: Path) -> None:
     (cwd / "sub").mkdir()
     (cwd / "sub" / "Some-1B.gguf").touch()
@@ -236,6 +253,7 @@ def test_a_gguf_file_does_not_take_a_configured_name(cwd: Path) -> None:
         ("models = 3", ["antiphon.toml", "models"]),
         ("[models.a]\nkind = 'gpt'", ["antiphon.toml", "kind"]),
         ("[models.a]\nkind = 'chat_completions'", ["[models.a]", "base_url"]),
+        ("[models.a]\nkind = 'responses'", ["[models.a]", "'responses'", "base_url"]),
         ("[models.a]\nkind = 'llama'\nbase_url = 'http://e.com'", ["[models.a]", "base_url"]),
         ("[models.a]\nkind = 'llama'\napi_key_env = 'A'", ["[models.a]", "api_key_env"]),
         ("[models.a]\nkind = 'scripted'\npath = 'a.gguf'", ["[models.a]", "path"]),
@@ -244,6 +262,23 @@ def test_a_gguf_file_does_not_take_a_configured_name(cwd: Path) -> None:
         ("[models.a]\ncontext = 0", ["[models.a]", "context"]),
         ("[models.a]\nbase_url = 'http://e.com'\napi_key_env = 'A_KEY'", ["[models.a]", "A_KEY"]),
         (f"api_key = '{KEY}'", ["antiphon.toml", "api_key_env"]),
+        ("retention_days = 0", ["antiphon.toml: retention_days", "forever"]),
+        ("retention_days = nan", ["antiphon.toml: retention_days"]),
+        ("retention_days = 'never'", ["antiphon.toml: retention_days", "never"]),
+        ("[tenants.a]\nretention_days = -1", ["[tenants.a] retention_days"]),
+        ("[tenants.a]\nrequests = 1", ["antiphon.toml", "requests", "tenants"]),
+        ("[limits]\nrequests_per_minute = 0", ["antiphon.toml", "limits.requests_per_minute"]),
+        ("[limits]\nconcurrent_turns = 'many'", ["antiphon.toml", "limits.concurrent_turns"]),
+        ("[limits]\nrequests_per_minute = 1.5", ["antiphon.toml", "limits"]),
+        ("log_level = 'loud'", ["antiphon.toml: log_level", "loud", "warning"]),
+        ("log_format = 'xml'", ["antiphon.toml: log_format", "plain, json"]),
+        ("cors_origins = 'https://a.example'", ["antiphon.toml", "cors_origins"]),
+        ("cors_origins = ['https://a.example/']", ["cors_origins", "https://app.example.com"]),
+        ("cors_origins = ['a.example']", ["antiphon.toml: cors_origins", "a.example"]),
+        ("cors_origins = ['null']", ["cors_origins"]),
+        ("cors_origins = ['https://*.a.example']", ["cors_origins", "*.a.example"]),
+        ("cors_origins = ['https://u:p@a.example']", ["cors_origins"]),
+        ("cors_origins = ['https://a.example:x']", ["cors_origins"]),
         (f"[models.a]\napi_key = '{KEY}'", ["antiphon.toml", "api_key_env"]),
     ],
 )
@@ -281,3 +316,55 @@ def test_a_wrong_variable_is_named(cwd: Path) -> None:
     assert "ANTIPHON_PORT" in refusal(cwd, env={"ANTIPHON_PORT": "http"})
     assert "ANTIPHON_PORT" in refusal(cwd, env={"ANTIPHON_PORT": "٣"})
     assert "XAI_API_KEY" in refusal(cwd, env={"XAI_API_KEY": f"{KEY}\nX-Header: 1"})
+
+
+def test_a_server_for_many(cwd: Path) -> None:
+    settings = load(
+        cwd,
+        """
+        retention_days = 90
+        log_level = "info"
+        log_format = "json"
+        cors_origins = ["https://App.example.com", "http://localhost:3000", "https://b.example:443"]
+        [limits]
+        requests_per_minute = 600
+        concurrent_turns = 20
+        [tenants.acme]
+        requests_per_minute = "unlimited"
+        retention_days = "forever"
+        [tenants."me@home.example"]
+        concurrent_turns = 2
+        """,
+    )
+    assert (settings.log_level, settings.log_format) == ("info", "json")
+    assert settings.cors_origins == (
+        "https://app.example.com",
+        "http://localhost:3000",
+        "https://b.example",
+    )
+    assert settings.tenant("acme") == TenantSettings(Limits(None, 20), None)
+    assert settings.tenant("me@home.example") == TenantSettings(Limits(600, 2), 90)
+    assert settings.tenant("another") == TenantSettings(Limits(600, 20), 90)
+    assert settings.tenant("") == TenantSettings(Limits(600, 20), 90)
+
+
+def test_without_a_word_about_it_nothing_is_limited_and_a_month_is_kept(cwd: Path) -> None:
+    settings = load(cwd)
+    assert settings.tenant("anyone") == TenantSettings(Limits(None, None), 30)
+    assert (settings.log_level, settings.log_format) == ("warning", "plain")
+    assert settings.cors_origins == ()
+
+
+def test_a_server_for_many_by_variables(cwd: Path) -> None:
+    env = {
+        "ANTIPHON_RETENTION_DAYS": "0.5",
+        "ANTIPHON_LOG_LEVEL": "INFO",
+        "ANTIPHON_CORS_ORIGINS": "https://a.example, *",
+    }
+    settings = load(cwd, "retention_days = 7\n[tenants.a]\nretention_days = 9", env)
+    assert settings.retention_days == 0.5
+    assert settings.tenant("a").retention_days == 9
+    assert settings.log_level == "info"
+    assert settings.cors_origins == ("https://a.example", "*")
+    assert load(cwd, env={"ANTIPHON_RETENTION_DAYS": "forever"}).retention_days is None
+    assert load(cwd, None, env, log_level="debug").log_level == "debug"

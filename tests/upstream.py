@@ -8,7 +8,8 @@
 
 It listens on a free port of 127.0.0.1, in the event loop of the test, and answers each
 request by the next behaviour in its queue, or well if there is none: with a completion
-that says "Hello." or a stream of it, whichever was asked for.
+that says "Hello." or a stream of it, whichever was asked for. What it speaks besides
+chat completions is in ``responses_upstream``.
 
 A behaviour is made of moves: bytes are written as they are, an ``asyncio.Event`` is
 waited for, ``HANG`` waits until the client leaves, ``CUT`` breaks the connection. After
@@ -22,6 +23,7 @@ import contextlib
 import enum
 import json
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, TypeAlias
@@ -154,6 +156,8 @@ class MisbehavingUpstream:
 
     def __init__(self, greeting: bytes = b"") -> None:
         self._greeting = greeting
+        #: What is answered where no behaviour is queued.
+        self.well: Callable[[Request], Behaviour] = _well
         self.requests: list[Request] = []
         self.connections = 0
         self._queue: deque[Behaviour] = deque()
@@ -235,7 +239,7 @@ class MisbehavingUpstream:
         self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bytes:
         """Make all moves, unless the client leaves; gives what it has sent of its next request."""
-        moves = self._queue.popleft() if self._queue else _well(request)
+        moves = self._queue.popleft() if self._queue else self.well(request)
         ahead = asyncio.create_task(_peek(reader))
         tasks: set[asyncio.Task[Any]] = {ahead}
         try:

@@ -1,18 +1,20 @@
 """The chat completions dialect: a call to a request's body, an answer's JSON to deltas. No I/O.
 
-The request's messages arrive as JSON and are put into the body as they are. Answers
+The request's messages arrive as JSON and are put into the body as they are, without the
+reasoning that they may carry for models of another dialect. Answers
 are read as the servers in use write them, which is not always as OpenAI does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 
+from antiphon.core.carried import uncarried
 from antiphon.core.deltas import (
-    CallPiece,
+    Cited,
     Delta,
     Finish,
     FinishReason,
@@ -23,11 +25,11 @@ from antiphon.core.deltas import (
 )
 from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.errors import ModelError
+from antiphon.models.chat_calls import Call, Calls, Function
+from antiphon.models.details import citation_of, logprobs_of, wants_logprobs
 from antiphon.models.retry import Failure
+from antiphon.models.upstream_errors import UNREADABLE, broken_off, unreadable
 from antiphon.turn.ports import ModelCall
-
-#: What decoding an answer may raise: wrong JSON, wrong shapes, wrong UTF-8, too deep.
-_UNREADABLE = (ValueError, RecursionError)
 
 _encode = msgspec.json.Encoder().encode
 _DEFAULTS = Options()
@@ -52,6 +54,12 @@ class _Body(msgspec.Struct, frozen=True, omit_defaults=True):
     parallel_tool_calls: bool | None = None
     response_format: dict[str, Any] | None = None
     reasoning_effort: str | None = None
+    verbosity: str | None = None
+    logprobs: bool = False
+    top_logprobs: int | None = None
+    service_tier: str | None = None
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
     user: str | None = None
 
 
@@ -77,11 +85,13 @@ class RequestWriter:
             self._plain[call.stream] if options == _DEFAULTS else self._rest(options, call.stream)
         )
         name = _encode(self._name or call.model)
-        return b"".join((b'{"model":', name, b',"messages":', call.messages, rest))
+        messages = uncarried(call.messages)
+        return b"".join((b'{"model":', name, b',"messages":', messages, rest))
 
     def _rest(self, options: Options, stream: bool) -> bytes:
         tools = bool(options.tools)
         limit = options.max_output_tokens
+        logprobs = wants_logprobs(options)
         body = _Body(
             stream=stream,
             stream_options={"include_usage": True} if stream else None,
@@ -99,6 +109,12 @@ class RequestWriter:
             parallel_tool_calls=False if tools and not options.parallel_tool_calls else None,
             response_format=_response_format(options.text_format),
             reasoning_effort=options.reasoning_effort,
+            verbosity=options.verbosity,
+            logprobs=logprobs,
+            top_logprobs=options.top_logprobs if logprobs else None,
+            service_tier=options.service_tier,
+            prompt_cache_key=options.prompt_cache_key,
+            safety_identifier=options.safety_identifier,
             user=options.user,
         )
         fields = _encode(body)[1:]
@@ -131,18 +147,6 @@ class _Part(msgspec.Struct, gc=False):
     thinking: Any = None
 
 
-class _Function(msgspec.Struct, gc=False):
-    name: str | None = None
-    #: A string by the book, but objects and null occur.
-    arguments: msgspec.Raw = msgspec.Raw(b"null")
-
-
-class _Call(msgspec.Struct, gc=False):
-    index: int | None = None
-    id: str | None = None
-    function: _Function | None = None
-
-
 class _Said(msgspec.Struct, gc=False):
     """A chunk's ``delta`` or an answer's ``message``."""
 
@@ -152,14 +156,16 @@ class _Said(msgspec.Struct, gc=False):
     reasoning: Any = None
     reasoning_text: Any = None
     thinking: Any = None
-    tool_calls: list[_Call] | None = None
-    function_call: _Function | None = None
+    tool_calls: list[Call] | None = None
+    function_call: Function | None = None
+    annotations: Any = None
 
 
 class _Choice(msgspec.Struct, gc=False):
     index: int | None = None
     delta: _Said | None = None
     message: _Said | None = None
+    logprobs: Any = None
     finish_reason: str | None = None
 
 
@@ -188,7 +194,6 @@ class _Answer(msgspec.Struct, gc=False):
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
-_decode_string = msgspec.json.Decoder(str).decode
 
 _REASONS: dict[str, FinishReason] = {
     "length": "length",
@@ -198,8 +203,6 @@ _REASONS: dict[str, FinishReason] = {
     "function_call": "tool_calls",
     "content_filter": "content_filter",
 }
-
-_CallKey: TypeAlias = int | str
 
 
 class AnswerReader:
@@ -217,7 +220,10 @@ class AnswerReader:
         self.reason: str | None = None
         self.trouble: bytes | Failure | None = None
         self._usage: _Usage | None = None
-        self._calls = _Calls()
+        self._calls = Calls()
+        #: Odds of tokens that belong to the next words: half a character has odds, too.
+        self._logprobs: tuple[dict[str, Any], ...] = ()
+        self._cited: list[dict[str, Any]] = []
 
     def feed(self, events: Iterable[bytes]) -> list[Delta]:
         """The deltas of a stream's events, which are their data."""
@@ -238,7 +244,7 @@ class AnswerReader:
         self._take(body, out)
         self.done = True
         if self.trouble is None and not out and self.reason is None:
-            self.trouble = _invalid("it holds no answer")
+            self.trouble = unreadable("it holds no answer")
         return out
 
     def end(self) -> list[Delta]:
@@ -246,10 +252,7 @@ class AnswerReader:
         if self.trouble is not None:
             return []
         if self.reason is None and not self.done:
-            error = ModelError(
-                "The upstream's answer broke off before its end.", code="upstream_disconnected"
-            )
-            self.trouble = Failure(error, transient=True)
+            self.trouble = broken_off()
             return []
         if self.reason == "error":
             self.trouble = Failure(ModelError("The upstream failed while it was answering."))
@@ -270,12 +273,14 @@ class AnswerReader:
                 if choice.index:
                     continue
                 said = choice.delta or choice.message
+                if isinstance(choice.logprobs, dict):
+                    self._logprobs += logprobs_of(choice.logprobs.get("content"))
                 if said is not None:
                     self._say(said, out)
                 if choice.finish_reason:
                     self.reason = choice.finish_reason
-        except _UNREADABLE as unreadable:
-            self.trouble = _invalid(str(unreadable), unreadable)
+        except UNREADABLE as error:
+            self.trouble = unreadable(str(error), error)
             return
         if answer.error is not None:
             self.trouble = data
@@ -289,96 +294,29 @@ class AnswerReader:
         content = said.content
         if isinstance(content, str):
             if content:
-                out.append(Text(content))
+                if self._logprobs:
+                    out.append(Text(content, self._logprobs))
+                    self._logprobs = ()
+                else:
+                    out.append(Text(content))
         elif content:
             out.extend(_parts(content))
+        if said.annotations:
+            self._cite(said.annotations, out)
         if said.refusal:
             out.append(Refused(said.refusal))
         if said.tool_calls:
             out.extend(self._calls.pieces(said.tool_calls))
         if said.function_call is not None:
-            out.extend(self._calls.pieces([_Call(index=0, function=said.function_call)]))
+            out.extend(self._calls.pieces([Call(index=0, function=said.function_call)]))
 
-
-class _Calls:
-    """Tells the calls of one answer apart and numbers them from 0, however they are marked.
-
-    A piece belongs to the call with its index, or with its id where there is no
-    index, or else to the last one. A new id under an old index is a new call, and so
-    is a name after a call that is already whole.
-    """
-
-    def __init__(self) -> None:
-        self._numbers: dict[_CallKey, int] = {}
-        self._ids: list[str | None] = []
-        self._names: list[str | None] = []
-        #: The arguments so far of the last call, where only they tell that it is over.
-        self._arguments = ""
-
-    @property
-    def any(self) -> bool:
-        return bool(self._ids)
-
-    def pieces(self, calls: list[_Call]) -> list[CallPiece]:
-        """The fragments that came together in one message or chunk."""
-        out: list[CallPiece] = []
-        for call in calls:
-            function = call.function or _Function()
-            arguments = _arguments(function.arguments)
-            call_id, name = call.id or None, function.name or None
-            number = self._number(call.index, call_id, name, together=bool(out))
-            if call_id is not None and self._ids[number] is None:
-                self._ids[number] = call_id
-            else:
-                call_id = None
-            if name is not None and self._names[number] is None:
-                self._names[number] = name
-            else:
-                name = None
-            if call.index is None:
-                self._arguments += arguments
-            out.append(CallPiece(number, call_id, name, arguments))
-        return out
-
-    def _number(
-        self, index: int | None, call_id: str | None, name: str | None, *, together: bool
-    ) -> int:
-        key: _CallKey | None = call_id if index is None else index
-        if key is not None:
-            number = self._numbers.get(key)
-            if number is None or (call_id and self._ids[number] not in (None, call_id)):
-                return self._begin(key)
-            return number
-        if not self._ids or (name is not None and (together or self._is_new(name))):
-            return self._begin(None)
-        return len(self._ids) - 1
-
-    def _is_new(self, name: str) -> bool:
-        return name != self._names[-1] or _is_json(self._arguments)
-
-    def _begin(self, key: _CallKey | None) -> int:
-        number = len(self._ids)
-        if key is not None:
-            self._numbers[key] = number
-        self._ids.append(None)
-        self._names.append(None)
-        self._arguments = ""
-        return number
-
-
-def _arguments(raw: msgspec.Raw) -> str:
-    text = bytes(raw)
-    if text == b"null":
-        return ""
-    return _decode_string(text) if text.startswith(b'"') else text.decode()
-
-
-def _is_json(text: str) -> bool:
-    try:
-        msgspec.json.decode(text)
-    except _UNREADABLE:
-        return False
-    return True
+    def _cite(self, annotations: Any, out: list[Delta]) -> None:
+        for given in annotations if isinstance(annotations, list) else ():
+            annotation = citation_of(given)
+            # Some servers repeat all of them with each chunk.
+            if annotation is not None and annotation not in self._cited:
+                self._cited.append(annotation)
+                out.append(Cited(annotation))
 
 
 def _parts(parts: list[_Part]) -> Iterable[Delta]:
@@ -403,11 +341,3 @@ def _tokens(usage: _Usage) -> Usage:
         # xAI counts reasoning beside the completion, OpenAI within it.
         completion += reasoning
     return Usage(prompt, completion, cached or 0, reasoning)
-
-
-def _invalid(why: str, cause: BaseException | None = None) -> Failure:
-    error = ModelError(
-        f"The upstream's answer cannot be read: {why}.", code="upstream_invalid_response"
-    )
-    error.__cause__ = cause
-    return Failure(error)

@@ -14,8 +14,9 @@ from typing import Literal
 import msgspec
 
 from antiphon.core.deltas import Delta
+from antiphon.core.tokens import Token
 from antiphon.core.turns import Options
-from antiphon.errors import ModelUnavailable
+from antiphon.errors import ModelError, ModelUnavailable
 from antiphon.models.llama_frames import Wish
 from antiphon.models.llama_process import LlamaProcess
 from antiphon.turn.ports import ModelCall, ModelInfo
@@ -94,6 +95,16 @@ class LlamaModel:
         unless it is absurd.
         """
         return await (await self._process()).count(call.messages)
+
+    async def tokens(self, text: str) -> tuple[Token, ...]:
+        """The tokens of a text by itself; loads the model if need be.
+
+        Raises what ``generate`` may, and ``ModelError`` on Windows.
+        """
+        tokens = await (await self._process()).tokens(text)
+        if tokens is None:
+            raise ModelError(f"The model '{self._info.name}' cannot show its tokens here.")
+        return tokens
 
     async def close(self) -> None:
         """Stop all calls and end the child; safe to call twice."""

@@ -15,7 +15,19 @@ import msgspec
 from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.errors import AntiphonError, ContextLengthExceeded, ImageInputUnsupported
 from antiphon.models.llama_door import Door
-from antiphon.models.llama_frames import Ask, Called, Count, Counted, Done, Drop, Failed, Said, Up
+from antiphon.models.llama_frames import (
+    Ask,
+    Called,
+    Count,
+    Counted,
+    Cut,
+    Done,
+    Drop,
+    Failed,
+    Said,
+    Split,
+    Up,
+)
 from antiphon.models.llama_prompt import Line, body_of, read_talk, template_body, without
 from antiphon.models.llama_tools import (
     GUESSES,
@@ -213,12 +225,14 @@ class Answerer:
         self._counting = ThreadPoolExecutor(1)
         self._calls: dict[int, _Call] = {}
 
-    def take(self, frame: Ask | Drop | Count) -> None:
+    def take(self, frame: Ask | Drop | Count | Split) -> None:
         if isinstance(frame, Ask):
             call = self._calls[frame.call] = _Call(frame, self._say)
             self._pool.submit(self._run, call)
         elif isinstance(frame, Count):
             self._counting.submit(self._count, frame)
+        elif isinstance(frame, Split):
+            self._counting.submit(self._split, frame)
         elif call_to_stop := self._calls.get(frame.call):
             call_to_stop.stopped = True
 
@@ -289,10 +303,6 @@ class Answerer:
         self._server.handle_chat_completions(body, call.hear)
 
     def _count(self, count: Count) -> None:
-        def fail(kind: _Kind, message: str, **more: object) -> None:
-            failed = Failed(count.call, kind, message[:_LONGEST_MESSAGE])
-            self._say(msgspec.structs.replace(failed, **more))
-
         tokens = None
         try:
             setup = self._setup
@@ -302,7 +312,20 @@ class Answerer:
                 tokens = self._door.count(body)
             self._say(Counted(count.call, tokens))
         except Exception as error:  # noqa: BLE001 - whatever it is, the process answers the next
-            _tell(error, fail)
+            _tell(error, self._failing(count.call))
+
+    def _split(self, split: Split) -> None:
+        try:
+            self._say(Cut(split.call, self._door.tokens(split.text) if self._door else None))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the process answers the next
+            _tell(error, self._failing(split.call))
+
+    def _failing(self, call: int) -> _Fail:
+        def fail(kind: _Kind, message: str, **more: object) -> None:
+            failed = Failed(call, kind, message[:_LONGEST_MESSAGE])
+            self._say(msgspec.structs.replace(failed, **more))
+
+        return fail
 
 
 _Kind = Literal["context", "image", "invalid", "model"]

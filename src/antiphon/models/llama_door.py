@@ -8,6 +8,7 @@ import sys
 
 import msgspec
 
+from antiphon.core.tokens import Token
 from antiphon.errors import ModelError
 
 _SECONDS = 60.0
@@ -25,6 +26,17 @@ class _Content(msgspec.Struct):
     content: str
     add_special: bool = True
     parse_special: bool = True
+    with_pieces: bool = False
+
+
+class _Piece(msgspec.Struct):
+    id: int
+    #: Text, or bytes where it is not a whole character.
+    piece: str | list[int]
+
+
+class _Pieces(msgspec.Struct):
+    tokens: list[_Piece]
 
 
 class Door:
@@ -37,6 +49,15 @@ class Door:
         prompt = msgspec.json.decode(self._post("/apply-template", body), type=_Prompt).prompt
         content = msgspec.json.encode(_Content(prompt))
         return len(msgspec.json.decode(self._post("/tokenize", content), type=_Tokens).tokens)
+
+    def tokens(self, text: str) -> tuple[Token, ...]:
+        """A text's tokens, with nothing around it; markup in it is text. Raises ``ModelError``."""
+        content = _Content(text, add_special=False, parse_special=False, with_pieces=True)
+        answer = self._post("/tokenize", msgspec.json.encode(content))
+        return tuple(
+            Token(one.id, one.piece.encode() if isinstance(one.piece, str) else bytes(one.piece))
+            for one in msgspec.json.decode(answer, type=_Pieces).tokens
+        )
 
     def _post(self, path: str, body: bytes) -> bytes:
         if sys.platform == "win32":

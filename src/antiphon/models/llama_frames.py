@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from antiphon.core.tokens import Token
 from antiphon.core.turns import Usage
 
 _LENGTH = 4
@@ -56,6 +57,13 @@ class Count(_Frame, frozen=True):
     messages: bytes
 
 
+class Split(_Frame, frozen=True):
+    """Say which tokens a text has, by itself."""
+
+    call: int
+    text: str
+
+
 class Ready(_Frame, frozen=True):
     """The model is loaded; ``window`` is what one call can see, in tokens."""
 
@@ -84,6 +92,13 @@ class Called(_Frame, frozen=True):
     arguments: str = ""
 
 
+class Cut(_Frame, frozen=True):
+    """The answer to ``Split``; ``tokens`` None: it cannot be told on this system."""
+
+    call: int
+    tokens: tuple[Token, ...] | None
+
+
 class Counted(_Frame, frozen=True):
     """The answer to ``Count``; ``tokens`` None: they cannot be counted on this system."""
 
@@ -108,8 +123,8 @@ class Failed(_Frame, frozen=True):
     limit: int | None = None
 
 
-Down: TypeAlias = Ask | Drop | Count
-Up: TypeAlias = Ready | Broken | Said | Called | Counted | Done | Failed
+Down: TypeAlias = Ask | Drop | Count | Split
+Up: TypeAlias = Ready | Broken | Said | Called | Counted | Cut | Done | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 _down = msgspec.msgpack.Decoder(Down)

@@ -10,11 +10,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
 from antiphon.core.deltas import CallPiece, Delta, Finish, Text, Thought, Used
+from antiphon.core.tokens import Token
 from antiphon.core.turns import Options
 from antiphon.errors import (
     AntiphonError,
@@ -30,12 +32,15 @@ from antiphon.models.llama_frames import (
     Called,
     Count,
     Counted,
+    Cut,
     Done,
+    Down,
     Drop,
     Failed,
     FrameSplitter,
     Ready,
     Said,
+    Split,
     Up,
     Wish,
     decode_up,
@@ -91,7 +96,7 @@ class LlamaProcess:
         self._folder = folder
         self._process = process
         self._answers: dict[int, Answer] = {}
-        self._counts: dict[int, asyncio.Future[int | None]] = {}
+        self._counts: dict[int, asyncio.Future[Any]] = {}
         self._calls = 0
         self._printed = b""
         self._broken: str | None = None
@@ -130,13 +135,22 @@ class LlamaProcess:
 
     async def count(self, messages: bytes) -> int | None:
         """The tokens of a context; None where they cannot be counted. May wait for no slot."""
+        counted: int | None = await self._tokenizer(lambda call: Count(call, messages))
+        return counted
+
+    async def tokens(self, text: str) -> tuple[Token, ...] | None:
+        """A text's own tokens; None where they cannot be told."""
+        cut: tuple[Token, ...] | None = await self._tokenizer(lambda call: Split(call, text))
+        return cut
+
+    async def _tokenizer(self, asked: Callable[[int], Count | Split]) -> Any:
         if not self.alive:
             raise self._crash()
         self._calls += 1
         number = self._calls
-        counted: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        counted: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._counts[number] = counted
-        self._send(Count(number, messages))
+        self._send(asked(number))
         try:
             return await counted
         finally:
@@ -166,7 +180,7 @@ class LlamaProcess:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
-    def _send(self, frame: Ask | Drop | Count) -> None:
+    def _send(self, frame: Down) -> None:
         stdin = self._process.stdin
         if stdin is not None and not stdin.is_closing():
             stdin.write(encode_frame(frame))
@@ -229,7 +243,7 @@ class LlamaProcess:
             case Called():
                 if answer := self._answers.get(frame.call):
                     answer.put(CallPiece(0, None, frame.name, frame.arguments))
-            case Counted():
+            case Counted() | Cut():
                 self._settle(frame.call, frame.tokens)
             case Done():
                 if answer := self._answers.pop(frame.call, None):
@@ -244,7 +258,7 @@ class LlamaProcess:
         else:
             self._settle(failed.call, self._error(failed))
 
-    def _settle(self, number: int, outcome: int | AntiphonError | None) -> None:
+    def _settle(self, number: int, outcome: object) -> None:
         counted = self._counts.get(number)
         if counted is None or counted.done():
             return

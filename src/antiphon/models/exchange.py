@@ -1,17 +1,18 @@
-"""One HTTP answer from a chat completions endpoint, while it is being read."""
+"""One HTTP answer from an upstream, while it is being read."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
+from typing import Protocol
 
 import aiohttp
 
 from antiphon.core.deltas import Delta
 from antiphon.errors import ModelError
-from antiphon.models.chat_errors import FOREIGN, Translator
-from antiphon.models.chat_wire import AnswerReader
 from antiphon.models.retry import Failure
 from antiphon.models.sse import SseParser
+from antiphon.models.upstream_errors import FOREIGN, Translator
 
 #: The longest answer that is taken in one piece, in bytes.
 _LONGEST_ANSWER = 64 * 1024 * 1024
@@ -22,6 +23,36 @@ _REFUSAL_TIME = 5.0
 _LINGER = 1.0
 
 
+class AnswerReader(Protocol):
+    """Reads one answer in its dialect: ``feed`` it events or give it the ``whole``, then ``end``.
+
+    None of them raises. ``trouble`` is set where the answer went wrong: an ``error``
+    object as the upstream sent it (bytes), or the error itself. Deltas that were
+    given before it are good.
+    """
+
+    #: The stream said that it is over.
+    done: bool
+    trouble: bytes | Failure | None
+
+    @property
+    def reason(self) -> str | None:
+        """Why the model stopped, None until it says so."""
+        ...
+
+    def feed(self, events: Iterable[bytes]) -> list[Delta]:
+        """The deltas of a stream's events, which are their data."""
+        ...
+
+    def whole(self, body: bytes) -> list[Delta]:
+        """The deltas of an answer that came in one piece."""
+        ...
+
+    def end(self) -> list[Delta]:
+        """What closes the answer: its tokens and its finish, or ``trouble``."""
+        ...
+
+
 class Exchange:
     """Turns a successful answer into deltas, read by read, until it is ``over``.
 
@@ -30,12 +61,17 @@ class Exchange:
     """
 
     def __init__(
-        self, response: aiohttp.ClientResponse, errors: Translator, *, streamed: bool
+        self,
+        response: aiohttp.ClientResponse,
+        errors: Translator,
+        reader: AnswerReader,
+        *,
+        streamed: bool,
     ) -> None:
         self.over = False
         self.response = response
         self._errors = errors
-        self._reader = AnswerReader()
+        self._reader = reader
         self._parser = SseParser() if _is_stream(response, asked=streamed) else None
 
     async def read(self) -> list[Delta]:

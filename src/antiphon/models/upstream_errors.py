@@ -37,6 +37,9 @@ FOREIGN: tuple[type[Exception], ...] = (
     RuntimeError,
 )
 
+#: What decoding an answer may raise: wrong JSON, wrong shapes, wrong UTF-8, too deep.
+UNREADABLE = (ValueError, RecursionError)
+
 _INVALID = "upstream_invalid_response"
 _DISCONNECTED = "upstream_disconnected"
 #: The longest text of an upstream that is passed on, in characters.
@@ -65,6 +68,38 @@ _TOO_LONG = [
     )
 ]  # fmt: skip
 _BAD_KEY = re.compile(r"(incorrect|invalid|malformed) api[ _]key|api[ _]key not valid", re.I)
+
+
+def unreadable(why: str, cause: BaseException | None = None) -> Failure:
+    """The failure behind an answer that is not what it should be."""
+    error = ModelError(f"The upstream's answer cannot be read: {why}.", code=_INVALID)
+    error.__cause__ = cause
+    return Failure(error)
+
+
+def broken_off() -> Failure:
+    """The failure behind a stream that ended before the answer did."""
+    text = "The upstream's answer broke off before its end."
+    return Failure(ModelError(text, code=_DISCONNECTED), transient=True)
+
+
+#: What HTTP status the name of an error is as good as. The first that fits counts.
+_SIGNS = [
+    (429, "rate_limit"),
+    (429, "insufficient_quota"),
+    (401, "api_key"),
+    (401, "authentication"),
+    (403, "permission"),
+    (404, "model_not_found"),
+    # What cannot be done as asked; what is wrong with a prompt or a picture is told so.
+    (400, "invalid_"),
+    (400, "context"),
+    (400, "image"),
+    (400, "unsupported"),
+    (503, "overloaded"),
+    (503, "unavailable"),
+    (504, "timeout"),
+]
 
 
 class _Fault(msgspec.Struct, frozen=True):
@@ -119,6 +154,12 @@ class Translator:
         """The failure behind an ``error`` object inside an answer that began as a success."""
         fault = _read_fault(event)
         return self._of_fault(_status_of(fault), fault, "broke off with an error", None)
+
+    def refused(  # noqa: PLR0913
+        self, status: int, did: str, message: str, *, code: str, param: str, pause: float | None
+    ) -> Failure:
+        """The failure behind an answer of another protocol, as good as this HTTP status."""
+        return self._of_fault(status, _Fault(message, code, param=param), did, pause)
 
     def _of_exception(self, raised: Exception) -> Failure:
         where, why = self._where, self._clean(str(raised) or type(raised).__name__)
@@ -183,7 +224,7 @@ class Translator:
                 code, param = self._clean(fault.code), self._clean(fault.param)
                 error = InvalidRequest(message or said, code=code or None, param=param or None)
             case _:
-                error = ModelError(f"{said} That is no chat completion.", code=_INVALID)
+                error = ModelError(f"{said} That is no answer of a model.", code=_INVALID)
         return error
 
     def _clean(self, text: str) -> str:
@@ -220,17 +261,13 @@ def _status_of(fault: _Fault) -> int:
     if fault.code.isdecimal() and 400 <= int(fault.code) < 600:
         return int(fault.code)
     names = f"{fault.code} {fault.kind}"
-    if "rate_limit" in names or "insufficient_quota" in names:
-        return 429
-    if "invalid_request" in names or "context" in names:
-        return 400
-    return 500
+    return next((status for status, sign in _SIGNS if sign in names), 500)
 
 
 def _read_fault(body: bytes) -> _Fault:
     try:
         data = msgspec.json.decode(body)
-    except (ValueError, RecursionError):
+    except UNREADABLE:
         text = body.decode(errors="replace").strip()
         # A proxy's error page says nothing to a person in a terminal.
         return _Fault() if text.startswith("<") else _Fault(text)

@@ -1,0 +1,63 @@
+"""What answers have besides words, in the Responses API's shape: odds and sources. Pure.
+
+Upstreams leave out what they do not know; who reads an answer of ours finds every field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from antiphon.core.turns import Options
+
+#: What a request has in ``include`` for the odds of an answer's tokens.
+LOGPROBS = "message.output_text.logprobs"
+
+
+def wants_logprobs(options: Options) -> bool:
+    """Whether somebody asks for the odds of an answer's tokens."""
+    return LOGPROBS in options.include or bool(options.top_logprobs)
+
+
+def logprobs_of(given: Any) -> tuple[dict[str, Any], ...]:
+    """Tokens and their odds, as either dialect tells them."""
+    return tuple(
+        {**_odds(entry), "top_logprobs": [_odds(one) for one in _dicts(entry.get("top_logprobs"))]}
+        for entry in _dicts(given)
+    )
+
+
+def _odds(entry: dict[str, Any]) -> dict[str, Any]:
+    token, logprob, data = entry.get("token"), entry.get("logprob"), entry.get("bytes")
+    token = token if isinstance(token, str) else ""
+    return {
+        "token": token,
+        "logprob": logprob if isinstance(logprob, int | float) else 0.0,
+        "bytes": data if isinstance(data, list) else list(token.encode()),
+    }
+
+
+def citation_of(given: Any) -> dict[str, Any] | None:
+    """An annotation of chat completions as one of the Responses API; None: it is no URL's."""
+    if not isinstance(given, dict) or given.get("type", "url_citation") != "url_citation":
+        return None
+    inner = given.get("url_citation")
+    fields = inner if isinstance(inner, dict) else given
+    url, title = fields.get("url"), fields.get("title")
+    if not isinstance(url, str):
+        return None
+    return {
+        "type": "url_citation",
+        "start_index": _place(fields.get("start_index")),
+        "end_index": _place(fields.get("end_index")),
+        "url": url,
+        "title": title if isinstance(title, str) else "",
+    }
+
+
+def _place(given: Any) -> int:
+    return given if type(given) is int else 0
+
+
+def _dicts(given: Any) -> Iterable[dict[str, Any]]:
+    return (one for one in given if isinstance(one, dict)) if isinstance(given, list) else ()

@@ -1,0 +1,232 @@
+"""A model behind xAI's gRPC API, with the messages of its official SDK.
+
+Upstream nothing is stored: the conversation is ours to remember. The SDK's own client is
+not used: it looks for keys by itself, tries again by rules of its own, and gives what has
+come so far once more with each chunk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Any
+
+import grpc
+from yarl import URL
+
+from antiphon.core.deltas import Delta
+from antiphon.errors import ConfigError, InvalidRequest, ModelTimeout, ModelUnavailable
+from antiphon.models.retry import Failure, RetryPolicy
+from antiphon.models.upstream_errors import Translator, broken_off
+from antiphon.models.xai_answer import AnswerReader
+from antiphon.models.xai_errors import failure_of
+from antiphon.models.xai_protos import Proto, chat_pb2_grpc
+from antiphon.models.xai_request import request_of, without_reasoning
+from antiphon.turn.ports import ModelCall, ModelInfo
+
+_OPTIONS = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # When to try again is for the retry policy to say.
+    ("grpc.enable_retries", 0),
+    ("grpc.primary_user_agent", "antiphon"),
+    # Reasoning models are silent for minutes: whether the connection lives is asked of it,
+    # as often as the SDK does.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # How long a connection may take, and how long a failed one keeps calls from the next.
+    ("grpc.min_reconnect_backoff_ms", 10_000),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+    # Models of other keys or other loops have connections of their own.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+class XaiGrpcModel:
+    """One host, many calls at once. Belongs to the event loop of its first call.
+
+    ``base_url`` is ``https://`` and a host, or ``http://`` for a server in the clear; it has
+    no path. ``upstream_name`` replaces the name that a call asks for. ``read_timeout`` is the
+    longest silence, in seconds, before an answer and within it. ``credentials`` are for a
+    host whose certificate is nobody's known.
+
+    Raises ``ConfigError`` for a URL or key that cannot be used.
+    """
+
+    def __init__(  # noqa: PLR0913
+        self,
+        info: ModelInfo,
+        base_url: str,
+        api_key: str | None = None,
+        *,
+        upstream_name: str | None = None,
+        read_timeout: float = 600.0,
+        retry: RetryPolicy | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._info = info
+        self._url = _host(base_url)
+        self._upstream_name = upstream_name
+        self._errors = Translator(self._url.authority, api_key)
+        self._metadata = _metadata(api_key)
+        self._read_timeout = read_timeout
+        self._retry = retry or RetryPolicy()
+        self._credentials = credentials
+        self._clock = clock
+        self._sleep = sleep
+        self._channel: grpc.aio.Channel | None = None
+        self._closed = False
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    async def generate(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:
+        """The model's answer: a batch for each chunk.
+
+        Tried again, as the retry policy says, until something has been yielded.
+        """
+        name = self._upstream_name or call.model
+        # Not the HTTP API's: that one need not be able to read this one's reasoning.
+        origin = f"grpc://{self._url.authority}/{name}"
+        request = request_of(call, name, origin)
+        began, failed, answered = self._clock(), 0, False
+        while True:
+            exchange: _Exchange | None = None
+            try:
+                reader = AnswerReader(origin)
+                exchange = self._ask(request, stream=call.stream)
+                while (message := await exchange.read()) is not None:
+                    if batch := reader.feed(message):
+                        answered = True
+                        yield batch
+                if not reader.finished:
+                    raise broken_off()
+                yield reader.end()
+                return
+            except Failure as raised:
+                failure = raised
+            finally:
+                if exchange is not None:
+                    exchange.cancel()
+            if answered:
+                raise failure.error
+            if _is_about_reasoning(failure) and (other := without_reasoning(request)):
+                # The model has none to give, or cannot read its own any more.
+                request = other
+                continue
+            failed += 1
+            elapsed, luck = self._clock() - began, random.random()  # noqa: S311
+            wait = self._retry.wait(failure, failed=failed, elapsed=elapsed, luck=luck)
+            if wait is None:
+                raise failure.error
+            await self._sleep(wait)
+
+    async def count(self, call: ModelCall) -> int | None:
+        """None: the API counts the tokens of a text, not those of a conversation."""
+        return None
+
+    async def close(self) -> None:
+        """Close all connections; calls that still run fail."""
+        self._closed = True
+        if self._channel is not None:
+            await self._channel.close()
+
+    def _ask(self, request: Proto, *, stream: bool) -> _Exchange:
+        """One try, begun."""
+        stub = chat_pb2_grpc.ChatStub(self._open())
+        method = stub.GetCompletionChunk if stream else stub.GetCompletion
+        rpc = method(request, metadata=self._metadata)
+        return _Exchange(rpc, self._errors, stream=stream, timeout=self._read_timeout)
+
+    def _open(self) -> grpc.aio.Channel:
+        if self._closed:
+            raise _closed()
+        if self._channel is None:
+            target = f"{self._url.raw_host}:{self._url.port}"
+            if ":" in (self._url.raw_host or ""):
+                target = f"[{self._url.raw_host}]:{self._url.port}"
+            if self._url.scheme == "http":
+                self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
+            else:
+                credentials = self._credentials or grpc.ssl_channel_credentials()
+                self._channel = grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
+        return self._channel
+
+
+class _Exchange:
+    """One call, from its request to its end. ``timeout`` is the longest silence, in seconds."""
+
+    def __init__(self, rpc: Any, errors: Translator, *, stream: bool, timeout: float) -> None:
+        self._rpc = rpc
+        self._errors = errors
+        self._stream = stream
+        self._timeout = timeout
+        self._over = False
+
+    async def read(self) -> Proto | None:
+        """The next message, None at the end. Raises ``Failure``."""
+        if self._over:
+            return None
+        # None of what is raised becomes a cause: it repeats what came from outside, in which
+        # there may be the key.
+        try:
+            async with asyncio.timeout(self._timeout):
+                message = await (self._rpc.read() if self._stream else self._rpc)
+        except grpc.aio.AioRpcError as raised:
+            failure = failure_of(raised, self._errors, time.time())
+        except grpc.aio.UsageError:
+            failure = _closed()
+        except TimeoutError:
+            failure = Failure(ModelTimeout("The model fell silent: nothing came in time."))
+        except asyncio.CancelledError:
+            # A channel that is closed cancels its calls, though nobody cancels ours.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            failure = _closed()
+        else:
+            self._over = not self._stream or message is grpc.aio.EOF
+            return None if message is grpc.aio.EOF else message
+        raise failure
+
+    def cancel(self) -> None:
+        """Stop the work behind it; nothing happens to one that is over."""
+        self._rpc.cancel()
+
+
+def _closed() -> Failure:
+    return Failure(ModelUnavailable("This model has been closed."))
+
+
+def _is_about_reasoning(failure: Failure) -> bool:
+    error = failure.error
+    return type(error) is InvalidRequest and "encrypted" in f"{error.code} {error.message}".lower()
+
+
+def _host(base_url: str) -> URL:
+    try:
+        url = URL(base_url)
+        usable = url.scheme in ("http", "https") and bool(url.host) and url.port is not None
+    except ValueError:
+        usable = False
+    if not usable or url.user is not None or url.password is not None:
+        # Not shown: an odd one may hold a password.
+        raise ConfigError("The host cannot be used: it should look like api.x.ai.")
+    if url.raw_path not in ("", "/") or url.raw_query_string or url.raw_fragment:
+        raise ConfigError(f"gRPC has no paths: give {url.host} alone as the base URL.")
+    return url
+
+
+def _metadata(api_key: str | None) -> tuple[tuple[str, str], ...]:
+    if not api_key:
+        return ()
+    if not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
+        raise ConfigError("The API key holds characters that no key has: check it.")
+    return (("authorization", f"Bearer {api_key}"),)

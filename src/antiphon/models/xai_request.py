@@ -1,0 +1,147 @@
+"""A call as a request of xAI's SDK. Pure.
+
+Nothing is stored upstream: the whole context goes with each call, and with it what the
+model thought, encrypted, so that it does not have to think it again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from antiphon.core.turns import FunctionTool, Options
+from antiphon.errors import InvalidRequest
+from antiphon.models.details import wants_logprobs
+from antiphon.models.xai_messages import messages_of
+from antiphon.models.xai_protos import Proto, chat_pb2, usage_pb2
+from antiphon.turn.ports import ModelCall
+
+_EFFORTS = {
+    "none": chat_pb2.EFFORT_NONE,
+    "low": chat_pb2.EFFORT_LOW,
+    "medium": chat_pb2.EFFORT_MEDIUM,
+    "high": chat_pb2.EFFORT_HIGH,
+    "xhigh": chat_pb2.EFFORT_XHIGH,
+}
+_MODES = {
+    "auto": chat_pb2.TOOL_MODE_AUTO,
+    "none": chat_pb2.TOOL_MODE_NONE,
+    "required": chat_pb2.TOOL_MODE_REQUIRED,
+}
+_TIERS = {
+    None: usage_pb2.SERVICE_TIER_UNSPECIFIED,
+    "auto": usage_pb2.SERVICE_TIER_UNSPECIFIED,
+    "default": usage_pb2.SERVICE_TIER_DEFAULT,
+    "priority": usage_pb2.SERVICE_TIER_PRIORITY,
+}
+#: A function without parameters has them all the same.
+_NO_PARAMETERS = {"type": "object", "properties": {}}
+
+
+def request_of(call: ModelCall, name: str, origin: str) -> Proto:
+    """A ``GetCompletionsRequest`` to the model ``name``, ``origin`` in what reasoning says.
+
+    Raises ``InvalidRequest`` for what the API has no place for, naming the field at fault.
+    """
+    messages = messages_of(call.messages, origin)
+    try:
+        request = _request(call.options)
+        request.model = name
+        request.messages.extend(messages)
+    except ValueError as error:
+        # A number that is too big for its field.
+        raise InvalidRequest(f"The model cannot be asked that: {error}") from error
+    return request
+
+
+def without_reasoning(request: Proto) -> Proto | None:
+    """The request without encrypted reasoning, given or asked for; None: it has neither."""
+    if not request.use_encrypted_content:
+        return None
+    other = chat_pb2.GetCompletionsRequest()
+    other.CopyFrom(request)
+    other.use_encrypted_content = False
+    for message in other.messages:
+        message.ClearField("encrypted_content")
+        message.ClearField("reasoning_content")
+    return other
+
+
+def _request(options: Options) -> Proto:
+    tools = options.tools
+    logprobs = wants_logprobs(options)
+    return chat_pb2.GetCompletionsRequest(
+        user=options.user,
+        max_tokens=options.max_output_tokens,
+        seed=options.seed,
+        stop=options.stop,
+        temperature=options.temperature,
+        top_p=options.top_p,
+        logprobs=logprobs,
+        top_logprobs=options.top_logprobs if logprobs else None,
+        tools=[_tool(tool) for tool in tools],
+        tool_choice=_choice(options.tool_choice) if tools else None,
+        parallel_tool_calls=options.parallel_tool_calls if tools else None,
+        response_format=_format(options.text_format),
+        frequency_penalty=options.frequency_penalty,
+        presence_penalty=options.presence_penalty,
+        reasoning_effort=_effort(options.reasoning_effort),
+        service_tier=_tier(options.service_tier),
+        safety_identifier=options.safety_identifier,
+        store_messages=False,
+        use_encrypted_content=True,
+    )
+
+
+def _tool(tool: FunctionTool) -> Proto:
+    return chat_pb2.Tool(
+        function=chat_pb2.Function(
+            name=tool.name,
+            description=tool.description,
+            strict=bool(tool.strict),
+            parameters=_json(_NO_PARAMETERS if tool.parameters is None else tool.parameters),
+        )
+    )
+
+
+def _choice(choice: str) -> Proto:
+    kind, _, name = choice.partition(":")
+    if name:
+        return chat_pb2.ToolChoice(function_name=name)
+    return chat_pb2.ToolChoice(mode=_MODES[kind])
+
+
+def _format(given: dict[str, Any] | None) -> Proto | None:
+    match given:
+        case {"type": "json_object"}:
+            return chat_pb2.ResponseFormat(format_type=chat_pb2.FORMAT_TYPE_JSON_OBJECT)
+        case {"type": "json_schema", "schema": schema}:
+            return chat_pb2.ResponseFormat(
+                format_type=chat_pb2.FORMAT_TYPE_JSON_SCHEMA, schema=_json(schema)
+            )
+    return None
+
+
+def _effort(effort: str | None) -> int | None:
+    if effort is not None and effort not in _EFFORTS:
+        raise InvalidRequest(
+            f"This model knows no effort '{effort}': it has {', '.join(_EFFORTS)}.",
+            code="unsupported_value",
+            param="reasoning.effort",
+        )
+    return None if effort is None else int(_EFFORTS[effort])
+
+
+def _tier(tier: str | None) -> int:
+    if tier not in _TIERS:
+        raise InvalidRequest(
+            f"This model has no service tier '{tier}'.",
+            code="unsupported_value",
+            param="service_tier",
+        )
+    return int(_TIERS[tier])
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()

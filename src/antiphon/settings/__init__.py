@@ -1,0 +1,71 @@
+"""What a person sets: one frozen ``Settings`` from file < environment < flags.
+
+The file is TOML: ``--config``, else ``ANTIPHON_CONFIG``, else ``config.toml`` in the
+user's configuration folder if there is one. Paths in it are relative to the file.
+
+    model = "fast"                         # the default model
+    store = "sqlite:chats.db"
+    [models.fast]
+    kind = "chat_completions"              # or "responses", which keeps a model's reasoning, or
+                                           # "xai-grpc", whose base_url is a host: "api.x.ai"
+    base_url = "https://api.example.com/v1"
+    api_key_env = "EXAMPLE_API_KEY"        # the variable that holds the key
+
+A server for many has besides those:
+
+    retention_days = 90                    # or "forever"; 30 if nothing is said
+    cors_origins = ["https://app.example.com"]
+    log_level = "info"                     # a line for each request
+    grpc_port = 8081                       # that of HTTP and 1 if nothing is said; 0: none
+    tls_cert = "cert.pem"                  # and tls_key: for HTTP and gRPC
+    [limits]                               # for each key; none if nothing is said
+    requests_per_minute = 600
+    concurrent_turns = 20
+    [tenants.acme]                         # what is different for one tenant
+    requests_per_minute = "unlimited"
+    retention_days = 365
+
+What it may call while it answers, ``[mcp.NAME]``, is told in ``settings.mcp``.
+
+Each setting outside of tables is also a variable: ``ANTIPHON_HOST``, ``ANTIPHON_PORT``,
+and so on (``ANTIPHON_CORS_ORIGINS`` with commas in between). Keys are read from the
+environment or from ``.env`` in the working directory, which is read for nothing else; a
+key itself is never a setting.
+"""
+
+from __future__ import annotations
+
+from antiphon.core.secrets import Secret
+from antiphon.settings.load import XAI_MODEL, XAI_URL, data_folder, load_settings
+from antiphon.settings.values import (
+    EMBEDDED,
+    FUN_PROMPT,
+    Limits,
+    LogFormat,
+    LogLevel,
+    ModelKind,
+    ModelSettings,
+    Price,
+    Settings,
+    TenantSettings,
+    Tls,
+)
+
+__all__ = [
+    "EMBEDDED",
+    "FUN_PROMPT",
+    "XAI_MODEL",
+    "XAI_URL",
+    "Limits",
+    "LogFormat",
+    "LogLevel",
+    "ModelKind",
+    "ModelSettings",
+    "Price",
+    "Secret",
+    "Settings",
+    "TenantSettings",
+    "Tls",
+    "data_folder",
+    "load_settings",
+]

@@ -1,0 +1,120 @@
+"""What settings are, once they are read and checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+
+from antiphon.core.mcp import McpServer
+from antiphon.core.secrets import Secret
+from antiphon.errors import ConfigError
+
+ModelKind: TypeAlias = Literal["chat_completions", "responses", "xai-grpc", "llama", "scripted"]
+LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+LogFormat: TypeAlias = Literal["plain", "json"]
+
+#: The embedded model's name: reachable always, the default when nothing else is set.
+EMBEDDED = "smollm2"
+#: How long conversations are kept unless someone says otherwise.
+RETENTION_DAYS = 30.0
+#: The system prompt of fun mode in xAI's first Chat SDK, unless someone sets another.
+FUN_PROMPT = (
+    "You are a witty companion. Be playful, tease a little, and never pass up a good joke, "
+    "but answer what you are asked, and truthfully."
+)
+
+
+class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a million tokens cost, in any one currency. ``cached`` None: as much as others."""
+
+    input: Annotated[float, msgspec.Meta(ge=0)]
+    output: Annotated[float, msgspec.Meta(ge=0)]
+    cached: Annotated[float, msgspec.Meta(ge=0)] | None = None
+
+
+class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """One model, or an upstream that has many.
+
+    ``name`` is what the upstream calls it (None: as here), ``path`` a GGUF file (None:
+    the embedded weights); ``context`` is in tokens.
+    None means: the model's own default.
+    """
+
+    kind: ModelKind
+    base_url: str | None = None
+    api_key: Secret | None = None
+    name: str | None = None
+    path: Path | None = None
+    context: int | None = None
+    images: bool | None = None
+    primer: bool | None = None
+    price: Price | None = None
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """How much one key may ask for. None: as much as it likes."""
+
+    requests_per_minute: int | None = None
+    concurrent_turns: int | None = None
+
+
+class TenantSettings(msgspec.Struct, frozen=True):
+    """What holds for one tenant. ``retention_days`` None: nothing expires."""
+
+    limits: Limits = Limits()
+    retention_days: float | None = RETENTION_DAYS
+
+
+class Tls(msgspec.Struct, frozen=True):
+    """The files of a certificate, with those it hangs on, and of its key. Both in PEM."""
+
+    cert: Path
+    key: Path
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that can be set, checked and resolved.
+
+    ``store`` is ``sqlite:`` and an absolute path, or ``memory:``. ``model`` is the
+    default model; None: whoever asks has to name one. ``upstream`` gets every name
+    that is not in ``models``. ``grpc_port`` 0: no gRPC; None: beside HTTP,
+    on the next port, if it can be.
+    ``retention_days`` counts from the last turn of a chain, None: nothing expires.
+    ``limits`` hold for each key, ``tenants`` has what is different for some.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    grpc_port: int | None = None
+    #: None: both listeners speak in the clear.
+    tls: Tls | None = None
+    store: str
+    model: str | None = EMBEDDED
+    models: dict[str, ModelSettings] = {}
+    upstream: ModelSettings | None = None
+    retention_days: float | None = RETENTION_DAYS
+    log_level: LogLevel = "warning"
+    log_format: LogFormat = "plain"
+    #: Web pages from where may talk to the server; "*": from anywhere.
+    cors_origins: tuple[str, ...] = ()
+    limits: Limits = Limits()
+    tenants: dict[str, TenantSettings] = {}
+    #: The MCP servers that requests may name by their labels.
+    mcp: tuple[McpServer, ...] = ()
+    #: Which others they may name by URL, as ``tools.mcp_allowed.AllowedUrls`` reads it.
+    mcp_allowed_urls: tuple[str, ...] = ()
+    fun_prompt: str = FUN_PROMPT
+
+    def tenant(self, name: str) -> TenantSettings:
+        """What holds for a tenant, whether it has a table of its own or not."""
+        return self.tenants.get(name) or TenantSettings(self.limits, self.retention_days)
+
+    def default_model(self) -> str:
+        """The default model's name; ``ConfigError`` if none was chosen."""
+        if self.model is None:
+            raise ConfigError(
+                "an upstream is given but no model: name one with --model or ANTIPHON_MODEL"
+            )
+        return self.model

@@ -1,0 +1,110 @@
+"""The way to an MCP server over HTTP, on which one failed request costs no other one.
+
+The SDK ends a whole session, and all calls in it, where a single request gets no answer.
+Here such a request gets one: an error of the protocol. What a server sends is bounded, too.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+from functools import cache
+
+import httpx2
+
+from antiphon.core.mcp import McpServer
+
+#: Bytes of one answer, or of one event of a stream.
+MOST_BYTES = 16 * 1024 * 1024
+#: Seconds in which a connection has to be made. How long an answer may take, a call knows.
+_CONNECT = 10.0
+
+#: In an error's ``data``: the request did not arrive, nobody knows whether it did, or the
+#: server has forgotten the session and did nothing.
+UNSENT, LOST, FORGOTTEN = "antiphon:unsent", "antiphon:lost", "antiphon:forgotten"
+_CODE = -32000
+
+
+def http_client(server: McpServer) -> httpx2.AsyncClient:
+    """A client that sends the server's headers with each request."""
+    assert server.url is not None
+    headers = {name: value.reveal() for name, value in server.headers.items()}
+    secure = server.url.reveal().lower().startswith("https:")
+    return httpx2.AsyncClient(
+        transport=_Way(httpx2.AsyncHTTPTransport(verify=_trust() if secure else False)),
+        # What is not compressed cannot grow.
+        headers={**headers, "accept-encoding": "identity"},
+        timeout=httpx2.Timeout(_CONNECT, read=None),
+        trust_env=False,
+    )
+
+
+@cache
+def _trust() -> ssl.SSLContext:
+    """Made once: reading the system's certificates takes longer than most calls."""
+    return httpx2.create_ssl_context()
+
+
+class _Way(httpx2.AsyncBaseTransport):
+    def __init__(self, inner: httpx2.AsyncBaseTransport) -> None:
+        self._inner = inner
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        try:
+            response = await self._inner.handle_async_request(request)
+            if (refusal := _refusal(request, response)) is not None:
+                await response.aclose()
+                return refusal
+            return await _whole(response) if _is_json(response) else response
+        except (httpx2.ConnectError, httpx2.ConnectTimeout):
+            return _error("it could not be reached", UNSENT)
+        except httpx2.TransportError as error:
+            return _error(f"the connection broke off ({type(error).__name__})", LOST)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def _refusal(request: httpx2.Request, response: httpx2.Response) -> httpx2.Response | None:
+    """What to hand on in place of an answer that says too little, or is not to be read."""
+    status = response.status_code
+    if status == 404 and "mcp-session-id" in request.headers:
+        return _error("it has forgotten the session", FORGOTTEN)
+    if status in (401, 403, 407, 429) or (status >= 500 and not _is_json(response)):
+        return _error(f"it answered with HTTP status {status}")
+    if response.headers.get("content-encoding", "identity") != "identity":
+        return _error("it sent a compressed answer, which was not asked for")
+    return None
+
+
+async def _whole(response: httpx2.Response) -> httpx2.Response:
+    """The same answer, read: the SDK would read without an end, and break with the connection."""
+    body = bytearray()
+    try:
+        async for chunk in response.aiter_raw():
+            body += chunk
+            if len(body) > MOST_BYTES:
+                return _error(f"its answer is larger than {MOST_BYTES >> 20} MiB")
+    finally:
+        await response.aclose()
+    headers = [
+        (name, value)
+        for name, value in response.headers.items()
+        if name not in ("content-length", "transfer-encoding")
+    ]
+    return httpx2.Response(response.status_code, headers=headers, content=bytes(body))
+
+
+def _is_json(response: httpx2.Response) -> bool:
+    kind: str = response.headers.get("content-type", "")
+    return kind.lower().startswith("application/json")
+
+
+def _error(reason: str, data: str | None = None) -> httpx2.Response:
+    """An answer that the SDK hands to whoever waits for this one request."""
+    error = {"code": _CODE, "message": reason, "data": data}
+    return httpx2.Response(
+        502,
+        headers={"content-type": "application/json"},
+        content=json.dumps({"jsonrpc": "2.0", "id": None, "error": error}).encode(),
+    )

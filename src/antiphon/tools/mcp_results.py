@@ -1,0 +1,102 @@
+"""What a tool of an MCP server gave, as the one text that the model reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from mcp import types
+
+from antiphon.tools.arguments import short
+from antiphon.tools.mcp_faults import Veil
+from antiphon.tools.outputs import failed
+from antiphon.turn.ports import Fault
+
+#: Characters of an output: some 25,000 tokens, as much as a good context has room for.
+MOST = 100_000
+
+
+def spoken(name: str, result: types.CallToolResult, veil: Veil) -> str:
+    """The output of a call of the tool ``name``; a ``Fault`` where the tool says it failed.
+
+    Texts are joined by a line's end. Structured content is JSON, and is left out where the
+    texts say it already, as the protocol asks servers to. Pictures, sounds and files become
+    a short sentence: an output is one text in every dialect that models are asked in, and
+    base64 in it would cost a context and tell nothing. What is too long is cut, and says so.
+    """
+    said = veil.clean("\n".join(filter(None, _said(result))))
+    if result.is_error:
+        return Fault(failed(said or f"{name} failed and did not say why."))
+    return cut(said)
+
+
+def cut(text: str) -> str:
+    """The text, or its beginning and a notice."""
+    if len(text) <= MOST:
+        return text
+    return f"{text[:MOST]}\n[Cut here: these are the first {MOST} of {len(text)} characters.]"
+
+
+def _said(result: types.CallToolResult) -> list[str]:
+    texts = [_text(block) for block in result.content if _is_text(block)]
+    others = [_sentence(block) for block in result.content if not _is_text(block)]
+    structured = result.structured_content
+    if structured is None:
+        return texts + others
+    # Servers wrap what is no object, because older versions of the protocol take objects only.
+    value = structured["result"] if _wraps(structured) else structured
+    shown = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    if not texts or _repeats(texts, value):
+        return [shown, *others]
+    return [*texts, shown, *others]
+
+
+def _wraps(structured: Any) -> bool:
+    return isinstance(structured, dict) and structured.keys() == {"result"}
+
+
+def _repeats(texts: Sequence[str], value: Any) -> bool:
+    """Whether texts are a value written down: in one piece, or one for each of a list."""
+    return value in ("\n".join(texts), texts, _read("\n".join(texts)), [*map(_read, texts)])
+
+
+def _read(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return text
+
+
+def _is_text(block: types.ContentBlock) -> bool:
+    match block:
+        case types.TextContent() | types.EmbeddedResource(resource=types.TextResourceContents()):
+            return True
+    return False
+
+
+def _text(block: types.ContentBlock) -> str:
+    match block:
+        case types.TextContent(text=text):
+            return text
+        case types.EmbeddedResource(resource=types.TextResourceContents(text=text)):
+            return text
+    return ""
+
+
+def _sentence(block: types.ContentBlock) -> str:
+    match block:
+        case types.ImageContent(mime_type=kind, data=data):
+            return f"[An image that cannot be shown here: {short(kind, 60)}, {_bytes(data)} bytes.]"
+        case types.AudioContent(mime_type=kind, data=data):
+            return f"[A sound that cannot be played here: {short(kind, 60)}, {_bytes(data)} bytes.]"
+        case types.ResourceLink(name=name, uri=uri):
+            return f"[A resource named {short(name, 100)}: {short(uri)}]"
+        case types.EmbeddedResource(resource=types.BlobResourceContents(uri=uri, blob=data)):
+            return f"[A file that cannot be shown here: {short(uri)}, {_bytes(data)} bytes.]"
+    return "[Something that cannot be shown here.]"
+
+
+def _bytes(data: str) -> int:
+    """How many bytes base64 stands for."""
+    return len(data.rstrip("=")) * 3 // 4

@@ -1,0 +1,33 @@
+"""Chat completions answers, as chunks and read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from antiphon.core.deltas import Delta
+from antiphon.models.chat_wire import AnswerReader
+
+
+def chunk(finish: str | None = None, **delta: Any) -> dict[str, Any]:
+    """One chunk of a stream."""
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+
+
+def read(*events: dict[str, Any] | bytes) -> tuple[list[Delta], AnswerReader]:
+    """The deltas of a stream's events, and what has read them."""
+    reader = AnswerReader()
+    data = [one if isinstance(one, bytes) else json.dumps(one).encode() for one in events]
+    return reader.feed(data) + reader.end(), reader
+
+
+def heard(*events: dict[str, Any] | bytes) -> list[Delta]:
+    """The deltas of a stream that goes well."""
+    deltas, reader = read(*events)
+    assert reader.trouble is None
+    return deltas
+
+
+def function(name: str | None = None, arguments: Any = "") -> dict[str, Any]:
+    """What a call names, or a fragment of it."""
+    return {"name": name, "arguments": arguments}

@@ -1,0 +1,120 @@
+"""What tests of MCP servers share."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from antiphon.core.items import FunctionCall
+from antiphon.core.mcp import McpAsk, McpServer
+from antiphon.core.secrets import Secret
+from antiphon.tools.mcp_gateway import McpGateway
+from antiphon.tools.mcp_peer import Backoff
+from antiphon.tools.mcp_source import McpSource
+from antiphon.turn.ports import Fault
+
+PROGRAM = (sys.executable, str(Path(__file__).parent / "mcp_server.py"))
+#: No waiting before a server that died is started again.
+AT_ONCE = Backoff(base=0.0)
+LOCAL = ("http://127.0.0.1:*",)
+
+
+def stdio(label: str = "files", *flags: str, **fields: Any) -> McpServer:
+    """A configured server that is a program."""
+    fields = {"require_approval": "never", **fields}
+    return McpServer(label=label, command=(*PROGRAM, "stdio", *flags), **fields)
+
+
+class HttpServer:
+    """The server over HTTP, as a process of its own that can be killed and started again."""
+
+    def __init__(self, *flags: str) -> None:
+        self._flags = flags
+        self.port = 0
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def url(self) -> Secret:
+        return Secret(f"http://127.0.0.1:{self.port}/mcp")
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [*PROGRAM, "http", str(self.port), *self._flags], stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        self.port = int(self._process.stdout.readline())
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+
+@contextmanager
+def http_server(*flags: str) -> Iterator[HttpServer]:
+    server = HttpServer(*flags)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+def ask(label: str = "files", **fields: Any) -> McpAsk:
+    """What a request asks for; a server of its own is asked without approvals."""
+    if "url" in fields:
+        fields = {"require_approval": "never", **fields}
+    return McpAsk(label=label, param="tools[0]", **fields)
+
+
+def call(name: str, /, **arguments: Any) -> FunctionCall:
+    return FunctionCall("call_1", name, json.dumps(arguments))
+
+
+@asynccontextmanager
+async def gateway(*servers: McpServer, **options: Any) -> AsyncIterator[McpGateway]:
+    """A gateway that closes with the context; requests may name servers of this machine."""
+    opened = McpGateway(servers, LOCAL, **{"backoff": AT_ONCE, **options})
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+@asynccontextmanager
+async def source(
+    opened: McpGateway, *asked: McpAsk, taken: Sequence[str] = ()
+) -> AsyncIterator[McpSource]:
+    made = await opened.source(asked or (ask(),), taken=taken)
+    try:
+        yield made
+    finally:
+        await made.aclose()
+
+
+def names(made: McpSource) -> set[str]:
+    return {function.name for function in made.functions}
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what only another task can bring about."""
+    for _ in count():
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+
+
+def error_of(output: str | None) -> str:
+    """The sentence of an error output."""
+    assert isinstance(output, Fault)
+    shown = json.loads(output)
+    assert set(shown) == {"error"}
+    return str(shown["error"])

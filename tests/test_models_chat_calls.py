@@ -1,0 +1,116 @@
+"""Tool calls in chat completions answers, however servers mark them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from antiphon.core.deltas import CallPiece, Finish
+from chat_answers import chunk, function, heard
+
+
+def called(*calls: Any) -> list[CallPiece]:
+    """The pieces from chunks with these ``tool_calls`` entries."""
+    chunks = [chunk(tool_calls=one if isinstance(one, list) else [one]) for one in calls]
+    return [one for one in heard(*chunks, b"[DONE]") if isinstance(one, CallPiece)]
+
+
+def test_calls_in_fragments() -> None:
+    assert called(
+        {"index": 0, "id": "x", "function": function("f")},
+        {"index": 0, "function": function(None, '{"a"')},
+        {"index": 1, "id": "y", "function": function("g", "{}")},
+        {"index": 0, "function": function(None, ":1}")},
+    ) == [
+        CallPiece(0, "x", "f", ""),
+        CallPiece(0, None, None, '{"a"'),
+        CallPiece(1, "y", "g", "{}"),
+        CallPiece(0, None, None, ":1}"),
+    ]
+
+
+def test_ids_and_names_that_are_repeated_are_told_once() -> None:
+    piece = {"index": 0, "id": "x", "function": function("f", "1")}
+    assert called(piece, piece) == [CallPiece(0, "x", "f", "1"), CallPiece(0, None, None, "1")]
+
+
+def test_a_name_or_id_that_comes_late() -> None:
+    assert called({"index": 0, "id": ""}, {"index": 0, "id": "x", "function": function("f")}) == [
+        CallPiece(0),
+        CallPiece(0, "x", "f"),
+    ]
+
+
+def test_a_new_id_under_an_old_index_is_a_new_call() -> None:
+    assert called(
+        {"index": 0, "id": "x", "function": function("f", "{}")},
+        {"index": 0, "id": "y", "function": function("f", "{}")},
+        {"index": 0, "id": "y", "function": function("f", " ")},
+    ) == [CallPiece(0, "x", "f", "{}"), CallPiece(1, "y", "f", "{}"), CallPiece(1, None, None, " ")]
+
+
+def test_indexes_that_do_not_begin_at_0() -> None:
+    pieces = called({"index": 3, "id": "x"}, {"index": 1, "id": "y"}, {"index": 3})
+    assert [piece.index for piece in pieces] == [0, 1, 0]
+
+
+def test_without_index_the_id_tells() -> None:
+    pieces = called(
+        {"id": "x", "function": function("f", "{")},
+        {"id": "y", "function": function("f", "[")},
+        {"id": "x", "function": function(None, "}")},
+        {"function": function(None, "]")},
+    )
+    assert [(one.index, one.arguments) for one in pieces] == [
+        (0, "{"),
+        (1, "["),
+        (0, "}"),
+        (1, "]"),
+    ]
+
+
+def test_without_index_and_id_the_name_tells() -> None:
+    pieces = called(
+        {"function": function("f", '{"a":')},
+        {"function": function("f", "1}")},
+        {"function": function("f", "{}")},
+        {"function": function("g", "{}")},
+        [{"function": function("g", "{")}, {"function": function("g", "{}")}],
+        {"function": function(None, "...")},
+    )
+    assert [piece.index for piece in pieces] == [0, 0, 1, 2, 3, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("sent", "arguments"),
+    [
+        (None, ""),
+        ("", ""),
+        ({"a": [1]}, '{"a": [1]}'),
+        ('{"é":1}', '{"é":1}'),
+        ("no json", "no json"),
+    ],
+)
+def test_arguments_as_text_or_object(sent: Any, arguments: str) -> None:
+    assert called({"index": 0, "id": "x", "function": function("f", sent)}) == [
+        CallPiece(0, "x", "f", arguments)
+    ]
+
+
+def test_the_old_way_to_call_a_function() -> None:
+    deltas = heard(
+        chunk(function_call=function("f", "{")),
+        chunk("function_call", function_call={"arguments": "}"}),
+    )
+    assert deltas == [
+        CallPiece(0, None, "f", "{"),
+        CallPiece(0, None, None, "}"),
+        Finish("tool_calls"),
+    ]
+
+
+def test_an_answer_with_calls_stops_for_them() -> None:
+    assert heard(chunk("stop", tool_calls=[{"index": 0, "function": function("f")}]))[-1] == Finish(
+        "tool_calls"
+    )

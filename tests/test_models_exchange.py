@@ -1,0 +1,247 @@
+import asyncio
+import json
+import zlib
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from antiphon.core.deltas import CallPiece, Delta, Finish, Refused, Text, Thought, Used
+from antiphon.core.turns import Usage
+from antiphon.errors import (
+    AntiphonError,
+    ContextLengthExceeded,
+    InvalidRequest,
+    ModelError,
+    ModelNotFound,
+    ModelTimeout,
+)
+from antiphon.models.chat_completions import ChatCompletionsModel
+from chat_upstream import (
+    BROKEN,
+    HELLO,
+    KEY,
+    Upstream,
+    failed,
+    heard,
+    question,
+    run,
+    with_model,
+)
+from upstream import (
+    CUT,
+    DONE,
+    HANG,
+    answer,
+    chunk,
+    completion,
+    events,
+    hello,
+    refuse,
+    stream,
+    usage,
+)
+
+
+def test_what_arrives_together_is_one_batch() -> None:
+    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
+        first, second = asyncio.Event(), asyncio.Event()
+        upstream.then(
+            stream(
+                b"".join(events(chunk(content="a"), chunk(content="b"))),
+                first,
+                b"".join(events(chunk(reasoning="c"), chunk(refusal="d"))),
+                second,
+                b"".join(events(chunk("stop"), usage(), DONE)),
+            )
+        )
+        async with aclosing(model.generate(question())) as answer:
+            assert await anext(answer) == [Text("a"), Text("b")]
+            first.set()
+            assert await anext(answer) == [Thought("c"), Refused("d")]
+            second.set()
+            assert await anext(answer) == [Used(Usage(5, 2)), Finish("stop")]
+
+    run(main)
+
+
+def test_a_finished_stream_is_not_waited_for() -> None:
+    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
+        rest = asyncio.Event()
+        data = events(chunk("stop", content="a"), DONE)
+        upstream.then(stream(*data, rest), hello(), hello())
+        assert await heard(model) == [Text("a"), Finish("stop")]
+        assert await heard(model) == HELLO
+        rest.set()
+        # The rest has come before the answer to a request that was sent after it.
+        await heard(model)
+        await asyncio.gather(heard(model), heard(model))
+        assert [request.connection for request in upstream.requests] == [1, 2, 2, 1, 2]
+
+    run(main)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"])
+def test_a_stream_in_small_pieces(size: int, newline: bytes) -> None:
+    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
+        data = events(chunk(content="é😀"), chunk("stop"), usage(), DONE, newline=newline)
+        raw = json.dumps({"choices": [{"delta": {"content": "日本"}}]}, ensure_ascii=False).encode()
+        first = b"".join(events(raw, newline=newline))
+        upstream.then(stream(b": ping" + newline, first, *data, size=size))
+        assert await heard(model) == [
+            Text("日本"),
+            Text("é😀"),
+            Used(Usage(5, 2)),
+            Finish("stop"),
+        ]
+
+    run(main)
+
+
+def test_a_completion_in_small_pieces() -> None:
+    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
+        body = json.dumps({"choices": [{"message": {"content": "é"}}]}).encode()
+        upstream.then(answer(body, size=1))
+        assert await heard(model, streamed=False) == [Text("é"), Finish("stop")]
+
+    run(main)
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_stream_may_end_without_its_mark(cut: bool) -> None:
+    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
+        opened = asyncio.Event()
+        data = events(chunk(content="a"), chunk("stop"))
+        upstream.then(stream(*data, opened, end=CUT if cut else None))
+        async with aclosing(model.generate(question())) as answered:
+            assert await anext(answered) == [Text("a")]
+            opened.set()
+            assert [list(batch) async for batch in answered] == [[Finish("stop")]]
+
+    run(main)
+
+
+def test_tool_calls_in_fragments() -> None:
+    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
+        opening = {"index": 0, "id": "x", "function": {"name": "f", "arguments": ""}}
+        more = {"index": 0, "function": {"arguments": "{}"}}
+        data = events(chunk(tool_calls=[opening]), chunk(tool_calls=[more]), chunk("tool_calls"))
+        upstream.then(stream(*data, *events(DONE)))
+        assert await heard(model) == [
+            CallPiece(0, "x", "f"),
+            CallPiece(0, None, None, "{}"),
+            Finish("tool_calls"),
+        ]
+
+    run(main)
+
+
+def test_an_answer_in_the_form_that_was_not_asked_for() -> None:
+    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
+        upstream.then(completion(), hello())
+        assert await heard(model) == [Text("Hello."), Used(Usage(5, 2)), Finish("stop")]
+        assert await heard(model, streamed=False) == HELLO
+
+    run(main)
+
+
+def test_a_compressed_answer_is_read_all_the_same() -> None:
+    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
+        body = zlib.compress(b'{"choices":[{"message":{"content":"a"}}]}')
+        upstream.then(answer(body, headers={"Content-Encoding": "deflate"}))
+        assert await heard(model, streamed=False) == [Text("a"), Finish("stop")]
+
+    run(main)
+
+
+@pytest.mark.parametrize("end", [CUT, None])
+def test_a_stream_cut_after_its_first_word_is_an_error(end: Any) -> None:
+    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
+        opened = asyncio.Event()
+        upstream.then(stream(*events(chunk(content="a")), opened, end=end))
+        deltas: list[Delta] = []
+        answered = model.generate(question())
+        deltas += await anext(answered)
+        opened.set()
+        with pytest.raises(ModelError) as caught:
+            await anext(answered)
+        assert caught.value.code == "upstream_disconnected"
+        assert deltas == [Text("a")]
+        assert len(upstream.requests) == 1
+
+    run(main)
+
+
+def test_silence_within_a_stream_keeps_what_came() -> None:
+    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
+        upstream.then(stream(*events(chunk(content="a")), end=HANG))
+        deltas, _ = await failed(model, ModelTimeout)
+        assert deltas == [Text("a")]
+        await upstream.requests[0].gone.wait()
+
+    with_model(main, read_timeout=0.2)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "kind"),
+    [
+        (refuse(401, {"error": {"message": f"Incorrect API key: {KEY}"}}), ModelError),
+        (refuse(403, {"error": KEY}), ModelError),
+        (refuse(404, {"error": {"message": "model 'x' not found"}}), ModelNotFound),
+        (refuse(400, {"error": {"message": f"{KEY} is bad"}}), InvalidRequest),
+        (
+            refuse(400, {"error": {"message": "x", "code": "context_length_exceeded"}}),
+            ContextLengthExceeded,
+        ),
+        (answer(b"{"), ModelError),
+        (answer(b"<html>", headers={"Content-Type": "text/html"}), ModelError),
+        (answer(b'{"choices":[{"message":3}]}'), ModelError),
+        (answer(b'{"choices":[{"message":{"content":"\xff"}}]}'), ModelError),
+        (answer(b"zip", headers={"Content-Encoding": "gzip"}), ModelError),
+        ([f"HTTP/9 {KEY}\r\n\r\n".encode(), CUT], ModelError),
+        ([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", CUT], ModelError),
+        (answer(b'{"error":{"message":"No.","code":400}}'), InvalidRequest),
+    ],
+)
+@pytest.mark.parametrize("streamed", [True, False])
+def test_bad_answers(behaviour: Any, kind: type[AntiphonError], streamed: bool) -> None:
+    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
+        upstream.then(*[behaviour] * 3)
+        deltas, _ = await failed(model, kind, streamed=streamed)
+        assert deltas == []
+
+    run(main)
+
+
+@pytest.mark.parametrize("bad", [BROKEN, b'data: {"choices":3}\n\n', b'data: {"error":{}}\n\n'])
+def test_bad_events_keep_what_came_before(bad: bytes) -> None:
+    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
+        upstream.then(stream(*events(chunk(content="a")), bad, *events(chunk(content="b"))))
+        deltas, _ = await failed(model, ModelError)
+        assert deltas == [Text("a")]
+        assert len(upstream.requests) == 1
+
+    run(main)
+
+
+def test_an_endless_event_is_an_error() -> None:
+    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
+        part = b"data: " + b"x" * 1024 * 1024
+        upstream.then(stream(*[part] * 20))
+        _, error = await failed(model, ModelError)
+        assert error.code == "upstream_invalid_response"
+        await upstream.requests[0].gone.wait()
+
+    run(main)
+
+
+def test_a_refusal_whose_body_hangs_is_told_by_its_status() -> None:
+    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
+        upstream.then([b"HTTP/1.1 401 No\r\nContent-Length: 9\r\n\r\nKey", HANG])
+        _, error = await failed(model, ModelError)
+        assert error.code == "upstream_unauthorized"
+        assert "Key" in error.message
+        await upstream.requests[0].gone.wait()
+
+    with_model(main, read_timeout=0.2)

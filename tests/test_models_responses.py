@@ -1,0 +1,368 @@
+"""A Responses upstream over real sockets, on good days and bad ones."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from antiphon.core.deltas import CallPiece, Delta, Finish, Over, Sealed, Text, Used
+from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, Message, Reasoning
+from antiphon.core.turns import FunctionTool, Options, Usage
+from antiphon.errors import (
+    AntiphonError,
+    ContextLengthExceeded,
+    InvalidRequest,
+    ModelError,
+    ModelNotFound,
+    ModelTimeout,
+    RateLimited,
+)
+from antiphon.models.responses import ResponsesModel
+from antiphon.turn.context import assemble, render
+from antiphon.turn.ports import Model, ModelCall, ModelInfo
+from chat_upstream import KEY, batches, failed, heard, question
+from responses_upstream import (
+    Upstream,
+    called,
+    framed,
+    message,
+    replied,
+    run,
+    streamed,
+    telling,
+    thought,
+)
+from upstream import CUT, HANG, answer, events, refuse, stream
+
+HELLO: list[Delta] = [Text("Hel"), Text("lo."), Over(), Used(Usage(5, 2)), Finish("stop")]
+#: OpenAI's words.
+NO_REASONING = {
+    "error": {
+        "message": "Encrypted content is not supported with this model.",
+        "type": "invalid_request_error",
+        "param": "include",
+        "code": None,
+    }
+}
+STALE = {
+    "error": {
+        "message": "The encrypted content gAAA... could not be verified.",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "invalid_encrypted_content",
+    }
+}
+
+
+def test_an_answer_in_one_piece() -> None:
+    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+        assert await batches(model, question(streamed=False)) == [
+            [Text("Hello."), Over(), Used(Usage(5, 2)), Finish("stop")]
+        ]
+        request = upstream.requests[0]
+        assert (request.method, request.path) == ("POST", "/v1/responses")
+        assert request.headers["authorization"] == f"Bearer {KEY}"
+        assert request.json == {
+            "model": "grok-4",
+            "input": [{"type": "message", "role": "user", "content": "Hi"}],
+            "store": False,
+            "truncation": "disabled",
+            "include": ["reasoning.encrypted_content"],
+        }
+
+    run(main)
+
+
+def test_a_stream() -> None:
+    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+        assert await heard(model) == HELLO
+        assert upstream.requests[0].json["stream"] is True
+
+    run(main)
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_a_stream_in_small_pieces(size: int) -> None:
+    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+        told = b"".join(framed(*telling(thought("gAAA"), message("é😀"), called())))
+        upstream.then(stream(told, size=size))
+        assert await heard(model) == [
+            Sealed("gAAA", f"127.0.0.1:{upstream.port}/grok-4"),
+            Text("é😀"),
+            Over(),
+            CallPiece(2, "call_1", "f"),
+            CallPiece(2, arguments="{}"),
+            Used(Usage(5, 2)),
+            Finish("tool_calls"),
+        ]
+
+    run(main)
+
+
+def test_what_arrives_together_is_one_batch() -> None:
+    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+        rest = asyncio.Event()
+        told = framed(*telling(message("Hello.")))
+        upstream.then(stream(b"".join(told[:5]), rest, b"".join(told[5:])))
+        async with aclosing(model.generate(question())) as answered:
+            assert await anext(answered) == [Text("Hel"), Text("lo.")]
+            rest.set()
+            assert await anext(answered) == HELLO[2:]
+
+    run(main)
+
+
+def test_connections_are_used_again() -> None:
+    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+        upstream.then(replied(message()), streamed(message()), refuse(429))
+        await heard(model, streamed=False)
+        await heard(model)
+        await heard(model)
+        assert len(upstream.requests) == 4
+        assert upstream.connections == 1
+
+    run(main)
+
+
+def test_an_answer_in_the_form_that_was_not_asked_for() -> None:
+    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+        upstream.then(replied(message("Hi.")), streamed(message("Hi.")))
+        said = [Text("Hi."), Over(), Used(Usage(5, 2)), Finish("stop")]
+        assert await heard(model) == said
+        assert await heard(model, streamed=False) == said
+
+    run(main)
+
+
+def test_a_name_of_its_own_there() -> None:
+    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+        upstream.then(replied(thought("gAAA"), message()))
+        deltas = await heard(model, streamed=False)
+        assert upstream.requests[0].json["model"] == "other"
+        assert deltas[0] == Sealed("gAAA", f"127.0.0.1:{upstream.port}/other")
+
+    run(main, upstream_name="other")
+
+
+@pytest.mark.parametrize("told_within", [True, False])
+def test_an_upstream_that_is_busy_is_asked_again(told_within: bool) -> None:
+    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+        error = {"code": "rate_limit_exceeded", "message": "Slow."}
+        upstream.then(
+            streamed(status="failed", error=error)
+            if told_within
+            else refuse(429, headers={"Retry-After": "3"}),
+            stream(*framed({"type": "error", "code": "server_error", "message": "Oops."})),
+        )
+        assert await heard(model) == HELLO
+        assert len(upstream.waits) == 2
+        assert told_within or upstream.waits[0] == 3.0
+
+    run(main)
+
+
+def test_an_upstream_that_stays_busy_is_given_up() -> None:
+    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+        upstream.then(*[refuse(429, headers={"Retry-After": "3"})] * 3)
+        _, error = await failed(model, RateLimited)
+        assert error.retry_after == 3.0
+        assert len(upstream.requests) == 3
+
+    run(main)
+
+
+def test_a_connection_cut_before_the_answer_is_tried_again() -> None:
+    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+        created = framed(*telling())[0]
+        upstream.then([CUT], stream(created, end=CUT), streamed(message()))
+        assert await heard(model) == HELLO
+
+    run(main)
+
+
+@pytest.mark.parametrize("end", [CUT, None])
+def test_a_stream_cut_after_its_first_word_is_an_error(end: Any) -> None:
+    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+        heard_it = asyncio.Event()
+        first = b"".join(framed(*telling(message("Hello.")))[:4])
+        upstream.then(stream(first, heard_it, end=end))
+        answered = model.generate(question())
+        assert await anext(answered) == [Text("Hel")]
+        heard_it.set()
+        with pytest.raises(ModelError) as caught:
+            await anext(answered)
+        assert caught.value.code == "upstream_disconnected"
+        assert len(upstream.requests) == 1
+
+    run(main)
+
+
+def test_an_error_after_the_first_word_is_told() -> None:
+    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+        error = {"code": "server_error", "message": f"Oops, {KEY}."}
+        upstream.then(streamed(message("Hi."), status="failed", error=error))
+        deltas, told = await failed(model, ModelError)
+        assert deltas == [Text("Hi."), Over()]
+        assert "Oops, [key]" in told.message
+        assert len(upstream.requests) == 1
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "kind"),
+    [
+        (refuse(401), ModelError),
+        (refuse(404, {"error": {"message": "model 'x' not found"}}), ModelNotFound),
+        (refuse(400, {"error": {"message": "Bad.", "param": "input"}}), InvalidRequest),
+        (
+            refuse(400, {"error": {"message": "x", "code": "context_length_exceeded"}}),
+            ContextLengthExceeded,
+        ),
+        (
+            streamed(
+                status="failed", error={"code": "context_length_exceeded", "message": "Too long."}
+            ),
+            ContextLengthExceeded,
+        ),
+        (streamed(status="failed", error={"code": "invalid_prompt", "message": "No."}),
+         InvalidRequest),
+        (replied(status="failed", error={"code": "invalid_prompt", "message": "No."}),
+         InvalidRequest),
+        (replied(status="queued"), ModelError),
+        (answer(b"{"), ModelError),
+        (answer(b"<html>", headers={"Content-Type": "text/html"}), ModelError),
+        (answer(b'{"object":"chat.completion","choices":[]}'), ModelError),
+        (stream(b'data: {"type":"response.output_item.done","item":3}\n\n'), ModelError),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("streaming", [True, False])
+def test_bad_answers(behaviour: Any, kind: type[AntiphonError], streaming: bool) -> None:
+    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+        upstream.then(*[behaviour] * 3)
+        deltas, _ = await failed(model, kind, streamed=streaming)
+        assert deltas == []
+
+    run(main)
+
+
+def test_bad_events_keep_what_came_before() -> None:
+    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+        told = framed(*telling(message("Hello.")))
+        bad = events(b'{"type":"response.output_text.delta","delta":3}')
+        upstream.then(stream(*told[:4], *bad, *told[4:]))
+        deltas, error = await failed(model, ModelError)
+        assert error.code == "upstream_invalid_response"
+        assert deltas == [Text("Hel")]
+
+    run(main)
+
+
+def test_silence_and_leaving() -> None:
+    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+        first = b"".join(framed(*telling(message("Hello.")))[:4])
+        upstream.then(stream(first, end=HANG), stream(first, end=HANG))
+        deltas, _ = await failed(model, ModelTimeout)
+        assert deltas == [Text("Hel")]
+        async with aclosing(model.generate(question())) as answered:
+            await anext(answered)
+        for request in upstream.requests:
+            await request.gone.wait()
+
+    run(main, read_timeout=0.2)
+
+
+def test_a_model_that_has_no_reasoning_is_asked_once() -> None:
+    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+        upstream.then(refuse(400, NO_REASONING))
+        assert await heard(model) == HELLO
+        assert await heard(model) == HELLO
+        asked = ["include" in request.json for request in upstream.requests]
+        assert asked == [True, False, False]
+        assert upstream.waits == [], "there is nothing to wait for"
+
+    run(main)
+
+
+def test_two_at_once_find_out_together_that_there_is_no_reasoning() -> None:
+    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+        both = asyncio.Event()
+        upstream.then([both, *refuse(400, NO_REASONING)], [both, *refuse(400, NO_REASONING)])
+        answers = asyncio.gather(heard(model), heard(model))
+        await upstream.request(1)
+        both.set()
+        assert list(await answers) == [HELLO, HELLO]
+        assert len(upstream.requests) == 4
+
+    run(main)
+
+
+def test_an_upstream_that_refuses_it_whatever_is_asked() -> None:
+    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+        upstream.then(*[refuse(422, {"detail": [{"loc": ["body", "include"]}]})] * 3)
+        await failed(model, InvalidRequest)
+        assert len(upstream.requests) == 2
+
+    run(main)
+
+
+def reasoned(upstream: Upstream) -> ModelCall:
+    """A call in the middle of a tool loop."""
+    origin = f"127.0.0.1:{upstream.port}/grok-4"
+    said: list[Item] = [
+        Message("user", "Weather?"),
+        Reasoning(encrypted_content="gAAA", origin=origin),
+        FunctionCall("c", "f", "{}"),
+        FunctionCallOutput("c", "sunny"),
+    ]
+    options = Options(tools=(FunctionTool("f"),))
+    return ModelCall("grok-4", assemble([render(said)]), options, True)
+
+
+def test_reasoning_that_cannot_be_read_any_more_is_left_out() -> None:
+    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+        upstream.then(refuse(400, STALE))
+        assert [one for batch in await batches(model, reasoned(upstream)) for one in batch] == HELLO
+        kinds = [[item["type"] for item in request.json["input"]] for request in upstream.requests]
+        assert kinds == [
+            ["message", "reasoning", "function_call", "function_call_output"],
+            ["message", "function_call", "function_call_output"],
+        ]
+        assert all("include" in request.json for request in upstream.requests)
+
+    run(main)
+
+
+def test_an_upstream_that_is_never_content_is_given_up() -> None:
+    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+        upstream.then(*[refuse(400, one) for one in (STALE, NO_REASONING) * 4])
+        with pytest.raises(InvalidRequest):
+            await batches(model, reasoned(upstream))
+        assert len(upstream.requests) == 3
+
+    run(main)
+
+
+def test_what_the_dialect_cannot_say_is_not_sent() -> None:
+    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+        with pytest.raises(InvalidRequest):
+            await batches(model, question(options=Options(stop=("x",))))
+        assert upstream.requests == []
+
+    run(main)
+
+
+def test_many_calls_at_once() -> None:
+    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+        assert await asyncio.gather(*[heard(model) for _ in range(30)]) == [HELLO] * 30
+
+    run(main)
+
+
+def test_it_is_a_model() -> None:
+    model: Model = ResponsesModel(ModelInfo("m"), "https://api.x.ai/v1", KEY)
+    assert model.info == ModelInfo("m")
+    assert KEY not in repr(model)

@@ -1,0 +1,239 @@
+"""From messages to input items: whoever spoke before, what is sent is well-formed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import openresponses_types as spec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from antiphon.core.carried import KEY
+from antiphon.core.items import (
+    FunctionCall,
+    FunctionCallOutput,
+    InputFile,
+    InputImage,
+    InputText,
+    InputVideo,
+    Item,
+    Message,
+    OutputText,
+    Reasoning,
+    Refusal,
+    SummaryText,
+)
+from antiphon.core.turns import Options
+from antiphon.models.chat_wire import RequestWriter as ChatWriter
+from antiphon.models.responses_input import input_of
+from antiphon.models.responses_wire import RequestWriter
+from antiphon.turn.context import assemble, render
+from antiphon.turn.ports import ModelCall
+from chains_kit import Chain, Turn, chains, well_formed
+
+ORIGIN = "api.example/m"
+
+
+def items_of(*items: Item, origin: str = ORIGIN) -> list[dict[str, Any]]:
+    decoded: list[dict[str, Any]] = json.loads(input_of(assemble([render(items)]), origin))
+    return decoded
+
+
+def test_who_said_what() -> None:
+    picture = InputImage("https://example.com/a.png", "high")
+    document = InputFile("a.pdf", "data:application/pdf;base64,AA")
+    elsewhere = InputFile(file_url="https://example.com/b.pdf")
+    assert items_of(
+        Message("developer", "Be brief."),
+        Message("user", "Look:", name="bob"),
+        Message("user", (InputText("a"), picture, document, elsewhere, InputVideo("https://v"))),
+        Message("assistant", (OutputText("I"), Refusal(" will not."))),
+        Message("assistant", ""),
+    ) == [
+        {"type": "message", "role": "system", "content": "Be brief."},
+        {"type": "message", "role": "user", "content": "Look:"},
+        {
+            "type": "message",
+            "role": "user",
+            "content": [
+                {"type": "input_text", "text": "a"},
+                {
+                    "type": "input_image",
+                    "image_url": "https://example.com/a.png",
+                    "detail": "high",
+                },
+                {
+                    "type": "input_file",
+                    "filename": "a.pdf",
+                    "file_data": "data:application/pdf;base64,AA",
+                },
+                {"type": "input_file", "file_url": "https://example.com/b.pdf"},
+                {"type": "input_video", "video_url": "https://v"},
+            ],
+        },
+        {
+            "type": "message",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "I will not."}],
+        },
+    ]
+
+
+def test_calls_and_their_outputs() -> None:
+    picture = InputImage("data:image/png;base64,AA")
+    assert items_of(
+        Message("assistant", "I look."),
+        FunctionCall("a", "f", '{"x":1}'),
+        FunctionCall("b", "g", "oops"),
+        FunctionCallOutput("b", (InputText("two"), picture)),
+        FunctionCallOutput("a", "one"),
+    )[1:] == [
+        {"type": "function_call", "call_id": "a", "name": "f", "arguments": '{"x":1}'},
+        {"type": "function_call", "call_id": "b", "name": "g", "arguments": "oops"},
+        {"type": "function_call_output", "call_id": "a", "output": "one"},
+        {
+            "type": "function_call_output",
+            "call_id": "b",
+            "output": [
+                {"type": "input_text", "text": "two"},
+                {
+                    "type": "input_image",
+                    "image_url": "data:image/png;base64,AA",
+                    "detail": "auto",
+                },
+            ],
+        },
+    ]
+
+
+def sealed(content: str, origin: str | None = ORIGIN) -> Reasoning:
+    return Reasoning((SummaryText("Hm."),), encrypted_content=content, origin=origin)
+
+
+def test_reasoning_goes_back_to_the_model_that_made_it() -> None:
+    call, output = FunctionCall("c", "f", "{}"), FunctionCallOutput("c", "1")
+    said = Message("assistant", "One.")
+    items: list[Item] = [sealed("a"), call, output, sealed("b"), said]
+    reasoning = {
+        "type": "reasoning",
+        "summary": [{"type": "summary_text", "text": "Hm."}],
+        "encrypted_content": "a",
+    }
+    sent = items_of(*items)
+    assert [item["type"] for item in sent] == [
+        "reasoning",
+        "function_call",
+        "function_call_output",
+        "reasoning",
+        "message",
+    ]
+    assert sent[0] == reasoning
+    assert items_of(*items, origin="api.example/other") == [
+        item for item in sent if item["type"] != "reasoning"
+    ]
+    # Each piece of it stands right before what it led to.
+    more, output_of_more = FunctionCall("d", "f", "{}"), FunctionCallOutput("d", "2")
+    sent = items_of(sealed("a"), said, call, sealed("b"), more, output, output_of_more)
+    assert [item.get("encrypted_content", item["type"]) for item in sent][:5] == [
+        *("a", "message", "function_call", "b", "function_call")
+    ]
+
+
+def test_reasoning_of_nobody_in_particular_goes_to_whoever_is_asked() -> None:
+    said = Message("assistant", "One.")
+    # A client that keeps its history itself knows whom it asks.
+    assert items_of(sealed("a", None), said)[0]["encrypted_content"] == "a"
+    assert items_of(sealed("a"), Message("assistant", "")) == []
+
+
+def test_ids_that_the_api_would_not_take_are_changed() -> None:
+    long = "call_" + "x" * 100
+    turns = [render([FunctionCall(one, "f", "{}")]) for one in ("a", "a", long)]
+    turns.insert(1, render([FunctionCallOutput("a", "1")]))
+    turns.insert(3, render([FunctionCallOutput("a", "2")]))
+    turns.append(render([FunctionCallOutput(long, "3")]))
+    sent = json.loads(input_of(assemble(turns), ORIGIN))
+    made = [item["call_id"] for item in sent if item["type"] == "function_call"]
+    answered = [item["call_id"] for item in sent if item["type"] == "function_call_output"]
+    assert made == answered
+    assert made[0] == "a"
+    assert len(set(made)) == 3
+    assert all(len(one) <= 64 for one in made)
+
+
+@st.composite
+def switched(draw: st.DrawFn) -> Chain:
+    """A chain whose answers came from models of either dialect, now one, now the other."""
+    chain = draw(chains())
+    names = st.sampled_from([None, ORIGIN, "api.example/other"])
+
+    def of_some_model(item: Item) -> Item:
+        if not isinstance(item, Reasoning) or draw(st.booleans()):
+            return item
+        return msgspec.structs.replace(item, encrypted_content="gAAA", origin=draw(names))
+
+    turns = [
+        Turn(
+            tuple(map(of_some_model, turn.input)),
+            tuple(map(of_some_model, turn.output)),
+            turn.completed,
+        )
+        for turn in chain.turns
+    ]
+    return msgspec.structs.replace(chain, turns=turns)
+
+
+def without_reasoning(turn: Turn) -> Turn:
+    def plain(items: tuple[Item, ...]) -> tuple[Item, ...]:
+        return tuple(item for item in items if not isinstance(item, Reasoning))
+
+    return Turn(plain(turn.input), plain(turn.output), turn.completed)
+
+
+@settings(deadline=None)
+@given(switched())
+def test_chat_completions_get_what_they_always_got(chain: Chain) -> None:
+    messages = assemble([turn.segment() for turn in chain.turns])
+    plain = assemble([without_reasoning(turn).segment() for turn in chain.turns])
+    writer = ChatWriter(upstream_name=None, openai=False)
+    sent = writer.body(ModelCall("m", messages, Options(), True))
+    assert sent == writer.body(ModelCall("m", plain, Options(), True))
+    well_formed(msgspec.json.encode(json.loads(sent)["messages"]))
+    assert KEY.encode() not in sent
+
+
+@settings(deadline=None)
+@given(switched())
+def test_responses_get_a_well_formed_input(chain: Chain) -> None:
+    messages = assemble([turn.segment() for turn in chain.turns])
+    writer = RequestWriter(upstream_name=None, host="api.example")
+    sent = json.loads(writer.body(ModelCall("m", messages, Options(), True)))
+    valid(sent)
+    items = sent["input"]
+    made = [item["call_id"] for item in items if item["type"] == "function_call"]
+    answered = [item["call_id"] for item in items if item["type"] == "function_call_output"]
+    assert sorted(made) == sorted(answered)
+    assert len(set(made)) == len(made), "no two calls share an id"
+    for place, item in enumerate(items):
+        if item["type"] == "function_call_output":
+            call = next(one for one in items[:place] if one.get("call_id") == item["call_id"])
+            assert call["type"] == "function_call"
+        if item["type"] == "reasoning":
+            following = next(one for one in items[place:] if one["type"] != "reasoning")
+            assert following.get("role") == "assistant" or following["type"] == "function_call"
+    # Nothing else depends on the reasoning.
+    plain = assemble([without_reasoning(turn).segment() for turn in chain.turns])
+    assert [item for item in items if item["type"] != "reasoning"] == json.loads(
+        input_of(plain, ORIGIN)
+    )
+
+
+def valid(body: dict[str, Any]) -> None:
+    """Whether the specification's own types take a request."""
+    try:
+        spec.CreateResponseBody.model_validate(body)
+    except ValidationError as error:
+        raise AssertionError(f"{error}\n{json.dumps(body)}") from error

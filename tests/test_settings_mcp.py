@@ -1,0 +1,110 @@
+"""MCP servers in the settings: what is read of them, and what has to be mended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from antiphon.core.mcp import McpServer
+from antiphon.core.secrets import Secret
+from antiphon.errors import ConfigError
+from antiphon.settings import Settings, load_settings
+
+KEY = "Bearer wiki-key-0123456789"
+
+
+def load(folder: Path, text: str, **environ: str) -> Settings:
+    path = folder / "config.toml"
+    path.write_text(text)
+    return load_settings({"config": str(path), "store": "memory:"}, environ, folder)
+
+
+def test_a_program_and_a_url(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        """
+        mcp_allowed_urls = ["mcp.example.com"]
+        [mcp.files]
+        command = ["npx", "server"]
+        env = ["TOKEN"]
+        allowed_tools = ["read"]
+        require_approval = ["write"]
+        timeout = 5
+        [mcp.wiki]
+        url = "https://mcp.example.com/mcp/"
+        headers_env = { Authorization = "WIKI" }
+        require_approval = "never"
+        """,
+        TOKEN="t0ken",
+        WIKI=KEY,
+    )
+    files, wiki = settings.mcp
+    assert files == McpServer(
+        label="files",
+        command=("npx", "server"),
+        env={"TOKEN": Secret("t0ken")},
+        folder=tmp_path,
+        allowed_tools=("read",),
+        require_approval=("write",),
+        timeout=5,
+    )
+    assert wiki == McpServer(
+        label="wiki",
+        url=Secret("https://mcp.example.com/mcp/"),
+        headers={"Authorization": Secret(KEY)},
+        folder=tmp_path,
+        require_approval="never",
+    )
+    assert settings.mcp_allowed_urls == ("mcp.example.com",)
+    assert KEY not in repr(settings)
+
+
+def test_nothing_is_allowed_unless_it_is_said(tmp_path: Path) -> None:
+    settings = load(tmp_path, "[mcp.files]\ncommand = ['x']")
+    assert settings.mcp_allowed_urls == ()
+    (server,) = settings.mcp
+    assert (server.allowed_tools, server.require_approval, server.timeout) == (None, None, 60.0)
+
+
+def test_the_allowed_urls_are_a_variable_too(tmp_path: Path) -> None:
+    settings = load(tmp_path, "", ANTIPHON_MCP_ALLOWED_URLS="a.example, *.b.example")
+    assert settings.mcp_allowed_urls == ("a.example", "*.b.example")
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ("", "either a command or a url"),
+        ("command = ['x']\nurl = 'https://a.example'", "either a command or a url"),
+        ("command = []", "either a command or a url"),
+        ("command = ['x']\nheaders_env = { A = 'B' }", "no headers_env"),
+        ("url = 'https://a.example'\nenv = ['A']", "no env"),
+        ("url = 'ftp://a.example'", "http:// or https://"),
+        ("url = 'https://[a'", "is not a URL"),
+        ("url = 'https://a.example/?key=hunter2hunter2'", "in headers_env"),
+        ("url = 'https://me:hunter2hunter2@a.example/'", "in headers_env"),
+        ("url = 'https://a.example'\nheaders_env = { A = 'hunter2-hunter2' }", "is not set"),
+        ("command = ['x']\ntimeout = 0", "timeout"),
+        ("command = ['x']\nrequire_approval = 'sometimes'", "require_approval"),
+        ("command = ['x']\nrequire = 1", "require"),
+    ],
+)
+def test_what_has_to_be_mended_is_named(tmp_path: Path, table: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, f"[mcp.files]\n{table}")
+    assert says in str(caught.value)
+    assert "files" in str(caught.value) or "mcp" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_name_has_to_leave_room_for_the_tools(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="1 to 40 characters"):
+        load(tmp_path, f"[mcp.{'x' * 41}]\ncommand = ['x']")
+
+
+def test_no_key_is_looked_up_where_none_is_needed(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("[mcp.wiki]\nurl = 'https://a.example'\nheaders_env = { A = 'NOT_SET' }")
+    settings = load_settings({"config": str(path), "store": "memory:"}, {}, tmp_path, keys=False)
+    assert settings.mcp[0].headers == {}

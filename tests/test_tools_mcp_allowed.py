@@ -1,0 +1,101 @@
+"""Which URLs a request may name."""
+
+from __future__ import annotations
+
+import httpx2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from antiphon.errors import ConfigError
+from antiphon.tools.mcp_allowed import AllowedUrls, origin_of
+
+RULES = AllowedUrls(
+    ["mcp.example.com", "*.example.org", "http://localhost:8000", "http://127.0.0.1:*", "[::1]"]
+)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://mcp.example.com/mcp",
+        "HTTPS://MCP.EXAMPLE.COM",
+        "https://mcp.example.com:443/a?b=c&d=%20",
+        "https://a.example.org/",
+        "https://a.b.example.org/",
+        "http://localhost:8000/mcp",
+        "http://127.0.0.1:4711/",
+        "https://[::1]/",
+    ],
+)
+def test_what_is_allowed(url: str) -> None:
+    assert RULES.allows(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "mcp.example.com",
+        "http://mcp.example.com/",
+        "https://mcp.example.com:8443/",
+        "https://mcp.example.com.evil.test/",
+        "https://evil.test/mcp.example.com",
+        "https://example.org/",
+        "https://notexample.org/",
+        "http://localhost/",
+        "https://me:pw@mcp.example.com/",
+        "https://evil.test@mcp.example.com/",
+        "https://evil.test\\@mcp.example.com/",
+        "https://mcp.example.com\\.evil.test/",
+        "https://evil.test#@mcp.example.com/",
+        "https://evil.test?@mcp.example.com/",
+        "https://mcp.example.com /",
+        "https://mcp.example.com/\r\nhost: evil.test",
+        "https://mcp.example.com\u3002evil.test/",
+        "file:///etc/passwd",
+        "https:///mcp.example.com/",
+        "https:/mcp.example.com/",
+        "https://mcp.example.com/a#b",
+    ],
+)
+def test_what_is_not(url: str) -> None:
+    assert not RULES.allows(url)
+
+
+def test_nothing_is_allowed_by_default() -> None:
+    assert not AllowedUrls().allows("https://mcp.example.com/")
+    assert not AllowedUrls()
+
+
+def test_everything_takes_a_star() -> None:
+    assert AllowedUrls(["*"]).allows("https://anything.test/")
+    assert not AllowedUrls(["*"]).allows("http://anything.test/")
+    assert AllowedUrls(["http://*:*"]).allows("http://10.0.0.1:99/")
+
+
+@pytest.mark.parametrize("rule", ["", "a b", "https://a/path", "ftp://a", "a.*.b", "u@a", "**.a"])
+def test_what_is_no_rule(rule: str) -> None:
+    with pytest.raises(ConfigError, match="mcp_allowed_urls"):
+        AllowedUrls([rule])
+
+
+PIECES = st.sampled_from(
+    ["https://", "http://", "mcp.example.com", "evil.test", "@", ":", "/", "\\", "?", "#", "443",
+     "\t", "%", "[", "]", ".", "a", "\u2044", "\uff0e", ";", "//"]
+)  # fmt: skip
+
+
+@given(st.lists(PIECES, min_size=1, max_size=9).map("".join))
+def test_what_is_allowed_is_fetched_from_there(url: str) -> None:
+    if AllowedUrls(["mcp.example.com"]).allows(url):
+        read = httpx2.URL(url)
+        assert (read.scheme, read.host, read.port) == ("https", "mcp.example.com", None)
+
+
+def test_what_is_shown_of_a_url_holds_no_key() -> None:
+    assert origin_of("https://A.example.com:8443/key-123/mcp?key=123") == (
+        "https://a.example.com:8443"
+    )
+    assert origin_of("https://a.example.com") == "https://a.example.com"
+    assert origin_of("nonsense key-123") == ""

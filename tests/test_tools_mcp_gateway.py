@@ -1,0 +1,288 @@
+"""The way from turns to servers: what is refused, what is asked once, what is told of failures."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antiphon.core.mcp import McpAsk, McpServer
+from antiphon.core.secrets import Secret
+from antiphon.errors import AntiphonError, ConfigError, InvalidRequest, ToolServerUnavailable
+from antiphon.tools.mcp_gateway import McpGateway
+from antiphon.turn.ports import LentTools, ToolServers
+from mcp_kit import (
+    LOCAL,
+    PROGRAM,
+    ask,
+    call,
+    gateway,
+    http_server,
+    names,
+    source,
+    stdio,
+    until,
+)
+
+HERE = Secret("http://127.0.0.1:1/mcp")
+CANARY = "canary-0123456789-canary"
+
+
+def refused(*asked: McpAsk) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        McpGateway([McpServer(label="files", command=("x",))], LOCAL).check(asked)
+    assert CANARY not in str(caught.value)
+    return caught.value
+
+
+def unavailable(asked: McpAsk, *servers: McpServer, **options: Any) -> str:
+    async def run() -> str:
+        async with gateway(*servers, **options) as opened:
+            with pytest.raises(ToolServerUnavailable) as caught:
+                await opened.source([asked])
+            return caught.value.message
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "param"),
+    [
+        (ask(url=Secret(f"https://a.test/{CANARY}")), "server_url_not_allowed", "server_url"),
+        (ask(url=Secret("file:///etc/passwd")), "server_url_not_allowed", "server_url"),
+        (ask(url=Secret(f"http://x:{CANARY}@127.0.0.1/")), "server_url_not_allowed", "server_url"),
+        (ask("other"), "mcp_server_not_found", "server_label"),
+        (ask(""), "invalid_value", "server_label"),
+        (ask("x" * 41, url=HERE), "invalid_value", "server_label"),
+        (ask("a\nb", url=HERE), "invalid_value", "server_label"),
+        (ask(headers={"A": Secret(CANARY)}), "invalid_value", "headers"),
+        (ask(url=HERE, headers={"A": Secret(f"{CANARY}\r\nB: c")}), "invalid_value", "headers"),
+        (ask(url=HERE, headers={"A": Secret(f"{CANARY}ü€")}), "invalid_value", "headers"),
+        (ask(url=HERE, headers={f"A {CANARY}": Secret("b")}), "invalid_value", "headers"),
+        (ask(url=HERE, headers={"Host": Secret("inner.test")}), "invalid_value", "headers"),
+    ],
+)
+def test_what_a_request_cannot_have(asked: McpAsk, code: str, param: str) -> None:
+    error = refused(asked)
+    assert (error.code, error.param) == (code, f"tools[0].{param}")
+
+
+def test_two_servers_of_one_label() -> None:
+    assert refused(ask(), ask()).code == "server_label_duplicate"
+
+
+def test_no_url_is_called_unless_it_is_allowed() -> None:
+    with pytest.raises(InvalidRequest):
+        McpGateway().check([ask(url=HERE)])
+
+
+def test_source_checks_as_well() -> None:
+    async def run() -> None:
+        async with gateway() as opened:
+            with pytest.raises(InvalidRequest):
+                await opened.source([ask("other")])
+
+    asyncio.run(run())
+
+
+def test_a_rule_that_is_none() -> None:
+    with pytest.raises(ConfigError):
+        McpGateway([], ["not a host"])
+
+
+def test_the_sdk_is_not_loaded_before_it_is_needed() -> None:
+    program = (
+        "import sys\n"
+        "from antiphon.tools.mcp_gateway import McpGateway\n"
+        "from antiphon.core.mcp import McpServer\n"
+        "McpGateway([McpServer(label='a', command=('x',))], ['*'])\n"
+        "assert not {'mcp', 'httpx2', 'anyio'} & sys.modules.keys()\n"
+    )
+
+    async def run() -> int | None:
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
+        return await process.wait()
+
+    assert asyncio.run(run()) == 0
+
+
+def test_a_list_is_asked_for_once_and_again_when_it_changed() -> None:
+    async def run(*flags: str) -> None:
+        async with gateway(stdio("files", *flags)) as opened:
+            async with source(opened) as before:
+                assert "files__late" not in names(before)
+                link = peer_of(opened)._link
+                assert link is not None
+                async with source(opened) as again:
+                    # What was known is what is used: the very same objects.
+                    assert again._lenders[0].offers is link.offers
+                assert await before.answer(call("files__grow", name="late")) == "grown"
+                await told(opened)
+            async with source(opened) as after:
+                assert "files__late" in names(after)
+                assert await after.answer(call("files__late")) == "late"
+
+    asyncio.run(run())
+    asyncio.run(run("--old"))
+
+
+def peer_of(opened: McpGateway) -> Any:
+    (peer,) = opened._peers.values()
+    return peer
+
+
+async def told(opened: McpGateway) -> None:
+    """Until the news of a change is here: it comes beside the answer, before or after it."""
+    await until(lambda: peer_of(opened)._link.offers is None)
+
+
+def test_a_list_over_http_is_renewed_too() -> None:
+    async def run(server: McpServer) -> None:
+        async with gateway(server) as opened:
+            async with source(opened) as before:
+                assert await before.answer(call("files__grow", name="late")) == "grown"
+                await told(opened)
+            async with source(opened) as after:
+                assert "files__late" in names(after)
+
+    for flags in ((), ("--old",)):
+        with http_server(*flags) as http:
+            asyncio.run(run(McpServer(label="files", url=http.url, require_approval="never")))
+
+
+def test_why_a_server_did_not_say_what_tools_it_has() -> None:
+    gone = "The MCP server 'files' did not say what tools it has: "
+    nothing = McpServer(label="files", command=("/no/such/program", CANARY))
+    assert unavailable(ask(), nothing) == (
+        f"{gone}its program could not be run: No such file or directory."
+    )
+    ended = McpServer(label="files", command=(*PROGRAM, "stdio", "--die"))
+    assert unavailable(ask(), ended) == f"{gone}it ended before it answered."
+    nobody = ask(url=Secret(f"http://127.0.0.1:1/{CANARY}?key={CANARY}"))
+    assert unavailable(nobody) == f"{gone}it could not be reached."
+
+
+def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from antiphon.tools import mcp_client
+
+    monkeypatch.setattr(mcp_client, "OPENING", 0.5)
+    silent = McpServer(label="files", command=(*PROGRAM, "stdio", "--hang"))
+    assert "it did not answer within" in unavailable(ask(), silent)
+
+
+def test_one_server_that_fails_closes_the_others() -> None:
+    async def run(url: Secret) -> None:
+        async with gateway() as opened:
+            with pytest.raises(ToolServerUnavailable, match="'other'"):
+                await opened.source([ask(url=url), ask("other", url=HERE)])
+            assert opened._guests == set()
+
+    with http_server("--old") as http:
+        asyncio.run(run(http.url))
+
+
+def test_a_turn_that_is_cancelled_while_a_server_starts_leaves_it_starting() -> None:
+    async def run() -> None:
+        async with gateway(stdio()) as opened:
+            waiting = asyncio.create_task(opened.source([ask()]))
+            await until(lambda: peer_of(opened)._link is not None)
+            starting = peer_of(opened)._link
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            async with source(opened) as made:
+                assert await made.answer(call("files__add", a=1, b=2)) == "3"
+            assert peer_of(opened)._link is starting
+
+    asyncio.run(run())
+
+
+def test_closing_while_a_server_starts() -> None:
+    async def run() -> None:
+        opened = McpGateway([stdio()])
+        waiting = asyncio.create_task(opened.source([ask()]))
+        await until(lambda: peer_of(opened)._link is not None)
+        await opened.close()
+        with pytest.raises(ToolServerUnavailable):
+            await waiting
+        with pytest.raises(ToolServerUnavailable, match="being closed"):
+            await opened.source([ask()])
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(run())
+
+
+def test_a_loop_that_ends_takes_its_servers_along(tmp_path: Path) -> None:
+    async def run() -> Any:
+        opened = McpGateway([stdio()])
+        await opened.source([ask()])
+        return peer_of(opened)._link
+
+    assert asyncio.run(run()).done
+
+
+def test_keys_are_nowhere_but_on_the_way(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(0)
+    seen: list[object] = []
+
+    async def run(url: str) -> None:
+        key = {"Authorization": Secret(f"Bearer {CANARY}"), "X-Key": Secret(CANARY)}
+        asked = ask(url=Secret(f"{url}?key={CANARY}"), headers=key)
+        async with gateway() as opened:
+            made = await opened.source([asked])
+            seen.extend((asked, repr(made), repr(opened), made.functions, made.listed))
+            for one in (
+                call("files__header", name="authorization"),
+                call("files__header", name="x-key"),
+                call("files__leak"),
+                call("files__say", text=f"the key is {CANARY}"),
+                call(CANARY),
+                call("files__add", a=CANARY),
+            ):
+                output = await made.answer(one)
+                seen.append(output)
+            assert seen[-6] == "[hidden]"
+            assert seen[-3] == "the key is [hidden]"
+            await made.aclose()
+            assert opened._guests == set()
+
+    async def program() -> None:
+        env = {"TOKEN": Secret(CANARY)}
+        async with gateway(stdio(env=env)) as opened, source(opened) as made:
+            assert await made.answer(call("files__variable", name="TOKEN")) == "[hidden]"
+            seen.extend([env, await made.answer(call("files__leak"))])
+
+    with http_server("--old") as http:
+        asyncio.run(run(http.url.reveal()))
+    asyncio.run(program())
+    assert CANARY not in repr(seen)
+    assert CANARY not in caplog.text
+
+
+def test_a_program_gets_the_variables_it_was_given_and_no_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XAI_API_KEY", CANARY)
+
+    async def run() -> None:
+        async with gateway(stdio(env={"MODE": Secret("quick")})) as opened, source(opened) as made:
+            assert await made.answer(call("files__variable", name="MODE")) == "quick"
+            assert await made.answer(call("files__variable", name="XAI_API_KEY")) == "not set"
+
+    asyncio.run(run())
+
+
+def test_it_is_what_a_turn_wants() -> None:
+    async def run() -> None:
+        async with gateway(stdio()) as opened:
+            servers: ToolServers = opened
+            made: LentTools = await servers.source([ask()], taken=[])
+            assert made.approvals == {"files": "never"}
+
+    asyncio.run(run())
+    assert issubclass(ToolServerUnavailable, AntiphonError)

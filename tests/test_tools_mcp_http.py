@@ -1,0 +1,206 @@
+"""Servers over HTTP that answer wrongly, too much, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+
+from antiphon.core.secrets import Secret
+from antiphon.errors import ToolServerUnavailable
+from antiphon.tools.mcp_http import MOST_BYTES
+from mcp_kit import ask, call, error_of, gateway, http_server, source
+
+JSON = "content-type: application/json"
+
+
+class Raw(msgspec.Struct):
+    """What a server answers: head lines and a body; ``whole`` False: it promises more."""
+
+    status: str = "200 OK"
+    head: str = JSON
+    body: bytes = b"{}"
+    whole: bool = True
+
+
+TOOL = {"name": "read", "inputSchema": {"type": "object"}}
+
+
+def reply(asked: dict[str, Any], result: Any) -> Raw:
+    return Raw(body=json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}).encode())
+
+
+def usual(asked: dict[str, Any]) -> Raw:
+    """A small, well-behaved server of the newer revision with one tool."""
+    if asked["method"] == "server/discover":
+        about = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}}
+        return reply(asked, {**about, "resultType": "complete", "ttlMs": 0, "cacheScope": "public"})
+    if asked["method"] == "tools/list":
+        page = {"tools": [TOOL], "resultType": "complete", "ttlMs": 0, "cacheScope": "public"}
+        return reply(asked, page)
+    return Raw("404 Not Found")
+
+
+@asynccontextmanager
+async def answering(answer: Any) -> AsyncIterator[Secret]:
+    """A server that reads requests and answers as it is told."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                length = next(
+                    int(line.split(b":")[1])
+                    for line in head.lower().split(b"\r\n")
+                    if line.startswith(b"content-length")
+                )
+                given: Raw | None = answer(json.loads(await reader.readexactly(length)))
+                if given is None:
+                    break
+                promised = len(given.body) + (not given.whole)
+                writer.write(
+                    f"HTTP/1.1 {given.status}\r\n{given.head}\r\ncontent-length: {promised}\r\n\r\n"
+                    .encode() + given.body
+                )  # fmt: skip
+                await writer.drain()
+                if not given.whole:
+                    break
+        except (asyncio.IncompleteReadError, ConnectionError, StopIteration):
+            pass
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield Secret(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp")
+    finally:
+        server.close()
+
+
+def listing(answer: Any) -> str:
+    """Why its tools could not be listed."""
+
+    async def run() -> str:
+        async with answering(answer) as url, gateway() as opened:
+            with pytest.raises(ToolServerUnavailable) as caught:
+                await opened.source([ask(url=url)])
+            return caught.value.message.partition("what tools it has: ")[2]
+
+    return asyncio.run(run())
+
+
+def calling(answer: Any, times: int = 1) -> list[str]:
+    """The errors of calls whose answers are as told; everything else goes well."""
+
+    def mixed(asked: dict[str, Any]) -> Raw | None:
+        return answer(asked) if asked["method"] == "tools/call" else usual(asked)
+
+    async def run() -> list[str]:
+        async with (
+            answering(mixed) as url,
+            gateway() as opened,
+            source(opened, ask(url=url)) as made,
+        ):
+            given = [made.answer(call("files__read")) for _ in range(times)]
+            return [error_of(one) for one in await asyncio.gather(*given)]
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("status", ["401 No", "403 No", "429 Slow", "500 Oh", "503 Busy"])
+def test_a_status_is_told(status: str) -> None:
+    page = Raw(status, "content-type: text/html", b"<html>hunter2</html>")
+    assert listing(lambda _: page) == f"it answered with HTTP status {status[:3]}."
+
+
+def test_a_page_that_is_no_mcp_server() -> None:
+    page = Raw("200 OK", "content-type: text/html", b"<html></html>")
+    assert "Unexpected content type" in listing(lambda _: page)
+
+
+def test_a_redirect_to_elsewhere_is_not_followed() -> None:
+    away = Raw("307 Away", "location: http://127.0.0.2:1/mcp", b"")
+    assert "not followed" in listing(lambda _: away)
+
+
+def test_a_call_without_an_answer() -> None:
+    (said,) = calling(lambda _: None)
+    assert "the connection broke off" in said
+    assert said.endswith("Whether the call had an effect is not known.")
+    (said,) = calling(lambda _: Raw(body=b'{"jsonrpc"', whole=False))
+    assert said.endswith("Whether the call had an effect is not known.")
+
+
+def test_a_stream_without_an_answer() -> None:
+    (said,) = calling(lambda _: Raw(head="content-type: text/event-stream", body=b": hi\n\n"))
+    assert "the connection was lost" in said
+
+
+def test_one_call_that_fails_costs_no_other() -> None:
+    fates = iter([None, Raw(body=b"not json"), Raw("500 Oh", body=b""), Raw("204 None", body=b"")])
+    said = calling(lambda _: next(fates), times=4)
+    assert len(said) == 4
+    assert all(said)
+
+
+def test_an_answer_without_an_end_is_not_read() -> None:
+    (said,) = calling(lambda _: Raw(body=b" " * (MOST_BYTES + 1)))
+    assert "its answer is larger than 16 MiB" in said
+
+
+def test_what_is_packed_is_not_unpacked() -> None:
+    bomb = Raw(head=f"{JSON}\r\ncontent-encoding: gzip", body=gzip.compress(b" " * 10**6))
+    assert "a compressed answer" in calling(lambda _: bomb)[0]
+
+
+def test_results_that_are_none() -> None:
+    results: list[Any] = [{}, {"content": 1}, {"content": [{"type": "hologram"}]}, None, [], "text"]
+    for result in results:
+        (said,) = calling(lambda asked, result=result: reply(asked, result))
+        assert said.startswith("files__read failed: ")
+        assert len(said) < 500
+
+
+def test_a_list_without_an_end() -> None:
+    def endless(asked: dict[str, Any]) -> Raw:
+        if asked["method"] != "tools/list":
+            return usual(asked)
+        tools = [{**TOOL, "name": f"t{n}"} for n in range(30)]
+        page = {"tools": tools, "nextCursor": "more", "resultType": "complete"}
+        return reply(asked, {**page, "ttlMs": 0, "cacheScope": "public"})
+
+    async def run() -> None:
+        async with (
+            answering(endless) as url,
+            gateway() as opened,
+            source(opened, ask(url=url)) as made,
+        ):
+            assert len(made.functions) == 30
+
+    asyncio.run(run())
+
+
+def test_headers_are_sent_and_cannot_replace_the_protocols() -> None:
+    async def run(url: Secret) -> None:
+        headers = {"Authorization": Secret("Bearer x"), "Accept": Secret("text/plain")}
+        asked = ask(url=url, headers=headers)
+        async with gateway() as opened, source(opened, asked) as made:
+            sent = await made.answer(call("files__header", name="accept"))
+            assert sent == "application/json, text/event-stream"
+            # Too short a key to be searched for in every word.
+            sent = await made.answer(call("files__header", name="authorization"))
+            assert sent == "[hidden]"
+
+    with http_server() as http:
+        asyncio.run(run(http.url))
+
+
+def test_the_lines_of_the_sdk_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    listing(lambda _: Raw("200 OK", "content-type: text/html", b""))
+    assert {record.name for record in caplog.records} <= {"antiphon.tools", "asyncio"}

@@ -1,0 +1,47 @@
+"""Names of tools: what models take, one for each tool, the same tomorrow."""
+
+from __future__ import annotations
+
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from antiphon.core.mcp import MOST_LABEL, tool_of
+from antiphon.tools.mcp_names import name_of, prefix_of
+
+LABELS = st.text(min_size=1, max_size=MOST_LABEL)
+TAKEN = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+
+
+@given(LABELS, st.text(max_size=200), st.sets(st.text(max_size=20)))
+def test_a_name_is_one_that_models_take(label: str, tool: str, taken: set[str]) -> None:
+    name = name_of(label, tool, taken)
+    assert TAKEN.fullmatch(name)
+    assert name.startswith(prefix_of(label))
+    assert name not in taken
+
+
+@given(LABELS, st.lists(st.text(max_size=80), min_size=2, max_size=20, unique=True))
+def test_tools_of_a_server_are_told_apart_whatever_else_it_lists(
+    label: str, tools: list[str]
+) -> None:
+    assert len({name_of(label, tool) for tool in tools}) == len(tools)
+
+
+def test_a_usual_name_is_left_as_it_is() -> None:
+    assert name_of("files", "read_file-2") == "files__read_file-2"
+    assert tool_of("files", "files__read_file-2") == "read_file-2"
+
+
+def test_a_changed_name_never_is_another_tools() -> None:
+    assert name_of("files", "a.b").startswith("files__a_b_")
+    assert name_of("files", "a_b") == "files__a_b"
+    # Two servers whose names run together.
+    first = name_of("a", "b__c")
+    assert name_of("a__b", "c", {first}) not in (first, name_of("a__b", "c"))
+
+
+@given(LABELS)
+def test_the_tools_part_begins_behind_the_label(label: str) -> None:
+    assert tool_of(label, name_of(label, "read")).startswith("read")
