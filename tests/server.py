@@ -13,7 +13,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -23,18 +24,24 @@ import msgspec
 import uvicorn
 import uvloop
 
-from antiphon.api.http.app import HttpApp
+from antiphon.api.http.front import Front
+from antiphon.api.http.site import open_site
+from antiphon.cli.upgrade import WebSocketProtocol
+from antiphon.core.mcp import McpServer
 from antiphon.core.turns import NOBODY
 from antiphon.models.catalog import Catalog
 from antiphon.models.scripted import ScriptedModel
+from antiphon.stores.keys import MemoryKeys
 from antiphon.stores.memory import MemoryStore
 from antiphon.stores.sqlite import open_sqlite
+from antiphon.tools.mcp_gateway import McpGateway
 from antiphon.turn.ports import Model, Store
 from antiphon.turn.service import TurnService
 
 PROGRAM = str(Path(sys.executable).parent / "antiphon")
 T = TypeVar("T")
 StoreMaker = Callable[[], Awaitable[Store]]
+SiteMaker = Callable[[TurnService], Front]
 #: Seconds after which whatever has not happened never will.
 NEVER = 30.0
 
@@ -197,19 +204,30 @@ class _Faults(logging.Handler):
             self.seen.append(logging.Formatter().format(record))
 
 
+def keyless(service: TurnService) -> Front:
+    """The site of a server for which no key was ever made."""
+    return open_site(service, MemoryKeys(time.time))
+
+
 @contextmanager
 def serving(
-    model: Model | Mapping[str, Model] | None = None, store: Path | StoreMaker | None = None
+    model: Model | Mapping[str, Model] | None = None,
+    store: Path | StoreMaker | None = None,
+    site: SiteMaker = keyless,
+    mcp: Sequence[McpServer] = (),
 ) -> Iterator[Serving]:
     """The HTTP API on a real socket, with a scripted model and a memory store unless given.
 
-    ``store`` is a database's path or what makes a store. Fails at the end if the server
+    ``store`` is a database's path or what makes a store, ``mcp`` the MCP servers
+    that requests may name. Fails at the end if the server
     logged an error that the test did not take out of ``faults``.
     """
     models = model if isinstance(model, Mapping) else {"scripted": model or ScriptedModel()}
     started: Future[tuple[Serving, _Uvicorn]] = Future()
     with closing(socket.create_server(("127.0.0.1", 0), backlog=256)) as sock:
-        thread = threading.Thread(target=_run, args=(sock, models, store, started))
+        thread = threading.Thread(
+            target=_run, args=(sock, _Made(models, store, site, mcp), started)
+        )
         faults = _Faults(thread)
         logging.getLogger().addHandler(faults)
         thread.start()
@@ -227,15 +245,23 @@ def serving(
         raise AssertionError(faults.seen or "the server does not stop")
 
 
+class _Made(msgspec.Struct, frozen=True):
+    """What a server is made of."""
+
+    models: Mapping[str, Model]
+    store: Path | StoreMaker | None
+    site: SiteMaker
+    mcp: Sequence[McpServer]
+
+
 def _run(
     sock: socket.socket,
-    models: Mapping[str, Model],
-    store: Path | StoreMaker | None,
+    made: _Made,
     started: Future[tuple[Serving, _Uvicorn]],
 ) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(_serve(sock, models, store, started))
+            runner.run(_serve(sock, made, started))
         except BaseException as error:
             if started.done():
                 raise
@@ -244,16 +270,17 @@ def _run(
 
 async def _serve(
     sock: socket.socket,
-    models: Mapping[str, Model],
-    store: Path | StoreMaker | None,
+    made: _Made,
     started: Future[tuple[Serving, _Uvicorn]],
 ) -> None:
-    kept = await _open(store)
-    service = TurnService(kept, Catalog(models, default=next(iter(models))))
+    kept = await _open(made.store)
+    catalog = Catalog(made.models, default=next(iter(made.models)))
+    gateway = McpGateway(made.mcp)
+    service = TurnService(kept, catalog, getattr(kept, "ledgers", None), gateway)
     config = uvicorn.Config(
-        HttpApp(service),
+        made.site(service),
         http="httptools",
-        ws="none",
+        ws=WebSocketProtocol,
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -265,6 +292,7 @@ async def _serve(
         await uvicorn_server.serve([sock])
     finally:
         await service.close()
+        await gateway.close()
 
 
 async def _open(store: Path | StoreMaker | None) -> Store:

@@ -65,7 +65,12 @@ def test_json() -> None:
     sent = Sent()
     asyncio.run(send_json(sent.send, b'{"a":1}', 201, [(b"x-a", b"b")]))
     assert (sent.status, sent.body) == (201, {"a": 1})
-    assert sent.headers == {"content-type": "application/json", "content-length": "7", "x-a": "b"}
+    assert sent.headers == {
+        "content-type": "application/json",
+        "cache-control": "no-store",
+        "content-length": "7",
+        "x-a": "b",
+    }
 
 
 @pytest.mark.parametrize(
@@ -93,7 +98,7 @@ def test_errors(error: AntiphonError, status: int, body: dict[str, Any]) -> None
     asyncio.run(send_error(sent.send, error))
     assert sent.status == status
     assert sent.body == {"error": {"message": error.message, **body}}
-    assert set(sent.headers) == {"content-type", "content-length"}
+    assert set(sent.headers) == {"content-type", "content-length", "cache-control"}
 
 
 @pytest.mark.parametrize(

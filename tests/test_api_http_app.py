@@ -53,10 +53,9 @@ def test_it_is_healthy(server: Serving) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("GET", "/v1/responses", "POST"),
-        ("PUT", "/v1/responses", "POST"),
-        ("DELETE", "/v1/responses", "POST"),
-        ("OPTIONS", "/v1/responses", "POST"),
+        ("PUT", "/v1/responses", "POST, GET"),
+        ("DELETE", "/v1/responses", "POST, GET"),
+        ("OPTIONS", "/v1/responses", "POST, GET"),
         ("GET", "/v1/chat/completions", "POST"),
         ("POST", f"/v1/responses/{UNKNOWN}", "GET, DELETE"),
         ("PATCH", f"/v1/responses/{UNKNOWN}", "GET, DELETE"),
@@ -80,23 +79,18 @@ def test_wrong_methods(unharmed: Serving, method: str, path: str, allowed: str) 
         "/v1/responses/",
         "/V1/responses",
         "/v1/responses/a/b",
-        f"/v1/responses/{UNKNOWN}/cancel",
+        f"/v1/responses/{UNKNOWN}/stop",
         "/v1/embeddings",
         "/v1/%72esponses%00",
         "//v1/responses",
         "/v1/../v1/nothing",
-        "/v1/responses?x=1/../",
         "/" + "a" * 10_000,
         "/%ff%fe",
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 def test_unknown_paths(unharmed: Serving, method: str, path: str) -> None:
-    answer = unharmed.request(method, path)
-    if path.startswith("/v1/responses?"):
-        check(answer, 405, "method_not_allowed")
-    else:
-        check(answer, 404, "unknown_url")
+    check(unharmed.request(method, path), 404, "unknown_url")
 
 
 @pytest.mark.parametrize(
@@ -198,6 +192,7 @@ def test_bodies_that_are_not_requests(unharmed: Serving, path: str, name: str) -
     param = None
     if name == "no fields":
         param = "input" if path == POSTS[0] else "messages"
+        code = "empty_input" if path == POSTS[0] else code
     check(answer, 400, code, param)
 
 

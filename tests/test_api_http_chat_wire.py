@@ -317,7 +317,12 @@ def test_a_completion() -> None:
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": "Hello", "refusal": None},
+                "message": {
+                    "role": "assistant",
+                    "content": "Hello",
+                    "refusal": None,
+                    "annotations": [],
+                },
                 "finish_reason": "stop",
                 "logprobs": None,
             }
@@ -357,7 +362,8 @@ def test_a_completion() -> None:
 )
 def test_what_a_completion_says(deltas: list[Delta], message: dict[str, Any]) -> None:
     body = completion(*deltas)
-    assert body["choices"][0]["message"] == {"role": "assistant", **message}
+    always = {"role": "assistant", "annotations": []}
+    assert body["choices"][0]["message"] == {**always, **message}
     wanted = "tool_calls" if "tool_calls" in message else "stop"
     assert body["choices"][0]["finish_reason"] == wanted
 

@@ -9,19 +9,28 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from openai.types.responses import ResponseStreamEvent
-from pydantic import TypeAdapter
 
 from antiphon.api.http.events import DONE, EventEncoder
-from antiphon.api.http.wire import response_body
-from antiphon.core.deltas import CallPiece, Delta, Finish, Refused, Text, Thought, Used
-from antiphon.core.events import Created, Ended, Event
+from antiphon.api.http.response import response_body
+from antiphon.core.deltas import (
+    CallPiece,
+    Cited,
+    Delta,
+    Finish,
+    RawThought,
+    Refused,
+    Text,
+    Thought,
+    Used,
+)
+from antiphon.core.events import Created, Ended, Event, ItemDone
 from antiphon.core.items import FunctionCall, Message
 from antiphon.core.turns import End, Header, Response, TurnError, TurnStatus, Usage
+from antiphon.errors import StoreError
 from antiphon.turn.machine import Machine
 from server import parse_events
+from wire_kit import check_event
 
-KNOWN: TypeAdapter[ResponseStreamEvent] = TypeAdapter(ResponseStreamEvent)
 OPENING = Response(
     id="resp_" + "0" * 32,
     created_at=1700000000.0,
@@ -136,6 +145,109 @@ def test_reasoning_refusal_and_answer() -> None:
     assert [event["output_index"] for event in shown[2:-1]] == [0] * 6 + [1] * 6 + [2] * 6
 
 
+def test_raw_reasoning() -> None:
+    shown = encoded(turn([RawThought("Hm"), RawThought("m.")])[0])
+    assert kinds(shown)[2:-1] == [
+        "output_item.added",
+        "content_part.added",
+        "reasoning.delta",
+        "reasoning.delta",
+        "reasoning.done",
+        "content_part.done",
+        "output_item.done",
+    ]
+    place = {"item_id": f"rs_{'0' * 32}02", "output_index": 0, "content_index": 0}
+    assert shown[2]["item"]["content"] == shown[2]["item"]["summary"] == []
+    assert shown[4] == {
+        "type": "response.reasoning.delta",
+        "sequence_number": 4,
+        "delta": "Hm",
+        **place,
+    }
+    assert shown[6] == {
+        "type": "response.reasoning.done",
+        "sequence_number": 6,
+        "text": "Hmm.",
+        **place,
+    }
+    assert shown[3]["part"] == {"type": "reasoning_text", "text": ""}
+    assert shown[8]["item"]["content"] == [shown[7]["part"]]
+
+
+def test_an_answer_with_its_sources_and_odds() -> None:
+    odds: tuple[Any, ...] = tuple(
+        {"token": word, "logprob": -0.5, "bytes": [], "top_logprobs": []} for word in ("A", "b")
+    )
+    source = {"type": "url_citation", "url": "u", "title": "t", "start_index": 0, "end_index": 1}
+    shown = encoded(
+        turn([Text("A", odds[:1]), Cited(source), Text("b", odds[1:]), Text("c"), Cited(source)])[0]
+    )
+    assert kinds(shown)[4:-1] == [
+        "output_text.delta",
+        "output_text.delta",
+        "output_text.delta",
+        "output_text.annotation.added",
+        "output_text.annotation.added",
+        "output_text.done",
+        "content_part.done",
+        "output_item.done",
+    ]
+    for event in shown:
+        check_event(event)
+    assert [event["logprobs"] for event in shown[4:7]] == [[odds[0]], [odds[1]], []]
+    assert [event["annotation_index"] for event in shown[7:9]] == [0, 1]
+    assert (shown[7]["annotation"], shown[7]["content_index"]) == (source, 0)
+    assert shown[9]["logprobs"] == list(odds)
+    part = {
+        "type": "output_text",
+        "text": "Abc",
+        "annotations": [source, source],
+        "logprobs": list(odds),
+    }
+    assert shown[10]["part"] == part
+    assert shown[11]["item"]["content"] == [part]
+
+
+def test_a_turn_in_the_background_waits_first() -> None:
+    header = Header("m", background=True)
+    opening = msgspec.structs.replace(OPENING, header=header)
+    opening = msgspec.structs.replace(opening, expires_at=1702592000.0)
+    encoder = EventEncoder(opening)
+    shown = parse_events(encoder.encode([Created(opening)]) + DONE)
+    assert [(event["type"], event["response"]["status"]) for event in shown] == [
+        ("response.created", "queued"),
+        ("response.queued", "queued"),
+        ("response.in_progress", "in_progress"),
+    ]
+    assert {event["response"]["expires_at"] for event in shown} == {1702592000}
+
+
+def test_an_error_event() -> None:
+    encoder = EventEncoder(OPENING)
+    begun = encoder.encode([Created(OPENING)])
+    *_, shown = parse_events(begun + encoder.error(StoreError("The disk is full.")) + DONE)
+    said = {"code": "store_unavailable", "message": "The disk is full.", "param": None}
+    assert shown == {
+        "type": "error",
+        "sequence_number": 2,
+        "error": {"type": "server_error", **said},
+        **said,
+    }
+    check_event(shown)
+
+
+def test_an_end_that_could_not_be_kept_shows_what_came() -> None:
+    events, _ = turn([CallPiece(0, "c", "f", "{}"), CallPiece(1, "d", "g", "{}")])
+    # The second call is whole, the first is not.
+    told = [event for event in events[:-1] if event != ItemDone(0, FunctionCall("c", "f", "{}"))]
+    encoder = EventEncoder(OPENING)
+    begun = encoder.encode(told)
+    *_, shown = parse_events(begun + encoder.failed(StoreError("The disk is full.")) + DONE)
+    assert shown["type"] == "response.failed"
+    assert shown["response"]["error"]["code"] == "store_unavailable"
+    assert [item["id"] for item in shown["response"]["output"]] == [f"fc_{'0' * 32}03"]
+
+
 def test_calls_side_by_side() -> None:
     shown = encoded(
         turn(
@@ -200,7 +312,11 @@ pieces = st.builds(
     words,
 )
 deltas = st.lists(
-    st.builds(Text, words) | st.builds(Thought, words) | st.builds(Refused, words) | pieces,
+    st.builds(Text, words)
+    | st.builds(Thought, words)
+    | st.builds(RawThought, words)
+    | st.builds(Refused, words)
+    | pieces,
     max_size=12,
 )
 
@@ -232,7 +348,7 @@ def test_a_reader_of_the_events_knows_the_response(said: list[Delta], status: Tu
     texts: dict[int, str] = {}
     items: dict[int, dict[str, Any]] = {}
     for event in shown:
-        KNOWN.validate_python({**event, **_with_known_code(event)})
+        check_event(event)
         if event["type"].endswith(".delta"):
             assert event["output_index"] not in items
             texts[event["output_index"]] += event["delta"]
@@ -247,18 +363,10 @@ def test_a_reader_of_the_events_knows_the_response(said: list[Delta], status: Tu
     assert len(output) == len(response.output)
 
 
-def _with_known_code(event: dict[str, Any]) -> dict[str, Any]:
-    """The official client's list of error codes is OpenAI's own; ours says more."""
-    response = event.get("response")
-    if not response or not response["error"]:
-        return {}
-    return {"response": {**response, "error": {**response["error"], "code": "server_error"}}}
-
-
 def _text(item: dict[str, Any]) -> str:
     if item["type"] == "function_call":
         return str(item["arguments"])
-    (part,) = item["summary"] if item["type"] == "reasoning" else item["content"]
+    (part,) = item["summary"] if item.get("summary") else item["content"]
     return str(part["refusal"] if part["type"] == "refusal" else part["text"])
 
 

@@ -424,9 +424,3 @@ def test_readers_are_told_when_the_server_is_about_to_go() -> None:
 
 async def interrupt(server: Serving) -> None:
     server.service.interrupt()
-
-
-def test_streams_are_not_replayed_yet(server: Serving) -> None:
-    response = server.respond().json
-    answer = server.get(f"/v1/responses/{response['id']}?stream=true")
-    assert (answer.status, answer.json["error"]["param"]) == (400, "stream")

@@ -10,6 +10,8 @@ import pytest
 from antiphon import AsyncConversation
 from antiphon.assemble import open_engine, shared_engine
 from antiphon.errors import ModelNotFound
+from antiphon.models.chat_completions import ChatCompletionsModel
+from antiphon.models.responses import ResponsesModel
 from antiphon.settings import EMBEDDED, ModelSettings, Settings
 
 ECHO = {"echo": ModelSettings(kind="scripted")}
@@ -42,6 +44,21 @@ def test_conversations_with_the_same_settings_share_an_engine(tmp_path: Path) ->
         other = await shared_engine(Settings(store="memory:", model="echo", models=ECHO))
         assert first is second
         assert other is not first
+
+    asyncio.run(main())
+
+
+def test_an_upstream_is_spoken_to_in_its_own_dialect() -> None:
+    models = {
+        kind: ModelSettings(kind=kind, base_url="https://e.com/v1")
+        for kind in ("chat_completions", "responses")
+    }
+    given = Settings(store="memory:", model="responses", models=models)
+
+    async def main() -> None:
+        async with open_engine(given) as engine:
+            kinds = [type(engine.service.models.get(name)[1]) for name in models]
+            assert kinds == [ChatCompletionsModel, ResponsesModel]
 
     asyncio.run(main())
 

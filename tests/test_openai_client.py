@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletionMessageParam
-from openai.types.responses import Response, ResponseInputParam, ToolParam
+from openai.types.responses import Response, ResponseInputParam
 
 from antiphon.core.turns import Usage
 from antiphon.errors import AntiphonError, ModelError, ModelTimeout, ModelUnavailable, RateLimited
@@ -27,27 +26,8 @@ from antiphon.models.scripted import (
     used,
     wait,
 )
+from openai_kit import WEATHER, client_of, strictly, talking_to
 from server import Serving, serving
-
-WEATHER: ToolParam = {
-    "type": "function",
-    "name": "get_weather",
-    "description": "The weather in a city.",
-    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
-    "strict": False,
-}
-
-
-@contextmanager
-def client_of(server: Serving) -> Iterator[OpenAI]:
-    with OpenAI(base_url=server.base_url, api_key="none", timeout=30) as client:
-        yield client
-
-
-@contextmanager
-def talking_to(model: ScriptedModel) -> Iterator[tuple[Serving, OpenAI]]:
-    with serving(model) as server, client_of(server) as client:
-        yield server, client
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +40,6 @@ def server() -> Iterator[Serving]:
 def client(server: Serving) -> Iterator[OpenAI]:
     with client_of(server) as made:
         yield made
-
-
-def strictly(response: Response) -> Response:
-    """The response, which has every field that its class knows to require."""
-    return Response.model_validate(response.to_dict(mode="json"), strict=True)
 
 
 def test_a_conversation(client: OpenAI) -> None:

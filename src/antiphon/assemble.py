@@ -3,36 +3,61 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import msgspec
 
-from antiphon.api.http.app import HttpApp
-from antiphon.errors import ConfigError
+from antiphon.api.http.front import Front
+from antiphon.api.http.site import open_site
+from antiphon.core.lifetimes import DAY, Lifetimes
+from antiphon.errors import ConfigError, StoreError
 from antiphon.models.catalog import Catalog
 from antiphon.models.chat_completions import ChatCompletionsModel
 from antiphon.models.llama import LlamaModel
 from antiphon.models.primer import PRIMER
+from antiphon.models.responses import ResponsesModel
 from antiphon.models.scripted import ScriptedModel
 from antiphon.models.weights import SMOLLM2, SMOLLM2_DEFAULTS, embedded_weights, local_models
-from antiphon.settings import ModelSettings, Settings
+from antiphon.settings import Limits, ModelSettings, Settings
 from antiphon.stores.memory import MemoryStore
-from antiphon.stores.sqlite import open_sqlite
-from antiphon.turn.ports import Model, ModelInfo, Store
+from antiphon.stores.sqlite import SqliteStore, open_sqlite
+from antiphon.tools.mcp_gateway import McpGateway
+from antiphon.turn.ledgers import Ledgers
+from antiphon.turn.ports import Model, ModelInfo
 from antiphon.turn.service import TurnService
+
+if TYPE_CHECKING:
+    from antiphon.api.grpc.server import GrpcServer
+    from antiphon.api.mcp.server import McpServer
+
+log = logging.getLogger("antiphon")
+
+#: What has expired is gone from the files a few seconds later.
+_SWEEP_SECONDS = 5.0
 
 
 class Engine:
     """A service and what it runs on."""
 
-    def __init__(self, settings: Settings, service: TurnService, catalog: Catalog) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        service: TurnService,
+        ledgers: Ledgers,
+        catalog: Catalog,
+        gateway: McpGateway,
+    ) -> None:
         self.settings = settings
         self.service = service
+        self.ledgers = ledgers
         self._catalog = catalog
+        self._gateway = gateway
 
     async def warm(self, name: str | None = None) -> None:
         """Load a local model before it is asked anything; nothing to do for others."""
@@ -40,9 +65,20 @@ class Engine:
         if isinstance(model, LlamaModel):
             await model.warm()
 
+    async def sweep(self) -> None:
+        """Erase what has expired, for ever. To be cancelled."""
+        while True:
+            try:
+                await self.ledgers.archive.sweep()
+            except StoreError as error:
+                # The next one finds it again.
+                log.warning("expired turns could not be erased: %s", error.message)
+            await asyncio.sleep(_SWEEP_SECONDS)
+
     async def close(self) -> None:
         """Interrupt what runs, keep it, and let go of store and models."""
         await self.service.close()
+        await self._gateway.close()
         for model in self._catalog.all():
             await model.close()
 
@@ -59,12 +95,65 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
 
 async def _build(settings: Settings) -> Engine:
     catalog = _catalog(settings)
-    return Engine(settings, TurnService(await _store(settings.store), catalog), catalog)
+    gateway = McpGateway(settings.mcp, settings.mcp_allowed_urls)
+    lifetimes = Lifetimes(
+        _seconds(settings.retention_days),
+        {name: _seconds(tenant.retention_days) for name, tenant in settings.tenants.items()},
+    )
+    store = await _store(settings.store, lifetimes)
+    service = TurnService(store, catalog, store.ledgers, gateway, lifetimes)
+    return Engine(settings, service, store.ledgers, catalog, gateway)
 
 
-def http_app(engine: Engine) -> HttpApp:
+def _seconds(days: float | None) -> float | None:
+    return None if days is None else days * DAY
+
+
+def http_app(engine: Engine) -> Front:
     """The ASGI application of the HTTP API."""
-    return HttpApp(engine.service)
+    settings = engine.settings
+    tables = (settings.limits, *(tenant.limits for tenant in settings.tenants.values()))
+    return open_site(
+        engine.service,
+        engine.ledgers.keys,
+        allowance_of=(
+            (lambda tenant: settings.tenant(tenant).limits) if set(tables) != {Limits()} else None
+        ),
+        origins=settings.cors_origins,
+    )
+
+
+def grpc_server(engine: Engine, front: Front) -> GrpcServer:
+    """The gRPC API over the same service; keys and limits are the HTTP one's.
+
+    Raises ``ConfigError`` where the extra ``grpc`` is not installed.
+    """
+    try:
+        # The embedded model's process is started by a fork that gRPC has no part in.
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+        from antiphon.api.grpc.server import GrpcServer  # loaded on first use
+    except ModuleNotFoundError as error:
+        raise ConfigError("gRPC is not installed: `pip install 'antiphon[grpc]'`") from error
+    models = engine.settings.models
+    return GrpcServer(
+        engine.service,
+        front.keyring,
+        front.limiter,
+        prices=lambda name: models[name].price if name in models else None,
+        fun_prompt=engine.settings.fun_prompt,
+    )
+
+
+def mcp_app(engine: Engine, roots: Sequence[Path] = ()) -> McpServer:
+    """The MCP server for a program on this machine; images may be read from ``roots``.
+
+    Raises ``ConfigError`` where the extra ``mcp`` is not installed.
+    """
+    try:
+        from antiphon.api.mcp.server import McpServer  # loaded on first use
+    except ModuleNotFoundError as error:
+        raise ConfigError("MCP is not installed: `pip install 'antiphon[mcp]'`") from error
+    return McpServer(engine.service, roots)
 
 
 class _Shared(msgspec.Struct):
@@ -123,11 +212,11 @@ async def _hold(settings: Settings) -> AsyncGenerator[Engine, None]:
         await engine.close()
 
 
-async def _store(name: str) -> Store:
+async def _store(name: str, lifetimes: Lifetimes) -> MemoryStore | SqliteStore:
     scheme, _, path = name.partition(":")
     if scheme == "memory":
-        return MemoryStore()
-    return await open_sqlite(Path(path))
+        return MemoryStore(lifetimes)
+    return await open_sqlite(Path(path), lifetimes)
 
 
 def _catalog(settings: Settings) -> Catalog:
@@ -145,7 +234,7 @@ def _catalog(settings: Settings) -> Catalog:
 
 def _model(name: str, given: ModelSettings) -> Model:
     match given.kind:
-        case "chat_completions":
+        case "chat_completions" | "responses" | "xai-grpc":
             return _upstream(name, given)
         case "scripted":
             return ScriptedModel()
@@ -163,7 +252,20 @@ def _upstream(name: str, given: ModelSettings) -> Model:
         images=given.images is not False,
     )
     key = given.api_key.reveal() if given.api_key else None
-    return ChatCompletionsModel(info, given.base_url, key, upstream_name=given.name)
+    if given.kind == "xai-grpc":
+        return _xai_grpc(info, given.base_url, key, given.name)
+    kind = ResponsesModel if given.kind == "responses" else ChatCompletionsModel
+    return kind(info, given.base_url, key, upstream_name=given.name)
+
+
+def _xai_grpc(info: ModelInfo, base_url: str, key: str | None, name: str | None) -> Model:
+    try:
+        from antiphon.models.xai_grpc import XaiGrpcModel  # loaded on first use
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"the model '{info.name}' needs gRPC: `pip install 'antiphon[grpc]'`"
+        ) from error
+    return XaiGrpcModel(info, base_url, key, upstream_name=name)
 
 
 def _llama(name: str, given: ModelSettings) -> Model:

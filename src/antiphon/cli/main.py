@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from antiphon import __version__
-from antiphon.cli import chat, conversations, models, serve
+from antiphon.cli import chat, conversations, key, mcp, models, serve
 from antiphon.errors import AntiphonError
 
 FAILURE = 1
@@ -26,10 +26,12 @@ app = typer.Typer(
 )
 app.command("chat")(chat.chat)
 app.command("serve")(serve.serve)
+app.command("mcp")(mcp.mcp)
 app.command("list")(conversations.list_)
 app.command("show")(conversations.show)
 app.command("delete")(conversations.delete)
 app.add_typer(models.app, name="model")
+app.add_typer(key.app, name="key")
 
 
 def _version(asked: bool) -> None:

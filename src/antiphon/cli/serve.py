@@ -1,4 +1,4 @@
-"""``antiphon serve``: the HTTP server."""
+"""``antiphon serve``: the HTTP and the gRPC server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ def serve(
     host: Annotated[
         str | None,
         typer.Option(
-            metavar="HOST", help="Loopback only: 127.0.0.1, ::1, localhost.  [env: ANTIPHON_HOST]"
+            metavar="HOST",
+            help="Where to listen; loopback only (127.0.0.1, ::1, localhost) until there are"
+            " keys.  [env: ANTIPHON_HOST]",
         ),
     ] = None,
     port: Annotated[
@@ -31,7 +33,28 @@ def serve(
             min=0,
             max=65535,
             metavar="PORT",
-            help="Reserved: gRPC is not served yet.  [env: ANTIPHON_GRPC_PORT]",
+            help="For the official xai-sdk; default: the port of HTTP and 1; 0: none."
+            "  [env: ANTIPHON_GRPC_PORT]",
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="A certificate in PEM, for both: with --tls-key they speak TLS."
+            "  [env: ANTIPHON_TLS_CERT]",
+        ),
+    ] = None,
+    tls_key: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="The certificate's key in PEM.  [env: ANTIPHON_TLS_KEY]"),
+    ] = None,
+    log_level: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LEVEL",
+            help="debug, info (a line for each request), warning or error; default warning."
+            "  [env: ANTIPHON_LOG_LEVEL]",
         ),
     ] = None,
     model: Model = None,
@@ -40,9 +63,11 @@ def serve(
     store: Store = None,
     config: Config = None,
 ) -> None:
-    """Serve the OpenAI Responses and chat completions APIs.
+    """Serve the OpenAI Responses and chat completions APIs, and gRPC for the xai-sdk.
 
-    Without --base-url and without XAI_API_KEY the embedded model answers. Ctrl-C or
+    Without --base-url and without XAI_API_KEY the embedded model answers. Once there are
+    keys (`antiphon key create`) every request needs one; until then nobody but this machine
+    is served. Ctrl-C or
     SIGTERM stops the server when the answers under way are out, at most 10 seconds later.
     """
     from antiphon.cli import server  # loaded on first use
@@ -52,6 +77,9 @@ def serve(
             "host": host,
             "port": port,
             "grpc_port": grpc_port,
+            "tls_cert": tls_cert,
+            "tls_key": tls_key,
+            "log_level": log_level,
             "model": model,
             "base_url": base_url,
             "api_key_env": api_key_env,

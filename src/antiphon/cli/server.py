@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import ipaddress
-import logging
 import signal
 import socket
 import sys
@@ -15,15 +14,20 @@ from types import FrameType
 
 import uvicorn
 
-from antiphon.assemble import Engine, http_app, open_engine
+from antiphon.assemble import Engine, grpc_server, http_app, open_engine
 from antiphon.cli import screen
+from antiphon.cli.listeners import Rpc, check_tls
+from antiphon.cli.upgrade import WebSocketProtocol
 from antiphon.errors import AntiphonError, ConfigError
+from antiphon.logs import log_to_stderr
 from antiphon.settings import Settings, load_settings
 
 if sys.platform != "win32":
     import uvloop
 
 _GC_THRESHOLDS = (20_000, 20, 50)
+#: Bytes; a little over what a body may have, so that the endpoint can say what is wrong.
+_MAX_MESSAGE = 33 * 2**20
 #: Seconds that answers under way get to finish when the server is told to stop.
 _GRACE = 10
 #: Seconds for telling those who still read that their turn is interrupted.
@@ -33,54 +37,73 @@ _FAREWELL = 2
 def serve(flags: Mapping[str, str | int | None]) -> None:
     """Serve until SIGINT or SIGTERM. Raises ``ConfigError`` if it cannot listen."""
     settings = load_settings(flags)
-    if settings.grpc_port is not None:
-        screen.note("gRPC is not served yet: the gRPC port is ignored")
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if settings.tls is not None:
+        check_tls(settings.tls)
+    log_to_stderr(settings.log_level, settings.log_format)
     run = asyncio.run if sys.platform == "win32" else uvloop.run
-    with contextlib.closing(listen(settings.host, settings.port)) as sock:
-        run(_serve(settings, sock))
+    run(_open(settings))
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises ``ConfigError``: in use, not allowed, not loopback."""
-    if not _is_loopback(host):
+def listen(host: str, port: int, *, keyed: bool) -> socket.socket:
+    """A listening socket. Raises ``ConfigError``: in use, not allowed, or no keys yet.
+
+    ``keyed`` False: there are no keys, so that only this machine may be served.
+    """
+    if not keyed and not _is_loopback(host):
         raise ConfigError(
-            f"cannot listen on {host}: no keys are configured, so antiphon serves this machine"
-            " only (127.0.0.1, ::1 or localhost)"
+            f"cannot listen on {host}: there are no keys, so antiphon serves this machine only"
+            " (127.0.0.1, ::1 or localhost); `antiphon key create` makes one"
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = host == "::" and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=both)
     except OSError as error:
         raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}") from error
 
 
-async def _serve(settings: Settings, sock: socket.socket) -> None:
+async def _open(settings: Settings) -> None:
     async with open_engine(settings) as engine:
-        # What is loaded by now stays for good, and what a turn makes dies with it: a
-        # collector that looks seldom, and not at the former, finds as much for less.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*_GC_THRESHOLDS)
-        config = uvicorn.Config(
-            http_app(engine),
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=_GRACE + _FAREWELL,
-        )
-        # A local default model loads while the first client is still on its way.
-        warming = asyncio.create_task(_warm(engine))
-        try:
-            await _Server(config, engine).serve([sock])
-        finally:
-            warming.cancel()
-            await asyncio.gather(warming, return_exceptions=True)
+        keyed = await engine.ledgers.keys.any()
+        with contextlib.closing(listen(settings.host, settings.port, keyed=keyed)) as sock:
+            await _serve(engine, sock, keyed=keyed)
+
+
+async def _serve(engine: Engine, sock: socket.socket, *, keyed: bool) -> None:
+    front, rpc, tls = http_app(engine), Rpc(), engine.settings.tls
+    host = sock.getsockname()[0]
+    await rpc.start(engine.settings, host, lambda: grpc_server(engine, front))
+    # What is loaded by now stays for good, and what a turn makes dies with it: a
+    # collector that looks seldom, and not at the former, finds as much for less.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
+    config = uvicorn.Config(
+        front,
+        http="httptools",
+        ws=WebSocketProtocol,
+        ws_max_size=_MAX_MESSAGE,
+        # Events are small: to compress each would cost more than it saves.
+        ws_per_message_deflate=False,
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=_GRACE + _FAREWELL,
+        ssl_certfile=tls.cert if tls else None,
+        ssl_keyfile=tls.key if tls else None,
+    )
+    # A local default model loads while the first client is still on its way.
+    beside = [asyncio.create_task(_warm(engine)), asyncio.create_task(engine.sweep())]
+    try:
+        await _Server(config, engine, rpc, keyed=keyed).serve([sock])
+    finally:
+        await rpc.stop(0)
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
 
 
 async def _warm(engine: Engine) -> None:
@@ -96,17 +119,24 @@ async def _warm(engine: Engine) -> None:
 class _Server(uvicorn.Server):
     """Says when it listens, and leaves its engine time to close after a signal."""
 
-    def __init__(self, config: uvicorn.Config, engine: Engine) -> None:
+    def __init__(self, config: uvicorn.Config, engine: Engine, rpc: Rpc, *, keyed: bool) -> None:
         super().__init__(config)
+        self._rpc = rpc
+        self._keyed = keyed
         self._engine = engine
         self._settings = engine.settings
         self._loop = asyncio.get_running_loop()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
-        self._loop.call_soon_threadsafe(
-            self._loop.call_later, _GRACE, self._engine.service.interrupt
-        )
+        soon = self._loop.call_soon_threadsafe
+        soon(self._loop.call_later, _GRACE, self._engine.service.interrupt)
+        if self.force_exit:
+            # Who asks a second time does not want to wait for anybody.
+            soon(self._hurry)
+
+    def _hurry(self) -> None:
+        self._hurrying = self._loop.create_task(self._rpc.stop(0))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -114,8 +144,17 @@ class _Server(uvicorn.Server):
             host, port = sockets[0].getsockname()[:2]
             at = f"[{host}]" if ":" in host else host
             model = self._settings.model or "the upstream's models"
-            screen.say(f"antiphon is listening on http://{at}:{port}\n")
+            scheme = "https" if self.config.is_ssl else "http"
+            screen.say(f"antiphon is listening on {scheme}://{at}:{port}\n")
+            if self._rpc.at:
+                screen.note(f"gRPC, for the xai-sdk: {self._rpc.at}")
             screen.note(f"model: {model}; store: {self._settings.store}")
+            screen.note(_who_may(host, keyed=self._keyed, hidden=self.config.is_ssl))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        calls = asyncio.create_task(self._rpc.stop(_GRACE + _FAREWELL))
+        await super().shutdown(sockets)
+        await calls
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -128,6 +167,14 @@ class _Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _who_may(host: str, *, keyed: bool, hidden: bool) -> str:
+    if not keyed:
+        return "no keys: this machine only, without asking (antiphon key create makes one)"
+    if hidden or _is_loopback(host):
+        return "every request needs a key"
+    return "every request needs a key; it travels in the clear unless a TLS proxy stands before"
 
 
 def _is_loopback(host: str) -> bool:

@@ -17,9 +17,12 @@ from antiphon.cli import screen
 from antiphon.cli.interrupt import Interrupt, run
 from antiphon.core.items import (
     Compaction,
+    Erased,
     FunctionCall,
     FunctionCallOutput,
     Item,
+    McpApproval,
+    McpListTools,
     Message,
     Reasoning,
     decode_item,
@@ -131,6 +134,8 @@ def _line(item: Item) -> list[tuple[str, str]]:
             return [("thought", part.text) for part in summary]
         case Compaction(summary=text):
             return [("summary", text)]
+        case McpListTools() | McpApproval() | Erased():
+            return []
 
 
 def _opening(recent: Recent) -> str:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
 
 from antiphon.api.http.body import ClientGone, Receive, Scope, Send
-from antiphon.errors import AntiphonError, RateLimited
+from antiphon.errors import AntiphonError, RateLimited, TooManyRequests
 from antiphon.turn.live import LiveTurn
+from antiphon.turn.replay import Replay
 
 Handler: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 log = logging.getLogger("antiphon.http")
 
-_JSON = (b"content-type", b"application/json")
+_JSON = (
+    (b"content-type", b"application/json"),
+    # What people said is for nobody's cache.
+    (b"cache-control", b"no-store"),
+)
 _STREAM = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -36,7 +42,7 @@ async def send_json(
         {
             "type": "http.response.start",
             "status": status,
-            "headers": [_JSON, length, *(headers or ())],
+            "headers": [*_JSON, length, *(headers or ())],
         }
     )
     await send({"type": "http.response.body", "body": body})
@@ -58,8 +64,8 @@ async def send_error(
         # The turn is kept as failed and the upstream was tried again already: a
         # client that repeats by itself would only leave more failed turns behind.
         headers.append((b"x-should-retry", b"false"))
-    if isinstance(error, RateLimited) and error.retry_after is not None:
-        headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
+    if isinstance(error, RateLimited | TooManyRequests) and error.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
     await send_json(send, _encode({"error": body}), error.status, headers)
 
 
@@ -100,7 +106,7 @@ class Watch:
     #: Seconds.
     PATIENCE = 0.05
 
-    def __init__(self, receive: Receive, turn: LiveTurn) -> None:
+    def __init__(self, receive: Receive, turn: LiveTurn | Replay) -> None:
         self._gone = False
         self._receive = receive
         self._turn = turn

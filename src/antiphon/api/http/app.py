@@ -2,70 +2,114 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from starlette.routing import Route, Router
 
 from antiphon.api.http.answers import Handler, answering, send_error
 from antiphon.api.http.body import Receive, Scope, Send
 from antiphon.api.http.chat_completions import ChatCompletions
-from antiphon.api.http.guard import check_local
+from antiphon.api.http.compaction import Compaction
+from antiphon.api.http.conversations import ConversationApi
+from antiphon.api.http.front import put_route
 from antiphon.api.http.models import ModelList
+from antiphon.api.http.repeats import Repeats
 from antiphon.api.http.responses import Responses
-from antiphon.errors import AntiphonError, MethodNotAllowed, NotFound
+from antiphon.api.http.websocket import WebSocket
+from antiphon.api.mcp.http import McpEndpoint
+from antiphon.errors import MethodNotAllowed, NotFound
+from antiphon.turn.conversations import Conversations
 from antiphon.turn.service import TurnService
 
 
 class HttpApp:
-    """The HTTP API over one service.
+    """The HTTP API over one service; who may use it is decided before (``front``).
 
     The two paths that run turns are looked up directly: a router that walks through
-    patterns costs as much as the whole turn around the model's call.
+    patterns costs as much as the whole turn around the model's call. ``more`` are
+    endpoints besides the service's: methods by path.
     """
 
-    def __init__(self, service: TurnService) -> None:
-        responses, models = Responses(service), ModelList(service)
-        table: dict[str, dict[str, Handler]] = {
-            "/v1/responses": {"POST": responses.create},
-            "/v1/responses/{id}": {"GET": responses.retrieve, "DELETE": responses.delete},
-            "/v1/responses/{id}/input_items": {"GET": responses.list_input},
-            "/v1/chat/completions": {"POST": ChatCompletions(service).create},
-            "/v1/models": {"GET": models.list_all},
-            "/v1/models/{id:path}": {"GET": models.retrieve},
-            "/healthz": {"GET": _healthy},
-        }
+    def __init__(
+        self, service: TurnService, more: Mapping[str, dict[str, Handler]] | None = None
+    ) -> None:
+        #: Methods by path.
+        self.table = table = {**_turns(service), **_conversations(service), **(more or {})}
+        self._websocket = WebSocket(service)
         self._hot = {
             (method, path): answering(table[path][method])
             for method, path in (("POST", "/v1/responses"), ("POST", "/v1/chat/completions"))
         }
         self._router = Router(
-            [Route(path, _Methods(methods)) for path, methods in table.items()],
+            [Route(path, _Methods(path, methods)) for path, methods in table.items()],
             default=answering(_no_such_path),
             redirect_slashes=False,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self._router.lifespan(scope, receive, send)
-            return
-        try:
-            check_local(scope)
-        except AntiphonError as error:
-            await send_error(send, error)
+            await self._other(scope, receive, send)
             return
         handler = self._hot.get((scope["method"], scope["path"]))
         await (handler or self._router)(scope, receive, send)
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._router.lifespan(scope, receive, send)
+        elif scope["path"] == "/v1/responses":
+            await self._websocket(scope, receive, send)
+        else:
+            await receive()
+            await send({"type": "websocket.close", "code": 1008, "reason": "unknown_url"})
+
+
+def _turns(service: TurnService) -> dict[str, dict[str, Handler]]:
+    ledgers = service.ledgers
+    responses = Responses(
+        service,
+        ledgers.archive if ledgers else None,
+        Repeats(ledgers.receipts) if ledgers else None,
+    )
+    models, compaction = ModelList(service), Compaction(service)
+    return {
+        "/v1/responses": {"POST": responses.create, "GET": responses.list_all},
+        "/v1/responses/compact": {"POST": compaction.compact},
+        "/v1/responses/input_tokens": {"POST": compaction.count},
+        "/v1/responses/{id}": {"GET": responses.retrieve, "DELETE": responses.delete},
+        "/v1/responses/{id}/cancel": {"POST": responses.cancel},
+        "/v1/responses/{id}/input_items": {"GET": responses.list_input},
+        "/v1/responses/{id}/context": {"GET": responses.context},
+        "/v1/chat/completions": {"POST": ChatCompletions(service).create},
+        "/v1/models": {"GET": models.list_all},
+        "/v1/models/{id:path}": {"GET": models.retrieve},
+        "/mcp": {"POST": McpEndpoint(service).answer},
+    }
+
+
+def _conversations(service: TurnService) -> dict[str, dict[str, Handler]]:
+    ledgers = service.ledgers
+    if ledgers is None:
+        return {}
+    api = ConversationApi(Conversations(service, ledgers.conversations, ledgers.search))
+    one = "/v1/conversations/{id}"
+    return {
+        "/v1/conversations": {"POST": api.create, "GET": api.list_all},
+        one: {"GET": api.retrieve, "POST": api.update, "DELETE": api.delete},
+        f"{one}/items": {"POST": api.add_items, "GET": api.list_items},
+        f"{one}/items/{{item}}": {"GET": api.retrieve_item, "DELETE": api.delete_item},
+    }
 
 
 class _Methods:
     """The methods of one path."""
 
-    def __init__(self, methods: dict[str, Handler]) -> None:
+    def __init__(self, path: str, methods: dict[str, Handler]) -> None:
+        self._path = path
         self._methods = {name: answering(handler) for name, handler in methods.items()}
         self._allowed = ", ".join(methods)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        put_route(scope, self._path)
         handler = self._methods.get(scope["method"])
         if handler is not None:
             await handler(scope, receive, send)
@@ -73,12 +117,6 @@ class _Methods:
         refusal = f"{scope['path']} takes {self._allowed}, not {scope['method']}."
         allow = (b"allow", self._allowed.encode())
         await send_error(send, MethodNotAllowed(refusal), [allow])
-
-
-async def _healthy(scope: Scope, receive: Receive, send: Send) -> None:
-    body: dict[str, Any] = {"type": "http.response.start", "status": 200, "headers": []}
-    await send(body)
-    await send({"type": "http.response.body", "body": b"ok\n"})
 
 
 async def _no_such_path(scope: Scope, receive: Receive, send: Send) -> None:

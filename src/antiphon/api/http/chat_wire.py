@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from antiphon.api.http.body import UNDECODABLE, check_depth, invalid
-from antiphon.api.http.wire import (
+from antiphon.api.http.fields import (
     JsonFormat,
     Metadata,
     Name,
@@ -109,7 +109,7 @@ class _StreamOptions(msgspec.Struct, frozen=True):
     include_usage: bool | None = None
 
 
-class _Request(msgspec.Struct, frozen=True):
+class ChatCompletionCreate(msgspec.Struct, frozen=True):
     """What ``POST /v1/chat/completions`` takes. Fields not named here are ignored."""
 
     messages: list[_Message]
@@ -141,7 +141,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
     include_usage: bool
 
 
-_request = msgspec.json.Decoder(_Request)
+_request = msgspec.json.Decoder(ChatCompletionCreate)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -209,7 +209,7 @@ def _content(role: str, content: _Content | None) -> str | tuple[Part, ...]:
     return tuple(parts)
 
 
-def _options(asked: _Request) -> Options:
+def _options(asked: ChatCompletionCreate) -> Options:
     choice = asked.tool_choice or "auto"
     stop = asked.stop or ()
     for place, tool in enumerate(asked.tools or ()):
@@ -258,6 +258,7 @@ def encode_completion(response: Response) -> bytes:
         "role": "assistant",
         "content": text if text or not (calls or refusal) else None,
         "refusal": refusal or None,
+        "annotations": [],
     }
     if thoughts:
         message["reasoning_content"] = thoughts

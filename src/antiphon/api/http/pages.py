@@ -14,14 +14,8 @@ def page_of(items: Sequence[dict[str, Any]], query: Mapping[str, Sequence[str]])
     ``limit`` is 1 to 100 (20), ``order`` asc or desc (desc: newest first), ``after``
     the id of the last item of the page before. Raises ``InvalidRequest``.
     """
-    order = query.get("order", ["desc"])[-1]
-    if order not in {"asc", "desc"}:
-        raise InvalidRequest("The order is asc or desc.", param="order")
-    text = query.get("limit", ["20"])[-1]
-    if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= 100):
-        raise InvalidRequest("The limit is a number from 1 to 100.", param="limit")
-    limit = int(text)
-    ordered = list(items) if order == "asc" else list(reversed(items))
+    limit = limit_of(query)
+    ordered = list(items) if order_of(query) == "asc" else list(reversed(items))
     after = query.get("after", [None])[-1]
     if after is not None:
         ids = [item["id"] for item in ordered]
@@ -36,3 +30,19 @@ def page_of(items: Sequence[dict[str, Any]], query: Mapping[str, Sequence[str]])
         "last_id": page[-1]["id"] if page else None,
         "has_more": len(ordered) > limit,
     }
+
+
+def limit_of(query: Mapping[str, Sequence[str]]) -> int:
+    """How many to show. Raises ``InvalidRequest``."""
+    text = query.get("limit", ["20"])[-1]
+    if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= 100):
+        raise InvalidRequest("The limit is a number from 1 to 100.", param="limit")
+    return int(text)
+
+
+def order_of(query: Mapping[str, Sequence[str]]) -> str:
+    """``asc`` or ``desc``. Raises ``InvalidRequest``."""
+    order = query.get("order", ["desc"])[-1]
+    if order not in {"asc", "desc"}:
+        raise InvalidRequest("The order is asc or desc.", param="order")
+    return order

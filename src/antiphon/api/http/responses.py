@@ -1,4 +1,4 @@
-"""``/v1/responses``: start a turn, find it again, erase it."""
+"""``/v1/responses``: start turns, find them again, read along, stop and erase them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,21 @@ from antiphon.api.http.answers import (
     send_json,
     start_stream,
 )
+from antiphon.api.http.auth import tenant_of
 from antiphon.api.http.body import Receive, Scope, Send, read_body
 from antiphon.api.http.events import DONE, EventEncoder
-from antiphon.api.http.pages import page_of
-from antiphon.api.http.wire import decode_request, encode_response, input_items
-from antiphon.core.turns import NOBODY
-from antiphon.errors import AntiphonError, InvalidRequest
+from antiphon.api.http.items import input_items
+from antiphon.api.http.listing import listed, wanted_of
+from antiphon.api.http.pages import limit_of, order_of, page_of
+from antiphon.api.http.repeats import Repeat, Repeats
+from antiphon.api.http.request import decode_request
+from antiphon.api.http.response import encode_response, response_body
+from antiphon.core.turns import TurnRequest
+from antiphon.errors import AntiphonError, InvalidRequest, error_of
+from antiphon.turn.ledgers import Archive
 from antiphon.turn.live import LiveTurn
+from antiphon.turn.records import response_of
+from antiphon.turn.replay import Replay
 from antiphon.turn.service import TurnService
 
 _YES = {"true", "1"}
@@ -27,68 +35,152 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Responses:
-    """The endpoints, over one service."""
+    """The endpoints, over one service. ``archive`` and ``repeats`` None: without them."""
 
-    def __init__(self, service: TurnService) -> None:
+    def __init__(
+        self, service: TurnService, archive: Archive | None = None, repeats: Repeats | None = None
+    ) -> None:
         self._service = service
+        self._archive = archive
+        self._repeats = repeats
 
     async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/responses"""
-        request = decode_request(await read_body(receive))
-        turn = await self._service.start(request)
-        with Watch(receive, turn):
-            if request.stream:
-                await _stream(turn, send)
-            else:
-                response = await turn.result()
-                if turn.error is not None:
-                    await send_error(send, turn.error)
-                else:
-                    await send_json(send, encode_response(response))
+        body = await read_body(receive)
+        request = decode_request(body)
+        tenant = tenant_of(scope)
+        if tenant:
+            request = msgspec.structs.replace(request, tenant=tenant)
+        repeat = self._repeats.of(scope, body) if self._repeats and request.store else None
+        if repeat is None:
+            turn: LiveTurn | Replay = await self._service.start(request)
+        else:
+            turn = await self._once(request, repeat)
+        await _answer(request, turn, receive, send)
+
+    async def _once(self, request: TurnRequest, repeat: Repeat) -> LiveTurn | Replay:
+        """The turn of a request that may have been made before."""
+        async with repeat:
+            if repeat.outcome is not None:
+                return await self._service.follow(request.tenant, repeat.outcome)
+            turn = await self._service.start(request)
+            await turn.kept()
+            await repeat.made(turn.response_id)
+            return turn
+
+    async def list_all(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET /v1/responses, by model, status and metadata; newest first"""
+        query = _query(scope)
+        limit = limit_of(query)
+        assert self._archive is not None
+        turns = await self._archive.listing(
+            tenant_of(scope),
+            limit + 1,
+            after=query.get("after", [None])[-1],
+            newest_first=order_of(query) == "desc",
+            wanted=wanted_of(query),
+        )
+        page = [response_body(response_of(turn)) for turn in turns[:limit]]
+        await send_json(send, _encode(listed(page, more=len(turns) > limit)))
 
     async def retrieve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """GET /v1/responses/{id}"""
-        query = parse_qs(scope["query_string"].decode("latin-1"))
+        """GET /v1/responses/{id}, with ?stream=true from its first event or behind another"""
+        query = _query(scope)
+        name, tenant = scope["path_params"]["id"], tenant_of(scope)
         if query.get("stream", [""])[-1].lower() in _YES:
-            raise InvalidRequest(
-                "This server does not replay streams yet.",
-                code="unsupported_parameter",
-                param="stream",
-            )
-        response = await self._service.response(NOBODY, scope["path_params"]["id"])
+            turn = await self._service.follow(tenant, name)
+            await _stream(turn, send, after=_number_of(query))
+            return
+        response = await self._service.response(tenant, name)
+        await send_json(send, encode_response(response))
+
+    async def cancel(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """POST /v1/responses/{id}/cancel: what arrived is kept"""
+        response = await self._service.cancel(tenant_of(scope), scope["path_params"]["id"])
         await send_json(send, encode_response(response))
 
     async def delete(self, scope: Scope, receive: Receive, send: Send) -> None:
         """DELETE /v1/responses/{id}, with ?cascade=true its descendants too"""
         response_id = scope["path_params"]["id"]
-        query = parse_qs(scope["query_string"].decode("latin-1"))
-        cascade = query.get("cascade", [""])[-1].lower() in _YES
-        await self._service.delete(NOBODY, response_id, cascade=cascade)
+        cascade = _query(scope).get("cascade", [""])[-1].lower() in _YES
+        await self._service.delete(tenant_of(scope), response_id, cascade=cascade)
         # The word is OpenAI's: what is deleted is shown as a response.
         body = {"id": response_id, "object": "response", "deleted": True}
         await send_json(send, _encode(body))
 
     async def list_input(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/responses/{id}/input_items: this turn's own, newest first"""
-        response = await self._service.response(NOBODY, scope["path_params"]["id"])
-        query = parse_qs(scope["query_string"].decode("latin-1"))
-        await send_json(send, _encode(page_of(input_items(response), query)))
+        response = await self._service.response(tenant_of(scope), scope["path_params"]["id"])
+        await send_json(send, _encode(page_of(input_items(response), _query(scope))))
+
+    async def context(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET /v1/responses/{id}/context: the messages that the model was shown"""
+        name = scope["path_params"]["id"]
+        messages = await self._service.context(tenant_of(scope), name)
+        body = {"object": "response.context", "response_id": name, "messages": messages}
+        await send_json(send, _encode(body))
 
 
-async def _stream(turn: LiveTurn, send: Send) -> None:
+async def _answer(
+    request: TurnRequest, turn: LiveTurn | Replay, receive: Receive, send: Send
+) -> None:
+    with Watch(receive, turn):
+        if request.stream:
+            await _stream(turn, send)
+            return
+        if request.background and isinstance(turn, LiveTurn):
+            await turn.kept()
+            await send_json(send, encode_response(turn.opening, queued=True))
+            return
+        response = await turn.result()
+        error = turn.error
+        if isinstance(turn, Replay) and response.end and response.end.error:
+            # The answer is what it was the first time.
+            error = error_of(response.end.error.code, response.end.error.message)
+            error.response_id = response.id
+        if error is not None:
+            await send_error(send, error)
+        else:
+            await send_json(send, encode_response(response))
+
+
+async def _stream(turn: LiveTurn | Replay, send: Send, after: int = -1) -> None:
+    """The events behind the one with the number ``after``."""
     encoder = EventEncoder(turn.opening)
+    skip = after + 1
     started = False
     try:
         async for batch in turn.events():
             body = encoder.encode(batch)
+            if skip > 0:
+                body, skip = _without(body, skip)
             if not started:
                 # Not before there is something to say: a turn that cannot be kept at
                 # all still gets an honest HTTP status.
                 await start_stream(send)
                 started = True
-            await send_chunk(send, body)
+            if body:
+                await send_chunk(send, body)
     except AntiphonError as lost:
         if not started:
             raise
         await send_chunk(send, encoder.failed(lost))
     await send_chunk(send, DONE, last=True)
+
+
+def _without(body: bytes, skip: int) -> tuple[bytes, int]:
+    """A piece of a stream without its first events, and how many are still to be left out."""
+    events = body.split(b"\n\n")[:-1]
+    return b"".join(event + b"\n\n" for event in events[skip:]), max(0, skip - len(events))
+
+
+def _query(scope: Scope) -> dict[str, list[str]]:
+    return parse_qs(scope["query_string"].decode("latin-1"))
+
+
+def _number_of(query: dict[str, list[str]]) -> int:
+    text = query.get("starting_after", ["-1"])[-1]
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 9):
+        raise InvalidRequest("The number of an event is an integer.", param="starting_after")
+    return int(text)

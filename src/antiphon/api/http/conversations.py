@@ -1,0 +1,176 @@
+"""``/v1/conversations``: named heads over chains, and their items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import parse_qs
+
+import msgspec
+
+from antiphon.api.http.answers import send_json
+from antiphon.api.http.auth import tenant_of
+from antiphon.api.http.body import UNDECODABLE, Receive, Scope, Send, invalid, read_body
+from antiphon.api.http.fields import Metadata
+from antiphon.api.http.intake import decode_items
+from antiphon.api.http.items import input_items, output_items
+from antiphon.api.http.listing import listed
+from antiphon.api.http.pages import limit_of, order_of, page_of
+from antiphon.core.conversations import Conversation
+from antiphon.core.items import Item
+from antiphon.core.turns import Response
+from antiphon.errors import InvalidRequest
+from antiphon.turn.conversations import Conversations, missing_item
+from antiphon.turn.ledgers import Hit
+
+#: How many items one request may bring.
+_MAX_ITEMS = 100
+
+_encode = msgspec.json.Encoder().encode
+
+
+class ConversationCreate(msgspec.Struct, frozen=True):
+    """A new conversation, and the items that it begins with."""
+
+    items: list[dict[str, Any]] | None = None
+    metadata: Metadata | None = None
+
+
+class ConversationUpdate(msgspec.Struct, frozen=True):
+    """Metadata in place of what there was."""
+
+    metadata: Metadata
+
+
+class ItemsCreate(msgspec.Struct, frozen=True):
+    """Items to append."""
+
+    items: list[dict[str, Any]]
+
+
+_created = msgspec.json.Decoder(ConversationCreate)
+_described = msgspec.json.Decoder(ConversationUpdate)
+_added = msgspec.json.Decoder(ItemsCreate)
+
+
+class ConversationApi:
+    """The endpoints, over the conversations of one service."""
+
+    def __init__(self, conversations: Conversations) -> None:
+        self._conversations = conversations
+
+    async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """POST /v1/conversations"""
+        asked = _decoded(_created, await read_body(receive) or b"{}")
+        made = await self._conversations.create(
+            tenant_of(scope), _items(asked.items or []), asked.metadata
+        )
+        await send_json(send, _encode(_conversation(made)))
+
+    async def list_all(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET /v1/conversations, with ?query=… what was said in them"""
+        query = _query(scope)
+        tenant, limit = tenant_of(scope), limit_of(query)
+        words = query.get("query", [""])[-1]
+        if words:
+            hits = await self._conversations.search(tenant, words, limit)
+            await send_json(send, _encode(listed([_hit(hit) for hit in hits], more=False)))
+            return
+        after = query.get("after", [None])[-1]
+        found = await self._conversations.latest(
+            tenant, limit + 1, after=after, newest_first=order_of(query) == "desc"
+        )
+        page = [_conversation(one) for one in found[:limit]]
+        await send_json(send, _encode(listed(page, more=len(found) > limit)))
+
+    async def retrieve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET /v1/conversations/{id}"""
+        found = await self._conversations.get(tenant_of(scope), scope["path_params"]["id"])
+        await send_json(send, _encode(_conversation(found)))
+
+    async def update(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """POST /v1/conversations/{id}: its metadata"""
+        asked = _decoded(_described, await read_body(receive))
+        changed = await self._conversations.describe(
+            tenant_of(scope), scope["path_params"]["id"], asked.metadata
+        )
+        await send_json(send, _encode(_conversation(changed)))
+
+    async def delete(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """DELETE /v1/conversations/{id}, with its items"""
+        name = scope["path_params"]["id"]
+        await self._conversations.delete(tenant_of(scope), name)
+        body = {"id": name, "object": "conversation.deleted", "deleted": True}
+        await send_json(send, _encode(body))
+
+    async def list_items(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET /v1/conversations/{id}/items"""
+        turns = await self._conversations.turns(tenant_of(scope), scope["path_params"]["id"])
+        await send_json(send, _encode(page_of(_shown(turns), _query(scope))))
+
+    async def add_items(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """POST /v1/conversations/{id}/items: no model is asked"""
+        asked = _decoded(_added, await read_body(receive))
+        turn = await self._conversations.add(
+            tenant_of(scope), scope["path_params"]["id"], _items(asked.items)
+        )
+        await send_json(send, _encode(listed(_shown([turn]), more=False)))
+
+    async def retrieve_item(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET /v1/conversations/{id}/items/{item}"""
+        at = scope["path_params"]
+        for body in _shown(await self._conversations.turns(tenant_of(scope), at["id"])):
+            if body["id"] == at["item"]:
+                await send_json(send, _encode(body))
+                return
+        raise missing_item(at["item"])
+
+    async def delete_item(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """DELETE /v1/conversations/{id}/items/{item}"""
+        at = scope["path_params"]
+        left = await self._conversations.erase_item(tenant_of(scope), at["id"], at["item"])
+        await send_json(send, _encode(_conversation(left)))
+
+
+def _decoded(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+    try:
+        return decoder.decode(body)
+    except UNDECODABLE as error:
+        raise invalid(error) from error
+
+
+def _items(given: list[dict[str, Any]]) -> list[Item]:
+    if len(given) > _MAX_ITEMS:
+        raise InvalidRequest(f"Send at most {_MAX_ITEMS} items at once.", param="items")
+    intake = decode_items(given, "items")
+    if intake.references:
+        raise InvalidRequest("Send the item itself here.", param=intake.references[0].param)
+    return list(intake.items)
+
+
+def _query(scope: Scope) -> dict[str, list[str]]:
+    return parse_qs(scope["query_string"].decode("latin-1"))
+
+
+def _conversation(one: Conversation) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "object": "conversation",
+        "created_at": int(one.created_at),
+        "metadata": one.metadata,
+    }
+
+
+def _hit(hit: Hit) -> dict[str, Any]:
+    return {
+        "id": hit.conversation or hit.response_id,
+        "object": "conversation.hit",
+        "conversation": hit.conversation,
+        "response_id": hit.response_id,
+        "created_at": int(hit.created_at),
+        "excerpt": hit.excerpt,
+    }
+
+
+def _shown(turns: Iterable[Response]) -> list[dict[str, Any]]:
+    return [body for turn in turns for body in (*input_items(turn), *output_items(turn))]

@@ -1,0 +1,66 @@
+"""Which web pages elsewhere may talk to the server, where keys decide who may.
+
+A page has to send a key like everyone: cookies and such are never asked for, so no
+answer allows credentials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from antiphon.api.http.body import Send
+
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+
+_METHODS = b"GET, POST, DELETE, OPTIONS"
+_SHOWN = (
+    b"x-request-id, retry-after, x-should-retry, x-ratelimit-limit-requests,"
+    b" x-ratelimit-remaining-requests, x-ratelimit-reset-requests"
+)
+#: Seconds for which a browser need not ask again.
+_MAX_AGE = b"7200"
+
+
+class Cors:
+    """Origins as browsers write them, or "*" for all."""
+
+    def __init__(self, origins: Sequence[str]) -> None:
+        self._any = "*" in origins
+        self._origins = {origin.encode() for origin in origins}
+
+    def headers(self, origin: bytes | None) -> Headers:
+        """What every answer to a request from ``origin`` carries."""
+        # A cache must not give one page what was allowed another.
+        vary = [] if self._any else [(b"vary", b"origin")]
+        if not self._allows(origin):
+            return vary
+        allowed = b"*" if self._any or origin is None else origin
+        return [
+            *vary,
+            (b"access-control-allow-origin", allowed),
+            (b"access-control-expose-headers", _SHOWN),
+        ]
+
+    def is_preflight(self, method: str, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a browser asks if an allowed page may send what it is about to."""
+        return (
+            method == "OPTIONS"
+            and b"access-control-request-method" in headers
+            and self._allows(headers.get(b"origin"))
+        )
+
+    def _allows(self, origin: bytes | None) -> bool:
+        return origin is not None and (self._any or origin in self._origins)
+
+
+async def answer_preflight(send: Send, headers: Mapping[bytes, bytes]) -> None:
+    """Yes. Any header may be sent: clients name their versions in a dozen of them."""
+    allowed = [
+        (b"access-control-allow-methods", _METHODS),
+        (b"access-control-max-age", _MAX_AGE),
+    ]
+    if wanted := headers.get(b"access-control-request-headers"):
+        allowed.append((b"access-control-allow-headers", wanted))
+    await send({"type": "http.response.start", "status": 204, "headers": allowed})
+    await send({"type": "http.response.body", "body": b""})

@@ -1,0 +1,258 @@
+"""Items in the full shape that the Responses API shows them in. Pure.
+
+What an MCP server's tool was asked and answered are two items in the store, and one
+(``mcp_call``) here: it has the id of its call. A call that a person has to agree to is an
+``mcp_approval_request``; its output, whenever it comes, is an ``mcp_call`` of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from antiphon.core.calls import needs_approval, own_name
+from antiphon.core.ids import item_id
+from antiphon.core.items import (
+    Approved,
+    Compaction,
+    Erased,
+    FunctionCall,
+    FunctionCallOutput,
+    InputFile,
+    Item,
+    McpApproval,
+    McpListTools,
+    Message,
+    Part,
+    Reasoning,
+    item_kind,
+    words_of,
+)
+from antiphon.core.turns import Response
+
+#: Whether a call of an MCP server is one that a person has to agree to.
+Asks: TypeAlias = Callable[[FunctionCall], bool]
+
+
+def output_items(response: Response) -> list[dict[str, Any]]:
+    """The output items as they are shown."""
+    servers = response.header.options.mcp_servers
+    return shown_items(
+        response.id,
+        response.output,
+        len(response.input),
+        asks=lambda call: needs_approval(servers, call),
+        running=response.end is None,
+    )
+
+
+def input_items(response: Response) -> list[dict[str, Any]]:
+    """The input items as they are shown, oldest first."""
+    answered = {item.call_id for item in response.input if isinstance(item, FunctionCallOutput)}
+    return shown_items(
+        response.id, response.input, 0, asks=lambda call: call.call_id not in answered
+    )
+
+
+def shown_items(
+    response_id: str, items: Sequence[Item], first: int, *, asks: Asks, running: bool = False
+) -> list[dict[str, Any]]:
+    """Items in full shape, without those that were erased.
+
+    ``first`` is the position of the first in its turn. ``running``: outputs may still come.
+    """
+    shown: list[dict[str, Any]] = []
+    pairs = Pairs(response_id, asks)
+    for place, item in enumerate(items, first):
+        kind = pairs.kind(item)
+        if kind is None:
+            if isinstance(item, FunctionCallOutput):
+                call, body = pairs.answered(item.call_id)
+                body.update(mcp_call_body(call, body["id"], item))
+            continue
+        name = item_id(response_id, kind, place)
+        body = pairs.body(item, kind, name)
+        if kind == "mcp_call" and isinstance(item, FunctionCall):
+            if running:
+                body["status"] = "in_progress"
+            pairs.open(item, body)
+        elif kind == "mcp_approval_request" and isinstance(item, FunctionCall):
+            pairs.request(item, name)
+        shown.append(body)
+    return shown
+
+
+class Pairs:
+    """Which calls and outputs of a turn belong together, as its items go by."""
+
+    def __init__(self, response_id: str, asks: Asks) -> None:
+        self._id = response_id
+        self._asks = asks
+        #: Calls whose output has not come, with what they are shown as.
+        self.waiting: dict[str, tuple[FunctionCall, dict[str, Any]]] = {}
+        self._requests: dict[str, Approved] = {}
+
+    def kind(self, item: Item) -> str | None:
+        """The ``type`` that the next item is shown with. None: it is not one by itself."""
+        match item:
+            case FunctionCall(server=str()):
+                return "mcp_approval_request" if self._asks(item) else "mcp_call"
+            case FunctionCallOutput(call_id=call_id):
+                if call_id in self.waiting:
+                    return None
+                if item.approved or call_id in self._requests:
+                    return "mcp_call"
+            case Erased():
+                return None
+        return item_kind(item)
+
+    def open(self, call: FunctionCall, body: dict[str, Any]) -> None:
+        """A call is shown, and its output shall be in the same place."""
+        self.waiting[call.call_id] = (call, body)
+
+    def request(self, call: FunctionCall, name: str) -> None:
+        """A call waits for a person, and is shown as ``name``."""
+        self._requests[call.call_id] = Approved(name, call)
+
+    def answered(self, call_id: str) -> tuple[FunctionCall, dict[str, Any]]:
+        """The call that an output is for, and what it is shown as."""
+        return self.waiting.pop(call_id)
+
+    def approved(self, output: FunctionCallOutput) -> Approved | None:
+        """The call behind an output that is shown by itself, if a person agreed to it."""
+        return output.approved or self._requests.get(output.call_id)
+
+    def body(self, item: Item, kind: str, name: str) -> dict[str, Any]:
+        """An item in full shape, with the id ``name``."""
+        if kind == "mcp_call" and isinstance(item, FunctionCallOutput):
+            approved = self.approved(item)
+            assert approved is not None
+            return mcp_call_body(approved.call, name, item, approved.request_id)
+        return item_body(item, name, asked=kind == "mcp_approval_request")
+
+
+def mcp_call_body(
+    call: FunctionCall,
+    name: str,
+    output: FunctionCallOutput | None = None,
+    request_id: str | None = None,
+) -> dict[str, Any]:
+    """An MCP server's tool call, with what came of it."""
+    text = None if output is None else words_of(output.output)
+    failed = output is not None and output.failed
+    return {
+        "id": name,
+        "type": "mcp_call",
+        "status": "failed" if failed else "completed" if output else "incomplete",
+        "server_label": call.server or "",
+        "name": own_name(call),
+        "arguments": call.arguments,
+        "output": None if failed else text,
+        "error": (
+            {"type": "mcp_tool_execution_error", "content": [{"type": "text", "text": text}]}
+            if failed
+            else None
+        ),
+        "approval_request_id": request_id,
+    }
+
+
+def item_body(
+    item: Item, name: str, status: str | None = None, *, asked: bool = False
+) -> dict[str, Any]:
+    """One item in full shape; ``status`` overrides the item's own.
+
+    ``asked``: the item is a call that a person has to agree to.
+    """
+    match item:
+        case Message():
+            return {
+                "id": name,
+                "type": "message",
+                "status": status or item.status,
+                "role": item.role,
+                "content": _parts(item.role, item.content),
+            }
+        case FunctionCall():
+            return _call(item, name, status, asked)
+        case FunctionCallOutput(output=output):
+            return {
+                "id": name,
+                "type": "function_call_output",
+                "status": status or item.status,
+                "call_id": item.call_id,
+                "output": output if isinstance(output, str) else _parts("user", output),
+            }
+        case Reasoning():
+            return _reasoning(item, name, status or item.status)
+    return _other(item, name)
+
+
+def _call(call: FunctionCall, name: str, status: str | None, asked: bool) -> dict[str, Any]:
+    if call.server is None:
+        return {
+            "id": name,
+            "type": "function_call",
+            "status": status or call.status,
+            "call_id": call.call_id,
+            "name": call.name,
+            "arguments": call.arguments,
+        }
+    if not asked:
+        return mcp_call_body(call, name) | ({"status": status} if status else {})
+    return {
+        "id": name,
+        "type": "mcp_approval_request",
+        "status": status or call.status,
+        "server_label": call.server,
+        "name": own_name(call),
+        "arguments": call.arguments,
+    }
+
+
+def _other(item: Compaction | McpListTools | McpApproval | Erased, name: str) -> dict[str, Any]:
+    """Items without a status."""
+    body: dict[str, Any] = {"id": name, "type": item_kind(item)}
+    match item:
+        case Compaction():
+            body["encrypted_content"] = item.summary
+        case McpListTools():
+            body |= {"server_label": item.server_label, "tools": list(item.tools)}
+            body["error"] = item.error
+        case McpApproval():
+            body |= {"approval_request_id": item.approval_request_id, "approve": item.approve}
+            body["reason"] = item.reason
+    return body
+
+
+def _reasoning(item: Reasoning, name: str, status: str) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "id": name,
+        "type": "reasoning",
+        "status": status,
+        "summary": [{"type": "summary_text", "text": part.text} for part in item.summary],
+    }
+    if item.content:
+        body["content"] = [{"type": "reasoning_text", "text": part.text} for part in item.content]
+    if item.encrypted_content is not None:
+        body["encrypted_content"] = item.encrypted_content
+    return body
+
+
+def _parts(role: str, content: str | tuple[Part, ...]) -> list[dict[str, Any]]:
+    if isinstance(content, str):
+        if role == "assistant":
+            return [{"type": "output_text", "text": content, "annotations": [], "logprobs": []}]
+        return [{"type": "input_text", "text": content}]
+    return [part_body(part) for part in content]
+
+
+def part_body(part: Part) -> dict[str, Any]:
+    """One part of a content."""
+    body: dict[str, Any] = {"type": part.__struct_config__.tag}
+    for field in part.__struct_fields__:
+        value = getattr(part, field)
+        # A file has only some of its fields, and none of them may be null.
+        if value is not None or not isinstance(part, InputFile):
+            body[field] = value
+    return body

@@ -1,0 +1,52 @@
+"""``/healthz``, ``/readyz``, ``/metrics``: for those who watch over a server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from antiphon.api.http.answers import Handler
+from antiphon.api.http.auth import Keyring
+from antiphon.api.http.body import Receive, Scope, Send
+from antiphon.api.http.metrics import Metrics
+from antiphon.errors import StoreError
+
+#: Seconds that the store has for one read.
+_PATIENCE = 2.0
+_PLAIN = (b"content-type", b"text/plain; charset=utf-8")
+
+
+class Operations:
+    """The endpoints."""
+
+    def __init__(self, keyring: Keyring, metrics: Metrics) -> None:
+        self._keyring = keyring
+        self._metrics = metrics
+
+    def table(self) -> Mapping[str, dict[str, Handler]]:
+        """Methods by path."""
+        return {
+            "/healthz": {"GET": healthy},
+            "/readyz": {"GET": self.ready},
+            "/metrics": {"GET": self._metrics.serve},
+        }
+
+    async def ready(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET /readyz: whether a turn could be kept and found. Raises ``StoreError``."""
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self._keyring.ask_store()
+        except TimeoutError as late:
+            raise StoreError("The store does not answer.") from late
+        await _say(send, b"ready\n")
+
+
+async def healthy(scope: Scope, receive: Receive, send: Send) -> None:
+    """GET /healthz: the process answers."""
+    await _say(send, b"ok\n")
+
+
+async def _say(send: Send, body: bytes) -> None:
+    headers = [_PLAIN, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,134 @@
+"""``Idempotency-Key``: the same request again gets the first one's response.
+
+A receipt is written before the turn, and says which response came of it once that is on
+disk. A process that dies in between leaves one that says nothing; after a while such a key
+may be used again (``ReceiptStore.claim``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from types import TracebackType
+from typing import Self
+
+from antiphon.api.http.auth import tenant_of
+from antiphon.api.http.body import Scope
+from antiphon.errors import Conflict, IdempotencyConflict, InvalidRequest
+from antiphon.turn.ledgers import ReceiptStore
+
+_HEADER = b"idempotency-key"
+_LONGEST = 255
+#: Seconds between two looks at a request that another process is starting.
+_PAUSE = 0.1
+#: Seconds for which a request waits until the first one with its key was started.
+_PATIENCE = 10.0
+
+
+class Repeats:
+    """Which requests have been made before. ``patience`` is in seconds."""
+
+    def __init__(self, receipts: ReceiptStore, patience: float = _PATIENCE) -> None:
+        self.receipts = receipts
+        self.patience = patience
+        #: Requests that are being started here, by tenant and key: done when they were.
+        self.starting: dict[tuple[str, str], asyncio.Future[None]] = {}
+
+    def of(self, scope: Scope, body: bytes) -> Repeat | None:
+        """One request; None: it has no key. Raises ``InvalidRequest``."""
+        for name, value in scope["headers"]:
+            if name == _HEADER:
+                if not 0 < len(value) <= _LONGEST:
+                    raise InvalidRequest(
+                        f"An Idempotency-Key has 1 to {_LONGEST} characters.",
+                        param="Idempotency-Key",
+                    )
+                digest = hashlib.sha256(
+                    b"%b %b\n" % (scope["path"].encode(), scope["method"].encode())
+                )
+                digest.update(body)
+                return Repeat(self, (tenant_of(scope), value.decode("latin-1")), digest.digest())
+        return None
+
+
+class Repeat:
+    """One request with a key, to be entered before anything is made of it.
+
+    ``outcome`` is then what the same request made before, None: it is the first, and
+    whatever it makes has to be told to ``made`` before the exit. Entering raises
+    ``IdempotencyConflict`` where the key was used for another request, and ``Conflict``
+    where the first has not come to a response yet.
+    """
+
+    def __init__(self, repeats: Repeats, place: tuple[str, str], fingerprint: bytes) -> None:
+        self.outcome: str | None = None
+        self._repeats = repeats
+        self._place = place
+        self._fingerprint = fingerprint
+        self._started: asyncio.Future[None] | None = None
+
+    async def made(self, outcome: str) -> None:
+        """What came of the request, now that it is on disk."""
+        self.outcome = outcome
+        await self._repeats.receipts.settle(*self._place, outcome)
+
+    async def __aenter__(self) -> Self:
+        deadline = time.monotonic() + self._repeats.patience
+        while not await self._is_ours_or_known():
+            if time.monotonic() > deadline:
+                raise Conflict(
+                    "The first request with this Idempotency-Key is still being started.",
+                    code="idempotency_key_in_progress",
+                    param="Idempotency-Key",
+                )
+            first = self._repeats.starting.get(self._place)
+            if first is not None:
+                await asyncio.wait([first], timeout=deadline - time.monotonic())
+            else:
+                await asyncio.sleep(_PAUSE)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._started is None:
+            return
+        try:
+            if self.outcome is None:
+                # Also where the server is being stopped: nothing shall wait for this one.
+                await asyncio.shield(self._repeats.receipts.drop(*self._place))
+        finally:
+            self._let_go()
+
+    async def _is_ours_or_known(self) -> bool:
+        """Whether there is nothing to wait for any more."""
+        starting, receipts = self._repeats.starting, self._repeats.receipts
+        if self._place in starting:
+            # However long it takes: whoever started it lives.
+            return False
+        self._started = starting[self._place] = asyncio.get_running_loop().create_future()
+        held = None
+        try:
+            held = await receipts.claim(*self._place, self._fingerprint)
+        except BaseException:
+            self._let_go()
+            raise
+        if held is None:
+            return True
+        self._let_go()
+        if held.fingerprint != self._fingerprint:
+            raise IdempotencyConflict(
+                "This Idempotency-Key was used for another request.", param="Idempotency-Key"
+            )
+        self.outcome = held.outcome
+        return self.outcome is not None
+
+    def _let_go(self) -> None:
+        if self._started is not None:
+            self._repeats.starting.pop(self._place, None)
+            self._started.set_result(None)
+            self._started = None

@@ -1,0 +1,44 @@
+"""The whole site: the endpoints, and what stands before them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from antiphon.api.http.app import HttpApp
+from antiphon.api.http.auth import Keyring
+from antiphon.api.http.cors import Cors
+from antiphon.api.http.front import Front
+from antiphon.api.http.limits import Allowance, Limiter
+from antiphon.api.http.metrics import Metrics
+from antiphon.api.http.operations import Operations
+from antiphon.api.http.reference import Reference
+from antiphon.turn.ledgers import KeyStore
+from antiphon.turn.service import TurnService
+
+
+def open_site(
+    service: TurnService,
+    keys: KeyStore,
+    *,
+    allowance_of: Callable[[str], Allowance] | None = None,
+    origins: Sequence[str] = (),
+) -> Front:
+    """The ASGI application of the HTTP API.
+
+    ``allowance_of`` says how much each key of a tenant may ask for, None: there are no
+    limits. ``origins`` are those of web pages that may read answers ("*": all).
+    """
+    keyring = Keyring(keys)
+    metrics = Metrics(lambda: {name for name, _ in service.models.names()})
+    service.watch(metrics)
+    limiter = None
+    if allowance_of is not None:
+        limiter = Limiter(allowance_of)
+        service.watch(limiter)
+    return Front(
+        HttpApp(service, {**Operations(keyring, metrics).table(), **Reference().table()}),
+        keyring,
+        metrics,
+        limiter,
+        Cors(origins) if origins else None,
+    )

@@ -1,0 +1,209 @@
+"""``/v1/responses`` over a WebSocket: many turns on one connection, one after another.
+
+The events are those of the HTTP stream, one a message. Turns with ``store: false`` can be
+continued on their own connection: it remembers the newest one, and nobody else does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import msgspec
+
+from antiphon.api.http.auth import tenant_of
+from antiphon.api.http.body import MAX_BODY, UNDECODABLE, Receive, Scope, Send, invalid
+from antiphon.api.http.events import EventEncoder
+from antiphon.api.http.front import another_turn
+from antiphon.api.http.request import decode_request
+from antiphon.core.turns import TurnRequest
+from antiphon.errors import AntiphonError, BodyTooLarge, InvalidRequest
+from antiphon.turn.history import Memory
+from antiphon.turn.live import LiveTurn
+from antiphon.turn.service import TurnService
+
+log = logging.getLogger("antiphon.http")
+
+#: Seconds that a connection lasts.
+_LIFETIME = 3600.0
+#: How many requests may wait for the one that runs, and their bytes.
+_BACKLOG = 32
+_MOST_WAITING = 2 * MAX_BODY
+
+_NORMAL, _BUSY = 1000, 1013
+#: What only the HTTP stream needs, and lanes: turns here run one after another.
+_FOREIGN = ("background", "stream_options", "stream_id")
+
+_encode = msgspec.json.Encoder().encode
+
+
+class _Message(msgspec.Struct, frozen=True):
+    type: str
+    background: bool | None = None
+    stream_options: Any = None
+    #: What OpenAI's clients know besides: a lane of its own, and a turn without an answer.
+    stream_id: str | None = None
+    generate: bool | None = None
+
+
+_decode = msgspec.json.Decoder(_Message).decode
+
+
+class WebSocket:
+    """The endpoint, over one service. ``lifetime`` is in seconds."""
+
+    def __init__(self, service: TurnService, lifetime: float = _LIFETIME) -> None:
+        self._service = service
+        self._lifetime = lifetime
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await _Connection(self._service, scope, receive, send).serve(self._lifetime)
+
+
+class _Connection:
+    def __init__(self, service: TurnService, scope: Scope, receive: Receive, send: Send) -> None:
+        self._service = service
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._memory = Memory()
+        self._asked: asyncio.Queue[bytes] = asyncio.Queue()
+        self._waiting = 0
+        self._turn: LiveTurn | None = None
+
+    async def serve(self, lifetime: float) -> None:
+        listening = asyncio.create_task(self._listen())
+        answering = asyncio.create_task(self._answer_all())
+        try:
+            over, _ = await asyncio.wait(
+                (listening, answering), timeout=lifetime, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            listening.cancel()
+            answering.cancel()
+            await asyncio.gather(listening, answering, return_exceptions=True)
+            if self._turn is not None:
+                await self._turn.leave()
+        for task in over:
+            # The answering ends only when it cannot write, and then the client is gone.
+            task.result()
+        if listening not in over:
+            await self._say_over(lifetime)
+        elif listening.result():
+            await self._close(_BUSY)
+
+    async def _listen(self) -> bool:
+        """Take requests while one is answered. False: the client hung up, True: too many."""
+        while (message := await self._receive())["type"] != "websocket.disconnect":
+            text = message.get("text")
+            body = text.encode() if text is not None else message.get("bytes") or b""
+            self._waiting += len(body)
+            self._asked.put_nowait(body)
+            if self._asked.qsize() > _BACKLOG or self._waiting > _MOST_WAITING:
+                return True
+        return False
+
+    async def _answer_all(self) -> None:
+        while True:
+            body = await self._asked.get()
+            self._waiting -= len(body)
+            try:
+                await self._answer(body)
+            except AntiphonError as error:
+                await self._say(error_event(error))
+            except OSError:
+                # What a server raises where nobody is left to write to.
+                raise
+            except Exception:
+                log.exception("WEBSOCKET %s failed", self._scope["path"])
+                failure = AntiphonError("The server failed on this request.")
+                await self._say(error_event(failure))
+
+    async def _answer(self, body: bytes) -> None:
+        request = _decoded(body, tenant_of(self._scope))
+        async with another_turn(self._scope):
+            turn = self._turn = await self._begun(request)
+        encoder = EventEncoder(turn.opening)
+        try:
+            async for batch in turn.events():
+                for frame in frames(encoder.encode(batch)):
+                    await self._say(frame)
+        except AntiphonError as lost:
+            for frame in frames(encoder.failed(lost)):
+                await self._say(frame)
+        self._turn = None
+        if turn.error is not None:
+            self._evict(request)
+
+    async def _begun(self, request: TurnRequest) -> LiveTurn:
+        try:
+            return await self._service.start(request, memory=self._memory)
+        except AntiphonError:
+            self._evict(request)
+            raise
+
+    def _evict(self, request: TurnRequest) -> None:
+        """A continuation failed: what it went on from is not for another try."""
+        previous = request.previous_response_id
+        if previous is not None and self._memory.past(previous) is not None:
+            self._memory.drop()
+
+    async def _say_over(self, lifetime: float) -> None:
+        error = InvalidRequest(
+            f"A connection lasts {lifetime / 60:g} minutes: open a new one, and go on from there.",
+            code="websocket_connection_limit_reached",
+        )
+        await self._say(error_event(error))
+        await self._close(_NORMAL)
+
+    async def _say(self, text: str) -> None:
+        await self._send({"type": "websocket.send", "text": text})
+
+    async def _close(self, code: int) -> None:
+        await self._send({"type": "websocket.close", "code": code})
+
+
+def _decoded(body: bytes, tenant: str) -> TurnRequest:
+    """A message as a turn's request. Raises ``InvalidRequest``."""
+    if len(body) > MAX_BODY:
+        raise BodyTooLarge(f"The message is larger than {MAX_BODY // 2**20} MiB.")
+    try:
+        message = _decode(body)
+    except UNDECODABLE as error:
+        raise invalid(error) from error
+    if message.type != "response.create":
+        raise InvalidRequest(
+            "The messages of this connection are of the type response.create.", param="type"
+        )
+    unwanted = [field for field in _FOREIGN if getattr(message, field)]
+    if message.generate is False:
+        # There is nothing to warm up, and an answer is not what was asked for.
+        unwanted.append("generate")
+    for field in unwanted:
+        raise InvalidRequest(
+            f"'{field}' means nothing here.", code="unsupported_parameter", param=field
+        )
+    return msgspec.structs.replace(decode_request(body), tenant=tenant, stream=True)
+
+
+def frames(stream: bytes) -> list[str]:
+    """The events' JSON of a piece of an event stream."""
+    return [event.partition(b"\ndata: ")[2].decode() for event in stream.split(b"\n\n") if event]
+
+
+def error_event(error: AntiphonError) -> str:
+    """What a client is told of a request that started no turn."""
+    body = {
+        "type": "error",
+        "status": error.status,
+        "error": {
+            "type": error.type,
+            "code": error.code,
+            "message": error.message,
+            "param": error.param,
+        },
+    }
+    return _encode(body).decode()

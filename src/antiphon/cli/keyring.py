@@ -1,0 +1,118 @@
+"""What ``key create``, ``list`` and ``revoke`` do with the store."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from functools import partial
+from typing import TypeVar
+
+import msgspec
+from rich.text import Text
+
+from antiphon.assemble import open_engine
+from antiphon.cli import screen
+from antiphon.cli.interrupt import Interrupt, run
+from antiphon.core.keys import digest_of, is_tenant_name, new_key, new_key_id
+from antiphon.core.turns import NOBODY
+from antiphon.errors import ConfigError, InvalidRequest, NotFound
+from antiphon.settings import load_settings
+from antiphon.turn.ledgers import Key, KeyStore
+
+T = TypeVar("T")
+Flags = Mapping[str, str | None]
+
+_LONGEST_NAME = 100
+
+
+def whose(tenant: str | None, *, local: bool) -> str:
+    """The tenant that a new key is for. Raises ``InvalidRequest``.
+
+    An empty name means nobody: it is what an unset variable gives, and must not open what
+    the machine's owner has stored.
+    """
+    if local == (tenant is not None):
+        raise InvalidRequest("say whose key it shall be: --tenant NAME, or --local")
+    if tenant is None:
+        return NOBODY
+    if not tenant:
+        raise InvalidRequest(
+            "the tenant's name is empty: --local makes a key to what is stored without keys"
+        )
+    if not is_tenant_name(tenant):
+        raise InvalidRequest(
+            "a tenant's name has up to 64 letters, digits and . _ @ + -, and begins with one of"
+            " the first two"
+        )
+    return tenant
+
+
+def create(flags: Flags, tenant: str, name: str | None) -> None:
+    """Make a key. It alone goes to standard output."""
+    if name is not None and not (name.isprintable() and 0 < len(name) <= _LONGEST_NAME):
+        raise InvalidRequest(f"a key's name is one line of up to {_LONGEST_NAME} characters")
+    text = new_key()
+    digest = digest_of(text.encode())
+    assert digest is not None
+    key = Key(new_key_id(), tenant, time.time(), name)
+
+    async def add(keys: KeyStore) -> bool:
+        first = not await keys.any()
+        await keys.add(key, digest)
+        return first
+
+    first = _with_keys(flags, add)
+    screen.say(f"{text}\n")
+    screen.note(f"{key.id} for {_tenant(key)}: keep it now, it is not shown again")
+    if first:
+        screen.note("from now on every request to a server on this store needs a key")
+
+
+def list_keys(flags: Flags, *, as_json: bool) -> None:
+    """Print the keys: a table, JSON, or tab-separated to a pipe."""
+    found = _with_keys(flags, lambda keys: keys.all())
+    if as_json:
+        screen.say(msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n")
+    elif not sys.stdout.isatty():
+        for key in found:
+            screen.say("\t".join(_row(key)) + "\n")
+    elif not found:
+        screen.note("no keys: servers on this store serve this machine only, and ask for none")
+    else:
+        rows = [("id", "tenant", "made", "state", "name"), *map(_row, found)]
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        console = screen.stdout()
+        for number, (*cells, name) in enumerate(rows):
+            line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+            style = "" if number else "dim"
+            console.print(Text(screen.harmless(f"{line}  {name}").rstrip(), style=style))
+
+
+def revoke(flags: Flags, key_id: str) -> None:
+    """Revoke a key. Raises ``NotFound``."""
+    if not _with_keys(flags, lambda keys: keys.revoke(key_id)):
+        raise NotFound(f"there is no key {key_id!r}: `antiphon key list` shows the ids")
+
+
+def _with_keys(flags: Flags, work: Callable[[KeyStore], Awaitable[T]]) -> T:
+    return run(partial(_work, flags, work))
+
+
+async def _work(flags: Flags, work: Callable[[KeyStore], Awaitable[T]], _: Interrupt) -> T:
+    settings = load_settings(flags, keys=False)
+    if settings.store == "memory:":
+        raise ConfigError("the store memory: is gone with its process, and its keys with it")
+    async with open_engine(settings) as engine:
+        return await work(engine.ledgers.keys)
+
+
+def _row(key: Key) -> tuple[str, str, str, str, str]:
+    made = datetime.fromtimestamp(key.created_at).astimezone().isoformat(" ", "seconds")
+    state = "in use" if key.revoked_at is None else "revoked"
+    return key.id, _tenant(key), made, state, key.name or ""
+
+
+def _tenant(key: Key) -> str:
+    return key.tenant or "(local)"

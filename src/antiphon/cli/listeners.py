@@ -1,0 +1,71 @@
+"""What listens beside HTTP, and what both speak."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from typing import Protocol
+
+from antiphon.cli import screen
+from antiphon.errors import ConfigError
+from antiphon.settings import Settings, Tls
+
+_MOST = 65535
+
+
+class Listener(Protocol):
+    """What listens for gRPC."""
+
+    async def start(self, host: str, port: int, certificate: Tls | None) -> int: ...
+
+    async def stop(self, grace: float) -> None: ...
+
+
+class Rpc:
+    """The gRPC listener, where there is one. ``at`` is where; None: there is none."""
+
+    def __init__(self) -> None:
+        self._server: Listener | None = None
+        self.at: str | None = None
+
+    async def start(self, settings: Settings, host: str, make: Callable[[], Listener]) -> None:
+        """Listen, if that is wanted and can be done; ``make`` loads what it takes.
+
+        Raises ``ConfigError`` where it cannot, though somebody asked for it by its port; if
+        nobody did, a note says so.
+        """
+        asked = settings.grpc_port
+        if asked == 0:
+            return
+        # Beside a port that the system chose, the next one may be anybody's.
+        port = asked or (settings.port + 1 if settings.port else 0)
+        try:
+            if port > _MOST:
+                raise ConfigError("there is no port after that of HTTP: name one by --grpc-port")
+            server = make()
+            bound = await server.start(host, port, settings.tls)
+        except ConfigError as error:
+            if asked is not None:
+                raise
+            screen.note(f"gRPC is off: {error.message}")
+            return
+        self._server = server
+        self.at = f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}"
+
+    async def stop(self, grace: float) -> None:
+        """Take no new calls, and end those under way after so many seconds."""
+        if self._server is not None:
+            await self._server.stop(grace)
+
+
+def check_tls(tls: Tls) -> None:
+    """Raise ``ConfigError`` unless certificate and key can be read and belong together."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # A key that needs a password would have the server ask for it on the terminal.
+        context.load_cert_chain(tls.cert, tls.key, password="")
+    except (ssl.SSLError, OSError) as error:
+        reason = getattr(error, "reason", None) or error.strerror or "cannot be read"
+        raise ConfigError(
+            f"the certificate {tls.cert} and the key {tls.key} cannot be used: {reason}"
+        ) from error

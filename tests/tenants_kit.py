@@ -1,0 +1,82 @@
+"""A server with keys, and those who have them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from antiphon.api.http.front import Front
+from antiphon.api.http.limits import Allowance
+from antiphon.api.http.site import open_site
+from antiphon.core.keys import digest_of, new_key, new_key_id
+from antiphon.stores.keys import MemoryKeys
+from antiphon.turn.ledgers import Key
+from antiphon.turn.ports import Model
+from antiphon.turn.service import TurnService
+from server import Answer, Serving, serving
+
+
+class Client:
+    """Someone with a key, or with none."""
+
+    def __init__(self, server: Serving, text: str | None, key: Key) -> None:
+        self.server = server
+        self.text = text
+        self.key = key
+        self.headers = {"authorization": f"Bearer {text}"} if text else {}
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        return self.server.request(method, path, body, {**self.headers, **(headers or {})})
+
+    def get(self, path: str) -> Answer:
+        return self.request("GET", path)
+
+    def respond(self, text: str = "Hi", /, **fields: Any) -> Answer:
+        return self.request("POST", "/v1/responses", {"input": text, **fields})
+
+
+class Keyed:
+    """A server and its keys."""
+
+    def __init__(self, server: Serving, keys: MemoryKeys) -> None:
+        self.server = server
+        self.keys = keys
+
+    def client(self, tenant: str = "acme") -> Client:
+        """Someone with a new key."""
+        text, key = new_key(), Key(new_key_id(), tenant, time.time())
+        self.server.run(self.keys.add(key, digest_of(text.encode()) or b""))
+        return Client(self.server, text, key)
+
+    def nobody(self) -> Client:
+        """Someone without a key."""
+        return Client(self.server, None, Key("", "", 0))
+
+    def revoke(self, client: Client) -> None:
+        assert self.server.run(self.keys.revoke(client.key.id))
+
+
+@contextmanager
+def keyed(
+    model: Model | None = None,
+    *,
+    keys: MemoryKeys | None = None,
+    allowance_of: Callable[[str], Allowance] | None = None,
+    origins: Sequence[str] = (),
+) -> Iterator[Keyed]:
+    """A server on a real socket that asks for keys, as soon as one is made."""
+    store = keys or MemoryKeys(time.time)
+
+    def site(service: TurnService) -> Front:
+        return open_site(service, store, allowance_of=allowance_of, origins=origins)
+
+    with serving(model, site=site) as server:
+        yield Keyed(server, store)

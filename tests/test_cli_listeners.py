@@ -1,0 +1,241 @@
+"""``antiphon serve`` beside HTTP: gRPC, and TLS for both."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ipaddress
+import json
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import xai_sdk  # type: ignore[import-untyped]
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from xai_sdk.chat import user  # type: ignore[import-untyped]
+
+from antiphon.assemble import grpc_server, http_app, open_engine
+from antiphon.cli.listeners import Rpc, check_tls
+from antiphon.errors import ConfigError
+from antiphon.settings import FUN_PROMPT, ModelSettings, Settings, Tls, load_settings
+from command_line import Command, commands
+from grpc_kit import failure, until
+from scripted_upstream import upstream
+from server import NEVER
+from test_cli_server import CONFIG, served
+
+SETTINGS = Settings(store="memory:", model="echo", models={"echo": ModelSettings(kind="scripted")})
+
+
+def grpc_at(process: subprocess.Popen[str]) -> str:
+    """Where a server says that it listens for gRPC."""
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    found = re.fullmatch(r"gRPC, for the xai-sdk: (\S+)\n", line)
+    assert found, line
+    return found[1]
+
+
+@pytest.fixture
+def antiphon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Command]:
+    (tmp_path / "c.toml").write_text(CONFIG)
+    with commands(tmp_path, monkeypatch, capsys) as command:
+        monkeypatch.setenv("ANTIPHON_CONFIG", "c.toml")
+        yield command
+
+
+def test_the_sdk_talks_to_it_as_it_comes(tmp_path: Path) -> None:
+    with served(tmp_path) as (process, _, port):
+        at = grpc_at(process)
+        # "localhost" is the one host that the SDK does not want TLS from.
+        hosts = (
+            {"api_host": at, "use_insecure_channel": True},
+            {"api_host": f"localhost:{at[10:]}"},
+        )
+        for host in hosts:
+            with xai_sdk.Client("any", timeout=NEVER, **host) as client:
+                chat = client.chat.create("echo", messages=[user("Hi")], store_messages=True)
+                response = chat.sample()
+                assert response.content.startswith("You said: Hi")
+                url = f"http://127.0.0.1:{port}/v1/responses/{response.id}"
+                with urllib.request.urlopen(url) as answer:
+                    assert json.load(answer)["status"] == "completed"
+        with xai_sdk.Client("any", **hosts[0]) as client:
+            list(client.chat.create("echo", messages=[user("Hi")]).stream())
+            # A client that stays does not hold it up.
+            process.terminate()
+            assert process.wait(NEVER) == 0
+
+
+def test_there_is_none_if_nobody_wants_it(tmp_path: Path) -> None:
+    with served(tmp_path, "--grpc-port", "0") as (process, _, _):
+        process.terminate()
+        assert process.stderr is not None
+        assert "gRPC" not in process.stderr.read()
+
+
+def test_a_port_in_use_matters_where_it_was_asked_for(antiphon: Command, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ran = antiphon("serve", "--port", "0", "--grpc-port", str(port))
+        assert ran.code == 1
+        assert f"cannot listen on 127.0.0.1 port {port} for gRPC" in ran.err
+
+        async def beside() -> str | None:
+            settings = SETTINGS.__class__(
+                store="memory:", model="echo", models=SETTINGS.models, port=port - 1
+            )
+            return await started(settings)
+
+        assert asyncio.run(beside()) is None
+
+
+async def started(settings: Settings) -> str | None:
+    """Where a listener is, once it was started."""
+    async with open_engine(settings) as engine:
+        rpc = Rpc()
+        front = http_app(engine)
+        await rpc.start(settings, "127.0.0.1", lambda: grpc_server(engine, front))
+        await rpc.stop(0)
+        return rpc.at
+
+
+def test_without_the_extra_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("antiphon.api.grpc")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("xai_sdk", "xai_sdk.proto"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert asyncio.run(started(SETTINGS)) is None
+    said = capsys.readouterr().err
+    assert said == "gRPC is off: gRPC is not installed: `pip install 'antiphon[grpc]'`\n"
+    wanting = Settings(store="memory:", model="echo", models=SETTINGS.models, grpc_port=1)
+    with pytest.raises(ConfigError, match="gRPC is not installed"):
+        asyncio.run(started(wanting))
+
+
+def test_what_is_not_used_is_not_loaded() -> None:
+    look = (
+        "import sys, antiphon, antiphon.cli.main, antiphon.cli.server; print('grpc' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert said.stdout == "False\n"
+
+
+def test_who_asks_twice_does_not_wait_for_anybody(tmp_path: Path) -> None:
+    with upstream() as url, served(tmp_path, "--base-url", url, "--model", "m") as (process, _, _):
+        at = grpc_at(process)
+        with xai_sdk.Client("any", api_host=at, use_insecure_channel=True) as client:
+            stream = client.chat.create("m", messages=[user("hang")]).stream()
+            next(stream)
+            process.send_signal(signal.SIGINT)
+            # A listener that is to stop takes nobody any more, while it still talks to some.
+            with grpc.insecure_channel(at) as other:
+                call: Any = other.unary_unary("/")
+                until(lambda: failure(lambda: call(b"")).code is grpc.StatusCode.UNAVAILABLE)
+            process.send_signal(signal.SIGINT)
+            failed = failure(lambda: list(stream))
+            # Not the INTERNAL of a turn that was interrupted when its time was up.
+            assert failed.code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+            assert process.wait(NEVER) == 0
+
+
+def test_the_prompt_of_fun_mode_can_be_set(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text('fun_prompt = "Ha"')
+    at = {"ANTIPHON_CONFIG": str(tmp_path / "c.toml")}
+    assert load_settings({}, at, tmp_path).fun_prompt == "Ha"
+    assert load_settings({}, {}, tmp_path).fun_prompt == FUN_PROMPT
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Tls:
+    """A certificate for this machine that vouches for itself."""
+    folder = tmp_path_factory.mktemp("tls")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    here = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(here), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    tls = Tls(folder / "cert.pem", folder / "key.pem")
+    tls.cert.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    tls.key.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return tls
+
+
+TALK = """
+import sys, xai_sdk
+from xai_sdk.chat import user
+with xai_sdk.Client("any", api_host=sys.argv[1]) as client:
+    print(client.chat.create("echo", messages=[user("Hi")]).sample().content)
+"""
+
+
+def test_tls(tmp_path: Path, certificate: Tls) -> None:
+    more = ("--tls-cert", str(certificate.cert), "--tls-key", str(certificate.key))
+    with served(tmp_path, *more, scheme="https") as (process, _, port):
+        trusting = ssl.create_default_context(cafile=str(certificate.cert))
+        url = f"https://127.0.0.1:{port}/v1/models"
+        with urllib.request.urlopen(url, context=trusting) as answer:
+            assert answer.status == 200
+        # What the SDK trusts is told to its process.
+        said = subprocess.run(
+            [sys.executable, "-c", TALK, grpc_at(process)],
+            env={**os.environ, "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(certificate.cert)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=NEVER,
+        )
+        assert said.stdout.startswith("You said: Hi"), said.stderr
+
+
+def test_half_a_certificate_or_a_wrong_one(
+    antiphon: Command, tmp_path: Path, certificate: Tls
+) -> None:
+    cert, key = str(certificate.cert), str(certificate.key)
+    assert "--tls-cert: needs tls_key as well" in antiphon("serve", "--tls-cert", cert).err
+    assert "--tls-key: needs tls_cert as well" in antiphon("serve", "--tls-key", key).err
+    ran = antiphon("serve", "--tls-cert", cert, "--tls-key", "nowhere.pem")
+    assert "--tls-key: there is no file" in ran.err
+    ran = antiphon("serve", "--tls-cert", key, "--tls-key", key)
+    assert (ran.code, "cannot be used" in ran.err) == (1, True)
+    with pytest.raises(ConfigError, match="cannot be used"):
+        check_tls(Tls(certificate.cert, tmp_path / "c.toml"))
+
+
+def test_closing_is_fine_where_nothing_was_started() -> None:
+    with closing(asyncio.new_event_loop()) as loop:
+        loop.run_until_complete(Rpc().stop(0))
