@@ -18,7 +18,15 @@ from pathlib import Path
 from bench import profile
 from bench.lab import Lab
 from bench.load import BenchError
-from bench.measures import conversations, depth, embedded, footprint, requests, streams
+from bench.measures import (
+    conversations,
+    depth,
+    embedded,
+    footprint,
+    grpc_streams,
+    requests,
+    streams,
+)
 from bench.report import Part, Report, as_json, as_markdown, show
 
 _HERE = Path(__file__).parent
@@ -29,6 +37,7 @@ _PARTS = {
     "d": conversations.measure,
     "e": footprint.measure,
     "f": embedded.measure,
+    "g": grpc_streams.measure,
 }
 
 
@@ -66,7 +75,7 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="antiphon's benchmark")
-    parser.add_argument("parts", nargs="*", metavar="PART", help="a to f; default: all")
+    parser.add_argument("parts", nargs="*", metavar="PART", help="a to g; default: all")
     parser.add_argument("--quick", action="store_true", help="short windows, to try things")
     parser.add_argument(
         "--out", type=Path, default=_HERE, metavar="FOLDER", help="for results.json and RESULTS.md"

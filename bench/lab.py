@@ -9,7 +9,7 @@ import gc
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -31,6 +31,10 @@ from bench.report import Row, Sample, sample
 
 #: Makes the command line of the server under test of a port, a store and the upstream.
 Command = Callable[[int, Path, Server], list[str]]
+#: Acts out scripts against a server: at once, for so many seconds, noting a stream's mark.
+Driver = Callable[
+    [Server, Sequence[Script], float | None, bytes | None], Coroutine[None, None, Tally]
+]
 _WARM_UP = 0.15
 
 
@@ -47,16 +51,24 @@ class Workload(Protocol):
         ...
 
 
+async def over_http(
+    server: Server, scripts: Sequence[Script], seconds: float | None, mark: bytes | None
+) -> Tally:
+    """See ``bench.load.drive``."""
+    return await drive(server.port, scripts, seconds=seconds, mark=mark)
+
+
 class Contender:
-    """A server with the work it is given, and what each round showed.
+    """A server with the work it is given, by which way, and what each round showed.
 
     Times are in seconds; a unit is a request, or a chunk where chunks are counted.
     """
 
-    def __init__(self, name: str, server: Server, work: Workload) -> None:
+    def __init__(self, name: str, server: Server, work: Workload, by: Driver = over_http) -> None:
         self.name = name
         self.server = server
         self.work = work
+        self.by = by
         self.rates: list[float] = []
         self.cpu_per_unit: list[float] = []
         self.busy: list[float] = []
@@ -129,12 +141,16 @@ class Lab:
         return proxy
 
     @contextlib.contextmanager
-    def server(self) -> Iterator[Server]:
+    def server(self, *, grpc: bool = False) -> Iterator[Server]:
         """The server under test on an empty store, before the fake upstream."""
         with self._home() as home:
             port = free_port()
             command = self._command(port, home / "store" / "antiphon.db", self.fake)
+            grpc_port = free_port() if grpc else 0
+            if grpc:
+                command += ["--grpc-port", str(grpc_port)]
             server = Server("antiphon", command, port, log=home / "log", on=self.server_core)
+            server.grpc_port = grpc_port
             try:
                 yield server
             finally:
@@ -169,13 +185,14 @@ class Lab:
         *,
         seconds: float | None = None,
         mark: bytes | None = None,
+        by: Driver = over_http,
     ) -> Tally:
         """Run scripts against a server; see ``bench.load.drive``."""
         # A collection in the load generator would be counted as the server's delay.
         gc.collect()
         gc.disable()
         try:
-            return self._runner.run(drive(server.port, scripts, seconds=seconds, mark=mark))
+            return self._runner.run(by(server, scripts, seconds, mark))
         finally:
             gc.enable()
 
@@ -197,10 +214,12 @@ class Lab:
 
     def _window(self, one: Contender, connections: int, units: int, mark: bytes | None) -> None:
         work = one.work
-        self.drive(one.server, work.scripts(connections), seconds=_WARM_UP)
+        self.drive(one.server, work.scripts(connections), seconds=_WARM_UP, by=one.by)
         work.check()
         before = self._spent(one.server)
-        tally = self.drive(one.server, work.scripts(connections), seconds=self.seconds, mark=mark)
+        tally = self.drive(
+            one.server, work.scripts(connections), seconds=self.seconds, mark=mark, by=one.by
+        )
         after = self._spent(one.server)
         server, front, everyone = (now - then for now, then in zip(after, before, strict=True))
         ours = front if one.server is self.fake else front + server

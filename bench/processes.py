@@ -81,6 +81,8 @@ class Server:
     ) -> None:
         self.name = name
         self.port = port
+        #: Where it listens for gRPC, if it does.
+        self.grpc_port = 0
         self.folder = log.parent
         self._log = log
         environment = {

@@ -9,9 +9,11 @@ import pytest
 from bench.history import MARK, History, reply_text, streamed_text, user_text
 from bench.lab import Contender, Lab
 from bench.load import BenchError, Script, post
+from bench.load_grpc import messages_in, over_grpc
 from bench.replies import streamed, text_of
 from bench.report import Part, Report, Table, Target, as_json, as_markdown, sample
 from bench.workloads import Conversations, Repeated, chat_request
+from bench.workloads_grpc import RepeatedStream
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,41 @@ def test_direct_and_proxied_streams_are_counted_and_right(lab: Lab) -> None:
     for contender in contenders:
         assert contender.events == [50, 50]
         assert 0 < contender.firsts[0] <= contender.latencies[0]
+
+
+def once(request: bytes) -> Script:
+    yield request
+
+
+def told_another(asks: RepeatedStream, hears: RepeatedStream) -> Script:
+    """The question of one and the answer for the other."""
+    (asking,), (hearing,) = asks.scripts(1), hears.scripts(1)
+    next(hearing)
+    hearing.send((yield next(asking)))
+
+
+def test_streams_over_grpc_are_counted_and_right(lab: Lab) -> None:
+    with lab.server(grpc=True) as server:
+        contenders = [
+            Contender("HTTP", server, Repeated("completions", chunks=50)),
+            Contender("gRPC", server, RepeatedStream(50), over_grpc),
+            Contender("gRPC, stored", server, RepeatedStream(50, store=True), over_grpc),
+        ]
+        lab.contest(contenders, 2, units=50, mark=MARK)
+        for contender in contenders:
+            assert min(contender.rates) > 0
+            assert 1 <= contender.events[0] <= 50
+            assert 0 < contender.firsts[0] <= contender.latencies[0]
+        wrong = RepeatedStream(50)
+        lab.drive(server, [told_another(RepeatedStream(49), wrong)], by=over_grpc)
+        with pytest.raises(BenchError, match="a stream"):
+            wrong.check()
+        with pytest.raises(BenchError, match="INVALID_ARGUMENT"):
+            lab.drive(server, [once(b"\xff")], by=over_grpc)
+
+
+def test_a_replys_messages_are_found_again() -> None:
+    assert list(messages_in(b"\0\0\0\2ab\0\0\0\0\0\0\0\1c")) == [b"ab", b"", b"c"]
 
 
 def test_a_refused_request_voids_the_run(lab: Lab) -> None:

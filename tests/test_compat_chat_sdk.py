@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from antiphon import AsyncConversation, InvalidRequest, ModelError, Settings
-from antiphon.compat.chat_sdk import FUN_PROMPT, Client, Conversation, StatelessResponse
-from antiphon.settings import ModelSettings
+from antiphon.compat.chat_sdk import Client, Conversation, StatelessResponse
+from antiphon.settings import FUN_PROMPT, ModelSettings
 from example_kit import (
     SEEDS,
     Ran,

@@ -12,7 +12,7 @@ CHUNKS = 200
 _CONNECTIONS = (1, 8, 32)
 _GOAL = 0.8
 # What a quick model sends: at this pace no two chunks arrive in one read.
-_PACE_MS = 5
+PACE_MS = 5
 
 
 def measure(lab: Lab) -> Part:
@@ -29,10 +29,10 @@ def measure(lab: Lab) -> Part:
                 Target(f"{one.name}, {connections} at a time, x proxy", one.ratio(proxy), _GOAL)
                 for one in contenders[2:]
             ]
-        contenders = _contenders(lab, server, _PACE_MS)
+        contenders = _contenders(lab, server, PACE_MS)
         lab.contest(contenders, _CONNECTIONS[-1], units=CHUNKS, mark=MARK)
         rows = [_row(contender, contenders[1]) for contender in contenders]
-        title = f"{_CONNECTIONS[-1]} at a time, a chunk every {_PACE_MS} ms"
+        title = f"{_CONNECTIONS[-1]} at a time, a chunk every {PACE_MS} ms"
         tables.append(Table(title, rows, "Here the CPU time per chunk counts: the rate is given."))
     return Part("b", f"Streams of {CHUNKS} chunks", tables, targets)
 

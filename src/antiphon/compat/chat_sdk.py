@@ -11,25 +11,26 @@
 
 What is new: every turn is stored. ``conversation.response_id`` finds it again, for
 ``AsyncConversation.resume``, for ``antiphon chat --from`` and for every other way in.
+
+With ``Client(api_host="localhost:8081")`` a server takes the turns, over gRPC, as the SDK
+did it: the whole conversation is sent each time, and nothing is stored.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from enum import IntEnum
-from typing import ClassVar
+from functools import partial
+from typing import ClassVar, Protocol
 
 import msgspec
 
 from antiphon.chat.conversation import AsyncConversation
-from antiphon.settings import Settings
-
-#: The system prompt of fun mode, where nobody gives another.
-FUN_PROMPT = (
-    "You are a witty companion. Be playful, tease a little, and never pass up a good joke, "
-    "but answer what you are asked, and truthfully."
-)
+from antiphon.core.secrets import Secret
+from antiphon.errors import ConfigError
+from antiphon.settings import Settings, load_settings
 
 
 class StatelessResponse(msgspec.Struct, frozen=True):
@@ -50,42 +51,95 @@ class StatelessResponse(msgspec.Struct, frozen=True):
 
 
 class Client:
-    """Makes conversations. ``model`` None is the settings' default.
+    """Makes conversations. ``model`` None is the default one.
 
-    ``settings`` None: from file and environment, as on the command line. ``fun_prompt`` is
-    the system prompt of fun mode. Raises ``ConfigError``.
+    ``api_host`` None: the turns are taken in this process. ``settings`` None: from file and
+    environment, as on the command line. ``fun_prompt`` is the system prompt of fun mode, None:
+    that of the settings.
+
+    Else it is where antiphon listens for gRPC, as ``host:port``, and ``api_key`` a key of it,
+    which no variable stands in for: nothing is sent that was not meant for that host. The
+    host is asked by TLS unless it is this machine or ``use_insecure_channel`` says otherwise.
+    Raises ``ConfigError``.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - that SDK's names, and ours
         self,
+        api_key: str | None = None,
         *,
+        api_host: str | None = None,
+        use_insecure_channel: bool = False,
         settings: Settings | None = None,
         model: str | None = None,
-        fun_prompt: str = FUN_PROMPT,
+        fun_prompt: str | None = None,
     ) -> None:
-        self.chat = AsyncChat(settings, model, fun_prompt)
+        if api_host is None:
+            self.chat = AsyncChat(partial(_Here.begin, settings, model, fun_prompt))
+            return
+        if settings is not None or fun_prompt is not None:
+            raise ConfigError("with api_host, settings and fun_prompt are the server's to have")
+        try:
+            from antiphon.compat.remote import Host, There  # loaded on first use
+        except ModuleNotFoundError as error:
+            raise ConfigError("gRPC is not installed: `pip install 'antiphon[grpc]'`") from error
+        key = Secret(api_key) if api_key else None
+        host = Host(api_host, key, plain=use_insecure_channel)
+        self.chat = AsyncChat(partial(There, host, model or ""))
+
+
+class Way(Protocol):
+    """How one conversation's turns are taken."""
+
+    @property
+    def response_id(self) -> str | None:
+        """That of the newest turn that was stored."""
+        ...
+
+    def answer(self, told: Sequence[StatelessResponse]) -> AsyncGenerator[str, None]:
+        """The answer to the last of what was told. Raises ``AntiphonError``."""
+        ...
+
+
+class _Here:
+    """In this process."""
+
+    def __init__(self, chat: AsyncConversation) -> None:
+        self._chat = chat
+
+    @classmethod
+    def begin(
+        cls, settings: Settings | None, model: str | None, fun_prompt: str | None, fun_mode: bool
+    ) -> _Here:
+        settings = settings or load_settings()
+        instructions = (fun_prompt or settings.fun_prompt) if fun_mode else None
+        return cls(AsyncConversation(model, instructions=instructions, settings=settings))
+
+    @property
+    def response_id(self) -> str | None:
+        return self._chat.response_id
+
+    async def answer(self, told: Sequence[StatelessResponse]) -> AsyncGenerator[str, None]:
+        async with self._chat.stream(told[-1].message) as stream:
+            async for token in stream:
+                yield token
 
 
 class AsyncChat:
     """What ``client.chat`` is."""
 
-    def __init__(self, settings: Settings | None, model: str | None, fun_prompt: str) -> None:
-        self._settings = settings
-        self._model = model
-        self._fun_prompt = fun_prompt
+    def __init__(self, begin: Callable[[bool], Way]) -> None:
+        self._begin = begin
 
     def create_conversation(self, fun_mode: bool = False) -> Conversation:
         """A new, empty conversation."""
-        instructions = self._fun_prompt if fun_mode else None
-        chat = AsyncConversation(self._model, instructions=instructions, settings=self._settings)
-        return Conversation(chat, fun_mode)
+        return Conversation(self._begin(fun_mode), fun_mode)
 
 
 class Conversation:
     """A conversation, kept turn by turn. It takes one turn at a time; others wait for theirs."""
 
-    def __init__(self, chat: AsyncConversation, fun_mode: bool) -> None:
-        self._chat = chat
+    def __init__(self, way: Way, fun_mode: bool) -> None:
+        self._way = way
         self._fun_mode = fun_mode
         self._turn = asyncio.Lock()
         #: In the order in which the model was told.
@@ -94,8 +148,8 @@ class Conversation:
 
     @property
     def response_id(self) -> str | None:
-        """The id of the newest stored turn, to go on from anywhere; None before the first."""
-        return self._chat.response_id
+        """The id of the newest stored turn, to go on from anywhere; None: nothing is stored."""
+        return self._way.response_id
 
     @property
     def history(self) -> Sequence[StatelessResponse]:
@@ -171,15 +225,15 @@ class Conversation:
         """One turn. Raises what made it fail, or that it was stopped before it began."""
         _remove(said, self._waiting)
         self._told.append(said)
-        before, text = self._chat.response_id, ""
+        before, text = self.response_id, ""
         try:
-            async with self._chat.stream(said.message) as stream:
+            async with aclosing(self._way.answer(self._told)) as stream:
                 async for token in stream:
                     text += token
                     arrived.put_nowait(token)
         except asyncio.CancelledError:
-            # Stopped while it was answered: the conversation has moved on all the same.
-            if self._chat.response_id == before:
+            # Stopped while it was answered: the conversation may have moved on all the same.
+            if not text and self.response_id == before:
                 self._told.pop()
                 raise
         except Exception:

@@ -1,0 +1,1 @@
+"""The gRPC API that the official ``xai-sdk`` talks to. Needs the extra ``antiphon[grpc]``."""

@@ -1,0 +1,153 @@
+"""``xai_api.Chat``: the SDK's conversations."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+import msgspec
+
+from antiphon.api.grpc.choices import attended, ends, merged, other_choices, start
+from antiphon.api.grpc.deferred import Results
+from antiphon.api.grpc.door import Caller
+from antiphon.api.grpc.protos import Proto, chat_pb2, deferred_pb2
+from antiphon.api.grpc.wire_chunks import ChunkEncoder
+from antiphon.api.grpc.wire_messages import SUMMARY, answering, decode_messages, nameless
+from antiphon.api.grpc.wire_request import Asked, decode_completion
+from antiphon.api.grpc.wire_response import Completions, encode_usage, open_calls
+from antiphon.core.ids import item_id, new_response_id
+from antiphon.core.items import Item
+from antiphon.core.turns import Response, TurnRequest, Usage
+from antiphon.errors import InvalidRequest, ModelError, NotFound
+from antiphon.turn.service import TurnService
+
+#: Sends a message that is encoded already.
+Write: TypeAlias = Callable[[bytes], Awaitable[None]]
+
+
+class Chat:
+    """The methods, over one service."""
+
+    def __init__(self, service: TurnService, completions: Completions) -> None:
+        self._service = service
+        self._completions = completions
+        self._results = Results()
+
+    async def complete(self, caller: Caller, request: Proto) -> Proto:
+        """GetCompletion"""
+        turns = await start(self._service, caller, await self._asked(caller, request))
+        with attended(turns):
+            return self._completions.completion(await ends(turns))
+
+    async def stream(self, caller: Caller, request: Proto, write: Write) -> None:
+        """GetCompletionChunk"""
+        asked = await self._asked(caller, request)
+        streamed = msgspec.structs.replace(asked.turn, stream=True)
+        turns = await start(self._service, caller, msgspec.structs.replace(asked, turn=streamed))
+        with attended(turns):
+            encoder = ChunkEncoder(turns[0].opening, self._completions)
+            async for batches in merged(turns):
+                if chunk := encoder.encode(batches):
+                    await write(chunk)
+
+    async def defer(self, caller: Caller, request: Proto) -> Proto:
+        """StartDeferredCompletion: nobody waits for the answer, but somebody will ask for it."""
+        asked = await self._asked(caller, request)
+        if not asked.turn.store:
+            self._results.make_room(caller.tenant)
+        turns = await start(self._service, caller, asked)
+        if asked.turn.store:
+            await turns[0].kept()
+            return deferred_pb2.StartDeferredResponse(request_id=turns[0].response_id)
+        return deferred_pb2.StartDeferredResponse(
+            request_id=self._results.add(caller.tenant, turns)
+        )
+
+    async def deferred(self, caller: Caller, request: Proto) -> Proto:
+        """GetDeferredCompletion: of a stored answer for as long as it is stored."""
+        name, tenant = request.request_id, caller.tenant
+        if self._results.is_expired(tenant, name):
+            return _answer(deferred_pb2.EXPIRED)
+        if (found := self._results.find(tenant, name)) is not None:
+            if not found.done:
+                return _answer(deferred_pb2.PENDING)
+            done = await ends(found.turns)
+            return _answer(deferred_pb2.DONE, self._completions.completion(done))
+        choices = await self._stored(caller, name)
+        if any(choice.end is None for choice in choices):
+            return _answer(deferred_pb2.PENDING)
+        return _answer(deferred_pb2.DONE, self._completion(choices))
+
+    async def stored(self, caller: Caller, request: Proto) -> Proto:
+        """GetStoredCompletion: whichever interface it was made through."""
+        return self._completion(await self._stored(caller, request.response_id))
+
+    async def delete(self, caller: Caller, request: Proto) -> Proto:
+        """DeleteStoredCompletion, with all its choices"""
+        first = await self._service.response(caller.tenant, request.response_id)
+        for other in other_choices(first):
+            try:
+                await self._service.delete(caller.tenant, other)
+            except NotFound:
+                continue
+        await self._service.delete(caller.tenant, first.id)
+        return chat_pb2.DeleteStoredCompletionResponse(response_id=first.id)
+
+    async def compact(self, caller: Caller, request: Proto) -> Proto:
+        """CompactContext: nothing is stored."""
+        items = decode_messages(request.input, "input")
+        made = await self._service.compact(
+            TurnRequest(
+                input=_named(items), model=request.model or None, store=False, tenant=caller.tenant
+            )
+        )
+        return chat_pb2.CompactContextResponse(
+            id=item_id(new_response_id(), "compaction", 0),
+            encrypted_content=SUMMARY + made.item.summary,
+            dropped_message_count=len(request.input),
+            usage=encode_usage(made.usage or Usage()),
+        )
+
+    async def _asked(self, caller: Caller, request: Proto) -> Asked:
+        """The request as turns, with results of tools given to the calls they are for."""
+        asked = decode_completion(request, caller.tenant)
+        turn = asked.turn
+        if not nameless(turn.input):
+            return asked
+        items = turn.input
+        if turn.previous_response_id is not None:
+            before = await self._service.response(caller.tenant, turn.previous_response_id)
+            items = answering(items, open_calls(before))
+        turn = msgspec.structs.replace(turn, input=_named(items))
+        return msgspec.structs.replace(asked, turn=turn)
+
+    async def _stored(self, caller: Caller, response_id: str) -> list[Response]:
+        choices = [await self._service.response(caller.tenant, response_id)]
+        for other in other_choices(choices[0]):
+            try:
+                choices.append(await self._service.response(caller.tenant, other))
+            except NotFound:
+                continue
+        return choices
+
+    def _completion(self, choices: list[Response]) -> Proto:
+        """What is stored. Raises why a choice failed: a completion has no place for that."""
+        for choice in choices:
+            if choice.end is not None and choice.end.error is not None:
+                failed = ModelError(choice.end.error.message, code=choice.end.error.code)
+                failed.response_id = choice.id
+                raise failed
+        return self._completions.completion(choices)
+
+
+def _named(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    if nameless(items):
+        raise InvalidRequest(
+            "A tool's message has to name its call: no call waits for a result.",
+            param="messages",
+        )
+    return items
+
+
+def _answer(status: int, completion: Proto | None = None) -> Proto:
+    return chat_pb2.GetDeferredCompletionResponse(status=status, response=completion)

@@ -1,0 +1,56 @@
+"""What turns cost, in the units of xAI's API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+from antiphon.core.turns import Usage
+
+#: Of a dollar; ``SamplingUsage.cost_in_usd_ticks`` counts them.
+_TICKS = 10_000_000_000
+#: ``LanguageModel`` has its prices in hundredths of a cent for a million tokens.
+_HUNDREDTHS_OF_A_CENT = 10_000
+_MILLION = 1_000_000
+
+
+class Price(Protocol):
+    """Dollars for a million tokens. ``cached`` None: as much as others."""
+
+    @property
+    def input(self) -> float: ...
+
+    @property
+    def output(self) -> float: ...
+
+    @property
+    def cached(self) -> float | None: ...
+
+
+#: The price of a model, by its name. None: nobody has set one.
+Prices: TypeAlias = Callable[[str], Price | None]
+
+
+def no_prices(model: str) -> Price | None:
+    """Where nobody has set any."""
+    return None
+
+
+def cached_price(price: Price) -> float:
+    return price.input if price.cached is None else price.cached
+
+
+def ticks(usage: Usage, price: Price) -> int:
+    """What a turn's tokens cost."""
+    fresh = usage.input_tokens - usage.cached_tokens
+    dollars = (
+        fresh * price.input
+        + usage.cached_tokens * cached_price(price)
+        + usage.output_tokens * price.output
+    ) / _MILLION
+    return round(dollars * _TICKS)
+
+
+def listed(dollars: float) -> int:
+    """A price as lists of models have it."""
+    return round(dollars * _HUNDREDTHS_OF_A_CENT)

@@ -1,0 +1,219 @@
+"""The gRPC server: paths to methods, and a listener beside the HTTP one."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import grpc
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError
+
+from antiphon.api.grpc.chat import Chat, Write
+from antiphon.api.grpc.door import Caller, Door
+from antiphon.api.grpc.listings import Auth, Models, Tokenize
+from antiphon.api.grpc.pricing import Prices, no_prices
+from antiphon.api.grpc.protos import (
+    Proto,
+    chat_pb2,
+    deferred_pb2,
+    models_pb2,
+    tokenize_pb2,
+)
+from antiphon.api.grpc.stateless import StatelessChat
+from antiphon.api.grpc.wire_response import Completions
+from antiphon.api.http.auth import Keyring
+from antiphon.api.http.body import MAX_BODY
+from antiphon.api.http.limits import Limiter
+from antiphon.core.stateless_protos import ADD_RESPONSE, StatelessConversation
+from antiphon.errors import ConfigError, InvalidRequest, MethodNotAllowed
+from antiphon.turn.service import TurnService
+
+_Answer: TypeAlias = Callable[[Caller, Any], Awaitable[Proto]]
+_Stream: TypeAlias = Callable[[Caller, Any, Write], Awaitable[None]]
+
+#: What clients of the SDK may look for here in vain, by their service.
+_ELSEWHERE = {
+    "xai_api.Image": "images",
+    "xai_api.Video": "videos",
+    "xai_api.Files": "files",
+    "xai_api.Documents": "documents",
+    "xai_api.BatchMgmt": "batches",
+    "xai_api.Embedder": "embeddings",
+    "xai_api.Sample": "raw sampling",
+}
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_BODY),
+    ("grpc.max_send_message_length", -1),
+    # Two servers on one port would take turns.
+    ("grpc.so_reuseport", 0),
+    # The SDK asks every 30 seconds whether the connection lives, also while a model thinks
+    # for minutes: by default a server takes that for an attack.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_ping_strikes", 0),
+    # Who has vanished without a word is noticed, and its turns need not go on.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+)
+
+
+class Certificate(Protocol):
+    """The files of a certificate chain and of its key, in PEM."""
+
+    @property
+    def cert(self) -> Path: ...
+
+    @property
+    def key(self) -> Path: ...
+
+
+class GrpcServer:
+    """The gRPC API over one service.
+
+    ``prices`` says what models cost, ``fun_prompt`` is the first Chat SDK's "fun" mode.
+    """
+
+    def __init__(
+        self,
+        service: TurnService,
+        keyring: Keyring,
+        limiter: Limiter | None = None,
+        *,
+        prices: Prices = no_prices,
+        fun_prompt: str = "",
+    ) -> None:
+        fingerprint = f"antiphon-{version('antiphon')}"
+        self._door = Door(keyring, limiter)
+        self._handlers = self._table(service, prices, fingerprint, fun_prompt)
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self, host: str, port: int, certificate: Certificate | None = None) -> int:
+        """Listen, on any free port where that is 0; the port. Raises ``ConfigError``."""
+        server = grpc.aio.server(options=_OPTIONS)
+        server.add_generic_rpc_handlers((_Router(self._handlers, self._refusing),))
+        at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            if certificate is None:
+                bound = server.add_insecure_port(at)
+            else:
+                pair = (certificate.key.read_bytes(), certificate.cert.read_bytes())
+                bound = server.add_secure_port(at, grpc.ssl_server_credentials([pair]))
+        except (RuntimeError, OSError) as error:
+            raise ConfigError(f"cannot listen on {host} port {port} for gRPC") from error
+        await server.start()
+        self._server = server
+        return bound
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Take no new calls, and end those under way after ``grace`` seconds.
+
+        May be called again, to end them sooner.
+        """
+        if self._server is not None:
+            await self._server.stop(grace)
+
+    def _table(
+        self, service: TurnService, prices: Prices, fingerprint: str, fun_prompt: str
+    ) -> dict[str, Any]:
+        chat = Chat(service, Completions(prices, fingerprint))
+        models = Models(service, prices, fingerprint)
+        completions = chat_pb2.GetCompletionsRequest
+        model = models_pb2.GetModelRequest
+        answers: dict[str, tuple[Proto, _Answer]] = {
+            "/xai_api.Chat/GetCompletion": (completions, chat.complete),
+            "/xai_api.Chat/StartDeferredCompletion": (completions, chat.defer),
+            "/xai_api.Chat/GetDeferredCompletion": (
+                deferred_pb2.GetDeferredRequest,
+                chat.deferred,
+            ),
+            "/xai_api.Chat/GetStoredCompletion": (
+                chat_pb2.GetStoredCompletionRequest,
+                chat.stored,
+            ),
+            "/xai_api.Chat/DeleteStoredCompletion": (
+                chat_pb2.DeleteStoredCompletionRequest,
+                chat.delete,
+            ),
+            "/xai_api.Chat/CompactContext": (chat_pb2.CompactContextRequest, chat.compact),
+            "/xai_api.Models/ListLanguageModels": (Empty, models.list_language),
+            "/xai_api.Models/GetLanguageModel": (model, models.get_language),
+            "/xai_api.Models/ListEmbeddingModels": (Empty, models.list_embedding),
+            "/xai_api.Models/GetEmbeddingModel": (model, models.get_other),
+            "/xai_api.Models/ListImageGenerationModels": (Empty, models.list_image),
+            "/xai_api.Models/GetImageGenerationModel": (model, models.get_other),
+            "/xai_api.Tokenize/TokenizeText": (
+                tokenize_pb2.TokenizeTextRequest,
+                Tokenize(service).text,
+            ),
+            "/xai_api.Auth/get_api_key_info": (Empty, Auth().info),
+        }
+        streams: dict[str, tuple[Proto, _Stream]] = {
+            "/xai_api.Chat/GetCompletionChunk": (completions, chat.stream),
+            ADD_RESPONSE: (
+                StatelessConversation,
+                StatelessChat(service, fun_prompt).add_response,
+            ),
+        }
+        return {
+            **{path: self._answering(path, *entry) for path, entry in answers.items()},
+            **{path: self._streaming(path, *entry) for path, entry in streams.items()},
+        }
+
+    # Handlers take and give bytes: what cannot be decoded gets a status of ours.
+
+    def _answering(self, path: str, kind: Proto, answer: _Answer) -> Any:
+        async def handle(body: bytes, context: Any) -> bytes:
+            async def work(caller: Caller) -> bytes:
+                done: bytes = (await answer(caller, _decoded(kind, body))).SerializeToString()
+                return done
+
+            return await self._door.run(path, context, work)
+
+        return grpc.unary_unary_rpc_method_handler(handle)
+
+    def _streaming(self, path: str, kind: Proto, stream: _Stream) -> Any:
+        async def handle(body: bytes, context: Any) -> None:
+            async def work(caller: Caller) -> bytes:
+                await stream(caller, _decoded(kind, body), context.write)
+                return b""
+
+            await self._door.run(path, context, work)
+
+        return grpc.unary_stream_rpc_method_handler(handle)
+
+    def _refusing(self, path: str) -> Any:
+        async def handle(requests: object, context: Any) -> None:
+            async def work(caller: Caller) -> bytes:
+                what = _ELSEWHERE.get(path.strip("/").partition("/")[0])
+                raise MethodNotAllowed(
+                    f"antiphon does not serve {what}: it keeps conversations."
+                    if what
+                    else f"There is no method {path[:100]}.",
+                    code="unimplemented",
+                )
+
+            await self._door.run(path, context, work)
+
+        # Whatever the client sends, one message or many, need not be read.
+        return grpc.stream_stream_rpc_method_handler(handle)
+
+
+class _Router(grpc.GenericRpcHandler):
+    """Finds a call's handler by its path."""
+
+    def __init__(self, handlers: Mapping[str, Any], refusing: Callable[[str], Any]) -> None:
+        self._handlers = handlers
+        self._refusing = refusing
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        path: str = handler_call_details.method
+        return self._handlers.get(path) or self._refusing(path)
+
+
+def _decoded(kind: Proto, body: bytes) -> Proto:
+    try:
+        return kind.FromString(body)
+    except DecodeError as error:
+        raise InvalidRequest("The message cannot be decoded.", code="invalid_protobuf") from error

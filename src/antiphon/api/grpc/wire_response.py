@@ -1,0 +1,214 @@
+"""Turns as the SDK's completions. Pure.
+
+One completion may hold several choices, which are turns of their own: it has the id of the
+first, whose metadata names the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from antiphon.api.grpc.pricing import Prices, ticks
+from antiphon.api.grpc.protos import Proto, chat_pb2, sample_pb2, usage_pb2
+from antiphon.api.grpc.wire_request import LOGPROBS, SEALED
+from antiphon.api.grpc.wire_settings import settings_of
+from antiphon.core.items import (
+    FunctionCall,
+    FunctionCallOutput,
+    Item,
+    Message,
+    OutputText,
+    Reasoning,
+    words_of,
+)
+from antiphon.core.turns import Options, Response, Usage
+
+_NANO = 1_000_000_000
+
+_REASONS = {
+    "max_output_tokens": sample_pb2.REASON_MAX_LEN,
+    "max_tool_calls": sample_pb2.REASON_TOOL_CALLS,
+    "content_filter": sample_pb2.REASON_STOP,
+}
+_TIERS = {"priority": usage_pb2.SERVICE_TIER_PRIORITY}
+
+
+class Completions:
+    """Encodes completions of one server: ``fingerprint`` names what made them."""
+
+    def __init__(self, prices: Prices, fingerprint: str) -> None:
+        self.prices = prices
+        self.fingerprint = fingerprint
+
+    def completion(self, choices: Sequence[Response]) -> Proto:
+        """A ``GetChatCompletionResponse``; the first choice gives it its id."""
+        first = choices[0]
+        whole = chat_pb2.GetChatCompletionResponse(
+            outputs=[output_of(response, index) for index, response in enumerate(choices)],
+            usage=self.usage(choices),
+            citations=citations_of(item for one in choices for item in one.output),
+            settings=settings_of(first),
+            service_tier=_TIERS.get(
+                first.header.options.service_tier or "", usage_pb2.SERVICE_TIER_DEFAULT
+            ),
+        )
+        self.name(whole, first)
+        return whole
+
+    def name(self, proto: Proto, response: Response) -> None:
+        """Say which completion, or chunk of one, it is."""
+        proto.id = response.id
+        proto.model = response.header.model
+        proto.system_fingerprint = self.fingerprint
+        proto.created.FromNanoseconds(int(response.created_at * _NANO))
+
+    def usage(self, choices: Iterable[Response]) -> Proto:
+        """The tokens of all choices, and their cost where all have a price."""
+        total, cost = Usage(), 0
+        priced = True
+        for response in choices:
+            used = (response.end.usage if response.end else None) or Usage()
+            total = Usage(
+                *(getattr(total, name) + getattr(used, name) for name in Usage.__struct_fields__)
+            )
+            price = self.prices(response.header.model)
+            priced = priced and price is not None
+            cost += ticks(used, price) if price is not None else 0
+        return encode_usage(total, cost if priced else None)
+
+
+def encode_usage(usage: Usage, cost: int | None = None) -> Proto:
+    """Tokens; ``cost`` in ticks, None: unknown.
+
+    As with xAI, the tokens of reasoning are not among those of the completion.
+    """
+    written = max(0, usage.output_tokens - usage.reasoning_tokens)
+    return usage_pb2.SamplingUsage(
+        completion_tokens=written,
+        reasoning_tokens=usage.reasoning_tokens,
+        prompt_tokens=usage.input_tokens,
+        prompt_text_tokens=usage.input_tokens,
+        cached_prompt_text_tokens=usage.cached_tokens,
+        total_tokens=usage.input_tokens + usage.output_tokens,
+        cost_in_usd_ticks=cost,
+    )
+
+
+def output_of(response: Response, index: int) -> Proto:
+    """One choice, whole."""
+    options = response.header.options
+    message = chat_pb2.CompletionMessage(role=chat_pb2.ROLE_ASSISTANT)
+    odds: tuple[Any, ...] = ()
+    for item in response.output:
+        match item:
+            case Message(content=content):
+                message.content += words_of(content)
+                odds += logprobs_of(content)
+            case Reasoning():
+                message.reasoning_content += thoughts_of(item)
+                if item.encrypted_content and SEALED in options.include:
+                    message.encrypted_content = item.encrypted_content
+            case FunctionCall(server=None):
+                message.tool_calls.append(encode_call(item))
+    return chat_pb2.CompletionOutput(
+        index=index,
+        finish_reason=finish_reason(response),
+        message=message,
+        logprobs=encode_logprobs(odds) if wants_logprobs(options) else None,
+    )
+
+
+def thoughts_of(item: Reasoning) -> str:
+    """What a model thought: as it thought it, or in short."""
+    texts = [part.text for part in item.summary]
+    return "".join(texts + [part.text for part in item.content])
+
+
+def encode_call(call: FunctionCall) -> Proto:
+    """A call of a client's function."""
+    return chat_pb2.ToolCall(
+        id=call.call_id,
+        type=chat_pb2.TOOL_CALL_TYPE_CLIENT_SIDE_TOOL,
+        status=chat_pb2.TOOL_CALL_STATUS_COMPLETED,
+        function=chat_pb2.FunctionCall(name=call.name, arguments=call.arguments),
+    )
+
+
+def finish_reason(response: Response) -> int:
+    """Why a turn ended; ``REASON_INVALID``: it was cancelled, or has not ended yet."""
+    end = response.end
+    if end is None or end.status not in ("completed", "incomplete"):
+        reason: int = sample_pb2.REASON_INVALID
+        return reason
+    if end.reason in _REASONS:
+        return int(_REASONS[end.reason])
+    return int(sample_pb2.REASON_TOOL_CALLS if open_calls(response) else sample_pb2.REASON_STOP)
+
+
+def open_calls(response: Response) -> list[str]:
+    """The calls that a turn leaves to its client, by their ids."""
+    answered = {one.call_id for one in response.output if isinstance(one, FunctionCallOutput)}
+    return [
+        item.call_id
+        for item in response.output
+        if isinstance(item, FunctionCall) and item.call_id not in answered
+    ]
+
+
+def citations_of(items: Iterable[Item]) -> list[str]:
+    """The URLs that answers refer to, each once."""
+    annotations = [
+        note
+        for item in items
+        if isinstance(item, Message) and not isinstance(item.content, str)
+        for part in item.content
+        if isinstance(part, OutputText)
+        for note in part.annotations
+    ]
+    urls = [note.get("url") for note in annotations if isinstance(note, dict)]
+    return list(dict.fromkeys(url for url in urls if isinstance(url, str)))
+
+
+def wants_logprobs(options: Options) -> bool:
+    return LOGPROBS in options.include
+
+
+def logprobs_of(content: Any) -> tuple[Any, ...]:
+    """The odds of an answer's tokens, as they are kept."""
+    if isinstance(content, str):
+        return ()
+    return tuple(one for part in content if isinstance(part, OutputText) for one in part.logprobs)
+
+
+def encode_logprobs(odds: Iterable[Any]) -> Proto:
+    """Odds as they are kept, which models gave and nobody checked."""
+    content = [
+        chat_pb2.LogProb(
+            **_odds(one), top_logprobs=[chat_pb2.TopLogProb(**_odds(other)) for other in _top(one)]
+        )
+        for one in odds
+        if isinstance(one, dict)
+    ]
+    return chat_pb2.LogProbs(content=content)
+
+
+def _top(one: dict[str, Any]) -> list[dict[str, Any]]:
+    given = one.get("top_logprobs")
+    return [other for other in given if isinstance(other, dict)] if isinstance(given, list) else []
+
+
+def _odds(one: dict[str, Any]) -> dict[str, Any]:
+    token, logprob = one.get("token"), one.get("logprob")
+    return {
+        "token": token if isinstance(token, str) else "",
+        "logprob": float(logprob) if isinstance(logprob, int | float) else 0.0,
+        "bytes": _bytes(one.get("bytes")),
+    }
+
+
+def _bytes(given: Any) -> bytes:
+    try:
+        return bytes(given) if isinstance(given, list) else b""
+    except (TypeError, ValueError):
+        return b""

@@ -1,0 +1,104 @@
+"""One turn for a tool: which model, how it goes, and what comes of it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from antiphon.api.mcp.caller import Caller
+from antiphon.api.mcp.progress import Progress
+from antiphon.core.turns import Response, TurnRequest
+from antiphon.errors import AntiphonError, InvalidRequest, ModelNotFound
+from antiphon.turn.live import LiveTurn
+from antiphon.turn.service import TurnService
+
+#: How many names are remembered that no model has.
+_MOST_NAMES = 256
+
+
+class Asking:
+    """Asks models. Where there is none of a name, the server's default one is asked.
+
+    Only the upstream knows all names that it serves, so what it does not know is found
+    out by asking, and remembered.
+    """
+
+    def __init__(self, service: TurnService) -> None:
+        self._service = service
+        self._unserved: set[str] = set()
+
+    async def ask(self, caller: Caller, request: TurnRequest) -> tuple[Response, tuple[str, ...]]:
+        """The turn's end, and warnings. Raises what the turn failed of.
+
+        A caller that leaves takes an unstored turn with it; a stored one goes on.
+        """
+        request = msgspec.structs.replace(
+            request, tenant=caller.tenant, stream=caller.report is not None
+        )
+        name = request.model
+        if name is not None and not self._has(name):
+            return await self._ask_default(caller, request, name)
+        try:
+            return await self._ask(caller, request), ()
+        except ModelNotFound as error:
+            if name is None or not self._has(None):
+                raise
+            if error.response_id is not None:
+                # It would be a turn that nobody asked for, beside the one that follows.
+                await self._service.delete(caller.tenant, error.response_id)
+            self._forget_some()
+            self._unserved.add(name)
+        return await self._ask_default(caller, request, name)
+
+    async def _ask_default(
+        self, caller: Caller, request: TurnRequest, name: str
+    ) -> tuple[Response, tuple[str, ...]]:
+        response = await self._ask(caller, msgspec.structs.replace(request, model=None))
+        return response, (
+            f"There is no model '{name}' here: '{response.header.model}' answered instead."
+            " Call list_models to see which there are.",
+        )
+
+    async def _ask(self, caller: Caller, request: TurnRequest) -> Response:
+        with caller.place():
+            turn = await self._service.start(request)
+        try:
+            with caller.waiting(turn):
+                return await _followed(caller, turn)
+        except BaseException:
+            if not turn.stored:
+                # Not waited for: whoever is cancelled here may not wait any more.
+                turn.stop(None)
+            raise
+
+    def _has(self, name: str | None) -> bool:
+        """Whether there is a model of that name; None: whether there is a default one."""
+        if name in self._unserved and self._has(None):
+            return False
+        try:
+            self._service.models.get(name)
+        except ModelNotFound:
+            # Without a default this is the error to show: let the turn raise it.
+            return not self._has(None)
+        except InvalidRequest:
+            return False
+        return True
+
+    def _forget_some(self) -> None:
+        if len(self._unserved) >= _MOST_NAMES:
+            self._unserved.pop()
+
+
+async def _followed(caller: Caller, turn: LiveTurn) -> Response:
+    async with Progress(caller.report, turn.opening.header.model) as progress:
+        async for events in turn.events():
+            progress.hear(events)
+        response = await turn.result()
+    if turn.error is not None and response.status == "failed":
+        raise _named(turn.error, response)
+    return response
+
+
+def _named(error: AntiphonError, response: Response) -> AntiphonError:
+    if response.store:
+        error.response_id = response.id
+    return error

@@ -1,0 +1,35 @@
+"""Who calls a tool, as much as tools have to know."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TypeAlias
+
+import msgspec
+
+from antiphon.core.turns import NOBODY
+from antiphon.turn.live import LiveTurn
+
+#: Tells a caller how far things are: a number that only grows, and a few words.
+Report: TypeAlias = Callable[[float, str], Awaitable[None]]
+#: The folders that a caller shares.
+Folders: TypeAlias = Callable[[], Awaitable[Sequence[Path]]]
+
+
+def _alone(turn: LiveTurn) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """``report`` None: nobody asked to be told. ``folders`` None: it is on another machine,
+    so no path of its means anything here. ``place`` is entered to start a turn, and may
+    raise ``TooManyRequests``; ``waiting`` while a turn is waited for.
+    """
+
+    tenant: str = NOBODY
+    report: Report | None = None
+    folders: Folders | None = None
+    place: Callable[[], AbstractContextManager[None]] = nullcontext
+    waiting: Callable[[LiveTurn], AbstractContextManager[None]] = _alone

@@ -1,0 +1,244 @@
+"""The official SDK's server over one service: its messages, our tools."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final, TypeAlias, TypeVar
+
+import mcp_types as types
+import msgspec
+from mcp.server import Server
+from mcp.server.context import ServerRequestContext
+from mcp.server.stdio import stdio_server
+from mcp.shared.exceptions import MCPError
+
+from antiphon.api.mcp import descriptions as about
+from antiphon.api.mcp.advice import advice
+from antiphon.api.mcp.caller import Caller
+from antiphon.api.mcp.calling import Remote, Roots, RootsNeeded
+from antiphon.api.mcp.results import Result, body_of
+from antiphon.api.mcp.schema import decode, input_schema, output_schema, readable
+from antiphon.api.mcp.threads import JSON_TEMPLATE, TEMPLATE, Threads
+from antiphon.api.mcp.tools import Tool, Tools, toolbox
+from antiphon.api.mcp.underway import Underway
+from antiphon.errors import AntiphonError, InvalidRequest, NotFound
+from antiphon.turn.conversations import Conversations
+from antiphon.turn.service import TurnService
+
+T = TypeVar("T")
+Context: TypeAlias = ServerRequestContext[Any, Any]
+
+log = logging.getLogger("antiphon.mcp")
+# Its lines hold what people said. What goes wrong, we say ourselves.
+logging.getLogger("mcp").setLevel(logging.CRITICAL)
+
+_ROOTS: Final = "roots"
+
+
+class McpServer:
+    """Answers one kind of callers: those of this machine's pipes, or those of HTTP.
+
+    ``roots`` are folders that local callers may name images in; None: callers come by HTTP.
+    ``underway`` is told which turns their calls wait for.
+    """
+
+    def __init__(
+        self,
+        service: TurnService,
+        roots: Sequence[Path] | None = None,
+        underway: Underway | None = None,
+    ) -> None:
+        self._roots = roots
+        self._underway = underway or Underway()
+        ledgers = service.ledgers
+        conversations = (
+            Conversations(service, ledgers.conversations, ledgers.search) if ledgers else None
+        )
+        self._tools = toolbox(Tools(service, conversations), local=roots is not None)
+        self._threads = Threads(service, conversations)
+        self._listed = types.ListToolsResult(tools=[_tool(tool) for tool in self._tools.values()])
+        self.sdk: Server[Any] = Server(
+            "antiphon",
+            version=version("antiphon"),
+            title="antiphon",
+            instructions=about.INSTRUCTIONS,
+            on_list_tools=self._list_tools,
+            on_call_tool=self._call_tool,
+            on_list_resources=self._list_resources,
+            on_list_resource_templates=self._list_templates,
+            on_read_resource=self._read_resource,
+            on_list_prompts=self._list_prompts,
+            on_get_prompt=self._get_prompt,
+        )
+
+    async def serve_stdio(self) -> None:
+        """Answer on this program's pipes until its standard input ends.
+
+        Meanwhile whatever else is printed goes to standard error: the output is the protocol's.
+        """
+        try:
+            async with stdio_server() as (incoming, outgoing):
+                options = self.sdk.create_initialization_options()
+                await self.sdk.run(incoming, outgoing, options)
+        except* BrokenPipeError:
+            # The client is gone. So is what it would have read.
+            pass
+
+    def _caller(
+        self, context: Context, params: types.CallToolRequestParams | None = None
+    ) -> Caller:
+        remote = Remote(context)
+        if self._roots is None:
+            waiting = partial(self._underway.waiting, remote.key())
+            return Caller(remote.tenant(), remote.report(), place=remote.place, waiting=waiting)
+        answers = params.input_responses if params else None
+        folders = Roots(context, self._roots, (answers or {}).get(_ROOTS)).folders
+        return Caller(report=remote.report(), folders=folders)
+
+    async def _list_tools(
+        self, context: Context, params: types.PaginatedRequestParams | None
+    ) -> types.ListToolsResult:
+        return self._listed
+
+    async def _call_tool(
+        self, context: Context, params: types.CallToolRequestParams
+    ) -> types.CallToolResult | types.InputRequiredResult:
+        try:
+            result = await self._run(self._caller(context, params), params)
+        except RootsNeeded:
+            return types.InputRequiredResult(input_requests={_ROOTS: types.ListRootsRequest()})
+        except AntiphonError as error:
+            return _failed(advice(error))
+        except Exception:
+            log.exception("the tool %s failed", readable(params.name)[:80])
+            return _failed("The server failed on this call. Tell the person.")
+        body = body_of(result)
+        text = msgspec.json.encode(body).decode()
+        return types.CallToolResult(content=[types.TextContent(text=text)], structured_content=body)
+
+    async def _run(self, caller: Caller, params: types.CallToolRequestParams) -> Result:
+        tool = self._tools.get(params.name)
+        if tool is None:
+            raise InvalidRequest(
+                f"There is no tool '{params.name}'; there are {', '.join(self._tools)}."
+            )
+        asked, unknown = decode(tool.takes, params.arguments or {})
+        result = await tool.run(caller, asked)
+        if unknown:
+            names = ", ".join(readable(name) for name in unknown)
+            known = ", ".join(tool.takes.__struct_fields__) or "nothing"
+            warning = f"Unknown arguments were ignored: {names}. {tool.name} takes {known}."
+            result = msgspec.structs.replace(result, warnings=(*result.warnings, warning))
+        return result
+
+    async def _list_resources(
+        self, context: Context, params: types.PaginatedRequestParams | None
+    ) -> types.ListResourcesResult:
+        threads = await _told(self._threads.latest(self._caller(context).tenant))
+        return types.ListResourcesResult(
+            resources=[
+                types.Resource(
+                    uri=one.uri,
+                    name=one.id,
+                    title=one.title,
+                    description=one.about,
+                    mime_type="text/markdown",
+                )
+                for one in threads
+            ]
+        )
+
+    async def _list_templates(
+        self, context: Context, params: types.PaginatedRequestParams | None
+    ) -> types.ListResourceTemplatesResult:
+        return types.ListResourceTemplatesResult(resource_templates=_TEMPLATES)
+
+    async def _read_resource(
+        self, context: Context, params: types.ReadResourceRequestParams
+    ) -> types.ReadResourceResult:
+        uri = str(params.uri)
+        read = await _told(self._threads.read(self._caller(context).tenant, uri))
+        return types.ReadResourceResult(
+            contents=[types.TextResourceContents(uri=uri, mime_type=read.media, text=read.text)]
+        )
+
+    async def _list_prompts(
+        self, context: Context, params: types.PaginatedRequestParams | None
+    ) -> types.ListPromptsResult:
+        return types.ListPromptsResult(prompts=[_PROMPT])
+
+    async def _get_prompt(
+        self, context: Context, params: types.GetPromptRequestParams
+    ) -> types.GetPromptResult:
+        if params.name != _PROMPT.name:
+            raise _error(NotFound(f"There is no prompt '{params.name}'; there is {_PROMPT.name}."))
+        words = (params.arguments or {}).get("about", "")
+        text = await _told(self._threads.resume(self._caller(context).tenant, words))
+        said = types.PromptMessage(role="user", content=types.TextContent(text=text))
+        return types.GetPromptResult(description=_PROMPT.description, messages=[said])
+
+
+_TEMPLATES: Final = [
+    types.ResourceTemplate(
+        uri_template=TEMPLATE,
+        name="conversation",
+        title="A conversation",
+        description="All that was said up to a response (resp_...), or in a named conversation"
+        " (conv_...), as Markdown.",
+        mime_type="text/markdown",
+    ),
+    types.ResourceTemplate(
+        uri_template=JSON_TEMPLATE,
+        name="conversation_messages",
+        title="A conversation's messages",
+        description="The same as an array of messages, as chat models take it.",
+        mime_type="application/json",
+    ),
+]
+_PROMPT: Final = types.Prompt(
+    name=about.CONTINUE_NAME,
+    title=about.CONTINUE_TITLE,
+    description=about.CONTINUE,
+    arguments=[types.PromptArgument(name="about", description=about.CONTINUE_ABOUT)],
+)
+
+
+def _tool(tool: Tool) -> types.Tool:
+    return types.Tool(
+        name=tool.name,
+        title=tool.title,
+        description=tool.description,
+        input_schema=input_schema(tool.takes),
+        output_schema=output_schema(tool.gives),
+        annotations=types.ToolAnnotations(
+            title=tool.title,
+            read_only_hint=tool.reads,
+            destructive_hint=tool.erases,
+            idempotent_hint=tool.reads or tool.erases,
+            open_world_hint=tool.asks,
+        ),
+    )
+
+
+def _failed(sentence: str) -> types.CallToolResult:
+    return types.CallToolResult(content=[types.TextContent(text=sentence)], is_error=True)
+
+
+async def _told(work: Awaitable[T]) -> T:
+    """What ``work`` gives; its errors as the protocol's."""
+    try:
+        return await work
+    except AntiphonError as error:
+        raise _error(error) from error
+    except Exception as error:
+        log.exception("a request failed")
+        raise MCPError(types.INTERNAL_ERROR, "The server failed on this request.") from error
+
+
+def _error(error: AntiphonError) -> MCPError:
+    mine = isinstance(error, InvalidRequest | NotFound)
+    return MCPError(types.INVALID_PARAMS if mine else types.INTERNAL_ERROR, advice(error))

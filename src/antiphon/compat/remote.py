@@ -1,0 +1,165 @@
+"""The old Chat SDK's turns as it took them: over gRPC, the whole conversation each time."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+
+import grpc
+
+from antiphon.core.secrets import Secret
+from antiphon.core.stateless_protos import ADD_RESPONSE, StatelessConversation, StatelessResponse
+from antiphon.errors import (
+    AntiphonError,
+    ConfigError,
+    Conflict,
+    Forbidden,
+    InvalidRequest,
+    MethodNotAllowed,
+    ModelError,
+    ModelTimeout,
+    ModelUnavailable,
+    NotFound,
+    RateLimited,
+    StoreError,
+    Unauthorized,
+    error_of,
+)
+
+_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", -1),
+    # A model may think for minutes; a server that has vanished meanwhile should be noticed.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
+#: What an error is whose code says nothing, by its gRPC status.
+_KINDS: Final[dict[str, type[AntiphonError]]] = {
+    kind.grpc: kind
+    for kind in (
+        InvalidRequest,
+        Unauthorized,
+        Forbidden,
+        NotFound,
+        MethodNotAllowed,
+        Conflict,
+        ModelTimeout,
+        StoreError,
+    )
+}
+
+
+class Said(Protocol):
+    """One thing said. ``sender`` is the number of the protocol's."""
+
+    @property
+    def sender(self) -> int: ...
+
+    @property
+    def message(self) -> str: ...
+
+
+class Host:
+    """A server: where it is, and the key for it.
+
+    ``plain``: without TLS, as always on this machine. Raises ``ConfigError``.
+    """
+
+    def __init__(self, address: str, key: Secret | None, *, plain: bool) -> None:
+        self.address = address
+        self._key = key
+        self._plain = plain or _is_here(address)
+
+    def channel(self) -> grpc.Channel:
+        """A new connection. Nobody closes this SDK's clients, so each turn has its own."""
+        if self._plain:
+            return grpc.insecure_channel(self.address, options=_OPTIONS)
+        credentials = grpc.ssl_channel_credentials()
+        return grpc.secure_channel(self.address, credentials, options=_OPTIONS)
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What each call carries."""
+        key = self._key
+        return (("authorization", f"Bearer {key.reveal()}"),) if key is not None else ()
+
+
+class There:
+    """One conversation with a server. ``model`` "" is the server's default."""
+
+    #: Nothing is stored.
+    response_id: None = None
+
+    def __init__(self, host: Host, model: str, fun_mode: bool) -> None:
+        self._host = host
+        self._named = {
+            "system_prompt_name": "fun" if fun_mode else "",
+            "stateless_conversation_id": str(uuid.uuid4()),
+            "model_name": model,
+        }
+
+    async def answer(self, told: Sequence[Said]) -> AsyncGenerator[str, None]:
+        """The answer to the last of what was told. Raises ``AntiphonError``."""
+        request = self._request(told)
+        # gRPC's own asyncio leaves work behind that outlives a cancelled call, and complains
+        # when the event loop ends before it. So this is its blocking half, in a thread.
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1) as thread, self._host.channel() as channel:
+            method: Any = channel.unary_stream(
+                ADD_RESPONSE,
+                request_serializer=StatelessConversation.SerializeToString,
+                response_deserializer=StatelessResponse.FromString,
+            )
+            call = method(request, metadata=self._host.metadata)
+            try:
+                while (piece := await loop.run_in_executor(thread, next, call, None)) is not None:
+                    yield piece.message
+            except grpc.RpcError as error:
+                raise _translated(error, self._host.address) from error
+            finally:
+                # Ends the thread at once, wherever it is.
+                call.cancel()
+
+    def _request(self, told: Sequence[Said]) -> Any:
+        try:
+            responses = [StatelessResponse(sender=one.sender, message=one.message) for one in told]
+        except ValueError as error:
+            raise InvalidRequest("The text is not valid Unicode.", param="input") from error
+        return StatelessConversation(responses=responses, **self._named)
+
+
+def _is_here(address: str) -> bool:
+    """Whether that is this machine."""
+    try:
+        name = urlsplit(f"//{address}").hostname if "/" not in address else None
+    except ValueError:
+        name = None
+    if name is None:
+        raise ConfigError(f"api_host is HOST:PORT, not {address[:100]!r}")
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+def _translated(error: Any, address: str) -> AntiphonError:
+    """What a call failed with, as one of ours."""
+    trailers: dict[str, Any] = dict(error.trailing_metadata() or ())
+    message = error.details() or "The call failed."
+    code = trailers.get("x-error-code")
+    if code is None:
+        # No antiphon says so, but whatever is there instead or on the way to it.
+        kind = ModelUnavailable if error.code() is grpc.StatusCode.UNAVAILABLE else ModelError
+        return kind(f"The call to {address} failed: {message}")
+    ours = error_of(code, message)
+    if type(ours) is ModelError and error.code().name in _KINDS:
+        ours = _KINDS[error.code().name](message, code=code)
+    ours.param = trailers.get("x-error-param")
+    ours.response_id = trailers.get("x-response-id")
+    if isinstance(ours, RateLimited) and "retry-after" in trailers:
+        ours.retry_after = float(trailers["retry-after"])
+    return ours

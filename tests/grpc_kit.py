@@ -1,0 +1,131 @@
+"""The gRPC server for tests, beside the HTTP one, and the official SDK's clients to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+import pytest
+import xai_sdk  # type: ignore[import-untyped]
+
+from antiphon.api.grpc.pricing import Prices, no_prices
+from antiphon.api.grpc.server import Certificate, GrpcServer
+from antiphon.api.http.front import Front
+from antiphon.api.http.limits import Allowance
+from antiphon.api.http.site import open_site
+from antiphon.core.keys import digest_of, new_key, new_key_id
+from antiphon.models.scripted import ScriptedModel
+from antiphon.stores.keys import MemoryKeys
+from antiphon.turn.ledgers import Key
+from antiphon.turn.ports import Model
+from antiphon.turn.service import TurnService
+from server import NEVER, Serving, StoreMaker, serving
+
+T = TypeVar("T")
+
+
+class Grpc:
+    """A server that listens for both, and the model behind it."""
+
+    def __init__(self, http: Serving, keys: MemoryKeys, server: GrpcServer, port: int) -> None:
+        self.http = http
+        self.server = server
+        self.port = port
+        self.at = f"127.0.0.1:{port}"
+        self._keys = keys
+
+    def key(self, tenant: str) -> str:
+        """A new key of a tenant."""
+        text = new_key()
+        key = Key(new_key_id(), tenant, time.time(), "laptop")
+        self.http.run(self._keys.add(key, digest_of(text.encode()) or b""))
+        return text
+
+    @contextmanager
+    def client(self, key: str = "any", **settings: Any) -> Iterator[Any]:
+        """The official client, as it comes."""
+        with xai_sdk.Client(
+            key, api_host=self.at, use_insecure_channel=True, timeout=NEVER, **settings
+        ) as client:
+            yield client
+
+    async def aio(self, work: Callable[[Any], Coroutine[Any, Any, T]], key: str = "any") -> T:
+        """Something done with the official asynchronous client."""
+        async with xai_sdk.AsyncClient(
+            key, api_host=self.at, use_insecure_channel=True, timeout=NEVER
+        ) as client:
+            return await work(client)
+
+    def raw(self, path: str, body: bytes, **metadata: str) -> bytes:
+        """One call without any classes. Raises ``grpc.RpcError``."""
+        named = tuple((name.replace("_", "-"), value) for name, value in metadata.items())
+        with grpc.insecure_channel(self.at) as channel:
+            call: Any = channel.unary_unary(path)
+            answer: bytes = call(body, timeout=NEVER, metadata=named)
+            return answer
+
+
+@contextmanager
+def grpc_serving(
+    model: Model | Mapping[str, Model] | None = None,
+    store: Path | StoreMaker | None = None,
+    *,
+    allowance_of: Callable[[str], Allowance] | None = None,
+    prices: Prices = no_prices,
+    fun_prompt: str = "Be funny.",
+    certificate: Certificate | None = None,
+) -> Iterator[Grpc]:
+    """Both APIs over one service, with a scripted model and a memory store unless given."""
+    keys = MemoryKeys(time.time)
+    sites: list[Front] = []
+
+    def site(service: TurnService) -> Front:
+        sites.append(open_site(service, keys, allowance_of=allowance_of))
+        return sites[0]
+
+    with serving(model or ScriptedModel(), store, site) as http:
+        front = sites[0]
+        server = GrpcServer(
+            http.service, front.keyring, front.limiter, prices=prices, fun_prompt=fun_prompt
+        )
+        port = http.run(server.start("127.0.0.1", 0, certificate))
+        try:
+            yield Grpc(http, keys, server, port)
+        finally:
+            http.run(server.stop(0))
+
+
+class Failure:
+    """What a call failed with."""
+
+    def __init__(self, error: Any) -> None:
+        self.code: grpc.StatusCode = error.code()
+        self.details: str = error.details()
+        self.trailers: dict[str, str] = dict(error.trailing_metadata() or ())
+
+    @property
+    def error(self) -> str:
+        """The error's code, in OpenAI's words."""
+        return str(self.trailers["x-error-code"])
+
+    @property
+    def param(self) -> str | None:
+        return self.trailers.get("x-error-param")
+
+
+def failure(work: Callable[[], object]) -> Failure:
+    """What some work fails with."""
+    with pytest.raises(grpc.RpcError) as caught:
+        work()
+    return Failure(caught.value)
+
+
+def until(done: Callable[[], bool]) -> None:
+    """Ask again until it is so."""
+    deadline = time.monotonic() + NEVER
+    while not done():
+        assert time.monotonic() < deadline, "it never comes to that"

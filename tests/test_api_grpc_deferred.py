@@ -1,0 +1,75 @@
+"""Deferred completions that nothing stores: held for a while, and for their tenant only."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from antiphon.api.grpc.deferred import Results
+from antiphon.errors import TooManyRequests
+from antiphon.models.scripted import ScriptedModel, hang
+from antiphon.turn.live import LiveTurn
+from antiphon.turn.service import TurnService
+from turn_kit import asking, run, serving
+
+
+class Clock:
+    """Seconds, as a test wants them."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def turns(service: TurnService, number: int = 1) -> list[LiveTurn]:
+    return [await service.start(asking("Hi", store=False)) for _ in range(number)]
+
+
+def test_they_expire_an_hour_later_but_not_while_they_run() -> None:
+    async def main() -> None:
+        clock, running = Clock(), asyncio.Event()
+        service = serving(ScriptedModel(["Done", hang(running)]))
+        results = Results(clock)
+        done = await turns(service)
+        await done[0].result()
+        over = results.add("acme", done)
+        under_way = results.add("acme", await turns(service))
+        clock.now = 3599.0
+        found = results.find("acme", over)
+        assert found is not None
+        assert found.done
+        assert results.find("other", over) is None
+        clock.now = 3600.0
+        assert results.find("acme", over) is None
+        assert results.is_expired("acme", over)
+        assert not results.is_expired("other", over)
+        late = results.find("acme", under_way)
+        assert late is not None
+        assert not late.done
+        await service.close()
+
+    run(main())
+
+
+def test_a_tenant_has_so_many_and_makes_room_for_its_own() -> None:
+    async def main() -> None:
+        service = serving(ScriptedModel(["Done", *[hang()] * 200]))
+        results = Results()
+        first = await turns(service)
+        await first[0].result()
+        oldest = results.add("acme", first)
+        for turn in await turns(service, 199):
+            results.make_room("acme")
+            results.add("acme", [turn])
+        results.make_room("acme")
+        assert results.is_expired("acme", oldest)
+        results.add("acme", await turns(service))
+        with pytest.raises(TooManyRequests):
+            results.make_room("acme")
+        results.make_room("other")
+        await service.close()
+
+    run(main())

@@ -1,0 +1,62 @@
+"""Models, tokens and keys, as the SDK lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import grpc
+
+from antiphon.core.tokens import Token
+from antiphon.models.scripted import ScriptedModel
+from antiphon.turn.ports import ModelInfo
+from grpc_kit import failure, grpc_serving
+
+
+class Spelling(ScriptedModel):
+    """A model whose tokens are bytes."""
+
+    async def tokens(self, text: str) -> Sequence[Token]:
+        return [Token(byte, bytes([byte])) for byte in text.encode()]
+
+
+def test_models() -> None:
+    blind = ModelInfo("blind", context_window=4096, images=False)
+    models = {"scripted": ScriptedModel(), "blind": ScriptedModel(info=blind)}
+    with grpc_serving(models) as server, server.client() as client:
+        listed = client.models.list_language_models()
+        assert [one.name for one in listed] == ["scripted", "blind"]
+        assert [list(one.input_modalities) for one in listed] == [[1, 2], [1]]
+        assert [one.max_prompt_length for one in listed] == [0, 4096]
+        assert client.models.get_language_model("blind") == listed[1]
+        lost = failure(lambda: client.models.get_language_model("nobody"))
+        assert (lost.code, lost.error) == (grpc.StatusCode.NOT_FOUND, "model_not_found")
+        assert list(client.models.list_embedding_models()) == []
+        assert list(client.models.list_image_generation_models()) == []
+        for get in (client.models.get_embedding_model, client.models.get_image_generation_model):
+            assert failure(partial(get, "x")).code is grpc.StatusCode.NOT_FOUND
+
+
+def test_tokens_are_exact_or_none() -> None:
+    with (
+        grpc_serving({"spelling": Spelling(), "silent": ScriptedModel()}) as server,
+        server.client() as client,
+    ):
+        tokens = client.tokenize.tokenize_text("h\u00e9", "spelling")
+        assert [(one.token_id, one.token_bytes) for one in tokens] == [
+            (0x68, b"h"),
+            (0xC3, b"\xc3"),
+            (0xA9, b"\xa9"),
+        ]
+        assert tokens[0].string_token == "h"
+        silent = failure(lambda: client.tokenize.tokenize_text("hi", "silent"))
+        assert silent.code is grpc.StatusCode.UNIMPLEMENTED
+        assert "'silent'" in silent.details
+        unknown = failure(lambda: client.tokenize.tokenize_text("hi", "nobody"))
+        assert unknown.code is grpc.StatusCode.NOT_FOUND
+
+
+def test_a_key_where_none_is_needed() -> None:
+    with grpc_serving() as server, server.client() as client:
+        info = client.auth.get_api_key_info()
+        assert (info.redacted_api_key, info.team_id, info.disabled) == ("", "", False)

@@ -1,0 +1,58 @@
+"""Every error that a tool may end in tells what happened and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from antiphon import errors
+from antiphon.api.mcp.advice import advice
+from antiphon.errors import (
+    AntiphonError,
+    ConfigError,
+    ModelTimeout,
+    NotFound,
+    RateLimited,
+    TooManyRequests,
+)
+
+
+def kinds(root: type[AntiphonError] = AntiphonError) -> Iterator[type[AntiphonError]]:
+    for kind in root.__subclasses__():
+        if kind.__module__ == errors.__name__:
+            yield kind
+            yield from kinds(kind)
+
+
+#: Those that no turn ends in: what keeps a request out, and what keeps a server from starting.
+WITHOUT = {"Unauthorized", "ConfigError", "Conflict", "ConversationLocked", "IdempotencyConflict"}
+WITHOUT |= {"MethodNotAllowed", "ToolServerUnavailable"}
+
+
+@pytest.mark.parametrize("kind", list(kinds()), ids=lambda kind: kind.__name__)
+def test_there_is_something_to_do(kind: type[AntiphonError]) -> None:
+    said = advice(kind("It went wrong."))
+    assert said.startswith("It went wrong.")
+    assert said.endswith(".")
+    assert (said == "It went wrong.") == (kind.__name__ in WITHOUT)
+
+
+def test_an_id_that_is_none_leads_to_a_new_conversation() -> None:
+    assert "without response_id" in advice(NotFound("No response found with id 'x'."))
+
+
+def test_a_turn_that_was_kept_is_named() -> None:
+    error = ModelTimeout("Too slow.")
+    error.response_id = "resp_1"
+    assert "kept in resp_1" in advice(error)
+
+
+def test_how_long_to_wait_is_said() -> None:
+    assert "Wait 3 seconds" in advice(TooManyRequests("Slow.", retry_after=3.2))
+    assert "Wait 1 seconds" in advice(RateLimited("Slow.", retry_after=0.1))
+    assert "Wait a little" in advice(RateLimited("Slow."))
+
+
+def test_it_can_always_be_sent() -> None:
+    advice(ConfigError("a \ud800 b")).encode()

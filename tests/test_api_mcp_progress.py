@@ -1,0 +1,47 @@
+"""What a caller is told while a model writes."""
+
+from __future__ import annotations
+
+import asyncio
+
+from antiphon.api.mcp.progress import Progress
+from antiphon.core.events import RawReasoningDelta, TextDelta
+
+
+def test_the_last_word_is_how_much_was_written() -> None:
+    told: list[tuple[float, str]] = []
+
+    async def report(amount: float, words: str) -> None:
+        told.append((amount, words))
+
+    async def main() -> None:
+        async with Progress(report, "m") as progress:
+            await asyncio.sleep(0)
+            progress.hear([RawReasoningDelta(0, "Hm.")])
+            progress.hear([TextDelta(1, "One "), TextDelta(1, "two")])
+
+    asyncio.run(main())
+    assert told == [(1, "m was asked"), (2, "m has written 7 characters")]
+
+
+def test_a_caller_that_is_gone_harms_nothing() -> None:
+    async def report(amount: float, words: str) -> None:
+        raise ConnectionError
+
+    async def main() -> None:
+        try:
+            async with Progress(report, "m"):
+                await asyncio.sleep(0)
+                raise KeyError
+        except KeyError:
+            pass
+
+    asyncio.run(main())
+
+
+def test_nobody_is_told_who_did_not_ask() -> None:
+    async def main() -> None:
+        async with Progress(None, "m") as progress:
+            progress.hear([TextDelta(0, "One")])
+
+    asyncio.run(main())

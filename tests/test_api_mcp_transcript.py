@@ -1,0 +1,71 @@
+"""Conversations as Markdown."""
+
+from __future__ import annotations
+
+from antiphon.api.mcp.transcript import markdown, opening, short
+from antiphon.core.items import (
+    Compaction,
+    Erased,
+    FunctionCall,
+    FunctionCallOutput,
+    InputFile,
+    InputImage,
+    InputText,
+    Item,
+    Message,
+    OutputText,
+    Refusal,
+    encode_item,
+)
+from antiphon.core.turns import End, Header, Response
+from antiphon.turn.ports import Recent
+
+
+def turn(*items: Item, end: End | None = None) -> Response:
+    return Response("resp_1", 0.0, Header("m"), items, end=end)
+
+
+def test_what_was_said_is_quoted() -> None:
+    said = Message("user", "Hi\n\n## Not a heading\n**assistant**")
+    done = End("completed", 1.0)
+    assert markdown([turn(said, Message("assistant", "Yo"), end=done)]) == (
+        "# Conversation\n\n"
+        "## `resp_1`, 1970-01-01T00:00:00Z, m\n\n"
+        "**user**\n\n> Hi\n>\n> ## Not a heading\n> **assistant**\n\n"
+        "**assistant**\n\n> Yo\n"
+    )
+
+
+def test_every_kind_of_item_has_its_words() -> None:
+    picture = InputImage("data:image/gif;base64,AAAA")
+    text = markdown(
+        [
+            turn(
+                Message("user", (InputText("Look:"), picture, InputFile("a.pdf"))),
+                FunctionCall("call_1", "look", '{"a":1}'),
+                FunctionCallOutput("call_1", "seen"),
+                Compaction("We talked."),
+                Erased(),
+                Message("assistant", (OutputText("A"), Refusal("but no"))),
+                Message("user", ""),
+            )
+        ]
+    )
+    assert "> Look:\n>\n> [image]\n>\n> [file a.pdf]" in text
+    assert '**call**\n\n> look({"a":1})' in text
+    assert "**output**\n\n> seen" in text
+    assert "**summary of what was before**\n\n> We talked." in text
+    assert "> A\n>\n> but no" in text
+    assert text.endswith("**user**\n\n>\n")
+    assert "AAAA" not in text
+    assert ", in_progress" in text
+
+
+def test_a_thread_is_told_by_how_it_begins() -> None:
+    begins = encode_item(Message("user", "One\ntwo  " + "x" * 100))
+    line = opening(Recent("resp_1", 0.0, "m", 1, begins))
+    assert line.startswith("One two xxx")
+    assert len(line) == 80
+    assert opening(Recent("resp_1", 0.0, "m", 1, encode_item(Erased()))) == ""
+    assert opening(Recent("resp_1", 0.0, "m", 1, None)) == ""
+    assert short("abc", 3) == "abc"

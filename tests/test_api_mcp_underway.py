@@ -1,0 +1,61 @@
+"""Calls that are taken back by their ids."""
+
+from __future__ import annotations
+
+import asyncio
+
+from antiphon.api.mcp.underway import CallKey, Underway
+from antiphon.models.scripted import ScriptedModel, hang, say
+from antiphon.turn.live import LiveTurn
+from turn_kit import asking, serving
+
+KEY = CallKey("", "s", 1)
+
+
+def test_who_takes_a_call_back_stops_its_turn() -> None:
+    async def main() -> None:
+        service = serving(ScriptedModel([hang(), hang(), say("Two")]))
+        underway = Underway()
+        first = await service.start(asking("Hi", store=False))
+        second = await service.start(asking("Hi", store=False))
+        with underway.waiting(KEY, first), underway.waiting(None, second):
+            for other in (CallKey("t", "s", 1), CallKey("", "t", 1), CallKey("", "s", "1")):
+                underway.cancel(other)
+            assert not first.stopping
+            underway.cancel(KEY)
+            assert (await first.result()).status == "cancelled"
+        assert not second.stopping
+        await second.cancel()
+        await service.close()
+
+    asyncio.run(main())
+
+
+def test_an_id_that_is_used_twice_is_that_of_the_later_call() -> None:
+    async def main() -> None:
+        service = serving(ScriptedModel([hang(), hang()]))
+        underway = Underway()
+        turns: list[LiveTurn] = [await service.start(asking("Hi", store=False)) for _ in range(2)]
+        first, second = underway.waiting(KEY, turns[0]), underway.waiting(KEY, turns[1])
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        underway.cancel(KEY)
+        assert [turn.stopping for turn in turns] == [False, True]
+        second.__exit__(None, None, None)
+        await service.close()
+
+    asyncio.run(main())
+
+
+def test_a_stored_turn_goes_on() -> None:
+    async def main() -> None:
+        service = serving(ScriptedModel(["One"]))
+        underway = Underway()
+        turn = await service.start(asking("Hi"))
+        with underway.waiting(KEY, turn):
+            underway.cancel(KEY)
+            assert (await turn.result()).status == "completed"
+        await service.close()
+
+    asyncio.run(main())
