@@ -12,10 +12,11 @@ def main() -> None:
     chat = Conversation(instructions="You are a storyteller.", max_output_tokens=500)
 
     print("Assistant: ", end="")
-    stream = chat.stream("Tell me a short story about a robot.")
     try:
-        for text in stream:
-            print(text, end="", flush=True)
+        # Leaving the block stops the answer, wherever Ctrl-C came in between.
+        with chat.stream("Tell me a short story about a robot.") as stream:
+            for text in stream:
+                print(text, end="", flush=True)
     except KeyboardInterrupt:
         # What arrived is kept, and the conversation would go on from there.
         print(f"\n(stopped; {len(chat.history)} messages so far)")

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -36,10 +37,15 @@ CHECKED = {"toml", "json"}
 PLAIN = {"text", "output"}
 #: Programs that a command line may use besides ours.
 _OTHERS = {"cat", "echo"}
-#: Where the pages say that a server is.
+#: Where the pages say that a server is, and its gRPC.
 SERVER = "http://127.0.0.1:8080"
+RPC = "localhost:8081"
+#: The client opens its WebSocket in a way that newer websockets have a word to say about.
+_HARMLESS = "ignore:connect() must be used as a context manager:DeprecationWarning"
 #: Seconds after which whatever has not happened never will.
 _NEVER = 60.0
+#: What has no types to check.
+_UNTYPED = re.compile(r"^(import xai_sdk|from xai_sdk\S* import .*)$")
 _FENCE = re.compile(
     r"^(?P<fence>`{3,})(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=fence)[ ]*$", re.M | re.S
 )
@@ -55,6 +61,13 @@ class Block(msgspec.Struct, frozen=True):
     text: str
     line: int
     output: str | None = None
+
+
+class Served(msgspec.Struct, frozen=True):
+    """A page's server: its URL, and host and port of its gRPC."""
+
+    url: str
+    rpc: str
 
 
 class Ran(msgspec.Struct, frozen=True):
@@ -99,7 +112,7 @@ def _check(block: Block, before: Block | None) -> None:
         case "toml":
             _check_settings(block.text)
         case "json":
-            json.loads(block.text)
+            _check_programs(json.loads(block.text))
         case "output":
             if before is None or before.output is None or before.language in PLAIN | CHECKED:
                 raise ValueError("an output block stands right behind what prints it")
@@ -112,15 +125,29 @@ def _check(block: Block, before: Block | None) -> None:
 def _check_settings(text: str) -> None:
     """Load settings as a person would who copies them; files and keys they name are there."""
     with _folder() as folder:
-        tables = tomllib.loads(text).get("models", {}).values()
-        keys = {one["api_key_env"]: "key-0123456789" for one in tables if "api_key_env" in one}
-        for one in tables:
-            if "path" in one:
-                path = folder / one["path"]
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.touch()
+        said = tomllib.loads(text)
+        models, lent = said.get("models", {}).values(), said.get("mcp", {}).values()
+        names = [one["api_key_env"] for one in models if "api_key_env" in one]
+        for one in lent:
+            names += [*one.get("env", ()), *one.get("headers_env", {}).values()]
+        keys = dict.fromkeys(names, "key-0123456789")
+        files = [said[name] for name in ("tls_cert", "tls_key") if name in said]
+        for name in [*files, *(one["path"] for one in models if "path" in one)]:
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
         (folder / "config.toml").write_text(text, "utf-8")
         load_settings({"config": "config.toml"}, keys, folder)
+
+
+def _check_programs(value: Any) -> None:
+    """Parse the command lines of ours that other programs are told to start."""
+    if not isinstance(value, dict):
+        return
+    if "command" in value and Path(value["command"]).name == "antiphon":
+        _parse(value["args"])
+    for one in value.values():
+        _check_programs(one)
 
 
 def commands_of(block: Block) -> list[str]:
@@ -162,7 +189,9 @@ def _ends(words: Sequence[str]) -> bool:
 
 def _programs(words: Sequence[str]) -> Iterator[list[str]]:
     program: list[str] = []
-    for word in [*words, "|"]:
+    # Behind an arrow stands a file that the output goes to.
+    end = words.index(">") if ">" in words else len(words)
+    for word in [*words[:end], "|"]:
         if word == "|":
             yield program
             program = []
@@ -177,7 +206,7 @@ def _parse(arguments: Sequence[str]) -> bool:
         raise ValueError(f"antiphon {shlex.join(arguments)}: {parsed.output}")
     name = " ".join(arguments[:2])
     talks = name.startswith("chat") and not {"-p", "--prompt"} & set(arguments)
-    stays = name.startswith("serve") or name == "model pull"
+    stays = name.startswith(("serve", "mcp")) or name == "model pull"
     # Ids in a page stand for one's own.
     return not (talks or stays or "…" in "".join(arguments))
 
@@ -189,9 +218,14 @@ def run(page: Path, *, real_model: bool = False) -> Ran:
     with ExitStack() as stack:
         folder = stack.enter_context(_folder())
         model = None if real_model else stack.enter_context(upstream(script))
-        environ = _environment(folder, model.base_url if model else None)
+        # What a page sets alone, its server is given.
+        lent = [
+            one.text for one in blocks if one.language == "toml" and one.text.startswith("[mcp.")
+        ]
+        environ = _environment(folder, model.base_url if model else None, lent)
         server = None
-        if any(SERVER in block.text for block in blocks if block.language in RUN):
+        asked = [block.text for block in blocks if block.language in RUN]
+        if any(SERVER in text or RPC in text for text in asked):
             server = stack.enter_context(_serving(environ, folder))
         steps = list(_steps(blocks, page.name, server))
         ran = _run(steps, folder, environ, script)
@@ -202,11 +236,13 @@ def run(page: Path, *, real_model: bool = False) -> Ran:
 
 
 def _steps(
-    blocks: Sequence[Block], page: str, server: str | None
+    blocks: Sequence[Block], page: str, server: Served | None
 ) -> Iterator[tuple[Block, dict[str, Any]]]:
     for block in blocks:
         if block.language in RUN:
-            text = block.text.replace(SERVER, server or SERVER)
+            text = block.text
+            if server is not None:
+                text = text.replace(SERVER, server.url).replace(RPC, server.rpc)
             yield block, {"kind": "python", "line": block.line, "page": page, "text": text}
         elif block.language in COMMANDS and (commands := commands_of(block)):
             yield block, {"kind": "commands", "commands": commands}
@@ -222,7 +258,7 @@ def _run(
     given.write_text(json.dumps([step for _, step in steps]), "utf-8")
     work = folder / "work"
     shutil.copytree(DATA / "files", work)
-    program = [sys.executable, "-W", "error", str(Path(__file__).parent / "docs_page.py")]
+    program = [sys.executable, "-W", "error", "-W", _HARMLESS, str(DATA.parent / "docs_page.py")]
     said = folder / "stderr"
     # Not by pipes: what a page leaves running would hold them open, and be waited for.
     with said.open("wb") as stderr:
@@ -254,8 +290,11 @@ def differs(block: Block, printed: str) -> bool:
     return re.fullmatch(pattern, printed.strip(), re.DOTALL) is None
 
 
-def _environment(folder: Path, base_url: str | None) -> dict[str, str]:
-    """A person's who has set up one model with a price; with None, who has set up nothing."""
+def _environment(folder: Path, base_url: str | None, lent: Sequence[str]) -> dict[str, str]:
+    """A person's who has set up one model with a price; with None, who has set up nothing.
+
+    ``lent`` are the tables of MCP servers, whose programs lie beside the configuration.
+    """
     environ = environment(folder)
     environ["PATH"] = f"{Path(PROGRAM).parent}{os.pathsep}{environ['PATH']}"
     environ["PYTHONUTF8"] = "1"
@@ -264,7 +303,9 @@ def _environment(folder: Path, base_url: str | None) -> dict[str, str]:
         config = folder / "config" / "antiphon" / "config.toml"
         config.parent.mkdir(parents=True)
         tables = [f'[models."{name}"]\nbase_url = "{base_url}"\n{price}\n' for name in MODELS]
-        config.write_text(f'model = "{MODELS[0]}"\n' + "".join(tables), "utf-8")
+        config.write_text(f'model = "{MODELS[0]}"\n' + "\n".join([*tables, *lent]), "utf-8")
+        if lent:
+            shutil.copytree(DATA / "files", config.parent, dirs_exist_ok=True)
     return environ
 
 
@@ -273,9 +314,10 @@ MODELS = ("grok-4", "smollm2")
 
 
 @contextmanager
-def _serving(environ: Mapping[str, str], folder: Path) -> Iterator[str]:
+def _serving(environ: Mapping[str, str], folder: Path) -> Iterator[Served]:
     """A server for the page's clients, over the same store."""
-    with (folder / "server.log").open("ab") as log:
+    log_file = folder / "server.log"
+    with log_file.open("ab") as log:
         process = subprocess.Popen(
             [PROGRAM, "serve", "--port", "0"],
             env=dict(environ),
@@ -288,8 +330,8 @@ def _serving(environ: Mapping[str, str], folder: Path) -> Iterator[str]:
         assert process.stdout is not None
         try:
             found = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
-            assert found is not None, (folder / "server.log").read_text()
-            yield found[0]
+            assert found is not None, log_file.read_text()
+            yield Served(found[0], _rpc(log_file))
         finally:
             process.terminate()
             try:
@@ -297,6 +339,15 @@ def _serving(environ: Mapping[str, str], folder: Path) -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise
+
+
+def _rpc(log: Path) -> str:
+    """Where a server that has just said its URL serves gRPC."""
+    late = time.monotonic() + _NEVER
+    while (found := re.search(r"gRPC, .*:(\d+)", log.read_text())) is None:
+        assert time.monotonic() < late, log.read_text()
+        time.sleep(0.01)
+    return f"localhost:{found[1]}"
 
 
 @contextmanager
@@ -311,7 +362,10 @@ def typed(page: Path) -> str:
     for block in blocks_of(page.read_text("utf-8")):
         if block.language in RUN:
             lines += [""] * (block.line - 1 - len(lines))
-            lines += block.text.splitlines()
+            lines += [
+                _UNTYPED.sub(r"\g<0>  # type: ignore[import-untyped]", line)
+                for line in block.text.splitlines()
+            ]
     return "\n".join(lines) + "\n"
 
 

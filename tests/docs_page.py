@@ -44,8 +44,10 @@ def _command(line: str) -> str:
         text=True,
         check=False,
     )
-    if ran.returncode or ran.stderr:
+    if ran.returncode:
         sys.exit(f"{line}\nended with {ran.returncode}\n{ran.stdout}{ran.stderr}")
+    # It has to be among what the page may write there.
+    sys.stderr.write(ran.stderr)
     return ran.stdout
 
 

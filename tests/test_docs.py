@@ -15,6 +15,7 @@ import antiphon
 from antiphon.chat.reply import ConversationUsage, TurnUsage
 from antiphon.chat.setup import ChatOptions, SendOptions
 from antiphon.chat.stream import Stream
+from antiphon.settings.file import File
 from docs_kit import (
     DATA,
     PAGES,
@@ -125,6 +126,13 @@ def test_everything_has_the_types_that_a_reader_expects(tmp_path: Path) -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
+def test_the_readme_names_every_variable() -> None:
+    tables = {"models", "limits", "tenants", "mcp"}
+    there = {f"ANTIPHON_{name.upper()}" for name in set(File.__struct_fields__) - tables}
+    told = set(re.findall(r"ANTIPHON_\w+", README.read_text("utf-8")))
+    assert told == there | {"ANTIPHON_CONFIG"}
+
+
 def page(text: str) -> str:
     return text.replace("'''", "```")
 
@@ -157,6 +165,8 @@ def test_blocks_are_found_with_their_lines_and_outputs() -> None:
         "'''sh\nrm -rf /\n'''\n",
         "'''sh\nmake tea\n'''\n",
         "'''sh\nantiphon serve --prot 8080\n'''\n",
+        "'''sh\nantiphon key create --tennant a > a.key\n'''\n",
+        '\'\'\'json\n{"command": "antiphon", "args": ["mpc"]}\n\'\'\'\n',
         "'''sh\nantiphon sevre\n'''\n",
     ],
 )

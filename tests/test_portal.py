@@ -185,7 +185,7 @@ portal = Portal(answer)
 portal._lock.acquire()  # as by a thread that is just using it
 in_child(lambda: portal.run(answer()))
 portal._lock.release()
-print(portal.run(answer()))
+print(portal.run(answer()), flush=True)
 in_child(lambda: portal.run(answer()))
 print(portal.run(answer()))
 """

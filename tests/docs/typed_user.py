@@ -169,7 +169,9 @@ def streams(chat: Conversation) -> None:
 def reading(event: Event) -> str:
     """Every kind of event, and no other: mypy knows when one is forgotten."""
     match event:
-        case events.TextDelta() | events.RefusalDelta() | events.ReasoningDelta():
+        case events.TextDelta() | events.RefusalDelta():
+            return event.text
+        case events.ReasoningDelta() | events.RawReasoningDelta():
             return event.text
         case events.ArgumentsDelta(text=text):
             return text
