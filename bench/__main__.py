@@ -68,6 +68,7 @@ def main() -> int:
         )
     report = Report(about, parts)
     print(as_markdown(report))
+    asked.out.mkdir(parents=True, exist_ok=True)
     asked.out.joinpath("results.json").write_bytes(as_json(report))
     asked.out.joinpath("RESULTS.md").write_text(as_markdown(report) + "\n")
     return 0

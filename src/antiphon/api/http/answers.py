@@ -136,3 +136,36 @@ class Watch:
         if self._writer is not None:
             # A stored turn goes on, perhaps for long; what waits to write it need not.
             self._writer.cancel()
+
+
+class Pulse:
+    """While entered, sends a comment into a stream now and then.
+
+    So nothing in between takes a model that thinks for long for a connection that is dead.
+    """
+
+    #: Seconds.
+    PAUSE = 15.0
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._task: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        # Most streams are over before the first one, and need no task for it.
+        self._timer = self._loop.call_later(self.PAUSE, self._begin)
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _begin(self) -> None:
+        self._task = self._loop.create_task(self._beat())
+
+    async def _beat(self) -> None:
+        while True:
+            # Between two events: each of those is sent in one piece.
+            await send_chunk(self._send, b": still here\n\n")
+            await asyncio.sleep(self.PAUSE)

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from antiphon.api.http.answers import Watch, send_chunk, send_error, send_json, start_stream
+from contextlib import ExitStack
+
+from antiphon.api.http.answers import (
+    Pulse,
+    Watch,
+    send_chunk,
+    send_error,
+    send_json,
+    start_stream,
+)
 from antiphon.api.http.body import Receive, Scope, Send, read_body
 from antiphon.api.http.chat_wire import (
     ChunkEncoder,
@@ -44,6 +53,11 @@ async def _stream(turn: LiveTurn, send: Send, encoder: ChunkEncoder) -> None:
     The head waits for the model's first word, so that a turn which fails before it
     answers with the HTTP status that fits, as a client of this API expects.
     """
+    with ExitStack() as while_open:
+        await _write(turn, send, encoder, while_open)
+
+
+async def _write(turn: LiveTurn, send: Send, encoder: ChunkEncoder, while_open: ExitStack) -> None:
     held: list[Event] = []
     started = False
     async for batch in turn.events():
@@ -59,6 +73,7 @@ async def _stream(turn: LiveTurn, send: Send, encoder: ChunkEncoder) -> None:
             return
         if not started:
             await start_stream(send)
+            while_open.enter_context(Pulse(send))
             started = True
         body = encoder.encode(held)
         held.clear()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from urllib.parse import parse_qs
 
 import msgspec
 
 from antiphon.api.http.answers import (
+    Pulse,
     Watch,
     send_chunk,
     send_error,
@@ -148,23 +150,25 @@ async def _stream(turn: LiveTurn | Replay, send: Send, after: int = -1) -> None:
     """The events behind the one with the number ``after``."""
     encoder = EventEncoder(turn.opening)
     skip = after + 1
-    started = False
-    try:
-        async for batch in turn.events():
-            body = encoder.encode(batch)
-            if skip > 0:
-                body, skip = _without(body, skip)
-            if not started:
-                # Not before there is something to say: a turn that cannot be kept at
-                # all still gets an honest HTTP status.
-                await start_stream(send)
-                started = True
-            if body:
-                await send_chunk(send, body)
-    except AntiphonError as lost:
-        if not started:
-            raise
-        await send_chunk(send, encoder.failed(lost))
+    with ExitStack() as started:
+        pulse: Pulse | None = None
+        try:
+            async for batch in turn.events():
+                body = encoder.encode(batch)
+                if skip > 0:
+                    body, skip = _without(body, skip)
+                if pulse is None:
+                    # Not before there is something to say: a turn that cannot be kept at
+                    # all still gets an honest HTTP status.
+                    await start_stream(send)
+                    pulse = Pulse(send)
+                    started.enter_context(pulse)
+                if body:
+                    await send_chunk(send, body)
+        except AntiphonError as lost:
+            if pulse is None:
+                raise
+            await send_chunk(send, encoder.failed(lost))
     await send_chunk(send, DONE, last=True)
 
 
