@@ -26,7 +26,7 @@ from antiphon.turn.service import TurnService
 from server import Answer, Serving, serving
 
 #: Examples for each of some thirty operations.
-EXAMPLES = 8
+EXAMPLES = 6
 PROTOCOL = "/mcp"
 
 

@@ -478,7 +478,7 @@ def test_a_store_does_what_its_model_does(machine: type[StoreMachine]) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=25,
+            max_examples=20,
             stateful_step_count=50,
             deadline=None,
             suppress_health_check=list(HealthCheck),
