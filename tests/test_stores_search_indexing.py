@@ -43,8 +43,8 @@ async def at_rest(store: SqliteStore) -> None:
     """Nothing is being indexed in the background."""
     search = store.ledgers.search
     assert isinstance(search, SqliteSearch)
-    if search._background is not None:
-        await asyncio.wait([search._background])
+    while search._timer is not None or search._background is not None:
+        await asyncio.sleep(0.005)
 
 
 def sizes(path: Path) -> list[object]:

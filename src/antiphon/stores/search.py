@@ -1,7 +1,7 @@
 """Full text search in a SQLite store.
 
     a turn ends        a trigger notes its place: all that the turn's own commit does here
-    256 have ended     they are indexed in the background              (search_indexing.py)
+    256 have ended     they are indexed in the background, in quiet    (search_indexing.py)
     a search           indexes what waits, then asks the chunks        (search_finding.py)
     words are erased   triggers dissolve their chunk, in the same statement
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Sequence
 from functools import partial
 
@@ -25,6 +26,10 @@ from antiphon.stores.search_indexing import Plan, carry_out, read_plan
 from antiphon.stores.search_text import query_of
 from antiphon.turn.ledgers import Hit
 
+#: Seconds without a turn's end after which there is time for indexing: it costs about as much
+#: as the turns themselves.
+QUIET = 1.0
+
 
 class SqliteSearch:
     """A ``SearchIndex`` in the file of a SQLite store. Used on one event loop."""
@@ -33,16 +38,33 @@ class SqliteSearch:
         self._ground = ground
         # Other processes may have left as many as need indexing: the first turn looks.
         self._ended = FULL - 1
+        self._latest = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self._background: asyncio.Task[None] | None = None
         #: Only one indexes at a time: two would do the same.
         self._indexing = asyncio.Lock()
 
     def note_end(self) -> None:
-        """A turn has ended, or is about to. Starts indexing where a chunk's worth has."""
+        """A turn has ended, or is about to. Has a chunk's worth indexed once all is quiet."""
         self._ended += 1
-        if self._ended >= FULL and self._background is None:
+        self._latest = time.monotonic()
+        if self._ended >= FULL and self._timer is None and self._background is None:
+            self._wait(QUIET)
+
+    def _wait(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._when_quiet)
+
+    def _when_quiet(self) -> None:
+        self._timer = None
+        if (left := self._noise()) > 0:
+            self._wait(left)
+        else:
             self._ended = 0
             self._background = asyncio.create_task(self._catch_up())
+
+    def _noise(self) -> float:
+        """Seconds until all has been quiet for long enough: turns under way come first."""
+        return QUIET - (time.monotonic() - self._latest)
 
     async def search(self, tenant: str, query: str, limit: int) -> Sequence[Hit]:
         wanted = query_of(query)
@@ -57,6 +79,8 @@ class SqliteSearch:
 
     async def close(self) -> None:
         """End what runs in the background. The store's ground is closed after this."""
+        if self._timer is not None:
+            self._timer.cancel()
         task, self._background = self._background, None
         if task is not None:
             task.cancel()
@@ -67,7 +91,10 @@ class SqliteSearch:
             # Whatever is in the way, the next search meets it too, and has someone to tell.
             with contextlib.suppress(StoreError):
                 while not await self._index(None, least=FULL):
-                    pass
+                    if self._noise() > 0:
+                        self._ended = FULL
+                        self._wait(QUIET)
+                        return
         finally:
             self._background = None
 
