@@ -43,7 +43,7 @@ async def at_rest(store: SqliteStore) -> None:
     """Nothing is being indexed in the background."""
     search = store.ledgers.search
     assert isinstance(search, SqliteSearch)
-    while search._timer is not None or search._background is not None:
+    while search._timer is not None or search._background is not None:  # noqa: ASYNC110
         await asyncio.sleep(0.005)
 
 
