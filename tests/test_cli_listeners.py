@@ -119,7 +119,9 @@ async def started(settings: Settings) -> str | None:
 def test_without_the_extra_it_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in [name for name in sys.modules if name.startswith("antiphon.api.grpc")]:
+    for name in [
+        name for name in sys.modules if name.startswith(("antiphon.api.grpc", "antiphon.core.xai_"))
+    ]:
         monkeypatch.delitem(sys.modules, name)
     for name in ("xai_sdk", "xai_sdk.proto"):
         monkeypatch.setitem(sys.modules, name, None)

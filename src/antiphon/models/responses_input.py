@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from antiphon.core.carried import KEY, Carried
+from antiphon.core.carried import Carried
+from antiphon.models.chat_messages import ChatMessage, File, Part, decode_messages
 
 #: The longest id of a call that the API takes.
 _LONGEST_ID = 64
@@ -20,54 +21,13 @@ _LONGEST_ID = 64
 _Item: TypeAlias = dict[str, Any]
 
 
-class _Image(msgspec.Struct, frozen=True):
-    url: str
-    detail: str = "auto"
-
-
-class _File(msgspec.Struct, frozen=True, omit_defaults=True):
-    filename: str | None = None
-    file_data: str | None = None
-    file_url: str | None = None
-
-
-class _Video(msgspec.Struct, frozen=True):
-    url: str
-
-
-class _Part(msgspec.Struct, frozen=True):
-    text: str = ""
-    image_url: _Image | None = None
-    file: _File | None = None
-    video_url: _Video | None = None
-
-
-class _Function(msgspec.Struct, frozen=True):
-    name: str
-    arguments: str
-
-
-class _Call(msgspec.Struct, frozen=True):
-    id: str
-    function: _Function
-
-
-class _Message(msgspec.Struct, frozen=True, rename={"carried": KEY}):
-    role: str
-    content: str | list[_Part] = ""
-    tool_calls: list[_Call] | None = None
-    tool_call_id: str = ""
-    carried: tuple[Carried, ...] = ()
-
-
-_decode = msgspec.json.Decoder(list[_Message]).decode
 _encode = msgspec.json.Encoder().encode
 
 
 def input_of(messages: bytes, origin: str) -> bytes:
     """The items' JSON array; ``origin`` is the model that is asked."""
     ids = _Ids()
-    return _encode([item for one in _decode(messages) for item in _items(one, origin, ids)])
+    return _encode([item for one in decode_messages(messages) for item in _items(one, origin, ids)])
 
 
 class _Ids:
@@ -92,22 +52,22 @@ class _Ids:
         return "call_" + hashlib.sha256(f"{use} {given}".encode()).hexdigest()[:32]
 
 
-def _items(message: _Message, origin: str, ids: _Ids) -> Iterator[_Item]:
+def _items(message: ChatMessage, origin: str, ids: _Ids) -> Iterator[_Item]:
     match message.role:
         case "assistant":
             yield from _made(message, origin, ids)
         case "tool":
-            call_id = ids.output(message.tool_call_id)
-            output = _content(message.content)
+            call_id = ids.output(message.tool_call_id or "")
+            output = _content(message.content or "")
             yield {"type": "function_call_output", "call_id": call_id, "output": output}
         case role:
-            yield {"type": "message", "role": role, "content": _content(message.content)}
+            yield {"type": "message", "role": role, "content": _content(message.content or "")}
 
 
-def _made(message: _Message, origin: str, ids: _Ids) -> Iterator[_Item]:
+def _made(message: ChatMessage, origin: str, ids: _Ids) -> Iterator[_Item]:
     """What a model said and called, each behind the reasoning that led to it."""
     thoughts = [one for one in message.carried if one.origin in (None, origin)]
-    text = _text(message.content)
+    text = _text(message.content or "")
     if text:
         yield from _reasoning(thoughts, 0)
         part = {"type": "output_text", "text": text}
@@ -132,15 +92,15 @@ def _reasoning(thoughts: Sequence[Carried], place: int) -> Iterator[_Item]:
             }
 
 
-def _content(content: str | list[_Part]) -> str | list[_Item]:
+def _content(content: str | list[Part]) -> str | list[_Item]:
     return content if isinstance(content, str) else [_part(part) for part in content]
 
 
-def _text(content: str | list[_Part]) -> str:
+def _text(content: str | list[Part]) -> str:
     return content if isinstance(content, str) else "".join(part.text for part in content)
 
 
-def _part(part: _Part) -> _Item:
+def _part(part: Part) -> _Item:
     if part.image_url is not None:
         image = part.image_url
         return {"type": "input_image", "image_url": image.url, "detail": image.detail}
@@ -151,5 +111,5 @@ def _part(part: _Part) -> _Item:
     return {"type": "input_text", "text": part.text}
 
 
-def _present(file: _File) -> _Item:
+def _present(file: File) -> _Item:
     return {name: it for name, it in msgspec.structs.asdict(file).items() if it is not None}

@@ -6,7 +6,6 @@ What is said there is a dialect's business (``chat_completions``, ``responses``)
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -17,6 +16,8 @@ from yarl import URL
 
 from antiphon.core.deltas import Delta
 from antiphon.errors import ConfigError, ModelUnavailable
+from antiphon.models.attempts import Attempts
+from antiphon.models.endpoint import bearer, url_of
 from antiphon.models.exchange import AnswerReader, Drain, Exchange, read_refusal
 from antiphon.models.retry import Failure, RetryPolicy
 from antiphon.models.upstream_errors import FOREIGN, Translator
@@ -92,7 +93,8 @@ class UpstreamModel(ABC):
         Tried again, as the retry policy says, until something has been yielded.
         """
         body = self._body(call)
-        began, failed, mends, answered = self._clock(), 0, 0, False
+        attempts = Attempts(self._retry, self._clock, self._sleep)
+        mends, answered = 0, False
         while True:
             exchange: Exchange | None = None
             try:
@@ -120,12 +122,7 @@ class UpstreamModel(ABC):
             if mended is not None:
                 body, mends = mended, mends + 1
                 continue
-            failed += 1
-            elapsed, luck = self._clock() - began, random.random()  # noqa: S311
-            wait = self._retry.wait(failure, failed=failed, elapsed=elapsed, luck=luck)
-            if wait is None:
-                raise failure.error
-            await self._sleep(wait)
+            await attempts.again(failure)
 
     async def count(self, call: ModelCall) -> int | None:
         """None: an endpoint has no tokenizer that can be asked."""
@@ -160,12 +157,8 @@ class UpstreamModel(ABC):
 
 
 def _endpoint(base_url: str, path: str) -> URL:
-    try:
-        url = URL(base_url)
-        usable = url.scheme in ("http", "https") and bool(url.host) and url.port is not None
-    except ValueError:
-        usable = False
-    if not usable:
+    url = url_of(base_url)
+    if url is None:
         # Not shown: an odd one may hold a password.
         raise ConfigError("The base URL cannot be used: it should look like https://host/v1.")
     if url.user is not None or url.password is not None:
@@ -183,7 +176,5 @@ def _headers(api_key: str | None) -> dict[str, str]:
         "User-Agent": "antiphon",
     }
     if api_key:
-        if not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
-            raise ConfigError("The API key holds characters that no key has: check it.")
-        headers["Authorization"] = f"Bearer {api_key}"
+        headers["Authorization"] = bearer(api_key)
     return headers

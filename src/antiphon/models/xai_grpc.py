@@ -8,7 +8,6 @@ come so far once more with each chunk.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
@@ -17,12 +16,14 @@ import grpc
 from yarl import URL
 
 from antiphon.core.deltas import Delta
+from antiphon.core.xai_protos import Proto, chat_pb2_grpc
 from antiphon.errors import ConfigError, InvalidRequest, ModelTimeout, ModelUnavailable
+from antiphon.models.attempts import Attempts
+from antiphon.models.endpoint import bearer, url_of
 from antiphon.models.retry import Failure, RetryPolicy
 from antiphon.models.upstream_errors import Translator, broken_off
 from antiphon.models.xai_answer import AnswerReader
 from antiphon.models.xai_errors import failure_of
-from antiphon.models.xai_protos import Proto, chat_pb2_grpc
 from antiphon.models.xai_request import request_of, without_reasoning
 from antiphon.turn.ports import ModelCall, ModelInfo
 
@@ -96,7 +97,8 @@ class XaiGrpcModel:
         # Not the HTTP API's: that one need not be able to read this one's reasoning.
         origin = f"grpc://{self._url.authority}/{name}"
         request = request_of(call, name, origin)
-        began, failed, answered = self._clock(), 0, False
+        attempts = Attempts(self._retry, self._clock, self._sleep)
+        answered = False
         while True:
             exchange: _Exchange | None = None
             try:
@@ -121,12 +123,7 @@ class XaiGrpcModel:
                 # The model has none to give, or cannot read its own any more.
                 request = other
                 continue
-            failed += 1
-            elapsed, luck = self._clock() - began, random.random()  # noqa: S311
-            wait = self._retry.wait(failure, failed=failed, elapsed=elapsed, luck=luck)
-            if wait is None:
-                raise failure.error
-            await self._sleep(wait)
+            await attempts.again(failure)
 
     async def count(self, call: ModelCall) -> int | None:
         """None: the API counts the tokens of a text, not those of a conversation."""
@@ -211,12 +208,8 @@ def _is_about_reasoning(failure: Failure) -> bool:
 
 
 def _host(base_url: str) -> URL:
-    try:
-        url = URL(base_url)
-        usable = url.scheme in ("http", "https") and bool(url.host) and url.port is not None
-    except ValueError:
-        usable = False
-    if not usable or url.user is not None or url.password is not None:
+    url = url_of(base_url)
+    if url is None or url.user is not None or url.password is not None:
         # Not shown: an odd one may hold a password.
         raise ConfigError("The host cannot be used: it should look like api.x.ai.")
     if url.raw_path not in ("", "/") or url.raw_query_string or url.raw_fragment:
@@ -225,8 +218,4 @@ def _host(base_url: str) -> URL:
 
 
 def _metadata(api_key: str | None) -> tuple[tuple[str, str], ...]:
-    if not api_key:
-        return ()
-    if not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
-        raise ConfigError("The API key holds characters that no key has: check it.")
-    return (("authorization", f"Bearer {api_key}"),)
+    return (("authorization", bearer(api_key)),) if api_key else ()

@@ -10,11 +10,10 @@ import base64
 import binascii
 from collections.abc import Sequence
 
-import msgspec
-
-from antiphon.core.carried import KEY, Carried
+from antiphon.core.carried import Carried
+from antiphon.core.xai_protos import Proto, chat_pb2, image_pb2
 from antiphon.errors import InvalidRequest
-from antiphon.models.xai_protos import Proto, chat_pb2, image_pb2
+from antiphon.models.chat_messages import Call, ChatMessage, File, Part, decode_messages
 
 _ROLES = {
     "user": chat_pb2.ROLE_USER,
@@ -30,59 +29,15 @@ _DETAILS = {
 }
 
 
-class _Image(msgspec.Struct, frozen=True):
-    url: str
-    detail: str = "auto"
-
-
-class _File(msgspec.Struct, frozen=True):
-    filename: str = ""
-    file_data: str = ""
-    file_url: str = ""
-
-
-class _Video(msgspec.Struct, frozen=True):
-    url: str
-
-
-class _Part(msgspec.Struct, frozen=True):
-    text: str = ""
-    image_url: _Image | None = None
-    file: _File | None = None
-    video_url: _Video | None = None
-
-
-class _Function(msgspec.Struct, frozen=True):
-    name: str
-    arguments: str
-
-
-class _Call(msgspec.Struct, frozen=True):
-    id: str
-    function: _Function
-
-
-class _Message(msgspec.Struct, frozen=True, rename={"carried": KEY}):
-    role: str
-    content: str | list[_Part] | None = None
-    name: str | None = None
-    tool_calls: list[_Call] | None = None
-    tool_call_id: str | None = None
-    carried: tuple[Carried, ...] = ()
-
-
-_decode = msgspec.json.Decoder(list[_Message]).decode
-
-
 def messages_of(messages: bytes, origin: str) -> list[Proto]:
     """The SDK's messages; ``origin`` is the model that is asked.
 
     Raises ``InvalidRequest`` for content that the API has no place for.
     """
-    return [_message(one, origin) for one in _decode(messages)]
+    return [_message(one, origin) for one in decode_messages(messages)]
 
 
-def _message(given: _Message, origin: str) -> Proto:
+def _message(given: ChatMessage, origin: str) -> Proto:
     message = chat_pb2.Message(
         role=_ROLES[given.role],
         content=_content(given.content),
@@ -102,7 +57,7 @@ def _thought(carried: Sequence[Carried], origin: str) -> Carried | None:
     return next((one for one in carried if one.origin in (None, origin)), None)
 
 
-def _call(call: _Call) -> Proto:
+def _call(call: Call) -> Proto:
     return chat_pb2.ToolCall(
         id=call.id,
         type=chat_pb2.TOOL_CALL_TYPE_CLIENT_SIDE_TOOL,
@@ -111,13 +66,13 @@ def _call(call: _Call) -> Proto:
     )
 
 
-def _content(content: str | list[_Part] | None) -> list[Proto]:
+def _content(content: str | list[Part] | None) -> list[Proto]:
     # A message without any content is refused, one with an empty text is not.
     parts = [_part(part) for part in content] if isinstance(content, list) else []
     return parts or [chat_pb2.Content(text=content if isinstance(content, str) else "")]
 
 
-def _part(part: _Part) -> Proto:
+def _part(part: Part) -> Proto:
     if part.image_url is not None:
         image = part.image_url
         return chat_pb2.Content(
@@ -134,11 +89,11 @@ def _part(part: _Part) -> Proto:
     return chat_pb2.Content(text=part.text)
 
 
-def _file(file: _File) -> Proto:
+def _file(file: File) -> Proto:
     """A document: where it is, or its bytes out of a ``data:`` URL or base64."""
     if file.file_url:
-        return chat_pb2.FileContent(filename=file.filename, url=file.file_url)
-    kind, data = "", file.file_data
+        return chat_pb2.FileContent(filename=file.filename or "", url=file.file_url)
+    kind, data = "", file.file_data or ""
     if data.startswith("data:"):
         head, _, data = data.partition(",")
         kind = head.removeprefix("data:").partition(";")[0]
@@ -146,4 +101,4 @@ def _file(file: _File) -> Proto:
         content = base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidRequest("The file's data is not base64.", param="input") from error
-    return chat_pb2.FileContent(filename=file.filename, data=content, mime_type=kind)
+    return chat_pb2.FileContent(filename=file.filename or "", data=content, mime_type=kind)

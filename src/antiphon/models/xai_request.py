@@ -6,29 +6,16 @@ model thought, encrypted, so that it does not have to think it again.
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from antiphon.core.turns import FunctionTool, Options
+from antiphon.core.xai_options import EFFORTS, choice_proto, format_proto, tool_proto
+from antiphon.core.xai_protos import Proto, chat_pb2, usage_pb2
 from antiphon.errors import InvalidRequest
 from antiphon.models.details import wants_logprobs
 from antiphon.models.xai_messages import messages_of
-from antiphon.models.xai_protos import Proto, chat_pb2, usage_pb2
 from antiphon.turn.ports import ModelCall
 
-_EFFORTS = {
-    "none": chat_pb2.EFFORT_NONE,
-    "low": chat_pb2.EFFORT_LOW,
-    "medium": chat_pb2.EFFORT_MEDIUM,
-    "high": chat_pb2.EFFORT_HIGH,
-    "xhigh": chat_pb2.EFFORT_XHIGH,
-}
-_MODES = {
-    "auto": chat_pb2.TOOL_MODE_AUTO,
-    "none": chat_pb2.TOOL_MODE_NONE,
-    "required": chat_pb2.TOOL_MODE_REQUIRED,
-}
 _TIERS = {
     None: usage_pb2.SERVICE_TIER_UNSPECIFIED,
     "auto": usage_pb2.SERVICE_TIER_UNSPECIFIED,
@@ -81,9 +68,9 @@ def _request(options: Options) -> Proto:
         logprobs=logprobs,
         top_logprobs=options.top_logprobs if logprobs else None,
         tools=[_tool(tool) for tool in tools],
-        tool_choice=_choice(options.tool_choice) if tools else None,
+        tool_choice=choice_proto(options.tool_choice) if tools else None,
         parallel_tool_calls=options.parallel_tool_calls if tools else None,
-        response_format=_format(options.text_format),
+        response_format=format_proto(options.text_format),
         frequency_penalty=options.frequency_penalty,
         presence_penalty=options.presence_penalty,
         reasoning_effort=_effort(options.reasoning_effort),
@@ -95,42 +82,19 @@ def _request(options: Options) -> Proto:
 
 
 def _tool(tool: FunctionTool) -> Proto:
-    return chat_pb2.Tool(
-        function=chat_pb2.Function(
-            name=tool.name,
-            description=tool.description,
-            strict=bool(tool.strict),
-            parameters=_json(_NO_PARAMETERS if tool.parameters is None else tool.parameters),
-        )
-    )
-
-
-def _choice(choice: str) -> Proto:
-    kind, _, name = choice.partition(":")
-    if name:
-        return chat_pb2.ToolChoice(function_name=name)
-    return chat_pb2.ToolChoice(mode=_MODES[kind])
-
-
-def _format(given: dict[str, Any] | None) -> Proto | None:
-    match given:
-        case {"type": "json_object"}:
-            return chat_pb2.ResponseFormat(format_type=chat_pb2.FORMAT_TYPE_JSON_OBJECT)
-        case {"type": "json_schema", "schema": schema}:
-            return chat_pb2.ResponseFormat(
-                format_type=chat_pb2.FORMAT_TYPE_JSON_SCHEMA, schema=_json(schema)
-            )
-    return None
+    if tool.parameters is None:
+        tool = msgspec.structs.replace(tool, parameters=_NO_PARAMETERS)
+    return tool_proto(tool)
 
 
 def _effort(effort: str | None) -> int | None:
-    if effort is not None and effort not in _EFFORTS:
+    if effort is not None and effort not in EFFORTS:
         raise InvalidRequest(
-            f"This model knows no effort '{effort}': it has {', '.join(_EFFORTS)}.",
+            f"This model knows no effort '{effort}': it has {', '.join(EFFORTS)}.",
             code="unsupported_value",
             param="reasoning.effort",
         )
-    return None if effort is None else int(_EFFORTS[effort])
+    return None if effort is None else int(EFFORTS[effort])
 
 
 def _tier(tier: str | None) -> int:
@@ -141,7 +105,3 @@ def _tier(tier: str | None) -> int:
             param="service_tier",
         )
     return int(_TIERS[tier])
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()

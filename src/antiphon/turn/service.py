@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
@@ -12,7 +12,7 @@ import msgspec
 from antiphon.core.conversations import Conversation
 from antiphon.core.ids import new_response_id
 from antiphon.core.images import Blob, put_away
-from antiphon.core.items import Approved, Item, McpApproval, encode_item, has_image
+from antiphon.core.items import Item, encode_item, has_image
 from antiphon.core.lifetimes import FOREVER, Lifetimes
 from antiphon.core.policies import Summarize
 from antiphon.core.turns import End, Header, Response, TurnRequest
@@ -121,10 +121,8 @@ class TurnService(Records):
         memory: Memory | None,
         conversation: Conversation | None = None,
     ) -> LiveTurn:
-        agreed: Mapping[str, Approved] = {}
-        if request.references or any(isinstance(item, McpApproval) for item in request.input):
-            found = await looked_up(request, self)
-            request, agreed = found.request, found.agreed
+        found = await looked_up(request, self)
+        request, agreed = found.request, found.agreed
         lent = await self._lent(request) if request.mcp else None
         try:
             plan = await self._plan(request, memory, lent)

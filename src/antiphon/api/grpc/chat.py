@@ -10,7 +10,6 @@ import msgspec
 from antiphon.api.grpc.choices import attended, ends, merged, other_choices, start
 from antiphon.api.grpc.deferred import Results
 from antiphon.api.grpc.door import Caller
-from antiphon.api.grpc.protos import Proto, chat_pb2, deferred_pb2
 from antiphon.api.grpc.wire_chunks import ChunkEncoder
 from antiphon.api.grpc.wire_messages import SUMMARY, answering, decode_messages, nameless
 from antiphon.api.grpc.wire_request import Asked, decode_completion
@@ -18,6 +17,7 @@ from antiphon.api.grpc.wire_response import Completions, encode_usage, open_call
 from antiphon.core.ids import item_id, new_response_id
 from antiphon.core.items import Item
 from antiphon.core.turns import Response, TurnRequest, Usage
+from antiphon.core.xai_protos import Proto, chat_pb2, deferred_pb2
 from antiphon.errors import InvalidRequest, ModelError, NotFound
 from antiphon.turn.service import TurnService
 

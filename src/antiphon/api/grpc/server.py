@@ -15,19 +15,19 @@ from antiphon.api.grpc.chat import Chat, Write
 from antiphon.api.grpc.door import Caller, Door
 from antiphon.api.grpc.listings import Auth, Models, Tokenize
 from antiphon.api.grpc.pricing import Prices, no_prices
-from antiphon.api.grpc.protos import (
-    Proto,
-    chat_pb2,
-    deferred_pb2,
-    models_pb2,
-    tokenize_pb2,
-)
 from antiphon.api.grpc.stateless import StatelessChat
 from antiphon.api.grpc.wire_response import Completions
 from antiphon.api.http.auth import Keyring
 from antiphon.api.http.body import MAX_BODY
 from antiphon.api.http.limits import Limiter
 from antiphon.core.stateless_protos import ADD_RESPONSE, StatelessConversation
+from antiphon.core.xai_protos import (
+    Proto,
+    chat_pb2,
+    deferred_pb2,
+    models_pb2,
+    tokenize_pb2,
+)
 from antiphon.errors import ConfigError, InvalidRequest, MethodNotAllowed
 from antiphon.turn.service import TurnService
 

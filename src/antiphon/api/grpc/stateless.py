@@ -5,12 +5,12 @@ from __future__ import annotations
 from antiphon.api.grpc.chat import Write
 from antiphon.api.grpc.choices import attended, merged
 from antiphon.api.grpc.door import Caller
-from antiphon.api.grpc.protos import Proto
 from antiphon.api.http.intake import MAX_ITEMS
 from antiphon.core.events import RefusalDelta, TextDelta
 from antiphon.core.items import Message, Role
 from antiphon.core.stateless_protos import ASSISTANT, HUMAN, StatelessResponse
 from antiphon.core.turns import TurnRequest
+from antiphon.core.xai_protos import Proto
 from antiphon.errors import InvalidRequest
 from antiphon.turn.service import TurnService
 

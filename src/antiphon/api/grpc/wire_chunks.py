@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from antiphon.api.grpc.protos import Proto, chat_pb2
 from antiphon.api.grpc.wire_request import SEALED
 from antiphon.api.grpc.wire_response import (
     Completions,
@@ -21,6 +20,7 @@ from antiphon.api.grpc.wire_response import (
 from antiphon.core import events
 from antiphon.core.items import FunctionCall, Item, Reasoning
 from antiphon.core.turns import Response
+from antiphon.core.xai_protos import Proto, chat_pb2
 
 _Chunk = chat_pb2.GetChatCompletionChunk
 _Output = chat_pb2.CompletionOutputChunk

@@ -12,7 +12,6 @@ from typing import Literal
 
 import msgspec
 
-from antiphon.api.grpc.protos import Proto, chat_pb2, image_pb2
 from antiphon.api.http.intake import MAX_ITEMS
 from antiphon.core.items import (
     Compaction,
@@ -28,6 +27,7 @@ from antiphon.core.items import (
     Role,
     SummaryText,
 )
+from antiphon.core.xai_protos import Proto, chat_pb2, image_pb2
 from antiphon.errors import InvalidRequest
 
 #: What a summary's ``encrypted_content`` begins with: a model's own is told from it by that.

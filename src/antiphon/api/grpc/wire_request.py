@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from antiphon.api.grpc.protos import Proto, chat_pb2, usage_pb2
 from antiphon.api.grpc.wire_messages import decode_messages
 from antiphon.api.http.body import UNDECODABLE, check_depth
 from antiphon.core.turns import FunctionTool, Options, TurnRequest
+from antiphon.core.xai_protos import Proto, chat_pb2, usage_pb2
 from antiphon.errors import InvalidRequest
 
 #: How many answers one request may ask for.

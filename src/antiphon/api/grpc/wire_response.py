@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from antiphon.api.grpc.pricing import Prices, ticks
-from antiphon.api.grpc.protos import Proto, chat_pb2, sample_pb2, usage_pb2
 from antiphon.api.grpc.wire_request import LOGPROBS, SEALED
 from antiphon.api.grpc.wire_settings import settings_of
 from antiphon.core.items import (
@@ -23,6 +22,7 @@ from antiphon.core.items import (
     words_of,
 )
 from antiphon.core.turns import Options, Response, Usage
+from antiphon.core.xai_protos import Proto, chat_pb2, sample_pb2, usage_pb2
 
 _NANO = 1_000_000_000
 

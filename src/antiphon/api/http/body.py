@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
+from urllib.parse import parse_qs
 
 import msgspec
 
 from antiphon.errors import BodyTooLarge, InvalidRequest
+
+T = TypeVar("T")
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -61,6 +64,19 @@ def _checked(body: bytes, size: int) -> bytes:
     if size > MAX_BODY:
         raise BodyTooLarge(f"The body is larger than {MAX_BODY // 2**20} MiB.")
     return body
+
+
+def decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """A body in its shape. Raises ``InvalidRequest`` naming the field at fault."""
+    try:
+        return decoder.decode(body)
+    except UNDECODABLE as error:
+        raise invalid(error) from error
+
+
+def query_of(scope: Scope) -> dict[str, list[str]]:
+    """A request's query: each name's values in their order."""
+    return parse_qs(scope["query_string"].decode("latin-1"))
 
 
 def invalid(error: Exception, at: str = "") -> InvalidRequest:

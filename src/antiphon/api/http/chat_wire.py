@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from antiphon.api.http.body import UNDECODABLE, check_depth, invalid
+from antiphon.api.http.body import check_depth, decoded
 from antiphon.api.http.fields import (
     JsonFormat,
     Metadata,
@@ -147,10 +147,7 @@ _encode = msgspec.json.Encoder().encode
 
 def decode_chat_request(body: bytes) -> ChatRequest:
     """A body as a turn's request. Raises ``InvalidRequest`` naming the field at fault."""
-    try:
-        asked = _request.decode(body)
-    except UNDECODABLE as error:
-        raise invalid(error) from error
+    asked = decoded(_request, body)
     if not asked.messages:
         raise InvalidRequest("There are no messages.", code="empty_input", param="messages")
     if asked.n is not None and asked.n > 1:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import parse_qs
 
 import msgspec
 
 from antiphon.api.http.answers import send_json
 from antiphon.api.http.auth import tenant_of
-from antiphon.api.http.body import UNDECODABLE, Receive, Scope, Send, invalid, read_body
+from antiphon.api.http.body import Receive, Scope, Send, decoded, query_of, read_body
 from antiphon.api.http.fields import Metadata
 from antiphon.api.http.intake import decode_items
 from antiphon.api.http.items import input_items, output_items
@@ -61,7 +60,7 @@ class ConversationApi:
 
     async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/conversations"""
-        asked = _decoded(_created, await read_body(receive) or b"{}")
+        asked = decoded(_created, await read_body(receive) or b"{}")
         made = await self._conversations.create(
             tenant_of(scope), _items(asked.items or []), asked.metadata
         )
@@ -69,7 +68,7 @@ class ConversationApi:
 
     async def list_all(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/conversations, with ?query=… what was said in them"""
-        query = _query(scope)
+        query = query_of(scope)
         tenant, limit = tenant_of(scope), limit_of(query)
         words = query.get("query", [""])[-1]
         if words:
@@ -90,7 +89,7 @@ class ConversationApi:
 
     async def update(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/conversations/{id}: its metadata"""
-        asked = _decoded(_described, await read_body(receive))
+        asked = decoded(_described, await read_body(receive))
         changed = await self._conversations.describe(
             tenant_of(scope), scope["path_params"]["id"], asked.metadata
         )
@@ -106,11 +105,11 @@ class ConversationApi:
     async def list_items(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/conversations/{id}/items"""
         turns = await self._conversations.turns(tenant_of(scope), scope["path_params"]["id"])
-        await send_json(send, _encode(page_of(_shown(turns), _query(scope))))
+        await send_json(send, _encode(page_of(_shown(turns), query_of(scope))))
 
     async def add_items(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/conversations/{id}/items: no model is asked"""
-        asked = _decoded(_added, await read_body(receive))
+        asked = decoded(_added, await read_body(receive))
         turn = await self._conversations.add(
             tenant_of(scope), scope["path_params"]["id"], _items(asked.items)
         )
@@ -132,13 +131,6 @@ class ConversationApi:
         await send_json(send, _encode(_conversation(left)))
 
 
-def _decoded(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
-    try:
-        return decoder.decode(body)
-    except UNDECODABLE as error:
-        raise invalid(error) from error
-
-
 def _items(given: list[dict[str, Any]]) -> list[Item]:
     if len(given) > _MAX_ITEMS:
         raise InvalidRequest(f"Send at most {_MAX_ITEMS} items at once.", param="items")
@@ -146,10 +138,6 @@ def _items(given: list[dict[str, Any]]) -> list[Item]:
     if intake.references:
         raise InvalidRequest("Send the item itself here.", param=intake.references[0].param)
     return list(intake.items)
-
-
-def _query(scope: Scope) -> dict[str, list[str]]:
-    return parse_qs(scope["query_string"].decode("latin-1"))
 
 
 def _conversation(one: Conversation) -> dict[str, Any]:

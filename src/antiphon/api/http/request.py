@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from antiphon.api.http.body import UNDECODABLE, invalid
+from antiphon.api.http.body import decoded
 from antiphon.api.http.fields import (
     JsonFormat,
     Metadata,
@@ -105,10 +105,7 @@ _NO_TOOLS = Toolset()
 
 def decode_request(body: bytes) -> TurnRequest:
     """A body as a turn's request. Raises ``InvalidRequest`` naming the field at fault."""
-    try:
-        asked = _request.decode(body)
-    except UNDECODABLE as error:
-        raise invalid(error) from error
+    asked = decoded(_request, body)
     conversation = asked.conversation
     if isinstance(conversation, _Conversation):
         conversation = conversation.id

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from urllib.parse import parse_qs
 
 import msgspec
 
@@ -16,7 +15,7 @@ from antiphon.api.http.answers import (
     start_stream,
 )
 from antiphon.api.http.auth import tenant_of
-from antiphon.api.http.body import Receive, Scope, Send, read_body
+from antiphon.api.http.body import Receive, Scope, Send, query_of, read_body
 from antiphon.api.http.events import DONE, EventEncoder
 from antiphon.api.http.items import input_items
 from antiphon.api.http.listing import listed, wanted_of
@@ -72,7 +71,7 @@ class Responses:
 
     async def list_all(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/responses, by model, status and metadata; newest first"""
-        query = _query(scope)
+        query = query_of(scope)
         limit = limit_of(query)
         assert self._archive is not None
         turns = await self._archive.listing(
@@ -87,7 +86,7 @@ class Responses:
 
     async def retrieve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/responses/{id}, with ?stream=true from its first event or behind another"""
-        query = _query(scope)
+        query = query_of(scope)
         name, tenant = scope["path_params"]["id"], tenant_of(scope)
         if query.get("stream", [""])[-1].lower() in _YES:
             turn = await self._service.follow(tenant, name)
@@ -104,7 +103,7 @@ class Responses:
     async def delete(self, scope: Scope, receive: Receive, send: Send) -> None:
         """DELETE /v1/responses/{id}, with ?cascade=true its descendants too"""
         response_id = scope["path_params"]["id"]
-        cascade = _query(scope).get("cascade", [""])[-1].lower() in _YES
+        cascade = query_of(scope).get("cascade", [""])[-1].lower() in _YES
         await self._service.delete(tenant_of(scope), response_id, cascade=cascade)
         # The word is OpenAI's: what is deleted is shown as a response.
         body = {"id": response_id, "object": "response", "deleted": True}
@@ -113,7 +112,7 @@ class Responses:
     async def list_input(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/responses/{id}/input_items: this turn's own, newest first"""
         response = await self._service.response(tenant_of(scope), scope["path_params"]["id"])
-        await send_json(send, _encode(page_of(input_items(response), _query(scope))))
+        await send_json(send, _encode(page_of(input_items(response), query_of(scope))))
 
     async def context(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/responses/{id}/context: the messages that the model was shown"""
@@ -176,10 +175,6 @@ def _without(body: bytes, skip: int) -> tuple[bytes, int]:
     """A piece of a stream without its first events, and how many are still to be left out."""
     events = body.split(b"\n\n")[:-1]
     return b"".join(event + b"\n\n" for event in events[skip:]), max(0, skip - len(events))
-
-
-def _query(scope: Scope) -> dict[str, list[str]]:
-    return parse_qs(scope["query_string"].decode("latin-1"))
 
 
 def _number_of(query: dict[str, list[str]]) -> int:

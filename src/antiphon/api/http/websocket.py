@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from antiphon.api.http.auth import tenant_of
-from antiphon.api.http.body import MAX_BODY, UNDECODABLE, Receive, Scope, Send, invalid
+from antiphon.api.http.body import MAX_BODY, Receive, Scope, Send, decoded
 from antiphon.api.http.events import EventEncoder
 from antiphon.api.http.front import another_turn
 from antiphon.api.http.request import decode_request
@@ -47,7 +47,7 @@ class _Message(msgspec.Struct, frozen=True):
     generate: bool | None = None
 
 
-_decode = msgspec.json.Decoder(_Message).decode
+_message = msgspec.json.Decoder(_Message)
 
 
 class WebSocket:
@@ -170,10 +170,7 @@ def _decoded(body: bytes, tenant: str) -> TurnRequest:
     """A message as a turn's request. Raises ``InvalidRequest``."""
     if len(body) > MAX_BODY:
         raise BodyTooLarge(f"The message is larger than {MAX_BODY // 2**20} MiB.")
-    try:
-        message = _decode(body)
-    except UNDECODABLE as error:
-        raise invalid(error) from error
+    message = decoded(_message, body)
     if message.type != "response.create":
         raise InvalidRequest(
             "The messages of this connection are of the type response.create.", param="type"

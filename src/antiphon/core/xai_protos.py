@@ -1,6 +1,7 @@
 """The message classes of xAI's API: its SDK's own, of the generation that protobuf wants.
 
-The package has no types of its own for its messages' users, so here they are ``Any``.
+Only there with the extra ``grpc``, and only loaded by what speaks that API. The package has
+no types of its own for its messages' users, so here they are ``Any``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any, TypeAlias
 from xai_sdk.proto import (  # type: ignore[import-untyped]
     auth_pb2,
     chat_pb2,
+    chat_pb2_grpc,
     deferred_pb2,
     image_pb2,
     models_pb2,
@@ -25,6 +27,7 @@ __all__ = [
     "Proto",
     "auth_pb2",
     "chat_pb2",
+    "chat_pb2_grpc",
     "deferred_pb2",
     "image_pb2",
     "models_pb2",
