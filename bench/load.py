@@ -18,7 +18,7 @@ import httptools
 #: Yields a request, receives the body of its 200 reply.
 Script: TypeAlias = Generator[bytes, bytes, None]
 #: Seconds that a run may take beyond its deadline before it counts as hung.
-_PATIENCE = 120.0
+PATIENCE = 120.0
 
 
 class BenchError(Exception):
@@ -153,7 +153,7 @@ async def drive(
             if seconds is not None:
                 connection.deadline = begun + seconds
             connection.start()
-        async with asyncio.timeout((seconds or 0.0) + _PATIENCE):
+        async with asyncio.timeout((seconds or 0.0) + PATIENCE):
             await asyncio.gather(*(connection.done for connection in connections))
         tally.seconds = time.perf_counter() - begun
     finally:

@@ -329,6 +329,16 @@ def test_compaction() -> None:
         assert server.http.stored() == 0
 
 
+def test_a_stream_begins_with_the_first_words() -> None:
+    for store in (False, True):
+        model = ScriptedModel([think("Hm") + say("Once")])
+        with grpc_serving(model) as server, server.client() as client:
+            chat = client.chat.create("scripted", messages=[user("Hi")], store_messages=store)
+            told = [(chunk.reasoning_content, chunk.content) for _, chunk in chat.stream()]
+            assert any(told[0])
+            assert ["".join(words) for words in zip(*told, strict=True)] == ["Hm", "Once"]
+
+
 def test_hanging_up_stops_what_nobody_keeps_and_nothing_else() -> None:
     reached = asyncio.Event()
     model = ScriptedModel([say("Once") + hang(reached)])

@@ -421,11 +421,10 @@ def test_who_asks_often_whether_the_line_holds_is_not_taken_for_an_attacker(echo
 
 
 @contextmanager
-def streaming(server: Grpc, store: bool) -> Iterator[tuple[Any, Any]]:
+def streaming(server: Grpc) -> Iterator[Any]:
     with grpc.insecure_channel(server.at) as channel:
         call: Any = channel.unary_stream("/xai_api.Chat/GetCompletionChunk")
-        stream = call(asking("Tell", store_messages=store))
-        yield stream, next(stream)
+        yield call(asking("Tell"))
 
 
 def test_it_stops_when_the_answers_under_way_are_out() -> None:
@@ -437,7 +436,7 @@ def test_it_stops_when_the_answers_under_way_are_out() -> None:
             else "No"
         )
     )
-    with grpc_serving(model) as server, streaming(server, store=False) as (stream, _):
+    with grpc_serving(model) as server, streaming(server) as stream:
         server.http.wait(reached)
         stopping = threading.Thread(target=server.http.run, args=(server.server.stop(20),))
         stopping.start()

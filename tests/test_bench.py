@@ -116,12 +116,12 @@ def test_streams_over_grpc_are_counted_and_right(lab: Lab) -> None:
         lab.drive(server, [told_another(RepeatedStream(49), wrong)], by=over_grpc)
         with pytest.raises(BenchError, match="a stream"):
             wrong.check()
-        with pytest.raises(BenchError, match="INVALID_ARGUMENT"):
+        with pytest.raises(BenchError, match="refused a stream"):
             lab.drive(server, [once(b"\xff")], by=over_grpc)
 
 
 def test_a_replys_messages_are_found_again() -> None:
-    assert list(messages_in(b"\0\0\0\2ab\0\0\0\0\0\0\0\1c")) == [b"ab", b"", b"c"]
+    assert list(messages_in(b"\0\0\0\0\2ab\0\0\0\0\0\0\0\0\0\1c")) == [b"ab", b"", b"c"]
 
 
 def test_a_refused_request_voids_the_run(lab: Lab) -> None:

@@ -40,12 +40,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "portal": set(),
     "logs": set(),
+    "threads": set(),
     "settings": CORE,
     "turn": CORE,
-    "stores": CORE | PORTS,
+    "stores": CORE | PORTS | {"antiphon.threads"},
     "models": CORE | PORTS,
     "tools": CORE | PORTS,
-    "api": CORE | SERVICE | {"antiphon.logs"},
+    "api": CORE | SERVICE | {"antiphon.logs", "antiphon.threads"},
     "chat": CORE
     | SERVICE
     | {"antiphon.settings", "antiphon.portal", "antiphon.assemble", "antiphon.tools"},

@@ -85,6 +85,60 @@ def test_what_came_together_is_read_together() -> None:
     run(main())
 
 
+def test_a_reader_may_rest_while_more_comes_but_never_beyond_the_end() -> None:
+    async def main() -> None:
+        turn = LiveTurn(opening(store=False))
+        batches: list[Sequence[Event]] = []
+        rests = iter([0.0, 0.001, 60.0])
+
+        async def read() -> None:
+            async for batch in turn.events(lambda: next(rests)):
+                batches.append(batch)
+
+        reading = asyncio.ensure_future(read())
+        await settle()
+        turn.emit(words(1))
+        await settle()
+        assert batches == [words(1)]
+        # It rests a millisecond, and reads what came in the meantime in one.
+        turn.emit(words(2))
+        await settle()
+        turn.emit(words(1))
+        while len(batches) < 2:
+            await settle()
+        assert batches[1] == [*words(2), *words(1)]
+        turn.emit(words(1))
+        await settle()
+        assert len(batches) == 2
+        last = finish(turn)
+        await reading
+        assert batches[2:] == [[*words(1), last]]
+
+    run(main())
+
+
+def test_a_reader_that_is_cancelled_at_rest_leaves_the_end_to_others() -> None:
+    async def main() -> None:
+        turn = LiveTurn(opening(store=False))
+
+        async def read() -> None:
+            async for _ in turn.events(lambda: 60.0):
+                raise AssertionError("it should still rest")
+
+        reading = asyncio.ensure_future(read())
+        turn.emit(words(1))
+        await settle()
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        ending = asyncio.ensure_future(turn.result())
+        await settle()
+        finish(turn)
+        assert (await ending).status == "completed"
+
+    run(main())
+
+
 def test_events_wait_until_the_request_is_on_disk() -> None:
     async def main() -> None:
         turn = LiveTurn(opening())

@@ -105,7 +105,8 @@ class TurnRequest(msgspec.Struct, frozen=True):
     ``model`` None is the server's default. ``conversation`` is in place of a previous
     response: the turn goes on from its head, and moves it; ``on_busy`` says what to do
     where another turn runs on it. ``stream`` says whether someone wants to
-    read along; without it a model may answer in one piece. ``context`` says what of a
+    read along; without it a model may answer in one piece. ``announced`` False: who reads
+    along is shown nothing before the first words. ``context`` says what of a
     long history is shown. ``approved`` are calls of the previous response that a person
     has agreed to: their tools are run first. ``timeout`` is in seconds and covers the
     whole turn, its tools included. ``references`` are items that the input shall hold
@@ -121,6 +122,7 @@ class TurnRequest(msgspec.Struct, frozen=True):
     options: Options = Options()
     store: bool = True
     stream: bool = False
+    announced: bool = True
     background: bool = False
     tenant: str = NOBODY
     context: tuple[Policy, ...] = ()

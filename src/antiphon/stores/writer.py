@@ -22,6 +22,7 @@ from antiphon.stores.batch import Batch, Open
 from antiphon.stores.cleaning import CLEANINGS, fill_gaps, find_gaps
 from antiphon.stores.database import BUSY_MS, Database
 from antiphon.stores.faults import is_busy, store_error
+from antiphon.threads import in_background
 
 #: What to do, with which arguments, and whom to tell.
 Job: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], "asyncio.Future[Any]"]
@@ -73,7 +74,8 @@ class Writer:
         # A daemon, so that a program that forgets to close the store can still end: what
         # was confirmed is on disk, and what was not is for the next to open it to end.
         self._thread = threading.Thread(target=self._run, name="antiphon-writer", daemon=True)
-        self._thread.start()
+        with in_background():
+            self._thread.start()
 
     def put(
         self, action: Callable[..., Any], *arguments: Any, within: float = 0.0

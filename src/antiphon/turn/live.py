@@ -8,7 +8,7 @@ and a late one misses nothing; the log is as long as the turn and goes with it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from antiphon.core.events import Event
@@ -54,8 +54,13 @@ class LiveTurn:
 
     # What readers use.
 
-    async def events(self) -> AsyncIterator[Sequence[Event]]:
+    async def events(
+        self, rest: Callable[[], float] | None = None
+    ) -> AsyncIterator[Sequence[Event]]:
         """The turn's events from its first, in batches of what came together.
+
+        ``rest`` is for a reader to whom each batch is dear: before one, so many seconds are
+        waited for more to come together, but never beyond the turn's end.
 
         Raises the turn's error only if nothing of the turn was kept; otherwise a
         failed turn ends in ``Ended`` like every other.
@@ -63,6 +68,8 @@ class LiveTurn:
         seen = 0
         while True:
             if self._released and seen < len(self._log):
+                if rest is not None and (seconds := rest()) > 0:
+                    await self._ended(within=seconds)
                 batch = self._log[seen:]
                 seen += len(batch)
                 yield batch
@@ -77,10 +84,7 @@ class LiveTurn:
 
     async def result(self) -> Response:
         """The turn's end, failed or not (see ``error``). Raises only what kept nothing."""
-        if not self._over:
-            waiter: asyncio.Future[None] = self._loop.create_future()
-            self._patient.append(waiter)
-            await waiter
+        await self._ended()
         return self._end()
 
     def done(self) -> bool:
@@ -162,6 +166,23 @@ class LiveTurn:
             self.stopped_by = error
             if self.task is not None and self._running:
                 self.task.cancel()
+
+    async def _ended(self, within: float | None = None) -> None:
+        """Wait for the end, but no longer than ``within`` seconds."""
+        if self._over:
+            return
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._patient.append(waiter)
+        if within is None:
+            await waiter
+            return
+        timer = self._loop.call_later(within, _wake, [waiter])
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            if waiter in self._patient:
+                self._patient.remove(waiter)
 
     def _end(self) -> Response:
         if self._response is None:

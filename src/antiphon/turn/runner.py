@@ -141,15 +141,16 @@ class Runner:
 
     def _begin(self) -> None:
         opening, plan = self._plan.opening, self._plan
+        asked = plan.request
         self._begun = self._store.begin(
             NewTurn(
                 response_id=opening.id,
-                tenant=plan.request.tenant,
+                tenant=asked.tenant,
                 created_at=opening.created_at,
                 header=opening.header,
                 input=[encode_item(item) for item in plan.stored_input],
                 parent=plan.parent,
-                awaited=plan.request.stream or plan.request.background,
+                awaited=(asked.stream and asked.announced) or asked.background,
                 blobs=plan.blobs,
                 conversation=plan.conversation,
             )

@@ -10,6 +10,7 @@ import msgspec
 from antiphon.api.grpc.choices import attended, ends, merged, other_choices, start
 from antiphon.api.grpc.deferred import Results
 from antiphon.api.grpc.door import Caller
+from antiphon.api.grpc.pace import Pace
 from antiphon.api.grpc.wire_chunks import ChunkEncoder
 from antiphon.api.grpc.wire_messages import SUMMARY, answering, decode_messages, nameless
 from antiphon.api.grpc.wire_request import Asked, decode_completion
@@ -28,10 +29,11 @@ Write: TypeAlias = Callable[[bytes], Awaitable[None]]
 class Chat:
     """The methods, over one service."""
 
-    def __init__(self, service: TurnService, completions: Completions) -> None:
+    def __init__(self, service: TurnService, completions: Completions, pace: Pace) -> None:
         self._service = service
         self._completions = completions
         self._results = Results()
+        self._pace = pace
 
     async def complete(self, caller: Caller, request: Proto) -> Proto:
         """GetCompletion"""
@@ -42,13 +44,14 @@ class Chat:
     async def stream(self, caller: Caller, request: Proto, write: Write) -> None:
         """GetCompletionChunk"""
         asked = await self._asked(caller, request)
-        streamed = msgspec.structs.replace(asked.turn, stream=True)
+        streamed = msgspec.structs.replace(asked.turn, stream=True, announced=False)
         turns = await start(self._service, caller, msgspec.structs.replace(asked, turn=streamed))
-        with attended(turns):
+        with attended(turns), self._pace.stream() as rest:
             encoder = ChunkEncoder(turns[0].opening, self._completions)
-            async for batches in merged(turns):
+            async for batches in merged(turns, rest.left):
                 if chunk := encoder.encode(batches):
                     await write(chunk)
+                    rest.begin()
 
     async def defer(self, caller: Caller, request: Proto) -> Proto:
         """StartDeferredCompletion: nobody waits for the answer, but somebody will ask for it."""

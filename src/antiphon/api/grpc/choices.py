@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TypeAlias
 
@@ -97,17 +97,17 @@ async def ends(turns: Sequence[LiveTurn]) -> list[Response]:
     return responses
 
 
-async def merged(turns: Sequence[LiveTurn]) -> AsyncIterator[Batches]:
+async def merged(turns: Sequence[LiveTurn], rest: Callable[[], float]) -> AsyncIterator[Batches]:
     """The events of all turns as they come, with the number of their choice.
 
-    Raises the first error that one of them ends with.
+    ``rest`` as for ``LiveTurn.events``. Raises the first error that one of them ends with.
     """
     if len(turns) == 1:
-        async for only in turns[0].events():
+        async for only in turns[0].events(rest):
             yield ((0, only),)
         _raise_error(turns[0])
         return
-    readers = [turn.events() for turn in turns]
+    readers = [turn.events(rest) for turn in turns]
     waiting = {_next(reader): index for index, reader in enumerate(readers)}
     try:
         while waiting:

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from antiphon.api.grpc.chat import Chat, Write
 from antiphon.api.grpc.door import Caller, Door
 from antiphon.api.grpc.listings import Auth, Models, Tokenize
+from antiphon.api.grpc.pace import Pace
 from antiphon.api.grpc.pricing import Prices, no_prices
 from antiphon.api.grpc.stateless import StatelessChat
 from antiphon.api.grpc.wire_response import Completions
@@ -29,6 +30,7 @@ from antiphon.core.xai_protos import (
     tokenize_pb2,
 )
 from antiphon.errors import ConfigError, InvalidRequest, MethodNotAllowed
+from antiphon.threads import in_background
 from antiphon.turn.service import TurnService
 
 _Answer: TypeAlias = Callable[[Caller, Any], Awaitable[Proto]]
@@ -91,6 +93,10 @@ class GrpcServer:
 
     async def start(self, host: str, port: int, certificate: Certificate | None = None) -> int:
         """Listen, on any free port where that is 0; the port. Raises ``ConfigError``."""
+        with in_background():
+            return await self._start(host, port, certificate)
+
+    async def _start(self, host: str, port: int, certificate: Certificate | None) -> int:
         server = grpc.aio.server(options=_OPTIONS)
         server.add_generic_rpc_handlers((_Router(self._handlers, self._refusing),))
         at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -117,7 +123,8 @@ class GrpcServer:
     def _table(
         self, service: TurnService, prices: Prices, fingerprint: str, fun_prompt: str
     ) -> dict[str, Any]:
-        chat = Chat(service, Completions(prices, fingerprint))
+        pace = Pace()
+        chat = Chat(service, Completions(prices, fingerprint), pace)
         models = Models(service, prices, fingerprint)
         completions = chat_pb2.GetCompletionsRequest
         model = models_pb2.GetModelRequest
@@ -153,7 +160,7 @@ class GrpcServer:
             "/xai_api.Chat/GetCompletionChunk": (completions, chat.stream),
             ADD_RESPONSE: (
                 StatelessConversation,
-                StatelessChat(service, fun_prompt).add_response,
+                StatelessChat(service, fun_prompt, pace).add_response,
             ),
         }
         return {

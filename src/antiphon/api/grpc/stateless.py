@@ -5,6 +5,7 @@ from __future__ import annotations
 from antiphon.api.grpc.chat import Write
 from antiphon.api.grpc.choices import attended, merged
 from antiphon.api.grpc.door import Caller
+from antiphon.api.grpc.pace import Pace
 from antiphon.api.http.intake import MAX_ITEMS
 from antiphon.core.events import RefusalDelta, TextDelta
 from antiphon.core.items import Message, Role
@@ -20,8 +21,9 @@ _ROLES: dict[int, Role] = {HUMAN: "user", ASSISTANT: "assistant"}
 class StatelessChat:
     """The one method, over one service."""
 
-    def __init__(self, service: TurnService, fun_prompt: str) -> None:
+    def __init__(self, service: TurnService, fun_prompt: str, pace: Pace) -> None:
         self._service = service
+        self._pace = pace
         self._prompts = {"": None, "fun": fun_prompt}
 
     async def add_response(self, caller: Caller, request: Proto, write: Write) -> None:
@@ -29,14 +31,15 @@ class StatelessChat:
         turn = self._turn(request, caller.tenant)
         with caller.place():
             live = await self._service.start(turn)
-        with attended([live]):
-            async for ((_, batch),) in merged([live]):
+        with attended([live]), self._pace.stream() as rest:
+            async for ((_, batch),) in merged([live], rest.left):
                 text = "".join(
                     event.text for event in batch if isinstance(event, TextDelta | RefusalDelta)
                 )
                 if text:
                     piece = StatelessResponse(sender=ASSISTANT, message=text)
                     await write(piece.SerializeToString())
+                    rest.begin()
 
     def _turn(self, request: Proto, tenant: str) -> TurnRequest:
         if request.system_prompt_name not in self._prompts:
@@ -63,5 +66,6 @@ class StatelessChat:
             instructions=self._prompts[request.system_prompt_name],
             store=False,
             stream=True,
+            announced=False,
             tenant=tenant,
         )

@@ -26,6 +26,8 @@ _Chunk = chat_pb2.GetChatCompletionChunk
 _Output = chat_pb2.CompletionOutputChunk
 _Delta = chat_pb2.Delta
 _ASSISTANT = chat_pb2.ROLE_ASSISTANT
+#: Most events are of these, and many come together: they are joined, not looked at one by one.
+_WORDS = (events.TextDelta, events.RefusalDelta)
 
 
 class ChunkEncoder:
@@ -47,11 +49,7 @@ class ChunkEncoder:
         outputs: list[Proto] = []
         over: list[Response] = []
         for index, batch in batches:
-            if len(batch) == 1 and type(batch[0]) is events.TextDelta and not self._odds:
-                # Most are so.
-                delta = _Delta(content=batch[0].text, role=_ASSISTANT)
-                outputs.append(_Output(delta=delta, index=index))
-            elif (output := self._output(index, batch, over)) is not None:
+            if (output := self._output(index, batch, over)) is not None:
                 outputs.append(output)
         if not outputs:
             return b""
@@ -66,35 +64,32 @@ class ChunkEncoder:
     def _output(
         self, index: int, batch: Sequence[events.Event], over: list[Response]
     ) -> Proto | None:
-        delta = _Delta(role=_ASSISTANT)
-        output = _Output(index=index)
-        words: list[str] = []
-        thoughts: list[str] = []
-        shown = False
-        for event in batch:
-            match event:
-                case events.TextDelta(text=more) | events.RefusalDelta(text=more):
-                    words.append(more)
-                    if self._odds and isinstance(event, events.TextDelta):
-                        output.logprobs.MergeFrom(encode_logprobs(event.logprobs))
-                case events.ReasoningDelta(text=more) | events.RawReasoningDelta(text=more):
-                    thoughts.append(more)
-                case events.Created():
-                    pass
-                case events.ItemDone(item=item) if self._adds(item, delta):
-                    pass
-                case events.Ended(response=response) if response.status != "failed":
-                    output.finish_reason = finish_reason(response)
-                    over.append(response)
-                case _:
-                    continue
-            shown = True
-        if not shown:
-            return None
-        delta.content = "".join(words)
-        delta.reasoning_content = "".join(thoughts)
-        output.delta.CopyFrom(delta)
+        words = [event.text for event in batch if isinstance(event, _WORDS)]
+        output = _Output(delta=_Delta(content="".join(words), role=_ASSISTANT), index=index)
+        if len(words) < len(batch):
+            rest = [event for event in batch if not isinstance(event, _WORDS)]
+            shown = [self._show(event, output, over) for event in rest]
+            if not words and not any(shown):
+                return None
+        if self._odds:
+            for event in batch:
+                if isinstance(event, events.TextDelta):
+                    output.logprobs.MergeFrom(encode_logprobs(event.logprobs))
         return output
+
+    def _show(self, event: events.Event, output: Proto, over: list[Response]) -> bool:
+        """Add what an event that is no word of the answer says; whether it says anything."""
+        match event:
+            case events.ReasoningDelta(text=more) | events.RawReasoningDelta(text=more):
+                output.delta.reasoning_content += more
+                return True
+            case events.ItemDone(item=item):
+                return self._adds(item, output.delta)
+            case events.Ended(response=response) if response.status != "failed":
+                output.finish_reason = finish_reason(response)
+                over.append(response)
+                return True
+        return False
 
     def _adds(self, item: Item, delta: Proto) -> bool:
         """Whether an item that is whole is shown as such: its words have been already."""
