@@ -14,6 +14,7 @@ from typing import TypeAlias
 import msgspec
 import pytest
 
+from antiphon.core.items import Compaction, encode_item
 from antiphon.core.lifetimes import Lifetimes
 from antiphon.stores.cleaning import find_gaps
 from antiphon.stores.sqlite import SqliteStore, open_sqlite
@@ -123,6 +124,31 @@ async def items_erased(store: SqliteStore, cage: Cage, time: Time) -> None:
         assert await store.ledgers.conversations.erase_item("", head.response_id, position)
 
 
+async def summed_up(store: SqliteStore, cage: Cage, head: Head) -> Head:
+    """A turn that tells of all before it."""
+    new = new_turn(parent=head)
+    await store.begin(new)
+    words = encode_item(Compaction(f"They said {cage.canary()}.", replaced=1))
+    await store.write(new.response_id, [words], DONE)
+    return await head_of(store, new.response_id)
+
+
+async def deleted_under_a_summary(store: SqliteStore, cage: Cage, time: Time) -> None:
+    head = await said(store, cage, time)
+    after = await summed_up(store, cage, await turned(store, "harmless", parent=head))
+    await summed_up(store, cage, await turned(store, "harmless", parent=after))
+    # A branch is a thread of its own.
+    await summed_up(store, cage, await turned(store, "harmless", parent=head))
+    assert await store.delete("", head.response_id)
+
+
+async def items_erased_under_a_summary(store: SqliteStore, cage: Cage, time: Time) -> None:
+    head = await said(store, cage, time)
+    await summed_up(store, cage, await turned(store, "harmless", parent=head))
+    for position in range(3):
+        assert await store.ledgers.conversations.erase_item("", head.response_id, position)
+
+
 @pytest.mark.parametrize(
     "way",
     [
@@ -132,6 +158,8 @@ async def items_erased(store: SqliteStore, cage: Cage, time: Time) -> None:
         conversation_deleted,
         conversation_described_anew,
         items_erased,
+        deleted_under_a_summary,
+        items_erased_under_a_summary,
     ],
 )
 def test_each_way_of_erasing_leaves_nothing(path: Path, way: Way) -> None:

@@ -13,6 +13,7 @@ from antiphon.core.items import Compaction, FunctionCall, FunctionCallOutput, Me
 from antiphon.core.policies import Summarize, TokenBudget
 from antiphon.core.turns import NOBODY, FunctionTool, Header, Options, TurnRequest, Usage
 from antiphon.errors import (
+    Conflict,
     ContextLengthExceeded,
     InvalidRequest,
     ModelError,
@@ -320,6 +321,25 @@ def test_a_summary_of_what_was_erased_is_shown_no_more(kind: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", STORES)
+def test_an_item_that_was_erased_does_not_live_on_in_a_summary(kind: str, tmp_path: Path) -> None:
+    async def story(store: Any) -> None:
+        model = forgetful()
+        service = serving(model, store)
+        ids = await talked(service, "Secret.", "Two.", "Three.")
+        assert "Secret." in contents(model)[0]
+        assert await store.ledgers.conversations.erase_item(NOBODY, ids[0], 0)
+        after = await answered(service, "Four.", after=ids[-1])
+        words = ["Re: Secret.", "Two.", "Re: Two.", "Three.", "Re: Three.", "Four."]
+        assert contents(model) == words
+        # The next summary is of what is left.
+        await answered(service, "Five.", after=after.id, context=(POLICY,))
+        assert contents(model)[0].startswith(SUMMARY)
+        assert not any("They" in text for text in contents(model))
+
+    with_story(kind, tmp_path, story)
+
+
+@pytest.mark.parametrize("kind", STORES)
 def test_what_is_erased_while_it_is_summed_up_stays_erased(kind: str, tmp_path: Path) -> None:
     """The summary's call takes seconds: time enough for somebody to delete a turn."""
 
@@ -338,6 +358,9 @@ def test_what_is_erased_while_it_is_summed_up_stays_erased(kind: str, tmp_path: 
         go.set()
         response = await (await starting).result()
         assert contents(model) == ["Two.", "2", "Three."]
+        # Nor is it kept where nobody looks.
+        chain = await service.chain(NOBODY, response.id)
+        assert [one.id for one in chain] == [ids[1], response.id]
         after = await answered(service, "Four.", after=response.id)
         assert contents(model) == ["Two.", "2", "Three.", "3", "Four."]
         await answered(serving(model, store), "Five.", after=after.id)
@@ -366,6 +389,23 @@ def test_a_summary_by_hand_goes_on_from_the_conversation() -> None:
         assert contents(model) == [f"{SUMMARY}One.", "Two.", "Re: Two.", "Three."]
         await answered(service, "Three.", after=second.id)
         assert contents(model)[0] == "One.", "the response before it is as it was"
+
+    run(main())
+
+
+def test_a_summary_by_hand_of_what_changes_meanwhile_is_a_conflict() -> None:
+    async def main() -> None:
+        go, asked = asyncio.Event(), asyncio.Event()
+        service = serving(ScriptedModel(["1", "2", wait(go, asked) + say("A secret.")]))
+        first = await answered(service, "Secret.")
+        second = await answered(service, "Two.", after=first.id)
+        summing = asyncio.ensure_future(service.summarize(by_hand(second.id), POLICY))
+        await asked.wait()
+        await service.delete(NOBODY, first.id)
+        go.set()
+        with pytest.raises(Conflict, match="erased while"):
+            await summing
+        assert [one.id for one in await service.chain(NOBODY, second.id)] == [second.id]
 
     run(main())
 

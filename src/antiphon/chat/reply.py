@@ -6,7 +6,14 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from antiphon.core.items import Compaction, FunctionCall, FunctionCallOutput, Item, said
+from antiphon.core.items import (
+    Compaction,
+    Erased,
+    FunctionCall,
+    FunctionCallOutput,
+    Item,
+    said,
+)
 from antiphon.core.turns import Response, TurnStatus, Usage
 from antiphon.errors import InvalidRequest
 
@@ -108,7 +115,11 @@ def open_calls(items: tuple[Item, ...]) -> tuple[FunctionCall, ...]:
 
 def is_summary(response: Response) -> bool:
     """Whether a turn only sums up those before it."""
-    return bool(response.output) and all(isinstance(one, Compaction) for one in response.output)
+    return bool(response.output) and all(map(_sums_up, response.output))
+
+
+def _sums_up(item: Item) -> bool:
+    return isinstance(item, Compaction) or (isinstance(item, Erased) and item.summary)
 
 
 def names_of(calls: tuple[FunctionCall, ...]) -> str:

@@ -8,7 +8,7 @@ Field names and meanings are those of the Open Responses specification.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -139,7 +139,7 @@ class Compaction(_Item, frozen=True, tag="compaction"):
 
     ``kept`` turns of the chain right before it stay in view; ``replaced`` is how many
     turns before those it stands for. They stay in the store: where one of them is
-    erased later, the rest is shown again and this is not (``turn.context``).
+    erased later, or an item of it, this goes with it and the rest is shown again.
     """
 
     summary: str
@@ -167,7 +167,12 @@ class McpApproval(_Item, frozen=True, tag="mcp_approval_response"):
 
 
 class Erased(_Item, frozen=True, tag="erased"):
-    """Where an item was until it was deleted: the others keep their places, and so their ids."""
+    """Where an item was until it was deleted: the others keep their places, and so their ids.
+
+    ``summary``: it was a ``Compaction``, and told of what has been deleted.
+    """
+
+    summary: bool = False
 
 
 Item: TypeAlias = (
@@ -194,6 +199,21 @@ def decode_item(data: bytes) -> Item:
     """The reverse of ``encode_item``."""
     item: Item = _decoder.decode(data)
     return item
+
+
+#: What a store puts in an item's place, and in that of a summary that tells of it.
+ERASED: Final = encode_item(Erased())
+ERASED_SUMMARY: Final = encode_item(Erased(summary=True))
+#: How a stored compaction begins.
+COMPACTION: Final = b'{"type":"compaction"'
+
+
+def sums_up(data: bytes) -> bool:
+    """Whether an item, as it is stored, stands for older turns of its chain."""
+    if not data.startswith(COMPACTION):
+        return False
+    item = decode_item(data)
+    return isinstance(item, Compaction) and item.replaced != 0
 
 
 def item_kind(item: Item) -> str:

@@ -20,7 +20,7 @@ from antiphon.core.images import Blob
 from antiphon.core.turns import End
 from antiphon.errors import StoreError
 from antiphon.stores.conversation_reader import CONVERSATIONS, resolved
-from antiphon.stores.erasing import erase, family, let_go, raise_epochs
+from antiphon.stores.erasing import erase, family, forget_summaries, let_go, raise_epochs
 from antiphon.stores.faults import conversation_moved, no_conversation
 from antiphon.stores.place import (
     MAX_ITEMS,
@@ -139,6 +139,8 @@ class Batch:
             return False
         spans = family(self.connection, place) if cascade else [(place, last_of_turn(place))]
         let_go(self.connection, set().union(*[erase(self.connection, span) for span in spans]))
+        if not cascade:
+            forget_summaries(self.connection, place)
         raise_epochs(self.connection, [place])
         self.erased = True
         return True

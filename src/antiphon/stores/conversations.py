@@ -5,13 +5,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 from functools import partial
-from typing import Final
 
 import msgspec
 
 from antiphon.core.conversations import Conversation
 from antiphon.core.ids import conversation_key, new_conversation_id, response_key
-from antiphon.core.items import Erased, encode_item
+from antiphon.core.items import ERASED, ERASED_SUMMARY
 from antiphon.stores.batch import Batch
 from antiphon.stores.conversation_reader import (
     CONVERSATIONS,
@@ -19,7 +18,14 @@ from antiphon.stores.conversation_reader import (
     read_latest,
     resolved,
 )
-from antiphon.stores.erasing import Span, erase, family, let_go, raise_epochs
+from antiphon.stores.erasing import (
+    Span,
+    erase,
+    family,
+    forget_summaries,
+    let_go,
+    raise_epochs,
+)
 from antiphon.stores.ground import Ground
 from antiphon.stores.listing import Page
 from antiphon.stores.place import TURN, last_of_turn, thread_of
@@ -27,7 +33,6 @@ from antiphon.stores.queries import SQL
 from antiphon.stores.reader import has_expired, read_head
 from antiphon.stores.rows import INPUT, OUTPUT, USE, decode_use
 
-ERASED_ITEM: Final = encode_item(Erased())
 _encoder = msgspec.json.Encoder()
 
 
@@ -171,9 +176,10 @@ def erase_item(batch: Batch, tenant: str, response_id: str, position: int) -> bo
     place: int = found[0][0]
     rows = connection.execute(SQL["rows"], (place, last_of_turn(place))).fetchall()
     items = [(spot, body) for spot, kind, body in rows if kind in (INPUT, OUTPUT)]
-    if not 0 <= position < len(items) or items[position][1] == ERASED_ITEM:
+    if not 0 <= position < len(items) or items[position][1] in (ERASED, ERASED_SUMMARY):
         return False
-    connection.execute(SQL["replace_body"], (items[position][0], ERASED_ITEM))
+    connection.execute(SQL["replace_body"], (items[position][0], ERASED))
+    forget_summaries(connection, place)
     rest = [body for _, body in items[:position] + items[position + 1 :]]
     unused = {
         spot: use

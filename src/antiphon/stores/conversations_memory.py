@@ -6,12 +6,10 @@ import msgspec
 
 from antiphon.core.conversations import Conversation
 from antiphon.core.ids import new_conversation_id
-from antiphon.core.items import Erased, encode_item
+from antiphon.core.items import ERASED, ERASED_SUMMARY
 from antiphon.stores.faults import conversation_moved, no_conversation
 from antiphon.stores.turns_memory import Kept, Turns
 from antiphon.turn.ports import NewTurn, StoredTurn
-
-_ERASED = encode_item(Erased())
 
 
 class _Kept(msgspec.Struct):
@@ -79,9 +77,9 @@ class MemoryConversations:
             return False
         kept, turn = found
         items = [*turn.input, *turn.output]
-        if not 0 <= position < len(items) or items[position] == _ERASED:
+        if not 0 <= position < len(items) or items[position] in (ERASED, ERASED_SUMMARY):
             return False
-        items[position] = _ERASED
+        items[position] = ERASED
         shown = [name for name in turn.blobs if any(name.encode() in item for item in items)]
         self._turns.let_go(kept, turn.blobs.keys() - set(shown))
         kept.turn = msgspec.structs.replace(
@@ -90,6 +88,7 @@ class MemoryConversations:
             output=tuple(items[len(turn.input) :]),
             blobs={name: turn.blobs[name] for name in shown},
         )
+        self._turns.forget_summaries(kept)
         self._turns.raise_epoch(kept)
         return True
 

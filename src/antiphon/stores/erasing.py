@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterable
 from typing import TypeAlias
 
+from antiphon.core.items import COMPACTION, ERASED_SUMMARY, sums_up
 from antiphon.stores.place import last_of_thread, place_of, thread_of
 from antiphon.stores.queries import SQL
 from antiphon.stores.rows import decode_use
@@ -32,6 +33,18 @@ def remove(connection: sqlite3.Connection, span: Span) -> set[bytes]:
     for step in ("drop_responses", "forget_running", "drop_rows"):
         connection.execute(SQL[step], span)
     return uses
+
+
+def forget_summaries(connection: sqlite3.Connection, place: int) -> None:
+    """Leave no words of those summaries that may tell of the turn at ``place``.
+
+    They are among its descendants, and all of these go: one that keeps the turn in view
+    counts turns that are not there any more.
+    """
+    for span in family(connection, place):
+        for spot, body in connection.execute(SQL["summaries"], (*span, COMPACTION)).fetchall():
+            if sums_up(body):
+                connection.execute(SQL["replace_body"], (spot, ERASED_SUMMARY))
 
 
 def let_go(connection: sqlite3.Connection, uses: Iterable[bytes]) -> None:

@@ -84,6 +84,7 @@ class MemoryStore:
         kept, _ = found
         for one in self._turns.family(kept) if cascade else [kept]:
             self._turns.erase(one)
+        self._turns.forget_summaries(kept)
         self._turns.raise_epoch(kept)
         return True
 

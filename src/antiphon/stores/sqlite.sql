@@ -183,6 +183,11 @@ SELECT body FROM log WHERE place = ?1
 -- name: replace_body
 UPDATE log SET body = ?2 WHERE place = ?1
 
+-- name: summaries
+-- Outputs between two places that begin as ?3 does.
+SELECT place, body FROM log
+WHERE place BETWEEN ?1 AND ?2 AND kind = 2 AND substr(body, 1, length(?3)) = ?3
+
 -- name: drop_row
 DELETE FROM log WHERE place = ?1
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from antiphon.core.ids import response_key
+from antiphon.core.items import ERASED_SUMMARY, sums_up
 from antiphon.core.turns import End
 from antiphon.errors import StoreError
 from antiphon.stores.expiry import Expiry
@@ -148,6 +149,13 @@ class Turns:
         turn, kept.turn = kept.turn, None
         if turn is not None:
             self.let_go(kept, turn.blobs)
+
+    def forget_summaries(self, kept: Kept) -> None:
+        """Leave no words of those summaries that may tell of a turn: its descendants'."""
+        for one in self.family(kept):
+            if one.turn is not None and any(map(sums_up, one.turn.output)):
+                rest = [ERASED_SUMMARY if sums_up(item) else item for item in one.turn.output]
+                one.turn = msgspec.structs.replace(one.turn, output=tuple(rest))
 
     def let_go(self, kept: Kept, digests: Iterable[str]) -> None:
         """The turn uses those images no more."""

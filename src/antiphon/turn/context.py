@@ -8,7 +8,7 @@ said is never encoded again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -44,6 +44,9 @@ _SHOWN = (InputImage, InputFile, InputVideo)
 
 #: What an image weighs, in bytes of text that take as many tokens: its own bytes say nothing.
 _IMAGE_WEIGHT = 4096
+
+#: In place of a summary that was erased: no history has turns for it to stand for.
+_NO_SUMMARY: Final = Compaction("", replaced=-1)
 
 
 class Segment(msgspec.Struct, frozen=True):
@@ -140,6 +143,7 @@ def render(items: Sequence[Item], *, completed: bool = True) -> Segment:
             page.add_reasoning(item)
         elif isinstance(item, Erased):
             page.forget_reasoning()
+            compaction = _NO_SUMMARY if item.summary else compaction
         elif isinstance(item, Compaction):
             # One that replaces nothing here is words like any others, which stay.
             compaction = item if item.replaced else compaction

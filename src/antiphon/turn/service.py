@@ -239,15 +239,20 @@ class TurnService(Records):
         ``request`` names the conversation (``previous_response_id``) and says how to ask;
         its input is not used. The response, whose one output item is a ``compaction``,
         continues that conversation. Raises ``InvalidRequest`` where nothing is left to
-        sum up.
+        sum up, ``Conflict`` where something of it is erased meanwhile.
         """
         name, model = self.models.get(request.model)
         head, past = await self._past(request)
         if head is None or not worth(divide(past.segments, policy.keep_turns)[0]):
             raise nothing_to_summarize()
         asked = _Asked(request, header_of(name, request), model)
-        head, _ = await self._sum_up(head, past, policy, asked)
-        return await self.response(request.tenant, head.response_id)
+        new, _ = await self._sum_up(head, past, policy, asked)
+        if new.response_id == head.response_id:
+            raise Conflict(
+                "Something of this conversation was erased while it was summed up: ask again.",
+                code="conversation_changed",
+            )
+        return await self.response(request.tenant, new.response_id)
 
     async def compact(self, request: TurnRequest) -> Digest:
         """Have the model sum up a conversation and what is sent along; nothing is stored.
@@ -416,7 +421,11 @@ class TurnService(Records):
             raise missing(turn.response_id)
         if new.epoch != head.epoch:
             # Something was erased while the model was at it, perhaps what it summed up.
-            return new, await self._history.past(new)
+            await self._store.delete(request.tenant, turn.response_id)
+            left = await self._store.head(request.tenant, head.response_id)
+            if left is None:
+                raise missing(head.response_id)
+            return left, await self._history.past(left)
         self._history.replace(new, shorter)
         return new, shorter
 
