@@ -12,6 +12,7 @@ import grpc
 import pytest
 import xai_sdk  # type: ignore[import-untyped]
 
+from antiphon.api.grpc.door import Door
 from antiphon.api.grpc.pricing import Prices, no_prices
 from antiphon.api.grpc.server import Certificate, GrpcServer
 from antiphon.api.http.front import Front
@@ -89,9 +90,8 @@ def grpc_serving(
 
     with serving(model or ScriptedModel(), store, site) as http:
         front = sites[0]
-        server = GrpcServer(
-            http.service, front.keyring, front.limiter, prices=prices, fun_prompt=fun_prompt
-        )
+        door = Door(front.keyring, front.metrics, front.limiter)
+        server = GrpcServer(http.service, door, prices=prices, fun_prompt=fun_prompt)
         port = http.run(server.start("127.0.0.1", 0, certificate))
         try:
             yield Grpc(http, keys, server, port)

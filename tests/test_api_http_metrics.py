@@ -7,7 +7,6 @@ from contextlib import closing
 
 import pytest
 from prometheus_client import generate_latest
-from prometheus_client.parser import text_string_to_metric_families
 
 from antiphon.api.http.metrics import Metrics
 from antiphon.core.items import Message
@@ -16,27 +15,9 @@ from antiphon.errors import ModelError, RateLimited, StoreError
 from antiphon.models.catalog import Catalog
 from antiphon.models.scripted import ScriptedModel, fail, say, used, wait
 from antiphon.turn.service import TurnService
-from server import Answer, Serving, serving
+from metrics_kit import value
+from server import serving
 from turn_kit import GatedStore
-
-Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-def samples(answer: Answer) -> Samples:
-    assert answer.status == 200
-    assert answer.headers["content-type"].startswith("text/plain")
-    return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(answer.body.decode())
-        for sample in family.samples
-    }
-
-
-def value(server: Serving, name: str, **labels: str) -> float:
-    # What an answer adds is added when it is out already.
-    server.run(asyncio.sleep(0))
-    found = samples(server.get("/metrics"))
-    return found.get((f"antiphon_{name}", frozenset(labels.items())), 0.0)
 
 
 def test_requests_by_route_method_and_status_class() -> None:

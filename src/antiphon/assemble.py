@@ -124,21 +124,21 @@ def http_app(engine: Engine) -> Front:
 
 
 def grpc_server(engine: Engine, front: Front) -> GrpcServer:
-    """The gRPC API over the same service; keys and limits are the HTTP one's.
+    """The gRPC API over the same service; keys, limits and metrics are the HTTP one's.
 
     Raises ``ConfigError`` where the extra ``grpc`` is not installed.
     """
     try:
         # The embedded model's process is started by a fork that gRPC has no part in.
         os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+        from antiphon.api.grpc.door import Door  # loaded on first use
         from antiphon.api.grpc.server import GrpcServer  # loaded on first use
     except ModuleNotFoundError as error:
         raise ConfigError("gRPC is not installed: `pip install 'antiphon[grpc]'`") from error
     models = engine.settings.models
     return GrpcServer(
         engine.service,
-        front.keyring,
-        front.limiter,
+        Door(front.keyring, front.metrics, front.limiter),
         prices=lambda name: models[name].price if name in models else None,
         fun_prompt=engine.settings.fun_prompt,
     )

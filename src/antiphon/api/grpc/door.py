@@ -4,7 +4,8 @@
 2. Who may: without keys this machine only, with keys whoever has one.
 3. How much: the same accounts as over HTTP.
 
-Errors become gRPC's statuses, with their code, type and param in the trailing metadata.
+Errors become gRPC's statuses, with their code, type and param in the trailing metadata. Each
+call is counted once, as ``CANCELLED`` where nobody waited for its end.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from antiphon.api.http.access_log import access
 from antiphon.api.http.auth import Keyring, credential_of
 from antiphon.api.http.guard import check_local
 from antiphon.api.http.limits import Account, Limiter, Place
+from antiphon.api.http.metrics import Metrics
 from antiphon.api.http.request_ids import request_id_for
 from antiphon.core.turns import NOBODY
 from antiphon.errors import AntiphonError, RateLimited, TooManyRequests
@@ -55,14 +57,23 @@ class Caller(msgspec.Struct, frozen=True):
 class Door:
     """Stands before the methods. ``limiter`` None: there are no limits."""
 
-    def __init__(self, keyring: Keyring, limiter: Limiter | None = None) -> None:
+    def __init__(self, keyring: Keyring, metrics: Metrics, limiter: Limiter | None = None) -> None:
         self._keyring = keyring
+        self._metrics = metrics
         self._limiter = limiter
 
     async def run(
-        self, path: str, context: Any, work: Callable[[Caller], Awaitable[bytes]]
+        self,
+        path: str,
+        context: Any,
+        work: Callable[[Caller], Awaitable[bytes]],
+        *,
+        known: bool = True,
     ) -> bytes:
-        """Do a call's work, or end it with the status that fits."""
+        """Do a call's work, or end it with the status that fits.
+
+        ``known``: the path is one of ours, so it may be counted by its name.
+        """
         began = time.perf_counter()
         metadata = _metadata(context)
         name = request_id_for(metadata.get(b"x-request-id"))
@@ -87,8 +98,10 @@ class Door:
         else:
             return answer
         finally:
+            seconds = time.perf_counter() - began
+            self._metrics.call(path if known else None, status, seconds)
             if access.isEnabledFor(logging.INFO):
-                _log_access(path, status, time.perf_counter() - began, tenant)
+                _log_access(path, status, seconds, tenant)
         await context.abort(
             grpc.StatusCode[failure.grpc], details_of(failure), (*trailers, *trailers_of(failure))
         )

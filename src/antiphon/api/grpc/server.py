@@ -18,9 +18,7 @@ from antiphon.api.grpc.pace import Pace
 from antiphon.api.grpc.pricing import Prices, no_prices
 from antiphon.api.grpc.stateless import StatelessChat
 from antiphon.api.grpc.wire_response import Completions
-from antiphon.api.http.auth import Keyring
 from antiphon.api.http.body import MAX_BODY
-from antiphon.api.http.limits import Limiter
 from antiphon.core.stateless_protos import ADD_RESPONSE, StatelessConversation
 from antiphon.core.xai_protos import (
     Proto,
@@ -80,14 +78,13 @@ class GrpcServer:
     def __init__(
         self,
         service: TurnService,
-        keyring: Keyring,
-        limiter: Limiter | None = None,
+        door: Door,
         *,
         prices: Prices = no_prices,
         fun_prompt: str = "",
     ) -> None:
         fingerprint = f"antiphon-{version('antiphon')}"
-        self._door = Door(keyring, limiter)
+        self._door = door
         self._handlers = self._table(service, prices, fingerprint, fun_prompt)
         self._server: grpc.aio.Server | None = None
 
@@ -201,7 +198,7 @@ class GrpcServer:
                     code="unimplemented",
                 )
 
-            await self._door.run(path, context, work)
+            await self._door.run(path, context, work, known=False)
 
         # Whatever the client sends, one message or many, need not be read.
         return grpc.stream_stream_rpc_method_handler(handle)

@@ -73,10 +73,10 @@ class Front:
         cors: Cors | None = None,
     ) -> None:
         self._app = app
-        #: Other doors to the same service share these two.
+        #: Other doors to the same service share these.
         self.keyring = keyring
         self.limiter = limiter
-        self._metrics = metrics
+        self.metrics = metrics
         self._cors = cors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,7 +93,7 @@ class Front:
             seconds = time.perf_counter() - began
             path, method, status = scope["path"], scope["method"], exchange.status
             route = path if path in _TURNS else scope.get(_ROUTE)
-            self._metrics.request(route, method, status, seconds)
+            self.metrics.request(route, method, status, seconds)
             if access.isEnabledFor(logging.INFO):
                 log_access(scope, status, seconds)
 

@@ -7,71 +7,24 @@ Nothing that a tenant says is one, so that there are few of them and none tells 
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator
-from itertools import accumulate
+from collections.abc import Callable, Collection
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from antiphon.api.http.body import Receive, Scope, Send
+from antiphon.api.http.tallies import LATENCIES, Tallies
 from antiphon.errors import ModelError, StoreError
 from antiphon.turn.live import LiveTurn
 
-#: Seconds.
-_LATENCIES = (0.002, 0.005, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 _METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
 _OTHER = "other"
+#: By the first digit.
+_CLASSES = tuple(f"{digit}xx" for digit in range(10))
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
 #: An upstream may make up codes; so many are told apart.
 _MOST_CODES = 50
-
-
-class _Tally:
-    """The answers of one route, method and status class.
-
-    Counted without the library's locks, which every request would wait for four times:
-    all that counts is on one thread, and whoever asks is, too.
-    """
-
-    __slots__ = ("buckets", "count", "seconds")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.seconds = 0.0
-        #: How many took up to each of ``_LATENCIES`` but more than the one before; then the rest.
-        self.buckets = [0] * (len(_LATENCIES) + 1)
-
-
-class _Answers(Collector):
-    """All tallies, as Prometheus wants them."""
-
-    def __init__(self) -> None:
-        self.tallies: dict[tuple[str, str, int], _Tally] = {}
-
-    def collect(self) -> Iterator[Metric]:
-        count = CounterMetricFamily(
-            "antiphon_http_requests",
-            "HTTP requests that were answered.",
-            labels=("route", "method", "status"),
-        )
-        seconds = HistogramMetricFamily(
-            "antiphon_http_request_seconds",
-            "Time from a request's head to the last byte of its answer.",
-            labels=("route", "method", "status"),
-        )
-        for (route, method, hundreds), tally in self.tallies.items():
-            labels = (route, method, f"{hundreds}xx")
-            count.add_metric(labels, tally.count)
-            bounds = [*map(floatToGoString, _LATENCIES), "+Inf"]
-            below = zip(bounds, accumulate(tally.buckets), strict=True)
-            seconds.add_metric(labels, list(below), tally.seconds)
-        yield count
-        yield seconds
 
 
 class _Spoken(msgspec.Struct, frozen=True):
@@ -91,8 +44,20 @@ class Metrics:
     def __init__(self, models: Callable[[], Collection[str]]) -> None:
         self.registry = registry = CollectorRegistry(auto_describe=True)
         self._models = models
-        self._answers = _Answers()
-        registry.register(self._answers)
+        self._requests = Tallies(
+            "antiphon_http_request",
+            ("route", "method", "status"),
+            "HTTP requests that were answered.",
+            "Time from a request's head to the last byte of its answer.",
+        )
+        self._calls = Tallies(
+            "antiphon_grpc_request",
+            ("method", "status"),
+            "gRPC calls that are over.",
+            "Time from a call's message to its status.",
+        )
+        registry.register(self._requests)
+        registry.register(self._calls)
         self._spoken: dict[str, _Spoken] = {}
         self._codes: set[str] = set()
         self._running = Gauge("antiphon_turns_running", "Turns that run now.", registry=registry)
@@ -104,7 +69,7 @@ class Metrics:
             "Time from a streamed turn's begin to the first of its answer.",
             ("model",),
             registry=registry,
-            buckets=_LATENCIES,
+            buckets=LATENCIES,
         )
         self._tokens = Counter(
             "antiphon_tokens",
@@ -124,15 +89,12 @@ class Metrics:
 
     def request(self, route: str | None, method: str, status: int, seconds: float) -> None:
         """Count an answered request; ``route`` is its template, None: there is none."""
-        tallies, key = self._answers.tallies, (route or _OTHER, method, status // 100)
-        tally = tallies.get(key)
-        if tally is None:
-            if method not in _METHODS:
-                key = (key[0], _OTHER, key[2])
-            tally = tallies.setdefault(key, _Tally())
-        tally.count += 1
-        tally.seconds += seconds
-        tally.buckets[bisect_left(_LATENCIES, seconds)] += 1
+        method = method if method in _METHODS else _OTHER
+        self._requests.add((route or _OTHER, method, _CLASSES[status // 100]), seconds)
+
+    def call(self, method: str | None, status: str, seconds: float) -> None:
+        """Count a gRPC call; ``method`` is its path, None: nothing is served there."""
+        self._calls.add((method or _OTHER, status), seconds)
 
     def began(self, turn: LiveTurn) -> None:
         self._running.inc()
