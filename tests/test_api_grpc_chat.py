@@ -22,7 +22,7 @@ from xai_sdk.chat import (  # type: ignore[import-untyped]
 )
 from xai_sdk.proto import chat_pb2, deferred_pb2  # type: ignore[import-untyped]
 
-from antiphon.errors import RateLimited
+from antiphon.errors import AntiphonError, ModelError, ModelTimeout, RateLimited
 from antiphon.models.scripted import (
     Messages,
     Reply,
@@ -277,6 +277,31 @@ def test_deferred_answers(stored: bool) -> None:
             batch = chat.defer_batch(2, interval=tick)
         assert sorted(one.content for one in batch) == ["a", "b"]
         assert server.http.stored() == (3 if stored else 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (RateLimited("Slow down."), grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (ModelTimeout("Too late."), grpc.StatusCode.DEADLINE_EXCEEDED),
+        (ModelError("No.", code="their_own"), grpc.StatusCode.INTERNAL),
+    ],
+)
+def test_what_is_kept_of_a_failure_fails_as_it_did(
+    error: AntiphonError, code: grpc.StatusCode
+) -> None:
+    with grpc_serving(ScriptedModel([fail(error)])) as server, server.client() as client:
+        chat = client.chat.create("scripted", messages=[user("Hi")], store_messages=True)
+        first = failure(chat.sample)
+        kept = first.trailers["x-response-id"]
+        asked = deferred_pb2.GetDeferredRequest(request_id=kept)
+        for again in (
+            failure(lambda: client.chat.get_stored_completion(kept)),
+            failure(lambda: client.chat._stub.GetDeferredCompletion(asked)),
+        ):
+            assert (again.code, again.error, again.details) == (code, error.code, error.message)
+            assert again.trailers["x-response-id"] == kept
+            assert (first.code, first.error, first.details) == (code, error.code, error.message)
 
 
 def test_a_deferred_answer_is_its_askers_and_may_fail() -> None:

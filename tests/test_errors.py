@@ -100,6 +100,11 @@ def test_an_error_that_was_kept_comes_back(kind: type[AntiphonError]) -> None:
     assert (type(again), again.message) == (expected, "So it was.")
 
 
+def test_a_kept_code_that_is_more_exact_has_its_kind() -> None:
+    again = error_of("turn_timeout", "Too late.")
+    assert (type(again), again.code, again.status) == (errors.ModelTimeout, "turn_timeout", 504)
+
+
 def test_a_kept_code_that_nobody_knows_is_the_models() -> None:
     again = error_of("odd", "So it was.")
     assert (type(again), again.code, again.message) == (ModelError, "odd", "So it was.")

@@ -215,8 +215,20 @@ class ConfigError(AntiphonError):
     default_code = "configuration_error"
 
 
+#: What ends turns by a code that is more exact than its kind's own.
+_EXACT: dict[str, type[AntiphonError]] = {
+    "turn_timeout": ModelTimeout,
+    "model_crashed": ModelUnavailable,
+    "blob_missing": StoreError,
+    "unsupported_parameter": InvalidRequest,
+    "unsupported_value": InvalidRequest,
+}
+
+
 def error_of(code: str, message: str) -> AntiphonError:
     """An error that was kept by its code, again. One that nothing here has is the model's."""
+    if code in _EXACT:
+        return _EXACT[code](message, code=code)
     waiting: list[type[AntiphonError]] = [AntiphonError]
     while waiting:
         kind = waiting.pop()

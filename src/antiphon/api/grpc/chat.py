@@ -19,7 +19,7 @@ from antiphon.core.ids import item_id, new_response_id
 from antiphon.core.items import Item
 from antiphon.core.turns import Response, TurnRequest, Usage
 from antiphon.core.xai_protos import Proto, chat_pb2, deferred_pb2
-from antiphon.errors import InvalidRequest, ModelError, NotFound
+from antiphon.errors import InvalidRequest, NotFound, error_of
 from antiphon.turn.service import TurnService
 
 #: Sends a message that is encoded already.
@@ -137,7 +137,7 @@ class Chat:
         """What is stored. Raises why a choice failed: a completion has no place for that."""
         for choice in choices:
             if choice.end is not None and choice.end.error is not None:
-                failed = ModelError(choice.end.error.message, code=choice.end.error.code)
+                failed = error_of(choice.end.error.code, choice.end.error.message)
                 failed.response_id = choice.id
                 raise failed
         return self._completions.completion(choices)
