@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from antiphon.errors import ModelError, StoreError
 from antiphon.logs import RequestIdFilter
@@ -133,6 +135,26 @@ def test_a_line_for_each_request(lines: Lines) -> None:
     assert len(lines.seen) == 2
     assert re.fullmatch(r"INFO POST /v1/responses 200 \d+\.\dms acme \[r1\]", lines.seen[0])
     assert re.fullmatch(r"INFO GET /v1/models 401 \d+\.\dms - \[r2\]", lines.seen[1])
+
+
+def test_a_websocket_is_one_line_when_it_is_over(lines: Lines) -> None:
+    with keyed() as site:
+        address = site.server.base_url.replace("http", "ws", 1)
+        mine = {"authorization": f"Bearer {site.client('acme').text}"}
+        with connect(f"{address}/responses", additional_headers=mine):
+            assert lines.seen == []
+        lines.come(1)
+        refused: list[tuple[str, dict[str, str]]] = [("responses", {}), ("nowhere", mine)]
+        for path, headers in refused:
+            with pytest.raises(InvalidStatus):
+                connect(f"{address}/{path}", additional_headers=headers)
+        lines.come(3)
+    told = [re.sub(r"[\d.]+ms", "ms", line.partition(" [")[0]) for line in lines.seen]
+    assert told == [
+        "INFO WS /v1/responses 101 ms acme",
+        "INFO WS /v1/responses 401 ms -",
+        "INFO WS /v1/nowhere 403 ms acme",
+    ]
 
 
 def test_no_line_unless_asked_for(lines: Lines, server: Serving) -> None:

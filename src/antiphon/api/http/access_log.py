@@ -1,5 +1,7 @@
 """One line for each request, for those who want it: what was asked, and how it went.
 
+A WebSocket is one request, from its beginning to its end.
+
 Neither bodies nor keys nor queries, which may hold either, are in it.
 """
 
@@ -18,7 +20,7 @@ _LONGEST_PATH = 200
 def log_access(scope: Scope, status: int, seconds: float) -> None:
     """Write the line."""
     fields = {
-        "method": scope["method"],
+        "method": scope.get("method", "WS"),
         "path": _path(scope),
         "status": status,
         "ms": round(seconds * 1000, 1),

@@ -38,6 +38,9 @@ _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 #: How an answer is counted that nobody stayed for.
 _CLIENT_GONE = 499
 _REFUSED = 1008
+#: How a WebSocket is answered that goes on, and one that was closed before it began.
+_SWITCHED = 101
+_FORBIDDEN = 403
 
 
 class _Exchange:
@@ -118,6 +121,15 @@ class Front:
         await self._app(scope, receive, send)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began, status = time.perf_counter(), _CLIENT_GONE
+        try:
+            status = await self._connect(scope, receive, send)
+        finally:
+            if access.isEnabledFor(logging.INFO):
+                log_access(scope, status, time.perf_counter() - began)
+
+    async def _connect(self, scope: Scope, receive: Receive, send: Send) -> int:
+        """Serve a WebSocket to its end; the status that it was answered with."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
         extra = _named(headers)
         try:
@@ -125,15 +137,24 @@ class Front:
         except AntiphonError as error:
             if "websocket.http.response" not in scope.get("extensions", ()):
                 await send({"type": "websocket.close", "code": _REFUSED, "reason": error.code})
-                return
+                return _FORBIDDEN
 
             def deny(message: Message) -> Awaitable[None]:
                 return send({**message, "type": f"websocket.{message['type']}"})
 
             await _refuse(_Exchange(deny, extra).send, error)
-            return
+            return error.status
         scope[_AGAIN] = partial(self._again, scope, headers)
-        await self._app(scope, receive, send)
+        status = _FORBIDDEN
+
+        def answer(message: Message) -> Awaitable[None]:
+            nonlocal status
+            if message["type"] == "websocket.accept":
+                status = _SWITCHED
+            return send(message)
+
+        await self._app(scope, receive, answer)
+        return status
 
     async def _again(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         await self._admit(scope, headers, [])
