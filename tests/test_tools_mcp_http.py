@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import logging
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -49,7 +50,7 @@ def usual(asked: dict[str, Any]) -> Raw:
 
 
 @asynccontextmanager
-async def answering(answer: Any) -> AsyncIterator[Secret]:
+async def answering(answer: Any, tls: ssl.SSLContext | None = None) -> AsyncIterator[Secret]:
     """A server that reads requests and answers as it is told."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -75,7 +76,7 @@ async def answering(answer: Any) -> AsyncIterator[Secret]:
             pass
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     try:
         yield Secret(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp")
     finally:

@@ -22,6 +22,7 @@ import asyncio
 import contextlib
 import enum
 import json
+import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -151,11 +152,12 @@ def _pieces(data: bytes, size: int | None) -> Behaviour:
 class MisbehavingUpstream:
     """The server. ``requests`` are those it got, ``connections`` counts those it accepted.
 
-    ``greeting`` is written before anything was asked.
+    ``greeting`` is written before anything was asked. With ``tls`` it speaks that.
     """
 
-    def __init__(self, greeting: bytes = b"") -> None:
+    def __init__(self, greeting: bytes = b"", *, tls: ssl.SSLContext | None = None) -> None:
         self._greeting = greeting
+        self._tls = tls
         #: What is answered where no behaviour is queued.
         self.well: Callable[[Request], Behaviour] = _well
         self.requests: list[Request] = []
@@ -186,7 +188,7 @@ class MisbehavingUpstream:
         return self.requests[number]
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
         return self
 
     async def __aexit__(

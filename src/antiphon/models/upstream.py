@@ -9,12 +9,13 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import aiohttp
 from yarl import URL
 
 from antiphon.core.deltas import Delta
+from antiphon.core.proxies import Proxy, find_proxy
 from antiphon.errors import ConfigError, ModelUnavailable
 from antiphon.models.attempts import Attempts
 from antiphon.models.endpoint import bearer, url_of
@@ -35,9 +36,10 @@ class UpstreamModel(ABC):
     ``base_url`` ends before the dialect's ``path``; a query in it is kept.
     ``upstream_name`` replaces the name that a call asks for. ``read_timeout`` is the
     longest silence, in seconds, before an answer and within it: reasoning models
-    think for minutes. Redirects are not followed, so the key goes nowhere else.
+    think for minutes. Redirects are not followed, so the key goes nowhere else. Which
+    proxy is between is looked up once, see ``find_proxy``.
 
-    Raises ``ConfigError`` for a URL or key that cannot be used.
+    Raises ``ConfigError`` for a URL, key or proxy that cannot be used.
     """
 
     #: What the dialect's requests are sent to, below the base URL.
@@ -59,8 +61,11 @@ class UpstreamModel(ABC):
         self._info = info
         self._url = _endpoint(base_url, self.path)
         self._upstream_name = upstream_name
-        self._errors = Translator(self._url.authority, api_key)
+        proxy = find_proxy(str(self._url))
+        in_the_clear = self._url.scheme == "http"
+        self._errors = Translator(self._url.authority, api_key, proxy, mixed=in_the_clear)
         self._headers = _headers(api_key)
+        self._by_proxy = _by_proxy(proxy, self._url, self._headers) if proxy else {}
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=connect_timeout, sock_read=read_timeout
         )
@@ -137,7 +142,9 @@ class UpstreamModel(ABC):
 
     async def _ask(self, body: bytes) -> aiohttp.ClientResponse:
         """One try, up to the first byte of the answer."""
-        response = await self._open().post(self._url, data=body, allow_redirects=False)
+        response = await self._open().post(
+            self._url, data=body, allow_redirects=False, **self._by_proxy
+        )
         if response.status != 200:
             refusal = await read_refusal(response)
             raise self._errors.answer(response.status, response.headers, refusal, time.time())
@@ -150,7 +157,8 @@ class UpstreamModel(ABC):
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                headers=self._headers,
+                # A session tells its own headers to proxies, too, the key among them.
+                headers=None if self._by_proxy else self._headers,
                 timeout=self._timeout,
             )
         return self._session
@@ -178,3 +186,15 @@ def _headers(api_key: str | None) -> dict[str, str]:
     if api_key:
         headers["Authorization"] = bearer(api_key)
     return headers
+
+
+def _by_proxy(proxy: Proxy, url: URL, headers: dict[str, str]) -> dict[str, Any]:
+    """What a request by a proxy is given besides.
+
+    Of one to ``https`` the proxy sees only the request for a tunnel. One to ``http`` it reads
+    itself, the key with it, and takes out what is its own.
+    """
+    if url.scheme == "http":
+        return {"proxy": proxy.url, "headers": {**headers, **proxy.headers()}}
+    told = {"User-Agent": headers["User-Agent"], **proxy.headers()}
+    return {"proxy": proxy.url, "headers": headers, "proxy_headers": told}

@@ -14,6 +14,7 @@ import aiohttp
 import msgspec
 from aiohttp.http import HttpProcessingError
 
+from antiphon.core.proxies import Proxy
 from antiphon.errors import (
     AntiphonError,
     BodyTooLarge,
@@ -117,18 +118,30 @@ class Translator:
     """Makes failures of what one upstream does wrong.
 
     ``where`` names the upstream in messages; ``secret`` is the key that must never
-    be seen in one.
+    be seen in one, nor what ``proxy`` is told of who asks. ``mixed``: an answer may be
+    the proxy's own, and look like one of the upstream's.
     """
 
-    def __init__(self, where: str, secret: str | None) -> None:
-        self._where = where
-        self._secrets = None
+    def __init__(
+        self,
+        where: str,
+        secret: str | None,
+        proxy: Proxy | None = None,
+        *,
+        mixed: bool = False,
+    ) -> None:
+        self._upstream = where
+        #: How it is reached, and who answers.
+        self._way = f"{where} (by the proxy {proxy.address})" if proxy else where
+        self._where = self._way if mixed else where
+        self._proxy = f"The proxy {proxy.address}" if proxy else "The proxy"
+        patterns = _patterns_of(proxy)
         if secret:
-            patterns = [re.escape(secret)]
+            patterns.append(re.escape(secret))
             if len(secret) > _TELLING:
                 # Upstreams also quote a key in part, or with its middle starred out.
                 patterns.append(re.escape(secret[:_TELLING]) + r"[^\s\"'<>,;()]*")
-            self._secrets = re.compile("|".join(patterns))
+        self._secrets = re.compile("|".join(patterns)) if patterns else None
 
     def foreign(self, raised: Exception) -> Failure:
         """The failure behind an exception that is one of ``FOREIGN``."""
@@ -147,6 +160,8 @@ class Translator:
                 code="upstream_redirect",
             )
             return Failure(error)
+        if status == 407:
+            return self._of_proxy(status)
         pause = retry_after(headers, now)
         return self._of_fault(status, _read_fault(body), f"answered {status}", pause)
 
@@ -162,10 +177,15 @@ class Translator:
         return self._of_fault(status, _Fault(message, code, param=param), did, pause)
 
     def _of_exception(self, raised: Exception) -> Failure:
-        where, why = self._where, self._clean(str(raised) or type(raised).__name__)
+        where, why = self._way, self._clean(str(raised) or type(raised).__name__)
         error: AntiphonError
         transient = at_once = False
         match raised:
+            case aiohttp.ClientHttpProxyError():
+                return self._of_proxy(raised.status)
+            case aiohttp.ClientProxyConnectionError():
+                error = ModelUnavailable(f"{self._proxy} cannot be reached: {why}")
+                transient = True
             case aiohttp.ConnectionTimeoutError():
                 error = ModelTimeout(f"{where} did not accept a connection in time.")
                 transient = True
@@ -187,6 +207,19 @@ class Translator:
             case _:
                 error = ModelUnavailable(f"The call to {where} failed: {why}")
         return Failure(error, transient=transient, at_once=at_once)
+
+    def _of_proxy(self, status: int) -> Failure:
+        """The failure behind a proxy that does not let us through."""
+        did = f"{self._proxy} answered {status}"
+        if status >= 500:
+            error = ModelUnavailable(f"{did}: it does not reach {self._upstream}.")
+            return Failure(error, transient=True)
+        why = (
+            "it wants a user and a password, as in HTTPS_PROXY=http://user:password@host:port."
+            if status == 407
+            else f"it does not allow to reach {self._upstream}."
+        )
+        return Failure(ModelError(f"{did}: {why}", code="upstream_proxy_refused"))
 
     def _of_fault(self, status: int, fault: _Fault, did: str, pause: float | None) -> Failure:
         message = self._clean(fault.message)
@@ -232,6 +265,15 @@ class Translator:
             text = self._secrets.sub("[key]", text)
         text = " ".join(text.split())
         return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+
+
+def _patterns_of(proxy: Proxy | None) -> list[str]:
+    """What must not be seen of a proxy, as patterns."""
+    if proxy is None or proxy.userinfo is None or proxy.user is None:
+        return []
+    token = proxy.headers()["Proxy-Authorization"].rpartition(" ")[2]
+    needles = (proxy.userinfo.reveal(), token, proxy.user[1])
+    return [re.escape(needle) for needle in needles if needle]
 
 
 def _overflow(status: int, fault: _Fault, message: str) -> ContextLengthExceeded | None:

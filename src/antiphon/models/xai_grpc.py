@@ -16,6 +16,7 @@ import grpc
 from yarl import URL
 
 from antiphon.core.deltas import Delta
+from antiphon.core.proxies import Proxy, find_proxy
 from antiphon.core.xai_protos import Proto, chat_pb2_grpc
 from antiphon.errors import ConfigError, InvalidRequest, ModelTimeout, ModelUnavailable
 from antiphon.models.attempts import Attempts
@@ -55,7 +56,7 @@ class XaiGrpcModel:
     longest silence, in seconds, before an answer and within it. ``credentials`` are for a
     host whose certificate is nobody's known.
 
-    Raises ``ConfigError`` for a URL or key that cannot be used.
+    Raises ``ConfigError`` for a URL, key or proxy that cannot be used.
     """
 
     def __init__(  # noqa: PLR0913
@@ -74,7 +75,9 @@ class XaiGrpcModel:
         self._info = info
         self._url = _host(base_url)
         self._upstream_name = upstream_name
-        self._errors = Translator(self._url.authority, api_key)
+        proxy = find_proxy(str(self._url))
+        self._errors = Translator(self._url.authority, api_key, proxy, mixed=True)
+        self._options = (*_OPTIONS, _proxy_option(proxy))
         self._metadata = _metadata(api_key)
         self._read_timeout = read_timeout
         self._retry = retry or RetryPolicy()
@@ -150,10 +153,10 @@ class XaiGrpcModel:
             if ":" in (self._url.raw_host or ""):
                 target = f"[{self._url.raw_host}]:{self._url.port}"
             if self._url.scheme == "http":
-                self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
+                self._channel = grpc.aio.insecure_channel(target, options=self._options)
             else:
                 credentials = self._credentials or grpc.ssl_channel_credentials()
-                self._channel = grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
+                self._channel = grpc.aio.secure_channel(target, credentials, options=self._options)
         return self._channel
 
 
@@ -215,6 +218,16 @@ def _host(base_url: str) -> URL:
     if url.raw_path not in ("", "/") or url.raw_query_string or url.raw_fragment:
         raise ConfigError(f"gRPC has no paths: give {url.host} alone as the base URL.")
     return url
+
+
+def _proxy_option(proxy: Proxy | None) -> tuple[str, str | int]:
+    """The library would read some of the variables itself, and ask proxies for this machine."""
+    if proxy is None:
+        return ("grpc.enable_http_proxy", 0)
+    if proxy.scheme != "http":
+        raise ConfigError(f"gRPC does not go by a proxy that speaks TLS, as {proxy.url} does.")
+    user = f"{proxy.userinfo.reveal()}@" if proxy.userinfo else ""
+    return ("grpc.http_proxy", f"http://{user}{proxy.address}")
 
 
 def _metadata(api_key: str | None) -> tuple[tuple[str, str], ...]:

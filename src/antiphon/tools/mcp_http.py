@@ -13,6 +13,7 @@ from functools import cache
 import httpx2
 
 from antiphon.core.mcp import McpServer
+from antiphon.core.proxies import Proxy, find_proxy
 
 #: Bytes of one answer, or of one event of a stream.
 MOST_BYTES = 16 * 1024 * 1024
@@ -26,17 +27,31 @@ _CODE = -32000
 
 
 def http_client(server: McpServer) -> httpx2.AsyncClient:
-    """A client that sends the server's headers with each request."""
+    """A client that sends the server's headers with each request.
+
+    It goes by the proxy that is set, see ``find_proxy``. Raises ``ConfigError`` where that
+    cannot be used.
+    """
     assert server.url is not None
     headers = {name: value.reveal() for name, value in server.headers.items()}
     secure = server.url.reveal().lower().startswith("https:")
+    proxy = find_proxy(server.url.reveal())
+    inner = httpx2.AsyncHTTPTransport(
+        verify=_trust() if secure else False, proxy=_asked(proxy) if proxy else None
+    )
     return httpx2.AsyncClient(
-        transport=_Way(httpx2.AsyncHTTPTransport(verify=_trust() if secure else False)),
+        transport=_Way(inner, proxy),
         # What is not compressed cannot grow.
         headers={**headers, "accept-encoding": "identity"},
         timeout=httpx2.Timeout(_CONNECT, read=None),
+        # It would read .netrc, too, and have proxies for this machine.
         trust_env=False,
     )
+
+
+def _asked(proxy: Proxy) -> httpx2.Proxy:
+    secure = _trust() if proxy.scheme == "https" else None
+    return httpx2.Proxy(proxy.url, auth=proxy.user, ssl_context=secure)
 
 
 @cache
@@ -46,18 +61,23 @@ def _trust() -> ssl.SSLContext:
 
 
 class _Way(httpx2.AsyncBaseTransport):
-    def __init__(self, inner: httpx2.AsyncBaseTransport) -> None:
+    def __init__(self, inner: httpx2.AsyncBaseTransport, proxy: Proxy | None) -> None:
         self._inner = inner
+        self._by = f" by the proxy {proxy.address}" if proxy else ""
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         try:
             response = await self._inner.handle_async_request(request)
-            if (refusal := _refusal(request, response)) is not None:
+            if (refusal := _refusal(request, response, self._by)) is not None:
                 await response.aclose()
                 return refusal
             return await _whole(response) if _is_json(response) else response
         except (httpx2.ConnectError, httpx2.ConnectTimeout):
-            return _error("it could not be reached", UNSENT)
+            return _error(f"it could not be reached{self._by}", UNSENT)
+        except httpx2.ProxyError as error:
+            # It begins with the status; what else it says are the proxy's words.
+            status = str(error)[:3]
+            return _error(f"it could not be reached{self._by}: HTTP status {status}", UNSENT)
         except httpx2.TransportError as error:
             return _error(f"the connection broke off ({type(error).__name__})", LOST)
 
@@ -65,13 +85,16 @@ class _Way(httpx2.AsyncBaseTransport):
         await self._inner.aclose()
 
 
-def _refusal(request: httpx2.Request, response: httpx2.Response) -> httpx2.Response | None:
+def _refusal(request: httpx2.Request, response: httpx2.Response, by: str) -> httpx2.Response | None:
     """What to hand on in place of an answer that says too little, or is not to be read."""
     status = response.status_code
     if status == 404 and "mcp-session-id" in request.headers:
         return _error("it has forgotten the session", FORGOTTEN)
     if status in (401, 403, 407, 429) or (status >= 500 and not _is_json(response)):
-        return _error(f"it answered with HTTP status {status}")
+        # In the clear it may be the proxy that answers.
+        return _error(
+            f"it answered with HTTP status {status}" + (by if request.url.scheme == "http" else "")
+        )
     if response.headers.get("content-encoding", "identity") != "identity":
         return _error("it sent a compressed answer, which was not asked for")
     return None

@@ -1,0 +1,146 @@
+"""A real HTTP proxy on a free port of 127.0.0.1, as companies have them.
+
+    async with ForwardProxy({"upstream.test": upstream.port}) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+
+Hosts are where it says, on this machine: a name that nobody else knows proves that a request
+went by the proxy. ``requests`` are the first lines and headers that it was sent. ``status``
+is what it refuses with instead; ``user`` is whom it lets pass, as ``name:password``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import ssl
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A request to the proxy: for a tunnel to ``host:port``, or for a URL."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+
+
+class ForwardProxy:
+    """The proxy. Each connection serves one tunnel or one request."""
+
+    def __init__(
+        self,
+        hosts: Mapping[str, int],
+        *,
+        user: str | None = None,
+        status: int | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._hosts = hosts
+        self._user = user
+        self._status = status
+        self._tls = tls
+        self.requests: list[Asked] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    @property
+    def address(self) -> str:
+        assert self._server is not None
+        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    @property
+    def url(self) -> str:
+        """As it is set in a variable, with whom it lets pass."""
+        user = f"{self._user}@" if self._user else ""
+        return f"{'https' if self._tls else 'http'}://{user}{self.address}"
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            # A client that leaves, or the end of the test.
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                await self._serve(reader, writer)
+        finally:
+            self._tasks.discard(task)
+            await _close(writer)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = await _read(reader)
+        self.requests.append(asked)
+        if (status := self._refusal(asked)) is not None:
+            writer.write(b"HTTP/1.1 %d No\r\ncontent-length: 0\r\n\r\n" % status)
+            await writer.drain()
+            return
+        place = asked.target.removeprefix("http://").partition("/")[0]
+        host = place.rpartition(":")[0] or place
+        inner = await asyncio.open_connection("127.0.0.1", self._hosts[host])
+        if asked.method == "CONNECT":
+            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        else:
+            inner[1].write(_passed_on(asked, place))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_copy(reader, inner[1]))
+                group.create_task(_copy(inner[0], writer))
+        except* OSError:
+            pass
+        finally:
+            await _close(inner[1])
+
+    def _refusal(self, asked: Asked) -> int | None:
+        token = base64.b64encode((self._user or "").encode()).decode()
+        if self._user and asked.headers.get("proxy-authorization") != f"Basic {token}":
+            return 407
+        return self._status
+
+
+async def _read(reader: asyncio.StreamReader) -> Asked:
+    first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
+    method, target, _ = first.split(" ")
+    headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+    return Asked(method, target, headers)
+
+
+def _passed_on(asked: Asked, place: str) -> bytes:
+    """The request as the host gets it, and the only one on its connection."""
+    path = asked.target.removeprefix(f"http://{place}")
+    kept = {name: value for name, value in asked.headers.items() if name[:6] != "proxy-"}
+    lines = [f"{name}: {value}" for name, value in {**kept, "connection": "close"}.items()]
+    return "\r\n".join([f"{asked.method} {path} HTTP/1.1", *lines, "", ""]).encode()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    await _close(writer)
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError, asyncio.CancelledError):
+        await writer.wait_closed()
