@@ -14,6 +14,7 @@ import asyncio
 import os
 import socket
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from pydantic import BaseModel
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 OLD = "--old" in sys.argv
+#: The SDK keeps the program's own output from the pipe that it speaks through.
+PIPE = os.dup(1)
 PIXEL = b"\x89PNG\r\n\x1a\n" + bytes(100)
 
 
@@ -166,6 +169,26 @@ def leak(ctx: Context) -> str:
 def die() -> str:
     """End the process at once."""
     os._exit(3)
+
+
+@server.tool()
+async def flood() -> str:
+    """Write one line without an end, and never answer."""
+    threading.Thread(target=_flood, daemon=True).start()
+    await asyncio.Event().wait()
+    return "never"
+
+
+def _flood() -> None:
+    while True:
+        os.write(PIPE, b"x" * 65536)
+
+
+@server.tool()
+def scribble() -> str:
+    """Write what is no text."""
+    os.write(PIPE, b"\xff\xfe\n")
+    return "scribbled"
 
 
 @server.tool()

@@ -151,7 +151,7 @@ def test_one_call_that_fails_costs_no_other() -> None:
 
 def test_an_answer_without_an_end_is_not_read() -> None:
     (said,) = calling(lambda _: Raw(body=b" " * (MOST_BYTES + 1)))
-    assert "its answer is larger than 16 MiB" in said
+    assert "its answer is larger than 32 MiB" in said
 
 
 def test_what_is_packed_is_not_unpacked() -> None:

@@ -21,11 +21,14 @@ from mcp.shared.message import SessionMessage
 
 from antiphon.core.mcp import McpServer
 from antiphon.tools.mcp_http import MOST_BYTES, http_client
+from antiphon.tools.mcp_lines import ENCODING, TOO_LONG, is_too_long
 
 #: Seconds for a server to start and to say what it is.
 OPENING = 30.0
 
 _Message: TypeAlias = SessionMessage | Exception
+#: Told of the end of a program's output, and of what it did wrong, if that is why.
+Ended: TypeAlias = Callable[[str | None], None]
 
 # Their lines hold URLs and messages, and those hold keys. What goes wrong, we say ourselves.
 for _name in ("mcp", "httpx2", "httpcore2"):
@@ -34,12 +37,12 @@ for _name in ("mcp", "httpx2", "httpcore2"):
 
 @asynccontextmanager
 async def open_client(
-    server: McpServer, hear: MessageHandlerFnT, ended: Callable[[], None]
+    server: McpServer, hear: MessageHandlerFnT, ended: Ended
 ) -> AsyncIterator[Client]:
     """A client whose server has answered; to be closed by the task that opened it.
 
     ``hear`` is told of each message that nobody asked for, ``ended`` when the server's
-    program has closed its output. Raises whatever the SDK does.
+    program has closed its output, or is not heard any more. Raises whatever the SDK does.
     """
     async with AsyncExitStack() as stack:
         client = Client(
@@ -53,9 +56,7 @@ async def open_client(
         yield client
 
 
-async def _transport(
-    server: McpServer, ended: Callable[[], None], stack: AsyncExitStack
-) -> Transport:
+async def _transport(server: McpServer, ended: Ended, stack: AsyncExitStack) -> Transport:
     if not server.command:
         assert server.url is not None
         http = await stack.enter_async_context(http_client(server))
@@ -68,6 +69,7 @@ async def _transport(
         args=arguments,
         env={name: value.reveal() for name, value in server.env.items()},
         cwd=server.folder,
+        encoding=ENCODING,
     )
     return _noticed(stdio_client(parameters, _stderr(stack)), ended)
 
@@ -82,14 +84,14 @@ def _stderr(stack: AsyncExitStack) -> TextIO:
 
 
 @asynccontextmanager
-async def _noticed(transport: Any, ended: Callable[[], None]) -> AsyncIterator[TransportStreams]:
+async def _noticed(transport: Any, ended: Ended) -> AsyncIterator[TransportStreams]:
     """The transport, whose end is told: the SDK would let the next request find out."""
     async with transport as (read, write):
         yield _Noticed(read, ended), write
 
 
 class _Noticed:
-    def __init__(self, inner: ReadStream[_Message], ended: Callable[[], None]) -> None:
+    def __init__(self, inner: ReadStream[_Message], ended: Ended) -> None:
         self._inner = inner
         self._ended = ended
 
@@ -104,10 +106,14 @@ class _Noticed:
 
     async def __anext__(self) -> _Message:
         try:
-            return await self._inner.__anext__()
+            read = await self._inner.__anext__()
         except StopAsyncIteration:
-            self._ended()
+            self._ended(None)
             raise
+        if isinstance(read, SessionMessage) and is_too_long(read.message):
+            self._ended(TOO_LONG)
+            raise StopAsyncIteration
+        return read
 
     async def __aenter__(self) -> Self:
         await self._inner.__aenter__()

@@ -15,8 +15,9 @@ import httpx2
 from antiphon.core.mcp import McpServer
 from antiphon.core.proxies import Proxy, find_proxy
 
-#: Bytes of one answer, or of one event of a stream.
-MOST_BYTES = 16 * 1024 * 1024
+#: Bytes of one answer, of one event of a stream, or of one line of a program: an image of
+#: 20 MiB in base64 has room in it.
+MOST_BYTES = 32 * 1024 * 1024
 #: Seconds in which a connection has to be made. How long an answer may take, a call knows.
 _CONNECT = 10.0
 

@@ -59,6 +59,8 @@ class Link:
         self.server = server
         self.over = False
         self.trouble: str | None = None
+        #: What its program did wrong, where that ended it.
+        self._wrong: str | None = None
         self.began_at = self.ended_at = loop.time()
         self._veil = Veil(server)
         self._watch = watch
@@ -141,7 +143,7 @@ class Link:
                 await self._closing.wait()
                 await self._end_watching()
         except Exception as error:  # noqa: BLE001 - the SDK's tasks raise groups of anything
-            self.trouble = self._reason(error)
+            self.trouble = self._wrong or self._reason(error)
             _log.warning("The MCP server '%s' was lost: %s.", self.server.label, self.trouble)
             if not self._client.done():
                 self._client.set_exception(Gone(self.trouble, unsent=True))
@@ -151,11 +153,12 @@ class Link:
                 self._client.set_exception(Gone("it was being closed", unsent=True))
             await self._end_watching()
 
-    def _ended(self) -> None:
-        """Its process has closed its side."""
+    def _ended(self, wrong: str | None) -> None:
+        """Its process has closed its side, or what it writes is not to be read."""
         if not self.over:
-            self.trouble = "it has ended"
-            _log.warning("The MCP server '%s' has ended.", self.server.label)
+            self._wrong = wrong
+            self.trouble = wrong or "it has ended"
+            _log.warning("The MCP server '%s' is lost: %s.", self.server.label, self.trouble)
             self.close()
 
     async def _hear(self, message: object) -> None:
@@ -209,7 +212,7 @@ class Link:
         if error.data in (UNSENT, LOST, FORGOTTEN):
             return Gone(error.message, unsent=error.data != LOST)
         if self.over or _by_sdk(error):
-            return Gone("the connection was lost")
+            return Gone(self._wrong or "the connection was lost")
         return Refused(self._reason(error))
 
     def _reason(self, error: BaseException) -> str:
