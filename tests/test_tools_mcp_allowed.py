@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.errors import ConfigError
-from antiphon.tools.mcp_allowed import AllowedUrls, origin_of
+from antiphon.tools.mcp_allowed import AllowedUrls
 
 RULES = AllowedUrls(
     ["mcp.example.com", "*.example.org", "http://localhost:8000", "http://127.0.0.1:*", "[::1]"]
@@ -91,11 +91,3 @@ def test_what_is_allowed_is_fetched_from_there(url: str) -> None:
     if AllowedUrls(["mcp.example.com"]).allows(url):
         read = httpx2.URL(url)
         assert (read.scheme, read.host, read.port) == ("https", "mcp.example.com", None)
-
-
-def test_what_is_shown_of_a_url_holds_no_key() -> None:
-    assert origin_of("https://A.example.com:8443/key-123/mcp?key=123") == (
-        "https://a.example.com:8443"
-    )
-    assert origin_of("https://a.example.com") == "https://a.example.com"
-    assert origin_of("nonsense key-123") == ""

@@ -61,15 +61,6 @@ class AllowedUrls:
         return any(rule.allows(scheme, host, port) for rule in self._rules)
 
 
-def origin_of(url: str) -> str:
-    """What of a URL may be shown: without its path and query, which may hold keys."""
-    found = _URL.fullmatch(url)
-    if found is None:
-        return ""
-    port = f":{found['port']}" if found["port"] else ""
-    return f"{found['scheme'].lower()}://{found['host'].lower()}{port}"
-
-
 def _rule(text: str) -> _Rule:
     found = _RULE.fullmatch(text.strip())
     if found is None:
