@@ -66,6 +66,7 @@ def test_without_any_key_nobody_is_asked_for_one() -> None:
         ("GET", "/metrics"),
         ("OPTIONS", "/v1/responses"),
         ("GET", "/nowhere"),
+        ("GET", "/docs/"),
         ("GET", "/healthz/"),
         ("GET", "//healthz"),
         ("GET", "/healthz%2f../v1/models"),
@@ -76,8 +77,10 @@ def test_everything_needs_a_key(site: Keyed, acme: Client, method: str, path: st
     assert acme.request(method, path, {"input": "Hi", "messages": []}).status != 401
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-def test_who_watches_over_the_server_needs_none(site: Keyed, acme: Client, path: str) -> None:
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/openapi.json", "/docs"])
+def test_who_watches_or_reads_about_the_server_needs_none(
+    site: Keyed, acme: Client, path: str
+) -> None:
     assert site.nobody().get(path).status == 200
     assert site.nobody().request("POST", path).status == 405
 

@@ -78,6 +78,8 @@ def server() -> Iterator[Serving]:
         ("DELETE", "/v1/responses/resp_" + "0" * 32),
         ("OPTIONS", "/v1/responses"),
         ("GET", "/healthz"),
+        ("GET", "/docs"),
+        ("GET", "/openapi.json"),
         ("GET", "/nowhere"),
     ],
 )

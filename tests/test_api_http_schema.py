@@ -24,6 +24,7 @@ from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.keys import MemoryKeys
 from antiphon.turn.service import TurnService
 from server import Answer, Serving, serving
+from tenants_kit import keyed
 
 #: Examples for each of some thirty operations.
 EXAMPLES = 6
@@ -149,6 +150,14 @@ class _Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text.append(data)
+
+
+def test_what_is_open_is_said_to_be() -> None:
+    said = {path for path, names in ENDPOINTS.items() if any(one.open for one in names.values())}
+    with keyed() as site:
+        site.client()
+        answered = {path for path in ENDPOINTS if site.nobody().get(path).status != 401}
+    assert answered == said
 
 
 def test_the_page_shows_every_endpoint_and_runs_nothing(server: Serving) -> None:

@@ -140,6 +140,6 @@ ENDPOINTS: Final[Mapping[str, Mapping[str, Endpoint]]] = {
     "/healthz": {"GET": Endpoint("The process answers.", None, open=True)},
     "/readyz": {"GET": Endpoint("Turns can be kept and found.", None, open=True)},
     "/metrics": {"GET": Endpoint("Numbers for Prometheus.", None)},
-    "/openapi.json": {"GET": Endpoint("This description.", "Message")},
-    "/docs": {"GET": Endpoint("This description, to be read.", None)},
+    "/openapi.json": {"GET": Endpoint("This description.", "Message", open=True)},
+    "/docs": {"GET": Endpoint("This description, to be read.", None, open=True)},
 }

@@ -32,8 +32,9 @@ from antiphon.logs import request_id
 _ROUTE, _AGAIN = "antiphon.route", "antiphon.again"
 #: Where a POST starts a turn. They are looked up before any router, so no route tells of them.
 _TURNS = {"/v1/responses", "/v1/chat/completions", "/v1/responses/compact"}
-#: What those ask who watch over a server, without a key.
-_OPEN = {"/healthz", "/readyz"}
+#: What needs no key: it is asked by those who watch over a server, and by browsers, which
+#: have none to send. Nothing of any tenant is in it.
+_OPEN = {"/healthz", "/readyz", "/openapi.json", "/docs"}
 _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 #: How an answer is counted that nobody stayed for.
 _CLIENT_GONE = 499
