@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from antiphon.api.http.front import Front
 from antiphon.api.http.limits import Allowance
 from antiphon.api.http.site import open_site
 from antiphon.core.keys import digest_of, new_key, new_key_id
+from antiphon.core.mcp import McpServer
 from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.keys import MemoryKeys
 from antiphon.turn.ledgers import Key
@@ -79,6 +80,8 @@ def grpc_serving(
     prices: Prices = no_prices,
     fun_prompt: str = "Be funny.",
     certificate: Certificate | None = None,
+    mcp: Sequence[McpServer] = (),
+    urls: Sequence[str] = (),
 ) -> Iterator[Grpc]:
     """Both APIs over one service, with a scripted model and a memory store unless given."""
     keys = MemoryKeys(time.time)
@@ -88,7 +91,7 @@ def grpc_serving(
         sites.append(open_site(service, keys, allowance_of=allowance_of))
         return sites[0]
 
-    with serving(model or ScriptedModel(), store, site) as http:
+    with serving(model or ScriptedModel(), store, site, mcp, urls) as http:
         front = sites[0]
         door = Door(front.keyring, front.metrics, front.limiter)
         server = GrpcServer(http.service, door, prices=prices, fun_prompt=fun_prompt)

@@ -215,18 +215,19 @@ def serving(
     store: Path | StoreMaker | None = None,
     site: SiteMaker = keyless,
     mcp: Sequence[McpServer] = (),
+    urls: Sequence[str] = (),
 ) -> Iterator[Serving]:
     """The HTTP API on a real socket, with a scripted model and a memory store unless given.
 
     ``store`` is a database's path or what makes a store, ``mcp`` the MCP servers
-    that requests may name. Fails at the end if the server
+    that requests may name, besides those at ``urls``. Fails at the end if the server
     logged an error that the test did not take out of ``faults``.
     """
     models = model if isinstance(model, Mapping) else {"scripted": model or ScriptedModel()}
     started: Future[tuple[Serving, _Uvicorn]] = Future()
     with closing(socket.create_server(("127.0.0.1", 0), backlog=256)) as sock:
         thread = threading.Thread(
-            target=_run, args=(sock, _Made(models, store, site, mcp), started)
+            target=_run, args=(sock, _Made(models, store, site, mcp, urls), started)
         )
         faults = _Faults(thread)
         logging.getLogger().addHandler(faults)
@@ -252,6 +253,7 @@ class _Made(msgspec.Struct, frozen=True):
     store: Path | StoreMaker | None
     site: SiteMaker
     mcp: Sequence[McpServer]
+    urls: Sequence[str]
 
 
 def _run(
@@ -275,7 +277,7 @@ async def _serve(
 ) -> None:
     kept = await _open(made.store)
     catalog = Catalog(made.models, default=next(iter(made.models)))
-    gateway = McpGateway(made.mcp)
+    gateway = McpGateway(made.mcp, made.urls)
     service = TurnService(kept, catalog, getattr(kept, "ledgers", None), gateway)
     config = uvicorn.Config(
         made.site(service),

@@ -11,10 +11,11 @@ from antiphon.api.grpc.choices import attended, ends, merged, other_choices, sta
 from antiphon.api.grpc.deferred import Results
 from antiphon.api.grpc.door import Caller
 from antiphon.api.grpc.pace import Pace
+from antiphon.api.grpc.wire_calls import open_calls
 from antiphon.api.grpc.wire_chunks import ChunkEncoder
 from antiphon.api.grpc.wire_messages import SUMMARY, answering, decode_messages, nameless
 from antiphon.api.grpc.wire_request import Asked, decode_completion
-from antiphon.api.grpc.wire_response import Completions, encode_usage, open_calls
+from antiphon.api.grpc.wire_response import Completions, encode_usage
 from antiphon.core.ids import item_id, new_response_id
 from antiphon.core.items import Item
 from antiphon.core.turns import Response, TurnRequest, Usage

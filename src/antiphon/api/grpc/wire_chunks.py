@@ -6,19 +6,19 @@ from whatever chunk came last, so each has the role, and the last one the rest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from antiphon.api.grpc.wire_calls import ServerCalls, encode_call
 from antiphon.api.grpc.wire_request import SEALED
 from antiphon.api.grpc.wire_response import (
     Completions,
     citations_of,
-    encode_call,
     encode_logprobs,
     finish_reason,
     wants_logprobs,
 )
 from antiphon.core import events
-from antiphon.core.items import FunctionCall, Item, Reasoning
+from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, Reasoning
 from antiphon.core.turns import Response
 from antiphon.core.xai_protos import Proto, chat_pb2
 
@@ -39,6 +39,9 @@ class ChunkEncoder:
         self._sealed = SEALED in options.include
         self._odds = wants_logprobs(options)
         self._ended: list[Response] = []
+        self._calls = ServerCalls(first)
+        #: None: no tools of MCP servers can be run in between.
+        self._steps = _Steps() if options.mcp_servers else None
         base = _Chunk()
         completions.name(base, first)
         #: What all chunks have. Messages' bytes can be joined: the fields add up.
@@ -49,7 +52,9 @@ class ChunkEncoder:
         outputs: list[Proto] = []
         over: list[Response] = []
         for index, batch in batches:
-            if (output := self._output(index, batch, over)) is not None:
+            if self._steps is not None:
+                outputs += self._outputs(batch, over, self._steps)
+            elif (output := self._output(index, batch, over)) is not None:
                 outputs.append(output)
         if not outputs:
             return b""
@@ -60,6 +65,29 @@ class ChunkEncoder:
             chunk.citations.extend(citations_of(item for one in over for item in one.output))
         body: bytes = chunk.SerializeToString()
         return self._base + body
+
+    def _outputs(
+        self, batch: Sequence[events.Event], over: list[Response], steps: _Steps
+    ) -> Iterator[Proto]:
+        """What the model said, and what servers' tools did in between."""
+        said: list[events.Event] = []
+        for event in batch:
+            if isinstance(event, events.ItemDone) and isinstance(event.item, FunctionCallOutput):
+                yield from self._answers(said, over, steps)
+                said = []
+                delta = _Delta()
+                if self._calls.answer(event.item, delta):
+                    yield steps.tool(delta)
+            else:
+                said.append(event)
+        yield from self._answers(said, over, steps)
+
+    def _answers(
+        self, said: Sequence[events.Event], over: list[Response], steps: _Steps
+    ) -> Iterator[Proto]:
+        """More of the model's answer, if that is any."""
+        if said and (output := self._output(0, said, over)) is not None:
+            yield steps.answer(output)
 
     def _output(
         self, index: int, batch: Sequence[events.Event], over: list[Response]
@@ -97,7 +125,39 @@ class ChunkEncoder:
             case FunctionCall(server=None):
                 delta.tool_calls.append(encode_call(item))
                 return True
+            case FunctionCall():
+                delta.tool_calls.append(self._calls.call(item))
+                return True
             case Reasoning(encrypted_content=str(sealed)) if self._sealed:
                 delta.encrypted_content = sealed
                 return True
         return False
+
+
+class _Steps:
+    """The numbers of a choice's outputs, where each answer and each tool's is one of its own."""
+
+    def __init__(self) -> None:
+        self._next = 0
+        #: The newest answer's number, and whether more of it may come.
+        self._answer: int | None = None
+        self._open = False
+
+    def answer(self, output: Proto) -> Proto:
+        """The output with its number: the answer's that it is more of, or that of a new one.
+
+        How the turn ended belongs to the newest, also where its tools were the last.
+        """
+        delta = output.delta
+        says = delta.content or delta.reasoning_content or delta.encrypted_content
+        if self._answer is None or (not self._open and (says or delta.tool_calls)):
+            self._answer, self._open = self._next, True
+            self._next += 1
+        output.index = self._answer
+        return output
+
+    def tool(self, delta: Proto) -> Proto:
+        """What a tool answered, as an output."""
+        self._open = False
+        self._next += 1
+        return _Output(delta=delta, index=self._next - 1)

@@ -8,6 +8,7 @@ one that has none.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Literal
 
 import msgspec
@@ -27,11 +28,15 @@ from antiphon.core.items import (
     Role,
     SummaryText,
 )
+from antiphon.core.mcp import JOINT
 from antiphon.core.xai_protos import Proto, chat_pb2, image_pb2
 from antiphon.errors import InvalidRequest
 
 #: What a summary's ``encrypted_content`` begins with: a model's own is told from it by that.
 SUMMARY = "antiphon:summary:1:"
+#: What a tool's sealed output begins with: for who sends back what it was given, but did not
+#: ask to read it.
+OUTPUT = "antiphon:output:1:"
 
 _ROLES: dict[int, Role] = {
     chat_pb2.ROLE_USER: "user",
@@ -43,6 +48,9 @@ _DETAILS: dict[int, Literal["low", "high"]] = {
     image_pb2.DETAIL_LOW: "low",
     image_pb2.DETAIL_HIGH: "high",
 }
+_MCP = chat_pb2.TOOL_CALL_TYPE_MCP_TOOL
+#: What the model reads of a server's tool whose output was not sent along.
+_LEFT_OUT = "What this call gave is not part of the conversation any more."
 _CLIENT_SIDE = {chat_pb2.TOOL_CALL_TYPE_INVALID, chat_pb2.TOOL_CALL_TYPE_CLIENT_SIDE_TOOL}
 
 
@@ -57,11 +65,12 @@ def decode_messages(messages: Sequence[Proto], at: str = "messages") -> tuple[It
             f"Send at most {MAX_ITEMS} messages at once.", code="too_many_items", param=at
         )
     items: list[Item] = []
+    run = _Run(messages)
     for place, message in enumerate(messages):
         if (summary := _summary(message)) is not None:
             items = [Compaction(summary)]
         else:
-            items += _items(message, f"{at}[{place}]")
+            items += _items(message, f"{at}[{place}]", run)
     return answering(items, ())
 
 
@@ -100,8 +109,22 @@ def _summary(message: Proto) -> str | None:
     return text if text and message.role == chat_pb2.ROLE_USER else None
 
 
-def _items(message: Proto, at: str) -> list[Item]:
+class _Run:
+    """Which calls the tools of MCP servers have answered, looked up when it is asked."""
+
+    def __init__(self, messages: Sequence[Proto]) -> None:
+        self._messages = messages
+
+    @cached_property
+    def calls(self) -> set[str]:
+        """Their ids."""
+        return {one.tool_call_id for one in self._messages if one.role == chat_pb2.ROLE_TOOL}
+
+
+def _items(message: Proto, at: str, run: _Run) -> list[Item]:
     if message.role == chat_pb2.ROLE_TOOL:
+        if message.tool_calls and message.tool_calls[0].type == _MCP:
+            return [_server_output(message, at)]
         return [FunctionCallOutput(message.tool_call_id, _content(message, "user", at))]
     role = _ROLES.get(message.role)
     if role is None:
@@ -121,17 +144,36 @@ def _items(message: Proto, at: str) -> list[Item]:
     if content or not message.tool_calls:
         items.append(Message(role, content, message.name or None))
     items += [
-        _call(call, f"{at}.tool_calls[{place}]") for place, call in enumerate(message.tool_calls)
+        _call(call, f"{at}.tool_calls[{place}]")
+        for place, call in enumerate(message.tool_calls)
+        # One that was never run waits for nothing: the server would have run it.
+        if call.type != _MCP or call.id in run.calls
     ]
     return items
 
 
 def _call(call: Proto, at: str) -> FunctionCall:
-    if call.type not in _CLIENT_SIDE or not call.HasField("function"):
-        raise InvalidRequest("Only calls of functions are known here.", param=f"{at}.type")
-    if not call.id or not call.function.name:
+    if call.type not in (*_CLIENT_SIDE, _MCP) or not call.HasField("function"):
+        raise InvalidRequest(
+            "Only calls of functions and of MCP servers' tools are known here.", param=f"{at}.type"
+        )
+    name = call.function.name
+    if not call.id or not name:
         raise InvalidRequest("A call needs an id and a function's name.", param=at)
-    return FunctionCall(call.id, call.function.name, call.function.arguments)
+    label, joint, _ = name.partition(JOINT)
+    server = label if call.type == _MCP and joint else None
+    return FunctionCall(call.id, name, call.function.arguments, server=server)
+
+
+def _server_output(message: Proto, at: str) -> FunctionCallOutput:
+    """What a server's tool answered, from whichever field has it."""
+    output = _content(message, "user", at)
+    if not output and message.encrypted_content.startswith(OUTPUT):
+        output = message.encrypted_content.removeprefix(OUTPUT)
+    failed = message.tool_calls[0].status == chat_pb2.TOOL_CALL_STATUS_FAILED
+    if not output:
+        output = message.tool_calls[0].error_message or _LEFT_OUT
+    return FunctionCallOutput(message.tool_call_id, output, failed=failed)
 
 
 def _content(message: Proto, role: Role, at: str) -> str | tuple[Part, ...]:

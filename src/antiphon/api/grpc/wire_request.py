@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 import msgspec
 
 from antiphon.api.grpc.wire_messages import decode_messages
-from antiphon.api.http.body import UNDECODABLE, check_depth
-from antiphon.core.turns import FunctionTool, Options, TurnRequest
+from antiphon.api.grpc.wire_tools import decode_toolset, json_object, name_from
+from antiphon.api.http.tools import Toolset
+from antiphon.core.turns import Options, TurnRequest
 from antiphon.core.xai_protos import Proto, chat_pb2, usage_pb2
 from antiphon.errors import InvalidRequest
 
 #: How many answers one request may ask for.
 MOST_CHOICES = 16
-_MOST_TOOLS = 128
 _LONGEST_IDENTIFIER = 64
+_MOST_ROUNDS = TurnRequest(input=()).max_tool_rounds
 
 _EFFORTS = {
     chat_pb2.EFFORT_NONE: "none",
@@ -26,18 +26,12 @@ _EFFORTS = {
     chat_pb2.EFFORT_HIGH: "high",
     chat_pb2.EFFORT_XHIGH: "xhigh",
 }
-_MODES = {
-    chat_pb2.TOOL_MODE_INVALID: "auto",
-    chat_pb2.TOOL_MODE_AUTO: "auto",
-    chat_pb2.TOOL_MODE_NONE: "none",
-    chat_pb2.TOOL_MODE_REQUIRED: "required",
-}
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
-_NOT_A_NAME = re.compile(r"[^a-zA-Z0-9_-]+")
 
 #: What ``Options.include`` has where the odds of tokens, or sealed reasoning, are wanted.
 LOGPROBS = "message.output_text.logprobs"
 SEALED = "reasoning.encrypted_content"
+#: The same for what the tools of MCP servers answered.
+OUTPUTS = "mcp_call.output"
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -52,14 +46,20 @@ def decode_completion(request: Proto, tenant: str) -> Asked:
     _check_supported(request)
     items = decode_messages(request.messages)
     choices = _whole(request, "n", MOST_CHOICES) or 1
+    tools = decode_toolset(request)
+    if tools.servers and choices > 1:
+        # The numbers of outputs would say both which choice they are of and which step.
+        raise InvalidRequest("With MCP servers there is one choice: leave 'n' out.", param="n")
     turn = TurnRequest(
         input=items,
         model=request.model or None,
         previous_response_id=request.previous_response_id or None,
-        options=_options(request),
+        options=_options(request, tools),
         store=request.store_messages,
         tenant=tenant,
-        max_tool_rounds=_whole(request, "max_turns") or TurnRequest(input=()).max_tool_rounds,
+        # As with xAI, a request may ask for fewer than the server's own number, not for more.
+        max_tool_rounds=min(_whole(request, "max_turns") or _MOST_ROUNDS, _MOST_ROUNDS),
+        mcp=tools.asks,
     )
     return Asked(turn, choices)
 
@@ -79,18 +79,13 @@ def _check_supported(request: Proto) -> None:
         )
 
 
-def _options(request: Proto) -> Options:
-    tools = tuple(_tool(tool, f"tools[{place}]") for place, tool in enumerate(request.tools))
-    if len(tools) > _MOST_TOOLS:
-        raise InvalidRequest(f"Send at most {_MOST_TOOLS} tools.", param="tools")
-    names = [tool.name for tool in tools]
-    for place, name in enumerate(names):
-        if name in names[:place]:
-            raise InvalidRequest(f"There are two tools named '{name}'.", param=f"tools[{place}]")
+def _options(request: Proto, tools: Toolset) -> Options:
     top_logprobs = _whole(request, "top_logprobs", 20, least=0)
     include: tuple[str, ...] = (LOGPROBS,) if request.logprobs else ()
     if request.use_encrypted_content:
         include += (SEALED,)
+    if chat_pb2.INCLUDE_OPTION_MCP_CALL_OUTPUT in request.include:
+        include += (OUTPUTS,)
     return Options(
         temperature=_number(request, "temperature", 0, 2),
         top_p=_number(request, "top_p", 0, 1),
@@ -99,8 +94,9 @@ def _options(request: Proto) -> Options:
         presence_penalty=_number(request, "presence_penalty", -2, 2),
         seed=request.seed if request.HasField("seed") else None,
         stop=tuple(request.stop),
-        tools=tools,
-        tool_choice=_choice(request, names),
+        tools=tools.functions,
+        mcp_servers=tools.servers,
+        tool_choice=tools.choice,
         parallel_tool_calls=(
             request.parallel_tool_calls if request.HasField("parallel_tool_calls") else True
         ),
@@ -133,61 +129,14 @@ def _whole(request: Proto, name: str, most: int = 2**31 - 1, *, least: int = 1) 
     return value
 
 
-def _tool(tool: Proto, at: str) -> FunctionTool:
-    kind = tool.WhichOneof("tool")
-    if kind != "function":
-        what = f"the tool '{kind}'" if kind else "such a tool"
-        raise InvalidRequest(
-            f"This server does not run {what}: give the model functions of your own.",
-            code="unsupported_parameter",
-            param=at,
-        )
-    function = tool.function
-    if not _NAME.match(function.name):
-        raise InvalidRequest(
-            "A function's name is 1 to 64 letters, digits, '_' and '-'.",
-            param=f"{at}.function.name",
-        )
-    schema = None
-    if function.parameters:
-        schema = _json_object(function.parameters, f"{at}.function.parameters")
-    return FunctionTool(
-        function.name, function.description or None, schema, True if function.strict else None
-    )
-
-
-def _json_object(text: str, at: str) -> dict[str, Any]:
-    try:
-        value: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
-    except UNDECODABLE as error:
-        raise InvalidRequest("That is not a JSON object.", param=at) from error
-    check_depth(value, at)
-    return value
-
-
-def _choice(request: Proto, names: list[str]) -> str:
-    choice = request.tool_choice
-    if choice.WhichOneof("tool_choice") != "function_name":
-        if choice.mode not in _MODES:
-            raise InvalidRequest("There is no such tool mode.", param="tool_choice.mode")
-        return _MODES[choice.mode]
-    if choice.function_name not in names:
-        raise InvalidRequest(
-            f"There is no tool '{choice.function_name}' among the tools.",
-            code="unknown_tool",
-            param="tool_choice.function_name",
-        )
-    return f"function:{choice.function_name}"
-
-
 def _text_format(given: Proto) -> dict[str, Any] | None:
     """``response_format`` as the Responses API's ``text.format``, whose schemas have names."""
     match given.format_type:
         case chat_pb2.FORMAT_TYPE_JSON_OBJECT:
             return {"type": "json_object"}
         case chat_pb2.FORMAT_TYPE_JSON_SCHEMA:
-            schema = _json_object(given.schema, "response_format.schema")
-            name = _NOT_A_NAME.sub("_", str(schema.get("title") or ""))[:64]
+            schema = json_object(given.schema, "response_format.schema")
+            name = name_from(str(schema.get("title") or ""))[:64]
             return {"type": "json_schema", "name": name or "response", "schema": schema}
         case chat_pb2.FORMAT_TYPE_INVALID | chat_pb2.FORMAT_TYPE_TEXT:
             return None

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from antiphon.api.grpc.pricing import Prices, ticks
+from antiphon.api.grpc.wire_calls import ServerCalls, encode_call, tools_run, waits
 from antiphon.api.grpc.wire_request import LOGPROBS, SEALED
 from antiphon.api.grpc.wire_settings import settings_of
 from antiphon.core.items import (
@@ -45,7 +46,7 @@ class Completions:
         """A ``GetChatCompletionResponse``; the first choice gives it its id."""
         first = choices[0]
         whole = chat_pb2.GetChatCompletionResponse(
-            outputs=[output_of(response, index) for index, response in enumerate(choices)],
+            outputs=self._outputs(choices),
             usage=self.usage(choices),
             citations=citations_of(item for one in choices for item in one.output),
             settings=settings_of(first),
@@ -56,6 +57,12 @@ class Completions:
         self.name(whole, first)
         return whole
 
+    def _outputs(self, choices: Iterable[Response]) -> list[Proto]:
+        outputs: list[Proto] = []
+        for response in choices:
+            outputs += outputs_of(response, len(outputs))
+        return outputs
+
     def name(self, proto: Proto, response: Response) -> None:
         """Say which completion, or chunk of one, it is."""
         proto.id = response.id
@@ -65,7 +72,7 @@ class Completions:
 
     def usage(self, choices: Iterable[Response]) -> Proto:
         """The tokens of all choices, and their cost where all have a price."""
-        total, cost = Usage(), 0
+        total, cost, run = Usage(), 0, 0
         priced = True
         for response in choices:
             used = (response.end.usage if response.end else None) or Usage()
@@ -75,11 +82,12 @@ class Completions:
             price = self.prices(response.header.model)
             priced = priced and price is not None
             cost += ticks(used, price) if price is not None else 0
-        return encode_usage(total, cost if priced else None)
+            run += tools_run(response)
+        return encode_usage(total, cost if priced else None, run)
 
 
-def encode_usage(usage: Usage, cost: int | None = None) -> Proto:
-    """Tokens; ``cost`` in ticks, None: unknown.
+def encode_usage(usage: Usage, cost: int | None = None, tools_run: int = 0) -> Proto:
+    """Tokens; ``cost`` in ticks, None: unknown; how often MCP servers' tools were run.
 
     As with xAI, the tokens of reasoning are not among those of the completion.
     """
@@ -92,47 +100,68 @@ def encode_usage(usage: Usage, cost: int | None = None) -> Proto:
         cached_prompt_text_tokens=usage.cached_tokens,
         total_tokens=usage.input_tokens + usage.output_tokens,
         cost_in_usd_ticks=cost,
+        server_side_tools_used=[usage_pb2.SERVER_SIDE_TOOL_MCP] * tools_run,
     )
 
 
-def output_of(response: Response, index: int) -> Proto:
-    """One choice, whole."""
-    options = response.header.options
-    message = chat_pb2.CompletionMessage(role=chat_pb2.ROLE_ASSISTANT)
-    odds: tuple[Any, ...] = ()
+def outputs_of(response: Response, first: int) -> list[Proto]:
+    """One choice, whole, in outputs that are numbered from ``first``.
+
+    It is one output; where the tools of MCP servers were run, one for each answer of the
+    model, with those of its calls behind it.
+    """
+    calls = ServerCalls(response)
+    outputs: list[Proto] = []
+    answer = last = None
     for item in response.output:
-        match item:
-            case Message(content=content):
-                message.content += words_of(content)
-                odds += logprobs_of(content)
-            case Reasoning():
-                message.reasoning_content += thoughts_of(item)
-                if item.encrypted_content and SEALED in options.include:
-                    message.encrypted_content = item.encrypted_content
-            case FunctionCall(server=None):
-                message.tool_calls.append(encode_call(item))
-    return chat_pb2.CompletionOutput(
-        index=index,
-        finish_reason=finish_reason(response),
-        message=message,
-        logprobs=encode_logprobs(odds) if wants_logprobs(options) else None,
-    )
+        if isinstance(item, FunctionCallOutput):
+            output = chat_pb2.CompletionOutput(index=first + len(outputs))
+            if calls.answer(item, output.message):
+                outputs.append(output)
+                answer = None
+        elif isinstance(item, Message | Reasoning | FunctionCall):
+            if answer is None:
+                answer = last = _answer(response, first + len(outputs))
+                outputs.append(answer)
+            _add(item, answer, response.header.options, calls)
+    if last is None:
+        last = _answer(response, first + len(outputs))
+        outputs.append(last)
+    last.finish_reason = finish_reason(response)
+    return outputs
+
+
+def _answer(response: Response, index: int) -> Proto:
+    output = chat_pb2.CompletionOutput(index=index)
+    output.message.role = chat_pb2.ROLE_ASSISTANT
+    if wants_logprobs(response.header.options):
+        output.logprobs.SetInParent()
+    return output
+
+
+def _add(
+    item: Message | Reasoning | FunctionCall, output: Proto, options: Options, calls: ServerCalls
+) -> None:
+    message = output.message
+    match item:
+        case Message(content=content):
+            message.content += words_of(content)
+            if wants_logprobs(options):
+                output.logprobs.MergeFrom(encode_logprobs(logprobs_of(content)))
+        case Reasoning():
+            message.reasoning_content += thoughts_of(item)
+            if item.encrypted_content and SEALED in options.include:
+                message.encrypted_content = item.encrypted_content
+        case FunctionCall(server=None):
+            message.tool_calls.append(encode_call(item))
+        case FunctionCall():
+            message.tool_calls.append(calls.call(item))
 
 
 def thoughts_of(item: Reasoning) -> str:
     """What a model thought: as it thought it, or in short."""
     texts = [part.text for part in item.summary]
     return "".join(texts + [part.text for part in item.content])
-
-
-def encode_call(call: FunctionCall) -> Proto:
-    """A call of a client's function."""
-    return chat_pb2.ToolCall(
-        id=call.call_id,
-        type=chat_pb2.TOOL_CALL_TYPE_CLIENT_SIDE_TOOL,
-        status=chat_pb2.TOOL_CALL_STATUS_COMPLETED,
-        function=chat_pb2.FunctionCall(name=call.name, arguments=call.arguments),
-    )
 
 
 def finish_reason(response: Response) -> int:
@@ -143,17 +172,7 @@ def finish_reason(response: Response) -> int:
         return reason
     if end.reason in _REASONS:
         return int(_REASONS[end.reason])
-    return int(sample_pb2.REASON_TOOL_CALLS if open_calls(response) else sample_pb2.REASON_STOP)
-
-
-def open_calls(response: Response) -> list[str]:
-    """The calls that a turn leaves to its client, by their ids."""
-    answered = {one.call_id for one in response.output if isinstance(one, FunctionCallOutput)}
-    return [
-        item.call_id
-        for item in response.output
-        if isinstance(item, FunctionCall) and item.call_id not in answered
-    ]
+    return int(sample_pb2.REASON_TOOL_CALLS if waits(response) else sample_pb2.REASON_STOP)
 
 
 def citations_of(items: Iterable[Item]) -> list[str]:

@@ -25,7 +25,7 @@ _Names = list[Annotated[str, msgspec.Meta(min_length=1, max_length=128)]]
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
-class _Function(msgspec.Struct, frozen=True, tag="function", tag_field="type"):
+class Function(msgspec.Struct, frozen=True, tag="function", tag_field="type"):
     name: ToolName
     description: str | None = None
     parameters: dict[str, Any] | None = None
@@ -44,7 +44,7 @@ class _Approval(msgspec.Struct, frozen=True):
     never: _Filter | None = None
 
 
-class _Mcp(msgspec.Struct, frozen=True, tag="mcp", tag_field="type"):
+class Mcp(msgspec.Struct, frozen=True, tag="mcp", tag_field="type"):
     server_label: Label
     server_url: str | None = None
     server_description: str | None = None
@@ -56,7 +56,7 @@ class _Mcp(msgspec.Struct, frozen=True, tag="mcp", tag_field="type"):
     tunnel_id: str | None = None
 
 
-Tool = _Function | _Mcp
+Tool = Function | Mcp
 
 
 class _FunctionChoice(msgspec.Struct, frozen=True, tag="function", tag_field="type"):
@@ -93,17 +93,17 @@ class Toolset(msgspec.Struct, frozen=True):
 
 def decode_tools(given: Sequence[Tool], choice: Choice | None) -> Toolset:
     """Raises ``InvalidRequest`` for names that come twice, or are chosen but not there."""
-    named = [tool.name if isinstance(tool, _Function) else tool.server_label for tool in given]
+    named = [tool.name if isinstance(tool, Function) else tool.server_label for tool in given]
     for place, name in enumerate(named):
         if name in named[:place]:
             raise InvalidRequest(f"There are two tools named '{name}'.", param=f"tools[{place}]")
-    prefixes = [full_name(tool.server_label, "") for tool in given if isinstance(tool, _Mcp)]
+    prefixes = [full_name(tool.server_label, "") for tool in given if isinstance(tool, Mcp)]
     functions: list[FunctionTool] = []
     servers: list[McpTool] = []
     asks: list[McpAsk] = []
     for place, tool in enumerate(given):
         at = f"tools[{place}]"
-        if isinstance(tool, _Function):
+        if isinstance(tool, Function):
             check_depth(tool.parameters, f"{at}.parameters")
             if tool.name.startswith(tuple(prefixes)):
                 raise InvalidRequest(
@@ -120,7 +120,7 @@ def decode_tools(given: Sequence[Tool], choice: Choice | None) -> Toolset:
     return Toolset(tuple(functions), tuple(servers), tuple(asks), chosen, allowed)
 
 
-def _asked(tool: _Mcp, at: str) -> McpAsk:
+def _asked(tool: Mcp, at: str) -> McpAsk:
     """A server as it is reached in this turn."""
     for field in ("connector_id", "tunnel_id"):
         if getattr(tool, field) is not None:
@@ -147,7 +147,7 @@ def _asked(tool: _Mcp, at: str) -> McpAsk:
     )
 
 
-def _kept(tool: _Mcp, ask: McpAsk) -> McpTool:
+def _kept(tool: Mcp, ask: McpAsk) -> McpTool:
     """A server as it is kept and shown."""
     return McpTool(
         tool.server_label,
@@ -189,7 +189,7 @@ def _unsupported(param: str) -> InvalidRequest:
     )
 
 
-def _headers(tool: _Mcp, at: str) -> dict[str, Secret]:
+def _headers(tool: Mcp, at: str) -> dict[str, Secret]:
     headers = dict(tool.headers or {})
     if tool.authorization is not None:
         if any(name.lower() == "authorization" for name in headers):
