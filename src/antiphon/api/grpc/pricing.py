@@ -7,9 +7,13 @@ from typing import Protocol, TypeAlias
 
 from antiphon.core.turns import Usage
 
-#: Of a dollar; ``SamplingUsage.cost_in_usd_ticks`` counts them.
+# Both units are defined in github.com/xai-org/xai-proto, below proto/xai/api/v1; the SDK ships
+# those messages without their comments.
+
+#: Of a dollar; ``SamplingUsage.cost_in_usd_ticks`` counts them (usage.proto).
 _TICKS = 10_000_000_000
-#: ``LanguageModel`` has its prices in hundredths of a cent for a million tokens.
+#: ``LanguageModel`` has its prices in hundredths of a cent for a million tokens, the cached ones in
+#: cents for a hundred million, which is the same number (models.proto).
 _HUNDREDTHS_OF_A_CENT = 10_000
 _MILLION = 1_000_000
 
@@ -52,5 +56,5 @@ def ticks(usage: Usage, price: Price) -> int:
 
 
 def listed(dollars: float) -> int:
-    """A price as lists of models have it."""
+    """A price as lists of models have it: 30000 are 3 dollars for a million tokens."""
     return round(dollars * _HUNDREDTHS_OF_A_CENT)
