@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import given, settings
 
 from antiphon.api.http.intake import decode_items
-from antiphon.api.http.items import input_items, item_body, output_items, shown_items
+from antiphon.api.http.items import Pairs, input_items, item_body, output_items, shown_items
 from antiphon.core.items import (
     Approved,
     Compaction,
@@ -50,7 +50,7 @@ def response(
 @settings(deadline=None)
 @given(single)
 def test_an_item_that_was_shown_can_be_sent_again(item: Item) -> None:
-    body = plain(item_body(item, "msg_1"))
+    body = plain(item_body(item, "msg_1", sealed=True))
     assert decode_items([body], "input").items == (item,)
     nulls = {**body, **{name: None for name in ("phase", "name") if name not in body}}
     assert decode_items([nulls], "input").items == (item,)
@@ -60,8 +60,10 @@ def test_an_item_that_was_shown_can_be_sent_again(item: Item) -> None:
 @given(turns)
 def test_an_output_that_was_shown_can_be_sent_again(items: tuple[Item, ...]) -> None:
     """All of it: calls with their outputs, and approvals; only ids are others."""
-    bodies = plain(shown_items(ID, items, 0, asks=lambda call: False))
-    assert bodies == plain(shown_items(ID, items, 0, asks=lambda call: False))
+    bodies, twice = (
+        plain(shown_items(Pairs(ID, lambda call: False, sealed=True), items, 0)) for _ in range(2)
+    )
+    assert bodies == twice
     again = decode_items(bodies, "input").items
     assert _told(again) == _told(items)
 
@@ -96,7 +98,8 @@ _UNFINISHED = ("The call was interrupted before it gave a result.", True)
 @given(turns)
 def test_both_apis_know_every_item(items: tuple[Item, ...]) -> None:
     for asks in (True, False):
-        bodies = shown_items(ID, items, 3, asks=lambda call, asks=asks: asks)  # type: ignore[misc]
+        pairs = Pairs(ID, lambda call, asks=asks: asks, sealed=asks)  # type: ignore[misc]
+        bodies = shown_items(pairs, items, 3)
         for body in plain(bodies):
             check_item(body)
         ids = [body["id"] for body in bodies]

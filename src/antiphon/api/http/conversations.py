@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -11,6 +11,7 @@ from antiphon.api.http.answers import send_json
 from antiphon.api.http.auth import tenant_of
 from antiphon.api.http.body import Receive, Scope, Send, decoded, query_of, read_body
 from antiphon.api.http.fields import Metadata
+from antiphon.api.http.includes import include_of
 from antiphon.api.http.intake import decode_items
 from antiphon.api.http.items import input_items, output_items
 from antiphon.api.http.listing import listed
@@ -104,21 +105,25 @@ class ConversationApi:
 
     async def list_items(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/conversations/{id}/items"""
+        query = query_of(scope)
+        include = include_of(query)
         turns = await self._conversations.turns(tenant_of(scope), scope["path_params"]["id"])
-        await send_json(send, _encode(page_of(_shown(turns), query_of(scope))))
+        await send_json(send, _encode(page_of(_shown(turns, include), query)))
 
     async def add_items(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/conversations/{id}/items: no model is asked"""
+        include = include_of(query_of(scope))
         asked = decoded(_added, await read_body(receive))
         turn = await self._conversations.add(
             tenant_of(scope), scope["path_params"]["id"], _items(asked.items)
         )
-        await send_json(send, _encode(listed(_shown([turn]), more=False)))
+        await send_json(send, _encode(listed(_shown([turn], include), more=False)))
 
     async def retrieve_item(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/conversations/{id}/items/{item}"""
-        at = scope["path_params"]
-        for body in _shown(await self._conversations.turns(tenant_of(scope), at["id"])):
+        at, include = scope["path_params"], include_of(query_of(scope))
+        turns = await self._conversations.turns(tenant_of(scope), at["id"])
+        for body in _shown(turns, include):
             if body["id"] == at["item"]:
                 await send_json(send, _encode(body))
                 return
@@ -160,5 +165,9 @@ def _hit(hit: Hit) -> dict[str, Any]:
     }
 
 
-def _shown(turns: Iterable[Response]) -> list[dict[str, Any]]:
-    return [body for turn in turns for body in (*input_items(turn), *output_items(turn))]
+def _shown(turns: Iterable[Response], include: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        body
+        for turn in turns
+        for body in (*input_items(turn, include), *output_items(turn, include))
+    ]

@@ -12,6 +12,7 @@ import msgspec
 
 from antiphon.api.http.chat_wire import ChatCompletionCreate
 from antiphon.api.http.conversations import ConversationCreate, ConversationUpdate, ItemsCreate
+from antiphon.api.http.includes import INCLUDABLE
 from antiphon.api.http.listing import STATUSES
 from antiphon.api.http.request import ResponseCreate
 
@@ -76,6 +77,11 @@ _Stream: Final = (
         "With stream: only the events behind the one of this number.",
     ),
 )
+_Include: Final = Parameter(
+    "include",
+    {"type": "array", "items": {"enum": list(INCLUDABLE)}},
+    "What shall be shown besides.",
+)
 _Cascade: Final = Parameter("cascade", _Flag, "Erase all that continues it, too.")
 
 _One: Final = "/v1/conversations/{id}"
@@ -93,14 +99,16 @@ ENDPOINTS: Final[Mapping[str, Mapping[str, Endpoint]]] = {
         "POST": Endpoint("Count what a turn would begin with.", "InputTokens", ResponseCreate)
     },
     "/v1/responses/{id}": {
-        "GET": Endpoint("A response, or its events.", "Response", query=_Stream, streams=True),
+        "GET": Endpoint(
+            "A response, or its events.", "Response", query=(*_Stream, _Include), streams=True
+        ),
         "DELETE": Endpoint("Erase a response.", "Deleted", query=(_Cascade,)),
     },
     "/v1/responses/{id}/cancel": {
         "POST": Endpoint("Stop a turn; what arrived is kept.", "Response")
     },
     "/v1/responses/{id}/input_items": {
-        "GET": Endpoint("What a turn was given.", "ItemList", query=_Page)
+        "GET": Endpoint("What a turn was given.", "ItemList", query=(*_Page, _Include))
     },
     "/v1/responses/{id}/context": {
         "GET": Endpoint("The messages that the model was shown.", "Context")
@@ -129,11 +137,13 @@ ENDPOINTS: Final[Mapping[str, Mapping[str, Endpoint]]] = {
         "DELETE": Endpoint("Erase it with its items.", "Deleted"),
     },
     f"{_One}/items": {
-        "GET": Endpoint("What was said in it.", "ItemList", query=_Page),
-        "POST": Endpoint("Append items; no model is asked.", "ItemList", ItemsCreate),
+        "GET": Endpoint("What was said in it.", "ItemList", query=(*_Page, _Include)),
+        "POST": Endpoint(
+            "Append items; no model is asked.", "ItemList", ItemsCreate, query=(_Include,)
+        ),
     },
     f"{_One}/items/{{item}}": {
-        "GET": Endpoint("One item.", "Item"),
+        "GET": Endpoint("One item.", "Item", query=(_Include,)),
         "DELETE": Endpoint("Erase an item.", "Conversation"),
     },
     "/mcp": {"POST": Endpoint("The Model Context Protocol, one message.", "Message")},

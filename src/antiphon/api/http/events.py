@@ -7,11 +7,12 @@ piece, and all that belong to one batch are joined before they are written.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
+from antiphon.api.http.includes import shows_sealed
 from antiphon.api.http.items import Pairs, mcp_call_body
 from antiphon.api.http.response import response_body
 from antiphon.api.http.strands import Strand, strands_of
@@ -72,19 +73,28 @@ class _Spot(msgspec.Struct):
 
 
 class EventEncoder:
-    """Encodes one turn's events from the first; numbers them as it goes."""
+    """Encodes one turn's events from the first; numbers them as it goes.
 
-    def __init__(self, opening: Response) -> None:
-        servers = opening.header.options.mcp_servers
+    ``include`` is what its reader asks for besides what the turn's maker asked for.
+    """
+
+    def __init__(self, opening: Response, include: Sequence[str] = ()) -> None:
+        options = opening.header.options
+        servers = options.mcp_servers
         self._id = opening.id
         self._first = len(opening.input)
         self._number = 0
         self._frames: dict[tuple[type, int], tuple[bytes, bytes]] = {}
         self._opening = opening
+        self._include = include
         #: By the core's index: what is shown, and what is whole.
         self._spots: dict[int, _Spot] = {}
         self._whole: dict[int, Item] = {}
-        self._pairs = Pairs(opening.id, lambda call: needs_approval(servers, call))
+        self._pairs = Pairs(
+            opening.id,
+            lambda call: needs_approval(servers, call),
+            sealed=shows_sealed(options, include),
+        )
         #: The spots of server calls whose outputs have not come, by call id.
         self._calls: dict[str, _Spot] = {}
 
@@ -144,7 +154,7 @@ class EventEncoder:
     def _put_response(
         self, kind: str, response: Response, out: list[bytes], *, queued: bool = False
     ) -> None:
-        body = response_body(response, queued=queued)
+        body = response_body(response, queued=queued, include=self._include)
         self._put(kind, {"response": body}, out)
 
     def _created(self, response: Response, out: list[bytes]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+from antiphon.api.http.includes import shows_sealed
 from antiphon.core.calls import needs_approval, own_name
 from antiphon.core.ids import item_id
 from antiphon.core.items import (
@@ -34,35 +35,38 @@ from antiphon.core.turns import Response
 Asks: TypeAlias = Callable[[FunctionCall], bool]
 
 
-def output_items(response: Response) -> list[dict[str, Any]]:
-    """The output items as they are shown."""
-    servers = response.header.options.mcp_servers
-    return shown_items(
+def output_items(response: Response, include: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The output items as they are shown; ``include`` is asked for besides (``includes``)."""
+    options = response.header.options
+    servers = options.mcp_servers
+    pairs = Pairs(
         response.id,
-        response.output,
-        len(response.input),
-        asks=lambda call: needs_approval(servers, call),
-        running=response.end is None,
+        lambda call: needs_approval(servers, call),
+        sealed=shows_sealed(options, include),
     )
+    running = response.end is None
+    return shown_items(pairs, response.output, len(response.input), running=running)
 
 
-def input_items(response: Response) -> list[dict[str, Any]]:
-    """The input items as they are shown, oldest first."""
+def input_items(response: Response, include: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The input items as they are shown, oldest first; ``include`` as in ``output_items``."""
     answered = {item.call_id for item in response.input if isinstance(item, FunctionCallOutput)}
-    return shown_items(
-        response.id, response.input, 0, asks=lambda call: call.call_id not in answered
+    pairs = Pairs(
+        response.id,
+        lambda call: call.call_id not in answered,
+        sealed=shows_sealed(response.header.options, include),
     )
+    return shown_items(pairs, response.input, 0)
 
 
 def shown_items(
-    response_id: str, items: Sequence[Item], first: int, *, asks: Asks, running: bool = False
+    pairs: Pairs, items: Sequence[Item], first: int, *, running: bool = False
 ) -> list[dict[str, Any]]:
     """Items in full shape, without those that were erased.
 
     ``first`` is the position of the first in its turn. ``running``: outputs may still come.
     """
     shown: list[dict[str, Any]] = []
-    pairs = Pairs(response_id, asks)
     for place, item in enumerate(items, first):
         kind = pairs.kind(item)
         if kind is None:
@@ -70,7 +74,7 @@ def shown_items(
                 call, body = pairs.answered(item.call_id)
                 body.update(mcp_call_body(call, body["id"], item))
             continue
-        name = item_id(response_id, kind, place)
+        name = item_id(pairs.response_id, kind, place)
         body = pairs.body(item, kind, name)
         if kind == "mcp_call" and isinstance(item, FunctionCall):
             if running:
@@ -83,11 +87,15 @@ def shown_items(
 
 
 class Pairs:
-    """Which calls and outputs of a turn belong together, as its items go by."""
+    """Which calls and outputs of a turn belong together, as its items go by.
 
-    def __init__(self, response_id: str, asks: Asks) -> None:
-        self._id = response_id
+    ``sealed``: reasoning is shown as ``item_body`` has it.
+    """
+
+    def __init__(self, response_id: str, asks: Asks, *, sealed: bool = False) -> None:
+        self.response_id = response_id
         self._asks = asks
+        self._sealed = sealed
         #: Calls whose output has not come, with what they are shown as.
         self.waiting: dict[str, tuple[FunctionCall, dict[str, Any]]] = {}
         self._requests: dict[str, Approved] = {}
@@ -128,7 +136,8 @@ class Pairs:
             approved = self.approved(item)
             assert approved is not None
             return mcp_call_body(approved.call, name, item, approved.request_id)
-        return item_body(item, name, asked=kind == "mcp_approval_request")
+        asked = kind == "mcp_approval_request"
+        return item_body(item, name, asked=asked, sealed=self._sealed)
 
 
 def mcp_call_body(
@@ -158,11 +167,17 @@ def mcp_call_body(
 
 
 def item_body(
-    item: Item, name: str, status: str | None = None, *, asked: bool = False
+    item: Item,
+    name: str,
+    status: str | None = None,
+    *,
+    asked: bool = False,
+    sealed: bool = False,
 ) -> dict[str, Any]:
     """One item in full shape; ``status`` overrides the item's own.
 
-    ``asked``: the item is a call that a person has to agree to.
+    ``asked``: the item is a call that a person has to agree to. ``sealed``: reasoning is
+    shown with what its model will want back of it.
     """
     match item:
         case Message():
@@ -184,7 +199,7 @@ def item_body(
                 "output": output if isinstance(output, str) else _parts("user", output),
             }
         case Reasoning():
-            return _reasoning(item, name, status or item.status)
+            return _reasoning(item, name, status or item.status, sealed)
     return _other(item, name)
 
 
@@ -225,7 +240,7 @@ def _other(item: Compaction | McpListTools | McpApproval | Erased, name: str) ->
     return body
 
 
-def _reasoning(item: Reasoning, name: str, status: str) -> dict[str, Any]:
+def _reasoning(item: Reasoning, name: str, status: str, sealed: bool) -> dict[str, Any]:
     body: dict[str, Any] = {
         "id": name,
         "type": "reasoning",
@@ -234,7 +249,7 @@ def _reasoning(item: Reasoning, name: str, status: str) -> dict[str, Any]:
     }
     if item.content:
         body["content"] = [{"type": "reasoning_text", "text": part.text} for part in item.content]
-    if item.encrypted_content is not None:
+    if sealed and item.encrypted_content is not None:
         body["encrypted_content"] = item.encrypted_content
     return body
 

@@ -23,6 +23,7 @@ from antiphon.api.http.fields import (
     Token,
     format_fields,
 )
+from antiphon.api.http.includes import Includable
 from antiphon.api.http.intake import Intake, decode_items
 from antiphon.api.http.tools import Choice, Tool, Toolset, decode_tools
 from antiphon.core.items import Message
@@ -31,17 +32,6 @@ from antiphon.errors import InvalidRequest
 
 _Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 _Summary = Literal["auto", "concise", "detailed"]
-#: The specification's two, and those that OpenAI's clients know besides.
-_Include = Literal[
-    "reasoning.encrypted_content",
-    "message.output_text.logprobs",
-    "message.input_image.image_url",
-    "file_search_call.results",
-    "web_search_call.results",
-    "web_search_call.action.sources",
-    "computer_call_output.output.image_url",
-    "code_interpreter_call.outputs",
-]
 
 
 class _Text(msgspec.Struct, frozen=True):
@@ -90,7 +80,7 @@ class ResponseCreate(msgspec.Struct, frozen=True):
     max_tool_calls: Positive | None = None
     text: _Text | None = None
     reasoning: _Reasoning | None = None
-    include: list[_Include] | None = None
+    include: list[Includable] | None = None
     top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
     truncation: Literal["auto", "disabled"] | None = None
     service_tier: Literal["auto", "default", "flex", "priority"] | None = None

@@ -5,6 +5,7 @@ Every key is always there, and numbers are never null: clients check.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -17,15 +18,20 @@ from antiphon.core.turns import Options, Response, Usage
 _encode = msgspec.json.Encoder().encode
 
 
-def encode_response(response: Response, *, queued: bool = False) -> bytes:
+def encode_response(
+    response: Response, *, queued: bool = False, include: Sequence[str] = ()
+) -> bytes:
     """A response as JSON: see ``response_body``."""
-    return _encode(response_body(response, queued=queued))
+    return _encode(response_body(response, queued=queued, include=include))
 
 
-def response_body(response: Response, *, queued: bool = False) -> dict[str, Any]:
+def response_body(
+    response: Response, *, queued: bool = False, include: Sequence[str] = ()
+) -> dict[str, Any]:
     """A response as it is shown, every key present.
 
-    ``queued``: it runs in the background, and nobody has seen it begin.
+    ``queued``: it runs in the background, and nobody has seen it begin. ``include`` is what
+    is asked for besides what its maker asked for.
     """
     header, end, options = response.header, response.end, response.header.options
     ended = end.ended_at if end else None
@@ -41,7 +47,7 @@ def response_body(response: Response, *, queued: bool = False) -> dict[str, Any]
         "previous_response_id": response.previous_response_id,
         "conversation": None if header.conversation is None else {"id": header.conversation},
         "instructions": header.instructions,
-        "output": output_items(response) if response.output else [],
+        "output": output_items(response, include) if response.output else [],
         "error": (
             {"code": end.error.code, "message": end.error.message} if end and end.error else None
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 import msgspec
@@ -17,6 +18,7 @@ from antiphon.api.http.answers import (
 from antiphon.api.http.auth import tenant_of
 from antiphon.api.http.body import Receive, Scope, Send, query_of, read_body
 from antiphon.api.http.events import DONE, EventEncoder
+from antiphon.api.http.includes import include_of
 from antiphon.api.http.items import input_items
 from antiphon.api.http.listing import listed, wanted_of
 from antiphon.api.http.pages import limit_of, order_of, page_of
@@ -87,13 +89,13 @@ class Responses:
     async def retrieve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/responses/{id}, with ?stream=true from its first event or behind another"""
         query = query_of(scope)
-        name, tenant = scope["path_params"]["id"], tenant_of(scope)
+        name, tenant, include = scope["path_params"]["id"], tenant_of(scope), include_of(query)
         if query.get("stream", [""])[-1].lower() in _YES:
             turn = await self._service.follow(tenant, name)
-            await _stream(turn, send, after=_number_of(query))
+            await _stream(turn, send, after=_number_of(query), include=include)
             return
         response = await self._service.response(tenant, name)
-        await send_json(send, encode_response(response))
+        await send_json(send, encode_response(response, include=include))
 
     async def cancel(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/responses/{id}/cancel: what arrived is kept"""
@@ -111,8 +113,10 @@ class Responses:
 
     async def list_input(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/responses/{id}/input_items: this turn's own, newest first"""
+        query = query_of(scope)
+        include = include_of(query)
         response = await self._service.response(tenant_of(scope), scope["path_params"]["id"])
-        await send_json(send, _encode(page_of(input_items(response), query_of(scope))))
+        await send_json(send, _encode(page_of(input_items(response, include), query)))
 
     async def context(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/responses/{id}/context: the messages that the model was shown"""
@@ -145,9 +149,11 @@ async def _answer(
             await send_json(send, encode_response(response))
 
 
-async def _stream(turn: LiveTurn | Replay, send: Send, after: int = -1) -> None:
+async def _stream(
+    turn: LiveTurn | Replay, send: Send, after: int = -1, include: Sequence[str] = ()
+) -> None:
     """The events behind the one with the number ``after``."""
-    encoder = EventEncoder(turn.opening)
+    encoder = EventEncoder(turn.opening, include)
     skip = after + 1
     with ExitStack() as started:
         pulse: Pulse | None = None
