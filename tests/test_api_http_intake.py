@@ -85,7 +85,7 @@ def parts(role: str, *content: Any) -> dict[str, Any]:
         ),
         (
             {"role": "assistant", "content": "Four.", "phase": "final_answer"},
-            Message("assistant", "Four."),
+            Message("assistant", "Four.", phase="final_answer"),
         ),
         (
             parts(

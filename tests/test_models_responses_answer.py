@@ -14,6 +14,7 @@ from antiphon.core.deltas import (
     Delta,
     Finish,
     Over,
+    Phased,
     RawThought,
     Refused,
     Sealed,
@@ -72,6 +73,18 @@ ANSWERS: list[tuple[list[Json], list[Delta]]] = [
     (
         [message("I look."), message("It is sunny.")],
         [Text("I look."), Over(), Text("It is sunny."), Over(), USED, Finish("stop")],
+    ),
+    (
+        [
+            {**message("I look."), "phase": "commentary"},
+            {**message("Sunny."), "phase": "final_answer"},
+            {**message("Bye."), "phase": "epilogue"},
+        ],
+        [
+            *(Phased("commentary"), Text("I look."), Over()),
+            *(Phased("final_answer"), Text("Sunny."), Over()),
+            *(Text("Bye."), Over(), USED, Finish("stop")),
+        ],
     ),
     (
         [thought("gAAA", "**Plan**", "Then."), message("Yes.")],
@@ -282,3 +295,12 @@ def test_events_that_are_not_for_us_are_passed_over() -> None:
         {"type": "keepalive"},
     ]
     assert heard(*odd, *telling()) == [USED, Finish("stop")]
+
+
+def test_a_phase_that_is_told_late_is_told() -> None:
+    *events, done, end = telling({**message("Hi."), "phase": "commentary"})
+    for event in events:
+        event.get("item", {}).pop("phase", None)
+    assert joined(heard(*events, done, end)) == [
+        *(Text("Hi."), Phased("commentary"), Over(), USED, Finish("stop"))
+    ]

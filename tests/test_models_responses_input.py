@@ -237,3 +237,44 @@ def valid(body: dict[str, Any]) -> None:
         spec.CreateResponseBody.model_validate(body)
     except ValidationError as error:
         raise AssertionError(f"{error}\n{json.dumps(body)}") from error
+
+
+def test_a_model_is_told_again_what_its_messages_were() -> None:
+    shown = items_of(
+        Message("user", "Weather?", phase="commentary"),
+        Reasoning(encrypted_content="g", origin=ORIGIN),
+        Message("assistant", "I look.", phase="commentary"),
+        FunctionCall("c", "f", "{}"),
+        FunctionCallOutput("c", "sunny"),
+        Message("assistant", "Sunny.", phase="final_answer"),
+    )
+    assert [(one.get("role") or one["type"], one.get("phase")) for one in shown] == [
+        ("user", None),
+        ("reasoning", None),
+        ("assistant", "commentary"),
+        ("function_call", None),
+        ("function_call_output", None),
+        ("assistant", "final_answer"),
+    ]
+    prose = items_of(Message("user", "Hi."), Message("assistant", "Hi.", phase="final_answer"))
+    assert [one.get("phase") for one in prose] == [None, "final_answer"]
+
+
+def test_a_phase_is_told_where_reasoning_cannot_be() -> None:
+    message = Message("assistant", "Hi.", phase="final_answer")
+    said: list[Item] = [Reasoning(encrypted_content="g"), message]
+    call = ModelCall("m", assemble([render(said)]), Options(), stream=False)
+    writer = RequestWriter(upstream_name=None, host="api.example")
+    for reasoning in (True, False):
+        shown = json.loads(writer.body(call, reasoning=reasoning))["input"]
+        assert [one["type"] for one in shown] == ["reasoning"] * reasoning + ["message"]
+        assert shown[-1]["phase"] == "final_answer"
+
+
+def test_chat_completions_have_no_place_for_a_phase() -> None:
+    said = [Message("user", "Hi."), Message("assistant", "Hi.", phase="final_answer")]
+    segment, plain = render(said), render([said[0], Message("assistant", "Hi.")])
+    call = ModelCall("m", assemble([segment]), Options(), stream=False)
+    sent = json.loads(ChatWriter(upstream_name=None, openai=True).body(call))["messages"]
+    assert sent == json.loads(assemble([plain]))
+    assert segment.weight == plain.weight

@@ -101,6 +101,7 @@ answers = st.builds(
     texts | st.lists(outputs, min_size=2, max_size=3).map(tuple),
     st.none(),
     statuses,
+    st.sampled_from([None, "commentary", "final_answer"]),
 )
 thoughts = st.builds(
     Reasoning,

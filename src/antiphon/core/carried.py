@@ -1,10 +1,11 @@
-"""Reasoning that a messages array carries along for the model that made it. Pure.
+"""What a messages array carries along that its dialect has no place for. Pure.
 
-What a model thought is no message, but some models want it back, encrypted. It lies in the
-assistant's message that it led to, under a private key, between two raw newlines:
+What a model thought is no message, but some models want it back, encrypted; and some want to
+be told again what a message of theirs was to its turn. It lies in the assistant's message that
+it led to, or that it is about, under private keys, between two raw newlines:
 
     {"role":"assistant","content":"Hi."
-    ,"antiphon_reasoning":[{"encrypted_content":"gAAA","origin":"api.openai.com/gpt-5"}]
+    ,"antiphon_reasoning":[{"encrypted_content":"gAAA","origin":"x.ai/g"}],"antiphon_phase":"…"
     }
 
 An encoder of compact JSON writes no newline of its own: in a string it is an escape. So
@@ -15,14 +16,16 @@ words can be taken for it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
-from antiphon.core.items import SummaryText
+from antiphon.core.items import Phase, SummaryText
 
 KEY = "antiphon_reasoning"
+PHASE = "antiphon_phase"
 
-_BEGIN = b'\n,"%b":' % KEY.encode()
+_BEGIN = b'\n,"antiphon_'
 _END = b"\n}"
 
 _encode = msgspec.json.Encoder().encode
@@ -41,9 +44,14 @@ class Carried(msgspec.Struct, frozen=True, omit_defaults=True):
     place: int = 0
 
 
-def carrying(message: bytes, carried: Sequence[Carried]) -> bytes:
+def carrying(message: bytes, carried: Sequence[Carried], phase: Phase | None = None) -> bytes:
     """A message, as compact JSON of an object with some keys, and what it carries."""
-    return b"".join((message[:-1], _BEGIN, _encode(carried), _END)) if carried else message
+    if not carried and phase is None:
+        return message
+    load: dict[str, Any] = {KEY: carried} if carried else {}
+    if phase is not None:
+        load[PHASE] = phase
+    return b"".join((message[:-1], b"\n,", _encode(load)[1:-1], _END))
 
 
 def uncarried(messages: bytes) -> bytes:

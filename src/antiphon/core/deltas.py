@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from antiphon.core.items import Phase
 from antiphon.core.turns import Usage
 
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter"]
@@ -26,6 +27,15 @@ class Cited(msgspec.Struct, frozen=True):
     """Where the answer so far has something from, in the Responses API's shape."""
 
     annotation: dict[str, Any]
+
+
+class Phased(msgspec.Struct, frozen=True):
+    """What the answer that is being said, or else the next one, is to its turn.
+
+    Of an answer that is being said the first word counts.
+    """
+
+    phase: Phase
 
 
 class Thought(msgspec.Struct, frozen=True):
@@ -85,5 +95,15 @@ class Finish(msgspec.Struct, frozen=True):
 
 
 Delta: TypeAlias = (
-    Text | Cited | Thought | RawThought | Sealed | Over | Refused | CallPiece | Used | Finish
+    Text
+    | Cited
+    | Phased
+    | Thought
+    | RawThought
+    | Sealed
+    | Over
+    | Refused
+    | CallPiece
+    | Used
+    | Finish
 )

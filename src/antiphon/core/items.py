@@ -14,6 +14,8 @@ import msgspec
 
 Role: TypeAlias = Literal["user", "assistant", "system", "developer"]
 ItemStatus: TypeAlias = Literal["completed", "incomplete"]
+#: What an assistant's message is to its turn: said on the way, or its answer.
+Phase: TypeAlias = Literal["commentary", "final_answer"]
 
 
 class _Part(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"):
@@ -76,12 +78,16 @@ class _Item(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"):
 
 
 class Message(_Item, frozen=True, tag="message"):
-    """``content`` is a string, or parts where a string would lose something."""
+    """``content`` is a string, or parts where a string would lose something.
+
+    ``phase`` is only an assistant's, where its model tells: it wants to be told again.
+    """
 
     role: Role
     content: str | tuple[Part, ...]
     name: str | None = None
     status: ItemStatus = "completed"
+    phase: Phase | None = None
 
 
 class FunctionCall(_Item, frozen=True, tag="function_call"):

@@ -5,7 +5,8 @@ A trace is a list of small integers, read in order:
     n > 0             a delta of the current item: its next n characters
     0                 the current item is whole
     odd n < 0         item (-n - 1) / 2 begins, and is the current one
-    even n < 0        item (-n - 2) / 2 is the current one again
+    even n < 0        item (-n - 2) / 2 is the current one again; said of an item right after
+                      its beginning: it began without its phase
 
 The words themselves are those of the items, so a trace costs two or three bytes a delta.
 """
@@ -47,11 +48,16 @@ def trace_of(events: Iterable[Event]) -> tuple[int, ...]:
     """The trace of a turn's events."""
     trace: list[int] = []
     current = -1
+    #: Where messages begin that have no phase then, and where such as have one in the end.
+    begun: dict[int, int] = {}
+    bare: list[int] = []
     for event in events:
         if isinstance(event, Created | Ended):
             continue
         if isinstance(event, ItemAdded):
             trace.append(-2 * event.index - 1)
+            if isinstance(event.item, Message) and event.item.phase is None:
+                begun[event.index] = len(trace)
         elif event.index != current:
             trace.append(-2 * event.index - 2)
         current = event.index
@@ -59,6 +65,10 @@ def trace_of(events: Iterable[Event]) -> tuple[int, ...]:
             trace.append(len(event.text))
         elif isinstance(event, ItemDone):
             trace.append(0)
+            if isinstance(event.item, Message) and event.item.phase and event.index in begun:
+                bare.append(begun[event.index])
+    for place in sorted(bare, reverse=True):
+        trace.insert(place, trace[place - 1] - 1)
     return tuple(trace)
 
 
@@ -73,7 +83,7 @@ def replayed(response: Response) -> Iterator[Event]:
     yield Created(msgspec.structs.replace(response, output=(), end=None))
     shown = [0] * len(response.output)
     index = 0
-    for step in trace:
+    for place, step in enumerate(trace):
         if step < 0:
             index = -(step + 1) // 2
         item = response.output[index]
@@ -84,7 +94,10 @@ def replayed(response: Response) -> Iterator[Event]:
             shown[index] = start + step
             yield _delta(index, item, _words(item)[start : start + step])
         elif step % 2:
-            yield ItemAdded(index, shell_of(item))
+            shell = shell_of(item)
+            if isinstance(shell, Message) and trace[place + 1 : place + 2] == (step - 1,):
+                shell = msgspec.structs.replace(shell, phase=None)
+            yield ItemAdded(index, shell)
     yield Ended(response)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from antiphon.core.carried import KEY, Carried
+from antiphon.core.carried import KEY, PHASE, Carried
+from antiphon.core.items import Phase
 
 
 class Image(msgspec.Struct, frozen=True):
@@ -39,13 +40,14 @@ class Call(msgspec.Struct, frozen=True):
     function: Function
 
 
-class ChatMessage(msgspec.Struct, frozen=True, rename={"carried": KEY}):
+class ChatMessage(msgspec.Struct, frozen=True, rename={"carried": KEY, "phase": PHASE}):
     role: str
     content: str | list[Part] | None = None
     name: str | None = None
     tool_calls: list[Call] | None = None
     tool_call_id: str | None = None
     carried: tuple[Carried, ...] = ()
+    phase: Phase | None = None
 
 
 decode_messages = msgspec.json.Decoder(list[ChatMessage]).decode

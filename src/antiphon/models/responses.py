@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from functools import cached_property
 
-import msgspec
-
-from antiphon.core.carried import uncarried
 from antiphon.errors import InvalidRequest
 from antiphon.models.responses_answer import AnswerReader
 from antiphon.models.responses_wire import ENCRYPTED, RequestWriter
@@ -46,14 +43,13 @@ class ResponsesModel(UpstreamModel):
         error = failure.error
         if type(error) is not InvalidRequest:
             return None
-        if error.code == _STALE:
-            # Keys change there: without it, the conversation can go on.
-            call = msgspec.structs.replace(call, messages=uncarried(call.messages))
-        elif _refuses_reasoning(error):
-            self._writer.reasons_not(call)
-        else:
+        stale = error.code == _STALE
+        if not stale and not _refuses_reasoning(error):
             return None
-        other = self._writer.body(call)
+        if not stale:
+            self._writer.reasons_not(call)
+        # Keys change there: without old reasoning, the conversation can go on.
+        other = self._writer.body(call, reasoning=not stale)
         return other if other != body else None
 
 

@@ -7,7 +7,7 @@ end of the answer, is told then; what it tells twice is told once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -18,6 +18,7 @@ from antiphon.core.deltas import (
     Finish,
     FinishReason,
     Over,
+    Phased,
     RawThought,
     Refused,
     Sealed,
@@ -25,6 +26,7 @@ from antiphon.core.deltas import (
     Thought,
     Used,
 )
+from antiphon.core.items import Phase
 from antiphon.core.turns import Usage
 from antiphon.errors import ModelError
 from antiphon.models.details import logprobs_of
@@ -48,6 +50,8 @@ class _Part(msgspec.Struct, gc=False):
 
 class _Kind(msgspec.Struct, gc=False):
     type: str = ""
+    #: A message's.
+    phase: Any = None
 
 
 class _Message(msgspec.Struct, gc=False):
@@ -115,6 +119,7 @@ class _Told(msgspec.Struct):
     """What has been told of one item."""
 
     words: bool = False
+    phase: bool = False
     thoughts: bool = False
     #: Annotations that came before the end of their item, where most servers repeat them.
     sources: list[Any] = []
@@ -130,6 +135,7 @@ _reasoning = msgspec.json.Decoder(_Reasoning).decode
 _call = msgspec.json.Decoder(_Call).decode
 _response = msgspec.json.Decoder(_Response).decode
 
+_PHASES: tuple[str, ...] = get_args(Phase)
 _INCOMPLETE: dict[str | None, FinishReason] = {"content_filter": "content_filter"}
 
 
@@ -236,8 +242,10 @@ class AnswerReader:
         out.append(CallPiece(event.output_index or 0, arguments=_words(event)))
 
     def _item_added(self, event: _Event, out: list[Delta]) -> None:
-        if _kind(event.item).type == "function_call":
+        kind = _kind(event.item)
+        if kind.type == "function_call":
             self._begin_call(event.output_index or 0, _call(event.item), out)
+        _phase(kind, self._told(event), out)
 
     def _item_done(self, event: _Event, out: list[Delta]) -> None:
         self._item(event.output_index or 0, event.item, out)
@@ -274,7 +282,9 @@ class AnswerReader:
         """An item that is whole: what was not told of it yet, and its end."""
         self._whole += 1
         told = self._items.setdefault(index, _Told())
-        match _kind(item).type:
+        kind = _kind(item)
+        _phase(kind, told, out)
+        match kind.type:
             case "message":
                 _end_message(_message(item), told, out)
             case "reasoning":
@@ -318,6 +328,13 @@ def _end_message(item: _Message, told: _Told, out: list[Delta]) -> None:
     out += [Cited(source) for source in sources if isinstance(source, dict)]
     if item.status != "incomplete":
         out.append(Over())
+
+
+def _phase(item: _Kind, told: _Told, out: list[Delta]) -> None:
+    """What a message is to its turn, where that is a word that we know."""
+    if item.type == "message" and item.phase in _PHASES and not told.phase:
+        told.phase = True
+        out.append(Phased(item.phase))
 
 
 def _words(event: _Event) -> str:

@@ -24,8 +24,8 @@ _Item: TypeAlias = dict[str, Any]
 _encode = msgspec.json.Encoder().encode
 
 
-def input_of(messages: bytes, origin: str) -> bytes:
-    """The items' JSON array; ``origin`` is the model that is asked."""
+def input_of(messages: bytes, origin: str | None) -> bytes:
+    """The items' JSON array; ``origin`` is the model that is asked, None: no reasoning at all."""
     ids = _Ids()
     return _encode([item for one in decode_messages(messages) for item in _items(one, origin, ids)])
 
@@ -52,7 +52,7 @@ class _Ids:
         return "call_" + hashlib.sha256(f"{use} {given}".encode()).hexdigest()[:32]
 
 
-def _items(message: ChatMessage, origin: str, ids: _Ids) -> Iterator[_Item]:
+def _items(message: ChatMessage, origin: str | None, ids: _Ids) -> Iterator[_Item]:
     match message.role:
         case "assistant":
             yield from _made(message, origin, ids)
@@ -64,14 +64,15 @@ def _items(message: ChatMessage, origin: str, ids: _Ids) -> Iterator[_Item]:
             yield {"type": "message", "role": role, "content": _content(message.content or "")}
 
 
-def _made(message: ChatMessage, origin: str, ids: _Ids) -> Iterator[_Item]:
+def _made(message: ChatMessage, origin: str | None, ids: _Ids) -> Iterator[_Item]:
     """What a model said and called, each behind the reasoning that led to it."""
-    thoughts = [one for one in message.carried if one.origin in (None, origin)]
+    thoughts = [one for one in message.carried if origin and one.origin in (None, origin)]
     text = _text(message.content or "")
     if text:
         yield from _reasoning(thoughts, 0)
         part = {"type": "output_text", "text": text}
-        yield {"type": "message", "role": "assistant", "content": [part]}
+        said: _Item = {"type": "message", "role": "assistant", "content": [part]}
+        yield said if message.phase is None else {**said, "phase": message.phase}
     for place, call in enumerate(message.tool_calls or (), 1):
         yield from _reasoning(thoughts, place)
         yield {

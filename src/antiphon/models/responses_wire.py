@@ -64,8 +64,11 @@ class RequestWriter:
         """Ask the model behind a call for no reasoning from now on."""
         self._plain.add(self.origin(call))
 
-    def body(self, call: ModelCall) -> bytes:
-        """The request's JSON. Raises ``InvalidRequest`` for what this dialect cannot say."""
+    def body(self, call: ModelCall, *, reasoning: bool = True) -> bytes:
+        """The request's JSON. Raises ``InvalidRequest`` for what this dialect cannot say.
+
+        ``reasoning`` False: without what models thought before.
+        """
         options, origin = call.options, self.origin(call)
         if options.stop:
             raise InvalidRequest(
@@ -76,7 +79,7 @@ class RequestWriter:
         name = _encode(self._name or call.model)
         include = () if origin in self._plain else (ENCRYPTED,)
         rest = _encode(_rest(options, include, stream=call.stream))[1:]
-        given = input_of(call.messages, origin)
+        given = input_of(call.messages, origin if reasoning else None)
         return b"".join((b'{"model":', name, b',"input":', given, b",", rest))
 
 

@@ -25,6 +25,7 @@ from antiphon.core.items import (
     McpListTools,
     Message,
     Part,
+    Phase,
     Reasoning,
     Refusal,
     words_of,
@@ -176,6 +177,10 @@ def _prose(items: Sequence[Item], completed: bool) -> Segment:
             if item.role in _SYSTEM:
                 system.append(messages[-1])
                 system_bulk += _bulk(item)
+            elif item.phase is not None:
+                plain = messages[-1]
+                messages[-1] = carrying(plain, (), _phase(item))
+                bulk += len(messages[-1]) - len(plain)
     return Segment(
         b",".join(messages),
         b",".join(system),
@@ -250,7 +255,7 @@ class _Page:
         if self._said is not None or self._calls:
             calls = [made.call for made in self._calls]
             message = _encode(_assistant_message(self._said, calls))
-            self.messages.append(carrying(message, self._to_carry()))
+            self.messages.append(carrying(message, self._to_carry(), _phase(self._said)))
             self.carried += len(self.messages[-1]) - len(message)
             self.messages.extend(_encode(_tool_message(output)) for output in self._outputs)
             self._said, self._calls, self._outputs, self._before = None, [], [], ()
@@ -376,6 +381,11 @@ def _assistant_message(said: Message | None, calls: list[FunctionCall]) -> _Chat
         [_Call(call.call_id, "function", _Function(call.name, call.arguments)) for call in calls]
         or None,
     )
+
+
+def _phase(said: Message | None) -> Phase | None:
+    """Nobody but a model's own is told what its messages were."""
+    return said.phase if said and said.role == "assistant" else None
 
 
 def _plain_message(item: Message) -> _ChatMessage:

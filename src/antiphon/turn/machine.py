@@ -21,6 +21,7 @@ from antiphon.core.items import (
     ItemStatus,
     Message,
     OutputText,
+    Phase,
     Reasoning,
     ReasoningText,
     Refusal,
@@ -30,6 +31,7 @@ from antiphon.core.turns import TurnStatus, Usage
 
 _Prose = deltas.Text | deltas.Thought | deltas.RawThought | deltas.Refused
 _THOUGHTS = (deltas.Thought, deltas.RawThought)
+_ANSWERS = (deltas.Text, deltas.Refused)
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -59,6 +61,7 @@ class _Open(msgspec.Struct):
     logprobs: tuple[Any, ...] = ()
     #: Whether its beginning was told.
     told: bool = True
+    phase: Phase | None = None
     #: What the model will want back of its reasoning.
     sealed: deltas.Sealed | None = None
 
@@ -81,6 +84,8 @@ class Machine:
         self._round = 0
         self._items: list[Item | None] = []
         self._prose: _Open | None = None
+        #: What the next answer is to the turn.
+        self._phase: Phase | None = None
         self._calls: dict[int, _Open] = {}
         self._taken = 0
 
@@ -122,14 +127,12 @@ class Machine:
                 self._feed_call(delta, out)
             elif isinstance(delta, deltas.Used):
                 self.last = delta.usage
+            elif isinstance(delta, deltas.Finish):
+                self.finish = delta.reason
             elif isinstance(delta, deltas.Over | deltas.Sealed):
                 self._set_apart(delta, out)
-            elif isinstance(delta, deltas.Cited):
-                # It is told with the end of its item; without an answer it cites nothing.
-                if self._prose is not None and self._prose.kind is deltas.Text:
-                    self._prose.annotations += (delta.annotation,)
             else:
-                self.finish = delta.reason
+                self._describe(delta)
         return out
 
     def close(self, *, whole: bool) -> list[events.Event]:
@@ -141,7 +144,7 @@ class Machine:
         for item in sorted(still_open, key=lambda one: (not one.told, one.index)):
             self._end(item, status, out)
         self._calls.clear()
-        self._prose = None
+        self._prose = self._phase = None
         return out
 
     def end_round(self) -> tuple[list[FunctionCall], list[events.Event]]:
@@ -183,14 +186,32 @@ class Machine:
     def _begin_prose(self, kind: type, out: list[events.Event]) -> _Open:
         self._end_prose(out)
         self._prose = _Open(len(self._items), kind, [])
+        if kind in _ANSWERS:
+            self._prose.phase, self._phase = self._phase, None
         self._items.append(None)
-        out.append(events.ItemAdded(self._prose.index, _prose_item(kind, "", "completed")))
+        out.append(
+            events.ItemAdded(
+                self._prose.index, _prose_item(kind, "", "completed", self._prose.phase)
+            )
+        )
         return self._prose
 
     def _end_prose(self, out: list[events.Event]) -> None:
         if self._prose is not None:
             self._end(self._prose, "completed", out)
             self._prose = None
+
+    def _describe(self, told: deltas.Cited | deltas.Phased) -> None:
+        """What is told of an answer goes into its item, and so is told with its end."""
+        answer = self._prose if self._prose and self._prose.kind in _ANSWERS else None
+        if isinstance(told, deltas.Phased):
+            if answer is None:
+                self._phase = told.phase
+            elif answer.phase is None:
+                answer.phase = told.phase
+        elif answer is not None and answer.kind is deltas.Text:
+            # Without an answer it cites nothing.
+            answer.annotations += (told.annotation,)
 
     def _set_apart(self, mark: deltas.Over | deltas.Sealed, out: list[events.Event]) -> None:
         if isinstance(mark, deltas.Sealed):
@@ -199,6 +220,9 @@ class Machine:
                 # Reasoning of which nothing was shown is an item too.
                 prose = self._begin_prose(Reasoning, out)
             prose.sealed = mark
+        else:
+            # It may have been an answer of no words.
+            self._phase = None
         self._end_prose(out)
 
     def _feed_call(self, piece: deltas.CallPiece, out: list[events.Event]) -> None:
@@ -245,9 +269,9 @@ class Machine:
             done = self._made(item, text, status)
         elif item.annotations or item.logprobs:
             part = OutputText(text, item.annotations, item.logprobs)
-            done = Message("assistant", (part,), status=status)
+            done = Message("assistant", (part,), status=status, phase=item.phase)
         else:
-            done = _prose_item(item.kind, text, status)
+            done = _prose_item(item.kind, text, status, item.phase)
             if item.sealed is not None:
                 done = msgspec.structs.replace(done, **msgspec.structs.asdict(item.sealed))
         self._items[item.index] = done
@@ -265,11 +289,11 @@ _PROSE_EVENTS: dict[
 }
 
 
-def _prose_item(kind: type, text: str, status: ItemStatus) -> Item:
+def _prose_item(kind: type, text: str, status: ItemStatus, phase: Phase | None = None) -> Item:
     if kind is deltas.Text:
-        return Message("assistant", text, status=status)
+        return Message("assistant", text, status=status, phase=phase)
     if kind is deltas.Refused:
-        return Message("assistant", (Refusal(text),), status=status)
+        return Message("assistant", (Refusal(text),), status=status, phase=phase)
     if kind is Reasoning:
         return Reasoning(status=status)
     if kind is deltas.RawThought:

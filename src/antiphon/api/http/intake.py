@@ -144,8 +144,11 @@ def _plain_item(clean: dict[str, Any], at: str) -> Item:
         _rename_thoughts(clean.get("content"))
     item: Item = _converted(clean, kind, at)
     match item:
-        case Message(content=content):
-            return msgspec.structs.replace(item, content=_plain(content, f"{at}.content"))
+        case Message(role=role, content=content):
+            # What people say has no phase.
+            phase = item.phase if role == "assistant" else None
+            content = _plain(content, f"{at}.content")
+            return msgspec.structs.replace(item, content=content, phase=phase)
         case FunctionCallOutput(output=output):
             return msgspec.structs.replace(item, output=_plain(output, f"{at}.output"))
     return item

@@ -181,13 +181,15 @@ def item_body(
     """
     match item:
         case Message():
-            return {
+            body: dict[str, Any] = {
                 "id": name,
                 "type": "message",
                 "status": status or item.status,
                 "role": item.role,
                 "content": _parts(item.role, item.content),
             }
+            # Only some models tell it, and null is no phase.
+            return body if item.phase is None else {**body, "phase": item.phase}
         case FunctionCall():
             return _call(item, name, status, asked)
         case FunctionCallOutput(output=output):
