@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 
 from antiphon.api.http.answers import Pulse
-from antiphon.core.deltas import CallPiece, Delta, Finish, Text
+from antiphon.core.deltas import CallPiece, Delta, Finish, Over, Text
 from antiphon.models.scripted import Cut, Reply, ScriptedModel, refuse, say, think
 from antiphon.turn.ports import ModelCall, ModelInfo
 from server import Served, read_answer, serving
 
+ODDS: tuple[Any, ...] = tuple(
+    {"token": word, "logprob": -0.5, "bytes": [ord(word)], "top_logprobs": []} for word in "Abc"
+)
 ANSWERS = [
     say("Hello", " there", "."),
     think("Hm. ", "Well.") + say("It is: 4 \u20ac, \U0001f600."),
@@ -31,6 +34,7 @@ ANSWERS = [
     ),
     refuse("No,", " never."),
     Reply((Text("Cut"), Finish("length"))),
+    Reply((Text("A", ODDS[:1]), Text("bc", ODDS[1:]), Text("."), Over(), Text("C", ODDS[1:]))),
     Reply((Text("Bro"), Text("ken"), Cut())),
 ]
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.core import deltas
-from antiphon.core.events import Created, Ended, Event
+from antiphon.core.events import Created, Ended, Event, ItemAdded, TextDelta
 from antiphon.core.items import (
     Erased,
     FunctionCall,
@@ -18,13 +18,13 @@ from antiphon.core.items import (
     Reasoning,
     SummaryText,
 )
-from antiphon.core.trace import fits, replayed, trace_of
+from antiphon.core.trace import fits, odds_of, replayed, trace_of
 from antiphon.core.turns import End, Header, Response
 from antiphon.turn.machine import Machine
 
 TEXTS = st.text(max_size=6)
 DELTAS = st.one_of(
-    st.builds(deltas.Text, TEXTS),
+    st.builds(deltas.Text, TEXTS, st.lists(st.integers(), max_size=2).map(tuple)),
     st.builds(deltas.Thought, TEXTS),
     st.builds(deltas.Refused, TEXTS),
     st.builds(
@@ -37,8 +37,10 @@ DELTAS = st.one_of(
 )
 
 
-def response_with(output: tuple[Item, ...], trace: tuple[int, ...] = ()) -> Response:
-    end = End("completed", 2.0, trace=trace)
+def response_with(
+    output: tuple[Item, ...], trace: tuple[int, ...] = (), odds: tuple[int, ...] = ()
+) -> Response:
+    end = End("completed", 2.0, trace=trace, odds=odds)
     return Response("resp_" + "0" * 32, 1.0, Header("m"), (Message("user", "Hi."),), output, end)
 
 
@@ -58,9 +60,40 @@ def test_a_turn_is_told_again_as_it_was(
             told += machine.close(whole=True)
             machine.next_round()
     told += machine.close(whole=whole)
-    response = response_with(machine.output, trace_of(told))
+    response = response_with(machine.output, trace_of(told), odds_of(told, machine.output))
     opening = msgspec.structs.replace(response, output=(), end=None)
-    assert list(replayed(response)) == [Created(opening), *told, Ended(response)]
+    again = list(map(_bare, replayed(response)))
+    assert again == [Created(opening), *map(_bare, told), Ended(response)]
+
+
+def _bare(event: Event) -> Event:
+    """An answer without words is a string or a part: what is shown of it is the same."""
+    if isinstance(event, ItemAdded) and event.item == Message("assistant", (OutputText(""),)):
+        return ItemAdded(event.index, Message("assistant", ""))
+    return event
+
+
+ODDS = ({"token": "a"}, {"token": "b"}, {"token": "c"})
+TOLD = Message("assistant", (OutputText("abc", logprobs=ODDS),))
+
+
+def odds_told(response: Response) -> list[tuple[object, ...]]:
+    return [event.logprobs for event in replayed(response) if isinstance(event, TextDelta)]
+
+
+def test_odds_come_again_with_their_deltas() -> None:
+    trace = (-1, 1, 2, -3, 1, -2, 0, -4, 0)
+    other = Message("assistant", "d")
+    output: tuple[Item, ...] = (TOLD, other)
+    assert odds_told(response_with(output, trace, (1, 2, 0))) == [ODDS[:1], ODDS[1:], ()]
+    assert odds_told(response_with(output, trace, (0, 3))) == [(), ODDS, ()]
+
+
+def test_a_trace_of_before_has_none_and_no_trace_has_them_all() -> None:
+    assert odds_told(response_with((TOLD,), (-1, 1, 2, 0))) == [(), ()]
+    assert odds_told(response_with((Message("assistant", "a"), TOLD))) == [(), ODDS]
+    assert odds_of([], [Message("assistant", "a")]) == ()
+    assert msgspec.json.encode(End("completed", 2.0)) == (b'{"status":"completed","ended_at":2.0}')
 
 
 def test_without_a_trace_each_item_comes_in_one_piece() -> None:

@@ -9,11 +9,14 @@ A trace is a list of small integers, read in order:
                       its beginning: it began without its phase
 
 The words themselves are those of the items, so a trace costs two or three bytes a delta.
+Where a model told the odds of its tokens, a second list says how many of them came with each
+delta of an answer's text: the odds themselves are the items', too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import msgspec
 
@@ -72,16 +75,24 @@ def trace_of(events: Iterable[Event]) -> tuple[int, ...]:
     return tuple(trace)
 
 
+def odds_of(events: Iterable[Event], output: Iterable[Item]) -> tuple[int, ...]:
+    """How many odds came with each delta of text; nothing where no item of ``output`` has any."""
+    if not any(map(_odds, output)):
+        return ()
+    return tuple(len(event.logprobs) for event in events if isinstance(event, TextDelta))
+
+
 def replayed(response: Response) -> Iterator[Event]:
     """The events of a turn that has ended, as its first reader saw them.
 
     A turn without a trace (nobody read along, or its process died) comes an item at a time.
     """
-    trace = response.end.trace if response.end else ()
+    trace, odds = (response.end.trace, response.end.odds) if response.end else ((), ())
     if not fits(trace, response.output):
-        trace = _whole(response.output)
+        trace, odds = _whole(response.output)
     yield Created(msgspec.structs.replace(response, output=(), end=None))
     shown = [0] * len(response.output)
+    tell = _Odds(odds)
     index = 0
     for place, step in enumerate(trace):
         if step < 0:
@@ -92,13 +103,32 @@ def replayed(response: Response) -> Iterator[Event]:
         elif step > 0:
             start = shown[index]
             shown[index] = start + step
-            yield _delta(index, item, _words(item)[start : start + step])
+            delta = _delta(index, item, _words(item)[start : start + step])
+            yield tell.with_its_own(delta, item) if isinstance(delta, TextDelta) else delta
         elif step % 2:
             shell = shell_of(item)
             if isinstance(shell, Message) and trace[place + 1 : place + 2] == (step - 1,):
                 shell = msgspec.structs.replace(shell, phase=None)
             yield ItemAdded(index, shell)
     yield Ended(response)
+
+
+class _Odds:
+    """Deals out the odds of a turn's items to their deltas."""
+
+    def __init__(self, counts: Iterable[int]) -> None:
+        self._counts = iter(counts)
+        self._told: dict[int, int] = {}
+
+    def with_its_own(self, delta: TextDelta, item: Item) -> TextDelta:
+        """The next delta of text, which is the item's, with the odds that came with it."""
+        count = next(self._counts, 0)
+        if not count:
+            return delta
+        start = self._told.get(delta.index, 0)
+        self._told[delta.index] = start + count
+        odds = _odds(item)[start : start + count]
+        return msgspec.structs.replace(delta, logprobs=odds)
 
 
 def fits(trace: Sequence[int], output: Sequence[Item]) -> bool:
@@ -153,13 +183,24 @@ def _words(item: Item) -> str:
     return ""
 
 
-def _whole(output: Sequence[Item]) -> tuple[int, ...]:
-    """The trace of items that each come in one piece."""
+def _odds(item: Item) -> tuple[Any, ...]:
+    """The odds of what of an item comes as text."""
+    match item:
+        case Message(content=(OutputText(logprobs=odds),)):
+            return odds
+    return ()
+
+
+def _whole(output: Sequence[Item]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The trace of items that each come in one piece, and the number of odds of each text."""
     trace: list[int] = []
+    odds: list[int] = []
     for index, item in enumerate(output):
         words = len(_words(item))
         trace += (-2 * index - 1, words, 0) if words else (-2 * index - 1, 0)
-    return tuple(trace)
+        if words and isinstance(_delta(index, item, ""), TextDelta):
+            odds.append(len(_odds(item)))
+    return tuple(trace), tuple(odds)
 
 
 def _delta(index: int, item: Item, text: str) -> Event:

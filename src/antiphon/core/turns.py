@@ -155,7 +155,8 @@ class End(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``usage`` is all that the turn's calls to the model cost. ``tokens`` is how many its
     own words take in a context, as far as the model's reports tell; None: unknown.
-    ``trace`` is in what pieces a streamed turn came (``core.trace``).
+    ``trace`` is in what pieces a streamed turn came, and ``odds`` how many of its tokens'
+    logprobs came with each piece of text (``core.trace``).
     """
 
     status: TurnStatus
@@ -165,6 +166,7 @@ class End(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str | None = None
     tokens: int | None = None
     trace: tuple[int, ...] = ()
+    odds: tuple[int, ...] = ()
 
 
 class Response(msgspec.Struct, frozen=True):

@@ -28,7 +28,7 @@ from antiphon.core.items import (
     McpListTools,
     encode_item,
 )
-from antiphon.core.trace import trace_of
+from antiphon.core.trace import odds_of, trace_of
 from antiphon.core.turns import End, Header, Response, TurnError, TurnRequest
 from antiphon.errors import (
     AntiphonError,
@@ -289,7 +289,8 @@ class Runner:
         live.emit(events)
         end = self._verdict(error, stopped=stopped)
         if live.stored and self._plan.request.stream:
-            end = msgspec.structs.replace(end, trace=trace_of(live.told))
+            odds = odds_of(live.told, machine.output)
+            end = msgspec.structs.replace(end, trace=trace_of(live.told), odds=odds)
         response = msgspec.structs.replace(self._plan.opening, output=machine.output, end=end)
         if live.stored:
             items = [encode_item(item) for item in machine.take_finished()]
