@@ -156,7 +156,8 @@ class End(msgspec.Struct, frozen=True, omit_defaults=True):
     ``usage`` is all that the turn's calls to the model cost. ``tokens`` is how many its
     own words take in a context, as far as the model's reports tell; None: unknown.
     ``trace`` is in what pieces a streamed turn came, and ``odds`` how many of its tokens'
-    logprobs came with each piece of text (``core.trace``).
+    logprobs came with each piece of text (``core.trace``). ``shown`` is how many earlier turns
+    the model was shown when it was last asked (``turn.fitting.newest``); None: all of them.
     """
 
     status: TurnStatus
@@ -167,6 +168,7 @@ class End(msgspec.Struct, frozen=True, omit_defaults=True):
     tokens: int | None = None
     trace: tuple[int, ...] = ()
     odds: tuple[int, ...] = ()
+    shown: int | None = None
 
 
 class Response(msgspec.Struct, frozen=True):

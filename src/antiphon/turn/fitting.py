@@ -169,6 +169,23 @@ def drop_oldest(segments: Sequence[Segment], excess: int) -> Sequence[Segment]:
     return [*kept, *units[-1]] if dropped else segments
 
 
+def turns_in(segments: Iterable[Segment]) -> int:
+    """How many turns are shown of a history: those of which more is there than what stays."""
+    return sum(one.messages != one.system for one in segments)
+
+
+def newest(segments: Sequence[Segment], count: int) -> Sequence[Segment]:
+    """A history with its newest ``count`` turns (``turns_in``), and what stays of the others.
+
+    Whatever shortens a history leaves out its oldest turns, so that the count tells which.
+    """
+    for place in range(len(segments) - 1, -1, -1):
+        count -= segments[place].messages != segments[place].system
+        if count < 0:
+            return [*_systems(segments[: place + 1]), *segments[place + 1 :]]
+    return segments
+
+
 def _window(segments: Sequence[Segment], most: int) -> Sequence[Segment]:
     total = 0
     units = _linked(segments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ from antiphon.core.items import (
 from antiphon.core.turns import End, Response, TurnError
 from antiphon.errors import NotFound
 from antiphon.turn.context import assemble, render
-from antiphon.turn.fitting import fold
+from antiphon.turn.fitting import fold, newest
 from antiphon.turn.history import segments_of
 from antiphon.turn.live import Live, LiveTurn
 from antiphon.turn.ports import Recent, Store, StoredTurn
@@ -91,15 +92,19 @@ class Records:
         )
 
     async def context(self, tenant: str, response_id: str) -> list[dict[str, Any]]:
-        """The messages array that a response's model was shown when it was first asked.
+        """The messages array that a response's model was shown when it was last asked.
 
         With the turn's instructions, and with summaries in place of what they replace;
-        without a model's primer. Turns erased since are not in it. Raises ``NotFound``.
+        without a model's primer. Turns erased since are not in it, and where older ones had
+        been left out there may be one of those in their place. Raises ``NotFound``.
         """
         turns = await self._chain(tenant, response_id)
         turn = turns[-1]
         response = response_of(turn)
-        segments = [*fold(segments_of(turns)[:-1]), render(response.input)]
+        past = fold(segments_of(turns)[:-1])
+        if turn.end is not None and turn.end.shown is not None:
+            past = newest(past, turn.end.shown)
+        segments = [*past, render((*response.input, *_shown_again(response.output)))]
         return decoded(assemble(segments, instructions=turn.header.instructions))
 
     async def recent(self, tenant: str, limit: int) -> list[Recent]:
@@ -160,6 +165,22 @@ def response_of(turn: StoredTurn) -> Response:
         previous_response_id=turn.previous_response_id,
         expires_at=turn.expires_at,
     )
+
+
+def _shown_again(output: Sequence[Item]) -> Sequence[Item]:
+    """What of its own output a model was shown before the turn's end: rounds of tools.
+
+    It is asked again once all calls have outputs, so the last such place tells.
+    """
+    waiting: set[str] = set()
+    shown = 0
+    for place, item in enumerate(output, 1):
+        if isinstance(item, FunctionCall):
+            waiting.add(item.call_id)
+        elif isinstance(item, FunctionCallOutput):
+            waiting.discard(item.call_id)
+            shown = shown if waiting else place
+    return output[:shown]
 
 
 def decoded(messages: bytes) -> list[dict[str, Any]]:

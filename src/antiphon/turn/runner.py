@@ -41,7 +41,7 @@ from antiphon.errors import (
 )
 from antiphon.turn.calls import run_calls
 from antiphon.turn.context import Segment, render
-from antiphon.turn.fitting import shorten
+from antiphon.turn.fitting import shorten, turns_in
 from antiphon.turn.history import Memory, Past
 from antiphon.turn.live import LiveTurn
 from antiphon.turn.machine import Machine
@@ -99,6 +99,8 @@ class Runner:
         self._begun: asyncio.Future[None] | None = None
         #: What the last call showed besides this turn, in tokens.
         self._around = 0
+        #: What the last call showed, this turn included, where that may not be all there is.
+        self._shown: Sequence[Segment] | None = None
 
     async def run(self) -> None:
         try:
@@ -240,6 +242,7 @@ class Runner:
     async def _ask(self, view: View, header: Header) -> None:
         """Call the model; where asked to, again with less if the context is too long."""
         segments, self._around = view.segments, view.around
+        self._shown = segments if self._plan.request.context else None
         while True:
             try:
                 await self._listen(segments, header)
@@ -250,7 +253,7 @@ class Runner:
                 shorter = shorten(segments, overflow.used, overflow.limit)
                 if sum(one.size for one in shorter) >= sum(one.size for one in segments):
                     raise
-                segments = shorter
+                self._shown = segments = shorter
                 self._around = self._plan.viewer.around(segments)
 
     async def _listen(self, segments: Sequence[Segment], header: Header) -> None:
@@ -288,6 +291,8 @@ class Runner:
         events: list[Event] = machine.close(whole=error is None and not stopped)
         live.emit(events)
         end = self._verdict(error, stopped=stopped)
+        if live.stored and self._shown is not None:
+            end = msgspec.structs.replace(end, shown=self._turns_shown(self._shown))
         if live.stored and self._plan.request.stream:
             odds = odds_of(live.told, machine.output)
             end = msgspec.structs.replace(end, trace=trace_of(live.told), odds=odds)
@@ -325,6 +330,11 @@ class Runner:
             return End("cancelled", now, usage)
         verdict = self._machine.verdict()
         return End(verdict.status, now, usage, reason=verdict.reason, tokens=self._tokens())
+
+    def _turns_shown(self, segments: Sequence[Segment]) -> int | None:
+        """How many earlier turns a call showed, None: all there were."""
+        shown = turns_in(segments[:-1])
+        return shown if shown < turns_in(self._plan.past.segments) else None
 
     def _tokens(self) -> int | None:
         """What this turn takes in a context: all that was shown and said, less the rest.
