@@ -65,6 +65,12 @@ def test_a_dropped_key_may_be_used_again(store_in: Opener) -> None:
             kept = await receipts.claim("me", "key", b"second")
             assert kept is not None
             assert (kept.fingerprint, kept.outcome) == (b"second", None)
+            # What was settled is no one's to drop.
+            await receipts.settle("me", "key", "resp_2")
+            await receipts.drop("me", "key")
+            kept = await receipts.claim("me", "key", b"second")
+            assert kept is not None
+            assert kept.outcome == "resp_2"
 
     run(main())
 
@@ -192,7 +198,8 @@ def test_the_file_does_what_memory_does(
                     for store in (file, memory):
                         await store.ledgers.receipts.settle("", key, str(value))
                 else:
-                    model.pop(key, None)
+                    if (kept := model.get(key)) is not None and kept.outcome is None:
+                        del model[key]
                     for store in (file, memory):
                         await store.ledgers.receipts.drop("", key)
         await memory.close()

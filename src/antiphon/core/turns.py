@@ -99,6 +99,13 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True):
     user: str | None = None
 
 
+class Claim(msgspec.Struct, frozen=True):
+    """An ``Idempotency-Key`` that a request has claimed, and that request's hash."""
+
+    key: str
+    fingerprint: bytes
+
+
 class TurnRequest(msgspec.Struct, frozen=True):
     """What an interface asks of ``TurnService``.
 
@@ -111,6 +118,7 @@ class TurnRequest(msgspec.Struct, frozen=True):
     has agreed to: their tools are run first. ``timeout`` is in seconds and covers the
     whole turn, its tools included. ``references`` are items that the input shall hold
     besides. ``mcp`` are the MCP servers that the options name, with what they are reached by.
+    ``claim`` is of the key that the request came with: the receipt is settled with the turn.
     """
 
     input: tuple[Item, ...]
@@ -131,6 +139,7 @@ class TurnRequest(msgspec.Struct, frozen=True):
     timeout: float | None = None
     references: tuple[Reference, ...] = ()
     mcp: tuple[McpAsk, ...] = ()
+    claim: Claim | None = None
 
 
 class TurnError(msgspec.Struct, frozen=True):

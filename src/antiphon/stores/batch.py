@@ -17,8 +17,9 @@ import msgspec
 from antiphon.core.conversations import Conversation
 from antiphon.core.ids import conversation_key, response_key
 from antiphon.core.images import Blob
-from antiphon.core.turns import End
+from antiphon.core.turns import Claim, End
 from antiphon.errors import StoreError
+from antiphon.stores.claims import check_claimed, settle
 from antiphon.stores.conversation_reader import CONVERSATIONS, resolved
 from antiphon.stores.erasing import erase, family, forget_summaries, let_go, raise_epochs
 from antiphon.stores.faults import conversation_moved, no_conversation
@@ -44,6 +45,7 @@ from antiphon.stores.rows import (
 )
 from antiphon.turn.ports import Head, NewTurn
 
+_encode = msgspec.json.Encoder().encode
 _LAST_THREAD = SQL["last_thread"]
 _AROUND = SQL["around"]
 _KNOWN = SQL["known"]
@@ -94,10 +96,16 @@ class Batch:
         if len(turn.input) + len(turn.blobs) > MAX_ITEMS:
             raise StoreError(f"A turn holds at most {MAX_ITEMS} items.")
         top = encode_header(key, turn.created_at, turn.header)
-        if turn.conversation is not None:
+        if turn.claim is not None:
+            check_claimed(self.connection, turn.tenant, turn.claim)
+        if turn.conversation is not None and not turn.founds:
             self._check_unmoved(turn.tenant, turn.conversation, cutoff)
         place = self._place(turn)
+        if turn.claim is not None:
+            settle(self.connection, turn.tenant, turn.claim.key, turn.made)
         if turn.conversation is not None:
+            if turn.founds:
+                self.found(turn.tenant, turn.conversation)
             self._move(turn.conversation, key, turn.parent)
         named = turn.header.conversation
         self._responses.append(
@@ -113,6 +121,16 @@ class Batch:
             self._rows.append((spot, INPUT, item))
         self._running[place] = self._owner
         self.changed[turn.response_id] = Open(place, first + len(turn.input))
+
+    def found(self, tenant: str, conversation: Conversation, claim: Claim | None = None) -> None:
+        """Make a conversation, and settle the receipt with it."""
+        if claim is not None:
+            check_claimed(self.connection, tenant, claim)
+            settle(self.connection, tenant, claim.key, conversation.id)
+        key, metadata = conversation_key(conversation.id), _encode(conversation.metadata)
+        self.connection.execute(
+            CONVERSATIONS["create"], (key, tenant, conversation.created_at, metadata)
+        )
 
     def write(self, response_id: str, items: Sequence[bytes], end: End | None) -> None:
         turn = self._open_turn(response_id)

@@ -11,6 +11,7 @@ import msgspec
 from antiphon.core.conversations import Conversation
 from antiphon.core.ids import conversation_key, new_conversation_id, response_key
 from antiphon.core.items import ERASED, ERASED_SUMMARY
+from antiphon.core.turns import Claim
 from antiphon.stores.batch import Batch
 from antiphon.stores.conversation_reader import (
     CONVERSATIONS,
@@ -42,10 +43,12 @@ class SqliteConversations:
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
 
-    async def create(self, tenant: str, metadata: dict[str, str]) -> Conversation:
+    async def create(
+        self, tenant: str, metadata: dict[str, str], claim: Claim | None = None
+    ) -> Conversation:
         now = self._ground.expiry.clock()
         conversation = Conversation(new_conversation_id(), now, dict(metadata))
-        await self._ground.put(_create, tenant, conversation)
+        await self._ground.put(Batch.found, tenant, conversation, claim)
         return conversation
 
     async def get(self, tenant: str, conversation_id: str) -> Conversation | None:
@@ -85,14 +88,6 @@ class SqliteConversations:
             return False
         erased: bool = await self._ground.put(erase_item, tenant, response_id, position)
         return erased
-
-
-def _create(batch: Batch, tenant: str, conversation: Conversation) -> None:
-    key = conversation_key(conversation.id)
-    metadata = _encoder.encode(conversation.metadata)
-    batch.connection.execute(
-        CONVERSATIONS["create"], (key, tenant, conversation.created_at, metadata)
-    )
 
 
 def _describe(

@@ -7,7 +7,9 @@ import msgspec
 from antiphon.core.conversations import Conversation
 from antiphon.core.ids import new_conversation_id
 from antiphon.core.items import ERASED, ERASED_SUMMARY
+from antiphon.core.turns import Claim
 from antiphon.stores.faults import conversation_moved, no_conversation
+from antiphon.stores.receipts import MemoryReceipts
 from antiphon.stores.turns_memory import Kept, Turns
 from antiphon.turn.ports import NewTurn, StoredTurn
 
@@ -22,15 +24,22 @@ class _Kept(msgspec.Struct):
 class MemoryConversations:
     """A ``ConversationStore``."""
 
-    def __init__(self, turns: Turns) -> None:
+    def __init__(self, turns: Turns, receipts: MemoryReceipts) -> None:
         self._turns = turns
+        self._receipts = receipts
         self._kept: dict[str, _Kept] = {}
 
-    async def create(self, tenant: str, metadata: dict[str, str]) -> Conversation:
+    async def create(
+        self, tenant: str, metadata: dict[str, str], claim: Claim | None = None
+    ) -> Conversation:
         self._turns.check_open()
+        if claim is not None:
+            self._receipts.check_claimed(tenant, claim)
         now = self._turns.expiry.clock()
         conversation = Conversation(new_conversation_id(), now, dict(metadata))
-        self._kept[conversation.id] = _Kept(tenant, conversation)
+        self.found(tenant, conversation)
+        if claim is not None:
+            self._receipts.put_outcome(tenant, claim.key, conversation.id)
         return conversation
 
     async def get(self, tenant: str, conversation_id: str) -> Conversation | None:
@@ -99,6 +108,10 @@ class MemoryConversations:
             raise no_conversation(seen.id, "conversation")
         if now.busy is not None or now.head != seen.head:
             raise conversation_moved(seen.id)
+
+    def found(self, tenant: str, conversation: Conversation) -> None:
+        """It is there from now on."""
+        self._kept[conversation.id] = _Kept(tenant, conversation)
 
     def move(self, conversation_id: str, turn: NewTurn) -> None:
         """A turn was begun on it."""

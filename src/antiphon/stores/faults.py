@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from antiphon.errors import ConversationLocked, NotFound, StoreError
+from antiphon.errors import Conflict, ConversationLocked, NotFound, StoreError
 
 _SENTENCES = {
     sqlite3.SQLITE_BUSY: "Another process kept the database locked for too long.",
@@ -59,3 +59,12 @@ def conversation_moved(conversation_id: str) -> ConversationLocked:
     """Another turn came first."""
     message = f"Another turn was begun on conversation '{conversation_id}': wait for its end."
     return ConversationLocked(message, param="conversation")
+
+
+def claim_lost() -> Conflict:
+    """A request took so long that its idempotency key was given to another."""
+    return Conflict(
+        "Another request with this Idempotency-Key was started meanwhile: ask again.",
+        code="idempotency_key_in_progress",
+        param="Idempotency-Key",
+    )

@@ -26,12 +26,13 @@ class MemoryStore:
 
     def __init__(self, lifetimes: Lifetimes = FOREVER, *, clock: Clock = time.time) -> None:
         self._turns = turns = Turns(Expiry(lifetimes, clock))
-        self._conversations = MemoryConversations(turns)
+        self._receipts = MemoryReceipts(clock)
+        self._conversations = MemoryConversations(turns, self._receipts)
         self.ledgers = Ledgers(
             archive=MemoryArchive(turns, self._conversations),
             conversations=self._conversations,
             keys=MemoryKeys(clock),
-            receipts=MemoryReceipts(clock),
+            receipts=self._receipts,
             search=MemorySearch(lambda tenant: [turn for _, turn in turns.of(tenant)]),
         )
 
@@ -93,10 +94,16 @@ class MemoryStore:
 
     def _begin(self, turn: NewTurn) -> None:
         self._turns.check_open()
-        if turn.conversation is not None:
+        if turn.claim is not None:
+            self._receipts.check_claimed(turn.tenant, turn.claim)
+        if turn.conversation is not None and not turn.founds:
             self._conversations.check_unmoved(turn.tenant, turn.conversation)
         self._turns.begin(turn)
+        if turn.claim is not None:
+            self._receipts.put_outcome(turn.tenant, turn.claim.key, turn.made)
         if turn.conversation is not None:
+            if turn.founds:
+                self._conversations.found(turn.tenant, turn.conversation)
             self._conversations.move(turn.conversation.id, turn)
 
     def _recent(self, kept: Kept) -> Recent:

@@ -6,23 +6,23 @@ Old receipts are swept by each new one.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final
 
 import msgspec
 
 from antiphon.core.lifetimes import DAY
+from antiphon.core.turns import Claim
 from antiphon.stores.batch import Batch
+from antiphon.stores.claims import RECEIPTS, digest_of, settle
 from antiphon.stores.expiry import Clock
+from antiphon.stores.faults import claim_lost
 from antiphon.stores.ground import Ground
-from antiphon.stores.queries import named, read_sql
 from antiphon.turn.ledgers import Receipt
 
 #: How long a receipt is kept.
 LIFETIME: Final = DAY
 #: Seconds after which whoever wrote a receipt that says nothing must have died.
 UNSETTLED: Final = 60.0
-_SQL: Final = named(read_sql("receipts.sql"))
 
 
 class SqliteReceipts:
@@ -38,15 +38,15 @@ class SqliteReceipts:
     async def claim(self, tenant: str, key: str, fingerprint: bytes) -> Receipt | None:
         now = self._ground.expiry.clock()
         kept: Receipt | None = await self._ground.put(
-            _claim, tenant, _digest(key), fingerprint, now
+            _claim, tenant, digest_of(key), fingerprint, now
         )
         return kept
 
     async def settle(self, tenant: str, key: str, outcome: str) -> None:
-        await self._ground.put(_settle, tenant, _digest(key), outcome)
+        await self._ground.put(_settle, tenant, key, outcome)
 
     async def drop(self, tenant: str, key: str) -> None:
-        await self._ground.put(_drop, tenant, _digest(key))
+        await self._ground.put(_drop, tenant, digest_of(key))
 
 
 class MemoryReceipts:
@@ -59,7 +59,7 @@ class MemoryReceipts:
 
     async def claim(self, tenant: str, key: str, fingerprint: bytes) -> Receipt | None:
         now = self._clock()
-        place = (tenant, _digest(key))
+        place = (tenant, digest_of(key))
         kept = self._receipts
         for old in [at for at, receipt in kept.items() if receipt.created_at <= now - LIFETIME]:
             del kept[old]
@@ -70,22 +70,30 @@ class MemoryReceipts:
         return None
 
     async def settle(self, tenant: str, key: str, outcome: str) -> None:
-        place = (tenant, _digest(key))
+        self.put_outcome(tenant, key, outcome)
+
+    async def drop(self, tenant: str, key: str) -> None:
+        place = (tenant, digest_of(key))
+        if place in self._receipts and self._receipts[place].outcome is None:
+            del self._receipts[place]
+
+    def check_claimed(self, tenant: str, claim: Claim) -> None:
+        """Raise ``Conflict`` where the receipt is another request's by now, or settled."""
+        held = self._receipts.get((tenant, digest_of(claim.key)))
+        if held is None or held.outcome is not None or held.fingerprint != claim.fingerprint:
+            raise claim_lost()
+
+    def put_outcome(self, tenant: str, key: str, outcome: str) -> None:
+        """``settle``, within what is made."""
+        place = (tenant, digest_of(key))
         if place in self._receipts:
             receipt = msgspec.structs.replace(self._receipts[place], outcome=outcome)
             self._receipts[place] = receipt
 
-    async def drop(self, tenant: str, key: str) -> None:
-        self._receipts.pop((tenant, _digest(key)), None)
-
 
 def sweep_receipts(batch: Batch, now: float) -> None:
     """Erase the receipts that are too old at ``now``."""
-    batch.connection.execute(_SQL["sweep"], (now - LIFETIME,))
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+    batch.connection.execute(RECEIPTS["sweep"], (now - LIFETIME,))
 
 
 def _claim(
@@ -93,16 +101,16 @@ def _claim(
 ) -> Receipt | None:
     sweep_receipts(batch, now)
     execute = batch.connection.execute
-    execute(_SQL["forget"], (tenant, digest, now - UNSETTLED))
-    if execute(_SQL["claim"], (tenant, digest, fingerprint, now)).rowcount:
+    execute(RECEIPTS["forget"], (tenant, digest, now - UNSETTLED))
+    if execute(RECEIPTS["claim"], (tenant, digest, fingerprint, now)).rowcount:
         return None
-    ((kept, created_at, outcome),) = execute(_SQL["read"], (tenant, digest)).fetchall()
+    ((kept, created_at, outcome),) = execute(RECEIPTS["read"], (tenant, digest)).fetchall()
     return Receipt(kept, created_at, outcome)
 
 
-def _settle(batch: Batch, tenant: str, digest: bytes, outcome: str) -> None:
-    batch.connection.execute(_SQL["settle"], (tenant, digest, outcome))
+def _settle(batch: Batch, tenant: str, key: str, outcome: str) -> None:
+    settle(batch.connection, tenant, key, outcome)
 
 
 def _drop(batch: Batch, tenant: str, digest: bytes) -> None:
-    batch.connection.execute(_SQL["drop"], (tenant, digest))
+    batch.connection.execute(RECEIPTS["drop"], (tenant, digest))

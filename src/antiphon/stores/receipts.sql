@@ -10,8 +10,12 @@ INSERT OR IGNORE INTO receipts (tenant, digest, fingerprint, created_at) VALUES 
 -- name: read
 SELECT fingerprint, created_at, outcome FROM receipts WHERE tenant = ?1 AND digest = ?2
 
+-- name: claimed
+SELECT 1 FROM receipts
+WHERE tenant = ?1 AND digest = ?2 AND fingerprint = ?3 AND outcome IS NULL
+
 -- name: settle
 UPDATE receipts SET outcome = ?3 WHERE tenant = ?1 AND digest = ?2
 
 -- name: drop
-DELETE FROM receipts WHERE tenant = ?1 AND digest = ?2
+DELETE FROM receipts WHERE tenant = ?1 AND digest = ?2 AND outcome IS NULL

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from antiphon.core.conversations import Conversation
-from antiphon.core.ids import place_of_item
+from antiphon.core.ids import new_conversation_id, place_of_item
 from antiphon.core.items import Item, Message
-from antiphon.core.turns import Response, TurnRequest
+from antiphon.core.turns import Claim, Response, TurnRequest
 from antiphon.errors import Conflict, InvalidRequest, NotFound
 from antiphon.turn.heads import missing_conversation
 from antiphon.turn.ledgers import ConversationStore, Hit, SearchIndex
@@ -23,17 +25,22 @@ class Conversations:
         self._index = index
 
     async def create(
-        self, tenant: str, items: Sequence[Item] = (), metadata: dict[str, str] | None = None
+        self,
+        tenant: str,
+        items: Sequence[Item] = (),
+        metadata: dict[str, str] | None = None,
+        claim: Claim | None = None,
     ) -> Conversation:
-        """A new conversation, begun with ``items``. Raises ``InvalidRequest`` for bad ones."""
-        conversation = await self._store.create(tenant, metadata or {})
-        if items:
-            try:
-                await self.add(tenant, conversation.id, items)
-            except BaseException:
-                await self._store.delete(tenant, conversation.id)
-                raise
-        return conversation
+        """A new conversation, begun with ``items``. Raises ``InvalidRequest`` for bad ones.
+
+        ``claim``: the receipt is settled with it, by its id.
+        """
+        if not items:
+            return await self._store.create(tenant, metadata or {}, claim)
+        made = Conversation(new_conversation_id(), time.time(), metadata or {})
+        with _checked(items):
+            await self._service.found(_said(tenant, made.id, items, claim), made)
+        return made
 
     async def get(self, tenant: str, conversation_id: str) -> Conversation:
         """Raises ``NotFound``."""
@@ -78,22 +85,26 @@ class Conversations:
             return []
         return await self._service.chain(tenant, conversation.head)
 
-    async def add(self, tenant: str, conversation_id: str, items: Sequence[Item]) -> Response:
+    async def add(
+        self,
+        tenant: str,
+        conversation_id: str,
+        items: Sequence[Item],
+        claim: Claim | None = None,
+    ) -> Response:
         """Append items without asking a model, as a turn that only has an input.
 
-        Raises ``NotFound``, ``ConversationLocked`` while a turn runs, and ``InvalidRequest``.
+        ``claim``: the receipt is settled with it, by the turn's id. Raises ``NotFound``,
+        ``ConversationLocked`` while a turn runs, and ``InvalidRequest``.
         """
-        if all(isinstance(item, Message) and not item.content for item in items):
-            raise InvalidRequest("The items say nothing.", code="empty_input", param="items")
-        request = TurnRequest(tuple(items), conversation=conversation_id, tenant=tenant)
-        try:
-            kept = await self._service.keep(request)
-        except InvalidRequest as error:
-            if error.param == "input":
-                # That is what a turn's field is called.
-                error.param = "items"
-            raise
+        with _checked(items):
+            kept = await self._service.keep(_said(tenant, conversation_id, items, claim))
         return await self._service.response(tenant, kept)
+
+    async def added(self, tenant: str, conversation_id: str, response_id: str) -> Response:
+        """What was appended before. Raises ``NotFound`` where either is gone."""
+        await self.get(tenant, conversation_id)
+        return await self._service.response(tenant, response_id)
 
     async def erase_item(self, tenant: str, conversation_id: str, item_name: str) -> Conversation:
         """Erase one item; the others keep their ids. Raises ``NotFound``, ``Conflict``.
@@ -114,6 +125,26 @@ class Conversations:
                     code="response_in_progress",
                 )
         return await self.get(tenant, conversation_id)
+
+
+@contextmanager
+def _checked(items: Sequence[Item]) -> Iterator[None]:
+    """Refuse items that say nothing; what is wrong with others is told of ``items``."""
+    if all(isinstance(item, Message) and not item.content for item in items):
+        raise InvalidRequest("The items say nothing.", code="empty_input", param="items")
+    try:
+        yield
+    except InvalidRequest as error:
+        if error.param == "input":
+            # That is what a turn's field is called.
+            error.param = "items"
+        raise
+
+
+def _said(
+    tenant: str, conversation_id: str, items: Sequence[Item], claim: Claim | None
+) -> TurnRequest:
+    return TurnRequest(tuple(items), conversation=conversation_id, tenant=tenant, claim=claim)
 
 
 def missing_item(item_name: str) -> NotFound:

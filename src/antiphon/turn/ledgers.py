@@ -15,7 +15,7 @@ from typing import Final, Protocol
 import msgspec
 
 from antiphon.core.conversations import Conversation
-from antiphon.core.turns import End, Header, TurnStatus
+from antiphon.core.turns import Claim, End, Header, TurnStatus
 from antiphon.turn.ports import StoredTurn
 
 
@@ -28,7 +28,14 @@ class ConversationStore(Protocol):
     conversation whose busy turn has ended well (completed or incomplete) finds it as head.
     """
 
-    async def create(self, tenant: str, metadata: dict[str, str]) -> Conversation: ...
+    async def create(
+        self, tenant: str, metadata: dict[str, str], claim: Claim | None = None
+    ) -> Conversation:
+        """A new one, empty. With ``claim`` its receipt is settled in the same transaction.
+
+        ``Conflict`` where it cannot be.
+        """
+        ...
 
     async def get(self, tenant: str, conversation_id: str) -> Conversation | None:
         """With ``head`` moved on where the busy turn has ended."""
@@ -155,7 +162,10 @@ class Receipt(msgspec.Struct, frozen=True):
 class ReceiptStore(Protocol):
     """Receipts by tenant and idempotency key; they live for a day.
 
-    One that is still without an outcome after a minute goes too: whoever wrote it died.
+    One that is still without an outcome after a minute goes too: whoever wrote it died, or
+    is told so when it comes to settle. What is made of a request settles its receipt in the
+    transaction that keeps it (``NewTurn.claim``, ``ConversationStore.create``): it fails
+    with ``Conflict`` where the receipt is another request's by then, or settled.
     """
 
     async def claim(self, tenant: str, key: str, fingerprint: bytes) -> Receipt | None:
@@ -163,11 +173,11 @@ class ReceiptStore(Protocol):
         ...
 
     async def settle(self, tenant: str, key: str, outcome: str) -> None:
-        """Say what came of it."""
+        """Say what came of it, where that was not kept with what came."""
         ...
 
     async def drop(self, tenant: str, key: str) -> None:
-        """Nothing came of it: the key may be used again."""
+        """Nothing came of it: the key may be used again. One that was settled stays."""
         ...
 
 

@@ -13,7 +13,7 @@ from antiphon.core.deltas import Delta
 from antiphon.core.images import Blob
 from antiphon.core.items import FunctionCall, McpListTools
 from antiphon.core.mcp import Approval, McpAsk
-from antiphon.core.turns import End, FunctionTool, Header, Options
+from antiphon.core.turns import Claim, End, FunctionTool, Header, Options
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -44,7 +44,10 @@ class NewTurn(msgspec.Struct, frozen=True):
     ``awaited`` False: nobody waits for the beginning alone, so that a store may keep it a
     few milliseconds later, in one go with the end of a quick turn.
     ``conversation`` is the one it goes on, as its maker saw it: ``begin`` moves it on, and
-    fails with ``ConversationLocked`` where it has moved in the meantime.
+    fails with ``ConversationLocked`` where it has moved in the meantime. ``founds``: it is
+    made with the turn. ``claim``: the receipt is settled with the turn, by the id of what
+    it makes, the conversation where it founds one and else the turn (``turn.ledgers``);
+    ``Conflict`` where it cannot be.
     """
 
     response_id: str
@@ -56,6 +59,15 @@ class NewTurn(msgspec.Struct, frozen=True):
     awaited: bool = True
     blobs: Sequence[Blob] = ()
     conversation: Conversation | None = None
+    founds: bool = False
+    claim: Claim | None = None
+
+    @property
+    def made(self) -> str:
+        """The id of what a request that led to this turn has made."""
+        if self.founds and self.conversation is not None:
+            return self.conversation.id
+        return self.response_id
 
 
 class StoredTurn(msgspec.Struct, frozen=True):

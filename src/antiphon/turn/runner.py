@@ -155,6 +155,7 @@ class Runner:
                 awaited=(asked.stream and asked.announced) or asked.background,
                 blobs=plan.blobs,
                 conversation=plan.conversation,
+                claim=asked.claim,
             )
         )
         self._begun.add_done_callback(self._live.release)

@@ -205,12 +205,21 @@ class TurnService(Records):
         async with self._heads.taken(request) as (conversation, continuing):
             return await self._keep_turn(continuing, output, completed, conversation)
 
+    async def found(self, request: TurnRequest, conversation: Conversation) -> str:
+        """``keep`` the first turn of a new conversation, together with that.
+
+        ``request`` names it, too.
+        """
+        return await self._keep_turn(request, (), True, conversation, founds=True)
+
     async def _keep_turn(
         self,
         request: TurnRequest,
         output: Sequence[Item],
         completed: bool,
         conversation: Conversation | None,
+        *,
+        founds: bool = False,
     ) -> str:
         name, _ = self.models.get(request.model)
         shown, stored, blobs = await _sorted((*request.input, *output))
@@ -228,6 +237,8 @@ class TurnService(Records):
             awaited=False,
             blobs=blobs,
             conversation=conversation,
+            founds=founds,
+            claim=request.claim,
         )
         end = End("completed" if completed else "incomplete", time.time())
         await self._keep(turn, stored[given:], end)

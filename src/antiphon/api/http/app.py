@@ -34,7 +34,12 @@ class HttpApp:
         self, service: TurnService, more: Mapping[str, dict[str, Handler]] | None = None
     ) -> None:
         #: Methods by path.
-        self.table = table = {**_turns(service), **_conversations(service), **(more or {})}
+        repeats = Repeats(service.ledgers.receipts) if service.ledgers else None
+        self.table = table = {
+            **_turns(service, repeats),
+            **_conversations(service, repeats),
+            **(more or {}),
+        }
         self._websocket = WebSocket(service)
         self._hot = {
             (method, path): answering(table[path][method])
@@ -63,13 +68,9 @@ class HttpApp:
             await send({"type": "websocket.close", "code": 1008, "reason": "unknown_url"})
 
 
-def _turns(service: TurnService) -> dict[str, dict[str, Handler]]:
+def _turns(service: TurnService, repeats: Repeats | None) -> dict[str, dict[str, Handler]]:
     ledgers = service.ledgers
-    responses = Responses(
-        service,
-        ledgers.archive if ledgers else None,
-        Repeats(ledgers.receipts) if ledgers else None,
-    )
+    responses = Responses(service, ledgers.archive if ledgers else None, repeats)
     models, compaction = ModelList(service), Compaction(service)
     return {
         "/v1/responses": {"POST": responses.create, "GET": responses.list_all},
@@ -86,11 +87,12 @@ def _turns(service: TurnService) -> dict[str, dict[str, Handler]]:
     }
 
 
-def _conversations(service: TurnService) -> dict[str, dict[str, Handler]]:
+def _conversations(service: TurnService, repeats: Repeats | None) -> dict[str, dict[str, Handler]]:
     ledgers = service.ledgers
-    if ledgers is None:
+    if ledgers is None or repeats is None:
         return {}
-    api = ConversationApi(Conversations(service, ledgers.conversations, ledgers.search))
+    conversations = Conversations(service, ledgers.conversations, ledgers.search)
+    api = ConversationApi(conversations, repeats)
     one = "/v1/conversations/{id}"
     return {
         "/v1/conversations": {"POST": api.create, "GET": api.list_all},

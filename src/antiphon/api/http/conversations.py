@@ -16,6 +16,7 @@ from antiphon.api.http.intake import decode_items
 from antiphon.api.http.items import input_items, output_items
 from antiphon.api.http.listing import listed
 from antiphon.api.http.pages import limit_of, order_of, page_of
+from antiphon.api.http.repeats import Repeats
 from antiphon.core.conversations import Conversation
 from antiphon.core.items import Item
 from antiphon.core.turns import Response
@@ -56,15 +57,26 @@ _added = msgspec.json.Decoder(ItemsCreate)
 class ConversationApi:
     """The endpoints, over the conversations of one service."""
 
-    def __init__(self, conversations: Conversations) -> None:
+    def __init__(self, conversations: Conversations, repeats: Repeats) -> None:
         self._conversations = conversations
+        self._repeats = repeats
 
     async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/conversations"""
-        asked = decoded(_created, await read_body(receive) or b"{}")
-        made = await self._conversations.create(
-            tenant_of(scope), _items(asked.items or []), asked.metadata
-        )
+        body = await read_body(receive)
+        asked = decoded(_created, body or b"{}")
+        tenant, items = tenant_of(scope), _items(asked.items or [])
+        repeat = self._repeats.of(scope, body)
+        if repeat is None:
+            made = await self._conversations.create(tenant, items, asked.metadata)
+        else:
+            async with repeat:
+                if repeat.outcome is not None:
+                    made = await self._conversations.get(tenant, repeat.outcome)
+                else:
+                    made = await self._conversations.create(
+                        tenant, items, asked.metadata, repeat.claim
+                    )
         await send_json(send, _encode(_conversation(made)))
 
     async def list_all(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,10 +102,20 @@ class ConversationApi:
 
     async def update(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/conversations/{id}: its metadata"""
-        asked = decoded(_described, await read_body(receive))
-        changed = await self._conversations.describe(
-            tenant_of(scope), scope["path_params"]["id"], asked.metadata
-        )
+        body = await read_body(receive)
+        asked = decoded(_described, body)
+        tenant, name = tenant_of(scope), scope["path_params"]["id"]
+        repeat = self._repeats.of(scope, body)
+        if repeat is None:
+            changed = await self._conversations.describe(tenant, name, asked.metadata)
+        else:
+            async with repeat:
+                if repeat.outcome is not None:
+                    # Somebody may have described it anew since: that stays.
+                    changed = await self._conversations.get(tenant, name)
+                else:
+                    changed = await self._conversations.describe(tenant, name, asked.metadata)
+                    await repeat.made(name)
         await send_json(send, _encode(_conversation(changed)))
 
     async def delete(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,10 +135,18 @@ class ConversationApi:
     async def add_items(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/conversations/{id}/items: no model is asked"""
         include = include_of(query_of(scope))
-        asked = decoded(_added, await read_body(receive))
-        turn = await self._conversations.add(
-            tenant_of(scope), scope["path_params"]["id"], _items(asked.items)
-        )
+        body = await read_body(receive)
+        items = _items(decoded(_added, body).items)
+        tenant, name = tenant_of(scope), scope["path_params"]["id"]
+        repeat = self._repeats.of(scope, body)
+        if repeat is None:
+            turn = await self._conversations.add(tenant, name, items)
+        else:
+            async with repeat:
+                if repeat.outcome is not None:
+                    turn = await self._conversations.added(tenant, name, repeat.outcome)
+                else:
+                    turn = await self._conversations.add(tenant, name, items, repeat.claim)
         await send_json(send, _encode(listed(_shown([turn], include), more=False)))
 
     async def retrieve_item(self, scope: Scope, receive: Receive, send: Send) -> None:

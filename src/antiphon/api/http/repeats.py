@@ -1,8 +1,8 @@
 """``Idempotency-Key``: the same request again gets the first one's response.
 
-A receipt is written before the turn, and says which response came of it once that is on
-disk. A process that dies in between leaves one that says nothing; after a while such a key
-may be used again (``ReceiptStore.claim``).
+A receipt is written before the request is done, and says what came of it in the
+transaction that keeps that. A process that dies in between leaves one that says nothing, and
+nothing that was made; after a while such a key may be used again (``ReceiptStore.claim``).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Self
 
 from antiphon.api.http.auth import tenant_of
 from antiphon.api.http.body import Scope
+from antiphon.core.turns import Claim
 from antiphon.errors import Conflict, IdempotencyConflict, InvalidRequest
 from antiphon.turn.ledgers import ReceiptStore
 
@@ -56,21 +57,20 @@ class Repeat:
     """One request with a key, to be entered before anything is made of it.
 
     ``outcome`` is then what the same request made before, None: it is the first, and
-    whatever it makes has to be told to ``made`` before the exit. Entering raises
+    whatever it makes has to take ``claim`` along, which notes it. Entering raises
     ``IdempotencyConflict`` where the key was used for another request, and ``Conflict``
-    where the first has not come to a response yet.
+    where the first has not come to an end yet.
     """
 
     def __init__(self, repeats: Repeats, place: tuple[str, str], fingerprint: bytes) -> None:
         self.outcome: str | None = None
+        self.claim = Claim(place[1], fingerprint)
         self._repeats = repeats
         self._place = place
-        self._fingerprint = fingerprint
         self._started: asyncio.Future[None] | None = None
 
     async def made(self, outcome: str) -> None:
-        """What came of the request, now that it is on disk."""
-        self.outcome = outcome
+        """Note what came of the request, which did not take ``claim`` along."""
         await self._repeats.receipts.settle(*self._place, outcome)
 
     async def __aenter__(self) -> Self:
@@ -98,8 +98,9 @@ class Repeat:
         if self._started is None:
             return
         try:
-            if self.outcome is None:
+            if error is not None:
                 # Also where the server is being stopped: nothing shall wait for this one.
+                # What was made all the same has settled it, and then it stays.
                 await asyncio.shield(self._repeats.receipts.drop(*self._place))
         finally:
             self._let_go()
@@ -113,14 +114,14 @@ class Repeat:
         self._started = starting[self._place] = asyncio.get_running_loop().create_future()
         held = None
         try:
-            held = await receipts.claim(*self._place, self._fingerprint)
+            held = await receipts.claim(*self._place, self.claim.fingerprint)
         except BaseException:
             self._let_go()
             raise
         if held is None:
             return True
         self._let_go()
-        if held.fingerprint != self._fingerprint:
+        if held.fingerprint != self.claim.fingerprint:
             raise IdempotencyConflict(
                 "This Idempotency-Key was used for another request.", param="Idempotency-Key"
             )

@@ -66,9 +66,9 @@ class Responses:
         async with repeat:
             if repeat.outcome is not None:
                 return await self._service.follow(request.tenant, repeat.outcome)
-            turn = await self._service.start(request)
+            claiming = msgspec.structs.replace(request, claim=repeat.claim)
+            turn = await self._service.start(claiming)
             await turn.kept()
-            await repeat.made(turn.response_id)
             return turn
 
     async def list_all(self, scope: Scope, receive: Receive, send: Send) -> None:
