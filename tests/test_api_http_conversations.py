@@ -242,6 +242,39 @@ def test_what_was_said_is_found(server: Serving) -> None:
     assert [one["response_id"] for one in left] == [alone]
 
 
+def test_what_was_said_is_found_page_by_page(server: Serving) -> None:
+    talk = Talk(server)
+    said = [talk.say("A teapot.")["id"] for _ in range(5)]
+    find = "/v1/conversations?query=teapot"
+    whole = server.get(find).json
+    assert sorted(one["id"] for one in whole["data"]) == sorted(said)
+    assert {one["conversation"] for one in whole["data"]} == {talk.id}
+    assert [server.get(f"{find}&limit={n}").json["has_more"] for n in (4, 5)] == [True, False]
+    shown: list[str] = []
+    more, after = True, ""
+    while more:
+        part = server.get(f"{find}&limit=2{after}").json
+        shown += [one["id"] for one in part["data"]]
+        # The next one is better, or as good and newer: it shifts nothing.
+        talk.say("Teapot! Teapot!")
+        more, after = part["has_more"], f"&after={part['last_id']}"
+    assert shown == [one["id"] for one in whole["data"]]
+    assert len(shown) == 5
+
+
+@pytest.mark.parametrize("after", ["conv_1", NOWHERE, new_response_id()])
+def test_a_search_goes_on_behind_what_it_found(server: Serving, after: str) -> None:
+    server.respond("A teapot.")
+    answer = server.get(f"/v1/conversations?query=teapot&after={after}")
+    assert (answer.status, answer.error["param"]) == (404, "after")
+
+
+@pytest.mark.parametrize("order", ["asc", "desc", "rank"])
+def test_a_search_has_its_own_order(server: Serving, order: str) -> None:
+    answer = server.get(f"/v1/conversations?query=teapot&order={order}")
+    assert (answer.status, answer.error["param"]) == (400, "order")
+
+
 # Responses as a list.
 
 

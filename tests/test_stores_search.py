@@ -37,6 +37,16 @@ async def found(store: AnyStore, query: str, limit: int = 20, tenant: str = "") 
     return [hit.response_id for hit in await store.ledgers.search.search(tenant, query, limit)]
 
 
+async def walked(store: AnyStore, query: str, limit: int, tenant: str = "") -> list[str]:
+    """The same, page by page."""
+    ids: list[str] = []
+    search = store.ledgers.search.search
+    while page := await search(tenant, query, limit, after=ids[-1] if ids else None):
+        assert len(page) <= limit
+        ids += [hit.response_id for hit in page]
+    return ids
+
+
 async def said(store: AnyStore, *texts: str) -> list[str]:
     """A turn for each; their ids."""
     return [(await turned(store, text, "")).response_id for text in texts]
@@ -358,6 +368,7 @@ class Model:
         orders = []
         for at, store in enumerate(stores):
             hits = await found(store, query, 100, tenant)
+            assert await walked(store, query, 3, tenant) == hits
             by_id = {ids[at]: number for number, ids in enumerate(self.ids)}
             orders.append([by_id[hit] for hit in hits])
         assert set(orders[0]) == expected

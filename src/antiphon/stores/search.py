@@ -20,6 +20,7 @@ from functools import partial
 
 from antiphon.errors import StoreError
 from antiphon.stores.ground import Ground
+from antiphon.stores.listing import Page
 from antiphon.stores.search_chunk import FULL
 from antiphon.stores.search_finding import read_hits
 from antiphon.stores.search_indexing import Plan, carry_out, read_plan
@@ -66,15 +67,17 @@ class SqliteSearch:
         """Seconds until all has been quiet for long enough: turns under way come first."""
         return QUIET - (time.monotonic() - self._latest)
 
-    async def search(self, tenant: str, query: str, limit: int) -> Sequence[Hit]:
+    async def search(
+        self, tenant: str, query: str, limit: int, *, after: str | None = None
+    ) -> Sequence[Hit]:
         wanted = query_of(query)
         if not wanted.terms or limit < 1:
             return []
         while not await self._index(tenant, least=1):
             pass
-        cutoff = self._ground.expiry.cutoff(tenant)
+        page, cutoff = Page(limit, after), self._ground.expiry.cutoff(tenant)
         return await self._ground.pooled(
-            partial(read_hits, tenant=tenant, query=wanted, limit=limit, cutoff=cutoff)
+            partial(read_hits, tenant=tenant, query=wanted, page=page, cutoff=cutoff)
         )
 
     async def close(self) -> None:

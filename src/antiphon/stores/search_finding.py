@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import heapq
 import sqlite3
+from collections.abc import Iterator
 from typing import TypeAlias
 
 import msgspec
 
-from antiphon.core.ids import response_id_of
+from antiphon.core.ids import response_id_of, response_key
+from antiphon.stores.faults import no_response
+from antiphon.stores.listing import Page
+from antiphon.stores.queries import SQL as TURNS
 from antiphon.stores.reader import has_expired, moment
 from antiphon.stores.rows import decode_header
 from antiphon.stores.search_chunk import counts_in, found_in, hash_of, spots_in
@@ -34,15 +38,21 @@ class _Matches(msgspec.Struct, frozen=True):
 
 
 def read_hits(
-    connection: sqlite3.Connection, tenant: str, query: Query, limit: int, cutoff: float
+    connection: sqlite3.Connection, tenant: str, query: Query, page: Page, cutoff: float
 ) -> list[Hit]:
-    """The first ``limit`` turns that hold all of ``query`` and have not expired by ``cutoff``."""
+    """A page of the turns that hold all of ``query`` and have not expired by ``cutoff``.
+
+    Raises ``NotFound`` where it begins behind one that is not among them.
+    """
     hits: list[Hit] = []
     with moment(connection):
         matches = _matches(connection, tenant, query)
         ranked = [_ranked(connection, *chunk, matches.scale) for chunk in matches.chunks]
-        for _, _, place in heapq.merge(*ranked):
-            if len(hits) == limit:
+        best = heapq.merge(*ranked)
+        if page.after is not None:
+            _skip(connection, tenant, best, page.after, cutoff)
+        for _, _, place in best:
+            if len(hits) == page.limit:
                 break
             hit = _hit(connection, place, query)
             if hit is not None and not has_expired(connection, place, cutoff):
@@ -89,6 +99,20 @@ def _ranked(
         ranked.append((-good, -created_at, place))
     ranked.sort()
     return ranked
+
+
+def _skip(
+    connection: sqlite3.Connection,
+    tenant: str,
+    best: Iterator[_Candidate],
+    after: str,
+    cutoff: float,
+) -> None:
+    """Leave out all up to the response ``after``. Raises ``NotFound`` where it is not there."""
+    for (last,) in connection.execute(TURNS["place"], (response_key(after), tenant)).fetchall():
+        if not has_expired(connection, last, cutoff) and any(place == last for _, _, place in best):
+            return
+    raise no_response(after, "after")
 
 
 def _hit(connection: sqlite3.Connection, place: int, query: Query) -> Hit | None:

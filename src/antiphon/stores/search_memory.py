@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
+from antiphon.stores.faults import no_response
 from antiphon.stores.search_rank import MAX_COUNT, scale_of, score
 from antiphon.stores.search_text import Query, excerpt_of, query_of, terms_of, text_of_items
 from antiphon.turn.ledgers import Hit
@@ -17,12 +18,20 @@ class MemorySearch:
     def __init__(self, turns_of: Callable[[str], Iterable[StoredTurn]]) -> None:
         self._turns_of = turns_of
 
-    async def search(self, tenant: str, query: str, limit: int) -> Sequence[Hit]:
+    async def search(
+        self, tenant: str, query: str, limit: int, *, after: str | None = None
+    ) -> Sequence[Hit]:
         wanted = query_of(query)
         if not wanted.terms or limit < 1:
             return []
         ended = [turn for turn in self._turns_of(tenant) if turn.end is not None]
-        hits = (_hit(turn, text, wanted) for turn, text in _ranked(ended, wanted))
+        ranked = _ranked(ended, wanted)
+        if after is not None:
+            ids = [turn.response_id for turn, _ in ranked]
+            if after not in ids:
+                raise no_response(after, "after")
+            ranked = ranked[ids.index(after) + 1 :]
+        hits = (_hit(turn, text, wanted) for turn, text in ranked)
         return [hit for hit in hits if hit is not None][:limit]
 
 

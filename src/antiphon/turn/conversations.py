@@ -74,9 +74,14 @@ class Conversations:
         """Conversations by when they were made, those behind ``after``."""
         return await self._store.latest(tenant, limit, after=after, newest_first=newest_first)
 
-    async def search(self, tenant: str, query: str, limit: int) -> Sequence[Hit]:
-        """Turns that hold all words of ``query``, the best first."""
-        return await self._index.search(tenant, query, limit)
+    async def search(
+        self, tenant: str, query: str, limit: int, *, after: str | None = None
+    ) -> Sequence[Hit]:
+        """Turns that hold all words of ``query``, the best first, those behind ``after``.
+
+        Raises ``NotFound`` where the query does not find the response ``after``.
+        """
+        return await self._index.search(tenant, query, limit, after=after)
 
     async def turns(self, tenant: str, conversation_id: str) -> list[Response]:
         """All that was said in a conversation, oldest turn first. Raises ``NotFound``."""

@@ -193,8 +193,16 @@ class Hit(msgspec.Struct, frozen=True):
 class SearchIndex(Protocol):
     """Full text of what users and models said. Words that were erased are not in it."""
 
-    async def search(self, tenant: str, query: str, limit: int) -> Sequence[Hit]:
-        """Turns that hold all words of ``query``, the best first; any text is a query."""
+    async def search(
+        self, tenant: str, query: str, limit: int, *, after: str | None = None
+    ) -> Sequence[Hit]:
+        """Turns that hold all words of ``query``, the best first; any text is a query.
+
+        From the one behind the response ``after`` on, as all stand now: what came since and
+        is better is passed by. How much a word counts for changes a little with every turn,
+        so that two that are about as good may change places between two pages.
+        ``NotFound``: the query does not find ``after``.
+        """
         ...
 
 

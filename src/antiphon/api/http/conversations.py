@@ -83,12 +83,15 @@ class ConversationApi:
         """GET /v1/conversations, with ?query=… what was said in them"""
         query = query_of(scope)
         tenant, limit = tenant_of(scope), limit_of(query)
+        after = query.get("after", [None])[-1]
         words = query.get("query", [""])[-1]
         if words:
-            hits = await self._conversations.search(tenant, words, limit)
-            await send_json(send, _encode(listed([_hit(hit) for hit in hits], more=False)))
+            if "order" in query:
+                raise InvalidRequest("A search lists the best hits first.", param="order")
+            hits = await self._conversations.search(tenant, words, limit + 1, after=after)
+            shown = [_hit(hit) for hit in hits[:limit]]
+            await send_json(send, _encode(listed(shown, more=len(hits) > limit)))
             return
-        after = query.get("after", [None])[-1]
         found = await self._conversations.latest(
             tenant, limit + 1, after=after, newest_first=order_of(query) == "desc"
         )
@@ -186,7 +189,8 @@ def _conversation(one: Conversation) -> dict[str, Any]:
 
 def _hit(hit: Hit) -> dict[str, Any]:
     return {
-        "id": hit.conversation or hit.response_id,
+        # A conversation may be found in many turns: its own id would not tell them apart.
+        "id": hit.response_id,
         "object": "conversation.hit",
         "conversation": hit.conversation,
         "response_id": hit.response_id,

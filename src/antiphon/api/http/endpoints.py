@@ -68,7 +68,9 @@ _Wanted: Final = (
         style="deepObject",
     ),
 )
-_Query: Final = Parameter("query", _String, "Finds turns that hold all of these words.")
+_Query: Final = Parameter(
+    "query", _String, "Finds turns that hold all of these words, the best first: without order."
+)
 _Stream: Final = (
     Parameter("stream", _Flag, "Tell its events instead, from the first one on."),
     Parameter(
