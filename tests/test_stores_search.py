@@ -44,6 +44,7 @@ async def walked(store: AnyStore, query: str, limit: int, tenant: str = "") -> l
     while page := await search(tenant, query, limit, after=ids[-1] if ids else None):
         assert len(page) <= limit
         ids += [hit.response_id for hit in page]
+        assert len(set(ids)) == len(ids)
     return ids
 
 

@@ -34,12 +34,7 @@ class HttpApp:
         self, service: TurnService, more: Mapping[str, dict[str, Handler]] | None = None
     ) -> None:
         #: Methods by path.
-        repeats = Repeats(service.ledgers.receipts) if service.ledgers else None
-        self.table = table = {
-            **_turns(service, repeats),
-            **_conversations(service, repeats),
-            **(more or {}),
-        }
+        self.table = table = {**_endpoints(service), **(more or {})}
         self._websocket = WebSocket(service)
         self._hot = {
             (method, path): answering(table[path][method])
@@ -68,9 +63,19 @@ class HttpApp:
             await send({"type": "websocket.close", "code": 1008, "reason": "unknown_url"})
 
 
-def _turns(service: TurnService, repeats: Repeats | None) -> dict[str, dict[str, Handler]]:
+def _endpoints(service: TurnService) -> dict[str, dict[str, Handler]]:
     ledgers = service.ledgers
-    responses = Responses(service, ledgers.archive if ledgers else None, repeats)
+    assert ledgers is not None, "every store has them"
+    # One for all: a key that was used on one path is used on every other.
+    repeats = Repeats(ledgers.receipts)
+    conversations = Conversations(service, ledgers.conversations, ledgers.search)
+    return {
+        **_turns(service, Responses(service, ledgers.archive, repeats)),
+        **_conversations(ConversationApi(conversations, repeats)),
+    }
+
+
+def _turns(service: TurnService, responses: Responses) -> dict[str, dict[str, Handler]]:
     models, compaction = ModelList(service), Compaction(service)
     return {
         "/v1/responses": {"POST": responses.create, "GET": responses.list_all},
@@ -87,12 +92,7 @@ def _turns(service: TurnService, repeats: Repeats | None) -> dict[str, dict[str,
     }
 
 
-def _conversations(service: TurnService, repeats: Repeats | None) -> dict[str, dict[str, Handler]]:
-    ledgers = service.ledgers
-    if ledgers is None or repeats is None:
-        return {}
-    conversations = Conversations(service, ledgers.conversations, ledgers.search)
-    api = ConversationApi(conversations, repeats)
+def _conversations(api: ConversationApi) -> dict[str, dict[str, Handler]]:
     one = "/v1/conversations/{id}"
     return {
         "/v1/conversations": {"POST": api.create, "GET": api.list_all},

@@ -38,11 +38,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Responses:
-    """The endpoints, over one service. ``archive`` and ``repeats`` None: without them."""
+    """The endpoints, over one service."""
 
-    def __init__(
-        self, service: TurnService, archive: Archive | None = None, repeats: Repeats | None = None
-    ) -> None:
+    def __init__(self, service: TurnService, archive: Archive, repeats: Repeats) -> None:
         self._service = service
         self._archive = archive
         self._repeats = repeats
@@ -54,7 +52,7 @@ class Responses:
         tenant = tenant_of(scope)
         if tenant:
             request = msgspec.structs.replace(request, tenant=tenant)
-        repeat = self._repeats.of(scope, body) if self._repeats and request.store else None
+        repeat = self._repeats.of(scope, body) if request.store else None
         if repeat is None:
             turn: LiveTurn | Replay = await self._service.start(request)
         else:
@@ -75,7 +73,6 @@ class Responses:
         """GET /v1/responses, by model, status and metadata; newest first"""
         query = query_of(scope)
         limit = limit_of(query)
-        assert self._archive is not None
         turns = await self._archive.listing(
             tenant_of(scope),
             limit + 1,
