@@ -93,6 +93,21 @@ def test_the_description_is_valid_and_every_reference_leads_somewhere(
     assert len(names) == len(set(names))
 
 
+def test_where_a_key_is_heeded_is_said(described: dict[str, Any]) -> None:
+    assert {
+        (name, path)
+        for path, names in described["paths"].items()
+        for name, operation in names.items()
+        for one in operation["parameters"]
+        if (one["in"], one["name"]) == ("header", "Idempotency-Key")
+    } == {
+        ("post", "/v1/responses"),
+        ("post", "/v1/conversations"),
+        ("post", "/v1/conversations/{id}"),
+        ("post", "/v1/conversations/{id}/items"),
+    }
+
+
 def validator(described: dict[str, Any], name: str) -> Draft202012Validator:
     here = f"#/components/schemas/{name}"
     return Draft202012Validator({"$ref": here, "components": described["components"]})

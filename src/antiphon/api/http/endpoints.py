@@ -34,7 +34,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     ``body`` is what its decoder makes of the request's; ``answer`` names a schema
     (``openapi``), or is None for plain text. ``streams``: it may answer with events.
-    ``bare``: nothing needs to be sent.
+    ``bare``: nothing needs to be sent. ``once``: it heeds an ``Idempotency-Key``.
     """
 
     about: str
@@ -43,6 +43,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     query: tuple[Parameter, ...] = ()
     streams: bool = False
     bare: bool = False
+    once: bool = False
     #: Without a key, even where there are some.
     open: bool = False
 
@@ -91,7 +92,7 @@ _One: Final = "/v1/conversations/{id}"
 #: By path, then method.
 ENDPOINTS: Final[Mapping[str, Mapping[str, Endpoint]]] = {
     "/v1/responses": {
-        "POST": Endpoint("Take a turn.", "Response", ResponseCreate, streams=True),
+        "POST": Endpoint("Take a turn.", "Response", ResponseCreate, streams=True, once=True),
         "GET": Endpoint("Responses, page by page.", "ResponseList", query=(*_Page, *_Wanted)),
     },
     "/v1/responses/compact": {
@@ -126,7 +127,9 @@ ENDPOINTS: Final[Mapping[str, Mapping[str, Endpoint]]] = {
     "/v1/models": {"GET": Endpoint("The models there are.", "ModelList")},
     "/v1/models/{id}": {"GET": Endpoint("One model.", "Model")},
     "/v1/conversations": {
-        "POST": Endpoint("Begin a conversation.", "Conversation", ConversationCreate, bare=True),
+        "POST": Endpoint(
+            "Begin a conversation.", "Conversation", ConversationCreate, bare=True, once=True
+        ),
         "GET": Endpoint(
             "Conversations, or what was said in them.",
             "ConversationList",
@@ -135,13 +138,17 @@ ENDPOINTS: Final[Mapping[str, Mapping[str, Endpoint]]] = {
     },
     _One: {
         "GET": Endpoint("A conversation.", "Conversation"),
-        "POST": Endpoint("Describe it anew.", "Conversation", ConversationUpdate),
+        "POST": Endpoint("Describe it anew.", "Conversation", ConversationUpdate, once=True),
         "DELETE": Endpoint("Erase it with its items.", "Deleted"),
     },
     f"{_One}/items": {
         "GET": Endpoint("What was said in it.", "ItemList", query=(*_Page, _Include)),
         "POST": Endpoint(
-            "Append items; no model is asked.", "ItemList", ItemsCreate, query=(_Include,)
+            "Append items; no model is asked.",
+            "ItemList",
+            ItemsCreate,
+            query=(_Include,),
+            once=True,
         ),
     },
     f"{_One}/items/{{item}}": {

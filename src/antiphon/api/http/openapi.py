@@ -14,6 +14,7 @@ import msgspec
 
 from antiphon import errors
 from antiphon.api.http.endpoints import ENDPOINTS, Endpoint
+from antiphon.api.http.repeats import LONGEST_KEY
 from antiphon.api.http.response import response_body
 from antiphon.core.turns import Header, Response
 from antiphon.errors import AntiphonError
@@ -26,6 +27,12 @@ _PRIVATE: Final = re.compile(r"(?:antiphon\.api\.http\.\w+\.)?_?(\w+)")
 _STRING: Final[Schema] = {"type": "string"}
 _WHOLE: Final[Schema] = {"type": "integer"}
 
+_KEY: Final[Schema] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "With the same again, the same request gets what the first one made.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY},
+}
 #: Status codes that any endpoint may answer with, and those of certain ones only.
 _ANY: Final = frozenset({400, 401, 403, 404, 429, 500, 503})
 _WITH_BODY: Final = frozenset({409, 413, 424, 502, 504})
@@ -74,7 +81,8 @@ def _operation(path: str, method: str, endpoint: Endpoint) -> Schema:
                 "explode": True,
             }
             for one in endpoint.query
-        ],
+        ]
+        + [_KEY] * endpoint.once,
         "responses": _responses(endpoint),
     }
     if endpoint.body is not None:

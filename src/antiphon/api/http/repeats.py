@@ -20,7 +20,8 @@ from antiphon.errors import Conflict, IdempotencyConflict, InvalidRequest
 from antiphon.turn.ledgers import ReceiptStore
 
 _HEADER = b"idempotency-key"
-_LONGEST = 255
+#: How many characters a key may have.
+LONGEST_KEY = 255
 #: Seconds between two looks at a request that another process is starting.
 _PAUSE = 0.1
 #: Seconds for which a request waits until the first one with its key was started.
@@ -40,9 +41,9 @@ class Repeats:
         """One request; None: it has no key. Raises ``InvalidRequest``."""
         for name, value in scope["headers"]:
             if name == _HEADER:
-                if not 0 < len(value) <= _LONGEST:
+                if not 0 < len(value) <= LONGEST_KEY:
                     raise InvalidRequest(
-                        f"An Idempotency-Key has 1 to {_LONGEST} characters.",
+                        f"An Idempotency-Key has 1 to {LONGEST_KEY} characters.",
                         param="Idempotency-Key",
                     )
                 digest = hashlib.sha256(
