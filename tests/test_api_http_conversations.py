@@ -262,7 +262,9 @@ def test_what_was_said_is_found_page_by_page(server: Serving) -> None:
     assert len(shown) == 5
 
 
-@pytest.mark.parametrize("after", ["conv_1", NOWHERE, new_response_id()])
+@pytest.mark.parametrize(
+    "after", ["conv_1", NOWHERE, new_response_id()], ids=["another kind", "a path", "unknown"]
+)
 def test_a_search_goes_on_behind_what_it_found(server: Serving, after: str) -> None:
     server.respond("A teapot.")
     answer = server.get(f"/v1/conversations?query=teapot&after={after}")
