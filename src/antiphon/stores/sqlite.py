@@ -37,7 +37,7 @@ from antiphon.turn.ports import Head, NewTurn, Recent, StoredTurn
 #: How long a turn's beginning may wait for company where nobody waits for it.
 _IDLE_SECONDS: Final = 0.005
 #: With so many turns under way, a commit waits for others to share its cost, so long.
-_MANY: Final = 8
+_MANY: Final = 4
 _GATHER_SECONDS: Final = 0.002
 
 
