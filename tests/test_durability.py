@@ -256,7 +256,9 @@ def check_all(server: Served, clients: list[Client], checked: list[int]) -> None
         checked[place] = len(client.acknowledged)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(n, marks=pytest.mark.soak) for n in range(1, 9))]
+)
 def test_nothing_that_was_acknowledged_is_lost(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     moment = Moment()

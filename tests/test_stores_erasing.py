@@ -178,7 +178,9 @@ def test_each_way_of_erasing_leaves_nothing(path: Path, way: Way) -> None:
 
 
 @pytest.mark.parametrize("closed", [False, True])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(n, marks=pytest.mark.soak) for n in range(1, 20))]
+)
 def test_nothing_is_left_of_rows_that_were_moved(
     path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, closed: bool
 ) -> None:
