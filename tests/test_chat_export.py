@@ -203,7 +203,7 @@ LINES = [
 parser = MarkdownIt("commonmark")
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=200)
 @given(st.lists(st.lists(st.sampled_from(LINES), max_size=8).map("\n".join), max_size=4))
 def test_nothing_that_is_said_can_break_the_page(said: list[str]) -> None:
     roles = ["user", "assistant", "tool"]
