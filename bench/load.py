@@ -18,7 +18,7 @@ import httptools
 #: Yields a request, receives the body of its 200 reply.
 Script: TypeAlias = Generator[bytes, bytes, None]
 #: Seconds that a run may take beyond its deadline before it counts as hung.
-PATIENCE = 120.0
+_PATIENCE = 120.0
 
 
 class BenchError(Exception):
@@ -49,9 +49,13 @@ class Tally:
         self.firsts: list[float] = []
 
 
-class _Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol):
+    """One connection that acts out a script, in whichever protocol."""
+
     def __init__(self, script: Script, tally: Tally, mark: bytes | None) -> None:
         loop = asyncio.get_running_loop()
+        #: It can be used.
+        self.ready: asyncio.Future[None] = loop.create_future()
         self.done: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[None] = loop.create_future()
         self.deadline = float("inf")
@@ -59,7 +63,6 @@ class _Connection(asyncio.Protocol):
         self._tally = tally
         self._mark = mark
         self._await_mark = False
-        self._parser = httptools.HttpResponseParser(self)
         self._pieces: list[bytes] = []
         self._sent_at = 0.0
 
@@ -70,36 +73,30 @@ class _Connection(asyncio.Protocol):
         self._send(next(self._script))
 
     def close(self) -> None:
+        self.ready.cancel()
         self.done.cancel()
         self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self.done.done():
-            self.done.set_exception(BenchError(f"the connection was closed: {exc}"))
+        self._fail(BenchError(f"the connection was closed: {exc}"))
         self.closed.set_result(None)
 
-    def data_received(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self._fail(error)
+    def _write(self, request: bytes) -> None:
+        """Send a request of the script."""
+        raise NotImplementedError
 
-    def on_message_begin(self) -> None:
-        self._pieces = []
-
-    def on_body(self, body: bytes) -> None:
+    def _hear(self, body: bytes) -> None:
+        """More of a reply."""
         self._pieces.append(body)
         if self._await_mark and self._mark is not None and self._mark in body:
             self._await_mark = False
             self._tally.firsts.append(time.perf_counter() - self._sent_at)
 
-    def on_message_complete(self) -> None:
+    def _complete(self) -> None:
+        """The reply is whole and good."""
         now = time.perf_counter()
         pieces = self._pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        if self._parser.get_status_code() != 200:
-            self._fail(BenchError(f"status {self._parser.get_status_code()}: {body[:500]!r}"))
-            return
         self._tally.latencies.append(now - self._sent_at)
         try:
             request = self._script.send(body)
@@ -115,17 +112,45 @@ class _Connection(asyncio.Protocol):
             self._send(request)
 
     def _send(self, request: bytes) -> None:
+        self._pieces = []
         self._await_mark = self._mark is not None
         self._sent_at = time.perf_counter()
-        self._transport.write(request)
+        self._write(request)
 
     def _finish(self) -> None:
         if not self.done.done():
             self.done.set_result(None)
 
     def _fail(self, error: Exception) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
+        for waiting in (self.ready, self.done):
+            if not waiting.done():
+                waiting.set_exception(error)
+
+
+class _Http(Connection):
+    def __init__(self, script: Script, tally: Tally, mark: bytes | None) -> None:
+        super().__init__(script, tally, mark)
+        self._parser = httptools.HttpResponseParser(self)
+        self.ready.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._fail(error)
+
+    def on_body(self, body: bytes) -> None:
+        self._hear(body)
+
+    def on_message_complete(self) -> None:
+        if self._parser.get_status_code() != 200:
+            body = b"".join(self._pieces)
+            self._fail(BenchError(f"status {self._parser.get_status_code()}: {body[:500]!r}"))
+            return
+        self._complete()
+
+    def _write(self, request: bytes) -> None:
+        self._transport.write(request)
 
 
 async def drive(
@@ -134,26 +159,28 @@ async def drive(
     *,
     seconds: float | None = None,
     mark: bytes | None = None,
+    kind: type[Connection] = _Http,
 ) -> Tally:
     """Act out all scripts at once, a connection each, on 127.0.0.1.
 
     With ``seconds`` every script is left after its first reply past that time, else
     it is followed to its end. ``mark`` is text that tells a stream's first piece.
-    Raises ``BenchError`` at the first reply that is not a 200.
+    Raises ``BenchError`` at the first reply that is not a good one.
     """
     loop = asyncio.get_running_loop()
     tally = Tally()
-    connections: list[_Connection] = []
+    connections: list[Connection] = []
     try:
         for script in scripts:
-            make = functools.partial(_Connection, script, tally, mark)
+            make = functools.partial(kind, script, tally, mark)
             connections.append((await loop.create_connection(make, "127.0.0.1", port))[1])
+        await asyncio.gather(*(connection.ready for connection in connections))
         begun = time.perf_counter()
         for connection in connections:
             if seconds is not None:
                 connection.deadline = begun + seconds
             connection.start()
-        async with asyncio.timeout((seconds or 0.0) + PATIENCE):
+        async with asyncio.timeout((seconds or 0.0) + _PATIENCE):
             await asyncio.gather(*(connection.done for connection in connections))
         tally.seconds = time.perf_counter() - begun
     finally:

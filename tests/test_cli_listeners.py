@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
-import ipaddress
 import json
 import os
 import re
@@ -22,10 +20,6 @@ from typing import Any
 import grpc
 import pytest
 import xai_sdk  # type: ignore[import-untyped]
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from xai_sdk.chat import user  # type: ignore[import-untyped]
 
 from antiphon.assemble import grpc_server, http_app, open_engine
@@ -37,6 +31,7 @@ from grpc_kit import failure, until
 from scripted_upstream import upstream
 from server import NEVER
 from test_cli_server import CONFIG, served
+from tls_kit import vouching_for_itself
 
 SETTINGS = Settings(store="memory:", model="echo", models={"echo": ModelSettings(kind="scripted")})
 
@@ -169,32 +164,7 @@ def test_the_prompt_of_fun_mode_can_be_set(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Tls:
     """A certificate for this machine that vouches for itself."""
-    folder = tmp_path_factory.mktemp("tls")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    here = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(here), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    tls = Tls(folder / "cert.pem", folder / "key.pem")
-    tls.cert.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    tls.key.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return tls
+    return vouching_for_itself(tmp_path_factory.mktemp("tls"), "localhost")
 
 
 TALK = """

@@ -17,6 +17,9 @@ from antiphon.core.policies import Policy
 TurnStatus: TypeAlias = Literal["in_progress", "completed", "incomplete", "failed", "cancelled"]
 #: The owner of everything where no keys are configured.
 NOBODY = ""
+#: What ``Options.include`` may ask for: reasoning as its model wants it back, and tokens' odds.
+SEALED = "reasoning.encrypted_content"
+LOGPROBS = "message.output_text.logprobs"
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):

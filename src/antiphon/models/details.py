@@ -8,10 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from antiphon.core.turns import Options
-
-#: What a request has in ``include`` for the odds of an answer's tokens.
-LOGPROBS = "message.output_text.logprobs"
+from antiphon.core.turns import LOGPROBS, Options
 
 
 def wants_logprobs(options: Options) -> bool:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from functools import cached_property
 
+from antiphon.core.turns import SEALED
 from antiphon.errors import InvalidRequest
 from antiphon.models.responses_answer import AnswerReader
-from antiphon.models.responses_wire import ENCRYPTED, RequestWriter
+from antiphon.models.responses_wire import RequestWriter
 from antiphon.models.retry import Failure
 from antiphon.models.upstream import UpstreamModel
 from antiphon.turn.ports import ModelCall
@@ -56,4 +57,4 @@ class ResponsesModel(UpstreamModel):
 def _refuses_reasoning(error: InvalidRequest) -> bool:
     if error.param is not None:
         return error.param.startswith("include")
-    return any(sign in error.message for sign in (ENCRYPTED, "'include'", '"include"'))
+    return any(sign in error.message for sign in (SEALED, "'include'", '"include"'))

@@ -7,14 +7,11 @@ from typing import Any
 import msgspec
 
 from antiphon.core.calls import may_call
-from antiphon.core.turns import FunctionTool, Options
+from antiphon.core.turns import LOGPROBS, SEALED, FunctionTool, Options
 from antiphon.errors import InvalidRequest
-from antiphon.models.details import LOGPROBS, wants_logprobs
+from antiphon.models.details import wants_logprobs
 from antiphon.models.responses_input import input_of
 from antiphon.turn.ports import ModelCall
-
-#: What a request has in ``include`` for reasoning that can be sent back.
-ENCRYPTED = "reasoning.encrypted_content"
 
 _encode = msgspec.json.Encoder().encode
 _DEFAULTS = Options()
@@ -77,7 +74,7 @@ class RequestWriter:
                 param="stop",
             )
         name = _encode(self._name or call.model)
-        include = () if origin in self._plain else (ENCRYPTED,)
+        include = () if origin in self._plain else (SEALED,)
         rest = _encode(_rest(options, include, stream=call.stream))[1:]
         given = input_of(call.messages, origin if reasoning else None)
         return b"".join((b'{"model":', name, b',"input":', given, b",", rest))

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from antiphon.api.grpc.wire_messages import OUTPUT
-from antiphon.api.grpc.wire_request import OUTPUTS, SEALED
+from antiphon.api.grpc.wire_request import OUTPUTS
 from antiphon.core.calls import needs_approval
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, words_of
-from antiphon.core.turns import Response
+from antiphon.core.turns import SEALED, Response
 from antiphon.core.xai_protos import Proto, chat_pb2
 
 _WAITS = (

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from antiphon.api.grpc.wire_calls import ServerCalls, encode_call
-from antiphon.api.grpc.wire_request import SEALED
 from antiphon.api.grpc.wire_response import (
     Completions,
     citations_of,
@@ -19,7 +18,7 @@ from antiphon.api.grpc.wire_response import (
 )
 from antiphon.core import events
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, Reasoning
-from antiphon.core.turns import Response
+from antiphon.core.turns import SEALED, Response
 from antiphon.core.xai_protos import Proto, chat_pb2
 
 _Chunk = chat_pb2.GetChatCompletionChunk

@@ -10,7 +10,7 @@ import msgspec
 from antiphon.api.grpc.wire_messages import decode_messages
 from antiphon.api.grpc.wire_tools import decode_toolset, json_object, name_from
 from antiphon.api.http.tools import Toolset
-from antiphon.core.turns import Options, TurnRequest
+from antiphon.core.turns import LOGPROBS, SEALED, Options, TurnRequest
 from antiphon.core.xai_protos import Proto, chat_pb2, usage_pb2
 from antiphon.errors import InvalidRequest
 
@@ -27,10 +27,7 @@ _EFFORTS = {
     chat_pb2.EFFORT_XHIGH: "xhigh",
 }
 
-#: What ``Options.include`` has where the odds of tokens, or sealed reasoning, are wanted.
-LOGPROBS = "message.output_text.logprobs"
-SEALED = "reasoning.encrypted_content"
-#: The same for what the tools of MCP servers answered.
+#: What ``Options.include`` has besides, where the answers of MCP servers' tools are wanted.
 OUTPUTS = "mcp_call.output"
 
 

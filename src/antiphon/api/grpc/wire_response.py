@@ -11,7 +11,6 @@ from typing import Any
 
 from antiphon.api.grpc.pricing import Prices, ticks
 from antiphon.api.grpc.wire_calls import ServerCalls, encode_call, tools_run, waits
-from antiphon.api.grpc.wire_request import LOGPROBS, SEALED
 from antiphon.api.grpc.wire_settings import settings_of
 from antiphon.core.items import (
     FunctionCall,
@@ -22,7 +21,7 @@ from antiphon.core.items import (
     Reasoning,
     words_of,
 )
-from antiphon.core.turns import Options, Response, Usage
+from antiphon.core.turns import LOGPROBS, SEALED, Options, Response, Usage
 from antiphon.core.xai_protos import Proto, chat_pb2, sample_pb2, usage_pb2
 
 _NANO = 1_000_000_000

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from antiphon.api.grpc.wire_request import SEALED
-from antiphon.core.turns import McpTool, Response
+from antiphon.core.turns import SEALED, McpTool, Response
 from antiphon.core.xai_options import EFFORTS, choice_proto, format_proto, tool_proto
 from antiphon.core.xai_protos import Proto, chat_pb2
 

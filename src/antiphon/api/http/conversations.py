@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -66,17 +67,12 @@ class ConversationApi:
         body = await read_body(receive)
         asked = decoded(_created, body or b"{}")
         tenant, items = tenant_of(scope), _items(asked.items or [])
-        repeat = self._repeats.of(scope, body)
-        if repeat is None:
-            made = await self._conversations.create(tenant, items, asked.metadata)
-        else:
-            async with repeat:
-                if repeat.outcome is not None:
-                    made = await self._conversations.get(tenant, repeat.outcome)
-                else:
-                    made = await self._conversations.create(
-                        tenant, items, asked.metadata, repeat.claim
-                    )
+        made = await self._repeats.once(
+            scope,
+            body,
+            partial(self._conversations.create, tenant, items, asked.metadata),
+            partial(self._conversations.get, tenant),
+        )
         await send_json(send, _encode(_conversation(made)))
 
     async def list_all(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -141,15 +137,12 @@ class ConversationApi:
         body = await read_body(receive)
         items = _items(decoded(_added, body).items)
         tenant, name = tenant_of(scope), scope["path_params"]["id"]
-        repeat = self._repeats.of(scope, body)
-        if repeat is None:
-            turn = await self._conversations.add(tenant, name, items)
-        else:
-            async with repeat:
-                if repeat.outcome is not None:
-                    turn = await self._conversations.added(tenant, name, repeat.outcome)
-                else:
-                    turn = await self._conversations.add(tenant, name, items, repeat.claim)
+        turn = await self._repeats.once(
+            scope,
+            body,
+            partial(self._conversations.add, tenant, name, items),
+            partial(self._conversations.added, tenant, name),
+        )
         await send_json(send, _encode(listed(_shown([turn], include), more=False)))
 
     async def retrieve_item(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias, get_args
 
-from antiphon.core.turns import Options
+from antiphon.core.turns import SEALED, Options
 from antiphon.errors import InvalidRequest
 
 #: The specification's two, and those that OpenAI's clients know besides.
@@ -20,8 +20,6 @@ Includable: TypeAlias = Literal[
     "code_interpreter_call.outputs",
 ]
 INCLUDABLE: tuple[str, ...] = get_args(Includable)
-
-_SEALED = "reasoning.encrypted_content"
 
 
 def include_of(query: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
@@ -40,4 +38,4 @@ def shows_sealed(options: Options, include: Sequence[str] = ()) -> bool:
 
     Whoever made the turn may have asked for it, or whoever looks at it now (``include``).
     """
-    return _SEALED in options.include or _SEALED in include
+    return SEALED in options.include or SEALED in include

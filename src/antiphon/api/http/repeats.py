@@ -10,14 +10,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from antiphon.api.http.auth import tenant_of
 from antiphon.api.http.body import Scope
 from antiphon.core.turns import Claim
 from antiphon.errors import Conflict, IdempotencyConflict, InvalidRequest
 from antiphon.turn.ledgers import ReceiptStore
+
+T = TypeVar("T")
 
 _HEADER = b"idempotency-key"
 #: How many characters a key may have.
@@ -52,6 +55,22 @@ class Repeats:
                 digest.update(body)
                 return Repeat(self, (tenant_of(scope), value.decode("latin-1")), digest.digest())
         return None
+
+    async def once(
+        self,
+        scope: Scope,
+        body: bytes,
+        make: Callable[[Claim | None], Awaitable[T]],
+        again: Callable[[str], Awaitable[T]],
+    ) -> T:
+        """What a request makes; ``again`` finds what the same one made before, by its outcome."""
+        repeat = self.of(scope, body)
+        if repeat is None:
+            return await make(None)
+        async with repeat:
+            if repeat.outcome is not None:
+                return await again(repeat.outcome)
+            return await make(repeat.claim)
 
 
 class Repeat:
