@@ -5,12 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import closing
 from typing import Any
 
 import pytest
 
-from antiphon.api.http.answers import Watch, answering, send_error, send_json
+from antiphon.api.http.answers import (
+    Watch,
+    answering,
+    send_chunk,
+    send_error,
+    send_json,
+    start_stream,
+)
 from antiphon.api.http.body import ClientGone, Message, Receive, Scope, Send
+from antiphon.core.deltas import Delta, Text
 from antiphon.core.items import Message as Said
 from antiphon.core.turns import Header, Response, TurnRequest
 from antiphon.errors import (
@@ -25,8 +35,11 @@ from antiphon.models.catalog import Catalog
 from antiphon.models.scripted import ScriptedModel, hang
 from antiphon.stores.memory import MemoryStore
 from antiphon.turn.live import LiveTurn
+from antiphon.turn.ports import ModelCall
 from antiphon.turn.service import TurnService
-from server import NEVER
+from server import NEVER, serving
+
+TALK = {"messages": [{"role": "user", "content": "Hi"}]}
 
 
 class Sent:
@@ -149,6 +162,62 @@ def test_what_nobody_foresaw_is_logged_and_not_told(caplog: pytest.LogCaptureFix
     assert sent.body["error"]["code"] == "server_error"
     assert "secret" not in json.dumps(sent.body)
     assert "a secret" in caplog.text
+
+
+@pytest.mark.parametrize("raised", [KeyError("a secret"), StoreError("No room.")])
+def test_an_answer_that_has_begun_is_left_without_an_end(
+    raised: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent = Sent()
+
+    async def handler(scope: Scope, receive: Receive, send: Send) -> None:
+        await start_stream(send)
+        await send_chunk(send, b"data: 1\n\n")
+        raise raised
+
+    async def main() -> None:
+        await answering(handler)({"method": "GET", "path": "/x"}, nothing, sent.send)
+
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(main())
+    kinds = [(message["type"], message.get("more_body")) for message in sent.messages]
+    assert kinds == [("http.response.start", None), ("http.response.body", True)]
+    assert str(raised) in caplog.text
+
+
+class Spoilt(ScriptedModel):
+    """Says a word, and when told to one that cannot be written into a stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = asyncio.Event()
+
+    async def generate(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:
+        yield [Text("Well")]
+        await self.go.wait()
+        yield [Text("\ud800")]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("/v1/responses", {"input": "Hi"}), ("/v1/chat/completions", TALK)]
+)
+def test_a_stream_that_cannot_be_written_on_says_so(path: str, body: dict[str, Any]) -> None:
+    model = Spoilt()
+    with serving(model) as server, closing(server.connect()) as reader:
+        reader.request("POST", path, json.dumps({**body, "stream": True}))
+        reading = reader.getresponse()
+        while b"Well" not in reading.readline():
+            pass
+        server.set(model.go)
+        told = [
+            json.loads(line.removeprefix(b"data: "))
+            for line in reading.read().splitlines()
+            if line.startswith(b"data: {")
+        ]
+        assert told[-1]["error"]["code"] == "server_error"
+        assert "surrogates" not in str(told)
+        assert any("the stream of resp_" in fault for fault in server.faults)
+        server.faults.clear()
 
 
 class Wire:

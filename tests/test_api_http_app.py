@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from antiphon.api.http.endpoints import ENDPOINTS
+from antiphon.models.scripted import ScriptedModel, hang
 from server import Answer, Serving, read_answer, serving
 
 UNKNOWN = "resp_" + "0" * 32
@@ -53,21 +56,62 @@ def test_it_is_healthy(server: Serving) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("PUT", "/v1/responses", "POST, GET"),
-        ("DELETE", "/v1/responses", "POST, GET"),
-        ("OPTIONS", "/v1/responses", "POST, GET"),
+        ("PUT", "/v1/responses", "POST, GET, HEAD"),
+        ("DELETE", "/v1/responses", "POST, GET, HEAD"),
+        ("OPTIONS", "/v1/responses", "POST, GET, HEAD"),
         ("GET", "/v1/chat/completions", "POST"),
-        ("POST", f"/v1/responses/{UNKNOWN}", "GET, DELETE"),
-        ("PATCH", f"/v1/responses/{UNKNOWN}", "GET, DELETE"),
-        ("POST", f"/v1/responses/{UNKNOWN}/input_items", "GET"),
-        ("POST", "/v1/models", "GET"),
-        ("DELETE", "/v1/models/scripted", "GET"),
+        ("HEAD", "/v1/chat/completions", "POST"),
+        ("HEAD", f"/v1/responses/{UNKNOWN}/cancel", "POST"),
+        ("POST", f"/v1/responses/{UNKNOWN}", "GET, DELETE, HEAD"),
+        ("PATCH", f"/v1/responses/{UNKNOWN}", "GET, DELETE, HEAD"),
+        ("POST", f"/v1/responses/{UNKNOWN}/input_items", "GET, HEAD"),
+        ("POST", "/v1/models", "GET, HEAD"),
+        ("DELETE", "/v1/models/scripted", "GET, HEAD"),
     ],
 )
 def test_wrong_methods(unharmed: Serving, method: str, path: str, allowed: str) -> None:
     answer = unharmed.request(method, path, {"input": "Hi"})
-    check(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == allowed
+    if method == "HEAD":
+        assert (answer.status, answer.body) == (405, b"")
+    else:
+        check(answer, 405, "method_not_allowed")
+
+
+def test_head_answers_as_get_does_without_the_body(server: Serving) -> None:
+    name = server.respond().json["id"]
+    talk = server.post("/v1/conversations", items=[{"role": "user", "content": "Hi"}]).json["id"]
+    (item,) = server.get(f"/v1/conversations/{talk}/items").json["data"]
+    ids = {"models": "scripted", "conversations": talk, "responses": name}
+    for template in (path for path, methods in ENDPOINTS.items() if "GET" in methods):
+        kind = next((kind for kind in ids if kind in template), "")
+        path = template.replace("{id}", ids.get(kind, "")).replace("{item}", item["id"])
+        head, got = server.request("HEAD", path), server.get(path)
+        assert (path, head.status, head.body) == (path, 200, b"")
+        # The metrics have grown by the first request.
+        varying = {"date", "x-request-id"} | ({"content-length"} if path == "/metrics" else set())
+        assert head.headers.keys() == got.headers.keys()
+        assert {**head.headers, **dict.fromkeys(varying)} == {
+            **got.headers,
+            **dict.fromkeys(varying),
+        }
+
+
+@pytest.mark.parametrize("path", ["/", f"/v1/responses/{UNKNOWN}", "/v1/models/none"])
+def test_head_of_nothing(server: Serving, path: str) -> None:
+    head, got = server.request("HEAD", path), server.get(path)
+    assert (head.status, head.body) == (404, b"")
+    assert head.headers["content-length"] == got.headers["content-length"]
+
+
+def test_head_follows_no_stream() -> None:
+    with serving(ScriptedModel([hang(reached := asyncio.Event())])) as server:
+        name = server.respond(background=True).json["id"]
+        server.wait(reached)
+        head = server.request("HEAD", f"/v1/responses/{name}?stream=true")
+        assert (head.status, head.body) == (200, b"")
+        assert head.headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert server.get(f"/v1/responses/{name}").json["status"] == "in_progress"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from antiphon.api.http.answers import Pulse
 from antiphon.core.turns import Usage
 from antiphon.errors import AntiphonError, ModelError, ModelTimeout, ModelUnavailable, RateLimited
 from antiphon.models.scripted import (
@@ -194,3 +196,44 @@ def test_the_work_goes_with_its_client(stream: bool) -> None:
         server.wait(model.cancelled)
         assert message(complete(server))["content"] == "Still here"
         assert server.stored() == 0
+
+
+def begun(server: Serving, reader: http.client.HTTPConnection) -> http.client.HTTPResponse:
+    """A stream whose model has not said anything yet, up to its first comment."""
+    reader.request("POST", "/v1/chat/completions", json.dumps({"messages": [HI], "stream": True}))
+    reading = reader.getresponse()
+    assert (reading.status, reading.readline()) == (200, b": still here\n")
+    return reading
+
+
+def test_a_stream_begins_before_the_first_word_if_that_is_long_in_coming(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Pulse, "PAUSE", 0.001)
+    model = ScriptedModel([wait(opened := asyncio.Event()) + say("Well.")])
+    with serving(model) as server, closing(server.connect()) as reader:
+        reading = begun(server, reader)
+        server.set(opened)
+        rest = b"\n\n".join(
+            block for block in reading.read().split(b"\n\n") if not block.strip().startswith(b":")
+        )
+        (first, *_) = parse_chunks(rest.lstrip())
+        assert first["choices"][0]["delta"]["role"] == "assistant"
+
+
+def test_a_stream_that_has_begun_tells_of_a_failure_by_its_last_event(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Pulse, "PAUSE", 0.001)
+    late = RateLimited("Slow down.", retry_after=2)
+    model = ScriptedModel([wait(opened := asyncio.Event()) + fail(late)])
+    with serving(model) as server, closing(server.connect()) as reader:
+        reading = begun(server, reader)
+        server.set(opened)
+        last = reading.read().split(b"\n\n")[-2]
+        assert json.loads(last.removeprefix(b"data: "))["error"] == {
+            "message": "Slow down.",
+            "type": late.type,
+            "code": late.code,
+            "param": None,
+        }

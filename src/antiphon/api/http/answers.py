@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import msgspec
 
-from antiphon.api.http.body import ClientGone, Receive, Scope, Send
+from antiphon.api.http.body import ClientGone, Message, Receive, Scope, Send
 from antiphon.errors import AntiphonError, RateLimited, TooManyRequests
 from antiphon.turn.live import LiveTurn
 from antiphon.turn.replay import Replay
@@ -79,42 +80,107 @@ async def send_chunk(send: Send, body: bytes, *, last: bool = False) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": not last})
 
 
+class StreamHead:
+    """The head of an event stream: sent once, by whoever has something to write first."""
+
+    def __init__(self, send: Send) -> None:
+        self.sent = False
+        self._send = send
+        self._lock = asyncio.Lock()
+
+    async def put(self) -> None:
+        async with self._lock:
+            if not self.sent:
+                await start_stream(self._send)
+                self.sent = True
+
+
+class _Answer:
+    """A ``send`` that knows whether the head of the answer is out."""
+
+    __slots__ = ("_send", "started")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False
+
+    def __call__(self, message: Message) -> Awaitable[None]:
+        self.started = True
+        return self._send(message)
+
+
+def server_failure() -> AntiphonError:
+    """The error for a mistake of the server's own: what it was is for the log alone."""
+    return AntiphonError("The server failed on this request.")
+
+
 def answering(handler: Handler) -> Handler:
-    """Turn the error tree into answers; anything else is the server's own fault."""
+    """Turn the error tree into answers; anything else is the server's own fault.
+
+    An answer that has begun has its status already: it is left without its end, which makes
+    the server close the connection, so that nobody takes it for whole.
+    """
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        answered = _Answer(send)
         try:
-            await handler(scope, receive, send)
-        except AntiphonError as error:
-            await send_error(send, error)
+            await handler(scope, receive, answered)
+            return
         except ClientGone:
             return
+        except AntiphonError as error:
+            failure = error
+            if answered.started:
+                log.exception("%s %s failed after it began", scope["method"], scope["path"])
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"])
-            await send_error(send, AntiphonError("The server failed on this request."))
+            failure = server_failure()
+        if not answered.started:
+            await send_error(send, failure)
+
+    return answer
+
+
+def answering_head(get: Handler) -> Handler:
+    """HEAD, as GET would be answered (RFC 9110, section 9.3.2): without the body.
+
+    The handler of GET is stopped as soon as it has sent the head, so nothing is streamed.
+    """
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_head(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await send(message)
+                await send_chunk(send, b"", last=True)
+            raise ClientGone
+
+        # Errors are sent where nothing catches this any more.
+        with contextlib.suppress(ClientGone):
+            await get(scope, receive, send_head)
 
     return answer
 
 
 class Watch:
-    """While entered, tells a turn that its client hung up, and ends the writing to it.
+    """While entered, notices that the client hung up: ends the work for it, tells its turn.
 
-    Most answers come at once, so a task to listen for hanging up is only made for
-    those that do not.
+    ``turn`` is set as soon as there is one. Most answers come at once, so a task to listen
+    for hanging up is only made for those that do not.
     """
 
     #: Seconds.
     PATIENCE = 0.05
 
-    def __init__(self, receive: Receive, turn: LiveTurn | Replay) -> None:
+    def __init__(self, receive: Receive, turn: LiveTurn | Replay | None = None) -> None:
+        self.turn = turn
         self._gone = False
         self._receive = receive
-        self._turn = turn
         self._task: asyncio.Task[None] | None = None
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         self._writer = asyncio.current_task()
         self._timer = asyncio.get_running_loop().call_later(self.PATIENCE, self._listen)
+        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._timer.cancel()
@@ -132,7 +198,8 @@ class Watch:
         while message["type"] != "http.disconnect":
             message = await self._receive()
         self._gone = True
-        await self._turn.leave()
+        if self.turn is not None:
+            await self.turn.leave()
         if self._writer is not None:
             # A stored turn goes on, perhaps for long; what waits to write it need not.
             self._writer.cancel()
@@ -142,13 +209,15 @@ class Pulse:
     """While entered, sends a comment into a stream now and then.
 
     So nothing in between takes a model that thinks for long for a connection that is dead.
+    ``head`` is sent before the first comment where it has not been until then.
     """
 
     #: Seconds.
     PAUSE = 15.0
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, head: StreamHead | None = None) -> None:
         self._send = send
+        self._head = head
         self._task: asyncio.Task[None] | None = None
 
     def __enter__(self) -> None:
@@ -165,6 +234,8 @@ class Pulse:
         self._task = self._loop.create_task(self._beat())
 
     async def _beat(self) -> None:
+        if self._head is not None:
+            await self._head.put()
         while True:
             # Between two events: each of those is sent in one piece.
             await send_chunk(self._send, b": still here\n\n")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from starlette.routing import Route, Router
 
-from antiphon.api.http.answers import Handler, answering, send_error
+from antiphon.api.http.answers import Handler, answering, answering_head, send_error
 from antiphon.api.http.body import Receive, Scope, Send
 from antiphon.api.http.chat_completions import ChatCompletions
 from antiphon.api.http.compaction import Compaction
@@ -103,12 +103,14 @@ def _conversations(api: ConversationApi) -> dict[str, dict[str, Handler]]:
 
 
 class _Methods:
-    """The methods of one path."""
+    """The methods of one path; HEAD comes with GET."""
 
     def __init__(self, path: str, methods: dict[str, Handler]) -> None:
         self._path = path
         self._methods = {name: answering(handler) for name, handler in methods.items()}
-        self._allowed = ", ".join(methods)
+        if "GET" in self._methods:
+            self._methods["HEAD"] = answering_head(self._methods["GET"])
+        self._allowed = ", ".join(self._methods)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         put_route(scope, self._path)

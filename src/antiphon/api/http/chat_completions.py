@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-
 from antiphon.api.http.answers import (
     Pulse,
+    StreamHead,
     Watch,
+    log,
     send_chunk,
     send_error,
     send_json,
-    start_stream,
+    server_failure,
 )
 from antiphon.api.http.body import Receive, Scope, Send, read_body
 from antiphon.api.http.chat_wire import (
@@ -21,6 +21,7 @@ from antiphon.api.http.chat_wire import (
 )
 from antiphon.api.http.events import DONE
 from antiphon.core.events import Created, Event
+from antiphon.errors import AntiphonError
 from antiphon.turn.live import LiveTurn
 from antiphon.turn.service import TurnService
 
@@ -34,8 +35,8 @@ class ChatCompletions:
     async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/chat/completions"""
         request = decode_chat_request(await read_body(receive))
-        turn = await self._service.start(request.turn)
-        with Watch(receive, turn):
+        with Watch(receive) as watch:
+            turn = watch.turn = await self._service.start(request.turn)
             if request.turn.stream:
                 encoder = ChunkEncoder(turn.opening, include_usage=request.include_usage)
                 await _stream(turn, send, encoder)
@@ -50,33 +51,48 @@ class ChatCompletions:
 async def _stream(turn: LiveTurn, send: Send, encoder: ChunkEncoder) -> None:
     """Write chunks as they come.
 
-    The head waits for the model's first word, so that a turn which fails before it
-    answers with the HTTP status that fits, as a client of this API expects.
+    The head waits for the model's first word, so that a turn which fails before it answers
+    with the HTTP status that fits, as a client of this API expects; but not for longer than
+    it takes until what lies in between may give the connection up. A failure after that is
+    an event of the stream.
     """
-    with ExitStack() as while_open:
-        await _write(turn, send, encoder, while_open)
+    head = StreamHead(send)
+    try:
+        with Pulse(send, head):
+            await _write(turn, send, encoder, head)
+        error = turn.error
+    except AntiphonError as lost:
+        error = lost
+    except Exception:
+        if not head.sent:
+            raise
+        log.exception("the stream of %s failed", turn.response_id)
+        error = server_failure()
+    if error is None:
+        await send_chunk(send, DONE, last=True)
+    elif head.sent:
+        await send_chunk(send, encode_stream_error(error), last=True)
+    else:
+        await send_error(send, error)
 
 
-async def _write(turn: LiveTurn, send: Send, encoder: ChunkEncoder, while_open: ExitStack) -> None:
+async def _write(turn: LiveTurn, send: Send, encoder: ChunkEncoder, head: StreamHead) -> None:
+    """The chunks of a turn; of one that fails those before its end."""
     held: list[Event] = []
-    started = False
     async for batch in turn.events():
         held += batch
-        if not started and all(isinstance(event, Created) for event in held):
+        if all(isinstance(event, Created) for event in held):
             continue
         if turn.error is not None:
-            if not started:
-                await send_error(send, turn.error)
-            else:
-                rest = encoder.encode(held[:-1])
-                await send_chunk(send, rest + encode_stream_error(turn.error), last=True)
-            return
-        if not started:
-            await start_stream(send)
-            while_open.enter_context(Pulse(send))
-            started = True
+            # The last event is the turn's end.
+            held.pop()
+        if not head.sent:
+            if turn.error is not None:
+                return
+            await head.put()
         body = encoder.encode(held)
         held.clear()
         if body:
             await send_chunk(send, body)
-    await send_chunk(send, DONE, last=True)
+        if turn.error is not None:
+            return

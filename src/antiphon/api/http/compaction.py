@@ -7,7 +7,7 @@ import time
 
 import msgspec
 
-from antiphon.api.http.answers import send_json
+from antiphon.api.http.answers import Watch, send_json
 from antiphon.api.http.auth import tenant_of
 from antiphon.api.http.body import Receive, Scope, Send, read_body
 from antiphon.api.http.items import item_body
@@ -36,7 +36,8 @@ class Compaction:
                 code="missing_required_parameter",
                 param="model",
             )
-        made = await self._service.compact(request)
+        with Watch(receive):
+            made = await self._service.compact(request)
         name = os.urandom(16).hex()
         await send_json(
             send,
@@ -53,7 +54,9 @@ class Compaction:
 
     async def count(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/responses/input_tokens: what a turn would begin with, in tokens"""
-        tokens = await self._service.count(_decoded(await read_body(receive), scope))
+        request = _decoded(await read_body(receive), scope)
+        with Watch(receive):
+            tokens = await self._service.count(request)
         body = {"object": "response.input_tokens", "input_tokens": tokens}
         await send_json(send, _encode(body))
 

@@ -13,7 +13,7 @@ from antiphon.api.http.body import Send
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
-_METHODS = b"GET, POST, DELETE, OPTIONS"
+_METHODS = b"GET, HEAD, POST, DELETE, OPTIONS"
 _SHOWN = (
     b"x-request-id, retry-after, x-should-retry, x-ratelimit-limit-requests,"
     b" x-ratelimit-remaining-requests, x-ratelimit-reset-requests"

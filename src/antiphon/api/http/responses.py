@@ -9,11 +9,13 @@ import msgspec
 
 from antiphon.api.http.answers import (
     Pulse,
+    StreamHead,
     Watch,
+    log,
     send_chunk,
     send_error,
     send_json,
-    start_stream,
+    server_failure,
 )
 from antiphon.api.http.auth import tenant_of
 from antiphon.api.http.body import Receive, Scope, Send, query_of, read_body
@@ -53,11 +55,20 @@ class Responses:
         if tenant:
             request = msgspec.structs.replace(request, tenant=tenant)
         repeat = self._repeats.of(scope, body) if request.store else None
+        if request.background:
+            # It is not done for whoever waits, so it begins without them too.
+            turn = await self._begun(request, repeat)
+            with Watch(receive, turn):
+                await _answer(request, turn, send)
+            return
+        with Watch(receive) as watch:
+            turn = watch.turn = await self._begun(request, repeat)
+            await _answer(request, turn, send)
+
+    async def _begun(self, request: TurnRequest, repeat: Repeat | None) -> LiveTurn | Replay:
         if repeat is None:
-            turn: LiveTurn | Replay = await self._service.start(request)
-        else:
-            turn = await self._once(request, repeat)
-        await _answer(request, turn, receive, send)
+            return await self._service.start(request)
+        return await self._once(request, repeat)
 
     async def _once(self, request: TurnRequest, repeat: Repeat) -> LiveTurn | Replay:
         """The turn of a request that may have been made before."""
@@ -89,7 +100,8 @@ class Responses:
         name, tenant, include = scope["path_params"]["id"], tenant_of(scope), include_of(query)
         if query.get("stream", [""])[-1].lower() in _YES:
             turn = await self._service.follow(tenant, name)
-            await _stream(turn, send, after=_number_of(query), include=include)
+            with Watch(receive, turn):
+                await _stream(turn, send, after=_number_of(query), include=include)
             return
         response = await self._service.response(tenant, name)
         await send_json(send, encode_response(response, include=include))
@@ -123,27 +135,24 @@ class Responses:
         await send_json(send, _encode(body))
 
 
-async def _answer(
-    request: TurnRequest, turn: LiveTurn | Replay, receive: Receive, send: Send
-) -> None:
-    with Watch(receive, turn):
-        if request.stream:
-            await _stream(turn, send)
-            return
-        if request.background and isinstance(turn, LiveTurn):
-            await turn.kept()
-            await send_json(send, encode_response(turn.opening, queued=True))
-            return
-        response = await turn.result()
-        error = turn.error
-        if isinstance(turn, Replay) and response.end and response.end.error:
-            # The answer is what it was the first time.
-            error = error_of(response.end.error.code, response.end.error.message)
-            error.response_id = response.id
-        if error is not None:
-            await send_error(send, error)
-        else:
-            await send_json(send, encode_response(response))
+async def _answer(request: TurnRequest, turn: LiveTurn | Replay, send: Send) -> None:
+    if request.stream:
+        await _stream(turn, send)
+        return
+    if request.background and isinstance(turn, LiveTurn):
+        await turn.kept()
+        await send_json(send, encode_response(turn.opening, queued=True))
+        return
+    response = await turn.result()
+    error = turn.error
+    if isinstance(turn, Replay) and response.end and response.end.error:
+        # The answer is what it was the first time.
+        error = error_of(response.end.error.code, response.end.error.message)
+        error.response_id = response.id
+    if error is not None:
+        await send_error(send, error)
+    else:
+        await send_json(send, encode_response(response))
 
 
 async def _stream(
@@ -151,27 +160,37 @@ async def _stream(
 ) -> None:
     """The events behind the one with the number ``after``."""
     encoder = EventEncoder(turn.opening, include)
-    skip = after + 1
-    with ExitStack() as started:
-        pulse: Pulse | None = None
-        try:
-            async for batch in turn.events():
-                body = encoder.encode(batch)
-                if skip > 0:
-                    body, skip = _without(body, skip)
-                if pulse is None:
-                    # Not before there is something to say: a turn that cannot be kept at
-                    # all still gets an honest HTTP status.
-                    await start_stream(send)
-                    pulse = Pulse(send)
-                    started.enter_context(pulse)
-                if body:
-                    await send_chunk(send, body)
-        except AntiphonError as lost:
-            if pulse is None:
-                raise
-            await send_chunk(send, encoder.failed(lost))
+    head = StreamHead(send)
+    try:
+        await _write(turn, send, encoder, head, after + 1)
+    except AntiphonError as lost:
+        if not head.sent:
+            raise
+        await send_chunk(send, encoder.failed(lost))
+    except Exception:
+        if not head.sent:
+            raise
+        log.exception("the stream of %s failed", turn.response_id)
+        await send_chunk(send, encoder.error(server_failure()))
     await send_chunk(send, DONE, last=True)
+
+
+async def _write(
+    turn: LiveTurn | Replay, send: Send, encoder: EventEncoder, head: StreamHead, skip: int
+) -> None:
+    """All events but the first ``skip``."""
+    with ExitStack() as started:
+        async for batch in turn.events():
+            body = encoder.encode(batch)
+            if skip > 0:
+                body, skip = _without(body, skip)
+            if not head.sent:
+                # Not before there is something to say: a turn that cannot be kept at
+                # all still gets an honest HTTP status.
+                await head.put()
+                started.enter_context(Pulse(send))
+            if body:
+                await send_chunk(send, body)
 
 
 def _without(body: bytes, skip: int) -> tuple[bytes, int]:
