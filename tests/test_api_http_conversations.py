@@ -217,7 +217,7 @@ def test_conversations_are_listed_newest_first(server: Serving) -> None:
     rest = server.get(f"/v1/conversations?order=asc&after={page['last_id']}").json
     assert ([one["id"] for one in rest["data"]], rest["has_more"]) == (ids[2:], False)
     missing = server.get(f"/v1/conversations?after={new_conversation_id()}")
-    assert (missing.status, missing.error["param"]) == (404, "after")
+    assert (missing.status, missing.error["param"]) == (400, "after")
 
 
 def test_what_was_said_is_found(server: Serving) -> None:
@@ -268,7 +268,7 @@ def test_what_was_said_is_found_page_by_page(server: Serving) -> None:
 def test_a_search_goes_on_behind_what_it_found(server: Serving, after: str) -> None:
     server.respond("A teapot.")
     answer = server.get(f"/v1/conversations?query=teapot&after={after}")
-    assert (answer.status, answer.error["param"]) == (404, "after")
+    assert (answer.status, answer.error["param"]) == (400, "after")
 
 
 @pytest.mark.parametrize("order", ["asc", "desc", "rank"])
@@ -299,7 +299,7 @@ def test_responses_are_listed_by_what_they_are(server: Serving) -> None:
     assert server.get("/v1/responses?limit=1").json["has_more"] is True
     assert server.get(f"/v1/responses/{marked}").json in server.get("/v1/responses").json["data"]
     assert server.get("/v1/responses?status=odd").error["param"] == "status"
-    assert server.get(f"/v1/responses?after={new_response_id()}").status == 404
+    assert server.get(f"/v1/responses?after={new_response_id()}").status == 400
 
 
 # Erasing.
@@ -437,3 +437,19 @@ def test_a_call_and_its_output_are_deleted_one_by_one(server: Serving) -> None:
     talk.say("And now?")
     assert talk.delete(f"/items/{output['id']}").status == 200
     talk.say("And then?")
+
+
+def test_a_cursor_that_is_unknown_is_the_same_everywhere(server: Serving) -> None:
+    talk, name = Talk(server), server.respond().json["id"]
+    answers = [
+        server.get(f"{path}after=resp_9")
+        for path in (
+            "/v1/responses?",
+            f"/v1/responses/{name}/input_items?",
+            "/v1/conversations?",
+            "/v1/conversations?query=teapot&",
+            f"{talk.path}/items?",
+        )
+    ]
+    assert {(answer.status, answer.body) for answer in answers} == {(400, answers[0].body)}
+    assert (answers[0].error["code"], answers[0].error["param"]) == ("cursor_not_found", "after")

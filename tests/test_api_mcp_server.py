@@ -347,6 +347,10 @@ def test_conversations_are_resources(mode: str) -> None:
         said = await call(client, "stateful_chat", prompt="On", response_id=first["response_id"])
         (listed,) = (await client.list_resources()).resources
         assert listed.name == said["response_id"]
+        for more in (client.list_resources, client.list_prompts, client.list_tools):
+            with pytest.raises(MCPError) as unknown:
+                await more(cursor="2")
+            assert unknown.value.code == types.INVALID_PARAMS
         assert listed.title == "Hi ## Not a heading"
         text = text_of(await client.read_resource(listed.uri))
         assert "> Hi\n> ## Not a heading" in text

@@ -12,7 +12,7 @@ from antiphon.core.conversations import Conversation
 from antiphon.core.ids import new_conversation_id
 from antiphon.core.items import Erased, encode_item
 from antiphon.core.turns import End
-from antiphon.errors import ConversationLocked, NotFound, StoreError
+from antiphon.errors import ConversationLocked, InvalidRequest, NotFound, StoreError
 from antiphon.turn.ports import Head, NewTurn
 from stores_kit import (
     DONE,
@@ -182,9 +182,9 @@ def test_conversations_are_listed_by_age(store_in: Opener) -> None:
             assert await ledger.latest("", 9, after=made[1].id) == [made[0]]
             assert await ledger.latest("", 9, after=made[0].id) == []
             assert await ledger.latest("", 0) == []
-            with pytest.raises(NotFound):
+            with pytest.raises(InvalidRequest, match="in this list"):
                 await ledger.latest("other", 9, after=made[0].id)
-            with pytest.raises(NotFound):
+            with pytest.raises(InvalidRequest, match="in this list"):
                 await ledger.latest("", 9, after="conv_")
             busy = await said_on(store, made[2], None)
             (now,) = await ledger.latest("", 1, after=made[1].id, newest_first=False)

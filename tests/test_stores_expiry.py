@@ -9,7 +9,7 @@ import pytest
 
 from antiphon.core.lifetimes import DAY, FOREVER, Lifetimes
 from antiphon.core.turns import Header
-from antiphon.errors import NotFound
+from antiphon.errors import InvalidRequest, NotFound
 from antiphon.stores.expiry import Expiry
 from antiphon.turn.ledgers import Wanted
 from antiphon.turn.ports import Head
@@ -287,7 +287,7 @@ def test_turns_are_listed_by_time(store_in: Opener, time: Time) -> None:
             del whole[3]
             assert await listing("", 9, newest_first=False) == whole
             for tenant, none in (("long", after), ("", heads[3].response_id), ("", "resp_")):
-                with pytest.raises(NotFound):
+                with pytest.raises(InvalidRequest, match="in this list"):
                     await listing(tenant, 9, after=none)
 
     run(main())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from antiphon.core.lifetimes import Lifetimes
-from antiphon.errors import NotFound
+from antiphon.errors import InvalidRequest
 from ledgers_kit import AnyStore, Clock, Opener, openers
 from stores_kit import DONE, begun, new_turn, run, turned
 
@@ -85,11 +85,11 @@ def test_behind_what_is_not_found_there_is_no_page(store_in: Opener) -> None:
                 "",
                 "conv_1",
             ):
-                with pytest.raises(NotFound) as missing:
+                with pytest.raises(InvalidRequest) as missing:
                     await page(store, "apple", 9, after)
                 error = missing.value
-                assert (error.code, error.param) == ("response_not_found", "after")
-                assert error.message == f"No response found with id '{after}'."
+                assert (error.code, error.param) == ("cursor_not_found", "after")
+                assert f"'{after}'" in error.message
 
     run(main())
 
@@ -105,7 +105,7 @@ def test_what_has_expired_is_no_place_to_go_on_from(store_in: Opener) -> None:
             assert await page(store, "apple", 1, new.response_id) == [old.response_id]
             clock.now = 1_100.0
             assert await page(store, "apple", 9, new.response_id) == []
-            with pytest.raises(NotFound):
+            with pytest.raises(InvalidRequest):
                 await page(store, "apple", 9, old.response_id)
 
     run(main())

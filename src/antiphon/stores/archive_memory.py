@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from antiphon.stores.conversations_memory import MemoryConversations
-from antiphon.stores.faults import no_response
 from antiphon.stores.turns_memory import Kept, Turns
-from antiphon.turn.ledgers import ANYTHING, Wanted
+from antiphon.turn.ledgers import ANYTHING, Wanted, unknown_cursor
 from antiphon.turn.ports import StoredTurn
 
 
@@ -35,7 +34,7 @@ class MemoryArchive:
         if after is not None:
             places = [place for place, kept in enumerate(mine) if kept.response_id == after]
             if not places:
-                raise no_response(after, "after")
+                raise unknown_cursor(after)
             mine = mine[places[0] + 1 :]
         return [
             self._turns.dated(kept, turn)

@@ -10,11 +10,11 @@ import msgspec
 
 from antiphon.core.conversations import Conversation
 from antiphon.core.ids import conversation_id_of, conversation_key, response_id_of
-from antiphon.stores.faults import no_conversation
 from antiphon.stores.listing import Page
 from antiphon.stores.queries import SQL, named, read_sql
 from antiphon.stores.reader import moment, youngest_of
 from antiphon.stores.rows import HEADER
+from antiphon.turn.ledgers import unknown_cursor
 
 CONVERSATIONS: Final = named(read_sql("conversations.sql"))
 
@@ -59,7 +59,7 @@ def read_latest(
 ) -> tuple[list[Conversation], set[int]]:
     """Conversations by when they were made.
 
-    Raises ``NotFound`` where the page begins behind one that there is not.
+    Raises ``InvalidRequest`` where the page begins behind one that there is not.
     """
     with moment(connection):
         place: tuple[float, bytes] = (math.inf, b"") if page.newest_first else (-math.inf, b"")
@@ -82,7 +82,7 @@ def _made(connection: sqlite3.Connection, tenant: str, after: str) -> tuple[floa
     key = conversation_key(after)
     rows = connection.execute(CONVERSATIONS["made"], (key, tenant)).fetchall()
     if key is None or not rows:
-        raise no_conversation(after, "after")
+        raise unknown_cursor(after)
     return rows[0][0], key
 
 

@@ -11,6 +11,7 @@ from antiphon.core.turns import Claim
 from antiphon.stores.faults import conversation_moved, no_conversation
 from antiphon.stores.receipts import MemoryReceipts
 from antiphon.stores.turns_memory import Kept, Turns
+from antiphon.turn.ledgers import unknown_cursor
 from antiphon.turn.ports import NewTurn, StoredTurn
 
 
@@ -63,7 +64,7 @@ class MemoryConversations:
         if after is not None:
             places = [place for place, one in enumerate(mine) if one.id == after]
             if not places:
-                raise no_conversation(after, "after")
+                raise unknown_cursor(after)
             mine = mine[places[0] + 1 :]
         found = [self._resolved(tenant, one.id) for one in mine]
         return [one for one in found if one is not None][: max(0, limit)]

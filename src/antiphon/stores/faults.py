@@ -49,12 +49,6 @@ def no_conversation(conversation_id: str, param: str) -> NotFound:
     return NotFound(message, code="conversation_not_found", param=param)
 
 
-def no_response(response_id: str, param: str) -> NotFound:
-    """There is none of that id, for whoever asks; ``param`` named it."""
-    message = f"No response found with id '{response_id}'."
-    return NotFound(message, code="response_not_found", param=param)
-
-
 def conversation_moved(conversation_id: str) -> ConversationLocked:
     """Another turn came first."""
     message = f"Another turn was begun on conversation '{conversation_id}': wait for its end."

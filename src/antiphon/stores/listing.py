@@ -10,12 +10,11 @@ import msgspec
 
 from antiphon.core.ids import response_key
 from antiphon.stores.expiry import Expiry
-from antiphon.stores.faults import no_response
 from antiphon.stores.place import MAX_THREAD, THREAD, last_of_turn
 from antiphon.stores.queries import SQL
 from antiphon.stores.reader import moment, runners, turn_at, youngest_of
 from antiphon.stores.rows import decode_end, decode_header
-from antiphon.turn.ledgers import ANYTHING, Wanted
+from antiphon.turn.ledgers import ANYTHING, Wanted, unknown_cursor
 from antiphon.turn.ports import StoredTurn
 
 _FIRST: Final = (-math.inf, -1)
@@ -33,7 +32,7 @@ class Page(msgspec.Struct, frozen=True):
 def read_listing(
     connection: sqlite3.Connection, tenant: str, page: Page, wanted: Wanted, expiry: Expiry
 ) -> tuple[list[StoredTurn], set[int]]:
-    """Turns by their stamps. Raises ``NotFound`` for an ``after`` that is none."""
+    """Turns by their stamps. Raises ``InvalidRequest`` for an ``after`` that is none."""
     with moment(connection):
         start = _LAST if page.newest_first else _FIRST
         if page.after is not None:
@@ -60,7 +59,7 @@ def read_listing(
 def _stamped(connection: sqlite3.Connection, tenant: str, after: str) -> tuple[float, int]:
     rows = connection.execute(SQL["stamped"], (response_key(after), tenant)).fetchall()
     if not rows:
-        raise no_response(after, "after")
+        raise unknown_cursor(after)
     stamp, place = rows[0]
     return stamp, place
 

@@ -15,7 +15,6 @@ from typing import TypeAlias
 import msgspec
 
 from antiphon.core.ids import response_id_of, response_key
-from antiphon.stores.faults import no_response
 from antiphon.stores.listing import Page
 from antiphon.stores.queries import SQL as TURNS
 from antiphon.stores.reader import has_expired, moment
@@ -24,7 +23,7 @@ from antiphon.stores.search_chunk import counts_in, found_in, hash_of, spots_in
 from antiphon.stores.search_indexing import SQL, text_at
 from antiphon.stores.search_rank import Scale, scale_of, score
 from antiphon.stores.search_text import Query, excerpt_of
-from antiphon.turn.ledgers import Hit
+from antiphon.turn.ledgers import Hit, unknown_cursor
 
 #: Minus the score, minus the time, and where it lies: the least is the best.
 _Candidate: TypeAlias = tuple[float, float, int]
@@ -42,7 +41,7 @@ def read_hits(
 ) -> list[Hit]:
     """A page of the turns that hold all of ``query`` and have not expired by ``cutoff``.
 
-    Raises ``NotFound`` where it begins behind one that is not among them.
+    Raises ``InvalidRequest`` where it begins behind one that is not among them.
     """
     hits: list[Hit] = []
     with moment(connection):
@@ -108,11 +107,14 @@ def _skip(
     after: str,
     cutoff: float,
 ) -> None:
-    """Leave out all up to the response ``after``. Raises ``NotFound`` where it is not there."""
+    """Leave out all up to the response ``after``.
+
+    Raises ``InvalidRequest`` where it is not there.
+    """
     for (last,) in connection.execute(TURNS["place"], (response_key(after), tenant)).fetchall():
         if not has_expired(connection, last, cutoff) and any(place == last for _, _, place in best):
             return
-    raise no_response(after, "after")
+    raise unknown_cursor(after)
 
 
 def _hit(connection: sqlite3.Connection, place: int, query: Query) -> Hit | None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from antiphon.stores.faults import no_response
 from antiphon.stores.search_rank import MAX_COUNT, scale_of, score
 from antiphon.stores.search_text import Query, excerpt_of, query_of, terms_of, text_of_items
-from antiphon.turn.ledgers import Hit
+from antiphon.turn.ledgers import Hit, unknown_cursor
 from antiphon.turn.ports import StoredTurn
 
 
@@ -29,7 +28,7 @@ class MemorySearch:
         if after is not None:
             ids = [turn.response_id for turn, _ in ranked]
             if after not in ids:
-                raise no_response(after, "after")
+                raise unknown_cursor(after)
             ranked = ranked[ids.index(after) + 1 :]
         hits = (_hit(turn, text, wanted) for turn, text in ranked)
         return [hit for hit in hits if hit is not None][:limit]

@@ -79,7 +79,7 @@ class Conversations:
     ) -> Sequence[Hit]:
         """Turns that hold all words of ``query``, the best first, those behind ``after``.
 
-        Raises ``NotFound`` where the query does not find the response ``after``.
+        Raises ``InvalidRequest`` where the query does not find the response ``after``.
         """
         return await self._index.search(tenant, query, limit, after=after)
 

@@ -16,7 +16,20 @@ import msgspec
 
 from antiphon.core.conversations import Conversation
 from antiphon.core.turns import Claim, End, Header, TurnStatus
+from antiphon.errors import InvalidRequest
 from antiphon.turn.ports import StoredTurn
+
+
+def unknown_cursor(after: str) -> InvalidRequest:
+    """The error for a page of any list that begins behind what is not in that list.
+
+    Not 404: that would say that what the list belongs to is not there.
+    """
+    return InvalidRequest(
+        f"There is nothing with the id '{after}' in this list.",
+        code="cursor_not_found",
+        param="after",
+    )
 
 
 class ConversationStore(Protocol):
@@ -52,7 +65,7 @@ class ConversationStore(Protocol):
     ) -> list[Conversation]:
         """Conversations by when they were made, from the one behind ``after`` on.
 
-        ``NotFound``: there is no conversation ``after``.
+        ``InvalidRequest``: there is no conversation ``after``.
         """
         ...
 
@@ -102,7 +115,7 @@ class Archive(Protocol):
         """Turns by time, from the one behind ``after`` on.
 
         One that fits nothing ``wanted`` is passed by without being read whole.
-        ``NotFound``: there is no turn ``after``.
+        ``InvalidRequest``: there is no turn ``after``.
         """
         ...
 
@@ -201,7 +214,7 @@ class SearchIndex(Protocol):
         From the one behind the response ``after`` on, as all stand now: what came since and
         is better is passed by. How much a word counts for changes a little with every turn,
         so that two that are about as good may change places between two pages.
-        ``NotFound``: the query does not find ``after``.
+        ``InvalidRequest``: the query does not find ``after``.
         """
         ...
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from antiphon.errors import InvalidRequest
+from antiphon.turn.ledgers import unknown_cursor
 
 
 def page_of(items: Sequence[dict[str, Any]], query: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def page_of(items: Sequence[dict[str, Any]], query: Mapping[str, Sequence[str]])
     if after is not None:
         ids = [item["id"] for item in ordered]
         if after not in ids:
-            raise InvalidRequest(f"There is no item with id '{after}' here.", param="after")
+            raise unknown_cursor(after)
         ordered = ordered[ids.index(after) + 1 :]
     page = ordered[:limit]
     return {

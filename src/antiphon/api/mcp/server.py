@@ -27,6 +27,7 @@ from antiphon.api.mcp.tools import Tool, Tools, toolbox
 from antiphon.api.mcp.underway import Underway
 from antiphon.errors import AntiphonError, InvalidRequest, NotFound
 from antiphon.turn.conversations import Conversations
+from antiphon.turn.ledgers import unknown_cursor
 from antiphon.turn.service import TurnService
 
 T = TypeVar("T")
@@ -102,6 +103,7 @@ class McpServer:
     async def _list_tools(
         self, context: Context, params: types.PaginatedRequestParams | None
     ) -> types.ListToolsResult:
+        _check_cursor(params)
         return self._listed
 
     async def _call_tool(
@@ -138,6 +140,7 @@ class McpServer:
     async def _list_resources(
         self, context: Context, params: types.PaginatedRequestParams | None
     ) -> types.ListResourcesResult:
+        _check_cursor(params)
         threads = await _told(self._threads.latest(self._caller(context).tenant))
         return types.ListResourcesResult(
             resources=[
@@ -155,6 +158,7 @@ class McpServer:
     async def _list_templates(
         self, context: Context, params: types.PaginatedRequestParams | None
     ) -> types.ListResourceTemplatesResult:
+        _check_cursor(params)
         return types.ListResourceTemplatesResult(resource_templates=_TEMPLATES)
 
     async def _read_resource(
@@ -169,6 +173,7 @@ class McpServer:
     async def _list_prompts(
         self, context: Context, params: types.PaginatedRequestParams | None
     ) -> types.ListPromptsResult:
+        _check_cursor(params)
         return types.ListPromptsResult(prompts=[_PROMPT])
 
     async def _get_prompt(
@@ -222,6 +227,12 @@ def _tool(tool: Tool) -> types.Tool:
             open_world_hint=tool.asks,
         ),
     )
+
+
+def _check_cursor(params: types.PaginatedRequestParams | None) -> None:
+    """Every list is one page, so no cursor was ever given out. Raises ``MCPError``."""
+    if params is not None and params.cursor is not None:
+        raise _error(unknown_cursor(params.cursor))
 
 
 def _failed(sentence: str) -> types.CallToolResult:
