@@ -18,7 +18,7 @@ from antiphon.stores.receipts import MemoryReceipts
 from antiphon.stores.search_memory import MemorySearch
 from antiphon.stores.turns_memory import Kept, Turns
 from antiphon.turn.ledgers import Ledgers
-from antiphon.turn.ports import Head, NewTurn, Recent, StoredTurn
+from antiphon.turn.ports import Head, NewTurn, Recent, StoredTurn, Window
 
 
 class MemoryStore:
@@ -72,6 +72,15 @@ class MemoryStore:
             return []
         above = self._turns.upwards(head.response_id)
         return [turn for kept in above if (turn := kept.turn)][::-1]
+
+    async def window(self, head: Head, window: Window) -> list[StoredTurn]:
+        turns = await self.chain(head)
+        if window.newest_first:
+            turns.reverse()
+        if window.at is not None:
+            ids = [turn.response_id for turn in turns]
+            turns = turns[ids.index(window.at) :] if window.at in ids else []
+        return turns[: max(0, window.limit)]
 
     async def recent(self, tenant: str, limit: int) -> list[Recent]:
         newest = {kept.thread: kept for kept, _ in sorted(self._turns.of(tenant), key=_place)}

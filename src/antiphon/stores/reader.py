@@ -99,7 +99,7 @@ def read_chain(
         if head.stamp <= cutoff and has_expired(connection, end, cutoff):
             return [], set()
         rows: list[Row] = []
-        for place in _parts(connection, end, head.tenant):
+        for place in parts_of(connection, end, head.tenant):
             rows += _rows(connection, first_of_thread(place), last_of_turn(place))
         turns = turns_of(rows, None, _blobs_of(connection))
         return turns, runners(connection, turns)
@@ -145,7 +145,8 @@ def _blobs_of(connection: sqlite3.Connection) -> Callable[[int], Blob | None]:
     return find
 
 
-def _parts(connection: sqlite3.Connection, place: int, tenant: str) -> list[int]:
+def parts_of(connection: sqlite3.Connection, place: int, tenant: str) -> list[int]:
+    """The last place of each part of the chain that ends at ``place``, oldest first."""
     found = connection.execute(SQL["parts"], (place, tenant)).fetchall()
     return [part for (part,) in found]
 
@@ -189,7 +190,7 @@ def _recent(connection: sqlite3.Connection, tenant: str, place: int) -> Recent:
 
 
 def _opening(connection: sqlite3.Connection, tenant: str, place: int) -> bytes | None:
-    for part in _parts(connection, place, tenant):
+    for part in parts_of(connection, place, tenant):
         span = (first_of_thread(part), last_of_turn(part))
         found = connection.execute(SQL["opening"], span).fetchall()
         if found:

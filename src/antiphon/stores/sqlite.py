@@ -23,6 +23,7 @@ from antiphon.core.turns import End
 from antiphon.errors import ConfigError, StoreError
 from antiphon.stores.archive import SqliteArchive
 from antiphon.stores.batch import Batch
+from antiphon.stores.chain_window import read_window
 from antiphon.stores.conversations import SqliteConversations
 from antiphon.stores.database import open_database
 from antiphon.stores.expiry import Clock, Expiry
@@ -32,7 +33,7 @@ from antiphon.stores.reader import read_chain, read_head, read_recent, read_turn
 from antiphon.stores.receipts import SqliteReceipts
 from antiphon.stores.search import SqliteSearch
 from antiphon.turn.ledgers import Ledgers
-from antiphon.turn.ports import Head, NewTurn, Recent, StoredTurn
+from antiphon.turn.ports import Head, NewTurn, Recent, StoredTurn, Window
 
 #: How long a turn's beginning may wait for company where nobody waits for it.
 _IDLE_SECONDS: Final = 0.005
@@ -113,6 +114,12 @@ class SqliteStore:
     async def chain(self, head: Head) -> list[StoredTurn]:
         cutoff = self._ground.expiry.cutoff(head.tenant)
         return await self._ground.settled(partial(read_chain, head=head, cutoff=cutoff))
+
+    async def window(self, head: Head, window: Window) -> list[StoredTurn]:
+        cutoff = self._ground.expiry.cutoff(head.tenant)
+        return await self._ground.settled(
+            partial(read_window, head=head, window=window, cutoff=cutoff)
+        )
 
     async def recent(self, tenant: str, limit: int) -> list[Recent]:
         cutoff = self._ground.expiry.cutoff(tenant)

@@ -50,6 +50,14 @@ WITH RECURSIVE part (place, parent, depth) AS (
 )
 SELECT place FROM part ORDER BY depth DESC
 
+-- name: headers_forwards
+-- The first ?3 turns between two places that are not erased.
+SELECT place FROM log WHERE place BETWEEN ?1 AND ?2 AND kind = 0 ORDER BY place LIMIT ?3
+
+-- name: headers_backwards
+-- The last ?3 of them, the last first.
+SELECT place FROM log WHERE place BETWEEN ?1 AND ?2 AND kind = 0 ORDER BY place DESC LIMIT ?3
+
 -- name: latest
 SELECT place, created_at FROM responses WHERE tenant = ?1 ORDER BY created_at DESC, place DESC
 

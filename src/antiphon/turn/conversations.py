@@ -13,6 +13,7 @@ from antiphon.core.turns import Claim, Response, TurnRequest
 from antiphon.errors import Conflict, InvalidRequest, NotFound
 from antiphon.turn.heads import missing_conversation
 from antiphon.turn.ledgers import ConversationStore, Hit, SearchIndex
+from antiphon.turn.ports import Window
 from antiphon.turn.service import TurnService
 
 
@@ -90,6 +91,24 @@ class Conversations:
             return []
         return await self._service.chain(tenant, conversation.head)
 
+    async def window(self, tenant: str, conversation_id: str, window: Window) -> list[Response]:
+        """A part of what was said in a conversation. Raises ``NotFound``."""
+        conversation = await self.get(tenant, conversation_id)
+        if conversation.head is None:
+            return []
+        return await self._service.window(tenant, conversation.head, window)
+
+    async def turn_of(self, tenant: str, conversation_id: str, item_name: str) -> Response:
+        """The turn of a conversation that an item by this id would be in.
+
+        Raises ``NotFound`` where there is no such conversation or turn.
+        """
+        place = place_of_item(item_name)
+        at = place[0] if place else ""
+        for turn in await self.window(tenant, conversation_id, Window(1, at)):
+            return turn
+        raise missing_item(item_name)
+
     async def add(
         self,
         tenant: str,
@@ -117,11 +136,10 @@ class Conversations:
         A call of an MCP server goes with its output: they are one item to those who look.
         """
         place = place_of_item(item_name)
-        turns = {turn.id: turn for turn in await self.turns(tenant, conversation_id)}
+        turn = await self.turn_of(tenant, conversation_id, item_name)
         found = await self._service.item(tenant, item_name)
-        if place is None or place[0] not in turns or not found:
+        if place is None or not found:
             raise missing_item(item_name)
-        turn = turns[place[0]]
         items = (*turn.input, *turn.output)
         for item in found:
             if not await self._store.erase_item(tenant, turn.id, items.index(item, place[1])):

@@ -88,6 +88,18 @@ class StoredTurn(msgspec.Struct, frozen=True):
     expires_at: float | None = None
 
 
+class Window(msgspec.Struct, frozen=True):
+    """A part of a chain: at most ``limit`` turns, in one direction.
+
+    It begins with the response ``at``, None: with the chain's end, or its beginning where
+    ``newest_first`` is False.
+    """
+
+    limit: int
+    at: str | None = None
+    newest_first: bool = True
+
+
 class Recent(msgspec.Struct, frozen=True):
     """One line of a list of conversations: the newest turn of a thread.
 
@@ -138,6 +150,13 @@ class Store(Protocol):
 
     async def chain(self, head: Head) -> list[StoredTurn]:
         """A response and its ancestors, oldest first, without those that were deleted."""
+        ...
+
+    async def window(self, head: Head, window: Window) -> list[StoredTurn]:
+        """A part of what ``chain`` gives, read without the rest.
+
+        Nothing where ``Window.at`` is no turn of the chain, or was deleted.
+        """
         ...
 
     async def recent(self, tenant: str, limit: int) -> list[Recent]:

@@ -25,7 +25,7 @@ from antiphon.turn.context import assemble, render
 from antiphon.turn.fitting import fold, newest
 from antiphon.turn.history import segments_of
 from antiphon.turn.live import Live, LiveTurn
-from antiphon.turn.ports import Recent, Store, StoredTurn
+from antiphon.turn.ports import Recent, Store, StoredTurn, Window
 
 
 class Records:
@@ -47,6 +47,13 @@ class Records:
     async def chain(self, tenant: str, response_id: str) -> list[Response]:
         """A response and its ancestors, oldest first. Raises ``NotFound``."""
         return [response_of(turn) for turn in await self._chain(tenant, response_id)]
+
+    async def window(self, tenant: str, response_id: str, window: Window) -> list[Response]:
+        """A part of a response's chain. Raises ``NotFound`` where that response is not there."""
+        head = await self._store.head(tenant, response_id)
+        if head is None:
+            raise missing(response_id)
+        return [response_of(turn) for turn in await self._store.window(head, window)]
 
     async def item(self, tenant: str, item_name: str) -> tuple[Item, ...]:
         """An item by its id; a call of an MCP server with its output. Nothing: none has it."""

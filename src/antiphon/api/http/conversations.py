@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,14 +16,16 @@ from antiphon.api.http.includes import include_of
 from antiphon.api.http.intake import decode_items
 from antiphon.api.http.items import input_items, output_items
 from antiphon.api.http.listing import listed
-from antiphon.api.http.pages import limit_of, order_of, page_of
+from antiphon.api.http.pages import behind, limit_of, order_of
 from antiphon.api.http.repeats import Repeats
 from antiphon.core.conversations import Conversation
+from antiphon.core.ids import place_of_item
 from antiphon.core.items import Item
 from antiphon.core.turns import Response
 from antiphon.errors import InvalidRequest
 from antiphon.turn.conversations import Conversations, missing_item
 from antiphon.turn.ledgers import Hit
+from antiphon.turn.ports import Window
 
 #: How many items one request may bring.
 _MAX_ITEMS = 100
@@ -127,9 +129,15 @@ class ConversationApi:
     async def list_items(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/conversations/{id}/items"""
         query = query_of(scope)
-        include = include_of(query)
-        turns = await self._conversations.turns(tenant_of(scope), scope["path_params"]["id"])
-        await send_json(send, _encode(page_of(_shown(turns, include), query)))
+        include, limit = include_of(query), limit_of(query)
+        items = await _items_behind(
+            partial(self._conversations.window, tenant_of(scope), scope["path_params"]["id"]),
+            Window(limit // 2 + 1, newest_first=order_of(query) == "desc"),
+            query.get("after", [None])[-1],
+            limit + 1,
+            include,
+        )
+        await send_json(send, _encode(listed(items[:limit], more=len(items) > limit)))
 
     async def add_items(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/conversations/{id}/items: no model is asked"""
@@ -148,8 +156,8 @@ class ConversationApi:
     async def retrieve_item(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/conversations/{id}/items/{item}"""
         at, include = scope["path_params"], include_of(query_of(scope))
-        turns = await self._conversations.turns(tenant_of(scope), at["id"])
-        for body in _shown(turns, include):
+        turn = await self._conversations.turn_of(tenant_of(scope), at["id"], at["item"])
+        for body in _shown([turn], include):
             if body["id"] == at["item"]:
                 await send_json(send, _encode(body))
                 return
@@ -190,6 +198,41 @@ def _hit(hit: Hit) -> dict[str, Any]:
         "created_at": int(hit.created_at),
         "excerpt": hit.excerpt,
     }
+
+
+async def _items_behind(
+    read: Callable[[Window], Awaitable[list[Response]]],
+    window: Window,
+    after: str | None,
+    enough: int,
+    include: Sequence[str],
+) -> list[dict[str, Any]]:
+    """At least ``enough`` items behind the one ``after``, where there are so many.
+
+    Turns are read a window at a time, as many as it takes. Raises ``InvalidRequest``.
+    """
+    found: list[dict[str, Any]] = []
+    if after is not None:
+        window = msgspec.structs.replace(window, at=(place_of_item(after) or [""])[0])
+    turns = await read(window)
+    if after is not None:
+        found = behind(_directed(turns[:1], include, window), after)
+    while True:
+        # The first turn of a window is known already, unless the list begins with it.
+        found += _directed(turns if window.at is None else turns[1:], include, window)
+        if len(found) >= enough or len(turns) < window.limit:
+            return found
+        limit = max(window.limit, 2)
+        window = msgspec.structs.replace(window, at=turns[-1].id, limit=limit)
+        turns = await read(window)
+
+
+def _directed(
+    turns: Iterable[Response], include: Sequence[str], window: Window
+) -> list[dict[str, Any]]:
+    """The items of turns that come in a window's order, in that order too."""
+    shown = [_shown([turn], include) for turn in turns]
+    return [body for one in shown for body in (one[::-1] if window.newest_first else one)]
 
 
 def _shown(turns: Iterable[Response], include: Sequence[str]) -> list[dict[str, Any]]:

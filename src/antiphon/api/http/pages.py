@@ -19,10 +19,7 @@ def page_of(items: Sequence[dict[str, Any]], query: Mapping[str, Sequence[str]])
     ordered = list(items) if order_of(query) == "asc" else list(reversed(items))
     after = query.get("after", [None])[-1]
     if after is not None:
-        ids = [item["id"] for item in ordered]
-        if after not in ids:
-            raise unknown_cursor(after)
-        ordered = ordered[ids.index(after) + 1 :]
+        ordered = behind(ordered, after)
     page = ordered[:limit]
     return {
         "object": "list",
@@ -31,6 +28,14 @@ def page_of(items: Sequence[dict[str, Any]], query: Mapping[str, Sequence[str]])
         "last_id": page[-1]["id"] if page else None,
         "has_more": len(ordered) > limit,
     }
+
+
+def behind(ordered: Sequence[dict[str, Any]], after: str) -> list[dict[str, Any]]:
+    """What comes behind the one with the id ``after``. Raises ``InvalidRequest``."""
+    for place, item in enumerate(ordered, 1):
+        if item["id"] == after:
+            return list(ordered[place:])
+    raise unknown_cursor(after)
 
 
 def limit_of(query: Mapping[str, Sequence[str]]) -> int:
