@@ -1,6 +1,7 @@
 import asyncio
 import json
 import zlib
+from collections.abc import Iterable
 from contextlib import aclosing
 from typing import Any
 
@@ -17,6 +18,8 @@ from antiphon.errors import (
     ModelTimeout,
 )
 from antiphon.models.chat_completions import ChatCompletionsModel
+from antiphon.models.chat_wire import AnswerReader
+from antiphon.turn.ports import ModelCall, ModelInfo
 from chat_upstream import (
     BROKEN,
     HELLO,
@@ -32,6 +35,7 @@ from upstream import (
     CUT,
     DONE,
     HANG,
+    MisbehavingUpstream,
     answer,
     chunk,
     completion,
@@ -245,3 +249,43 @@ def test_a_refusal_whose_body_hangs_is_told_by_its_status() -> None:
         await upstream.requests[0].gone.wait()
 
     with_model(main, read_timeout=0.2)
+
+
+class Mistaken(AnswerReader):
+    """A reader with a mistake in it."""
+
+    def feed(self, events: Iterable[bytes]) -> list[Delta]:
+        raise ValueError("not the upstream's fault")
+
+    def whole(self, body: bytes) -> list[Delta]:
+        raise RuntimeError("not the upstream's fault")
+
+
+class MistakenModel(ChatCompletionsModel):
+    def _reader(self, call: ModelCall) -> AnswerReader:
+        return Mistaken()
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_mistake_of_ours_is_not_the_upstreams(streamed: bool) -> None:
+    async def main() -> None:
+        async with MisbehavingUpstream() as upstream:
+            model = MistakenModel(ModelInfo("m"), upstream.base_url, KEY)
+            with pytest.raises((ValueError, RuntimeError), match="not the upstream's fault"):
+                await heard(model, streamed=streamed)
+            assert len(upstream.requests) == 1
+            await model.close()
+
+    asyncio.run(main())
+
+
+def test_an_answer_that_cannot_be_read_is_quoted_without_the_key() -> None:
+    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
+        upstream.then(answer(f"<html>{KEY} is unknown".encode() + b"x" * 500))
+        _, error = await failed(model, ModelError, streamed=False)
+        assert error.code == "upstream_invalid_response"
+        assert "It begins: <html>[key] is unknown" in error.message
+        assert KEY not in error.message
+        assert len(error.message) < 400
+
+    run(main)
