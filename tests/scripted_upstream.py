@@ -41,6 +41,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"data: [DONE]\n\n")
         self.close_connection = True
 
+    def do_GET(self) -> None:
+        self._answer(200, {"object": "list", "data": [{"id": "far", "object": "model"}]})
+
     def _say(self, *parts: str) -> None:
         for part in parts:
             self._chunk({"delta": {"content": part}, "finish_reason": None})

@@ -30,7 +30,9 @@ def begun(server: Serving, turns: int) -> str:
     for number in range(turns):
         items = [{"role": "user", "content": f"{number}"}, {"role": "user", "content": "And?"}]
         if number % 3:
-            server.respond(items[: number % 3], conversation=path.rpartition("/")[2])
+            server.post(
+                "/v1/responses", input=items[: number % 3], conversation=path.rpartition("/")[2]
+            )
         else:
             server.post(f"{path}/items", items=items[:1])
     return path

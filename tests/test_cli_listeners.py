@@ -29,7 +29,7 @@ from antiphon.settings import FUN_PROMPT, ModelSettings, Settings, Tls, load_set
 from command_line import Command, commands
 from grpc_kit import failure, until
 from scripted_upstream import upstream
-from server import NEVER
+from server import NEVER, PROGRAM
 from test_cli_server import CONFIG, served
 from tls_kit import vouching_for_itself
 
@@ -152,6 +152,27 @@ def test_who_asks_twice_does_not_wait_for_anybody(tmp_path: Path) -> None:
             # Not the INTERNAL of a turn that was interrupted when its time was up.
             assert failed.code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
             assert process.wait(NEVER) == 0
+
+
+def test_an_upstream_of_one_model_is_served_by_its_name(tmp_path: Path) -> None:
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    with (
+        upstream() as url,
+        subprocess.Popen(
+            [PROGRAM, "serve", "--base-url", url, "--port", "0", "--store", "memory:"],
+            env=env,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            at = process.stdout.readline().split()[-1]
+            with urllib.request.urlopen(f"{at}/v1/models") as answer:
+                assert [one["id"] for one in json.load(answer)["data"]] == ["far"]
+        finally:
+            process.kill()
 
 
 def test_the_prompt_of_fun_mode_can_be_set(tmp_path: Path) -> None:

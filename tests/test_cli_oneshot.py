@@ -145,6 +145,15 @@ def test_an_upstream_needs_a_model_name(antiphon: Command, monkeypatch: pytest.M
     assert "--model" in ran.err
 
 
+def test_an_upstream_of_one_model_needs_no_name(
+    antiphon: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ANTIPHON_CONFIG")
+    with upstream() as url:
+        ran = antiphon("chat", "--base-url", url, "-p", "Hi")
+    assert (ran.code, ran.err) == (0, "")
+
+
 def test_a_bug_is_a_line_too_and_a_traceback_on_request(
     antiphon: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -266,7 +266,15 @@ class _CutError(Exception):
     """We broke the connection ourselves."""
 
 
+def models(*names: str) -> Behaviour:
+    """A list of models."""
+    data = [{"id": name, "object": "model"} for name in names]
+    return answer(json.dumps({"object": "list", "data": data}).encode())
+
+
 def _well(request: Request) -> Behaviour:
+    if request.path.endswith("/models"):
+        return models("only")
     return hello() if request.json.get("stream") else completion()
 
 

@@ -20,9 +20,12 @@ from antiphon.errors import ConfigError, StoreError
 from antiphon.models.catalog import Catalog
 from antiphon.models.chat_completions import ChatCompletionsModel
 from antiphon.models.llama import LlamaModel
+from antiphon.models.model_list import why_undecided, why_unknown
 from antiphon.models.primer import PRIMER
 from antiphon.models.responses import ResponsesModel
+from antiphon.models.retry import Failure
 from antiphon.models.scripted import ScriptedModel
+from antiphon.models.upstream import UpstreamModel
 from antiphon.models.weights import SMOLLM2, SMOLLM2_DEFAULTS, embedded_weights, local_models
 from antiphon.settings import Limits, ModelSettings, Settings
 from antiphon.stores.memory import MemoryStore
@@ -40,6 +43,8 @@ log = logging.getLogger("antiphon")
 
 #: What has expired is gone from the files a few seconds later.
 _SWEEP_SECONDS = 5.0
+#: How soon an endpoint that did not say which models it has is asked again.
+_ASK_AGAIN_SECONDS = 5.0
 
 
 class Engine:
@@ -64,6 +69,36 @@ class Engine:
         _, model = self._catalog.get(name)
         if isinstance(model, LlamaModel):
             await model.warm()
+
+    async def choose_model(self) -> bool:
+        """Where no model was named take the only one that the upstream has.
+
+        False: it could not be asked, or has none yet, so that it is worth asking again.
+        What there is instead is told to whoever names no model (``Catalog.undecided``).
+        """
+        upstream = self._catalog.catch_all
+        if self.settings.model is not None or not isinstance(upstream, UpstreamModel):
+            return True
+        try:
+            names = await upstream.model_names()
+        except Failure as failure:
+            self._catalog.undecided = why_unknown(upstream.where, failure)
+            return False
+        if len(names) == 1:
+            self._catalog.choose(names[0])
+        self._catalog.undecided = why_undecided(upstream.where, names)
+        return bool(names)
+
+    def default_model(self) -> str | None:
+        """The name of the default model, if there is one."""
+        return self._catalog.default
+
+    async def keep_choosing(self) -> None:
+        """``choose_model`` until it has been answered. To be cancelled."""
+        while True:
+            if await self.choose_model():
+                return
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
     async def sweep(self) -> None:
         """Erase what has expired, for ever. To be cancelled."""
@@ -192,6 +227,7 @@ async def shared_engine(settings: Settings) -> Engine:
         # A loop closes the generators it has begun before it ends itself.
         holder = _hold(settings)
         engine = await anext(holder)
+        await engine.choose_model()
         _shared[loop].append(_Shared(engine, holder))
         return engine
 

@@ -50,7 +50,8 @@ async def _serve(engine: Engine, roots: Sequence[Path], stopped: asyncio.Event) 
     stopping = asyncio.create_task(stopped.wait())
     # A local default model loads while the client is still on its way; and what has expired
     # is erased meanwhile.
-    beside = [asyncio.create_task(_warm(engine)), asyncio.create_task(engine.sweep()), stopping]
+    works = (_warm(engine), engine.sweep(), engine.keep_choosing())
+    beside = [stopping, *(asyncio.create_task(work) for work in works)]
     try:
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done():

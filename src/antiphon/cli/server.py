@@ -64,12 +64,13 @@ def listen(host: str, port: int, *, keyed: bool) -> socket.socket:
 
 async def _open(settings: Settings) -> None:
     async with open_engine(settings) as engine:
+        answered = await engine.choose_model()
         keyed = await engine.ledgers.keys.any()
         with contextlib.closing(listen(settings.host, settings.port, keyed=keyed)) as sock:
-            await _serve(engine, sock, keyed=keyed)
+            await _serve(engine, sock, keyed=keyed, chosen=answered)
 
 
-async def _serve(engine: Engine, sock: socket.socket, *, keyed: bool) -> None:
+async def _serve(engine: Engine, sock: socket.socket, *, keyed: bool, chosen: bool) -> None:
     front, rpc, tls = http_app(engine), Rpc(), engine.settings.tls
     host = sock.getsockname()[0]
     await rpc.start(engine.settings, host, lambda: grpc_server(engine, front))
@@ -97,6 +98,8 @@ async def _serve(engine: Engine, sock: socket.socket, *, keyed: bool) -> None:
     )
     # A local default model loads while the first client is still on its way.
     beside = [asyncio.create_task(_warm(engine)), asyncio.create_task(engine.sweep())]
+    if not chosen:
+        beside.append(asyncio.create_task(engine.keep_choosing()))
     try:
         await _Server(config, engine, rpc, keyed=keyed).serve([sock])
     finally:
@@ -143,7 +146,7 @@ class _Server(uvicorn.Server):
         if self.started and sockets:
             host, port = sockets[0].getsockname()[:2]
             at = f"[{host}]" if ":" in host else host
-            model = self._settings.model or "the upstream's models"
+            model = self._engine.default_model() or "whichever is named"
             scheme = "https" if self.config.is_ssl else "http"
             screen.say(f"antiphon is listening on {scheme}://{at}:{port}\n")
             if self._rpc.at:

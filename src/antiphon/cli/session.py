@@ -19,7 +19,7 @@ from antiphon.cli import oneshot, screen
 from antiphon.cli.interrupt import Interrupt, run
 from antiphon.cli.talk import Talk, find_head
 from antiphon.core.turns import Options, Response
-from antiphon.errors import ModelNotFound
+from antiphon.errors import ConfigError, InvalidRequest, ModelNotFound
 from antiphon.settings import Settings, load_settings
 from antiphon.turn.service import TurnService
 
@@ -69,8 +69,9 @@ async def _converse(
 async def _talking(settings: Settings, wish: Wish, interrupt: Interrupt) -> AsyncIterator[Talk]:
     """A talk on an open engine, its model loading in the background."""
     async with open_engine(settings) as engine:
+        await engine.choose_model()
         head = await find_head(engine.service, wish.newest, wish.response_id)
-        model = _model(engine.service, settings, wish, head)
+        model = _model(engine.service, wish, head)
         loading = asyncio.create_task(engine.warm(model))
         try:
             yield Talk(
@@ -88,7 +89,7 @@ async def _talking(settings: Settings, wish: Wish, interrupt: Interrupt) -> Asyn
             await asyncio.gather(loading, return_exceptions=True)
 
 
-def _model(service: TurnService, settings: Settings, wish: Wish, head: Response | None) -> str:
+def _model(service: TurnService, wish: Wish, head: Response | None) -> str:
     """The model to talk to: the one asked for, else the conversation's own, else the default.
 
     Raises before a person types: ``ConfigError`` or ``ModelNotFound``.
@@ -98,7 +99,12 @@ def _model(service: TurnService, settings: Settings, wish: Wish, head: Response 
             return service.models.get(head.header.model)[0]
         except ModelNotFound:
             screen.note(f"the model {head.header.model} is not there now")
-    return service.models.get(settings.default_model())[0]
+    try:
+        return service.models.get(None)[0]
+    except InvalidRequest as undecided:
+        raise ConfigError(
+            f"{undecided.message} That is done with --model or ANTIPHON_MODEL."
+        ) from undecided
 
 
 def _program() -> str:

@@ -1,4 +1,4 @@
-"""Which model answers to which name. Pure."""
+"""Which model answers to which name. No I/O."""
 
 from __future__ import annotations
 
@@ -19,8 +19,14 @@ class Catalog:
         catch_all: Model | None = None,
     ) -> None:
         self._models = dict(models)
-        self._default = default
-        self._catch_all = catch_all
+        self.default = default
+        self.catch_all = catch_all
+        #: What to tell whoever names none, while there is no default.
+        self.undecided = "Name a model: this server has no default one."
+
+    def choose(self, name: str) -> None:
+        """From now on the default is this one."""
+        self.default = name
 
     def get(self, name: str | None) -> tuple[str, Model]:
         """A model and the name it is called by; None is the default one.
@@ -28,14 +34,14 @@ class Catalog:
         Raises ``ModelNotFound``, or ``InvalidRequest`` if none is named and none is
         the default.
         """
-        wanted = name or self._default
+        wanted = name or self.default
         if wanted is None:
             raise InvalidRequest(
-                "Name a model: this server has no default one.",
+                self.undecided,
                 code="missing_required_parameter",
                 param="model",
             )
-        model = self._models.get(wanted, self._catch_all)
+        model = self._models.get(wanted, self.catch_all)
         if model is None:
             raise ModelNotFound(f"The model '{wanted}' does not exist here.", param="model")
         return wanted, model
@@ -43,12 +49,12 @@ class Catalog:
     def names(self) -> list[tuple[str, Model]]:
         """The models that can be listed, the default first."""
         listed = dict(self._models)
-        first = self._models.get(self._default or "", self._catch_all)
-        if self._default is not None and first is not None:
-            listed = {self._default: first, **listed}
+        first = self._models.get(self.default or "", self.catch_all)
+        if self.default is not None and first is not None:
+            listed = {self.default: first, **listed}
         return list(listed.items())
 
     def all(self) -> list[Model]:
         """Every model once, to be closed."""
-        models = [*self._models.values(), *([self._catch_all] if self._catch_all else [])]
+        models = [*self._models.values(), *([self.catch_all] if self.catch_all else [])]
         return list(dict.fromkeys(models))

@@ -28,7 +28,7 @@ from antiphon.errors import ModelError
 from antiphon.models.chat_calls import Call, Calls, Function
 from antiphon.models.details import citation_of, logprobs_of, wants_logprobs
 from antiphon.models.retry import Failure
-from antiphon.models.upstream_errors import UNREADABLE, broken_off, unreadable
+from antiphon.models.upstream_errors import UNREADABLE, Unreadable, broken_off
 from antiphon.turn.ports import ModelCall
 
 _encode = msgspec.json.Encoder().encode
@@ -244,7 +244,7 @@ class AnswerReader:
         self._take(body, out)
         self.done = True
         if self.trouble is None and not out and self.reason is None:
-            self.trouble = unreadable("it holds no answer")
+            self.trouble = Unreadable("it holds no answer", body)
         return out
 
     def end(self) -> list[Delta]:
@@ -280,7 +280,7 @@ class AnswerReader:
                 if choice.finish_reason:
                     self.reason = choice.finish_reason
         except UNREADABLE as error:
-            self.trouble = unreadable(str(error), error)
+            self.trouble = Unreadable(str(error), data, error)
             return
         if answer.error is not None:
             self.trouble = data

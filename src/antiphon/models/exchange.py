@@ -12,7 +12,7 @@ from antiphon.core.deltas import Delta
 from antiphon.errors import ModelError
 from antiphon.models.retry import Failure
 from antiphon.models.sse import SseParser
-from antiphon.models.upstream_errors import FOREIGN, Translator
+from antiphon.models.upstream_errors import FOREIGN, Translator, Unreadable
 
 #: The longest answer that is taken in one piece, in bytes.
 _LONGEST_ANSWER = 64 * 1024 * 1024
@@ -77,7 +77,7 @@ class Exchange:
     async def read(self) -> list[Delta]:
         """The deltas of all that has arrived; waits until something has.
 
-        Raises what is in ``FOREIGN``, or ``Failure``.
+        Raises ``Failure``; anything else is a mistake of ours.
         """
         reader, parser = self._reader, self._parser
         if parser is None:
@@ -94,6 +94,8 @@ class Exchange:
     def check(self) -> None:
         """Raise the ``Failure`` in what was read, if there is one."""
         trouble = self._reader.trouble
+        if isinstance(trouble, Unreadable):
+            raise self._errors.unreadable(trouble)
         if trouble is not None:
             raise trouble if isinstance(trouble, Failure) else self._errors.within(trouble)
 
@@ -107,8 +109,8 @@ class Exchange:
 
     async def _more(self) -> bytes:
         try:
-            return await self.response.content.readany()
-        except FOREIGN:
+            return await self._arrived()
+        except Failure:
             if self._reader.reason is None:
                 raise
             # All was said; only the end of the stream itself is missing.
@@ -117,13 +119,21 @@ class Exchange:
     async def _all(self) -> bytes:
         parts: list[bytes] = []
         size = 0
-        while data := await self.response.content.readany():
+        while data := await self._arrived():
             parts.append(data)
             size += len(data)
             if size > _LONGEST_ANSWER:
                 text = f"The upstream's answer is longer than {_LONGEST_ANSWER} bytes."
                 raise Failure(ModelError(text, code="upstream_invalid_response"))
         return b"".join(parts)
+
+    async def _arrived(self) -> bytes:
+        """What has come since, at least something; nothing: the answer is over."""
+        try:
+            return await self.response.content.readany()
+        except FOREIGN as raised:
+            failure = self._errors.foreign(raised)
+        raise failure
 
 
 class Drain:
@@ -155,16 +165,31 @@ async def read_refusal(response: aiohttp.ClientResponse) -> bytes:
     parts: list[bytes] = []
     try:
         async with asyncio.timeout(_REFUSAL_TIME):
-            async for data in response.content.iter_any():
-                parts.append(data)
-                if sum(map(len, parts)) > _LONGEST_REFUSAL:
-                    break
+            await _read_start(response, _LONGEST_REFUSAL, parts)
     except FOREIGN:
         # The status says what went wrong; the body would only have said it better.
         pass
+    return b"".join(parts)
+
+
+async def read_start(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """The body, or as much of it as makes more than ``most`` bytes; closes the rest.
+
+    Raises what is in ``FOREIGN``.
+    """
+    parts: list[bytes] = []
+    await _read_start(response, most, parts)
+    return b"".join(parts)
+
+
+async def _read_start(response: aiohttp.ClientResponse, most: int, parts: list[bytes]) -> None:
+    try:
+        async for data in response.content.iter_any():
+            parts.append(data)
+            if sum(map(len, parts)) > most:
+                break
     finally:
         response.close()
-    return b"".join(parts)
 
 
 def _is_stream(response: aiohttp.ClientResponse, *, asked: bool) -> bool:

@@ -31,7 +31,7 @@ from antiphon.core.turns import Usage
 from antiphon.errors import ModelError
 from antiphon.models.details import logprobs_of
 from antiphon.models.retry import Failure
-from antiphon.models.upstream_errors import UNREADABLE, broken_off, unreadable
+from antiphon.models.upstream_errors import UNREADABLE, Unreadable, broken_off
 
 #: Between two parts of a summary, which are paragraphs with a heading each.
 _PARAGRAPH = "\n\n"
@@ -186,11 +186,11 @@ class AnswerReader:
             if response.output is None and response.error is not None:
                 self.trouble = body
             elif response.output is None:
-                self.trouble = unreadable("it holds no answer")
+                self.trouble = Unreadable("it holds no answer", body)
             else:
                 self._finish(response, out)
         except UNREADABLE as error:
-            self.trouble = unreadable(str(error), error)
+            self.trouble = Unreadable(str(error), body, error)
         return out
 
     def end(self) -> list[Delta]:
@@ -211,7 +211,7 @@ class AnswerReader:
             elif event.type == "error" or (event.error is not None and not event.type):
                 self.trouble = data
         except UNREADABLE as error:
-            self.trouble = unreadable(str(error), error)
+            self.trouble = Unreadable(str(error), data, error)
 
     def _told(self, event: _Event) -> _Told:
         return self._items.setdefault(event.output_index or 0, _Told())
@@ -339,7 +339,7 @@ def _phase(item: _Kind, told: _Told, out: list[Delta]) -> None:
 
 def _words(event: _Event) -> str:
     if not isinstance(event.delta, str):
-        raise ValueError("a delta is no text")
+        raise msgspec.ValidationError("a delta is no text")
     return event.delta
 
 

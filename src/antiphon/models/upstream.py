@@ -19,15 +19,19 @@ from antiphon.core.proxies import Proxy, find_proxy
 from antiphon.errors import ConfigError, ModelUnavailable
 from antiphon.models.attempts import Attempts
 from antiphon.models.endpoint import bearer, url_of
-from antiphon.models.exchange import AnswerReader, Drain, Exchange, read_refusal
+from antiphon.models.exchange import AnswerReader, Drain, Exchange, read_refusal, read_start
+from antiphon.models.model_list import decode_model_list
 from antiphon.models.retry import Failure, RetryPolicy
-from antiphon.models.upstream_errors import FOREIGN, Translator
+from antiphon.models.upstream_errors import FOREIGN, Translator, Unreadable
 from antiphon.turn.ports import ModelCall, ModelInfo
 
 #: How long an unused connection is kept, in seconds: a person thinks between two turns.
 _KEEP_ALIVE = 60.0
 #: How often a call is put in other words because the upstream refuses it as it is.
 _MENDS = 2
+#: How long the list of models may take, in seconds, and its bytes.
+_LIST_TIME = 5.0
+_LONGEST_LIST = 4 * 1024 * 1024
 
 
 class UpstreamModel(ABC):
@@ -60,6 +64,7 @@ class UpstreamModel(ABC):
     ) -> None:
         self._info = info
         self._url = _endpoint(base_url, self.path)
+        self._list_url = _endpoint(base_url, "/models")
         self._upstream_name = upstream_name
         proxy = find_proxy(str(self._url))
         in_the_clear = self._url.scheme == "http"
@@ -116,8 +121,6 @@ class UpstreamModel(ABC):
                 return
             except Failure as raised:
                 failure = raised
-            except FOREIGN as raised:
-                failure = self._errors.foreign(raised)
             finally:
                 if exchange is not None and not exchange.let_go():
                     self._drain.add(exchange.response)
@@ -128,6 +131,29 @@ class UpstreamModel(ABC):
                 body, mends = mended, mends + 1
                 continue
             await attempts.again(failure)
+
+    async def model_names(self) -> list[str]:
+        """The models that the endpoint lists. Asked once. Raises ``Failure``."""
+        session = self._open()
+        try:
+            async with asyncio.timeout(_LIST_TIME):
+                response = await session.get(
+                    self._list_url, allow_redirects=False, **self._by_proxy
+                )
+                body = await read_start(response, _LONGEST_LIST)
+        except FOREIGN as raised:
+            raise self._errors.foreign(raised) from None
+        if response.status != 200:
+            raise self._errors.answer(response.status, response.headers, body, time.time())
+        try:
+            return decode_model_list(body)
+        except Unreadable as failure:
+            raise self._errors.unreadable(failure) from None
+
+    @property
+    def where(self) -> str:
+        """The endpoint's host and port."""
+        return self._url.authority
 
     async def count(self, call: ModelCall) -> int | None:
         """None: an endpoint has no tokenizer that can be asked."""
@@ -141,10 +167,14 @@ class UpstreamModel(ABC):
             await self._session.close()
 
     async def _ask(self, body: bytes) -> aiohttp.ClientResponse:
-        """One try, up to the first byte of the answer."""
-        response = await self._open().post(
-            self._url, data=body, allow_redirects=False, **self._by_proxy
-        )
+        """One try, up to the first byte of the answer. Raises ``Failure``."""
+        session = self._open()
+        try:
+            response = await session.post(
+                self._url, data=body, allow_redirects=False, **self._by_proxy
+            )
+        except FOREIGN as raised:
+            raise self._errors.foreign(raised) from None
         if response.status != 200:
             refusal = await read_refusal(response)
             raise self._errors.answer(response.status, response.headers, refusal, time.time())

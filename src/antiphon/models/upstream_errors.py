@@ -29,7 +29,8 @@ from antiphon.errors import (
 from antiphon.models.retry import Failure, retry_after
 
 #: All that the HTTP client and the system below it raise. It says ``RuntimeError`` of a
-#: connection that was closed on our side.
+#: connection that was closed on our side. To be caught around calls of the client alone: of
+#: code of ours the last two are mistakes, which are not the upstream's.
 FOREIGN: tuple[type[Exception], ...] = (
     aiohttp.ClientError,
     HttpProcessingError,
@@ -39,12 +40,14 @@ FOREIGN: tuple[type[Exception], ...] = (
 )
 
 #: What decoding an answer may raise: wrong JSON, wrong shapes, wrong UTF-8, too deep.
-UNREADABLE = (ValueError, RecursionError)
+UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 
 _INVALID = "upstream_invalid_response"
 _DISCONNECTED = "upstream_disconnected"
 #: The longest text of an upstream that is passed on, in characters.
 _LONGEST = 1000
+#: How much of an answer that cannot be read is quoted, in characters.
+_QUOTED = 200
 #: So much of a key's beginning gives it away, in characters.
 _TELLING = 8
 
@@ -71,11 +74,18 @@ _TOO_LONG = [
 _BAD_KEY = re.compile(r"(incorrect|invalid|malformed) api[ _]key|api[ _]key not valid", re.I)
 
 
-def unreadable(why: str, cause: BaseException | None = None) -> Failure:
-    """The failure behind an answer that is not what it should be."""
-    error = ModelError(f"The upstream's answer cannot be read: {why}.", code=_INVALID)
-    error.__cause__ = cause
-    return Failure(error)
+class Unreadable(Failure):
+    """An answer, or a piece of one, that is not what it should be.
+
+    ``data`` is as it came: it is not to be shown before it is freed of secrets
+    (``Translator.unreadable``).
+    """
+
+    def __init__(self, why: str, data: bytes, cause: BaseException | None = None) -> None:
+        error = ModelError(f"The upstream's answer cannot be read: {why}.", code=_INVALID)
+        error.__cause__ = cause
+        super().__init__(error)
+        self.data = data
 
 
 def broken_off() -> Failure:
@@ -169,6 +179,14 @@ class Translator:
         """The failure behind an ``error`` object inside an answer that began as a success."""
         fault = _read_fault(event)
         return self._of_fault(_status_of(fault), fault, "broke off with an error", None)
+
+    def unreadable(self, failure: Unreadable) -> Failure:
+        """The same failure, with the beginning of what the upstream sent in its message."""
+        said = self._clean(failure.data.decode(errors="replace"))
+        if said:
+            quoted = said if len(said) <= _QUOTED else said[:_QUOTED] + "…"
+            failure.error.message += f" It begins: {quoted}"
+        return failure
 
     def refused(  # noqa: PLR0913
         self, status: int, did: str, message: str, *, code: str, param: str, pause: float | None
