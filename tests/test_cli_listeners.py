@@ -170,7 +170,7 @@ def test_an_upstream_of_one_model_is_served_by_its_name(tmp_path: Path) -> None:
             assert process.stdout is not None
             at = process.stdout.readline().split()[-1]
             with urllib.request.urlopen(f"{at}/v1/models") as answer:
-                assert [one["id"] for one in json.load(answer)["data"]] == ["far"]
+                assert json.load(answer)["data"][0]["id"] == "far"
         finally:
             process.kill()
 
