@@ -352,18 +352,26 @@ class TurnService(Records):
         return None if lifetime is None else created_at + lifetime
 
     async def cancel(self, tenant: str, response_id: str) -> Response:
-        """Stop a turn and keep what arrived; one that is over stays as it is.
+        """Stop a turn and keep what arrived; one that was stopped before stays as it is.
 
-        Raises ``NotFound``, and ``Conflict`` where another process runs the turn.
+        Raises ``NotFound``, ``InvalidRequest`` for a turn that ended otherwise before, and
+        ``Conflict`` where another process runs the turn.
         """
         live = self._live.get(response_id)
-        if live is not None and await self._store.head(tenant, response_id):
+        if live is not None and not live.done() and await self._store.head(tenant, response_id):
             return await live.cancel()
         response = await self.response(tenant, response_id)
         if response.end is None:
             raise Conflict(
                 f"Response '{response_id}' runs in another process: cancel it there.",
                 code="response_elsewhere",
+            )
+        if response.status != "cancelled":
+            article = "an" if response.status == "incomplete" else "a"
+            raise InvalidRequest(
+                # OpenAI's own words, which clients may compare.
+                f"Cannot cancel {article} {response.status} response.",
+                code="response_not_cancellable",
             )
         return response
 
