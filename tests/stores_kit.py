@@ -94,6 +94,12 @@ async def head_of(store: Store, response_id: str, tenant: str = NOBODY) -> Head:
     return head
 
 
+async def fresh(store: Store, head: Head | None) -> Head | None:
+    """A head as it is now, where it is still there."""
+    now = await store.head(head.tenant, head.response_id) if head else None
+    return now or head
+
+
 async def begun(
     store: Store,
     said: str = "Hi.",
@@ -103,7 +109,7 @@ async def begun(
     images: Sequence[bytes] = (),
 ) -> Head:
     """A turn that is running."""
-    turn = new_turn(said, parent=parent, tenant=tenant, images=images)
+    turn = new_turn(said, parent=await fresh(store, parent), tenant=tenant, images=images)
     await store.begin(turn)
     return await head_of(store, turn.response_id, tenant)
 
@@ -118,7 +124,7 @@ async def turned(
     images: Sequence[bytes] = (),
 ) -> Head:
     """A turn that is complete."""
-    turn = new_turn(said, parent=parent, tenant=tenant, images=images)
+    turn = new_turn(said, parent=await fresh(store, parent), tenant=tenant, images=images)
     await asyncio.gather(
         store.begin(turn), store.write(turn.response_id, [assistant(answer)], DONE)
     )

@@ -57,6 +57,11 @@ def test_tokens_are_exact_or_none() -> None:
 
 
 def test_a_key_where_none_is_needed() -> None:
-    with grpc_serving() as server, server.client() as client:
+    """Nothing of what the client happens to send looks like a key of this server."""
+    with grpc_serving() as server, server.client("xai-private") as client:
         info = client.auth.get_api_key_info()
-        assert (info.redacted_api_key, info.team_id, info.disabled) == ("", "", False)
+        assert info.redacted_api_key == info.redacted_api_key.strip() != ""
+        assert (info.redacted_api_key, info.api_key_id) == ("none (no keys configured)", "none")
+        assert (info.user_id, info.team_id, info.name) == ("", "", "no keys configured")
+        assert list(info.acls) == ["api-key:endpoint:*", "api-key:model:*"]
+        assert (info.disabled, info.api_key_blocked, info.team_blocked) == (False, False, False)

@@ -13,7 +13,7 @@ import pytest
 
 from antiphon.api.http.answers import Pulse
 from antiphon.core.deltas import CallPiece, Delta, Finish, Over, Text
-from antiphon.models.scripted import Cut, Reply, ScriptedModel, refuse, say, think
+from antiphon.models.scripted import Cut, Reply, ScriptedModel, cut, finish, refuse, say, think
 from antiphon.turn.ports import ModelCall, ModelInfo
 from server import Served, read_answer, serving
 
@@ -162,9 +162,22 @@ def test_a_running_turn_is_cancelled_and_keeps_what_arrived(background: bool) ->
 
 
 def test_cancelling_what_is_over_or_never_was(tmp_path: Path) -> None:
-    with serving(store=tmp_path / "a.db") as server:
-        done = server.respond().json
-        assert server.post(f"/v1/responses/{done['id']}/cancel").json == done
+    broken = [say("Yes."), say("Much") + finish("length"), say("Half") + cut()]
+    with serving(ScriptedModel(broken), store=tmp_path / "a.db") as server:
+        for article, status in (("a", "completed"), ("an", "incomplete"), ("a", "failed")):
+            name = server.respond().json.get("id")
+            if name is None:
+                name = server.get("/v1/responses").json["data"][0]["id"]
+            done = server.get(f"/v1/responses/{name}").json
+            refused = server.post(f"/v1/responses/{name}/cancel")
+            assert refused.status == 400
+            assert refused.error == {
+                "message": f"Cannot cancel {article} {status} response.",
+                "type": "invalid_request_error",
+                "param": None,
+                "code": "response_not_cancellable",
+            }
+            assert server.get(f"/v1/responses/{name}").json == done
         missing = server.post(f"/v1/responses/resp_{'0' * 32}/cancel")
         assert (missing.status, missing.error["code"]) == (404, "response_not_found")
 

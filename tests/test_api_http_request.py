@@ -139,7 +139,12 @@ def test_no_input_where_something_goes_on() -> None:
 
 def test_fields_that_exclude_each_other() -> None:
     both = refused(conversation="conv_1", previous_response_id=ID)
-    assert (both.code, both.param) == ("mutually_exclusive_parameters", "conversation")
+    assert (both.status, both.type) == (400, "invalid_request_error")
+    assert (both.code, both.param) == ("mutually_exclusive_parameters", None)
+    assert both.message == (
+        "Mutually exclusive parameters: Ensure you are only providing one of: "
+        "'previous_response_id' or 'conversation'."
+    )
     unkept = refused(background=True, store=False)
     assert (unkept.code, unkept.param) == ("unsupported_parameter", "background")
     assert not decoded(background=False, store=False).store

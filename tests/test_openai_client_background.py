@@ -110,7 +110,9 @@ def test_cancelling(stream: bool) -> None:
         assert client.responses.cancel(name) == stopped
         assert client.responses.retrieve(name) == stopped
         done = client.responses.create(input="Count.")
-        assert client.responses.cancel(done.id) == done
+        with pytest.raises(openai.BadRequestError, match=r"Cannot cancel a completed response\."):
+            client.responses.cancel(done.id)
+        assert client.responses.retrieve(done.id) == done
         with pytest.raises(openai.NotFoundError):
             client.responses.cancel("resp_" + "0" * 32)
 

@@ -150,7 +150,7 @@ def test_an_image_goes_with_the_last_turn_that_uses_it(opener: Opener) -> None:
             await store.delete("", other.response_id)
             assert held() == []
             # Forgotten, it can be sent again.
-            again = await turned(store, parent=first, images=[CAT])
+            again = await turned(store, images=[CAT])
             assert held() == [("", CAT)]
             assert [turn.blobs for turn in await store.chain(again)] == [blobs_of(CAT)]
 

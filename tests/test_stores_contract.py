@@ -10,7 +10,7 @@ import pytest
 
 from antiphon.core.ids import new_response_id
 from antiphon.core.turns import End, FunctionTool, Header, Options, TurnError, Usage
-from antiphon.errors import StoreError
+from antiphon.errors import HistoryChanged, StoreError
 from antiphon.turn.ports import Recent, StoredTurn
 from stores_kit import (
     DONE,
@@ -295,9 +295,9 @@ def test_a_deleted_newest_turn_leaves_its_place_empty(store_in: Opener) -> None:
             other = await turned(store, parent=first)
             assert (other.thread, other.seq) != (second.thread, second.seq)
             assert await ids_of(store, other) == ids([first, other])
-            # Someone who held the deleted head may still continue there.
-            late = await turned(store, parent=second)
-            assert await ids_of(store, late) == ids([first, late])
+            with pytest.raises(HistoryChanged):
+                await turned(store, parent=second)
+            assert await ids_of(store, other) == ids([first, other])
 
     run(main())
 
@@ -348,8 +348,8 @@ def test_a_turn_deleted_while_it_runs_takes_nothing_more(store_in: Opener) -> No
             await store.write(head.response_id, [assistant("more")])
             await store.write(head.response_id, [], DONE)
             assert await store.turn("", head.response_id) is None
-            child = await turned(store, parent=head)
-            assert await ids_of(store, child) == [child.response_id]
+            with pytest.raises(HistoryChanged):
+                await turned(store, parent=head)
             with pytest.raises(StoreError):
                 await store.begin(new_turn(response_id=head.response_id))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import tempfile
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,16 +27,16 @@ from hypothesis.stateful import (
 )
 
 from antiphon.core.conversations import Conversation
-from antiphon.core.images import Blob
 from antiphon.core.items import Erased, encode_item
 from antiphon.core.lifetimes import Lifetimes
 from antiphon.core.turns import End
-from antiphon.errors import ConversationLocked, NotFound
+from antiphon.errors import ConversationLocked, HistoryChanged, NotFound
 from antiphon.stores.memory import MemoryStore
 from antiphon.stores.sqlite import open_sqlite
 from antiphon.turn.ledgers import Wanted
-from antiphon.turn.ports import Head, NewTurn, Recent, StoredTurn
+from antiphon.turn.ports import Head, Recent, StoredTurn
 from stores_kit import DONE, HEADER, FullStore, assistant, held_in_file, held_in_memory, new_turn
+from stores_known import Known, Talk
 
 T = TypeVar("T")
 
@@ -45,69 +45,6 @@ LIFETIMES = Lifetimes(LIVES[""], {"other": LIVES["other"], "keeper": None})
 IMAGES = (b"a cat", b"a dog", b"an owl")
 ERASED = encode_item(Erased())
 ENDS = (None, None, DONE, DONE, End("incomplete", 1.0), End("failed", 1.0), End("cancelled", 1.0))
-
-
-class Known(msgspec.Struct):
-    """What the model knows of a turn. ``thread`` is the id of the thread's first turn."""
-
-    new: NewTurn
-    thread: str
-    depth: int
-    parent: Known | None
-    tree: list[int]
-    stamp: float
-    input: list[bytes]
-    blobs: list[Blob]
-    head: Head | None = None
-    output: list[bytes] = []
-    end: End | None = None
-    erased: bool = False
-    swept: bool = False
-    children: list[Known] = []
-
-    @property
-    def id(self) -> str:
-        return self.new.response_id
-
-    @property
-    def order(self) -> tuple[float, int, int]:
-        assert self.head is not None
-        return self.stamp, self.head.thread, self.head.seq
-
-    def family(self) -> Iterator[Known]:
-        yield self
-        for child in self.children:
-            yield from child.family()
-
-    def chain(self) -> list[Known]:
-        above = self.parent.chain() if self.parent else []
-        return above if self.erased else [*above, self]
-
-    def youngest(self) -> float:
-        return max((one.stamp for one in self.family() if not one.erased), default=-math.inf)
-
-    def stored(self, expires_at: float | None = None) -> StoredTurn:
-        return StoredTurn(
-            response_id=self.id,
-            created_at=self.new.created_at,
-            header=self.new.header,
-            input=tuple(self.input),
-            output=tuple(self.output),
-            end=self.end,
-            previous_response_id=self.parent.id if self.parent else None,
-            blobs={blob.hash: blob.data for blob in self.blobs},
-            expires_at=expires_at,
-        )
-
-
-class Talk(msgspec.Struct):
-    """What the model knows of a conversation."""
-
-    made: Conversation
-    tenant: str
-    head: Known | None = None
-    busy: Known | None = None
-    gone: bool = False
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -187,16 +124,44 @@ class StoreMachine(RuleBasedStateMachine):
     def begin_root(self, tenant: str, items: int, images: list[bytes]) -> Known:
         return self.begin(self.new(["hello"] * items, tenant, images, None))
 
-    @rule(target=known, parent=known, items=st.integers(0, 2), images=pictures)
-    def continue_one(self, parent: Known, items: int, images: list[bytes]) -> Known:
-        return self.begin(self.new(["again"] * items, parent.new.tenant, images, parent))
+    @rule(target=known, parent=known, items=st.integers(0, 2), images=pictures, stale=st.booleans())
+    def continue_one(
+        self, parent: Known, items: int, images: list[bytes], stale: bool
+    ) -> Known | MultipleResults[Known]:
+        turn = self.new(["again"] * items, parent.new.tenant, images, parent, stale=stale)
+        if self.is_current(turn, parent):
+            return self.begin(turn)
+        self.refuse(turn, HistoryChanged)
+        return multiple()
 
-    def new(self, said: list[str], tenant: str, images: list[bytes], parent: Known | None) -> Known:
+    def is_current(self, turn: Known, parent: Known | None) -> bool:
+        """Whether nothing was erased from the turn's family since its parent was found."""
+        head = turn.new.parent
+        if parent is None or head is None:
+            return True
+        return not parent.erased and not parent.swept and head.epoch == parent.tree[0]
+
+    def refuse(self, turn: Known, error: type[Exception]) -> None:
+        with pytest.raises(error):
+            self.begin(turn)
+        assert self.do(self.store.turn(turn.new.tenant, turn.id)) is None
+
+    def new(
+        self,
+        said: list[str],
+        tenant: str,
+        images: list[bytes],
+        parent: Known | None,
+        *,
+        stale: bool = False,
+    ) -> Known:
         head = parent.head if parent else None
+        if parent and head and not stale and not parent.erased:
+            head = msgspec.structs.replace(head, epoch=parent.tree[0])
         new = new_turn(*said, tenant=tenant, parent=head, images=images, created_at=self.now)
         stamp = max(self.now, parent.stamp if parent else self.now)
         input_, blobs = list(new.input), list(new.blobs)
-        if parent is None or parent.swept:
+        if parent is None:
             return Known(new, new.response_id, 0, None, [0], stamp, input_, blobs)
         # The newest turn of a thread is continued in it, every other one branches.
         taken = any(one.thread == parent.thread and not one.swept for one in parent.children)
@@ -311,11 +276,11 @@ class StoreMachine(RuleBasedStateMachine):
         turn = self.new(["and now"], talk.tenant, images, parent)
         header = msgspec.structs.replace(HEADER, conversation=was.id)
         turn.new = msgspec.structs.replace(turn.new, header=header, conversation=was)
+        if not self.is_current(turn, parent):
+            self.refuse(turn, HistoryChanged)
+            return multiple()
         if now is None or now.busy is not None or now.head != was.head:
-            error = NotFound if now is None else ConversationLocked
-            with pytest.raises(error):
-                self.begin(turn)
-            assert self.do(self.store.turn(talk.tenant, turn.id)) is None
+            self.refuse(turn, NotFound if now is None else ConversationLocked)
             return multiple()
         self.begin(turn)
         talk.head, talk.busy = parent, turn

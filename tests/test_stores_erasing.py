@@ -204,7 +204,9 @@ def test_nothing_is_left_of_rows_that_were_moved(
                 else:
                     name = cage.canary()
                     words = f"{name} " * luck.choice([1, 3, 10, 100, 400])
-                    tips[place] = head = await turned(store, words, words, tips[place])
+                    tip = tips[place]
+                    parent = tip if tip and tip.response_id in left else None
+                    tips[place] = head = await turned(store, words, words, parent)
                     left[head.response_id] = name
             if not closed:
                 await cleaned(store)

@@ -403,7 +403,7 @@ def test_a_summary_by_hand_of_what_changes_meanwhile_is_a_conflict() -> None:
         await asked.wait()
         await service.delete(NOBODY, first.id)
         go.set()
-        with pytest.raises(Conflict, match="erased while"):
+        with pytest.raises(Conflict, match="erased meanwhile"):
             await summing
         assert [one.id for one in await service.chain(NOBODY, second.id)] == [second.id]
 

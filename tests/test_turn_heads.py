@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,6 @@ import pytest
 from antiphon.core.ids import new_conversation_id
 from antiphon.core.turns import NOBODY, Response, TurnRequest
 from antiphon.errors import (
-    AntiphonError,
     ConversationLocked,
     InvalidRequest,
     ModelError,
@@ -344,12 +344,13 @@ def test_a_turn_whose_beginning_is_late_is_not_overtaken_nor_left_behind() -> No
         store = GatedStore()
         async with talking(store, ScriptedModel(["One.", "Two."])) as talk:
             store.begins.shut()
-            first = await talk.start("1")
+            first = asyncio.create_task(talk.start("1"))
+            await settle()
             second = asyncio.create_task(talk.turned("2", queue=True))
             await settle()
             await locked(talk.start("impatient"))
             store.begins.open()
-            assert (await second).previous_response_id == first.response_id
+            assert (await second).previous_response_id == (await first).response_id
 
     run(main())
 
@@ -359,15 +360,13 @@ def test_a_conversation_deleted_before_its_first_turn_is_on_disk_takes_none() ->
         store = GatedStore()
         async with talking(store, ScriptedModel(["One."])) as talk:
             store.begins.shut()
-            first = await talk.start("1")
+            first = asyncio.create_task(talk.start("1"))
             await settle()
             await talk.conversations.delete(NOBODY, talk.id)
             store.begins.open()
-            with pytest.raises(AntiphonError) as caught:
-                await first.result()
-            assert isinstance(caught.value, NotFound)
             with pytest.raises(NotFound):
-                await talk.service.response(NOBODY, first.response_id)
+                await first
+            assert await talk.service.recent(NOBODY, 10) == []
 
     run(main())
 
@@ -408,5 +407,73 @@ def test_of_two_processes_that_begin_at_once_one_is_refused(tmp_path: Path) -> N
                 turns = await one.conversations.turns(NOBODY, one.id)
                 kept = {one.id for one in ended if isinstance(one, Response)}
                 assert {turn.id for turn in turns[-len(kept) :]} == kept
+
+    run(main())
+
+
+CHILD = Path(__file__).with_name("turns_child.py")
+
+
+def check_line(turns: list[Response], ids: set[str]) -> None:
+    """One line of turns, each behind the one before, and all that were acknowledged."""
+    assert {turn.id for turn in turns} == ids
+    assert len(turns) == len(ids)
+    assert [turn.previous_response_id for turn in turns] == [None, *(one.id for one in turns[:-1])]
+    times = [turn.created_at for turn in turns]
+    assert times == sorted(times)
+
+
+def test_who_queues_waits_for_another_process_that_was_faster(tmp_path: Path) -> None:
+    """Both find the conversation free and begin at once: the one that comes late waits."""
+
+    async def main() -> None:
+        here = await open_sqlite(tmp_path / "a.db")
+        there = await open_sqlite(tmp_path / "a.db")
+        model, other = ScriptedModel(), ScriptedModel()
+        async with talking(here, model) as one, talking(there, other) as two:
+            two.id = one.id
+            ids: set[str] = set()
+            for number in range(10):
+                ended = await asyncio.gather(
+                    one.turned(f"{number} a", queue=True),
+                    two.turned(f"{number} b", queue=True, stream=False),
+                    one.service.keep(request(one.id, "aside", queue=True)),
+                )
+                assert [turn.status for turn in ended[:2]] == ["completed"] * 2
+                ids |= {ended[0].id, ended[1].id}
+            turns = await two.conversations.turns(NOBODY, one.id)
+            assert ids < {turn.id for turn in turns}
+            check_line(turns, {turn.id for turn in turns})
+            assert len(turns) == 30
+
+    run(main())
+
+
+def test_two_processes_that_queue_lose_no_turn(tmp_path: Path) -> None:
+    async def main() -> None:
+        path = tmp_path / "a.db"
+        async with talking(await open_sqlite(path), ScriptedModel()) as talk:
+            children = [
+                await asyncio.create_subprocess_exec(
+                    *(sys.executable, str(CHILD), "queue", str(path), talk.id, name, "50"),
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                )
+                for name in "ab"
+            ]
+            for child in children:
+                assert child.stdout is not None
+                assert await child.stdout.readline() == b"ready\n"
+            said = await asyncio.gather(*[child.communicate(b"go\n") for child in children])
+            assert [child.returncode for child in children] == [0, 0]
+            ends = [line.split() for out, _ in said for line in out.decode().splitlines()]
+            assert [status for _, status in ends] == ["completed"] * 100
+            turns = await talk.conversations.turns(NOBODY, talk.id)
+            check_line(turns, {name for name, _ in ends})
+            words = [str(item.content) for turn in turns for item in turn.input]  # type: ignore[union-attr]
+            for name in "ab":
+                # Those of one process come in the order in which they asked.
+                mine = [one for one in words if one.startswith(name)]
+                assert mine == [f"{name} {number}" for number in range(50)]
 
     run(main())

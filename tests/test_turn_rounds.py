@@ -195,14 +195,16 @@ def test_approved_calls_wait_for_the_disk_too() -> None:
         service = serving(ScriptedModel([ONE, "Done."]), store)
         first = await answered(service, "Go.")
         store.begins.shut()
-        turn = await service.start(
-            asking(after=first.id, approved=(FunctionCall("a", "look", "{}"),)), hands
+        starting = asyncio.create_task(
+            service.start(
+                asking(after=first.id, approved=(FunctionCall("a", "look", "{}"),)), hands
+            )
         )
         await store.begins.asked.wait()
         await settle()
         assert hands.asked == []
         store.begins.open()
-        assert texts(await turn.result()) == ["Done."]
+        assert texts(await (await starting).result()) == ["Done."]
 
     run(main())
 

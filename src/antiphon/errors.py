@@ -14,6 +14,7 @@
     ├── Conflict                   409
     │   ├── ResponseInProgress     409
     │   ├── ConversationLocked     409  another turn runs on that conversation
+    │   ├── HistoryChanged         409  something of it was erased while it was read
     │   └── IdempotencyConflict    409  an Idempotency-Key that was used for something else
     ├── TooManyRequests            429  more than this server lets one key have
     ├── ToolServerUnavailable      424  an MCP server that was to lend its tools did not answer
@@ -133,6 +134,17 @@ class ResponseInProgress(Conflict):
 
 class ConversationLocked(Conflict):
     default_code = "conversation_locked"
+
+
+class HistoryChanged(Conflict):
+    """Something was erased from what a turn or a summary was made of, before that was kept."""
+
+    default_code = "conversation_changed"
+
+    def __init__(
+        self, message: str = "Something of this conversation was erased meanwhile: ask again."
+    ) -> None:
+        super().__init__(message)
 
 
 class IdempotencyConflict(Conflict):

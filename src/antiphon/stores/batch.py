@@ -18,7 +18,7 @@ from antiphon.core.conversations import Conversation
 from antiphon.core.ids import conversation_key, response_key
 from antiphon.core.images import Blob
 from antiphon.core.turns import Claim, End
-from antiphon.errors import StoreError
+from antiphon.errors import HistoryChanged, StoreError
 from antiphon.stores.claims import check_claimed, settle
 from antiphon.stores.conversation_reader import CONVERSATIONS, resolved
 from antiphon.stores.erasing import erase, family, forget_summaries, let_go, raise_epochs
@@ -47,7 +47,8 @@ from antiphon.turn.ports import Head, NewTurn
 
 _encode = msgspec.json.Encoder().encode
 _LAST_THREAD = SQL["last_thread"]
-_AROUND = SQL["around"]
+_TURN_AT = SQL["turn_at"]
+_UNCHANGED = SQL["unchanged"]
 _KNOWN = SQL["known"]
 _OWNER = SQL["owner"]
 _OWNED = SQL["owned"]
@@ -98,6 +99,7 @@ class Batch:
         top = encode_header(key, turn.created_at, turn.header)
         if turn.claim is not None:
             check_claimed(self.connection, turn.tenant, turn.claim)
+        self._check_sources(turn)
         if turn.conversation is not None and not turn.founds:
             self._check_unmoved(turn.tenant, turn.conversation, cutoff)
         place = self._place(turn)
@@ -193,6 +195,26 @@ class Batch:
         rows = self.connection.execute(query, values).fetchall()
         return rows[0][0] if rows else None
 
+    def _check_sources(self, turn: NewTurn) -> None:
+        """Refuse a turn that was made of what is no longer as its maker saw it."""
+        parent = turn.parent
+        if parent is not None and parent.tenant != turn.tenant:
+            raise StoreError("A turn cannot continue another tenant's response.")
+        if parent is not None and parent.seq >= MAX_SEQ:
+            raise StoreError(f"A chain holds at most {MAX_SEQ + 1} turns.")
+        for head in (parent, *turn.sources):
+            if head is None:
+                continue
+            # The id tells a place that was swept, and taken by another turn since.
+            seen = (
+                place_of(head.thread, head.seq),
+                response_key(head.response_id),
+                head.tree,
+                head.epoch,
+            )
+            if self._one(_UNCHANGED, seen) is None:
+                raise HistoryChanged()
+
     def _check_unmoved(self, tenant: str, seen: Conversation, cutoff: float) -> None:
         """Refuse a turn on a conversation that is no longer as its maker saw it."""
         self.flush()
@@ -211,19 +233,13 @@ class Batch:
     def _place(self, turn: NewTurn) -> int:
         """Right after the parent if nothing is there yet, else at the start of a new thread."""
         parent = turn.parent
-        if parent is not None and parent.tenant != turn.tenant:
-            raise StoreError("A turn cannot continue another tenant's response.")
-        if parent is not None and parent.seq >= MAX_SEQ:
-            raise StoreError(f"A chain holds at most {MAX_SEQ + 1} turns.")
-        at = place_of(parent.thread, parent.seq) if parent else 0
-        place = at + TURN
-        around = dict(self.connection.execute(_AROUND, (at, place)).fetchall()) if parent else {}
-        if parent is None or around.get(at) != response_key(parent.response_id):
-            # A beginning; or its parent has expired since it was seen, and is gone.
+        if parent is None:
             thread = self._new_thread()
             self._threads.append((thread, turn.tenant, thread, None))
             return place_of(thread, 0)
-        if place in self._taken or place in around:
+        at = place_of(parent.thread, parent.seq)
+        place = at + TURN
+        if place in self._taken or self._one(_TURN_AT, (place,)) is not None:
             thread = self._new_thread()
             self._threads.append((thread, turn.tenant, parent.tree, at))
             place = place_of(thread, parent.seq + 1)

@@ -105,6 +105,7 @@ class MemoryStore:
         self._turns.check_open()
         if turn.claim is not None:
             self._receipts.check_claimed(turn.tenant, turn.claim)
+        self._turns.check_sources(turn)
         if turn.conversation is not None and not turn.founds:
             self._conversations.check_unmoved(turn.tenant, turn.conversation)
         self._turns.begin(turn)

@@ -79,9 +79,15 @@ SELECT place FROM running WHERE owner = ?1
 -- name: last_thread
 SELECT coalesce(max(id), 0) FROM threads
 
--- name: around
--- Which of a turn and the one that would come after it are there, erased or not.
-SELECT place, substr(body, 1, 16) FROM log WHERE place IN (?1, ?2)
+-- name: turn_at
+-- Whether a turn is there, erased or not.
+SELECT 1 FROM log WHERE place = ?1
+
+-- name: unchanged
+-- Whether the turn ?2 is at ?1, and its tree ?3 has the epoch ?4 still.
+SELECT 1 FROM log
+WHERE place = ?1 AND substr(body, 1, 16) = ?2
+AND coalesce((SELECT epoch FROM epochs WHERE tree = ?3), 0) = ?4
 
 -- name: add_thread
 INSERT INTO threads (id, tenant, tree, parent) VALUES (?1, ?2, ?3, ?4)

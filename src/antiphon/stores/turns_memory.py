@@ -11,7 +11,7 @@ import msgspec
 from antiphon.core.ids import response_key
 from antiphon.core.items import ERASED_SUMMARY, sums_up
 from antiphon.core.turns import End
-from antiphon.errors import StoreError
+from antiphon.errors import HistoryChanged, StoreError
 from antiphon.stores.expiry import Expiry
 from antiphon.turn.ports import NewTurn, StoredTurn
 
@@ -178,15 +178,22 @@ class Turns:
     def raise_epoch(self, kept: Kept) -> None:
         self.epochs[kept.tree] = self.epochs.get(kept.tree, 0) + 1
 
+    def check_sources(self, new: NewTurn) -> None:
+        """Refuse a turn that was made of what is no longer as its maker saw it."""
+        if new.parent is not None and new.parent.tenant != new.tenant:
+            raise StoreError("A turn cannot continue another tenant's response.")
+        for head in (new.parent, *new.sources):
+            if head is None:
+                continue
+            unchanged = self.epochs.get(head.tree, 0) == head.epoch
+            if head.response_id not in self.kept or not unchanged:
+                raise HistoryChanged()
+
     def _place(self, new: NewTurn) -> Kept:
         name, tenant, above = new.response_id, new.tenant, new.parent
-        if above is not None and above.tenant != tenant:
-            raise StoreError("A turn cannot continue another tenant's response.")
-        if above is None or above.response_id not in self.kept:
-            # A beginning; or its parent has expired since it was seen, and is gone.
+        if above is None:
             fresh = next(self._numbers)
-            stamp = max(new.created_at, above.stamp) if above else new.created_at
-            return Kept(name, tenant, fresh, 0, fresh, None, stamp)
+            return Kept(name, tenant, fresh, 0, fresh, None, new.created_at)
         parent = self.kept[above.response_id]
         parent.children.append(name)
         newest = self.threads[parent.thread][-1] == parent.response_id

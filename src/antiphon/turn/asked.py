@@ -11,39 +11,47 @@ from antiphon.core.ids import item_id, place_of_item
 from antiphon.core.items import Approved, FunctionCall, FunctionCallOutput, Item, McpApproval
 from antiphon.core.turns import TurnRequest
 from antiphon.errors import InvalidRequest, NotFound
+from antiphon.turn.ports import Head
 from antiphon.turn.records import Records
 
 
 class Asked(msgspec.Struct, frozen=True):
     """A request with nothing left to look up.
 
-    ``agreed`` are the calls of earlier turns that it approves, by call id.
+    ``agreed`` are the calls of earlier turns that it approves, by call id. ``sources`` are
+    the responses that something was found in, as they were before it was read.
     """
 
     request: TurnRequest
     agreed: Mapping[str, Approved] = {}
+    sources: Sequence[Head] = ()
 
 
 async def looked_up(request: TurnRequest, records: Records) -> Asked:
     """Find what a request names. Raises ``NotFound`` and ``InvalidRequest``."""
     items: Sequence[Item] = request.input
+    sources: list[Head] = []
     if request.references:
-        items = await _with_references(request, records)
+        items = await _with_references(request, records, sources)
     agreed: dict[str, Approved] = {}
     if any(isinstance(item, McpApproval) for item in items):
-        items = await _decided(items, request, records, agreed)
+        items = await _decided(items, request, records, agreed, sources)
     if not agreed and items is request.input:
         return Asked(request)
     approved = (*request.approved, *(one.call for one in agreed.values()))
     return Asked(
         msgspec.structs.replace(request, input=tuple(items), approved=approved, references=()),
         agreed,
+        sources,
     )
 
 
-async def _with_references(request: TurnRequest, records: Records) -> list[Item]:
+async def _with_references(
+    request: TurnRequest, records: Records, sources: list[Head]
+) -> list[Item]:
     found: dict[int, list[Item]] = {}
     for reference in request.references:
+        await _note_source(reference.id, request.tenant, records, sources)
         there = await records.item(request.tenant, reference.id)
         if not there:
             raise NotFound(
@@ -60,8 +68,20 @@ async def _with_references(request: TurnRequest, records: Records) -> list[Item]
     return items
 
 
+async def _note_source(item_name: str, tenant: str, records: Records, sources: list[Head]) -> None:
+    """Note where an item lies before it is read: what is erased after that shows then."""
+    place = place_of_item(item_name)
+    head = await records.head(tenant, place[0]) if place else None
+    if head is not None:
+        sources.append(head)
+
+
 async def _decided(
-    items: Sequence[Item], request: TurnRequest, records: Records, agreed: dict[str, Approved]
+    items: Sequence[Item],
+    request: TurnRequest,
+    records: Records,
+    agreed: dict[str, Approved],
+    sources: list[Head],
 ) -> list[Item]:
     """The items, each refusal followed by the output that the model reads of it."""
     own = {item.call_id for item in items if isinstance(item, FunctionCall)}
@@ -70,6 +90,7 @@ async def _decided(
         decided.append(item)
         if not isinstance(item, McpApproval) or item.approval_request_id in own:
             continue
+        await _note_source(item.approval_request_id, request.tenant, records, sources)
         waiting = await _waiting(item.approval_request_id, request.tenant, records)
         if item.approve:
             agreed[waiting.call.call_id] = waiting

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 
 import msgspec
@@ -33,16 +33,18 @@ async def digest(  # noqa: PLR0913
     header: Header,
     model: Model,
     *,
+    check: Callable[[], Awaitable[None]] | None = None,
     seconds: float | None = None,
 ) -> Digest:
     """Have the model sum up ``covered``, with ``kept`` staying in view after it.
 
+    ``check`` comes before each call of the model: what it raises keeps the words from it.
     Raises what the model raises; ``ModelError`` where it breaks off, declines, or says
     nothing, ``ModelTimeout`` after so many ``seconds``.
     """
     try:
         async with asyncio.timeout(seconds):
-            machine = await _ask(covered, policy.prompt, header, model)
+            machine = await _ask(covered, policy.prompt, header, model, check)
     except TimeoutError as late:
         raise ModelTimeout(
             f"The summary took longer than {seconds:g} seconds.", code="turn_timeout"
@@ -60,7 +62,13 @@ async def digest(  # noqa: PLR0913
     return Digest(item, machine.usage)
 
 
-async def _ask(covered: Sequence[Segment], prompt: str, header: Header, model: Model) -> Machine:
+async def _ask(
+    covered: Sequence[Segment],
+    prompt: str,
+    header: Header,
+    model: Model,
+    check: Callable[[], Awaitable[None]] | None,
+) -> Machine:
     plain = msgspec.structs.replace(
         header.options, tools=(), tool_choice="auto", text_format=None, max_output_tokens=None
     )
@@ -70,6 +78,8 @@ async def _ask(covered: Sequence[Segment], prompt: str, header: Header, model: M
     while True:
         machine = Machine()
         try:
+            if check is not None:
+                await check()
             call = viewer.call(segments, header, stream=False)
             async with aclosing(model.generate(call)) as batches:
                 async for batch in batches:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 from weakref import WeakValueDictionary
@@ -19,8 +20,14 @@ from antiphon.turn.live import LiveTurn
 #: A tenant, and the id of a conversation.
 _Place: TypeAlias = tuple[str, str]
 
-#: Seconds between two looks at a conversation that another process is busy with.
-_PATIENCE = 0.1
+#: A look at a conversation as it is now, and the request with its head.
+Look: TypeAlias = Callable[[], Awaitable[tuple[Conversation | None, TurnRequest]]]
+
+#: Seconds between two looks at a conversation that another process is busy with. Between
+#: half and all of it, so that processes which wait for each other fall out of step.
+_PATIENCE = 0.05
+#: How often something may be erased from a history while one turn is being prepared.
+_MOST_CHANGES = 10
 
 
 class Heads:
@@ -35,19 +42,22 @@ class Heads:
         self._busy: WeakValueDictionary[_Place, LiveTurn] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def taken(
-        self, request: TurnRequest
-    ) -> AsyncIterator[tuple[Conversation | None, TurnRequest]]:
-        """The conversation that a request names, and the request with its head.
+    async def taken(self, request: TurnRequest) -> AsyncIterator[Look]:
+        """Reserve the conversation that a request names; gives the way to look at it.
 
-        While this is entered nobody else takes it; a turn that was begun must ``claim`` it
-        before the exit. Raises ``NotFound``, and ``ConversationLocked`` where another turn
-        runs on it and the request does not queue.
+        While this is entered nobody else in this process takes it; a turn that was begun
+        must ``claim`` it before the exit. Where another process was faster, look again.
+        A look raises ``NotFound``, and ``ConversationLocked`` where another turn runs on it
+        and the request does not queue.
         """
         name = request.conversation
         if name is None or not request.store:
-            # An unstored turn reads a conversation and leaves it as it is.
-            yield None, await self.read(request)
+
+            async def read() -> tuple[None, TurnRequest]:
+                # An unstored turn reads a conversation and leaves it as it is.
+                return None, await self.read(request)
+
+            yield read
             return
         place = (request.tenant, name)
         lock = self._locks.setdefault(place, asyncio.Lock())
@@ -57,13 +67,12 @@ class Heads:
         if not queues and (lock.locked() or self._runs(place)):
             raise locked(name)
         async with lock:
-            if queues:
-                conversation = await self._free(place)
-            else:
-                conversation = await self._get(*place)
-                if conversation.busy is not None or self._runs(place):
-                    raise locked(name)
-            yield conversation, _continuing(request, conversation)
+
+            async def look() -> tuple[Conversation, TurnRequest]:
+                found = await (self._free(place) if queues else self._idle(place))
+                return found, _continuing(request, found)
+
+            yield look
 
     async def read(self, request: TurnRequest) -> TurnRequest:
         """The request with its conversation's head as the previous response."""
@@ -76,14 +85,22 @@ class Heads:
         """A turn was begun on a conversation; the store may not know yet."""
         self._busy[tenant, conversation_id] = turn
 
+    async def _idle(self, place: _Place) -> Conversation:
+        """The conversation, on which nothing may run."""
+        conversation = await self._get(*place)
+        if conversation.busy is not None or self._runs(place):
+            raise locked(conversation.id)
+        return conversation
+
     async def _free(self, place: _Place) -> Conversation:
+        """The conversation, once nothing runs on it."""
         while True:
             conversation = await self._get(*place)
             turn = self._busy.get(place)
             if turn is None or turn.done():
                 if conversation.busy is None:
                     return conversation
-                await asyncio.sleep(_PATIENCE)
+                await asyncio.sleep(_PATIENCE * random.uniform(0.5, 1))  # noqa: S311
                 continue
             try:
                 await turn.result()
@@ -100,6 +117,37 @@ class Heads:
         if found is None:
             raise missing_conversation(name)
         return found
+
+
+class Retries:
+    """How often a turn is tried that the store refuses."""
+
+    def __init__(self, request: TurnRequest) -> None:
+        self._queues = request.on_busy == "queue"
+        self._changes = 0
+
+    def count(self, refusal: AntiphonError) -> None:
+        """Take note of a refusal. Raises it where that was the last try."""
+        if isinstance(refusal, ConversationLocked):
+            if not self._queues:
+                raise refusal
+            return
+        self._changes += 1
+        if self._changes == _MOST_CHANGES:
+            raise refusal
+
+
+async def accepted(turn: LiveTurn) -> None:
+    """Wait until the store has taken a turn. Raises its refusal alone."""
+    try:
+        await turn.kept()
+    except AntiphonError:
+        if turn.refused:
+            raise
+    except asyncio.CancelledError:
+        # Nobody will ever hold it.
+        turn.stop(None)
+        raise
 
 
 def _continuing(request: TurnRequest, conversation: Conversation) -> TurnRequest:

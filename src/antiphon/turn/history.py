@@ -14,6 +14,7 @@ import msgspec
 
 from antiphon.core.images import bring_back
 from antiphon.core.items import decode_item
+from antiphon.errors import HistoryChanged
 from antiphon.turn.context import Segment, render
 from antiphon.turn.fitting import fold, tokens_of
 from antiphon.turn.ports import Head, Store, StoredTurn
@@ -31,24 +32,44 @@ class Past(msgspec.Struct, frozen=True):
     tokens: int = 0
 
 
+class Lineage(msgspec.Struct, frozen=True):
+    """What a turn goes on from.
+
+    ``head`` is the stored response it continues. ``origin`` is the one that the stored part
+    of ``past`` was read from: the head, or, where turns followed it that are in a ``Memory``
+    alone, the one those left from; ``unstored`` are these turns.
+    """
+
+    past: Past = Past()
+    head: Head | None = None
+    origin: Head | None = None
+    unstored: Segments = ()
+
+    def renewed(self, past: Past, origin: Head) -> Lineage:
+        """The same with its stored part read again, as ``origin`` is now."""
+        segments = (*past.segments, *self.unstored)
+        tokens = past.tokens + sum(map(tokens_of, self.unstored))
+        return Lineage(Past(segments, tokens), self.head, origin, self.unstored)
+
+
 class Memory:
     """The newest turn of somebody who keeps nothing in the store, for as long as they stay."""
 
     def __init__(self) -> None:
         self._response_id: str | None = None
-        self._past = Past()
+        self._lineage = Lineage()
 
-    def past(self, response_id: str) -> Past | None:
+    def lineage(self, response_id: str) -> Lineage | None:
         """The chain up to that response, None if it is not the newest one here."""
-        return self._past if response_id == self._response_id else None
+        return self._lineage if response_id == self._response_id else None
 
-    def keep(self, response_id: str, past: Past) -> None:
+    def keep(self, response_id: str, lineage: Lineage) -> None:
         """Remember a chain, in place of what was here."""
-        self._response_id, self._past = response_id, past
+        self._response_id, self._lineage = response_id, lineage
 
     def drop(self) -> None:
         """Remember nothing."""
-        self._response_id, self._past = None, Past()
+        self._response_id, self._lineage = None, Lineage()
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -66,21 +87,40 @@ class History:
     """
 
     def __init__(self, store: Store, capacity: int = _CAPACITY) -> None:
-        self._store = store
+        self.store = store
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._capacity = capacity
         self._held = 0
 
     async def past(self, head: Head) -> Past:
-        """The chain up to and including ``head``, summaries in place of what they replace."""
+        """The chain up to and including ``head``, summaries in place of what they replace.
+
+        Raises ``HistoryChanged`` where it was erased since it was found.
+        """
         entry = self._entries.get(head.response_id)
         if entry is not None and entry.epoch == head.epoch:
             self._entries.move_to_end(head.response_id)
             return entry.past
-        segments = tuple(fold(segments_of(await self._store.chain(head))))
-        past = Past(segments, sum(map(tokens_of, segments)))
+        past = past_of(await self._chain(head))
         self._put(head.response_id, _entry(head.epoch, past))
         return past
+
+    async def above(self, head: Head) -> Past:
+        """The same without ``head`` itself, for a turn that runs: nothing is remembered."""
+        return past_of((await self._chain(head))[:-1])
+
+    async def unchanged(self, *heads: Head | None) -> bool:
+        """Whether all of these are there, and nothing was erased from their families since."""
+        for head in heads:
+            now = await self.store.head(head.tenant, head.response_id) if head else None
+            if head is not None and (now is None or now.epoch != head.epoch):
+                return False
+        return True
+
+    async def check(self, *heads: Head | None) -> None:
+        """Raise ``HistoryChanged`` where that is not so."""
+        if not await self.unchanged(*heads):
+            raise HistoryChanged()
 
     def keep(
         self, response_id: str, epoch: int, past: Past, new: Segment, parent: str | None
@@ -97,6 +137,12 @@ class History:
     def replace(self, head: Head, past: Past) -> None:
         """Remember a chain that was just summed up."""
         self._put(head.response_id, _entry(head.epoch, past))
+
+    async def _chain(self, head: Head) -> list[StoredTurn]:
+        turns = await self.store.chain(head)
+        if not turns or turns[-1].response_id != head.response_id:
+            raise HistoryChanged()
+        return turns
 
     def _pop(self, response_id: str) -> _Entry | None:
         entry = self._entries.pop(response_id, None)
@@ -118,6 +164,12 @@ class History:
 
 def _entry(epoch: int, past: Past) -> _Entry:
     return _Entry(epoch, past, sum(segment.size for segment in past.segments))
+
+
+def past_of(turns: Sequence[StoredTurn]) -> Past:
+    """A chain as it is shown."""
+    segments = tuple(fold(segments_of(turns)))
+    return Past(segments, sum(map(tokens_of, segments)))
 
 
 def segments_of(turns: Sequence[StoredTurn]) -> list[Segment]:

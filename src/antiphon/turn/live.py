@@ -51,6 +51,8 @@ class LiveTurn:
         self.stopping = False
         #: Whether the turn's end could not be kept: the store takes it for running.
         self.unkept = False
+        #: Whether the store did not take it: it is as if it had never begun.
+        self.refused = False
 
     # What readers use.
 
@@ -136,6 +138,10 @@ class LiveTurn:
         """End without a response: nothing of the turn could be kept."""
         self.error = error
         self._close()
+
+    @property
+    def is_continuation(self) -> bool:
+        return self.opening.previous_response_id is not None
 
     @property
     def response(self) -> Response | None:

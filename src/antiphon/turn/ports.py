@@ -41,6 +41,9 @@ class NewTurn(msgspec.Struct, frozen=True):
 
     ``blobs`` are the images that those items refer to, by hash (``core.images``). A store
     keeps each once for a tenant, however many turns refer to it.
+    ``parent`` is the response that it continues, ``sources`` are others whose words it holds,
+    each as it was before its words were read: ``begin`` fails with ``HistoryChanged`` where
+    one is gone, or something was erased from its family since.
     ``awaited`` False: nobody waits for the beginning alone, so that a store may keep it a
     few milliseconds later, in one go with the end of a quick turn.
     ``conversation`` is the one it goes on, as its maker saw it: ``begin`` moves it on, and
@@ -56,6 +59,7 @@ class NewTurn(msgspec.Struct, frozen=True):
     header: Header
     input: Sequence[bytes]
     parent: Head | None = None
+    sources: Sequence[Head] = ()
     awaited: bool = True
     blobs: Sequence[Blob] = ()
     conversation: Conversation | None = None
@@ -127,7 +131,9 @@ class Store(Protocol):
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:
         """Keep a turn's request and input. Continues the parent's thread, or branches off it.
 
-        On a conversation it may fail with ``ConversationLocked`` or ``NotFound``, too.
+        Fails with ``HistoryChanged`` where something was erased from what the turn was made
+        of (``NewTurn.parent``), and on a conversation with ``ConversationLocked`` or
+        ``NotFound``, too: nothing is kept of it then.
         """
         ...
 

@@ -25,7 +25,7 @@ from antiphon.turn.context import assemble, render
 from antiphon.turn.fitting import fold, newest
 from antiphon.turn.history import segments_of
 from antiphon.turn.live import Live, LiveTurn
-from antiphon.turn.ports import Recent, Store, StoredTurn, Window
+from antiphon.turn.ports import Head, Recent, Store, StoredTurn, Window
 
 
 class Records:
@@ -38,6 +38,10 @@ class Records:
     def __init__(self, store: Store, live: Live) -> None:
         self._store = store
         self._live = live
+
+    async def head(self, tenant: str, response_id: str) -> Head | None:
+        """Where a response lies, and what its family's epoch is."""
+        return await self._store.head(tenant, response_id)
 
     async def response(self, tenant: str, response_id: str) -> Response:
         """One response, whole. Raises ``NotFound``."""
@@ -151,7 +155,11 @@ class Records:
         head = await self._store.head(tenant, response_id)
         if head is None:
             raise missing(response_id)
-        return await self._store.chain(head)
+        turns = await self._store.chain(head)
+        if not turns or turns[-1].response_id != response_id:
+            # Erased between the two reads: its ancestors must not pass for it.
+            raise missing(response_id)
+        return turns
 
 
 def missing(response_id: str, param: str | None = None) -> NotFound:

@@ -33,25 +33,21 @@ from antiphon.core.turns import End, Header, Response, TurnError, TurnRequest
 from antiphon.errors import (
     AntiphonError,
     ContextLengthExceeded,
-    ConversationLocked,
     ModelError,
     ModelTimeout,
-    NotFound,
     StoreError,
 )
 from antiphon.turn.calls import run_calls
 from antiphon.turn.context import Segment, render
 from antiphon.turn.fitting import shorten, turns_in
-from antiphon.turn.history import Memory, Past
+from antiphon.turn.history import History, Lineage, Memory
 from antiphon.turn.live import LiveTurn
 from antiphon.turn.machine import Machine
 from antiphon.turn.ports import Fault, Head, LentTools, Model, NewTurn, Store, ToolSource
+from antiphon.turn.records import missing
 from antiphon.turn.view import View, Viewer
 
 log = logging.getLogger("antiphon.turn")
-
-#: Why a store does not take a turn: it cannot, or the turn's conversation went on or away.
-_REFUSALS = (StoreError, ConversationLocked, NotFound)
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,10 +60,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     request: TurnRequest
     opening: Response
     model: Model
-    past: Past
+    lineage: Lineage
+    history: History
     view: View
     viewer: Viewer
-    parent: Head | None
+    sources: Sequence[Head] = ()
     stored_input: Sequence[Item]
     #: Told of the finished turn, rendered, once it is on disk, or over if it is not stored.
     on_kept: Callable[[Plan, Segment], None]
@@ -151,7 +148,8 @@ class Runner:
                 created_at=opening.created_at,
                 header=opening.header,
                 input=[encode_item(item) for item in plan.stored_input],
-                parent=plan.parent,
+                parent=plan.lineage.head,
+                sources=plan.sources,
                 awaited=(asked.stream and asked.announced) or asked.background,
                 blobs=plan.blobs,
                 conversation=plan.conversation,
@@ -236,9 +234,43 @@ class Runner:
 
     async def _view(self) -> View:
         """What the next call shows: the turn has grown since the last one."""
-        plan = self._plan
-        turn = render((*plan.opening.input, *self._machine.output))
-        return await plan.viewer.view((*plan.past.segments, turn), plan.past.tokens)
+        turn = render((*self._plan.opening.input, *self._machine.output))
+        await self._refresh()
+        while True:
+            past = self._plan.lineage.past
+            view = await self._plan.viewer.view((*past.segments, turn), past.tokens)
+            if not await self._refresh():
+                return view
+
+    async def _refresh(self) -> bool:
+        """Read the history again where something was erased from it; whether it was.
+
+        What was erased while a tool ran or a model was asked is not shown at the next call.
+        """
+        plan, origin = self._plan, self._plan.lineage.origin
+        if origin is None:
+            return False
+        if self._begun is not None:
+            # Where the store refuses the turn, this is cancelled.
+            await asyncio.wait({self._begun})
+        seen_from = self._id if plan.opening.store else origin.response_id
+        now = await self._store.head(origin.tenant, seen_from)
+        if now is not None and now.epoch == origin.epoch:
+            return False
+        if now is None and plan.opening.store:
+            # The turn itself was erased, by another process.
+            self._live.stop(None)
+            await asyncio.sleep(0)
+        if now is None:
+            raise missing(origin.response_id, param="previous_response_id")
+        if plan.opening.store:
+            past = await plan.history.above(now)
+            origin = msgspec.structs.replace(origin, epoch=now.epoch)
+        else:
+            past, origin = await plan.history.past(now), now
+        lineage = plan.lineage.renewed(past, origin)
+        self._plan = msgspec.structs.replace(plan, lineage=lineage)
+        return True
 
     async def _ask(self, view: View, header: Header) -> None:
         """Call the model; where asked to, again with less if the context is too long."""
@@ -254,6 +286,9 @@ class Runner:
                 shorter = shorten(segments, overflow.used, overflow.limit)
                 if sum(one.size for one in shorter) >= sum(one.size for one in segments):
                     raise
+                if await self._refresh():
+                    view = await self._view()
+                    shorter = list(view.segments)
                 self._shown = segments = shorter
                 self._around = self._plan.viewer.around(segments)
 
@@ -303,10 +338,7 @@ class Runner:
             try:
                 await _uncut(self._store.write(self._id, items, end))
             except StoreError as lost:
-                # What was lost first says why.
-                first = self._not_begun() or live.stopped_by
-                live.unkept = not isinstance(first, ConversationLocked | NotFound)
-                live.fail(first if isinstance(first, _REFUSALS) else lost)
+                self._lose(lost)
                 return
             if error is not None:
                 error.response_id = self._id
@@ -317,6 +349,18 @@ class Runner:
         if live.stored or (self._plan.memory is not None and error is None):
             self._plan.on_kept(self._plan, rendered(response))
         live.finish(response, Ended(response), error)
+
+    def _lose(self, lost: StoreError) -> None:
+        """The turn's end could not be kept. What was lost first says why."""
+        live, first = self._live, self._not_begun()
+        if isinstance(first, AntiphonError) and not isinstance(first, StoreError):
+            # Not that the store could not take the turn: it would not, and has nothing of it.
+            live.refused = True
+            live.fail(first)
+            return
+        first = first or live.stopped_by
+        live.unkept = True
+        live.fail(first if isinstance(first, StoreError) else lost)
 
     def _not_begun(self) -> BaseException | None:
         """Why the turn's beginning is not on disk, as far as that is known."""
@@ -335,7 +379,7 @@ class Runner:
     def _turns_shown(self, segments: Sequence[Segment]) -> int | None:
         """How many earlier turns a call showed, None: all there were."""
         shown = turns_in(segments[:-1])
-        return shown if shown < turns_in(self._plan.past.segments) else None
+        return shown if shown < turns_in(self._plan.lineage.past.segments) else None
 
     def _tokens(self) -> int | None:
         """What this turn takes in a context: all that was shown and said, less the rest.

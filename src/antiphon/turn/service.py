@@ -18,6 +18,8 @@ from antiphon.core.policies import Summarize
 from antiphon.core.turns import End, Header, Response, TurnRequest
 from antiphon.errors import (
     Conflict,
+    ConversationLocked,
+    HistoryChanged,
     InvalidRequest,
     ResponseInProgress,
 )
@@ -30,10 +32,10 @@ from antiphon.turn.checks import (
     rendered,
 )
 from antiphon.turn.compaction import Digest, digest
-from antiphon.turn.context import Segment, assemble, check_calls, render
-from antiphon.turn.fitting import base_tokens, collapse, divide, due, tokens_of, worth
-from antiphon.turn.heads import Heads
-from antiphon.turn.history import History, Memory, Past
+from antiphon.turn.context import Segment, assemble, check_calls
+from antiphon.turn.fitting import divide, tokens_of, worth
+from antiphon.turn.heads import Heads, Retries, accepted
+from antiphon.turn.history import History, Lineage, Memory, Past
 from antiphon.turn.ledgers import Ledgers
 from antiphon.turn.lending import approving, told_to, unlisted
 from antiphon.turn.live import Live, LiveTurn, Watch
@@ -49,6 +51,7 @@ from antiphon.turn.ports import (
 from antiphon.turn.records import Records, decoded, missing
 from antiphon.turn.replay import Replay
 from antiphon.turn.runner import Plan, Runner
+from antiphon.turn.summaries import Question, is_due, keep_turn, sum_up
 from antiphon.turn.view import Viewer
 
 _Sorted: TypeAlias = tuple[tuple[Item, ...], tuple[Item, ...], tuple[Blob, ...]]
@@ -67,14 +70,6 @@ class Models(Protocol):
     def names(self) -> list[tuple[str, Model]]:
         """The configured ones, the default first."""
         ...
-
-
-class _Asked(msgspec.Struct, frozen=True):
-    """A request, what will be stored of it, and the model it names."""
-
-    request: TurnRequest
-    header: Header
-    model: Model
 
 
 class TurnService(Records):
@@ -105,27 +100,46 @@ class TurnService(Records):
         ``memory`` is where an unstored turn may go on from, and what remembers it.
         Whatever is wrong with the request is raised here, before anything is stored.
         Where the request's context asks for a summary that is due, that is made first.
+        Where something of its history is erased meanwhile, or a request that queues finds
+        another process faster, that is done anew, unseen.
         """
-        if request.conversation is None:
-            return await self._start(request, tools, memory)
-        async with self._heads.taken(request) as (conversation, continuing):
-            live = await self._start(continuing, tools, None, conversation)
-            if conversation is not None:
-                self._heads.claim(request.tenant, conversation.id, live)
-            return live
+        retries = Retries(request)
+        async with self._heads.taken(request) as look:
+            while True:
+                conversation, continuing = await look()
+                try:
+                    return await self._accepted(continuing, tools, memory, conversation)
+                except (ConversationLocked, HistoryChanged) as refusal:
+                    retries.count(refusal)
+
+    async def _accepted(
+        self,
+        request: TurnRequest,
+        tools: ToolSource | None,
+        memory: Memory | None,
+        conversation: Conversation | None,
+    ) -> LiveTurn:
+        """A turn that the store has taken, or that failed otherwise. Raises its refusal."""
+        live = await self._start(request, tools, memory, conversation)
+        if conversation is not None:
+            self._heads.claim(request.tenant, conversation.id, live)
+        if live.stored and (conversation or live.is_continuation):
+            # Costs its reader nothing, to whom nothing is told before that in any case.
+            await accepted(live)
+        return live
 
     async def _start(
         self,
         request: TurnRequest,
         tools: ToolSource | None,
         memory: Memory | None,
-        conversation: Conversation | None = None,
+        conversation: Conversation | None,
     ) -> LiveTurn:
         found = await looked_up(request, self)
         request, agreed = found.request, found.agreed
         lent = await self._lent(request) if request.mcp else None
         try:
-            plan = await self._plan(request, memory, lent)
+            plan = await self._plan(request, memory, lent, found.sources)
         except BaseException:
             if lent is not None:
                 await lent.aclose()
@@ -138,13 +152,18 @@ class TurnService(Records):
         return live
 
     async def _plan(
-        self, request: TurnRequest, memory: Memory | None, lent: LentTools | None
+        self,
+        request: TurnRequest,
+        memory: Memory | None,
+        lent: LentTools | None,
+        sources: Sequence[Head],
     ) -> Plan:
         name, model = self.models.get(request.model)
         check_input(request, model)
         shown, stored, blobs = await _sorted(request.input)
         new = rendered(shown, request.instructions)
-        head, past = await self._past(request, memory)
+        lineage = await self._lineage(request, memory)
+        head, past = lineage.head, lineage.past
         check_calls(past.segments[-1] if past.segments else None, shown, request.approved)
         header = header_of(name, request)
         asking = told_to(header, lent)
@@ -152,37 +171,50 @@ class TurnService(Records):
             header = approving(header, lent)
         viewer = Viewer(asking, model, request.context)
         if head is not None:
-            asked = _Asked(request, header, model)
+            question = Question(request, header, model)
             for policy in request.context:
-                if isinstance(policy, Summarize) and _is_due(policy, past, new, asked):
+                if isinstance(policy, Summarize) and is_due(policy, past, new, question):
                     # Not to be paid for by a turn that is over its budget in any case.
                     await viewer.view([*_said(past), new], 0)
-                    head, past = await self._sum_up(head, past, policy, asked)
-        now = time.time()
-        opening = Response(
-            id=new_response_id(),
-            created_at=now,
-            header=header,
-            input=shown,
-            previous_response_id=head.response_id if head else request.previous_response_id,
-            store=request.store,
-            expires_at=self._expiry(request.tenant, now) if request.store else None,
+                    head, past = await sum_up(self._history, head, past, policy, question)
+        lineage = msgspec.structs.replace(
+            lineage, past=past, head=head, origin=head or lineage.origin
         )
+        view = await viewer.view((*past.segments, new), past.tokens)
+        # Summaries, counts and MCP servers may have taken long.
+        await self._history.check(lineage.origin, *sources)
         return Plan(
             request=request,
-            opening=opening,
+            # From here to the turn's beginning nothing is waited for: turns are begun in the
+            # order of their times.
+            opening=self._opening(request, header, shown, head),
             header=asking,
             model=model,
-            past=past,
-            view=await viewer.view((*past.segments, new), past.tokens),
+            lineage=lineage,
+            history=self._history,
+            view=view,
             viewer=viewer,
-            parent=head,
+            sources=sources,
             stored_input=stored,
             on_kept=self._remember,
             blobs=blobs,
             memory=memory,
             lent=lent,
             listed=unlisted(lent, past.segments) if lent else (),
+        )
+
+    def _opening(
+        self, request: TurnRequest, header: Header, shown: Sequence[Item], head: Head | None
+    ) -> Response:
+        now = time.time()
+        return Response(
+            id=new_response_id(),
+            created_at=now,
+            header=header,
+            input=tuple(shown),
+            previous_response_id=head.response_id if head else request.previous_response_id,
+            store=request.store,
+            expires_at=self._expiry(request.tenant, now) if request.store else None,
         )
 
     async def _lent(self, request: TurnRequest) -> LentTools:
@@ -202,8 +234,14 @@ class TurnService(Records):
         ``completed`` False: calls that it leaves open will never get their outputs.
         Raises what ``start`` raises, and nothing is stored then.
         """
-        async with self._heads.taken(request) as (conversation, continuing):
-            return await self._keep_turn(continuing, output, completed, conversation)
+        retries = Retries(request)
+        async with self._heads.taken(request) as look:
+            while True:
+                conversation, continuing = await look()
+                try:
+                    return await self._keep_turn(continuing, output, completed, conversation)
+                except (ConversationLocked, HistoryChanged) as refusal:
+                    retries.count(refusal)
 
     async def found(self, request: TurnRequest, conversation: Conversation) -> str:
         """``keep`` the first turn of a new conversation, together with that.
@@ -225,15 +263,16 @@ class TurnService(Records):
         shown, stored, blobs = await _sorted((*request.input, *output))
         given = len(request.input)
         rendered(shown, request.instructions)
-        head, past = await self._past(request)
-        check_calls(past.segments[-1] if past.segments else None, shown[:given])
+        lineage = await self._lineage(request)
+        segments = lineage.past.segments
+        check_calls(segments[-1] if segments else None, shown[:given])
         turn = NewTurn(
             response_id=new_response_id(),
             tenant=request.tenant,
             created_at=time.time(),
             header=header_of(name, request),
             input=[encode_item(item) for item in stored[:given]],
-            parent=head,
+            parent=lineage.head,
             awaited=False,
             blobs=blobs,
             conversation=conversation,
@@ -241,7 +280,7 @@ class TurnService(Records):
             claim=request.claim,
         )
         end = End("completed" if completed else "incomplete", time.time())
-        await self._keep(turn, stored[given:], end)
+        await keep_turn(self._store, turn, stored[given:], end)
         return turn.response_id
 
     async def summarize(self, request: TurnRequest, policy: Summarize) -> Response:
@@ -250,39 +289,43 @@ class TurnService(Records):
         ``request`` names the conversation (``previous_response_id``) and says how to ask;
         its input is not used. The response, whose one output item is a ``compaction``,
         continues that conversation. Raises ``InvalidRequest`` where nothing is left to
-        sum up, ``Conflict`` where something of it is erased meanwhile.
+        sum up, ``HistoryChanged`` where something of it is erased meanwhile.
         """
         name, model = self.models.get(request.model)
-        head, past = await self._past(request)
+        lineage = await self._lineage(request)
+        head, past = lineage.head, lineage.past
         if head is None or not worth(divide(past.segments, policy.keep_turns)[0]):
             raise nothing_to_summarize()
-        asked = _Asked(request, header_of(name, request), model)
-        new, _ = await self._sum_up(head, past, policy, asked)
-        if new.response_id == head.response_id:
-            raise Conflict(
-                "Something of this conversation was erased while it was summed up: ask again.",
-                code="conversation_changed",
-            )
+        question = Question(request, header_of(name, request), model)
+        new, _ = await sum_up(self._history, head, past, policy, question)
         return await self.response(request.tenant, new.response_id)
 
     async def compact(self, request: TurnRequest) -> Digest:
         """Have the model sum up a conversation and what is sent along; nothing is stored.
 
         The item stands for all of it at the beginning of another conversation. Raises
-        ``InvalidRequest`` where there is nothing to sum up.
+        ``InvalidRequest`` where there is nothing to sum up, ``HistoryChanged`` where something
+        of it is erased meanwhile.
         """
         name, model = self.models.get(request.model)
-        request = (await looked_up(await self._heads.read(request), self)).request
+        found = await looked_up(await self._heads.read(request), self)
+        request = found.request
         check_images(request, model)
         shown, _, _ = await _sorted(request.input)
         new = rendered(shown, request.instructions)
-        _, past = await self._past(request)
+        lineage = await self._lineage(request)
+        past = lineage.past
         covered = (*past.segments, new) if shown else past.segments
+
+        async def check() -> None:
+            await self._history.check(lineage.origin, *found.sources)
+
         if not covered:
             raise nothing_to_summarize()
         # Nothing is kept: of the policy only what the model is asked counts.
         policy = Summarize(max_messages=1, keep_turns=0)
-        made = await digest(covered, (), policy, header_of(name, request), model)
+        made = await digest(covered, (), policy, header_of(name, request), model, check=check)
+        await check()
         item = msgspec.structs.replace(made.item, kept=0, replaced=0)
         return msgspec.structs.replace(made, item=item)
 
@@ -309,18 +352,26 @@ class TurnService(Records):
         return None if lifetime is None else created_at + lifetime
 
     async def cancel(self, tenant: str, response_id: str) -> Response:
-        """Stop a turn and keep what arrived; one that is over stays as it is.
+        """Stop a turn and keep what arrived; one that was stopped before stays as it is.
 
-        Raises ``NotFound``, and ``Conflict`` where another process runs the turn.
+        Raises ``NotFound``, ``InvalidRequest`` for a turn that ended otherwise before, and
+        ``Conflict`` where another process runs the turn.
         """
         live = self._live.get(response_id)
-        if live is not None and await self._store.head(tenant, response_id):
+        if live is not None and not live.done() and await self._store.head(tenant, response_id):
             return await live.cancel()
         response = await self.response(tenant, response_id)
         if response.end is None:
             raise Conflict(
                 f"Response '{response_id}' runs in another process: cancel it there.",
                 code="response_elsewhere",
+            )
+        if response.status != "cancelled":
+            article = "an" if response.status == "incomplete" else "a"
+            raise InvalidRequest(
+                # OpenAI's own words, which clients may compare.
+                f"Cannot cancel {article} {response.status} response.",
+                code="response_not_cancellable",
             )
         return response
 
@@ -331,9 +382,9 @@ class TurnService(Records):
         check_input(request, model)
         shown, _, _ = await _sorted(request.input)
         new = rendered(shown, request.instructions)
-        _, past = await self._past(request)
+        lineage = await self._lineage(request)
         viewer = Viewer(header_of(name, request), model, ())
-        segments = (*past.segments, new)
+        segments = (*lineage.past.segments, new)
         exact = await model.count(viewer.call(segments, header_of(name, request), stream=False))
         return viewer.around(segments) + tokens_of(new) if exact is None else exact
 
@@ -348,14 +399,14 @@ class TurnService(Records):
         of what they replace; without a model's primer.
         """
         name, model = self.models.get(request.model)
-        _, past = await self._past(request)
         viewer = Viewer(header_of(name, request), model, request.context)
-        # What comes next has no words yet; all that is known of it is whose outputs it brings.
-        newest = past.segments[-1] if past.segments else Segment(b"")
-        owed = newest.calls if newest.completed else ()
-        coming = Segment(b"", answers=dict.fromkeys(owed, b""))
-        view = await viewer.view((*past.segments, coming), past.tokens)
-        return decoded(assemble(view.segments[:-1], instructions=request.instructions))
+        retries = Retries(request)
+        while True:
+            lineage = await self._lineage(request)
+            messages = await _messages(viewer, lineage.past, request.instructions)
+            if await self._history.unchanged(lineage.origin):
+                return messages
+            retries.count(HistoryChanged())
 
     async def delete(self, tenant: str, response_id: str, *, cascade: bool = False) -> None:
         """Erase a response; its descendants go on without it. Raises ``NotFound``."""
@@ -382,15 +433,13 @@ class TurnService(Records):
         await self._live.close()
         await self._store.close()
 
-    async def _past(
-        self, request: TurnRequest, memory: Memory | None = None
-    ) -> tuple[Head | None, Past]:
+    async def _lineage(self, request: TurnRequest, memory: Memory | None = None) -> Lineage:
         previous = request.previous_response_id
         if previous is None:
-            return None, Past()
-        remembered = memory.past(previous) if memory and not request.store else None
+            return Lineage()
+        remembered = memory.lineage(previous) if memory and not request.store else None
         if remembered is not None:
-            return None, remembered
+            return await self._refreshed(remembered)
         head = await self._store.head(request.tenant, previous)
         if head is None:
             raise missing(previous, param="previous_response_id")
@@ -401,77 +450,34 @@ class TurnService(Records):
                 f"Response '{previous}' is still running: continue it when it has ended.",
                 param="previous_response_id",
             )
-        return head, await self._history.past(head)
+        return Lineage(await self._history.past(head), head, head)
 
-    async def _sum_up(
-        self, head: Head, past: Past, policy: Summarize, asked: _Asked
-    ) -> tuple[Head, Past]:
-        """Sum up the older turns; the conversation goes on behind a turn that says so.
-
-        Of an unstored turn only the view changes.
-        """
-        covered, kept = divide(past.segments, policy.keep_turns)
-        request, header = asked.request, asked.header
-        made = await digest(covered, kept, policy, header, asked.model, seconds=request.timeout)
-        segments = tuple(collapse(covered, render([made.item]), kept))
-        shorter = Past(segments, sum(map(tokens_of, segments)))
-        if not request.store:
-            return head, shorter
-        turn = NewTurn(
-            response_id=new_response_id(),
-            tenant=request.tenant,
-            created_at=time.time(),
-            header=header,
-            input=(),
-            parent=head,
-            awaited=False,
-        )
-        await self._keep(turn, [made.item], End("completed", time.time(), made.usage))
-        new = await self._store.head(request.tenant, turn.response_id)
-        if new is None:
-            raise missing(turn.response_id)
-        if new.epoch != head.epoch:
-            # Something was erased while the model was at it, perhaps what it summed up.
-            await self._store.delete(request.tenant, turn.response_id)
-            left = await self._store.head(request.tenant, head.response_id)
-            if left is None:
-                raise missing(head.response_id)
-            return left, await self._history.past(left)
-        self._history.replace(new, shorter)
-        return new, shorter
-
-    async def _keep(self, turn: NewTurn, output: Sequence[Item], end: End) -> None:
-        """Store a turn whole."""
-        self._store.begin(turn).add_done_callback(_heard)
-        # Fails too where the beginning did.
-        await self._store.write(turn.response_id, [encode_item(item) for item in output], end)
+    async def _refreshed(self, lineage: Lineage) -> Lineage:
+        """A remembered chain without what was erased from its stored part since."""
+        origin = lineage.origin
+        if origin is None or await self._history.unchanged(origin):
+            return lineage
+        now = await self._store.head(origin.tenant, origin.response_id)
+        if now is None:
+            raise missing(origin.response_id, param="previous_response_id")
+        return lineage.renewed(await self._history.past(now), now)
 
     def _remember(self, plan: Plan, segment: Segment) -> None:
-        parent, past = plan.parent, plan.past
-        if not plan.opening.store:
-            if plan.memory is not None:
-                longer = Past((*past.segments, segment), past.tokens + tokens_of(segment))
-                plan.memory.keep(plan.opening.id, longer)
-            return
-        self._history.keep(
-            plan.opening.id,
-            parent.epoch if parent else 0,
-            plan.past,
-            segment,
-            parent.response_id if parent else None,
-        )
+        opening, lineage = plan.opening, plan.lineage
+        past, origin = lineage.past, lineage.origin
+        if opening.store:
+            parent = lineage.head.response_id if lineage.head else None
+            epoch = origin.epoch if origin else 0
+            self._history.keep(opening.id, epoch, past, segment, parent)
+        elif plan.memory is not None:
+            longer = Past((*past.segments, segment), past.tokens + tokens_of(segment))
+            unstored = (*lineage.unstored, segment)
+            plan.memory.keep(opening.id, Lineage(longer, None, origin, unstored))
 
 
 def _said(past: Past) -> list[Segment]:
     """Its turns without the summaries among them."""
     return [one for one in past.segments if one.kept is None]
-
-
-def _is_due(policy: Summarize, past: Past, new: Segment, asked: _Asked) -> bool:
-    base = base_tokens(asked.header, asked.model.info.primer)
-    return due((*past.segments, new), policy, base) and worth(
-        divide(past.segments, policy.keep_turns)[0]
-    )
 
 
 async def _sorted(items: tuple[Item, ...]) -> _Sorted:
@@ -481,7 +487,11 @@ async def _sorted(items: tuple[Item, ...]) -> _Sorted:
     return put_away(items)
 
 
-def _heard(kept: asyncio.Future[None]) -> None:
-    """Nobody waits for a beginning alone; its failure shows at the end."""
-    if not kept.cancelled():
-        kept.exception()
+async def _messages(viewer: Viewer, past: Past, instructions: str | None) -> list[dict[str, Any]]:
+    """What a continuation of that chain would show before its new input."""
+    # What comes next has no words yet; all that is known of it is whose outputs it brings.
+    newest = past.segments[-1] if past.segments else Segment(b"")
+    owed = newest.calls if newest.completed else ()
+    coming = Segment(b"", answers=dict.fromkeys(owed, b""))
+    view = await viewer.view((*past.segments, coming), past.tokens)
+    return decoded(assemble(view.segments[:-1], instructions=instructions))

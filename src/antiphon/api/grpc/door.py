@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import grpc
 import msgspec
@@ -36,6 +36,8 @@ log = logging.getLogger("antiphon.api.grpc")
 
 Trailers: TypeAlias = list[tuple[str, str]]
 
+#: Codes of what xAI's API tells in three words, whatever the request named the response for.
+_MISSING_RESPONSE: Final = {"response_not_found", "previous_response_not_found"}
 #: Bytes. A client gives up on headers beyond 8 KiB, and a byte may take three there.
 _LONGEST_DETAILS = 1500
 _LONGEST_VALUE = 200
@@ -127,7 +129,9 @@ class Door:
 
 
 def details_of(error: AntiphonError) -> str:
-    """An error's sentence, cut to what fits."""
+    """An error's sentence, cut to what fits; xAI's own where its clients may compare it."""
+    if error.code in _MISSING_RESPONSE:
+        return "Response not found"
     whole = error.message.encode(errors="replace")
     if len(whole) <= _LONGEST_DETAILS:
         return whole.decode()

@@ -92,7 +92,13 @@ class Auth:
     async def info(self, caller: Caller, request: Proto) -> Proto:
         key = caller.key
         if key is None:
-            return auth_pb2.ApiKey(name="none is needed", acls=_EVERYTHING)
+            # What the client sent is nobody's key, and no part of it is shown.
+            return auth_pb2.ApiKey(
+                redacted_api_key="none (no keys configured)",
+                api_key_id="none",
+                name="no keys configured",
+                acls=_EVERYTHING,
+            )
         shown = caller.credential.decode("ascii", errors="replace")
         body = auth_pb2.ApiKey(
             redacted_api_key=f"{shown[:3]}...{shown[-4:]}",

@@ -101,6 +101,8 @@ class Metrics:
 
     def over(self, turn: LiveTurn) -> None:
         self._running.dec()
+        if turn.refused:
+            return
         response = turn.response
         self._turns.labels(response.status if response else "failed").inc()
         if isinstance(turn.error, ModelError):

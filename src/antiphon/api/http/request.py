@@ -125,10 +125,10 @@ def _check(asked: ResponseCreate) -> None:
     """What single fields cannot tell."""
     if asked.conversation is not None and asked.previous_response_id is not None:
         raise InvalidRequest(
-            "A turn goes on from a conversation or from a response: "
-            "'conversation' and 'previous_response_id' exclude each other.",
+            # OpenAI's own words, which clients may compare.
+            "Mutually exclusive parameters: Ensure you are only providing one of: "
+            "'previous_response_id' or 'conversation'.",
             code="mutually_exclusive_parameters",
-            param="conversation",
         )
     if asked.background and asked.store is False:
         raise InvalidRequest(

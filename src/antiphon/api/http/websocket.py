@@ -148,7 +148,7 @@ class _Connection:
     def _evict(self, request: TurnRequest) -> None:
         """A continuation failed: what it went on from is not for another try."""
         previous = request.previous_response_id
-        if previous is not None and self._memory.past(previous) is not None:
+        if previous is not None and self._memory.lineage(previous) is not None:
             self._memory.drop()
 
     async def _say_over(self, lifetime: float) -> None:
