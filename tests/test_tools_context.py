@@ -24,7 +24,7 @@ from antiphon.tools.context import ToolContext, context_parameters, is_context
         Annotated[ToolContext | None, "the shop"],
         "ToolContext[Shop] | None",
         ForwardRef("ToolContext[Shop]"),
-        Optional["ToolContext[Shop]"],
+        Optional["ToolContext"],
     ],
 )
 def test_a_context_is_known_by_its_annotation(annotation: object) -> None:
