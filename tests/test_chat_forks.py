@@ -13,10 +13,14 @@ from chat_kit import Stage, contents, staged
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no process is forked there")
 
-HEAD = """
-import asyncio, os, sys
+HEAD = r"""
+import asyncio, os, sys, warnings
 from antiphon import AntiphonError, AsyncConversation, Conversation, Settings
 from antiphon.settings import ModelSettings
+
+# Python 3.12 and newer warn of what these programs do on purpose.
+multi_threaded = r"This process \(pid=\d+\) is multi-threaded, use of fork\(\)"
+warnings.filterwarnings("ignore", multi_threaded, DeprecationWarning)
 
 models = {"m": ModelSettings(kind="chat_completions", base_url=sys.argv[2])}
 settings = Settings(store=sys.argv[1], model="m", models=models)

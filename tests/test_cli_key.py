@@ -6,6 +6,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -122,4 +123,5 @@ def test_the_terminals_chat_needs_no_key(antiphon: Command) -> None:
     ran = antiphon("chat", "-c", "-p", "after")
     assert ran.code == 0
     assert "Before that you said: before" in ran.out
-    assert sqlite3.connect("turns.db").execute("SELECT count(*) FROM keys").fetchone() == (1,)
+    with closing(sqlite3.connect("turns.db")) as database:
+        assert database.execute("SELECT count(*) FROM keys").fetchone() == (1,)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ForwardRef, Optional
 
 import pytest
 
@@ -23,6 +23,8 @@ from antiphon.tools.context import ToolContext, context_parameters, is_context
         ToolContext[int] | None,
         Annotated[ToolContext | None, "the shop"],
         "ToolContext[Shop] | None",
+        ForwardRef("ToolContext[Shop]"),
+        Optional["ToolContext"],
     ],
 )
 def test_a_context_is_known_by_its_annotation(annotation: object) -> None:
@@ -40,6 +42,7 @@ def test_a_context_is_known_by_its_annotation(annotation: object) -> None:
         "list[ToolContext]",
         list[ToolContext[int]],
         int | None,
+        ForwardRef("Shop"),
     ],
 )
 def test_other_annotations_are_no_context(annotation: object) -> None:

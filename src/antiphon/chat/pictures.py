@@ -112,7 +112,8 @@ def _read(path: str | Path) -> str:
     except FileNotFoundError as error:
         raise ImageInvalid(f"There is no file {_name(path)}.", param=_PARAM) from error
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
+        # A null byte, say. What Python says of it differs from version to version.
+        why = error.strerror if isinstance(error, OSError) else "no file can have that name"
         raise ImageInvalid(f"{_name(path)} cannot be read: {why}.", param=_PARAM) from error
     if len(data) > MAX_IMAGE_BYTES:
         raise _too_large(_name(path))

@@ -227,7 +227,7 @@ class Batch:
     def _move(self, conversation: Conversation, busy: bytes, parent: Head | None) -> None:
         head = response_key(parent.response_id) if parent else None
         self.connection.execute(
-            CONVERSATIONS["begin"], (conversation_key(conversation.id), head, busy)
+            CONVERSATIONS["begin"], (head, busy, conversation_key(conversation.id))
         )
 
     def _place(self, turn: NewTurn) -> int:

@@ -30,4 +30,4 @@ def check_claimed(connection: sqlite3.Connection, tenant: str, claim: Claim) -> 
 
 def settle(connection: sqlite3.Connection, tenant: str, key: str, outcome: str) -> None:
     """Say what came of it."""
-    connection.execute(RECEIPTS["settle"], (tenant, digest_of(key), outcome))
+    connection.execute(RECEIPTS["settle"], (outcome, tenant, digest_of(key)))

@@ -79,8 +79,8 @@ def _fill(connection: sqlite3.Connection, table: _Table, leaf: Leaf, size: int) 
         more = leaf.free - 4 if len(rows) > 1 else min(leaf.free - 4, most - here)
         if 0 < more <= most - here:
             ((body,),) = connection.execute(table.body, (row,)).fetchall()
-            connection.execute(table.change, (row, body + bytes(more)))
-            connection.execute(table.change, (row, body))
+            connection.execute(table.change, (body + bytes(more), row))
+            connection.execute(table.change, (body, row))
             return
 
 

@@ -5,30 +5,30 @@ SELECT name, rootpage FROM sqlite_schema WHERE type = 'table'
 -- The rows between two, and about how long each is; first those that are changed most easily.
 -- That of a use is in an index, and that of an item in the search.
 SELECT place, length(body) + 8 FROM log
-WHERE place BETWEEN ?1 AND ?2 ORDER BY kind IN (1, 2, 5), length(body)
+WHERE place BETWEEN ? AND ? ORDER BY kind IN (1, 2, 5), length(body)
 
 -- name: log_body
-SELECT body FROM log WHERE place = ?1
+SELECT body FROM log WHERE place = ?
 
 -- name: log_change
-UPDATE log SET body = ?2 WHERE place = ?1
+UPDATE log SET body = ? WHERE place = ?
 
 -- name: blobs_rows
 SELECT id, length(data) + length(CAST(tenant AS BLOB)) + 44 FROM blobs
-WHERE id BETWEEN ?1 AND ?2 ORDER BY length(data)
+WHERE id BETWEEN ? AND ? ORDER BY length(data)
 
 -- name: blobs_body
-SELECT data FROM blobs WHERE id = ?1
+SELECT data FROM blobs WHERE id = ?
 
 -- name: blobs_change
-UPDATE blobs SET data = ?2 WHERE id = ?1
+UPDATE blobs SET data = ? WHERE id = ?
 
 -- name: conversations_rows
 SELECT rowid, length(metadata) + length(CAST(tenant AS BLOB)) + 68 FROM conversations
-WHERE rowid BETWEEN ?1 AND ?2 ORDER BY length(metadata)
+WHERE rowid BETWEEN ? AND ? ORDER BY length(metadata)
 
 -- name: conversations_body
-SELECT metadata FROM conversations WHERE rowid = ?1
+SELECT metadata FROM conversations WHERE rowid = ?
 
 -- name: conversations_change
-UPDATE conversations SET metadata = ?2 WHERE rowid = ?1
+UPDATE conversations SET metadata = ? WHERE rowid = ?

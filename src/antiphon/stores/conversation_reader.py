@@ -143,7 +143,7 @@ def _living(connection: sqlite3.Connection, key: bytes | None) -> tuple[bytes | 
     place: int = state[0]
     if state[1] is not None:
         return key, place
-    while rows := connection.execute(SQL["above"], (place,)).fetchall():
+    while rows := connection.execute(SQL["above"], {"place": place}).fetchall():
         place, kind, body = rows[0]
         if kind == HEADER:
             return body[:16], place

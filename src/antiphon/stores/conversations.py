@@ -97,7 +97,7 @@ def _describe(
     found, _ = resolved(batch.connection, tenant, conversation_id, cutoff)
     if found is not None:
         batch.connection.execute(
-            CONVERSATIONS["describe"], (conversation_key(found.id), _encoder.encode(metadata))
+            CONVERSATIONS["describe"], (_encoder.encode(metadata), conversation_key(found.id))
         )
         # The old words.
         batch.erased = True
@@ -173,7 +173,7 @@ def erase_item(batch: Batch, tenant: str, response_id: str, position: int) -> bo
     items = [(spot, body) for spot, kind, body in rows if kind in (INPUT, OUTPUT)]
     if not 0 <= position < len(items) or items[position][1] in (ERASED, ERASED_SUMMARY):
         return False
-    connection.execute(SQL["replace_body"], (items[position][0], ERASED))
+    connection.execute(SQL["replace_body"], (ERASED, items[position][0]))
     forget_summaries(connection, place)
     rest = [body for _, body in items[:position] + items[position + 1 :]]
     unused = {

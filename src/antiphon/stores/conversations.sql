@@ -1,34 +1,34 @@
 -- name: create
-INSERT INTO conversations (id, tenant, created_at, metadata) VALUES (?1, ?2, ?3, ?4)
+INSERT INTO conversations (id, tenant, created_at, metadata) VALUES (?, ?, ?, ?)
 
 -- name: one
-SELECT id, created_at, head, busy, metadata FROM conversations WHERE id = ?1 AND tenant = ?2
+SELECT id, created_at, head, busy, metadata FROM conversations WHERE id = ? AND tenant = ?
 
 -- name: begin
-UPDATE conversations SET head = ?2, busy = ?3 WHERE id = ?1
+UPDATE conversations SET head = ?, busy = ? WHERE id = ?
 
 -- name: describe
-UPDATE conversations SET metadata = ?2 WHERE id = ?1
+UPDATE conversations SET metadata = ? WHERE id = ?
 
 -- name: drop
-DELETE FROM conversations WHERE id = ?1
+DELETE FROM conversations WHERE id = ?
 
 -- name: made
-SELECT created_at FROM conversations WHERE id = ?1 AND tenant = ?2
+SELECT created_at FROM conversations WHERE id = ? AND tenant = ?
 
 -- name: forwards
 SELECT id, created_at, head, busy, metadata FROM conversations
-WHERE tenant = ?1 AND (created_at, id) > (?2, ?3) ORDER BY created_at, id
+WHERE tenant = ? AND (created_at, id) > (?, ?) ORDER BY created_at, id
 
 -- name: backwards
 SELECT id, created_at, head, busy, metadata FROM conversations
-WHERE tenant = ?1 AND (created_at, id) < (?2, ?3) ORDER BY created_at DESC, id DESC
+WHERE tenant = ? AND (created_at, id) < (?, ?) ORDER BY created_at DESC, id DESC
 
 -- name: next_tenant
-SELECT tenant FROM conversations WHERE tenant >= ?1 ORDER BY tenant LIMIT 1
+SELECT tenant FROM conversations WHERE tenant >= ? ORDER BY tenant LIMIT 1
 
 -- name: made_before
-SELECT id FROM conversations WHERE tenant = ?1 AND created_at <= ?2 ORDER BY created_at, id
+SELECT id FROM conversations WHERE tenant = ? AND created_at <= ? ORDER BY created_at, id
 
 -- name: state
 -- Where a response lies, who runs it, and its end.
@@ -36,18 +36,18 @@ SELECT r.place, r.tenant, u.owner, l.body
 FROM responses AS r
 LEFT JOIN running AS u ON u.place = r.place
 LEFT JOIN log AS l ON l.place = r.place | 32767
-WHERE r.id = ?1
+WHERE r.id = ?
 
 -- name: members
 -- The turns of a conversation.
-SELECT place FROM responses WHERE conversation = ?1 ORDER BY place
+SELECT place FROM responses WHERE conversation = ? ORDER BY place
 
 -- name: others
 -- The turns between two places that are of no or another conversation, and not erased.
 SELECT r.place, r.created_at
 FROM log CROSS JOIN responses AS r ON r.id = substr(log.body, 1, 16)
-WHERE log.place BETWEEN ?1 AND ?2 AND log.kind = 0 AND r.conversation IS NOT ?3
+WHERE log.place BETWEEN ? AND ? AND log.kind = 0 AND r.conversation IS NOT ?
 ORDER BY r.place DESC
 
 -- name: parent
-SELECT parent FROM threads WHERE id = ?1
+SELECT parent FROM threads WHERE id = ?

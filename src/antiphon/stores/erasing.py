@@ -42,9 +42,10 @@ def forget_summaries(connection: sqlite3.Connection, place: int) -> None:
     counts turns that are not there any more.
     """
     for span in family(connection, place):
-        for spot, body in connection.execute(SQL["summaries"], (*span, COMPACTION)).fetchall():
+        values = {"first": span[0], "last": span[1], "start": COMPACTION}
+        for spot, body in connection.execute(SQL["summaries"], values).fetchall():
             if sums_up(body):
-                connection.execute(SQL["replace_body"], (spot, ERASED_SUMMARY))
+                connection.execute(SQL["replace_body"], (ERASED_SUMMARY, spot))
 
 
 def let_go(connection: sqlite3.Connection, uses: Iterable[bytes]) -> None:

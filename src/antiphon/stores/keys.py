@@ -98,7 +98,7 @@ def _add(batch: Batch, key: Key, digest: bytes) -> None:
 
 
 def _revoke(batch: Batch, key_id: str, now: float) -> bool:
-    return batch.connection.execute(_SQL["revoke"], (key_id, now)).rowcount > 0
+    return batch.connection.execute(_SQL["revoke"], (now, key_id)).rowcount > 0
 
 
 # Reads for ``Ground.inline``: no key meets a turn that a dead process left.

@@ -59,7 +59,7 @@ def has_expired(connection: sqlite3.Connection, place: int, cutoff: float) -> bo
 
 def youngest_of(connection: sqlite3.Connection, place: int) -> float | None:
     """The latest stamp among a turn and its descendants; None: all of them are erased."""
-    stamp: float | None = connection.execute(SQL["youngest"], (place,)).fetchall()[0][0]
+    stamp: float | None = connection.execute(SQL["youngest"], {"place": place}).fetchall()[0][0]
     return stamp
 
 
@@ -84,7 +84,7 @@ def read_turn(
 
 def turn_at(connection: sqlite3.Connection, place: int) -> StoredTurn:
     """The turn that begins there, whenever it expires."""
-    before = connection.execute(SQL["above"], (place,)).fetchall()
+    before = connection.execute(SQL["above"], {"place": place}).fetchall()
     rows = _rows(connection, place, last_of_turn(place))
     (turn,) = turns_of(rows, id_in(before[0][2]) if before else None, _blobs_of(connection))
     return turn
@@ -147,7 +147,7 @@ def _blobs_of(connection: sqlite3.Connection) -> Callable[[int], Blob | None]:
 
 def parts_of(connection: sqlite3.Connection, place: int, tenant: str) -> list[int]:
     """The last place of each part of the chain that ends at ``place``, oldest first."""
-    found = connection.execute(SQL["parts"], (place, tenant)).fetchall()
+    found = connection.execute(SQL["parts"], {"place": place, "tenant": tenant}).fetchall()
     return [part for (part,) in found]
 
 

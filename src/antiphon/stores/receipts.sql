@@ -1,21 +1,21 @@
 -- name: sweep
-DELETE FROM receipts WHERE created_at <= ?1
+DELETE FROM receipts WHERE created_at <= ?
 
 -- name: forget
-DELETE FROM receipts WHERE tenant = ?1 AND digest = ?2 AND outcome IS NULL AND created_at <= ?3
+DELETE FROM receipts WHERE tenant = ? AND digest = ? AND outcome IS NULL AND created_at <= ?
 
 -- name: claim
-INSERT OR IGNORE INTO receipts (tenant, digest, fingerprint, created_at) VALUES (?1, ?2, ?3, ?4)
+INSERT OR IGNORE INTO receipts (tenant, digest, fingerprint, created_at) VALUES (?, ?, ?, ?)
 
 -- name: read
-SELECT fingerprint, created_at, outcome FROM receipts WHERE tenant = ?1 AND digest = ?2
+SELECT fingerprint, created_at, outcome FROM receipts WHERE tenant = ? AND digest = ?
 
 -- name: claimed
 SELECT 1 FROM receipts
-WHERE tenant = ?1 AND digest = ?2 AND fingerprint = ?3 AND outcome IS NULL
+WHERE tenant = ? AND digest = ? AND fingerprint = ? AND outcome IS NULL
 
 -- name: settle
-UPDATE receipts SET outcome = ?3 WHERE tenant = ?1 AND digest = ?2
+UPDATE receipts SET outcome = ? WHERE tenant = ? AND digest = ?
 
 -- name: drop
-DELETE FROM receipts WHERE tenant = ?1 AND digest = ?2 AND outcome IS NULL
+DELETE FROM receipts WHERE tenant = ? AND digest = ? AND outcome IS NULL

@@ -51,7 +51,7 @@ def read_plan(connection: sqlite3.Connection, tenant: str | None, least: int) ->
         # Asked most often, and mostly in vain.
         if connection.execute(SQL["some_wait"], (least,)).fetchall()[0][0] < least:
             return None
-        rows = connection.execute(SQL["waiting"], (tenant, FULL)).fetchall()
+        rows = connection.execute(SQL["waiting"], {"tenant": tenant, "limit": FULL}).fetchall()
         founds: dict[str, _Found] = {}
         for place, _, owner, time in rows:
             if time is not None:
@@ -95,7 +95,7 @@ def carry_out(batch: Batch, plan: Plan) -> bool:
 
 def text_at(connection: sqlite3.Connection, place: int) -> str:
     """What was said in the turn that begins there."""
-    return text_of_items(body for (body,) in connection.execute(SQL["items"], (place,)))
+    return text_of_items(body for (body,) in connection.execute(SQL["items"], {"place": place}))
 
 
 def _spoken(connection: sqlite3.Connection, place: int, created_at: float) -> Spoken:

@@ -4,16 +4,16 @@ FROM responses AS r
 JOIN threads AS t ON t.id = r.place >> 34
 LEFT JOIN epochs AS e ON e.tree = t.tree
 LEFT JOIN running AS u ON u.place = r.place
-WHERE r.id = ?1 AND r.tenant = ?2
+WHERE r.id = ? AND r.tenant = ?
 
 -- name: place
-SELECT place FROM responses WHERE id = ?1 AND tenant = ?2
+SELECT place FROM responses WHERE id = ? AND tenant = ?
 
 -- name: youngest
--- The latest stamp of the turn at ?1 and its descendants: of each thread the last turn that is
+-- The latest stamp of the turn at :place and its descendants: of each thread the last turn that is
 -- not erased has it. NULL: all are erased.
 WITH RECURSIVE span (first, last) AS (
-    SELECT ?1, ?1 | 17179869183
+    SELECT :place, :place | 17179869183
     UNION ALL
     SELECT threads.id << 34, threads.id << 34 | 17179869183
     FROM span CROSS JOIN threads ON threads.parent BETWEEN span.first AND span.last
@@ -27,23 +27,23 @@ SELECT max((
 FROM span
 
 -- name: known
-SELECT 1 FROM responses WHERE id = ?1
+SELECT 1 FROM responses WHERE id = ?
 
 -- name: rows
-SELECT place, kind, body FROM log WHERE place BETWEEN ?1 AND ?2 ORDER BY place
+SELECT place, kind, body FROM log WHERE place BETWEEN ? AND ? ORDER BY place
 
 -- name: above
--- The header or tombstone of the turn before the one at place ?1: one turn (32768 places)
+-- The header or tombstone of the turn before the one at :place: one turn (32768 places)
 -- earlier in its thread, or where that branched off.
 SELECT place, kind, body FROM log WHERE place = coalesce(
-    (SELECT place FROM log WHERE place = ?1 - 32768 AND place >> 34 = ?1 >> 34),
-    (SELECT parent FROM threads WHERE id = ?1 >> 34)
+    (SELECT place FROM log WHERE place = :place - 32768 AND place >> 34 = :place >> 34),
+    (SELECT parent FROM threads WHERE id = :place >> 34)
 )
 
 -- name: parts
--- The last place of each part of the chain that ends at ?1: one part a thread, oldest first.
+-- The last place of each part of the chain that ends at :place: one part a thread, oldest first.
 WITH RECURSIVE part (place, parent, depth) AS (
-    SELECT ?1, parent, 0 FROM threads WHERE id = ?1 >> 34 AND tenant = ?2
+    SELECT :place, parent, 0 FROM threads WHERE id = :place >> 34 AND tenant = :tenant
     UNION ALL
     SELECT part.parent, threads.parent, part.depth + 1
     FROM part JOIN threads ON threads.id = part.parent >> 34
@@ -51,173 +51,174 @@ WITH RECURSIVE part (place, parent, depth) AS (
 SELECT place FROM part ORDER BY depth DESC
 
 -- name: headers_forwards
--- The first ?3 turns between two places that are not erased.
-SELECT place FROM log WHERE place BETWEEN ?1 AND ?2 AND kind = 0 ORDER BY place LIMIT ?3
+-- The first so many turns between two places that are not erased.
+SELECT place FROM log WHERE place BETWEEN ? AND ? AND kind = 0 ORDER BY place LIMIT ?
 
 -- name: headers_backwards
--- The last ?3 of them, the last first.
-SELECT place FROM log WHERE place BETWEEN ?1 AND ?2 AND kind = 0 ORDER BY place DESC LIMIT ?3
+-- The last so many of them, the last first.
+SELECT place FROM log WHERE place BETWEEN ? AND ? AND kind = 0 ORDER BY place DESC LIMIT ?
 
 -- name: latest
-SELECT place, created_at FROM responses WHERE tenant = ?1 ORDER BY created_at DESC, place DESC
+SELECT place, created_at FROM responses WHERE tenant = ? ORDER BY created_at DESC, place DESC
 
 -- name: opening
-SELECT body FROM log WHERE place BETWEEN ?1 AND ?2 AND kind = 1 ORDER BY place LIMIT 1
+SELECT body FROM log WHERE place BETWEEN ? AND ? AND kind = 1 ORDER BY place LIMIT 1
 
 -- name: owner
-SELECT owner FROM running WHERE place = ?1
+SELECT owner FROM running WHERE place = ?
 
 -- name: runner
-SELECT u.owner FROM responses AS r JOIN running AS u ON u.place = r.place WHERE r.id = ?1
+SELECT u.owner FROM responses AS r JOIN running AS u ON u.place = r.place WHERE r.id = ?
 
 -- name: owners
 SELECT DISTINCT owner FROM running
 
 -- name: owned
-SELECT place FROM running WHERE owner = ?1
+SELECT place FROM running WHERE owner = ?
 
 -- name: last_thread
 SELECT coalesce(max(id), 0) FROM threads
 
 -- name: turn_at
 -- Whether a turn is there, erased or not.
-SELECT 1 FROM log WHERE place = ?1
+SELECT 1 FROM log WHERE place = ?
 
 -- name: unchanged
--- Whether the turn ?2 is at ?1, and its tree ?3 has the epoch ?4 still.
+-- Whether a turn is at its place, and its tree has the epoch still.
 SELECT 1 FROM log
-WHERE place = ?1 AND substr(body, 1, 16) = ?2
-AND coalesce((SELECT epoch FROM epochs WHERE tree = ?3), 0) = ?4
+WHERE place = ? AND substr(body, 1, 16) = ?
+AND coalesce((SELECT epoch FROM epochs WHERE tree = ?), 0) = ?
+
 
 -- name: add_thread
-INSERT INTO threads (id, tenant, tree, parent) VALUES (?1, ?2, ?3, ?4)
+INSERT INTO threads (id, tenant, tree, parent) VALUES (?, ?, ?, ?)
 
 -- name: add_response
 INSERT INTO responses (id, tenant, place, created_at, conversation)
-VALUES (?1, ?2, ?3, ?4, ?5)
+VALUES (?, ?, ?, ?, ?)
 
 -- name: add_row
-INSERT INTO log (place, kind, body) VALUES (?1, ?2, ?3)
+INSERT INTO log (place, kind, body) VALUES (?, ?, ?)
 
 -- name: blob_id
-SELECT id FROM blobs WHERE tenant = ?1 AND hash = ?2
+SELECT id FROM blobs WHERE tenant = ? AND hash = ?
 
 -- name: add_blob
-INSERT INTO blobs (tenant, hash, data) VALUES (?1, ?2, ?3)
+INSERT INTO blobs (tenant, hash, data) VALUES (?, ?, ?)
 
 -- name: blob
-SELECT hash, data FROM blobs WHERE id = ?1
+SELECT hash, data FROM blobs WHERE id = ?
 
 -- name: blob_hash
-SELECT hash FROM blobs WHERE id = ?1
+SELECT hash FROM blobs WHERE id = ?
 
 -- name: add_running
-INSERT INTO running (place, owner) VALUES (?1, ?2)
+INSERT INTO running (place, owner) VALUES (?, ?)
 
 -- name: end_running
-DELETE FROM running WHERE place = ?1
+DELETE FROM running WHERE place = ?
 
 -- name: tree
-SELECT tree FROM threads WHERE id = ?1
+SELECT tree FROM threads WHERE id = ?
 
 -- name: branches
-SELECT id FROM threads WHERE parent BETWEEN ?1 AND ?2
+SELECT id FROM threads WHERE parent BETWEEN ? AND ?
 
 -- name: forget_responses
 UPDATE responses SET tenant = NULL, created_at = 0, conversation = NULL WHERE id IN (
-    SELECT substr(body, 1, 16) FROM log WHERE place BETWEEN ?1 AND ?2 AND kind = 0
+    SELECT substr(body, 1, 16) FROM log WHERE place BETWEEN ? AND ? AND kind = 0
 )
 
 -- name: forget_running
-DELETE FROM running WHERE place BETWEEN ?1 AND ?2
+DELETE FROM running WHERE place BETWEEN ? AND ?
 
 -- name: forget_items
-DELETE FROM log WHERE place BETWEEN ?1 AND ?2 AND kind IN (1, 2, 3, 5)
+DELETE FROM log WHERE place BETWEEN ? AND ? AND kind IN (1, 2, 3, 5)
 
 -- name: drop_responses
 DELETE FROM responses WHERE id IN (
-    SELECT substr(body, 1, 16) FROM log WHERE place BETWEEN ?1 AND ?2 AND kind IN (0, 4)
+    SELECT substr(body, 1, 16) FROM log WHERE place BETWEEN ? AND ? AND kind IN (0, 4)
 )
 
 -- name: drop_rows
-DELETE FROM log WHERE place BETWEEN ?1 AND ?2
+DELETE FROM log WHERE place BETWEEN ? AND ?
 
 -- name: drop_thread
 -- An empty one, but not the last: its number must not be given again to another.
 DELETE FROM threads
-WHERE id = ?1 AND id < (SELECT max(id) FROM threads)
-AND NOT EXISTS (SELECT 1 FROM log WHERE place BETWEEN ?1 << 34 AND ?1 << 34 | 17179869183)
+WHERE id = :thread AND id < (SELECT max(id) FROM threads)
+AND NOT EXISTS (SELECT 1 FROM log WHERE place BETWEEN :thread << 34 AND :thread << 34 | 17179869183)
 
 -- name: drop_epoch
 -- Of a tree whose first thread is gone.
 DELETE FROM epochs
-WHERE tree = ?1 AND NOT EXISTS (SELECT 1 FROM threads WHERE id = ?1)
+WHERE tree = :tree AND NOT EXISTS (SELECT 1 FROM threads WHERE id = :tree)
 
 -- name: last_turn
 -- The last turn, erased or not, between two places.
 SELECT place FROM log
-WHERE place BETWEEN ?1 AND ?2 AND kind IN (0, 4) ORDER BY place DESC LIMIT 1
+WHERE place BETWEEN ? AND ? AND kind IN (0, 4) ORDER BY place DESC LIMIT 1
 
 -- name: next_tenant
-SELECT tenant FROM responses WHERE tenant >= ?1 ORDER BY tenant LIMIT 1
+SELECT tenant FROM responses WHERE tenant >= ? ORDER BY tenant LIMIT 1
 
 -- name: last_stamp
 -- Of a thread's last turn that is not erased.
 SELECT r.created_at
 FROM log CROSS JOIN responses AS r ON r.id = substr(log.body, 1, 16)
-WHERE log.place BETWEEN ?1 << 34 AND ?1 << 34 | 17179869183 AND log.kind = 0
+WHERE log.place BETWEEN :thread << 34 AND :thread << 34 | 17179869183 AND log.kind = 0
 ORDER BY log.place DESC LIMIT 1
 
 -- name: running_in
-SELECT 1 FROM running WHERE place BETWEEN ?1 AND ?2 LIMIT 1
+SELECT 1 FROM running WHERE place BETWEEN ? AND ? LIMIT 1
 
 -- name: turns_in
-SELECT count(*) FROM log WHERE place BETWEEN ?1 AND ?2 AND kind = 0
+SELECT count(*) FROM log WHERE place BETWEEN ? AND ? AND kind = 0
 
 -- name: older
--- A tenant's turns of stamps up to ?2, behind the one of stamp ?3 at place ?4.
+-- A tenant's turns of stamps up to one, behind the one of another stamp and place.
 SELECT created_at, place FROM responses
-WHERE tenant = ?1 AND created_at <= ?2 AND (created_at, place) > (?3, ?4)
-ORDER BY created_at, place LIMIT ?5
+WHERE tenant = ? AND created_at <= ? AND (created_at, place) > (?, ?)
+ORDER BY created_at, place LIMIT ?
 
 -- name: stamped
-SELECT created_at, place FROM responses WHERE id = ?1 AND tenant = ?2
+SELECT created_at, place FROM responses WHERE id = ? AND tenant = ?
 
 -- name: forwards
 SELECT created_at, place FROM responses
-WHERE tenant = ?1 AND (created_at, place) > (?2, ?3) ORDER BY created_at, place
+WHERE tenant = ? AND (created_at, place) > (?, ?) ORDER BY created_at, place
 
 -- name: backwards
 SELECT created_at, place FROM responses
-WHERE tenant = ?1 AND (created_at, place) < (?2, ?3) ORDER BY created_at DESC, place DESC
+WHERE tenant = ? AND (created_at, place) < (?, ?) ORDER BY created_at DESC, place DESC
 
 -- name: body
-SELECT body FROM log WHERE place = ?1
+SELECT body FROM log WHERE place = ?
 
 -- name: replace_body
-UPDATE log SET body = ?2 WHERE place = ?1
+UPDATE log SET body = ? WHERE place = ?
 
 -- name: summaries
--- Outputs between two places that begin as ?3 does.
+-- Outputs between two places that begin as :start does.
 SELECT place, body FROM log
-WHERE place BETWEEN ?1 AND ?2 AND kind = 2 AND substr(body, 1, length(?3)) = ?3
+WHERE place BETWEEN :first AND :last AND kind = 2 AND substr(body, 1, length(:start)) = :start
 
 -- name: drop_row
-DELETE FROM log WHERE place = ?1
+DELETE FROM log WHERE place = ?
 
 -- name: uses
-SELECT body FROM log WHERE place BETWEEN ?1 AND ?2 AND kind = 5
+SELECT body FROM log WHERE place BETWEEN ? AND ? AND kind = 5
 
 -- name: forget_blob
--- The blob ?1, whose uses are rows with the body ?2.
+-- A blob, whose uses are rows with the body that comes second.
 DELETE FROM blobs
-WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM log WHERE kind = 5 AND body = ?2)
+WHERE id = ? AND NOT EXISTS (SELECT 1 FROM log WHERE kind = 5 AND body = ?)
 
 -- name: forget_headers
 -- Leaves tombstones: a turn's id and place, so that branches keep pointing right.
 UPDATE log SET kind = 4, body = substr(body, 1, 16)
-WHERE place BETWEEN ?1 AND ?2 AND kind = 0
+WHERE place BETWEEN ? AND ? AND kind = 0
 
 -- name: bump_epoch
-INSERT INTO epochs (tree, epoch) VALUES (?1, 1)
+INSERT INTO epochs (tree, epoch) VALUES (?, 1)
 ON CONFLICT (tree) DO UPDATE SET epoch = epoch + 1

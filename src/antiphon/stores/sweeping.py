@@ -61,7 +61,7 @@ def read_expired(
 
 def _lives(connection: sqlite3.Connection, thread: int, cutoff: float) -> bool:
     """Whether a thread's last turn is young: then all of the thread is alive."""
-    rows = connection.execute(SQL["last_stamp"], (thread,)).fetchall()
+    rows = connection.execute(SQL["last_stamp"], {"thread": thread}).fetchall()
     return bool(rows) and rows[0][0] > cutoff
 
 
@@ -97,8 +97,8 @@ def _sweep_family(
             swept += _remove(connection, (max(span[0], last - (_TURNS - 1) * TURN), span[1]))
             if time.monotonic() > deadline:
                 return swept, False
-        connection.execute(SQL["drop_thread"], (thread_of(span[0]),))
-        connection.execute(SQL["drop_epoch"], (thread_of(span[0]),))
+        connection.execute(SQL["drop_thread"], {"thread": thread_of(span[0])})
+        connection.execute(SQL["drop_epoch"], {"tree": thread_of(span[0])})
     return swept, True
 
 

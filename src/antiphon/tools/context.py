@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from inspect import Parameter, signature
 from types import NoneType, UnionType
-from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ForwardRef, Generic, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
@@ -30,6 +31,8 @@ class ToolContext(msgspec.Struct, Generic[D], frozen=True):
 
 def is_context(annotation: object) -> bool:
     """Whether a parameter with this annotation, resolved or not, is to be filled in."""
+    if isinstance(annotation, ForwardRef):
+        annotation = annotation.__forward_arg__
     if isinstance(annotation, str):
         return _WRITTEN.fullmatch(annotation.strip()) is not None
     origin, inner = get_origin(annotation), get_args(annotation)
@@ -41,10 +44,23 @@ def is_context(annotation: object) -> bool:
     return annotation is ToolContext or origin is ToolContext
 
 
+def parameters_of(function: Callable[..., Any]) -> Mapping[str, Parameter]:
+    """A function's parameters by name; an annotation that means nothing yet is a reference.
+
+    Raises ``TypeError`` and ``ValueError`` for what does not say which it takes.
+    """
+    if sys.version_info >= (3, 14):
+        # Annotations are evaluated only here, and all must mean something unless asked otherwise.
+        from annotationlib import Format  # loaded on first use
+
+        return signature(function, annotation_format=Format.FORWARDREF).parameters
+    return signature(function).parameters
+
+
 def context_parameters(function: Callable[..., Any]) -> tuple[str, ...]:
     """The names of a function's parameters that are to be filled in."""
     try:
-        parameters = signature(function).parameters.values()
+        parameters = parameters_of(function).values()
     except (TypeError, ValueError):
         # Some functions written in C tell nothing about themselves.
         return ()

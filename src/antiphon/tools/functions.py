@@ -221,7 +221,8 @@ def tool(
             timeout=timeout,
             needs_approval=needs_approval,
         )
-        made._form_early(sys._getframe(depth).f_locals)
+        # A copy: from Python 3.13 on, those of a function go on changing with it.
+        made._form_early(dict(sys._getframe(depth).f_locals))
         return made
 
     # How far up the decorated function's surroundings are.

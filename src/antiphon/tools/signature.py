@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from antiphon.errors import ConfigError
-from antiphon.tools.context import is_context
+from antiphon.tools.context import is_context, parameters_of
 
 _UNUSABLE = {
     Parameter.VAR_POSITIONAL: "takes any number of arguments",
@@ -40,7 +40,7 @@ def signature_of(function: Callable[..., Any], name: str, names: Mapping[str, An
     annotation that means nothing yet.
     """
     try:
-        found = inspect.signature(function).parameters
+        found = parameters_of(function)
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"Tool '{name}': Python does not know its parameters; use Tool.from_schema."
