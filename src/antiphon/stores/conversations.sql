@@ -31,8 +31,8 @@ SELECT tenant FROM conversations WHERE tenant >= ?1 ORDER BY tenant LIMIT 1
 SELECT id FROM conversations WHERE tenant = ?1 AND created_at <= ?2 ORDER BY created_at, id
 
 -- name: state
--- Where a response lies, who runs it, and its end.
-SELECT r.place, r.tenant, u.owner, l.body
+-- Where a response lies, its stamp, who runs it, and its end.
+SELECT r.place, r.tenant, r.created_at, u.owner, l.body
 FROM responses AS r
 LEFT JOIN running AS u ON u.place = r.place
 LEFT JOIN log AS l ON l.place = r.place | 32767

@@ -26,6 +26,23 @@ SELECT max((
 ))
 FROM span
 
+-- name: lives
+-- Whether the turn at ?1 or a descendant has a stamp behind ?2: ends at the first that does.
+WITH RECURSIVE span (first, last) AS (
+    SELECT ?1, ?1 | 17179869183
+    UNION ALL
+    SELECT threads.id << 34, threads.id << 34 | 17179869183
+    FROM span CROSS JOIN threads ON threads.parent BETWEEN span.first AND span.last
+)
+SELECT 1 FROM span
+WHERE (
+    SELECT r.created_at
+    FROM log CROSS JOIN responses AS r ON r.id = substr(log.body, 1, 16)
+    WHERE log.place BETWEEN span.first AND span.last AND log.kind = 0
+    ORDER BY log.place DESC LIMIT 1
+) > ?2
+LIMIT 1
+
 -- name: known
 SELECT 1 FROM responses WHERE id = ?1
 
