@@ -1,7 +1,8 @@
 """Full text search in a SQLite store.
 
     a turn ends        a trigger notes its place: all that the turn's own commit does here
-    256 have ended     they are indexed in the background, in quiet    (search_indexing.py)
+    256 have ended     they are indexed in the background, in quiet if
+                       that comes soon                                 (search_indexing.py)
     a search           indexes what waits, then asks the chunks        (search_finding.py)
     words are erased   triggers dissolve their chunk, in the same statement
 
@@ -30,6 +31,9 @@ from antiphon.turn.ledgers import Hit
 #: Seconds without a turn's end after which there is time for indexing: it costs about as much
 #: as the turns themselves.
 QUIET = 1.0
+#: Seconds that a chunk's worth of turns waits for that. Under a load that never stops they are
+#: indexed all the same: else all would be left to one search.
+PATIENCE = 5.0
 
 
 class SqliteSearch:
@@ -40,6 +44,8 @@ class SqliteSearch:
         # Other processes may have left as many as need indexing: the first turn looks.
         self._ended = FULL - 1
         self._latest = 0.0
+        #: When a chunk's worth of turns waits no longer for quiet; None: there is none.
+        self._overdue_at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._background: asyncio.Task[None] | None = None
         #: Only one indexes at a time: two would do the same.
@@ -50,22 +56,26 @@ class SqliteSearch:
         self._ended += 1
         self._latest = time.monotonic()
         if self._ended >= FULL and self._timer is None and self._background is None:
-            self._wait(QUIET)
+            self._wait()
 
-    def _wait(self, seconds: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._when_quiet)
+    def _wait(self) -> None:
+        if self._overdue_at is None:
+            self._overdue_at = time.monotonic() + PATIENCE
+        self._timer = asyncio.get_running_loop().call_later(self._noise(), self._when_due)
 
-    def _when_quiet(self) -> None:
+    def _when_due(self) -> None:
         self._timer = None
-        if (left := self._noise()) > 0:
-            self._wait(left)
+        if self._noise() > 0:
+            self._wait()
         else:
             self._ended = 0
             self._background = asyncio.create_task(self._catch_up())
 
     def _noise(self) -> float:
-        """Seconds until all has been quiet for long enough: turns under way come first."""
-        return QUIET - (time.monotonic() - self._latest)
+        """Seconds until it is time to index: turns under way come first, but not for ever."""
+        now = time.monotonic()
+        quiet_at = self._latest + QUIET
+        return (quiet_at if self._overdue_at is None else min(quiet_at, self._overdue_at)) - now
 
     async def search(
         self, tenant: str, query: str, limit: int, *, after: str | None = None
@@ -96,8 +106,12 @@ class SqliteSearch:
                 while not await self._index(None, least=FULL):
                     if self._noise() > 0:
                         self._ended = FULL
-                        self._wait(QUIET)
+                        self._wait()
                         return
+            self._overdue_at = None
+            if self._ended >= FULL:
+                # They ended in the meantime.
+                self._wait()
         finally:
             self._background = None
 
