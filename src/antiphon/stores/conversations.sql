@@ -30,6 +30,10 @@ SELECT tenant FROM conversations WHERE tenant >= ?1 ORDER BY tenant LIMIT 1
 -- name: made_before
 SELECT id FROM conversations WHERE tenant = ?1 AND created_at <= ?2 ORDER BY created_at, id
 
+-- name: next_made
+-- The first time behind ?2 at which a conversation of a tenant was made.
+SELECT min(created_at) FROM conversations WHERE tenant = ?1 AND created_at > ?2
+
 -- name: state
 -- Where a response lies, its stamp, who runs it, and its end.
 SELECT r.place, r.tenant, r.created_at, u.owner, l.body

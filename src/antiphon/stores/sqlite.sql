@@ -108,6 +108,13 @@ SELECT id FROM blobs WHERE tenant = ?1 AND hash = ?2
 -- name: add_blob
 INSERT INTO blobs (tenant, hash, data) VALUES (?1, ?2, ?3)
 
+-- name: add_probe
+-- Nobody's image, of ?1 bytes: its hash is shorter than any.
+INSERT INTO blobs (tenant, hash, data) VALUES ('', x'00', zeroblob(?1))
+
+-- name: drop_probe
+DELETE FROM blobs WHERE tenant = '' AND hash = x'00'
+
 -- name: blob
 SELECT hash, data FROM blobs WHERE id = ?1
 
@@ -182,6 +189,10 @@ SELECT count(*) FROM log WHERE place BETWEEN ?1 AND ?2 AND kind = 0
 SELECT created_at, place FROM responses
 WHERE tenant = ?1 AND created_at <= ?2 AND (created_at, place) > (?3, ?4)
 ORDER BY created_at, place LIMIT ?5
+
+-- name: next_stamp
+-- The first of a tenant's stamps behind ?2.
+SELECT min(created_at) FROM responses WHERE tenant = ?1 AND created_at > ?2
 
 -- name: stamped
 SELECT created_at, place FROM responses WHERE id = ?1 AND tenant = ?2
