@@ -100,7 +100,7 @@ def test_a_store_that_cannot_keep_a_turn() -> None:
 
     with serving(store=make) as server:
         assert server.respond().status == 503
-        assert value(server, "store_errors_total") == 1
+        assert value(server, "turns_unkept_total") == 1
 
 
 def test_a_client_makes_up_no_series() -> None:

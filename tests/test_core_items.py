@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any, Literal, get_args
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,6 +34,7 @@ from antiphon.core.items import (
     item_kind,
     text_of,
 )
+from antiphon.errors import StoreError
 
 TEXT = st.text()
 LEAVES = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | TEXT
@@ -110,7 +110,7 @@ def test_a_plain_message_costs_little_more_than_its_text() -> None:
     ],
 )
 def test_what_is_no_item_is_refused(stored: bytes) -> None:
-    with pytest.raises(msgspec.MsgspecError):
+    with pytest.raises(StoreError):
         decode_item(stored)
 
 

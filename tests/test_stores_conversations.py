@@ -11,8 +11,11 @@ import pytest
 from antiphon.core.conversations import Conversation
 from antiphon.core.ids import new_conversation_id
 from antiphon.core.items import Erased, encode_item
+from antiphon.core.lifetimes import Lifetimes
 from antiphon.core.turns import End
 from antiphon.errors import ConversationLocked, InvalidRequest, NotFound, StoreError
+from antiphon.stores.conversation_reader import read_conversation
+from antiphon.stores.sqlite import SqliteStore
 from antiphon.turn.ports import Head, NewTurn
 from stores_kit import (
     DONE,
@@ -20,6 +23,7 @@ from stores_kit import (
     STORES,
     FullStore,
     Opener,
+    Time,
     assistant,
     blobs_of,
     head_of,
@@ -324,5 +328,46 @@ def test_a_dead_process_keeps_no_conversation(tmp_path: Path) -> None:
             assert turn is not None
             assert turn.end is not None
             assert turn.end.status == "failed"
+
+    run(main())
+
+
+def test_a_conversation_costs_the_same_however_many_branches_it_has(tmp_path: Path) -> None:
+    """It is read on the event loop, and again by whoever begins a turn on it."""
+    life, time = 100.0, Time()
+
+    async def main() -> None:
+        async with opener("sqlite", tmp_path, Lifetimes(life), time)() as store:
+            assert isinstance(store, SqliteStore)
+            talk = await store.ledgers.conversations.create("", {})
+            new = msgspec.structs.replace(turn_on(talk), created_at=time.now)
+            store.begin(new)
+            await store.write(new.response_id, [], DONE)
+            root = await head_of(store, new.response_id)
+            connection = store._ground._database.reading
+
+            def steps(cutoff: float) -> int:
+                """How many tens of instructions SQLite's machine took."""
+                done = 0
+
+                def count() -> None:
+                    nonlocal done
+                    done += 1
+
+                connection.set_progress_handler(count, 10)
+                found, _ = read_conversation(connection, "", talk.id, cutoff)
+                connection.set_progress_handler(None, 0)
+                assert found is not None
+                assert found.head == root.response_id
+                return done
+
+            young = time.now - life
+            at_first = steps(young)
+            for _ in range(300):
+                time.now += 1
+                await store.begin(new_turn("Hi.", parent=root, created_at=time.now))
+            assert steps(young) == at_first
+            # Where only a branch keeps it alive, the first that does is enough.
+            assert steps(root.stamp) < at_first + 100
 
     run(main())

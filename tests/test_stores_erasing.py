@@ -52,8 +52,8 @@ async def cleaned(store: SqliteStore) -> None:
     """Returns when all that the store has erased is gone from its files."""
     ground = store._ground
     async with asyncio.timeout(10):
-        while ground._writer.erasures > ground._writer.cleaned:
-            await (asyncio.wait([ground._cleaning]) if ground._cleaning else asyncio.sleep(0.01))
+        while ground.erasures.due:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 class Cage:
@@ -187,7 +187,7 @@ def test_nothing_is_left_of_rows_that_were_moved(
     """Conversations that grow side by side split each other's pages."""
     if closed:
         # All that is to be cleaned is left to the closing.
-        monkeypatch.setattr("antiphon.stores.ground._CLEAN_SECONDS", 1000)
+        monkeypatch.setattr("antiphon.stores.cleaning_task._CLEAN_SECONDS", 1000)
     luck = random.Random(seed)
 
     async def main() -> None:

@@ -32,7 +32,7 @@ def connection(path: Path) -> Iterator[sqlite3.Connection]:
 def unclean(path: Path, connection: sqlite3.Connection) -> list[Leaf]:
     root = connection.execute("SELECT rootpage FROM sqlite_schema").fetchone()[0]
     pages = PageFile(path)
-    found = list(pages.unclean(root, SIZE))
+    found = [leaf for leaf in pages.unclean(root, SIZE) if leaf is not None]
     pages.close()
     return found
 

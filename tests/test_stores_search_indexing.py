@@ -106,6 +106,23 @@ def test_turns_are_indexed_in_the_background(path: Path) -> None:
     run(main())
 
 
+def test_a_load_that_never_stops_does_not_put_indexing_off(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("antiphon.stores.search.QUIET", 1000.0)
+    monkeypatch.setattr("antiphon.stores.search.PATIENCE", 0.0, raising=False)
+
+    async def main() -> None:
+        async with sqlite(path) as store, asyncio.timeout(20):
+            for _ in range(3):
+                await many(store, FULL)
+            await at_rest(store)
+            # The last of them may not have been on disk yet when it was looked.
+            assert sizes(path)[:2] == [FULL, FULL]
+
+    run(main())
+
+
 def test_what_others_left_is_indexed_after_the_first_turn(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as store:

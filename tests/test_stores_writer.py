@@ -116,6 +116,91 @@ def test_one_bad_job_does_not_spoil_the_others(tmp_path: Path) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("flushed", [False, True])
+def test_a_job_that_fails_half_way_leaves_nothing(tmp_path: Path, flushed: bool) -> None:
+    """Not even if it is ours who refuse it, and others share its commit."""
+    half = new_turn("half")
+
+    def begin_and_fail(batch: Batch) -> None:
+        batch.begin(half)
+        if flushed:
+            batch.flush()
+        raise StoreError("No.")
+
+    def only_fail(batch: Batch) -> None:
+        batch.flush()
+        raise StoreError("No.")
+
+    async def main() -> None:
+        async with writing(tmp_path) as (writer, database):
+            hold = Hold(writer)
+            await asyncio.to_thread(hold.started.wait)
+            good = [new_turn(str(number)) for number in range(4)]
+            batches: list[Batch] = []
+            futures = [
+                writer.put(Batch.begin, good[0]),
+                writer.put(only_fail),
+                writer.put(Batch.begin, good[1]),
+                writer.put(begin_and_fail),
+                writer.put(Batch.begin, good[2]),
+                writer.put(batches.append),
+                writer.put(Batch.write, half.response_id, (), DONE),
+                writer.put(Batch.begin, good[3]),
+            ]
+            hold.release()
+            results = await asyncio.gather(*futures, return_exceptions=True)
+            failed = [isinstance(result, StoreError) for result in results]
+            assert failed == [False, True, False, True, False, False, True, False]
+            assert (count(database, "responses"), count(database, "log")) == (4, 8)
+
+    run(main())
+
+
+def test_a_job_that_fails_before_it_writes_costs_the_others_nothing(tmp_path: Path) -> None:
+    def fail(batch: Batch) -> None:
+        # Writes what others have collected, whose ends have triggers write more.
+        batch.flush()
+        raise StoreError("No.")
+
+    async def main() -> None:
+        async with writing(tmp_path) as (writer, _):
+            hold = Hold(writer)
+            await asyncio.to_thread(hold.started.wait)
+            batches: list[Batch] = []
+            new = new_turn("Hi.")
+            futures = [
+                writer.put(Batch.begin, new),
+                writer.put(Batch.write, new.response_id, (assistant("a"),), DONE),
+                writer.put(fail),
+                writer.put(batches.append),
+            ]
+            hold.release()
+            await asyncio.gather(*futures, return_exceptions=True)
+            assert len(batches) == 1
+
+    run(main())
+
+
+@pytest.mark.parametrize("error", [RuntimeError("odd"), IndexError("odd"), OSError("gone")])
+def test_upkeep_that_fails_does_not_end_the_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(self: Writer) -> bool:
+        raise error
+
+    async def main() -> None:
+        async with writing(tmp_path) as (writer, _), asyncio.timeout(20):
+            monkeypatch.setattr(Writer, "_checkpoint", fail)
+            for _ in range(3):
+                new = new_turn("Hi.")
+                await writer.put(Batch.begin, new)
+                assert await writer.put(Batch.delete, "", new.response_id, False)
+            writer.stop()
+            await writer.stopped()
+
+    run(main())
+
+
 def test_a_full_database_is_an_error_until_there_is_room(tmp_path: Path) -> None:
     async def main() -> None:
         async with writing(tmp_path) as (writer, database):

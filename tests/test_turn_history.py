@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
+from antiphon.core.ids import new_response_id
+from antiphon.core.items import Message
 from antiphon.core.turns import End
 from antiphon.stores.memory import MemoryStore
-from antiphon.turn.context import Segment, assemble
+from antiphon.turn.context import Segment, assemble, render
 from antiphon.turn.history import History, Past, segment_of
 from antiphon.turn.ports import Head, Store, StoredTurn
 from stores_kit import HEADER, assistant, chained, head_of, new_turn, sqlite, turned, user
@@ -110,7 +114,8 @@ def test_a_turn_begun_before_a_deletion_does_not_bring_it_back() -> None:
 def test_the_cache_holds_no_more_than_it_may_and_forgets_the_oldest() -> None:
     async def main() -> None:
         store = CountingStore()
-        history = History(store, capacity=100)
+        # Room for two of these.
+        history = History(store, capacity=1500)
         heads = [await turned(store) for _ in range(4)]
         for head in heads[:3]:
             history.keep(head.response_id, 0, Past(), Segment(b"x" * 40), None)
@@ -127,10 +132,42 @@ def test_the_cache_holds_no_more_than_it_may_and_forgets_the_oldest() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("words", [1, 200])
+@pytest.mark.parametrize("turns", [1, 3, 30])
+def test_the_cache_takes_about_as_much_memory_as_it_says(turns: int, words: int) -> None:
+    entries = 600 // turns
+
+    def fill(history: History) -> None:
+        for _ in range(entries):
+            past, parent = Past(), None
+            for _ in range(turns):
+                said = [Message("user", "Hi! " * words), Message("assistant", "Hello. " * words)]
+                response_id, new = new_response_id(), render(said)
+                history.keep(response_id, 0, past, new, parent)
+                past, parent = Past((*past.segments, new)), response_id
+                history.replace(head_at(response_id), past)
+
+    history = History(MemoryStore(), capacity=1_000_000_000)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        fill(history)
+        gc.collect()
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(history._entries) == entries
+    assert 0.8 < history._held / taken < 1.25
+
+
+def head_at(response_id: str) -> Head:
+    return Head(response_id, "", 0, 0, 0, 0, running=False)
+
+
 def test_what_is_too_large_to_keep_is_read_each_time() -> None:
     async def main() -> None:
         store = CountingStore()
-        history = History(store, capacity=10)
+        history = History(store, capacity=500)
         head = await turned(store)
         for reads in (1, 2, 3):
             assert await shown(history, head) == await truth(store, head)
@@ -145,7 +182,7 @@ def test_two_who_read_the_same_chain_at_once_do_not_use_the_cache_up() -> None:
     async def main() -> None:
         store = CountingStore()
         head = await turned(store, "x" * 100)
-        history = History(store, capacity=1000)
+        history = History(store, capacity=4000)
         for _ in range(30):
             store.hold = asyncio.Event()
             readers = [asyncio.ensure_future(history.past(head)) for _ in range(4)]
@@ -172,7 +209,7 @@ def test_the_cache_agrees_with_the_store_whatever_happens(
     chance = random.Random(seed)
 
     async def live(store: Store) -> None:
-        history = History(store, capacity=chance.choice([0, 300, 1_000_000]))
+        history = History(store, capacity=chance.choice([0, 3000, 1_000_000]))
         ids: list[str] = []
         for number in range(40):
             if ids and chance.random() < 0.2:

@@ -155,6 +155,7 @@ def http_app(engine: Engine) -> Front:
             (lambda tenant: settings.tenant(tenant).limits) if set(tables) != {Limits()} else None
         ),
         origins=settings.cors_origins,
+        health=engine.ledgers.health,
     )
 
 

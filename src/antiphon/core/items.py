@@ -12,6 +12,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
+from antiphon.errors import StoreError
+
 Role: TypeAlias = Literal["user", "assistant", "system", "developer"]
 ItemStatus: TypeAlias = Literal["completed", "incomplete"]
 #: What an assistant's message is to its turn: said on the way, or its answer.
@@ -202,8 +204,11 @@ def encode_item(item: Item) -> bytes:
 
 
 def decode_item(data: bytes) -> Item:
-    """The reverse of ``encode_item``."""
-    item: Item = _decoder.decode(data)
+    """The reverse of ``encode_item``. Raises ``StoreError``: the bytes are not what was stored."""
+    try:
+        item: Item = _decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeError, TypeError) as error:
+        raise StoreError("A stored item is damaged: restore the database from a backup.") from error
     return item
 
 

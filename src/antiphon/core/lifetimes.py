@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -21,6 +22,12 @@ class Lifetimes(msgspec.Struct, frozen=True):
 
     def of(self, tenant: str) -> float | None:
         return self.tenants.get(tenant, self.default)
+
+    @property
+    def shortest(self) -> float:
+        """The shortest lifetime in seconds, inf: nothing ever expires."""
+        lives = (self.default, *self.tenants.values())
+        return min([life for life in lives if life is not None], default=math.inf)
 
 
 #: Nothing ever expires.

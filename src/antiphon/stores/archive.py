@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Final
 
 from antiphon.stores.ground import Ground
 from antiphon.stores.listing import Page, read_listing
@@ -12,13 +13,16 @@ from antiphon.stores.sweeping import (
     Spot,
     read_expired,
     read_expired_conversations,
+    read_next_expiry,
     read_tenants,
-    scrub,
     sweep_conversations,
     sweep_turns,
 )
 from antiphon.turn.ledgers import ANYTHING, Wanted
 from antiphon.turn.ports import StoredTurn
+
+#: How long at most until a sweep looks again: other processes erase, too.
+_LOOK_SECONDS: Final = 300.0
 
 
 class SqliteArchive:
@@ -26,6 +30,12 @@ class SqliteArchive:
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
+        #: When the last sweep looked at what has expired, and when the next one has to.
+        self._looked_at = math.inf
+        self._look_at = -math.inf
+        #: How much had been erased here: what goes may have kept others alive.
+        self._erasures = 0
+        self._found = False
 
     async def listing(
         self,
@@ -43,13 +53,24 @@ class SqliteArchive:
 
     async def sweep(self) -> int:
         ground = self._ground
+        if not ground.is_sweeper():
+            return 0
         await ground.end_orphans()
+        now, erasures = ground.expiry.clock(), ground.erasures.count
+        if self._looked_at <= now < self._look_at and erasures == self._erasures:
+            return 0
+        # What is found and cannot go yet, as a turn that runs, is looked at again each time.
+        self._found = False
+        look_at = now + min(_LOOK_SECONDS, ground.expiry.lifetimes.shortest)
         swept = 0
         for tenant in await ground.pooled(read_tenants):
             cutoff = ground.expiry.cutoff(tenant)
             if cutoff > -math.inf:
                 swept += await self._sweep(tenant, cutoff)
-        await ground.put(scrub)
+                read = partial(read_next_expiry, tenant=tenant, cutoff=cutoff)
+                look_at = min(look_at, now - cutoff + await ground.pooled(read))
+        self._looked_at, self._look_at = now, now if self._found else look_at
+        self._erasures = erasures
         return swept
 
     async def _sweep(self, tenant: str, cutoff: float) -> int:
@@ -59,10 +80,12 @@ class SqliteArchive:
         while start is not None:
             read = partial(read_expired, tenant=tenant, cutoff=cutoff, after=start)
             left, start = await ground.pooled(read)
+            self._found = self._found or bool(left)
             while left:
                 done, left = await ground.put(sweep_turns, left, cutoff)
                 swept += done
         ids = await ground.pooled(partial(read_expired_conversations, tenant=tenant, cutoff=cutoff))
+        self._found = self._found or bool(ids)
         if ids:
             await ground.put(sweep_conversations, tenant, ids, cutoff)
         return swept

@@ -82,12 +82,21 @@ class Batch:
         self.changed: dict[str, Open | None] = {}
         #: Whether something was erased, whose words the write-ahead log still holds.
         self.erased = False
+        #: What ``flush`` has written: rows, and changes as SQLite counts them, triggers' too.
+        self._flushed = (0, 0)
         self._next_thread: int | None = None
         self._taken: set[int] = set()
         self._threads: list[tuple[int, str, int, int | None]] = []
         self._responses: list[tuple[bytes, str, int, float, bytes | None]] = []
         self._rows: list[Row] = []
         self._running: dict[int, int] = {}
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Another one after a job has written something, at once or for ``flush`` to write."""
+        rows, changes = self._flushed
+        waiting = len(self._rows) + len(self._responses) + len(self._threads)
+        return self.connection.total_changes - changes, rows + waiting
 
     def begin(self, turn: NewTurn, cutoff: float = -math.inf) -> None:
         """``cutoff`` is what has expired, for the conversation that the turn goes on."""
@@ -168,8 +177,6 @@ class Batch:
     def reap(self, owner: int, end: End) -> None:
         """End all turns of a store that is no more."""
         self.flush()
-        # Another may have died before the words it had erased were out of the file.
-        self.erased = self.erased or owner != self._owner
         body = encode_end(end)
         for (place,) in self.connection.execute(_OWNED, (owner,)).fetchall():
             self.connection.execute(_END_RUNNING, (place,))
@@ -178,6 +185,8 @@ class Batch:
     def flush(self) -> None:
         """Write the rows collected so far."""
         many = self.connection.executemany
+        waiting = len(self._rows) + len(self._responses) + len(self._threads)
+        before = self.connection.total_changes
         if self._threads:
             many(_ADD_THREAD, self._threads)
             self._threads = []
@@ -190,6 +199,9 @@ class Batch:
         if self._running:
             many(_ADD_RUNNING, self._running.items())
             self._running = {}
+        rows, changes = self._flushed
+        changes += self.connection.total_changes - before
+        self._flushed = (rows + waiting, changes)
 
     def _one(self, query: str, values: tuple[object, ...]) -> int | None:
         rows = self.connection.execute(query, values).fetchall()

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 import msgspec
 
+from antiphon.errors import StoreError
 from antiphon.stores.batch import Batch
 from antiphon.stores.pages import Leaf, PageFile
 from antiphon.stores.queries import named, read_sql
@@ -47,11 +49,23 @@ _SECONDS: Final = 0.02
 Gaps: TypeAlias = list[tuple[str, Leaf]]
 
 
-def find_gaps(connection: sqlite3.Connection, pages: PageFile) -> Gaps:
-    """The gaps to clean, as the file is on the disk: what is in the log only is not seen."""
+def find_gaps(
+    connection: sqlite3.Connection, pages: PageFile, is_over: Callable[[], bool] | None = None
+) -> Gaps:
+    """The gaps to clean, as the file is on the disk: what is in the log only is not seen.
+
+    Looks at every page. Raises ``StoreError`` as soon as ``is_over`` says that nobody waits.
+    """
     size = _page_size(connection)
     roots = dict(connection.execute(_SQL["roots"]).fetchall())
-    return [(table, leaf) for table in _TABLES for leaf in pages.unclean(roots[table], size)]
+    gaps: Gaps = []
+    for table in _TABLES:
+        for leaf in pages.unclean(roots[table], size):
+            if is_over is not None and is_over():
+                raise StoreError("The store is closed.")
+            if leaf is not None:
+                gaps.append((table, leaf))
+    return gaps
 
 
 def fill_gaps(batch: Batch, gaps: Gaps) -> Gaps:

@@ -12,7 +12,7 @@ from antiphon.core.conversations import Conversation
 from antiphon.core.ids import conversation_id_of, conversation_key, response_id_of
 from antiphon.stores.listing import Page
 from antiphon.stores.queries import SQL, named, read_sql
-from antiphon.stores.reader import moment, youngest_of
+from antiphon.stores.reader import has_expired, moment
 from antiphon.stores.rows import HEADER
 from antiphon.turn.ledgers import unknown_cursor
 
@@ -95,10 +95,10 @@ def _resolved(
     places = []
     if busy is not None:
         state = _state(connection, busy)
-        if state is None or state[1] is None or _too_old(connection, state[0], cutoff):
+        if state is None or state[1] is None or _too_old(connection, state[0], state[2], cutoff):
             busy = None
         else:
-            place, _, owner, end = state
+            place, _, _, owner, end = state
             places.append(place)
             if owner is not None:
                 owners.add(owner)
@@ -106,8 +106,8 @@ def _resolved(
                 head, busy = busy, None
             else:
                 busy = None
-    head, place = _living(connection, head)
-    if place is not None and _too_old(connection, place, cutoff):
+    head, place, stamp = _living(connection, head)
+    if place is not None and _too_old(connection, place, stamp, cutoff):
         head = None
     elif place is not None:
         places.append(place)
@@ -124,27 +124,38 @@ def _resolved(
 
 
 def _state(connection: sqlite3.Connection, key: bytes) -> tuple[Any, ...] | None:
-    """Place, tenant (None: erased), owner (None: none runs it) and end; None: swept."""
+    """Place, tenant (None: erased), stamp, owner (None: none runs it), end; None: swept."""
     rows = connection.execute(CONVERSATIONS["state"], (key,)).fetchall()
     return rows[0] if rows else None
 
 
-def _too_old(connection: sqlite3.Connection, place: int, cutoff: float) -> bool:
-    if cutoff == -math.inf:
+def _too_old(
+    connection: sqlite3.Connection, place: int, stamp: float | None, cutoff: float
+) -> bool:
+    """Whether a turn has expired; ``stamp`` None: look it up with its descendants'.
+
+    Those are only looked at where the turn's own stamp does not keep it: a conversation in
+    use costs the same however many branches it has.
+    """
+    if cutoff == -math.inf or (stamp is not None and stamp > cutoff):
         return False
-    youngest = youngest_of(connection, place)
-    return youngest is None or youngest <= cutoff
+    return has_expired(connection, place, cutoff)
 
 
-def _living(connection: sqlite3.Connection, key: bytes | None) -> tuple[bytes | None, int | None]:
-    """The response itself, or where it was erased the nearest ancestor that was not."""
+def _living(
+    connection: sqlite3.Connection, key: bytes | None
+) -> tuple[bytes | None, int | None, float | None]:
+    """The response itself, or where it was erased the nearest ancestor that was not.
+
+    With its place, and its stamp where that is known.
+    """
     if key is None or (state := _state(connection, key)) is None:
-        return None, None
+        return None, None, None
     place: int = state[0]
     if state[1] is not None:
-        return key, place
+        return key, place, state[2]
     while rows := connection.execute(SQL["above"], {"place": place}).fetchall():
         place, kind, body = rows[0]
         if kind == HEADER:
-            return body[:16], place
-    return None, None
+            return body[:16], place, None
+    return None, None, None

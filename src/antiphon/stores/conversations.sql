@@ -30,9 +30,13 @@ SELECT tenant FROM conversations WHERE tenant >= ? ORDER BY tenant LIMIT 1
 -- name: made_before
 SELECT id FROM conversations WHERE tenant = ? AND created_at <= ? ORDER BY created_at, id
 
+-- name: next_made
+-- The first time behind ?2 at which a conversation of a tenant was made.
+SELECT min(created_at) FROM conversations WHERE tenant = ?1 AND created_at > ?2
+
 -- name: state
--- Where a response lies, who runs it, and its end.
-SELECT r.place, r.tenant, u.owner, l.body
+-- Where a response lies, its stamp, who runs it, and its end.
+SELECT r.place, r.tenant, r.created_at, u.owner, l.body
 FROM responses AS r
 LEFT JOIN running AS u ON u.place = r.place
 LEFT JOIN log AS l ON l.place = r.place | 32767

@@ -13,6 +13,7 @@ import msgspec
 from filelock import Timeout
 
 from antiphon.errors import ConfigError
+from antiphon.stores.erasures import Erasures
 from antiphon.stores.faults import primary_code
 from antiphon.stores.migrate import migrate
 from antiphon.stores.owners import Owners
@@ -50,6 +51,7 @@ class Database(msgspec.Struct, frozen=True):
     writing: sqlite3.Connection
     reading: sqlite3.Connection
     pages: PageFile
+    erasures: Erasures
 
     @property
     def wal(self) -> Path:
@@ -107,8 +109,9 @@ def _open(file: Path) -> Database:
             undo.callback(reading.close)
             owners.register()
             owners.sweep()
+            owners.take_over()
         undo.pop_all()
-    return Database(file, owners, writing, reading, pages)
+    return Database(file, owners, writing, reading, pages, Erasures(owners.unclean_mark))
 
 
 def _create(file: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import struct
+
+import msgspec
 
 from antiphon.errors import Conflict, ConversationLocked, NotFound, StoreError
 
@@ -22,6 +25,19 @@ _SENTENCES = {
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 
 
+#: What a read may raise; all but the first mean rows that do not make sense.
+DAMAGE = (
+    sqlite3.Error,
+    msgspec.MsgspecError,
+    struct.error,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+)
+
+
 def primary_code(error: BaseException) -> int | None:
     """SQLite's primary result code; None where the error has none."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
@@ -39,6 +55,15 @@ def store_error(error: BaseException) -> StoreError:
         return error
     sentence = _SENTENCES.get(primary_code(error) or -1)
     fault = StoreError(sentence or f"The store failed: {error}.")
+    fault.__cause__ = error
+    return fault
+
+
+def read_error(error: BaseException) -> StoreError:
+    """The same for a read: what SQLite does not complain of, what it has read was to blame."""
+    if isinstance(error, sqlite3.Error | StoreError):
+        return store_error(error)
+    fault = StoreError(_SENTENCES[sqlite3.SQLITE_CORRUPT])
     fault.__cause__ = error
     return fault
 

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sqlite3
-import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, Final, TypeVar
-
-import msgspec
 
 from antiphon.errors import StoreError
 from antiphon.stores.batch import Batch
-from antiphon.stores.cleaning import CLEANINGS, fill_gaps, find_gaps
+from antiphon.stores.cleaning_task import CleaningTask
 from antiphon.stores.database import Database
 from antiphon.stores.expiry import Expiry
-from antiphon.stores.faults import is_busy, store_error
+from antiphon.stores.faults import DAMAGE, is_busy
+from antiphon.stores.health import Health
+from antiphon.stores.queries import SQL
 from antiphon.stores.reader import read_owners
 from antiphon.stores.writer import Writer, interrupted
 
 T = TypeVar("T")
 
+_ADD_PROBE: Final = SQL["add_probe"]
+_DROP_PROBE: Final = SQL["drop_probe"]
+
 _READERS: Final = 4
-#: How soon the file is cleaned after an erasure.
-_CLEAN_SECONDS: Final = 0.5
-#: What a read may raise; all but the first mean rows that do not make sense.
-_DAMAGE: Final = (sqlite3.Error, msgspec.MsgspecError, struct.error, ValueError)
+#: How long it is believed that the disk takes what is written, and does not.
+_WRITABLE_SECONDS: Final = 5.0
+_REFUSED_SECONDS: Final = 1.0
+
+
+#: How many bytes are written to see whether that can be done: about what a turn takes.
+_PROBE_BYTES: Final = 16384
 
 
 class Ground:
@@ -43,11 +46,11 @@ class Ground:
         self.expiry = expiry
         self._database = database
         self._owners = database.owners
-        self._writer = Writer(database, self._on_scrubbed)
-        #: What cleans the file, how often it has in a row, and whether there is a reason to.
-        self._cleaning: asyncio.Task[None] | None = None
-        self._cleanings = 0
-        self._scrubbed = False
+        self.erasures = database.erasures
+        self._health = Health()
+        self._cleaning = CleaningTask(self.erasures, database.pages, self.pooled, self.put)
+        self._writer = Writer(database, self._cleaning.start, self._health)
+        self._probe: asyncio.Future[None] | None = None
         self._inline = database.reading
         self._idle: list[sqlite3.Connection] = []
         self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="antiphon-reader")
@@ -68,7 +71,10 @@ class Ground:
         except RuntimeError as over:
             # An interpreter that ends takes no more work, whoever has not noticed yet.
             raise StoreError("The store is closed.") from over
-        return await reading
+        try:
+            return await reading
+        except DAMAGE as error:
+            raise self._health.refuse_read(error) from error
 
     async def settled(self, read: Callable[[sqlite3.Connection], tuple[T, set[int]]]) -> T:
         """What ``read`` finds, in a thread, once the turns of the dead have ended."""
@@ -82,9 +88,9 @@ class Ground:
         self._check_open()
         try:
             value, owners = read(self._inline)
-        except sqlite3.Error as error:
+        except DAMAGE as error:
             if not is_busy(error):
-                raise store_error(error) from error
+                raise self._health.refuse_read(error) from error
             # The log is being recovered or cut: that is waited for in another thread.
             return await self.settled(read)
         if owners and await self._end_dead(owners):
@@ -92,41 +98,44 @@ class Ground:
         return value
 
     async def end_orphans(self) -> None:
-        """End every turn whose store is dead."""
+        """End every turn whose store is dead, and clean in its place."""
         await self._end_dead(await self.pooled(read_owners))
+        if await self.pooled(lambda _: self._owners.take_over()):
+            self.erasures.take_over()
+        if self.erasures.left_by_dead:
+            await self.put(_scrub)
+
+    def is_sweeper(self) -> bool:
+        """Whether what expires is to be erased here: one of all open stores does it."""
+        self._check_open()
+        return self._owners.is_sweeper()
+
+    @property
+    def refusals(self) -> int:
+        """How many reads and writes were refused."""
+        return self._health.refusals
+
+    async def check_writable(self) -> None:
+        """Raise ``StoreError`` where nothing can be written: something is, and erased again.
+
+        Not if turns are being written anyway; and many who ask share one answer.
+        """
+        self._check_open()
+        health = self._health
+        if health.write_error is None and health.is_fresh(_WRITABLE_SECONDS):
+            return
+        if health.write_error is not None and health.is_fresh(_REFUSED_SECONDS):
+            raise StoreError(health.write_error.message)
+        if self._probe is None or self._probe.done():
+            self._probe = self.put(_probe)
+        await asyncio.shield(self._probe)
 
     async def close(self) -> None:
         if self._closing is None:
-            if self._cleaning is not None:
-                self._cleaning.cancel()
+            self._cleaning.cancel()
             self._writer.stop()
             self._closing = asyncio.create_task(self._close())
         await asyncio.shield(self._closing)
-
-    def _on_scrubbed(self) -> None:
-        self._scrubbed = True
-        if self._cleaning is None and self._closing is None:
-            self._cleaning = asyncio.create_task(self._clean())
-
-    async def _clean(self) -> None:
-        """Clean what erasures left in the file. Filling erases, so it is looked at again."""
-        # Many erasures one after another are cleaned up after together.
-        await asyncio.sleep(_CLEAN_SECONDS)
-        self._scrubbed = False
-        erasures = self._writer.erasures
-        # What fails now is done when the store is closed, or after the next erasure.
-        with contextlib.suppress(StoreError, OSError):
-            gaps = await self.pooled(partial(find_gaps, pages=self._database.pages))
-            if not gaps or self._cleanings == CLEANINGS:
-                self._writer.cleaned = erasures
-                self._cleanings = 0
-            else:
-                self._cleanings += 1
-                while gaps:
-                    gaps = await self.put(fill_gaps, gaps)
-        self._cleaning = None
-        if self._scrubbed:
-            self._on_scrubbed()
 
     async def _end_dead(self, owners: set[int]) -> bool:
         """End the turns of those owners that are dead; whether there were any."""
@@ -137,16 +146,13 @@ class Ground:
 
     def _with_reader(self, read: Callable[[sqlite3.Connection], T]) -> T:
         try:
-            try:
-                connection = self._idle.pop()
-            except IndexError:
-                connection = self._database.reader()
-            try:
-                return read(connection)
-            finally:
-                self._idle.append(connection)
-        except _DAMAGE as error:
-            raise store_error(error) from error
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._database.reader()
+        try:
+            return read(connection)
+        finally:
+            self._idle.append(connection)
 
     def _check_open(self) -> None:
         if self._closing is not None:
@@ -160,3 +166,15 @@ class Ground:
             connection.close()
         self._database.pages.close()
         self._owners.leave()
+
+
+def _scrub(batch: Batch) -> None:
+    """Nothing of what was erased may stay in the write-ahead log."""
+    batch.erased = True
+
+
+def _probe(batch: Batch) -> None:
+    """Write something and take it away again: both reach the disk."""
+    batch.flush()
+    batch.connection.execute(_ADD_PROBE, (_PROBE_BYTES,))
+    batch.connection.execute(_DROP_PROBE)

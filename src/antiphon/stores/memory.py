@@ -13,6 +13,7 @@ from antiphon.errors import AntiphonError
 from antiphon.stores.archive_memory import MemoryArchive
 from antiphon.stores.conversations_memory import MemoryConversations
 from antiphon.stores.expiry import Clock, Expiry
+from antiphon.stores.health import MemoryHealth
 from antiphon.stores.keys import MemoryKeys
 from antiphon.stores.receipts import MemoryReceipts
 from antiphon.stores.search_memory import MemorySearch
@@ -34,6 +35,7 @@ class MemoryStore:
             keys=MemoryKeys(clock),
             receipts=self._receipts,
             search=MemorySearch(lambda tenant: [turn for _, turn in turns.of(tenant)]),
+            health=MemoryHealth(),
         )
 
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:

@@ -7,6 +7,7 @@ a kill nor a jump of the clock can make a dead store look alive or a live one de
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -15,6 +16,9 @@ from typing import Final
 from filelock import BaseFileLock, FileLock, Timeout
 
 _GATE = "gate.lock"
+_SWEEPER = "sweeper.lock"
+#: Beside the lock of a store that has erased something: it is to be cleaned (``Erasures``).
+_UNCLEAN = ".unclean"
 _GATE_SECONDS: Final = 30.0
 
 #: The lock folders of what is open here, each with the process that opened it.
@@ -33,6 +37,7 @@ class Owners:
         self.me = secrets.randbits(63)
         self._folder = folder
         self._mine = _lock(self._file(self.me))
+        self._sweeper = _lock(folder / _SWEEPER)
 
     def gate(self) -> BaseFileLock:
         """Held by whoever opens the database, so that one does it at a time.
@@ -57,15 +62,39 @@ class Owners:
         """Whether the process of the store with this number still runs."""
         return owner == self.me or _held(self._file(owner))
 
+    @property
+    def unclean_mark(self) -> Path:
+        """The file that says that something this store has erased is to be cleaned."""
+        return self._file(self.me).with_suffix(_UNCLEAN)
+
+    def take_over(self) -> bool:
+        """Make the marks of the dead this store's own; whether there were any."""
+        found = False
+        for mark in self._folder.glob(f"*{_UNCLEAN}"):
+            if mark != self.unclean_mark and not _held(mark.with_suffix(".lock")):
+                # Another may do the same at this moment: one of the two finds it.
+                with contextlib.suppress(FileNotFoundError):
+                    mark.replace(self.unclean_mark)
+                    found = True
+        return found
+
+    def is_sweeper(self) -> bool:
+        """Whether this store is to erase what expires: one does, of all that are open."""
+        if not self._sweeper.is_locked:
+            with contextlib.suppress(Timeout, PermissionError):
+                self._sweeper.acquire()
+        return self._sweeper.is_locked
+
     def sweep(self) -> None:
         """Remove the files of the dead. Only within the gate."""
         for file in self._folder.glob("*.lock"):
-            if file.name != _GATE and not _held(file):
+            if file.name not in (_GATE, _SWEEPER) and not _held(file):
                 file.unlink(missing_ok=True)
 
     def leave(self) -> None:
         """Be dead. Safe to call twice, and without ``register``."""
         _open.discard((self._folder, self.me, os.getpid()))
+        self._sweeper.release()
         if self._mine.is_locked:
             # The number is never used again, so nobody can be waiting for this file.
             self._file(self.me).unlink(missing_ok=True)

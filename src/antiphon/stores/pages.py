@@ -75,10 +75,11 @@ class PageFile:
                     os.close(self._file.descriptor)
                     del self._shared[self._inode]
 
-    def unclean(self, root: int, size: int) -> Iterator[Leaf]:
+    def unclean(self, root: int, size: int) -> Iterator[Leaf | None]:
         """The leaves, of the table whose first page is ``root``, with a gap that is not empty.
 
-        ``size`` is that of a page in bytes.
+        ``size`` is that of a page in bytes. None for every other page, so that whoever looks
+        can stop in between.
         """
         numbers = [root]
         # A tree that changes while it is walked may seem to have circles.
@@ -92,13 +93,22 @@ class PageFile:
             start = 100 if number == 1 else 0
             if len(page) < size or page[start] not in _HEADERS:
                 continue
-            cells = _cells(page, start)
             if page[start] == _INTERIOR:
                 numbers.append(_number(page, start + 8, 4))
+                cells = _cells(page, start)
                 numbers += [_number(page, cell, 4) for cell in cells if cell < size - 4]
-            elif cells and (gap := _gap(page, start, len(cells))):
-                free = gap + _loose(page, start)
-                yield Leaf(_row(page, cells[0]), _row(page, cells[-1]), gap, free)
+                yield None
+            else:
+                yield _unclean_leaf(page, start)
+
+
+def _unclean_leaf(page: bytes, start: int) -> Leaf | None:
+    """The page, if its gap is not empty: as a rule it is, and nothing more is looked at."""
+    count = _number(page, start + 3, 2)
+    if not count or not (gap := _gap(page, start, count)):
+        return None
+    cells = _cells(page, start)
+    return Leaf(_row(page, cells[0]), _row(page, cells[-1]), gap, gap + _loose(page, start))
 
 
 def _number(page: bytes, at: int, length: int) -> int:

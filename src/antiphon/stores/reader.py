@@ -53,8 +53,7 @@ def has_expired(connection: sqlite3.Connection, place: int, cutoff: float) -> bo
 
     True for what was erased, too.
     """
-    youngest = youngest_of(connection, place)
-    return youngest is None or youngest <= cutoff
+    return not connection.execute(SQL["lives"], (place, cutoff)).fetchall()
 
 
 def youngest_of(connection: sqlite3.Connection, place: int) -> float | None:

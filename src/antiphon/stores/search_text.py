@@ -21,6 +21,7 @@ from typing import Final
 import msgspec
 
 from antiphon.core.items import Compaction, Message, decode_item, said
+from antiphon.errors import StoreError
 
 #: Longer words are known by their beginning: they are keys and data, not words.
 MAX_WORD: Final = 64
@@ -125,7 +126,7 @@ def excerpt_of(text: str, query: Query) -> str | None:
 def _said(data: bytes) -> str:
     try:
         item = decode_item(data)
-    except (msgspec.MsgspecError, UnicodeError):
+    except StoreError:
         return ""
     match item:
         case Message(role="user" | "assistant"):

@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -40,6 +41,8 @@ _IDLE_SECONDS: Final = 0.005
 #: With so many turns under way, a commit waits for others to share its cost, so long.
 _MANY: Final = 4
 _GATHER_SECONDS: Final = 0.002
+#: A turn of which nothing was heard for so long does not count as one of them.
+_FORGET_SECONDS: Final = 60.0
 
 
 async def open_sqlite(
@@ -62,13 +65,41 @@ async def open_sqlite(
     return store
 
 
+class TurnsUnderWay:
+    """The turns a store is given rows of: counts those that were heard of lately.
+
+    One whose end never comes, whatever became of its runner, counts for a minute and no more.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        #: When each was last heard of, the longest ago first.
+        self._heard: OrderedDict[str, float] = OrderedDict()
+
+    def note(self, response_id: str) -> None:
+        """A turn has begun, or goes on."""
+        self._heard[response_id] = self._clock()
+        self._heard.move_to_end(response_id)
+
+    def drop(self, response_id: str) -> None:
+        """A turn ends."""
+        self._heard.pop(response_id, None)
+
+    def count(self) -> int:
+        """How many there are."""
+        heard = self._heard
+        if heard and (limit := self._clock() - _FORGET_SECONDS) > next(iter(heard.values())):
+            for response_id in [one for one, at in heard.items() if at < limit]:
+                del heard[response_id]
+        return len(heard)
+
+
 class SqliteStore:
     """A ``Store`` in a SQLite file. Made by ``open_sqlite``, used on one event loop."""
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
-        #: Turns begun here and not ended yet.
-        self._under_way = 0
+        self._under_way = TurnsUnderWay()
         self._search = SqliteSearch(ground)
         self.ledgers = Ledgers(
             archive=SqliteArchive(ground),
@@ -76,10 +107,11 @@ class SqliteStore:
             keys=SqliteKeys(ground),
             receipts=SqliteReceipts(ground),
             search=self._search,
+            health=ground,
         )
 
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:
-        self._under_way += 1
+        self._under_way.note(turn.response_id)
         within = self._gathering() if turn.awaited else _IDLE_SECONDS
         if turn.conversation is None:
             return self._ground.put(Batch.begin, turn, within=within)
@@ -90,14 +122,16 @@ class SqliteStore:
         self, response_id: str, items: Sequence[bytes], end: End | None = None
     ) -> asyncio.Future[None]:
         within = self._gathering()
-        if end is not None:
-            self._under_way = max(0, self._under_way - 1)
+        if end is None:
+            self._under_way.note(response_id)
+        else:
+            self._under_way.drop(response_id)
             self._search.note_end()
         return self._ground.put(Batch.write, response_id, tuple(items), end, within=within)
 
     def _gathering(self) -> float:
         """How long to wait for other turns to share a commit: only where there are many."""
-        return _GATHER_SECONDS if self._under_way >= _MANY else 0.0
+        return _GATHER_SECONDS if self._under_way.count() >= _MANY else 0.0
 
     async def head(self, tenant: str, response_id: str) -> Head | None:
         cutoff = self._ground.expiry.cutoff(tenant)

@@ -26,6 +26,23 @@ SELECT max((
 ))
 FROM span
 
+-- name: lives
+-- Whether the turn at ?1 or a descendant has a stamp behind ?2: ends at the first that does.
+WITH RECURSIVE span (first, last) AS (
+    SELECT ?1, ?1 | 17179869183
+    UNION ALL
+    SELECT threads.id << 34, threads.id << 34 | 17179869183
+    FROM span CROSS JOIN threads ON threads.parent BETWEEN span.first AND span.last
+)
+SELECT 1 FROM span
+WHERE (
+    SELECT r.created_at
+    FROM log CROSS JOIN responses AS r ON r.id = substr(log.body, 1, 16)
+    WHERE log.place BETWEEN span.first AND span.last AND log.kind = 0
+    ORDER BY log.place DESC LIMIT 1
+) > ?2
+LIMIT 1
+
 -- name: known
 SELECT 1 FROM responses WHERE id = ?
 
@@ -106,6 +123,13 @@ SELECT id FROM blobs WHERE tenant = ? AND hash = ?
 -- name: add_blob
 INSERT INTO blobs (tenant, hash, data) VALUES (?, ?, ?)
 
+-- name: add_probe
+-- Nobody's image, of ?1 bytes: its hash is shorter than any.
+INSERT INTO blobs (tenant, hash, data) VALUES ('', x'00', zeroblob(?1))
+
+-- name: drop_probe
+DELETE FROM blobs WHERE tenant = '' AND hash = x'00'
+
 -- name: blob
 SELECT hash, data FROM blobs WHERE id = ?
 
@@ -180,6 +204,10 @@ SELECT count(*) FROM log WHERE place BETWEEN ? AND ? AND kind = 0
 SELECT created_at, place FROM responses
 WHERE tenant = ? AND created_at <= ? AND (created_at, place) > (?, ?)
 ORDER BY created_at, place LIMIT ?
+
+-- name: next_stamp
+-- The first of a tenant's stamps behind ?2.
+SELECT min(created_at) FROM responses WHERE tenant = ?1 AND created_at > ?2
 
 -- name: stamped
 SELECT created_at, place FROM responses WHERE id = ? AND tenant = ?

@@ -78,6 +78,7 @@ def sweep_turns(batch: Batch, places: list[int], cutoff: float) -> tuple[int, li
             left.pop()
         if time.monotonic() > deadline:
             break
+    batch.erased = batch.erased or swept > 0
     return swept, left[::-1]
 
 
@@ -130,9 +131,18 @@ def sweep_conversations(batch: Batch, tenant: str, ids: list[str], cutoff: float
     batch.flush()
     for one in ids:
         if resolved(batch.connection, tenant, one, cutoff)[0] is None:
-            batch.connection.execute(CONVERSATIONS["drop"], (conversation_key(one),))
+            drop = batch.connection.execute(CONVERSATIONS["drop"], (conversation_key(one),))
+            batch.erased = batch.erased or drop.rowcount > 0
 
 
-def scrub(batch: Batch) -> None:
-    """Nothing of what was erased may stay in the write-ahead log."""
-    batch.erased = True
+def read_next_expiry(connection: sqlite3.Connection, tenant: str, cutoff: float) -> float:
+    """The stamp of what expires next, of all that has not; inf: there is nothing.
+
+    What is older than ``cutoff`` and lives does so by a descendant, which is younger.
+    """
+    with moment(connection):
+        stamps = [
+            connection.execute(query, (tenant, cutoff)).fetchall()[0][0]
+            for query in (SQL["next_stamp"], CONVERSATIONS["next_made"])
+        ]
+    return min([stamp for stamp in stamps if stamp is not None], default=math.inf)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeAlias
 
 from antiphon.core.turns import End, TurnError
@@ -21,13 +22,17 @@ from antiphon.errors import AntiphonError, Interrupted, StoreError
 from antiphon.stores.batch import Batch, Open
 from antiphon.stores.cleaning import CLEANINGS, fill_gaps, find_gaps
 from antiphon.stores.database import BUSY_MS, Database
-from antiphon.stores.faults import is_busy, store_error
+from antiphon.stores.faults import is_busy
+from antiphon.stores.health import Health
 from antiphon.threads import in_background
+
+log = logging.getLogger("antiphon.store")
 
 #: What to do, with which arguments, and whom to tell.
 Job: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], "asyncio.Future[Any]"]
 _Outcome: TypeAlias = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
+_NOTHING: Final = contextlib.nullcontext()
 _PATIENCE_WITH_READERS_MS: Final = 50
 #: How soon erased words that readers keep in the write-ahead log are looked after again.
 _RETRY_SECONDS: Final = 0.1
@@ -51,10 +56,17 @@ class Writer:
     is ``on_scrubbed``, when what was erased has left the write-ahead log.
     """
 
-    def __init__(self, database: Database, on_scrubbed: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        on_scrubbed: Callable[[], None] | None = None,
+        health: Health | None = None,
+    ) -> None:
         self._connection = database.writing
         self._pages = database.pages
+        self._erasures = database.erasures
         self._wal = database.wal
+        self._health = health or Health()
         self._owner = database.owners.me
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
@@ -67,9 +79,10 @@ class Writer:
         #: Erased words are in the write-ahead log still.
         self._scrub = False
         self._on_scrubbed = on_scrubbed
-        #: How often something was erased, up to which of these times it is gone from the pages.
-        self.erasures = 0
-        self.cleaned = 0
+        #: When that is tried again.
+        self._scrub_at = 0.0
+        #: Whether something was written since the loop was last told.
+        self._written = False
         self._stopped = self._loop.create_future()
         # A daemon, so that a program that forgets to close the store can still end: what
         # was confirmed is on disk, and what was not is for the next to open it to end.
@@ -127,11 +140,12 @@ class Writer:
             last = bool(lots) and lots[-1] is None
             self._work([job for jobs in lots if jobs for job in jobs])
         # Should this fail, whoever opens the database next finds the turns of the dead.
-        with contextlib.suppress(sqlite3.Error):
+        with _upkeep("end what still ran"):
             self._commit([(Batch.reap, (self._owner, interrupted()), self._stopped)])
-        with contextlib.suppress(sqlite3.Error, OSError):
+        with _upkeep("be cleaned after an erasure"):
             self._leave_clean()
-        self._connection.close()
+        with _upkeep("be closed"):
+            self._connection.close()
         self._tell([(self._stopped, None, None)])
 
     def _next(self) -> list[list[Job] | None]:
@@ -149,31 +163,43 @@ class Writer:
         if jobs:
             self._tell(outcomes)
         # Upkeep comes after the answer. Busy or failing, it is tried again later.
-        with contextlib.suppress(sqlite3.Error, OSError):
+        with _upkeep("be rid of its write-ahead log"):
             self._tidy()
 
     def _outcomes(self, jobs: list[Job]) -> list[_Outcome]:
         try:
             return self._commit(jobs)
         except Exception as error:  # noqa: BLE001  whatever it is, it belongs to these futures
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+            self._roll_back()
             if len(jobs) == 1 or is_busy(error):
                 return [(future, None, error) for _, _, future in jobs]
         # One of them is to blame; the others must not pay for it.
         return [outcome for job in jobs for outcome in self._outcomes([job])]
 
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            # After some errors, a full disk for one, SQLite has done it itself.
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+
     def _commit(self, jobs: list[Job]) -> list[_Outcome]:
         outcomes: list[_Outcome] = []
         batch = Batch(self._connection, self._owner, self._open_turns)
+        changes = self._connection.total_changes
         self._connection.execute("BEGIN IMMEDIATE")
         for action, arguments, future in jobs:
+            progress = batch.progress
             try:
                 outcomes.append((future, action(batch, *arguments), None))
             except AntiphonError as error:
+                if batch.progress != progress:
+                    # Half of a job must not be kept, nor the others be lost with it.
+                    raise
                 outcomes.append((future, None, error))
         batch.flush()
-        self._connection.execute("COMMIT")
+        with self._erasures.committing() if batch.erased else _NOTHING:
+            self._connection.execute("COMMIT")
+        self._written = self._written or self._connection.total_changes != changes
         for response_id, turn in batch.changed.items():
             if turn is None:
                 self._open_turns.pop(response_id, None)
@@ -181,13 +207,16 @@ class Writer:
                 self._open_turns[response_id] = turn
         if batch.erased:
             self._scrub = True
-            self.erasures += 1
         return outcomes
 
     def _tidy(self) -> None:
         if self._scrub:
-            # Erased words leave the write-ahead log as well.
+            # Erased words leave the write-ahead log as well. Not every turn is to wait for
+            # a reader that is in the way for long.
+            if time.monotonic() < self._scrub_at:
+                return
             self._scrub = not self._checkpoint()
+            self._scrub_at = time.monotonic() + _RETRY_SECONDS if self._scrub else 0.0
             if not self._scrub and self._on_scrubbed is not None:
                 with contextlib.suppress(RuntimeError):
                     self._loop.call_soon_threadsafe(self._on_scrubbed)
@@ -198,8 +227,10 @@ class Writer:
     def _leave_clean(self) -> None:
         """Nothing of what was erased here stays behind, if no reader is in the way for long."""
         self._checkpoint()
-        for _ in range(CLEANINGS if self.erasures > self.cleaned else 0):
+        for _ in range(CLEANINGS if self._erasures.due else 0):
+            count = self._erasures.count
             if not (gaps := find_gaps(self._connection, self._pages)):
+                self._erasures.set_cleaned(count)
                 break
             while gaps:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -221,15 +252,31 @@ class Writer:
     def _tell(self, outcomes: list[_Outcome]) -> None:
         # A loop that is closed has nobody left who waits.
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(_resolve, outcomes)
+            self._loop.call_soon_threadsafe(self._resolve, outcomes, self._written)
+        self._written = False
+
+    def _resolve(self, outcomes: list[_Outcome], written: bool) -> None:
+        if written:
+            self._health.note_written()
+        for future, result, error in outcomes:
+            told = error
+            if error is not None and not isinstance(error, AntiphonError):
+                told = self._health.refuse_write(error)
+            if future.done():
+                continue
+            if told is None:
+                future.set_result(result)
+            else:
+                future.set_exception(told)
 
 
-def _resolve(outcomes: list[_Outcome]) -> None:
-    for future, result, error in outcomes:
-        if future.done():
-            continue
-        if error is None:
-            future.set_result(result)
-        else:
-            known = isinstance(error, AntiphonError)
-            future.set_exception(error if known else store_error(error))
+@contextlib.contextmanager
+def _upkeep(what: str) -> Iterator[None]:
+    """Nothing that goes wrong within may end the thread: whoever waits for it would for ever."""
+    try:
+        yield
+    except (sqlite3.Error, OSError):
+        # A full disk or another process's lock: the next one finds the work still to be done.
+        return
+    except Exception:
+        log.exception("the database could not %s", what)

@@ -219,6 +219,22 @@ class SearchIndex(Protocol):
         ...
 
 
+class StoreHealth(Protocol):
+    """Whether a store works."""
+
+    @property
+    def refusals(self) -> int:
+        """How many reads and writes have failed since it was opened."""
+        ...
+
+    async def check_writable(self) -> None:
+        """Raise ``StoreError``, which says why, where nothing can be written now.
+
+        Cheap enough for whoever asks, however often.
+        """
+        ...
+
+
 class Ledgers(msgspec.Struct, frozen=True):
     """All of a store's ledgers; they close with it."""
 
@@ -227,3 +243,4 @@ class Ledgers(msgspec.Struct, frozen=True):
     keys: KeyStore
     receipts: ReceiptStore
     search: SearchIndex
+    health: StoreHealth

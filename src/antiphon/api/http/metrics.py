@@ -14,8 +14,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from antiphon.api.http.body import Receive, Scope, Send
-from antiphon.api.http.tallies import LATENCIES, Tallies
+from antiphon.api.http.tallies import LATENCIES, Reading, Tallies
 from antiphon.errors import ModelError, StoreError
+from antiphon.turn.ledgers import StoreHealth
 from antiphon.turn.live import LiveTurn
 
 _METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
@@ -38,10 +39,12 @@ class _Spoken(msgspec.Struct, frozen=True):
 class Metrics:
     """The server's own registry. To be told of turns (``TurnService.watch``).
 
-    ``models`` gives the names that may be labels.
+    ``models`` gives the names that may be labels, ``health`` is that of the store.
     """
 
-    def __init__(self, models: Callable[[], Collection[str]]) -> None:
+    def __init__(
+        self, models: Callable[[], Collection[str]], health: StoreHealth | None = None
+    ) -> None:
         self.registry = registry = CollectorRegistry(auto_describe=True)
         self._models = models
         self._requests = Tallies(
@@ -83,9 +86,17 @@ class Metrics:
             ("code",),
             registry=registry,
         )
-        self._store_errors = Counter(
-            "antiphon_store_errors", "Turns that the store could not keep.", registry=registry
+        self._unkept = Counter(
+            "antiphon_turns_unkept", "Turns that the store could not keep.", registry=registry
         )
+        if health is not None:
+            registry.register(
+                Reading(
+                    "antiphon_store_errors",
+                    "Reads and writes that the store refused.",
+                    lambda: health.refusals,
+                )
+            )
 
     def request(self, route: str | None, method: str, status: int, seconds: float) -> None:
         """Count an answered request; ``route`` is its template, None: there is none."""
@@ -108,7 +119,7 @@ class Metrics:
         if isinstance(turn.error, ModelError):
             self._upstream_errors.labels(self._code(turn.error.code)).inc()
         elif isinstance(turn.error, StoreError):
-            self._store_errors.inc()
+            self._unkept.inc()
         spoken = self._model(turn.opening.header.model)
         if turn.streamed and turn.spoke_at is not None:
             spoken.first_word.observe(turn.spoke_at - turn.began_at)

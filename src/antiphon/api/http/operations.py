@@ -10,8 +10,9 @@ from antiphon.api.http.auth import Keyring
 from antiphon.api.http.body import Receive, Scope, Send
 from antiphon.api.http.metrics import Metrics
 from antiphon.errors import StoreError
+from antiphon.turn.ledgers import StoreHealth
 
-#: Seconds that the store has for one read.
+#: Seconds that the store has for one read and one write.
 _PATIENCE = 2.0
 _PLAIN = (b"content-type", b"text/plain; charset=utf-8")
 
@@ -19,8 +20,11 @@ _PLAIN = (b"content-type", b"text/plain; charset=utf-8")
 class Operations:
     """The endpoints."""
 
-    def __init__(self, keyring: Keyring, metrics: Metrics) -> None:
+    def __init__(
+        self, keyring: Keyring, metrics: Metrics, health: StoreHealth | None = None
+    ) -> None:
         self._keyring = keyring
+        self._health = health
         self._metrics = metrics
 
     def table(self) -> Mapping[str, dict[str, Handler]]:
@@ -36,6 +40,8 @@ class Operations:
         try:
             async with asyncio.timeout(_PATIENCE):
                 await self._keyring.ask_store()
+                if self._health is not None:
+                    await self._health.check_writable()
         except TimeoutError as late:
             raise StoreError("The store does not answer.") from late
         await _say(send, b"ready\n")

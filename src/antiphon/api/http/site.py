@@ -12,7 +12,7 @@ from antiphon.api.http.limits import Allowance, Limiter
 from antiphon.api.http.metrics import Metrics
 from antiphon.api.http.operations import Operations
 from antiphon.api.http.reference import Reference
-from antiphon.turn.ledgers import KeyStore
+from antiphon.turn.ledgers import KeyStore, StoreHealth
 from antiphon.turn.service import TurnService
 
 
@@ -22,21 +22,23 @@ def open_site(
     *,
     allowance_of: Callable[[str], Allowance] | None = None,
     origins: Sequence[str] = (),
+    health: StoreHealth | None = None,
 ) -> Front:
     """The ASGI application of the HTTP API.
 
     ``allowance_of`` says how much each key of a tenant may ask for, None: there are no
-    limits. ``origins`` are those of web pages that may read answers ("*": all).
+    limits. ``origins`` are those of web pages that may read answers ("*": all). ``health`` is
+    that of the store, None: nothing is known of it.
     """
     keyring = Keyring(keys)
-    metrics = Metrics(lambda: {name for name, _ in service.models.names()})
+    metrics = Metrics(lambda: {name for name, _ in service.models.names()}, health)
     service.watch(metrics)
     limiter = None
     if allowance_of is not None:
         limiter = Limiter(allowance_of)
         service.watch(limiter)
     return Front(
-        HttpApp(service, {**Operations(keyring, metrics).table(), **Reference().table()}),
+        HttpApp(service, {**Operations(keyring, metrics, health).table(), **Reference().table()}),
         keyring,
         metrics,
         limiter,

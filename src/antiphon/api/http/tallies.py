@@ -7,7 +7,7 @@ counts is on one thread, and whoever asks is, too.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import accumulate
 
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
@@ -63,3 +63,16 @@ class Tallies(Collector):
             seconds.add_metric(labels, list(below), tally.seconds)
         yield count
         yield seconds
+
+
+class Reading(Collector):
+    """The counter ``{name}_total``, which is counted elsewhere: ``read`` gives its value."""
+
+    def __init__(self, name: str, what: str, read: Callable[[], float]) -> None:
+        self._name = name
+        self._what = what
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        """The value as it is now."""
+        yield CounterMetricFamily(self._name, self._what, value=self._read())
