@@ -31,8 +31,8 @@ SELECT tenant FROM conversations WHERE tenant >= ? ORDER BY tenant LIMIT 1
 SELECT id FROM conversations WHERE tenant = ? AND created_at <= ? ORDER BY created_at, id
 
 -- name: next_made
--- The first time behind ?2 at which a conversation of a tenant was made.
-SELECT min(created_at) FROM conversations WHERE tenant = ?1 AND created_at > ?2
+-- The first time behind another at which a conversation of a tenant was made.
+SELECT min(created_at) FROM conversations WHERE tenant = ? AND created_at > ?
 
 -- name: state
 -- Where a response lies, its stamp, who runs it, and its end.

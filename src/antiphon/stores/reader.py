@@ -53,7 +53,7 @@ def has_expired(connection: sqlite3.Connection, place: int, cutoff: float) -> bo
 
     True for what was erased, too.
     """
-    return not connection.execute(SQL["lives"], (place, cutoff)).fetchall()
+    return not connection.execute(SQL["lives"], {"place": place, "cutoff": cutoff}).fetchall()
 
 
 def youngest_of(connection: sqlite3.Connection, place: int) -> float | None:

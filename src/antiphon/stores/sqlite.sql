@@ -27,9 +27,9 @@ SELECT max((
 FROM span
 
 -- name: lives
--- Whether the turn at ?1 or a descendant has a stamp behind ?2: ends at the first that does.
+-- Whether a turn or a descendant has a stamp behind the cutoff: ends at the first that does.
 WITH RECURSIVE span (first, last) AS (
-    SELECT ?1, ?1 | 17179869183
+    SELECT :place, :place | 17179869183
     UNION ALL
     SELECT threads.id << 34, threads.id << 34 | 17179869183
     FROM span CROSS JOIN threads ON threads.parent BETWEEN span.first AND span.last
@@ -40,7 +40,7 @@ WHERE (
     FROM log CROSS JOIN responses AS r ON r.id = substr(log.body, 1, 16)
     WHERE log.place BETWEEN span.first AND span.last AND log.kind = 0
     ORDER BY log.place DESC LIMIT 1
-) > ?2
+) > :cutoff
 LIMIT 1
 
 -- name: known
@@ -124,8 +124,8 @@ SELECT id FROM blobs WHERE tenant = ? AND hash = ?
 INSERT INTO blobs (tenant, hash, data) VALUES (?, ?, ?)
 
 -- name: add_probe
--- Nobody's image, of ?1 bytes: its hash is shorter than any.
-INSERT INTO blobs (tenant, hash, data) VALUES ('', x'00', zeroblob(?1))
+-- Nobody's image, of so many bytes: its hash is shorter than any.
+INSERT INTO blobs (tenant, hash, data) VALUES ('', x'00', zeroblob(?))
 
 -- name: drop_probe
 DELETE FROM blobs WHERE tenant = '' AND hash = x'00'
@@ -206,8 +206,8 @@ WHERE tenant = ? AND created_at <= ? AND (created_at, place) > (?, ?)
 ORDER BY created_at, place LIMIT ?
 
 -- name: next_stamp
--- The first of a tenant's stamps behind ?2.
-SELECT min(created_at) FROM responses WHERE tenant = ?1 AND created_at > ?2
+-- The first of a tenant's stamps behind a time.
+SELECT min(created_at) FROM responses WHERE tenant = ? AND created_at > ?
 
 -- name: stamped
 SELECT created_at, place FROM responses WHERE id = ? AND tenant = ?
