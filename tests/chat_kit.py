@@ -27,12 +27,12 @@ from unittest.mock import patch
 
 from PIL import Image
 
-from antiphon import AsyncConversation, Conversation, Settings, assemble
+from antiphon import AsyncConversation, Conversation, Settings, bootstrap
+from antiphon.blocking_portal import Portal
 from antiphon.chat.blocking import portal
 from antiphon.chat.stream import AsyncStream
 from antiphon.core.turns import NOBODY, Response
 from antiphon.models.chat_completions import ChatCompletionsModel
-from antiphon.portal import Portal
 from antiphon.settings import ModelSettings
 from antiphon.turn.ports import Recent
 from antiphon.turn.service import TurnService
@@ -247,7 +247,7 @@ class Stage:
         """What the service behind the conversations says."""
 
         async def look() -> T:
-            return await ask((await assemble.shared_engine(self.settings)).service)
+            return await ask((await bootstrap.shared_engine(self.settings)).service)
 
         return self.run(look())
 
@@ -274,7 +274,7 @@ class Stage:
         return b"".join(one.read_bytes() for one in files if one.is_file())
 
     def close(self) -> None:
-        self.run(assemble.close_shared())
+        self.run(bootstrap.close_shared())
         if self._runner is not None:
             self._runner.close()
 
@@ -303,7 +303,7 @@ def without_waiting() -> Iterator[list[float]]:
         waits.append(seconds)
 
     quick = functools.partial(ChatCompletionsModel, sleep=sleep)
-    with patch.object(assemble, "ChatCompletionsModel", quick):
+    with patch.object(bootstrap, "ChatCompletionsModel", quick):
         yield waits
 
 

@@ -15,7 +15,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from antiphon.errors import ModelError, StoreError
-from antiphon.logs import RequestIdFilter
+from antiphon.logging_setup import RequestIdFilter
 from antiphon.models.scripted import ScriptedModel, fail, hang
 from antiphon.stores.keys import MemoryKeys
 from server import NEVER, Serving, serving

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from antiphon import AsyncConversation
-from antiphon.assemble import open_engine, shared_engine
+from antiphon.bootstrap import open_engine, shared_engine
 from antiphon.errors import ModelNotFound
 from antiphon.models.chat_completions import ChatCompletionsModel
 from antiphon.models.responses import ResponsesModel

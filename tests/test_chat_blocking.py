@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_overloads
 import pytest
 
 from antiphon import AsyncConversation, Conversation, InvalidRequest, NotFound, Reply, Settings
-from antiphon.assemble import close_shared, shared_engine
+from antiphon.bootstrap import close_shared, shared_engine
 from antiphon.chat.blocking import portal as _portal
 from antiphon.core.items import Message
 from antiphon.core.turns import NOBODY, Response

@@ -18,7 +18,7 @@ from antiphon import (
     RateLimited,
     tool,
 )
-from antiphon.assemble import close_shared
+from antiphon.bootstrap import close_shared
 from antiphon.core.items import FunctionCall
 from antiphon.errors import ModelTimeout, ModelUnavailable
 from antiphon.settings import Secret

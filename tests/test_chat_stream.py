@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 from antiphon import AntiphonError, AsyncConversation, InvalidRequest, OutputInvalid, events, tool
-from antiphon.assemble import close_shared
+from antiphon.bootstrap import close_shared
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Message
 from antiphon.errors import ModelError
 from chat_kit import TWINS, Call, Says, Stage, contents, release, roles, staged

@@ -22,7 +22,7 @@ import pytest
 import xai_sdk  # type: ignore[import-untyped]
 from xai_sdk.chat import user  # type: ignore[import-untyped]
 
-from antiphon.assemble import grpc_server, http_app, open_engine
+from antiphon.bootstrap import grpc_server, http_app, open_engine
 from antiphon.cli.listeners import Rpc, check_tls
 from antiphon.errors import ConfigError
 from antiphon.settings import FUN_PROMPT, ModelSettings, Settings, Tls, load_settings

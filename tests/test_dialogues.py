@@ -16,7 +16,7 @@ from examples.support_bot.tools import TOOLS
 from pydantic import BaseModel
 
 from antiphon import Conversation
-from antiphon.assemble import close_shared
+from antiphon.bootstrap import close_shared
 from antiphon.chat.blocking import portal
 from by_hand import ByHand
 from example_kit import (

@@ -9,11 +9,11 @@ import sys
 
 import pytest
 
-from antiphon.logs import JsonFormatter, RequestIdFilter, request_id
+from antiphon.logging_setup import JsonFormatter, RequestIdFilter, request_id
 
 PROGRAM = """
 import logging
-from antiphon.logs import log_to_stderr, request_id
+from antiphon.logging_setup import log_to_stderr, request_id
 log_to_stderr({level!r}, {shape!r})
 request_id.set("r1")
 logging.getLogger("antiphon.access").info("seen", extra={{"fields": {{"status": 200}}}})

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from antiphon.assemble import Engine, open_engine
+from antiphon.bootstrap import Engine, open_engine
 from antiphon.core.items import Message
 from antiphon.core.turns import TurnRequest
 from antiphon.errors import InvalidRequest
@@ -87,7 +87,7 @@ def test_what_there_is_instead_is_told(behaviour: Behaviour, words: str, answere
 
 
 def test_an_endpoint_that_is_late_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("antiphon.assemble._ASK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("antiphon.bootstrap._ASK_AGAIN_SECONDS", 0.0)
 
     async def work(engine: Engine, upstream: MisbehavingUpstream) -> None:
         upstream.then([CUT], models(), models("late"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.assemble import open_engine
+from antiphon.bootstrap import open_engine
 from antiphon.core.secrets import Secret
 from antiphon.errors import ConfigError
 from antiphon.models.xai_grpc import XaiGrpcModel
@@ -80,7 +80,7 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
 
 def test_other_models_load_none_of_it() -> None:
     look = (
-        "import sys, antiphon.assemble\n"
+        "import sys, antiphon.bootstrap\n"
         "print([name for name in ('grpc', 'xai_sdk', 'google.protobuf') if name in sys.modules])"
     )
     said = subprocess.run([sys.executable, "-c", look], capture_output=True, check=True, text=True)

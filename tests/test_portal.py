@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from antiphon.portal import Portal
+from antiphon.blocking_portal import Portal
 
 
 async def nothing() -> None:
@@ -122,7 +122,7 @@ def test_the_portal_is_good_for_more_after_ctrl_c() -> None:
 
 AT_EXIT = """
 import asyncio, atexit
-from antiphon.portal import Portal
+from antiphon.blocking_portal import Portal
 
 async def bye():
     print("bye from", asyncio.get_running_loop() is loop)
@@ -166,7 +166,7 @@ def test_a_portal_that_was_never_used_leaves_no_trace() -> None:
 
 FORKED = """
 import os
-from antiphon.portal import Portal
+from antiphon.blocking_portal import Portal
 
 async def answer():
     return 42

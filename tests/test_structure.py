@@ -43,20 +43,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "threads": set(),
     "settings": CORE,
     "turn": CORE,
-    "stores": CORE | PORTS | {"antiphon.threads"},
+    "stores": CORE | PORTS | {"antiphon.thread_priority"},
     "models": CORE | PORTS,
     "tools": CORE | PORTS,
-    "api": CORE | SERVICE | {"antiphon.logs", "antiphon.threads"},
+    "api": CORE | SERVICE | {"antiphon.logging_setup", "antiphon.thread_priority"},
     "chat": CORE
     | SERVICE
-    | {"antiphon.settings", "antiphon.portal", "antiphon.assemble", "antiphon.tools"},
+    | {"antiphon.settings", "antiphon.blocking_portal", "antiphon.bootstrap", "antiphon.tools"},
     "compat": CORE | {"antiphon.chat", "antiphon.settings"},
     "cli": CORE
     | SERVICE
     | {
         "antiphon.settings",
-        "antiphon.logs",
-        "antiphon.assemble",
+        "antiphon.logging_setup",
+        "antiphon.bootstrap",
         "antiphon.models.weights",
         "antiphon.__version__",
     },
@@ -158,7 +158,7 @@ def test_the_rule_catches_what_it_is_for() -> None:
     assert strays("core", "from antiphon.turn.ports import Store")
     assert strays("stores", "import antiphon.models.sse")
     assert strays("models", "from antiphon.turn import service")
-    assert strays("api", "from antiphon.assemble import open_engine")
+    assert strays("api", "from antiphon.bootstrap import open_engine")
     assert strays("turn", "from antiphon import Conversation")
     assert not strays("stores", "from antiphon.turn.ports import Store\nimport json")
     assert unmarked("def f():\n    import json") == [2]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from antiphon.threads import in_background
+from antiphon.thread_priority import in_background
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="policies of Linux's kernel")
 

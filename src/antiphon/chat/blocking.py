@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 async def _close_shared() -> None:
-    from antiphon.assemble import close_shared  # loaded on first use
+    from antiphon.bootstrap import close_shared  # loaded on first use
 
     await close_shared()
 

@@ -264,7 +264,7 @@ class AsyncConversation:
         self._response_id = response_id
 
     async def _service(self) -> TurnService:
-        from antiphon.assemble import shared_engine  # loaded on first use
+        from antiphon.bootstrap import shared_engine  # loaded on first use
 
         return (await shared_engine(self._setup.settings)).service
 

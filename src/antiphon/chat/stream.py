@@ -15,11 +15,11 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
+from antiphon.blocking_portal import Portal
 from antiphon.chat.reply import Reply
 from antiphon.core.events import Created, Event, ItemAdded, RefusalDelta, TextDelta
 from antiphon.core.items import Message
 from antiphon.errors import InvalidRequest
-from antiphon.portal import Portal
 
 T = TypeVar("T")
 U = TypeVar("U")

@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 from rich.text import Text
 
-from antiphon.assemble import open_engine
+from antiphon.bootstrap import open_engine
 from antiphon.cli import screen
 from antiphon.cli.interrupt import Interrupt, run
 from antiphon.core.keys import digest_of, is_tenant_name, new_key, new_key_id

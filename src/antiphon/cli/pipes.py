@@ -12,10 +12,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from antiphon.assemble import Engine, mcp_app, open_engine
+from antiphon.bootstrap import Engine, mcp_app, open_engine
 from antiphon.cli import screen
 from antiphon.errors import AntiphonError, ConfigError
-from antiphon.logs import log_to_stderr
+from antiphon.logging_setup import log_to_stderr
 from antiphon.settings import Settings, load_settings
 
 if sys.platform != "win32":

@@ -14,12 +14,12 @@ from types import FrameType
 
 import uvicorn
 
-from antiphon.assemble import Engine, grpc_server, http_app, open_engine
+from antiphon.bootstrap import Engine, grpc_server, http_app, open_engine
 from antiphon.cli import screen
 from antiphon.cli.listeners import Rpc, check_tls
 from antiphon.cli.upgrade import WebSocketProtocol
 from antiphon.errors import AntiphonError, ConfigError
-from antiphon.logs import log_to_stderr
+from antiphon.logging_setup import log_to_stderr
 from antiphon.settings import Settings, load_settings
 
 if sys.platform != "win32":

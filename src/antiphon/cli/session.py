@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from antiphon import __version__
-from antiphon.assemble import open_engine
+from antiphon.bootstrap import open_engine
 from antiphon.cli import oneshot, screen
 from antiphon.cli.interrupt import Interrupt, run
 from antiphon.cli.talk import Talk, find_head

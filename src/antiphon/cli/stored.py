@@ -12,7 +12,7 @@ import msgspec
 import typer
 from rich.text import Text
 
-from antiphon.assemble import open_engine
+from antiphon.bootstrap import open_engine
 from antiphon.cli import screen
 from antiphon.cli.interrupt import Interrupt, run
 from antiphon.core.items import (

@@ -24,7 +24,7 @@ from antiphon.stores.cleaning import CLEANINGS, fill_gaps, find_gaps
 from antiphon.stores.database import BUSY_MS, Database
 from antiphon.stores.faults import is_busy
 from antiphon.stores.health import Health
-from antiphon.threads import in_background
+from antiphon.thread_priority import in_background
 
 log = logging.getLogger("antiphon.store")
 

@@ -28,7 +28,7 @@ from antiphon.core.xai_protos import (
     tokenize_pb2,
 )
 from antiphon.errors import ConfigError, InvalidRequest, MethodNotAllowed
-from antiphon.threads import in_background
+from antiphon.thread_priority import in_background
 from antiphon.turn.service import TurnService
 
 _Answer: TypeAlias = Callable[[Caller, Any], Awaitable[Proto]]

@@ -27,7 +27,7 @@ from antiphon.api.http.limits import Limiter, place_of, put_account
 from antiphon.api.http.metrics import Metrics
 from antiphon.api.http.request_ids import request_id_for
 from antiphon.errors import AntiphonError, Unauthorized
-from antiphon.logs import request_id
+from antiphon.logging_setup import request_id
 
 _ROUTE, _AGAIN = "antiphon.route", "antiphon.again"
 #: Where a POST starts a turn. They are looked up before any router, so no route tells of them.
