@@ -18,8 +18,8 @@ from antiphon.api.grpc.server import Certificate, GrpcServer
 from antiphon.api.http.front import Front
 from antiphon.api.http.limits import Allowance
 from antiphon.api.http.site import open_site
-from antiphon.core.keys import digest_of, new_key, new_key_id
-from antiphon.core.mcp import McpServer
+from antiphon.core.api_keys import digest_of, new_key, new_key_id
+from antiphon.core.mcp_servers import McpServer
 from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.keys import MemoryKeys
 from antiphon.turn.ledgers import Key

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TypeAlias
 
-from antiphon.core.lifetimes import FOREVER, Lifetimes
+from antiphon.core.retention import FOREVER, Lifetimes
 from antiphon.stores.memory import MemoryStore
 from antiphon.stores.sqlite import SqliteStore, open_sqlite
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from antiphon.core.items import FunctionCall
-from antiphon.core.mcp import McpAsk, McpServer
+from antiphon.core.mcp_servers import McpAsk, McpServer
 from antiphon.core.secrets import Secret
 from antiphon.tools.mcp_gateway import McpGateway
 from antiphon.tools.mcp_peer import Backoff

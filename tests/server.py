@@ -27,7 +27,7 @@ import uvloop
 from antiphon.api.http.front import Front
 from antiphon.api.http.site import open_site
 from antiphon.cli.upgrade import WebSocketProtocol
-from antiphon.core.mcp import McpServer
+from antiphon.core.mcp_servers import McpServer
 from antiphon.core.turns import NOBODY
 from antiphon.models.catalog import Catalog
 from antiphon.models.scripted import ScriptedModel

@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
+from antiphon.core.context_policies import Policy, Summarize, TokenBudget, Window
 from antiphon.core.items import FunctionCall, InputImage, InputText, Item, Message
-from antiphon.core.policies import Policy, Summarize, TokenBudget, Window
 from antiphon.core.turns import Usage
 from antiphon.errors import ContextLengthExceeded, RateLimited
 from antiphon.models.scripted import (

@@ -10,7 +10,7 @@ from typing import Any
 from antiphon.api.http.front import Front
 from antiphon.api.http.limits import Allowance
 from antiphon.api.http.site import open_site
-from antiphon.core.keys import digest_of, new_key, new_key_id
+from antiphon.core.api_keys import digest_of, new_key, new_key_id
 from antiphon.stores.keys import MemoryKeys
 from antiphon.turn.ledgers import Key
 from antiphon.turn.ports import Model

@@ -8,13 +8,13 @@ from typing import Any
 import grpc
 import pytest
 
-from antiphon.core.stateless_protos import (
+from antiphon.models.scripted import ScriptedModel, hang, say
+from antiphon.protos.legacy_chat import (
     ASSISTANT,
     HUMAN,
     StatelessConversation,
     StatelessResponse,
 )
-from antiphon.models.scripted import ScriptedModel, hang, say
 from grpc_kit import Grpc, failure, grpc_serving
 
 PATH = "/prompt_ide.StatelessChat/AddResponse"

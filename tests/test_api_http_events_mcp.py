@@ -27,7 +27,7 @@ from antiphon.core.items import (
     McpListTools,
     Message,
 )
-from antiphon.core.trace import replayed
+from antiphon.core.stream_trace import replayed
 from antiphon.core.turns import End, Header, McpTool, Options, Response
 from server import parse_events
 from wire_kit import ID, check_event, ends, options, plain, produced

@@ -8,7 +8,6 @@ import pytest
 
 from antiphon.api.http.body import MAX_DEPTH
 from antiphon.api.http.intake import Intake, decode_items
-from antiphon.core.calls import DENIED
 from antiphon.core.items import (
     Compaction,
     FunctionCall,
@@ -27,6 +26,7 @@ from antiphon.core.items import (
     Refusal,
     SummaryText,
 )
+from antiphon.core.tool_rules import DENIED
 from antiphon.core.turns import Reference
 from antiphon.errors import InvalidRequest
 

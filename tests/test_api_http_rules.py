@@ -31,9 +31,9 @@ from hypothesis.stateful import (
 )
 
 from antiphon.api.http.site import open_site
+from antiphon.core.api_keys import digest_of, new_key, new_key_id
 from antiphon.core.ids import new_response_id
-from antiphon.core.keys import digest_of, new_key, new_key_id
-from antiphon.core.lifetimes import Lifetimes
+from antiphon.core.retention import Lifetimes
 from antiphon.errors import ModelError
 from antiphon.models.scripted import Messages, Reply, ScriptedModel, cut, fail, say, wait
 from antiphon.stores.keys import MemoryKeys

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from antiphon.api.http.request import decode_request
 from antiphon.api.http.tools import choice_body, tool_bodies
-from antiphon.core.mcp import McpAsk
+from antiphon.core.mcp_servers import McpAsk
 from antiphon.core.secrets import Secret
 from antiphon.core.turns import FunctionTool, McpTool, Options, TurnRequest
 from antiphon.errors import InvalidRequest

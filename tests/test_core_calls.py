@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from antiphon.core.calls import ANY, full_name, may_call, needs_approval, own_name
 from antiphon.core.items import FunctionCall
+from antiphon.core.tool_rules import ANY, full_name, may_call, needs_approval, own_name
 from antiphon.core.turns import McpTool, Options
 
 READ = FunctionCall("c", "files__read", "{}", server="files")

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from antiphon.core.keys import digest_of, is_tenant_name, new_key, new_key_id
+from antiphon.core.api_keys import digest_of, is_tenant_name, new_key, new_key_id
 
 
 def test_a_key_is_256_random_bits_behind_a_prefix() -> None:

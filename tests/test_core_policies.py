@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from antiphon.core.policies import Policy, Summarize, TokenBudget, Window
+from antiphon.core.context_policies import Policy, Summarize, TokenBudget, Window
 from antiphon.errors import InvalidRequest
 
 WRONG: list[Any] = [0, -1, 1.0, 1.5, "9", True, None, [1]]

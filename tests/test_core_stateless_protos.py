@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import descriptor_pb2
 
 import antiphon.core
-from antiphon.core.stateless_protos import (
+from antiphon.protos.legacy_chat import (
     ADD_RESPONSE,
     HUMAN,
     StatelessConversation,

@@ -18,7 +18,7 @@ from antiphon.core.items import (
     Reasoning,
     SummaryText,
 )
-from antiphon.core.trace import fits, odds_of, replayed, trace_of
+from antiphon.core.stream_trace import fits, odds_of, replayed, trace_of
 from antiphon.core.turns import End, Header, Response
 from antiphon.turn.machine import Machine
 

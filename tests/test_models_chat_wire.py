@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from antiphon.core.carried import Carried, carrying
 from antiphon.core.deltas import CallPiece, Cited, Finish, Refused, Text, Thought, Used
+from antiphon.core.reasoning_sidecar import Carried, carrying
 from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.models.chat_wire import AnswerReader, RequestWriter
 from antiphon.models.retry import Failure

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from antiphon.core.carried import KEY
 from antiphon.core.items import (
     FunctionCall,
     FunctionCallOutput,
@@ -26,6 +25,7 @@ from antiphon.core.items import (
     Refusal,
     SummaryText,
 )
+from antiphon.core.reasoning_sidecar import KEY
 from antiphon.core.turns import Options
 from antiphon.models.chat_wire import RequestWriter as ChatWriter
 from antiphon.models.responses_input import input_of

@@ -13,9 +13,9 @@ from xai_sdk.proto import (  # type: ignore[import-untyped]
     usage_pb2,
 )
 
-from antiphon.core.carried import Carried, carrying
 from antiphon.core.deltas import CallPiece, Cited, Finish, Sealed, Text, Thought, Used
 from antiphon.core.items import SummaryText
+from antiphon.core.reasoning_sidecar import Carried, carrying
 from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.errors import InvalidRequest
 from antiphon.models.xai_answer import AnswerReader

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.core.mcp import McpServer
+from antiphon.core.mcp_servers import McpServer
 from antiphon.core.secrets import Secret
 from antiphon.errors import ConfigError
 from antiphon.settings import Settings, load_settings

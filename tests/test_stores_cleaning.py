@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.core.lifetimes import Lifetimes
+from antiphon.core.retention import Lifetimes
 from antiphon.stores.owners import Owners
 from antiphon.stores.pages import Leaf, PageFile
 from antiphon.stores.sqlite import SqliteStore, open_sqlite

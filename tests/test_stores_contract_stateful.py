@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 
 from antiphon.core.conversations import Conversation
 from antiphon.core.items import Erased, encode_item
-from antiphon.core.lifetimes import Lifetimes
+from antiphon.core.retention import Lifetimes
 from antiphon.core.turns import End
 from antiphon.errors import ConversationLocked, HistoryChanged, NotFound
 from antiphon.stores.memory import MemoryStore

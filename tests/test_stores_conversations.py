@@ -11,7 +11,7 @@ import pytest
 from antiphon.core.conversations import Conversation
 from antiphon.core.ids import new_conversation_id
 from antiphon.core.items import Erased, encode_item
-from antiphon.core.lifetimes import Lifetimes
+from antiphon.core.retention import Lifetimes
 from antiphon.core.turns import End
 from antiphon.errors import ConversationLocked, InvalidRequest, NotFound, StoreError
 from antiphon.stores.conversation_reader import read_conversation

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from antiphon.core.items import Compaction, encode_item
-from antiphon.core.lifetimes import Lifetimes
+from antiphon.core.retention import Lifetimes
 from antiphon.stores.cleaning import find_gaps
 from antiphon.stores.sqlite import SqliteStore, open_sqlite
 from antiphon.turn.ports import Head

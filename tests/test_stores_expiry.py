@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from antiphon.core.lifetimes import DAY, FOREVER, Lifetimes
+from antiphon.core.retention import DAY, FOREVER, Lifetimes
 from antiphon.core.turns import Header
 from antiphon.errors import HistoryChanged, InvalidRequest, NotFound
 from antiphon.stores.expiry import Expiry

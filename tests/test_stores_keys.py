@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from antiphon.core.keys import digest_of, new_key
+from antiphon.core.api_keys import digest_of, new_key
 from antiphon.errors import StoreError
 from antiphon.turn.ledgers import Key
 from ledgers_kit import CHILD, Clock, Opener, all_bytes, openers

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from antiphon.core.ids import response_key
-from antiphon.core.lifetimes import Lifetimes
+from antiphon.core.retention import Lifetimes
 from antiphon.errors import ConfigError
 from antiphon.stores.migrate import APPLICATION_ID, migrate, migrations
 from antiphon.stores.place import last_of_turn, place_of

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiphon.core.lifetimes import DAY
+from antiphon.core.retention import DAY
 from antiphon.stores.memory import MemoryStore
 from antiphon.turn.ledgers import Receipt
 from ledgers_kit import CHILD, Clock, Opener, all_bytes, openers, query

@@ -20,7 +20,7 @@ from antiphon.core.items import (
     Message,
     encode_item,
 )
-from antiphon.core.lifetimes import Lifetimes
+from antiphon.core.retention import Lifetimes
 from antiphon.core.turns import End, Header
 from antiphon.turn.ports import Head
 from ledgers_kit import AnyStore, Clock, Opener, openers

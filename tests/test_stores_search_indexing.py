@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.core.lifetimes import Lifetimes
+from antiphon.core.retention import Lifetimes
 from antiphon.stores.batch import Batch
 from antiphon.stores.migrate import APPLICATION_ID, migrations
 from antiphon.stores.place import LAST

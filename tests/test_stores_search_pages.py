@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.core.lifetimes import Lifetimes
+from antiphon.core.retention import Lifetimes
 from antiphon.errors import InvalidRequest
 from ledgers_kit import AnyStore, Clock, Opener, openers
 from stores_kit import DONE, begun, new_turn, run, turned

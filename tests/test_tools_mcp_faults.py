@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.core.mcp import McpServer
+from antiphon.core.mcp_servers import McpServer
 from antiphon.core.secrets import Secret
 from antiphon.tools.mcp_faults import Veil
 

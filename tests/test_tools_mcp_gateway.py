@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.core.mcp import McpAsk, McpServer
+from antiphon.core.mcp_servers import McpAsk, McpServer
 from antiphon.core.secrets import Secret
 from antiphon.errors import AntiphonError, ConfigError, InvalidRequest, ToolServerUnavailable
 from antiphon.tools.mcp_gateway import McpGateway
@@ -97,7 +97,7 @@ def test_the_sdk_is_not_loaded_before_it_is_needed() -> None:
     program = (
         "import sys\n"
         "from antiphon.tools.mcp_gateway import McpGateway\n"
-        "from antiphon.core.mcp import McpServer\n"
+        "from antiphon.core.mcp_servers import McpServer\n"
         "McpGateway([McpServer(label='a', command=('x',))], ['*'])\n"
         "assert not {'mcp', 'httpx2', 'anyio'} & sys.modules.keys()\n"
     )

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from antiphon.core.mcp import McpServer
+from antiphon.core.mcp_servers import McpServer
 from antiphon.core.secrets import Secret
 from antiphon.errors import ToolServerUnavailable
 from antiphon.tools import mcp_http

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mcp.types import JSONRPCNotification
 
-from antiphon.core.mcp import McpServer
+from antiphon.core.mcp_servers import McpServer
 from antiphon.errors import ToolServerUnavailable
 from antiphon.tools import mcp_lines
 from antiphon.tools.mcp_lines import ENCODING, Lines, is_too_long

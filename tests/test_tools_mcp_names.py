@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.core.mcp import MOST_LABEL, tool_of
+from antiphon.core.mcp_servers import MOST_LABEL, tool_of
 from antiphon.tools.mcp_names import name_of, prefix_of
 
 LABELS = st.text(min_size=1, max_size=MOST_LABEL)

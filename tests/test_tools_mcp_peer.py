@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.core.mcp import McpServer
+from antiphon.core.mcp_servers import McpServer
 from antiphon.errors import ToolServerUnavailable
 from antiphon.tools.mcp_peer import Backoff
 from mcp_kit import AT_ONCE, HttpServer, ask, call, error_of, gateway, source, stdio, until

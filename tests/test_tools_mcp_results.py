@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from mcp import types
 
-from antiphon.core.mcp import McpServer
+from antiphon.core.mcp_servers import McpServer
 from antiphon.tools.mcp_faults import Veil
 from antiphon.tools.mcp_results import MOST, spoken
 

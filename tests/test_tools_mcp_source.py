@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from antiphon.core.calls import needs_approval
 from antiphon.core.items import FunctionCall
-from antiphon.core.mcp import McpAsk, McpServer
+from antiphon.core.mcp_servers import McpAsk, McpServer
+from antiphon.core.tool_rules import needs_approval
 from antiphon.core.turns import McpTool
 from antiphon.tools.mcp_results import MOST
 from mcp_kit import HttpServer, ask, call, error_of, gateway, http_server, names, source, stdio

@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from antiphon.core.calls import denial
 from antiphon.core.ids import item_id, new_response_id
 from antiphon.core.items import (
     Approved,
@@ -19,6 +18,7 @@ from antiphon.core.items import (
     McpApproval,
     Message,
 )
+from antiphon.core.tool_rules import denial
 from antiphon.core.turns import NOBODY, Reference, TurnRequest
 from antiphon.errors import AntiphonError, InvalidRequest, NotFound
 from antiphon.models.scripted import ScriptedModel

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from antiphon.core.context_policies import Summarize, TokenBudget
 from antiphon.core.items import Compaction, FunctionCall, FunctionCallOutput, Message
-from antiphon.core.policies import Summarize, TokenBudget
 from antiphon.core.turns import NOBODY, FunctionTool, Header, Options, TurnRequest, Usage
 from antiphon.errors import (
     Conflict,

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from antiphon.core.carried import KEY
 from antiphon.core.items import (
     Erased,
     FunctionCall,
@@ -16,6 +15,7 @@ from antiphon.core.items import (
     Reasoning,
     SummaryText,
 )
+from antiphon.core.reasoning_sidecar import KEY
 from antiphon.turn.context import Segment, assemble, render
 
 ASKED = Message("user", "Weather?")

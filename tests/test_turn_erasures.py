@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from antiphon.core.context_policies import TokenBudget
 from antiphon.core.ids import item_id
 from antiphon.core.items import FunctionCall, Message
-from antiphon.core.lifetimes import DAY, Lifetimes
-from antiphon.core.policies import TokenBudget
+from antiphon.core.retention import DAY, Lifetimes
 from antiphon.core.turns import NOBODY, Options, Reference, Response, TurnRequest
 from antiphon.errors import ContextLengthExceeded, HistoryChanged, NotFound
 from antiphon.models.catalog import Catalog

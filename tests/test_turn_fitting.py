@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from antiphon.core.context_policies import Policy, Summarize, TokenBudget, Window
 from antiphon.core.items import (
     Compaction,
     FunctionCall,
@@ -19,7 +20,6 @@ from antiphon.core.items import (
     Item,
     Message,
 )
-from antiphon.core.policies import Policy, Summarize, TokenBudget, Window
 from antiphon.core.turns import FunctionTool, Header, Options
 from antiphon.errors import ContextLengthExceeded
 from antiphon.turn.context import Segment, assemble, render

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from antiphon.core.deltas import CallPiece, Delta, Over, Phased, Refused, Text, Thought
 from antiphon.core.events import Created, Ended, Event, ItemAdded
 from antiphon.core.items import Item, Message, Phase, Refusal, decode_item, encode_item
-from antiphon.core.trace import replayed, trace_of
+from antiphon.core.stream_trace import replayed, trace_of
 from antiphon.core.turns import End, Header, Response
 from antiphon.turn.machine import Machine
 

@@ -14,7 +14,7 @@ from antiphon.core.items import (
     ReasoningText,
     SummaryText,
 )
-from antiphon.core.trace import replayed, trace_of
+from antiphon.core.stream_trace import replayed, trace_of
 from antiphon.core.turns import End, Header, Response
 from antiphon.turn.machine import Machine
 

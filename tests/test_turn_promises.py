@@ -18,8 +18,8 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+from antiphon.core.context_policies import Summarize, TokenBudget, Window
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Message
-from antiphon.core.policies import Summarize, TokenBudget, Window
 from antiphon.core.turns import NOBODY, Options, Response, TurnRequest
 from antiphon.errors import AntiphonError, ContextLengthExceeded
 from antiphon.models.scripted import Messages, Reply, ScriptedModel, call, calls, fail

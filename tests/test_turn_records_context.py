@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiphon.core.policies import Policy, Summarize, TokenBudget, Window
+from antiphon.core.context_policies import Policy, Summarize, TokenBudget, Window
 from antiphon.core.turns import NOBODY, End, Options, Response
 from antiphon.errors import ContextLengthExceeded
 from antiphon.models.scripted import Reply, ScriptedModel, call, calls, fail, say

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from antiphon.core.context_policies import TokenBudget, Window
 from antiphon.core.items import (
     FunctionCall,
     Message,
     decode_item,
 )
-from antiphon.core.policies import TokenBudget, Window
 from antiphon.core.turns import Options
 from antiphon.errors import (
     AntiphonError,

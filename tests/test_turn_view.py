@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from antiphon.core.context_policies import Policy, Summarize, TokenBudget, Window
 from antiphon.core.items import FunctionCallOutput, Message
-from antiphon.core.policies import Policy, Summarize, TokenBudget, Window
 from antiphon.core.turns import FunctionTool, Header, Options, Usage
 from antiphon.errors import ContextLengthExceeded
 from antiphon.models.scripted import ScriptedModel, call, calls, say, used

@@ -4,7 +4,7 @@ from antiphon.chat.blocking import Conversation
 from antiphon.chat.conversation import AsyncConversation
 from antiphon.chat.reply import Reply
 from antiphon.core import events
-from antiphon.core.policies import Summarize, TokenBudget, Window
+from antiphon.core.context_policies import Summarize, TokenBudget, Window
 from antiphon.core.turns import Usage
 from antiphon.errors import (
     AntiphonError,

@@ -15,7 +15,7 @@ import msgspec
 
 from antiphon.api.http.front import Front
 from antiphon.api.http.site import open_site
-from antiphon.core.lifetimes import DAY, Lifetimes
+from antiphon.core.retention import DAY, Lifetimes
 from antiphon.errors import ConfigError, StoreError
 from antiphon.models.catalog import Catalog
 from antiphon.models.chat_completions import ChatCompletionsModel

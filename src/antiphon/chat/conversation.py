@@ -26,8 +26,8 @@ from antiphon.chat.setup import ChatOptions, SendOptions, Setup, check_names
 from antiphon.chat.shape import Shape
 from antiphon.chat.spending import usage_of
 from antiphon.chat.stream import AsyncStream
+from antiphon.core.context_policies import Summarize
 from antiphon.core.items import FunctionCall, Item
-from antiphon.core.policies import Summarize
 from antiphon.core.turns import NOBODY, Response, TurnRequest
 from antiphon.errors import InvalidRequest
 from antiphon.tools.functions import Tool

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, TypedDict
 
 import msgspec
 
-from antiphon.core.policies import Policy, Summarize, TokenBudget, Window
+from antiphon.core.context_policies import Policy, Summarize, TokenBudget, Window
 from antiphon.core.turns import Options
 from antiphon.errors import InvalidRequest
 from antiphon.settings import Settings, load_settings

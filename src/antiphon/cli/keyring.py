@@ -15,7 +15,7 @@ from rich.text import Text
 from antiphon.bootstrap import open_engine
 from antiphon.cli import screen
 from antiphon.cli.interrupt import Interrupt, run
-from antiphon.core.keys import digest_of, is_tenant_name, new_key, new_key_id
+from antiphon.core.api_keys import digest_of, is_tenant_name, new_key, new_key_id
 from antiphon.core.turns import NOBODY
 from antiphon.errors import ConfigError, InvalidRequest, NotFound
 from antiphon.settings import load_settings

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 import grpc
 
 from antiphon.core.secrets import Secret
-from antiphon.core.stateless_protos import ADD_RESPONSE, StatelessConversation, StatelessResponse
 from antiphon.errors import (
     AntiphonError,
     ConfigError,
@@ -30,6 +29,7 @@ from antiphon.errors import (
     Unauthorized,
     error_of,
 )
+from antiphon.protos.legacy_chat import ADD_RESPONSE, StatelessConversation, StatelessResponse
 
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", -1),

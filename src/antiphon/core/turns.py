@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from antiphon.core.context_policies import Policy
 from antiphon.core.items import FunctionCall, Item
-from antiphon.core.mcp import McpAsk
-from antiphon.core.policies import Policy
+from antiphon.core.mcp_servers import McpAsk
 
 TurnStatus: TypeAlias = Literal["in_progress", "completed", "incomplete", "failed", "cancelled"]
 #: The owner of everything where no keys are configured.
@@ -168,7 +168,7 @@ class End(msgspec.Struct, frozen=True, omit_defaults=True):
     ``usage`` is all that the turn's calls to the model cost. ``tokens`` is how many its
     own words take in a context, as far as the model's reports tell; None: unknown.
     ``trace`` is in what pieces a streamed turn came, and ``odds`` how many of its tokens'
-    logprobs came with each piece of text (``core.trace``). ``shown`` is how many earlier turns
+    logprobs came with each piece of text (``core.stream_trace``). ``shown`` is how many earlier turns
     the model was shown when it was last asked (``turn.fitting.newest``); None: all of them.
     """
 

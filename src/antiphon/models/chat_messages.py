@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from antiphon.core.carried import KEY, PHASE, Carried
 from antiphon.core.items import Phase
+from antiphon.core.reasoning_sidecar import KEY, PHASE, Carried
 
 
 class Image(msgspec.Struct, frozen=True):

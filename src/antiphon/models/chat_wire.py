@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 
-from antiphon.core.carried import uncarried
 from antiphon.core.deltas import (
     Cited,
     Delta,
@@ -23,6 +22,7 @@ from antiphon.core.deltas import (
     Thought,
     Used,
 )
+from antiphon.core.reasoning_sidecar import uncarried
 from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.errors import ModelError
 from antiphon.models.chat_calls import Call, Calls, Function

@@ -1,6 +1,6 @@
 """From a messages array to the Responses API's input items. Pure.
 
-What a message carries (``core.carried``) becomes reasoning items, where the model that is
+What a message carries (``core.reasoning_sidecar``) becomes reasoning items, where the model that is
 asked is the one that made them; all other reasoning stays behind.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from antiphon.core.carried import Carried
+from antiphon.core.reasoning_sidecar import Carried
 from antiphon.models.chat_messages import ChatMessage, File, Part, decode_messages
 
 #: The longest id of a call that the API takes.

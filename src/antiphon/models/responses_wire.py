@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from antiphon.core.calls import may_call
+from antiphon.core.tool_rules import may_call
 from antiphon.core.turns import LOGPROBS, SEALED, FunctionTool, Options
 from antiphon.errors import InvalidRequest
 from antiphon.models.details import wants_logprobs

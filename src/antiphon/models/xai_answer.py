@@ -17,8 +17,8 @@ from antiphon.core.deltas import (
     Used,
 )
 from antiphon.core.turns import Usage
-from antiphon.core.xai_protos import Proto, chat_pb2, sample_pb2
 from antiphon.models.details import citation_of, logprobs_of
+from antiphon.protos.xai import Proto, chat_pb2, sample_pb2
 
 _REASONS: dict[int, FinishReason] = {
     sample_pb2.REASON_STOP: "stop",

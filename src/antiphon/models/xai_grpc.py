@@ -17,7 +17,6 @@ from yarl import URL
 
 from antiphon.core.deltas import Delta
 from antiphon.core.proxies import Proxy, find_proxy
-from antiphon.core.xai_protos import Proto, chat_pb2_grpc
 from antiphon.errors import ConfigError, InvalidRequest, ModelTimeout, ModelUnavailable
 from antiphon.models.attempts import Attempts
 from antiphon.models.endpoint import bearer, url_of
@@ -26,6 +25,7 @@ from antiphon.models.upstream_errors import Translator, broken_off
 from antiphon.models.xai_answer import AnswerReader
 from antiphon.models.xai_errors import failure_of
 from antiphon.models.xai_request import request_of, without_reasoning
+from antiphon.protos.xai import Proto, chat_pb2_grpc
 from antiphon.turn.ports import ModelCall, ModelInfo
 
 _OPTIONS = (

@@ -1,6 +1,6 @@
 """From a messages array to the messages of xAI's SDK. Pure.
 
-What a message carries (``core.carried``) goes back to the model that made it; all other
+What a message carries (``core.reasoning_sidecar``) goes back to the model that made it; all other
 reasoning stays behind.
 """
 
@@ -10,10 +10,10 @@ import base64
 import binascii
 from collections.abc import Sequence
 
-from antiphon.core.carried import Carried
-from antiphon.core.xai_protos import Proto, chat_pb2, image_pb2
+from antiphon.core.reasoning_sidecar import Carried
 from antiphon.errors import InvalidRequest
 from antiphon.models.chat_messages import Call, ChatMessage, File, Part, decode_messages
+from antiphon.protos.xai import Proto, chat_pb2, image_pb2
 
 _ROLES = {
     "user": chat_pb2.ROLE_USER,

@@ -9,11 +9,11 @@ from __future__ import annotations
 import msgspec
 
 from antiphon.core.turns import FunctionTool, Options
-from antiphon.core.xai_options import EFFORTS, choice_proto, format_proto, tool_proto
-from antiphon.core.xai_protos import Proto, chat_pb2, usage_pb2
 from antiphon.errors import InvalidRequest
 from antiphon.models.details import wants_logprobs
 from antiphon.models.xai_messages import messages_of
+from antiphon.protos.xai import Proto, chat_pb2, usage_pb2
+from antiphon.protos.xai_options import EFFORTS, choice_proto, format_proto, tool_proto
 from antiphon.turn.ports import ModelCall
 
 _TIERS = {

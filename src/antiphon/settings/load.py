@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import dotenv
 import platformdirs
 
-from antiphon.core.mcp import McpServer
+from antiphon.core.mcp_servers import McpServer
 from antiphon.core.secrets import Secret
 from antiphon.errors import ConfigError
 from antiphon.settings.fields import (

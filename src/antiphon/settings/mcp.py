@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from antiphon.core.mcp import MOST_LABEL, McpServer
+from antiphon.core.mcp_servers import MOST_LABEL, McpServer
 from antiphon.core.secrets import Secret
 from antiphon.errors import ConfigError
 from antiphon.settings.fields import Value

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from antiphon.core.lifetimes import FOREVER, Lifetimes
+from antiphon.core.retention import FOREVER, Lifetimes
 
 #: Tells the time in seconds since 1970 (UTC).
 Clock = Callable[[], float]

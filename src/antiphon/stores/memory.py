@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from antiphon.core.lifetimes import FOREVER, Lifetimes
+from antiphon.core.retention import FOREVER, Lifetimes
 from antiphon.core.turns import End
 from antiphon.errors import AntiphonError
 from antiphon.stores.archive_memory import MemoryArchive

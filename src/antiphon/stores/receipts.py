@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from antiphon.core.lifetimes import DAY
+from antiphon.core.retention import DAY
 from antiphon.core.turns import Claim
 from antiphon.stores.batch import Batch
 from antiphon.stores.claims import RECEIPTS, digest_of, settle

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from antiphon.core.lifetimes import FOREVER, Lifetimes
+from antiphon.core.retention import FOREVER, Lifetimes
 from antiphon.core.turns import End
 from antiphon.errors import ConfigError, StoreError
 from antiphon.stores.archive import SqliteArchive

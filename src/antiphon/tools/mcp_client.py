@@ -19,7 +19,7 @@ from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
 
-from antiphon.core.mcp import McpServer
+from antiphon.core.mcp_servers import McpServer
 from antiphon.tools.mcp_http import MOST_BYTES, http_client
 from antiphon.tools.mcp_lines import ENCODING, TOO_LONG, is_too_long
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from importlib.util import find_spec
 
-from antiphon.core.mcp import MOST_LABEL, McpAsk, McpServer
+from antiphon.core.mcp_servers import MOST_LABEL, McpAsk, McpServer
 from antiphon.errors import ConfigError, InvalidRequest, ToolServerUnavailable
 from antiphon.tools.mcp_allowed import AllowedUrls
 from antiphon.tools.mcp_faults import Gone, Refused

@@ -12,7 +12,7 @@ from functools import cache
 
 import httpx2
 
-from antiphon.core.mcp import McpServer
+from antiphon.core.mcp_servers import McpServer
 from antiphon.core.proxies import Proxy, find_proxy
 
 #: Bytes of one answer, of one event of a stream, or of one line of a program: an image of

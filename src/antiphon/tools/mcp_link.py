@@ -17,7 +17,7 @@ from mcp import Client, MCPError, types
 from mcp.client.subscriptions import SubscriptionLost
 from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 
-from antiphon.core.mcp import McpServer
+from antiphon.core.mcp_servers import McpServer
 from antiphon.tools.arguments import short
 from antiphon.tools.mcp_client import OPENING, open_client
 from antiphon.tools.mcp_faults import Gone, Refused, Veil

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Container
 
-from antiphon.core.mcp import JOINT
+from antiphon.core.mcp_servers import JOINT
 
 _STRANGE = re.compile(r"[^a-zA-Z0-9_-]")
 #: What models take.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from antiphon.core.items import FunctionCall, McpListTools
-from antiphon.core.mcp import Approval, McpAsk, tool_of
+from antiphon.core.mcp_servers import Approval, McpAsk, tool_of
 from antiphon.core.turns import FunctionTool
 from antiphon.tools.arguments import ArgumentsInvalid, read, short
 from antiphon.tools.mcp_faults import Gone, Refused

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from antiphon.core.calls import denial
 from antiphon.core.ids import item_id, place_of_item
 from antiphon.core.items import Approved, FunctionCall, FunctionCallOutput, Item, McpApproval
+from antiphon.core.tool_rules import denial
 from antiphon.core.turns import TurnRequest
 from antiphon.errors import InvalidRequest, NotFound
 from antiphon.turn.ports import Head

@@ -8,8 +8,8 @@ from contextlib import aclosing
 
 import msgspec
 
+from antiphon.core.context_policies import Summarize
 from antiphon.core.items import Compaction, Message, text_of
-from antiphon.core.policies import Summarize
 from antiphon.core.turns import Header, Usage
 from antiphon.errors import ContextLengthExceeded, ModelError, ModelTimeout
 from antiphon.turn.context import Segment, render

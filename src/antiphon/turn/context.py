@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import msgspec
 
-from antiphon.core.carried import Carried, carrying
 from antiphon.core.items import (
     Compaction,
     Erased,
@@ -30,6 +29,7 @@ from antiphon.core.items import (
     Refusal,
     words_of,
 )
+from antiphon.core.reasoning_sidecar import Carried, carrying
 from antiphon.errors import InvalidRequest
 
 #: What a model reads where a call never got its output.
@@ -62,7 +62,7 @@ class Segment(msgspec.Struct, frozen=True):
 
     ``count`` is its messages, without system ones, with an output for each open call.
     ``bulk`` is how many bytes of images are more than an image should weigh, and what
-    messages carry besides (``core.carried``); ``system_bulk`` is that of its system messages
+    messages carry besides (``core.reasoning_sidecar``); ``system_bulk`` is that of its system messages
     alone. ``tokens`` is what models reported of it, None: nothing. ``turns`` is how many turns
     it stands for; of a compaction, ``kept`` is how many turns before it stay in view.
     """

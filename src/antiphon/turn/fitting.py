@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from antiphon.core.policies import Policy, Summarize, TokenBudget, Window
+from antiphon.core.context_policies import Policy, Summarize, TokenBudget, Window
 from antiphon.core.turns import Header
 from antiphon.errors import ContextLengthExceeded
 from antiphon.turn.context import Segment

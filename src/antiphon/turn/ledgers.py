@@ -101,7 +101,7 @@ ANYTHING: Final = Wanted()
 
 
 class Archive(Protocol):
-    """A tenant's turns, whatever chain they are of; and their expiry (``core.lifetimes``)."""
+    """A tenant's turns, whatever chain they are of; and their expiry (``core.retention``)."""
 
     async def listing(
         self,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from antiphon.core.calls import may_call
 from antiphon.core.items import McpListTools
+from antiphon.core.tool_rules import may_call
 from antiphon.core.turns import Header
 from antiphon.turn.context import Segment
 from antiphon.turn.ports import LentTools

@@ -12,7 +12,7 @@ from antiphon.core.conversations import Conversation
 from antiphon.core.deltas import Delta
 from antiphon.core.images import Blob
 from antiphon.core.items import FunctionCall, McpListTools
-from antiphon.core.mcp import Approval, McpAsk
+from antiphon.core.mcp_servers import Approval, McpAsk
 from antiphon.core.turns import Claim, End, FunctionTool, Header, Options
 
 
@@ -124,7 +124,7 @@ class Store(Protocol):
     ``begin`` and ``write`` take effect in the order they are called, and return at
     once with a future that is done when the data is on disk, or fails with
     ``StoreError``: waiting is the caller's choice. A response of another tenant is
-    the same as none, and so is one that has expired (``core.lifetimes``): it and all its
+    the same as none, and so is one that has expired (``core.retention``): it and all its
     descendants are too old. Every other failure is a ``StoreError`` too.
     """
 

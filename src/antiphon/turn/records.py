@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 
-from antiphon.core.carried import uncarried
 from antiphon.core.ids import item_id, place_of_item
 from antiphon.core.images import bring_back
 from antiphon.core.items import (
@@ -19,6 +18,7 @@ from antiphon.core.items import (
     decode_item,
     item_kind,
 )
+from antiphon.core.reasoning_sidecar import uncarried
 from antiphon.core.turns import End, Response, TurnError
 from antiphon.errors import NotFound
 from antiphon.turn.context import assemble, render

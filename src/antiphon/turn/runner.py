@@ -28,7 +28,7 @@ from antiphon.core.items import (
     McpListTools,
     encode_item,
 )
-from antiphon.core.trace import odds_of, trace_of
+from antiphon.core.stream_trace import odds_of, trace_of
 from antiphon.core.turns import End, Header, Response, TurnError, TurnRequest
 from antiphon.errors import (
     AntiphonError,

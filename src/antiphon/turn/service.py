@@ -9,12 +9,12 @@ from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
+from antiphon.core.context_policies import Summarize
 from antiphon.core.conversations import Conversation
 from antiphon.core.ids import new_response_id
 from antiphon.core.images import Blob, put_away
 from antiphon.core.items import Item, encode_item, has_image
-from antiphon.core.lifetimes import FOREVER, Lifetimes
-from antiphon.core.policies import Summarize
+from antiphon.core.retention import FOREVER, Lifetimes
 from antiphon.core.turns import End, Header, Response, TurnRequest
 from antiphon.errors import (
     Conflict,

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+from antiphon.core.context_policies import Summarize
 from antiphon.core.ids import new_response_id
 from antiphon.core.items import Item, encode_item
-from antiphon.core.policies import Summarize
 from antiphon.core.turns import End, Header, TurnRequest
 from antiphon.errors import HistoryChanged, StoreError
 from antiphon.turn.compaction import digest

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from antiphon.core.policies import Policy
+from antiphon.core.context_policies import Policy
 from antiphon.core.turns import Header
 from antiphon.turn.context import Segment, assemble
 from antiphon.turn.fitting import (

@@ -19,8 +19,8 @@ from antiphon.api.grpc.wire_response import Completions, encode_usage
 from antiphon.core.ids import item_id, new_response_id
 from antiphon.core.items import Item
 from antiphon.core.turns import Response, TurnRequest, Usage
-from antiphon.core.xai_protos import Proto, chat_pb2, deferred_pb2
 from antiphon.errors import InvalidRequest, NotFound, error_of
+from antiphon.protos.xai import Proto, chat_pb2, deferred_pb2
 from antiphon.turn.service import TurnService
 
 #: Sends a message that is encoded already.

@@ -8,8 +8,8 @@ from typing import Protocol, runtime_checkable
 from antiphon.api.grpc.door import Caller
 from antiphon.api.grpc.pricing import Prices, cached_price, listed
 from antiphon.core.tokens import Token
-from antiphon.core.xai_protos import Proto, auth_pb2, models_pb2, tokenize_pb2
 from antiphon.errors import MethodNotAllowed, ModelNotFound
+from antiphon.protos.xai import Proto, auth_pb2, models_pb2, tokenize_pb2
 from antiphon.turn.ports import Model
 from antiphon.turn.service import TurnService
 

@@ -19,15 +19,15 @@ from antiphon.api.grpc.pricing import Prices, no_prices
 from antiphon.api.grpc.stateless import StatelessChat
 from antiphon.api.grpc.wire_response import Completions
 from antiphon.api.http.body import MAX_BODY
-from antiphon.core.stateless_protos import ADD_RESPONSE, StatelessConversation
-from antiphon.core.xai_protos import (
+from antiphon.errors import ConfigError, InvalidRequest, MethodNotAllowed
+from antiphon.protos.legacy_chat import ADD_RESPONSE, StatelessConversation
+from antiphon.protos.xai import (
     Proto,
     chat_pb2,
     deferred_pb2,
     models_pb2,
     tokenize_pb2,
 )
-from antiphon.errors import ConfigError, InvalidRequest, MethodNotAllowed
 from antiphon.thread_priority import in_background
 from antiphon.turn.service import TurnService
 

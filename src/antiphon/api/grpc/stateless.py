@@ -9,10 +9,10 @@ from antiphon.api.grpc.pace import Pace
 from antiphon.api.http.intake import MAX_ITEMS
 from antiphon.core.events import RefusalDelta, TextDelta
 from antiphon.core.items import Message, Role
-from antiphon.core.stateless_protos import ASSISTANT, HUMAN, StatelessResponse
 from antiphon.core.turns import TurnRequest
-from antiphon.core.xai_protos import Proto
 from antiphon.errors import InvalidRequest
+from antiphon.protos.legacy_chat import ASSISTANT, HUMAN, StatelessResponse
+from antiphon.protos.xai import Proto
 from antiphon.turn.service import TurnService
 
 _ROLES: dict[int, Role] = {HUMAN: "user", ASSISTANT: "assistant"}

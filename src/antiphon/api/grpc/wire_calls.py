@@ -11,10 +11,10 @@ from collections.abc import Iterable
 
 from antiphon.api.grpc.wire_messages import OUTPUT
 from antiphon.api.grpc.wire_request import OUTPUTS
-from antiphon.core.calls import needs_approval
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, words_of
+from antiphon.core.tool_rules import needs_approval
 from antiphon.core.turns import SEALED, Response
-from antiphon.core.xai_protos import Proto, chat_pb2
+from antiphon.protos.xai import Proto, chat_pb2
 
 _WAITS = (
     "A person has to agree to this call first, by the settings of the server. That can be done"

@@ -19,7 +19,7 @@ from antiphon.api.grpc.wire_response import (
 from antiphon.core import events
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, Reasoning
 from antiphon.core.turns import SEALED, Response
-from antiphon.core.xai_protos import Proto, chat_pb2
+from antiphon.protos.xai import Proto, chat_pb2
 
 _Chunk = chat_pb2.GetChatCompletionChunk
 _Output = chat_pb2.CompletionOutputChunk

@@ -28,9 +28,9 @@ from antiphon.core.items import (
     Role,
     SummaryText,
 )
-from antiphon.core.mcp import JOINT
-from antiphon.core.xai_protos import Proto, chat_pb2, image_pb2
+from antiphon.core.mcp_servers import JOINT
 from antiphon.errors import InvalidRequest
+from antiphon.protos.xai import Proto, chat_pb2, image_pb2
 
 #: What a summary's ``encrypted_content`` begins with: a model's own is told from it by that.
 SUMMARY = "antiphon:summary:1:"

@@ -11,8 +11,8 @@ from antiphon.api.grpc.wire_messages import decode_messages
 from antiphon.api.grpc.wire_tools import decode_toolset, json_object, name_from
 from antiphon.api.http.tools import Toolset
 from antiphon.core.turns import LOGPROBS, SEALED, Options, TurnRequest
-from antiphon.core.xai_protos import Proto, chat_pb2, usage_pb2
 from antiphon.errors import InvalidRequest
+from antiphon.protos.xai import Proto, chat_pb2, usage_pb2
 
 #: How many answers one request may ask for.
 MOST_CHOICES = 16

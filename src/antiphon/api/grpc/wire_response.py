@@ -22,7 +22,7 @@ from antiphon.core.items import (
     words_of,
 )
 from antiphon.core.turns import LOGPROBS, SEALED, Options, Response, Usage
-from antiphon.core.xai_protos import Proto, chat_pb2, sample_pb2, usage_pb2
+from antiphon.protos.xai import Proto, chat_pb2, sample_pb2, usage_pb2
 
 _NANO = 1_000_000_000
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from antiphon.core.turns import SEALED, McpTool, Response
-from antiphon.core.xai_options import EFFORTS, choice_proto, format_proto, tool_proto
-from antiphon.core.xai_protos import Proto, chat_pb2
+from antiphon.protos.xai import Proto, chat_pb2
+from antiphon.protos.xai_options import EFFORTS, choice_proto, format_proto, tool_proto
 
 
 def settings_of(response: Response) -> Proto:

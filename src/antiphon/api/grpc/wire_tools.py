@@ -14,10 +14,10 @@ import msgspec
 
 from antiphon.api.http.body import UNDECODABLE, check_depth
 from antiphon.api.http.tools import Function, Mcp, Tool, Toolset, decode_tools
-from antiphon.core.calls import full_name
-from antiphon.core.mcp import MOST_LABEL
-from antiphon.core.xai_protos import Proto, chat_pb2
+from antiphon.core.mcp_servers import MOST_LABEL
+from antiphon.core.tool_rules import full_name
 from antiphon.errors import InvalidRequest
+from antiphon.protos.xai import Proto, chat_pb2
 
 _MOST_TOOLS = 128
 _MODES = {

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from antiphon.api.http.body import Scope
-from antiphon.core.keys import digest_of
+from antiphon.core.api_keys import digest_of
 from antiphon.core.turns import NOBODY
 from antiphon.errors import Unauthorized
 from antiphon.turn.ledgers import Key, KeyStore

@@ -17,7 +17,6 @@ from antiphon.api.http.items import Pairs, mcp_call_body
 from antiphon.api.http.response import response_body
 from antiphon.api.http.strands import Strand, strands_of
 from antiphon.core import events
-from antiphon.core.calls import needs_approval
 from antiphon.core.ids import item_id
 from antiphon.core.items import (
     Erased,
@@ -26,6 +25,7 @@ from antiphon.core.items import (
     Item,
     McpListTools,
 )
+from antiphon.core.tool_rules import needs_approval
 from antiphon.core.turns import End, Response, TurnError
 from antiphon.errors import AntiphonError
 

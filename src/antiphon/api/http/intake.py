@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 
 from antiphon.api.http.body import check_depth, invalid, present
-from antiphon.core.calls import denial, full_name
 from antiphon.core.ids import new_call_id
 from antiphon.core.items import (
     Compaction,
@@ -28,6 +27,7 @@ from antiphon.core.items import (
     Part,
     Reasoning,
 )
+from antiphon.core.tool_rules import denial, full_name
 from antiphon.core.turns import Reference
 from antiphon.errors import InvalidRequest
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from antiphon.api.http.includes import shows_sealed
-from antiphon.core.calls import needs_approval, own_name
 from antiphon.core.ids import item_id
 from antiphon.core.items import (
     Approved,
@@ -29,6 +28,7 @@ from antiphon.core.items import (
     item_kind,
     words_of,
 )
+from antiphon.core.tool_rules import needs_approval, own_name
 from antiphon.core.turns import Response
 
 #: Whether a call of an MCP server is one that a person has to agree to.

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from antiphon.api.http.body import check_depth
-from antiphon.core.calls import ANY, full_name
-from antiphon.core.mcp import JOINT, MOST_LABEL, Approval, McpAsk
+from antiphon.core.mcp_servers import JOINT, MOST_LABEL, Approval, McpAsk
 from antiphon.core.secrets import Secret
+from antiphon.core.tool_rules import ANY, full_name
 from antiphon.core.turns import FunctionTool, McpTool, Options
 from antiphon.errors import InvalidRequest
 

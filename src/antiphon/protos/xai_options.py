@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from antiphon.core.turns import FunctionTool
-from antiphon.core.xai_protos import Proto, chat_pb2
+from antiphon.protos.xai import Proto, chat_pb2
 
 EFFORTS = {
     "none": chat_pb2.EFFORT_NONE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from antiphon.core.items import FunctionCall, McpApproval
-from antiphon.core.mcp import JOINT, tool_of
+from antiphon.core.mcp_servers import JOINT, tool_of
 from antiphon.core.turns import McpTool, Options
 
 #: What a model reads where a person said no.
