@@ -22,7 +22,7 @@ from antiphon.core.items import (
     Refusal,
     SummaryText,
 )
-from antiphon.turn.context import Segment, assemble, render
+from antiphon.turn.message_rendering import Segment, assemble, render
 
 Messages: TypeAlias = list[dict[str, Any]]
 

@@ -34,7 +34,7 @@ from antiphon.chat.stream import AsyncStream
 from antiphon.core.turns import NOBODY, Response
 from antiphon.models.chat_completions import ChatCompletionsModel
 from antiphon.settings import ModelSettings
-from antiphon.turn.ports import Recent
+from antiphon.turn.protocols import Recent
 from antiphon.turn.service import TurnService
 from upstream import (
     DONE,

@@ -14,7 +14,7 @@ from antiphon.errors import (
     AntiphonError,
 )
 from antiphon.models.chat_completions import ChatCompletionsModel
-from antiphon.turn.ports import Model, ModelCall, ModelInfo
+from antiphon.turn.protocols import Model, ModelCall, ModelInfo
 from upstream import (
     MisbehavingUpstream,
 )

@@ -16,7 +16,7 @@ from antiphon.core.deltas import Delta, Finish, Text, Used
 from antiphon.core.turns import Options, Usage
 from antiphon.models.llama import LlamaModel
 from antiphon.models.weights import SMOLLM2, embedded_weights
-from antiphon.turn.ports import ModelCall
+from antiphon.turn.protocols import ModelCall
 
 WEIGHTS = embedded_weights()
 

@@ -22,9 +22,9 @@ from antiphon.core.api_keys import digest_of, new_key, new_key_id
 from antiphon.core.mcp_servers import McpServer
 from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.keys import MemoryKeys
-from antiphon.turn.ledgers import Key
-from antiphon.turn.ports import Model
+from antiphon.turn.protocols import Model
 from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import Key
 from server import NEVER, Serving, StoreMaker, serving
 
 T = TypeVar("T")

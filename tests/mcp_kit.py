@@ -18,7 +18,7 @@ from antiphon.core.secrets import Secret
 from antiphon.tools.mcp_gateway import McpGateway
 from antiphon.tools.mcp_peer import Backoff
 from antiphon.tools.mcp_source import McpSource
-from antiphon.turn.ports import Fault
+from antiphon.turn.protocols import Fault
 
 PROGRAM = (sys.executable, str(Path(__file__).parent / "mcp_server.py"))
 #: No waiting before a server that died is started again.

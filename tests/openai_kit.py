@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from openai import OpenAI
 from openai.types.responses import Response, ToolParam
 
-from antiphon.turn.ports import Model
+from antiphon.turn.protocols import Model
 from server import Serving, serving
 
 WEATHER: ToolParam = {

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeAlias
 
 from antiphon.models.responses import ResponsesModel
-from antiphon.turn.ports import ModelInfo
+from antiphon.turn.protocols import ModelInfo
 from chat_upstream import KEY
 from chat_upstream import Upstream as ChatUpstream
 from upstream import Behaviour, Request, Signal, answer, events, stream

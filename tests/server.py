@@ -35,7 +35,7 @@ from antiphon.stores.keys import MemoryKeys
 from antiphon.stores.memory import MemoryStore
 from antiphon.stores.sqlite import open_sqlite
 from antiphon.tools.mcp_gateway import McpGateway
-from antiphon.turn.ports import Model, Store
+from antiphon.turn.protocols import Model, Store
 from antiphon.turn.service import TurnService
 
 PROGRAM = str(Path(sys.executable).parent / "antiphon")

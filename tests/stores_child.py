@@ -20,7 +20,7 @@ from pathlib import Path
 
 from antiphon.errors import StoreError
 from antiphon.stores.sqlite import SqliteStore
-from antiphon.turn.ports import Head
+from antiphon.turn.protocols import Head
 from stores_kit import DONE, assistant, begun, new_turn, sqlite, turned
 
 

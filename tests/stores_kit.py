@@ -20,8 +20,8 @@ from antiphon.core.turns import NOBODY, End, Header, Options, Usage
 from antiphon.stores.expiry import Clock
 from antiphon.stores.memory import MemoryStore
 from antiphon.stores.sqlite import SqliteStore, open_sqlite
-from antiphon.turn.ledgers import Ledgers
-from antiphon.turn.ports import Head, NewTurn, Store
+from antiphon.turn.protocols import Head, NewTurn, Store
+from antiphon.turn.store_protocols import Ledgers
 
 T = TypeVar("T")
 

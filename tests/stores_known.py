@@ -10,7 +10,7 @@ import msgspec
 from antiphon.core.conversations import Conversation
 from antiphon.core.images import Blob
 from antiphon.core.turns import End
-from antiphon.turn.ports import Head, NewTurn, StoredTurn
+from antiphon.turn.protocols import Head, NewTurn, StoredTurn
 
 
 class Known(msgspec.Struct):

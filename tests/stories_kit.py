@@ -33,7 +33,7 @@ from antiphon.models.scripted import (
     think,
     used,
 )
-from antiphon.turn.ports import ModelCall, ModelInfo
+from antiphon.turn.protocols import ModelCall, ModelInfo
 
 PNG = "data:image/png;base64,iVBORw0KGgo="
 PRIMER = b'{"role":"system","content":"Primed."}'

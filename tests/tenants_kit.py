@@ -12,9 +12,9 @@ from antiphon.api.http.limits import Allowance
 from antiphon.api.http.site import open_site
 from antiphon.core.api_keys import digest_of, new_key, new_key_id
 from antiphon.stores.keys import MemoryKeys
-from antiphon.turn.ledgers import Key
-from antiphon.turn.ports import Model
+from antiphon.turn.protocols import Model
 from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import Key
 from server import Answer, Serving, serving
 
 

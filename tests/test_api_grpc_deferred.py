@@ -9,7 +9,7 @@ import pytest
 from antiphon.api.grpc.deferred import Results
 from antiphon.errors import TooManyRequests
 from antiphon.models.scripted import ScriptedModel, hang
-from antiphon.turn.live import LiveTurn
+from antiphon.turn.running_turns import LiveTurn
 from antiphon.turn.service import TurnService
 from turn_kit import asking, run, serving
 

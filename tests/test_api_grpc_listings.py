@@ -9,7 +9,7 @@ import grpc
 
 from antiphon.core.tokens import Token
 from antiphon.models.scripted import ScriptedModel
-from antiphon.turn.ports import ModelInfo
+from antiphon.turn.protocols import ModelInfo
 from grpc_kit import failure, grpc_serving
 
 

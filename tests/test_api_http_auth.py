@@ -19,7 +19,7 @@ from antiphon.core.turns import NOBODY
 from antiphon.errors import StoreError, Unauthorized
 from antiphon.models.scripted import ScriptedModel, say, wait
 from antiphon.stores.keys import MemoryKeys
-from antiphon.turn.ledgers import Key
+from antiphon.turn.store_protocols import Key
 from server import Answer, parse_events
 from tenants_kit import Client, Keyed, keyed
 

@@ -34,7 +34,7 @@ from antiphon.core.items import (
 )
 from antiphon.core.turns import End, FunctionTool, Header, Options, Response, TurnRequest, Usage
 from antiphon.errors import InvalidRequest, RateLimited
-from antiphon.turn.machine import Machine
+from antiphon.turn.turn_accumulator import Machine
 from server import parse_chunks
 
 HI = {"role": "user", "content": "Hi"}

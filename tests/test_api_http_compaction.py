@@ -11,7 +11,7 @@ from openai import OpenAI
 
 from antiphon.errors import ModelError, RateLimited
 from antiphon.models.scripted import ScriptedModel, fail
-from antiphon.turn.ports import ModelInfo
+from antiphon.turn.protocols import ModelInfo
 from server import Serving, serving
 
 PICTURE = (

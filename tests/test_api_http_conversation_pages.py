@@ -9,7 +9,7 @@ import pytest
 
 from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.memory import MemoryStore
-from antiphon.turn.ports import Head, StoredTurn, Window
+from antiphon.turn.protocols import Head, StoredTurn, Window
 from server import Serving, serving
 
 

@@ -18,7 +18,7 @@ from antiphon.core.turns import NOBODY, Header, TurnRequest
 from antiphon.models.catalog import Catalog
 from antiphon.models.scripted import ScriptedModel, hang
 from antiphon.stores.memory import MemoryStore
-from antiphon.turn.ports import NewTurn
+from antiphon.turn.protocols import NewTurn
 from antiphon.turn.service import TurnService
 from server import NEVER
 

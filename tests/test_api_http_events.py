@@ -27,7 +27,7 @@ from antiphon.core.events import Created, Ended, Event, ItemDone
 from antiphon.core.items import FunctionCall, Message
 from antiphon.core.turns import End, Header, Response, TurnError, TurnStatus, Usage
 from antiphon.errors import StoreError
-from antiphon.turn.machine import Machine
+from antiphon.turn.turn_accumulator import Machine
 from server import parse_events
 from wire_kit import check_event
 

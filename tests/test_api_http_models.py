@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from antiphon.models.catalog import Catalog
 from antiphon.models.scripted import ScriptedModel
-from antiphon.turn.ports import ModelInfo
+from antiphon.turn.protocols import ModelInfo
 from server import serving
 
 MODELS = {

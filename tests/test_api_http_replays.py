@@ -14,7 +14,7 @@ import pytest
 from antiphon.api.http.answers import Pulse
 from antiphon.core.deltas import CallPiece, Delta, Finish, Over, Text
 from antiphon.models.scripted import Cut, Reply, ScriptedModel, cut, finish, refuse, say, think
-from antiphon.turn.ports import ModelCall, ModelInfo
+from antiphon.turn.protocols import ModelCall, ModelInfo
 from server import Served, read_answer, serving
 
 ODDS: tuple[Any, ...] = tuple(

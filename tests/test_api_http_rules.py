@@ -39,8 +39,8 @@ from antiphon.models.scripted import Messages, Reply, ScriptedModel, cut, fail, 
 from antiphon.stores.keys import MemoryKeys
 from antiphon.stores.memory import MemoryStore
 from antiphon.stores.sqlite import SqliteStore, open_sqlite
-from antiphon.turn.ledgers import Key
-from antiphon.turn.ports import NewTurn
+from antiphon.turn.protocols import NewTurn
+from antiphon.turn.store_protocols import Key
 from ledgers_kit import Clock
 from rules_book import LIFE, Book, Talk, Turn
 from server import Answer, serving

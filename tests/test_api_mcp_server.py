@@ -16,7 +16,7 @@ from antiphon.core.turns import NOBODY
 from antiphon.errors import ModelNotFound, ModelUnavailable, RateLimited
 from antiphon.models.scripted import Reply, ScriptedModel, fail, finish, say, think
 from antiphon.stores.memory import MemoryStore
-from antiphon.turn.ports import Model, Recent, StoredTurn
+from antiphon.turn.protocols import Model, Recent, StoredTurn
 from mcp_clients import MODES, call, over_http, refusal
 from server import Serving, serving
 

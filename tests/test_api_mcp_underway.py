@@ -6,7 +6,7 @@ import asyncio
 
 from antiphon.api.mcp.underway import CallKey, Underway
 from antiphon.models.scripted import ScriptedModel, hang, say
-from antiphon.turn.live import LiveTurn
+from antiphon.turn.running_turns import LiveTurn
 from turn_kit import asking, serving
 
 KEY = CallKey("", "s", 1)

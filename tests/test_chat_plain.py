@@ -24,7 +24,7 @@ from antiphon.core.items import (
     Refusal,
 )
 from antiphon.errors import InvalidRequest
-from antiphon.turn.context import INTERRUPTED, assemble, render
+from antiphon.turn.message_rendering import INTERRUPTED, assemble, render
 
 Messages = list[dict[str, Any]]
 

@@ -20,7 +20,7 @@ from antiphon.core.items import (
 )
 from antiphon.core.stream_trace import fits, odds_of, replayed, trace_of
 from antiphon.core.turns import End, Header, Response
-from antiphon.turn.machine import Machine
+from antiphon.turn.turn_accumulator import Machine
 
 TEXTS = st.text(max_size=6)
 DELTAS = st.one_of(

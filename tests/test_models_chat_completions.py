@@ -15,7 +15,7 @@ from antiphon.errors import (
 )
 from antiphon.models.chat_completions import ChatCompletionsModel
 from antiphon.models.retry import RetryPolicy
-from antiphon.turn.ports import Model, ModelInfo
+from antiphon.turn.protocols import Model, ModelInfo
 from chat_upstream import (
     HELLO,
     KEY,

@@ -8,7 +8,7 @@ from antiphon.core.reasoning_sidecar import Carried, carrying
 from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.models.chat_wire import AnswerReader, RequestWriter
 from antiphon.models.retry import Failure
-from antiphon.turn.ports import ModelCall
+from antiphon.turn.protocols import ModelCall
 from chat_answers import chunk, function, heard, read
 
 MESSAGES = b'[ {"role":"user","content":"Hi"} ]'

@@ -19,7 +19,7 @@ from antiphon.errors import (
 )
 from antiphon.models.chat_completions import ChatCompletionsModel
 from antiphon.models.chat_wire import AnswerReader
-from antiphon.turn.ports import ModelCall, ModelInfo
+from antiphon.turn.protocols import ModelCall, ModelInfo
 from chat_upstream import (
     BROKEN,
     HELLO,

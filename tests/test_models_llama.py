@@ -24,7 +24,7 @@ from antiphon.errors import (
 )
 from antiphon.models.llama import LlamaModel
 from antiphon.models.weights import SMOLLM2
-from antiphon.turn.ports import Model, ModelInfo
+from antiphon.turn.protocols import Model, ModelInfo
 from embedded import Said, ask, call, loaded, needs_model, weights
 
 pytestmark = needs_model

@@ -19,7 +19,7 @@ from antiphon.core.turns import Options
 from antiphon.errors import ModelUnavailable
 from antiphon.models.llama import LlamaModel
 from antiphon.models.llama_frames import FrameSplitter, Ready, decode_up
-from antiphon.turn.ports import ModelInfo
+from antiphon.turn.protocols import ModelInfo
 from embedded import ask, call, loaded, needs_model, weights
 
 pytestmark = [
@@ -33,7 +33,7 @@ PARENT = """
     from pathlib import Path
     from antiphon.core.turns import Options
     from antiphon.models.llama import LlamaModel
-    from antiphon.turn.ports import ModelCall, ModelInfo
+    from antiphon.turn.protocols import ModelCall, ModelInfo
 
     async def main():
         model = LlamaModel(ModelInfo("m"), Path(sys.argv[1]), slots=1, context=2048)

@@ -26,7 +26,7 @@ from antiphon.models.llama_tools import (
 )
 from antiphon.models.primer import PRIMER
 from antiphon.models.weights import SMOLLM2
-from antiphon.turn.ports import ModelCall
+from antiphon.turn.protocols import ModelCall
 from embedded import call, needs_model, weights
 
 Bench = tuple[asyncio.Runner, LlamaModel]

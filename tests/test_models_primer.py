@@ -11,7 +11,7 @@ import pytest
 from antiphon.core.turns import Options
 from antiphon.models.llama import LlamaModel
 from antiphon.models.primer import PRIMER
-from antiphon.turn.ports import ModelCall
+from antiphon.turn.protocols import ModelCall
 from embedded import ask, loaded, needs_model
 
 NAMES = ("Alice", "Bob", "Priya", "Carlos", "Mei", "Fatima")

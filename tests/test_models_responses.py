@@ -21,8 +21,8 @@ from antiphon.errors import (
     RateLimited,
 )
 from antiphon.models.responses import ResponsesModel
-from antiphon.turn.context import assemble, render
-from antiphon.turn.ports import Model, ModelCall, ModelInfo
+from antiphon.turn.message_rendering import assemble, render
+from antiphon.turn.protocols import Model, ModelCall, ModelInfo
 from chat_upstream import KEY, batches, failed, heard, question
 from responses_upstream import (
     Upstream,

@@ -30,8 +30,8 @@ from antiphon.core.turns import Options
 from antiphon.models.chat_wire import RequestWriter as ChatWriter
 from antiphon.models.responses_input import input_of
 from antiphon.models.responses_wire import RequestWriter
-from antiphon.turn.context import assemble, render
-from antiphon.turn.ports import ModelCall
+from antiphon.turn.message_rendering import assemble, render
+from antiphon.turn.protocols import ModelCall
 from chains_kit import Chain, Turn, chains, well_formed
 
 ORIGIN = "api.example/m"

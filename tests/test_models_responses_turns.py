@@ -19,7 +19,7 @@ from antiphon.core.items import (
 )
 from antiphon.core.turns import FunctionTool, Options, Response, TurnRequest
 from antiphon.models.catalog import Catalog
-from antiphon.turn.ports import Store
+from antiphon.turn.protocols import Store
 from antiphon.turn.service import TurnService
 from chat_upstream import Upstream as ChatUpstream
 from responses_upstream import Upstream, called, message, replied, streamed, thought

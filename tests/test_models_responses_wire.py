@@ -11,7 +11,7 @@ import pytest
 from antiphon.core.turns import FunctionTool, Options
 from antiphon.errors import InvalidRequest
 from antiphon.models.responses_wire import RequestWriter
-from antiphon.turn.ports import ModelCall
+from antiphon.turn.protocols import ModelCall
 
 MESSAGES = b'[{"role":"user","content":"Hi"}]'
 TOOL = FunctionTool("f", "Does it.", {"type": "object"}, strict=True)

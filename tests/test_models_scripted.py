@@ -24,7 +24,7 @@ from antiphon.models.scripted import (
     used,
     wait,
 )
-from antiphon.turn.ports import Model, ModelCall, ModelInfo
+from antiphon.turn.protocols import Model, ModelCall, ModelInfo
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:

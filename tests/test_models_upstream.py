@@ -16,7 +16,7 @@ import uvloop
 from antiphon.errors import AntiphonError, ConfigError, ModelError, ModelUnavailable
 from antiphon.models.chat_completions import ChatCompletionsModel
 from antiphon.models.retry import RetryPolicy
-from antiphon.turn.ports import ModelInfo
+from antiphon.turn.protocols import ModelInfo
 from chat_upstream import HELLO, KEY, failed, heard
 from proxy_kit import ForwardProxy
 from tls_kit import serving_by, trusting, vouching_for_itself

@@ -21,7 +21,7 @@ from antiphon.models.catalog import Catalog
 from antiphon.models.chat_completions import ChatCompletionsModel
 from antiphon.models.scripted import ScriptedModel, call, calls, say, think
 from antiphon.stores.memory import MemoryStore
-from antiphon.turn.ports import Model, ModelInfo
+from antiphon.turn.protocols import Model, ModelInfo
 from antiphon.turn.service import TurnService
 from grpc_kit import grpc_serving
 from turn_kit import STORES, Hands, answered, opened, outputs, run, texts

@@ -21,7 +21,7 @@ from antiphon.errors import InvalidRequest
 from antiphon.models.xai_answer import AnswerReader
 from antiphon.models.xai_messages import messages_of
 from antiphon.models.xai_request import request_of, without_reasoning
-from antiphon.turn.ports import ModelCall
+from antiphon.turn.protocols import ModelCall
 from xai_kit import calling, chunk, question, words
 
 ORIGIN = "grpc://api.x.ai/grok-4"

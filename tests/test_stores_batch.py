@@ -14,7 +14,7 @@ from antiphon.stores.migrate import migrate
 from antiphon.stores.place import MAX_ITEMS, MAX_SEQ, MAX_THREAD, place_of
 from antiphon.stores.queries import SQL
 from antiphon.stores.writer import interrupted
-from antiphon.turn.ports import Head, NewTurn
+from antiphon.turn.protocols import Head, NewTurn
 from stores_kit import DONE, assistant, blob_of, new_turn
 
 ME = 7

@@ -16,7 +16,7 @@ import pytest
 from antiphon.core.images import MAX_IMAGE_BYTES
 from antiphon.errors import StoreError
 from antiphon.stores.memory import MemoryStore
-from antiphon.turn.ports import Store
+from antiphon.turn.protocols import Store
 from stores_kit import (
     DONE,
     assistant,

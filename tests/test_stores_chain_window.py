@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from antiphon.stores.chain_window import read_window
-from antiphon.turn.ports import Head, Window
+from antiphon.turn.protocols import Head, Window
 from stores_kit import STORES, FullStore, Opener, chained, head_of, ids, opener, run, sqlite, turned
 
 

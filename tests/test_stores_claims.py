@@ -13,8 +13,8 @@ from antiphon.core.ids import new_conversation_id
 from antiphon.core.turns import Claim, Header
 from antiphon.errors import Conflict, StoreError
 from antiphon.stores.receipts import UNSETTLED
-from antiphon.turn.ledgers import Receipt
-from antiphon.turn.ports import NewTurn
+from antiphon.turn.protocols import NewTurn
+from antiphon.turn.store_protocols import Receipt
 from ledgers_kit import AnyStore, Clock, Opener, openers, query
 from stores_kit import DONE, new_turn, run
 

@@ -11,7 +11,7 @@ import pytest
 from antiphon.core.ids import new_response_id
 from antiphon.core.turns import End, FunctionTool, Header, Options, TurnError, Usage
 from antiphon.errors import HistoryChanged, StoreError
-from antiphon.turn.ports import Recent, StoredTurn
+from antiphon.turn.protocols import Recent, StoredTurn
 from stores_kit import (
     DONE,
     HEADER,

@@ -33,8 +33,8 @@ from antiphon.core.turns import End
 from antiphon.errors import ConversationLocked, HistoryChanged, NotFound
 from antiphon.stores.memory import MemoryStore
 from antiphon.stores.sqlite import open_sqlite
-from antiphon.turn.ledgers import Wanted
-from antiphon.turn.ports import Head, Recent, StoredTurn
+from antiphon.turn.protocols import Head, Recent, StoredTurn
+from antiphon.turn.store_protocols import Wanted
 from stores_kit import DONE, HEADER, FullStore, assistant, held_in_file, held_in_memory, new_turn
 from stores_known import Known, Talk
 

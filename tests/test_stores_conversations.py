@@ -16,7 +16,7 @@ from antiphon.core.turns import End
 from antiphon.errors import ConversationLocked, InvalidRequest, NotFound, StoreError
 from antiphon.stores.conversation_reader import read_conversation
 from antiphon.stores.sqlite import SqliteStore
-from antiphon.turn.ports import Head, NewTurn
+from antiphon.turn.protocols import Head, NewTurn
 from stores_kit import (
     DONE,
     HEADER,

@@ -18,7 +18,7 @@ from antiphon.core.items import Compaction, encode_item
 from antiphon.core.retention import Lifetimes
 from antiphon.stores.cleaning import find_gaps
 from antiphon.stores.sqlite import SqliteStore, open_sqlite
-from antiphon.turn.ports import Head
+from antiphon.turn.protocols import Head
 from stores_kit import DONE, HEADER, Time, assistant, head_of, new_turn, run, turned
 from test_stores_sqlite import child, line
 

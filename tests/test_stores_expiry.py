@@ -11,8 +11,8 @@ from antiphon.core.retention import DAY, FOREVER, Lifetimes
 from antiphon.core.turns import Header
 from antiphon.errors import HistoryChanged, InvalidRequest, NotFound
 from antiphon.stores.expiry import Expiry
-from antiphon.turn.ledgers import Wanted
-from antiphon.turn.ports import Head
+from antiphon.turn.protocols import Head
+from antiphon.turn.store_protocols import Wanted
 from stores_kit import (
     DONE,
     STORES,

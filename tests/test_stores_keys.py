@@ -13,7 +13,7 @@ import pytest
 
 from antiphon.core.api_keys import digest_of, new_key
 from antiphon.errors import StoreError
-from antiphon.turn.ledgers import Key
+from antiphon.turn.store_protocols import Key
 from ledgers_kit import CHILD, Clock, Opener, all_bytes, openers
 from stores_kit import run, sqlite, turned
 

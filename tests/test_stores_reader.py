@@ -16,7 +16,7 @@ from antiphon.stores.reader import (
     read_recent,
     read_turn,
 )
-from antiphon.turn.ports import Head, NewTurn
+from antiphon.turn.protocols import Head, NewTurn
 from stores_kit import DONE, assistant, new_turn, user
 
 ME = 7

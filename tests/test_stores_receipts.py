@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from antiphon.core.retention import DAY
 from antiphon.stores.memory import MemoryStore
-from antiphon.turn.ledgers import Receipt
+from antiphon.turn.store_protocols import Receipt
 from ledgers_kit import CHILD, Clock, Opener, all_bytes, openers, query
 from stores_kit import run, sqlite
 

@@ -22,7 +22,7 @@ from antiphon.core.items import (
 )
 from antiphon.core.retention import Lifetimes
 from antiphon.core.turns import End, Header
-from antiphon.turn.ports import Head
+from antiphon.turn.protocols import Head
 from ledgers_kit import AnyStore, Clock, Opener, openers
 from stores_kit import DONE, begun, head_of, new_turn, run, turned
 

@@ -19,7 +19,7 @@ from antiphon.stores.search import SqliteSearch
 from antiphon.stores.search_chunk import FULL
 from antiphon.stores.search_indexing import carry_out, read_plan
 from antiphon.stores.sqlite import SqliteStore
-from antiphon.turn.ports import Head
+from antiphon.turn.protocols import Head
 from ledgers_kit import CHILD, Clock, all_bytes, openers, query
 from stores_kit import DONE, assistant, new_turn, run, sqlite, turned
 

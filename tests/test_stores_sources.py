@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from antiphon.errors import HistoryChanged, StoreError
-from antiphon.turn.ports import NewTurn
+from antiphon.turn.protocols import NewTurn
 from stores_kit import (
     DONE,
     STORES,

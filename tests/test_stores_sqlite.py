@@ -19,7 +19,7 @@ from antiphon.core.turns import TurnError
 from antiphon.errors import StoreError
 from antiphon.stores.sqlite import SqliteStore, open_sqlite
 from antiphon.stores.writer import interrupted
-from antiphon.turn.ports import Head
+from antiphon.turn.protocols import Head
 from stores_kit import (
     DONE,
     assistant,

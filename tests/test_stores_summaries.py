@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from antiphon.core.items import ERASED_SUMMARY, Compaction, encode_item
-from antiphon.turn.ports import Head
+from antiphon.turn.protocols import Head
 from stores_kit import (
     DONE,
     STORES,

@@ -25,14 +25,14 @@ MARK = "# loaded on first use"
 SERVICE = {
     "antiphon.turn.service",
     "antiphon.turn.conversations",
-    "antiphon.turn.records",
-    "antiphon.turn.live",
+    "antiphon.turn.turn_reader",
+    "antiphon.turn.running_turns",
     "antiphon.turn.replay",
-    "antiphon.turn.history.Memory",
-    "antiphon.turn.ports",
-    "antiphon.turn.ledgers",
+    "antiphon.turn.history_cache.Memory",
+    "antiphon.turn.protocols",
+    "antiphon.turn.store_protocols",
 }
-PORTS = {"antiphon.turn.ports", "antiphon.turn.ledgers"}
+PORTS = {"antiphon.turn.protocols", "antiphon.turn.store_protocols"}
 CORE = {"antiphon.core", "antiphon.errors"}
 #: What each layer may import of ours, besides itself: modules, or packages with all they hold.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -155,12 +155,12 @@ def test_imports_inside_functions_are_marked(path: Path) -> None:
 
 
 def test_the_rule_catches_what_it_is_for() -> None:
-    assert strays("core", "from antiphon.turn.ports import Store")
+    assert strays("core", "from antiphon.turn.protocols import Store")
     assert strays("stores", "import antiphon.models.sse")
     assert strays("models", "from antiphon.turn import service")
     assert strays("api", "from antiphon.bootstrap import open_engine")
     assert strays("turn", "from antiphon import Conversation")
-    assert not strays("stores", "from antiphon.turn.ports import Store\nimport json")
+    assert not strays("stores", "from antiphon.turn.protocols import Store\nimport json")
     assert unmarked("def f():\n    import json") == [2]
     assert not unmarked(f"def f():\n    import json  {MARK}\nimport os")
 

@@ -13,7 +13,7 @@ from antiphon.core.mcp_servers import McpAsk, McpServer
 from antiphon.core.secrets import Secret
 from antiphon.errors import AntiphonError, ConfigError, InvalidRequest, ToolServerUnavailable
 from antiphon.tools.mcp_gateway import McpGateway
-from antiphon.turn.ports import LentTools, ToolServers
+from antiphon.turn.protocols import LentTools, ToolServers
 from mcp_kit import (
     LOCAL,
     PROGRAM,

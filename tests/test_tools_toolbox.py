@@ -20,7 +20,7 @@ from antiphon.errors import ConfigError
 from antiphon.tools.context import ToolContext
 from antiphon.tools.functions import Tool, tool
 from antiphon.tools.toolbox import Toolbox
-from antiphon.turn.ports import ToolSource
+from antiphon.turn.protocols import ToolSource
 
 ORDERS = {"ORD-123": {"status": "shipped", "eta": "2 days"}}
 

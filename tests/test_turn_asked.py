@@ -22,8 +22,8 @@ from antiphon.core.tool_rules import denial
 from antiphon.core.turns import NOBODY, Reference, TurnRequest
 from antiphon.errors import AntiphonError, InvalidRequest, NotFound
 from antiphon.models.scripted import ScriptedModel
-from antiphon.turn.asked import Asked, looked_up
-from antiphon.turn.ports import Store
+from antiphon.turn.protocols import Store
+from antiphon.turn.references import Asked, looked_up
 from antiphon.turn.service import TurnService
 from turn_kit import STORES, answered, asking, contents, serving, with_story
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.core.items import FunctionCall
-from antiphon.turn.calls import run_calls
+from antiphon.turn.tool_calls import run_calls
 from turn_kit import run, settle
 
 A, B, C = (FunctionCall(name, name, "{}") for name in "abc")

@@ -36,9 +36,9 @@ from antiphon.models.scripted import (
     wait,
 )
 from antiphon.stores.memory import MemoryStore
-from antiphon.turn.compaction import Digest, digest
-from antiphon.turn.context import INTERRUPTED, SUMMARY, Segment, render
+from antiphon.turn.message_rendering import INTERRUPTED, SUMMARY, Segment, render
 from antiphon.turn.service import TurnService
+from antiphon.turn.summarization import Digest, digest
 from turn_kit import (
     STORES,
     UncountedModel,

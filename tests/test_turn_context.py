@@ -23,8 +23,8 @@ from antiphon.core.items import (
     SummaryText,
 )
 from antiphon.errors import InvalidRequest
-from antiphon.turn.context import INTERRUPTED, Segment, assemble, check_calls, render
-from antiphon.turn.fitting import shorten
+from antiphon.turn.message_rendering import INTERRUPTED, Segment, assemble, check_calls, render
+from antiphon.turn.trimming import shorten
 from chains_kit import Chain, chains, results, said_by, well_formed, with_role
 
 unhurried = settings(deadline=None)

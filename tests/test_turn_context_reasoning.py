@@ -16,7 +16,7 @@ from antiphon.core.items import (
     SummaryText,
 )
 from antiphon.core.reasoning_sidecar import KEY
-from antiphon.turn.context import Segment, assemble, render
+from antiphon.turn.message_rendering import Segment, assemble, render
 
 ASKED = Message("user", "Weather?")
 CALL, OUTPUT = FunctionCall("c", "f", "{}"), FunctionCallOutput("c", "sunny")

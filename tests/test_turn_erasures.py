@@ -21,8 +21,8 @@ from antiphon.models.scripted import Script, ScriptedModel, fail, say, wait
 from antiphon.stores.memory import MemoryStore
 from antiphon.stores.sqlite import SqliteStore, open_sqlite
 from antiphon.turn.conversations import Conversations
-from antiphon.turn.history import Memory
-from antiphon.turn.ports import Head, ModelCall, StoredTurn
+from antiphon.turn.history_cache import Memory
+from antiphon.turn.protocols import Head, ModelCall, StoredTurn
 from antiphon.turn.service import TurnService
 from turn_kit import ONE, STORES, GatedStore, Hands, answered, asking, contents, run, settle
 

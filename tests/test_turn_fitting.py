@@ -22,8 +22,8 @@ from antiphon.core.items import (
 )
 from antiphon.core.turns import FunctionTool, Header, Options
 from antiphon.errors import ContextLengthExceeded
-from antiphon.turn.context import Segment, assemble, render
-from antiphon.turn.fitting import (
+from antiphon.turn.message_rendering import Segment, assemble, render
+from antiphon.turn.trimming import (
     base_tokens,
     budget_of,
     check_alone,

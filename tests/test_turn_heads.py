@@ -25,7 +25,7 @@ from antiphon.models.scripted import ScriptedModel, cut, fail, finish, hang, say
 from antiphon.stores.memory import MemoryStore
 from antiphon.stores.sqlite import SqliteStore, open_sqlite
 from antiphon.turn.conversations import Conversations
-from antiphon.turn.live import LiveTurn
+from antiphon.turn.running_turns import LiveTurn
 from antiphon.turn.service import TurnService
 from turn_kit import STORES, GatedStore, asking, contents, heard_until, run, settle, texts
 

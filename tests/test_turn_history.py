@@ -14,9 +14,9 @@ from antiphon.core.ids import new_response_id
 from antiphon.core.items import Message
 from antiphon.core.turns import End
 from antiphon.stores.memory import MemoryStore
-from antiphon.turn.context import Segment, assemble, render
-from antiphon.turn.history import History, Past, segment_of
-from antiphon.turn.ports import Head, Store, StoredTurn
+from antiphon.turn.history_cache import History, Past, segment_of
+from antiphon.turn.message_rendering import Segment, assemble, render
+from antiphon.turn.protocols import Head, Store, StoredTurn
 from stores_kit import HEADER, assistant, chained, head_of, new_turn, sqlite, turned, user
 from turn_kit import run
 

@@ -10,7 +10,7 @@ import pytest
 from antiphon.core.events import Created, Ended, Event, TextDelta
 from antiphon.core.turns import End, Header, Response
 from antiphon.errors import Interrupted, ModelError, StoreError
-from antiphon.turn.live import Live, LiveTurn
+from antiphon.turn.running_turns import Live, LiveTurn
 from turn_kit import heard, run, settle
 
 

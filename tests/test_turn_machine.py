@@ -42,7 +42,7 @@ from antiphon.core.items import (
     SummaryText,
 )
 from antiphon.core.turns import Usage
-from antiphon.turn.machine import Machine, Verdict
+from antiphon.turn.turn_accumulator import Machine, Verdict
 
 #: A busy machine proves nothing against the code.
 unhurried = settings(deadline=None)

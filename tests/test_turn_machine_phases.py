@@ -11,7 +11,7 @@ from antiphon.core.events import Created, Ended, Event, ItemAdded
 from antiphon.core.items import Item, Message, Phase, Refusal, decode_item, encode_item
 from antiphon.core.stream_trace import replayed, trace_of
 from antiphon.core.turns import End, Header, Response
-from antiphon.turn.machine import Machine
+from antiphon.turn.turn_accumulator import Machine
 
 ON_THE_WAY, AT_LAST = Phased("commentary"), Phased("final_answer")
 

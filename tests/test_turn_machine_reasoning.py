@@ -16,7 +16,7 @@ from antiphon.core.items import (
 )
 from antiphon.core.stream_trace import replayed, trace_of
 from antiphon.core.turns import End, Header, Response
-from antiphon.turn.machine import Machine
+from antiphon.turn.turn_accumulator import Machine
 
 SEAL = Sealed("gAAA", "host/m")
 EMPTY = Reasoning(encrypted_content="gAAA", origin="host/m")

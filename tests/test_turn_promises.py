@@ -23,8 +23,8 @@ from antiphon.core.items import FunctionCall, FunctionCallOutput, Message
 from antiphon.core.turns import NOBODY, Options, Response, TurnRequest
 from antiphon.errors import AntiphonError, ContextLengthExceeded
 from antiphon.models.scripted import Messages, Reply, ScriptedModel, call, calls, fail
-from antiphon.turn.context import INTERRUPTED, SUMMARY
-from antiphon.turn.ports import Store
+from antiphon.turn.message_rendering import INTERRUPTED, SUMMARY
+from antiphon.turn.protocols import Store
 from antiphon.turn.service import TurnService
 from chains_kit import well_formed
 from stories_kit import (

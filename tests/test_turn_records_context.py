@@ -15,9 +15,9 @@ from antiphon.core.context_policies import Policy, Summarize, TokenBudget, Windo
 from antiphon.core.turns import NOBODY, End, Options, Response
 from antiphon.errors import ContextLengthExceeded
 from antiphon.models.scripted import Reply, ScriptedModel, call, calls, fail, say
-from antiphon.turn.context import Segment, assemble
-from antiphon.turn.fitting import fit, newest, shorten, turns_in
-from antiphon.turn.ports import Store
+from antiphon.turn.message_rendering import Segment, assemble
+from antiphon.turn.protocols import Store
+from antiphon.turn.trimming import fit, newest, shorten, turns_in
 from chains_kit import histories
 from server import serving as http_serving
 from turn_kit import ONE, STORES, TWO, Hands, answered, run, serving, with_story

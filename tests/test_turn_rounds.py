@@ -33,8 +33,8 @@ from antiphon.models.scripted import (
     think,
     used,
 )
-from antiphon.turn.context import INTERRUPTED
-from antiphon.turn.machine import Machine, added
+from antiphon.turn.message_rendering import INTERRUPTED
+from antiphon.turn.turn_accumulator import Machine, added
 from turn_kit import (
     ONE,
     STORES,

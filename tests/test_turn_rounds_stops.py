@@ -30,7 +30,7 @@ from antiphon.models.scripted import (
     hang,
     say,
 )
-from antiphon.turn.context import INTERRUPTED
+from antiphon.turn.message_rendering import INTERRUPTED
 from turn_kit import (
     ONE,
     TWO,

@@ -20,8 +20,8 @@ from antiphon.errors import (
 )
 from antiphon.models.scripted import ScriptedModel, call, calls, fail, hang, say
 from antiphon.stores.memory import MemoryStore
-from antiphon.turn.context import INTERRUPTED
-from antiphon.turn.ports import ModelInfo, Store
+from antiphon.turn.message_rendering import INTERRUPTED
+from antiphon.turn.protocols import ModelInfo, Store
 from antiphon.turn.service import TurnService
 from turn_kit import (
     STORES,

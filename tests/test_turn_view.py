@@ -16,10 +16,10 @@ from antiphon.core.items import FunctionCallOutput, Message
 from antiphon.core.turns import FunctionTool, Header, Options, Usage
 from antiphon.errors import ContextLengthExceeded
 from antiphon.models.scripted import ScriptedModel, call, calls, say, used
-from antiphon.turn.context import Segment, render
-from antiphon.turn.fitting import base_tokens, estimate, least, tokens_of
-from antiphon.turn.ports import ModelCall, ModelInfo
-from antiphon.turn.view import View, Viewer
+from antiphon.turn.context_builder import View, Viewer
+from antiphon.turn.message_rendering import Segment, render
+from antiphon.turn.protocols import ModelCall, ModelInfo
+from antiphon.turn.trimming import base_tokens, estimate, least, tokens_of
 from chains_kit import check_whole, groups_of, histories
 from stories_kit import words as words_in
 from turn_kit import UncountedModel, answered, asking, contents, run, serving

@@ -16,8 +16,8 @@ from antiphon.models.catalog import Catalog
 from antiphon.models.scripted import ScriptedModel, call, calls
 from antiphon.stores.memory import MemoryStore
 from antiphon.stores.sqlite import open_sqlite
-from antiphon.turn.live import LiveTurn
-from antiphon.turn.ports import ModelCall, NewTurn, Store, StoredTurn, ToolSource
+from antiphon.turn.protocols import ModelCall, NewTurn, Store, StoredTurn, ToolSource
+from antiphon.turn.running_turns import LiveTurn
 from antiphon.turn.service import TurnService
 
 T = TypeVar("T")

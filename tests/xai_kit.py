@@ -17,7 +17,7 @@ from antiphon.core.deltas import Delta
 from antiphon.core.turns import Options
 from antiphon.models.retry import RetryPolicy
 from antiphon.models.xai_grpc import XaiGrpcModel
-from antiphon.turn.ports import Model, ModelCall, ModelInfo
+from antiphon.turn.protocols import Model, ModelCall, ModelInfo
 from server import NEVER
 
 T = TypeVar("T")

@@ -31,9 +31,9 @@ from antiphon.settings import Limits, ModelSettings, Settings
 from antiphon.stores.memory import MemoryStore
 from antiphon.stores.sqlite import SqliteStore, open_sqlite
 from antiphon.tools.mcp_gateway import McpGateway
-from antiphon.turn.ledgers import Ledgers
-from antiphon.turn.ports import Model, ModelInfo
+from antiphon.turn.protocols import Model, ModelInfo
 from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import Ledgers
 
 if TYPE_CHECKING:
     from antiphon.api.grpc.server import GrpcServer

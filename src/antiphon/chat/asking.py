@@ -26,7 +26,7 @@ from antiphon.core.items import (
 from antiphon.core.turns import FunctionTool, Response, TurnRequest
 from antiphon.errors import InvalidRequest, OutputInvalid
 from antiphon.tools.outputs import declined
-from antiphon.turn.live import LiveTurn
+from antiphon.turn.running_turns import LiveTurn
 
 
 class Asking:

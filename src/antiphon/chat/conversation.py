@@ -31,7 +31,7 @@ from antiphon.core.items import FunctionCall, Item
 from antiphon.core.turns import NOBODY, Response, TurnRequest
 from antiphon.errors import InvalidRequest
 from antiphon.tools.functions import Tool
-from antiphon.turn.live import LiveTurn
+from antiphon.turn.running_turns import LiveTurn
 from antiphon.turn.service import TurnService
 
 T = TypeVar("T")

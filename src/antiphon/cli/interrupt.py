@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar
 
-from antiphon.turn.live import LiveTurn
+from antiphon.turn.running_turns import LiveTurn
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from antiphon.core.api_keys import digest_of, is_tenant_name, new_key, new_key_i
 from antiphon.core.turns import NOBODY
 from antiphon.errors import ConfigError, InvalidRequest, NotFound
 from antiphon.settings import load_settings
-from antiphon.turn.ledgers import Key, KeyStore
+from antiphon.turn.store_protocols import Key, KeyStore
 
 T = TypeVar("T")
 Flags = Mapping[str, str | None]

@@ -31,7 +31,7 @@ from antiphon.core.items import (
 )
 from antiphon.core.turns import NOBODY, Response
 from antiphon.settings import load_settings
-from antiphon.turn.ports import Recent
+from antiphon.turn.protocols import Recent
 from antiphon.turn.service import TurnService
 
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""Context policies: what of a long history a model is shown. Data; ``turn.fitting`` applies it.
+"""Context policies: what of a long history a model is shown. Data; ``turn.trimming`` applies it.
 
 All of them take whole turns, oldest first. The newest turn is always shown, system
 messages stay, and a tool call is never parted from its output. What is not shown

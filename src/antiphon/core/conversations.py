@@ -10,7 +10,7 @@ class Conversation(msgspec.Struct, frozen=True):
 
     ``head`` is the newest response that counts, None: nothing was said yet. ``busy`` is the
     newest turn that was begun on it, or None: until that turn has ended well, ``head``
-    stays (``turn.ledgers``).
+    stays (``turn.store_protocols``).
     """
 
     id: str

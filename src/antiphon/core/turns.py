@@ -169,7 +169,7 @@ class End(msgspec.Struct, frozen=True, omit_defaults=True):
     own words take in a context, as far as the model's reports tell; None: unknown.
     ``trace`` is in what pieces a streamed turn came, and ``odds`` how many of its tokens'
     logprobs came with each piece of text (``core.stream_trace``). ``shown`` is how many earlier turns
-    the model was shown when it was last asked (``turn.fitting.newest``); None: all of them.
+    the model was shown when it was last asked (``turn.trimming.newest``); None: all of them.
     """
 
     status: TurnStatus

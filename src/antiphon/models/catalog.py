@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from antiphon.errors import InvalidRequest, ModelNotFound
-from antiphon.turn.ports import Model
+from antiphon.turn.protocols import Model
 
 
 class Catalog:

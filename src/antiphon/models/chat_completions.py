@@ -6,7 +6,7 @@ from functools import cached_property
 
 from antiphon.models.chat_wire import AnswerReader, RequestWriter
 from antiphon.models.upstream import UpstreamModel
-from antiphon.turn.ports import ModelCall
+from antiphon.turn.protocols import ModelCall
 
 
 class ChatCompletionsModel(UpstreamModel):

@@ -29,7 +29,7 @@ from antiphon.models.chat_calls import Call, Calls, Function
 from antiphon.models.details import citation_of, logprobs_of, wants_logprobs
 from antiphon.models.retry import Failure
 from antiphon.models.upstream_errors import UNREADABLE, Unreadable, broken_off
-from antiphon.turn.ports import ModelCall
+from antiphon.turn.protocols import ModelCall
 
 _encode = msgspec.json.Encoder().encode
 _DEFAULTS = Options()

@@ -19,7 +19,7 @@ from antiphon.core.turns import Options
 from antiphon.errors import ModelError, ModelUnavailable
 from antiphon.models.llama_frames import Wish
 from antiphon.models.llama_process import LlamaProcess
-from antiphon.turn.ports import ModelCall, ModelInfo
+from antiphon.turn.protocols import ModelCall, ModelInfo
 
 
 class LlamaModel:

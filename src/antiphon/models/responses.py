@@ -14,7 +14,7 @@ from antiphon.models.responses_answer import AnswerReader
 from antiphon.models.responses_wire import RequestWriter
 from antiphon.models.retry import Failure
 from antiphon.models.upstream import UpstreamModel
-from antiphon.turn.ports import ModelCall
+from antiphon.turn.protocols import ModelCall
 
 #: The code of an error about reasoning that was sent back and cannot be read any more.
 _STALE = "invalid_encrypted_content"

@@ -11,7 +11,7 @@ from antiphon.core.turns import LOGPROBS, SEALED, FunctionTool, Options
 from antiphon.errors import InvalidRequest
 from antiphon.models.details import wants_logprobs
 from antiphon.models.responses_input import input_of
-from antiphon.turn.ports import ModelCall
+from antiphon.turn.protocols import ModelCall
 
 _encode = msgspec.json.Encoder().encode
 _DEFAULTS = Options()

@@ -39,7 +39,7 @@ from antiphon.core.deltas import (
 )
 from antiphon.core.turns import Usage
 from antiphon.errors import AntiphonError, ModelError
-from antiphon.turn.ports import ModelCall, ModelInfo
+from antiphon.turn.protocols import ModelCall, ModelInfo
 
 
 class Pause(msgspec.Struct, frozen=True):

@@ -23,7 +23,7 @@ from antiphon.models.exchange import AnswerReader, Drain, Exchange, read_refusal
 from antiphon.models.model_list import decode_model_list
 from antiphon.models.retry import Failure, RetryPolicy
 from antiphon.models.upstream_errors import FOREIGN, Translator, Unreadable
-from antiphon.turn.ports import ModelCall, ModelInfo
+from antiphon.turn.protocols import ModelCall, ModelInfo
 
 #: How long an unused connection is kept, in seconds: a person thinks between two turns.
 _KEEP_ALIVE = 60.0

@@ -16,7 +16,7 @@ from antiphon.core.turns import Options
 from antiphon.errors import ConfigError
 from antiphon.models.gguf import read_facts
 from antiphon.models.hub import Progress, pull_file
-from antiphon.turn.ports import ModelInfo
+from antiphon.turn.protocols import ModelInfo
 
 #: The embedded model: SmolLM2-135M-Instruct.
 SMOLLM2 = ModelInfo("smollm2", owned_by="HuggingFaceTB", context_window=8192, images=False)

@@ -26,7 +26,7 @@ from antiphon.models.xai_answer import AnswerReader
 from antiphon.models.xai_errors import failure_of
 from antiphon.models.xai_request import request_of, without_reasoning
 from antiphon.protos.xai import Proto, chat_pb2_grpc
-from antiphon.turn.ports import ModelCall, ModelInfo
+from antiphon.turn.protocols import ModelCall, ModelInfo
 
 _OPTIONS = (
     ("grpc.max_send_message_length", -1),

@@ -14,7 +14,7 @@ from antiphon.models.details import wants_logprobs
 from antiphon.models.xai_messages import messages_of
 from antiphon.protos.xai import Proto, chat_pb2, usage_pb2
 from antiphon.protos.xai_options import EFFORTS, choice_proto, format_proto, tool_proto
-from antiphon.turn.ports import ModelCall
+from antiphon.turn.protocols import ModelCall
 
 _TIERS = {
     None: usage_pb2.SERVICE_TIER_UNSPECIFIED,

@@ -18,8 +18,8 @@ from antiphon.stores.sweeping import (
     sweep_conversations,
     sweep_turns,
 )
-from antiphon.turn.ledgers import ANYTHING, Wanted
-from antiphon.turn.ports import StoredTurn
+from antiphon.turn.protocols import StoredTurn
+from antiphon.turn.store_protocols import ANYTHING, Wanted
 
 #: How long at most until a sweep looks again: other processes erase, too.
 _LOOK_SECONDS: Final = 300.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from antiphon.stores.conversations_memory import MemoryConversations
 from antiphon.stores.turns_memory import Kept, Turns
-from antiphon.turn.ledgers import ANYTHING, Wanted, unknown_cursor
-from antiphon.turn.ports import StoredTurn
+from antiphon.turn.protocols import StoredTurn
+from antiphon.turn.store_protocols import ANYTHING, Wanted, unknown_cursor
 
 
 class MemoryArchive:

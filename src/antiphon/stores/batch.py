@@ -43,7 +43,7 @@ from antiphon.stores.rows import (
     encode_header,
     encode_use,
 )
-from antiphon.turn.ports import Head, NewTurn
+from antiphon.turn.protocols import Head, NewTurn
 
 _encode = msgspec.json.Encoder().encode
 _LAST_THREAD = SQL["last_thread"]

@@ -13,7 +13,7 @@ from antiphon.core.ids import response_key
 from antiphon.stores.place import first_of_thread, last_of_turn, place_of
 from antiphon.stores.queries import SQL
 from antiphon.stores.reader import has_expired, moment, parts_of, runners, turn_at
-from antiphon.turn.ports import Head, StoredTurn, Window
+from antiphon.turn.protocols import Head, StoredTurn, Window
 
 #: The first place and the last of a part of a chain that lies in one thread.
 _Span: TypeAlias = tuple[int, int]

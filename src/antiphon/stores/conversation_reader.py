@@ -14,7 +14,7 @@ from antiphon.stores.listing import Page
 from antiphon.stores.queries import SQL, named, read_sql
 from antiphon.stores.reader import has_expired, moment
 from antiphon.stores.rows import HEADER
-from antiphon.turn.ledgers import unknown_cursor
+from antiphon.turn.store_protocols import unknown_cursor
 
 CONVERSATIONS: Final = named(read_sql("conversations.sql"))
 

@@ -11,8 +11,8 @@ from antiphon.core.turns import Claim
 from antiphon.stores.faults import conversation_moved, no_conversation
 from antiphon.stores.receipts import MemoryReceipts
 from antiphon.stores.turns_memory import Kept, Turns
-from antiphon.turn.ledgers import unknown_cursor
-from antiphon.turn.ports import NewTurn, StoredTurn
+from antiphon.turn.protocols import NewTurn, StoredTurn
+from antiphon.turn.store_protocols import unknown_cursor
 
 
 class _Kept(msgspec.Struct):

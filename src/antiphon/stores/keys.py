@@ -18,7 +18,7 @@ from antiphon.stores.batch import Batch
 from antiphon.stores.expiry import Clock
 from antiphon.stores.ground import Ground
 from antiphon.stores.queries import named, read_sql
-from antiphon.turn.ledgers import Key
+from antiphon.turn.store_protocols import Key
 
 _SQL: Final = named(read_sql("keys.sql"))
 _FIND = _SQL["find"]

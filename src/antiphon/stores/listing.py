@@ -14,8 +14,8 @@ from antiphon.stores.place import MAX_THREAD, THREAD, last_of_turn
 from antiphon.stores.queries import SQL
 from antiphon.stores.reader import moment, runners, turn_at, youngest_of
 from antiphon.stores.rows import decode_end, decode_header
-from antiphon.turn.ledgers import ANYTHING, Wanted, unknown_cursor
-from antiphon.turn.ports import StoredTurn
+from antiphon.turn.protocols import StoredTurn
+from antiphon.turn.store_protocols import ANYTHING, Wanted, unknown_cursor
 
 _FIRST: Final = (-math.inf, -1)
 _LAST: Final = (math.inf, MAX_THREAD * THREAD)

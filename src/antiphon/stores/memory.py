@@ -18,8 +18,8 @@ from antiphon.stores.keys import MemoryKeys
 from antiphon.stores.receipts import MemoryReceipts
 from antiphon.stores.search_memory import MemorySearch
 from antiphon.stores.turns_memory import Kept, Turns
-from antiphon.turn.ledgers import Ledgers
-from antiphon.turn.ports import Head, NewTurn, Recent, StoredTurn, Window
+from antiphon.turn.protocols import Head, NewTurn, Recent, StoredTurn, Window
+from antiphon.turn.store_protocols import Ledgers
 
 
 class MemoryStore:

@@ -26,7 +26,7 @@ from antiphon.stores.place import (
 )
 from antiphon.stores.queries import SQL
 from antiphon.stores.rows import Row, decode_header, id_in, turns_of
-from antiphon.turn.ports import Head, Recent, StoredTurn
+from antiphon.turn.protocols import Head, Recent, StoredTurn
 
 _HEAD = SQL["head"]
 #: Nothing has expired by it.

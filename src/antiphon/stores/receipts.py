@@ -17,7 +17,7 @@ from antiphon.stores.claims import RECEIPTS, digest_of, settle
 from antiphon.stores.expiry import Clock
 from antiphon.stores.faults import claim_lost
 from antiphon.stores.ground import Ground
-from antiphon.turn.ledgers import Receipt
+from antiphon.turn.store_protocols import Receipt
 
 #: How long a receipt is kept.
 LIFETIME: Final = DAY

@@ -18,7 +18,7 @@ from antiphon.core.ids import response_id_of
 from antiphon.core.images import Blob
 from antiphon.core.turns import End, Header
 from antiphon.stores.place import TURN
-from antiphon.turn.ports import StoredTurn
+from antiphon.turn.protocols import StoredTurn
 
 HEADER: Final = 0
 INPUT: Final = 1

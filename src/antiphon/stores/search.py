@@ -26,7 +26,7 @@ from antiphon.stores.search_chunk import FULL
 from antiphon.stores.search_finding import read_hits
 from antiphon.stores.search_indexing import Plan, carry_out, read_plan
 from antiphon.stores.search_text import query_of
-from antiphon.turn.ledgers import Hit
+from antiphon.turn.store_protocols import Hit
 
 #: Seconds without a turn's end after which there is time for indexing: it costs about as much
 #: as the turns themselves.

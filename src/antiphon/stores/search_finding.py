@@ -23,7 +23,7 @@ from antiphon.stores.search_chunk import counts_in, found_in, hash_of, spots_in
 from antiphon.stores.search_indexing import SQL, text_at
 from antiphon.stores.search_rank import Scale, scale_of, score
 from antiphon.stores.search_text import Query, excerpt_of
-from antiphon.turn.ledgers import Hit, unknown_cursor
+from antiphon.turn.store_protocols import Hit, unknown_cursor
 
 #: Minus the score, minus the time, and where it lies: the least is the best.
 _Candidate: TypeAlias = tuple[float, float, int]

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from antiphon.stores.search_rank import MAX_COUNT, scale_of, score
 from antiphon.stores.search_text import Query, excerpt_of, query_of, terms_of, text_of_items
-from antiphon.turn.ledgers import Hit, unknown_cursor
-from antiphon.turn.ports import StoredTurn
+from antiphon.turn.protocols import StoredTurn
+from antiphon.turn.store_protocols import Hit, unknown_cursor
 
 
 class MemorySearch:

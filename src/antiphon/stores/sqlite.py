@@ -33,8 +33,8 @@ from antiphon.stores.keys import SqliteKeys
 from antiphon.stores.reader import read_chain, read_head, read_recent, read_turn
 from antiphon.stores.receipts import SqliteReceipts
 from antiphon.stores.search import SqliteSearch
-from antiphon.turn.ledgers import Ledgers
-from antiphon.turn.ports import Head, NewTurn, Recent, StoredTurn, Window
+from antiphon.turn.protocols import Head, NewTurn, Recent, StoredTurn, Window
+from antiphon.turn.store_protocols import Ledgers
 
 #: How long a turn's beginning may wait for company where nobody waits for it.
 _IDLE_SECONDS: Final = 0.005

@@ -13,7 +13,7 @@ from antiphon.core.items import ERASED_SUMMARY, sums_up
 from antiphon.core.turns import End
 from antiphon.errors import HistoryChanged, StoreError
 from antiphon.stores.expiry import Expiry
-from antiphon.turn.ports import NewTurn, StoredTurn
+from antiphon.turn.protocols import NewTurn, StoredTurn
 
 
 class Kept(msgspec.Struct):

@@ -11,7 +11,7 @@ from mcp import types
 from antiphon.tools.arguments import short
 from antiphon.tools.mcp_faults import Veil
 from antiphon.tools.outputs import failed
-from antiphon.turn.ports import Fault
+from antiphon.turn.protocols import Fault
 
 #: Characters of an output: some 25,000 tokens, as much as a good context has room for.
 MOST = 100_000

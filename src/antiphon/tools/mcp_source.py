@@ -17,7 +17,7 @@ from antiphon.tools.mcp_faults import Gone, Refused
 from antiphon.tools.mcp_names import name_of, prefix_of
 from antiphon.tools.mcp_peer import Peer
 from antiphon.tools.outputs import failed
-from antiphon.turn.ports import Fault
+from antiphon.turn.protocols import Fault
 
 if TYPE_CHECKING:
     from antiphon.tools.mcp_link import Offer

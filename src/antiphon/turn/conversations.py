@@ -11,10 +11,10 @@ from antiphon.core.ids import new_conversation_id, place_of_item
 from antiphon.core.items import Item, Message
 from antiphon.core.turns import Claim, Response, TurnRequest
 from antiphon.errors import Conflict, InvalidRequest, NotFound
-from antiphon.turn.heads import missing_conversation
-from antiphon.turn.ledgers import ConversationStore, Hit, SearchIndex
-from antiphon.turn.ports import Window
+from antiphon.turn.conversation_lock import missing_conversation
+from antiphon.turn.protocols import Window
 from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import ConversationStore, Hit, SearchIndex
 
 
 class Conversations:

@@ -37,15 +37,15 @@ from antiphon.errors import (
     ModelTimeout,
     StoreError,
 )
-from antiphon.turn.calls import run_calls
-from antiphon.turn.context import Segment, render
-from antiphon.turn.fitting import shorten, turns_in
-from antiphon.turn.history import History, Lineage, Memory
-from antiphon.turn.live import LiveTurn
-from antiphon.turn.machine import Machine
-from antiphon.turn.ports import Fault, Head, LentTools, Model, NewTurn, Store, ToolSource
-from antiphon.turn.records import missing
-from antiphon.turn.view import View, Viewer
+from antiphon.turn.context_builder import View, Viewer
+from antiphon.turn.history_cache import History, Lineage, Memory
+from antiphon.turn.message_rendering import Segment, render
+from antiphon.turn.protocols import Fault, Head, LentTools, Model, NewTurn, Store, ToolSource
+from antiphon.turn.running_turns import LiveTurn
+from antiphon.turn.tool_calls import run_calls
+from antiphon.turn.trimming import shorten, turns_in
+from antiphon.turn.turn_accumulator import Machine
+from antiphon.turn.turn_reader import missing
 
 log = logging.getLogger("antiphon.turn")
 

@@ -23,23 +23,12 @@ from antiphon.errors import (
     InvalidRequest,
     ResponseInProgress,
 )
-from antiphon.turn.asked import looked_up
-from antiphon.turn.checks import (
-    check_images,
-    check_input,
-    header_of,
-    nothing_to_summarize,
-    rendered,
-)
-from antiphon.turn.compaction import Digest, digest
-from antiphon.turn.context import Segment, assemble, check_calls
-from antiphon.turn.fitting import divide, tokens_of, worth
-from antiphon.turn.heads import Heads, Retries, accepted
-from antiphon.turn.history import History, Lineage, Memory, Past
-from antiphon.turn.ledgers import Ledgers
-from antiphon.turn.lending import approving, told_to, unlisted
-from antiphon.turn.live import Live, LiveTurn, Watch
-from antiphon.turn.ports import (
+from antiphon.turn.context_builder import Viewer
+from antiphon.turn.conversation_lock import Heads, Retries, accepted
+from antiphon.turn.history_cache import History, Lineage, Memory, Past
+from antiphon.turn.mcp_tools import approving, told_to, unlisted
+from antiphon.turn.message_rendering import Segment, assemble, check_calls
+from antiphon.turn.protocols import (
     Head,
     LentTools,
     Model,
@@ -48,11 +37,22 @@ from antiphon.turn.ports import (
     ToolServers,
     ToolSource,
 )
-from antiphon.turn.records import Records, decoded, missing
+from antiphon.turn.references import looked_up
 from antiphon.turn.replay import Replay
 from antiphon.turn.runner import Plan, Runner
+from antiphon.turn.running_turns import Live, LiveTurn, Watch
+from antiphon.turn.store_protocols import Ledgers
 from antiphon.turn.summaries import Question, is_due, keep_turn, sum_up
-from antiphon.turn.view import Viewer
+from antiphon.turn.summarization import Digest, digest
+from antiphon.turn.trimming import divide, tokens_of, worth
+from antiphon.turn.turn_reader import Records, decoded, missing
+from antiphon.turn.validation import (
+    check_images,
+    check_input,
+    header_of,
+    nothing_to_summarize,
+    rendered,
+)
 
 _Sorted: TypeAlias = tuple[tuple[Item, ...], tuple[Item, ...], tuple[Blob, ...]]
 

@@ -13,11 +13,11 @@ from antiphon.core.ids import new_response_id
 from antiphon.core.items import Item, encode_item
 from antiphon.core.turns import End, Header, TurnRequest
 from antiphon.errors import HistoryChanged, StoreError
-from antiphon.turn.compaction import digest
-from antiphon.turn.context import Segment, render
-from antiphon.turn.fitting import base_tokens, collapse, divide, due, tokens_of, worth
-from antiphon.turn.history import History, Past
-from antiphon.turn.ports import Head, Model, NewTurn, Store
+from antiphon.turn.history_cache import History, Past
+from antiphon.turn.message_rendering import Segment, render
+from antiphon.turn.protocols import Head, Model, NewTurn, Store
+from antiphon.turn.summarization import digest
+from antiphon.turn.trimming import base_tokens, collapse, divide, due, tokens_of, worth
 
 
 class Question(msgspec.Struct, frozen=True):

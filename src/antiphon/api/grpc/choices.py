@@ -14,7 +14,7 @@ from antiphon.api.grpc.wire_request import Asked
 from antiphon.core.events import Event
 from antiphon.core.turns import Response, TurnRequest
 from antiphon.errors import AntiphonError
-from antiphon.turn.live import LiveTurn
+from antiphon.turn.running_turns import LiveTurn
 from antiphon.turn.service import TurnService
 
 #: Where the first choice's metadata names the other ones. 15 ids in one value would be

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from antiphon.errors import TooManyRequests
-from antiphon.turn.live import LiveTurn
+from antiphon.turn.running_turns import LiveTurn
 
 #: Seconds.
 _KEPT = 3600.0

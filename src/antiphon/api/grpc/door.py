@@ -30,7 +30,7 @@ from antiphon.api.http.request_ids import request_id_for
 from antiphon.core.turns import NOBODY
 from antiphon.errors import AntiphonError, RateLimited, TooManyRequests
 from antiphon.logging_setup import request_id
-from antiphon.turn.ledgers import Key
+from antiphon.turn.store_protocols import Key
 
 log = logging.getLogger("antiphon.api.grpc")
 

@@ -10,7 +10,7 @@ from antiphon.api.grpc.pricing import Prices, cached_price, listed
 from antiphon.core.tokens import Token
 from antiphon.errors import MethodNotAllowed, ModelNotFound
 from antiphon.protos.xai import Proto, auth_pb2, models_pb2, tokenize_pb2
-from antiphon.turn.ports import Model
+from antiphon.turn.protocols import Model
 from antiphon.turn.service import TurnService
 
 _EVERYTHING = ("api-key:endpoint:*", "api-key:model:*")

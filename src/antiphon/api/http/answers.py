@@ -13,8 +13,8 @@ import msgspec
 
 from antiphon.api.http.body import ClientGone, Message, Receive, Scope, Send
 from antiphon.errors import AntiphonError, RateLimited, TooManyRequests
-from antiphon.turn.live import LiveTurn
 from antiphon.turn.replay import Replay
+from antiphon.turn.running_turns import LiveTurn
 
 Handler: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 

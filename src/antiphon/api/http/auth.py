@@ -15,7 +15,7 @@ from antiphon.api.http.body import Scope
 from antiphon.core.api_keys import digest_of
 from antiphon.core.turns import NOBODY
 from antiphon.errors import Unauthorized
-from antiphon.turn.ledgers import Key, KeyStore
+from antiphon.turn.store_protocols import Key, KeyStore
 
 #: Goes with every 401.
 CHALLENGE = (b"www-authenticate", b'Bearer realm="antiphon"')

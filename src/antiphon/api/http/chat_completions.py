@@ -22,7 +22,7 @@ from antiphon.api.http.chat_wire import (
 from antiphon.api.http.events import DONE
 from antiphon.core.events import Created, Event
 from antiphon.errors import AntiphonError
-from antiphon.turn.live import LiveTurn
+from antiphon.turn.running_turns import LiveTurn
 from antiphon.turn.service import TurnService
 
 

@@ -24,8 +24,8 @@ from antiphon.core.items import Item
 from antiphon.core.turns import Response
 from antiphon.errors import InvalidRequest
 from antiphon.turn.conversations import Conversations, missing_item
-from antiphon.turn.ledgers import Hit
-from antiphon.turn.ports import Window
+from antiphon.turn.protocols import Window
+from antiphon.turn.store_protocols import Hit
 
 #: How many items one request may bring.
 _MAX_ITEMS = 100

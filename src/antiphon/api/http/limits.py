@@ -18,8 +18,8 @@ from typing import Protocol, TypeAlias
 from antiphon.api.http.body import Scope
 from antiphon.core.turns import NOBODY
 from antiphon.errors import TooManyRequests
-from antiphon.turn.ledgers import Key
-from antiphon.turn.live import LiveTurn
+from antiphon.turn.running_turns import LiveTurn
+from antiphon.turn.store_protocols import Key
 
 Clock: TypeAlias = Callable[[], float]
 

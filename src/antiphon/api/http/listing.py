@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from antiphon.core.turns import TurnStatus
 from antiphon.errors import InvalidRequest
-from antiphon.turn.ledgers import Wanted
+from antiphon.turn.store_protocols import Wanted
 
 #: How a turn may stand.
 STATUSES: dict[str, TurnStatus] = {status: status for status in get_args(TurnStatus)}

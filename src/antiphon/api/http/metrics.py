@@ -16,8 +16,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from antiphon.api.http.body import Receive, Scope, Send
 from antiphon.api.http.tallies import LATENCIES, Reading, Tallies
 from antiphon.errors import ModelError, StoreError
-from antiphon.turn.ledgers import StoreHealth
-from antiphon.turn.live import LiveTurn
+from antiphon.turn.running_turns import LiveTurn
+from antiphon.turn.store_protocols import StoreHealth
 
 _METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
 _OTHER = "other"

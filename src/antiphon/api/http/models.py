@@ -8,7 +8,7 @@ import msgspec
 
 from antiphon.api.http.answers import send_json
 from antiphon.api.http.body import Receive, Scope, Send
-from antiphon.turn.ports import Model
+from antiphon.turn.protocols import Model
 from antiphon.turn.service import TurnService
 
 _encode = msgspec.json.Encoder().encode

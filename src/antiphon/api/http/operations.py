@@ -10,7 +10,7 @@ from antiphon.api.http.auth import Keyring
 from antiphon.api.http.body import Receive, Scope, Send
 from antiphon.api.http.metrics import Metrics
 from antiphon.errors import StoreError
-from antiphon.turn.ledgers import StoreHealth
+from antiphon.turn.store_protocols import StoreHealth
 
 #: Seconds that the store has for one read and one write.
 _PATIENCE = 2.0

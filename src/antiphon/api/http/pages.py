@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from antiphon.errors import InvalidRequest
-from antiphon.turn.ledgers import unknown_cursor
+from antiphon.turn.store_protocols import unknown_cursor
 
 
 def page_of(items: Sequence[dict[str, Any]], query: Mapping[str, Sequence[str]]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from antiphon.api.http.auth import tenant_of
 from antiphon.api.http.body import Scope
 from antiphon.core.turns import Claim
 from antiphon.errors import Conflict, IdempotencyConflict, InvalidRequest
-from antiphon.turn.ledgers import ReceiptStore
+from antiphon.turn.store_protocols import ReceiptStore
 
 T = TypeVar("T")
 

@@ -29,11 +29,11 @@ from antiphon.api.http.request import decode_request
 from antiphon.api.http.response import encode_response, response_body
 from antiphon.core.turns import TurnRequest
 from antiphon.errors import AntiphonError, InvalidRequest, error_of
-from antiphon.turn.ledgers import Archive
-from antiphon.turn.live import LiveTurn
-from antiphon.turn.records import response_of
 from antiphon.turn.replay import Replay
+from antiphon.turn.running_turns import LiveTurn
 from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import Archive
+from antiphon.turn.turn_reader import response_of
 
 _YES = {"true", "1"}
 _encode = msgspec.json.Encoder().encode

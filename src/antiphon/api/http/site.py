@@ -12,8 +12,8 @@ from antiphon.api.http.limits import Allowance, Limiter
 from antiphon.api.http.metrics import Metrics
 from antiphon.api.http.operations import Operations
 from antiphon.api.http.reference import Reference
-from antiphon.turn.ledgers import KeyStore, StoreHealth
 from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import KeyStore, StoreHealth
 
 
 def open_site(

@@ -19,8 +19,8 @@ from antiphon.api.http.front import another_turn
 from antiphon.api.http.request import decode_request
 from antiphon.core.turns import TurnRequest
 from antiphon.errors import AntiphonError, BodyTooLarge, InvalidRequest
-from antiphon.turn.history import Memory
-from antiphon.turn.live import LiveTurn
+from antiphon.turn.history_cache import Memory
+from antiphon.turn.running_turns import LiveTurn
 from antiphon.turn.service import TurnService
 
 log = logging.getLogger("antiphon.http")

@@ -8,7 +8,7 @@ from antiphon.api.mcp.caller import Caller
 from antiphon.api.mcp.progress import Progress
 from antiphon.core.turns import Response, TurnRequest
 from antiphon.errors import AntiphonError, InvalidRequest, ModelNotFound
-from antiphon.turn.live import LiveTurn
+from antiphon.turn.running_turns import LiveTurn
 from antiphon.turn.service import TurnService
 
 #: How many names are remembered that no model has.

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import msgspec
 
 from antiphon.core.turns import NOBODY
-from antiphon.turn.live import LiveTurn
+from antiphon.turn.running_turns import LiveTurn
 
 #: Tells a caller how far things are: a number that only grows, and a few words.
 Report: TypeAlias = Callable[[float, str], Awaitable[None]]

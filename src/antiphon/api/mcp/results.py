@@ -10,7 +10,7 @@ import msgspec
 
 from antiphon.core.items import Item, Message, Reasoning, said
 from antiphon.core.turns import Response, Usage
-from antiphon.turn.ledgers import Hit
+from antiphon.turn.store_protocols import Hit
 
 _Until: TypeAlias = Annotated[
     str | None,

@@ -27,8 +27,8 @@ from antiphon.api.mcp.tools import Tool, Tools, toolbox
 from antiphon.api.mcp.underway import Underway
 from antiphon.errors import AntiphonError, InvalidRequest, NotFound
 from antiphon.turn.conversations import Conversations
-from antiphon.turn.ledgers import unknown_cursor
 from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import unknown_cursor
 
 T = TypeVar("T")
 Context: TypeAlias = ServerRequestContext[Any, Any]

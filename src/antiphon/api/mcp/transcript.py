@@ -19,7 +19,7 @@ from antiphon.core.items import (
     words_of,
 )
 from antiphon.core.turns import Response
-from antiphon.turn.ports import Recent
+from antiphon.turn.protocols import Recent
 
 
 def markdown(chain: Sequence[Response]) -> str:

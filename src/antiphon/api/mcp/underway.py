@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import msgspec
 
-from antiphon.turn.live import LiveTurn
+from antiphon.turn.running_turns import LiveTurn
 
 
 class CallKey(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ import msgspec
 from antiphon.core.context_policies import Policy, Summarize, TokenBudget, Window
 from antiphon.core.turns import Header
 from antiphon.errors import ContextLengthExceeded
-from antiphon.turn.context import Segment
+from antiphon.turn.message_rendering import Segment
 
 #: After an overflow, aim this far below the limit: weights only approximate tokens.
 _HEADROOM = 0.9

@@ -49,7 +49,7 @@ class NewTurn(msgspec.Struct, frozen=True):
     ``conversation`` is the one it goes on, as its maker saw it: ``begin`` moves it on, and
     fails with ``ConversationLocked`` where it has moved in the meantime. ``founds``: it is
     made with the turn. ``claim``: the receipt is settled with the turn, by the id of what
-    it makes, the conversation where it founds one and else the turn (``turn.ledgers``);
+    it makes, the conversation where it founds one and else the turn (``turn.store_protocols``);
     ``Conflict`` where it cannot be.
     """
 

@@ -9,8 +9,8 @@ import msgspec
 from antiphon.core.items import McpListTools
 from antiphon.core.tool_rules import may_call
 from antiphon.core.turns import Header
-from antiphon.turn.context import Segment
-from antiphon.turn.ports import LentTools
+from antiphon.turn.message_rendering import Segment
+from antiphon.turn.protocols import LentTools
 
 
 def told_to(header: Header, lent: LentTools | None) -> Header:

@@ -14,8 +14,8 @@ import msgspec
 from antiphon.core.conversations import Conversation
 from antiphon.core.turns import TurnRequest
 from antiphon.errors import AntiphonError, ConversationLocked, NotFound
-from antiphon.turn.ledgers import ConversationStore
-from antiphon.turn.live import LiveTurn
+from antiphon.turn.running_turns import LiveTurn
+from antiphon.turn.store_protocols import ConversationStore
 
 #: A tenant, and the id of a conversation.
 _Place: TypeAlias = tuple[str, str]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from antiphon.core.items import Item, Message, has_image
 from antiphon.core.turns import Header, TurnRequest
 from antiphon.errors import ImageInputUnsupported, InvalidRequest
-from antiphon.turn.context import Segment, render
-from antiphon.turn.ports import Model
+from antiphon.turn.message_rendering import Segment, render
+from antiphon.turn.protocols import Model
 
 
 def header_of(name: str, request: TurnRequest) -> Header:

@@ -12,11 +12,11 @@ from antiphon.core.context_policies import Summarize
 from antiphon.core.items import Compaction, Message, text_of
 from antiphon.core.turns import Header, Usage
 from antiphon.errors import ContextLengthExceeded, ModelError, ModelTimeout
-from antiphon.turn.context import Segment, render
-from antiphon.turn.fitting import shorten
-from antiphon.turn.machine import Machine
-from antiphon.turn.ports import Model
-from antiphon.turn.view import Viewer
+from antiphon.turn.context_builder import Viewer
+from antiphon.turn.message_rendering import Segment, render
+from antiphon.turn.protocols import Model
+from antiphon.turn.trimming import shorten
+from antiphon.turn.turn_accumulator import Machine
 
 
 class Digest(msgspec.Struct, frozen=True):

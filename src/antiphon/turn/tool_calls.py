@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from antiphon.core.items import FunctionCall
-from antiphon.turn.ports import ToolSource
+from antiphon.turn.protocols import ToolSource
 
 #: Told of a call and its output the moment it is there: no stop can come in between.
 Take: TypeAlias = Callable[[FunctionCall, str], None]

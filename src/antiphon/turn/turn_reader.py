@@ -21,11 +21,11 @@ from antiphon.core.items import (
 from antiphon.core.reasoning_sidecar import uncarried
 from antiphon.core.turns import End, Response, TurnError
 from antiphon.errors import NotFound
-from antiphon.turn.context import assemble, render
-from antiphon.turn.fitting import fold, newest
-from antiphon.turn.history import segments_of
-from antiphon.turn.live import Live, LiveTurn
-from antiphon.turn.ports import Head, Recent, Store, StoredTurn, Window
+from antiphon.turn.history_cache import segments_of
+from antiphon.turn.message_rendering import assemble, render
+from antiphon.turn.protocols import Head, Recent, Store, StoredTurn, Window
+from antiphon.turn.running_turns import Live, LiveTurn
+from antiphon.turn.trimming import fold, newest
 
 
 class Records:

@@ -2,7 +2,7 @@
 
 And what is done with turns besides taking them: listing them, and sweeping out old ones.
 
-Ports, like ``turn.ports``: each is small, and every store has all of them. A tenant's
+Ports, like ``turn.protocols``: each is small, and every store has all of them. A tenant's
 things are nobody else's: what belongs to another is the same as none. Every failure is a
 ``StoreError``.
 """
@@ -17,7 +17,7 @@ import msgspec
 from antiphon.core.conversations import Conversation
 from antiphon.core.turns import Claim, End, Header, TurnStatus
 from antiphon.errors import InvalidRequest
-from antiphon.turn.ports import StoredTurn
+from antiphon.turn.protocols import StoredTurn
 
 
 def unknown_cursor(after: str) -> InvalidRequest:

@@ -11,8 +11,8 @@ from antiphon.core.items import Approved, FunctionCall, FunctionCallOutput, Item
 from antiphon.core.tool_rules import denial
 from antiphon.core.turns import TurnRequest
 from antiphon.errors import InvalidRequest, NotFound
-from antiphon.turn.ports import Head
-from antiphon.turn.records import Records
+from antiphon.turn.protocols import Head
+from antiphon.turn.turn_reader import Records
 
 
 class Asked(msgspec.Struct, frozen=True):

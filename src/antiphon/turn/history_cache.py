@@ -15,9 +15,9 @@ import msgspec
 from antiphon.core.images import bring_back
 from antiphon.core.items import decode_item
 from antiphon.errors import HistoryChanged
-from antiphon.turn.context import Segment, render
-from antiphon.turn.fitting import fold, tokens_of
-from antiphon.turn.ports import Head, Store, StoredTurn
+from antiphon.turn.message_rendering import Segment, render
+from antiphon.turn.protocols import Head, Store, StoredTurn
+from antiphon.turn.trimming import fold, tokens_of
 
 Segments = tuple[Segment, ...]
 

@@ -8,8 +8,9 @@ import msgspec
 
 from antiphon.core.context_policies import Policy
 from antiphon.core.turns import Header
-from antiphon.turn.context import Segment, assemble
-from antiphon.turn.fitting import (
+from antiphon.turn.message_rendering import Segment, assemble
+from antiphon.turn.protocols import Model, ModelCall
+from antiphon.turn.trimming import (
     base_tokens,
     budget_of,
     check_alone,
@@ -18,7 +19,6 @@ from antiphon.turn.fitting import (
     least,
     tokens_of,
 )
-from antiphon.turn.ports import Model, ModelCall
 
 
 class View(msgspec.Struct, frozen=True):
