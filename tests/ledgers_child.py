@@ -12,10 +12,10 @@ import asyncio
 import sys
 from pathlib import Path
 
-from antiphon.stores.batch import Batch
-from antiphon.stores.database import open_database
-from antiphon.stores.search_indexing import carry_out, read_plan
-from antiphon.stores.sqlite import SqliteStore
+from antiphon.stores.sqlite.connection import open_database
+from antiphon.stores.sqlite.search.indexing import carry_out, read_plan
+from antiphon.stores.sqlite.store import SqliteStore
+from antiphon.stores.sqlite.write_transaction import Batch
 from stores_kit import sqlite, turned
 
 

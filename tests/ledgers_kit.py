@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from antiphon.core.retention import FOREVER, Lifetimes
-from antiphon.stores.memory import MemoryStore
-from antiphon.stores.sqlite import SqliteStore, open_sqlite
+from antiphon.stores.memory.store import MemoryStore
+from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 
 CHILD = Path(__file__).with_name("ledgers_child.py")
 

@@ -31,9 +31,9 @@ from antiphon.core.mcp_servers import McpServer
 from antiphon.core.turns import NOBODY
 from antiphon.models.catalog import Catalog
 from antiphon.models.scripted import ScriptedModel
-from antiphon.stores.keys import MemoryKeys
-from antiphon.stores.memory import MemoryStore
-from antiphon.stores.sqlite import open_sqlite
+from antiphon.stores.memory.store import MemoryStore
+from antiphon.stores.sqlite.api_keys import MemoryKeys
+from antiphon.stores.sqlite.store import open_sqlite
 from antiphon.tools.mcp_gateway import McpGateway
 from antiphon.turn.protocols import Model, Store
 from antiphon.turn.service import TurnService

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 from antiphon.errors import StoreError
-from antiphon.stores.sqlite import SqliteStore
+from antiphon.stores.sqlite.store import SqliteStore
 from antiphon.turn.protocols import Head
 from stores_kit import DONE, assistant, begun, new_turn, sqlite, turned
 

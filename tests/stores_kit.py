@@ -18,8 +18,8 @@ from antiphon.core.items import InputImage, Message, encode_item
 from antiphon.core.retention import FOREVER, Lifetimes
 from antiphon.core.turns import NOBODY, End, Header, Options, Usage
 from antiphon.stores.expiry import Clock
-from antiphon.stores.memory import MemoryStore
-from antiphon.stores.sqlite import SqliteStore, open_sqlite
+from antiphon.stores.memory.store import MemoryStore
+from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.turn.protocols import Head, NewTurn, Store
 from antiphon.turn.store_protocols import Ledgers
 

@@ -11,7 +11,7 @@ from antiphon.api.http.front import Front
 from antiphon.api.http.limits import Allowance
 from antiphon.api.http.site import open_site
 from antiphon.core.api_keys import digest_of, new_key, new_key_id
-from antiphon.stores.keys import MemoryKeys
+from antiphon.stores.sqlite.api_keys import MemoryKeys
 from antiphon.turn.protocols import Model
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import Key

@@ -33,7 +33,7 @@ from antiphon.errors import (
 )
 from antiphon.models.catalog import Catalog
 from antiphon.models.scripted import ScriptedModel, hang
-from antiphon.stores.memory import MemoryStore
+from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.protocols import ModelCall
 from antiphon.turn.running_turns import LiveTurn
 from antiphon.turn.service import TurnService

@@ -18,7 +18,7 @@ from antiphon.core.api_keys import digest_of, new_key
 from antiphon.core.turns import NOBODY
 from antiphon.errors import StoreError, Unauthorized
 from antiphon.models.scripted import ScriptedModel, say, wait
-from antiphon.stores.keys import MemoryKeys
+from antiphon.stores.sqlite.api_keys import MemoryKeys
 from antiphon.turn.store_protocols import Key
 from server import Answer, parse_events
 from tenants_kit import Client, Keyed, keyed

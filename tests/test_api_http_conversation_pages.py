@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from antiphon.models.scripted import ScriptedModel
-from antiphon.stores.memory import MemoryStore
+from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.protocols import Head, StoredTurn, Window
 from server import Serving, serving
 

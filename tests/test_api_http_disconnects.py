@@ -17,7 +17,7 @@ from antiphon.core.items import Message as Said
 from antiphon.core.turns import NOBODY, Header, TurnRequest
 from antiphon.models.catalog import Catalog
 from antiphon.models.scripted import ScriptedModel, hang
-from antiphon.stores.memory import MemoryStore
+from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.protocols import NewTurn
 from antiphon.turn.service import TurnService
 from server import NEVER

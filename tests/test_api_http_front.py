@@ -17,7 +17,7 @@ from websockets.sync.client import connect
 from antiphon.errors import ModelError, StoreError
 from antiphon.logging_setup import RequestIdFilter
 from antiphon.models.scripted import ScriptedModel, fail, hang
-from antiphon.stores.keys import MemoryKeys
+from antiphon.stores.sqlite.api_keys import MemoryKeys
 from server import NEVER, Serving, serving
 from tenants_kit import keyed
 

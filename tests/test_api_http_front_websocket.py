@@ -19,7 +19,7 @@ from antiphon.api.http.front import Front, another_turn
 from antiphon.api.http.limits import Limiter
 from antiphon.api.http.metrics import Metrics
 from antiphon.errors import AntiphonError
-from antiphon.stores.keys import MemoryKeys
+from antiphon.stores.sqlite.api_keys import MemoryKeys
 from antiphon.turn.service import TurnService
 from server import serving
 from tenants_kit import Keyed

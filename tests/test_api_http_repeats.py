@@ -18,9 +18,9 @@ from antiphon.api.http.body import Scope
 from antiphon.api.http.repeats import Repeats
 from antiphon.errors import Conflict, IdempotencyConflict, ModelError, StoreError
 from antiphon.models.scripted import ScriptedModel, fail, say, wait
-from antiphon.stores.memory import MemoryStore
-from antiphon.stores.receipts import UNSETTLED, MemoryReceipts
-from antiphon.stores.sqlite import open_sqlite
+from antiphon.stores.memory.store import MemoryStore
+from antiphon.stores.sqlite.idempotency import UNSETTLED, MemoryReceipts
+from antiphon.stores.sqlite.store import open_sqlite
 from ledgers_kit import Clock
 from server import Answer, Serving, serving
 from tenants_kit import keyed

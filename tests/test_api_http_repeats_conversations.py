@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from antiphon.models.scripted import ScriptedModel
-from antiphon.stores.receipts import UNSETTLED
-from antiphon.stores.sqlite import open_sqlite
+from antiphon.stores.sqlite.idempotency import UNSETTLED
+from antiphon.stores.sqlite.store import open_sqlite
 from ledgers_kit import Clock
 from server import Answer, Serving, serving
 from tenants_kit import keyed

@@ -35,7 +35,7 @@ from antiphon.models.scripted import (
     used,
     wait,
 )
-from antiphon.stores.memory import MemoryStore
+from antiphon.stores.memory.store import MemoryStore
 from server import Serving, parse_events, serving
 
 

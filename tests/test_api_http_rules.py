@@ -36,9 +36,9 @@ from antiphon.core.ids import new_response_id
 from antiphon.core.retention import Lifetimes
 from antiphon.errors import ModelError
 from antiphon.models.scripted import Messages, Reply, ScriptedModel, cut, fail, say, wait
-from antiphon.stores.keys import MemoryKeys
-from antiphon.stores.memory import MemoryStore
-from antiphon.stores.sqlite import SqliteStore, open_sqlite
+from antiphon.stores.memory.store import MemoryStore
+from antiphon.stores.sqlite.api_keys import MemoryKeys
+from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.turn.protocols import NewTurn
 from antiphon.turn.store_protocols import Key
 from ledgers_kit import Clock

@@ -21,7 +21,7 @@ from antiphon.api.http.endpoints import ENDPOINTS
 from antiphon.api.http.front import Front
 from antiphon.api.http.site import open_site
 from antiphon.models.scripted import ScriptedModel
-from antiphon.stores.keys import MemoryKeys
+from antiphon.stores.sqlite.api_keys import MemoryKeys
 from antiphon.turn.service import TurnService
 from server import Answer, Serving, serving
 from tenants_kit import keyed

@@ -18,7 +18,7 @@ from antiphon.core.ids import item_id, new_conversation_id, new_response_id
 from antiphon.core.items import FunctionCall, Message
 from antiphon.core.turns import TurnRequest
 from antiphon.models.scripted import ScriptedModel
-from antiphon.stores.keys import MemoryKeys
+from antiphon.stores.sqlite.api_keys import MemoryKeys
 from antiphon.turn.service import TurnService
 from server import NEVER, Serving, serving
 from tenants_kit import Client, Keyed

@@ -17,7 +17,7 @@ from antiphon.api.http.auth import put_tenant
 from antiphon.api.http.body import MAX_BODY, Receive, Scope, Send
 from antiphon.api.http.websocket import WebSocket
 from antiphon.models.scripted import ScriptedModel, cut, hang, say, wait
-from antiphon.stores.memory import MemoryStore
+from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.service import TurnService
 from mcp_kit import until
 from server import NEVER, Serving, keyless, serving

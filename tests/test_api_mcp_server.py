@@ -15,7 +15,7 @@ from openai import OpenAI
 from antiphon.core.turns import NOBODY
 from antiphon.errors import ModelNotFound, ModelUnavailable, RateLimited
 from antiphon.models.scripted import Reply, ScriptedModel, fail, finish, say, think
-from antiphon.stores.memory import MemoryStore
+from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.protocols import Model, Recent, StoredTurn
 from mcp_clients import MODES, call, over_http, refusal
 from server import Serving, serving

@@ -20,7 +20,7 @@ from antiphon.core.turns import FunctionTool, Options, Response
 from antiphon.models.catalog import Catalog
 from antiphon.models.chat_completions import ChatCompletionsModel
 from antiphon.models.scripted import ScriptedModel, call, calls, say, think
-from antiphon.stores.memory import MemoryStore
+from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.protocols import Model, ModelInfo
 from antiphon.turn.service import TurnService
 from grpc_kit import grpc_serving

@@ -9,11 +9,11 @@ import msgspec
 import pytest
 
 from antiphon.errors import StoreError
-from antiphon.stores.batch import Batch, Open
-from antiphon.stores.migrate import migrate
-from antiphon.stores.place import MAX_ITEMS, MAX_SEQ, MAX_THREAD, place_of
-from antiphon.stores.queries import SQL
-from antiphon.stores.writer import interrupted
+from antiphon.stores.sqlite.migrate import migrate
+from antiphon.stores.sqlite.queries import SQL
+from antiphon.stores.sqlite.row_ids import MAX_ITEMS, MAX_SEQ, MAX_THREAD, place_of
+from antiphon.stores.sqlite.write_transaction import Batch, Open
+from antiphon.stores.sqlite.writer import interrupted
 from antiphon.turn.protocols import Head, NewTurn
 from stores_kit import DONE, assistant, blob_of, new_turn
 

@@ -15,7 +15,7 @@ import pytest
 
 from antiphon.core.images import MAX_IMAGE_BYTES
 from antiphon.errors import StoreError
-from antiphon.stores.memory import MemoryStore
+from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.protocols import Store
 from stores_kit import (
     DONE,

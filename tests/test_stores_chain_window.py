@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from antiphon.stores.chain_window import read_window
+from antiphon.stores.sqlite.chain_window import read_window
 from antiphon.turn.protocols import Head, Window
 from stores_kit import STORES, FullStore, Opener, chained, head_of, ids, opener, run, sqlite, turned
 

@@ -12,7 +12,7 @@ from antiphon.core.conversations import Conversation
 from antiphon.core.ids import new_conversation_id
 from antiphon.core.turns import Claim, Header
 from antiphon.errors import Conflict, StoreError
-from antiphon.stores.receipts import UNSETTLED
+from antiphon.stores.sqlite.idempotency import UNSETTLED
 from antiphon.turn.protocols import NewTurn
 from antiphon.turn.store_protocols import Receipt
 from ledgers_kit import AnyStore, Clock, Opener, openers, query

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from antiphon.core.retention import Lifetimes
-from antiphon.stores.owners import Owners
-from antiphon.stores.pages import Leaf, PageFile
-from antiphon.stores.sqlite import SqliteStore, open_sqlite
+from antiphon.stores.sqlite.btree_pages import Leaf, PageFile
+from antiphon.stores.sqlite.process_locks import Owners
+from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from stores_kit import DONE, Time, begun, new_turn, run, turned
 from test_stores_sqlite import child, line
 
@@ -36,7 +36,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return unclean(self, root, size)
 
     monkeypatch.setattr(PageFile, "unclean", watched)
-    monkeypatch.setattr("antiphon.stores.cleaning_task._CLEAN_SECONDS", 0.0)
+    monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing_task._CLEAN_SECONDS", 0.0)
     return seen
 
 
@@ -150,7 +150,7 @@ def test_one_store_of_all_that_are_open_sweeps(path: Path) -> None:
 def test_erasures_in_a_row_are_cleaned_up_after_together(
     path: Path, looks: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("antiphon.stores.cleaning_task._CLEAN_SECONDS", 0.2)
+    monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing_task._CLEAN_SECONDS", 0.2)
 
     async def main() -> None:
         async with opened(path) as store:
@@ -179,8 +179,10 @@ def test_the_task_rests_for_twenty_times_as_long_as_it_looked(path: Path) -> Non
 def test_cleaning_goes_on_after_an_error_of_any_kind(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("antiphon.stores.cleaning_task._CLEAN_SECONDS", 0.0)
-    monkeypatch.setattr("antiphon.stores.cleaning_task._RETRY_SECONDS", 0.0, raising=False)
+    monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing_task._CLEAN_SECONDS", 0.0)
+    monkeypatch.setattr(
+        "antiphon.stores.sqlite.page_scrubbing_task._RETRY_SECONDS", 0.0, raising=False
+    )
     errors: list[BaseException] = [IndexError("odd"), RuntimeError("odder"), OSError("gone")]
     unclean = PageFile.unclean
 
@@ -203,7 +205,7 @@ def test_cleaning_goes_on_after_an_error_of_any_kind(
 
 def test_closing_ends_a_look_that_is_under_way(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the event loop would wait for it, as long as that takes."""
-    monkeypatch.setattr("antiphon.stores.cleaning_task._CLEAN_SECONDS", 0.0)
+    monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing_task._CLEAN_SECONDS", 0.0)
     unclean = PageFile.unclean
     began = asyncio.Event()
 

@@ -31,8 +31,8 @@ from antiphon.core.items import Erased, encode_item
 from antiphon.core.retention import Lifetimes
 from antiphon.core.turns import End
 from antiphon.errors import ConversationLocked, HistoryChanged, NotFound
-from antiphon.stores.memory import MemoryStore
-from antiphon.stores.sqlite import open_sqlite
+from antiphon.stores.memory.store import MemoryStore
+from antiphon.stores.sqlite.store import open_sqlite
 from antiphon.turn.protocols import Head, Recent, StoredTurn
 from antiphon.turn.store_protocols import Wanted
 from stores_kit import DONE, HEADER, FullStore, assistant, held_in_file, held_in_memory, new_turn

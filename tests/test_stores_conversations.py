@@ -14,8 +14,8 @@ from antiphon.core.items import Erased, encode_item
 from antiphon.core.retention import Lifetimes
 from antiphon.core.turns import End
 from antiphon.errors import ConversationLocked, InvalidRequest, NotFound, StoreError
-from antiphon.stores.conversation_reader import read_conversation
-from antiphon.stores.sqlite import SqliteStore
+from antiphon.stores.sqlite.conversation_reader import read_conversation
+from antiphon.stores.sqlite.store import SqliteStore
 from antiphon.turn.protocols import Head, NewTurn
 from stores_kit import (
     DONE,

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from antiphon.errors import ConfigError
-from antiphon.stores.database import Database, open_database
-from antiphon.stores.migrate import migrations
-from antiphon.stores.owners import Owners
+from antiphon.stores.sqlite.connection import Database, open_database
+from antiphon.stores.sqlite.migrate import migrations
+from antiphon.stores.sqlite.process_locks import Owners
 
 
 def close(database: Database) -> None:

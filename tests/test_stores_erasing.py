@@ -16,8 +16,8 @@ import pytest
 
 from antiphon.core.items import Compaction, encode_item
 from antiphon.core.retention import Lifetimes
-from antiphon.stores.cleaning import find_gaps
-from antiphon.stores.sqlite import SqliteStore, open_sqlite
+from antiphon.stores.sqlite.page_scrubbing import find_gaps
+from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.turn.protocols import Head
 from stores_kit import DONE, HEADER, Time, assistant, head_of, new_turn, run, turned
 from test_stores_sqlite import child, line
@@ -187,7 +187,7 @@ def test_nothing_is_left_of_rows_that_were_moved(
     """Conversations that grow side by side split each other's pages."""
     if closed:
         # All that is to be cleaned is left to the closing.
-        monkeypatch.setattr("antiphon.stores.cleaning_task._CLEAN_SECONDS", 1000)
+        monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing_task._CLEAN_SECONDS", 1000)
     luck = random.Random(seed)
 
     async def main() -> None:
@@ -242,7 +242,7 @@ def test_cleaning_is_what_removes_copies(path: Path) -> None:
 
 def test_readers_in_the_way_only_delay_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Nothing waits for the reader to go, so that it is met again later or not at all.
-    monkeypatch.setattr("antiphon.stores.writer._PATIENCE_WITH_READERS_MS", 0)
+    monkeypatch.setattr("antiphon.stores.sqlite.writer._PATIENCE_WITH_READERS_MS", 0)
 
     async def main() -> None:
         async with opened(path, Time()) as store:

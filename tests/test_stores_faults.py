@@ -3,7 +3,7 @@ import sqlite3
 import pytest
 
 from antiphon.errors import StoreError
-from antiphon.stores.faults import is_busy, primary_code, store_error
+from antiphon.stores.sqlite.errors import is_busy, primary_code, store_error
 
 
 def failure(code: int) -> sqlite3.Error:

@@ -16,8 +16,8 @@ from antiphon.core.images import bring_back
 from antiphon.core.items import decode_item
 from antiphon.errors import AntiphonError, StoreError
 from antiphon.stores.health import Health
-from antiphon.stores.memory import MemoryStore
-from antiphon.stores.sqlite import SqliteStore, TurnsUnderWay
+from antiphon.stores.memory.store import MemoryStore
+from antiphon.stores.sqlite.store import SqliteStore, TurnsUnderWay
 from server import Served
 from stores_kit import Time, chained, new_turn, run, sqlite, turned
 
@@ -264,7 +264,7 @@ def test_lone_turns_are_not_held_up_by_those_that_were_lost(
             for _ in range(4):
                 await store.begin(new_turn("Hi."))
             assert store._gathering() > 0.0
-            monkeypatch.setattr("antiphon.stores.sqlite._FORGET_SECONDS", -1.0)
+            monkeypatch.setattr("antiphon.stores.sqlite.store._FORGET_SECONDS", -1.0)
             assert store._gathering() == 0.0
 
     run(main())

@@ -1,7 +1,7 @@
 """What is true of the memory store alone."""
 
 from antiphon.errors import StoreError
-from antiphon.stores.memory import MemoryStore
+from antiphon.stores.memory.store import MemoryStore
 from stores_kit import DONE, new_turn, run
 
 

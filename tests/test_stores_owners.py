@@ -4,7 +4,7 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from antiphon.stores.owners import Owners
+from antiphon.stores.sqlite.process_locks import Owners
 
 
 def test_a_registered_owner_is_alive_until_it_leaves(tmp_path: Path) -> None:

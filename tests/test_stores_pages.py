@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.stores.pages import Leaf, PageFile
+from antiphon.stores.sqlite.btree_pages import Leaf, PageFile
 
 SIZE = 4096
 

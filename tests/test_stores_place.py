@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.stores.place import (
+from antiphon.stores.sqlite.row_ids import (
     LAST,
     MAX_SEQ,
     MAX_THREAD,

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from antiphon.stores.batch import Batch
-from antiphon.stores.migrate import migrate
-from antiphon.stores.reader import (
+from antiphon.stores.sqlite.migrate import migrate
+from antiphon.stores.sqlite.reader import (
     read_chain,
     read_head,
     read_owners,
     read_recent,
     read_turn,
 )
+from antiphon.stores.sqlite.write_transaction import Batch
 from antiphon.turn.protocols import Head, NewTurn
 from stores_kit import DONE, assistant, new_turn, user
 

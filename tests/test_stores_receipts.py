@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.core.retention import DAY
-from antiphon.stores.memory import MemoryStore
+from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.store_protocols import Receipt
 from ledgers_kit import CHILD, Clock, Opener, all_bytes, openers, query
 from stores_kit import run, sqlite

@@ -1,7 +1,7 @@
 from antiphon.core.images import Blob
 from antiphon.core.turns import End, Header
-from antiphon.stores.place import LAST, place_of
-from antiphon.stores.rows import (
+from antiphon.stores.sqlite.row_ids import LAST, place_of
+from antiphon.stores.sqlite.rows import (
     END,
     ERASED,
     INPUT,
@@ -16,7 +16,7 @@ from antiphon.stores.rows import (
     id_in,
     turns_of,
 )
-from antiphon.stores.rows import (
+from antiphon.stores.sqlite.rows import (
     HEADER as TOP,
 )
 from stores_kit import DONE, HEADER, assistant, user

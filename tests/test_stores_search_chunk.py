@@ -7,7 +7,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.stores.search_chunk import (
+from antiphon.stores.search_ranking import MAX_COUNT
+from antiphon.stores.sqlite.search.segment import (
     FULL,
     Chunk,
     Spoken,
@@ -17,7 +18,6 @@ from antiphon.stores.search_chunk import (
     hash_of,
     spots_in,
 )
-from antiphon.stores.search_rank import MAX_COUNT
 
 
 def counts(chunk: Chunk, word: str) -> dict[int, int]:

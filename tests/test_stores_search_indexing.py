@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from antiphon.core.retention import Lifetimes
-from antiphon.stores.batch import Batch
-from antiphon.stores.migrate import APPLICATION_ID, migrations
-from antiphon.stores.place import LAST
-from antiphon.stores.queries import read_sql
-from antiphon.stores.search import SqliteSearch
-from antiphon.stores.search_chunk import FULL
-from antiphon.stores.search_indexing import carry_out, read_plan
-from antiphon.stores.sqlite import SqliteStore
+from antiphon.stores.sqlite.migrate import APPLICATION_ID, migrations
+from antiphon.stores.sqlite.queries import read_sql
+from antiphon.stores.sqlite.row_ids import LAST
+from antiphon.stores.sqlite.search.index import SqliteSearch
+from antiphon.stores.sqlite.search.indexing import carry_out, read_plan
+from antiphon.stores.sqlite.search.segment import FULL
+from antiphon.stores.sqlite.store import SqliteStore
+from antiphon.stores.sqlite.write_transaction import Batch
 from antiphon.turn.protocols import Head
 from ledgers_kit import CHILD, Clock, all_bytes, openers, query
 from stores_kit import DONE, assistant, new_turn, run, sqlite, turned
@@ -109,8 +109,8 @@ def test_turns_are_indexed_in_the_background(path: Path) -> None:
 def test_a_load_that_never_stops_does_not_put_indexing_off(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("antiphon.stores.search.QUIET", 1000.0)
-    monkeypatch.setattr("antiphon.stores.search.PATIENCE", 0.0, raising=False)
+    monkeypatch.setattr("antiphon.stores.sqlite.search.index.QUIET", 1000.0)
+    monkeypatch.setattr("antiphon.stores.sqlite.search.index.PATIENCE", 0.0, raising=False)
 
     async def main() -> None:
         async with sqlite(path) as store, asyncio.timeout(20):

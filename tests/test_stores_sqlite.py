@@ -17,8 +17,8 @@ import pytest
 
 from antiphon.core.turns import TurnError
 from antiphon.errors import StoreError
-from antiphon.stores.sqlite import SqliteStore, open_sqlite
-from antiphon.stores.writer import interrupted
+from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
+from antiphon.stores.sqlite.writer import interrupted
 from antiphon.turn.protocols import Head
 from stores_kit import (
     DONE,

@@ -14,9 +14,9 @@ import pytest
 
 from antiphon.core.turns import Header
 from antiphon.errors import StoreError
-from antiphon.stores.batch import Batch
-from antiphon.stores.database import Database, open_database
-from antiphon.stores.writer import WAL_BYTES, Writer
+from antiphon.stores.sqlite.connection import Database, open_database
+from antiphon.stores.sqlite.write_transaction import Batch
+from antiphon.stores.sqlite.writer import WAL_BYTES, Writer
 from stores_kit import DONE, assistant, new_turn, run
 
 

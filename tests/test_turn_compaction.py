@@ -35,7 +35,7 @@ from antiphon.models.scripted import (
     used,
     wait,
 )
-from antiphon.stores.memory import MemoryStore
+from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.message_rendering import INTERRUPTED, SUMMARY, Segment, render
 from antiphon.turn.service import TurnService
 from antiphon.turn.summarization import Digest, digest

@@ -18,8 +18,8 @@ from antiphon.core.turns import NOBODY, Options, Reference, Response, TurnReques
 from antiphon.errors import ContextLengthExceeded, HistoryChanged, NotFound
 from antiphon.models.catalog import Catalog
 from antiphon.models.scripted import Script, ScriptedModel, fail, say, wait
-from antiphon.stores.memory import MemoryStore
-from antiphon.stores.sqlite import SqliteStore, open_sqlite
+from antiphon.stores.memory.store import MemoryStore
+from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.turn.conversations import Conversations
 from antiphon.turn.history_cache import Memory
 from antiphon.turn.protocols import Head, ModelCall, StoredTurn

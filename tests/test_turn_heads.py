@@ -22,8 +22,8 @@ from antiphon.errors import (
 )
 from antiphon.models.catalog import Catalog
 from antiphon.models.scripted import ScriptedModel, cut, fail, finish, hang, say, wait
-from antiphon.stores.memory import MemoryStore
-from antiphon.stores.sqlite import SqliteStore, open_sqlite
+from antiphon.stores.memory.store import MemoryStore
+from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.turn.conversations import Conversations
 from antiphon.turn.running_turns import LiveTurn
 from antiphon.turn.service import TurnService

@@ -13,7 +13,7 @@ import pytest
 from antiphon.core.ids import new_response_id
 from antiphon.core.items import Message
 from antiphon.core.turns import End
-from antiphon.stores.memory import MemoryStore
+from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.history_cache import History, Past, segment_of
 from antiphon.turn.message_rendering import Segment, assemble, render
 from antiphon.turn.protocols import Head, Store, StoredTurn

@@ -19,7 +19,7 @@ from antiphon.errors import (
     StoreError,
 )
 from antiphon.models.scripted import ScriptedModel, call, calls, fail, hang, say
-from antiphon.stores.memory import MemoryStore
+from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.message_rendering import INTERRUPTED
 from antiphon.turn.protocols import ModelInfo, Store
 from antiphon.turn.service import TurnService

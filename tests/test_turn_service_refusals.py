@@ -21,7 +21,7 @@ from antiphon.errors import (
 )
 from antiphon.models.catalog import Catalog
 from antiphon.models.scripted import ScriptedModel, call, calls, hang, say
-from antiphon.stores.memory import MemoryStore
+from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.protocols import ModelInfo, Store
 from antiphon.turn.service import TurnService
 from turn_kit import (

@@ -14,8 +14,8 @@ from antiphon.core.turns import NOBODY, End, Options, Response, TurnRequest
 from antiphon.errors import StoreError
 from antiphon.models.catalog import Catalog
 from antiphon.models.scripted import ScriptedModel, call, calls
-from antiphon.stores.memory import MemoryStore
-from antiphon.stores.sqlite import open_sqlite
+from antiphon.stores.memory.store import MemoryStore
+from antiphon.stores.sqlite.store import open_sqlite
 from antiphon.turn.protocols import ModelCall, NewTurn, Store, StoredTurn, ToolSource
 from antiphon.turn.running_turns import LiveTurn
 from antiphon.turn.service import TurnService

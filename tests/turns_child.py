@@ -15,7 +15,7 @@ from antiphon.core.items import Message
 from antiphon.core.turns import NOBODY, TurnRequest
 from antiphon.models.catalog import Catalog
 from antiphon.models.scripted import ScriptedModel
-from antiphon.stores.sqlite import SqliteStore, open_sqlite
+from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.turn.service import TurnService
 
 

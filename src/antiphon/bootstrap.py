@@ -28,8 +28,8 @@ from antiphon.models.scripted import ScriptedModel
 from antiphon.models.upstream import UpstreamModel
 from antiphon.models.weights import SMOLLM2, SMOLLM2_DEFAULTS, embedded_weights, local_models
 from antiphon.settings import Limits, ModelSettings, Settings
-from antiphon.stores.memory import MemoryStore
-from antiphon.stores.sqlite import SqliteStore, open_sqlite
+from antiphon.stores.memory.store import MemoryStore
+from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.tools.mcp_gateway import McpGateway
 from antiphon.turn.protocols import Model, ModelInfo
 from antiphon.turn.service import TurnService

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from antiphon.errors import StoreError
-from antiphon.stores.faults import read_error, store_error
+from antiphon.stores.sqlite.errors import read_error, store_error
 
 log = logging.getLogger("antiphon.store")
 

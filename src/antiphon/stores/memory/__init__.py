@@ -1,0 +1,1 @@
+"""In-memory store: the whole contract, gone when the process ends."""

@@ -1,0 +1,1 @@
+"""SQLite store: one file, one writer thread, a pool of readers."""

@@ -1,0 +1,149 @@
+"""Opening a SQLite file for turns, and saying what is wrong if that cannot be."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from filelock import Timeout
+
+from antiphon.errors import ConfigError
+from antiphon.stores.sqlite.btree_pages import PageFile
+from antiphon.stores.sqlite.errors import primary_code
+from antiphon.stores.sqlite.migrate import migrate
+from antiphon.stores.sqlite.pending_erasures import Erasures
+from antiphon.stores.sqlite.process_locks import Owners
+
+#: How long a commit waits for another process that writes.
+BUSY_MS: Final = 10_000
+
+_WRITER_PRAGMAS: Final = (
+    "journal_mode = WAL",
+    # Each commit reaches the disk before it is confirmed, also where fsync alone is not enough.
+    "synchronous = FULL",
+    "fullfsync = ON",
+    "secure_delete = ON",
+    "cache_size = -8192",
+    "journal_size_limit = 33554432",
+)
+
+_REASONS: Final = {
+    sqlite3.SQLITE_NOTADB: "it is not a SQLite database: give another path.",
+    sqlite3.SQLITE_CORRUPT: "it is damaged: restore it from a backup, or give another path.",
+    sqlite3.SQLITE_BUSY: "another process has it locked: end that one, or try again.",
+    sqlite3.SQLITE_CANTOPEN: "the file or its folder may not be written: check their permissions.",
+    sqlite3.SQLITE_READONLY: "the file or its folder may not be written: check their permissions.",
+    sqlite3.SQLITE_PERM: "the file or its folder may not be written: check their permissions.",
+    sqlite3.SQLITE_FULL: "the disk is full: make room.",
+}
+
+
+class Database(msgspec.Struct, frozen=True):
+    """An opened file: a connection to write by, one to read by that never waits for a lock."""
+
+    path: Path
+    owners: Owners
+    writing: sqlite3.Connection
+    reading: sqlite3.Connection
+    pages: PageFile
+    erasures: Erasures
+
+    @property
+    def wal(self) -> Path:
+        """The write-ahead log's file."""
+        return Path(f"{self.path}-wal")
+
+    def reader(self) -> sqlite3.Connection:
+        """Another connection to read by, one that waits for locks."""
+        return _connect_reader(self.path, BUSY_MS / 1000)
+
+
+def open_database(path: str | os.PathLike[str]) -> Database:
+    """Open or create the file, its folder too, readable by this user only.
+
+    Blocks. Raises ConfigError, which says what to do.
+    """
+    # One file, one lock folder, whichever way one came to it.
+    file = Path(os.path.realpath(os.path.expanduser(path)))
+    try:
+        if file.is_dir():
+            raise ConfigError("it is a folder: give the path of a file.")
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return _open(file)
+    except (ConfigError, OSError, sqlite3.Error) as error:
+        raise ConfigError(f"Cannot open the database {file}: {_reason(error)}") from error
+
+
+def _open(file: Path) -> Database:
+    folder = Path(f"{file}-owners")
+    owners = Owners(folder)
+    if owners.inherited():
+        raise ConfigError(
+            "this process was forked from one that has it open: start processes by"
+            ' "spawn" or "forkserver", or fork before the first turn.'
+        )
+    new_folder = not folder.exists()
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.ExitStack() as undo:
+        if new_folder:
+            undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        undo.callback(owners.leave)
+        with owners.gate():
+            _create(file)
+            pages = PageFile(file)
+            undo.callback(pages.close)
+            writing = _connect(file, BUSY_MS / 1000)
+            undo.callback(writing.close)
+            # First of all, as it leaves a database that is not ours as it is.
+            migrate(writing)
+            for pragma in _WRITER_PRAGMAS:
+                writing.execute(f"PRAGMA {pragma}")
+            # Whoever had it open last may have died with erased words in the log.
+            writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            reading = _connect_reader(file, 0)
+            undo.callback(reading.close)
+            owners.register()
+            owners.sweep()
+            owners.take_over()
+        undo.pop_all()
+    return Database(file, owners, writing, reading, pages, Erasures(owners.unclean_mark))
+
+
+def _create(file: Path) -> None:
+    # SQLite gives its other files the mode of this one. An existing file is left alone:
+    # closing it here would drop the locks that this process may hold on it by SQLite.
+    try:
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        return
+
+
+def _connect(file: Path, patience: float) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"{file.as_uri()}?mode=rw",
+        uri=True,
+        timeout=patience,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+
+
+def _connect_reader(file: Path, patience: float) -> sqlite3.Connection:
+    connection = _connect(file, patience)
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ConfigError):
+        return error.message
+    if isinstance(error, Timeout):
+        return "another process has been opening it for too long: end that one, or try again."
+    if isinstance(error, OSError):
+        return f"{(error.strerror or str(error)).lower()}: give another path."
+    return _REASONS.get(primary_code(error) or 0, f"{error}.")

@@ -1,0 +1,177 @@
+"""Turns in one SQLite file, which several processes may have open at once.
+
+    loop thread     begin, write, delete: a job for the writer. head: one statement
+    writer thread   all jobs that wait, in one transaction, one fsync  (writer.py, batch.py)
+    reader threads  turn, chain, recent                                 (reader.py)
+
+A turn that has no end is running as long as the store that began it is alive
+(owners.py). Whoever meets one whose store is dead ends it: as ``failed``, with code
+``interrupted``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+from antiphon.core.retention import FOREVER, Lifetimes
+from antiphon.core.turns import End
+from antiphon.errors import ConfigError, StoreError
+from antiphon.stores.expiry import Clock, Expiry
+from antiphon.stores.sqlite.api_keys import SqliteKeys
+from antiphon.stores.sqlite.chain_window import read_window
+from antiphon.stores.sqlite.connection import open_database
+from antiphon.stores.sqlite.conversations import SqliteConversations
+from antiphon.stores.sqlite.database import Ground
+from antiphon.stores.sqlite.idempotency import SqliteReceipts
+from antiphon.stores.sqlite.reader import read_chain, read_head, read_recent, read_turn
+from antiphon.stores.sqlite.response_index import SqliteArchive
+from antiphon.stores.sqlite.search.index import SqliteSearch
+from antiphon.stores.sqlite.write_transaction import Batch
+from antiphon.turn.protocols import Head, NewTurn, Recent, StoredTurn, Window
+from antiphon.turn.store_protocols import Ledgers
+
+#: How long a turn's beginning may wait for company where nobody waits for it.
+_IDLE_SECONDS: Final = 0.005
+#: With so many turns under way, a commit waits for others to share its cost, so long.
+_MANY: Final = 4
+_GATHER_SECONDS: Final = 0.002
+#: A turn of which nothing was heard for so long does not count as one of them.
+_FORGET_SECONDS: Final = 60.0
+
+
+async def open_sqlite(
+    path: str | os.PathLike[str], lifetimes: Lifetimes = FOREVER, *, clock: Clock = time.time
+) -> SqliteStore:
+    """Open the database at ``path``, made if missing, for the running event loop.
+
+    Ends the turns that dead processes left. Raises ConfigError, which says what to do.
+    """
+    database = await asyncio.to_thread(open_database, path)
+    store = SqliteStore(Ground(database, Expiry(lifetimes, clock)))
+    try:
+        await store.end_orphans()
+    except StoreError as error:
+        await store.close()
+        raise ConfigError(f"Cannot open the database {path}: {error.message}") from error
+    except BaseException:
+        await store.close()
+        raise
+    return store
+
+
+class TurnsUnderWay:
+    """The turns a store is given rows of: counts those that were heard of lately.
+
+    One whose end never comes, whatever became of its runner, counts for a minute and no more.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        #: When each was last heard of, the longest ago first.
+        self._heard: OrderedDict[str, float] = OrderedDict()
+
+    def note(self, response_id: str) -> None:
+        """A turn has begun, or goes on."""
+        self._heard[response_id] = self._clock()
+        self._heard.move_to_end(response_id)
+
+    def drop(self, response_id: str) -> None:
+        """A turn ends."""
+        self._heard.pop(response_id, None)
+
+    def count(self) -> int:
+        """How many there are."""
+        heard = self._heard
+        if heard and (limit := self._clock() - _FORGET_SECONDS) > next(iter(heard.values())):
+            for response_id in [one for one, at in heard.items() if at < limit]:
+                del heard[response_id]
+        return len(heard)
+
+
+class SqliteStore:
+    """A ``Store`` in a SQLite file. Made by ``open_sqlite``, used on one event loop."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._under_way = TurnsUnderWay()
+        self._search = SqliteSearch(ground)
+        self.ledgers = Ledgers(
+            archive=SqliteArchive(ground),
+            conversations=SqliteConversations(ground),
+            keys=SqliteKeys(ground),
+            receipts=SqliteReceipts(ground),
+            search=self._search,
+            health=ground,
+        )
+
+    def begin(self, turn: NewTurn) -> asyncio.Future[None]:
+        self._under_way.note(turn.response_id)
+        within = self._gathering() if turn.awaited else _IDLE_SECONDS
+        if turn.conversation is None:
+            return self._ground.put(Batch.begin, turn, within=within)
+        cutoff = self._ground.expiry.cutoff(turn.tenant)
+        return self._ground.put(Batch.begin, turn, cutoff, within=within)
+
+    def write(
+        self, response_id: str, items: Sequence[bytes], end: End | None = None
+    ) -> asyncio.Future[None]:
+        within = self._gathering()
+        if end is None:
+            self._under_way.note(response_id)
+        else:
+            self._under_way.drop(response_id)
+            self._search.note_end()
+        return self._ground.put(Batch.write, response_id, tuple(items), end, within=within)
+
+    def _gathering(self) -> float:
+        """How long to wait for other turns to share a commit: only where there are many."""
+        return _GATHER_SECONDS if self._under_way.count() >= _MANY else 0.0
+
+    async def head(self, tenant: str, response_id: str) -> Head | None:
+        cutoff = self._ground.expiry.cutoff(tenant)
+        return await self._ground.inline(
+            partial(read_head, tenant=tenant, response_id=response_id, cutoff=cutoff)
+        )
+
+    async def turn(self, tenant: str, response_id: str) -> StoredTurn | None:
+        read = partial(
+            read_turn, tenant=tenant, response_id=response_id, expiry=self._ground.expiry
+        )
+        return await self._ground.settled(read)
+
+    async def chain(self, head: Head) -> list[StoredTurn]:
+        cutoff = self._ground.expiry.cutoff(head.tenant)
+        return await self._ground.settled(partial(read_chain, head=head, cutoff=cutoff))
+
+    async def window(self, head: Head, window: Window) -> list[StoredTurn]:
+        cutoff = self._ground.expiry.cutoff(head.tenant)
+        return await self._ground.settled(
+            partial(read_window, head=head, window=window, cutoff=cutoff)
+        )
+
+    async def recent(self, tenant: str, limit: int) -> list[Recent]:
+        cutoff = self._ground.expiry.cutoff(tenant)
+        return await self._ground.pooled(
+            partial(read_recent, tenant=tenant, limit=limit, cutoff=cutoff)
+        )
+
+    async def delete(self, tenant: str, response_id: str, *, cascade: bool = False) -> bool:
+        # What has expired is as good as gone already, and no one's to delete.
+        if await self.head(tenant, response_id) is None:
+            return False
+        erased: bool = await self._ground.put(Batch.delete, tenant, response_id, cascade)
+        return erased
+
+    async def close(self) -> None:
+        await self._search.close()
+        await self._ground.close()
+
+    async def end_orphans(self) -> None:
+        """End every turn whose store is dead."""
+        await self._ground.end_orphans()

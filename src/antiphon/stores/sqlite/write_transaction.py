@@ -1,0 +1,302 @@
+"""What one transaction of the SQLite store does, job after job.
+
+Jobs only collect rows as far as they can; ``flush`` writes them table by table, which
+costs less than row by row; a new image is large enough to be written by itself. Nothing
+here commits, and the record of running turns it was given stays as it is: ``changed``
+says what is new once the commit has worked.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from antiphon.core.conversations import Conversation
+from antiphon.core.ids import conversation_key, response_key
+from antiphon.core.images import Blob
+from antiphon.core.turns import Claim, End
+from antiphon.errors import HistoryChanged, StoreError
+from antiphon.stores.sqlite.conversation_reader import CONVERSATIONS, resolved
+from antiphon.stores.sqlite.deletion import erase, family, forget_summaries, let_go, raise_epochs
+from antiphon.stores.sqlite.errors import conversation_moved, no_conversation
+from antiphon.stores.sqlite.idempotency_claims import check_claimed, settle
+from antiphon.stores.sqlite.queries import SQL
+from antiphon.stores.sqlite.row_ids import (
+    MAX_ITEMS,
+    MAX_SEQ,
+    MAX_THREAD,
+    TURN,
+    last_of_turn,
+    place_of,
+)
+from antiphon.stores.sqlite.rows import (
+    END,
+    HEADER,
+    INPUT,
+    OUTPUT,
+    USE,
+    Row,
+    encode_end,
+    encode_header,
+    encode_use,
+)
+from antiphon.turn.protocols import Head, NewTurn
+
+_encode = msgspec.json.Encoder().encode
+_LAST_THREAD = SQL["last_thread"]
+_TURN_AT = SQL["turn_at"]
+_UNCHANGED = SQL["unchanged"]
+_KNOWN = SQL["known"]
+_OWNER = SQL["owner"]
+_OWNED = SQL["owned"]
+_END_RUNNING = SQL["end_running"]
+_ADD_THREAD = SQL["add_thread"]
+_ADD_RESPONSE = SQL["add_response"]
+_ADD_ROW = SQL["add_row"]
+_ADD_RUNNING = SQL["add_running"]
+
+
+class Open(msgspec.Struct, frozen=True):
+    """A turn that this store runs: its place, and that of its next item."""
+
+    place: int
+    next: int
+
+
+class Batch:
+    """The work of one transaction on ``connection``, which has begun it.
+
+    ``open_turns`` are the turns this store runs, by response id, as of the last commit.
+    """
+
+    def __init__(
+        self, connection: sqlite3.Connection, owner: int, open_turns: Mapping[str, Open]
+    ) -> None:
+        self.connection = connection
+        self._owner = owner
+        self._open_turns = open_turns
+        #: Turns begun, moved on, or (None) over.
+        self.changed: dict[str, Open | None] = {}
+        #: Whether something was erased, whose words the write-ahead log still holds.
+        self.erased = False
+        #: What ``flush`` has written: rows, and changes as SQLite counts them, triggers' too.
+        self._flushed = (0, 0)
+        self._next_thread: int | None = None
+        self._taken: set[int] = set()
+        self._threads: list[tuple[int, str, int, int | None]] = []
+        self._responses: list[tuple[bytes, str, int, float, bytes | None]] = []
+        self._rows: list[Row] = []
+        self._running: dict[int, int] = {}
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Another one after a job has written something, at once or for ``flush`` to write."""
+        rows, changes = self._flushed
+        waiting = len(self._rows) + len(self._responses) + len(self._threads)
+        return self.connection.total_changes - changes, rows + waiting
+
+    def begin(self, turn: NewTurn, cutoff: float = -math.inf) -> None:
+        """``cutoff`` is what has expired, for the conversation that the turn goes on."""
+        key = response_key(turn.response_id)
+        if key is None:
+            raise StoreError(f"{turn.response_id!r} is not a response id.")
+        if len(turn.input) + len(turn.blobs) > MAX_ITEMS:
+            raise StoreError(f"A turn holds at most {MAX_ITEMS} items.")
+        top = encode_header(key, turn.created_at, turn.header)
+        if turn.claim is not None:
+            check_claimed(self.connection, turn.tenant, turn.claim)
+        self._check_sources(turn)
+        if turn.conversation is not None and not turn.founds:
+            self._check_unmoved(turn.tenant, turn.conversation, cutoff)
+        place = self._place(turn)
+        if turn.claim is not None:
+            settle(self.connection, turn.tenant, turn.claim.key, turn.made)
+        if turn.conversation is not None:
+            if turn.founds:
+                self.found(turn.tenant, turn.conversation)
+            self._move(turn.conversation, key, turn.parent)
+        named = turn.header.conversation
+        self._responses.append(
+            (key, turn.tenant, place, stamp_of(turn), conversation_key(named) if named else None)
+        )
+        self._rows.append((place, HEADER, top))
+        first = place + 1
+        if turn.blobs:
+            uses = [encode_use(self._keep(turn.tenant, blob)) for blob in turn.blobs]
+            self._rows += [(spot, USE, use) for spot, use in enumerate(uses, first)]
+            first += len(uses)
+        for spot, item in enumerate(turn.input, first):
+            self._rows.append((spot, INPUT, item))
+        self._running[place] = self._owner
+        self.changed[turn.response_id] = Open(place, first + len(turn.input))
+
+    def found(self, tenant: str, conversation: Conversation, claim: Claim | None = None) -> None:
+        """Make a conversation, and settle the receipt with it."""
+        if claim is not None:
+            check_claimed(self.connection, tenant, claim)
+            settle(self.connection, tenant, claim.key, conversation.id)
+        key, metadata = conversation_key(conversation.id), _encode(conversation.metadata)
+        self.connection.execute(
+            CONVERSATIONS["create"], (key, tenant, conversation.created_at, metadata)
+        )
+
+    def write(self, response_id: str, items: Sequence[bytes], end: End | None) -> None:
+        turn = self._open_turn(response_id)
+        if turn is None:
+            return
+        after = turn.next + len(items)
+        if after > last_of_turn(turn.place):
+            raise StoreError(f"A turn holds at most {MAX_ITEMS} items.")
+        if not self._still_runs(turn.place, ends=end is not None):
+            self.changed[response_id] = None
+            return
+        for spot, item in enumerate(items, turn.next):
+            self._rows.append((spot, OUTPUT, item))
+        if end is None:
+            self.changed[response_id] = Open(turn.place, after)
+        else:
+            self._rows.append((last_of_turn(turn.place), END, encode_end(end)))
+            self.changed[response_id] = None
+
+    def delete(self, tenant: str, response_id: str, cascade: bool) -> bool:
+        self.flush()
+        place = self._one(SQL["place"], (response_key(response_id), tenant))
+        if place is None:
+            return False
+        spans = family(self.connection, place) if cascade else [(place, last_of_turn(place))]
+        let_go(self.connection, set().union(*[erase(self.connection, span) for span in spans]))
+        if not cascade:
+            forget_summaries(self.connection, place)
+        raise_epochs(self.connection, [place])
+        self.erased = True
+        return True
+
+    def reap(self, owner: int, end: End) -> None:
+        """End all turns of a store that is no more."""
+        self.flush()
+        body = encode_end(end)
+        for (place,) in self.connection.execute(_OWNED, (owner,)).fetchall():
+            self.connection.execute(_END_RUNNING, (place,))
+            self._rows.append((last_of_turn(place), END, body))
+
+    def flush(self) -> None:
+        """Write the rows collected so far."""
+        many = self.connection.executemany
+        waiting = len(self._rows) + len(self._responses) + len(self._threads)
+        before = self.connection.total_changes
+        if self._threads:
+            many(_ADD_THREAD, self._threads)
+            self._threads = []
+        if self._responses:
+            many(_ADD_RESPONSE, self._responses)
+            self._responses = []
+        if self._rows:
+            many(_ADD_ROW, self._rows)
+            self._rows = []
+        if self._running:
+            many(_ADD_RUNNING, self._running.items())
+            self._running = {}
+        rows, changes = self._flushed
+        changes += self.connection.total_changes - before
+        self._flushed = (rows + waiting, changes)
+
+    def _one(self, query: str, values: tuple[object, ...]) -> int | None:
+        rows = self.connection.execute(query, values).fetchall()
+        return rows[0][0] if rows else None
+
+    def _check_sources(self, turn: NewTurn) -> None:
+        """Refuse a turn that was made of what is no longer as its maker saw it."""
+        parent = turn.parent
+        if parent is not None and parent.tenant != turn.tenant:
+            raise StoreError("A turn cannot continue another tenant's response.")
+        if parent is not None and parent.seq >= MAX_SEQ:
+            raise StoreError(f"A chain holds at most {MAX_SEQ + 1} turns.")
+        for head in (parent, *turn.sources):
+            if head is None:
+                continue
+            # The id tells a place that was swept, and taken by another turn since.
+            seen = (
+                place_of(head.thread, head.seq),
+                response_key(head.response_id),
+                head.tree,
+                head.epoch,
+            )
+            if self._one(_UNCHANGED, seen) is None:
+                raise HistoryChanged()
+
+    def _check_unmoved(self, tenant: str, seen: Conversation, cutoff: float) -> None:
+        """Refuse a turn on a conversation that is no longer as its maker saw it."""
+        self.flush()
+        now, _ = resolved(self.connection, tenant, seen.id, cutoff)
+        if now is None:
+            raise no_conversation(seen.id, "conversation")
+        if now.busy is not None or now.head != seen.head:
+            raise conversation_moved(seen.id)
+
+    def _move(self, conversation: Conversation, busy: bytes, parent: Head | None) -> None:
+        head = response_key(parent.response_id) if parent else None
+        self.connection.execute(
+            CONVERSATIONS["begin"], (head, busy, conversation_key(conversation.id))
+        )
+
+    def _place(self, turn: NewTurn) -> int:
+        """Right after the parent if nothing is there yet, else at the start of a new thread."""
+        parent = turn.parent
+        if parent is None:
+            thread = self._new_thread()
+            self._threads.append((thread, turn.tenant, thread, None))
+            return place_of(thread, 0)
+        at = place_of(parent.thread, parent.seq)
+        place = at + TURN
+        if place in self._taken or self._one(_TURN_AT, (place,)) is not None:
+            thread = self._new_thread()
+            self._threads.append((thread, turn.tenant, parent.tree, at))
+            place = place_of(thread, parent.seq + 1)
+        self._taken.add(place)
+        return place
+
+    def _new_thread(self) -> int:
+        if self._next_thread is None:
+            self._next_thread = (self._one(_LAST_THREAD, ()) or 0) + 1
+        thread = self._next_thread
+        if thread > MAX_THREAD:
+            raise StoreError("This database has no room for another conversation.")
+        self._next_thread = thread + 1
+        return thread
+
+    def _open_turn(self, response_id: str) -> Open | None:
+        """None: the turn has ended or was erased. StoreError: it never began."""
+        if response_id in self.changed:
+            return self.changed[response_id]
+        turn = self._open_turns.get(response_id)
+        if turn is None and self._one(_KNOWN, (response_key(response_id),)) is None:
+            raise StoreError("This turn's beginning was not stored, so the rest cannot be.")
+        return turn
+
+    def _keep(self, tenant: str, blob: Blob) -> int:
+        """The number of the blob's row, which is written if the tenant has none yet."""
+        key = bytes.fromhex(blob.hash)
+        known = self._one(SQL["blob_id"], (tenant, key))
+        if known is not None:
+            return known
+        number = self.connection.execute(SQL["add_blob"], (tenant, key, blob.data)).lastrowid
+        assert number is not None
+        return number
+
+    def _still_runs(self, place: int, *, ends: bool) -> bool:
+        """False: someone ended or erased it. With ``ends``, it does not run from now on."""
+        if place in self._running:
+            if ends:
+                del self._running[place]
+            return True
+        if ends:
+            return self.connection.execute(_END_RUNNING, (place,)).rowcount == 1
+        return self._one(_OWNER, (place,)) is not None
+
+
+def stamp_of(turn: NewTurn) -> float:
+    """The turn's time, or its parent's stamp if that is later (``stores.expiry``)."""
+    return max(turn.created_at, turn.parent.stamp) if turn.parent else turn.created_at
