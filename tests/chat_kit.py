@@ -32,7 +32,7 @@ from antiphon.blocking_portal import Portal
 from antiphon.chat.blocking import portal
 from antiphon.chat.stream import AsyncStream
 from antiphon.core.turns import NOBODY, Response
-from antiphon.models.chat_completions import ChatCompletionsModel
+from antiphon.models.openai.chat_completions import ChatCompletionsModel
 from antiphon.settings import ModelSettings
 from antiphon.turn.protocols import Recent
 from antiphon.turn.service import TurnService

@@ -13,7 +13,7 @@ from antiphon.core.turns import Options, Usage
 from antiphon.errors import (
     AntiphonError,
 )
-from antiphon.models.chat_completions import ChatCompletionsModel
+from antiphon.models.openai.chat_completions import ChatCompletionsModel
 from antiphon.turn.protocols import Model, ModelCall, ModelInfo
 from upstream import (
     MisbehavingUpstream,

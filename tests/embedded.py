@@ -14,8 +14,8 @@ import pytest
 
 from antiphon.core.deltas import Delta, Finish, Text, Used
 from antiphon.core.turns import Options, Usage
-from antiphon.models.llama import LlamaModel
-from antiphon.models.weights import SMOLLM2, embedded_weights
+from antiphon.models.llama.model import LlamaModel
+from antiphon.models.llama.weights import SMOLLM2, embedded_weights
 from antiphon.turn.protocols import ModelCall
 
 WEIGHTS = embedded_weights()

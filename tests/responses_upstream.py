@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeAlias
 
-from antiphon.models.responses import ResponsesModel
+from antiphon.models.openai.responses import ResponsesModel
 from antiphon.turn.protocols import ModelInfo
 from chat_upstream import KEY
 from chat_upstream import Upstream as ChatUpstream

@@ -29,7 +29,7 @@ from antiphon.api.http.site import open_site
 from antiphon.cli.upgrade import WebSocketProtocol
 from antiphon.core.mcp_servers import McpServer
 from antiphon.core.turns import NOBODY
-from antiphon.models.catalog import Catalog
+from antiphon.models.model_registry import Catalog
 from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.api_keys import MemoryKeys

@@ -31,7 +31,7 @@ from antiphon.errors import (
     RateLimited,
     StoreError,
 )
-from antiphon.models.catalog import Catalog
+from antiphon.models.model_registry import Catalog
 from antiphon.models.scripted import ScriptedModel, hang
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.protocols import ModelCall

@@ -15,7 +15,7 @@ from antiphon.api.http.body import Message, Scope
 from antiphon.core.ids import new_response_id
 from antiphon.core.items import Message as Said
 from antiphon.core.turns import NOBODY, Header, TurnRequest
-from antiphon.models.catalog import Catalog
+from antiphon.models.model_registry import Catalog
 from antiphon.models.scripted import ScriptedModel, hang
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.protocols import NewTurn

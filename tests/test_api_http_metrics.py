@@ -12,7 +12,7 @@ from antiphon.api.http.metrics import Metrics
 from antiphon.core.items import Message
 from antiphon.core.turns import TurnRequest, Usage
 from antiphon.errors import ModelError, RateLimited, StoreError
-from antiphon.models.catalog import Catalog
+from antiphon.models.model_registry import Catalog
 from antiphon.models.scripted import ScriptedModel, fail, say, used, wait
 from antiphon.turn.service import TurnService
 from metrics_kit import value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from antiphon.models.catalog import Catalog
+from antiphon.models.model_registry import Catalog
 from antiphon.models.scripted import ScriptedModel
 from antiphon.turn.protocols import ModelInfo
 from server import serving

@@ -10,8 +10,8 @@ import pytest
 from antiphon import AsyncConversation
 from antiphon.bootstrap import open_engine, shared_engine
 from antiphon.errors import ModelNotFound
-from antiphon.models.chat_completions import ChatCompletionsModel
-from antiphon.models.responses import ResponsesModel
+from antiphon.models.openai.chat_completions import ChatCompletionsModel
+from antiphon.models.openai.responses import ResponsesModel
 from antiphon.settings import EMBEDDED, ModelSettings, Settings
 
 ECHO = {"echo": ModelSettings(kind="scripted")}

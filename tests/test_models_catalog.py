@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from antiphon.errors import InvalidRequest, ModelNotFound
-from antiphon.models.catalog import Catalog
+from antiphon.models.model_registry import Catalog
 from antiphon.models.scripted import ScriptedModel
 
 FIRST, SECOND, UPSTREAM = ScriptedModel(), ScriptedModel(), ScriptedModel()

@@ -13,7 +13,7 @@ from antiphon.errors import (
     ModelUnavailable,
     RateLimited,
 )
-from antiphon.models.chat_completions import ChatCompletionsModel
+from antiphon.models.openai.chat_completions import ChatCompletionsModel
 from antiphon.models.retry import RetryPolicy
 from antiphon.turn.protocols import Model, ModelInfo
 from chat_upstream import (

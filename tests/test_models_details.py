@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.core.turns import Options
-from antiphon.models.details import citation_of, logprobs_of, wants_logprobs
+from antiphon.models.openai.logprobs_citations import citation_of, logprobs_of, wants_logprobs
 
 ANYTHING = st.recursive(
     st.none() | st.integers() | st.text(max_size=3),

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from antiphon.errors import ConfigError
-from antiphon.models.gguf import read_facts
+from antiphon.models.llama.gguf import read_facts
 from embedded import needs_model, weights
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from antiphon.errors import ConfigError
-from antiphon.models.hub import pull_file
+from antiphon.models.llama.hub import pull_file
 from fake_hub import GATED, REPO, Hub, hub
 
 pytest.importorskip("huggingface_hub")

@@ -22,8 +22,8 @@ from antiphon.errors import (
     InvalidRequest,
     ModelUnavailable,
 )
-from antiphon.models.llama import LlamaModel
-from antiphon.models.weights import SMOLLM2
+from antiphon.models.llama.model import LlamaModel
+from antiphon.models.llama.weights import SMOLLM2
 from antiphon.turn.protocols import Model, ModelInfo
 from embedded import Said, ask, call, loaded, needs_model, weights
 

@@ -17,8 +17,8 @@ import pytest
 
 from antiphon.core.turns import Options
 from antiphon.errors import ModelUnavailable
-from antiphon.models.llama import LlamaModel
-from antiphon.models.llama_frames import FrameSplitter, Ready, decode_up
+from antiphon.models.llama.frame_protocol import FrameSplitter, Ready, decode_up
+from antiphon.models.llama.model import LlamaModel
 from antiphon.turn.protocols import ModelInfo
 from embedded import ask, call, loaded, needs_model, weights
 
@@ -32,7 +32,7 @@ PARENT = """
     import asyncio, sys
     from pathlib import Path
     from antiphon.core.turns import Options
-    from antiphon.models.llama import LlamaModel
+    from antiphon.models.llama.model import LlamaModel
     from antiphon.turn.protocols import ModelCall, ModelInfo
 
     async def main():
@@ -169,8 +169,8 @@ def test_what_llama_cpp_prints_does_not_reach_the_frames() -> None:
     command = [sys.executable, "-c", "PLACEHOLDER"]
     program = """
         import os, sys
-        from antiphon.models.llama_child import _Mouth
-        from antiphon.models.llama_frames import Ready
+        from antiphon.models.llama.worker import _Mouth
+        from antiphon.models.llama.frame_protocol import Ready
         mouth = _Mouth()
         print("printed by Python", flush=True)
         os.write(1, b"printed by C")

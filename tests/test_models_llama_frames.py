@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.core.turns import Usage
-from antiphon.models.llama_frames import (
+from antiphon.models.llama.frame_protocol import (
     Ask,
     Broken,
     Called,

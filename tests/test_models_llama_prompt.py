@@ -5,8 +5,8 @@ import pytest
 
 from antiphon.core.turns import Options
 from antiphon.errors import ContextLengthExceeded, ImageInputUnsupported, InvalidRequest
-from antiphon.models.llama_prompt import Line, chat_body, read_talk
-from antiphon.models.markup import BREAK, Markup
+from antiphon.models.llama.chat_template import Line, chat_body, read_talk
+from antiphon.models.llama.control_tokens import BREAK, Markup
 
 NUDGE = "So what is the answer?"
 MARKUP = Markup(["<|im_start|>", "<|im_end|>"])

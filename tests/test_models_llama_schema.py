@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.models.llama_schema import LONGEST_LIST, LONGEST_STRING, bounded
+from antiphon.models.llama.json_grammar import LONGEST_LIST, LONGEST_STRING, bounded
 
 OPEN = {"type": "string"}
 CLOSED = {"type": "string", "maxLength": LONGEST_STRING}

@@ -14,9 +14,10 @@ import pytest
 from antiphon.core.deltas import CallPiece, Delta, Finish, Text, Used
 from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.errors import ContextLengthExceeded, InvalidRequest
-from antiphon.models.llama import LlamaModel
-from antiphon.models.llama_prompt import Line, Talk, read_talk
-from antiphon.models.llama_tools import (
+from antiphon.models.llama.chat_template import Line, Talk, read_talk
+from antiphon.models.llama.few_shot import PRIMER
+from antiphon.models.llama.model import LlamaModel
+from antiphon.models.llama.tool_calling import (
     argument_lines,
     argument_options,
     pick,
@@ -24,8 +25,7 @@ from antiphon.models.llama_tools import (
     topic_lines,
     topics,
 )
-from antiphon.models.primer import PRIMER
-from antiphon.models.weights import SMOLLM2
+from antiphon.models.llama.weights import SMOLLM2
 from antiphon.turn.protocols import ModelCall
 from embedded import call, needs_model, weights
 

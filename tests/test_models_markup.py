@@ -7,8 +7,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.models.gguf import read_facts
-from antiphon.models.markup import BREAK, Markup
+from antiphon.models.llama.control_tokens import BREAK, Markup
+from antiphon.models.llama.gguf import read_facts
 from embedded import needs_model, weights
 
 TOKENS = ("<|im_start|>", "<|im_end|>", "<|im", "</s>", "[INST]", "x")

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from antiphon.core.turns import Options
-from antiphon.models.llama import LlamaModel
-from antiphon.models.primer import PRIMER
+from antiphon.models.llama.few_shot import PRIMER
+from antiphon.models.llama.model import LlamaModel
 from antiphon.turn.protocols import ModelCall
 from embedded import ask, loaded, needs_model
 

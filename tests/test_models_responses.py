@@ -20,7 +20,7 @@ from antiphon.errors import (
     ModelTimeout,
     RateLimited,
 )
-from antiphon.models.responses import ResponsesModel
+from antiphon.models.openai.responses import ResponsesModel
 from antiphon.turn.message_rendering import assemble, render
 from antiphon.turn.protocols import Model, ModelCall, ModelInfo
 from chat_upstream import KEY, batches, failed, heard, question

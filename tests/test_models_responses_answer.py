@@ -23,7 +23,7 @@ from antiphon.core.deltas import (
     Used,
 )
 from antiphon.core.turns import Usage
-from antiphon.models.responses_answer import AnswerReader
+from antiphon.models.openai.responses_stream import AnswerReader
 from antiphon.models.retry import Failure
 from responses_upstream import Json, body, called, message, refusal, telling, thought
 

@@ -18,7 +18,7 @@ from antiphon.core.items import (
     Reasoning,
 )
 from antiphon.core.turns import FunctionTool, Options, Response, TurnRequest
-from antiphon.models.catalog import Catalog
+from antiphon.models.model_registry import Catalog
 from antiphon.turn.protocols import Store
 from antiphon.turn.service import TurnService
 from chat_upstream import Upstream as ChatUpstream

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.errors import ModelError
-from antiphon.models.sse import SseParser
+from antiphon.models.openai.sse import SseParser
 
 
 def parse(*pieces: bytes) -> list[bytes]:

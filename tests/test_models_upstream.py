@@ -14,7 +14,7 @@ import pytest
 import uvloop
 
 from antiphon.errors import AntiphonError, ConfigError, ModelError, ModelUnavailable
-from antiphon.models.chat_completions import ChatCompletionsModel
+from antiphon.models.openai.chat_completions import ChatCompletionsModel
 from antiphon.models.retry import RetryPolicy
 from antiphon.turn.protocols import ModelInfo
 from chat_upstream import HELLO, KEY, failed, heard

@@ -22,8 +22,8 @@ from antiphon.errors import (
     ModelUnavailable,
     RateLimited,
 )
+from antiphon.models.openai.upstream_errors import FOREIGN, Translator
 from antiphon.models.retry import Failure
-from antiphon.models.upstream_errors import FOREIGN, Translator
 
 KEY = "xai-0123456789abcdefghij"
 TRANSLATOR = Translator("api.example:443", KEY)

@@ -15,8 +15,8 @@ import platformdirs
 import pytest
 
 from antiphon.errors import ConfigError
-from antiphon.models import weights
-from antiphon.models.weights import (
+from antiphon.models.llama import weights
+from antiphon.models.llama.weights import (
     SMOLLM2,
     embedded_weights,
     local_models,

@@ -26,7 +26,7 @@ from antiphon.errors import (
     RateLimited,
 )
 from antiphon.models.scripted import ScriptedModel, call, calls, cut, fail, hang, say, think
-from antiphon.models.xai_grpc import XaiGrpcModel
+from antiphon.models.xai.model import XaiGrpcModel
 from grpc_kit import Grpc, grpc_serving
 from xai_kit import KEY, ONCE, Clock, RawXai, chunk, heard, model_at, question, refuses, run, sends
 

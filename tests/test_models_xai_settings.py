@@ -12,7 +12,7 @@ import pytest
 from antiphon.bootstrap import open_engine
 from antiphon.core.secrets import Secret
 from antiphon.errors import ConfigError
-from antiphon.models.xai_grpc import XaiGrpcModel
+from antiphon.models.xai.model import XaiGrpcModel
 from antiphon.settings import ModelSettings, Settings, load_settings
 from grpc_kit import grpc_serving
 from turn_kit import answered, texts

@@ -17,8 +17,8 @@ from antiphon.core.items import (
     SummaryText,
 )
 from antiphon.core.turns import FunctionTool, Options, Response
-from antiphon.models.catalog import Catalog
-from antiphon.models.chat_completions import ChatCompletionsModel
+from antiphon.models.model_registry import Catalog
+from antiphon.models.openai.chat_completions import ChatCompletionsModel
 from antiphon.models.scripted import ScriptedModel, call, calls, say, think
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.protocols import Model, ModelInfo

@@ -16,7 +16,7 @@ from antiphon.core.items import FunctionCall, Message
 from antiphon.core.retention import DAY, Lifetimes
 from antiphon.core.turns import NOBODY, Options, Reference, Response, TurnRequest
 from antiphon.errors import ContextLengthExceeded, HistoryChanged, NotFound
-from antiphon.models.catalog import Catalog
+from antiphon.models.model_registry import Catalog
 from antiphon.models.scripted import Script, ScriptedModel, fail, say, wait
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite

@@ -20,7 +20,7 @@ from antiphon.errors import (
     ModelError,
     NotFound,
 )
-from antiphon.models.catalog import Catalog
+from antiphon.models.model_registry import Catalog
 from antiphon.models.scripted import ScriptedModel, cut, fail, finish, hang, say, wait
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite

@@ -19,7 +19,7 @@ from antiphon.errors import (
     NotFound,
     ResponseInProgress,
 )
-from antiphon.models.catalog import Catalog
+from antiphon.models.model_registry import Catalog
 from antiphon.models.scripted import ScriptedModel, call, calls, hang, say
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.protocols import ModelInfo, Store

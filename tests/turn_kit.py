@@ -12,7 +12,7 @@ from antiphon.core.events import Event, TextDelta
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, Message, text_of
 from antiphon.core.turns import NOBODY, End, Options, Response, TurnRequest
 from antiphon.errors import StoreError
-from antiphon.models.catalog import Catalog
+from antiphon.models.model_registry import Catalog
 from antiphon.models.scripted import ScriptedModel, call, calls
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import open_sqlite

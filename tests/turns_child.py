@@ -13,7 +13,7 @@ from pathlib import Path
 
 from antiphon.core.items import Message
 from antiphon.core.turns import NOBODY, TurnRequest
-from antiphon.models.catalog import Catalog
+from antiphon.models.model_registry import Catalog
 from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.turn.service import TurnService

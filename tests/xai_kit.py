@@ -16,7 +16,7 @@ from xai_sdk.proto import chat_pb2  # type: ignore[import-untyped]
 from antiphon.core.deltas import Delta
 from antiphon.core.turns import Options
 from antiphon.models.retry import RetryPolicy
-from antiphon.models.xai_grpc import XaiGrpcModel
+from antiphon.models.xai.model import XaiGrpcModel
 from antiphon.turn.protocols import Model, ModelCall, ModelInfo
 from server import NEVER
 

@@ -17,16 +17,16 @@ from antiphon.api.http.front import Front
 from antiphon.api.http.site import open_site
 from antiphon.core.retention import DAY, Lifetimes
 from antiphon.errors import ConfigError, StoreError
-from antiphon.models.catalog import Catalog
-from antiphon.models.chat_completions import ChatCompletionsModel
-from antiphon.models.llama import LlamaModel
+from antiphon.models.llama.few_shot import PRIMER
+from antiphon.models.llama.model import LlamaModel
+from antiphon.models.llama.weights import SMOLLM2, SMOLLM2_DEFAULTS, embedded_weights, local_models
 from antiphon.models.model_list import why_undecided, why_unknown
-from antiphon.models.primer import PRIMER
-from antiphon.models.responses import ResponsesModel
+from antiphon.models.model_registry import Catalog
+from antiphon.models.openai.chat_completions import ChatCompletionsModel
+from antiphon.models.openai.responses import ResponsesModel
+from antiphon.models.openai.upstream_model import UpstreamModel
 from antiphon.models.retry import Failure
 from antiphon.models.scripted import ScriptedModel
-from antiphon.models.upstream import UpstreamModel
-from antiphon.models.weights import SMOLLM2, SMOLLM2_DEFAULTS, embedded_weights, local_models
 from antiphon.settings import Limits, ModelSettings, Settings
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
@@ -297,7 +297,7 @@ def _upstream(name: str, given: ModelSettings) -> Model:
 
 def _xai_grpc(info: ModelInfo, base_url: str, key: str | None, name: str | None) -> Model:
     try:
-        from antiphon.models.xai_grpc import XaiGrpcModel  # loaded on first use
+        from antiphon.models.xai.model import XaiGrpcModel  # loaded on first use
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"the model '{info.name}' needs gRPC: `pip install 'antiphon[grpc]'`"

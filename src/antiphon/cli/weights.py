@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from antiphon.cli import screen
-from antiphon.models.weights import embedded_weights, local_models, pull_embedded, pull_hf
+from antiphon.models.llama.weights import embedded_weights, local_models, pull_embedded, pull_hf
 from antiphon.settings import EMBEDDED, ModelSettings, Settings, load_settings
 
 _MEGABYTE = 1_000_000

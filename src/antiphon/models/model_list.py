@@ -10,8 +10,8 @@ from typing import Final
 
 import msgspec
 
+from antiphon.models.openai.upstream_errors import UNREADABLE, Unreadable
 from antiphon.models.retry import Failure
-from antiphon.models.upstream_errors import UNREADABLE, Unreadable
 
 #: How many names a message shows, and how long one is at most, in characters.
 _SHOWN: Final = 20

@@ -10,9 +10,9 @@ import aiohttp
 
 from antiphon.core.deltas import Delta
 from antiphon.errors import ModelError
+from antiphon.models.openai.sse import SseParser
+from antiphon.models.openai.upstream_errors import FOREIGN, Translator, Unreadable
 from antiphon.models.retry import Failure
-from antiphon.models.sse import SseParser
-from antiphon.models.upstream_errors import FOREIGN, Translator, Unreadable
 
 #: The longest answer that is taken in one piece, in bytes.
 _LONGEST_ANSWER = 64 * 1024 * 1024

@@ -10,10 +10,10 @@ from functools import cached_property
 
 from antiphon.core.turns import SEALED
 from antiphon.errors import InvalidRequest
-from antiphon.models.responses_answer import AnswerReader
-from antiphon.models.responses_wire import RequestWriter
+from antiphon.models.openai.responses_request import RequestWriter
+from antiphon.models.openai.responses_stream import AnswerReader
+from antiphon.models.openai.upstream_model import UpstreamModel
 from antiphon.models.retry import Failure
-from antiphon.models.upstream import UpstreamModel
 from antiphon.turn.protocols import ModelCall
 
 #: The code of an error about reasoning that was sent back and cannot be read any more.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from antiphon.models.chat_wire import AnswerReader, RequestWriter
-from antiphon.models.upstream import UpstreamModel
+from antiphon.models.openai.chat_completions_codec import AnswerReader, RequestWriter
+from antiphon.models.openai.upstream_model import UpstreamModel
 from antiphon.turn.protocols import ModelCall
 
 

@@ -14,8 +14,9 @@ import msgspec
 
 from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.errors import AntiphonError, ContextLengthExceeded, ImageInputUnsupported
-from antiphon.models.llama_door import Door
-from antiphon.models.llama_frames import (
+from antiphon.models.llama.chat_template import Line, body_of, read_talk, template_body, without
+from antiphon.models.llama.control_tokens import Markup
+from antiphon.models.llama.frame_protocol import (
     Ask,
     Called,
     Count,
@@ -28,8 +29,8 @@ from antiphon.models.llama_frames import (
     Split,
     Up,
 )
-from antiphon.models.llama_prompt import Line, body_of, read_talk, template_body, without
-from antiphon.models.llama_tools import (
+from antiphon.models.llama.tokenizer_client import Door
+from antiphon.models.llama.tool_calling import (
     GUESSES,
     ONE_TOKEN,
     argument_lines,
@@ -39,7 +40,6 @@ from antiphon.models.llama_tools import (
     tools_in_question,
     topic_lines,
 )
-from antiphon.models.markup import Markup
 
 _LONGEST_MESSAGE = 400
 

@@ -14,8 +14,8 @@ import platformdirs
 
 from antiphon.core.turns import Options
 from antiphon.errors import ConfigError
-from antiphon.models.gguf import read_facts
-from antiphon.models.hub import Progress, pull_file
+from antiphon.models.llama.gguf import read_facts
+from antiphon.models.llama.hub import Progress, pull_file
 from antiphon.turn.protocols import ModelInfo
 
 #: The embedded model: SmolLM2-135M-Instruct.

@@ -17,12 +17,18 @@ from yarl import URL
 from antiphon.core.deltas import Delta
 from antiphon.core.proxies import Proxy, find_proxy
 from antiphon.errors import ConfigError, ModelUnavailable
-from antiphon.models.attempts import Attempts
-from antiphon.models.endpoint import bearer, url_of
-from antiphon.models.exchange import AnswerReader, Drain, Exchange, read_refusal, read_start
 from antiphon.models.model_list import decode_model_list
+from antiphon.models.openai.upstream_errors import FOREIGN, Translator, Unreadable
+from antiphon.models.openai.upstream_response import (
+    AnswerReader,
+    Drain,
+    Exchange,
+    read_refusal,
+    read_start,
+)
 from antiphon.models.retry import Failure, RetryPolicy
-from antiphon.models.upstream_errors import FOREIGN, Translator, Unreadable
+from antiphon.models.retry_attempts import Attempts
+from antiphon.models.upstream_url import bearer, url_of
 from antiphon.turn.protocols import ModelCall, ModelInfo
 
 #: How long an unused connection is kept, in seconds: a person thinks between two turns.

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import grpc
 
+from antiphon.models.openai.upstream_errors import Translator
 from antiphon.models.retry import Failure, retry_after
-from antiphon.models.upstream_errors import Translator
 
 _Status = grpc.StatusCode
 

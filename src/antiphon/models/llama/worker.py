@@ -1,4 +1,4 @@
-"""The program of the embedded model's process: ``python -m antiphon.models.llama_child``.
+"""The program of the embedded model's process: ``python -m antiphon.models.llama.worker``.
 
 It loads one GGUF into llama.cpp and answers the frames of ``llama_frames`` that come on
 its standard input. It lives as long as that pipe: when the parent dies in whatever way,
@@ -19,10 +19,8 @@ from typing import BinaryIO
 import msgspec
 
 from antiphon.errors import AntiphonError
-from antiphon.models.gguf import read_facts
-from antiphon.models.llama_answerer import Answerer, Server, Setup
-from antiphon.models.llama_door import Door
-from antiphon.models.llama_frames import (
+from antiphon.models.llama.control_tokens import Markup
+from antiphon.models.llama.frame_protocol import (
     Broken,
     FrameSplitter,
     Ready,
@@ -31,7 +29,9 @@ from antiphon.models.llama_frames import (
     decode_down,
     encode_frame,
 )
-from antiphon.models.markup import Markup
+from antiphon.models.llama.generation import Answerer, Server, Setup
+from antiphon.models.llama.gguf import read_facts
+from antiphon.models.llama.tokenizer_client import Door
 
 #: Small batches, so that a call can be stopped between them during prefill.
 _BATCH = 256

@@ -18,13 +18,13 @@ from yarl import URL
 from antiphon.core.deltas import Delta
 from antiphon.core.proxies import Proxy, find_proxy
 from antiphon.errors import ConfigError, InvalidRequest, ModelTimeout, ModelUnavailable
-from antiphon.models.attempts import Attempts
-from antiphon.models.endpoint import bearer, url_of
+from antiphon.models.openai.upstream_errors import Translator, broken_off
 from antiphon.models.retry import Failure, RetryPolicy
-from antiphon.models.upstream_errors import Translator, broken_off
-from antiphon.models.xai_answer import AnswerReader
-from antiphon.models.xai_errors import failure_of
-from antiphon.models.xai_request import request_of, without_reasoning
+from antiphon.models.retry_attempts import Attempts
+from antiphon.models.upstream_url import bearer, url_of
+from antiphon.models.xai.errors import failure_of
+from antiphon.models.xai.request import request_of, without_reasoning
+from antiphon.models.xai.stream import AnswerReader
 from antiphon.protos.xai import Proto, chat_pb2_grpc
 from antiphon.turn.protocols import ModelCall, ModelInfo
 

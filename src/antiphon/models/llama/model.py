@@ -17,8 +17,8 @@ from antiphon.core.deltas import Delta
 from antiphon.core.tokens import Token
 from antiphon.core.turns import Options
 from antiphon.errors import ModelError, ModelUnavailable
-from antiphon.models.llama_frames import Wish
-from antiphon.models.llama_process import LlamaProcess
+from antiphon.models.llama.frame_protocol import Wish
+from antiphon.models.llama.worker_process import LlamaProcess
 from antiphon.turn.protocols import ModelCall, ModelInfo
 
 

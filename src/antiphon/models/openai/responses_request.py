@@ -9,8 +9,8 @@ import msgspec
 from antiphon.core.tool_rules import may_call
 from antiphon.core.turns import LOGPROBS, SEALED, FunctionTool, Options
 from antiphon.errors import InvalidRequest
-from antiphon.models.details import wants_logprobs
-from antiphon.models.responses_input import input_of
+from antiphon.models.openai.logprobs_citations import wants_logprobs
+from antiphon.models.openai.responses_input import input_of
 from antiphon.turn.protocols import ModelCall
 
 _encode = msgspec.json.Encoder().encode

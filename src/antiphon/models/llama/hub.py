@@ -18,7 +18,7 @@ from typing import Any, TypeAlias, cast
 import msgspec
 
 from antiphon.errors import ConfigError
-from antiphon.models.gguf import MAGIC
+from antiphon.models.llama.gguf import MAGIC
 
 #: Called with the bytes that are here, and all there will be (None: the hub did not say).
 Progress: TypeAlias = Callable[[int, int | None], None]

@@ -29,9 +29,9 @@ from antiphon.core.deltas import (
 from antiphon.core.items import Phase
 from antiphon.core.turns import Usage
 from antiphon.errors import ModelError
-from antiphon.models.details import logprobs_of
+from antiphon.models.openai.logprobs_citations import logprobs_of
+from antiphon.models.openai.upstream_errors import UNREADABLE, Unreadable, broken_off
 from antiphon.models.retry import Failure
-from antiphon.models.upstream_errors import UNREADABLE, Unreadable, broken_off
 
 #: Between two parts of a summary, which are paragraphs with a heading each.
 _PARAGRAPH = "\n\n"

@@ -16,7 +16,7 @@ import msgspec
 
 from antiphon.core.turns import FunctionTool, Options
 from antiphon.errors import InvalidRequest
-from antiphon.models.llama_prompt import Line, Talk
+from antiphon.models.llama.chat_template import Line, Talk
 
 #: How many of the likeliest tokens are looked at for the beginnings of topics.
 GUESSES = 1000

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from antiphon.core.reasoning_sidecar import Carried
 from antiphon.errors import InvalidRequest
-from antiphon.models.chat_messages import Call, ChatMessage, File, Part, decode_messages
+from antiphon.models.message_array import Call, ChatMessage, File, Part, decode_messages
 from antiphon.protos.xai import Proto, chat_pb2, image_pb2
 
 _ROLES = {

@@ -14,8 +14,8 @@ import msgspec
 
 from antiphon.core.turns import Options
 from antiphon.errors import ContextLengthExceeded, ImageInputUnsupported, InvalidRequest
-from antiphon.models.llama_schema import bounded
-from antiphon.models.markup import Markup
+from antiphon.models.llama.control_tokens import Markup
+from antiphon.models.llama.json_grammar import bounded
 
 #: No text has so many characters per token; what is longer is refused without counting.
 _CHARACTERS_PER_TOKEN = 16

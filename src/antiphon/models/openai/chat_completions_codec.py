@@ -25,10 +25,10 @@ from antiphon.core.deltas import (
 from antiphon.core.reasoning_sidecar import uncarried
 from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.errors import ModelError
-from antiphon.models.chat_calls import Call, Calls, Function
-from antiphon.models.details import citation_of, logprobs_of, wants_logprobs
+from antiphon.models.openai.logprobs_citations import citation_of, logprobs_of, wants_logprobs
+from antiphon.models.openai.tool_call_assembly import Call, Calls, Function
+from antiphon.models.openai.upstream_errors import UNREADABLE, Unreadable, broken_off
 from antiphon.models.retry import Failure
-from antiphon.models.upstream_errors import UNREADABLE, Unreadable, broken_off
 from antiphon.turn.protocols import ModelCall
 
 _encode = msgspec.json.Encoder().encode

@@ -26,7 +26,7 @@ from antiphon.errors import (
     ModelError,
     ModelUnavailable,
 )
-from antiphon.models.llama_frames import (
+from antiphon.models.llama.frame_protocol import (
     Ask,
     Broken,
     Called,
@@ -303,7 +303,7 @@ class LlamaProcess:
 async def _spawn(name: str, wish: Wish) -> asyncio.subprocess.Process:
     # A session of its own keeps a terminal's Ctrl-C from the child, and -P keeps the modules
     # in the working folder out of it.
-    command = (sys.executable, "-P", "-m", "antiphon.models.llama_child")
+    command = (sys.executable, "-P", "-m", "antiphon.models.llama.worker")
     try:
         return await asyncio.create_subprocess_exec(
             *command,

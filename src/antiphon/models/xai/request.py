@@ -10,8 +10,8 @@ import msgspec
 
 from antiphon.core.turns import FunctionTool, Options
 from antiphon.errors import InvalidRequest
-from antiphon.models.details import wants_logprobs
-from antiphon.models.xai_messages import messages_of
+from antiphon.models.openai.logprobs_citations import wants_logprobs
+from antiphon.models.xai.messages import messages_of
 from antiphon.protos.xai import Proto, chat_pb2, usage_pb2
 from antiphon.protos.xai_options import EFFORTS, choice_proto, format_proto, tool_proto
 from antiphon.turn.protocols import ModelCall

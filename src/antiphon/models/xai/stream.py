@@ -17,7 +17,7 @@ from antiphon.core.deltas import (
     Used,
 )
 from antiphon.core.turns import Usage
-from antiphon.models.details import citation_of, logprobs_of
+from antiphon.models.openai.logprobs_citations import citation_of, logprobs_of
 from antiphon.protos.xai import Proto, chat_pb2, sample_pb2
 
 _REASONS: dict[int, FinishReason] = {

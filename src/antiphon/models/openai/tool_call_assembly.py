@@ -7,7 +7,7 @@ from typing import TypeAlias
 import msgspec
 
 from antiphon.core.deltas import CallPiece
-from antiphon.models.upstream_errors import UNREADABLE
+from antiphon.models.openai.upstream_errors import UNREADABLE
 
 _decode_string = msgspec.json.Decoder(str).decode
 _CallKey: TypeAlias = int | str

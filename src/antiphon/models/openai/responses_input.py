@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from antiphon.core.reasoning_sidecar import Carried
-from antiphon.models.chat_messages import ChatMessage, File, Part, decode_messages
+from antiphon.models.message_array import ChatMessage, File, Part, decode_messages
 
 #: The longest id of a call that the API takes.
 _LONGEST_ID = 64

@@ -1,0 +1,1 @@
+"""Embedded models: llama.cpp in a child process."""

@@ -1,0 +1,1 @@
+"""Upstream models over HTTP: chat completions and the Responses API."""

@@ -1,0 +1,1 @@
+"""Upstream models over xAI's gRPC API."""
