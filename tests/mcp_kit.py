@@ -15,9 +15,9 @@ from typing import Any
 from antiphon.core.items import FunctionCall
 from antiphon.core.mcp_servers import McpAsk, McpServer
 from antiphon.core.secrets import Secret
-from antiphon.tools.mcp_gateway import McpGateway
-from antiphon.tools.mcp_peer import Backoff
-from antiphon.tools.mcp_source import McpSource
+from antiphon.tools.mcp.connection import Backoff
+from antiphon.tools.mcp.manager import McpGateway
+from antiphon.tools.mcp.toolset import McpSource
 from antiphon.turn.protocols import Fault
 
 PROGRAM = (sys.executable, str(Path(__file__).parent / "mcp_server.py"))

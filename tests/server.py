@@ -34,7 +34,7 @@ from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.api_keys import MemoryKeys
 from antiphon.stores.sqlite.store import open_sqlite
-from antiphon.tools.mcp_gateway import McpGateway
+from antiphon.tools.mcp.manager import McpGateway
 from antiphon.turn.protocols import Model, Store
 from antiphon.turn.service import TurnService
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from antiphon.tools.arguments import ArgumentsInvalid, faults, place, read, short
+from antiphon.tools.argument_errors import ArgumentsInvalid, faults, place, read, short
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "null", "{}"])

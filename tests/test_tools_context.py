@@ -6,8 +6,8 @@ from typing import Annotated, Any, ForwardRef, Optional
 
 import pytest
 
-from antiphon.tools import context
-from antiphon.tools.context import ToolContext, context_parameters, is_context
+from antiphon.tools import tool_context
+from antiphon.tools.tool_context import ToolContext, context_parameters, is_context
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from antiphon.tools.context import ToolContext, context_parameters, is_context
         "ToolContext",
         "ToolContext[Shop]",
         "context.ToolContext[dict[str, Shop]]",
-        "antiphon.tools.context.ToolContext",
+        "antiphon.tools.tool_context.ToolContext",
         ToolContext[int] | None,
         Annotated[ToolContext | None, "the shop"],
         "ToolContext[Shop] | None",
@@ -50,7 +50,9 @@ def test_other_annotations_are_no_context(annotation: object) -> None:
 
 
 def test_the_names_of_context_parameters() -> None:
-    def refund(amount: float, ctx: ToolContext[int], *, more: context.ToolContext[str]) -> None: ...
+    def refund(
+        amount: float, ctx: ToolContext[int], *, more: tool_context.ToolContext[str]
+    ) -> None: ...
 
     assert context_parameters(refund) == ("ctx", "more")
     assert context_parameters(dict.fromkeys) == ()

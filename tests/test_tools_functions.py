@@ -14,8 +14,8 @@ import pytest
 from pydantic import BaseModel
 
 from antiphon.errors import ConfigError
-from antiphon.tools.context import ToolContext
-from antiphon.tools.functions import Tool, as_tool, tool
+from antiphon.tools.function_tool import Tool, as_tool, tool
+from antiphon.tools.tool_context import ToolContext
 
 
 @tool

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.errors import ConfigError
-from antiphon.tools.mcp_allowed import AllowedUrls
+from antiphon.tools.mcp.url_allowlist import AllowedUrls
 
 RULES = AllowedUrls(
     ["mcp.example.com", "*.example.org", "http://localhost:8000", "http://127.0.0.1:*", "[::1]"]

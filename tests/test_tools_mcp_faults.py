@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from antiphon.core.mcp_servers import McpServer
 from antiphon.core.secrets import Secret
-from antiphon.tools.mcp_faults import Veil
+from antiphon.tools.mcp.errors import Veil
 
 VEIL = Veil(
     McpServer(

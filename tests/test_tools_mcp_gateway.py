@@ -12,7 +12,7 @@ import pytest
 from antiphon.core.mcp_servers import McpAsk, McpServer
 from antiphon.core.secrets import Secret
 from antiphon.errors import AntiphonError, ConfigError, InvalidRequest, ToolServerUnavailable
-from antiphon.tools.mcp_gateway import McpGateway
+from antiphon.tools.mcp.manager import McpGateway
 from antiphon.turn.protocols import LentTools, ToolServers
 from mcp_kit import (
     LOCAL,
@@ -96,7 +96,7 @@ def test_a_rule_that_is_none() -> None:
 def test_the_sdk_is_not_loaded_before_it_is_needed() -> None:
     program = (
         "import sys\n"
-        "from antiphon.tools.mcp_gateway import McpGateway\n"
+        "from antiphon.tools.mcp.manager import McpGateway\n"
         "from antiphon.core.mcp_servers import McpServer\n"
         "McpGateway([McpServer(label='a', command=('x',))], ['*'])\n"
         "assert not {'mcp', 'httpx2', 'anyio'} & sys.modules.keys()\n"
@@ -166,9 +166,9 @@ def test_why_a_server_did_not_say_what_tools_it_has() -> None:
 
 
 def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from antiphon.tools import mcp_client
+    from antiphon.tools.mcp import client
 
-    monkeypatch.setattr(mcp_client, "OPENING", 0.5)
+    monkeypatch.setattr(client, "OPENING", 0.5)
     silent = McpServer(label="files", command=(*PROGRAM, "stdio", "--hang"))
     assert "it did not answer within" in unavailable(ask(), silent)
 

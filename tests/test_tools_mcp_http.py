@@ -16,7 +16,7 @@ import pytest
 
 from antiphon.core.secrets import Secret
 from antiphon.errors import ToolServerUnavailable
-from antiphon.tools.mcp_http import MOST_BYTES
+from antiphon.tools.mcp.http_transport import MOST_BYTES
 from mcp_kit import ask, call, error_of, gateway, http_server, source
 
 JSON = "content-type: application/json"

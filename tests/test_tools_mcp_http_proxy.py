@@ -14,7 +14,7 @@ import pytest
 from antiphon.core.mcp_servers import McpServer
 from antiphon.core.secrets import Secret
 from antiphon.errors import ToolServerUnavailable
-from antiphon.tools import mcp_http
+from antiphon.tools.mcp import http_transport
 from mcp_kit import call, gateway, http_server, source
 from proxy_kit import ForwardProxy
 from test_tools_mcp_http import Raw, answering, reply, usual
@@ -68,7 +68,7 @@ def port_of(url: Secret) -> int:
 def trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
     """What a server speaks TLS with; the client knows it while the test lasts."""
     made = vouching_for_itself(tmp_path, "upstream.test")
-    monkeypatch.setattr(mcp_http, "_trust", lambda: trusting(made))
+    monkeypatch.setattr(http_transport, "_trust", lambda: trusting(made))
     return serving_by(made)
 
 

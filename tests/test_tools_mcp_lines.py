@@ -12,8 +12,8 @@ from mcp.types import JSONRPCNotification
 
 from antiphon.core.mcp_servers import McpServer
 from antiphon.errors import ToolServerUnavailable
-from antiphon.tools import mcp_lines
-from antiphon.tools.mcp_lines import ENCODING, Lines, is_too_long
+from antiphon.tools.mcp import line_limit
+from antiphon.tools.mcp.line_limit import ENCODING, Lines, is_too_long
 from mcp_kit import call, error_of, gateway, source, stdio
 
 MOST = 8
@@ -41,7 +41,7 @@ def test_lines_come_whole_however_they_are_cut(said: list[str], data: st.DataObj
 @given(st.lists(st.sampled_from([b"", b"a", b"bc\n", b"\n", b"a long one", b"x\ny\nz"])))
 def test_what_is_kept_is_bounded(chunks: list[bytes]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mcp_lines, "MOST_BYTES", MOST)
+        patch.setattr(line_limit, "MOST_BYTES", MOST)
         lines = Lines()
         said = ""
         for chunk in chunks:

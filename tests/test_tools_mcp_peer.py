@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from antiphon.core.mcp_servers import McpServer
 from antiphon.errors import ToolServerUnavailable
-from antiphon.tools.mcp_peer import Backoff
+from antiphon.tools.mcp.connection import Backoff
 from mcp_kit import AT_ONCE, HttpServer, ask, call, error_of, gateway, source, stdio, until
 
 

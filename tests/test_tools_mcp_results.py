@@ -8,8 +8,8 @@ import pytest
 from mcp import types
 
 from antiphon.core.mcp_servers import McpServer
-from antiphon.tools.mcp_faults import Veil
-from antiphon.tools.mcp_results import MOST, spoken
+from antiphon.tools.mcp.errors import Veil
+from antiphon.tools.mcp.results import MOST, spoken
 
 VEIL = Veil(McpServer(label="a"))
 

@@ -14,7 +14,7 @@ from antiphon.core.items import FunctionCall
 from antiphon.core.mcp_servers import McpAsk, McpServer
 from antiphon.core.tool_rules import needs_approval
 from antiphon.core.turns import McpTool
-from antiphon.tools.mcp_results import MOST
+from antiphon.tools.mcp.results import MOST
 from mcp_kit import HttpServer, ask, call, error_of, gateway, http_server, names, source, stdio
 
 Reached = tuple[list[McpServer], McpAsk]

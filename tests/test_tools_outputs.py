@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from antiphon.tools.outputs import Unencodable, declined, failed, output, readable
+from antiphon.tools.tool_outputs import Unencodable, declined, failed, output, readable
 
 
 class Priority(str, enum.Enum):  # noqa: UP042 - as many still write it

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.tools.running import Raised, guarded, in_thread, is_async
+from antiphon.tools.execution import Raised, guarded, in_thread, is_async
 
 FAILURES = [
     ValueError("no"),
@@ -152,7 +152,7 @@ def test_what_comes_after_the_loop_is_closed_is_dropped() -> None:
 def test_a_hanging_thread_does_not_keep_the_program_alive() -> None:
     code = """
 import asyncio, threading
-from antiphon.tools.running import in_thread
+from antiphon.tools.execution import in_thread
 async def main():
     started = threading.Event()
     task = asyncio.create_task(in_thread(lambda: (started.set(), threading.Event().wait()), "x"))

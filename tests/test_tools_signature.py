@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from antiphon.errors import ConfigError
-from antiphon.tools.context import ToolContext
 from antiphon.tools.signature import documentation, signature_of
+from antiphon.tools.tool_context import ToolContext
 
 if TYPE_CHECKING:
     from somewhere import Shop  # type: ignore[import-not-found]

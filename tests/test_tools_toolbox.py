@@ -17,8 +17,8 @@ from pydantic import AfterValidator, BaseModel
 
 from antiphon.core.items import FunctionCall
 from antiphon.errors import ConfigError
-from antiphon.tools.context import ToolContext
-from antiphon.tools.functions import Tool, tool
+from antiphon.tools.function_tool import Tool, tool
+from antiphon.tools.tool_context import ToolContext
 from antiphon.tools.toolbox import Toolbox
 from antiphon.turn.protocols import ToolSource
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from antiphon.core.items import FunctionCall
-from antiphon.tools.functions import tool
+from antiphon.tools.function_tool import tool
 from antiphon.tools.toolbox import Toolbox
 
 

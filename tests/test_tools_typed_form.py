@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 from typing_extensions import TypedDict
 
 from antiphon.errors import ConfigError
-from antiphon.tools.arguments import ArgumentsInvalid
-from antiphon.tools.typed_form import form
+from antiphon.tools.argument_errors import ArgumentsInvalid
+from antiphon.tools.typed_tool import form
 
 
 class Priority(enum.Enum):

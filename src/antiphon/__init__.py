@@ -20,8 +20,8 @@ from antiphon.errors import (
     StoreError,
 )
 from antiphon.settings import Settings, load_settings
-from antiphon.tools.context import ToolContext
-from antiphon.tools.functions import Tool, tool
+from antiphon.tools.function_tool import Tool, tool
+from antiphon.tools.tool_context import ToolContext
 
 __version__ = "0.1.0"
 

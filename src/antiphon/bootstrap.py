@@ -30,7 +30,7 @@ from antiphon.models.scripted import ScriptedModel
 from antiphon.settings import Limits, ModelSettings, Settings
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
-from antiphon.tools.mcp_gateway import McpGateway
+from antiphon.tools.mcp.manager import McpGateway
 from antiphon.turn.protocols import Model, ModelInfo
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import Ledgers

@@ -25,7 +25,7 @@ from antiphon.core.items import (
 )
 from antiphon.core.turns import FunctionTool, Response, TurnRequest
 from antiphon.errors import InvalidRequest, OutputInvalid
-from antiphon.tools.outputs import declined
+from antiphon.tools.tool_outputs import declined
 from antiphon.turn.running_turns import LiveTurn
 
 

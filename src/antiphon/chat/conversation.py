@@ -30,7 +30,7 @@ from antiphon.core.context_policies import Summarize
 from antiphon.core.items import FunctionCall, Item
 from antiphon.core.turns import NOBODY, Response, TurnRequest
 from antiphon.errors import InvalidRequest
-from antiphon.tools.functions import Tool
+from antiphon.tools.function_tool import Tool
 from antiphon.turn.running_turns import LiveTurn
 from antiphon.turn.service import TurnService
 

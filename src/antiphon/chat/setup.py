@@ -12,7 +12,7 @@ from antiphon.core.context_policies import Policy, Summarize, TokenBudget, Windo
 from antiphon.core.turns import Options
 from antiphon.errors import InvalidRequest
 from antiphon.settings import Settings, load_settings
-from antiphon.tools.functions import Tool
+from antiphon.tools.function_tool import Tool
 from antiphon.tools.toolbox import Approver, Toolbox
 
 #: What is kept of a stored turn's options when its conversation goes on.

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from antiphon.errors import ConfigError
-from antiphon.tools.context import is_context, parameters_of
+from antiphon.tools.tool_context import is_context, parameters_of
 
 _UNUSABLE = {
     Parameter.VAR_POSITIONAL: "takes any number of arguments",

@@ -13,11 +13,11 @@ from typing import Any, TypeAlias
 from antiphon.core.items import FunctionCall
 from antiphon.core.turns import FunctionTool
 from antiphon.errors import ConfigError
-from antiphon.tools.arguments import ArgumentsInvalid, short
-from antiphon.tools.context import ToolContext
-from antiphon.tools.functions import Tool, as_tool, limited
-from antiphon.tools.outputs import Unencodable, declined, failed, output
-from antiphon.tools.running import Raised, guarded, in_thread, is_async
+from antiphon.tools.argument_errors import ArgumentsInvalid, short
+from antiphon.tools.execution import Raised, guarded, in_thread, is_async
+from antiphon.tools.function_tool import Tool, as_tool, limited
+from antiphon.tools.tool_context import ToolContext
+from antiphon.tools.tool_outputs import Unencodable, declined, failed, output
 
 #: Asks a person. True: agreed. False, or a text that says why: declined.
 Approver: TypeAlias = Callable[[FunctionCall], bool | str | Awaitable[bool | str]]

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from antiphon.core.mcp_servers import McpServer
-from antiphon.tools.mcp_faults import Gone
+from antiphon.tools.mcp.errors import Gone
 
 if TYPE_CHECKING:
-    from antiphon.tools.mcp_link import Link, Offer
+    from antiphon.tools.mcp.session import Link, Offer
 
 T = TypeVar("T")
 
@@ -127,6 +127,6 @@ class Peer:
 
 def _load() -> type[Link]:
     """In a thread: the SDK takes half a second to load."""
-    from antiphon.tools.mcp_link import Link  # loaded on first use
+    from antiphon.tools.mcp.session import Link  # loaded on first use
 
     return Link

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from antiphon.tools.arguments import TEXT, short
+from antiphon.tools.argument_errors import TEXT, short
 
 
 class Unencodable(Exception):

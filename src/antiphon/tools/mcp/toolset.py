@@ -12,15 +12,15 @@ import msgspec
 from antiphon.core.items import FunctionCall, McpListTools
 from antiphon.core.mcp_servers import Approval, McpAsk, tool_of
 from antiphon.core.turns import FunctionTool
-from antiphon.tools.arguments import ArgumentsInvalid, read, short
-from antiphon.tools.mcp_faults import Gone, Refused
-from antiphon.tools.mcp_names import name_of, prefix_of
-from antiphon.tools.mcp_peer import Peer
-from antiphon.tools.outputs import failed
+from antiphon.tools.argument_errors import ArgumentsInvalid, read, short
+from antiphon.tools.mcp.connection import Peer
+from antiphon.tools.mcp.errors import Gone, Refused
+from antiphon.tools.mcp.tool_names import name_of, prefix_of
+from antiphon.tools.tool_outputs import failed
 from antiphon.turn.protocols import Fault
 
 if TYPE_CHECKING:
-    from antiphon.tools.mcp_link import Offer
+    from antiphon.tools.mcp.session import Offer
 
 _log = logging.getLogger("antiphon.tools")
 

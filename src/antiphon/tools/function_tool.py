@@ -27,8 +27,8 @@ from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, Ty
 
 from antiphon.core.turns import FunctionTool
 from antiphon.errors import ConfigError
-from antiphon.tools.form import Form
-from antiphon.tools.running import is_async
+from antiphon.tools.argument_spec import Form
+from antiphon.tools.execution import is_async
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -89,7 +89,7 @@ class Tool(Generic[P, R]):
 
         ``parameters`` None: it takes none. Raises ``ConfigError`` for a bad schema.
         """
-        from antiphon.tools.raw_form import form  # loaded on first use
+        from antiphon.tools.json_schema_tool import form  # loaded on first use
 
         made: Tool[..., S] = Tool(
             func,
@@ -163,7 +163,7 @@ class Tool(Generic[P, R]):
         return getattr(self.function, "__qualname__", "")
 
     def _formed(self, names: Mapping[str, Any]) -> Form:
-        from antiphon.tools.typed_form import form  # loaded on first use
+        from antiphon.tools.typed_tool import form  # loaded on first use
 
         return form(self.function, self.name, names)
 

@@ -6,7 +6,7 @@ import re
 from urllib.parse import parse_qsl, urlsplit
 
 from antiphon.core.mcp_servers import McpServer
-from antiphon.tools.outputs import readable
+from antiphon.tools.tool_outputs import readable
 
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 #: What is shorter than this is in too many words to be searched for.

@@ -21,9 +21,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import SchemaError
 
 from antiphon.errors import ConfigError
-from antiphon.tools.arguments import faults, place, read, short
-from antiphon.tools.form import Form, Reader
-from antiphon.tools.schema import schema_of
+from antiphon.tools.argument_errors import faults, place, read, short
+from antiphon.tools.argument_spec import Form, Reader
+from antiphon.tools.json_schema import schema_of
 from antiphon.tools.signature import documentation, signature_of
 
 #: What Pydantic raises for a type that it can make no schema of.

@@ -13,7 +13,7 @@ import json
 
 from mcp.types import JSONRPCNotification
 
-from antiphon.tools.mcp_http import MOST_BYTES
+from antiphon.tools.mcp.http_transport import MOST_BYTES
 
 #: The encoding's name.
 ENCODING = "antiphon_lines"

@@ -9,10 +9,10 @@ from importlib.util import find_spec
 
 from antiphon.core.mcp_servers import MOST_LABEL, McpAsk, McpServer
 from antiphon.errors import ConfigError, InvalidRequest, ToolServerUnavailable
-from antiphon.tools.mcp_allowed import AllowedUrls
-from antiphon.tools.mcp_faults import Gone, Refused
-from antiphon.tools.mcp_peer import Backoff, Peer
-from antiphon.tools.mcp_source import Lender, McpSource
+from antiphon.tools.mcp.connection import Backoff, Peer
+from antiphon.tools.mcp.errors import Gone, Refused
+from antiphon.tools.mcp.toolset import Lender, McpSource
+from antiphon.tools.mcp.url_allowlist import AllowedUrls
 
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _VALUE = re.compile(r"[\t -~\x80-\xff]*")

@@ -20,8 +20,8 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
 
 from antiphon.core.mcp_servers import McpServer
-from antiphon.tools.mcp_http import MOST_BYTES, http_client
-from antiphon.tools.mcp_lines import ENCODING, TOO_LONG, is_too_long
+from antiphon.tools.mcp.http_transport import MOST_BYTES, http_client
+from antiphon.tools.mcp.line_limit import ENCODING, TOO_LONG, is_too_long
 
 #: Seconds for a server to start and to say what it is.
 OPENING = 30.0

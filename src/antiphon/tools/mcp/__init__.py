@@ -1,0 +1,1 @@
+"""MCP client: tools of MCP servers, offered to a turn."""
