@@ -24,8 +24,8 @@ import msgspec
 import uvicorn
 import uvloop
 
-from antiphon.api.http.front import Front
-from antiphon.api.http.site import open_site
+from antiphon.api.http.middleware import Front
+from antiphon.api.http.server_app import open_site
 from antiphon.cli.upgrade import WebSocketProtocol
 from antiphon.core.mcp_servers import McpServer
 from antiphon.core.turns import NOBODY

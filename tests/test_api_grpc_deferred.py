@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from antiphon.api.grpc.deferred import Results
+from antiphon.api.grpc.deferred_completions import Results
 from antiphon.errors import TooManyRequests
 from antiphon.models.scripted import ScriptedModel, hang
 from antiphon.turn.running_turns import LiveTurn

@@ -16,8 +16,8 @@ from xai_sdk.chat import required_tool, tool, tool_result, user  # type: ignore[
 from xai_sdk.proto import chat_pb2  # type: ignore[import-untyped]
 from xai_sdk.tools import get_tool_call_type, mcp, web_search  # type: ignore[import-untyped]
 
-from antiphon.api.grpc.wire_messages import decode_messages
-from antiphon.api.grpc.wire_tools import decode_toolset
+from antiphon.api.grpc.message_codec import decode_messages
+from antiphon.api.grpc.tool_codec import decode_toolset
 from antiphon.core.items import FunctionCall, FunctionCallOutput
 from antiphon.errors import InvalidRequest
 from antiphon.models.scripted import ScriptedModel, call, calls, say, think

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from antiphon.api.grpc.pace import Pace
+from antiphon.api.grpc.stream_throttle import Pace
 
 
 def test_the_first_message_never_waits() -> None:

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from xai_sdk.chat import Response as Streamed  # type: ignore[import-untyped]
 from xai_sdk.proto import chat_pb2  # type: ignore[import-untyped]
 
+from antiphon.api.grpc.chunk_codec import ChunkEncoder
 from antiphon.api.grpc.pricing import no_prices
-from antiphon.api.grpc.wire_chunks import ChunkEncoder
-from antiphon.api.grpc.wire_request import OUTPUTS
-from antiphon.api.grpc.wire_response import Completions
+from antiphon.api.grpc.request_codec import OUTPUTS
+from antiphon.api.grpc.response_codec import Completions
 from antiphon.core import events
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, McpListTools, Message
 from antiphon.core.turns import End, Header, McpTool, Options, Response

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from antiphon.api.http.answers import (
+from antiphon.api.common.body import ClientGone, Message, Receive, Scope, Send
+from antiphon.api.http.asgi_responses import (
     Watch,
     answering,
     send_chunk,
@@ -19,7 +20,6 @@ from antiphon.api.http.answers import (
     send_json,
     start_stream,
 )
-from antiphon.api.http.body import ClientGone, Message, Receive, Scope, Send
 from antiphon.core.deltas import Delta, Text
 from antiphon.core.items import Message as Said
 from antiphon.core.turns import Header, Response, TurnRequest

@@ -13,7 +13,7 @@ from contextlib import closing
 
 import pytest
 
-from antiphon.api.http.auth import Keyring, credential_of, tenant_of
+from antiphon.api.common.authentication import Keyring, credential_of, tenant_of
 from antiphon.core.api_keys import digest_of, new_key
 from antiphon.core.turns import NOBODY
 from antiphon.errors import StoreError, Unauthorized

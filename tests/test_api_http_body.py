@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 import pytest
 
-from antiphon.api.http.body import (
+from antiphon.api.common.body import (
     MAX_BODY,
     MAX_DEPTH,
     UNDECODABLE,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.api.http.answers import Pulse
+from antiphon.api.http.asgi_responses import Pulse
 from antiphon.core.turns import Usage
 from antiphon.errors import AntiphonError, ModelError, ModelTimeout, ModelUnavailable, RateLimited
 from antiphon.models.scripted import (

@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from antiphon.api.http.body import MAX_DEPTH
-from antiphon.api.http.chat_wire import (
+from antiphon.api.common.body import MAX_DEPTH
+from antiphon.api.http.chat_completions_codec import (
     ChunkEncoder,
     decode_chat_request,
     encode_completion,
     encode_stream_error,
 )
-from antiphon.api.http.events import DONE
+from antiphon.api.http.stream_events import DONE
 from antiphon.core.deltas import CallPiece, Delta, Finish, Refused, Text, Thought, Used
 from antiphon.core.events import Created, Ended, Event
 from antiphon.core.items import (

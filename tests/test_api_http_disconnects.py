@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from antiphon.api.common.authentication import put_tenant
+from antiphon.api.common.body import Message, Scope
 from antiphon.api.http.app import HttpApp
-from antiphon.api.http.auth import put_tenant
-from antiphon.api.http.body import Message, Scope
 from antiphon.core.ids import new_response_id
 from antiphon.core.items import Message as Said
 from antiphon.core.turns import NOBODY, Header, TurnRequest

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiphon.api.http.events import DONE, EventEncoder
-from antiphon.api.http.response import response_body
+from antiphon.api.http.response_body import response_body
+from antiphon.api.http.stream_events import DONE, EventEncoder
 from antiphon.core.deltas import (
     CallPiece,
     Cited,

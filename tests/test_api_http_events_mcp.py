@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 from hypothesis import given, settings
 
-from antiphon.api.http.events import DONE, EventEncoder
-from antiphon.api.http.response import response_body
+from antiphon.api.http.response_body import response_body
+from antiphon.api.http.stream_events import DONE, EventEncoder
 from antiphon.core.events import (
     ArgumentsDelta,
     Created,

@@ -232,7 +232,7 @@ def test_a_server_is_ready_when_its_store_answers(server: Serving) -> None:
 
 
 def test_a_store_that_hangs_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("antiphon.api.http.operations._PATIENCE", 0.01)
+    monkeypatch.setattr("antiphon.api.http.health._PATIENCE", 0.01)
     with keyed(keys=Stuck(time.time)) as site:
         answer = site.nobody().get("/readyz")
         assert (answer.status, answer.error["code"]) == (503, "store_unavailable")

@@ -13,11 +13,11 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from antiphon.api.http.auth import Keyring, tenant_of
-from antiphon.api.http.body import Message, Receive, Scope, Send
-from antiphon.api.http.front import Front, another_turn
-from antiphon.api.http.limits import Limiter
-from antiphon.api.http.metrics import Metrics
+from antiphon.api.common.authentication import Keyring, tenant_of
+from antiphon.api.common.body import Message, Receive, Scope, Send
+from antiphon.api.common.metrics import Metrics
+from antiphon.api.common.rate_limits import Limiter
+from antiphon.api.http.middleware import Front, another_turn
 from antiphon.errors import AntiphonError
 from antiphon.stores.sqlite.api_keys import MemoryKeys
 from antiphon.turn.service import TurnService

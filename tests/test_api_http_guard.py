@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from antiphon.api.http.guard import check_local
+from antiphon.api.common.local_only import check_local
 from antiphon.errors import Forbidden
 from server import Serving, serving
 

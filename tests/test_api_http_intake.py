@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from antiphon.api.http.body import MAX_DEPTH
-from antiphon.api.http.intake import Intake, decode_items
+from antiphon.api.common.body import MAX_DEPTH
+from antiphon.api.common.input_items import Intake, decode_items
 from antiphon.core.items import (
     Compaction,
     FunctionCall,

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 from hypothesis import given, settings
 
-from antiphon.api.http.intake import decode_items
-from antiphon.api.http.items import Pairs, input_items, item_body, output_items, shown_items
+from antiphon.api.common.input_items import decode_items
+from antiphon.api.http.item_bodies import Pairs, input_items, item_body, output_items, shown_items
 from antiphon.core.items import (
     Approved,
     Compaction,

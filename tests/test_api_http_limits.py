@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.api.http.limits import Account
+from antiphon.api.common.rate_limits import Account
 from antiphon.errors import TooManyRequests
 from antiphon.models.scripted import ScriptedModel, say, wait
 from server import Answer, parse_events

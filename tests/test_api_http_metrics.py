@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 from prometheus_client import generate_latest
 
-from antiphon.api.http.metrics import Metrics
+from antiphon.api.common.metrics import Metrics
 from antiphon.core.items import Message
 from antiphon.core.turns import TurnRequest, Usage
 from antiphon.errors import ModelError, RateLimited, StoreError

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiphon.api.http.pages import page_of
+from antiphon.api.http.pagination import page_of
 from antiphon.errors import InvalidRequest
 
 

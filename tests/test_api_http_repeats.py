@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from antiphon.api.http.auth import put_tenant
-from antiphon.api.http.body import Scope
-from antiphon.api.http.repeats import Repeats
+from antiphon.api.common.authentication import put_tenant
+from antiphon.api.common.body import Scope
+from antiphon.api.http.idempotency import Repeats
 from antiphon.errors import Conflict, IdempotencyConflict, ModelError, StoreError
 from antiphon.models.scripted import ScriptedModel, fail, say, wait
 from antiphon.stores.memory.store import MemoryStore

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.api.http.answers import Pulse
+from antiphon.api.http.asgi_responses import Pulse
 from antiphon.core.deltas import CallPiece, Delta, Finish, Over, Text
 from antiphon.models.scripted import Cut, Reply, ScriptedModel, cut, finish, refuse, say, think
 from antiphon.turn.protocols import ModelCall, ModelInfo

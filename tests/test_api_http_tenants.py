@@ -12,8 +12,8 @@ import pytest
 from websockets.sync.client import connect
 
 from antiphon.api.http.app import HttpApp
-from antiphon.api.http.front import Front
-from antiphon.api.http.site import open_site
+from antiphon.api.http.middleware import Front
+from antiphon.api.http.server_app import open_site
 from antiphon.core.ids import item_id, new_conversation_id, new_response_id
 from antiphon.core.items import FunctionCall, Message
 from antiphon.core.turns import TurnRequest

@@ -11,8 +11,8 @@ from openai.types.responses import Tool, ToolChoiceAllowed, ToolChoiceFunction, 
 from openai.types.responses.tool_choice_options import ToolChoiceOptions
 from pydantic import TypeAdapter
 
-from antiphon.api.http.request import decode_request
-from antiphon.api.http.tools import choice_body, tool_bodies
+from antiphon.api.common.tool_requests import choice_body, tool_bodies
+from antiphon.api.http.response_request import decode_request
 from antiphon.core.mcp_servers import McpAsk
 from antiphon.core.secrets import Secret
 from antiphon.core.turns import FunctionTool, McpTool, Options, TurnRequest

@@ -13,8 +13,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from antiphon.api.http.auth import put_tenant
-from antiphon.api.http.body import MAX_BODY, Receive, Scope, Send
+from antiphon.api.common.authentication import put_tenant
+from antiphon.api.common.body import MAX_BODY, Receive, Scope, Send
 from antiphon.api.http.websocket import WebSocket
 from antiphon.models.scripted import ScriptedModel, cut, hang, say, wait
 from antiphon.stores.memory.store import MemoryStore

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from antiphon import errors
-from antiphon.api.mcp.advice import advice
+from antiphon.api.mcp.error_hints import advice
 from antiphon.errors import (
     AntiphonError,
     ConfigError,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from mcp import Client
 
-from antiphon.api.mcp.http import McpEndpoint
+from antiphon.api.mcp.streamable_http import McpEndpoint
 from antiphon.core.turns import NOBODY
 from antiphon.errors import NotFound
 from antiphon.models.scripted import ScriptedModel, hang, say, wait

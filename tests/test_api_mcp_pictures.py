@@ -10,7 +10,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from antiphon.api.mcp.pictures import pictures
+from antiphon.api.mcp.image_arguments import pictures
 from antiphon.core.images import MAX_IMAGE_BYTES
 from antiphon.errors import Forbidden, ImageInvalid, InvalidRequest
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from antiphon.api.mcp.results import answer_of, body_of, reasoning_of, turn_of
+from antiphon.api.mcp.tool_results import answer_of, body_of, reasoning_of, turn_of
 from antiphon.core.items import Message, Reasoning, ReasoningText, SummaryText
 from antiphon.core.turns import End, Header, Response, TurnError, Usage
 

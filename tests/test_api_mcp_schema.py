@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from antiphon.api.mcp.arguments import ChatWithVision, Search, StatefulChat, check_ranges
-from antiphon.api.mcp.schema import decode, input_schema, readable
+from antiphon.api.mcp.tool_arguments import ChatWithVision, Search, StatefulChat, check_ranges
+from antiphon.api.mcp.tool_schemas import decode, input_schema, readable
 from antiphon.errors import InvalidRequest
 from mcp_clients import MODES, over_http
 from server import serving

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from antiphon.api.mcp.underway import CallKey, Underway
+from antiphon.api.mcp.cancellation import CallKey, Underway
 from antiphon.models.scripted import ScriptedModel, hang, say
 from antiphon.turn.running_turns import LiveTurn
 from turn_kit import asking, serving

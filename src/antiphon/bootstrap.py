@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from antiphon.api.http.front import Front
-from antiphon.api.http.site import open_site
+from antiphon.api.http.middleware import Front
+from antiphon.api.http.server_app import open_site
 from antiphon.core.retention import DAY, Lifetimes
 from antiphon.errors import ConfigError, StoreError
 from antiphon.models.llama.few_shot import PRIMER
@@ -167,7 +167,7 @@ def grpc_server(engine: Engine, front: Front) -> GrpcServer:
     try:
         # The embedded model's process is started by a fork that gRPC has no part in.
         os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-        from antiphon.api.grpc.door import Door  # loaded on first use
+        from antiphon.api.grpc.interceptor import Door  # loaded on first use
         from antiphon.api.grpc.server import GrpcServer  # loaded on first use
     except ModuleNotFoundError as error:
         raise ConfigError("gRPC is not installed: `pip install 'antiphon[grpc]'`") from error

@@ -8,14 +8,14 @@ from typing import TypeAlias
 import msgspec
 
 from antiphon.api.grpc.choices import attended, ends, merged, other_choices, start
-from antiphon.api.grpc.deferred import Results
-from antiphon.api.grpc.door import Caller
-from antiphon.api.grpc.pace import Pace
-from antiphon.api.grpc.wire_calls import open_calls
-from antiphon.api.grpc.wire_chunks import ChunkEncoder
-from antiphon.api.grpc.wire_messages import SUMMARY, answering, decode_messages, nameless
-from antiphon.api.grpc.wire_request import Asked, decode_completion
-from antiphon.api.grpc.wire_response import Completions, encode_usage
+from antiphon.api.grpc.chunk_codec import ChunkEncoder
+from antiphon.api.grpc.deferred_completions import Results
+from antiphon.api.grpc.interceptor import Caller
+from antiphon.api.grpc.message_codec import SUMMARY, answering, decode_messages, nameless
+from antiphon.api.grpc.request_codec import Asked, decode_completion
+from antiphon.api.grpc.response_codec import Completions, encode_usage
+from antiphon.api.grpc.stream_throttle import Pace
+from antiphon.api.grpc.tool_call_codec import open_calls
 from antiphon.core.ids import item_id, new_response_id
 from antiphon.core.items import Item
 from antiphon.core.turns import Response, TurnRequest, Usage

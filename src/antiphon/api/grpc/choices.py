@@ -9,8 +9,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from antiphon.api.grpc.door import Caller, log
-from antiphon.api.grpc.wire_request import Asked
+from antiphon.api.grpc.interceptor import Caller, log
+from antiphon.api.grpc.request_codec import Asked
 from antiphon.core.events import Event
 from antiphon.core.turns import Response, TurnRequest
 from antiphon.errors import AntiphonError

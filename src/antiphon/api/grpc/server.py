@@ -11,14 +11,14 @@ import grpc
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
 
+from antiphon.api.common.body import MAX_BODY
 from antiphon.api.grpc.chat import Chat, Write
-from antiphon.api.grpc.door import Caller, Door
-from antiphon.api.grpc.listings import Auth, Models, Tokenize
-from antiphon.api.grpc.pace import Pace
+from antiphon.api.grpc.interceptor import Caller, Door
+from antiphon.api.grpc.legacy_chat import StatelessChat
+from antiphon.api.grpc.models_tokenize_auth import Auth, Models, Tokenize
 from antiphon.api.grpc.pricing import Prices, no_prices
-from antiphon.api.grpc.stateless import StatelessChat
-from antiphon.api.grpc.wire_response import Completions
-from antiphon.api.http.body import MAX_BODY
+from antiphon.api.grpc.response_codec import Completions
+from antiphon.api.grpc.stream_throttle import Pace
 from antiphon.errors import ConfigError, InvalidRequest, MethodNotAllowed
 from antiphon.protos.legacy_chat import ADD_RESPONSE, StatelessConversation
 from antiphon.protos.xai import (

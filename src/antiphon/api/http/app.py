@@ -6,17 +6,17 @@ from collections.abc import Mapping
 
 from starlette.routing import Route, Router
 
-from antiphon.api.http.answers import Handler, answering, answering_head, send_error
-from antiphon.api.http.body import Receive, Scope, Send
+from antiphon.api.common.body import Receive, Scope, Send
+from antiphon.api.http.asgi_responses import Handler, answering, answering_head, send_error
 from antiphon.api.http.chat_completions import ChatCompletions
 from antiphon.api.http.compaction import Compaction
 from antiphon.api.http.conversations import ConversationApi
-from antiphon.api.http.front import put_route
+from antiphon.api.http.idempotency import Repeats
+from antiphon.api.http.middleware import put_route
 from antiphon.api.http.models import ModelList
-from antiphon.api.http.repeats import Repeats
 from antiphon.api.http.responses import Responses
 from antiphon.api.http.websocket import WebSocket
-from antiphon.api.mcp.http import McpEndpoint
+from antiphon.api.mcp.streamable_http import McpEndpoint
 from antiphon.errors import MethodNotAllowed, NotFound
 from antiphon.turn.conversations import Conversations
 from antiphon.turn.service import TurnService

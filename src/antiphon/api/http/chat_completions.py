@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from antiphon.api.http.answers import (
+from antiphon.api.common.body import Receive, Scope, Send, read_body
+from antiphon.api.http.asgi_responses import (
     Pulse,
     StreamHead,
     Watch,
@@ -12,14 +13,13 @@ from antiphon.api.http.answers import (
     send_json,
     server_failure,
 )
-from antiphon.api.http.body import Receive, Scope, Send, read_body
-from antiphon.api.http.chat_wire import (
+from antiphon.api.http.chat_completions_codec import (
     ChunkEncoder,
     decode_chat_request,
     encode_completion,
     encode_stream_error,
 )
-from antiphon.api.http.events import DONE
+from antiphon.api.http.stream_events import DONE
 from antiphon.core.events import Created, Event
 from antiphon.errors import AntiphonError
 from antiphon.turn.running_turns import LiveTurn

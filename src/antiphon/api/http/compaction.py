@@ -7,12 +7,12 @@ import time
 
 import msgspec
 
-from antiphon.api.http.answers import Watch, send_json
-from antiphon.api.http.auth import tenant_of
-from antiphon.api.http.body import Receive, Scope, Send, read_body
-from antiphon.api.http.items import item_body
-from antiphon.api.http.request import decode_request
-from antiphon.api.http.response import usage_body
+from antiphon.api.common.authentication import tenant_of
+from antiphon.api.common.body import Receive, Scope, Send, read_body
+from antiphon.api.http.asgi_responses import Watch, send_json
+from antiphon.api.http.item_bodies import item_body
+from antiphon.api.http.response_body import usage_body
+from antiphon.api.http.response_request import decode_request
 from antiphon.core.turns import TurnRequest, Usage
 from antiphon.errors import InvalidRequest
 from antiphon.turn.service import TurnService

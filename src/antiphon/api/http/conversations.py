@@ -8,16 +8,16 @@ from typing import Any
 
 import msgspec
 
-from antiphon.api.http.answers import send_json
-from antiphon.api.http.auth import tenant_of
-from antiphon.api.http.body import Receive, Scope, Send, decoded, query_of, read_body
-from antiphon.api.http.fields import Metadata
+from antiphon.api.common.authentication import tenant_of
+from antiphon.api.common.body import Receive, Scope, Send, decoded, query_of, read_body
+from antiphon.api.common.input_items import decode_items
+from antiphon.api.http.asgi_responses import send_json
+from antiphon.api.http.idempotency import Repeats
 from antiphon.api.http.includes import include_of
-from antiphon.api.http.intake import decode_items
-from antiphon.api.http.items import input_items, output_items
-from antiphon.api.http.listing import listed
-from antiphon.api.http.pages import behind, limit_of, order_of
-from antiphon.api.http.repeats import Repeats
+from antiphon.api.http.item_bodies import input_items, output_items
+from antiphon.api.http.list_filters import listed
+from antiphon.api.http.pagination import behind, limit_of, order_of
+from antiphon.api.http.request_fields import Metadata
 from antiphon.core.conversations import Conversation
 from antiphon.core.ids import place_of_item
 from antiphon.core.items import Item

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from antiphon.api.http.body import Send
+from antiphon.api.common.body import Send
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 

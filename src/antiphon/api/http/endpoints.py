@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import msgspec
 
-from antiphon.api.http.chat_wire import ChatCompletionCreate
+from antiphon.api.http.chat_completions_codec import ChatCompletionCreate
 from antiphon.api.http.conversations import ConversationCreate, ConversationUpdate, ItemsCreate
 from antiphon.api.http.includes import INCLUDABLE
-from antiphon.api.http.listing import STATUSES
-from antiphon.api.http.request import ResponseCreate
+from antiphon.api.http.list_filters import STATUSES
+from antiphon.api.http.response_request import ResponseCreate
 
 _String: Final = {"type": "string"}
 _Flag: Final = {"type": "boolean", "default": False}

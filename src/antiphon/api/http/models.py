@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from antiphon.api.http.answers import send_json
-from antiphon.api.http.body import Receive, Scope, Send
+from antiphon.api.common.body import Receive, Scope, Send
+from antiphon.api.http.asgi_responses import send_json
 from antiphon.turn.protocols import Model
 from antiphon.turn.service import TurnService
 

@@ -14,8 +14,8 @@ import msgspec
 
 from antiphon import errors
 from antiphon.api.http.endpoints import ENDPOINTS, Endpoint
-from antiphon.api.http.repeats import LONGEST_KEY
-from antiphon.api.http.response import response_body
+from antiphon.api.http.idempotency import LONGEST_KEY
+from antiphon.api.http.response_body import response_body
 from antiphon.core.turns import Header, Response
 from antiphon.errors import AntiphonError
 

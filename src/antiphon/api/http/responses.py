@@ -7,7 +7,9 @@ from contextlib import ExitStack
 
 import msgspec
 
-from antiphon.api.http.answers import (
+from antiphon.api.common.authentication import tenant_of
+from antiphon.api.common.body import Receive, Scope, Send, query_of, read_body
+from antiphon.api.http.asgi_responses import (
     Pulse,
     StreamHead,
     Watch,
@@ -17,16 +19,14 @@ from antiphon.api.http.answers import (
     send_json,
     server_failure,
 )
-from antiphon.api.http.auth import tenant_of
-from antiphon.api.http.body import Receive, Scope, Send, query_of, read_body
-from antiphon.api.http.events import DONE, EventEncoder
+from antiphon.api.http.idempotency import Repeat, Repeats
 from antiphon.api.http.includes import include_of
-from antiphon.api.http.items import input_items
-from antiphon.api.http.listing import listed, wanted_of
-from antiphon.api.http.pages import limit_of, order_of, page_of
-from antiphon.api.http.repeats import Repeat, Repeats
-from antiphon.api.http.request import decode_request
-from antiphon.api.http.response import encode_response, response_body
+from antiphon.api.http.item_bodies import input_items
+from antiphon.api.http.list_filters import listed, wanted_of
+from antiphon.api.http.pagination import limit_of, order_of, page_of
+from antiphon.api.http.response_body import encode_response, response_body
+from antiphon.api.http.response_request import decode_request
+from antiphon.api.http.stream_events import DONE, EventEncoder
 from antiphon.core.turns import TurnRequest
 from antiphon.errors import AntiphonError, InvalidRequest, error_of
 from antiphon.turn.replay import Replay

@@ -12,11 +12,11 @@ from typing import Any
 
 import msgspec
 
-from antiphon.api.http.auth import tenant_of
-from antiphon.api.http.body import MAX_BODY, Receive, Scope, Send, decoded
-from antiphon.api.http.events import EventEncoder
-from antiphon.api.http.front import another_turn
-from antiphon.api.http.request import decode_request
+from antiphon.api.common.authentication import tenant_of
+from antiphon.api.common.body import MAX_BODY, Receive, Scope, Send, decoded
+from antiphon.api.http.middleware import another_turn
+from antiphon.api.http.response_request import decode_request
+from antiphon.api.http.stream_events import EventEncoder
 from antiphon.core.turns import TurnRequest
 from antiphon.errors import AntiphonError, BodyTooLarge, InvalidRequest
 from antiphon.turn.history_cache import Memory

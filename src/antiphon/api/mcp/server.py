@@ -16,15 +16,15 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.stdio import stdio_server
 from mcp.shared.exceptions import MCPError
 
-from antiphon.api.mcp import descriptions as about
-from antiphon.api.mcp.advice import advice
+from antiphon.api.mcp import tool_descriptions as about
 from antiphon.api.mcp.caller import Caller
-from antiphon.api.mcp.calling import Remote, Roots, RootsNeeded
-from antiphon.api.mcp.results import Result, body_of
-from antiphon.api.mcp.schema import decode, input_schema, output_schema, readable
-from antiphon.api.mcp.threads import JSON_TEMPLATE, TEMPLATE, Threads
+from antiphon.api.mcp.cancellation import Underway
+from antiphon.api.mcp.error_hints import advice
+from antiphon.api.mcp.request_context import Remote, Roots, RootsNeeded
+from antiphon.api.mcp.resources import JSON_TEMPLATE, TEMPLATE, Threads
+from antiphon.api.mcp.tool_results import Result, body_of
+from antiphon.api.mcp.tool_schemas import decode, input_schema, output_schema, readable
 from antiphon.api.mcp.tools import Tool, Tools, toolbox
-from antiphon.api.mcp.underway import Underway
 from antiphon.errors import AntiphonError, InvalidRequest, NotFound
 from antiphon.turn.conversations import Conversations
 from antiphon.turn.service import TurnService

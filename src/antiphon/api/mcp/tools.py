@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 
-from antiphon.api.mcp import arguments as take
-from antiphon.api.mcp import descriptions as about
-from antiphon.api.mcp import results as give
-from antiphon.api.mcp.asking import Asking
+from antiphon.api.mcp import tool_arguments as take
+from antiphon.api.mcp import tool_descriptions as about
+from antiphon.api.mcp import tool_results as give
 from antiphon.api.mcp.caller import Caller
-from antiphon.api.mcp.pictures import pictures
+from antiphon.api.mcp.image_arguments import pictures
+from antiphon.api.mcp.turn_execution import Asking
 from antiphon.core.ids import conversation_key
 from antiphon.core.items import InputText, Message
 from antiphon.core.turns import Options, TurnRequest

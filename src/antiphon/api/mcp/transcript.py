@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from antiphon.api.mcp.results import moment
+from antiphon.api.mcp.tool_results import moment
 from antiphon.core.items import (
     Compaction,
     FunctionCall,

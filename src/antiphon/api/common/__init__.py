@@ -1,0 +1,1 @@
+"""What every network interface shares: authentication, rate limits, request ids, metrics, parsing."""

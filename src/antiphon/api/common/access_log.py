@@ -1,0 +1,37 @@
+"""One line for each request, for those who want it: what was asked, and how it went.
+
+A WebSocket is one request, from its beginning to its end.
+
+Neither bodies nor keys nor queries, which may hold either, are in it.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from antiphon.api.common.body import Scope
+
+#: Silent unless the log level is "info" or lower.
+access = logging.getLogger("antiphon.access")
+
+_LONGEST_PATH = 200
+
+
+def log_access(scope: Scope, status: int, seconds: float) -> None:
+    """Write the line."""
+    fields = {
+        "method": scope.get("method", "WS"),
+        "path": _path(scope),
+        "status": status,
+        "ms": round(seconds * 1000, 1),
+        "tenant": scope.get("antiphon.tenant") or "-",
+    }
+    access.info(
+        "%(method)s %(path)s %(status)d %(ms).1fms %(tenant)s", fields, extra={"fields": fields}
+    )
+
+
+def _path(scope: Scope) -> str:
+    # As it came: what is escaped in it must not break the line.
+    path = ascii(scope["raw_path"].decode("latin-1"))[1:-1]
+    return path if len(path) <= _LONGEST_PATH else path[:_LONGEST_PATH] + "..."

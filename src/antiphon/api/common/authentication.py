@@ -1,0 +1,84 @@
+"""API keys: from the first one on, every request has to bring one.
+
+Whether a key is good is asked of the store each time, by its hash: nothing is remembered
+here, so that a revoked key opens nothing from the next request on, whichever process
+revoked it, and bad keys cost no memory.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+
+from antiphon.api.common.body import Scope
+from antiphon.core.api_keys import digest_of
+from antiphon.core.turns import NOBODY
+from antiphon.errors import Unauthorized
+from antiphon.turn.store_protocols import Key, KeyStore
+
+#: Goes with every 401.
+CHALLENGE = (b"www-authenticate", b'Bearer realm="antiphon"')
+#: Where a request's tenant is kept in its scope.
+_TENANT = "antiphon.tenant"
+#: Seconds after which a server without keys looks whether there are some by now.
+_LOOK_AGAIN = 1.0
+
+
+def tenant_of(scope: Scope) -> str:
+    """Whose request it is; ``NOBODY`` where there are no keys."""
+    tenant: str = scope[_TENANT]
+    return tenant
+
+
+def put_tenant(scope: Scope, key: Key | None) -> None:
+    """Say whose request it is; None: there are no keys."""
+    scope[_TENANT] = key.tenant if key else NOBODY
+
+
+def credential_of(headers: Mapping[bytes, bytes]) -> bytes:
+    """What a request brings as its key: a bearer token, else ``x-api-key``; may be empty."""
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() == b"bearer":
+        return token.strip()
+    return headers.get(b"x-api-key", b"").strip()
+
+
+class Keyring:
+    """The keys of a store, as doors ask for them. HTTP has one use of it, gRPC another."""
+
+    def __init__(self, keys: KeyStore, clock: Callable[[], float] = time.monotonic) -> None:
+        self._keys = keys
+        self._clock = clock
+        self._in_force = False
+        self._look_at = -math.inf
+
+    async def in_force(self, credential: bytes = b"") -> bool:
+        """Whether a key is needed: since one was made, even if all were revoked again.
+
+        A server that runs without keys learns of the first one within a second, and at
+        once from who brings it. Raises ``StoreError``.
+        """
+        if not self._in_force:
+            now = self._clock()
+            if now >= self._look_at or digest_of(credential) is not None:
+                self._in_force = await self._keys.any()
+                self._look_at = now + _LOOK_AGAIN
+        return self._in_force
+
+    async def ask_store(self) -> None:
+        """Have the store answer something. Raises ``StoreError``."""
+        await self._keys.any()
+
+    async def key(self, credential: bytes) -> Key:
+        """The key that was brought. Raises ``StoreError``, or ``Unauthorized``.
+
+        The latter says the same of a key that is missing, malformed, unknown or revoked.
+        """
+        digest = digest_of(credential)
+        found = None if digest is None else await self._keys.find(digest)
+        if found is None:
+            raise Unauthorized(
+                "A valid API key is needed: send it as 'Authorization: Bearer ap_...'."
+            )
+        return found

@@ -1,0 +1,302 @@
+"""``tools`` and ``tool_choice``: as a request brings them, and as a response shows them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from antiphon.api.common.body import check_depth
+from antiphon.core.mcp_servers import JOINT, MOST_LABEL, Approval, McpAsk
+from antiphon.core.secrets import Secret
+from antiphon.core.tool_rules import ANY, full_name
+from antiphon.core.turns import FunctionTool, McpTool, Options
+from antiphon.errors import InvalidRequest
+
+ToolName = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern="^[a-zA-Z0-9_-]+$")]
+Label = Annotated[
+    str, msgspec.Meta(min_length=1, max_length=MOST_LABEL, pattern="^[a-zA-Z0-9_-]+$")
+]
+_Names = list[Annotated[str, msgspec.Meta(min_length=1, max_length=128)]]
+
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+class Function(msgspec.Struct, frozen=True, tag="function", tag_field="type"):
+    name: ToolName
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class _Filter(msgspec.Struct, frozen=True):
+    """Some of a server's tools."""
+
+    tool_names: _Names | None = None
+    read_only: bool | None = None
+
+
+class _Approval(msgspec.Struct, frozen=True):
+    always: _Filter | None = None
+    never: _Filter | None = None
+
+
+class Mcp(msgspec.Struct, frozen=True, tag="mcp", tag_field="type"):
+    server_label: Label
+    server_url: str | None = None
+    server_description: str | None = None
+    allowed_tools: _Names | _Filter | None = None
+    require_approval: Literal["always", "never"] | _Approval | None = None
+    headers: dict[str, str] | None = None
+    authorization: str | None = None
+    connector_id: str | None = None
+    tunnel_id: str | None = None
+
+
+Tool = Function | Mcp
+
+
+class _FunctionChoice(msgspec.Struct, frozen=True, tag="function", tag_field="type"):
+    name: ToolName
+
+
+class _McpChoice(msgspec.Struct, frozen=True, tag="mcp", tag_field="type"):
+    server_label: Label
+    name: str | None = None
+
+
+_Chosen = _FunctionChoice | _McpChoice
+
+
+class _Allowed(msgspec.Struct, frozen=True, tag="allowed_tools", tag_field="type"):
+    tools: Annotated[list[_Chosen], msgspec.Meta(min_length=1, max_length=128)]
+    mode: Literal["auto", "none", "required"] | None = None
+
+
+_WHOLE_SERVER = {"type", "server_label"}
+
+Choice = Literal["auto", "none", "required"] | _FunctionChoice | _McpChoice | _Allowed
+
+
+class Toolset(msgspec.Struct, frozen=True):
+    """What a model may call, in the words of ``core.turns.Options``."""
+
+    functions: tuple[FunctionTool, ...] = ()
+    servers: tuple[McpTool, ...] = ()
+    asks: tuple[McpAsk, ...] = ()
+    choice: str = "auto"
+    allowed: tuple[str, ...] | None = None
+
+
+def decode_tools(given: Sequence[Tool], choice: Choice | None) -> Toolset:
+    """Raises ``InvalidRequest`` for names that come twice, or are chosen but not there."""
+    named = [tool.name if isinstance(tool, Function) else tool.server_label for tool in given]
+    for place, name in enumerate(named):
+        if name in named[:place]:
+            raise InvalidRequest(f"There are two tools named '{name}'.", param=f"tools[{place}]")
+    prefixes = [full_name(tool.server_label, "") for tool in given if isinstance(tool, Mcp)]
+    functions: list[FunctionTool] = []
+    servers: list[McpTool] = []
+    asks: list[McpAsk] = []
+    for place, tool in enumerate(given):
+        at = f"tools[{place}]"
+        if isinstance(tool, Function):
+            check_depth(tool.parameters, f"{at}.parameters")
+            if tool.name.startswith(tuple(prefixes)):
+                raise InvalidRequest(
+                    f"The name '{tool.name}' is one that an MCP server's tool may have.",
+                    param=f"{at}.name",
+                )
+            functions.append(
+                FunctionTool(tool.name, tool.description, tool.parameters, tool.strict)
+            )
+        else:
+            asks.append(_asked(tool, at))
+            servers.append(_kept(tool, asks[-1]))
+    chosen, allowed = _choice(choice, {tool.name for tool in functions}, servers)
+    return Toolset(tuple(functions), tuple(servers), tuple(asks), chosen, allowed)
+
+
+def _asked(tool: Mcp, at: str) -> McpAsk:
+    """A server as it is reached in this turn."""
+    for field in ("connector_id", "tunnel_id"):
+        if getattr(tool, field) is not None:
+            raise _unsupported(f"{at}.{field}")
+    require: Approval | None = None
+    exempt: tuple[str, ...] = ()
+    match tool.require_approval:
+        case _Approval(always=always, never=never):
+            require = _names(always, f"{at}.require_approval.always")
+            exempt = _names(never, f"{at}.require_approval.never") or ()
+        case other:
+            require = other
+    allowed = tool.allowed_tools
+    return McpAsk(
+        label=tool.server_label,
+        param=at,
+        url=None if tool.server_url is None else Secret(tool.server_url),
+        headers=_headers(tool, at),
+        allowed_tools=(
+            tuple(allowed) if isinstance(allowed, list) else _names(allowed, f"{at}.allowed_tools")
+        ),
+        require_approval=require,
+        exempt=exempt,
+    )
+
+
+def _kept(tool: Mcp, ask: McpAsk) -> McpTool:
+    """A server as it is kept and shown."""
+    return McpTool(
+        tool.server_label,
+        None if tool.server_url is None else _place(tool.server_url, f"{ask.param}.server_url"),
+        tool.server_description,
+        ask.allowed_tools,
+        "always" if ask.require_approval is None else ask.require_approval,
+        ask.exempt,
+    )
+
+
+def _place(url: str, at: str) -> str:
+    """A URL that may be shown: its path and query may hold keys."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or parts.scheme not in ("http", "https"):
+        raise InvalidRequest("That is not the URL of an MCP server.", param=at)
+    host = f"[{host}]" if ":" in host else host
+    rest = "/<redacted>" if parts.path.strip("/") or parts.query else ""
+    return f"{parts.scheme}://{host}" + (f":{port}" if port else "") + rest
+
+
+def _names(some: _Filter | None, at: str) -> tuple[str, ...] | None:
+    if some is None:
+        return None
+    if some.read_only is not None:
+        # What a server says of its own tools is no ground to trust them.
+        raise _unsupported(f"{at}.read_only")
+    return None if some.tool_names is None else tuple(some.tool_names)
+
+
+def _unsupported(param: str) -> InvalidRequest:
+    field = param.rpartition(".")[2]
+    return InvalidRequest(
+        f"This server does not know '{field}'.", code="unsupported_parameter", param=param
+    )
+
+
+def _headers(tool: Mcp, at: str) -> dict[str, Secret]:
+    headers = dict(tool.headers or {})
+    if tool.authorization is not None:
+        if any(name.lower() == "authorization" for name in headers):
+            raise InvalidRequest(
+                "The authorization comes twice: it is among the headers too.",
+                param=f"{at}.authorization",
+            )
+        headers["Authorization"] = f"Bearer {tool.authorization}"
+    for name, value in headers.items():
+        if not _HEADER.fullmatch(name) or {"\r", "\n", "\0"} & set(value):
+            # It may be a key: it is not for the message.
+            raise InvalidRequest("That is not an HTTP header.", param=f"{at}.headers")
+    return {name: Secret(value) for name, value in headers.items()}
+
+
+def _choice(
+    given: Choice | None, functions: set[str], servers: Sequence[McpTool]
+) -> tuple[str, tuple[str, ...] | None]:
+    labels = {server.server_label for server in servers}
+    match given:
+        case None:
+            return "auto", None
+        case _FunctionChoice(name=name):
+            _known(given, functions, labels, "tool_choice")
+            return f"function:{name}", None
+        case _McpChoice(server_label=label, name=tool):
+            _known(given, functions, labels, "tool_choice")
+            if tool is None:
+                return "required", (full_name(label, ANY),)
+            return f"function:{full_name(label, tool)}", None
+        case _Allowed(tools=tools, mode=mode):
+            for place, one in enumerate(tools):
+                _known(one, functions, labels, f"tool_choice.tools[{place}]")
+            return mode or "auto", tuple(dict.fromkeys(map(_allowed_name, tools)))
+    return given, None
+
+
+def _known(one: _Chosen, functions: set[str], labels: set[str], at: str) -> None:
+    if isinstance(one, _FunctionChoice):
+        there, name, field = one.name in functions, one.name, "name"
+    else:
+        there, name, field = one.server_label in labels, one.server_label, "server_label"
+    if not there:
+        raise InvalidRequest(
+            f"There is no tool '{name}' among the tools.",
+            code="unknown_tool",
+            param=f"{at}.{field}",
+        )
+
+
+def _allowed_name(one: _Chosen) -> str:
+    if isinstance(one, _FunctionChoice):
+        return one.name
+    return full_name(one.server_label, one.name or ANY)
+
+
+def tool_bodies(options: Options) -> list[dict[str, Any]]:
+    """The tools as a response shows them: nothing that an MCP server is reached with."""
+    return [
+        {
+            "type": "function",
+            "name": tool.name,
+            "description": tool.description,
+            "parameters": tool.parameters,
+            "strict": tool.strict,
+        }
+        for tool in options.tools
+    ] + [
+        {
+            "type": "mcp",
+            "server_label": server.server_label,
+            "server_url": server.server_url,
+            "server_description": server.server_description,
+            "allowed_tools": None if server.allowed_tools is None else list(server.allowed_tools),
+            "require_approval": _approval_body(server),
+        }
+        for server in options.mcp_servers
+    ]
+
+
+def _approval_body(server: McpTool) -> str | dict[str, Any]:
+    body: dict[str, Any] = {}
+    if isinstance(server.require_approval, tuple):
+        body["always"] = {"tool_names": list(server.require_approval)}
+    if server.exempt:
+        body["never"] = {"tool_names": list(server.exempt)}
+    return body or str(server.require_approval)
+
+
+def choice_body(options: Options) -> str | dict[str, Any]:
+    """The tool choice as a response shows it."""
+    if options.allowed_tools is not None:
+        tools = [_chosen_body(name, options) for name in options.allowed_tools]
+        if options.tool_choice == "required" and [set(one) for one in tools] == [_WHOLE_SERVER]:
+            # That is how one server is chosen without naming a tool of it.
+            return tools[0]
+        return {"type": "allowed_tools", "mode": options.tool_choice, "tools": tools}
+    kind, _, name = options.tool_choice.partition(":")
+    return _chosen_body(name, options) if name else kind
+
+
+def _chosen_body(name: str, options: Options) -> dict[str, Any]:
+    if not any(tool.name == name for tool in options.tools):
+        for server in options.mcp_servers:
+            label = server.server_label
+            if name.startswith(label + JOINT):
+                tool = name.removeprefix(label + JOINT)
+                body = {"type": "mcp", "server_label": label}
+                return body if tool == ANY else {**body, "name": tool}
+    return {"type": "function", "name": name}

@@ -1,0 +1,71 @@
+"""``prompt_ide.StatelessChat``: what the first Chat SDK talks to."""
+
+from __future__ import annotations
+
+from antiphon.api.common.input_items import MAX_ITEMS
+from antiphon.api.grpc.chat import Write
+from antiphon.api.grpc.choices import attended, merged
+from antiphon.api.grpc.interceptor import Caller
+from antiphon.api.grpc.stream_throttle import Pace
+from antiphon.core.events import RefusalDelta, TextDelta
+from antiphon.core.items import Message, Role
+from antiphon.core.turns import TurnRequest
+from antiphon.errors import InvalidRequest
+from antiphon.protos.legacy_chat import ASSISTANT, HUMAN, StatelessResponse
+from antiphon.protos.xai import Proto
+from antiphon.turn.service import TurnService
+
+_ROLES: dict[int, Role] = {HUMAN: "user", ASSISTANT: "assistant"}
+
+
+class StatelessChat:
+    """The one method, over one service."""
+
+    def __init__(self, service: TurnService, fun_prompt: str, pace: Pace) -> None:
+        self._service = service
+        self._pace = pace
+        self._prompts = {"": None, "fun": fun_prompt}
+
+    async def add_response(self, caller: Caller, request: Proto, write: Write) -> None:
+        """AddResponse: the answer to the last of the responses. Nothing is stored."""
+        turn = self._turn(request, caller.tenant)
+        with caller.place():
+            live = await self._service.start(turn)
+        with attended([live]), self._pace.stream() as rest:
+            async for ((_, batch),) in merged([live], rest.left):
+                text = "".join(
+                    event.text for event in batch if isinstance(event, TextDelta | RefusalDelta)
+                )
+                if text:
+                    piece = StatelessResponse(sender=ASSISTANT, message=text)
+                    await write(piece.SerializeToString())
+                    rest.begin()
+
+    def _turn(self, request: Proto, tenant: str) -> TurnRequest:
+        if request.system_prompt_name not in self._prompts:
+            raise InvalidRequest(
+                "The only system prompt with a name is 'fun'.", param="system_prompt_name"
+            )
+        if len(request.responses) > MAX_ITEMS:
+            raise InvalidRequest(
+                f"Send at most {MAX_ITEMS} responses at once.",
+                code="too_many_items",
+                param="responses",
+            )
+        messages = []
+        for place, response in enumerate(request.responses):
+            role = _ROLES.get(response.sender)
+            if role is None:
+                raise InvalidRequest(
+                    "The sender is HUMAN or ASSISTANT.", param=f"responses[{place}].sender"
+                )
+            messages.append(Message(role, response.message))
+        return TurnRequest(
+            input=tuple(messages),
+            model=request.model_name or None,
+            instructions=self._prompts[request.system_prompt_name],
+            store=False,
+            stream=True,
+            announced=False,
+            tenant=tenant,
+        )

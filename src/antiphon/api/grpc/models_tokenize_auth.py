@@ -1,0 +1,114 @@
+"""``xai_api.Models``, ``Tokenize`` and ``Auth``: what there is, and who asks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from antiphon.api.grpc.interceptor import Caller
+from antiphon.api.grpc.pricing import Prices, cached_price, listed
+from antiphon.core.tokens import Token
+from antiphon.errors import MethodNotAllowed, ModelNotFound
+from antiphon.protos.xai import Proto, auth_pb2, models_pb2, tokenize_pb2
+from antiphon.turn.protocols import Model
+from antiphon.turn.service import TurnService
+
+_EVERYTHING = ("api-key:endpoint:*", "api-key:model:*")
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """A model that can say which tokens a text has."""
+
+    async def tokens(self, text: str) -> Sequence[Token]: ...
+
+
+class Models:
+    """The models there are to talk to."""
+
+    def __init__(self, service: TurnService, prices: Prices, fingerprint: str) -> None:
+        self._service = service
+        self._prices = prices
+        self._fingerprint = fingerprint
+
+    async def list_language(self, caller: Caller, request: Proto) -> Proto:
+        models = [self._body(name, model) for name, model in self._service.models.names()]
+        return models_pb2.ListLanguageModelsResponse(models=models)
+
+    async def get_language(self, caller: Caller, request: Proto) -> Proto:
+        return self._body(*self._service.models.get(request.name or None))
+
+    async def list_embedding(self, caller: Caller, request: Proto) -> Proto:
+        return models_pb2.ListEmbeddingModelsResponse()
+
+    async def list_image(self, caller: Caller, request: Proto) -> Proto:
+        return models_pb2.ListImageGenerationModelsResponse()
+
+    async def get_other(self, caller: Caller, request: Proto) -> Proto:
+        raise ModelNotFound("This server has language models only.", param="name")
+
+    def _body(self, name: str, model: Model) -> Proto:
+        inputs = [models_pb2.TEXT, *([models_pb2.IMAGE] if model.info.images else [])]
+        body = models_pb2.LanguageModel(
+            name=name,
+            input_modalities=inputs,
+            output_modalities=[models_pb2.TEXT],
+            max_prompt_length=model.info.context_window,
+            system_fingerprint=self._fingerprint,
+        )
+        if (price := self._prices(name)) is not None:
+            body.prompt_text_token_price = body.prompt_image_token_price = listed(price.input)
+            body.cached_prompt_token_price = listed(cached_price(price))
+            body.completion_text_token_price = listed(price.output)
+        return body
+
+
+class Tokenize:
+    """Texts as tokens: exactly, or not at all."""
+
+    def __init__(self, service: TurnService) -> None:
+        self._service = service
+
+    async def text(self, caller: Caller, request: Proto) -> Proto:
+        name, model = self._service.models.get(request.model or None)
+        if not isinstance(model, Tokenizer):
+            raise MethodNotAllowed(
+                f"The model '{name}' does not show its tokens.", code="tokenizer_unavailable"
+            )
+        tokens = [
+            tokenize_pb2.Token(
+                token_id=one.id,
+                string_token=one.data.decode(errors="replace"),
+                token_bytes=one.data,
+            )
+            for one in await model.tokens(request.text)
+        ]
+        return tokenize_pb2.TokenizeTextResponse(tokens=tokens, model=name)
+
+
+class Auth:
+    """What a key is."""
+
+    async def info(self, caller: Caller, request: Proto) -> Proto:
+        key = caller.key
+        if key is None:
+            # What the client sent is nobody's key, and no part of it is shown.
+            return auth_pb2.ApiKey(
+                redacted_api_key="none (no keys configured)",
+                api_key_id="none",
+                name="no keys configured",
+                acls=_EVERYTHING,
+            )
+        shown = caller.credential.decode("ascii", errors="replace")
+        body = auth_pb2.ApiKey(
+            redacted_api_key=f"{shown[:3]}...{shown[-4:]}",
+            user_id=key.tenant,
+            name=key.name or "",
+            team_id=key.tenant,
+            acls=_EVERYTHING,
+            api_key_id=key.id,
+            modified_by=key.tenant,
+        )
+        body.create_time.FromSeconds(int(key.created_at))
+        body.modify_time.FromSeconds(int(key.created_at))
+        return body

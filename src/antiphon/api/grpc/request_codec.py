@@ -1,0 +1,168 @@
+"""The SDK's completion requests as turns. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+from antiphon.api.common.tool_requests import Toolset
+from antiphon.api.grpc.message_codec import decode_messages
+from antiphon.api.grpc.tool_codec import decode_toolset, json_object, name_from
+from antiphon.core.turns import LOGPROBS, SEALED, Options, TurnRequest
+from antiphon.errors import InvalidRequest
+from antiphon.protos.xai import Proto, chat_pb2, usage_pb2
+
+#: How many answers one request may ask for.
+MOST_CHOICES = 16
+_LONGEST_IDENTIFIER = 64
+_MOST_ROUNDS = TurnRequest(input=()).max_tool_rounds
+
+_EFFORTS = {
+    chat_pb2.EFFORT_NONE: "none",
+    chat_pb2.EFFORT_LOW: "low",
+    chat_pb2.EFFORT_MEDIUM: "medium",
+    chat_pb2.EFFORT_HIGH: "high",
+    chat_pb2.EFFORT_XHIGH: "xhigh",
+}
+
+#: What ``Options.include`` has besides, where the answers of MCP servers' tools are wanted.
+OUTPUTS = "mcp_call.output"
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A request for one or several answers to the same."""
+
+    turn: TurnRequest
+    choices: int = 1
+
+
+def decode_completion(request: Proto, tenant: str) -> Asked:
+    """A ``GetCompletionsRequest`` as turns. Raises ``InvalidRequest`` naming the field at fault."""
+    _check_supported(request)
+    items = decode_messages(request.messages)
+    choices = _whole(request, "n", MOST_CHOICES) or 1
+    tools = decode_toolset(request)
+    if tools.servers and choices > 1:
+        # The numbers of outputs would say both which choice they are of and which step.
+        raise InvalidRequest("With MCP servers there is one choice: leave 'n' out.", param="n")
+    turn = TurnRequest(
+        input=items,
+        model=request.model or None,
+        previous_response_id=request.previous_response_id or None,
+        options=_options(request, tools),
+        store=request.store_messages,
+        tenant=tenant,
+        # As with xAI, a request may ask for fewer than the server's own number, not for more.
+        max_tool_rounds=min(_whole(request, "max_turns") or _MOST_ROUNDS, _MOST_ROUNDS),
+        mcp=tools.asks,
+    )
+    return Asked(turn, choices)
+
+
+def _check_supported(request: Proto) -> None:
+    refused: list[str] = []
+    search = request.search_parameters.mode
+    if request.HasField("search_parameters") and search != chat_pb2.OFF_SEARCH_MODE:
+        refused.append("search_parameters")
+    if request.HasField("agent_count") and request.agent_count:
+        refused.append("agent_count")
+    if request.guidelines:
+        refused.append("guidelines")
+    for name in refused:
+        raise InvalidRequest(
+            f"This server does not know '{name}'.", code="unsupported_parameter", param=name
+        )
+
+
+def _options(request: Proto, tools: Toolset) -> Options:
+    top_logprobs = _whole(request, "top_logprobs", 20, least=0)
+    include: tuple[str, ...] = (LOGPROBS,) if request.logprobs else ()
+    if request.use_encrypted_content:
+        include += (SEALED,)
+    if chat_pb2.INCLUDE_OPTION_MCP_CALL_OUTPUT in request.include:
+        include += (OUTPUTS,)
+    return Options(
+        temperature=_number(request, "temperature", 0, 2),
+        top_p=_number(request, "top_p", 0, 1),
+        max_output_tokens=_whole(request, "max_tokens"),
+        frequency_penalty=_number(request, "frequency_penalty", -2, 2),
+        presence_penalty=_number(request, "presence_penalty", -2, 2),
+        seed=request.seed if request.HasField("seed") else None,
+        stop=tuple(request.stop),
+        tools=tools.functions,
+        mcp_servers=tools.servers,
+        tool_choice=tools.choice,
+        parallel_tool_calls=(
+            request.parallel_tool_calls if request.HasField("parallel_tool_calls") else True
+        ),
+        text_format=_text_format(request.response_format),
+        reasoning_effort=_effort(request),
+        top_logprobs=top_logprobs,
+        include=include,
+        service_tier=_tier(request),
+        safety_identifier=_identifier(request),
+        user=request.user or None,
+    )
+
+
+def _number(request: Proto, name: str, least: float, most: float) -> float | None:
+    """A float of the wire, which has 24 bits: 0.7 comes as 0.699999988."""
+    if not request.HasField(name):
+        return None
+    value: float = getattr(request, name)
+    if not (math.isfinite(value) and least <= round(value, 6) <= most):
+        raise InvalidRequest(f"'{name}' is a number from {least} to {most}.", param=name)
+    return round(value, 6)
+
+
+def _whole(request: Proto, name: str, most: int = 2**31 - 1, *, least: int = 1) -> int | None:
+    if not request.HasField(name):
+        return None
+    value: int = getattr(request, name)
+    if not least <= value <= most:
+        raise InvalidRequest(f"'{name}' is a number from {least} to {most}.", param=name)
+    return value
+
+
+def _text_format(given: Proto) -> dict[str, Any] | None:
+    """``response_format`` as the Responses API's ``text.format``, whose schemas have names."""
+    match given.format_type:
+        case chat_pb2.FORMAT_TYPE_JSON_OBJECT:
+            return {"type": "json_object"}
+        case chat_pb2.FORMAT_TYPE_JSON_SCHEMA:
+            schema = json_object(given.schema, "response_format.schema")
+            name = name_from(str(schema.get("title") or ""))[:64]
+            return {"type": "json_schema", "name": name or "response", "schema": schema}
+        case chat_pb2.FORMAT_TYPE_INVALID | chat_pb2.FORMAT_TYPE_TEXT:
+            return None
+    raise InvalidRequest("There is no such format.", param="response_format.format_type")
+
+
+def _effort(request: Proto) -> str | None:
+    if not request.HasField("reasoning_effort") or not request.reasoning_effort:
+        return None
+    if request.reasoning_effort not in _EFFORTS:
+        raise InvalidRequest("There is no such effort.", param="reasoning_effort")
+    return _EFFORTS[request.reasoning_effort]
+
+
+def _tier(request: Proto) -> Any:
+    match request.service_tier:
+        case usage_pb2.SERVICE_TIER_UNSPECIFIED:
+            return None
+        case usage_pb2.SERVICE_TIER_DEFAULT:
+            return "default"
+        case usage_pb2.SERVICE_TIER_PRIORITY:
+            return "priority"
+    raise InvalidRequest("There is no such service tier.", param="service_tier")
+
+
+def _identifier(request: Proto) -> str | None:
+    if len(request.safety_identifier) > _LONGEST_IDENTIFIER:
+        raise InvalidRequest(
+            f"The identifier has more than {_LONGEST_IDENTIFIER} characters.",
+            param="safety_identifier",
+        )
+    return request.safety_identifier or None

@@ -1,0 +1,135 @@
+"""Tool calls as the SDK's messages: a client's own, and those of MCP servers. Pure.
+
+What an MCP server's tool was asked and answered are two items in the store. With xAI, and
+here, the call is in the assistant's output and what came of it in one of the role "tool",
+which names the call again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from antiphon.api.grpc.message_codec import OUTPUT
+from antiphon.api.grpc.request_codec import OUTPUTS
+from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, words_of
+from antiphon.core.tool_rules import needs_approval
+from antiphon.core.turns import SEALED, Response
+from antiphon.protos.xai import Proto, chat_pb2
+
+_WAITS = (
+    "A person has to agree to this call first, by the settings of the server. That can be done"
+    " over HTTP, where the response is stored."
+)
+
+
+class ServerCalls:
+    """The calls of MCP servers' tools in one turn, as its items go by.
+
+    ``response`` is the turn, over, or as it stood when its items began to come.
+    """
+
+    def __init__(self, response: Response) -> None:
+        options = response.header.options
+        self._servers = options.mcp_servers
+        self._shown = OUTPUTS in options.include
+        self._sealed = SEALED in options.include
+        self._running = response.end is None
+        self._outputs = {
+            item.call_id: item for item in response.output if isinstance(item, FunctionCallOutput)
+        }
+        self._made: dict[str, FunctionCall] = {}
+
+    def call(self, call: FunctionCall) -> Proto:
+        """The next call. Its status is what is known of it."""
+        self._made[call.call_id] = call
+        output = self._outputs.get(call.call_id)
+        if output is not None:
+            return _server_call(call, output)
+        if needs_approval(self._servers, call):
+            return _encoded(call, chat_pb2.TOOL_CALL_STATUS_INCOMPLETE, _WAITS)
+        return _encoded(
+            call,
+            chat_pb2.TOOL_CALL_STATUS_IN_PROGRESS
+            if self._running
+            else chat_pb2.TOOL_CALL_STATUS_INCOMPLETE,
+        )
+
+    def answer(self, output: FunctionCallOutput, message: Proto) -> bool:
+        """Put the next output into a message, or a delta. False: it is of no server's tool."""
+        call = output.approved.call if output.approved else self._made.get(output.call_id)
+        if call is None:
+            return False
+        message.role = chat_pb2.ROLE_TOOL
+        message.tool_calls.append(_server_call(call, output))
+        text = words_of(output.output)
+        if self._shown:
+            message.content = text
+        elif self._sealed:
+            message.encrypted_content = OUTPUT + text
+        return True
+
+
+def encode_call(call: FunctionCall) -> Proto:
+    """A call of a client's function."""
+    return chat_pb2.ToolCall(
+        id=call.call_id,
+        type=chat_pb2.TOOL_CALL_TYPE_CLIENT_SIDE_TOOL,
+        status=chat_pb2.TOOL_CALL_STATUS_COMPLETED,
+        function=chat_pb2.FunctionCall(name=call.name, arguments=call.arguments),
+    )
+
+
+def open_calls(response: Response) -> list[str]:
+    """The calls that a turn leaves to its client, by their ids."""
+    return [call.call_id for call in _unanswered(response) if call.server is None]
+
+
+def waits(response: Response) -> bool:
+    """Whether a turn ended with calls that somebody has to see to."""
+    return bool(_unanswered(response))
+
+
+def tools_run(response: Response) -> int:
+    """How many calls MCP servers' tools have answered, and not by an error."""
+    if not response.header.options.mcp_servers:
+        return 0
+    made = {
+        item.call_id
+        for item in response.output
+        if isinstance(item, FunctionCall) and item.server is not None
+    }
+    return sum(
+        isinstance(item, FunctionCallOutput)
+        and not item.failed
+        and (item.call_id in made or item.approved is not None)
+        for item in response.output
+    )
+
+
+def _unanswered(response: Response) -> list[FunctionCall]:
+    answered = _answered(response.output)
+    return [
+        item
+        for item in response.output
+        if isinstance(item, FunctionCall) and item.call_id not in answered
+    ]
+
+
+def _answered(items: Iterable[Item]) -> set[str]:
+    return {item.call_id for item in items if isinstance(item, FunctionCallOutput)}
+
+
+def _server_call(call: FunctionCall, output: FunctionCallOutput) -> Proto:
+    if output.failed:
+        return _encoded(call, chat_pb2.TOOL_CALL_STATUS_FAILED, words_of(output.output))
+    return _encoded(call, chat_pb2.TOOL_CALL_STATUS_COMPLETED)
+
+
+def _encoded(call: FunctionCall, status: int, error: str | None = None) -> Proto:
+    return chat_pb2.ToolCall(
+        id=call.call_id,
+        type=chat_pb2.TOOL_CALL_TYPE_MCP_TOOL,
+        status=status,
+        error_message=error,
+        function=chat_pb2.FunctionCall(name=call.name, arguments=call.arguments),
+    )

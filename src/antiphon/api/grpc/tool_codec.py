@@ -1,0 +1,152 @@
+"""The SDK's tools as ours: functions of the client's own, and MCP servers. Pure.
+
+What a request may ask for is the same as over HTTP, so the rules are those of HTTP.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from antiphon.api.common.body import UNDECODABLE, check_depth
+from antiphon.api.common.tool_requests import Function, Mcp, Tool, Toolset, decode_tools
+from antiphon.core.mcp_servers import MOST_LABEL
+from antiphon.core.tool_rules import full_name
+from antiphon.errors import InvalidRequest
+from antiphon.protos.xai import Proto, chat_pb2
+
+_MOST_TOOLS = 128
+_MODES = {
+    chat_pb2.TOOL_MODE_INVALID: "auto",
+    chat_pb2.TOOL_MODE_AUTO: "auto",
+    chat_pb2.TOOL_MODE_NONE: "none",
+    chat_pb2.TOOL_MODE_REQUIRED: "required",
+}
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
+_LABEL = re.compile(rf"[a-zA-Z0-9_-]{{1,{MOST_LABEL}}}\Z")
+_NOT_A_NAME = re.compile(r"[^a-zA-Z0-9_-]+")
+
+
+def decode_toolset(request: Proto) -> Toolset:
+    """What a completion request's model may call. Raises ``InvalidRequest``."""
+    if not request.tools and not request.HasField("tool_choice"):
+        return Toolset()
+    if len(request.tools) > _MOST_TOOLS:
+        raise InvalidRequest(f"Send at most {_MOST_TOOLS} tools.", param="tools")
+    given: list[Tool] = []
+    for place, tool in enumerate(request.tools):
+        taken = {one.server_label for one in given if isinstance(one, Mcp)}
+        given.append(_tool(tool, f"tools[{place}]", taken))
+    tools = decode_tools(given, None)
+    return msgspec.structs.replace(tools, choice=_choice(request.tool_choice, tools))
+
+
+def json_object(text: str, at: str) -> dict[str, Any]:
+    """A JSON object that came as text. Raises ``InvalidRequest``."""
+    try:
+        value: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
+    except UNDECODABLE as error:
+        raise InvalidRequest("That is not a JSON object.", param=at) from error
+    check_depth(value, at)
+    return value
+
+
+def name_from(text: str) -> str:
+    """A text as a name: of letters, digits, ``_`` and ``-``."""
+    return _NOT_A_NAME.sub("_", text)
+
+
+def _tool(tool: Proto, at: str, labels: Container[str]) -> Tool:
+    match tool.WhichOneof("tool"):
+        case "function":
+            return _function(tool.function, f"{at}.function")
+        case "mcp":
+            return _server(tool.mcp, at, labels)
+        case kind:
+            what = f"the tool '{kind}'" if kind else "such a tool"
+            raise InvalidRequest(
+                f"This server does not run {what}: give the model functions of your own, or an"
+                " MCP server.",
+                code="unsupported_parameter",
+                param=at,
+            )
+
+
+def _function(function: Proto, at: str) -> Function:
+    if not _NAME.match(function.name):
+        raise InvalidRequest(
+            "A function's name is 1 to 64 letters, digits, '_' and '-'.", param=f"{at}.name"
+        )
+    schema = None
+    if function.parameters:
+        schema = json_object(function.parameters, f"{at}.parameters")
+    return Function(
+        function.name, function.description or None, schema, True if function.strict else None
+    )
+
+
+def _server(server: Proto, at: str, labels: Container[str]) -> Mcp:
+    """xAI asks nobody before it calls a tool, so nor does a request of its SDK.
+
+    The configuration's own rule holds nevertheless.
+    """
+    label = server.server_label or _label_of(server.server_url, labels)
+    if not _LABEL.match(label):
+        raise InvalidRequest(
+            f"A server's label is 1 to {MOST_LABEL} letters, digits, '_' and '-'.",
+            param=f"{at}.server_label",
+        )
+    headers = dict(server.extra_headers)
+    authorization: str | None = server.authorization.strip() or None
+    if authorization is not None:
+        scheme, space, token = authorization.partition(" ")
+        if space and scheme.lower() == "bearer":
+            authorization = token
+        elif space and not any(name.lower() == "authorization" for name in headers):
+            headers["Authorization"], authorization = authorization, None
+    return Mcp(
+        server_label=label,
+        server_url=server.server_url or None,
+        server_description=server.server_description or None,
+        allowed_tools=list(server.allowed_tool_names) or None,
+        require_approval="never",
+        headers=headers,
+        authorization=authorization,
+    )
+
+
+def _label_of(url: str, taken: Container[str]) -> str:
+    """A label for a server that was given none: its host, the same in each turn.
+
+    "" where there is no host: a label has to say which server is meant.
+    """
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        host = ""
+    plain = label = name_from(host)[: MOST_LABEL - 4]
+    number = 1
+    while label and label in taken:
+        number += 1
+        label = f"{plain}_{number}"
+    return label
+
+
+def _choice(choice: Proto, tools: Toolset) -> str:
+    if choice.WhichOneof("tool_choice") != "function_name":
+        if choice.mode not in _MODES:
+            raise InvalidRequest("There is no such tool mode.", param="tool_choice.mode")
+        return _MODES[choice.mode]
+    name: str = choice.function_name
+    prefixes = tuple(full_name(server.server_label, "") for server in tools.servers)
+    if not name.startswith(prefixes) and name not in {one.name for one in tools.functions}:
+        raise InvalidRequest(
+            f"There is no tool '{name}' among the tools.",
+            code="unknown_tool",
+            param="tool_choice.function_name",
+        )
+    return f"function:{name}"

@@ -1,0 +1,242 @@
+"""Answers and errors as ASGI messages, and what hangs up on us."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Self, TypeAlias
+
+import msgspec
+
+from antiphon.api.common.body import ClientGone, Message, Receive, Scope, Send
+from antiphon.errors import AntiphonError, RateLimited, TooManyRequests
+from antiphon.turn.replay import Replay
+from antiphon.turn.running_turns import LiveTurn
+
+Handler: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+log = logging.getLogger("antiphon.http")
+
+_JSON = (
+    (b"content-type", b"application/json"),
+    # What people said is for nobody's cache.
+    (b"cache-control", b"no-store"),
+)
+_STREAM = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    # Asks nginx and its kin not to hold chunks back.
+    (b"x-accel-buffering", b"no"),
+]
+_encode = msgspec.json.Encoder().encode
+
+
+async def send_json(
+    send: Send, body: bytes, status: int = 200, headers: list[tuple[bytes, bytes]] | None = None
+) -> None:
+    """One whole JSON answer."""
+    length = (b"content-length", b"%d" % len(body))
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [*_JSON, length, *(headers or ())],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_error(
+    send: Send, error: AntiphonError, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
+    """One error, shaped as OpenAI's."""
+    body: dict[str, Any] = {
+        "message": error.message,
+        "type": error.type,
+        "param": error.param,
+        "code": error.code,
+    }
+    headers = [*headers]
+    if error.response_id is not None:
+        body["response_id"] = error.response_id
+        # The turn is kept as failed and the upstream was tried again already: a
+        # client that repeats by itself would only leave more failed turns behind.
+        headers.append((b"x-should-retry", b"false"))
+    if isinstance(error, RateLimited | TooManyRequests) and error.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
+    await send_json(send, _encode({"error": body}), error.status, headers)
+
+
+async def start_stream(send: Send) -> None:
+    """The head of an event stream."""
+    await send({"type": "http.response.start", "status": 200, "headers": _STREAM})
+
+
+async def send_chunk(send: Send, body: bytes, *, last: bool = False) -> None:
+    """A piece of a stream; ``last`` ends it."""
+    await send({"type": "http.response.body", "body": body, "more_body": not last})
+
+
+class StreamHead:
+    """The head of an event stream: sent once, by whoever has something to write first."""
+
+    def __init__(self, send: Send) -> None:
+        self.sent = False
+        self._send = send
+        self._lock = asyncio.Lock()
+
+    async def put(self) -> None:
+        async with self._lock:
+            if not self.sent:
+                await start_stream(self._send)
+                self.sent = True
+
+
+class _Answer:
+    """A ``send`` that knows whether the head of the answer is out."""
+
+    __slots__ = ("_send", "started")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False
+
+    def __call__(self, message: Message) -> Awaitable[None]:
+        self.started = True
+        return self._send(message)
+
+
+def server_failure() -> AntiphonError:
+    """The error for a mistake of the server's own: what it was is for the log alone."""
+    return AntiphonError("The server failed on this request.")
+
+
+def answering(handler: Handler) -> Handler:
+    """Turn the error tree into answers; anything else is the server's own fault.
+
+    An answer that has begun has its status already: it is left without its end, which makes
+    the server close the connection, so that nobody takes it for whole.
+    """
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        answered = _Answer(send)
+        try:
+            await handler(scope, receive, answered)
+            return
+        except ClientGone:
+            return
+        except AntiphonError as error:
+            failure = error
+            if answered.started:
+                log.exception("%s %s failed after it began", scope["method"], scope["path"])
+        except Exception:
+            log.exception("%s %s failed", scope["method"], scope["path"])
+            failure = server_failure()
+        if not answered.started:
+            await send_error(send, failure)
+
+    return answer
+
+
+def answering_head(get: Handler) -> Handler:
+    """HEAD, as GET would be answered (RFC 9110, section 9.3.2): without the body.
+
+    The handler of GET is stopped as soon as it has sent the head, so nothing is streamed.
+    """
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_head(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await send(message)
+                await send_chunk(send, b"", last=True)
+            raise ClientGone
+
+        # Errors are sent where nothing catches this any more.
+        with contextlib.suppress(ClientGone):
+            await get(scope, receive, send_head)
+
+    return answer
+
+
+class Watch:
+    """While entered, notices that the client hung up: ends the work for it, tells its turn.
+
+    ``turn`` is set as soon as there is one. Most answers come at once, so a task to listen
+    for hanging up is only made for those that do not.
+    """
+
+    #: Seconds.
+    PATIENCE = 0.05
+
+    def __init__(self, receive: Receive, turn: LiveTurn | Replay | None = None) -> None:
+        self.turn = turn
+        self._gone = False
+        self._receive = receive
+        self._task: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> Self:
+        self._writer = asyncio.current_task()
+        self._timer = asyncio.get_running_loop().call_later(self.PATIENCE, self._listen)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+        if self._gone and kind is asyncio.CancelledError and self._writer is not None:
+            self._writer.uncancel()
+            raise ClientGone
+
+    def _listen(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._wait())
+
+    async def _wait(self) -> None:
+        message = await self._receive()
+        while message["type"] != "http.disconnect":
+            message = await self._receive()
+        self._gone = True
+        if self.turn is not None:
+            await self.turn.leave()
+        if self._writer is not None:
+            # A stored turn goes on, perhaps for long; what waits to write it need not.
+            self._writer.cancel()
+
+
+class Pulse:
+    """While entered, sends a comment into a stream now and then.
+
+    So nothing in between takes a model that thinks for long for a connection that is dead.
+    ``head`` is sent before the first comment where it has not been until then.
+    """
+
+    #: Seconds.
+    PAUSE = 15.0
+
+    def __init__(self, send: Send, head: StreamHead | None = None) -> None:
+        self._send = send
+        self._head = head
+        self._task: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        # Most streams are over before the first one, and need no task for it.
+        self._timer = self._loop.call_later(self.PAUSE, self._begin)
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _begin(self) -> None:
+        self._task = self._loop.create_task(self._beat())
+
+    async def _beat(self) -> None:
+        if self._head is not None:
+            await self._head.put()
+        while True:
+            # Between two events: each of those is sent in one piece.
+            await send_chunk(self._send, b": still here\n\n")
+            await asyncio.sleep(self.PAUSE)

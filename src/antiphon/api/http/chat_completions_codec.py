@@ -1,0 +1,386 @@
+"""The chat completions JSON: requests in, completions and chunks out. Pure functions.
+
+It is the stateless door: the client sends the whole history, and nothing is stored.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from antiphon.api.common.body import check_depth, decoded
+from antiphon.api.http.request_fields import (
+    JsonFormat,
+    Metadata,
+    Name,
+    Penalty,
+    PlainFormat,
+    Positive,
+    Probability,
+    Schema,
+    Temperature,
+    format_fields,
+)
+from antiphon.core import events
+from antiphon.core.items import (
+    FunctionCall,
+    FunctionCallOutput,
+    InputImage,
+    InputText,
+    Item,
+    Message,
+    OutputText,
+    Part,
+    Reasoning,
+    Refusal,
+    text_of,
+)
+from antiphon.core.turns import FunctionTool, Options, Response, TurnRequest, Usage
+from antiphon.errors import AntiphonError, InvalidRequest
+
+
+class _ImageUrl(msgspec.Struct, frozen=True):
+    url: str
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class _TextPart(msgspec.Struct, frozen=True, tag="text", tag_field="type"):
+    text: str
+
+
+class _RefusalPart(msgspec.Struct, frozen=True, tag="refusal", tag_field="type"):
+    refusal: str
+
+
+class _ImagePart(msgspec.Struct, frozen=True, tag="image_url", tag_field="type"):
+    image_url: _ImageUrl
+
+
+_Content = str | list[_TextPart | _ImagePart | _RefusalPart]
+
+
+class _CalledFunction(msgspec.Struct, frozen=True):
+    name: str
+    arguments: str
+
+
+class _Call(msgspec.Struct, frozen=True):
+    id: str
+    function: _CalledFunction
+    type: Literal["function"] = "function"
+
+
+class _Message(msgspec.Struct, frozen=True):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: _Content | None = None
+    name: str | None = None
+    refusal: str | None = None
+    tool_calls: list[_Call] | None = None
+    tool_call_id: str | None = None
+
+
+class _Function(msgspec.Struct, frozen=True):
+    name: Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class _Tool(msgspec.Struct, frozen=True):
+    type: Literal["function"]
+    function: _Function
+
+
+class _ChosenFunction(msgspec.Struct, frozen=True):
+    name: Name
+
+
+class _NamedChoice(msgspec.Struct, frozen=True):
+    type: Literal["function"]
+    function: _ChosenFunction
+
+
+class _SchemaFormat(msgspec.Struct, frozen=True, tag="json_schema", tag_field="type"):
+    json_schema: Schema
+
+
+class _StreamOptions(msgspec.Struct, frozen=True):
+    include_usage: bool | None = None
+
+
+class ChatCompletionCreate(msgspec.Struct, frozen=True):
+    """What ``POST /v1/chat/completions`` takes. Fields not named here are ignored."""
+
+    messages: list[_Message]
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    temperature: Temperature | None = None
+    top_p: Probability | None = None
+    max_tokens: Positive | None = None
+    max_completion_tokens: Positive | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    stop: str | list[str] | None = None
+    n: Positive | None = None
+    tools: list[_Tool] | None = None
+    tool_choice: Literal["auto", "none", "required"] | _NamedChoice | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: PlainFormat | JsonFormat | _SchemaFormat | None = None
+    reasoning_effort: str | None = None
+    metadata: Metadata | None = None
+    user: str | None = None
+
+
+class ChatRequest(msgspec.Struct, frozen=True):
+    """A turn's request, and whether a stream's last chunk shall carry the usage."""
+
+    turn: TurnRequest
+    include_usage: bool
+
+
+_request = msgspec.json.Decoder(ChatCompletionCreate)
+_encode = msgspec.json.Encoder().encode
+
+
+def decode_chat_request(body: bytes) -> ChatRequest:
+    """A body as a turn's request. Raises ``InvalidRequest`` naming the field at fault."""
+    asked = decoded(_request, body)
+    if not asked.messages:
+        raise InvalidRequest("There are no messages.", code="empty_input", param="messages")
+    if asked.n is not None and asked.n > 1:
+        raise InvalidRequest("Only one choice is made: n is 1.", param="n")
+    items: list[Item] = []
+    for place, message in enumerate(asked.messages):
+        items += _items(message, f"messages[{place}]")
+    turn = TurnRequest(
+        input=tuple(items),
+        model=asked.model,
+        options=_options(asked),
+        store=False,
+        stream=bool(asked.stream),
+    )
+    return ChatRequest(turn, bool(asked.stream_options and asked.stream_options.include_usage))
+
+
+def _items(message: _Message, at: str) -> list[Item]:
+    if message.role == "tool":
+        if not message.tool_call_id:
+            raise InvalidRequest(
+                "A tool's message has to name its call.", param=f"{at}.tool_call_id"
+            )
+        return [FunctionCallOutput(message.tool_call_id, _content("tool", message.content))]
+    if message.role != "assistant":
+        if message.content is None:
+            raise InvalidRequest("The message has no content.", param=f"{at}.content")
+        return [Message(message.role, _content(message.role, message.content), message.name)]
+    items: list[Item] = []
+    content = _content("assistant", message.content)
+    if message.refusal:
+        content = (Refusal(message.refusal),)
+    if content or not message.tool_calls:
+        items.append(Message("assistant", content, message.name))
+    items += [
+        FunctionCall(call.id, call.function.name, call.function.arguments)
+        for call in message.tool_calls or ()
+    ]
+    return items
+
+
+def _content(role: str, content: _Content | None) -> str | tuple[Part, ...]:
+    if content is None or isinstance(content, str):
+        return content or ""
+    parts: list[Part] = []
+    for part in content:
+        match part:
+            case _TextPart(text=text):
+                parts.append(OutputText(text) if role == "assistant" else InputText(text))
+            case _RefusalPart(refusal=refusal):
+                parts.append(Refusal(refusal))
+            case _ImagePart(image_url=image):
+                parts.append(InputImage(image.url, image.detail or "auto"))
+    if all(isinstance(part, InputText | OutputText) for part in parts):
+        return text_of(tuple(parts))
+    return tuple(parts)
+
+
+def _options(asked: ChatCompletionCreate) -> Options:
+    choice = asked.tool_choice or "auto"
+    stop = asked.stop or ()
+    for place, tool in enumerate(asked.tools or ()):
+        check_depth(tool.function.parameters, f"tools[{place}].function.parameters")
+    return Options(
+        temperature=asked.temperature,
+        top_p=asked.top_p,
+        max_output_tokens=asked.max_completion_tokens or asked.max_tokens,
+        frequency_penalty=asked.frequency_penalty,
+        presence_penalty=asked.presence_penalty,
+        seed=asked.seed,
+        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        tools=tuple(
+            FunctionTool(one.name, one.description, one.parameters, one.strict)
+            for one in (tool.function for tool in asked.tools or ())
+        ),
+        tool_choice=choice if isinstance(choice, str) else f"function:{choice.function.name}",
+        parallel_tool_calls=asked.parallel_tool_calls is not False,
+        text_format=_text_format(asked.response_format),
+        reasoning_effort=asked.reasoning_effort,
+        metadata=asked.metadata or {},
+        user=asked.user,
+    )
+
+
+def _text_format(
+    given: PlainFormat | JsonFormat | _SchemaFormat | None,
+) -> dict[str, Any] | None:
+    """``response_format`` as the Responses API's ``text.format``."""
+    if given is None:
+        return None
+    if isinstance(given, _SchemaFormat):
+        fields = format_fields(given.json_schema, "response_format.json_schema")
+        return {"type": "json_schema", **fields}
+    return format_fields(given, "response_format")
+
+
+def _chat_id(response: Response) -> str:
+    return "chatcmpl-" + response.id.removeprefix("resp_")
+
+
+def encode_completion(response: Response) -> bytes:
+    """A finished turn as one completion."""
+    text, refusal, thoughts, calls = _said(response)
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": text if text or not (calls or refusal) else None,
+        "refusal": refusal or None,
+        "annotations": [],
+    }
+    if thoughts:
+        message["reasoning_content"] = thoughts
+    if calls:
+        message["tool_calls"] = [_call(call) for call in calls]
+    end = response.end
+    return _encode(
+        {
+            "id": _chat_id(response),
+            "object": "chat.completion",
+            "created": int(response.created_at),
+            "model": response.header.model,
+            "choices": [
+                {
+                    "index": 0,
+                    "message": message,
+                    "finish_reason": _finish_reason(response),
+                    "logprobs": None,
+                }
+            ],
+            "usage": _usage(end.usage if end and end.usage else Usage()),
+        }
+    )
+
+
+def _said(response: Response) -> tuple[str, str, str, list[FunctionCall]]:
+    text, refusal, thoughts = "", "", ""
+    calls: list[FunctionCall] = []
+    for item in response.output:
+        match item:
+            case Message(content=content):
+                text += text_of(content)
+                if not isinstance(content, str):
+                    refusal += "".join(p.refusal for p in content if isinstance(p, Refusal))
+            case FunctionCall():
+                calls.append(item)
+            case Reasoning(summary=summary):
+                thoughts += "".join(part.text for part in summary)
+    return text, refusal, thoughts, calls
+
+
+def _call(call: FunctionCall) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": call.call_id, "type": "function", "function": function}
+
+
+def _finish_reason(response: Response) -> str:
+    if response.end and response.end.reason == "max_output_tokens":
+        return "length"
+    if response.end and response.end.reason == "content_filter":
+        return "content_filter"
+    return "tool_calls" if any(isinstance(i, FunctionCall) for i in response.output) else "stop"
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+    }
+
+
+class ChunkEncoder:
+    """Encodes one turn's events as chat completion chunks.
+
+    A tool call leaves whole, in one chunk: simple clients take every entry of
+    ``delta.tool_calls`` for a call of its own. For the same reason no chunk comes
+    without a choice unless the client asked for the usage.
+    """
+
+    def __init__(self, opening: Response, *, include_usage: bool) -> None:
+        base = _encode(
+            {
+                "id": _chat_id(opening),
+                "object": "chat.completion.chunk",
+                "created": int(opening.created_at),
+                "model": opening.header.model,
+            }
+        )
+        self._base = base[:-1]
+        self._head = b"data: " + self._base + b',"choices":[{"index":0,"delta":'
+        self._text = self._head + b'{"content":'
+        self._calls = 0
+        self._include_usage = include_usage
+
+    def encode(self, batch: list[events.Event]) -> bytes:
+        """The bytes of events that leave together."""
+        out: list[bytes] = []
+        for event in batch:
+            match event:
+                case events.TextDelta(text=text):
+                    out += (self._text, _encode(text), _OPEN_TEXT)
+                case events.ReasoningDelta(text=text):
+                    out += self._delta({"reasoning_content": text})
+                case events.RefusalDelta(text=text):
+                    out += self._delta({"refusal": text})
+                case events.ItemDone(item=FunctionCall() as call):
+                    out += self._delta({"tool_calls": [{"index": self._calls, **_call(call)}]})
+                    self._calls += 1
+                case events.Created():
+                    out += self._delta({"role": "assistant", "content": ""})
+                case events.Ended(response=response):
+                    out += self._last(response)
+        return b"".join(out)
+
+    def _delta(self, delta: dict[str, Any]) -> tuple[bytes, ...]:
+        return (self._head, _encode(delta), _OPEN)
+
+    def _last(self, response: Response) -> list[bytes]:
+        reason = _finish_reason(response).encode()
+        out = [self._head, b'{},"logprobs":null,"finish_reason":"', reason, b'"}]}\n\n']
+        if self._include_usage:
+            usage = response.end.usage if response.end else None
+            out += [b"data: ", self._base, b',"choices":[],"usage":']
+            out += [_encode(_usage(usage or Usage())), b"}\n\n"]
+        return out
+
+
+_OPEN = b',"logprobs":null,"finish_reason":null}]}\n\n'
+_OPEN_TEXT = b"}" + _OPEN
+
+
+def encode_stream_error(error: AntiphonError) -> bytes:
+    """What ends a chat completions stream that has begun and failed."""
+    from_tree = {"message": error.message, "type": error.type, "code": error.code}
+    return b"data: " + _encode({"error": {**from_tree, "param": error.param}}) + b"\n\n"

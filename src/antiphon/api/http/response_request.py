@@ -1,0 +1,176 @@
+"""``POST /v1/responses``: its body as a turn's request. Pure.
+
+Shapes are those of the Open Responses specification, 2026-04-24, and what OpenAI's clients
+send besides. Null is the same as nothing, and fields not named here are ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from antiphon.api.common.body import decoded
+from antiphon.api.common.input_items import Intake, decode_items
+from antiphon.api.common.tool_requests import Choice, Tool, Toolset, decode_tools
+from antiphon.api.http.includes import Includable
+from antiphon.api.http.request_fields import (
+    JsonFormat,
+    Metadata,
+    Penalty,
+    PlainFormat,
+    Positive,
+    Probability,
+    SchemaFormat,
+    Temperature,
+    Token,
+    format_fields,
+)
+from antiphon.core.items import Message
+from antiphon.core.turns import Options, TurnRequest
+from antiphon.errors import InvalidRequest
+
+_Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+_Summary = Literal["auto", "concise", "detailed"]
+
+
+class _Text(msgspec.Struct, frozen=True):
+    format: PlainFormat | JsonFormat | SchemaFormat | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+
+
+class _Reasoning(msgspec.Struct, frozen=True):
+    effort: _Effort | None = None
+    summary: _Summary | None = None
+    #: What ``summary`` was called before.
+    generate_summary: _Summary | None = None
+
+
+class _StreamOptions(msgspec.Struct, frozen=True):
+    include_obfuscation: bool | None = None
+
+
+class _Conversation(msgspec.Struct, frozen=True):
+    id: str
+
+
+class ResponseCreate(msgspec.Struct, frozen=True):
+    """What a turn is asked with: the body of ``POST /v1/responses``."""
+
+    input: str | list[dict[str, Any]] | None = None
+    model: str | None = None
+    previous_response_id: str | None = None
+    conversation: str | _Conversation | None = None
+    #: Ours: what to do while another turn runs on the conversation.
+    on_busy: Literal["refuse", "queue"] | None = None
+    instructions: str | None = None
+    store: bool | None = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    background: bool | None = None
+    temperature: Temperature | None = None
+    top_p: Probability | None = None
+    max_output_tokens: Positive | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    metadata: Metadata | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Choice | None = None
+    parallel_tool_calls: bool | None = None
+    max_tool_calls: Positive | None = None
+    text: _Text | None = None
+    reasoning: _Reasoning | None = None
+    include: list[Includable] | None = None
+    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    service_tier: Literal["auto", "default", "flex", "priority"] | None = None
+    prompt_cache_key: Token | None = None
+    safety_identifier: Token | None = None
+    user: str | None = None
+
+
+_request = msgspec.json.Decoder(ResponseCreate)
+_NO_TOOLS = Toolset()
+
+
+def decode_request(body: bytes) -> TurnRequest:
+    """A body as a turn's request. Raises ``InvalidRequest`` naming the field at fault."""
+    asked = decoded(_request, body)
+    conversation = asked.conversation
+    if isinstance(conversation, _Conversation):
+        conversation = conversation.id
+    _check(asked)
+    intake = _intake(asked.input)
+    tools = _NO_TOOLS
+    if asked.tools or asked.tool_choice is not None:
+        tools = decode_tools(asked.tools or (), asked.tool_choice)
+    return TurnRequest(
+        input=intake.items,
+        model=asked.model,
+        previous_response_id=asked.previous_response_id,
+        conversation=conversation,
+        on_busy=asked.on_busy or "refuse",
+        instructions=asked.instructions,
+        options=_options(asked, tools),
+        store=asked.store is not False,
+        stream=bool(asked.stream),
+        background=bool(asked.background),
+        approved=intake.approved,
+        references=intake.references,
+        mcp=tools.asks,
+    )
+
+
+def _check(asked: ResponseCreate) -> None:
+    """What single fields cannot tell."""
+    if asked.conversation is not None and asked.previous_response_id is not None:
+        raise InvalidRequest(
+            # OpenAI's own words, which clients may compare.
+            "Mutually exclusive parameters: Ensure you are only providing one of: "
+            "'previous_response_id' or 'conversation'.",
+            code="mutually_exclusive_parameters",
+        )
+    if asked.background and asked.store is False:
+        raise InvalidRequest(
+            "A turn in the background can only be found again if it is stored.",
+            code="unsupported_parameter",
+            param="background",
+        )
+    goes_on = asked.previous_response_id is not None or asked.conversation is not None
+    if asked.input is None and not goes_on:
+        raise InvalidRequest("There is no input.", code="empty_input", param="input")
+
+
+def _intake(given: str | list[dict[str, Any]] | None) -> Intake:
+    if isinstance(given, str):
+        return Intake((Message("user", given),))
+    return decode_items(given or (), "input")
+
+
+def _options(asked: ResponseCreate, tools: Toolset) -> Options:
+    text, reasoning = asked.text, asked.reasoning
+    return Options(
+        temperature=asked.temperature,
+        top_p=asked.top_p,
+        max_output_tokens=asked.max_output_tokens,
+        frequency_penalty=asked.frequency_penalty,
+        presence_penalty=asked.presence_penalty,
+        tools=tools.functions,
+        mcp_servers=tools.servers,
+        tool_choice=tools.choice,
+        allowed_tools=tools.allowed,
+        max_tool_calls=asked.max_tool_calls,
+        parallel_tool_calls=asked.parallel_tool_calls is not False,
+        text_format=format_fields(text.format, "text.format") if text and text.format else None,
+        verbosity=text.verbosity if text else None,
+        reasoning_effort=reasoning.effort if reasoning else None,
+        reasoning_summary=(reasoning.summary or reasoning.generate_summary) if reasoning else None,
+        top_logprobs=asked.top_logprobs,
+        include=tuple(asked.include or ()),
+        service_tier=asked.service_tier,
+        prompt_cache_key=asked.prompt_cache_key,
+        safety_identifier=asked.safety_identifier,
+        truncation=asked.truncation or "disabled",
+        metadata=asked.metadata or {},
+        user=asked.user,
+    )

@@ -1,0 +1,59 @@
+"""What a calling model is told when something goes wrong, and what it may do next. Pure."""
+
+from __future__ import annotations
+
+from antiphon.api.mcp.tool_schemas import readable
+from antiphon.errors import (
+    AntiphonError,
+    ContextLengthExceeded,
+    Forbidden,
+    ImageInputUnsupported,
+    ImageInvalid,
+    Interrupted,
+    InvalidRequest,
+    ModelError,
+    ModelNotFound,
+    NotFound,
+    RateLimited,
+    ResponseInProgress,
+    StoreError,
+    TooManyRequests,
+)
+
+_START_ANEW = (
+    "Conversations expire and can be deleted: call stateful_chat without response_id to start"
+    " a new one, or search_conversations to find another."
+)
+#: By what went wrong: the first that fits.
+_NEXT: tuple[tuple[type[AntiphonError], str], ...] = (
+    (ModelNotFound, "Call list_models to see which there are."),
+    (
+        ContextLengthExceeded,
+        "Say it in fewer words, or start a new conversation: call stateful_chat without"
+        " response_id and with a short summary in the prompt.",
+    ),
+    (ImageInputUnsupported, "Call list_models and name one that has images."),
+    (ImageInvalid, "Send another image, or ask without it."),
+    (Forbidden, "Ask the person to allow it."),
+    (NotFound, _START_ANEW),
+    (ResponseInProgress, "Wait a little, then try again with the same arguments."),
+    (InvalidRequest, "Mend the arguments and call the tool again."),
+    (ModelError, "Try again with the same arguments; if it keeps failing, tell the person."),
+    (Interrupted, "Try again with the same arguments."),
+    (StoreError, "Nothing can be kept at the moment: tell the person."),
+)
+_KEPT = "What was said is kept in {id}, and saying it again doubles nothing."
+
+
+def advice(error: AntiphonError) -> str:
+    """What happened, and what to do about it."""
+    parts = [readable(error.message)]
+    if error.response_id is not None:
+        parts.append(_KEPT.format(id=error.response_id))
+    if isinstance(error, RateLimited | TooManyRequests):
+        seconds = error.retry_after
+        wait = "a little" if seconds is None else f"{max(1, round(seconds))} seconds"
+        parts.append(f"Wait {wait}, then try again with the same arguments.")
+    else:
+        parts.extend([said for kind, said in _NEXT if isinstance(error, kind)][:1])
+    return " ".join(parts)

@@ -1,0 +1,131 @@
+"""``POST /mcp``: the protocol over streamable HTTP.
+
+Each request stands for itself: the server remembers nothing of a client between two of them,
+so there is no session that somebody else could get hold of, and none that is lost when the
+server is started again. The id of a session is only a name by which a client can take back
+its own calls, together with its tenant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from antiphon.api.common.authentication import tenant_of
+from antiphon.api.common.body import MAX_BODY, UNDECODABLE, Message, Receive, Scope, Send, read_body
+from antiphon.api.mcp.cancellation import CallKey, Underway
+from antiphon.errors import NotFound
+from antiphon.turn.service import TurnService
+
+if TYPE_CHECKING:
+    from antiphon.api.mcp.server import McpServer
+
+_SESSION: Final = b"mcp-session-id"
+
+
+class _Params(msgspec.Struct, frozen=True, rename="camel"):
+    request_id: str | int | None = None
+
+
+class _Said(msgspec.Struct, frozen=True):
+    """As much of a message as the endpoint has to know; the rest is the SDK's."""
+
+    method: str | None = None
+    params: _Params | None = None
+
+
+_decode = msgspec.json.Decoder(_Said).decode
+
+
+class McpEndpoint:
+    """The endpoint, over one service. The SDK is loaded by the first request."""
+
+    def __init__(self, service: TurnService) -> None:
+        self._service = service
+        self._underway = Underway()
+        self._server: McpServer | None = None
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """POST /mcp. Raises ``NotFound`` where the extra ``mcp`` is not installed."""
+        if self._server is None:
+            # In a thread: others go on being answered meanwhile.
+            self._server = await asyncio.to_thread(_load, self._service, self._underway)
+        from mcp.server.streamable_http_manager import (  # loaded on first use
+            StreamableHTTPSessionManager,
+        )
+
+        body = await read_body(receive)
+        said = _said(body)
+        if said.method == "initialize":
+            send = _naming(send)
+        elif said.method == "notifications/cancelled":
+            self._cancel(scope, said)
+        # One for each request: it holds sessions, and there shall be none.
+        manager = StreamableHTTPSessionManager(
+            self._server.sdk, stateless=True, max_request_body_size=MAX_BODY
+        )
+        async with manager.run():
+            await manager.handle_request(scope, _again(body, receive), send)
+
+    def _cancel(self, scope: Scope, said: _Said) -> None:
+        session = session_of(scope)
+        request_id = said.params.request_id if said.params else None
+        if session is not None and request_id is not None:
+            self._underway.cancel(CallKey(tenant_of(scope), session, request_id))
+
+
+def session_of(scope: Scope) -> str | None:
+    """The name that a client was given when it said hello, if it did."""
+    for name, value in scope["headers"]:
+        if name == _SESSION:
+            session: str = value.decode("latin-1")
+            return session
+    return None
+
+
+def _said(body: bytes) -> _Said:
+    try:
+        return _decode(body)
+    except UNDECODABLE:
+        return _Said()
+
+
+def _naming(send: Send) -> Send:
+    """Give a client the name of its session with the answer to its hello."""
+
+    async def named(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == 200:
+            name = (_SESSION, os.urandom(16).hex().encode())
+            message = {**message, "headers": [*message["headers"], name]}
+        await send(message)
+
+    return named
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """A body that was read, to be read once more; then what comes after it."""
+    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return again
+
+
+def _load(service: TurnService, underway: Underway) -> McpServer:
+    try:
+        from antiphon.api.mcp.server import McpServer  # loaded on first use
+    except ModuleNotFoundError as error:
+        raise NotFound(
+            "This server does not speak MCP: `pip install 'antiphon[mcp]'` teaches it.",
+            code="mcp_not_installed",
+        ) from error
+    from sse_starlette.sse import AppStatus  # loaded on first use
+
+    # It would cut answers under way short as soon as the server is told to stop. Ours are
+    # let out, like all others.
+    AppStatus.enable_automatic_graceful_drain = False
+    return McpServer(service, underway=underway)
