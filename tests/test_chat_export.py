@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from antiphon.chat.export import as_json, as_markdown
-from antiphon.chat.plain import turns_of
+from antiphon.chat.message_import import turns_of
 
 CONVERSATION: list[dict[str, Any]] = [
     {"role": "system", "content": "Be *kind*."},

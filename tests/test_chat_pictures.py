@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from antiphon.chat.pictures import picture
+from antiphon.chat.images import picture
 from antiphon.core.images import MAX_IMAGE_BYTES
 from antiphon.core.items import InputImage
 from antiphon.errors import ImageInvalid, InvalidRequest
@@ -205,7 +205,7 @@ def test_a_png_that_becomes_too_large_is_refused() -> None:
 
 def test_pillow_is_not_needed() -> None:
     code = (
-        "import asyncio, sys\nfrom antiphon.chat.pictures import picture\n"
+        "import asyncio, sys\nfrom antiphon.chat.images import picture\n"
         f"image = asyncio.run(picture({encoded()!r}))\n"
         "assert image.image_url.startswith('data:image/png')\n"
         "assert not any(name.split('.')[0] == 'PIL' for name in sys.modules)"

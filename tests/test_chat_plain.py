@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionMessage
 
-from antiphon.chat.plain import Loaded, LoadedTurn, turns_of
+from antiphon.chat.message_import import Loaded, LoadedTurn, turns_of
 from antiphon.core.items import (
     FunctionCall,
     FunctionCallOutput,

@@ -13,8 +13,8 @@ from typing import get_args
 import pytest
 
 import antiphon
+from antiphon.chat.options import ChatOptions, SendOptions
 from antiphon.chat.reply import ConversationUsage, TurnUsage
-from antiphon.chat.setup import ChatOptions, SendOptions
 from antiphon.chat.stream import Stream
 from antiphon.settings.file import File
 from docs_kit import (

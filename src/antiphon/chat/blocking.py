@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 from antiphon.chat.conversation import AsyncConversation
+from antiphon.chat.options import ChatOptions, SendOptions
 from antiphon.chat.reply import ConversationUsage, Reply
-from antiphon.chat.setup import ChatOptions, SendOptions
 from antiphon.chat.stream import Bridge, Stream
 from antiphon.core.items import FunctionCall, Item
 

@@ -18,14 +18,14 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 
 import msgspec
 
-from antiphon.chat.asking import Asking, carried, check_tools, reworded, settle, spoken
+from antiphon.chat.cost import usage_of
 from antiphon.chat.export import as_json, as_markdown
-from antiphon.chat.plain import turns_of
+from antiphon.chat.message_import import turns_of
+from antiphon.chat.options import ChatOptions, SendOptions, Setup, check_names
 from antiphon.chat.reply import ConversationUsage, Reply, is_summary, open_calls, reply_of
-from antiphon.chat.setup import ChatOptions, SendOptions, Setup, check_names
-from antiphon.chat.shape import Shape
-from antiphon.chat.spending import usage_of
 from antiphon.chat.stream import AsyncStream
+from antiphon.chat.structured_output import Shape
+from antiphon.chat.turn_execution import Asking, carried, check_tools, reworded, settle, spoken
 from antiphon.core.context_policies import Summarize
 from antiphon.core.items import FunctionCall, Item
 from antiphon.core.turns import NOBODY, Response, TurnRequest

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from antiphon.chat.pictures import picture
+from antiphon.chat.images import picture
+from antiphon.chat.options import Decisions, SendOptions
 from antiphon.chat.reply import Reply, names_of, reply_of
-from antiphon.chat.setup import Decisions, SendOptions
-from antiphon.chat.shape import Shape
+from antiphon.chat.structured_output import Shape
 from antiphon.core.events import Event
 from antiphon.core.items import (
     FunctionCall,
