@@ -23,7 +23,7 @@ import xai_sdk  # type: ignore[import-untyped]
 from xai_sdk.chat import user  # type: ignore[import-untyped]
 
 from antiphon.bootstrap import grpc_server, http_app, open_engine
-from antiphon.cli.listeners import Rpc, check_tls
+from antiphon.cli.grpc_listener import Rpc, check_tls
 from antiphon.errors import ConfigError
 from antiphon.settings import FUN_PROMPT, ModelSettings, Settings, Tls, load_settings
 from command_line import Command, commands

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from antiphon.cli import screen
+from antiphon.cli import terminal_output
 
 
 def test_harmless_text_keeps_its_lines_and_letters() -> None:
-    assert screen.harmless("a\tb\nçé 日本 👋\x1b[31m\x07\x9b\r") == "a\tb\nçé 日本 👋[31m"
+    assert terminal_output.harmless("a\tb\nçé 日本 👋\x1b[31m\x07\x9b\r") == "a\tb\nçé 日本 👋[31m"
 
 
 def test_an_answer_to_a_pipe_is_exact(capsys: pytest.CaptureFixture[str]) -> None:
-    screen.say("\x1b[31m\r\x00")
+    terminal_output.say("\x1b[31m\r\x00")
     assert capsys.readouterr().out == "\x1b[31m\r\x00"
 
 
 def test_an_error_is_one_line_without_colour(capsys: pytest.CaptureFixture[str]) -> None:
-    screen.complain("one\n two [bold]three[/] " + "long " * 50)
+    terminal_output.complain("one\n two [bold]three[/] " + "long " * 50)
     out, err = capsys.readouterr()
     assert out == ""
     assert err == "error: one two [bold]three[/] " + ("long " * 50).strip() + "\n"
 
 
 def test_nobody_sees_a_spinner_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:
-    with screen.waiting("loading"):
+    with terminal_output.waiting("loading"):
         pass
     assert capsys.readouterr() == ("", "")

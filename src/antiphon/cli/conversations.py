@@ -1,4 +1,4 @@
-"""``antiphon list``, ``show`` and ``delete``: what is stored, without asking any model."""
+"""``antiphon list``, ``show`` and ``delete``: what is conversation_commands, without asking any model."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ def list_(
 
     Each by the id of its newest response, which `antiphon chat --from` goes on from.
     """
-    from antiphon.cli import stored  # loaded on first use
+    from antiphon.cli import conversation_commands  # loaded on first use
 
-    stored.list_conversations({"store": store, "config": config}, limit, as_json=as_json)
+    conversation_commands.list_conversations(
+        {"store": store, "config": config}, limit, as_json=as_json
+    )
 
 
 def show(
@@ -36,9 +38,11 @@ def show(
 
     With --json as the array of messages that a model is sent.
     """
-    from antiphon.cli import stored  # loaded on first use
+    from antiphon.cli import conversation_commands  # loaded on first use
 
-    stored.show_conversation({"store": store, "config": config}, response_id, as_json=as_json)
+    conversation_commands.show_conversation(
+        {"store": store, "config": config}, response_id, as_json=as_json
+    )
 
 
 def delete(
@@ -54,8 +58,8 @@ def delete(
 
     What continues it goes on without that turn.
     """
-    from antiphon.cli import stored  # loaded on first use
+    from antiphon.cli import conversation_commands  # loaded on first use
 
     flags = {"store": store, "config": config}
-    if stored.delete_response(flags, response_id, cascade=cascade, ask=not yes):
+    if conversation_commands.delete_response(flags, response_id, cascade=cascade, ask=not yes):
         typer.echo(f"deleted {response_id}")

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from antiphon import __version__
-from antiphon.cli import chat, conversations, key, mcp, models, serve
+from antiphon.cli import chat, conversations, key_app, mcp, models, serve
 from antiphon.errors import AntiphonError
 
 FAILURE = 1
@@ -31,7 +31,7 @@ app.command("list")(conversations.list_)
 app.command("show")(conversations.show)
 app.command("delete")(conversations.delete)
 app.add_typer(models.app, name="model")
-app.add_typer(key.app, name="key")
+app.add_typer(key_app.app, name="key")
 
 
 def _version(asked: bool) -> None:
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def _fail(message: str) -> int:
-    from antiphon.cli import screen  # loaded on first use
+    from antiphon.cli import terminal_output  # loaded on first use
 
-    screen.complain(message)
+    terminal_output.complain(message)
     return FAILURE

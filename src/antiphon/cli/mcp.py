@@ -30,9 +30,9 @@ def mcp(
     For desktop applications and editors, which start it themselves. `antiphon serve` has
     the same at /mcp, over HTTP.
     """
-    from antiphon.cli import pipes  # loaded on first use
+    from antiphon.cli import mcp_stdio  # loaded on first use
 
-    pipes.serve(
+    mcp_stdio.serve(
         {
             "model": model,
             "base_url": base_url,

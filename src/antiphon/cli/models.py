@@ -18,9 +18,9 @@ app = typer.Typer(
 @app.command("list")
 def list_(as_json: Json = False, model: Model = None, config: Config = None) -> None:
     """List the models that can be named: configured ones and those on this machine."""
-    from antiphon.cli import weights  # loaded on first use
+    from antiphon.cli import model_commands  # loaded on first use
 
-    weights.list_models({"model": model, "config": config}, as_json=as_json)
+    model_commands.list_models({"model": model, "config": config}, as_json=as_json)
 
 
 @app.command()
@@ -32,7 +32,7 @@ def pull(
         ),
     ] = "smollm2",
 ) -> None:
-    """Fetch a model's weights, going on where an earlier attempt was cut off."""
-    from antiphon.cli import weights  # loaded on first use
+    """Fetch a model's model_commands, going on where an earlier attempt was cut off."""
+    from antiphon.cli import model_commands  # loaded on first use
 
-    weights.pull(what)
+    model_commands.pull(what)

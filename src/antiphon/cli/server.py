@@ -15,9 +15,9 @@ from types import FrameType
 import uvicorn
 
 from antiphon.bootstrap import Engine, grpc_server, http_app, open_engine
-from antiphon.cli import screen
-from antiphon.cli.listeners import Rpc, check_tls
-from antiphon.cli.upgrade import WebSocketProtocol
+from antiphon.cli import terminal_output
+from antiphon.cli.grpc_listener import Rpc, check_tls
+from antiphon.cli.websocket_protocol import WebSocketProtocol
 from antiphon.errors import AntiphonError, ConfigError
 from antiphon.logging_setup import log_to_stderr
 from antiphon.settings import Settings, load_settings
@@ -116,7 +116,7 @@ async def _warm(engine: Engine) -> None:
         await engine.warm()
     except AntiphonError as error:
         # Each turn that needs the model says so too.
-        screen.complain(error.message)
+        terminal_output.complain(error.message)
 
 
 class _Server(uvicorn.Server):
@@ -148,11 +148,11 @@ class _Server(uvicorn.Server):
             at = f"[{host}]" if ":" in host else host
             model = self._engine.default_model() or "whichever is named"
             scheme = "https" if self.config.is_ssl else "http"
-            screen.say(f"antiphon is listening on {scheme}://{at}:{port}\n")
+            terminal_output.say(f"antiphon is listening on {scheme}://{at}:{port}\n")
             if self._rpc.at:
-                screen.note(f"gRPC, for the xai-sdk: {self._rpc.at}")
-            screen.note(f"model: {model}; store: {self._settings.store}")
-            screen.note(_who_may(host, keyed=self._keyed, hidden=self.config.is_ssl))
+                terminal_output.note(f"gRPC, for the xai-sdk: {self._rpc.at}")
+            terminal_output.note(f"model: {model}; store: {self._settings.store}")
+            terminal_output.note(_who_may(host, keyed=self._keyed, hidden=self.config.is_ssl))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         calls = asyncio.create_task(self._rpc.stop(_GRACE + _FAREWELL))

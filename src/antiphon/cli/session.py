@@ -15,9 +15,9 @@ import msgspec
 
 from antiphon import __version__
 from antiphon.bootstrap import open_engine
-from antiphon.cli import oneshot, screen
+from antiphon.cli import one_shot, terminal_output
+from antiphon.cli.chat_loop import Talk, find_head
 from antiphon.cli.interrupt import Interrupt, run
-from antiphon.cli.talk import Talk, find_head
 from antiphon.core.turns import Options, Response
 from antiphon.errors import ConfigError, InvalidRequest, ModelNotFound
 from antiphon.settings import Settings, load_settings
@@ -42,12 +42,12 @@ def chat(flags: Mapping[str, str | None], wish: Wish) -> int:
     if wish.prompt is None and sys.stdin.isatty() and sys.stdout.isatty():
         run(partial(_converse, settings, wish, flags.get("store")))
         return 0
-    return run(partial(_answer, settings, wish, oneshot.question(wish.prompt)))
+    return run(partial(_answer, settings, wish, one_shot.question(wish.prompt)))
 
 
 async def _answer(settings: Settings, wish: Wish, text: str, interrupt: Interrupt) -> int:
     async with _talking(settings, wish, interrupt) as talk:
-        return await oneshot.answer(talk, text)
+        return await one_shot.answer(talk, text)
 
 
 async def _converse(
@@ -56,13 +56,15 @@ async def _converse(
     from antiphon.cli import terminal  # loaded on first use
 
     async with _talking(settings, wish, interrupt) as talk:
-        screen.note(f"antiphon {__version__}, {talk.model}; Ctrl-C stops an answer, Ctrl-D leaves")
+        terminal_output.note(
+            f"antiphon {__version__}, {talk.model}; Ctrl-C stops an answer, Ctrl-D leaves"
+        )
         if talk.head:
             await terminal.show_last(talk)
         await terminal.converse(talk)
     if talk.head and settings.store != "memory:":
         given = f" --store {shlex.quote(store)}" if store else ""
-        screen.note(f"go on with: {_program()} chat --continue{given}")
+        terminal_output.note(f"go on with: {_program()} chat --continue{given}")
 
 
 @asynccontextmanager
@@ -98,7 +100,7 @@ def _model(service: TurnService, wish: Wish, head: Response | None) -> str:
         try:
             return service.models.get(head.header.model)[0]
         except ModelNotFound:
-            screen.note(f"the model {head.header.model} is not there now")
+            terminal_output.note(f"the model {head.header.model} is not there now")
     try:
         return service.models.get(None)[0]
     except InvalidRequest as undecided:

@@ -11,8 +11,8 @@ from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
-from antiphon.cli import screen
-from antiphon.cli.talk import Talk, remark
+from antiphon.cli import terminal_output
+from antiphon.cli.chat_loop import Talk, remark
 from antiphon.core.items import Item, Message, decode_item, text_of
 from antiphon.core.turns import NOBODY
 from antiphon.errors import AntiphonError
@@ -29,13 +29,13 @@ _REMEMBERED = 50
 async def show_last(talk: Talk) -> None:
     """The turn that the next one continues, to remember where one was."""
     turns = await talk.turns()
-    screen.note(f"continuing after {len(turns)} turn{'s' * (len(turns) != 1)}\n")
+    terminal_output.note(f"continuing after {len(turns)} turn{'s' * (len(turns) != 1)}\n")
     for turn in turns[-1:]:
         for item in (*turn.input, *turn.output):
             if isinstance(item, Message) and item.role in {"user", "assistant"}:
                 mark = "> " if item.role == "user" else ""
-                screen.note(mark + text_of(item.content))
-        screen.note("")
+                terminal_output.note(mark + text_of(item.content))
+        terminal_output.note("")
 
 
 async def converse(talk: Talk) -> None:
@@ -56,7 +56,7 @@ async def _asked_next(session: PromptSession[str]) -> str | None:
     except EOFError:
         return None
     except KeyboardInterrupt:
-        screen.note("Ctrl-C again or Ctrl-D leaves")
+        terminal_output.note("Ctrl-C again or Ctrl-D leaves")
         try:
             text = (await session.prompt_async()).strip()
         except (EOFError, KeyboardInterrupt):
@@ -68,10 +68,10 @@ async def _turn(talk: Talk, text: str) -> None:
     try:
         response = await talk.ask(text)
         if said := remark(response):
-            screen.note(said)
+            terminal_output.note(said)
     except AntiphonError as error:
-        screen.complain(error.message)
-    screen.say("\n")
+        terminal_output.complain(error.message)
+    terminal_output.say("\n")
 
 
 async def _remembered(talk: Talk) -> InMemoryHistory:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from antiphon.cli import screen
+from antiphon.cli import terminal_output
 from antiphon.cli.interrupt import Interrupt
-from antiphon.cli.wrap import WordWrap
+from antiphon.cli.word_wrap import WordWrap
 from antiphon.core.events import Ended, Event, RefusalDelta, TextDelta
 from antiphon.core.items import Message
 from antiphon.core.turns import NOBODY, Options, Response, TurnRequest
@@ -57,7 +57,7 @@ class Talk:
             )
         )
         printer = _Printer()
-        with self._interrupt.stops(live), screen.waiting(self._wait_text()) as spinner:
+        with self._interrupt.stops(live), terminal_output.waiting(self._wait_text()) as spinner:
             ready = self._loading.add_done_callback
             ready(lambda _: spinner.update(""))
             async for batch in live.events():
@@ -98,16 +98,16 @@ class _Printer:
 
     def __init__(self) -> None:
         self._open = False
-        columns = screen.columns()
+        columns = terminal_output.columns()
         self._wrap = WordWrap(columns) if columns else None
 
     def write(self, text: str) -> None:
-        screen.say(text, self._wrap)
+        terminal_output.say(text, self._wrap)
         self._open = not text.endswith("\n")
 
     def end_line(self) -> None:
         if self._open:
-            screen.say("\n")
+            terminal_output.say("\n")
 
 
 def _said(event: Event) -> str:

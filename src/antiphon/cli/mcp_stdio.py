@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from antiphon.bootstrap import Engine, mcp_app, open_engine
-from antiphon.cli import screen
+from antiphon.cli import terminal_output
 from antiphon.errors import AntiphonError, ConfigError
 from antiphon.logging_setup import log_to_stderr
 from antiphon.settings import Settings, load_settings
@@ -45,7 +45,9 @@ async def _open(settings: Settings, roots: Sequence[Path]) -> None:
 async def _serve(engine: Engine, roots: Sequence[Path], stopped: asyncio.Event) -> bool:
     """Whether standard input ended; False: a signal came first."""
     if sys.stdin.isatty():
-        screen.note("antiphon speaks MCP here, to the program that starts it; Ctrl-C ends it")
+        terminal_output.note(
+            "antiphon speaks MCP here, to the program that starts it; Ctrl-C ends it"
+        )
     serving = asyncio.create_task(mcp_app(engine, roots).serve_stdio())
     stopping = asyncio.create_task(stopped.wait())
     # A local default model loads while the client is still on its way; and what has expired
@@ -79,7 +81,7 @@ async def _warm(engine: Engine) -> None:
         await engine.warm()
     except AntiphonError as error:
         # Each turn that needs the model says so too.
-        screen.complain(error.message)
+        terminal_output.complain(error.message)
 
 
 def _folder(root: Path) -> Path:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 from rich.text import Text
 
-from antiphon.cli import screen
+from antiphon.cli import terminal_output
 from antiphon.models.llama.weights import embedded_weights, local_models, pull_embedded, pull_hf
 from antiphon.settings import EMBEDDED, ModelSettings, Settings, load_settings
 
@@ -32,13 +32,17 @@ def list_models(flags: Mapping[str, str | None], *, as_json: bool) -> None:
     """Print the models: a table, JSON, or tab-separated to a pipe."""
     known = list(_known(load_settings(flags)))
     if as_json:
-        screen.say(msgspec.json.format(msgspec.json.encode(known), indent=2).decode() + "\n")
+        terminal_output.say(
+            msgspec.json.format(msgspec.json.encode(known), indent=2).decode() + "\n"
+        )
     elif sys.stdout.isatty():
-        screen.stdout().print(_table(known), soft_wrap=False)
+        terminal_output.stdout().print(_table(known), soft_wrap=False)
     else:
         for model in known:
             mark = "default" if model.default else ""
-            screen.say("\t".join((model.name, mark, model.kind, _size(model), model.where)) + "\n")
+            terminal_output.say(
+                "\t".join((model.name, mark, model.kind, _size(model), model.where)) + "\n"
+            )
 
 
 def pull(what: str) -> None:
@@ -46,18 +50,18 @@ def pull(what: str) -> None:
     if what == EMBEDDED:
         path = embedded_weights()
         if path is None:
-            with screen.waiting(f"fetching {EMBEDDED} (93 MB) ..."):
+            with terminal_output.waiting(f"fetching {EMBEDDED} (93 MB) ..."):
                 path = pull_embedded()
         name = EMBEDDED
     else:
         path = _pull_hf(what)
         name = next((model.name for model in local_models() if model.path == path), path.stem)
-    screen.say(f"{path}\n")
-    screen.note(f"talk to it: antiphon chat --model {name}")
+    terminal_output.say(f"{path}\n")
+    terminal_output.note(f"talk to it: antiphon chat --model {name}")
 
 
 def _pull_hf(spec: str) -> Path:
-    console = screen.stderr()
+    console = terminal_output.stderr()
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -108,7 +112,9 @@ def _table(known: list[Known]) -> Table:
     table.add_column("where", overflow="fold", ratio=1)
     for model in known:
         mark = "default" if model.default else ""
-        table.add_row(Text(model.name), mark, _size(model), Text(screen.harmless(model.where)))
+        table.add_row(
+            Text(model.name), mark, _size(model), Text(terminal_output.harmless(model.where))
+        )
     return table
 
 

@@ -13,7 +13,7 @@ import msgspec
 from rich.text import Text
 
 from antiphon.bootstrap import open_engine
-from antiphon.cli import screen
+from antiphon.cli import terminal_output
 from antiphon.cli.interrupt import Interrupt, run
 from antiphon.core.api_keys import digest_of, is_tenant_name, new_key, new_key_id
 from antiphon.core.turns import NOBODY
@@ -64,30 +64,34 @@ def create(flags: Flags, tenant: str, name: str | None) -> None:
         return first
 
     first = _with_keys(flags, add)
-    screen.say(f"{text}\n")
-    screen.note(f"{key.id} for {_tenant(key)}: keep it now, it is not shown again")
+    terminal_output.say(f"{text}\n")
+    terminal_output.note(f"{key.id} for {_tenant(key)}: keep it now, it is not shown again")
     if first:
-        screen.note("from now on every request to a server on this store needs a key")
+        terminal_output.note("from now on every request to a server on this store needs a key")
 
 
 def list_keys(flags: Flags, *, as_json: bool) -> None:
     """Print the keys: a table, JSON, or tab-separated to a pipe."""
     found = _with_keys(flags, lambda keys: keys.all())
     if as_json:
-        screen.say(msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n")
+        terminal_output.say(
+            msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n"
+        )
     elif not sys.stdout.isatty():
         for key in found:
-            screen.say("\t".join(_row(key)) + "\n")
+            terminal_output.say("\t".join(_row(key)) + "\n")
     elif not found:
-        screen.note("no keys: servers on this store serve this machine only, and ask for none")
+        terminal_output.note(
+            "no keys: servers on this store serve this machine only, and ask for none"
+        )
     else:
         rows = [("id", "tenant", "made", "state", "name"), *map(_row, found)]
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        console = screen.stdout()
+        console = terminal_output.stdout()
         for number, (*cells, name) in enumerate(rows):
             line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
             style = "" if number else "dim"
-            console.print(Text(screen.harmless(f"{line}  {name}").rstrip(), style=style))
+            console.print(Text(terminal_output.harmless(f"{line}  {name}").rstrip(), style=style))
 
 
 def revoke(flags: Flags, key_id: str) -> None:

@@ -42,18 +42,18 @@ def create(
 
     Servers that run learn of it within a second.
     """
-    from antiphon.cli import keyring  # loaded on first use
+    from antiphon.cli import key_commands  # loaded on first use
 
     flags = {"store": store, "config": config}
-    keyring.create(flags, keyring.whose(tenant, local=local), name)
+    key_commands.create(flags, key_commands.whose(tenant, local=local), name)
 
 
 @app.command("list")
 def list_(as_json: Json = False, store: Store = None, config: Config = None) -> None:
     """List the keys, the oldest first, revoked ones too. The keys themselves are nowhere."""
-    from antiphon.cli import keyring  # loaded on first use
+    from antiphon.cli import key_commands  # loaded on first use
 
-    keyring.list_keys({"store": store, "config": config}, as_json=as_json)
+    key_commands.list_keys({"store": store, "config": config}, as_json=as_json)
 
 
 @app.command()
@@ -68,7 +68,7 @@ def revoke(
 
     Answers under way come to their end. What was stored with the key stays its tenant's.
     """
-    from antiphon.cli import keyring  # loaded on first use
+    from antiphon.cli import key_commands  # loaded on first use
 
-    keyring.revoke({"store": store, "config": config}, key_id)
+    key_commands.revoke({"store": store, "config": config}, key_id)
     typer.echo(f"revoked {key_id}")

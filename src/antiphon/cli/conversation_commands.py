@@ -13,7 +13,7 @@ import typer
 from rich.text import Text
 
 from antiphon.bootstrap import open_engine
-from antiphon.cli import screen
+from antiphon.cli import terminal_output
 from antiphon.cli.interrupt import Interrupt, run
 from antiphon.core.items import (
     Compaction,
@@ -52,13 +52,13 @@ def list_conversations(flags: Flags, limit: int, *, as_json: bool) -> None:
             }
             for recent in found
         ]
-        screen.say(_indented(msgspec.json.encode(rows)))
+        terminal_output.say(_indented(msgspec.json.encode(rows)))
     elif not sys.stdout.isatty():
         for recent in found:
             cells = (recent.response_id, _when(recent.created_at), recent.model, str(recent.turns))
-            screen.say("\t".join((*cells, _opening(recent))) + "\n")
+            terminal_output.say("\t".join((*cells, _opening(recent))) + "\n")
     elif not found:
-        screen.note("no conversations yet: begin one with `antiphon chat`")
+        terminal_output.note("no conversations yet: begin one with `antiphon chat`")
     else:
         _print_table(found)
 
@@ -67,16 +67,16 @@ def show_conversation(flags: Flags, response_id: str, *, as_json: bool) -> None:
     """Print a response's whole chain. Raises ``NotFound``."""
     if as_json:
         messages = _with_store(flags, lambda service: service.messages(NOBODY, response_id))
-        screen.say(_indented(msgspec.json.encode(messages)))
+        terminal_output.say(_indented(msgspec.json.encode(messages)))
         return
-    console = screen.stdout()
+    console = terminal_output.stdout()
     for turn in _with_store(flags, lambda service: service.chain(NOBODY, response_id)):
         about = f"{turn.id}  {_when(turn.created_at)}  {turn.header.model}"
         if turn.status != "completed":
             about += f"  {turn.status}"
         console.print(Text(about, style="dim"))
         for who, said in _lines(turn):
-            console.print(Text.assemble((f"{who}: ", "bold"), screen.harmless(said)))
+            console.print(Text.assemble((f"{who}: ", "bold"), terminal_output.harmless(said)))
         console.print()
 
 
@@ -86,7 +86,7 @@ def delete_response(flags: Flags, response_id: str, *, cascade: bool, ask: bool)
         turn = _with_store(flags, lambda service: service.response(NOBODY, response_id))
         said = " / ".join(text for _, text in _lines(turn))
         what = "this turn and all that continue it" if cascade else "this turn"
-        screen.note(_short(said, 200))
+        terminal_output.note(_short(said, 200))
         if not typer.confirm(f"Erase {what}?", err=True):
             return False
     _with_store(flags, lambda service: service.delete(NOBODY, response_id, cascade=cascade))
@@ -109,10 +109,10 @@ def _print_table(found: list[Recent]) -> None:
         when, model = _when(one.created_at, short=True), _short(one.model, 24)
         rows.append((one.response_id, when, model, str(one.turns), _opening(one)))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    console = screen.stdout()
+    console = terminal_output.stdout()
     for number, (*cells, begins) in enumerate(rows):
         before = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
-        line = Text(screen.harmless(f"{before}  {begins}"), style="" if number else "dim")
+        line = Text(terminal_output.harmless(f"{before}  {begins}"), style="" if number else "dim")
         line.truncate(max(console.width, len(rows[1][0])), overflow="ellipsis")
         console.print(line)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import select
 import sys
 
-from antiphon.cli import screen
-from antiphon.cli.talk import Talk, remark
+from antiphon.cli import terminal_output
+from antiphon.cli.chat_loop import Talk, remark
 from antiphon.errors import InvalidRequest
 
 INTERRUPTED = 130
@@ -27,16 +27,16 @@ async def answer(talk: Talk, text: str) -> int:
     """Ask, print, and return the exit code."""
     response = await talk.ask(text)
     if said := remark(response):
-        screen.note(said)
+        terminal_output.note(said)
     return INTERRUPTED if response.status == "cancelled" else 0
 
 
 def _piped() -> str:
     if sys.stdin.isatty():
-        screen.note("type what to ask; Ctrl-D ends it")
+        terminal_output.note("type what to ask; Ctrl-D ends it")
     elif sys.platform != "win32" and not select.select([sys.stdin], [], [], _PATIENCE)[0]:
         # An open pipe that nobody writes to looks like a hang otherwise.
-        screen.note("waiting for standard input to end (< /dev/null for none)")
+        terminal_output.note("waiting for standard input to end (< /dev/null for none)")
     try:
         return sys.stdin.read()
     except UnicodeDecodeError as error:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-from antiphon.cli.wrap import WordWrap
+from antiphon.cli.word_wrap import WordWrap
 
 #: Control characters steer a terminal; what a model says must not.
 _CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)])

@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Callable
 from typing import Protocol
 
-from antiphon.cli import screen
+from antiphon.cli import terminal_output
 from antiphon.errors import ConfigError
 from antiphon.settings import Settings, Tls
 
@@ -47,7 +47,7 @@ class Rpc:
         except ConfigError as error:
             if asked is not None:
                 raise
-            screen.note(f"gRPC is off: {error.message}")
+            terminal_output.note(f"gRPC is off: {error.message}")
             return
         self._server = server
         self.at = f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}"
