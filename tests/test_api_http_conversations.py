@@ -128,7 +128,8 @@ def test_a_response_in_a_conversation_is_one_like_any_other(server: Serving) -> 
 def test_a_conversation_goes_on_from_one_place_only(server: Serving) -> None:
     talk = Talk(server)
     answer = server.respond(conversation=talk.id, previous_response_id=talk.say()["id"])
-    assert (answer.status, answer.error["param"]) == (400, "conversation")
+    assert (answer.status, answer.error["code"]) == (400, "mutually_exclusive_parameters")
+    assert answer.error["message"].startswith("Mutually exclusive parameters: ")
 
 
 def test_one_turn_at_a_time_or_in_a_queue() -> None:

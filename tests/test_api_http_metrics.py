@@ -10,14 +10,14 @@ from prometheus_client import generate_latest
 
 from antiphon.api.common.metrics import Metrics
 from antiphon.core.items import Message
-from antiphon.core.turns import TurnRequest, Usage
+from antiphon.core.turns import NOBODY, TurnRequest, Usage
 from antiphon.errors import ModelError, RateLimited, StoreError
 from antiphon.models.model_registry import Catalog
 from antiphon.models.scripted import ScriptedModel, fail, say, used, wait
 from antiphon.turn.service import TurnService
 from metrics_kit import value
 from server import serving
-from turn_kit import GatedStore
+from turn_kit import GatedStore, asking, settle
 
 
 def test_requests_by_route_method_and_status_class() -> None:
@@ -136,6 +136,30 @@ def test_an_upstream_makes_up_a_few_series_only() -> None:
             server.respond(store=False)
         assert value(server, "model_errors_total", code="code_49") == 1
         assert value(server, "model_errors_total", code="other") == 30
+
+
+def test_a_turn_that_is_tried_again_unseen_counts_once() -> None:
+    async def main() -> str:
+        store, model = GatedStore(), ScriptedModel()
+        service = TurnService(store, Catalog({"known": model}, default="known"))
+        metrics = Metrics(lambda: {"known"})
+        first = await service.keep(asking("Secret."))
+        second = await service.keep(asking("Thanks.", after=first))
+        service.watch(metrics)
+        store.begins.shut()
+        starting = asyncio.create_task(service.start(asking("And?", after=second)))
+        await settle()
+        await service.delete(NOBODY, first)
+        store.begins.open()
+        await (await starting).result()
+        assert len(model.calls) == 2, "the first call was with what is erased now"
+        await service.close()
+        return generate_latest(metrics.registry).decode()
+
+    text = asyncio.run(main())
+    assert 'antiphon_turns_total{status="completed"} 1.0' in text
+    assert 'status="failed"' not in text
+    assert "antiphon_turns_running 0.0" in text
 
 
 def test_a_model_that_nobody_configured_is_another() -> None:

@@ -120,7 +120,6 @@ def test_what_is_answered_is_as_described(server: Serving, described: dict[str, 
     asked: list[tuple[str, Answer]] = [
         ("Response", server.respond()),
         ("Response", server.get(f"/v1/responses/{turn}")),
-        ("Response", server.post(f"/v1/responses/{turn}/cancel")),
         ("ResponseList", server.get("/v1/responses")),
         ("ItemList", server.get(f"/v1/responses/{turn}/input_items")),
         ("Context", server.get(f"/v1/responses/{turn}/context")),
@@ -144,7 +143,12 @@ def test_what_is_answered_is_as_described(server: Serving, described: dict[str, 
     for name, answer in asked:
         assert answer.status == 200, (name, answer.body)
         validator(described, name).validate(answer.json)
-    refused = [server.get("/v1/responses/resp_1"), server.respond(""), server.get("/nowhere")]
+    refused = [
+        server.get("/v1/responses/resp_1"),
+        server.post(f"/v1/responses/{server.respond().json['id']}/cancel"),
+        server.respond(""),
+        server.get("/nowhere"),
+    ]
     for answer in refused:
         validator(described, "Error").validate(answer.json)
     assert not validator(described, "Error").is_valid({})

@@ -210,7 +210,8 @@ def test_no_endpoint_is_left_out(house: House) -> None:
         for what, _, status, _ in answers(
             house, house.owner, _things(house.site.server, house.owner)
         )
-        if status == 200
+        # What is over cannot be cancelled, but is found.
+        if status == (400 if "/cancel" in what else 200)
     }
     for template, methods in house.app.table.items():
         if template in WITHOUT_IDS or "{item}" in template:

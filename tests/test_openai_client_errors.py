@@ -36,7 +36,7 @@ BAD: list[tuple[Ask, str | None]] = [
         lambda c: c.responses.create(
             input="Hi", previous_response_id=MISSING, conversation="conv_" + "0" * 32
         ),
-        "conversation",
+        "",
     ),
     (lambda c: c.responses.input_items.list(MISSING, limit=0), None),
     (lambda c: c.chat.completions.create(model="scripted", messages=[]), "messages"),
