@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from antiphon.core.deltas import Delta
-from antiphon.models.openai.chat_completions_codec import AnswerReader
+from antiphon.models.openai.chat_completions import AnswerReader
 
 
 def chunk(finish: str | None = None, **delta: Any) -> dict[str, Any]:

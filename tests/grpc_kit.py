@@ -16,8 +16,8 @@ from antiphon.api.common.rate_limits import Allowance
 from antiphon.api.grpc.interceptor import Door
 from antiphon.api.grpc.pricing import Prices, no_prices
 from antiphon.api.grpc.server import Certificate, GrpcServer
+from antiphon.api.http.app import open_site
 from antiphon.api.http.middleware import Front
-from antiphon.api.http.server_app import open_site
 from antiphon.core.api_keys import digest_of, new_key, new_key_id
 from antiphon.core.mcp_servers import McpServer
 from antiphon.models.scripted import ScriptedModel

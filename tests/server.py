@@ -24,9 +24,9 @@ import msgspec
 import uvicorn
 import uvloop
 
+from antiphon.api.http.app import open_site
 from antiphon.api.http.middleware import Front
-from antiphon.api.http.server_app import open_site
-from antiphon.cli.websocket_protocol import WebSocketProtocol
+from antiphon.cli.grpc_listener import WebSocketProtocol
 from antiphon.core.mcp_servers import McpServer
 from antiphon.core.turns import NOBODY
 from antiphon.models.model_registry import Catalog

@@ -15,9 +15,8 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from antiphon.core.ids import new_response_id
 from antiphon.core.images import Blob
 from antiphon.core.items import InputImage, Message, encode_item
-from antiphon.core.retention import FOREVER, Lifetimes
+from antiphon.core.retention import FOREVER, Clock, Lifetimes
 from antiphon.core.turns import NOBODY, End, Header, Options, Usage
-from antiphon.stores.expiry import Clock
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.turn.protocols import Head, NewTurn, Store

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from antiphon.core.conversations import Conversation
 from antiphon.core.images import Blob
-from antiphon.core.turns import End
+from antiphon.core.turns import Conversation, End
 from antiphon.turn.protocols import Head, NewTurn, StoredTurn
 
 

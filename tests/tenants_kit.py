@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from antiphon.api.common.rate_limits import Allowance
+from antiphon.api.http.app import open_site
 from antiphon.api.http.middleware import Front
-from antiphon.api.http.server_app import open_site
 from antiphon.core.api_keys import digest_of, new_key, new_key_id
 from antiphon.stores.sqlite.api_keys import MemoryKeys
 from antiphon.turn.protocols import Model

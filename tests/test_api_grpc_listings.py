@@ -7,9 +7,8 @@ from functools import partial
 
 import grpc
 
-from antiphon.core.tokens import Token
 from antiphon.models.scripted import ScriptedModel
-from antiphon.turn.protocols import ModelInfo
+from antiphon.turn.protocols import ModelInfo, Token
 from grpc_kit import failure, grpc_serving
 
 

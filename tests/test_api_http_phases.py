@@ -10,7 +10,7 @@ import pytest
 from openai.types.responses import ResponseInputParam
 
 from antiphon.core.deltas import Delta, Finish, Over, Phased, Text
-from antiphon.models.openai.responses_request import RequestWriter
+from antiphon.models.openai.responses import RequestWriter
 from antiphon.models.scripted import Reply, ScriptedModel
 from antiphon.turn.protocols import ModelCall
 from openai_kit import client_of, strictly

@@ -30,7 +30,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from antiphon.api.http.server_app import open_site
+from antiphon.api.http.app import open_site
 from antiphon.core.api_keys import digest_of, new_key, new_key_id
 from antiphon.core.ids import new_response_id
 from antiphon.core.retention import Lifetimes

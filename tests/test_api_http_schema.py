@@ -16,10 +16,9 @@ from jsonschema import Draft202012Validator
 from schemathesis.core.result import Ok
 from schemathesis.generation import GenerationMode
 
-from antiphon.api.http.app import HttpApp
+from antiphon.api.http.app import HttpApp, open_site
 from antiphon.api.http.endpoints import ENDPOINTS
 from antiphon.api.http.middleware import Front
-from antiphon.api.http.server_app import open_site
 from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.sqlite.api_keys import MemoryKeys
 from antiphon.turn.service import TurnService

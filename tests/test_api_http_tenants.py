@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 import pytest
 from websockets.sync.client import connect
 
-from antiphon.api.http.app import HttpApp
+from antiphon.api.http.app import HttpApp, open_site
 from antiphon.api.http.middleware import Front
-from antiphon.api.http.server_app import open_site
 from antiphon.core.ids import item_id, new_conversation_id, new_response_id
 from antiphon.core.items import FunctionCall, Message
 from antiphon.core.turns import TurnRequest

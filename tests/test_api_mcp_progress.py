@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from antiphon.api.mcp.progress import Progress
+from antiphon.api.mcp.turn_execution import Progress
 from antiphon.core.events import RawReasoningDelta, TextDelta
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from antiphon.api.mcp.transcript import markdown, opening, short
+from antiphon.api.mcp.resources import markdown, opening, short
 from antiphon.core.items import (
     Compaction,
     Erased,

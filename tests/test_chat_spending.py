@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon import AntiphonError, Usage, tool
-from antiphon.chat.cost import cost_of, usage_of
+from antiphon.chat.reply import cost_of, usage_of
 from antiphon.core.turns import End, Header, Response
 from antiphon.settings import ModelSettings, Price
 from chat_kit import TWINS, Call, Says, Stage, staged

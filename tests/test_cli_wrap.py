@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.cli.word_wrap import WordWrap
+from antiphon.cli.terminal_output import WordWrap
 
 _STEP = re.compile(r"\x1b\[(\d+)D|\x1b\[K|(.|\n)")
 

@@ -6,7 +6,7 @@ import pytest
 from antiphon.core.deltas import CallPiece, Cited, Finish, Refused, Text, Thought, Used
 from antiphon.core.reasoning_sidecar import Carried, carrying
 from antiphon.core.turns import FunctionTool, Options, Usage
-from antiphon.models.openai.chat_completions_codec import AnswerReader, RequestWriter
+from antiphon.models.openai.chat_completions import AnswerReader, RequestWriter
 from antiphon.models.retry import Failure
 from antiphon.turn.protocols import ModelCall
 from chat_answers import chunk, function, heard, read

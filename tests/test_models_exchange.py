@@ -17,8 +17,7 @@ from antiphon.errors import (
     ModelNotFound,
     ModelTimeout,
 )
-from antiphon.models.openai.chat_completions import ChatCompletionsModel
-from antiphon.models.openai.chat_completions_codec import AnswerReader
+from antiphon.models.openai.chat_completions import AnswerReader, ChatCompletionsModel
 from antiphon.turn.protocols import ModelCall, ModelInfo
 from chat_upstream import (
     BROKEN,

@@ -27,9 +27,9 @@ from antiphon.core.items import (
 )
 from antiphon.core.reasoning_sidecar import KEY
 from antiphon.core.turns import Options
-from antiphon.models.openai.chat_completions_codec import RequestWriter as ChatWriter
+from antiphon.models.openai.chat_completions import RequestWriter as ChatWriter
+from antiphon.models.openai.responses import RequestWriter
 from antiphon.models.openai.responses_input import input_of
-from antiphon.models.openai.responses_request import RequestWriter
 from antiphon.turn.message_rendering import assemble, render
 from antiphon.turn.protocols import ModelCall
 from chains_kit import Chain, Turn, chains, well_formed

@@ -10,7 +10,7 @@ import pytest
 
 from antiphon.core.turns import FunctionTool, Options
 from antiphon.errors import InvalidRequest
-from antiphon.models.openai.responses_request import RequestWriter
+from antiphon.models.openai.responses import RequestWriter
 from antiphon.turn.protocols import ModelCall
 
 MESSAGES = b'[{"role":"user","content":"Hi"}]'

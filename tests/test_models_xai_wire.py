@@ -18,8 +18,7 @@ from antiphon.core.items import SummaryText
 from antiphon.core.reasoning_sidecar import Carried, carrying
 from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.errors import InvalidRequest
-from antiphon.models.xai.messages import messages_of
-from antiphon.models.xai.request import request_of, without_reasoning
+from antiphon.models.xai.request import messages_of, request_of, without_reasoning
 from antiphon.models.xai.stream import AnswerReader
 from antiphon.turn.protocols import ModelCall
 from xai_kit import calling, chunk, question, words

@@ -9,9 +9,8 @@ import msgspec
 import pytest
 
 from antiphon.errors import StoreError
-from antiphon.stores.sqlite.migrate import migrate
-from antiphon.stores.sqlite.queries import SQL
-from antiphon.stores.sqlite.row_ids import MAX_ITEMS, MAX_SEQ, MAX_THREAD, place_of
+from antiphon.stores.sqlite.rows import MAX_ITEMS, MAX_SEQ, MAX_THREAD, place_of
+from antiphon.stores.sqlite.sql_files import SQL, migrate
 from antiphon.stores.sqlite.write_transaction import Batch, Open
 from antiphon.stores.sqlite.writer import interrupted
 from antiphon.turn.protocols import Head, NewTurn

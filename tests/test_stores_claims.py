@@ -8,9 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from antiphon.core.conversations import Conversation
 from antiphon.core.ids import new_conversation_id
-from antiphon.core.turns import Claim, Header
+from antiphon.core.turns import Claim, Conversation, Header
 from antiphon.errors import Conflict, StoreError
 from antiphon.stores.sqlite.idempotency import UNSETTLED
 from antiphon.turn.protocols import NewTurn

@@ -26,10 +26,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from antiphon.core.conversations import Conversation
 from antiphon.core.items import Erased, encode_item
 from antiphon.core.retention import Lifetimes
-from antiphon.core.turns import End
+from antiphon.core.turns import Conversation, End
 from antiphon.errors import ConversationLocked, HistoryChanged, NotFound
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import open_sqlite

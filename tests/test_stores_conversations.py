@@ -8,11 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from antiphon.core.conversations import Conversation
 from antiphon.core.ids import new_conversation_id
 from antiphon.core.items import Erased, encode_item
 from antiphon.core.retention import Lifetimes
-from antiphon.core.turns import End
+from antiphon.core.turns import Conversation, End
 from antiphon.errors import ConversationLocked, InvalidRequest, NotFound, StoreError
 from antiphon.stores.sqlite.conversation_reader import read_conversation
 from antiphon.stores.sqlite.store import SqliteStore

@@ -6,8 +6,8 @@ import pytest
 
 from antiphon.errors import ConfigError
 from antiphon.stores.sqlite.connection import Database, open_database
-from antiphon.stores.sqlite.migrate import migrations
 from antiphon.stores.sqlite.process_locks import Owners
+from antiphon.stores.sqlite.sql_files import migrations
 
 
 def close(database: Database) -> None:

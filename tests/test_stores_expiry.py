@@ -7,10 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from antiphon.core.retention import DAY, FOREVER, Lifetimes
+from antiphon.core.retention import DAY, FOREVER, Expiry, Lifetimes
 from antiphon.core.turns import Header
 from antiphon.errors import HistoryChanged, InvalidRequest, NotFound
-from antiphon.stores.expiry import Expiry
 from antiphon.turn.protocols import Head
 from antiphon.turn.store_protocols import Wanted
 from stores_kit import (

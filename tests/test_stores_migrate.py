@@ -9,10 +9,8 @@ import pytest
 from antiphon.core.ids import response_key
 from antiphon.core.retention import Lifetimes
 from antiphon.errors import ConfigError
-from antiphon.stores.sqlite.migrate import APPLICATION_ID, migrate, migrations
-from antiphon.stores.sqlite.queries import read_sql
-from antiphon.stores.sqlite.row_ids import last_of_turn, place_of
-from antiphon.stores.sqlite.rows import encode_end, encode_header
+from antiphon.stores.sqlite.rows import encode_end, encode_header, last_of_turn, place_of
+from antiphon.stores.sqlite.sql_files import APPLICATION_ID, migrate, migrations, read_sql
 from antiphon.stores.sqlite.store import open_sqlite
 from stores_kit import (
     DONE,

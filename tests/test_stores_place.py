@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.stores.sqlite.row_ids import (
+from antiphon.stores.sqlite.rows import (
     LAST,
     MAX_SEQ,
     MAX_THREAD,

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 import antiphon.stores
-from antiphon.stores.sqlite.migrate import migrate
-from antiphon.stores.sqlite.queries import named, read_sql
+from antiphon.stores.sqlite.sql_files import migrate, named, read_sql
 
 FOLDER = Path(antiphon.stores.__path__[0])
 FILES = sorted(path.name for path in FOLDER.glob("*.sql"))

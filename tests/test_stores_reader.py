@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from antiphon.stores.sqlite.migrate import migrate
 from antiphon.stores.sqlite.reader import (
     read_chain,
     read_head,
@@ -15,6 +14,7 @@ from antiphon.stores.sqlite.reader import (
     read_recent,
     read_turn,
 )
+from antiphon.stores.sqlite.sql_files import migrate
 from antiphon.stores.sqlite.write_transaction import Batch
 from antiphon.turn.protocols import Head, NewTurn
 from stores_kit import DONE, assistant, new_turn, user

@@ -1,10 +1,10 @@
 from antiphon.core.images import Blob
 from antiphon.core.turns import End, Header
-from antiphon.stores.sqlite.row_ids import LAST, place_of
 from antiphon.stores.sqlite.rows import (
     END,
     ERASED,
     INPUT,
+    LAST,
     OUTPUT,
     USE,
     Row,
@@ -14,6 +14,7 @@ from antiphon.stores.sqlite.rows import (
     encode_header,
     encode_use,
     id_in,
+    place_of,
     turns_of,
 )
 from antiphon.stores.sqlite.rows import (

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.stores.search_ranking import MAX_COUNT
+from antiphon.stores.full_text import MAX_COUNT
 from antiphon.stores.sqlite.search.segment import (
     FULL,
     Chunk,

@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 
 from antiphon.core.retention import Lifetimes
-from antiphon.stores.sqlite.migrate import APPLICATION_ID, migrations
-from antiphon.stores.sqlite.queries import read_sql
-from antiphon.stores.sqlite.row_ids import LAST
+from antiphon.stores.sqlite.rows import LAST
 from antiphon.stores.sqlite.search.index import SqliteSearch
 from antiphon.stores.sqlite.search.indexing import carry_out, read_plan
 from antiphon.stores.sqlite.search.segment import FULL
+from antiphon.stores.sqlite.sql_files import APPLICATION_ID, migrations, read_sql
 from antiphon.stores.sqlite.store import SqliteStore
 from antiphon.stores.sqlite.write_transaction import Batch
 from antiphon.turn.protocols import Head

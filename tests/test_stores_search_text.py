@@ -20,7 +20,7 @@ from antiphon.core.items import (
     Refusal,
     encode_item,
 )
-from antiphon.stores.search_tokenizer import MAX_WORD, excerpt_of, query_of, terms_of, text_of_items
+from antiphon.stores.full_text import MAX_WORD, excerpt_of, query_of, terms_of, text_of_items
 
 
 @pytest.mark.parametrize(

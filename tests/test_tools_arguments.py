@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from antiphon.tools.argument_errors import ArgumentsInvalid, faults, place, read, short
+from antiphon.tools.tool_outputs import ArgumentsInvalid, faults, place, read, short
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "null", "{}"])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.core.mcp_servers import MOST_LABEL, tool_of
-from antiphon.tools.mcp.tool_names import name_of, prefix_of
+from antiphon.tools.mcp.toolset import name_of, prefix_of
 
 LABELS = st.text(min_size=1, max_size=MOST_LABEL)
 TAKEN = re.compile(r"[a-zA-Z0-9_-]{1,64}")

@@ -10,9 +10,9 @@ import pytest
 from referencing.exceptions import Unresolvable
 
 from antiphon.errors import ConfigError
-from antiphon.tools.argument_errors import ArgumentsInvalid
 from antiphon.tools.json_schema_tool import form
 from antiphon.tools.tool_context import ToolContext
+from antiphon.tools.tool_outputs import ArgumentsInvalid
 
 WEATHER: dict[str, Any] = {
     "type": "object",

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 from typing_extensions import TypedDict
 
 from antiphon.errors import ConfigError
-from antiphon.tools.argument_errors import ArgumentsInvalid
+from antiphon.tools.tool_outputs import ArgumentsInvalid
 from antiphon.tools.typed_tool import form
 
 

@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
+from antiphon.api.http.app import open_site
 from antiphon.api.http.middleware import Front
-from antiphon.api.http.server_app import open_site
 from antiphon.core.retention import DAY, Lifetimes
 from antiphon.errors import ConfigError, StoreError
 from antiphon.models.llama.few_shot import PRIMER

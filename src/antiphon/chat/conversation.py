@@ -18,11 +18,10 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 
 import msgspec
 
-from antiphon.chat.cost import usage_of
 from antiphon.chat.export import as_json, as_markdown
 from antiphon.chat.message_import import turns_of
 from antiphon.chat.options import ChatOptions, SendOptions, Setup, check_names
-from antiphon.chat.reply import ConversationUsage, Reply, is_summary, open_calls, reply_of
+from antiphon.chat.reply import ConversationUsage, Reply, is_summary, open_calls, reply_of, usage_of
 from antiphon.chat.stream import AsyncStream
 from antiphon.chat.structured_output import Shape
 from antiphon.chat.turn_execution import Asking, carried, check_tools, reworded, settle, spoken

@@ -6,7 +6,7 @@ import asyncio
 
 from antiphon.cli import terminal_output
 from antiphon.cli.interrupt import Interrupt
-from antiphon.cli.word_wrap import WordWrap
+from antiphon.cli.terminal_output import WordWrap
 from antiphon.core.events import Ended, Event, RefusalDelta, TextDelta
 from antiphon.core.items import Message
 from antiphon.core.turns import NOBODY, Options, Response, TurnRequest

@@ -1,14 +1,32 @@
-"""What listens beside HTTP, and what both speak."""
+"""What listens beside HTTP, and what both speak.
+
+The WebSocket side of the HTTP server.
+"""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from antiphon.cli import terminal_output
 from antiphon.errors import ConfigError
 from antiphon.settings import Settings, Tls
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's, but for this: a refusal is an answer, and no fault of the application.
+
+    Otherwise each client that is turned away by an HTTP status leaves an error in the log.
+    """
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if self.close_sent:
+            self.handshake_complete = True
+
 
 _MOST = 65535
 

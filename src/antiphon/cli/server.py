@@ -16,8 +16,7 @@ import uvicorn
 
 from antiphon.bootstrap import Engine, grpc_server, http_app, open_engine
 from antiphon.cli import terminal_output
-from antiphon.cli.grpc_listener import Rpc, check_tls
-from antiphon.cli.websocket_protocol import WebSocketProtocol
+from antiphon.cli.grpc_listener import Rpc, WebSocketProtocol, check_tls
 from antiphon.errors import AntiphonError, ConfigError
 from antiphon.logging_setup import log_to_stderr
 from antiphon.settings import Settings, load_settings

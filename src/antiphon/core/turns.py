@@ -2,6 +2,8 @@
 
 Field names, defaults and meanings are those of the OpenAI Responses API; times
 are in seconds since 1970 (UTC), lengths in tokens.
+
+A conversation: a named head over a chain, as it is kept.
 """
 
 from __future__ import annotations
@@ -202,3 +204,18 @@ class Response(msgspec.Struct, frozen=True):
     @property
     def status(self) -> TurnStatus:
         return self.end.status if self.end else "in_progress"
+
+
+class Conversation(msgspec.Struct, frozen=True):
+    """A named head over a chain.
+
+    ``head`` is the newest response that counts, None: nothing was said yet. ``busy`` is the
+    newest turn that was begun on it, or None: until that turn has ended well, ``head``
+    stays (``turn.store_protocols``).
+    """
+
+    id: str
+    created_at: float
+    metadata: dict[str, str] = {}
+    head: str | None = None
+    busy: str | None = None

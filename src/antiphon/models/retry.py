@@ -3,12 +3,15 @@
 What is tried again is not one call but the opening of a stream, up to its first
 delta; each failure may bring its own waiting time, and the waiting as a whole has an
 end. A general retry library would need all of these rules as callbacks anyway.
+
+The tries of one call, and the waiting between them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import random
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
@@ -103,3 +106,28 @@ def _seconds(value: str, unit: float, now: float) -> float | None:
         return date.timestamp() - now
     except (ValueError, OverflowError):
         return None
+
+
+class Attempts:
+    """Counts from the first try, by ``clock``, in seconds."""
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._sleep = sleep
+        self._began = clock()
+        self._failed = 0
+
+    async def again(self, failure: Failure) -> None:
+        """Wait as long as the policy says, or raise the failure's error: that was the last."""
+        self._failed += 1
+        elapsed, luck = self._clock() - self._began, random.random()  # noqa: S311
+        wait = self._policy.wait(failure, failed=self._failed, elapsed=elapsed, luck=luck)
+        if wait is None:
+            raise failure.error
+        await self._sleep(wait)

@@ -2,12 +2,15 @@
 
 Only there with the extra ``grpc``, and only loaded by what speaks that API. The package has
 no types of its own for its messages' users, so here they are ``Any``.
+
+Options in the messages of xAI's API, whichever way they go. Pure.
 """
 
 from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+import msgspec
 from xai_sdk.proto import (  # type: ignore[import-untyped]
     auth_pb2,
     chat_pb2,
@@ -19,6 +22,8 @@ from xai_sdk.proto import (  # type: ignore[import-untyped]
     tokenize_pb2,
     usage_pb2,
 )
+
+from antiphon.core.turns import FunctionTool
 
 #: A protobuf message; which one, its name says.
 Proto: TypeAlias = Any
@@ -35,3 +40,53 @@ __all__ = [
     "tokenize_pb2",
     "usage_pb2",
 ]
+
+
+EFFORTS = {
+    "none": chat_pb2.EFFORT_NONE,
+    "low": chat_pb2.EFFORT_LOW,
+    "medium": chat_pb2.EFFORT_MEDIUM,
+    "high": chat_pb2.EFFORT_HIGH,
+    "xhigh": chat_pb2.EFFORT_XHIGH,
+}
+_MODES = {
+    "auto": chat_pb2.TOOL_MODE_AUTO,
+    "none": chat_pb2.TOOL_MODE_NONE,
+    "required": chat_pb2.TOOL_MODE_REQUIRED,
+}
+
+
+def tool_proto(tool: FunctionTool) -> Proto:
+    """A ``Tool``."""
+    return chat_pb2.Tool(
+        function=chat_pb2.Function(
+            name=tool.name,
+            description=tool.description,
+            strict=bool(tool.strict),
+            parameters=_json(tool.parameters) if tool.parameters is not None else None,
+        )
+    )
+
+
+def choice_proto(choice: str) -> Proto:
+    """``Options.tool_choice`` as a ``ToolChoice``."""
+    kind, _, name = choice.partition(":")
+    if name:
+        return chat_pb2.ToolChoice(function_name=name)
+    return chat_pb2.ToolChoice(mode=_MODES[kind])
+
+
+def format_proto(given: dict[str, Any] | None) -> Proto | None:
+    """``Options.text_format`` as a ``ResponseFormat``; None: words."""
+    match given:
+        case {"type": "json_object"}:
+            return chat_pb2.ResponseFormat(format_type=chat_pb2.FORMAT_TYPE_JSON_OBJECT)
+        case {"type": "json_schema", "schema": schema}:
+            return chat_pb2.ResponseFormat(
+                format_type=chat_pb2.FORMAT_TYPE_JSON_SCHEMA, schema=_json(schema)
+            )
+    return None
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()

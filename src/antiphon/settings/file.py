@@ -1,15 +1,36 @@
-"""The settings file, as it is written."""
+"""The settings file, as it is written.
+
+MCP servers, as they are written in the settings file.
+
+    mcp_allowed_urls = ["mcp.example.com", "*.example.org", "http://localhost:8000"]
+    [mcp.files]
+    command = ["npx", "-y", "@modelcontextprotocol/server-filesystem", "notes"]
+    env = ["FILES_TOKEN"]                  # variables that the program gets besides the usual ones
+    allowed_tools = ["read_file"]          # all if nothing is said
+    require_approval = "never"             # or "always", or the tools that a person must agree to
+    timeout = 30                           # seconds for one call
+    [mcp.wiki]
+    url = "https://mcp.example.com/mcp"
+    headers_env = { Authorization = "WIKI_AUTHORIZATION" }   # the variable that holds its value
+
+A program runs in the file's folder. ``mcp_allowed_urls`` is what requests may name by
+``server_url``: nothing unless it is said.
+"""
 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
+from urllib.parse import urlsplit
 
 import msgspec
 
+from antiphon.core.mcp_servers import MOST_LABEL, McpServer
+from antiphon.core.secrets import Secret
 from antiphon.errors import ConfigError
-from antiphon.settings.mcp import McpTable
+from antiphon.settings.fields import Value
 from antiphon.settings.values import ModelKind, Price
 
 #: A limit; the word lifts for one tenant what holds for the others.
@@ -103,3 +124,66 @@ def _tables(value: object) -> list[dict[str, Any]]:
 def reason(error: Exception) -> str:
     """Why a file could not be read, in the system's words."""
     return getattr(error, "strerror", None) or str(error)
+
+
+class McpTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[mcp.NAME]``"""
+
+    command: list[str] | None = None
+    url: str | None = None
+    headers_env: dict[str, str] = {}
+    env: list[str] = []
+    allowed_tools: list[str] | None = None
+    require_approval: Literal["always", "never"] | list[str] | None = None
+    timeout: Annotated[float, msgspec.Meta(gt=0)] = 60.0
+
+
+def mcp_server_of(
+    name: str, table: McpTable, at: Value, key: Callable[[Value], Secret | None]
+) -> McpServer:
+    """The server of one table; ``key`` looks up a variable, None: no keys are looked up.
+
+    Raises ``ConfigError``.
+    """
+    if not 0 < len(name) <= MOST_LABEL:
+        raise ConfigError(f"{at.source}: the name has to have 1 to {MOST_LABEL} characters")
+    if bool(table.command) == bool(table.url):
+        raise ConfigError(f"{at.source}: needs either a command or a url")
+    if table.command and table.headers_env:
+        raise ConfigError(f"{at.source}: a command takes no headers_env")
+    if table.url and table.env:
+        raise ConfigError(f"{at.source}: a url takes no env")
+
+    def found(names: dict[str, str]) -> dict[str, Secret]:
+        looked_up = {one: key(msgspec.structs.replace(at, value=it)) for one, it in names.items()}
+        return {one: secret for one, secret in looked_up.items() if secret is not None}
+
+    approval = table.require_approval
+    return McpServer(
+        label=name,
+        command=tuple(table.command or ()),
+        url=Secret(_url(table.url, at.source)) if table.url else None,
+        headers=found(table.headers_env),
+        env=found({variable: variable for variable in table.env}),
+        folder=at.folder,
+        allowed_tools=None if table.allowed_tools is None else tuple(table.allowed_tools),
+        require_approval=tuple(approval) if isinstance(approval, list) else approval,
+        timeout=table.timeout,
+    )
+
+
+def _url(text: str, source: str) -> str:
+    """The URL as it is written. A sentence about it never repeats it."""
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigError(f"{source}: the url is not a URL") from error
+    if parts.scheme not in {"http", "https"} or not host:
+        raise ConfigError(f"{source}: the url has to begin with http:// or https://")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ConfigError(
+            f"{source}: no user, password or query in the url: put the key in a variable and name"
+            " that in headers_env"
+        )
+    return text

@@ -31,10 +31,10 @@ from antiphon.settings.file import (
     LimitTable,
     ModelTable,
     TenantTable,
+    mcp_server_of,
     read_file,
     reason,
 )
-from antiphon.settings.mcp import mcp_server_of
 from antiphon.settings.values import (
     EMBEDDED,
     FUN_PROMPT,

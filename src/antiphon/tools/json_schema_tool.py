@@ -13,9 +13,9 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012, specification_with
 
 from antiphon.errors import ConfigError
-from antiphon.tools.argument_errors import faults, place, read, short
 from antiphon.tools.argument_spec import Form
 from antiphon.tools.tool_context import context_parameters
+from antiphon.tools.tool_outputs import faults, place, read, short
 
 
 def form(function: Callable[..., Any], name: str, parameters: dict[str, Any] | None) -> Form:

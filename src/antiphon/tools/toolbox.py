@@ -13,11 +13,17 @@ from typing import Any, TypeAlias
 from antiphon.core.items import FunctionCall
 from antiphon.core.turns import FunctionTool
 from antiphon.errors import ConfigError
-from antiphon.tools.argument_errors import ArgumentsInvalid, short
 from antiphon.tools.execution import Raised, guarded, in_thread, is_async
 from antiphon.tools.function_tool import Tool, as_tool, limited
 from antiphon.tools.tool_context import ToolContext
-from antiphon.tools.tool_outputs import Unencodable, declined, failed, output
+from antiphon.tools.tool_outputs import (
+    ArgumentsInvalid,
+    Unencodable,
+    declined,
+    failed,
+    output,
+    short,
+)
 
 #: Asks a person. True: agreed. False, or a text that says why: declined.
 Approver: TypeAlias = Callable[[FunctionCall], bool | str | Awaitable[bool | str]]

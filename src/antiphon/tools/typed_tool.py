@@ -21,10 +21,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import SchemaError
 
 from antiphon.errors import ConfigError
-from antiphon.tools.argument_errors import faults, place, read, short
 from antiphon.tools.argument_spec import Form, Reader
 from antiphon.tools.json_schema import schema_of
 from antiphon.tools.signature import documentation, signature_of
+from antiphon.tools.tool_outputs import faults, place, read, short
 
 #: What Pydantic raises for a type that it can make no schema of.
 _UNFIT = (

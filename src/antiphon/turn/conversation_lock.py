@@ -11,8 +11,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from antiphon.core.conversations import Conversation
-from antiphon.core.turns import TurnRequest
+from antiphon.core.turns import Conversation, TurnRequest
 from antiphon.errors import AntiphonError, ConversationLocked, NotFound
 from antiphon.turn.running_turns import LiveTurn
 from antiphon.turn.store_protocols import ConversationStore

@@ -6,10 +6,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from antiphon.core.conversations import Conversation
 from antiphon.core.ids import new_conversation_id, place_of_item
 from antiphon.core.items import Item, Message
-from antiphon.core.turns import Claim, Response, TurnRequest
+from antiphon.core.turns import Claim, Conversation, Response, TurnRequest
 from antiphon.errors import Conflict, InvalidRequest, NotFound
 from antiphon.turn.conversation_lock import missing_conversation
 from antiphon.turn.protocols import Window

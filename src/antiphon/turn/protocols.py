@@ -1,4 +1,7 @@
-"""What a turn needs from outside: a store to keep it and a model to continue it."""
+"""What a turn needs from outside: a store to keep it and a model to continue it.
+
+Tokens: the pieces that a model cuts a text into.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,18 @@ from typing import Protocol
 
 import msgspec
 
-from antiphon.core.conversations import Conversation
 from antiphon.core.deltas import Delta
 from antiphon.core.images import Blob
 from antiphon.core.items import FunctionCall, McpListTools
 from antiphon.core.mcp_servers import Approval, McpAsk
-from antiphon.core.turns import Claim, End, FunctionTool, Header, Options
+from antiphon.core.turns import Claim, Conversation, End, FunctionTool, Header, Options
+
+
+class Token(msgspec.Struct, frozen=True):
+    """A piece of a text. A character of several bytes may be cut into several."""
+
+    id: int
+    data: bytes
 
 
 class Head(msgspec.Struct, frozen=True):

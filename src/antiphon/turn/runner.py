@@ -17,7 +17,6 @@ from typing import Any
 
 import msgspec
 
-from antiphon.core.conversations import Conversation
 from antiphon.core.events import Created, Ended, Event
 from antiphon.core.images import Blob
 from antiphon.core.items import (
@@ -29,7 +28,7 @@ from antiphon.core.items import (
     encode_item,
 )
 from antiphon.core.stream_trace import odds_of, trace_of
-from antiphon.core.turns import End, Header, Response, TurnError, TurnRequest
+from antiphon.core.turns import Conversation, End, Header, Response, TurnError, TurnRequest
 from antiphon.errors import (
     AntiphonError,
     ContextLengthExceeded,

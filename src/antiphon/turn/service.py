@@ -10,12 +10,11 @@ from typing import Any, Protocol, TypeAlias
 import msgspec
 
 from antiphon.core.context_policies import Summarize
-from antiphon.core.conversations import Conversation
 from antiphon.core.ids import new_response_id
 from antiphon.core.images import Blob, put_away
 from antiphon.core.items import Item, encode_item, has_image
 from antiphon.core.retention import FOREVER, Lifetimes
-from antiphon.core.turns import End, Header, Response, TurnRequest
+from antiphon.core.turns import Conversation, End, Header, Response, TurnRequest
 from antiphon.errors import (
     Conflict,
     ConversationLocked,
@@ -26,7 +25,6 @@ from antiphon.errors import (
 from antiphon.turn.context_builder import Viewer
 from antiphon.turn.conversation_lock import Heads, Retries, accepted
 from antiphon.turn.history_cache import History, Lineage, Memory, Past
-from antiphon.turn.mcp_tools import approving, told_to, unlisted
 from antiphon.turn.message_rendering import Segment, assemble, check_calls
 from antiphon.turn.protocols import (
     Head,
@@ -42,8 +40,8 @@ from antiphon.turn.replay import Replay
 from antiphon.turn.runner import Plan, Runner
 from antiphon.turn.running_turns import Live, LiveTurn, Watch
 from antiphon.turn.store_protocols import Ledgers
-from antiphon.turn.summaries import Question, is_due, keep_turn, sum_up
-from antiphon.turn.summarization import Digest, digest
+from antiphon.turn.summarization import Digest, Question, digest, is_due, keep_turn, sum_up
+from antiphon.turn.tool_calls import approving, told_to, unlisted
 from antiphon.turn.trimming import divide, tokens_of, worth
 from antiphon.turn.turn_reader import Records, decoded, missing
 from antiphon.turn.validation import (

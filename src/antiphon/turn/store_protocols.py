@@ -14,8 +14,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from antiphon.core.conversations import Conversation
-from antiphon.core.turns import Claim, End, Header, TurnStatus
+from antiphon.core.turns import Claim, Conversation, End, Header, TurnStatus
 from antiphon.errors import InvalidRequest
 from antiphon.turn.protocols import StoredTurn
 

@@ -1,4 +1,7 @@
-"""Runs the tool calls of one answer, side by side or one after another."""
+"""Runs the tool calls of one answer, side by side or one after another.
+
+MCP servers' tools in a turn: what the model is told of them, and what is kept. Pure.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from antiphon.core.items import FunctionCall
-from antiphon.turn.protocols import ToolSource
+import msgspec
+
+from antiphon.core.items import FunctionCall, McpListTools
+from antiphon.core.tool_rules import may_call
+from antiphon.core.turns import Header
+from antiphon.turn.message_rendering import Segment
+from antiphon.turn.protocols import LentTools, ToolSource
 
 #: Told of a call and its output the moment it is there: no stop can come in between.
 Take: TypeAlias = Callable[[FunctionCall, str], None]
@@ -42,3 +50,35 @@ async def run_calls(
             for call in calls[first : first + width]:
                 group.create_task(run(call))
     return whole
+
+
+def told_to(header: Header, lent: LentTools | None) -> Header:
+    """The header as the model gets it: with lent tools, without those it may not call."""
+    options = header.options
+    if lent is None and options.allowed_tools is None:
+        return header
+    every = (*options.tools, *(lent.functions if lent else ()))
+    tools = tuple(tool for tool in every if may_call(options, tool.name))
+    choice = options.tool_choice if tools else "auto"
+    return msgspec.structs.replace(
+        header, options=msgspec.structs.replace(options, tools=tools, tool_choice=choice)
+    )
+
+
+def approving(header: Header, lent: LentTools) -> Header:
+    """The header with the approvals that hold, the configuration's included."""
+    servers = tuple(
+        msgspec.structs.replace(
+            server, require_approval=lent.approvals[server.server_label], exempt=()
+        )
+        for server in header.options.mcp_servers
+    )
+    return msgspec.structs.replace(
+        header, options=msgspec.structs.replace(header.options, mcp_servers=servers)
+    )
+
+
+def unlisted(lent: LentTools, past: Sequence[Segment]) -> list[McpListTools]:
+    """What servers offer, where the conversation has not said so before."""
+    known = {label for segment in past for label in segment.listed}
+    return [listing for listing in lent.listed if listing.server_label not in known]

@@ -3,13 +3,28 @@
 A WebSocket is one request, from its beginning to its end.
 
 Neither bodies nor keys nor queries, which may hold either, are in it.
+
+``x-request-id``: one name for a request, in its answer and in every line about it.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 
 from antiphon.api.common.body import Scope
+from antiphon.core.ids import new_response_id
+
+_SANE = re.compile(rb"[\x21-\x7e]{1,128}\Z")
+
+
+def request_id_for(given: bytes | None) -> str:
+    """The client's own id where it can be repeated without harm, else a new one."""
+    if given is not None and _SANE.match(given):
+        return given.decode("ascii")
+    # A response's id is random enough, and comes from a stock of them.
+    return "req_" + new_response_id().removeprefix("resp_")
+
 
 #: Silent unless the log level is "info" or lower.
 access = logging.getLogger("antiphon.access")

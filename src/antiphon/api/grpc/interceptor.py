@@ -21,12 +21,11 @@ from typing import Any, Final, TypeAlias
 import grpc
 import msgspec
 
-from antiphon.api.common.access_log import access
+from antiphon.api.common.access_log import access, request_id_for
 from antiphon.api.common.authentication import Keyring, credential_of
 from antiphon.api.common.local_only import check_local
 from antiphon.api.common.metrics import Metrics
 from antiphon.api.common.rate_limits import Account, Limiter, Place
-from antiphon.api.common.request_ids import request_id_for
 from antiphon.core.turns import NOBODY
 from antiphon.errors import AntiphonError, RateLimited, TooManyRequests
 from antiphon.logging_setup import request_id

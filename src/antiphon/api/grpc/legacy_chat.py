@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from antiphon.api.common.input_items import MAX_ITEMS
-from antiphon.api.grpc.chat import Write
-from antiphon.api.grpc.choices import attended, merged
+from antiphon.api.grpc.chat import Write, attended, merged
 from antiphon.api.grpc.interceptor import Caller
 from antiphon.api.grpc.stream_throttle import Pace
 from antiphon.core.events import RefusalDelta, TextDelta

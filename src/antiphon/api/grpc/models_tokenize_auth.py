@@ -7,10 +7,9 @@ from typing import Protocol, runtime_checkable
 
 from antiphon.api.grpc.interceptor import Caller
 from antiphon.api.grpc.pricing import Prices, cached_price, listed
-from antiphon.core.tokens import Token
 from antiphon.errors import MethodNotAllowed, ModelNotFound
 from antiphon.protos.xai import Proto, auth_pb2, models_pb2, tokenize_pb2
-from antiphon.turn.protocols import Model
+from antiphon.turn.protocols import Model, Token
 from antiphon.turn.service import TurnService
 
 _EVERYTHING = ("api-key:endpoint:*", "api-key:model:*")

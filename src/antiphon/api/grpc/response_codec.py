@@ -2,6 +2,8 @@
 
 One completion may hold several choices, which are turns of their own: it has the id of the
 first, whose metadata names the others.
+
+What a completion says of the settings that it was made with. Pure.
 """
 
 from __future__ import annotations
@@ -10,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from antiphon.api.grpc.pricing import Prices, ticks
-from antiphon.api.grpc.settings_codec import settings_of
 from antiphon.api.grpc.tool_call_codec import ServerCalls, encode_call, tools_run, waits
 from antiphon.core.items import (
     FunctionCall,
@@ -21,8 +22,17 @@ from antiphon.core.items import (
     Reasoning,
     words_of,
 )
-from antiphon.core.turns import LOGPROBS, SEALED, Options, Response, Usage
-from antiphon.protos.xai import Proto, chat_pb2, sample_pb2, usage_pb2
+from antiphon.core.turns import LOGPROBS, SEALED, McpTool, Options, Response, Usage
+from antiphon.protos.xai import (
+    EFFORTS,
+    Proto,
+    chat_pb2,
+    choice_proto,
+    format_proto,
+    sample_pb2,
+    tool_proto,
+    usage_pb2,
+)
 
 _NANO = 1_000_000_000
 
@@ -230,3 +240,37 @@ def _bytes(given: Any) -> bytes:
         return bytes(given) if isinstance(given, list) else b""
     except (TypeError, ValueError):
         return b""
+
+
+def settings_of(response: Response) -> Proto:
+    """A ``RequestSettings``. What the model decided by itself is left out."""
+    options = response.header.options
+    tools = [tool_proto(tool) for tool in options.tools] + [
+        _server_proto(server) for server in options.mcp_servers
+    ]
+    return chat_pb2.RequestSettings(
+        max_tokens=options.max_output_tokens,
+        parallel_tool_calls=options.parallel_tool_calls,
+        previous_response_id=response.previous_response_id,
+        reasoning_effort=EFFORTS.get(options.reasoning_effort or ""),
+        temperature=options.temperature,
+        response_format=format_proto(options.text_format),
+        tool_choice=choice_proto(options.tool_choice) if tools else None,
+        tools=tools,
+        top_p=options.top_p,
+        user=options.user,
+        store_messages=response.store,
+        use_encrypted_content=SEALED in options.include,
+    )
+
+
+def _server_proto(server: McpTool) -> Proto:
+    """An MCP server, without anything that it is reached with."""
+    return chat_pb2.Tool(
+        mcp=chat_pb2.MCP(
+            server_label=server.server_label,
+            server_description=server.server_description,
+            server_url=server.server_url,
+            allowed_tool_names=server.allowed_tools,
+        )
+    )

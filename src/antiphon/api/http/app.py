@@ -1,25 +1,34 @@
-"""The ASGI application: paths to endpoints, errors to answers."""
+"""The ASGI application: paths to endpoints, errors to answers.
+
+The whole site: the endpoints, and what stands before them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from starlette.routing import Route, Router
 
+from antiphon.api.common.authentication import Keyring
 from antiphon.api.common.body import Receive, Scope, Send
+from antiphon.api.common.metrics import Metrics
+from antiphon.api.common.rate_limits import Allowance, Limiter
 from antiphon.api.http.asgi_responses import Handler, answering, answering_head, send_error
 from antiphon.api.http.chat_completions import ChatCompletions
-from antiphon.api.http.compaction import Compaction
 from antiphon.api.http.conversations import ConversationApi
+from antiphon.api.http.cors import Cors
+from antiphon.api.http.docs_page import Reference
+from antiphon.api.http.health import Operations
 from antiphon.api.http.idempotency import Repeats
-from antiphon.api.http.middleware import put_route
+from antiphon.api.http.middleware import Front, put_route
 from antiphon.api.http.models import ModelList
-from antiphon.api.http.responses import Responses
+from antiphon.api.http.responses import Compaction, Responses
 from antiphon.api.http.websocket import WebSocket
 from antiphon.api.mcp.streamable_http import McpEndpoint
 from antiphon.errors import MethodNotAllowed, NotFound
 from antiphon.turn.conversations import Conversations
 from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import KeyStore, StoreHealth
 
 
 class HttpApp:
@@ -125,3 +134,33 @@ class _Methods:
 
 async def _no_such_path(scope: Scope, receive: Receive, send: Send) -> None:
     raise NotFound(f"There is nothing at {scope['path']}.", code="unknown_url")
+
+
+def open_site(
+    service: TurnService,
+    keys: KeyStore,
+    *,
+    allowance_of: Callable[[str], Allowance] | None = None,
+    origins: Sequence[str] = (),
+    health: StoreHealth | None = None,
+) -> Front:
+    """The ASGI application of the HTTP API.
+
+    ``allowance_of`` says how much each key of a tenant may ask for, None: there are no
+    limits. ``origins`` are those of web pages that may read answers ("*": all). ``health`` is
+    that of the store, None: nothing is known of it.
+    """
+    keyring = Keyring(keys)
+    metrics = Metrics(lambda: {name for name, _ in service.models.names()}, health)
+    service.watch(metrics)
+    limiter = None
+    if allowance_of is not None:
+        limiter = Limiter(allowance_of)
+        service.watch(limiter)
+    return Front(
+        HttpApp(service, {**Operations(keyring, metrics, health).table(), **Reference().table()}),
+        keyring,
+        metrics,
+        limiter,
+        Cors(origins) if origins else None,
+    )

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from antiphon.api.common.body import check_depth, decoded
-from antiphon.api.http.request_fields import (
+from antiphon.api.http.response_request import (
     JsonFormat,
     Metadata,
     Name,

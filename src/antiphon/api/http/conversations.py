@@ -15,13 +15,11 @@ from antiphon.api.http.asgi_responses import send_json
 from antiphon.api.http.idempotency import Repeats
 from antiphon.api.http.includes import include_of
 from antiphon.api.http.item_bodies import input_items, output_items
-from antiphon.api.http.list_filters import listed
-from antiphon.api.http.pagination import behind, limit_of, order_of
-from antiphon.api.http.request_fields import Metadata
-from antiphon.core.conversations import Conversation
+from antiphon.api.http.pagination import behind, limit_of, listed, order_of
+from antiphon.api.http.response_request import Metadata
 from antiphon.core.ids import place_of_item
 from antiphon.core.items import Item
-from antiphon.core.turns import Response
+from antiphon.core.turns import Conversation, Response
 from antiphon.errors import InvalidRequest
 from antiphon.turn.conversations import Conversations, missing_item
 from antiphon.turn.protocols import Window

@@ -13,7 +13,7 @@ import msgspec
 from antiphon.api.http.chat_completions_codec import ChatCompletionCreate
 from antiphon.api.http.conversations import ConversationCreate, ConversationUpdate, ItemsCreate
 from antiphon.api.http.includes import INCLUDABLE
-from antiphon.api.http.list_filters import STATUSES
+from antiphon.api.http.pagination import STATUSES
 from antiphon.api.http.response_request import ResponseCreate
 
 _String: Final = {"type": "string"}

@@ -17,13 +17,12 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from functools import partial
 
-from antiphon.api.common.access_log import access, log_access
+from antiphon.api.common.access_log import access, log_access, request_id_for
 from antiphon.api.common.authentication import CHALLENGE, Keyring, credential_of, put_tenant
 from antiphon.api.common.body import Message, Receive, Scope, Send
 from antiphon.api.common.local_only import check_local
 from antiphon.api.common.metrics import Metrics
 from antiphon.api.common.rate_limits import Limiter, place_of, put_account
-from antiphon.api.common.request_ids import request_id_for
 from antiphon.api.http.asgi_responses import Handler, send_error
 from antiphon.api.http.cors import Cors, Headers, answer_preflight
 from antiphon.errors import AntiphonError, Unauthorized

@@ -12,7 +12,7 @@ import msgspec
 
 from antiphon.api.common.tool_requests import choice_body, tool_bodies
 from antiphon.api.http.item_bodies import output_items
-from antiphon.api.http.request_fields import format_body
+from antiphon.api.http.response_request import format_body
 from antiphon.core.turns import Options, Response, Usage
 
 _encode = msgspec.json.Encoder().encode

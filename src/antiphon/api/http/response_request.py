@@ -2,6 +2,8 @@
 
 Shapes are those of the Open Responses specification, 2026-04-24, and what OpenAI's clients
 send besides. Null is the same as nothing, and fields not named here are ignored.
+
+Fields that several request bodies have: their types, ranges and lengths.
 """
 
 from __future__ import annotations
@@ -10,25 +12,64 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from antiphon.api.common.body import decoded
+from antiphon.api.common.body import check_depth, decoded, present
 from antiphon.api.common.input_items import Intake, decode_items
 from antiphon.api.common.tool_requests import Choice, Tool, Toolset, decode_tools
 from antiphon.api.http.includes import Includable
-from antiphon.api.http.request_fields import (
-    JsonFormat,
-    Metadata,
-    Penalty,
-    PlainFormat,
-    Positive,
-    Probability,
-    SchemaFormat,
-    Temperature,
-    Token,
-    format_fields,
-)
 from antiphon.core.items import Message
 from antiphon.core.turns import Options, TurnRequest
 from antiphon.errors import InvalidRequest
+
+Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
+Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
+Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+#: A short word that only the client knows the meaning of.
+Token = Annotated[str, msgspec.Meta(max_length=64)]
+Metadata = Annotated[
+    dict[Annotated[str, msgspec.Meta(max_length=64)], Annotated[str, msgspec.Meta(max_length=512)]],
+    msgspec.Meta(max_length=16),
+]
+
+Name = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class PlainFormat(msgspec.Struct, frozen=True, tag="text", tag_field="type"):
+    """Answers in prose."""
+
+
+class JsonFormat(msgspec.Struct, frozen=True, tag="json_object", tag_field="type"):
+    """Answers in some JSON."""
+
+
+class Schema(msgspec.Struct, frozen=True):
+    """The JSON that an answer shall be."""
+
+    name: Name
+    schema: dict[str, Any]
+    description: str | None = None
+    strict: bool | None = None
+
+
+class SchemaFormat(Schema, frozen=True, tag="json_schema", tag_field="type"):
+    """Answers in JSON of one shape."""
+
+
+def format_fields(given: msgspec.Struct, at: str) -> dict[str, Any]:
+    """A format as ``Options`` keeps it; ``at`` is its place in the body."""
+    fields: dict[str, Any] = present(msgspec.to_builtins(given))
+    check_depth(fields, at)
+    return fields
+
+
+def format_body(kept: dict[str, Any] | None) -> dict[str, Any]:
+    """The reverse: a format as a response shows it."""
+    if kept is None:
+        return {"type": "text"}
+    if kept["type"] == "json_schema":
+        return {"description": None, "strict": False, **kept}
+    return kept
+
 
 _Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 _Summary = Literal["auto", "concise", "detailed"]

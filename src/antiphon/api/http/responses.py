@@ -1,7 +1,12 @@
-"""``/v1/responses``: start turns, find them again, read along, stop and erase them."""
+"""``/v1/responses``: start turns, find them again, read along, stop and erase them.
+
+``/v1/responses/compact`` and ``/v1/responses/input_tokens``: questions that store nothing.
+"""
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 
@@ -21,13 +26,12 @@ from antiphon.api.http.asgi_responses import (
 )
 from antiphon.api.http.idempotency import Repeat, Repeats
 from antiphon.api.http.includes import include_of
-from antiphon.api.http.item_bodies import input_items
-from antiphon.api.http.list_filters import listed, wanted_of
-from antiphon.api.http.pagination import limit_of, order_of, page_of
-from antiphon.api.http.response_body import encode_response, response_body
+from antiphon.api.http.item_bodies import input_items, item_body
+from antiphon.api.http.pagination import limit_of, listed, order_of, page_of, wanted_of
+from antiphon.api.http.response_body import encode_response, response_body, usage_body
 from antiphon.api.http.response_request import decode_request
 from antiphon.api.http.stream_events import DONE, EventEncoder
-from antiphon.core.turns import TurnRequest
+from antiphon.core.turns import TurnRequest, Usage
 from antiphon.errors import AntiphonError, InvalidRequest, error_of
 from antiphon.turn.replay import Replay
 from antiphon.turn.running_turns import LiveTurn
@@ -205,3 +209,49 @@ def _number_of(query: dict[str, list[str]]) -> int:
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 9):
         raise InvalidRequest("The number of an event is an integer.", param="starting_after")
     return int(text)
+
+
+class Compaction:
+    """The endpoints, over one service."""
+
+    def __init__(self, service: TurnService) -> None:
+        self._service = service
+
+    async def compact(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """POST /v1/responses/compact: a model's summary, to begin another conversation with"""
+        body = await read_body(receive)
+        request = _decoded(body, scope)
+        if request.model is None:
+            raise InvalidRequest(
+                "Say which model shall sum up.",
+                code="missing_required_parameter",
+                param="model",
+            )
+        with Watch(receive):
+            made = await self._service.compact(request)
+        name = os.urandom(16).hex()
+        await send_json(
+            send,
+            _encode(
+                {
+                    "id": f"cmpr_{name}",
+                    "object": "response.compaction",
+                    "created_at": int(time.time()),
+                    "output": [item_body(made.item, f"cmp_{name}00")],
+                    "usage": usage_body(made.usage or Usage()),
+                }
+            ),
+        )
+
+    async def count(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """POST /v1/responses/input_tokens: what a turn would begin with, in tokens"""
+        request = _decoded(await read_body(receive), scope)
+        with Watch(receive):
+            tokens = await self._service.count(request)
+        body = {"object": "response.input_tokens", "input_tokens": tokens}
+        await send_json(send, _encode(body))
+
+
+def _decoded(body: bytes, scope: Scope) -> TurnRequest:
+    request = decode_request(body)
+    return msgspec.structs.replace(request, tenant=tenant_of(scope), store=False, stream=False)

@@ -16,7 +16,7 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.stdio import stdio_server
 from mcp.shared.exceptions import MCPError
 
-from antiphon.api.mcp import tool_descriptions as about
+from antiphon.api.mcp import tool_schemas as about
 from antiphon.api.mcp.caller import Caller
 from antiphon.api.mcp.cancellation import Underway
 from antiphon.api.mcp.error_hints import advice

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from antiphon.api.mcp import tool_arguments as take
-from antiphon.api.mcp import tool_descriptions as about
 from antiphon.api.mcp import tool_results as give
+from antiphon.api.mcp import tool_schemas as about
 from antiphon.api.mcp.caller import Caller
 from antiphon.api.mcp.image_arguments import pictures
 from antiphon.api.mcp.turn_execution import Asking

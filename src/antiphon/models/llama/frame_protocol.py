@@ -9,8 +9,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from antiphon.core.tokens import Token
 from antiphon.core.turns import Usage
+from antiphon.turn.protocols import Token
 
 _LENGTH = 4
 

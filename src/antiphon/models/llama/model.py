@@ -14,12 +14,11 @@ from typing import Literal
 import msgspec
 
 from antiphon.core.deltas import Delta
-from antiphon.core.tokens import Token
 from antiphon.core.turns import Options
 from antiphon.errors import ModelError, ModelUnavailable
 from antiphon.models.llama.frame_protocol import Wish
 from antiphon.models.llama.worker_process import LlamaProcess
-from antiphon.turn.protocols import ModelCall, ModelInfo
+from antiphon.turn.protocols import ModelCall, ModelInfo, Token
 
 
 class LlamaModel:

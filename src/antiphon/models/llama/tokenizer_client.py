@@ -8,8 +8,8 @@ import sys
 
 import msgspec
 
-from antiphon.core.tokens import Token
 from antiphon.errors import ModelError
+from antiphon.turn.protocols import Token
 
 _SECONDS = 60.0
 

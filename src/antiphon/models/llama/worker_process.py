@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 
 from antiphon.core.deltas import CallPiece, Delta, Finish, Text, Thought, Used
-from antiphon.core.tokens import Token
 from antiphon.core.turns import Options
 from antiphon.errors import (
     AntiphonError,
@@ -46,6 +45,7 @@ from antiphon.models.llama.frame_protocol import (
     decode_up,
     encode_frame,
 )
+from antiphon.turn.protocols import Token
 
 #: Seconds that the child gets to end by itself.
 _GRACE = 2.0

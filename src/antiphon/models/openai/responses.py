@@ -2,19 +2,150 @@
 
 Upstream nothing is stored: the whole context goes with each call, and with it what the
 model thought, encrypted, so that it does not have to think it again.
+
+The Responses dialect, the way there: a call to a request's body. No I/O.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
-from antiphon.core.turns import SEALED
+import msgspec
+
+from antiphon.core.tool_rules import may_call
+from antiphon.core.turns import LOGPROBS, SEALED, FunctionTool, Options
 from antiphon.errors import InvalidRequest
-from antiphon.models.openai.responses_request import RequestWriter
+from antiphon.models.openai.logprobs_citations import wants_logprobs
+from antiphon.models.openai.responses_input import input_of
 from antiphon.models.openai.responses_stream import AnswerReader
 from antiphon.models.openai.upstream_model import UpstreamModel
 from antiphon.models.retry import Failure
 from antiphon.turn.protocols import ModelCall
+
+_encode = msgspec.json.Encoder().encode
+_DEFAULTS = Options()
+
+
+class _Body(msgspec.Struct, frozen=True, omit_defaults=True):
+    """All of the request's body but ``model`` and ``input``.
+
+    What has no default here is always said, since upstreams have defaults of their own.
+    """
+
+    store: bool
+    truncation: str
+    stream: bool = False
+    include: tuple[str, ...] = ()
+    temperature: float | None = None
+    top_p: float | None = None
+    max_output_tokens: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    text: dict[str, Any] | None = None
+    reasoning: dict[str, Any] | None = None
+    top_logprobs: int | None = None
+    service_tier: str | None = None
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
+    user: str | None = None
+
+
+class RequestWriter:
+    """Writes request bodies for one endpoint, which ``host`` names."""
+
+    def __init__(self, *, upstream_name: str | None, host: str) -> None:
+        self._name = upstream_name
+        self._host = host
+        #: The models that have no reasoning to give.
+        self._plain: set[str] = set()
+
+    def origin(self, call: ModelCall) -> str:
+        """The model behind a call, as reasoning items name it."""
+        return f"{self._host}/{self._name or call.model}"
+
+    def reasons_not(self, call: ModelCall) -> None:
+        """Ask the model behind a call for no reasoning from now on."""
+        self._plain.add(self.origin(call))
+
+    def body(self, call: ModelCall, *, reasoning: bool = True) -> bytes:
+        """The request's JSON. Raises ``InvalidRequest`` for what this dialect cannot say.
+
+        ``reasoning`` False: without what models thought before.
+        """
+        options, origin = call.options, self.origin(call)
+        if options.stop:
+            raise InvalidRequest(
+                "This model's API knows no stop sequences.",
+                code="unsupported_parameter",
+                param="stop",
+            )
+        name = _encode(self._name or call.model)
+        include = () if origin in self._plain else (SEALED,)
+        rest = _encode(_rest(options, include, stream=call.stream))[1:]
+        given = input_of(call.messages, origin if reasoning else None)
+        return b"".join((b'{"model":', name, b',"input":', given, b",", rest))
+
+
+def _rest(options: Options, include: tuple[str, ...], *, stream: bool) -> _Body:
+    if options == _DEFAULTS:
+        return _Body(store=False, truncation="disabled", stream=stream, include=include)
+    logprobs = wants_logprobs(options)
+    tools = bool(options.tools)
+    return _Body(
+        store=False,
+        # What has to go is chosen by whoever keeps the history.
+        truncation="disabled",
+        stream=stream,
+        include=(*include, LOGPROBS) if logprobs else include,
+        temperature=options.temperature,
+        top_p=options.top_p,
+        max_output_tokens=options.max_output_tokens,
+        # OpenAI's own API has no penalties, so 0 is better not said.
+        frequency_penalty=options.frequency_penalty or None,
+        presence_penalty=options.presence_penalty or None,
+        tools=[_tool(one) for one in options.tools] if tools else None,
+        tool_choice=_tool_choice(options) if tools else None,
+        parallel_tool_calls=False if tools and not options.parallel_tool_calls else None,
+        text=_present(format=options.text_format, verbosity=options.verbosity),
+        reasoning=_present(effort=options.reasoning_effort, summary=options.reasoning_summary),
+        top_logprobs=options.top_logprobs if logprobs else None,
+        service_tier=options.service_tier,
+        prompt_cache_key=options.prompt_cache_key,
+        safety_identifier=options.safety_identifier,
+        user=options.user,
+    )
+
+
+def _tool(tool: FunctionTool) -> dict[str, Any]:
+    """A tool with its schema and strictness said: this API is strict where nothing is."""
+    body: dict[str, Any] = {"type": "function", "name": tool.name}
+    if tool.description is not None:
+        body["description"] = tool.description
+    body["parameters"] = tool.parameters or {"type": "object", "properties": {}}
+    body["strict"] = bool(tool.strict)
+    return body
+
+
+def _tool_choice(options: Options) -> str | dict[str, Any] | None:
+    choice = options.tool_choice
+    if choice.startswith("function:"):
+        return {"type": "function", "name": choice.removeprefix("function:")}
+    allowed = [one.name for one in options.tools if may_call(options, one.name)]
+    if choice == "none" or not allowed:
+        return "none"
+    if len(allowed) < len(options.tools):
+        names = [{"type": "function", "name": name} for name in allowed]
+        return {"type": "allowed_tools", "mode": choice, "tools": names}
+    return None if choice == "auto" else choice
+
+
+def _present(**fields: Any) -> dict[str, Any] | None:
+    return {name: value for name, value in fields.items() if value is not None} or None
+
 
 #: The code of an error about reasoning that was sent back and cannot be read any more.
 _STALE = "invalid_encrypted_content"

@@ -26,8 +26,7 @@ from antiphon.models.openai.upstream_response import (
     read_refusal,
     read_start,
 )
-from antiphon.models.retry import Failure, RetryPolicy
-from antiphon.models.retry_attempts import Attempts
+from antiphon.models.retry import Attempts, Failure, RetryPolicy
 from antiphon.models.upstream_url import bearer, url_of
 from antiphon.turn.protocols import ModelCall, ModelInfo
 

@@ -2,19 +2,126 @@
 
 Nothing is stored upstream: the whole context goes with each call, and with it what the
 model thought, encrypted, so that it does not have to think it again.
+
+From a messages array to the messages of xAI's SDK. Pure.
+
+What a message carries (``core.reasoning_sidecar``) goes back to the model that made it; all other
+reasoning stays behind.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
+from collections.abc import Sequence
+
 import msgspec
 
+from antiphon.core.reasoning_sidecar import Carried
 from antiphon.core.turns import FunctionTool, Options
 from antiphon.errors import InvalidRequest
+from antiphon.models.message_array import Call, ChatMessage, File, Part, decode_messages
 from antiphon.models.openai.logprobs_citations import wants_logprobs
-from antiphon.models.xai.messages import messages_of
-from antiphon.protos.xai import Proto, chat_pb2, usage_pb2
-from antiphon.protos.xai_options import EFFORTS, choice_proto, format_proto, tool_proto
+from antiphon.protos.xai import (
+    EFFORTS,
+    Proto,
+    chat_pb2,
+    choice_proto,
+    format_proto,
+    image_pb2,
+    tool_proto,
+    usage_pb2,
+)
 from antiphon.turn.protocols import ModelCall
+
+_ROLES = {
+    "user": chat_pb2.ROLE_USER,
+    "assistant": chat_pb2.ROLE_ASSISTANT,
+    "system": chat_pb2.ROLE_SYSTEM,
+    "developer": chat_pb2.ROLE_DEVELOPER,
+    "tool": chat_pb2.ROLE_TOOL,
+}
+_DETAILS = {
+    "auto": image_pb2.DETAIL_AUTO,
+    "low": image_pb2.DETAIL_LOW,
+    "high": image_pb2.DETAIL_HIGH,
+}
+
+
+def messages_of(messages: bytes, origin: str) -> list[Proto]:
+    """The SDK's messages; ``origin`` is the model that is asked.
+
+    Raises ``InvalidRequest`` for content that the API has no place for.
+    """
+    return [_message(one, origin) for one in decode_messages(messages)]
+
+
+def _message(given: ChatMessage, origin: str) -> Proto:
+    message = chat_pb2.Message(
+        role=_ROLES[given.role],
+        content=_content(given.content),
+        name=given.name or "",
+        tool_calls=[_call(call) for call in given.tool_calls or ()],
+        tool_call_id=given.tool_call_id,
+    )
+    thought = _thought(given.carried, origin)
+    if thought is not None:
+        message.encrypted_content = thought.encrypted_content
+        message.reasoning_content = "".join(part.text for part in thought.summary)
+    return message
+
+
+def _thought(carried: Sequence[Carried], origin: str) -> Carried | None:
+    """What a message may say of the reasoning behind it: there is one for a message."""
+    return next((one for one in carried if one.origin in (None, origin)), None)
+
+
+def _call(call: Call) -> Proto:
+    return chat_pb2.ToolCall(
+        id=call.id,
+        type=chat_pb2.TOOL_CALL_TYPE_CLIENT_SIDE_TOOL,
+        status=chat_pb2.TOOL_CALL_STATUS_COMPLETED,
+        function=chat_pb2.FunctionCall(name=call.function.name, arguments=call.function.arguments),
+    )
+
+
+def _content(content: str | list[Part] | None) -> list[Proto]:
+    # A message without any content is refused, one with an empty text is not.
+    parts = [_part(part) for part in content] if isinstance(content, list) else []
+    return parts or [chat_pb2.Content(text=content if isinstance(content, str) else "")]
+
+
+def _part(part: Part) -> Proto:
+    if part.image_url is not None:
+        image = part.image_url
+        return chat_pb2.Content(
+            image_url=image_pb2.ImageUrlContent(
+                image_url=image.url, detail=_DETAILS.get(image.detail, image_pb2.DETAIL_AUTO)
+            )
+        )
+    if part.file is not None:
+        return chat_pb2.Content(file=_file(part.file))
+    if part.video_url is not None:
+        raise InvalidRequest(
+            "This model takes no videos.", code="unsupported_parameter", param="input"
+        )
+    return chat_pb2.Content(text=part.text)
+
+
+def _file(file: File) -> Proto:
+    """A document: where it is, or its bytes out of a ``data:`` URL or base64."""
+    if file.file_url:
+        return chat_pb2.FileContent(filename=file.filename or "", url=file.file_url)
+    kind, data = "", file.file_data or ""
+    if data.startswith("data:"):
+        head, _, data = data.partition(",")
+        kind = head.removeprefix("data:").partition(";")[0]
+    try:
+        content = base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidRequest("The file's data is not base64.", param="input") from error
+    return chat_pb2.FileContent(filename=file.filename or "", data=content, mime_type=kind)
+
 
 _TIERS = {
     None: usage_pb2.SERVICE_TIER_UNSPECIFIED,

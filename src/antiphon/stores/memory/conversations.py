@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from antiphon.core.conversations import Conversation
 from antiphon.core.ids import new_conversation_id
 from antiphon.core.items import ERASED, ERASED_SUMMARY
-from antiphon.core.turns import Claim
+from antiphon.core.turns import Claim, Conversation
 from antiphon.stores.memory.turns import Kept, Turns
 from antiphon.stores.sqlite.errors import conversation_moved, no_conversation
 from antiphon.stores.sqlite.idempotency import MemoryReceipts

@@ -10,9 +10,9 @@ import msgspec
 
 from antiphon.core.ids import response_key
 from antiphon.core.items import ERASED_SUMMARY, sums_up
+from antiphon.core.retention import Expiry
 from antiphon.core.turns import End
 from antiphon.errors import HistoryChanged, StoreError
-from antiphon.stores.expiry import Expiry
 from antiphon.turn.protocols import NewTurn, StoredTurn
 
 

@@ -13,10 +13,10 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from antiphon.core.retention import Clock
 from antiphon.errors import StoreError
-from antiphon.stores.expiry import Clock
 from antiphon.stores.sqlite.database import Ground
-from antiphon.stores.sqlite.queries import named, read_sql
+from antiphon.stores.sqlite.sql_files import named, read_sql
 from antiphon.stores.sqlite.write_transaction import Batch
 from antiphon.turn.store_protocols import Key
 

@@ -10,9 +10,9 @@ import sqlite3
 from typing import Final, TypeAlias
 
 from antiphon.core.ids import response_key
-from antiphon.stores.sqlite.queries import SQL
 from antiphon.stores.sqlite.reader import has_expired, moment, parts_of, runners, turn_at
-from antiphon.stores.sqlite.row_ids import first_of_thread, last_of_turn, place_of
+from antiphon.stores.sqlite.rows import first_of_thread, last_of_turn, place_of
+from antiphon.stores.sqlite.sql_files import SQL
 from antiphon.turn.protocols import Head, StoredTurn, Window
 
 #: The first place and the last of a part of a chain that lies in one thread.

@@ -15,9 +15,9 @@ from filelock import Timeout
 from antiphon.errors import ConfigError
 from antiphon.stores.sqlite.btree_pages import PageFile
 from antiphon.stores.sqlite.errors import primary_code
-from antiphon.stores.sqlite.migrate import migrate
 from antiphon.stores.sqlite.pending_erasures import Erasures
 from antiphon.stores.sqlite.process_locks import Owners
+from antiphon.stores.sqlite.sql_files import migrate
 
 #: How long a commit waits for another process that writes.
 BUSY_MS: Final = 10_000

@@ -8,12 +8,12 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from antiphon.core.conversations import Conversation
 from antiphon.core.ids import conversation_id_of, conversation_key, response_id_of
-from antiphon.stores.sqlite.queries import SQL, named, read_sql
+from antiphon.core.turns import Conversation
 from antiphon.stores.sqlite.reader import has_expired, moment
 from antiphon.stores.sqlite.response_list import Page
 from antiphon.stores.sqlite.rows import HEADER
+from antiphon.stores.sqlite.sql_files import SQL, named, read_sql
 from antiphon.turn.store_protocols import unknown_cursor
 
 CONVERSATIONS: Final = named(read_sql("conversations.sql"))

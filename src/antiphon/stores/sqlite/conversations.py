@@ -8,10 +8,9 @@ from functools import partial
 
 import msgspec
 
-from antiphon.core.conversations import Conversation
 from antiphon.core.ids import conversation_key, new_conversation_id, response_key
 from antiphon.core.items import ERASED, ERASED_SUMMARY
-from antiphon.core.turns import Claim
+from antiphon.core.turns import Claim, Conversation
 from antiphon.stores.sqlite.conversation_reader import (
     CONVERSATIONS,
     read_conversation,
@@ -27,11 +26,18 @@ from antiphon.stores.sqlite.deletion import (
     let_go,
     raise_epochs,
 )
-from antiphon.stores.sqlite.queries import SQL
 from antiphon.stores.sqlite.reader import has_expired, read_head
 from antiphon.stores.sqlite.response_list import Page
-from antiphon.stores.sqlite.row_ids import TURN, last_of_turn, thread_of
-from antiphon.stores.sqlite.rows import INPUT, OUTPUT, USE, decode_use
+from antiphon.stores.sqlite.rows import (
+    INPUT,
+    OUTPUT,
+    TURN,
+    USE,
+    decode_use,
+    last_of_turn,
+    thread_of,
+)
+from antiphon.stores.sqlite.sql_files import SQL
 from antiphon.stores.sqlite.write_transaction import Batch
 
 _encoder = msgspec.json.Encoder()

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
+from antiphon.core.retention import Expiry
 from antiphon.errors import StoreError
-from antiphon.stores.expiry import Expiry
 from antiphon.stores.health import Health
 from antiphon.stores.sqlite.connection import Database
 from antiphon.stores.sqlite.errors import DAMAGE, is_busy
 from antiphon.stores.sqlite.page_scrubbing_task import CleaningTask
-from antiphon.stores.sqlite.queries import SQL
 from antiphon.stores.sqlite.reader import read_owners
+from antiphon.stores.sqlite.sql_files import SQL
 from antiphon.stores.sqlite.write_transaction import Batch
 from antiphon.stores.sqlite.writer import Writer, interrupted
 

@@ -12,9 +12,8 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 from antiphon.core.items import COMPACTION, ERASED_SUMMARY, sums_up
-from antiphon.stores.sqlite.queries import SQL
-from antiphon.stores.sqlite.row_ids import last_of_thread, place_of, thread_of
-from antiphon.stores.sqlite.rows import decode_use
+from antiphon.stores.sqlite.rows import decode_use, last_of_thread, place_of, thread_of
+from antiphon.stores.sqlite.sql_files import SQL
 
 Span: TypeAlias = tuple[int, int]
 

@@ -10,13 +10,11 @@ from typing import Final
 
 import msgspec
 
-from antiphon.core.retention import DAY
+from antiphon.core.retention import DAY, Clock
 from antiphon.core.turns import Claim
-from antiphon.stores.expiry import Clock
 from antiphon.stores.sqlite.database import Ground
 from antiphon.stores.sqlite.errors import claim_lost
-from antiphon.stores.sqlite.idempotency_claims import RECEIPTS, digest_of, settle
-from antiphon.stores.sqlite.write_transaction import Batch
+from antiphon.stores.sqlite.write_transaction import RECEIPTS, Batch, digest_of, settle
 from antiphon.turn.store_protocols import Receipt
 
 #: How long a receipt is kept.

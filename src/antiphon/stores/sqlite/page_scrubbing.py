@@ -19,7 +19,7 @@ import msgspec
 
 from antiphon.errors import StoreError
 from antiphon.stores.sqlite.btree_pages import Leaf, PageFile
-from antiphon.stores.sqlite.queries import named, read_sql
+from antiphon.stores.sqlite.sql_files import named, read_sql
 from antiphon.stores.sqlite.write_transaction import Batch
 
 _SQL: Final = named(read_sql("page_scrubbing.sql"))

@@ -16,16 +16,19 @@ import msgspec
 
 from antiphon.core.ids import response_key
 from antiphon.core.images import Blob
-from antiphon.stores.expiry import NEVER, Expiry
-from antiphon.stores.sqlite.queries import SQL
-from antiphon.stores.sqlite.row_ids import (
+from antiphon.core.retention import NEVER, Expiry
+from antiphon.stores.sqlite.rows import (
+    Row,
+    decode_header,
     first_of_thread,
+    id_in,
     last_of_turn,
     place_of,
     seq_of,
     thread_of,
+    turns_of,
 )
-from antiphon.stores.sqlite.rows import Row, decode_header, id_in, turns_of
+from antiphon.stores.sqlite.sql_files import SQL
 from antiphon.turn.protocols import Head, Recent, StoredTurn
 
 _HEAD = SQL["head"]

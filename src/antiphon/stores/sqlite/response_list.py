@@ -9,11 +9,10 @@ from typing import Final
 import msgspec
 
 from antiphon.core.ids import response_key
-from antiphon.stores.expiry import Expiry
-from antiphon.stores.sqlite.queries import SQL
+from antiphon.core.retention import Expiry
 from antiphon.stores.sqlite.reader import moment, runners, turn_at, youngest_of
-from antiphon.stores.sqlite.row_ids import MAX_THREAD, THREAD, last_of_turn
-from antiphon.stores.sqlite.rows import decode_end, decode_header
+from antiphon.stores.sqlite.rows import MAX_THREAD, THREAD, decode_end, decode_header, last_of_turn
+from antiphon.stores.sqlite.sql_files import SQL
 from antiphon.turn.protocols import StoredTurn
 from antiphon.turn.store_protocols import ANYTHING, Wanted, unknown_cursor
 

@@ -14,9 +14,9 @@ from typing import Final, TypeAlias
 from antiphon.core.ids import conversation_id_of, conversation_key
 from antiphon.stores.sqlite.conversation_reader import CONVERSATIONS, resolved
 from antiphon.stores.sqlite.deletion import Span, family, let_go, remove
-from antiphon.stores.sqlite.queries import SQL
 from antiphon.stores.sqlite.reader import has_expired, moment
-from antiphon.stores.sqlite.row_ids import TURN, thread_of
+from antiphon.stores.sqlite.rows import TURN, thread_of
+from antiphon.stores.sqlite.sql_files import SQL
 from antiphon.stores.sqlite.write_transaction import Batch
 
 #: A turn's stamp and place, or where a look at turns begins.

@@ -19,10 +19,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from antiphon.core.retention import FOREVER, Lifetimes
+from antiphon.core.retention import FOREVER, Clock, Expiry, Lifetimes
 from antiphon.core.turns import End
 from antiphon.errors import ConfigError, StoreError
-from antiphon.stores.expiry import Clock, Expiry
 from antiphon.stores.sqlite.api_keys import SqliteKeys
 from antiphon.stores.sqlite.chain_window import read_window
 from antiphon.stores.sqlite.connection import open_database

@@ -4,46 +4,68 @@ Jobs only collect rows as far as they can; ``flush`` writes them table by table,
 costs less than row by row; a new image is large enough to be written by itself. Nothing
 here commits, and the record of running turns it was given stays as it is: ``changed``
 says what is new once the commit has worked.
+
+Claims: the receipt of a request is settled in the transaction that keeps what it made.
+
+So no crash comes in between: what is there was noted, and what was noted is there.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sqlite3
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import msgspec
 
-from antiphon.core.conversations import Conversation
 from antiphon.core.ids import conversation_key, response_key
 from antiphon.core.images import Blob
-from antiphon.core.turns import Claim, End
+from antiphon.core.turns import Claim, Conversation, End
 from antiphon.errors import HistoryChanged, StoreError
 from antiphon.stores.sqlite.conversation_reader import CONVERSATIONS, resolved
 from antiphon.stores.sqlite.deletion import erase, family, forget_summaries, let_go, raise_epochs
-from antiphon.stores.sqlite.errors import conversation_moved, no_conversation
-from antiphon.stores.sqlite.idempotency_claims import check_claimed, settle
-from antiphon.stores.sqlite.queries import SQL
-from antiphon.stores.sqlite.row_ids import (
-    MAX_ITEMS,
-    MAX_SEQ,
-    MAX_THREAD,
-    TURN,
-    last_of_turn,
-    place_of,
-)
+from antiphon.stores.sqlite.errors import claim_lost, conversation_moved, no_conversation
 from antiphon.stores.sqlite.rows import (
     END,
     HEADER,
     INPUT,
+    MAX_ITEMS,
+    MAX_SEQ,
+    MAX_THREAD,
     OUTPUT,
+    TURN,
     USE,
     Row,
     encode_end,
     encode_header,
     encode_use,
+    last_of_turn,
+    place_of,
 )
+from antiphon.stores.sqlite.sql_files import SQL, named, read_sql
 from antiphon.turn.protocols import Head, NewTurn
+
+RECEIPTS: Final = named(read_sql("idempotency.sql"))
+
+
+def digest_of(key: str) -> bytes:
+    """What an idempotency key is kept as."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+
+
+def check_claimed(connection: sqlite3.Connection, tenant: str, claim: Claim) -> None:
+    """Raise ``Conflict`` where the receipt is another request's by now, or settled."""
+    place = (tenant, digest_of(claim.key), claim.fingerprint)
+    if not connection.execute(RECEIPTS["claimed"], place).fetchall():
+        raise claim_lost()
+
+
+def settle(connection: sqlite3.Connection, tenant: str, key: str, outcome: str) -> None:
+    """Say what came of it."""
+    connection.execute(RECEIPTS["settle"], (outcome, tenant, digest_of(key)))
+
 
 _encode = msgspec.json.Encoder().encode
 _LAST_THREAD = SQL["last_thread"]

@@ -8,9 +8,8 @@ from typing import Any
 import msgspec
 from mcp import types
 
-from antiphon.tools.argument_errors import short
 from antiphon.tools.mcp.errors import Veil
-from antiphon.tools.tool_outputs import failed
+from antiphon.tools.tool_outputs import failed, short
 from antiphon.turn.protocols import Fault
 
 #: Characters of an output: some 25,000 tokens, as much as a good context has room for.

@@ -18,12 +18,12 @@ from mcp.client.subscriptions import SubscriptionLost
 from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 
 from antiphon.core.mcp_servers import McpServer
-from antiphon.tools.argument_errors import short
 from antiphon.tools.execution import Raised, guarded
 from antiphon.tools.mcp.client import OPENING, open_client
 from antiphon.tools.mcp.errors import Gone, Refused, Veil
 from antiphon.tools.mcp.http_transport import FORGOTTEN, LOST, UNSENT
 from antiphon.tools.mcp.results import spoken
+from antiphon.tools.tool_outputs import short
 
 #: Seconds for a session to end in good order.
 CLOSING = 10.0

@@ -1,23 +1,50 @@
-"""``McpSource``: the tools of MCP servers in one turn, and what answers their calls."""
+"""``McpSource``: the tools of MCP servers in one turn, and what answers their calls.
+
+Names: what the tools of MCP servers are called where models see them.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import re
+from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from antiphon.core.items import FunctionCall, McpListTools
-from antiphon.core.mcp_servers import Approval, McpAsk, tool_of
+from antiphon.core.mcp_servers import JOINT, Approval, McpAsk, tool_of
 from antiphon.core.turns import FunctionTool
-from antiphon.tools.argument_errors import ArgumentsInvalid, read, short
 from antiphon.tools.mcp.connection import Peer
 from antiphon.tools.mcp.errors import Gone, Refused
-from antiphon.tools.mcp.tool_names import name_of, prefix_of
-from antiphon.tools.tool_outputs import failed
+from antiphon.tools.tool_outputs import ArgumentsInvalid, failed, read, short
 from antiphon.turn.protocols import Fault
+
+_STRANGE = re.compile(r"[^a-zA-Z0-9_-]")
+#: What models take.
+_MOST = 64
+
+
+def prefix_of(label: str) -> str:
+    """How all names of a server's tools begin: as long as the label and ``__``."""
+    return _STRANGE.sub("_", label) + JOINT
+
+
+def name_of(label: str, tool: str, taken: Container[str] = ()) -> str:
+    """``<label>__<tool>``, of at most 64 letters of a-z, A-Z, 0-9, _ and -.
+
+    A tool whose own name had to be changed, or is ``taken``, is told apart by a hash of
+    what it is called. So a name means the same tool tomorrow, whatever else the server
+    lists then: a person may have agreed to a call by its name.
+    """
+    plain = prefix_of(label) + _STRANGE.sub("_", tool)
+    if len(plain) <= _MOST and plain == f"{label}{JOINT}{tool}" and plain not in taken:
+        return plain
+    mark = "_" + hashlib.sha256(f"{label}\0{tool}".encode("utf-8", "replace")).hexdigest()[:8]
+    return plain[: _MOST - len(mark)] + mark
+
 
 if TYPE_CHECKING:
     from antiphon.tools.mcp.session import Offer

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from antiphon.errors import StoreError
-from antiphon.stores.search_tokenizer import query_of
+from antiphon.stores.full_text import query_of
 from antiphon.stores.sqlite.database import Ground
 from antiphon.stores.sqlite.response_list import Page
 from antiphon.stores.sqlite.search.indexing import Plan, carry_out, read_plan

@@ -15,10 +15,10 @@ from typing import Final
 
 import msgspec
 
-from antiphon.stores.search_tokenizer import text_of_items
-from antiphon.stores.sqlite.queries import named, read_sql
+from antiphon.stores.full_text import text_of_items
 from antiphon.stores.sqlite.reader import moment
 from antiphon.stores.sqlite.search.segment import FULL, Chunk, Spoken, chunk_of, spots_in
+from antiphon.stores.sqlite.sql_files import named, read_sql
 from antiphon.stores.sqlite.write_transaction import Batch
 
 SQL: Final = named(read_sql("search.sql"))

@@ -15,14 +15,13 @@ from typing import TypeAlias
 import msgspec
 
 from antiphon.core.ids import response_id_of, response_key
-from antiphon.stores.search_ranking import Scale, scale_of, score
-from antiphon.stores.search_tokenizer import Query, excerpt_of
-from antiphon.stores.sqlite.queries import SQL as TURNS
+from antiphon.stores.full_text import Query, Scale, excerpt_of, scale_of, score
 from antiphon.stores.sqlite.reader import has_expired, moment
 from antiphon.stores.sqlite.response_list import Page
 from antiphon.stores.sqlite.rows import decode_header
 from antiphon.stores.sqlite.search.indexing import SQL, text_at
 from antiphon.stores.sqlite.search.segment import counts_in, found_in, hash_of, spots_in
+from antiphon.stores.sqlite.sql_files import SQL as TURNS
 from antiphon.turn.store_protocols import Hit, unknown_cursor
 
 #: Minus the score, minus the time, and where it lies: the least is the best.

@@ -21,8 +21,7 @@ from typing import Final
 
 import msgspec
 
-from antiphon.stores.search_ranking import MAX_COUNT
-from antiphon.stores.search_tokenizer import terms_of
+from antiphon.stores.full_text import MAX_COUNT, terms_of
 
 #: The most turns of a chunk: their numbers are one byte.
 FULL: Final = 256

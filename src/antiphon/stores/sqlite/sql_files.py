@@ -1,4 +1,10 @@
-"""Brings a SQLite database to the schema that this version knows.
+"""Named queries: a ``.sql`` file holds blocks, each headed by ``-- name: its_name``.
+
+A query takes its values in order, as ``?`` and a tuple: that is the fastest. One that needs a
+value twice takes all of them by name, as ``:name`` and a dict. Not as ``?1``, of which
+Python 3.12.0 to 3.12.3 warn.
+
+Brings a SQLite database to the schema that this version knows.
 
 ``PRAGMA user_version`` is the number of the last migration applied; each is a file
 ``migrations/NNNN_name.sql``, applied whole or not at all.
@@ -11,7 +17,33 @@ from importlib import resources
 from typing import Final
 
 from antiphon.errors import ConfigError
-from antiphon.stores.sqlite.queries import read_sql
+
+_MARK = "-- name: "
+
+
+def read_sql(path: str) -> str:
+    """The text of a ``.sql`` file of this package; ``path`` is relative to it."""
+    return resources.files(__package__).joinpath(path).read_text(encoding="utf-8")
+
+
+def named(text: str) -> dict[str, str]:
+    """The queries of a file by name, without comments. ValueError: a name comes twice."""
+    queries: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in text.splitlines():
+        if line.startswith(_MARK):
+            name = line.removeprefix(_MARK).strip()
+            if name in queries:
+                raise ValueError(f"two queries are named {name!r}")
+            lines = queries[name] = []
+        elif line.strip() and not line.lstrip().startswith("--"):
+            lines.append(line)
+    return {name: "\n".join(body) for name, body in queries.items()}
+
+
+#: Those of turns.
+SQL: Final = named(read_sql("turns.sql"))
+
 
 #: What marks a database file as ours in its header: "anti".
 APPLICATION_ID: Final = 0x616E7469
