@@ -8,7 +8,7 @@ The model on board reads text only: name another with ANTIPHON_MODEL.
 import sys
 from pathlib import Path
 
-from antiphon import Conversation, InvalidRequest
+from antiphon import Conversation, InvalidRequestError
 
 RECEIPT = Path(__file__).parent / "support_bot" / "receipts" / "ord-789.png"
 
@@ -20,7 +20,7 @@ def main() -> None:
         # A path, a URL, bytes or a PIL image. Its type is told by its bytes, not its name,
         # and however often it is shown it is stored once.
         print(chat.send("What's in this image?", images=[picture], detail="high").text)
-    except InvalidRequest as error:
+    except InvalidRequestError as error:
         sys.exit(error.message)
     # The model is shown the picture again: it is part of the conversation.
     print(chat.send("What colors are prominent?").text)

@@ -22,7 +22,7 @@ from antiphon.core.items import (
     Refusal,
     SummaryText,
 )
-from antiphon.turn.message_rendering import Segment, assemble, render
+from antiphon.turn.message_rendering import RenderedTurn, build_messages, render_turn
 
 Messages: TypeAlias = list[dict[str, Any]]
 
@@ -32,8 +32,8 @@ class Turn(msgspec.Struct, frozen=True):
     output: tuple[Item, ...]
     completed: bool
 
-    def segment(self) -> Segment:
-        return render((*self.input, *self.output), completed=self.completed)
+    def segment(self) -> RenderedTurn:
+        return render_turn((*self.input, *self.output), completed=self.completed)
 
 
 class Chain(msgspec.Struct, frozen=True):
@@ -152,11 +152,11 @@ def said_by(items: tuple[Item, ...], *roles: str) -> int:
     return sum(isinstance(item, Message) and item.role in roles for item in items)
 
 
-def groups_of(segments: Sequence[Segment]) -> list[list[Segment]]:
+def groups_of(segments: Sequence[RenderedTurn]) -> list[list[RenderedTurn]]:
     """Turns that calls and their outputs tie together, oldest first."""
-    groups: list[list[Segment]] = []
+    groups: list[list[RenderedTurn]] = []
     for before, segment in zip((None, *segments), segments, strict=False):
-        if before is not None and set(segment.answers) & set(before.calls):
+        if before is not None and set(segment.outputs) & set(before.open_calls):
             groups[-1].append(segment)
         else:
             groups.append([segment])
@@ -164,7 +164,7 @@ def groups_of(segments: Sequence[Segment]) -> list[list[Segment]]:
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> list[Segment]:
+def histories(draw: st.DrawFn) -> list[RenderedTurn]:
     """A chain's turns as they are shown, the newest without an answer yet.
 
     Some have tokens that a model reported, true or not.
@@ -175,7 +175,9 @@ def histories(draw: st.DrawFn) -> list[Segment]:
     return [*past[:-1], chain.turns[-1].segment()]
 
 
-def check_whole(everything: Sequence[Segment], shown: Sequence[Segment]) -> list[Segment]:
+def check_whole(
+    everything: Sequence[RenderedTurn], shown: Sequence[RenderedTurn]
+) -> list[RenderedTurn]:
     """The turns that are shown of a history, if that is fair: whole, in order, no part of a group.
 
     What is not shown leaves its system messages behind, in their place.
@@ -187,5 +189,5 @@ def check_whole(everything: Sequence[Segment], shown: Sequence[Segment]) -> list
         spoken = [one for one in group if one.messages != one.system]
         assert len({id(one) in there for one in spoken}) <= 1, "a group was torn apart"
     assert id(everything[-1]) in there, "the newest turn is always shown"
-    well_formed(assemble(shown))
+    well_formed(build_messages(shown))
     return [one for one in everything if id(one) in there]

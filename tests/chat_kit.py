@@ -28,13 +28,13 @@ from unittest.mock import patch
 from PIL import Image
 
 from antiphon import AsyncConversation, Conversation, Settings, bootstrap
-from antiphon.blocking_portal import Portal
+from antiphon.blocking_portal import BlockingPortal
 from antiphon.chat.blocking import portal
 from antiphon.chat.stream import AsyncStream
-from antiphon.core.turns import NOBODY, Response
+from antiphon.core.turns import DEFAULT_TENANT, Response
 from antiphon.models.openai.chat_completions import ChatCompletionsModel
 from antiphon.settings import ModelSettings
-from antiphon.turn.protocols import Recent
+from antiphon.turn.protocols import RecentThread
 from antiphon.turn.service import TurnService
 from upstream import (
     DONE,
@@ -62,7 +62,7 @@ async def _nothing() -> None:
 
 
 #: A loop for upstreams, on a thread that is not the test's.
-elsewhere = Portal(_nothing)
+elsewhere = BlockingPortal(_nothing)
 
 
 def release(held: asyncio.Event) -> None:
@@ -253,11 +253,11 @@ class Stage:
 
     def response(self, response_id: str | None) -> Response:
         assert response_id is not None
-        return self.service(lambda service: service.response(NOBODY, response_id))
+        return self.service(lambda service: service.response(DEFAULT_TENANT, response_id))
 
-    def recent(self) -> list[Recent]:
+    def recent(self) -> list[RecentThread]:
         """All responses that are kept, the newest first."""
-        return self.service(lambda service: service.recent(NOBODY, 999))
+        return self.service(lambda service: service.recent_threads(DEFAULT_TENANT, 999))
 
     def gone(self, number: int = -1) -> None:
         """Wait until the upstream has noticed that nobody listens to its answer any more."""
@@ -274,7 +274,7 @@ class Stage:
         return b"".join(one.read_bytes() for one in files if one.is_file())
 
     def close(self) -> None:
-        self.run(bootstrap.close_shared())
+        self.run(bootstrap.close_shared_engines())
         if self._runner is not None:
             self._runner.close()
 

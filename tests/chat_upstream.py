@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.core.deltas import Delta, Finish, Text, Used
+from antiphon.core.deltas import Delta, Finish, OutputTextDelta, UsageUpdate
 from antiphon.core.turns import Options, Usage
 from antiphon.errors import (
     AntiphonError,
@@ -20,7 +20,7 @@ from upstream import (
 )
 
 KEY = "xai-0123456789abcdefghij"
-HELLO = [Text("Hel"), Text("lo."), Used(Usage(5, 2)), Finish("stop")]
+HELLO = [OutputTextDelta("Hel"), OutputTextDelta("lo."), UsageUpdate(Usage(5, 2)), Finish("stop")]
 BROKEN = b'data: {"choices": [}\n\n'
 
 

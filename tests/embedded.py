@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from antiphon.core.deltas import Delta, Finish, Text, Used
+from antiphon.core.deltas import Delta, Finish, OutputTextDelta, UsageUpdate
 from antiphon.core.turns import Options, Usage
 from antiphon.models.llama.model import LlamaModel
 from antiphon.models.llama.weights import SMOLLM2, embedded_weights
@@ -55,8 +55,8 @@ def call(messages: Sequence[tuple[str, object]], options: Options) -> ModelCall:
 
 def put_together(deltas: Sequence[Delta], batches: int = 1) -> Said:
     """What a finished stream of deltas says."""
-    text = "".join(delta.text for delta in deltas if isinstance(delta, Text))
-    (usage,) = [delta.usage for delta in deltas if isinstance(delta, Used)]
+    text = "".join(delta.text for delta in deltas if isinstance(delta, OutputTextDelta))
+    (usage,) = [delta.usage for delta in deltas if isinstance(delta, UsageUpdate)]
     (reason,) = [delta.reason for delta in deltas if isinstance(delta, Finish)]
     return Said(text, reason, usage, batches)
 

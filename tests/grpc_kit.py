@@ -18,13 +18,13 @@ from antiphon.api.grpc.pricing import Prices, no_prices
 from antiphon.api.grpc.server import Certificate, GrpcServer
 from antiphon.api.http.app import open_site
 from antiphon.api.http.middleware import Front
-from antiphon.core.api_keys import digest_of, new_key, new_key_id
-from antiphon.core.mcp_servers import McpServer
+from antiphon.core.api_keys import hash_api_key, new_api_key, new_api_key_id
+from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.models.scripted import ScriptedModel
-from antiphon.stores.sqlite.api_keys import MemoryKeys
+from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
 from antiphon.turn.protocols import Model
 from antiphon.turn.service import TurnService
-from antiphon.turn.store_protocols import Key
+from antiphon.turn.store_protocols import ApiKey
 from server import NEVER, Serving, StoreMaker, serving
 
 T = TypeVar("T")
@@ -33,7 +33,9 @@ T = TypeVar("T")
 class Grpc:
     """A server that listens for both, and the model behind it."""
 
-    def __init__(self, http: Serving, keys: MemoryKeys, server: GrpcServer, port: int) -> None:
+    def __init__(
+        self, http: Serving, keys: MemoryApiKeyStore, server: GrpcServer, port: int
+    ) -> None:
         self.http = http
         self.server = server
         self.port = port
@@ -42,9 +44,9 @@ class Grpc:
 
     def key(self, tenant: str) -> str:
         """A new key of a tenant."""
-        text = new_key()
-        key = Key(new_key_id(), tenant, time.time(), "laptop")
-        self.http.run(self._keys.add(key, digest_of(text.encode()) or b""))
+        text = new_api_key()
+        key = ApiKey(new_api_key_id(), tenant, time.time(), "laptop")
+        self.http.run(self._keys.add(key, hash_api_key(text.encode()) or b""))
         return text
 
     @contextmanager
@@ -80,11 +82,11 @@ def grpc_serving(
     prices: Prices = no_prices,
     fun_prompt: str = "Be funny.",
     certificate: Certificate | None = None,
-    mcp: Sequence[McpServer] = (),
+    mcp: Sequence[McpServerConfig] = (),
     urls: Sequence[str] = (),
 ) -> Iterator[Grpc]:
     """Both APIs over one service, with a scripted model and a memory store unless given."""
-    keys = MemoryKeys(time.time)
+    keys = MemoryApiKeyStore(time.time)
     sites: list[Front] = []
 
     def site(service: TurnService) -> Front:

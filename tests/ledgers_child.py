@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 
 from antiphon.stores.sqlite.connection import open_database
-from antiphon.stores.sqlite.search.indexing import carry_out, read_plan
+from antiphon.stores.sqlite.search.indexing import apply_plan, read_plan
 from antiphon.stores.sqlite.store import SqliteStore
-from antiphon.stores.sqlite.write_transaction import Batch
+from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from stores_kit import sqlite, turned
 
 
@@ -25,7 +25,7 @@ def say(*words: object) -> None:
 
 async def claim(store: SqliteStore, count: int) -> None:
     for number in range(count):
-        if await store.ledgers.receipts.claim("", f"key {number}", b"print") is None:
+        if await store.stores.idempotency.reserve("", f"key {number}", b"print") is None:
             say(number)
 
 
@@ -37,17 +37,19 @@ async def talk(store: SqliteStore) -> None:
 
     async def look() -> None:
         while True:
-            await store.ledgers.search.search("", "spoke", 3)
+            await store.stores.search.search("", "spoke", 3)
 
     await asyncio.gather(look(), *[speak(number) for number in range(4)])
 
 
 def half(path: Path) -> None:
     database = open_database(path)
-    plan = read_plan(database.reading, None, 1)
+    plan = read_plan(database.read_connection, None, 1)
     assert plan is not None
-    database.writing.execute("BEGIN IMMEDIATE")
-    assert carry_out(Batch(database.writing, database.owners.me, {}), plan)
+    database.write_connection.execute("BEGIN IMMEDIATE")
+    assert apply_plan(
+        WriteTransaction(database.write_connection, database.process_locks.owner_id, {}), plan
+    )
     say("half")
     sys.stdin.read()
 
@@ -57,7 +59,7 @@ async def main(command: str, path: Path, *rest: str) -> None:
         if command == "claim":
             await claim(store, int(rest[0]))
         elif command == "revoke":
-            say(await store.ledgers.keys.revoke(rest[0]))
+            say(await store.stores.api_keys.revoke(rest[0]))
         else:
             await talk(store)
 

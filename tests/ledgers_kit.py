@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TypeAlias
 
-from antiphon.core.retention import FOREVER, Lifetimes
+from antiphon.core.retention import RETAIN_FOREVER, RetentionPolicy
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 
@@ -32,7 +32,7 @@ class Clock:
 def openers(folder: Path) -> dict[str, Opener]:
     @asynccontextmanager
     async def memory(
-        clock: Clock | None = None, lifetimes: Lifetimes = FOREVER
+        clock: Clock | None = None, lifetimes: RetentionPolicy = RETAIN_FOREVER
     ) -> AsyncIterator[AnyStore]:
         store = MemoryStore(lifetimes, clock=clock or Clock())
         yield store
@@ -40,7 +40,7 @@ def openers(folder: Path) -> dict[str, Opener]:
 
     @asynccontextmanager
     async def file(
-        clock: Clock | None = None, lifetimes: Lifetimes = FOREVER
+        clock: Clock | None = None, lifetimes: RetentionPolicy = RETAIN_FOREVER
     ) -> AsyncIterator[AnyStore]:
         store = await open_sqlite(folder / "turns.db", lifetimes, clock=clock or Clock())
         try:

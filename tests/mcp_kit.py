@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from antiphon.core.items import FunctionCall
-from antiphon.core.mcp_servers import McpAsk, McpServer
+from antiphon.core.mcp_servers import McpServerConfig, McpServerRequest
 from antiphon.core.secrets import Secret
 from antiphon.tools.mcp.connection import Backoff
 from antiphon.tools.mcp.manager import McpGateway
 from antiphon.tools.mcp.toolset import McpSource
-from antiphon.turn.protocols import Fault
+from antiphon.turn.protocols import ToolErrorOutput
 
 PROGRAM = (sys.executable, str(Path(__file__).parent / "mcp_server.py"))
 #: No waiting before a server that died is started again.
@@ -26,10 +26,10 @@ AT_ONCE = Backoff(base=0.0)
 LOCAL = ("http://127.0.0.1:*",)
 
 
-def stdio(label: str = "files", *flags: str, **fields: Any) -> McpServer:
+def stdio(label: str = "files", *flags: str, **fields: Any) -> McpServerConfig:
     """A configured server that is a program."""
     fields = {"require_approval": "never", **fields}
-    return McpServer(label=label, command=(*PROGRAM, "stdio", *flags), **fields)
+    return McpServerConfig(label=label, command=(*PROGRAM, "stdio", *flags), **fields)
 
 
 class HttpServer:
@@ -68,11 +68,11 @@ def http_server(*flags: str) -> Iterator[HttpServer]:
         server.kill()
 
 
-def ask(label: str = "files", **fields: Any) -> McpAsk:
+def ask(label: str = "files", **fields: Any) -> McpServerRequest:
     """What a request asks for; a server of its own is asked without approvals."""
     if "url" in fields:
         fields = {"require_approval": "never", **fields}
-    return McpAsk(label=label, param="tools[0]", **fields)
+    return McpServerRequest(label=label, param="tools[0]", **fields)
 
 
 def call(name: str, /, **arguments: Any) -> FunctionCall:
@@ -80,7 +80,7 @@ def call(name: str, /, **arguments: Any) -> FunctionCall:
 
 
 @asynccontextmanager
-async def gateway(*servers: McpServer, **options: Any) -> AsyncIterator[McpGateway]:
+async def gateway(*servers: McpServerConfig, **options: Any) -> AsyncIterator[McpGateway]:
     """A gateway that closes with the context; requests may name servers of this machine."""
     opened = McpGateway(servers, LOCAL, **{"backoff": AT_ONCE, **options})
     try:
@@ -91,7 +91,7 @@ async def gateway(*servers: McpServer, **options: Any) -> AsyncIterator[McpGatew
 
 @asynccontextmanager
 async def source(
-    opened: McpGateway, *asked: McpAsk, taken: Sequence[str] = ()
+    opened: McpGateway, *asked: McpServerRequest, taken: Sequence[str] = ()
 ) -> AsyncIterator[McpSource]:
     made = await opened.source(asked or (ask(),), taken=taken)
     try:
@@ -114,7 +114,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def error_of(output: str | None) -> str:
     """The sentence of an error output."""
-    assert isinstance(output, Fault)
+    assert isinstance(output, ToolErrorOutput)
     shown = json.loads(output)
     assert set(shown) == {"error"}
     return str(shown["error"])

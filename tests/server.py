@@ -27,12 +27,12 @@ import uvloop
 from antiphon.api.http.app import open_site
 from antiphon.api.http.middleware import Front
 from antiphon.cli.grpc_listener import WebSocketProtocol
-from antiphon.core.mcp_servers import McpServer
-from antiphon.core.turns import NOBODY
+from antiphon.core.mcp_servers import McpServerConfig
+from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.models.model_registry import Catalog
 from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.memory.store import MemoryStore
-from antiphon.stores.sqlite.api_keys import MemoryKeys
+from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
 from antiphon.stores.sqlite.store import open_sqlite
 from antiphon.tools.mcp.manager import McpGateway
 from antiphon.turn.protocols import Model, Store
@@ -165,7 +165,7 @@ class Serving(Address):
 
     def stored(self) -> int:
         """How many conversations the store can tell of."""
-        return len(self.run(self.store.recent(NOBODY, 1000)))
+        return len(self.run(self.store.recent_threads(DEFAULT_TENANT, 1000)))
 
 
 async def _within(work: Awaitable[T]) -> T:
@@ -206,7 +206,7 @@ class _Faults(logging.Handler):
 
 def keyless(service: TurnService) -> Front:
     """The site of a server for which no key was ever made."""
-    return open_site(service, MemoryKeys(time.time))
+    return open_site(service, MemoryApiKeyStore(time.time))
 
 
 @contextmanager
@@ -214,7 +214,7 @@ def serving(
     model: Model | Mapping[str, Model] | None = None,
     store: Path | StoreMaker | None = None,
     site: SiteMaker = keyless,
-    mcp: Sequence[McpServer] = (),
+    mcp: Sequence[McpServerConfig] = (),
     urls: Sequence[str] = (),
 ) -> Iterator[Serving]:
     """The HTTP API on a real socket, with a scripted model and a memory store unless given.
@@ -252,7 +252,7 @@ class _Made(msgspec.Struct, frozen=True):
     models: Mapping[str, Model]
     store: Path | StoreMaker | None
     site: SiteMaker
-    mcp: Sequence[McpServer]
+    mcp: Sequence[McpServerConfig]
     urls: Sequence[str]
 
 

@@ -15,12 +15,12 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from antiphon.core.ids import new_response_id
 from antiphon.core.images import Blob
 from antiphon.core.items import InputImage, Message, encode_item
-from antiphon.core.retention import FOREVER, Clock, Lifetimes
-from antiphon.core.turns import NOBODY, End, Header, Options, Usage
+from antiphon.core.retention import RETAIN_FOREVER, Clock, RetentionPolicy
+from antiphon.core.turns import DEFAULT_TENANT, End, Header, Options, Usage
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.turn.protocols import Head, NewTurn, Store
-from antiphon.turn.store_protocols import Ledgers
+from antiphon.turn.store_protocols import Stores
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 class FullStore(Store, Protocol):
     """A store with its ledgers, as all of ours are."""
 
-    ledgers: Ledgers
+    stores: Stores
 
 
 #: A way to open one of ``STORES``.
@@ -69,7 +69,7 @@ def blobs_of(*images: bytes) -> dict[str, bytes]:
 def new_turn(
     *said: str,
     parent: Head | None = None,
-    tenant: str = NOBODY,
+    tenant: str = DEFAULT_TENANT,
     header: Header = HEADER,
     response_id: str | None = None,
     created_at: float | None = None,
@@ -87,7 +87,7 @@ def new_turn(
     )
 
 
-async def head_of(store: Store, response_id: str, tenant: str = NOBODY) -> Head:
+async def head_of(store: Store, response_id: str, tenant: str = DEFAULT_TENANT) -> Head:
     head = await store.head(tenant, response_id)
     assert head is not None
     return head
@@ -103,7 +103,7 @@ async def begun(
     store: Store,
     said: str = "Hi.",
     parent: Head | None = None,
-    tenant: str = NOBODY,
+    tenant: str = DEFAULT_TENANT,
     *,
     images: Sequence[bytes] = (),
 ) -> Head:
@@ -118,7 +118,7 @@ async def turned(
     said: str = "Hi.",
     answer: str = "Hello.",
     parent: Head | None = None,
-    tenant: str = NOBODY,
+    tenant: str = DEFAULT_TENANT,
     *,
     images: Sequence[bytes] = (),
 ) -> Head:
@@ -158,7 +158,7 @@ async def sqlite(path: Path) -> AsyncIterator[SqliteStore]:
 
 def held_in_memory(store: MemoryStore) -> list[tuple[str, bytes]]:
     """The tenants and bytes of all images that the store holds."""
-    return sorted((tenant, image.data) for (tenant, _), image in store._turns.images.items())
+    return sorted((tenant, image.data) for (tenant, _), image in store._turns.blobs.items())
 
 
 def held_in_file(path: Path) -> list[tuple[str, bytes]]:
@@ -181,7 +181,7 @@ class Time:
 
 
 def opener(
-    kind: str, folder: Path, lifetimes: Lifetimes = FOREVER, clock: Clock = time.time
+    kind: str, folder: Path, lifetimes: RetentionPolicy = RETAIN_FOREVER, clock: Clock = time.time
 ) -> Opener:
     @asynccontextmanager
     async def opened() -> AsyncIterator[FullStore]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import msgspec
 
 from antiphon.core.images import Blob
-from antiphon.core.turns import Conversation, End
+from antiphon.core.turns import ConversationRecord, End
 from antiphon.turn.protocols import Head, NewTurn, StoredTurn
 
 
@@ -68,7 +68,7 @@ class Known(msgspec.Struct):
 class Talk(msgspec.Struct):
     """What the model knows of a conversation."""
 
-    made: Conversation
+    made: ConversationRecord
     tenant: str
     head: Known | None = None
     busy: Known | None = None

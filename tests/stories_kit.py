@@ -14,10 +14,10 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
-from antiphon.core.context_policies import Policy, Summarize, TokenBudget, Window
+from antiphon.core.context_policies import ContextPolicy, Summarize, TokenBudget, Window
 from antiphon.core.items import FunctionCall, InputImage, InputText, Item, Message
 from antiphon.core.turns import Usage
-from antiphon.errors import ContextLengthExceeded, RateLimited
+from antiphon.errors import ContextLengthExceededError, UpstreamRateLimitError
 from antiphon.models.scripted import (
     Messages,
     Reply,
@@ -66,7 +66,7 @@ class Step(msgspec.Struct, frozen=True):
     system: bool
     picture: bool
     instructions: str | None
-    context: tuple[Policy, ...]
+    context: tuple[ContextPolicy, ...]
     truncation: str
     rounds: int
     parallel: bool
@@ -86,7 +86,7 @@ PROMPTS = ["Sum up.", "Sum up.", "Sum up in 30.", "Fail."]
 
 
 @st.composite
-def policies(draw: st.DrawFn) -> tuple[Policy, ...]:
+def policies(draw: st.DrawFn) -> tuple[ContextPolicy, ...]:
     summaries = st.builds(
         Summarize,
         max_tokens=st.integers(1, 400),
@@ -169,11 +169,11 @@ class Robot(ScriptedModel):
     """
 
     def __init__(self, *, counts: bool) -> None:
-        super().__init__(self._obey, info=ModelInfo("scripted", primer=PRIMER))
+        super().__init__(self._obey, info=ModelInfo("scripted", few_shot=PRIMER))
         self.reached = asyncio.Event()
         self._counts = counts
 
-    async def count(self, call: ModelCall) -> int | None:
+    async def count_tokens(self, call: ModelCall) -> int | None:
         return await super().count(call) if self._counts else None
 
     def _obey(self, messages: Messages) -> Reply:
@@ -183,7 +183,7 @@ class Robot(ScriptedModel):
         size = words(messages)
         if orders.limit is not None and size > orders.limit:
             numbers = {"used": size, "limit": orders.limit} if orders.told else {}
-            return fail(ContextLengthExceeded("Too long.", **numbers))
+            return fail(ContextLengthExceededError("Too long.", **numbers))
         done = sum("tool_calls" in one for one in messages[place:])
         deed = orders.do[done] if done < len(orders.do) else "say"
         reply = self._deed(deed, f"[{orders.turn}] {done}", size)
@@ -204,7 +204,7 @@ class Robot(ScriptedModel):
             "length": spoken + finish("length"),
             "cut": spoken + cut(),
             "hang": spoken + hang(self.reached),
-            "fail": spoken + fail(RateLimited("Slow down.")),
+            "fail": spoken + fail(UpstreamRateLimitError("Slow down.")),
         }[deed]
 
 
@@ -236,7 +236,7 @@ def _wanted(mark: str, *ways: str) -> Reply:
 class Workshop:
     """Answers a call with its own words, or leaves it to a person."""
 
-    async def answer(self, call: FunctionCall, *, approved: bool = False) -> str | None:
+    async def call_tool(self, call: FunctionCall, *, approved: bool = False) -> str | None:
         asked = json.loads(call.arguments)
         # The later ones are done first.
         for _ in range(5 - int(asked["steps"])):

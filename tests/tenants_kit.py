@@ -10,18 +10,18 @@ from typing import Any
 from antiphon.api.common.rate_limits import Allowance
 from antiphon.api.http.app import open_site
 from antiphon.api.http.middleware import Front
-from antiphon.core.api_keys import digest_of, new_key, new_key_id
-from antiphon.stores.sqlite.api_keys import MemoryKeys
+from antiphon.core.api_keys import hash_api_key, new_api_key, new_api_key_id
+from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
 from antiphon.turn.protocols import Model
 from antiphon.turn.service import TurnService
-from antiphon.turn.store_protocols import Key
+from antiphon.turn.store_protocols import ApiKey
 from server import Answer, Serving, serving
 
 
 class Client:
     """Someone with a key, or with none."""
 
-    def __init__(self, server: Serving, text: str | None, key: Key) -> None:
+    def __init__(self, server: Serving, text: str | None, key: ApiKey) -> None:
         self.server = server
         self.text = text
         self.key = key
@@ -46,19 +46,19 @@ class Client:
 class Keyed:
     """A server and its keys."""
 
-    def __init__(self, server: Serving, keys: MemoryKeys) -> None:
+    def __init__(self, server: Serving, keys: MemoryApiKeyStore) -> None:
         self.server = server
         self.keys = keys
 
     def client(self, tenant: str = "acme") -> Client:
         """Someone with a new key."""
-        text, key = new_key(), Key(new_key_id(), tenant, time.time())
-        self.server.run(self.keys.add(key, digest_of(text.encode()) or b""))
+        text, key = new_api_key(), ApiKey(new_api_key_id(), tenant, time.time())
+        self.server.run(self.keys.add(key, hash_api_key(text.encode()) or b""))
         return Client(self.server, text, key)
 
     def nobody(self) -> Client:
         """Someone without a key."""
-        return Client(self.server, None, Key("", "", 0))
+        return Client(self.server, None, ApiKey("", "", 0))
 
     def revoke(self, client: Client) -> None:
         assert self.server.run(self.keys.revoke(client.key.id))
@@ -68,12 +68,12 @@ class Keyed:
 def keyed(
     model: Model | None = None,
     *,
-    keys: MemoryKeys | None = None,
+    keys: MemoryApiKeyStore | None = None,
     allowance_of: Callable[[str], Allowance] | None = None,
     origins: Sequence[str] = (),
 ) -> Iterator[Keyed]:
     """A server on a real socket that asks for keys, as soon as one is made."""
-    store = keys or MemoryKeys(time.time)
+    store = keys or MemoryApiKeyStore(time.time)
 
     def site(service: TurnService) -> Front:
         return open_site(service, store, allowance_of=allowance_of, origins=origins)

@@ -22,7 +22,7 @@ from xai_sdk.chat import (  # type: ignore[import-untyped]
 )
 from xai_sdk.proto import chat_pb2, deferred_pb2  # type: ignore[import-untyped]
 
-from antiphon.errors import AntiphonError, ModelError, ModelTimeout, RateLimited
+from antiphon.errors import AntiphonError, ModelError, ModelTimeoutError, UpstreamRateLimitError
 from antiphon.models.scripted import (
     Messages,
     Reply,
@@ -159,7 +159,7 @@ def test_several_answers_side_by_side() -> None:
 
 
 def test_a_batch_fails_as_a_whole_and_keeps_nothing_by_halves() -> None:
-    model = ScriptedModel(["a", fail(RateLimited("Slow down."))])
+    model = ScriptedModel(["a", fail(UpstreamRateLimitError("Slow down."))])
     with grpc_serving(model) as server, server.client() as client:
         chat = client.chat.create("scripted", messages=[user("Hi")])
         with pytest.warns(PendingDeprecationWarning):
@@ -288,8 +288,8 @@ def test_deferred_answers(stored: bool) -> None:
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (RateLimited("Slow down."), grpc.StatusCode.RESOURCE_EXHAUSTED),
-        (ModelTimeout("Too late."), grpc.StatusCode.DEADLINE_EXCEEDED),
+        (UpstreamRateLimitError("Slow down."), grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (ModelTimeoutError("Too late."), grpc.StatusCode.DEADLINE_EXCEEDED),
         (ModelError("No.", code="their_own"), grpc.StatusCode.INTERNAL),
     ],
 )
@@ -311,7 +311,7 @@ def test_what_is_kept_of_a_failure_fails_as_it_did(
 
 
 def test_a_deferred_answer_is_its_askers_and_may_fail() -> None:
-    model = ScriptedModel([fail(RateLimited("Slow down.")), "Never asked for"])
+    model = ScriptedModel([fail(UpstreamRateLimitError("Slow down.")), "Never asked for"])
     with grpc_serving(model) as server, server.client() as client:
         chat = client.chat.create("scripted", messages=[user("Hi")])
         tick = datetime.timedelta(milliseconds=1)

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from antiphon.api.grpc.deferred_completions import Results
-from antiphon.errors import TooManyRequests
+from antiphon.errors import RateLimitError
 from antiphon.models.scripted import ScriptedModel, hang
-from antiphon.turn.running_turns import LiveTurn
+from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
 from turn_kit import asking, run, serving
 
@@ -24,7 +24,7 @@ class Clock:
         return self.now
 
 
-async def turns(service: TurnService, number: int = 1) -> list[LiveTurn]:
+async def turns(service: TurnService, number: int = 1) -> list[RunningTurn]:
     return [await service.start(asking("Hi", store=False)) for _ in range(number)]
 
 
@@ -67,7 +67,7 @@ def test_a_tenant_has_so_many_and_makes_room_for_its_own() -> None:
         results.make_room("acme")
         assert results.is_expired("acme", oldest)
         results.add("acme", await turns(service))
-        with pytest.raises(TooManyRequests):
+        with pytest.raises(RateLimitError):
             results.make_room("acme")
         results.make_room("other")
         await service.close()

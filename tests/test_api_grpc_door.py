@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 from xai_sdk.chat import user  # type: ignore[import-untyped]
 
-from antiphon.errors import RateLimited
+from antiphon.errors import UpstreamRateLimitError
 from antiphon.models.scripted import ScriptedModel, fail, hang, say
 from antiphon.settings import Limits
 from grpc_kit import Grpc, failure, grpc_serving, until
@@ -30,7 +30,7 @@ def counted(server: Grpc, key: str = "") -> dict[tuple[str, str], float]:
 
 
 def test_calls_by_method_and_status() -> None:
-    model = ScriptedModel([say("a"), say("b"), fail(RateLimited("Slow."))])
+    model = ScriptedModel([say("a"), say("b"), fail(UpstreamRateLimitError("Slow."))])
     with grpc_serving(model) as server, server.client() as client:
         asking = client.chat.create("scripted", messages=[user("Hi")], store_messages=True)
         asking.sample()

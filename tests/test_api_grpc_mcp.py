@@ -19,7 +19,7 @@ from xai_sdk.tools import get_tool_call_type, mcp, web_search  # type: ignore[im
 from antiphon.api.grpc.message_codec import decode_messages
 from antiphon.api.grpc.tool_codec import decode_toolset
 from antiphon.core.items import FunctionCall, FunctionCallOutput
-from antiphon.errors import InvalidRequest
+from antiphon.errors import InvalidRequestError
 from antiphon.models.scripted import ScriptedModel, call, calls, say, think
 from grpc_kit import failure, grpc_serving
 from mcp_kit import LOCAL, HttpServer, http_server, stdio
@@ -424,7 +424,7 @@ messages = st.builds(
 def test_no_call_that_a_server_should_have_run_is_left_open(sent: list[Any]) -> None:
     try:
         items = decode_messages(sent)
-    except InvalidRequest:
+    except InvalidRequestError:
         return
     outputs = {item.call_id for item in items if isinstance(item, FunctionCallOutput)}
     for item in items:

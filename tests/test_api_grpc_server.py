@@ -17,7 +17,12 @@ from hypothesis import strategies as st
 from xai_sdk.chat import image, user  # type: ignore[import-untyped]
 from xai_sdk.proto import chat_pb2  # type: ignore[import-untyped]
 
-from antiphon.errors import ConfigError, ModelTimeout, ModelUnavailable, RateLimited
+from antiphon.errors import (
+    ConfigError,
+    ModelTimeoutError,
+    ModelUnavailableError,
+    UpstreamRateLimitError,
+)
 from antiphon.models.scripted import ScriptedModel, fail, hang, say, wait
 from antiphon.settings import Limits
 from grpc_kit import Failure, Grpc, failure, grpc_serving, until
@@ -163,10 +168,10 @@ def test_images_that_are_none_or_too_large(echo: Grpc) -> None:
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (RateLimited("Slow down.", retry_after=2.5), grpc.StatusCode.RESOURCE_EXHAUSTED),
-        (ModelTimeout("Too late."), grpc.StatusCode.DEADLINE_EXCEEDED),
-        (ModelUnavailable("Away."), grpc.StatusCode.INTERNAL),
-        (ModelUnavailable("\N{SNOWMAN}" * 5000, code="x\ny"), grpc.StatusCode.INTERNAL),
+        (UpstreamRateLimitError("Slow down.", retry_after=2.5), grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (ModelTimeoutError("Too late."), grpc.StatusCode.DEADLINE_EXCEEDED),
+        (ModelUnavailableError("Away."), grpc.StatusCode.INTERNAL),
+        (ModelUnavailableError("\N{SNOWMAN}" * 5000, code="x\ny"), grpc.StatusCode.INTERNAL),
     ],
 )
 @pytest.mark.parametrize("method", ["GetCompletion", "GetCompletionChunk"])

@@ -19,7 +19,7 @@ from xai_sdk.chat import (  # type: ignore[import-untyped]
 from xai_sdk.proto import chat_pb2  # type: ignore[import-untyped]
 from xai_sdk.tools import web_search  # type: ignore[import-untyped]
 
-from antiphon.core.deltas import Sealed, Text
+from antiphon.core.deltas import EncryptedReasoning, OutputTextDelta
 from antiphon.core.turns import Usage
 from antiphon.models.scripted import (
     Reply,
@@ -156,7 +156,7 @@ def test_reasoning_and_what_it_cost() -> None:
 
 
 def test_sealed_reasoning_goes_there_and_back_where_it_is_asked_for() -> None:
-    sealed = Reply((Sealed("SEALED", "example.com/m"),))
+    sealed = Reply((EncryptedReasoning("SEALED", "example.com/m"),))
     model = ScriptedModel([think("Hm.") + sealed + say("42")] * 3 + ["More"])
     with grpc_serving(model) as server, server.client() as client:
         plain = client.chat.create("scripted", messages=[user("?")])
@@ -174,7 +174,7 @@ def test_sealed_reasoning_goes_there_and_back_where_it_is_asked_for() -> None:
 def test_log_probabilities() -> None:
     odds = {"token": "42", "logprob": -0.5, "bytes": [52, 50], "top_logprobs": []}
     top = {"token": "41", "logprob": -1.0, "bytes": [52, 49]}
-    said = Reply((Text("42", ({**odds, "top_logprobs": [top]},)),))
+    said = Reply((OutputTextDelta("42", ({**odds, "top_logprobs": [top]},)),))
     with grpc_serving(ScriptedModel([said] * 2)) as server, server.client() as client:
         chat = client.chat.create("scripted", messages=[user("?")], logprobs=True)
         (entry,) = chat.sample().logprobs.content

@@ -32,7 +32,7 @@ answers = st.sampled_from(
         (
             call("add", "c2"),
             call("fail", "c3"),
-            FunctionCallOutput("c3", "No.", failed=True),
+            FunctionCallOutput("c3", "No.", is_error=True),
             FunctionCallOutput("c2", "4"),
         ),
         (call("pay", "c4"), call("add", "c5"), FunctionCallOutput("c5", "5")),

@@ -20,22 +20,22 @@ from antiphon.api.http.asgi_responses import (
     send_json,
     start_stream,
 )
-from antiphon.core.deltas import Delta, Text
+from antiphon.core.deltas import Delta, OutputTextDelta
 from antiphon.core.items import Message as Said
 from antiphon.core.turns import Header, Response, TurnRequest
 from antiphon.errors import (
     AntiphonError,
-    BodyTooLarge,
-    ModelTimeout,
-    NotFound,
-    RateLimited,
+    BodyTooLargeError,
+    ModelTimeoutError,
+    NotFoundError,
     StoreError,
+    UpstreamRateLimitError,
 )
 from antiphon.models.model_registry import Catalog
 from antiphon.models.scripted import ScriptedModel, hang
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.protocols import ModelCall
-from antiphon.turn.running_turns import LiveTurn
+from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
 from server import NEVER, serving
 
@@ -90,12 +90,12 @@ def test_json() -> None:
     ("error", "status", "body"),
     [
         (
-            NotFound("Not here.", code="response_not_found", param="id"),
+            NotFoundError("Not here.", code="response_not_found", param="id"),
             404,
             {"type": "invalid_request_error", "param": "id", "code": "response_not_found"},
         ),
         (
-            ModelTimeout("Too slow."),
+            ModelTimeoutError("Too slow."),
             504,
             {"type": "upstream_error", "param": None, "code": "upstream_timeout"},
         ),
@@ -119,13 +119,13 @@ def test_errors(error: AntiphonError, status: int, body: dict[str, Any]) -> None
 )
 def test_how_long_to_wait(seconds: float | None, header: str | None) -> None:
     sent = Sent()
-    asyncio.run(send_error(sent.send, RateLimited("Slow down.", retry_after=seconds)))
+    asyncio.run(send_error(sent.send, UpstreamRateLimitError("Slow down.", retry_after=seconds)))
     assert sent.status == 429
     assert sent.headers.get("retry-after") == header
 
 
 def test_a_turn_that_was_kept_is_not_to_be_tried_again() -> None:
-    error = RateLimited("Slow down.")
+    error = UpstreamRateLimitError("Slow down.")
     error.response_id = "resp_1"
     sent = Sent()
     asyncio.run(send_error(sent.send, error))
@@ -147,7 +147,7 @@ def handled(raised: Exception) -> Sent:
 
 
 def test_errors_become_answers() -> None:
-    sent = handled(BodyTooLarge("Too large."))
+    sent = handled(BodyTooLargeError("Too large."))
     assert (sent.status, sent.body["error"]["code"]) == (413, "body_too_large")
 
 
@@ -193,9 +193,9 @@ class Spoilt(ScriptedModel):
         self.go = asyncio.Event()
 
     async def generate(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:
-        yield [Text("Well")]
+        yield [OutputTextDelta("Well")]
         await self.go.wait()
-        yield [Text("\ud800")]
+        yield [OutputTextDelta("\ud800")]
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_hanging_up_stops_only_what_is_not_stored(store: bool) -> None:
 
 def test_a_writer_that_is_cancelled_otherwise_stays_cancelled() -> None:
     async def main() -> None:
-        turn = LiveTurn(Response("resp_" + "0" * 32, 0.0, Header("m"), ()))
+        turn = RunningTurn(Response("resp_" + "0" * 32, 0.0, Header("m"), ()))
         entered = asyncio.Event()
 
         async def write() -> None:
@@ -280,7 +280,7 @@ def test_a_writer_that_is_cancelled_otherwise_stays_cancelled() -> None:
 
 def test_a_quick_answer_costs_no_listener() -> None:
     async def main() -> None:
-        turn = LiveTurn(Response("resp_" + "0" * 32, 0.0, Header("m"), ()))
+        turn = RunningTurn(Response("resp_" + "0" * 32, 0.0, Header("m"), ()))
         with Watch(nothing, turn):
             pass
         others = asyncio.all_tasks() - {asyncio.current_task()}

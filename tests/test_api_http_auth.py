@@ -14,12 +14,12 @@ from contextlib import closing
 import pytest
 
 from antiphon.api.common.authentication import Keyring, credential_of, tenant_of
-from antiphon.core.api_keys import digest_of, new_key
-from antiphon.core.turns import NOBODY
-from antiphon.errors import StoreError, Unauthorized
+from antiphon.core.api_keys import hash_api_key, new_api_key
+from antiphon.core.turns import DEFAULT_TENANT
+from antiphon.errors import AuthenticationError, StoreError
 from antiphon.models.scripted import ScriptedModel, say, wait
-from antiphon.stores.sqlite.api_keys import MemoryKeys
-from antiphon.turn.store_protocols import Key
+from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
+from antiphon.turn.store_protocols import ApiKey
 from server import Answer, parse_events
 from tenants_kit import Client, Keyed, keyed
 
@@ -97,12 +97,12 @@ def test_all_that_is_wrong_with_a_key_looks_the_same(site: Keyed, acme: Client) 
             {"authorization": "Bearer"},
             {"authorization": "Bearer "},
             {"authorization": "Bearer sk-1"},
-            {"authorization": f"Bearer {new_key()}"},
+            {"authorization": f"Bearer {new_api_key()}"},
             {"authorization": f"Bearer {acme.text}x"},
             {"authorization": f"Basic {acme.text}"},
             {"authorization": acme.text or ""},
             {"authorization": "Bearer " + "x" * 10_000},
-            {"x-api-key": new_key()},
+            {"x-api-key": new_api_key()},
             {"x-api-key": (acme.text or "").upper()},
             {"api-key": acme.text or ""},
             {"cookie": f"authorization=Bearer {acme.text}"},
@@ -157,7 +157,7 @@ def test_tenants_do_not_see_each_other(site: Keyed, acme: Client) -> None:
 def test_what_was_stored_without_keys_is_for_a_local_key_only() -> None:
     with keyed() as site:
         before = site.server.respond("Before").json["id"]
-        tenant, local = site.client("acme"), site.client(NOBODY)
+        tenant, local = site.client("acme"), site.client(DEFAULT_TENANT)
         assert tenant.get(f"/v1/responses/{before}").status == 404
         assert local.get(f"/v1/responses/{before}").status == 200
 
@@ -187,7 +187,7 @@ def test_a_revoked_key_ends_no_answer_but_begins_none() -> None:
 def test_bad_keys_take_no_room(site: Keyed, acme: Client) -> None:
     def knock(connection: http.client.HTTPConnection, times: int) -> None:
         for _ in range(times):
-            connection.request("GET", "/v1/models", headers={"x-api-key": new_key()})
+            connection.request("GET", "/v1/models", headers={"x-api-key": new_api_key()})
             answer = connection.getresponse()
             answer.read()
             assert answer.status == 401
@@ -208,7 +208,7 @@ def test_bad_keys_take_no_room(site: Keyed, acme: Client) -> None:
 def test_no_key_gets_into_the_log(
     site: Keyed, acme: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bad = new_key()
+    bad = new_api_key()
     with caplog.at_level(logging.DEBUG):
         acme.respond("Hi")
         site.server.request("GET", f"/v1/models?key={bad}", None, {"x-api-key": bad})
@@ -220,10 +220,10 @@ def test_no_key_gets_into_the_log(
     assert "ap_" not in repr(acme.key)
 
 
-class Broken(MemoryKeys):
+class Broken(MemoryApiKeyStore):
     """A store that is out of order."""
 
-    async def find(self, digest: bytes) -> Key | None:
+    async def find(self, sha256: bytes) -> ApiKey | None:
         raise StoreError("No disk.")
 
 
@@ -241,14 +241,14 @@ class Ticking:
         return self.now
 
 
-class Counting(MemoryKeys):
+class Counting(MemoryApiKeyStore):
     """Counts how often it is asked whether there are keys."""
 
     asked = 0
 
-    async def any(self) -> bool:
+    async def has_keys(self) -> bool:
         self.asked += 1
-        return await super().any()
+        return await super().has_keys()
 
 
 def test_the_first_key_counts_within_a_second_and_at_once_for_its_owner() -> None:
@@ -258,8 +258,8 @@ def test_the_first_key_counts_within_a_second_and_at_once_for_its_owner() -> Non
         for _ in range(100):
             assert not await keyring.in_force()
         assert keys.asked == 1, "not each request asks the store"
-        text = new_key().encode()
-        await keys.add(Key("key_1", "acme", 0), digest_of(text) or b"")
+        text = new_api_key().encode()
+        await keys.add(ApiKey("key_1", "acme", 0), hash_api_key(text) or b"")
         assert not await keyring.in_force(b"sk-1")
         clock.now += 1
         assert await keyring.in_force()
@@ -270,7 +270,7 @@ def test_the_first_key_counts_within_a_second_and_at_once_for_its_owner() -> Non
         clock.now += 1000
         assert await keyring.in_force()
         assert keys.asked == asked
-        with pytest.raises(Unauthorized):
+        with pytest.raises(AuthenticationError):
             await keyring.key(text)
 
     asyncio.run(main())
@@ -278,11 +278,11 @@ def test_the_first_key_counts_within_a_second_and_at_once_for_its_owner() -> Non
 
 def test_a_key_that_is_brought_makes_the_server_look() -> None:
     async def main() -> None:
-        keys, clock = MemoryKeys(time.time), Ticking()
+        keys, clock = MemoryApiKeyStore(time.time), Ticking()
         keyring = Keyring(keys, clock)
         assert not await keyring.in_force()
-        text = new_key().encode()
-        await keys.add(Key("key_1", "acme", 0), digest_of(text) or b"")
+        text = new_api_key().encode()
+        await keys.add(ApiKey("key_1", "acme", 0), hash_api_key(text) or b"")
         assert await keyring.in_force(text)
         assert (await keyring.key(text)).tenant == "acme"
 

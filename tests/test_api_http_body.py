@@ -21,7 +21,7 @@ from antiphon.api.common.body import (
     present,
     read_body,
 )
-from antiphon.errors import BodyTooLarge, InvalidRequest
+from antiphon.errors import BodyTooLargeError, InvalidRequestError
 
 MEBIBYTE = bytes(1024 * 1024)
 
@@ -69,7 +69,7 @@ def test_the_largest_body() -> None:
 
 def test_a_body_one_byte_too_large() -> None:
     whole = MEBIBYTE * (MAX_BODY // len(MEBIBYTE))
-    with pytest.raises(BodyTooLarge) as caught:
+    with pytest.raises(BodyTooLargeError) as caught:
         asyncio.run(read_body(saying([{"type": "http.request", "body": whole + b"x"}])))
     assert (caught.value.status, caught.value.code) == (413, "body_too_large")
     assert "32 MiB" in caught.value.message
@@ -84,7 +84,7 @@ def test_a_large_body_is_heard_out() -> None:
         heard += 1
         return messages[heard - 1]
 
-    with pytest.raises(BodyTooLarge):
+    with pytest.raises(BodyTooLargeError):
         asyncio.run(read_body(receive))
     assert heard == len(messages)
 
@@ -98,7 +98,7 @@ def test_a_body_without_end_is_not_heard_out() -> None:
         assert heard < 1000
         return {"type": "http.request", "body": MEBIBYTE, "more_body": True}
 
-    with pytest.raises(BodyTooLarge):
+    with pytest.raises(BodyTooLargeError):
         asyncio.run(read_body(receive))
     assert heard * len(MEBIBYTE) > MAX_BODY
 
@@ -169,7 +169,7 @@ def test_depth() -> None:
     check_depth(nested(MAX_DEPTH - 1), "tools")
     check_depth({"wide": [{"a": [1]}] * 1000}, "tools")
     check_depth(None, "tools")
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         check_depth(nested(MAX_DEPTH), "tools")
     assert (caught.value.code, caught.value.param) == ("invalid_json", "tools")
 

@@ -13,7 +13,13 @@ import pytest
 
 from antiphon.api.http.asgi_responses import Pulse
 from antiphon.core.turns import Usage
-from antiphon.errors import AntiphonError, ModelError, ModelTimeout, ModelUnavailable, RateLimited
+from antiphon.errors import (
+    AntiphonError,
+    ModelError,
+    ModelTimeoutError,
+    ModelUnavailableError,
+    UpstreamRateLimitError,
+)
 from antiphon.models.scripted import (
     Reply,
     ScriptedModel,
@@ -131,10 +137,10 @@ def test_messages_that_make_no_sense(server: Serving, messages: list[Any], code:
 
 
 ERRORS: list[tuple[AntiphonError, int]] = [
-    (RateLimited("Slow down.", retry_after=2), 429),
+    (UpstreamRateLimitError("Slow down.", retry_after=2), 429),
     (ModelError("It broke."), 502),
-    (ModelTimeout("Too slow."), 504),
-    (ModelUnavailable("Gone."), 503),
+    (ModelTimeoutError("Too slow."), 504),
+    (ModelUnavailableError("Gone."), 503),
 ]
 
 
@@ -151,7 +157,7 @@ def test_a_failure_before_the_first_word(error: AntiphonError, status: int) -> N
 
 def test_a_failure_after_the_first_word() -> None:
     opened = asyncio.Event()
-    model = ScriptedModel([say("Hel") + wait(opened) + fail(RateLimited("Slow down."))])
+    model = ScriptedModel([say("Hel") + wait(opened) + fail(UpstreamRateLimitError("Slow down."))])
     with serving(model) as server, closing(server.connect()) as client:
         body = {"messages": [HI], "stream": True}
         client.request("POST", "/v1/chat/completions", json.dumps(body))
@@ -225,7 +231,7 @@ def test_a_stream_that_has_begun_tells_of_a_failure_by_its_last_event(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Pulse, "PAUSE", 0.001)
-    late = RateLimited("Slow down.", retry_after=2)
+    late = UpstreamRateLimitError("Slow down.", retry_after=2)
     model = ScriptedModel([wait(opened := asyncio.Event()) + fail(late)])
     with serving(model) as server, closing(server.connect()) as reader:
         reading = begun(server, reader)

@@ -20,7 +20,15 @@ from antiphon.api.http.chat_completions_codec import (
     encode_stream_error,
 )
 from antiphon.api.http.stream_events import DONE
-from antiphon.core.deltas import CallPiece, Delta, Finish, Refused, Text, Thought, Used
+from antiphon.core.deltas import (
+    Delta,
+    Finish,
+    OutputTextDelta,
+    ReasoningSummaryDelta,
+    RefusalTextDelta,
+    ToolCallDelta,
+    UsageUpdate,
+)
 from antiphon.core.events import Created, Ended, Event
 from antiphon.core.items import (
     FunctionCall,
@@ -33,8 +41,8 @@ from antiphon.core.items import (
     Refusal,
 )
 from antiphon.core.turns import End, FunctionTool, Header, Options, Response, TurnRequest, Usage
-from antiphon.errors import InvalidRequest, RateLimited
-from antiphon.turn.turn_accumulator import Machine
+from antiphon.errors import InvalidRequestError, UpstreamRateLimitError
+from antiphon.turn.turn_accumulator import TurnAccumulator
 from server import parse_chunks
 
 HI = {"role": "user", "content": "Hi"}
@@ -46,8 +54,8 @@ def decoded(*messages: Any, **fields: Any) -> TurnRequest:
     return decode_chat_request(json.dumps(body).encode()).turn
 
 
-def refused(*messages: Any, **fields: Any) -> InvalidRequest:
-    with pytest.raises(InvalidRequest) as caught:
+def refused(*messages: Any, **fields: Any) -> InvalidRequestError:
+    with pytest.raises(InvalidRequestError) as caught:
         decoded(*messages, **fields)
     assert caught.value.status == 400
     return caught.value
@@ -184,7 +192,7 @@ def test_the_usage_of_a_stream_has_to_be_asked_for(options: Any, wanted: bool) -
     ],
 )
 def test_the_field_at_fault_is_named(field: str, value: Any, param: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         decode_chat_request(json.dumps({"messages": [HI], field: value}).encode())
     assert caught.value.param == param
 
@@ -290,11 +298,11 @@ def test_the_shapes_a_message_comes_in(message: dict[str, Any], items: list[Item
 
 
 def run(deltas: Iterable[Delta], end: End) -> tuple[list[Event], Response]:
-    machine = Machine()
+    machine = TurnAccumulator()
     events: list[Event] = [Created(OPENING)]
     for delta in deltas:
         events += machine.feed([delta])
-    events += machine.close(whole=True)
+    events += machine.close(is_complete=True)
     response = msgspec.structs.replace(OPENING, output=machine.output, end=end)
     return [*events, Ended(response)], response
 
@@ -309,7 +317,7 @@ def completion(*deltas: Delta, end: End = DONE_WELL) -> dict[str, Any]:
 
 
 def test_a_completion() -> None:
-    assert completion(Text("Hello")) == {
+    assert completion(OutputTextDelta("Hello")) == {
         "id": "chatcmpl-" + "0" * 32,
         "object": "chat.completion",
         "created": 1700000000,
@@ -341,21 +349,21 @@ def test_a_completion() -> None:
     ("deltas", "message"),
     [
         ([], {"content": "", "refusal": None}),
-        ([Refused("No.")], {"content": None, "refusal": "No."}),
+        ([RefusalTextDelta("No.")], {"content": None, "refusal": "No."}),
         (
-            [Thought("Hm."), Text("Hello")],
+            [ReasoningSummaryDelta("Hm."), OutputTextDelta("Hello")],
             {"content": "Hello", "refusal": None, "reasoning_content": "Hm."},
         ),
         (
             [
-                CallPiece(0, "c1", "f", "{"),
-                CallPiece(1, "c2", "f", "{}"),
-                CallPiece(0, None, None, "}"),
+                ToolCallDelta(0, "c1", "f", "{"),
+                ToolCallDelta(1, "c2", "f", "{}"),
+                ToolCallDelta(0, None, None, "}"),
             ],
             {"content": None, "refusal": None, "tool_calls": [CALL, {**CALL, "id": "c2"}]},
         ),
         (
-            [Text("Wait."), CallPiece(0, "c1", "f", "{}")],
+            [OutputTextDelta("Wait."), ToolCallDelta(0, "c1", "f", "{}")],
             {"content": "Wait.", "refusal": None, "tool_calls": [CALL]},
         ),
     ],
@@ -372,7 +380,7 @@ def test_what_a_completion_says(deltas: list[Delta], message: dict[str, Any]) ->
     ("reason", "finish"), [("max_output_tokens", "length"), ("content_filter", "content_filter")]
 )
 def test_a_completion_that_was_cut(reason: str, finish: str) -> None:
-    body = completion(Text("Hel"), end=End("incomplete", 1700000009.0, reason=reason))
+    body = completion(OutputTextDelta("Hel"), end=End("incomplete", 1700000009.0, reason=reason))
     assert body["choices"][0]["finish_reason"] == finish
     assert body["usage"]["total_tokens"] == 0
 
@@ -386,7 +394,7 @@ def chunks(*deltas: Delta, include_usage: bool = False) -> list[dict[str, Any]]:
 
 
 def test_chunks() -> None:
-    shown = chunks(Text("Hel"), Text("lo\n\n"))
+    shown = chunks(OutputTextDelta("Hel"), OutputTextDelta("lo\n\n"))
     assert [chunk["choices"] for chunk in shown] == [
         [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]
         for delta, finish in [
@@ -403,7 +411,7 @@ def test_chunks() -> None:
 
 
 def test_the_usage_is_a_chunk_of_its_own() -> None:
-    *others, last = chunks(Text("Hello"), include_usage=True)
+    *others, last = chunks(OutputTextDelta("Hello"), include_usage=True)
     assert last["choices"] == []
     assert last["usage"]["total_tokens"] == 12
     assert all(len(chunk["choices"]) == 1 for chunk in others)
@@ -411,10 +419,10 @@ def test_the_usage_is_a_chunk_of_its_own() -> None:
 
 def test_a_call_leaves_whole() -> None:
     shown = chunks(
-        CallPiece(0, "c1", "f", "{"),
-        CallPiece(1, "c2", "g", ""),
-        CallPiece(0, arguments="}"),
-        CallPiece(1, arguments="{}"),
+        ToolCallDelta(0, "c1", "f", "{"),
+        ToolCallDelta(1, "c2", "g", ""),
+        ToolCallDelta(0, arguments="}"),
+        ToolCallDelta(1, arguments="{}"),
         Finish("tool_calls"),
     )
     called = [chunk["choices"][0]["delta"]["tool_calls"] for chunk in shown[1:-1]]
@@ -438,11 +446,11 @@ words = st.text(max_size=5)
 @settings(deadline=None)
 @given(
     st.lists(
-        st.builds(Text, words)
-        | st.builds(Thought, words)
-        | st.builds(Refused, words)
+        st.builds(OutputTextDelta, words)
+        | st.builds(ReasoningSummaryDelta, words)
+        | st.builds(RefusalTextDelta, words)
         | st.builds(
-            lambda index, text: CallPiece(index, f"c{index}", f"f{index}", text),
+            lambda index, text: ToolCallDelta(index, f"c{index}", f"f{index}", text),
             st.integers(0, 2),
             words,
         ),
@@ -450,7 +458,7 @@ words = st.text(max_size=5)
     )
 )
 def test_chunks_put_together_are_the_completion(said: list[Delta]) -> None:
-    whole = completion(*said, Used(Usage(1, 2)))["choices"][0]
+    whole = completion(*said, UsageUpdate(Usage(1, 2)))["choices"][0]
     together: dict[str, Any] = {"content": "", "refusal": "", "reasoning_content": ""}
     calls: list[dict[str, Any]] = []
     for chunk in chunks(*said):
@@ -468,7 +476,7 @@ def test_chunks_put_together_are_the_completion(said: list[Delta]) -> None:
 
 
 def test_the_error_that_ends_a_stream() -> None:
-    raw = encode_stream_error(RateLimited("Slow down.", retry_after=3))
+    raw = encode_stream_error(UpstreamRateLimitError("Slow down.", retry_after=3))
     assert raw.endswith(b"\n\n")
     assert json.loads(raw.removeprefix(b"data: ")) == {
         "error": {

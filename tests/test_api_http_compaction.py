@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from openai import OpenAI
 
-from antiphon.errors import ModelError, RateLimited
+from antiphon.errors import ModelError, UpstreamRateLimitError
 from antiphon.models.scripted import ScriptedModel, fail
 from antiphon.turn.protocols import ModelInfo
 from server import Serving, serving
@@ -152,7 +152,7 @@ def test_a_summary_says_which_model_and_of_something(server: Serving) -> None:
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(ModelError("It broke."), 502), (RateLimited("Slow.", retry_after=7), 429)],
+    [(ModelError("It broke."), 502), (UpstreamRateLimitError("Slow.", retry_after=7), 429)],
 )
 def test_a_model_that_fails_says_so(error: ModelError, status: int) -> None:
     with serving(ScriptedModel([fail(error)])) as server:

@@ -14,7 +14,7 @@ from antiphon.api.common.body import Message, Scope
 from antiphon.api.http.app import HttpApp
 from antiphon.core.ids import new_response_id
 from antiphon.core.items import Message as Said
-from antiphon.core.turns import NOBODY, Header, TurnRequest
+from antiphon.core.turns import DEFAULT_TENANT, Header, TurnRequest
 from antiphon.models.model_registry import Catalog
 from antiphon.models.scripted import ScriptedModel, hang
 from antiphon.stores.memory.store import MemoryStore
@@ -61,16 +61,16 @@ class Client:
 
 def service_of(model: ScriptedModel) -> TurnService:
     store = MemoryStore()
-    return TurnService(store, Catalog({"m": model}, default="m"), store.ledgers)
+    return TurnService(store, Catalog({"m": model}, default="m"), store.stores)
 
 
 def test_of_the_stream_of_a_turn_that_another_process_runs() -> None:
     async def main() -> None:
         store = MemoryStore()
-        service = TurnService(store, Catalog({"m": ScriptedModel()}, default="m"), store.ledgers)
+        service = TurnService(store, Catalog({"m": ScriptedModel()}, default="m"), store.stores)
         name = new_response_id()
         # No runner of this process has begun it, and none will end it.
-        await store.begin(NewTurn(name, NOBODY, time.time(), Header("m"), ()))
+        await store.begin(NewTurn(name, DEFAULT_TENANT, time.time(), Header("m"), ()))
         client = Client(HttpApp(service), "GET", f"/v1/responses/{name}?stream=true")
         await client.hang_up()
         await service.close()
@@ -98,17 +98,17 @@ def test_of_a_turn_that_waits_for_another_one(stream: bool) -> None:
         model = ScriptedModel([hang(reached := asyncio.Event()), "Done."])
         service = service_of(model)
         app = HttpApp(service)
-        assert service.ledgers is not None
-        talk = (await service.ledgers.conversations.create(NOBODY, {})).id
+        assert service.stores is not None
+        talk = (await service.stores.conversations.create(DEFAULT_TENANT, {})).id
         asked = {"input": "Hi", "conversation": talk, "on_busy": "queue", "stream": stream}
         first = Client(app, "POST", "/v1/responses", asked)
         await reached.wait()
         await Client(app, "POST", "/v1/responses", asked).hang_up()
         assert len(model.calls) == 1
         await first.hang_up()
-        running = await service.ledgers.conversations.get(NOBODY, talk)
+        running = await service.stores.conversations.get(DEFAULT_TENANT, talk)
         assert running is not None
-        await service.cancel(NOBODY, running.busy or "")
+        await service.cancel(DEFAULT_TENANT, running.active_response_id or "")
         again = await service.start(TurnRequest((Said("user", "Hi"),), conversation=talk))
         assert (await again.result()).status == "completed"
         await service.close()

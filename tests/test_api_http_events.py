@@ -13,21 +13,21 @@ from hypothesis import strategies as st
 from antiphon.api.http.response_body import response_body
 from antiphon.api.http.stream_events import DONE, EventEncoder
 from antiphon.core.deltas import (
-    CallPiece,
-    Cited,
+    AnnotationDelta,
     Delta,
     Finish,
-    RawThought,
-    Refused,
-    Text,
-    Thought,
-    Used,
+    OutputTextDelta,
+    ReasoningSummaryDelta,
+    ReasoningTextDelta,
+    RefusalTextDelta,
+    ToolCallDelta,
+    UsageUpdate,
 )
 from antiphon.core.events import Created, Ended, Event, ItemDone
 from antiphon.core.items import FunctionCall, Message
 from antiphon.core.turns import End, Header, Response, TurnError, TurnStatus, Usage
 from antiphon.errors import StoreError
-from antiphon.turn.turn_accumulator import Machine
+from antiphon.turn.turn_accumulator import TurnAccumulator
 from server import parse_events
 from wire_kit import check_event
 
@@ -43,11 +43,11 @@ def turn(
     deltas: Iterable[Delta], end: End | None = None, *, whole: bool = True
 ) -> tuple[list[Event], Response]:
     """All events of a turn whose model said ``deltas``."""
-    machine = Machine()
+    machine = TurnAccumulator()
     events: list[Event] = [Created(OPENING)]
     for delta in deltas:
         events += machine.feed([delta])
-    events += machine.close(whole=whole)
+    events += machine.close(is_complete=whole)
     end = end or End("completed", 1700000009.0, Usage(1, 2))
     response = msgspec.structs.replace(OPENING, output=machine.output, end=end)
     return [*events, Ended(response)], response
@@ -62,7 +62,7 @@ def kinds(events: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def test_an_answer() -> None:
-    events, response = turn([Text("Hel"), Text("lo"), Finish("stop")])
+    events, response = turn([OutputTextDelta("Hel"), OutputTextDelta("lo"), Finish("stop")])
     shown = encoded(events)
     assert kinds(shown) == [
         "created",
@@ -116,7 +116,11 @@ def test_the_opening_has_every_key() -> None:
 
 
 def test_reasoning_refusal_and_answer() -> None:
-    shown = encoded(turn([Thought("Hm."), Refused("No."), Text("But yes.")])[0])
+    shown = encoded(
+        turn([ReasoningSummaryDelta("Hm."), RefusalTextDelta("No."), OutputTextDelta("But yes.")])[
+            0
+        ]
+    )
     assert kinds(shown)[2:-1] == [
         "output_item.added",
         "reasoning_summary_part.added",
@@ -146,7 +150,7 @@ def test_reasoning_refusal_and_answer() -> None:
 
 
 def test_raw_reasoning() -> None:
-    shown = encoded(turn([RawThought("Hm"), RawThought("m.")])[0])
+    shown = encoded(turn([ReasoningTextDelta("Hm"), ReasoningTextDelta("m.")])[0])
     assert kinds(shown)[2:-1] == [
         "output_item.added",
         "content_part.added",
@@ -180,7 +184,15 @@ def test_an_answer_with_its_sources_and_odds() -> None:
     )
     source = {"type": "url_citation", "url": "u", "title": "t", "start_index": 0, "end_index": 1}
     shown = encoded(
-        turn([Text("A", odds[:1]), Cited(source), Text("b", odds[1:]), Text("c"), Cited(source)])[0]
+        turn(
+            [
+                OutputTextDelta("A", odds[:1]),
+                AnnotationDelta(source),
+                OutputTextDelta("b", odds[1:]),
+                OutputTextDelta("c"),
+                AnnotationDelta(source),
+            ]
+        )[0]
     )
     assert kinds(shown)[4:-1] == [
         "output_text.delta",
@@ -237,7 +249,7 @@ def test_an_error_event() -> None:
 
 
 def test_an_end_that_could_not_be_kept_shows_what_came() -> None:
-    events, _ = turn([CallPiece(0, "c", "f", "{}"), CallPiece(1, "d", "g", "{}")])
+    events, _ = turn([ToolCallDelta(0, "c", "f", "{}"), ToolCallDelta(1, "d", "g", "{}")])
     # The second call is whole, the first is not.
     told = [event for event in events[:-1] if event != ItemDone(0, FunctionCall("c", "f", "{}"))]
     encoder = EventEncoder(OPENING)
@@ -252,10 +264,10 @@ def test_calls_side_by_side() -> None:
     shown = encoded(
         turn(
             [
-                CallPiece(0, "call_a", "get_weather", '{"city":'),
-                CallPiece(1, "call_b", "get_time", ""),
-                CallPiece(0, arguments='"Oslo"}'),
-                CallPiece(1, arguments="{}"),
+                ToolCallDelta(0, "call_a", "get_weather", '{"city":'),
+                ToolCallDelta(1, "call_b", "get_time", ""),
+                ToolCallDelta(0, arguments='"Oslo"}'),
+                ToolCallDelta(1, arguments="{}"),
                 Finish("tool_calls"),
             ]
         )[0]
@@ -295,7 +307,7 @@ def test_calls_side_by_side() -> None:
 def test_the_last_event_says_how_it_ended(status: TurnStatus, kind: str) -> None:
     error = TurnError("upstream_error", "It broke.") if status == "failed" else None
     end = End(status, 1700000009.0, None, error)
-    shown = encoded(turn([Text("Hel")], end, whole=status == "completed")[0])
+    shown = encoded(turn([OutputTextDelta("Hel")], end, whole=status == "completed")[0])
     assert shown[-1]["type"] == kind
     response = shown[-1]["response"]
     assert response["status"] == status
@@ -307,15 +319,15 @@ def test_the_last_event_says_how_it_ended(status: TurnStatus, kind: str) -> None
 
 words = st.text(max_size=5)
 pieces = st.builds(
-    lambda index, text: CallPiece(index, f"call_{index}", f"f{index}", text),
+    lambda index, text: ToolCallDelta(index, f"call_{index}", f"f{index}", text),
     st.integers(0, 3),
     words,
 )
 deltas = st.lists(
-    st.builds(Text, words)
-    | st.builds(Thought, words)
-    | st.builds(RawThought, words)
-    | st.builds(Refused, words)
+    st.builds(OutputTextDelta, words)
+    | st.builds(ReasoningSummaryDelta, words)
+    | st.builds(ReasoningTextDelta, words)
+    | st.builds(RefusalTextDelta, words)
     | pieces,
     max_size=12,
 )
@@ -342,7 +354,7 @@ def test_the_same_bytes_however_they_leave(said: list[Delta], data: st.DataObjec
 def test_a_reader_of_the_events_knows_the_response(said: list[Delta], status: TurnStatus) -> None:
     error = TurnError("upstream_error", "It broke.") if status == "failed" else None
     events, response = turn(
-        [*said, Used(Usage(1, 2))], End(status, 1700000009.0, None, error), whole=not error
+        [*said, UsageUpdate(Usage(1, 2))], End(status, 1700000009.0, None, error), whole=not error
     )
     shown = encoded(events)
     texts: dict[int, str] = {}
@@ -371,8 +383,8 @@ def _text(item: dict[str, Any]) -> str:
 
 
 def test_a_call_that_had_no_name_at_first() -> None:
-    shown = encoded(turn([CallPiece(0, "c", None, ""), CallPiece(0, None, "f", "{}")])[0])
+    shown = encoded(turn([ToolCallDelta(0, "c", None, ""), ToolCallDelta(0, None, "f", "{}")])[0])
     assert shown[-1]["response"]["output"][0]["name"] == "f"
     done = next(e for e in shown if e["type"] == "response.function_call_arguments.done")
     assert (done["name"], done["arguments"]) == ("f", "{}")
-    assert isinstance(turn([CallPiece(0, "c", "f", "{}")])[1].output[0], FunctionCall)
+    assert isinstance(turn([ToolCallDelta(0, "c", "f", "{}")])[1].output[0], FunctionCall)

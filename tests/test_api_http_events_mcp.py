@@ -20,14 +20,14 @@ from antiphon.core.events import (
     TextDelta,
 )
 from antiphon.core.items import (
-    Approved,
+    ApprovedCall,
     FunctionCall,
     FunctionCallOutput,
     Item,
     McpListTools,
     Message,
 )
-from antiphon.core.stream_trace import replayed
+from antiphon.core.stream_trace import replay_events
 from antiphon.core.turns import End, Header, McpTool, Options, Response
 from server import parse_events
 from wire_kit import ID, check_event, ends, options, plain, produced
@@ -55,7 +55,7 @@ def encoded(events: Iterable[Event], start: Response = ASKING) -> list[dict[str,
 def told(*output: Item, end: End = DONE_WELL) -> list[dict[str, Any]]:
     """A turn's events without those of the response itself."""
     response = msgspec.structs.replace(ASKING, output=output, end=end)
-    shown = encoded(replayed(response))
+    shown = encoded(replay_events(response))
     assert shown[-1]["response"] == plain(response_body(response))
     return shown[2:-1]
 
@@ -85,7 +85,7 @@ def test_a_call_and_its_output_are_one_item() -> None:
 
 def test_calls_side_by_side_end_in_any_order() -> None:
     trusting = opening(McpTool("files", require_approval="never"))
-    outputs = (FunctionCallOutput("call_2", "2", failed=True), FunctionCallOutput("call_1", "1"))
+    outputs = (FunctionCallOutput("call_2", "2", is_error=True), FunctionCallOutput("call_1", "1"))
     events: list[Event] = [
         Created(trusting),
         ItemAdded(0, msgspec.structs.replace(READ, arguments="")),
@@ -132,8 +132,8 @@ def test_a_call_that_waits_for_a_person() -> None:
 
 
 def test_what_came_of_an_approved_call() -> None:
-    approved = Approved(f"mcpr_{'cd' * 17}", WRITE)
-    shown = told(FunctionCallOutput("call_2", "Done.", approved=approved))
+    approved = ApprovedCall(f"mcpr_{'cd' * 17}", WRITE)
+    shown = told(FunctionCallOutput("call_2", "Done.", approved_call=approved))
     assert kinds(shown) == [
         ("output_item.added", 0),
         ("mcp_call.in_progress", 0),
@@ -176,7 +176,7 @@ def test_the_order_of_all_events(
     """Gapless numbers; each item begins, grows and ends; the items are the response's."""
     start = msgspec.structs.replace(ASKING, header=Header("m", None, options))
     response = msgspec.structs.replace(start, output=output, end=end or DONE_WELL)
-    shown = encoded(replayed(response), start)
+    shown = encoded(replay_events(response), start)
     assert [event["sequence_number"] for event in shown] == list(range(len(shown)))
     open_items: dict[int, set[str]] = {}
     done: dict[int, Any] = {}

@@ -17,7 +17,7 @@ from websockets.sync.client import connect
 from antiphon.errors import ModelError, StoreError
 from antiphon.logging_setup import RequestIdFilter
 from antiphon.models.scripted import ScriptedModel, fail, hang
-from antiphon.stores.sqlite.api_keys import MemoryKeys
+from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
 from server import NEVER, Serving, serving
 from tenants_kit import keyed
 
@@ -205,19 +205,19 @@ def test_failures_are_answers_like_others(server: Serving) -> None:
         assert OWN.fullmatch(failing.respond().headers["x-request-id"])
 
 
-class Broken(MemoryKeys):
+class Broken(MemoryApiKeyStore):
     """A store that is out of order."""
 
-    async def any(self) -> bool:
+    async def has_keys(self) -> bool:
         raise StoreError("No disk.")
 
 
-class Stuck(MemoryKeys):
+class Stuck(MemoryApiKeyStore):
     """A store that never answers, once it has."""
 
     asked = 0
 
-    async def any(self) -> bool:
+    async def has_keys(self) -> bool:
         self.asked += 1
         if self.asked > 1:
             await asyncio.Event().wait()

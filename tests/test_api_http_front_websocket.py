@@ -19,7 +19,7 @@ from antiphon.api.common.metrics import Metrics
 from antiphon.api.common.rate_limits import Limiter
 from antiphon.api.http.middleware import Front, another_turn
 from antiphon.errors import AntiphonError
-from antiphon.stores.sqlite.api_keys import MemoryKeys
+from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
 from antiphon.turn.service import TurnService
 from server import serving
 from tenants_kit import Keyed
@@ -45,7 +45,7 @@ async def turns(scope: Scope, receive: Receive, send: Send) -> None:
 
 @contextmanager
 def site(allowed: Allowed | None = None) -> Iterator[Keyed]:
-    keys = MemoryKeys(time.time)
+    keys = MemoryApiKeyStore(time.time)
 
     def make(service: TurnService) -> Front:
         limiter = Limiter(lambda _: allowed) if allowed else None
@@ -108,7 +108,7 @@ def test_each_turn_counts_as_a_request() -> None:
 
 def test_a_server_that_cannot_say_why_hangs_up() -> None:
     async def main() -> list[Message]:
-        keys, sent = MemoryKeys(time.time), []
+        keys, sent = MemoryApiKeyStore(time.time), []
 
         async def send(message: Message) -> None:
             sent.append(message)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from antiphon.api.common.local_only import check_local
-from antiphon.errors import Forbidden
+from antiphon.errors import ForbiddenError
 from server import Serving, serving
 
 
@@ -45,21 +45,21 @@ def test_this_machine_is_let_in(host: str) -> None:
     ],
 )
 def test_others_are_kept_out(host: str) -> None:
-    with pytest.raises(Forbidden):
+    with pytest.raises(ForbiddenError):
         check_local({"headers": [(b"host", host.encode("latin-1"))]})
     origin = f"https://{host}".encode("latin-1")
-    with pytest.raises(Forbidden):
+    with pytest.raises(ForbiddenError):
         check_local({"headers": [(b"host", b"localhost"), (b"origin", origin)]})
 
 
 @pytest.mark.parametrize("origin", [b"null", b"", b"localhost", b"file://", b"about:blank"])
 def test_an_origin_that_names_no_machine_is_kept_out(origin: bytes) -> None:
-    with pytest.raises(Forbidden):
+    with pytest.raises(ForbiddenError):
         check_local({"headers": [(b"host", b"localhost"), (b"origin", origin)]})
 
 
 def test_a_second_host_does_not_hide_behind_the_first() -> None:
-    with pytest.raises(Forbidden):
+    with pytest.raises(ForbiddenError):
         check_local({"headers": [(b"host", b"localhost"), (b"host", b"evil.example")]})
 
 

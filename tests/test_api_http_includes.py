@@ -10,9 +10,9 @@ from openai import OpenAI
 from openai.types.responses import ResponseIncludable, ResponseInputParam
 
 from antiphon.api.http.includes import INCLUDABLE, include_of, shows_sealed
-from antiphon.core.deltas import Sealed, Thought
+from antiphon.core.deltas import EncryptedReasoning, ReasoningSummaryDelta
 from antiphon.core.turns import Options
-from antiphon.errors import InvalidRequest
+from antiphon.errors import InvalidRequestError
 from antiphon.models.scripted import Reply, ScriptedModel, say
 from openai_kit import talking_to
 from server import Serving
@@ -23,7 +23,9 @@ NAMED = "include=reasoning.encrypted_content"
 
 
 def thinking() -> ScriptedModel:
-    reply = Reply((Thought("Hm."), Sealed(SECRET, "here/scripted"))) + say("Yes.")
+    reply = Reply(
+        (ReasoningSummaryDelta("Hm."), EncryptedReasoning(SECRET, "here/scripted"))
+    ) + say("Yes.")
     return ScriptedModel([reply] * 4)
 
 
@@ -46,7 +48,7 @@ def test_a_query_names_things_in_both_ways() -> None:
     assert include_of({}) == ()
     both = {"include": [INCLUDABLE[0]], "include[]": [INCLUDABLE[1]]}
     assert include_of(both) == INCLUDABLE[:2]
-    with pytest.raises(InvalidRequest) as refused:
+    with pytest.raises(InvalidRequestError) as refused:
         include_of({"include": ["everything"]})
     assert refused.value.param == "include"
 

@@ -26,9 +26,9 @@ from antiphon.core.items import (
     Refusal,
     SummaryText,
 )
-from antiphon.core.tool_rules import DENIED
-from antiphon.core.turns import Reference
-from antiphon.errors import InvalidRequest
+from antiphon.core.tool_rules import DENIED_OUTPUT
+from antiphon.core.turns import ItemReference
+from antiphon.errors import InvalidRequestError
 
 
 def decoded(*given: Any) -> tuple[Item, ...]:
@@ -39,8 +39,8 @@ def intake(*given: Any) -> Intake:
     return decode_items(given, "input")
 
 
-def refused(*given: Any) -> InvalidRequest:
-    with pytest.raises(InvalidRequest) as caught:
+def refused(*given: Any) -> InvalidRequestError:
+    with pytest.raises(InvalidRequestError) as caught:
         decode_items(given, "input")
     return caught.value
 
@@ -259,9 +259,9 @@ def test_items_that_are_only_named() -> None:
     )
     assert found.items == (Message("user", "Hi"),)
     assert found.references == (
-        Reference("msg_1", 0, "input[0]"),
-        Reference("fc_2", 1, "input[2]"),
-        Reference("rs_3", 1, "input[3]"),
+        ItemReference("msg_1", 0, "input[0]"),
+        ItemReference("fc_2", 1, "input[2]"),
+        ItemReference("rs_3", 1, "input[3]"),
     )
 
 
@@ -294,7 +294,7 @@ def test_a_server_call_becomes_a_call_and_its_output() -> None:
 )
 def test_a_server_call_that_failed(error: Any, text: str) -> None:
     _, output = decoded({**CALLED, "output": None, "error": error})
-    assert output == FunctionCallOutput("mcp_1", text, failed=True)
+    assert output == FunctionCallOutput("mcp_1", text, is_error=True)
 
 
 def said(approve: bool, reason: str | None = None) -> dict[str, Any]:
@@ -320,7 +320,7 @@ def test_a_call_that_the_same_input_denies() -> None:
     found = intake(ASKED, said(False, "Not that file."))
     assert found.items == (
         ASKED_CALL,
-        FunctionCallOutput("mcpr_1", f"{DENIED} Not that file."),
+        FunctionCallOutput("mcpr_1", f"{DENIED_OUTPUT} Not that file."),
         McpApproval("mcpr_1", approve=False, reason="Not that file."),
     )
     assert found.approved == intake(ASKED, said(True), said(False)).approved == ()

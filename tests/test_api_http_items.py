@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from antiphon.api.common.input_items import decode_items
 from antiphon.api.http.item_bodies import Pairs, input_items, item_body, output_items, shown_items
 from antiphon.core.items import (
-    Approved,
+    ApprovedCall,
     Compaction,
-    Erased,
+    ErasedItem,
     FunctionCall,
     FunctionCallOutput,
     InputFile,
@@ -78,13 +78,13 @@ def _told(items: tuple[Item, ...]) -> list[Any]:
             case FunctionCall(server=str()):
                 told.append(msgspec.structs.replace(item, call_id=""))
                 result = outputs.get(item.call_id)
-                told.append((result.output, result.failed) if result else _UNFINISHED)
-            case FunctionCallOutput(approved=Approved(call=call)):
+                told.append((result.output, result.is_error) if result else _UNFINISHED)
+            case FunctionCallOutput(approved_call=ApprovedCall(call=call)):
                 told.append(msgspec.structs.replace(call, call_id=""))
-                told.append((item.output, item.failed))
+                told.append((item.output, item.is_error))
             case FunctionCallOutput(call_id=call_id) if call_id in known:
                 pass
-            case Erased():
+            case ErasedItem():
                 pass
             case _:
                 told.append(item)
@@ -111,7 +111,7 @@ def test_a_server_call_and_its_output_are_one() -> None:
     bodies = shown(
         CALL,
         other,
-        FunctionCallOutput("call_2", "Disk full.", failed=True),
+        FunctionCallOutput("call_2", "Disk full.", is_error=True),
         FunctionCallOutput("call_1", "Hi."),
         Message("assistant", "There."),
     )
@@ -157,7 +157,7 @@ def test_a_call_that_waits_for_a_person() -> None:
 
 def test_what_came_of_an_approved_call() -> None:
     request = f"mcpr_{'cd' * 16}01"
-    (body,) = shown(FunctionCallOutput("call_1", "Hi.", approved=Approved(request, CALL)))
+    (body,) = shown(FunctionCallOutput("call_1", "Hi.", approved_call=ApprovedCall(request, CALL)))
     assert (body["id"], body["type"]) == (f"mcp_{ID[5:]}00", "mcp_call")
     assert (body["name"], body["output"]) == ("read", "Hi.")
     assert body["approval_request_id"] == request
@@ -173,18 +173,22 @@ def test_a_plain_call_and_its_output_stay_two() -> None:
 
 
 def test_what_was_erased_is_left_out() -> None:
-    bodies = shown(Erased(), Message("assistant", "Hi"), Erased())
+    bodies = shown(ErasedItem(), Message("assistant", "Hi"), ErasedItem())
     assert [body["id"] for body in bodies] == [f"msg_{ID[5:]}01"]
     # Half of a pair is shown as what it is.
-    assert shown(Erased(), FunctionCallOutput("call_1", "x"))[0]["type"] == "function_call_output"
-    assert shown(CALL, Erased())[0]["status"] == "incomplete"
+    assert (
+        shown(ErasedItem(), FunctionCallOutput("call_1", "x"))[0]["type"] == "function_call_output"
+    )
+    assert shown(CALL, ErasedItem())[0]["status"] == "incomplete"
 
 
 def test_input_items() -> None:
     decision = McpApproval("mcpr_1", approve=False, reason="No.")
     asked = FunctionCall("mcpr_1", "files__read", "{}", server="files")
     bodies = input_items(
-        response(Message("user", "Hi"), Erased(), CALL, FunctionCallOutput("call_1", "x"), asked)
+        response(
+            Message("user", "Hi"), ErasedItem(), CALL, FunctionCallOutput("call_1", "x"), asked
+        )
     )
     assert [(body["type"], body["id"][-2:]) for body in bodies] == [
         ("message", "00"),

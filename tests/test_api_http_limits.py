@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.api.common.rate_limits import Account
-from antiphon.errors import TooManyRequests
+from antiphon.errors import RateLimitError
 from antiphon.models.scripted import ScriptedModel, say, wait
 from server import Answer, parse_events
 from tenants_kit import Keyed, keyed
@@ -45,7 +45,7 @@ def wait_for(account: Account) -> float | None:
     """Spend a request; seconds to wait for it if there is none left."""
     try:
         account.spend()
-    except TooManyRequests as refusal:
+    except RateLimitError as refusal:
         return refusal.retry_after
     return None
 
@@ -79,7 +79,7 @@ def test_a_pause_saves_up_one_minutes_worth_and_no_more() -> None:
     clock.now += 3600
     for _ in range(3):
         account.spend()
-    with pytest.raises(TooManyRequests) as refusal:
+    with pytest.raises(RateLimitError) as refusal:
         account.spend()
     assert refusal.value.retry_after == pytest.approx(20)
     assert dict(account.headers()) == {
@@ -161,7 +161,7 @@ def test_a_turn_without_its_reader_still_counts() -> None:
             site.server.wait(reached)
             stream.close()
         response_id = created["response"]["id"]
-        turn = site.server.service.running(response_id)
+        turn = site.server.service.running_turn(response_id)
         assert turn is not None
         refused(acme.respond(), "1")
         site.server.set(opened)

@@ -10,8 +10,8 @@ from prometheus_client import generate_latest
 
 from antiphon.api.common.metrics import Metrics
 from antiphon.core.items import Message
-from antiphon.core.turns import NOBODY, TurnRequest, Usage
-from antiphon.errors import ModelError, RateLimited, StoreError
+from antiphon.core.turns import DEFAULT_TENANT, TurnRequest, Usage
+from antiphon.errors import ModelError, StoreError, UpstreamRateLimitError
 from antiphon.models.model_registry import Catalog
 from antiphon.models.scripted import ScriptedModel, fail, say, used, wait
 from antiphon.turn.service import TurnService
@@ -80,7 +80,7 @@ def test_running_turns() -> None:
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (RateLimited("Slow."), "rate_limit_exceeded"),
+        (UpstreamRateLimitError("Slow."), "rate_limit_exceeded"),
         (ModelError("No.", code="upstream_disconnected"), "upstream_disconnected"),
         (ModelError("No.", code="What a tenant said!"), "other"),
     ],
@@ -143,13 +143,13 @@ def test_a_turn_that_is_tried_again_unseen_counts_once() -> None:
         store, model = GatedStore(), ScriptedModel()
         service = TurnService(store, Catalog({"known": model}, default="known"))
         metrics = Metrics(lambda: {"known"})
-        first = await service.keep(asking("Secret."))
-        second = await service.keep(asking("Thanks.", after=first))
-        service.watch(metrics)
+        first = await service.store_turn(asking("Secret."))
+        second = await service.store_turn(asking("Thanks.", after=first))
+        service.add_observer(metrics)
         store.begins.shut()
         starting = asyncio.create_task(service.start(asking("And?", after=second)))
         await settle()
-        await service.delete(NOBODY, first)
+        await service.delete(DEFAULT_TENANT, first)
         store.begins.open()
         await (await starting).result()
         assert len(model.calls) == 2, "the first call was with what is erased now"
@@ -169,7 +169,7 @@ def test_a_model_that_nobody_configured_is_another() -> None:
     async def main() -> str:
         service = TurnService(GatedStore(), models)
         metrics = Metrics(lambda: {name for name, _ in models.names()})
-        service.watch(metrics)
+        service.add_observer(metrics)
         for name in ("known", "a tenant's word"):
             turn = await service.start(TurnRequest((Message("user", "Hi"),), model=name))
             await turn.result()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.api.http.pagination import page_of
-from antiphon.errors import InvalidRequest
+from antiphon.errors import InvalidRequestError
 
 
 def items(count: int) -> list[dict[str, Any]]:
@@ -80,6 +80,6 @@ def test_pages_put_together_are_the_list(count: int, limit: int, order: str) -> 
     ],
 )
 def test_bad_queries(query: str, param: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         page_of(items(3), parse_qs(query))
     assert (caught.value.status, caught.value.param) == (400, param)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from openai.types.responses import ResponseInputParam
 
-from antiphon.core.deltas import Delta, Finish, Over, Phased, Text
+from antiphon.core.deltas import Delta, Finish, ItemEnd, OutputTextDelta, PhaseDelta
 from antiphon.models.openai.responses import RequestWriter
 from antiphon.models.scripted import Reply, ScriptedModel
 from antiphon.turn.protocols import ModelCall
@@ -18,8 +18,14 @@ from server import serving
 
 TWO = Reply(
     (
-        *(Phased("commentary"), Text("I look."), Over()),
-        *(Phased("final_answer"), Text("Sun"), Text("ny."), Over(), Finish("stop")),
+        *(PhaseDelta("commentary"), OutputTextDelta("I look."), ItemEnd()),
+        *(
+            PhaseDelta("final_answer"),
+            OutputTextDelta("Sun"),
+            OutputTextDelta("ny."),
+            ItemEnd(),
+            Finish("stop"),
+        ),
     )
 )
 BOTH = ["commentary", "final_answer"]

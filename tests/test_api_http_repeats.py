@@ -16,10 +16,10 @@ import pytest
 from antiphon.api.common.authentication import put_tenant
 from antiphon.api.common.body import Scope
 from antiphon.api.http.idempotency import Repeats
-from antiphon.errors import Conflict, IdempotencyConflict, ModelError, StoreError
+from antiphon.errors import ConflictError, IdempotencyConflictError, ModelError, StoreError
 from antiphon.models.scripted import ScriptedModel, fail, say, wait
 from antiphon.stores.memory.store import MemoryStore
-from antiphon.stores.sqlite.idempotency import UNSETTLED, MemoryReceipts
+from antiphon.stores.sqlite.idempotency import RESERVATION_TIMEOUT, MemoryIdempotencyStore
 from antiphon.stores.sqlite.store import open_sqlite
 from ledgers_kit import Clock
 from server import Answer, Serving, serving
@@ -151,15 +151,15 @@ def test_a_turn_that_could_not_be_kept_leaves_its_key_free() -> None:
 
 
 def test_a_process_that_died_in_between_blocks_its_key_for_a_minute(tmp_path: Path) -> None:
-    clock = Clock(time.time() - UNSETTLED)
+    clock = Clock(time.time() - RESERVATION_TIMEOUT)
     body = json.dumps({"input": "Hi"}).encode()
 
     with serving(store=functools.partial(open_sqlite, tmp_path / "a.db", clock=clock)) as server:
-        receipts = server.service.ledgers.receipts  # type: ignore[union-attr]
+        receipts = server.service.stores.idempotency  # type: ignore[union-attr]
         # Another request's, from what is known of it.
-        server.run(receipts.claim("", "k-1", b"?"))
+        server.run(receipts.reserve("", "k-1", b"?"))
         assert send(server, body).error["code"] == "idempotency_key_in_use"
-        clock.now += UNSETTLED
+        clock.now += RESERVATION_TIMEOUT
         first = send(server, body)
         assert (first.status, send(server, body).body) == (200, first.body)
 
@@ -179,7 +179,7 @@ def scope(tenant: str = "") -> Scope:
 
 def test_one_that_is_still_being_started_elsewhere_is_waited_for_and_then_refused() -> None:
     async def main() -> None:
-        receipts = MemoryReceipts(Clock())
+        receipts = MemoryIdempotencyStore(Clock())
         here, elsewhere = Repeats(receipts, patience=0.0), Repeats(receipts, patience=30.0)
         first, second, third = (site.of(scope(), b"body") for site in (elsewhere, here, elsewhere))
         assert first is not None
@@ -187,7 +187,7 @@ def test_one_that_is_still_being_started_elsewhere_is_waited_for_and_then_refuse
         assert third is not None
         async with first:
             assert first.outcome is None
-            with pytest.raises(Conflict) as late:
+            with pytest.raises(ConflictError) as late:
                 async with second:
                     pass
             assert late.value.code == "idempotency_key_in_progress"
@@ -201,7 +201,7 @@ def test_one_that_is_still_being_started_elsewhere_is_waited_for_and_then_refuse
 
 def test_whoever_waited_for_one_that_failed_is_the_first() -> None:
     async def main() -> None:
-        site = Repeats(MemoryReceipts(Clock()))
+        site = Repeats(MemoryIdempotencyStore(Clock()))
         first, second, other = (site.of(scope(), body) for body in (b"a", b"a", b"b"))
         assert first is not None
         assert second is not None
@@ -218,7 +218,7 @@ def test_whoever_waited_for_one_that_failed_is_the_first() -> None:
         error = ModelError("It broke.")
         await first.__aexit__(ModelError, error, None)
         await waiting
-        with pytest.raises(IdempotencyConflict):
+        with pytest.raises(IdempotencyConflictError):
             await other.__aenter__()
 
     asyncio.run(main())
@@ -226,16 +226,16 @@ def test_whoever_waited_for_one_that_failed_is_the_first() -> None:
 
 def test_a_store_that_fails_keeps_nobody_waiting() -> None:
     async def main() -> None:
-        receipts = MemoryStore().ledgers.receipts
+        receipts = MemoryStore().stores.idempotency
         failing = [StoreError("The disk is full.")]
-        claim = receipts.claim
+        claim = receipts.reserve
 
         async def fails_once(*args: Any) -> Any:
             if failing:
                 raise failing.pop()
             return await claim(*args)
 
-        receipts.claim = fails_once  # type: ignore[assignment, method-assign]
+        receipts.reserve = fails_once  # type: ignore[assignment, method-assign]
         site = Repeats(receipts)
         first, again = site.of(scope(), b"body"), site.of(scope(), b"body")
         assert first is not None

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from antiphon.models.scripted import ScriptedModel
-from antiphon.stores.sqlite.idempotency import UNSETTLED
+from antiphon.stores.sqlite.idempotency import RESERVATION_TIMEOUT
 from antiphon.stores.sqlite.store import open_sqlite
 from ledgers_kit import Clock
 from server import Answer, Serving, serving
@@ -178,12 +178,12 @@ def test_the_first_ones_answer_outlives_its_server(tmp_path: Path) -> None:
 
 
 def test_a_claim_without_an_outcome_is_anothers_after_a_minute(tmp_path: Path) -> None:
-    clock = Clock(time.time() - UNSETTLED)
+    clock = Clock(time.time() - RESERVATION_TIMEOUT)
     with serving(store=functools.partial(open_sqlite, tmp_path / "a.db", clock=clock)) as server:
-        receipts = server.service.ledgers.receipts  # type: ignore[union-attr]
-        server.run(receipts.claim("", "k-1", b"?"))
+        receipts = server.service.stores.idempotency  # type: ignore[union-attr]
+        server.run(receipts.reserve("", "k-1", b"?"))
         assert send(server, ALL, ITEMS).error["code"] == "idempotency_key_in_use"
-        clock.now += UNSETTLED
+        clock.now += RESERVATION_TIMEOUT
         first = send(server, ALL, ITEMS)
         assert (first.status, send(server, ALL, ITEMS).body) == (200, first.body)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from antiphon.api.http.asgi_responses import Pulse
-from antiphon.core.deltas import CallPiece, Delta, Finish, Over, Text
+from antiphon.core.deltas import Delta, Finish, ItemEnd, OutputTextDelta, ToolCallDelta
 from antiphon.models.scripted import Cut, Reply, ScriptedModel, cut, finish, refuse, say, think
 from antiphon.turn.protocols import ModelCall, ModelInfo
 from server import Served, read_answer, serving
@@ -25,17 +25,25 @@ ANSWERS = [
     think("Hm. ", "Well.") + say("It is: 4 \u20ac, \U0001f600."),
     Reply(
         (
-            CallPiece(0, "c1", "add", '{"a"'),
-            CallPiece(1, "c2", "add", "{"),
-            CallPiece(0, None, None, ": 1}"),
-            CallPiece(1, None, None, "}"),
+            ToolCallDelta(0, "c1", "add", '{"a"'),
+            ToolCallDelta(1, "c2", "add", "{"),
+            ToolCallDelta(0, None, None, ": 1}"),
+            ToolCallDelta(1, None, None, "}"),
             Finish("tool_calls"),
         )
     ),
     refuse("No,", " never."),
-    Reply((Text("Cut"), Finish("length"))),
-    Reply((Text("A", ODDS[:1]), Text("bc", ODDS[1:]), Text("."), Over(), Text("C", ODDS[1:]))),
-    Reply((Text("Bro"), Text("ken"), Cut())),
+    Reply((OutputTextDelta("Cut"), Finish("length"))),
+    Reply(
+        (
+            OutputTextDelta("A", ODDS[:1]),
+            OutputTextDelta("bc", ODDS[1:]),
+            OutputTextDelta("."),
+            ItemEnd(),
+            OutputTextDelta("C", ODDS[1:]),
+        )
+    ),
+    Reply((OutputTextDelta("Bro"), OutputTextDelta("ken"), Cut())),
 ]
 
 
@@ -51,13 +59,13 @@ class Slow:
     async def generate(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta]]:
         self.asked.set()
         try:
-            yield [Text("One ")]
+            yield [OutputTextDelta("One ")]
             await self.go.wait()
-            yield [Text("two."), Finish("stop")]
+            yield [OutputTextDelta("two."), Finish("stop")]
         finally:
             self.left.set()
 
-    async def count(self, call: ModelCall) -> int | None:
+    async def count_tokens(self, call: ModelCall) -> int | None:
         return None
 
     async def close(self) -> None:

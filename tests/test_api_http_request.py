@@ -15,7 +15,7 @@ from antiphon.api.common.input_items import MAX_ITEMS
 from antiphon.api.http.response_request import decode_request
 from antiphon.core.items import Message, decode_item, encode_item
 from antiphon.core.turns import FunctionTool, Options, TurnRequest
-from antiphon.errors import InvalidRequest
+from antiphon.errors import InvalidRequestError
 from wire_kit import ID
 
 
@@ -23,8 +23,8 @@ def decoded(**fields: Any) -> TurnRequest:
     return decode_request(json.dumps({"input": "Hi", **fields}).encode())
 
 
-def refused(**fields: Any) -> InvalidRequest:
-    with pytest.raises(InvalidRequest) as caught:
+def refused(**fields: Any) -> InvalidRequestError:
+    with pytest.raises(InvalidRequestError) as caught:
         decoded(**fields)
     assert caught.value.status == 400
     return caught.value
@@ -238,7 +238,7 @@ def test_too_many_items() -> None:
     "body", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 5000, b'{"input":"\xff"}']
 )
 def test_what_is_no_request_at_all(body: bytes) -> None:
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         decode_request(body)
 
 
@@ -281,7 +281,7 @@ def taken(body: dict[str, Any]) -> TurnRequest | None:
     """The request, or None where it was refused; nothing else may happen."""
     try:
         return decode_request(json.dumps(body).encode())
-    except InvalidRequest:
+    except InvalidRequestError:
         return None
 
 
@@ -306,5 +306,5 @@ def test_whatever_fields_a_body_has(body: dict[str, Any]) -> None:
 @settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_whatever_bytes_come(body: bytes) -> None:
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         decode_request(body)

@@ -13,12 +13,12 @@ import pytest
 from antiphon.core.turns import End, Usage
 from antiphon.errors import (
     AntiphonError,
-    ContextLengthExceeded,
+    ContextLengthExceededError,
     ModelError,
-    ModelTimeout,
-    ModelUnavailable,
-    RateLimited,
+    ModelTimeoutError,
+    ModelUnavailableError,
     StoreError,
+    UpstreamRateLimitError,
 )
 from antiphon.models.scripted import (
     Reply,
@@ -180,11 +180,11 @@ def test_an_answer_that_was_cut_short(reason: Any, detail: str) -> None:
 
 
 ERRORS: list[tuple[AntiphonError, int, str]] = [
-    (RateLimited("Slow down.", retry_after=7), 429, "rate_limit_exceeded"),
+    (UpstreamRateLimitError("Slow down.", retry_after=7), 429, "rate_limit_exceeded"),
     (ModelError("It broke."), 502, "upstream_error"),
-    (ModelTimeout("Too slow."), 504, "upstream_timeout"),
-    (ModelUnavailable("Gone."), 503, "model_unavailable"),
-    (ContextLengthExceeded("Too long."), 400, "context_length_exceeded"),
+    (ModelTimeoutError("Too slow."), 504, "upstream_timeout"),
+    (ModelUnavailableError("Gone."), 503, "model_unavailable"),
+    (ContextLengthExceededError("Too long."), 400, "context_length_exceeded"),
 ]
 
 
@@ -297,8 +297,8 @@ def test_a_stored_turn_outlives_its_client(stream: bool) -> None:
         with server.socket() as client:
             client.sendall(request_bytes({"input": "Hi", "stream": stream}))
             server.wait(reached)
-        (running,) = server.run(server.store.recent("", 1))
-        turn = server.service.running(running.response_id)
+        (running,) = server.run(server.store.recent_threads("", 1))
+        turn = server.service.running_turn(running.response_id)
         assert turn is not None
         server.set(opened)
         server.run(turn.result())
@@ -337,8 +337,8 @@ def test_a_slow_reader_holds_nobody_up() -> None:
         # The head is read, and then nothing, while all the rest is made and kept.
         while reader.readline() != b"\r\n":
             pass
-        (running,) = server.run(server.store.recent("", 1))
-        turn = server.service.running(running.response_id)
+        (running,) = server.run(server.store.recent_threads("", 1))
+        turn = server.service.running_turn(running.response_id)
         if turn is not None:
             server.run(turn.result())
         kept = server.get(f"/v1/responses/{running.response_id}").json

@@ -31,16 +31,16 @@ from hypothesis.stateful import (
 )
 
 from antiphon.api.http.app import open_site
-from antiphon.core.api_keys import digest_of, new_key, new_key_id
+from antiphon.core.api_keys import hash_api_key, new_api_key, new_api_key_id
 from antiphon.core.ids import new_response_id
-from antiphon.core.retention import Lifetimes
+from antiphon.core.retention import RetentionPolicy
 from antiphon.errors import ModelError
 from antiphon.models.scripted import Messages, Reply, ScriptedModel, cut, fail, say, wait
 from antiphon.stores.memory.store import MemoryStore
-from antiphon.stores.sqlite.api_keys import MemoryKeys
+from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.turn.protocols import NewTurn
-from antiphon.turn.store_protocols import Key
+from antiphon.turn.store_protocols import ApiKey
 from ledgers_kit import Clock
 from rules_book import LIFE, Book, Talk, Turn
 from server import Answer, serving
@@ -54,7 +54,7 @@ class DatedMemory(MemoryStore):
     """Turns are as old as the clock says."""
 
     def __init__(self, clock: Clock) -> None:
-        super().__init__(Lifetimes(LIFE), clock=clock)
+        super().__init__(RetentionPolicy(LIFE), clock=clock)
         self._dates = clock
 
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:
@@ -66,7 +66,7 @@ async def in_memory(clock: Clock, folder: Path) -> DatedMemory:
 
 
 async def in_file(clock: Clock, folder: Path) -> SqliteStore:
-    store = await open_sqlite(folder / "a.db", Lifetimes(LIFE), clock=clock)
+    store = await open_sqlite(folder / "a.db", RetentionPolicy(LIFE), clock=clock)
     begin = store.begin
     dated: Callable[[NewTurn], asyncio.Future[None]] = lambda turn: begin(  # noqa: E731
         msgspec.structs.replace(turn, created_at=clock())
@@ -135,7 +135,7 @@ class Server(RuleBasedStateMachine):
         self.model = ScriptedModel(self.director)
         self.running: list[Held] = []
         self.folder = Path(tempfile.mkdtemp())
-        keys = MemoryKeys(time.time)
+        keys = MemoryApiKeyStore(time.time)
         store = functools.partial(type(self).opener, self.clock, self.folder)
         self.stack = ExitStack()
         self.server = self.stack.enter_context(
@@ -143,9 +143,9 @@ class Server(RuleBasedStateMachine):
         )
         self.headers = {}
         for tenant in ("a", "b"):
-            text = new_key()
-            digest = digest_of(text.encode()) or b""
-            self.server.run(keys.add(Key(new_key_id(), tenant, 0.0), digest))
+            text = new_api_key()
+            digest = hash_api_key(text.encode()) or b""
+            self.server.run(keys.add(ApiKey(new_api_key_id(), tenant, 0.0), digest))
             self.headers[tenant] = {"authorization": f"Bearer {text}"}
 
     def _turn(self, choice: Any) -> tuple[str, Turn]:
@@ -408,9 +408,9 @@ class Server(RuleBasedStateMachine):
             self._release(one, listen=True)
         self.clock.now += seconds
         if sweep:
-            ledgers = self.server.service.ledgers
+            ledgers = self.server.service.stores
             assert ledgers is not None
-            self.server.run(ledgers.archive.sweep())
+            self.server.run(ledgers.response_index.delete_expired())
 
     # Conversations.
 

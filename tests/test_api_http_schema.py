@@ -20,7 +20,7 @@ from antiphon.api.http.app import HttpApp, open_site
 from antiphon.api.http.endpoints import ENDPOINTS
 from antiphon.api.http.middleware import Front
 from antiphon.models.scripted import ScriptedModel
-from antiphon.stores.sqlite.api_keys import MemoryKeys
+from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
 from antiphon.turn.service import TurnService
 from server import Answer, Serving, serving
 from tenants_kit import keyed
@@ -35,7 +35,7 @@ def site() -> Iterator[tuple[Serving, HttpApp]]:
     apps: list[HttpApp] = []
 
     def make(service: TurnService) -> Front:
-        front = open_site(service, MemoryKeys(lambda: 0.0))
+        front = open_site(service, MemoryApiKeyStore(lambda: 0.0))
         app = front._app
         assert isinstance(app, HttpApp)
         apps.append(app)

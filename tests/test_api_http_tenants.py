@@ -17,7 +17,7 @@ from antiphon.core.ids import item_id, new_conversation_id, new_response_id
 from antiphon.core.items import FunctionCall, Message
 from antiphon.core.turns import TurnRequest
 from antiphon.models.scripted import ScriptedModel
-from antiphon.stores.sqlite.api_keys import MemoryKeys
+from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
 from antiphon.turn.service import TurnService
 from server import NEVER, Serving, serving
 from tenants_kit import Client, Keyed
@@ -69,7 +69,7 @@ class House(NamedTuple):
 
 @pytest.fixture(scope="module")
 def house() -> Iterator[House]:
-    keys = MemoryKeys(time.time)
+    keys = MemoryApiKeyStore(time.time)
     apps: list[HttpApp] = []
 
     def make(service: TurnService) -> Front:
@@ -91,7 +91,7 @@ def _things(server: Serving, owner: Client) -> Ids:
     made = owner.request("POST", "/v1/conversations", {"items": items}).json["id"]
     first = owner.get(f"/v1/conversations/{made}/items").json["data"][0]["id"]
     asked = TurnRequest((Message("user", "Read."),), tenant="owner")
-    waiting = server.run(server.service.keep(asked, [WAITING]))
+    waiting = server.run(server.service.store_turn(asked, [WAITING]))
     return Ids(
         response,
         made,

@@ -13,10 +13,10 @@ from pydantic import TypeAdapter
 
 from antiphon.api.common.tool_requests import choice_body, tool_bodies
 from antiphon.api.http.response_request import decode_request
-from antiphon.core.mcp_servers import McpAsk
+from antiphon.core.mcp_servers import McpServerRequest
 from antiphon.core.secrets import Secret
 from antiphon.core.turns import FunctionTool, McpTool, Options, TurnRequest
-from antiphon.errors import InvalidRequest
+from antiphon.errors import InvalidRequestError
 from wire_kit import options, plain
 
 F = {"type": "function", "name": "f"}
@@ -28,8 +28,8 @@ def decoded(*tools: Any, choice: Any = None) -> TurnRequest:
     return decode_request(json.dumps(body).encode())
 
 
-def refused(*tools: Any, choice: Any = None) -> InvalidRequest:
-    with pytest.raises(InvalidRequest) as caught:
+def refused(*tools: Any, choice: Any = None) -> InvalidRequestError:
+    with pytest.raises(InvalidRequestError) as caught:
         decoded(*tools, choice=choice)
     return caught.value
 
@@ -39,7 +39,7 @@ def test_functions_and_servers() -> None:
     assert request.options.tools == (FunctionTool("f", "It does.", None, True),)
     assert request.options.mcp_servers == (McpTool("files", "https://example.com/<redacted>"),)
     url = Secret("https://example.com/mcp")
-    assert request.mcp == (McpAsk(label="files", param="tools[1]", url=url),)
+    assert request.mcp == (McpServerRequest(label="files", param="tools[1]", url=url),)
 
 
 def test_what_a_server_is_reached_with_is_not_kept() -> None:

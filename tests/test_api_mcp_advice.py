@@ -11,10 +11,10 @@ from antiphon.api.mcp.error_hints import advice
 from antiphon.errors import (
     AntiphonError,
     ConfigError,
-    ModelTimeout,
-    NotFound,
-    RateLimited,
-    TooManyRequests,
+    ModelTimeoutError,
+    NotFoundError,
+    RateLimitError,
+    UpstreamRateLimitError,
 )
 
 
@@ -39,19 +39,19 @@ def test_there_is_something_to_do(kind: type[AntiphonError]) -> None:
 
 
 def test_an_id_that_is_none_leads_to_a_new_conversation() -> None:
-    assert "without response_id" in advice(NotFound("No response found with id 'x'."))
+    assert "without response_id" in advice(NotFoundError("No response found with id 'x'."))
 
 
 def test_a_turn_that_was_kept_is_named() -> None:
-    error = ModelTimeout("Too slow.")
+    error = ModelTimeoutError("Too slow.")
     error.response_id = "resp_1"
     assert "kept in resp_1" in advice(error)
 
 
 def test_how_long_to_wait_is_said() -> None:
-    assert "Wait 3 seconds" in advice(TooManyRequests("Slow.", retry_after=3.2))
-    assert "Wait 1 seconds" in advice(RateLimited("Slow.", retry_after=0.1))
-    assert "Wait a little" in advice(RateLimited("Slow."))
+    assert "Wait 3 seconds" in advice(RateLimitError("Slow.", retry_after=3.2))
+    assert "Wait 1 seconds" in advice(UpstreamRateLimitError("Slow.", retry_after=0.1))
+    assert "Wait a little" in advice(UpstreamRateLimitError("Slow."))
 
 
 def test_it_can_always_be_sent() -> None:

@@ -12,8 +12,8 @@ import pytest
 from mcp import Client
 
 from antiphon.api.mcp.streamable_http import McpEndpoint
-from antiphon.core.turns import NOBODY
-from antiphon.errors import NotFound
+from antiphon.core.turns import DEFAULT_TENANT
+from antiphon.errors import NotFoundError
 from antiphon.models.scripted import ScriptedModel, hang, say, wait
 from antiphon.settings import Limits
 from mcp_clients import MODES, call, over_http, refusal
@@ -192,7 +192,7 @@ CANCEL = b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"reques
 
 
 async def over(server: Serving, response_id: str) -> None:
-    turn = server.service.running(response_id)
+    turn = server.service.running_turn(response_id)
     if turn is not None:
         await turn.result()
 
@@ -257,7 +257,7 @@ def test_files_of_the_server_are_nothing_to_ask_for() -> None:
                     client, "chat_with_vision", prompt="x", image_paths=["/etc/passwd"]
                 )
                 assert "There is no image" in said
-            assert server.run(server.store.recent(NOBODY, 1)) == []
+            assert server.run(server.store.recent_threads(DEFAULT_TENANT, 1)) == []
 
     asyncio.run(main())
 
@@ -274,7 +274,7 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
         endpoint = McpEndpoint(service_over(ScriptedModel()))
         monkeypatch.delitem(sys.modules, "antiphon.api.mcp.server", raising=False)
         monkeypatch.setattr(builtins, "__import__", without)
-        with pytest.raises(NotFound, match=r"pip install 'antiphon\[mcp\]'"):
+        with pytest.raises(NotFoundError, match=r"pip install 'antiphon\[mcp\]'"):
             await endpoint.answer({}, never, ignore)
 
     asyncio.run(main())

@@ -12,7 +12,7 @@ import pytest
 
 from antiphon.api.mcp.image_arguments import pictures
 from antiphon.core.images import MAX_IMAGE_BYTES
-from antiphon.errors import Forbidden, ImageInvalid, InvalidRequest
+from antiphon.errors import ForbiddenError, InvalidImageError, InvalidRequestError
 
 GIF = b"GIF89a\x01\x00\x01\x00\x00\x00\x00;"
 
@@ -83,14 +83,14 @@ def test_a_folder_may_itself_be_a_link(root: Path, tmp_path: Path) -> None:
     ],
 )
 def test_no_way_leads_out(root: Path, path: str) -> None:
-    with pytest.raises(Forbidden, match="not within the folders") as error:
+    with pytest.raises(ForbiddenError, match="not within the folders") as error:
         look(path if path.startswith("~") else root / path, roots=[root])
     assert "secret" not in error.value.message
 
 
 @pytest.mark.parametrize("path", ["loop.gif", "pipe.gif", "deep", "none.gif", "notes.txt", "a\0b"])
 def test_what_is_no_image_is_refused(root: Path, path: str) -> None:
-    with pytest.raises((ImageInvalid, Forbidden)):
+    with pytest.raises((InvalidImageError, ForbiddenError)):
         look(f"{root}/{path}", roots=[root])
 
 
@@ -98,15 +98,15 @@ def test_an_image_has_its_size(root: Path) -> None:
     with (root / "big.gif").open("wb") as file:
         file.write(GIF)
         file.truncate(MAX_IMAGE_BYTES + 1)
-    with pytest.raises(ImageInvalid) as error:
+    with pytest.raises(InvalidImageError) as error:
         look(root / "big.gif", roots=[root])
     assert error.value.code == "image_too_large"
 
 
 def test_without_folders_nothing_is_read(root: Path) -> None:
-    with pytest.raises(Forbidden, match="--root"):
+    with pytest.raises(ForbiddenError, match="--root"):
         look(root / "a.gif")
-    with pytest.raises(Forbidden, match="another machine"):
+    with pytest.raises(ForbiddenError, match="another machine"):
         look(root / "a.gif", roots=None)
 
 
@@ -119,12 +119,12 @@ def test_urls_are_passed_on_as_they_are() -> None:
 
 @pytest.mark.parametrize("url", ["http://x/y.png", "file:///etc/passwd", "blob:0", "", "a.png"])
 def test_other_urls_are_refused(url: str) -> None:
-    with pytest.raises(ImageInvalid) as error:
+    with pytest.raises(InvalidImageError) as error:
         look(urls=[url])
     assert error.value.param == "image_urls"
 
 
 @pytest.mark.parametrize("count", [0, 21])
 def test_there_is_an_image_and_not_too_many(count: int) -> None:
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         look(urls=["https://x/y"] * count)

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from antiphon.api.mcp.tool_arguments import ChatWithVision, Search, StatefulChat, check_ranges
 from antiphon.api.mcp.tool_schemas import decode, input_schema, readable
-from antiphon.errors import InvalidRequest
+from antiphon.errors import InvalidRequestError
 from mcp_clients import MODES, over_http
 from server import serving
 
@@ -94,21 +94,21 @@ def test_arguments_become_a_struct() -> None:
     ],
 )
 def test_what_is_wrong_is_named(arguments: dict[str, Any], param: str) -> None:
-    with pytest.raises(InvalidRequest) as error:
+    with pytest.raises(InvalidRequestError) as error:
         decode(StatefulChat, arguments)
     assert error.value.param == param
     assert f"'{param}'" in error.value.message
 
 
 def test_text_in_lists_is_text() -> None:
-    with pytest.raises(InvalidRequest) as error:
+    with pytest.raises(InvalidRequestError) as error:
         decode(ChatWithVision, {"prompt": "Hi", "image_urls": ["https://x/\udfff"]})
     assert error.value.param == "image_urls"
 
 
 def test_a_range_that_the_schema_tells_is_held() -> None:
     assert input_schema(Search)["properties"]["limit"]["maximum"] == 50
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         decode(Search, {"query": "x", "limit": 51})
 
 
@@ -120,7 +120,7 @@ def test_a_range_that_the_schema_keeps_to_itself_is_held(
     temperature: float | None, max_tokens: int | None
 ) -> None:
     check_ranges(2, 2**31 - 1)
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         check_ranges(temperature, max_tokens)
 
 

@@ -12,11 +12,11 @@ import pytest
 from mcp import Client, MCPError, types
 from openai import OpenAI
 
-from antiphon.core.turns import NOBODY
-from antiphon.errors import ModelNotFound, ModelUnavailable, RateLimited
+from antiphon.core.turns import DEFAULT_TENANT
+from antiphon.errors import ModelNotFoundError, ModelUnavailableError, UpstreamRateLimitError
 from antiphon.models.scripted import Reply, ScriptedModel, fail, finish, say, think
 from antiphon.stores.memory.store import MemoryStore
-from antiphon.turn.protocols import Model, Recent, StoredTurn
+from antiphon.turn.protocols import Model, RecentThread, StoredTurn
 from mcp_clients import MODES, call, over_http, refusal
 from server import Serving, serving
 
@@ -101,7 +101,7 @@ def test_a_name_that_is_not_served_is_the_default_model() -> None:
 
 
 def test_a_name_that_only_the_upstream_does_not_know_leaves_nothing_behind() -> None:
-    unknown = ScriptedModel(lambda _: fail(ModelNotFound("No such model.", param="model")))
+    unknown = ScriptedModel(lambda _: fail(ModelNotFoundError("No such model.", param="model")))
     models: dict[str, Model] = {"m": ScriptedModel(), "grok-4": unknown}
 
     async def talking(client: Client) -> None:
@@ -248,8 +248,8 @@ def test_what_was_said_is_found() -> None:
 
 def test_what_fails_says_what_to_do_next() -> None:
     script: Sequence[Reply] = [
-        fail(ModelUnavailable("It is asleep.")),
-        fail(RateLimited("Slow down.", retry_after=7)),
+        fail(ModelUnavailableError("It is asleep.")),
+        fail(UpstreamRateLimitError("Slow down.", retry_after=7)),
     ]
 
     async def talking(client: Client) -> None:
@@ -320,7 +320,7 @@ def test_a_conversation_goes_on_at_its_end() -> None:
 
 
 def test_a_conversation_goes_on_where_its_model_is_not_known() -> None:
-    unknown = ScriptedModel(lambda _: fail(ModelNotFound("No such model.", param="model")))
+    unknown = ScriptedModel(lambda _: fail(ModelNotFoundError("No such model.", param="model")))
 
     async def talking(client: Client) -> None:
         for count in (1, 3):
@@ -412,7 +412,7 @@ class Broken(MemoryStore):
     async def turn(self, tenant: str, response_id: str) -> StoredTurn | None:
         raise RuntimeError("secret words")
 
-    async def recent(self, tenant: str, limit: int) -> list[Recent]:
+    async def recent_threads(self, tenant: str, limit: int) -> list[RecentThread]:
         raise RuntimeError("secret words")
 
 
@@ -441,4 +441,4 @@ def test_nothing_of_it_is_kept_for_others_to_see() -> None:
 
     with serving() as server:
         talk(server, talking)
-        assert server.run(server.store.recent(NOBODY, 1)) == []
+        assert server.run(server.store.recent_threads(DEFAULT_TENANT, 1)) == []

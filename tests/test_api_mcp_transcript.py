@@ -5,7 +5,7 @@ from __future__ import annotations
 from antiphon.api.mcp.resources import markdown, opening, short
 from antiphon.core.items import (
     Compaction,
-    Erased,
+    ErasedItem,
     FunctionCall,
     FunctionCallOutput,
     InputFile,
@@ -18,7 +18,7 @@ from antiphon.core.items import (
     encode_item,
 )
 from antiphon.core.turns import End, Header, Response
-from antiphon.turn.protocols import Recent
+from antiphon.turn.protocols import RecentThread
 
 
 def turn(*items: Item, end: End | None = None) -> Response:
@@ -45,7 +45,7 @@ def test_every_kind_of_item_has_its_words() -> None:
                 FunctionCall("call_1", "look", '{"a":1}'),
                 FunctionCallOutput("call_1", "seen"),
                 Compaction("We talked."),
-                Erased(),
+                ErasedItem(),
                 Message("assistant", (OutputText("A"), Refusal("but no"))),
                 Message("user", ""),
             )
@@ -63,9 +63,9 @@ def test_every_kind_of_item_has_its_words() -> None:
 
 def test_a_thread_is_told_by_how_it_begins() -> None:
     begins = encode_item(Message("user", "One\ntwo  " + "x" * 100))
-    line = opening(Recent("resp_1", 0.0, "m", 1, begins))
+    line = opening(RecentThread("resp_1", 0.0, "m", 1, begins))
     assert line.startswith("One two xxx")
     assert len(line) == 80
-    assert opening(Recent("resp_1", 0.0, "m", 1, encode_item(Erased()))) == ""
-    assert opening(Recent("resp_1", 0.0, "m", 1, None)) == ""
+    assert opening(RecentThread("resp_1", 0.0, "m", 1, encode_item(ErasedItem()))) == ""
+    assert opening(RecentThread("resp_1", 0.0, "m", 1, None)) == ""
     assert short("abc", 3) == "abc"

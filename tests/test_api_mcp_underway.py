@@ -6,7 +6,7 @@ import asyncio
 
 from antiphon.api.mcp.cancellation import CallKey, Underway
 from antiphon.models.scripted import ScriptedModel, hang, say
-from antiphon.turn.running_turns import LiveTurn
+from antiphon.turn.running_turns import RunningTurn
 from turn_kit import asking, serving
 
 KEY = CallKey("", "s", 1)
@@ -21,10 +21,10 @@ def test_who_takes_a_call_back_stops_its_turn() -> None:
         with underway.waiting(KEY, first), underway.waiting(None, second):
             for other in (CallKey("t", "s", 1), CallKey("", "t", 1), CallKey("", "s", "1")):
                 underway.cancel(other)
-            assert not first.stopping
+            assert not first.is_stopping
             underway.cancel(KEY)
             assert (await first.result()).status == "cancelled"
-        assert not second.stopping
+        assert not second.is_stopping
         await second.cancel()
         await service.close()
 
@@ -35,13 +35,15 @@ def test_an_id_that_is_used_twice_is_that_of_the_later_call() -> None:
     async def main() -> None:
         service = serving(ScriptedModel([hang(), hang()]))
         underway = Underway()
-        turns: list[LiveTurn] = [await service.start(asking("Hi", store=False)) for _ in range(2)]
+        turns: list[RunningTurn] = [
+            await service.start(asking("Hi", store=False)) for _ in range(2)
+        ]
         first, second = underway.waiting(KEY, turns[0]), underway.waiting(KEY, turns[1])
         first.__enter__()
         second.__enter__()
         first.__exit__(None, None, None)
         underway.cancel(KEY)
-        assert [turn.stopping for turn in turns] == [False, True]
+        assert [turn.is_stopping for turn in turns] == [False, True]
         second.__exit__(None, None, None)
         await service.close()
 

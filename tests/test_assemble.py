@@ -9,7 +9,7 @@ import pytest
 
 from antiphon import AsyncConversation
 from antiphon.bootstrap import open_engine, shared_engine
-from antiphon.errors import ModelNotFound
+from antiphon.errors import ModelNotFoundError
 from antiphon.models.openai.chat_completions import ChatCompletionsModel
 from antiphon.models.openai.responses import ResponsesModel
 from antiphon.settings import EMBEDDED, ModelSettings, Settings
@@ -73,9 +73,9 @@ def test_models_are_found_by_their_names() -> None:
             assert names[0] == "echo"
             assert EMBEDDED in names
             _, small = engine.service.models.get(EMBEDDED)
-            assert small.info.primer
+            assert small.info.few_shot
             assert not small.info.images
-            with pytest.raises(ModelNotFound):
+            with pytest.raises(ModelNotFoundError):
                 engine.service.models.get("nobody")
 
     asyncio.run(main())

@@ -15,13 +15,13 @@ import pytest
 from antiphon import (
     AsyncConversation,
     Conversation,
-    InvalidRequest,
+    InvalidRequestError,
     Tool,
     ToolContext,
     tool,
 )
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Message
-from antiphon.errors import ConfigError, ModelTimeout
+from antiphon.errors import ConfigError, ModelTimeoutError
 from chat_kit import TWINS, Call, Says, Stage, outputs, roles, staged
 
 
@@ -183,7 +183,7 @@ def test_tool_choice_names_a_tool_for_the_first_answer_only(stage: Stage) -> Non
     chosen = {"type": "function", "function": {"name": "weather"}}
     assert stage.body(0)["tool_choice"] == chosen
     assert stage.body(1).get("tool_choice", "auto") == "auto"
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         stage.new(tools=[weather], tool_choice="wether").send("Go.")
     assert caught.value.param == "tool_choice"
     assert "wether" in caught.value.message
@@ -215,7 +215,7 @@ def test_a_turn_that_takes_too_long_is_an_error(stage: Stage) -> None:
     chat = stage.new(tools=[forever], timeout=0.3)
     head = chat.send("Hi.").response_id
     stage.upstream.answers(Says(calls=(Call("forever", {}),)))
-    with pytest.raises(ModelTimeout) as caught:
+    with pytest.raises(ModelTimeoutError) as caught:
         chat.send("Go.")
     assert caught.value.code == "turn_timeout"
     assert chat.response_id == head

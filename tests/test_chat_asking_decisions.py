@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from antiphon import (
-    InvalidRequest,
+    InvalidRequestError,
     Tool,
     tool,
 )
@@ -72,7 +72,7 @@ def test_without_anyone_to_ask_the_turn_ends_and_waits(stage: Stage) -> None:
     ]
     for decisions, code in wrong:
         for say in (chat.send, lambda *a, **b: list(chat.stream(*a, **b))):
-            with pytest.raises(InvalidRequest) as caught:
+            with pytest.raises(InvalidRequestError) as caught:
                 say("So?", decisions=decisions)
             assert (caught.value.code, caught.value.param) == (code, "decisions")
     assert stage.asked == 1
@@ -92,7 +92,7 @@ def test_decisions_may_be_mixed_and_go_along_with_words(stage: Stage) -> None:
     three = tuple(refund_call(str(number), f"r{number}") for number in range(4))
     stage.upstream.answers(Says(calls=three))
     chat.send("Refund them.")
-    with pytest.raises(InvalidRequest, match="r3") as caught:
+    with pytest.raises(InvalidRequestError, match="r3") as caught:
         chat.send(decisions={"r0": True, "r1": True, "r2": False})
     assert caught.value.code == "decision_needed"
     decisions = {"r0": True, "r1": False, "r2": "too late", "r3": ""}
@@ -110,7 +110,7 @@ def test_decisions_may_be_mixed_and_go_along_with_words(stage: Stage) -> None:
     before = stage.shown()
     chat.send("And?")
     assert stage.shown()[: len(before)] == before
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         chat.send(decisions={"r0": True})
 
 
@@ -219,7 +219,7 @@ def test_a_call_that_was_agreed_to_needs_its_tool(stage: Stage) -> None:
     waiting = stage.new(tools=[refund]).send("Refund 1.")
     for tools in ([], [weather]):
         chat = stage.resume(waiting.response_id, tools=tools)
-        with pytest.raises(InvalidRequest, match="refund") as caught:
+        with pytest.raises(InvalidRequestError, match="refund") as caught:
             chat.send(decisions={"r": True})
         assert caught.value.param == "tools"
         assert chat.response_id == waiting.response_id

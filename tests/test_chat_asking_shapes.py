@@ -14,9 +14,9 @@ from pydantic import BaseModel
 from typing_extensions import TypedDict
 
 from antiphon import (
-    InvalidRequest,
+    InvalidOutputError,
+    InvalidRequestError,
     ModelError,
-    OutputInvalid,
     Tool,
     tool,
 )
@@ -142,7 +142,7 @@ def test_an_answer_that_does_not_fit_twice_is_an_error(stage: Stage) -> None:
     chat = stage.new()
     head = chat.send("Hi.").response_id
     stage.upstream.answers(Says("Rome!"), Says("No, Rome!"))
-    with pytest.raises(OutputInvalid) as caught:
+    with pytest.raises(InvalidOutputError) as caught:
         chat.send("A city?", returns=City)
     error = caught.value
     assert (error.text, error.code, error.status) == ("No, Rome!", "output_invalid", 502)
@@ -157,7 +157,7 @@ def test_an_answer_that_does_not_fit_twice_is_an_error(stage: Stage) -> None:
 def test_an_answer_that_was_cut_is_not_asked_for_again(stage: Stage) -> None:
     chat = stage.new()
     stage.upstream.answers(Says('{"name": "Ro', finish="length"))
-    with pytest.raises(OutputInvalid, match="cut off") as caught:
+    with pytest.raises(InvalidOutputError, match="cut off") as caught:
         chat.send("A city?", returns=City)
     assert (caught.value.text, chat.response_id, stage.asked) == ('{"name": "Ro', None, 1)
     assert stage.response(caught.value.response_id).status == "incomplete"
@@ -166,7 +166,7 @@ def test_an_answer_that_was_cut_is_not_asked_for_again(stage: Stage) -> None:
 def test_a_refusal_is_not_asked_for_again(stage: Stage) -> None:
     chat = stage.new()
     stage.upstream.answers(Says(refusal="I will not."))
-    with pytest.raises(OutputInvalid) as caught:
+    with pytest.raises(InvalidOutputError) as caught:
         chat.send("A city?", returns=City)
     assert (caught.value.text, chat.response_id, stage.asked) == ("I will not.", None, 1)
 
@@ -182,7 +182,7 @@ def test_a_shape_and_tools_in_one_turn(stage: Stage) -> None:
     assert roles(stage.shown()) == "uatau", "the tools are not run again to mend the answer"
     stage.upstream.answers(Says(calls=(refund_call("1", "r"),)), Says(ROME))
     waiting = chat.send("Refund, then a city.", returns=City)
-    with pytest.raises(InvalidRequest, match="refund") as caught:
+    with pytest.raises(InvalidRequestError, match="refund") as caught:
         _ = waiting.parsed
     assert caught.value.code == "decision_needed"
     assert chat.send(decisions={"r": True}, returns=City).parsed.name == "Rome"
@@ -191,7 +191,7 @@ def test_a_shape_and_tools_in_one_turn(stage: Stage) -> None:
 def test_a_type_without_a_schema_is_refused_at_once(stage: Stage) -> None:
     chat = stage.new()
     for say in (chat.send, chat.stream):
-        with pytest.raises(InvalidRequest) as caught:
+        with pytest.raises(InvalidRequestError) as caught:
             say("A city?", returns=threading.Lock)
         assert caught.value.param == "returns"
     assert stage.asked == 0

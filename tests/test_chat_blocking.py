@@ -14,11 +14,18 @@ from typing import Any, TypeVar, get_overloads
 
 import pytest
 
-from antiphon import AsyncConversation, Conversation, InvalidRequest, NotFound, Reply, Settings
-from antiphon.bootstrap import close_shared, shared_engine
+from antiphon import (
+    AsyncConversation,
+    Conversation,
+    InvalidRequestError,
+    NotFoundError,
+    Reply,
+    Settings,
+)
+from antiphon.bootstrap import close_shared_engines, shared_engine
 from antiphon.chat.blocking import portal as _portal
 from antiphon.core.items import Message
-from antiphon.core.turns import NOBODY, Response
+from antiphon.core.turns import DEFAULT_TENANT, Response
 from antiphon.errors import AntiphonError, ModelError
 from antiphon.settings import ModelSettings
 from chat_kit import elsewhere, release
@@ -42,7 +49,7 @@ T = TypeVar("T")
 def echo(tmp_path: Path) -> Iterator[Settings]:
     """A model that repeats what it heard, over a file."""
     yield settings_for(tmp_path, ModelSettings(kind="scripted"))
-    _portal.run(close_shared())
+    _portal.run(close_shared_engines())
 
 
 @pytest.fixture
@@ -57,7 +64,7 @@ def upstream() -> Iterator[MisbehavingUpstream]:
 def remote(tmp_path: Path, upstream: MisbehavingUpstream) -> Iterator[Settings]:
     """The misbehaving upstream, over a file."""
     yield settings_for(tmp_path, ModelSettings(kind="chat_completions", base_url=upstream.base_url))
-    _portal.run(close_shared())
+    _portal.run(close_shared_engines())
 
 
 def settings_for(folder: Path, model: ModelSettings) -> Settings:
@@ -75,7 +82,9 @@ def stored(settings: Settings, ask: Callable[[Any], Coroutine[Any, Any, T]]) -> 
 
 def response_of(settings: Settings, response_id: str | None) -> Response:
     assert response_id is not None
-    response: Response = stored(settings, lambda service: service.response(NOBODY, response_id))
+    response: Response = stored(
+        settings, lambda service: service.response(DEFAULT_TENANT, response_id)
+    )
     return response
 
 
@@ -199,7 +208,7 @@ def test_a_conversation_is_resumed_in_another_process(echo: Settings) -> None:
 
 def test_resuming_what_is_not_there_is_an_error(echo: Settings) -> None:
     for wrong in ("resp_" + "0" * 32, "nonsense", ""):
-        with pytest.raises(NotFound):
+        with pytest.raises(NotFoundError):
             Conversation.resume(wrong, settings=echo)
 
 
@@ -214,7 +223,7 @@ def test_a_resumed_conversation_keeps_its_settings_but_may_change_its_model(
     assert (options.temperature, options.top_p, options.max_output_tokens) == (0.25, 0.5, 99)
     other = Conversation.resume(str(chat.response_id), model="other", settings=echo)
     assert other.model == "other"
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         other.send("And?")
 
 
@@ -278,7 +287,7 @@ def test_a_notebook(echo: Settings) -> None:
     async def notebook() -> None:
         for cell in CELLS:
             await asyncio.create_task(run_cell(cell))
-        await close_shared()
+        await close_shared_engines()
 
     run(notebook())
     whole = "".join(names["said"])
@@ -334,11 +343,11 @@ def test_nothing_and_nonsense_are_refused(echo: Settings) -> None:
     nonsense: Any = 42
     for text, code in (("", "empty_input"), ("caf\udce9", "invalid_unicode"), (nonsense, None)):
         for say in (chat.send, lambda one: list(chat.stream(one))):
-            with pytest.raises(InvalidRequest) as caught:
+            with pytest.raises(InvalidRequestError) as caught:
                 say(text)
             assert code is None or caught.value.code == code
     assert chat.response_id is None
-    assert stored(echo, lambda service: service.recent(NOBODY, 9)) == []
+    assert stored(echo, lambda service: service.recent(DEFAULT_TENANT, 9)) == []
 
 
 def test_an_answer_cut_at_its_limit_says_so(

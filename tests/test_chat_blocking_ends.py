@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.core.turns import NOBODY
+from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.turn.service import TurnService
 from chat_kit import Says, Stage, contents, elsewhere, staged
 from upstream import HANG, chunk, events, stream
@@ -87,8 +87,8 @@ def test_closing_a_stream_that_is_over_keeps_the_turn(stage: Stage) -> None:
 
 async def end_of_newest(service: TurnService) -> str:
     """The id of the newest response, once it has ended."""
-    (newest,) = await service.recent(NOBODY, 1)
-    turn = service.running(newest.response_id)
+    (newest,) = await service.recent_threads(DEFAULT_TENANT, 1)
+    turn = service.running_turn(newest.response_id)
     if turn is not None:
         await turn.result()
     return newest.response_id
@@ -112,11 +112,11 @@ def test_ctrl_c_stops_an_answer_that_is_read(stage: Stage) -> None:
     """As when the stream is closed: the conversation goes on from what was heard."""
 
     async def press(service: TurnService) -> None:
-        (newest,) = await service.recent(NOBODY, 1)
-        turn = service.running(newest.response_id)
+        (newest,) = await service.recent_threads(DEFAULT_TENANT, 1)
+        turn = service.running_turn(newest.response_id)
         assert turn is not None
         for _ in range(1_000_000):
-            if turn._waiting:  # the reader wants more than there is
+            if turn._event_waiters:  # the reader wants more than there is
                 break
             await asyncio.sleep(0)
         press_ctrl_c()

@@ -12,8 +12,8 @@ import pytest
 from antiphon import (
     AntiphonError,
     AsyncConversation,
-    InvalidRequest,
-    NotFound,
+    InvalidRequestError,
+    NotFoundError,
     tool,
 )
 from chat_kit import TWINS, Call, Says, Stage, contents, images, png, roles, staged
@@ -50,13 +50,13 @@ def test_a_branch_goes_its_own_way(stage: Stage) -> None:
     empty = stage.new().branch()
     assert empty.response_id is None
     for wrong in ("resp_" + "0" * 32, "nonsense", ""):
-        with pytest.raises(NotFound):
+        with pytest.raises(NotFoundError):
             chat.branch(wrong)
 
 
 def test_regenerate_asks_again_and_keeps_the_old_answer(stage: Stage) -> None:
     chat = stage.new(instructions="Be brief.")
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         chat.regenerate()
     assert caught.value.code == "empty_conversation"
     stage.upstream.answers(Says("A."), Says("B."), Says("C."), Says("D."))
@@ -136,11 +136,11 @@ def test_edit_changes_a_turn_and_goes_on_from_there(stage: Stage) -> None:
     assert roles(stage.shown()) == "suauau"
     chat.edit(ids[0], "Eins.")
     assert contents(stage.shown()) == ["Be brief.", "Eins."]
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         chat.edit("resp_" + "0" * 32, "Who?")
     wrong: Any
     for wrong in ("", None, 5):
-        with pytest.raises(InvalidRequest) as caught:
+        with pytest.raises(InvalidRequestError) as caught:
             chat.edit(ids[0], wrong)
         assert caught.value.param == "new_text"
 

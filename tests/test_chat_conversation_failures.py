@@ -14,13 +14,13 @@ import pytest
 from antiphon import (
     AntiphonError,
     AsyncConversation,
-    ModelNotFound,
-    RateLimited,
+    ModelNotFoundError,
+    UpstreamRateLimitError,
     tool,
 )
-from antiphon.bootstrap import close_shared
+from antiphon.bootstrap import close_shared_engines
 from antiphon.core.items import FunctionCall
-from antiphon.errors import ModelTimeout, ModelUnavailable
+from antiphon.errors import ModelTimeoutError, ModelUnavailableError
 from antiphon.settings import Secret
 from chat_kit import KEY, TWINS, Call, Says, Stage, contents, elsewhere, staged
 from upstream import CUT, HANG, answer, chunk, events, refuse, stream
@@ -85,7 +85,7 @@ def test_what_may_pass_is_tried_again(stage: Stage, streamed: bool) -> None:
 def test_an_upstream_that_is_busy_says_for_how_long(stage: Stage) -> None:
     busy = refuse(429, headers={"Retry-After": "120"})
     stage.upstream.answers(busy)
-    with pytest.raises(RateLimited) as caught:
+    with pytest.raises(UpstreamRateLimitError) as caught:
         stage.new().send("Hi.")
     assert caught.value.retry_after == 120
     assert (stage.asked, stage.waits) == (1, []), "nobody waits for two minutes"
@@ -95,7 +95,7 @@ def test_an_upstream_that_is_busy_says_for_how_long(stage: Stage) -> None:
     assert stage.waits[0] == 20
     # It is tried again, but not for ever.
     stage.upstream.answers(*[refuse(429, headers={"Retry-After": "1"})] * 3)
-    with pytest.raises(RateLimited) as caught:
+    with pytest.raises(UpstreamRateLimitError) as caught:
         stage.new().send("Hi.")
     assert (caught.value.retry_after, stage.asked) == (1, 7)
 
@@ -119,7 +119,7 @@ def test_the_deadline_is_the_whole_turns(stage: Stage, streamed: bool) -> None:
     for hanging in hanging_ones:
         stage.upstream.planned.clear()
         stage.upstream.answers(hanging)
-        with pytest.raises(ModelTimeout) as caught:
+        with pytest.raises(ModelTimeoutError) as caught:
             list(chat.stream("Hi.")) if streamed else chat.send("Hi.")
         assert caught.value.code == "turn_timeout"
         assert chat.response_id is None
@@ -166,16 +166,16 @@ def test_no_key_is_ever_told(
 
 
 def test_a_model_that_is_not_there_is_named(stage: Stage) -> None:
-    with pytest.raises(ModelNotFound, match="nobody"):
+    with pytest.raises(ModelNotFoundError, match="nobody"):
         stage.new("nobody").send("Hi.")
     chat = stage.new()
     chat.model = "nobody"
-    with pytest.raises(ModelNotFound):
+    with pytest.raises(ModelNotFoundError):
         chat.send("Hi.")
     chat.model = None
     assert chat.send("Hi.").model == "m"
     away = stage.new(settings=stage.set(base_url="http://127.0.0.1:9/v1"))
-    with pytest.raises(ModelUnavailable):
+    with pytest.raises(ModelUnavailableError):
         away.send("Hi.")
 
 
@@ -192,7 +192,7 @@ def test_a_task_that_is_cancelled_while_it_waits_cancels_the_turn(tmp_path: Path
         assert chat.response_id is None
         assert (await chat.send("Hello.")).text == "Hello."
         assert contents(stage.shown()) == ["Hello."]
-        await close_shared()
+        await close_shared_engines()
 
     with staged("async", tmp_path) as stage:
         stage.run(main(stage))

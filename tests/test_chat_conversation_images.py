@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from antiphon import (
-    InvalidRequest,
+    InvalidRequestError,
 )
 from antiphon.core.images import MAX_IMAGE_BYTES
-from antiphon.errors import ImageInputUnsupported, ImageInvalid
+from antiphon.errors import ImageInputUnsupportedError, InvalidImageError
 from chat_kit import TWINS, Stage, contents, images, png, staged
 
 
@@ -71,23 +71,23 @@ def test_what_is_no_picture_is_refused_and_nothing_kept(stage: Stage, tmp_path: 
     large = tmp_path / "large.png"
     with large.open("wb") as file:
         file.truncate(MAX_IMAGE_BYTES + 1)
-    wrong: list[tuple[Any, type[InvalidRequest], str]] = [
-        (b"not an image", ImageInvalid, "unsupported_image_type"),
-        (b"", ImageInvalid, "invalid_image"),
-        (large, ImageInvalid, "image_too_large"),
-        (tmp_path / "none.png", ImageInvalid, "invalid_image"),
-        (tmp_path, ImageInvalid, "invalid_image"),
-        ("ftp://example.com/a.png", ImageInvalid, "invalid_image_url"),
-        ("data:image/png;base64,%%%", ImageInvalid, "invalid_image"),
-        (42, InvalidRequest, "invalid_type"),
-        ([png(), None], InvalidRequest, "invalid_type"),
+    wrong: list[tuple[Any, type[InvalidRequestError], str]] = [
+        (b"not an image", InvalidImageError, "unsupported_image_type"),
+        (b"", InvalidImageError, "invalid_image"),
+        (large, InvalidImageError, "image_too_large"),
+        (tmp_path / "none.png", InvalidImageError, "invalid_image"),
+        (tmp_path, InvalidImageError, "invalid_image"),
+        ("ftp://example.com/a.png", InvalidImageError, "invalid_image_url"),
+        ("data:image/png;base64,%%%", InvalidImageError, "invalid_image"),
+        (42, InvalidRequestError, "invalid_type"),
+        ([png(), None], InvalidRequestError, "invalid_type"),
     ]
     for source, kind, code in wrong:
         for say in (chat.send, lambda *a, **b: list(chat.stream(*a, **b))):
             with pytest.raises(kind) as caught:
                 say("What is it?", images=source)
             assert (caught.value.code, caught.value.param) == (code, "images")
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         chat.send("What is it?", images=[png()], detail="much")
     assert caught.value.param == "detail"
     assert (chat.response_id, stage.asked, len(stage.recent())) == (head, 1, 1)
@@ -95,7 +95,7 @@ def test_what_is_no_picture_is_refused_and_nothing_kept(stage: Stage, tmp_path: 
 
 def test_a_model_that_reads_text_only_is_not_sent_pictures(stage: Stage) -> None:
     chat = stage.new(settings=stage.set(images=False))
-    with pytest.raises(ImageInputUnsupported) as caught:
+    with pytest.raises(ImageInputUnsupportedError) as caught:
         chat.send("What is it?", images=[png()])
     assert caught.value.code == "image_input_unsupported"
     assert (chat.response_id, stage.asked) == (None, 0)

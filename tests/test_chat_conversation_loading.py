@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from antiphon import (
-    InvalidRequest,
-    ModelNotFound,
+    InvalidRequestError,
+    ModelNotFoundError,
 )
 from chat_kit import TWINS, Call, Stage, contents, png, roles, staged
 
@@ -50,7 +50,7 @@ def test_what_is_exported_can_be_loaded(stage: Stage) -> None:
     assert "Weather in Rome and Bari?" in page
     assert "sunny" in page
     wrong: Any = "pdf"
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         chat.export(wrong)
     assert caught.value.param == "form"
     assert again.send("And now?").text == "Hello."
@@ -83,7 +83,7 @@ def test_an_array_that_ends_with_calls_waits_for_decisions(stage: Stage) -> None
 
     chat = stage.load(TALK[:3], tools=[weather])
     assert [call.call_id for call in chat.pending] == ["r"]
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         chat.send("So?")
     assert caught.value.code == "decision_needed"
     assert chat.send(decisions={"r": True}).text == "Hello."
@@ -117,9 +117,9 @@ def test_a_bad_array_is_refused_and_nothing_kept(stage: Stage) -> None:
         ("hello", "messages"),
     ]
     for messages, param in wrong:
-        with pytest.raises(InvalidRequest) as caught:
+        with pytest.raises(InvalidRequestError) as caught:
             stage.load(messages)
         assert caught.value.param == param
-    with pytest.raises(ModelNotFound):
+    with pytest.raises(ModelNotFoundError):
         stage.load(TALK, model="nobody")
     assert stage.recent() == []

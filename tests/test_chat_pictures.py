@@ -17,7 +17,7 @@ from PIL import Image
 from antiphon.chat.images import picture
 from antiphon.core.images import MAX_IMAGE_BYTES
 from antiphon.core.items import InputImage
-from antiphon.errors import ImageInvalid, InvalidRequest
+from antiphon.errors import InvalidImageError, InvalidRequestError
 from turn_kit import run
 
 ORIENTATION = 0x0112
@@ -80,13 +80,13 @@ def test_a_data_url_gets_the_type_that_its_bytes_have() -> None:
     ],
 )
 def test_other_urls_are_refused(url: str, code: str) -> None:
-    with pytest.raises(ImageInvalid) as caught:
+    with pytest.raises(InvalidImageError) as caught:
         run(picture(url))
     assert (caught.value.code, caught.value.param) == (code, "images")
 
 
-def refused(source: Any) -> ImageInvalid:
-    with pytest.raises(ImageInvalid) as caught:
+def refused(source: Any) -> InvalidImageError:
+    with pytest.raises(InvalidImageError) as caught:
         run(picture(source))
     assert caught.value.param == "images"
     return caught.value
@@ -128,14 +128,14 @@ def test_no_more_than_the_limit_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", [None, 5, ["x.png"], object()])
 def test_other_things_are_no_images(source: Any) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         run(picture(source))
     assert (caught.value.code, caught.value.param) == ("invalid_type", "images")
     assert type(source).__name__ in caught.value.message
 
 
 def test_the_detail_is_one_of_three() -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         run(picture(encoded(), "huge"))  # type: ignore[arg-type]
     assert caught.value.param == "detail"
 

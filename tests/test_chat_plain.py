@@ -23,8 +23,8 @@ from antiphon.core.items import (
     Part,
     Refusal,
 )
-from antiphon.errors import InvalidRequest
-from antiphon.turn.message_rendering import INTERRUPTED, assemble, render
+from antiphon.errors import InvalidRequestError
+from antiphon.turn.message_rendering import INTERRUPTED_OUTPUT, build_messages, render_turn
 
 Messages = list[dict[str, Any]]
 
@@ -248,7 +248,7 @@ def test_an_id_may_be_used_again() -> None:
 
 
 def at_fault(messages: Any) -> tuple[str, str | None, str]:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         turns_of(messages)
     return caught.value.code, caught.value.param, caught.value.message
 
@@ -301,7 +301,7 @@ def test_faults_name_their_place(messages: Any, code: str, param: str) -> None:
 
 def shown(instructions: str | None, turns: list[list[Item]]) -> Messages:
     messages: Messages = json.loads(
-        assemble([render(items) for items in turns], instructions=instructions)
+        build_messages([render_turn(items) for items in turns], instructions=instructions)
     )
     return messages
 
@@ -361,5 +361,5 @@ def test_what_antiphon_shows_can_be_loaded_and_is_shown_again(
 
 def test_an_interrupted_call_is_shown_as_one() -> None:
     messages = again([user("1"), asked(call("a")), user("2")])
-    assert messages[2] == {"role": "tool", "content": INTERRUPTED, "tool_call_id": "a"}
+    assert messages[2] == {"role": "tool", "content": INTERRUPTED_OUTPUT, "tool_call_id": "a"}
     assert again(messages) == messages

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from antiphon import InvalidRequest
+from antiphon import InvalidRequestError
 from antiphon.chat.reply import is_summary, last_words, open_calls, reply_of
 from antiphon.core.items import (
     Compaction,
@@ -66,7 +66,7 @@ def test_only_a_completed_turn_waits_for_a_decision() -> None:
 
 
 def test_parsed_is_not_there_while_a_call_waits() -> None:
-    with pytest.raises(InvalidRequest, match="look \\('a'\\)") as caught:
+    with pytest.raises(InvalidRequestError, match="look \\('a'\\)") as caught:
         _ = reply_of(response(CALL)).parsed
     assert (caught.value.code, caught.value.param) == ("decision_needed", "decisions")
     assert reply_of(response(says("Hi."))).parsed is None

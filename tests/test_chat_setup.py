@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from antiphon import (
-    ContextLengthExceeded,
-    InvalidRequest,
+    ContextLengthExceededError,
+    InvalidRequestError,
     ModelError,
     Summarize,
     TokenBudget,
@@ -75,7 +75,7 @@ def test_what_is_set_is_sent(stage: Stage) -> None:
     ],
 )
 def test_a_bad_value_names_its_argument(tmp_path: Path, name: str, value: Any) -> None:
-    with staged("blocking", tmp_path) as stage, pytest.raises(InvalidRequest) as caught:
+    with staged("blocking", tmp_path) as stage, pytest.raises(InvalidRequestError) as caught:
         stage.new(**{name: value})
     assert caught.value.param == name
 
@@ -106,7 +106,7 @@ def test_bad_policies_are_refused_however_they_are_made() -> None:
         ),
     ]
     for make, param in wrong:
-        with pytest.raises(InvalidRequest) as caught:
+        with pytest.raises(InvalidRequestError) as caught:
             make()
         assert caught.value.param == param
 
@@ -133,7 +133,7 @@ def test_a_budget_shows_what_fits(stage: Stage) -> None:
         chat.send(f"Number {number}.")
     assert said(stage)[-1] == "Number 3."
     assert len(said(stage)) < 4
-    with pytest.raises(ContextLengthExceeded) as caught:
+    with pytest.raises(ContextLengthExceededError) as caught:
         chat.send("word " * 300)
     assert caught.value.limit == 60
     head = chat.response_id
@@ -180,12 +180,12 @@ def test_several_policies_at_once(stage: Stage) -> None:
 
 def test_a_summary_by_hand(stage: Stage) -> None:
     chat = stage.new(instructions="Be brief.")
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         chat.summarize()
     assert caught.value.code == "nothing_to_summarize"
     for number in range(3):
         chat.send(f"Number {number}.")
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         chat.summarize(keep_turns=-1)
     assert caught.value.param == "keep_turns"
     head = chat.response_id
@@ -195,10 +195,10 @@ def test_a_summary_by_hand(stage: Stage) -> None:
     assert said(stage)[:2] == ["Number 0.", "Number 1."]
     assert "Number 2." not in said(stage)
     assert roles(chat.messages()) == "ssua"
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         chat.regenerate()
     assert caught.value.code == "nothing_to_regenerate"
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         chat.summarize(keep_turns=1)
     assert caught.value.code == "nothing_to_summarize"
     assert roles(chat.branch(head).messages()) == "suauaua"
@@ -230,7 +230,7 @@ def test_a_summary_while_a_call_waits_changes_nothing_about_that(stage: Stage) -
     stage.upstream.answers(Says("They said hi."))
     chat.summarize()
     assert [call.call_id for call in chat.pending] == ["r"]
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         chat.send("So?")
     assert chat.send(decisions={"r": True}).text == "Hello."
     assert contents(stage.shown())[-1] == "refunded 1"

@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field, TypeAdapter, field_validator
 from typing_extensions import TypedDict
 
 from antiphon.chat.structured_output import Shape
-from antiphon.errors import InvalidRequest, OutputInvalid
+from antiphon.errors import InvalidOutputError, InvalidRequestError
 
 
 class Color(Enum):
@@ -241,7 +241,7 @@ def test_a_type_without_a_schema_is_refused_at_once(returns: Any) -> None:
             other: Nowhere  # type: ignore[name-defined]  # noqa: F821
 
         returns = Unfinished
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         Shape(returns)
     assert caught.value.param == "returns"
     assert caught.value.message.startswith("There is no schema for ")
@@ -365,7 +365,7 @@ def test_what_there_is_so_far_grows(name: str, data: st.DataObject) -> None:
 @given(st.text(alphabet='{}[]"\\:,0123456789.eE-+ntrufals`\n\ud800x', max_size=30))
 def test_no_text_at_all_is_too_strange(text: str) -> None:
     Shape(Menu).partial(text)
-    with pytest.raises(OutputInvalid):
+    with pytest.raises(InvalidOutputError):
         Shape(Menu).parse(text)
 
 
@@ -384,7 +384,7 @@ def test_nothing_yet() -> None:
 
 
 def fault(returns: Any, text: str) -> str:
-    with pytest.raises(OutputInvalid) as caught:
+    with pytest.raises(InvalidOutputError) as caught:
         Shape(returns).parse(text)
     assert caught.value.text == text
     return caught.value.message
@@ -479,7 +479,7 @@ def test_strict_types_read_json() -> None:
 
 
 def test_the_note_for_the_model_says_what_was_wrong() -> None:
-    with pytest.raises(OutputInvalid) as caught:
+    with pytest.raises(InvalidOutputError) as caught:
         Shape(Menu).parse("{}")
     note = Shape(Menu).repair_note(caught.value)
     assert note.startswith(caught.value.message)

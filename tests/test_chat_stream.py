@@ -12,8 +12,15 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from antiphon import AntiphonError, AsyncConversation, InvalidRequest, OutputInvalid, events, tool
-from antiphon.bootstrap import close_shared
+from antiphon import (
+    AntiphonError,
+    AsyncConversation,
+    InvalidOutputError,
+    InvalidRequestError,
+    events,
+    tool,
+)
+from antiphon.bootstrap import close_shared_engines
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Message
 from antiphon.errors import ModelError
 from chat_kit import TWINS, Call, Says, Stage, contents, release, roles, staged
@@ -134,7 +141,7 @@ def test_objects_grow(stage: Stage) -> None:
 
 def test_objects_need_a_type(stage: Stage) -> None:
     talk = stage.new().stream("A city?")
-    with pytest.raises(InvalidRequest, match="returns="):
+    with pytest.raises(InvalidRequestError, match="returns="):
         list(talk.objects())
 
 
@@ -155,10 +162,10 @@ def test_a_stream_that_cannot_be_mended_raises_at_its_end(stage: Stage) -> None:
     stage.upstream.answers(Says("Rome!"), Says("No!"))
     chat = stage.new()
     talk = chat.stream("A city?", returns=City)
-    with pytest.raises(OutputInvalid) as caught:
+    with pytest.raises(InvalidOutputError) as caught:
         list(talk)
     assert (caught.value.text, chat.response_id) == ("No!", None)
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         _ = talk.reply
 
 
@@ -168,7 +175,7 @@ def test_a_stream_that_cannot_be_mended_raises_at_its_end(stage: Stage) -> None:
 def test_a_stream_that_is_never_read_sends_nothing(stage: Stage) -> None:
     chat = stage.new()
     talk = chat.stream("Hi.")
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         _ = talk.reply
     assert caught.value.code == "stream_not_finished"
     del talk
@@ -177,7 +184,7 @@ def test_a_stream_that_is_never_read_sends_nothing(stage: Stage) -> None:
         pass
     never.close()
     for read in (iter(never).__next__, never.events, never.objects):
-        with pytest.raises(InvalidRequest) as caught:
+        with pytest.raises(InvalidRequestError) as caught:
             read()
         assert caught.value.code == "stream_closed"
     assert (stage.asked, chat.response_id) == (0, None)
@@ -188,12 +195,12 @@ def test_a_stream_is_read_once(stage: Stage) -> None:
     assert "".join(talk) == "Hello."
     assert list(talk) == [], "it is at its end"
     for read in (talk.events, talk.objects):
-        with pytest.raises(InvalidRequest) as caught:
+        with pytest.raises(InvalidRequestError) as caught:
             read()
         assert caught.value.code == "stream_read_twice"
     other = stage.new().stream("Hi.")
     list(other.events())
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         next(other)
     assert stage.asked == 2
 
@@ -267,7 +274,7 @@ def test_a_block_closes_its_stream(stage: Stage) -> None:
     with pytest.raises(ZeroDivisionError), talk:
         1 / len(next(talk)[:0])
     stage.gone()
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         _ = talk.reply
 
 
@@ -282,11 +289,11 @@ def test_a_failed_stream_leaves_the_conversation_where_it_was(stage: Stage) -> N
         release(heard)
         with pytest.raises(AntiphonError) as caught:
             next(talk)
-        assert isinstance(caught.value, ModelError | InvalidRequest)
+        assert isinstance(caught.value, ModelError | InvalidRequestError)
         assert stage.response(caught.value.response_id).status == "failed"
         assert chat.response_id == head
         assert list(talk) == []
-        with pytest.raises(InvalidRequest):
+        with pytest.raises(InvalidRequestError):
             _ = talk.reply
     assert "".join(chat.stream("Count.")) == "Hello."
     assert contents(stage.shown()) == ["Hi.", "Hello.", "Count."]
@@ -309,7 +316,7 @@ def test_a_task_that_is_cancelled_while_it_reads_stops_the_answer(tmp_path: Path
             await reading
         assert contents(await chat.messages()) == ["Count.", "One "]
         assert (await chat.send("And?")).text == "Hello."
-        await close_shared()
+        await close_shared_engines()
 
     with staged("async", tmp_path) as stage:
         stage.run(main(stage))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from antiphon import AsyncConversation, InvalidRequest, ModelError, Settings
+from antiphon import AsyncConversation, InvalidRequestError, ModelError, Settings
 from antiphon.compat.chat_sdk import Client, Conversation, StatelessResponse
 from antiphon.settings import FUN_PROMPT, ModelSettings
 from example_kit import (
@@ -169,7 +169,7 @@ def test_nothing_is_sent_before_the_stream_is_used(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("behaviour", "kind"),
     [
-        (refuse(400, {"error": {"message": "I will not."}}), InvalidRequest),
+        (refuse(400, {"error": {"message": "I will not."}}), InvalidRequestError),
         (stream(*events(chunk(content="Hel")), end=CUT), ModelError),
     ],
     ids=["refused", "cut"],
@@ -185,12 +185,12 @@ def test_a_failure_leaves_the_conversation_where_it_was(
         tokens, future = conversation.add_response("More")
         # The stream just ends.
         await read(tokens)
-        with pytest.raises((InvalidRequest, ModelError)):
+        with pytest.raises((InvalidRequestError, ModelError)):
             await future
         assert conversation.response_id == before
         assert said(conversation) == [(HUMAN, "Hi"), (ASSISTANT, "Hello.")]
         upstream.then(behaviour)
-        with pytest.raises((InvalidRequest, ModelError)):
+        with pytest.raises((InvalidRequestError, ModelError)):
             await conversation.add_response_no_stream("More")
         await conversation.add_response_no_stream("More")
         assert shown(upstream) == [("user", "Hi"), ("assistant", "Hello."), ("user", "More")]

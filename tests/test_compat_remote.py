@@ -11,9 +11,16 @@ from typing import Any, TypeVar
 
 import pytest
 
-from antiphon import ConfigError, InvalidRequest, ModelError, NotFound, RateLimited, Settings
+from antiphon import (
+    ConfigError,
+    InvalidRequestError,
+    ModelError,
+    NotFoundError,
+    Settings,
+    UpstreamRateLimitError,
+)
 from antiphon.compat.chat_sdk import Client, Conversation, StatelessResponse
-from antiphon.errors import ModelUnavailable, Unauthorized
+from antiphon.errors import AuthenticationError, ModelUnavailableError
 from antiphon.models.scripted import ScriptedModel, fail, hang, say
 from example_kit import SEEDS, Ran, run_program
 from grpc_kit import Grpc, grpc_serving
@@ -100,7 +107,7 @@ def test_a_model_is_asked_by_its_name() -> None:
         answer = run(begun(server, model="two").add_response_no_stream("Hi"))
         assert answer.message == "Two."
         unknown = failing(begun(server, model="three"))
-        assert isinstance(unknown, NotFound)
+        assert isinstance(unknown, NotFoundError)
         assert unknown.code == "model_not_found"
 
 
@@ -108,7 +115,7 @@ def test_a_failure_leaves_the_conversation_where_it_was() -> None:
     model = ScriptedModel(
         [
             "Hello.",
-            fail(RateLimited("Slow down.", retry_after=7)),
+            fail(UpstreamRateLimitError("Slow down.", retry_after=7)),
             say("Hel") + fail(ModelError("Broken.")),
             "Here.",
         ]
@@ -117,14 +124,14 @@ def test_a_failure_leaves_the_conversation_where_it_was() -> None:
         conversation = begun(server)
         run(conversation.add_response_no_stream("Hi"))
         limited = failing(conversation)
-        assert isinstance(limited, RateLimited)
+        assert isinstance(limited, UpstreamRateLimitError)
         assert (limited.message, limited.retry_after) == ("Slow down.", 7)
         broken = failing(conversation)
         assert isinstance(broken, ModelError)
         assert broken.message == "Broken."
-        assert isinstance(failing(conversation, "\ud800"), InvalidRequest)
+        assert isinstance(failing(conversation, "\ud800"), InvalidRequestError)
         empty = failing(begun(server), "")
-        assert isinstance(empty, InvalidRequest)
+        assert isinstance(empty, InvalidRequestError)
         assert empty.param == "input"
         assert said(conversation) == [(HUMAN, "Hi"), (ASSISTANT, "Hello.")]
         assert run(conversation.add_response_no_stream("More")).message == "Here."
@@ -136,7 +143,7 @@ def test_a_key_goes_to_the_host_and_shows_nowhere() -> None:
         key = server.key("acme")
         for wrong in (None, "ap-wrong"):
             refused = failing(begun(server, api_key=wrong))
-            assert isinstance(refused, Unauthorized)
+            assert isinstance(refused, AuthenticationError)
             assert "wrong" not in str(refused)
         conversation = begun(server, api_key=key)
         assert run(conversation.add_response_no_stream("Hi")).message == "In."
@@ -176,7 +183,7 @@ def test_a_server_that_is_not_there() -> None:
     with grpc_serving() as server:
         conversation = begun(server)
     gone = failing(conversation)
-    assert isinstance(gone, ModelUnavailable)
+    assert isinstance(gone, ModelUnavailableError)
     assert server.at in gone.message
     assert said(conversation) == []
 
@@ -186,7 +193,7 @@ def test_other_hosts_are_asked_by_tls() -> None:
         # Another name for the same address, which says nothing of this machine.
         there = f"ipv4:{server.at}"
         guarded = Client(api_host=there).chat.create_conversation()
-        assert isinstance(failing(guarded), ModelUnavailable)
+        assert isinstance(failing(guarded), ModelUnavailableError)
         plain = Client(api_host=there, use_insecure_channel=True).chat.create_conversation()
         assert run(plain.add_response_no_stream("Hi")).message == "Plain."
 

@@ -7,16 +7,22 @@ from typing import Any
 import pytest
 
 from antiphon.core.items import FunctionCall
-from antiphon.core.tool_rules import ANY, full_name, may_call, needs_approval, own_name
+from antiphon.core.tool_rules import (
+    ALL_TOOLS,
+    is_tool_allowed,
+    needs_approval,
+    qualified_name,
+    unqualified_name,
+)
 from antiphon.core.turns import McpTool, Options
 
 READ = FunctionCall("c", "files__read", "{}", server="files")
 
 
 def test_names() -> None:
-    assert full_name("files", "read") == READ.name
-    assert own_name(READ) == "read"
-    assert own_name(FunctionCall("c", "files__read", "{}")) == "files__read"
+    assert qualified_name("files", "read") == READ.name
+    assert unqualified_name(READ) == "read"
+    assert unqualified_name(FunctionCall("c", "files__read", "{}")) == "files__read"
 
 
 @pytest.mark.parametrize(
@@ -50,10 +56,10 @@ def test_whose_calls_never_wait() -> None:
         ((), False),
         (("read",), False),
         (("files__read",), True),
-        (("f", full_name("files", ANY)), True),
-        ((full_name("file", ANY),), False),
-        ((full_name("mail", ANY),), False),
+        (("f", qualified_name("files", ALL_TOOLS)), True),
+        ((qualified_name("file", ALL_TOOLS),), False),
+        ((qualified_name("mail", ALL_TOOLS),), False),
     ],
 )
 def test_which_tools_may_be_called(allowed: tuple[str, ...] | None, may: bool) -> None:
-    assert may_call(Options(allowed_tools=allowed), "files__read") is may
+    assert is_tool_allowed(Options(allowed_tools=allowed), "files__read") is may

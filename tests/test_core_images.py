@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from antiphon.core import images
-from antiphon.core.images import MAX_IMAGE_BYTES, Blob, bring_back, data_url, image_type, put_away
+from antiphon.core.images import (
+    MAX_IMAGE_BYTES,
+    Blob,
+    data_url,
+    extract_blobs,
+    image_type,
+    restore_blobs,
+)
 from antiphon.core.items import (
     FunctionCall,
     FunctionCallOutput,
@@ -27,7 +34,7 @@ from antiphon.core.items import (
     decode_item,
     encode_item,
 )
-from antiphon.errors import ImageInvalid, StoreError
+from antiphon.errors import InvalidImageError, StoreError
 
 MEDIA = {
     "PNG": "image/png",
@@ -71,7 +78,7 @@ def urls_of(item: Item) -> list[str]:
 @pytest.mark.parametrize("kind", MEDIA)
 def test_the_four_kinds_are_told_by_their_bytes(kind: str, size: int) -> None:
     assert image_type(drawn(kind, size)) == MEDIA[kind]
-    assert MEDIA[kind] in images.MEDIA
+    assert MEDIA[kind] in images.IMAGE_MEDIA_TYPES
 
 
 def test_their_varieties_are_told_too() -> None:
@@ -137,7 +144,7 @@ def test_what_an_image_holds_is_not_taken_for_its_kind() -> None:
 )
 def test_anything_else_is_refused(data: bytes, looks: str | None) -> None:
     """``looks`` None: nobody knows what it is; empty: it does not matter what it is called."""
-    with pytest.raises(ImageInvalid) as caught:
+    with pytest.raises(InvalidImageError) as caught:
         image_type(data, param="images")
     assert (caught.value.code, caught.value.param) == ("unsupported_image_type", "images")
     assert ("looks like" in caught.value.message) == (looks is not None)
@@ -145,12 +152,12 @@ def test_anything_else_is_refused(data: bytes, looks: str | None) -> None:
 
 
 def test_nothing_and_too_much_are_refused() -> None:
-    with pytest.raises(ImageInvalid, match="empty") as caught:
+    with pytest.raises(InvalidImageError, match="empty") as caught:
         image_type(b"")
     assert (caught.value.code, caught.value.param) == ("invalid_image", "input")
     largest = PNG + bytes(MAX_IMAGE_BYTES - len(PNG))
     assert image_type(largest) == "image/png"
-    with pytest.raises(ImageInvalid, match="20 MiB") as caught:
+    with pytest.raises(InvalidImageError, match="20 MiB") as caught:
         image_type(largest + b"\0")
     assert caught.value.code == "image_too_large"
 
@@ -158,7 +165,7 @@ def test_nothing_and_too_much_are_refused() -> None:
 def test_a_data_url_holds_the_bytes_and_their_kind() -> None:
     for data, media in zip((PNG, JPEG, WEBP, GIF), MEDIA.values(), strict=True):
         assert data_url(data) == url_of(data, media)
-    with pytest.raises(ImageInvalid) as caught:
+    with pytest.raises(InvalidImageError) as caught:
         data_url(b"", param="images")
     assert caught.value.param == "images"
 
@@ -173,12 +180,12 @@ def test_items_without_images_stay_the_very_same() -> None:
         FunctionCall("c", "f", "{}"),
         FunctionCallOutput("c", "blob:" + "0" * 64),
     )
-    shown, stored, blobs = put_away(items)
+    shown, stored, blobs = extract_blobs(items)
     assert shown is items
     assert stored is items
     assert blobs == ()
-    assert put_away(list(items)) == (items, items, ())
-    assert put_away([]) == ((), (), ())
+    assert extract_blobs(list(items)) == (items, items, ())
+    assert extract_blobs([]) == ((), (), ())
 
 
 def test_a_data_url_becomes_a_reference_and_a_blob() -> None:
@@ -186,7 +193,7 @@ def test_a_data_url_becomes_a_reference_and_a_blob() -> None:
     image = InputImage(url_of(PNG), detail="high")
     seen = Message("user", (InputText("Look:"), image, InputText("There.")), name="ann")
     drew = FunctionCallOutput("c", (InputImage(url_of(JPEG, "image/jpeg")),), status="incomplete")
-    shown, stored, blobs = put_away([said, seen, drew])
+    shown, stored, blobs = extract_blobs([said, seen, drew])
     assert shown == (said, seen, drew)
     assert all(one is other for one, other in zip(shown, (said, seen, drew), strict=True))
     assert blobs == (Blob(hash_of(PNG), PNG), Blob(hash_of(JPEG), JPEG))
@@ -208,7 +215,7 @@ def test_a_blob_comes_once_however_its_url_was_written() -> None:
         url_of(PNG, "IMAGE/PNG;charset=utf-8").replace("data", "DATA").replace("base", "BASE"),
         f"data:image/png;base64,{text}",
     ]
-    shown, stored, blobs = put_away([shows(*urls), shows(urls[1])])
+    shown, stored, blobs = extract_blobs([shows(*urls), shows(urls[1])])
     assert blobs == (Blob(hash_of(PNG), PNG),)
     assert [urls_of(item) for item in shown] == [[url_of(PNG)] * 5, [url_of(PNG)]]
     assert {url for item in stored for url in urls_of(item)} == {f"blob:{hash_of(PNG)}"}
@@ -218,18 +225,18 @@ def test_base64_with_loose_ends_is_shown_as_it_will_be_shown_again() -> None:
     # Its last letter has bits that stand for nothing.
     data = PNG + b"\0" * ((1 - len(PNG)) % 3)
     loose = url_of(data).removesuffix("A==") + "B=="
-    shown, stored, blobs = put_away([shows(loose)])
+    shown, stored, blobs = extract_blobs([shows(loose)])
     assert blobs[0].data == data
-    assert shown == (bring_back(stored[0], {blobs[0].hash: data}),)
+    assert shown == (restore_blobs(stored[0], {blobs[0].hash: data}),)
 
 
 @pytest.mark.parametrize("url", ["https://example.com/cat.png", "http://10.0.0.1/", "HTTPS://a/b"])
 def test_urls_of_images_elsewhere_stay(url: str) -> None:
     item = shows(url)
-    shown, stored, blobs = put_away([item])
+    shown, stored, blobs = extract_blobs([item])
     assert shown[0] is stored[0] is item
     assert blobs == ()
-    (_, mixed), _, blobs = put_away([item, shows(url, url_of(GIF))])
+    (_, mixed), _, blobs = extract_blobs([item, shows(url, url_of(GIF))])
     assert urls_of(mixed) == [url, url_of(GIF, "image/gif")]
     assert blobs == (Blob(hash_of(GIF), GIF),)
 
@@ -257,8 +264,8 @@ def test_urls_of_images_elsewhere_stay(url: str) -> None:
 def test_no_other_url_is_taken(url: str) -> None:
     for item in (shows(url), FunctionCallOutput("c", (InputImage(url),))):
         # A forged reference is refused beside the image that it names, too.
-        with pytest.raises(ImageInvalid) as caught:
-            put_away([shows(url_of(PNG)), item], param="messages")
+        with pytest.raises(InvalidImageError) as caught:
+            extract_blobs([shows(url_of(PNG)), item], param="messages")
         assert (caught.value.code, caught.value.param) == ("invalid_image_url", "messages")
         assert "passwd" not in caught.value.message
 
@@ -280,18 +287,18 @@ def test_no_other_url_is_taken(url: str) -> None:
     ],
 )
 def test_broken_data_urls_are_refused(url: str, code: str) -> None:
-    with pytest.raises(ImageInvalid) as caught:
-        put_away([shows(url)])
+    with pytest.raises(InvalidImageError) as caught:
+        extract_blobs([shows(url)])
     assert (caught.value.code, caught.value.param) == (code, "input")
 
 
 def test_the_largest_image_is_taken_and_none_larger() -> None:
     data = PNG + bytes(MAX_IMAGE_BYTES - len(PNG))
-    _, _, (blob,) = put_away([shows(url_of(data))])
+    _, _, (blob,) = extract_blobs([shows(url_of(data))])
     assert blob.data == data
     for more in (1, 9):
-        with pytest.raises(ImageInvalid) as caught:
-            put_away([shows(url_of(data + bytes(more)))])
+        with pytest.raises(InvalidImageError) as caught:
+            extract_blobs([shows(url_of(data + bytes(more)))])
         assert caught.value.code == "image_too_large"
 
 
@@ -305,13 +312,13 @@ CHANGES = st.binary(max_size=40).map(lambda tail: tail or b"\0")
 def test_what_is_stored_comes_back_as_it_was_shown(pictures: list[tuple[bytes, bytes]]) -> None:
     urls = [url_of(image + tail, "image/whatever") for image, tail in pictures]
     given = [shows(*urls[:2]), Message("user", "Hi."), shows(*urls[2:], "https://a/b")]
-    shown, stored, blobs = put_away(given)
+    shown, stored, blobs = extract_blobs(given)
     kept = {blob.hash: blob.data for blob in blobs}
     read = [decode_item(encode_item(item)) for item in stored]
-    assert tuple(bring_back(item, kept) for item in read) == shown
+    assert tuple(restore_blobs(item, kept) for item in read) == shown
     assert all(hash_of(data) == name for name, data in kept.items())
     # What was shown may be sent again, and is the same.
-    assert put_away(shown) == (shown, stored, blobs)
+    assert extract_blobs(shown) == (shown, stored, blobs)
 
 
 def test_items_that_refer_to_nothing_stay_the_very_same() -> None:
@@ -323,19 +330,19 @@ def test_items_that_refer_to_nothing_stay_the_very_same() -> None:
         FunctionCall("c", "f", "{}"),
         FunctionCallOutput("c", "fine"),
     )
-    assert all(bring_back(item, {}) is item for item in items)
+    assert all(restore_blobs(item, {}) is item for item in items)
 
 
 def test_outputs_of_functions_come_back_too() -> None:
     item = FunctionCallOutput("c", (InputImage(f"blob:{hash_of(WEBP)}"),))
-    assert bring_back(item, {hash_of(WEBP): WEBP}) == msgspec.structs.replace(
+    assert restore_blobs(item, {hash_of(WEBP): WEBP}) == msgspec.structs.replace(
         item, output=(InputImage(url_of(WEBP, "image/webp")),)
     )
 
 
 def test_an_image_that_the_store_lost_is_its_error() -> None:
     with pytest.raises(StoreError) as caught:
-        bring_back(shows(f"blob:{hash_of(PNG)}"), {hash_of(GIF): GIF})
+        restore_blobs(shows(f"blob:{hash_of(PNG)}"), {hash_of(GIF): GIF})
     assert caught.value.code == "blob_missing"
 
 

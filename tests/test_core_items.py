@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.core.items import (
-    Approved,
+    ApprovedCall,
     Compaction,
-    Erased,
+    ErasedItem,
     FunctionCall,
     FunctionCallOutput,
     InputImage,
@@ -61,7 +61,7 @@ ITEMS: st.SearchStrategy[Item] = st.one_of(
         CONTENT,
         STATUS,
         st.booleans(),
-        st.none() | st.builds(Approved, TEXT, CALLS),
+        st.none() | st.builds(ApprovedCall, TEXT, CALLS),
     ),
     st.builds(
         Reasoning,
@@ -73,7 +73,7 @@ ITEMS: st.SearchStrategy[Item] = st.one_of(
     st.builds(Compaction, TEXT, st.integers(0, 9), st.integers(0, 9)),
     st.builds(McpListTools, TEXT, st.just(({"name": "f"},)), st.none() | TEXT),
     st.builds(McpApproval, TEXT, st.booleans(), st.none() | TEXT),
-    st.just(Erased()),
+    st.just(ErasedItem()),
 )
 
 

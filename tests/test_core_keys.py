@@ -7,11 +7,11 @@ import re
 
 import pytest
 
-from antiphon.core.api_keys import digest_of, is_tenant_name, new_key, new_key_id
+from antiphon.core.api_keys import hash_api_key, is_tenant_name, new_api_key, new_api_key_id
 
 
 def test_a_key_is_256_random_bits_behind_a_prefix() -> None:
-    keys = {new_key() for _ in range(1000)}
+    keys = {new_api_key() for _ in range(1000)}
     assert len(keys) == 1000
     assert all(re.fullmatch(r"ap_[a-z2-7]{52}", key) for key in keys)
     # Every place but the last, which has one bit, takes every value.
@@ -20,8 +20,8 @@ def test_a_key_is_256_random_bits_behind_a_prefix() -> None:
 
 
 def test_what_is_kept_is_the_hash() -> None:
-    key = new_key()
-    assert digest_of(key.encode()) == hashlib.sha256(key.encode()).digest()
+    key = new_api_key()
+    assert hash_api_key(key.encode()) == hashlib.sha256(key.encode()).digest()
 
 
 @pytest.mark.parametrize(
@@ -42,12 +42,12 @@ def test_what_is_kept_is_the_hash() -> None:
     ],
 )
 def test_what_cannot_be_a_key_has_no_hash(text: bytes) -> None:
-    assert digest_of(text) is None
+    assert hash_api_key(text) is None
 
 
 def test_a_keys_id_says_nothing_of_it() -> None:
-    assert re.fullmatch(r"key_[0-9a-f]{16}", new_key_id())
-    assert new_key_id() != new_key_id()
+    assert re.fullmatch(r"key_[0-9a-f]{16}", new_api_key_id())
+    assert new_api_key_id() != new_api_key_id()
 
 
 @pytest.mark.parametrize("name", ["a", "acme", "Acme-2", "a.example", "me@a.example", "9" * 64])

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from antiphon.core.context_policies import Policy, Summarize, TokenBudget, Window
-from antiphon.errors import InvalidRequest
+from antiphon.core.context_policies import ContextPolicy, Summarize, TokenBudget, Window
+from antiphon.errors import InvalidRequestError
 
 WRONG: list[Any] = [0, -1, 1.0, 1.5, "9", True, None, [1]]
 
@@ -24,9 +24,9 @@ WRONG: list[Any] = [0, -1, 1.0, 1.5, "9", True, None, [1]]
     ],
 )
 def test_a_limit_is_a_whole_number_from_one(
-    make: Callable[[Any], Policy], name: str, value: Any
+    make: Callable[[Any], ContextPolicy], name: str, value: Any
 ) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         make(value)
     assert caught.value.param == name
     assert caught.value.message == (f"{name} is a whole number of at least 1, not {value!r}.")
@@ -36,7 +36,7 @@ def test_a_limit_is_a_whole_number_from_one(
 @pytest.mark.parametrize("value", [value for value in WRONG if value is not None])
 def test_a_limit_of_a_summary_may_be_left_out_but_not_be_wrong(name: str, value: Any) -> None:
     both: dict[str, Any] = {"max_tokens": 9, "max_messages": 9, name: value}
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         Summarize(**both)
     assert caught.value.param == name
     assert Summarize(**{**both, name: None})
@@ -44,17 +44,17 @@ def test_a_limit_of_a_summary_may_be_left_out_but_not_be_wrong(name: str, value:
 
 def test_a_summary_needs_a_limit() -> None:
     missing = ("missing_required_parameter", "max_tokens")
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         Summarize()
     assert (caught.value.code, caught.value.param) == missing
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         msgspec.structs.replace(Summarize(1), max_tokens=None)
     assert (caught.value.code, caught.value.param) == missing
 
 
 @pytest.mark.parametrize("value", [-1, 1.0, "2", False, None])
 def test_the_turns_that_stay_are_a_whole_number(value: Any) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         Summarize(max_tokens=1, keep_turns=value)
     assert caught.value.param == "keep_turns"
     assert Summarize(max_tokens=1, keep_turns=0).keep_turns == 0
@@ -62,7 +62,7 @@ def test_the_turns_that_stay_are_a_whole_number(value: Any) -> None:
 
 @pytest.mark.parametrize("value", ["", " \n", None, 3, b"Sum up.", "\ud800"])
 def test_a_summary_is_asked_for_in_words(value: Any) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         Summarize(max_tokens=1, prompt=value)
     assert caught.value.param == "prompt"
 

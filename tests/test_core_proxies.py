@@ -98,7 +98,7 @@ def test_a_user_is_told_to_the_proxy_and_to_nobody_else(monkeypatch: pytest.Monk
     monkeypatch.setenv("https_proxy", "http://ann%40corp:p%3Aw%2Fd@proxy.example:3128")
     proxy = find_proxy("https://api.example")
     assert proxy is not None
-    assert proxy.user == ("ann@corp", "p:w/d")
+    assert proxy.credentials == ("ann@corp", "p:w/d")
     assert proxy.headers() == {"Proxy-Authorization": "Basic YW5uQGNvcnA6cDp3L2Q="}
     for shown in (repr(proxy), proxy.url, proxy.address):
         assert "ann" not in shown

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from antiphon.core import deltas
 from antiphon.core.events import Created, Ended, Event, ItemAdded, TextDelta
 from antiphon.core.items import (
-    Erased,
+    ErasedItem,
     FunctionCall,
     FunctionCallOutput,
     Item,
@@ -18,17 +18,17 @@ from antiphon.core.items import (
     Reasoning,
     SummaryText,
 )
-from antiphon.core.stream_trace import fits, odds_of, replayed, trace_of
+from antiphon.core.stream_trace import is_trace_of, logprob_counts, replay_events, trace_of
 from antiphon.core.turns import End, Header, Response
-from antiphon.turn.turn_accumulator import Machine
+from antiphon.turn.turn_accumulator import TurnAccumulator
 
 TEXTS = st.text(max_size=6)
 DELTAS = st.one_of(
-    st.builds(deltas.Text, TEXTS, st.lists(st.integers(), max_size=2).map(tuple)),
-    st.builds(deltas.Thought, TEXTS),
-    st.builds(deltas.Refused, TEXTS),
+    st.builds(deltas.OutputTextDelta, TEXTS, st.lists(st.integers(), max_size=2).map(tuple)),
+    st.builds(deltas.ReasoningSummaryDelta, TEXTS),
+    st.builds(deltas.RefusalTextDelta, TEXTS),
     st.builds(
-        deltas.CallPiece,
+        deltas.ToolCallDelta,
         st.integers(0, 2),
         st.sampled_from(["a", "b", "c"]),
         st.just("tool"),
@@ -40,7 +40,7 @@ DELTAS = st.one_of(
 def response_with(
     output: tuple[Item, ...], trace: tuple[int, ...] = (), odds: tuple[int, ...] = ()
 ) -> Response:
-    end = End("completed", 2.0, trace=trace, odds=odds)
+    end = End("completed", 2.0, trace=trace, logprob_counts=odds)
     return Response("resp_" + "0" * 32, 1.0, Header("m"), (Message("user", "Hi."),), output, end)
 
 
@@ -48,21 +48,21 @@ def response_with(
 def test_a_turn_is_told_again_as_it_was(
     rounds: list[list[deltas.Delta]], whole: bool, runs_tools: bool
 ) -> None:
-    machine = Machine()
+    machine = TurnAccumulator()
     told: list[Event] = []
     for batch in rounds:
         told += machine.feed(batch)
         calls, ends = machine.end_round() if runs_tools else ([], [])
         told += ends
         for call in calls:
-            told += machine.add(FunctionCallOutput(call.call_id, "done"))
+            told += machine.add_item(FunctionCallOutput(call.call_id, "done"))
         if runs_tools:
-            told += machine.close(whole=True)
-            machine.next_round()
-    told += machine.close(whole=whole)
-    response = response_with(machine.output, trace_of(told), odds_of(told, machine.output))
+            told += machine.close(is_complete=True)
+            machine.start_round()
+    told += machine.close(is_complete=whole)
+    response = response_with(machine.output, trace_of(told), logprob_counts(told, machine.output))
     opening = msgspec.structs.replace(response, output=(), end=None)
-    again = list(map(_bare, replayed(response)))
+    again = list(map(_bare, replay_events(response)))
     assert again == [Created(opening), *map(_bare, told), Ended(response)]
 
 
@@ -78,7 +78,7 @@ TOLD = Message("assistant", (OutputText("abc", logprobs=ODDS),))
 
 
 def odds_told(response: Response) -> list[tuple[object, ...]]:
-    return [event.logprobs for event in replayed(response) if isinstance(event, TextDelta)]
+    return [event.logprobs for event in replay_events(response) if isinstance(event, TextDelta)]
 
 
 def test_odds_come_again_with_their_deltas() -> None:
@@ -92,7 +92,7 @@ def test_odds_come_again_with_their_deltas() -> None:
 def test_a_trace_of_before_has_none_and_no_trace_has_them_all() -> None:
     assert odds_told(response_with((TOLD,), (-1, 1, 2, 0))) == [(), ()]
     assert odds_told(response_with((Message("assistant", "a"), TOLD))) == [(), ODDS]
-    assert odds_of([], [Message("assistant", "a")]) == ()
+    assert logprob_counts([], [Message("assistant", "a")]) == ()
     assert msgspec.json.encode(End("completed", 2.0)) == (b'{"status":"completed","ended_at":2.0}')
 
 
@@ -104,7 +104,7 @@ def test_without_a_trace_each_item_comes_in_one_piece() -> None:
         Message("assistant", "One."),
         Message("assistant", (OutputText("a"), OutputText("b"))),
     )
-    told = list(replayed(response_with(items)))
+    told = list(replay_events(response_with(items)))
     assert [type(event).__name__ for event in told] == [
         "Created",
         *("ItemAdded", "ReasoningDelta", "ItemDone"),
@@ -119,14 +119,14 @@ def test_without_a_trace_each_item_comes_in_one_piece() -> None:
 def test_a_trace_of_items_that_have_changed_is_not_followed() -> None:
     trace = (-1, 2, 2, 0, -3, 1, 0)
     items = (Message("assistant", "Good"), Message("assistant", "!"))
-    assert fits(trace, items)
-    assert not fits(trace, (Erased(), items[1]))
-    told = list(replayed(response_with((Erased(), items[1]), trace)))
+    assert is_trace_of(trace, items)
+    assert not is_trace_of(trace, (ErasedItem(), items[1]))
+    told = list(replay_events(response_with((ErasedItem(), items[1]), trace)))
     assert [type(event).__name__ for event in told][1:3] == ["ItemAdded", "ItemDone"]
 
 
 @given(st.lists(st.integers(-9, 9)))
 def test_any_trace_can_be_told(trace: list[int]) -> None:
     response = response_with((Message("assistant", "Good day."),), tuple(trace))
-    told = list(replayed(response))
+    told = list(replay_events(response))
     assert isinstance(told[-1], Ended)

@@ -16,7 +16,7 @@ from examples.support_bot.tools import TOOLS
 from pydantic import BaseModel
 
 from antiphon import Conversation
-from antiphon.bootstrap import close_shared
+from antiphon.bootstrap import close_shared_engines
 from antiphon.chat.blocking import portal
 from by_hand import ByHand
 from example_kit import (
@@ -42,7 +42,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.Mon
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     yield monkeypatch
-    portal.run(close_shared())
+    portal.run(close_shared_engines())
 
 
 def use(here: pytest.MonkeyPatch, upstream: Replaying) -> None:

@@ -289,7 +289,7 @@ def test_a_turn_that_was_running_when_the_server_stopped(tmp_path: Path) -> None
             event = client.getresponse().readline()
             assert event == b"event: response.created\n"
             server.wait(reached)
-        (running,) = server.run(server.store.recent("", 1))
+        (running,) = server.run(server.store.recent_threads("", 1))
     model = ScriptedModel(["Welcome back"])
     with serving(model, database) as server:
         kept = server.get(f"/v1/responses/{running.response_id}").json

@@ -10,12 +10,12 @@ import pytest
 from antiphon import errors
 from antiphon.errors import (
     AntiphonError,
-    ContextLengthExceeded,
+    ContextLengthExceededError,
     ModelError,
-    RateLimited,
+    RateLimitError,
     StoreError,
-    TooManyRequests,
-    error_of,
+    UpstreamRateLimitError,
+    error_from_code,
 )
 
 #: The types of errors that whoever asked can mend.
@@ -90,39 +90,43 @@ def test_each_error_says_what_programs_need(kind: type[AntiphonError]) -> None:
 def test_no_error_of_one_kind_is_mistaken_for_another(kind: type[AntiphonError]) -> None:
     same = [other for other in KINDS if other.default_code == kind.default_code]
     # Clients know one word for too much, whoever says it.
-    assert same == [kind] or set(same) == {RateLimited, TooManyRequests}
+    assert same == [kind] or set(same) == {UpstreamRateLimitError, RateLimitError}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_error_that_was_kept_comes_back(kind: type[AntiphonError]) -> None:
-    expected = RateLimited if kind is TooManyRequests else kind
-    again = error_of(kind.default_code, "So it was.")
+    expected = UpstreamRateLimitError if kind is RateLimitError else kind
+    again = error_from_code(kind.default_code, "So it was.")
     assert (type(again), again.message) == (expected, "So it was.")
 
 
 def test_a_kept_code_that_is_more_exact_has_its_kind() -> None:
-    again = error_of("turn_timeout", "Too late.")
-    assert (type(again), again.code, again.status) == (errors.ModelTimeout, "turn_timeout", 504)
+    again = error_from_code("turn_timeout", "Too late.")
+    assert (type(again), again.code, again.status) == (
+        errors.ModelTimeoutError,
+        "turn_timeout",
+        504,
+    )
 
 
 def test_a_kept_code_that_nobody_knows_is_the_models() -> None:
-    again = error_of("odd", "So it was.")
+    again = error_from_code("odd", "So it was.")
     assert (type(again), again.code, again.message) == (ModelError, "odd", "So it was.")
 
 
 def test_code_and_param_can_be_said_more_exactly() -> None:
-    error = errors.InvalidRequest("No.", code="empty_input", param="input")
+    error = errors.InvalidRequestError("No.", code="empty_input", param="input")
     assert (error.code, error.param) == ("empty_input", "input")
-    assert errors.InvalidRequest("No.").param is None
+    assert errors.InvalidRequestError("No.").param is None
 
 
 def test_errors_that_carry_numbers_carry_them() -> None:
-    overflow = ContextLengthExceeded("Too long.", used=10, limit=8)
+    overflow = ContextLengthExceededError("Too long.", used=10, limit=8)
     assert (overflow.used, overflow.limit, overflow.param) == (10, 8, "input")
-    assert ContextLengthExceeded("Too long.").used is None
-    slow = RateLimited("Slow down.", retry_after=1.5)
+    assert ContextLengthExceededError("Too long.").used is None
+    slow = UpstreamRateLimitError("Slow down.", retry_after=1.5)
     assert slow.retry_after == 1.5
-    assert RateLimited("Slow down.").retry_after is None
+    assert UpstreamRateLimitError("Slow down.").retry_after is None
 
 
 def test_a_failed_generation_is_never_a_call_to_try_again() -> None:

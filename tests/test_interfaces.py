@@ -23,7 +23,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from mcp import Client, types
 from xai_sdk.chat import system, user  # type: ignore[import-untyped]
 
-from antiphon import Conversation, NotFound, Settings
+from antiphon import Conversation, NotFoundError, Settings
 from antiphon.settings import ModelSettings
 from command_line import PROGRAM, Command, Ran, commands, environment
 from example_kit import Replaying, replaying
@@ -273,7 +273,7 @@ def assert_gone(stage: Stage, name: str) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         stage.official.chat.get_stored_completion(name)
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         Conversation.resume(name, settings=stage.settings)
     ran = stage.read("show", name)
     assert (ran.code, ran.out) == (1, "")

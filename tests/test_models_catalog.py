@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from antiphon.errors import InvalidRequest, ModelNotFound
+from antiphon.errors import InvalidRequestError, ModelNotFoundError
 from antiphon.models.model_registry import Catalog
 from antiphon.models.scripted import ScriptedModel
 
@@ -20,7 +20,7 @@ def test_a_model_answers_to_its_name_and_the_default_to_none() -> None:
 
 def test_a_name_that_nobody_has_is_not_found() -> None:
     catalog = Catalog({"first": FIRST}, default="first")
-    with pytest.raises(ModelNotFound, match="'other'") as caught:
+    with pytest.raises(ModelNotFoundError, match="'other'") as caught:
         catalog.get("other")
     assert (caught.value.status, caught.value.param) == (404, "model")
 
@@ -35,9 +35,9 @@ def test_an_upstream_answers_to_every_name_that_is_left() -> None:
 def test_without_a_default_a_name_is_needed() -> None:
     catalog = Catalog({"first": FIRST}, catch_all=UPSTREAM)
     for missing in (None, ""):
-        with pytest.raises(InvalidRequest) as caught:
+        with pytest.raises(InvalidRequestError) as caught:
             catalog.get(missing)
-        assert (caught.value.param, type(caught.value)) == ("model", InvalidRequest)
+        assert (caught.value.param, type(caught.value)) == ("model", InvalidRequestError)
 
 
 def test_the_default_is_listed_first_and_once() -> None:
@@ -59,5 +59,5 @@ def test_a_catalog_does_not_change_with_what_it_was_made_of() -> None:
     models = {"first": FIRST}
     catalog = Catalog(models)
     models["second"] = SECOND
-    with pytest.raises(ModelNotFound):
+    with pytest.raises(ModelNotFoundError):
         catalog.get("second")

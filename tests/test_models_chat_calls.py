@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from antiphon.core.deltas import CallPiece, Finish
+from antiphon.core.deltas import Finish, ToolCallDelta
 from chat_answers import chunk, function, heard
 
 
-def called(*calls: Any) -> list[CallPiece]:
+def called(*calls: Any) -> list[ToolCallDelta]:
     """The pieces from chunks with these ``tool_calls`` entries."""
     chunks = [chunk(tool_calls=one if isinstance(one, list) else [one]) for one in calls]
-    return [one for one in heard(*chunks, b"[DONE]") if isinstance(one, CallPiece)]
+    return [one for one in heard(*chunks, b"[DONE]") if isinstance(one, ToolCallDelta)]
 
 
 def test_calls_in_fragments() -> None:
@@ -23,22 +23,25 @@ def test_calls_in_fragments() -> None:
         {"index": 1, "id": "y", "function": function("g", "{}")},
         {"index": 0, "function": function(None, ":1}")},
     ) == [
-        CallPiece(0, "x", "f", ""),
-        CallPiece(0, None, None, '{"a"'),
-        CallPiece(1, "y", "g", "{}"),
-        CallPiece(0, None, None, ":1}"),
+        ToolCallDelta(0, "x", "f", ""),
+        ToolCallDelta(0, None, None, '{"a"'),
+        ToolCallDelta(1, "y", "g", "{}"),
+        ToolCallDelta(0, None, None, ":1}"),
     ]
 
 
 def test_ids_and_names_that_are_repeated_are_told_once() -> None:
     piece = {"index": 0, "id": "x", "function": function("f", "1")}
-    assert called(piece, piece) == [CallPiece(0, "x", "f", "1"), CallPiece(0, None, None, "1")]
+    assert called(piece, piece) == [
+        ToolCallDelta(0, "x", "f", "1"),
+        ToolCallDelta(0, None, None, "1"),
+    ]
 
 
 def test_a_name_or_id_that_comes_late() -> None:
     assert called({"index": 0, "id": ""}, {"index": 0, "id": "x", "function": function("f")}) == [
-        CallPiece(0),
-        CallPiece(0, "x", "f"),
+        ToolCallDelta(0),
+        ToolCallDelta(0, "x", "f"),
     ]
 
 
@@ -47,7 +50,11 @@ def test_a_new_id_under_an_old_index_is_a_new_call() -> None:
         {"index": 0, "id": "x", "function": function("f", "{}")},
         {"index": 0, "id": "y", "function": function("f", "{}")},
         {"index": 0, "id": "y", "function": function("f", " ")},
-    ) == [CallPiece(0, "x", "f", "{}"), CallPiece(1, "y", "f", "{}"), CallPiece(1, None, None, " ")]
+    ) == [
+        ToolCallDelta(0, "x", "f", "{}"),
+        ToolCallDelta(1, "y", "f", "{}"),
+        ToolCallDelta(1, None, None, " "),
+    ]
 
 
 def test_indexes_that_do_not_begin_at_0() -> None:
@@ -94,7 +101,7 @@ def test_without_index_and_id_the_name_tells() -> None:
 )
 def test_arguments_as_text_or_object(sent: Any, arguments: str) -> None:
     assert called({"index": 0, "id": "x", "function": function("f", sent)}) == [
-        CallPiece(0, "x", "f", arguments)
+        ToolCallDelta(0, "x", "f", arguments)
     ]
 
 
@@ -104,8 +111,8 @@ def test_the_old_way_to_call_a_function() -> None:
         chunk("function_call", function_call={"arguments": "}"}),
     )
     assert deltas == [
-        CallPiece(0, None, "f", "{"),
-        CallPiece(0, None, None, "}"),
+        ToolCallDelta(0, None, "f", "{"),
+        ToolCallDelta(0, None, None, "}"),
         Finish("tool_calls"),
     ]
 

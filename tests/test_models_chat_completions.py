@@ -3,15 +3,15 @@ from contextlib import aclosing
 
 import pytest
 
-from antiphon.core.deltas import Finish, Text, Used
+from antiphon.core.deltas import Finish, OutputTextDelta, UsageUpdate
 from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.errors import (
     ConfigError,
-    InvalidRequest,
+    InvalidRequestError,
     ModelError,
-    ModelTimeout,
-    ModelUnavailable,
-    RateLimited,
+    ModelTimeoutError,
+    ModelUnavailableError,
+    UpstreamRateLimitError,
 )
 from antiphon.models.openai.chat_completions import ChatCompletionsModel
 from antiphon.models.retry import RetryPolicy
@@ -43,7 +43,7 @@ from upstream import (
 def test_a_completion() -> None:
     async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
         assert await batches(model, question(streamed=False)) == [
-            [Text("Hello."), Used(Usage(5, 2)), Finish("stop")]
+            [OutputTextDelta("Hello."), UsageUpdate(Usage(5, 2)), Finish("stop")]
         ]
         assert upstream.requests[0].json == {
             "model": "grok-4",
@@ -106,7 +106,7 @@ def test_connections_are_used_again() -> None:
         await heard(model, streamed=False)
         await heard(model)
         await heard(model)
-        await failed(model, InvalidRequest)
+        await failed(model, InvalidRequestError)
         await heard(model)
         assert len(upstream.requests) == 6
         assert upstream.connections == 1
@@ -177,7 +177,7 @@ def test_an_upstream_that_is_busy_is_asked_again(streamed: bool) -> None:
 def test_an_upstream_that_stays_busy_is_given_up() -> None:
     async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
         upstream.then(*[refuse(429, headers={"Retry-After": "3"})] * 3)
-        _, error = await failed(model, RateLimited)
+        _, error = await failed(model, UpstreamRateLimitError)
         assert error.retry_after == 3.0
         assert len(upstream.requests) == 3
 
@@ -187,7 +187,7 @@ def test_an_upstream_that_stays_busy_is_given_up() -> None:
 def test_a_long_wait_is_left_to_the_user() -> None:
     async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
         upstream.then(refuse(429, headers={"Retry-After": "3600"}))
-        _, error = await failed(model, RateLimited)
+        _, error = await failed(model, UpstreamRateLimitError)
         assert error.retry_after == 3600.0
         assert upstream.waits == []
 
@@ -197,7 +197,7 @@ def test_a_long_wait_is_left_to_the_user() -> None:
 def test_the_deadline_counts_what_was_waited() -> None:
     async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
         upstream.then(*[refuse(503, headers={"Retry-After": "4"})] * 5)
-        await failed(model, ModelUnavailable)
+        await failed(model, ModelUnavailableError)
         assert upstream.waits == [4.0, 4.0]
 
     with_model(main, retry=RetryPolicy(retries=9, deadline=10.0))
@@ -238,7 +238,7 @@ def test_a_completion_cut_short_is_tried_again_and_given_up() -> None:
 def test_silence_is_a_timeout_and_hangs_up(begun: bytes) -> None:
     async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
         upstream.then([begun, HANG])
-        await failed(model, ModelTimeout, streamed=False)
+        await failed(model, ModelTimeoutError, streamed=False)
         await upstream.requests[0].gone.wait()
         assert len(upstream.requests) == 1
 
@@ -250,7 +250,7 @@ def test_nobody_listens() -> None:
         async with Upstream() as gone:
             port = gone.port
         nobody = upstream.model(url=f"http://127.0.0.1:{port}/v1")
-        _, error = await failed(nobody, ModelUnavailable)
+        _, error = await failed(nobody, ModelUnavailableError)
         assert f"127.0.0.1:{port}" in error.message
         assert len(upstream.waits) == 2
         await nobody.close()
@@ -261,7 +261,7 @@ def test_nobody_listens() -> None:
 def test_a_name_that_does_not_exist() -> None:
     async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
         nowhere = upstream.model(url="http://no-such-host.invalid/v1")
-        await failed(nowhere, ModelUnavailable)
+        await failed(nowhere, ModelUnavailableError)
         await nowhere.close()
 
     run(main)
@@ -271,7 +271,7 @@ def test_an_upstream_that_does_not_speak_tls() -> None:
     async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
         async with MisbehavingUpstream(greeting=b"HTTP/1.1 400 Speak up\r\n\r\n") as plain:
             tls = upstream.model(url=f"https://127.0.0.1:{plain.port}/v1")
-            _, error = await failed(tls, ModelUnavailable)
+            _, error = await failed(tls, ModelUnavailableError)
             assert "safe connection" in error.message
             assert upstream.waits == []
             await tls.close()
@@ -313,11 +313,11 @@ def test_closing_ends_what_runs_and_what_follows() -> None:
     async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
         upstream.then(stream(*events(chunk(content="a")), end=HANG))
         answered = model.generate(question())
-        assert await anext(answered) == [Text("a")]
+        assert await anext(answered) == [OutputTextDelta("a")]
         await model.close()
         with pytest.raises(ModelError):
             await anext(answered)
-        await failed(model, ModelUnavailable)
+        await failed(model, ModelUnavailableError)
         await model.close()
 
     run(main)

@@ -3,8 +3,16 @@ from typing import Any
 
 import pytest
 
-from antiphon.core.deltas import CallPiece, Cited, Finish, Refused, Text, Thought, Used
-from antiphon.core.reasoning_sidecar import Carried, carrying
+from antiphon.core.deltas import (
+    AnnotationDelta,
+    Finish,
+    OutputTextDelta,
+    ReasoningSummaryDelta,
+    RefusalTextDelta,
+    ToolCallDelta,
+    UsageUpdate,
+)
+from antiphon.core.reasoning_sidecar import ReasoningSidecar, attach_sidecars
 from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.models.openai.chat_completions import AnswerReader, RequestWriter
 from antiphon.models.retry import Failure
@@ -98,13 +106,13 @@ def test_odds_are_asked_for_as_this_dialect_wants_it(options: Options, sent: Any
 
 
 def test_reasoning_that_messages_carry_is_left_out() -> None:
-    carried = [Carried("gAAA", "host/m")]
+    carried = [ReasoningSidecar("gAAA", "host/m")]
     said = b'{"role":"assistant","content":"Hi"}'
     writer = RequestWriter(upstream_name=None, openai=False)
     for options in (Options(), Options(seed=1)):
         loaded, plain = (
             writer.body(ModelCall("m", b"[" + one + b"]", options, False))
-            for one in (carrying(said, carried), said)
+            for one in (attach_sidecars(said, carried), said)
         )
         assert loaded == plain
 
@@ -181,22 +189,24 @@ def test_text_reasoning_and_refusal() -> None:
         chunk("stop", content=None),
         b"[DONE]",
     ) == [
-        Thought("a"),
-        Thought("b"),
-        Thought("c"),
-        Thought("d"),
-        Text("e"),
-        Refused("f"),
+        ReasoningSummaryDelta("a"),
+        ReasoningSummaryDelta("b"),
+        ReasoningSummaryDelta("c"),
+        ReasoningSummaryDelta("d"),
+        OutputTextDelta("e"),
+        RefusalTextDelta("f"),
         Finish("stop"),
     ]
 
 
 def test_the_same_thought_under_two_names_is_one() -> None:
-    assert heard(chunk("stop", reasoning="a", reasoning_content="a"))[0:-1] == [Thought("a")]
+    assert heard(chunk("stop", reasoning="a", reasoning_content="a"))[0:-1] == [
+        ReasoningSummaryDelta("a")
+    ]
 
 
 def test_reasoning_that_is_no_text_is_left_out() -> None:
-    assert heard(chunk("stop", reasoning={"effort": "low"}, content="a"))[0] == Text("a")
+    assert heard(chunk("stop", reasoning={"effort": "low"}, content="a"))[0] == OutputTextDelta("a")
 
 
 def test_content_in_parts() -> None:
@@ -206,7 +216,11 @@ def test_content_in_parts() -> None:
         {"type": "text", "text": "a"},
         {"type": "image", "url": "x"},
     ]
-    assert heard(chunk("stop", content=parts))[:-1] == [Thought("hm"), Thought("so"), Text("a")]
+    assert heard(chunk("stop", content=parts))[:-1] == [
+        ReasoningSummaryDelta("hm"),
+        ReasoningSummaryDelta("so"),
+        OutputTextDelta("a"),
+    ]
 
 
 def odds(token: str, *top: str, **fields: Any) -> dict[str, Any]:
@@ -222,16 +236,16 @@ def test_odds_come_with_their_words_in_the_responses_shape() -> None:
         with_odds(chunk("stop", content="c")),
     )
     assert deltas[:-1] == [
-        Text("a", (odds("a", "a", "b"),)),
+        OutputTextDelta("a", (odds("a", "a", "b"),)),
         # Half a character has odds but no words.
-        Text(
+        OutputTextDelta(
             "b",
             (
                 {**odds("\\xf0", bytes=[240]), "top_logprobs": []},
                 {**odds("b", logprob=-1), "top_logprobs": []},
             ),
         ),
-        Text("c"),
+        OutputTextDelta("c"),
     ]
 
 
@@ -244,7 +258,7 @@ def with_odds(one: dict[str, Any], *content: Any) -> dict[str, Any]:
 def test_odds_in_another_shape_are_left_out(odd: Any) -> None:
     one = chunk("stop", content="a")
     one["choices"][0]["logprobs"] = odd
-    assert heard(one) == [Text("a"), Finish("stop")]
+    assert heard(one) == [OutputTextDelta("a"), Finish("stop")]
 
 
 def test_sources_become_those_of_the_responses_api() -> None:
@@ -255,12 +269,17 @@ def test_sources_become_those_of_the_responses_api() -> None:
         chunk(content="a", annotations=[nested]),
         chunk("stop", annotations=[nested, bare, {"type": "file_citation"}, 3, {"url": 4}]),
     ) == [
-        Text("a"),
-        Cited({"type": "url_citation", **inner}),
-        Cited({"type": "url_citation", "start_index": 0, "end_index": 0, "url": "v", "title": ""}),
+        OutputTextDelta("a"),
+        AnnotationDelta({"type": "url_citation", **inner}),
+        AnnotationDelta(
+            {"type": "url_citation", "start_index": 0, "end_index": 0, "url": "v", "title": ""}
+        ),
         Finish("stop"),
     ]
-    assert heard(chunk("stop", content="a", annotations="?")) == [Text("a"), Finish("stop")]
+    assert heard(chunk("stop", content="a", annotations="?")) == [
+        OutputTextDelta("a"),
+        Finish("stop"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -282,7 +301,7 @@ def test_why_it_stopped(reason: str, finish: str) -> None:
 
 def test_only_the_first_choice_counts() -> None:
     other = {"choices": [{"index": 1, "delta": {"content": "no"}, "finish_reason": "length"}]}
-    assert heard(chunk(content="a"), other, chunk("stop")) == [Text("a"), Finish("stop")]
+    assert heard(chunk(content="a"), other, chunk("stop")) == [OutputTextDelta("a"), Finish("stop")]
 
 
 @pytest.mark.parametrize(
@@ -313,7 +332,7 @@ def test_only_the_first_choice_counts() -> None:
 )
 def test_tokens(usage: dict[str, Any], tokens: Usage) -> None:
     assert heard(chunk("stop"), {"choices": [], "usage": usage}, b"[DONE]") == [
-        Used(tokens),
+        UsageUpdate(tokens),
         Finish("stop"),
     ]
 
@@ -324,18 +343,23 @@ def test_tokens_on_every_chunk_are_told_once() -> None:
         {**chunk(content="b"), "usage": {"prompt_tokens": 5, "completion_tokens": 2}},
         {**chunk("stop"), "usage": None},
     )
-    assert deltas == [Text("a"), Text("b"), Used(Usage(5, 2)), Finish("stop")]
+    assert deltas == [
+        OutputTextDelta("a"),
+        OutputTextDelta("b"),
+        UsageUpdate(Usage(5, 2)),
+        Finish("stop"),
+    ]
 
 
 def test_a_stream_is_over_with_its_mark_or_with_a_reason() -> None:
-    assert heard(chunk("stop", content="a")) == [Text("a"), Finish("stop")]
-    assert heard(chunk(content="a"), b"[DONE]") == [Text("a"), Finish("stop")]
+    assert heard(chunk("stop", content="a")) == [OutputTextDelta("a"), Finish("stop")]
+    assert heard(chunk(content="a"), b"[DONE]") == [OutputTextDelta("a"), Finish("stop")]
     assert heard(chunk(content="a"), b"", b" ", b"[DONE]", b"junk")[-1] == Finish("stop")
 
 
 def test_a_stream_that_just_ends_was_cut() -> None:
     deltas, reader = read(chunk(content="a"))
-    assert deltas == [Text("a")]
+    assert deltas == [OutputTextDelta("a")]
     assert isinstance(reader.trouble, Failure)
     assert reader.trouble.transient
     assert reader.trouble.error.code == "upstream_disconnected"
@@ -344,7 +368,7 @@ def test_a_stream_that_just_ends_was_cut() -> None:
 def test_an_error_among_the_events_keeps_what_came_before() -> None:
     error = b'{"error":{"message":"Overloaded"}}'
     deltas, reader = read(chunk(content="a"), error, chunk("stop", content="b"))
-    assert deltas == [Text("a")]
+    assert deltas == [OutputTextDelta("a")]
     assert reader.trouble == error
 
 
@@ -372,7 +396,7 @@ def test_failing_as_a_reason_to_stop() -> None:
 )
 def test_what_cannot_be_read_is_a_failure(event: bytes) -> None:
     deltas, reader = read(chunk(content="a"), event)
-    assert deltas == [Text("a")]
+    assert deltas == [OutputTextDelta("a")]
     assert isinstance(reader.trouble, Failure)
     assert reader.trouble.error.code == "upstream_invalid_response"
     assert not reader.trouble.transient
@@ -393,11 +417,11 @@ def test_an_answer_in_one_piece() -> None:
     answer = {"id": "1", "choices": [choice], "usage": {"prompt_tokens": 1}}
     reader = AnswerReader()
     assert reader.whole(json.dumps(answer).encode()) + reader.end() == [
-        Thought("hm"),
-        Text("a"),
-        CallPiece(0, "x", "f", "{}"),
-        CallPiece(1, "y", "f", "{}"),
-        Used(Usage(1)),
+        ReasoningSummaryDelta("hm"),
+        OutputTextDelta("a"),
+        ToolCallDelta(0, "x", "f", "{}"),
+        ToolCallDelta(1, "y", "f", "{}"),
+        UsageUpdate(Usage(1)),
         Finish("tool_calls"),
     ]
     assert reader.trouble is None

@@ -7,15 +7,23 @@ from typing import Any
 
 import pytest
 
-from antiphon.core.deltas import CallPiece, Delta, Finish, Refused, Text, Thought, Used
+from antiphon.core.deltas import (
+    Delta,
+    Finish,
+    OutputTextDelta,
+    ReasoningSummaryDelta,
+    RefusalTextDelta,
+    ToolCallDelta,
+    UsageUpdate,
+)
 from antiphon.core.turns import Usage
 from antiphon.errors import (
     AntiphonError,
-    ContextLengthExceeded,
-    InvalidRequest,
+    ContextLengthExceededError,
+    InvalidRequestError,
     ModelError,
-    ModelNotFound,
-    ModelTimeout,
+    ModelNotFoundError,
+    ModelTimeoutError,
 )
 from antiphon.models.openai.chat_completions import AnswerReader, ChatCompletionsModel
 from antiphon.turn.protocols import ModelCall, ModelInfo
@@ -59,11 +67,11 @@ def test_what_arrives_together_is_one_batch() -> None:
             )
         )
         async with aclosing(model.generate(question())) as answer:
-            assert await anext(answer) == [Text("a"), Text("b")]
+            assert await anext(answer) == [OutputTextDelta("a"), OutputTextDelta("b")]
             first.set()
-            assert await anext(answer) == [Thought("c"), Refused("d")]
+            assert await anext(answer) == [ReasoningSummaryDelta("c"), RefusalTextDelta("d")]
             second.set()
-            assert await anext(answer) == [Used(Usage(5, 2)), Finish("stop")]
+            assert await anext(answer) == [UsageUpdate(Usage(5, 2)), Finish("stop")]
 
     run(main)
 
@@ -73,7 +81,7 @@ def test_a_finished_stream_is_not_waited_for() -> None:
         rest = asyncio.Event()
         data = events(chunk("stop", content="a"), DONE)
         upstream.then(stream(*data, rest), hello(), hello())
-        assert await heard(model) == [Text("a"), Finish("stop")]
+        assert await heard(model) == [OutputTextDelta("a"), Finish("stop")]
         assert await heard(model) == HELLO
         rest.set()
         # The rest has come before the answer to a request that was sent after it.
@@ -93,9 +101,9 @@ def test_a_stream_in_small_pieces(size: int, newline: bytes) -> None:
         first = b"".join(events(raw, newline=newline))
         upstream.then(stream(b": ping" + newline, first, *data, size=size))
         assert await heard(model) == [
-            Text("日本"),
-            Text("é😀"),
-            Used(Usage(5, 2)),
+            OutputTextDelta("日本"),
+            OutputTextDelta("é😀"),
+            UsageUpdate(Usage(5, 2)),
             Finish("stop"),
         ]
 
@@ -106,7 +114,7 @@ def test_a_completion_in_small_pieces() -> None:
     async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
         body = json.dumps({"choices": [{"message": {"content": "é"}}]}).encode()
         upstream.then(answer(body, size=1))
-        assert await heard(model, streamed=False) == [Text("é"), Finish("stop")]
+        assert await heard(model, streamed=False) == [OutputTextDelta("é"), Finish("stop")]
 
     run(main)
 
@@ -118,7 +126,7 @@ def test_a_stream_may_end_without_its_mark(cut: bool) -> None:
         data = events(chunk(content="a"), chunk("stop"))
         upstream.then(stream(*data, opened, end=CUT if cut else None))
         async with aclosing(model.generate(question())) as answered:
-            assert await anext(answered) == [Text("a")]
+            assert await anext(answered) == [OutputTextDelta("a")]
             opened.set()
             assert [list(batch) async for batch in answered] == [[Finish("stop")]]
 
@@ -132,8 +140,8 @@ def test_tool_calls_in_fragments() -> None:
         data = events(chunk(tool_calls=[opening]), chunk(tool_calls=[more]), chunk("tool_calls"))
         upstream.then(stream(*data, *events(DONE)))
         assert await heard(model) == [
-            CallPiece(0, "x", "f"),
-            CallPiece(0, None, None, "{}"),
+            ToolCallDelta(0, "x", "f"),
+            ToolCallDelta(0, None, None, "{}"),
             Finish("tool_calls"),
         ]
 
@@ -143,7 +151,11 @@ def test_tool_calls_in_fragments() -> None:
 def test_an_answer_in_the_form_that_was_not_asked_for() -> None:
     async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
         upstream.then(completion(), hello())
-        assert await heard(model) == [Text("Hello."), Used(Usage(5, 2)), Finish("stop")]
+        assert await heard(model) == [
+            OutputTextDelta("Hello."),
+            UsageUpdate(Usage(5, 2)),
+            Finish("stop"),
+        ]
         assert await heard(model, streamed=False) == HELLO
 
     run(main)
@@ -153,7 +165,7 @@ def test_a_compressed_answer_is_read_all_the_same() -> None:
     async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
         body = zlib.compress(b'{"choices":[{"message":{"content":"a"}}]}')
         upstream.then(answer(body, headers={"Content-Encoding": "deflate"}))
-        assert await heard(model, streamed=False) == [Text("a"), Finish("stop")]
+        assert await heard(model, streamed=False) == [OutputTextDelta("a"), Finish("stop")]
 
     run(main)
 
@@ -170,7 +182,7 @@ def test_a_stream_cut_after_its_first_word_is_an_error(end: Any) -> None:
         with pytest.raises(ModelError) as caught:
             await anext(answered)
         assert caught.value.code == "upstream_disconnected"
-        assert deltas == [Text("a")]
+        assert deltas == [OutputTextDelta("a")]
         assert len(upstream.requests) == 1
 
     run(main)
@@ -179,8 +191,8 @@ def test_a_stream_cut_after_its_first_word_is_an_error(end: Any) -> None:
 def test_silence_within_a_stream_keeps_what_came() -> None:
     async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
         upstream.then(stream(*events(chunk(content="a")), end=HANG))
-        deltas, _ = await failed(model, ModelTimeout)
-        assert deltas == [Text("a")]
+        deltas, _ = await failed(model, ModelTimeoutError)
+        assert deltas == [OutputTextDelta("a")]
         await upstream.requests[0].gone.wait()
 
     with_model(main, read_timeout=0.2)
@@ -191,11 +203,11 @@ def test_silence_within_a_stream_keeps_what_came() -> None:
     [
         (refuse(401, {"error": {"message": f"Incorrect API key: {KEY}"}}), ModelError),
         (refuse(403, {"error": KEY}), ModelError),
-        (refuse(404, {"error": {"message": "model 'x' not found"}}), ModelNotFound),
-        (refuse(400, {"error": {"message": f"{KEY} is bad"}}), InvalidRequest),
+        (refuse(404, {"error": {"message": "model 'x' not found"}}), ModelNotFoundError),
+        (refuse(400, {"error": {"message": f"{KEY} is bad"}}), InvalidRequestError),
         (
             refuse(400, {"error": {"message": "x", "code": "context_length_exceeded"}}),
-            ContextLengthExceeded,
+            ContextLengthExceededError,
         ),
         (answer(b"{"), ModelError),
         (answer(b"<html>", headers={"Content-Type": "text/html"}), ModelError),
@@ -204,7 +216,7 @@ def test_silence_within_a_stream_keeps_what_came() -> None:
         (answer(b"zip", headers={"Content-Encoding": "gzip"}), ModelError),
         ([f"HTTP/9 {KEY}\r\n\r\n".encode(), CUT], ModelError),
         ([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", CUT], ModelError),
-        (answer(b'{"error":{"message":"No.","code":400}}'), InvalidRequest),
+        (answer(b'{"error":{"message":"No.","code":400}}'), InvalidRequestError),
     ],
 )
 @pytest.mark.parametrize("streamed", [True, False])
@@ -222,7 +234,7 @@ def test_bad_events_keep_what_came_before(bad: bytes) -> None:
     async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
         upstream.then(stream(*events(chunk(content="a")), bad, *events(chunk(content="b"))))
         deltas, _ = await failed(model, ModelError)
-        assert deltas == [Text("a")]
+        assert deltas == [OutputTextDelta("a")]
         assert len(upstream.requests) == 1
 
     run(main)

@@ -13,14 +13,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from antiphon.core.deltas import Delta, Finish, Text
+from antiphon.core.deltas import Delta, Finish, OutputTextDelta
 from antiphon.core.turns import Options
 from antiphon.errors import (
     AntiphonError,
-    ContextLengthExceeded,
-    ImageInputUnsupported,
-    InvalidRequest,
-    ModelUnavailable,
+    ContextLengthExceededError,
+    ImageInputUnsupportedError,
+    InvalidRequestError,
+    ModelUnavailableError,
 )
 from antiphon.models.llama.model import LlamaModel
 from antiphon.models.llama.weights import SMOLLM2
@@ -160,7 +160,7 @@ def test_a_prompt_whose_caller_left_is_not_read_to_its_end(bench: Bench) -> None
 
 def test_too_long_a_prompt_says_how_long(bench: Bench) -> None:
     error = failure(bench, [("user", words(1500))], GREEDY)
-    assert isinstance(error, ContextLengthExceeded)
+    assert isinstance(error, ContextLengthExceededError)
     assert error.limit == CONTEXT
     assert error.used is not None
     assert error.used > 1500
@@ -169,7 +169,7 @@ def test_too_long_a_prompt_says_how_long(bench: Bench) -> None:
 
 def test_five_megabytes_are_refused_without_counting(bench: Bench) -> None:
     error = failure(bench, [("user", "x" * 5_000_000)], GREEDY)
-    assert isinstance(error, ContextLengthExceeded)
+    assert isinstance(error, ContextLengthExceededError)
     assert (error.used, error.limit) == (None, CONTEXT)
 
 
@@ -216,7 +216,7 @@ def test_a_text_is_cut_into_its_tokens(bench: Bench, text: str) -> None:
 
 def test_images_are_refused(bench: Bench) -> None:
     image = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}]
-    assert isinstance(failure(bench, [("user", image)], GREEDY), ImageInputUnsupported)
+    assert isinstance(failure(bench, [("user", image)], GREEDY), ImageInputUnsupportedError)
 
 
 def test_a_schema_is_kept_to(bench: Bench) -> None:
@@ -241,7 +241,7 @@ def test_a_schema_that_cannot_be_followed_is_the_callers_fault(
 ) -> None:
     options = Options(text_format={"type": "json_schema", "name": "x", "schema": schema})
     error = failure(bench, HELLO, options)
-    assert isinstance(error, InvalidRequest)
+    assert isinstance(error, InvalidRequestError)
     assert error.param == "text.format"
 
 
@@ -258,9 +258,9 @@ def test_a_crash_fails_its_turn_and_the_next_one_has_a_new_process(bench: Bench)
 
     async def main() -> AntiphonError:
         async with aclosing(model.generate(call(HELLO, ENDLESS))) as stream:
-            assert isinstance((await anext(stream))[0], Text)
+            assert isinstance((await anext(stream))[0], OutputTextDelta)
             os.kill(old, signal.SIGABRT)
-            with pytest.raises(ModelUnavailable) as caught:
+            with pytest.raises(ModelUnavailableError) as caught:
                 async for _ in stream:
                     pass
             return caught.value
@@ -275,7 +275,7 @@ def test_a_crash_fails_its_turn_and_the_next_one_has_a_new_process(bench: Bench)
 def test_a_model_without_weights_says_where_they_come_from() -> None:
     async def main() -> None:
         model = LlamaModel(ModelInfo("smollm2"), None)
-        with pytest.raises(ModelUnavailable, match="antiphon model pull"):
+        with pytest.raises(ModelUnavailableError, match="antiphon model pull"):
             await ask(model, call(HELLO, GREEDY))
         await model.close()
 
@@ -286,7 +286,7 @@ def test_all_who_wait_for_a_load_that_fails_are_told(tmp_path: Path) -> None:
     async def main() -> None:
         model = LlamaModel(ModelInfo("mine"), tmp_path / "none.gguf")
         outcomes = await asyncio.gather(model.warm(), model.warm(), return_exceptions=True)
-        assert [type(error) for error in outcomes] == [ModelUnavailable] * 2
+        assert [type(error) for error in outcomes] == [ModelUnavailableError] * 2
         assert outcomes[0] is not outcomes[1]
         assert "No such file" in str(outcomes[0])
         assert model.state == "idle"
@@ -303,9 +303,9 @@ def test_a_closed_model_stays_closed() -> None:
         assert model.state == "loading"
         await model.close()
         await model.close()
-        with pytest.raises(ModelUnavailable, match="shut down"):
+        with pytest.raises(ModelUnavailableError, match="shut down"):
             await loading
-        with pytest.raises(ModelUnavailable, match="shut down"):
+        with pytest.raises(ModelUnavailableError, match="shut down"):
             await ask(model, call(HELLO, GREEDY))
 
     asyncio.run(main())
@@ -318,7 +318,7 @@ def test_closing_ends_the_calls_that_run() -> None:
         await anext(stream)
         pid = model.pid
         await model.close()
-        with pytest.raises(ModelUnavailable, match="shut down"):
+        with pytest.raises(ModelUnavailableError, match="shut down"):
             async for _ in stream:
                 pass
         assert pid is not None

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from antiphon.core.turns import Options
-from antiphon.errors import ModelUnavailable
+from antiphon.errors import ModelUnavailableError
 from antiphon.models.llama.frame_protocol import FrameSplitter, Ready, decode_up
 from antiphon.models.llama.model import LlamaModel
 from antiphon.turn.protocols import ModelInfo
@@ -137,7 +137,7 @@ def test_nothing_is_left_in_the_temporary_folder(
             await asyncio.sleep(0)
         assert os.listdir(tmp_path) != []
         await model.close()
-        with pytest.raises(ModelUnavailable):
+        with pytest.raises(ModelUnavailableError):
             await loading
         assert os.listdir(tmp_path) == []
 
@@ -156,7 +156,7 @@ def test_nothing_is_left_of_a_child_that_was_killed(
         await anext(stream)
         assert model.pid is not None
         os.kill(model.pid, how)
-        with pytest.raises(ModelUnavailable):
+        with pytest.raises(ModelUnavailableError):
             async for _ in stream:
                 pass
         assert os.listdir(tmp_path) == []
@@ -186,7 +186,7 @@ def test_what_llama_cpp_prints_does_not_reach_the_frames() -> None:
 def load_failure(path: Path, *, slots: int = 1) -> str:
     async def main() -> str:
         model = LlamaModel(ModelInfo("mine"), path, slots=slots)
-        with pytest.raises(ModelUnavailable) as caught:
+        with pytest.raises(ModelUnavailableError) as caught:
             await model.warm()
         await model.close()
         return caught.value.message

@@ -4,7 +4,11 @@ from typing import Any
 import pytest
 
 from antiphon.core.turns import Options
-from antiphon.errors import ContextLengthExceeded, ImageInputUnsupported, InvalidRequest
+from antiphon.errors import (
+    ContextLengthExceededError,
+    ImageInputUnsupportedError,
+    InvalidRequestError,
+)
 from antiphon.models.llama.chat_template import Line, chat_body, read_talk
 from antiphon.models.llama.control_tokens import BREAK, Markup
 
@@ -107,7 +111,7 @@ def test_example_turns_are_left_out_where_a_tool_has_just_answered() -> None:
 
 @pytest.mark.parametrize("kind", ["image_url", "input_image"])
 def test_images_are_refused(kind: str) -> None:
-    with pytest.raises(ImageInputUnsupported):
+    with pytest.raises(ImageInputUnsupportedError):
         body([said("user", [{"type": kind, "image_url": {"url": "data:image/png;base64,AA"}}])])
 
 
@@ -115,18 +119,18 @@ def test_images_are_refused(kind: str) -> None:
     "messages", [b"[", b"{}", b'[{"role": 1}]', b'[{"role":"user","content":"\\ud800"}]', b"\xff"]
 )
 def test_what_cannot_be_read_is_the_callers_fault(messages: bytes) -> None:
-    with pytest.raises(InvalidRequest, match="cannot be read"):
+    with pytest.raises(InvalidRequestError, match="cannot be read"):
         body(messages)
 
 
 def test_an_unknown_role_is_the_callers_fault() -> None:
-    with pytest.raises(InvalidRequest, match="no role 'wizard'"):
+    with pytest.raises(InvalidRequestError, match="no role 'wizard'"):
         body([said("wizard", "hi")])
 
 
 def test_texts_that_can_never_fit_are_refused_without_counting() -> None:
     assert lines([said("user", "x" * 1600)])
-    with pytest.raises(ContextLengthExceeded) as caught:
+    with pytest.raises(ContextLengthExceededError) as caught:
         body([said("user", "x" * 900), said("assistant", "x" * 701)])
     assert (caught.value.used, caught.value.limit) == (None, 100)
 
@@ -192,6 +196,6 @@ def test_text_formats_are_translated() -> None:
     assert body([said("user", "hi")], Options(text_format=given))["max_tokens"] == 2048
     plain = Options(text_format={"type": "json_object"})
     assert body([said("user", "hi")], plain)["response_format"] == {"type": "json_object"}
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         body([said("user", "hi")], Options(text_format={"type": "json_schema"}))
     assert caught.value.param == "text.format"

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from antiphon.core.deltas import CallPiece, Delta, Finish, Text, Used
+from antiphon.core.deltas import Delta, Finish, OutputTextDelta, ToolCallDelta, UsageUpdate
 from antiphon.core.turns import FunctionTool, Options, Usage
-from antiphon.errors import ContextLengthExceeded, InvalidRequest
+from antiphon.errors import ContextLengthExceededError, InvalidRequestError
 from antiphon.models.llama.chat_template import Line, Talk, read_talk
 from antiphon.models.llama.few_shot import PRIMER
 from antiphon.models.llama.model import LlamaModel
@@ -118,7 +118,7 @@ def test_the_choice_says_which_tools_are_in_question(
 
 
 def test_a_choice_of_no_such_tool_is_the_callers_fault() -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         tools_in_question(Options(tools=TOOLS, tool_choice="function:none"), talk("Hi"))
     assert caught.value.param == "tool_choice"
 
@@ -172,11 +172,11 @@ async def outcome(model: LlamaModel, one: ModelCall) -> Outcome:
     async with aclosing(model.generate(one)) as stream:
         async for batch in stream:
             deltas += batch
-    pieces = [delta for delta in deltas if isinstance(delta, CallPiece)]
-    (usage,) = [delta.usage for delta in deltas if isinstance(delta, Used)]
+    pieces = [delta for delta in deltas if isinstance(delta, ToolCallDelta)]
+    (usage,) = [delta.usage for delta in deltas if isinstance(delta, UsageUpdate)]
     (reason,) = [delta.reason for delta in deltas if isinstance(delta, Finish)]
     return Outcome(
-        "".join(delta.text for delta in deltas if isinstance(delta, Text)),
+        "".join(delta.text for delta in deltas if isinstance(delta, OutputTextDelta)),
         pieces[0].name if pieces else None,
         "".join(piece.arguments for piece in pieces),
         reason,
@@ -244,7 +244,7 @@ def test_a_formatted_answer_and_tools_go_together(bench: Bench) -> None:
 @needs_model
 def test_a_schema_that_cannot_be_followed_names_its_tool(bench: Bench) -> None:
     bad = tool("odd", x={"type": "frob"})
-    with pytest.raises(InvalidRequest, match="'odd'") as caught:
+    with pytest.raises(InvalidRequestError, match="'odd'") as caught:
         run(bench, question("Hi", tools=(bad,), tool_choice="required"))
     assert caught.value.param == "tools"
 
@@ -316,9 +316,9 @@ def test_counting_waits_for_no_slot(bench: Bench) -> None:
 @needs_model
 def test_what_cannot_be_counted_is_the_callers_fault(bench: Bench) -> None:
     runner, model = bench
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         runner.run(model.count(ModelCall("m", b"[", Options(), stream=True)))
-    with pytest.raises(ContextLengthExceeded):
+    with pytest.raises(ContextLengthExceededError):
         runner.run(model.count(question("x" * 5_000_000)))
     more_than_the_window = runner.run(model.count(question("word " * 2000)))
     assert more_than_the_window is not None

@@ -11,7 +11,7 @@ import pytest
 from antiphon.bootstrap import Engine, open_engine
 from antiphon.core.items import Message
 from antiphon.core.turns import TurnRequest
-from antiphon.errors import InvalidRequest
+from antiphon.errors import InvalidRequestError
 from antiphon.models.model_list import decode_model_list, why_undecided
 from antiphon.models.retry import Failure
 from antiphon.settings import ModelSettings, Secret, Settings
@@ -75,7 +75,7 @@ def test_what_there_is_instead_is_told(behaviour: Behaviour, words: str, answere
         upstream.then(behaviour, behaviour)
         assert await engine.choose_model() is answered
         assert engine.default_model() is None
-        with pytest.raises(InvalidRequest) as refused:
+        with pytest.raises(InvalidRequestError) as refused:
             await said(engine)
         message = refused.value.message
         assert words in message

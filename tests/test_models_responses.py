@@ -8,20 +8,28 @@ from typing import Any
 
 import pytest
 
-from antiphon.core.deltas import CallPiece, Delta, Finish, Over, Sealed, Text, Used
+from antiphon.core.deltas import (
+    Delta,
+    EncryptedReasoning,
+    Finish,
+    ItemEnd,
+    OutputTextDelta,
+    ToolCallDelta,
+    UsageUpdate,
+)
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, Message, Reasoning
 from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.errors import (
     AntiphonError,
-    ContextLengthExceeded,
-    InvalidRequest,
+    ContextLengthExceededError,
+    InvalidRequestError,
     ModelError,
-    ModelNotFound,
-    ModelTimeout,
-    RateLimited,
+    ModelNotFoundError,
+    ModelTimeoutError,
+    UpstreamRateLimitError,
 )
 from antiphon.models.openai.responses import ResponsesModel
-from antiphon.turn.message_rendering import assemble, render
+from antiphon.turn.message_rendering import build_messages, render_turn
 from antiphon.turn.protocols import Model, ModelCall, ModelInfo
 from chat_upstream import KEY, batches, failed, heard, question
 from responses_upstream import (
@@ -37,7 +45,13 @@ from responses_upstream import (
 )
 from upstream import CUT, HANG, answer, events, refuse, stream
 
-HELLO: list[Delta] = [Text("Hel"), Text("lo."), Over(), Used(Usage(5, 2)), Finish("stop")]
+HELLO: list[Delta] = [
+    OutputTextDelta("Hel"),
+    OutputTextDelta("lo."),
+    ItemEnd(),
+    UsageUpdate(Usage(5, 2)),
+    Finish("stop"),
+]
 #: OpenAI's words.
 NO_REASONING = {
     "error": {
@@ -60,7 +74,7 @@ STALE = {
 def test_an_answer_in_one_piece() -> None:
     async def main(upstream: Upstream, model: ResponsesModel) -> None:
         assert await batches(model, question(streamed=False)) == [
-            [Text("Hello."), Over(), Used(Usage(5, 2)), Finish("stop")]
+            [OutputTextDelta("Hello."), ItemEnd(), UsageUpdate(Usage(5, 2)), Finish("stop")]
         ]
         request = upstream.requests[0]
         assert (request.method, request.path) == ("POST", "/v1/responses")
@@ -90,12 +104,12 @@ def test_a_stream_in_small_pieces(size: int) -> None:
         told = b"".join(framed(*telling(thought("gAAA"), message("é😀"), called())))
         upstream.then(stream(told, size=size))
         assert await heard(model) == [
-            Sealed("gAAA", f"127.0.0.1:{upstream.port}/grok-4"),
-            Text("é😀"),
-            Over(),
-            CallPiece(2, "call_1", "f"),
-            CallPiece(2, arguments="{}"),
-            Used(Usage(5, 2)),
+            EncryptedReasoning("gAAA", f"127.0.0.1:{upstream.port}/grok-4"),
+            OutputTextDelta("é😀"),
+            ItemEnd(),
+            ToolCallDelta(2, "call_1", "f"),
+            ToolCallDelta(2, arguments="{}"),
+            UsageUpdate(Usage(5, 2)),
             Finish("tool_calls"),
         ]
 
@@ -108,7 +122,7 @@ def test_what_arrives_together_is_one_batch() -> None:
         told = framed(*telling(message("Hello.")))
         upstream.then(stream(b"".join(told[:5]), rest, b"".join(told[5:])))
         async with aclosing(model.generate(question())) as answered:
-            assert await anext(answered) == [Text("Hel"), Text("lo.")]
+            assert await anext(answered) == [OutputTextDelta("Hel"), OutputTextDelta("lo.")]
             rest.set()
             assert await anext(answered) == HELLO[2:]
 
@@ -130,7 +144,7 @@ def test_connections_are_used_again() -> None:
 def test_an_answer_in_the_form_that_was_not_asked_for() -> None:
     async def main(upstream: Upstream, model: ResponsesModel) -> None:
         upstream.then(replied(message("Hi.")), streamed(message("Hi.")))
-        said = [Text("Hi."), Over(), Used(Usage(5, 2)), Finish("stop")]
+        said = [OutputTextDelta("Hi."), ItemEnd(), UsageUpdate(Usage(5, 2)), Finish("stop")]
         assert await heard(model) == said
         assert await heard(model, streamed=False) == said
 
@@ -142,7 +156,7 @@ def test_a_name_of_its_own_there() -> None:
         upstream.then(replied(thought("gAAA"), message()))
         deltas = await heard(model, streamed=False)
         assert upstream.requests[0].json["model"] == "other"
-        assert deltas[0] == Sealed("gAAA", f"127.0.0.1:{upstream.port}/other")
+        assert deltas[0] == EncryptedReasoning("gAAA", f"127.0.0.1:{upstream.port}/other")
 
     run(main, upstream_name="other")
 
@@ -167,7 +181,7 @@ def test_an_upstream_that_is_busy_is_asked_again(told_within: bool) -> None:
 def test_an_upstream_that_stays_busy_is_given_up() -> None:
     async def main(upstream: Upstream, model: ResponsesModel) -> None:
         upstream.then(*[refuse(429, headers={"Retry-After": "3"})] * 3)
-        _, error = await failed(model, RateLimited)
+        _, error = await failed(model, UpstreamRateLimitError)
         assert error.retry_after == 3.0
         assert len(upstream.requests) == 3
 
@@ -190,7 +204,7 @@ def test_a_stream_cut_after_its_first_word_is_an_error(end: Any) -> None:
         first = b"".join(framed(*telling(message("Hello.")))[:4])
         upstream.then(stream(first, heard_it, end=end))
         answered = model.generate(question())
-        assert await anext(answered) == [Text("Hel")]
+        assert await anext(answered) == [OutputTextDelta("Hel")]
         heard_it.set()
         with pytest.raises(ModelError) as caught:
             await anext(answered)
@@ -205,7 +219,7 @@ def test_an_error_after_the_first_word_is_told() -> None:
         error = {"code": "server_error", "message": f"Oops, {KEY}."}
         upstream.then(streamed(message("Hi."), status="failed", error=error))
         deltas, told = await failed(model, ModelError)
-        assert deltas == [Text("Hi."), Over()]
+        assert deltas == [OutputTextDelta("Hi."), ItemEnd()]
         assert "Oops, [key]" in told.message
         assert len(upstream.requests) == 1
 
@@ -216,22 +230,22 @@ def test_an_error_after_the_first_word_is_told() -> None:
     ("behaviour", "kind"),
     [
         (refuse(401), ModelError),
-        (refuse(404, {"error": {"message": "model 'x' not found"}}), ModelNotFound),
-        (refuse(400, {"error": {"message": "Bad.", "param": "input"}}), InvalidRequest),
+        (refuse(404, {"error": {"message": "model 'x' not found"}}), ModelNotFoundError),
+        (refuse(400, {"error": {"message": "Bad.", "param": "input"}}), InvalidRequestError),
         (
             refuse(400, {"error": {"message": "x", "code": "context_length_exceeded"}}),
-            ContextLengthExceeded,
+            ContextLengthExceededError,
         ),
         (
             streamed(
                 status="failed", error={"code": "context_length_exceeded", "message": "Too long."}
             ),
-            ContextLengthExceeded,
+            ContextLengthExceededError,
         ),
         (streamed(status="failed", error={"code": "invalid_prompt", "message": "No."}),
-         InvalidRequest),
+         InvalidRequestError),
         (replied(status="failed", error={"code": "invalid_prompt", "message": "No."}),
-         InvalidRequest),
+         InvalidRequestError),
         (replied(status="queued"), ModelError),
         (answer(b"{"), ModelError),
         (answer(b"<html>", headers={"Content-Type": "text/html"}), ModelError),
@@ -256,7 +270,7 @@ def test_bad_events_keep_what_came_before() -> None:
         upstream.then(stream(*told[:4], *bad, *told[4:]))
         deltas, error = await failed(model, ModelError)
         assert error.code == "upstream_invalid_response"
-        assert deltas == [Text("Hel")]
+        assert deltas == [OutputTextDelta("Hel")]
 
     run(main)
 
@@ -265,8 +279,8 @@ def test_silence_and_leaving() -> None:
     async def main(upstream: Upstream, model: ResponsesModel) -> None:
         first = b"".join(framed(*telling(message("Hello.")))[:4])
         upstream.then(stream(first, end=HANG), stream(first, end=HANG))
-        deltas, _ = await failed(model, ModelTimeout)
-        assert deltas == [Text("Hel")]
+        deltas, _ = await failed(model, ModelTimeoutError)
+        assert deltas == [OutputTextDelta("Hel")]
         async with aclosing(model.generate(question())) as answered:
             await anext(answered)
         for request in upstream.requests:
@@ -303,7 +317,7 @@ def test_two_at_once_find_out_together_that_there_is_no_reasoning() -> None:
 def test_an_upstream_that_refuses_it_whatever_is_asked() -> None:
     async def main(upstream: Upstream, model: ResponsesModel) -> None:
         upstream.then(*[refuse(422, {"detail": [{"loc": ["body", "include"]}]})] * 3)
-        await failed(model, InvalidRequest)
+        await failed(model, InvalidRequestError)
         assert len(upstream.requests) == 2
 
     run(main)
@@ -319,7 +333,7 @@ def reasoned(upstream: Upstream) -> ModelCall:
         FunctionCallOutput("c", "sunny"),
     ]
     options = Options(tools=(FunctionTool("f"),))
-    return ModelCall("grok-4", assemble([render(said)]), options, True)
+    return ModelCall("grok-4", build_messages([render_turn(said)]), options, True)
 
 
 def test_reasoning_that_cannot_be_read_any_more_is_left_out() -> None:
@@ -339,7 +353,7 @@ def test_reasoning_that_cannot_be_read_any_more_is_left_out() -> None:
 def test_an_upstream_that_is_never_content_is_given_up() -> None:
     async def main(upstream: Upstream, model: ResponsesModel) -> None:
         upstream.then(*[refuse(400, one) for one in (STALE, NO_REASONING) * 4])
-        with pytest.raises(InvalidRequest):
+        with pytest.raises(InvalidRequestError):
             await batches(model, reasoned(upstream))
         assert len(upstream.requests) == 3
 
@@ -348,7 +362,7 @@ def test_an_upstream_that_is_never_content_is_given_up() -> None:
 
 def test_what_the_dialect_cannot_say_is_not_sent() -> None:
     async def main(upstream: Upstream, model: ResponsesModel) -> None:
-        with pytest.raises(InvalidRequest):
+        with pytest.raises(InvalidRequestError):
             await batches(model, question(options=Options(stop=("x",))))
         assert upstream.requests == []
 

@@ -9,18 +9,18 @@ import msgspec
 import pytest
 
 from antiphon.core.deltas import (
-    CallPiece,
-    Cited,
+    AnnotationDelta,
     Delta,
+    EncryptedReasoning,
     Finish,
-    Over,
-    Phased,
-    RawThought,
-    Refused,
-    Sealed,
-    Text,
-    Thought,
-    Used,
+    ItemEnd,
+    OutputTextDelta,
+    PhaseDelta,
+    ReasoningSummaryDelta,
+    ReasoningTextDelta,
+    RefusalTextDelta,
+    ToolCallDelta,
+    UsageUpdate,
 )
 from antiphon.core.turns import Usage
 from antiphon.models.openai.responses_stream import AnswerReader
@@ -28,7 +28,7 @@ from antiphon.models.retry import Failure
 from responses_upstream import Json, body, called, message, refusal, telling, thought
 
 ORIGIN = "host/m"
-USED = Used(Usage(5, 2))
+USED = UsageUpdate(Usage(5, 2))
 SOURCE = {"type": "url_citation", "start_index": 0, "end_index": 1, "url": "u", "title": "t"}
 ODDS = {"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []}
 
@@ -57,9 +57,13 @@ def joined(deltas: list[Delta]) -> list[Delta]:
     out: list[Delta] = []
     for delta in deltas:
         last = out[-1] if out else None
-        if isinstance(delta, Text | Thought | RawThought | Refused) and type(last) is type(delta):
+        if isinstance(
+            delta, OutputTextDelta | ReasoningSummaryDelta | ReasoningTextDelta | RefusalTextDelta
+        ) and type(last) is type(delta):
             out[-1] = msgspec.structs.replace(delta, text=last.text + delta.text)
-        elif isinstance(delta, CallPiece) and isinstance(last, CallPiece) and not delta.name:
+        elif (
+            isinstance(delta, ToolCallDelta) and isinstance(last, ToolCallDelta) and not delta.name
+        ):
             more = last.arguments + delta.arguments
             out[-1] = msgspec.structs.replace(last, arguments=more)
         else:
@@ -68,11 +72,18 @@ def joined(deltas: list[Delta]) -> list[Delta]:
 
 
 ANSWERS: list[tuple[list[Json], list[Delta]]] = [
-    ([message("Hello, you.")], [Text("Hello, you."), Over(), USED, Finish("stop")]),
-    ([refusal("I will not.")], [Refused("I will not."), Over(), USED, Finish("stop")]),
+    ([message("Hello, you.")], [OutputTextDelta("Hello, you."), ItemEnd(), USED, Finish("stop")]),
+    ([refusal("I will not.")], [RefusalTextDelta("I will not."), ItemEnd(), USED, Finish("stop")]),
     (
         [message("I look."), message("It is sunny.")],
-        [Text("I look."), Over(), Text("It is sunny."), Over(), USED, Finish("stop")],
+        [
+            OutputTextDelta("I look."),
+            ItemEnd(),
+            OutputTextDelta("It is sunny."),
+            ItemEnd(),
+            USED,
+            Finish("stop"),
+        ],
     ),
     (
         [
@@ -81,18 +92,18 @@ ANSWERS: list[tuple[list[Json], list[Delta]]] = [
             {**message("Bye."), "phase": "epilogue"},
         ],
         [
-            *(Phased("commentary"), Text("I look."), Over()),
-            *(Phased("final_answer"), Text("Sunny."), Over()),
-            *(Text("Bye."), Over(), USED, Finish("stop")),
+            *(PhaseDelta("commentary"), OutputTextDelta("I look."), ItemEnd()),
+            *(PhaseDelta("final_answer"), OutputTextDelta("Sunny."), ItemEnd()),
+            *(OutputTextDelta("Bye."), ItemEnd(), USED, Finish("stop")),
         ],
     ),
     (
         [thought("gAAA", "**Plan**", "Then."), message("Yes.")],
         [
-            Thought("**Plan**\n\nThen."),
-            Sealed("gAAA", ORIGIN),
-            Text("Yes."),
-            Over(),
+            ReasoningSummaryDelta("**Plan**\n\nThen."),
+            EncryptedReasoning("gAAA", ORIGIN),
+            OutputTextDelta("Yes."),
+            ItemEnd(),
             USED,
             Finish("stop"),
         ],
@@ -100,9 +111,9 @@ ANSWERS: list[tuple[list[Json], list[Delta]]] = [
     (
         [thought("gAAA"), called("c1", "f", '{"a":1}'), called("c2", "g", "")],
         [
-            Sealed("gAAA", ORIGIN),
-            CallPiece(1, "c1", "f", '{"a":1}'),
-            CallPiece(2, "c2", "g"),
+            EncryptedReasoning("gAAA", ORIGIN),
+            ToolCallDelta(1, "c1", "f", '{"a":1}'),
+            ToolCallDelta(2, "c2", "g"),
             USED,
             Finish("tool_calls"),
         ],
@@ -110,23 +121,23 @@ ANSWERS: list[tuple[list[Json], list[Delta]]] = [
     (
         [thought(None, raw="Hm, so."), thought(None, "In short."), message("Yes.")],
         [
-            RawThought("Hm, so."),
-            Over(),
-            Thought("In short."),
-            Over(),
-            Text("Yes."),
-            Over(),
+            ReasoningTextDelta("Hm, so."),
+            ItemEnd(),
+            ReasoningSummaryDelta("In short."),
+            ItemEnd(),
+            OutputTextDelta("Yes."),
+            ItemEnd(),
             USED,
             Finish("stop"),
         ],
     ),
     (
         [message("From there.", annotations=[SOURCE])],
-        [Text("From there."), Cited(SOURCE), Over(), USED, Finish("stop")],
+        [OutputTextDelta("From there."), AnnotationDelta(SOURCE), ItemEnd(), USED, Finish("stop")],
     ),
     (
         [{"type": "web_search_call", "id": "ws", "action": {"queries": ["x"]}}, message("Yes.")],
-        [Text("Yes."), Over(), USED, Finish("stop")],
+        [OutputTextDelta("Yes."), ItemEnd(), USED, Finish("stop")],
     ),
 ]
 
@@ -148,23 +159,26 @@ def test_sources_that_only_their_event_tells() -> None:
     *told, done, last = telling(message("a", annotations=[SOURCE]))
     for one in (done["item"], last["response"]["output"][0]):
         one["content"] = [{**one["content"][0], "annotations": []}]
-    assert heard(*told, done, last)[:2] == [Text("a"), Cited(SOURCE)]
+    assert heard(*told, done, last)[:2] == [OutputTextDelta("a"), AnnotationDelta(SOURCE)]
 
 
 def test_deltas_come_as_they_were_sent() -> None:
-    assert heard(*telling(message("Hello.")))[:2] == [Text("Hel"), Text("lo.")]
+    assert heard(*telling(message("Hello.")))[:2] == [
+        OutputTextDelta("Hel"),
+        OutputTextDelta("lo."),
+    ]
 
 
 def test_the_specifications_name_for_raw_reasoning() -> None:
     event = {"type": "response.reasoning.delta", "output_index": 0, "delta": "Hm."}
-    assert heard(event, *telling())[0] == RawThought("Hm.")
+    assert heard(event, *telling())[0] == ReasoningTextDelta("Hm.")
 
 
 def test_odds_come_with_their_words() -> None:
     delta = {"type": "response.output_text.delta", "output_index": 0, "delta": "a"}
     odds = [{"token": "a", "logprob": -0.5, "top_logprobs": []}]
-    assert heard({**delta, "logprobs": odds}, *telling())[0] == Text("a", (ODDS,))
-    assert whole(body(message("a", logprobs=odds)))[0][0] == Text("a", (ODDS,))
+    assert heard({**delta, "logprobs": odds}, *telling())[0] == OutputTextDelta("a", (ODDS,))
+    assert whole(body(message("a", logprobs=odds)))[0][0] == OutputTextDelta("a", (ODDS,))
 
 
 def test_tokens() -> None:
@@ -174,11 +188,11 @@ def test_tokens() -> None:
         "output_tokens": 7,
         "output_tokens_details": {"reasoning_tokens": 3},
     }
-    assert heard(*telling(message("a"), usage=usage))[-2] == Used(Usage(9, 7, 4, 3))
-    assert whole(body(message("a"), usage=usage))[0][-2] == Used(Usage(9, 7, 4, 3))
-    assert [one for one in heard(*telling(usage=None)) if isinstance(one, Used)] == []
+    assert heard(*telling(message("a"), usage=usage))[-2] == UsageUpdate(Usage(9, 7, 4, 3))
+    assert whole(body(message("a"), usage=usage))[0][-2] == UsageUpdate(Usage(9, 7, 4, 3))
+    assert [one for one in heard(*telling(usage=None)) if isinstance(one, UsageUpdate)] == []
     empty = {"input_tokens": None, "input_tokens_details": None}
-    assert heard(*telling(usage=empty))[-2] == Used(Usage())
+    assert heard(*telling(usage=empty))[-2] == UsageUpdate(Usage())
 
 
 @pytest.mark.parametrize(
@@ -195,7 +209,7 @@ def test_an_answer_that_was_cut(details: Any, reason: Any) -> None:
     items = [{**thought("gAAA", "Hm."), "status": "incomplete"}, {**message("We")}]
     items[1]["status"] = "incomplete"
     fields: Json = {"status": "incomplete", "incomplete_details": details}
-    expected = [Thought("Hm."), Text("We"), USED, Finish(reason)]
+    expected = [ReasoningSummaryDelta("Hm."), OutputTextDelta("We"), USED, Finish(reason)]
     assert joined(heard(*telling(*items, **fields))) == expected
     assert joined(whole(body(*items, **fields))[0]) == expected
 
@@ -211,7 +225,7 @@ def test_an_answer_that_was_cut(details: Any, reason: Any) -> None:
 def test_an_error_among_the_events_keeps_what_came_before(event: Json) -> None:
     begun = {"type": "response.output_text.delta", "output_index": 0, "delta": "a"}
     deltas, reader = read(begun, event, *telling(message("b")))
-    assert deltas == [Text("a")]
+    assert deltas == [OutputTextDelta("a")]
     assert isinstance(reader.trouble, bytes)
     assert b"Oops." in reader.trouble
 
@@ -273,7 +287,7 @@ def test_what_follows_the_end_is_not_read() -> None:
 def test_what_cannot_be_read_is_a_failure(event: bytes) -> None:
     begun = {"type": "response.output_text.delta", "output_index": 0, "delta": "a"}
     deltas, reader = read(begun, event)
-    assert deltas == [Text("a")]
+    assert deltas == [OutputTextDelta("a")]
     assert isinstance(reader.trouble, Failure)
     assert reader.trouble.error.code == "upstream_invalid_response"
     assert not reader.trouble.transient
@@ -302,5 +316,5 @@ def test_a_phase_that_is_told_late_is_told() -> None:
     for event in events:
         event.get("item", {}).pop("phase", None)
     assert joined(heard(*events, done, end)) == [
-        *(Text("Hi."), Phased("commentary"), Over(), USED, Finish("stop"))
+        *(OutputTextDelta("Hi."), PhaseDelta("commentary"), ItemEnd(), USED, Finish("stop"))
     ]

@@ -25,12 +25,12 @@ from antiphon.core.items import (
     Refusal,
     SummaryText,
 )
-from antiphon.core.reasoning_sidecar import KEY
+from antiphon.core.reasoning_sidecar import REASONING_KEY
 from antiphon.core.turns import Options
 from antiphon.models.openai.chat_completions import RequestWriter as ChatWriter
 from antiphon.models.openai.responses import RequestWriter
 from antiphon.models.openai.responses_input import input_of
-from antiphon.turn.message_rendering import assemble, render
+from antiphon.turn.message_rendering import build_messages, render_turn
 from antiphon.turn.protocols import ModelCall
 from chains_kit import Chain, Turn, chains, well_formed
 
@@ -38,7 +38,9 @@ ORIGIN = "api.example/m"
 
 
 def items_of(*items: Item, origin: str = ORIGIN) -> list[dict[str, Any]]:
-    decoded: list[dict[str, Any]] = json.loads(input_of(assemble([render(items)]), origin))
+    decoded: list[dict[str, Any]] = json.loads(
+        input_of(build_messages([render_turn(items)]), origin)
+    )
     return decoded
 
 
@@ -151,11 +153,11 @@ def test_reasoning_of_nobody_in_particular_goes_to_whoever_is_asked() -> None:
 
 def test_ids_that_the_api_would_not_take_are_changed() -> None:
     long = "call_" + "x" * 100
-    turns = [render([FunctionCall(one, "f", "{}")]) for one in ("a", "a", long)]
-    turns.insert(1, render([FunctionCallOutput("a", "1")]))
-    turns.insert(3, render([FunctionCallOutput("a", "2")]))
-    turns.append(render([FunctionCallOutput(long, "3")]))
-    sent = json.loads(input_of(assemble(turns), ORIGIN))
+    turns = [render_turn([FunctionCall(one, "f", "{}")]) for one in ("a", "a", long)]
+    turns.insert(1, render_turn([FunctionCallOutput("a", "1")]))
+    turns.insert(3, render_turn([FunctionCallOutput("a", "2")]))
+    turns.append(render_turn([FunctionCallOutput(long, "3")]))
+    sent = json.loads(input_of(build_messages(turns), ORIGIN))
     made = [item["call_id"] for item in sent if item["type"] == "function_call"]
     answered = [item["call_id"] for item in sent if item["type"] == "function_call_output"]
     assert made == answered
@@ -196,19 +198,19 @@ def without_reasoning(turn: Turn) -> Turn:
 @settings(deadline=None)
 @given(switched())
 def test_chat_completions_get_what_they_always_got(chain: Chain) -> None:
-    messages = assemble([turn.segment() for turn in chain.turns])
-    plain = assemble([without_reasoning(turn).segment() for turn in chain.turns])
+    messages = build_messages([turn.segment() for turn in chain.turns])
+    plain = build_messages([without_reasoning(turn).segment() for turn in chain.turns])
     writer = ChatWriter(upstream_name=None, openai=False)
     sent = writer.body(ModelCall("m", messages, Options(), True))
     assert sent == writer.body(ModelCall("m", plain, Options(), True))
     well_formed(msgspec.json.encode(json.loads(sent)["messages"]))
-    assert KEY.encode() not in sent
+    assert REASONING_KEY.encode() not in sent
 
 
 @settings(deadline=None)
 @given(switched())
 def test_responses_get_a_well_formed_input(chain: Chain) -> None:
-    messages = assemble([turn.segment() for turn in chain.turns])
+    messages = build_messages([turn.segment() for turn in chain.turns])
     writer = RequestWriter(upstream_name=None, host="api.example")
     sent = json.loads(writer.body(ModelCall("m", messages, Options(), True)))
     valid(sent)
@@ -225,7 +227,7 @@ def test_responses_get_a_well_formed_input(chain: Chain) -> None:
             following = next(one for one in items[place:] if one["type"] != "reasoning")
             assert following.get("role") == "assistant" or following["type"] == "function_call"
     # Nothing else depends on the reasoning.
-    plain = assemble([without_reasoning(turn).segment() for turn in chain.turns])
+    plain = build_messages([without_reasoning(turn).segment() for turn in chain.turns])
     assert [item for item in items if item["type"] != "reasoning"] == json.loads(
         input_of(plain, ORIGIN)
     )
@@ -263,7 +265,7 @@ def test_a_model_is_told_again_what_its_messages_were() -> None:
 def test_a_phase_is_told_where_reasoning_cannot_be() -> None:
     message = Message("assistant", "Hi.", phase="final_answer")
     said: list[Item] = [Reasoning(encrypted_content="g"), message]
-    call = ModelCall("m", assemble([render(said)]), Options(), stream=False)
+    call = ModelCall("m", build_messages([render_turn(said)]), Options(), stream=False)
     writer = RequestWriter(upstream_name=None, host="api.example")
     for reasoning in (True, False):
         shown = json.loads(writer.body(call, reasoning=reasoning))["input"]
@@ -273,8 +275,8 @@ def test_a_phase_is_told_where_reasoning_cannot_be() -> None:
 
 def test_chat_completions_have_no_place_for_a_phase() -> None:
     said = [Message("user", "Hi."), Message("assistant", "Hi.", phase="final_answer")]
-    segment, plain = render(said), render([said[0], Message("assistant", "Hi.")])
-    call = ModelCall("m", assemble([segment]), Options(), stream=False)
+    segment, plain = render_turn(said), render_turn([said[0], Message("assistant", "Hi.")])
+    call = ModelCall("m", build_messages([segment]), Options(), stream=False)
     sent = json.loads(ChatWriter(upstream_name=None, openai=True).body(call))["messages"]
-    assert sent == json.loads(assemble([plain]))
+    assert sent == json.loads(build_messages([plain]))
     assert segment.weight == plain.weight

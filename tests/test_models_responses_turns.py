@@ -36,7 +36,7 @@ OPTIONS = Options(tools=(FunctionTool("f", parameters={"type": "object"}),))
 class Weather:
     """A tool source that knows the weather."""
 
-    async def answer(self, call: FunctionCall, *, approved: bool = False) -> str | None:
+    async def call_tool(self, call: FunctionCall, *, approved: bool = False) -> str | None:
         return f"sunny for {call.arguments}"
 
 
@@ -190,7 +190,7 @@ def test_what_people_are_shown_of_a_conversation_has_no_private_key(tmp_path: Pa
         arrays = [
             await world.service.messages("", first.id),
             await world.service.context("", first.id),
-            await world.service.shown(asking("x", after=first.id, model="think")),
+            await world.service.preview_context(asking("x", after=first.id, model="think")),
         ]
         assert all(set(one) == {"role", "content"} for array in arrays for one in array)
         assert [one["content"] for one in arrays[0]] == ["Well?", "Yes."]

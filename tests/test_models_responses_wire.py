@@ -9,7 +9,7 @@ import openresponses_types as spec
 import pytest
 
 from antiphon.core.turns import FunctionTool, Options
-from antiphon.errors import InvalidRequest
+from antiphon.errors import InvalidRequestError
 from antiphon.models.openai.responses import RequestWriter
 from antiphon.turn.protocols import ModelCall
 
@@ -192,6 +192,6 @@ def test_what_only_makes_sense_with_tools_needs_tools() -> None:
 
 
 def test_what_this_api_cannot_do_is_refused() -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         body(Options(stop=("x",)))
     assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "stop")

@@ -5,9 +5,17 @@ from typing import Any
 
 import pytest
 
-from antiphon.core.deltas import CallPiece, Delta, Finish, Refused, Text, Thought, Used
+from antiphon.core.deltas import (
+    Delta,
+    Finish,
+    OutputTextDelta,
+    ReasoningSummaryDelta,
+    RefusalTextDelta,
+    ToolCallDelta,
+    UsageUpdate,
+)
 from antiphon.core.turns import Options, Usage
-from antiphon.errors import ModelError, RateLimited
+from antiphon.errors import ModelError, UpstreamRateLimitError
 from antiphon.models.scripted import (
     Messages,
     Pause,
@@ -53,13 +61,13 @@ def test_replies_are_played_one_for_each_call() -> None:
     async def main() -> None:
         model = ScriptedModel(["Hello Alice!", say("par", "ts")])
         assert await batches(model, question("I am Alice.")) == [
-            [Text("Hello Alice!")],
-            [Used(Usage(3, 2)), Finish("stop")],
+            [OutputTextDelta("Hello Alice!")],
+            [UsageUpdate(Usage(3, 2)), Finish("stop")],
         ]
         assert await batches(model, question("Now", "this")) == [
-            [Text("par")],
-            [Text("ts")],
-            [Used(Usage(2, 1)), Finish("stop")],
+            [OutputTextDelta("par")],
+            [OutputTextDelta("ts")],
+            [UsageUpdate(Usage(2, 1)), Finish("stop")],
         ]
         with pytest.raises(ModelError) as caught:
             await batches(model, question("More"))
@@ -76,7 +84,13 @@ def test_without_streaming_all_comes_in_one_batch() -> None:
     async def main() -> None:
         model = ScriptedModel([think("Hm.") + say("par", "ts")])
         assert await batches(model, question("Hi", stream=False)) == [
-            [Thought("Hm."), Text("par"), Text("ts"), Used(Usage(1, 2)), Finish("stop")]
+            [
+                ReasoningSummaryDelta("Hm."),
+                OutputTextDelta("par"),
+                OutputTextDelta("ts"),
+                UsageUpdate(Usage(1, 2)),
+                Finish("stop"),
+            ]
         ]
 
     run(main())
@@ -87,9 +101,9 @@ def test_reasoning_refusal_tokens_and_finish_as_told() -> None:
         mine = Usage(10, 20, 3, 4)
         model = ScriptedModel([think("a") + refuse("b") + used(mine) + finish("length")])
         assert await deltas(model, question("Hi")) == [
-            Thought("a"),
-            Refused("b"),
-            Used(mine),
+            ReasoningSummaryDelta("a"),
+            RefusalTextDelta("b"),
+            UsageUpdate(mine),
             Finish("length"),
         ]
 
@@ -103,10 +117,10 @@ def test_tool_calls_come_side_by_side_in_fragments() -> None:
         model = ScriptedModel(["first", say("Wait.") + calls(tokyo, rome)])
         await deltas(model, question("Hi"))
         said = await deltas(model, question("Hi"))
-        pieces = [delta for delta in said if isinstance(delta, CallPiece)]
+        pieces = [delta for delta in said if isinstance(delta, ToolCallDelta)]
         assert [piece.index for piece in pieces] == [0, 1, 0, 1, 0]
-        assert pieces[0] == CallPiece(0, "call_2_0", "get_weather", '{"city')
-        assert pieces[1] == CallPiece(1, "call_rome", "get_time", '{"city":')
+        assert pieces[0] == ToolCallDelta(0, "call_2_0", "get_weather", '{"city')
+        assert pieces[1] == ToolCallDelta(1, "call_rome", "get_time", '{"city":')
         assert "".join(one.arguments for one in pieces if one.index == 0) == '{"city":"Tokyo"}'
         assert "".join(one.arguments for one in pieces if one.index == 1) == '{"city":"Rome"}'
         assert {(one.call_id, one.name) for one in pieces[2:]} == {(None, None)}
@@ -125,7 +139,7 @@ def test_fragments_of_short_arguments(text: str, pieces: int) -> None:
 def test_a_model_may_give_no_call_id() -> None:
     async def main() -> None:
         model = ScriptedModel([calls(call("f", {}, call_id="", pieces=1))])
-        assert (await deltas(model, question("Hi")))[0] == CallPiece(0, "", "f", "{}")
+        assert (await deltas(model, question("Hi")))[0] == ToolCallDelta(0, "", "f", "{}")
 
     run(main())
 
@@ -133,7 +147,7 @@ def test_a_model_may_give_no_call_id() -> None:
 @pytest.mark.parametrize("stream", [True, False])
 def test_failing_at_a_chosen_point(stream: bool) -> None:
     async def main() -> None:
-        error = RateLimited("Slow down.", retry_after=2)
+        error = UpstreamRateLimitError("Slow down.", retry_after=2)
         model = ScriptedModel([say("a", "b") + fail(error) + say("never")])
         heard: list[Sequence[Delta]] = []
 
@@ -141,10 +155,10 @@ def test_failing_at_a_chosen_point(stream: bool) -> None:
             async for batch in model.generate(question("Hi", stream=stream)):
                 heard.append(batch)
 
-        with pytest.raises(RateLimited) as caught:
+        with pytest.raises(UpstreamRateLimitError) as caught:
             await listen()
         assert caught.value is error
-        assert heard == ([[Text("a")], [Text("b")]] if stream else [])
+        assert heard == ([[OutputTextDelta("a")], [OutputTextDelta("b")]] if stream else [])
 
     run(main())
 
@@ -153,7 +167,7 @@ def test_failing_at_a_chosen_point(stream: bool) -> None:
 def test_a_reply_can_break_off_without_finish(stream: bool) -> None:
     async def main() -> None:
         model = ScriptedModel([say("a") + cut() + say("never")])
-        assert await batches(model, question("Hi", stream=stream)) == [[Text("a")]]
+        assert await batches(model, question("Hi", stream=stream)) == [[OutputTextDelta("a")]]
 
     run(main())
 
@@ -177,7 +191,7 @@ def test_closing_between_deltas_is_seen_too() -> None:
     async def main() -> None:
         model = ScriptedModel([say("a", "b")])
         async with aclosing(model.generate(question("Hi"))) as answer:
-            assert await anext(answer) == [Text("a")]
+            assert await anext(answer) == [OutputTextDelta("a")]
         assert model.cancelled.is_set()
 
     run(main())
@@ -188,12 +202,12 @@ def test_a_gate_holds_the_reply_until_it_is_opened() -> None:
         opened, reached = asyncio.Event(), asyncio.Event()
         model = ScriptedModel([say("a") + wait(opened, reached) + say("b")])
         async with aclosing(model.generate(question("Hi"))) as answer:
-            assert await anext(answer) == [Text("a")]
+            assert await anext(answer) == [OutputTextDelta("a")]
             second = asyncio.ensure_future(anext(answer))
             await reached.wait()
             assert not second.done()
             opened.set()
-            assert await second == [Text("b")]
+            assert await second == [OutputTextDelta("b")]
 
     run(main())
 
@@ -201,8 +215,16 @@ def test_a_gate_holds_the_reply_until_it_is_opened() -> None:
 def test_a_delay_comes_before_each_part() -> None:
     async def main() -> None:
         reply = say("a", "b", delay=0.001)
-        assert reply.steps == (Pause(0.001), Text("a"), Pause(0.001), Text("b"))
-        assert (await deltas(ScriptedModel([reply]), question("Hi")))[:2] == [Text("a"), Text("b")]
+        assert reply.steps == (
+            Pause(0.001),
+            OutputTextDelta("a"),
+            Pause(0.001),
+            OutputTextDelta("b"),
+        )
+        assert (await deltas(ScriptedModel([reply]), question("Hi")))[:2] == [
+            OutputTextDelta("a"),
+            OutputTextDelta("b"),
+        ]
 
     run(main())
 
@@ -213,7 +235,7 @@ def test_a_function_replies_to_what_it_is_shown() -> None:
 
     async def main() -> None:
         model = ScriptedModel(reply)
-        assert (await deltas(model, question("a", "b")))[0] == Text("2: b")
+        assert (await deltas(model, question("a", "b")))[0] == OutputTextDelta("2: b")
 
     run(main())
 
@@ -222,15 +244,15 @@ def test_without_a_script_it_echoes_and_recalls() -> None:
     async def main() -> None:
         model = ScriptedModel()
         first = await deltas(model, question("I am Alice."))
-        assert [one.text for one in first if isinstance(one, Text)] == [
+        assert [one.text for one in first if isinstance(one, OutputTextDelta)] == [
             "You said: I am Alice.\n",
             "(I was shown 1 messages.)",
         ]
-        assert Text("Before that you said: I am Alice.\n") in await deltas(
+        assert OutputTextDelta("Before that you said: I am Alice.\n") in await deltas(
             model, question("I am Alice.", "Who am I?")
         )
         none = ModelCall("scripted", b"[]", Options(), True)
-        assert (await deltas(model, none))[0] == Text("You said: \n")
+        assert (await deltas(model, none))[0] == OutputTextDelta("You said: \n")
 
     run(main())
 
@@ -241,7 +263,7 @@ def test_words_are_counted_in_parts_too() -> None:
         content = b'[{"type":"text","text":"a b"},{"type":"image_url","image_url":{"url":"x"}}]'
         messages = b'[{"role":"user","content":' + content + b'},{"role":"assistant"}]'
         said = await deltas(model, ModelCall("scripted", messages, Options(), True))
-        assert said[1] == Used(Usage(2, 3))
+        assert said[1] == UsageUpdate(Usage(2, 3))
 
     run(main())
 
@@ -250,7 +272,7 @@ def test_what_it_counts_is_what_it_reports() -> None:
     async def main() -> None:
         model = ScriptedModel()
         asked = question("I am Alice.", "Who am I?")
-        (usage,) = [one.usage for one in await deltas(model, asked) if isinstance(one, Used)]
+        (usage,) = [one.usage for one in await deltas(model, asked) if isinstance(one, UsageUpdate)]
         assert await model.count(asked) == usage.input_tokens == 6
 
     run(main())

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from antiphon.errors import AntiphonError, ConfigError, ModelError, ModelUnavailable
+from antiphon.errors import AntiphonError, ConfigError, ModelError, ModelUnavailableError
 from antiphon.models.openai.chat_completions import ChatCompletionsModel
 from antiphon.models.retry import RetryPolicy
 from antiphon.turn.protocols import ModelInfo
@@ -144,7 +144,7 @@ def test_a_proxy_that_is_not_there(scheme: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("ALL_PROXY", f"http://{USER}@{gone}")
 
     async def main() -> None:
-        error = await refused(f"{scheme}://upstream.test/v1", ModelUnavailable)
+        error = await refused(f"{scheme}://upstream.test/v1", ModelUnavailableError)
         assert error.message.startswith(f"The proxy {gone} cannot be reached: ")
 
     run(main())
@@ -155,7 +155,7 @@ def test_a_proxy_that_is_not_there(scheme: str, monkeypatch: pytest.MonkeyPatch)
     [
         (403, ModelError, "it does not allow to reach upstream.test:443."),
         (407, ModelError, "it wants a user and a password"),
-        (502, ModelUnavailable, "it does not reach upstream.test:443."),
+        (502, ModelUnavailableError, "it does not reach upstream.test:443."),
     ],
 )
 def test_a_proxy_that_refuses(
@@ -191,7 +191,7 @@ def test_a_certificate_that_is_nobodys(
             ForwardProxy({"upstream.test": upstream.port}, user=USER) as proxy,
         ):
             monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-            error = await refused("https://upstream.test/v1", ModelUnavailable)
+            error = await refused("https://upstream.test/v1", ModelUnavailableError)
             assert f"upstream.test:443 (by the proxy {proxy.address})" in error.message
             assert not upstream.requests
 

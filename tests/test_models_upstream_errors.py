@@ -13,14 +13,14 @@ from yarl import URL
 
 from antiphon.errors import (
     AntiphonError,
-    BodyTooLarge,
-    ContextLengthExceeded,
-    InvalidRequest,
+    BodyTooLargeError,
+    ContextLengthExceededError,
+    InvalidRequestError,
     ModelError,
-    ModelNotFound,
-    ModelTimeout,
-    ModelUnavailable,
-    RateLimited,
+    ModelNotFoundError,
+    ModelTimeoutError,
+    ModelUnavailableError,
+    UpstreamRateLimitError,
 )
 from antiphon.models.openai.upstream_errors import FOREIGN, Translator
 from antiphon.models.retry import Failure
@@ -87,24 +87,34 @@ def test_no_exception_of_the_http_client_is_missed(kind: type[Exception]) -> Non
 @pytest.mark.parametrize(
     ("raised", "kind", "transient", "at_once"),
     [
-        (aiohttp.ConnectionTimeoutError(), ModelTimeout, True, False),
-        (aiohttp.SocketTimeoutError(), ModelTimeout, False, False),
-        (TimeoutError(), ModelTimeout, False, False),
-        (aiohttp.ClientConnectorError(PLACE, OSError(111, "no")), ModelUnavailable, True, False),
-        (aiohttp.ClientConnectorDNSError(PLACE, OSError(-2, "no")), ModelUnavailable, True, False),
+        (aiohttp.ConnectionTimeoutError(), ModelTimeoutError, True, False),
+        (aiohttp.SocketTimeoutError(), ModelTimeoutError, False, False),
+        (TimeoutError(), ModelTimeoutError, False, False),
+        (
+            aiohttp.ClientConnectorError(PLACE, OSError(111, "no")),
+            ModelUnavailableError,
+            True,
+            False,
+        ),
+        (
+            aiohttp.ClientConnectorDNSError(PLACE, OSError(-2, "no")),
+            ModelUnavailableError,
+            True,
+            False,
+        ),
         (
             aiohttp.ClientConnectorCertificateError(PLACE, ssl.CertificateError("old")),
-            ModelUnavailable,
+            ModelUnavailableError,
             False,
             False,
         ),
-        (ssl.SSLError(1, "bad"), ModelUnavailable, False, False),
+        (ssl.SSLError(1, "bad"), ModelUnavailableError, False, False),
         (aiohttp.ServerDisconnectedError(), ModelError, True, True),
         (ConnectionResetError(), ModelError, True, True),
         (aiohttp.ClientPayloadError("cut"), ModelError, True, False),
-        (aiohttp.InvalidURL("x"), ModelUnavailable, False, False),
-        (UnicodeError("label too long"), ModelUnavailable, False, False),
-        (OSError(24, "Too many open files"), ModelUnavailable, False, False),
+        (aiohttp.InvalidURL("x"), ModelUnavailableError, False, False),
+        (UnicodeError("label too long"), ModelUnavailableError, False, False),
+        (OSError(24, "Too many open files"), ModelUnavailableError, False, False),
     ],
 )
 def test_failures_on_the_way(
@@ -119,27 +129,27 @@ def test_failures_on_the_way(
 @pytest.mark.parametrize(
     ("status", "body", "kind", "code", "transient"),
     [
-        (400, error("Bad.", code="bad", param="stop"), InvalidRequest, "bad", False),
-        (400, {"code": "Bad argument", "error": "Bad."}, InvalidRequest, "Bad argument", False),
+        (400, error("Bad.", code="bad", param="stop"), InvalidRequestError, "bad", False),
+        (400, {"code": "Bad argument", "error": "Bad."}, InvalidRequestError, "Bad argument", False),
         (400, error("Incorrect API key provided: xai-01***ij."), ModelError,
          "upstream_unauthorized", False),
         (401, error("No."), ModelError, "upstream_unauthorized", False),
         (402, error("No money."), ModelError, "upstream_payment_required", False),
         (403, error("No."), ModelError, "upstream_unauthorized", False),
-        (404, error("The model `x` does not exist."), ModelNotFound, "model_not_found", False),
-        (404, error("?", code="model_not_found"), ModelNotFound, "model_not_found", False),
+        (404, error("The model `x` does not exist."), ModelNotFoundError, "model_not_found", False),
+        (404, error("?", code="model_not_found"), ModelNotFoundError, "model_not_found", False),
         (404, b"<html>nginx</html>", ModelError, "upstream_not_found", False),
         (405, {"detail": "Method Not Allowed"}, ModelError, "upstream_not_found", False),
-        (408, b"", ModelTimeout, "upstream_timeout", True),
-        (413, b"", BodyTooLarge, "body_too_large", False),
-        (422, {"detail": [{"loc": ["x"], "msg": "bad"}]}, InvalidRequest, "invalid_value", False),
-        (429, error("Slow."), RateLimited, "rate_limit_exceeded", True),
-        (429, error("Paid?", code="insufficient_quota"), RateLimited, "rate_limit_exceeded", False),
+        (408, b"", ModelTimeoutError, "upstream_timeout", True),
+        (413, b"", BodyTooLargeError, "body_too_large", False),
+        (422, {"detail": [{"loc": ["x"], "msg": "bad"}]}, InvalidRequestError, "invalid_value", False),
+        (429, error("Slow."), UpstreamRateLimitError, "rate_limit_exceeded", True),
+        (429, error("Paid?", code="insufficient_quota"), UpstreamRateLimitError, "rate_limit_exceeded", False),
         (500, error("Oops."), ModelError, "upstream_error", True),
         (501, b"", ModelError, "upstream_error", False),
         (502, b"<html>", ModelError, "upstream_error", True),
-        (503, error("Loading model"), ModelUnavailable, "model_unavailable", True),
-        (504, b"", ModelTimeout, "upstream_timeout", True),
+        (503, error("Loading model"), ModelUnavailableError, "model_unavailable", True),
+        (504, b"", ModelTimeoutError, "upstream_timeout", True),
         (529, error("Overloaded"), ModelError, "upstream_error", True),
         (204, b"", ModelError, "upstream_invalid_response", False),
     ],
@@ -189,7 +199,7 @@ def test_long_words_are_cut() -> None:
 
 def test_how_long_to_wait_is_passed_on() -> None:
     failure = answered(429, error("Slow."), {"retry-after": "3"})
-    assert isinstance(failure.error, RateLimited)
+    assert isinstance(failure.error, UpstreamRateLimitError)
     assert failure.error.retry_after == failure.retry_after == 3.0
     assert answered(503, b"", {"Retry-After": "4"}).retry_after == 4.0
     assert answered(429, b"").retry_after is None
@@ -229,7 +239,7 @@ def test_a_redirect_is_told_and_not_followed() -> None:
 def test_a_context_that_is_too_long(message: str, used: int | None, limit: int | None) -> None:
     for status in (400, 413, 422):
         failure = answered(status, error(message))
-        assert isinstance(failure.error, ContextLengthExceeded)
+        assert isinstance(failure.error, ContextLengthExceededError)
         assert (failure.error.used, failure.error.limit) == (used, limit)
         assert failure.error.message == message
         assert not failure.transient
@@ -237,36 +247,42 @@ def test_a_context_that_is_too_long(message: str, used: int | None, limit: int |
 
 def test_a_context_that_is_too_long_by_its_code() -> None:
     for fields in ({"code": "context_length_exceeded"}, {"type": "exceed_context_size_error"}):
-        assert isinstance(answered(400, error("Shorter!", **fields)).error, ContextLengthExceeded)
+        assert isinstance(
+            answered(400, error("Shorter!", **fields)).error, ContextLengthExceededError
+        )
     llama = error("Too big.", type="exceed_context_size_error", n_prompt_tokens=9, n_ctx=8)
     overflow = answered(400, llama).error
-    assert isinstance(overflow, ContextLengthExceeded)
+    assert isinstance(overflow, ContextLengthExceededError)
     assert (overflow.used, overflow.limit) == (9, 8)
 
 
 def test_other_things_may_be_too_long() -> None:
-    assert type(answered(400, error("stop is too long")).error) is InvalidRequest
+    assert type(answered(400, error("stop is too long")).error) is InvalidRequestError
 
 
 @pytest.mark.parametrize(
     ("event", "kind", "transient"),
     [
-        (error("Slow.", code=429), RateLimited, True),
-        (error("Slow.", type="rate_limit_error"), RateLimited, True),
+        (error("Slow.", code=429), UpstreamRateLimitError, True),
+        (error("Slow.", type="rate_limit_error"), UpstreamRateLimitError, True),
         (error("Oops.", code=502), ModelError, True),
         (error("Oops.", code="server_error"), ModelError, True),
         ({"error": "Oops."}, ModelError, True),
-        (error("prompt is too long", code=400), ContextLengthExceeded, False),
-        (error("Bad.", type="invalid_request_error"), InvalidRequest, False),
-        (error("Bad.", code="invalid_prompt"), InvalidRequest, False),
-        (error("Big.", code="image_too_large"), InvalidRequest, False),
-        (error("Big.", code="context_length_exceeded"), ContextLengthExceeded, False),
+        (error("prompt is too long", code=400), ContextLengthExceededError, False),
+        (error("Bad.", type="invalid_request_error"), InvalidRequestError, False),
+        (error("Bad.", code="invalid_prompt"), InvalidRequestError, False),
+        (error("Big.", code="image_too_large"), InvalidRequestError, False),
+        (error("Big.", code="context_length_exceeded"), ContextLengthExceededError, False),
         (error("Who?", code="invalid_api_key"), ModelError, False),
         (error("Who?", type="authentication_error"), ModelError, False),
-        (error("What?", code="model_not_found"), ModelNotFound, False),
-        (error("Later.", type="overloaded_error"), ModelUnavailable, True),
-        (error("Late.", code="vector_store_timeout"), ModelTimeout, True),
-        ({"type": "error", "code": "rate_limit_exceeded", "message": "Slow."}, RateLimited, True),
+        (error("What?", code="model_not_found"), ModelNotFoundError, False),
+        (error("Later.", type="overloaded_error"), ModelUnavailableError, True),
+        (error("Late.", code="vector_store_timeout"), ModelTimeoutError, True),
+        (
+            {"type": "error", "code": "rate_limit_exceeded", "message": "Slow."},
+            UpstreamRateLimitError,
+            True,
+        ),
     ],
 )
 def test_errors_within_an_answer(event: Any, kind: type[AntiphonError], transient: bool) -> None:

@@ -11,19 +11,26 @@ import grpc
 import pytest
 from xai_sdk.proto import chat_pb2, sample_pb2  # type: ignore[import-untyped]
 
-from antiphon.core.deltas import CallPiece, Finish, Sealed, Text, Thought, Used
+from antiphon.core.deltas import (
+    EncryptedReasoning,
+    Finish,
+    OutputTextDelta,
+    ReasoningSummaryDelta,
+    ToolCallDelta,
+    UsageUpdate,
+)
 from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.errors import (
     AntiphonError,
-    BodyTooLarge,
+    BodyTooLargeError,
     ConfigError,
-    ContextLengthExceeded,
-    InvalidRequest,
+    ContextLengthExceededError,
+    InvalidRequestError,
     ModelError,
-    ModelNotFound,
-    ModelTimeout,
-    ModelUnavailable,
-    RateLimited,
+    ModelNotFoundError,
+    ModelTimeoutError,
+    ModelUnavailableError,
+    UpstreamRateLimitError,
 )
 from antiphon.models.scripted import ScriptedModel, call, calls, cut, fail, hang, say, think
 from antiphon.models.xai.model import XaiGrpcModel
@@ -62,10 +69,12 @@ def test_text_and_reasoning(stream: bool) -> None:
 
     async def work(model: XaiGrpcModel) -> None:
         deltas = await heard(model, question(stream=stream))
-        assert [one for one in deltas if isinstance(one, Thought)] == [Thought("Hm.")]
-        texts = [one.text for one in deltas if isinstance(one, Text)]
+        assert [one for one in deltas if isinstance(one, ReasoningSummaryDelta)] == [
+            ReasoningSummaryDelta("Hm.")
+        ]
+        texts = [one.text for one in deltas if isinstance(one, OutputTextDelta)]
         assert "".join(texts) == "Hello you."
-        assert deltas[-2:] == [Used(Usage(1, 3)), Finish("stop")]
+        assert deltas[-2:] == [UsageUpdate(Usage(1, 3)), Finish("stop")]
 
     with grpc_serving(upstream) as server:
         asking(server, work)
@@ -80,9 +89,9 @@ def test_calls_of_tools(stream: bool) -> None:
 
     async def work(model: XaiGrpcModel) -> None:
         deltas = await heard(model, question(stream=stream, options=Options(tools=tools)))
-        assert [one for one in deltas if isinstance(one, CallPiece)] == [
-            CallPiece(0, "a", "f", '{"x":1}'),
-            CallPiece(1, "b", "g", "{}"),
+        assert [one for one in deltas if isinstance(one, ToolCallDelta)] == [
+            ToolCallDelta(0, "a", "f", '{"x":1}'),
+            ToolCallDelta(1, "b", "g", "{}"),
         ]
         assert deltas[-1] == Finish("tool_calls")
 
@@ -93,7 +102,7 @@ def test_calls_of_tools(stream: bool) -> None:
 
 def test_the_key_opens_the_door_and_a_wrong_one_is_not_shown() -> None:
     async def right(model: XaiGrpcModel) -> None:
-        assert Text("Hi.") in await heard(model)
+        assert OutputTextDelta("Hi.") in await heard(model)
 
     async def wrong(model: XaiGrpcModel) -> None:
         error = await failing(model, ModelError)
@@ -108,18 +117,18 @@ def test_the_key_opens_the_door_and_a_wrong_one_is_not_shown() -> None:
 def test_errors_of_the_model_upstream(stream: bool) -> None:
     upstream = ScriptedModel(
         [
-            fail(RateLimited("Slow down.", retry_after=90)),
-            fail(ContextLengthExceeded("Too long.", used=9, limit=8)),
-            fail(InvalidRequest("No.", code="odd", param="input")),
+            fail(UpstreamRateLimitError("Slow down.", retry_after=90)),
+            fail(ContextLengthExceededError("Too long.", used=9, limit=8)),
+            fail(InvalidRequestError("No.", code="odd", param="input")),
         ]
     )
 
     async def work(model: XaiGrpcModel) -> None:
-        limited = await failing(model, RateLimited, stream=stream)
+        limited = await failing(model, UpstreamRateLimitError, stream=stream)
         assert limited.retry_after == 90
         assert "Slow down." in limited.message
-        await failing(model, ContextLengthExceeded, stream=stream)
-        refused = await failing(model, InvalidRequest, stream=stream)
+        await failing(model, ContextLengthExceededError, stream=stream)
+        refused = await failing(model, InvalidRequestError, stream=stream)
         assert (refused.code, refused.param, refused.message) == ("odd", "input", "No.")
 
     with grpc_serving(upstream) as server:
@@ -129,7 +138,7 @@ def test_errors_of_the_model_upstream(stream: bool) -> None:
 def test_an_answer_that_is_cut_is_an_error_after_what_was_said() -> None:
     async def work(model: XaiGrpcModel) -> None:
         answer = model.generate(question())
-        assert await anext(answer) == [Text("One")]
+        assert await anext(answer) == [OutputTextDelta("One")]
         with pytest.raises(ModelError):
             await anext(answer)
 
@@ -177,7 +186,7 @@ def test_closing_the_answer_stops_the_work_upstream() -> None:
 
         async def work(model: XaiGrpcModel) -> None:
             answer = model.generate(question())
-            assert await anext(answer) == [Text("One")]
+            assert await anext(answer) == [OutputTextDelta("One")]
             await answer.aclose()
             await asyncio.to_thread(server.http.wait, upstream.cancelled)
 
@@ -190,11 +199,11 @@ def test_closing_the_model_fails_its_calls() -> None:
     with grpc_serving(ScriptedModel([hang(reached)])) as server:
 
         async def work(model: XaiGrpcModel) -> None:
-            task = asyncio.create_task(failing(model, ModelUnavailable))
+            task = asyncio.create_task(failing(model, ModelUnavailableError))
             await asyncio.to_thread(server.http.wait, reached)
             await model.close()
             await task
-            await failing(model, ModelUnavailable)
+            await failing(model, ModelUnavailableError)
 
         asking(server, work)
 
@@ -205,18 +214,18 @@ def test_closing_the_model_fails_its_calls() -> None:
         (STATUS.UNAUTHENTICATED, f"Bad key {KEY}", ModelError, "upstream_unauthorized"),
         (STATUS.PERMISSION_DENIED, "Not yours", ModelError, "upstream_unauthorized"),
         (STATUS.INVALID_ARGUMENT, f"Incorrect API key: {KEY}", ModelError, "upstream_unauthorized"),
-        (STATUS.INVALID_ARGUMENT, f"Odd: {KEY[:12]}***", InvalidRequest, "invalid_value"),
-        (STATUS.NOT_FOUND, "The model x does not exist", ModelNotFound, "model_not_found"),
+        (STATUS.INVALID_ARGUMENT, f"Odd: {KEY[:12]}***", InvalidRequestError, "invalid_value"),
+        (STATUS.NOT_FOUND, "The model x does not exist", ModelNotFoundError, "model_not_found"),
         (STATUS.UNIMPLEMENTED, "", ModelError, "upstream_not_found"),
-        (STATUS.RESOURCE_EXHAUSTED, "Slow", RateLimited, "rate_limit_exceeded"),
+        (STATUS.RESOURCE_EXHAUSTED, "Slow", UpstreamRateLimitError, "rate_limit_exceeded"),
         (
             STATUS.RESOURCE_EXHAUSTED,
             "Received message larger than max (9 vs. 8)",
-            BodyTooLarge,
+            BodyTooLargeError,
             "body_too_large",
         ),
-        (STATUS.DEADLINE_EXCEEDED, "Late", ModelTimeout, "upstream_timeout"),
-        (STATUS.UNAVAILABLE, "Down", ModelUnavailable, "model_unavailable"),
+        (STATUS.DEADLINE_EXCEEDED, "Late", ModelTimeoutError, "upstream_timeout"),
+        (STATUS.UNAVAILABLE, "Down", ModelUnavailableError, "model_unavailable"),
         (STATUS.CANCELLED, "Stopped", ModelError, "upstream_error"),
         (STATUS.INTERNAL, "Broken", ModelError, "upstream_error"),
     ],
@@ -244,7 +253,7 @@ def test_a_context_that_is_too_long_says_how_long() -> None:
     async def main() -> None:
         async with RawXai(refuses(STATUS.INVALID_ARGUMENT, details)) as raw:
             model = model_at(raw.port)
-            error = await failing(model, ContextLengthExceeded)
+            error = await failing(model, ContextLengthExceededError)
             assert (error.used, error.limit) == (200000, 131072)
             assert len(raw.requests) == 1, "asking again would not help"
             await model.close()
@@ -270,7 +279,10 @@ def test_what_passes_is_tried_again_until_something_was_said(stream: bool) -> No
             HELLO if stream else sends(whole),
         ) as raw:
             model = model_at(raw.port, clock)
-            assert await heard(model, question(stream=stream)) == [Text("Hello."), Finish("stop")]
+            assert await heard(model, question(stream=stream)) == [
+                OutputTextDelta("Hello."),
+                Finish("stop"),
+            ]
             assert len(raw.requests) == 3
             assert len(clock.waits) == 2
             assert clock.waits[1] == 7
@@ -284,7 +296,7 @@ def test_nothing_is_tried_again_once_something_was_said() -> None:
     async def main() -> None:
         async with RawXai(refuses(STATUS.UNAVAILABLE, "Down", chunk(content="Hel")), HELLO) as raw:
             model = model_at(raw.port)
-            await failing(model, ModelUnavailable)
+            await failing(model, ModelUnavailableError)
             assert len(raw.requests) == 1
             await model.close()
 
@@ -299,7 +311,7 @@ def test_a_server_that_wants_no_second_try_gets_none(trailers: dict[str, str]) -
     async def main() -> None:
         async with RawXai(refuses(STATUS.RESOURCE_EXHAUSTED, "Slow", **trailers)) as raw:
             model = model_at(raw.port)
-            await failing(model, RateLimited)
+            await failing(model, UpstreamRateLimitError)
             assert len(raw.requests) == 1
             await model.close()
 
@@ -311,12 +323,12 @@ def test_a_model_without_reasoning_is_asked_for_none() -> None:
         no = refuses(STATUS.INVALID_ARGUMENT, "use_encrypted_content is not supported")
         async with RawXai(no, HELLO) as raw:
             model = model_at(raw.port)
-            assert await heard(model) == [Text("Hello."), Finish("stop")]
+            assert await heard(model) == [OutputTextDelta("Hello."), Finish("stop")]
             assert [one.use_encrypted_content for one in raw.requests] == [True, False]
             await model.close()
         async with RawXai(no) as raw:
             model = model_at(raw.port)
-            await failing(model, InvalidRequest)
+            await failing(model, InvalidRequestError)
             assert len(raw.requests) == 2
             await model.close()
 
@@ -329,7 +341,7 @@ def test_sealed_reasoning_names_its_model() -> None:
         async with RawXai(sends(done)) as raw:
             model = model_at(raw.port, upstream_name="grok-4")
             origin = f"grpc://127.0.0.1:{raw.port}/grok-4"
-            assert (await heard(model))[0] == Sealed("gA", origin)
+            assert (await heard(model))[0] == EncryptedReasoning("gA", origin)
             assert raw.requests[0].model == "grok-4"
             await model.close()
 
@@ -341,7 +353,7 @@ def test_a_server_that_dies_within_an_answer() -> None:
         async with RawXai(_endless) as raw:
             model = model_at(raw.port, retry=ONCE)
             answer = model.generate(question())
-            assert await anext(answer) == [Text("One")]
+            assert await anext(answer) == [OutputTextDelta("One")]
             await raw.stop()
             with pytest.raises(ModelError):
                 await anext(answer)
@@ -364,7 +376,7 @@ def test_a_silent_server_is_given_up(stream: bool) -> None:
     async def main() -> None:
         async with RawXai(silent) as raw:
             model = model_at(raw.port, read_timeout=0.01)
-            await failing(model, ModelTimeout, stream=stream)
+            await failing(model, ModelTimeoutError, stream=stream)
             await model.close()
 
     run(main())
@@ -377,7 +389,7 @@ def test_nobody_there() -> None:
     async def main() -> None:
         clock = Clock()
         model = model_at(port, clock)
-        error = await failing(model, ModelUnavailable)
+        error = await failing(model, ModelUnavailableError)
         assert f"127.0.0.1:{port}" in error.message
         assert len(clock.waits) == 2
         await model.close()

@@ -7,8 +7,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from antiphon.core.deltas import Text
-from antiphon.errors import ConfigError, ModelUnavailable
+from antiphon.core.deltas import OutputTextDelta
+from antiphon.errors import ConfigError, ModelUnavailableError
 from antiphon.models.scripted import ScriptedModel
 from grpc_kit import grpc_serving
 from proxy_kit import ForwardProxy
@@ -35,7 +35,7 @@ def test_a_tunnel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setenv("HTTPS_PROXY", proxy.url)
             known = grpc.ssl_channel_credentials(tls.cert.read_bytes())
             model = model_at(0, url=URL, credentials=known)
-            assert Text("Hi.") in await heard(model)
+            assert OutputTextDelta("Hi.") in await heard(model)
             await model.close()
             (asked,) = proxy.requests
             assert (asked.method, asked.target) == ("CONNECT", "upstream.test:443")
@@ -52,7 +52,7 @@ def test_this_machine_is_reached_without(monkeypatch: pytest.MonkeyPatch) -> Non
 
     async def main(port: int) -> None:
         model = model_at(port, retry=ONCE)
-        assert Text("Hi.") in await heard(model)
+        assert OutputTextDelta("Hi.") in await heard(model)
         await model.close()
 
     with grpc_serving(ScriptedModel(["Hi."])) as server:
@@ -66,7 +66,7 @@ def test_a_proxy_that_refuses_is_named_and_its_password_is_not(
         async with ForwardProxy({}, user="ann:another") as proxy:
             monkeypatch.setenv("HTTPS_PROXY", f"http://{USER}@{proxy.address}")
             model = model_at(0, url=URL, retry=ONCE)
-            with pytest.raises(ModelUnavailable) as caught:
+            with pytest.raises(ModelUnavailableError) as caught:
                 await heard(model)
             await model.close()
             assert f"upstream.test:443 (by the proxy {proxy.address})" in caught.value.message

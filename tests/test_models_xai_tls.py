@@ -7,8 +7,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from antiphon.core.deltas import Text
-from antiphon.errors import ModelUnavailable
+from antiphon.core.deltas import OutputTextDelta
+from antiphon.errors import ModelUnavailableError
 from antiphon.models.scripted import ScriptedModel
 from grpc_kit import grpc_serving
 from tls_kit import vouching_for_itself
@@ -22,12 +22,12 @@ def test_a_host_has_to_be_who_it_says(tmp_path: Path) -> None:
     async def main(port: int) -> None:
         url = f"https://127.0.0.1:{port}"
         stranger = model_at(port, url=url, retry=ONCE)
-        with pytest.raises(ModelUnavailable):
+        with pytest.raises(ModelUnavailableError):
             await heard(stranger)
         assert not upstream.calls
         known = grpc.ssl_channel_credentials(tls.cert.read_bytes())
         friend = model_at(port, url=url, credentials=known)
-        assert Text("Hi.") in await heard(friend)
+        assert OutputTextDelta("Hi.") in await heard(friend)
         await stranger.close()
         await friend.close()
 

@@ -13,11 +13,19 @@ from xai_sdk.proto import (  # type: ignore[import-untyped]
     usage_pb2,
 )
 
-from antiphon.core.deltas import CallPiece, Cited, Finish, Sealed, Text, Thought, Used
+from antiphon.core.deltas import (
+    AnnotationDelta,
+    EncryptedReasoning,
+    Finish,
+    OutputTextDelta,
+    ReasoningSummaryDelta,
+    ToolCallDelta,
+    UsageUpdate,
+)
 from antiphon.core.items import SummaryText
-from antiphon.core.reasoning_sidecar import Carried, carrying
+from antiphon.core.reasoning_sidecar import ReasoningSidecar, attach_sidecars
 from antiphon.core.turns import FunctionTool, Options, Usage
-from antiphon.errors import InvalidRequest
+from antiphon.errors import InvalidRequestError
 from antiphon.models.xai.request import messages_of, request_of, without_reasoning
 from antiphon.models.xai.stream import AnswerReader
 from antiphon.turn.protocols import ModelCall
@@ -112,7 +120,7 @@ def test_plain_json_is_a_format() -> None:
     ],
 )
 def test_what_has_no_place_is_refused(options: Options, param: str | None) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         asked(options)
     assert caught.value.param == param
 
@@ -175,14 +183,14 @@ def test_parts_of_a_message() -> None:
     ],
 )
 def test_parts_that_cannot_be_sent(part: dict[str, Any]) -> None:
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         shown({"role": "user", "content": [part]})
 
 
 def test_reasoning_goes_back_to_its_own_model_only() -> None:
     def carried(origin: str | None) -> Any:
-        thought = Carried("gAAA", origin, (SummaryText("Hm."),))
-        message = carrying(b'{"role":"assistant","content":"Hi."}', [thought])
+        thought = ReasoningSidecar("gAAA", origin, (SummaryText("Hm."),))
+        message = attach_sidecars(b'{"role":"assistant","content":"Hi."}', [thought])
         return messages_of(b"[" + message + b"]", ORIGIN)[0]
 
     assert carried("api.x.ai/grok-4").encrypted_content == ""
@@ -193,7 +201,7 @@ def test_reasoning_goes_back_to_its_own_model_only() -> None:
 
 
 def test_a_request_without_reasoning() -> None:
-    message = carrying(b'{"role":"assistant","content":"Hi."}', [Carried("gAAA")])
+    message = attach_sidecars(b'{"role":"assistant","content":"Hi."}', [ReasoningSidecar("gAAA")])
     request = asked(Options(), ModelCall("m", b"[" + message + b"]", Options(), True))
     assert (request.use_encrypted_content, request.messages[0].encrypted_content) == (True, "gAAA")
     other: Any = without_reasoning(request)
@@ -226,11 +234,11 @@ def test_chunks_become_deltas() -> None:
         chunk(content="Hel"),
         chunk(content="lo.", finish=STOP, usage=usage),
     ) == [
-        Thought("Hm."),
-        Sealed("gAAA", ORIGIN),
-        Text("Hel"),
-        Text("lo."),
-        Used(Usage(5, 5, 4, 3)),
+        ReasoningSummaryDelta("Hm."),
+        EncryptedReasoning("gAAA", ORIGIN),
+        OutputTextDelta("Hel"),
+        OutputTextDelta("lo."),
+        UsageUpdate(Usage(5, 5, 4, 3)),
         Finish("stop"),
     ]
 
@@ -241,9 +249,9 @@ def test_calls_come_whole_or_in_pieces() -> None:
         chunk(tool_calls=calling(("a", "f", "1}"))),
         chunk(finish=STOP),
     ) == [
-        CallPiece(0, "a", "f", '{"x":'),
-        CallPiece(1, "b", "g", "{}"),
-        CallPiece(0, arguments="1}"),
+        ToolCallDelta(0, "a", "f", '{"x":'),
+        ToolCallDelta(1, "b", "g", "{}"),
+        ToolCallDelta(0, arguments="1}"),
         Finish("tool_calls"),
     ]
 
@@ -255,7 +263,7 @@ def test_what_tools_upstream_do_is_no_answer() -> None:
         chunk(tool_calls=search),
         chunk(role=chat_pb2.ROLE_TOOL, content="pages"),
         chunk(content="So.", finish=STOP),
-    ) == [Text("So."), Finish("stop")]
+    ) == [OutputTextDelta("So."), Finish("stop")]
 
 
 @pytest.mark.parametrize(
@@ -294,13 +302,13 @@ def test_a_whole_answer() -> None:
     other = {"token": "Ho", "logprob": -1.5, "bytes": [72, 111]}
     source = {"type": "url_citation", "start_index": 0, "end_index": 0, "title": ""}
     assert read(whole) == [
-        Thought("Hm."),
-        Sealed("gAAA", ORIGIN),
-        Text(
+        ReasoningSummaryDelta("Hm."),
+        EncryptedReasoning("gAAA", ORIGIN),
+        OutputTextDelta(
             "Hi",
             ({"token": "Hi", "logprob": -0.5, "bytes": [72, 105], "top_logprobs": [other]},),
         ),
-        Cited({**source, "url": "https://e.com"}),
+        AnnotationDelta({**source, "url": "https://e.com"}),
         Finish("stop"),
     ]
 
@@ -311,8 +319,8 @@ def test_sources_with_their_places() -> None:
     last = chunk(finish=STOP)
     last.citations.append("https://e.com")
     assert read(chunk(content="Hi.", citations=[cited]), last) == [
-        Text("Hi."),
-        Cited(
+        OutputTextDelta("Hi."),
+        AnnotationDelta(
             {
                 "type": "url_citation",
                 "start_index": 1,

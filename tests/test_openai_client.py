@@ -13,7 +13,13 @@ from openai.types.chat import ChatCompletionMessageParam
 from openai.types.responses import Response, ResponseInputParam
 
 from antiphon.core.turns import Usage
-from antiphon.errors import AntiphonError, ModelError, ModelTimeout, ModelUnavailable, RateLimited
+from antiphon.errors import (
+    AntiphonError,
+    ModelError,
+    ModelTimeoutError,
+    ModelUnavailableError,
+    UpstreamRateLimitError,
+)
 from antiphon.models.scripted import (
     ScriptedModel,
     call,
@@ -297,10 +303,10 @@ def test_usage_is_told() -> None:
 
 
 FAILURES: list[tuple[AntiphonError, type[openai.APIStatusError], int]] = [
-    (RateLimited("Slow down.", retry_after=1), openai.RateLimitError, 429),
+    (UpstreamRateLimitError("Slow down.", retry_after=1), openai.RateLimitError, 429),
     (ModelError("It broke."), openai.InternalServerError, 502),
-    (ModelTimeout("Too slow."), openai.InternalServerError, 504),
-    (ModelUnavailable("Gone."), openai.InternalServerError, 503),
+    (ModelTimeoutError("Too slow."), openai.InternalServerError, 504),
+    (ModelUnavailableError("Gone."), openai.InternalServerError, 503),
 ]
 
 

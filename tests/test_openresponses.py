@@ -13,8 +13,13 @@ import pytest
 from pydantic import BaseModel, ValidationError
 from websockets.sync.client import connect
 
-from antiphon.core.deltas import Cited, RawThought, Sealed, Text
-from antiphon.errors import ModelError, RateLimited
+from antiphon.core.deltas import (
+    AnnotationDelta,
+    EncryptedReasoning,
+    OutputTextDelta,
+    ReasoningTextDelta,
+)
+from antiphon.errors import ModelError, UpstreamRateLimitError
 from antiphon.models.scripted import (
     Reply,
     ScriptedModel,
@@ -43,9 +48,15 @@ REPLIES: list[Reply] = [
     say("Hel", "lo"),
     say("") + think("Only thoughts."),
     think("Hm.", " Well.") + say("Hello"),
-    Reply((RawThought("Hm."), RawThought(" Well."), Text("Hello"))),
-    Reply((Text("Hi", (LOGPROB,)), Cited(CITED))),
-    Reply((RawThought("Hm."), Sealed("opaque", "scripted"), Text("Hello"))),
+    Reply((ReasoningTextDelta("Hm."), ReasoningTextDelta(" Well."), OutputTextDelta("Hello"))),
+    Reply((OutputTextDelta("Hi", (LOGPROB,)), AnnotationDelta(CITED))),
+    Reply(
+        (
+            ReasoningTextDelta("Hm."),
+            EncryptedReasoning("opaque", "scripted"),
+            OutputTextDelta("Hello"),
+        )
+    ),
     refuse("No.", " Never."),
     calls(call("f", {"a": 1})),
     calls(call("f", {"a": 1}), call("g", "{oops")),
@@ -54,7 +65,7 @@ REPLIES: list[Reply] = [
     say("Hel") + finish("length"),
     say("Hel") + finish("content_filter"),
     say("Hel") + fail(ModelError("It broke.")),
-    fail(RateLimited("Slow down.", retry_after=1)),
+    fail(UpstreamRateLimitError("Slow down.", retry_after=1)),
     calls(call("f", {"a": 1})) + cut(),
     say("Hel") + cut(),
 ]

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from antiphon.blocking_portal import Portal
+from antiphon.blocking_portal import BlockingPortal
 
 
 async def nothing() -> None:
@@ -40,7 +40,7 @@ def test_work_is_done_on_one_loop_of_its_own() -> None:
     async def where() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
         return asyncio.get_running_loop(), threading.current_thread()
 
-    portal = Portal(nothing)
+    portal = BlockingPortal(nothing)
     loop, thread = portal.run(where())
     assert thread is not threading.current_thread()
     assert thread.daemon, "a program ends when its own code does"
@@ -54,13 +54,13 @@ def test_errors_come_back_as_they_were_raised() -> None:
         raise error
 
     with pytest.raises(ValueError, match=r"No\.") as caught:
-        Portal(nothing).run(fails())
+        BlockingPortal(nothing).run(fails())
     assert caught.value is error
 
 
 def test_many_threads_share_a_portal() -> None:
     """All wait for each other in the one loop: nobody blocks it."""
-    portal, met = Portal(nothing), threading.Barrier(8)
+    portal, met = BlockingPortal(nothing), threading.Barrier(8)
 
     async def meet(barrier: asyncio.Barrier) -> int:
         return await barrier.wait()
@@ -84,7 +84,7 @@ def test_a_running_loop_is_no_obstacle() -> None:
         return 42
 
     async def main() -> int:
-        return Portal(nothing).run(answer())
+        return BlockingPortal(nothing).run(answer())
 
     assert asyncio.run(main()) == 42
 
@@ -102,7 +102,7 @@ def test_ctrl_c_cancels_the_work_and_waits_until_it_is_over() -> None:
             seen.append("tidied up")
 
     with interruptible(), pytest.raises(KeyboardInterrupt):
-        Portal(nothing).run(work())
+        BlockingPortal(nothing).run(work())
     assert seen == ["tidied up"]
 
 
@@ -114,7 +114,7 @@ def test_the_portal_is_good_for_more_after_ctrl_c() -> None:
     async def answer() -> int:
         return 42
 
-    portal = Portal(nothing)
+    portal = BlockingPortal(nothing)
     with interruptible(), pytest.raises(KeyboardInterrupt):
         portal.run(interrupted())
     assert portal.run(answer()) == 42
@@ -160,7 +160,7 @@ def test_at_the_interpreters_end_everything_is_closed_and_nothing_hangs() -> Non
 
 def test_a_portal_that_was_never_used_leaves_no_trace() -> None:
     before = threading.active_count()
-    Portal(nothing)
+    BlockingPortal(nothing)
     assert threading.active_count() == before
 
 

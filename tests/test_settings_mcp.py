@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.core.mcp_servers import McpServer
+from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.core.secrets import Secret
 from antiphon.errors import ConfigError
 from antiphon.settings import Settings, load_settings
@@ -40,7 +40,7 @@ def test_a_program_and_a_url(tmp_path: Path) -> None:
         WIKI=KEY,
     )
     files, wiki = settings.mcp
-    assert files == McpServer(
+    assert files == McpServerConfig(
         label="files",
         command=("npx", "server"),
         env={"TOKEN": Secret("t0ken")},
@@ -49,7 +49,7 @@ def test_a_program_and_a_url(tmp_path: Path) -> None:
         require_approval=("write",),
         timeout=5,
     )
-    assert wiki == McpServer(
+    assert wiki == McpServerConfig(
         label="wiki",
         url=Secret("https://mcp.example.com/mcp/"),
         headers={"Authorization": Secret(KEY)},

@@ -82,8 +82,8 @@ def test_a_turn_brings_the_images_that_it_uses(opener: Opener) -> None:
             assert turns[0].input == (user("Look:"), picture(blob_of(CAT)), picture(blob_of(DOG)))
             assert turns[0].output == (assistant("Nice."),)
             assert [await store.turn("", turn.response_id) for turn in turns] == turns
-            (line,) = await store.recent("", 1)
-            assert line.opening == user("Look:")
+            (line,) = await store.recent_threads("", 1)
+            assert line.first_item == user("Look:")
 
     run(main())
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.core.retention import Lifetimes
-from antiphon.stores.sqlite.btree_pages import Leaf, PageFile
-from antiphon.stores.sqlite.process_locks import Owners
+from antiphon.core.retention import RetentionPolicy
+from antiphon.stores.sqlite.btree_pages import LeafPage, PageFile
+from antiphon.stores.sqlite.process_locks import ProcessLocks
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from stores_kit import DONE, Time, begun, new_turn, run, turned
 from test_stores_sqlite import child, line
@@ -29,9 +29,9 @@ def path(tmp_path: Path) -> Path:
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The tables that were looked through, by their roots."""
     seen: list[int] = []
-    unclean = PageFile.unclean
+    unclean = PageFile.dirty_leaves
 
-    def watched(self: PageFile, root: int, size: int) -> Iterator[Leaf | None]:
+    def watched(self: PageFile, root: int, size: int) -> Iterator[LeafPage | None]:
         seen.append(root)
         return unclean(self, root, size)
 
@@ -42,7 +42,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @asynccontextmanager
 async def opened(path: Path, time: Time | None = None) -> AsyncIterator[SqliteStore]:
-    store = await open_sqlite(path, Lifetimes(LIFE), clock=time or Time())
+    store = await open_sqlite(path, RetentionPolicy(LIFE), clock=time or Time())
     try:
         yield store
     finally:
@@ -51,12 +51,12 @@ async def opened(path: Path, time: Time | None = None) -> AsyncIterator[SqliteSt
 
 async def cleaned(store: SqliteStore) -> None:
     async with asyncio.timeout(20):
-        while store._ground.erasures.due:  # noqa: ASYNC110
+        while store._database.erasures.due:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
 async def swept(store: SqliteStore) -> int:
-    return await store.ledgers.archive.sweep()
+    return await store.stores.response_index.delete_expired()
 
 
 async def said(store: SqliteStore, time: Time) -> None:
@@ -79,7 +79,7 @@ def test_a_store_where_nothing_goes_is_never_looked_through(path: Path, looks: l
                 time.now += LIFE / 4
                 assert await swept(store) == 0
                 await turned(store)
-            assert not store._ground.erasures.due
+            assert not store._database.erasures.due
         async with opened(path, time) as store:
             assert await swept(store) == 0
 
@@ -93,10 +93,10 @@ def test_a_sweep_that_erases_has_the_file_cleaned(path: Path, looks: list[int]) 
 
     async def main() -> None:
         async with opened(path, time) as store:
-            await store.ledgers.conversations.create("", {"a": "b"})
+            await store.stores.conversations.create("", {"a": "b"})
             time.now += LIFE
             assert await swept(store) == 0
-            assert store._ground.erasures.due
+            assert store._database.erasures.due
             assert len(marks(path)) == 1
             await cleaned(store)
             assert marks(path) == []
@@ -116,7 +116,7 @@ def test_a_sweep_with_nothing_due_reads_no_turns(path: Path) -> None:
         async with opened(path, time) as store:
             root = await turned(store)
             assert await swept(store) == 0
-            readers = store._ground._idle
+            readers = store._database._idle_connections
             readers[0].set_trace_callback(asked.append)
             for _ in range(5):
                 assert await swept(store) == 0
@@ -166,7 +166,7 @@ def test_erasures_in_a_row_are_cleaned_up_after_together(
 def test_the_task_rests_for_twenty_times_as_long_as_it_looked(path: Path) -> None:
     async def main() -> None:
         async with opened(path) as store:
-            cleaning = store._ground._cleaning
+            cleaning = store._database._scrub_task
             await store.delete("", (await turned(store)).response_id)
             await cleaned(store)
             assert cleaning._rest_until > 0.0
@@ -184,9 +184,9 @@ def test_cleaning_goes_on_after_an_error_of_any_kind(
         "antiphon.stores.sqlite.page_scrubbing_task._RETRY_SECONDS", 0.0, raising=False
     )
     errors: list[BaseException] = [IndexError("odd"), RuntimeError("odder"), OSError("gone")]
-    unclean = PageFile.unclean
+    unclean = PageFile.dirty_leaves
 
-    def failing(self: PageFile, root: int, size: int) -> Iterator[Leaf | None]:
+    def failing(self: PageFile, root: int, size: int) -> Iterator[LeafPage | None]:
         if errors:
             raise errors.pop()
         return unclean(self, root, size)
@@ -206,13 +206,13 @@ def test_cleaning_goes_on_after_an_error_of_any_kind(
 def test_closing_ends_a_look_that_is_under_way(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the event loop would wait for it, as long as that takes."""
     monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing_task._CLEAN_SECONDS", 0.0)
-    unclean = PageFile.unclean
+    unclean = PageFile.dirty_leaves
     began = asyncio.Event()
 
     def endless(
         loop: asyncio.AbstractEventLoop,
-    ) -> Callable[[PageFile, int, int], Iterator[Leaf | None]]:
-        def pages(self: PageFile, root: int, size: int) -> Iterator[Leaf | None]:
+    ) -> Callable[[PageFile, int, int], Iterator[LeafPage | None]]:
+        def pages(self: PageFile, root: int, size: int) -> Iterator[LeafPage | None]:
             loop.call_soon_threadsafe(began.set)
             monkeypatch.setattr(PageFile, "unclean", unclean)
             while True:
@@ -237,10 +237,10 @@ def test_what_a_killed_process_erased_is_cleaned_by_who_opens_the_file_next(
     async def main() -> None:
         async with opened(path):
             pass
-        owners = Owners(Path(f"{path}-owners"))
+        owners = ProcessLocks(Path(f"{path}-owners"))
         owners.unclean_mark.touch()
         async with opened(path) as store:
-            assert marks(path) == [store._ground._owners.unclean_mark]
+            assert marks(path) == [store._database._process_locks.unclean_mark]
             await cleaned(store)
             assert looks
             assert marks(path) == []
@@ -259,7 +259,7 @@ def test_a_living_process_cleans_up_after_itself(path: Path, looks: list[int]) -
     async def main() -> None:
         async with opened(path) as store, opened(path) as other:
             await begun(other)
-            mark = other._ground._owners.unclean_mark
+            mark = other._database._process_locks.unclean_mark
             mark.touch()
             await swept(store)
             assert marks(path) == [mark]

@@ -11,7 +11,7 @@ import pytest
 from antiphon.core.ids import new_response_id
 from antiphon.core.turns import End, FunctionTool, Header, Options, TurnError, Usage
 from antiphon.errors import HistoryChanged, StoreError
-from antiphon.turn.protocols import Recent, StoredTurn
+from antiphon.turn.protocols import RecentThread, StoredTurn
 from stores_kit import (
     DONE,
     HEADER,
@@ -41,15 +41,15 @@ def test_a_turn_runs_from_its_beginning_to_its_end(store_in: Opener) -> None:
         async with store_in() as store:
             new = new_turn("Hi.", "Are you there?")
             await store.begin(new)
-            assert (await head_of(store, new.response_id)).running
+            assert (await head_of(store, new.response_id)).is_running
             turn = await store.turn("", new.response_id)
             assert turn is not None
             assert turn.end is None
             assert turn.input == (user("Hi."), user("Are you there?"))
             await store.write(new.response_id, [assistant("Yes.")])
-            assert (await head_of(store, new.response_id)).running
+            assert (await head_of(store, new.response_id)).is_running
             await store.write(new.response_id, [], DONE)
-            assert not (await head_of(store, new.response_id)).running
+            assert not (await head_of(store, new.response_id)).is_running
 
     run(main())
 
@@ -366,9 +366,11 @@ def test_another_tenants_response_is_as_good_as_none(store_in: Opener) -> None:
             assert await store.turn("them", mine.response_id) is None
             assert await store.chain(msgspec.structs.replace(mine, tenant="them")) == []
             assert not await store.delete("them", mine.response_id, cascade=True)
-            assert [line.response_id for line in await store.recent("me", 9)] == [mine.response_id]
-            assert len(await store.recent("them", 9)) == 1
-            assert await store.recent("", 9) == []
+            assert [line.response_id for line in await store.recent_threads("me", 9)] == [
+                mine.response_id
+            ]
+            assert len(await store.recent_threads("them", 9)) == 1
+            assert await store.recent_threads("", 9) == []
             assert await store.head("me", mine.response_id) == mine
 
     run(main())
@@ -384,15 +386,15 @@ def test_recent_shows_the_newest_turn_of_each_thread(store_in: Opener) -> None:
             last = await turned(store, "back to the old", parent=old[-1])
             turn = await store.turn("", last.response_id)
             assert turn is not None
-            lines = await store.recent("", 10)
+            lines = await store.recent_threads("", 10)
             assert [line.response_id for line in lines] == ids([last, young, branch])
-            assert lines[0] == Recent(
+            assert lines[0] == RecentThread(
                 last.response_id, turn.created_at, HEADER.model, 4, user("question 0")
             )
             assert [line.turns for line in lines] == [4, 1, 2]
-            assert [line.opening for line in lines[1:]] == [user("young"), user("question 0")]
-            assert await store.recent("", 2) == lines[:2]
-            assert await store.recent("", 0) == []
+            assert [line.first_item for line in lines[1:]] == [user("young"), user("question 0")]
+            assert await store.recent_threads("", 2) == lines[:2]
+            assert await store.recent_threads("", 0) == []
 
     run(main())
 
@@ -402,13 +404,13 @@ def test_recent_leaves_out_what_was_erased(store_in: Opener) -> None:
         async with store_in() as store:
             first, second, third = await chained(store, 3)
             await store.delete("", third.response_id)
-            (line,) = await store.recent("", 10)
+            (line,) = await store.recent_threads("", 10)
             assert (line.response_id, line.turns) == (second.response_id, 2)
             await store.delete("", first.response_id)
-            (line,) = await store.recent("", 10)
-            assert (line.opening, line.turns) == (user("question 1"), 2)
+            (line,) = await store.recent_threads("", 10)
+            assert (line.first_item, line.turns) == (user("question 1"), 2)
             await store.delete("", second.response_id)
-            assert await store.recent("", 10) == []
+            assert await store.recent_threads("", 10) == []
 
     run(main())
 
@@ -418,8 +420,8 @@ def test_recent_shows_turns_that_run_and_turns_without_words(store_in: Opener) -
         async with store_in() as store:
             new = new_turn()
             await store.begin(new)
-            (line,) = await store.recent("", 1)
-            assert (line.response_id, line.opening) == (new.response_id, None)
+            (line,) = await store.recent_threads("", 1)
+            assert (line.response_id, line.first_item) == (new.response_id, None)
 
     run(main())
 
@@ -457,7 +459,7 @@ def test_a_closed_store_says_so(store_in: Opener) -> None:
                 store.head("", head.response_id),
                 store.turn("", head.response_id),
                 store.chain(head),
-                store.recent("", 1),
+                store.recent_threads("", 1),
                 store.delete("", head.response_id),
             ):
                 with pytest.raises(StoreError):

@@ -26,23 +26,23 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from antiphon.core.items import Erased, encode_item
-from antiphon.core.retention import Lifetimes
-from antiphon.core.turns import Conversation, End
-from antiphon.errors import ConversationLocked, HistoryChanged, NotFound
+from antiphon.core.items import ErasedItem, encode_item
+from antiphon.core.retention import RetentionPolicy
+from antiphon.core.turns import ConversationRecord, End
+from antiphon.errors import ConversationLockedError, HistoryChanged, NotFoundError
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import open_sqlite
-from antiphon.turn.protocols import Head, Recent, StoredTurn
-from antiphon.turn.store_protocols import Wanted
+from antiphon.turn.protocols import Head, RecentThread, StoredTurn
+from antiphon.turn.store_protocols import ResponseFilter
 from stores_kit import DONE, HEADER, FullStore, assistant, held_in_file, held_in_memory, new_turn
 from stores_known import Known, Talk
 
 T = TypeVar("T")
 
 LIVES = {"": 100.0, "other": 300.0, "keeper": None}
-LIFETIMES = Lifetimes(LIVES[""], {"other": LIVES["other"], "keeper": None})
+LIFETIMES = RetentionPolicy(LIVES[""], {"other": LIVES["other"], "keeper": None})
 IMAGES = (b"a cat", b"a dog", b"an owl")
-ERASED = encode_item(Erased())
+ERASED = encode_item(ErasedItem())
 ENDS = (None, None, DONE, DONE, End("incomplete", 1.0), End("failed", 1.0), End("cancelled", 1.0))
 
 
@@ -95,7 +95,7 @@ class StoreMachine(RuleBasedStateMachine):
         life = LIVES[tenant]
         return turn.stored(None if life is None else turn.youngest() + life)
 
-    def resolved(self, talk: Talk) -> Conversation | None:
+    def resolved(self, talk: Talk) -> ConversationRecord | None:
         head, busy = talk.head, talk.busy
         kept = busy is not None and self.alive(busy)
         if busy is not None and (not kept or busy.end is not None):
@@ -204,7 +204,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(turn=known, tenant=tenants, position=st.integers(0, 5))
     def erase_item(self, turn: Known, tenant: str, position: int) -> None:
-        ledger = self.store.ledgers.conversations
+        ledger = self.store.stores.conversations
         erased = self.do(ledger.erase_item(tenant, turn.id, position))
         items = [*turn.input, *turn.output]
         there = self.alive(turn) and tenant == turn.new.tenant and turn.end is not None
@@ -233,7 +233,7 @@ class StoreMachine(RuleBasedStateMachine):
             for one in turn.family()
         ]
         gone = {one.id for one in doomed if not one.erased}
-        assert self.do(self.store.ledgers.archive.sweep()) == len(gone)
+        assert self.do(self.store.stores.response_index.delete_expired()) == len(gone)
         for talk in self.all_talks:
             talk.gone = talk.gone or self.resolved(talk) is None
         for one in doomed:
@@ -245,16 +245,16 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(target=talks, tenant=tenants)
     def make_conversation(self, tenant: str) -> Talk:
-        ledger = self.store.ledgers.conversations
+        ledger = self.store.stores.conversations
         talk = Talk(self.do(ledger.create(tenant, {"made": str(self.now)})), tenant)
         assert talk.made.created_at == self.now
         self.all_talks.append(talk)
         return talk
 
     @rule(target=seen, talk=talks)
-    def look_at(self, talk: Talk) -> tuple[Talk, Conversation]:
+    def look_at(self, talk: Talk) -> tuple[Talk, ConversationRecord]:
         now = self.resolved(talk)
-        ledger = self.store.ledgers.conversations
+        ledger = self.store.stores.conversations
         assert self.do(ledger.get(talk.tenant, talk.made.id)) == now
         assert self.do(ledger.get("stranger", talk.made.id)) is None
         return talk, now or talk.made
@@ -267,7 +267,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(target=known, one=seen, images=pictures, end=st.sampled_from(ENDS))
     def say_on(
-        self, one: tuple[Talk, Conversation], images: list[bytes], end: End | None
+        self, one: tuple[Talk, ConversationRecord], images: list[bytes], end: End | None
     ) -> Known | MultipleResults[Known]:
         talk, was = one
         now = self.resolved(talk)
@@ -278,8 +278,8 @@ class StoreMachine(RuleBasedStateMachine):
         if not self.is_current(turn, parent):
             self.refuse(turn, HistoryChanged)
             return multiple()
-        if now is None or now.busy is not None or now.head != was.head:
-            self.refuse(turn, NotFound if now is None else ConversationLocked)
+        if now is None or now.active_response_id is not None or now.head != was.head:
+            self.refuse(turn, NotFoundError if now is None else ConversationLockedError)
             return multiple()
         self.begin(turn)
         talk.head, talk.busy = parent, turn
@@ -291,13 +291,13 @@ class StoreMachine(RuleBasedStateMachine):
         if (now := self.resolved(talk)) is not None:
             talk.made = msgspec.structs.replace(talk.made, metadata={"word": word})
             now = self.resolved(talk)
-        ledger = self.store.ledgers.conversations
-        assert self.do(ledger.describe(talk.tenant, talk.made.id, {"word": word})) == now
+        ledger = self.store.stores.conversations
+        assert self.do(ledger.update_metadata(talk.tenant, talk.made.id, {"word": word})) == now
 
     @rule(talk=talks, tenant=tenants)
     def delete_conversation(self, talk: Talk, tenant: str) -> None:
         there = tenant == talk.tenant and self.resolved(talk) is not None
-        ledger = self.store.ledgers.conversations
+        ledger = self.store.stores.conversations
         assert self.do(ledger.delete(tenant, talk.made.id)) == there
         if not there:
             return
@@ -326,8 +326,8 @@ class StoreMachine(RuleBasedStateMachine):
         mine.sort(key=lambda one: (one.created_at, one.id), reverse=newest_first)
         after = mine[place].id if place < len(mine) else None
         expected = mine[place + 1 :] if after else mine
-        ledger = self.store.ledgers.conversations
-        found = ledger.latest(tenant, limit, after=after, newest_first=newest_first)
+        ledger = self.store.stores.conversations
+        found = ledger.list_conversations(tenant, limit, after=after, newest_first=newest_first)
         assert self.do(found) == expected[:limit]
 
     # Reading
@@ -340,9 +340,9 @@ class StoreMachine(RuleBasedStateMachine):
         assert (head is None) == (expected is None)
         if head is not None and turn.head is not None:
             assert (head.thread, head.seq) == (turn.head.thread, turn.depth)
-            assert (head.tree, head.stamp) == (turn.head.tree, turn.stamp)
+            assert (head.tree, head.timestamp) == (turn.head.tree, turn.stamp)
             assert head.epoch == turn.tree[0]
-            assert head.running == (turn.end is None)
+            assert head.is_running == (turn.end is None)
 
     @rule(turn=known)
     def read_chain(self, turn: Known) -> None:
@@ -368,13 +368,13 @@ class StoreMachine(RuleBasedStateMachine):
             if turn.new.tenant == tenant and self.alive(turn):
                 newest[turn.thread] = turn
         latest = sorted(newest.values(), key=lambda turn: turn.order, reverse=True)
-        assert self.do(self.store.recent(tenant, limit)) == [
-            Recent(
+        assert self.do(self.store.recent_threads(tenant, limit)) == [
+            RecentThread(
                 response_id=turn.id,
                 created_at=turn.new.created_at,
                 model=HEADER.model,
                 turns=turn.depth + 1,
-                opening=next((item for one in turn.chain() for item in one.input), None),
+                first_item=next((item for one in turn.chain() for item in one.input), None),
             )
             for turn in latest[:limit]
         ]
@@ -397,8 +397,12 @@ class StoreMachine(RuleBasedStateMachine):
             for turn in (mine[place + 1 :] if after else mine)
             if status in (None, turn.end.status if turn.end else "in_progress")
         ]
-        found = self.store.ledgers.archive.listing(
-            tenant, limit, after=after, newest_first=newest_first, wanted=Wanted(status=status)
+        found = self.store.stores.response_index.list_responses(
+            tenant,
+            limit,
+            after=after,
+            newest_first=newest_first,
+            response_filter=ResponseFilter(status=status),
         )
         assert self.do(found) == [self.seen_by(tenant, turn) for turn in expected[:limit]]
 

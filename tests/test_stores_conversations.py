@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from antiphon.core.ids import new_conversation_id
-from antiphon.core.items import Erased, encode_item
-from antiphon.core.retention import Lifetimes
-from antiphon.core.turns import Conversation, End
-from antiphon.errors import ConversationLocked, InvalidRequest, NotFound, StoreError
+from antiphon.core.items import ErasedItem, encode_item
+from antiphon.core.retention import RetentionPolicy
+from antiphon.core.turns import ConversationRecord, End
+from antiphon.errors import ConversationLockedError, InvalidRequestError, NotFoundError, StoreError
 from antiphon.stores.sqlite.conversation_reader import read_conversation
 from antiphon.stores.sqlite.store import SqliteStore
 from antiphon.turn.protocols import Head, NewTurn
@@ -43,20 +43,22 @@ def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     return opener(request.param, tmp_path)
 
 
-def turn_on(conversation: Conversation, parent: Head | None = None, said: str = "Hi.") -> NewTurn:
+def turn_on(
+    conversation: ConversationRecord, parent: Head | None = None, said: str = "Hi."
+) -> NewTurn:
     header = msgspec.structs.replace(HEADER, conversation=conversation.id)
     new = new_turn(said, parent=parent, header=header)
     return msgspec.structs.replace(new, conversation=conversation)
 
 
-async def seen(store: FullStore, conversation: Conversation) -> Conversation:
-    found = await store.ledgers.conversations.get("", conversation.id)
+async def seen(store: FullStore, conversation: ConversationRecord) -> ConversationRecord:
+    found = await store.stores.conversations.get("", conversation.id)
     assert found is not None
     return found
 
 
 async def said_on(
-    store: FullStore, conversation: Conversation, end: End | None = DONE, said: str = "Hi."
+    store: FullStore, conversation: ConversationRecord, end: End | None = DONE, said: str = "Hi."
 ) -> Head:
     """A turn from the head of the conversation on."""
     now = await seen(store, conversation)
@@ -71,16 +73,16 @@ async def said_on(
 def test_a_conversation_is_kept_with_its_metadata(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            ledger = store.ledgers.conversations
+            ledger = store.stores.conversations
             made = await ledger.create("me", {"a": "ü", "b": ""})
             assert await ledger.get("me", made.id) == made
-            assert (made.head, made.busy) == (None, None)
-            changed = await ledger.describe("me", made.id, {"c": "d"})
+            assert (made.head, made.active_response_id) == (None, None)
+            changed = await ledger.update_metadata("me", made.id, {"c": "d"})
             assert changed == msgspec.structs.replace(made, metadata={"c": "d"})
             assert await ledger.get("me", made.id) == changed
             for tenant, name in (("you", made.id), ("me", new_conversation_id()), ("me", "x")):
                 assert await ledger.get(tenant, name) is None
-                assert await ledger.describe(tenant, name, {}) is None
+                assert await ledger.update_metadata(tenant, name, {}) is None
                 assert not await ledger.delete(tenant, name)
 
     run(main())
@@ -89,15 +91,15 @@ def test_a_conversation_is_kept_with_its_metadata(store_in: Opener) -> None:
 def test_the_head_follows_the_turns_that_end_well(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            talk = await store.ledgers.conversations.create("", {})
+            talk = await store.stores.conversations.create("", {})
             first = await said_on(store, talk)
             assert (await seen(store, talk)).head == first.response_id
             running = await said_on(store, talk, None)
             now = await seen(store, talk)
-            assert (now.head, now.busy) == (first.response_id, running.response_id)
+            assert (now.head, now.active_response_id) == (first.response_id, running.response_id)
             await store.write(running.response_id, [], End("incomplete", 1.0))
             now = await seen(store, talk)
-            assert (now.head, now.busy) == (running.response_id, None)
+            assert (now.head, now.active_response_id) == (running.response_id, None)
             for end in (FAILED, End("cancelled", 1.0)):
                 await said_on(store, talk, end)
                 assert await seen(store, talk) == now
@@ -114,18 +116,18 @@ def test_the_head_follows_the_turns_that_end_well(store_in: Opener) -> None:
 def test_of_two_turns_begun_at_once_one_is_kept(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            talk = await store.ledgers.conversations.create("", {})
+            talk = await store.stores.conversations.create("", {})
             turns = [turn_on(talk) for _ in range(5)]
             promises = [store.begin(turn) for turn in turns]
             promises += [store.write(turn.response_id, [], DONE) for turn in turns]
             results = await asyncio.gather(*promises, return_exceptions=True)
             kinds = [type(result) for result in results]
-            assert kinds[:5] == [type(None)] + [ConversationLocked] * 4
+            assert kinds[:5] == [type(None)] + [ConversationLockedError] * 4
             assert kinds[5:] == [type(None)] + [StoreError] * 4
             assert (await seen(store, talk)).head == turns[0].response_id
             for turn in turns[1:]:
                 assert await store.head("", turn.response_id) is None
-            assert len(await store.recent("", 9)) == 1
+            assert len(await store.recent_threads("", 9)) == 1
 
     run(main())
 
@@ -133,19 +135,19 @@ def test_of_two_turns_begun_at_once_one_is_kept(store_in: Opener) -> None:
 def test_a_turn_on_an_old_view_of_a_conversation_is_refused(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            talk = await store.ledgers.conversations.create("", {})
+            talk = await store.stores.conversations.create("", {})
             await said_on(store, talk, FAILED)
             # A turn that failed has moved nothing.
             await store.begin(turn := turn_on(talk))
-            with pytest.raises(ConversationLocked):
+            with pytest.raises(ConversationLockedError):
                 await store.begin(turn_on(await seen(store, talk)))
             await store.write(turn.response_id, [], DONE)
-            with pytest.raises(ConversationLocked):
+            with pytest.raises(ConversationLockedError):
                 await store.begin(turn_on(talk))
             foreign = msgspec.structs.replace(turn_on(talk), tenant="other")
-            gone = turn_on(Conversation(new_conversation_id(), 1.0))
+            gone = turn_on(ConversationRecord(new_conversation_id(), 1.0))
             for none in (foreign, gone):
-                with pytest.raises(NotFound):
+                with pytest.raises(NotFoundError):
                     await store.begin(none)
                 assert await store.head(none.tenant, none.response_id) is None
 
@@ -155,7 +157,7 @@ def test_a_turn_on_an_old_view_of_a_conversation_is_refused(store_in: Opener) ->
 def test_the_head_steps_back_when_it_is_deleted(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            talk = await store.ledgers.conversations.create("", {})
+            talk = await store.stores.conversations.create("", {})
             heads = [await said_on(store, talk) for _ in range(4)]
             await store.delete("", heads[2].response_id)
             assert (await seen(store, talk)).head == heads[3].response_id
@@ -164,7 +166,7 @@ def test_the_head_steps_back_when_it_is_deleted(store_in: Opener) -> None:
             running = await said_on(store, talk, None)
             await store.delete("", running.response_id)
             now = await seen(store, talk)
-            assert (now.head, now.busy) == (heads[1].response_id, None)
+            assert (now.head, now.active_response_id) == (heads[1].response_id, None)
             await store.delete("", heads[0].response_id, cascade=True)
             assert (await seen(store, talk)).head is None
             await said_on(store, talk)
@@ -175,23 +177,26 @@ def test_the_head_steps_back_when_it_is_deleted(store_in: Opener) -> None:
 def test_conversations_are_listed_by_age(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            ledger = store.ledgers.conversations
+            ledger = store.stores.conversations
             made = [await ledger.create("", {"n": str(n)}) for n in range(5)]
             await ledger.create("other", {})
             made.sort(key=lambda one: (one.created_at, one.id))
-            assert await ledger.latest("", 9) == made[::-1]
-            assert await ledger.latest("", 2, newest_first=False) == made[:2]
-            assert await ledger.latest("", 2, after=made[1].id, newest_first=False) == made[2:4]
-            assert await ledger.latest("", 9, after=made[1].id) == [made[0]]
-            assert await ledger.latest("", 9, after=made[0].id) == []
-            assert await ledger.latest("", 0) == []
-            with pytest.raises(InvalidRequest, match="in this list"):
-                await ledger.latest("other", 9, after=made[0].id)
-            with pytest.raises(InvalidRequest, match="in this list"):
-                await ledger.latest("", 9, after="conv_")
+            assert await ledger.list_conversations("", 9) == made[::-1]
+            assert await ledger.list_conversations("", 2, newest_first=False) == made[:2]
+            assert (
+                await ledger.list_conversations("", 2, after=made[1].id, newest_first=False)
+                == made[2:4]
+            )
+            assert await ledger.list_conversations("", 9, after=made[1].id) == [made[0]]
+            assert await ledger.list_conversations("", 9, after=made[0].id) == []
+            assert await ledger.list_conversations("", 0) == []
+            with pytest.raises(InvalidRequestError, match="in this list"):
+                await ledger.list_conversations("other", 9, after=made[0].id)
+            with pytest.raises(InvalidRequestError, match="in this list"):
+                await ledger.list_conversations("", 9, after="conv_")
             busy = await said_on(store, made[2], None)
-            (now,) = await ledger.latest("", 1, after=made[1].id, newest_first=False)
-            assert now.busy == busy.response_id
+            (now,) = await ledger.list_conversations("", 1, after=made[1].id, newest_first=False)
+            assert now.active_response_id == busy.response_id
 
     run(main())
 
@@ -199,7 +204,7 @@ def test_conversations_are_listed_by_age(store_in: Opener) -> None:
 def test_a_deleted_conversation_takes_its_turns_along(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            ledger = store.ledgers.conversations
+            ledger = store.stores.conversations
             talk = await ledger.create("", {})
             # A first try that failed begins another tree.
             mine = [await said_on(store, talk, FAILED), await said_on(store, talk)]
@@ -216,7 +221,7 @@ def test_a_deleted_conversation_takes_its_turns_along(store_in: Opener) -> None:
             assert await store.head("", theirs.response_id) == theirs
             assert await store.head("", beside.response_id) == beside
             await store.write(running.response_id, [assistant("late")], DONE)
-            with pytest.raises(NotFound):
+            with pytest.raises(NotFoundError):
                 await store.begin(turn_on(talk))
 
     run(main())
@@ -225,7 +230,7 @@ def test_a_deleted_conversation_takes_its_turns_along(store_in: Opener) -> None:
 def test_what_a_branch_outside_needs_outlives_its_conversation(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            ledger = store.ledgers.conversations
+            ledger = store.stores.conversations
             talk = await ledger.create("", {})
             heads = [await said_on(store, talk) for _ in range(5)]
             branch = await turned(store, parent=heads[1])
@@ -250,12 +255,12 @@ def test_a_deleted_turn_between_does_not_part_a_branch_from_what_it_needs(
 ) -> None:
     async def main() -> None:
         async with store_in() as store:
-            talk = await store.ledgers.conversations.create("", {})
+            talk = await store.stores.conversations.create("", {})
             first, second = [await said_on(store, talk) for _ in range(2)]
             aside = await turned(store, parent=first)
             outside = await turned(store, parent=aside)
             await store.delete("", aside.response_id)
-            await store.ledgers.conversations.delete("", talk.id)
+            await store.stores.conversations.delete("", talk.id)
             assert await ids_of(store, outside) == [first.response_id, outside.response_id]
             assert await store.head("", second.response_id) is None
 
@@ -265,13 +270,13 @@ def test_a_deleted_turn_between_does_not_part_a_branch_from_what_it_needs(
 def test_an_erased_item_leaves_its_place(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            ledger = store.ledgers.conversations
+            ledger = store.stores.conversations
             new = new_turn("one", "two", images=[b"cat", b"dog"])
             store.begin(new)
             assert not await ledger.erase_item("", new.response_id, 0)
             await store.write(new.response_id, [assistant("three")], DONE)
             before = await head_of(store, new.response_id)
-            gone = encode_item(Erased())
+            gone = encode_item(ErasedItem())
             for position in (1, 2, 4):
                 assert await ledger.erase_item("", new.response_id, position)
                 assert not await ledger.erase_item("", new.response_id, position)
@@ -293,7 +298,7 @@ def test_conversations_outlive_the_store(tmp_path: Path) -> None:
     async def main() -> None:
         path = tmp_path / "turns.db"
         async with sqlite(path) as store:
-            talk = await store.ledgers.conversations.create("", {"a": "b"})
+            talk = await store.stores.conversations.create("", {"a": "b"})
             first = await said_on(store, talk)
             await said_on(store, talk, None)
         async with sqlite(path) as store, sqlite(path) as other:
@@ -301,9 +306,9 @@ def test_conversations_outlive_the_store(tmp_path: Path) -> None:
             now = await seen(store, talk)
             assert now == msgspec.structs.replace(talk, head=first.response_id)
             await store.begin(turn_on(now, first))
-            with pytest.raises(ConversationLocked):
+            with pytest.raises(ConversationLockedError):
                 await other.begin(turn_on(now, first))
-            assert (await seen(other, talk)).busy is not None
+            assert (await seen(other, talk)).active_response_id is not None
 
     run(main())
 
@@ -314,15 +319,15 @@ def test_a_dead_process_keeps_no_conversation(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with sqlite(path) as store:
-            talk = await store.ledgers.conversations.create("", {})
+            talk = await store.stores.conversations.create("", {})
             running = await said_on(store, talk, None)
             # As if a process that is no more had begun it.
-            await store._ground.put(
+            await store._database.submit(
                 lambda batch: batch.connection.execute("UPDATE running SET owner = 1")
             )
-            (listed,) = await store.ledgers.conversations.latest("", 1)
-            assert listed.busy is None
-            assert (await seen(store, talk)).busy is None
+            (listed,) = await store.stores.conversations.list_conversations("", 1)
+            assert listed.active_response_id is None
+            assert (await seen(store, talk)).active_response_id is None
             turn = await store.turn("", running.response_id)
             assert turn is not None
             assert turn.end is not None
@@ -336,14 +341,14 @@ def test_a_conversation_costs_the_same_however_many_branches_it_has(tmp_path: Pa
     life, time = 100.0, Time()
 
     async def main() -> None:
-        async with opener("sqlite", tmp_path, Lifetimes(life), time)() as store:
+        async with opener("sqlite", tmp_path, RetentionPolicy(life), time)() as store:
             assert isinstance(store, SqliteStore)
-            talk = await store.ledgers.conversations.create("", {})
+            talk = await store.stores.conversations.create("", {})
             new = msgspec.structs.replace(turn_on(talk), created_at=time.now)
             store.begin(new)
             await store.write(new.response_id, [], DONE)
             root = await head_of(store, new.response_id)
-            connection = store._ground._database.reading
+            connection = store._database._connections.read_connection
 
             def steps(cutoff: float) -> int:
                 """How many tens of instructions SQLite's machine took."""
@@ -367,6 +372,6 @@ def test_a_conversation_costs_the_same_however_many_branches_it_has(tmp_path: Pa
                 await store.begin(new_turn("Hi.", parent=root, created_at=time.now))
             assert steps(young) == at_first
             # Where only a branch keeps it alive, the first that does is enough.
-            assert steps(root.stamp) < at_first + 100
+            assert steps(root.timestamp) < at_first + 100
 
     run(main())

@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 
 from antiphon.errors import ConfigError
-from antiphon.stores.sqlite.connection import Database, open_database
-from antiphon.stores.sqlite.process_locks import Owners
+from antiphon.stores.sqlite.connection import DatabaseConnections, open_database
+from antiphon.stores.sqlite.process_locks import ProcessLocks
 from antiphon.stores.sqlite.sql_files import migrations
 
 
-def close(database: Database) -> None:
-    database.writing.close()
-    database.reading.close()
-    database.pages.close()
-    database.owners.leave()
+def close(database: DatabaseConnections) -> None:
+    database.write_connection.close()
+    database.read_connection.close()
+    database.page_file.close()
+    database.process_locks.release()
 
 
 def left_in(folder: Path) -> list[str]:
@@ -38,7 +38,7 @@ def test_the_home_folder_has_a_short_name(tmp_path: Path, monkeypatch: pytest.Mo
 def test_one_file_has_one_lock_folder_however_it_is_named(tmp_path: Path) -> None:
     (tmp_path / "link.db").symlink_to(tmp_path / "turns.db")
     real, linked = open_database(tmp_path / "turns.db"), open_database(tmp_path / "link.db")
-    assert real.owners.alive(linked.owners.me)
+    assert real.process_locks.is_alive(linked.process_locks.owner_id)
     assert linked.path == real.path
     close(real)
     close(linked)
@@ -48,13 +48,13 @@ def test_commits_reach_the_disk_and_the_erased_is_overwritten(tmp_path: Path) ->
     database = open_database(tmp_path / "turns.db")
 
     def pragma(name: str) -> object:
-        return database.writing.execute(f"PRAGMA {name}").fetchone()[0]
+        return database.write_connection.execute(f"PRAGMA {name}").fetchone()[0]
 
     assert pragma("journal_mode") == "wal"
     assert pragma("synchronous") == 2
     assert pragma("secure_delete") == 1
     with pytest.raises(sqlite3.OperationalError):
-        database.reading.execute("DELETE FROM log")
+        database.read_connection.execute("DELETE FROM log")
     close(database)
 
 
@@ -119,6 +119,6 @@ def test_a_failure_leaves_no_lock_behind(tmp_path: Path) -> None:
     connection.execute(f"PRAGMA user_version = {len(migrations())}")
     connection.close()
     assert left_in(tmp_path / "turns.db-owners") == ["gate.lock"]
-    with Owners(tmp_path / "turns.db-owners").gate():
+    with ProcessLocks(tmp_path / "turns.db-owners").open_lock():
         assert True
     close(open_database(path))

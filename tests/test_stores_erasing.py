@@ -15,8 +15,8 @@ import msgspec
 import pytest
 
 from antiphon.core.items import Compaction, encode_item
-from antiphon.core.retention import Lifetimes
-from antiphon.stores.sqlite.page_scrubbing import find_gaps
+from antiphon.core.retention import RetentionPolicy
+from antiphon.stores.sqlite.page_scrubbing import find_dirty_pages
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.turn.protocols import Head
 from stores_kit import DONE, HEADER, Time, assistant, head_of, new_turn, run, turned
@@ -35,7 +35,7 @@ def path(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def opened(path: Path, time: Time) -> AsyncIterator[SqliteStore]:
-    store = await open_sqlite(path, Lifetimes(LIFE), clock=time)
+    store = await open_sqlite(path, RetentionPolicy(LIFE), clock=time)
     try:
         yield store
     finally:
@@ -50,7 +50,7 @@ def held(path: Path) -> set[str]:
 
 async def cleaned(store: SqliteStore) -> None:
     """Returns when all that the store has erased is gone from its files."""
-    ground = store._ground
+    ground = store._database
     async with asyncio.timeout(10):
         while ground.erasures.due:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -83,9 +83,9 @@ async def said(store: SqliteStore, cage: Cage, time: Time, parent: Head | None =
 async def swept(store: SqliteStore, cage: Cage, time: Time) -> None:
     first = await said(store, cage, time)
     await said(store, cage, time, first)
-    await store.ledgers.conversations.create("", {"about": cage.canary()})
+    await store.stores.conversations.create("", {"about": cage.canary()})
     time.now += LIFE
-    assert await store.ledgers.archive.sweep() == 2
+    assert await store.stores.response_index.delete_expired() == 2
 
 
 async def deleted(store: SqliteStore, cage: Cage, time: Time) -> None:
@@ -105,30 +105,30 @@ async def deleted_with_descendants(store: SqliteStore, cage: Cage, time: Time) -
 
 
 async def conversation_deleted(store: SqliteStore, cage: Cage, time: Time) -> None:
-    talk = await store.ledgers.conversations.create("", {"about": cage.canary()})
+    talk = await store.stores.conversations.create("", {"about": cage.canary()})
     header = msgspec.structs.replace(HEADER, conversation=talk.id, instructions=cage.canary())
     new = new_turn(cage.canary(), header=header, created_at=time.now)
     await store.begin(msgspec.structs.replace(new, conversation=talk))
     await store.write(new.response_id, [assistant(cage.canary())], DONE)
-    assert await store.ledgers.conversations.delete("", talk.id)
+    assert await store.stores.conversations.delete("", talk.id)
 
 
 async def conversation_described_anew(store: SqliteStore, cage: Cage, time: Time) -> None:
-    talk = await store.ledgers.conversations.create("", {"about": cage.canary()})
-    assert await store.ledgers.conversations.describe("", talk.id, {"about": "nothing"})
+    talk = await store.stores.conversations.create("", {"about": cage.canary()})
+    assert await store.stores.conversations.update_metadata("", talk.id, {"about": "nothing"})
 
 
 async def items_erased(store: SqliteStore, cage: Cage, time: Time) -> None:
     head = await said(store, cage, time)
     for position in range(3):
-        assert await store.ledgers.conversations.erase_item("", head.response_id, position)
+        assert await store.stores.conversations.erase_item("", head.response_id, position)
 
 
 async def summed_up(store: SqliteStore, cage: Cage, head: Head) -> Head:
     """A turn that tells of all before it."""
     new = new_turn(parent=head)
     await store.begin(new)
-    words = encode_item(Compaction(f"They said {cage.canary()}.", replaced=1))
+    words = encode_item(Compaction(f"They said {cage.canary()}.", replaced_turns=1))
     await store.write(new.response_id, [words], DONE)
     return await head_of(store, new.response_id)
 
@@ -146,7 +146,7 @@ async def items_erased_under_a_summary(store: SqliteStore, cage: Cage, time: Tim
     head = await said(store, cage, time)
     await summed_up(store, cage, await turned(store, "harmless", parent=head))
     for position in range(3):
-        assert await store.ledgers.conversations.erase_item("", head.response_id, position)
+        assert await store.stores.conversations.erase_item("", head.response_id, position)
 
 
 @pytest.mark.parametrize(
@@ -228,14 +228,21 @@ def test_cleaning_is_what_removes_copies(path: Path) -> None:
             for number in range(200):
                 place = number * number % 5
                 tips[place] = await turned(store, "x" * (number % 700), "y", tips[place])
-            ground = store._ground
-            ground._database.writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            gaps = find_gaps(ground._database.reading, ground._database.pages)
+            ground = store._database
+            ground._connections.write_connection.execute(
+                "PRAGMA wal_checkpoint(TRUNCATE)"
+            ).fetchall()
+            gaps = find_dirty_pages(
+                ground._connections.read_connection, ground._connections.page_file
+            )
             assert len(gaps) > 10
             assert {table for table, _ in gaps} == {"log"}
             assert await store.delete("", (await turned(store)).response_id)
             await cleaned(store)
-            assert find_gaps(ground._database.reading, ground._database.pages) == []
+            assert (
+                find_dirty_pages(ground._connections.read_connection, ground._connections.page_file)
+                == []
+            )
 
     run(main())
 
@@ -249,8 +256,8 @@ def test_readers_in_the_way_only_delay_it(path: Path, monkeypatch: pytest.Monkey
             cage = Cage()
             head = await turned(store, cage.canary() * 99)
             # Whatever looks in the background after the first turn has done so.
-            assert await store.ledgers.search.search("", "nothing", 1) == []
-            reader = store._ground._database.reader()
+            assert await store.stores.search.search("", "nothing", 1) == []
+            reader = store._database._connections.connect_reader()
             reader.execute("BEGIN")
             reader.execute("SELECT count(*) FROM log").fetchall()
             assert await store.delete("", head.response_id)

@@ -7,11 +7,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from antiphon.core.retention import DAY, FOREVER, Expiry, Lifetimes
+from antiphon.core.retention import DAY_SECONDS, RETAIN_FOREVER, Expiry, RetentionPolicy
 from antiphon.core.turns import Header
-from antiphon.errors import HistoryChanged, InvalidRequest, NotFound
+from antiphon.errors import HistoryChanged, InvalidRequestError, NotFoundError
 from antiphon.turn.protocols import Head
-from antiphon.turn.store_protocols import Wanted
+from antiphon.turn.store_protocols import ResponseFilter
 from stores_kit import (
     DONE,
     STORES,
@@ -37,7 +37,7 @@ def time() -> Time:
 
 @pytest.fixture(params=STORES)
 def store_in(request: pytest.FixtureRequest, tmp_path: Path, time: Time) -> Opener:
-    lifetimes = Lifetimes(LIFE, {"long": 3 * LIFE, "ever": None})
+    lifetimes = RetentionPolicy(LIFE, {"long": 3 * LIFE, "ever": None})
     return opener(request.param, tmp_path, lifetimes, time)
 
 
@@ -62,23 +62,23 @@ async def is_there(store: FullStore, head: Head) -> bool:
     tenant, name = head.tenant, head.response_id
     there = await store.head(tenant, name) is not None
     assert (await store.turn(tenant, name) is not None) == there
-    listed = await store.ledgers.archive.listing(tenant, 99)
+    listed = await store.stores.response_index.list_responses(tenant, 99)
     assert (name in [turn.response_id for turn in listed]) == there
     assert (name in await ids_of(store, head)) == there
     if not there:
-        assert name not in [line.response_id for line in await store.recent(tenant, 99)]
+        assert name not in [line.response_id for line in await store.recent_threads(tenant, 99)]
         assert not await store.delete(tenant, name)
-        assert not await store.ledgers.conversations.erase_item(tenant, name, 0)
+        assert not await store.stores.conversations.erase_item(tenant, name, 0)
     return there
 
 
 def test_thirty_days_unless_otherwise_told() -> None:
-    assert Lifetimes().of("anyone") == 30 * DAY
-    mixed = Lifetimes(None, {"a": 5.0})
-    assert (mixed.of("a"), mixed.of("b")) == (5.0, None)
-    assert FOREVER.of("") is None
-    assert Expiry(Lifetimes(5.0), lambda: 7.0).cutoff("") == 2.0
-    assert Expiry(FOREVER).at("", 1.0) is None
+    assert RetentionPolicy().seconds_for("anyone") == 30 * DAY_SECONDS
+    mixed = RetentionPolicy(None, {"a": 5.0})
+    assert (mixed.seconds_for("a"), mixed.seconds_for("b")) == (5.0, None)
+    assert RETAIN_FOREVER.seconds_for("") is None
+    assert Expiry(RetentionPolicy(5.0), lambda: 7.0).cutoff("") == 2.0
+    assert Expiry(RETAIN_FOREVER).expires_at("", 1.0) is None
 
 
 def test_a_turn_is_missing_the_moment_it_expires(store_in: Opener, time: Time) -> None:
@@ -148,7 +148,7 @@ def test_a_clock_that_was_set_back_takes_nobodys_past(store_in: Opener, time: Ti
             first = await said(store, time)
             time.now -= 90
             second = await said(store, time, first)
-            assert second.stamp == first.stamp
+            assert second.timestamp == first.timestamp
             time.now += LIFE + 50
             # Old by its own time, but younger than what it goes on from.
             assert await is_there(store, second)
@@ -164,7 +164,7 @@ def test_a_clock_that_was_set_back_takes_nobodys_past(store_in: Opener, time: Ti
 def test_a_conversation_expires_with_its_chain(store_in: Opener, time: Time) -> None:
     async def main() -> None:
         async with store_in() as store:
-            ledger = store.ledgers.conversations
+            ledger = store.stores.conversations
             empty = await ledger.create("", {})
             talk = await ledger.create("", {})
             for _ in range(3):
@@ -177,13 +177,13 @@ def test_a_conversation_expires_with_its_chain(store_in: Opener, time: Time) -> 
                 await store.begin(new)
                 await store.write(new.response_id, [], DONE)
             assert await ledger.get("", empty.id) is None
-            assert await ledger.describe("", empty.id, {"a": "b"}) is None
+            assert await ledger.update_metadata("", empty.id, {"a": "b"}) is None
             assert not await ledger.delete("", empty.id)
-            assert [one.id for one in await ledger.latest("", 9)] == [talk.id]
+            assert [one.id for one in await ledger.list_conversations("", 9)] == [talk.id]
             time.now += LIFE
             assert await ledger.get("", talk.id) is None
-            assert await ledger.latest("", 9) == []
-            with pytest.raises(NotFound):
+            assert await ledger.list_conversations("", 9) == []
+            with pytest.raises(NotFoundError):
                 await store.begin(msgspec.structs.replace(new_turn("x"), conversation=talk))
 
     run(main())
@@ -192,7 +192,7 @@ def test_a_conversation_expires_with_its_chain(store_in: Opener, time: Time) -> 
 def test_a_sweep_erases_what_has_expired_and_nothing_else(store_in: Opener, time: Time) -> None:
     async def main() -> None:
         async with store_in() as store:
-            sweep = store.ledgers.archive.sweep
+            sweep = store.stores.response_index.delete_expired
             old = [await said(store, time)]
             for _ in range(99):
                 old.append(await said(store, time, old[-1]))
@@ -222,10 +222,10 @@ def test_a_sweep_leaves_turns_that_still_run(store_in: Opener, time: Time) -> No
             parent = await said(store, time)
             running = await said(store, time, parent, end=False)
             time.now += LIFE
-            assert await store.ledgers.archive.sweep() == 0
+            assert await store.stores.response_index.delete_expired() == 0
             await store.write(running.response_id, [assistant("At last.")], DONE)
             assert await store.turn("", running.response_id) is None
-            assert await store.ledgers.archive.sweep() == 2
+            assert await store.stores.response_index.delete_expired() == 2
 
     run(main())
 
@@ -238,7 +238,7 @@ def test_nothing_goes_on_from_a_swept_turn(store_in: Opener, time: Time) -> None
             time.now += 60
             branch = await said(store, time, first)
             time.now += 60
-            assert await store.ledgers.archive.sweep() == 1
+            assert await store.stores.response_index.delete_expired() == 1
             # The place is free again, and not the place of what had it before.
             third = await said(store, time, first)
             assert (third.thread, third.seq) == (second.thread, second.seq)
@@ -255,7 +255,7 @@ def test_a_number_is_not_given_twice(store_in: Opener, time: Time) -> None:
         async with store_in() as store:
             old = [await said(store, time) for _ in range(3)]
             time.now += LIFE
-            assert await store.ledgers.archive.sweep() == 3
+            assert await store.stores.response_index.delete_expired() == 3
             new = await said(store, time)
             assert new.thread not in {head.thread for head in old}
 
@@ -265,7 +265,7 @@ def test_a_number_is_not_given_twice(store_in: Opener, time: Time) -> None:
 def test_turns_are_listed_by_time(store_in: Opener, time: Time) -> None:
     async def main() -> None:
         async with store_in() as store:
-            listing = store.ledgers.archive.listing
+            listing = store.stores.response_index.list_responses
             heads: list[Head] = []
             for parent in (None, 0, None, 0, 1):
                 time.now += 1
@@ -283,7 +283,7 @@ def test_turns_are_listed_by_time(store_in: Opener, time: Time) -> None:
             del whole[3]
             assert await listing("", 9, newest_first=False) == whole
             for tenant, none in (("long", after), ("", heads[3].response_id), ("", "resp_")):
-                with pytest.raises(InvalidRequest, match="in this list"):
+                with pytest.raises(InvalidRequestError, match="in this list"):
                     await listing(tenant, 9, after=none)
 
     run(main())
@@ -303,22 +303,22 @@ def test_a_list_shows_what_is_wanted(store_in: Opener, time: Time) -> None:
                 await store.begin(turn)
             await store.write(turns[2].response_id, [], DONE)
             for wanted, expected in (
-                (Wanted(), [0, 1, 2]),
-                (Wanted(model="small"), [0, 2]),
-                (Wanted(status="completed"), [2]),
-                (Wanted(status="in_progress"), [0, 1]),
-                (Wanted(metadata={"c": "d"}), [2]),
-                (Wanted(metadata={"c": "x"}), []),
-                (Wanted(model="large", status="completed"), []),
+                (ResponseFilter(), [0, 1, 2]),
+                (ResponseFilter(model="small"), [0, 2]),
+                (ResponseFilter(status="completed"), [2]),
+                (ResponseFilter(status="in_progress"), [0, 1]),
+                (ResponseFilter(metadata={"c": "d"}), [2]),
+                (ResponseFilter(metadata={"c": "x"}), []),
+                (ResponseFilter(model="large", status="completed"), []),
             ):
-                found = await store.ledgers.archive.listing(
-                    "", 9, newest_first=False, wanted=wanted
+                found = await store.stores.response_index.list_responses(
+                    "", 9, newest_first=False, response_filter=wanted
                 )
                 assert [turn.response_id for turn in found] == [
                     turns[number].response_id for number in expected
                 ]
             assert found == []
-            (one,) = await store.ledgers.archive.listing("", 1)
+            (one,) = await store.stores.response_index.list_responses("", 1)
             assert one.input == (user("Hi."),)
 
     run(main())

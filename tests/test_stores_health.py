@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from antiphon.core.images import bring_back
+from antiphon.core.images import restore_blobs
 from antiphon.core.items import decode_item
 from antiphon.errors import AntiphonError, StoreError
 from antiphon.stores.health import Health
@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_a_memory_can_always_be_written_to() -> None:
     async def main() -> None:
-        health = MemoryStore().ledgers.health
+        health = MemoryStore().stores.health
         await health.check_writable()
         assert health.refusals == 0
 
@@ -41,10 +41,10 @@ def test_a_memory_can_always_be_written_to() -> None:
 def test_a_store_says_whether_it_can_write(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as store:
-            health, clock = store.ledgers.health, Time()
-            store._ground._health._clock = clock
+            health, clock = store.stores.health, Time()
+            store._database._health._clock = clock
             await health.check_writable()
-            connection = store._ground._database.writing
+            connection = store._database._connections.write_connection
             pages = connection.execute("PRAGMA page_count").fetchall()[0][0]
             connection.execute(f"PRAGMA max_page_count = {pages}")
             clock.now += 60.0
@@ -72,10 +72,10 @@ def test_a_check_is_not_made_while_turns_are_written(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as store:
             await turned(store)
-            before = store._ground._database.writing.total_changes
+            before = store._database._connections.write_connection.total_changes
             for _ in range(10):
-                await store.ledgers.health.check_writable()
-            assert store._ground._database.writing.total_changes == before
+                await store.stores.health.check_writable()
+            assert store._database._connections.write_connection.total_changes == before
 
     run(main())
 
@@ -84,13 +84,17 @@ def test_checks_leave_nothing(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as store:
             clock = Time()
-            store._ground._health._clock = clock
+            store._database._health._clock = clock
             for _ in range(5):
                 clock.now += 60.0
-                await asyncio.gather(*[store.ledgers.health.check_writable() for _ in range(9)])
-            pages = store._ground._database.reading.execute("PRAGMA page_count").fetchall()[0][0]
+                await asyncio.gather(*[store.stores.health.check_writable() for _ in range(9)])
+            pages = store._database._connections.read_connection.execute(
+                "PRAGMA page_count"
+            ).fetchall()[0][0]
             assert pages < 50
-            rows = store._ground._database.reading.execute("SELECT count(*) FROM blobs")
+            rows = store._database._connections.read_connection.execute(
+                "SELECT count(*) FROM blobs"
+            )
             assert rows.fetchall() == [(0,)]
 
     run(main())
@@ -146,17 +150,17 @@ _DAMAGED: list[object] = [b"", b"\xff", b"\x00" * 16, b"{", "text", 7, -1.5, b"\
 
 async def read_all(store: SqliteStore, ids: list[str], talk: str) -> list[AntiphonError]:
     """Read everything there is, each way there is; what was refused."""
-    ledgers = store.ledgers
+    ledgers = store.stores
     reads = [
         *[store.turn("", one) for one in ids],
         *[store.head("", one) for one in ids],
-        store.recent("", 10),
-        ledgers.archive.listing("", 10),
-        ledgers.archive.listing("", 10, after=ids[0]),
+        store.recent_threads("", 10),
+        ledgers.response_index.list_responses("", 10),
+        ledgers.response_index.list_responses("", 10, after=ids[0]),
         ledgers.conversations.get("", talk),
-        ledgers.conversations.latest("", 10),
-        ledgers.keys.all(),
-        ledgers.keys.any(),
+        ledgers.conversations.list_conversations("", 10),
+        ledgers.api_keys.list_keys(),
+        ledgers.api_keys.has_keys(),
         ledgers.search.search("", "question", 10),
         ledgers.conversations.erase_item("", ids[-1], 0),
         _show(store, ids[-1]),
@@ -174,7 +178,7 @@ async def _show(store: SqliteStore, response_id: str) -> None:
     head = await store.head("", response_id)
     for turn in await store.chain(head) if head else ():
         for item in (*turn.input, *turn.output):
-            bring_back(decode_item(item), turn.blobs)
+            restore_blobs(decode_item(item), turn.blobs)
 
 
 @pytest.mark.parametrize(
@@ -206,10 +210,10 @@ def test_a_damaged_row_is_an_error_of_the_store(path: Path, table: str, column: 
         async with sqlite(path) as store:
             heads = await chained(store, 3)
             heads.append(await turned(store, parent=heads[0], images=[b"image"]))
-            made = await store.ledgers.conversations.create("", {"a": "b"})
+            made = await store.stores.conversations.create("", {"a": "b"})
             new = msgspec.structs.replace(new_turn("question", parent=heads[1]), conversation=made)
             await store.begin(new)
-            await store.ledgers.search.search("", "question", 10)
+            await store.stores.search.search("", "question", 10)
             ids = [*[head.response_id for head in heads], new.response_id]
             assert await read_all(store, ids, made.id) == []
             return ids, made.id
@@ -263,8 +267,8 @@ def test_lone_turns_are_not_held_up_by_those_that_were_lost(
         async with sqlite(path) as store:
             for _ in range(4):
                 await store.begin(new_turn("Hi."))
-            assert store._gathering() > 0.0
+            assert store._commit_delay() > 0.0
             monkeypatch.setattr("antiphon.stores.sqlite.store._FORGET_SECONDS", -1.0)
-            assert store._gathering() == 0.0
+            assert store._commit_delay() == 0.0
 
     run(main())

@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from antiphon.core.api_keys import digest_of, new_key
+from antiphon.core.api_keys import hash_api_key, new_api_key
 from antiphon.errors import StoreError
-from antiphon.turn.store_protocols import Key
+from antiphon.turn.store_protocols import ApiKey
 from ledgers_kit import CHILD, Clock, Opener, all_bytes, openers
 from stores_kit import run, sqlite, turned
 
@@ -28,9 +28,9 @@ def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
 def test_a_key_is_found_by_its_hash(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            keys = store.ledgers.keys
-            mine = Key("key_1", "me", 5.5, "laptop")
-            theirs = Key("key_2", "them", 4.25)
+            keys = store.stores.api_keys
+            mine = ApiKey("key_1", "me", 5.5, "laptop")
+            theirs = ApiKey("key_2", "them", 4.25)
             assert await keys.find(ONE) is None
             await keys.add(mine, ONE)
             await keys.add(theirs, TWO)
@@ -38,7 +38,7 @@ def test_a_key_is_found_by_its_hash(store_in: Opener) -> None:
             assert await keys.find(TWO) == theirs
             assert await keys.find(ONE[:31]) is None
             assert await keys.find(b"") is None
-            assert await keys.all() == [theirs, mine]
+            assert await keys.list_keys() == [theirs, mine]
 
     run(main())
 
@@ -46,13 +46,13 @@ def test_a_key_is_found_by_its_hash(store_in: Opener) -> None:
 def test_whether_a_key_was_ever_made(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            keys = store.ledgers.keys
-            assert not await keys.any()
-            assert await keys.all() == []
-            await keys.add(Key("key_1", "me", 1.0), ONE)
-            assert await keys.any()
+            keys = store.stores.api_keys
+            assert not await keys.has_keys()
+            assert await keys.list_keys() == []
+            await keys.add(ApiKey("key_1", "me", 1.0), ONE)
+            assert await keys.has_keys()
             await keys.revoke("key_1")
-            assert await keys.any()
+            assert await keys.has_keys()
 
     run(main())
 
@@ -61,8 +61,8 @@ def test_a_revoked_key_is_nobodys(store_in: Opener) -> None:
     async def main() -> None:
         clock = Clock(100.0)
         async with store_in(clock) as store:
-            keys = store.ledgers.keys
-            mine, other = Key("key_1", "me", 1.0), Key("key_2", "me", 2.0)
+            keys = store.stores.api_keys
+            mine, other = ApiKey("key_1", "me", 1.0), ApiKey("key_2", "me", 2.0)
             await keys.add(mine, ONE)
             await keys.add(other, TWO)
             assert not await keys.revoke("key_3")
@@ -72,7 +72,10 @@ def test_a_revoked_key_is_nobodys(store_in: Opener) -> None:
             clock.now = 200.0
             # It was revoked when it was revoked first.
             assert await keys.revoke("key_1")
-            assert await keys.all() == [msgspec.structs.replace(mine, revoked_at=100.0), other]
+            assert await keys.list_keys() == [
+                msgspec.structs.replace(mine, revoked_at=100.0),
+                other,
+            ]
 
     run(main())
 
@@ -80,14 +83,14 @@ def test_a_revoked_key_is_nobodys(store_in: Opener) -> None:
 def test_an_id_and_a_hash_are_given_once(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            keys = store.ledgers.keys
-            await keys.add(Key("key_1", "me", 1.0), ONE)
+            keys = store.stores.api_keys
+            await keys.add(ApiKey("key_1", "me", 1.0), ONE)
             await keys.revoke("key_1")
-            for key, digest in [(Key("key_1", "x", 2.0), TWO), (Key("key_2", "x", 2.0), ONE)]:
+            for key, digest in [(ApiKey("key_1", "x", 2.0), TWO), (ApiKey("key_2", "x", 2.0), ONE)]:
                 with pytest.raises(StoreError, match="already"):
                     await keys.add(key, digest)
             assert await keys.find(TWO) is None
-            assert [key.tenant for key in await keys.all()] == ["me"]
+            assert [key.tenant for key in await keys.list_keys()] == ["me"]
 
     run(main())
 
@@ -95,12 +98,12 @@ def test_an_id_and_a_hash_are_given_once(store_in: Opener) -> None:
 def test_a_key_that_is_refused_harms_no_other_job(tmp_path: Path) -> None:
     async def main() -> None:
         async with sqlite(tmp_path / "turns.db") as store:
-            keys = store.ledgers.keys
-            await keys.add(Key("key_1", "me", 1.0), ONE)
+            keys = store.stores.api_keys
+            await keys.add(ApiKey("key_1", "me", 1.0), ONE)
             refused, head, _ = await asyncio.gather(
-                keys.add(Key("key_1", "me", 1.0), TWO),
+                keys.add(ApiKey("key_1", "me", 1.0), TWO),
                 turned(store),
-                keys.add(Key("key_2", "me", 1.0), TWO),
+                keys.add(ApiKey("key_2", "me", 1.0), TWO),
                 return_exceptions=True,
             )
             assert isinstance(refused, StoreError)
@@ -112,18 +115,18 @@ def test_a_key_that_is_refused_harms_no_other_job(tmp_path: Path) -> None:
 
 def test_keys_outlive_the_store_and_are_in_no_file(tmp_path: Path) -> None:
     async def main() -> None:
-        raw = new_key()
-        digest = digest_of(raw.encode())
+        raw = new_api_key()
+        digest = hash_api_key(raw.encode())
         assert digest is not None
-        key = Key("key_1", "me", 1.0, "canary name")
+        key = ApiKey("key_1", "me", 1.0, "canary name")
         async with sqlite(tmp_path / "turns.db") as store:
-            await store.ledgers.keys.add(key, digest)
-            assert await store.ledgers.keys.find(digest) == key
+            await store.stores.api_keys.add(key, digest)
+            assert await store.stores.api_keys.find(digest) == key
             kept = all_bytes(tmp_path)
             assert b"canary name" in kept
             assert raw.encode() not in kept
         async with sqlite(tmp_path / "turns.db") as store:
-            assert await store.ledgers.keys.find(digest) == key
+            assert await store.stores.api_keys.find(digest) == key
         assert raw.encode() not in all_bytes(tmp_path)
 
     run(main())
@@ -133,8 +136,8 @@ def test_a_key_revoked_by_another_process_opens_nothing_from_then_on(tmp_path: P
     async def main() -> None:
         path = tmp_path / "turns.db"
         async with sqlite(path) as store:
-            keys = store.ledgers.keys
-            await keys.add(Key("key_1", "me", 1.0), ONE)
+            keys = store.stores.api_keys
+            await keys.add(ApiKey("key_1", "me", 1.0), ONE)
             assert await keys.find(ONE) is not None
             command = [sys.executable, str(CHILD), "revoke", str(path), "key_1"]
             done = await asyncio.to_thread(
@@ -149,8 +152,8 @@ def test_a_key_revoked_by_another_process_opens_nothing_from_then_on(tmp_path: P
 def test_a_closed_store_has_no_keys(tmp_path: Path) -> None:
     async def main() -> None:
         async with sqlite(tmp_path / "turns.db") as store:
-            keys = store.ledgers.keys
-        for work in (keys.find(ONE), keys.any(), keys.all(), keys.revoke("key_1")):
+            keys = store.stores.api_keys
+        for work in (keys.find(ONE), keys.has_keys(), keys.list_keys(), keys.revoke("key_1")):
             with pytest.raises(StoreError, match="closed"):
                 await work
 

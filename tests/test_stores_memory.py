@@ -26,6 +26,6 @@ def test_closing_forgets_everything_and_two_stores_share_nothing() -> None:
         await one.begin(new)
         assert await two.head("", new.response_id) is None
         await one.close()
-        assert await two.recent("", 1) == []
+        assert await two.recent_threads("", 1) == []
 
     run(main())

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from antiphon.core.ids import response_key
-from antiphon.core.retention import Lifetimes
+from antiphon.core.retention import RetentionPolicy
 from antiphon.errors import ConfigError
-from antiphon.stores.sqlite.rows import encode_end, encode_header, last_of_turn, place_of
+from antiphon.stores.sqlite.rows import encode_end, encode_header, last_of_turn, row_id_of
 from antiphon.stores.sqlite.sql_files import APPLICATION_ID, migrate, migrations, read_sql
 from antiphon.stores.sqlite.store import open_sqlite
 from stores_kit import (
@@ -89,7 +89,7 @@ def old_file(path: Path, version: int) -> list[str]:
     connection.execute(f"PRAGMA user_version = {version}")
     turns = [new_turn("from before"), new_turn("aside"), new_turn("left")]
     # The second branches off, so it has a thread of its own and lies deeper.
-    places = [place_of(1, 0), place_of(2, 1), place_of(3, 0)]
+    places = [row_id_of(1, 0), row_id_of(2, 1), row_id_of(3, 0)]
     threads = [(1, "", 1, None), (2, "", 1, places[0]), (3, "", 3, None)]
     connection.executemany("INSERT INTO threads VALUES (?, ?, ?, ?)", threads)
     for turn, place in zip(turns, places, strict=True):
@@ -126,20 +126,20 @@ def test_an_old_file_opens_and_works(tmp_path: Path, version: int) -> None:
             before, after = await store.chain(new)
             assert (before.input, before.blobs) == ((user("from before"),), {})
             assert after.blobs == blobs_of(b"cat")
-            assert len(await store.recent("", 9)) == 3
-            listed = await store.ledgers.archive.listing("", 9, newest_first=False)
+            assert len(await store.recent_threads("", 9)) == 3
+            listed = await store.stores.response_index.list_responses("", 9, newest_first=False)
             assert [turn.response_id for turn in listed] == [first, aside, left, new.response_id]
-            talk = await store.ledgers.conversations.create("", {})
-            assert await store.ledgers.conversations.delete("", talk.id)
-            assert await store.ledgers.conversations.erase_item("", aside, 0)
+            talk = await store.stores.conversations.create("", {})
+            assert await store.stores.conversations.delete("", talk.id)
+            assert await store.stores.conversations.erase_item("", aside, 0)
             await store.delete("", first, cascade=True)
             assert held_in_file(path) == []
             assert await store.chain(new) == []
-        lifetimes = Lifetimes(1.0)
+        lifetimes = RetentionPolicy(1.0)
         store = await open_sqlite(path, lifetimes)
         # What is that old has expired now.
         assert await store.turn("", left) is None
-        assert await store.ledgers.archive.sweep() == 1
+        assert await store.stores.response_index.delete_expired() == 1
         await store.close()
 
     run(main())

@@ -4,51 +4,51 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from antiphon.stores.sqlite.process_locks import Owners
+from antiphon.stores.sqlite.process_locks import ProcessLocks
 
 
 def test_a_registered_owner_is_alive_until_it_leaves(tmp_path: Path) -> None:
-    one, two = Owners(tmp_path), Owners(tmp_path)
+    one, two = ProcessLocks(tmp_path), ProcessLocks(tmp_path)
     one.register()
-    assert two.alive(one.me)
-    assert one.alive(one.me)
-    assert one.me != two.me
-    one.leave()
-    one.leave()
-    assert not two.alive(one.me)
-    two.leave()
+    assert two.is_alive(one.owner_id)
+    assert one.is_alive(one.owner_id)
+    assert one.owner_id != two.owner_id
+    one.release()
+    one.release()
+    assert not two.is_alive(one.owner_id)
+    two.release()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_nobody_locks_is_a_dead_owners(tmp_path: Path) -> None:
-    owners = Owners(tmp_path)
+    owners = ProcessLocks(tmp_path)
     dead = tmp_path / f"{7:016x}.lock"
     dead.touch()
-    assert not owners.alive(7)
-    assert not owners.alive(8)
+    assert not owners.is_alive(7)
+    assert not owners.is_alive(8)
     assert not (tmp_path / f"{8:016x}.lock").exists(), "asking makes no file"
 
 
 def test_sweeping_removes_the_dead_alone(tmp_path: Path) -> None:
-    living, sweeper = Owners(tmp_path), Owners(tmp_path)
+    living, sweeper = ProcessLocks(tmp_path), ProcessLocks(tmp_path)
     (tmp_path / f"{7:016x}.lock").touch()
     (tmp_path / "notes.txt").touch()
     living.register()
-    with sweeper.gate():
+    with sweeper.open_lock():
         sweeper.register()
-        sweeper.sweep()
+        sweeper.remove_stale()
         left = {entry.name for entry in tmp_path.iterdir()}
-    names = {f"{owner.me:016x}.lock" for owner in (living, sweeper)}
+    names = {f"{owner.owner_id:016x}.lock" for owner in (living, sweeper)}
     assert left == {"gate.lock", "notes.txt", *names}
-    assert sweeper.alive(living.me)
-    living.leave()
-    sweeper.leave()
+    assert sweeper.is_alive(living.owner_id)
+    living.release()
+    sweeper.release()
 
 
 def test_one_at_a_time_goes_through_the_gate(tmp_path: Path) -> None:
-    one, two = Owners(tmp_path), Owners(tmp_path)
-    with one.gate():
-        waiting = two.gate()
+    one, two = ProcessLocks(tmp_path), ProcessLocks(tmp_path)
+    with one.open_lock():
+        waiting = two.open_lock()
         try:
             waiting.acquire(timeout=0)
         except Timeout:
@@ -62,11 +62,11 @@ def test_one_at_a_time_goes_through_the_gate(tmp_path: Path) -> None:
 def test_the_files_are_the_users_own(tmp_path: Path) -> None:
     old = os.umask(0)
     try:
-        owners = Owners(tmp_path)
-        with owners.gate():
+        owners = ProcessLocks(tmp_path)
+        with owners.open_lock():
             owners.register()
         modes = {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
-        owners.leave()
+        owners.release()
     finally:
         os.umask(old)
     assert modes == {0o600}

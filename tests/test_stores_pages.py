@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.stores.sqlite.btree_pages import Leaf, PageFile
+from antiphon.stores.sqlite.btree_pages import LeafPage, PageFile
 
 SIZE = 4096
 
@@ -29,10 +29,10 @@ def connection(path: Path) -> Iterator[sqlite3.Connection]:
     connection.close()
 
 
-def unclean(path: Path, connection: sqlite3.Connection) -> list[Leaf]:
+def unclean(path: Path, connection: sqlite3.Connection) -> list[LeafPage]:
     root = connection.execute("SELECT rootpage FROM sqlite_schema").fetchone()[0]
     pages = PageFile(path)
-    found = [leaf for leaf in pages.unclean(root, SIZE) if leaf is not None]
+    found = [leaf for leaf in pages.dirty_leaves(root, SIZE) if leaf is not None]
     pages.close()
     return found
 
@@ -59,7 +59,7 @@ def test_rows_in_any_order_leave_copies(path: Path, connection: sqlite3.Connecti
         assert leaf.first in ids
         assert leaf.last in ids
         assert leaf.first <= leaf.last
-        assert 0 < leaf.gap < SIZE
+        assert 0 < leaf.slack < SIZE
 
 
 def test_ids_of_all_sizes_are_read(path: Path, connection: sqlite3.Connection) -> None:
@@ -75,7 +75,7 @@ def test_ids_of_all_sizes_are_read(path: Path, connection: sqlite3.Connection) -
         file.write(b"x")
     (leaf,) = unclean(path, connection)
     assert (leaf.first, leaf.last) == (ids[0] % 2**64, ids[-1])
-    assert leaf.gap == content - 8 - 2 * len(ids)
+    assert leaf.slack == content - 8 - 2 * len(ids)
 
 
 def test_garbage_is_no_page(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_garbage_is_no_page(tmp_path: Path) -> None:
     path.write_bytes(os.urandom(2) * SIZE + bytes([5]) * 3 * SIZE + bytes([13]) * SIZE)
     pages = PageFile(path)
     for root in range(-1, 9):
-        list(pages.unclean(root, SIZE))
+        list(pages.dirty_leaves(root, SIZE))
     pages.close()
 
 

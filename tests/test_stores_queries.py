@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import antiphon.stores
-from antiphon.stores.sqlite.sql_files import migrate, named, read_sql
+from antiphon.stores.sqlite.sql_files import migrate, parse_queries, read_sql
 
 FOLDER = Path(antiphon.stores.__path__[0])
 FILES = sorted(path.name for path in FOLDER.glob("*.sql"))
@@ -20,26 +20,26 @@ def nothing_for(query: str) -> Mapping[str, None] | Sequence[None]:
 
 def test_queries_come_by_name_without_comments() -> None:
     text = "-- a file\n-- name: one\nSELECT 1\n  -- why\n  FROM t\n\n-- name: two\nSELECT 2\n"
-    assert named(text) == {"one": "SELECT 1\n  FROM t", "two": "SELECT 2"}
+    assert parse_queries(text) == {"one": "SELECT 1\n  FROM t", "two": "SELECT 2"}
 
 
 def test_a_name_may_not_come_twice() -> None:
     with pytest.raises(ValueError, match="'one'"):
-        named("-- name: one\nSELECT 1\n-- name: one\nSELECT 2\n")
+        parse_queries("-- name: one\nSELECT 1\n-- name: one\nSELECT 2\n")
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_every_query_fits_the_schema(file: str) -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrate(connection)
-    for query in named(read_sql(file)).values():
+    for query in parse_queries(read_sql(file)).values():
         assert connection.execute(f"EXPLAIN {query}", nothing_for(query)).fetchone() is not None
     connection.close()
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_values_come_in_order_or_by_name(file: str) -> None:
-    for query in named(read_sql(file)).values():
+    for query in parse_queries(read_sql(file)).values():
         # Python 3.12.0 to 3.12.3 warn of numbered ones.
         assert not re.search(r"\?\d", query), query
         assert "?" not in query or not re.search(r":\w", query), query
@@ -48,7 +48,7 @@ def test_values_come_in_order_or_by_name(file: str) -> None:
 @pytest.mark.parametrize("file", FILES)
 def test_every_query_is_used(file: str) -> None:
     source = "".join(path.read_text() for path in FOLDER.glob("*.py"))
-    unused = [name for name in named(read_sql(file)) if f'"{name}"' not in source]
+    unused = [name for name in parse_queries(read_sql(file)) if f'"{name}"' not in source]
     assert unused == []
 
 
@@ -56,7 +56,7 @@ def test_every_query_is_used(file: str) -> None:
 def test_nothing_large_is_ever_read_whole(file: str) -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrate(connection)
-    for query in named(read_sql(file)).values():
+    for query in parse_queries(read_sql(file)).values():
         plan = connection.execute(f"EXPLAIN QUERY PLAN {query}", nothing_for(query)).fetchall()
         scans = " ".join(step[3] for step in plan if step[3].startswith("SCAN"))
         for table in ("threads", "epochs", "responses", "log", "conversations", "blobs"):

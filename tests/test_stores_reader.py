@@ -11,11 +11,11 @@ from antiphon.stores.sqlite.reader import (
     read_chain,
     read_head,
     read_owners,
-    read_recent,
+    read_recent_threads,
     read_turn,
 )
 from antiphon.stores.sqlite.sql_files import migrate
-from antiphon.stores.sqlite.write_transaction import Batch
+from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from antiphon.turn.protocols import Head, NewTurn
 from stores_kit import DONE, assistant, new_turn, user
 
@@ -32,7 +32,7 @@ def connection() -> Iterator[sqlite3.Connection]:
 
 def keep(connection: sqlite3.Connection, *turns: NewTurn, end: bool = True) -> Head:
     """Keep the turns; the last one's head."""
-    batch = Batch(connection, ME, {})
+    batch = WriteTransaction(connection, ME, {})
     for new in turns:
         batch.begin(new)
         if end:
@@ -70,13 +70,13 @@ def test_reads_leave_no_moment_open(connection: sqlite3.Connection) -> None:
     assert read_turn(connection, "", "resp_" + "0" * 32) == (None, set())
     read_turn(connection, "", head.response_id)
     read_chain(connection, head)
-    read_recent(connection, "", 1)
+    read_recent_threads(connection, "", 1)
     assert not connection.in_transaction
     connection.execute("DROP TABLE log")
     for read in (
         lambda: read_turn(connection, "", head.response_id),
         lambda: read_chain(connection, head),
-        lambda: read_recent(connection, "", 1),
+        lambda: read_recent_threads(connection, "", 1),
     ):
         with pytest.raises(sqlite3.OperationalError):
             read()
@@ -86,7 +86,7 @@ def test_reads_leave_no_moment_open(connection: sqlite3.Connection) -> None:
 def test_who_runs_a_turn_is_told_with_it(connection: sqlite3.Connection) -> None:
     (parent,) = grow(connection, 1)
     running = keep(connection, new_turn("And?", parent=parent), end=False)
-    assert running.running
+    assert running.is_running
     assert read_head(connection, "", running.response_id)[1] == {ME}
     assert read_turn(connection, "", running.response_id)[1] == {ME}
     assert read_chain(connection, running)[1] == {ME}
@@ -98,7 +98,7 @@ def test_a_clock_that_jumps_back_hides_no_turn(connection: sqlite3.Connection) -
     first = keep(connection, new_turn("noon", created_at=1200.0))
     second = keep(connection, new_turn("morning", parent=first, created_at=800.0))
     other = keep(connection, new_turn("eleven", created_at=1100.0))
-    lines = read_recent(connection, "", 2)
+    lines = read_recent_threads(connection, "", 2)
     assert [line.response_id for line in lines] == [second.response_id, other.response_id]
     assert lines[0].turns == 2
 
@@ -106,7 +106,7 @@ def test_a_clock_that_jumps_back_hides_no_turn(connection: sqlite3.Connection) -
 def test_two_turns_of_one_moment_are_both_shown(connection: sqlite3.Connection) -> None:
     keep(connection, new_turn("a", created_at=1.0))
     keep(connection, new_turn("b", created_at=1.0))
-    assert len(read_recent(connection, "", 9)) == 2
+    assert len(read_recent_threads(connection, "", 9)) == 2
 
 
 def test_blobs_are_asked_for_only_where_turns_use_them_and_once(

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiphon.core.retention import DAY
+from antiphon.core.retention import DAY_SECONDS
 from antiphon.stores.memory.store import MemoryStore
-from antiphon.turn.store_protocols import Receipt
+from antiphon.turn.store_protocols import IdempotencyRecord
 from ledgers_kit import CHILD, Clock, Opener, all_bytes, openers, query
 from stores_kit import run, sqlite
 
@@ -27,13 +27,15 @@ def test_the_first_claim_counts(store_in: Opener) -> None:
     async def main() -> None:
         clock = Clock(100.0)
         async with store_in(clock) as store:
-            receipts = store.ledgers.receipts
-            assert await receipts.claim("me", "key", b"first") is None
+            receipts = store.stores.idempotency
+            assert await receipts.reserve("me", "key", b"first") is None
             clock.now = 101.0
-            assert await receipts.claim("me", "key", b"other") == Receipt(b"first", 100.0)
-            await receipts.settle("me", "key", "resp_1")
-            kept = Receipt(b"first", 100.0, "resp_1")
-            assert await receipts.claim("me", "key", b"first") == kept
+            assert await receipts.reserve("me", "key", b"other") == IdempotencyRecord(
+                b"first", 100.0
+            )
+            await receipts.complete("me", "key", "resp_1")
+            kept = IdempotencyRecord(b"first", 100.0, "resp_1")
+            assert await receipts.reserve("me", "key", b"first") == kept
 
     run(main())
 
@@ -41,13 +43,13 @@ def test_the_first_claim_counts(store_in: Opener) -> None:
 def test_keys_of_others_are_others(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            receipts = store.ledgers.receipts
+            receipts = store.stores.idempotency
             for tenant, key in [("me", "key"), ("them", "key"), ("me", "Key"), ("m", "ekey")]:
-                assert await receipts.claim(tenant, key, b"p") is None
-            await receipts.settle("them", "key", "resp_1")
-            mine = await receipts.claim("me", "key", b"p")
+                assert await receipts.reserve(tenant, key, b"p") is None
+            await receipts.complete("them", "key", "resp_1")
+            mine = await receipts.reserve("me", "key", b"p")
             assert mine is not None
-            assert mine.outcome is None
+            assert mine.result_id is None
 
     run(main())
 
@@ -55,22 +57,22 @@ def test_keys_of_others_are_others(store_in: Opener) -> None:
 def test_a_dropped_key_may_be_used_again(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            receipts = store.ledgers.receipts
-            await receipts.drop("me", "key")
-            await receipts.claim("me", "key", b"first")
-            await receipts.drop("me", "key")
+            receipts = store.stores.idempotency
+            await receipts.release("me", "key")
+            await receipts.reserve("me", "key", b"first")
+            await receipts.release("me", "key")
             # Too late: there is nothing to settle.
-            await receipts.settle("me", "key", "resp_1")
-            assert await receipts.claim("me", "key", b"second") is None
-            kept = await receipts.claim("me", "key", b"second")
+            await receipts.complete("me", "key", "resp_1")
+            assert await receipts.reserve("me", "key", b"second") is None
+            kept = await receipts.reserve("me", "key", b"second")
             assert kept is not None
-            assert (kept.fingerprint, kept.outcome) == (b"second", None)
+            assert (kept.fingerprint, kept.result_id) == (b"second", None)
             # What was settled is no one's to drop.
-            await receipts.settle("me", "key", "resp_2")
-            await receipts.drop("me", "key")
-            kept = await receipts.claim("me", "key", b"second")
+            await receipts.complete("me", "key", "resp_2")
+            await receipts.release("me", "key")
+            kept = await receipts.reserve("me", "key", b"second")
             assert kept is not None
-            assert kept.outcome == "resp_2"
+            assert kept.result_id == "resp_2"
 
     run(main())
 
@@ -78,10 +80,10 @@ def test_a_dropped_key_may_be_used_again(store_in: Opener) -> None:
 def test_any_text_is_a_key(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            receipts = store.ledgers.receipts
+            receipts = store.stores.idempotency
             for key in ("", " ", "'; --", "\0", "ключ", "\ud800", "k" * 100_000):
-                assert await receipts.claim("", key, b"p") is None
-                assert await receipts.claim("", key, b"p") is not None
+                assert await receipts.reserve("", key, b"p") is None
+                assert await receipts.reserve("", key, b"p") is not None
 
     run(main())
 
@@ -90,15 +92,15 @@ def test_a_receipt_lives_for_a_day(store_in: Opener) -> None:
     async def main() -> None:
         clock = Clock(1_000_000.0)
         async with store_in(clock) as store:
-            receipts = store.ledgers.receipts
-            await receipts.claim("", "key", b"p")
-            await receipts.settle("", "key", "resp_1")
-            clock.now += DAY - 1
-            assert await receipts.claim("", "key", b"p") is not None
+            receipts = store.stores.idempotency
+            await receipts.reserve("", "key", b"p")
+            await receipts.complete("", "key", "resp_1")
+            clock.now += DAY_SECONDS - 1
+            assert await receipts.reserve("", "key", b"p") is not None
             clock.now += 1
-            assert await receipts.claim("", "key", b"p") is None
-            kept = await receipts.claim("", "key", b"p")
-            assert kept == Receipt(b"p", clock.now)
+            assert await receipts.reserve("", "key", b"p") is None
+            kept = await receipts.reserve("", "key", b"p")
+            assert kept == IdempotencyRecord(b"p", clock.now)
 
     run(main())
 
@@ -107,15 +109,15 @@ def test_a_receipt_that_says_nothing_lives_for_a_minute(store_in: Opener) -> Non
     async def main() -> None:
         clock = Clock(1_000_000.0)
         async with store_in(clock) as store:
-            claim = store.ledgers.receipts.claim
+            claim = store.stores.idempotency.reserve
             await claim("", "key", b"p")
             await claim("", "another", b"p")
             clock.now += 59
-            assert await claim("", "key", b"p") == Receipt(b"p", 1_000_000.0)
+            assert await claim("", "key", b"p") == IdempotencyRecord(b"p", 1_000_000.0)
             clock.now += 1
             # Of two who find it, one gets it.
             found = await asyncio.gather(claim("", "key", b"q"), claim("", "key", b"r"))
-            assert list(found) == [None, Receipt(b"q", clock.now)]
+            assert list(found) == [None, IdempotencyRecord(b"q", clock.now)]
 
     run(main())
 
@@ -124,11 +126,11 @@ def test_old_receipts_are_swept_and_keys_are_in_no_file(tmp_path: Path) -> None:
     async def main() -> None:
         clock = Clock(1_000_000.0)
         async with openers(tmp_path)["sqlite"](clock) as store:
-            receipts = store.ledgers.receipts
+            receipts = store.stores.idempotency
             for number in range(20):
-                await receipts.claim("", f"canary {number}", b"p")
-            clock.now += DAY
-            await receipts.claim("", "another", b"p")
+                await receipts.reserve("", f"canary {number}", b"p")
+            clock.now += DAY_SECONDS
+            await receipts.reserve("", "another", b"p")
             assert query(tmp_path / "turns.db", "SELECT count(*) FROM receipts") == [(1,)]
             assert b"canary" not in all_bytes(tmp_path)
 
@@ -138,7 +140,7 @@ def test_old_receipts_are_swept_and_keys_are_in_no_file(tmp_path: Path) -> None:
 def test_many_claims_at_once_have_one_winner(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            claim = store.ledgers.receipts.claim
+            claim = store.stores.idempotency.reserve
             prints = [bytes([number]) for number in range(20)]
             first, *others = await asyncio.gather(*[claim("", "key", one) for one in prints])
             assert first is None
@@ -162,7 +164,9 @@ _STEPS = st.lists(
         st.tuples(st.just("claim"), _KEYS, st.binary(max_size=2)),
         st.tuples(st.just("settle"), _KEYS, st.sampled_from(["resp_1", "resp_2"])),
         st.tuples(st.just("drop"), _KEYS, st.none()),
-        st.tuples(st.just("wait"), st.none(), st.sampled_from([1.0, 60.0, DAY / 2, DAY])),
+        st.tuples(
+            st.just("wait"), st.none(), st.sampled_from([1.0, 60.0, DAY_SECONDS / 2, DAY_SECONDS])
+        ),
     ),
     max_size=15,
 )
@@ -175,33 +179,37 @@ def test_the_file_does_what_memory_does(
 ) -> None:
     async def main() -> None:
         clock = Clock(1_000_000.0)
-        model: dict[str, Receipt] = {}
+        model: dict[str, IdempotencyRecord] = {}
         memory = MemoryStore(clock=clock)
         async with openers(tmp_path_factory.mktemp("receipts"))["sqlite"](clock) as file:
             for step, key, value in steps:
                 if step == "wait":
                     assert isinstance(value, float)
                     clock.now += value
-                    model = {k: r for k, r in model.items() if r.created_at > clock.now - DAY}
+                    model = {
+                        k: r for k, r in model.items() if r.created_at > clock.now - DAY_SECONDS
+                    }
                 elif step == "claim":
                     assert isinstance(value, bytes)
                     expected = model.get(key)
-                    if expected and expected.outcome is None:
+                    if expected and expected.result_id is None:
                         # Whoever wrote it has died by now.
                         expected = expected if expected.created_at > clock.now - 60 else None
-                    model[key] = expected or Receipt(value, clock.now)
+                    model[key] = expected or IdempotencyRecord(value, clock.now)
                     for store in (file, memory):
-                        assert await store.ledgers.receipts.claim("", key, value) == expected
+                        assert await store.stores.idempotency.reserve("", key, value) == expected
                 elif step == "settle":
                     if (kept := model.get(key)) is not None:
-                        model[key] = Receipt(kept.fingerprint, kept.created_at, str(value))
+                        model[key] = IdempotencyRecord(
+                            kept.fingerprint, kept.created_at, str(value)
+                        )
                     for store in (file, memory):
-                        await store.ledgers.receipts.settle("", key, str(value))
+                        await store.stores.idempotency.complete("", key, str(value))
                 else:
-                    if (kept := model.get(key)) is not None and kept.outcome is None:
+                    if (kept := model.get(key)) is not None and kept.result_id is None:
                         del model[key]
                     for store in (file, memory):
-                        await store.ledgers.receipts.drop("", key)
+                        await store.stores.idempotency.release("", key)
         await memory.close()
 
     run(main())
@@ -210,11 +218,11 @@ def test_the_file_does_what_memory_does(
 def test_receipts_outlive_the_store(tmp_path: Path) -> None:
     async def main() -> None:
         async with sqlite(tmp_path / "turns.db") as store:
-            await store.ledgers.receipts.claim("", "key", b"p")
-            await store.ledgers.receipts.settle("", "key", "resp_1")
+            await store.stores.idempotency.reserve("", "key", b"p")
+            await store.stores.idempotency.complete("", "key", "resp_1")
         async with sqlite(tmp_path / "turns.db") as store:
-            kept = await store.ledgers.receipts.claim("", "key", b"p")
+            kept = await store.stores.idempotency.reserve("", "key", b"p")
             assert kept is not None
-            assert kept.outcome == "resp_1"
+            assert kept.result_id == "resp_1"
 
     run(main())

@@ -1,21 +1,21 @@
 from antiphon.core.images import Blob
 from antiphon.core.turns import End, Header
 from antiphon.stores.sqlite.rows import (
+    BLOB_USE,
     END,
-    ERASED,
+    END_POSITION,
     INPUT,
-    LAST,
     OUTPUT,
-    USE,
+    TOMBSTONE,
     Row,
+    decode_blob_use,
     decode_header,
-    decode_use,
+    decode_turns,
+    encode_blob_use,
     encode_end,
     encode_header,
-    encode_use,
-    id_in,
-    place_of,
-    turns_of,
+    response_id_in,
+    row_id_of,
 )
 from antiphon.stores.sqlite.rows import (
     HEADER as TOP,
@@ -37,20 +37,20 @@ def rows_of(place: int, key: bytes = KEY, end: End | None = DONE) -> list[Row]:
         (place + 1, INPUT, user("Hi.")),
         (place + 2, OUTPUT, assistant("Hello.")),
     ]
-    return rows if end is None else [*rows, (place + LAST, END, encode_end(end))]
+    return rows if end is None else [*rows, (place + END_POSITION, END, encode_end(end))]
 
 
 def test_a_header_comes_back() -> None:
     body = encode_header(KEY, 1_700_000_000.123456, Header("m"))
     top = decode_header(body)
     assert (top.key, top.created_at, top.header) == (KEY, 1_700_000_000.123456, Header("m"))
-    assert id_in(body) == ID
-    assert id_in(KEY) == ID
+    assert response_id_in(body) == ID
+    assert response_id_in(KEY) == ID
 
 
 def test_rows_become_turns() -> None:
-    first, second = turns_of(
-        rows_of(place_of(3, 0)) + rows_of(place_of(3, 1), OTHER, end=None), None, no_blobs
+    first, second = decode_turns(
+        rows_of(row_id_of(3, 0)) + rows_of(row_id_of(3, 1), OTHER, end=None), None, no_blobs
     )
     assert (first.response_id, first.created_at, first.header) == (ID, 12.5, HEADER)
     assert (first.input, first.output, first.end) == ((user("Hi."),), (assistant("Hello."),), DONE)
@@ -60,25 +60,29 @@ def test_rows_become_turns() -> None:
 
 
 def test_a_tombstone_is_no_turn_but_still_the_turn_before() -> None:
-    rows: list[Row] = [(place_of(1, 4), ERASED, OTHER), *rows_of(place_of(1, 5))]
-    (turn,) = turns_of(rows, "resp_before", no_blobs)
+    rows: list[Row] = [(row_id_of(1, 4), TOMBSTONE, OTHER), *rows_of(row_id_of(1, 5))]
+    (turn,) = decode_turns(rows, "resp_before", no_blobs)
     assert turn.previous_response_id == "resp_" + OTHER.hex()
 
 
 def test_the_turn_before_may_lie_elsewhere() -> None:
-    (turn,) = turns_of(rows_of(place_of(2, 7)), "resp_before", no_blobs)
+    (turn,) = decode_turns(rows_of(row_id_of(2, 7)), "resp_before", no_blobs)
     assert turn.previous_response_id == "resp_before"
-    assert turns_of([], None, no_blobs) == []
+    assert decode_turns([], None, no_blobs) == []
 
 
 def test_a_turns_blobs_lie_between_its_header_and_its_items() -> None:
     kept = {7: Blob("aa", b"seven"), 2**40: Blob("bb", b"large")}
-    (top, *items) = rows_of(place_of(1, 0))
-    uses = [(1, USE, encode_use(7)), (2, USE, encode_use(2**40)), (3, USE, encode_use(99))]
-    rows = [top, *[(place_of(1, 0) + pos, kind, body) for pos, kind, body in uses]]
+    (top, *items) = rows_of(row_id_of(1, 0))
+    uses = [
+        (1, BLOB_USE, encode_blob_use(7)),
+        (2, BLOB_USE, encode_blob_use(2**40)),
+        (3, BLOB_USE, encode_blob_use(99)),
+    ]
+    rows = [top, *[(row_id_of(1, 0) + pos, kind, body) for pos, kind, body in uses]]
     rows += [(place + 3, kind, body) for place, kind, body in items[:-1]] + items[-1:]
-    (turn,) = turns_of(rows, None, kept.get)
+    (turn,) = decode_turns(rows, None, kept.get)
     assert turn.blobs == {"aa": b"seven", "bb": b"large"}
     assert (turn.input, turn.output) == ((user("Hi."),), (assistant("Hello."),))
     assert turn.end == DONE
-    assert decode_use(encode_use(2**62)) == 2**62
+    assert decode_blob_use(encode_blob_use(2**62)) == 2**62

@@ -20,7 +20,7 @@ from antiphon.core.items import (
     Message,
     encode_item,
 )
-from antiphon.core.retention import Lifetimes
+from antiphon.core.retention import RetentionPolicy
 from antiphon.core.turns import End, Header
 from antiphon.turn.protocols import Head
 from ledgers_kit import AnyStore, Clock, Opener, openers
@@ -34,13 +34,13 @@ def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
 
 async def found(store: AnyStore, query: str, limit: int = 20, tenant: str = "") -> list[str]:
     """The ids of what is found."""
-    return [hit.response_id for hit in await store.ledgers.search.search(tenant, query, limit)]
+    return [hit.response_id for hit in await store.stores.search.search(tenant, query, limit)]
 
 
 async def walked(store: AnyStore, query: str, limit: int, tenant: str = "") -> list[str]:
     """The same, page by page."""
     ids: list[str] = []
-    search = store.ledgers.search.search
+    search = store.stores.search.search
     while page := await search(tenant, query, limit, after=ids[-1] if ids else None):
         assert len(page) <= limit
         ids += [hit.response_id for hit in page]
@@ -78,7 +78,7 @@ def test_a_hit_says_what_was_found_where(store_in: Opener) -> None:
                 store.begin(new)
                 answer = encode_item(Message("assistant", "The café is closed."))
                 await store.write(new.response_id, [answer], DONE)
-                hits = await store.ledgers.search.search("", "cafe", 9)
+                hits = await store.stores.search.search("", "cafe", 9)
                 (hit,) = [hit for hit in hits if hit.response_id == new.response_id]
                 assert hit.created_at == 123.5
                 assert hit.conversation == header.conversation
@@ -197,11 +197,11 @@ def test_tenants_never_see_each_others(store_in: Opener) -> None:
             assert await found(store, "secret", tenant="me") == [mine.response_id]
             assert await found(store, "secret", tenant="them") == [theirs.response_id]
             assert await found(store, "secret") == await found(store, "secret", tenant="m") == []
-            before = await store.ledgers.search.search("me", "secret", 1)
+            before = await store.stores.search.search("me", "secret", 1)
             # Nor does what others say change how good one's own is, or that it is found.
             for _ in range(3):
                 await turned(store, "secret " * 9, tenant="them")
-            assert await store.ledgers.search.search("me", "secret", 1) == before
+            assert await store.stores.search.search("me", "secret", 1) == before
 
     run(main())
 
@@ -242,7 +242,7 @@ def test_an_erased_item_is_not_found_and_the_rest_of_its_turn_is(store_in: Opene
         async with store_in() as store:
             head = await turned(store, "question alpha", "answer beta")
             assert await found(store, "alpha beta") == [head.response_id]
-            assert await store.ledgers.conversations.erase_item("", head.response_id, 0)
+            assert await store.stores.conversations.erase_item("", head.response_id, 0)
             assert await found(store, "alpha") == []
             assert await found(store, "beta") == [head.response_id]
 
@@ -252,12 +252,12 @@ def test_an_erased_item_is_not_found_and_the_rest_of_its_turn_is(store_in: Opene
 def test_a_conversations_turns_go_with_it(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            made = await store.ledgers.conversations.create("", {})
+            made = await store.stores.conversations.create("", {})
             new = new_turn("alpha", header=Header("m", conversation=made.id))
             store.begin(new)
             await store.write(new.response_id, [], DONE)
             assert await found(store, "alpha") == [new.response_id]
-            await store.ledgers.conversations.delete("", made.id)
+            await store.stores.conversations.delete("", made.id)
             assert await found(store, "alpha") == []
 
     run(main())
@@ -266,7 +266,7 @@ def test_a_conversations_turns_go_with_it(store_in: Opener) -> None:
 def test_what_has_expired_is_not_found(store_in: Opener) -> None:
     async def main() -> None:
         clock = Clock(1_000.0)
-        async with store_in(clock, Lifetimes(100.0)) as store:
+        async with store_in(clock, RetentionPolicy(100.0)) as store:
             new = new_turn("alpha", created_at=1_000.0)
             store.begin(new)
             await store.write(new.response_id, [], DONE)
@@ -274,7 +274,7 @@ def test_what_has_expired_is_not_found(store_in: Opener) -> None:
             assert await found(store, "alpha") == [new.response_id]
             clock.now = 1_100.0
             assert await found(store, "alpha") == []
-            await store.ledgers.archive.sweep()
+            await store.stores.response_index.delete_expired()
             assert await found(store, "alpha") == []
 
     run(main())
@@ -342,7 +342,7 @@ class Model:
                 self.turns[number] = None
             case ("erase", int(number), int(position)) if number < len(self.turns):
                 for store, response_id in zip(stores, self.ids[number], strict=True):
-                    erase = store.ledgers.conversations.erase_item
+                    erase = store.stores.conversations.erase_item
                     await erase(self._tenant(number), response_id, position)
                 if (turn := self.turns[number]) is not None:
                     turn[1][position] = ""

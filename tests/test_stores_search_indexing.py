@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.core.retention import Lifetimes
-from antiphon.stores.sqlite.rows import LAST
-from antiphon.stores.sqlite.search.index import SqliteSearch
-from antiphon.stores.sqlite.search.indexing import carry_out, read_plan
-from antiphon.stores.sqlite.search.segment import FULL
+from antiphon.core.retention import RetentionPolicy
+from antiphon.stores.sqlite.rows import END_POSITION
+from antiphon.stores.sqlite.search.index import SqliteSearchIndex
+from antiphon.stores.sqlite.search.indexing import apply_plan, read_plan
+from antiphon.stores.sqlite.search.segment import MAX_SEGMENT_TURNS
 from antiphon.stores.sqlite.sql_files import APPLICATION_ID, migrations, read_sql
 from antiphon.stores.sqlite.store import SqliteStore
-from antiphon.stores.sqlite.write_transaction import Batch
+from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from antiphon.turn.protocols import Head
 from ledgers_kit import CHILD, Clock, all_bytes, openers, query
 from stores_kit import DONE, assistant, new_turn, run, sqlite, turned
@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 
 
 async def found(store: SqliteStore, words: str, limit: int = 1_000, tenant: str = "") -> list[str]:
-    hits = await store.ledgers.search.search(tenant, words, limit)
+    hits = await store.stores.search.search(tenant, words, limit)
     return [hit.response_id for hit in hits]
 
 
@@ -40,9 +40,9 @@ async def many(store: SqliteStore, count: int, text: str = "common") -> list[Hea
 
 async def at_rest(store: SqliteStore) -> None:
     """Nothing is being indexed in the background."""
-    search = store.ledgers.search
-    assert isinstance(search, SqliteSearch)
-    while search._timer is not None or search._background is not None:  # noqa: ASYNC110
+    search = store.stores.search
+    assert isinstance(search, SqliteSearchIndex)
+    while search._timer is not None or search._background_task is not None:  # noqa: ASYNC110
         await asyncio.sleep(0.005)
 
 
@@ -62,8 +62,8 @@ def is_sound(path: Path) -> bool:
         "SELECT count(*) FROM log WHERE kind = 3"
         " AND place - ? NOT IN (SELECT place FROM search_waiting)"
         " AND place - ? NOT IN (SELECT place FROM search_places)",
-        LAST,
-        LAST,
+        END_POSITION,
+        END_POSITION,
     )
     strays = query(
         path,
@@ -95,12 +95,12 @@ def test_a_turns_commit_only_notes_it(path: Path) -> None:
 def test_turns_are_indexed_in_the_background(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as store:
-            await many(store, FULL)
+            await many(store, MAX_SEGMENT_TURNS)
             await at_rest(store)
             await turned(store)
             await at_rest(store)
-            assert (waiting(path), sizes(path)) == (1, [FULL])
-            assert len(await found(store, "common")) == FULL
+            assert (waiting(path), sizes(path)) == (1, [MAX_SEGMENT_TURNS])
+            assert len(await found(store, "common")) == MAX_SEGMENT_TURNS
 
     run(main())
 
@@ -114,10 +114,10 @@ def test_a_load_that_never_stops_does_not_put_indexing_off(
     async def main() -> None:
         async with sqlite(path) as store, asyncio.timeout(20):
             for _ in range(3):
-                await many(store, FULL)
+                await many(store, MAX_SEGMENT_TURNS)
             await at_rest(store)
             # The last of them may not have been on disk yet when it was looked.
-            assert sizes(path)[:2] == [FULL, FULL]
+            assert sizes(path)[:2] == [MAX_SEGMENT_TURNS, MAX_SEGMENT_TURNS]
 
     run(main())
 
@@ -125,13 +125,13 @@ def test_a_load_that_never_stops_does_not_put_indexing_off(
 def test_what_others_left_is_indexed_after_the_first_turn(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as store:
-            await many(store, FULL - 10)
+            await many(store, MAX_SEGMENT_TURNS - 10)
         async with sqlite(path) as store:
             await many(store, 20)
         async with sqlite(path) as store:
             await turned(store)
             await at_rest(store)
-            assert sizes(path) == [FULL]
+            assert sizes(path) == [MAX_SEGMENT_TURNS]
 
     run(main())
 
@@ -139,7 +139,7 @@ def test_what_others_left_is_indexed_after_the_first_turn(path: Path) -> None:
 def test_closing_does_not_wait_for_the_background(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as store:
-            await many(store, FULL)
+            await many(store, MAX_SEGMENT_TURNS)
             head = await turned(store, "last one")
         async with sqlite(path) as store:
             assert await found(store, "last") == [head.response_id]
@@ -156,9 +156,9 @@ def test_few_at_a_time_become_few_chunks(path: Path) -> None:
                 assert len(await found(store, "common")) == number
             # As numbers are counted by twos.
             assert sizes(path) == [8, 2, 1]
-            await many(store, FULL)
-            assert len(await found(store, "common")) == 11 + FULL
-            assert sizes(path) == [8, 2, 1, FULL]
+            await many(store, MAX_SEGMENT_TURNS)
+            assert len(await found(store, "common")) == 11 + MAX_SEGMENT_TURNS
+            assert sizes(path) == [8, 2, 1, MAX_SEGMENT_TURNS]
             assert is_sound(path)
 
     run(main())
@@ -234,9 +234,9 @@ def test_what_was_erased_is_in_no_file(path: Path) -> None:
             for head in heads[::2]:
                 await store.delete("", head.response_id)
             assert sizes(path) == []
-            await store.ledgers.conversations.erase_item("", heads[1].response_id, 0)
+            await store.stores.conversations.erase_item("", heads[1].response_id, 0)
             # Erased bytes go after the answer: the next job's answer comes after that.
-            await store.ledgers.receipts.drop("", "")
+            await store.stores.idempotency.release("", "")
             kept = all_bytes(path.parent)
             assert secret not in kept
             assert [n for n in range(40) if b"canary%dcanary" % n in kept] == list(range(3, 40, 2))
@@ -250,7 +250,7 @@ def test_what_was_erased_is_in_no_file(path: Path) -> None:
 def test_what_has_expired_is_in_no_file(path: Path) -> None:
     async def main() -> None:
         clock = Clock(1_000.0)
-        async with openers(path.parent)["sqlite"](clock, Lifetimes(100.0)) as store:
+        async with openers(path.parent)["sqlite"](clock, RetentionPolicy(100.0)) as store:
             assert isinstance(store, SqliteStore)
             for time, text in ((1_000.0, "canary one"), (1_050.0, "sparrow two")):
                 new = new_turn(text, created_at=time)
@@ -258,8 +258,8 @@ def test_what_has_expired_is_in_no_file(path: Path) -> None:
                 await store.write(new.response_id, [], DONE)
             assert len(await found(store, "canary")) == 1
             clock.now = 1_120.0
-            await store.ledgers.archive.sweep()
-            await store.ledgers.receipts.drop("", "")
+            await store.stores.response_index.delete_expired()
+            await store.stores.idempotency.release("", "")
             kept = all_bytes(path.parent)
             assert b"canary" not in kept
             assert b"sparrow" in kept
@@ -277,18 +277,18 @@ def test_a_plan_is_not_carried_out_if_words_were_erased_since(path: Path, erased
             if erased == "merged":
                 await found(store, "x")
                 await turned(store, "gamma")
-            plan = await store._ground.pooled(lambda reading: read_plan(reading, None, 1))
+            plan = await store._database.read_pooled(lambda reading: read_plan(reading, None, 1))
             assert plan is not None
-            assert len(plan.merged) == (erased == "merged")
+            assert len(plan.merged_segments) == (erased == "merged")
             if erased == "turn":
                 await store.delete("", head.response_id)
             else:
-                await store.ledgers.conversations.erase_item("", head.response_id, 0)
-            assert not await store._ground.put(carry_out, plan)
+                await store.stores.conversations.erase_item("", head.response_id, 0)
+            assert not await store._database.submit(apply_plan, plan)
             assert sizes(path) == []
             assert await found(store, "alpha") == []
             assert len(await found(store, "beta")) == (erased != "turn")
-            assert not await store._ground.put(carry_out, plan)
+            assert not await store._database.submit(apply_plan, plan)
             assert is_sound(path)
 
     run(main())
@@ -299,8 +299,8 @@ def test_a_deletion_and_indexing_in_one_commit(path: Path) -> None:
         async with sqlite(path) as store:
             head = await turned(store, "alpha")
             await turned(store, "beta")
-            plan = await store._ground.pooled(lambda reading: read_plan(reading, None, 1))
-            done = store._ground.put(carry_out, plan)
+            plan = await store._database.read_pooled(lambda reading: read_plan(reading, None, 1))
+            done = store._database.submit(apply_plan, plan)
             await store.delete("", head.response_id)
             assert await done
             assert await found(store, "alpha") == []
@@ -371,7 +371,7 @@ def test_what_was_said_before_there_was_an_index_is_found(path: Path) -> None:
         connection.executescript(read_sql(f"migrations/{name}"))
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {len(earlier)}")
-    batch = Batch(connection, 7, {})
+    batch = WriteTransaction(connection, 7, {})
     turns = [new_turn(f"from before {number}") for number in range(4)]
     for turn in turns:
         batch.begin(turn)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.core.retention import Lifetimes
-from antiphon.errors import InvalidRequest
+from antiphon.core.retention import RetentionPolicy
+from antiphon.errors import InvalidRequestError
 from ledgers_kit import AnyStore, Clock, Opener, openers
 from stores_kit import DONE, begun, new_turn, run, turned
 
@@ -24,7 +24,7 @@ async def page(
     store: AnyStore, query: str, limit: int, after: str | None = None, tenant: str = ""
 ) -> list[str]:
     """The ids of what is found behind one of them."""
-    hits = await store.ledgers.search.search(tenant, query, limit, after=after)
+    hits = await store.stores.search.search(tenant, query, limit, after=after)
     return [hit.response_id for hit in hits]
 
 
@@ -85,7 +85,7 @@ def test_behind_what_is_not_found_there_is_no_page(store_in: Opener) -> None:
                 "",
                 "conv_1",
             ):
-                with pytest.raises(InvalidRequest) as missing:
+                with pytest.raises(InvalidRequestError) as missing:
                     await page(store, "apple", 9, after)
                 error = missing.value
                 assert (error.code, error.param) == ("cursor_not_found", "after")
@@ -97,7 +97,7 @@ def test_behind_what_is_not_found_there_is_no_page(store_in: Opener) -> None:
 def test_what_has_expired_is_no_place_to_go_on_from(store_in: Opener) -> None:
     async def main() -> None:
         clock = Clock(1_000.0)
-        async with store_in(clock, Lifetimes(100.0)) as store:
+        async with store_in(clock, RetentionPolicy(100.0)) as store:
             old, new = (new_turn("apple", created_at=at) for at in (1_000.0, 1_050.0))
             for turn in (old, new):
                 store.begin(turn)
@@ -105,7 +105,7 @@ def test_what_has_expired_is_no_place_to_go_on_from(store_in: Opener) -> None:
             assert await page(store, "apple", 1, new.response_id) == [old.response_id]
             clock.now = 1_100.0
             assert await page(store, "apple", 9, new.response_id) == []
-            with pytest.raises(InvalidRequest):
+            with pytest.raises(InvalidRequestError):
                 await page(store, "apple", 9, old.response_id)
 
     run(main())

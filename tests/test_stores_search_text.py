@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from antiphon.core.items import (
     Compaction,
-    Erased,
+    ErasedItem,
     FunctionCallOutput,
     InputImage,
     InputText,
@@ -20,7 +20,13 @@ from antiphon.core.items import (
     Refusal,
     encode_item,
 )
-from antiphon.stores.full_text import MAX_WORD, excerpt_of, query_of, terms_of, text_of_items
+from antiphon.stores.full_text import (
+    MAX_WORD_LENGTH,
+    build_excerpt,
+    parse_query,
+    searchable_text,
+    tokenize,
+)
 
 
 @pytest.mark.parametrize(
@@ -47,13 +53,13 @@ from antiphon.stores.full_text import MAX_WORD, excerpt_of, query_of, terms_of, 
 )
 def test_the_terms_of_a_text(text: str, terms: list[str]) -> None:
     # Splitting by kind of script keeps order only within a kind; so does nobody's search.
-    assert sorted(terms_of(unicodedata.normalize("NFC", text))) == sorted(terms)
+    assert sorted(tokenize(unicodedata.normalize("NFC", text))) == sorted(terms)
 
 
 def test_long_words_are_known_by_their_beginning() -> None:
-    assert terms_of("a" * 500) == ["a" * MAX_WORD]
-    assert terms_of("é" + "b" * 500) == ["e" + "b" * (MAX_WORD - 1)]
-    assert excerpt_of("x " + "a" * 500, query_of("a" * 300)) is not None
+    assert tokenize("a" * 500) == ["a" * MAX_WORD_LENGTH]
+    assert tokenize("é" + "b" * 500) == ["e" + "b" * (MAX_WORD_LENGTH - 1)]
+    assert build_excerpt("x " + "a" * 500, parse_query("a" * 300)) is not None
 
 
 def test_what_counts_as_said() -> None:
@@ -64,16 +70,16 @@ def test_what_counts_as_said() -> None:
         FunctionCallOutput("call_1", "output"),
         Message("assistant", (OutputText("three"), Refusal("four"))),
         Compaction("five\n\n six"),
-        Erased(),
+        ErasedItem(),
     ]
     encoded = [encode_item(item) for item in items]
-    assert text_of_items([*encoded, b"", b"\xff", b"[]", b'{"type":"other"}']) == (
+    assert searchable_text([*encoded, b"", b"\xff", b"[]", b'{"type":"other"}']) == (
         "one two threefour five six"
     )
 
 
 def test_text_is_composed() -> None:
-    assert text_of_items([encode_item(Message("user", "e\u0301"))]) == "\u00e9"
+    assert searchable_text([encode_item(Message("user", "e\u0301"))]) == "\u00e9"
 
 
 @pytest.mark.parametrize(
@@ -95,12 +101,12 @@ def test_text_is_composed() -> None:
     ],
 )
 def test_what_is_found_is_marked(text: str, query: str, excerpt: str | None) -> None:
-    assert excerpt_of(text, query_of(query)) == excerpt
+    assert build_excerpt(text, parse_query(query)) == excerpt
 
 
 def test_a_long_text_is_cut_where_most_is_found() -> None:
     text = "alpha " + "filler " * 100 + "now beta and alpha meet " + "filler " * 100 + "beta"
-    excerpt = excerpt_of(text, query_of("alpha beta"))
+    excerpt = build_excerpt(text, parse_query("alpha beta"))
     assert excerpt is not None
     assert "now «beta» and «alpha» meet" in excerpt
     assert excerpt.startswith("…filler")
@@ -110,14 +116,14 @@ def test_a_long_text_is_cut_where_most_is_found() -> None:
 
 def test_a_long_run_is_cut_too() -> None:
     text = "あ" * 500 + "東京" + "い" * 500
-    excerpt = excerpt_of(text, query_of("東京"))
+    excerpt = build_excerpt(text, parse_query("東京"))
     assert excerpt is not None
     assert "あ«東京»い" in excerpt
     assert len(excerpt) < 220
 
 
 def test_a_long_query_is_looked_at_in_part() -> None:
-    query = query_of(" ".join(f"w{number}" for number in range(10_000)))
+    query = parse_query(" ".join(f"w{number}" for number in range(10_000)))
     assert len(query.terms) == 64
     assert len(query.words) < 1_000
 
@@ -125,10 +131,10 @@ def test_a_long_query_is_looked_at_in_part() -> None:
 @given(st.text(), st.text())
 def test_any_text_is_a_query_and_a_text(text: str, words: str) -> None:
     text = unicodedata.normalize("NFC", " ".join(text.split()))
-    query = query_of(words)
-    excerpt = excerpt_of(text, query)
+    query = parse_query(words)
+    excerpt = build_excerpt(text, query)
     if excerpt is not None:
-        assert set(query.terms) <= set(terms_of(text))
+        assert set(query.terms) <= set(tokenize(text))
         if "«" not in text + words and "»" not in text + words:
             assert excerpt.count("«") == excerpt.count("»") > 0
 
@@ -137,6 +143,6 @@ def test_any_text_is_a_query_and_a_text(text: str, words: str) -> None:
 def test_a_text_holds_each_of_its_words(text: str) -> None:
     text = unicodedata.normalize("NFC", " ".join(text.split()))
     for word in text.split():
-        query = query_of(word)
+        query = parse_query(word)
         if query.terms and len(query.terms) < 64:
-            assert excerpt_of(text, query) is not None, word
+            assert build_excerpt(text, query) is not None, word

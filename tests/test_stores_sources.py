@@ -55,7 +55,7 @@ def test_a_turn_made_of_what_was_erased_since_is_not_kept(store_in: Opener, casc
                 taken = msgspec.structs.replace(new_turn("And?", parent=other), sources=heads[2:])
                 await refused(store, taken)
             words = await turned(store)
-            assert await store.ledgers.conversations.erase_item("", words.response_id, 0)
+            assert await store.stores.conversations.erase_item("", words.response_id, 0)
             await refused(store, new_turn("And?", parent=words))
             # What is erased elsewhere is no reason.
             late = new_turn("And?", parent=other)

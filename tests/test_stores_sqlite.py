@@ -18,7 +18,7 @@ import pytest
 from antiphon.core.turns import TurnError
 from antiphon.errors import StoreError
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
-from antiphon.stores.sqlite.writer import interrupted
+from antiphon.stores.sqlite.writer import interrupted_end
 from antiphon.turn.protocols import Head
 from stores_kit import (
     DONE,
@@ -36,7 +36,7 @@ from stores_kit import (
 )
 
 CHILD = Path(__file__).with_name("stores_child.py")
-INTERRUPTED = interrupted().error
+INTERRUPTED = interrupted_end().error
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_closing_keeps_what_was_promised(path: Path) -> None:
         assert all(promise.done() and promise.exception() is None for promise in promises)
         async with sqlite(path) as store:
             for turn in turns:
-                assert not (await head_of(store, turn.response_id)).running
+                assert not (await head_of(store, turn.response_id)).is_running
 
     run(main())
 
@@ -230,7 +230,7 @@ def test_two_stores_on_one_file_see_each_other(path: Path) -> None:
             heads = [await head_of(one, new.response_id) for new in children]
             assert len({(head.thread, head.seq) for head in heads}) == 10
             # A turn that the other store runs is running, for this one too.
-            assert all([(await head_of(two, head.response_id)).running for head in heads])
+            assert all([(await head_of(two, head.response_id)).is_running for head in heads])
             for head, reader in zip(heads, reversed(writers), strict=True):
                 assert await ids_of(reader, head) == ids([parent, head])
 
@@ -256,8 +256,8 @@ def test_another_process_shares_the_file(path: Path) -> None:
             with child("open", path) as process:
                 theirs = line(process)
                 assert await asyncio.to_thread(process.wait) == 0
-            assert not (await head_of(store, theirs)).running
-            assert (await head_of(store, mine.response_id)).running
+            assert not (await head_of(store, theirs)).is_running
+            assert (await head_of(store, mine.response_id)).is_running
             await store.write(mine.response_id, [], DONE)
             assert await store.turn("", theirs) is not None
 
@@ -270,7 +270,7 @@ def test_a_turn_of_a_living_process_runs_until_that_is_killed(path: Path) -> Non
             held = line(process)
             async with sqlite(path) as store:
                 head = await head_of(store, held)
-                assert head.running
+                assert head.is_running
                 turn = await store.turn("", held)
                 assert turn is not None
                 assert turn.end is None
@@ -284,7 +284,7 @@ def test_a_turn_of_a_living_process_runs_until_that_is_killed(path: Path) -> Non
                     (user("Wait for me."),),
                     (assistant("I will"),),
                 )
-                assert not (await head_of(store, held)).running
+                assert not (await head_of(store, held)).is_running
 
     run(main())
 
@@ -296,7 +296,7 @@ def test_a_dead_process_is_noticed(path: Path, ask: str) -> None:
             with child("hold", path) as process:
                 held = line(process)
             if ask == "head":
-                assert not (await head_of(store, held)).running
+                assert not (await head_of(store, held)).is_running
             elif ask == "turn":
                 turn = await store.turn("", held)
                 assert turn is not None
@@ -332,7 +332,7 @@ def test_two_processes_may_make_the_file_at_once(path: Path) -> None:
 
     async def main() -> None:
         async with sqlite(path) as store:
-            assert {line.response_id for line in await store.recent("", 9)} == made
+            assert {line.response_id for line in await store.recent_threads("", 9)} == made
 
     run(main())
 
@@ -353,7 +353,7 @@ def test_a_kill_loses_nothing_that_was_confirmed(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as store:
             await look(store)
-            for recent in await store.recent("", 1_000_000):
+            for recent in await store.recent_threads("", 1_000_000):
                 turns = await store.chain(await head_of(store, recent.response_id))
                 assert len(turns) == recent.turns
                 assert all(turn.end for turn in turns)
@@ -395,7 +395,7 @@ def test_damage_is_an_error_with_advice(path: Path) -> None:
                 store.head("", heads[0].response_id),
                 store.turn("", heads[0].response_id),
                 store.chain(heads[-1]),
-                store.recent("", 9),
+                store.recent_threads("", 9),
             ):
                 with pytest.raises(StoreError, match="damaged"):
                     await reading
@@ -413,7 +413,7 @@ def test_rows_that_make_no_sense_are_an_error(path: Path) -> None:
             with pytest.raises(StoreError):
                 await store.turn("", head.response_id)
             with pytest.raises(StoreError):
-                await store.recent("", 1)
+                await store.recent_threads("", 1)
 
     run(main())
 

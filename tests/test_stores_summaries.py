@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.core.items import ERASED_SUMMARY, Compaction, encode_item
+from antiphon.core.items import ERASED_SUMMARY_ITEM, Compaction, encode_item
 from antiphon.turn.protocols import Head
 from stores_kit import (
     DONE,
@@ -23,7 +23,7 @@ from stores_kit import (
     turned,
 )
 
-SUMMARY = encode_item(Compaction("They spoke of a secret.", kept=1, replaced=2))
+SUMMARY = encode_item(Compaction("They spoke of a secret.", retained_turns=1, replaced_turns=2))
 #: A client's own: it came with its words, and stands for nothing here.
 BROUGHT = encode_item(Compaction("Elsewhere they spoke of a secret."))
 
@@ -57,9 +57,9 @@ def test_a_summary_goes_with_a_turn_before_it_and_stays_with_one_behind(
             second = await summed_up(store, later)
             assert await store.delete("", later.response_id)
             assert await output(store, first) == (SUMMARY,)
-            assert await output(store, second) == (ERASED_SUMMARY,)
+            assert await output(store, second) == (ERASED_SUMMARY_ITEM,)
             assert await store.delete("", heads[0].response_id)
-            assert await output(store, first) == (ERASED_SUMMARY,)
+            assert await output(store, first) == (ERASED_SUMMARY_ITEM,)
             # Its turn keeps its place in the chain.
             assert first.response_id in await ids_of(store, second)
 
@@ -74,7 +74,7 @@ def test_summaries_of_other_branches_and_other_conversations_stay(store_in: Open
             aside = await summed_up(store, await turned(store, parent=root))
             elsewhere = await summed_up(store, (await chained(store, 2))[-1])
             assert await store.delete("", middle.response_id)
-            assert await output(store, mine) == (ERASED_SUMMARY,)
+            assert await output(store, mine) == (ERASED_SUMMARY_ITEM,)
             assert await output(store, aside) == await output(store, elsewhere) == (SUMMARY,)
 
     run(main())
@@ -88,9 +88,9 @@ def test_a_summary_goes_with_an_item_too_and_what_stands_beside_it_stays(
             heads = await chained(store, 2)
             beside = assistant("Anything else?")
             summary = await summed_up(store, heads[-1], SUMMARY, beside, BROUGHT)
-            erase = store.ledgers.conversations.erase_item
+            erase = store.stores.conversations.erase_item
             assert await erase("", heads[0].response_id, 0)
-            assert await output(store, summary) == (ERASED_SUMMARY, beside, BROUGHT)
+            assert await output(store, summary) == (ERASED_SUMMARY_ITEM, beside, BROUGHT)
             # What is gone cannot be erased again.
             assert not await erase("", summary.response_id, 0)
 

@@ -14,28 +14,28 @@ import pytest
 
 from antiphon.core.turns import Header
 from antiphon.errors import StoreError
-from antiphon.stores.sqlite.connection import Database, open_database
-from antiphon.stores.sqlite.write_transaction import Batch
-from antiphon.stores.sqlite.writer import WAL_BYTES, Writer
+from antiphon.stores.sqlite.connection import DatabaseConnections, open_database
+from antiphon.stores.sqlite.write_transaction import WriteTransaction
+from antiphon.stores.sqlite.writer import MAX_WAL_BYTES, Writer
 from stores_kit import DONE, assistant, new_turn, run
 
 
 @asynccontextmanager
-async def writing(path: Path) -> AsyncIterator[tuple[Writer, Database]]:
+async def writing(path: Path) -> AsyncIterator[tuple[Writer, DatabaseConnections]]:
     database = open_database(path / "turns.db")
     writer = Writer(database)
     try:
         yield writer, database
     finally:
         writer.stop()
-        await writer.stopped()
-        database.reading.close()
-        database.pages.close()
-        database.owners.leave()
+        await writer.wait_stopped()
+        database.read_connection.close()
+        database.page_file.close()
+        database.process_locks.release()
 
 
-def count(database: Database, table: str) -> int:
-    number: int = database.reading.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0]
+def count(database: DatabaseConnections, table: str) -> int:
+    number: int = database.read_connection.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0]
     return number
 
 
@@ -45,9 +45,9 @@ class Hold:
     def __init__(self, writer: Writer) -> None:
         self._go = threading.Event()
         self.started = threading.Event()
-        self.done = writer.put(self._wait)
+        self.done = writer.submit(self._wait)
 
-    def _wait(self, batch: Batch) -> None:
+    def _wait(self, batch: WriteTransaction) -> None:
         self.started.set()
         assert self._go.wait(60)
 
@@ -60,8 +60,8 @@ def test_jobs_that_wait_share_a_commit(tmp_path: Path) -> None:
         async with writing(tmp_path) as (writer, _):
             hold = Hold(writer)
             await asyncio.to_thread(hold.started.wait)
-            seen: list[Batch] = []
-            later = [writer.put(seen.append) for _ in range(50)]
+            seen: list[WriteTransaction] = []
+            later = [writer.submit(seen.append) for _ in range(50)]
             assert not any(future.done() for future in later)
             hold.release()
             await asyncio.gather(hold.done, *later)
@@ -76,10 +76,10 @@ def test_jobs_are_done_in_order_and_say_what_they_found(tmp_path: Path) -> None:
         async with writing(tmp_path) as (writer, _):
             new = new_turn("Hi.")
             futures = [
-                writer.put(Batch.begin, new),
-                writer.put(Batch.delete, "", new.response_id, False),
-                writer.put(Batch.write, new.response_id, (assistant("a"),), DONE),
-                writer.put(Batch.delete, "", new.response_id, False),
+                writer.submit(WriteTransaction.begin, new),
+                writer.submit(WriteTransaction.delete, "", new.response_id, False),
+                writer.submit(WriteTransaction.write, new.response_id, (assistant("a"),), DONE),
+                writer.submit(WriteTransaction.delete, "", new.response_id, False),
             ]
             assert await asyncio.gather(*futures) == [None, True, None, False]
 
@@ -96,8 +96,10 @@ def test_one_bad_job_does_not_spoil_the_others(tmp_path: Path) -> None:
             unsayable = new_turn("Hi.", header=Header(object()))  # type: ignore[arg-type]
             no_bytes = msgspec.structs.replace(new_turn(), input=[object()])
             jobs = [good[0], twice, unsayable, good[1], no_bytes, good[2]]
-            futures = [writer.put(Batch.begin, new) for new in jobs]
-            futures.append(writer.put(Batch.write, good[0].response_id, (assistant("a"),), DONE))
+            futures = [writer.submit(WriteTransaction.begin, new) for new in jobs]
+            futures.append(
+                writer.submit(WriteTransaction.write, good[0].response_id, (assistant("a"),), DONE)
+            )
             hold.release()
             results = await asyncio.gather(*futures, return_exceptions=True)
             kinds = [type(result) for result in results]
@@ -121,13 +123,13 @@ def test_a_job_that_fails_half_way_leaves_nothing(tmp_path: Path, flushed: bool)
     """Not even if it is ours who refuse it, and others share its commit."""
     half = new_turn("half")
 
-    def begin_and_fail(batch: Batch) -> None:
+    def begin_and_fail(batch: WriteTransaction) -> None:
         batch.begin(half)
         if flushed:
             batch.flush()
         raise StoreError("No.")
 
-    def only_fail(batch: Batch) -> None:
+    def only_fail(batch: WriteTransaction) -> None:
         batch.flush()
         raise StoreError("No.")
 
@@ -136,16 +138,16 @@ def test_a_job_that_fails_half_way_leaves_nothing(tmp_path: Path, flushed: bool)
             hold = Hold(writer)
             await asyncio.to_thread(hold.started.wait)
             good = [new_turn(str(number)) for number in range(4)]
-            batches: list[Batch] = []
+            batches: list[WriteTransaction] = []
             futures = [
-                writer.put(Batch.begin, good[0]),
-                writer.put(only_fail),
-                writer.put(Batch.begin, good[1]),
-                writer.put(begin_and_fail),
-                writer.put(Batch.begin, good[2]),
-                writer.put(batches.append),
-                writer.put(Batch.write, half.response_id, (), DONE),
-                writer.put(Batch.begin, good[3]),
+                writer.submit(WriteTransaction.begin, good[0]),
+                writer.submit(only_fail),
+                writer.submit(WriteTransaction.begin, good[1]),
+                writer.submit(begin_and_fail),
+                writer.submit(WriteTransaction.begin, good[2]),
+                writer.submit(batches.append),
+                writer.submit(WriteTransaction.write, half.response_id, (), DONE),
+                writer.submit(WriteTransaction.begin, good[3]),
             ]
             hold.release()
             results = await asyncio.gather(*futures, return_exceptions=True)
@@ -157,7 +159,7 @@ def test_a_job_that_fails_half_way_leaves_nothing(tmp_path: Path, flushed: bool)
 
 
 def test_a_job_that_fails_before_it_writes_costs_the_others_nothing(tmp_path: Path) -> None:
-    def fail(batch: Batch) -> None:
+    def fail(batch: WriteTransaction) -> None:
         # Writes what others have collected, whose ends have triggers write more.
         batch.flush()
         raise StoreError("No.")
@@ -166,13 +168,13 @@ def test_a_job_that_fails_before_it_writes_costs_the_others_nothing(tmp_path: Pa
         async with writing(tmp_path) as (writer, _):
             hold = Hold(writer)
             await asyncio.to_thread(hold.started.wait)
-            batches: list[Batch] = []
+            batches: list[WriteTransaction] = []
             new = new_turn("Hi.")
             futures = [
-                writer.put(Batch.begin, new),
-                writer.put(Batch.write, new.response_id, (assistant("a"),), DONE),
-                writer.put(fail),
-                writer.put(batches.append),
+                writer.submit(WriteTransaction.begin, new),
+                writer.submit(WriteTransaction.write, new.response_id, (assistant("a"),), DONE),
+                writer.submit(fail),
+                writer.submit(batches.append),
             ]
             hold.release()
             await asyncio.gather(*futures, return_exceptions=True)
@@ -193,10 +195,10 @@ def test_upkeep_that_fails_does_not_end_the_thread(
             monkeypatch.setattr(Writer, "_checkpoint", fail)
             for _ in range(3):
                 new = new_turn("Hi.")
-                await writer.put(Batch.begin, new)
-                assert await writer.put(Batch.delete, "", new.response_id, False)
+                await writer.submit(WriteTransaction.begin, new)
+                assert await writer.submit(WriteTransaction.delete, "", new.response_id, False)
             writer.stop()
-            await writer.stopped()
+            await writer.wait_stopped()
 
     run(main())
 
@@ -205,18 +207,18 @@ def test_a_full_database_is_an_error_until_there_is_room(tmp_path: Path) -> None
     async def main() -> None:
         async with writing(tmp_path) as (writer, database):
             first = new_turn("before")
-            await writer.put(Batch.begin, first)
-            pages = database.writing.execute("PRAGMA page_count").fetchone()[0]
-            database.writing.execute(f"PRAGMA max_page_count = {pages + 2}")
+            await writer.submit(WriteTransaction.begin, first)
+            pages = database.write_connection.execute("PRAGMA page_count").fetchone()[0]
+            database.write_connection.execute(f"PRAGMA max_page_count = {pages + 2}")
             large = [new_turn("x" * 50_000) for _ in range(3)]
-            futures = [writer.put(Batch.begin, new) for new in large]
+            futures = [writer.submit(WriteTransaction.begin, new) for new in large]
             results = await asyncio.gather(*futures, return_exceptions=True)
             assert [type(result) for result in results] == [StoreError] * 3
             assert all("full" in str(result) for result in results)
             # What is small still fits, and once there is room so does the rest.
-            await writer.put(Batch.write, first.response_id, (assistant("a"),), DONE)
-            database.writing.execute("PRAGMA max_page_count = 100000")
-            await asyncio.gather(*[writer.put(Batch.begin, new) for new in large])
+            await writer.submit(WriteTransaction.write, first.response_id, (assistant("a"),), DONE)
+            database.write_connection.execute("PRAGMA max_page_count = 100000")
+            await asyncio.gather(*[writer.submit(WriteTransaction.begin, new) for new in large])
             assert (count(database, "responses"), count(database, "threads")) == (4, 4)
 
     run(main())
@@ -227,19 +229,19 @@ def test_another_processs_lock_is_waited_for(tmp_path: Path) -> None:
         async with writing(tmp_path) as (writer, database):
             other = sqlite3.connect(database.path, isolation_level=None)
             other.execute("BEGIN IMMEDIATE")
-            waiting = [writer.put(Batch.begin, new_turn("Hi.")) for _ in range(5)]
+            waiting = [writer.submit(WriteTransaction.begin, new_turn("Hi.")) for _ in range(5)]
             other.execute("COMMIT")
             await asyncio.gather(*waiting)
             # One that is kept too long fails them all, without waiting once for each.
-            database.writing.execute("PRAGMA busy_timeout = 1")
+            database.write_connection.execute("PRAGMA busy_timeout = 1")
             other.execute("BEGIN IMMEDIATE")
-            refused = [writer.put(Batch.begin, new_turn("Hi.")) for _ in range(5)]
+            refused = [writer.submit(WriteTransaction.begin, new_turn("Hi.")) for _ in range(5)]
             results = await asyncio.gather(*refused, return_exceptions=True)
             assert all(isinstance(result, StoreError) for result in results)
             assert "Another process" in str(results[0])
             other.execute("COMMIT")
             other.close()
-            await writer.put(Batch.begin, new_turn("Hi."))
+            await writer.submit(WriteTransaction.begin, new_turn("Hi."))
             assert count(database, "responses") == 6
 
     run(main())
@@ -249,21 +251,21 @@ def test_stopping_does_what_is_queued_and_takes_no_more(tmp_path: Path) -> None:
     async def main() -> None:
         async with writing(tmp_path) as (writer, _):
             hold = Hold(writer)
-            queued = [writer.put(Batch.begin, new_turn("Hi.")) for _ in range(20)]
+            queued = [writer.submit(WriteTransaction.begin, new_turn("Hi.")) for _ in range(20)]
             writer.stop()
             writer.stop()
-            refused = writer.put(Batch.begin, new_turn("Hi."))
+            refused = writer.submit(WriteTransaction.begin, new_turn("Hi."))
             assert isinstance(refused.exception(), StoreError)
             hold.release()
-            await writer.stopped()
+            await writer.wait_stopped()
             assert all(future.done() and future.exception() is None for future in queued)
         # Left by the end: nothing runs.
         database = open_database(tmp_path / "turns.db")
         assert (count(database, "responses"), count(database, "running")) == (20, 0)
-        database.writing.close()
-        database.reading.close()
-        database.pages.close()
-        database.owners.leave()
+        database.write_connection.close()
+        database.read_connection.close()
+        database.page_file.close()
+        database.process_locks.release()
 
     run(main())
 
@@ -275,7 +277,7 @@ def test_a_loop_that_is_gone_stops_no_work(tmp_path: Path) -> None:
         writer = Writer(database)
         hold = Hold(writer)
         await asyncio.to_thread(hold.started.wait)
-        writer.put(Batch.begin, new_turn("Hi."))
+        writer.submit(WriteTransaction.begin, new_turn("Hi."))
         writer.stop()
         asyncio.get_running_loop().call_soon(hold.release)
         return writer
@@ -285,9 +287,9 @@ def test_a_loop_that_is_gone_stops_no_work(tmp_path: Path) -> None:
         if thread.name == "antiphon-writer":
             thread.join(60)
     assert (count(database, "responses"), count(database, "running")) == (1, 0)
-    database.reading.close()
-    database.pages.close()
-    database.owners.leave()
+    database.read_connection.close()
+    database.page_file.close()
+    database.process_locks.release()
 
 
 def test_the_log_starts_over_while_readers_overlap(tmp_path: Path) -> None:
@@ -297,18 +299,18 @@ def test_the_log_starts_over_while_readers_overlap(tmp_path: Path) -> None:
             reading = asyncio.get_running_loop().run_in_executor(None, overlap, database, over)
             sizes = []
             for _ in range(60):
-                await writer.put(Batch.begin, new_turn("x" * 1_000_000))
-                sizes.append(database.wal.stat().st_size)
+                await writer.submit(WriteTransaction.begin, new_turn("x" * 1_000_000))
+                sizes.append(database.wal_path.stat().st_size)
             over.set()
             assert await reading > 0
-            assert max(sizes) < WAL_BYTES + 20_000_000
+            assert max(sizes) < MAX_WAL_BYTES + 20_000_000
 
     run(main())
 
 
-def overlap(database: Database, over: threading.Event) -> int:
+def overlap(database: DatabaseConnections, over: threading.Event) -> int:
     """Read so that at every moment some reader is in the middle; how often."""
-    going, coming = database.reader(), database.reader()
+    going, coming = database.connect_reader(), database.connect_reader()
     number = 0
     look(going)
     while not over.is_set():
@@ -331,17 +333,17 @@ def look(reader: sqlite3.Connection) -> None:
 def test_a_job_that_may_wait_goes_along_with_the_next_or_by_itself(tmp_path: Path) -> None:
     order: list[str] = []
 
-    def job(name: str) -> Callable[[Batch], None]:
+    def job(name: str) -> Callable[[WriteTransaction], None]:
         return lambda batch: order.append(name)
 
     async def main() -> None:
         async with writing(tmp_path) as (writer, _):
-            off = writer.put(job("first"), within=60)
-            await writer.put(job("second"))
+            off = writer.submit(job("first"), max_delay=60)
+            await writer.submit(job("second"))
             assert off.done()
-            await writer.put(job("alone"), within=0.001)
+            await writer.submit(job("alone"), max_delay=0.001)
         with pytest.raises(StoreError):
-            await writer.put(job("late"), within=60)
+            await writer.submit(job("late"), max_delay=60)
 
     run(main())
     assert order == ["first", "second", "alone"]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from antiphon.thread_priority import in_background
+from antiphon.thread_priority import background_priority
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="policies of Linux's kernel")
 
@@ -25,7 +25,7 @@ def policy_of_a_new_thread() -> int:
 @linux
 def test_only_threads_that_are_started_within_wait_for_their_turn() -> None:
     before = os.sched_getscheduler(0)
-    with in_background():
+    with background_priority():
         assert policy_of_a_new_thread() == os.SCHED_BATCH
     assert os.sched_getscheduler(0) == before
     assert policy_of_a_new_thread() == before
@@ -34,7 +34,7 @@ def test_only_threads_that_are_started_within_wait_for_their_turn() -> None:
 @linux
 def test_an_error_within_leaves_the_policy_as_it_was() -> None:
     before = os.sched_getscheduler(0)
-    with pytest.raises(ValueError, match="no"), in_background():
+    with pytest.raises(ValueError, match="no"), background_priority():
         raise ValueError("no")
     assert os.sched_getscheduler(0) == before
 
@@ -46,13 +46,13 @@ def test_where_the_kernel_refuses_nothing_is_different(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(os, "sched_setscheduler", refuse)
     before = os.sched_getscheduler(0)
-    with in_background():
+    with background_priority():
         assert policy_of_a_new_thread() == before
 
 
 def test_other_systems_have_no_such_policies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     ran: list[Callable[[], None] | str] = []
-    with in_background():
+    with background_priority():
         ran.append("yes")
     assert ran == ["yes"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.core.mcp_servers import McpServer
+from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.core.secrets import Secret
 from antiphon.tools.mcp.errors import Veil
 
 VEIL = Veil(
-    McpServer(
+    McpServerConfig(
         label="wiki",
         url=Secret("https://a.example/mcp?token=query-key-123&x=1"),
         headers={"Authorization": Secret("Bearer header-key-123"), "X": Secret("short")},
@@ -27,7 +27,7 @@ def test_what_it_is_reached_with_is_hidden() -> None:
 
 @given(st.text())
 def test_what_no_text_has_is_replaced(text: str) -> None:
-    cleaned = Veil(McpServer(label="a")).clean(text)
+    cleaned = Veil(McpServerConfig(label="a")).clean(text)
     assert len(cleaned) == len(text)
     assert all(one >= " " or one in "\t\n\r" for one in cleaned)
     assert not any("\x7f" <= one <= "\x9f" for one in cleaned)

@@ -9,11 +9,16 @@ from typing import Any
 
 import pytest
 
-from antiphon.core.mcp_servers import McpAsk, McpServer
+from antiphon.core.mcp_servers import McpServerConfig, McpServerRequest
 from antiphon.core.secrets import Secret
-from antiphon.errors import AntiphonError, ConfigError, InvalidRequest, ToolServerUnavailable
+from antiphon.errors import (
+    AntiphonError,
+    ConfigError,
+    InvalidRequestError,
+    ToolServerUnavailableError,
+)
 from antiphon.tools.mcp.manager import McpGateway
-from antiphon.turn.protocols import LentTools, ToolServers
+from antiphon.turn.protocols import McpToolProvider, McpToolset
 from mcp_kit import (
     LOCAL,
     PROGRAM,
@@ -31,17 +36,17 @@ HERE = Secret("http://127.0.0.1:1/mcp")
 CANARY = "canary-0123456789-canary"
 
 
-def refused(*asked: McpAsk) -> InvalidRequest:
-    with pytest.raises(InvalidRequest) as caught:
-        McpGateway([McpServer(label="files", command=("x",))], LOCAL).check(asked)
+def refused(*asked: McpServerRequest) -> InvalidRequestError:
+    with pytest.raises(InvalidRequestError) as caught:
+        McpGateway([McpServerConfig(label="files", command=("x",))], LOCAL).check(asked)
     assert CANARY not in str(caught.value)
     return caught.value
 
 
-def unavailable(asked: McpAsk, *servers: McpServer, **options: Any) -> str:
+def unavailable(asked: McpServerRequest, *servers: McpServerConfig, **options: Any) -> str:
     async def run() -> str:
         async with gateway(*servers, **options) as opened:
-            with pytest.raises(ToolServerUnavailable) as caught:
+            with pytest.raises(ToolServerUnavailableError) as caught:
                 await opened.source([asked])
             return caught.value.message
 
@@ -65,7 +70,7 @@ def unavailable(asked: McpAsk, *servers: McpServer, **options: Any) -> str:
         (ask(url=HERE, headers={"Host": Secret("inner.test")}), "invalid_value", "headers"),
     ],
 )
-def test_what_a_request_cannot_have(asked: McpAsk, code: str, param: str) -> None:
+def test_what_a_request_cannot_have(asked: McpServerRequest, code: str, param: str) -> None:
     error = refused(asked)
     assert (error.code, error.param) == (code, f"tools[0].{param}")
 
@@ -75,14 +80,14 @@ def test_two_servers_of_one_label() -> None:
 
 
 def test_no_url_is_called_unless_it_is_allowed() -> None:
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         McpGateway().check([ask(url=HERE)])
 
 
 def test_source_checks_as_well() -> None:
     async def run() -> None:
         async with gateway() as opened:
-            with pytest.raises(InvalidRequest):
+            with pytest.raises(InvalidRequestError):
                 await opened.source([ask("other")])
 
     asyncio.run(run())
@@ -140,7 +145,7 @@ async def told(opened: McpGateway) -> None:
 
 
 def test_a_list_over_http_is_renewed_too() -> None:
-    async def run(server: McpServer) -> None:
+    async def run(server: McpServerConfig) -> None:
         async with gateway(server) as opened:
             async with source(opened) as before:
                 assert await before.answer(call("files__grow", name="late")) == "grown"
@@ -150,16 +155,16 @@ def test_a_list_over_http_is_renewed_too() -> None:
 
     for flags in ((), ("--old",)):
         with http_server(*flags) as http:
-            asyncio.run(run(McpServer(label="files", url=http.url, require_approval="never")))
+            asyncio.run(run(McpServerConfig(label="files", url=http.url, require_approval="never")))
 
 
 def test_why_a_server_did_not_say_what_tools_it_has() -> None:
     gone = "The MCP server 'files' did not say what tools it has: "
-    nothing = McpServer(label="files", command=("/no/such/program", CANARY))
+    nothing = McpServerConfig(label="files", command=("/no/such/program", CANARY))
     assert unavailable(ask(), nothing) == (
         f"{gone}its program could not be run: No such file or directory."
     )
-    ended = McpServer(label="files", command=(*PROGRAM, "stdio", "--die"))
+    ended = McpServerConfig(label="files", command=(*PROGRAM, "stdio", "--die"))
     assert unavailable(ask(), ended) == f"{gone}it ended before it answered."
     nobody = ask(url=Secret(f"http://127.0.0.1:1/{CANARY}?key={CANARY}"))
     assert unavailable(nobody) == f"{gone}it could not be reached."
@@ -169,14 +174,14 @@ def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     from antiphon.tools.mcp import client
 
     monkeypatch.setattr(client, "OPENING", 0.5)
-    silent = McpServer(label="files", command=(*PROGRAM, "stdio", "--hang"))
+    silent = McpServerConfig(label="files", command=(*PROGRAM, "stdio", "--hang"))
     assert "it did not answer within" in unavailable(ask(), silent)
 
 
 def test_one_server_that_fails_closes_the_others() -> None:
     async def run(url: Secret) -> None:
         async with gateway() as opened:
-            with pytest.raises(ToolServerUnavailable, match="'other'"):
+            with pytest.raises(ToolServerUnavailableError, match="'other'"):
                 await opened.source([ask(url=url), ask("other", url=HERE)])
             assert opened._guests == set()
 
@@ -206,9 +211,9 @@ def test_closing_while_a_server_starts() -> None:
         waiting = asyncio.create_task(opened.source([ask()]))
         await until(lambda: peer_of(opened)._link is not None)
         await opened.close()
-        with pytest.raises(ToolServerUnavailable):
+        with pytest.raises(ToolServerUnavailableError):
             await waiting
-        with pytest.raises(ToolServerUnavailable, match="being closed"):
+        with pytest.raises(ToolServerUnavailableError, match="being closed"):
             await opened.source([ask()])
         assert len(asyncio.all_tasks()) == 1
 
@@ -280,9 +285,9 @@ def test_a_program_gets_the_variables_it_was_given_and_no_others(
 def test_it_is_what_a_turn_wants() -> None:
     async def run() -> None:
         async with gateway(stdio()) as opened:
-            servers: ToolServers = opened
-            made: LentTools = await servers.source([ask()], taken=[])
+            servers: McpToolProvider = opened
+            made: McpToolset = await servers.open_toolset([ask()], reserved_names=[])
             assert made.approvals == {"files": "never"}
 
     asyncio.run(run())
-    assert issubclass(ToolServerUnavailable, AntiphonError)
+    assert issubclass(ToolServerUnavailableError, AntiphonError)

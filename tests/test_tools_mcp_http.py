@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from antiphon.core.secrets import Secret
-from antiphon.errors import ToolServerUnavailable
+from antiphon.errors import ToolServerUnavailableError
 from antiphon.tools.mcp.http_transport import MOST_BYTES
 from mcp_kit import ask, call, error_of, gateway, http_server, source
 
@@ -88,7 +88,7 @@ def listing(answer: Any) -> str:
 
     async def run() -> str:
         async with answering(answer) as url, gateway() as opened:
-            with pytest.raises(ToolServerUnavailable) as caught:
+            with pytest.raises(ToolServerUnavailableError) as caught:
                 await opened.source([ask(url=url)])
             return caught.value.message.partition("what tools it has: ")[2]
 

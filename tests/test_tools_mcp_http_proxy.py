@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from antiphon.core.mcp_servers import McpServer
+from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.core.secrets import Secret
-from antiphon.errors import ToolServerUnavailable
+from antiphon.errors import ToolServerUnavailableError
 from antiphon.tools.mcp import http_transport
 from mcp_kit import call, gateway, http_server, source
 from proxy_kit import ForwardProxy
@@ -32,9 +32,9 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.lower(), raising=False)
 
 
-def server_at(url: str) -> McpServer:
+def server_at(url: str) -> McpServerConfig:
     """A server whose host only the proxy knows."""
-    return McpServer(
+    return McpServerConfig(
         label="files",
         url=Secret(url),
         headers={"Authorization": Secret(TOKEN)},
@@ -46,7 +46,7 @@ async def refused(url: str, caplog: pytest.LogCaptureFixture) -> str:
     """Why its tools could not be listed; nothing that is said shows who asked the proxy."""
     caplog.set_level(logging.DEBUG)
     async with gateway(server_at(url)) as opened:
-        with pytest.raises(ToolServerUnavailable) as caught:
+        with pytest.raises(ToolServerUnavailableError) as caught:
             async with source(opened):
                 pass
     for shown in (caught.value.message, caplog.text):

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mcp.types import JSONRPCNotification
 
-from antiphon.core.mcp_servers import McpServer
-from antiphon.errors import ToolServerUnavailable
+from antiphon.core.mcp_servers import McpServerConfig
+from antiphon.errors import ToolServerUnavailableError
 from antiphon.tools.mcp import line_limit
 from antiphon.tools.mcp.line_limit import ENCODING, Lines, is_too_long
 from mcp_kit import call, error_of, gateway, source, stdio
@@ -72,9 +72,9 @@ def test_only_the_notice_is_one() -> None:
 
 def test_a_program_that_never_ends_its_first_line() -> None:
     async def run() -> str:
-        server = McpServer(label="files", command=(sys.executable, "-c", FLOOD))
+        server = McpServerConfig(label="files", command=(sys.executable, "-c", FLOOD))
         async with gateway(server) as opened:
-            with pytest.raises(ToolServerUnavailable) as caught:
+            with pytest.raises(ToolServerUnavailableError) as caught:
                 async with source(opened):
                     pass
             return caught.value.message

@@ -7,10 +7,10 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.core.mcp_servers import MOST_LABEL, tool_of
+from antiphon.core.mcp_servers import MAX_LABEL_LENGTH, tool_name_without_label
 from antiphon.tools.mcp.toolset import name_of, prefix_of
 
-LABELS = st.text(min_size=1, max_size=MOST_LABEL)
+LABELS = st.text(min_size=1, max_size=MAX_LABEL_LENGTH)
 TAKEN = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
@@ -31,7 +31,7 @@ def test_tools_of_a_server_are_told_apart_whatever_else_it_lists(
 
 def test_a_usual_name_is_left_as_it_is() -> None:
     assert name_of("files", "read_file-2") == "files__read_file-2"
-    assert tool_of("files", "files__read_file-2") == "read_file-2"
+    assert tool_name_without_label("files", "files__read_file-2") == "read_file-2"
 
 
 def test_a_changed_name_never_is_another_tools() -> None:
@@ -44,4 +44,4 @@ def test_a_changed_name_never_is_another_tools() -> None:
 
 @given(LABELS)
 def test_the_tools_part_begins_behind_the_label(label: str) -> None:
-    assert tool_of(label, name_of(label, "read")).startswith("read")
+    assert tool_name_without_label(label, name_of(label, "read")).startswith("read")

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.core.mcp_servers import McpServer
-from antiphon.errors import ToolServerUnavailable
+from antiphon.core.mcp_servers import McpServerConfig
+from antiphon.errors import ToolServerUnavailableError
 from antiphon.tools.mcp.connection import Backoff
 from mcp_kit import AT_ONCE, HttpServer, ask, call, error_of, gateway, source, stdio, until
 
@@ -76,7 +76,7 @@ def test_a_program_that_cannot_start_is_left_alone_for_a_while(tmp_path: Path) -
         server = stdio("files", "--die", "--count", str(starts))
         async with gateway(server, backoff=Backoff(base=50.0)) as opened:
             for _ in range(3):
-                with pytest.raises(ToolServerUnavailable) as caught:
+                with pytest.raises(ToolServerUnavailableError) as caught:
                     await opened.source([ask()])
                 assert "it ended before it answered" in caught.value.message
             assert "it is tried again in " in caught.value.message
@@ -93,7 +93,7 @@ def test_a_short_wait_is_waited_for(tmp_path: Path) -> None:
         server = stdio("files", "--die", "--count", str(starts))
         async with gateway(server, backoff=Backoff(base=0.01)) as opened:
             for _ in range(3):
-                with pytest.raises(ToolServerUnavailable, match="ended before it answered"):
+                with pytest.raises(ToolServerUnavailableError, match="ended before it answered"):
                     await opened.source([ask()])
 
     asyncio.run(run())
@@ -106,7 +106,7 @@ def test_an_http_server_that_dies_and_comes_back(flags: Any) -> None:
     http.start()
 
     async def run() -> None:
-        server = McpServer(label="files", url=http.url, require_approval="never")
+        server = McpServerConfig(label="files", url=http.url, require_approval="never")
         async with gateway(server, backoff=AT_ONCE) as opened, source(opened) as made:
             assert await made.answer(call("files__add", a=1, b=2)) == "3"
             await asyncio.to_thread(http.kill)
@@ -127,7 +127,7 @@ def test_an_http_server_that_dies_in_a_call(flags: Any) -> None:
     http.start()
 
     async def run() -> None:
-        server = McpServer(label="files", url=http.url, require_approval="never")
+        server = McpServerConfig(label="files", url=http.url, require_approval="never")
         async with gateway(server) as opened, source(opened) as made:
             sleeping = asyncio.create_task(made.answer(call("files__sleep")))
             await made.answer(call("files__wait_for", what="began"))

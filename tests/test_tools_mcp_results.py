@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from mcp import types
 
-from antiphon.core.mcp_servers import McpServer
+from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.tools.mcp.errors import Veil
 from antiphon.tools.mcp.results import MOST, spoken
 
-VEIL = Veil(McpServer(label="a"))
+VEIL = Veil(McpServerConfig(label="a"))
 
 
 def result(*texts: str, structured: Any = None, is_error: bool = False) -> types.CallToolResult:

@@ -11,13 +11,13 @@ import pytest
 from msgspec.structs import replace
 
 from antiphon.core.items import FunctionCall
-from antiphon.core.mcp_servers import McpAsk, McpServer
+from antiphon.core.mcp_servers import McpServerConfig, McpServerRequest
 from antiphon.core.tool_rules import needs_approval
 from antiphon.core.turns import McpTool
 from antiphon.tools.mcp.results import MOST
 from mcp_kit import HttpServer, ask, call, error_of, gateway, http_server, names, source, stdio
 
-Reached = tuple[list[McpServer], McpAsk]
+Reached = tuple[list[McpServerConfig], McpServerRequest]
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +39,11 @@ def reached(request: pytest.FixtureRequest, http: dict[str, HttpServer]) -> Reac
     return [stdio("files", *(["--old"] if "old" in way else []))], ask()
 
 
-def far(http: dict[str, HttpServer], **fields: Any) -> McpServer:
+def far(http: dict[str, HttpServer], **fields: Any) -> McpServerConfig:
     """A configured server that is up already."""
-    return McpServer(label="files", url=http["http"].url, **{"require_approval": "never", **fields})
+    return McpServerConfig(
+        label="files", url=http["http"].url, **{"require_approval": "never", **fields}
+    )
 
 
 def answers(reached: Reached, *calls: FunctionCall) -> list[str | None]:

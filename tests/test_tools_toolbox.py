@@ -20,7 +20,7 @@ from antiphon.errors import ConfigError
 from antiphon.tools.function_tool import Tool, tool
 from antiphon.tools.tool_context import ToolContext
 from antiphon.tools.toolbox import Toolbox
-from antiphon.turn.protocols import ToolSource
+from antiphon.turn.protocols import ToolExecutor
 
 ORDERS = {"ORD-123": {"status": "shipped", "eta": "2 days"}}
 
@@ -45,16 +45,16 @@ async def forever() -> None:
 
 
 async def answer(
-    box: ToolSource, name: str, arguments: str = "", *, approved: bool = False
+    box: ToolExecutor, name: str, arguments: str = "", *, approved: bool = False
 ) -> str | None:
-    return await box.answer(FunctionCall("call_1", name, arguments), approved=approved)
+    return await box.call_tool(FunctionCall("call_1", name, arguments), approved=approved)
 
 
-def answered(box: ToolSource, name: str, arguments: str = "", *, approved: bool = False) -> Any:
+def answered(box: ToolExecutor, name: str, arguments: str = "", *, approved: bool = False) -> Any:
     return asyncio.run(answer(box, name, arguments, approved=approved))
 
 
-def error(box: ToolSource, name: str, arguments: str = "", *, approved: bool = False) -> str:
+def error(box: ToolExecutor, name: str, arguments: str = "", *, approved: bool = False) -> str:
     said = json.loads(answered(box, name, arguments, approved=approved))
     assert list(said) == ["error"]
     return str(said["error"])

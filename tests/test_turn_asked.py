@@ -11,19 +11,19 @@ import pytest
 
 from antiphon.core.ids import item_id, new_response_id
 from antiphon.core.items import (
-    Approved,
+    ApprovedCall,
     FunctionCall,
     FunctionCallOutput,
     Item,
     McpApproval,
     Message,
 )
-from antiphon.core.tool_rules import denial
-from antiphon.core.turns import NOBODY, Reference, TurnRequest
-from antiphon.errors import AntiphonError, InvalidRequest, NotFound
+from antiphon.core.tool_rules import denied_output
+from antiphon.core.turns import DEFAULT_TENANT, ItemReference, TurnRequest
+from antiphon.errors import AntiphonError, InvalidRequestError, NotFoundError
 from antiphon.models.scripted import ScriptedModel
 from antiphon.turn.protocols import Store
-from antiphon.turn.references import Asked, looked_up
+from antiphon.turn.references import ResolvedRequest, resolve_references
 from antiphon.turn.service import TurnService
 from turn_kit import STORES, answered, asking, contents, serving, with_story
 
@@ -48,16 +48,20 @@ Told = Callable[[Story], None]
 
 
 async def kept(
-    service: TurnService, said: Sequence[Item], output: Sequence[Item] = (), tenant: str = NOBODY
+    service: TurnService,
+    said: Sequence[Item],
+    output: Sequence[Item] = (),
+    tenant: str = DEFAULT_TENANT,
 ) -> str:
-    return await service.keep(TurnRequest(tuple(said), tenant=tenant), output)
+    return await service.store_turn(TurnRequest(tuple(said), tenant=tenant), output)
 
 
 def naming(*ids: str, place: int = 0, said: Sequence[Item] = (), **fields: Any) -> TurnRequest:
     return TurnRequest(
         tuple(said),
         references=tuple(
-            Reference(name, place, f"input[{place + number}]") for number, name in enumerate(ids)
+            ItemReference(name, place, f"input[{place + number}]")
+            for number, name in enumerate(ids)
         ),
         **fields,
     )
@@ -67,7 +71,7 @@ async def refusal(
     service: TurnService, request: TurnRequest, kind: type[AntiphonError]
 ) -> tuple[str, str | None, str]:
     with pytest.raises(kind) as caught:
-        await looked_up(request, service)
+        await resolve_references(request, service)
     return caught.value.code, caught.value.param, caught.value.message
 
 
@@ -79,10 +83,10 @@ def test_references_take_their_places(told: Told) -> None:
         a, b, c = (item_id(name, "message", place) for place in range(3))
         said = (Message("user", "x"), Message("user", "y"))
         for place, order in ((0, "abxy"), (1, "xaby"), (2, "xyab")):
-            asked = await looked_up(naming(a, b, place=place, said=said), service)
+            asked = await resolve_references(naming(a, b, place=place, said=said), service)
             assert "".join(str(item.content) for item in asked.request.input) == order  # type: ignore[union-attr]
             assert asked.request.references == ()
-        twice = await looked_up(naming(c, c, a), service)
+        twice = await resolve_references(naming(c, c, a), service)
         assert [item.role for item in twice.request.input] == [  # type: ignore[union-attr]
             "assistant",
             "assistant",
@@ -103,8 +107,8 @@ def test_what_was_named_is_shown_and_kept_as_if_it_had_been_sent(told: Told) -> 
             "My name is Alice.",
             "Who am I?",
         ]
-        await service.delete(NOBODY, first.id)
-        again = await service.response(NOBODY, second.id)
+        await service.delete(DEFAULT_TENANT, first.id)
+        again = await service.response(DEFAULT_TENANT, second.id)
         assert [str(item.content) for item in again.input] == [  # type: ignore[union-attr]
             "My name is Alice.",
             "Who am I?",
@@ -118,13 +122,13 @@ def test_a_call_comes_with_its_output_where_they_are_one(told: Told) -> None:
         output = FunctionCallOutput("call_1", "words")
         name = await kept(service, [Message("user", "Read.")], [WAITING, output])
         for kind in ("mcp_call", "mcp_approval_request"):
-            asked = await looked_up(naming(item_id(name, kind, 1)), service)
+            asked = await resolve_references(naming(item_id(name, kind, 1)), service)
             assert asked.request.input == (WAITING, output)
         plain = FunctionCall("call_2", "add", "{}")
         name = await kept(
             service, [Message("user", "Add.")], [plain, FunctionCallOutput("call_2", "3")]
         )
-        asked = await looked_up(naming(item_id(name, "function_call", 1)), service)
+        asked = await resolve_references(naming(item_id(name, "function_call", 1)), service)
         assert asked.request.input == (plain,)
 
     told(story)
@@ -135,7 +139,7 @@ def test_what_is_nobodys_someone_elses_or_erased_is_missing(told: Told) -> None:
         theirs = await kept(service, [Message("user", "Theirs.")], tenant="other")
         mine = await kept(service, [Message("user", "Mine."), Message("user", "Erased.")])
         erased = item_id(mine, "message", 1)
-        assert await store.ledgers.conversations.erase_item(NOBODY, mine, 1)  # type: ignore[attr-defined]
+        assert await store.ledgers.conversations.erase_item(DEFAULT_TENANT, mine, 1)  # type: ignore[attr-defined]
         wrong = [
             item_id(theirs, "message", 0),
             item_id(new_response_id(), "message", 0),
@@ -152,15 +156,15 @@ def test_what_is_nobodys_someone_elses_or_erased_is_missing(told: Told) -> None:
         ]
         seen = set()
         for name in wrong:
-            code, param, message = await refusal(service, naming(name), NotFound)
+            code, param, message = await refusal(service, naming(name), NotFoundError)
             seen.add((code, param, message.replace(f"'{name}'", "ID")))
         assert seen == {("item_not_found", "input[0]", "No item found with id ID.")}
         good = item_id(mine, "message", 0)
-        code, param, _ = await refusal(service, naming(good, wrong[0]), NotFound)
+        code, param, _ = await refusal(service, naming(good, wrong[0]), NotFoundError)
         assert param == "input[1]"
-        with pytest.raises(NotFound):
+        with pytest.raises(NotFoundError):
             await service.start(naming(wrong[0]))
-        assert len(await service.recent(NOBODY, 10)) == 1, "nothing was stored"
+        assert len(await service.recent_threads(DEFAULT_TENANT, 10)) == 1, "nothing was stored"
 
     told(story)
 
@@ -169,12 +173,12 @@ def test_counting_and_summing_up_find_references_too(told: Told) -> None:
     async def story(service: TurnService, _: Store) -> None:
         name = await kept(service, [Message("user", "one two three")])
         request = naming(item_id(name, "message", 0), store=False)
-        assert await service.count(request) == 3
+        assert await service.count_tokens(request) == 3
         await service.compact(request)
         shown = service.models.get(None)[1].shown()  # type: ignore[attr-defined]
         assert "one two three" in str(shown)
-        for work in (service.count, service.compact):
-            with pytest.raises(NotFound):
+        for work in (service.count_tokens, service.compact):
+            with pytest.raises(NotFoundError):
                 await work(naming(item_id(new_response_id(), "message", 0), store=False))
 
     told(story)
@@ -188,10 +192,10 @@ def test_an_approval_finds_its_call(told: Told) -> None:
     async def story(service: TurnService, _: Store) -> None:
         name = await kept(service, [Message("user", "Read.")], [WAITING])
         request_id = item_id(name, "mcp_approval_request", 1)
-        asked = await looked_up(deciding(request_id, True), service)
+        asked = await resolve_references(deciding(request_id, True), service)
         assert asked.request.input == (McpApproval(request_id, True),)
-        assert asked.request.approved == (WAITING,)
-        assert asked.agreed == {"call_1": Approved(request_id, WAITING)}
+        assert asked.request.approved_calls == (WAITING,)
+        assert asked.approved_calls == {"call_1": ApprovedCall(request_id, WAITING)}
 
     told(story)
 
@@ -201,18 +205,20 @@ def test_a_refusal_is_an_output_that_says_so(told: Told) -> None:
         name = await kept(service, [Message("user", "Read.")], [WAITING])
         request_id = item_id(name, "mcp_approval_request", 1)
         decision = McpApproval(request_id, False, "Not that file.")
-        asked = await looked_up(TurnRequest((decision, Message("user", "Go on."))), service)
+        asked = await resolve_references(
+            TurnRequest((decision, Message("user", "Go on."))), service
+        )
         assert asked.request.input == (
             decision,
             FunctionCallOutput(
                 "call_1",
-                denial(decision),
-                failed=True,
-                approved=Approved(request_id, WAITING),
+                denied_output(decision),
+                is_error=True,
+                approved_call=ApprovedCall(request_id, WAITING),
             ),
             Message("user", "Go on."),
         )
-        assert (asked.request.approved, asked.agreed) == ((), {})
+        assert (asked.request.approved_calls, asked.approved_calls) == ((), {})
         # The turn goes on with it, and the call is not open any more.
         request = msgspec.structs.replace(
             asking(decision, after=name), input=(decision, Message("user", "Go on."))
@@ -242,7 +248,7 @@ def test_an_approval_of_something_that_does_not_wait_is_refused(told: Told) -> N
         for name in wrong:
             for approve in (True, False):
                 code, param, message = await refusal(
-                    service, deciding(name, approve), InvalidRequest
+                    service, deciding(name, approve), InvalidRequestError
                 )
                 seen.add((code, param, message.replace(f"'{name}'", "ID")))
         assert seen == {
@@ -258,7 +264,7 @@ def test_an_approval_of_another_conversations_call_is_refused(told: Told) -> Non
         other = await kept(service, [Message("user", "Else.")])
         for approve in (True, False):
             decision = McpApproval(item_id(name, "mcp_approval_request", 1), approve)
-            with pytest.raises(InvalidRequest):
+            with pytest.raises(InvalidRequestError):
                 await service.start(asking(decision, after=other))
 
     told(story)
@@ -267,6 +273,6 @@ def test_an_approval_of_another_conversations_call_is_refused(told: Told) -> Non
 def test_a_request_that_names_nothing_stays_as_it_is(told: Told) -> None:
     async def story(service: TurnService, _: Store) -> None:
         request = asking("Hi.")
-        assert await looked_up(request, service) == Asked(request)
+        assert await resolve_references(request, service) == ResolvedRequest(request)
 
     told(story)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.core.items import FunctionCall
-from antiphon.turn.tool_calls import run_calls
+from antiphon.turn.tool_calls import run_tool_calls
 from turn_kit import run, settle
 
 A, B, C = (FunctionCall(name, name, "{}") for name in "abc")
@@ -26,7 +26,7 @@ class Bench:
         self.busy = 0
         self.busiest = 0
 
-    async def answer(self, call: FunctionCall, *, approved: bool = False) -> str | None:
+    async def call_tool(self, call: FunctionCall, *, approved: bool = False) -> str | None:
         self.story.append(("begin", call.name))
         self.approved.append(approved)
         self.busy += 1
@@ -45,7 +45,7 @@ class Bench:
         self.story.append((output, call.name))
 
     async def run(self, calls: Sequence[FunctionCall], *, parallel: bool) -> bool:
-        return await run_calls(self, calls, self.take, parallel=parallel)
+        return await run_tool_calls(self, calls, self.take, parallel=parallel)
 
 
 def test_calls_run_side_by_side_and_are_taken_as_they_come() -> None:
@@ -112,7 +112,7 @@ def test_whether_a_person_has_agreed_is_passed_on(approved: bool) -> None:
         return "done"
 
     bench = Bench(work)
-    run(run_calls(bench, [A, B], bench.take, parallel=True, approved=approved))
+    run(run_tool_calls(bench, [A, B], bench.take, parallel=True, approved=approved))
     assert bench.approved == [approved, approved]
 
 
@@ -182,7 +182,7 @@ def test_each_answered_call_is_taken_once(
 
         taken: list[tuple[str, str]] = []
         bench = Bench(work)
-        whole = await run_calls(
+        whole = await run_tool_calls(
             bench,
             calls,
             lambda call, output: taken.append((call.call_id, output)),

@@ -11,14 +11,14 @@ import pytest
 
 from antiphon.core.context_policies import Summarize, TokenBudget
 from antiphon.core.items import Compaction, FunctionCall, FunctionCallOutput, Message
-from antiphon.core.turns import NOBODY, FunctionTool, Header, Options, TurnRequest, Usage
+from antiphon.core.turns import DEFAULT_TENANT, FunctionTool, Header, Options, TurnRequest, Usage
 from antiphon.errors import (
-    Conflict,
-    ContextLengthExceeded,
-    InvalidRequest,
+    ConflictError,
+    ContextLengthExceededError,
+    InvalidRequestError,
     ModelError,
-    ModelTimeout,
-    RateLimited,
+    ModelTimeoutError,
+    UpstreamRateLimitError,
 )
 from antiphon.models.scripted import (
     Reply,
@@ -36,9 +36,14 @@ from antiphon.models.scripted import (
     wait,
 )
 from antiphon.stores.memory.store import MemoryStore
-from antiphon.turn.message_rendering import INTERRUPTED, SUMMARY, Segment, render
+from antiphon.turn.message_rendering import (
+    INTERRUPTED_OUTPUT,
+    SUMMARY_PREFIX,
+    RenderedTurn,
+    render_turn,
+)
 from antiphon.turn.service import TurnService
-from antiphon.turn.summarization import Digest, digest
+from antiphon.turn.summarization import Summary, summarize_turns
 from turn_kit import (
     STORES,
     UncountedModel,
@@ -57,18 +62,18 @@ POLICY = Summarize(max_messages=4, keep_turns=1)
 HEADER = Header("scripted", "Be brief.")
 
 
-def turn_of(text: str, answer: str = "Yes.") -> Segment:
-    return render([Message("user", text), Message("assistant", answer)])
+def turn_of(text: str, answer: str = "Yes.") -> RenderedTurn:
+    return render_turn([Message("user", text), Message("assistant", answer)])
 
 
 def made(
     reply: Reply | str,
-    covered: Sequence[Segment] = (turn_of("One?"),),
-    kept: Sequence[Segment] = (),
+    covered: Sequence[RenderedTurn] = (turn_of("One?"),),
+    kept: Sequence[RenderedTurn] = (),
     header: Header = HEADER,
-) -> tuple[Digest, ScriptedModel]:
+) -> tuple[Summary, ScriptedModel]:
     model = ScriptedModel([reply])
-    return run(digest(covered, kept, POLICY, header, model)), model
+    return run(summarize_turns(covered, kept, POLICY, header, model)), model
 
 
 # Asking for one.
@@ -76,7 +81,7 @@ def made(
 
 def test_the_model_is_shown_what_it_sums_up_and_asked_in_the_policys_words() -> None:
     result, model = made(" They said one. ", [turn_of("One?"), turn_of("Two?")], [turn_of("3?")])
-    assert result.item == Compaction("They said one.", kept=1, replaced=2)
+    assert result.item == Compaction("They said one.", retained_turns=1, replaced_turns=2)
     assert model.shown() == [
         {"role": "system", "content": "Be brief."},
         *(user("One?"), assistant("Yes."), user("Two?"), assistant("Yes.")),
@@ -128,15 +133,15 @@ def test_no_summary_is_an_error(reply: Reply) -> None:
 
 
 def test_what_the_model_raises_is_raised() -> None:
-    with pytest.raises(RateLimited):
-        made(say("Half") + fail(RateLimited("Slow down.")))
+    with pytest.raises(UpstreamRateLimitError):
+        made(say("Half") + fail(UpstreamRateLimitError("Slow down.")))
 
 
 def test_a_summary_that_takes_too_long_is_stopped() -> None:
     async def main() -> None:
         model = ScriptedModel([hang()])
-        with pytest.raises(ModelTimeout) as caught:
-            await digest([turn_of("One?")], [], POLICY, HEADER, model, seconds=0.01)
+        with pytest.raises(ModelTimeoutError) as caught:
+            await summarize_turns([turn_of("One?")], [], POLICY, HEADER, model, timeout=0.01)
         assert caught.value.code == "turn_timeout"
         assert "0.01 seconds" in caught.value.message
         assert model.cancelled.is_set()
@@ -145,9 +150,9 @@ def test_a_summary_that_takes_too_long_is_stopped() -> None:
 
 
 def test_calls_that_nobody_answered_are_shown_as_such() -> None:
-    failed = render([Message("user", "One?"), FunctionCall("c", "f", "{}")], completed=False)
+    failed = render_turn([Message("user", "One?"), FunctionCall("c", "f", "{}")], completed=False)
     _, model = made("Fine.", [failed])
-    assert contents(model)[-2:] == [INTERRUPTED, POLICY.prompt]
+    assert contents(model)[-2:] == [INTERRUPTED_OUTPUT, POLICY.prompt]
 
 
 def seeing(limit: int) -> ScriptedModel:
@@ -155,7 +160,7 @@ def seeing(limit: int) -> ScriptedModel:
 
     def script(messages: list[dict[str, Any]]) -> Reply:
         if len(messages) > limit:
-            return fail(ContextLengthExceeded("Too long.", used=len(messages), limit=limit))
+            return fail(ContextLengthExceededError("Too long.", used=len(messages), limit=limit))
         return say("The newer part.")
 
     return ScriptedModel(script)
@@ -164,25 +169,25 @@ def seeing(limit: int) -> ScriptedModel:
 def test_what_is_too_long_to_sum_up_is_summed_up_in_part() -> None:
     model = seeing(5)
     covered = [turn_of(f"Question {number}?") for number in range(9)]
-    result = run(digest(covered, [], POLICY, HEADER, model))
-    assert result.item == Compaction("The newer part.", kept=0, replaced=9)
+    result = run(summarize_turns(covered, [], POLICY, HEADER, model))
+    assert result.item == Compaction("The newer part.", retained_turns=0, replaced_turns=9)
     assert contents(model)[-3:] == ["Question 8?", "Yes.", POLICY.prompt]
     assert len(model.shown()) <= 5
 
 
 def test_what_cannot_be_made_shorter_is_an_error() -> None:
     model = seeing(1)
-    with pytest.raises(ContextLengthExceeded):
-        run(digest([turn_of("One?")], [], POLICY, HEADER, model))
+    with pytest.raises(ContextLengthExceededError):
+        run(summarize_turns([turn_of("One?")], [], POLICY, HEADER, model))
     assert len(model.calls) == 2
 
 
 def test_a_summary_takes_in_the_one_before() -> None:
-    before = render([Compaction("They began.", 1, 3)])
-    leftover = Segment(b'{"role":"system","content":"Be kind."}', turns=0)
+    before = render_turn([Compaction("They began.", 1, 3)])
+    leftover = RenderedTurn(b'{"role":"system","content":"Be kind."}', turns=0)
     result, model = made("All.", [leftover, before, turn_of("One?")], [leftover, turn_of("2?")])
-    assert result.item == Compaction("All.", kept=1, replaced=4)
-    assert contents(model)[1:4] == ["Be kind.", SUMMARY + "They began.", "One?"]
+    assert result.item == Compaction("All.", retained_turns=1, replaced_turns=4)
+    assert contents(model)[1:4] == ["Be kind.", SUMMARY_PREFIX + "They began.", "One?"]
 
 
 # In a conversation.
@@ -219,18 +224,18 @@ def test_a_summary_is_made_when_it_is_due_and_kept_as_a_turn(kind: str, tmp_path
         assert len(model.calls) == 2
         response = await answered(service, "Three.", after=ids[-1], context=(POLICY,))
         assert len(model.calls) == 4
-        shown = [f"{SUMMARY}One.", "Two.", "Re: Two.", "Three."]
+        shown = [f"{SUMMARY_PREFIX}One.", "Two.", "Re: Two.", "Three."]
         assert contents(model) == shown
-        chain = await service.chain(NOBODY, response.id)
+        chain = await service.chain(DEFAULT_TENANT, response.id)
         assert [one.id for one in chain if one.input] == [*ids, response.id]
         (summary,) = [one for one in chain if not one.input]
         assert summary.previous_response_id == ids[-1]
         assert response.previous_response_id == summary.id
-        assert summary.output == (Compaction("One.", kept=1, replaced=1),)
+        assert summary.output == (Compaction("One.", retained_turns=1, replaced_turns=1),)
         assert summary.end is not None
         assert (summary.end.status, summary.end.usage) == ("completed", Usage(70, 7))
         # All of it is there to be read, and whoever comes anew sees the same.
-        whole = await service.messages(NOBODY, response.id)
+        whole = await service.messages(DEFAULT_TENANT, response.id)
         assert [one["content"] for one in whole][::2] == ["One.", "Two.", "Three."]
         fresh = forgetful()
         await answered(serving(fresh, store), "Four.", after=response.id)
@@ -247,8 +252,8 @@ def test_an_unstored_turn_is_shown_a_summary_and_leaves_none() -> None:
         service = serving(model, store)
         ids = await talked(service, "One.", "Two.")
         await answered(service, "Three.", after=ids[-1], context=(POLICY,), store=False)
-        assert contents(model) == [f"{SUMMARY}One.", "Two.", "Re: Two.", "Three."]
-        assert len(store._turns.kept) == 2
+        assert contents(model) == [f"{SUMMARY_PREFIX}One.", "Two.", "Re: Two.", "Three."]
+        assert len(store._turns.records) == 2
         await answered(service, "Three.", after=ids[-1])
         assert contents(model)[0] == "One."
 
@@ -258,12 +263,12 @@ def test_an_unstored_turn_is_shown_a_summary_and_leaves_none() -> None:
 def test_a_summary_that_fails_leaves_everything_as_it_was() -> None:
     async def main() -> None:
         store = MemoryStore()
-        model = ScriptedModel(["1", "2", fail(RateLimited("Slow down.")), "Sum.", "3"])
+        model = ScriptedModel(["1", "2", fail(UpstreamRateLimitError("Slow down.")), "Sum.", "3"])
         service = serving(model, store)
         ids = await talked(service, "One.", "Two.")
-        with pytest.raises(RateLimited):
+        with pytest.raises(UpstreamRateLimitError):
             await answered(service, "Three.", after=ids[-1], context=(POLICY,))
-        assert len(store._turns.kept) == 2
+        assert len(store._turns.records) == 2
         response = await answered(service, "Three.", after=ids[-1], context=(POLICY,))
         assert said_by(response) == ["3"]
 
@@ -278,12 +283,12 @@ def test_a_turn_that_is_refused_costs_no_summary(kind: type[ScriptedModel]) -> N
         store, model = MemoryStore(), forgetful(kind)
         service = serving(model, store)
         ids = await talked(service, "One.", "Two.")
-        with pytest.raises(ContextLengthExceeded):
+        with pytest.raises(ContextLengthExceededError):
             await service.start(
                 asking("word " * 400, after=ids[-1], context=(POLICY, TokenBudget(100)))
             )
         assert len(model.calls) == 2
-        assert len(store._turns.kept) == 2
+        assert len(store._turns.records) == 2
 
     run(main())
 
@@ -297,7 +302,7 @@ def test_calls_that_wait_are_answered_behind_a_summary() -> None:
         second = await answered(service, "Two.", after=first.id)
         policy = Summarize(max_messages=1, keep_turns=0)
         await answered(service, FunctionCallOutput("c", "42"), after=second.id, context=(policy,))
-        assert contents(model) == [f"{SUMMARY}Sum.", "Two.", "", "42"]
+        assert contents(model) == [f"{SUMMARY_PREFIX}Sum.", "Two.", "", "42"]
 
     run(main())
 
@@ -312,7 +317,7 @@ def test_a_summary_of_what_was_erased_is_shown_no_more(kind: str, tmp_path: Path
         service = serving(model, store)
         ids = await talked(service, "Secret.", "Two.", "Three.", "Four.")
         assert "Secret." in contents(model)[0]
-        await service.delete(NOBODY, ids[0])
+        await service.delete(DEFAULT_TENANT, ids[0])
         await answered(service, "Five.", after=ids[-1])
         words = ["Two.", "Re: Two.", "Three.", "Re: Three.", "Four.", "Re: Four.", "Five."]
         assert contents(model) == words
@@ -327,13 +332,13 @@ def test_an_item_that_was_erased_does_not_live_on_in_a_summary(kind: str, tmp_pa
         service = serving(model, store)
         ids = await talked(service, "Secret.", "Two.", "Three.")
         assert "Secret." in contents(model)[0]
-        assert await store.ledgers.conversations.erase_item(NOBODY, ids[0], 0)
+        assert await store.ledgers.conversations.erase_item(DEFAULT_TENANT, ids[0], 0)
         after = await answered(service, "Four.", after=ids[-1])
         words = ["Re: Secret.", "Two.", "Re: Two.", "Three.", "Re: Three.", "Four."]
         assert contents(model) == words
         # The next summary is of what is left.
         await answered(service, "Five.", after=after.id, context=(POLICY,))
-        assert contents(model)[0].startswith(SUMMARY)
+        assert contents(model)[0].startswith(SUMMARY_PREFIX)
         assert not any("They" in text for text in contents(model))
 
     with_story(kind, tmp_path, story)
@@ -354,12 +359,12 @@ def test_what_is_erased_while_it_is_summed_up_stays_erased(kind: str, tmp_path: 
             service.start(asking("Three.", after=ids[-1], context=(POLICY,)))
         )
         await asked.wait()
-        await service.delete(NOBODY, ids[0])
+        await service.delete(DEFAULT_TENANT, ids[0])
         go.set()
         response = await (await starting).result()
         assert contents(model) == ["Two.", "2", "Three."]
         # Nor is it kept where nobody looks.
-        chain = await service.chain(NOBODY, response.id)
+        chain = await service.chain(DEFAULT_TENANT, response.id)
         assert [one.id for one in chain] == [ids[1], response.id]
         after = await answered(service, "Four.", after=response.id)
         assert contents(model) == ["Two.", "2", "Three.", "3", "Four."]
@@ -383,10 +388,10 @@ def test_a_summary_by_hand_goes_on_from_the_conversation() -> None:
         first = await answered(service, "One.")
         second = await answered(service, "Two.", after=first.id)
         response = await service.summarize(by_hand(second.id), POLICY)
-        assert response.output == (Compaction("One.", kept=1, replaced=1),)
+        assert response.output == (Compaction("One.", retained_turns=1, replaced_turns=1),)
         assert response.previous_response_id == second.id
         await answered(service, "Three.", after=response.id)
-        assert contents(model) == [f"{SUMMARY}One.", "Two.", "Re: Two.", "Three."]
+        assert contents(model) == [f"{SUMMARY_PREFIX}One.", "Two.", "Re: Two.", "Three."]
         await answered(service, "Three.", after=second.id)
         assert contents(model)[0] == "One.", "the response before it is as it was"
 
@@ -401,11 +406,11 @@ def test_a_summary_by_hand_of_what_changes_meanwhile_is_a_conflict() -> None:
         second = await answered(service, "Two.", after=first.id)
         summing = asyncio.ensure_future(service.summarize(by_hand(second.id), POLICY))
         await asked.wait()
-        await service.delete(NOBODY, first.id)
+        await service.delete(DEFAULT_TENANT, first.id)
         go.set()
-        with pytest.raises(Conflict, match="erased meanwhile"):
+        with pytest.raises(ConflictError, match="erased meanwhile"):
             await summing
-        assert [one.id for one in await service.chain(NOBODY, second.id)] == [second.id]
+        assert [one.id for one in await service.chain(DEFAULT_TENANT, second.id)] == [second.id]
 
     run(main())
 
@@ -418,7 +423,7 @@ def test_where_nothing_is_left_to_sum_up_that_is_said() -> None:
         second = await answered(service, "Two.", after=first.id)
         summed = await service.summarize(by_hand(second.id), POLICY)
         for after in (None, first.id, summed.id):
-            with pytest.raises(InvalidRequest) as caught:
+            with pytest.raises(InvalidRequestError) as caught:
                 await service.summarize(by_hand(after), POLICY)
             assert caught.value.code == "nothing_to_summarize"
         assert len(model.calls) == 3

@@ -22,9 +22,15 @@ from antiphon.core.items import (
     Refusal,
     SummaryText,
 )
-from antiphon.errors import InvalidRequest
-from antiphon.turn.message_rendering import INTERRUPTED, Segment, assemble, check_calls, render
-from antiphon.turn.trimming import shorten
+from antiphon.errors import InvalidRequestError
+from antiphon.turn.message_rendering import (
+    INTERRUPTED_OUTPUT,
+    RenderedTurn,
+    build_messages,
+    render_turn,
+    validate_tool_outputs,
+)
+from antiphon.turn.trimming import trim_by_ratio
 from chains_kit import Chain, chains, results, said_by, well_formed, with_role
 
 unhurried = settings(deadline=None)
@@ -33,16 +39,16 @@ unhurried = settings(deadline=None)
 @unhurried
 @given(chains())
 def test_every_conversation_that_the_rules_allow_is_well_formed(chain: Chain) -> None:
-    past: Segment | None = None
+    past: RenderedTurn | None = None
     for turn in chain.turns:
-        check_calls(past, turn.input)
+        validate_tool_outputs(past, turn.input)
         past = turn.segment()
-    messages = well_formed(assemble([turn.segment() for turn in chain.turns]))
+    messages = well_formed(build_messages([turn.segment() for turn in chain.turns]))
     every = [item for turn in chain.turns for item in (*turn.input, *turn.output)]
     assert len(with_role(messages, "user")) == said_by(tuple(every), "user")
     assert len(with_role(messages, "system")) == said_by(tuple(every), "system", "developer")
     made = [item.arguments for item in every if isinstance(item, FunctionCall)]
-    expected = {one: chain.outputs.get(one, INTERRUPTED) for one in made}
+    expected = {one: chain.outputs.get(one, INTERRUPTED_OUTPUT) for one in made}
     assert results(messages) == expected, "each call has its own output"
 
 
@@ -54,7 +60,7 @@ def test_a_conversation_with_holes_is_well_formed(chain: Chain, data: st.DataObj
     left = [
         turn for at, turn in enumerate(chain.turns) if at not in gone or turn is chain.turns[-1]
     ]
-    messages = well_formed(assemble([turn.segment() for turn in left]))
+    messages = well_formed(build_messages([turn.segment() for turn in left]))
     assert len(with_role(messages, "user")) == sum(said_by(turn.input, "user") for turn in left)
 
 
@@ -71,10 +77,10 @@ def test_a_shortened_conversation_is_whole_in_what_it_keeps(
 ) -> None:
     primer = b'{"role":"user","content":"Hi."},{"role":"assistant","content":"Hello."}'
     segments = [turn.segment() for turn in chain.turns]
-    kept = shorten(segments, used, limit)
-    raw = assemble(kept, instructions=instructions, primer=primer if primed else b"")
+    kept = trim_by_ratio(segments, used, limit)
+    raw = build_messages(kept, instructions=instructions, few_shot=primer if primed else b"")
     messages = well_formed(raw)
-    before = well_formed(assemble(segments))
+    before = well_formed(build_messages(segments))
     if instructions:
         assert messages.pop(0) == {"role": "system", "content": instructions}
     if primed:
@@ -92,9 +98,9 @@ def test_a_shortened_conversation_is_whole_in_what_it_keeps(
 def test_shortening_again_and_again_comes_to_an_end(
     chain: Chain, used: int | None, limit: int | None
 ) -> None:
-    segments: Sequence[Segment] = [turn.segment() for turn in chain.turns]
+    segments: Sequence[RenderedTurn] = [turn.segment() for turn in chain.turns]
     for _ in range(len(segments) + 1):
-        shorter = shorten(segments, used, limit)
+        shorter = trim_by_ratio(segments, used, limit)
         if sum(map(len_of, shorter)) == sum(map(len_of, segments)):
             break
         segments = shorter
@@ -102,53 +108,58 @@ def test_shortening_again_and_again_comes_to_an_end(
         pytest.fail("each round has to let a turn go, or be the last")
     # What is left has nothing that could go: only system messages before the last group.
     first = next((at for at, one in enumerate(segments) if one.messages != one.system), None)
-    assert first is None or all(one.answers for one in segments[first + 1 :])
+    assert first is None or all(one.outputs for one in segments[first + 1 :])
 
 
-def len_of(segment: Segment) -> int:
+def len_of(segment: RenderedTurn) -> int:
     return segment.size
 
 
-def turn_of(text: str, answer: str = "Yes.", system: str | None = None) -> Segment:
+def turn_of(text: str, answer: str = "Yes.", system: str | None = None) -> RenderedTurn:
     before = [Message("system", system)] if system else []
-    return render([*before, Message("user", text), Message("assistant", answer)])
+    return render_turn([*before, Message("user", text), Message("assistant", answer)])
 
 
 def test_the_oldest_go_first_and_no_more_than_must() -> None:
     segments = [turn_of(f"{number} {'x' * 100}") for number in range(10)]
-    kept = shorten(segments, 1000, 800)
-    texts = with_role(well_formed(assemble(kept)), "user")
+    kept = trim_by_ratio(segments, 1000, 800)
+    texts = with_role(well_formed(build_messages(kept)), "user")
     assert [text[0] for text in texts] == ["3", "4", "5", "6", "7", "8", "9"]
 
 
 def test_without_numbers_about_half_goes() -> None:
     segments = [turn_of(f"{number} {'x' * 100}") for number in range(10)]
     for numbers in ((None, None), (1000, None), (None, 1000)):
-        assert len(with_role(well_formed(assemble(shorten(segments, *numbers))), "user")) == 5
+        assert (
+            len(with_role(well_formed(build_messages(trim_by_ratio(segments, *numbers))), "user"))
+            == 5
+        )
 
 
 def test_a_model_that_refuses_less_than_its_limit_is_shown_less_still() -> None:
     """The answer needs room too: a count below the limit can be too much."""
     segments = [turn_of(f"{number} {'x' * 100}") for number in range(10)]
-    kept = shorten(segments, 800, 1000)
-    assert len(with_role(well_formed(assemble(kept)), "user")) == 9
+    kept = trim_by_ratio(segments, 800, 1000)
+    assert len(with_role(well_formed(build_messages(kept)), "user")) == 9
 
 
 def test_linked_turns_go_together() -> None:
-    asked = render([Message("user", "Weather?"), FunctionCall("c", "f", "{}")])
-    answered = render([FunctionCallOutput("c", "sunny"), Message("assistant", "Sunny.")])
+    asked = render_turn([Message("user", "Weather?"), FunctionCall("c", "f", "{}")])
+    answered = render_turn([FunctionCallOutput("c", "sunny"), Message("assistant", "Sunny.")])
     after = turn_of("Thanks.")
-    kept = shorten([asked, answered, after], None, None)
-    assert with_role(well_formed(assemble(kept)), "user") == ["Thanks."]
+    kept = trim_by_ratio([asked, answered, after], None, None)
+    assert with_role(well_formed(build_messages(kept)), "user") == ["Thanks."]
     # Linked to the newest, they stay, and there is nothing to let go.
-    assert shorten([asked, answered], 1000, 10) == [asked, answered]
+    assert trim_by_ratio([asked, answered], 1000, 10) == [asked, answered]
 
 
 @pytest.mark.parametrize("role", ["system", "developer"])
 def test_system_messages_outlive_their_turns(role: Any) -> None:
-    old = render([Message(role, "Be kind."), Message("user", "Hi."), Message("assistant", "Yo.")])
-    kept = shorten([old, turn_of("Well?", system="Be brief.")], 1000, 10)
-    messages = well_formed(assemble(kept))
+    old = render_turn(
+        [Message(role, "Be kind."), Message("user", "Hi."), Message("assistant", "Yo.")]
+    )
+    kept = trim_by_ratio([old, turn_of("Well?", system="Be brief.")], 1000, 10)
+    messages = well_formed(build_messages(kept))
     assert with_role(messages, "system") == ["Be kind.", "Be brief."]
     assert with_role(messages, "user") == ["Well?"]
 
@@ -162,7 +173,7 @@ def test_calls_made_one_after_another_stay_so() -> None:
         FunctionCallOutput("c", "three"),
         FunctionCallOutput("b", "two"),
     ]
-    messages = well_formed(assemble([render(items)]))
+    messages = well_formed(build_messages([render_turn(items)]))
     assert [message["role"] for message in messages] == [
         *("assistant", "tool"),
         *("assistant", "tool", "tool"),
@@ -171,7 +182,7 @@ def test_calls_made_one_after_another_stay_so() -> None:
 
 
 def test_a_model_that_talks_after_its_calls_still_gets_its_outputs() -> None:
-    asked = render(
+    asked = render_turn(
         [
             Message("user", "Weather?"),
             FunctionCall("a", "f", "1"),
@@ -180,8 +191,8 @@ def test_a_model_that_talks_after_its_calls_still_gets_its_outputs() -> None:
             Reasoning((SummaryText("Hm."),)),
         ]
     )
-    answered = render([FunctionCallOutput("b", "two"), FunctionCallOutput("a", "one")])
-    messages = well_formed(assemble([asked, answered]))
+    answered = render_turn([FunctionCallOutput("b", "two"), FunctionCallOutput("a", "one")])
+    messages = well_formed(build_messages([asked, answered]))
     assert [message["content"] for message in messages] == [
         *("Weather?", "I am looking.", "one", "two")
     ]
@@ -189,12 +200,12 @@ def test_a_model_that_talks_after_its_calls_still_gets_its_outputs() -> None:
 
 
 def test_an_id_used_again_finds_the_right_output() -> None:
-    first = render([Message("user", "One?"), FunctionCall("c", "f", "1")])
-    second = render([FunctionCallOutput("c", "one"), FunctionCall("c", "f", "2")])
-    third = render([FunctionCallOutput("c", "two"), Message("assistant", "Both.")])
-    check_calls(first, [FunctionCallOutput("c", "one")])
-    check_calls(second, [FunctionCallOutput("c", "two")])
-    messages = well_formed(assemble([first, second, third]))
+    first = render_turn([Message("user", "One?"), FunctionCall("c", "f", "1")])
+    second = render_turn([FunctionCallOutput("c", "one"), FunctionCall("c", "f", "2")])
+    third = render_turn([FunctionCallOutput("c", "two"), Message("assistant", "Both.")])
+    validate_tool_outputs(first, [FunctionCallOutput("c", "one")])
+    validate_tool_outputs(second, [FunctionCallOutput("c", "two")])
+    messages = well_formed(build_messages([first, second, third]))
     assert results(messages) == {"1": "one", "2": "two"}
 
 
@@ -207,7 +218,7 @@ def test_prose_is_shown_as_text_and_pictures_as_parts() -> None:
         Message("assistant", (OutputText("I"), Refusal(" will not."))),
         Message("assistant", ()),
     ]
-    assert well_formed(assemble([render(items)])) == [
+    assert well_formed(build_messages([render_turn(items)])) == [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "ab"},
         {
@@ -227,9 +238,9 @@ def test_prose_is_shown_as_text_and_pictures_as_parts() -> None:
 
 
 def test_nothing_at_all_is_an_empty_array() -> None:
-    assert assemble([]) == b"[]"
-    assert assemble([render([])], instructions="") == b"[]"
-    assert assemble([render([Reasoning()]), render([Message("user", "Hi.")])]) == (
+    assert build_messages([]) == b"[]"
+    assert build_messages([render_turn([])], instructions="") == b"[]"
+    assert build_messages([render_turn([Reasoning()]), render_turn([Message("user", "Hi.")])]) == (
         b'[{"role":"user","content":"Hi."}]'
     )
 
@@ -237,8 +248,8 @@ def test_nothing_at_all_is_an_empty_array() -> None:
 A, B = FunctionCall("a", "f", "{}"), FunctionCall("b", "f", "{}")
 OUT_A, OUT_B = FunctionCallOutput("a", "1"), FunctionCallOutput("b", "2")
 HELLO = Message("user", "Hello?")
-WAITING = render([HELLO, A, B])
-FAILED = render([HELLO, A, B], completed=False)
+WAITING = render_turn([HELLO, A, B])
+FAILED = render_turn([HELLO, A, B], completed=False)
 
 
 @pytest.mark.parametrize(
@@ -259,10 +270,10 @@ FAILED = render([HELLO, A, B], completed=False)
     ],
 )
 def test_outputs_that_do_not_fit_their_calls_are_refused_by_name(
-    parent: Segment | None, items: list[Item], code: str, names: list[str]
+    parent: RenderedTurn | None, items: list[Item], code: str, names: list[str]
 ) -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        check_calls(parent, items)
+    with pytest.raises(InvalidRequestError) as caught:
+        validate_tool_outputs(parent, items)
     assert (caught.value.code, caught.value.param) == (code, "input")
     for name in ("a", "b", "zz"):
         assert (f"'{name}'" in caught.value.message) == (name in names)
@@ -277,10 +288,10 @@ def test_outputs_that_do_not_fit_their_calls_are_refused_by_name(
         (WAITING, [OUT_B, HELLO, OUT_A]),
         (FAILED, [HELLO]),
         (FAILED, [OUT_B, HELLO]),
-        (render([HELLO, A, OUT_A]), [HELLO]),
+        (render_turn([HELLO, A, OUT_A]), [HELLO]),
     ],
 )
-def test_outputs_that_fit_are_taken(parent: Segment | None, items: list[Item]) -> None:
-    check_calls(parent, items)
+def test_outputs_that_fit_are_taken(parent: RenderedTurn | None, items: list[Item]) -> None:
+    validate_tool_outputs(parent, items)
     past = [parent] if parent else []
-    well_formed(assemble([*past, render(items)]))
+    well_formed(build_messages([*past, render_turn(items)]))

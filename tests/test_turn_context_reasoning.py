@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from antiphon.core.items import (
-    Erased,
+    ErasedItem,
     FunctionCall,
     FunctionCallOutput,
     Item,
@@ -15,8 +15,8 @@ from antiphon.core.items import (
     Reasoning,
     SummaryText,
 )
-from antiphon.core.reasoning_sidecar import KEY
-from antiphon.turn.message_rendering import Segment, assemble, render
+from antiphon.core.reasoning_sidecar import REASONING_KEY
+from antiphon.turn.message_rendering import RenderedTurn, build_messages, render_turn
 
 ASKED = Message("user", "Weather?")
 CALL, OUTPUT = FunctionCall("c", "f", "{}"), FunctionCallOutput("c", "sunny")
@@ -27,16 +27,16 @@ def sealed(content: str) -> Reasoning:
     return Reasoning(encrypted_content=content, origin="host/m")
 
 
-def messages(*segments: Segment) -> list[dict[str, Any]]:
-    decoded: list[dict[str, Any]] = json.loads(assemble(segments))
+def messages(*segments: RenderedTurn) -> list[dict[str, Any]]:
+    decoded: list[dict[str, Any]] = json.loads(build_messages(segments))
     return decoded
 
 
 def carried(*items: Item) -> list[list[tuple[int, str]]]:
     """What each message carries, as place and content."""
     return [
-        [(one.get("place", 0), one["encrypted_content"]) for one in message.get(KEY, ())]
-        for message in messages(render(items))
+        [(one.get("place", 0), one["encrypted_content"]) for one in message.get(REASONING_KEY, ())]
+        for message in messages(render_turn(items))
     ]
 
 
@@ -51,8 +51,8 @@ def test_it_goes_with_the_answer_or_the_call_that_it_led_to() -> None:
 
 def test_all_of_it_goes_along() -> None:
     item = Reasoning((SummaryText("Hm."),), encrypted_content="a", origin="host/m")
-    (message,) = messages(render([item, SAID]))
-    assert message[KEY] == [
+    (message,) = messages(render_turn([item, SAID]))
+    assert message[REASONING_KEY] == [
         {
             "encrypted_content": "a",
             "origin": "host/m",
@@ -62,11 +62,11 @@ def test_all_of_it_goes_along() -> None:
 
 
 def test_a_call_that_waits_takes_it_to_the_end_of_its_turn() -> None:
-    turn = render([ASKED, sealed("a"), CALL, sealed("b"), SAID])
-    then = render([OUTPUT, sealed("c"), SAID])
+    turn = render_turn([ASKED, sealed("a"), CALL, sealed("b"), SAID])
+    then = render_turn([OUTPUT, sealed("c"), SAID])
     shown = messages(turn, then)
     assert [message["role"] for message in shown] == ["user", "assistant", "tool", "assistant"]
-    assert [len(message.get(KEY, ())) for message in shown] == [0, 2, 0, 1]
+    assert [len(message.get(REASONING_KEY, ())) for message in shown] == [0, 2, 0, 1]
 
 
 def test_without_what_it_led_to_it_is_left_out() -> None:
@@ -74,17 +74,17 @@ def test_without_what_it_led_to_it_is_left_out() -> None:
     hopeless: list[list[Item]] = [
         [ASKED, sealed("a")],
         [sealed("a"), ASKED, SAID],
-        [ASKED, sealed("a"), Erased(), SAID],
+        [ASKED, sealed("a"), ErasedItem(), SAID],
         [ASKED, Reasoning((SummaryText("Hm."),)), SAID],
     ]
     for items in hopeless:
-        assert KEY not in json.dumps(messages(render(items)))
+        assert REASONING_KEY not in json.dumps(messages(render_turn(items)))
 
 
 def test_it_weighs_nothing_and_changes_nothing_else() -> None:
     items: Sequence[Item] = [ASKED, sealed("a" * 9000), CALL, OUTPUT, sealed("b" * 9000), SAID]
-    plain = render([item for item in items if not isinstance(item, Reasoning)])
-    loaded = render([*items, sealed("c" * 9000)])
+    plain = render_turn([item for item in items if not isinstance(item, Reasoning)])
+    loaded = render_turn([*items, sealed("c" * 9000)])
     assert loaded.weight == plain.weight
     assert loaded.size > plain.size + 18000
     same = ("calls", "answers", "count", "system", "completed")

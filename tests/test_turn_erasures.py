@@ -13,15 +13,15 @@ import pytest
 from antiphon.core.context_policies import TokenBudget
 from antiphon.core.ids import item_id
 from antiphon.core.items import FunctionCall, Message
-from antiphon.core.retention import DAY, Lifetimes
-from antiphon.core.turns import NOBODY, Options, Reference, Response, TurnRequest
-from antiphon.errors import ContextLengthExceeded, HistoryChanged, NotFound
+from antiphon.core.retention import DAY_SECONDS, RetentionPolicy
+from antiphon.core.turns import DEFAULT_TENANT, ItemReference, Options, Response, TurnRequest
+from antiphon.errors import ContextLengthExceededError, HistoryChanged, NotFoundError
 from antiphon.models.model_registry import Catalog
 from antiphon.models.scripted import Script, ScriptedModel, fail, say, wait
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
-from antiphon.turn.conversations import Conversations
-from antiphon.turn.history_cache import Memory
+from antiphon.turn.conversations import ConversationService
+from antiphon.turn.history_cache import UnstoredHistory
 from antiphon.turn.protocols import Head, ModelCall, StoredTurn
 from antiphon.turn.service import TurnService
 from turn_kit import ONE, STORES, GatedStore, Hands, answered, asking, contents, run, settle
@@ -56,9 +56,9 @@ class Teller:
         self._seen = 0
         self.model = SlowCounter()
         catalog = Catalog({"slow": self.model}, default="slow")
-        self.service = TurnService(store, catalog, store.ledgers)
-        self.conversations = Conversations(
-            self.service, store.ledgers.conversations, store.ledgers.search
+        self.service = TurnService(store, catalog, store.stores)
+        self.conversations = ConversationService(
+            self.service, store.stores.conversations, store.stores.search
         )
 
     async def turned(self, text: str, after: str | None = None, **more: Any) -> Response:
@@ -79,7 +79,7 @@ class Teller:
 
 
 async def opened(
-    kind: str, folder: Path, lifetimes: Lifetimes, clock: Callable[[], float]
+    kind: str, folder: Path, lifetimes: RetentionPolicy, clock: Callable[[], float]
 ) -> AnyStore:
     if kind == "memory":
         return MemoryStore(lifetimes, clock=clock)
@@ -92,7 +92,7 @@ def told(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., None]:
 
     def tell(story: Callable[[Teller], Awaitable[None]]) -> None:
         async def main() -> None:
-            store = await opened(request.param, tmp_path, Lifetimes(None), lambda: 0.0)
+            store = await opened(request.param, tmp_path, RetentionPolicy(None), lambda: 0.0)
             teller = Teller(store)
             try:
                 await story(teller)
@@ -130,13 +130,13 @@ def test_a_parent_that_is_erased_in_between_is_missing(told: Told) -> None:
     async def story(teller: Teller) -> None:
         first = await teller.turned(SECRET)
         teller.forget()
-        teller.model.erase = lambda: teller.service.delete(NOBODY, first.id)
+        teller.model.erase = lambda: teller.service.delete(DEFAULT_TENANT, first.id)
         for stored in (True, False):
-            with pytest.raises(NotFound) as caught:
+            with pytest.raises(NotFoundError) as caught:
                 await teller.turned("What is it?", first.id, store=stored)
             assert caught.value.code == "previous_response_not_found"
         assert teller.shown() == ""
-        assert await teller.service.recent(NOBODY, 5) == []
+        assert await teller.service.recent_threads(DEFAULT_TENANT, 5) == []
 
     told(story)
 
@@ -147,7 +147,7 @@ def test_an_ancestor_that_is_erased_in_between_is_not_shown(told: Told, stored: 
         first = await teller.turned(SECRET)
         second = await teller.turned("Thanks.", first.id)
         teller.forget()
-        teller.model.erase = lambda: teller.service.delete(NOBODY, first.id)
+        teller.model.erase = lambda: teller.service.delete(DEFAULT_TENANT, first.id)
         third = await teller.turned("What is it?", second.id, store=stored)
         assert "secret" not in teller.shown()
         assert third.previous_response_id == second.id
@@ -159,10 +159,10 @@ def test_an_ancestor_that_is_erased_in_between_is_not_shown(told: Told, stored: 
 def test_an_item_that_is_erased_in_between_is_not_shown(told: Told) -> None:
     async def story(teller: Teller) -> None:
         first = await teller.turned(SECRET)
-        erase = teller.store.ledgers.conversations.erase_item
-        await erase(NOBODY, first.id, 1)
+        erase = teller.store.stores.conversations.erase_item
+        await erase(DEFAULT_TENANT, first.id, 1)
         teller.forget()
-        teller.model.erase = lambda: erase(NOBODY, first.id, 0)
+        teller.model.erase = lambda: erase(DEFAULT_TENANT, first.id, 0)
         second = await teller.turned("What is it?", first.id)
         assert "secret" not in teller.shown()
         await gone_on(teller, second)
@@ -172,11 +172,11 @@ def test_an_item_that_is_erased_in_between_is_not_shown(told: Told) -> None:
 
 def test_a_conversation_that_is_deleted_in_between_is_missing(told: Told) -> None:
     async def story(teller: Teller) -> None:
-        talk = (await teller.conversations.create(NOBODY)).id
+        talk = (await teller.conversations.create(DEFAULT_TENANT)).id
         await teller.turned(SECRET, conversation=talk)
         teller.forget()
-        teller.model.erase = lambda: teller.conversations.delete(NOBODY, talk)
-        with pytest.raises(NotFound) as caught:
+        teller.model.erase = lambda: teller.conversations.delete(DEFAULT_TENANT, talk)
+        with pytest.raises(NotFoundError) as caught:
             await teller.turned("What is it?", conversation=talk)
         assert caught.value.code == "conversation_not_found"
         assert teller.shown() == ""
@@ -186,11 +186,11 @@ def test_a_conversation_that_is_deleted_in_between_is_missing(told: Told) -> Non
 
 def test_a_conversation_goes_on_from_what_is_left_of_it(told: Told) -> None:
     async def story(teller: Teller) -> None:
-        talk = (await teller.conversations.create(NOBODY)).id
+        talk = (await teller.conversations.create(DEFAULT_TENANT)).id
         first = await teller.turned("Hi.", conversation=talk)
         second = await teller.turned(SECRET, conversation=talk)
         teller.forget()
-        teller.model.erase = lambda: teller.service.delete(NOBODY, second.id)
+        teller.model.erase = lambda: teller.service.delete(DEFAULT_TENANT, second.id)
         third = await teller.turned("What is it?", conversation=talk)
         assert "secret" not in teller.shown()
         assert third.previous_response_id == first.id
@@ -203,15 +203,15 @@ def test_an_item_that_is_only_referred_to_may_go_in_between(told: Told) -> None:
         first = await teller.turned(SECRET)
         name = item_id(first.id, "message", 0)
         teller.forget()
-        teller.model.erase = lambda: teller.service.delete(NOBODY, first.id)
+        teller.model.erase = lambda: teller.service.delete(DEFAULT_TENANT, first.id)
         for store in (True, False):
             request = TurnRequest(
                 (Message("user", "What is it?"),),
-                references=(Reference(name, 0, "input[0]"),),
-                context=BUDGET,
+                references=(ItemReference(name, 0, "input[0]"),),
+                context_policies=BUDGET,
                 store=store,
             )
-            with pytest.raises(NotFound) as caught:
+            with pytest.raises(NotFoundError) as caught:
                 await (await teller.service.start(request)).result()
             assert caught.value.code == "item_not_found"
         assert teller.shown() == ""
@@ -222,10 +222,10 @@ def test_an_item_that_is_only_referred_to_may_go_in_between(told: Told) -> None:
 def test_an_approved_call_that_is_erased_in_between_does_not_run(told: Told) -> None:
     async def story(teller: Teller) -> None:
         call = FunctionCall("a", "look", '{"secret": 42}')
-        after = await teller.service.keep(asking("Go."), [call])
+        after = await teller.service.store_turn(asking("Go."), [call])
         hands = Hands()
-        teller.model.erase = lambda: teller.service.delete(NOBODY, after)
-        with pytest.raises(NotFound):
+        teller.model.erase = lambda: teller.service.delete(DEFAULT_TENANT, after)
+        with pytest.raises(NotFoundError):
             await teller.service.start(asking(after=after, approved=(call,), context=BUDGET), hands)
         assert hands.asked == []
 
@@ -237,8 +237,8 @@ def test_a_history_that_never_stops_changing_is_a_conflict(told: Told) -> None:
         first = await teller.turned("Hi.")
 
         async def change() -> None:
-            beside = await teller.service.keep(asking("Beside.", after=first.id))
-            await teller.service.delete(NOBODY, beside)
+            beside = await teller.service.store_turn(asking("Beside.", after=first.id))
+            await teller.service.delete(DEFAULT_TENANT, beside)
             teller.model.erase = change
 
         teller.model.erase = change
@@ -255,18 +255,18 @@ def test_a_parent_that_is_swept_in_between_is_missing(kind: str, tmp_path: Path)
 
     async def main() -> None:
         nonlocal now
-        store = await opened(kind, tmp_path, Lifetimes(DAY), lambda: now)
+        store = await opened(kind, tmp_path, RetentionPolicy(DAY_SECONDS), lambda: now)
         teller = Teller(store)
-        first = await teller.service.keep(asking(SECRET))
+        first = await teller.service.store_turn(asking(SECRET))
         teller.forget()
 
         async def sweep() -> None:
             nonlocal now
             now = 1e11
-            assert await store.ledgers.archive.sweep() == 1
+            assert await store.stores.response_index.delete_expired() == 1
 
         teller.model.erase = sweep
-        with pytest.raises(NotFound):
+        with pytest.raises(NotFoundError):
             await teller.turned("What is it?", first)
         assert teller.shown() == ""
         await teller.service.close()
@@ -279,7 +279,7 @@ def test_what_another_process_erases_in_between_is_not_shown(tmp_path: Path) -> 
 
     async def main() -> None:
         teller = Teller(await open_sqlite(path))
-        talk = (await teller.conversations.create(NOBODY)).id
+        talk = (await teller.conversations.create(DEFAULT_TENANT)).id
         first = await teller.turned(SECRET, conversation=talk)
         second = await teller.turned("Thanks.", conversation=talk)
         teller.forget()
@@ -289,7 +289,7 @@ def test_what_another_process_erases_in_between_is_not_shown(tmp_path: Path) -> 
         assert "secret" not in teller.shown()
         teller.forget()
         teller.model.erase = lambda: another_process("drop", str(path), talk)
-        with pytest.raises(NotFound):
+        with pytest.raises(NotFoundError):
             await teller.turned("What is it?", conversation=talk)
         assert teller.shown() == ""
         await teller.service.close()
@@ -309,12 +309,12 @@ def test_what_is_erased_before_the_beginning_is_on_disk_is_not_built_upon() -> N
         starting = asyncio.create_task(teller.turned("What is it?", second.id))
         await settle()
         assert SECRET in teller.shown()
-        await teller.service.delete(NOBODY, first.id)
+        await teller.service.delete(DEFAULT_TENANT, first.id)
         teller.forget()
         store.begins.open()
         third = await starting
         assert contents(teller.model)[0] == "Thanks."
-        assert [one.id for one in await teller.service.chain(NOBODY, third.id)] == [
+        assert [one.id for one in await teller.service.chain(DEFAULT_TENANT, third.id)] == [
             second.id,
             third.id,
         ]
@@ -331,7 +331,7 @@ def test_what_is_erased_while_a_tool_runs_is_not_shown_after_it(told: Told, stor
         teller.use([ONE, "Done."])
 
         async def work(call: FunctionCall) -> str:
-            await teller.service.delete(NOBODY, first.id)
+            await teller.service.delete(DEFAULT_TENANT, first.id)
             teller.forget()
             return "erased"
 
@@ -353,13 +353,13 @@ def test_what_is_erased_while_a_context_is_found_too_long_is_not_shown_again(tol
         for text in (SECRET, "One.", "Two.", SECRET, "Three."):
             ids.append((await teller.turned(text, ids[-1] if ids else None)).id)
         go, asked = asyncio.Event(), asyncio.Event()
-        too_long = ContextLengthExceeded("Too long.", used=100, limit=90)
+        too_long = ContextLengthExceededError("Too long.", used=100, limit=90)
         teller.use([wait(go, asked) + fail(too_long), say("Yes.")])
         options = Options(truncation="auto")
         turn = await teller.service.start(asking("Go.", after=ids[-1], options=options))
         await asked.wait()
         for gone in (ids[0], ids[3]):
-            await teller.service.delete(NOBODY, gone)
+            await teller.service.delete(DEFAULT_TENANT, gone)
         teller.forget()
         go.set()
         assert (await turn.result()).status == "completed"
@@ -372,22 +372,24 @@ def test_what_lies_in_memory_on_top_of_erased_words_goes_on_without_them(told: T
     async def story(teller: Teller) -> None:
         first = await teller.turned(SECRET)
         second = await teller.turned("Thanks.", first.id)
-        memory = Memory()
+        memory = UnstoredHistory()
 
         async def aside(text: str, after: str) -> str:
             request = asking(text, after=after, store=False)
-            return (await (await teller.service.start(request, memory=memory)).result()).id
+            return (
+                await (await teller.service.start(request, unstored_history=memory)).result()
+            ).id
 
         last = await aside("Aside?", second.id)
         last = await aside("More?", last)
         assert contents(teller.model)[0] == SECRET
-        await teller.service.delete(NOBODY, first.id)
+        await teller.service.delete(DEFAULT_TENANT, first.id)
         teller.forget()
         last = await aside("And?", last)
         assert "secret" not in teller.shown()
         assert contents(teller.model)[:3] == ["Thanks.", "Yes.", "Aside?"]
-        await teller.service.delete(NOBODY, second.id)
-        with pytest.raises(NotFound) as caught:
+        await teller.service.delete(DEFAULT_TENANT, second.id)
+        with pytest.raises(NotFoundError) as caught:
             await aside("And?", last)
         assert caught.value.code == "previous_response_not_found"
 
@@ -398,9 +400,9 @@ def test_a_context_shown_to_a_person_is_without_what_is_erased_meanwhile(told: T
     async def story(teller: Teller) -> None:
         first = await teller.turned(SECRET)
         second = await teller.turned("Thanks.", first.id)
-        teller.model.erase = lambda: teller.service.delete(NOBODY, first.id)
-        request = TurnRequest((), previous_response_id=second.id, context=BUDGET)
-        shown = await teller.service.shown(request)
+        teller.model.erase = lambda: teller.service.delete(DEFAULT_TENANT, first.id)
+        request = TurnRequest((), previous_response_id=second.id, context_policies=BUDGET)
+        shown = await teller.service.preview_context(request)
         assert shown[0]["content"] == "Thanks."
         assert SECRET not in str(shown)
 
@@ -414,7 +416,7 @@ def test_a_summary_of_what_is_erased_meanwhile_is_not_handed_out(told: Told) -> 
         teller.use([wait(go, asked) + say(SECRET)])
         compacting = asyncio.create_task(teller.service.compact(asking("And?", after=first.id)))
         await asked.wait()
-        await teller.service.delete(NOBODY, first.id)
+        await teller.service.delete(DEFAULT_TENANT, first.id)
         go.set()
         with pytest.raises(HistoryChanged):
             await compacting
@@ -440,8 +442,8 @@ def test_a_turn_whose_response_goes_between_two_reads_is_missing() -> None:
         for read in (teller.service.context, teller.service.messages, teller.service.chain):
             second = await teller.turned(SECRET, first.id)
             store.late = True
-            with pytest.raises(NotFound):
-                await read(NOBODY, second.id)
+            with pytest.raises(NotFoundError):
+                await read(DEFAULT_TENANT, second.id)
             store.late = False
 
     run(main())
@@ -457,7 +459,9 @@ def test_turns_are_listed_in_the_order_they_began(told: Told) -> None:
         teller.model.erase = overtake
         slow = await teller.turned("Slow.")
         assert slow.created_at >= quick[0].created_at
-        listed = await teller.store.ledgers.archive.listing(NOBODY, 5, newest_first=False)
+        listed = await teller.store.stores.response_index.list_responses(
+            DEFAULT_TENANT, 5, newest_first=False
+        )
         assert [turn.response_id for turn in listed] == [quick[0].id, slow.id]
 
     told(story)

@@ -13,19 +13,19 @@ import msgspec
 import pytest
 
 from antiphon.core.ids import new_conversation_id
-from antiphon.core.turns import NOBODY, Response, TurnRequest
+from antiphon.core.turns import DEFAULT_TENANT, Response, TurnRequest
 from antiphon.errors import (
-    ConversationLocked,
-    InvalidRequest,
+    ConversationLockedError,
+    InvalidRequestError,
     ModelError,
-    NotFound,
+    NotFoundError,
 )
 from antiphon.models.model_registry import Catalog
 from antiphon.models.scripted import ScriptedModel, cut, fail, finish, hang, say, wait
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
-from antiphon.turn.conversations import Conversations
-from antiphon.turn.running_turns import LiveTurn
+from antiphon.turn.conversations import ConversationService
+from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
 from turn_kit import STORES, GatedStore, asking, contents, heard_until, run, settle, texts
 
@@ -37,27 +37,27 @@ class Talk:
 
     def __init__(self, store: AnyStore, model: ScriptedModel) -> None:
         self.model = model
-        self.ledgers = store.ledgers
+        self.ledgers = store.stores
         catalog = Catalog({"scripted": model}, default="scripted")
-        self.service = TurnService(store, catalog, store.ledgers)
-        self.conversations = Conversations(
+        self.service = TurnService(store, catalog, store.stores)
+        self.conversations = ConversationService(
             self.service, self.ledgers.conversations, self.ledgers.search
         )
         self.id = ""
 
-    async def start(self, text: str, **fields: Any) -> LiveTurn:
+    async def start(self, text: str, **fields: Any) -> RunningTurn:
         return await self.service.start(request(self.id, text, **fields))
 
     async def turned(self, text: str, **fields: Any) -> Response:
         return await (await self.start(text, **fields)).result()
 
     async def head(self) -> str | None:
-        found = await self.conversations.get(NOBODY, self.id)
+        found = await self.conversations.get(DEFAULT_TENANT, self.id)
         return found.head
 
     async def said(self) -> list[str]:
         """What the conversation holds: the users' words."""
-        turns = await self.conversations.turns(NOBODY, self.id)
+        turns = await self.conversations.turns(DEFAULT_TENANT, self.id)
         return [str(item.content) for turn in turns for item in turn.input]  # type: ignore[union-attr]
 
 
@@ -70,7 +70,7 @@ def request(conversation: str, text: str, *, queue: bool = False, **fields: Any)
 @asynccontextmanager
 async def talking(store: AnyStore, model: ScriptedModel) -> AsyncIterator[Talk]:
     talk = Talk(store, model)
-    talk.id = (await talk.conversations.create(NOBODY)).id
+    talk.id = (await talk.conversations.create(DEFAULT_TENANT)).id
     try:
         yield talk
     finally:
@@ -100,7 +100,7 @@ Teller = Callable[[ScriptedModel, Callable[[Talk], Awaitable[None]]], None]
 
 
 async def locked(work: Awaitable[Any]) -> None:
-    with pytest.raises(ConversationLocked) as caught:
+    with pytest.raises(ConversationLockedError) as caught:
         await work
     assert (caught.value.code, caught.value.param, caught.value.status) == (
         "conversation_locked",
@@ -136,7 +136,7 @@ def test_a_second_turn_is_refused_while_one_runs(story: Teller) -> None:
         await heard_until(running, "One ")
         await reached.wait()
         await locked(talk.start("second"))
-        await locked(talk.conversations.add(NOBODY, talk.id, asking("third").input))
+        await locked(talk.conversations.add(DEFAULT_TENANT, talk.id, asking("third").input))
         opened.set()
         first = await running.result()
         assert (await talk.turned("second")).previous_response_id == first.id
@@ -211,7 +211,7 @@ def test_a_turn_that_ends_badly_leaves_the_head_and_is_not_shown(story: Teller) 
         assert good.previous_response_id == first.id
         assert await talk.said() == ["Hi.", "And?"]
         # What failed is kept, and can be continued by its id.
-        assert (await talk.service.response(NOBODY, failed.id)).status == "failed"
+        assert (await talk.service.response(DEFAULT_TENANT, failed.id)).status == "failed"
 
     story(model, main)
 
@@ -263,7 +263,7 @@ def test_an_unstored_turn_reads_a_conversation_and_leaves_it(story: Teller) -> N
 def test_a_refused_turn_lets_the_next_one_in(story: Teller) -> None:
     async def main(talk: Talk) -> None:
         for _ in range(2):
-            with pytest.raises(InvalidRequest):
+            with pytest.raises(InvalidRequestError):
                 await talk.start("")
         assert (await talk.turned("Hi.")).status == "completed"
 
@@ -274,7 +274,7 @@ def test_nothing_to_say_on_an_empty_conversation_is_empty(story: Teller) -> None
     async def main(talk: Talk) -> None:
         for store in (True, False):
             nothing = TurnRequest((), conversation=talk.id, store=store)
-            with pytest.raises(InvalidRequest) as caught:
+            with pytest.raises(InvalidRequestError) as caught:
                 await talk.service.start(nothing)
             assert caught.value.code == "empty_input"
         await talk.turned("Hi.")
@@ -289,7 +289,7 @@ def test_a_foreign_conversation_is_a_missing_one_even_while_it_is_busy(story: Te
     model = ScriptedModel([say("One ") + wait(opened), "Two."])
 
     async def refusal(talk: Talk, name: str, **fields: Any) -> tuple[str, ...]:
-        with pytest.raises(NotFound) as caught:
+        with pytest.raises(NotFoundError) as caught:
             await talk.service.start(request(name, "Hi.", tenant="other", **fields))
         error = caught.value
         return (error.code, str(error.param), error.message.replace(f"'{name}'", "ID"))
@@ -325,15 +325,15 @@ def test_a_conversation_that_is_deleted_is_gone_for_who_waits(story: Teller) -> 
         await heard_until(running := await talk.start("Hi."), "One ")
         waiting = asyncio.create_task(talk.turned("Next.", queue=True))
         await settle()
-        await talk.conversations.delete(NOBODY, talk.id)
+        await talk.conversations.delete(DEFAULT_TENANT, talk.id)
         # It has begun on what was still there, or found nothing.
         await asyncio.wait([waiting])
-        assert waiting.exception() is None or isinstance(waiting.exception(), NotFound)
-        with pytest.raises(NotFound):
-            await talk.service.response(NOBODY, running.response_id)
-        with pytest.raises(NotFound):
+        assert waiting.exception() is None or isinstance(waiting.exception(), NotFoundError)
+        with pytest.raises(NotFoundError):
+            await talk.service.response(DEFAULT_TENANT, running.response_id)
+        with pytest.raises(NotFoundError):
             await talk.turned("More.")
-        assert await talk.service.recent(NOBODY, 10) == []
+        assert await talk.service.recent_threads(DEFAULT_TENANT, 10) == []
         assert model.cancelled.is_set()
 
     story(model, main)
@@ -362,11 +362,11 @@ def test_a_conversation_deleted_before_its_first_turn_is_on_disk_takes_none() ->
             store.begins.shut()
             first = asyncio.create_task(talk.start("1"))
             await settle()
-            await talk.conversations.delete(NOBODY, talk.id)
+            await talk.conversations.delete(DEFAULT_TENANT, talk.id)
             store.begins.open()
-            with pytest.raises(NotFound):
+            with pytest.raises(NotFoundError):
                 await first
-            assert await talk.service.recent(NOBODY, 10) == []
+            assert await talk.service.recent_threads(DEFAULT_TENANT, 10) == []
 
     run(main())
 
@@ -403,8 +403,8 @@ def test_of_two_processes_that_begin_at_once_one_is_refused(tmp_path: Path) -> N
                     one.turned(f"{number} a"), two.turned(f"{number} b"), return_exceptions=True
                 )
                 errors = [one for one in ended if isinstance(one, BaseException)]
-                assert [type(error) for error in errors] in ([], [ConversationLocked])
-                turns = await one.conversations.turns(NOBODY, one.id)
+                assert [type(error) for error in errors] in ([], [ConversationLockedError])
+                turns = await one.conversations.turns(DEFAULT_TENANT, one.id)
                 kept = {one.id for one in ended if isinstance(one, Response)}
                 assert {turn.id for turn in turns[-len(kept) :]} == kept
 
@@ -437,11 +437,11 @@ def test_who_queues_waits_for_another_process_that_was_faster(tmp_path: Path) ->
                 ended = await asyncio.gather(
                     one.turned(f"{number} a", queue=True),
                     two.turned(f"{number} b", queue=True, stream=False),
-                    one.service.keep(request(one.id, "aside", queue=True)),
+                    one.service.store_turn(request(one.id, "aside", queue=True)),
                 )
                 assert [turn.status for turn in ended[:2]] == ["completed"] * 2
                 ids |= {ended[0].id, ended[1].id}
-            turns = await two.conversations.turns(NOBODY, one.id)
+            turns = await two.conversations.turns(DEFAULT_TENANT, one.id)
             assert ids < {turn.id for turn in turns}
             check_line(turns, {turn.id for turn in turns})
             assert len(turns) == 30
@@ -468,7 +468,7 @@ def test_two_processes_that_queue_lose_no_turn(tmp_path: Path) -> None:
             assert [child.returncode for child in children] == [0, 0]
             ends = [line.split() for out, _ in said for line in out.decode().splitlines()]
             assert [status for _, status in ends] == ["completed"] * 100
-            turns = await talk.conversations.turns(NOBODY, talk.id)
+            turns = await talk.conversations.turns(DEFAULT_TENANT, talk.id)
             check_line(turns, {name for name, _ in ends})
             words = [str(item.content) for turn in turns for item in turn.input]  # type: ignore[union-attr]
             for name in "ab":

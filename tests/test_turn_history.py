@@ -14,8 +14,8 @@ from antiphon.core.ids import new_response_id
 from antiphon.core.items import Message
 from antiphon.core.turns import End
 from antiphon.stores.memory.store import MemoryStore
-from antiphon.turn.history_cache import History, Past, segment_of
-from antiphon.turn.message_rendering import Segment, assemble, render
+from antiphon.turn.history_cache import History, HistoryCache, render_stored_turn
+from antiphon.turn.message_rendering import RenderedTurn, build_messages, render_turn
 from antiphon.turn.protocols import Head, Store, StoredTurn
 from stores_kit import HEADER, assistant, chained, head_of, new_turn, sqlite, turned, user
 from turn_kit import run
@@ -39,25 +39,25 @@ class CountingStore(MemoryStore):
 
 async def truth(store: Store, head: Head) -> bytes:
     """The context that the store alone would give."""
-    return assemble([segment_of(turn) for turn in await store.chain(head)])
+    return build_messages([render_stored_turn(turn) for turn in await store.chain(head)])
 
 
-async def shown(history: History, head: Head) -> bytes:
-    return assemble((await history.past(head)).segments)
+async def shown(history: HistoryCache, head: Head) -> bytes:
+    return build_messages((await history.get(head)).turns)
 
 
-NEW = Segment(b"{}")
+NEW = RenderedTurn(b"{}")
 
 
 def test_a_chain_is_read_once() -> None:
     async def main() -> None:
         store = CountingStore()
-        history = History(store)
+        history = HistoryCache(store)
         *_, head = await chained(store, 3)
-        first = await history.past(head)
-        assert await history.past(head) is first
+        first = await history.get(head)
+        assert await history.get(head) is first
         assert store.reads == 1
-        assert assemble(first.segments) == await truth(store, head)
+        assert build_messages(first.turns) == await truth(store, head)
 
     run(main())
 
@@ -65,12 +65,12 @@ def test_a_chain_is_read_once() -> None:
 def test_a_turn_that_goes_on_takes_the_entry_along() -> None:
     async def main() -> None:
         store = CountingStore()
-        history = History(store)
+        history = HistoryCache(store)
         *_, head = await chained(store, 2)
-        past = await history.past(head)
+        past = await history.get(head)
         child = await turned(store, parent=head)
-        history.keep(child.response_id, head.epoch, past, NEW, head.response_id)
-        assert (await history.past(child)).segments == (*past.segments, NEW)
+        history.extend(child.response_id, head.epoch, past, NEW, head.response_id)
+        assert (await history.get(child)).turns == (*past.turns, NEW)
         assert store.reads == 1
         # The parent's entry is gone: a branch off it reads the store, and is right.
         assert await shown(history, head) == await truth(store, head)
@@ -82,13 +82,13 @@ def test_a_turn_that_goes_on_takes_the_entry_along() -> None:
 def test_an_entry_of_another_epoch_is_not_used() -> None:
     async def main() -> None:
         store = CountingStore()
-        history = History(store)
+        history = HistoryCache(store)
         heads = await chained(store, 3)
-        await history.past(heads[2])
+        await history.get(heads[2])
         assert await store.delete("", heads[1].response_id)
         fresh = await head_of(store, heads[2].response_id)
         assert fresh.epoch != heads[2].epoch
-        assert len((await history.past(fresh)).segments) == 2
+        assert len((await history.get(fresh)).turns) == 2
         assert await shown(history, fresh) == await truth(store, fresh)
 
     run(main())
@@ -97,15 +97,15 @@ def test_an_entry_of_another_epoch_is_not_used() -> None:
 def test_a_turn_begun_before_a_deletion_does_not_bring_it_back() -> None:
     async def main() -> None:
         store = CountingStore()
-        history = History(store)
+        history = HistoryCache(store)
         heads = await chained(store, 2)
-        past = await history.past(heads[1])
+        past = await history.get(heads[1])
         child = await turned(store, parent=heads[1])
         assert await store.delete("", heads[0].response_id)
         # The child was planned with the parent's epoch of then.
-        history.keep(child.response_id, heads[1].epoch, past, NEW, None)
+        history.extend(child.response_id, heads[1].epoch, past, NEW, None)
         fresh = await head_of(store, child.response_id)
-        assert len((await history.past(fresh)).segments) == 2
+        assert len((await history.get(fresh)).turns) == 2
         assert await shown(history, fresh) == await truth(store, fresh)
 
     run(main())
@@ -115,18 +115,18 @@ def test_the_cache_holds_no_more_than_it_may_and_forgets_the_oldest() -> None:
     async def main() -> None:
         store = CountingStore()
         # Room for two of these.
-        history = History(store, capacity=1500)
+        history = HistoryCache(store, capacity=1500)
         heads = [await turned(store) for _ in range(4)]
         for head in heads[:3]:
-            history.keep(head.response_id, 0, Past(), Segment(b"x" * 40), None)
-        await history.past(heads[1])  # used last
-        history.keep(heads[3].response_id, 0, Past(), Segment(b"x" * 40), None)
+            history.extend(head.response_id, 0, History(), RenderedTurn(b"x" * 40), None)
+        await history.get(heads[1])  # used last
+        history.extend(heads[3].response_id, 0, History(), RenderedTurn(b"x" * 40), None)
         assert store.reads == 0
-        await history.past(heads[1])
-        await history.past(heads[3])
+        await history.get(heads[1])
+        await history.get(heads[3])
         assert store.reads == 0
-        await history.past(heads[0])
-        await history.past(heads[2])
+        await history.get(heads[0])
+        await history.get(heads[2])
         assert store.reads == 2
 
     run(main())
@@ -137,17 +137,17 @@ def test_the_cache_holds_no_more_than_it_may_and_forgets_the_oldest() -> None:
 def test_the_cache_takes_about_as_much_memory_as_it_says(turns: int, words: int) -> None:
     entries = 600 // turns
 
-    def fill(history: History) -> None:
+    def fill(history: HistoryCache) -> None:
         for _ in range(entries):
-            past, parent = Past(), None
+            past, parent = History(), None
             for _ in range(turns):
                 said = [Message("user", "Hi! " * words), Message("assistant", "Hello. " * words)]
-                response_id, new = new_response_id(), render(said)
-                history.keep(response_id, 0, past, new, parent)
-                past, parent = Past((*past.segments, new)), response_id
+                response_id, new = new_response_id(), render_turn(said)
+                history.extend(response_id, 0, past, new, parent)
+                past, parent = History((*past.turns, new)), response_id
                 history.replace(head_at(response_id), past)
 
-    history = History(MemoryStore(), capacity=1_000_000_000)
+    history = HistoryCache(MemoryStore(), capacity=1_000_000_000)
     gc.collect()
     tracemalloc.start()
     try:
@@ -157,17 +157,17 @@ def test_the_cache_takes_about_as_much_memory_as_it_says(turns: int, words: int)
     finally:
         tracemalloc.stop()
     assert len(history._entries) == entries
-    assert 0.8 < history._held / taken < 1.25
+    assert 0.8 < history._size / taken < 1.25
 
 
 def head_at(response_id: str) -> Head:
-    return Head(response_id, "", 0, 0, 0, 0, running=False)
+    return Head(response_id, "", 0, 0, 0, 0, is_running=False)
 
 
 def test_what_is_too_large_to_keep_is_read_each_time() -> None:
     async def main() -> None:
         store = CountingStore()
-        history = History(store, capacity=500)
+        history = HistoryCache(store, capacity=500)
         head = await turned(store)
         for reads in (1, 2, 3):
             assert await shown(history, head) == await truth(store, head)
@@ -182,19 +182,19 @@ def test_two_who_read_the_same_chain_at_once_do_not_use_the_cache_up() -> None:
     async def main() -> None:
         store = CountingStore()
         head = await turned(store, "x" * 100)
-        history = History(store, capacity=4000)
+        history = HistoryCache(store, capacity=4000)
         for _ in range(30):
             store.hold = asyncio.Event()
-            readers = [asyncio.ensure_future(history.past(head)) for _ in range(4)]
+            readers = [asyncio.ensure_future(history.get(head)) for _ in range(4)]
             await asyncio.sleep(0)
             store.hold.set()
             await asyncio.gather(*readers)
             # Out of the cache, for the next round to read it again.
-            history.keep("another", 0, Past(), Segment(b"x" * 10), head.response_id)
+            history.extend("another", 0, History(), RenderedTurn(b"x" * 10), head.response_id)
         store.hold = None
-        await history.past(head)
+        await history.get(head)
         before = store.reads
-        await history.past(head)
+        await history.get(head)
         assert store.reads == before
 
     run(main())
@@ -209,7 +209,7 @@ def test_the_cache_agrees_with_the_store_whatever_happens(
     chance = random.Random(seed)
 
     async def live(store: Store) -> None:
-        history = History(store, capacity=chance.choice([0, 3000, 1_000_000]))
+        history = HistoryCache(store, capacity=chance.choice([0, 3000, 1_000_000]))
         ids: list[str] = []
         for number in range(40):
             if ids and chance.random() < 0.2:
@@ -217,10 +217,10 @@ def test_the_cache_agrees_with_the_store_whatever_happens(
             parent = None
             if ids and chance.random() < 0.85:
                 parent = await store.head("", chance.choice(ids[-3:]))
-            past = Past()
+            past = History()
             if parent is not None:
-                past = await history.past(parent)
-                assert assemble(past.segments) == await truth(store, parent)
+                past = await history.get(parent)
+                assert build_messages(past.turns) == await truth(store, parent)
             turn = new_turn(f"question {number}", parent=parent, header=HEADER)
             ids.append(turn.response_id)
             store.begin(turn)
@@ -229,11 +229,11 @@ def test_the_cache_agrees_with_the_store_whatever_happens(
             new = StoredTurn(
                 turn.response_id, 0.0, HEADER, (user(f"question {number}"),), output, end
             )
-            history.keep(
+            history.extend(
                 turn.response_id,
                 parent.epoch if parent else 0,
                 past,
-                segment_of(new),
+                render_stored_turn(new),
                 parent.response_id if parent else None,
             )
         for response_id in ids:
@@ -253,7 +253,7 @@ def test_the_cache_agrees_with_the_store_whatever_happens(
 
 def test_only_a_completed_turn_is_owed_outputs() -> None:
     turn = StoredTurn("resp_", 0.0, HEADER, (user("Hi."),), (), None)
-    assert not segment_of(turn).completed
+    assert not render_stored_turn(turn).completed
     for status in ("completed", "failed", "cancelled", "incomplete"):
         ended = StoredTurn("resp_", 0.0, HEADER, (user("Hi."),), (), End(status, 1.0))
-        assert segment_of(ended).completed is (status == "completed")
+        assert render_stored_turn(ended).completed is (status == "completed")

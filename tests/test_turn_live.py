@@ -9,8 +9,8 @@ import pytest
 
 from antiphon.core.events import Created, Ended, Event, TextDelta
 from antiphon.core.turns import End, Header, Response
-from antiphon.errors import Interrupted, ModelError, StoreError
-from antiphon.turn.running_turns import Live, LiveTurn
+from antiphon.errors import ModelError, StoreError, TurnInterruptedError
+from antiphon.turn.running_turns import RunningTurn, TurnRegistry
 from turn_kit import heard, run, settle
 
 
@@ -31,7 +31,7 @@ def done(error: StoreError | None = None) -> asyncio.Future[None]:
     return future
 
 
-def finish(turn: LiveTurn, error: ModelError | None = None) -> Event:
+def finish(turn: RunningTurn, error: ModelError | None = None) -> Event:
     response = ended("failed" if error else "completed")
     last = Ended(response)
     turn.finish(response, last, error)
@@ -44,7 +44,7 @@ def words(count: int) -> list[Event]:
 
 def test_every_reader_sees_every_event_whenever_it_comes() -> None:
     async def main() -> None:
-        turn = LiveTurn(opening(store=False))
+        turn = RunningTurn(opening(store=False))
         said = words(6)
         early = [asyncio.ensure_future(heard(turn)) for _ in range(3)]
         await settle()
@@ -64,7 +64,7 @@ def test_every_reader_sees_every_event_whenever_it_comes() -> None:
 
 def test_what_came_together_is_read_together() -> None:
     async def main() -> None:
-        turn = LiveTurn(opening(store=False))
+        turn = RunningTurn(opening(store=False))
         batches: list[Sequence[Event]] = []
 
         async def read() -> None:
@@ -87,7 +87,7 @@ def test_what_came_together_is_read_together() -> None:
 
 def test_a_reader_may_rest_while_more_comes_but_never_beyond_the_end() -> None:
     async def main() -> None:
-        turn = LiveTurn(opening(store=False))
+        turn = RunningTurn(opening(store=False))
         batches: list[Sequence[Event]] = []
         rests = iter([0.0, 0.001, 60.0])
 
@@ -119,7 +119,7 @@ def test_a_reader_may_rest_while_more_comes_but_never_beyond_the_end() -> None:
 
 def test_a_reader_that_is_cancelled_at_rest_leaves_the_end_to_others() -> None:
     async def main() -> None:
-        turn = LiveTurn(opening(store=False))
+        turn = RunningTurn(opening(store=False))
 
         async def read() -> None:
             async for _ in turn.events(lambda: 60.0):
@@ -141,24 +141,24 @@ def test_a_reader_that_is_cancelled_at_rest_leaves_the_end_to_others() -> None:
 
 def test_events_wait_until_the_request_is_on_disk() -> None:
     async def main() -> None:
-        turn = LiveTurn(opening())
+        turn = RunningTurn(opening())
         reading = asyncio.ensure_future(heard(turn))
-        turn.emit([Created(turn.opening), *words(2)])
+        turn.emit([Created(turn.initial_response), *words(2)])
         await settle()
         first = asyncio.ensure_future(anext(aiter(turn.events())))
         await settle()
         assert not first.done()
-        turn.release(done())
-        assert await first == [Created(turn.opening), *words(2)]
+        turn.on_request_stored(done())
+        assert await first == [Created(turn.initial_response), *words(2)]
         last = finish(turn)
-        assert await reading == [Created(turn.opening), *words(2), last]
+        assert await reading == [Created(turn.initial_response), *words(2), last]
 
     run(main())
 
 
 def test_a_reader_that_dawdles_or_goes_holds_nobody_up() -> None:
     async def main() -> None:
-        turn = LiveTurn(opening(store=False))
+        turn = RunningTurn(opening(store=False))
         slow = aiter(turn.events())
         gone = asyncio.ensure_future(heard(turn))
         turn.emit(words(1))
@@ -177,7 +177,7 @@ def test_a_reader_that_dawdles_or_goes_holds_nobody_up() -> None:
 
 def test_a_waiting_reader_that_is_cancelled_leaves_the_end_to_others() -> None:
     async def main() -> None:
-        turn = LiveTurn(opening(store=False))
+        turn = RunningTurn(opening(store=False))
         waiting = [asyncio.ensure_future(turn.result()) for _ in range(2)]
         await settle()
         waiting[0].cancel()
@@ -191,7 +191,7 @@ def test_a_waiting_reader_that_is_cancelled_leaves_the_end_to_others() -> None:
 
 def test_a_failed_turn_ends_like_others_and_says_why() -> None:
     async def main() -> None:
-        turn = LiveTurn(opening(store=False))
+        turn = RunningTurn(opening(store=False))
         error = ModelError("No.")
         last = finish(turn, error)
         assert await heard(turn) == [last]
@@ -204,10 +204,10 @@ def test_a_failed_turn_ends_like_others_and_says_why() -> None:
 @pytest.mark.parametrize("released", [False, True])
 def test_what_could_not_be_kept_is_an_error_for_every_reader(released: bool) -> None:
     async def main() -> None:
-        turn = LiveTurn(opening())
-        turn.emit([Created(turn.opening)])
+        turn = RunningTurn(opening())
+        turn.emit([Created(turn.initial_response)])
         if released:
-            turn.release(done())
+            turn.on_request_stored(done())
         early = asyncio.ensure_future(heard(turn))
         await settle()
         lost = StoreError("The disk is full.")
@@ -218,7 +218,7 @@ def test_what_could_not_be_kept_is_an_error_for_every_reader(released: bool) -> 
             assert caught.value is lost
         events = turn.events()
         if released:
-            assert await anext(events) == [Created(turn.opening)]
+            assert await anext(events) == [Created(turn.initial_response)]
         with pytest.raises(StoreError):
             await anext(events)
         assert turn.error is lost
@@ -231,7 +231,7 @@ def test_an_unread_failure_makes_no_noise() -> None:
         complaints: list[object] = []
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _loop, context: complaints.append(context))
-        LiveTurn(opening()).fail(StoreError("The disk is full."))
+        RunningTurn(opening()).fail(StoreError("The disk is full."))
         await settle()
         assert complaints == []
 
@@ -240,37 +240,37 @@ def test_an_unread_failure_makes_no_noise() -> None:
 
 def test_a_turn_whose_loop_ends_before_it_begins_has_an_end() -> None:
     async def main() -> None:
-        live, turn = Live(), LiveTurn(opening())
+        live, turn = TurnRegistry(), RunningTurn(opening())
         live.start(turn, work(turn, asyncio.Event(), []))
         assert turn.task is not None
         # As asyncio.run does it with all that still runs.
         turn.task.cancel()
-        with pytest.raises(Interrupted):
+        with pytest.raises(TurnInterruptedError):
             await turn.result()
         assert live.get(turn.response_id) is None
 
     run(main())
 
 
-async def work(turn: LiveTurn, began: asyncio.Event, seen: list[object]) -> None:
+async def work(turn: RunningTurn, began: asyncio.Event, seen: list[object]) -> None:
     """A turn's work, reduced to how it may be stopped."""
-    turn.running()
+    turn.mark_running()
     began.set()
     try:
-        if turn.stopping:
+        if turn.is_stopping:
             raise asyncio.CancelledError
         await asyncio.Event().wait()
     except asyncio.CancelledError:
-        seen.append(turn.stopped_by)
-    turn.ending()
+        seen.append(turn.stop_error)
+    turn.mark_ending()
     await settle()
     finish(turn)
 
 
 def test_work_is_stopped_once_and_the_first_reason_counts() -> None:
     async def main() -> None:
-        turn, began, seen = LiveTurn(opening(store=False)), asyncio.Event(), list[object]()
-        live = Live()
+        turn, began, seen = RunningTurn(opening(store=False)), asyncio.Event(), list[object]()
+        live = TurnRegistry()
         live.start(turn, work(turn, began, seen))
         assert live.get(turn.response_id) is turn
         await began.wait()
@@ -288,8 +288,8 @@ def test_work_is_stopped_once_and_the_first_reason_counts() -> None:
 
 def test_work_that_has_not_begun_can_be_stopped() -> None:
     async def main() -> None:
-        turn, began, seen = LiveTurn(opening(store=False)), asyncio.Event(), list[object]()
-        Live().start(turn, work(turn, began, seen))
+        turn, began, seen = RunningTurn(opening(store=False)), asyncio.Event(), list[object]()
+        TurnRegistry().start(turn, work(turn, began, seen))
         assert (await turn.cancel()).status == "completed"
         assert seen == [None]
 
@@ -298,17 +298,17 @@ def test_work_that_has_not_begun_can_be_stopped() -> None:
 
 def test_a_stop_that_comes_while_the_end_is_kept_changes_nothing() -> None:
     async def main() -> None:
-        turn = LiveTurn(opening(store=False))
+        turn = RunningTurn(opening(store=False))
         keeping, kept = asyncio.Event(), asyncio.Event()
 
         async def ends() -> None:
-            turn.running()
-            turn.ending()
+            turn.mark_running()
+            turn.mark_ending()
             keeping.set()
             await kept.wait()
             finish(turn)
 
-        live = Live()
+        live = TurnRegistry()
         live.start(turn, ends())
         await keeping.wait()
         stopping = asyncio.ensure_future(turn.cancel())
@@ -325,24 +325,26 @@ def test_a_stop_that_comes_while_the_end_is_kept_changes_nothing() -> None:
 def test_only_an_unstored_turn_ends_with_its_reader() -> None:
     async def main() -> None:
         for store in (True, False):
-            turn, began, seen = LiveTurn(opening(store=store)), asyncio.Event(), list[object]()
-            live = Live()
+            turn, began, seen = RunningTurn(opening(store=store)), asyncio.Event(), list[object]()
+            live = TurnRegistry()
             live.start(turn, work(turn, began, seen))
             await began.wait()
-            await turn.leave()
+            await turn.detach()
             assert turn.done() is not store
             await live.close()
-            assert [type(reason) for reason in seen] == [Interrupted if store else type(None)]
+            assert [type(reason) for reason in seen] == [
+                TurnInterruptedError if store else type(None)
+            ]
 
     run(main())
 
 
 def test_a_stop_after_the_end_is_harmless() -> None:
     async def main() -> None:
-        turn = LiveTurn(opening(store=False))
+        turn = RunningTurn(opening(store=False))
         finish(turn)
         turn.stop(ModelError("Late."))
-        assert not turn.stopping
+        assert not turn.is_stopping
         assert (await turn.cancel()).status == "completed"
         assert turn.error is None
 
@@ -351,11 +353,11 @@ def test_a_stop_after_the_end_is_harmless() -> None:
 
 def test_a_request_that_could_not_be_kept_stops_the_work() -> None:
     async def main() -> None:
-        turn, began, seen = LiveTurn(opening()), asyncio.Event(), list[object]()
-        Live().start(turn, work(turn, began, seen))
+        turn, began, seen = RunningTurn(opening()), asyncio.Event(), list[object]()
+        TurnRegistry().start(turn, work(turn, began, seen))
         await began.wait()
         lost = StoreError("The disk is full.")
-        turn.release(done(lost))
+        turn.on_request_stored(done(lost))
         await turn.result()
         assert seen == [lost]
 
@@ -364,13 +366,13 @@ def test_a_request_that_could_not_be_kept_stops_the_work() -> None:
 
 def test_everyone_who_closes_waits_until_the_turns_are_over() -> None:
     async def main() -> None:
-        turn, began, seen = LiveTurn(opening(store=False)), asyncio.Event(), list[object]()
-        live = Live()
+        turn, began, seen = RunningTurn(opening(store=False)), asyncio.Event(), list[object]()
+        live = TurnRegistry()
         live.start(turn, work(turn, began, seen))
         await began.wait()
         await asyncio.gather(live.close(), live.close())
         assert turn.done()
-        assert [type(reason) for reason in seen] == [Interrupted]
+        assert [type(reason) for reason in seen] == [TurnInterruptedError]
         await live.close()
 
     run(main())

@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.core.deltas import (
-    CallPiece,
-    Cited,
+    AnnotationDelta,
     Delta,
     Finish,
-    RawThought,
-    Refused,
-    Text,
-    Thought,
-    Used,
+    OutputTextDelta,
+    ReasoningSummaryDelta,
+    ReasoningTextDelta,
+    RefusalTextDelta,
+    ToolCallDelta,
+    UsageUpdate,
 )
 from antiphon.core.events import (
     ArgumentsDelta,
@@ -42,20 +42,20 @@ from antiphon.core.items import (
     SummaryText,
 )
 from antiphon.core.turns import Usage
-from antiphon.turn.turn_accumulator import Machine, Verdict
+from antiphon.turn.turn_accumulator import TurnAccumulator, TurnOutcome
 
 #: A busy machine proves nothing against the code.
 unhurried = settings(deadline=None)
 
-PROSE = (Text, Thought, RawThought, Refused)
+PROSE = (OutputTextDelta, ReasoningSummaryDelta, ReasoningTextDelta, RefusalTextDelta)
 _PIECES = st.builds(
-    CallPiece,
+    ToolCallDelta,
     st.integers(0, 3),
     st.none() | st.sampled_from(["", "a", "b"]),
     st.none() | st.sampled_from(["", "f", "g"]),
     st.text(max_size=3),
 )
-_USED = st.builds(Used, st.builds(Usage, st.integers(0, 9)))
+_USED = st.builds(UsageUpdate, st.builds(Usage, st.integers(0, 9)))
 DELTAS: st.SearchStrategy[Delta] = st.one_of(
     *(st.builds(kind, st.text(max_size=3)) for kind in PROSE), _PIECES, _USED
 )
@@ -63,11 +63,11 @@ DELTAS: st.SearchStrategy[Delta] = st.one_of(
 
 def item_of(kind: type, text: str) -> Item:
     """What prose of one kind becomes."""
-    if kind is Text:
+    if kind is OutputTextDelta:
         return Message("assistant", text)
-    if kind is Refused:
+    if kind is RefusalTextDelta:
         return Message("assistant", (Refusal(text),))
-    if kind is RawThought:
+    if kind is ReasoningTextDelta:
         return Reasoning(content=(ReasoningText(text),))
     return Reasoning((SummaryText(text),))
 
@@ -83,13 +83,13 @@ def text_in(item: Item) -> str:
     raise AssertionError(f"no text in {item}")
 
 
-def fed(deltas: Sequence[Delta], cuts: Sequence[int] = ()) -> tuple[Machine, list[Event]]:
+def fed(deltas: Sequence[Delta], cuts: Sequence[int] = ()) -> tuple[TurnAccumulator, list[Event]]:
     """A closed machine that was fed ``deltas``, in batches that begin at ``cuts``."""
-    machine, events = Machine(), []
+    machine, events = TurnAccumulator(), []
     edges = [0, *sorted(min(cut, len(deltas)) for cut in cuts), len(deltas)]
     for start, end in pairwise(edges):
         events += machine.feed(deltas[start:end])
-    events += machine.close(whole=True)
+    events += machine.close(is_complete=True)
     return machine, events
 
 
@@ -129,13 +129,13 @@ def test_calls_are_the_same_however_their_fragments_interleave(
     data: st.DataObject, arguments: list[str]
 ) -> None:
     """Fragments of one call come in order; those of several mix at will."""
-    queues: list[list[CallPiece]] = []
+    queues: list[list[ToolCallDelta]] = []
     for index, text in enumerate(arguments):
         cut = data.draw(st.integers(0, len(text)))
         queues.append(
             [
-                CallPiece(index, f"id{index}", f"f{index}", text[:cut]),
-                CallPiece(index, arguments=text[cut:]),
+                ToolCallDelta(index, f"id{index}", f"f{index}", text[:cut]),
+                ToolCallDelta(index, arguments=text[cut:]),
             ]
         )
     order: list[int] = []
@@ -198,7 +198,7 @@ def test_nothing_that_was_said_is_lost_or_changes_its_order(deltas: list[Delta])
             text_in(item) for item in machine.output if item == item_of(kind, text_in(item))
         )
         assert kept == said
-    calls = [one for one in deltas if isinstance(one, CallPiece)]
+    calls = [one for one in deltas if isinstance(one, ToolCallDelta)]
     # A call begins with its name; one that never gets any comes last.
     named = [one.index for one in calls if one.name]
     order = list(dict.fromkeys((*named, *(one.index for one in calls))))
@@ -214,27 +214,29 @@ def test_nothing_that_was_said_is_lost_or_changes_its_order(deltas: list[Delta])
 def test_finished_items_are_taken_once_and_in_order(
     batches: list[list[Delta]], looks: set[int]
 ) -> None:
-    machine, taken, ended = Machine(), [], set()
+    machine, taken, ended = TurnAccumulator(), [], set()
     for number, batch in enumerate(batches):
         events = machine.feed(batch)
         ended |= {event.index for event in events if isinstance(event, ItemDone)}
         if number in looks:
-            taken += machine.take_finished()
+            taken += machine.pop_completed_items()
             assert set(range(len(taken))) <= ended, "none that still grows, none before its turn"
-    machine.close(whole=True)
-    taken += machine.take_finished()
+    machine.close(is_complete=True)
+    taken += machine.pop_completed_items()
     assert tuple(taken) == machine.output
-    assert machine.take_finished() == []
+    assert machine.pop_completed_items() == []
 
 
 def test_an_item_behind_one_that_grows_waits() -> None:
-    machine = Machine()
-    machine.feed([CallPiece(0, "a", "f", "{"), Text("Well."), Thought("Hm.")])
+    machine = TurnAccumulator()
+    machine.feed(
+        [ToolCallDelta(0, "a", "f", "{"), OutputTextDelta("Well."), ReasoningSummaryDelta("Hm.")]
+    )
     assert machine.output == (Message("assistant", "Well."),)
-    assert machine.take_finished() == []
-    machine.feed([CallPiece(0, arguments="}")])
-    machine.close(whole=True)
-    assert machine.take_finished() == [
+    assert machine.pop_completed_items() == []
+    machine.feed([ToolCallDelta(0, arguments="}")])
+    machine.close(is_complete=True)
+    assert machine.pop_completed_items() == [
         FunctionCall("a", "f", "{}"),
         Message("assistant", "Well."),
         Reasoning((SummaryText("Hm."),)),
@@ -242,9 +244,11 @@ def test_an_item_behind_one_that_grows_waits() -> None:
 
 
 def test_what_is_cut_off_is_marked_and_what_was_over_is_not() -> None:
-    machine = Machine()
-    machine.feed([Thought("Hm."), Text("We"), CallPiece(0, "a", "f", "{")])
-    machine.close(whole=False)
+    machine = TurnAccumulator()
+    machine.feed(
+        [ReasoningSummaryDelta("Hm."), OutputTextDelta("We"), ToolCallDelta(0, "a", "f", "{")]
+    )
+    machine.close(is_complete=False)
     assert machine.output == (
         Reasoning((SummaryText("Hm."),)),
         Message("assistant", "We"),
@@ -255,28 +259,28 @@ def test_what_is_cut_off_is_marked_and_what_was_over_is_not() -> None:
 @pytest.mark.parametrize(
     ("reason", "status", "verdict"),
     [
-        ("stop", "completed", Verdict("completed")),
-        ("tool_calls", "completed", Verdict("completed")),
-        ("length", "incomplete", Verdict("incomplete", "max_output_tokens")),
-        ("content_filter", "incomplete", Verdict("incomplete", "content_filter")),
+        ("stop", "completed", TurnOutcome("completed")),
+        ("tool_calls", "completed", TurnOutcome("completed")),
+        ("length", "incomplete", TurnOutcome("incomplete", "max_output_tokens")),
+        ("content_filter", "incomplete", TurnOutcome("incomplete", "content_filter")),
     ],
 )
-def test_why_the_model_stopped(reason: Any, status: Any, verdict: Verdict) -> None:
-    machine = Machine()
-    assert machine.finish is None
-    machine.feed([Text("Well"), Finish(reason)])
-    assert machine.finish == reason
-    assert machine.verdict() == verdict
-    events = machine.close(whole=True)
+def test_why_the_model_stopped(reason: Any, status: Any, verdict: TurnOutcome) -> None:
+    machine = TurnAccumulator()
+    assert machine.finish_reason is None
+    machine.feed([OutputTextDelta("Well"), Finish(reason)])
+    assert machine.finish_reason == reason
+    assert machine.outcome() == verdict
+    events = machine.close(is_complete=True)
     assert events == [ItemDone(0, Message("assistant", "Well", status=status))]
 
 
 def test_two_calls_never_share_an_id() -> None:
     """An output could not be told which of them it is for."""
-    machine = Machine()
-    machine.feed([CallPiece(0, "same", "f", "1"), CallPiece(1, "same", "g", "2")])
-    machine.feed([CallPiece(0, "same", arguments="1"), CallPiece(1, "same", arguments="2")])
-    machine.close(whole=True)
+    machine = TurnAccumulator()
+    machine.feed([ToolCallDelta(0, "same", "f", "1"), ToolCallDelta(1, "same", "g", "2")])
+    machine.feed([ToolCallDelta(0, "same", arguments="1"), ToolCallDelta(1, "same", arguments="2")])
+    machine.close(is_complete=True)
     first, second = machine.output
     assert first == FunctionCall("same", "f", "11")
     assert isinstance(second, FunctionCall)
@@ -286,10 +290,10 @@ def test_two_calls_never_share_an_id() -> None:
 
 @pytest.mark.parametrize("given_id", [None, ""])
 def test_a_call_without_an_id_gets_one_and_keeps_it(given_id: str | None) -> None:
-    machine = Machine()
-    (added,) = machine.feed([CallPiece(0, given_id, "f")])
-    machine.feed([CallPiece(0, "late", None, "{}")])
-    (done,) = machine.close(whole=True)
+    machine = TurnAccumulator()
+    (added,) = machine.feed([ToolCallDelta(0, given_id, "f")])
+    machine.feed([ToolCallDelta(0, "late", None, "{}")])
+    (done,) = machine.close(is_complete=True)
     assert isinstance(added, ItemAdded)
     assert isinstance(done, ItemDone)
     assert isinstance(added.item, FunctionCall)
@@ -298,9 +302,11 @@ def test_a_call_without_an_id_gets_one_and_keeps_it(given_id: str | None) -> Non
 
 
 def test_a_name_that_comes_late_still_comes() -> None:
-    machine = Machine()
-    machine.feed([CallPiece(0, "a"), CallPiece(0, name="f"), CallPiece(0, name="ignored")])
-    machine.close(whole=True)
+    machine = TurnAccumulator()
+    machine.feed(
+        [ToolCallDelta(0, "a"), ToolCallDelta(0, name="f"), ToolCallDelta(0, name="ignored")]
+    )
+    machine.close(is_complete=True)
     assert machine.output == (FunctionCall("a", "f", ""),)
 
 
@@ -308,7 +314,13 @@ def test_sources_and_odds_stay_with_their_answer() -> None:
     odds = ({"token": "a"}, {"token": "b"})
     source = {"type": "url_citation", "url": "u"}
     machine, events = fed(
-        [Cited(source), Text("a", odds[:1]), Cited(source), Text("b", odds[1:]), Thought("c")]
+        [
+            AnnotationDelta(source),
+            OutputTextDelta("a", odds[:1]),
+            AnnotationDelta(source),
+            OutputTextDelta("b", odds[1:]),
+            ReasoningSummaryDelta("c"),
+        ]
     )
     assert [event for event in events if isinstance(event, TextDelta)] == [
         TextDelta(0, "a", odds[:1]),
@@ -320,18 +332,20 @@ def test_sources_and_odds_stay_with_their_answer() -> None:
 
 
 def test_the_last_count_of_tokens_holds() -> None:
-    machine, events = fed([Used(Usage(1, 1)), Text("Hi."), Used(Usage(5, 2))])
+    machine, events = fed(
+        [UsageUpdate(Usage(1, 1)), OutputTextDelta("Hi."), UsageUpdate(Usage(5, 2))]
+    )
     assert machine.usage == Usage(5, 2)
     assert len(events) == 3
-    assert fed([Text("Hi.")])[0].usage is None
+    assert fed([OutputTextDelta("Hi.")])[0].usage is None
 
 
 def test_a_model_is_silent_until_it_says_something() -> None:
-    machine = Machine()
-    machine.feed([Text(""), Used(Usage(1)), Finish("stop")])
-    assert machine.silent
-    assert machine.close(whole=True) == []
+    machine = TurnAccumulator()
+    machine.feed([OutputTextDelta(""), UsageUpdate(Usage(1)), Finish("stop")])
+    assert machine.is_round_empty
+    assert machine.close(is_complete=True) == []
     assert machine.output == ()
-    machine = Machine()
-    machine.feed([CallPiece(0, "a", "f")])
-    assert not machine.silent
+    machine = TurnAccumulator()
+    machine.feed([ToolCallDelta(0, "a", "f")])
+    assert not machine.is_round_empty

@@ -6,30 +6,40 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.core.deltas import CallPiece, Delta, Over, Phased, Refused, Text, Thought
+from antiphon.core.deltas import (
+    Delta,
+    ItemEnd,
+    OutputTextDelta,
+    PhaseDelta,
+    ReasoningSummaryDelta,
+    RefusalTextDelta,
+    ToolCallDelta,
+)
 from antiphon.core.events import Created, Ended, Event, ItemAdded
 from antiphon.core.items import Item, Message, Phase, Refusal, decode_item, encode_item
-from antiphon.core.stream_trace import replayed, trace_of
+from antiphon.core.stream_trace import replay_events, trace_of
 from antiphon.core.turns import End, Header, Response
-from antiphon.turn.turn_accumulator import Machine
+from antiphon.turn.turn_accumulator import TurnAccumulator
 
-ON_THE_WAY, AT_LAST = Phased("commentary"), Phased("final_answer")
+ON_THE_WAY, AT_LAST = PhaseDelta("commentary"), PhaseDelta("final_answer")
 
 
 def told(*deltas: Delta) -> tuple[list[Event], tuple[Item, ...]]:
-    machine = Machine()
-    events = machine.feed(deltas) + machine.close(whole=True)
+    machine = TurnAccumulator()
+    events = machine.feed(deltas) + machine.close(is_complete=True)
     return events, machine.output
 
 
 def again(events: list[Event], output: tuple[Item, ...]) -> list[Event]:
     end = End("completed", 2.0, trace=trace_of(events))
     turn = Response("resp_" + "0" * 32, 1.0, Header("m"), (), output, end)
-    return [event for event in replayed(turn) if not isinstance(event, Created | Ended)]
+    return [event for event in replay_events(turn) if not isinstance(event, Created | Ended)]
 
 
 def test_it_is_told_with_the_beginning() -> None:
-    events, output = told(ON_THE_WAY, Text("I look."), Over(), AT_LAST, Text("Sunny."))
+    events, output = told(
+        ON_THE_WAY, OutputTextDelta("I look."), ItemEnd(), AT_LAST, OutputTextDelta("Sunny.")
+    )
     assert output == (
         Message("assistant", "I look.", phase="commentary"),
         Message("assistant", "Sunny.", phase="final_answer"),
@@ -42,7 +52,9 @@ def test_it_is_told_with_the_beginning() -> None:
 
 
 def test_told_late_it_is_in_the_whole_item() -> None:
-    events, output = told(Text("I look."), ON_THE_WAY, Over(), Text("Sunny."))
+    events, output = told(
+        OutputTextDelta("I look."), ON_THE_WAY, ItemEnd(), OutputTextDelta("Sunny.")
+    )
     assert output == (
         Message("assistant", "I look.", phase="commentary"),
         Message("assistant", "Sunny."),
@@ -52,15 +64,23 @@ def test_told_late_it_is_in_the_whole_item() -> None:
 
 
 def test_it_belongs_to_answers_only() -> None:
-    assert told(Thought("Hm."), ON_THE_WAY, Refused("No."))[1][1:] == (
+    assert told(ReasoningSummaryDelta("Hm."), ON_THE_WAY, RefusalTextDelta("No."))[1][1:] == (
         Message("assistant", (Refusal("No."),), phase="commentary"),
     )
     # An answer of no words takes its own along.
-    assert told(ON_THE_WAY, Over(), Text("Hi."))[1] == (Message("assistant", "Hi."),)
+    assert told(ON_THE_WAY, ItemEnd(), OutputTextDelta("Hi."))[1] == (Message("assistant", "Hi."),)
 
 
 DELTAS = st.sampled_from(
-    [ON_THE_WAY, AT_LAST, Text("ab"), Thought("c"), Refused("d"), Over(), CallPiece(0, "c", "f")]
+    [
+        ON_THE_WAY,
+        AT_LAST,
+        OutputTextDelta("ab"),
+        ReasoningSummaryDelta("c"),
+        RefusalTextDelta("d"),
+        ItemEnd(),
+        ToolCallDelta(0, "c", "f"),
+    ]
 )
 
 

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 
 from antiphon.core.context_policies import Summarize, TokenBudget, Window
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Message
-from antiphon.core.turns import NOBODY, Options, Response, TurnRequest
-from antiphon.errors import AntiphonError, ContextLengthExceeded
+from antiphon.core.turns import DEFAULT_TENANT, Options, Response, TurnRequest
+from antiphon.errors import AntiphonError, ContextLengthExceededError
 from antiphon.models.scripted import Messages, Reply, ScriptedModel, call, calls, fail
-from antiphon.turn.message_rendering import INTERRUPTED, SUMMARY
+from antiphon.turn.message_rendering import INTERRUPTED_OUTPUT, SUMMARY_PREFIX
 from antiphon.turn.protocols import Store
 from antiphon.turn.service import TurnService
 from chains_kit import well_formed
@@ -82,12 +82,12 @@ class Story:
         lineage = (*(parent.lineage if parent else ()), turn)
         if isinstance(second, AntiphonError):
             event(f"refused: {second.code}")
-            if isinstance(second, ContextLengthExceeded):
+            if isinstance(second, ContextLengthExceededError):
                 await self._check_refusal(request, parent, lineage)
             return
         event(f"ended: {second.status}")
         self._told.append(told(second, turn, lineage))
-        transcript = await self._service.messages(NOBODY, second.id, "")
+        transcript = await self._service.messages(DEFAULT_TENANT, second.id, "")
         self._check_transcript(transcript, lineage)
         for raw in asked:
             messages = well_formed(raw)
@@ -115,14 +115,14 @@ class Story:
             instructions=step.instructions,
             options=options,
             stream=step.stream,
-            context=step.context,
-            approved=tuple(approved),
+            context_policies=step.context,
+            approved_calls=tuple(approved),
             max_tool_rounds=step.rounds,
         )
 
     async def _erase(self, which: int, cascade: bool) -> None:
         gone = self._told[which % len(self._told)]
-        await self._service.delete(NOBODY, gone.id, cascade=cascade)
+        await self._service.delete(DEFAULT_TENANT, gone.id, cascade=cascade)
         left = [one for one in self._told if one is not gone]
         if cascade:
             left = [one for one in left if gone.turn not in one.lineage]
@@ -133,18 +133,20 @@ class Story:
         """All that was ever said is there, summed up or not, but what was erased."""
         said = [turn_in(text_in(one)) for one in transcript if one["role"] == "user"]
         assert said == [one for one in lineage if one not in self._erased]
-        assert not any(text_in(one).startswith(SUMMARY) for one in transcript)
+        assert not any(text_in(one).startswith(SUMMARY_PREFIX) for one in transcript)
 
     def _check_shown(
         self, messages: Messages, transcript: Messages, request: TurnRequest, turn: int
     ) -> None:
-        budgets = [one.max_tokens for one in request.context if isinstance(one, TokenBudget)]
+        budgets = [
+            one.max_tokens for one in request.context_policies if isinstance(one, TokenBudget)
+        ]
         if self._counts and budgets:
             assert words(messages) <= min(budgets)
         if request.instructions:
             assert messages.pop(0)["content"] == request.instructions
         assert messages.pop(0)["content"] == "Primed."
-        summaries = [one for one in messages if text_in(one).startswith(SUMMARY)]
+        summaries = [one for one in messages if text_in(one).startswith(SUMMARY_PREFIX)]
         assert len(summaries) <= 1
         messages = [one for one in messages if one not in summaries]
         # Nothing is moved, changed or made up.
@@ -161,7 +163,7 @@ class Story:
             event("shown: a summary")
         elif len(shown) < len(everything):
             event("shown: less than all")
-        limits = [one for one in request.context if isinstance(one, Window | TokenBudget)]
+        limits = [one for one in request.context_policies if isinstance(one, Window | TokenBudget)]
         if not summaries and not limits and request.options.truncation == "disabled":
             assert list(shown) == list(everything)
         # What the user said is there, with what this turn brought for calls before it.
@@ -173,9 +175,9 @@ class Story:
         self, request: TurnRequest, parent: Told | None, lineage: tuple[int, ...]
     ) -> None:
         """Refused before it began: then not even what must be shown fits."""
-        if not self._counts or any(isinstance(one, Summarize) for one in request.context):
+        if not self._counts or any(isinstance(one, Summarize) for one in request.context_policies):
             return
-        past = await self._service.messages(NOBODY, parent.id, "") if parent else []
+        past = await self._service.messages(DEFAULT_TENANT, parent.id, "") if parent else []
         said = by_turn(past)
         must = [one for one in past if one["role"] == "system"]
         for number in reversed(lineage):
@@ -191,7 +193,9 @@ class Story:
             if isinstance(one, FunctionCallOutput)
         )
         least += len((request.instructions or "").split()) + len(["Primed."])
-        budgets = [one.max_tokens for one in request.context if isinstance(one, TokenBudget)]
+        budgets = [
+            one.max_tokens for one in request.context_policies if isinstance(one, TokenBudget)
+        ]
         assert least > min(budgets)
 
 
@@ -275,7 +279,7 @@ def check_pairs(messages: Messages) -> None:
             marks[one["id"]] = json.loads(one["function"]["arguments"])["mark"]
         if message["role"] == "tool":
             result = f"{marks.pop(message['tool_call_id'])} done"
-            assert message["content"] in (result, INTERRUPTED), "the output of another call"
+            assert message["content"] in (result, INTERRUPTED_OUTPUT), "the output of another call"
 
 
 async def played(store: Store, steps: list[Step], *, counts: bool) -> None:
@@ -329,13 +333,13 @@ def test_an_output_is_not_shown_for_another_call_of_its_id(
             before = await service.summarize(asking(after=second.id), policy)
         third = await answered(service, FunctionCallOutput("call_0", "two"), after=before.id)
         assert contents(model)[-2:] == ["", "two"]
-        await service.delete(NOBODY, second.id)
-        said = ["Zero?", "Yes.", "One?", "", INTERRUPTED, "Fine."]
+        await service.delete(DEFAULT_TENANT, second.id)
+        said = ["Zero?", "Yes.", "One?", "", INTERRUPTED_OUTPUT, "Fine."]
         fresh = ScriptedModel(fine)
         for one, seen in ((service, model), (serving(fresh, store), fresh)):
             await answered(one, "Well?", after=third.id)
             assert contents(seen) == [*said, "Well?"]
-        told = [one["content"] for one in await service.messages(NOBODY, third.id)]
+        told = [one["content"] for one in await service.messages(DEFAULT_TENANT, third.id)]
         assert told == said
 
     with_story(kind, tmp_path, story)
@@ -348,7 +352,7 @@ def narrow(messages: Messages) -> Reply | str:
     """A model that sees twelve words."""
     size = words(messages)
     if size > 12:
-        return fail(ContextLengthExceeded("Too long.", used=size, limit=12))
+        return fail(ContextLengthExceededError("Too long.", used=size, limit=12))
     return "Fine, fine."
 
 
@@ -357,17 +361,19 @@ def test_too_long_is_an_error_and_leaves_only_the_failed_turn(kind: str, tmp_pat
     async def story(store: Store) -> None:
         service = serving(ScriptedModel(narrow), store)
         first = await answered(service, "One two three four.")
-        before = await service.chain(NOBODY, first.id)
+        before = await service.chain(DEFAULT_TENANT, first.id)
         turn = await service.start(asking("word " * 9, after=first.id))
         response = await turn.result()
         error = turn.error
-        assert isinstance(error, ContextLengthExceeded)
+        assert isinstance(error, ContextLengthExceededError)
         assert (error.status, error.code) == (400, "context_length_exceeded")
         assert (error.used, error.limit, error.response_id) == (15, 12, response.id)
-        assert await service.chain(NOBODY, first.id) == before
-        failed = await service.response(NOBODY, response.id)
+        assert await service.chain(DEFAULT_TENANT, first.id) == before
+        failed = await service.response(DEFAULT_TENANT, response.id)
         assert (failed.status, failed.output, failed.input) == ("failed", (), response.input)
-        assert [one.response_id for one in await store.recent(NOBODY, 9)] == [response.id]
+        assert [one.response_id for one in await store.recent_threads(DEFAULT_TENANT, 9)] == [
+            response.id
+        ]
         # It can be tried again with less, and what failed does not stand in the way.
         again = await answered(service, "Five six.", after=first.id)
         assert again.status == "completed"
@@ -386,11 +392,11 @@ def test_over_the_budget_alone_is_an_error_and_leaves_nothing(
     async def story(store: Store) -> None:
         service = serving(model := ScriptedModel(), store)
         options = Options(truncation=truncation)
-        with pytest.raises(ContextLengthExceeded) as caught:
+        with pytest.raises(ContextLengthExceededError) as caught:
             await service.start(asking("word " * 9, options=options, context=(TokenBudget(8),)))
         assert (caught.value.used, caught.value.limit) == (9, 8)
         assert caught.value.response_id is None
-        assert await store.recent(NOBODY, 9) == []
+        assert await store.recent_threads(DEFAULT_TENANT, 9) == []
         assert model.calls == []
 
     with_story(kind, tmp_path, story)

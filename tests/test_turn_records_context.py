@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiphon.core.context_policies import Policy, Summarize, TokenBudget, Window
-from antiphon.core.turns import NOBODY, End, Options, Response
-from antiphon.errors import ContextLengthExceeded
+from antiphon.core.context_policies import ContextPolicy, Summarize, TokenBudget, Window
+from antiphon.core.turns import DEFAULT_TENANT, End, Options, Response
+from antiphon.errors import ContextLengthExceededError
 from antiphon.models.scripted import Reply, ScriptedModel, call, calls, fail, say
-from antiphon.turn.message_rendering import Segment, assemble
+from antiphon.turn.message_rendering import RenderedTurn, build_messages
 from antiphon.turn.protocols import Store
-from antiphon.turn.trimming import fit, newest, shorten, turns_in
+from antiphon.turn.trimming import apply_policies, count_turns, newest_turns, trim_by_ratio
 from chains_kit import histories
 from server import serving as http_serving
 from turn_kit import ONE, STORES, TWO, Hands, answered, run, serving, with_story
@@ -32,7 +32,7 @@ def narrow(limit: int, *script: Reply | str) -> ScriptedModel:
     def reply(messages: list[dict[str, Any]]) -> Reply:
         if len(messages) > limit:
             numbers = {"used": len(messages), "limit": limit}
-            return fail(ContextLengthExceeded("Too long.", **numbers))
+            return fail(ContextLengthExceededError("Too long.", **numbers))
         said = rest.pop(0) if rest else "Fine."
         return say(said) if isinstance(said, str) else said
 
@@ -49,7 +49,7 @@ async def talked(store: Store, turns: int) -> str:
 
 async def check(store: Store, model: ScriptedModel, response: Response) -> list[dict[str, Any]]:
     """What is told of a turn is what its model was shown last."""
-    told = await serving(ScriptedModel(), store).context(NOBODY, response.id)
+    told = await serving(ScriptedModel(), store).context(DEFAULT_TENANT, response.id)
     assert told == json.loads(model.calls[-1].messages)
     return told
 
@@ -67,7 +67,7 @@ def test_turns_that_were_left_out_are_not_told_of(kind: str, tmp_path: Path) -> 
         after = await answered(serving(wide, store), "Well?", after=response.id)
         assert len(await check(store, wide, after)) == 15
         assert after.end is not None
-        assert after.end.shown is None
+        assert after.end.context_turns is None
 
     with_story(kind, tmp_path, story)
 
@@ -108,7 +108,7 @@ def test_a_round_of_which_a_call_is_left_open_was_not_shown(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("policy", [Window(3), TokenBudget(5)])
-def test_policies_leave_turns_out_too(policy: Policy, tmp_path: Path) -> None:
+def test_policies_leave_turns_out_too(policy: ContextPolicy, tmp_path: Path) -> None:
     async def story(store: Store) -> None:
         head = await talked(store, 4)
         model = ScriptedModel(["Yes."])
@@ -124,13 +124,13 @@ def test_what_is_erased_is_never_told_of(tmp_path: Path) -> None:
         model = narrow(5)
         service = serving(model, store)
         response = await answered(service, "And?", after=head, options=AUTO)
-        await service.delete(NOBODY, head)
-        told = json.dumps(await service.context(NOBODY, response.id))
+        await service.delete(DEFAULT_TENANT, head)
+        told = json.dumps(await service.context(DEFAULT_TENANT, response.id))
         assert "question 3" not in told
-        oldest = (await service.chain(NOBODY, response.id))[0]
-        before = await service.context(NOBODY, response.id)
-        await service.delete(NOBODY, oldest.id)
-        assert await service.context(NOBODY, response.id) == before
+        oldest = (await service.chain(DEFAULT_TENANT, response.id))[0]
+        before = await service.context(DEFAULT_TENANT, response.id)
+        await service.delete(DEFAULT_TENANT, oldest.id)
+        assert await service.context(DEFAULT_TENANT, response.id) == before
 
     with_story("memory", tmp_path, story)
 
@@ -158,10 +158,13 @@ def test_a_turn_that_was_shown_all_is_kept_as_before() -> None:
             assert b"shown" not in msgspec.json.encode(response.end)
 
     run(main())
-    assert msgspec.json.decode(b'{"status":"completed","ended_at":2.0}', type=End).shown is None
+    assert (
+        msgspec.json.decode(b'{"status":"completed","ended_at":2.0}', type=End).context_turns
+        is None
+    )
 
 
-POLICIES: st.SearchStrategy[Policy] = st.one_of(
+POLICIES: st.SearchStrategy[ContextPolicy] = st.one_of(
     st.builds(Window, st.integers(1, 9)), st.just(Summarize(max_tokens=1))
 )
 
@@ -169,10 +172,10 @@ POLICIES: st.SearchStrategy[Policy] = st.one_of(
 @settings(deadline=None)
 @given(histories(), st.lists(POLICIES, max_size=2), st.lists(st.integers(1, 99), max_size=2))
 def test_one_number_tells_what_was_shown(
-    everything: list[Segment], policies: list[Policy], limits: list[int]
+    everything: list[RenderedTurn], policies: list[ContextPolicy], limits: list[int]
 ) -> None:
-    shown = fit(everything, policies, 0)
+    shown = apply_policies(everything, policies, 0)
     for limit in limits:
-        shown = shorten(shown, 100, limit)
-    again = [*newest(everything[:-1], turns_in(shown[:-1])), everything[-1]]
-    assert assemble(again) == assemble(shown)
+        shown = trim_by_ratio(shown, 100, limit)
+    again = [*newest_turns(everything[:-1], count_turns(shown[:-1])), everything[-1]]
+    assert build_messages(again) == build_messages(shown)

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiphon.core.deltas import CallPiece, Delta, Finish, Text, Thought, Used
+from antiphon.core.deltas import (
+    Delta,
+    Finish,
+    OutputTextDelta,
+    ReasoningSummaryDelta,
+    ToolCallDelta,
+    UsageUpdate,
+)
 from antiphon.core.events import Created, Ended, Event, ItemAdded, ItemDone
 from antiphon.core.items import (
     FunctionCall,
@@ -24,7 +31,7 @@ from antiphon.core.items import (
 )
 from antiphon.core.turns import Options, Usage
 from antiphon.errors import (
-    InvalidRequest,
+    InvalidRequestError,
     StoreError,
 )
 from antiphon.models.scripted import (
@@ -33,8 +40,8 @@ from antiphon.models.scripted import (
     think,
     used,
 )
-from antiphon.turn.message_rendering import INTERRUPTED
-from antiphon.turn.turn_accumulator import Machine, added
+from antiphon.turn.message_rendering import INTERRUPTED_OUTPUT
+from antiphon.turn.turn_accumulator import TurnAccumulator, add_usage
 from turn_kit import (
     ONE,
     STORES,
@@ -252,7 +259,7 @@ def test_a_model_that_never_stops_calling_is_stopped(most: int) -> None:
         )
         # It can be continued, with the output that is missing or without.
         await answered(service, "Well?", after=response.id)
-        assert contents(model)[-3:] == ["", INTERRUPTED, "Well?"]
+        assert contents(model)[-3:] == ["", INTERRUPTED_OUTPUT, "Well?"]
         await answered(service, FunctionCallOutput("a", "Late."), after=response.id)
         assert contents(model)[-2:] == ["", "Late."]
 
@@ -285,7 +292,7 @@ def test_a_call_for_somebody_else_ends_the_turn_and_waits() -> None:
             ([Message("user", "Well?")], "tool_output_missing"),
             ([FunctionCallOutput("a", "again")], "tool_call_not_found"),
         ):
-            with pytest.raises(InvalidRequest) as caught:
+            with pytest.raises(InvalidRequestError) as caught:
                 await answered(service, *wrong, after=response.id)
             assert caught.value.code == code
         await answered(service, FunctionCallOutput("b", "agreed"), after=response.id)
@@ -327,7 +334,7 @@ def test_what_is_agreed_to_has_to_wait_and_settle_all(approved: str, code: str) 
         hands = Hands()
         service = serving(ScriptedModel([TWO]))
         first = await answered(service, "Go.")
-        with pytest.raises(InvalidRequest) as caught:
+        with pytest.raises(InvalidRequestError) as caught:
             await service.start(
                 asking(after=first.id, approved=(FunctionCall(approved, "look", "{}"),)), hands
             )
@@ -340,17 +347,17 @@ def test_what_is_agreed_to_has_to_wait_and_settle_all(approved: str, code: str) 
 # The machine's part.
 
 _PIECES = st.builds(
-    CallPiece,
+    ToolCallDelta,
     st.integers(0, 2),
     st.none() | st.sampled_from(["", "a", "b"]),
     st.none() | st.just("f"),
     st.text(max_size=3),
 )
 _SAID: st.SearchStrategy[Delta] = st.one_of(
-    st.builds(Text, st.text(max_size=3)),
-    st.builds(Thought, st.text(max_size=3)),
+    st.builds(OutputTextDelta, st.text(max_size=3)),
+    st.builds(ReasoningSummaryDelta, st.text(max_size=3)),
     _PIECES,
-    st.builds(Used, st.builds(Usage, st.integers(0, 9), st.integers(0, 9))),
+    st.builds(UsageUpdate, st.builds(Usage, st.integers(0, 9), st.integers(0, 9))),
 )
 _ROUNDS = st.lists(st.tuples(st.lists(_SAID, max_size=8), st.booleans()), max_size=4)
 
@@ -359,28 +366,28 @@ _ROUNDS = st.lists(st.tuples(st.lists(_SAID, max_size=8), st.booleans()), max_si
 @given(_ROUNDS)
 def test_rounds_are_one_answer(rounds: list[tuple[list[Delta], bool]]) -> None:
     """However many: items in order, each announced, ended and taken once, all tokens paid."""
-    machine, heard, taken, paid = Machine(), list[Event](), list[Item](), Usage()
+    machine, heard, taken, paid = TurnAccumulator(), list[Event](), list[Item](), Usage()
     for said, looks in rounds:
-        assert machine.silent
+        assert machine.is_round_empty
         before = len(machine.output)
         heard += machine.feed([*said, Finish("stop")])
         wanted, ends = machine.end_round()
         heard += ends
-        made = {delta.index for delta in said if isinstance(delta, CallPiece)}
+        made = {delta.index for delta in said if isinstance(delta, ToolCallDelta)}
         assert len(wanted) == len(made)
         assert len({one.call_id for one in wanted}) == len(wanted)
-        reports = [delta.usage for delta in said if isinstance(delta, Used)]
-        paid = added(paid, reports[-1]) if reports else paid
+        reports = [delta.usage for delta in said if isinstance(delta, UsageUpdate)]
+        paid = add_usage(paid, reports[-1]) if reports else paid
         if looks:
-            taken += machine.take_finished()
+            taken += machine.pop_completed_items()
         if not wanted:
             break
         assert [one for one in machine.output[before:] if isinstance(one, FunctionCall)] == wanted
         for one in reversed(wanted):
-            heard += machine.add(FunctionCallOutput(one.call_id, "done"))
-        machine.next_round()
-    heard += machine.close(whole=True)
-    taken += machine.take_finished()
+            heard += machine.add_item(FunctionCallOutput(one.call_id, "done"))
+        machine.start_round()
+    heard += machine.close(is_complete=True)
+    taken += machine.pop_completed_items()
     assert tuple(taken) == machine.output
     assert (machine.usage or Usage()) == paid
     begun = [event.index for event in heard if isinstance(event, ItemAdded)]
@@ -391,19 +398,19 @@ def test_rounds_are_one_answer(rounds: list[tuple[list[Delta], bool]]) -> None:
 
 
 def test_the_tokens_of_the_last_round_are_told_apart() -> None:
-    machine = Machine()
-    machine.feed([Used(Usage(5, 1)), CallPiece(0, "a", "f"), Finish("tool_calls")])
+    machine = TurnAccumulator()
+    machine.feed([UsageUpdate(Usage(5, 1)), ToolCallDelta(0, "a", "f"), Finish("tool_calls")])
     machine.end_round()
-    machine.next_round()
-    assert (machine.last, machine.usage, machine.finish) == (None, Usage(5, 1), None)
-    machine.feed([Text("Hi."), Used(Usage(9, 2))])
-    assert (machine.last, machine.usage) == (Usage(9, 2), Usage(14, 3))
+    machine.start_round()
+    assert (machine.last_usage, machine.usage, machine.finish_reason) == (None, Usage(5, 1), None)
+    machine.feed([OutputTextDelta("Hi."), UsageUpdate(Usage(9, 2))])
+    assert (machine.last_usage, machine.usage) == (Usage(9, 2), Usage(14, 3))
 
 
 def test_a_call_that_was_cut_is_none() -> None:
     for reason in ("length", "content_filter"):
-        machine = Machine()
-        machine.feed([CallPiece(0, "a", "f", "{"), Finish(reason)])
+        machine = TurnAccumulator()
+        machine.feed([ToolCallDelta(0, "a", "f", "{"), Finish(reason)])
         assert machine.end_round() == ([], [])
-        machine.close(whole=True)
+        machine.close(is_complete=True)
         assert machine.output == (FunctionCall("a", "f", "{", "incomplete"),)

@@ -17,9 +17,9 @@ from antiphon.core.items import (
 from antiphon.core.turns import Options
 from antiphon.errors import (
     AntiphonError,
-    ContextLengthExceeded,
-    ModelTimeout,
-    RateLimited,
+    ContextLengthExceededError,
+    ModelTimeoutError,
+    UpstreamRateLimitError,
 )
 from antiphon.models.scripted import (
     Reply,
@@ -30,7 +30,7 @@ from antiphon.models.scripted import (
     hang,
     say,
 )
-from antiphon.turn.message_rendering import INTERRUPTED
+from antiphon.turn.message_rendering import INTERRUPTED_OUTPUT
 from turn_kit import (
     ONE,
     TWO,
@@ -74,7 +74,7 @@ def test_a_call_that_was_cut_off_is_not_run(reply: Reply, status: str) -> None:
         assert response.status == status
         assert hands.asked == []
         await answered(service, "Well?", after=response.id)
-        assert contents(model)[-2:] == [INTERRUPTED, "Well?"]
+        assert contents(model)[-2:] == [INTERRUPTED_OUTPUT, "Well?"]
 
     run(main())
 
@@ -101,7 +101,7 @@ def test_a_turn_that_takes_too_long_fails_and_can_be_continued(where: str) -> No
             more["approved"] = (FunctionCall("a", "look", "{}"),)
         turn = await service.start(asking("Now.", timeout=0.25, **more), hands)
         response = await turn.result()
-        assert isinstance(turn.error, ModelTimeout)
+        assert isinstance(turn.error, ModelTimeoutError)
         assert (turn.error.code, turn.error.response_id) == ("turn_timeout", response.id)
         assert "0.25 seconds" in turn.error.message
         assert response.status == "failed"
@@ -144,7 +144,7 @@ def test_a_cancelled_turn_stops_its_tools_and_keeps_what_they_gave() -> None:
         assert hands.cancelled == ["b"]
         assert tuple(map(decode_item, (await kept(store, turn)).output)) == response.output
         await answered(service, "Well?", after=response.id)
-        assert contents(model) == ["Go.", "", "done", "", INTERRUPTED, "Well?"]
+        assert contents(model) == ["Go.", "", "done", "", INTERRUPTED_OUTPUT, "Well?"]
 
     run(main())
 
@@ -186,11 +186,13 @@ def test_a_source_that_raises_fails_the_turn(caplog: pytest.LogCaptureFixture) -
 
 def test_a_model_that_fails_after_its_tools_ran_keeps_what_they_gave() -> None:
     async def main() -> None:
-        model = ScriptedModel([ONE, say("So") + fail(RateLimited("Slow down.")), "Done."])
+        model = ScriptedModel(
+            [ONE, say("So") + fail(UpstreamRateLimitError("Slow down.")), "Done."]
+        )
         service = serving(model)
         turn = await service.start(asking("Go."), Hands())
         response = await turn.result()
-        assert isinstance(turn.error, RateLimited)
+        assert isinstance(turn.error, UpstreamRateLimitError)
         assert kinds(response) == ["FunctionCall", "FunctionCallOutput", "Message"]
         assert response.output[-1] == Message("assistant", "So", status="incomplete")
         await answered(service, "Go on.", after=response.id)
@@ -243,7 +245,7 @@ def test_a_turn_that_outgrows_its_budget_fails_with_what_was_done() -> None:
         service = serving(model, store)
         turn = await service.start(asking("Go.", context=(TokenBudget(20),)), Hands(work))
         response = await turn.result()
-        assert isinstance(turn.error, ContextLengthExceeded)
+        assert isinstance(turn.error, ContextLengthExceededError)
         assert turn.error.used is not None
         assert turn.error.used > 20 == turn.error.limit
         assert kinds(response) == ["FunctionCall", "FunctionCallOutput"]
@@ -258,7 +260,7 @@ def test_a_second_round_may_be_what_is_too_long(truncation: Any) -> None:
     async def main() -> None:
         def script(messages: list[dict[str, Any]]) -> Reply | str:
             if len(messages) > 5:
-                return fail(ContextLengthExceeded("Too long.", used=len(messages), limit=5))
+                return fail(ContextLengthExceededError("Too long.", used=len(messages), limit=5))
             if messages[-1]["content"] == "Go.":
                 return say("Let me see.") + ONE
             return "Done."
@@ -272,7 +274,7 @@ def test_a_second_round_may_be_what_is_too_long(truncation: Any) -> None:
         )
         response = await turn.result()
         if truncation == "disabled":
-            assert isinstance(turn.error, ContextLengthExceeded)
+            assert isinstance(turn.error, ContextLengthExceededError)
             assert response.status == "failed"
         else:
             assert texts(response) == ["Let me see.", "Done."]

@@ -7,15 +7,15 @@ import logging
 
 import pytest
 
-from antiphon.core.deltas import Text
+from antiphon.core.deltas import OutputTextDelta
 from antiphon.core.events import Created, Ended, Event, ItemAdded, ItemDone
 from antiphon.core.items import Message, decode_item
-from antiphon.core.turns import NOBODY, TurnError, Usage
+from antiphon.core.turns import DEFAULT_TENANT, TurnError, Usage
 from antiphon.errors import (
     AntiphonError,
     ModelError,
-    RateLimited,
     StoreError,
+    UpstreamRateLimitError,
 )
 from antiphon.models.scripted import (
     Reply,
@@ -59,11 +59,11 @@ def test_the_model_is_asked_while_the_request_goes_to_the_disk() -> None:
         first = asyncio.ensure_future(anext(aiter(turn.events())))
         await reached.wait()
         await settle()
-        assert await store.head(NOBODY, turn.response_id) is None
+        assert await store.head(DEFAULT_TENANT, turn.response_id) is None
         assert not first.done(), "nothing is promised before it is kept"
         store.begins.open()
         batch = await first
-        assert batch[0] == Created(turn.opening)
+        assert batch[0] == Created(turn.initial_response)
         assert (await kept(store, turn)).end is None
         await service.close()
 
@@ -183,7 +183,7 @@ def test_a_request_that_cannot_be_kept_is_an_error_and_leaves_nothing() -> None:
                     await reader
                 assert caught.value.response_id is None
             assert model.cancelled.is_set() or not model.calls
-            assert await store.head(NOBODY, turn.response_id) is None
+            assert await store.head(DEFAULT_TENANT, turn.response_id) is None
 
     run(main())
 
@@ -240,7 +240,7 @@ def test_a_turn_whose_end_was_not_kept_is_ended_when_the_disk_is_well_again() ->
         with pytest.raises(StoreError, match=DISK):
             await service.start(asking("And?", after=turn.response_id))
         store.ends.error = None
-        ended = await service.response(NOBODY, turn.response_id)
+        ended = await service.response(DEFAULT_TENANT, turn.response_id)
         assert ended.end is not None
         assert ended.end.error is not None
         assert (ended.status, ended.end.error.code) == ("failed", "store_unavailable")
@@ -282,7 +282,7 @@ def test_an_item_that_cannot_be_kept_fails_the_turn(late: bool) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("error", [ModelError("It broke."), RateLimited("Slow down.")])
+@pytest.mark.parametrize("error", [ModelError("It broke."), UpstreamRateLimitError("Slow down.")])
 def test_a_model_that_fails_fails_the_turn_and_what_arrived_is_kept(
     error: AntiphonError, stream: bool
 ) -> None:
@@ -342,7 +342,7 @@ def test_words_that_cannot_be_written_down_end_the_turn() -> None:
 
     async def main() -> None:
         for store in (True, False):
-            service = serving(ScriptedModel([Reply((Text("\udcff"),)), "Fine."]))
+            service = serving(ScriptedModel([Reply((OutputTextDelta("\udcff"),)), "Fine."]))
             turn = await service.start(asking("Well?", store=store))
             if not store:
                 assert (await turn.result()).status == "completed"

@@ -9,9 +9,9 @@ import pytest
 
 from antiphon.core.events import Created, Ended
 from antiphon.core.items import FunctionCall, Message, decode_item
-from antiphon.core.turns import NOBODY, Options
+from antiphon.core.turns import DEFAULT_TENANT, Options
 from antiphon.errors import (
-    ContextLengthExceeded,
+    ContextLengthExceededError,
     StoreError,
 )
 from antiphon.models.scripted import (
@@ -55,7 +55,7 @@ def test_a_turn_cancelled_before_its_first_step_asks_no_model() -> None:
         assert (response.status, response.output, turn.error) == ("cancelled", (), None)
         assert model.calls == []
         assert (await kept(store, turn)).end == response.end
-        assert await heard(turn) == [Created(turn.opening), Ended(response)]
+        assert await heard(turn) == [Created(turn.initial_response), Ended(response)]
 
     run(main())
 
@@ -74,7 +74,7 @@ def test_a_cancelled_turn_keeps_what_arrived(said: str, store: bool) -> None:
         assert response.status == "cancelled"
         part = (Message("assistant", said, status="incomplete"),) if said else ()
         assert response.output == part
-        stored = await disk.turn(NOBODY, turn.response_id)
+        stored = await disk.turn(DEFAULT_TENANT, turn.response_id)
         assert (stored is not None) is store
         assert stored is None or tuple(map(decode_item, stored.output)) == part
         assert await turn.cancel() is response, "once more, when it is over"
@@ -149,7 +149,7 @@ def reader_of(limit: int, *, told: bool, words: int = 0) -> ScriptedModel:
         if len(messages) <= limit:
             return say("Fine.")
         numbers = {"used": len(messages), "limit": limit} if told else {}
-        return say("x" * words) + fail(ContextLengthExceeded("Too long.", **numbers))
+        return say("x" * words) + fail(ContextLengthExceededError("Too long.", **numbers))
 
     return ScriptedModel(script)
 
@@ -177,7 +177,7 @@ def test_the_oldest_turns_go_when_the_context_is_too_long(told: bool) -> None:
         assert shown[-3:] == [user("question 8"), assistant("Fine."), user("Still there?")]
         assert len(shown) <= 9
         assert len(model.shown(0)) == 19
-        turns = await serving(model, store).chain(NOBODY, response.id)
+        turns = await serving(model, store).chain(DEFAULT_TENANT, response.id)
         assert len(turns) == 10, "only the model's view is shorter"
 
     run(main())
@@ -190,7 +190,7 @@ def test_without_leave_to_truncate_too_long_is_an_error() -> None:
         model = reader_of(5, told=True)
         turn = await serving(model, store).start(asking("Still there?", after=head))
         assert (await turn.result()).status == "failed"
-        assert isinstance(turn.error, ContextLengthExceeded)
+        assert isinstance(turn.error, ContextLengthExceededError)
         assert len(model.calls) == 1
 
     run(main())
@@ -208,7 +208,7 @@ def test_what_cannot_be_shortened_is_an_error(words: int) -> None:
             asking("Still there?", after=head, options=Options(truncation="auto"))
         )
         assert (await turn.result()).status == "failed"
-        assert isinstance(turn.error, ContextLengthExceeded)
+        assert isinstance(turn.error, ContextLengthExceededError)
         assert len(model.calls) == (1 if words else 3)
 
     run(main())
@@ -223,18 +223,18 @@ def test_a_stored_turn_goes_on_without_its_reader() -> None:
         service = serving(ScriptedModel([say("One, ") + wait(go) + say("two.")]), store)
         turn = await service.start(asking("Count."))
         await heard_until(turn, "One")
-        await turn.leave()
+        await turn.detach()
         assert not turn.done()
-        late = service.running(turn.response_id)
+        late = service.running_turn(turn.response_id)
         assert late is turn
         go.set()
         events = await heard(late)
-        assert events[0] == Created(turn.opening)
+        assert events[0] == Created(turn.initial_response)
         response = await turn.result()
         assert events[-1] == Ended(response)
         assert texts(response) == ["One, two."]
         await settle()
-        assert service.running(turn.response_id) is None
+        assert service.running_turn(turn.response_id) is None
 
     run(main())
 
@@ -245,7 +245,7 @@ def test_an_unstored_turn_ends_with_its_reader() -> None:
         model = ScriptedModel([say("One") + hang(reached)])
         turn = await serving(model, store).start(asking("Count.", store=False))
         await reached.wait()
-        await turn.leave()
+        await turn.detach()
         assert model.cancelled.is_set()
         assert (await turn.result()).status == "cancelled"
         assert not store.begins.asked.is_set()
@@ -287,6 +287,6 @@ def test_a_closing_service_keeps_running_turns_as_interrupted() -> None:
         assert (response.status, response.end.error.code) == ("failed", "interrupted")
         assert texts(response) == ["One"]
         with pytest.raises(StoreError):
-            await service.response(NOBODY, turn.response_id)
+            await service.response(DEFAULT_TENANT, turn.response_id)
 
     run(main())

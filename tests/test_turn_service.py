@@ -12,15 +12,15 @@ import pytest
 
 from antiphon.core.events import Ended
 from antiphon.core.items import FunctionCall, FunctionCallOutput, InputImage, InputText, Message
-from antiphon.core.turns import NOBODY, Options, Response
+from antiphon.core.turns import DEFAULT_TENANT, Options, Response
 from antiphon.errors import (
-    InvalidRequest,
+    InvalidRequestError,
     ModelError,
     StoreError,
 )
 from antiphon.models.scripted import ScriptedModel, call, calls, fail, hang, say
 from antiphon.stores.memory.store import MemoryStore
-from antiphon.turn.message_rendering import INTERRUPTED
+from antiphon.turn.message_rendering import INTERRUPTED_OUTPUT
 from antiphon.turn.protocols import ModelInfo, Store
 from antiphon.turn.service import TurnService
 from turn_kit import (
@@ -58,10 +58,10 @@ def test_a_conversation_is_shown_whole_and_in_order(kind: str, tmp_path: Path) -
             expected.append(assistant(f"answer {number}"))
             head = response.id
         assert head is not None
-        assert await service.messages(NOBODY, head) == expected
-        chain = await service.chain(NOBODY, head)
+        assert await service.messages(DEFAULT_TENANT, head) == expected
+        chain = await service.chain(DEFAULT_TENANT, head)
         assert [one.status for one in chain] == ["completed"] * 4
-        assert chain[-1] == await service.response(NOBODY, head)
+        assert chain[-1] == await service.response(DEFAULT_TENANT, head)
 
     with_story(kind, tmp_path, story)
 
@@ -81,7 +81,7 @@ def test_whoever_has_seen_the_end_can_go_on_at_once(stream: bool, tmp_path: Path
             else:
                 await turn.result()
             head = turn.response_id
-        said = [one["content"] for one in await service.messages(NOBODY, str(head))]
+        said = [one["content"] for one in await service.messages(DEFAULT_TENANT, str(head))]
         assert said[::2] == [f"{name} {number}" for number in range(12)]
 
     async def story(store: Store) -> None:
@@ -122,7 +122,7 @@ def test_instructions_hold_for_one_turn_and_system_messages_stay() -> None:
         assert contents(model) == ["Be kind.", "a", "1", "b"]
         third = await answered(service, "c", after=second.id, instructions="Be long.")
         assert contents(model) == ["Be long.", "Be kind.", "a", "1", "b", "2", "c"]
-        messages = await service.messages(NOBODY, third.id)
+        messages = await service.messages(DEFAULT_TENANT, third.id)
         assert [one["role"] for one in messages[:2]] == ["system", "system"]
         assert (messages[0]["content"], messages[-1]["content"]) == ("Be long.", "3")
 
@@ -146,13 +146,13 @@ def test_a_primer_is_shown_and_never_kept() -> None:
         primer = (
             msgspec.json.encode(user("Primed?")) + b"," + msgspec.json.encode(assistant("Yes."))
         )
-        model = ScriptedModel(["1", "2"], info=ModelInfo("primed", primer=primer))
+        model = ScriptedModel(["1", "2"], info=ModelInfo("primed", few_shot=primer))
         service = serving(model)
         first = await answered(service, "a", instructions="Be brief.")
         assert contents(model) == ["Be brief.", "Primed?", "Yes.", "a"]
         await answered(service, "b", after=first.id)
         assert contents(model) == ["Primed?", "Yes.", "a", "1", "b"]
-        assert await service.messages(NOBODY, first.id) == [
+        assert await service.messages(DEFAULT_TENANT, first.id) == [
             *({"role": "system", "content": "Be brief."}, user("a"), assistant("1"))
         ]
 
@@ -194,9 +194,9 @@ def test_outputs_that_do_not_fit_are_refused_and_nothing_is_stored() -> None:
             ([FunctionCallOutput("a", "1")], "'b'"),
             ([FunctionCallOutput("zz", "1")], "'zz'"),
         ):
-            with pytest.raises(InvalidRequest, match=name):
+            with pytest.raises(InvalidRequestError, match=name):
                 await service.start(asking(*items, after=asked.id))
-        assert len(await service.recent(NOBODY, 10)) == 1
+        assert len(await service.recent_threads(DEFAULT_TENANT, 10)) == 1
         both = [FunctionCallOutput("a", "1"), FunctionCallOutput("b", "2")]
         assert (await answered(service, *both, after=asked.id)).status == "completed"
 
@@ -238,7 +238,7 @@ def test_a_turn_that_ended_badly_can_be_continued(
         assert response.output[-1] == FunctionCall("a", "f", "{}", "incomplete")
         # Nobody owes the output of a call that may never have been whole.
         await answered(service, "And now?", after=response.id)
-        assert contents(model) == ["Do it.", "Wait.", INTERRUPTED, "And now?"]
+        assert contents(model) == ["Do it.", "Wait.", INTERRUPTED_OUTPUT, "And now?"]
 
     with_story(kind, tmp_path, story)
 
@@ -250,7 +250,7 @@ def test_an_output_that_arrived_all_the_same_is_taken() -> None:
         service = serving(model)
         failed = await answered(service, "Do it.")
         await answered(service, FunctionCallOutput("b", "two"), after=failed.id)
-        assert contents(model) == ["Do it.", "", INTERRUPTED, "two"]
+        assert contents(model) == ["Do it.", "", INTERRUPTED_OUTPUT, "two"]
 
     run(main())
 
@@ -281,11 +281,11 @@ def test_what_was_told_when_a_turn_ended_is_told_ever_after(kind: str, tmp_path:
         service = serving(ScriptedModel(script), store)
         options = Options(temperature=0.5, metadata={"a": "b"}, stop=("x",))
         told: Response = await answered(service, "a", instructions="Be.", options=options)
-        assert await service.response(NOBODY, told.id) == told
+        assert await service.response(DEFAULT_TENANT, told.id) == told
         output = FunctionCallOutput("call_1_0", (InputText("1"), InputImage("https://x/y.png")))
         failed = await answered(service, output, after=told.id)
         assert failed.status == "failed"
-        assert await service.response(NOBODY, failed.id) == failed
+        assert await service.response(DEFAULT_TENANT, failed.id) == failed
         assert re.fullmatch(r"resp_[0-9a-f]{32}", failed.id)
 
     with_story(kind, tmp_path, story)
@@ -300,9 +300,9 @@ def test_an_end_that_could_not_be_kept_is_made_up_for_when_it_is_asked_for() -> 
         with pytest.raises(StoreError):
             await turn.result()
         with pytest.raises(StoreError):
-            await service.response(NOBODY, turn.response_id)
+            await service.response(DEFAULT_TENANT, turn.response_id)
         store.ends.error = None
-        assert (await service.response(NOBODY, turn.response_id)).status == "failed"
+        assert (await service.response(DEFAULT_TENANT, turn.response_id)).status == "failed"
         again = await answered(service, "Hello again.", after=turn.response_id)
         assert again.status == "completed"
         await service.close()
@@ -314,7 +314,7 @@ def test_calls_that_wait_for_their_outputs_are_shown_waiting() -> None:
     async def main() -> None:
         service = serving(ScriptedModel([calls(call("look", {}, call_id="c1"))]))
         response = await answered(service, "Look.")
-        *_, last = await service.messages(NOBODY, response.id)
+        *_, last = await service.messages(DEFAULT_TENANT, response.id)
         assert [one["id"] for one in last["tool_calls"]] == ["c1"]
         await service.close()
 

@@ -11,13 +11,13 @@ import pytest
 
 from antiphon.core.ids import new_response_id
 from antiphon.core.items import FunctionCall, FunctionCallOutput, InputImage, InputText, Message
-from antiphon.core.turns import NOBODY
+from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.errors import (
-    ImageInputUnsupported,
-    InvalidRequest,
-    ModelNotFound,
-    NotFound,
-    ResponseInProgress,
+    ImageInputUnsupportedError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    NotFoundError,
+    ResponseInProgressError,
 )
 from antiphon.models.model_registry import Catalog
 from antiphon.models.scripted import ScriptedModel, call, calls, hang, say
@@ -39,8 +39,8 @@ from turn_kit import (
 # Other people's, missing and running.
 
 
-async def refusal(work: Awaitable[Any]) -> NotFound:
-    with pytest.raises(NotFound) as caught:
+async def refusal(work: Awaitable[Any]) -> NotFoundError:
+    with pytest.raises(NotFoundError) as caught:
         await work
     return caught.value
 
@@ -74,8 +74,8 @@ def test_what_is_not_yours_is_as_if_it_were_not_there(kind: str, tmp_path: Path)
         assert len(continuing) == 1
         (shape,) = continuing
         assert shape[:2] == ("previous_response_not_found", "previous_response_id")
-        assert await service.recent("you", 10) == []
-        assert len(await service.recent("me", 10)) == 1
+        assert await service.recent_threads("you", 10) == []
+        assert len(await service.recent_threads("me", 10)) == 1
         assert (await service.response("me", mine)).status == "completed"
 
     with_story(kind, tmp_path, story)
@@ -91,11 +91,11 @@ def test_a_running_response_is_not_continued_but_can_be_looked_at(
         turn = await service.start(asking("Hello."))
         await anext(aiter(turn.events()))
         await reached.wait()
-        with pytest.raises(ResponseInProgress) as caught:
+        with pytest.raises(ResponseInProgressError) as caught:
             await service.start(asking("And?", after=turn.response_id))
         assert caught.value.status == 409
-        assert (await service.response(NOBODY, turn.response_id)).status == "in_progress"
-        assert service.running(turn.response_id) is turn
+        assert (await service.response(DEFAULT_TENANT, turn.response_id)).status == "in_progress"
+        assert service.running_turn(turn.response_id) is turn
         await turn.cancel()
         assert (await answered(service, "And?", after=turn.response_id)).status == "completed"
 
@@ -113,15 +113,15 @@ def test_a_deleted_turn_is_gone_from_the_next_context(kind: str, tmp_path: Path)
         ids: list[str] = []
         for word in ("one", "two", "three"):
             ids.append((await answered(service, word, after=ids[-1] if ids else None)).id)
-        await service.delete(NOBODY, ids[1])
+        await service.delete(DEFAULT_TENANT, ids[1])
         last = await answered(service, "four", after=ids[2])
         assert contents(model) == ["one", "to one", "three", "to three", "four"]
-        await refusal(service.response(NOBODY, ids[1]))
-        await service.delete(NOBODY, ids[0])
+        await refusal(service.response(DEFAULT_TENANT, ids[1]))
+        await service.delete(DEFAULT_TENANT, ids[0])
         await answered(service, "five", after=last.id)
         assert contents(model) == ["three", "to three", "four", "to four", "five"]
-        assert [one.id for one in await service.chain(NOBODY, last.id)] == [ids[2], last.id]
-        await service.delete(NOBODY, ids[2], cascade=True)
+        assert [one.id for one in await service.chain(DEFAULT_TENANT, last.id)] == [ids[2], last.id]
+        await service.delete(DEFAULT_TENANT, ids[2], cascade=True)
         await refusal(service.start(asking("six", after=last.id)))
 
     with_story(kind, tmp_path, story)
@@ -134,10 +134,10 @@ def test_what_another_process_deletes_is_gone_here_too(tmp_path: Path) -> None:
             service, other = serving(model, here), serving(ScriptedModel(), there)
             first = await answered(service, "one")
             second = await answered(service, "two", after=first.id)
-            await other.delete(NOBODY, first.id)
+            await other.delete(DEFAULT_TENANT, first.id)
             third = await answered(service, "three", after=second.id)
             assert contents(model) == ["two", "to two", "three"]
-            await other.delete(NOBODY, third.id)
+            await other.delete(DEFAULT_TENANT, third.id)
             await refusal(service.start(asking("four", after=third.id)))
 
     run(main())
@@ -152,7 +152,7 @@ def test_a_deletion_during_a_turn_holds_for_the_next(tmp_path: Path) -> None:
         second = await answered(service, "two", after=first.id)
         turn = await service.start(asking("three", after=second.id))
         await reached.wait()
-        await service.delete(NOBODY, first.id)
+        await service.delete(DEFAULT_TENANT, first.id)
         await turn.cancel()
         await answered(service, "four", after=turn.response_id)
         assert contents(model) == ["two", "b", "three", "c", "four"]
@@ -167,7 +167,7 @@ def test_an_orphaned_output_is_not_shown() -> None:
         service = serving(model)
         asked = await answered(service, "Weather?")
         told = await answered(service, FunctionCallOutput("a", "sun"), after=asked.id)
-        await service.delete(NOBODY, asked.id)
+        await service.delete(DEFAULT_TENANT, asked.id)
         await answered(service, "Thanks.", after=told.id)
         assert contents(model) == ["Sunny.", "Thanks."]
 
@@ -187,7 +187,7 @@ def test_deleting_a_running_turn_stops_it_and_erases_it() -> None:
         assert model.cancelled.is_set()
         assert (await turn.result()).status == "cancelled"
         await refusal(service.response("me", turn.response_id))
-        assert await service.recent("me", 10) == []
+        assert await service.recent_threads("me", 10) == []
 
     run(main())
 
@@ -200,13 +200,13 @@ def test_an_unstored_turn_leaves_nothing(tmp_path: Path) -> None:
         secret = await answered(service, "A secret.", after=first.id, store=False)
         assert secret.status == "completed"
         assert contents(model) == ["Kept.", "Hi.", "A secret."]
-        await refusal(service.response(NOBODY, secret.id))
+        await refusal(service.response(DEFAULT_TENANT, secret.id))
         await refusal(service.start(asking("And?", after=secret.id)))
-        await refusal(service.delete(NOBODY, secret.id))
+        await refusal(service.delete(DEFAULT_TENANT, secret.id))
         await answered(service, "Next.", after=first.id)
         assert contents(model) == ["Kept.", "Hi.", "Next."]
         await answered(service, "Alone.", store=False)
-        assert len(await service.recent(NOBODY, 10)) == 1
+        assert len(await service.recent_threads(DEFAULT_TENANT, 10)) == 1
 
     with_story("memory", tmp_path, story)
     with_story("sqlite", tmp_path, story)
@@ -241,7 +241,7 @@ def test_an_unstored_turn_asks_nothing_of_the_store() -> None:
 def test_an_input_that_says_nothing_is_refused(said: list[Any]) -> None:
     async def main() -> None:
         store = GatedStore()
-        with pytest.raises(InvalidRequest) as caught:
+        with pytest.raises(InvalidRequestError) as caught:
             await serving(ScriptedModel(["Hi."]), store).start(asking(*said))
         assert (caught.value.code, caught.value.param) == ("empty_input", "input")
         assert not store.begins.asked.is_set()
@@ -258,7 +258,7 @@ def test_an_input_that_is_no_text_is_refused(where: str) -> None:
             "output": asking(FunctionCall("a", "f", "{}"), FunctionCallOutput("a", broken)),
             "instructions": asking("Hi.", instructions=broken),
         }[where]
-        with pytest.raises(InvalidRequest) as caught:
+        with pytest.raises(InvalidRequestError) as caught:
             await serving(ScriptedModel(["Hi."]), store).start(request)
         assert caught.value.code == "invalid_unicode"
         assert not store.begins.asked.is_set()
@@ -271,7 +271,7 @@ def test_pictures_are_refused_by_a_model_that_cannot_see() -> None:
         look = Message("user", (InputText("Look:"), InputImage("https://example.com/a.png")))
         store = GatedStore()
         blind = ScriptedModel(["Hi."], info=ModelInfo("blind", images=False))
-        with pytest.raises(ImageInputUnsupported):
+        with pytest.raises(ImageInputUnsupportedError):
             await serving(blind, store).start(asking(look))
         assert not store.begins.asked.is_set()
         assert (await answered(serving(ScriptedModel(["A cat."])), look)).status == "completed"
@@ -282,7 +282,7 @@ def test_pictures_are_refused_by_a_model_that_cannot_see() -> None:
 def test_a_model_that_is_not_there_is_refused_first() -> None:
     async def main() -> None:
         service = serving(ScriptedModel([]))
-        with pytest.raises(ModelNotFound) as caught:
+        with pytest.raises(ModelNotFoundError) as caught:
             await service.start(asking(model="other", after="resp_1"))
         assert caught.value.param == "model"
 

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiphon.core.context_policies import Policy, Summarize, TokenBudget, Window
+from antiphon.core.context_policies import ContextPolicy, Summarize, TokenBudget, Window
 from antiphon.core.items import FunctionCallOutput, Message
 from antiphon.core.turns import FunctionTool, Header, Options, Usage
-from antiphon.errors import ContextLengthExceeded
+from antiphon.errors import ContextLengthExceededError
 from antiphon.models.scripted import ScriptedModel, call, calls, say, used
-from antiphon.turn.context_builder import View, Viewer
-from antiphon.turn.message_rendering import Segment, render
+from antiphon.turn.context_builder import ContextBuilder, ModelContext
+from antiphon.turn.message_rendering import RenderedTurn, render_turn
 from antiphon.turn.protocols import ModelCall, ModelInfo
-from antiphon.turn.trimming import base_tokens, estimate, least, tokens_of
+from antiphon.turn.trimming import base_tokens, estimate_tokens, required_turns, tokens_of
 from chains_kit import check_whole, groups_of, histories
 from stories_kit import words as words_in
 from turn_kit import UncountedModel, answered, asking, contents, run, serving
@@ -28,7 +28,7 @@ unhurried = settings(deadline=None)
 
 HEADER = Header("scripted", "Be brief.", Options(tools=(FunctionTool("f", "Looks it up."),)))
 PRIMER = b'{"role":"user","content":"Hi."},{"role":"assistant","content":"Hello there."}'
-INFO = ModelInfo("scripted", primer=PRIMER)
+INFO = ModelInfo("scripted", few_shot=PRIMER)
 
 
 class CountingModel(ScriptedModel):
@@ -38,26 +38,28 @@ class CountingModel(ScriptedModel):
         super().__init__(info=INFO)
         self.counted: list[ModelCall] = []
 
-    async def count(self, call: ModelCall) -> int | None:
+    async def count_tokens(self, call: ModelCall) -> int | None:
         self.counted.append(call)
         return await super().count(call)
 
 
-def turn_of(text: str, answer: str = "Yes.", *, tokens: int | None = None) -> Segment:
-    segment = render([Message("user", text), Message("assistant", answer)])
+def turn_of(text: str, answer: str = "Yes.", *, tokens: int | None = None) -> RenderedTurn:
+    segment = render_turn([Message("user", text), Message("assistant", answer)])
     return msgspec.structs.replace(segment, tokens=tokens)
 
 
 def viewed(
-    segments: Sequence[Segment], *context: Policy, model: ScriptedModel | None = None
-) -> View:
-    viewer = Viewer(HEADER, model or CountingModel(), context)
-    return run(viewer.view(segments, 1000))
+    segments: Sequence[RenderedTurn], *context: ContextPolicy, model: ScriptedModel | None = None
+) -> ModelContext:
+    viewer = ContextBuilder(HEADER, model or CountingModel(), context)
+    return run(viewer.build(segments, 1000))
 
 
-def words(segments: Sequence[Segment]) -> int:
+def words(segments: Sequence[RenderedTurn]) -> int:
     """What the model counts when it is shown these turns."""
-    question = Viewer(HEADER, CountingModel(), ()).call(segments, HEADER, stream=False)
+    question = ContextBuilder(HEADER, CountingModel(), ()).model_call(
+        segments, HEADER, stream=False
+    )
     return words_in(json.loads(question.messages))
 
 
@@ -69,7 +71,7 @@ BASE = base_tokens(HEADER, PRIMER)
 
 def test_without_policies_all_is_shown_and_nobody_counts() -> None:
     model, history = CountingModel(), [turn_of("0"), turn_of("1")]
-    assert viewed(history, model=model) == View(history, BASE + 1000)
+    assert viewed(history, model=model) == ModelContext(history, BASE + 1000)
     assert model.counted == []
 
 
@@ -77,14 +79,14 @@ def test_a_window_needs_no_counting() -> None:
     model = CountingModel()
     history = [turn_of("0", tokens=50), turn_of("1", tokens=7), turn_of("2", tokens=9)]
     view = viewed(history, Window(4), Summarize(max_tokens=1), model=model)
-    assert view == View(history[1:], BASE + 7)
+    assert view == ModelContext(history[1:], BASE + 7)
     assert model.counted == []
 
 
 def test_a_call_shows_instructions_then_the_primer_then_the_turns() -> None:
-    viewer = Viewer(HEADER, CountingModel(), ())
+    viewer = ContextBuilder(HEADER, CountingModel(), ())
     later = Header("other", "Changed.", Options(seed=1))
-    question = viewer.call([turn_of("0")], later, stream=True)
+    question = viewer.model_call([turn_of("0")], later, stream=True)
     assert (question.model, question.options, question.stream) == ("other", Options(seed=1), True)
     said = [one["content"] for one in json.loads(question.messages)]
     assert said == ["Changed.", "Hi.", "Hello there.", "0", "Yes."]
@@ -96,33 +98,35 @@ def test_a_call_shows_instructions_then_the_primer_then_the_turns() -> None:
 @unhurried
 @given(histories(), st.integers(1, 60), st.none() | st.integers(1, 12))
 def test_a_model_that_counts_is_never_shown_more_than_the_budget(
-    everything: list[Segment], budget: int, window: int | None
+    everything: list[RenderedTurn], budget: int, window: int | None
 ) -> None:
     """Whatever was reported of the turns before, and however wrong the estimates are."""
-    context: list[Policy] = [TokenBudget(budget), *([Window(window)] if window else [])]
-    smallest = words(least(everything))
+    context: list[ContextPolicy] = [TokenBudget(budget), *([Window(window)] if window else [])]
+    smallest = words(required_turns(everything))
     if smallest > budget:
-        with pytest.raises(ContextLengthExceeded) as caught:
+        with pytest.raises(ContextLengthExceededError) as caught:
             viewed(everything, *context)
         assert (caught.value.used, caught.value.limit) == (smallest, budget)
         return
     view = viewed(everything, *context)
-    check_whole(everything, view.segments)
-    assert words(view.segments) <= budget
-    assert view.around == BASE + sum(tokens_of(one) for one in view.segments[:-1])
+    check_whole(everything, view.turns)
+    assert words(view.turns) <= budget
+    assert view.other_tokens == BASE + sum(tokens_of(one) for one in view.turns[:-1])
 
 
 @unhurried
 @given(histories(), st.integers(0, 40))
-def test_where_reports_are_true_the_budget_is_used(everything: list[Segment], room: int) -> None:
+def test_where_reports_are_true_the_budget_is_used(
+    everything: list[RenderedTurn], room: int
+) -> None:
     sizes = [words(everything[:end]) for end in range(len(everything) + 1)]
     # System messages would stay, at an estimate.
     told = [
         msgspec.structs.replace(one, system=b"", tokens=after - before)
         for one, before, after in zip(everything, sizes, sizes[1:], strict=False)
     ]
-    budget = words(least(told)) + room
-    shown = list(viewed(told, TokenBudget(budget)).segments)
+    budget = words(required_turns(told)) + room
+    shown = list(viewed(told, TokenBudget(budget)).turns)
     older = groups_of(told)[: -len(groups_of(shown))]
     assert words(shown) <= budget
     assert not older or words([*older[-1], *shown]) > budget, "one more would have fitted"
@@ -132,19 +136,19 @@ def test_words_are_counted_with_all_that_surrounds_them() -> None:
     model, history = CountingModel(), [turn_of("0"), turn_of("one two three")]
     # Two instructions, three of the primer, four of the turn.
     assert words([history[-1]]) == 9
-    with pytest.raises(ContextLengthExceeded):
+    with pytest.raises(ContextLengthExceededError):
         viewed(history, TokenBudget(8), model=model)
-    assert viewed(history, TokenBudget(9)).segments == history[1:]
-    assert viewed(history, TokenBudget(10)).segments == history[1:]
+    assert viewed(history, TokenBudget(9)).turns == history[1:]
+    assert viewed(history, TokenBudget(10)).turns == history[1:]
     small = turn_of("0", tokens=2)
-    assert viewed([small, history[1]], TokenBudget(11)).segments == [small, history[1]]
+    assert viewed([small, history[1]], TokenBudget(11)).turns == [small, history[1]]
     assert all(one.options == HEADER.options for one in model.counted), "tools count too"
 
 
 def test_a_report_that_was_too_low_is_made_up_for() -> None:
     """Turns that would fit by what was reported go until the count says so."""
     history = [turn_of(f"{n} {'word ' * 20}", tokens=1) for n in range(5)]
-    shown = viewed(history, TokenBudget(60)).segments
+    shown = viewed(history, TokenBudget(60)).turns
     assert words(shown) <= 60 < words(history)
     assert shown == history[-len(shown) :]
 
@@ -155,34 +159,34 @@ def test_a_report_that_was_too_low_is_made_up_for() -> None:
 @unhurried
 @given(histories(), st.integers(1, 600))
 def test_without_a_count_an_estimate_stays_within_the_budget(
-    everything: list[Segment], budget: int
+    everything: list[RenderedTurn], budget: int
 ) -> None:
-    smallest = BASE + sum(map(tokens_of, least(everything)))
+    smallest = BASE + sum(map(tokens_of, required_turns(everything)))
     model = UncountedModel(info=INFO)
     if smallest > budget:
-        with pytest.raises(ContextLengthExceeded) as caught:
+        with pytest.raises(ContextLengthExceededError) as caught:
             viewed(everything, TokenBudget(budget), model=model)
         assert (caught.value.used, caught.value.limit) == (smallest, budget)
         return
     view = viewed(everything, TokenBudget(budget), model=model)
-    check_whole(everything, view.segments)
-    assert BASE + sum(map(tokens_of, view.segments)) <= budget
+    check_whole(everything, view.turns)
+    assert BASE + sum(map(tokens_of, view.turns)) <= budget
 
 
 @unhurried
 @given(histories(), st.lists(st.builds(Window, st.integers(1, 9)), max_size=2), st.integers(0, 40))
 def test_a_view_of_a_view_is_the_same(
-    everything: list[Segment], windows: list[Window], room: int
+    everything: list[RenderedTurn], windows: list[Window], room: int
 ) -> None:
     counted = room % 2 == 0
     # Images are heavy.
-    budget = words(least(everything)) + room if counted else 30_000
-    context: list[Policy] = [*windows, TokenBudget(budget)]
+    budget = words(required_turns(everything)) + room if counted else 30_000
+    context: list[ContextPolicy] = [*windows, TokenBudget(budget)]
     model = ScriptedModel(info=INFO) if counted else UncountedModel(info=INFO)
     once = viewed(everything, *context, model=model)
     assert viewed(everything, *context, model=model) == once
-    assert [one.messages for one in viewed(once.segments, *context, model=model).segments] == [
-        one.messages for one in once.segments
+    assert [one.messages for one in viewed(once.turns, *context, model=model).turns] == [
+        one.messages for one in once.turns
     ]
 
 
@@ -225,7 +229,7 @@ def messages(shown: list[dict[str, Any]]) -> list[Any]:
     ],
 )
 def test_what_would_be_shown_next_is_what_is_shown_next(
-    context: tuple[Policy, ...], kind: type[ScriptedModel]
+    context: tuple[ContextPolicy, ...], kind: type[ScriptedModel]
 ) -> None:
     async def main() -> None:
         model = kind(["a b c"] * 9)
@@ -233,9 +237,13 @@ def test_what_would_be_shown_next_is_what_is_shown_next(
         for number in range(5):
             after = (await answered(service, f"{number} is my question", after=after)).id
         more: dict[str, Any] = {"after": after, "instructions": "Be brief."}
-        shown = await service.shown(asking(**more, context=context))
+        shown = await service.preview_context(asking(**more, context=context))
         # Room for the next words: one message, and as many tokens as it is estimated to have.
-        room = estimate(render([Message("user", "?")]).weight) if kind is UncountedModel else 1
+        room = (
+            estimate_tokens(render_turn([Message("user", "?")]).weight)
+            if kind is UncountedModel
+            else 1
+        )
         roomy = [
             Window(one.max_messages + 1)
             if isinstance(one, Window)
@@ -256,7 +264,7 @@ def test_a_turn_that_is_too_long_to_be_shown_again_is_no_error() -> None:
         service = serving(ScriptedModel(["word " * 30, "Yes."]))
         first = await answered(service, "Go on.", context=(TokenBudget(20),))
         request = asking("Short.", after=first.id, context=(TokenBudget(20),))
-        assert await service.shown(request) == []
+        assert await service.preview_context(request) == []
         response = await (await service.start(request)).result()
         assert response.status == "completed"
 
@@ -272,7 +280,7 @@ def test_a_call_that_waits_is_shown_as_the_next_turn_will_show_it() -> None:
         first = await answered(service, "Hi.")
         second = await answered(service, "Weather?", after=first.id)
         request = asking(after=second.id, context=(Window(1),))
-        shown = await service.shown(request)
+        shown = await service.preview_context(request)
         assert messages(shown) == ["Weather?", ""]
         output = FunctionCallOutput("c", "Sunny.")
         await answered(service, output, after=second.id, context=(Window(1),))

@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 
 from antiphon.core.events import Event, TextDelta
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, Message, text_of
-from antiphon.core.turns import NOBODY, End, Options, Response, TurnRequest
+from antiphon.core.turns import DEFAULT_TENANT, End, Options, Response, TurnRequest
 from antiphon.errors import StoreError
 from antiphon.models.model_registry import Catalog
 from antiphon.models.scripted import ScriptedModel, call, calls
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import open_sqlite
-from antiphon.turn.protocols import ModelCall, NewTurn, Store, StoredTurn, ToolSource
-from antiphon.turn.running_turns import LiveTurn
+from antiphon.turn.protocols import ModelCall, NewTurn, Store, StoredTurn, ToolExecutor
+from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
 
 T = TypeVar("T")
@@ -108,7 +108,7 @@ class Hands:
         self.agreed: list[str] = []
         self.cancelled: list[str] = []
 
-    async def answer(self, call: FunctionCall, *, approved: bool = False) -> str | None:
+    async def call_tool(self, call: FunctionCall, *, approved: bool = False) -> str | None:
         self.asked.append(call)
         if approved:
             self.agreed.append(call.call_id)
@@ -124,7 +124,7 @@ class Hands:
 class UncountedModel(ScriptedModel):
     """A model whose tokens nobody can count, as with most upstreams."""
 
-    async def count(self, call: ModelCall) -> int | None:
+    async def count_tokens(self, call: ModelCall) -> int | None:
         return None
 
 
@@ -160,25 +160,25 @@ def asking(
 
 
 async def answered(
-    service: TurnService, *said: str | Item, tools: ToolSource | None = None, **request: Any
+    service: TurnService, *said: str | Item, tools: ToolExecutor | None = None, **request: Any
 ) -> Response:
     """A turn from its start to its end."""
     turn = await service.start(asking(*said, **request), tools)
     return await turn.result()
 
 
-async def heard(turn: LiveTurn) -> list[Event]:
+async def heard(turn: RunningTurn) -> list[Event]:
     """All events of a turn, to its end."""
     return [event async for batch in turn.events() for event in batch]
 
 
-async def hear(turn: LiveTurn, events: list[Event]) -> None:
+async def hear(turn: RunningTurn, events: list[Event]) -> None:
     """Add all events of a turn to ``events``, as they come."""
     async for batch in turn.events():
         events.extend(batch)
 
 
-async def heard_until(turn: LiveTurn, text: str) -> None:
+async def heard_until(turn: RunningTurn, text: str) -> None:
     """Read a turn until it has said ``text``."""
     said = ""
     async for batch in turn.events():
@@ -226,9 +226,9 @@ def kinds(response: Response) -> list[str]:
     return [type(item).__name__ for item in response.output]
 
 
-async def kept(store: Store, turn: LiveTurn) -> StoredTurn:
+async def kept(store: Store, turn: RunningTurn) -> StoredTurn:
     """A turn as it lies in the store, where it must be."""
-    stored = await store.turn(NOBODY, turn.response_id)
+    stored = await store.turn(DEFAULT_TENANT, turn.response_id)
     assert stored is not None
     return stored
 

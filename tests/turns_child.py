@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from antiphon.core.items import Message
-from antiphon.core.turns import NOBODY, TurnRequest
+from antiphon.core.turns import DEFAULT_TENANT, TurnRequest
 from antiphon.models.model_registry import Catalog
 from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
@@ -21,7 +21,7 @@ from antiphon.turn.service import TurnService
 
 async def queue(store: SqliteStore, conversation: str, name: str, count: int) -> None:
     model = ScriptedModel()
-    service = TurnService(store, Catalog({"echo": model}, default="echo"), store.ledgers)
+    service = TurnService(store, Catalog({"echo": model}, default="echo"), store.stores)
 
     async def turn(number: int) -> None:
         request = TurnRequest(
@@ -45,9 +45,9 @@ async def main(command: str, path: Path, *rest: str) -> None:
         conversation, name, count = rest
         await queue(store, conversation, name, int(count))
     elif command == "delete":
-        print(await store.delete(NOBODY, rest[0]), flush=True)
+        print(await store.delete(DEFAULT_TENANT, rest[0]), flush=True)
     else:
-        print(await store.ledgers.conversations.delete(NOBODY, rest[0]), flush=True)
+        print(await store.stores.conversations.delete(DEFAULT_TENANT, rest[0]), flush=True)
     await store.close()
 
 

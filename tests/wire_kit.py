@@ -13,9 +13,9 @@ from openai.types.responses import ResponseItem, ResponseStreamEvent
 from pydantic import BaseModel, TypeAdapter
 
 from antiphon.core.items import (
-    Approved,
+    ApprovedCall,
     Compaction,
-    Erased,
+    ErasedItem,
     FunctionCall,
     FunctionCallOutput,
     InputFile,
@@ -133,7 +133,7 @@ def server_calls(draw: st.DrawFn) -> list[Item]:
     call_id = draw(st.uuids().map(str))
     tool = draw(names)
     call = FunctionCall(call_id, f"files__{tool}", draw(texts), server="files")
-    output = FunctionCallOutput(call_id, draw(texts), failed=draw(st.booleans()))
+    output = FunctionCallOutput(call_id, draw(texts), is_error=draw(st.booleans()))
     return draw(st.sampled_from([[call, output], [call, output], [call]]))
 
 
@@ -141,13 +141,13 @@ def server_calls(draw: st.DrawFn) -> list[Item]:
 def late_outputs(draw: st.DrawFn) -> list[Item]:
     """The output of a call that a person agreed to after its turn was over."""
     call = FunctionCall(draw(st.uuids().map(str)), "files__read", draw(texts), server="files")
-    approved = Approved(f"mcpr_{'cd' * 17}", call)
-    return [FunctionCallOutput(call.call_id, draw(texts), approved=approved)]
+    approved = ApprovedCall(f"mcpr_{'cd' * 17}", call)
+    return [FunctionCallOutput(call.call_id, draw(texts), approved_call=approved)]
 
 
 def groups_of(items: st.SearchStrategy[Item]) -> st.SearchStrategy[tuple[Item, ...]]:
     """Items one after another, with those of MCP servers between them."""
-    gone: list[Item] = [Erased()]
+    gone: list[Item] = [ErasedItem()]
     group = items.map(lambda item: [item]) | server_calls() | late_outputs() | st.just(gone)
     return st.lists(group, max_size=6).map(
         lambda groups: tuple(item for group in groups for item in group)

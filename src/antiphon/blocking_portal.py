@@ -14,16 +14,16 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 #: Seconds that what still runs gets to end when the interpreter does.
-_PATIENCE = 5.0
+_CLOSE_TIMEOUT = 5.0
 
-_ENDING = "The interpreter is ending: no turn can begin any more."
-_FORKED = (
+_EXITING_MESSAGE = "The interpreter is ending: no turn can begin any more."
+_FORKED_MESSAGE = (
     "This process was forked from one in which conversations had begun, and cannot go on with"
     ' them: start processes by "spawn" or "forkserver", or fork before the first turn.'
 )
 
 
-class Portal:
+class BlockingPortal:
     """Runs coroutines for threads that have no loop, or whose loop is not ours.
 
     Started on first use. ``on_exit`` runs in the loop when the interpreter ends.
@@ -34,9 +34,9 @@ class Portal:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         #: Why nothing runs here any more, as a sentence; empty while all is well.
-        self.over = ""
+        self.closed_reason = ""
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forked)
+            os.register_at_fork(after_in_child=self._close_after_fork)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Wait for ``work``; Ctrl-C while waiting cancels it, and waits until it is over.
@@ -44,16 +44,16 @@ class Portal:
         Raises ``RuntimeError`` when the interpreter is ending, and in a process that was
         forked after the first work: ``over`` says so.
         """
-        if self.over:
+        if self.closed_reason:
             work.close()
-            raise RuntimeError(self.over)
-        loop = self._running()
+            raise RuntimeError(self.closed_reason)
+        loop = self._ensure_loop()
         done: Future[T] = Future()
         tasks: list[asyncio.Task[T]] = []
 
         def start() -> None:
             tasks.append(loop.create_task(work))
-            tasks[0].add_done_callback(partial(_pass_on, done))
+            tasks[0].add_done_callback(partial(_copy_outcome, done))
 
         def cancel() -> None:
             if tasks:
@@ -72,7 +72,7 @@ class Portal:
                 wait([done])
             raise
 
-    def _running(self) -> asyncio.AbstractEventLoop:
+    def _ensure_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
@@ -83,26 +83,26 @@ class Portal:
                 atexit.register(self._close, self._loop)
             return self._loop
 
-    def _forked(self) -> None:
+    def _close_after_fork(self) -> None:
         """Only the thread that forks goes on in the child: the loop stands still there."""
         self._lock = threading.Lock()
         if self._loop is not None:
-            self.over = _FORKED
+            self.closed_reason = _FORKED_MESSAGE
 
     def _close(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self.over:
+        if self.closed_reason:
             return
-        self.over = _ENDING
+        self.closed_reason = _EXITING_MESSAGE
         closing = asyncio.run_coroutine_threadsafe(self._on_exit(), loop)
         # What is not closed in time is safe all the same: it was written before it
         # was acknowledged.
         try:
-            closing.result(_PATIENCE)
+            closing.result(_CLOSE_TIMEOUT)
         except TimeoutError:
             closing.cancel()
 
 
-def _pass_on(done: Future[T], task: asyncio.Task[T]) -> None:
+def _copy_outcome(done: Future[T], task: asyncio.Task[T]) -> None:
     """Give a task's outcome to the thread that waits for it."""
     if task.cancelled():
         done.set_exception(CancelledError())

@@ -15,7 +15,7 @@ import msgspec
 
 from antiphon.api.http.app import open_site
 from antiphon.api.http.middleware import Front
-from antiphon.core.retention import DAY, Lifetimes
+from antiphon.core.retention import DAY_SECONDS, RetentionPolicy
 from antiphon.errors import ConfigError, StoreError
 from antiphon.models.llama.few_shot import PRIMER
 from antiphon.models.llama.model import LlamaModel
@@ -33,7 +33,7 @@ from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.tools.mcp.manager import McpGateway
 from antiphon.turn.protocols import Model, ModelInfo
 from antiphon.turn.service import TurnService
-from antiphon.turn.store_protocols import Ledgers
+from antiphon.turn.store_protocols import Stores
 
 if TYPE_CHECKING:
     from antiphon.api.grpc.server import GrpcServer
@@ -54,19 +54,19 @@ class Engine:
         self,
         settings: Settings,
         service: TurnService,
-        ledgers: Ledgers,
-        catalog: Catalog,
-        gateway: McpGateway,
+        stores: Stores,
+        model_registry: Catalog,
+        mcp_tool_provider: McpGateway,
     ) -> None:
         self.settings = settings
         self.service = service
-        self.ledgers = ledgers
-        self._catalog = catalog
-        self._gateway = gateway
+        self.stores = stores
+        self._model_registry = model_registry
+        self._mcp_tool_provider = mcp_tool_provider
 
     async def warm(self, name: str | None = None) -> None:
         """Load a local model before it is asked anything; nothing to do for others."""
-        _, model = self._catalog.get(name)
+        _, model = self._model_registry.get(name)
         if isinstance(model, LlamaModel):
             await model.warm()
 
@@ -76,22 +76,22 @@ class Engine:
         False: it could not be asked, or has none yet, so that it is worth asking again.
         What there is instead is told to whoever names no model (``Catalog.undecided``).
         """
-        upstream = self._catalog.catch_all
+        upstream = self._model_registry.catch_all
         if self.settings.model is not None or not isinstance(upstream, UpstreamModel):
             return True
         try:
             names = await upstream.model_names()
         except Failure as failure:
-            self._catalog.undecided = why_unknown(upstream.where, failure)
+            self._model_registry.undecided = why_unknown(upstream.where, failure)
             return False
         if len(names) == 1:
-            self._catalog.choose(names[0])
-        self._catalog.undecided = why_undecided(upstream.where, names)
+            self._model_registry.choose(names[0])
+        self._model_registry.undecided = why_undecided(upstream.where, names)
         return bool(names)
 
     def default_model(self) -> str | None:
         """The name of the default model, if there is one."""
-        return self._catalog.default
+        return self._model_registry.default
 
     async def keep_choosing(self) -> None:
         """``choose_model`` until it has been answered. To be cancelled."""
@@ -100,11 +100,11 @@ class Engine:
                 return
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
-    async def sweep(self) -> None:
+    async def run_retention_sweep(self) -> None:
         """Erase what has expired, for ever. To be cancelled."""
         while True:
             try:
-                await self.ledgers.archive.sweep()
+                await self.stores.response_index.delete_expired()
             except StoreError as error:
                 # The next one finds it again.
                 log.warning("expired turns could not be erased: %s", error.message)
@@ -113,8 +113,8 @@ class Engine:
     async def close(self) -> None:
         """Interrupt what runs, keep it, and let go of store and models."""
         await self.service.close()
-        await self._gateway.close()
-        for model in self._catalog.all():
+        await self._mcp_tool_provider.close()
+        for model in self._model_registry.all():
             await model.close()
 
 
@@ -129,19 +129,22 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
 
 
 async def _build(settings: Settings) -> Engine:
-    catalog = _catalog(settings)
+    catalog = _build_model_registry(settings)
     gateway = McpGateway(settings.mcp, settings.mcp_allowed_urls)
-    lifetimes = Lifetimes(
-        _seconds(settings.retention_days),
-        {name: _seconds(tenant.retention_days) for name, tenant in settings.tenants.items()},
+    lifetimes = RetentionPolicy(
+        _days_to_seconds(settings.retention_days),
+        {
+            name: _days_to_seconds(tenant.retention_days)
+            for name, tenant in settings.tenants.items()
+        },
     )
-    store = await _store(settings.store, lifetimes)
-    service = TurnService(store, catalog, store.ledgers, gateway, lifetimes)
-    return Engine(settings, service, store.ledgers, catalog, gateway)
+    store = await _open_store(settings.store, lifetimes)
+    service = TurnService(store, catalog, store.stores, gateway, lifetimes)
+    return Engine(settings, service, store.stores, catalog, gateway)
 
 
-def _seconds(days: float | None) -> float | None:
-    return None if days is None else days * DAY
+def _days_to_seconds(days: float | None) -> float | None:
+    return None if days is None else days * DAY_SECONDS
 
 
 def http_app(engine: Engine) -> Front:
@@ -150,16 +153,16 @@ def http_app(engine: Engine) -> Front:
     tables = (settings.limits, *(tenant.limits for tenant in settings.tenants.values()))
     return open_site(
         engine.service,
-        engine.ledgers.keys,
+        engine.stores.api_keys,
         allowance_of=(
             (lambda tenant: settings.tenant(tenant).limits) if set(tables) != {Limits()} else None
         ),
         origins=settings.cors_origins,
-        health=engine.ledgers.health,
+        health=engine.stores.health,
     )
 
 
-def grpc_server(engine: Engine, front: Front) -> GrpcServer:
+def grpc_server(engine: Engine, app: Front) -> GrpcServer:
     """The gRPC API over the same service; keys, limits and metrics are the HTTP one's.
 
     Raises ``ConfigError`` where the extra ``grpc`` is not installed.
@@ -174,7 +177,7 @@ def grpc_server(engine: Engine, front: Front) -> GrpcServer:
     models = engine.settings.models
     return GrpcServer(
         engine.service,
-        Door(front.keyring, front.metrics, front.limiter),
+        Door(app.keyring, app.metrics, app.limiter),
         prices=lambda name: models[name].price if name in models else None,
         fun_prompt=engine.settings.fun_prompt,
     )
@@ -192,54 +195,56 @@ def mcp_app(engine: Engine, roots: Sequence[Path] = ()) -> McpServer:
     return McpServer(engine.service, roots)
 
 
-class _Shared(msgspec.Struct):
+class _SharedEngine(msgspec.Struct):
     engine: Engine
-    holder: AsyncGenerator[Engine, None]
+    generator: AsyncGenerator[Engine, None]
 
 
-_shared: WeakKeyDictionary[asyncio.AbstractEventLoop, list[_Shared]] = WeakKeyDictionary()
-_opening: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+_shared_engines: WeakKeyDictionary[asyncio.AbstractEventLoop, list[_SharedEngine]] = (
+    WeakKeyDictionary()
+)
+_opening_locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 #: In a forked process, its parent's engines: without their threads, and not its own to close.
-_inherited: dict[asyncio.AbstractEventLoop, list[_Shared]] = {}
+_inherited_engines: dict[asyncio.AbstractEventLoop, list[_SharedEngine]] = {}
 
 
-def _leave_behind() -> None:
-    _inherited.update(_shared)
-    _shared.clear()
-    _opening.clear()
+def _reset_after_fork() -> None:
+    _inherited_engines.update(_shared_engines)
+    _shared_engines.clear()
+    _opening_locks.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_behind)
+    os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 async def shared_engine(settings: Settings) -> Engine:
     """The running loop's engine for these settings: opened once, closed with the loop."""
     loop = asyncio.get_running_loop()
-    if loop in _inherited:
+    if loop in _inherited_engines:
         raise ConfigError(
             "This process was forked from one that used this event loop: run another one, or"
             " fork before the first turn."
         )
-    async with _opening.setdefault(loop, asyncio.Lock()):
-        for shared in _shared.setdefault(loop, []):
+    async with _opening_locks.setdefault(loop, asyncio.Lock()):
+        for shared in _shared_engines.setdefault(loop, []):
             if shared.engine.settings == settings:
                 return shared.engine
         # A loop closes the generators it has begun before it ends itself.
-        holder = _hold(settings)
+        holder = _engine_generator(settings)
         engine = await anext(holder)
         await engine.choose_model()
-        _shared[loop].append(_Shared(engine, holder))
+        _shared_engines[loop].append(_SharedEngine(engine, holder))
         return engine
 
 
-async def close_shared() -> None:
+async def close_shared_engines() -> None:
     """Close the running loop's engines, for a loop that is not run to its end."""
-    for shared in _shared.pop(asyncio.get_running_loop(), []):
-        await shared.holder.aclose()
+    for shared in _shared_engines.pop(asyncio.get_running_loop(), []):
+        await shared.generator.aclose()
 
 
-async def _hold(settings: Settings) -> AsyncGenerator[Engine, None]:
+async def _engine_generator(settings: Settings) -> AsyncGenerator[Engine, None]:
     # Not by open_engine: a loop that ends closes all its generators at once, and one
     # within the other would be closed twice.
     engine = await _build(settings)
@@ -249,14 +254,14 @@ async def _hold(settings: Settings) -> AsyncGenerator[Engine, None]:
         await engine.close()
 
 
-async def _store(name: str, lifetimes: Lifetimes) -> MemoryStore | SqliteStore:
+async def _open_store(name: str, retention: RetentionPolicy) -> MemoryStore | SqliteStore:
     scheme, _, path = name.partition(":")
     if scheme == "memory":
-        return MemoryStore(lifetimes)
-    return await open_sqlite(Path(path), lifetimes)
+        return MemoryStore(retention)
+    return await open_sqlite(Path(path), retention)
 
 
-def _catalog(settings: Settings) -> Catalog:
+def _build_model_registry(settings: Settings) -> Catalog:
     models: dict[str, Model] = {
         local.name: _gguf(local.name, local.path) for local in local_models()
     }
@@ -265,34 +270,34 @@ def _catalog(settings: Settings) -> Catalog:
     return Catalog(
         models,
         default=settings.model,
-        catch_all=_upstream(settings.model or "upstream", upstream) if upstream else None,
+        catch_all=_upstream_model(settings.model or "upstream", upstream) if upstream else None,
     )
 
 
-def _model(name: str, given: ModelSettings) -> Model:
-    match given.kind:
+def _model(name: str, settings: ModelSettings) -> Model:
+    match settings.kind:
         case "chat_completions" | "responses" | "xai-grpc":
-            return _upstream(name, given)
+            return _upstream_model(name, settings)
         case "scripted":
             return ScriptedModel()
         case "llama":
-            return _llama(name, given)
+            return _llama(name, settings)
 
 
-def _upstream(name: str, given: ModelSettings) -> Model:
-    if given.base_url is None:
+def _upstream_model(name: str, settings: ModelSettings) -> Model:
+    if settings.base_url is None:
         raise ConfigError(f"the model '{name}' has no base URL")
     info = ModelInfo(
         name,
         owned_by="upstream",
-        context_window=given.context,
-        images=given.images is not False,
+        context_window=settings.context,
+        images=settings.images is not False,
     )
-    key = given.api_key.reveal() if given.api_key else None
-    if given.kind == "xai-grpc":
-        return _xai_grpc(info, given.base_url, key, given.name)
-    kind = ResponsesModel if given.kind == "responses" else ChatCompletionsModel
-    return kind(info, given.base_url, key, upstream_name=given.name)
+    key = settings.api_key.reveal() if settings.api_key else None
+    if settings.kind == "xai-grpc":
+        return _xai_grpc(info, settings.base_url, key, settings.name)
+    kind = ResponsesModel if settings.kind == "responses" else ChatCompletionsModel
+    return kind(info, settings.base_url, key, upstream_name=settings.name)
 
 
 def _xai_grpc(info: ModelInfo, base_url: str, key: str | None, name: str | None) -> Model:
@@ -305,22 +310,22 @@ def _xai_grpc(info: ModelInfo, base_url: str, key: str | None, name: str | None)
     return XaiGrpcModel(info, base_url, key, upstream_name=name)
 
 
-def _llama(name: str, given: ModelSettings) -> Model:
-    if given.path is not None:
-        return _gguf(name, given.path, given)
+def _llama(name: str, settings: ModelSettings) -> Model:
+    if settings.path is not None:
+        return _gguf(name, settings.path, settings)
     info = SMOLLM2
-    if given.primer is not False:
+    if settings.primer is not False:
         info = msgspec.structs.replace(info, primer=PRIMER)
     return LlamaModel(
         info,
         embedded_weights(),
-        context=given.context or 8192,
+        context=settings.context or 8192,
         defaults=SMOLLM2_DEFAULTS,
     )
 
 
-def _gguf(name: str, path: Path, given: ModelSettings | None = None) -> Model:
-    context = given.context if given else None
-    primer = PRIMER if given and given.primer else b""
-    info = ModelInfo(name, owned_by="local", images=False, primer=primer)
+def _gguf(name: str, path: Path, settings: ModelSettings | None = None) -> Model:
+    context = settings.context if settings else None
+    primer = PRIMER if settings and settings.primer else b""
+    info = ModelInfo(name, owned_by="local", images=False, few_shot=primer)
     return LlamaModel(info, path, context=context or 8192)

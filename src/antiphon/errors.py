@@ -54,14 +54,14 @@ class AntiphonError(Exception):
         self.response_id: str | None = None
 
 
-class InvalidRequest(AntiphonError):
+class InvalidRequestError(AntiphonError):
     type = "invalid_request_error"
     status = 400
     grpc = "INVALID_ARGUMENT"
     default_code = "invalid_value"
 
 
-class ContextLengthExceeded(InvalidRequest):
+class ContextLengthExceededError(InvalidRequestError):
     """``used`` and ``limit`` are in tokens, None where the model did not say."""
 
     default_code = "context_length_exceeded"
@@ -72,11 +72,11 @@ class ContextLengthExceeded(InvalidRequest):
         self.limit = limit
 
 
-class ImageInputUnsupported(InvalidRequest):
+class ImageInputUnsupportedError(InvalidRequestError):
     default_code = "image_input_unsupported"
 
 
-class ImageInvalid(InvalidRequest):
+class InvalidImageError(InvalidRequestError):
     """Codes: ``invalid_image``, ``invalid_image_url``, ``image_too_large``,
     ``unsupported_image_type``.
     """
@@ -84,59 +84,59 @@ class ImageInvalid(InvalidRequest):
     default_code = "invalid_image"
 
 
-class BodyTooLarge(InvalidRequest):
+class BodyTooLargeError(InvalidRequestError):
     status = 413
     default_code = "body_too_large"
 
 
-class Unauthorized(AntiphonError):
+class AuthenticationError(AntiphonError):
     type = "authentication_error"
     status = 401
     grpc = "UNAUTHENTICATED"
     default_code = "invalid_api_key"
 
 
-class Forbidden(AntiphonError):
+class ForbiddenError(AntiphonError):
     type = "invalid_request_error"
     status = 403
     grpc = "PERMISSION_DENIED"
     default_code = "forbidden"
 
 
-class NotFound(AntiphonError):
+class NotFoundError(AntiphonError):
     type = "invalid_request_error"
     status = 404
     grpc = "NOT_FOUND"
     default_code = "not_found"
 
 
-class ModelNotFound(NotFound):
+class ModelNotFoundError(NotFoundError):
     default_code = "model_not_found"
 
 
-class MethodNotAllowed(AntiphonError):
+class MethodNotAllowedError(AntiphonError):
     type = "invalid_request_error"
     status = 405
     grpc = "UNIMPLEMENTED"
     default_code = "method_not_allowed"
 
 
-class Conflict(AntiphonError):
+class ConflictError(AntiphonError):
     type = "invalid_request_error"
     status = 409
     grpc = "FAILED_PRECONDITION"
     default_code = "conflict"
 
 
-class ResponseInProgress(Conflict):
+class ResponseInProgressError(ConflictError):
     default_code = "response_in_progress"
 
 
-class ConversationLocked(Conflict):
+class ConversationLockedError(ConflictError):
     default_code = "conversation_locked"
 
 
-class HistoryChanged(Conflict):
+class HistoryChanged(ConflictError):
     """Something was erased from what a turn or a summary was made of, before that was kept."""
 
     default_code = "conversation_changed"
@@ -147,11 +147,11 @@ class HistoryChanged(Conflict):
         super().__init__(message)
 
 
-class IdempotencyConflict(Conflict):
+class IdempotencyConflictError(ConflictError):
     default_code = "idempotency_key_in_use"
 
 
-class TooManyRequests(AntiphonError):
+class RateLimitError(AntiphonError):
     """``retry_after`` is in seconds, None where only the end of another request helps."""
 
     type = "rate_limit_error"
@@ -164,7 +164,7 @@ class TooManyRequests(AntiphonError):
         self.retry_after = retry_after
 
 
-class ToolServerUnavailable(AntiphonError):
+class ToolServerUnavailableError(AntiphonError):
     type = "external_connector_error"
     status = 424
     grpc = "UNAVAILABLE"
@@ -178,7 +178,7 @@ class ModelError(AntiphonError):
     default_code = "upstream_error"
 
 
-class RateLimited(ModelError):
+class UpstreamRateLimitError(ModelError):
     """``retry_after`` is in seconds, None where the upstream did not say."""
 
     type = "rate_limit_error"
@@ -191,19 +191,19 @@ class RateLimited(ModelError):
         self.retry_after = retry_after
 
 
-class ModelTimeout(ModelError):
+class ModelTimeoutError(ModelError):
     status = 504
     grpc = "DEADLINE_EXCEEDED"
     default_code = "upstream_timeout"
 
 
-class ModelUnavailable(ModelError):
+class ModelUnavailableError(ModelError):
     status = 503
     grpc = "INTERNAL"
     default_code = "model_unavailable"
 
 
-class OutputInvalid(ModelError):
+class InvalidOutputError(ModelError):
     """``text`` is what the model answered, as it came."""
 
     default_code = "output_invalid"
@@ -213,7 +213,7 @@ class OutputInvalid(ModelError):
         self.text = text
 
 
-class Interrupted(AntiphonError):
+class TurnInterruptedError(AntiphonError):
     default_code = "interrupted"
 
 
@@ -228,24 +228,24 @@ class ConfigError(AntiphonError):
 
 
 #: What ends turns by a code that is more exact than its kind's own.
-_EXACT: dict[str, type[AntiphonError]] = {
-    "turn_timeout": ModelTimeout,
-    "model_crashed": ModelUnavailable,
+_ERROR_BY_CODE: dict[str, type[AntiphonError]] = {
+    "turn_timeout": ModelTimeoutError,
+    "model_crashed": ModelUnavailableError,
     "blob_missing": StoreError,
-    "unsupported_parameter": InvalidRequest,
-    "unsupported_value": InvalidRequest,
+    "unsupported_parameter": InvalidRequestError,
+    "unsupported_value": InvalidRequestError,
 }
 
 
-def error_of(code: str, message: str) -> AntiphonError:
+def error_from_code(code: str, message: str) -> AntiphonError:
     """An error that was kept by its code, again. One that nothing here has is the model's."""
-    if code in _EXACT:
-        return _EXACT[code](message, code=code)
+    if code in _ERROR_BY_CODE:
+        return _ERROR_BY_CODE[code](message, code=code)
     waiting: list[type[AntiphonError]] = [AntiphonError]
     while waiting:
         kind = waiting.pop()
         # A request that was too many was never kept.
-        if kind.default_code == code and kind is not TooManyRequests:
+        if kind.default_code == code and kind is not RateLimitError:
             return kind(message)
         waiting += kind.__subclasses__()
     return ModelError(message, code=code)

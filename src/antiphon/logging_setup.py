@@ -15,7 +15,7 @@ LogFormat: TypeAlias = Literal["plain", "json"]
 #: starts have it too.
 request_id: ContextVar[str] = ContextVar("antiphon_request_id", default="-")
 
-_PLAIN = "%(asctime)s %(levelname)s %(name)s: %(message)s [%(request_id)s]"
+_PLAIN_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s [%(request_id)s]"
 
 
 class RequestIdFilter(logging.Filter):
@@ -43,7 +43,7 @@ class JsonFormatter(logging.Formatter):
         return msgspec.json.encode(line).decode()
 
 
-def log_to_stderr(level: str, shape: LogFormat) -> None:
+def log_to_stderr(level: str, log_format: LogFormat) -> None:
     """Have the process log to standard error; ``level`` holds for antiphon's own lines.
 
     Other libraries are heard from "warning" on: what they say below that is not for users,
@@ -51,6 +51,8 @@ def log_to_stderr(level: str, shape: LogFormat) -> None:
     """
     handler = logging.StreamHandler()
     handler.addFilter(RequestIdFilter())
-    handler.setFormatter(JsonFormatter() if shape == "json" else logging.Formatter(_PLAIN))
+    handler.setFormatter(
+        JsonFormatter() if log_format == "json" else logging.Formatter(_PLAIN_FORMAT)
+    )
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("antiphon").setLevel(level.upper())

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def in_background() -> Iterator[None]:
+def background_priority() -> Iterator[None]:
     """Threads that are started within this one do not interrupt the others of the process.
 
     A thread that wakes takes the processor from the one that runs. Where all cores are busy,
@@ -22,16 +22,16 @@ def in_background() -> Iterator[None]:
         yield
         return
     before = os.sched_getscheduler(0)
-    changed = before == os.SCHED_OTHER and _schedule(os.SCHED_BATCH)
+    changed = before == os.SCHED_OTHER and _set_scheduler(os.SCHED_BATCH)
     try:
         # New threads inherit it.
         yield
     finally:
         if changed:
-            _schedule(before)
+            _set_scheduler(before)
 
 
-def _schedule(policy: int) -> bool:
+def _set_scheduler(policy: int) -> bool:
     """Put this thread under a policy of the kernel's; False: that is not allowed."""
     if sys.platform == "linux":
         try:

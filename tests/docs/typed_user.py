@@ -14,15 +14,14 @@ from antiphon import (
     AntiphonError,
     AsyncConversation,
     ConfigError,
-    Conflict,
-    ContextLengthExceeded,
+    ConflictError,
+    ContextLengthExceededError,
     Conversation,
-    InvalidRequest,
+    InvalidOutputError,
+    InvalidRequestError,
     ModelError,
-    ModelNotFound,
-    NotFound,
-    OutputInvalid,
-    RateLimited,
+    ModelNotFoundError,
+    NotFoundError,
     Reply,
     Settings,
     StoreError,
@@ -30,6 +29,7 @@ from antiphon import (
     TokenBudget,
     Tool,
     ToolContext,
+    UpstreamRateLimitError,
     Usage,
     Window,
     events,
@@ -240,13 +240,13 @@ async def twin(chat: AsyncConversation) -> None:
 def failures(chat: Conversation) -> float | None:
     try:
         chat.send("Hi")
-    except RateLimited as error:
+    except UpstreamRateLimitError as error:
         return error.retry_after
-    except OutputInvalid as error:
+    except InvalidOutputError as error:
         assert_type(error.text, str)
-    except ContextLengthExceeded as error:
+    except ContextLengthExceededError as error:
         assert_type(error.used, int | None)
-    except (ModelNotFound, NotFound, InvalidRequest, Conflict) as error:
+    except (ModelNotFoundError, NotFoundError, InvalidRequestError, ConflictError) as error:
         assert_type(error.param, str | None)
     except (ModelError, StoreError, ConfigError) as error:
         assert_type(error.code, str)

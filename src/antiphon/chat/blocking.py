@@ -23,9 +23,9 @@ T = TypeVar("T")
 
 
 async def _close_shared() -> None:
-    from antiphon.bootstrap import close_shared  # loaded on first use
+    from antiphon.bootstrap import close_shared_engines  # loaded on first use
 
-    await close_shared()
+    await close_shared_engines()
 
 
 portal = Bridge(_close_shared)

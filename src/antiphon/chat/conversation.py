@@ -27,10 +27,10 @@ from antiphon.chat.structured_output import Shape
 from antiphon.chat.turn_execution import Asking, carried, check_tools, reworded, settle, spoken
 from antiphon.core.context_policies import Summarize
 from antiphon.core.items import FunctionCall, Item
-from antiphon.core.turns import NOBODY, Response, TurnRequest
-from antiphon.errors import InvalidRequest
+from antiphon.core.turns import DEFAULT_TENANT, Response, TurnRequest
+from antiphon.errors import InvalidRequestError
 from antiphon.tools.function_tool import Tool
-from antiphon.turn.running_turns import LiveTurn
+from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
 
 T = TypeVar("T")
@@ -64,10 +64,10 @@ class AsyncConversation:
         """Go on from any stored response: the newest of a conversation, or a branch.
 
         Model, instructions and sampling settings are that response's unless given; tools
-        and policies are not stored and have to be given again. Raises ``NotFound``.
+        and policies are not stored and have to be given again. Raises ``NotFoundError``.
         """
         chat = cls(model, **options)
-        response = await (await chat._service()).response(NOBODY, response_id)
+        response = await (await chat._service()).response(DEFAULT_TENANT, response_id)
         header = response.header
         chat.model = model or header.model
         if "instructions" not in options:
@@ -88,7 +88,7 @@ class AsyncConversation:
 
         In the chat completions dialect; it is stored at once, turn by turn. A leading
         system message becomes the instructions. Where the last message is a user's,
-        ``regenerate()`` answers it. Raises ``InvalidRequest`` naming the message at fault.
+        ``regenerate()`` answers it. Raises ``InvalidRequestError`` naming the message at fault.
         """
         chat = cls(model, **options)
         loaded = turns_of(messages)
@@ -98,7 +98,7 @@ class AsyncConversation:
         for turn in loaded.turns:
             # Calls that the rest of the array passes over will not be answered any more.
             completed = turn is loaded.turns[-1] or not open_calls((*turn.input, *turn.output))
-            chat._response_id = await service.keep(
+            chat._response_id = await service.store_turn(
                 chat._request(turn.input), turn.output, completed=completed
             )
         return chat
@@ -120,7 +120,7 @@ class AsyncConversation:
 
         With ``returns``, a type, the answer is made in its shape and is ``reply.parsed``:
         a Pydantic model, dataclass, TypedDict, list of these, and so on. An answer that
-        does not fit is sent back once to be mended, then raises ``OutputInvalid``.
+        does not fit is sent back once to be mended, then raises ``InvalidOutputError``.
         """
         return await self._asking(text, returns, options).whole()
 
@@ -165,7 +165,7 @@ class AsyncConversation:
         In the chat completions dialect. Context policies are applied, and summaries
         stand for what they replace.
         """
-        return await (await self._service()).shown(self._request(()))
+        return await (await self._service()).preview_context(self._request(()))
 
     @property
     def items(self) -> Awaitable[tuple[Item, ...]]:
@@ -205,10 +205,10 @@ class AsyncConversation:
     async def branch(self, at: str | None = None) -> AsyncConversation:
         """Another conversation that goes on from here, or from the response ``at``.
 
-        With the same model, instructions, tools and settings. Raises ``NotFound``.
+        With the same model, instructions, tools and settings. Raises ``NotFoundError``.
         """
         if at is not None:
-            await (await self._service()).response(NOBODY, at)
+            await (await self._service()).response(DEFAULT_TENANT, at)
         return self._beside(at or self._response_id)
 
     @overload
@@ -224,7 +224,7 @@ class AsyncConversation:
         """
         last = await self._last()
         if is_summary(last):
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 "The last turn is a summary: branch from the response before it.",
                 code="nothing_to_regenerate",
             )
@@ -241,9 +241,9 @@ class AsyncConversation:
     async def edit(self, response_id: str, new_text: str, *, returns: Any = None) -> Reply[Any]:
         """Say something else in an earlier turn, and go on from there as a new branch.
 
-        ``response_id`` is the turn's. Images of its message stay. Raises ``NotFound``.
+        ``response_id`` is the turn's. Images of its message stay. Raises ``NotFoundError``.
         """
-        turn = await (await self._service()).response(NOBODY, response_id)
+        turn = await (await self._service()).response(DEFAULT_TENANT, response_id)
         return await self._again(turn, reworded(turn.input, new_text), returns)
 
     async def export(self, form: Literal["json", "markdown"] = "json") -> str:
@@ -253,9 +253,9 @@ class AsyncConversation:
                 return as_json(await self._history())
             case "markdown":
                 return as_markdown(await self._history())
-        raise InvalidRequest(f"The form is json or markdown, not {form!r}.", param="form")
+        raise InvalidRequestError(f"The form is json or markdown, not {form!r}.", param="form")
 
-    async def _begin(self, request: TurnRequest) -> LiveTurn:
+    async def _begin(self, request: TurnRequest) -> RunningTurn:
         # Also without tools: a model may call some all the same, and has to be told.
         return await (await self._service()).start(request, self._setup.toolbox)
 
@@ -289,7 +289,7 @@ class AsyncConversation:
             previous_response_id=self._response_id,
             instructions=self.instructions,
             options=setup.options(shape.text_format if shape else None),
-            context=setup.context,
+            context_policies=setup.context,
             max_tool_rounds=setup.max_tool_rounds,
             timeout=setup.timeout,
         )
@@ -298,7 +298,7 @@ class AsyncConversation:
         """Put a turn's input, perhaps another one, to the model in that turn's place."""
         shape = None if returns is None else Shape(returns)
         items = (*carried(turn), *said)
-        chain = await (await self._service()).chain(NOBODY, turn.id)
+        chain = await (await self._service()).chain(DEFAULT_TENANT, turn.id)
         before = chain[-2].id if len(chain) > 1 else None
 
         async def request() -> TurnRequest:
@@ -309,19 +309,19 @@ class AsyncConversation:
 
     async def _last(self) -> Response:
         if self._response_id is None:
-            raise InvalidRequest("Nothing has been said yet.", code="empty_conversation")
-        return await (await self._service()).response(NOBODY, self._response_id)
+            raise InvalidRequestError("Nothing has been said yet.", code="empty_conversation")
+        return await (await self._service()).response(DEFAULT_TENANT, self._response_id)
 
     async def _history(self) -> list[dict[str, Any]]:
         if self._response_id is None:
             return await self.messages()
         service = await self._service()
-        return await service.messages(NOBODY, self._response_id, self.instructions or "")
+        return await service.messages(DEFAULT_TENANT, self._response_id, self.instructions or "")
 
     async def _chain(self) -> list[Response]:
         if self._response_id is None:
             return []
-        return await (await self._service()).chain(NOBODY, self._response_id)
+        return await (await self._service()).chain(DEFAULT_TENANT, self._response_id)
 
     async def _items(self) -> tuple[Item, ...]:
         return tuple(item for turn in await self._chain() for item in (*turn.input, *turn.output))
@@ -333,10 +333,10 @@ class AsyncConversation:
         if self._response_id is None:
             return ()
         service = await self._service()
-        turn = await service.response(NOBODY, self._response_id)
+        turn = await service.response(DEFAULT_TENANT, self._response_id)
         # A summary changes nothing about what is open before it.
         while is_summary(turn) and turn.previous_response_id is not None:
-            turn = await service.response(NOBODY, turn.previous_response_id)
+            turn = await service.response(DEFAULT_TENANT, turn.previous_response_id)
         return open_calls((*turn.input, *turn.output)) if turn.status == "completed" else ()
 
     def _beside(self, response_id: str | None) -> AsyncConversation:

@@ -11,9 +11,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from antiphon.core.images import MAX_IMAGE_BYTES, data_url, put_away
+from antiphon.core.images import MAX_IMAGE_BYTES, data_url, extract_blobs
 from antiphon.core.items import InputImage, Message
-from antiphon.errors import ImageInvalid, InvalidRequest
+from antiphon.errors import InvalidImageError, InvalidRequestError
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -50,11 +50,11 @@ async def picture(source: Picture, detail: Detail = "auto") -> InputImage:
     PNG of its pixels as they are, with its EXIF block, so that its orientation still
     counts. Files are read and pictures encoded in a thread.
 
-    Raises ``ImageInvalid`` for what is no image, too large or cannot be read, and
-    ``InvalidRequest`` for what is no source of one.
+    Raises ``InvalidImageError`` for what is no image, too large or cannot be read, and
+    ``InvalidRequestError`` for what is no source of one.
     """
     if detail not in get_args(Detail):
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"An image's detail is auto, low or high, not {detail!r}.", param="detail"
         )
     if isinstance(source, str) and (scheme := _SCHEME.match(source)):
@@ -66,7 +66,7 @@ async def picture(source: Picture, detail: Detail = "auto") -> InputImage:
         return InputImage(await asyncio.to_thread(_encoded, bytes(source)), detail)
     if _in_pillow(source):
         return InputImage(await asyncio.to_thread(_as_png, source), detail)
-    raise InvalidRequest(
+    raise InvalidRequestError(
         "An image is a path, an http(s) or data: URL, bytes, or a Pillow image, "
         f"not {type(source).__name__}.",
         code="invalid_type",
@@ -78,7 +78,7 @@ async def _url(url: str, scheme: str) -> str:
     if scheme in {"http", "https"}:
         return url
     if scheme != "data":
-        raise ImageInvalid(
+        raise InvalidImageError(
             f"An image's URL begins with https:, http: or data:, not {scheme}: "
             "(for a file, give its path).",
             code="invalid_image_url",
@@ -89,7 +89,7 @@ async def _url(url: str, scheme: str) -> str:
 
 def _checked(url: str) -> str:
     """A ``data:`` URL with the type that its bytes have."""
-    _, _, blobs = put_away((Message("user", (InputImage(url),)),), param=_PARAM)
+    _, _, blobs = extract_blobs((Message("user", (InputImage(url),)),), param=_PARAM)
     return _encoded(blobs[0].data)
 
 
@@ -102,7 +102,7 @@ def _read(path: str | Path) -> str:
         found = os.stat(path)
         if not stat.S_ISREG(found.st_mode):
             what = "a folder" if stat.S_ISDIR(found.st_mode) else "not a file"
-            raise ImageInvalid(f"{_name(path)} is {what}.", param=_PARAM)
+            raise InvalidImageError(f"{_name(path)} is {what}.", param=_PARAM)
         if found.st_size > MAX_IMAGE_BYTES:
             raise _too_large(_name(path))
         # Another program may put a pipe in the file's place: opening one must not wait.
@@ -110,17 +110,17 @@ def _read(path: str | Path) -> str:
             # One more than allowed, as the file may still be growing.
             data = file.read(MAX_IMAGE_BYTES + 1)
     except FileNotFoundError as error:
-        raise ImageInvalid(f"There is no file {_name(path)}.", param=_PARAM) from error
+        raise InvalidImageError(f"There is no file {_name(path)}.", param=_PARAM) from error
     except (OSError, ValueError) as error:
         # A null byte, say. What Python says of it differs from version to version.
         why = error.strerror if isinstance(error, OSError) else "no file can have that name"
-        raise ImageInvalid(f"{_name(path)} cannot be read: {why}.", param=_PARAM) from error
+        raise InvalidImageError(f"{_name(path)} cannot be read: {why}.", param=_PARAM) from error
     if len(data) > MAX_IMAGE_BYTES:
         raise _too_large(_name(path))
     try:
         return _encoded(data)
-    except ImageInvalid as error:
-        raise ImageInvalid(
+    except InvalidImageError as error:
+        raise InvalidImageError(
             f"{_name(path)}: {error.message}", code=error.code, param=_PARAM
         ) from error
 
@@ -134,8 +134,8 @@ def _name(path: str | Path) -> str:
     return repr(shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…")
 
 
-def _too_large(what: str) -> ImageInvalid:
-    return ImageInvalid(
+def _too_large(what: str) -> InvalidImageError:
+    return InvalidImageError(
         f"{what} is too large: an image may have at most {MAX_IMAGE_BYTES >> 20} MiB.",
         code="image_too_large",
         param=_PARAM,
@@ -160,7 +160,9 @@ def _as_png(image: PIL.Image.Image) -> str:
             options["icc_profile"] = None
         image.save(data, "PNG", **options)
     except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise ImageInvalid(f"The Pillow image cannot be encoded: {error}.", param=_PARAM) from error
+        raise InvalidImageError(
+            f"The Pillow image cannot be encoded: {error}.", param=_PARAM
+        ) from error
     if data.tell() > MAX_IMAGE_BYTES:
         raise _too_large("The Pillow image, as PNG,")
     return _encoded(data.getvalue())

@@ -26,7 +26,7 @@ from antiphon.core.items import (
     Role,
     text_of,
 )
-from antiphon.errors import InvalidRequest
+from antiphon.errors import InvalidRequestError
 
 
 class LoadedTurn(msgspec.Struct, frozen=True):
@@ -107,11 +107,11 @@ def turns_of(messages: Sequence[Mapping[str, Any]]) -> Loaded:
     an output goes where its call is, even if something was said between them.
 
     A leading system (or developer) message of text alone becomes the ``instructions``,
-    unless it has a name. Raises ``InvalidRequest`` with the place at fault as ``param``,
+    unless it has a name. Raises ``InvalidRequestError`` with the place at fault as ``param``,
     such as ``messages[3].tool_call_id``.
     """
     if not isinstance(messages, Sequence) or isinstance(messages, str | bytes):
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"Messages come as a list, not as {type(messages).__name__}.",
             code="invalid_type",
             param="messages",
@@ -148,7 +148,7 @@ class _Loader:
         at = f"messages[{place}]"
         if role := _SPEAKERS.get(message.role):
             if message.content is None:
-                raise InvalidRequest("The message has no content.", param=f"{at}.content")
+                raise InvalidRequestError("The message has no content.", param=f"{at}.content")
             said = Message(role, _content(message, at), message.name)
             if not self._turns or self._turns[-1].output:
                 self._turns.append(_Turn())
@@ -158,7 +158,7 @@ class _Loader:
         elif message.role in {"tool", "function"}:
             self._add_output(message, at)
         else:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"There is no role {message.role!r}: a message is by system, developer, user, "
                 "assistant or tool.",
                 param=f"{at}.role",
@@ -186,7 +186,7 @@ class _Loader:
             turn.output.append(Message("assistant", content, message.name))
         for call_id, function, where in calls:
             if call_id in turn.open:
-                raise InvalidRequest(
+                raise InvalidRequestError(
                     f"Two tool calls with the id {call_id!r} wait for an output at once.",
                     code="tool_call_duplicate",
                     param=f"{where}.id",
@@ -210,14 +210,14 @@ class _Loader:
                 if call_id == given or (not given and not by_name):
                     return turn, call_id
         if not given:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 "No tool call before this output waits for one.",
                 code="tool_call_not_found",
                 param=f"{at}.tool_call_id" if message.role == "tool" else at,
             )
         why = "has its output already" if given in self._answered else "comes before this output"
         which = "The tool call" if given in self._answered else "No tool call"
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{which} with the id {given!r} {why}.",
             code="tool_call_not_found",
             param=f"{at}.tool_call_id",
@@ -234,7 +234,7 @@ def _read(message: object, at: str) -> _Message:
         if what.startswith("Object missing required field"):
             path += "." + what.rpartition("field `")[2].rstrip("`")
         code = "invalid_type" if ", got `" in what else "invalid_value"
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"Invalid value for '{at}{path}': {what[:1].lower()}{what[1:]}.",
             code=code,
             param=at + path,
@@ -278,10 +278,10 @@ def _part(part: _Part, role: str, at: str) -> Part:
         case _Part(type="image_url" | "input_image", image_url=str(url)):
             return InputImage(url, part.detail or "auto")
     if field := _FIELDS.get(part.type):
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"A part of type {part.type!r} has to have its {field}.", param=f"{at}.{field}"
         )
-    raise InvalidRequest(
+    raise InvalidRequestError(
         f"There is no place for a part of type {part.type!r}: text and images are kept.",
         param=f"{at}.type",
     )

@@ -8,9 +8,9 @@ from typing import Any, Literal, TypeAlias, TypedDict
 
 import msgspec
 
-from antiphon.core.context_policies import Policy, Summarize, TokenBudget, Window
+from antiphon.core.context_policies import ContextPolicy, Summarize, TokenBudget, Window
 from antiphon.core.turns import Options
-from antiphon.errors import InvalidRequest
+from antiphon.errors import InvalidRequestError
 from antiphon.settings import Settings, load_settings
 from antiphon.tools.function_tool import Tool
 from antiphon.tools.toolbox import Approver, Toolbox
@@ -52,7 +52,7 @@ class ChatOptions(TypedDict, total=False):
     tools: Sequence[Tool[..., Any] | Callable[..., Any]]
     deps: Any
     approve: Approver | None
-    context: Policy | Sequence[Policy]
+    context: ContextPolicy | Sequence[ContextPolicy]
     temperature: float | None
     top_p: float | None
     max_output_tokens: int | None
@@ -98,7 +98,7 @@ class Setup:
         choice = self._choice
         if choice not in ("auto", "none", "required"):
             if choice not in [spec.name for spec in specs]:
-                raise InvalidRequest(
+                raise InvalidRequestError(
                     f"tool_choice names no tool: there is no '{choice}'.", param="tool_choice"
                 )
             choice = f"function:{choice}"
@@ -132,14 +132,14 @@ def _sampling(given: ChatOptions, kept: Options) -> Options:
     return Options(**lasting, parallel_tool_calls=given.get("parallel_tool_calls", True))
 
 
-def _policies(given: Policy | Iterable[Policy]) -> tuple[Policy, ...]:
+def _policies(given: ContextPolicy | Iterable[ContextPolicy]) -> tuple[ContextPolicy, ...]:
     policies: tuple[Any, ...] = (given,)
     # A text is no list of policies: an error would name its first letter.
     if isinstance(given, Iterable) and not isinstance(given, str):
         policies = tuple(given)
     for policy in policies:
         if not isinstance(policy, _POLICIES):
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"A context policy is a Window, TokenBudget or Summarize, not {policy!r}.",
                 code="invalid_type",
                 param="context",
@@ -149,12 +149,14 @@ def _policies(given: Policy | Iterable[Policy]) -> tuple[Policy, ...]:
 
 def _between(name: str, value: object, most: float) -> None:
     if value is not None and not (_is_number(value) and 0 <= value <= most):  # type: ignore[operator]
-        raise InvalidRequest(f"{name} is a number from 0 to {most}, not {value!r}.", param=name)
+        raise InvalidRequestError(
+            f"{name} is a number from 0 to {most}, not {value!r}.", param=name
+        )
 
 
 def _whole(name: str, value: Any, least: int = 0) -> int:
     if type(value) is not int or value < least:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{name} is a whole number of at least {least}, not {value!r}.", param=name
         )
     return value
@@ -162,7 +164,9 @@ def _whole(name: str, value: Any, least: int = 0) -> int:
 
 def _seconds(value: float | None) -> float | None:
     if value is not None and not (_is_number(value) and value > 0):
-        raise InvalidRequest(f"timeout is in seconds, more than 0, not {value!r}.", param="timeout")
+        raise InvalidRequestError(
+            f"timeout is in seconds, more than 0, not {value!r}.", param="timeout"
+        )
     return value
 
 

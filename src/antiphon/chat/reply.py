@@ -10,9 +10,16 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from antiphon.core.items import Compaction, Erased, FunctionCall, FunctionCallOutput, Item, said
+from antiphon.core.items import (
+    Compaction,
+    ErasedItem,
+    FunctionCall,
+    FunctionCallOutput,
+    Item,
+    message_text,
+)
 from antiphon.core.turns import Response, TurnStatus, Usage
-from antiphon.errors import InvalidRequest
+from antiphon.errors import InvalidRequestError
 from antiphon.settings import ModelSettings, Price
 
 #: Prices are for so many tokens.
@@ -77,10 +84,10 @@ class Reply(msgspec.Struct, Generic[T], frozen=True):
     def parsed(self) -> T:
         """The answer as the type that was asked for by ``returns``; None without it.
 
-        Raises ``InvalidRequest`` while calls wait for a decision: there is no answer yet.
+        Raises ``InvalidRequestError`` while calls wait for a decision: there is no answer yet.
         """
         if self.pending and self.value is None:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"There is no answer yet: {names_of(self.pending)} waits for a decision.",
                 code="decision_needed",
                 param="decisions",
@@ -131,7 +138,7 @@ def last_words(output: tuple[Item, ...]) -> str:
         if isinstance(item, FunctionCallOutput):
             words.clear()
         else:
-            words.append(item.summary if isinstance(item, Compaction) else said(item))
+            words.append(item.summary if isinstance(item, Compaction) else message_text(item))
     return "".join(words)
 
 
@@ -152,7 +159,7 @@ def is_summary(response: Response) -> bool:
 
 
 def _sums_up(item: Item) -> bool:
-    return isinstance(item, Compaction) or (isinstance(item, Erased) and item.summary)
+    return isinstance(item, Compaction) or (isinstance(item, ErasedItem) and item.is_summary)
 
 
 def names_of(calls: tuple[FunctionCall, ...]) -> str:

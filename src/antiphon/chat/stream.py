@@ -15,11 +15,11 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
-from antiphon.blocking_portal import Portal
+from antiphon.blocking_portal import BlockingPortal
 from antiphon.chat.reply import Reply
 from antiphon.core.events import Created, Event, ItemAdded, RefusalDelta, TextDelta
 from antiphon.core.items import Message
-from antiphon.errors import InvalidRequest
+from antiphon.errors import InvalidRequestError
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -72,9 +72,9 @@ class AsyncStream(Generic[T]):
 
     @property
     def reply(self) -> Reply[T]:
-        """The whole answer. Raises ``InvalidRequest`` before the stream is read to its end."""
+        """The whole answer. Raises ``InvalidRequestError`` before the stream is read to its end."""
         if self._talk.reply is None:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 "The reply is there when the stream has been read to its end.",
                 code="stream_not_finished",
             )
@@ -99,9 +99,9 @@ class AsyncStream(Generic[T]):
 
     def _read(self, way: Callable[[], AsyncGenerator[U, None]]) -> AsyncGenerator[U, None]:
         if self._reader is not None:
-            raise InvalidRequest("A stream can be read once.", code="stream_read_twice")
+            raise InvalidRequestError("A stream can be read once.", code="stream_read_twice")
         if self._closed:
-            raise InvalidRequest("The stream has been closed.", code="stream_closed")
+            raise InvalidRequestError("The stream has been closed.", code="stream_closed")
         self._reader = reader = way()
         return reader
 
@@ -132,7 +132,7 @@ class AsyncStream(Generic[T]):
                         yield data
 
 
-class Bridge(Portal):
+class Bridge(BlockingPortal):
     """The way into the loop, which its own thread cannot take: it would wait for itself."""
 
     def __init__(self, on_exit: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -146,13 +146,13 @@ class Bridge(Portal):
         return getattr(self._thread, "ours", False)
 
     def run(self, work: Coroutine[Any, Any, U]) -> U:
-        """As ``Portal.run``. Raises ``InvalidRequest`` where it could only wait for ever."""
-        if self.over:
+        """As ``BlockingPortal.run``. Raises ``InvalidRequestError`` where it could only wait for ever."""
+        if self.closed_reason:
             work.close()
-            raise InvalidRequest(self.over, code="process_over")
+            raise InvalidRequestError(self.closed_reason, code="process_over")
         if self.inside:
             work.close()
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 "A Conversation cannot be waited for here, in an async function that it runs"
                 " itself: take AsyncConversation.",
                 code="blocking_call",
@@ -192,7 +192,7 @@ class Stream(Generic[T]):
 
     @property
     def reply(self) -> Reply[T]:
-        """The whole answer. Raises ``InvalidRequest`` before the stream is read to its end."""
+        """The whole answer. Raises ``InvalidRequestError`` before the stream is read to its end."""
         return self._twin.reply
 
     def close(self) -> None:
@@ -200,7 +200,7 @@ class Stream(Generic[T]):
         # A stream that outlives the program's end was stopped with it, and one in a forked
         # process is its parent's. One that the loop's own thread finds forgotten is closed
         # by the loop, as all its generators are.
-        if not self._portal.over and not self._portal.inside:
+        if not self._portal.closed_reason and not self._portal.inside:
             self._portal.run(self._twin.close())
 
     def __enter__(self) -> Stream[T]:

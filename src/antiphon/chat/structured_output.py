@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from antiphon.errors import InvalidRequest, OutputInvalid
+from antiphon.errors import InvalidOutputError, InvalidRequestError
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -67,7 +67,7 @@ class Shape(Generic[T]):
     types are wrapped in one). A type that allows free-form parts has ``strict`` False
     and its plain schema. Pydantic checks each answer whole, either way.
 
-    Raises ``InvalidRequest`` (param ``returns``) for a type that has no schema.
+    Raises ``InvalidRequestError`` (param ``returns``) for a type that has no schema.
     """
 
     def __init__(self, returns: type[T]) -> None:
@@ -79,7 +79,7 @@ class Shape(Generic[T]):
         except Exception as error:
             # Most are Pydantic's own; for what is no type at all it may stumble.
             why = str(error).split("\n", 1)[0].rstrip(".")
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"There is no schema for {_title(returns)}: {why}.", param="returns"
             ) from error
         self._title = _title(returns)
@@ -104,7 +104,7 @@ class Shape(Generic[T]):
             self.text_format["description"] = about
 
     def parse(self, text: str) -> T:
-        """The answer as a value. Raises ``OutputInvalid`` that says what is wrong with it."""
+        """The answer as a value. Raises ``InvalidOutputError`` that says what is wrong with it."""
         from pydantic import ValidationError  # loaded on first use
         from pydantic_core import from_json, to_json  # loaded on first use
 
@@ -115,7 +115,7 @@ class Shape(Generic[T]):
             data = from_json(bare)
         except (ValueError, TypeError) as error:
             why = f"is not valid JSON: {error}" if bare else "is empty"
-            raise OutputInvalid(f"The answer {why}.", text=text) from error
+            raise InvalidOutputError(f"The answer {why}.", text=text) from error
         inner, at = data, ""
         if self._wrapped and isinstance(data, dict) and data.keys() == {_WRAPPER}:
             inner, at = data[_WRAPPER], _WRAPPER
@@ -125,13 +125,13 @@ class Shape(Generic[T]):
             return self._adapter.validate_json(to_json(filled, inf_nan_mode="constants"))
         except ValidationError as error:
             faults = _faults(error, filled, at)
-            raise OutputInvalid(
+            raise InvalidOutputError(
                 f"The answer does not fit {self._title}: {faults}.", text=text
             ) from error
         except Exception as error:
             # A validator of the type's own gave up on this answer.
             why = _short(f"{type(error).__name__}: {error}")
-            raise OutputInvalid(
+            raise InvalidOutputError(
                 f"The answer does not fit {self._title}: {why}.", text=text
             ) from error
 
@@ -155,7 +155,7 @@ class Shape(Generic[T]):
             return data.get(_WRAPPER)
         return data
 
-    def repair_note(self, error: OutputInvalid) -> str:
+    def repair_note(self, error: InvalidOutputError) -> str:
         """What to say to a model so that it answers again, and better."""
         return (
             f"{error.message} Answer again: the whole answer, corrected, "

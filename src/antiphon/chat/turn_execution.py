@@ -24,9 +24,9 @@ from antiphon.core.items import (
     Refusal,
 )
 from antiphon.core.turns import FunctionTool, Response, TurnRequest
-from antiphon.errors import InvalidRequest, OutputInvalid
+from antiphon.errors import InvalidOutputError, InvalidRequestError
 from antiphon.tools.tool_outputs import declined
-from antiphon.turn.running_turns import LiveTurn
+from antiphon.turn.running_turns import RunningTurn
 
 
 class Asking:
@@ -37,7 +37,7 @@ class Asking:
 
     def __init__(
         self,
-        begin: Callable[[TurnRequest], Awaitable[LiveTurn]],
+        begin: Callable[[TurnRequest], Awaitable[RunningTurn]],
         move: Callable[[str], None],
         request: Callable[[], Awaitable[TurnRequest]],
         shape: Shape[Any] | None,
@@ -87,12 +87,14 @@ class Asking:
     def partial(self, text: str) -> Any:
         """The object so far in a text that grows."""
         if self._shape is None:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 "objects() needs a type: give returns=.", code="missing_required_parameter"
             )
         return self._shape.partial(text)
 
-    def _take(self, turn: LiveTurn, response: Response, request: TurnRequest) -> TurnRequest | None:
+    def _take(
+        self, turn: RunningTurn, response: Response, request: TurnRequest
+    ) -> TurnRequest | None:
         """Move on to a turn that is over, or raise what made it fail.
 
         An answer that does not fit its shape is asked for once more: the request for that.
@@ -103,7 +105,7 @@ class Asking:
         if self._shape is not None and not reply.pending:
             try:
                 value = self._shape.parse(reply.text)
-            except OutputInvalid as misfit:
+            except InvalidOutputError as misfit:
                 return self._mend(self._shape, misfit, response, request)
             reply = msgspec.structs.replace(reply, value=value)
         self._move(response.id)
@@ -113,14 +115,14 @@ class Asking:
     def _mend(
         self,
         shape: Shape[Any],
-        misfit: OutputInvalid,
+        misfit: InvalidOutputError,
         response: Response,
         request: TurnRequest,
     ) -> TurnRequest:
         """Ask for the same answer once more, in the right shape; where that may help."""
         misfit.response_id = response.id
         if response.status == "incomplete":
-            cut = OutputInvalid(
+            cut = InvalidOutputError(
                 "The answer was cut off before it was whole: allow more output tokens.",
                 text=misfit.text,
             )
@@ -147,20 +149,20 @@ class Settled(msgspec.Struct, frozen=True):
 def settle(pending: tuple[FunctionCall, ...], decisions: Decisions) -> Settled:
     """Sort the calls that wait by what was decided. Each must have been, and no others."""
     if not isinstance(decisions, Mapping):
-        raise InvalidRequest(
+        raise InvalidRequestError(
             "decisions is a dict: {call_id: True, False or the reason for your no}.",
             code="invalid_type",
             param="decisions",
         )
     waiting = {call.call_id: call for call in pending}
     if strange := [call_id for call_id in decisions if call_id not in waiting]:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"No call with the id {strange[0]!r} waits for a decision.",
             code="tool_call_not_found",
             param="decisions",
         )
     if missing := tuple(call for call_id, call in waiting.items() if call_id not in decisions):
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{names_of(missing)} waits for a decision: send it along,"
             " as decisions={call_id: True, False or the reason for your no}.",
             code="decision_needed",
@@ -168,7 +170,7 @@ def settle(pending: tuple[FunctionCall, ...], decisions: Decisions) -> Settled:
         )
     for decision in decisions.values():
         if not isinstance(decision, bool | str):
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"A decision is True, False or a reason, not {decision!r}.",
                 code="invalid_type",
                 param="decisions",
@@ -187,7 +189,7 @@ def check_tools(approved: tuple[FunctionCall, ...], tools: tuple[FunctionTool, .
     """Refuse to run calls whose tools are not here: told as an error, they would be over."""
     names = [tool.name for tool in tools]
     if missing := tuple(call for call in approved if call.name not in names):
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"There is no tool for {names_of(missing)}: give the conversation its tools again.",
             code="tool_not_found",
             param="tools",
@@ -197,7 +199,7 @@ def check_tools(approved: tuple[FunctionCall, ...], tools: tuple[FunctionTool, .
 async def spoken(text: str | None, options: SendOptions, *, needed: bool) -> tuple[Item, ...]:
     """What a person says, words and pictures, as one message; none if there is nothing."""
     if text is not None and not isinstance(text, str):
-        raise InvalidRequest("Send a string.", code="invalid_type", param="text")
+        raise InvalidRequestError("Send a string.", code="invalid_type", param="text")
     given: Any = options.get("images")
     # The bytes of an empty file are false, too, and must not go unnoticed.
     if given is None:
@@ -208,7 +210,7 @@ async def spoken(text: str | None, options: SendOptions, *, needed: bool) -> tup
     images = [await picture(one, options.get("detail", "auto")) for one in sources]
     if not images:
         if text is None and needed:
-            raise InvalidRequest("Send a string.", code="invalid_type", param="text")
+            raise InvalidRequestError("Send a string.", code="invalid_type", param="text")
         return (Message("user", text),) if text or (text is not None and needed) else ()
     words = (InputText(text),) if text else ()
     return (Message("user", (*words, *images)),)
@@ -227,13 +229,13 @@ def carried(turn: Response) -> tuple[FunctionCallOutput, ...]:
 def reworded(items: tuple[Item, ...], text: str) -> tuple[Item, ...]:
     """A turn's input with other words in its last message by the user; its images stay."""
     if not isinstance(text, str) or not text:
-        raise InvalidRequest("Send a string.", code="invalid_type", param="new_text")
+        raise InvalidRequestError("Send a string.", code="invalid_type", param="new_text")
     for place in range(len(items) - 1, -1, -1):
         item = items[place]
         if isinstance(item, Message) and item.role == "user":
             new = msgspec.structs.replace(item, content=_worded(item.content, text))
             return (*items[:place], new, *items[place + 1 :])
-    raise InvalidRequest(
+    raise InvalidRequestError(
         "Nobody said anything in that turn that could be edited.",
         code="nothing_to_edit",
         param="response_id",

@@ -9,8 +9,8 @@ from antiphon.cli.interrupt import Interrupt
 from antiphon.cli.terminal_output import WordWrap
 from antiphon.core.events import Ended, Event, RefusalDelta, TextDelta
 from antiphon.core.items import Message
-from antiphon.core.turns import NOBODY, Options, Response, TurnRequest
-from antiphon.errors import InvalidRequest, NotFound
+from antiphon.core.turns import DEFAULT_TENANT, Options, Response, TurnRequest
+from antiphon.errors import InvalidRequestError, NotFoundError
 from antiphon.turn.service import TurnService
 
 
@@ -76,7 +76,7 @@ class Talk:
 
     async def turns(self) -> list[Response]:
         """The turns so far, oldest first."""
-        return await self.service.chain(NOBODY, self.head) if self.head else []
+        return await self.service.chain(DEFAULT_TENANT, self.head) if self.head else []
 
     def _wait_text(self) -> str:
         return "" if self._loading.done() else f"loading {self.model} ..."
@@ -87,7 +87,7 @@ def _check_encodable(*texts: str) -> None:
     try:
         "".join(texts).encode()
     except UnicodeEncodeError as error:
-        raise InvalidRequest("what is asked is not valid text") from error
+        raise InvalidRequestError("what is asked is not valid text") from error
 
 
 class _Printer:
@@ -117,14 +117,16 @@ def _said(event: Event) -> str:
 async def find_head(service: TurnService, newest: bool, response_id: str | None) -> Response | None:
     """What to go on from: the newest conversation, a response, or nothing.
 
-    Raises ``NotFound`` if that is not there.
+    Raises ``NotFoundError`` if that is not there.
     """
     if newest:
-        recent = await service.recent(NOBODY, 1)
+        recent = await service.recent_threads(DEFAULT_TENANT, 1)
         if not recent:
-            raise NotFound("there is no conversation to continue: begin one with `antiphon chat`")
+            raise NotFoundError(
+                "there is no conversation to continue: begin one with `antiphon chat`"
+            )
         response_id = recent[0].response_id
-    return await service.response(NOBODY, response_id) if response_id is not None else None
+    return await service.response(DEFAULT_TENANT, response_id) if response_id is not None else None
 
 
 def remark(response: Response) -> str | None:

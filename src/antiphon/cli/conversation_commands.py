@@ -17,7 +17,7 @@ from antiphon.cli import terminal_output
 from antiphon.cli.interrupt import Interrupt, run
 from antiphon.core.items import (
     Compaction,
-    Erased,
+    ErasedItem,
     FunctionCall,
     FunctionCallOutput,
     Item,
@@ -29,9 +29,9 @@ from antiphon.core.items import (
     has_image,
     text_of,
 )
-from antiphon.core.turns import NOBODY, Response
+from antiphon.core.turns import DEFAULT_TENANT, Response
 from antiphon.settings import load_settings
-from antiphon.turn.protocols import Recent
+from antiphon.turn.protocols import RecentThread
 from antiphon.turn.service import TurnService
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ Flags = Mapping[str, str | None]
 
 def list_conversations(flags: Flags, limit: int, *, as_json: bool) -> None:
     """Print the newest conversations: a table, JSON, or tab-separated to a pipe."""
-    found = _with_store(flags, lambda service: service.recent(NOBODY, limit))
+    found = _with_store(flags, lambda service: service.recent_threads(DEFAULT_TENANT, limit))
     if as_json:
         rows = [
             {
@@ -64,13 +64,13 @@ def list_conversations(flags: Flags, limit: int, *, as_json: bool) -> None:
 
 
 def show_conversation(flags: Flags, response_id: str, *, as_json: bool) -> None:
-    """Print a response's whole chain. Raises ``NotFound``."""
+    """Print a response's whole chain. Raises ``NotFoundError``."""
     if as_json:
-        messages = _with_store(flags, lambda service: service.messages(NOBODY, response_id))
+        messages = _with_store(flags, lambda service: service.messages(DEFAULT_TENANT, response_id))
         terminal_output.say(_indented(msgspec.json.encode(messages)))
         return
     console = terminal_output.stdout()
-    for turn in _with_store(flags, lambda service: service.chain(NOBODY, response_id)):
+    for turn in _with_store(flags, lambda service: service.chain(DEFAULT_TENANT, response_id)):
         about = f"{turn.id}  {_when(turn.created_at)}  {turn.header.model}"
         if turn.status != "completed":
             about += f"  {turn.status}"
@@ -81,15 +81,15 @@ def show_conversation(flags: Flags, response_id: str, *, as_json: bool) -> None:
 
 
 def delete_response(flags: Flags, response_id: str, *, cascade: bool, ask: bool) -> bool:
-    """Erase; at a terminal only after asking. False: the person said no. Raises ``NotFound``."""
+    """Erase; at a terminal only after asking. False: the person said no. Raises ``NotFoundError``."""
     if ask and sys.stdin.isatty():
-        turn = _with_store(flags, lambda service: service.response(NOBODY, response_id))
+        turn = _with_store(flags, lambda service: service.response(DEFAULT_TENANT, response_id))
         said = " / ".join(text for _, text in _lines(turn))
         what = "this turn and all that continue it" if cascade else "this turn"
         terminal_output.note(_short(said, 200))
         if not typer.confirm(f"Erase {what}?", err=True):
             return False
-    _with_store(flags, lambda service: service.delete(NOBODY, response_id, cascade=cascade))
+    _with_store(flags, lambda service: service.delete(DEFAULT_TENANT, response_id, cascade=cascade))
     return True
 
 
@@ -102,7 +102,7 @@ async def _work(flags: Flags, work: Callable[[TurnService], Awaitable[T]], _: In
         return await work(engine.service)
 
 
-def _print_table(found: list[Recent]) -> None:
+def _print_table(found: list[RecentThread]) -> None:
     """One line each; the opening words get what is left of it, the id is never cut."""
     rows = [("id", "when", "model", "turns", "begins")]
     for one in found:
@@ -134,14 +134,14 @@ def _line(item: Item) -> list[tuple[str, str]]:
             return [("thought", part.text) for part in summary]
         case Compaction(summary=text):
             return [("summary", text)]
-        case McpListTools() | McpApproval() | Erased():
+        case McpListTools() | McpApproval() | ErasedItem():
             return []
 
 
-def _opening(recent: Recent) -> str:
-    if recent.opening is None:
+def _opening(recent: RecentThread) -> str:
+    if recent.first_item is None:
         return ""
-    return _short(" ".join(said for _, said in _line(decode_item(recent.opening))), 200)
+    return _short(" ".join(said for _, said in _line(decode_item(recent.first_item))), 200)
 
 
 def _short(text: str, longest: int) -> str:

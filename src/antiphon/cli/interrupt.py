@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar
 
-from antiphon.turn.running_turns import LiveTurn
+from antiphon.turn.running_turns import RunningTurn
 
 T = TypeVar("T")
 
@@ -20,10 +20,10 @@ class Interrupt:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._main = asyncio.current_task()
-        self._live: LiveTurn | None = None
+        self._live: RunningTurn | None = None
 
     @contextmanager
-    def stops(self, live: LiveTurn) -> Iterator[None]:
+    def stops(self, live: RunningTurn) -> Iterator[None]:
         """Within this, Ctrl-C stops ``live`` and nothing else."""
         self._live = live
         try:

@@ -15,11 +15,11 @@ from rich.text import Text
 from antiphon.bootstrap import open_engine
 from antiphon.cli import terminal_output
 from antiphon.cli.interrupt import Interrupt, run
-from antiphon.core.api_keys import digest_of, is_tenant_name, new_key, new_key_id
-from antiphon.core.turns import NOBODY
-from antiphon.errors import ConfigError, InvalidRequest, NotFound
+from antiphon.core.api_keys import hash_api_key, is_tenant_name, new_api_key, new_api_key_id
+from antiphon.core.turns import DEFAULT_TENANT
+from antiphon.errors import ConfigError, InvalidRequestError, NotFoundError
 from antiphon.settings import load_settings
-from antiphon.turn.store_protocols import Key, KeyStore
+from antiphon.turn.store_protocols import ApiKey, ApiKeyStore
 
 T = TypeVar("T")
 Flags = Mapping[str, str | None]
@@ -28,21 +28,21 @@ _LONGEST_NAME = 100
 
 
 def whose(tenant: str | None, *, local: bool) -> str:
-    """The tenant that a new key is for. Raises ``InvalidRequest``.
+    """The tenant that a new key is for. Raises ``InvalidRequestError``.
 
     An empty name means nobody: it is what an unset variable gives, and must not open what
     the machine's owner has stored.
     """
     if local == (tenant is not None):
-        raise InvalidRequest("say whose key it shall be: --tenant NAME, or --local")
+        raise InvalidRequestError("say whose key it shall be: --tenant NAME, or --local")
     if tenant is None:
-        return NOBODY
+        return DEFAULT_TENANT
     if not tenant:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             "the tenant's name is empty: --local makes a key to what is stored without keys"
         )
     if not is_tenant_name(tenant):
-        raise InvalidRequest(
+        raise InvalidRequestError(
             "a tenant's name has up to 64 letters, digits and . _ @ + -, and begins with one of"
             " the first two"
         )
@@ -52,14 +52,14 @@ def whose(tenant: str | None, *, local: bool) -> str:
 def create(flags: Flags, tenant: str, name: str | None) -> None:
     """Make a key. It alone goes to standard output."""
     if name is not None and not (name.isprintable() and 0 < len(name) <= _LONGEST_NAME):
-        raise InvalidRequest(f"a key's name is one line of up to {_LONGEST_NAME} characters")
-    text = new_key()
-    digest = digest_of(text.encode())
+        raise InvalidRequestError(f"a key's name is one line of up to {_LONGEST_NAME} characters")
+    text = new_api_key()
+    digest = hash_api_key(text.encode())
     assert digest is not None
-    key = Key(new_key_id(), tenant, time.time(), name)
+    key = ApiKey(new_api_key_id(), tenant, time.time(), name)
 
-    async def add(keys: KeyStore) -> bool:
-        first = not await keys.any()
+    async def add(keys: ApiKeyStore) -> bool:
+        first = not await keys.has_keys()
         await keys.add(key, digest)
         return first
 
@@ -72,7 +72,7 @@ def create(flags: Flags, tenant: str, name: str | None) -> None:
 
 def list_keys(flags: Flags, *, as_json: bool) -> None:
     """Print the keys: a table, JSON, or tab-separated to a pipe."""
-    found = _with_keys(flags, lambda keys: keys.all())
+    found = _with_keys(flags, lambda keys: keys.list_keys())
     if as_json:
         terminal_output.say(
             msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n"
@@ -95,28 +95,28 @@ def list_keys(flags: Flags, *, as_json: bool) -> None:
 
 
 def revoke(flags: Flags, key_id: str) -> None:
-    """Revoke a key. Raises ``NotFound``."""
+    """Revoke a key. Raises ``NotFoundError``."""
     if not _with_keys(flags, lambda keys: keys.revoke(key_id)):
-        raise NotFound(f"there is no key {key_id!r}: `antiphon key list` shows the ids")
+        raise NotFoundError(f"there is no key {key_id!r}: `antiphon key list` shows the ids")
 
 
-def _with_keys(flags: Flags, work: Callable[[KeyStore], Awaitable[T]]) -> T:
+def _with_keys(flags: Flags, work: Callable[[ApiKeyStore], Awaitable[T]]) -> T:
     return run(partial(_work, flags, work))
 
 
-async def _work(flags: Flags, work: Callable[[KeyStore], Awaitable[T]], _: Interrupt) -> T:
+async def _work(flags: Flags, work: Callable[[ApiKeyStore], Awaitable[T]], _: Interrupt) -> T:
     settings = load_settings(flags, keys=False)
     if settings.store == "memory:":
         raise ConfigError("the store memory: is gone with its process, and its keys with it")
     async with open_engine(settings) as engine:
-        return await work(engine.ledgers.keys)
+        return await work(engine.stores.api_keys)
 
 
-def _row(key: Key) -> tuple[str, str, str, str, str]:
+def _row(key: ApiKey) -> tuple[str, str, str, str, str]:
     made = datetime.fromtimestamp(key.created_at).astimezone().isoformat(" ", "seconds")
     state = "in use" if key.revoked_at is None else "revoked"
     return key.id, _tenant(key), made, state, key.name or ""
 
 
-def _tenant(key: Key) -> str:
+def _tenant(key: ApiKey) -> str:
     return key.tenant or "(local)"

@@ -52,7 +52,7 @@ async def _serve(engine: Engine, roots: Sequence[Path], stopped: asyncio.Event) 
     stopping = asyncio.create_task(stopped.wait())
     # A local default model loads while the client is still on its way; and what has expired
     # is erased meanwhile.
-    works = (_warm(engine), engine.sweep(), engine.keep_choosing())
+    works = (_warm(engine), engine.run_retention_sweep(), engine.keep_choosing())
     beside = [stopping, *(asyncio.create_task(work) for work in works)]
     try:
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -7,7 +7,7 @@ import sys
 
 from antiphon.cli import terminal_output
 from antiphon.cli.chat_loop import Talk, remark
-from antiphon.errors import InvalidRequest
+from antiphon.errors import InvalidRequestError
 
 INTERRUPTED = 130
 #: Seconds of silence on stdin after which a person is told what is being waited for.
@@ -15,11 +15,11 @@ _PATIENCE = 3.0
 
 
 def question(prompt: str | None) -> str:
-    """What to ask: ``prompt``, and whatever is piped in. Raises ``InvalidRequest`` if nothing."""
+    """What to ask: ``prompt``, and whatever is piped in. Raises ``InvalidRequestError`` if nothing."""
     piped = _piped() if prompt is None or not sys.stdin.isatty() else ""
     text = "\n\n".join(part for part in (prompt, piped.strip("\n")) if part)
     if not text.strip():
-        raise InvalidRequest("there is nothing to ask: the prompt is empty")
+        raise InvalidRequestError("there is nothing to ask: the prompt is empty")
     return text
 
 
@@ -40,4 +40,6 @@ def _piped() -> str:
     try:
         return sys.stdin.read()
     except UnicodeDecodeError as error:
-        raise InvalidRequest("standard input is not text in the terminal's encoding") from error
+        raise InvalidRequestError(
+            "standard input is not text in the terminal's encoding"
+        ) from error

@@ -64,7 +64,7 @@ def listen(host: str, port: int, *, keyed: bool) -> socket.socket:
 async def _open(settings: Settings) -> None:
     async with open_engine(settings) as engine:
         answered = await engine.choose_model()
-        keyed = await engine.ledgers.keys.any()
+        keyed = await engine.stores.api_keys.has_keys()
         with contextlib.closing(listen(settings.host, settings.port, keyed=keyed)) as sock:
             await _serve(engine, sock, keyed=keyed, chosen=answered)
 
@@ -96,7 +96,7 @@ async def _serve(engine: Engine, sock: socket.socket, *, keyed: bool, chosen: bo
         ssl_keyfile=tls.key if tls else None,
     )
     # A local default model loads while the first client is still on its way.
-    beside = [asyncio.create_task(_warm(engine)), asyncio.create_task(engine.sweep())]
+    beside = [asyncio.create_task(_warm(engine)), asyncio.create_task(engine.run_retention_sweep())]
     if not chosen:
         beside.append(asyncio.create_task(engine.keep_choosing()))
     try:

@@ -19,7 +19,7 @@ from antiphon.cli import one_shot, terminal_output
 from antiphon.cli.chat_loop import Talk, find_head
 from antiphon.cli.interrupt import Interrupt, run
 from antiphon.core.turns import Options, Response
-from antiphon.errors import ConfigError, InvalidRequest, ModelNotFound
+from antiphon.errors import ConfigError, InvalidRequestError, ModelNotFoundError
 from antiphon.settings import Settings, load_settings
 from antiphon.turn.service import TurnService
 
@@ -94,16 +94,16 @@ async def _talking(settings: Settings, wish: Wish, interrupt: Interrupt) -> Asyn
 def _model(service: TurnService, wish: Wish, head: Response | None) -> str:
     """The model to talk to: the one asked for, else the conversation's own, else the default.
 
-    Raises before a person types: ``ConfigError`` or ``ModelNotFound``.
+    Raises before a person types: ``ConfigError`` or ``ModelNotFoundError``.
     """
     if head is not None and not wish.model_given:
         try:
             return service.models.get(head.header.model)[0]
-        except ModelNotFound:
+        except ModelNotFoundError:
             terminal_output.note(f"the model {head.header.model} is not there now")
     try:
         return service.models.get(None)[0]
-    except InvalidRequest as undecided:
+    except InvalidRequestError as undecided:
         raise ConfigError(
             f"{undecided.message} That is done with --model or ANTIPHON_MODEL."
         ) from undecided

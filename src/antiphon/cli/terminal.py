@@ -14,7 +14,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from antiphon.cli import terminal_output
 from antiphon.cli.chat_loop import Talk, remark
 from antiphon.core.items import Item, Message, decode_item, text_of
-from antiphon.core.turns import NOBODY
+from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.errors import AntiphonError
 
 if sys.platform != "win32":
@@ -80,10 +80,10 @@ async def _remembered(talk: Talk) -> InMemoryHistory:
     Read from the store, so there is no second copy of it on disk, and what is deleted is
     gone from here too.
     """
-    recent = await talk.service.recent(NOBODY, _REMEMBERED)
+    recent = await talk.service.recent_threads(DEFAULT_TENANT, _REMEMBERED)
     last = talk.head or (recent[0].response_id if recent else None)
-    turns = await talk.service.chain(NOBODY, last) if last else []
-    items = [decode_item(one.opening) for one in reversed(recent) if one.opening]
+    turns = await talk.service.chain(DEFAULT_TENANT, last) if last else []
+    items = [decode_item(one.first_item) for one in reversed(recent) if one.first_item]
     items += [item for turn in turns for item in turn.input]
     newest_first = dict.fromkeys(filter(None, map(_asked, reversed(items))))
     return InMemoryHistory(list(reversed(newest_first)))

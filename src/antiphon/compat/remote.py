@@ -15,19 +15,19 @@ import grpc
 from antiphon.core.secrets import Secret
 from antiphon.errors import (
     AntiphonError,
+    AuthenticationError,
     ConfigError,
-    Conflict,
-    Forbidden,
-    InvalidRequest,
-    MethodNotAllowed,
+    ConflictError,
+    ForbiddenError,
+    InvalidRequestError,
+    MethodNotAllowedError,
     ModelError,
-    ModelTimeout,
-    ModelUnavailable,
-    NotFound,
-    RateLimited,
+    ModelTimeoutError,
+    ModelUnavailableError,
+    NotFoundError,
     StoreError,
-    Unauthorized,
-    error_of,
+    UpstreamRateLimitError,
+    error_from_code,
 )
 from antiphon.protos.legacy_chat import ADD_RESPONSE, StatelessConversation, StatelessResponse
 
@@ -41,13 +41,13 @@ _OPTIONS: Final = (
 _KINDS: Final[dict[str, type[AntiphonError]]] = {
     kind.grpc: kind
     for kind in (
-        InvalidRequest,
-        Unauthorized,
-        Forbidden,
-        NotFound,
-        MethodNotAllowed,
-        Conflict,
-        ModelTimeout,
+        InvalidRequestError,
+        AuthenticationError,
+        ForbiddenError,
+        NotFoundError,
+        MethodNotAllowedError,
+        ConflictError,
+        ModelTimeoutError,
         StoreError,
     )
 }
@@ -128,7 +128,7 @@ class There:
         try:
             responses = [StatelessResponse(sender=one.sender, message=one.message) for one in told]
         except ValueError as error:
-            raise InvalidRequest("The text is not valid Unicode.", param="input") from error
+            raise InvalidRequestError("The text is not valid Unicode.", param="input") from error
         return StatelessConversation(responses=responses, **self._named)
 
 
@@ -153,13 +153,13 @@ def _translated(error: Any, address: str) -> AntiphonError:
     code = trailers.get("x-error-code")
     if code is None:
         # No antiphon says so, but whatever is there instead or on the way to it.
-        kind = ModelUnavailable if error.code() is grpc.StatusCode.UNAVAILABLE else ModelError
+        kind = ModelUnavailableError if error.code() is grpc.StatusCode.UNAVAILABLE else ModelError
         return kind(f"The call to {address} failed: {message}")
-    ours = error_of(code, message)
+    ours = error_from_code(code, message)
     if type(ours) is ModelError and error.code().name in _KINDS:
         ours = _KINDS[error.code().name](message, code=code)
     ours.param = trailers.get("x-error-param")
     ours.response_id = trailers.get("x-response-id")
-    if isinstance(ours, RateLimited) and "retry-after" in trailers:
+    if isinstance(ours, UpstreamRateLimitError) and "retry-after" in trailers:
         ours.retry_after = float(trailers["retry-after"])
     return ours

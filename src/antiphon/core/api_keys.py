@@ -12,27 +12,27 @@ import hashlib
 import os
 import re
 
-_KEY = re.compile(rb"ap_[a-z2-7]{52}\Z")
-_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}\Z")
+_KEY_PATTERN = re.compile(rb"ap_[a-z2-7]{52}\Z")
+_TENANT_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}\Z")
 
 
-def new_key() -> str:
+def new_api_key() -> str:
     """A new key."""
     return "ap_" + base64.b32encode(os.urandom(32)).decode().rstrip("=").lower()
 
 
-def new_key_id() -> str:
+def new_api_key_id() -> str:
     """The name of a key, for lists and for revoking it; it opens nothing."""
     return "key_" + os.urandom(8).hex()
 
 
-def digest_of(key: bytes) -> bytes | None:
+def hash_api_key(key: bytes) -> bytes | None:
     """A key's SHA-256; None for what cannot be a key."""
     # Comparing hashes needs no constant time: how long it takes to find one tells
     # nothing about a key that has it.
-    return hashlib.sha256(key).digest() if _KEY.match(key) else None
+    return hashlib.sha256(key).digest() if _KEY_PATTERN.match(key) else None
 
 
 def is_tenant_name(name: str) -> bool:
     """Whether a tenant may be called so: a word, a domain or an address of ASCII letters."""
-    return _TENANT.match(name) is not None
+    return _TENANT_PATTERN.match(name) is not None

@@ -16,20 +16,20 @@ from antiphon.core.turns import Usage
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
-class Text(msgspec.Struct, frozen=True):
+class OutputTextDelta(msgspec.Struct, frozen=True):
     """More of the answer. ``logprobs`` are its tokens', in the Responses API's shape."""
 
     text: str
     logprobs: tuple[Any, ...] = ()
 
 
-class Cited(msgspec.Struct, frozen=True):
+class AnnotationDelta(msgspec.Struct, frozen=True):
     """Where the answer so far has something from, in the Responses API's shape."""
 
     annotation: dict[str, Any]
 
 
-class Phased(msgspec.Struct, frozen=True):
+class PhaseDelta(msgspec.Struct, frozen=True):
     """What the answer that is being said, or else the next one, is to its turn.
 
     Of an answer that is being said the first word counts.
@@ -38,19 +38,19 @@ class Phased(msgspec.Struct, frozen=True):
     phase: Phase
 
 
-class Thought(msgspec.Struct, frozen=True):
+class ReasoningSummaryDelta(msgspec.Struct, frozen=True):
     """More of the reasoning that a model shows before its answer, told in short."""
 
     text: str
 
 
-class RawThought(msgspec.Struct, frozen=True):
+class ReasoningTextDelta(msgspec.Struct, frozen=True):
     """More of the reasoning as the model thought it."""
 
     text: str
 
 
-class Sealed(msgspec.Struct, frozen=True):
+class EncryptedReasoning(msgspec.Struct, frozen=True):
     """The reasoning so far is whole, and this is what its model will want back of it.
 
     ``origin`` is that model, as ``core.items.Reasoning`` has it.
@@ -60,17 +60,17 @@ class Sealed(msgspec.Struct, frozen=True):
     origin: str
 
 
-class Over(msgspec.Struct, frozen=True):
+class ItemEnd(msgspec.Struct, frozen=True):
     """The answer or reasoning so far is an item of its own: what follows is another."""
 
 
-class Refused(msgspec.Struct, frozen=True):
+class RefusalTextDelta(msgspec.Struct, frozen=True):
     """More of the sentence by which the model declines."""
 
     text: str
 
 
-class CallPiece(msgspec.Struct, frozen=True):
+class ToolCallDelta(msgspec.Struct, frozen=True):
     """A fragment of one tool call. ``index`` tells the calls of an answer apart.
 
     ``call_id`` and ``name`` come with the first fragment and may be missing later.
@@ -82,7 +82,7 @@ class CallPiece(msgspec.Struct, frozen=True):
     arguments: str = ""
 
 
-class Used(msgspec.Struct, frozen=True):
+class UsageUpdate(msgspec.Struct, frozen=True):
     """The tokens of the whole answer; a later one replaces an earlier one."""
 
     usage: Usage
@@ -95,15 +95,15 @@ class Finish(msgspec.Struct, frozen=True):
 
 
 Delta: TypeAlias = (
-    Text
-    | Cited
-    | Phased
-    | Thought
-    | RawThought
-    | Sealed
-    | Over
-    | Refused
-    | CallPiece
-    | Used
+    OutputTextDelta
+    | AnnotationDelta
+    | PhaseDelta
+    | ReasoningSummaryDelta
+    | ReasoningTextDelta
+    | EncryptedReasoning
+    | ItemEnd
+    | RefusalTextDelta
+    | ToolCallDelta
+    | UsageUpdate
     | Finish
 )

@@ -28,19 +28,21 @@ _PREFIX = {
 
 
 #: Random ids not used yet. The system's randomness costs more to ask for than to use.
-_fresh: list[str] = []
+_unused_response_ids: list[str] = []
 if hasattr(os, "register_at_fork"):
     # Two processes must not use the same.
-    os.register_at_fork(after_in_child=_fresh.clear)
+    os.register_at_fork(after_in_child=_unused_response_ids.clear)
 
 
 def new_response_id() -> str:
     """A new, unguessable response id."""
     try:
-        return _fresh.pop()
+        return _unused_response_ids.pop()
     except IndexError:
         noise = os.urandom(16 * 64).hex()
-        _fresh.extend("resp_" + noise[at : at + 32] for at in range(32, len(noise), 32))
+        _unused_response_ids.extend(
+            "resp_" + noise[at : at + 32] for at in range(32, len(noise), 32)
+        )
         return "resp_" + noise[:32]
 
 
@@ -81,7 +83,7 @@ def item_id(response_id: str, kind: str, position: int) -> str:
     return f"{_PREFIX[kind]}{response_id[5:]}{position:02x}"
 
 
-def place_of_item(name: str) -> tuple[str, int] | None:
+def parse_item_id(name: str) -> tuple[str, int] | None:
     """The response that an item belongs to, and its position there; None: no id of ours.
 
     The kind in front is not checked: ids are compared whole with what is found there.

@@ -23,25 +23,25 @@ from antiphon.core.items import (
     Part,
     has_image,
 )
-from antiphon.errors import ImageInvalid, StoreError
+from antiphon.errors import InvalidImageError, StoreError
 
 MAX_IMAGE_BYTES: Final = 20 * 1024 * 1024
 
 #: puremagic's name for each kind that models can look at, its media type, and how many bytes
 #: of its mark have to be there. With fewer, puremagic calls any RIFF file a WebP, and the
 #: words "\x89PNG" an image; by media type alone it would take JPEG 2000 for JPEG.
-_KINDS: Final = {
+_IMAGE_FORMATS: Final = {
     ".png": ("image/png", 8),
     ".jpg": ("image/jpeg", 3),
     ".webp": ("image/webp", 12),
     ".gif": ("image/gif", 6),
 }
 #: The media types that count as images.
-MEDIA: Final = tuple(media for media, _ in _KINDS.values())
+IMAGE_MEDIA_TYPES: Final = tuple(media for media, _ in _IMAGE_FORMATS.values())
 
 #: All marks lie in these first bytes: puremagic need not look any further.
-_HEAD: Final = 32
-_REFERENCE: Final = "blob:"
+_SIGNATURE_BYTES: Final = 32
+_BLOB_SCHEME: Final = "blob:"
 
 
 class Blob(msgspec.Struct, frozen=True):
@@ -58,25 +58,25 @@ def image_type(data: bytes, *, param: str | None = "input") -> str:
     ``unsupported_image_type``.
     """
     if not data:
-        raise ImageInvalid("The image is empty.", param=param)
+        raise InvalidImageError("The image is empty.", param=param)
     if len(data) > MAX_IMAGE_BYTES:
         limit = MAX_IMAGE_BYTES >> 20
-        raise ImageInvalid(
+        raise InvalidImageError(
             f"An image may have at most {limit} MiB.", code="image_too_large", param=param
         )
     from puremagic import PureError, magic_string  # loaded on first use
 
     try:
-        matches = magic_string(data[:_HEAD])
+        matches = magic_string(data[:_SIGNATURE_BYTES])
     except PureError:
         matches = []
     for match in matches:
-        media, mark = _KINDS.get(match.extension, ("", 0))
+        media, mark = _IMAGE_FORMATS.get(match.extension, ("", 0))
         if media and len(match.byte_match) >= mark:
             return media
-    others = [match.extension[1:] for match in matches if match.extension not in _KINDS]
+    others = [match.extension[1:] for match in matches if match.extension not in _IMAGE_FORMATS]
     looks = f"; this looks like {others[0]}" if others else ""
-    raise ImageInvalid(
+    raise InvalidImageError(
         f"An image has to be PNG, JPEG, WebP or GIF{looks}.",
         code="unsupported_image_type",
         param=param,
@@ -89,7 +89,7 @@ def data_url(data: bytes, *, param: str | None = "input") -> str:
     return f"data:{media};base64,{b2a_base64(data, newline=False).decode('ascii')}"
 
 
-def put_away(
+def extract_blobs(
     items: Sequence[Item], *, param: str | None = "input"
 ) -> tuple[tuple[Item, ...], tuple[Item, ...], tuple[Blob, ...]]:
     """What came from outside: as a model is shown it, as it is stored, and its images.
@@ -106,36 +106,36 @@ def put_away(
     blobs: dict[str, Blob] = {}
 
     def shown(image: InputImage) -> InputImage:
-        url = _checked(image.image_url, blobs, param)
-        return _with_url(image, url)
+        url = _normalize_url(image.image_url, blobs, param)
+        return _replace_url(image, url)
 
     def stored(image: InputImage) -> InputImage:
         blob = blobs.get(image.image_url)
-        return _with_url(image, _REFERENCE + blob.hash) if blob else image
+        return _replace_url(image, _BLOB_SCHEME + blob.hash) if blob else image
 
-    to_show = tuple([_each_image(item, shown) for item in given])
-    to_store = tuple([_each_image(item, stored) for item in to_show])
+    to_show = tuple([_map_images(item, shown) for item in given])
+    to_store = tuple([_map_images(item, stored) for item in to_show])
     return to_show, to_store, tuple(blobs.values())
 
 
-def bring_back(item: Item, blobs: Mapping[str, bytes]) -> Item:
+def restore_blobs(item: Item, blobs: Mapping[str, bytes]) -> Item:
     """A stored item as a model is shown it; ``blobs`` are bytes by hash.
 
     Raises StoreError (``blob_missing``) where the store did not bring an image.
     """
 
     def shown(image: InputImage) -> InputImage:
-        if not image.image_url.startswith(_REFERENCE):
+        if not image.image_url.startswith(_BLOB_SCHEME):
             return image
-        data = blobs.get(image.image_url.removeprefix(_REFERENCE))
+        data = blobs.get(image.image_url.removeprefix(_BLOB_SCHEME))
         if data is None:
             raise StoreError("The store lost an image of this conversation.", code="blob_missing")
-        return _with_url(image, data_url(data))
+        return _replace_url(image, data_url(data))
 
-    return _each_image(item, shown) if has_image(item) else item
+    return _map_images(item, shown) if has_image(item) else item
 
 
-def _checked(url: str, blobs: dict[str, Blob], param: str | None) -> str:
+def _normalize_url(url: str, blobs: dict[str, Blob], param: str | None) -> str:
     """The URL that a model is shown; adds the image of a ``data:`` URL to ``blobs``."""
     if url in blobs:
         return url
@@ -143,13 +143,13 @@ def _checked(url: str, blobs: dict[str, Blob], param: str | None) -> str:
     if scheme.startswith(("https://", "http://")):
         return url
     if not scheme.startswith("data:"):
-        raise ImageInvalid(
+        raise InvalidImageError(
             "An image's URL has to begin with data:, https:// or http://; "
             "nothing else is looked up.",
             code="invalid_image_url",
             param=param,
         )
-    data = _decoded(url, param)
+    data = _decode_data_url(url, param)
     # Made anew: one image, one URL, however it was written when it came.
     url = data_url(data, param=param)
     if url not in blobs:
@@ -157,21 +157,21 @@ def _checked(url: str, blobs: dict[str, Blob], param: str | None) -> str:
     return url
 
 
-def _decoded(url: str, param: str | None) -> bytes:
+def _decode_data_url(url: str, param: str | None) -> bytes:
     """The bytes of a ``data:`` URL."""
     head, _, text = url.partition(",")
     if not head.lower().endswith(";base64"):
-        raise ImageInvalid(
+        raise InvalidImageError(
             "A data: URL of an image has to hold base64: data:image/png;base64,...", param=param
         )
     try:
         # Many encoders break their lines.
         return a2b_base64("".join(text.split()), strict_mode=True)
     except ValueError as error:
-        raise ImageInvalid("The image's base64 cannot be decoded.", param=param) from error
+        raise InvalidImageError("The image's base64 cannot be decoded.", param=param) from error
 
 
-def _each_image(item: Item, change: Callable[[InputImage], InputImage]) -> Item:
+def _map_images(item: Item, change: Callable[[InputImage], InputImage]) -> Item:
     """The item with its images changed; the same object where none was."""
 
     def parts(content: str | tuple[Part, ...]) -> str | tuple[Part, ...]:
@@ -189,6 +189,6 @@ def _each_image(item: Item, change: Callable[[InputImage], InputImage]) -> Item:
     return item
 
 
-def _with_url(image: InputImage, url: str) -> InputImage:
+def _replace_url(image: InputImage, url: str) -> InputImage:
     """The same object where that is its URL already."""
     return image if image.image_url == url else msgspec.structs.replace(image, image_url=url)

@@ -105,7 +105,7 @@ class FunctionCall(_Item, frozen=True, tag="function_call"):
     server: str | None = None
 
 
-class Approved(msgspec.Struct, frozen=True, omit_defaults=True):
+class ApprovedCall(msgspec.Struct, frozen=True, omit_defaults=True):
     """A call of an earlier turn that a person has agreed to since.
 
     ``request_id`` is the id of the approval request, as interfaces show it.
@@ -125,8 +125,8 @@ class FunctionCallOutput(_Item, frozen=True, tag="function_call_output"):
     call_id: str
     output: str | tuple[Part, ...]
     status: ItemStatus = "completed"
-    failed: bool = False
-    approved: Approved | None = None
+    is_error: bool = False
+    approved_call: ApprovedCall | None = None
 
 
 class Reasoning(_Item, frozen=True, tag="reasoning"):
@@ -151,8 +151,8 @@ class Compaction(_Item, frozen=True, tag="compaction"):
     """
 
     summary: str
-    kept: int = 0
-    replaced: int = 0
+    retained_turns: int = 0
+    replaced_turns: int = 0
 
 
 class McpListTools(_Item, frozen=True, tag="mcp_list_tools"):
@@ -174,13 +174,13 @@ class McpApproval(_Item, frozen=True, tag="mcp_approval_response"):
     reason: str | None = None
 
 
-class Erased(_Item, frozen=True, tag="erased"):
+class ErasedItem(_Item, frozen=True, tag="erased"):
     """Where an item was until it was deleted: the others keep their places, and so their ids.
 
     ``summary``: it was a ``Compaction``, and told of what has been deleted.
     """
 
-    summary: bool = False
+    is_summary: bool = False
 
 
 Item: TypeAlias = (
@@ -191,7 +191,7 @@ Item: TypeAlias = (
     | Compaction
     | McpListTools
     | McpApproval
-    | Erased
+    | ErasedItem
 )
 
 _encoder = msgspec.json.Encoder()
@@ -213,18 +213,18 @@ def decode_item(data: bytes) -> Item:
 
 
 #: What a store puts in an item's place, and in that of a summary that tells of it.
-ERASED: Final = encode_item(Erased())
-ERASED_SUMMARY: Final = encode_item(Erased(summary=True))
+ERASED_ITEM: Final = encode_item(ErasedItem())
+ERASED_SUMMARY_ITEM: Final = encode_item(ErasedItem(is_summary=True))
 #: How a stored compaction begins.
-COMPACTION: Final = b'{"type":"compaction"'
+COMPACTION_PREFIX: Final = b'{"type":"compaction"'
 
 
-def sums_up(data: bytes) -> bool:
+def is_summary(data: bytes) -> bool:
     """Whether an item, as it is stored, stands for older turns of its chain."""
-    if not data.startswith(COMPACTION):
+    if not data.startswith(COMPACTION_PREFIX):
         return False
     item = decode_item(data)
-    return isinstance(item, Compaction) and item.replaced != 0
+    return isinstance(item, Compaction) and item.replaced_turns != 0
 
 
 def item_kind(item: Item) -> str:
@@ -239,7 +239,7 @@ def text_of(content: str | tuple[Part, ...]) -> str:
     return "".join(part.text for part in content if isinstance(part, InputText | OutputText))
 
 
-def words_of(content: str | tuple[Part, ...]) -> str:
+def text_and_refusals_of(content: str | tuple[Part, ...]) -> str:
     """All words of a content: its text, and its refusals too."""
     if isinstance(content, str):
         return content
@@ -248,9 +248,9 @@ def words_of(content: str | tuple[Part, ...]) -> str:
     )
 
 
-def said(item: Item) -> str:
+def message_text(item: Item) -> str:
     """What a message says to its reader, a refusal included; nothing for other items."""
-    return words_of(item.content) if isinstance(item, Message) else ""
+    return text_and_refusals_of(item.content) if isinstance(item, Message) else ""
 
 
 def has_image(item: Item) -> bool:

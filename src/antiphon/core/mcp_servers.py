@@ -10,15 +10,15 @@ import msgspec
 from antiphon.core.secrets import Secret
 
 #: Which tools a person has to agree to: all, none, or those named.
-Approval: TypeAlias = Literal["always", "never"] | tuple[str, ...]
+ApprovalPolicy: TypeAlias = Literal["always", "never"] | tuple[str, ...]
 
 #: Lengths in characters of a label: it is the beginning of its tools' names.
-MOST_LABEL = 40
+MAX_LABEL_LENGTH = 40
 #: What stands between a label and the name of a tool.
-JOINT = "__"
+NAME_SEPARATOR = "__"
 
 
-class McpServer(msgspec.Struct, frozen=True, kw_only=True):
+class McpServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """A server of the configuration: a program to run (``command``), or a ``url``.
 
     ``env`` are variables for the program besides the usual ones (PATH, HOME and such),
@@ -34,11 +34,11 @@ class McpServer(msgspec.Struct, frozen=True, kw_only=True):
     env: dict[str, Secret] = {}
     folder: Path | None = None
     allowed_tools: tuple[str, ...] | None = None
-    require_approval: Approval | None = None
+    require_approval: ApprovalPolicy | None = None
     timeout: float | None = 60.0
 
 
-class McpAsk(msgspec.Struct, frozen=True, kw_only=True):
+class McpServerRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a request asks for: a server by its URL, or one of the configuration by its label.
 
     It holds what the server is reached with, so it lives as long as the turn and is kept
@@ -53,10 +53,10 @@ class McpAsk(msgspec.Struct, frozen=True, kw_only=True):
     url: Secret | None = None
     headers: dict[str, Secret] = {}
     allowed_tools: tuple[str, ...] | None = None
-    require_approval: Approval | None = None
+    require_approval: ApprovalPolicy | None = None
     exempt: tuple[str, ...] = ()
 
 
-def tool_of(label: str, name: str) -> str:
+def tool_name_without_label(label: str, name: str) -> str:
     """The tool's part of a name that the model called: ``files``, ``files__read`` is ``read``."""
-    return name[len(label) + len(JOINT) :]
+    return name[len(label) + len(NAME_SEPARATOR) :]

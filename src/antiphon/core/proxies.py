@@ -17,7 +17,7 @@ import msgspec
 from antiphon.core.secrets import Secret
 from antiphon.errors import ConfigError
 
-_USUAL = {"http": 80, "https": 443}
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Proxy(msgspec.Struct, frozen=True):
@@ -40,7 +40,7 @@ class Proxy(msgspec.Struct, frozen=True):
         return f"{self.scheme}://{self.address}"
 
     @property
-    def user(self) -> tuple[str, str] | None:
+    def credentials(self) -> tuple[str, str] | None:
         """The name and the password."""
         if self.userinfo is None:
             return None
@@ -49,9 +49,9 @@ class Proxy(msgspec.Struct, frozen=True):
 
     def headers(self) -> dict[str, str]:
         """What it is told of who asks."""
-        if self.user is None:
+        if self.credentials is None:
             return {}
-        token = base64.b64encode(":".join(self.user).encode()).decode()
+        token = base64.b64encode(":".join(self.credentials).encode()).decode()
         return {"Proxy-Authorization": f"Basic {token}"}
 
 
@@ -63,13 +63,13 @@ def find_proxy(url: str) -> Proxy | None:
     """
     parts = urlsplit(url)
     host = (parts.hostname or "").rstrip(".")
-    port = parts.port or _USUAL[parts.scheme]
+    port = parts.port or _DEFAULT_PORTS[parts.scheme]
     given = getproxies()
     kind = parts.scheme if given.get(parts.scheme) else "all"
     proxy = given.get(kind, "").strip()
-    if not proxy or is_loopback(host) or _is_excepted(host, port, given.get("no", "")):
+    if not proxy or is_loopback(host) or _is_bypassed(host, port, given.get("no", "")):
         return None
-    return _proxy(f"{kind.upper()}_PROXY", proxy, host)
+    return _parse_proxy(f"{kind.upper()}_PROXY", proxy, host)
 
 
 def is_loopback(host: str) -> bool:
@@ -82,7 +82,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _is_excepted(host: str, port: int, exceptions: str) -> bool:
+def _is_bypassed(host: str, port: int, exceptions: str) -> bool:
     if proxy_bypass(host) or proxy_bypass(f"{host}:{port}"):
         return True
     try:
@@ -90,25 +90,25 @@ def _is_excepted(host: str, port: int, exceptions: str) -> bool:
     except ValueError:
         return False
     # The library compares addresses as words: a network such as 10.0.0.0/8 it does not know.
-    return any(_holds(one.strip(), address.compressed) for one in exceptions.split(","))
+    return any(_is_in_network(one.strip(), address.compressed) for one in exceptions.split(","))
 
 
-def _holds(network: str, address: str) -> bool:
+def _is_in_network(network: str, address: str) -> bool:
     try:
         return ip_address(address) in ip_network(network, strict=False)
     except ValueError:
         return False
 
 
-def _proxy(variable: str, text: str, host: str) -> Proxy:
+def _parse_proxy(variable: str, text: str, host: str) -> Proxy:
     whole = text if "://" in text else f"http://{text}"
     try:
         parts = urlsplit(whole)
-        name, port = parts.hostname, parts.port or _USUAL.get(parts.scheme, 0)
+        name, port = parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
     except ValueError:
         name, port = None, 0
     # What was given is not shown: it may hold a password.
-    if name and parts.scheme not in _USUAL:
+    if name and parts.scheme not in _DEFAULT_PORTS:
         raise ConfigError(
             f"{variable} names a {parts.scheme} proxy, which cannot be used here: name an HTTP "
             f"proxy, or put {host} into NO_PROXY to do without one."

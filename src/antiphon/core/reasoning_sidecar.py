@@ -22,8 +22,8 @@ import msgspec
 
 from antiphon.core.items import Phase, SummaryText
 
-KEY = "antiphon_reasoning"
-PHASE = "antiphon_phase"
+REASONING_KEY = "antiphon_reasoning"
+PHASE_KEY = "antiphon_phase"
 
 _BEGIN = b'\n,"antiphon_'
 _END = b"\n}"
@@ -31,7 +31,7 @@ _END = b"\n}"
 _encode = msgspec.json.Encoder().encode
 
 
-class Carried(msgspec.Struct, frozen=True, omit_defaults=True):
+class ReasoningSidecar(msgspec.Struct, frozen=True, omit_defaults=True):
     """One reasoning item.
 
     ``place`` tells what of its message it led to: 0 the content, 1 the first call, 2 the
@@ -41,20 +41,22 @@ class Carried(msgspec.Struct, frozen=True, omit_defaults=True):
     encrypted_content: str
     origin: str | None = None
     summary: tuple[SummaryText, ...] = ()
-    place: int = 0
+    target: int = 0
 
 
-def carrying(message: bytes, carried: Sequence[Carried], phase: Phase | None = None) -> bytes:
+def attach_sidecars(
+    message: bytes, sidecars: Sequence[ReasoningSidecar], phase: Phase | None = None
+) -> bytes:
     """A message, as compact JSON of an object with some keys, and what it carries."""
-    if not carried and phase is None:
+    if not sidecars and phase is None:
         return message
-    load: dict[str, Any] = {KEY: carried} if carried else {}
+    load: dict[str, Any] = {REASONING_KEY: sidecars} if sidecars else {}
     if phase is not None:
-        load[PHASE] = phase
+        load[PHASE_KEY] = phase
     return b"".join((message[:-1], b"\n,", _encode(load)[1:-1], _END))
 
 
-def uncarried(messages: bytes) -> bytes:
+def strip_sidecars(messages: bytes) -> bytes:
     """Messages, as JSON, without what they carry."""
     first = messages.find(b"\n")
     if first < 0 or not messages.startswith(_BEGIN, first):

@@ -12,19 +12,19 @@ from typing import Final
 
 import msgspec
 
-DAY: Final = 86_400.0
+DAY_SECONDS: Final = 86_400.0
 
 
-class Lifetimes(msgspec.Struct, frozen=True):
+class RetentionPolicy(msgspec.Struct, frozen=True):
     """How long a turn outlives the last turn of its chain, in seconds. None: for ever.
 
     ``tenants`` says so for some tenants in place of ``default``.
     """
 
-    default: float | None = 30 * DAY
+    default: float | None = 30 * DAY_SECONDS
     tenants: Mapping[str, float | None] = {}
 
-    def of(self, tenant: str) -> float | None:
+    def seconds_for(self, tenant: str) -> float | None:
         return self.tenants.get(tenant, self.default)
 
     @property
@@ -35,7 +35,7 @@ class Lifetimes(msgspec.Struct, frozen=True):
 
 
 #: Nothing ever expires.
-FOREVER: Final = Lifetimes(None)
+RETAIN_FOREVER: Final = RetentionPolicy(None)
 
 
 #: Tells the time in seconds since 1970 (UTC).
@@ -49,19 +49,19 @@ class Expiry(msgspec.Struct, frozen=True):
     and the last turn of a thread has the latest.
     """
 
-    lifetimes: Lifetimes = FOREVER
+    retention: RetentionPolicy = RETAIN_FOREVER
     clock: Clock = time.time
 
     def cutoff(self, tenant: str) -> float:
         """The stamp of what expires right now: earlier ones have expired. -inf: none ever does."""
-        life = self.lifetimes.of(tenant)
+        life = self.retention.seconds_for(tenant)
         return -math.inf if life is None else self.clock() - life
 
-    def at(self, tenant: str, stamp: float) -> float | None:
+    def expires_at(self, tenant: str, timestamp: float) -> float | None:
         """When what has this stamp expires."""
-        life = self.lifetimes.of(tenant)
-        return None if life is None else stamp + life
+        life = self.retention.seconds_for(tenant)
+        return None if life is None else timestamp + life
 
 
 #: Of a store that keeps everything.
-NEVER: Final = Expiry()
+NO_EXPIRY: Final = Expiry()

@@ -40,11 +40,11 @@ from antiphon.core.items import (
     Part,
     Reasoning,
     Refusal,
-    said,
+    message_text,
 )
 from antiphon.core.turns import Response
 
-_DELTAS = TextDelta | RefusalDelta | ReasoningDelta | RawReasoningDelta | ArgumentsDelta
+_DELTA_EVENTS = TextDelta | RefusalDelta | ReasoningDelta | RawReasoningDelta | ArgumentsDelta
 
 
 def trace_of(events: Iterable[Event]) -> tuple[int, ...]:
@@ -64,7 +64,7 @@ def trace_of(events: Iterable[Event]) -> tuple[int, ...]:
         elif event.index != current:
             trace.append(-2 * event.index - 2)
         current = event.index
-        if isinstance(event, _DELTAS):
+        if isinstance(event, _DELTA_EVENTS):
             trace.append(len(event.text))
         elif isinstance(event, ItemDone):
             trace.append(0)
@@ -75,24 +75,24 @@ def trace_of(events: Iterable[Event]) -> tuple[int, ...]:
     return tuple(trace)
 
 
-def odds_of(events: Iterable[Event], output: Iterable[Item]) -> tuple[int, ...]:
+def logprob_counts(events: Iterable[Event], output: Iterable[Item]) -> tuple[int, ...]:
     """How many odds came with each delta of text; nothing where no item of ``output`` has any."""
-    if not any(map(_odds, output)):
+    if not any(map(_logprobs_of, output)):
         return ()
     return tuple(len(event.logprobs) for event in events if isinstance(event, TextDelta))
 
 
-def replayed(response: Response) -> Iterator[Event]:
+def replay_events(response: Response) -> Iterator[Event]:
     """The events of a turn that has ended, as its first reader saw them.
 
     A turn without a trace (nobody read along, or its process died) comes an item at a time.
     """
-    trace, odds = (response.end.trace, response.end.odds) if response.end else ((), ())
-    if not fits(trace, response.output):
-        trace, odds = _whole(response.output)
+    trace, odds = (response.end.trace, response.end.logprob_counts) if response.end else ((), ())
+    if not is_trace_of(trace, response.output):
+        trace, odds = _whole_item_trace(response.output)
     yield Created(msgspec.structs.replace(response, output=(), end=None))
     shown = [0] * len(response.output)
-    tell = _Odds(odds)
+    tell = _LogprobReader(odds)
     index = 0
     for place, step in enumerate(trace):
         if step < 0:
@@ -103,35 +103,35 @@ def replayed(response: Response) -> Iterator[Event]:
         elif step > 0:
             start = shown[index]
             shown[index] = start + step
-            delta = _delta(index, item, _words(item)[start : start + step])
-            yield tell.with_its_own(delta, item) if isinstance(delta, TextDelta) else delta
+            delta = _delta_event(index, item, _streamed_text(item)[start : start + step])
+            yield tell.with_logprobs(delta, item) if isinstance(delta, TextDelta) else delta
         elif step % 2:
-            shell = shell_of(item)
+            shell = empty_item(item)
             if isinstance(shell, Message) and trace[place + 1 : place + 2] == (step - 1,):
                 shell = msgspec.structs.replace(shell, phase=None)
             yield ItemAdded(index, shell)
     yield Ended(response)
 
 
-class _Odds:
+class _LogprobReader:
     """Deals out the odds of a turn's items to their deltas."""
 
     def __init__(self, counts: Iterable[int]) -> None:
         self._counts = iter(counts)
-        self._told: dict[int, int] = {}
+        self._offsets: dict[int, int] = {}
 
-    def with_its_own(self, delta: TextDelta, item: Item) -> TextDelta:
+    def with_logprobs(self, delta: TextDelta, item: Item) -> TextDelta:
         """The next delta of text, which is the item's, with the odds that came with it."""
         count = next(self._counts, 0)
         if not count:
             return delta
-        start = self._told.get(delta.index, 0)
-        self._told[delta.index] = start + count
-        odds = _odds(item)[start : start + count]
+        start = self._offsets.get(delta.index, 0)
+        self._offsets[delta.index] = start + count
+        odds = _logprobs_of(item)[start : start + count]
         return msgspec.structs.replace(delta, logprobs=odds)
 
 
-def fits(trace: Sequence[int], output: Sequence[Item]) -> bool:
+def is_trace_of(trace: Sequence[int], output: Sequence[Item]) -> bool:
     """Whether a trace tells of just these items: one may have been erased since."""
     told: dict[int, int] = {}
     index = 0
@@ -139,16 +139,18 @@ def fits(trace: Sequence[int], output: Sequence[Item]) -> bool:
         if step < 0:
             index = -(step + 1) // 2
         told[index] = told.get(index, 0) + max(0, step)
-    return bool(trace) and told == {index: len(_words(item)) for index, item in enumerate(output)}
+    return bool(trace) and told == {
+        index: len(_streamed_text(item)) for index, item in enumerate(output)
+    }
 
 
-def shell_of(item: Item) -> Item:
+def empty_item(item: Item) -> Item:
     """An item as it begins: without its words, but for one that comes in one piece."""
     match item:
         case FunctionCall():
             return msgspec.structs.replace(item, arguments="", status="completed")
-        case Message(content=content) if _streams(item):
-            empty = "" if isinstance(content, str) else (_emptied(content[0]),)
+        case Message(content=content) if _is_streamable(item):
+            empty = "" if isinstance(content, str) else (_empty_part(content[0]),)
             return msgspec.structs.replace(item, content=empty, status="completed")
         case Reasoning(summary=(part,), content=()):
             empty_part = msgspec.structs.replace(part, text="")
@@ -160,22 +162,22 @@ def shell_of(item: Item) -> Item:
     return item
 
 
-def _streams(item: Message) -> bool:
+def _is_streamable(item: Message) -> bool:
     """Whether it is prose as models stream it: one text, or one refusal."""
     return isinstance(item.content, str) or len(item.content) == 1
 
 
-def _emptied(part: Part) -> Part:
+def _empty_part(part: Part) -> Part:
     return Refusal("") if isinstance(part, Refusal) else OutputText("")
 
 
-def _words(item: Item) -> str:
+def _streamed_text(item: Item) -> str:
     """What of an item comes in deltas."""
     match item:
         case FunctionCall(arguments=text):
             return text
         case Message():
-            return said(item) if _streams(item) else ""
+            return message_text(item) if _is_streamable(item) else ""
         case Reasoning(summary=(part,)):
             return part.text
         case Reasoning(content=(thought,)):
@@ -183,7 +185,7 @@ def _words(item: Item) -> str:
     return ""
 
 
-def _odds(item: Item) -> tuple[Any, ...]:
+def _logprobs_of(item: Item) -> tuple[Any, ...]:
     """The odds of what of an item comes as text."""
     match item:
         case Message(content=(OutputText(logprobs=odds),)):
@@ -191,19 +193,19 @@ def _odds(item: Item) -> tuple[Any, ...]:
     return ()
 
 
-def _whole(output: Sequence[Item]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _whole_item_trace(output: Sequence[Item]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The trace of items that each come in one piece, and the number of odds of each text."""
     trace: list[int] = []
     odds: list[int] = []
     for index, item in enumerate(output):
-        words = len(_words(item))
+        words = len(_streamed_text(item))
         trace += (-2 * index - 1, words, 0) if words else (-2 * index - 1, 0)
-        if words and isinstance(_delta(index, item, ""), TextDelta):
-            odds.append(len(_odds(item)))
+        if words and isinstance(_delta_event(index, item, ""), TextDelta):
+            odds.append(len(_logprobs_of(item)))
     return tuple(trace), tuple(odds)
 
 
-def _delta(index: int, item: Item, text: str) -> Event:
+def _delta_event(index: int, item: Item, text: str) -> Event:
     match item:
         case FunctionCall():
             return ArgumentsDelta(index, text)

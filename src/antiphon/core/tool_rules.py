@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from antiphon.core.items import FunctionCall, McpApproval
-from antiphon.core.mcp_servers import JOINT, tool_of
+from antiphon.core.mcp_servers import NAME_SEPARATOR, tool_name_without_label
 from antiphon.core.turns import McpTool, Options
 
 #: What a model reads where a person said no.
-DENIED = "The user did not approve this call."
+DENIED_OUTPUT = "The user did not approve this call."
 #: In place of a tool's name: all tools of a server.
-ANY = "*"
+ALL_TOOLS = "*"
 
 
-def full_name(server_label: str, tool: str) -> str:
-    """What models call a server's tool; with ``ANY``, what ``Options.allowed_tools`` has."""
-    return f"{server_label}{JOINT}{tool}"
+def qualified_name(server_label: str, tool: str) -> str:
+    """What models call a server's tool; with ``ALL_TOOLS``, what ``Options.allowed_tools`` has."""
+    return f"{server_label}{NAME_SEPARATOR}{tool}"
 
 
-def own_name(call: FunctionCall) -> str:
+def unqualified_name(call: FunctionCall) -> str:
     """What the call's own server calls the tool; a plain function's name as it is."""
-    return call.name if call.server is None else tool_of(call.server, call.name)
+    return call.name if call.server is None else tool_name_without_label(call.server, call.name)
 
 
 def needs_approval(servers: Iterable[McpTool], call: FunctionCall) -> bool:
@@ -31,22 +31,22 @@ def needs_approval(servers: Iterable[McpTool], call: FunctionCall) -> bool:
     server = next((one for one in servers if one.server_label == call.server), None)
     if server is None:
         return False
-    name = own_name(call)
+    name = unqualified_name(call)
     if name in server.exempt:
         return False
     asked = server.require_approval
     return name in asked if isinstance(asked, tuple) else asked == "always"
 
 
-def may_call(options: Options, name: str) -> bool:
+def is_tool_allowed(options: Options, name: str) -> bool:
     """Whether a model may call a tool, by the name that it is shown."""
     allowed = options.allowed_tools
     if allowed is None or name in allowed:
         return True
-    every = JOINT + ANY
-    return any(one.endswith(every) and name.startswith(one[: -len(ANY)]) for one in allowed)
+    every = NAME_SEPARATOR + ALL_TOOLS
+    return any(one.endswith(every) and name.startswith(one[: -len(ALL_TOOLS)]) for one in allowed)
 
 
-def denial(decision: McpApproval) -> str:
+def denied_output(decision: McpApproval) -> str:
     """The output of a call that a person did not agree to, for the model to read."""
-    return f"{DENIED} {decision.reason}" if decision.reason else DENIED
+    return f"{DENIED_OUTPUT} {decision.reason}" if decision.reason else DENIED_OUTPUT

@@ -12,16 +12,16 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from antiphon.core.context_policies import Policy
+from antiphon.core.context_policies import ContextPolicy
 from antiphon.core.items import FunctionCall, Item
-from antiphon.core.mcp_servers import McpAsk
+from antiphon.core.mcp_servers import McpServerRequest
 
 TurnStatus: TypeAlias = Literal["in_progress", "completed", "incomplete", "failed", "cancelled"]
 #: The owner of everything where no keys are configured.
-NOBODY = ""
+DEFAULT_TENANT = ""
 #: What ``Options.include`` may ask for: reasoning as its model wants it back, and tokens' odds.
-SEALED = "reasoning.encrypted_content"
-LOGPROBS = "message.output_text.logprobs"
+INCLUDE_ENCRYPTED_REASONING = "reasoning.encrypted_content"
+INCLUDE_LOGPROBS = "message.output_text.logprobs"
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -58,7 +58,7 @@ class McpTool(msgspec.Struct, frozen=True, omit_defaults=True):
     exempt: tuple[str, ...] = ()
 
 
-class Reference(msgspec.Struct, frozen=True):
+class ItemReference(msgspec.Struct, frozen=True):
     """An item that a request names instead of sending it.
 
     It belongs before the ``place``th of the request's input items; those of one place keep
@@ -66,7 +66,7 @@ class Reference(msgspec.Struct, frozen=True):
     """
 
     id: str
-    place: int
+    position: int
     param: str
 
 
@@ -104,7 +104,7 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True):
     user: str | None = None
 
 
-class Claim(msgspec.Struct, frozen=True):
+class IdempotencyReservation(msgspec.Struct, frozen=True):
     """An ``Idempotency-Key`` that a request has claimed, and that request's hash."""
 
     key: str
@@ -117,7 +117,7 @@ class TurnRequest(msgspec.Struct, frozen=True):
     ``model`` None is the server's default. ``conversation`` is in place of a previous
     response: the turn goes on from its head, and moves it; ``on_busy`` says what to do
     where another turn runs on it. ``stream`` says whether someone wants to
-    read along; without it a model may answer in one piece. ``announced`` False: who reads
+    read along; without it a model may answer in one piece. ``emit_created`` False: who reads
     along is shown nothing before the first words. ``context`` says what of a
     long history is shown. ``approved`` are calls of the previous response that a person
     has agreed to: their tools are run first. ``timeout`` is in seconds and covers the
@@ -135,16 +135,16 @@ class TurnRequest(msgspec.Struct, frozen=True):
     options: Options = Options()
     store: bool = True
     stream: bool = False
-    announced: bool = True
+    emit_created: bool = True
     background: bool = False
-    tenant: str = NOBODY
-    context: tuple[Policy, ...] = ()
-    approved: tuple[FunctionCall, ...] = ()
+    tenant: str = DEFAULT_TENANT
+    context_policies: tuple[ContextPolicy, ...] = ()
+    approved_calls: tuple[FunctionCall, ...] = ()
     max_tool_rounds: int = 10
     timeout: float | None = None
-    references: tuple[Reference, ...] = ()
-    mcp: tuple[McpAsk, ...] = ()
-    claim: Claim | None = None
+    references: tuple[ItemReference, ...] = ()
+    mcp: tuple[McpServerRequest, ...] = ()
+    reservation: IdempotencyReservation | None = None
 
 
 class TurnError(msgspec.Struct, frozen=True):
@@ -181,8 +181,8 @@ class End(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str | None = None
     tokens: int | None = None
     trace: tuple[int, ...] = ()
-    odds: tuple[int, ...] = ()
-    shown: int | None = None
+    logprob_counts: tuple[int, ...] = ()
+    context_turns: int | None = None
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -206,7 +206,7 @@ class Response(msgspec.Struct, frozen=True):
         return self.end.status if self.end else "in_progress"
 
 
-class Conversation(msgspec.Struct, frozen=True):
+class ConversationRecord(msgspec.Struct, frozen=True):
     """A named head over a chain.
 
     ``head`` is the newest response that counts, None: nothing was said yet. ``busy`` is the
@@ -218,4 +218,4 @@ class Conversation(msgspec.Struct, frozen=True):
     created_at: float
     metadata: dict[str, str] = {}
     head: str | None = None
-    busy: str | None = None
+    active_response_id: str | None = None

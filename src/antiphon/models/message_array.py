@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from antiphon.core.items import Phase
-from antiphon.core.reasoning_sidecar import KEY, PHASE, Carried
+from antiphon.core.reasoning_sidecar import PHASE_KEY, REASONING_KEY, ReasoningSidecar
 
 
 class Image(msgspec.Struct, frozen=True):
@@ -40,13 +40,15 @@ class Call(msgspec.Struct, frozen=True):
     function: Function
 
 
-class ChatMessage(msgspec.Struct, frozen=True, rename={"carried": KEY, "phase": PHASE}):
+class ChatMessage(
+    msgspec.Struct, frozen=True, rename={"carried": REASONING_KEY, "phase": PHASE_KEY}
+):
     role: str
     content: str | list[Part] | None = None
     name: str | None = None
     tool_calls: list[Call] | None = None
     tool_call_id: str | None = None
-    carried: tuple[Carried, ...] = ()
+    carried: tuple[ReasoningSidecar, ...] = ()
     phase: Phase | None = None
 
 

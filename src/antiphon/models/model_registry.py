@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from antiphon.errors import InvalidRequest, ModelNotFound
+from antiphon.errors import InvalidRequestError, ModelNotFoundError
 from antiphon.turn.protocols import Model
 
 
@@ -31,19 +31,19 @@ class Catalog:
     def get(self, name: str | None) -> tuple[str, Model]:
         """A model and the name it is called by; None is the default one.
 
-        Raises ``ModelNotFound``, or ``InvalidRequest`` if none is named and none is
+        Raises ``ModelNotFoundError``, or ``InvalidRequestError`` if none is named and none is
         the default.
         """
         wanted = name or self.default
         if wanted is None:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 self.undecided,
                 code="missing_required_parameter",
                 param="model",
             )
         model = self._models.get(wanted, self.catch_all)
         if model is None:
-            raise ModelNotFound(f"The model '{wanted}' does not exist here.", param="model")
+            raise ModelNotFoundError(f"The model '{wanted}' does not exist here.", param="model")
         return wanted, model
 
     def names(self) -> list[tuple[str, Model]]:

@@ -28,14 +28,14 @@ from typing import Any, TypeAlias
 import msgspec
 
 from antiphon.core.deltas import (
-    CallPiece,
     Delta,
     Finish,
     FinishReason,
-    Refused,
-    Text,
-    Thought,
-    Used,
+    OutputTextDelta,
+    ReasoningSummaryDelta,
+    RefusalTextDelta,
+    ToolCallDelta,
+    UsageUpdate,
 )
 from antiphon.core.turns import Usage
 from antiphon.errors import AntiphonError, ModelError
@@ -77,7 +77,7 @@ class Reply(msgspec.Struct, frozen=True):
         return Reply(self.steps + other.steps)
 
 
-_PROSE = (Text, Thought, Refused)
+_PROSE = (OutputTextDelta, ReasoningSummaryDelta, RefusalTextDelta)
 
 Messages: TypeAlias = list[dict[str, Any]]
 Script: TypeAlias = Sequence[Reply | str] | Callable[[Messages], Reply | str]
@@ -85,22 +85,22 @@ Script: TypeAlias = Sequence[Reply | str] | Callable[[Messages], Reply | str]
 
 def say(*parts: str, delay: float = 0.0) -> Reply:
     """Text in these parts, with ``delay`` seconds before each."""
-    return _spaced([Text(part) for part in parts], delay)
+    return _spaced([OutputTextDelta(part) for part in parts], delay)
 
 
 def think(*parts: str, delay: float = 0.0) -> Reply:
     """Reasoning in these parts."""
-    return _spaced([Thought(part) for part in parts], delay)
+    return _spaced([ReasoningSummaryDelta(part) for part in parts], delay)
 
 
 def refuse(*parts: str, delay: float = 0.0) -> Reply:
     """A refusal in these parts."""
-    return _spaced([Refused(part) for part in parts], delay)
+    return _spaced([RefusalTextDelta(part) for part in parts], delay)
 
 
 def call(
     name: str, arguments: dict[str, Any] | str, *, call_id: str | None = None, pieces: int = 3
-) -> list[CallPiece]:
+) -> list[ToolCallDelta]:
     """One tool call for ``calls``, its arguments in so many fragments.
 
     ``call_id`` None: the model makes one from the numbers of the call to it and of
@@ -109,10 +109,13 @@ def call(
     text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
     size = max(1, -(-len(text) // pieces))
     first, *others = [text[at : at + size] for at in range(0, len(text), size)] or [""]
-    return [CallPiece(0, call_id, name, first), *(CallPiece(0, arguments=one) for one in others)]
+    return [
+        ToolCallDelta(0, call_id, name, first),
+        *(ToolCallDelta(0, arguments=one) for one in others),
+    ]
 
 
-def calls(*wanted: list[CallPiece], delay: float = 0.0) -> Reply:
+def calls(*wanted: list[ToolCallDelta], delay: float = 0.0) -> Reply:
     """Tool calls side by side: first fragments first, then second ones, and so on."""
     numbered = [
         [msgspec.structs.replace(piece, index=index) for piece in pieces]
@@ -125,7 +128,7 @@ def calls(*wanted: list[CallPiece], delay: float = 0.0) -> Reply:
 
 def used(usage: Usage) -> Reply:
     """These tokens instead of counted words."""
-    return Reply((Used(usage),))
+    return Reply((UsageUpdate(usage),))
 
 
 def finish(reason: FinishReason) -> Reply:
@@ -239,7 +242,7 @@ def _spaced(deltas: Sequence[Delta], delay: float) -> Reply:
 
 
 def _with_id(delta: Delta, number: int) -> Delta:
-    if isinstance(delta, CallPiece) and delta.name is not None and delta.call_id is None:
+    if isinstance(delta, ToolCallDelta) and delta.name is not None and delta.call_id is None:
         return msgspec.structs.replace(delta, call_id=f"call_{number}_{delta.index}")
     return delta
 
@@ -248,10 +251,10 @@ def _ending(reply: Reply, call: ModelCall) -> list[Delta]:
     """Tokens and finish, as far as the reply does not bring its own."""
     kinds = {type(step) for step in reply.steps}
     ending: list[Delta] = []
-    if Used not in kinds:
-        ending.append(Used(Usage(_words_shown(_messages(call)), _words_said(reply))))
+    if UsageUpdate not in kinds:
+        ending.append(UsageUpdate(Usage(_words_shown(_messages(call)), _words_said(reply))))
     if Finish not in kinds:
-        ending.append(Finish("tool_calls" if CallPiece in kinds else "stop"))
+        ending.append(Finish("tool_calls" if ToolCallDelta in kinds else "stop"))
     return ending
 
 
@@ -272,9 +275,13 @@ def _words_shown(messages: Messages) -> int:
 
 
 def _words_said(reply: Reply) -> int:
-    prose = [step for step in reply.steps if isinstance(step, Text | Thought | Refused)]
+    prose = [
+        step
+        for step in reply.steps
+        if isinstance(step, OutputTextDelta | ReasoningSummaryDelta | RefusalTextDelta)
+    ]
     texts = ["".join(one.text for one in prose if type(one) is kind) for kind in _PROSE]
-    arguments = [step.arguments for step in reply.steps if isinstance(step, CallPiece)]
+    arguments = [step.arguments for step in reply.steps if isinstance(step, ToolCallDelta)]
     return sum(len(text.split()) for text in (*texts, "".join(arguments)))
 
 

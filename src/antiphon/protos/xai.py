@@ -42,14 +42,14 @@ __all__ = [
 ]
 
 
-EFFORTS = {
+REASONING_EFFORTS = {
     "none": chat_pb2.EFFORT_NONE,
     "low": chat_pb2.EFFORT_LOW,
     "medium": chat_pb2.EFFORT_MEDIUM,
     "high": chat_pb2.EFFORT_HIGH,
     "xhigh": chat_pb2.EFFORT_XHIGH,
 }
-_MODES = {
+_TOOL_MODES = {
     "auto": chat_pb2.TOOL_MODE_AUTO,
     "none": chat_pb2.TOOL_MODE_NONE,
     "required": chat_pb2.TOOL_MODE_REQUIRED,
@@ -73,12 +73,12 @@ def choice_proto(choice: str) -> Proto:
     kind, _, name = choice.partition(":")
     if name:
         return chat_pb2.ToolChoice(function_name=name)
-    return chat_pb2.ToolChoice(mode=_MODES[kind])
+    return chat_pb2.ToolChoice(mode=_TOOL_MODES[kind])
 
 
-def format_proto(given: dict[str, Any] | None) -> Proto | None:
+def format_proto(text_format: dict[str, Any] | None) -> Proto | None:
     """``Options.text_format`` as a ``ResponseFormat``; None: words."""
-    match given:
+    match text_format:
         case {"type": "json_object"}:
             return chat_pb2.ResponseFormat(format_type=chat_pb2.FORMAT_TYPE_JSON_OBJECT)
         case {"type": "json_schema", "schema": schema}:

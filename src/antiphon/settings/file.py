@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from antiphon.core.mcp_servers import MOST_LABEL, McpServer
+from antiphon.core.mcp_servers import MAX_LABEL_LENGTH, McpServerConfig
 from antiphon.core.secrets import Secret
 from antiphon.errors import ConfigError
 from antiphon.settings.fields import Value
@@ -140,13 +140,13 @@ class McpTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 def mcp_server_of(
     name: str, table: McpTable, at: Value, key: Callable[[Value], Secret | None]
-) -> McpServer:
+) -> McpServerConfig:
     """The server of one table; ``key`` looks up a variable, None: no keys are looked up.
 
     Raises ``ConfigError``.
     """
-    if not 0 < len(name) <= MOST_LABEL:
-        raise ConfigError(f"{at.source}: the name has to have 1 to {MOST_LABEL} characters")
+    if not 0 < len(name) <= MAX_LABEL_LENGTH:
+        raise ConfigError(f"{at.source}: the name has to have 1 to {MAX_LABEL_LENGTH} characters")
     if bool(table.command) == bool(table.url):
         raise ConfigError(f"{at.source}: needs either a command or a url")
     if table.command and table.headers_env:
@@ -159,7 +159,7 @@ def mcp_server_of(
         return {one: secret for one, secret in looked_up.items() if secret is not None}
 
     approval = table.require_approval
-    return McpServer(
+    return McpServerConfig(
         label=name,
         command=tuple(table.command or ()),
         url=Secret(_url(table.url, at.source)) if table.url else None,

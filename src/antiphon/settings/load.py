@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import dotenv
 import platformdirs
 
-from antiphon.core.mcp_servers import McpServer
+from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.core.secrets import Secret
 from antiphon.errors import ConfigError
 from antiphon.settings.fields import (
@@ -268,7 +268,7 @@ class _Loader:
             price=table.price,
         )
 
-    def _mcp_servers(self) -> tuple[McpServer, ...]:
+    def _mcp_servers(self) -> tuple[McpServerConfig, ...]:
         folder = self._path.parent
         return tuple(
             mcp_server_of(

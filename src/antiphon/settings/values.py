@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-from antiphon.core.mcp_servers import McpServer
+from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.core.secrets import Secret
 from antiphon.errors import ConfigError
 
@@ -102,7 +102,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     tenants: dict[str, TenantSettings] = {}
     #: The MCP servers that requests may name by their labels.
-    mcp: tuple[McpServer, ...] = ()
+    mcp: tuple[McpServerConfig, ...] = ()
     #: Which others they may name by URL, as ``tools.mcp.url_allowlist.AllowedUrls`` reads it.
     mcp_allowed_urls: tuple[str, ...] = ()
     fun_prompt: str = FUN_PROMPT

@@ -26,18 +26,18 @@ from typing import Final
 
 import msgspec
 
-from antiphon.core.items import Compaction, Message, decode_item, said
+from antiphon.core.items import Compaction, Message, decode_item, message_text
 from antiphon.errors import StoreError
 
 #: Longer words are known by their beginning: they are keys and data, not words.
-MAX_WORD: Final = 64
+MAX_WORD_LENGTH: Final = 64
 #: What is looked at of a query; the index is asked for its first terms only, and whether all of
 #: it is there is seen in the texts that hold those.
-_QUERY = 2_000
-_TERMS = 64
+_MAX_QUERY_LENGTH = 2_000
+_MAX_QUERY_TERMS = 64
 #: An excerpt's length in characters, about, and how much of it stands before the first word found.
-_WIDTH = 200
-_LEAD = 50
+_EXCERPT_LENGTH = 200
+_EXCERPT_LEAD = 50
 
 _UNSPACED = (
     "\u0e00-\u0eff"  # Thai, Lao
@@ -46,12 +46,12 @@ _UNSPACED = (
     "\u3005-\u3007\u3041-\u312f\u31a0-\u31ff\uff66-\uff9f"  # kana, bopomofo
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
 )
-_PIECES = re.compile(f"([{_UNSPACED}]+)|[^ {_UNSPACED}]+")
+_TOKEN_PATTERN = re.compile(f"([{_UNSPACED}]+)|[^ {_UNSPACED}]+")
 _ASCII_WORDS = re.compile("[a-z0-9]+")
 _ACCENTS = re.compile("[\u0300-\u036f]+")
 
 
-class _Blanks(dict[int, int]):
+class _SeparatorTable(dict[int, int]):
     """For ``str.translate``: what is neither letter, digit nor mark becomes a blank."""
 
     def __missing__(self, point: int) -> int:
@@ -60,10 +60,10 @@ class _Blanks(dict[int, int]):
         return self[point]
 
 
-_BLANKS = _Blanks()
+_SEPARATORS = _SeparatorTable()
 
 
-class Query(msgspec.Struct, frozen=True):
+class SearchQuery(msgspec.Struct, frozen=True):
     """What is searched for: ``words`` and ``runs`` of unspaced script, all of them.
 
     ``terms`` are what an index knows them by; none: there is nothing to be found.
@@ -74,84 +74,84 @@ class Query(msgspec.Struct, frozen=True):
     terms: tuple[str, ...]
 
 
-def query_of(text: str) -> Query:
+def parse_query(text: str) -> SearchQuery:
     """Any text is a query."""
     words: dict[str, None] = {}
     runs: dict[str, None] = {}
-    for _, _, term, unspaced in _pieces(unicodedata.normalize("NFC", text[:_QUERY])):
+    for _, _, term, unspaced in _tokens(unicodedata.normalize("NFC", text[:_MAX_QUERY_LENGTH])):
         (runs if unspaced else words)[term] = None
     terms = dict.fromkeys(words)
     for run in runs:
         # Where its pairs are, so are its characters.
-        terms.update(dict.fromkeys(_pairs(run) if len(run) > 1 else (run,)))
-    return Query(frozenset(words), tuple(runs), tuple(terms)[:_TERMS])
+        terms.update(dict.fromkeys(_bigrams(run) if len(run) > 1 else (run,)))
+    return SearchQuery(frozenset(words), tuple(runs), tuple(terms)[:_MAX_QUERY_TERMS])
 
 
-def text_of_items(items: Iterable[bytes]) -> str:
+def searchable_text(items: Iterable[bytes]) -> str:
     """What users and models say in encoded items, on one line, in Unicode's composed form.
 
     Summaries are among it; instructions, tools and what cannot be read are not.
     """
-    return unicodedata.normalize("NFC", " ".join(" ".join(map(_said, items)).split()))
+    return unicodedata.normalize("NFC", " ".join(" ".join(map(_item_text, items)).split()))
 
 
-def terms_of(text: str) -> list[str]:
+def tokenize(text: str) -> list[str]:
     """The terms of such a text, as often as they are in it."""
     if text.isascii():
         words = _ASCII_WORDS.findall(text.lower())
-        return [word[:MAX_WORD] for word in words] if len(text) > MAX_WORD else words
+        return [word[:MAX_WORD_LENGTH] for word in words] if len(text) > MAX_WORD_LENGTH else words
     terms: list[str] = []
-    for _, _, term, unspaced in _pieces(text):
+    for _, _, term, unspaced in _tokens(text):
         if unspaced:
             terms += term
-            terms += _pairs(term)
+            terms += _bigrams(term)
         else:
             terms.append(term)
     return terms
 
 
-def excerpt_of(text: str, query: Query) -> str | None:
+def build_excerpt(text: str, query: SearchQuery) -> str | None:
     """The part of ``text`` that holds most of the query, the words found between « and ».
 
     None: something of the query is not there after all.
     """
-    marks, found = _marks(text, query)
+    marks, found = _find_matches(text, query)
     if len(found) < len(query.words) + len(query.runs) or not marks:
         return None
     first = _best_start(marks)
-    left = max(0, first - _LEAD)
+    left = max(0, first - _EXCERPT_LEAD)
     if left:
         # From the beginning of a word, if there is one.
         left = text.find(" ", left, first) + 1 or left
-    right = left + _WIDTH
+    right = left + _EXCERPT_LENGTH
     if right < len(text):
         right = max(text.rfind(" ", first, right + 1), first) if " " in text[first:right] else right
-    return _marked(text, left, right, [mark[:2] for mark in marks])
+    return _highlight(text, left, right, [mark[:2] for mark in marks])
 
 
-def _said(data: bytes) -> str:
+def _item_text(data: bytes) -> str:
     try:
         item = decode_item(data)
     except StoreError:
         return ""
     match item:
         case Message(role="user" | "assistant"):
-            return said(item)
+            return message_text(item)
         case Compaction(summary=summary):
             return summary
     return ""
 
 
-def _pieces(text: str) -> Iterator[tuple[int, int, str, bool]]:
+def _tokens(text: str) -> Iterator[tuple[int, int, str, bool]]:
     """The words and unspaced runs of a text: where each begins and ends, folded, and which."""
-    for match in _PIECES.finditer(text.translate(_BLANKS)):
+    for match in _TOKEN_PATTERN.finditer(text.translate(_SEPARATORS)):
         unspaced = match[1] is not None
-        term = _folded(match[0])
+        term = _fold(match[0])
         if term:
-            yield match.start(), match.end(), term if unspaced else term[:MAX_WORD], unspaced
+            yield match.start(), match.end(), term if unspaced else term[:MAX_WORD_LENGTH], unspaced
 
 
-def _folded(word: str) -> str:
+def _fold(word: str) -> str:
     """Without case, accents and the difference between wide, narrow and other forms."""
     if word.isascii():
         return word.lower()
@@ -159,17 +159,17 @@ def _folded(word: str) -> str:
     return unicodedata.normalize("NFKC", bare.casefold())
 
 
-def _pairs(run: str) -> list[str]:
+def _bigrams(run: str) -> list[str]:
     return [run[at : at + 2] for at in range(len(run) - 1)]
 
 
-def _marks(text: str, query: Query) -> tuple[list[tuple[int, int, str]], set[str]]:
+def _find_matches(text: str, query: SearchQuery) -> tuple[list[tuple[int, int, str]], set[str]]:
     """Where a text holds what of a query, in order, and all that it holds of it."""
     marks: list[tuple[int, int, str]] = []
-    for start, end, term, unspaced in _pieces(text):
+    for start, end, term, unspaced in _tokens(text):
         if not unspaced:
             if term in query.words:
-                marks.append((start, min(end, start + MAX_WORD), term))
+                marks.append((start, min(end, start + MAX_WORD_LENGTH), term))
             continue
         for run in query.runs:
             at = term.find(run)
@@ -188,7 +188,7 @@ def _best_start(marks: list[tuple[int, int, str]]) -> int:
     best = start = last = 0
     inside: dict[str, int] = {}
     for first, (begin, _, gone) in enumerate(marks):
-        while last < len(marks) and marks[last][1] - begin <= _WIDTH - _LEAD:
+        while last < len(marks) and marks[last][1] - begin <= _EXCERPT_LENGTH - _EXCERPT_LEAD:
             term = marks[last][2]
             inside[term] = inside.get(term, 0) + 1
             last += 1
@@ -201,7 +201,7 @@ def _best_start(marks: list[tuple[int, int, str]]) -> int:
     return start
 
 
-def _marked(text: str, left: int, right: int, spans: list[tuple[int, int]]) -> str:
+def _highlight(text: str, left: int, right: int, spans: list[tuple[int, int]]) -> str:
     parts: list[str] = []
     at = left
     for start, end in spans:
@@ -215,36 +215,36 @@ def _marked(text: str, left: int, right: int, spans: list[tuple[int, int]]) -> s
 
 
 #: How fast a word that comes again counts for less, and how much a turn's length matters.
-_AGAIN: Final = 1.2
-_LENGTH: Final = 0.75
+_BM25_K1: Final = 1.2
+_BM25_B: Final = 0.75
 #: A word that comes more often in a turn counts as this often.
-MAX_COUNT: Final = 255
+MAX_TERM_COUNT: Final = 255
 
 
-class Scale(msgspec.Struct, frozen=True):
+class Bm25Weights(msgspec.Struct, frozen=True):
     """What a tenant's turns are measured by: each term's weight, and what length costs."""
 
-    weights: tuple[float, ...]
-    drag: float
-    drag_per_word: float
+    term_weights: tuple[float, ...]
+    norm: float
+    norm_per_word: float
 
 
-def scale_of(turns: int, words: int, holding: Sequence[int]) -> Scale:
+def bm25_weights(turns: int, words: int, document_counts: Sequence[int]) -> Bm25Weights:
     """``turns`` have ``words`` among them; so many of them hold each term of the query."""
     mean = words / turns if words else 1.0
-    weights = [math.log1p((turns - held + 0.5) / (held + 0.5)) for held in holding]
-    return Scale(
-        weights=tuple([(_AGAIN + 1) * weight for weight in weights]),
-        drag=_AGAIN * (1 - _LENGTH),
-        drag_per_word=_AGAIN * _LENGTH / mean,
+    weights = [math.log1p((turns - held + 0.5) / (held + 0.5)) for held in document_counts]
+    return Bm25Weights(
+        term_weights=tuple([(_BM25_K1 + 1) * weight for weight in weights]),
+        norm=_BM25_K1 * (1 - _BM25_B),
+        norm_per_word=_BM25_K1 * _BM25_B / mean,
     )
 
 
-def score(scale: Scale, counts: Sequence[int], length: int) -> float:
+def bm25_score(weights: Bm25Weights, counts: Sequence[int], length: int) -> float:
     """How good a turn of ``length`` words is that holds each term so often."""
-    drag = scale.drag + scale.drag_per_word * length
+    drag = weights.norm + weights.norm_per_word * length
     good = 0.0
     # Up to a hundred thousand times in a search.
-    for weight, count in zip(scale.weights, counts):  # noqa: B905
+    for weight, count in zip(weights.term_weights, counts):  # noqa: B905
         good += weight * count / (count + drag)
     return good

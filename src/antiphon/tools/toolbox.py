@@ -35,7 +35,7 @@ _log = logging.getLogger("antiphon.tools")
 
 
 class Toolbox:
-    """Tools that run in this process: the ``ToolSource`` of a conversation in Python.
+    """Tools that run in this process: the ``ToolExecutor`` of a conversation in Python.
 
     ``tools`` are tools, or functions with type hints. ``deps`` is what they find in
     ``ToolContext.deps``. ``approve`` is asked about calls of tools with ``needs_approval``,

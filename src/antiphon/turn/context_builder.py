@@ -6,78 +6,80 @@ from collections.abc import Sequence
 
 import msgspec
 
-from antiphon.core.context_policies import Policy
+from antiphon.core.context_policies import ContextPolicy
 from antiphon.core.turns import Header
-from antiphon.turn.message_rendering import Segment, assemble
+from antiphon.turn.message_rendering import RenderedTurn, build_messages
 from antiphon.turn.protocols import Model, ModelCall
 from antiphon.turn.trimming import (
+    apply_policies,
     base_tokens,
     budget_of,
-    check_alone,
-    drop_oldest,
-    fit,
-    least,
+    check_budget,
+    drop_oldest_turns,
+    required_turns,
     tokens_of,
 )
 
 
-class View(msgspec.Struct, frozen=True):
+class ModelContext(msgspec.Struct, frozen=True):
     """The turns that are shown, and what surrounds the newest of them, in tokens."""
 
-    segments: Sequence[Segment]
-    around: int
+    turns: Sequence[RenderedTurn]
+    other_tokens: int
 
 
-class Viewer:
+class ContextBuilder:
     """Chooses what one turn shows its model, call after call."""
 
-    def __init__(self, header: Header, model: Model, context: Sequence[Policy]) -> None:
+    def __init__(self, header: Header, model: Model, policies: Sequence[ContextPolicy]) -> None:
         self._header = header
         self._model = model
-        self._context = context
-        self._base = base_tokens(header, model.info.primer)
+        self._policies = policies
+        self._base_tokens = base_tokens(header, model.info.few_shot)
 
-    async def view(self, segments: Sequence[Segment], around: int) -> View:
+    async def build(self, turns: Sequence[RenderedTurn], history_tokens: int) -> ModelContext:
         """What of these turns is shown; ``around`` is what the older ones take, in tokens.
 
-        Raises ``ContextLengthExceeded`` where what must be shown is over the budget.
+        Raises ``ContextLengthExceededError`` where what must be shown is over the budget.
         """
-        if not self._context:
-            return View(segments, self._base + around)
-        shown = await self._within_budget(segments)
-        return View(shown, self.around(shown))
+        if not self._policies:
+            return ModelContext(turns, self._base_tokens + history_tokens)
+        shown = await self._trim_to_policies(turns)
+        return ModelContext(shown, self.other_tokens(shown))
 
-    def around(self, shown: Sequence[Segment]) -> int:
+    def other_tokens(self, turns: Sequence[RenderedTurn]) -> int:
         """What is shown besides the newest of these turns, in tokens."""
-        return self._base + sum(map(tokens_of, shown[:-1]))
+        return self._base_tokens + sum(map(tokens_of, turns[:-1]))
 
-    def call(self, segments: Sequence[Segment], header: Header, *, stream: bool) -> ModelCall:
+    def model_call(
+        self, turns: Sequence[RenderedTurn], header: Header, *, stream: bool
+    ) -> ModelCall:
         """The question to the model."""
         return ModelCall(
             model=header.model,
-            messages=assemble(
-                segments, instructions=header.instructions, primer=self._model.info.primer
+            messages=build_messages(
+                turns, instructions=header.instructions, few_shot=self._model.info.few_shot
             ),
             options=header.options,
             stream=stream,
         )
 
-    async def _within_budget(self, segments: Sequence[Segment]) -> Sequence[Segment]:
-        budget = budget_of(self._context)
+    async def _trim_to_policies(self, turns: Sequence[RenderedTurn]) -> Sequence[RenderedTurn]:
+        budget = budget_of(self._policies)
         if budget is None:
-            return fit(segments, self._context, 0)
-        smallest = least(segments)
-        start = await self._count(smallest)
+            return apply_policies(turns, self._policies, 0)
+        smallest = required_turns(turns)
+        start = await self._count_tokens(smallest)
         exact = start is not None
         if start is None:
-            start = self._base + sum(map(tokens_of, smallest))
-        shown = fit(segments, self._context, start)
-        while exact and (used := await self._count(shown) or 0) > budget:
-            shorter = drop_oldest(shown, used - budget)
+            start = self._base_tokens + sum(map(tokens_of, smallest))
+        shown = apply_policies(turns, self._policies, start)
+        while exact and (used := await self._count_tokens(shown) or 0) > budget:
+            shorter = drop_oldest_turns(shown, used - budget)
             if shorter is shown:
-                check_alone(used, budget)
+                check_budget(used, budget)
             shown = shorter
         return shown
 
-    async def _count(self, segments: Sequence[Segment]) -> int | None:
-        return await self._model.count(self.call(segments, self._header, stream=False))
+    async def _count_tokens(self, turns: Sequence[RenderedTurn]) -> int | None:
+        return await self._model.count_tokens(self.model_call(turns, self._header, stream=False))

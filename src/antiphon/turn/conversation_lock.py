@@ -11,42 +11,44 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from antiphon.core.turns import Conversation, TurnRequest
-from antiphon.errors import AntiphonError, ConversationLocked, NotFound
-from antiphon.turn.running_turns import LiveTurn
+from antiphon.core.turns import ConversationRecord, TurnRequest
+from antiphon.errors import AntiphonError, ConversationLockedError, NotFoundError
+from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.store_protocols import ConversationStore
 
 #: A tenant, and the id of a conversation.
-_Place: TypeAlias = tuple[str, str]
+_ConversationKey: TypeAlias = tuple[str, str]
 
 #: A look at a conversation as it is now, and the request with its head.
-Look: TypeAlias = Callable[[], Awaitable[tuple[Conversation | None, TurnRequest]]]
+Look: TypeAlias = Callable[[], Awaitable[tuple[ConversationRecord | None, TurnRequest]]]
 
 #: Seconds between two looks at a conversation that another process is busy with. Between
 #: half and all of it, so that processes which wait for each other fall out of step.
-_PATIENCE = 0.05
+_POLL_INTERVAL = 0.05
 #: How often something may be erased from a history while one turn is being prepared.
 _MOST_CHANGES = 10
 
 
-class Heads:
+class ConversationLocks:
     """Puts a conversation's head in the place of a previous response."""
 
     def __init__(self, store: ConversationStore | None) -> None:
         self._store = store
         #: Who waits for a conversation gets it in turn. By tenant too: that somebody else
         #: is busy with it must not show that it is there.
-        self._locks: WeakValueDictionary[_Place, asyncio.Lock] = WeakValueDictionary()
+        self._locks: WeakValueDictionary[_ConversationKey, asyncio.Lock] = WeakValueDictionary()
         #: The newest turn that was begun here on a conversation, while it runs.
-        self._busy: WeakValueDictionary[_Place, LiveTurn] = WeakValueDictionary()
+        self._active_turns: WeakValueDictionary[_ConversationKey, RunningTurn] = (
+            WeakValueDictionary()
+        )
 
     @asynccontextmanager
-    async def taken(self, request: TurnRequest) -> AsyncIterator[Look]:
+    async def acquire(self, request: TurnRequest) -> AsyncIterator[Look]:
         """Reserve the conversation that a request names; gives the way to look at it.
 
         While this is entered nobody else in this process takes it; a turn that was begun
         must ``claim`` it before the exit. Where another process was faster, look again.
-        A look raises ``NotFound``, and ``ConversationLocked`` where another turn runs on it
+        A look raises ``NotFoundError``, and ``ConversationLockedError`` where another turn runs on it
         and the request does not queue.
         """
         name = request.conversation
@@ -54,7 +56,7 @@ class Heads:
 
             async def read() -> tuple[None, TurnRequest]:
                 # An unstored turn reads a conversation and leaves it as it is.
-                return None, await self.read(request)
+                return None, await self.resolve_head(request)
 
             yield read
             return
@@ -63,43 +65,43 @@ class Heads:
         queues = request.on_busy == "queue"
         # A turn that runs is asked first: behind it others may wait for a lock that is free
         # for a moment.
-        if not queues and (lock.locked() or self._runs(place)):
-            raise locked(name)
+        if not queues and (lock.locked() or self._is_running(place)):
+            raise conversation_locked(name)
         async with lock:
 
-            async def look() -> tuple[Conversation, TurnRequest]:
-                found = await (self._free(place) if queues else self._idle(place))
-                return found, _continuing(request, found)
+            async def look() -> tuple[ConversationRecord, TurnRequest]:
+                found = await (self._wait_until_free(place) if queues else self._idle(place))
+                return found, _with_head(request, found)
 
             yield look
 
-    async def read(self, request: TurnRequest) -> TurnRequest:
+    async def resolve_head(self, request: TurnRequest) -> TurnRequest:
         """The request with its conversation's head as the previous response."""
         if request.conversation is None:
             return request
         found = await self._get(request.tenant, request.conversation)
-        return msgspec.structs.replace(_continuing(request, found), conversation=None)
+        return msgspec.structs.replace(_with_head(request, found), conversation=None)
 
-    def claim(self, tenant: str, conversation_id: str, turn: LiveTurn) -> None:
+    def set_active_turn(self, tenant: str, conversation_id: str, turn: RunningTurn) -> None:
         """A turn was begun on a conversation; the store may not know yet."""
-        self._busy[tenant, conversation_id] = turn
+        self._active_turns[tenant, conversation_id] = turn
 
-    async def _idle(self, place: _Place) -> Conversation:
+    async def _idle(self, place: _ConversationKey) -> ConversationRecord:
         """The conversation, on which nothing may run."""
         conversation = await self._get(*place)
-        if conversation.busy is not None or self._runs(place):
-            raise locked(conversation.id)
+        if conversation.active_response_id is not None or self._is_running(place):
+            raise conversation_locked(conversation.id)
         return conversation
 
-    async def _free(self, place: _Place) -> Conversation:
+    async def _wait_until_free(self, key: _ConversationKey) -> ConversationRecord:
         """The conversation, once nothing runs on it."""
         while True:
-            conversation = await self._get(*place)
-            turn = self._busy.get(place)
+            conversation = await self._get(*key)
+            turn = self._active_turns.get(key)
             if turn is None or turn.done():
-                if conversation.busy is None:
+                if conversation.active_response_id is None:
                     return conversation
-                await asyncio.sleep(_PATIENCE * random.uniform(0.5, 1))  # noqa: S311
+                await asyncio.sleep(_POLL_INTERVAL * random.uniform(0.5, 1))  # noqa: S311
                 continue
             try:
                 await turn.result()
@@ -107,14 +109,14 @@ class Heads:
                 # It is over all the same.
                 continue
 
-    def _runs(self, place: _Place) -> bool:
-        turn = self._busy.get(place)
+    def _is_running(self, key: _ConversationKey) -> bool:
+        turn = self._active_turns.get(key)
         return turn is not None and not turn.done()
 
-    async def _get(self, tenant: str, name: str) -> Conversation:
+    async def _get(self, tenant: str, name: str) -> ConversationRecord:
         found = await self._store.get(tenant, name) if self._store else None
         if found is None:
-            raise missing_conversation(name)
+            raise conversation_not_found(name)
         return found
 
 
@@ -127,7 +129,7 @@ class Retries:
 
     def count(self, refusal: AntiphonError) -> None:
         """Take note of a refusal. Raises it where that was the last try."""
-        if isinstance(refusal, ConversationLocked):
+        if isinstance(refusal, ConversationLockedError):
             if not self._queues:
                 raise refusal
             return
@@ -136,10 +138,10 @@ class Retries:
             raise refusal
 
 
-async def accepted(turn: LiveTurn) -> None:
+async def accepted(turn: RunningTurn) -> None:
     """Wait until the store has taken a turn. Raises its refusal alone."""
     try:
-        await turn.kept()
+        await turn.wait_until_stored()
     except AntiphonError:
         if turn.refused:
             raise
@@ -149,22 +151,22 @@ async def accepted(turn: LiveTurn) -> None:
         raise
 
 
-def _continuing(request: TurnRequest, conversation: Conversation) -> TurnRequest:
+def _with_head(request: TurnRequest, conversation: ConversationRecord) -> TurnRequest:
     return msgspec.structs.replace(request, previous_response_id=conversation.head)
 
 
-def missing_conversation(conversation_id: str) -> NotFound:
+def conversation_not_found(conversation_id: str) -> NotFoundError:
     """The error for an id that is nobody's, somebody else's, or no id at all."""
-    return NotFound(
+    return NotFoundError(
         f"No conversation found with id '{conversation_id}'.",
         code="conversation_not_found",
         param="conversation",
     )
 
 
-def locked(conversation_id: str) -> ConversationLocked:
+def conversation_locked(conversation_id: str) -> ConversationLockedError:
     """The error for a conversation on which another turn runs."""
-    return ConversationLocked(
+    return ConversationLockedError(
         f"Another turn is running on conversation '{conversation_id}': wait for its end.",
         param="conversation",
     )

@@ -12,20 +12,20 @@ from collections.abc import Sequence
 
 import msgspec
 
-from antiphon.core.images import bring_back
+from antiphon.core.images import restore_blobs
 from antiphon.core.items import decode_item
 from antiphon.errors import HistoryChanged
-from antiphon.turn.message_rendering import Segment, render
+from antiphon.turn.message_rendering import RenderedTurn, render_turn
 from antiphon.turn.protocols import Head, Store, StoredTurn
-from antiphon.turn.trimming import fold, tokens_of
+from antiphon.turn.trimming import apply_summaries, tokens_of
 
-Segments = tuple[Segment, ...]
+RenderedTurns = tuple[RenderedTurn, ...]
 
 #: Bytes of memory that the cache may take.
 _CAPACITY = 32 * 1024 * 1024
 
 #: What objects take besides the bytes of messages, by ``tracemalloc`` on 64-bit CPython 3.11, over
-#: chains of 1 to 50 turns: 340 bytes an entry (itself, ``Past``, response id, place in the dict)
+#: chains of 1 to 50 turns: 340 bytes an entry (itself, ``History``, response id, place in the dict)
 #: and 267 a segment (itself, the headers of its bytes, places in tuples). A call or an answer is
 #: an id of some 30 characters, and the latter a place in a dict.
 _ENTRY_BYTES = 340
@@ -33,10 +33,10 @@ _SEGMENT_BYTES = 270
 _CALL_BYTES = 200
 
 
-class Past(msgspec.Struct, frozen=True):
+class History(msgspec.Struct, frozen=True):
     """A chain as it is shown, oldest first, and about how many tokens it takes."""
 
-    segments: Segments = ()
+    turns: RenderedTurns = ()
     tokens: int = 0
 
 
@@ -44,23 +44,23 @@ class Lineage(msgspec.Struct, frozen=True):
     """What a turn goes on from.
 
     ``head`` is the stored response it continues. ``origin`` is the one that the stored part
-    of ``past`` was read from: the head, or, where turns followed it that are in a ``Memory``
+    of ``past`` was read from: the head, or, where turns followed it that are in a ``UnstoredHistory``
     alone, the one those left from; ``unstored`` are these turns.
     """
 
-    past: Past = Past()
+    past: History = History()
     head: Head | None = None
     origin: Head | None = None
-    unstored: Segments = ()
+    unstored: RenderedTurns = ()
 
-    def renewed(self, past: Past, origin: Head) -> Lineage:
+    def renewed(self, past: History, origin: Head) -> Lineage:
         """The same with its stored part read again, as ``origin`` is now."""
-        segments = (*past.segments, *self.unstored)
+        segments = (*past.turns, *self.unstored)
         tokens = past.tokens + sum(map(tokens_of, self.unstored))
-        return Lineage(Past(segments, tokens), self.head, origin, self.unstored)
+        return Lineage(History(segments, tokens), self.head, origin, self.unstored)
 
 
-class Memory:
+class UnstoredHistory:
     """The newest turn of somebody who keeps nothing in the store, for as long as they stay."""
 
     def __init__(self) -> None:
@@ -71,22 +71,22 @@ class Memory:
         """The chain up to that response, None if it is not the newest one here."""
         return self._lineage if response_id == self._response_id else None
 
-    def keep(self, response_id: str, lineage: Lineage) -> None:
+    def update(self, response_id: str, lineage: Lineage) -> None:
         """Remember a chain, in place of what was here."""
         self._response_id, self._lineage = response_id, lineage
 
-    def drop(self) -> None:
+    def clear(self) -> None:
         """Remember nothing."""
         self._response_id, self._lineage = None, Lineage()
 
 
 class _Entry(msgspec.Struct, frozen=True):
     epoch: int
-    past: Past
+    history: History
     size: int
 
 
-class History:
+class HistoryCache:
     """A least-recently-used cache of chains over a store.
 
     An entry moves on with its conversation: the turn that continues it takes it
@@ -98,9 +98,9 @@ class History:
         self.store = store
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._capacity = capacity
-        self._held = 0
+        self._size = 0
 
-    async def past(self, head: Head) -> Past:
+    async def get(self, head: Head) -> History:
         """The chain up to and including ``head``, summaries in place of what they replace.
 
         Raises ``HistoryChanged`` where it was erased since it was found.
@@ -108,12 +108,12 @@ class History:
         entry = self._entries.get(head.response_id)
         if entry is not None and entry.epoch == head.epoch:
             self._entries.move_to_end(head.response_id)
-            return entry.past
+            return entry.history
         past = past_of(await self._chain(head))
-        self._put(head.response_id, _entry(head.epoch, past))
+        self._put(head.response_id, _new_entry(head.epoch, past))
         return past
 
-    async def above(self, head: Head) -> Past:
+    async def above(self, head: Head) -> History:
         """The same without ``head`` itself, for a turn that runs: nothing is remembered."""
         return past_of((await self._chain(head))[:-1])
 
@@ -130,21 +130,21 @@ class History:
         if not await self.unchanged(*heads):
             raise HistoryChanged()
 
-    def keep(
-        self, response_id: str, epoch: int, past: Past, new: Segment, parent: str | None
+    def extend(
+        self, response_id: str, epoch: int, history: History, new: RenderedTurn, parent: str | None
     ) -> None:
         """Remember a chain and one turn more, in place of its parent's entry."""
-        longer = Past((*past.segments, new), past.tokens + tokens_of(new))
+        longer = History((*history.turns, new), history.tokens + tokens_of(new))
         old = self._pop(parent) if parent else None
-        if old is not None and old.past is past:
+        if old is not None and old.history is history:
             # The same turns and one more: no need to add up a long chain again.
             self._put(response_id, _Entry(epoch, longer, old.size + _memory_of(new)))
         else:
-            self._put(response_id, _entry(epoch, longer))
+            self._put(response_id, _new_entry(epoch, longer))
 
-    def replace(self, head: Head, past: Past) -> None:
+    def replace(self, head: Head, history: History) -> None:
         """Remember a chain that was just summed up."""
-        self._put(head.response_id, _entry(head.epoch, past))
+        self._put(head.response_id, _new_entry(head.epoch, history))
 
     async def _chain(self, head: Head) -> list[StoredTurn]:
         turns = await self.store.chain(head)
@@ -155,7 +155,7 @@ class History:
     def _pop(self, response_id: str) -> _Entry | None:
         entry = self._entries.pop(response_id, None)
         if entry is not None:
-            self._held -= entry.size
+            self._size -= entry.size
         return entry
 
     def _put(self, response_id: str, entry: _Entry) -> None:
@@ -164,53 +164,53 @@ class History:
         if entry.size > self._capacity:
             return
         self._entries[response_id] = entry
-        self._held += entry.size
-        while self._held > self._capacity:
+        self._size += entry.size
+        while self._size > self._capacity:
             _, oldest = self._entries.popitem(last=False)
-            self._held -= oldest.size
+            self._size -= oldest.size
 
 
-def _entry(epoch: int, past: Past) -> _Entry:
-    return _Entry(epoch, past, _ENTRY_BYTES + sum(map(_memory_of, past.segments)))
+def _new_entry(epoch: int, history: History) -> _Entry:
+    return _Entry(epoch, history, _ENTRY_BYTES + sum(map(_memory_of, history.turns)))
 
 
-def _memory_of(segment: Segment) -> int:
+def _memory_of(segment: RenderedTurn) -> int:
     """About how many bytes of memory a segment takes."""
-    calls = _CALL_BYTES * (len(segment.calls) + len(segment.answers))
+    calls = _CALL_BYTES * (len(segment.open_calls) + len(segment.outputs))
     return _SEGMENT_BYTES + segment.size + len(segment.system) + calls
 
 
-def past_of(turns: Sequence[StoredTurn]) -> Past:
+def past_of(turns: Sequence[StoredTurn]) -> History:
     """A chain as it is shown."""
-    segments = tuple(fold(segments_of(turns)))
-    return Past(segments, sum(map(tokens_of, segments)))
+    segments = tuple(apply_summaries(render_chain(turns)))
+    return History(segments, sum(map(tokens_of, segments)))
 
 
-def segments_of(turns: Sequence[StoredTurn]) -> list[Segment]:
+def render_chain(turns: Sequence[StoredTurn]) -> list[RenderedTurn]:
     """Render a chain.
 
     Outputs for calls of a turn that was erased are left out: some models use an id again
     and again, and the turn before that may have left a call of the same id open.
     """
-    segments: list[Segment] = []
+    segments: list[RenderedTurn] = []
     before: str | None = None
     torn = False
     for turn in turns:
         torn = torn or turn.previous_response_id != before
-        segment = segment_of(turn)
-        if torn and segment.answers:
+        segment = render_stored_turn(turn)
+        if torn and segment.outputs:
             segment = msgspec.structs.replace(segment, answers={})
         segments.append(segment)
         before = turn.response_id
         # A summary stands between a call and its output, and does not part them.
-        torn = torn and segment.kept is not None
+        torn = torn and segment.retained_turns is not None
     return segments
 
 
-def segment_of(turn: StoredTurn) -> Segment:
+def render_stored_turn(turn: StoredTurn) -> RenderedTurn:
     """Render a stored turn."""
-    items = [bring_back(decode_item(data), turn.blobs) for data in (*turn.input, *turn.output)]
+    items = [restore_blobs(decode_item(data), turn.blobs) for data in (*turn.input, *turn.output)]
     completed = turn.end is not None and turn.end.status == "completed"
-    segment = render(items, completed=completed)
+    segment = render_turn(items, completed=completed)
     tokens = turn.end.tokens if turn.end else None
     return segment if tokens is None else msgspec.structs.replace(segment, tokens=tokens)

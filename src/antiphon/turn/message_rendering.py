@@ -1,7 +1,7 @@
 """From history to context: what the model is shown. Pure rules, no I/O.
 
 The messages dialect of chat completions is the common form. A turn's part of it is
-rendered once, into a ``Segment``; a context is those bytes joined, so what has been
+rendered once, into a ``RenderedTurn``; a context is those bytes joined, so what has been
 said is never encoded again.
 """
 
@@ -14,7 +14,7 @@ import msgspec
 
 from antiphon.core.items import (
     Compaction,
-    Erased,
+    ErasedItem,
     FunctionCall,
     FunctionCallOutput,
     InputFile,
@@ -27,30 +27,30 @@ from antiphon.core.items import (
     Phase,
     Reasoning,
     Refusal,
-    words_of,
+    text_and_refusals_of,
 )
-from antiphon.core.reasoning_sidecar import Carried, carrying
-from antiphon.errors import InvalidRequest
+from antiphon.core.reasoning_sidecar import ReasoningSidecar, attach_sidecars
+from antiphon.errors import InvalidRequestError
 
 #: What a model reads where a call never got its output.
-INTERRUPTED = "The call was interrupted before it gave a result."
+INTERRUPTED_OUTPUT = "The call was interrupted before it gave a result."
 
 #: How a summary is told to the model: in a system message, which stays.
-SUMMARY = "Previous conversation summary: "
+SUMMARY_PREFIX = "Previous conversation summary: "
 
-_SYSTEM = ("system", "developer")
+_SYSTEM_ROLES = ("system", "developer")
 
 #: Parts that are more than text.
-_SHOWN = (InputImage, InputFile, InputVideo)
+_NON_TEXT_PARTS = (InputImage, InputFile, InputVideo)
 
 #: What an image weighs, in bytes of text that take as many tokens: its own bytes say nothing.
 _IMAGE_WEIGHT = 4096
 
 #: In place of a summary that was erased: no history has turns for it to stand for.
-_NO_SUMMARY: Final = Compaction("", replaced=-1)
+_ERASED_SUMMARY: Final = Compaction("", replaced_turns=-1)
 
 
-class Segment(msgspec.Struct, frozen=True):
+class RenderedTurn(msgspec.Struct, frozen=True):
     """One turn as the model is shown it.
 
     ``messages`` and ``system`` are JSON objects, comma-separated without brackets;
@@ -69,32 +69,32 @@ class Segment(msgspec.Struct, frozen=True):
 
     messages: bytes
     system: bytes = b""
-    calls: tuple[str, ...] = ()
-    answers: dict[str, bytes] = {}
+    open_calls: tuple[str, ...] = ()
+    outputs: dict[str, bytes] = {}
     completed: bool = True
-    count: int = 0
-    bulk: int = 0
-    system_bulk: int = 0
+    message_count: int = 0
+    excess_bytes: int = 0
+    system_excess_bytes: int = 0
     tokens: int | None = None
     turns: int = 1
-    kept: int | None = None
+    retained_turns: int | None = None
     #: The MCP servers whose tools are listed in it.
-    listed: tuple[str, ...] = ()
+    listed_servers: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
         """Bytes of it that a model may be shown."""
-        return len(self.messages) + sum(map(len, self.answers.values()))
+        return len(self.messages) + sum(map(len, self.outputs.values()))
 
     @property
     def weight(self) -> int:
         """Its size, with images as heavy as the tokens they take."""
-        return self.size - self.bulk
+        return self.size - self.excess_bytes
 
     @property
-    def staying(self) -> int:
+    def system_weight(self) -> int:
         """The weight of its system messages."""
-        return len(self.system) - self.system_bulk
+        return len(self.system) - self.system_excess_bytes
 
 
 class _Function(msgspec.Struct, frozen=True):
@@ -120,7 +120,7 @@ class _ChatMessage(msgspec.Struct, frozen=True, omit_defaults=True):
 _encode = msgspec.json.Encoder().encode
 
 
-def render(items: Sequence[Item], *, completed: bool = True) -> Segment:
+def render_turn(items: Sequence[Item], *, completed: bool = True) -> RenderedTurn:
     """Render one turn's items, input and output.
 
     Outputs are moved to where the dialect wants them: right behind the message that
@@ -128,9 +128,9 @@ def render(items: Sequence[Item], *, completed: bool = True) -> Segment:
     the turn leaves open are moved to its end, where the next turn's outputs follow.
     """
     if all(type(item) is Message for item in items):
-        return _prose(items, completed)
-    outputs, answers = _paired(items)
-    page = _Page()
+        return _render_messages_only(items, completed)
+    outputs, answers = _pair_outputs(items)
+    page = _MessageBuilder()
     compaction: Compaction | None = None
     for place, item in enumerate(items):
         if isinstance(item, Message):
@@ -139,33 +139,33 @@ def render(items: Sequence[Item], *, completed: bool = True) -> Segment:
             page.add_call(item, outputs.get(place))
         elif isinstance(item, FunctionCallOutput):
             # Calls that come after an output were not made together with those before.
-            page.end_calls()
+            page.flush_calls()
         elif isinstance(item, Reasoning):
             page.add_reasoning(item)
-        elif isinstance(item, Erased):
-            page.forget_reasoning()
-            compaction = _NO_SUMMARY if item.summary else compaction
+        elif isinstance(item, ErasedItem):
+            page.drop_reasoning()
+            compaction = _ERASED_SUMMARY if item.is_summary else compaction
         elif isinstance(item, Compaction):
             # One that replaces nothing here is words like any others, which stay.
-            compaction = item if item.replaced else compaction
-            page.add_message(Message("system", SUMMARY + item.summary))
+            compaction = item if item.replaced_turns else compaction
+            page.add_message(Message("system", SUMMARY_PREFIX + item.summary))
     page.close()
-    return Segment(
+    return RenderedTurn(
         messages=b",".join(page.messages),
         system=b",".join(page.system),
-        calls=tuple(one.call.call_id for one in page.waiting),
-        answers=answers,
+        open_calls=tuple(one.call.call_id for one in page.open_calls),
+        outputs=answers,
         completed=completed,
-        count=len(page.messages) - len(page.system) + len(page.waiting),
-        bulk=sum(map(_bulk, items)) + page.carried,
-        system_bulk=sum(map(_bulk, filter(_stays, items))),
-        turns=compaction.replaced if compaction else 1,
-        kept=compaction.kept if compaction else None,
-        listed=tuple(one.server_label for one in items if isinstance(one, McpListTools)),
+        message_count=len(page.messages) - len(page.system) + len(page.open_calls),
+        excess_bytes=sum(map(_excess_bytes, items)) + page.sidecar_bytes,
+        system_excess_bytes=sum(map(_excess_bytes, filter(_is_system_message, items))),
+        turns=compaction.replaced_turns if compaction else 1,
+        retained_turns=compaction.retained_turns if compaction else None,
+        listed_servers=tuple(one.server_label for one in items if isinstance(one, McpListTools)),
     )
 
 
-def _prose(items: Sequence[Item], completed: bool) -> Segment:
+def _render_messages_only(items: Sequence[Item], completed: bool) -> RenderedTurn:
     """Most turns are messages only: there is nothing to pair."""
     messages: list[bytes] = []
     system: list[bytes] = []
@@ -173,103 +173,112 @@ def _prose(items: Sequence[Item], completed: bool) -> Segment:
     for item in items:
         if isinstance(item, Message):
             messages.append(_encode(_plain_message(item)))
-            bulk += _bulk(item)
-            if item.role in _SYSTEM:
+            bulk += _excess_bytes(item)
+            if item.role in _SYSTEM_ROLES:
                 system.append(messages[-1])
-                system_bulk += _bulk(item)
+                system_bulk += _excess_bytes(item)
             elif item.phase is not None:
                 plain = messages[-1]
-                messages[-1] = carrying(plain, (), _phase(item))
+                messages[-1] = attach_sidecars(plain, (), _assistant_phase(item))
                 bulk += len(messages[-1]) - len(plain)
-    return Segment(
+    return RenderedTurn(
         b",".join(messages),
         b",".join(system),
         completed=completed,
-        count=len(messages) - len(system),
-        bulk=bulk,
-        system_bulk=system_bulk,
+        message_count=len(messages) - len(system),
+        excess_bytes=bulk,
+        system_excess_bytes=system_bulk,
     )
 
 
-class _Made(msgspec.Struct, frozen=True):
+class _CallWithReasoning(msgspec.Struct, frozen=True):
     """A call and the reasoning that led to it."""
 
     call: FunctionCall
     reasoning: tuple[Reasoning, ...] = ()
 
 
-class _Page:
+class _MessageBuilder:
     """A turn's messages as they are written down, one after another."""
 
     def __init__(self) -> None:
         self.messages: list[bytes] = []
         self.system: list[bytes] = []
         #: Calls without an output.
-        self.waiting: list[_Made] = []
+        self.open_calls: list[_CallWithReasoning] = []
         #: How many bytes of the messages are reasoning that they carry.
-        self.carried = 0
+        self.sidecar_bytes = 0
         #: The assistant's message that is not written yet: calls may still join it.
-        self._said: Message | None = None
-        self._calls: list[_Made] = []
+        self._assistant_message: Message | None = None
+        self._calls: list[_CallWithReasoning] = []
         self._outputs: list[FunctionCallOutput] = []
         #: Reasoning that led to the message, and that of which nothing has come yet.
-        self._before: tuple[Reasoning, ...] = ()
-        self._reasoning: tuple[Reasoning, ...] = ()
+        self._message_reasoning: tuple[Reasoning, ...] = ()
+        self._pending_reasoning: tuple[Reasoning, ...] = ()
 
     def add_message(self, item: Message) -> None:
         self._flush()
-        reasoning, self._reasoning = self._reasoning, ()
+        reasoning, self._pending_reasoning = self._pending_reasoning, ()
         if item.role == "assistant":
-            self._said, self._before = item, reasoning
+            self._assistant_message, self._message_reasoning = item, reasoning
             return
         self.messages.append(_encode(_plain_message(item)))
-        if item.role in _SYSTEM:
+        if item.role in _SYSTEM_ROLES:
             self.system.append(self.messages[-1])
 
     def add_call(self, call: FunctionCall, output: FunctionCallOutput | None) -> None:
-        made, self._reasoning = _Made(call, self._reasoning), ()
+        made, self._pending_reasoning = _CallWithReasoning(call, self._pending_reasoning), ()
         if output is None:
-            self.waiting.append(made)
+            self.open_calls.append(made)
         else:
             self._calls.append(made)
             self._outputs.append(output)
 
     def add_reasoning(self, item: Reasoning) -> None:
         if item.encrypted_content is not None:
-            self._reasoning += (item,)
+            self._pending_reasoning += (item,)
 
-    def forget_reasoning(self) -> None:
+    def drop_reasoning(self) -> None:
         """What it led to is gone: models refuse reasoning that leads to nothing."""
-        self._reasoning = ()
+        self._pending_reasoning = ()
 
-    def end_calls(self) -> None:
+    def flush_calls(self) -> None:
         if self._calls:
             self._flush()
 
     def close(self) -> None:
-        self.end_calls()
-        self._calls = self.waiting
+        self.flush_calls()
+        self._calls = self.open_calls
         self._flush()
 
     def _flush(self) -> None:
-        if self._said is not None or self._calls:
+        if self._assistant_message is not None or self._calls:
             calls = [made.call for made in self._calls]
-            message = _encode(_assistant_message(self._said, calls))
-            self.messages.append(carrying(message, self._to_carry(), _phase(self._said)))
-            self.carried += len(self.messages[-1]) - len(message)
+            message = _encode(_encode_assistant_message(self._assistant_message, calls))
+            self.messages.append(
+                attach_sidecars(
+                    message, self._sidecars(), _assistant_phase(self._assistant_message)
+                )
+            )
+            self.sidecar_bytes += len(self.messages[-1]) - len(message)
             self.messages.extend(_encode(_tool_message(output)) for output in self._outputs)
-            self._said, self._calls, self._outputs, self._before = None, [], [], ()
+            self._assistant_message, self._calls, self._outputs, self._message_reasoning = (
+                None,
+                [],
+                [],
+                (),
+            )
 
-    def _to_carry(self) -> list[Carried]:
-        led_to = (self._before, *(made.reasoning for made in self._calls))
+    def _sidecars(self) -> list[ReasoningSidecar]:
+        led_to = (self._message_reasoning, *(made.reasoning for made in self._calls))
         return [
-            Carried(item.encrypted_content or "", item.origin, item.summary, place)
+            ReasoningSidecar(item.encrypted_content or "", item.origin, item.summary, place)
             for place, reasoning in enumerate(led_to)
             for item in reasoning
         ]
 
 
-def _paired(
+def _pair_outputs(
     items: Sequence[Item],
 ) -> tuple[dict[int, FunctionCallOutput], dict[str, bytes]]:
     """Outputs by the place of their call, and those for an earlier turn's calls by id.
@@ -291,8 +300,8 @@ def _paired(
     return outputs, answers
 
 
-def check_calls(
-    parent: Segment | None, items: Iterable[Item], approved: Iterable[FunctionCall] = ()
+def validate_tool_outputs(
+    parent: RenderedTurn | None, items: Iterable[Item], approved_calls: Iterable[FunctionCall] = ()
 ) -> None:
     """Refuse input whose tool outputs and calls do not pair up.
 
@@ -300,56 +309,56 @@ def check_calls(
     need their outputs before the conversation goes on. ``approved`` calls get theirs
     in the turn itself.
     """
-    ledger = _Ledger(parent)
+    ledger = _OpenCalls(parent)
     for item in items:
         if isinstance(item, FunctionCall):
-            ledger.open(item.call_id)
+            ledger.add_call(item.call_id)
         elif isinstance(item, FunctionCallOutput):
-            ledger.settle(item.call_id)
-    for call in approved:
-        ledger.settle(call.call_id)
-    if ledger.owed:
-        names = ", ".join(f"'{call_id}'" for call_id in ledger.owed)
-        raise InvalidRequest(
+            ledger.add_output(item.call_id)
+    for call in approved_calls:
+        ledger.add_output(call.call_id)
+    if ledger.required:
+        names = ", ".join(f"'{call_id}'" for call_id in ledger.required)
+        raise InvalidRequestError(
             f"No tool output found for the tool calls {names}: send one for each of them.",
             code="tool_output_missing",
             param="input",
         )
 
 
-class _Ledger:
+class _OpenCalls:
     """Which calls wait for an output, and which must get one now."""
 
-    def __init__(self, parent: Segment | None) -> None:
-        self._waiting = set(parent.calls) if parent else set()
-        self.owed = dict.fromkeys(parent.calls) if parent and parent.completed else {}
-        self._made: set[str] = set()
+    def __init__(self, parent: RenderedTurn | None) -> None:
+        self._open_ids = set(parent.open_calls) if parent else set()
+        self.required = dict.fromkeys(parent.open_calls) if parent and parent.completed else {}
+        self._new_ids: set[str] = set()
 
-    def open(self, call_id: str) -> None:
-        if call_id in self._made:
-            raise InvalidRequest(
+    def add_call(self, call_id: str) -> None:
+        if call_id in self._new_ids:
+            raise InvalidRequestError(
                 f"Two tool calls with the id '{call_id}' wait for an output at once.",
                 code="tool_call_duplicate",
                 param="input",
             )
-        self._made.add(call_id)
-        self._waiting.add(call_id)
-        self.owed[call_id] = None
+        self._new_ids.add(call_id)
+        self._open_ids.add(call_id)
+        self.required[call_id] = None
 
-    def settle(self, call_id: str) -> None:
-        if call_id not in self._waiting:
-            raise InvalidRequest(
+    def add_output(self, call_id: str) -> None:
+        if call_id not in self._open_ids:
+            raise InvalidRequestError(
                 f"No tool call with id '{call_id}' is waiting for an output.",
                 code="tool_call_not_found",
                 param="input",
             )
-        self._waiting.discard(call_id)
-        self._made.discard(call_id)
-        self.owed.pop(call_id, None)
+        self._open_ids.discard(call_id)
+        self._new_ids.discard(call_id)
+        self.required.pop(call_id, None)
 
 
-def assemble(
-    segments: Sequence[Segment], *, instructions: str | None = None, primer: bytes = b""
+def build_messages(
+    turns: Sequence[RenderedTurn], *, instructions: str | None = None, few_shot: bytes = b""
 ) -> bytes:
     """The messages array, as JSON, of turns from oldest to newest.
 
@@ -359,37 +368,37 @@ def assemble(
     parts: list[bytes] = []
     if instructions:
         parts.append(_encode(_ChatMessage("system", instructions)))
-    if primer:
-        parts.append(primer)
+    if few_shot:
+        parts.append(few_shot)
     waiting: tuple[str, ...] = ()
-    for segment in segments:
+    for segment in turns:
         for call_id in waiting:
-            parts.append(segment.answers.get(call_id) or _interrupted(call_id))
+            parts.append(segment.outputs.get(call_id) or _interrupted_output(call_id))
         if segment.messages:
             parts.append(segment.messages)
-        waiting = segment.calls
-    if segments and not segments[-1].completed:
-        parts.extend(map(_interrupted, waiting))
+        waiting = segment.open_calls
+    if turns and not turns[-1].completed:
+        parts.extend(map(_interrupted_output, waiting))
     return b"[" + b",".join(parts) + b"]"
 
 
-def _assistant_message(said: Message | None, calls: list[FunctionCall]) -> _ChatMessage:
+def _encode_assistant_message(message: Message | None, calls: list[FunctionCall]) -> _ChatMessage:
     return _ChatMessage(
         "assistant",
-        _content(said.content) if said else "",
-        said.name if said else None,
+        _content(message.content) if message else "",
+        message.name if message else None,
         [_Call(call.call_id, "function", _Function(call.name, call.arguments)) for call in calls]
         or None,
     )
 
 
-def _phase(said: Message | None) -> Phase | None:
+def _assistant_phase(message: Message | None) -> Phase | None:
     """Nobody but a model's own is told what its messages were."""
-    return said.phase if said and said.role == "assistant" else None
+    return message.phase if message and message.role == "assistant" else None
 
 
 def _plain_message(item: Message) -> _ChatMessage:
-    role = "system" if item.role in _SYSTEM else item.role
+    role = "system" if item.role in _SYSTEM_ROLES else item.role
     return _ChatMessage(role, _content(item.content), item.name)
 
 
@@ -397,18 +406,18 @@ def _tool_message(item: FunctionCallOutput) -> _ChatMessage:
     return _ChatMessage("tool", _content(item.output), tool_call_id=item.call_id)
 
 
-def _interrupted(call_id: str) -> bytes:
-    return _encode(_ChatMessage("tool", INTERRUPTED, tool_call_id=call_id))
+def _interrupted_output(call_id: str) -> bytes:
+    return _encode(_ChatMessage("tool", INTERRUPTED_OUTPUT, tool_call_id=call_id))
 
 
 def _content(content: str | tuple[Part, ...]) -> str | list[dict[str, Any]]:
     """Text alone becomes a string, which every upstream takes; pictures need parts."""
-    if not isinstance(content, str) and any(isinstance(part, _SHOWN) for part in content):
+    if not isinstance(content, str) and any(isinstance(part, _NON_TEXT_PARTS) for part in content):
         return [_part(part) for part in content]
-    return words_of(content)
+    return text_and_refusals_of(content)
 
 
-def _bulk(item: Item) -> int:
+def _excess_bytes(item: Item) -> int:
     """How much heavier an item's images are in bytes than in tokens."""
     match item:
         case Message(content=content) | FunctionCallOutput(output=content):
@@ -419,8 +428,8 @@ def _bulk(item: Item) -> int:
     return 0
 
 
-def _stays(item: Item) -> bool:
-    return isinstance(item, Message) and item.role in _SYSTEM
+def _is_system_message(item: Item) -> bool:
+    return isinstance(item, Message) and item.role in _SYSTEM_ROLES
 
 
 def _part(part: Part) -> dict[str, Any]:

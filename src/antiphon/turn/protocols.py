@@ -14,8 +14,15 @@ import msgspec
 from antiphon.core.deltas import Delta
 from antiphon.core.images import Blob
 from antiphon.core.items import FunctionCall, McpListTools
-from antiphon.core.mcp_servers import Approval, McpAsk
-from antiphon.core.turns import Claim, Conversation, End, FunctionTool, Header, Options
+from antiphon.core.mcp_servers import ApprovalPolicy, McpServerRequest
+from antiphon.core.turns import (
+    ConversationRecord,
+    End,
+    FunctionTool,
+    Header,
+    IdempotencyReservation,
+    Options,
+)
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -41,8 +48,8 @@ class Head(msgspec.Struct, frozen=True):
     seq: int
     tree: int
     epoch: int
-    running: bool
-    stamp: float = 0.0
+    is_running: bool
+    timestamp: float = 0.0
 
 
 class NewTurn(msgspec.Struct, frozen=True):
@@ -53,13 +60,13 @@ class NewTurn(msgspec.Struct, frozen=True):
     ``parent`` is the response that it continues, ``sources`` are others whose words it holds,
     each as it was before its words were read: ``begin`` fails with ``HistoryChanged`` where
     one is gone, or something was erased from its family since.
-    ``awaited`` False: nobody waits for the beginning alone, so that a store may keep it a
+    ``is_awaited`` False: nobody waits for the beginning alone, so that a store may keep it a
     few milliseconds later, in one go with the end of a quick turn.
     ``conversation`` is the one it goes on, as its maker saw it: ``begin`` moves it on, and
-    fails with ``ConversationLocked`` where it has moved in the meantime. ``founds``: it is
+    fails with ``ConversationLockedError`` where it has moved in the meantime. ``founds``: it is
     made with the turn. ``claim``: the receipt is settled with the turn, by the id of what
     it makes, the conversation where it founds one and else the turn (``turn.store_protocols``);
-    ``Conflict`` where it cannot be.
+    ``ConflictError`` where it cannot be.
     """
 
     response_id: str
@@ -69,16 +76,16 @@ class NewTurn(msgspec.Struct, frozen=True):
     input: Sequence[bytes]
     parent: Head | None = None
     sources: Sequence[Head] = ()
-    awaited: bool = True
+    is_awaited: bool = True
     blobs: Sequence[Blob] = ()
-    conversation: Conversation | None = None
-    founds: bool = False
-    claim: Claim | None = None
+    conversation: ConversationRecord | None = None
+    creates_conversation: bool = False
+    reservation: IdempotencyReservation | None = None
 
     @property
-    def made(self) -> str:
+    def result_id(self) -> str:
         """The id of what a request that led to this turn has made."""
-        if self.founds and self.conversation is not None:
+        if self.creates_conversation and self.conversation is not None:
             return self.conversation.id
         return self.response_id
 
@@ -113,7 +120,7 @@ class Window(msgspec.Struct, frozen=True):
     newest_first: bool = True
 
 
-class Recent(msgspec.Struct, frozen=True):
+class RecentThread(msgspec.Struct, frozen=True):
     """One line of a list of conversations: the newest turn of a thread.
 
     ``opening`` is the encoded first input item of the whole chain, ``turns`` the
@@ -124,7 +131,7 @@ class Recent(msgspec.Struct, frozen=True):
     created_at: float
     model: str
     turns: int
-    opening: bytes | None
+    first_item: bytes | None
 
 
 class Store(Protocol):
@@ -141,8 +148,8 @@ class Store(Protocol):
         """Keep a turn's request and input. Continues the parent's thread, or branches off it.
 
         Fails with ``HistoryChanged`` where something was erased from what the turn was made
-        of (``NewTurn.parent``), and on a conversation with ``ConversationLocked`` or
-        ``NotFound``, too: nothing is kept of it then.
+        of (``NewTurn.parent``), and on a conversation with ``ConversationLockedError`` or
+        ``NotFoundError``, too: nothing is kept of it then.
         """
         ...
 
@@ -174,7 +181,7 @@ class Store(Protocol):
         """
         ...
 
-    async def recent(self, tenant: str, limit: int) -> list[Recent]:
+    async def recent_threads(self, tenant: str, limit: int) -> list[RecentThread]:
         """The newest turn of each of the ``limit`` latest threads, newest first."""
         ...
 
@@ -198,7 +205,7 @@ class ModelInfo(msgspec.Struct, frozen=True):
     owned_by: str = "antiphon"
     context_window: int | None = None
     images: bool = True
-    primer: bytes = b""
+    few_shot: bytes = b""
 
 
 class ModelCall(msgspec.Struct, frozen=True):
@@ -217,7 +224,7 @@ class ModelCall(msgspec.Struct, frozen=True):
 class Model(Protocol):
     """Continues a context. Stateless; any number of calls may run at once.
 
-    ``generate`` raises ``ModelError``, ``InvalidRequest`` or ``ModelNotFound``, and
+    ``generate`` raises ``ModelError``, ``InvalidRequestError`` or ``ModelNotFoundError``, and
     closing or cancelling its iterator stops the work behind it at once.
     """
 
@@ -226,7 +233,7 @@ class Model(Protocol):
 
     def generate(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]: ...
 
-    async def count(self, call: ModelCall) -> int | None:
+    async def count_tokens(self, call: ModelCall) -> int | None:
         """How many tokens the call's context has, counted by the model's own tokenizer.
 
         None: the model has no tokenizer that can be asked.
@@ -236,25 +243,25 @@ class Model(Protocol):
     async def close(self) -> None: ...
 
 
-class Fault(str):
+class ToolErrorOutput(str):
     """A tool's output that says what went wrong: whoever shows it can tell it from others."""
 
     __slots__ = ()
 
 
-class ToolSource(Protocol):
+class ToolExecutor(Protocol):
     """Runs the tool calls of a turn; any number at once."""
 
-    async def answer(self, call: FunctionCall, *, approved: bool = False) -> str | None:
+    async def call_tool(self, call: FunctionCall, *, approved: bool = False) -> str | None:
         """The output for the model to read, whatever happened: never raises, may be cancelled.
 
         None: the call is for somebody else to answer (a person who has to agree, a
-        client), and is left open. ``approved``: the person has agreed. May be a ``Fault``.
+        client), and is left open. ``approved``: the person has agreed. May be a ``ToolErrorOutput``.
         """
         ...
 
 
-class LentTools(ToolSource, Protocol):
+class McpToolset(ToolExecutor, Protocol):
     """The tools of MCP servers, for one turn.
 
     ``functions`` is what the model is told of, ``listed`` what is shown of each server, and
@@ -262,8 +269,8 @@ class LentTools(ToolSource, Protocol):
     """
 
     functions: tuple[FunctionTool, ...]
-    listed: tuple[McpListTools, ...]
-    approvals: dict[str, Approval]
+    tool_listings: tuple[McpListTools, ...]
+    approvals: dict[str, ApprovalPolicy]
 
     def server_of(self, name: str) -> str | None:
         """The label of the server that a call by this name goes to; None: none of them."""
@@ -274,12 +281,14 @@ class LentTools(ToolSource, Protocol):
         ...
 
 
-class ToolServers(Protocol):
+class McpToolProvider(Protocol):
     """The way to MCP servers."""
 
-    async def source(self, asked: Sequence[McpAsk], *, taken: Collection[str] = ()) -> LentTools:
+    async def open_toolset(
+        self, requests: Sequence[McpServerRequest], *, reserved_names: Collection[str] = ()
+    ) -> McpToolset:
         """The tools that a turn asks for; ``taken`` are names that it has for others.
 
-        Raises ``InvalidRequest`` and ``ToolServerUnavailable``.
+        Raises ``InvalidRequestError`` and ``ToolServerUnavailableError``.
         """
         ...

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from antiphon.core.ids import item_id, place_of_item
-from antiphon.core.items import Approved, FunctionCall, FunctionCallOutput, Item, McpApproval
-from antiphon.core.tool_rules import denial
+from antiphon.core.ids import item_id, parse_item_id
+from antiphon.core.items import ApprovedCall, FunctionCall, FunctionCallOutput, Item, McpApproval
+from antiphon.core.tool_rules import denied_output
 from antiphon.core.turns import TurnRequest
-from antiphon.errors import InvalidRequest, NotFound
+from antiphon.errors import InvalidRequestError, NotFoundError
 from antiphon.turn.protocols import Head
-from antiphon.turn.turn_reader import Records
+from antiphon.turn.turn_reader import TurnReader
 
 
-class Asked(msgspec.Struct, frozen=True):
+class ResolvedRequest(msgspec.Struct, frozen=True):
     """A request with nothing left to look up.
 
     ``agreed`` are the calls of earlier turns that it approves, by call id. ``sources`` are
@@ -23,43 +23,43 @@ class Asked(msgspec.Struct, frozen=True):
     """
 
     request: TurnRequest
-    agreed: Mapping[str, Approved] = {}
+    approved_calls: Mapping[str, ApprovedCall] = {}
     sources: Sequence[Head] = ()
 
 
-async def looked_up(request: TurnRequest, records: Records) -> Asked:
-    """Find what a request names. Raises ``NotFound`` and ``InvalidRequest``."""
+async def resolve_references(request: TurnRequest, reader: TurnReader) -> ResolvedRequest:
+    """Find what a request names. Raises ``NotFoundError`` and ``InvalidRequestError``."""
     items: Sequence[Item] = request.input
     sources: list[Head] = []
     if request.references:
-        items = await _with_references(request, records, sources)
-    agreed: dict[str, Approved] = {}
+        items = await _insert_references(request, reader, sources)
+    agreed: dict[str, ApprovedCall] = {}
     if any(isinstance(item, McpApproval) for item in items):
-        items = await _decided(items, request, records, agreed, sources)
+        items = await _apply_approval_decisions(items, request, reader, agreed, sources)
     if not agreed and items is request.input:
-        return Asked(request)
-    approved = (*request.approved, *(one.call for one in agreed.values()))
-    return Asked(
+        return ResolvedRequest(request)
+    approved = (*request.approved_calls, *(one.call for one in agreed.values()))
+    return ResolvedRequest(
         msgspec.structs.replace(request, input=tuple(items), approved=approved, references=()),
         agreed,
         sources,
     )
 
 
-async def _with_references(
-    request: TurnRequest, records: Records, sources: list[Head]
+async def _insert_references(
+    request: TurnRequest, reader: TurnReader, sources: list[Head]
 ) -> list[Item]:
     found: dict[int, list[Item]] = {}
     for reference in request.references:
-        await _note_source(reference.id, request.tenant, records, sources)
-        there = await records.item(request.tenant, reference.id)
+        await _note_source(reference.id, request.tenant, reader, sources)
+        there = await reader.item(request.tenant, reference.id)
         if not there:
-            raise NotFound(
+            raise NotFoundError(
                 f"No item found with id '{reference.id}'.",
                 code="item_not_found",
                 param=reference.param,
             )
-        found.setdefault(reference.place, []).extend(there)
+        found.setdefault(reference.position, []).extend(there)
     items: list[Item] = []
     for place, item in enumerate((*request.input, None)):
         items += found.get(place, ())
@@ -68,19 +68,21 @@ async def _with_references(
     return items
 
 
-async def _note_source(item_name: str, tenant: str, records: Records, sources: list[Head]) -> None:
+async def _note_source(
+    item_name: str, tenant: str, records: TurnReader, sources: list[Head]
+) -> None:
     """Note where an item lies before it is read: what is erased after that shows then."""
-    place = place_of_item(item_name)
+    place = parse_item_id(item_name)
     head = await records.head(tenant, place[0]) if place else None
     if head is not None:
         sources.append(head)
 
 
-async def _decided(
+async def _apply_approval_decisions(
     items: Sequence[Item],
     request: TurnRequest,
-    records: Records,
-    agreed: dict[str, Approved],
+    reader: TurnReader,
+    approved_calls: dict[str, ApprovedCall],
     sources: list[Head],
 ) -> list[Item]:
     """The items, each refusal followed by the output that the model reads of it."""
@@ -90,26 +92,26 @@ async def _decided(
         decided.append(item)
         if not isinstance(item, McpApproval) or item.approval_request_id in own:
             continue
-        await _note_source(item.approval_request_id, request.tenant, records, sources)
-        waiting = await _waiting(item.approval_request_id, request.tenant, records)
+        await _note_source(item.approval_request_id, request.tenant, reader, sources)
+        waiting = await _pending_approval(item.approval_request_id, request.tenant, reader)
         if item.approve:
-            agreed[waiting.call.call_id] = waiting
+            approved_calls[waiting.call.call_id] = waiting
         else:
             refused = FunctionCallOutput(
-                waiting.call.call_id, denial(item), failed=True, approved=waiting
+                waiting.call.call_id, denied_output(item), is_error=True, approved_call=waiting
             )
             decided.append(refused)
     return decided
 
 
-async def _waiting(request_id: str, tenant: str, records: Records) -> Approved:
+async def _pending_approval(request_id: str, tenant: str, reader: TurnReader) -> ApprovedCall:
     """The call that a person was asked about; whether it still waits is checked with the rest."""
-    place = place_of_item(request_id)
+    place = parse_item_id(request_id)
     if place is not None and request_id == item_id(place[0], "mcp_approval_request", place[1]):
-        for item in await records.at(tenant, *place):
+        for item in await reader.items_at(tenant, *place):
             if isinstance(item, FunctionCall) and item.server is not None:
-                return Approved(request_id, item)
-    raise InvalidRequest(
+                return ApprovedCall(request_id, item)
+    raise InvalidRequestError(
         f"There is no approval request with id '{request_id}'.",
         code="approval_request_not_found",
         param="input",

@@ -8,16 +8,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 import msgspec
 
 from antiphon.core.events import Created, Event
-from antiphon.core.stream_trace import replayed
+from antiphon.core.stream_trace import replay_events
 from antiphon.core.turns import Response
 from antiphon.errors import AntiphonError
 
 #: Seconds between two looks at a turn that another process runs.
-_PATIENCE = 0.25
+_POLL_INTERVAL = 0.25
 
 
 class Replay:
-    """Reads like a ``LiveTurn``. ``look`` gives the turn as it stands in the store now.
+    """Reads like a ``RunningTurn``. ``look`` gives the turn as it stands in the store now.
 
     A turn that another process runs is told when it has ended: its deltas are not shared
     before that.
@@ -25,28 +25,28 @@ class Replay:
 
     #: A stored turn's failure is told by its last event.
     error: AntiphonError | None = None
-    stored = True
+    is_stored = True
 
-    def __init__(self, response: Response, look: Callable[[], Awaitable[Response]]) -> None:
-        self.opening = msgspec.structs.replace(response, output=(), end=None)
+    def __init__(self, response: Response, reload: Callable[[], Awaitable[Response]]) -> None:
+        self.initial_response = msgspec.structs.replace(response, output=(), end=None)
         self.response_id = response.id
         self._response = response
-        self._look = look
+        self._reload = reload
 
     async def events(self) -> AsyncIterator[Sequence[Event]]:
         """The turn's events from its first."""
         running = self._response.end is None
         if running:
-            yield [Created(self.opening)]
-        events = list(replayed(await self.result()))
+            yield [Created(self.initial_response)]
+        events = list(replay_events(await self.result()))
         yield events[1:] if running else events
 
     async def result(self) -> Response:
-        """The turn, once it has ended. Raises ``NotFound`` if it is erased meanwhile."""
+        """The turn, once it has ended. Raises ``NotFoundError`` if it is erased meanwhile."""
         while self._response.end is None:
-            await asyncio.sleep(_PATIENCE)
-            self._response = await self._look()
+            await asyncio.sleep(_POLL_INTERVAL)
+            self._response = await self._reload()
         return self._response
 
-    async def leave(self) -> None:
+    async def detach(self) -> None:
         """Nothing depends on its readers."""

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 from antiphon.core.events import Event
 from antiphon.core.turns import Response
-from antiphon.errors import AntiphonError, Interrupted
+from antiphon.errors import AntiphonError, TurnInterruptedError
 
 
-class LiveTurn:
+class RunningTurn:
     """One running turn: a log of events, and its end.
 
     ``stored`` turns hold back their events until the request is on disk
@@ -25,39 +25,39 @@ class LiveTurn:
     model was asked to answer word by word.
     """
 
-    def __init__(self, opening: Response, *, streamed: bool = False) -> None:
-        self.opening = opening
-        self.response_id = opening.id
-        self.stored = opening.store
-        self.streamed = streamed
+    def __init__(self, initial_response: Response, *, is_streamed: bool = False) -> None:
+        self.initial_response = initial_response
+        self.response_id = initial_response.id
+        self.is_stored = initial_response.store
+        self.is_streamed = is_streamed
         self.error: AntiphonError | None = None
         #: Why the turn was told to stop, for the runner to read when it is cancelled.
-        self.stopped_by: AntiphonError | None = None
-        self._log: list[Event] = []
-        self._released = not opening.store
+        self.stop_error: AntiphonError | None = None
+        self._events: list[Event] = []
+        self._is_published = not initial_response.store
         self._loop = asyncio.get_running_loop()
         #: Readers who wait for more, and those who wait for the end.
-        self._waiting: list[asyncio.Future[None]] = []
-        self._patient: list[asyncio.Future[None]] = []
-        self._over = False
+        self._event_waiters: list[asyncio.Future[None]] = []
+        self._end_waiters: list[asyncio.Future[None]] = []
+        self._is_done = False
         self._response: Response | None = None
         #: On the loop's clock: when it began, and when the first of its answer came.
-        self.began_at = self._loop.time()
-        self.spoke_at: float | None = None
+        self.started_at = self._loop.time()
+        self.first_token_at: float | None = None
         #: What runs the turn.
         self.task: asyncio.Task[None] | None = None
-        self._running = False
+        self._is_cancellable = False
         #: Whether the turn was told to stop.
-        self.stopping = False
+        self.is_stopping = False
         #: Whether the turn's end could not be kept: the store takes it for running.
-        self.unkept = False
+        self.end_not_persisted = False
         #: Whether the store did not take it: it is as if it had never begun.
         self.refused = False
 
     # What readers use.
 
     async def events(
-        self, rest: Callable[[], float] | None = None
+        self, pause: Callable[[], float] | None = None
     ) -> AsyncIterator[Sequence[Event]]:
         """The turn's events from its first, in batches of what came together.
 
@@ -69,30 +69,30 @@ class LiveTurn:
         """
         seen = 0
         while True:
-            if self._released and seen < len(self._log):
-                if rest is not None and (seconds := rest()) > 0:
-                    await self._ended(within=seconds)
-                batch = self._log[seen:]
+            if self._is_published and seen < len(self._events):
+                if pause is not None and (seconds := pause()) > 0:
+                    await self._wait_for_end(timeout=seconds)
+                batch = self._events[seen:]
                 seen += len(batch)
                 yield batch
-            elif self._over:
-                self._end()
+            elif self._is_done:
+                self._result()
                 return
             else:
                 # A future of its own: a reader that is cancelled takes nothing else with it.
                 waiter: asyncio.Future[None] = self._loop.create_future()
-                self._waiting.append(waiter)
+                self._event_waiters.append(waiter)
                 await waiter
 
     async def result(self) -> Response:
         """The turn's end, failed or not (see ``error``). Raises only what kept nothing."""
-        await self._ended()
-        return self._end()
+        await self._wait_for_end()
+        return self._result()
 
     def done(self) -> bool:
-        return self._over
+        return self._is_done
 
-    async def kept(self) -> None:
+    async def wait_until_stored(self) -> None:
         """Wait until what was asked is on disk. Raises what kept it from getting there."""
         async for _ in self.events():
             return
@@ -102,35 +102,35 @@ class LiveTurn:
         self.stop(None)
         return await self.result()
 
-    async def leave(self) -> None:
+    async def detach(self) -> None:
         """The reader who asked for this turn is gone: an unstored turn has no other."""
-        if not self.stored:
+        if not self.is_stored:
             await self.cancel()
 
     # What the runner uses.
 
     def emit(self, events: Sequence[Event]) -> None:
         if events:
-            if self.spoke_at is None and self._log:
-                self.spoke_at = self._loop.time()
-            self._log.extend(events)
-            if self._released and self._waiting:
-                self._waiting = _wake(self._waiting)
+            if self.first_token_at is None and self._events:
+                self.first_token_at = self._loop.time()
+            self._events.extend(events)
+            if self._is_published and self._event_waiters:
+                self._event_waiters = _wake(self._event_waiters)
 
-    def release(self, kept: asyncio.Future[None]) -> None:
+    def on_request_stored(self, write: asyncio.Future[None]) -> None:
         """The request is on disk, or could not be put there."""
-        if kept.cancelled():
+        if write.cancelled():
             return
-        error = kept.exception()
+        error = write.exception()
         if error is None:
-            self._released = True
-            self._waiting = _wake(self._waiting)
+            self._is_published = True
+            self._event_waiters = _wake(self._event_waiters)
         elif isinstance(error, AntiphonError):
             self.stop(error)
 
     def finish(self, response: Response, last: Event, error: AntiphonError | None) -> None:
         self.error = error
-        self._log.append(last)
+        self._events.append(last)
         self._response = response
         self._close()
 
@@ -141,7 +141,7 @@ class LiveTurn:
 
     @property
     def is_continuation(self) -> bool:
-        return self.opening.previous_response_id is not None
+        return self.initial_response.previous_response_id is not None
 
     @property
     def response(self) -> Response | None:
@@ -149,17 +149,17 @@ class LiveTurn:
         return self._response
 
     @property
-    def told(self) -> Sequence[Event]:
+    def events_so_far(self) -> Sequence[Event]:
         """All events so far."""
-        return self._log
+        return self._events
 
-    def running(self) -> None:
+    def mark_running(self) -> None:
         """The work has begun, and can be cancelled without being lost."""
-        self._running = True
+        self._is_cancellable = True
 
-    def ending(self) -> None:
+    def mark_ending(self) -> None:
         """The work is over but for keeping its end: too late to cancel it."""
-        self._running = False
+        self._is_cancellable = False
 
     def stop(self, error: AntiphonError | None) -> None:
         """Stop the work once; ``error`` says why, None: because someone asked.
@@ -167,101 +167,101 @@ class LiveTurn:
         Work that has not begun sees ``stopping`` when it does: a task cancelled
         before its first step would never get to end the turn.
         """
-        if not self.stopping and not self._over:
-            self.stopping = True
-            self.stopped_by = error
-            if self.task is not None and self._running:
+        if not self.is_stopping and not self._is_done:
+            self.is_stopping = True
+            self.stop_error = error
+            if self.task is not None and self._is_cancellable:
                 self.task.cancel()
 
-    async def _ended(self, within: float | None = None) -> None:
+    async def _wait_for_end(self, timeout: float | None = None) -> None:
         """Wait for the end, but no longer than ``within`` seconds."""
-        if self._over:
+        if self._is_done:
             return
         waiter: asyncio.Future[None] = self._loop.create_future()
-        self._patient.append(waiter)
-        if within is None:
+        self._end_waiters.append(waiter)
+        if timeout is None:
             await waiter
             return
-        timer = self._loop.call_later(within, _wake, [waiter])
+        timer = self._loop.call_later(timeout, _wake, [waiter])
         try:
             await waiter
         finally:
             timer.cancel()
-            if waiter in self._patient:
-                self._patient.remove(waiter)
+            if waiter in self._end_waiters:
+                self._end_waiters.remove(waiter)
 
-    def _end(self) -> Response:
+    def _result(self) -> Response:
         if self._response is None:
             assert self.error is not None
             raise self.error
         return self._response
 
     def _close(self) -> None:
-        self._over = True
-        self._waiting = _wake(self._waiting)
-        self._patient = _wake(self._patient)
+        self._is_done = True
+        self._event_waiters = _wake(self._event_waiters)
+        self._end_waiters = _wake(self._end_waiters)
 
 
-def _wake(waiting: list[asyncio.Future[None]]) -> list[asyncio.Future[None]]:
-    for waiter in waiting:
+def _wake(waiters: list[asyncio.Future[None]]) -> list[asyncio.Future[None]]:
+    for waiter in waiters:
         if not waiter.done():
             waiter.set_result(None)
     return []
 
 
-class Watch(Protocol):
+class TurnObserver(Protocol):
     """Is told of turns: of each as it begins, where it was asked for, and when it is over."""
 
-    def began(self, turn: LiveTurn) -> None: ...
+    def turn_started(self, turn: RunningTurn) -> None: ...
 
-    def over(self, turn: LiveTurn) -> None: ...
+    def turn_ended(self, turn: RunningTurn) -> None: ...
 
 
-class Live:
+class TurnRegistry:
     """All turns that run in this process, by response id.
 
     ``unkept`` are the ids of turns that are over, but the store could not be told.
     """
 
     def __init__(self) -> None:
-        self.unkept: set[str] = set()
-        self.watches: list[Watch] = []
-        self._turns: dict[str, LiveTurn] = {}
+        self.ids_not_persisted: set[str] = set()
+        self.observers: list[TurnObserver] = []
+        self._turns: dict[str, RunningTurn] = {}
 
-    def start(self, turn: LiveTurn, work: Coroutine[Any, Any, None]) -> None:
+    def start(self, turn: RunningTurn, work: Coroutine[Any, Any, None]) -> None:
         self._turns[turn.response_id] = turn
-        for watch in self.watches:
-            watch.began(turn)
-        turn.task = asyncio.get_running_loop().create_task(self._until_over(turn, work))
-        turn.task.add_done_callback(lambda _: self._settle(turn, work))
+        for watch in self.observers:
+            watch.turn_started(turn)
+        turn.task = asyncio.get_running_loop().create_task(self._run_until_end(turn, work))
+        turn.task.add_done_callback(lambda _: self._fail_unfinished(turn, work))
 
-    async def _until_over(self, turn: LiveTurn, work: Coroutine[Any, Any, None]) -> None:
+    async def _run_until_end(self, turn: RunningTurn, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
         finally:
             del self._turns[turn.response_id]
-            if turn.unkept:
-                self.unkept.add(turn.response_id)
-            for watch in self.watches:
-                watch.over(turn)
+            if turn.end_not_persisted:
+                self.ids_not_persisted.add(turn.response_id)
+            for watch in self.observers:
+                watch.turn_ended(turn)
 
-    def _settle(self, turn: LiveTurn, work: Coroutine[Any, Any, None]) -> None:
+    def _fail_unfinished(self, turn: RunningTurn, work: Coroutine[Any, Any, None]) -> None:
         # A loop that ends cancels even what has not begun, which cannot end itself.
         work.close()
         if not turn.done():
             self._turns.pop(turn.response_id, None)
-            turn.fail(Interrupted("The program ended before the turn did."))
+            turn.fail(TurnInterruptedError("The program ended before the turn did."))
 
-    def get(self, response_id: str) -> LiveTurn | None:
+    def get(self, response_id: str) -> RunningTurn | None:
         return self._turns.get(response_id)
 
-    def all(self) -> list[LiveTurn]:
+    def all(self) -> list[RunningTurn]:
         return list(self._turns.values())
 
     def interrupt(self) -> None:
         """Stop every turn as interrupted."""
         for turn in self.all():
-            turn.stop(Interrupted("The server was stopped before the turn was over."))
+            turn.stop(TurnInterruptedError("The server was stopped before the turn was over."))
 
     async def close(self) -> None:
         """Stop every turn as interrupted and wait until each is kept as that."""

@@ -14,17 +14,17 @@ from typing import Final, Protocol
 
 import msgspec
 
-from antiphon.core.turns import Claim, Conversation, End, Header, TurnStatus
-from antiphon.errors import InvalidRequest
+from antiphon.core.turns import ConversationRecord, End, Header, IdempotencyReservation, TurnStatus
+from antiphon.errors import InvalidRequestError
 from antiphon.turn.protocols import StoredTurn
 
 
-def unknown_cursor(after: str) -> InvalidRequest:
+def unknown_cursor(after: str) -> InvalidRequestError:
     """The error for a page of any list that begins behind what is not in that list.
 
     Not 404: that would say that what the list belongs to is not there.
     """
-    return InvalidRequest(
+    return InvalidRequestError(
         f"There is nothing with the id '{after}' in this list.",
         code="cursor_not_found",
         param="after",
@@ -35,36 +35,39 @@ class ConversationStore(Protocol):
     """Conversations. A turn on one is begun by ``Store.begin`` (``NewTurn.conversation``).
 
     That sets ``busy`` to the new turn and ``head`` to its parent in the transaction that
-    keeps the turn, and fails with ``ConversationLocked`` where head or busy are no longer
+    keeps the turn, and fails with ``ConversationLockedError`` where head or busy are no longer
     what the turn's maker saw. So no end of a turn has to write here: whoever reads a
     conversation whose busy turn has ended well (completed or incomplete) finds it as head.
     """
 
     async def create(
-        self, tenant: str, metadata: dict[str, str], claim: Claim | None = None
-    ) -> Conversation:
+        self,
+        tenant: str,
+        metadata: dict[str, str],
+        reservation: IdempotencyReservation | None = None,
+    ) -> ConversationRecord:
         """A new one, empty. With ``claim`` its receipt is settled in the same transaction.
 
-        ``Conflict`` where it cannot be.
+        ``ConflictError`` where it cannot be.
         """
         ...
 
-    async def get(self, tenant: str, conversation_id: str) -> Conversation | None:
+    async def get(self, tenant: str, conversation_id: str) -> ConversationRecord | None:
         """With ``head`` moved on where the busy turn has ended."""
         ...
 
-    async def describe(
+    async def update_metadata(
         self, tenant: str, conversation_id: str, metadata: dict[str, str]
-    ) -> Conversation | None:
+    ) -> ConversationRecord | None:
         """Set its metadata."""
         ...
 
-    async def latest(
+    async def list_conversations(
         self, tenant: str, limit: int, *, after: str | None = None, newest_first: bool = True
-    ) -> list[Conversation]:
+    ) -> list[ConversationRecord]:
         """Conversations by when they were made, from the one behind ``after`` on.
 
-        ``InvalidRequest``: there is no conversation ``after``.
+        ``InvalidRequestError``: there is no conversation ``after``.
         """
         ...
 
@@ -76,18 +79,18 @@ class ConversationStore(Protocol):
         ...
 
     async def erase_item(self, tenant: str, response_id: str, position: int) -> bool:
-        """Put ``Erased`` in an item's place. False: there was none, or its turn runs."""
+        """Put ``ErasedItem`` in an item's place. False: there was none, or its turn runs."""
         ...
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class ResponseFilter(msgspec.Struct, frozen=True):
     """Which turns a list shows. None: whatever it is; ``metadata``: all of these pairs."""
 
     model: str | None = None
     status: TurnStatus | None = None
     metadata: Mapping[str, str] = {}
 
-    def fits(self, header: Header, end: End | None) -> bool:
+    def matches(self, header: Header, end: End | None) -> bool:
         return (
             self.model in (None, header.model)
             and self.status in (None, end.status if end else "in_progress")
@@ -96,29 +99,29 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 #: A list without a choice.
-ANYTHING: Final = Wanted()
+NO_FILTER: Final = ResponseFilter()
 
 
-class Archive(Protocol):
+class ResponseIndex(Protocol):
     """A tenant's turns, whatever chain they are of; and their expiry (``core.retention``)."""
 
-    async def listing(
+    async def list_responses(
         self,
         tenant: str,
         limit: int,
         *,
         after: str | None = None,
         newest_first: bool = True,
-        wanted: Wanted = ANYTHING,
+        response_filter: ResponseFilter = NO_FILTER,
     ) -> list[StoredTurn]:
         """Turns by time, from the one behind ``after`` on.
 
         One that fits nothing ``wanted`` is passed by without being read whole.
-        ``InvalidRequest``: there is no turn ``after``.
+        ``InvalidRequestError``: there is no turn ``after``.
         """
         ...
 
-    async def sweep(self) -> int:
+    async def delete_expired(self) -> int:
         """Erase what has expired; how many turns. To be called now and then.
 
         Others go on reading and writing meanwhile. A turn that still runs stays until it
@@ -127,7 +130,7 @@ class Archive(Protocol):
         ...
 
 
-class Key(msgspec.Struct, frozen=True):
+class ApiKey(msgspec.Struct, frozen=True):
     """An API key, without the key. ``id`` is shown; ``tenant`` is whose it is."""
 
     id: str
@@ -137,16 +140,16 @@ class Key(msgspec.Struct, frozen=True):
     revoked_at: float | None = None
 
 
-class KeyStore(Protocol):
+class ApiKeyStore(Protocol):
     """API keys by their SHA-256: the keys themselves are nowhere."""
 
-    async def add(self, key: Key, digest: bytes) -> None: ...
+    async def add(self, key: ApiKey, sha256: bytes) -> None: ...
 
-    async def find(self, digest: bytes) -> Key | None:
+    async def find(self, sha256: bytes) -> ApiKey | None:
         """The key with that hash, unless it was revoked. One indexed read."""
         ...
 
-    async def all(self) -> list[Key]:
+    async def list_keys(self) -> list[ApiKey]:
         """Every key, oldest first, revoked ones too."""
         ...
 
@@ -154,12 +157,12 @@ class KeyStore(Protocol):
         """From now on it is nobody's key. False: there is none of that id."""
         ...
 
-    async def any(self) -> bool:
+    async def has_keys(self) -> bool:
         """Whether a key was ever made: from then on every request needs one."""
         ...
 
 
-class Receipt(msgspec.Struct, frozen=True):
+class IdempotencyRecord(msgspec.Struct, frozen=True):
     """What an ``Idempotency-Key`` was used for.
 
     ``fingerprint`` is a hash of the request, ``outcome`` the id of what it made, None
@@ -168,32 +171,32 @@ class Receipt(msgspec.Struct, frozen=True):
 
     fingerprint: bytes
     created_at: float
-    outcome: str | None = None
+    result_id: str | None = None
 
 
-class ReceiptStore(Protocol):
+class IdempotencyStore(Protocol):
     """Receipts by tenant and idempotency key; they live for a day.
 
     One that is still without an outcome after a minute goes too: whoever wrote it died, or
     is told so when it comes to settle. What is made of a request settles its receipt in the
     transaction that keeps it (``NewTurn.claim``, ``ConversationStore.create``): it fails
-    with ``Conflict`` where the receipt is another request's by then, or settled.
+    with ``ConflictError`` where the receipt is another request's by then, or settled.
     """
 
-    async def claim(self, tenant: str, key: str, fingerprint: bytes) -> Receipt | None:
+    async def reserve(self, tenant: str, key: str, fingerprint: bytes) -> IdempotencyRecord | None:
         """Write a receipt. Another one that is there already is returned, and stays."""
         ...
 
-    async def settle(self, tenant: str, key: str, outcome: str) -> None:
+    async def complete(self, tenant: str, key: str, result_id: str) -> None:
         """Say what came of it, where that was not kept with what came."""
         ...
 
-    async def drop(self, tenant: str, key: str) -> None:
+    async def release(self, tenant: str, key: str) -> None:
         """Nothing came of it: the key may be used again. One that was settled stays."""
         ...
 
 
-class Hit(msgspec.Struct, frozen=True):
+class SearchHit(msgspec.Struct, frozen=True):
     """A turn in which something was found. ``excerpt`` marks the words by « and »."""
 
     response_id: str
@@ -207,13 +210,13 @@ class SearchIndex(Protocol):
 
     async def search(
         self, tenant: str, query: str, limit: int, *, after: str | None = None
-    ) -> Sequence[Hit]:
+    ) -> Sequence[SearchHit]:
         """Turns that hold all words of ``query``, the best first; any text is a query.
 
         From the one behind the response ``after`` on, as all stand now: what came since and
         is better is passed by. How much a word counts for changes a little with every turn,
         so that two that are about as good may change places between two pages.
-        ``InvalidRequest``: the query does not find ``after``.
+        ``InvalidRequestError``: the query does not find ``after``.
         """
         ...
 
@@ -234,12 +237,12 @@ class StoreHealth(Protocol):
         ...
 
 
-class Ledgers(msgspec.Struct, frozen=True):
+class Stores(msgspec.Struct, frozen=True):
     """All of a store's ledgers; they close with it."""
 
-    archive: Archive
+    response_index: ResponseIndex
     conversations: ConversationStore
-    keys: KeyStore
-    receipts: ReceiptStore
+    api_keys: ApiKeyStore
+    idempotency: IdempotencyStore
     search: SearchIndex
     health: StoreHealth

@@ -17,49 +17,57 @@ from antiphon.core.ids import new_response_id
 from antiphon.core.items import Compaction, Item, Message, encode_item, text_of
 from antiphon.core.turns import End, Header, TurnRequest, Usage
 from antiphon.errors import (
-    ContextLengthExceeded,
+    ContextLengthExceededError,
     HistoryChanged,
     ModelError,
-    ModelTimeout,
+    ModelTimeoutError,
     StoreError,
 )
-from antiphon.turn.context_builder import Viewer
-from antiphon.turn.history_cache import History, Past
-from antiphon.turn.message_rendering import Segment, render
+from antiphon.turn.context_builder import ContextBuilder
+from antiphon.turn.history_cache import History, HistoryCache
+from antiphon.turn.message_rendering import RenderedTurn, render_turn
 from antiphon.turn.protocols import Head, Model, NewTurn, Store
-from antiphon.turn.trimming import base_tokens, collapse, divide, due, shorten, tokens_of, worth
-from antiphon.turn.turn_accumulator import Machine
+from antiphon.turn.trimming import (
+    base_tokens,
+    has_unsummarized_turns,
+    insert_summary,
+    should_summarize,
+    split_for_summary,
+    tokens_of,
+    trim_by_ratio,
+)
+from antiphon.turn.turn_accumulator import TurnAccumulator
 
 
-class Digest(msgspec.Struct, frozen=True):
+class Summary(msgspec.Struct, frozen=True):
     """A summary, and what it took to make."""
 
     item: Compaction
     usage: Usage | None
 
 
-async def digest(  # noqa: PLR0913
-    covered: Sequence[Segment],
-    kept: Sequence[Segment],
+async def summarize_turns(  # noqa: PLR0913
+    covered: Sequence[RenderedTurn],
+    retained: Sequence[RenderedTurn],
     policy: Summarize,
     header: Header,
     model: Model,
     *,
     check: Callable[[], Awaitable[None]] | None = None,
-    seconds: float | None = None,
-) -> Digest:
+    timeout: float | None = None,
+) -> Summary:
     """Have the model sum up ``covered``, with ``kept`` staying in view after it.
 
     ``check`` comes before each call of the model: what it raises keeps the words from it.
     Raises what the model raises; ``ModelError`` where it breaks off, declines, or says
-    nothing, ``ModelTimeout`` after so many ``seconds``.
+    nothing, ``ModelTimeoutError`` after so many ``seconds``.
     """
     try:
-        async with asyncio.timeout(seconds):
-            machine = await _ask(covered, policy.prompt, header, model, check)
+        async with asyncio.timeout(timeout):
+            machine = await _call_model(covered, policy.prompt, header, model, check)
     except TimeoutError as late:
-        raise ModelTimeout(
-            f"The summary took longer than {seconds:g} seconds.", code="turn_timeout"
+        raise ModelTimeoutError(
+            f"The summary took longer than {timeout:g} seconds.", code="turn_timeout"
         ) from late
     # A refusal sums up nothing.
     words = [text_of(one.content) for one in machine.output if isinstance(one, Message)]
@@ -68,44 +76,44 @@ async def digest(  # noqa: PLR0913
         raise ModelError("The model was asked for a summary and gave none.")
     item = Compaction(
         text,
-        kept=sum(one.turns for one in kept if one.kept is None),
-        replaced=sum(one.turns for one in covered),
+        retained_turns=sum(one.turns for one in retained if one.retained_turns is None),
+        replaced_turns=sum(one.turns for one in covered),
     )
-    return Digest(item, machine.usage)
+    return Summary(item, machine.usage)
 
 
-async def _ask(
-    covered: Sequence[Segment],
+async def _call_model(
+    covered: Sequence[RenderedTurn],
     prompt: str,
     header: Header,
     model: Model,
     check: Callable[[], Awaitable[None]] | None,
-) -> Machine:
+) -> TurnAccumulator:
     plain = msgspec.structs.replace(
         header.options, tools=(), tool_choice="auto", text_format=None, max_output_tokens=None
     )
     header = msgspec.structs.replace(header, options=plain)
-    viewer = Viewer(header, model, ())
-    segments: Sequence[Segment] = [*covered, render([Message("user", prompt)])]
+    viewer = ContextBuilder(header, model, ())
+    segments: Sequence[RenderedTurn] = [*covered, render_turn([Message("user", prompt)])]
     while True:
-        machine = Machine()
+        machine = TurnAccumulator()
         try:
             if check is not None:
                 await check()
-            call = viewer.call(segments, header, stream=False)
+            call = viewer.model_call(segments, header, stream=False)
             async with aclosing(model.generate(call)) as batches:
                 async for batch in batches:
                     machine.feed(batch)
-        except ContextLengthExceeded as overflow:
+        except ContextLengthExceededError as overflow:
             # Better a summary of the newer part than none.
-            shorter = shorten(segments, overflow.used, overflow.limit)
+            shorter = trim_by_ratio(segments, overflow.used, overflow.limit)
             if sum(one.size for one in shorter) >= sum(one.size for one in segments):
                 raise
             segments = shorter
         else:
-            if machine.finish is None:
+            if machine.finish_reason is None:
                 raise ModelError("The model's summary broke off before its end.")
-            machine.close(whole=True)
+            machine.close(is_complete=True)
             return machine
 
 
@@ -117,34 +125,34 @@ class Question(msgspec.Struct, frozen=True):
     model: Model
 
 
-def is_due(policy: Summarize, past: Past, new: Segment, question: Question) -> bool:
+def is_due(policy: Summarize, past: History, new: RenderedTurn, question: Question) -> bool:
     """Whether the older turns are to be summed up before this one."""
-    base = base_tokens(question.header, question.model.info.primer)
-    return due((*past.segments, new), policy, base) and worth(
-        divide(past.segments, policy.keep_turns)[0]
+    base = base_tokens(question.header, question.model.info.few_shot)
+    return should_summarize((*past.turns, new), policy, base) and has_unsummarized_turns(
+        split_for_summary(past.turns, policy.keep_turns)[0]
     )
 
 
 async def sum_up(
-    history: History, head: Head, past: Past, policy: Summarize, question: Question
-) -> tuple[Head, Past]:
+    history: HistoryCache, head: Head, past: History, policy: Summarize, question: Question
+) -> tuple[Head, History]:
     """Sum up the older turns; the conversation goes on behind a turn that says so.
 
     Of an unstored turn only the view changes. Raises ``HistoryChanged`` where something was
     erased meanwhile, perhaps what was summed up: then nothing is kept.
     """
     store = history.store
-    covered, kept = divide(past.segments, policy.keep_turns)
+    covered, kept = split_for_summary(past.turns, policy.keep_turns)
     request, header = question.request, question.header
 
     async def check() -> None:
         await history.check(head)
 
-    made = await digest(
-        covered, kept, policy, header, question.model, check=check, seconds=request.timeout
+    made = await summarize_turns(
+        covered, kept, policy, header, question.model, check=check, timeout=request.timeout
     )
-    segments = tuple(collapse(covered, render([made.item]), kept))
-    shorter = Past(segments, sum(map(tokens_of, segments)))
+    segments = tuple(insert_summary(covered, render_turn([made.item]), kept))
+    shorter = History(segments, sum(map(tokens_of, segments)))
     if not request.store:
         return head, shorter
     turn = NewTurn(
@@ -154,7 +162,7 @@ async def sum_up(
         header=header,
         input=(),
         parent=head,
-        awaited=False,
+        is_awaited=False,
     )
     await keep_turn(store, turn, [made.item], End("completed", time.time(), made.usage))
     new = await store.head(request.tenant, turn.response_id)

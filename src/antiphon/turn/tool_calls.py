@@ -12,19 +12,19 @@ from typing import TypeAlias
 import msgspec
 
 from antiphon.core.items import FunctionCall, McpListTools
-from antiphon.core.tool_rules import may_call
+from antiphon.core.tool_rules import is_tool_allowed
 from antiphon.core.turns import Header
-from antiphon.turn.message_rendering import Segment
-from antiphon.turn.protocols import LentTools, ToolSource
+from antiphon.turn.message_rendering import RenderedTurn
+from antiphon.turn.protocols import McpToolset, ToolExecutor
 
 #: Told of a call and its output the moment it is there: no stop can come in between.
-Take: TypeAlias = Callable[[FunctionCall, str], None]
+OnOutput: TypeAlias = Callable[[FunctionCall, str], None]
 
 
-async def run_calls(
-    tools: ToolSource,
+async def run_tool_calls(
+    tools: ToolExecutor,
     calls: Sequence[FunctionCall],
-    take: Take,
+    on_output: OnOutput,
     *,
     parallel: bool,
     approved: bool = False,
@@ -39,11 +39,11 @@ async def run_calls(
 
     async def run(call: FunctionCall) -> None:
         nonlocal whole
-        output = await tools.answer(call, approved=approved)
+        output = await tools.call_tool(call, approved=approved)
         if output is None:
             whole = False
         else:
-            take(call, output)
+            on_output(call, output)
 
     for first in range(0, len(calls), width):
         async with asyncio.TaskGroup() as group:
@@ -52,24 +52,24 @@ async def run_calls(
     return whole
 
 
-def told_to(header: Header, lent: LentTools | None) -> Header:
+def with_mcp_tools(header: Header, toolset: McpToolset | None) -> Header:
     """The header as the model gets it: with lent tools, without those it may not call."""
     options = header.options
-    if lent is None and options.allowed_tools is None:
+    if toolset is None and options.allowed_tools is None:
         return header
-    every = (*options.tools, *(lent.functions if lent else ()))
-    tools = tuple(tool for tool in every if may_call(options, tool.name))
+    every = (*options.tools, *(toolset.functions if toolset else ()))
+    tools = tuple(tool for tool in every if is_tool_allowed(options, tool.name))
     choice = options.tool_choice if tools else "auto"
     return msgspec.structs.replace(
         header, options=msgspec.structs.replace(options, tools=tools, tool_choice=choice)
     )
 
 
-def approving(header: Header, lent: LentTools) -> Header:
+def with_effective_approvals(header: Header, toolset: McpToolset) -> Header:
     """The header with the approvals that hold, the configuration's included."""
     servers = tuple(
         msgspec.structs.replace(
-            server, require_approval=lent.approvals[server.server_label], exempt=()
+            server, require_approval=toolset.approvals[server.server_label], exempt=()
         )
         for server in header.options.mcp_servers
     )
@@ -78,7 +78,7 @@ def approving(header: Header, lent: LentTools) -> Header:
     )
 
 
-def unlisted(lent: LentTools, past: Sequence[Segment]) -> list[McpListTools]:
+def new_tool_listings(toolset: McpToolset, history: Sequence[RenderedTurn]) -> list[McpListTools]:
     """What servers offer, where the conversation has not said so before."""
-    known = {label for segment in past for label in segment.listed}
-    return [listing for listing in lent.listed if listing.server_label not in known]
+    known = {label for segment in history for label in segment.listed_servers}
+    return [listing for listing in toolset.tool_listings if listing.server_label not in known]

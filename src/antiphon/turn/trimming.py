@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from antiphon.core.context_policies import Policy, Summarize, TokenBudget, Window
+from antiphon.core.context_policies import ContextPolicy, Summarize, TokenBudget, Window
 from antiphon.core.turns import Header
-from antiphon.errors import ContextLengthExceeded
-from antiphon.turn.message_rendering import Segment
+from antiphon.errors import ContextLengthExceededError
+from antiphon.turn.message_rendering import RenderedTurn
 
 #: After an overflow, aim this far below the limit: weights only approximate tokens.
 _HEADROOM = 0.9
@@ -22,50 +22,52 @@ _HEADROOM = 0.9
 _encode = msgspec.json.Encoder().encode
 
 
-def estimate(weight: int) -> int:
+def estimate_tokens(weight: int) -> int:
     """Tokens in so many bytes of messages: two for each seven bytes, which is rather many."""
     return -(-weight * 2 // 7)
 
 
-def tokens_of(segment: Segment) -> int:
+def tokens_of(turn: RenderedTurn) -> int:
     """What a turn takes in a context: as reported, else estimated."""
-    return estimate(segment.weight) if segment.tokens is None else segment.tokens
+    return estimate_tokens(turn.weight) if turn.tokens is None else turn.tokens
 
 
-def base_tokens(header: Header, primer: bytes) -> int:
+def base_tokens(header: Header, few_shot: bytes) -> int:
     """An estimate for what is shown before the history: instructions, tools, a primer."""
     options = header.options
-    weight = len((header.instructions or "").encode()) + len(primer)
+    weight = len((header.instructions or "").encode()) + len(few_shot)
     if options.tools:
         weight += len(_encode(options.tools))
-    return estimate(weight)
+    return estimate_tokens(weight)
 
 
-def fit(segments: Sequence[Segment], context: Iterable[Policy], start: int) -> Sequence[Segment]:
+def apply_policies(
+    turns: Sequence[RenderedTurn], policies: Iterable[ContextPolicy], required_tokens: int
+) -> Sequence[RenderedTurn]:
     """The turns that the policies let a model see, oldest first.
 
     ``start`` is the tokens that are shown in any case: ``least``, and what stands before
-    the history. Raises ``ContextLengthExceeded`` if they alone are too many.
+    the history. Raises ``ContextLengthExceededError`` if they alone are too many.
     """
-    shown = segments
-    for policy in context:
+    shown = turns
+    for policy in policies:
         if isinstance(policy, Window):
-            shown = _window(shown, policy.max_messages)
+            shown = _apply_window(shown, policy.max_messages)
         elif isinstance(policy, TokenBudget):
-            shown = _budget(shown, policy.max_tokens, start)
+            shown = _apply_budget(shown, policy.max_tokens, required_tokens)
     return shown
 
 
-def least(segments: Sequence[Segment]) -> Sequence[Segment]:
+def required_turns(turns: Sequence[RenderedTurn]) -> Sequence[RenderedTurn]:
     """What is shown in any case: the newest turn, what it is tied to, and system messages."""
-    units = _linked(segments)
-    return _from(units, len(units) - 1)
+    units = _group_by_calls(turns)
+    return _drop_groups_before(units, len(units) - 1)
 
 
-def check_alone(used: int, limit: int) -> None:
+def check_budget(used: int, limit: int) -> None:
     """Refuse what does not fit its budget with nothing more to let go."""
     if used > limit:
-        raise ContextLengthExceeded(
+        raise ContextLengthExceededError(
             f"What must be shown has about {used} tokens, and the budget is {limit}: "
             "say less at once, or allow more.",
             used=used,
@@ -73,64 +75,73 @@ def check_alone(used: int, limit: int) -> None:
         )
 
 
-def budget_of(context: Iterable[Policy]) -> int | None:
+def budget_of(policies: Iterable[ContextPolicy]) -> int | None:
     """The smallest budget of tokens among the policies, None if there is none."""
-    budgets = [policy.max_tokens for policy in context if isinstance(policy, TokenBudget)]
+    budgets = [policy.max_tokens for policy in policies if isinstance(policy, TokenBudget)]
     return min(budgets, default=None)
 
 
-def due(segments: Sequence[Segment], policy: Summarize, base: int) -> bool:
+def should_summarize(turns: Sequence[RenderedTurn], policy: Summarize, base: int) -> bool:
     """Whether a history (the new turn included) has reached the policy's limit."""
     messages, tokens = policy.max_messages, policy.max_tokens
-    if messages is not None and sum(one.count for one in segments) > messages:
+    if messages is not None and sum(one.message_count for one in turns) > messages:
         return True
-    return tokens is not None and base + sum(map(tokens_of, segments)) > tokens
+    return tokens is not None and base + sum(map(tokens_of, turns)) > tokens
 
 
-def divide(segments: Sequence[Segment], keep: int) -> tuple[Sequence[Segment], Sequence[Segment]]:
+def split_for_summary(
+    turns: Sequence[RenderedTurn], keep_turns: int
+) -> tuple[Sequence[RenderedTurn], Sequence[RenderedTurn]]:
     """The turns to sum up, and the newest that stay: ``keep`` of them, or a few more.
 
     More, where a call would be parted from its output. A turn whose calls still wait
     for an output stays too.
     """
-    cut = len(segments)
-    while cut > 0 and (keep > 0 or _tied(segments, cut)):
+    cut = len(turns)
+    while cut > 0 and (keep_turns > 0 or _is_call_split(turns, cut)):
         cut -= 1
-        keep -= segments[cut].turns if segments[cut].kept is None else 0
-    return segments[:cut], segments[cut:]
+        keep_turns -= turns[cut].turns if turns[cut].retained_turns is None else 0
+    return turns[:cut], turns[cut:]
 
 
-def worth(covered: Iterable[Segment]) -> bool:
+def has_unsummarized_turns(covered: Iterable[RenderedTurn]) -> bool:
     """Whether there is a turn among these that no summary stands for yet."""
-    return any(one.turns and one.kept is None for one in covered)
+    return any(one.turns and one.retained_turns is None for one in covered)
 
 
-def fold(segments: Sequence[Segment]) -> Sequence[Segment]:
+def apply_summaries(turns: Sequence[RenderedTurn]) -> Sequence[RenderedTurn]:
     """A whole history with its newest summary in place of what that stands for.
 
     A summary counts only while every turn that it stands for is still there: what was
     erased must not live on in it.
     """
-    for place in range(len(segments) - 1, -1, -1):
-        summary = segments[place]
-        if summary.kept is None:
+    for place in range(len(turns) - 1, -1, -1):
+        summary = turns[place]
+        if summary.retained_turns is None:
             continue
-        plain = [one for one in segments[:place] if one.kept is None]
-        cut = max(0, len(plain) - summary.kept)
+        plain = [one for one in turns[:place] if one.retained_turns is None]
+        cut = max(0, len(plain) - summary.retained_turns)
         if cut == summary.turns:
-            return (*_systems(plain[:cut]), summary, *plain[cut:], *_plain(segments[place + 1 :]))
-    return _plain(segments)
+            return (
+                *_system_messages_of(plain[:cut]),
+                summary,
+                *plain[cut:],
+                *_without_summaries(turns[place + 1 :]),
+            )
+    return _without_summaries(turns)
 
 
-def collapse(
-    covered: Sequence[Segment], summary: Segment, kept: Sequence[Segment]
-) -> list[Segment]:
-    """What ``fold`` makes of a history that was just summed up, without reading it again."""
-    systems = _systems(one for one in covered if one.kept is None)
-    return [*systems, summary, *kept]
+def insert_summary(
+    covered: Sequence[RenderedTurn], summary: RenderedTurn, retained: Sequence[RenderedTurn]
+) -> list[RenderedTurn]:
+    """What ``apply_summaries`` makes of a history that was just summed up, without reading it again."""
+    systems = _system_messages_of(one for one in covered if one.retained_turns is None)
+    return [*systems, summary, *retained]
 
 
-def shorten(segments: Sequence[Segment], used: int | None, limit: int | None) -> Sequence[Segment]:
+def trim_by_ratio(
+    turns: Sequence[RenderedTurn], used: int | None, limit: int | None
+) -> Sequence[RenderedTurn]:
     """Let the oldest turns go after a model found the context too long.
 
     ``used`` and ``limit`` are the tokens it counted and can see; without them half
@@ -140,121 +151,129 @@ def shorten(segments: Sequence[Segment], used: int | None, limit: int | None) ->
     if used and limit:
         # Less than the limit can be too much where the answer needs room as well.
         share = _HEADROOM * min(1.0, limit / used)
-    excess = sum(one.weight for one in segments) * (1 - share)
-    kept: list[Segment] = []
-    units = _linked(segments)
+    excess = sum(one.weight for one in turns) * (1 - share)
+    kept: list[RenderedTurn] = []
+    units = _group_by_calls(turns)
     for place, unit in enumerate(units):
-        if excess > 0 and _may_go(unit) and place < len(units) - 1:
-            excess -= max(0, sum(one.weight - one.staying for one in unit))
-            kept += _systems(unit)
+        if excess > 0 and _is_droppable(unit) and place < len(units) - 1:
+            excess -= max(0, sum(one.weight - one.system_weight for one in unit))
+            kept += _system_messages_of(unit)
         else:
             kept += unit
     return kept
 
 
-def drop_oldest(segments: Sequence[Segment], excess: int) -> Sequence[Segment]:
+def drop_oldest_turns(turns: Sequence[RenderedTurn], excess: int) -> Sequence[RenderedTurn]:
     """Let turns of at least ``excess`` (above 0) tokens go, as far as there are any.
 
     The same object comes back where there is none.
     """
-    units = _linked(segments)
-    kept: list[Segment] = []
+    units = _group_by_calls(turns)
+    kept: list[RenderedTurn] = []
     dropped = False
     for unit in units[:-1]:
-        if excess > 0 and _may_go(unit):
-            excess, dropped = excess - max(0, sum(map(_gain, unit))), True
-            kept += _systems(unit)
+        if excess > 0 and _is_droppable(unit):
+            excess, dropped = excess - max(0, sum(map(_tokens_freed, unit))), True
+            kept += _system_messages_of(unit)
         else:
             kept += unit
-    return [*kept, *units[-1]] if dropped else segments
+    return [*kept, *units[-1]] if dropped else turns
 
 
-def turns_in(segments: Iterable[Segment]) -> int:
+def count_turns(turns: Iterable[RenderedTurn]) -> int:
     """How many turns are shown of a history: those of which more is there than what stays."""
-    return sum(one.messages != one.system for one in segments)
+    return sum(one.messages != one.system for one in turns)
 
 
-def newest(segments: Sequence[Segment], count: int) -> Sequence[Segment]:
-    """A history with its newest ``count`` turns (``turns_in``), and what stays of the others.
+def newest_turns(turns: Sequence[RenderedTurn], count: int) -> Sequence[RenderedTurn]:
+    """A history with its newest ``count`` turns (``count_turns``), and what stays of the others.
 
     Whatever shortens a history leaves out its oldest turns, so that the count tells which.
     """
-    for place in range(len(segments) - 1, -1, -1):
-        count -= segments[place].messages != segments[place].system
+    for place in range(len(turns) - 1, -1, -1):
+        count -= turns[place].messages != turns[place].system
         if count < 0:
-            return [*_systems(segments[: place + 1]), *segments[place + 1 :]]
-    return segments
+            return [*_system_messages_of(turns[: place + 1]), *turns[place + 1 :]]
+    return turns
 
 
-def _window(segments: Sequence[Segment], most: int) -> Sequence[Segment]:
+def _apply_window(turns: Sequence[RenderedTurn], max_messages: int) -> Sequence[RenderedTurn]:
     total = 0
-    units = _linked(segments)
+    units = _group_by_calls(turns)
     for place in range(len(units) - 1, -1, -1):
-        total += sum(one.count for one in units[place])
-        if total > most and place < len(units) - 1:
-            return _from(units, place + 1)
-    return segments
+        total += sum(one.message_count for one in units[place])
+        if total > max_messages and place < len(units) - 1:
+            return _drop_groups_before(units, place + 1)
+    return turns
 
 
-def _budget(segments: Sequence[Segment], most: int, start: int) -> Sequence[Segment]:
-    check_alone(start, most)
-    total = start
-    units = _linked(segments)
+def _apply_budget(
+    turns: Sequence[RenderedTurn], max_tokens: int, required_tokens: int
+) -> Sequence[RenderedTurn]:
+    check_budget(required_tokens, max_tokens)
+    total = required_tokens
+    units = _group_by_calls(turns)
     for place in range(len(units) - 2, -1, -1):
-        total += sum(map(_gain, units[place]))
-        if total > most:
-            return _from(units, place + 1)
-    return segments
+        total += sum(map(_tokens_freed, units[place]))
+        if total > max_tokens:
+            return _drop_groups_before(units, place + 1)
+    return turns
 
 
-def _from(units: Sequence[list[Segment]], first: int) -> Sequence[Segment]:
+def _drop_groups_before(groups: Sequence[list[RenderedTurn]], first: int) -> Sequence[RenderedTurn]:
     """The units from ``first`` on, and what stays of those before."""
-    gone = [one for unit in units[:first] for one in unit]
-    return [*_systems(gone), *(one for unit in units[first:] for one in unit)]
+    gone = [one for unit in groups[:first] for one in unit]
+    return [*_system_messages_of(gone), *(one for unit in groups[first:] for one in unit)]
 
 
-def _may_go(unit: Iterable[Segment]) -> bool:
+def _is_droppable(group: Iterable[RenderedTurn]) -> bool:
     """Whether there is more in these turns than the system messages that stay."""
-    return any(one.messages != one.system for one in unit)
+    return any(one.messages != one.system for one in group)
 
 
-def _gain(segment: Segment) -> int:
+def _tokens_freed(turn: RenderedTurn) -> int:
     """Tokens that a turn gives back; fewer than none where its estimate is far off."""
-    return tokens_of(segment) - estimate(segment.staying)
+    return tokens_of(turn) - estimate_tokens(turn.system_weight)
 
 
-def _systems(segments: Iterable[Segment]) -> list[Segment]:
+def _system_messages_of(turns: Iterable[RenderedTurn]) -> list[RenderedTurn]:
     """What stays of turns that go."""
     return [
-        Segment(one.system, one.system, bulk=one.system_bulk, system_bulk=one.system_bulk, turns=0)
-        for one in segments
+        RenderedTurn(
+            one.system,
+            one.system,
+            excess_bytes=one.system_excess_bytes,
+            system_excess_bytes=one.system_excess_bytes,
+            turns=0,
+        )
+        for one in turns
         if one.system
     ]
 
 
-def _plain(segments: Sequence[Segment]) -> Sequence[Segment]:
-    if all(one.kept is None for one in segments):
-        return segments
-    return [one for one in segments if one.kept is None]
+def _without_summaries(turns: Sequence[RenderedTurn]) -> Sequence[RenderedTurn]:
+    if all(one.retained_turns is None for one in turns):
+        return turns
+    return [one for one in turns if one.retained_turns is None]
 
 
-def _tied(segments: Sequence[Segment], cut: int) -> bool:
+def _is_call_split(turns: Sequence[RenderedTurn], cut: int) -> bool:
     """Whether a cut before this place would part a call from its output, here or to come."""
-    if cut == len(segments):
-        return bool(segments[-1].calls)
-    return _answers(segments[cut], segments[cut - 1])
+    if cut == len(turns):
+        return bool(turns[-1].open_calls)
+    return _has_outputs_for(turns[cut], turns[cut - 1])
 
 
-def _answers(segment: Segment, before: Segment) -> bool:
+def _has_outputs_for(turn: RenderedTurn, before: RenderedTurn) -> bool:
     """Whether it brings outputs for calls of the turn before it."""
-    return not segment.answers.keys().isdisjoint(before.calls)
+    return not turn.outputs.keys().isdisjoint(before.open_calls)
 
 
-def _linked(segments: Sequence[Segment]) -> list[list[Segment]]:
+def _group_by_calls(turns: Sequence[RenderedTurn]) -> list[list[RenderedTurn]]:
     """Turns in groups, each group tied together by calls and their outputs."""
-    units: list[list[Segment]] = []
-    for segment in segments:
-        if units and _answers(segment, units[-1][-1]):
+    units: list[list[RenderedTurn]] = []
+    for segment in turns:
+        if units and _has_outputs_for(segment, units[-1][-1]):
             units[-1].append(segment)
         else:
             units.append([segment])

@@ -29,27 +29,32 @@ from antiphon.core.items import (
 )
 from antiphon.core.turns import TurnStatus, Usage
 
-_Prose = deltas.Text | deltas.Thought | deltas.RawThought | deltas.Refused
-_THOUGHTS = (deltas.Thought, deltas.RawThought)
-_ANSWERS = (deltas.Text, deltas.Refused)
+_Prose = (
+    deltas.OutputTextDelta
+    | deltas.ReasoningSummaryDelta
+    | deltas.ReasoningTextDelta
+    | deltas.RefusalTextDelta
+)
+_REASONING_DELTAS = (deltas.ReasoningSummaryDelta, deltas.ReasoningTextDelta)
+_ANSWER_DELTAS = (deltas.OutputTextDelta, deltas.RefusalTextDelta)
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class TurnOutcome(msgspec.Struct, frozen=True):
     """How the model's part ended, in the words of ``core.turns.End``."""
 
     status: TurnStatus
     reason: str | None = None
 
 
-_VERDICTS: dict[deltas.FinishReason, Verdict] = {
-    "stop": Verdict("completed"),
-    "tool_calls": Verdict("completed"),
-    "length": Verdict("incomplete", "max_output_tokens"),
-    "content_filter": Verdict("incomplete", "content_filter"),
+_OUTCOMES: dict[deltas.FinishReason, TurnOutcome] = {
+    "stop": TurnOutcome("completed"),
+    "tool_calls": TurnOutcome("completed"),
+    "length": TurnOutcome("incomplete", "max_output_tokens"),
+    "content_filter": TurnOutcome("incomplete", "content_filter"),
 }
 
 
-class _Open(msgspec.Struct):
+class _OpenItem(msgspec.Struct):
     """An item that still grows. ``annotations`` and ``logprobs`` are an answer's."""
 
     index: int
@@ -60,13 +65,13 @@ class _Open(msgspec.Struct):
     annotations: tuple[Any, ...] = ()
     logprobs: tuple[Any, ...] = ()
     #: Whether its beginning was told.
-    told: bool = True
+    is_started: bool = True
     phase: Phase | None = None
     #: What the model will want back of its reasoning.
-    sealed: deltas.Sealed | None = None
+    encrypted_reasoning: deltas.EncryptedReasoning | None = None
 
 
-class Machine:
+class TurnAccumulator:
     """One turn's state. Feed it deltas, then ``close`` it once.
 
     ``finish`` is the reason the model gave for stopping, None until it gives one.
@@ -76,18 +81,18 @@ class Machine:
 
     def __init__(self, server_of: Callable[[str], str | None] | None = None) -> None:
         self._server_of = server_of
-        self.finish: deltas.FinishReason | None = None
-        self.last: Usage | None = None
+        self.finish_reason: deltas.FinishReason | None = None
+        self.last_usage: Usage | None = None
         #: Whether the model asked for tools more often than it may.
-        self.exhausted = False
-        self._before: Usage | None = None
-        self._round = 0
+        self.tool_limit_reached = False
+        self._earlier_usage: Usage | None = None
+        self._round_start = 0
         self._items: list[Item | None] = []
-        self._prose: _Open | None = None
+        self._prose: _OpenItem | None = None
         #: What the next answer is to the turn.
-        self._phase: Phase | None = None
-        self._calls: dict[int, _Open] = {}
-        self._taken = 0
+        self._next_phase: Phase | None = None
+        self._calls: dict[int, _OpenItem] = {}
+        self._popped_count = 0
 
     @property
     def output(self) -> tuple[Item, ...]:
@@ -97,14 +102,14 @@ class Machine:
     @property
     def usage(self) -> Usage | None:
         """Tokens of all rounds together, None while no model has said."""
-        if self._before is None or self.last is None:
-            return self.last or self._before
-        return added(self._before, self.last)
+        if self._earlier_usage is None or self.last_usage is None:
+            return self.last_usage or self._earlier_usage
+        return add_usage(self._earlier_usage, self.last_usage)
 
     @property
-    def silent(self) -> bool:
+    def is_round_empty(self) -> bool:
         """Whether the model has said nothing yet in this round."""
-        return len(self._items) == self._round and not self._calls
+        return len(self._items) == self._round_start and not self._calls
 
     def feed(self, batch: Iterable[deltas.Delta]) -> list[events.Event]:
         """Take what arrived together; give what follows from it."""
@@ -118,33 +123,33 @@ class Machine:
                 if prose is None or prose.kind is not kind:
                     prose = self._begin_prose(kind, out)
                 prose.pieces.append(delta.text)
-                if isinstance(delta, deltas.Text) and delta.logprobs:
+                if isinstance(delta, deltas.OutputTextDelta) and delta.logprobs:
                     prose.logprobs += delta.logprobs
                     out.append(events.TextDelta(prose.index, delta.text, delta.logprobs))
                 else:
                     out.append(_PROSE_EVENTS[kind](prose.index, delta.text))
-            elif isinstance(delta, deltas.CallPiece):
+            elif isinstance(delta, deltas.ToolCallDelta):
                 self._feed_call(delta, out)
-            elif isinstance(delta, deltas.Used):
-                self.last = delta.usage
+            elif isinstance(delta, deltas.UsageUpdate):
+                self.last_usage = delta.usage
             elif isinstance(delta, deltas.Finish):
-                self.finish = delta.reason
-            elif isinstance(delta, deltas.Over | deltas.Sealed):
-                self._set_apart(delta, out)
+                self.finish_reason = delta.reason
+            elif isinstance(delta, deltas.ItemEnd | deltas.EncryptedReasoning):
+                self._feed_boundary(delta, out)
             else:
-                self._describe(delta)
+                self._feed_metadata(delta)
         return out
 
-    def close(self, *, whole: bool) -> list[events.Event]:
+    def close(self, *, is_complete: bool) -> list[events.Event]:
         """End every open item: ``whole`` if the model finished, else as a fragment."""
-        cut = self.finish in ("length", "content_filter")
-        status: ItemStatus = "completed" if whole and not cut else "incomplete"
+        cut = self.finish_reason in ("length", "content_filter")
+        status: ItemStatus = "completed" if is_complete and not cut else "incomplete"
         out: list[events.Event] = []
         still_open = [*self._calls.values(), *([self._prose] if self._prose else [])]
-        for item in sorted(still_open, key=lambda one: (not one.told, one.index)):
-            self._end(item, status, out)
+        for item in sorted(still_open, key=lambda one: (not one.is_started, one.index)):
+            self._end_item(item, status, out)
         self._calls.clear()
-        self._prose = self._phase = None
+        self._prose = self._next_phase = None
         return out
 
     def end_round(self) -> tuple[list[FunctionCall], list[events.Event]]:
@@ -152,42 +157,42 @@ class Machine:
 
         An answer that was cut makes no calls: their arguments may lack an end.
         """
-        if self.finish in ("length", "content_filter") or not self._calls:
+        if self.finish_reason in ("length", "content_filter") or not self._calls:
             return [], []
-        out = self.close(whole=True)
-        made = self._items[self._round :]
+        out = self.close(is_complete=True)
+        made = self._items[self._round_start :]
         return [item for item in made if isinstance(item, FunctionCall)], out
 
-    def next_round(self) -> None:
+    def start_round(self) -> None:
         """The model is asked (again), now that tools have run."""
-        self.finish = None
-        self._before, self.last = self.usage, None
-        self._round = len(self._items)
+        self.finish_reason = None
+        self._earlier_usage, self.last_usage = self.usage, None
+        self._round_start = len(self._items)
 
-    def add(self, item: Item) -> list[events.Event]:
+    def add_item(self, item: Item) -> list[events.Event]:
         """An item that comes in one piece, from elsewhere than the model."""
         index = len(self._items)
         self._items.append(item)
         return [events.ItemAdded(index, item), events.ItemDone(index, item)]
 
-    def verdict(self) -> Verdict:
+    def outcome(self) -> TurnOutcome:
         """What the model's finish reason means for the turn."""
-        if self.exhausted:
-            return Verdict("incomplete", "max_tool_calls")
-        return _VERDICTS[self.finish or "stop"]
+        if self.tool_limit_reached:
+            return TurnOutcome("incomplete", "max_tool_calls")
+        return _OUTCOMES[self.finish_reason or "stop"]
 
-    def take_finished(self) -> list[Item]:
+    def pop_completed_items(self) -> list[Item]:
         """The whole items not taken before, without overtaking one that still grows."""
-        start = self._taken
-        while self._taken < len(self._items) and self._items[self._taken] is not None:
-            self._taken += 1
-        return [item for item in self._items[start : self._taken] if item is not None]
+        start = self._popped_count
+        while self._popped_count < len(self._items) and self._items[self._popped_count] is not None:
+            self._popped_count += 1
+        return [item for item in self._items[start : self._popped_count] if item is not None]
 
-    def _begin_prose(self, kind: type, out: list[events.Event]) -> _Open:
+    def _begin_prose(self, kind: type, out: list[events.Event]) -> _OpenItem:
         self._end_prose(out)
-        self._prose = _Open(len(self._items), kind, [])
-        if kind in _ANSWERS:
-            self._prose.phase, self._phase = self._phase, None
+        self._prose = _OpenItem(len(self._items), kind, [])
+        if kind in _ANSWER_DELTAS:
+            self._prose.phase, self._next_phase = self._next_phase, None
         self._items.append(None)
         out.append(
             events.ItemAdded(
@@ -198,82 +203,86 @@ class Machine:
 
     def _end_prose(self, out: list[events.Event]) -> None:
         if self._prose is not None:
-            self._end(self._prose, "completed", out)
+            self._end_item(self._prose, "completed", out)
             self._prose = None
 
-    def _describe(self, told: deltas.Cited | deltas.Phased) -> None:
+    def _feed_metadata(self, delta: deltas.AnnotationDelta | deltas.PhaseDelta) -> None:
         """What is told of an answer goes into its item, and so is told with its end."""
-        answer = self._prose if self._prose and self._prose.kind in _ANSWERS else None
-        if isinstance(told, deltas.Phased):
+        answer = self._prose if self._prose and self._prose.kind in _ANSWER_DELTAS else None
+        if isinstance(delta, deltas.PhaseDelta):
             if answer is None:
-                self._phase = told.phase
+                self._next_phase = delta.phase
             elif answer.phase is None:
-                answer.phase = told.phase
-        elif answer is not None and answer.kind is deltas.Text:
+                answer.phase = delta.phase
+        elif answer is not None and answer.kind is deltas.OutputTextDelta:
             # Without an answer it cites nothing.
-            answer.annotations += (told.annotation,)
+            answer.annotations += (delta.annotation,)
 
-    def _set_apart(self, mark: deltas.Over | deltas.Sealed, out: list[events.Event]) -> None:
-        if isinstance(mark, deltas.Sealed):
+    def _feed_boundary(
+        self, delta: deltas.ItemEnd | deltas.EncryptedReasoning, out: list[events.Event]
+    ) -> None:
+        if isinstance(delta, deltas.EncryptedReasoning):
             prose = self._prose
-            if prose is None or prose.kind not in _THOUGHTS:
+            if prose is None or prose.kind not in _REASONING_DELTAS:
                 # Reasoning of which nothing was shown is an item too.
                 prose = self._begin_prose(Reasoning, out)
-            prose.sealed = mark
+            prose.encrypted_reasoning = delta
         else:
             # It may have been an answer of no words.
-            self._phase = None
+            self._next_phase = None
         self._end_prose(out)
 
-    def _feed_call(self, piece: deltas.CallPiece, out: list[events.Event]) -> None:
+    def _feed_call(self, delta: deltas.ToolCallDelta, out: list[events.Event]) -> None:
         self._end_prose(out)
-        call = self._calls.get(piece.index)
+        call = self._calls.get(delta.index)
         if call is None:
-            call = _Open(-1, FunctionCall, [], self._call_id(piece), told=False)
-            self._calls[piece.index] = call
-        if not call.name and piece.name:
-            call.name = piece.name
-        if piece.arguments:
-            call.pieces.append(piece.arguments)
-        if call.told:
-            if piece.arguments:
-                out.append(events.ArgumentsDelta(call.index, piece.arguments))
+            call = _OpenItem(-1, FunctionCall, [], self._unique_call_id(delta), is_started=False)
+            self._calls[delta.index] = call
+        if not call.name and delta.name:
+            call.name = delta.name
+        if delta.arguments:
+            call.pieces.append(delta.arguments)
+        if call.is_started:
+            if delta.arguments:
+                out.append(events.ArgumentsDelta(call.index, delta.arguments))
         elif call.name:
             # Which kind of item it is depends on the name.
-            self._tell(call, out)
+            self._emit_call_start(call, out)
 
-    def _tell(self, call: _Open, out: list[events.Event]) -> None:
+    def _emit_call_start(self, call: _OpenItem, out: list[events.Event]) -> None:
         """The beginning of a call, and what has come of it so far."""
-        call.told = True
+        call.is_started = True
         call.index = len(self._items)
         self._items.append(None)
-        out.append(events.ItemAdded(call.index, self._made(call, "", "completed")))
+        out.append(events.ItemAdded(call.index, self._build_call(call, "", "completed")))
         if text := "".join(call.pieces):
             out.append(events.ArgumentsDelta(call.index, text))
 
-    def _made(self, call: _Open, arguments: str, status: ItemStatus) -> FunctionCall:
+    def _build_call(self, call: _OpenItem, arguments: str, status: ItemStatus) -> FunctionCall:
         server = self._server_of(call.name) if self._server_of else None
         return FunctionCall(call.call_id, call.name, arguments, status, server)
 
-    def _call_id(self, piece: deltas.CallPiece) -> str:
+    def _unique_call_id(self, delta: deltas.ToolCallDelta) -> str:
         """The model's id, if it gave one and did not give it to two calls."""
-        taken = any(call.call_id == piece.call_id for call in self._calls.values())
-        return piece.call_id if piece.call_id and not taken else new_call_id()
+        taken = any(call.call_id == delta.call_id for call in self._calls.values())
+        return delta.call_id if delta.call_id and not taken else new_call_id()
 
-    def _end(self, item: _Open, status: ItemStatus, out: list[events.Event]) -> None:
+    def _end_item(self, item: _OpenItem, status: ItemStatus, out: list[events.Event]) -> None:
         text = "".join(item.pieces)
         done: Item
         if item.kind is FunctionCall:
-            if not item.told:
-                self._tell(item, out)
-            done = self._made(item, text, status)
+            if not item.is_started:
+                self._emit_call_start(item, out)
+            done = self._build_call(item, text, status)
         elif item.annotations or item.logprobs:
             part = OutputText(text, item.annotations, item.logprobs)
             done = Message("assistant", (part,), status=status, phase=item.phase)
         else:
             done = _prose_item(item.kind, text, status, item.phase)
-            if item.sealed is not None:
-                done = msgspec.structs.replace(done, **msgspec.structs.asdict(item.sealed))
+            if item.encrypted_reasoning is not None:
+                done = msgspec.structs.replace(
+                    done, **msgspec.structs.asdict(item.encrypted_reasoning)
+                )
         self._items[item.index] = done
         out.append(events.ItemDone(item.index, done))
 
@@ -282,26 +291,26 @@ _PROSE_EVENTS: dict[
     type,
     type[events.TextDelta | events.ReasoningDelta | events.RawReasoningDelta | events.RefusalDelta],
 ] = {
-    deltas.Text: events.TextDelta,
-    deltas.Thought: events.ReasoningDelta,
-    deltas.RawThought: events.RawReasoningDelta,
-    deltas.Refused: events.RefusalDelta,
+    deltas.OutputTextDelta: events.TextDelta,
+    deltas.ReasoningSummaryDelta: events.ReasoningDelta,
+    deltas.ReasoningTextDelta: events.RawReasoningDelta,
+    deltas.RefusalTextDelta: events.RefusalDelta,
 }
 
 
 def _prose_item(kind: type, text: str, status: ItemStatus, phase: Phase | None = None) -> Item:
-    if kind is deltas.Text:
+    if kind is deltas.OutputTextDelta:
         return Message("assistant", text, status=status, phase=phase)
-    if kind is deltas.Refused:
+    if kind is deltas.RefusalTextDelta:
         return Message("assistant", (Refusal(text),), status=status, phase=phase)
     if kind is Reasoning:
         return Reasoning(status=status)
-    if kind is deltas.RawThought:
+    if kind is deltas.ReasoningTextDelta:
         return Reasoning(content=(ReasoningText(text),), status=status)
     return Reasoning((SummaryText(text),), status=status)
 
 
-def added(one: Usage, other: Usage) -> Usage:
+def add_usage(one: Usage, other: Usage) -> Usage:
     """Two calls' tokens together."""
     return Usage(
         *(getattr(one, field) + getattr(other, field) for field in Usage.__struct_fields__)

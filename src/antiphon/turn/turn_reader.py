@@ -8,61 +8,61 @@ from typing import Any
 
 import msgspec
 
-from antiphon.core.ids import item_id, place_of_item
-from antiphon.core.images import bring_back
+from antiphon.core.ids import item_id, parse_item_id
+from antiphon.core.images import restore_blobs
 from antiphon.core.items import (
-    Erased,
+    ErasedItem,
     FunctionCall,
     FunctionCallOutput,
     Item,
     decode_item,
     item_kind,
 )
-from antiphon.core.reasoning_sidecar import uncarried
+from antiphon.core.reasoning_sidecar import strip_sidecars
 from antiphon.core.turns import End, Response, TurnError
-from antiphon.errors import NotFound
-from antiphon.turn.history_cache import segments_of
-from antiphon.turn.message_rendering import assemble, render
-from antiphon.turn.protocols import Head, Recent, Store, StoredTurn, Window
-from antiphon.turn.running_turns import Live, LiveTurn
-from antiphon.turn.trimming import fold, newest
+from antiphon.errors import NotFoundError
+from antiphon.turn.history_cache import render_chain
+from antiphon.turn.message_rendering import build_messages, render_turn
+from antiphon.turn.protocols import Head, RecentThread, Store, StoredTurn, Window
+from antiphon.turn.running_turns import RunningTurn, TurnRegistry
+from antiphon.turn.trimming import apply_summaries, newest_turns
 
 
-class Records:
+class TurnReader:
     """Finds turns again.
 
     Every method takes the tenant whose data it may see; what belongs to another is
     the same as what does not exist.
     """
 
-    def __init__(self, store: Store, live: Live) -> None:
+    def __init__(self, store: Store, registry: TurnRegistry) -> None:
         self._store = store
-        self._live = live
+        self._registry = registry
 
     async def head(self, tenant: str, response_id: str) -> Head | None:
         """Where a response lies, and what its family's epoch is."""
         return await self._store.head(tenant, response_id)
 
     async def response(self, tenant: str, response_id: str) -> Response:
-        """One response, whole. Raises ``NotFound``."""
+        """One response, whole. Raises ``NotFoundError``."""
         turn = await self._turn(tenant, response_id)
         return response_of(turn)
 
     async def chain(self, tenant: str, response_id: str) -> list[Response]:
-        """A response and its ancestors, oldest first. Raises ``NotFound``."""
+        """A response and its ancestors, oldest first. Raises ``NotFoundError``."""
         return [response_of(turn) for turn in await self._chain(tenant, response_id)]
 
     async def window(self, tenant: str, response_id: str, window: Window) -> list[Response]:
-        """A part of a response's chain. Raises ``NotFound`` where that response is not there."""
+        """A part of a response's chain. Raises ``NotFoundError`` where that response is not there."""
         head = await self._store.head(tenant, response_id)
         if head is None:
-            raise missing(response_id)
+            raise response_not_found(response_id)
         return [response_of(turn) for turn in await self._store.window(head, window)]
 
     async def item(self, tenant: str, item_name: str) -> tuple[Item, ...]:
         """An item by its id; a call of an MCP server with its output. Nothing: none has it."""
-        place = place_of_item(item_name)
-        found = await self.at(tenant, *place) if place else ()
+        place = parse_item_id(item_name)
+        found = await self.items_at(tenant, *place) if place else ()
         if not found or place is None:
             return ()
         kinds = {item_kind(found[0])}
@@ -70,14 +70,14 @@ class Records:
             kinds = {"mcp_call", "mcp_approval_request"}
         return found if item_name in {item_id(place[0], kind, place[1]) for kind in kinds} else ()
 
-    async def at(self, tenant: str, response_id: str, position: int) -> tuple[Item, ...]:
+    async def items_at(self, tenant: str, response_id: str, position: int) -> tuple[Item, ...]:
         """The item in one place of a turn; a call of an MCP server with its output."""
         turn = await self._store.turn(tenant, response_id)
         if turn is None:
             return ()
         response = response_of(turn)
         items = (*response.input, *response.output)
-        if position >= len(items) or isinstance(items[position], Erased):
+        if position >= len(items) or isinstance(items[position], ErasedItem):
             return ()
         item = items[position]
         if isinstance(item, FunctionCall) and item.server is not None:
@@ -95,11 +95,13 @@ class Records:
         response.
         """
         turns = await self._chain(tenant, response_id)
-        segments = segments_of(turns)
+        segments = render_chain(turns)
         if instructions is None and turns:
             instructions = turns[-1].header.instructions
-        return decoded(
-            assemble([one for one in segments if one.kept is None], instructions=instructions)
+        return decode_messages(
+            build_messages(
+                [one for one in segments if one.retained_turns is None], instructions=instructions
+            )
         )
 
     async def context(self, tenant: str, response_id: str) -> list[dict[str, Any]]:
@@ -107,65 +109,65 @@ class Records:
 
         With the turn's instructions, and with summaries in place of what they replace;
         without a model's primer. Turns erased since are not in it, and where older ones had
-        been left out there may be one of those in their place. Raises ``NotFound``.
+        been left out there may be one of those in their place. Raises ``NotFoundError``.
         """
         turns = await self._chain(tenant, response_id)
         turn = turns[-1]
         response = response_of(turn)
-        past = fold(segments_of(turns)[:-1])
-        if turn.end is not None and turn.end.shown is not None:
-            past = newest(past, turn.end.shown)
-        segments = [*past, render((*response.input, *_shown_again(response.output)))]
-        return decoded(assemble(segments, instructions=turn.header.instructions))
+        past = apply_summaries(render_chain(turns)[:-1])
+        if turn.end is not None and turn.end.context_turns is not None:
+            past = newest_turns(past, turn.end.context_turns)
+        segments = [*past, render_turn((*response.input, *_output_in_context(response.output)))]
+        return decode_messages(build_messages(segments, instructions=turn.header.instructions))
 
-    async def recent(self, tenant: str, limit: int) -> list[Recent]:
+    async def recent_threads(self, tenant: str, limit: int) -> list[RecentThread]:
         """The newest turns of the latest conversations."""
-        return await self._store.recent(tenant, limit)
+        return await self._store.recent_threads(tenant, limit)
 
-    async def _running(self, tenant: str) -> list[LiveTurn]:
+    async def _running_turns(self, tenant: str) -> list[RunningTurn]:
         """A tenant's turns that run here and are on disk."""
         return [
             turn
-            for turn in self._live.all()
+            for turn in self._registry.all()
             if await self._store.head(tenant, turn.response_id) is not None
         ]
 
-    async def _settle(self, response_id: str) -> bool:
+    async def _persist_missing_end(self, response_id: str) -> bool:
         """End a turn that is over but whose end could not be kept then; whether it was one.
 
         By now the disk may have room again. What the turn said after its last kept item
         was never acknowledged, and is lost.
         """
-        if response_id not in self._live.unkept:
+        if response_id not in self._registry.ids_not_persisted:
             return False
         error = TurnError("store_unavailable", "The store could not keep the end of this turn.")
         await self._store.write(response_id, (), End("failed", time.time(), error=error))
-        self._live.unkept.discard(response_id)
+        self._registry.ids_not_persisted.discard(response_id)
         return True
 
     async def _turn(self, tenant: str, response_id: str) -> StoredTurn:
         turn = await self._store.turn(tenant, response_id)
-        if turn is not None and turn.end is None and await self._settle(response_id):
+        if turn is not None and turn.end is None and await self._persist_missing_end(response_id):
             turn = await self._store.turn(tenant, response_id)
         if turn is None:
-            raise missing(response_id)
+            raise response_not_found(response_id)
         return turn
 
     async def _chain(self, tenant: str, response_id: str) -> list[StoredTurn]:
         head = await self._store.head(tenant, response_id)
         if head is None:
-            raise missing(response_id)
+            raise response_not_found(response_id)
         turns = await self._store.chain(head)
         if not turns or turns[-1].response_id != response_id:
             # Erased between the two reads: its ancestors must not pass for it.
-            raise missing(response_id)
+            raise response_not_found(response_id)
         return turns
 
 
-def missing(response_id: str, param: str | None = None) -> NotFound:
+def response_not_found(response_id: str, param: str | None = None) -> NotFoundError:
     """The error for an id that is nobody's, somebody else's, or no id at all."""
     code = "previous_response_not_found" if param else "response_not_found"
-    return NotFound(f"No response found with id '{response_id}'.", code=code, param=param)
+    return NotFoundError(f"No response found with id '{response_id}'.", code=code, param=param)
 
 
 def response_of(turn: StoredTurn) -> Response:
@@ -174,15 +176,15 @@ def response_of(turn: StoredTurn) -> Response:
         id=turn.response_id,
         created_at=turn.created_at,
         header=turn.header,
-        input=tuple(bring_back(decode_item(data), turn.blobs) for data in turn.input),
-        output=tuple(bring_back(decode_item(data), turn.blobs) for data in turn.output),
+        input=tuple(restore_blobs(decode_item(data), turn.blobs) for data in turn.input),
+        output=tuple(restore_blobs(decode_item(data), turn.blobs) for data in turn.output),
         end=turn.end,
         previous_response_id=turn.previous_response_id,
         expires_at=turn.expires_at,
     )
 
 
-def _shown_again(output: Sequence[Item]) -> Sequence[Item]:
+def _output_in_context(output: Sequence[Item]) -> Sequence[Item]:
     """What of its own output a model was shown before the turn's end: rounds of tools.
 
     It is asked again once all calls have outputs, so the last such place tells.
@@ -198,6 +200,6 @@ def _shown_again(output: Sequence[Item]) -> Sequence[Item]:
     return output[:shown]
 
 
-def decoded(messages: bytes) -> list[dict[str, Any]]:
-    decoded: list[dict[str, Any]] = msgspec.json.decode(uncarried(messages))
+def decode_messages(messages: bytes) -> list[dict[str, Any]]:
+    decoded: list[dict[str, Any]] = msgspec.json.decode(strip_sidecars(messages))
     return decoded

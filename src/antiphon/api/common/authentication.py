@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Mapping
 
 from antiphon.api.common.body import Scope
-from antiphon.core.api_keys import digest_of
-from antiphon.core.turns import NOBODY
-from antiphon.errors import Unauthorized
-from antiphon.turn.store_protocols import Key, KeyStore
+from antiphon.core.api_keys import hash_api_key
+from antiphon.core.turns import DEFAULT_TENANT
+from antiphon.errors import AuthenticationError
+from antiphon.turn.store_protocols import ApiKey, ApiKeyStore
 
 #: Goes with every 401.
 CHALLENGE = (b"www-authenticate", b'Bearer realm="antiphon"')
@@ -26,14 +26,14 @@ _LOOK_AGAIN = 1.0
 
 
 def tenant_of(scope: Scope) -> str:
-    """Whose request it is; ``NOBODY`` where there are no keys."""
+    """Whose request it is; ``DEFAULT_TENANT`` where there are no keys."""
     tenant: str = scope[_TENANT]
     return tenant
 
 
-def put_tenant(scope: Scope, key: Key | None) -> None:
+def put_tenant(scope: Scope, key: ApiKey | None) -> None:
     """Say whose request it is; None: there are no keys."""
-    scope[_TENANT] = key.tenant if key else NOBODY
+    scope[_TENANT] = key.tenant if key else DEFAULT_TENANT
 
 
 def credential_of(headers: Mapping[bytes, bytes]) -> bytes:
@@ -47,7 +47,7 @@ def credential_of(headers: Mapping[bytes, bytes]) -> bytes:
 class Keyring:
     """The keys of a store, as doors ask for them. HTTP has one use of it, gRPC another."""
 
-    def __init__(self, keys: KeyStore, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, keys: ApiKeyStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._keys = keys
         self._clock = clock
         self._in_force = False
@@ -61,24 +61,24 @@ class Keyring:
         """
         if not self._in_force:
             now = self._clock()
-            if now >= self._look_at or digest_of(credential) is not None:
-                self._in_force = await self._keys.any()
+            if now >= self._look_at or hash_api_key(credential) is not None:
+                self._in_force = await self._keys.has_keys()
                 self._look_at = now + _LOOK_AGAIN
         return self._in_force
 
     async def ask_store(self) -> None:
         """Have the store answer something. Raises ``StoreError``."""
-        await self._keys.any()
+        await self._keys.has_keys()
 
-    async def key(self, credential: bytes) -> Key:
-        """The key that was brought. Raises ``StoreError``, or ``Unauthorized``.
+    async def key(self, credential: bytes) -> ApiKey:
+        """The key that was brought. Raises ``StoreError``, or ``AuthenticationError``.
 
         The latter says the same of a key that is missing, malformed, unknown or revoked.
         """
-        digest = digest_of(credential)
+        digest = hash_api_key(credential)
         found = None if digest is None else await self._keys.find(digest)
         if found is None:
-            raise Unauthorized(
+            raise AuthenticationError(
                 "A valid API key is needed: send it as 'Authorization: Bearer ap_...'."
             )
         return found

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from antiphon.errors import BodyTooLarge, InvalidRequest
+from antiphon.errors import BodyTooLargeError, InvalidRequestError
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ class ClientGone(Exception):
 
 
 async def read_body(receive: Receive) -> bytes:
-    """The whole body. Raises ``BodyTooLarge``, ``ClientGone``."""
+    """The whole body. Raises ``BodyTooLargeError``, ``ClientGone``."""
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body"):
         body: bytes = message.get("body", b"")
@@ -62,12 +62,12 @@ async def read_body(receive: Receive) -> bytes:
 
 def _checked(body: bytes, size: int) -> bytes:
     if size > MAX_BODY:
-        raise BodyTooLarge(f"The body is larger than {MAX_BODY // 2**20} MiB.")
+        raise BodyTooLargeError(f"The body is larger than {MAX_BODY // 2**20} MiB.")
     return body
 
 
 def decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    """A body in its shape. Raises ``InvalidRequest`` naming the field at fault."""
+    """A body in its shape. Raises ``InvalidRequestError`` naming the field at fault."""
     try:
         return decoder.decode(body)
     except UNDECODABLE as error:
@@ -79,19 +79,19 @@ def query_of(scope: Scope) -> dict[str, list[str]]:
     return parse_qs(scope["query_string"].decode("latin-1"))
 
 
-def invalid(error: Exception, at: str = "") -> InvalidRequest:
+def invalid(error: Exception, at: str = "") -> InvalidRequestError:
     """The one error for a body that cannot be decoded, naming the field at fault.
 
     ``at`` is where in the body the decoded part begins.
     """
     if isinstance(error, RecursionError):
-        return InvalidRequest(
+        return InvalidRequestError(
             "The JSON is nested too deeply.", code="invalid_json", param=at or None
         )
     if isinstance(error, UnicodeDecodeError):
-        return InvalidRequest("The body is not valid UTF-8.", code="invalid_json")
+        return InvalidRequestError("The body is not valid UTF-8.", code="invalid_json")
     if not isinstance(error, msgspec.ValidationError):
-        return InvalidRequest(f"The body is not valid JSON: {error}.", code="invalid_json")
+        return InvalidRequestError(f"The body is not valid JSON: {error}.", code="invalid_json")
     match = _WHERE.match(str(error))
     what, path = (match["what"], match["path"] or "") if match else (str(error), "")
     if what.startswith("Object missing required field"):
@@ -99,7 +99,7 @@ def invalid(error: Exception, at: str = "") -> InvalidRequest:
     param = (at + path).lstrip(".") or None
     code = "invalid_type" if ", got `" in what else "invalid_value"
     place = f" for '{param}'" if param else ""
-    return InvalidRequest(f"Invalid value{place}: {_lower(what)}.", code=code, param=param)
+    return InvalidRequestError(f"Invalid value{place}: {_lower(what)}.", code=code, param=param)
 
 
 def _lower(sentence: str) -> str:
@@ -113,7 +113,7 @@ def check_depth(value: object, at: str) -> None:
         level = [child for one in level for child in _children(one)]
         if not level:
             return
-    raise InvalidRequest("The JSON is nested too deeply.", code="invalid_json", param=at)
+    raise InvalidRequestError("The JSON is nested too deeply.", code="invalid_json", param=at)
 
 
 def _children(value: object) -> Iterable[object]:

@@ -27,9 +27,9 @@ from antiphon.core.items import (
     Part,
     Reasoning,
 )
-from antiphon.core.tool_rules import denial, full_name
-from antiphon.core.turns import Reference
-from antiphon.errors import InvalidRequest
+from antiphon.core.tool_rules import denied_output, qualified_name
+from antiphon.core.turns import ItemReference
+from antiphon.errors import InvalidRequestError
 
 MAX_ITEMS = 4096
 _UNFINISHED = "The call was interrupted before it gave a result."
@@ -43,17 +43,17 @@ class Intake(msgspec.Struct, frozen=True):
     """
 
     items: tuple[Item, ...]
-    references: tuple[Reference, ...] = ()
+    references: tuple[ItemReference, ...] = ()
     approved: tuple[FunctionCall, ...] = ()
 
 
 def decode_items(given: Sequence[dict[str, Any]], at: str) -> Intake:
     """Items as they were sent; ``at`` is their field in the body.
 
-    Raises ``InvalidRequest`` naming the field at fault.
+    Raises ``InvalidRequestError`` naming the field at fault.
     """
     if len(given) > MAX_ITEMS:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"Send at most {MAX_ITEMS} items at once.", code="too_many_items", param=at
         )
     items: list[Item] = []
@@ -167,7 +167,7 @@ def _plain(content: str | tuple[Part, ...], at: str) -> str | tuple[Part, ...]:
         if isinstance(part, OutputText):
             check_depth((part.annotations, part.logprobs), f"{at}[{place}]")
         elif isinstance(part, InputFile) and part.file_data is None and part.file_url is None:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 "A file has to come with its data or a URL: this server keeps no files.",
                 param=f"{at}[{place}].file_data",
             )
@@ -186,7 +186,7 @@ class _Special:
     """
 
     def __init__(self, items: list[Item]) -> None:
-        self.references: list[Reference] = []
+        self.references: list[ItemReference] = []
         self._items = items
         #: Calls that wait for a person, by the id of their request.
         self._requests: dict[str, FunctionCall] = {}
@@ -202,7 +202,7 @@ class _Special:
                 self._items.append(Compaction(given.encrypted_content))
             case "item_reference":
                 named = _converted(fields, _Reference, at)
-                self.references.append(Reference(named.id, len(self._items), at))
+                self.references.append(ItemReference(named.id, len(self._items), at))
             case "mcp_list_tools":
                 check_depth(fields.get("tools"), f"{at}.tools")
                 self._items.append(_listed(_converted(fields, _ListTools, at)))
@@ -216,11 +216,11 @@ class _Special:
             case "mcp_approval_response":
                 self._decide(_converted(fields, McpApproval, at))
             case str():
-                raise InvalidRequest(
+                raise InvalidRequestError(
                     f"There are no items of the type '{kind[:64]}' here.", param=f"{at}.type"
                 )
             case _:
-                raise InvalidRequest(
+                raise InvalidRequestError(
                     "An item's type is a string.", code="invalid_type", param=f"{at}.type"
                 )
 
@@ -234,7 +234,7 @@ class _Special:
         text = given.output or ""
         if failed:
             text = _UNFINISHED if given.error is None else _error_text(given.error)
-        self._items.append(FunctionCallOutput(call.call_id, text, failed=failed))
+        self._items.append(FunctionCallOutput(call.call_id, text, is_error=failed))
 
     def _decide(self, decision: McpApproval) -> None:
         request_id = decision.approval_request_id
@@ -244,12 +244,12 @@ class _Special:
         elif call is not None:
             del self._requests[request_id]
             self._approved.pop(request_id, None)
-            self._items.append(FunctionCallOutput(request_id, denial(decision)))
+            self._items.append(FunctionCallOutput(request_id, denied_output(decision)))
         self._items.append(decision)
 
 
 def _function_call(given: _McpCall | _ApprovalRequest, call_id: str) -> FunctionCall:
-    name = full_name(given.server_label, given.name)
+    name = qualified_name(given.server_label, given.name)
     return FunctionCall(call_id, name, given.arguments, server=given.server_label)
 
 

@@ -12,11 +12,11 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from antiphon.api.common.body import Scope
-from antiphon.errors import Forbidden
+from antiphon.errors import ForbiddenError
 
 
 def check_local(scope: Scope) -> None:
-    """Raise ``Forbidden`` unless the request was meant for this machine."""
+    """Raise ``ForbiddenError`` unless the request was meant for this machine."""
     for name, value in scope["headers"]:
         if name == b"host":
             _check(value, "Host")
@@ -26,7 +26,7 @@ def check_local(scope: Scope) -> None:
 
 def _check(netloc: bytes, header: str) -> None:
     if not _is_local(netloc):
-        raise Forbidden(f"The {header} header does not name this machine.")
+        raise ForbiddenError(f"The {header} header does not name this machine.")
 
 
 @lru_cache(maxsize=64)

@@ -25,7 +25,7 @@ from prometheus_client.utils import floatToGoString
 
 from antiphon.api.common.body import Receive, Scope, Send
 from antiphon.errors import ModelError, StoreError
-from antiphon.turn.running_turns import LiveTurn
+from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.store_protocols import StoreHealth
 
 #: Seconds.
@@ -180,10 +180,10 @@ class Metrics:
         """Count a gRPC call; ``method`` is its path, None: nothing is served there."""
         self._calls.add((method or _OTHER, status), seconds)
 
-    def began(self, turn: LiveTurn) -> None:
+    def began(self, turn: RunningTurn) -> None:
         self._running.inc()
 
-    def over(self, turn: LiveTurn) -> None:
+    def over(self, turn: RunningTurn) -> None:
         self._running.dec()
         if turn.refused:
             return
@@ -193,9 +193,9 @@ class Metrics:
             self._upstream_errors.labels(self._code(turn.error.code)).inc()
         elif isinstance(turn.error, StoreError):
             self._unkept.inc()
-        spoken = self._model(turn.opening.header.model)
-        if turn.streamed and turn.spoke_at is not None:
-            spoken.first_word.observe(turn.spoke_at - turn.began_at)
+        spoken = self._model(turn.initial_response.header.model)
+        if turn.is_streamed and turn.first_token_at is not None:
+            spoken.first_word.observe(turn.first_token_at - turn.started_at)
         if response and response.end and (usage := response.end.usage):
             spoken.input.inc(usage.input_tokens)
             spoken.output.inc(usage.output_tokens)

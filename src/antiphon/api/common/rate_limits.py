@@ -16,10 +16,10 @@ from contextvars import ContextVar
 from typing import Protocol, TypeAlias
 
 from antiphon.api.common.body import Scope
-from antiphon.core.turns import NOBODY
-from antiphon.errors import TooManyRequests
-from antiphon.turn.running_turns import LiveTurn
-from antiphon.turn.store_protocols import Key
+from antiphon.core.turns import DEFAULT_TENANT
+from antiphon.errors import RateLimitError
+from antiphon.turn.running_turns import RunningTurn
+from antiphon.turn.store_protocols import ApiKey
 
 Clock: TypeAlias = Callable[[], float]
 
@@ -51,7 +51,7 @@ class Account:
         self._left = float(allowance.requests_per_minute or 0)
 
     def spend(self) -> None:
-        """Count a request. Raises ``TooManyRequests``."""
+        """Count a request. Raises ``RateLimitError``."""
         per_minute = self.allowance.requests_per_minute
         if per_minute is None:
             return
@@ -60,7 +60,7 @@ class Account:
         self._left, self._at = min(per_minute, self._left + filled), now
         if self._left < 1:
             wait = (1 - self._left) * _MINUTE / per_minute
-            raise TooManyRequests(
+            raise RateLimitError(
                 f"This key may make {per_minute} requests a minute: try again in"
                 f" {math.ceil(wait)} s.",
                 retry_after=wait,
@@ -96,7 +96,7 @@ class Place:
         account = self._account
         most = account.allowance.concurrent_turns
         if most is not None and account.turns >= most:
-            raise TooManyRequests(
+            raise RateLimitError(
                 f"This key may have {most} turns running at once: wait until one is over.",
                 retry_after=1,
             )
@@ -131,19 +131,19 @@ class Limiter:
         self._clock = clock
         self._accounts: dict[str, Account] = {}
 
-    def account(self, key: Key | None) -> Account:
+    def account(self, key: ApiKey | None) -> Account:
         """A key's account; without keys, all share one."""
-        name, tenant = (key.id, key.tenant) if key else ("", NOBODY)
+        name, tenant = (key.id, key.tenant) if key else ("", DEFAULT_TENANT)
         account = self._accounts.get(name)
         if account is None:
             account = self._accounts[name] = Account(self._allowance_of(tenant), self._clock)
         return account
 
-    def began(self, turn: LiveTurn) -> None:
+    def began(self, turn: RunningTurn) -> None:
         if place := _place.get():
             place.hold()
 
-    def over(self, turn: LiveTurn) -> None:
+    def over(self, turn: RunningTurn) -> None:
         if place := _place.get():
             place.leave()
 
@@ -156,6 +156,6 @@ def put_account(scope: Scope, account: Account) -> None:
 
 
 def place_of(scope: Scope) -> AbstractContextManager[None]:
-    """A place for one turn. To enter it raises ``TooManyRequests``."""
+    """A place for one turn. To enter it raises ``RateLimitError``."""
     account: Account | None = scope.get(_ACCOUNT)
     return nullcontext() if account is None else Place(account)

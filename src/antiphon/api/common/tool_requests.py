@@ -10,15 +10,20 @@ from urllib.parse import urlsplit
 import msgspec
 
 from antiphon.api.common.body import check_depth
-from antiphon.core.mcp_servers import JOINT, MOST_LABEL, Approval, McpAsk
+from antiphon.core.mcp_servers import (
+    MAX_LABEL_LENGTH,
+    NAME_SEPARATOR,
+    ApprovalPolicy,
+    McpServerRequest,
+)
 from antiphon.core.secrets import Secret
-from antiphon.core.tool_rules import ANY, full_name
+from antiphon.core.tool_rules import ALL_TOOLS, qualified_name
 from antiphon.core.turns import FunctionTool, McpTool, Options
-from antiphon.errors import InvalidRequest
+from antiphon.errors import InvalidRequestError
 
 ToolName = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern="^[a-zA-Z0-9_-]+$")]
 Label = Annotated[
-    str, msgspec.Meta(min_length=1, max_length=MOST_LABEL, pattern="^[a-zA-Z0-9_-]+$")
+    str, msgspec.Meta(min_length=1, max_length=MAX_LABEL_LENGTH, pattern="^[a-zA-Z0-9_-]+$")
 ]
 _Names = list[Annotated[str, msgspec.Meta(min_length=1, max_length=128)]]
 
@@ -86,27 +91,29 @@ class Toolset(msgspec.Struct, frozen=True):
 
     functions: tuple[FunctionTool, ...] = ()
     servers: tuple[McpTool, ...] = ()
-    asks: tuple[McpAsk, ...] = ()
+    asks: tuple[McpServerRequest, ...] = ()
     choice: str = "auto"
     allowed: tuple[str, ...] | None = None
 
 
 def decode_tools(given: Sequence[Tool], choice: Choice | None) -> Toolset:
-    """Raises ``InvalidRequest`` for names that come twice, or are chosen but not there."""
+    """Raises ``InvalidRequestError`` for names that come twice, or are chosen but not there."""
     named = [tool.name if isinstance(tool, Function) else tool.server_label for tool in given]
     for place, name in enumerate(named):
         if name in named[:place]:
-            raise InvalidRequest(f"There are two tools named '{name}'.", param=f"tools[{place}]")
-    prefixes = [full_name(tool.server_label, "") for tool in given if isinstance(tool, Mcp)]
+            raise InvalidRequestError(
+                f"There are two tools named '{name}'.", param=f"tools[{place}]"
+            )
+    prefixes = [qualified_name(tool.server_label, "") for tool in given if isinstance(tool, Mcp)]
     functions: list[FunctionTool] = []
     servers: list[McpTool] = []
-    asks: list[McpAsk] = []
+    asks: list[McpServerRequest] = []
     for place, tool in enumerate(given):
         at = f"tools[{place}]"
         if isinstance(tool, Function):
             check_depth(tool.parameters, f"{at}.parameters")
             if tool.name.startswith(tuple(prefixes)):
-                raise InvalidRequest(
+                raise InvalidRequestError(
                     f"The name '{tool.name}' is one that an MCP server's tool may have.",
                     param=f"{at}.name",
                 )
@@ -120,12 +127,12 @@ def decode_tools(given: Sequence[Tool], choice: Choice | None) -> Toolset:
     return Toolset(tuple(functions), tuple(servers), tuple(asks), chosen, allowed)
 
 
-def _asked(tool: Mcp, at: str) -> McpAsk:
+def _asked(tool: Mcp, at: str) -> McpServerRequest:
     """A server as it is reached in this turn."""
     for field in ("connector_id", "tunnel_id"):
         if getattr(tool, field) is not None:
             raise _unsupported(f"{at}.{field}")
-    require: Approval | None = None
+    require: ApprovalPolicy | None = None
     exempt: tuple[str, ...] = ()
     match tool.require_approval:
         case _Approval(always=always, never=never):
@@ -134,7 +141,7 @@ def _asked(tool: Mcp, at: str) -> McpAsk:
         case other:
             require = other
     allowed = tool.allowed_tools
-    return McpAsk(
+    return McpServerRequest(
         label=tool.server_label,
         param=at,
         url=None if tool.server_url is None else Secret(tool.server_url),
@@ -147,7 +154,7 @@ def _asked(tool: Mcp, at: str) -> McpAsk:
     )
 
 
-def _kept(tool: Mcp, ask: McpAsk) -> McpTool:
+def _kept(tool: Mcp, ask: McpServerRequest) -> McpTool:
     """A server as it is kept and shown."""
     return McpTool(
         tool.server_label,
@@ -167,7 +174,7 @@ def _place(url: str, at: str) -> str:
     except ValueError:
         host = port = None
     if not host or parts.scheme not in ("http", "https"):
-        raise InvalidRequest("That is not the URL of an MCP server.", param=at)
+        raise InvalidRequestError("That is not the URL of an MCP server.", param=at)
     host = f"[{host}]" if ":" in host else host
     rest = "/<redacted>" if parts.path.strip("/") or parts.query else ""
     return f"{parts.scheme}://{host}" + (f":{port}" if port else "") + rest
@@ -182,9 +189,9 @@ def _names(some: _Filter | None, at: str) -> tuple[str, ...] | None:
     return None if some.tool_names is None else tuple(some.tool_names)
 
 
-def _unsupported(param: str) -> InvalidRequest:
+def _unsupported(param: str) -> InvalidRequestError:
     field = param.rpartition(".")[2]
-    return InvalidRequest(
+    return InvalidRequestError(
         f"This server does not know '{field}'.", code="unsupported_parameter", param=param
     )
 
@@ -193,7 +200,7 @@ def _headers(tool: Mcp, at: str) -> dict[str, Secret]:
     headers = dict(tool.headers or {})
     if tool.authorization is not None:
         if any(name.lower() == "authorization" for name in headers):
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 "The authorization comes twice: it is among the headers too.",
                 param=f"{at}.authorization",
             )
@@ -201,7 +208,7 @@ def _headers(tool: Mcp, at: str) -> dict[str, Secret]:
     for name, value in headers.items():
         if not _HEADER.fullmatch(name) or {"\r", "\n", "\0"} & set(value):
             # It may be a key: it is not for the message.
-            raise InvalidRequest("That is not an HTTP header.", param=f"{at}.headers")
+            raise InvalidRequestError("That is not an HTTP header.", param=f"{at}.headers")
     return {name: Secret(value) for name, value in headers.items()}
 
 
@@ -218,8 +225,8 @@ def _choice(
         case _McpChoice(server_label=label, name=tool):
             _known(given, functions, labels, "tool_choice")
             if tool is None:
-                return "required", (full_name(label, ANY),)
-            return f"function:{full_name(label, tool)}", None
+                return "required", (qualified_name(label, ALL_TOOLS),)
+            return f"function:{qualified_name(label, tool)}", None
         case _Allowed(tools=tools, mode=mode):
             for place, one in enumerate(tools):
                 _known(one, functions, labels, f"tool_choice.tools[{place}]")
@@ -233,7 +240,7 @@ def _known(one: _Chosen, functions: set[str], labels: set[str], at: str) -> None
     else:
         there, name, field = one.server_label in labels, one.server_label, "server_label"
     if not there:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"There is no tool '{name}' among the tools.",
             code="unknown_tool",
             param=f"{at}.{field}",
@@ -243,7 +250,7 @@ def _known(one: _Chosen, functions: set[str], labels: set[str], at: str) -> None
 def _allowed_name(one: _Chosen) -> str:
     if isinstance(one, _FunctionChoice):
         return one.name
-    return full_name(one.server_label, one.name or ANY)
+    return qualified_name(one.server_label, one.name or ALL_TOOLS)
 
 
 def tool_bodies(options: Options) -> list[dict[str, Any]]:
@@ -295,8 +302,8 @@ def _chosen_body(name: str, options: Options) -> dict[str, Any]:
     if not any(tool.name == name for tool in options.tools):
         for server in options.mcp_servers:
             label = server.server_label
-            if name.startswith(label + JOINT):
-                tool = name.removeprefix(label + JOINT)
+            if name.startswith(label + NAME_SEPARATOR):
+                tool = name.removeprefix(label + NAME_SEPARATOR)
                 body = {"type": "mcp", "server_label": label}
-                return body if tool == ANY else {**body, "name": tool}
+                return body if tool == ALL_TOOLS else {**body, "name": tool}
     return {"type": "function", "name": name}

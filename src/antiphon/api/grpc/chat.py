@@ -24,9 +24,9 @@ from antiphon.core.events import Event
 from antiphon.core.ids import item_id, new_response_id
 from antiphon.core.items import Item
 from antiphon.core.turns import Response, TurnRequest, Usage
-from antiphon.errors import AntiphonError, InvalidRequest, NotFound, error_of
+from antiphon.errors import AntiphonError, InvalidRequestError, NotFoundError, error_from_code
 from antiphon.protos.xai import Proto, chat_pb2, deferred_pb2
-from antiphon.turn.running_turns import LiveTurn
+from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
 
 #: Where the first choice's metadata names the other ones. 15 ids in one value would be
@@ -37,12 +37,12 @@ _PREFIX = "resp_"
 Batches: TypeAlias = Sequence[tuple[int, Sequence[Event]]]
 
 
-async def start(service: TurnService, caller: Caller, asked: Asked) -> list[LiveTurn]:
+async def start(service: TurnService, caller: Caller, asked: Asked) -> list[RunningTurn]:
     """Start the turns of all choices, the one that gives the completion its id first.
 
     Either all run or none is left: what keeps one from starting stops the others.
     """
-    others: list[LiveTurn] = []
+    others: list[RunningTurn] = []
     # A turn takes the place that was entered last.
     with ExitStack() as places:
         try:
@@ -58,7 +58,7 @@ async def start(service: TurnService, caller: Caller, asked: Asked) -> list[Live
     return [first, *others]
 
 
-def _naming(turn: TurnRequest, others: Sequence[LiveTurn]) -> TurnRequest:
+def _naming(turn: TurnRequest, others: Sequence[RunningTurn]) -> TurnRequest:
     if not others or not turn.store:
         return turn
     metadata = {
@@ -71,11 +71,11 @@ def _naming(turn: TurnRequest, others: Sequence[LiveTurn]) -> TurnRequest:
     return msgspec.structs.replace(turn, options=options)
 
 
-async def _undo(service: TurnService, turn: LiveTurn, tenant: str) -> None:
+async def _undo(service: TurnService, turn: RunningTurn, tenant: str) -> None:
     turn.stop(None)
     try:
         await turn.result()
-        if turn.stored:
+        if turn.is_stored:
             await service.delete(tenant, turn.response_id)
     except AntiphonError as error:
         # What could not be kept need not be erased; the caller is told of another error.
@@ -90,17 +90,17 @@ def other_choices(first: Response) -> list[str]:
 
 
 @contextmanager
-def attended(turns: Sequence[LiveTurn]) -> Iterator[None]:
+def attended(turns: Sequence[RunningTurn]) -> Iterator[None]:
     """While entered, somebody waits for these turns: an unstored one has no other reader."""
     try:
         yield
     finally:
         for turn in turns:
-            if not turn.stored:
+            if not turn.is_stored:
                 turn.stop(None)
 
 
-async def ends(turns: Sequence[LiveTurn]) -> list[Response]:
+async def ends(turns: Sequence[RunningTurn]) -> list[Response]:
     """The turns' ends. Raises the first error that one of them ended with."""
     responses = [await turn.result() for turn in turns]
     for turn in turns:
@@ -109,10 +109,10 @@ async def ends(turns: Sequence[LiveTurn]) -> list[Response]:
     return responses
 
 
-async def merged(turns: Sequence[LiveTurn], rest: Callable[[], float]) -> AsyncIterator[Batches]:
+async def merged(turns: Sequence[RunningTurn], rest: Callable[[], float]) -> AsyncIterator[Batches]:
     """The events of all turns as they come, with the number of their choice.
 
-    ``rest`` as for ``LiveTurn.events``. Raises the first error that one of them ends with.
+    ``rest`` as for ``RunningTurn.events``. Raises the first error that one of them ends with.
     """
     if len(turns) == 1:
         async for only in turns[0].events(rest):
@@ -147,7 +147,7 @@ def _next(reader: AsyncIterator[Sequence[Event]]) -> asyncio.Task[Sequence[Event
     return asyncio.get_running_loop().create_task(read())
 
 
-def _raise_error(turn: LiveTurn) -> None:
+def _raise_error(turn: RunningTurn) -> None:
     if turn.error is not None:
         raise turn.error
 
@@ -174,10 +174,10 @@ class Chat:
     async def stream(self, caller: Caller, request: Proto, write: Write) -> None:
         """GetCompletionChunk"""
         asked = await self._asked(caller, request)
-        streamed = msgspec.structs.replace(asked.turn, stream=True, announced=False)
+        streamed = msgspec.structs.replace(asked.turn, stream=True, emit_created=False)
         turns = await start(self._service, caller, msgspec.structs.replace(asked, turn=streamed))
         with attended(turns), self._pace.stream() as rest:
-            encoder = ChunkEncoder(turns[0].opening, self._completions)
+            encoder = ChunkEncoder(turns[0].initial_response, self._completions)
             async for batches in merged(turns, rest.left):
                 if chunk := encoder.encode(batches):
                     await write(chunk)
@@ -190,7 +190,7 @@ class Chat:
             self._results.make_room(caller.tenant)
         turns = await start(self._service, caller, asked)
         if asked.turn.store:
-            await turns[0].kept()
+            await turns[0].wait_until_stored()
             return deferred_pb2.StartDeferredResponse(request_id=turns[0].response_id)
         return deferred_pb2.StartDeferredResponse(
             request_id=self._results.add(caller.tenant, turns)
@@ -221,7 +221,7 @@ class Chat:
         for other in other_choices(first):
             try:
                 await self._service.delete(caller.tenant, other)
-            except NotFound:
+            except NotFoundError:
                 continue
         await self._service.delete(caller.tenant, first.id)
         return chat_pb2.DeleteStoredCompletionResponse(response_id=first.id)
@@ -259,7 +259,7 @@ class Chat:
         for other in other_choices(choices[0]):
             try:
                 choices.append(await self._service.response(caller.tenant, other))
-            except NotFound:
+            except NotFoundError:
                 continue
         return choices
 
@@ -267,7 +267,7 @@ class Chat:
         """What is stored. Raises why a choice failed: a completion has no place for that."""
         for choice in choices:
             if choice.end is not None and choice.end.error is not None:
-                failed = error_of(choice.end.error.code, choice.end.error.message)
+                failed = error_from_code(choice.end.error.code, choice.end.error.message)
                 failed.response_id = choice.id
                 raise failed
         return self._completions.completion(choices)
@@ -275,7 +275,7 @@ class Chat:
 
 def _named(items: tuple[Item, ...]) -> tuple[Item, ...]:
     if nameless(items):
-        raise InvalidRequest(
+        raise InvalidRequestError(
             "A tool's message has to name its call: no call waits for a result.",
             param="messages",
         )

@@ -18,7 +18,7 @@ from antiphon.api.grpc.response_codec import (
 from antiphon.api.grpc.tool_call_codec import ServerCalls, encode_call
 from antiphon.core import events
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, Reasoning
-from antiphon.core.turns import SEALED, Response
+from antiphon.core.turns import INCLUDE_ENCRYPTED_REASONING, Response
 from antiphon.protos.xai import Proto, chat_pb2
 
 _Chunk = chat_pb2.GetChatCompletionChunk
@@ -35,7 +35,7 @@ class ChunkEncoder:
     def __init__(self, first: Response, completions: Completions) -> None:
         self._completions = completions
         options = first.header.options
-        self._sealed = SEALED in options.include
+        self._sealed = INCLUDE_ENCRYPTED_REASONING in options.include
         self._odds = wants_logprobs(options)
         self._ended: list[Response] = []
         self._calls = ServerCalls(first)

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from antiphon.errors import TooManyRequests
-from antiphon.turn.running_turns import LiveTurn
+from antiphon.errors import RateLimitError
+from antiphon.turn.running_turns import RunningTurn
 
 #: Seconds.
 _KEPT = 3600.0
@@ -27,7 +27,7 @@ _REMEMBERED = 1000
 class Deferred(msgspec.Struct, frozen=True):
     """The turns of one request."""
 
-    turns: tuple[LiveTurn, ...]
+    turns: tuple[RunningTurn, ...]
     since: float
 
     @property
@@ -57,18 +57,18 @@ class Results:
         self._shelves: dict[str, _Shelf] = {}
 
     def make_room(self, tenant: str) -> None:
-        """To be asked before turns are started. Raises ``TooManyRequests``."""
+        """To be asked before turns are started. Raises ``RateLimitError``."""
         shelf = self._shelf(tenant)
         while len(shelf.held) >= _MOST:
             done = next((name for name, one in shelf.held.items() if one.done), None)
             if done is None:
-                raise TooManyRequests(
+                raise RateLimitError(
                     f"There may be {_MOST} deferred completions under way: wait until one is over.",
                     retry_after=1,
                 )
             shelf.drop(done)
 
-    def add(self, tenant: str, turns: Sequence[LiveTurn]) -> str:
+    def add(self, tenant: str, turns: Sequence[RunningTurn]) -> str:
         """Hold turns; the id that they are asked for by."""
         name = "deferred_" + os.urandom(16).hex()
         self._shelf(tenant).held[name] = Deferred(tuple(turns), self._clock())

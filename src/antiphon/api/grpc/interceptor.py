@@ -26,10 +26,10 @@ from antiphon.api.common.authentication import Keyring, credential_of
 from antiphon.api.common.local_only import check_local
 from antiphon.api.common.metrics import Metrics
 from antiphon.api.common.rate_limits import Account, Limiter, Place
-from antiphon.core.turns import NOBODY
-from antiphon.errors import AntiphonError, RateLimited, TooManyRequests
+from antiphon.core.turns import DEFAULT_TENANT
+from antiphon.errors import AntiphonError, RateLimitError, UpstreamRateLimitError
 from antiphon.logging_setup import request_id
-from antiphon.turn.store_protocols import Key
+from antiphon.turn.store_protocols import ApiKey
 
 log = logging.getLogger("antiphon.api.grpc")
 
@@ -45,13 +45,13 @@ _LONGEST_VALUE = 200
 class Caller(msgspec.Struct, frozen=True):
     """Who calls. ``key`` None: there are no keys; ``account`` None: there are no limits."""
 
-    tenant: str = NOBODY
-    key: Key | None = None
+    tenant: str = DEFAULT_TENANT
+    key: ApiKey | None = None
     account: Account | None = None
     credential: bytes = b""
 
     def place(self) -> AbstractContextManager[None]:
-        """A place for one turn. To enter it raises ``TooManyRequests``."""
+        """A place for one turn. To enter it raises ``RateLimitError``."""
         return nullcontext() if self.account is None else Place(self.account)
 
 
@@ -124,7 +124,7 @@ class Door:
                 account.spend()
             finally:
                 trailers += [(one.decode(), two.decode()) for one, two in account.headers()]
-        return Caller(key.tenant if key else NOBODY, key, account, credential)
+        return Caller(key.tenant if key else DEFAULT_TENANT, key, account, credential)
 
 
 def details_of(error: AntiphonError) -> str:
@@ -145,7 +145,7 @@ def trailers_of(error: AntiphonError) -> Trailers:
     if error.response_id is not None:
         # The turn is kept, as failed: to repeat it by itself is not the client's to do.
         trailers += [("x-response-id", error.response_id), ("grpc-retry-pushback-ms", "-1")]
-    if isinstance(error, RateLimited | TooManyRequests) and error.retry_after is not None:
+    if isinstance(error, UpstreamRateLimitError | RateLimitError) and error.retry_after is not None:
         trailers.append(("retry-after", str(max(1, math.ceil(error.retry_after)))))
     return [(name, ascii(value)[1:-1][:_LONGEST_VALUE]) for name, value in trailers]
 

@@ -9,7 +9,7 @@ from antiphon.api.grpc.stream_throttle import Pace
 from antiphon.core.events import RefusalDelta, TextDelta
 from antiphon.core.items import Message, Role
 from antiphon.core.turns import TurnRequest
-from antiphon.errors import InvalidRequest
+from antiphon.errors import InvalidRequestError
 from antiphon.protos.legacy_chat import ASSISTANT, HUMAN, StatelessResponse
 from antiphon.protos.xai import Proto
 from antiphon.turn.service import TurnService
@@ -42,11 +42,11 @@ class StatelessChat:
 
     def _turn(self, request: Proto, tenant: str) -> TurnRequest:
         if request.system_prompt_name not in self._prompts:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 "The only system prompt with a name is 'fun'.", param="system_prompt_name"
             )
         if len(request.responses) > MAX_ITEMS:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"Send at most {MAX_ITEMS} responses at once.",
                 code="too_many_items",
                 param="responses",
@@ -55,7 +55,7 @@ class StatelessChat:
         for place, response in enumerate(request.responses):
             role = _ROLES.get(response.sender)
             if role is None:
-                raise InvalidRequest(
+                raise InvalidRequestError(
                     "The sender is HUMAN or ASSISTANT.", param=f"responses[{place}].sender"
                 )
             messages.append(Message(role, response.message))
@@ -65,6 +65,6 @@ class StatelessChat:
             instructions=self._prompts[request.system_prompt_name],
             store=False,
             stream=True,
-            announced=False,
+            emit_created=False,
             tenant=tenant,
         )

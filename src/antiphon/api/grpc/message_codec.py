@@ -28,8 +28,8 @@ from antiphon.core.items import (
     Role,
     SummaryText,
 )
-from antiphon.core.mcp_servers import JOINT
-from antiphon.errors import InvalidRequest
+from antiphon.core.mcp_servers import NAME_SEPARATOR
+from antiphon.errors import InvalidRequestError
 from antiphon.protos.xai import Proto, chat_pb2, image_pb2
 
 #: What a summary's ``encrypted_content`` begins with: a model's own is told from it by that.
@@ -58,10 +58,10 @@ def decode_messages(messages: Sequence[Proto], at: str = "messages") -> tuple[It
     """Messages as items, from the last summary on: it stands for all before it.
 
     A tool's result whose call cannot be told from them has the call id "" (``answering``).
-    Raises ``InvalidRequest`` naming the field at fault.
+    Raises ``InvalidRequestError`` naming the field at fault.
     """
     if len(messages) > MAX_ITEMS:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"Send at most {MAX_ITEMS} messages at once.", code="too_many_items", param=at
         )
     items: list[Item] = []
@@ -128,7 +128,7 @@ def _items(message: Proto, at: str, run: _Run) -> list[Item]:
         return [FunctionCallOutput(message.tool_call_id, _content(message, "user", at))]
     role = _ROLES.get(message.role)
     if role is None:
-        raise InvalidRequest("The message has no role that is known here.", param=f"{at}.role")
+        raise InvalidRequestError("The message has no role that is known here.", param=f"{at}.role")
     content = _content(message, role, at)
     if role != "assistant":
         return [Message(role, content, message.name or None)]
@@ -154,13 +154,13 @@ def _items(message: Proto, at: str, run: _Run) -> list[Item]:
 
 def _call(call: Proto, at: str) -> FunctionCall:
     if call.type not in (*_CLIENT_SIDE, _MCP) or not call.HasField("function"):
-        raise InvalidRequest(
+        raise InvalidRequestError(
             "Only calls of functions and of MCP servers' tools are known here.", param=f"{at}.type"
         )
     name = call.function.name
     if not call.id or not name:
-        raise InvalidRequest("A call needs an id and a function's name.", param=at)
-    label, joint, _ = name.partition(JOINT)
+        raise InvalidRequestError("A call needs an id and a function's name.", param=at)
+    label, joint, _ = name.partition(NAME_SEPARATOR)
     server = label if call.type == _MCP and joint else None
     return FunctionCall(call.id, name, call.function.arguments, server=server)
 
@@ -173,7 +173,7 @@ def _server_output(message: Proto, at: str) -> FunctionCallOutput:
     failed = message.tool_calls[0].status == chat_pb2.TOOL_CALL_STATUS_FAILED
     if not output:
         output = message.tool_calls[0].error_message or _LEFT_OUT
-    return FunctionCallOutput(message.tool_call_id, output, failed=failed)
+    return FunctionCallOutput(message.tool_call_id, output, is_error=failed)
 
 
 def _content(message: Proto, role: Role, at: str) -> str | tuple[Part, ...]:
@@ -194,18 +194,20 @@ def _part(part: Proto, role: Role, at: str) -> Part:
             return OutputText(part.text) if role == "assistant" else InputText(part.text)
         case "image_url":
             if role == "assistant":
-                raise InvalidRequest("An assistant's message holds text only.", param=at)
+                raise InvalidRequestError("An assistant's message holds text only.", param=at)
             if part.image_url.file_id or not part.image_url.image_url:
-                raise InvalidRequest(
+                raise InvalidRequestError(
                     "An image has to come with its URL, which may be a data: URL: this server"
                     " keeps no files.",
                     param=f"{at}.image_url",
                 )
             return InputImage(part.image_url.image_url, _DETAILS.get(part.image_url.detail, "auto"))
         case "file":
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 "Files are not taken over gRPC: send what is in them as text.",
                 code="unsupported_parameter",
                 param=f"{at}.file",
             )
-    raise InvalidRequest("This part of the content holds nothing that is known here.", param=at)
+    raise InvalidRequestError(
+        "This part of the content holds nothing that is known here.", param=at
+    )

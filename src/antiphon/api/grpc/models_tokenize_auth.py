@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from antiphon.api.grpc.interceptor import Caller
 from antiphon.api.grpc.pricing import Prices, cached_price, listed
-from antiphon.errors import MethodNotAllowed, ModelNotFound
+from antiphon.errors import MethodNotAllowedError, ModelNotFoundError
 from antiphon.protos.xai import Proto, auth_pb2, models_pb2, tokenize_pb2
 from antiphon.turn.protocols import Model, Token
 from antiphon.turn.service import TurnService
@@ -44,7 +44,7 @@ class Models:
         return models_pb2.ListImageGenerationModelsResponse()
 
     async def get_other(self, caller: Caller, request: Proto) -> Proto:
-        raise ModelNotFound("This server has language models only.", param="name")
+        raise ModelNotFoundError("This server has language models only.", param="name")
 
     def _body(self, name: str, model: Model) -> Proto:
         inputs = [models_pb2.TEXT, *([models_pb2.IMAGE] if model.info.images else [])]
@@ -71,7 +71,7 @@ class Tokenize:
     async def text(self, caller: Caller, request: Proto) -> Proto:
         name, model = self._service.models.get(request.model or None)
         if not isinstance(model, Tokenizer):
-            raise MethodNotAllowed(
+            raise MethodNotAllowedError(
                 f"The model '{name}' does not show its tokens.", code="tokenizer_unavailable"
             )
         tokens = [

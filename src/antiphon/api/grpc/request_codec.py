@@ -10,8 +10,8 @@ import msgspec
 from antiphon.api.common.tool_requests import Toolset
 from antiphon.api.grpc.message_codec import decode_messages
 from antiphon.api.grpc.tool_codec import decode_toolset, json_object, name_from
-from antiphon.core.turns import LOGPROBS, SEALED, Options, TurnRequest
-from antiphon.errors import InvalidRequest
+from antiphon.core.turns import INCLUDE_ENCRYPTED_REASONING, INCLUDE_LOGPROBS, Options, TurnRequest
+from antiphon.errors import InvalidRequestError
 from antiphon.protos.xai import Proto, chat_pb2, usage_pb2
 
 #: How many answers one request may ask for.
@@ -39,14 +39,14 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 def decode_completion(request: Proto, tenant: str) -> Asked:
-    """A ``GetCompletionsRequest`` as turns. Raises ``InvalidRequest`` naming the field at fault."""
+    """A ``GetCompletionsRequest`` as turns. Raises ``InvalidRequestError`` naming the field at fault."""
     _check_supported(request)
     items = decode_messages(request.messages)
     choices = _whole(request, "n", MOST_CHOICES) or 1
     tools = decode_toolset(request)
     if tools.servers and choices > 1:
         # The numbers of outputs would say both which choice they are of and which step.
-        raise InvalidRequest("With MCP servers there is one choice: leave 'n' out.", param="n")
+        raise InvalidRequestError("With MCP servers there is one choice: leave 'n' out.", param="n")
     turn = TurnRequest(
         input=items,
         model=request.model or None,
@@ -71,16 +71,16 @@ def _check_supported(request: Proto) -> None:
     if request.guidelines:
         refused.append("guidelines")
     for name in refused:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"This server does not know '{name}'.", code="unsupported_parameter", param=name
         )
 
 
 def _options(request: Proto, tools: Toolset) -> Options:
     top_logprobs = _whole(request, "top_logprobs", 20, least=0)
-    include: tuple[str, ...] = (LOGPROBS,) if request.logprobs else ()
+    include: tuple[str, ...] = (INCLUDE_LOGPROBS,) if request.logprobs else ()
     if request.use_encrypted_content:
-        include += (SEALED,)
+        include += (INCLUDE_ENCRYPTED_REASONING,)
     if chat_pb2.INCLUDE_OPTION_MCP_CALL_OUTPUT in request.include:
         include += (OUTPUTS,)
     return Options(
@@ -113,7 +113,7 @@ def _number(request: Proto, name: str, least: float, most: float) -> float | Non
         return None
     value: float = getattr(request, name)
     if not (math.isfinite(value) and least <= round(value, 6) <= most):
-        raise InvalidRequest(f"'{name}' is a number from {least} to {most}.", param=name)
+        raise InvalidRequestError(f"'{name}' is a number from {least} to {most}.", param=name)
     return round(value, 6)
 
 
@@ -122,7 +122,7 @@ def _whole(request: Proto, name: str, most: int = 2**31 - 1, *, least: int = 1) 
         return None
     value: int = getattr(request, name)
     if not least <= value <= most:
-        raise InvalidRequest(f"'{name}' is a number from {least} to {most}.", param=name)
+        raise InvalidRequestError(f"'{name}' is a number from {least} to {most}.", param=name)
     return value
 
 
@@ -137,14 +137,14 @@ def _text_format(given: Proto) -> dict[str, Any] | None:
             return {"type": "json_schema", "name": name or "response", "schema": schema}
         case chat_pb2.FORMAT_TYPE_INVALID | chat_pb2.FORMAT_TYPE_TEXT:
             return None
-    raise InvalidRequest("There is no such format.", param="response_format.format_type")
+    raise InvalidRequestError("There is no such format.", param="response_format.format_type")
 
 
 def _effort(request: Proto) -> str | None:
     if not request.HasField("reasoning_effort") or not request.reasoning_effort:
         return None
     if request.reasoning_effort not in _EFFORTS:
-        raise InvalidRequest("There is no such effort.", param="reasoning_effort")
+        raise InvalidRequestError("There is no such effort.", param="reasoning_effort")
     return _EFFORTS[request.reasoning_effort]
 
 
@@ -156,12 +156,12 @@ def _tier(request: Proto) -> Any:
             return "default"
         case usage_pb2.SERVICE_TIER_PRIORITY:
             return "priority"
-    raise InvalidRequest("There is no such service tier.", param="service_tier")
+    raise InvalidRequestError("There is no such service tier.", param="service_tier")
 
 
 def _identifier(request: Proto) -> str | None:
     if len(request.safety_identifier) > _LONGEST_IDENTIFIER:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"The identifier has more than {_LONGEST_IDENTIFIER} characters.",
             param="safety_identifier",
         )

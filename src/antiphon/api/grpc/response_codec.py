@@ -20,11 +20,18 @@ from antiphon.core.items import (
     Message,
     OutputText,
     Reasoning,
-    words_of,
+    text_and_refusals_of,
 )
-from antiphon.core.turns import LOGPROBS, SEALED, McpTool, Options, Response, Usage
+from antiphon.core.turns import (
+    INCLUDE_ENCRYPTED_REASONING,
+    INCLUDE_LOGPROBS,
+    McpTool,
+    Options,
+    Response,
+    Usage,
+)
 from antiphon.protos.xai import (
-    EFFORTS,
+    REASONING_EFFORTS,
     Proto,
     chat_pb2,
     choice_proto,
@@ -154,12 +161,12 @@ def _add(
     message = output.message
     match item:
         case Message(content=content):
-            message.content += words_of(content)
+            message.content += text_and_refusals_of(content)
             if wants_logprobs(options):
                 output.logprobs.MergeFrom(encode_logprobs(logprobs_of(content)))
         case Reasoning():
             message.reasoning_content += thoughts_of(item)
-            if item.encrypted_content and SEALED in options.include:
+            if item.encrypted_content and INCLUDE_ENCRYPTED_REASONING in options.include:
                 message.encrypted_content = item.encrypted_content
         case FunctionCall(server=None):
             message.tool_calls.append(encode_call(item))
@@ -199,7 +206,7 @@ def citations_of(items: Iterable[Item]) -> list[str]:
 
 
 def wants_logprobs(options: Options) -> bool:
-    return LOGPROBS in options.include
+    return INCLUDE_LOGPROBS in options.include
 
 
 def logprobs_of(content: Any) -> tuple[Any, ...]:
@@ -252,7 +259,7 @@ def settings_of(response: Response) -> Proto:
         max_tokens=options.max_output_tokens,
         parallel_tool_calls=options.parallel_tool_calls,
         previous_response_id=response.previous_response_id,
-        reasoning_effort=EFFORTS.get(options.reasoning_effort or ""),
+        reasoning_effort=REASONING_EFFORTS.get(options.reasoning_effort or ""),
         temperature=options.temperature,
         response_format=format_proto(options.text_format),
         tool_choice=choice_proto(options.tool_choice) if tools else None,
@@ -260,7 +267,7 @@ def settings_of(response: Response) -> Proto:
         top_p=options.top_p,
         user=options.user,
         store_messages=response.store,
-        use_encrypted_content=SEALED in options.include,
+        use_encrypted_content=INCLUDE_ENCRYPTED_REASONING in options.include,
     )
 
 

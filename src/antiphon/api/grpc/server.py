@@ -19,7 +19,7 @@ from antiphon.api.grpc.models_tokenize_auth import Auth, Models, Tokenize
 from antiphon.api.grpc.pricing import Prices, no_prices
 from antiphon.api.grpc.response_codec import Completions
 from antiphon.api.grpc.stream_throttle import Pace
-from antiphon.errors import ConfigError, InvalidRequest, MethodNotAllowed
+from antiphon.errors import ConfigError, InvalidRequestError, MethodNotAllowedError
 from antiphon.protos.legacy_chat import ADD_RESPONSE, StatelessConversation
 from antiphon.protos.xai import (
     Proto,
@@ -28,7 +28,7 @@ from antiphon.protos.xai import (
     models_pb2,
     tokenize_pb2,
 )
-from antiphon.thread_priority import in_background
+from antiphon.thread_priority import background_priority
 from antiphon.turn.service import TurnService
 
 _Answer: TypeAlias = Callable[[Caller, Any], Awaitable[Proto]]
@@ -90,7 +90,7 @@ class GrpcServer:
 
     async def start(self, host: str, port: int, certificate: Certificate | None = None) -> int:
         """Listen, on any free port where that is 0; the port. Raises ``ConfigError``."""
-        with in_background():
+        with background_priority():
             return await self._start(host, port, certificate)
 
     async def _start(self, host: str, port: int, certificate: Certificate | None) -> int:
@@ -191,7 +191,7 @@ class GrpcServer:
         async def handle(requests: object, context: Any) -> None:
             async def work(caller: Caller) -> bytes:
                 what = _ELSEWHERE.get(path.strip("/").partition("/")[0])
-                raise MethodNotAllowed(
+                raise MethodNotAllowedError(
                     f"antiphon does not serve {what}: it keeps conversations."
                     if what
                     else f"There is no method {path[:100]}.",
@@ -220,4 +220,6 @@ def _decoded(kind: Proto, body: bytes) -> Proto:
     try:
         return kind.FromString(body)
     except DecodeError as error:
-        raise InvalidRequest("The message cannot be decoded.", code="invalid_protobuf") from error
+        raise InvalidRequestError(
+            "The message cannot be decoded.", code="invalid_protobuf"
+        ) from error

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 
 from antiphon.api.grpc.message_codec import OUTPUT
 from antiphon.api.grpc.request_codec import OUTPUTS
-from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, words_of
+from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, text_and_refusals_of
 from antiphon.core.tool_rules import needs_approval
-from antiphon.core.turns import SEALED, Response
+from antiphon.core.turns import INCLUDE_ENCRYPTED_REASONING, Response
 from antiphon.protos.xai import Proto, chat_pb2
 
 _WAITS = (
@@ -32,7 +32,7 @@ class ServerCalls:
         options = response.header.options
         self._servers = options.mcp_servers
         self._shown = OUTPUTS in options.include
-        self._sealed = SEALED in options.include
+        self._sealed = INCLUDE_ENCRYPTED_REASONING in options.include
         self._running = response.end is None
         self._outputs = {
             item.call_id: item for item in response.output if isinstance(item, FunctionCallOutput)
@@ -56,12 +56,12 @@ class ServerCalls:
 
     def answer(self, output: FunctionCallOutput, message: Proto) -> bool:
         """Put the next output into a message, or a delta. False: it is of no server's tool."""
-        call = output.approved.call if output.approved else self._made.get(output.call_id)
+        call = output.approved_call.call if output.approved_call else self._made.get(output.call_id)
         if call is None:
             return False
         message.role = chat_pb2.ROLE_TOOL
         message.tool_calls.append(_server_call(call, output))
-        text = words_of(output.output)
+        text = text_and_refusals_of(output.output)
         if self._shown:
             message.content = text
         elif self._sealed:
@@ -100,8 +100,8 @@ def tools_run(response: Response) -> int:
     }
     return sum(
         isinstance(item, FunctionCallOutput)
-        and not item.failed
-        and (item.call_id in made or item.approved is not None)
+        and not item.is_error
+        and (item.call_id in made or item.approved_call is not None)
         for item in response.output
     )
 
@@ -120,8 +120,8 @@ def _answered(items: Iterable[Item]) -> set[str]:
 
 
 def _server_call(call: FunctionCall, output: FunctionCallOutput) -> Proto:
-    if output.failed:
-        return _encoded(call, chat_pb2.TOOL_CALL_STATUS_FAILED, words_of(output.output))
+    if output.is_error:
+        return _encoded(call, chat_pb2.TOOL_CALL_STATUS_FAILED, text_and_refusals_of(output.output))
     return _encoded(call, chat_pb2.TOOL_CALL_STATUS_COMPLETED)
 
 

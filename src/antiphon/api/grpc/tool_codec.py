@@ -14,9 +14,9 @@ import msgspec
 
 from antiphon.api.common.body import UNDECODABLE, check_depth
 from antiphon.api.common.tool_requests import Function, Mcp, Tool, Toolset, decode_tools
-from antiphon.core.mcp_servers import MOST_LABEL
-from antiphon.core.tool_rules import full_name
-from antiphon.errors import InvalidRequest
+from antiphon.core.mcp_servers import MAX_LABEL_LENGTH
+from antiphon.core.tool_rules import qualified_name
+from antiphon.errors import InvalidRequestError
 from antiphon.protos.xai import Proto, chat_pb2
 
 _MOST_TOOLS = 128
@@ -27,16 +27,16 @@ _MODES = {
     chat_pb2.TOOL_MODE_REQUIRED: "required",
 }
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
-_LABEL = re.compile(rf"[a-zA-Z0-9_-]{{1,{MOST_LABEL}}}\Z")
+_LABEL = re.compile(rf"[a-zA-Z0-9_-]{{1,{MAX_LABEL_LENGTH}}}\Z")
 _NOT_A_NAME = re.compile(r"[^a-zA-Z0-9_-]+")
 
 
 def decode_toolset(request: Proto) -> Toolset:
-    """What a completion request's model may call. Raises ``InvalidRequest``."""
+    """What a completion request's model may call. Raises ``InvalidRequestError``."""
     if not request.tools and not request.HasField("tool_choice"):
         return Toolset()
     if len(request.tools) > _MOST_TOOLS:
-        raise InvalidRequest(f"Send at most {_MOST_TOOLS} tools.", param="tools")
+        raise InvalidRequestError(f"Send at most {_MOST_TOOLS} tools.", param="tools")
     given: list[Tool] = []
     for place, tool in enumerate(request.tools):
         taken = {one.server_label for one in given if isinstance(one, Mcp)}
@@ -46,11 +46,11 @@ def decode_toolset(request: Proto) -> Toolset:
 
 
 def json_object(text: str, at: str) -> dict[str, Any]:
-    """A JSON object that came as text. Raises ``InvalidRequest``."""
+    """A JSON object that came as text. Raises ``InvalidRequestError``."""
     try:
         value: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
     except UNDECODABLE as error:
-        raise InvalidRequest("That is not a JSON object.", param=at) from error
+        raise InvalidRequestError("That is not a JSON object.", param=at) from error
     check_depth(value, at)
     return value
 
@@ -68,7 +68,7 @@ def _tool(tool: Proto, at: str, labels: Container[str]) -> Tool:
             return _server(tool.mcp, at, labels)
         case kind:
             what = f"the tool '{kind}'" if kind else "such a tool"
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"This server does not run {what}: give the model functions of your own, or an"
                 " MCP server.",
                 code="unsupported_parameter",
@@ -78,7 +78,7 @@ def _tool(tool: Proto, at: str, labels: Container[str]) -> Tool:
 
 def _function(function: Proto, at: str) -> Function:
     if not _NAME.match(function.name):
-        raise InvalidRequest(
+        raise InvalidRequestError(
             "A function's name is 1 to 64 letters, digits, '_' and '-'.", param=f"{at}.name"
         )
     schema = None
@@ -96,8 +96,8 @@ def _server(server: Proto, at: str, labels: Container[str]) -> Mcp:
     """
     label = server.server_label or _label_of(server.server_url, labels)
     if not _LABEL.match(label):
-        raise InvalidRequest(
-            f"A server's label is 1 to {MOST_LABEL} letters, digits, '_' and '-'.",
+        raise InvalidRequestError(
+            f"A server's label is 1 to {MAX_LABEL_LENGTH} letters, digits, '_' and '-'.",
             param=f"{at}.server_label",
         )
     headers = dict(server.extra_headers)
@@ -128,7 +128,7 @@ def _label_of(url: str, taken: Container[str]) -> str:
         host = urlsplit(url).hostname or ""
     except ValueError:
         host = ""
-    plain = label = name_from(host)[: MOST_LABEL - 4]
+    plain = label = name_from(host)[: MAX_LABEL_LENGTH - 4]
     number = 1
     while label and label in taken:
         number += 1
@@ -139,12 +139,12 @@ def _label_of(url: str, taken: Container[str]) -> str:
 def _choice(choice: Proto, tools: Toolset) -> str:
     if choice.WhichOneof("tool_choice") != "function_name":
         if choice.mode not in _MODES:
-            raise InvalidRequest("There is no such tool mode.", param="tool_choice.mode")
+            raise InvalidRequestError("There is no such tool mode.", param="tool_choice.mode")
         return _MODES[choice.mode]
     name: str = choice.function_name
-    prefixes = tuple(full_name(server.server_label, "") for server in tools.servers)
+    prefixes = tuple(qualified_name(server.server_label, "") for server in tools.servers)
     if not name.startswith(prefixes) and name not in {one.name for one in tools.functions}:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"There is no tool '{name}' among the tools.",
             code="unknown_tool",
             param="tool_choice.function_name",

@@ -25,10 +25,10 @@ from antiphon.api.http.models import ModelList
 from antiphon.api.http.responses import Compaction, Responses
 from antiphon.api.http.websocket import WebSocket
 from antiphon.api.mcp.streamable_http import McpEndpoint
-from antiphon.errors import MethodNotAllowed, NotFound
-from antiphon.turn.conversations import Conversations
+from antiphon.errors import MethodNotAllowedError, NotFoundError
+from antiphon.turn.conversations import ConversationService
 from antiphon.turn.service import TurnService
-from antiphon.turn.store_protocols import KeyStore, StoreHealth
+from antiphon.turn.store_protocols import ApiKeyStore, StoreHealth
 
 
 class HttpApp:
@@ -73,13 +73,13 @@ class HttpApp:
 
 
 def _endpoints(service: TurnService) -> dict[str, dict[str, Handler]]:
-    ledgers = service.ledgers
+    ledgers = service.stores
     assert ledgers is not None, "every store has them"
     # One for all: a key that was used on one path is used on every other.
-    repeats = Repeats(ledgers.receipts)
-    conversations = Conversations(service, ledgers.conversations, ledgers.search)
+    repeats = Repeats(ledgers.idempotency)
+    conversations = ConversationService(service, ledgers.conversations, ledgers.search)
     return {
-        **_turns(service, Responses(service, ledgers.archive, repeats)),
+        **_turns(service, Responses(service, ledgers.response_index, repeats)),
         **_conversations(ConversationApi(conversations, repeats)),
     }
 
@@ -129,16 +129,16 @@ class _Methods:
             return
         refusal = f"{scope['path']} takes {self._allowed}, not {scope['method']}."
         allow = (b"allow", self._allowed.encode())
-        await send_error(send, MethodNotAllowed(refusal), [allow])
+        await send_error(send, MethodNotAllowedError(refusal), [allow])
 
 
 async def _no_such_path(scope: Scope, receive: Receive, send: Send) -> None:
-    raise NotFound(f"There is nothing at {scope['path']}.", code="unknown_url")
+    raise NotFoundError(f"There is nothing at {scope['path']}.", code="unknown_url")
 
 
 def open_site(
     service: TurnService,
-    keys: KeyStore,
+    keys: ApiKeyStore,
     *,
     allowance_of: Callable[[str], Allowance] | None = None,
     origins: Sequence[str] = (),
@@ -152,11 +152,11 @@ def open_site(
     """
     keyring = Keyring(keys)
     metrics = Metrics(lambda: {name for name, _ in service.models.names()}, health)
-    service.watch(metrics)
+    service.add_observer(metrics)
     limiter = None
     if allowance_of is not None:
         limiter = Limiter(allowance_of)
-        service.watch(limiter)
+        service.add_observer(limiter)
     return Front(
         HttpApp(service, {**Operations(keyring, metrics, health).table(), **Reference().table()}),
         keyring,

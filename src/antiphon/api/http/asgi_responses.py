@@ -12,9 +12,9 @@ from typing import Any, Self, TypeAlias
 import msgspec
 
 from antiphon.api.common.body import ClientGone, Message, Receive, Scope, Send
-from antiphon.errors import AntiphonError, RateLimited, TooManyRequests
+from antiphon.errors import AntiphonError, RateLimitError, UpstreamRateLimitError
 from antiphon.turn.replay import Replay
-from antiphon.turn.running_turns import LiveTurn
+from antiphon.turn.running_turns import RunningTurn
 
 Handler: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -65,7 +65,7 @@ async def send_error(
         # The turn is kept as failed and the upstream was tried again already: a
         # client that repeats by itself would only leave more failed turns behind.
         headers.append((b"x-should-retry", b"false"))
-    if isinstance(error, RateLimited | TooManyRequests) and error.retry_after is not None:
+    if isinstance(error, UpstreamRateLimitError | RateLimitError) and error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
     await send_json(send, _encode({"error": body}), error.status, headers)
 
@@ -171,7 +171,7 @@ class Watch:
     #: Seconds.
     PATIENCE = 0.05
 
-    def __init__(self, receive: Receive, turn: LiveTurn | Replay | None = None) -> None:
+    def __init__(self, receive: Receive, turn: RunningTurn | Replay | None = None) -> None:
         self.turn = turn
         self._gone = False
         self._receive = receive
@@ -199,7 +199,7 @@ class Watch:
             message = await self._receive()
         self._gone = True
         if self.turn is not None:
-            await self.turn.leave()
+            await self.turn.detach()
         if self._writer is not None:
             # A stored turn goes on, perhaps for long; what waits to write it need not.
             self._writer.cancel()

@@ -22,7 +22,7 @@ from antiphon.api.http.chat_completions_codec import (
 from antiphon.api.http.stream_events import DONE
 from antiphon.core.events import Created, Event
 from antiphon.errors import AntiphonError
-from antiphon.turn.running_turns import LiveTurn
+from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
 
 
@@ -38,7 +38,7 @@ class ChatCompletions:
         with Watch(receive) as watch:
             turn = watch.turn = await self._service.start(request.turn)
             if request.turn.stream:
-                encoder = ChunkEncoder(turn.opening, include_usage=request.include_usage)
+                encoder = ChunkEncoder(turn.initial_response, include_usage=request.include_usage)
                 await _stream(turn, send, encoder)
             else:
                 response = await turn.result()
@@ -48,7 +48,7 @@ class ChatCompletions:
                     await send_json(send, encode_completion(response))
 
 
-async def _stream(turn: LiveTurn, send: Send, encoder: ChunkEncoder) -> None:
+async def _stream(turn: RunningTurn, send: Send, encoder: ChunkEncoder) -> None:
     """Write chunks as they come.
 
     The head waits for the model's first word, so that a turn which fails before it answers
@@ -76,7 +76,7 @@ async def _stream(turn: LiveTurn, send: Send, encoder: ChunkEncoder) -> None:
         await send_error(send, error)
 
 
-async def _write(turn: LiveTurn, send: Send, encoder: ChunkEncoder, head: StreamHead) -> None:
+async def _write(turn: RunningTurn, send: Send, encoder: ChunkEncoder, head: StreamHead) -> None:
     """The chunks of a turn; of one that fails those before its end."""
     held: list[Event] = []
     async for batch in turn.events():

@@ -37,7 +37,7 @@ from antiphon.core.items import (
     text_of,
 )
 from antiphon.core.turns import FunctionTool, Options, Response, TurnRequest, Usage
-from antiphon.errors import AntiphonError, InvalidRequest
+from antiphon.errors import AntiphonError, InvalidRequestError
 
 
 class _ImageUrl(msgspec.Struct, frozen=True):
@@ -146,12 +146,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 def decode_chat_request(body: bytes) -> ChatRequest:
-    """A body as a turn's request. Raises ``InvalidRequest`` naming the field at fault."""
+    """A body as a turn's request. Raises ``InvalidRequestError`` naming the field at fault."""
     asked = decoded(_request, body)
     if not asked.messages:
-        raise InvalidRequest("There are no messages.", code="empty_input", param="messages")
+        raise InvalidRequestError("There are no messages.", code="empty_input", param="messages")
     if asked.n is not None and asked.n > 1:
-        raise InvalidRequest("Only one choice is made: n is 1.", param="n")
+        raise InvalidRequestError("Only one choice is made: n is 1.", param="n")
     items: list[Item] = []
     for place, message in enumerate(asked.messages):
         items += _items(message, f"messages[{place}]")
@@ -168,13 +168,13 @@ def decode_chat_request(body: bytes) -> ChatRequest:
 def _items(message: _Message, at: str) -> list[Item]:
     if message.role == "tool":
         if not message.tool_call_id:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 "A tool's message has to name its call.", param=f"{at}.tool_call_id"
             )
         return [FunctionCallOutput(message.tool_call_id, _content("tool", message.content))]
     if message.role != "assistant":
         if message.content is None:
-            raise InvalidRequest("The message has no content.", param=f"{at}.content")
+            raise InvalidRequestError("The message has no content.", param=f"{at}.content")
         return [Message(message.role, _content(message.role, message.content), message.name)]
     items: list[Item] = []
     content = _content("assistant", message.content)

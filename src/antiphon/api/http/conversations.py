@@ -17,13 +17,13 @@ from antiphon.api.http.includes import include_of
 from antiphon.api.http.item_bodies import input_items, output_items
 from antiphon.api.http.pagination import behind, limit_of, listed, order_of
 from antiphon.api.http.response_request import Metadata
-from antiphon.core.ids import place_of_item
+from antiphon.core.ids import parse_item_id
 from antiphon.core.items import Item
-from antiphon.core.turns import Conversation, Response
-from antiphon.errors import InvalidRequest
-from antiphon.turn.conversations import Conversations, missing_item
+from antiphon.core.turns import ConversationRecord, Response
+from antiphon.errors import InvalidRequestError
+from antiphon.turn.conversations import ConversationService, item_not_found
 from antiphon.turn.protocols import Window
-from antiphon.turn.store_protocols import Hit
+from antiphon.turn.store_protocols import SearchHit
 
 #: How many items one request may bring.
 _MAX_ITEMS = 100
@@ -58,7 +58,7 @@ _added = msgspec.json.Decoder(ItemsCreate)
 class ConversationApi:
     """The endpoints, over the conversations of one service."""
 
-    def __init__(self, conversations: Conversations, repeats: Repeats) -> None:
+    def __init__(self, conversations: ConversationService, repeats: Repeats) -> None:
         self._conversations = conversations
         self._repeats = repeats
 
@@ -83,12 +83,12 @@ class ConversationApi:
         words = query.get("query", [""])[-1]
         if words:
             if "order" in query:
-                raise InvalidRequest("A search lists the best hits first.", param="order")
+                raise InvalidRequestError("A search lists the best hits first.", param="order")
             hits = await self._conversations.search(tenant, words, limit + 1, after=after)
             shown = [_hit(hit) for hit in hits[:limit]]
             await send_json(send, _encode(listed(shown, more=len(hits) > limit)))
             return
-        found = await self._conversations.latest(
+        found = await self._conversations.list_conversations(
             tenant, limit + 1, after=after, newest_first=order_of(query) == "desc"
         )
         page = [_conversation(one) for one in found[:limit]]
@@ -106,14 +106,16 @@ class ConversationApi:
         tenant, name = tenant_of(scope), scope["path_params"]["id"]
         repeat = self._repeats.of(scope, body)
         if repeat is None:
-            changed = await self._conversations.describe(tenant, name, asked.metadata)
+            changed = await self._conversations.update_metadata(tenant, name, asked.metadata)
         else:
             async with repeat:
                 if repeat.outcome is not None:
                     # Somebody may have described it anew since: that stays.
                     changed = await self._conversations.get(tenant, name)
                 else:
-                    changed = await self._conversations.describe(tenant, name, asked.metadata)
+                    changed = await self._conversations.update_metadata(
+                        tenant, name, asked.metadata
+                    )
                     await repeat.made(name)
         await send_json(send, _encode(_conversation(changed)))
 
@@ -147,7 +149,7 @@ class ConversationApi:
             scope,
             body,
             partial(self._conversations.add, tenant, name, items),
-            partial(self._conversations.added, tenant, name),
+            partial(self._conversations.get_added_turn, tenant, name),
         )
         await send_json(send, _encode(listed(_shown([turn], include), more=False)))
 
@@ -159,7 +161,7 @@ class ConversationApi:
             if body["id"] == at["item"]:
                 await send_json(send, _encode(body))
                 return
-        raise missing_item(at["item"])
+        raise item_not_found(at["item"])
 
     async def delete_item(self, scope: Scope, receive: Receive, send: Send) -> None:
         """DELETE /v1/conversations/{id}/items/{item}"""
@@ -170,14 +172,14 @@ class ConversationApi:
 
 def _items(given: list[dict[str, Any]]) -> list[Item]:
     if len(given) > _MAX_ITEMS:
-        raise InvalidRequest(f"Send at most {_MAX_ITEMS} items at once.", param="items")
+        raise InvalidRequestError(f"Send at most {_MAX_ITEMS} items at once.", param="items")
     intake = decode_items(given, "items")
     if intake.references:
-        raise InvalidRequest("Send the item itself here.", param=intake.references[0].param)
+        raise InvalidRequestError("Send the item itself here.", param=intake.references[0].param)
     return list(intake.items)
 
 
-def _conversation(one: Conversation) -> dict[str, Any]:
+def _conversation(one: ConversationRecord) -> dict[str, Any]:
     return {
         "id": one.id,
         "object": "conversation",
@@ -186,7 +188,7 @@ def _conversation(one: Conversation) -> dict[str, Any]:
     }
 
 
-def _hit(hit: Hit) -> dict[str, Any]:
+def _hit(hit: SearchHit) -> dict[str, Any]:
     return {
         # A conversation may be found in many turns: its own id would not tell them apart.
         "id": hit.response_id,
@@ -207,11 +209,11 @@ async def _items_behind(
 ) -> list[dict[str, Any]]:
     """At least ``enough`` items behind the one ``after``, where there are so many.
 
-    Turns are read a window at a time, as many as it takes. Raises ``InvalidRequest``.
+    Turns are read a window at a time, as many as it takes. Raises ``InvalidRequestError``.
     """
     found: list[dict[str, Any]] = []
     if after is not None:
-        window = msgspec.structs.replace(window, at=(place_of_item(after) or [""])[0])
+        window = msgspec.structs.replace(window, at=(parse_item_id(after) or [""])[0])
     turns = await read(window)
     if after is not None:
         found = behind(_directed(turns[:1], include, window), after)

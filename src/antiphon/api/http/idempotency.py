@@ -2,7 +2,7 @@
 
 A receipt is written before the request is done, and says what came of it in the
 transaction that keeps that. A process that dies in between leaves one that says nothing, and
-nothing that was made; after a while such a key may be used again (``ReceiptStore.claim``).
+nothing that was made; after a while such a key may be used again (``IdempotencyStore.claim``).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Self, TypeVar
 
 from antiphon.api.common.authentication import tenant_of
 from antiphon.api.common.body import Scope
-from antiphon.core.turns import Claim
-from antiphon.errors import Conflict, IdempotencyConflict, InvalidRequest
-from antiphon.turn.store_protocols import ReceiptStore
+from antiphon.core.turns import IdempotencyReservation
+from antiphon.errors import ConflictError, IdempotencyConflictError, InvalidRequestError
+from antiphon.turn.store_protocols import IdempotencyStore
 
 T = TypeVar("T")
 
@@ -34,18 +34,18 @@ _PATIENCE = 10.0
 class Repeats:
     """Which requests have been made before. ``patience`` is in seconds."""
 
-    def __init__(self, receipts: ReceiptStore, patience: float = _PATIENCE) -> None:
+    def __init__(self, receipts: IdempotencyStore, patience: float = _PATIENCE) -> None:
         self.receipts = receipts
         self.patience = patience
         #: Requests that are being started here, by tenant and key: done when they were.
         self.starting: dict[tuple[str, str], asyncio.Future[None]] = {}
 
     def of(self, scope: Scope, body: bytes) -> Repeat | None:
-        """One request; None: it has no key. Raises ``InvalidRequest``."""
+        """One request; None: it has no key. Raises ``InvalidRequestError``."""
         for name, value in scope["headers"]:
             if name == _HEADER:
                 if not 0 < len(value) <= LONGEST_KEY:
-                    raise InvalidRequest(
+                    raise InvalidRequestError(
                         f"An Idempotency-Key has 1 to {LONGEST_KEY} characters.",
                         param="Idempotency-Key",
                     )
@@ -60,7 +60,7 @@ class Repeats:
         self,
         scope: Scope,
         body: bytes,
-        make: Callable[[Claim | None], Awaitable[T]],
+        make: Callable[[IdempotencyReservation | None], Awaitable[T]],
         again: Callable[[str], Awaitable[T]],
     ) -> T:
         """What a request makes; ``again`` finds what the same one made before, by its outcome."""
@@ -78,26 +78,26 @@ class Repeat:
 
     ``outcome`` is then what the same request made before, None: it is the first, and
     whatever it makes has to take ``claim`` along, which notes it. Entering raises
-    ``IdempotencyConflict`` where the key was used for another request, and ``Conflict``
+    ``IdempotencyConflictError`` where the key was used for another request, and ``ConflictError``
     where the first has not come to an end yet.
     """
 
     def __init__(self, repeats: Repeats, place: tuple[str, str], fingerprint: bytes) -> None:
         self.outcome: str | None = None
-        self.claim = Claim(place[1], fingerprint)
+        self.claim = IdempotencyReservation(place[1], fingerprint)
         self._repeats = repeats
         self._place = place
         self._started: asyncio.Future[None] | None = None
 
     async def made(self, outcome: str) -> None:
         """Note what came of the request, which did not take ``claim`` along."""
-        await self._repeats.receipts.settle(*self._place, outcome)
+        await self._repeats.receipts.complete(*self._place, outcome)
 
     async def __aenter__(self) -> Self:
         deadline = time.monotonic() + self._repeats.patience
         while not await self._is_ours_or_known():
             if time.monotonic() > deadline:
-                raise Conflict(
+                raise ConflictError(
                     "The first request with this Idempotency-Key is still being started.",
                     code="idempotency_key_in_progress",
                     param="Idempotency-Key",
@@ -121,7 +121,7 @@ class Repeat:
             if error is not None:
                 # Also where the server is being stopped: nothing shall wait for this one.
                 # What was made all the same has settled it, and then it stays.
-                await asyncio.shield(self._repeats.receipts.drop(*self._place))
+                await asyncio.shield(self._repeats.receipts.release(*self._place))
         finally:
             self._let_go()
 
@@ -134,7 +134,7 @@ class Repeat:
         self._started = starting[self._place] = asyncio.get_running_loop().create_future()
         held = None
         try:
-            held = await receipts.claim(*self._place, self.claim.fingerprint)
+            held = await receipts.reserve(*self._place, self.claim.fingerprint)
         except BaseException:
             self._let_go()
             raise
@@ -142,10 +142,10 @@ class Repeat:
             return True
         self._let_go()
         if held.fingerprint != self.claim.fingerprint:
-            raise IdempotencyConflict(
+            raise IdempotencyConflictError(
                 "This Idempotency-Key was used for another request.", param="Idempotency-Key"
             )
-        self.outcome = held.outcome
+        self.outcome = held.result_id
         return self.outcome is not None
 
     def _let_go(self) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias, get_args
 
-from antiphon.core.turns import SEALED, Options
-from antiphon.errors import InvalidRequest
+from antiphon.core.turns import INCLUDE_ENCRYPTED_REASONING, Options
+from antiphon.errors import InvalidRequestError
 
 #: The specification's two, and those that OpenAI's clients know besides.
 Includable: TypeAlias = Literal[
@@ -23,11 +23,11 @@ INCLUDABLE: tuple[str, ...] = get_args(Includable)
 
 
 def include_of(query: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """What a query asks for, as ``include=…`` or ``include[]=…``. Raises ``InvalidRequest``."""
+    """What a query asks for, as ``include=…`` or ``include[]=…``. Raises ``InvalidRequestError``."""
     asked = (*query.get("include", ()), *query.get("include[]", ()))
     for one in asked:
         if one not in INCLUDABLE:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"There is nothing called '{one[:64]}' to include.", param="include"
             )
     return asked
@@ -38,4 +38,4 @@ def shows_sealed(options: Options, include: Sequence[str] = ()) -> bool:
 
     Whoever made the turn may have asked for it, or whoever looks at it now (``include``).
     """
-    return SEALED in options.include or SEALED in include
+    return INCLUDE_ENCRYPTED_REASONING in options.include or INCLUDE_ENCRYPTED_REASONING in include

@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 from antiphon.api.http.includes import shows_sealed
 from antiphon.core.ids import item_id
 from antiphon.core.items import (
-    Approved,
+    ApprovedCall,
     Compaction,
-    Erased,
+    ErasedItem,
     FunctionCall,
     FunctionCallOutput,
     InputFile,
@@ -26,9 +26,9 @@ from antiphon.core.items import (
     Part,
     Reasoning,
     item_kind,
-    words_of,
+    text_and_refusals_of,
 )
-from antiphon.core.tool_rules import needs_approval, own_name
+from antiphon.core.tool_rules import needs_approval, unqualified_name
 from antiphon.core.turns import Response
 
 #: Whether a call of an MCP server is one that a person has to agree to.
@@ -98,7 +98,7 @@ class Pairs:
         self._sealed = sealed
         #: Calls whose output has not come, with what they are shown as.
         self.waiting: dict[str, tuple[FunctionCall, dict[str, Any]]] = {}
-        self._requests: dict[str, Approved] = {}
+        self._requests: dict[str, ApprovedCall] = {}
 
     def kind(self, item: Item) -> str | None:
         """The ``type`` that the next item is shown with. None: it is not one by itself."""
@@ -108,9 +108,9 @@ class Pairs:
             case FunctionCallOutput(call_id=call_id):
                 if call_id in self.waiting:
                     return None
-                if item.approved or call_id in self._requests:
+                if item.approved_call or call_id in self._requests:
                     return "mcp_call"
-            case Erased():
+            case ErasedItem():
                 return None
         return item_kind(item)
 
@@ -120,15 +120,15 @@ class Pairs:
 
     def request(self, call: FunctionCall, name: str) -> None:
         """A call waits for a person, and is shown as ``name``."""
-        self._requests[call.call_id] = Approved(name, call)
+        self._requests[call.call_id] = ApprovedCall(name, call)
 
     def answered(self, call_id: str) -> tuple[FunctionCall, dict[str, Any]]:
         """The call that an output is for, and what it is shown as."""
         return self.waiting.pop(call_id)
 
-    def approved(self, output: FunctionCallOutput) -> Approved | None:
+    def approved(self, output: FunctionCallOutput) -> ApprovedCall | None:
         """The call behind an output that is shown by itself, if a person agreed to it."""
-        return output.approved or self._requests.get(output.call_id)
+        return output.approved_call or self._requests.get(output.call_id)
 
     def body(self, item: Item, kind: str, name: str) -> dict[str, Any]:
         """An item in full shape, with the id ``name``."""
@@ -147,14 +147,14 @@ def mcp_call_body(
     request_id: str | None = None,
 ) -> dict[str, Any]:
     """An MCP server's tool call, with what came of it."""
-    text = None if output is None else words_of(output.output)
-    failed = output is not None and output.failed
+    text = None if output is None else text_and_refusals_of(output.output)
+    failed = output is not None and output.is_error
     return {
         "id": name,
         "type": "mcp_call",
         "status": "failed" if failed else "completed" if output else "incomplete",
         "server_label": call.server or "",
-        "name": own_name(call),
+        "name": unqualified_name(call),
         "arguments": call.arguments,
         "output": None if failed else text,
         "error": (
@@ -222,12 +222,12 @@ def _call(call: FunctionCall, name: str, status: str | None, asked: bool) -> dic
         "type": "mcp_approval_request",
         "status": status or call.status,
         "server_label": call.server,
-        "name": own_name(call),
+        "name": unqualified_name(call),
         "arguments": call.arguments,
     }
 
 
-def _other(item: Compaction | McpListTools | McpApproval | Erased, name: str) -> dict[str, Any]:
+def _other(item: Compaction | McpListTools | McpApproval | ErasedItem, name: str) -> dict[str, Any]:
     """Items without a status."""
     body: dict[str, Any] = {"id": name, "type": item_kind(item)}
     match item:

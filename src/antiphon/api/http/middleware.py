@@ -25,7 +25,7 @@ from antiphon.api.common.metrics import Metrics
 from antiphon.api.common.rate_limits import Limiter, place_of, put_account
 from antiphon.api.http.asgi_responses import Handler, send_error
 from antiphon.api.http.cors import Cors, Headers, answer_preflight
-from antiphon.errors import AntiphonError, Unauthorized
+from antiphon.errors import AntiphonError, AuthenticationError
 from antiphon.logging_setup import request_id
 
 _ROUTE, _AGAIN = "antiphon.route", "antiphon.again"
@@ -206,4 +206,4 @@ def _named(headers: dict[bytes, bytes]) -> Headers:
 
 
 async def _refuse(send: Send, error: AntiphonError) -> None:
-    await send_error(send, error, [CHALLENGE] if isinstance(error, Unauthorized) else ())
+    await send_error(send, error, [CHALLENGE] if isinstance(error, AuthenticationError) else ())

@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from antiphon.core.turns import TurnStatus
-from antiphon.errors import InvalidRequest
-from antiphon.turn.store_protocols import Wanted, unknown_cursor
+from antiphon.errors import InvalidRequestError
+from antiphon.turn.store_protocols import ResponseFilter, unknown_cursor
 
 
 def page_of(items: Sequence[dict[str, Any]], query: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """One page of ``items``, which come oldest first.
 
     ``limit`` is 1 to 100 (20), ``order`` asc or desc (desc: newest first), ``after``
-    the id of the last item of the page before. Raises ``InvalidRequest``.
+    the id of the last item of the page before. Raises ``InvalidRequestError``.
     """
     limit = limit_of(query)
     ordered = list(items) if order_of(query) == "asc" else list(reversed(items))
@@ -35,7 +35,7 @@ def page_of(items: Sequence[dict[str, Any]], query: Mapping[str, Sequence[str]])
 
 
 def behind(ordered: Sequence[dict[str, Any]], after: str) -> list[dict[str, Any]]:
-    """What comes behind the one with the id ``after``. Raises ``InvalidRequest``."""
+    """What comes behind the one with the id ``after``. Raises ``InvalidRequestError``."""
     for place, item in enumerate(ordered, 1):
         if item["id"] == after:
             return list(ordered[place:])
@@ -43,18 +43,18 @@ def behind(ordered: Sequence[dict[str, Any]], after: str) -> list[dict[str, Any]
 
 
 def limit_of(query: Mapping[str, Sequence[str]]) -> int:
-    """How many to show. Raises ``InvalidRequest``."""
+    """How many to show. Raises ``InvalidRequestError``."""
     text = query.get("limit", ["20"])[-1]
     if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= 100):
-        raise InvalidRequest("The limit is a number from 1 to 100.", param="limit")
+        raise InvalidRequestError("The limit is a number from 1 to 100.", param="limit")
     return int(text)
 
 
 def order_of(query: Mapping[str, Sequence[str]]) -> str:
-    """``asc`` or ``desc``. Raises ``InvalidRequest``."""
+    """``asc`` or ``desc``. Raises ``InvalidRequestError``."""
     order = query.get("order", ["desc"])[-1]
     if order not in {"asc", "desc"}:
-        raise InvalidRequest("The order is asc or desc.", param="order")
+        raise InvalidRequestError("The order is asc or desc.", param="order")
     return order
 
 
@@ -62,12 +62,12 @@ def order_of(query: Mapping[str, Sequence[str]]) -> str:
 STATUSES: dict[str, TurnStatus] = {status: status for status in get_args(TurnStatus)}
 
 
-def wanted_of(query: Mapping[str, Sequence[str]]) -> Wanted:
-    """``?model=…&status=…&metadata[key]=…``. Raises ``InvalidRequest``."""
+def wanted_of(query: Mapping[str, Sequence[str]]) -> ResponseFilter:
+    """``?model=…&status=…&metadata[key]=…``. Raises ``InvalidRequestError``."""
     status = query.get("status", [None])[-1]
     if status is not None and status not in STATUSES:
-        raise InvalidRequest(f"The status is one of {', '.join(STATUSES)}.", param="status")
-    return Wanted(
+        raise InvalidRequestError(f"The status is one of {', '.join(STATUSES)}.", param="status")
+    return ResponseFilter(
         model=query.get("model", [None])[-1],
         status=STATUSES[status] if status else None,
         metadata={

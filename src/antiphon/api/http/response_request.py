@@ -18,7 +18,7 @@ from antiphon.api.common.tool_requests import Choice, Tool, Toolset, decode_tool
 from antiphon.api.http.includes import Includable
 from antiphon.core.items import Message
 from antiphon.core.turns import Options, TurnRequest
-from antiphon.errors import InvalidRequest
+from antiphon.errors import InvalidRequestError
 
 Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -135,7 +135,7 @@ _NO_TOOLS = Toolset()
 
 
 def decode_request(body: bytes) -> TurnRequest:
-    """A body as a turn's request. Raises ``InvalidRequest`` naming the field at fault."""
+    """A body as a turn's request. Raises ``InvalidRequestError`` naming the field at fault."""
     asked = decoded(_request, body)
     conversation = asked.conversation
     if isinstance(conversation, _Conversation):
@@ -156,7 +156,7 @@ def decode_request(body: bytes) -> TurnRequest:
         store=asked.store is not False,
         stream=bool(asked.stream),
         background=bool(asked.background),
-        approved=intake.approved,
+        approved_calls=intake.approved,
         references=intake.references,
         mcp=tools.asks,
     )
@@ -165,21 +165,21 @@ def decode_request(body: bytes) -> TurnRequest:
 def _check(asked: ResponseCreate) -> None:
     """What single fields cannot tell."""
     if asked.conversation is not None and asked.previous_response_id is not None:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             # OpenAI's own words, which clients may compare.
             "Mutually exclusive parameters: Ensure you are only providing one of: "
             "'previous_response_id' or 'conversation'.",
             code="mutually_exclusive_parameters",
         )
     if asked.background and asked.store is False:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             "A turn in the background can only be found again if it is stored.",
             code="unsupported_parameter",
             param="background",
         )
     goes_on = asked.previous_response_id is not None or asked.conversation is not None
     if asked.input is None and not goes_on:
-        raise InvalidRequest("There is no input.", code="empty_input", param="input")
+        raise InvalidRequestError("There is no input.", code="empty_input", param="input")
 
 
 def _intake(given: str | list[dict[str, Any]] | None) -> Intake:

@@ -32,11 +32,11 @@ from antiphon.api.http.response_body import encode_response, response_body, usag
 from antiphon.api.http.response_request import decode_request
 from antiphon.api.http.stream_events import DONE, EventEncoder
 from antiphon.core.turns import TurnRequest, Usage
-from antiphon.errors import AntiphonError, InvalidRequest, error_of
+from antiphon.errors import AntiphonError, InvalidRequestError, error_from_code
 from antiphon.turn.replay import Replay
-from antiphon.turn.running_turns import LiveTurn
+from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
-from antiphon.turn.store_protocols import Archive
+from antiphon.turn.store_protocols import ResponseIndex
 from antiphon.turn.turn_reader import response_of
 
 _YES = {"true", "1"}
@@ -46,7 +46,7 @@ _encode = msgspec.json.Encoder().encode
 class Responses:
     """The endpoints, over one service."""
 
-    def __init__(self, service: TurnService, archive: Archive, repeats: Repeats) -> None:
+    def __init__(self, service: TurnService, archive: ResponseIndex, repeats: Repeats) -> None:
         self._service = service
         self._archive = archive
         self._repeats = repeats
@@ -69,31 +69,31 @@ class Responses:
             turn = watch.turn = await self._begun(request, repeat)
             await _answer(request, turn, send)
 
-    async def _begun(self, request: TurnRequest, repeat: Repeat | None) -> LiveTurn | Replay:
+    async def _begun(self, request: TurnRequest, repeat: Repeat | None) -> RunningTurn | Replay:
         if repeat is None:
             return await self._service.start(request)
         return await self._once(request, repeat)
 
-    async def _once(self, request: TurnRequest, repeat: Repeat) -> LiveTurn | Replay:
+    async def _once(self, request: TurnRequest, repeat: Repeat) -> RunningTurn | Replay:
         """The turn of a request that may have been made before."""
         async with repeat:
             if repeat.outcome is not None:
-                return await self._service.follow(request.tenant, repeat.outcome)
-            claiming = msgspec.structs.replace(request, claim=repeat.claim)
+                return await self._service.subscribe(request.tenant, repeat.outcome)
+            claiming = msgspec.structs.replace(request, reservation=repeat.claim)
             turn = await self._service.start(claiming)
-            await turn.kept()
+            await turn.wait_until_stored()
             return turn
 
     async def list_all(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/responses, by model, status and metadata; newest first"""
         query = query_of(scope)
         limit = limit_of(query)
-        turns = await self._archive.listing(
+        turns = await self._archive.list_responses(
             tenant_of(scope),
             limit + 1,
             after=query.get("after", [None])[-1],
             newest_first=order_of(query) == "desc",
-            wanted=wanted_of(query),
+            response_filter=wanted_of(query),
         )
         page = [response_body(response_of(turn)) for turn in turns[:limit]]
         await send_json(send, _encode(listed(page, more=len(turns) > limit)))
@@ -103,7 +103,7 @@ class Responses:
         query = query_of(scope)
         name, tenant, include = scope["path_params"]["id"], tenant_of(scope), include_of(query)
         if query.get("stream", [""])[-1].lower() in _YES:
-            turn = await self._service.follow(tenant, name)
+            turn = await self._service.subscribe(tenant, name)
             with Watch(receive, turn):
                 await _stream(turn, send, after=_number_of(query), include=include)
             return
@@ -139,19 +139,19 @@ class Responses:
         await send_json(send, _encode(body))
 
 
-async def _answer(request: TurnRequest, turn: LiveTurn | Replay, send: Send) -> None:
+async def _answer(request: TurnRequest, turn: RunningTurn | Replay, send: Send) -> None:
     if request.stream:
         await _stream(turn, send)
         return
-    if request.background and isinstance(turn, LiveTurn):
-        await turn.kept()
-        await send_json(send, encode_response(turn.opening, queued=True))
+    if request.background and isinstance(turn, RunningTurn):
+        await turn.wait_until_stored()
+        await send_json(send, encode_response(turn.initial_response, queued=True))
         return
     response = await turn.result()
     error = turn.error
     if isinstance(turn, Replay) and response.end and response.end.error:
         # The answer is what it was the first time.
-        error = error_of(response.end.error.code, response.end.error.message)
+        error = error_from_code(response.end.error.code, response.end.error.message)
         error.response_id = response.id
     if error is not None:
         await send_error(send, error)
@@ -160,10 +160,10 @@ async def _answer(request: TurnRequest, turn: LiveTurn | Replay, send: Send) -> 
 
 
 async def _stream(
-    turn: LiveTurn | Replay, send: Send, after: int = -1, include: Sequence[str] = ()
+    turn: RunningTurn | Replay, send: Send, after: int = -1, include: Sequence[str] = ()
 ) -> None:
     """The events behind the one with the number ``after``."""
-    encoder = EventEncoder(turn.opening, include)
+    encoder = EventEncoder(turn.initial_response, include)
     head = StreamHead(send)
     try:
         await _write(turn, send, encoder, head, after + 1)
@@ -180,7 +180,7 @@ async def _stream(
 
 
 async def _write(
-    turn: LiveTurn | Replay, send: Send, encoder: EventEncoder, head: StreamHead, skip: int
+    turn: RunningTurn | Replay, send: Send, encoder: EventEncoder, head: StreamHead, skip: int
 ) -> None:
     """All events but the first ``skip``."""
     with ExitStack() as started:
@@ -207,7 +207,7 @@ def _number_of(query: dict[str, list[str]]) -> int:
     text = query.get("starting_after", ["-1"])[-1]
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 9):
-        raise InvalidRequest("The number of an event is an integer.", param="starting_after")
+        raise InvalidRequestError("The number of an event is an integer.", param="starting_after")
     return int(text)
 
 
@@ -222,7 +222,7 @@ class Compaction:
         body = await read_body(receive)
         request = _decoded(body, scope)
         if request.model is None:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 "Say which model shall sum up.",
                 code="missing_required_parameter",
                 param="model",
@@ -247,7 +247,7 @@ class Compaction:
         """POST /v1/responses/input_tokens: what a turn would begin with, in tokens"""
         request = _decoded(await read_body(receive), scope)
         with Watch(receive):
-            tokens = await self._service.count(request)
+            tokens = await self._service.count_tokens(request)
         body = {"object": "response.input_tokens", "input_tokens": tokens}
         await send_json(send, _encode(body))
 

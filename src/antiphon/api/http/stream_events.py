@@ -20,7 +20,7 @@ from antiphon.api.http.response_body import response_body
 from antiphon.core import events
 from antiphon.core.ids import item_id
 from antiphon.core.items import (
-    Erased,
+    ErasedItem,
     FunctionCall,
     FunctionCallOutput,
     Item,
@@ -207,7 +207,7 @@ class EventEncoder:
         end = End("failed", time.time(), None, TurnError(error.code, error.message))
         # An item that is still open leaves its place empty: ids go by places.
         size = max(self._whole, default=-1) + 1
-        output = tuple(self._whole.get(index, Erased()) for index in range(size))
+        output = tuple(self._whole.get(index, ErasedItem()) for index in range(size))
         response = msgspec.structs.replace(self._opening, output=output, end=end)
         return self.encode([events.Ended(response)])
 
@@ -292,7 +292,7 @@ class EventEncoder:
             case FunctionCallOutput() if spot.kind == "mcp_call":
                 arguments = {"arguments": body["arguments"]}
                 self._put("response.mcp_call_arguments.done", {**spot.place, **arguments}, out)
-                self._end_mcp(spot, out, failed=item.failed)
+                self._end_mcp(spot, out, failed=item.is_error)
             case McpListTools():
                 self._end_mcp(spot, out, failed=item.error is not None)
             case _:
@@ -336,7 +336,7 @@ class EventEncoder:
         """The output of a call that is shown already."""
         call, _ = self._pairs.answered(output.call_id)
         spot = self._calls.pop(output.call_id)
-        self._end_mcp(spot, out, failed=output.failed)
+        self._end_mcp(spot, out, failed=output.is_error)
         self._put_done(spot, mcp_call_body(call, spot.name, output), out)
 
     def _end_mcp(self, spot: _Spot, out: list[bytes], *, failed: bool) -> None:

@@ -18,9 +18,9 @@ from antiphon.api.http.middleware import another_turn
 from antiphon.api.http.response_request import decode_request
 from antiphon.api.http.stream_events import EventEncoder
 from antiphon.core.turns import TurnRequest
-from antiphon.errors import AntiphonError, BodyTooLarge, InvalidRequest
-from antiphon.turn.history_cache import Memory
-from antiphon.turn.running_turns import LiveTurn
+from antiphon.errors import AntiphonError, BodyTooLargeError, InvalidRequestError
+from antiphon.turn.history_cache import UnstoredHistory
+from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
 
 log = logging.getLogger("antiphon.http")
@@ -69,10 +69,10 @@ class _Connection:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._memory = Memory()
+        self._memory = UnstoredHistory()
         self._asked: asyncio.Queue[bytes] = asyncio.Queue()
         self._waiting = 0
-        self._turn: LiveTurn | None = None
+        self._turn: RunningTurn | None = None
 
     async def serve(self, lifetime: float) -> None:
         listening = asyncio.create_task(self._listen())
@@ -86,7 +86,7 @@ class _Connection:
             answering.cancel()
             await asyncio.gather(listening, answering, return_exceptions=True)
             if self._turn is not None:
-                await self._turn.leave()
+                await self._turn.detach()
         for task in over:
             # The answering ends only when it cannot write, and then the client is gone.
             task.result()
@@ -126,7 +126,7 @@ class _Connection:
         request = _decoded(body, tenant_of(self._scope))
         async with another_turn(self._scope):
             turn = self._turn = await self._begun(request)
-        encoder = EventEncoder(turn.opening)
+        encoder = EventEncoder(turn.initial_response)
         try:
             async for batch in turn.events():
                 for frame in frames(encoder.encode(batch)):
@@ -138,9 +138,9 @@ class _Connection:
         if turn.error is not None:
             self._evict(request)
 
-    async def _begun(self, request: TurnRequest) -> LiveTurn:
+    async def _begun(self, request: TurnRequest) -> RunningTurn:
         try:
-            return await self._service.start(request, memory=self._memory)
+            return await self._service.start(request, unstored_history=self._memory)
         except AntiphonError:
             self._evict(request)
             raise
@@ -149,10 +149,10 @@ class _Connection:
         """A continuation failed: what it went on from is not for another try."""
         previous = request.previous_response_id
         if previous is not None and self._memory.lineage(previous) is not None:
-            self._memory.drop()
+            self._memory.clear()
 
     async def _say_over(self, lifetime: float) -> None:
-        error = InvalidRequest(
+        error = InvalidRequestError(
             f"A connection lasts {lifetime / 60:g} minutes: open a new one, and go on from there.",
             code="websocket_connection_limit_reached",
         )
@@ -167,12 +167,12 @@ class _Connection:
 
 
 def _decoded(body: bytes, tenant: str) -> TurnRequest:
-    """A message as a turn's request. Raises ``InvalidRequest``."""
+    """A message as a turn's request. Raises ``InvalidRequestError``."""
     if len(body) > MAX_BODY:
-        raise BodyTooLarge(f"The message is larger than {MAX_BODY // 2**20} MiB.")
+        raise BodyTooLargeError(f"The message is larger than {MAX_BODY // 2**20} MiB.")
     message = decoded(_message, body)
     if message.type != "response.create":
-        raise InvalidRequest(
+        raise InvalidRequestError(
             "The messages of this connection are of the type response.create.", param="type"
         )
     unwanted = [field for field in _FOREIGN if getattr(message, field)]
@@ -180,7 +180,7 @@ def _decoded(body: bytes, tenant: str) -> TurnRequest:
         # There is nothing to warm up, and an answer is not what was asked for.
         unwanted.append("generate")
     for field in unwanted:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"'{field}' means nothing here.", code="unsupported_parameter", param=field
         )
     return msgspec.structs.replace(decode_request(body), tenant=tenant, stream=True)

@@ -9,8 +9,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from antiphon.core.turns import NOBODY
-from antiphon.turn.running_turns import LiveTurn
+from antiphon.core.turns import DEFAULT_TENANT
+from antiphon.turn.running_turns import RunningTurn
 
 #: Tells a caller how far things are: a number that only grows, and a few words.
 Report: TypeAlias = Callable[[float, str], Awaitable[None]]
@@ -18,18 +18,18 @@ Report: TypeAlias = Callable[[float, str], Awaitable[None]]
 Folders: TypeAlias = Callable[[], Awaitable[Sequence[Path]]]
 
 
-def _alone(turn: LiveTurn) -> AbstractContextManager[None]:
+def _alone(turn: RunningTurn) -> AbstractContextManager[None]:
     return nullcontext()
 
 
 class Caller(msgspec.Struct, frozen=True):
     """``report`` None: nobody asked to be told. ``folders`` None: it is on another machine,
     so no path of its means anything here. ``place`` is entered to start a turn, and may
-    raise ``TooManyRequests``; ``waiting`` while a turn is waited for.
+    raise ``RateLimitError``; ``waiting`` while a turn is waited for.
     """
 
-    tenant: str = NOBODY
+    tenant: str = DEFAULT_TENANT
     report: Report | None = None
     folders: Folders | None = None
     place: Callable[[], AbstractContextManager[None]] = nullcontext
-    waiting: Callable[[LiveTurn], AbstractContextManager[None]] = _alone
+    waiting: Callable[[RunningTurn], AbstractContextManager[None]] = _alone

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import msgspec
 
-from antiphon.turn.running_turns import LiveTurn
+from antiphon.turn.running_turns import RunningTurn
 
 
 class CallKey(msgspec.Struct, frozen=True):
@@ -22,10 +22,10 @@ class Underway:
     """Turns by the calls that wait for them, for as long as they do."""
 
     def __init__(self) -> None:
-        self._turns: dict[CallKey, LiveTurn] = {}
+        self._turns: dict[CallKey, RunningTurn] = {}
 
     @contextmanager
-    def waiting(self, key: CallKey | None, turn: LiveTurn) -> Iterator[None]:
+    def waiting(self, key: CallKey | None, turn: RunningTurn) -> Iterator[None]:
         """While entered, a call waits for a turn. None: it cannot be told from others."""
         if key is None:
             yield
@@ -41,5 +41,5 @@ class Underway:
     def cancel(self, key: CallKey) -> None:
         """Stop what a call waits for, unless it is stored: that goes on."""
         turn = self._turns.get(key)
-        if turn is not None and not turn.stored:
+        if turn is not None and not turn.is_stored:
             turn.stop(None)

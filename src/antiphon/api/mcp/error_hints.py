@@ -5,20 +5,20 @@ from __future__ import annotations
 from antiphon.api.mcp.tool_schemas import readable
 from antiphon.errors import (
     AntiphonError,
-    ContextLengthExceeded,
-    Forbidden,
+    ContextLengthExceededError,
+    ForbiddenError,
     HistoryChanged,
-    ImageInputUnsupported,
-    ImageInvalid,
-    Interrupted,
-    InvalidRequest,
+    ImageInputUnsupportedError,
+    InvalidImageError,
+    InvalidRequestError,
     ModelError,
-    ModelNotFound,
-    NotFound,
-    RateLimited,
-    ResponseInProgress,
+    ModelNotFoundError,
+    NotFoundError,
+    RateLimitError,
+    ResponseInProgressError,
     StoreError,
-    TooManyRequests,
+    TurnInterruptedError,
+    UpstreamRateLimitError,
 )
 
 _START_ANEW = (
@@ -27,21 +27,21 @@ _START_ANEW = (
 )
 #: By what went wrong: the first that fits.
 _NEXT: tuple[tuple[type[AntiphonError], str], ...] = (
-    (ModelNotFound, "Call list_models to see which there are."),
+    (ModelNotFoundError, "Call list_models to see which there are."),
     (
-        ContextLengthExceeded,
+        ContextLengthExceededError,
         "Say it in fewer words, or start a new conversation: call stateful_chat without"
         " response_id and with a short summary in the prompt.",
     ),
-    (ImageInputUnsupported, "Call list_models and name one that has images."),
-    (ImageInvalid, "Send another image, or ask without it."),
-    (Forbidden, "Ask the person to allow it."),
-    (NotFound, _START_ANEW),
-    (ResponseInProgress, "Wait a little, then try again with the same arguments."),
+    (ImageInputUnsupportedError, "Call list_models and name one that has images."),
+    (InvalidImageError, "Send another image, or ask without it."),
+    (ForbiddenError, "Ask the person to allow it."),
+    (NotFoundError, _START_ANEW),
+    (ResponseInProgressError, "Wait a little, then try again with the same arguments."),
     (HistoryChanged, "Try again with the same arguments."),
-    (InvalidRequest, "Mend the arguments and call the tool again."),
+    (InvalidRequestError, "Mend the arguments and call the tool again."),
     (ModelError, "Try again with the same arguments; if it keeps failing, tell the person."),
-    (Interrupted, "Try again with the same arguments."),
+    (TurnInterruptedError, "Try again with the same arguments."),
     (StoreError, "Nothing can be kept at the moment: tell the person."),
 )
 _KEPT = "What was said is kept in {id}, and saying it again doubles nothing."
@@ -52,7 +52,7 @@ def advice(error: AntiphonError) -> str:
     parts = [readable(error.message)]
     if error.response_id is not None:
         parts.append(_KEPT.format(id=error.response_id))
-    if isinstance(error, RateLimited | TooManyRequests):
+    if isinstance(error, UpstreamRateLimitError | RateLimitError):
         seconds = error.retry_after
         wait = "a little" if seconds is None else f"{max(1, round(seconds))} seconds"
         parts.append(f"Wait {wait}, then try again with the same arguments.")

@@ -12,7 +12,7 @@ from typing import Final, Literal
 from antiphon.api.mcp.caller import Folders
 from antiphon.core.images import MAX_IMAGE_BYTES, data_url
 from antiphon.core.items import InputImage
-from antiphon.errors import Forbidden, ImageInvalid, InvalidRequest
+from antiphon.errors import ForbiddenError, InvalidImageError, InvalidRequestError
 
 #: How many images one call may bring.
 _MOST: Final = 20
@@ -33,16 +33,16 @@ async def pictures(
     """All of them, those of paths last; nothing is fetched.
 
     ``folders`` are those that may be read from, None: there are none on this machine.
-    Raises ``InvalidRequest``, ``ImageInvalid`` and ``Forbidden``.
+    Raises ``InvalidRequestError``, ``InvalidImageError`` and ``ForbiddenError``.
     """
     if not urls and not paths:
-        raise InvalidRequest("There is no image to look at.", param="image_urls")
+        raise InvalidRequestError("There is no image to look at.", param="image_urls")
     if len(urls) + len(paths) > _MOST:
-        raise InvalidRequest(f"Send at most {_MOST} images at once.", param="image_urls")
+        raise InvalidRequestError(f"Send at most {_MOST} images at once.", param="image_urls")
     for url in urls:
         _check_url(url)
     if paths and folders is None:
-        raise Forbidden(
+        raise ForbiddenError(
             "This server is on another machine and reads no files: send the images as"
             " data: or https: URLs.",
             param="image_paths",
@@ -54,7 +54,7 @@ async def pictures(
 
 def _check_url(url: str) -> None:
     if not url[:8].lower().startswith(("https://", "data:")):
-        raise ImageInvalid(
+        raise InvalidImageError(
             "An image's URL has to begin with https:// or data:.",
             code="invalid_image_url",
             param="image_urls",
@@ -71,7 +71,7 @@ def _allowed(path: str, roots: Sequence[Path]) -> Path:
     What is outside is refused the same way whether it is there or not.
     """
     if not roots:
-        raise Forbidden(
+        raise ForbiddenError(
             "No folder may be read: `antiphon mcp --root DIR` allows one.", param="image_paths"
         )
     try:
@@ -81,10 +81,10 @@ def _allowed(path: str, roots: Sequence[Path]) -> Path:
         # Every link on the way is followed, so that none leads out unseen.
         found = given.resolve()
     except (OSError, RuntimeError, ValueError) as error:
-        raise ImageInvalid("That is no path of an image.", param="image_paths") from error
+        raise InvalidImageError("That is no path of an image.", param="image_paths") from error
     if not any(found.is_relative_to(root.resolve()) for root in roots):
         shared = ", ".join(str(root) for root in roots)
-        raise Forbidden(
+        raise ForbiddenError(
             f"That path is not within the folders that may be read: {shared}.",
             param="image_paths",
         )
@@ -95,10 +95,10 @@ def _read(path: Path) -> bytes:
     try:
         with open(os.open(path, _FLAGS), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ImageInvalid("That path is not a file.", param="image_paths")
+                raise InvalidImageError("That path is not a file.", param="image_paths")
             # One byte more than allowed tells that there is too much.
             return file.read(MAX_IMAGE_BYTES + 1)
     except OSError as error:
-        raise ImageInvalid(
+        raise InvalidImageError(
             f"The image cannot be read: {error.strerror}.", param="image_paths"
         ) from error

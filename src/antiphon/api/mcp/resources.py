@@ -23,12 +23,12 @@ from antiphon.core.items import (
     Message,
     Part,
     decode_item,
-    words_of,
+    text_and_refusals_of,
 )
 from antiphon.core.turns import Response
-from antiphon.errors import NotFound
-from antiphon.turn.conversations import Conversations
-from antiphon.turn.protocols import Recent
+from antiphon.errors import NotFoundError
+from antiphon.turn.conversations import ConversationService
+from antiphon.turn.protocols import RecentThread
 from antiphon.turn.service import TurnService
 
 
@@ -40,10 +40,10 @@ def markdown(chain: Sequence[Response]) -> str:
     return "\n\n".join(["# Conversation", *(part for turn in chain for part in _turn(turn))]) + "\n"
 
 
-def opening(recent: Recent) -> str:
+def opening(recent: RecentThread) -> str:
     """How a thread begins, in one short line."""
-    item = decode_item(recent.opening) if recent.opening is not None else None
-    return short(words_of(item.content)) if isinstance(item, Message) else ""
+    item = decode_item(recent.first_item) if recent.first_item is not None else None
+    return short(text_and_refusals_of(item.content)) if isinstance(item, Message) else ""
 
 
 def short(text: str, longest: int = 80) -> str:
@@ -88,7 +88,7 @@ def _part(part: Part) -> str:
             return f"[file {name}]" if name else "[file]"
         case InputVideo():
             return "[video]"
-    return words_of((part,))
+    return text_and_refusals_of((part,))
 
 
 def _quoted(text: str) -> str:
@@ -123,7 +123,7 @@ class Document(msgspec.Struct, frozen=True):
 class Threads:
     """The latest conversations of a tenant."""
 
-    def __init__(self, service: TurnService, conversations: Conversations | None) -> None:
+    def __init__(self, service: TurnService, conversations: ConversationService | None) -> None:
         self._service = service
         self._conversations = conversations
 
@@ -137,14 +137,14 @@ class Threads:
                 f"{recent.turns} turns, the latest at {moment(recent.created_at)}"
                 f" by {recent.model}",
             )
-            for recent in await self._service.recent(tenant, limit)
+            for recent in await self._service.recent_threads(tenant, limit)
         ]
 
     async def read(self, tenant: str, uri: str) -> Document:
-        """A conversation up to one of its responses, or a named one. Raises ``NotFound``."""
+        """A conversation up to one of its responses, or a named one. Raises ``NotFoundError``."""
         name = uri.removeprefix(_BASE)
         if name == uri:
-            raise NotFound(f"There is no resource '{uri}': they begin with {_BASE}")
+            raise NotFoundError(f"There is no resource '{uri}': they begin with {_BASE}")
         chain = await self._chain(tenant, name.removesuffix(_JSON))
         if not name.endswith(_JSON):
             return Document("text/markdown", markdown(chain))

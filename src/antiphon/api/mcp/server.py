@@ -25,8 +25,8 @@ from antiphon.api.mcp.resources import JSON_TEMPLATE, TEMPLATE, Threads
 from antiphon.api.mcp.tool_results import Result, body_of
 from antiphon.api.mcp.tool_schemas import decode, input_schema, output_schema, readable
 from antiphon.api.mcp.tools import Tool, Tools, toolbox
-from antiphon.errors import AntiphonError, InvalidRequest, NotFound
-from antiphon.turn.conversations import Conversations
+from antiphon.errors import AntiphonError, InvalidRequestError, NotFoundError
+from antiphon.turn.conversations import ConversationService
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import unknown_cursor
 
@@ -55,9 +55,9 @@ class McpServer:
     ) -> None:
         self._roots = roots
         self._underway = underway or Underway()
-        ledgers = service.ledgers
+        ledgers = service.stores
         conversations = (
-            Conversations(service, ledgers.conversations, ledgers.search) if ledgers else None
+            ConversationService(service, ledgers.conversations, ledgers.search) if ledgers else None
         )
         self._tools = toolbox(Tools(service, conversations), local=roots is not None)
         self._threads = Threads(service, conversations)
@@ -125,7 +125,7 @@ class McpServer:
     async def _run(self, caller: Caller, params: types.CallToolRequestParams) -> Result:
         tool = self._tools.get(params.name)
         if tool is None:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"There is no tool '{params.name}'; there are {', '.join(self._tools)}."
             )
         asked, unknown = decode(tool.takes, params.arguments or {})
@@ -180,7 +180,9 @@ class McpServer:
         self, context: Context, params: types.GetPromptRequestParams
     ) -> types.GetPromptResult:
         if params.name != _PROMPT.name:
-            raise _error(NotFound(f"There is no prompt '{params.name}'; there is {_PROMPT.name}."))
+            raise _error(
+                NotFoundError(f"There is no prompt '{params.name}'; there is {_PROMPT.name}.")
+            )
         words = (params.arguments or {}).get("about", "")
         text = await _told(self._threads.resume(self._caller(context).tenant, words))
         said = types.PromptMessage(role="user", content=types.TextContent(text=text))
@@ -251,5 +253,5 @@ async def _told(work: Awaitable[T]) -> T:
 
 
 def _error(error: AntiphonError) -> MCPError:
-    mine = isinstance(error, InvalidRequest | NotFound)
+    mine = isinstance(error, InvalidRequestError | NotFoundError)
     return MCPError(types.INVALID_PARAMS if mine else types.INTERNAL_ERROR, advice(error))

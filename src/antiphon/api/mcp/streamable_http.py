@@ -17,7 +17,7 @@ import msgspec
 from antiphon.api.common.authentication import tenant_of
 from antiphon.api.common.body import MAX_BODY, UNDECODABLE, Message, Receive, Scope, Send, read_body
 from antiphon.api.mcp.cancellation import CallKey, Underway
-from antiphon.errors import NotFound
+from antiphon.errors import NotFoundError
 from antiphon.turn.service import TurnService
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class McpEndpoint:
         self._server: McpServer | None = None
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """POST /mcp. Raises ``NotFound`` where the extra ``mcp`` is not installed."""
+        """POST /mcp. Raises ``NotFoundError`` where the extra ``mcp`` is not installed."""
         if self._server is None:
             # In a thread: others go on being answered meanwhile.
             self._server = await asyncio.to_thread(_load, self._service, self._underway)
@@ -119,7 +119,7 @@ def _load(service: TurnService, underway: Underway) -> McpServer:
     try:
         from antiphon.api.mcp.server import McpServer  # loaded on first use
     except ModuleNotFoundError as error:
-        raise NotFound(
+        raise NotFoundError(
             "This server does not speak MCP: `pip install 'antiphon[mcp]'` teaches it.",
             code="mcp_not_installed",
         ) from error

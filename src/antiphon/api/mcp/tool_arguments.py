@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
-from antiphon.errors import InvalidRequest
+from antiphon.errors import InvalidRequestError
 
 #: The model that is asked where the caller names none. A server that has none of that name
 #: answers by its own default.
@@ -107,7 +107,7 @@ class Search(msgspec.Struct, frozen=True):
 
 
 def check_ranges(temperature: float | None, max_tokens: int | None) -> None:
-    """Raises ``InvalidRequest``."""
+    """Raises ``InvalidRequestError``."""
     # Not the other way round: nothing can be said of NaN.
     if temperature is not None and not 0 <= temperature <= 2:
         raise _out_of_range("temperature", "a number from 0 to 2")
@@ -115,5 +115,5 @@ def check_ranges(temperature: float | None, max_tokens: int | None) -> None:
         raise _out_of_range("max_tokens", f"a whole number from 1 to {_MOST_TOKENS}")
 
 
-def _out_of_range(name: str, what: str) -> InvalidRequest:
-    return InvalidRequest(f"Invalid value for '{name}': expected {what}.", param=name)
+def _out_of_range(name: str, what: str) -> InvalidRequestError:
+    return InvalidRequestError(f"Invalid value for '{name}': expected {what}.", param=name)

@@ -8,9 +8,9 @@ from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
-from antiphon.core.items import Item, Message, Reasoning, said
+from antiphon.core.items import Item, Message, Reasoning, message_text
 from antiphon.core.turns import Response, Usage
-from antiphon.turn.store_protocols import Hit
+from antiphon.turn.store_protocols import SearchHit
 
 _Until: TypeAlias = Annotated[
     str | None,
@@ -126,7 +126,7 @@ def turn_of(response: Response) -> Turn:
     )
 
 
-def found_of(hits: Iterable[Hit]) -> FoundList:
+def found_of(hits: Iterable[SearchHit]) -> FoundList:
     """What a search found."""
     return FoundList(
         results=tuple(
@@ -138,7 +138,9 @@ def found_of(hits: Iterable[Hit]) -> FoundList:
 
 def content_of(items: Sequence[Item]) -> str:
     """All that messages say."""
-    return "\n\n".join(filter(None, (said(item) for item in items if isinstance(item, Message))))
+    return "\n\n".join(
+        filter(None, (message_text(item) for item in items if isinstance(item, Message)))
+    )
 
 
 def reasoning_of(items: Sequence[Item]) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from antiphon.api.common.body import UNDECODABLE, invalid
-from antiphon.errors import InvalidRequest
+from antiphon.errors import InvalidRequestError
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -34,7 +34,7 @@ def output_schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
 def decode(kind: type[T], arguments: Mapping[str, Any]) -> tuple[T, tuple[str, ...]]:
     """Arguments as a struct, and the names that it has no field for.
 
-    Raises ``InvalidRequest`` naming the argument at fault.
+    Raises ``InvalidRequestError`` naming the argument at fault.
     """
     known = kind.__struct_fields__
     given = {name: arguments[name] for name in known if name in arguments}
@@ -60,7 +60,7 @@ def _check_text(name: str, value: object) -> None:
             if isinstance(text, str):
                 text.encode()
     except UnicodeEncodeError as error:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"Invalid value for '{name}': it holds characters that are not Unicode text.",
             code="invalid_unicode",
             param=name,

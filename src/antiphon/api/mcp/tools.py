@@ -16,8 +16,8 @@ from antiphon.api.mcp.turn_execution import Asking
 from antiphon.core.ids import conversation_key
 from antiphon.core.items import InputText, Message
 from antiphon.core.turns import Options, TurnRequest
-from antiphon.errors import InvalidRequest
-from antiphon.turn.conversations import Conversations
+from antiphon.errors import InvalidRequestError
+from antiphon.turn.conversations import ConversationService
 from antiphon.turn.service import TurnService
 
 
@@ -38,7 +38,7 @@ class Tool(msgspec.Struct, frozen=True):
 class Tools:
     """What the tools do, over one service."""
 
-    def __init__(self, service: TurnService, conversations: Conversations | None) -> None:
+    def __init__(self, service: TurnService, conversations: ConversationService | None) -> None:
         self._service = service
         self._conversations = conversations
         self._asking = Asking(service)
@@ -115,7 +115,7 @@ class Tools:
         models = self._service.models
         try:
             default = models.get(None)[0]
-        except InvalidRequest:
+        except InvalidRequestError:
             default = None
         listed = tuple(
             give.ListedModel(name, info.owned_by, info.images, info.context_window)
@@ -126,7 +126,7 @@ class Tools:
     async def search(self, caller: Caller, asked: take.Search) -> give.Result:
         """Stored turns by their words."""
         if self._conversations is None:
-            raise InvalidRequest("This server keeps nothing that could be searched.")
+            raise InvalidRequestError("This server keeps nothing that could be searched.")
         hits = await self._conversations.search(caller.tenant, asked.query, asked.limit)
         return give.found_of(hits)
 

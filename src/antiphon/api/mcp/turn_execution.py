@@ -15,8 +15,8 @@ import msgspec
 from antiphon.api.mcp.caller import Caller, Report
 from antiphon.core.events import Event, RawReasoningDelta, ReasoningDelta, RefusalDelta, TextDelta
 from antiphon.core.turns import Response, TurnRequest
-from antiphon.errors import AntiphonError, InvalidRequest, ModelNotFound
-from antiphon.turn.running_turns import LiveTurn
+from antiphon.errors import AntiphonError, InvalidRequestError, ModelNotFoundError
+from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
 
 #: Seconds between two reports. Many clients give up on a server that is silent for a minute.
@@ -110,7 +110,7 @@ class Asking:
             return await self._ask_default(caller, request, name)
         try:
             return await self._ask(caller, request), ()
-        except ModelNotFound as error:
+        except ModelNotFoundError as error:
             if name is None or not self._has(None):
                 raise
             if error.response_id is not None:
@@ -136,7 +136,7 @@ class Asking:
             with caller.waiting(turn):
                 return await _followed(caller, turn)
         except BaseException:
-            if not turn.stored:
+            if not turn.is_stored:
                 # Not waited for: whoever is cancelled here may not wait any more.
                 turn.stop(None)
             raise
@@ -147,10 +147,10 @@ class Asking:
             return False
         try:
             self._service.models.get(name)
-        except ModelNotFound:
+        except ModelNotFoundError:
             # Without a default this is the error to show: let the turn raise it.
             return not self._has(None)
-        except InvalidRequest:
+        except InvalidRequestError:
             return False
         return True
 
@@ -159,8 +159,8 @@ class Asking:
             self._unserved.pop()
 
 
-async def _followed(caller: Caller, turn: LiveTurn) -> Response:
-    async with Progress(caller.report, turn.opening.header.model) as progress:
+async def _followed(caller: Caller, turn: RunningTurn) -> Response:
+    async with Progress(caller.report, turn.initial_response.header.model) as progress:
         async for events in turn.events():
             progress.hear(events)
         response = await turn.result()

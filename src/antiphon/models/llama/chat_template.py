@@ -13,7 +13,11 @@ from typing import Any
 import msgspec
 
 from antiphon.core.turns import Options
-from antiphon.errors import ContextLengthExceeded, ImageInputUnsupported, InvalidRequest
+from antiphon.errors import (
+    ContextLengthExceededError,
+    ImageInputUnsupportedError,
+    InvalidRequestError,
+)
 from antiphon.models.llama.control_tokens import Markup
 from antiphon.models.llama.json_grammar import bounded
 
@@ -104,7 +108,7 @@ _encoder = msgspec.json.Encoder()
 def chat_body(messages: bytes, options: Options, *, markup: Markup, window: int) -> bytes:
     """The JSON body for ``handle_chat_completions``; ``window`` is in tokens.
 
-    Raises ``InvalidRequest`` and its children: unreadable messages, images, and texts that
+    Raises ``InvalidRequestError`` and its children: unreadable messages, images, and texts that
     can never fit the window.
     """
     return body_of(read_talk(messages).lines, options, markup=markup, window=window)
@@ -126,9 +130,9 @@ def template_body(lines: Sequence[Line], *, markup: Markup, window: int) -> byte
 
 
 def shown(lines: Sequence[Line], *, markup: Markup, window: int) -> list[Line]:
-    """The lines without markup. Raises ``ContextLengthExceeded`` if they can never fit."""
+    """The lines without markup. Raises ``ContextLengthExceededError`` if they can never fit."""
     if sum(len(line.content) for line in lines) > window * _CHARACTERS_PER_TOKEN:
-        raise ContextLengthExceeded(
+        raise ContextLengthExceededError(
             f"The conversation is far longer than the {window} tokens that this model can see.",
             limit=window,
         )
@@ -154,14 +158,16 @@ def _read(messages: bytes) -> Talk:
     try:
         decoded = _messages.decode(messages)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"The messages cannot be read: {error}.", param="input") from error
+        raise InvalidRequestError(
+            f"The messages cannot be read: {error}.", param="input"
+        ) from error
     lines: list[Line] = []
     made: dict[str | None, _Function] = {}
     answered = False
     for message in decoded:
         role = _ROLES.get(message.role)
         if role is None:
-            raise InvalidRequest(f"There is no role '{message.role}'.", param="input")
+            raise InvalidRequestError(f"There is no role '{message.role}'.", param="input")
         if answered and role == "assistant" and message.role not in _FINDERS:
             _add(lines, Line("user", _NUDGE))
         for call in message.tool_calls or ():
@@ -213,7 +219,7 @@ def _text(message: _Message) -> str:
 
 def _part_text(part: _Part) -> str:
     if part.type in ("image_url", "input_image", "image"):
-        raise ImageInputUnsupported("This model reads text only, no images.", param="input")
+        raise ImageInputUnsupportedError("This model reads text only, no images.", param="input")
     return part.text or part.refusal
 
 
@@ -245,7 +251,7 @@ def _response_format(text_format: dict[str, Any]) -> dict[str, Any]:
             return {"type": kind}
         case {"type": "json_schema", "schema": dict(schema)}:
             return {"type": "json_schema", "json_schema": {"schema": bounded(schema)}}
-    raise InvalidRequest(
+    raise InvalidRequestError(
         "The text format must be text, json_object, or json_schema with a schema.",
         param="text.format",
     )

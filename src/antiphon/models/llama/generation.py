@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from antiphon.core.turns import FunctionTool, Options, Usage
-from antiphon.errors import AntiphonError, ContextLengthExceeded, ImageInputUnsupported
+from antiphon.errors import AntiphonError, ContextLengthExceededError, ImageInputUnsupportedError
 from antiphon.models.llama.chat_template import Line, body_of, read_talk, template_body, without
 from antiphon.models.llama.control_tokens import Markup
 from antiphon.models.llama.frame_protocol import (
@@ -346,9 +346,9 @@ class _Fail(Protocol):
 def _tell(error: Exception, fail: _Fail) -> None:
     """Say what went wrong in the frames' words."""
     match error:
-        case ContextLengthExceeded():
+        case ContextLengthExceededError():
             fail("context", error.message, used=error.used, limit=error.limit)
-        case ImageInputUnsupported():
+        case ImageInputUnsupportedError():
             fail("image", error.message)
         case AntiphonError() if error.status < 500:
             fail("invalid", error.message, param=error.param)

@@ -15,7 +15,7 @@ import msgspec
 
 from antiphon.core.deltas import Delta
 from antiphon.core.turns import Options
-from antiphon.errors import ModelError, ModelUnavailable
+from antiphon.errors import ModelError, ModelUnavailableError
 from antiphon.models.llama.frame_protocol import Wish
 from antiphon.models.llama.worker_process import LlamaProcess
 from antiphon.turn.protocols import ModelCall, ModelInfo, Token
@@ -69,7 +69,7 @@ class LlamaModel:
         return self._starting.result().pid if self._starting and self.state == "ready" else None
 
     async def warm(self) -> None:
-        """Load the model now. Raises ``ModelUnavailable`` if it cannot be loaded."""
+        """Load the model now. Raises ``ModelUnavailableError`` if it cannot be loaded."""
         await self._process()
 
     async def generate(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:
@@ -130,9 +130,9 @@ class LlamaModel:
     async def _process(self) -> LlamaProcess:
         """The running child; all who come while it loads wait for the same one."""
         if self._closed:
-            raise ModelUnavailable(f"The model '{self._info.name}' was shut down.")
+            raise ModelUnavailableError(f"The model '{self._info.name}' was shut down.")
         if self._wish is None:
-            raise ModelUnavailable(
+            raise ModelUnavailableError(
                 f"The weights of the model '{self._info.name}' are not on this machine; "
                 "'antiphon model pull' fetches them."
             )
@@ -142,15 +142,15 @@ class LlamaModel:
         # Whoever stops waiting does not stop the load: others wait for it, or will.
         await asyncio.wait({starting})
         if starting.cancelled():
-            raise ModelUnavailable(f"The model '{self._info.name}' was shut down.")
+            raise ModelUnavailableError(f"The model '{self._info.name}' was shut down.")
         if error := starting.exception():
             # Each caller gets an error of its own: errors are written on, on their way up.
-            raise ModelUnavailable(str(error)) from error
+            raise ModelUnavailableError(str(error)) from error
         return starting.result()
 
 
 def _wish(info: ModelInfo, path: Path, slots: int, context: int, cache_mib: int) -> Wish:
-    return Wish(str(path.absolute()), slots, context, cache_mib, primer=info.primer.decode())
+    return Wish(str(path.absolute()), slots, context, cache_mib, primer=info.few_shot.decode())
 
 
 def _first(given: float | None, default: float | None) -> float | None:

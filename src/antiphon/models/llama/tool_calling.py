@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from antiphon.core.turns import FunctionTool, Options
-from antiphon.errors import InvalidRequest
+from antiphon.errors import InvalidRequestError
 from antiphon.models.llama.chat_template import Line, Talk
 
 #: How many of the likeliest tokens are looked at for the beginnings of topics.
@@ -56,14 +56,14 @@ def tools_in_question(options: Options, talk: Talk) -> tuple[tuple[FunctionTool,
     """The tools that this answer may call, and whether it must call one of them.
 
     None once a tool has answered, whatever ``tool_choice``: a model this small would
-    call it again and again. Raises ``InvalidRequest`` for a choice of no such tool.
+    call it again and again. Raises ``InvalidRequestError`` for a choice of no such tool.
     """
     choice = options.tool_choice
     kind, _, name = choice.partition(":")
     if kind == "function":
         chosen = tuple(tool for tool in options.tools if tool.name == name)
         if not chosen:
-            raise InvalidRequest(f"There is no tool '{name}' to choose.", param="tool_choice")
+            raise InvalidRequestError(f"There is no tool '{name}' to choose.", param="tool_choice")
         return ((), False) if talk.answered else (chosen[:1], True)
     if talk.answered or choice == "none" or not any(line.role == "user" for line in talk.lines):
         return (), False

@@ -15,15 +15,22 @@ from typing import Any
 
 import msgspec
 
-from antiphon.core.deltas import CallPiece, Delta, Finish, Text, Thought, Used
+from antiphon.core.deltas import (
+    Delta,
+    Finish,
+    OutputTextDelta,
+    ReasoningSummaryDelta,
+    ToolCallDelta,
+    UsageUpdate,
+)
 from antiphon.core.turns import Options
 from antiphon.errors import (
     AntiphonError,
-    ContextLengthExceeded,
-    ImageInputUnsupported,
-    InvalidRequest,
+    ContextLengthExceededError,
+    ImageInputUnsupportedError,
+    InvalidRequestError,
     ModelError,
-    ModelUnavailable,
+    ModelUnavailableError,
 )
 from antiphon.models.llama.frame_protocol import (
     Ask,
@@ -107,7 +114,7 @@ class LlamaProcess:
 
     @classmethod
     async def start(cls, name: str, wish: Wish) -> LlamaProcess:
-        """Start a child and wait until its model is loaded, or raise ``ModelUnavailable``."""
+        """Start a child and wait until its model is loaded, or raise ``ModelUnavailableError``."""
         folder = tempfile.mkdtemp(prefix="antiphon-")
         try:
             process = await _spawn(name, msgspec.structs.replace(wish, folder=folder))
@@ -242,12 +249,12 @@ class LlamaProcess:
                     answer.put(*_deltas(frame))
             case Called():
                 if answer := self._answers.get(frame.call):
-                    answer.put(CallPiece(0, None, frame.name, frame.arguments))
+                    answer.put(ToolCallDelta(0, None, frame.name, frame.arguments))
             case Counted() | Cut():
                 self._settle(frame.call, frame.tokens)
             case Done():
                 if answer := self._answers.pop(frame.call, None):
-                    answer.put(Used(frame.usage), Finish(frame.reason))
+                    answer.put(UsageUpdate(frame.usage), Finish(frame.reason))
                     answer.end()
             case Failed():
                 self._fail(frame)
@@ -270,7 +277,7 @@ class LlamaProcess:
     def _error(self, failed: Failed) -> AntiphonError:
         match failed.kind:
             case "context":
-                return ContextLengthExceeded(
+                return ContextLengthExceededError(
                     failed.message
                     or f"The conversation has {failed.used} tokens; "
                     f"the model '{self._name}' can see {failed.limit}.",
@@ -278,18 +285,18 @@ class LlamaProcess:
                     limit=failed.limit,
                 )
             case "image":
-                return ImageInputUnsupported(failed.message, param="input")
+                return ImageInputUnsupportedError(failed.message, param="input")
             case "invalid":
-                return InvalidRequest(failed.message, param=failed.param)
+                return InvalidRequestError(failed.message, param=failed.param)
         return ModelError(f"The model '{self._name}' failed: {failed.message}")
 
-    def _load_error(self) -> ModelUnavailable:
-        return ModelUnavailable(f"The model '{self._name}' could not be loaded: {self._why()}")
+    def _load_error(self) -> ModelUnavailableError:
+        return ModelUnavailableError(f"The model '{self._name}' could not be loaded: {self._why()}")
 
-    def _crash(self) -> ModelUnavailable:
+    def _crash(self) -> ModelUnavailableError:
         if self._stopping:
-            return ModelUnavailable(f"The model '{self._name}' was shut down.")
-        return ModelUnavailable(
+            return ModelUnavailableError(f"The model '{self._name}' was shut down.")
+        return ModelUnavailableError(
             f"The model '{self._name}' crashed: {self._why()}", code="model_crashed"
         )
 
@@ -314,7 +321,7 @@ async def _spawn(name: str, wish: Wish) -> asyncio.subprocess.Process:
             start_new_session=True,
         )
     except OSError as error:
-        raise ModelUnavailable(
+        raise ModelUnavailableError(
             f"No process could be started for the model '{name}': {error.strerror}."
         ) from error
 
@@ -322,9 +329,9 @@ async def _spawn(name: str, wish: Wish) -> asyncio.subprocess.Process:
 def _deltas(said: Said) -> list[Delta]:
     deltas: list[Delta] = []
     if said.thought:
-        deltas.append(Thought(said.thought))
+        deltas.append(ReasoningSummaryDelta(said.thought))
     if said.text:
-        deltas.append(Text(said.text))
+        deltas.append(OutputTextDelta(said.text))
     return deltas
 
 

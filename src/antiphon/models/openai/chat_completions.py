@@ -15,8 +15,17 @@ from typing import Any
 
 import msgspec
 
-from antiphon.core.deltas import Cited, Delta, Finish, FinishReason, Refused, Text, Thought, Used
-from antiphon.core.reasoning_sidecar import uncarried
+from antiphon.core.deltas import (
+    AnnotationDelta,
+    Delta,
+    Finish,
+    FinishReason,
+    OutputTextDelta,
+    ReasoningSummaryDelta,
+    RefusalTextDelta,
+    UsageUpdate,
+)
+from antiphon.core.reasoning_sidecar import strip_sidecars
 from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.errors import ModelError
 from antiphon.models.openai.logprobs_citations import citation_of, logprobs_of, wants_logprobs
@@ -80,7 +89,7 @@ class RequestWriter:
             self._plain[call.stream] if options == _DEFAULTS else self._rest(options, call.stream)
         )
         name = _encode(self._name or call.model)
-        messages = uncarried(call.messages)
+        messages = strip_sidecars(call.messages)
         return b"".join((b'{"model":', name, b',"messages":', messages, rest))
 
     def _rest(self, options: Options, stream: bool) -> bytes:
@@ -256,7 +265,7 @@ class AnswerReader:
         if reason == "stop" and self._calls.any:
             # Some servers end an answer that calls tools as if it were any other.
             reason = "tool_calls"
-        usage = [Used(_tokens(self._usage))] if self._usage is not None else []
+        usage = [UsageUpdate(_tokens(self._usage))] if self._usage is not None else []
         return [*usage, Finish(reason)]
 
     def _take(self, data: bytes, out: list[Delta]) -> None:
@@ -284,22 +293,22 @@ class AnswerReader:
         for thought in (said.reasoning_content, said.reasoning, said.reasoning_text, said.thinking):
             # Servers in transition send the same words under two of these names.
             if thought and isinstance(thought, str):
-                out.append(Thought(thought))
+                out.append(ReasoningSummaryDelta(thought))
                 break
         content = said.content
         if isinstance(content, str):
             if content:
                 if self._logprobs:
-                    out.append(Text(content, self._logprobs))
+                    out.append(OutputTextDelta(content, self._logprobs))
                     self._logprobs = ()
                 else:
-                    out.append(Text(content))
+                    out.append(OutputTextDelta(content))
         elif content:
             out.extend(_parts(content))
         if said.annotations:
             self._cite(said.annotations, out)
         if said.refusal:
-            out.append(Refused(said.refusal))
+            out.append(RefusalTextDelta(said.refusal))
         if said.tool_calls:
             out.extend(self._calls.pieces(said.tool_calls))
         if said.function_call is not None:
@@ -311,20 +320,20 @@ class AnswerReader:
             # Some servers repeat all of them with each chunk.
             if annotation is not None and annotation not in self._cited:
                 self._cited.append(annotation)
-                out.append(Cited(annotation))
+                out.append(AnnotationDelta(annotation))
 
 
 def _parts(parts: list[_Part]) -> Iterable[Delta]:
     for part in parts:
         if part.text:
-            yield Text(part.text)
+            yield OutputTextDelta(part.text)
         thinking = part.thinking
         if isinstance(thinking, str):
-            yield Thought(thinking)
+            yield ReasoningSummaryDelta(thinking)
         elif isinstance(thinking, list):
             for inner in thinking:
                 if isinstance(inner, dict) and isinstance(inner.get("text"), str):
-                    yield Thought(inner["text"])
+                    yield ReasoningSummaryDelta(inner["text"])
 
 
 def _tokens(usage: _Usage) -> Usage:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from antiphon.core.turns import LOGPROBS, Options
+from antiphon.core.turns import INCLUDE_LOGPROBS, Options
 
 
 def wants_logprobs(options: Options) -> bool:
     """Whether somebody asks for the odds of an answer's tokens."""
-    return LOGPROBS in options.include or bool(options.top_logprobs)
+    return INCLUDE_LOGPROBS in options.include or bool(options.top_logprobs)
 
 
 def logprobs_of(given: Any) -> tuple[dict[str, Any], ...]:

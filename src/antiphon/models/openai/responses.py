@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from antiphon.core.tool_rules import may_call
-from antiphon.core.turns import LOGPROBS, SEALED, FunctionTool, Options
-from antiphon.errors import InvalidRequest
+from antiphon.core.tool_rules import is_tool_allowed
+from antiphon.core.turns import INCLUDE_ENCRYPTED_REASONING, INCLUDE_LOGPROBS, FunctionTool, Options
+from antiphon.errors import InvalidRequestError
 from antiphon.models.openai.logprobs_citations import wants_logprobs
 from antiphon.models.openai.responses_input import input_of
 from antiphon.models.openai.responses_stream import AnswerReader
@@ -72,19 +72,19 @@ class RequestWriter:
         self._plain.add(self.origin(call))
 
     def body(self, call: ModelCall, *, reasoning: bool = True) -> bytes:
-        """The request's JSON. Raises ``InvalidRequest`` for what this dialect cannot say.
+        """The request's JSON. Raises ``InvalidRequestError`` for what this dialect cannot say.
 
         ``reasoning`` False: without what models thought before.
         """
         options, origin = call.options, self.origin(call)
         if options.stop:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 "This model's API knows no stop sequences.",
                 code="unsupported_parameter",
                 param="stop",
             )
         name = _encode(self._name or call.model)
-        include = () if origin in self._plain else (SEALED,)
+        include = () if origin in self._plain else (INCLUDE_ENCRYPTED_REASONING,)
         rest = _encode(_rest(options, include, stream=call.stream))[1:]
         given = input_of(call.messages, origin if reasoning else None)
         return b"".join((b'{"model":', name, b',"input":', given, b",", rest))
@@ -100,7 +100,7 @@ def _rest(options: Options, include: tuple[str, ...], *, stream: bool) -> _Body:
         # What has to go is chosen by whoever keeps the history.
         truncation="disabled",
         stream=stream,
-        include=(*include, LOGPROBS) if logprobs else include,
+        include=(*include, INCLUDE_LOGPROBS) if logprobs else include,
         temperature=options.temperature,
         top_p=options.top_p,
         max_output_tokens=options.max_output_tokens,
@@ -134,7 +134,7 @@ def _tool_choice(options: Options) -> str | dict[str, Any] | None:
     choice = options.tool_choice
     if choice.startswith("function:"):
         return {"type": "function", "name": choice.removeprefix("function:")}
-    allowed = [one.name for one in options.tools if may_call(options, one.name)]
+    allowed = [one.name for one in options.tools if is_tool_allowed(options, one.name)]
     if choice == "none" or not allowed:
         return "none"
     if len(allowed) < len(options.tools):
@@ -173,7 +173,7 @@ class ResponsesModel(UpstreamModel):
 
     def _mended(self, call: ModelCall, body: bytes, failure: Failure) -> bytes | None:
         error = failure.error
-        if type(error) is not InvalidRequest:
+        if type(error) is not InvalidRequestError:
             return None
         stale = error.code == _STALE
         if not stale and not _refuses_reasoning(error):
@@ -185,7 +185,9 @@ class ResponsesModel(UpstreamModel):
         return other if other != body else None
 
 
-def _refuses_reasoning(error: InvalidRequest) -> bool:
+def _refuses_reasoning(error: InvalidRequestError) -> bool:
     if error.param is not None:
         return error.param.startswith("include")
-    return any(sign in error.message for sign in (SEALED, "'include'", '"include"'))
+    return any(
+        sign in error.message for sign in (INCLUDE_ENCRYPTED_REASONING, "'include'", '"include"')
+    )

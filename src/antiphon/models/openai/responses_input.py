@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from antiphon.core.reasoning_sidecar import Carried
+from antiphon.core.reasoning_sidecar import ReasoningSidecar
 from antiphon.models.message_array import ChatMessage, File, Part, decode_messages
 
 #: The longest id of a call that the API takes.
@@ -83,9 +83,9 @@ def _made(message: ChatMessage, origin: str | None, ids: _Ids) -> Iterator[_Item
         }
 
 
-def _reasoning(thoughts: Sequence[Carried], place: int) -> Iterator[_Item]:
+def _reasoning(thoughts: Sequence[ReasoningSidecar], place: int) -> Iterator[_Item]:
     for one in thoughts:
-        if one.place == place:
+        if one.target == place:
             yield {
                 "type": "reasoning",
                 "summary": one.summary,

@@ -12,19 +12,19 @@ from typing import Any, get_args
 import msgspec
 
 from antiphon.core.deltas import (
-    CallPiece,
-    Cited,
+    AnnotationDelta,
     Delta,
+    EncryptedReasoning,
     Finish,
     FinishReason,
-    Over,
-    Phased,
-    RawThought,
-    Refused,
-    Sealed,
-    Text,
-    Thought,
-    Used,
+    ItemEnd,
+    OutputTextDelta,
+    PhaseDelta,
+    ReasoningSummaryDelta,
+    ReasoningTextDelta,
+    RefusalTextDelta,
+    ToolCallDelta,
+    UsageUpdate,
 )
 from antiphon.core.items import Phase
 from antiphon.core.turns import Usage
@@ -199,7 +199,7 @@ class AnswerReader:
             self.trouble = broken_off()
         if self.trouble is not None or self.reason is None:
             return []
-        usage = [Used(_tokens(self._usage))] if self._usage is not None else []
+        usage = [UsageUpdate(_tokens(self._usage))] if self._usage is not None else []
         return [*usage, Finish(self.reason)]
 
     def _take(self, data: bytes, out: list[Delta]) -> None:
@@ -218,11 +218,13 @@ class AnswerReader:
 
     def _text(self, event: _Event, out: list[Delta]) -> None:
         self._told(event).words = True
-        out.append(Text(_words(event), logprobs_of(event.logprobs) if event.logprobs else ()))
+        out.append(
+            OutputTextDelta(_words(event), logprobs_of(event.logprobs) if event.logprobs else ())
+        )
 
     def _refusal(self, event: _Event, out: list[Delta]) -> None:
         self._told(event).words = True
-        out.append(Refused(_words(event)))
+        out.append(RefusalTextDelta(_words(event)))
 
     def _annotation(self, event: _Event, out: list[Delta]) -> None:
         self._told(event).sources.append(event.annotation)
@@ -231,15 +233,15 @@ class AnswerReader:
         told, index = self._told(event), event.summary_index or 0
         apart = _PARAGRAPH if index > told.summary_index else ""
         told.summary_index, told.thoughts = index, True
-        out.append(Thought(apart + _words(event)))
+        out.append(ReasoningSummaryDelta(apart + _words(event)))
 
     def _thought(self, event: _Event, out: list[Delta]) -> None:
         self._told(event).thoughts = True
-        out.append(RawThought(_words(event)))
+        out.append(ReasoningTextDelta(_words(event)))
 
     def _arguments(self, event: _Event, out: list[Delta]) -> None:
         self._told(event).arguments = True
-        out.append(CallPiece(event.output_index or 0, arguments=_words(event)))
+        out.append(ToolCallDelta(event.output_index or 0, arguments=_words(event)))
 
     def _item_added(self, event: _Event, out: list[Delta]) -> None:
         kind = _kind(event.item)
@@ -294,26 +296,26 @@ class AnswerReader:
                 self._begin_call(index, call, out)
                 if call.arguments and not told.arguments:
                     told.arguments = True
-                    out.append(CallPiece(index, arguments=call.arguments))
+                    out.append(ToolCallDelta(index, arguments=call.arguments))
 
     def _end_reasoning(self, item: _Reasoning, told: _Told, out: list[Delta]) -> None:
         if not told.thoughts:
             summary = _PARAGRAPH.join(part.text or "" for part in item.summary or ())
             content = "".join(part.text or "" for part in item.content or ())
-            out += [Thought(summary)] if summary else []
-            out += [RawThought(content)] if content else []
+            out += [ReasoningSummaryDelta(summary)] if summary else []
+            out += [ReasoningTextDelta(content)] if content else []
         if item.status == "incomplete":
             return
         if item.encrypted_content:
-            out.append(Sealed(item.encrypted_content, self._origin))
+            out.append(EncryptedReasoning(item.encrypted_content, self._origin))
         else:
-            out.append(Over())
+            out.append(ItemEnd())
 
     def _begin_call(self, index: int, call: _Call, out: list[Delta]) -> None:
         told = self._items.setdefault(index, _Told())
         if not told.called:
             told.called = True
-            out.append(CallPiece(index, call.call_id or call.id, call.name))
+            out.append(ToolCallDelta(index, call.call_id or call.id, call.name))
 
 
 def _end_message(item: _Message, told: _Told, out: list[Delta]) -> None:
@@ -321,20 +323,20 @@ def _end_message(item: _Message, told: _Told, out: list[Delta]) -> None:
     if not told.words:
         for part in parts:
             if part.text:
-                out.append(Text(part.text, logprobs_of(part.logprobs)))
+                out.append(OutputTextDelta(part.text, logprobs_of(part.logprobs)))
             elif part.refusal:
-                out.append(Refused(part.refusal))
+                out.append(RefusalTextDelta(part.refusal))
     sources = [source for part in parts for source in part.annotations or ()] or told.sources
-    out += [Cited(source) for source in sources if isinstance(source, dict)]
+    out += [AnnotationDelta(source) for source in sources if isinstance(source, dict)]
     if item.status != "incomplete":
-        out.append(Over())
+        out.append(ItemEnd())
 
 
 def _phase(item: _Kind, told: _Told, out: list[Delta]) -> None:
     """What a message is to its turn, where that is a word that we know."""
     if item.type == "message" and item.phase in _PHASES and not told.phase:
         told.phase = True
-        out.append(Phased(item.phase))
+        out.append(PhaseDelta(item.phase))
 
 
 def _words(event: _Event) -> str:

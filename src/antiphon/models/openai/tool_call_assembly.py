@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from antiphon.core.deltas import CallPiece
+from antiphon.core.deltas import ToolCallDelta
 from antiphon.models.openai.upstream_errors import UNREADABLE
 
 _decode_string = msgspec.json.Decoder(str).decode
@@ -48,9 +48,9 @@ class Calls:
     def any(self) -> bool:
         return bool(self._ids)
 
-    def pieces(self, calls: list[Call]) -> list[CallPiece]:
+    def pieces(self, calls: list[Call]) -> list[ToolCallDelta]:
         """The fragments that came together in one message or chunk."""
-        out: list[CallPiece] = []
+        out: list[ToolCallDelta] = []
         for call in calls:
             function = call.function or Function()
             arguments = _arguments(function.arguments)
@@ -66,7 +66,7 @@ class Calls:
                 name = None
             if call.index is None:
                 self._arguments += arguments
-            out.append(CallPiece(number, call_id, name, arguments))
+            out.append(ToolCallDelta(number, call_id, name, arguments))
         return out
 
     def _number(

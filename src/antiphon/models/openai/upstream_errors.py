@@ -17,14 +17,14 @@ from aiohttp.http import HttpProcessingError
 from antiphon.core.proxies import Proxy
 from antiphon.errors import (
     AntiphonError,
-    BodyTooLarge,
-    ContextLengthExceeded,
-    InvalidRequest,
+    BodyTooLargeError,
+    ContextLengthExceededError,
+    InvalidRequestError,
     ModelError,
-    ModelNotFound,
-    ModelTimeout,
-    ModelUnavailable,
-    RateLimited,
+    ModelNotFoundError,
+    ModelTimeoutError,
+    ModelUnavailableError,
+    UpstreamRateLimitError,
 )
 from antiphon.models.retry import Failure, retry_after
 
@@ -202,17 +202,17 @@ class Translator:
             case aiohttp.ClientHttpProxyError():
                 return self._of_proxy(raised.status)
             case aiohttp.ClientProxyConnectionError():
-                error = ModelUnavailable(f"{self._proxy} cannot be reached: {why}")
+                error = ModelUnavailableError(f"{self._proxy} cannot be reached: {why}")
                 transient = True
             case aiohttp.ConnectionTimeoutError():
-                error = ModelTimeout(f"{where} did not accept a connection in time.")
+                error = ModelTimeoutError(f"{where} did not accept a connection in time.")
                 transient = True
             case TimeoutError():
-                error = ModelTimeout(f"{where} fell silent: nothing came in time.")
+                error = ModelTimeoutError(f"{where} fell silent: nothing came in time.")
             case ssl.SSLError() | ssl.CertificateError() | aiohttp.ClientSSLError():
-                error = ModelUnavailable(f"There is no safe connection to {where}: {why}")
+                error = ModelUnavailableError(f"There is no safe connection to {where}: {why}")
             case aiohttp.ClientConnectorError():
-                error = ModelUnavailable(f"{where} cannot be reached: {why}")
+                error = ModelUnavailableError(f"{where} cannot be reached: {why}")
                 transient = True
             case aiohttp.ClientPayloadError():
                 error = ModelError(f"{where} cut its answer short: {why}", code=_DISCONNECTED)
@@ -223,14 +223,14 @@ class Translator:
             case aiohttp.ClientResponseError() | HttpProcessingError():
                 error = ModelError(f"{where} did not answer in HTTP: {why}", code=_INVALID)
             case _:
-                error = ModelUnavailable(f"The call to {where} failed: {why}")
+                error = ModelUnavailableError(f"The call to {where} failed: {why}")
         return Failure(error, transient=transient, at_once=at_once)
 
     def _of_proxy(self, status: int) -> Failure:
         """The failure behind a proxy that does not let us through."""
         did = f"{self._proxy} answered {status}"
         if status >= 500:
-            error = ModelUnavailable(f"{did}: it does not reach {self._upstream}.")
+            error = ModelUnavailableError(f"{did}: it does not reach {self._upstream}.")
             return Failure(error, transient=True)
         why = (
             "it wants a user and a password, as in HTTPS_PROXY=http://user:password@host:port."
@@ -248,14 +248,14 @@ class Translator:
         if status in (401, 403) or (status < 500 and _BAD_KEY.search(fault.message)):
             return Failure(ModelError(f"{said} Check the API key.", code="upstream_unauthorized"))
         if status == 429:
-            error = RateLimited(said, retry_after=pause)
+            error = UpstreamRateLimitError(said, retry_after=pause)
             # A quota that is spent does not come back while the user waits.
             transient = fault.code != "insufficient_quota"
             return Failure(error, transient=transient, retry_after=pause)
         if status in (408, 504):
-            return Failure(ModelTimeout(said), transient=True, retry_after=pause)
+            return Failure(ModelTimeoutError(said), transient=True, retry_after=pause)
         if status >= 500:
-            failed = (ModelUnavailable if status == 503 else ModelError)(said)
+            failed = (ModelUnavailableError if status == 503 else ModelError)(said)
             return Failure(failed, transient=status not in (501, 505), retry_after=pause)
         return Failure(self._of_request(status, fault, message, said))
 
@@ -264,16 +264,16 @@ class Translator:
         error: AntiphonError
         match status:
             case 404 if _is_about_model(fault):
-                error = ModelNotFound(message or said, param="model")
+                error = ModelNotFoundError(message or said, param="model")
             case 404 | 405:
                 error = ModelError(f"{said} Check the base URL.", code="upstream_not_found")
             case 402:
                 error = ModelError(said, code="upstream_payment_required")
             case 413:
-                error = BodyTooLarge(message or said)
+                error = BodyTooLargeError(message or said)
             case _ if status >= 400:
                 code, param = self._clean(fault.code), self._clean(fault.param)
-                error = InvalidRequest(message or said, code=code or None, param=param or None)
+                error = InvalidRequestError(message or said, code=code or None, param=param or None)
             case _:
                 error = ModelError(f"{said} That is no answer of a model.", code=_INVALID)
         return error
@@ -287,14 +287,14 @@ class Translator:
 
 def _patterns_of(proxy: Proxy | None) -> list[str]:
     """What must not be seen of a proxy, as patterns."""
-    if proxy is None or proxy.userinfo is None or proxy.user is None:
+    if proxy is None or proxy.userinfo is None or proxy.credentials is None:
         return []
     token = proxy.headers()["Proxy-Authorization"].rpartition(" ")[2]
-    needles = (proxy.userinfo.reveal(), token, proxy.user[1])
+    needles = (proxy.userinfo.reveal(), token, proxy.credentials[1])
     return [re.escape(needle) for needle in needles if needle]
 
 
-def _overflow(status: int, fault: _Fault, message: str) -> ContextLengthExceeded | None:
+def _overflow(status: int, fault: _Fault, message: str) -> ContextLengthExceededError | None:
     if status not in (400, 413, 422, 500):
         return None
     used, limit = fault.used, fault.limit
@@ -309,7 +309,7 @@ def _overflow(status: int, fault: _Fault, message: str) -> ContextLengthExceeded
         names = (fault.code, fault.kind)
         if "context_length_exceeded" not in names and "exceed_context_size_error" not in names:
             return None
-    return ContextLengthExceeded(message, used=used, limit=limit)
+    return ContextLengthExceededError(message, used=used, limit=limit)
 
 
 def _is_about_model(fault: _Fault) -> bool:

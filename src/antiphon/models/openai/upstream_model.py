@@ -16,7 +16,7 @@ from yarl import URL
 
 from antiphon.core.deltas import Delta
 from antiphon.core.proxies import Proxy, find_proxy
-from antiphon.errors import ConfigError, ModelUnavailable
+from antiphon.errors import ConfigError, ModelUnavailableError
 from antiphon.models.model_list import decode_model_list
 from antiphon.models.openai.upstream_errors import FOREIGN, Translator, Unreadable
 from antiphon.models.openai.upstream_response import (
@@ -187,7 +187,7 @@ class UpstreamModel(ABC):
 
     def _open(self) -> aiohttp.ClientSession:
         if self._closed:
-            raise Failure(ModelUnavailable("This model has been closed."))
+            raise Failure(ModelUnavailableError("This model has been closed."))
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE),

@@ -19,7 +19,12 @@ from yarl import URL
 
 from antiphon.core.deltas import Delta
 from antiphon.core.proxies import Proxy, find_proxy
-from antiphon.errors import ConfigError, InvalidRequest, ModelTimeout, ModelUnavailable
+from antiphon.errors import (
+    ConfigError,
+    InvalidRequestError,
+    ModelTimeoutError,
+    ModelUnavailableError,
+)
 from antiphon.models.openai.upstream_errors import Translator, broken_off
 from antiphon.models.retry import Attempts, Failure, RetryPolicy, retry_after
 from antiphon.models.upstream_url import bearer, url_of
@@ -246,7 +251,7 @@ class _Exchange:
         except grpc.aio.UsageError:
             failure = _closed()
         except TimeoutError:
-            failure = Failure(ModelTimeout("The model fell silent: nothing came in time."))
+            failure = Failure(ModelTimeoutError("The model fell silent: nothing came in time."))
         except asyncio.CancelledError:
             # A channel that is closed cancels its calls, though nobody cancels ours.
             task = asyncio.current_task()
@@ -264,12 +269,15 @@ class _Exchange:
 
 
 def _closed() -> Failure:
-    return Failure(ModelUnavailable("This model has been closed."))
+    return Failure(ModelUnavailableError("This model has been closed."))
 
 
 def _is_about_reasoning(failure: Failure) -> bool:
     error = failure.error
-    return type(error) is InvalidRequest and "encrypted" in f"{error.code} {error.message}".lower()
+    return (
+        type(error) is InvalidRequestError
+        and "encrypted" in f"{error.code} {error.message}".lower()
+    )
 
 
 def _host(base_url: str) -> URL:

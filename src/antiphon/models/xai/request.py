@@ -17,13 +17,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from antiphon.core.reasoning_sidecar import Carried
+from antiphon.core.reasoning_sidecar import ReasoningSidecar
 from antiphon.core.turns import FunctionTool, Options
-from antiphon.errors import InvalidRequest
+from antiphon.errors import InvalidRequestError
 from antiphon.models.message_array import Call, ChatMessage, File, Part, decode_messages
 from antiphon.models.openai.logprobs_citations import wants_logprobs
 from antiphon.protos.xai import (
-    EFFORTS,
+    REASONING_EFFORTS,
     Proto,
     chat_pb2,
     choice_proto,
@@ -51,7 +51,7 @@ _DETAILS = {
 def messages_of(messages: bytes, origin: str) -> list[Proto]:
     """The SDK's messages; ``origin`` is the model that is asked.
 
-    Raises ``InvalidRequest`` for content that the API has no place for.
+    Raises ``InvalidRequestError`` for content that the API has no place for.
     """
     return [_message(one, origin) for one in decode_messages(messages)]
 
@@ -71,7 +71,7 @@ def _message(given: ChatMessage, origin: str) -> Proto:
     return message
 
 
-def _thought(carried: Sequence[Carried], origin: str) -> Carried | None:
+def _thought(carried: Sequence[ReasoningSidecar], origin: str) -> ReasoningSidecar | None:
     """What a message may say of the reasoning behind it: there is one for a message."""
     return next((one for one in carried if one.origin in (None, origin)), None)
 
@@ -102,7 +102,7 @@ def _part(part: Part) -> Proto:
     if part.file is not None:
         return chat_pb2.Content(file=_file(part.file))
     if part.video_url is not None:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             "This model takes no videos.", code="unsupported_parameter", param="input"
         )
     return chat_pb2.Content(text=part.text)
@@ -119,7 +119,7 @@ def _file(file: File) -> Proto:
     try:
         content = base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise InvalidRequest("The file's data is not base64.", param="input") from error
+        raise InvalidRequestError("The file's data is not base64.", param="input") from error
     return chat_pb2.FileContent(filename=file.filename or "", data=content, mime_type=kind)
 
 
@@ -136,7 +136,7 @@ _NO_PARAMETERS = {"type": "object", "properties": {}}
 def request_of(call: ModelCall, name: str, origin: str) -> Proto:
     """A ``GetCompletionsRequest`` to the model ``name``, ``origin`` in what reasoning says.
 
-    Raises ``InvalidRequest`` for what the API has no place for, naming the field at fault.
+    Raises ``InvalidRequestError`` for what the API has no place for, naming the field at fault.
     """
     messages = messages_of(call.messages, origin)
     try:
@@ -145,7 +145,7 @@ def request_of(call: ModelCall, name: str, origin: str) -> Proto:
         request.messages.extend(messages)
     except ValueError as error:
         # A number that is too big for its field.
-        raise InvalidRequest(f"The model cannot be asked that: {error}") from error
+        raise InvalidRequestError(f"The model cannot be asked that: {error}") from error
     return request
 
 
@@ -195,18 +195,18 @@ def _tool(tool: FunctionTool) -> Proto:
 
 
 def _effort(effort: str | None) -> int | None:
-    if effort is not None and effort not in EFFORTS:
-        raise InvalidRequest(
-            f"This model knows no effort '{effort}': it has {', '.join(EFFORTS)}.",
+    if effort is not None and effort not in REASONING_EFFORTS:
+        raise InvalidRequestError(
+            f"This model knows no effort '{effort}': it has {', '.join(REASONING_EFFORTS)}.",
             code="unsupported_value",
             param="reasoning.effort",
         )
-    return None if effort is None else int(EFFORTS[effort])
+    return None if effort is None else int(REASONING_EFFORTS[effort])
 
 
 def _tier(tier: str | None) -> int:
     if tier not in _TIERS:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"This model has no service tier '{tier}'.",
             code="unsupported_value",
             param="service_tier",

@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from antiphon.core.deltas import (
-    CallPiece,
-    Cited,
+    AnnotationDelta,
     Delta,
+    EncryptedReasoning,
     Finish,
     FinishReason,
-    Sealed,
-    Text,
-    Thought,
-    Used,
+    OutputTextDelta,
+    ReasoningSummaryDelta,
+    ToolCallDelta,
+    UsageUpdate,
 )
 from antiphon.core.turns import Usage
 from antiphon.models.openai.logprobs_citations import citation_of, logprobs_of
@@ -77,28 +77,28 @@ class AnswerReader:
             self._cite(({"url": url} for url in self._sources), out)
         self._unseal(out)
         if self._usage is not None:
-            out.append(Used(_tokens(self._usage)))
+            out.append(UsageUpdate(_tokens(self._usage)))
         reason = _REASONS[self._reason]
         out.append(Finish("tool_calls" if reason == "stop" and self._calls else reason))
         return out
 
     def _say(self, said: Proto, out: list[Delta]) -> None:
         if said.reasoning_content:
-            out.append(Thought(said.reasoning_content))
+            out.append(ReasoningSummaryDelta(said.reasoning_content))
         if said.encrypted_content:
             # It may come in pieces.
             self._sealed.append(said.encrypted_content)
         if said.content or said.tool_calls:
             self._unseal(out)
         if said.content:
-            out.append(Text(said.content, self._logprobs))
+            out.append(OutputTextDelta(said.content, self._logprobs))
             self._logprobs = ()
         self._cite((_source(one) for one in said.citations), out)
         out += (self._piece(call) for call in said.tool_calls if call.type in _OURS)
 
     def _unseal(self, out: list[Delta]) -> None:
         if self._sealed:
-            out.append(Sealed("".join(self._sealed), self._origin))
+            out.append(EncryptedReasoning("".join(self._sealed), self._origin))
             self._sealed = []
 
     def _cite(self, sources: Iterable[dict[str, Any]], out: list[Delta]) -> None:
@@ -106,16 +106,16 @@ class AnswerReader:
             annotation = citation_of(source)
             if annotation is not None and annotation not in self._cited:
                 self._cited.append(annotation)
-                out.append(Cited(annotation))
+                out.append(AnnotationDelta(annotation))
 
-    def _piece(self, call: Proto) -> CallPiece:
+    def _piece(self, call: Proto) -> ToolCallDelta:
         """A call, or more of one: a later piece has the first one's id."""
         key = call.id or f"#{len(self._calls)}"
         arguments = call.function.arguments
         if key in self._calls:
-            return CallPiece(self._calls[key], arguments=arguments)
+            return ToolCallDelta(self._calls[key], arguments=arguments)
         self._calls[key] = index = len(self._calls)
-        return CallPiece(index, call.id or None, call.function.name, arguments)
+        return ToolCallDelta(index, call.id or None, call.function.name, arguments)
 
 
 def _source(citation: Proto) -> dict[str, Any]:

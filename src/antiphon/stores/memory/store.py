@@ -13,77 +13,83 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from antiphon.core.retention import FOREVER, Clock, Expiry, Lifetimes
+from antiphon.core.retention import RETAIN_FOREVER, Clock, Expiry, RetentionPolicy
 from antiphon.core.turns import End
 from antiphon.errors import AntiphonError
 from antiphon.stores.full_text import (
-    MAX_COUNT,
-    Query,
-    excerpt_of,
-    query_of,
-    scale_of,
-    score,
-    terms_of,
-    text_of_items,
+    MAX_TERM_COUNT,
+    SearchQuery,
+    bm25_score,
+    bm25_weights,
+    build_excerpt,
+    parse_query,
+    searchable_text,
+    tokenize,
 )
 from antiphon.stores.health import MemoryHealth
-from antiphon.stores.memory.conversations import MemoryConversations
-from antiphon.stores.memory.turns import Kept, Turns
-from antiphon.stores.sqlite.api_keys import MemoryKeys
-from antiphon.stores.sqlite.idempotency import MemoryReceipts
-from antiphon.turn.protocols import Head, NewTurn, Recent, StoredTurn, Window
-from antiphon.turn.store_protocols import ANYTHING, Hit, Ledgers, Wanted, unknown_cursor
+from antiphon.stores.memory.conversations import MemoryConversationStore
+from antiphon.stores.memory.turns import MemoryTurns, TurnRecord
+from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
+from antiphon.stores.sqlite.idempotency import MemoryIdempotencyStore
+from antiphon.turn.protocols import Head, NewTurn, RecentThread, StoredTurn, Window
+from antiphon.turn.store_protocols import (
+    NO_FILTER,
+    ResponseFilter,
+    SearchHit,
+    Stores,
+    unknown_cursor,
+)
 
 
-class MemoryArchive:
-    """An ``Archive``."""
+class MemoryResponseIndex:
+    """An ``ResponseIndex``."""
 
-    def __init__(self, turns: Turns, conversations: MemoryConversations) -> None:
+    def __init__(self, turns: MemoryTurns, conversations: MemoryConversationStore) -> None:
         self._turns = turns
         self._conversations = conversations
 
-    async def listing(
+    async def list_responses(
         self,
         tenant: str,
         limit: int,
         *,
         after: str | None = None,
         newest_first: bool = True,
-        wanted: Wanted = ANYTHING,
+        response_filter: ResponseFilter = NO_FILTER,
     ) -> list[StoredTurn]:
         self._turns.check_open()
         mine = [
             kept
-            for kept in self._turns.kept.values()
+            for kept in self._turns.records.values()
             if kept.tenant == tenant and kept.turn is not None
         ]
-        mine.sort(key=lambda kept: (kept.stamp, kept.place), reverse=newest_first)
+        mine.sort(key=lambda kept: (kept.timestamp, kept.sort_key), reverse=newest_first)
         if after is not None:
             places = [place for place, kept in enumerate(mine) if kept.response_id == after]
             if not places:
                 raise unknown_cursor(after)
             mine = mine[places[0] + 1 :]
         return [
-            self._turns.dated(kept, turn)
+            self._turns.with_expiry(kept, turn)
             for kept in mine
             if (turn := kept.turn) is not None
-            and wanted.fits(turn.header, turn.end)
+            and response_filter.matches(turn.header, turn.end)
             and not self._turns.has_expired(kept)
         ][: max(0, limit)]
 
-    async def sweep(self) -> int:
+    async def delete_expired(self) -> int:
         self._turns.check_open()
         swept = 0
-        for kept in list(self._turns.kept.values()):
-            swept += self._sweep(kept) if kept.response_id in self._turns.kept else 0
-        self._conversations.sweep()
+        for kept in list(self._turns.records.values()):
+            swept += self._delete_if_expired(kept) if kept.response_id in self._turns.records else 0
+        self._conversations.delete_expired()
         return swept
 
-    def _sweep(self, kept: Kept) -> int:
+    def _delete_if_expired(self, record: TurnRecord) -> int:
         """Remove a turn and its descendants, if all have expired and none of them runs."""
-        family = self._turns.family(kept)
+        family = self._turns.subtree(record)
         running = any(one.turn is not None and one.turn.end is None for one in family)
-        if kept.turn is None or running or not self._turns.has_expired(kept):
+        if record.turn is None or running or not self._turns.has_expired(record):
             return 0
         swept = sum(one.turn is not None for one in family)
         for one in reversed(family):
@@ -91,7 +97,7 @@ class MemoryArchive:
         return swept
 
 
-class MemorySearch:
+class MemorySearchIndex:
     """A ``SearchIndex`` without an index. ``turns_of`` gives all turns of a tenant."""
 
     def __init__(self, turns_of: Callable[[str], Iterable[StoredTurn]]) -> None:
@@ -99,67 +105,71 @@ class MemorySearch:
 
     async def search(
         self, tenant: str, query: str, limit: int, *, after: str | None = None
-    ) -> Sequence[Hit]:
-        wanted = query_of(query)
+    ) -> Sequence[SearchHit]:
+        wanted = parse_query(query)
         if not wanted.terms or limit < 1:
             return []
         ended = [turn for turn in self._turns_of(tenant) if turn.end is not None]
-        ranked = _ranked(ended, wanted)
+        ranked = _rank_turns(ended, wanted)
         if after is not None:
             ids = [turn.response_id for turn, _ in ranked]
             if after not in ids:
                 raise unknown_cursor(after)
             ranked = ranked[ids.index(after) + 1 :]
-        hits = (_hit(turn, text, wanted) for turn, text in ranked)
+        hits = (_build_hit(turn, text, wanted) for turn, text in ranked)
         return [hit for hit in hits if hit is not None][:limit]
 
 
-def _ranked(turns: list[StoredTurn], query: Query) -> list[tuple[StoredTurn, str]]:
+def _rank_turns(turns: list[StoredTurn], query: SearchQuery) -> list[tuple[StoredTurn, str]]:
     """Those that hold all terms, with their texts, the best first."""
-    texts = [text_of_items((*turn.input, *turn.output)) for turn in turns]
-    counts = [Counter(terms_of(text)) for text in texts]
+    texts = [searchable_text((*turn.input, *turn.output)) for turn in turns]
+    counts = [Counter(tokenize(text)) for text in texts]
     lengths = [held.total() for held in counts]
     holding = [sum(term in held for held in counts) for term in query.terms]
-    scale = scale_of(sum(map(bool, counts)), sum(lengths), holding)
+    scale = bm25_weights(sum(map(bool, counts)), sum(lengths), holding)
     found = []
     for turn, text, held, length in zip(turns, texts, counts, lengths, strict=True):
         if all(term in held for term in query.terms):
-            often = [min(held[term], MAX_COUNT) for term in query.terms]
-            found.append((-score(scale, often, length), -turn.created_at, turn, text))
+            often = [min(held[term], MAX_TERM_COUNT) for term in query.terms]
+            found.append((-bm25_score(scale, often, length), -turn.created_at, turn, text))
     found.sort(key=lambda one: one[:2])
     return [(turn, text) for _, _, turn, text in found]
 
 
-def _hit(turn: StoredTurn, text: str, query: Query) -> Hit | None:
-    excerpt = excerpt_of(text, query)
+def _build_hit(turn: StoredTurn, text: str, query: SearchQuery) -> SearchHit | None:
+    excerpt = build_excerpt(text, query)
     if excerpt is None:
         return None
-    return Hit(turn.response_id, turn.created_at, excerpt, turn.header.conversation)
+    return SearchHit(turn.response_id, turn.created_at, excerpt, turn.header.conversation)
 
 
 class MemoryStore:
     """A ``Store`` without a disk. Its futures are done when it returns them."""
 
-    def __init__(self, lifetimes: Lifetimes = FOREVER, *, clock: Clock = time.time) -> None:
-        self._turns = turns = Turns(Expiry(lifetimes, clock))
-        self._receipts = MemoryReceipts(clock)
-        self._conversations = MemoryConversations(turns, self._receipts)
-        self.ledgers = Ledgers(
-            archive=MemoryArchive(turns, self._conversations),
+    def __init__(
+        self, retention: RetentionPolicy = RETAIN_FOREVER, *, clock: Clock = time.time
+    ) -> None:
+        self._turns = turns = MemoryTurns(Expiry(retention, clock))
+        self._idempotency = MemoryIdempotencyStore(clock)
+        self._conversations = MemoryConversationStore(turns, self._idempotency)
+        self.stores = Stores(
+            response_index=MemoryResponseIndex(turns, self._conversations),
             conversations=self._conversations,
-            keys=MemoryKeys(clock),
-            receipts=self._receipts,
-            search=MemorySearch(lambda tenant: [turn for _, turn in turns.of(tenant)]),
+            api_keys=MemoryApiKeyStore(clock),
+            idempotency=self._idempotency,
+            search=MemorySearchIndex(
+                lambda tenant: [turn for _, turn in turns.visible_turns(tenant)]
+            ),
             health=MemoryHealth(),
         )
 
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:
-        return _done(self._begin, turn)
+        return _completed_future(self._begin, turn)
 
     def write(
         self, response_id: str, items: Sequence[bytes], end: End | None = None
     ) -> asyncio.Future[None]:
-        return _done(self._turns.write, response_id, items, end)
+        return _completed_future(self._turns.write, response_id, items, end)
 
     async def head(self, tenant: str, response_id: str) -> Head | None:
         found = self._turns.find(tenant, response_id)
@@ -174,20 +184,20 @@ class MemoryStore:
             kept.seq,
             kept.tree,
             epoch,
-            running=turn.end is None,
-            stamp=kept.stamp,
+            is_running=turn.end is None,
+            timestamp=kept.timestamp,
         )
 
     async def turn(self, tenant: str, response_id: str) -> StoredTurn | None:
         found = self._turns.find(tenant, response_id)
-        return self._turns.dated(*found) if found else None
+        return self._turns.with_expiry(*found) if found else None
 
     async def chain(self, head: Head) -> list[StoredTurn]:
         self._turns.check_open()
-        kept = self._turns.kept.get(head.response_id)
+        kept = self._turns.records.get(head.response_id)
         if kept is None or kept.tenant != head.tenant or self._turns.has_expired(kept):
             return []
-        above = self._turns.upwards(head.response_id)
+        above = self._turns.ancestors(head.response_id)
         return [turn for kept in above if (turn := kept.turn)][::-1]
 
     async def window(self, head: Head, window: Window) -> list[StoredTurn]:
@@ -199,20 +209,25 @@ class MemoryStore:
             turns = turns[ids.index(window.at) :] if window.at in ids else []
         return turns[: max(0, window.limit)]
 
-    async def recent(self, tenant: str, limit: int) -> list[Recent]:
-        newest = {kept.thread: kept for kept, _ in sorted(self._turns.of(tenant), key=_place)}
-        latest = sorted(newest.values(), key=lambda kept: (kept.stamp, kept.place), reverse=True)
-        return [self._recent(kept) for kept in latest[: max(0, limit)]]
+    async def recent_threads(self, tenant: str, limit: int) -> list[RecentThread]:
+        newest = {
+            kept.thread: kept
+            for kept, _ in sorted(self._turns.visible_turns(tenant), key=_sort_key)
+        }
+        latest = sorted(
+            newest.values(), key=lambda kept: (kept.timestamp, kept.sort_key), reverse=True
+        )
+        return [self._recent_thread(kept) for kept in latest[: max(0, limit)]]
 
     async def delete(self, tenant: str, response_id: str, *, cascade: bool = False) -> bool:
         found = self._turns.find(tenant, response_id)
         if found is None:
             return False
         kept, _ = found
-        for one in self._turns.family(kept) if cascade else [kept]:
-            self._turns.erase(one)
-        self._turns.forget_summaries(kept)
-        self._turns.raise_epoch(kept)
+        for one in self._turns.subtree(kept) if cascade else [kept]:
+            self._turns.tombstone(one)
+        self._turns.erase_summaries(kept)
+        self._turns.bump_epoch(kept)
         return True
 
     async def close(self) -> None:
@@ -220,39 +235,39 @@ class MemoryStore:
 
     def _begin(self, turn: NewTurn) -> None:
         self._turns.check_open()
-        if turn.claim is not None:
-            self._receipts.check_claimed(turn.tenant, turn.claim)
+        if turn.reservation is not None:
+            self._idempotency.check_reservation(turn.tenant, turn.reservation)
         self._turns.check_sources(turn)
-        if turn.conversation is not None and not turn.founds:
-            self._conversations.check_unmoved(turn.tenant, turn.conversation)
+        if turn.conversation is not None and not turn.creates_conversation:
+            self._conversations.check_head_unchanged(turn.tenant, turn.conversation)
         self._turns.begin(turn)
-        if turn.claim is not None:
-            self._receipts.put_outcome(turn.tenant, turn.claim.key, turn.made)
+        if turn.reservation is not None:
+            self._idempotency.set_result(turn.tenant, turn.reservation.key, turn.result_id)
         if turn.conversation is not None:
-            if turn.founds:
-                self._conversations.found(turn.tenant, turn.conversation)
-            self._conversations.move(turn.conversation.id, turn)
+            if turn.creates_conversation:
+                self._conversations.insert(turn.tenant, turn.conversation)
+            self._conversations.move_head(turn.conversation.id, turn)
 
-    def _recent(self, kept: Kept) -> Recent:
-        assert kept.turn is not None
+    def _recent_thread(self, record: TurnRecord) -> RecentThread:
+        assert record.turn is not None
         opening = None
-        for above in self._turns.upwards(kept.response_id):
+        for above in self._turns.ancestors(record.response_id):
             if above.turn is not None and above.turn.input:
                 opening = above.turn.input[0]
-        return Recent(
-            response_id=kept.response_id,
-            created_at=kept.turn.created_at,
-            model=kept.turn.header.model,
-            turns=kept.seq + 1,
-            opening=opening,
+        return RecentThread(
+            response_id=record.response_id,
+            created_at=record.turn.created_at,
+            model=record.turn.header.model,
+            turns=record.seq + 1,
+            first_item=opening,
         )
 
 
-def _place(found: tuple[Kept, StoredTurn]) -> tuple[int, int]:
-    return found[0].place
+def _sort_key(found: tuple[TurnRecord, StoredTurn]) -> tuple[int, int]:
+    return found[0].sort_key
 
 
-def _done(work: Callable[..., None], *arguments: Any) -> asyncio.Future[None]:
+def _completed_future(work: Callable[..., None], *arguments: Any) -> asyncio.Future[None]:
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     try:
         work(*arguments)

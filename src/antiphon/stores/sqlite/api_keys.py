@@ -15,58 +15,58 @@ import msgspec
 
 from antiphon.core.retention import Clock
 from antiphon.errors import StoreError
-from antiphon.stores.sqlite.database import Ground
-from antiphon.stores.sqlite.sql_files import named, read_sql
-from antiphon.stores.sqlite.write_transaction import Batch
-from antiphon.turn.store_protocols import Key
+from antiphon.stores.sqlite.database import SqliteDatabase
+from antiphon.stores.sqlite.sql_files import parse_queries, read_sql
+from antiphon.stores.sqlite.write_transaction import WriteTransaction
+from antiphon.turn.store_protocols import ApiKey
 
-_SQL: Final = named(read_sql("api_keys.sql"))
+_SQL: Final = parse_queries(read_sql("api_keys.sql"))
 _FIND = _SQL["find"]
 
 #: id, tenant, created_at, name, revoked_at
 _Row: TypeAlias = tuple[str, str, float, str | None, float | None]
 
 
-class SqliteKeys:
-    """A ``KeyStore`` in the file of a SQLite store."""
+class SqliteApiKeyStore:
+    """A ``ApiKeyStore`` in the file of a SQLite store."""
 
-    def __init__(self, ground: Ground) -> None:
-        self._ground = ground
+    def __init__(self, database: SqliteDatabase) -> None:
+        self._database = database
 
-    async def add(self, key: Key, digest: bytes) -> None:
-        await self._ground.put(_add, key, digest)
+    async def add(self, key: ApiKey, sha256: bytes) -> None:
+        await self._database.submit(_add, key, sha256)
 
-    async def find(self, digest: bytes) -> Key | None:
-        return await self._ground.inline(partial(_read_key, digest=digest))
+    async def find(self, sha256: bytes) -> ApiKey | None:
+        return await self._database.read_inline(partial(_read_key, sha256=sha256))
 
-    async def all(self) -> list[Key]:
-        return await self._ground.pooled(_read_all)
+    async def list_keys(self) -> list[ApiKey]:
+        return await self._database.read_pooled(_read_all)
 
     async def revoke(self, key_id: str) -> bool:
-        revoked: bool = await self._ground.put(_revoke, key_id, self._ground.expiry.clock())
+        revoked: bool = await self._database.submit(_revoke, key_id, self._database.expiry.clock())
         return revoked
 
-    async def any(self) -> bool:
-        return await self._ground.inline(_read_any)
+    async def has_keys(self) -> bool:
+        return await self._database.read_inline(_read_has_keys)
 
 
-class MemoryKeys:
-    """A ``KeyStore`` in this process's memory."""
+class MemoryApiKeyStore:
+    """A ``ApiKeyStore`` in this process's memory."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._keys: dict[bytes, Key] = {}
+        self._keys: dict[bytes, ApiKey] = {}
 
-    async def add(self, key: Key, digest: bytes) -> None:
-        if digest in self._keys or any(known.id == key.id for known in self._keys.values()):
-            raise _taken(key)
-        self._keys[digest] = key
+    async def add(self, key: ApiKey, sha256: bytes) -> None:
+        if sha256 in self._keys or any(known.id == key.id for known in self._keys.values()):
+            raise _duplicate_key(key)
+        self._keys[sha256] = key
 
-    async def find(self, digest: bytes) -> Key | None:
-        key = self._keys.get(digest)
+    async def find(self, sha256: bytes) -> ApiKey | None:
+        key = self._keys.get(sha256)
         return None if key is None or key.revoked_at is not None else key
 
-    async def all(self) -> list[Key]:
+    async def list_keys(self) -> list[ApiKey]:
         return sorted(self._keys.values(), key=lambda key: (key.created_at, key.id))
 
     async def revoke(self, key_id: str) -> bool:
@@ -78,40 +78,40 @@ class MemoryKeys:
                 return True
         return False
 
-    async def any(self) -> bool:
+    async def has_keys(self) -> bool:
         return bool(self._keys)
 
 
-def _taken(key: Key) -> StoreError:
+def _duplicate_key(key: ApiKey) -> StoreError:
     return StoreError(f"There is a key with the id {key.id!r} or the same hash already.")
 
 
-def _key(row: _Row) -> Key:
+def _decode_key(row: _Row) -> ApiKey:
     key_id, tenant, created_at, name, revoked_at = row
-    return Key(key_id, tenant, created_at, name, revoked_at)
+    return ApiKey(key_id, tenant, created_at, name, revoked_at)
 
 
-def _add(batch: Batch, key: Key, digest: bytes) -> None:
-    row = (key.id, digest, key.tenant, key.created_at, key.name, key.revoked_at)
-    if batch.connection.execute(_SQL["add"], row).rowcount == 0:
-        raise _taken(key)
+def _add(transaction: WriteTransaction, key: ApiKey, sha256: bytes) -> None:
+    row = (key.id, sha256, key.tenant, key.created_at, key.name, key.revoked_at)
+    if transaction.connection.execute(_SQL["add"], row).rowcount == 0:
+        raise _duplicate_key(key)
 
 
-def _revoke(batch: Batch, key_id: str, now: float) -> bool:
-    return batch.connection.execute(_SQL["revoke"], (now, key_id)).rowcount > 0
+def _revoke(transaction: WriteTransaction, key_id: str, now: float) -> bool:
+    return transaction.connection.execute(_SQL["revoke"], (now, key_id)).rowcount > 0
 
 
-# Reads for ``Ground.inline``: no key meets a turn that a dead process left.
+# Reads for ``SqliteDatabase.read_inline``: no key meets a turn that a dead process left.
 
 
-def _read_key(connection: sqlite3.Connection, digest: bytes) -> tuple[Key | None, set[int]]:
-    rows = connection.execute(_FIND, (digest,)).fetchall()
-    return _key(rows[0]) if rows else None, set()
+def _read_key(connection: sqlite3.Connection, sha256: bytes) -> tuple[ApiKey | None, set[int]]:
+    rows = connection.execute(_FIND, (sha256,)).fetchall()
+    return _decode_key(rows[0]) if rows else None, set()
 
 
-def _read_any(connection: sqlite3.Connection) -> tuple[bool, set[int]]:
+def _read_has_keys(connection: sqlite3.Connection) -> tuple[bool, set[int]]:
     return bool(connection.execute(_SQL["any"]).fetchall()[0][0]), set()
 
 
-def _read_all(connection: sqlite3.Connection) -> list[Key]:
-    return [_key(row) for row in connection.execute(_SQL["all"]).fetchall()]
+def _read_all(connection: sqlite3.Connection) -> list[ApiKey]:
+    return [_decode_key(row) for row in connection.execute(_SQL["all"]).fetchall()]

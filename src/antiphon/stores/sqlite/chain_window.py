@@ -10,9 +10,9 @@ import sqlite3
 from typing import Final, TypeAlias
 
 from antiphon.core.ids import response_key
-from antiphon.stores.sqlite.reader import has_expired, moment, parts_of, runners, turn_at
-from antiphon.stores.sqlite.rows import first_of_thread, last_of_turn, place_of
-from antiphon.stores.sqlite.sql_files import SQL
+from antiphon.stores.sqlite.reader import has_expired, owners_of, parts_of, snapshot, turn_at
+from antiphon.stores.sqlite.rows import first_of_thread, last_of_turn, row_id_of
+from antiphon.stores.sqlite.sql_files import TURN_SQL
 from antiphon.turn.protocols import Head, StoredTurn, Window
 
 #: The first place and the last of a part of a chain that lies in one thread.
@@ -28,9 +28,9 @@ def read_window(
 
     As much work as there are turns in it, and threads in the chain.
     """
-    with moment(connection):
-        end = place_of(head.thread, head.seq)
-        if head.stamp <= cutoff and has_expired(connection, end, cutoff):
+    with snapshot(connection):
+        end = row_id_of(head.thread, head.seq)
+        if head.timestamp <= cutoff and has_expired(connection, end, cutoff):
             return [], set()
         spans = [
             (first_of_thread(part), last_of_turn(part))
@@ -40,10 +40,10 @@ def read_window(
             spans.reverse()
         if window.at is not None:
             key = response_key(window.at)
-            found = connection.execute(SQL["place"], (key, head.tenant)).fetchall()
+            found = connection.execute(TURN_SQL["place"], (key, head.tenant)).fetchall()
             spans = _from(spans, found[0][0], window) if found else []
         turns = [turn_at(connection, place) for place in _places(connection, spans, window)]
-        return turns, runners(connection, turns)
+        return turns, owners_of(connection, turns)
 
 
 def _from(spans: list[_Span], place: int, window: Window) -> list[_Span]:
@@ -57,7 +57,7 @@ def _from(spans: list[_Span], place: int, window: Window) -> list[_Span]:
 
 def _places(connection: sqlite3.Connection, spans: list[_Span], window: Window) -> list[int]:
     """Where turns begin that are not erased."""
-    query = SQL["headers_backwards" if window.newest_first else "headers_forwards"]
+    query = TURN_SQL["headers_backwards" if window.newest_first else "headers_forwards"]
     places: list[int] = []
     for first, last in spans:
         if len(places) >= window.limit:

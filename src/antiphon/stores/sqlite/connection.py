@@ -16,11 +16,11 @@ from antiphon.errors import ConfigError
 from antiphon.stores.sqlite.btree_pages import PageFile
 from antiphon.stores.sqlite.errors import primary_code
 from antiphon.stores.sqlite.pending_erasures import Erasures
-from antiphon.stores.sqlite.process_locks import Owners
+from antiphon.stores.sqlite.process_locks import ProcessLocks
 from antiphon.stores.sqlite.sql_files import migrate
 
 #: How long a commit waits for another process that writes.
-BUSY_MS: Final = 10_000
+BUSY_TIMEOUT_MS: Final = 10_000
 
 _WRITER_PRAGMAS: Final = (
     "journal_mode = WAL",
@@ -43,27 +43,27 @@ _REASONS: Final = {
 }
 
 
-class Database(msgspec.Struct, frozen=True):
+class DatabaseConnections(msgspec.Struct, frozen=True):
     """An opened file: a connection to write by, one to read by that never waits for a lock."""
 
     path: Path
-    owners: Owners
-    writing: sqlite3.Connection
-    reading: sqlite3.Connection
-    pages: PageFile
+    process_locks: ProcessLocks
+    write_connection: sqlite3.Connection
+    read_connection: sqlite3.Connection
+    page_file: PageFile
     erasures: Erasures
 
     @property
-    def wal(self) -> Path:
+    def wal_path(self) -> Path:
         """The write-ahead log's file."""
         return Path(f"{self.path}-wal")
 
-    def reader(self) -> sqlite3.Connection:
+    def connect_reader(self) -> sqlite3.Connection:
         """Another connection to read by, one that waits for locks."""
-        return _connect_reader(self.path, BUSY_MS / 1000)
+        return _connect_reader(self.path, BUSY_TIMEOUT_MS / 1000)
 
 
-def open_database(path: str | os.PathLike[str]) -> Database:
+def open_database(path: str | os.PathLike[str]) -> DatabaseConnections:
     """Open or create the file, its folder too, readable by this user only.
 
     Blocks. Raises ConfigError, which says what to do.
@@ -79,10 +79,10 @@ def open_database(path: str | os.PathLike[str]) -> Database:
         raise ConfigError(f"Cannot open the database {file}: {_reason(error)}") from error
 
 
-def _open(file: Path) -> Database:
+def _open(file: Path) -> DatabaseConnections:
     folder = Path(f"{file}-owners")
-    owners = Owners(folder)
-    if owners.inherited():
+    owners = ProcessLocks(folder)
+    if owners.was_forked():
         raise ConfigError(
             "this process was forked from one that has it open: start processes by"
             ' "spawn" or "forkserver", or fork before the first turn.'
@@ -92,12 +92,12 @@ def _open(file: Path) -> Database:
     with contextlib.ExitStack() as undo:
         if new_folder:
             undo.callback(shutil.rmtree, folder, ignore_errors=True)
-        undo.callback(owners.leave)
-        with owners.gate():
-            _create(file)
+        undo.callback(owners.release)
+        with owners.open_lock():
+            _create_file(file)
             pages = PageFile(file)
             undo.callback(pages.close)
-            writing = _connect(file, BUSY_MS / 1000)
+            writing = _connect(file, BUSY_TIMEOUT_MS / 1000)
             undo.callback(writing.close)
             # First of all, as it leaves a database that is not ours as it is.
             migrate(writing)
@@ -108,13 +108,13 @@ def _open(file: Path) -> Database:
             reading = _connect_reader(file, 0)
             undo.callback(reading.close)
             owners.register()
-            owners.sweep()
+            owners.remove_stale()
             owners.take_over()
         undo.pop_all()
-    return Database(file, owners, writing, reading, pages, Erasures(owners.unclean_mark))
+    return DatabaseConnections(file, owners, writing, reading, pages, Erasures(owners.unclean_mark))
 
 
-def _create(file: Path) -> None:
+def _create_file(file: Path) -> None:
     # SQLite gives its other files the mode of this one. An existing file is left alone:
     # closing it here would drop the locks that this process may hold on it by SQLite.
     try:
@@ -123,18 +123,18 @@ def _create(file: Path) -> None:
         return
 
 
-def _connect(file: Path, patience: float) -> sqlite3.Connection:
+def _connect(file: Path, timeout: float) -> sqlite3.Connection:
     return sqlite3.connect(
         f"{file.as_uri()}?mode=rw",
         uri=True,
-        timeout=patience,
+        timeout=timeout,
         isolation_level=None,
         check_same_thread=False,
     )
 
 
-def _connect_reader(file: Path, patience: float) -> sqlite3.Connection:
-    connection = _connect(file, patience)
+def _connect_reader(file: Path, timeout: float) -> sqlite3.Connection:
+    connection = _connect(file, timeout)
     connection.execute("PRAGMA query_only = ON")
     return connection
 

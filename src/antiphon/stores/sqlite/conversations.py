@@ -9,126 +9,144 @@ from functools import partial
 import msgspec
 
 from antiphon.core.ids import conversation_key, new_conversation_id, response_key
-from antiphon.core.items import ERASED, ERASED_SUMMARY
-from antiphon.core.turns import Claim, Conversation
+from antiphon.core.items import ERASED_ITEM, ERASED_SUMMARY_ITEM
+from antiphon.core.turns import ConversationRecord, IdempotencyReservation
 from antiphon.stores.sqlite.conversation_reader import (
-    CONVERSATIONS,
+    CONVERSATION_SQL,
     read_conversation,
-    read_latest,
-    resolved,
+    read_conversations,
+    resolve_conversation,
 )
-from antiphon.stores.sqlite.database import Ground
+from antiphon.stores.sqlite.database import SqliteDatabase
 from antiphon.stores.sqlite.deletion import (
-    Span,
-    erase,
-    family,
-    forget_summaries,
-    let_go,
-    raise_epochs,
+    RowRange,
+    bump_epochs,
+    delete_unused_blobs,
+    descendant_ranges,
+    erase_summaries,
+    tombstone,
 )
 from antiphon.stores.sqlite.reader import has_expired, read_head
-from antiphon.stores.sqlite.response_list import Page
+from antiphon.stores.sqlite.response_list import PageRequest
 from antiphon.stores.sqlite.rows import (
+    BLOB_USE,
     INPUT,
     OUTPUT,
-    TURN,
-    USE,
-    decode_use,
+    TURN_STRIDE,
+    decode_blob_use,
     last_of_turn,
     thread_of,
 )
-from antiphon.stores.sqlite.sql_files import SQL
-from antiphon.stores.sqlite.write_transaction import Batch
+from antiphon.stores.sqlite.sql_files import TURN_SQL
+from antiphon.stores.sqlite.write_transaction import WriteTransaction
 
 _encoder = msgspec.json.Encoder()
 
 
-class SqliteConversations:
+class SqliteConversationStore:
     """A ``ConversationStore``."""
 
-    def __init__(self, ground: Ground) -> None:
-        self._ground = ground
+    def __init__(self, database: SqliteDatabase) -> None:
+        self._database = database
 
     async def create(
-        self, tenant: str, metadata: dict[str, str], claim: Claim | None = None
-    ) -> Conversation:
-        now = self._ground.expiry.clock()
-        conversation = Conversation(new_conversation_id(), now, dict(metadata))
-        await self._ground.put(Batch.found, tenant, conversation, claim)
+        self,
+        tenant: str,
+        metadata: dict[str, str],
+        reservation: IdempotencyReservation | None = None,
+    ) -> ConversationRecord:
+        now = self._database.expiry.clock()
+        conversation = ConversationRecord(new_conversation_id(), now, dict(metadata))
+        await self._database.submit(
+            WriteTransaction.create_conversation, tenant, conversation, reservation
+        )
         return conversation
 
-    async def get(self, tenant: str, conversation_id: str) -> Conversation | None:
-        cutoff = self._ground.expiry.cutoff(tenant)
-        return await self._ground.inline(
+    async def get(self, tenant: str, conversation_id: str) -> ConversationRecord | None:
+        cutoff = self._database.expiry.cutoff(tenant)
+        return await self._database.read_inline(
             partial(
                 read_conversation, tenant=tenant, conversation_id=conversation_id, cutoff=cutoff
             )
         )
 
-    async def describe(
+    async def update_metadata(
         self, tenant: str, conversation_id: str, metadata: dict[str, str]
-    ) -> Conversation | None:
-        cutoff = self._ground.expiry.cutoff(tenant)
-        await self._ground.put(_describe, tenant, conversation_id, dict(metadata), cutoff)
+    ) -> ConversationRecord | None:
+        cutoff = self._database.expiry.cutoff(tenant)
+        await self._database.submit(
+            _update_metadata, tenant, conversation_id, dict(metadata), cutoff
+        )
         return await self.get(tenant, conversation_id)
 
-    async def latest(
+    async def list_conversations(
         self, tenant: str, limit: int, *, after: str | None = None, newest_first: bool = True
-    ) -> list[Conversation]:
-        page = Page(limit, after, newest_first)
-        cutoff = self._ground.expiry.cutoff(tenant)
-        read = partial(read_latest, tenant=tenant, page=page, cutoff=cutoff)
-        return await self._ground.settled(read)
+    ) -> list[ConversationRecord]:
+        page = PageRequest(limit, after, newest_first)
+        cutoff = self._database.expiry.cutoff(tenant)
+        read = partial(read_conversations, tenant=tenant, page=page, cutoff=cutoff)
+        return await self._database.read_recovered(read)
 
     async def delete(self, tenant: str, conversation_id: str) -> bool:
-        cutoff = self._ground.expiry.cutoff(tenant)
-        erased: bool = await self._ground.put(erase_conversation, tenant, conversation_id, cutoff)
+        cutoff = self._database.expiry.cutoff(tenant)
+        erased: bool = await self._database.submit(
+            erase_conversation, tenant, conversation_id, cutoff
+        )
         return erased
 
     async def erase_item(self, tenant: str, response_id: str, position: int) -> bool:
-        cutoff = self._ground.expiry.cutoff(tenant)
-        head = await self._ground.inline(
+        cutoff = self._database.expiry.cutoff(tenant)
+        head = await self._database.read_inline(
             partial(read_head, tenant=tenant, response_id=response_id, cutoff=cutoff)
         )
-        if head is None or head.running:
+        if head is None or head.is_running:
             return False
-        erased: bool = await self._ground.put(erase_item, tenant, response_id, position)
+        erased: bool = await self._database.submit(erase_item, tenant, response_id, position)
         return erased
 
 
-def _describe(
-    batch: Batch, tenant: str, conversation_id: str, metadata: dict[str, str], cutoff: float
+def _update_metadata(
+    transaction: WriteTransaction,
+    tenant: str,
+    conversation_id: str,
+    metadata: dict[str, str],
+    cutoff: float,
 ) -> None:
-    batch.flush()
-    found, _ = resolved(batch.connection, tenant, conversation_id, cutoff)
+    transaction.flush()
+    found, _ = resolve_conversation(transaction.connection, tenant, conversation_id, cutoff)
     if found is not None:
-        batch.connection.execute(
-            CONVERSATIONS["describe"], (_encoder.encode(metadata), conversation_key(found.id))
+        transaction.connection.execute(
+            CONVERSATION_SQL["describe"], (_encoder.encode(metadata), conversation_key(found.id))
         )
         # The old words.
-        batch.erased = True
+        transaction.has_erased = True
 
 
-def erase_conversation(batch: Batch, tenant: str, conversation_id: str, cutoff: float) -> bool:
+def erase_conversation(
+    transaction: WriteTransaction, tenant: str, conversation_id: str, cutoff: float
+) -> bool:
     """Erase a conversation and those of its turns that no living turn of others descends from."""
-    batch.flush()
-    connection = batch.connection
-    found, _ = resolved(connection, tenant, conversation_id, cutoff)
+    transaction.flush()
+    connection = transaction.connection
+    found, _ = resolve_conversation(connection, tenant, conversation_id, cutoff)
     key = conversation_key(conversation_id)
     if found is None or key is None:
         return False
-    places = [place for (place,) in connection.execute(CONVERSATIONS["members"], (key,))]
-    needed = _needed(connection, places, key, cutoff)
+    places = [place for (place,) in connection.execute(CONVERSATION_SQL["members"], (key,))]
+    needed = _rows_needed_outside(connection, places, key, cutoff)
     doomed = [place for place in places if place > needed.get(thread_of(place), -1)]
-    let_go(connection, set().union(*[erase(connection, span) for span in _runs(doomed)]))
-    raise_epochs(connection, doomed)
-    connection.execute(CONVERSATIONS["drop"], (key,))
-    batch.erased = True
+    delete_unused_blobs(
+        connection,
+        set().union(*[tombstone(connection, span) for span in _merge_row_ranges(doomed)]),
+    )
+    bump_epochs(connection, doomed)
+    connection.execute(CONVERSATION_SQL["drop"], (key,))
+    transaction.has_erased = True
     return True
 
 
-def _needed(
-    connection: sqlite3.Connection, places: list[int], key: bytes, cutoff: float
+def _rows_needed_outside(
+    connection: sqlite3.Connection, row_ids: list[int], key: bytes, cutoff: float
 ) -> dict[int, int]:
     """By thread: the last place that turns outside a conversation descend from.
 
@@ -136,64 +154,66 @@ def _needed(
     """
     needed: dict[int, int] = {}
     seen: set[int] = set()
-    for place in places:
+    for place in row_ids:
         if thread_of(place) in seen:
             continue
-        for span in family(connection, place):
+        for span in descendant_ranges(connection, place):
             seen.add(thread_of(span[0]))
-            others = connection.execute(CONVERSATIONS["others"], (*span, key)).fetchall()
+            others = connection.execute(CONVERSATION_SQL["others"], (*span, key)).fetchall()
             for other, stamp in others:
                 if stamp > cutoff or not has_expired(connection, other, cutoff):
-                    _need(connection, needed, other)
+                    _mark_needed(connection, needed, other)
                     break
     return needed
 
 
-def _need(connection: sqlite3.Connection, needed: dict[int, int], place: int | None) -> None:
+def _mark_needed(
+    connection: sqlite3.Connection, needed: dict[int, int], row_id: int | None
+) -> None:
     """A turn is needed, and so is all that it descends from."""
-    while place is not None and needed.get(thread := thread_of(place), -1) < place:
-        needed[thread] = place
-        ((place,),) = connection.execute(CONVERSATIONS["parent"], (thread,)).fetchall()
+    while row_id is not None and needed.get(thread := thread_of(row_id), -1) < row_id:
+        needed[thread] = row_id
+        ((row_id,),) = connection.execute(CONVERSATION_SQL["parent"], (thread,)).fetchall()
 
 
-def _runs(places: Iterable[int]) -> list[Span]:
+def _merge_row_ranges(row_ids: Iterable[int]) -> list[RowRange]:
     """Turns, as few spans as they are neighbours in."""
-    spans: list[Span] = []
-    for place in places:
+    spans: list[RowRange] = []
+    for place in row_ids:
         first = place
-        if spans and last_of_turn(place - TURN) == spans[-1][1]:
+        if spans and last_of_turn(place - TURN_STRIDE) == spans[-1][1]:
             first = spans.pop()[0]
         spans.append((first, last_of_turn(place)))
     return spans
 
 
-def erase_item(batch: Batch, tenant: str, response_id: str, position: int) -> bool:
-    """Put ``Erased`` in an item's place, and let go of images that no other item of it shows."""
-    batch.flush()
-    connection = batch.connection
-    found = connection.execute(SQL["place"], (response_key(response_id), tenant)).fetchall()
-    if not found or connection.execute(SQL["owner"], found[0]).fetchall():
+def erase_item(transaction: WriteTransaction, tenant: str, response_id: str, position: int) -> bool:
+    """Put ``ErasedItem`` in an item's place, and let go of images that no other item of it shows."""
+    transaction.flush()
+    connection = transaction.connection
+    found = connection.execute(TURN_SQL["place"], (response_key(response_id), tenant)).fetchall()
+    if not found or connection.execute(TURN_SQL["owner"], found[0]).fetchall():
         return False
     place: int = found[0][0]
-    rows = connection.execute(SQL["rows"], (place, last_of_turn(place))).fetchall()
+    rows = connection.execute(TURN_SQL["rows"], (place, last_of_turn(place))).fetchall()
     items = [(spot, body) for spot, kind, body in rows if kind in (INPUT, OUTPUT)]
-    if not 0 <= position < len(items) or items[position][1] in (ERASED, ERASED_SUMMARY):
+    if not 0 <= position < len(items) or items[position][1] in (ERASED_ITEM, ERASED_SUMMARY_ITEM):
         return False
-    connection.execute(SQL["replace_body"], (ERASED, items[position][0]))
-    forget_summaries(connection, place)
+    connection.execute(TURN_SQL["replace_body"], (ERASED_ITEM, items[position][0]))
+    erase_summaries(connection, place)
     rest = [body for _, body in items[:position] + items[position + 1 :]]
     unused = {
         spot: use
         for spot, kind, use in rows
-        if kind == USE and not _is_shown(connection, use, rest)
+        if kind == BLOB_USE and not _is_blob_used(connection, use, rest)
     }
-    connection.executemany(SQL["drop_row"], [(spot,) for spot in unused])
-    let_go(connection, unused.values())
-    raise_epochs(connection, [place])
-    batch.erased = True
+    connection.executemany(TURN_SQL["drop_row"], [(spot,) for spot in unused])
+    delete_unused_blobs(connection, unused.values())
+    bump_epochs(connection, [place])
+    transaction.has_erased = True
     return True
 
 
-def _is_shown(connection: sqlite3.Connection, use: bytes, items: list[bytes]) -> bool:
-    rows = connection.execute(SQL["blob_hash"], (decode_use(use),)).fetchall()
+def _is_blob_used(connection: sqlite3.Connection, use: bytes, items: list[bytes]) -> bool:
+    rows = connection.execute(TURN_SQL["blob_hash"], (decode_blob_use(use),)).fetchall()
     return any(rows[0][0].hex().encode() in item for item in items) if rows else False

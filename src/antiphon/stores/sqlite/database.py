@@ -11,20 +11,20 @@ from typing import Any, Final, TypeVar
 from antiphon.core.retention import Expiry
 from antiphon.errors import StoreError
 from antiphon.stores.health import Health
-from antiphon.stores.sqlite.connection import Database
+from antiphon.stores.sqlite.connection import DatabaseConnections
 from antiphon.stores.sqlite.errors import DAMAGE, is_busy
 from antiphon.stores.sqlite.page_scrubbing_task import CleaningTask
 from antiphon.stores.sqlite.reader import read_owners
-from antiphon.stores.sqlite.sql_files import SQL
-from antiphon.stores.sqlite.write_transaction import Batch
-from antiphon.stores.sqlite.writer import Writer, interrupted
+from antiphon.stores.sqlite.sql_files import TURN_SQL
+from antiphon.stores.sqlite.write_transaction import WriteTransaction
+from antiphon.stores.sqlite.writer import Writer, interrupted_end
 
 T = TypeVar("T")
 
-_ADD_PROBE: Final = SQL["add_probe"]
-_DROP_PROBE: Final = SQL["drop_probe"]
+_ADD_PROBE: Final = TURN_SQL["add_probe"]
+_DROP_PROBE: Final = TURN_SQL["drop_probe"]
 
-_READERS: Final = 4
+_READER_COUNT: Final = 4
 #: How long it is believed that the disk takes what is written, and does not.
 _WRITABLE_SECONDS: Final = 5.0
 _REFUSED_SECONDS: Final = 1.0
@@ -34,35 +34,37 @@ _REFUSED_SECONDS: Final = 1.0
 _PROBE_BYTES: Final = 16384
 
 
-class Ground:
+class SqliteDatabase:
     """An opened database, for use on the running event loop.
 
-    Reads are functions of a connection, writes are jobs of a ``Batch``. A read that may meet
+    Reads are functions of a connection, writes are jobs of a ``WriteTransaction``. A read that may meet
     turns without an end also tells which stores run them: where one of those is dead, its
     turns are ended and the read is done again.
     """
 
-    def __init__(self, database: Database, expiry: Expiry) -> None:
+    def __init__(self, connections: DatabaseConnections, expiry: Expiry) -> None:
         self.expiry = expiry
-        self._database = database
-        self._owners = database.owners
-        self.erasures = database.erasures
+        self._connections = connections
+        self._process_locks = connections.process_locks
+        self.erasures = connections.erasures
         self._health = Health()
-        self._cleaning = CleaningTask(self.erasures, database.pages, self.pooled, self.put)
-        self._writer = Writer(database, self._cleaning.start, self._health)
+        self._scrub_task = CleaningTask(
+            self.erasures, connections.page_file, self.read_pooled, self.submit
+        )
+        self._writer = Writer(connections, self._scrub_task.start, self._health)
         self._probe: asyncio.Future[None] | None = None
-        self._inline = database.reading
-        self._idle: list[sqlite3.Connection] = []
-        self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="antiphon-reader")
-        self._closing: asyncio.Task[None] | None = None
+        self._inline_connection = connections.read_connection
+        self._idle_connections: list[sqlite3.Connection] = []
+        self._pool = ThreadPoolExecutor(_READER_COUNT, thread_name_prefix="antiphon-reader")
+        self._close_task: asyncio.Task[None] | None = None
 
-    def put(
-        self, job: Callable[..., Any], *arguments: Any, within: float = 0.0
+    def submit(
+        self, job: Callable[..., Any], *arguments: Any, max_delay: float = 0.0
     ) -> asyncio.Future[Any]:
         """Have the writer do ``job(batch, *arguments)``; done when it is on disk."""
-        return self._writer.put(job, *arguments, within=within)
+        return self._writer.submit(job, *arguments, max_delay=max_delay)
 
-    async def pooled(self, read: Callable[[sqlite3.Connection], T]) -> T:
+    async def read_pooled(self, read: Callable[[sqlite3.Connection], T]) -> T:
         """What ``read`` finds, in a thread."""
         self._check_open()
         loop = asyncio.get_running_loop()
@@ -76,39 +78,39 @@ class Ground:
         except DAMAGE as error:
             raise self._health.refuse_read(error) from error
 
-    async def settled(self, read: Callable[[sqlite3.Connection], tuple[T, set[int]]]) -> T:
+    async def read_recovered(self, read: Callable[[sqlite3.Connection], tuple[T, set[int]]]) -> T:
         """What ``read`` finds, in a thread, once the turns of the dead have ended."""
-        value, owners = await self.pooled(read)
-        if owners and await self._end_dead(owners):
-            value, _ = await self.pooled(read)
+        value, owners = await self.read_pooled(read)
+        if owners and await self._fail_dead(owners):
+            value, _ = await self.read_pooled(read)
         return value
 
-    async def inline(self, read: Callable[[sqlite3.Connection], tuple[T, set[int]]]) -> T:
+    async def read_inline(self, read: Callable[[sqlite3.Connection], tuple[T, set[int]]]) -> T:
         """The same on the loop's own thread, for reads of a few rows."""
         self._check_open()
         try:
-            value, owners = read(self._inline)
+            value, owners = read(self._inline_connection)
         except DAMAGE as error:
             if not is_busy(error):
                 raise self._health.refuse_read(error) from error
             # The log is being recovered or cut: that is waited for in another thread.
-            return await self.settled(read)
-        if owners and await self._end_dead(owners):
-            return await self.settled(read)
+            return await self.read_recovered(read)
+        if owners and await self._fail_dead(owners):
+            return await self.read_recovered(read)
         return value
 
-    async def end_orphans(self) -> None:
+    async def fail_orphans(self) -> None:
         """End every turn whose store is dead, and clean in its place."""
-        await self._end_dead(await self.pooled(read_owners))
-        if await self.pooled(lambda _: self._owners.take_over()):
+        await self._fail_dead(await self.read_pooled(read_owners))
+        if await self.read_pooled(lambda _: self._process_locks.take_over()):
             self.erasures.take_over()
         if self.erasures.left_by_dead:
-            await self.put(_scrub)
+            await self.submit(_scrub)
 
     def is_sweeper(self) -> bool:
         """Whether what expires is to be erased here: one of all open stores does it."""
         self._check_open()
-        return self._owners.is_sweeper()
+        return self._process_locks.is_sweeper()
 
     @property
     def refusals(self) -> int:
@@ -127,53 +129,53 @@ class Ground:
         if health.write_error is not None and health.is_fresh(_REFUSED_SECONDS):
             raise StoreError(health.write_error.message)
         if self._probe is None or self._probe.done():
-            self._probe = self.put(_probe)
+            self._probe = self.submit(_probe)
         await asyncio.shield(self._probe)
 
     async def close(self) -> None:
-        if self._closing is None:
-            self._cleaning.cancel()
+        if self._close_task is None:
+            self._scrub_task.cancel()
             self._writer.stop()
-            self._closing = asyncio.create_task(self._close())
-        await asyncio.shield(self._closing)
+            self._close_task = asyncio.create_task(self._close())
+        await asyncio.shield(self._close_task)
 
-    async def _end_dead(self, owners: set[int]) -> bool:
+    async def _fail_dead(self, owners: set[int]) -> bool:
         """End the turns of those owners that are dead; whether there were any."""
-        dead = [owner for owner in owners if not self._owners.alive(owner)]
+        dead = [owner for owner in owners if not self._process_locks.is_alive(owner)]
         for owner in dead:
-            await self.put(Batch.reap, owner, interrupted())
+            await self.submit(WriteTransaction.fail_orphans, owner, interrupted_end())
         return bool(dead)
 
     def _with_reader(self, read: Callable[[sqlite3.Connection], T]) -> T:
         try:
-            connection = self._idle.pop()
+            connection = self._idle_connections.pop()
         except IndexError:
-            connection = self._database.reader()
+            connection = self._connections.connect_reader()
         try:
             return read(connection)
         finally:
-            self._idle.append(connection)
+            self._idle_connections.append(connection)
 
     def _check_open(self) -> None:
-        if self._closing is not None:
+        if self._close_task is not None:
             raise StoreError("The store is closed.")
 
     async def _close(self) -> None:
-        await self._writer.stopped()
+        await self._writer.wait_stopped()
         # Not in another thread: when the interpreter ends there is none to be had.
         self._pool.shutdown()
-        for connection in (self._inline, *self._idle):
+        for connection in (self._inline_connection, *self._idle_connections):
             connection.close()
-        self._database.pages.close()
-        self._owners.leave()
+        self._connections.page_file.close()
+        self._process_locks.release()
 
 
-def _scrub(batch: Batch) -> None:
+def _scrub(batch: WriteTransaction) -> None:
     """Nothing of what was erased may stay in the write-ahead log."""
-    batch.erased = True
+    batch.has_erased = True
 
 
-def _probe(batch: Batch) -> None:
+def _probe(batch: WriteTransaction) -> None:
     """Write something and take it away again: both reach the disk."""
     batch.flush()
     batch.connection.execute(_ADD_PROBE, (_PROBE_BYTES,))

@@ -11,65 +11,65 @@ import sqlite3
 from collections.abc import Iterable
 from typing import TypeAlias
 
-from antiphon.core.items import COMPACTION, ERASED_SUMMARY, sums_up
-from antiphon.stores.sqlite.rows import decode_use, last_of_thread, place_of, thread_of
-from antiphon.stores.sqlite.sql_files import SQL
+from antiphon.core.items import COMPACTION_PREFIX, ERASED_SUMMARY_ITEM, is_summary
+from antiphon.stores.sqlite.rows import decode_blob_use, last_of_thread, row_id_of, thread_of
+from antiphon.stores.sqlite.sql_files import TURN_SQL
 
-Span: TypeAlias = tuple[int, int]
+RowRange: TypeAlias = tuple[int, int]
 
 
-def erase(connection: sqlite3.Connection, span: Span) -> set[bytes]:
+def tombstone(connection: sqlite3.Connection, span: RowRange) -> set[bytes]:
     """Leave nothing of these turns but tombstones; the blobs they used."""
-    uses = _uses(connection, span)
+    uses = _blob_uses(connection, span)
     for step in ("forget_responses", "forget_running", "forget_items", "forget_headers"):
-        connection.execute(SQL[step], span)
+        connection.execute(TURN_SQL[step], span)
     return uses
 
 
-def remove(connection: sqlite3.Connection, span: Span) -> set[bytes]:
+def delete_rows(connection: sqlite3.Connection, span: RowRange) -> set[bytes]:
     """Leave nothing at all of these turns, which nothing may hang on; the blobs they used."""
-    uses = _uses(connection, span)
+    uses = _blob_uses(connection, span)
     for step in ("drop_responses", "forget_running", "drop_rows"):
-        connection.execute(SQL[step], span)
+        connection.execute(TURN_SQL[step], span)
     return uses
 
 
-def forget_summaries(connection: sqlite3.Connection, place: int) -> None:
+def erase_summaries(connection: sqlite3.Connection, row_id: int) -> None:
     """Leave no words of those summaries that may tell of the turn at ``place``.
 
     They are among its descendants, and all of these go: one that keeps the turn in view
     counts turns that are not there any more.
     """
-    for span in family(connection, place):
-        values = {"first": span[0], "last": span[1], "start": COMPACTION}
-        for spot, body in connection.execute(SQL["summaries"], values).fetchall():
-            if sums_up(body):
-                connection.execute(SQL["replace_body"], (ERASED_SUMMARY, spot))
+    for span in descendant_ranges(connection, row_id):
+        values = {"first": span[0], "last": span[1], "start": COMPACTION_PREFIX}
+        for spot, body in connection.execute(TURN_SQL["summaries"], values).fetchall():
+            if is_summary(body):
+                connection.execute(TURN_SQL["replace_body"], (ERASED_SUMMARY_ITEM, spot))
 
 
-def let_go(connection: sqlite3.Connection, uses: Iterable[bytes]) -> None:
+def delete_unused_blobs(connection: sqlite3.Connection, uses: Iterable[bytes]) -> None:
     """Erase those blobs that no turn uses any more."""
-    connection.executemany(SQL["forget_blob"], [(decode_use(use), use) for use in uses])
+    connection.executemany(TURN_SQL["forget_blob"], [(decode_blob_use(use), use) for use in uses])
 
 
-def raise_epochs(connection: sqlite3.Connection, places: Iterable[int]) -> None:
+def bump_epochs(connection: sqlite3.Connection, row_ids: Iterable[int]) -> None:
     """Something went from the trees that these lie in: what was cached of them is stale."""
     trees = set()
-    for thread in set(map(thread_of, places)):
-        trees.update(connection.execute(SQL["tree"], (thread,)).fetchall())
-    connection.executemany(SQL["bump_epoch"], trees)
+    for thread in set(map(thread_of, row_ids)):
+        trees.update(connection.execute(TURN_SQL["tree"], (thread,)).fetchall())
+    connection.executemany(TURN_SQL["bump_epoch"], trees)
 
 
-def family(connection: sqlite3.Connection, place: int) -> list[Span]:
+def descendant_ranges(connection: sqlite3.Connection, row_id: int) -> list[RowRange]:
     """A turn and all its descendants: a branch comes behind what it branches off."""
-    spans = [(place, last_of_thread(place))]
+    spans = [(row_id, last_of_thread(row_id))]
     # Grows as it is walked.
     for span in spans:
-        for (thread,) in connection.execute(SQL["branches"], span).fetchall():
-            first = place_of(thread, 0)
+        for (thread,) in connection.execute(TURN_SQL["branches"], span).fetchall():
+            first = row_id_of(thread, 0)
             spans.append((first, last_of_thread(first)))
     return spans
 
 
-def _uses(connection: sqlite3.Connection, span: Span) -> set[bytes]:
-    return {use for (use,) in connection.execute(SQL["uses"], span)}
+def _blob_uses(connection: sqlite3.Connection, span: RowRange) -> set[bytes]:
+    return {use for (use,) in connection.execute(TURN_SQL["uses"], span)}

@@ -7,9 +7,9 @@ import struct
 
 import msgspec
 
-from antiphon.errors import Conflict, ConversationLocked, NotFound, StoreError
+from antiphon.errors import ConflictError, ConversationLockedError, NotFoundError, StoreError
 
-_SENTENCES = {
+_MESSAGES = {
     sqlite3.SQLITE_BUSY: "Another process kept the database locked for too long.",
     sqlite3.SQLITE_LOCKED: "Another process kept the database locked for too long.",
     sqlite3.SQLITE_PROTOCOL: "Another process kept the database locked for too long.",
@@ -22,7 +22,7 @@ _SENTENCES = {
     sqlite3.SQLITE_TOOBIG: "An item is larger than SQLite can keep (1 GB).",
 }
 
-_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
+_BUSY_CODES = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 
 
 #: What a read may raise; all but the first mean rows that do not make sense.
@@ -46,14 +46,14 @@ def primary_code(error: BaseException) -> int | None:
 
 def is_busy(error: BaseException) -> bool:
     """Whether another process was in the way; the same work may succeed later."""
-    return primary_code(error) in _BUSY
+    return primary_code(error) in _BUSY_CODES
 
 
 def store_error(error: BaseException) -> StoreError:
     """What a caller is told of ``error``, which stays its cause."""
     if isinstance(error, StoreError):
         return error
-    sentence = _SENTENCES.get(primary_code(error) or -1)
+    sentence = _MESSAGES.get(primary_code(error) or -1)
     fault = StoreError(sentence or f"The store failed: {error}.")
     fault.__cause__ = error
     return fault
@@ -63,26 +63,26 @@ def read_error(error: BaseException) -> StoreError:
     """The same for a read: what SQLite does not complain of, what it has read was to blame."""
     if isinstance(error, sqlite3.Error | StoreError):
         return store_error(error)
-    fault = StoreError(_SENTENCES[sqlite3.SQLITE_CORRUPT])
+    fault = StoreError(_MESSAGES[sqlite3.SQLITE_CORRUPT])
     fault.__cause__ = error
     return fault
 
 
-def no_conversation(conversation_id: str, param: str) -> NotFound:
+def conversation_not_found(conversation_id: str, param: str) -> NotFoundError:
     """There is none of that id, for whoever asks; ``param`` named it."""
     message = f"No conversation found with id '{conversation_id}'."
-    return NotFound(message, code="conversation_not_found", param=param)
+    return NotFoundError(message, code="conversation_not_found", param=param)
 
 
-def conversation_moved(conversation_id: str) -> ConversationLocked:
+def conversation_moved(conversation_id: str) -> ConversationLockedError:
     """Another turn came first."""
     message = f"Another turn was begun on conversation '{conversation_id}': wait for its end."
-    return ConversationLocked(message, param="conversation")
+    return ConversationLockedError(message, param="conversation")
 
 
-def claim_lost() -> Conflict:
+def reservation_lost() -> ConflictError:
     """A request took so long that its idempotency key was given to another."""
-    return Conflict(
+    return ConflictError(
         "Another request with this Idempotency-Key was started meanwhile: ask again.",
         code="idempotency_key_in_progress",
         param="Idempotency-Key",

@@ -10,105 +10,116 @@ from typing import Final
 
 import msgspec
 
-from antiphon.core.retention import DAY, Clock
-from antiphon.core.turns import Claim
-from antiphon.stores.sqlite.database import Ground
-from antiphon.stores.sqlite.errors import claim_lost
-from antiphon.stores.sqlite.write_transaction import RECEIPTS, Batch, digest_of, settle
-from antiphon.turn.store_protocols import Receipt
+from antiphon.core.retention import DAY_SECONDS, Clock
+from antiphon.core.turns import IdempotencyReservation
+from antiphon.stores.sqlite.database import SqliteDatabase
+from antiphon.stores.sqlite.errors import reservation_lost
+from antiphon.stores.sqlite.write_transaction import (
+    IDEMPOTENCY_SQL,
+    WriteTransaction,
+    complete_reservation,
+    hash_idempotency_key,
+)
+from antiphon.turn.store_protocols import IdempotencyRecord
 
 #: How long a receipt is kept.
-LIFETIME: Final = DAY
+RECORD_LIFETIME: Final = DAY_SECONDS
 #: Seconds after which whoever wrote a receipt that says nothing must have died.
-UNSETTLED: Final = 60.0
+RESERVATION_TIMEOUT: Final = 60.0
 
 
-class SqliteReceipts:
-    """A ``ReceiptStore`` in the file of a SQLite store.
+class SqliteIdempotencyStore:
+    """A ``IdempotencyStore`` in the file of a SQLite store.
 
     Each call is a job of the one writer, and no two processes write at once: of two that
     claim a key, one gets the other's receipt.
     """
 
-    def __init__(self, ground: Ground) -> None:
-        self._ground = ground
+    def __init__(self, database: SqliteDatabase) -> None:
+        self._database = database
 
-    async def claim(self, tenant: str, key: str, fingerprint: bytes) -> Receipt | None:
-        now = self._ground.expiry.clock()
-        kept: Receipt | None = await self._ground.put(
-            _claim, tenant, digest_of(key), fingerprint, now
+    async def reserve(self, tenant: str, key: str, fingerprint: bytes) -> IdempotencyRecord | None:
+        now = self._database.expiry.clock()
+        kept: IdempotencyRecord | None = await self._database.submit(
+            _reserve, tenant, hash_idempotency_key(key), fingerprint, now
         )
         return kept
 
-    async def settle(self, tenant: str, key: str, outcome: str) -> None:
-        await self._ground.put(_settle, tenant, key, outcome)
+    async def complete(self, tenant: str, key: str, result_id: str) -> None:
+        await self._database.submit(_complete, tenant, key, result_id)
 
-    async def drop(self, tenant: str, key: str) -> None:
-        await self._ground.put(_drop, tenant, digest_of(key))
+    async def release(self, tenant: str, key: str) -> None:
+        await self._database.submit(_release, tenant, hash_idempotency_key(key))
 
 
-class MemoryReceipts:
-    """A ``ReceiptStore`` in this process's memory."""
+class MemoryIdempotencyStore:
+    """A ``IdempotencyStore`` in this process's memory."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         #: By tenant and hash.
-        self._receipts: dict[tuple[str, bytes], Receipt] = {}
+        self._records: dict[tuple[str, bytes], IdempotencyRecord] = {}
 
-    async def claim(self, tenant: str, key: str, fingerprint: bytes) -> Receipt | None:
+    async def reserve(self, tenant: str, key: str, fingerprint: bytes) -> IdempotencyRecord | None:
         now = self._clock()
-        place = (tenant, digest_of(key))
-        kept = self._receipts
-        for old in [at for at, receipt in kept.items() if receipt.created_at <= now - LIFETIME]:
+        place = (tenant, hash_idempotency_key(key))
+        kept = self._records
+        for old in [
+            at for at, receipt in kept.items() if receipt.created_at <= now - RECORD_LIFETIME
+        ]:
             del kept[old]
         held = kept.get(place)
-        if held and (held.outcome is not None or held.created_at > now - UNSETTLED):
+        if held and (held.result_id is not None or held.created_at > now - RESERVATION_TIMEOUT):
             return held
-        kept[place] = Receipt(fingerprint, now)
+        kept[place] = IdempotencyRecord(fingerprint, now)
         return None
 
-    async def settle(self, tenant: str, key: str, outcome: str) -> None:
-        self.put_outcome(tenant, key, outcome)
+    async def complete(self, tenant: str, key: str, result_id: str) -> None:
+        self.set_result(tenant, key, result_id)
 
-    async def drop(self, tenant: str, key: str) -> None:
-        place = (tenant, digest_of(key))
-        if place in self._receipts and self._receipts[place].outcome is None:
-            del self._receipts[place]
+    async def release(self, tenant: str, key: str) -> None:
+        place = (tenant, hash_idempotency_key(key))
+        if place in self._records and self._records[place].result_id is None:
+            del self._records[place]
 
-    def check_claimed(self, tenant: str, claim: Claim) -> None:
-        """Raise ``Conflict`` where the receipt is another request's by now, or settled."""
-        held = self._receipts.get((tenant, digest_of(claim.key)))
-        if held is None or held.outcome is not None or held.fingerprint != claim.fingerprint:
-            raise claim_lost()
+    def check_reservation(self, tenant: str, reservation: IdempotencyReservation) -> None:
+        """Raise ``ConflictError`` where the receipt is another request's by now, or settled."""
+        held = self._records.get((tenant, hash_idempotency_key(reservation.key)))
+        if (
+            held is None
+            or held.result_id is not None
+            or held.fingerprint != reservation.fingerprint
+        ):
+            raise reservation_lost()
 
-    def put_outcome(self, tenant: str, key: str, outcome: str) -> None:
+    def set_result(self, tenant: str, key: str, result_id: str) -> None:
         """``settle``, within what is made."""
-        place = (tenant, digest_of(key))
-        if place in self._receipts:
-            receipt = msgspec.structs.replace(self._receipts[place], outcome=outcome)
-            self._receipts[place] = receipt
+        place = (tenant, hash_idempotency_key(key))
+        if place in self._records:
+            receipt = msgspec.structs.replace(self._records[place], outcome=result_id)
+            self._records[place] = receipt
 
 
-def sweep_receipts(batch: Batch, now: float) -> None:
+def delete_old_records(transaction: WriteTransaction, now: float) -> None:
     """Erase the receipts that are too old at ``now``."""
-    batch.connection.execute(RECEIPTS["sweep"], (now - LIFETIME,))
+    transaction.connection.execute(IDEMPOTENCY_SQL["sweep"], (now - RECORD_LIFETIME,))
 
 
-def _claim(
-    batch: Batch, tenant: str, digest: bytes, fingerprint: bytes, now: float
-) -> Receipt | None:
-    sweep_receipts(batch, now)
-    execute = batch.connection.execute
-    execute(RECEIPTS["forget"], (tenant, digest, now - UNSETTLED))
-    if execute(RECEIPTS["claim"], (tenant, digest, fingerprint, now)).rowcount:
+def _reserve(
+    transaction: WriteTransaction, tenant: str, key_hash: bytes, fingerprint: bytes, now: float
+) -> IdempotencyRecord | None:
+    delete_old_records(transaction, now)
+    execute = transaction.connection.execute
+    execute(IDEMPOTENCY_SQL["forget"], (tenant, key_hash, now - RESERVATION_TIMEOUT))
+    if execute(IDEMPOTENCY_SQL["claim"], (tenant, key_hash, fingerprint, now)).rowcount:
         return None
-    ((kept, created_at, outcome),) = execute(RECEIPTS["read"], (tenant, digest)).fetchall()
-    return Receipt(kept, created_at, outcome)
+    ((kept, created_at, outcome),) = execute(IDEMPOTENCY_SQL["read"], (tenant, key_hash)).fetchall()
+    return IdempotencyRecord(kept, created_at, outcome)
 
 
-def _settle(batch: Batch, tenant: str, key: str, outcome: str) -> None:
-    settle(batch.connection, tenant, key, outcome)
+def _complete(transaction: WriteTransaction, tenant: str, key: str, result_id: str) -> None:
+    complete_reservation(transaction.connection, tenant, key, result_id)
 
 
-def _drop(batch: Batch, tenant: str, digest: bytes) -> None:
-    batch.connection.execute(RECEIPTS["drop"], (tenant, digest))
+def _release(transaction: WriteTransaction, tenant: str, key_hash: bytes) -> None:
+    transaction.connection.execute(IDEMPOTENCY_SQL["drop"], (tenant, key_hash))

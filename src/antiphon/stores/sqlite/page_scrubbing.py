@@ -18,11 +18,11 @@ from typing import Final, TypeAlias
 import msgspec
 
 from antiphon.errors import StoreError
-from antiphon.stores.sqlite.btree_pages import Leaf, PageFile
-from antiphon.stores.sqlite.sql_files import named, read_sql
-from antiphon.stores.sqlite.write_transaction import Batch
+from antiphon.stores.sqlite.btree_pages import LeafPage, PageFile
+from antiphon.stores.sqlite.sql_files import parse_queries, read_sql
+from antiphon.stores.sqlite.write_transaction import WriteTransaction
 
-_SQL: Final = named(read_sql("page_scrubbing.sql"))
+_SQL: Final = parse_queries(read_sql("page_scrubbing.sql"))
 
 
 class _Table(msgspec.Struct, frozen=True):
@@ -41,26 +41,26 @@ _TABLES: Final = {
     ),
 }
 #: How often it is tried again to clean what someone else was writing to.
-CLEANINGS: Final = 8
+MAX_SCRUB_PASSES: Final = 8
 #: How long one transaction goes on filling; others wait that long to be written.
-_SECONDS: Final = 0.02
+_MAX_TRANSACTION_SECONDS: Final = 0.02
 
 #: Unclean leaves, each with the name of its table.
-Gaps: TypeAlias = list[tuple[str, Leaf]]
+DirtyPages: TypeAlias = list[tuple[str, LeafPage]]
 
 
-def find_gaps(
+def find_dirty_pages(
     connection: sqlite3.Connection, pages: PageFile, is_over: Callable[[], bool] | None = None
-) -> Gaps:
+) -> DirtyPages:
     """The gaps to clean, as the file is on the disk: what is in the log only is not seen.
 
     Looks at every page. Raises ``StoreError`` as soon as ``is_over`` says that nobody waits.
     """
     size = _page_size(connection)
     roots = dict(connection.execute(_SQL["roots"]).fetchall())
-    gaps: Gaps = []
+    gaps: DirtyPages = []
     for table in _TABLES:
-        for leaf in pages.unclean(roots[table], size):
+        for leaf in pages.dirty_leaves(roots[table], size):
             if is_over is not None and is_over():
                 raise StoreError("The store is closed.")
             if leaf is not None:
@@ -68,27 +68,27 @@ def find_gaps(
     return gaps
 
 
-def fill_gaps(batch: Batch, gaps: Gaps) -> Gaps:
+def scrub_pages(transaction: WriteTransaction, dirty: DirtyPages) -> DirtyPages:
     """Fill gaps for a moment; those that are left to do."""
-    batch.flush()
-    deadline = time.monotonic() + _SECONDS
-    size = _page_size(batch.connection)
-    left = gaps[::-1]
+    transaction.flush()
+    deadline = time.monotonic() + _MAX_TRANSACTION_SECONDS
+    size = _page_size(transaction.connection)
+    left = dirty[::-1]
     while left:
         table, leaf = left.pop()
-        _fill(batch.connection, _TABLES[table], leaf, size)
+        _scrub_page(transaction.connection, _TABLES[table], leaf, size)
         if time.monotonic() > deadline:
             break
     # The old pages go from the write-ahead log, too.
-    batch.erased = True
+    transaction.has_erased = True
     return left[::-1]
 
 
-def _fill(connection: sqlite3.Connection, table: _Table, leaf: Leaf, size: int) -> None:
+def _scrub_page(connection: sqlite3.Connection, table: _Table, leaf: LeafPage, size: int) -> None:
     most = size - 35
     rows = connection.execute(table.rows, (leaf.first, leaf.last)).fetchall()
     for row, length in rows:
-        here = _on_page(length, size)
+        here = _local_payload_size(length, size)
         # Of a page's only row not all may fit on it.
         more = leaf.free - 4 if len(rows) > 1 else min(leaf.free - 4, most - here)
         if 0 < more <= most - here:
@@ -98,7 +98,7 @@ def _fill(connection: sqlite3.Connection, table: _Table, leaf: Leaf, size: int) 
             return
 
 
-def _on_page(length: int, size: int) -> int:
+def _local_payload_size(length: int, size: int) -> int:
     """How much of a row of this length is on its page; the rest is on pages of its own."""
     least = (size - 12) * 32 // 255 - 23
     if length <= size - 35:

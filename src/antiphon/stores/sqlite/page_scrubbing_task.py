@@ -18,7 +18,12 @@ from typing import Any, Final
 
 from antiphon.errors import StoreError
 from antiphon.stores.sqlite.btree_pages import PageFile
-from antiphon.stores.sqlite.page_scrubbing import CLEANINGS, Gaps, fill_gaps, find_gaps
+from antiphon.stores.sqlite.page_scrubbing import (
+    MAX_SCRUB_PASSES,
+    DirtyPages,
+    find_dirty_pages,
+    scrub_pages,
+)
 from antiphon.stores.sqlite.pending_erasures import Erasures
 
 log = logging.getLogger("antiphon.store")
@@ -42,7 +47,7 @@ class CleaningTask:
         self,
         erasures: Erasures,
         pages: PageFile,
-        pooled: Callable[[Callable[[sqlite3.Connection], Gaps]], Awaitable[Gaps]],
+        pooled: Callable[[Callable[[sqlite3.Connection], DirtyPages]], Awaitable[DirtyPages]],
         put: Callable[..., Awaitable[Any]],
     ) -> None:
         self._erasures = erasures
@@ -102,14 +107,14 @@ class CleaningTask:
         """Clean what erasures left in the file. Filling erases, so it is looked at again."""
         count = self._erasures.count
         began = time.monotonic()
-        look = partial(find_gaps, pages=self._pages, is_over=self._closing.is_set)
+        look = partial(find_dirty_pages, pages=self._pages, is_over=self._closing.is_set)
         gaps = await self._pooled(look)
         now = time.monotonic()
         self._rest_until = now + _REST * (now - began)
-        if not gaps or self._rounds == CLEANINGS:
+        if not gaps or self._rounds == MAX_SCRUB_PASSES:
             self._erasures.set_cleaned(count)
             self._rounds = 0
             return
         self._rounds += 1
         while gaps:
-            gaps = await self._put(fill_gaps, gaps)
+            gaps = await self._put(scrub_pages, gaps)

@@ -16,28 +16,28 @@ import msgspec
 
 from antiphon.core.ids import response_key
 from antiphon.core.images import Blob
-from antiphon.core.retention import NEVER, Expiry
+from antiphon.core.retention import NO_EXPIRY, Expiry
 from antiphon.stores.sqlite.rows import (
     Row,
     decode_header,
+    decode_turns,
     first_of_thread,
-    id_in,
     last_of_turn,
-    place_of,
+    response_id_in,
+    row_id_of,
     seq_of,
     thread_of,
-    turns_of,
 )
-from antiphon.stores.sqlite.sql_files import SQL
-from antiphon.turn.protocols import Head, Recent, StoredTurn
+from antiphon.stores.sqlite.sql_files import TURN_SQL
+from antiphon.turn.protocols import Head, RecentThread, StoredTurn
 
-_HEAD = SQL["head"]
+_HEAD = TURN_SQL["head"]
 #: Nothing has expired by it.
-_LONG_AGO = -math.inf
+_NO_CUTOFF = -math.inf
 
 
 def read_head(
-    connection: sqlite3.Connection, tenant: str, response_id: str, cutoff: float = _LONG_AGO
+    connection: sqlite3.Connection, tenant: str, response_id: str, cutoff: float = _NO_CUTOFF
 ) -> tuple[Head | None, set[int]]:
     """Where a response lies: a single statement, and done with when this returns."""
     rows = connection.execute(_HEAD, (response_key(response_id), tenant)).fetchall()
@@ -51,78 +51,84 @@ def read_head(
     return head, {owner} if running else set()
 
 
-def has_expired(connection: sqlite3.Connection, place: int, cutoff: float) -> bool:
+def has_expired(connection: sqlite3.Connection, row_id: int, cutoff: float) -> bool:
     """Whether no descendant keeps a turn alive whose own stamp is no later than ``cutoff``.
 
     True for what was erased, too.
     """
-    return not connection.execute(SQL["lives"], {"place": place, "cutoff": cutoff}).fetchall()
+    return not connection.execute(TURN_SQL["lives"], {"place": row_id, "cutoff": cutoff}).fetchall()
 
 
-def youngest_of(connection: sqlite3.Connection, place: int) -> float | None:
+def latest_timestamp(connection: sqlite3.Connection, row_id: int) -> float | None:
     """The latest stamp among a turn and its descendants; None: all of them are erased."""
-    stamp: float | None = connection.execute(SQL["youngest"], {"place": place}).fetchall()[0][0]
+    stamp: float | None = connection.execute(TURN_SQL["youngest"], {"place": row_id}).fetchall()[0][
+        0
+    ]
     return stamp
 
 
 def read_turn(
-    connection: sqlite3.Connection, tenant: str, response_id: str, expiry: Expiry = NEVER
+    connection: sqlite3.Connection, tenant: str, response_id: str, expiry: Expiry = NO_EXPIRY
 ) -> tuple[StoredTurn | None, set[int]]:
     """One turn, whole, and when it expires."""
-    with moment(connection):
-        found = connection.execute(SQL["place"], (response_key(response_id), tenant)).fetchall()
+    with snapshot(connection):
+        found = connection.execute(
+            TURN_SQL["place"], (response_key(response_id), tenant)
+        ).fetchall()
         if not found:
             return None, set()
         place: int = found[0][0]
         expires_at = None
-        if (cutoff := expiry.cutoff(tenant)) > _LONG_AGO:
-            youngest = youngest_of(connection, place)
+        if (cutoff := expiry.cutoff(tenant)) > _NO_CUTOFF:
+            youngest = latest_timestamp(connection, place)
             if youngest is None or youngest <= cutoff:
                 return None, set()
-            expires_at = expiry.at(tenant, youngest)
+            expires_at = expiry.expires_at(tenant, youngest)
         turn = msgspec.structs.replace(turn_at(connection, place), expires_at=expires_at)
-        return turn, runners(connection, [turn])
+        return turn, owners_of(connection, [turn])
 
 
-def turn_at(connection: sqlite3.Connection, place: int) -> StoredTurn:
+def turn_at(connection: sqlite3.Connection, row_id: int) -> StoredTurn:
     """The turn that begins there, whenever it expires."""
-    before = connection.execute(SQL["above"], {"place": place}).fetchall()
-    rows = _rows(connection, place, last_of_turn(place))
-    (turn,) = turns_of(rows, id_in(before[0][2]) if before else None, _blobs_of(connection))
+    before = connection.execute(TURN_SQL["above"], {"place": row_id}).fetchall()
+    rows = _read_rows(connection, row_id, last_of_turn(row_id))
+    (turn,) = decode_turns(
+        rows, response_id_in(before[0][2]) if before else None, _blob_finder(connection)
+    )
     return turn
 
 
 def read_chain(
-    connection: sqlite3.Connection, head: Head, cutoff: float = _LONG_AGO
+    connection: sqlite3.Connection, head: Head, cutoff: float = _NO_CUTOFF
 ) -> tuple[list[StoredTurn], set[int]]:
     """A response and its ancestors, oldest first: one range for each thread they lie in."""
-    with moment(connection):
-        end = place_of(head.thread, head.seq)
-        if head.stamp <= cutoff and has_expired(connection, end, cutoff):
+    with snapshot(connection):
+        end = row_id_of(head.thread, head.seq)
+        if head.timestamp <= cutoff and has_expired(connection, end, cutoff):
             return [], set()
         rows: list[Row] = []
         for place in parts_of(connection, end, head.tenant):
-            rows += _rows(connection, first_of_thread(place), last_of_turn(place))
-        turns = turns_of(rows, None, _blobs_of(connection))
-        return turns, runners(connection, turns)
+            rows += _read_rows(connection, first_of_thread(place), last_of_turn(place))
+        turns = decode_turns(rows, None, _blob_finder(connection))
+        return turns, owners_of(connection, turns)
 
 
-def read_recent(
-    connection: sqlite3.Connection, tenant: str, limit: int, cutoff: float = _LONG_AGO
-) -> list[Recent]:
+def read_recent_threads(
+    connection: sqlite3.Connection, tenant: str, limit: int, cutoff: float = _NO_CUTOFF
+) -> list[RecentThread]:
     """The newest turn of each of the latest threads, newest first."""
-    with moment(connection):
+    with snapshot(connection):
         latest = _latest_of_threads(connection, tenant, limit, cutoff)
-        return [_recent(connection, tenant, place) for place in latest]
+        return [_read_recent_thread(connection, tenant, place) for place in latest]
 
 
 def read_owners(connection: sqlite3.Connection) -> set[int]:
     """Every store that runs a turn, alive or not."""
-    return {owner for (owner,) in connection.execute(SQL["owners"]).fetchall()}
+    return {owner for (owner,) in connection.execute(TURN_SQL["owners"]).fetchall()}
 
 
 @contextlib.contextmanager
-def moment(connection: sqlite3.Connection) -> Iterator[None]:
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
     """What is read within sees the database as it is at the first of it."""
     connection.execute("BEGIN")
     try:
@@ -132,16 +138,16 @@ def moment(connection: sqlite3.Connection) -> Iterator[None]:
         connection.execute("ROLLBACK")
 
 
-def _rows(connection: sqlite3.Connection, first: int, last: int) -> list[Row]:
-    return connection.execute(SQL["rows"], (first, last)).fetchall()
+def _read_rows(connection: sqlite3.Connection, first: int, last: int) -> list[Row]:
+    return connection.execute(TURN_SQL["rows"], (first, last)).fetchall()
 
 
-def _blobs_of(connection: sqlite3.Connection) -> Callable[[int], Blob | None]:
+def _blob_finder(connection: sqlite3.Connection) -> Callable[[int], Blob | None]:
     """Finds blobs by their rows' numbers, and reads each once."""
 
     @cache
     def find(number: int) -> Blob | None:
-        rows = connection.execute(SQL["blob"], (number,)).fetchall()
+        rows = connection.execute(TURN_SQL["blob"], (number,)).fetchall()
         return Blob(rows[0][0].hex(), rows[0][1]) if rows else None
 
     return find
@@ -149,17 +155,17 @@ def _blobs_of(connection: sqlite3.Connection) -> Callable[[int], Blob | None]:
 
 def parts_of(connection: sqlite3.Connection, place: int, tenant: str) -> list[int]:
     """The last place of each part of the chain that ends at ``place``, oldest first."""
-    found = connection.execute(SQL["parts"], {"place": place, "tenant": tenant}).fetchall()
+    found = connection.execute(TURN_SQL["parts"], {"place": place, "tenant": tenant}).fetchall()
     return [part for (part,) in found]
 
 
-def runners(connection: sqlite3.Connection, turns: list[StoredTurn]) -> set[int]:
+def owners_of(connection: sqlite3.Connection, turns: list[StoredTurn]) -> set[int]:
     """The stores that run those of the turns that have no end."""
     owners: set[int] = set()
     for turn in turns:
         if turn.end is None:
             key = response_key(turn.response_id)
-            owners.update(owner for (owner,) in connection.execute(SQL["runner"], (key,)))
+            owners.update(owner for (owner,) in connection.execute(TURN_SQL["runner"], (key,)))
     return owners
 
 
@@ -168,7 +174,7 @@ def _latest_of_threads(
 ) -> list[int]:
     #: The first of a thread's turns to come is its last.
     latest: dict[int, int] = {}
-    cursor = connection.execute(SQL["latest"], (tenant,))
+    cursor = connection.execute(TURN_SQL["latest"], (tenant,))
     while len(latest) < limit and (row := cursor.fetchone()) is not None:
         place, stamp = row
         if thread_of(place) in latest:
@@ -179,22 +185,22 @@ def _latest_of_threads(
     return list(latest.values())
 
 
-def _recent(connection: sqlite3.Connection, tenant: str, place: int) -> Recent:
-    ((body,),) = connection.execute(SQL["body"], (place,)).fetchall()
+def _read_recent_thread(connection: sqlite3.Connection, tenant: str, row_id: int) -> RecentThread:
+    ((body,),) = connection.execute(TURN_SQL["body"], (row_id,)).fetchall()
     top = decode_header(body)
-    return Recent(
-        response_id=id_in(body),
+    return RecentThread(
+        response_id=response_id_in(body),
         created_at=top.created_at,
         model=top.header.model,
-        turns=seq_of(place) + 1,
-        opening=_opening(connection, tenant, place),
+        turns=seq_of(row_id) + 1,
+        first_item=_first_item(connection, tenant, row_id),
     )
 
 
-def _opening(connection: sqlite3.Connection, tenant: str, place: int) -> bytes | None:
-    for part in parts_of(connection, place, tenant):
+def _first_item(connection: sqlite3.Connection, tenant: str, row_id: int) -> bytes | None:
+    for part in parts_of(connection, row_id, tenant):
         span = (first_of_thread(part), last_of_turn(part))
-        found = connection.execute(SQL["opening"], span).fetchall()
+        found = connection.execute(TURN_SQL["opening"], span).fetchall()
         if found:
             item: bytes = found[0][0]
             return item

@@ -12,28 +12,33 @@ import time
 from typing import Final, TypeAlias
 
 from antiphon.core.ids import conversation_id_of, conversation_key
-from antiphon.stores.sqlite.conversation_reader import CONVERSATIONS, resolved
-from antiphon.stores.sqlite.deletion import Span, family, let_go, remove
-from antiphon.stores.sqlite.reader import has_expired, moment
-from antiphon.stores.sqlite.rows import TURN, thread_of
-from antiphon.stores.sqlite.sql_files import SQL
-from antiphon.stores.sqlite.write_transaction import Batch
+from antiphon.stores.sqlite.conversation_reader import CONVERSATION_SQL, resolve_conversation
+from antiphon.stores.sqlite.deletion import (
+    RowRange,
+    delete_rows,
+    delete_unused_blobs,
+    descendant_ranges,
+)
+from antiphon.stores.sqlite.reader import has_expired, snapshot
+from antiphon.stores.sqlite.rows import TURN_STRIDE, thread_of
+from antiphon.stores.sqlite.sql_files import TURN_SQL
+from antiphon.stores.sqlite.write_transaction import WriteTransaction
 
 #: A turn's stamp and place, or where a look at turns begins.
-Spot: TypeAlias = tuple[float, int]
-START: Final = (-math.inf, -1)
+ScanPosition: TypeAlias = tuple[float, int]
+SCAN_START: Final = (-math.inf, -1)
 
 #: How long one transaction goes on erasing; others wait that long to be written.
-_SECONDS: Final = 0.02
+_MAX_TRANSACTION_SECONDS: Final = 0.02
 #: Turns erased between two looks at the clock, and turns looked at in one go.
-_TURNS: Final = 16
-_LOOK: Final = 500
+_TURNS_PER_STEP: Final = 16
+_SCAN_LIMIT: Final = 500
 
 
 def read_tenants(connection: sqlite3.Connection) -> list[str]:
     """Everyone who has a turn or a conversation."""
     tenants: set[str] = set()
-    for query in (SQL["next_tenant"], CONVERSATIONS["next_tenant"]):
+    for query in (TURN_SQL["next_tenant"], CONVERSATION_SQL["next_tenant"]):
         least = ""
         while rows := connection.execute(query, (least,)).fetchall():
             tenants.add(rows[0][0])
@@ -42,76 +47,82 @@ def read_tenants(connection: sqlite3.Connection) -> list[str]:
     return sorted(tenants)
 
 
-def read_expired(
-    connection: sqlite3.Connection, tenant: str, cutoff: float, after: Spot
-) -> tuple[list[int], Spot | None]:
+def read_expired_turns(
+    connection: sqlite3.Connection, tenant: str, cutoff: float, after: ScanPosition
+) -> tuple[list[int], ScanPosition | None]:
     """Turns that have expired, and where to look on; None: that was all."""
-    with moment(connection):
-        rows = connection.execute(SQL["older"], (tenant, cutoff, *after, _LOOK)).fetchall()
+    with snapshot(connection):
+        rows = connection.execute(
+            TURN_SQL["older"], (tenant, cutoff, *after, _SCAN_LIMIT)
+        ).fetchall()
         expired = []
         alive: dict[int, bool] = {}
         for _, place in rows:
             thread = thread_of(place)
             if thread not in alive:
-                alive[thread] = _lives(connection, thread, cutoff)
+                alive[thread] = _is_thread_alive(connection, thread, cutoff)
             if not alive[thread] and has_expired(connection, place, cutoff):
                 expired.append(place)
-        return expired, rows[-1] if len(rows) == _LOOK else None
+        return expired, rows[-1] if len(rows) == _SCAN_LIMIT else None
 
 
-def _lives(connection: sqlite3.Connection, thread: int, cutoff: float) -> bool:
+def _is_thread_alive(connection: sqlite3.Connection, thread: int, cutoff: float) -> bool:
     """Whether a thread's last turn is young: then all of the thread is alive."""
-    rows = connection.execute(SQL["last_stamp"], {"thread": thread}).fetchall()
+    rows = connection.execute(TURN_SQL["last_stamp"], {"thread": thread}).fetchall()
     return bool(rows) and rows[0][0] > cutoff
 
 
-def sweep_turns(batch: Batch, places: list[int], cutoff: float) -> tuple[int, list[int]]:
+def sweep_turns(
+    transaction: WriteTransaction, row_ids: list[int], cutoff: float
+) -> tuple[int, list[int]]:
     """Erase expired turns for a moment: how many went, and which places are left to do."""
-    batch.flush()
-    deadline = time.monotonic() + _SECONDS
-    left = places[::-1]
+    transaction.flush()
+    deadline = time.monotonic() + _MAX_TRANSACTION_SECONDS
+    left = row_ids[::-1]
     swept = 0
     while left:
-        more, done = _sweep_family(batch.connection, left[-1], cutoff, deadline)
+        more, done = _sweep_descendants(transaction.connection, left[-1], cutoff, deadline)
         swept += more
         if done:
             left.pop()
         if time.monotonic() > deadline:
             break
-    batch.erased = batch.erased or swept > 0
+    transaction.has_erased = transaction.has_erased or swept > 0
     return swept, left[::-1]
 
 
-def _sweep_family(
-    connection: sqlite3.Connection, place: int, cutoff: float, deadline: float
+def _sweep_descendants(
+    connection: sqlite3.Connection, row_id: int, cutoff: float, deadline: float
 ) -> tuple[int, bool]:
     """Erase a turn and its descendants, these first: how many, and whether that is done."""
-    if not has_expired(connection, place, cutoff):
+    if not has_expired(connection, row_id, cutoff):
         # Someone went on from it since.
         return 0, True
-    spans = family(connection, place)
-    if any(connection.execute(SQL["running_in"], span).fetchall() for span in spans):
+    spans = descendant_ranges(connection, row_id)
+    if any(connection.execute(TURN_SQL["running_in"], span).fetchall() for span in spans):
         return 0, True
     swept = 0
     for span in reversed(spans):
         while (last := _last_turn(connection, span)) is not None:
-            swept += _remove(connection, (max(span[0], last - (_TURNS - 1) * TURN), span[1]))
+            swept += _delete_range(
+                connection, (max(span[0], last - (_TURNS_PER_STEP - 1) * TURN_STRIDE), span[1])
+            )
             if time.monotonic() > deadline:
                 return swept, False
-        connection.execute(SQL["drop_thread"], {"thread": thread_of(span[0])})
-        connection.execute(SQL["drop_epoch"], {"tree": thread_of(span[0])})
+        connection.execute(TURN_SQL["drop_thread"], {"thread": thread_of(span[0])})
+        connection.execute(TURN_SQL["drop_epoch"], {"tree": thread_of(span[0])})
     return swept, True
 
 
-def _last_turn(connection: sqlite3.Connection, span: Span) -> int | None:
-    rows = connection.execute(SQL["last_turn"], span).fetchall()
+def _last_turn(connection: sqlite3.Connection, span: RowRange) -> int | None:
+    rows = connection.execute(TURN_SQL["last_turn"], span).fetchall()
     return rows[0][0] if rows else None
 
 
-def _remove(connection: sqlite3.Connection, span: Span) -> int:
+def _delete_range(connection: sqlite3.Connection, span: RowRange) -> int:
     """How many turns that were not erased before."""
-    ((turns,),) = connection.execute(SQL["turns_in"], span).fetchall()
-    let_go(connection, remove(connection, span))
+    ((turns,),) = connection.execute(TURN_SQL["turns_in"], span).fetchall()
+    delete_unused_blobs(connection, delete_rows(connection, span))
     number: int = turns
     return number
 
@@ -120,19 +131,25 @@ def read_expired_conversations(
     connection: sqlite3.Connection, tenant: str, cutoff: float
 ) -> list[str]:
     """The ids of conversations that have expired."""
-    with moment(connection):
-        rows = connection.execute(CONVERSATIONS["made_before"], (tenant, cutoff)).fetchall()
+    with snapshot(connection):
+        rows = connection.execute(CONVERSATION_SQL["made_before"], (tenant, cutoff)).fetchall()
         ids = [conversation_id_of(key) for (key,) in rows]
-        return [one for one in ids if resolved(connection, tenant, one, cutoff)[0] is None]
+        return [
+            one for one in ids if resolve_conversation(connection, tenant, one, cutoff)[0] is None
+        ]
 
 
-def sweep_conversations(batch: Batch, tenant: str, ids: list[str], cutoff: float) -> None:
+def sweep_conversations(
+    transaction: WriteTransaction, tenant: str, ids: list[str], cutoff: float
+) -> None:
     """Erase those of the conversations that have expired still."""
-    batch.flush()
+    transaction.flush()
     for one in ids:
-        if resolved(batch.connection, tenant, one, cutoff)[0] is None:
-            drop = batch.connection.execute(CONVERSATIONS["drop"], (conversation_key(one),))
-            batch.erased = batch.erased or drop.rowcount > 0
+        if resolve_conversation(transaction.connection, tenant, one, cutoff)[0] is None:
+            drop = transaction.connection.execute(
+                CONVERSATION_SQL["drop"], (conversation_key(one),)
+            )
+            transaction.has_erased = transaction.has_erased or drop.rowcount > 0
 
 
 def read_next_expiry(connection: sqlite3.Connection, tenant: str, cutoff: float) -> float:
@@ -140,9 +157,9 @@ def read_next_expiry(connection: sqlite3.Connection, tenant: str, cutoff: float)
 
     What is older than ``cutoff`` and lives does so by a descendant, which is younger.
     """
-    with moment(connection):
+    with snapshot(connection):
         stamps = [
             connection.execute(query, (tenant, cutoff)).fetchall()[0][0]
-            for query in (SQL["next_stamp"], CONVERSATIONS["next_made"])
+            for query in (TURN_SQL["next_stamp"], CONVERSATION_SQL["next_made"])
         ]
     return min([stamp for stamp in stamps if stamp is not None], default=math.inf)

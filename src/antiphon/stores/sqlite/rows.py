@@ -29,58 +29,58 @@ from antiphon.core.turns import End, Header
 from antiphon.turn.protocols import StoredTurn
 
 #: The distance from one turn to the next, and from one thread to the next.
-TURN: Final = 1 << 15
-THREAD: Final = 1 << 34
+TURN_STRIDE: Final = 1 << 15
+THREAD_STRIDE: Final = 1 << 34
 #: The position of a turn's end.
-LAST: Final = TURN - 1
+END_POSITION: Final = TURN_STRIDE - 1
 
-MAX_ITEMS: Final = LAST - 1
-MAX_SEQ: Final = THREAD // TURN - 1
-MAX_THREAD: Final = (1 << 63) // THREAD - 1
+MAX_ITEMS: Final = END_POSITION - 1
+MAX_SEQ: Final = THREAD_STRIDE // TURN_STRIDE - 1
+MAX_THREAD: Final = (1 << 63) // THREAD_STRIDE - 1
 
 
-def place_of(thread: int, seq: int) -> int:
+def row_id_of(thread: int, seq: int) -> int:
     """Where a turn begins: the place of its header."""
-    return thread * THREAD + seq * TURN
+    return thread * THREAD_STRIDE + seq * TURN_STRIDE
 
 
-def thread_of(place: int) -> int:
-    return place // THREAD
+def thread_of(row_id: int) -> int:
+    return row_id // THREAD_STRIDE
 
 
-def seq_of(place: int) -> int:
-    return place % THREAD // TURN
+def seq_of(row_id: int) -> int:
+    return row_id % THREAD_STRIDE // TURN_STRIDE
 
 
-def first_of_thread(place: int) -> int:
+def first_of_thread(row_id: int) -> int:
     """The first place of the thread that ``place`` lies in."""
-    return place - place % THREAD
+    return row_id - row_id % THREAD_STRIDE
 
 
-def last_of_thread(place: int) -> int:
-    return place | THREAD - 1
+def last_of_thread(row_id: int) -> int:
+    return row_id | THREAD_STRIDE - 1
 
 
-def last_of_turn(place: int) -> int:
+def last_of_turn(row_id: int) -> int:
     """Where the turn that ``place`` lies in has its end."""
-    return place | LAST
+    return row_id | END_POSITION
 
 
 HEADER: Final = 0
 INPUT: Final = 1
 OUTPUT: Final = 2
 END: Final = 3
-ERASED: Final = 4
-USE: Final = 5
+TOMBSTONE: Final = 4
+BLOB_USE: Final = 5
 
 #: place, kind, body
 Row: TypeAlias = tuple[int, int, bytes]
 
-_PREFIX = struct.Struct(">16sd")
-_USE = struct.Struct(">q")
+_HEADER_STRUCT = struct.Struct(">16sd")
+_BLOB_USE_STRUCT = struct.Struct(">q")
 _encoder = msgspec.json.Encoder()
-_headers = msgspec.json.Decoder(Header)
-_ends = msgspec.json.Decoder(End)
+_header_decoder = msgspec.json.Decoder(Header)
+_end_decoder = msgspec.json.Decoder(End)
 
 
 class HeaderRow(msgspec.Struct, frozen=True):
@@ -92,12 +92,12 @@ class HeaderRow(msgspec.Struct, frozen=True):
 
 
 def encode_header(key: bytes, created_at: float, header: Header) -> bytes:
-    return _PREFIX.pack(key, created_at) + _encoder.encode(header)
+    return _HEADER_STRUCT.pack(key, created_at) + _encoder.encode(header)
 
 
 def decode_header(body: bytes) -> HeaderRow:
-    key, created_at = _PREFIX.unpack_from(body)
-    return HeaderRow(key, created_at, _headers.decode(body[_PREFIX.size :]))
+    key, created_at = _HEADER_STRUCT.unpack_from(body)
+    return HeaderRow(key, created_at, _header_decoder.decode(body[_HEADER_STRUCT.size :]))
 
 
 def encode_end(end: End) -> bytes:
@@ -105,26 +105,26 @@ def encode_end(end: End) -> bytes:
 
 
 def decode_end(body: bytes) -> End:
-    end: End = _ends.decode(body)
+    end: End = _end_decoder.decode(body)
     return end
 
 
-def encode_use(blob: int) -> bytes:
+def encode_blob_use(blob: int) -> bytes:
     """``blob`` is the number of the blob's row."""
-    return _USE.pack(blob)
+    return _BLOB_USE_STRUCT.pack(blob)
 
 
-def decode_use(body: bytes) -> int:
-    blob: int = _USE.unpack(body)[0]
+def decode_blob_use(body: bytes) -> int:
+    blob: int = _BLOB_USE_STRUCT.unpack(body)[0]
     return blob
 
 
-def id_in(body: bytes) -> str:
+def response_id_in(body: bytes) -> str:
     """The response id in a header's or a tombstone's body."""
     return response_id_of(body[:16])
 
 
-def turns_of(
+def decode_turns(
     rows: Iterable[Row], previous: str | None, find: Callable[[int], Blob | None]
 ) -> list[StoredTurn]:
     """The turns that rows in order of place tell of, erased ones left out.
@@ -137,12 +137,12 @@ def turns_of(
         (_, kind, body), *rest = of_turn
         if kind == HEADER:
             turns.append(_turn(body, rest, previous, find))
-        previous = id_in(body)
+        previous = response_id_in(body)
     return turns
 
 
 def _turn_number(row: Row) -> int:
-    return row[0] // TURN
+    return row[0] // TURN_STRIDE
 
 
 def _turn(
@@ -166,9 +166,9 @@ def _blobs(rest: list[Row], find: Callable[[int], Blob | None]) -> dict[str, byt
     blobs: dict[str, bytes] = {}
     for _, kind, body in rest:
         # Uses lie in front: a turn has none if its first row is none.
-        if kind != USE:
+        if kind != BLOB_USE:
             break
-        blob = find(decode_use(body))
+        blob = find(decode_blob_use(body))
         if blob is not None:
             blobs[blob.hash] = blob.data
     return blobs

@@ -18,7 +18,7 @@ from typing import Final
 
 from antiphon.errors import ConfigError
 
-_MARK = "-- name: "
+_NAME_PREFIX = "-- name: "
 
 
 def read_sql(path: str) -> str:
@@ -26,13 +26,13 @@ def read_sql(path: str) -> str:
     return resources.files(__package__).joinpath(path).read_text(encoding="utf-8")
 
 
-def named(text: str) -> dict[str, str]:
+def parse_queries(text: str) -> dict[str, str]:
     """The queries of a file by name, without comments. ValueError: a name comes twice."""
     queries: dict[str, list[str]] = {}
     lines: list[str] = []
     for line in text.splitlines():
-        if line.startswith(_MARK):
-            name = line.removeprefix(_MARK).strip()
+        if line.startswith(_NAME_PREFIX):
+            name = line.removeprefix(_NAME_PREFIX).strip()
             if name in queries:
                 raise ValueError(f"two queries are named {name!r}")
             lines = queries[name] = []
@@ -42,7 +42,7 @@ def named(text: str) -> dict[str, str]:
 
 
 #: Those of turns.
-SQL: Final = named(read_sql("turns.sql"))
+TURN_SQL: Final = parse_queries(read_sql("turns.sql"))
 
 
 #: What marks a database file as ours in its header: "anti".
@@ -62,7 +62,7 @@ def migrate(connection: sqlite3.Connection) -> None:
     """
     names = migrations()
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    if not _ours(connection):
+    if not _is_antiphon_database(connection):
         raise ConfigError("it is another program's database: give another path.")
     if version > len(names):
         raise ConfigError(
@@ -83,7 +83,7 @@ def migrate(connection: sqlite3.Connection) -> None:
             raise
 
 
-def _ours(connection: sqlite3.Connection) -> bool:
+def _is_antiphon_database(connection: sqlite3.Connection) -> bool:
     mark: int = connection.execute("PRAGMA application_id").fetchone()[0]
     if mark == APPLICATION_ID:
         return True

@@ -19,42 +19,45 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from antiphon.core.retention import FOREVER, Clock, Expiry, Lifetimes
+from antiphon.core.retention import RETAIN_FOREVER, Clock, Expiry, RetentionPolicy
 from antiphon.core.turns import End
 from antiphon.errors import ConfigError, StoreError
-from antiphon.stores.sqlite.api_keys import SqliteKeys
+from antiphon.stores.sqlite.api_keys import SqliteApiKeyStore
 from antiphon.stores.sqlite.chain_window import read_window
 from antiphon.stores.sqlite.connection import open_database
-from antiphon.stores.sqlite.conversations import SqliteConversations
-from antiphon.stores.sqlite.database import Ground
-from antiphon.stores.sqlite.idempotency import SqliteReceipts
-from antiphon.stores.sqlite.reader import read_chain, read_head, read_recent, read_turn
-from antiphon.stores.sqlite.response_index import SqliteArchive
-from antiphon.stores.sqlite.search.index import SqliteSearch
-from antiphon.stores.sqlite.write_transaction import Batch
-from antiphon.turn.protocols import Head, NewTurn, Recent, StoredTurn, Window
-from antiphon.turn.store_protocols import Ledgers
+from antiphon.stores.sqlite.conversations import SqliteConversationStore
+from antiphon.stores.sqlite.database import SqliteDatabase
+from antiphon.stores.sqlite.idempotency import SqliteIdempotencyStore
+from antiphon.stores.sqlite.reader import read_chain, read_head, read_recent_threads, read_turn
+from antiphon.stores.sqlite.response_index import SqliteResponseIndex
+from antiphon.stores.sqlite.search.index import SqliteSearchIndex
+from antiphon.stores.sqlite.write_transaction import WriteTransaction
+from antiphon.turn.protocols import Head, NewTurn, RecentThread, StoredTurn, Window
+from antiphon.turn.store_protocols import Stores
 
 #: How long a turn's beginning may wait for company where nobody waits for it.
-_IDLE_SECONDS: Final = 0.005
+_UNAWAITED_COMMIT_DELAY: Final = 0.005
 #: With so many turns under way, a commit waits for others to share its cost, so long.
-_MANY: Final = 4
-_GATHER_SECONDS: Final = 0.002
+_GROUP_COMMIT_THRESHOLD: Final = 4
+_GROUP_COMMIT_DELAY: Final = 0.002
 #: A turn of which nothing was heard for so long does not count as one of them.
 _FORGET_SECONDS: Final = 60.0
 
 
 async def open_sqlite(
-    path: str | os.PathLike[str], lifetimes: Lifetimes = FOREVER, *, clock: Clock = time.time
+    path: str | os.PathLike[str],
+    retention: RetentionPolicy = RETAIN_FOREVER,
+    *,
+    clock: Clock = time.time,
 ) -> SqliteStore:
     """Open the database at ``path``, made if missing, for the running event loop.
 
     Ends the turns that dead processes left. Raises ConfigError, which says what to do.
     """
     database = await asyncio.to_thread(open_database, path)
-    store = SqliteStore(Ground(database, Expiry(lifetimes, clock)))
+    store = SqliteStore(SqliteDatabase(database, Expiry(retention, clock)))
     try:
-        await store.end_orphans()
+        await store.fail_orphans()
     except StoreError as error:
         await store.close()
         raise ConfigError(f"Cannot open the database {path}: {error.message}") from error
@@ -96,81 +99,87 @@ class TurnsUnderWay:
 class SqliteStore:
     """A ``Store`` in a SQLite file. Made by ``open_sqlite``, used on one event loop."""
 
-    def __init__(self, ground: Ground) -> None:
-        self._ground = ground
-        self._under_way = TurnsUnderWay()
-        self._search = SqliteSearch(ground)
-        self.ledgers = Ledgers(
-            archive=SqliteArchive(ground),
-            conversations=SqliteConversations(ground),
-            keys=SqliteKeys(ground),
-            receipts=SqliteReceipts(ground),
+    def __init__(self, database: SqliteDatabase) -> None:
+        self._database = database
+        self._open_turn_count = TurnsUnderWay()
+        self._search = SqliteSearchIndex(database)
+        self.stores = Stores(
+            response_index=SqliteResponseIndex(database),
+            conversations=SqliteConversationStore(database),
+            api_keys=SqliteApiKeyStore(database),
+            idempotency=SqliteIdempotencyStore(database),
             search=self._search,
-            health=ground,
+            health=database,
         )
 
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:
-        self._under_way.note(turn.response_id)
-        within = self._gathering() if turn.awaited else _IDLE_SECONDS
+        self._open_turn_count.note(turn.response_id)
+        within = self._commit_delay() if turn.is_awaited else _UNAWAITED_COMMIT_DELAY
         if turn.conversation is None:
-            return self._ground.put(Batch.begin, turn, within=within)
-        cutoff = self._ground.expiry.cutoff(turn.tenant)
-        return self._ground.put(Batch.begin, turn, cutoff, within=within)
+            return self._database.submit(WriteTransaction.begin, turn, max_delay=within)
+        cutoff = self._database.expiry.cutoff(turn.tenant)
+        return self._database.submit(WriteTransaction.begin, turn, cutoff, max_delay=within)
 
     def write(
         self, response_id: str, items: Sequence[bytes], end: End | None = None
     ) -> asyncio.Future[None]:
-        within = self._gathering()
+        within = self._commit_delay()
         if end is None:
-            self._under_way.note(response_id)
+            self._open_turn_count.note(response_id)
         else:
-            self._under_way.drop(response_id)
-            self._search.note_end()
-        return self._ground.put(Batch.write, response_id, tuple(items), end, within=within)
+            self._open_turn_count.drop(response_id)
+            self._search.on_turn_end()
+        return self._database.submit(
+            WriteTransaction.write, response_id, tuple(items), end, max_delay=within
+        )
 
-    def _gathering(self) -> float:
+    def _commit_delay(self) -> float:
         """How long to wait for other turns to share a commit: only where there are many."""
-        return _GATHER_SECONDS if self._under_way.count() >= _MANY else 0.0
+        return (
+            _GROUP_COMMIT_DELAY if self._open_turn_count.count() >= _GROUP_COMMIT_THRESHOLD else 0.0
+        )
 
     async def head(self, tenant: str, response_id: str) -> Head | None:
-        cutoff = self._ground.expiry.cutoff(tenant)
-        return await self._ground.inline(
+        cutoff = self._database.expiry.cutoff(tenant)
+        return await self._database.read_inline(
             partial(read_head, tenant=tenant, response_id=response_id, cutoff=cutoff)
         )
 
     async def turn(self, tenant: str, response_id: str) -> StoredTurn | None:
         read = partial(
-            read_turn, tenant=tenant, response_id=response_id, expiry=self._ground.expiry
+            read_turn, tenant=tenant, response_id=response_id, expiry=self._database.expiry
         )
-        return await self._ground.settled(read)
+        return await self._database.read_recovered(read)
 
     async def chain(self, head: Head) -> list[StoredTurn]:
-        cutoff = self._ground.expiry.cutoff(head.tenant)
-        return await self._ground.settled(partial(read_chain, head=head, cutoff=cutoff))
+        cutoff = self._database.expiry.cutoff(head.tenant)
+        return await self._database.read_recovered(partial(read_chain, head=head, cutoff=cutoff))
 
     async def window(self, head: Head, window: Window) -> list[StoredTurn]:
-        cutoff = self._ground.expiry.cutoff(head.tenant)
-        return await self._ground.settled(
+        cutoff = self._database.expiry.cutoff(head.tenant)
+        return await self._database.read_recovered(
             partial(read_window, head=head, window=window, cutoff=cutoff)
         )
 
-    async def recent(self, tenant: str, limit: int) -> list[Recent]:
-        cutoff = self._ground.expiry.cutoff(tenant)
-        return await self._ground.pooled(
-            partial(read_recent, tenant=tenant, limit=limit, cutoff=cutoff)
+    async def recent_threads(self, tenant: str, limit: int) -> list[RecentThread]:
+        cutoff = self._database.expiry.cutoff(tenant)
+        return await self._database.read_pooled(
+            partial(read_recent_threads, tenant=tenant, limit=limit, cutoff=cutoff)
         )
 
     async def delete(self, tenant: str, response_id: str, *, cascade: bool = False) -> bool:
         # What has expired is as good as gone already, and no one's to delete.
         if await self.head(tenant, response_id) is None:
             return False
-        erased: bool = await self._ground.put(Batch.delete, tenant, response_id, cascade)
+        erased: bool = await self._database.submit(
+            WriteTransaction.delete, tenant, response_id, cascade
+        )
         return erased
 
     async def close(self) -> None:
         await self._search.close()
-        await self._ground.close()
+        await self._database.close()
 
-    async def end_orphans(self) -> None:
+    async def fail_orphans(self) -> None:
         """End every turn whose store is dead."""
-        await self._ground.end_orphans()
+        await self._database.fail_orphans()

@@ -22,12 +22,23 @@ import msgspec
 
 from antiphon.core.ids import conversation_key, response_key
 from antiphon.core.images import Blob
-from antiphon.core.turns import Claim, Conversation, End
+from antiphon.core.turns import ConversationRecord, End, IdempotencyReservation
 from antiphon.errors import HistoryChanged, StoreError
-from antiphon.stores.sqlite.conversation_reader import CONVERSATIONS, resolved
-from antiphon.stores.sqlite.deletion import erase, family, forget_summaries, let_go, raise_epochs
-from antiphon.stores.sqlite.errors import claim_lost, conversation_moved, no_conversation
+from antiphon.stores.sqlite.conversation_reader import CONVERSATION_SQL, resolve_conversation
+from antiphon.stores.sqlite.deletion import (
+    bump_epochs,
+    delete_unused_blobs,
+    descendant_ranges,
+    erase_summaries,
+    tombstone,
+)
+from antiphon.stores.sqlite.errors import (
+    conversation_moved,
+    conversation_not_found,
+    reservation_lost,
+)
 from antiphon.stores.sqlite.rows import (
+    BLOB_USE,
     END,
     HEADER,
     INPUT,
@@ -35,79 +46,82 @@ from antiphon.stores.sqlite.rows import (
     MAX_SEQ,
     MAX_THREAD,
     OUTPUT,
-    TURN,
-    USE,
+    TURN_STRIDE,
     Row,
+    encode_blob_use,
     encode_end,
     encode_header,
-    encode_use,
     last_of_turn,
-    place_of,
+    row_id_of,
 )
-from antiphon.stores.sqlite.sql_files import SQL, named, read_sql
+from antiphon.stores.sqlite.sql_files import TURN_SQL, parse_queries, read_sql
 from antiphon.turn.protocols import Head, NewTurn
 
-RECEIPTS: Final = named(read_sql("idempotency.sql"))
+IDEMPOTENCY_SQL: Final = parse_queries(read_sql("idempotency.sql"))
 
 
-def digest_of(key: str) -> bytes:
+def hash_idempotency_key(key: str) -> bytes:
     """What an idempotency key is kept as."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
-def check_claimed(connection: sqlite3.Connection, tenant: str, claim: Claim) -> None:
-    """Raise ``Conflict`` where the receipt is another request's by now, or settled."""
-    place = (tenant, digest_of(claim.key), claim.fingerprint)
-    if not connection.execute(RECEIPTS["claimed"], place).fetchall():
-        raise claim_lost()
+def check_reservation(
+    connection: sqlite3.Connection, tenant: str, reservation: IdempotencyReservation
+) -> None:
+    """Raise ``ConflictError`` where the receipt is another request's by now, or settled."""
+    place = (tenant, hash_idempotency_key(reservation.key), reservation.fingerprint)
+    if not connection.execute(IDEMPOTENCY_SQL["claimed"], place).fetchall():
+        raise reservation_lost()
 
 
-def settle(connection: sqlite3.Connection, tenant: str, key: str, outcome: str) -> None:
+def complete_reservation(
+    connection: sqlite3.Connection, tenant: str, key: str, result_id: str
+) -> None:
     """Say what came of it."""
-    connection.execute(RECEIPTS["settle"], (outcome, tenant, digest_of(key)))
+    connection.execute(IDEMPOTENCY_SQL["settle"], (result_id, tenant, hash_idempotency_key(key)))
 
 
 _encode = msgspec.json.Encoder().encode
-_LAST_THREAD = SQL["last_thread"]
-_TURN_AT = SQL["turn_at"]
-_UNCHANGED = SQL["unchanged"]
-_KNOWN = SQL["known"]
-_OWNER = SQL["owner"]
-_OWNED = SQL["owned"]
-_END_RUNNING = SQL["end_running"]
-_ADD_THREAD = SQL["add_thread"]
-_ADD_RESPONSE = SQL["add_response"]
-_ADD_ROW = SQL["add_row"]
-_ADD_RUNNING = SQL["add_running"]
+_LAST_THREAD = TURN_SQL["last_thread"]
+_TURN_AT = TURN_SQL["turn_at"]
+_UNCHANGED = TURN_SQL["unchanged"]
+_RESPONSE_EXISTS = TURN_SQL["known"]
+_OWNER = TURN_SQL["owner"]
+_OWNED_TURNS = TURN_SQL["owned"]
+_END_RUNNING = TURN_SQL["end_running"]
+_ADD_THREAD = TURN_SQL["add_thread"]
+_ADD_RESPONSE = TURN_SQL["add_response"]
+_ADD_ROW = TURN_SQL["add_row"]
+_ADD_RUNNING = TURN_SQL["add_running"]
 
 
-class Open(msgspec.Struct, frozen=True):
+class OpenTurn(msgspec.Struct, frozen=True):
     """A turn that this store runs: its place, and that of its next item."""
 
-    place: int
-    next: int
+    row_id: int
+    next_row_id: int
 
 
-class Batch:
+class WriteTransaction:
     """The work of one transaction on ``connection``, which has begun it.
 
     ``open_turns`` are the turns this store runs, by response id, as of the last commit.
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, owner: int, open_turns: Mapping[str, Open]
+        self, connection: sqlite3.Connection, owner: int, open_turns: Mapping[str, OpenTurn]
     ) -> None:
         self.connection = connection
         self._owner = owner
         self._open_turns = open_turns
         #: Turns begun, moved on, or (None) over.
-        self.changed: dict[str, Open | None] = {}
+        self.changed_turns: dict[str, OpenTurn | None] = {}
         #: Whether something was erased, whose words the write-ahead log still holds.
-        self.erased = False
+        self.has_erased = False
         #: What ``flush`` has written: rows, and changes as SQLite counts them, triggers' too.
         self._flushed = (0, 0)
         self._next_thread: int | None = None
-        self._taken: set[int] = set()
+        self._used_row_ids: set[int] = set()
         self._threads: list[tuple[int, str, int, int | None]] = []
         self._responses: list[tuple[bytes, str, int, float, bytes | None]] = []
         self._rows: list[Row] = []
@@ -128,79 +142,94 @@ class Batch:
         if len(turn.input) + len(turn.blobs) > MAX_ITEMS:
             raise StoreError(f"A turn holds at most {MAX_ITEMS} items.")
         top = encode_header(key, turn.created_at, turn.header)
-        if turn.claim is not None:
-            check_claimed(self.connection, turn.tenant, turn.claim)
+        if turn.reservation is not None:
+            check_reservation(self.connection, turn.tenant, turn.reservation)
         self._check_sources(turn)
-        if turn.conversation is not None and not turn.founds:
-            self._check_unmoved(turn.tenant, turn.conversation, cutoff)
-        place = self._place(turn)
-        if turn.claim is not None:
-            settle(self.connection, turn.tenant, turn.claim.key, turn.made)
+        if turn.conversation is not None and not turn.creates_conversation:
+            self._check_head_unchanged(turn.tenant, turn.conversation, cutoff)
+        place = self._allocate_row_id(turn)
+        if turn.reservation is not None:
+            complete_reservation(self.connection, turn.tenant, turn.reservation.key, turn.result_id)
         if turn.conversation is not None:
-            if turn.founds:
-                self.found(turn.tenant, turn.conversation)
-            self._move(turn.conversation, key, turn.parent)
+            if turn.creates_conversation:
+                self.create_conversation(turn.tenant, turn.conversation)
+            self._move_head(turn.conversation, key, turn.parent)
         named = turn.header.conversation
         self._responses.append(
-            (key, turn.tenant, place, stamp_of(turn), conversation_key(named) if named else None)
+            (
+                key,
+                turn.tenant,
+                place,
+                turn_timestamp(turn),
+                conversation_key(named) if named else None,
+            )
         )
         self._rows.append((place, HEADER, top))
         first = place + 1
         if turn.blobs:
-            uses = [encode_use(self._keep(turn.tenant, blob)) for blob in turn.blobs]
-            self._rows += [(spot, USE, use) for spot, use in enumerate(uses, first)]
+            uses = [encode_blob_use(self._store_blob(turn.tenant, blob)) for blob in turn.blobs]
+            self._rows += [(spot, BLOB_USE, use) for spot, use in enumerate(uses, first)]
             first += len(uses)
         for spot, item in enumerate(turn.input, first):
             self._rows.append((spot, INPUT, item))
         self._running[place] = self._owner
-        self.changed[turn.response_id] = Open(place, first + len(turn.input))
+        self.changed_turns[turn.response_id] = OpenTurn(place, first + len(turn.input))
 
-    def found(self, tenant: str, conversation: Conversation, claim: Claim | None = None) -> None:
+    def create_conversation(
+        self,
+        tenant: str,
+        conversation: ConversationRecord,
+        reservation: IdempotencyReservation | None = None,
+    ) -> None:
         """Make a conversation, and settle the receipt with it."""
-        if claim is not None:
-            check_claimed(self.connection, tenant, claim)
-            settle(self.connection, tenant, claim.key, conversation.id)
+        if reservation is not None:
+            check_reservation(self.connection, tenant, reservation)
+            complete_reservation(self.connection, tenant, reservation.key, conversation.id)
         key, metadata = conversation_key(conversation.id), _encode(conversation.metadata)
         self.connection.execute(
-            CONVERSATIONS["create"], (key, tenant, conversation.created_at, metadata)
+            CONVERSATION_SQL["create"], (key, tenant, conversation.created_at, metadata)
         )
 
     def write(self, response_id: str, items: Sequence[bytes], end: End | None) -> None:
-        turn = self._open_turn(response_id)
+        turn = self._find_open_turn(response_id)
         if turn is None:
             return
-        after = turn.next + len(items)
-        if after > last_of_turn(turn.place):
+        after = turn.next_row_id + len(items)
+        if after > last_of_turn(turn.row_id):
             raise StoreError(f"A turn holds at most {MAX_ITEMS} items.")
-        if not self._still_runs(turn.place, ends=end is not None):
-            self.changed[response_id] = None
+        if not self._is_still_running(turn.row_id, ends=end is not None):
+            self.changed_turns[response_id] = None
             return
-        for spot, item in enumerate(items, turn.next):
+        for spot, item in enumerate(items, turn.next_row_id):
             self._rows.append((spot, OUTPUT, item))
         if end is None:
-            self.changed[response_id] = Open(turn.place, after)
+            self.changed_turns[response_id] = OpenTurn(turn.row_id, after)
         else:
-            self._rows.append((last_of_turn(turn.place), END, encode_end(end)))
-            self.changed[response_id] = None
+            self._rows.append((last_of_turn(turn.row_id), END, encode_end(end)))
+            self.changed_turns[response_id] = None
 
     def delete(self, tenant: str, response_id: str, cascade: bool) -> bool:
         self.flush()
-        place = self._one(SQL["place"], (response_key(response_id), tenant))
+        place = self._fetch_one(TURN_SQL["place"], (response_key(response_id), tenant))
         if place is None:
             return False
-        spans = family(self.connection, place) if cascade else [(place, last_of_turn(place))]
-        let_go(self.connection, set().union(*[erase(self.connection, span) for span in spans]))
+        spans = (
+            descendant_ranges(self.connection, place) if cascade else [(place, last_of_turn(place))]
+        )
+        delete_unused_blobs(
+            self.connection, set().union(*[tombstone(self.connection, span) for span in spans])
+        )
         if not cascade:
-            forget_summaries(self.connection, place)
-        raise_epochs(self.connection, [place])
-        self.erased = True
+            erase_summaries(self.connection, place)
+        bump_epochs(self.connection, [place])
+        self.has_erased = True
         return True
 
-    def reap(self, owner: int, end: End) -> None:
+    def fail_orphans(self, owner: int, end: End) -> None:
         """End all turns of a store that is no more."""
         self.flush()
         body = encode_end(end)
-        for (place,) in self.connection.execute(_OWNED, (owner,)).fetchall():
+        for (place,) in self.connection.execute(_OWNED_TURNS, (owner,)).fetchall():
             self.connection.execute(_END_RUNNING, (place,))
             self._rows.append((last_of_turn(place), END, body))
 
@@ -225,7 +254,7 @@ class Batch:
         changes += self.connection.total_changes - before
         self._flushed = (rows + waiting, changes)
 
-    def _one(self, query: str, values: tuple[object, ...]) -> int | None:
+    def _fetch_one(self, query: str, values: tuple[object, ...]) -> int | None:
         rows = self.connection.execute(query, values).fetchall()
         return rows[0][0] if rows else None
 
@@ -241,84 +270,86 @@ class Batch:
                 continue
             # The id tells a place that was swept, and taken by another turn since.
             seen = (
-                place_of(head.thread, head.seq),
+                row_id_of(head.thread, head.seq),
                 response_key(head.response_id),
                 head.tree,
                 head.epoch,
             )
-            if self._one(_UNCHANGED, seen) is None:
+            if self._fetch_one(_UNCHANGED, seen) is None:
                 raise HistoryChanged()
 
-    def _check_unmoved(self, tenant: str, seen: Conversation, cutoff: float) -> None:
+    def _check_head_unchanged(self, tenant: str, seen: ConversationRecord, cutoff: float) -> None:
         """Refuse a turn on a conversation that is no longer as its maker saw it."""
         self.flush()
-        now, _ = resolved(self.connection, tenant, seen.id, cutoff)
+        now, _ = resolve_conversation(self.connection, tenant, seen.id, cutoff)
         if now is None:
-            raise no_conversation(seen.id, "conversation")
-        if now.busy is not None or now.head != seen.head:
+            raise conversation_not_found(seen.id, "conversation")
+        if now.active_response_id is not None or now.head != seen.head:
             raise conversation_moved(seen.id)
 
-    def _move(self, conversation: Conversation, busy: bytes, parent: Head | None) -> None:
+    def _move_head(
+        self, conversation: ConversationRecord, busy: bytes, parent: Head | None
+    ) -> None:
         head = response_key(parent.response_id) if parent else None
         self.connection.execute(
-            CONVERSATIONS["begin"], (head, busy, conversation_key(conversation.id))
+            CONVERSATION_SQL["begin"], (head, busy, conversation_key(conversation.id))
         )
 
-    def _place(self, turn: NewTurn) -> int:
+    def _allocate_row_id(self, turn: NewTurn) -> int:
         """Right after the parent if nothing is there yet, else at the start of a new thread."""
         parent = turn.parent
         if parent is None:
             thread = self._new_thread()
             self._threads.append((thread, turn.tenant, thread, None))
-            return place_of(thread, 0)
-        at = place_of(parent.thread, parent.seq)
-        place = at + TURN
-        if place in self._taken or self._one(_TURN_AT, (place,)) is not None:
+            return row_id_of(thread, 0)
+        at = row_id_of(parent.thread, parent.seq)
+        place = at + TURN_STRIDE
+        if place in self._used_row_ids or self._fetch_one(_TURN_AT, (place,)) is not None:
             thread = self._new_thread()
             self._threads.append((thread, turn.tenant, parent.tree, at))
-            place = place_of(thread, parent.seq + 1)
-        self._taken.add(place)
+            place = row_id_of(thread, parent.seq + 1)
+        self._used_row_ids.add(place)
         return place
 
     def _new_thread(self) -> int:
         if self._next_thread is None:
-            self._next_thread = (self._one(_LAST_THREAD, ()) or 0) + 1
+            self._next_thread = (self._fetch_one(_LAST_THREAD, ()) or 0) + 1
         thread = self._next_thread
         if thread > MAX_THREAD:
             raise StoreError("This database has no room for another conversation.")
         self._next_thread = thread + 1
         return thread
 
-    def _open_turn(self, response_id: str) -> Open | None:
+    def _find_open_turn(self, response_id: str) -> OpenTurn | None:
         """None: the turn has ended or was erased. StoreError: it never began."""
-        if response_id in self.changed:
-            return self.changed[response_id]
+        if response_id in self.changed_turns:
+            return self.changed_turns[response_id]
         turn = self._open_turns.get(response_id)
-        if turn is None and self._one(_KNOWN, (response_key(response_id),)) is None:
+        if turn is None and self._fetch_one(_RESPONSE_EXISTS, (response_key(response_id),)) is None:
             raise StoreError("This turn's beginning was not stored, so the rest cannot be.")
         return turn
 
-    def _keep(self, tenant: str, blob: Blob) -> int:
+    def _store_blob(self, tenant: str, blob: Blob) -> int:
         """The number of the blob's row, which is written if the tenant has none yet."""
         key = bytes.fromhex(blob.hash)
-        known = self._one(SQL["blob_id"], (tenant, key))
+        known = self._fetch_one(TURN_SQL["blob_id"], (tenant, key))
         if known is not None:
             return known
-        number = self.connection.execute(SQL["add_blob"], (tenant, key, blob.data)).lastrowid
+        number = self.connection.execute(TURN_SQL["add_blob"], (tenant, key, blob.data)).lastrowid
         assert number is not None
         return number
 
-    def _still_runs(self, place: int, *, ends: bool) -> bool:
+    def _is_still_running(self, row_id: int, *, ends: bool) -> bool:
         """False: someone ended or erased it. With ``ends``, it does not run from now on."""
-        if place in self._running:
+        if row_id in self._running:
             if ends:
-                del self._running[place]
+                del self._running[row_id]
             return True
         if ends:
-            return self.connection.execute(_END_RUNNING, (place,)).rowcount == 1
-        return self._one(_OWNER, (place,)) is not None
+            return self.connection.execute(_END_RUNNING, (row_id,)).rowcount == 1
+        return self._fetch_one(_OWNER, (row_id,)) is not None
 
 
-def stamp_of(turn: NewTurn) -> float:
+def turn_timestamp(turn: NewTurn) -> float:
     """The turn's time, or its parent's stamp if that is later (``stores.expiry``)."""
-    return max(turn.created_at, turn.parent.stamp) if turn.parent else turn.created_at
+    return max(turn.created_at, turn.parent.timestamp) if turn.parent else turn.created_at

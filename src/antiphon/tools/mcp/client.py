@@ -19,7 +19,7 @@ from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
 
-from antiphon.core.mcp_servers import McpServer
+from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.tools.mcp.http_transport import MOST_BYTES, http_client
 from antiphon.tools.mcp.line_limit import ENCODING, TOO_LONG, is_too_long
 
@@ -37,7 +37,7 @@ for _name in ("mcp", "httpx2", "httpcore2"):
 
 @asynccontextmanager
 async def open_client(
-    server: McpServer, hear: MessageHandlerFnT, ended: Ended
+    server: McpServerConfig, hear: MessageHandlerFnT, ended: Ended
 ) -> AsyncIterator[Client]:
     """A client whose server has answered; to be closed by the task that opened it.
 
@@ -56,7 +56,7 @@ async def open_client(
         yield client
 
 
-async def _transport(server: McpServer, ended: Ended, stack: AsyncExitStack) -> Transport:
+async def _transport(server: McpServerConfig, ended: Ended, stack: AsyncExitStack) -> Transport:
     if not server.command:
         assert server.url is not None
         http = await stack.enter_async_context(http_client(server))

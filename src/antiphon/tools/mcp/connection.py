@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from antiphon.core.mcp_servers import McpServer
+from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.tools.mcp.errors import Gone
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Peer:
     ``watch``: it outlives the turn that opens it, so it has to hear of changes.
     """
 
-    def __init__(self, server: McpServer, *, watch: bool, backoff: Backoff) -> None:
+    def __init__(self, server: McpServerConfig, *, watch: bool, backoff: Backoff) -> None:
         self.server = server
         self._watch = watch
         self._backoff = backoff

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qsl, urlsplit
 
-from antiphon.core.mcp_servers import McpServer
+from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.tools.tool_outputs import readable
 
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
@@ -36,7 +36,7 @@ class Veil:
     into the store, to the model, and to the tools of other servers.
     """
 
-    def __init__(self, server: McpServer) -> None:
+    def __init__(self, server: McpServerConfig) -> None:
         needles = {secret.reveal() for secret in (*server.headers.values(), *server.env.values())}
         needles |= {word for needle in needles for word in needle.split()}
         if server.url is not None and (query := urlsplit(server.url.reveal()).query):

@@ -12,7 +12,7 @@ from functools import cache
 
 import httpx2
 
-from antiphon.core.mcp_servers import McpServer
+from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.core.proxies import Proxy, find_proxy
 
 #: Bytes of one answer, of one event of a stream, or of one line of a program: an image of
@@ -27,7 +27,7 @@ UNSENT, LOST, FORGOTTEN = "antiphon:unsent", "antiphon:lost", "antiphon:forgotte
 _CODE = -32000
 
 
-def http_client(server: McpServer) -> httpx2.AsyncClient:
+def http_client(server: McpServerConfig) -> httpx2.AsyncClient:
     """A client that sends the server's headers with each request.
 
     It goes by the proxy that is set, see ``find_proxy``. Raises ``ConfigError`` where that
@@ -52,7 +52,7 @@ def http_client(server: McpServer) -> httpx2.AsyncClient:
 
 def _asked(proxy: Proxy) -> httpx2.Proxy:
     secure = _trust() if proxy.scheme == "https" else None
-    return httpx2.Proxy(proxy.url, auth=proxy.user, ssl_context=secure)
+    return httpx2.Proxy(proxy.url, auth=proxy.credentials, ssl_context=secure)
 
 
 @cache

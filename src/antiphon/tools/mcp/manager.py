@@ -7,8 +7,8 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from importlib.util import find_spec
 
-from antiphon.core.mcp_servers import MOST_LABEL, McpAsk, McpServer
-from antiphon.errors import ConfigError, InvalidRequest, ToolServerUnavailable
+from antiphon.core.mcp_servers import MAX_LABEL_LENGTH, McpServerConfig, McpServerRequest
+from antiphon.errors import ConfigError, InvalidRequestError, ToolServerUnavailableError
 from antiphon.tools.mcp.connection import Backoff, Peer
 from antiphon.tools.mcp.errors import Gone, Refused
 from antiphon.tools.mcp.toolset import Lender, McpSource
@@ -29,7 +29,7 @@ class McpGateway:
 
     def __init__(
         self,
-        servers: Iterable[McpServer] = (),
+        servers: Iterable[McpServerConfig] = (),
         allowed_urls: Iterable[str] = (),
         *,
         backoff: Backoff | None = None,
@@ -46,20 +46,20 @@ class McpGateway:
                 "MCP servers are configured, but not the package for it: pip install antiphon[mcp]"
             )
 
-    def check(self, asked: Sequence[McpAsk]) -> None:
-        """Raise ``InvalidRequest`` where a request asks for what it cannot have."""
+    def check(self, asked: Sequence[McpServerRequest]) -> None:
+        """Raise ``InvalidRequestError`` where a request asks for what it cannot have."""
         labels: set[str] = set()
         for ask in asked:
             self._check_label(ask, labels)
             labels.add(ask.label)
             if ask.url is None:
                 if ask.headers:
-                    raise InvalidRequest(
+                    raise InvalidRequestError(
                         "Headers are for a server that is given by its server_url.",
                         param=f"{ask.param}.headers",
                     )
             elif not self._allowed.allows(ask.url.reveal()):
-                raise InvalidRequest(
+                raise InvalidRequestError(
                     f"This server does not call the server_url of '{ask.label}': its host is not "
                     "one that its operator has allowed (mcp_allowed_urls).",
                     code="server_url_not_allowed",
@@ -67,11 +67,13 @@ class McpGateway:
                 )
             _check_headers(ask)
 
-    async def source(self, asked: Sequence[McpAsk], *, taken: Collection[str] = ()) -> McpSource:
+    async def source(
+        self, asked: Sequence[McpServerRequest], *, taken: Collection[str] = ()
+    ) -> McpSource:
         """The tools that a turn asks for; to be closed with the turn.
 
-        ``taken`` are the names of the request's own functions. Raises ``InvalidRequest``, and
-        ``ToolServerUnavailable`` where a server does not say what tools it has.
+        ``taken`` are the names of the request's own functions. Raises ``InvalidRequestError``, and
+        ``ToolServerUnavailableError`` where a server does not say what tools it has.
         """
         self.check(asked)
         lenders: list[Lender] = []
@@ -83,7 +85,7 @@ class McpGateway:
                     for ask in asked
                 ]
             lenders = [task.result() for task in tasks]
-        except* ToolServerUnavailable as failures:
+        except* ToolServerUnavailableError as failures:
             raise failures.exceptions[0] from None
         finally:
             if not lenders:
@@ -95,8 +97,8 @@ class McpGateway:
         peers = (*self._peers.values(), *self._guests)
         await asyncio.gather(*(peer.close() for peer in peers))
 
-    def _guest(self, ask: McpAsk) -> Peer:
-        server = McpServer(label=ask.label, url=ask.url, headers=ask.headers)
+    def _guest(self, ask: McpServerRequest) -> Peer:
+        server = McpServerConfig(label=ask.label, url=ask.url, headers=ask.headers)
         peer = Peer(server, watch=False, backoff=self._backoff)
         self._guests.add(peer)
         return peer
@@ -107,32 +109,32 @@ class McpGateway:
         finally:
             self._guests.discard(guest)
 
-    def _check_label(self, ask: McpAsk, before: Collection[str]) -> None:
+    def _check_label(self, ask: McpServerRequest, before: Collection[str]) -> None:
         param = f"{ask.param}.server_label"
-        if not 0 < len(ask.label) <= MOST_LABEL or not ask.label.isprintable():
-            raise InvalidRequest(
-                f"A server_label has 1 to {MOST_LABEL} printable characters.", param=param
+        if not 0 < len(ask.label) <= MAX_LABEL_LENGTH or not ask.label.isprintable():
+            raise InvalidRequestError(
+                f"A server_label has 1 to {MAX_LABEL_LENGTH} printable characters.", param=param
             )
         if ask.label in before:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"Two MCP servers are labelled '{ask.label}'.",
                 code="server_label_duplicate",
                 param=param,
             )
         if ask.url is None and ask.label not in self._peers:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"There is no MCP server '{ask.label}' here, and no server_url says where it is.",
                 code="mcp_server_not_found",
                 param=param,
             )
 
 
-async def _lend(ask: McpAsk, guest: Peer | None, peers: dict[str, Peer]) -> Lender:
+async def _lend(ask: McpServerRequest, guest: Peer | None, peers: dict[str, Peer]) -> Lender:
     peer = guest or peers[ask.label]
     try:
         offers = await peer.offers()
     except (Gone, Refused) as error:
-        raise ToolServerUnavailable(
+        raise ToolServerUnavailableError(
             f"The MCP server '{ask.label}' did not say what tools it has: {error}."
         ) from None
     for allowed in (peer.server.allowed_tools, ask.allowed_tools):
@@ -141,16 +143,16 @@ async def _lend(ask: McpAsk, guest: Peer | None, peers: dict[str, Peer]) -> Lend
     return Lender(ask, peer, offers, owned=guest is not None)
 
 
-def _check_headers(ask: McpAsk) -> None:
+def _check_headers(ask: McpServerRequest) -> None:
     """No sentence here repeats a value."""
     for name, value in ask.headers.items():
         if not _HEADER.fullmatch(name) or name.lower() in _OURS:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"One of the headers for '{ask.label}' has a name that cannot be sent.",
                 param=f"{ask.param}.headers",
             )
         if not _VALUE.fullmatch(value.reveal()):
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"A header for '{ask.label}' has a value that cannot be sent.",
                 param=f"{ask.param}.headers",
             )

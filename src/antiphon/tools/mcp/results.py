@@ -10,14 +10,14 @@ from mcp import types
 
 from antiphon.tools.mcp.errors import Veil
 from antiphon.tools.tool_outputs import failed, short
-from antiphon.turn.protocols import Fault
+from antiphon.turn.protocols import ToolErrorOutput
 
 #: Characters of an output: some 25,000 tokens, as much as a good context has room for.
 MOST = 100_000
 
 
 def spoken(name: str, result: types.CallToolResult, veil: Veil) -> str:
-    """The output of a call of the tool ``name``; a ``Fault`` where the tool says it failed.
+    """The output of a call of the tool ``name``; a ``ToolErrorOutput`` where the tool says it failed.
 
     Texts are joined by a line's end. Structured content is JSON, and is left out where the
     texts say it already, as the protocol asks servers to. Pictures, sounds and files become
@@ -26,7 +26,7 @@ def spoken(name: str, result: types.CallToolResult, veil: Veil) -> str:
     """
     said = veil.clean("\n".join(filter(None, _said(result))))
     if result.is_error:
-        return Fault(failed(said or f"{name} failed and did not say why."))
+        return ToolErrorOutput(failed(said or f"{name} failed and did not say why."))
     return cut(said)
 
 

@@ -17,7 +17,7 @@ from mcp import Client, MCPError, types
 from mcp.client.subscriptions import SubscriptionLost
 from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 
-from antiphon.core.mcp_servers import McpServer
+from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.tools.execution import Raised, guarded
 from antiphon.tools.mcp.client import OPENING, open_client
 from antiphon.tools.mcp.errors import Gone, Refused, Veil
@@ -54,7 +54,7 @@ class Link:
     it failed, where it did. Times are the loop's.
     """
 
-    def __init__(self, server: McpServer, *, watch: bool = False) -> None:
+    def __init__(self, server: McpServerConfig, *, watch: bool = False) -> None:
         loop = asyncio.get_running_loop()
         self.server = server
         self.over = False

@@ -15,12 +15,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from antiphon.core.items import FunctionCall, McpListTools
-from antiphon.core.mcp_servers import JOINT, Approval, McpAsk, tool_of
+from antiphon.core.mcp_servers import (
+    NAME_SEPARATOR,
+    ApprovalPolicy,
+    McpServerRequest,
+    tool_name_without_label,
+)
 from antiphon.core.turns import FunctionTool
 from antiphon.tools.mcp.connection import Peer
 from antiphon.tools.mcp.errors import Gone, Refused
 from antiphon.tools.tool_outputs import ArgumentsInvalid, failed, read, short
-from antiphon.turn.protocols import Fault
+from antiphon.turn.protocols import ToolErrorOutput
 
 _STRANGE = re.compile(r"[^a-zA-Z0-9_-]")
 #: What models take.
@@ -29,7 +34,7 @@ _MOST = 64
 
 def prefix_of(label: str) -> str:
     """How all names of a server's tools begin: as long as the label and ``__``."""
-    return _STRANGE.sub("_", label) + JOINT
+    return _STRANGE.sub("_", label) + NAME_SEPARATOR
 
 
 def name_of(label: str, tool: str, taken: Container[str] = ()) -> str:
@@ -40,7 +45,7 @@ def name_of(label: str, tool: str, taken: Container[str] = ()) -> str:
     lists then: a person may have agreed to a call by its name.
     """
     plain = prefix_of(label) + _STRANGE.sub("_", tool)
-    if len(plain) <= _MOST and plain == f"{label}{JOINT}{tool}" and plain not in taken:
+    if len(plain) <= _MOST and plain == f"{label}{NAME_SEPARATOR}{tool}" and plain not in taken:
         return plain
     mark = "_" + hashlib.sha256(f"{label}\0{tool}".encode("utf-8", "replace")).hexdigest()[:8]
     return plain[: _MOST - len(mark)] + mark
@@ -55,7 +60,7 @@ _log = logging.getLogger("antiphon.tools")
 class Lender(msgspec.Struct, frozen=True):
     """A server in one turn: what was asked of it, and what it offers for that."""
 
-    ask: McpAsk
+    ask: McpServerRequest
     peer: Peer
     offers: tuple[Offer, ...]
     #: Whether its session ends with the turn.
@@ -86,7 +91,7 @@ class _Tool(msgspec.Struct, frozen=True):
 
 
 class McpSource:
-    """The ``ToolSource`` of a turn's MCP servers; made by ``McpGateway.source``.
+    """The ``ToolExecutor`` of a turn's MCP servers; made by ``McpGateway.source``.
 
     ``taken`` are the names of other functions of the turn: their calls are left to others.
     ``dismiss`` ends what was opened for this turn only.
@@ -129,7 +134,7 @@ class McpSource:
     async def answer(self, call: FunctionCall, *, approved: bool = False) -> str | None:
         """The call's output for the model, whatever happened; None: for somebody else to answer.
 
-        What went wrong is a ``Fault``. Never raises. Cancelling it tells the server that nobody
+        What went wrong is a ``ToolErrorOutput``. Never raises. Cancelling it tells the server that nobody
         waits any more.
         """
         label = self.server_of(call.name)
@@ -137,7 +142,7 @@ class McpSource:
             return None
         tool = self._tools.get(call.name)
         rule = self.approvals[label]
-        if not approved and _covers(rule, tool_of(label, call.name)):
+        if not approved and _covers(rule, tool_name_without_label(label, call.name)):
             return None
         # What a person has agreed to is a tool of that server, not another of the same name.
         if tool is None or call.server not in (None, label):
@@ -164,13 +169,13 @@ class McpSource:
             self._tools[name] = _Tool(lender, offer.name)
             yield FunctionTool(name, offer.description, offer.schema)
 
-    def _approval(self, lender: Lender) -> Approval:
+    def _approval(self, lender: Lender) -> ApprovalPolicy:
         if lender.needs_always:
             return "always"
         label = lender.ask.label
         return (
             tuple(
-                tool_of(label, name)
+                tool_name_without_label(label, name)
                 for name, tool in self._tools.items()
                 if tool.lender is lender and lender.needs_approval(tool.name)
             )
@@ -197,11 +202,11 @@ async def _run(name: str, tool: _Tool, arguments: dict[str, Any]) -> str:
         return _fault(f"{name} failed.")
 
 
-def _fault(message: str) -> Fault:
-    return Fault(failed(message))
+def _fault(message: str) -> ToolErrorOutput:
+    return ToolErrorOutput(failed(message))
 
 
-def _covers(rule: Approval, tool: str) -> bool:
+def _covers(rule: ApprovalPolicy, tool: str) -> bool:
     return rule == "always" or (rule != "never" and tool in rule)
 
 

@@ -15,105 +15,124 @@ from typing import Final
 
 import msgspec
 
-from antiphon.stores.full_text import text_of_items
-from antiphon.stores.sqlite.reader import moment
-from antiphon.stores.sqlite.search.segment import FULL, Chunk, Spoken, chunk_of, spots_in
-from antiphon.stores.sqlite.sql_files import named, read_sql
-from antiphon.stores.sqlite.write_transaction import Batch
+from antiphon.stores.full_text import searchable_text
+from antiphon.stores.sqlite.reader import snapshot
+from antiphon.stores.sqlite.search.segment import (
+    MAX_SEGMENT_TURNS,
+    IndexedTurn,
+    IndexSegment,
+    build_segment,
+    decode_turn_entries,
+)
+from antiphon.stores.sqlite.sql_files import parse_queries, read_sql
+from antiphon.stores.sqlite.write_transaction import WriteTransaction
 
-SQL: Final = named(read_sql("search.sql"))
+SEARCH_SQL: Final = parse_queries(read_sql("search.sql"))
 _TIME = struct.Struct(">d")
 
 
-class Plan(msgspec.Struct, frozen=True):
+class IndexingPlan(msgspec.Struct, frozen=True):
     """The next chunks, each with its tenant, and what they were made from.
 
     ``waiting`` are places and marks, ``merged`` the ids and secrets of chunks that go up in
     the new ones. ``last``: no other turns waited.
     """
 
-    chunks: tuple[tuple[str, Chunk], ...]
-    waiting: tuple[tuple[int, int], ...]
-    merged: tuple[tuple[int, bytes], ...]
-    last: bool
+    index_segments: tuple[tuple[str, IndexSegment], ...]
+    pending: tuple[tuple[int, int], ...]
+    merged_segments: tuple[tuple[int, bytes], ...]
+    is_last: bool
 
 
-class _Found(msgspec.Struct):
+class _PendingTurns(msgspec.Struct):
     """A tenant's turns that are to be indexed, before their words are split."""
 
-    turns: list[Spoken]
-    merged: list[tuple[int, bytes]]
+    turns: list[IndexedTurn]
+    merged_segments: list[tuple[int, bytes]]
 
 
-def read_plan(connection: sqlite3.Connection, tenant: str | None, least: int) -> Plan | None:
+def read_plan(
+    connection: sqlite3.Connection, tenant: str | None, minimum: int
+) -> IndexingPlan | None:
     """What to do for a tenant, or (None) for all; None: fewer than ``least`` turns wait."""
-    with moment(connection):
+    with snapshot(connection):
         # Asked most often, and mostly in vain.
-        if connection.execute(SQL["some_wait"], (least,)).fetchall()[0][0] < least:
+        if connection.execute(SEARCH_SQL["some_wait"], (minimum,)).fetchall()[0][0] < minimum:
             return None
-        rows = connection.execute(SQL["waiting"], {"tenant": tenant, "limit": FULL}).fetchall()
-        founds: dict[str, _Found] = {}
+        rows = connection.execute(
+            SEARCH_SQL["waiting"], {"tenant": tenant, "limit": MAX_SEGMENT_TURNS}
+        ).fetchall()
+        founds: dict[str, _PendingTurns] = {}
         for place, _, owner, time in rows:
             if time is not None:
-                found = founds.setdefault(owner, _Found([], []))
-                found.turns.append(_spoken(connection, place, _TIME.unpack(time)[0]))
+                found = founds.setdefault(owner, _PendingTurns([], []))
+                found.turns.append(_read_indexed_turn(connection, place, _TIME.unpack(time)[0]))
         for owner, found in founds.items():
-            _add_smaller(connection, owner, found)
+            _merge_smaller_segments(connection, owner, found)
     if not rows:
         return None
-    chunks = [(owner, chunk_of(found.turns)) for owner, found in founds.items()]
-    return Plan(
-        chunks=tuple([(owner, chunk) for owner, chunk in chunks if chunk is not None]),
-        waiting=tuple([row[:2] for row in rows]),
-        merged=tuple([one for found in founds.values() for one in found.merged]),
-        last=len(rows) < FULL,
+    chunks = [(owner, build_segment(found.turns)) for owner, found in founds.items()]
+    return IndexingPlan(
+        index_segments=tuple([(owner, chunk) for owner, chunk in chunks if chunk is not None]),
+        pending=tuple([row[:2] for row in rows]),
+        merged_segments=tuple([one for found in founds.values() for one in found.merged_segments]),
+        is_last=len(rows) < MAX_SEGMENT_TURNS,
     )
 
 
-def carry_out(batch: Batch, plan: Plan) -> bool:
+def apply_plan(transaction: WriteTransaction, plan: IndexingPlan) -> bool:
     """Put the plan's chunks in place. False: what it was made from is not so any more."""
-    connection = batch.connection
-    if not _holds(connection, "still_waits", plan.waiting):
+    connection = transaction.connection
+    if not _has_all_rows(connection, "still_waits", plan.pending):
         return False
-    if not _holds(connection, "still_there", plan.merged):
+    if not _has_all_rows(connection, "still_there", plan.merged_segments):
         return False
-    for chunk_id, _ in plan.merged:
+    for chunk_id, _ in plan.merged_segments:
         # Its turns wait again, until the end of this.
-        connection.execute(SQL["dissolve"], (chunk_id,))
-    for tenant, chunk in plan.chunks:
-        size = (len(chunk.places), chunk.words)
-        row = (tenant, *size, chunk.secret, chunk.drawers, chunk.spots)
-        number = connection.execute(SQL["add_chunk"], row).lastrowid
-        drawers = [(number, drawer, body) for drawer, body in chunk.bodies]
-        connection.executemany(SQL["add_drawer"], drawers)
-        places = [(number, place) for place in chunk.places]
-        connection.executemany(SQL["add_place"], places)
-        connection.executemany(SQL["served"], [(place,) for place in chunk.places])
-    connection.executemany(SQL["served"], [(place,) for place, _ in plan.waiting])
+        connection.execute(SEARCH_SQL["dissolve"], (chunk_id,))
+    for tenant, chunk in plan.index_segments:
+        size = (len(chunk.row_ids), chunk.words)
+        row = (tenant, *size, chunk.secret, chunk.bucket_count, chunk.turn_entries)
+        number = connection.execute(SEARCH_SQL["add_chunk"], row).lastrowid
+        drawers = [(number, drawer, body) for drawer, body in chunk.bucket_bodies]
+        connection.executemany(SEARCH_SQL["add_drawer"], drawers)
+        places = [(number, place) for place in chunk.row_ids]
+        connection.executemany(SEARCH_SQL["add_place"], places)
+        connection.executemany(SEARCH_SQL["served"], [(place,) for place in chunk.row_ids])
+    connection.executemany(SEARCH_SQL["served"], [(place,) for place, _ in plan.pending])
     return True
 
 
-def text_at(connection: sqlite3.Connection, place: int) -> str:
+def text_at(connection: sqlite3.Connection, row_id: int) -> str:
     """What was said in the turn that begins there."""
-    return text_of_items(body for (body,) in connection.execute(SQL["items"], {"place": place}))
+    return searchable_text(
+        body for (body,) in connection.execute(SEARCH_SQL["items"], {"place": row_id})
+    )
 
 
-def _spoken(connection: sqlite3.Connection, place: int, created_at: float) -> Spoken:
-    return Spoken(place, created_at, text_at(connection, place))
+def _read_indexed_turn(
+    connection: sqlite3.Connection, row_id: int, created_at: float
+) -> IndexedTurn:
+    return IndexedTurn(row_id, created_at, text_at(connection, row_id))
 
 
-def _add_smaller(connection: sqlite3.Connection, tenant: str, found: _Found) -> None:
+def _merge_smaller_segments(
+    connection: sqlite3.Connection, tenant: str, pending: _PendingTurns
+) -> None:
     """Take a tenant's newest chunks along, while they are no larger than what there is."""
-    newest = connection.execute(SQL["newest_chunks"], (tenant, FULL)).fetchall()
+    newest = connection.execute(SEARCH_SQL["newest_chunks"], (tenant, MAX_SEGMENT_TURNS)).fetchall()
     for chunk_id, turns, secret in newest:
-        if turns > len(found.turns) or turns + len(found.turns) > FULL:
+        if turns > len(pending.turns) or turns + len(pending.turns) > MAX_SEGMENT_TURNS:
             break
-        found.merged.append((chunk_id, secret))
-        ((spots,),) = connection.execute(SQL["spots"], (chunk_id,)).fetchall()
-        found.turns += [_spoken(connection, place, time) for place, time, _ in spots_in(spots)]
+        pending.merged_segments.append((chunk_id, secret))
+        ((spots,),) = connection.execute(SEARCH_SQL["spots"], (chunk_id,)).fetchall()
+        pending.turns += [
+            _read_indexed_turn(connection, place, time)
+            for place, time, _ in decode_turn_entries(spots)
+        ]
 
 
-def _holds(
+def _has_all_rows(
     connection: sqlite3.Connection, query: str, values: Iterable[tuple[object, ...]]
 ) -> bool:
-    return all(connection.execute(SQL[query], row).fetchall() for row in values)
+    return all(connection.execute(SEARCH_SQL[query], row).fetchall() for row in values)

@@ -15,14 +15,25 @@ from typing import TypeAlias
 import msgspec
 
 from antiphon.core.ids import response_id_of, response_key
-from antiphon.stores.full_text import Query, Scale, excerpt_of, scale_of, score
-from antiphon.stores.sqlite.reader import has_expired, moment
-from antiphon.stores.sqlite.response_list import Page
+from antiphon.stores.full_text import (
+    Bm25Weights,
+    SearchQuery,
+    bm25_score,
+    bm25_weights,
+    build_excerpt,
+)
+from antiphon.stores.sqlite.reader import has_expired, snapshot
+from antiphon.stores.sqlite.response_list import PageRequest
 from antiphon.stores.sqlite.rows import decode_header
-from antiphon.stores.sqlite.search.indexing import SQL, text_at
-from antiphon.stores.sqlite.search.segment import counts_in, found_in, hash_of, spots_in
-from antiphon.stores.sqlite.sql_files import SQL as TURNS
-from antiphon.turn.store_protocols import Hit, unknown_cursor
+from antiphon.stores.sqlite.search.indexing import SEARCH_SQL, text_at
+from antiphon.stores.sqlite.search.segment import (
+    decode_postings,
+    decode_turn_entries,
+    find_postings,
+    hash_term,
+)
+from antiphon.stores.sqlite.sql_files import TURN_SQL as TURNS
+from antiphon.turn.store_protocols import SearchHit, unknown_cursor
 
 #: Minus the score, minus the time, and where it lies: the least is the best.
 _Candidate: TypeAlias = tuple[float, float, int]
@@ -31,75 +42,86 @@ _Candidate: TypeAlias = tuple[float, float, int]
 class _Matches(msgspec.Struct, frozen=True):
     """The chunks that hold all terms of a query, each with what it has of every term."""
 
-    scale: Scale
-    chunks: list[tuple[int, list[bytes]]]
+    weights: Bm25Weights
+    index_segments: list[tuple[int, list[bytes]]]
 
 
 def read_hits(
-    connection: sqlite3.Connection, tenant: str, query: Query, page: Page, cutoff: float
-) -> list[Hit]:
+    connection: sqlite3.Connection,
+    tenant: str,
+    query: SearchQuery,
+    page: PageRequest,
+    cutoff: float,
+) -> list[SearchHit]:
     """A page of the turns that hold all of ``query`` and have not expired by ``cutoff``.
 
-    Raises ``InvalidRequest`` where it begins behind one that is not among them.
+    Raises ``InvalidRequestError`` where it begins behind one that is not among them.
     """
-    hits: list[Hit] = []
-    with moment(connection):
+    hits: list[SearchHit] = []
+    with snapshot(connection):
         matches = _matches(connection, tenant, query)
-        ranked = [_ranked(connection, *chunk, matches.scale) for chunk in matches.chunks]
+        ranked = [
+            _rank_segment(connection, *chunk, matches.weights) for chunk in matches.index_segments
+        ]
         best = heapq.merge(*ranked)
         if page.after is not None:
-            _skip(connection, tenant, best, page.after, cutoff)
+            _skip_through(connection, tenant, best, page.after, cutoff)
         for _, _, place in best:
             if len(hits) == page.limit:
                 break
-            hit = _hit(connection, place, query)
+            hit = _build_hit(connection, place, query)
             if hit is not None and not has_expired(connection, place, cutoff):
                 hits.append(hit)
     return hits
 
 
-def _matches(connection: sqlite3.Connection, tenant: str, query: Query) -> _Matches:
+def _matches(connection: sqlite3.Connection, tenant: str, query: SearchQuery) -> _Matches:
     turns = words = 0
     holding = [0] * len(query.terms)
     chunks: list[tuple[int, list[bytes]]] = []
     for chunk, its_turns, its_words, secret, drawers in connection.execute(
-        SQL["chunks"], (tenant,)
+        SEARCH_SQL["chunks"], (tenant,)
     ).fetchall():
         turns += its_turns
         words += its_words
-        found = [_found(connection, chunk, *hash_of(term, secret, drawers)) for term in query.terms]
+        found = [
+            _read_postings(connection, chunk, *hash_term(term, secret, drawers))
+            for term in query.terms
+        ]
         for number, held in enumerate(found):
             holding[number] += len(held) // 2
         if all(found):
             chunks.append((chunk, found))
-    return _Matches(scale_of(turns, words, holding), chunks)
+    return _Matches(bm25_weights(turns, words, holding), chunks)
 
 
-def _found(connection: sqlite3.Connection, chunk: int, drawer: int, name: bytes) -> bytes:
-    rows = connection.execute(SQL["drawer"], (chunk, drawer)).fetchall()
-    return found_in(rows[0][0], name) if rows else b""
+def _read_postings(
+    connection: sqlite3.Connection, segment_id: int, bucket: int, name: bytes
+) -> bytes:
+    rows = connection.execute(SEARCH_SQL["drawer"], (segment_id, bucket)).fetchall()
+    return find_postings(rows[0][0], name) if rows else b""
 
 
-def _ranked(
-    connection: sqlite3.Connection, chunk: int, found: list[bytes], scale: Scale
+def _rank_segment(
+    connection: sqlite3.Connection, segment_id: int, postings: list[bytes], weights: Bm25Weights
 ) -> list[_Candidate]:
     """The turns of a chunk that hold all terms, the best first."""
-    held = [counts_in(one) for one in found]
+    held = [decode_postings(one) for one in postings]
     both = set(held[0]).intersection(*held[1:])
     if not both:
         return []
-    ((data,),) = connection.execute(SQL["spots"], (chunk,)).fetchall()
-    spots = spots_in(data)
+    ((data,),) = connection.execute(SEARCH_SQL["spots"], (segment_id,)).fetchall()
+    spots = decode_turn_entries(data)
     ranked: list[_Candidate] = []
     for number in both:
         place, created_at, words = spots[number]
-        good = score(scale, [counts[number] for counts in held], words)
+        good = bm25_score(weights, [counts[number] for counts in held], words)
         ranked.append((-good, -created_at, place))
     ranked.sort()
     return ranked
 
 
-def _skip(
+def _skip_through(
     connection: sqlite3.Connection,
     tenant: str,
     best: Iterator[_Candidate],
@@ -108,7 +130,7 @@ def _skip(
 ) -> None:
     """Leave out all up to the response ``after``.
 
-    Raises ``InvalidRequest`` where it is not there.
+    Raises ``InvalidRequestError`` where it is not there.
     """
     for (last,) in connection.execute(TURNS["place"], (response_key(after), tenant)).fetchall():
         if not has_expired(connection, last, cutoff) and any(place == last for _, _, place in best):
@@ -116,10 +138,10 @@ def _skip(
     raise unknown_cursor(after)
 
 
-def _hit(connection: sqlite3.Connection, place: int, query: Query) -> Hit | None:
-    excerpt = excerpt_of(text_at(connection, place), query)
+def _build_hit(connection: sqlite3.Connection, row_id: int, query: SearchQuery) -> SearchHit | None:
+    excerpt = build_excerpt(text_at(connection, row_id), query)
     if excerpt is None:
         return None
-    ((body,),) = connection.execute(SQL["header"], (place,)).fetchall()
+    ((body,),) = connection.execute(SEARCH_SQL["header"], (row_id,)).fetchall()
     top = decode_header(body)
-    return Hit(response_id_of(top.key), top.created_at, excerpt, top.header.conversation)
+    return SearchHit(response_id_of(top.key), top.created_at, excerpt, top.header.conversation)

@@ -21,109 +21,111 @@ from typing import Final
 
 import msgspec
 
-from antiphon.stores.full_text import MAX_COUNT, terms_of
+from antiphon.stores.full_text import MAX_TERM_COUNT, tokenize
 
 #: The most turns of a chunk: their numbers are one byte.
-FULL: Final = 256
-_SPOT: Final = struct.Struct("<qdI")
-_NAME: Final = 6
+MAX_SEGMENT_TURNS: Final = 256
+_TURN_ENTRY: Final = struct.Struct("<qdI")
+_NAME_BYTES: Final = 6
 #: So many words lie in a drawer, or up to twice as many; and so many drawers are the most.
-_IN_DRAWER: Final = 12
-_DRAWERS: Final = 1 << 16
+_TERMS_PER_BUCKET: Final = 12
+_MAX_BUCKETS: Final = 1 << 16
 
 
-class Spoken(msgspec.Struct, frozen=True):
+class IndexedTurn(msgspec.Struct, frozen=True):
     """A turn that has ended: where it lies, when it was, and what was said in it."""
 
-    place: int
+    row_id: int
     created_at: float
     text: str
 
 
-class Chunk(msgspec.Struct, frozen=True):
+class IndexSegment(msgspec.Struct, frozen=True):
     """What is written of a chunk. ``bodies`` are numbers and bodies of drawers, in order."""
 
-    places: tuple[int, ...]
+    row_ids: tuple[int, ...]
     words: int
     secret: bytes
-    drawers: int
-    spots: bytes
-    bodies: tuple[tuple[int, bytes], ...]
+    bucket_count: int
+    turn_entries: bytes
+    bucket_bodies: tuple[tuple[int, bytes], ...]
 
 
-def chunk_of(turns: Sequence[Spoken]) -> Chunk | None:
+def build_segment(turns: Sequence[IndexedTurn]) -> IndexSegment | None:
     """The chunk of at most ``FULL`` turns, those without words left out; None: no words."""
     places: list[int] = []
     words = 0
     spots: list[bytes] = []
     found: defaultdict[str, bytes] = defaultdict(bytes)
     for turn in turns:
-        terms = terms_of(turn.text)
+        terms = tokenize(turn.text)
         if not terms:
             continue
         number = len(places)
-        places.append(turn.place)
+        places.append(turn.row_id)
         words += len(terms)
-        spots.append(_SPOT.pack(turn.place, turn.created_at, len(terms)))
+        spots.append(_TURN_ENTRY.pack(turn.row_id, turn.created_at, len(terms)))
         once = bytes((number, 1))
         for term, count in Counter(terms).items():
-            found[term] += once if count == 1 else bytes((number, min(count, MAX_COUNT)))
+            found[term] += once if count == 1 else bytes((number, min(count, MAX_TERM_COUNT)))
     if not places:
         return None
     secret = os.urandom(16)
     # A power of two, so that a part of the hash is a drawer's number.
-    drawers = min(_DRAWERS, 1 << (len(found) // _IN_DRAWER).bit_length() >> 1 or 1)
-    return Chunk(
-        places=tuple(places),
+    drawers = min(_MAX_BUCKETS, 1 << (len(found) // _TERMS_PER_BUCKET).bit_length() >> 1 or 1)
+    return IndexSegment(
+        row_ids=tuple(places),
         words=words,
         secret=secret,
-        drawers=drawers,
-        spots=b"".join(spots),
-        bodies=tuple(_bodies(found, secret, drawers)),
+        bucket_count=drawers,
+        turn_entries=b"".join(spots),
+        bucket_bodies=tuple(_bucket_bodies(found, secret, drawers)),
     )
 
 
-def hash_of(term: str, secret: bytes, drawers: int) -> tuple[int, bytes]:
+def hash_term(term: str, secret: bytes, bucket_count: int) -> tuple[int, bytes]:
     """The drawer that a chunk keeps a term in, and its name there.
 
     They say nothing without the secret.
     """
     data = term.encode("utf-8", "surrogatepass")
-    digest = blake2b(data, digest_size=2 + _NAME, key=secret).digest()
-    return int.from_bytes(digest[:2], "big") & drawers - 1, digest[2:]
+    digest = blake2b(data, digest_size=2 + _NAME_BYTES, key=secret).digest()
+    return int.from_bytes(digest[:2], "big") & bucket_count - 1, digest[2:]
 
 
-def spots_in(data: bytes) -> list[tuple[int, float, int]]:
+def decode_turn_entries(data: bytes) -> list[tuple[int, float, int]]:
     """The place, time and number of words of each turn of a chunk."""
-    return list(_SPOT.iter_unpack(data))
+    return list(_TURN_ENTRY.iter_unpack(data))
 
 
-def found_in(body: bytes, name: bytes) -> bytes:
+def find_postings(body: bytes, name: bytes) -> bytes:
     """What a drawer has under a name: numbers of turns, each with how often; may be empty."""
     words = int.from_bytes(body[:2], "big")
-    names = body[2 : 2 + words * _NAME]
+    names = body[2 : 2 + words * _NAME_BYTES]
     at = names.find(name)
-    while at % _NAME and at >= 0:
+    while at % _NAME_BYTES and at >= 0:
         # The end of one name and the beginning of the next look like it.
         at = names.find(name, at + 1)
     if at < 0:
         return b""
-    before = at // _NAME
-    sizes = body[2 + words * _NAME : 2 + words * (_NAME + 1)]
-    start = 2 + words * (_NAME + 1) + 2 * (sum(sizes[:before]) + before)
+    before = at // _NAME_BYTES
+    sizes = body[2 + words * _NAME_BYTES : 2 + words * (_NAME_BYTES + 1)]
+    start = 2 + words * (_NAME_BYTES + 1) + 2 * (sum(sizes[:before]) + before)
     return body[start : start + 2 * (sizes[before] + 1)]
 
 
-def counts_in(found: bytes) -> dict[int, int]:
+def decode_postings(postings: bytes) -> dict[int, int]:
     """By the numbers of the turns that hold a word, how often."""
-    return dict(zip(found[::2], found[1::2], strict=True))
+    return dict(zip(postings[::2], postings[1::2], strict=True))
 
 
-def _bodies(found: Mapping[str, bytes], secret: bytes, drawers: int) -> Iterator[tuple[int, bytes]]:
+def _bucket_bodies(
+    postings: Mapping[str, bytes], secret: bytes, bucket_count: int
+) -> Iterator[tuple[int, bytes]]:
     """The drawers that are not empty, as they lie in the table: so its pages fill in order."""
     sorted_in: defaultdict[int, dict[bytes, bytes]] = defaultdict(dict)
-    for term, held in found.items():
-        drawer, name = hash_of(term, secret, drawers)
+    for term, held in postings.items():
+        drawer, name = hash_term(term, secret, bucket_count)
         sorted_in[drawer][name] = held
     for drawer, words in sorted(sorted_in.items()):
         sizes = bytes([len(held) // 2 - 1 for held in words.values()])
