@@ -19,7 +19,7 @@ def main() -> None:
     # The array is there where you want it, as a plain list of dicts.
     print(f"({len(chat.history)} messages so far)")
 
-    # Begin anew. What was said stays stored; `antiphon list` shows it.
+    # Begin anew. What was said stays stored; `antiphon list_tools` shows it.
     chat.reset()
     print(f"({len(chat.history)} message after a reset: the instructions)")
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from antiphon.core.deltas import Delta
-from antiphon.models.openai.chat_completions import AnswerReader
+from antiphon.models.openai.chat_completions import ChatCompletionsParser
 
 
 def chunk(finish: str | None = None, **delta: Any) -> dict[str, Any]:
@@ -14,17 +14,17 @@ def chunk(finish: str | None = None, **delta: Any) -> dict[str, Any]:
     return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
 
 
-def read(*events: dict[str, Any] | bytes) -> tuple[list[Delta], AnswerReader]:
+def read(*events: dict[str, Any] | bytes) -> tuple[list[Delta], ChatCompletionsParser]:
     """The deltas of a stream's events, and what has read them."""
-    reader = AnswerReader()
+    reader = ChatCompletionsParser()
     data = [one if isinstance(one, bytes) else json.dumps(one).encode() for one in events]
-    return reader.feed(data) + reader.end(), reader
+    return reader.feed(data) + reader.finish(), reader
 
 
 def heard(*events: dict[str, Any] | bytes) -> list[Delta]:
     """The deltas of a stream that goes well."""
     deltas, reader = read(*events)
-    assert reader.trouble is None
+    assert reader.error is None
     return deltas
 
 

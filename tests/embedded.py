@@ -38,7 +38,7 @@ class Said(msgspec.Struct, frozen=True):
 @contextlib.contextmanager
 def loaded(*, slots: int = 2, context: int = 8192) -> Iterator[tuple[asyncio.Runner, LlamaModel]]:
     """A model, and the loop it lives in."""
-    model = LlamaModel(SMOLLM2, WEIGHTS, slots=slots, context=context)
+    model = LlamaModel(SMOLLM2, WEIGHTS, slots=slots, context_window=context)
     with asyncio.Runner() as runner:
         runner.run(model.warm())
         yield runner, model

@@ -16,8 +16,8 @@ from antiphon.core.items import FunctionCall
 from antiphon.core.mcp_servers import McpServerConfig, McpServerRequest
 from antiphon.core.secrets import Secret
 from antiphon.tools.mcp.connection import Backoff
-from antiphon.tools.mcp.manager import McpGateway
-from antiphon.tools.mcp.toolset import McpSource
+from antiphon.tools.mcp.manager import McpServerManager
+from antiphon.tools.mcp.toolset import McpServerToolset
 from antiphon.turn.protocols import ToolErrorOutput
 
 PROGRAM = (sys.executable, str(Path(__file__).parent / "mcp_server.py"))
@@ -80,9 +80,9 @@ def call(name: str, /, **arguments: Any) -> FunctionCall:
 
 
 @asynccontextmanager
-async def gateway(*servers: McpServerConfig, **options: Any) -> AsyncIterator[McpGateway]:
+async def gateway(*servers: McpServerConfig, **options: Any) -> AsyncIterator[McpServerManager]:
     """A gateway that closes with the context; requests may name servers of this machine."""
-    opened = McpGateway(servers, LOCAL, **{"backoff": AT_ONCE, **options})
+    opened = McpServerManager(servers, LOCAL, **{"backoff": AT_ONCE, **options})
     try:
         yield opened
     finally:
@@ -91,16 +91,16 @@ async def gateway(*servers: McpServerConfig, **options: Any) -> AsyncIterator[Mc
 
 @asynccontextmanager
 async def source(
-    opened: McpGateway, *asked: McpServerRequest, taken: Sequence[str] = ()
-) -> AsyncIterator[McpSource]:
-    made = await opened.source(asked or (ask(),), taken=taken)
+    opened: McpServerManager, *asked: McpServerRequest, taken: Sequence[str] = ()
+) -> AsyncIterator[McpServerToolset]:
+    made = await opened.open_toolset(asked or (ask(),), reserved_names=taken)
     try:
         yield made
     finally:
         await made.aclose()
 
 
-def names(made: McpSource) -> set[str]:
+def names(made: McpServerToolset) -> set[str]:
     return {function.name for function in made.functions}
 
 

@@ -29,12 +29,12 @@ from antiphon.api.http.middleware import Front
 from antiphon.cli.grpc_listener import WebSocketProtocol
 from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.core.turns import DEFAULT_TENANT
-from antiphon.models.model_registry import Catalog
+from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
 from antiphon.stores.sqlite.store import open_sqlite
-from antiphon.tools.mcp.manager import McpGateway
+from antiphon.tools.mcp.manager import McpServerManager
 from antiphon.turn.protocols import Model, Store
 from antiphon.turn.service import TurnService
 
@@ -276,8 +276,8 @@ async def _serve(
     started: Future[tuple[Serving, _Uvicorn]],
 ) -> None:
     kept = await _open(made.store)
-    catalog = Catalog(made.models, default=next(iter(made.models)))
-    gateway = McpGateway(made.mcp, made.urls)
+    catalog = ModelRegistry(made.models, default=next(iter(made.models)))
+    gateway = McpServerManager(made.mcp, made.urls)
     service = TurnService(kept, catalog, getattr(kept, "ledgers", None), gateway)
     config = uvicorn.Config(
         made.site(service),

@@ -20,8 +20,8 @@ from antiphon.core.turns import Usage
 from antiphon.errors import ContextLengthExceededError, UpstreamRateLimitError
 from antiphon.models.scripted import (
     Messages,
-    Reply,
     ScriptedModel,
+    ScriptedReply,
     call,
     calls,
     cut,
@@ -29,9 +29,9 @@ from antiphon.models.scripted import (
     finish,
     hang,
     refuse,
+    report_usage,
     say,
     think,
-    used,
 )
 from antiphon.turn.protocols import ModelCall, ModelInfo
 
@@ -174,9 +174,9 @@ class Robot(ScriptedModel):
         self._counts = counts
 
     async def count_tokens(self, call: ModelCall) -> int | None:
-        return await super().count(call) if self._counts else None
+        return await super().count_tokens(call) if self._counts else None
 
-    def _obey(self, messages: Messages) -> Reply:
+    def _obey(self, messages: Messages) -> ScriptedReply:
         place = max(at for at, one in enumerate(messages) if one["role"] == "user")
         text = text_in(messages[place])
         orders = orders_in(text) or _summing_up(text)
@@ -187,9 +187,9 @@ class Robot(ScriptedModel):
         done = sum("tool_calls" in one for one in messages[place:])
         deed = orders.do[done] if done < len(orders.do) else "say"
         reply = self._deed(deed, f"[{orders.turn}] {done}", size)
-        return reply if orders.lie is None else reply + used(Usage(orders.lie, 7))
+        return reply if orders.lie is None else reply + report_usage(Usage(orders.lie, 7))
 
-    def _deed(self, deed: str, mark: str, size: int) -> Reply:
+    def _deed(self, deed: str, mark: str, size: int) -> ScriptedReply:
         spoken = say(f"{mark} of ", f"{size} words")
         return {
             "say": spoken,
@@ -223,7 +223,7 @@ def _summing_up(prompt: str) -> Orders:
     return Orders(-1, ("fail",) if prompt == "Fail." else (), limit)
 
 
-def _wanted(mark: str, *ways: str) -> Reply:
+def _wanted(mark: str, *ways: str) -> ScriptedReply:
     """Calls whose ids come again and again, as some models make them."""
     return calls(
         *(

@@ -25,8 +25,8 @@ from xai_sdk.proto import chat_pb2, deferred_pb2  # type: ignore[import-untyped]
 from antiphon.errors import AntiphonError, ModelError, ModelTimeoutError, UpstreamRateLimitError
 from antiphon.models.scripted import (
     Messages,
-    Reply,
     ScriptedModel,
+    ScriptedReply,
     call,
     calls,
     fail,
@@ -108,7 +108,7 @@ def test_the_asynchronous_client() -> None:
 
     with grpc_serving(model) as server:
         asyncio.run(server.aio(talk))
-    assert [one["role"] for one in model.shown()] == ["user", "assistant", "user"]
+    assert [one["role"] for one in model.context()] == ["user", "assistant", "user"]
 
 
 class Answer(BaseModel):
@@ -170,7 +170,7 @@ def test_a_batch_fails_as_a_whole_and_keeps_nothing_by_halves() -> None:
         )
 
 
-def weather(messages: Messages) -> Reply | str:
+def weather(messages: Messages) -> ScriptedReply | str:
     if messages[-1]["role"] != "tool":
         return calls(call("get_weather", {"city": "Rome"}), call("get_weather", {"city": "Oslo"}))
     return "; ".join(one["content"] for one in messages if one["role"] == "tool")
@@ -341,9 +341,9 @@ def test_compaction() -> None:
         assert made.usage.total_tokens > 0
         chat.append(user("What did we discuss?"))
         chat.append(chat.sample())
-        assert len(model.shown()) == 2
-        assert model.shown()[0]["role"] == "system"
-        assert "They talked of bosons." in model.shown()[0]["content"]
+        assert len(model.context()) == 2
+        assert model.context()[0]["role"] == "system"
+        assert "They talked of bosons." in model.context()[0]["content"]
         # A client may keep what was there before: the server drops it, and takes the summary
         # from an assistant's message too.
         summary = chat_pb2.Message(
@@ -351,7 +351,7 @@ def test_compaction() -> None:
         )
         kept = client.chat.create("scripted", messages=[*talk, summary, user("Who?")])
         assert kept.sample().content == "Peter"
-        assert len(model.shown()) == 2
+        assert len(model.context()) == 2
         nothing = failure(lambda: client.chat.compact_context("scripted", []))
         assert (nothing.code, nothing.error) == (
             grpc.StatusCode.INVALID_ARGUMENT,

@@ -15,7 +15,7 @@ from grpc_kit import failure, grpc_serving
 class Spelling(ScriptedModel):
     """A model whose tokens are bytes."""
 
-    async def tokens(self, text: str) -> Sequence[Token]:
+    async def tokenize(self, text: str) -> Sequence[Token]:
         return [Token(byte, bytes([byte])) for byte in text.encode()]
 
 

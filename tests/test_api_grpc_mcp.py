@@ -80,7 +80,7 @@ def test_tools_are_run_inside_the_turn(tools: HttpServer) -> None:
         first = made.proto.outputs[0].message
         assert (first.content, first.reasoning_content) == ("Let me see.", "Hm.")
         assert made.request_settings.tools[0].mcp.server_label == "files"
-        assert [message["role"] for message in model.shown()] == [
+        assert [message["role"] for message in model.context()] == [
             "user",
             "assistant",
             "tool",
@@ -189,10 +189,10 @@ def test_a_conversation_that_the_client_keeps(
         chat.append(made)
         chat.append(user("Sure?"))
         assert chat.sample().content == "As I said."
-        messages = {one.get("tool_call_id"): one for one in model.shown()}
+        messages = {one.get("tool_call_id"): one for one in model.context()}
         assert messages["c1"]["content"] == read
         assert "rain" in messages["c2"]["content"]
-        assert [one["role"] for one in model.shown()][-2:] == ["assistant", "user"]
+        assert [one["role"] for one in model.context()][-2:] == ["assistant", "user"]
 
 
 def test_a_call_that_waits_for_a_person(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_a_call_that_waits_for_a_person(tmp_path: Path) -> None:
             chat.append(waiting)
             chat.append(user("Leave it."))
             assert chat.sample().content == "Never mind."
-            assert [one["role"] for one in model.shown()] == ["user", "user"]
+            assert [one["role"] for one in model.context()] == ["user", "user"]
         request = server.http.get(f"/v1/responses/{waiting.id}").json["output"][-1]
         assert request["type"] == "mcp_approval_request"
         yes = {
@@ -274,7 +274,7 @@ def test_keys_reach_the_server_and_nothing_else(tools: HttpServer, tmp_path: Pat
             "scripted", messages=[user("Go.")], tools=[server_tool], store_messages=True
         )
         made = chat.sample()
-        read = {one["tool_call_id"]: one["content"] for one in model.shown()[-3:]}
+        read = {one["tool_call_id"]: one["content"] for one in model.context()[-3:]}
         assert read == {"c1": "[hidden]", "c2": "[hidden]", "c3": "not sent"}
         shown = made.request_settings.tools[0].mcp
         assert (shown.authorization, dict(shown.extra_headers)) == ("", {})
@@ -349,7 +349,7 @@ def test_a_clients_own_function_beside_a_servers_tool(tools: HttpServer) -> None
         # As in the SDK's own examples, it does not say which call it is for.
         later.append(tool_result("mine is done"))
         assert later.sample().content == "Done."
-        outputs = {one.get("tool_call_id"): one.get("content") for one in model.shown()}
+        outputs = {one.get("tool_call_id"): one.get("content") for one in model.context()}
         assert (outputs["c1"], outputs["c2"]) == ("3", "mine is done")
 
 

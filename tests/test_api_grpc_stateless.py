@@ -49,7 +49,7 @@ def test_a_conversation_is_sent_whole_each_time() -> None:
             assert (whole.message, whole.query) == (answer, "")
             conversation.responses.append(whole)
         assert server.http.stored() == 0
-    assert model.shown() == [
+    assert model.context() == [
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": "Hello there"},
         {"role": "user", "content": "Bye"},
@@ -63,7 +63,7 @@ def test_fun_mode_has_a_system_prompt_of_its_own() -> None:
     )
     with grpc_serving(model, fun_prompt="Be very funny.") as server:
         assert [one.message for one in add_response(server, conversation)] == ["Ha"]
-    assert model.shown()[0] == {"role": "system", "content": "Be very funny."}
+    assert model.context()[0] == {"role": "system", "content": "Be very funny."}
 
 
 @pytest.mark.parametrize(

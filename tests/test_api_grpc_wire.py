@@ -22,13 +22,13 @@ from xai_sdk.tools import web_search  # type: ignore[import-untyped]
 from antiphon.core.deltas import EncryptedReasoning, OutputTextDelta
 from antiphon.core.turns import Usage
 from antiphon.models.scripted import (
-    Reply,
     ScriptedModel,
+    ScriptedReply,
     finish,
     refuse,
+    report_usage,
     say,
     think,
-    used,
 )
 from antiphon.settings import Price
 from grpc_kit import Grpc, failure, grpc_serving
@@ -131,14 +131,14 @@ def test_images() -> None:
             )
         )
         assert chat.sample().content == "A cat"
-    text, far, near = model.shown()[0]["content"]
+    text, far, near = model.context()[0]["content"]
     assert text["text"] == "What is it?"
     assert far["image_url"] == {"url": "https://example.com/cat.jpg", "detail": "high"}
     assert near["image_url"]["url"] == f"data:image/png;base64,{PNG}"
 
 
 def test_reasoning_and_what_it_cost() -> None:
-    counted = used(Usage(1_000_000, 150, cached_tokens=500_000, reasoning_tokens=100))
+    counted = report_usage(Usage(1_000_000, 150, cached_tokens=500_000, reasoning_tokens=100))
     model = ScriptedModel([think("Hm.") + say("42") + counted] * 2)
     price = Price(input=2.0, output=10.0, cached=0.5)
     with grpc_serving(model, prices=lambda name: price) as server, server.client() as client:
@@ -156,7 +156,7 @@ def test_reasoning_and_what_it_cost() -> None:
 
 
 def test_sealed_reasoning_goes_there_and_back_where_it_is_asked_for() -> None:
-    sealed = Reply((EncryptedReasoning("SEALED", "example.com/m"),))
+    sealed = ScriptedReply((EncryptedReasoning("SEALED", "example.com/m"),))
     model = ScriptedModel([think("Hm.") + sealed + say("42")] * 3 + ["More"])
     with grpc_serving(model) as server, server.client() as client:
         plain = client.chat.create("scripted", messages=[user("?")])
@@ -174,7 +174,7 @@ def test_sealed_reasoning_goes_there_and_back_where_it_is_asked_for() -> None:
 def test_log_probabilities() -> None:
     odds = {"token": "42", "logprob": -0.5, "bytes": [52, 50], "top_logprobs": []}
     top = {"token": "41", "logprob": -1.0, "bytes": [52, 49]}
-    said = Reply((OutputTextDelta("42", ({**odds, "top_logprobs": [top]},)),))
+    said = ScriptedReply((OutputTextDelta("42", ({**odds, "top_logprobs": [top]},)),))
     with grpc_serving(ScriptedModel([said] * 2)) as server, server.client() as client:
         chat = client.chat.create("scripted", messages=[user("?")], logprobs=True)
         (entry,) = chat.sample().logprobs.content
@@ -194,7 +194,7 @@ def test_log_probabilities() -> None:
         (refuse("I will not."), "REASON_STOP", "I will not."),
     ],
 )
-def test_other_ends(reply: Reply, reason: str, content: str) -> None:
+def test_other_ends(reply: ScriptedReply, reason: str, content: str) -> None:
     with grpc_serving(ScriptedModel([reply] * 2)) as server, server.client() as client:
         chat = client.chat.create("scripted", messages=[user("?")])
         for response in (chat.sample(), list(chat.stream())[-1][0]):

@@ -31,7 +31,7 @@ from antiphon.errors import (
     StoreError,
     UpstreamRateLimitError,
 )
-from antiphon.models.model_registry import Catalog
+from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import ScriptedModel, hang
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.protocols import ModelCall
@@ -239,7 +239,7 @@ class Wire:
 def test_hanging_up_stops_only_what_is_not_stored(store: bool) -> None:
     async def main() -> None:
         model = ScriptedModel([hang(reached := asyncio.Event())])
-        service = TurnService(MemoryStore(), Catalog({"m": model}, default="m"))
+        service = TurnService(MemoryStore(), ModelRegistry({"m": model}, default="m"))
         turn = await service.start(TurnRequest((Said("user", "Hi"),), store=store))
         wire = Wire()
 

@@ -21,15 +21,15 @@ from antiphon.errors import (
     UpstreamRateLimitError,
 )
 from antiphon.models.scripted import (
-    Reply,
     ScriptedModel,
+    ScriptedReply,
     call,
     calls,
     fail,
     hang,
+    report_usage,
     say,
     think,
-    used,
     wait,
 )
 from server import Answer, Serving, parse_chunks, serving
@@ -101,7 +101,7 @@ def test_a_round_of_tools() -> None:
         # An output goes behind its call, wherever the client put it.
         answer = complete(server, messages=[HI, asked, *outputs[::-1]])
         assert message(answer)["content"] == "Done"
-        assert model.shown() == [
+        assert model.context() == [
             HI,
             {"role": "assistant", "content": "", "tool_calls": asked["tool_calls"]},
             *outputs,
@@ -173,14 +173,14 @@ def test_a_failure_after_the_first_word() -> None:
 
 
 def test_an_empty_answer_is_an_answer() -> None:
-    with serving(ScriptedModel([Reply(()), Reply(())])) as server:
+    with serving(ScriptedModel([ScriptedReply(()), ScriptedReply(())])) as server:
         assert message(complete(server))["content"] == ""
         chunks = parse_chunks(complete(server, stream=True).body)
         assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, "stop"]
 
 
 def test_usage() -> None:
-    with serving(ScriptedModel([say("Hello") + used(Usage(10, 20, 5, 7))])) as server:
+    with serving(ScriptedModel([say("Hello") + report_usage(Usage(10, 20, 5, 7))])) as server:
         assert complete(server).json["usage"] == {
             "prompt_tokens": 10,
             "completion_tokens": 20,

@@ -44,14 +44,14 @@ def test_a_summary_stands_for_what_it_sums_up() -> None:
         assert set(item) == {"id", "type", "encrypted_content"}
         assert (item["type"], item["encrypted_content"]) == ("compaction", "Alice likes tea.")
         assert body["usage"]["output_tokens"] == 3
-        shown = json.dumps(model.shown())
+        shown = json.dumps(model.context())
         assert "I am Alice." in shown
         assert "I like tea." in shown
         assert server.stored() == 1, "it is nobody's turn"
         # What came back begins another conversation.
         server.respond(input=[item, {"role": "user", "content": "What do I like?"}])
-        assert "Alice likes tea." in json.dumps(model.shown())
-        assert "I am Alice." not in json.dumps(model.shown())
+        assert "Alice likes tea." in json.dumps(model.context())
+        assert "I am Alice." not in json.dumps(model.context())
 
 
 def test_a_conversation_is_summed_up_and_stays(server: Serving) -> None:

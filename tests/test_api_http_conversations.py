@@ -395,7 +395,7 @@ def test_a_deleted_item_is_shown_nowhere_and_the_others_stay_as_they_were(
         # In every other place too: the response, its input, what a model is shown, the search.
         assert server.get(f"/v1/responses/{turn['id']}/input_items").json["data"] == []
         talk.say("And now?")
-        shown = [one["content"] for one in model.shown()]
+        shown = [one["content"] for one in model.context()]
         assert shown == ["stays", turn["output"][0]["content"][0]["text"], "And now?"]
         answers = [before[3]["id"]]
         talk.delete(f"/items/{answers[0]}")

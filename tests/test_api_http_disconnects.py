@@ -15,7 +15,7 @@ from antiphon.api.http.app import HttpApp
 from antiphon.core.ids import new_response_id
 from antiphon.core.items import Message as Said
 from antiphon.core.turns import DEFAULT_TENANT, Header, TurnRequest
-from antiphon.models.model_registry import Catalog
+from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import ScriptedModel, hang
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.protocols import NewTurn
@@ -61,13 +61,15 @@ class Client:
 
 def service_of(model: ScriptedModel) -> TurnService:
     store = MemoryStore()
-    return TurnService(store, Catalog({"m": model}, default="m"), store.stores)
+    return TurnService(store, ModelRegistry({"m": model}, default="m"), store.stores)
 
 
 def test_of_the_stream_of_a_turn_that_another_process_runs() -> None:
     async def main() -> None:
         store = MemoryStore()
-        service = TurnService(store, Catalog({"m": ScriptedModel()}, default="m"), store.stores)
+        service = TurnService(
+            store, ModelRegistry({"m": ScriptedModel()}, default="m"), store.stores
+        )
         name = new_response_id()
         # No runner of this process has begun it, and none will end it.
         await store.begin(NewTurn(name, DEFAULT_TENANT, time.time(), Header("m"), ()))

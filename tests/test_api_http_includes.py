@@ -13,7 +13,7 @@ from antiphon.api.http.includes import INCLUDABLE, include_of, shows_sealed
 from antiphon.core.deltas import EncryptedReasoning, ReasoningSummaryDelta
 from antiphon.core.turns import Options
 from antiphon.errors import InvalidRequestError
-from antiphon.models.scripted import Reply, ScriptedModel, say
+from antiphon.models.scripted import ScriptedModel, ScriptedReply, say
 from openai_kit import talking_to
 from server import Serving
 
@@ -23,7 +23,7 @@ NAMED = "include=reasoning.encrypted_content"
 
 
 def thinking() -> ScriptedModel:
-    reply = Reply(
+    reply = ScriptedReply(
         (ReasoningSummaryDelta("Hm."), EncryptedReasoning(SECRET, "here/scripted"))
     ) + say("Yes.")
     return ScriptedModel([reply] * 4)

@@ -22,7 +22,7 @@ def kinds(response: dict[str, Any]) -> list[str]:
 
 
 def roles(model: ScriptedModel) -> list[str]:
-    return [message["role"] for message in model.shown()]
+    return [message["role"] for message in model.context()]
 
 
 def test_a_call_is_run_inside_the_turn(tmp_path: Path) -> None:
@@ -113,8 +113,8 @@ def test_a_person_says_no(tmp_path: Path) -> None:
             "/v1/responses", input=[no], tools=[FILES], previous_response_id=waiting["id"]
         ).json
         assert kinds(done) == ["message"]
-        assert "Too much." in model.shown()[-1]["content"]
-        assert model.shown()[-1]["role"] == "tool"
+        assert "Too much." in model.context()[-1]["content"]
+        assert model.context()[-1]["role"] == "tool"
 
 
 def test_without_a_word_the_conversation_does_not_go_on(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from antiphon.api.common.metrics import Metrics
 from antiphon.core.items import Message
 from antiphon.core.turns import DEFAULT_TENANT, TurnRequest, Usage
 from antiphon.errors import ModelError, StoreError, UpstreamRateLimitError
-from antiphon.models.model_registry import Catalog
-from antiphon.models.scripted import ScriptedModel, fail, say, used, wait
+from antiphon.models.model_registry import ModelRegistry
+from antiphon.models.scripted import ScriptedModel, fail, report_usage, say, wait
 from antiphon.turn.service import TurnService
 from metrics_kit import value
 from server import serving
@@ -53,7 +53,9 @@ def test_requests_by_route_method_and_status_class() -> None:
 
 
 def test_turns_tokens_and_the_first_word() -> None:
-    model = ScriptedModel([say("a", "b") + used(Usage(7, 3)), say("c") + used(Usage(10, 1))])
+    model = ScriptedModel(
+        [say("a", "b") + report_usage(Usage(7, 3)), say("c") + report_usage(Usage(10, 1))]
+    )
     with serving(model) as server:
         server.respond(stream=True)
         server.respond()
@@ -141,7 +143,7 @@ def test_an_upstream_makes_up_a_few_series_only() -> None:
 def test_a_turn_that_is_tried_again_unseen_counts_once() -> None:
     async def main() -> str:
         store, model = GatedStore(), ScriptedModel()
-        service = TurnService(store, Catalog({"known": model}, default="known"))
+        service = TurnService(store, ModelRegistry({"known": model}, default="known"))
         metrics = Metrics(lambda: {"known"})
         first = await service.store_turn(asking("Secret."))
         second = await service.store_turn(asking("Thanks.", after=first))
@@ -164,11 +166,11 @@ def test_a_turn_that_is_tried_again_unseen_counts_once() -> None:
 
 def test_a_model_that_nobody_configured_is_another() -> None:
     scripted = ScriptedModel()
-    models = Catalog({"known": scripted}, default="known", catch_all=scripted)
+    models = ModelRegistry({"known": scripted}, default="known", fallback=scripted)
 
     async def main() -> str:
         service = TurnService(GatedStore(), models)
-        metrics = Metrics(lambda: {name for name, _ in models.names()})
+        metrics = Metrics(lambda: {name for name, _ in models.items()})
         service.add_observer(metrics)
         for name in ("known", "a tenant's word"):
             turn = await service.start(TurnRequest((Message("user", "Hi"),), model=name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from antiphon.models.model_registry import Catalog
+from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import ScriptedModel
 from antiphon.turn.protocols import ModelInfo
 from server import serving
@@ -39,5 +39,5 @@ def test_a_model_that_is_not_there() -> None:
 
 def test_the_catalog_is_asked_each_time() -> None:
     with serving(MODELS) as server:
-        server.service.models = Catalog({"other": ScriptedModel()}, default="other")
+        server.service.models = ModelRegistry({"other": ScriptedModel()}, default="other")
         assert [model["id"] for model in server.get("/v1/models").json["data"]] == ["other"]

@@ -10,13 +10,13 @@ import pytest
 from openai.types.responses import ResponseInputParam
 
 from antiphon.core.deltas import Delta, Finish, ItemEnd, OutputTextDelta, PhaseDelta
-from antiphon.models.openai.responses import RequestWriter
-from antiphon.models.scripted import Reply, ScriptedModel
+from antiphon.models.openai.responses import ResponsesEncoder
+from antiphon.models.scripted import ScriptedModel, ScriptedReply
 from antiphon.turn.protocols import ModelCall
 from openai_kit import client_of, strictly
 from server import serving
 
-TWO = Reply(
+TWO = ScriptedReply(
     (
         *(PhaseDelta("commentary"), OutputTextDelta("I look."), ItemEnd()),
         *(
@@ -44,7 +44,7 @@ class Listening(ScriptedModel):
         self.sent: list[bytes] = []
 
     async def generate(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta]]:
-        self.sent.append(RequestWriter(upstream_name=None, host="h").body(call))
+        self.sent.append(ResponsesEncoder(upstream_name=None, host="h").encode(call))
         async for batch in super().generate(call):
             yield batch
 

@@ -13,7 +13,16 @@ import pytest
 
 from antiphon.api.http.asgi_responses import Pulse
 from antiphon.core.deltas import Delta, Finish, ItemEnd, OutputTextDelta, ToolCallDelta
-from antiphon.models.scripted import Cut, Reply, ScriptedModel, cut, finish, refuse, say, think
+from antiphon.models.scripted import (
+    Cut,
+    ScriptedModel,
+    ScriptedReply,
+    cut,
+    finish,
+    refuse,
+    say,
+    think,
+)
 from antiphon.turn.protocols import ModelCall, ModelInfo
 from server import Served, read_answer, serving
 
@@ -23,7 +32,7 @@ ODDS: tuple[Any, ...] = tuple(
 ANSWERS = [
     say("Hello", " there", "."),
     think("Hm. ", "Well.") + say("It is: 4 \u20ac, \U0001f600."),
-    Reply(
+    ScriptedReply(
         (
             ToolCallDelta(0, "c1", "add", '{"a"'),
             ToolCallDelta(1, "c2", "add", "{"),
@@ -33,8 +42,8 @@ ANSWERS = [
         )
     ),
     refuse("No,", " never."),
-    Reply((OutputTextDelta("Cut"), Finish("length"))),
-    Reply(
+    ScriptedReply((OutputTextDelta("Cut"), Finish("length"))),
+    ScriptedReply(
         (
             OutputTextDelta("A", ODDS[:1]),
             OutputTextDelta("bc", ODDS[1:]),
@@ -43,7 +52,7 @@ ANSWERS = [
             OutputTextDelta("C", ODDS[1:]),
         )
     ),
-    Reply((OutputTextDelta("Bro"), OutputTextDelta("ken"), Cut())),
+    ScriptedReply((OutputTextDelta("Bro"), OutputTextDelta("ken"), Cut())),
 ]
 
 
@@ -79,7 +88,9 @@ def frames(body: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_a_stream_cut_anywhere_goes_on_with_the_same_bytes(answer: Reply, tmp_path: Path) -> None:
+def test_a_stream_cut_anywhere_goes_on_with_the_same_bytes(
+    answer: ScriptedReply, tmp_path: Path
+) -> None:
     with serving(ScriptedModel([answer]), tmp_path / "a.db") as server:
         whole = server.respond(stream=True, tools=[{"type": "function", "name": "add"}])
         events = frames(whole.body)

@@ -21,8 +21,8 @@ from antiphon.errors import (
     UpstreamRateLimitError,
 )
 from antiphon.models.scripted import (
-    Reply,
     ScriptedModel,
+    ScriptedReply,
     call,
     calls,
     cut,
@@ -30,9 +30,9 @@ from antiphon.models.scripted import (
     finish,
     hang,
     refuse,
+    report_usage,
     say,
     think,
-    used,
     wait,
 )
 from antiphon.stores.memory.store import MemoryStore
@@ -145,7 +145,7 @@ def test_reasoning_refusals_calls_and_usage() -> None:
         think("Hm.")
         + say("Wait.")
         + calls(call("f", {"a": 1}, call_id="c1"), call("g", "{oops", call_id="c2"))
-        + used(Usage(10, 20, 5, 7))
+        + report_usage(Usage(10, 20, 5, 7))
     )
     with serving(ScriptedModel([reply, reply, refuse("No.")])) as server:
         whole = server.respond().json
@@ -189,8 +189,8 @@ ERRORS: list[tuple[AntiphonError, int, str]] = [
 
 
 @pytest.mark.parametrize(("error", "status", "code"), ERRORS)
-@pytest.mark.parametrize("said", [say("Hel"), Reply(())])
-def test_a_failure(error: AntiphonError, status: int, code: str, said: Reply) -> None:
+@pytest.mark.parametrize("said", [say("Hel"), ScriptedReply(())])
+def test_a_failure(error: AntiphonError, status: int, code: str, said: ScriptedReply) -> None:
     model = ScriptedModel([said + fail(error), said + fail(error), "Again"])
     with serving(model) as server:
         answer = server.respond("One")
@@ -215,7 +215,7 @@ def test_a_failure(error: AntiphonError, status: int, code: str, said: Reply) ->
         assert item["content"][0]["text"] == "One"
         # It can be gone on from.
         assert server.respond("Two", previous_response_id=kept["id"]).status == 200
-        assert model.shown()[0]["content"] == "One"
+        assert model.context()[0]["content"] == "One"
         assert len(model.calls) == 3
 
 

@@ -35,7 +35,7 @@ from antiphon.core.api_keys import hash_api_key, new_api_key, new_api_key_id
 from antiphon.core.ids import new_response_id
 from antiphon.core.retention import RetentionPolicy
 from antiphon.errors import ModelError
-from antiphon.models.scripted import Messages, Reply, ScriptedModel, cut, fail, say, wait
+from antiphon.models.scripted import Messages, ScriptedModel, ScriptedReply, cut, fail, say, wait
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
@@ -83,7 +83,7 @@ class Director:
         self.gates: dict[int, asyncio.Event] = {}
         self.kinds: dict[int, str] = {}
 
-    def __call__(self, messages: Messages) -> Reply:
+    def __call__(self, messages: Messages) -> ScriptedReply:
         texts = [message["content"] for message in messages]
         number = int(texts[-1].removeprefix("ask "))
         self.shown[number] = texts

@@ -116,7 +116,7 @@ def test_unstored_turns_go_on_from_each_other_on_their_connection() -> None:
         first = turned(client, "one", store=False)
         second = turned(client, "two", store=False, previous_response_id=first["id"])
         third = turned(client, "three", store=False, previous_response_id=second["id"])
-        assert [one["content"] for one in model.shown() if one["role"] == "user"] == [
+        assert [one["content"] for one in model.context() if one["role"] == "user"] == [
             "one",
             "two",
             "three",

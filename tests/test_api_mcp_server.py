@@ -14,7 +14,7 @@ from openai import OpenAI
 
 from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.errors import ModelNotFoundError, ModelUnavailableError, UpstreamRateLimitError
-from antiphon.models.scripted import Reply, ScriptedModel, fail, finish, say, think
+from antiphon.models.scripted import ScriptedModel, ScriptedReply, fail, finish, say, think
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.protocols import Model, RecentThread, StoredTurn
 from mcp_clients import MODES, call, over_http, refusal
@@ -247,7 +247,7 @@ def test_what_was_said_is_found() -> None:
 
 
 def test_what_fails_says_what_to_do_next() -> None:
-    script: Sequence[Reply] = [
+    script: Sequence[ScriptedReply] = [
         fail(ModelUnavailableError("It is asleep.")),
         fail(UpstreamRateLimitError("Slow down.", retry_after=7)),
     ]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from antiphon.chat.export import as_json, as_markdown
-from antiphon.chat.message_import import turns_of
+from antiphon.chat.message_import import import_messages
 
 CONVERSATION: list[dict[str, Any]] = [
     {"role": "system", "content": "Be *kind*."},
@@ -96,7 +96,7 @@ def test_a_page() -> None:
 def test_json_can_be_read_again() -> None:
     text = as_json(CONVERSATION)
     assert json.loads(text) == CONVERSATION
-    assert turns_of(json.loads(text)) == turns_of(CONVERSATION)
+    assert import_messages(json.loads(text)) == import_messages(CONVERSATION)
     assert "Füße" in text
     assert text.startswith('[\n  {\n    "role": "system"')
     assert text.endswith("]\n")

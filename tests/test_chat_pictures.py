@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from antiphon.chat.images import picture
+from antiphon.chat.images import load_image
 from antiphon.core.images import MAX_IMAGE_BYTES
 from antiphon.core.items import InputImage
 from antiphon.errors import InvalidImageError, InvalidRequestError
@@ -49,24 +49,24 @@ def test_a_file_is_sent_as_it_is_whatever_its_name_says(
     data = encoded(kind)
     path = tmp_path / "picture.txt"
     path.write_bytes(data)
-    image = run(picture(as_path(path), "high"))
+    image = run(load_image(as_path(path), "high"))
     assert image == InputImage(url_of(data, f"image/{kind.lower()}"), "high")
 
 
 @pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview])
 def test_bytes_are_sent_as_they_are(wrap: Any) -> None:
     data = encoded()
-    assert run(picture(wrap(data))) == InputImage(url_of(data), "auto")
+    assert run(load_image(wrap(data))) == InputImage(url_of(data), "auto")
 
 
 @pytest.mark.parametrize("url", ["https://example.com/cat.png?size=1", "HTTP://example.com/x"])
 def test_the_web_is_left_to_the_provider(url: str) -> None:
-    assert run(picture(url, "low")) == InputImage(url, "low")
+    assert run(load_image(url, "low")) == InputImage(url, "low")
 
 
 def test_a_data_url_gets_the_type_that_its_bytes_have() -> None:
     data = encoded()
-    assert run(picture(url_of(data, "image/jpeg"))).image_url == url_of(data)
+    assert run(load_image(url_of(data, "image/jpeg"))).image_url == url_of(data)
 
 
 @pytest.mark.parametrize(
@@ -81,13 +81,13 @@ def test_a_data_url_gets_the_type_that_its_bytes_have() -> None:
 )
 def test_other_urls_are_refused(url: str, code: str) -> None:
     with pytest.raises(InvalidImageError) as caught:
-        run(picture(url))
+        run(load_image(url))
     assert (caught.value.code, caught.value.param) == (code, "images")
 
 
 def refused(source: Any) -> InvalidImageError:
     with pytest.raises(InvalidImageError) as caught:
-        run(picture(source))
+        run(load_image(source))
     assert caught.value.param == "images"
     return caught.value
 
@@ -119,7 +119,7 @@ def test_no_more_than_the_limit_is_read(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     path.write_bytes(encoded())
     os.truncate(path, MAX_IMAGE_BYTES)
-    assert run(picture(path)).image_url.startswith("data:image/png;base64,")
+    assert run(load_image(path)).image_url.startswith("data:image/png;base64,")
     os.truncate(path, MAX_IMAGE_BYTES + 1)
     assert refused(path).code == "image_too_large"
     assert str(path) in refused(path).message
@@ -129,14 +129,14 @@ def test_no_more_than_the_limit_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("source", [None, 5, ["x.png"], object()])
 def test_other_things_are_no_images(source: Any) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        run(picture(source))
+        run(load_image(source))
     assert (caught.value.code, caught.value.param) == ("invalid_type", "images")
     assert type(source).__name__ in caught.value.message
 
 
 def test_the_detail_is_one_of_three() -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        run(picture(encoded(), "huge"))  # type: ignore[arg-type]
+        run(load_image(encoded(), "huge"))  # type: ignore[arg-type]
     assert caught.value.param == "detail"
 
 
@@ -144,7 +144,7 @@ def test_the_detail_is_one_of_three() -> None:
 def test_pixels_in_pillow_stay_as_they_are(mode: str) -> None:
     image = Image.new(mode, (3, 2))
     image.putpixel((2, 0), (1, 2, 3, 4)[: len(mode)] if mode in {"RGB", "RGBA", "LA"} else 1)
-    again = opened(run(picture(image)))
+    again = opened(run(load_image(image)))
     assert again.mode == mode
     assert again.tobytes() == image.tobytes()
 
@@ -168,14 +168,14 @@ def test_pixels_in_pillow_stay_as_they_are(mode: str) -> None:
 def test_what_a_png_cannot_hold_is_converted(mode: str, becomes: str) -> None:
     image = Image.new(mode, (3, 2))
     image.info["icc_profile"] = b"a profile for inks"
-    again = opened(run(picture(image)))
+    again = opened(run(load_image(image)))
     assert (again.mode, again.size) == (becomes, (3, 2))
     assert "icc_profile" not in again.info
 
 
 def test_sixteen_bits_are_kept() -> None:
     image = Image.new("I", (1, 1), 300)
-    assert opened(run(picture(image))).getpixel((0, 0)) == 300
+    assert opened(run(load_image(image))).getpixel((0, 0)) == 300
 
 
 def test_the_orientation_is_neither_applied_nor_lost() -> None:
@@ -183,13 +183,13 @@ def test_the_orientation_is_neither_applied_nor_lost() -> None:
     exif[ORIENTATION] = 6
     exif[0x010F] = "a camera's maker"
     photo = Image.open(io.BytesIO(encoded("JPEG", exif=exif)))
-    again = opened(run(picture(photo)))
+    again = opened(run(load_image(photo)))
     assert again.size == photo.size == (3, 2)
     assert again.getexif()[ORIENTATION] == 6
     assert again.getexif()[0x010F] == "a camera's maker"
     drawn = Image.new("RGB", (3, 2))
     drawn.getexif()[ORIENTATION] = 3
-    assert opened(run(picture(drawn))).getexif()[ORIENTATION] == 3
+    assert opened(run(load_image(drawn))).getexif()[ORIENTATION] == 3
 
 
 def test_a_broken_image_in_pillow_is_no_accident() -> None:

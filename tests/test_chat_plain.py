@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionMessage
 
-from antiphon.chat.message_import import Loaded, LoadedTurn, turns_of
+from antiphon.chat.message_import import ImportedConversation, ImportedTurn, import_messages
 from antiphon.core.items import (
     FunctionCall,
     FunctionCallOutput,
@@ -49,13 +49,13 @@ def result(content: Any, call_id: str | None = None) -> dict[str, Any]:
     return {"role": "tool", "content": content, "tool_call_id": call_id}
 
 
-def only(messages: Messages) -> LoadedTurn:
-    (turn,) = turns_of(messages).turns
+def only(messages: Messages) -> ImportedTurn:
+    (turn,) = import_messages(messages).turns
     return turn
 
 
 def test_a_conversation_becomes_turns() -> None:
-    loaded = turns_of(
+    loaded = import_messages(
         [
             {"role": "system", "content": "Be brief."},
             user("Hi"),
@@ -69,11 +69,11 @@ def test_a_conversation_becomes_turns() -> None:
             user("More"),
         ]
     )
-    assert loaded == Loaded(
+    assert loaded == ImportedConversation(
         "Be brief.",
         (
-            LoadedTurn((Message("user", "Hi"),), (Message("assistant", "Hello!"),)),
-            LoadedTurn(
+            ImportedTurn((Message("user", "Hi"),), (Message("assistant", "Hello!"),)),
+            ImportedTurn(
                 (Message("user", "Weather?", "ann"),),
                 (
                     Message("assistant", "Let me see."),
@@ -84,16 +84,16 @@ def test_a_conversation_becomes_turns() -> None:
                     Message("assistant", "Both."),
                 ),
             ),
-            LoadedTurn((Message("system", "Be long."), Message("user", "More")), ()),
+            ImportedTurn((Message("system", "Be long."), Message("user", "More")), ()),
         ),
     )
 
 
 def test_nothing_and_next_to_nothing() -> None:
-    assert turns_of([]) == Loaded(None, ())
-    assert turns_of([{"role": "developer", "content": "x"}]) == Loaded("x", ())
-    assert turns_of([answer("Welcome.")]) == Loaded(
-        None, (LoadedTurn((), (Message("assistant", "Welcome."),)),)
+    assert import_messages([]) == ImportedConversation(None, ())
+    assert import_messages([{"role": "developer", "content": "x"}]) == ImportedConversation("x", ())
+    assert import_messages([answer("Welcome.")]) == ImportedConversation(
+        None, (ImportedTurn((), (Message("assistant", "Welcome."),)),)
     )
 
 
@@ -106,7 +106,7 @@ def test_nothing_and_next_to_nothing() -> None:
     ],
 )
 def test_what_instructions_cannot_hold_stays_a_message(first: dict[str, Any]) -> None:
-    loaded = turns_of([first, user("Hi")])
+    loaded = import_messages([first, user("Hi")])
     assert loaded.instructions is None
     assert [item.role for item in loaded.turns[0].input if isinstance(item, Message)] == [
         "system",
@@ -116,8 +116,12 @@ def test_what_instructions_cannot_hold_stays_a_message(first: dict[str, Any]) ->
 
 def test_only_the_first_message_becomes_instructions() -> None:
     parts = [{"type": "text", "text": "Be "}, {"type": "text", "text": "brief."}]
-    loaded = turns_of([{"role": "developer", "content": parts}, {"role": "system", "content": "x"}])
-    assert loaded == Loaded("Be brief.", (LoadedTurn((Message("system", "x"),), ()),))
+    loaded = import_messages(
+        [{"role": "developer", "content": parts}, {"role": "system", "content": "x"}]
+    )
+    assert loaded == ImportedConversation(
+        "Be brief.", (ImportedTurn((Message("system", "x"),), ()),)
+    )
 
 
 @pytest.mark.parametrize(
@@ -179,7 +183,7 @@ def test_what_clients_send_back() -> None:
 def test_objects_of_the_openai_package() -> None:
     message = ChatCompletionMessage.model_validate(asked(call("a", type="function")))
     mapping = MappingProxyType(result("1", "a"))
-    assert turns_of([message, mapping]).turns[0].output == (  # type: ignore[list-item]
+    assert import_messages([message, mapping]).turns[0].output == (  # type: ignore[list-item]
         FunctionCall("a", "look", "{}"),
         FunctionCallOutput("a", "1"),
     )
@@ -217,7 +221,7 @@ def test_the_older_function_call() -> None:
 
 
 def test_a_call_without_an_output_is_kept() -> None:
-    loaded = turns_of([user("1"), asked(call("a"), call("b")), result("r", "a"), user("2")])
+    loaded = import_messages([user("1"), asked(call("a"), call("b")), result("r", "a"), user("2")])
     assert loaded.turns[0].output == (
         FunctionCall("a", "look", "{}"),
         FunctionCall("b", "look", "{}"),
@@ -226,13 +230,15 @@ def test_a_call_without_an_output_is_kept() -> None:
 
 
 def test_a_late_output_goes_where_its_call_is() -> None:
-    loaded = turns_of([user("1"), asked(call("a")), user("2"), result("r", "a"), answer("ok")])
+    loaded = import_messages(
+        [user("1"), asked(call("a")), user("2"), result("r", "a"), answer("ok")]
+    )
     assert loaded.turns == (
-        LoadedTurn(
+        ImportedTurn(
             (Message("user", "1"),),
             (FunctionCall("a", "look", "{}"), FunctionCallOutput("a", "r")),
         ),
-        LoadedTurn((Message("user", "2"),), (Message("assistant", "ok"),)),
+        ImportedTurn((Message("user", "2"),), (Message("assistant", "ok"),)),
     )
 
 
@@ -249,7 +255,7 @@ def test_an_id_may_be_used_again() -> None:
 
 def at_fault(messages: Any) -> tuple[str, str | None, str]:
     with pytest.raises(InvalidRequestError) as caught:
-        turns_of(messages)
+        import_messages(messages)
     return caught.value.code, caught.value.param, caught.value.message
 
 
@@ -307,7 +313,7 @@ def shown(instructions: str | None, turns: list[list[Item]]) -> Messages:
 
 
 def again(messages: Messages) -> Messages:
-    loaded = turns_of(messages)
+    loaded = import_messages(messages)
     return shown(loaded.instructions, [[*turn.input, *turn.output] for turn in loaded.turns])
 
 

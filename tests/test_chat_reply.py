@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from antiphon import InvalidRequestError
-from antiphon.chat.reply import is_summary, last_words, open_calls, reply_of
+from antiphon.chat.reply import build_reply, final_text, is_summary, open_calls
 from antiphon.core.items import (
     Compaction,
     FunctionCall,
@@ -46,8 +46,8 @@ def response(*output: Item, status: TurnStatus = "completed") -> Response:
     ],
 )
 def test_the_text_is_what_was_said_last(output: tuple[Item, ...], words: str) -> None:
-    assert last_words(output) == words
-    assert reply_of(response(*output)).text == words
+    assert final_text(output) == words
+    assert build_reply(response(*output)).text == words
 
 
 def test_calls_are_open_until_their_output_comes() -> None:
@@ -59,26 +59,26 @@ def test_calls_are_open_until_their_output_comes() -> None:
 
 
 def test_only_a_completed_turn_waits_for_a_decision() -> None:
-    assert reply_of(response(CALL)).pending == (CALL,)
+    assert build_reply(response(CALL)).pending == (CALL,)
     unfinished: list[TurnStatus] = ["incomplete", "cancelled", "failed"]
     for status in unfinished:
-        assert reply_of(response(CALL, status=status)).pending == ()
+        assert build_reply(response(CALL, status=status)).pending == ()
 
 
 def test_parsed_is_not_there_while_a_call_waits() -> None:
     with pytest.raises(InvalidRequestError, match="look \\('a'\\)") as caught:
-        _ = reply_of(response(CALL)).parsed
+        _ = build_reply(response(CALL)).parsed
     assert (caught.value.code, caught.value.param) == ("decision_needed", "decisions")
-    assert reply_of(response(says("Hi."))).parsed is None
-    assert reply_of(response(says("0")), value=0).parsed == 0
+    assert build_reply(response(says("Hi."))).parsed is None
+    assert build_reply(response(says("0")), value=0).parsed == 0
 
 
 def test_a_reply_shows_its_response() -> None:
-    reply = reply_of(response(says("Hi.")))
+    reply = build_reply(response(says("Hi.")))
     assert (reply.response_id, reply.model, reply.status) == ("resp_1", "m", "completed")
     assert reply.usage == Usage(3, 4)
     running = Response(id="r", created_at=0.0, header=Header("m"), input=())
-    assert reply_of(running).usage is None
+    assert build_reply(running).usage is None
 
 
 def test_a_summary_is_nothing_but_summaries() -> None:

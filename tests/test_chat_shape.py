@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field, TypeAdapter, field_validator
 from typing_extensions import TypedDict
 
-from antiphon.chat.structured_output import Shape
+from antiphon.chat.structured_output import OutputSchema
 from antiphon.errors import InvalidOutputError, InvalidRequestError
 
 
@@ -135,13 +135,13 @@ def schemas(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def object_of(returns: Any) -> dict[str, Any]:
-    schema: dict[str, Any] = Shape(returns).text_format["schema"]
+    schema: dict[str, Any] = OutputSchema(returns).text_format["schema"]
     return schema
 
 
 @pytest.mark.parametrize("returns", STRICT, ids=str)
 def test_schemas_are_in_the_strict_subset(returns: Any) -> None:
-    form = Shape(returns).text_format
+    form = OutputSchema(returns).text_format
     assert form["type"] == "json_schema"
     assert form["strict"] is True
     assert form["schema"]["type"] == "object"
@@ -158,14 +158,14 @@ def test_schemas_are_in_the_strict_subset(returns: Any) -> None:
 
 @pytest.mark.parametrize("returns", FREE, ids=str)
 def test_what_no_strict_schema_can_describe_is_asked_for_plainly(returns: Any) -> None:
-    form = Shape(returns).text_format
+    form = OutputSchema(returns).text_format
     assert form["strict"] is False
     assert form["schema"]["type"] == "object"
     jsonschema.Draft202012Validator.check_schema(form["schema"])
 
 
 def test_a_format_in_full() -> None:
-    assert Shape(Cat).text_format == {
+    assert OutputSchema(Cat).text_format == {
         "type": "json_schema",
         "name": "Cat",
         "strict": True,
@@ -189,7 +189,7 @@ def test_descriptions_stand_beside_no_reference() -> None:
         "description": "of the plate",
         "anyOf": [{"$ref": "#/$defs/Color"}, {"type": "null"}],
     }
-    assert Shape(Dish).text_format["description"] == "Something to eat."
+    assert OutputSchema(Dish).text_format["description"] == "Something to eat."
 
 
 def test_a_constant_may_not_be_null() -> None:
@@ -229,7 +229,7 @@ def test_what_strict_models_do_not_enforce_is_told_them() -> None:
     ],
 )
 def test_names_are_those_of_the_types(returns: Any, name: str) -> None:
-    assert Shape(returns).text_format["name"] == name
+    assert OutputSchema(returns).text_format["name"] == name
 
 
 @pytest.mark.parametrize("returns", [5, "Nowhere", object(), type, Callable[[int], int], {}, None])
@@ -242,7 +242,7 @@ def test_a_type_without_a_schema_is_refused_at_once(returns: Any) -> None:
 
         returns = Unfinished
     with pytest.raises(InvalidRequestError) as caught:
-        Shape(returns)
+        OutputSchema(returns)
     assert caught.value.param == "returns"
     assert caught.value.message.startswith("There is no schema for ")
     assert "http" not in caught.value.message
@@ -290,7 +290,7 @@ def wire(returns: Any, value: Any, draw_null: Callable[[], bool]) -> str:
     data = TypeAdapter(returns).dump_python(value, mode="json", by_alias=True)
     if isinstance(value, Range):
         data = value._asdict()
-    form = Shape(returns).text_format
+    form = OutputSchema(returns).text_format
     properties = form["schema"].get("properties", {})
     if list(properties) == ["value"] and returns is not Node:
         data = {"value": data}
@@ -330,8 +330,8 @@ def test_values_survive_the_wire(name: str, data: st.DataObject) -> None:
     returns, strategy = TYPES[name]
     value = data.draw(strategy)
     text = wire(returns, value, lambda: data.draw(st.booleans()))
-    assert Shape(returns).parse(text) == value
-    assert Shape(returns).parse(f"\n```json\n{text}\n```\n") == value
+    assert OutputSchema(returns).parse(text) == value
+    assert OutputSchema(returns).parse(f"\n```json\n{text}\n```\n") == value
 
 
 def grows(before: Any, after: Any) -> bool:
@@ -349,14 +349,14 @@ def grows(before: Any, after: Any) -> bool:
 @pytest.mark.parametrize("name", TYPES)
 def test_what_there_is_so_far_grows(name: str, data: st.DataObject) -> None:
     returns, strategy = TYPES[name]
-    shape = Shape(returns)
+    shape = OutputSchema(returns)
     text = wire(returns, data.draw(strategy), lambda: False)
     whole = json.loads(text)
     if data.draw(st.booleans()):
         text = f"```json\n{text}\n```"
     before = None
     for end in range(len(text) + 1):
-        now = shape.partial(text[:end])
+        now = shape.parse_partial(text[:end])
         assert before is None or grows(before, now), (before, now)
         before = now
     assert before in (whole, whole.get("value"))
@@ -364,28 +364,28 @@ def test_what_there_is_so_far_grows(name: str, data: st.DataObject) -> None:
 
 @given(st.text(alphabet='{}[]"\\:,0123456789.eE-+ntrufals`\n\ud800x', max_size=30))
 def test_no_text_at_all_is_too_strange(text: str) -> None:
-    Shape(Menu).partial(text)
+    OutputSchema(Menu).parse_partial(text)
     with pytest.raises(InvalidOutputError):
-        Shape(Menu).parse(text)
+        OutputSchema(Menu).parse(text)
 
 
 def test_numbers_are_there_when_they_are_whole() -> None:
-    shape = Shape(list[float])
-    assert shape.partial('{"value": [1.5, 12') == [1.5]
-    assert shape.partial('{"value": [1.5, 12.25e1, ') == [1.5, 122.5]
-    assert Shape(list[str]).partial('{"value": ["a 12') == ["a 12"]
-    assert Shape(list[str]).partial(r'{"value": ["\"12') == ['"12']
+    shape = OutputSchema(list[float])
+    assert shape.parse_partial('{"value": [1.5, 12') == [1.5]
+    assert shape.parse_partial('{"value": [1.5, 12.25e1, ') == [1.5, 122.5]
+    assert OutputSchema(list[str]).parse_partial('{"value": ["a 12') == ["a 12"]
+    assert OutputSchema(list[str]).parse_partial(r'{"value": ["\"12') == ['"12']
 
 
 def test_nothing_yet() -> None:
-    shape = Shape(list[int])
+    shape = OutputSchema(list[int])
     for text in ["", " ", "`", "```js", "```json\n", "{", '{"val', '{"value": ', "Sure! ["]:
-        assert shape.partial(text) is None
+        assert shape.parse_partial(text) is None
 
 
 def fault(returns: Any, text: str) -> str:
     with pytest.raises(InvalidOutputError) as caught:
-        Shape(returns).parse(text)
+        OutputSchema(returns).parse(text)
     assert caught.value.text == text
     return caught.value.message
 
@@ -455,33 +455,33 @@ def test_null_is_the_default_only_where_it_means_nothing_else() -> None:
         count: int = 3
         note: str | None = "none given"
 
-    assert Shape(Maybe).parse('{"count": null, "note": null}') == Maybe(count=3, note=None)
+    assert OutputSchema(Maybe).parse('{"count": null, "note": null}') == Maybe(count=3, note=None)
     assert fault(Menu, '{"dishes": [], "title": null}').endswith("title should be a valid string.")
-    assert Shape(Booking).parse('{"guest": "Ann", "nights": null}') == {"guest": "Ann"}
+    assert OutputSchema(Booking).parse('{"guest": "Ann", "nights": null}') == {"guest": "Ann"}
 
 
 def test_null_for_a_default_does_not_make_it_another_member_of_a_union() -> None:
-    shape = Shape[Any](Dog | Cat)  # type: ignore[arg-type]
+    shape = OutputSchema[Any](Dog | Cat)  # type: ignore[arg-type]
     assert shape.parse('{"value": {"name": "Tom", "lives": null}}') == Cat(name="Tom")
     assert shape.parse('{"value": {"name": "Rex"}}') == Dog(name="Rex")
 
 
 def test_an_answer_without_the_wrapper_is_taken_as_well() -> None:
-    assert Shape(list[int]).parse("[1, 2]") == [1, 2]
+    assert OutputSchema(list[int]).parse("[1, 2]") == [1, 2]
 
 
 def test_strict_types_read_json() -> None:
     class Visit(BaseModel, strict=True):
         day: date
 
-    day = Shape(Visit).parse('{"day": "2026-02-03"}').day
+    day = OutputSchema(Visit).parse('{"day": "2026-02-03"}').day
     assert day == date(2026, 2, 3)
 
 
 def test_the_note_for_the_model_says_what_was_wrong() -> None:
     with pytest.raises(InvalidOutputError) as caught:
-        Shape(Menu).parse("{}")
-    note = Shape(Menu).repair_note(caught.value)
+        OutputSchema(Menu).parse("{}")
+    note = OutputSchema(Menu).repair_prompt(caught.value)
     assert note.startswith(caught.value.message)
     assert "Answer again" in note
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon import AntiphonError, Usage, tool
-from antiphon.chat.reply import cost_of, usage_of
+from antiphon.chat.reply import conversation_usage, usage_cost
 from antiphon.core.turns import End, Header, Response
 from antiphon.settings import ModelSettings, Price
 from chat_kit import TWINS, Call, Says, Stage, staged
@@ -30,9 +30,9 @@ def turn(model: str, usage: Usage | None) -> Response:
 
 def test_prices_are_for_a_million_tokens() -> None:
     usage = Usage(input_tokens=1_000_000, output_tokens=500_000, cached_tokens=400_000)
-    assert cost_of(usage, Price(input=2, output=10)) == pytest.approx(2 + 5)
-    assert cost_of(usage, Price(input=2, output=10, cached=0.5)) == pytest.approx(1.2 + 0.2 + 5)
-    assert cost_of(usage, Price(input=2, output=10, cached=0)) == pytest.approx(1.2 + 5)
+    assert usage_cost(usage, Price(input=2, output=10)) == pytest.approx(2 + 5)
+    assert usage_cost(usage, Price(input=2, output=10, cached=0.5)) == pytest.approx(1.2 + 0.2 + 5)
+    assert usage_cost(usage, Price(input=2, output=10, cached=0)) == pytest.approx(1.2 + 5)
 
 
 tokens = st.integers(0, 10**7)
@@ -41,11 +41,11 @@ tokens = st.integers(0, 10**7)
 @given(tokens, tokens, tokens)
 def test_cached_tokens_at_the_same_price_change_nothing(fresh: int, cached: int, out: int) -> None:
     usage = Usage(fresh + cached, out, cached)
-    assert cost_of(usage, Price(3, 4)) == pytest.approx(cost_of(usage, Price(3, 4, cached=3)))
+    assert usage_cost(usage, Price(3, 4)) == pytest.approx(usage_cost(usage, Price(3, 4, cached=3)))
 
 
 def test_without_turns_nothing_was_taken_and_nothing_is_known_of_its_cost() -> None:
-    usage = usage_of([], {})
+    usage = conversation_usage([], {})
     assert (usage.total, usage.cost, usage.turns) == (Usage(), None, ())
 
 
@@ -56,12 +56,12 @@ def test_one_turn_without_a_price_makes_the_whole_unknown() -> None:
         "some": ModelSettings(kind="scripted"),
     }
     dear, free = turn("dear", Usage(1_000_000)), turn("free", Usage(5))
-    assert usage_of([dear, free], models).cost == pytest.approx(1)
-    assert usage_of([free], models).cost == 0
-    assert usage_of([dear, turn("some", Usage(5))], models).cost is None
-    assert usage_of([dear, turn("elsewhere", Usage(5))], models).cost is None
+    assert conversation_usage([dear, free], models).cost == pytest.approx(1)
+    assert conversation_usage([free], models).cost == 0
+    assert conversation_usage([dear, turn("some", Usage(5))], models).cost is None
+    assert conversation_usage([dear, turn("elsewhere", Usage(5))], models).cost is None
     # A turn that reported nothing, such as a loaded one, cost nothing that is known.
-    loaded = usage_of([dear, turn("some", None)], models)
+    loaded = conversation_usage([dear, turn("some", None)], models)
     assert loaded.cost == pytest.approx(1)
     assert (loaded.turns[1].usage, loaded.turns[1].cost) == (None, None)
 

@@ -1,4 +1,4 @@
-"""``list``, ``show`` and ``delete``."""
+"""``list_tools``, ``show`` and ``delete``."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def test_a_conversation_on_a_server() -> None:
         (HUMAN, "Who?"),
         (ASSISTANT, "You are Alice."),
     ]
-    assert model.shown() == [
+    assert model.context() == [
         {"role": "user", "content": "I am Alice."},
         {"role": "assistant", "content": "Hello, Alice!"},
         {"role": "user", "content": "Who?"},
@@ -98,7 +98,7 @@ def test_fun_mode_is_the_servers() -> None:
         conversation = begun(server, fun_mode=True)
         run(conversation.add_response_no_stream("Hi"))
     assert conversation.fun_mode
-    assert model.shown()[0] == {"role": "system", "content": "Be very funny."}
+    assert model.context()[0] == {"role": "system", "content": "Be very funny."}
 
 
 def test_a_model_is_asked_by_its_name() -> None:
@@ -135,7 +135,7 @@ def test_a_failure_leaves_the_conversation_where_it_was() -> None:
         assert empty.param == "input"
         assert said(conversation) == [(HUMAN, "Hi"), (ASSISTANT, "Hello.")]
         assert run(conversation.add_response_no_stream("More")).message == "Here."
-    assert [one["content"] for one in model.shown()] == ["Hi", "Hello.", "More"]
+    assert [one["content"] for one in model.context()] == ["Hi", "Hello.", "More"]
 
 
 def test_a_key_goes_to_the_host_and_shows_nowhere() -> None:

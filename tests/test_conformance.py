@@ -14,7 +14,15 @@ import pytest
 from llm_comply.tests import get_tests  # type: ignore[import-untyped]
 
 from antiphon.core.turns import Usage
-from antiphon.models.scripted import Reply, ScriptedModel, call, calls, say, think, used
+from antiphon.models.scripted import (
+    ScriptedModel,
+    ScriptedReply,
+    call,
+    calls,
+    report_usage,
+    say,
+    think,
+)
 from server import Serving, serving
 
 #: It checks by a class of jsonschema that newer versions have a word to say about.
@@ -39,12 +47,14 @@ CASES = [
 ]
 
 
-def reply_to(messages: list[dict[str, Any]]) -> Reply:
+def reply_to(messages: list[dict[str, Any]]) -> ScriptedReply:
     asked = str(messages[-1]["content"])
     if "weather" in asked:
         return calls(call("get_weather", {"location": "San Francisco"}))
     if "reasoning" in asked:
-        return think("15 * 37 = 15 * 30 + 15 * 7.") + say("555") + used(Usage(20, 15, 0, 14))
+        return (
+            think("15 * 37 = 15 * 30 + 15 * 7.") + say("555") + report_usage(Usage(20, 15, 0, 14))
+        )
     return say("Hello ", "there.")
 
 

@@ -16,7 +16,7 @@ import antiphon
 from antiphon.chat.options import ChatOptions, SendOptions
 from antiphon.chat.reply import ConversationUsage, TurnUsage
 from antiphon.chat.stream import Stream
-from antiphon.settings.file import File
+from antiphon.settings.file import SettingsFile
 from docs_kit import (
     DATA,
     PAGES,
@@ -150,7 +150,7 @@ def test_everything_has_the_types_that_a_reader_expects(tmp_path: Path) -> None:
 
 def test_the_readme_names_every_variable() -> None:
     tables = {"models", "limits", "tenants", "mcp"}
-    there = {f"ANTIPHON_{name.upper()}" for name in set(File.__struct_fields__) - tables}
+    there = {f"ANTIPHON_{name.upper()}" for name in set(SettingsFile.__struct_fields__) - tables}
     told = set(re.findall(r"ANTIPHON_\w+", README.read_text("utf-8")))
     assert told == there | {"ANTIPHON_CONFIG"}
 

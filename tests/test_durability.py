@@ -19,7 +19,7 @@ from aiohttp import web
 
 from antiphon.core.ids import response_id_of
 from antiphon.errors import ModelError
-from antiphon.models.scripted import Messages, Reply, ScriptedModel, fail, hang, say
+from antiphon.models.scripted import Messages, ScriptedModel, ScriptedReply, fail, hang, say
 from server import Served, Serving, serving
 
 
@@ -28,7 +28,7 @@ def digest(messages: Messages) -> str:
     return hashlib.sha256(json.dumps(messages, sort_keys=True).encode()).hexdigest()
 
 
-def seen(messages: Messages) -> Reply:
+def seen(messages: Messages) -> ScriptedReply:
     """A model that says what it was shown, in pieces."""
     text = digest(messages)
     return say(text[:20], text[20:])
@@ -296,7 +296,7 @@ def test_a_turn_that_was_running_when_the_server_stopped(tmp_path: Path) -> None
         assert kept["status"] == "failed"
         assert kept["error"]["code"] == "interrupted"
         assert server.respond("Hello?", previous_response_id=running.response_id).status == 200
-        assert [message["content"] for message in model.shown() if message["role"] == "user"] == [
+        assert [message["content"] for message in model.context() if message["role"] == "user"] == [
             "Hi",
             "Hello?",
         ]
@@ -350,7 +350,7 @@ def unstored_turns(server: Serving, previous: str) -> Iterator[int]:
 def test_what_is_not_stored_leaves_no_trace(tmp_path: Path) -> None:
     reached = asyncio.Event()
 
-    def script(messages: Messages) -> Reply:
+    def script(messages: Messages) -> ScriptedReply:
         said = str(messages[-1]["content"])
         if said == f"fail {CANARY}":
             return say(CANARY) + fail(ModelError(f"I cannot say {CANARY}."))

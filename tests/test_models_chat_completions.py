@@ -200,7 +200,7 @@ def test_the_deadline_counts_what_was_waited() -> None:
         await failed(model, ModelUnavailableError)
         assert upstream.waits == [4.0, 4.0]
 
-    with_model(main, retry=RetryPolicy(retries=9, deadline=10.0))
+    with_model(main, retry=RetryPolicy(max_retries=9, deadline=10.0))
 
 
 def test_a_connection_cut_before_the_answer_is_tried_again_at_once() -> None:

@@ -14,8 +14,8 @@ from antiphon.core.deltas import (
 )
 from antiphon.core.reasoning_sidecar import ReasoningSidecar, attach_sidecars
 from antiphon.core.turns import FunctionTool, Options, Usage
-from antiphon.models.openai.chat_completions import AnswerReader, RequestWriter
-from antiphon.models.retry import Failure
+from antiphon.models.openai.chat_completions import ChatCompletionsEncoder, ChatCompletionsParser
+from antiphon.models.retry import AttemptError
 from antiphon.turn.protocols import ModelCall
 from chat_answers import chunk, function, heard, read
 
@@ -26,8 +26,8 @@ TOOL = FunctionTool("f", "Does it.", {"type": "object"}, strict=True)
 def body(
     options: Options, *, stream: bool = False, name: str | None = None, openai: bool = False
 ) -> Any:
-    writer = RequestWriter(upstream_name=name, openai=openai)
-    return json.loads(writer.body(ModelCall('the "model"', MESSAGES, options, stream)))
+    writer = ChatCompletionsEncoder(upstream_name=name, openai=openai)
+    return json.loads(writer.encode(ModelCall('the "model"', MESSAGES, options, stream)))
 
 
 def extras(options: Options, *, openai: bool = False) -> Any:
@@ -37,8 +37,8 @@ def extras(options: Options, *, openai: bool = False) -> Any:
 
 
 def test_the_messages_are_put_in_as_they_are() -> None:
-    writer = RequestWriter(upstream_name=None, openai=False)
-    plain = writer.body(ModelCall("m", MESSAGES, Options(), False))
+    writer = ChatCompletionsEncoder(upstream_name=None, openai=False)
+    plain = writer.encode(ModelCall("m", MESSAGES, Options(), False))
     assert plain == b'{"model":"m","messages":' + MESSAGES + b"}"
 
 
@@ -108,10 +108,10 @@ def test_odds_are_asked_for_as_this_dialect_wants_it(options: Options, sent: Any
 def test_reasoning_that_messages_carry_is_left_out() -> None:
     carried = [ReasoningSidecar("gAAA", "host/m")]
     said = b'{"role":"assistant","content":"Hi"}'
-    writer = RequestWriter(upstream_name=None, openai=False)
+    writer = ChatCompletionsEncoder(upstream_name=None, openai=False)
     for options in (Options(), Options(seed=1)):
         loaded, plain = (
-            writer.body(ModelCall("m", b"[" + one + b"]", options, False))
+            writer.encode(ModelCall("m", b"[" + one + b"]", options, False))
             for one in (attach_sidecars(said, carried), said)
         )
         assert loaded == plain
@@ -360,21 +360,21 @@ def test_a_stream_is_over_with_its_mark_or_with_a_reason() -> None:
 def test_a_stream_that_just_ends_was_cut() -> None:
     deltas, reader = read(chunk(content="a"))
     assert deltas == [OutputTextDelta("a")]
-    assert isinstance(reader.trouble, Failure)
-    assert reader.trouble.transient
-    assert reader.trouble.error.code == "upstream_disconnected"
+    assert isinstance(reader.error, AttemptError)
+    assert reader.error.transient
+    assert reader.error.error.code == "upstream_disconnected"
 
 
 def test_an_error_among_the_events_keeps_what_came_before() -> None:
     error = b'{"error":{"message":"Overloaded"}}'
     deltas, reader = read(chunk(content="a"), error, chunk("stop", content="b"))
     assert deltas == [OutputTextDelta("a")]
-    assert reader.trouble == error
+    assert reader.error == error
 
 
 def test_failing_as_a_reason_to_stop() -> None:
     _, reader = read(chunk("error", content="a"), b"[DONE]")
-    assert isinstance(reader.trouble, Failure)
+    assert isinstance(reader.error, AttemptError)
 
 
 @pytest.mark.parametrize(
@@ -397,9 +397,9 @@ def test_failing_as_a_reason_to_stop() -> None:
 def test_what_cannot_be_read_is_a_failure(event: bytes) -> None:
     deltas, reader = read(chunk(content="a"), event)
     assert deltas == [OutputTextDelta("a")]
-    assert isinstance(reader.trouble, Failure)
-    assert reader.trouble.error.code == "upstream_invalid_response"
-    assert not reader.trouble.transient
+    assert isinstance(reader.error, AttemptError)
+    assert reader.error.error.code == "upstream_invalid_response"
+    assert not reader.error.transient
 
 
 def test_an_answer_in_one_piece() -> None:
@@ -415,8 +415,8 @@ def test_an_answer_in_one_piece() -> None:
     }
     choice = {"index": 0, "message": message, "finish_reason": "tool_calls", "logprobs": None}
     answer = {"id": "1", "choices": [choice], "usage": {"prompt_tokens": 1}}
-    reader = AnswerReader()
-    assert reader.whole(json.dumps(answer).encode()) + reader.end() == [
+    reader = ChatCompletionsParser()
+    assert reader.parse_body(json.dumps(answer).encode()) + reader.finish() == [
         ReasoningSummaryDelta("hm"),
         OutputTextDelta("a"),
         ToolCallDelta(0, "x", "f", "{}"),
@@ -424,24 +424,24 @@ def test_an_answer_in_one_piece() -> None:
         UsageUpdate(Usage(1)),
         Finish("tool_calls"),
     ]
-    assert reader.trouble is None
+    assert reader.error is None
 
 
 def test_an_empty_answer_that_was_finished_is_one() -> None:
-    reader = AnswerReader()
-    said = reader.whole(b'{"choices":[{"message":{"content":""},"finish_reason":"stop"}]}')
-    assert said + reader.end() == [Finish("stop")]
+    reader = ChatCompletionsParser()
+    said = reader.parse_body(b'{"choices":[{"message":{"content":""},"finish_reason":"stop"}]}')
+    assert said + reader.finish() == [Finish("stop")]
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"choices":[]}', b'{"choices":null}', b"<html>"])
 def test_what_is_no_answer(body: bytes) -> None:
-    reader = AnswerReader()
-    assert reader.whole(body) + reader.end() == []
-    assert isinstance(reader.trouble, Failure)
-    assert reader.trouble.error.code == "upstream_invalid_response"
+    reader = ChatCompletionsParser()
+    assert reader.parse_body(body) + reader.finish() == []
+    assert isinstance(reader.error, AttemptError)
+    assert reader.error.error.code == "upstream_invalid_response"
 
 
 def test_an_error_where_the_answer_should_be() -> None:
-    reader = AnswerReader()
-    reader.whole(b'{"error":"no"}')
-    assert reader.trouble == b'{"error":"no"}'
+    reader = ChatCompletionsParser()
+    reader.parse_body(b'{"error":"no"}')
+    assert reader.error == b'{"error":"no"}'

@@ -10,7 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.core.turns import Options
-from antiphon.models.openai.logprobs_citations import citation_of, logprobs_of, wants_logprobs
+from antiphon.models.openai.logprobs_citations import (
+    normalize_citation,
+    normalize_logprobs,
+    wants_logprobs,
+)
 
 ANYTHING = st.recursive(
     st.none() | st.integers() | st.text(max_size=3),
@@ -30,17 +34,17 @@ ANYTHING = st.recursive(
 
 @given(ANYTHING)
 def test_whatever_came_the_shape_is_the_specifications(given_by_server: Any) -> None:
-    for entry in logprobs_of(given_by_server):
+    for entry in normalize_logprobs(given_by_server):
         assert set(entry) == {"token", "logprob", "bytes", "top_logprobs"}
         assert all(set(one) == {"token", "logprob", "bytes"} for one in entry["top_logprobs"])
-    citation = citation_of(given_by_server)
+    citation = normalize_citation(given_by_server)
     if citation is not None:
         spec.UrlCitationBody.model_validate(citation)
 
 
 def test_bytes_are_those_of_the_token_unless_it_is_half_a_character() -> None:
-    assert logprobs_of([{"token": "é", "logprob": 0}])[0]["bytes"] == [0xC3, 0xA9]
-    assert logprobs_of([{"token": "?", "logprob": 0, "bytes": [0xC3]}])[0]["bytes"] == [0xC3]
+    assert normalize_logprobs([{"token": "é", "logprob": 0}])[0]["bytes"] == [0xC3, 0xA9]
+    assert normalize_logprobs([{"token": "?", "logprob": 0, "bytes": [0xC3]}])[0]["bytes"] == [0xC3]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from antiphon.errors import (
     ModelNotFoundError,
     ModelTimeoutError,
 )
-from antiphon.models.openai.chat_completions import AnswerReader, ChatCompletionsModel
+from antiphon.models.openai.chat_completions import ChatCompletionsModel, ChatCompletionsParser
 from antiphon.turn.protocols import ModelCall, ModelInfo
 from chat_upstream import (
     BROKEN,
@@ -262,7 +262,7 @@ def test_a_refusal_whose_body_hangs_is_told_by_its_status() -> None:
     with_model(main, read_timeout=0.2)
 
 
-class Mistaken(AnswerReader):
+class Mistaken(ChatCompletionsParser):
     """A reader with a mistake in it."""
 
     def feed(self, events: Iterable[bytes]) -> list[Delta]:
@@ -273,7 +273,7 @@ class Mistaken(AnswerReader):
 
 
 class MistakenModel(ChatCompletionsModel):
-    def _reader(self, call: ModelCall) -> AnswerReader:
+    def _reader(self, call: ModelCall) -> ChatCompletionsParser:
         return Mistaken()
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from antiphon.errors import ConfigError
-from antiphon.models.llama.gguf import read_facts
+from antiphon.models.llama.gguf import read_metadata
 from embedded import needs_model, weights
 
 
@@ -40,7 +40,7 @@ def test_context_and_control_tokens_are_found_among_other_keys(tmp_path: Path) -
         text("rope.scale") + struct.pack("<IIQ3f", 9, 6, 3, 1, 2, 3),
     ]
     path.write_bytes(gguf(*other, VOCABULARY, CONTEXT, KINDS, strings("merges", ["a b"])))
-    facts = read_facts(path)
+    facts = read_metadata(path)
     assert facts.context_length == 2048
     # <|end|> is user-defined in the file, but llama.cpp reads it as the end of a turn.
     assert facts.control_tokens == ("<unk>", "<|end|>", "<tool>")
@@ -49,7 +49,7 @@ def test_context_and_control_tokens_are_found_among_other_keys(tmp_path: Path) -
 def test_a_file_without_these_keys_has_no_facts(tmp_path: Path) -> None:
     path = tmp_path / "a.gguf"
     path.write_bytes(gguf())
-    facts = read_facts(path)
+    facts = read_metadata(path)
     assert (facts.context_length, facts.control_tokens) == (None, ())
 
 
@@ -73,16 +73,16 @@ def test_damage_is_told_in_a_sentence(tmp_path: Path, content: bytes, says: str)
     path = tmp_path / "a.gguf"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=says):
-        read_facts(path)
+        read_metadata(path)
 
 
 def test_a_missing_file_is_told_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
-        read_facts(tmp_path / "none.gguf")
+        read_metadata(tmp_path / "none.gguf")
 
 
 @needs_model
 def test_the_embedded_model_is_read() -> None:
-    facts = read_facts(weights())
+    facts = read_metadata(weights())
     assert facts.context_length == 8192
     assert {"<|im_start|>", "<|im_end|>", "<|endoftext|>"} < set(facts.control_tokens)

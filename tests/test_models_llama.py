@@ -183,7 +183,7 @@ def test_without_a_limit_an_answer_ends_where_the_context_does(bench: Bench) -> 
 def test_the_defaults_limit_words_where_a_call_does_not() -> None:
     async def main() -> tuple[Said, Said, Said]:
         short = Options(temperature=0.0, max_output_tokens=3)
-        model = LlamaModel(SMOLLM2, weights(), slots=1, context=CONTEXT, defaults=short)
+        model = LlamaModel(SMOLLM2, weights(), slots=1, context_window=CONTEXT, defaults=short)
         longer = Options(max_output_tokens=5)
         ones = {"type": "array", "items": {"const": 1}, "minItems": 5, "maxItems": 5}
         shape = Options(text_format={"type": "json_schema", "name": "ones", "schema": ones})
@@ -208,7 +208,7 @@ def test_the_defaults_limit_words_where_a_call_does_not() -> None:
 )
 def test_a_text_is_cut_into_its_tokens(bench: Bench, text: str) -> None:
     runner, model = bench
-    tokens = runner.run(model.tokens(text))
+    tokens = runner.run(model.tokenize(text))
     assert b"".join(token.data for token in tokens) == text.encode()
     # Markup is no more than its letters.
     assert all(len(token.data) < 8 for token in tokens)
@@ -297,7 +297,7 @@ def test_all_who_wait_for_a_load_that_fails_are_told(tmp_path: Path) -> None:
 
 def test_a_closed_model_stays_closed() -> None:
     async def main() -> None:
-        model = LlamaModel(SMOLLM2, weights(), slots=1, context=256)
+        model = LlamaModel(SMOLLM2, weights(), slots=1, context_window=256)
         loading = asyncio.create_task(model.warm())
         await asyncio.sleep(0)
         assert model.state == "loading"
@@ -313,7 +313,7 @@ def test_a_closed_model_stays_closed() -> None:
 
 def test_closing_ends_the_calls_that_run() -> None:
     async def main() -> None:
-        model = LlamaModel(SMOLLM2, weights(), slots=1, context=512)
+        model = LlamaModel(SMOLLM2, weights(), slots=1, context_window=512)
         stream = model.generate(call(HELLO, ENDLESS))
         await anext(stream)
         pid = model.pid

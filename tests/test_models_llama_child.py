@@ -17,7 +17,7 @@ import pytest
 
 from antiphon.core.turns import Options
 from antiphon.errors import ModelUnavailableError
-from antiphon.models.llama.frame_protocol import FrameSplitter, Ready, decode_up
+from antiphon.models.llama.frame_protocol import FrameSplitter, Ready, decode_from_worker
 from antiphon.models.llama.model import LlamaModel
 from antiphon.turn.protocols import ModelInfo
 from embedded import ask, call, loaded, needs_model, weights
@@ -126,12 +126,12 @@ def test_nothing_is_left_in_the_temporary_folder(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     async def main() -> None:
-        model = LlamaModel(ModelInfo("mine"), weights(), slots=1, context=256)
+        model = LlamaModel(ModelInfo("mine"), weights(), slots=1, context_window=256)
         await model.warm()
         assert os.listdir(tmp_path) != []
         await model.close()
         assert os.listdir(tmp_path) == []
-        model = LlamaModel(ModelInfo("mine"), weights(), slots=1, context=256)
+        model = LlamaModel(ModelInfo("mine"), weights(), slots=1, context_window=256)
         loading = asyncio.create_task(model.warm())
         for _ in range(3):
             await asyncio.sleep(0)
@@ -151,7 +151,7 @@ def test_nothing_is_left_of_a_child_that_was_killed(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     async def main() -> None:
-        model = LlamaModel(ModelInfo("mine"), weights(), slots=1, context=256)
+        model = LlamaModel(ModelInfo("mine"), weights(), slots=1, context_window=256)
         stream = model.generate(call([("user", "hi")], Options(max_output_tokens=200)))
         await anext(stream)
         assert model.pid is not None
@@ -178,7 +178,7 @@ def test_what_llama_cpp_prints_does_not_reach_the_frames() -> None:
     """
     command[2] = textwrap.dedent(program)
     done = subprocess.run(command, capture_output=True, check=True)
-    assert [decode_up(body) for body in FrameSplitter().feed(done.stdout)] == [Ready(7)]
+    assert [decode_from_worker(body) for body in FrameSplitter().feed(done.stdout)] == [Ready(7)]
     assert b"printed by Python" in done.stderr
     assert b"printed by C" in done.stderr
 

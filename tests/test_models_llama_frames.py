@@ -4,49 +4,53 @@ from hypothesis import strategies as st
 
 from antiphon.core.turns import Usage
 from antiphon.models.llama.frame_protocol import (
-    Ask,
-    Broken,
-    Called,
-    Count,
-    Counted,
-    Done,
-    Down,
-    Drop,
-    Failed,
+    CancelRequest,
+    CountRequest,
+    CountResult,
     FrameSplitter,
+    FromWorker,
+    GenerateRequest,
+    GenerateResult,
+    LoadFailed,
     Ready,
-    Said,
-    Up,
-    decode_down,
-    decode_up,
+    RequestFailed,
+    TextChunk,
+    ToolCallChunk,
+    ToWorker,
+    decode_from_worker,
+    decode_to_worker,
     encode_frame,
 )
 
-DOWN: list[Down] = [Ask(1, b'[{"x": "\xc3\xa9"}]', b'{"seed":3}'), Drop(2), Count(3, b"[]")]
-UP: list[Up] = [
+DOWN: list[ToWorker] = [
+    GenerateRequest(1, b'[{"x": "\xc3\xa9"}]', b'{"seed":3}'),
+    CancelRequest(2),
+    CountRequest(3, b"[]"),
+]
+UP: list[FromWorker] = [
     Ready(8192),
-    Broken("why"),
-    Said(1, "é\n"),
-    Said(1, "", "hm"),
-    Called(1, "f"),
-    Called(1, None, "{}"),
-    Counted(1, 7),
-    Counted(1, None),
-    Done(1, "length", Usage(3, 2, 1)),
-    Failed(1, "context", "", used=9, limit=8),
+    LoadFailed("why"),
+    TextChunk(1, "é\n"),
+    TextChunk(1, "", "hm"),
+    ToolCallChunk(1, "f"),
+    ToolCallChunk(1, None, "{}"),
+    CountResult(1, 7),
+    CountResult(1, None),
+    GenerateResult(1, "length", Usage(3, 2, 1)),
+    RequestFailed(1, "context", "", used=9, limit=8),
 ]
 
 
 @pytest.mark.parametrize("frame", DOWN, ids=lambda frame: type(frame).__name__)
-def test_what_goes_down_arrives_as_it_was(frame: Down) -> None:
+def test_what_goes_down_arrives_as_it_was(frame: ToWorker) -> None:
     (body,) = FrameSplitter().feed(encode_frame(frame))
-    assert decode_down(body) == frame
+    assert decode_to_worker(body) == frame
 
 
 @pytest.mark.parametrize("frame", UP, ids=lambda frame: type(frame).__name__)
-def test_what_goes_up_arrives_as_it_was(frame: Up) -> None:
+def test_what_goes_up_arrives_as_it_was(frame: FromWorker) -> None:
     (body,) = FrameSplitter().feed(encode_frame(frame))
-    assert decode_up(body) == frame
+    assert decode_from_worker(body) == frame
 
 
 @given(st.lists(st.integers(1, 40), max_size=12))
@@ -57,4 +61,4 @@ def test_reads_may_be_cut_anywhere(cuts: list[int]) -> None:
     for cut in [*cuts, len(data)]:
         bodies += splitter.feed(data[:cut])
         data = data[cut:]
-    assert [decode_up(body) for body in bodies] == UP
+    assert [decode_from_worker(body) for body in bodies] == UP

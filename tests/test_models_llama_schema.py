@@ -2,17 +2,20 @@ from typing import Any
 
 import pytest
 
-from antiphon.models.llama.json_grammar import LONGEST_LIST, LONGEST_STRING, bounded
+from antiphon.models.llama.json_grammar import MAX_LIST_LENGTH, MAX_STRING_LENGTH, bound_schema
 
 OPEN = {"type": "string"}
-CLOSED = {"type": "string", "maxLength": LONGEST_STRING}
+CLOSED = {"type": "string", "maxLength": MAX_STRING_LENGTH}
 
 
 @pytest.mark.parametrize(
     ("schema", "made"),
     [
         (OPEN, CLOSED),
-        ({"type": ["string", "null"]}, {"type": ["string", "null"], "maxLength": LONGEST_STRING}),
+        (
+            {"type": ["string", "null"]},
+            {"type": ["string", "null"], "maxLength": MAX_STRING_LENGTH},
+        ),
         ({"type": "string", "format": "email"}, CLOSED),
         (
             {"type": "string", "minLength": 900},
@@ -20,7 +23,7 @@ CLOSED = {"type": "string", "maxLength": LONGEST_STRING}
         ),
         (
             {"type": "array", "items": OPEN},
-            {"type": "array", "items": CLOSED, "maxItems": LONGEST_LIST},
+            {"type": "array", "items": CLOSED, "maxItems": MAX_LIST_LENGTH},
         ),
         ({"properties": {"type": OPEN}}, {"properties": {"type": CLOSED}}),
         (
@@ -37,7 +40,7 @@ CLOSED = {"type": "string", "maxLength": LONGEST_STRING}
 )
 def test_what_is_open_gets_an_end(schema: dict[str, Any], made: dict[str, Any]) -> None:
     before = repr(schema)
-    assert bounded(schema) == made
+    assert bound_schema(schema) == made
     assert repr(schema) == before
 
 
@@ -55,4 +58,4 @@ def test_what_is_open_gets_an_end(schema: dict[str, Any], made: dict[str, Any]) 
     ],
 )
 def test_what_has_an_end_or_is_no_schema_stays(schema: dict[str, Any]) -> None:
-    assert bounded(schema) == schema
+    assert bound_schema(schema) == schema

@@ -14,15 +14,15 @@ import pytest
 from antiphon.core.deltas import Delta, Finish, OutputTextDelta, ToolCallDelta, UsageUpdate
 from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.errors import ContextLengthExceededError, InvalidRequestError
-from antiphon.models.llama.chat_template import Line, Talk, read_talk
-from antiphon.models.llama.few_shot import PRIMER
+from antiphon.models.llama.chat_template import Prompt, PromptMessage, parse_prompt
+from antiphon.models.llama.few_shot import FEW_SHOT_EXAMPLES
 from antiphon.models.llama.model import LlamaModel
 from antiphon.models.llama.tool_calling import (
-    argument_lines,
+    argument_messages,
     argument_options,
-    pick,
-    tools_in_question,
-    topic_lines,
+    candidate_tools,
+    choose_tool,
+    topic_messages,
     topics,
 )
 from antiphon.models.llama.weights import SMOLLM2
@@ -59,12 +59,12 @@ FOUND: list[dict[str, Any]] = [
 ]
 
 
-def talk(*texts: str) -> Talk:
-    return Talk([Line("user", text) for text in texts], answered=False)
+def talk(*texts: str) -> Prompt:
+    return Prompt([PromptMessage("user", text) for text in texts], ends_with_tool_result=False)
 
 
-def found() -> Talk:
-    return read_talk(json.dumps(FOUND).encode())
+def found() -> Prompt:
+    return parse_prompt(json.dumps(FOUND).encode())
 
 
 @pytest.mark.parametrize(
@@ -83,21 +83,21 @@ def test_each_tool_gets_a_word_of_its_own(names: list[str], expected: list[str])
 
 
 def test_the_model_is_shown_one_example_for_each_tool_and_the_question() -> None:
-    lines = topic_lines(TOOLS, talk("earlier", "What now?"))
+    lines = topic_messages(TOOLS, talk("earlier", "What now?"))
     pairs = [(lines[at].content, lines[at + 1].content) for at in range(0, len(lines) - 1, 2)]
     assert ("Get the current weather in a city.", "weather") in pairs
     assert [topic for _, topic in pairs].count("chat") == len(TOOLS)
-    assert lines[-1] == Line("user", "What now?")
+    assert lines[-1] == PromptMessage("user", "What now?")
 
 
 def test_the_likeliest_topic_wins_and_a_shared_word_helps() -> None:
     guesses = {"weather": -2.0, "ch": -0.1, "order": -4.0}
-    assert pick(TOOLS, talk("Say something."), guesses, must=False) is None
-    assert pick(TOOLS, talk("Say something."), guesses, must=True) is WEATHER
-    assert pick(TOOLS, talk("Is weather a word?"), guesses, must=False) is WEATHER
-    assert pick(TOOLS, talk("Where are my orders?"), guesses, must=True) is ORDER
-    assert pick(TOOLS, talk("Hm?"), {}, must=True) is WEATHER
-    assert pick(TOOLS, talk("Hm?"), {}, must=False) is None
+    assert choose_tool(TOOLS, talk("Say something."), guesses, required=False) is None
+    assert choose_tool(TOOLS, talk("Say something."), guesses, required=True) is WEATHER
+    assert choose_tool(TOOLS, talk("Is weather a word?"), guesses, required=False) is WEATHER
+    assert choose_tool(TOOLS, talk("Where are my orders?"), guesses, required=True) is ORDER
+    assert choose_tool(TOOLS, talk("Hm?"), {}, required=True) is WEATHER
+    assert choose_tool(TOOLS, talk("Hm?"), {}, required=False) is None
 
 
 @pytest.mark.parametrize(
@@ -113,19 +113,22 @@ def test_the_choice_says_which_tools_are_in_question(
     choice: str, expected: tuple[object, bool]
 ) -> None:
     options = Options(tools=TOOLS, tool_choice=choice)
-    assert tools_in_question(options, talk("Hi")) == expected
-    assert tools_in_question(options, found()) == ((), False)
+    assert candidate_tools(options, talk("Hi")) == expected
+    assert candidate_tools(options, found()) == ((), False)
 
 
 def test_a_choice_of_no_such_tool_is_the_callers_fault() -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        tools_in_question(Options(tools=TOOLS, tool_choice="function:none"), talk("Hi"))
+        candidate_tools(Options(tools=TOOLS, tool_choice="function:none"), talk("Hi"))
     assert caught.value.param == "tool_choice"
 
 
 def test_arguments_are_asked_for_with_what_was_said_last() -> None:
-    said = [Line("system", "Be nice."), *(Line("user", str(number)) for number in range(9))]
-    lines = argument_lines(WEATHER, Talk(said, answered=False))
+    said = [
+        PromptMessage("system", "Be nice."),
+        *(PromptMessage("user", str(number)) for number in range(9)),
+    ]
+    lines = argument_messages(WEATHER, Prompt(said, ends_with_tool_result=False))
     assert lines[0].content.startswith("Be nice.\n\n")
     assert "get_weather" in lines[0].content
     assert "city (string)" in lines[0].content
@@ -149,8 +152,8 @@ class Outcome(msgspec.Struct, frozen=True):
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Bench]:
-    info = msgspec.structs.replace(SMOLLM2, primer=PRIMER)
-    model = LlamaModel(info, weights(), slots=2, context=1024)
+    info = msgspec.structs.replace(SMOLLM2, primer=FEW_SHOT_EXAMPLES)
+    model = LlamaModel(info, weights(), slots=2, context_window=1024)
     with asyncio.Runner() as runner:
         runner.run(model.warm())
         yield runner, model
@@ -158,7 +161,7 @@ def bench() -> Iterator[Bench]:
 
 
 def asked(messages: Sequence[dict[str, Any]], options: Options) -> ModelCall:
-    encoded = b"[" + PRIMER + b"," + json.dumps(messages).encode()[1:]
+    encoded = b"[" + FEW_SHOT_EXAMPLES + b"," + json.dumps(messages).encode()[1:]
     return ModelCall("smollm2", encoded, options, stream=True)
 
 
@@ -287,7 +290,7 @@ CONTEXTS: list[list[dict[str, Any]]] = [
 def test_what_is_counted_is_what_is_reported(bench: Bench, messages: list[dict[str, Any]]) -> None:
     runner, model = bench
     one = asked(messages, Options(max_output_tokens=1))
-    assert runner.run(model.count(one)) == run(bench, one).usage.input_tokens
+    assert runner.run(model.count_tokens(one)) == run(bench, one).usage.input_tokens
 
 
 @needs_model
@@ -305,7 +308,7 @@ def test_counting_waits_for_no_slot(bench: Bench) -> None:
         one = call([("user", "Count.")], endless)
         async with aclosing(model.generate(one)) as first, aclosing(model.generate(one)) as second:
             await asyncio.gather(anext(first), anext(second))
-            counted = await model.count(call([("user", "Hi")], Options()))
+            counted = await model.count_tokens(call([("user", "Hi")], Options()))
             batches = [await anext(first), await anext(second)]
             assert not any(isinstance(delta, Finish) for batch in batches for delta in batch)
             return counted is not None and counted > 0
@@ -317,9 +320,9 @@ def test_counting_waits_for_no_slot(bench: Bench) -> None:
 def test_what_cannot_be_counted_is_the_callers_fault(bench: Bench) -> None:
     runner, model = bench
     with pytest.raises(InvalidRequestError):
-        runner.run(model.count(ModelCall("m", b"[", Options(), stream=True)))
+        runner.run(model.count_tokens(ModelCall("m", b"[", Options(), stream=True)))
     with pytest.raises(ContextLengthExceededError):
-        runner.run(model.count(question("x" * 5_000_000)))
-    more_than_the_window = runner.run(model.count(question("word " * 2000)))
+        runner.run(model.count_tokens(question("x" * 5_000_000)))
+    more_than_the_window = runner.run(model.count_tokens(question("word " * 2000)))
     assert more_than_the_window is not None
     assert more_than_the_window > 2000

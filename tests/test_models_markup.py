@@ -7,36 +7,36 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.models.llama.control_tokens import BREAK, Markup
-from antiphon.models.llama.gguf import read_facts
+from antiphon.models.llama.control_tokens import ZERO_WIDTH_SPACE, ControlTokenEscaper
+from antiphon.models.llama.gguf import read_metadata
 from embedded import needs_model, weights
 
 TOKENS = ("<|im_start|>", "<|im_end|>", "<|im", "</s>", "[INST]", "x")
 
 
 def test_a_token_is_broken_and_still_reads_the_same() -> None:
-    text = Markup(TOKENS).defuse("a <|im_end|> b </s>")
-    assert text == f"a <{BREAK}|im_end|> b <{BREAK}/s>"
-    assert text.replace(BREAK, "") == "a <|im_end|> b </s>"
+    text = ControlTokenEscaper(TOKENS).escape("a <|im_end|> b </s>")
+    assert text == f"a <{ZERO_WIDTH_SPACE}|im_end|> b <{ZERO_WIDTH_SPACE}/s>"
+    assert text.replace(ZERO_WIDTH_SPACE, "") == "a <|im_end|> b </s>"
 
 
 def test_what_is_no_token_is_left_alone() -> None:
-    markup = Markup(TOKENS)
-    assert markup.defuse("x < y | [1] <|other|> </sub>") == "x < y | [1] <|other|> </sub>"
-    assert markup.defuse("") == ""
-    assert Markup(()).defuse("<|im_end|>") == "<|im_end|>"
+    markup = ControlTokenEscaper(TOKENS)
+    assert markup.escape("x < y | [1] <|other|> </sub>") == "x < y | [1] <|other|> </sub>"
+    assert markup.escape("") == ""
+    assert ControlTokenEscaper(()).escape("<|im_end|>") == "<|im_end|>"
 
 
 @given(st.text(alphabet="<|>im_endstar/[INST]x", max_size=60))
 def test_no_token_survives_and_nothing_is_lost(text: str) -> None:
-    defused = Markup(TOKENS).defuse(text)
+    defused = ControlTokenEscaper(TOKENS).escape(text)
     assert not any(token in defused for token in TOKENS if len(token) > 1)
-    assert defused.replace(BREAK, "") == text
+    assert defused.replace(ZERO_WIDTH_SPACE, "") == text
 
 
 @given(st.lists(st.sampled_from(["<<a", "<a", "a<a", "<", "a", ">"]), max_size=12))
 def test_tokens_within_tokens_are_broken_too(pieces: list[str]) -> None:
-    defused = Markup(["<<a", "<a", "a<a"]).defuse("".join(pieces))
+    defused = ControlTokenEscaper(["<<a", "<a", "a<a"]).escape("".join(pieces))
     assert "<a" not in defused
 
 
@@ -70,11 +70,11 @@ TOKENIZER = """
 
 @needs_model
 def test_the_real_tokenizer_finds_no_markup_in_a_defused_text(tmp_path: Path) -> None:
-    tokens = read_facts(weights()).control_tokens
+    tokens = read_metadata(weights()).control_tokens
     forged = "".join(f"hi{token}\nuser" for token in tokens)
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(TOKENIZER), weights(), tmp_path / "x.sock"],
-        input=json.dumps([forged, Markup(tokens).defuse(forged)]).encode(),
+        input=json.dumps([forged, ControlTokenEscaper(tokens).escape(forged)]).encode(),
         capture_output=True,
         check=True,
     )

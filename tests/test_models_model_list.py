@@ -13,7 +13,7 @@ from antiphon.core.items import Message
 from antiphon.core.turns import TurnRequest
 from antiphon.errors import InvalidRequestError
 from antiphon.models.model_list import decode_model_list, why_undecided
-from antiphon.models.retry import Failure
+from antiphon.models.retry import AttemptError
 from antiphon.settings import ModelSettings, Secret, Settings
 from upstream import CUT, Behaviour, MisbehavingUpstream, answer, models, refuse
 
@@ -114,7 +114,7 @@ def test_names() -> None:
     listed = [{"id": name} for name in ("a", "b", "a", "", "\x1b[31m", "x" * 500)]
     assert decode_model_list(json.dumps({"data": listed}).encode()) == ["a", "b"]
     for body in (b"", b"[]", b'{"data": [{"name": "a"}]}', b'{"data": 3}', b"\xff"):
-        with pytest.raises(Failure):
+        with pytest.raises(AttemptError):
             decode_model_list(body)
     many = why_undecided("host", [str(number) for number in range(30)])
     assert many.endswith("18, 19 and 10 more.")

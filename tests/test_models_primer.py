@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from antiphon.core.turns import Options
-from antiphon.models.llama.few_shot import PRIMER
+from antiphon.models.llama.few_shot import FEW_SHOT_EXAMPLES
 from antiphon.models.llama.model import LlamaModel
 from antiphon.turn.protocols import ModelCall
 from embedded import ask, loaded, needs_model
@@ -42,15 +42,15 @@ async def answer(model: LlamaModel, *talk: str) -> str:
         {"role": ("user", "assistant")[place % 2], "content": text}
         for place, text in enumerate(talk)
     ]
-    parts = (msgspec.json.encode(said)[1:-1], PRIMER, msgspec.json.encode(history)[1:-1])
+    parts = (msgspec.json.encode(said)[1:-1], FEW_SHOT_EXAMPLES, msgspec.json.encode(history)[1:-1])
     messages = b"[" + b",".join(parts) + b"]"
     return (await ask(model, ModelCall("smollm2", messages, GREEDY, stream=True))).text
 
 
 def test_the_primer_is_turns_without_brackets() -> None:
-    turns = msgspec.json.decode(b"[" + PRIMER + b"]")
+    turns = msgspec.json.decode(b"[" + FEW_SHOT_EXAMPLES + b"]")
     assert [turn["role"] for turn in turns] == ["user", "assistant"] * (len(turns) // 2)
-    assert not any(name.encode() in PRIMER for name in NAMES)
+    assert not any(name.encode() in FEW_SHOT_EXAMPLES for name in NAMES)
 
 
 @needs_model

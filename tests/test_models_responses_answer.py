@@ -23,8 +23,8 @@ from antiphon.core.deltas import (
     UsageUpdate,
 )
 from antiphon.core.turns import Usage
-from antiphon.models.openai.responses_stream import AnswerReader
-from antiphon.models.retry import Failure
+from antiphon.models.openai.responses_stream import ResponsesParser
+from antiphon.models.retry import AttemptError
 from responses_upstream import Json, body, called, message, refusal, telling, thought
 
 ORIGIN = "host/m"
@@ -33,23 +33,23 @@ SOURCE = {"type": "url_citation", "start_index": 0, "end_index": 1, "url": "u", 
 ODDS = {"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []}
 
 
-def read(*events: Json | bytes) -> tuple[list[Delta], AnswerReader]:
-    reader = AnswerReader(ORIGIN)
+def read(*events: Json | bytes) -> tuple[list[Delta], ResponsesParser]:
+    reader = ResponsesParser(ORIGIN)
     data = [one if isinstance(one, bytes) else json.dumps(one).encode() for one in events]
-    return reader.feed(data) + reader.end(), reader
+    return reader.feed(data) + reader.finish(), reader
 
 
 def heard(*events: Json | bytes) -> list[Delta]:
     deltas, reader = read(*events)
-    assert reader.trouble is None
+    assert reader.error is None
     assert reader.done
     return deltas
 
 
-def whole(answer: Json | bytes) -> tuple[list[Delta], AnswerReader]:
-    reader = AnswerReader(ORIGIN)
+def whole(answer: Json | bytes) -> tuple[list[Delta], ResponsesParser]:
+    reader = ResponsesParser(ORIGIN)
     data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-    return reader.whole(data) + reader.end(), reader
+    return reader.parse_body(data) + reader.finish(), reader
 
 
 def joined(deltas: list[Delta]) -> list[Delta]:
@@ -226,8 +226,8 @@ def test_an_error_among_the_events_keeps_what_came_before(event: Json) -> None:
     begun = {"type": "response.output_text.delta", "output_index": 0, "delta": "a"}
     deltas, reader = read(begun, event, *telling(message("b")))
     assert deltas == [OutputTextDelta("a")]
-    assert isinstance(reader.trouble, bytes)
-    assert b"Oops." in reader.trouble
+    assert isinstance(reader.error, bytes)
+    assert b"Oops." in reader.error
 
 
 def test_an_answer_that_failed() -> None:
@@ -238,17 +238,17 @@ def test_an_answer_that_failed() -> None:
         whole({"error": error}),
     ):
         assert Finish("stop") not in deltas
-        assert isinstance(reader.trouble, bytes)
-        assert json.loads(reader.trouble)["error"] == error
+        assert isinstance(reader.error, bytes)
+        assert json.loads(reader.error)["error"] == error
     _, reader = read({"type": "response.failed"})
-    assert reader.trouble == b'{"error":"It failed."}'
+    assert reader.error == b'{"error":"It failed."}'
 
 
 @pytest.mark.parametrize("status", ["cancelled", "in_progress", "queued"])
 def test_an_answer_that_is_none(status: str) -> None:
     _, reader = whole(body(message("a"), status=status))
-    assert isinstance(reader.trouble, Failure)
-    assert status in reader.trouble.error.message
+    assert isinstance(reader.error, AttemptError)
+    assert status in reader.error.error.message
 
 
 def test_a_stream_that_just_ends_was_cut() -> None:
@@ -256,9 +256,9 @@ def test_a_stream_that_just_ends_was_cut() -> None:
     cut: list[list[Json | bytes]] = [[begun], [begun, b"[DONE]"], []]
     for events in cut:
         _, reader = read(*events)
-        assert isinstance(reader.trouble, Failure)
-        assert reader.trouble.transient
-        assert reader.trouble.error.code == "upstream_disconnected"
+        assert isinstance(reader.error, AttemptError)
+        assert reader.error.transient
+        assert reader.error.error.code == "upstream_disconnected"
 
 
 def test_what_follows_the_end_is_not_read() -> None:
@@ -288,17 +288,17 @@ def test_what_cannot_be_read_is_a_failure(event: bytes) -> None:
     begun = {"type": "response.output_text.delta", "output_index": 0, "delta": "a"}
     deltas, reader = read(begun, event)
     assert deltas == [OutputTextDelta("a")]
-    assert isinstance(reader.trouble, Failure)
-    assert reader.trouble.error.code == "upstream_invalid_response"
-    assert not reader.trouble.transient
+    assert isinstance(reader.error, AttemptError)
+    assert reader.error.error.code == "upstream_invalid_response"
+    assert not reader.error.transient
 
 
 @pytest.mark.parametrize("answer", [b"", b"{", b"{}", b"[]", b"<html>", b'{"output":3}'])
 def test_what_is_no_answer(answer: bytes) -> None:
     deltas, reader = whole(answer)
     assert deltas == []
-    assert isinstance(reader.trouble, Failure)
-    assert reader.trouble.error.code == "upstream_invalid_response"
+    assert isinstance(reader.error, AttemptError)
+    assert reader.error.error.code == "upstream_invalid_response"
 
 
 def test_events_that_are_not_for_us_are_passed_over() -> None:

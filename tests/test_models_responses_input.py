@@ -27,9 +27,9 @@ from antiphon.core.items import (
 )
 from antiphon.core.reasoning_sidecar import REASONING_KEY
 from antiphon.core.turns import Options
-from antiphon.models.openai.chat_completions import RequestWriter as ChatWriter
-from antiphon.models.openai.responses import RequestWriter
-from antiphon.models.openai.responses_input import input_of
+from antiphon.models.openai.chat_completions import ChatCompletionsEncoder as ChatWriter
+from antiphon.models.openai.responses import ResponsesEncoder
+from antiphon.models.openai.responses_input import to_input_items
 from antiphon.turn.message_rendering import build_messages, render_turn
 from antiphon.turn.protocols import ModelCall
 from chains_kit import Chain, Turn, chains, well_formed
@@ -39,7 +39,7 @@ ORIGIN = "api.example/m"
 
 def items_of(*items: Item, origin: str = ORIGIN) -> list[dict[str, Any]]:
     decoded: list[dict[str, Any]] = json.loads(
-        input_of(build_messages([render_turn(items)]), origin)
+        to_input_items(build_messages([render_turn(items)]), origin)
     )
     return decoded
 
@@ -157,7 +157,7 @@ def test_ids_that_the_api_would_not_take_are_changed() -> None:
     turns.insert(1, render_turn([FunctionCallOutput("a", "1")]))
     turns.insert(3, render_turn([FunctionCallOutput("a", "2")]))
     turns.append(render_turn([FunctionCallOutput(long, "3")]))
-    sent = json.loads(input_of(build_messages(turns), ORIGIN))
+    sent = json.loads(to_input_items(build_messages(turns), ORIGIN))
     made = [item["call_id"] for item in sent if item["type"] == "function_call"]
     answered = [item["call_id"] for item in sent if item["type"] == "function_call_output"]
     assert made == answered
@@ -201,8 +201,8 @@ def test_chat_completions_get_what_they_always_got(chain: Chain) -> None:
     messages = build_messages([turn.segment() for turn in chain.turns])
     plain = build_messages([without_reasoning(turn).segment() for turn in chain.turns])
     writer = ChatWriter(upstream_name=None, openai=False)
-    sent = writer.body(ModelCall("m", messages, Options(), True))
-    assert sent == writer.body(ModelCall("m", plain, Options(), True))
+    sent = writer.encode(ModelCall("m", messages, Options(), True))
+    assert sent == writer.encode(ModelCall("m", plain, Options(), True))
     well_formed(msgspec.json.encode(json.loads(sent)["messages"]))
     assert REASONING_KEY.encode() not in sent
 
@@ -211,8 +211,8 @@ def test_chat_completions_get_what_they_always_got(chain: Chain) -> None:
 @given(switched())
 def test_responses_get_a_well_formed_input(chain: Chain) -> None:
     messages = build_messages([turn.segment() for turn in chain.turns])
-    writer = RequestWriter(upstream_name=None, host="api.example")
-    sent = json.loads(writer.body(ModelCall("m", messages, Options(), True)))
+    writer = ResponsesEncoder(upstream_name=None, host="api.example")
+    sent = json.loads(writer.encode(ModelCall("m", messages, Options(), True)))
     valid(sent)
     items = sent["input"]
     made = [item["call_id"] for item in items if item["type"] == "function_call"]
@@ -229,7 +229,7 @@ def test_responses_get_a_well_formed_input(chain: Chain) -> None:
     # Nothing else depends on the reasoning.
     plain = build_messages([without_reasoning(turn).segment() for turn in chain.turns])
     assert [item for item in items if item["type"] != "reasoning"] == json.loads(
-        input_of(plain, ORIGIN)
+        to_input_items(plain, ORIGIN)
     )
 
 
@@ -266,9 +266,9 @@ def test_a_phase_is_told_where_reasoning_cannot_be() -> None:
     message = Message("assistant", "Hi.", phase="final_answer")
     said: list[Item] = [Reasoning(encrypted_content="g"), message]
     call = ModelCall("m", build_messages([render_turn(said)]), Options(), stream=False)
-    writer = RequestWriter(upstream_name=None, host="api.example")
+    writer = ResponsesEncoder(upstream_name=None, host="api.example")
     for reasoning in (True, False):
-        shown = json.loads(writer.body(call, reasoning=reasoning))["input"]
+        shown = json.loads(writer.encode(call, reasoning=reasoning))["input"]
         assert [one["type"] for one in shown] == ["reasoning"] * reasoning + ["message"]
         assert shown[-1]["phase"] == "final_answer"
 
@@ -277,6 +277,6 @@ def test_chat_completions_have_no_place_for_a_phase() -> None:
     said = [Message("user", "Hi."), Message("assistant", "Hi.", phase="final_answer")]
     segment, plain = render_turn(said), render_turn([said[0], Message("assistant", "Hi.")])
     call = ModelCall("m", build_messages([segment]), Options(), stream=False)
-    sent = json.loads(ChatWriter(upstream_name=None, openai=True).body(call))["messages"]
+    sent = json.loads(ChatWriter(upstream_name=None, openai=True).encode(call))["messages"]
     assert sent == json.loads(build_messages([plain]))
     assert segment.weight == plain.weight

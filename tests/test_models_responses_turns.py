@@ -18,7 +18,7 @@ from antiphon.core.items import (
     Reasoning,
 )
 from antiphon.core.turns import FunctionTool, Options, Response, TurnRequest
-from antiphon.models.model_registry import Catalog
+from antiphon.models.model_registry import ModelRegistry
 from antiphon.turn.protocols import Store
 from antiphon.turn.service import TurnService
 from chat_upstream import Upstream as ChatUpstream
@@ -73,7 +73,7 @@ def play(kind: str, folder: Path, story: Callable[[World, Store], Awaitable[None
     async def main() -> None:
         async with opened(kind, folder) as store, ChatUpstream() as chat, Upstream() as think:
             models = {"chat": chat.model(), "think": think.responses()}
-            service = TurnService(store, Catalog(models, default="chat"))
+            service = TurnService(store, ModelRegistry(models, default="chat"))
             try:
                 await story(World(chat, think, service), store)
             finally:

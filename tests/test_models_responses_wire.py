@@ -10,7 +10,7 @@ import pytest
 
 from antiphon.core.turns import FunctionTool, Options
 from antiphon.errors import InvalidRequestError
-from antiphon.models.openai.responses import RequestWriter
+from antiphon.models.openai.responses import ResponsesEncoder
 from antiphon.turn.protocols import ModelCall
 
 MESSAGES = b'[{"role":"user","content":"Hi"}]'
@@ -30,8 +30,8 @@ def call(options: Options | None = None, *, stream: bool = False) -> ModelCall:
 def body(
     options: Options | None = None, *, stream: bool = False, name: str | None = None
 ) -> dict[str, Any]:
-    writer = RequestWriter(upstream_name=name, host="api.example")
-    fields: dict[str, Any] = json.loads(writer.body(call(options, stream=stream)))
+    writer = ResponsesEncoder(upstream_name=name, host="api.example")
+    fields: dict[str, Any] = json.loads(writer.encode(call(options, stream=stream)))
     if "allowed_tools" not in json.dumps(fields):
         # Its own types tell a mode from a function's name by their order.
         spec.CreateResponseBody.model_validate(fields)
@@ -58,8 +58,8 @@ def test_nothing_is_stored_or_shortened_there() -> None:
 def test_the_model_is_the_one_asked_for_or_the_upstreams_own() -> None:
     assert body()["model"] == 'the "model"'
     assert body(name="other")["model"] == "other"
-    assert RequestWriter(upstream_name="other", host="h").origin(call()) == "h/other"
-    assert RequestWriter(upstream_name=None, host="h").origin(call()) == 'h/the "model"'
+    assert ResponsesEncoder(upstream_name="other", host="h").origin(call()) == "h/other"
+    assert ResponsesEncoder(upstream_name=None, host="h").origin(call()) == 'h/the "model"'
 
 
 def test_all_options_are_passed_on() -> None:
@@ -124,12 +124,12 @@ def test_what_is_asked_of_others_is_not_passed_on() -> None:
 
 
 def test_a_model_that_has_no_reasoning_is_asked_for_none() -> None:
-    writer = RequestWriter(upstream_name=None, host="h")
-    writer.reasons_not(call())
-    assert "include" not in json.loads(writer.body(call()))
-    assert "include" not in json.loads(writer.body(call(Options(temperature=1.0))))
+    writer = ResponsesEncoder(upstream_name=None, host="h")
+    writer.disable_reasoning(call())
+    assert "include" not in json.loads(writer.encode(call()))
+    assert "include" not in json.loads(writer.encode(call(Options(temperature=1.0))))
     other = ModelCall("other", MESSAGES, Options(), False)
-    assert json.loads(writer.body(other))["include"] == ["reasoning.encrypted_content"]
+    assert json.loads(writer.encode(other))["include"] == ["reasoning.encrypted_content"]
 
 
 @pytest.mark.parametrize(

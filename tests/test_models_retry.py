@@ -6,20 +6,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.errors import ModelError
-from antiphon.models.retry import Failure, RetryPolicy, retry_after
+from antiphon.models.retry import AttemptError, RetryPolicy, retry_after
 
-POLICY = RetryPolicy(retries=3, base=1.0, cap=3.0, patience=20.0, deadline=40.0)
+POLICY = RetryPolicy(max_retries=3, base=1.0, cap=3.0, max_retry_after=20.0, deadline=40.0)
 NOW = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 
 
 def failure(
     *, transient: bool = True, at_once: bool = False, retry_after: float | None = None
-) -> Failure:
-    return Failure(ModelError("No."), transient=transient, at_once=at_once, retry_after=retry_after)
+) -> AttemptError:
+    return AttemptError(
+        ModelError("No."), transient=transient, immediate=at_once, retry_after=retry_after
+    )
 
 
-def wait(one: Failure, failed: int = 1, elapsed: float = 0.0, luck: float = 1.0) -> float | None:
-    return POLICY.wait(one, failed=failed, elapsed=elapsed, luck=luck)
+def wait(
+    one: AttemptError, failed: int = 1, elapsed: float = 0.0, luck: float = 1.0
+) -> float | None:
+    return POLICY.next_delay(one, failures=failed, elapsed=elapsed, jitter=luck)
 
 
 def test_what_will_fail_again_is_not_tried_again() -> None:
@@ -67,8 +71,8 @@ def test_every_waiting_keeps_its_limits(
 ) -> None:
     delay = wait(failure(retry_after=asked), failed, elapsed, luck)
     if delay is not None:
-        assert failed <= POLICY.retries
-        assert (asked or 0.0) <= delay <= max(POLICY.cap, POLICY.patience)
+        assert failed <= POLICY.max_retries
+        assert (asked or 0.0) <= delay <= max(POLICY.cap, POLICY.max_retry_after)
         assert elapsed + delay <= POLICY.deadline
 
 

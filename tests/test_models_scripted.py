@@ -27,9 +27,9 @@ from antiphon.models.scripted import (
     finish,
     hang,
     refuse,
+    report_usage,
     say,
     think,
-    used,
     wait,
 )
 from antiphon.turn.protocols import Model, ModelCall, ModelInfo
@@ -72,8 +72,8 @@ def test_replies_are_played_one_for_each_call() -> None:
         with pytest.raises(ModelError) as caught:
             await batches(model, question("More"))
         assert caught.value.code == "script_exhausted"
-        assert [len(model.shown(number)) for number in range(3)] == [1, 2, 1]
-        assert model.shown(0) == [{"role": "user", "content": "I am Alice."}]
+        assert [len(model.context(number)) for number in range(3)] == [1, 2, 1]
+        assert model.context(0) == [{"role": "user", "content": "I am Alice."}]
         assert model.calls[0] == question("I am Alice.")
         await model.close()
 
@@ -99,7 +99,7 @@ def test_without_streaming_all_comes_in_one_batch() -> None:
 def test_reasoning_refusal_tokens_and_finish_as_told() -> None:
     async def main() -> None:
         mine = Usage(10, 20, 3, 4)
-        model = ScriptedModel([think("a") + refuse("b") + used(mine) + finish("length")])
+        model = ScriptedModel([think("a") + refuse("b") + report_usage(mine) + finish("length")])
         assert await deltas(model, question("Hi")) == [
             ReasoningSummaryDelta("a"),
             RefusalTextDelta("b"),
@@ -273,6 +273,6 @@ def test_what_it_counts_is_what_it_reports() -> None:
         model = ScriptedModel()
         asked = question("I am Alice.", "Who am I?")
         (usage,) = [one.usage for one in await deltas(model, asked) if isinstance(one, UsageUpdate)]
-        assert await model.count(asked) == usage.input_tokens == 6
+        assert await model.count_tokens(asked) == usage.input_tokens == 6
 
     run(main())

@@ -114,7 +114,7 @@ def test_plain_streams_are_read_whole(payloads: list[bytes]) -> None:
 
 @pytest.mark.parametrize("size", [7, 1000])
 def test_an_endless_event_is_an_error(size: int) -> None:
-    parser = SseParser(max_event=100)
+    parser = SseParser(max_event_bytes=100)
     assert parser.feed(b"data: " + b"x" * 90 + b"\n\n") == [b"x" * 90]
     endless = (b"data: " + b"x" * 1000)[:size]
 
@@ -128,7 +128,7 @@ def test_an_endless_event_is_an_error(size: int) -> None:
 
 
 def test_many_short_lines_of_one_event_are_bounded_too() -> None:
-    parser = SseParser(max_event=100)
+    parser = SseParser(max_event_bytes=100)
     for _ in range(16):
         assert parser.feed(b"data:\n") == []
     with pytest.raises(ModelError):

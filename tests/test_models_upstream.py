@@ -57,7 +57,7 @@ def run(main: Coroutine[Any, Any, None], loop: Loop = asyncio.new_event_loop) ->
 
 def model_of(url: str) -> ChatCompletionsModel:
     """A model whose host only the proxy knows; failures are shown at once."""
-    return ChatCompletionsModel(ModelInfo("m"), url, KEY, retry=RetryPolicy(retries=0))
+    return ChatCompletionsModel(ModelInfo("m"), url, KEY, retry=RetryPolicy(max_retries=0))
 
 
 async def refused(url: str, kind: type[AntiphonError]) -> Any:

@@ -22,20 +22,20 @@ from antiphon.errors import (
     ModelUnavailableError,
     UpstreamRateLimitError,
 )
-from antiphon.models.openai.upstream_errors import FOREIGN, Translator
-from antiphon.models.retry import Failure
+from antiphon.models.openai.upstream_errors import CLIENT_ERRORS, ErrorMapper
+from antiphon.models.retry import AttemptError
 
 KEY = "xai-0123456789abcdefghij"
-TRANSLATOR = Translator("api.example:443", KEY)
+TRANSLATOR = ErrorMapper("api.example:443", KEY)
 REQUEST = RequestInfo(
     URL("http://x/"), "POST", CIMultiDictProxy(CIMultiDict(Authorization=f"Bearer {KEY}"))
 )
 PLACE = ConnectionKey("api.example", 443, True, True, None, None, None)
 
 
-def answered(status: int, body: Any, headers: dict[str, str] | None = None) -> Failure:
+def answered(status: int, body: Any, headers: dict[str, str] | None = None) -> AttemptError:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return TRANSLATOR.answer(status, CIMultiDict(headers or {}), data, 0.0)
+    return TRANSLATOR.from_response(status, CIMultiDict(headers or {}), data, 0.0)
 
 
 def error(message: str, **fields: Any) -> dict[str, Any]:
@@ -76,8 +76,8 @@ def raised_by_aiohttp() -> list[type[Exception]]:
 
 @pytest.mark.parametrize("kind", raised_by_aiohttp())
 def test_no_exception_of_the_http_client_is_missed(kind: type[Exception]) -> None:
-    assert issubclass(kind, FOREIGN)
-    failure = TRANSLATOR.foreign(example(kind))
+    assert issubclass(kind, CLIENT_ERRORS)
+    failure = TRANSLATOR.from_exception(example(kind))
     assert isinstance(failure.error, ModelError)
     assert "api.example:443" in failure.error.message
     assert KEY not in failure.error.message
@@ -120,9 +120,9 @@ def test_no_exception_of_the_http_client_is_missed(kind: type[Exception]) -> Non
 def test_failures_on_the_way(
     raised: Exception, kind: type[AntiphonError], transient: bool, at_once: bool
 ) -> None:
-    failure = TRANSLATOR.foreign(raised)
+    failure = TRANSLATOR.from_exception(raised)
     assert type(failure.error) is kind
-    assert (failure.transient, failure.at_once) == (transient, at_once)
+    assert (failure.transient, failure.immediate) == (transient, at_once)
     assert failure.error.__cause__ is raised
 
 
@@ -286,7 +286,7 @@ def test_other_things_may_be_too_long() -> None:
     ],
 )
 def test_errors_within_an_answer(event: Any, kind: type[AntiphonError], transient: bool) -> None:
-    failure = TRANSLATOR.within(json.dumps(event).encode())
+    failure = TRANSLATOR.from_error_event(json.dumps(event).encode())
     assert type(failure.error) is kind
     assert failure.transient is transient
     assert event.get("message", "") in failure.error.message
@@ -303,5 +303,5 @@ def test_the_key_is_never_passed_on(status: int, echo: str) -> None:
 
 
 def test_without_a_key_words_stay() -> None:
-    failure = Translator("here", None).answer(400, {}, b"Bad.", 0.0)
+    failure = ErrorMapper("here", None).from_response(400, {}, b"Bad.", 0.0)
     assert failure.error.message == "Bad."

@@ -417,7 +417,7 @@ def test_what_cannot_be_used_is_said_at_once(options: dict[str, Any]) -> None:
 def test_a_model_that_was_never_asked_closes() -> None:
     async def main() -> None:
         model = model_at(1)
-        assert await model.count(question()) is None
+        assert await model.count_tokens(question()) is None
         assert model.info.name == "m"
         await model.close()
         await model.close()

@@ -17,7 +17,7 @@ from antiphon.core.items import (
     SummaryText,
 )
 from antiphon.core.turns import FunctionTool, Options, Response
-from antiphon.models.model_registry import Catalog
+from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.openai.chat_completions import ChatCompletionsModel
 from antiphon.models.scripted import ScriptedModel, call, calls, say, think
 from antiphon.stores.memory.store import MemoryStore
@@ -52,7 +52,7 @@ def play(
         }
         async with opened(kind, folder) as store:
             try:
-                await story(TurnService(store, Catalog(models, default="chat")))
+                await story(TurnService(store, ModelRegistry(models, default="chat")))
             finally:
                 for model in models.values():
                     await model.close()
@@ -101,7 +101,7 @@ def test_a_chain_goes_on_from_one_to_the_other_and_back(
         assert second.end.usage.output_tokens > 0
 
     play(kind, tmp_path, upstream, story)
-    shown = [_shape(upstream.shown(number)) for number in range(5)]
+    shown = [_shape(upstream.context(number)) for number in range(5)]
     told = [
         ("system", "Be brief."),
         ("user", "Look"),
@@ -142,7 +142,7 @@ def test_pictures_are_shown(kind: str, tmp_path: Path) -> None:
     play(kind, tmp_path, upstream, story)
     image = {"type": "image_url", "image_url": {"url": PIXEL, "detail": "low"}}
     for number in range(3):
-        content = upstream.shown(number)[0]["content"]
+        content = upstream.context(number)[0]["content"]
         assert content == [{"type": "text", "text": "What is this?"}, image]
 
 
@@ -155,7 +155,7 @@ def test_a_model_gets_its_reasoning_back_within_a_turn_and_after() -> None:
             sends(chunk(content="Bye.", finish=3)),
         ) as raw:
             model = model_at(raw.port)
-            service = TurnService(MemoryStore(), Catalog({"m": model}, default="m"))
+            service = TurnService(MemoryStore(), ModelRegistry({"m": model}, default="m"))
             first = await answered(service, "Look", tools=Hands(), options=LOOK)
             assert [one.call_id for one in first.output if isinstance(one, FunctionCallOutput)] == [
                 "c"

@@ -26,8 +26,8 @@ from antiphon.core.items import SummaryText
 from antiphon.core.reasoning_sidecar import ReasoningSidecar, attach_sidecars
 from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.errors import InvalidRequestError
-from antiphon.models.xai.request import messages_of, request_of, without_reasoning
-from antiphon.models.xai.stream import AnswerReader
+from antiphon.models.xai.request import build_request, to_xai_messages, without_reasoning
+from antiphon.models.xai.stream import XaiParser
 from antiphon.turn.protocols import ModelCall
 from xai_kit import calling, chunk, question, words
 
@@ -36,11 +36,11 @@ ORIGIN = "grpc://api.x.ai/grok-4"
 
 def asked(options: Options, call: ModelCall | None = None) -> Any:
     call = call or question(options=options)
-    return request_of(call, "grok-4", ORIGIN)
+    return build_request(call, "grok-4", ORIGIN)
 
 
 def shown(*messages: dict[str, Any]) -> list[Any]:
-    return messages_of(msgspec.json.encode(messages), ORIGIN)
+    return to_xai_messages(msgspec.json.encode(messages), ORIGIN)
 
 
 def test_every_option_has_its_field() -> None:
@@ -191,7 +191,7 @@ def test_reasoning_goes_back_to_its_own_model_only() -> None:
     def carried(origin: str | None) -> Any:
         thought = ReasoningSidecar("gAAA", origin, (SummaryText("Hm."),))
         message = attach_sidecars(b'{"role":"assistant","content":"Hi."}', [thought])
-        return messages_of(b"[" + message + b"]", ORIGIN)[0]
+        return to_xai_messages(b"[" + message + b"]", ORIGIN)[0]
 
     assert carried("api.x.ai/grok-4").encrypted_content == ""
     for origin in (ORIGIN, None):
@@ -210,10 +210,10 @@ def test_a_request_without_reasoning() -> None:
 
 
 def read(*chunks: Any) -> list[Any]:
-    reader = AnswerReader(ORIGIN)
+    reader = XaiParser(ORIGIN)
     deltas = [delta for one in chunks for delta in reader.feed(one)]
-    assert reader.finished
-    return deltas + reader.end()
+    assert reader.has_finish_reason
+    return deltas + reader.finish()
 
 
 STOP = sample_pb2.REASON_STOP
@@ -280,9 +280,9 @@ def test_reasons_to_stop(reason: int, finish: Any) -> None:
 
 
 def test_an_answer_without_a_reason_is_cut() -> None:
-    reader = AnswerReader(ORIGIN)
+    reader = XaiParser(ORIGIN)
     reader.feed(chunk(content="Hel"))
-    assert not reader.finished
+    assert not reader.has_finish_reason
 
 
 def test_a_whole_answer() -> None:

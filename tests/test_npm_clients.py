@@ -18,7 +18,7 @@ import pytest
 from filelock import FileLock
 
 from antiphon.errors import ModelError
-from antiphon.models.scripted import Reply, ScriptedModel, call, calls, fail, say, think
+from antiphon.models.scripted import ScriptedModel, ScriptedReply, call, calls, fail, say, think
 from server import serving
 
 HERE = Path(__file__).parent / "npm"
@@ -26,7 +26,7 @@ HERE = Path(__file__).parent / "npm"
 INSTALLING, RUNNING = 300, 120
 
 
-def reply_to(messages: list[dict[str, Any]]) -> Reply:
+def reply_to(messages: list[dict[str, Any]]) -> ScriptedReply:
     """What the clients' programs count on."""
     last = messages[-1]
     if last["role"] == "tool":

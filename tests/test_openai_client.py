@@ -27,9 +27,9 @@ from antiphon.models.scripted import (
     fail,
     finish,
     refuse,
+    report_usage,
     say,
     think,
-    used,
     wait,
 )
 from openai_kit import WEATHER, client_of, strictly, talking_to
@@ -83,7 +83,7 @@ def test_what_came_back_can_be_sent_in_again() -> None:
         window += [{"type": "function_call_output", "call_id": "c1", "output": "3"}]
         second = client.responses.create(input=window, tools=[WEATHER])
         assert second.output_text == "Done"
-        shown = model.shown()
+        shown = model.context()
         assert [message["role"] for message in shown] == [
             "user",
             "assistant",
@@ -111,7 +111,7 @@ def test_dumped_models_come_back_with_nulls() -> None:
         window: Any = [item.model_dump() for item in first.output]
         window.append({"type": "function_call_output", "call_id": "c1", "output": "3", "id": None})
         client.responses.create(input=window)
-        assert [message["role"] for message in model.shown()] == ["assistant", "tool"]
+        assert [message["role"] for message in model.context()] == ["assistant", "tool"]
 
 
 def test_every_option_is_shown(client: OpenAI) -> None:
@@ -150,7 +150,7 @@ def test_options_reach_the_model() -> None:
         )
         options = model.calls[0].options
         assert (options.temperature, options.top_p, options.max_output_tokens) == (0.0, 0.5, 50)
-        assert model.shown() == [
+        assert model.context() == [
             {"role": "system", "content": "Be brief."},
             {"role": "user", "content": "Hi"},
         ]
@@ -162,7 +162,7 @@ def test_instructions_are_for_one_turn() -> None:
         first = client.responses.create(input="Hi", instructions="Be brief.")
         second = client.responses.create(input="Again", previous_response_id=first.id)
         assert second.instructions is None
-        assert [message["role"] for message in model.shown()] == ["user", "assistant", "user"]
+        assert [message["role"] for message in model.context()] == ["user", "assistant", "user"]
 
 
 def test_what_is_not_stored_is_not_there(client: OpenAI) -> None:
@@ -287,14 +287,17 @@ def test_a_round_of_tools(stream: bool) -> None:
             ask(client, input=[one], previous_response_id=first.id)
         second = ask(client, input=[two, one], previous_response_id=first.id)
         assert second.output_text == "Snow, and sun."
-        shown = model.shown()
+        shown = model.context()
         assert [message["role"] for message in shown] == ["user", "assistant", "tool", "tool"]
         assert [message["content"] for message in shown[2:]] == ["snow", "sun"]
         assert len(model.calls) == 2
 
 
 def test_usage_is_told() -> None:
-    with talking_to(ScriptedModel([say("Hello") + used(Usage(10, 20, 5, 7))])) as (_, client):
+    with talking_to(ScriptedModel([say("Hello") + report_usage(Usage(10, 20, 5, 7))])) as (
+        _,
+        client,
+    ):
         usage = client.responses.create(input="Hi").usage
         assert usage is not None
         assert (usage.input_tokens, usage.output_tokens, usage.total_tokens) == (10, 20, 30)

@@ -105,7 +105,7 @@ def test_a_chat_with_a_round_of_tools() -> None:
         window.append({"role": "tool", "tool_call_id": "c1", "content": "snow"})
         second = client.chat.completions.create(model="scripted", messages=window, tools=[tool])  # type: ignore[arg-type, list-item]
         assert second.choices[0].message.content == "Snow."
-        assert [message["role"] for message in model.shown()] == ["user", "assistant", "tool"]
+        assert [message["role"] for message in model.context()] == ["user", "assistant", "tool"]
         assert server.stored() == 0
 
 
@@ -120,8 +120,8 @@ def test_compaction_and_what_goes_on_from_it() -> None:
         window = [*compact.output, {"role": "user", "content": "Who am I?"}]
         second = client.responses.create(input=window, store=False)  # type: ignore[arg-type]
         assert second.output_text == "You are Alice."
-        assert "Alice said hello." in str(model.shown())
-        assert "I am Alice." not in str(model.shown())
+        assert "Alice said hello." in str(model.context())
+        assert "I am Alice." not in str(model.context())
         with pytest.raises(openai.BadRequestError):
             client.responses.compact(model=None, input="Hi")
 

@@ -21,8 +21,8 @@ from antiphon.core.deltas import (
 )
 from antiphon.errors import ModelError, UpstreamRateLimitError
 from antiphon.models.scripted import (
-    Reply,
     ScriptedModel,
+    ScriptedReply,
     call,
     calls,
     cut,
@@ -44,13 +44,15 @@ CITED = {
     "start_index": 0,
     "end_index": 2,
 }
-REPLIES: list[Reply] = [
+REPLIES: list[ScriptedReply] = [
     say("Hel", "lo"),
     say("") + think("Only thoughts."),
     think("Hm.", " Well.") + say("Hello"),
-    Reply((ReasoningTextDelta("Hm."), ReasoningTextDelta(" Well."), OutputTextDelta("Hello"))),
-    Reply((OutputTextDelta("Hi", (LOGPROB,)), AnnotationDelta(CITED))),
-    Reply(
+    ScriptedReply(
+        (ReasoningTextDelta("Hm."), ReasoningTextDelta(" Well."), OutputTextDelta("Hello"))
+    ),
+    ScriptedReply((OutputTextDelta("Hi", (LOGPROB,)), AnnotationDelta(CITED))),
+    ScriptedReply(
         (
             ReasoningTextDelta("Hm."),
             EncryptedReasoning("opaque", "scripted"),
@@ -184,7 +186,7 @@ def test_the_types_look_closely() -> None:
 
 @pytest.mark.parametrize("reply", REPLIES)
 @pytest.mark.parametrize("options", OPTIONS)
-def test_every_event_is_as_specified(reply: Reply, options: dict[str, Any]) -> None:
+def test_every_event_is_as_specified(reply: ScriptedReply, options: dict[str, Any]) -> None:
     with serving(ScriptedModel([reply, reply])) as server:
         streamed = checked_events(server.respond(stream=True, **options).events)
         whole = server.respond(**options)

@@ -169,7 +169,7 @@ def test_no_key_is_ever_shown(cwd: Path) -> None:
 
 def test_without_keys_nothing_is_looked_up(cwd: Path) -> None:
     (cwd / "c.toml").write_text('base_url = "https://e.com"\napi_key_env = "MISSING"')
-    settings = load_settings({"config": "c.toml"}, {"XAI_API_KEY": KEY}, cwd, keys=False)
+    settings = load_settings({"config": "c.toml"}, {"XAI_API_KEY": KEY}, cwd, resolve_keys=False)
     assert settings.upstream is not None
     assert settings.upstream.api_key is None
 

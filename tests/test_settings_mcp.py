@@ -106,5 +106,7 @@ def test_a_name_has_to_leave_room_for_the_tools(tmp_path: Path) -> None:
 def test_no_key_is_looked_up_where_none_is_needed(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text("[mcp.wiki]\nurl = 'https://a.example'\nheaders_env = { A = 'NOT_SET' }")
-    settings = load_settings({"config": str(path), "store": "memory:"}, {}, tmp_path, keys=False)
+    settings = load_settings(
+        {"config": str(path), "store": "memory:"}, {}, tmp_path, resolve_keys=False
+    )
     assert settings.mcp[0].headers == {}

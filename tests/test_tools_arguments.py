@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from antiphon.tools.tool_outputs import ArgumentsInvalid, faults, place, read, short
+from antiphon.tools.tool_outputs import (
+    InvalidArgumentsError,
+    format_path,
+    invalid_arguments,
+    parse_arguments,
+    shorten,
+)
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "null", "{}"])
 def test_nothing_is_no_arguments(text: str) -> None:
-    assert read(text) == {}
+    assert parse_arguments(text) == {}
 
 
 def test_an_object_is_read() -> None:
-    assert read('{"a": [1, {"b": "ü"}]}') == {"a": [1, {"b": "ü"}]}
+    assert parse_arguments('{"a": [1, {"b": "ü"}]}') == {"a": [1, {"b": "ü"}]}
 
 
 @pytest.mark.parametrize(
@@ -30,8 +36,8 @@ def test_an_object_is_read() -> None:
     ],
 )
 def test_anything_else_is_refused(text: str, said: str) -> None:
-    with pytest.raises(ArgumentsInvalid, match=said):
-        read(text)
+    with pytest.raises(InvalidArgumentsError, match=said):
+        parse_arguments(text)
 
 
 @pytest.mark.parametrize(
@@ -43,13 +49,15 @@ def test_anything_else_is_refused(text: str, said: str) -> None:
     ],
 )
 def test_a_place_is_written_as_in_python(path: list[str | int], said: str) -> None:
-    assert place(path) == said
+    assert format_path(path) == said
 
 
 def test_faults_are_said_once_and_kept_short() -> None:
-    many = faults(["b is missing", "a is bad", "b is missing", *(str(n) for n in range(9))])
+    many = invalid_arguments(
+        ["b is missing", "a is bad", "b is missing", *(str(n) for n in range(9))]
+    )
     assert str(many) == "Invalid arguments: b is missing; a is bad; 0; 1; 2; 3; and 5 more."
-    assert len(str(faults(["x" * 10_000]))) < 350
+    assert len(str(invalid_arguments(["x" * 10_000]))) < 350
 
 
 def test_what_cannot_say_what_it_is_is_named() -> None:
@@ -57,5 +65,5 @@ def test_what_cannot_say_what_it_is_is_named() -> None:
         def __str__(self) -> str:
             raise ValueError
 
-    assert short(Mute()) == "Mute"
-    assert short("abcdef", 3) == "ab…"
+    assert shorten(Mute()) == "Mute"
+    assert shorten("abcdef", 3) == "ab…"

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ForwardRef, Optional
 import pytest
 
 from antiphon.tools import tool_context
-from antiphon.tools.tool_context import ToolContext, context_parameters, is_context
+from antiphon.tools.tool_context import ToolContext, context_parameters, is_tool_context
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from antiphon.tools.tool_context import ToolContext, context_parameters, is_cont
     ],
 )
 def test_a_context_is_known_by_its_annotation(annotation: object) -> None:
-    assert is_context(annotation)
+    assert is_tool_context(annotation)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_context_is_known_by_its_annotation(annotation: object) -> None:
     ],
 )
 def test_other_annotations_are_no_context(annotation: object) -> None:
-    assert not is_context(annotation)
+    assert not is_tool_context(annotation)
 
 
 def test_the_names_of_context_parameters() -> None:

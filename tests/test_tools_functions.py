@@ -127,10 +127,10 @@ def test_a_class_method_is_a_tool_of_its_class() -> None:
     assert kind("!") == "Special!"
     made = as_tool(kind)
     assert made("?") == "Special?"
-    assert list(made.form.schema["properties"]) == ["suffix"]
+    assert list(made.argument_spec.schema["properties"]) == ["suffix"]
     # What Python 3.13 makes of it.
     made = as_tool(MethodType(inspect.getattr_static(Bot, "greet_later"), Special("Ann")))
-    assert (made.name, list(made.form.schema["properties"])) == ("later", ["whom"])
+    assert (made.name, list(made.argument_spec.schema["properties"])) == ("later", ["whom"])
 
 
 def test_a_method_of_no_object_is_no_tool() -> None:
@@ -258,7 +258,7 @@ class Later(BaseModel):
 
 def test_a_type_may_be_defined_further_down() -> None:
     assert (early.spec.parameters or {})["required"] == ["y"]
-    assert inner.form.read('{"unready": {"x": {"y": 1}}, "y": 2}') == {
+    assert inner.argument_spec.decode('{"unready": {"x": {"y": 1}}, "y": 2}') == {
         "unready": Unready(x=Later(y=1)),
         "y": 2,
     }

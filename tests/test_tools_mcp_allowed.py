@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.errors import ConfigError
-from antiphon.tools.mcp.url_allowlist import AllowedUrls
+from antiphon.tools.mcp.url_allowlist import UrlAllowlist
 
-RULES = AllowedUrls(
+RULES = UrlAllowlist(
     ["mcp.example.com", "*.example.org", "http://localhost:8000", "http://127.0.0.1:*", "[::1]"]
 )
 
@@ -29,7 +29,7 @@ RULES = AllowedUrls(
     ],
 )
 def test_what_is_allowed(url: str) -> None:
-    assert RULES.allows(url)
+    assert RULES.is_allowed(url)
 
 
 @pytest.mark.parametrize(
@@ -60,24 +60,24 @@ def test_what_is_allowed(url: str) -> None:
     ],
 )
 def test_what_is_not(url: str) -> None:
-    assert not RULES.allows(url)
+    assert not RULES.is_allowed(url)
 
 
 def test_nothing_is_allowed_by_default() -> None:
-    assert not AllowedUrls().allows("https://mcp.example.com/")
-    assert not AllowedUrls()
+    assert not UrlAllowlist().is_allowed("https://mcp.example.com/")
+    assert not UrlAllowlist()
 
 
 def test_everything_takes_a_star() -> None:
-    assert AllowedUrls(["*"]).allows("https://anything.test/")
-    assert not AllowedUrls(["*"]).allows("http://anything.test/")
-    assert AllowedUrls(["http://*:*"]).allows("http://10.0.0.1:99/")
+    assert UrlAllowlist(["*"]).is_allowed("https://anything.test/")
+    assert not UrlAllowlist(["*"]).is_allowed("http://anything.test/")
+    assert UrlAllowlist(["http://*:*"]).is_allowed("http://10.0.0.1:99/")
 
 
 @pytest.mark.parametrize("rule", ["", "a b", "https://a/path", "ftp://a", "a.*.b", "u@a", "**.a"])
 def test_what_is_no_rule(rule: str) -> None:
     with pytest.raises(ConfigError, match="mcp_allowed_urls"):
-        AllowedUrls([rule])
+        UrlAllowlist([rule])
 
 
 PIECES = st.sampled_from(
@@ -88,6 +88,6 @@ PIECES = st.sampled_from(
 
 @given(st.lists(PIECES, min_size=1, max_size=9).map("".join))
 def test_what_is_allowed_is_fetched_from_there(url: str) -> None:
-    if AllowedUrls(["mcp.example.com"]).allows(url):
+    if UrlAllowlist(["mcp.example.com"]).is_allowed(url):
         read = httpx2.URL(url)
         assert (read.scheme, read.host, read.port) == ("https", "mcp.example.com", None)

@@ -17,7 +17,7 @@ from antiphon.errors import (
     InvalidRequestError,
     ToolServerUnavailableError,
 )
-from antiphon.tools.mcp.manager import McpGateway
+from antiphon.tools.mcp.manager import McpServerManager
 from antiphon.turn.protocols import McpToolProvider, McpToolset
 from mcp_kit import (
     LOCAL,
@@ -38,7 +38,7 @@ CANARY = "canary-0123456789-canary"
 
 def refused(*asked: McpServerRequest) -> InvalidRequestError:
     with pytest.raises(InvalidRequestError) as caught:
-        McpGateway([McpServerConfig(label="files", command=("x",))], LOCAL).check(asked)
+        McpServerManager([McpServerConfig(label="files", command=("x",))], LOCAL).validate(asked)
     assert CANARY not in str(caught.value)
     return caught.value
 
@@ -47,7 +47,7 @@ def unavailable(asked: McpServerRequest, *servers: McpServerConfig, **options: A
     async def run() -> str:
         async with gateway(*servers, **options) as opened:
             with pytest.raises(ToolServerUnavailableError) as caught:
-                await opened.source([asked])
+                await opened.open_toolset([asked])
             return caught.value.message
 
     return asyncio.run(run())
@@ -81,21 +81,21 @@ def test_two_servers_of_one_label() -> None:
 
 def test_no_url_is_called_unless_it_is_allowed() -> None:
     with pytest.raises(InvalidRequestError):
-        McpGateway().check([ask(url=HERE)])
+        McpServerManager().validate([ask(url=HERE)])
 
 
 def test_source_checks_as_well() -> None:
     async def run() -> None:
         async with gateway() as opened:
             with pytest.raises(InvalidRequestError):
-                await opened.source([ask("other")])
+                await opened.open_toolset([ask("other")])
 
     asyncio.run(run())
 
 
 def test_a_rule_that_is_none() -> None:
     with pytest.raises(ConfigError):
-        McpGateway([], ["not a host"])
+        McpServerManager([], ["not a host"])
 
 
 def test_the_sdk_is_not_loaded_before_it_is_needed() -> None:
@@ -123,23 +123,23 @@ def test_a_list_is_asked_for_once_and_again_when_it_changed() -> None:
                 assert link is not None
                 async with source(opened) as again:
                     # What was known is what is used: the very same objects.
-                    assert again._lenders[0].offers is link.offers
-                assert await before.answer(call("files__grow", name="late")) == "grown"
+                    assert again._servers[0].tools is link.offers
+                assert await before.call_tool(call("files__grow", name="late")) == "grown"
                 await told(opened)
             async with source(opened) as after:
                 assert "files__late" in names(after)
-                assert await after.answer(call("files__late")) == "late"
+                assert await after.call_tool(call("files__late")) == "late"
 
     asyncio.run(run())
     asyncio.run(run("--old"))
 
 
-def peer_of(opened: McpGateway) -> Any:
-    (peer,) = opened._peers.values()
+def peer_of(opened: McpServerManager) -> Any:
+    (peer,) = opened._connections.values()
     return peer
 
 
-async def told(opened: McpGateway) -> None:
+async def told(opened: McpServerManager) -> None:
     """Until the news of a change is here: it comes beside the answer, before or after it."""
     await until(lambda: peer_of(opened)._link.offers is None)
 
@@ -148,7 +148,7 @@ def test_a_list_over_http_is_renewed_too() -> None:
     async def run(server: McpServerConfig) -> None:
         async with gateway(server) as opened:
             async with source(opened) as before:
-                assert await before.answer(call("files__grow", name="late")) == "grown"
+                assert await before.call_tool(call("files__grow", name="late")) == "grown"
                 await told(opened)
             async with source(opened) as after:
                 assert "files__late" in names(after)
@@ -182,8 +182,8 @@ def test_one_server_that_fails_closes_the_others() -> None:
     async def run(url: Secret) -> None:
         async with gateway() as opened:
             with pytest.raises(ToolServerUnavailableError, match="'other'"):
-                await opened.source([ask(url=url), ask("other", url=HERE)])
-            assert opened._guests == set()
+                await opened.open_toolset([ask(url=url), ask("other", url=HERE)])
+            assert opened._request_connections == set()
 
     with http_server("--old") as http:
         asyncio.run(run(http.url))
@@ -192,14 +192,14 @@ def test_one_server_that_fails_closes_the_others() -> None:
 def test_a_turn_that_is_cancelled_while_a_server_starts_leaves_it_starting() -> None:
     async def run() -> None:
         async with gateway(stdio()) as opened:
-            waiting = asyncio.create_task(opened.source([ask()]))
+            waiting = asyncio.create_task(opened.open_toolset([ask()]))
             await until(lambda: peer_of(opened)._link is not None)
             starting = peer_of(opened)._link
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
             async with source(opened) as made:
-                assert await made.answer(call("files__add", a=1, b=2)) == "3"
+                assert await made.call_tool(call("files__add", a=1, b=2)) == "3"
             assert peer_of(opened)._link is starting
 
     asyncio.run(run())
@@ -207,14 +207,14 @@ def test_a_turn_that_is_cancelled_while_a_server_starts_leaves_it_starting() -> 
 
 def test_closing_while_a_server_starts() -> None:
     async def run() -> None:
-        opened = McpGateway([stdio()])
-        waiting = asyncio.create_task(opened.source([ask()]))
+        opened = McpServerManager([stdio()])
+        waiting = asyncio.create_task(opened.open_toolset([ask()]))
         await until(lambda: peer_of(opened)._link is not None)
         await opened.close()
         with pytest.raises(ToolServerUnavailableError):
             await waiting
         with pytest.raises(ToolServerUnavailableError, match="being closed"):
-            await opened.source([ask()])
+            await opened.open_toolset([ask()])
         assert len(asyncio.all_tasks()) == 1
 
     asyncio.run(run())
@@ -222,8 +222,8 @@ def test_closing_while_a_server_starts() -> None:
 
 def test_a_loop_that_ends_takes_its_servers_along(tmp_path: Path) -> None:
     async def run() -> Any:
-        opened = McpGateway([stdio()])
-        await opened.source([ask()])
+        opened = McpServerManager([stdio()])
+        await opened.open_toolset([ask()])
         return peer_of(opened)._link
 
     assert asyncio.run(run()).done
@@ -239,8 +239,8 @@ def test_keys_are_nowhere_but_on_the_way(
         key = {"Authorization": Secret(f"Bearer {CANARY}"), "X-Key": Secret(CANARY)}
         asked = ask(url=Secret(f"{url}?key={CANARY}"), headers=key)
         async with gateway() as opened:
-            made = await opened.source([asked])
-            seen.extend((asked, repr(made), repr(opened), made.functions, made.listed))
+            made = await opened.open_toolset([asked])
+            seen.extend((asked, repr(made), repr(opened), made.functions, made.tool_listings))
             for one in (
                 call("files__header", name="authorization"),
                 call("files__header", name="x-key"),
@@ -249,18 +249,18 @@ def test_keys_are_nowhere_but_on_the_way(
                 call(CANARY),
                 call("files__add", a=CANARY),
             ):
-                output = await made.answer(one)
+                output = await made.call_tool(one)
                 seen.append(output)
             assert seen[-6] == "[hidden]"
             assert seen[-3] == "the key is [hidden]"
             await made.aclose()
-            assert opened._guests == set()
+            assert opened._request_connections == set()
 
     async def program() -> None:
         env = {"TOKEN": Secret(CANARY)}
         async with gateway(stdio(env=env)) as opened, source(opened) as made:
-            assert await made.answer(call("files__variable", name="TOKEN")) == "[hidden]"
-            seen.extend([env, await made.answer(call("files__leak"))])
+            assert await made.call_tool(call("files__variable", name="TOKEN")) == "[hidden]"
+            seen.extend([env, await made.call_tool(call("files__leak"))])
 
     with http_server("--old") as http:
         asyncio.run(run(http.url.reveal()))
@@ -276,8 +276,8 @@ def test_a_program_gets_the_variables_it_was_given_and_no_others(
 
     async def run() -> None:
         async with gateway(stdio(env={"MODE": Secret("quick")})) as opened, source(opened) as made:
-            assert await made.answer(call("files__variable", name="MODE")) == "quick"
-            assert await made.answer(call("files__variable", name="XAI_API_KEY")) == "not set"
+            assert await made.call_tool(call("files__variable", name="MODE")) == "quick"
+            assert await made.call_tool(call("files__variable", name="XAI_API_KEY")) == "not set"
 
     asyncio.run(run())
 

@@ -16,7 +16,7 @@ import pytest
 
 from antiphon.core.secrets import Secret
 from antiphon.errors import ToolServerUnavailableError
-from antiphon.tools.mcp.http_transport import MOST_BYTES
+from antiphon.tools.mcp.http_transport import MAX_BYTES
 from mcp_kit import ask, call, error_of, gateway, http_server, source
 
 JSON = "content-type: application/json"
@@ -89,7 +89,7 @@ def listing(answer: Any) -> str:
     async def run() -> str:
         async with answering(answer) as url, gateway() as opened:
             with pytest.raises(ToolServerUnavailableError) as caught:
-                await opened.source([ask(url=url)])
+                await opened.open_toolset([ask(url=url)])
             return caught.value.message.partition("what tools it has: ")[2]
 
     return asyncio.run(run())
@@ -107,7 +107,7 @@ def calling(answer: Any, times: int = 1) -> list[str]:
             gateway() as opened,
             source(opened, ask(url=url)) as made,
         ):
-            given = [made.answer(call("files__read")) for _ in range(times)]
+            given = [made.call_tool(call("files__read")) for _ in range(times)]
             return [error_of(one) for one in await asyncio.gather(*given)]
 
     return asyncio.run(run())
@@ -150,7 +150,7 @@ def test_one_call_that_fails_costs_no_other() -> None:
 
 
 def test_an_answer_without_an_end_is_not_read() -> None:
-    (said,) = calling(lambda _: Raw(body=b" " * (MOST_BYTES + 1)))
+    (said,) = calling(lambda _: Raw(body=b" " * (MAX_BYTES + 1)))
     assert "its answer is larger than 32 MiB" in said
 
 
@@ -191,10 +191,10 @@ def test_headers_are_sent_and_cannot_replace_the_protocols() -> None:
         headers = {"Authorization": Secret("Bearer x"), "Accept": Secret("text/plain")}
         asked = ask(url=url, headers=headers)
         async with gateway() as opened, source(opened, asked) as made:
-            sent = await made.answer(call("files__header", name="accept"))
+            sent = await made.call_tool(call("files__header", name="accept"))
             assert sent == "application/json, text/event-stream"
             # Too short a key to be searched for in every word.
-            sent = await made.answer(call("files__header", name="authorization"))
+            sent = await made.call_tool(call("files__header", name="authorization"))
             assert sent == "[hidden]"
 
     with http_server() as http:

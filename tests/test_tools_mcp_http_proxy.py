@@ -83,7 +83,7 @@ def test_a_server_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
                 gateway(server_at("http://upstream.test:8000/mcp")) as opened,
                 source(opened) as made,
             ):
-                assert await made.answer(call("files__read")) == "Said."
+                assert await made.call_tool(call("files__read")) == "Said."
             assert proxy.requests[0].target == "http://upstream.test:8000/mcp"
 
     asyncio.run(main())
@@ -107,7 +107,7 @@ def test_a_tunnel_to_a_safe_server(
                 gateway(server_at("https://upstream.test/mcp")) as opened,
                 source(opened) as made,
             ):
-                assert await made.answer(call("files__read")) == "Said."
+                assert await made.call_tool(call("files__read")) == "Said."
             for asked in proxy.requests:
                 assert (asked.method, asked.target) == ("CONNECT", "upstream.test:443")
                 assert TOKEN not in str(asked)
@@ -156,7 +156,7 @@ def test_this_machine_is_reached_without(monkeypatch: pytest.MonkeyPatch) -> Non
 
     async def main(url: str) -> None:
         async with gateway(server_at(url)) as opened, source(opened) as made:
-            assert await made.answer(call("files__add", a=1, b=2)) == "3"
+            assert await made.call_tool(call("files__add", a=1, b=2)) == "3"
 
     with http_server() as http:
         asyncio.run(main(http.url.reveal()))

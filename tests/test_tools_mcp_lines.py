@@ -13,7 +13,7 @@ from mcp.types import JSONRPCNotification
 from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.errors import ToolServerUnavailableError
 from antiphon.tools.mcp import line_limit
-from antiphon.tools.mcp.line_limit import ENCODING, Lines, is_too_long
+from antiphon.tools.mcp.line_limit import LINE_ENCODING, LineDecoder, is_too_long
 from mcp_kit import call, error_of, gateway, source, stdio
 
 MOST = 8
@@ -21,7 +21,7 @@ FLOOD = "import os\nwhile True: os.write(1, b'x' * 65536)"
 
 
 def heard(chunks: list[bytes]) -> str:
-    lines = Lines()
+    lines = LineDecoder()
     return "".join(lines.decode(chunk) for chunk in chunks)
 
 
@@ -31,7 +31,7 @@ def test_lines_come_whole_however_they_are_cut(said: list[str], data: st.DataObj
     whole = text.encode()
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=9)))
     chunks = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
-    lines = Lines()
+    lines = LineDecoder()
     for chunk in chunks:
         given_out = lines.decode(chunk)
         assert not given_out or given_out.endswith("\n")
@@ -42,11 +42,11 @@ def test_lines_come_whole_however_they_are_cut(said: list[str], data: st.DataObj
 def test_what_is_kept_is_bounded(chunks: list[bytes]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(line_limit, "MOST_BYTES", MOST)
-        lines = Lines()
+        lines = LineDecoder()
         said = ""
         for chunk in chunks:
             said += lines.decode(chunk)
-            assert sum(map(len, lines._begun)) <= MOST
+            assert sum(map(len, lines._partial_line)) <= MOST
     longest = max(map(len, b"".join(chunks).split(b"\n")))
     # One chunk more may come with the end of a line.
     assert ("too_long" in said) <= (longest > MOST)
@@ -56,7 +56,7 @@ def test_what_is_kept_is_bounded(chunks: list[bytes]) -> None:
 
 def test_what_is_no_text_becomes_that() -> None:
     assert heard([b"a\xff", b"\xc3\nb\n"]) == "a\ufffd\ufffd\nb\n"
-    assert "ü\ud800".encode(ENCODING, "replace") == "ü?".encode()
+    assert "ü\ud800".encode(LINE_ENCODING, "replace") == "ü?".encode()
 
 
 def test_other_encodings_are_as_they_were() -> None:
@@ -86,16 +86,16 @@ def test_a_program_that_never_ends_its_first_line() -> None:
 def test_a_program_that_floods_in_a_call_is_started_again(flags: tuple[str, ...]) -> None:
     async def run() -> None:
         async with gateway(stdio("files", *flags)) as opened, source(opened) as made:
-            sleeping = asyncio.create_task(made.answer(call("files__sleep")))
-            await made.answer(call("files__wait_for", what="began"))
-            lost = error_of(await made.answer(call("files__flood")))
+            sleeping = asyncio.create_task(made.call_tool(call("files__sleep")))
+            await made.call_tool(call("files__wait_for", what="began"))
+            lost = error_of(await made.call_tool(call("files__flood")))
             assert lost == (
                 "The MCP server 'files' is not available: it wrote a line of more than 32 MiB."
                 " Whether the call had an effect is not known."
             )
             # All that is asked of it fails by that.
             assert error_of(await sleeping) == lost
-            assert await made.answer(call("files__add", a=1, b=2)) == "3"
+            assert await made.call_tool(call("files__add", a=1, b=2)) == "3"
 
     asyncio.run(run())
 
@@ -104,7 +104,7 @@ def test_a_line_that_is_long_and_has_an_end() -> None:
     async def run() -> None:
         async with gateway(stdio()) as opened, source(opened) as made:
             size = 12_000_000  # told twice: as words and as structure
-            said = await made.answer(call("files__huge", size=size))
+            said = await made.call_tool(call("files__huge", size=size))
             assert said is not None
             assert f"of {size} characters.]" in said
 
@@ -114,6 +114,6 @@ def test_a_line_that_is_long_and_has_an_end() -> None:
 def test_bytes_that_are_no_text_cost_only_their_line() -> None:
     async def run() -> None:
         async with gateway(stdio()) as opened, source(opened) as made:
-            assert await made.answer(call("files__scribble")) == "scribbled"
+            assert await made.call_tool(call("files__scribble")) == "scribbled"
 
     asyncio.run(run())

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.core.mcp_servers import MAX_LABEL_LENGTH, tool_name_without_label
-from antiphon.tools.mcp.toolset import name_of, prefix_of
+from antiphon.tools.mcp.toolset import qualified_tool_name, tool_name_prefix
 
 LABELS = st.text(min_size=1, max_size=MAX_LABEL_LENGTH)
 TAKEN = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -16,9 +16,9 @@ TAKEN = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 @given(LABELS, st.text(max_size=200), st.sets(st.text(max_size=20)))
 def test_a_name_is_one_that_models_take(label: str, tool: str, taken: set[str]) -> None:
-    name = name_of(label, tool, taken)
+    name = qualified_tool_name(label, tool, taken)
     assert TAKEN.fullmatch(name)
-    assert name.startswith(prefix_of(label))
+    assert name.startswith(tool_name_prefix(label))
     assert name not in taken
 
 
@@ -26,22 +26,25 @@ def test_a_name_is_one_that_models_take(label: str, tool: str, taken: set[str]) 
 def test_tools_of_a_server_are_told_apart_whatever_else_it_lists(
     label: str, tools: list[str]
 ) -> None:
-    assert len({name_of(label, tool) for tool in tools}) == len(tools)
+    assert len({qualified_tool_name(label, tool) for tool in tools}) == len(tools)
 
 
 def test_a_usual_name_is_left_as_it_is() -> None:
-    assert name_of("files", "read_file-2") == "files__read_file-2"
+    assert qualified_tool_name("files", "read_file-2") == "files__read_file-2"
     assert tool_name_without_label("files", "files__read_file-2") == "read_file-2"
 
 
 def test_a_changed_name_never_is_another_tools() -> None:
-    assert name_of("files", "a.b").startswith("files__a_b_")
-    assert name_of("files", "a_b") == "files__a_b"
+    assert qualified_tool_name("files", "a.b").startswith("files__a_b_")
+    assert qualified_tool_name("files", "a_b") == "files__a_b"
     # Two servers whose names run together.
-    first = name_of("a", "b__c")
-    assert name_of("a__b", "c", {first}) not in (first, name_of("a__b", "c"))
+    first = qualified_tool_name("a", "b__c")
+    assert qualified_tool_name("a__b", "c", {first}) not in (
+        first,
+        qualified_tool_name("a__b", "c"),
+    )
 
 
 @given(LABELS)
 def test_the_tools_part_begins_behind_the_label(label: str) -> None:
-    assert tool_name_without_label(label, name_of(label, "read")).startswith("read")
+    assert tool_name_without_label(label, qualified_tool_name(label, "read")).startswith("read")

@@ -19,9 +19,9 @@ from mcp_kit import AT_ONCE, HttpServer, ask, call, error_of, gateway, source, s
 @given(st.integers(0, 2000))
 def test_how_long_to_wait(failures: int) -> None:
     backoff = Backoff()
-    assert backoff.wait(0) == 0.0
-    assert backoff.wait(failures) <= backoff.wait(failures + 1) <= backoff.cap
-    assert backoff.wait(1) == backoff.base
+    assert backoff.delay(0) == 0.0
+    assert backoff.delay(failures) <= backoff.delay(failures + 1) <= backoff.cap
+    assert backoff.delay(1) == backoff.base
 
 
 @pytest.mark.parametrize("flags", [(), ("--old",)])
@@ -31,14 +31,14 @@ def test_a_program_that_dies_in_a_call_is_started_again(tmp_path: Path, flags: A
     async def run() -> None:
         server = stdio("files", *flags, "--count", str(starts))
         async with gateway(server) as opened, source(opened) as made:
-            lost = error_of(await made.answer(call("files__die")))
+            lost = error_of(await made.call_tool(call("files__die")))
             assert lost == (
                 "The MCP server 'files' is not available: the connection was lost."
                 " Whether the call had an effect is not known."
             )
-            assert await made.answer(call("files__add", a=1, b=2)) == "3"
+            assert await made.call_tool(call("files__add", a=1, b=2)) == "3"
             async with source(opened) as again:
-                assert await again.answer(call("files__say", text="back")) == "back"
+                assert await again.call_tool(call("files__say", text="back")) == "back"
 
     asyncio.run(run())
     assert len(starts.read_text().split()) == 2
@@ -47,9 +47,9 @@ def test_a_program_that_dies_in_a_call_is_started_again(tmp_path: Path, flags: A
 def test_other_calls_of_a_program_that_dies_get_an_answer() -> None:
     async def run() -> None:
         async with gateway(stdio()) as opened, source(opened) as made:
-            sleeping = asyncio.create_task(made.answer(call("files__sleep")))
-            await made.answer(call("files__wait_for", what="began"))
-            await made.answer(call("files__die"))
+            sleeping = asyncio.create_task(made.call_tool(call("files__sleep")))
+            await made.call_tool(call("files__wait_for", what="began"))
+            await made.call_tool(call("files__die"))
             assert "the connection was lost" in error_of(await sleeping)
 
     asyncio.run(run())
@@ -58,13 +58,13 @@ def test_other_calls_of_a_program_that_dies_get_an_answer() -> None:
 def test_a_program_that_dies_while_nobody_asks(tmp_path: Path) -> None:
     async def run() -> None:
         async with gateway(stdio()) as opened, source(opened) as made:
-            (peer,) = opened._peers.values()
-            link = peer._link
+            (peer,) = opened._connections.values()
+            link = peer._session
             assert link is not None
-            await made.answer(call("files__die"))
+            await made.call_tool(call("files__die"))
             # Its end is noticed, and tidied up, without another question.
-            await until(lambda: link.done)
-            assert await made.answer(call("files__add", a=1, b=2)) == "3"
+            await until(lambda: link.is_closed)
+            assert await made.call_tool(call("files__add", a=1, b=2)) == "3"
 
     asyncio.run(run())
 
@@ -77,7 +77,7 @@ def test_a_program_that_cannot_start_is_left_alone_for_a_while(tmp_path: Path) -
         async with gateway(server, backoff=Backoff(base=50.0)) as opened:
             for _ in range(3):
                 with pytest.raises(ToolServerUnavailableError) as caught:
-                    await opened.source([ask()])
+                    await opened.open_toolset([ask()])
                 assert "it ended before it answered" in caught.value.message
             assert "it is tried again in " in caught.value.message
 
@@ -94,7 +94,7 @@ def test_a_short_wait_is_waited_for(tmp_path: Path) -> None:
         async with gateway(server, backoff=Backoff(base=0.01)) as opened:
             for _ in range(3):
                 with pytest.raises(ToolServerUnavailableError, match="ended before it answered"):
-                    await opened.source([ask()])
+                    await opened.open_toolset([ask()])
 
     asyncio.run(run())
     assert len(starts.read_text().split()) == 3
@@ -108,12 +108,12 @@ def test_an_http_server_that_dies_and_comes_back(flags: Any) -> None:
     async def run() -> None:
         server = McpServerConfig(label="files", url=http.url, require_approval="never")
         async with gateway(server, backoff=AT_ONCE) as opened, source(opened) as made:
-            assert await made.answer(call("files__add", a=1, b=2)) == "3"
+            assert await made.call_tool(call("files__add", a=1, b=2)) == "3"
             await asyncio.to_thread(http.kill)
-            gone = error_of(await made.answer(call("files__add", a=1, b=2)))
+            gone = error_of(await made.call_tool(call("files__add", a=1, b=2)))
             assert gone.startswith("The MCP server 'files' is not available: ")
             await asyncio.to_thread(http.start)
-            assert await made.answer(call("files__add", a=1, b=2)) == "3"
+            assert await made.call_tool(call("files__add", a=1, b=2)) == "3"
 
     try:
         asyncio.run(run())
@@ -129,8 +129,8 @@ def test_an_http_server_that_dies_in_a_call(flags: Any) -> None:
     async def run() -> None:
         server = McpServerConfig(label="files", url=http.url, require_approval="never")
         async with gateway(server) as opened, source(opened) as made:
-            sleeping = asyncio.create_task(made.answer(call("files__sleep")))
-            await made.answer(call("files__wait_for", what="began"))
+            sleeping = asyncio.create_task(made.call_tool(call("files__sleep")))
+            await made.call_tool(call("files__wait_for", what="began"))
             await asyncio.to_thread(http.kill)
             lost = error_of(await sleeping)
             assert lost.startswith("The MCP server 'files' is not available: the connection")

@@ -8,10 +8,10 @@ import pytest
 from mcp import types
 
 from antiphon.core.mcp_servers import McpServerConfig
-from antiphon.tools.mcp.errors import Veil
-from antiphon.tools.mcp.results import MOST, spoken
+from antiphon.tools.mcp.errors import SecretRedactor
+from antiphon.tools.mcp.results import MAX_OUTPUT_LENGTH, result_text
 
-VEIL = Veil(McpServerConfig(label="a"))
+VEIL = SecretRedactor(McpServerConfig(label="a"))
 
 
 def result(*texts: str, structured: Any = None, is_error: bool = False) -> types.CallToolResult:
@@ -39,16 +39,16 @@ def result(*texts: str, structured: Any = None, is_error: bool = False) -> types
     ],
 )
 def test_what_is_said(given: types.CallToolResult, said: str) -> None:
-    assert spoken("tool", given, VEIL) == said
+    assert result_text("tool", given, VEIL) == said
 
 
 def test_what_is_too_long_is_cut_and_says_so() -> None:
-    assert spoken("tool", result("x" * MOST), VEIL) == "x" * MOST
-    said = spoken("tool", result("x" * (MOST + 7)), VEIL)
-    assert said.startswith("x" * MOST + "\n[Cut here: ")
-    assert f"of {MOST + 7} characters" in said
-    assert len(said) < MOST + 100
+    assert result_text("tool", result("x" * MAX_OUTPUT_LENGTH), VEIL) == "x" * MAX_OUTPUT_LENGTH
+    said = result_text("tool", result("x" * (MAX_OUTPUT_LENGTH + 7)), VEIL)
+    assert said.startswith("x" * MAX_OUTPUT_LENGTH + "\n[Cut here: ")
+    assert f"of {MAX_OUTPUT_LENGTH + 7} characters" in said
+    assert len(said) < MAX_OUTPUT_LENGTH + 100
 
 
 def test_a_long_error_is_short() -> None:
-    assert len(spoken("tool", result("x" * MOST, is_error=True), VEIL)) < 2000
+    assert len(result_text("tool", result("x" * MAX_OUTPUT_LENGTH, is_error=True), VEIL)) < 2000

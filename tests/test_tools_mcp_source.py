@@ -14,7 +14,7 @@ from antiphon.core.items import FunctionCall
 from antiphon.core.mcp_servers import McpServerConfig, McpServerRequest
 from antiphon.core.tool_rules import needs_approval
 from antiphon.core.turns import McpTool
-from antiphon.tools.mcp.results import MOST
+from antiphon.tools.mcp.results import MAX_OUTPUT_LENGTH
 from mcp_kit import HttpServer, ask, call, error_of, gateway, http_server, names, source, stdio
 
 Reached = tuple[list[McpServerConfig], McpServerRequest]
@@ -50,7 +50,7 @@ def answers(reached: Reached, *calls: FunctionCall) -> list[str | None]:
     async def run() -> list[str | None]:
         servers, asked = reached
         async with gateway(*servers) as opened, source(opened, asked) as made:
-            return [await made.answer(one) for one in calls]
+            return [await made.call_tool(one) for one in calls]
 
     return asyncio.run(run())
 
@@ -86,14 +86,14 @@ def test_what_goes_wrong_is_an_error_output(reached: Reached) -> None:
         call("files__add", a="one"),
         FunctionCall("call_1", "files__add", "{not json"),
         call("files__delete"),
-        call("files__huge", size=MOST + 1),
+        call("files__huge", size=MAX_OUTPUT_LENGTH + 1),
     )
     assert "no luck" in error_of(failed)
     assert "valid integer" in error_of(wrong)
     assert "not valid JSON" in error_of(unread)
     assert "no tool named 'files__delete'" in error_of(nothing)
     assert huge is not None
-    assert "[Cut here:" in huge[MOST:]
+    assert "[Cut here:" in huge[MAX_OUTPUT_LENGTH:]
 
 
 def test_strange_names_become_names_that_models_take(reached: Reached) -> None:
@@ -103,9 +103,9 @@ def test_strange_names_become_names_that_models_take(reached: Reached) -> None:
             shown = sorted(name for name in names(made) if "strange" in name)
             plain, strange = sorted(shown, key=len)
             assert plain == "files__strange_name__"
-            assert await made.answer(call(plain)) == "plain"
-            assert await made.answer(call(strange)) == "strange"
-            (listed,) = made.listed
+            assert await made.call_tool(call(plain)) == "plain"
+            assert await made.call_tool(call(strange)) == "strange"
+            (listed,) = made.tool_listings
             assert {tool["name"] for tool in listed.tools} >= {"strange name/ü", "strange_name__"}
 
     asyncio.run(run())
@@ -118,7 +118,7 @@ def test_what_the_model_is_shown(http: dict[str, HttpServer]) -> None:
             assert function.description == "Add two numbers."
             assert function.parameters is not None
             assert function.parameters["required"] == ["a", "b"]
-            (listed,) = made.listed
+            (listed,) = made.tool_listings
             assert (listed.server_label, listed.error) == ("files", None)
             (shown,) = (tool for tool in listed.tools if tool["name"] == "add")
             assert set(shown) == {"name", "description", "input_schema", "annotations"}
@@ -132,15 +132,15 @@ def test_calls_of_others_are_left_to_them(http: dict[str, HttpServer]) -> None:
     async def run() -> None:
         taken = ["files__add", "files__mine"]
         async with gateway(far(http)) as opened, source(opened, taken=taken) as made:
-            assert await made.answer(call("get_weather")) is None
-            assert await made.answer(call("files__mine")) is None
-            assert await made.answer(call("files__add", a=1, b=2)) is None
+            assert await made.call_tool(call("get_weather")) is None
+            assert await made.call_tool(call("files__mine")) is None
+            assert await made.call_tool(call("files__add", a=1, b=2)) is None
             assert made.server_of("files__add") is None
             assert made.server_of("get_weather") is None
             assert made.server_of("files__say") == "files"
             assert made.server_of("files__unknown") == "files"
             (ours,) = (name for name in names(made) if name.startswith("files__add_"))
-            assert await made.answer(call(ours, a=1, b=2)) == "3"
+            assert await made.call_tool(call(ours, a=1, b=2)) == "3"
 
     asyncio.run(run())
 
@@ -154,7 +154,7 @@ def test_two_servers_whose_names_run_together() -> None:
             assert made.server_of("a__b__say") == "a__b"
             # Agreed to as a tool of the other server.
             other = replace(call("a__b__say", text="x"), server="a")
-            assert "no tool" in error_of(await made.answer(other, approved=True))
+            assert "no tool" in error_of(await made.call_tool(other, approved=True))
 
     asyncio.run(run())
 
@@ -186,9 +186,9 @@ def test_the_rules_of_approval(
                 for name, one in calls.items()
                 if needs_approval(shown, replace(one, server="files"))
             }
-            waits = {name for name, one in calls.items() if await made.answer(one) is None}
+            waits = {name for name, one in calls.items() if await made.call_tool(one) is None}
             assert waits == told == needs
-            given = [await made.answer(one, approved=True) for one in calls.values()]
+            given = [await made.call_tool(one, approved=True) for one in calls.values()]
             assert given == ["3", "x"]
 
     asyncio.run(run())
@@ -214,9 +214,9 @@ def test_only_allowed_tools_are_there(
         wanted = ask(allowed_tools=asked)
         async with gateway(server) as opened, source(opened, wanted) as made:
             assert names(made) == left
-            (listed,) = made.listed
+            (listed,) = made.tool_listings
             assert len(listed.tools) == len(left)
-            assert "no tool" in error_of(await made.answer(call("files__huge", size=1)))
+            assert "no tool" in error_of(await made.call_tool(call("files__huge", size=1)))
 
     asyncio.run(run())
 
@@ -226,11 +226,11 @@ def test_a_tool_that_is_not_there_waits_where_every_tool_does(http: dict[str, Ht
         nothing = call("files__nothing")
         async with gateway(far(http, require_approval="always")) as opened, source(opened) as made:
             assert made.approvals == {"files": "always"}
-            assert await made.answer(nothing) is None
-            assert "no tool" in error_of(await made.answer(nothing, approved=True))
+            assert await made.call_tool(nothing) is None
+            assert "no tool" in error_of(await made.call_tool(nothing, approved=True))
         async with gateway(far(http, require_approval=("add",))) as opened, source(opened) as made:
             assert made.approvals == {"files": ("add",)}
-            assert "no tool" in error_of(await made.answer(nothing))
+            assert "no tool" in error_of(await made.call_tool(nothing))
 
     asyncio.run(run())
 
@@ -241,9 +241,9 @@ def test_rules_of_approval_name_tools_as_the_server_does(http: dict[str, HttpSer
         async with gateway(server) as opened, source(opened) as made:
             (rule,) = tuple(made.approvals["files"])
             strange = call(f"files__{rule}")
-            assert await made.answer(strange) is None
-            assert await made.answer(strange, approved=True) == "strange"
-            assert await made.answer(call("files__strange_name__")) == "plain"
+            assert await made.call_tool(strange) is None
+            assert await made.call_tool(strange, approved=True) == "strange"
+            assert await made.call_tool(call("files__strange_name__")) == "plain"
 
     asyncio.run(run())
 
@@ -251,7 +251,7 @@ def test_rules_of_approval_name_tools_as_the_server_does(http: dict[str, HttpSer
 def test_a_call_that_takes_too_long() -> None:
     async def run() -> None:
         async with gateway(stdio(timeout=0.3)) as opened, source(opened) as made:
-            late = error_of(await made.answer(call("files__sleep")))
+            late = error_of(await made.call_tool(call("files__sleep")))
             assert late == "files__sleep did not finish within 0.3 s."
 
     asyncio.run(run())
@@ -263,12 +263,12 @@ def test_a_cancelled_call_is_cancelled_there(reached: Reached) -> None:
     async def run() -> None:
         servers, asked = reached
         async with gateway(*servers) as opened, source(opened, asked) as made:
-            sleeping = asyncio.create_task(made.answer(call("files__sleep")))
-            assert await made.answer(call("files__wait_for", what="began")) == "began"
+            sleeping = asyncio.create_task(made.call_tool(call("files__sleep")))
+            assert await made.call_tool(call("files__wait_for", what="began")) == "began"
             sleeping.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await sleeping
-            told = await made.answer(call("files__wait_for", what="cancelled"))
+            told = await made.call_tool(call("files__wait_for", what="cancelled"))
             assert told == "cancelled"
 
     asyncio.run(run())
@@ -278,7 +278,7 @@ def test_calls_run_side_by_side(reached: Reached) -> None:
     async def run() -> None:
         servers, asked = reached
         async with gateway(*servers) as opened, source(opened, asked) as made:
-            both = await asyncio.gather(*(made.answer(call("files__meet")) for _ in range(2)))
+            both = await asyncio.gather(*(made.call_tool(call("files__meet")) for _ in range(2)))
             assert both == ["met", "met"]
 
     asyncio.run(run())
@@ -288,11 +288,11 @@ def test_two_turns_share_the_session_of_a_configured_server() -> None:
     async def run() -> None:
         async with gateway(stdio()) as opened, source(opened) as one, source(opened) as other:
             both = await asyncio.gather(
-                *(made.answer(call("files__meet")) for made in (one, other))
+                *(made.call_tool(call("files__meet")) for made in (one, other))
             )
             assert both == ["met", "met"]
             await one.aclose()
-            assert await other.answer(call("files__say", text="still here")) == "still here"
+            assert await other.call_tool(call("files__say", text="still here")) == "still here"
 
     asyncio.run(run())
 
@@ -304,8 +304,8 @@ def test_it_works_on_uvloop(http: dict[str, HttpServer]) -> None:
         async with gateway(stdio()) as opened:
             asked = ask(), ask("far", url=http["http"].url)
             async with source(opened, *asked) as made:
-                assert await made.answer(call("files__add", a=1, b=2)) == "3"
-                assert await made.answer(call("far__add", a=1, b=2)) == "3"
+                assert await made.call_tool(call("files__add", a=1, b=2)) == "3"
+                assert await made.call_tool(call("far__add", a=1, b=2)) == "3"
 
     uvloop.run(run())
 
@@ -313,10 +313,10 @@ def test_it_works_on_uvloop(http: dict[str, HttpServer]) -> None:
 def test_closing_twice_does_no_harm(http: dict[str, HttpServer]) -> None:
     async def run() -> None:
         async with gateway() as opened:
-            made = await opened.source([ask(url=http["old http"].url)])
+            made = await opened.open_toolset([ask(url=http["old http"].url)])
             await made.aclose()
             await made.aclose()
-            gone = error_of(await made.answer(call("files__add", a=1, b=2)))
+            gone = error_of(await made.call_tool(call("files__add", a=1, b=2)))
             assert "'files' is not available" in gone
 
     asyncio.run(run())

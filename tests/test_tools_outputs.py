@@ -14,7 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from antiphon.tools.tool_outputs import Unencodable, declined, failed, output, readable
+from antiphon.tools.tool_outputs import (
+    ResultEncodingError,
+    declined_output,
+    encode_output,
+    error_output,
+    replace_surrogates,
+)
 
 
 class Priority(str, enum.Enum):  # noqa: UP042 - as many still write it
@@ -56,11 +62,11 @@ class Point:
     ],
 )
 def test_results_become_text(result: Any, text: str) -> None:
-    assert output(result) == text
+    assert encode_output(result) == text
 
 
 def test_a_result_is_never_shortened() -> None:
-    assert len(output(["x" * 1000] * 1000)) > 1_000_000
+    assert len(encode_output(["x" * 1000] * 1000)) > 1_000_000
 
 
 def circle() -> list[Any]:
@@ -83,29 +89,29 @@ def circle() -> list[Any]:
     ids=lambda result: type(result).__name__,
 )
 def test_what_is_no_json_is_refused(result: Any) -> None:
-    with pytest.raises(Unencodable) as raised:
-        output(result)
+    with pytest.raises(ResultEncodingError) as raised:
+        encode_output(result)
     assert str(raised.value)
 
 
 @given(st.text(st.characters()))
 def test_any_text_can_be_sent(text: str) -> None:
-    sent = output(text)
+    sent = encode_output(text)
     sent.encode()
     assert sent == text or any("\ud800" <= one <= "\udfff" for one in text)
 
 
 def test_half_a_pair_is_replaced_and_a_whole_one_joined() -> None:
-    assert readable("a\ud800b") == "a\ufffdb"
-    assert readable("\ud83d\ude00") == "\U0001f600"
+    assert replace_surrogates("a\ud800b") == "a\ufffdb"
+    assert replace_surrogates("\ud83d\ude00") == "\U0001f600"
 
 
 def test_an_error_is_json_and_kept_short() -> None:
-    assert failed('no "order"') == '{"error":"no \\"order\\""}'
-    assert len(json.loads(failed("x" * 10_000))["error"]) == 1500
-    failed("\ud800").encode()
+    assert error_output('no "order"') == '{"error":"no \\"order\\""}'
+    assert len(json.loads(error_output("x" * 10_000))["error"]) == 1500
+    error_output("\ud800").encode()
 
 
 def test_declining_says_that_a_person_did() -> None:
-    assert "person declined" in json.loads(declined())["error"]
-    assert json.loads(declined("too much"))["error"].endswith("The reason given: too much")
+    assert "person declined" in json.loads(declined_output())["error"]
+    assert json.loads(declined_output("too much"))["error"].endswith("The reason given: too much")

@@ -10,9 +10,9 @@ import pytest
 from referencing.exceptions import Unresolvable
 
 from antiphon.errors import ConfigError
-from antiphon.tools.json_schema_tool import form
+from antiphon.tools.json_schema_tool import schema_argument_spec
 from antiphon.tools.tool_context import ToolContext
-from antiphon.tools.tool_outputs import ArgumentsInvalid
+from antiphon.tools.tool_outputs import InvalidArgumentsError
 
 WEATHER: dict[str, Any] = {
     "type": "object",
@@ -35,10 +35,10 @@ def anything(**arguments: Any) -> None: ...
 
 def test_a_schema_is_shown_as_it_was_given() -> None:
     given = json.loads(json.dumps(WEATHER))
-    made = form(anything, "t", given)
+    made = schema_argument_spec(anything, "t", given)
     given["properties"].clear()
     assert made.schema == WEATHER
-    assert made.read('{"location": "Tokyo", "where": {"x": 1, "y": 2}}') == {
+    assert made.decode('{"location": "Tokyo", "where": {"x": 1, "y": 2}}') == {
         "location": "Tokyo",
         "where": {"x": 1, "y": 2},
     }
@@ -46,9 +46,9 @@ def test_a_schema_is_shown_as_it_was_given() -> None:
 
 @pytest.mark.parametrize("parameters", [None, {}])
 def test_no_schema_is_no_parameters(parameters: dict[str, Any] | None) -> None:
-    made = form(anything, "t", parameters)
+    made = schema_argument_spec(anything, "t", parameters)
     assert made.schema == {"type": "object", "properties": {}}
-    assert made.read("") == {}
+    assert made.decode("") == {}
 
 
 @pytest.mark.parametrize(
@@ -65,17 +65,17 @@ def test_no_schema_is_no_parameters(parameters: dict[str, Any] | None) -> None:
     ],
 )
 def test_each_fault_says_which_argument_and_how(written: dict[str, Any], said: str) -> None:
-    with pytest.raises(ArgumentsInvalid) as raised:
-        form(anything, "t", WEATHER).read(json.dumps({"location": "x"} | written))
+    with pytest.raises(InvalidArgumentsError) as raised:
+        schema_argument_spec(anything, "t", WEATHER).decode(json.dumps({"location": "x"} | written))
     assert said in str(raised.value)
     assert "secret" not in str(raised.value)
 
 
 def test_what_is_missing_is_said_once() -> None:
     schema = {"properties": {"at": WEATHER["$defs"]["point"]}, "required": ["at"]}
-    made = form(anything, "t", schema)
-    with pytest.raises(ArgumentsInvalid) as raised:
-        made.read('{"at": {}}')
+    made = schema_argument_spec(anything, "t", schema)
+    with pytest.raises(InvalidArgumentsError) as raised:
+        made.decode('{"at": {}}')
     told = "argument 'at.x' is missing; argument 'at.y' is missing"
     assert str(raised.value) == f"Invalid arguments: {told}."
 
@@ -94,7 +94,7 @@ def test_what_is_missing_is_said_once() -> None:
 )
 def test_a_bad_schema_is_refused_at_once(parameters: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        form(anything, "t", parameters)
+        schema_argument_spec(anything, "t", parameters)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -107,7 +107,7 @@ def test_a_reference_is_never_fetched(tmp_path: Path) -> None:
         "hidden": {"b": {"$ref": elsewhere.as_uri()}},
     }
     with pytest.raises(Unresolvable):
-        form(anything, "t", schema).read('{"a": "text"}')
+        schema_argument_spec(anything, "t", schema).decode('{"a": "text"}')
 
 
 def test_a_schema_may_name_an_older_draft() -> None:
@@ -115,15 +115,15 @@ def test_a_schema_may_name_an_older_draft() -> None:
         "$schema": "http://json-schema.org/draft-07/schema#",
         "properties": {"pair": {"items": [{"type": "string"}, {"type": "integer"}]}},
     }
-    made = form(anything, "t", schema)
-    assert made.read('{"pair": ["a", 1]}') == {"pair": ["a", 1]}
-    with pytest.raises(ArgumentsInvalid, match=r"pair\[1\]"):
-        made.read('{"pair": ["a", "b"]}')
+    made = schema_argument_spec(anything, "t", schema)
+    assert made.decode('{"pair": ["a", 1]}') == {"pair": ["a", 1]}
+    with pytest.raises(InvalidArgumentsError, match=r"pair\[1\]"):
+        made.decode('{"pair": ["a", "b"]}')
     with pytest.raises(ConfigError):
-        form(anything, "t", {"properties": schema["properties"]})
+        schema_argument_spec(anything, "t", {"properties": schema["properties"]})
 
 
 def test_a_context_may_be_asked_for_here_too() -> None:
     def take(location: str, ctx: ToolContext[int]) -> None: ...
 
-    assert form(take, "t", WEATHER).contexts == ("ctx",)
+    assert schema_argument_spec(take, "t", WEATHER).context_parameters == ("ctx",)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.tools.execution import Raised, guarded, in_thread, is_async
+from antiphon.tools.execution import CapturedError, capture_exceptions, is_async, run_in_thread
 
 FAILURES = [
     ValueError("no"),
@@ -29,8 +29,8 @@ def test_a_thread_may_raise_anything(error: BaseException) -> None:
     def work() -> None:
         raise error
 
-    with pytest.raises(Raised) as raised:
-        asyncio.run(in_thread(work, "test"))
+    with pytest.raises(CapturedError) as raised:
+        asyncio.run(run_in_thread(work, "test"))
     assert raised.value.error is error
 
 
@@ -41,8 +41,8 @@ def test_a_coroutine_may_raise_anything(error: BaseException) -> None:
     async def work() -> None:
         raise error
 
-    with pytest.raises(Raised) as raised:
-        asyncio.run(guarded(work()))
+    with pytest.raises(CapturedError) as raised:
+        asyncio.run(capture_exceptions(work()))
     assert raised.value.error is error
 
 
@@ -51,7 +51,7 @@ def test_ctrl_c_is_not_the_codes_own() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        asyncio.run(guarded(work()))
+        asyncio.run(capture_exceptions(work()))
 
 
 @pytest.mark.parametrize("instead", [None, ValueError("late")], ids=repr)
@@ -65,7 +65,7 @@ def test_a_swallowed_cancellation_is_still_one(instead: Exception | None) -> Non
         return "late"
 
     async def main() -> None:
-        task = asyncio.create_task(guarded(stubborn()))
+        task = asyncio.create_task(capture_exceptions(stubborn()))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -84,7 +84,7 @@ def test_a_thread_is_a_daemon_and_sees_the_context() -> None:
 
     async def main() -> None:
         who.set("alice")
-        assert await in_thread(work, "a-name") == ("alice", "a-name", True)
+        assert await run_in_thread(work, "a-name") == ("alice", "a-name", True)
         assert who.get() == "alice"
 
     asyncio.run(main())
@@ -109,7 +109,7 @@ def test_a_cancelled_thread_is_left_alone_and_its_coroutine_dropped(when: str) -
         return coroutine
 
     async def main() -> None:
-        task = asyncio.create_task(in_thread(work, "left-alone"))
+        task = asyncio.create_task(run_in_thread(work, "left-alone"))
         await asyncio.to_thread(started.wait)
         if when == "before":
             task.cancel()
@@ -139,7 +139,7 @@ def test_what_comes_after_the_loop_is_closed_is_dropped() -> None:
         return coroutine
 
     async def main() -> None:
-        task = asyncio.create_task(in_thread(work, "too-late"))
+        task = asyncio.create_task(run_in_thread(work, "too-late"))
         await asyncio.to_thread(started.wait)
         task.cancel()
 

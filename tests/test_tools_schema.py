@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model
 
-from antiphon.tools.json_schema import schema_of
+from antiphon.tools.json_schema import generate_schema
 
 
 class Node(BaseModel):
@@ -25,7 +25,7 @@ class Titled(BaseModel):
 
 
 def test_titles_are_left_out_but_not_fields_of_that_name() -> None:
-    assert schema_of(TypeAdapter(Titled)) == {
+    assert generate_schema(TypeAdapter(Titled)) == {
         "type": "object",
         "properties": {
             "title": {"type": "string"},
@@ -37,7 +37,7 @@ def test_titles_are_left_out_but_not_fields_of_that_name() -> None:
 
 
 def test_a_type_that_refers_to_itself_has_an_object_at_the_top() -> None:
-    schema = schema_of(TypeAdapter(Node))
+    schema = generate_schema(TypeAdapter(Node))
     assert schema["type"] == "object"
     children = {"type": "array", "items": {"$ref": "#/$defs/Node"}, "default": []}
     assert schema["properties"]["children"] == children
@@ -46,7 +46,7 @@ def test_a_type_that_refers_to_itself_has_an_object_at_the_top() -> None:
 
 def test_a_default_that_is_no_json_is_left_out() -> None:
     model: Any = create_model("M", x=(Any, object()))
-    assert schema_of(TypeAdapter(model))["properties"] == {"x": {}}
+    assert generate_schema(TypeAdapter(model))["properties"] == {"x": {}}
 
 
 def test_the_order_of_a_set_is_the_same_in_every_process() -> None:

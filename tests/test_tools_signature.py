@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from antiphon.errors import ConfigError
-from antiphon.tools.signature import documentation, signature_of
+from antiphon.tools.signature import parse_docstring, read_signature
 from antiphon.tools.tool_context import ToolContext
 
 if TYPE_CHECKING:
@@ -23,13 +23,13 @@ def looked_up(order_id: str, ctx: ToolContext[Shop], note="", *, alias: Context)
 
 
 def shape(function: Callable[..., Any], **names: Any) -> dict[str, Any]:
-    found = signature_of(function, "t", names)
+    found = read_signature(function, "t", names)
     return {one.name: one.annotation for one in found.parameters}
 
 
 def test_contexts_are_kept_from_the_model() -> None:
     assert shape(looked_up) == {"order_id": str, "note": Any}
-    assert set(signature_of(looked_up, "t", {}).contexts) == {"ctx", "alias"}
+    assert set(read_signature(looked_up, "t", {}).context_parameters) == {"ctx", "alias"}
 
 
 def test_a_method_has_no_self() -> None:
@@ -79,7 +79,7 @@ def positional(value: int, /) -> None: ...
 @pytest.mark.parametrize("function", [stars, stars_by_name, positional, dict.fromkeys, min])
 def test_what_no_model_could_call_is_refused(function: Callable[..., Any]) -> None:
     with pytest.raises(ConfigError, match=r"Tool 't'.*Tool\.from_schema"):
-        signature_of(function, "t", {})
+        read_signature(function, "t", {})
 
 
 def google(a: int, b: int) -> None:
@@ -111,12 +111,12 @@ def sphinx(a: int, b: int) -> None:
 def test_a_docstring_describes_the_function_and_its_parameters(
     function: Callable[..., Any],
 ) -> None:
-    said = documentation(function)
+    said = parse_docstring(function)
     assert (said["a"], said["b"]) == ("The first, on two lines.", "The second.")
     assert said[""].startswith("Do a thing in two lines")
     assert "second paragraph" not in said[""]
 
 
 def test_no_docstring_says_nothing() -> None:
-    assert documentation(lambda x: x) == {}
-    assert documentation(functools.partial(google, 1)) == documentation(google)
+    assert parse_docstring(lambda x: x) == {}
+    assert parse_docstring(functools.partial(google, 1)) == parse_docstring(google)

@@ -19,7 +19,7 @@ from antiphon.tools.toolbox import Toolbox
 async def answer(
     box: Toolbox, name: str, arguments: str = "", *, approved: bool = False
 ) -> str | None:
-    return await box.answer(FunctionCall("call_1", name, arguments), approved=approved)
+    return await box.call_tool(FunctionCall("call_1", name, arguments), approved=approved)
 
 
 def answered(box: Toolbox, name: str, arguments: str = "", *, approved: bool = False) -> Any:

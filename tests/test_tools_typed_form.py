@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 from typing_extensions import TypedDict
 
 from antiphon.errors import ConfigError
-from antiphon.tools.tool_outputs import ArgumentsInvalid
-from antiphon.tools.typed_tool import form
+from antiphon.tools.tool_outputs import InvalidArgumentsError
+from antiphon.tools.typed_tool import typed_argument_spec
 
 
 class Priority(enum.Enum):
@@ -100,11 +100,11 @@ VALUES: dict[str, Any] = {
 
 
 def read(function: Callable[..., Any], **written: Any) -> dict[str, Any]:
-    return form(function, "t", {}).read(json.dumps(written))
+    return typed_argument_spec(function, "t", {}).decode(json.dumps(written))
 
 
 def refused(function: Callable[..., Any], **written: Any) -> str:
-    with pytest.raises(ArgumentsInvalid) as raised:
+    with pytest.raises(InvalidArgumentsError) as raised:
         read(function, **written)
     return str(raised.value)
 
@@ -119,7 +119,7 @@ def test_arguments_become_what_the_function_asks_for() -> None:
 
 
 def test_the_schema_is_plain_and_closed() -> None:
-    schema = form(everything, "t", {}).schema
+    schema = typed_argument_spec(everything, "t", {}).schema
     Draft202012Validator.check_schema(schema)
     assert list(schema["properties"]) == [*VALUES, "on"]
     assert schema["required"] == list(VALUES)
@@ -130,7 +130,7 @@ def test_the_schema_is_plain_and_closed() -> None:
     assert schema["properties"]["ratio"]["description"] == "A share."
     assert schema["properties"]["anything"] == {}
     assert schema["properties"]["on"] == {"type": "boolean", "default": True}
-    assert schema == form(everything, "t", {}).schema
+    assert schema == typed_argument_spec(everything, "t", {}).schema
 
 
 WRONG = [[], {}, 3.5, "z", None, {"x": "y"}]
@@ -138,18 +138,18 @@ WRONG = [[], {}, 3.5, "z", None, {"x": "y"}]
 
 @given(st.sampled_from([*VALUES, "on", "other"]), st.sampled_from([*VALUES.values(), *WRONG]))
 def test_what_the_schema_accepts_is_accepted(name: str, value: Any) -> None:
-    made = form(everything, "t", {})
+    made = typed_argument_spec(everything, "t", {})
     written = VALUES | {name: value}
     # The reverse does not hold: "3" for 3 is understood, too.
     if Draft202012Validator(made.schema).is_valid(written) and name != "when":
-        made.read(json.dumps(written))
+        made.decode(json.dumps(written))
     else:
         assert name not in ("maybe", "anything") or value not in ("z", None)
 
 
 @pytest.mark.parametrize("name", VALUES)
 def test_what_is_accepted_fits_the_schema(name: str) -> None:
-    made = form(everything, "t", {})
+    made = typed_argument_spec(everything, "t", {})
     validator = Draft202012Validator(made.schema)
     assert validator.is_valid(VALUES)
     without = {key: value for key, value in VALUES.items() if key != name}
@@ -158,7 +158,7 @@ def test_what_is_accepted_fits_the_schema(name: str) -> None:
 
 
 def test_one_model_is_the_request() -> None:
-    made = form(request, "t", {})
+    made = typed_argument_spec(request, "t", {})
     schema = CreateCustomerTicketRequest.model_json_schema()
     assert made.schema == {
         "type": "object",
@@ -166,19 +166,21 @@ def test_one_model_is_the_request() -> None:
         "required": schema["required"],
     }
     given = CreateCustomerTicketRequest(name="Omar", issue="no login")
-    assert made.read('{"name": "Omar", "issue": "no login"}') == {"request": given}
+    assert made.decode('{"name": "Omar", "issue": "no login"}') == {"request": given}
     assert refused(request, name="Omar") == "Invalid arguments: argument 'issue' is missing."
 
 
 def test_a_request_keeps_its_models_rules() -> None:
     def book(request: Annotated[Strict, "note"]) -> None: ...
 
-    made = form(book, "t", {"Strict": Strict})
+    made = typed_argument_spec(book, "t", {"Strict": Strict})
     # A strict model takes a date as text from JSON, and nothing else.
-    assert made.read('{"day": "2026-01-02"}') == {"request": Strict(day=datetime.date(2026, 1, 2))}
+    assert made.decode('{"day": "2026-01-02"}') == {
+        "request": Strict(day=datetime.date(2026, 1, 2))
+    }
     assert made.description == "Said of the model."
-    with pytest.raises(ArgumentsInvalid, match="argument 'level' should be 1 or 2"):
-        made.read('{"day": "2026-01-02", "level": 3}')
+    with pytest.raises(InvalidArgumentsError, match="argument 'level' should be 1 or 2"):
+        made.decode('{"day": "2026-01-02", "level": 3}')
 
 
 def test_a_model_beside_others_is_an_argument() -> None:
@@ -186,7 +188,7 @@ def test_a_model_beside_others_is_an_argument() -> None:
 
     def words(words: Words) -> None: ...
 
-    assert list(form(both, "t", {}).schema["properties"]) == ["ticket", "note"]
+    assert list(typed_argument_spec(both, "t", {}).schema["properties"]) == ["ticket", "note"]
     # Arguments are an object, so a list cannot be all of them.
     assert read(words, words=["a"]) == {"words": Words(["a"])}
 
@@ -202,10 +204,10 @@ def test_defaults_are_the_functions_own() -> None:
         tags: list[str] = [],  # noqa: B006
     ) -> None: ...
 
-    made = form(search, "t", {})
+    made = typed_argument_spec(search, "t", {})
     assert "required" not in made.schema
-    assert made.read("") == {"most": 10}
-    assert made.read('{"text": null, "tags": ["a"]}') == {"text": None, "most": 10, "tags": ["a"]}
+    assert made.decode("") == {"most": 10}
+    assert made.decode('{"text": null, "tags": ["a"]}') == {"text": None, "most": 10, "tags": ["a"]}
     assert made.defaults == {"text": None, "other": nothing, "tags": []}
     assert made.schema["properties"]["most"] == {
         "type": "integer",
@@ -219,13 +221,13 @@ def test_any_name_of_python_will_do() -> None:
 
     names = {"json": 1, "_x": 2, "model_config": 3, "copy": 4, "p0": 5, "self": 6}
     assert read(odd, **names) == names
-    assert list(form(odd, "t", {}).schema["properties"]) == list(names)
+    assert list(typed_argument_spec(odd, "t", {}).schema["properties"]) == list(names)
 
 
 def test_an_alias_is_the_name_for_the_model() -> None:
     def send(from_: Annotated[str, Field(alias="from")]) -> None: ...
 
-    assert form(send, "t", {}).schema["required"] == ["from"]
+    assert typed_argument_spec(send, "t", {}).schema["required"] == ["from"]
     assert read(send, **{"from": "bob"}) == {"from_": "bob"}
 
 
@@ -261,16 +263,16 @@ def test_a_validators_own_words_are_passed_on() -> None:
 
     def take(n: Annotated[int, AfterValidator(even)]) -> None: ...
 
-    made = form(take, "t", {"AfterValidator": AfterValidator, "even": even})
-    with pytest.raises(ArgumentsInvalid, match=r"arguments: argument 'n': must be even\.$"):
-        made.read('{"n": 3}')
+    made = typed_argument_spec(take, "t", {"AfterValidator": AfterValidator, "even": even})
+    with pytest.raises(InvalidArgumentsError, match=r"arguments: argument 'n': must be even\.$"):
+        made.decode('{"n": 3}')
 
 
 def test_deeper_than_pydantic_reads_is_refused() -> None:
     def take(x: Any) -> None: ...
 
-    with pytest.raises(ArgumentsInvalid):
-        form(take, "t", {}).read('{"x": ' + "[" * 500 + "]" * 500 + "}")
+    with pytest.raises(InvalidArgumentsError):
+        typed_argument_spec(take, "t", {}).decode('{"x": ' + "[" * 500 + "]" * 500 + "}")
 
 
 class Opaque: ...
@@ -289,11 +291,11 @@ def no_type(bad: 3) -> None:  # type: ignore[valid-type]
 @pytest.mark.parametrize("function", [opaque, function_argument, no_type])
 def test_a_type_that_is_no_json_is_refused_by_name(function: Callable[..., Any]) -> None:
     with pytest.raises(ConfigError, match=r"^Tool 't': parameter 'bad' \(\w+\)"):
-        form(function, "t", {})
+        typed_argument_spec(function, "t", {})
 
 
 def test_a_type_that_is_not_there_yet_is_no_mistake_yet() -> None:
     def early(x: Unready, y: int) -> None: ...
 
     with pytest.raises(NameError, match="within its parameters"):
-        form(early, "t", {})
+        typed_argument_spec(early, "t", {})

@@ -21,8 +21,8 @@ from antiphon.errors import (
     UpstreamRateLimitError,
 )
 from antiphon.models.scripted import (
-    Reply,
     ScriptedModel,
+    ScriptedReply,
     call,
     calls,
     cut,
@@ -30,9 +30,9 @@ from antiphon.models.scripted import (
     finish,
     hang,
     refuse,
+    report_usage,
     say,
     think,
-    used,
     wait,
 )
 from antiphon.stores.memory.store import MemoryStore
@@ -67,7 +67,7 @@ def turn_of(text: str, answer: str = "Yes.") -> RenderedTurn:
 
 
 def made(
-    reply: Reply | str,
+    reply: ScriptedReply | str,
     covered: Sequence[RenderedTurn] = (turn_of("One?"),),
     kept: Sequence[RenderedTurn] = (),
     header: Header = HEADER,
@@ -82,7 +82,7 @@ def made(
 def test_the_model_is_shown_what_it_sums_up_and_asked_in_the_policys_words() -> None:
     result, model = made(" They said one. ", [turn_of("One?"), turn_of("Two?")], [turn_of("3?")])
     assert result.item == Compaction("They said one.", retained_turns=1, replaced_turns=2)
-    assert model.shown() == [
+    assert model.context() == [
         {"role": "system", "content": "Be brief."},
         *(user("One?"), assistant("Yes."), user("Two?"), assistant("Yes.")),
         user(POLICY.prompt),
@@ -111,7 +111,7 @@ def test_a_summary_is_plain_prose_whatever_the_turn_asks_for() -> None:
         (say("One. ") + think("And?") + say("Two."), "One. Two."),
     ],
 )
-def test_what_the_model_says_is_the_summary(reply: Reply, text: str) -> None:
+def test_what_the_model_says_is_the_summary(reply: ScriptedReply, text: str) -> None:
     assert made(reply)[0].item.summary == text
 
 
@@ -126,7 +126,7 @@ def test_what_the_model_says_is_the_summary(reply: Reply, text: str) -> None:
         say("Half of") + cut(),
     ],
 )
-def test_no_summary_is_an_error(reply: Reply) -> None:
+def test_no_summary_is_an_error(reply: ScriptedReply) -> None:
     with pytest.raises(ModelError) as caught:
         made(reply)
     assert caught.value.code == "upstream_error"
@@ -158,7 +158,7 @@ def test_calls_that_nobody_answered_are_shown_as_such() -> None:
 def seeing(limit: int) -> ScriptedModel:
     """A model that sees so many messages."""
 
-    def script(messages: list[dict[str, Any]]) -> Reply:
+    def script(messages: list[dict[str, Any]]) -> ScriptedReply:
         if len(messages) > limit:
             return fail(ContextLengthExceededError("Too long.", used=len(messages), limit=limit))
         return say("The newer part.")
@@ -172,7 +172,7 @@ def test_what_is_too_long_to_sum_up_is_summed_up_in_part() -> None:
     result = run(summarize_turns(covered, [], POLICY, HEADER, model))
     assert result.item == Compaction("The newer part.", retained_turns=0, replaced_turns=9)
     assert contents(model)[-3:] == ["Question 8?", "Yes.", POLICY.prompt]
-    assert len(model.shown()) <= 5
+    assert len(model.context()) <= 5
 
 
 def test_what_cannot_be_made_shorter_is_an_error() -> None:
@@ -196,11 +196,11 @@ def test_a_summary_takes_in_the_one_before() -> None:
 def forgetful(kind: type[ScriptedModel] = ScriptedModel) -> ScriptedModel:
     """A model that answers, and sums up by saying what the user said."""
 
-    def script(messages: list[dict[str, Any]]) -> Reply:
+    def script(messages: list[dict[str, Any]]) -> ScriptedReply:
         own = [one["content"] for one in messages if one["role"] == "user"]
         if own[-1] == POLICY.prompt:
             before = [one["content"] for one in messages if one["role"] == "system"]
-            return say(" ".join([*before, *own[:-1]])) + used(Usage(70, 7))
+            return say(" ".join([*before, *own[:-1]])) + report_usage(Usage(70, 7))
         return say(f"Re: {own[-1]}")
 
     return kind(script)

@@ -16,7 +16,7 @@ from antiphon.core.items import FunctionCall, Message
 from antiphon.core.retention import DAY_SECONDS, RetentionPolicy
 from antiphon.core.turns import DEFAULT_TENANT, ItemReference, Options, Response, TurnRequest
 from antiphon.errors import ContextLengthExceededError, HistoryChanged, NotFoundError
-from antiphon.models.model_registry import Catalog
+from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import Script, ScriptedModel, fail, say, wait
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
@@ -45,7 +45,7 @@ class SlowCounter(ScriptedModel):
         erase, self.erase = self.erase, None
         if erase is not None:
             await erase()
-        return await super().count(call)
+        return await super().count_tokens(call)
 
 
 class Teller:
@@ -55,7 +55,7 @@ class Teller:
         self.store = store
         self._seen = 0
         self.model = SlowCounter()
-        catalog = Catalog({"slow": self.model}, default="slow")
+        catalog = ModelRegistry({"slow": self.model}, default="slow")
         self.service = TurnService(store, catalog, store.stores)
         self.conversations = ConversationService(
             self.service, store.stores.conversations, store.stores.search
@@ -68,7 +68,7 @@ class Teller:
         """Another model from now on."""
         self._seen = 0
         self.model = SlowCounter(script)
-        self.service.models = Catalog({"slow": self.model}, default="slow")
+        self.service.models = ModelRegistry({"slow": self.model}, default="slow")
 
     def shown(self) -> str:
         """All that the model was asked since ``forget``."""

@@ -20,7 +20,7 @@ from antiphon.errors import (
     ModelError,
     NotFoundError,
 )
-from antiphon.models.model_registry import Catalog
+from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import ScriptedModel, cut, fail, finish, hang, say, wait
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
@@ -38,7 +38,7 @@ class Talk:
     def __init__(self, store: AnyStore, model: ScriptedModel) -> None:
         self.model = model
         self.ledgers = store.stores
-        catalog = Catalog({"scripted": model}, default="scripted")
+        catalog = ModelRegistry({"scripted": model}, default="scripted")
         self.service = TurnService(store, catalog, store.stores)
         self.conversations = ConversationService(
             self.service, self.ledgers.conversations, self.ledgers.search

@@ -22,7 +22,7 @@ from antiphon.core.context_policies import Summarize, TokenBudget, Window
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Message
 from antiphon.core.turns import DEFAULT_TENANT, Options, Response, TurnRequest
 from antiphon.errors import AntiphonError, ContextLengthExceededError
-from antiphon.models.scripted import Messages, Reply, ScriptedModel, call, calls, fail
+from antiphon.models.scripted import Messages, ScriptedModel, ScriptedReply, call, calls, fail
 from antiphon.turn.message_rendering import INTERRUPTED_OUTPUT, SUMMARY_PREFIX
 from antiphon.turn.protocols import Store
 from antiphon.turn.service import TurnService
@@ -321,7 +321,7 @@ def test_an_output_is_not_shown_for_another_call_of_its_id(
 
     async def story(store: Store) -> None:
         again = calls(call("look", {}, call_id="call_0"))
-        fine: list[Reply | str] = ["Fine."] * 4
+        fine: list[ScriptedReply | str] = ["Fine."] * 4
         model = ScriptedModel(["Yes.", again, again, *fine])
         service = serving(model, store)
         zero = await answered(service, "Zero?")
@@ -348,7 +348,7 @@ def test_an_output_is_not_shown_for_another_call_of_its_id(
 # Too long, and nobody allowed to leave anything out.
 
 
-def narrow(messages: Messages) -> Reply | str:
+def narrow(messages: Messages) -> ScriptedReply | str:
     """A model that sees twelve words."""
     size = words(messages)
     if size > 12:

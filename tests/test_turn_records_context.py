@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from antiphon.core.context_policies import ContextPolicy, Summarize, TokenBudget, Window
 from antiphon.core.turns import DEFAULT_TENANT, End, Options, Response
 from antiphon.errors import ContextLengthExceededError
-from antiphon.models.scripted import Reply, ScriptedModel, call, calls, fail, say
+from antiphon.models.scripted import ScriptedModel, ScriptedReply, call, calls, fail, say
 from antiphon.turn.message_rendering import RenderedTurn, build_messages
 from antiphon.turn.protocols import Store
 from antiphon.turn.trimming import apply_policies, count_turns, newest_turns, trim_by_ratio
@@ -25,11 +25,11 @@ from turn_kit import ONE, STORES, TWO, Hands, answered, run, serving, with_story
 AUTO = Options(truncation="auto")
 
 
-def narrow(limit: int, *script: Reply | str) -> ScriptedModel:
+def narrow(limit: int, *script: ScriptedReply | str) -> ScriptedModel:
     """A model that sees so many messages. ``script`` is what it says where it says something."""
     rest = list(script)
 
-    def reply(messages: list[dict[str, Any]]) -> Reply:
+    def reply(messages: list[dict[str, Any]]) -> ScriptedReply:
         if len(messages) > limit:
             numbers = {"used": len(messages), "limit": limit}
             return fail(ContextLengthExceededError("Too long.", **numbers))

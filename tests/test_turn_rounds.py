@@ -36,9 +36,9 @@ from antiphon.errors import (
 )
 from antiphon.models.scripted import (
     ScriptedModel,
+    report_usage,
     say,
     think,
-    used,
 )
 from antiphon.turn.message_rendering import INTERRUPTED_OUTPUT
 from antiphon.turn.turn_accumulator import TurnAccumulator, add_usage
@@ -91,7 +91,7 @@ def test_one_response_holds_the_whole_exchange(kind: str, stream: bool, tmp_path
         assert response.output == items
         assert tuple(map(decode_item, (await kept(store, turn)).output)) == items
         shown = ["Weather?", "Let me look.", "look done", "look done"]
-        assert [len(model.shown(number)) for number in range(3)] == [1, 4, 6]
+        assert [len(model.context(number)) for number in range(3)] == [1, 4, 6]
         assert contents(model) == [*shown, "", "look done"]
         # And so it is shown ever after.
         fresh = ScriptedModel(["Yes."])
@@ -120,9 +120,9 @@ def test_the_tokens_of_all_rounds_are_paid_and_the_last_says_how_long_the_turn_i
     async def main() -> None:
         model = ScriptedModel(
             [
-                say("Hi.") + used(Usage(10, 2)),
-                ONE + used(Usage(30, 5, 1, 3)),
-                say("Done.") + used(Usage(50, 7, 2, 4)),
+                say("Hi.") + report_usage(Usage(10, 2)),
+                ONE + report_usage(Usage(30, 5, 1, 3)),
+                say("Done.") + report_usage(Usage(50, 7, 2, 4)),
             ]
         )
         service = serving(model)
@@ -318,7 +318,7 @@ def test_what_a_person_agreed_to_runs_first() -> None:
         assert response.output[0] == FunctionCallOutput("a", "look done")
         shown = ["Go.", "", "look done", "declined", "Just one."]
         assert contents(model) == [*shown, "", "look done"]
-        assert [one["content"] for one in model.shown(1)] == shown
+        assert [one["content"] for one in model.context(1)] == shown
         fresh = ScriptedModel(["Yes."])
         await answered(serving(fresh, store), "And?", after=response.id)
         assert contents(fresh) == [*shown, "", "look done", "Done.", "And?"]

@@ -22,8 +22,8 @@ from antiphon.errors import (
     UpstreamRateLimitError,
 )
 from antiphon.models.scripted import (
-    Reply,
     ScriptedModel,
+    ScriptedReply,
     cut,
     fail,
     finish,
@@ -65,7 +65,7 @@ async def never(call: FunctionCall) -> str:
         (ONE + cut(), "failed"),
     ],
 )
-def test_a_call_that_was_cut_off_is_not_run(reply: Reply, status: str) -> None:
+def test_a_call_that_was_cut_off_is_not_run(reply: ScriptedReply, status: str) -> None:
     async def main() -> None:
         hands = Hands()
         model = ScriptedModel([reply, "Fine."])
@@ -86,7 +86,7 @@ def test_a_call_that_was_cut_off_is_not_run(reply: Reply, status: str) -> None:
 def test_a_turn_that_takes_too_long_fails_and_can_be_continued(where: str) -> None:
     async def main() -> None:
         hands = Hands(never if where in ("tool", "approved") else None)
-        scripts: dict[str, list[Reply]] = {
+        scripts: dict[str, list[ScriptedReply]] = {
             "model": [say("Well") + hang(), say("Fine.")],
             "tool": [TWO, say("Fine.")],
             "approved": [ONE, say("Fine.")],
@@ -218,7 +218,7 @@ def test_older_turns_make_room_for_what_tools_give() -> None:
         )
         assert response.status == "completed"
         assert contents(model)[0] == "Question 1"
-        assert [one["content"] for one in model.shown(2)][:3] == ["Question 0", "1", "Question 1"]
+        assert [one["content"] for one in model.context(2)][:3] == ["Question 0", "1", "Question 1"]
 
     run(main())
 
@@ -230,7 +230,7 @@ def test_a_window_counts_the_rounds_of_the_turn() -> None:
         for number in range(2):
             after = (await answered(service, f"Question {number}", after=after)).id
         await answered(service, "Go.", after=after, tools=Hands(), context=(Window(5),))
-        assert [len(model.shown(number)) for number in (2, 3)] == [5, 5]
+        assert [len(model.context(number)) for number in (2, 3)] == [5, 5]
         assert contents(model)[0] == "Question 1"
 
     run(main())
@@ -258,7 +258,7 @@ def test_a_turn_that_outgrows_its_budget_fails_with_what_was_done() -> None:
 @pytest.mark.parametrize("truncation", ["auto", "disabled"])
 def test_a_second_round_may_be_what_is_too_long(truncation: Any) -> None:
     async def main() -> None:
-        def script(messages: list[dict[str, Any]]) -> Reply | str:
+        def script(messages: list[dict[str, Any]]) -> ScriptedReply | str:
             if len(messages) > 5:
                 return fail(ContextLengthExceededError("Too long.", used=len(messages), limit=5))
             if messages[-1]["content"] == "Go.":

@@ -18,17 +18,17 @@ from antiphon.errors import (
     UpstreamRateLimitError,
 )
 from antiphon.models.scripted import (
-    Reply,
     ScriptedModel,
+    ScriptedReply,
     call,
     calls,
     cut,
     fail,
     finish,
     hang,
+    report_usage,
     say,
     think,
-    used,
     wait,
 )
 from turn_kit import (
@@ -131,7 +131,7 @@ def test_an_end_waits_for_items_still_on_their_way() -> None:
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_turn_from_its_first_event_to_its_last(stream: bool) -> None:
     async def main() -> None:
-        reply = think("Hm.") + say("Hi ", "Alice.") + used(Usage(7, 3, cached_tokens=5))
+        reply = think("Hm.") + say("Hi ", "Alice.") + report_usage(Usage(7, 3, cached_tokens=5))
         model = ScriptedModel([reply])
         turn = await serving(model).start(asking("I am Alice.", stream=stream))
         events = await heard(turn)
@@ -245,7 +245,7 @@ def test_a_turn_whose_end_was_not_kept_is_ended_when_the_disk_is_well_again() ->
         assert ended.end.error is not None
         assert (ended.status, ended.end.error.code) == ("failed", "store_unavailable")
         await answered(service, "And?", after=turn.response_id)
-        assert model.shown() == [user("Hello."), user("And?")], "what was not kept is not shown"
+        assert model.context() == [user("Hello."), user("And?")], "what was not kept is not shown"
 
     run(main())
 
@@ -319,7 +319,7 @@ def test_an_unstored_turn_that_fails_names_no_response() -> None:
 def test_whatever_else_breaks_is_told_without_its_secrets(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def script(_messages: object) -> Reply:
+    def script(_messages: object) -> ScriptedReply:
         raise ValueError("a detail that is nobody's business")
 
     async def main() -> None:
@@ -342,7 +342,7 @@ def test_words_that_cannot_be_written_down_end_the_turn() -> None:
 
     async def main() -> None:
         for store in (True, False):
-            service = serving(ScriptedModel([Reply((OutputTextDelta("\udcff"),)), "Fine."]))
+            service = serving(ScriptedModel([ScriptedReply((OutputTextDelta("\udcff"),)), "Fine."]))
             turn = await service.start(asking("Well?", store=store))
             if not store:
                 assert (await turn.result()).status == "completed"

@@ -15,8 +15,8 @@ from antiphon.errors import (
     StoreError,
 )
 from antiphon.models.scripted import (
-    Reply,
     ScriptedModel,
+    ScriptedReply,
     call,
     calls,
     fail,
@@ -145,7 +145,7 @@ def test_a_turn_stopped_before_its_request_was_kept_is_kept_as_cancelled() -> No
 def reader_of(limit: int, *, told: bool, words: int = 0) -> ScriptedModel:
     """A model that sees so many messages, and may say how many were too many."""
 
-    def script(messages: list[dict[str, Any]]) -> Reply:
+    def script(messages: list[dict[str, Any]]) -> ScriptedReply:
         if len(messages) <= limit:
             return say("Fine.")
         numbers = {"used": len(messages), "limit": limit} if told else {}
@@ -173,10 +173,10 @@ def test_the_oldest_turns_go_when_the_context_is_too_long(told: bool) -> None:
             serving(model, store), "Still there?", after=head, options=Options(truncation="auto")
         )
         assert response.status == "completed"
-        shown = model.shown()
+        shown = model.context()
         assert shown[-3:] == [user("question 8"), assistant("Fine."), user("Still there?")]
         assert len(shown) <= 9
-        assert len(model.shown(0)) == 19
+        assert len(model.context(0)) == 19
         turns = await serving(model, store).chain(DEFAULT_TENANT, response.id)
         assert len(turns) == 10, "only the model's view is shorter"
 

@@ -53,7 +53,7 @@ def test_a_conversation_is_shown_whole_and_in_order(kind: str, tmp_path: Path) -
         for number in range(4):
             expected.append(user(f"question {number}"))
             response = await answered(service, f"question {number}", after=head)
-            assert model.shown() == expected
+            assert model.context() == expected
             assert response.previous_response_id == head
             expected.append(assistant(f"answer {number}"))
             head = response.id
@@ -171,7 +171,7 @@ def test_outputs_follow_their_calls_in_whatever_order_they_come(kind: str, tmp_p
         asked = await answered(service, "Do it.")
         outputs = [FunctionCallOutput(f"id_{name}", name.upper()) for name in "cab"]
         done = await answered(service, outputs[0], "By the way:", *outputs[1:], after=asked.id)
-        assert model.shown()[2:] == [
+        assert model.context()[2:] == [
             *(tool("id_a", "A"), tool("id_b", "B"), tool("id_c", "C")),
             user("By the way:"),
         ]

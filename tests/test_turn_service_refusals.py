@@ -19,7 +19,7 @@ from antiphon.errors import (
     NotFoundError,
     ResponseInProgressError,
 )
-from antiphon.models.model_registry import Catalog
+from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import ScriptedModel, call, calls, hang, say
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.protocols import ModelInfo, Store
@@ -293,7 +293,7 @@ def test_each_turn_may_ask_another_model() -> None:
     async def main() -> None:
         first = ScriptedModel(["From the first."], info=ModelInfo("first"))
         second = ScriptedModel(["From the second."], info=ModelInfo("second"))
-        catalog = Catalog({"first": first, "second": second}, default="first")
+        catalog = ModelRegistry({"first": first, "second": second}, default="first")
         service = TurnService(MemoryStore(), catalog)
         one = await answered(service, "a")
         two = await answered(service, "b", after=one.id, model="second")

@@ -15,7 +15,7 @@ from antiphon.core.context_policies import ContextPolicy, Summarize, TokenBudget
 from antiphon.core.items import FunctionCallOutput, Message
 from antiphon.core.turns import FunctionTool, Header, Options, Usage
 from antiphon.errors import ContextLengthExceededError
-from antiphon.models.scripted import ScriptedModel, call, calls, say, used
+from antiphon.models.scripted import ScriptedModel, call, calls, report_usage, say
 from antiphon.turn.context_builder import ContextBuilder, ModelContext
 from antiphon.turn.message_rendering import RenderedTurn, render_turn
 from antiphon.turn.protocols import ModelCall, ModelInfo
@@ -40,7 +40,7 @@ class CountingModel(ScriptedModel):
 
     async def count_tokens(self, call: ModelCall) -> int | None:
         self.counted.append(call)
-        return await super().count(call)
+        return await super().count_tokens(call)
 
 
 def turn_of(text: str, answer: str = "Yes.", *, tokens: int | None = None) -> RenderedTurn:
@@ -197,7 +197,7 @@ def test_a_view_of_a_view_is_the_same(
 def test_a_turn_is_counted_as_the_model_reported_it(kind: type[ScriptedModel]) -> None:
     async def main() -> None:
         reports = [(20, 4), (30, 6), (50, 5)]
-        model = kind([say("Yes.") + used(Usage(*one)) for one in reports])
+        model = kind([say("Yes.") + report_usage(Usage(*one)) for one in reports])
         service = serving(model)
         after = None
         for number in range(3):
@@ -252,7 +252,7 @@ def test_what_would_be_shown_next_is_what_is_shown_next(
             if isinstance(one, Window | TokenBudget)
         ]
         await answered(service, "?", **more, context=tuple(roomy))
-        assert model.shown() == [*shown, {"role": "user", "content": "?"}]
+        assert model.context() == [*shown, {"role": "user", "content": "?"}]
 
     run(main())
 

@@ -12,7 +12,7 @@ from antiphon.core.events import Event, TextDelta
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, Message, text_of
 from antiphon.core.turns import DEFAULT_TENANT, End, Options, Response, TurnRequest
 from antiphon.errors import StoreError
-from antiphon.models.model_registry import Catalog
+from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import ScriptedModel, call, calls
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import open_sqlite
@@ -130,7 +130,7 @@ class UncountedModel(ScriptedModel):
 
 def serving(model: ScriptedModel, store: Store | None = None) -> TurnService:
     """A service with one model, over a store in memory unless another is given."""
-    catalog = Catalog({model.info.name: model}, default=model.info.name)
+    catalog = ModelRegistry({model.info.name: model}, default=model.info.name)
     return TurnService(store or MemoryStore(), catalog)
 
 
@@ -204,7 +204,7 @@ def assistant(text: str) -> dict[str, Any]:
 
 def contents(model: ScriptedModel) -> list[str]:
     """What the model was shown last, message by message."""
-    return [message["content"] for message in model.shown()]
+    return [message["content"] for message in model.context()]
 
 
 def texts(response: Response) -> list[str]:

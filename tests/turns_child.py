@@ -13,7 +13,7 @@ from pathlib import Path
 
 from antiphon.core.items import Message
 from antiphon.core.turns import DEFAULT_TENANT, TurnRequest
-from antiphon.models.model_registry import Catalog
+from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.turn.service import TurnService
@@ -21,7 +21,7 @@ from antiphon.turn.service import TurnService
 
 async def queue(store: SqliteStore, conversation: str, name: str, count: int) -> None:
     model = ScriptedModel()
-    service = TurnService(store, Catalog({"echo": model}, default="echo"), store.stores)
+    service = TurnService(store, ModelRegistry({"echo": model}, default="echo"), store.stores)
 
     async def turn(number: int) -> None:
         request = TurnRequest(

@@ -50,7 +50,7 @@ def model_at(port: int, clock: Clock | None = None, **options: Any) -> XaiGrpcMo
 
 
 #: Failures are shown at once.
-ONCE = RetryPolicy(retries=0)
+ONCE = RetryPolicy(max_retries=0)
 
 
 def question(

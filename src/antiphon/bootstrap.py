@@ -17,20 +17,20 @@ from antiphon.api.http.app import open_site
 from antiphon.api.http.middleware import Front
 from antiphon.core.retention import DAY_SECONDS, RetentionPolicy
 from antiphon.errors import ConfigError, StoreError
-from antiphon.models.llama.few_shot import PRIMER
+from antiphon.models.llama.few_shot import FEW_SHOT_EXAMPLES
 from antiphon.models.llama.model import LlamaModel
 from antiphon.models.llama.weights import SMOLLM2, SMOLLM2_DEFAULTS, embedded_weights, local_models
 from antiphon.models.model_list import why_undecided, why_unknown
-from antiphon.models.model_registry import Catalog
+from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.openai.chat_completions import ChatCompletionsModel
 from antiphon.models.openai.responses import ResponsesModel
 from antiphon.models.openai.upstream_model import UpstreamModel
-from antiphon.models.retry import Failure
+from antiphon.models.retry import AttemptError
 from antiphon.models.scripted import ScriptedModel
 from antiphon.settings import Limits, ModelSettings, Settings
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
-from antiphon.tools.mcp.manager import McpGateway
+from antiphon.tools.mcp.manager import McpServerManager
 from antiphon.turn.protocols import Model, ModelInfo
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import Stores
@@ -55,8 +55,8 @@ class Engine:
         settings: Settings,
         service: TurnService,
         stores: Stores,
-        model_registry: Catalog,
-        mcp_tool_provider: McpGateway,
+        model_registry: ModelRegistry,
+        mcp_tool_provider: McpServerManager,
     ) -> None:
         self.settings = settings
         self.service = service
@@ -74,14 +74,14 @@ class Engine:
         """Where no model was named take the only one that the upstream has.
 
         False: it could not be asked, or has none yet, so that it is worth asking again.
-        What there is instead is told to whoever names no model (``Catalog.undecided``).
+        What there is instead is told to whoever names no model (``ModelRegistry.undecided``).
         """
         upstream = self._model_registry.catch_all
         if self.settings.model is not None or not isinstance(upstream, UpstreamModel):
             return True
         try:
             names = await upstream.model_names()
-        except Failure as failure:
+        except AttemptError as failure:
             self._model_registry.undecided = why_unknown(upstream.where, failure)
             return False
         if len(names) == 1:
@@ -130,7 +130,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
 
 async def _build(settings: Settings) -> Engine:
     catalog = _build_model_registry(settings)
-    gateway = McpGateway(settings.mcp, settings.mcp_allowed_urls)
+    gateway = McpServerManager(settings.mcp, settings.mcp_allowed_urls)
     lifetimes = RetentionPolicy(
         _days_to_seconds(settings.retention_days),
         {
@@ -261,16 +261,16 @@ async def _open_store(name: str, retention: RetentionPolicy) -> MemoryStore | Sq
     return await open_sqlite(Path(path), retention)
 
 
-def _build_model_registry(settings: Settings) -> Catalog:
+def _build_model_registry(settings: Settings) -> ModelRegistry:
     models: dict[str, Model] = {
         local.name: _gguf(local.name, local.path) for local in local_models()
     }
     models |= {name: _model(name, given) for name, given in settings.models.items()}
     upstream = settings.upstream
-    return Catalog(
+    return ModelRegistry(
         models,
         default=settings.model,
-        catch_all=_upstream_model(settings.model or "upstream", upstream) if upstream else None,
+        fallback=_upstream_model(settings.model or "upstream", upstream) if upstream else None,
     )
 
 
@@ -315,17 +315,17 @@ def _llama(name: str, settings: ModelSettings) -> Model:
         return _gguf(name, settings.path, settings)
     info = SMOLLM2
     if settings.primer is not False:
-        info = msgspec.structs.replace(info, primer=PRIMER)
+        info = msgspec.structs.replace(info, primer=FEW_SHOT_EXAMPLES)
     return LlamaModel(
         info,
         embedded_weights(),
-        context=settings.context or 8192,
+        context_window=settings.context or 8192,
         defaults=SMOLLM2_DEFAULTS,
     )
 
 
 def _gguf(name: str, path: Path, settings: ModelSettings | None = None) -> Model:
     context = settings.context if settings else None
-    primer = PRIMER if settings and settings.primer else b""
+    primer = FEW_SHOT_EXAMPLES if settings and settings.primer else b""
     info = ModelInfo(name, owned_by="local", images=False, few_shot=primer)
-    return LlamaModel(info, path, context=context or 8192)
+    return LlamaModel(info, path, context_window=context or 8192)

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 from antiphon.chat.conversation import AsyncConversation
 from antiphon.chat.options import ChatOptions, SendOptions
 from antiphon.chat.reply import ConversationUsage, Reply
-from antiphon.chat.stream import Bridge, Stream
+from antiphon.chat.stream import LoopPortal, Stream
 from antiphon.core.items import FunctionCall, Item
 
 T = TypeVar("T")
@@ -28,10 +28,10 @@ async def _close_shared() -> None:
     await close_shared_engines()
 
 
-portal = Bridge(_close_shared)
+portal = LoopPortal(_close_shared)
 
 
-def _wait(work: Awaitable[T]) -> T:
+def _run_blocking(work: Awaitable[T]) -> T:
     async def waiting() -> T:
         return await work
 
@@ -51,37 +51,39 @@ class Conversation:
     """
 
     def __init__(self, model: str | None = None, **options: Unpack[ChatOptions]) -> None:
-        self._twin = AsyncConversation(model, **options)
+        self._async_conversation = AsyncConversation(model, **options)
 
     @property
     def response_id(self) -> str | None:
         """The id of the newest turn, to go on from; None before the first."""
-        return self._twin.response_id
+        return self._async_conversation.response_id
 
     @property
     def model(self) -> str | None:
         """The model's name; None is the settings' default."""
-        return self._twin.model
+        return self._async_conversation.model
 
     @model.setter
     def model(self, name: str | None) -> None:
-        self._twin.model = name
+        self._async_conversation.model = name
 
     @property
     def instructions(self) -> str | None:
         """What the model is shown first at every turn."""
-        return self._twin.instructions
+        return self._async_conversation.instructions
 
     @instructions.setter
     def instructions(self, text: str | None) -> None:
-        self._twin.instructions = text
+        self._async_conversation.instructions = text
 
     @classmethod
     def resume(
         cls, response_id: str, *, model: str | None = None, **options: Unpack[ChatOptions]
     ) -> Conversation:
         """Go on from any stored response: the newest of a conversation, or a branch."""
-        return cls._of(_wait(AsyncConversation.resume(response_id, model=model, **options)))
+        return cls._wrap(
+            _run_blocking(AsyncConversation.resume(response_id, model=model, **options))
+        )
 
     @classmethod
     def load(
@@ -92,7 +94,7 @@ class Conversation:
         **options: Unpack[ChatOptions],
     ) -> Conversation:
         """A conversation that has been held elsewhere, from its messages array."""
-        return cls._of(_wait(AsyncConversation.load(messages, model=model, **options)))
+        return cls._wrap(_run_blocking(AsyncConversation.load(messages, model=model, **options)))
 
     @overload
     def send(
@@ -108,7 +110,7 @@ class Conversation:
         self, text: str | None = None, *, returns: Any = None, **options: Unpack[SendOptions]
     ) -> Reply[Any]:
         """Say something and wait for the whole answer; with ``returns``, in that type's shape."""
-        return _wait(self._twin.send(text, returns=returns, **options))
+        return _run_blocking(self._async_conversation.send(text, returns=returns, **options))
 
     @overload
     def stream(
@@ -124,7 +126,7 @@ class Conversation:
         self, text: str | None = None, *, returns: Any = None, **options: Unpack[SendOptions]
     ) -> Stream[Any]:
         """Say something and read the answer as it is written; closing early stops it."""
-        return Stream(self._twin.stream(text, returns=returns, **options), portal)
+        return Stream(self._async_conversation.stream(text, returns=returns, **options), portal)
 
     def register_tool(
         self,
@@ -134,43 +136,43 @@ class Conversation:
         func: Callable[..., Any],
     ) -> None:
         """Let the model call ``func`` with arguments that fit ``parameters``, a JSON schema."""
-        self._twin.register_tool(name, description, parameters, func)
+        self._async_conversation.register_tool(name, description, parameters, func)
 
     @property
     def history(self) -> list[dict[str, Any]]:
         """Everything said, as a messages array: what was summed up is there in full."""
-        return _wait(self._twin.history)
+        return _run_blocking(self._async_conversation.history)
 
     def messages(self) -> list[dict[str, Any]]:
         """The messages array as the model would be shown it next, before the next words."""
-        return _wait(self._twin.messages())
+        return _run_blocking(self._async_conversation.messages())
 
     @property
     def items(self) -> tuple[Item, ...]:
         """All items of the conversation, oldest first: words, calls, outputs, summaries."""
-        return _wait(self._twin.items)
+        return _run_blocking(self._async_conversation.items)
 
     @property
     def usage(self) -> ConversationUsage:
         """The tokens of the conversation's turns, and their cost where prices are set."""
-        return _wait(self._twin.usage)
+        return _run_blocking(self._async_conversation.usage)
 
     @property
     def pending(self) -> tuple[FunctionCall, ...]:
         """The tool calls that wait for a decision before the conversation can go on."""
-        return _wait(self._twin.pending)
+        return _run_blocking(self._async_conversation.pending)
 
     def summarize(self, *, keep_turns: int = 0) -> Reply[None]:
         """Have the model sum up the conversation now, all but its newest ``keep_turns`` turns."""
-        return _wait(self._twin.summarize(keep_turns=keep_turns))
+        return _run_blocking(self._async_conversation.summarize(keep_turns=keep_turns))
 
     def reset(self, *, keep_system: bool = True) -> None:
         """Begin anew, with the same instructions or without; what was said stays stored."""
-        self._twin.reset(keep_system=keep_system)
+        self._async_conversation.reset(keep_system=keep_system)
 
     def branch(self, at: str | None = None) -> Conversation:
         """Another conversation that goes on from here, or from the response ``at``."""
-        return self._of(_wait(self._twin.branch(at)))
+        return self._wrap(_run_blocking(self._async_conversation.branch(at)))
 
     @overload
     def regenerate(self, *, returns: type[T]) -> Reply[T]: ...
@@ -180,7 +182,7 @@ class Conversation:
 
     def regenerate(self, *, returns: Any = None) -> Reply[Any]:
         """Have the last message answered again; the old answer stays as a branch."""
-        return _wait(self._twin.regenerate(returns=returns))
+        return _run_blocking(self._async_conversation.regenerate(returns=returns))
 
     @overload
     def edit(self, response_id: str, new_text: str, *, returns: type[T]) -> Reply[T]: ...
@@ -190,14 +192,14 @@ class Conversation:
 
     def edit(self, response_id: str, new_text: str, *, returns: Any = None) -> Reply[Any]:
         """Say something else in an earlier turn, and go on from there as a new branch."""
-        return _wait(self._twin.edit(response_id, new_text, returns=returns))
+        return _run_blocking(self._async_conversation.edit(response_id, new_text, returns=returns))
 
     def export(self, form: Literal["json", "markdown"] = "json") -> str:
         """The conversation as a text: its messages array in JSON, or a page in Markdown."""
-        return _wait(self._twin.export(form))
+        return _run_blocking(self._async_conversation.export(form))
 
     @classmethod
-    def _of(cls, twin: AsyncConversation) -> Conversation:
+    def _wrap(cls, async_conversation: AsyncConversation) -> Conversation:
         chat = cls.__new__(cls)
-        chat._twin = twin
+        chat._async_conversation = async_conversation
         return chat

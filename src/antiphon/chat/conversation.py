@@ -19,12 +19,26 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 import msgspec
 
 from antiphon.chat.export import as_json, as_markdown
-from antiphon.chat.message_import import turns_of
-from antiphon.chat.options import ChatOptions, SendOptions, Setup, check_names
-from antiphon.chat.reply import ConversationUsage, Reply, is_summary, open_calls, reply_of, usage_of
+from antiphon.chat.message_import import import_messages
+from antiphon.chat.options import ChatOptions, ConversationOptions, SendOptions, check_option_names
+from antiphon.chat.reply import (
+    ConversationUsage,
+    Reply,
+    build_reply,
+    conversation_usage,
+    is_summary,
+    open_calls,
+)
 from antiphon.chat.stream import AsyncStream
-from antiphon.chat.structured_output import Shape
-from antiphon.chat.turn_execution import Asking, carried, check_tools, reworded, settle, spoken
+from antiphon.chat.structured_output import OutputSchema
+from antiphon.chat.turn_execution import (
+    TurnExecution,
+    apply_decisions,
+    check_tools,
+    earlier_call_outputs,
+    replace_user_text,
+    user_message,
+)
 from antiphon.core.context_policies import Summarize
 from antiphon.core.items import FunctionCall, Item
 from antiphon.core.turns import DEFAULT_TENANT, Response, TurnRequest
@@ -49,7 +63,7 @@ class AsyncConversation:
     def __init__(self, model: str | None = None, **options: Unpack[ChatOptions]) -> None:
         self.model = model
         self.instructions = options.get("instructions")
-        self._setup = Setup(options)
+        self._options = ConversationOptions(options)
         self._response_id: str | None = None
 
     @property
@@ -67,12 +81,12 @@ class AsyncConversation:
         and policies are not stored and have to be given again. Raises ``NotFoundError``.
         """
         chat = cls(model, **options)
-        response = await (await chat._service()).response(DEFAULT_TENANT, response_id)
+        response = await (await chat._get_service()).response(DEFAULT_TENANT, response_id)
         header = response.header
         chat.model = model or header.model
         if "instructions" not in options:
             chat.instructions = header.instructions
-        chat._setup = Setup(options, header.options)
+        chat._options = ConversationOptions(options, header.options)
         chat._response_id = response.id
         return chat
 
@@ -91,15 +105,15 @@ class AsyncConversation:
         ``regenerate()`` answers it. Raises ``InvalidRequestError`` naming the message at fault.
         """
         chat = cls(model, **options)
-        loaded = turns_of(messages)
+        loaded = import_messages(messages)
         if "instructions" not in options:
             chat.instructions = loaded.instructions
-        service = await chat._service()
+        service = await chat._get_service()
         for turn in loaded.turns:
             # Calls that the rest of the array passes over will not be answered any more.
             completed = turn is loaded.turns[-1] or not open_calls((*turn.input, *turn.output))
             chat._response_id = await service.store_turn(
-                chat._request(turn.input), turn.output, completed=completed
+                chat._build_request(turn.input), turn.output, completed=completed
             )
         return chat
 
@@ -122,7 +136,7 @@ class AsyncConversation:
         a Pydantic model, dataclass, TypedDict, list of these, and so on. An answer that
         does not fit is sent back once to be mended, then raises ``InvalidOutputError``.
         """
-        return await self._asking(text, returns, options).whole()
+        return await self._prepare_execution(text, returns, options).run()
 
     @overload
     def stream(
@@ -142,7 +156,7 @@ class AsyncConversation:
         Iterate the stream for its text; ``events()`` gives everything, ``objects()`` what
         there is so far of an answer in the shape of ``returns``.
         """
-        return AsyncStream(self._asking(text, returns, options))
+        return AsyncStream(self._prepare_execution(text, returns, options))
 
     def register_tool(
         self,
@@ -152,7 +166,7 @@ class AsyncConversation:
         func: Callable[..., Any],
     ) -> None:
         """Let the model call ``func`` with arguments that fit ``parameters``, a JSON schema."""
-        self._setup.toolbox.add(Tool.from_schema(name, description, dict(parameters), func))
+        self._options.toolbox.add(Tool.from_schema(name, description, dict(parameters), func))
 
     @property
     def history(self) -> Awaitable[list[dict[str, Any]]]:
@@ -165,7 +179,7 @@ class AsyncConversation:
         In the chat completions dialect. Context policies are applied, and summaries
         stand for what they replace.
         """
-        return await (await self._service()).preview_context(self._request(()))
+        return await (await self._get_service()).preview_context(self._build_request(()))
 
     @property
     def items(self) -> Awaitable[tuple[Item, ...]]:
@@ -188,13 +202,13 @@ class AsyncConversation:
         From then on the model is shown the summary in their place; they stay in ``items``
         and ``history``. The reply's text is the summary.
         """
-        policies = [one for one in self._setup.context if isinstance(one, Summarize)]
+        policies = [one for one in self._options.context_policies if isinstance(one, Summarize)]
         policy = msgspec.structs.replace(
             policies[0] if policies else Summarize(max_messages=1), keep_turns=keep_turns
         )
-        response = await (await self._service()).summarize(self._request(()), policy)
+        response = await (await self._get_service()).summarize(self._build_request(()), policy)
         self._response_id = response.id
-        return reply_of(response)
+        return build_reply(response)
 
     def reset(self, *, keep_system: bool = True) -> None:
         """Begin anew, with the same instructions or without; what was said stays stored."""
@@ -208,8 +222,8 @@ class AsyncConversation:
         With the same model, instructions, tools and settings. Raises ``NotFoundError``.
         """
         if at is not None:
-            await (await self._service()).response(DEFAULT_TENANT, at)
-        return self._beside(at or self._response_id)
+            await (await self._get_service()).response(DEFAULT_TENANT, at)
+        return self._fork(at or self._response_id)
 
     @overload
     async def regenerate(self, *, returns: type[T]) -> Reply[T]: ...
@@ -222,13 +236,13 @@ class AsyncConversation:
 
         Outputs of calls that a person had agreed to are kept, and those tools not run again.
         """
-        last = await self._last()
+        last = await self._last_response()
         if is_summary(last):
             raise InvalidRequestError(
                 "The last turn is a summary: branch from the response before it.",
                 code="nothing_to_regenerate",
             )
-        return await self._again(last, last.input, returns)
+        return await self._rerun_turn(last, last.input, returns)
 
     @overload
     async def edit(self, response_id: str, new_text: str, *, returns: type[T]) -> Reply[T]: ...
@@ -243,8 +257,8 @@ class AsyncConversation:
 
         ``response_id`` is the turn's. Images of its message stay. Raises ``NotFoundError``.
         """
-        turn = await (await self._service()).response(DEFAULT_TENANT, response_id)
-        return await self._again(turn, reworded(turn.input, new_text), returns)
+        turn = await (await self._get_service()).response(DEFAULT_TENANT, response_id)
+        return await self._rerun_turn(turn, replace_user_text(turn.input, new_text), returns)
 
     async def export(self, form: Literal["json", "markdown"] = "json") -> str:
         """The conversation as a text: its messages array in JSON, or a page in Markdown."""
@@ -255,92 +269,98 @@ class AsyncConversation:
                 return as_markdown(await self._history())
         raise InvalidRequestError(f"The form is json or markdown, not {form!r}.", param="form")
 
-    async def _begin(self, request: TurnRequest) -> RunningTurn:
+    async def _start_turn(self, request: TurnRequest) -> RunningTurn:
         # Also without tools: a model may call some all the same, and has to be told.
-        return await (await self._service()).start(request, self._setup.toolbox)
+        return await (await self._get_service()).start(request, self._options.toolbox)
 
-    def _move(self, response_id: str) -> None:
+    def _set_response_id(self, response_id: str) -> None:
         self._response_id = response_id
 
-    async def _service(self) -> TurnService:
+    async def _get_service(self) -> TurnService:
         from antiphon.bootstrap import shared_engine  # loaded on first use
 
-        return (await shared_engine(self._setup.settings)).service
+        return (await shared_engine(self._options.settings)).service
 
-    def _asking(self, text: str | None, returns: Any, options: SendOptions) -> Asking:
-        check_names(options, SendOptions)
-        shape = None if returns is None else Shape(returns)
+    def _prepare_execution(
+        self, text: str | None, returns: Any, options: SendOptions
+    ) -> TurnExecution:
+        check_option_names(options, SendOptions)
+        shape = None if returns is None else OutputSchema(returns)
 
         async def request() -> TurnRequest:
             decisions = options.get("decisions")
-            settled = settle(await self._pending(), {} if decisions is None else decisions)
-            check_tools(settled.approved, self._setup.toolbox.specs)
-            said = await spoken(text, options, needed=not decisions)
-            asked = self._request((*settled.declined, *said), shape)
-            return msgspec.structs.replace(asked, approved=settled.approved)
+            settled = apply_decisions(await self._pending(), {} if decisions is None else decisions)
+            check_tools(settled.approved_calls, self._options.toolbox.specs)
+            said = await user_message(text, options, required=not decisions)
+            asked = self._build_request((*settled.declined_outputs, *said), shape)
+            return msgspec.structs.replace(asked, approved=settled.approved_calls)
 
-        return Asking(self._begin, self._move, request, shape)
+        return TurnExecution(self._start_turn, self._set_response_id, request, shape)
 
-    def _request(self, items: tuple[Item, ...], shape: Shape[Any] | None = None) -> TurnRequest:
-        setup = self._setup
+    def _build_request(
+        self, items: tuple[Item, ...], schema: OutputSchema[Any] | None = None
+    ) -> TurnRequest:
+        setup = self._options
         return TurnRequest(
             input=items,
             model=self.model,
             previous_response_id=self._response_id,
             instructions=self.instructions,
-            options=setup.options(shape.text_format if shape else None),
-            context_policies=setup.context,
+            options=setup.turn_options(schema.text_format if schema else None),
+            context_policies=setup.context_policies,
             max_tool_rounds=setup.max_tool_rounds,
             timeout=setup.timeout,
         )
 
-    async def _again(self, turn: Response, said: tuple[Item, ...], returns: Any) -> Reply[Any]:
+    async def _rerun_turn(
+        self, turn: Response, input_items: tuple[Item, ...], returns: Any
+    ) -> Reply[Any]:
         """Put a turn's input, perhaps another one, to the model in that turn's place."""
-        shape = None if returns is None else Shape(returns)
-        items = (*carried(turn), *said)
-        chain = await (await self._service()).chain(DEFAULT_TENANT, turn.id)
+        shape = None if returns is None else OutputSchema(returns)
+        items = (*earlier_call_outputs(turn), *input_items)
+        chain = await (await self._get_service()).chain(DEFAULT_TENANT, turn.id)
         before = chain[-2].id if len(chain) > 1 else None
 
         async def request() -> TurnRequest:
-            asked = self._request(items, shape)
+            asked = self._build_request(items, shape)
             return msgspec.structs.replace(asked, previous_response_id=before)
 
-        return await Asking(self._begin, self._move, request, shape).whole()
+        return await TurnExecution(self._start_turn, self._set_response_id, request, shape).run()
 
-    async def _last(self) -> Response:
+    async def _last_response(self) -> Response:
         if self._response_id is None:
             raise InvalidRequestError("Nothing has been said yet.", code="empty_conversation")
-        return await (await self._service()).response(DEFAULT_TENANT, self._response_id)
+        return await (await self._get_service()).response(DEFAULT_TENANT, self._response_id)
 
     async def _history(self) -> list[dict[str, Any]]:
         if self._response_id is None:
             return await self.messages()
-        service = await self._service()
+        service = await self._get_service()
         return await service.messages(DEFAULT_TENANT, self._response_id, self.instructions or "")
 
     async def _chain(self) -> list[Response]:
         if self._response_id is None:
             return []
-        return await (await self._service()).chain(DEFAULT_TENANT, self._response_id)
+        return await (await self._get_service()).chain(DEFAULT_TENANT, self._response_id)
 
     async def _items(self) -> tuple[Item, ...]:
         return tuple(item for turn in await self._chain() for item in (*turn.input, *turn.output))
 
     async def _usage(self) -> ConversationUsage:
-        return usage_of(await self._chain(), self._setup.settings.models)
+        return conversation_usage(await self._chain(), self._options.settings.models)
 
     async def _pending(self) -> tuple[FunctionCall, ...]:
         if self._response_id is None:
             return ()
-        service = await self._service()
+        service = await self._get_service()
         turn = await service.response(DEFAULT_TENANT, self._response_id)
         # A summary changes nothing about what is open before it.
         while is_summary(turn) and turn.previous_response_id is not None:
             turn = await service.response(DEFAULT_TENANT, turn.previous_response_id)
         return open_calls((*turn.input, *turn.output)) if turn.status == "completed" else ()
 
-    def _beside(self, response_id: str | None) -> AsyncConversation:
+    def _fork(self, response_id: str | None) -> AsyncConversation:
         other = copy.copy(self)
-        other._setup = self._setup.copy()
+        other._options = self._options.copy()
         other._response_id = response_id
         return other

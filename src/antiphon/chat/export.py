@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-_SPEAKERS = {"system": "System", "developer": "System", "user": "You", "assistant": "Assistant"}
+_ROLE_TITLES = {"system": "System", "developer": "System", "user": "You", "assistant": "Assistant"}
 
 #: CommonMark ends lines so, and nowhere else.
 _LINE_END = re.compile(r"\r\n|\r|\n")
@@ -20,10 +20,10 @@ _HEADING = re.compile(r" {0,3}##?(?:[ \t]|$)")
 _UNDERLINE = re.compile(r" {0,3}(?:=+|-+)[ \t]*$")
 _HTML = re.compile(r"<(?!(?:https?|mailto):)[A-Za-z/!?]")
 _CODE_SPAN = re.compile(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)", re.DOTALL)
-_TICKS = re.compile(r"`+")
-_MARKUP = re.compile(r"([\\`*_\[\]<>&#|~!$])")
+_BACKTICKS = re.compile(r"`+")
+_MARKDOWN_CHARACTERS = re.compile(r"([\\`*_\[\]<>&#|~!$])")
 #: What may not stand in an image's address between ``<`` and ``>``.
-_NOT_IN_ADDRESS = re.compile(r"[\x00-\x20<>\\]")
+_NOT_IN_URL = re.compile(r"[\x00-\x20<>\\]")
 
 
 def as_json(messages: Sequence[Mapping[str, Any]]) -> str:
@@ -39,7 +39,7 @@ def as_markdown(messages: Sequence[Mapping[str, Any]], title: str | None = None)
     that never ends), the message is quoted, and nothing in it is changed. Calls of tools
     and their results are code. Images in ``data:`` URLs leave their type and size only.
     """
-    blocks = [f"# {_escaped(title)}"] if title else []
+    blocks = [f"# {_escape(title)}"] if title else []
     names: dict[str, str] = {}
     for message in messages:
         calls = message.get("tool_calls") or ()
@@ -48,7 +48,7 @@ def as_markdown(messages: Sequence[Mapping[str, Any]], title: str | None = None)
         blocks += _body(message)
         for call in calls:
             function = call["function"]
-            blocks += [f"Calls {_code(function['name'])}:", _fenced(function["arguments"])]
+            blocks += [f"Calls {_code_span(function['name'])}:", _code_block(function["arguments"])]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -56,13 +56,13 @@ def _heading(message: Mapping[str, Any], names: Mapping[str, str]) -> str:
     role = message.get("role", "")
     if role == "tool":
         name = names.get(message.get("tool_call_id", ""))
-        return f"Result of {_code(name)}" if name else "Result"
+        return f"Result of {_code_span(name)}" if name else "Result"
     name = message.get("name")
-    return _SPEAKERS.get(role, _escaped(role)) + (f" ({_escaped(name)})" if name else "")
+    return _ROLE_TITLES.get(role, _escape(role)) + (f" ({_escape(name)})" if name else "")
 
 
 def _body(message: Mapping[str, Any]) -> list[str]:
-    write = _fenced if message.get("role") == "tool" else _kept
+    write = _code_block if message.get("role") == "tool" else _quote_if_needed
     blocks = [
         _image(part["image_url"]["url"]) if "image_url" in part else write(part["text"])
         for part in _parts(message.get("content"))
@@ -77,19 +77,19 @@ def _parts(content: str | Sequence[Mapping[str, Any]] | None) -> Sequence[Mappin
     return [part for part in content if "image_url" in part or part["text"].strip()]
 
 
-def _kept(words: str) -> str:
+def _quote_if_needed(words: str) -> str:
     """Words as they are, or quoted where they could break the page."""
     lines = _LINE_END.split(words)
     while not lines[0].strip():
         del lines[0]
     while not lines[-1].strip():
         del lines[-1]
-    if _is_tame(lines):
+    if _is_self_contained(lines):
         return "\n".join(lines)
     return "\n".join(f"> {line}" if line else ">" for line in lines)
 
 
-def _is_tame(lines: Sequence[str]) -> bool:
+def _is_self_contained(lines: Sequence[str]) -> bool:
     """Whether Markdown stays within its message: strict rather than right in rare cases."""
     fence: re.Match[str] | None = None
     #: The lines of the paragraph so far.
@@ -110,55 +110,55 @@ def _is_tame(lines: Sequence[str]) -> bool:
             above.append(line)
             if _HEADING.match(line) or (above[1:] and _UNDERLINE.match(line)):
                 return False
-            if _HTML.search(line) and _HTML.search(_without_code("\n".join(above))):
+            if _HTML.search(line) and _HTML.search(_remove_code_spans("\n".join(above))):
                 return False
     return not fence
 
 
-def _without_code(text: str) -> str:
+def _remove_code_spans(text: str) -> str:
     # A backslash may say that a tick is none.
     return text if "\\" in text else _CODE_SPAN.sub("", text)
 
 
-def _fenced(text: str) -> str:
+def _code_block(text: str) -> str:
     """Text as a code block; JSON is laid out, with each number as it was written."""
     language = ""
     if text.lstrip()[:1] in {"{", "["}:
         with suppress(msgspec.DecodeError, RecursionError):
             text, language = msgspec.json.format(text, indent=2), "json"
-    fence = "`" * max(3, _longest_ticks(text) + 1)
+    fence = "`" * max(3, _longest_backticks(text) + 1)
     return f"{fence}{language}\n{text}\n{fence}"
 
 
-def _code(text: str) -> str:
+def _code_span(text: str) -> str:
     """One line as a code span."""
     line = " ".join(text.split())
-    ticks = "`" * (_longest_ticks(line) + 1)
+    ticks = "`" * (_longest_backticks(line) + 1)
     space = " " if "`" in line else ""
     return f"{ticks}{space}{line}{space}{ticks}"
 
 
-def _longest_ticks(text: str) -> int:
-    return max(map(len, _TICKS.findall(text)), default=0)
+def _longest_backticks(text: str) -> int:
+    return max(map(len, _BACKTICKS.findall(text)), default=0)
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     """One line of words that are no Markdown."""
-    return _MARKUP.sub(r"\\\1", " ".join(text.split()))
+    return _MARKDOWN_CHARACTERS.sub(r"\\\1", " ".join(text.split()))
 
 
 def _image(url: str) -> str:
     if url[:5].lower() == "data:":
         head, _, data = url.partition(",")
         kind = head[5:].partition(";")[0] or "of no type"
-        return f"*(image: {_escaped(kind)}, {_size(len(data.rstrip('=')) * 3 // 4)})*"
+        return f"*(image: {_escape(kind)}, {_format_size(len(data.rstrip('=')) * 3 // 4)})*"
     if re.match(r"https?://", url, re.IGNORECASE):
-        address = _NOT_IN_ADDRESS.sub(lambda found: f"%{ord(found[0]):02X}", url)
+        address = _NOT_IN_URL.sub(lambda found: f"%{ord(found[0]):02X}", url)
         return f"![image](<{address}>)"
-    return f"*(image: {_code(url)})*"
+    return f"*(image: {_code_span(url)})*"
 
 
-def _size(count: int) -> str:
+def _format_size(count: int) -> str:
     """Bytes as a person says it."""
     if count < 1024:
         return f"{count} bytes"

@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     import PIL.Image
 
 #: A file's path, an http(s) or ``data:`` URL, a file's bytes, or a picture in Pillow.
-Picture: TypeAlias = "str | Path | bytes | bytearray | memoryview | PIL.Image.Image"
+ImageSource: TypeAlias = "str | Path | bytes | bytearray | memoryview | PIL.Image.Image"
 Detail: TypeAlias = Literal["auto", "low", "high"]
 
 _PARAM = "images"
 _SCHEME = re.compile(r"(data):|([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 #: Characters of a path that an error shows.
-_SHOWN = 200
+_MAX_PATH_LENGTH = 200
 
 #: The modes that a PNG holds as they are, and the steps from others to one of them.
 _PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
-_STEPS = {
+_MODE_CONVERSIONS = {
     "I": ["I;16"],
     "I;16B": ["I", "I;16"],
     "I;16L": ["I", "I;16"],
@@ -39,10 +39,10 @@ _STEPS = {
     "PA": ["RGBA"],
     "RGBa": ["RGBA"],
 }
-_ORIENTATION = 0x0112
+_ORIENTATION_TAG = 0x0112
 
 
-async def picture(source: Picture, detail: Detail = "auto") -> InputImage:
+async def load_image(source: ImageSource, detail: Detail = "auto") -> InputImage:
     """An image as a message holds it: its bytes in a ``data:`` URL, or an http(s) URL.
 
     A file's bytes stay as they are, and say themselves what type they have. An http(s)
@@ -58,13 +58,13 @@ async def picture(source: Picture, detail: Detail = "auto") -> InputImage:
             f"An image's detail is auto, low or high, not {detail!r}.", param="detail"
         )
     if isinstance(source, str) and (scheme := _SCHEME.match(source)):
-        return InputImage(await _url(source, (scheme[1] or scheme[2]).lower()), detail)
+        return InputImage(await _check_url(source, (scheme[1] or scheme[2]).lower()), detail)
     if isinstance(source, str | Path):
-        return InputImage(await asyncio.to_thread(_read, source), detail)
+        return InputImage(await asyncio.to_thread(_read_file, source), detail)
     if isinstance(source, bytes | bytearray | memoryview):
         # A copy: nobody may change the bytes while a thread works on them.
-        return InputImage(await asyncio.to_thread(_encoded, bytes(source)), detail)
-    if _in_pillow(source):
+        return InputImage(await asyncio.to_thread(_to_data_url, bytes(source)), detail)
+    if _is_pillow_image(source):
         return InputImage(await asyncio.to_thread(_as_png, source), detail)
     raise InvalidRequestError(
         "An image is a path, an http(s) or data: URL, bytes, or a Pillow image, "
@@ -74,7 +74,7 @@ async def picture(source: Picture, detail: Detail = "auto") -> InputImage:
     )
 
 
-async def _url(url: str, scheme: str) -> str:
+async def _check_url(url: str, scheme: str) -> str:
     if scheme in {"http", "https"}:
         return url
     if scheme != "data":
@@ -84,57 +84,59 @@ async def _url(url: str, scheme: str) -> str:
             code="invalid_image_url",
             param=_PARAM,
         )
-    return await asyncio.to_thread(_checked, url)
+    return await asyncio.to_thread(_check_data_url, url)
 
 
-def _checked(url: str) -> str:
+def _check_data_url(url: str) -> str:
     """A ``data:`` URL with the type that its bytes have."""
     _, _, blobs = extract_blobs((Message("user", (InputImage(url),)),), param=_PARAM)
-    return _encoded(blobs[0].data)
+    return _to_data_url(blobs[0].data)
 
 
-def _encoded(data: bytes) -> str:
+def _to_data_url(data: bytes) -> str:
     return data_url(data, param=_PARAM)
 
 
-def _read(path: str | Path) -> str:
+def _read_file(path: str | Path) -> str:
     try:
         found = os.stat(path)
         if not stat.S_ISREG(found.st_mode):
             what = "a folder" if stat.S_ISDIR(found.st_mode) else "not a file"
-            raise InvalidImageError(f"{_name(path)} is {what}.", param=_PARAM)
+            raise InvalidImageError(f"{_display_path(path)} is {what}.", param=_PARAM)
         if found.st_size > MAX_IMAGE_BYTES:
-            raise _too_large(_name(path))
+            raise _too_large_error(_display_path(path))
         # Another program may put a pipe in the file's place: opening one must not wait.
-        with open(path, "rb", opener=_open_at_once) as file:
+        with open(path, "rb", opener=_open_nonblocking) as file:
             # One more than allowed, as the file may still be growing.
             data = file.read(MAX_IMAGE_BYTES + 1)
     except FileNotFoundError as error:
-        raise InvalidImageError(f"There is no file {_name(path)}.", param=_PARAM) from error
+        raise InvalidImageError(f"There is no file {_display_path(path)}.", param=_PARAM) from error
     except (OSError, ValueError) as error:
         # A null byte, say. What Python says of it differs from version to version.
         why = error.strerror if isinstance(error, OSError) else "no file can have that name"
-        raise InvalidImageError(f"{_name(path)} cannot be read: {why}.", param=_PARAM) from error
+        raise InvalidImageError(
+            f"{_display_path(path)} cannot be read: {why}.", param=_PARAM
+        ) from error
     if len(data) > MAX_IMAGE_BYTES:
-        raise _too_large(_name(path))
+        raise _too_large_error(_display_path(path))
     try:
-        return _encoded(data)
+        return _to_data_url(data)
     except InvalidImageError as error:
         raise InvalidImageError(
-            f"{_name(path)}: {error.message}", code=error.code, param=_PARAM
+            f"{_display_path(path)}: {error.message}", code=error.code, param=_PARAM
         ) from error
 
 
-def _open_at_once(path: str, flags: int) -> int:
+def _open_nonblocking(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _name(path: str | Path) -> str:
+def _display_path(path: str | Path) -> str:
     shown = str(path)
-    return repr(shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…")
+    return repr(shown if len(shown) <= _MAX_PATH_LENGTH else shown[:_MAX_PATH_LENGTH] + "…")
 
 
-def _too_large(what: str) -> InvalidImageError:
+def _too_large_error(what: str) -> InvalidImageError:
     return InvalidImageError(
         f"{what} is too large: an image may have at most {MAX_IMAGE_BYTES >> 20} MiB.",
         code="image_too_large",
@@ -142,7 +144,7 @@ def _too_large(what: str) -> InvalidImageError:
     )
 
 
-def _in_pillow(source: object) -> bool:
+def _is_pillow_image(source: object) -> bool:
     """Whether it is a picture in Pillow, which was then imported by whoever made it."""
     pillow: Any = sys.modules.get("PIL.Image")
     return pillow is not None and isinstance(source, pillow.Image)
@@ -154,7 +156,7 @@ def _as_png(image: PIL.Image.Image) -> str:
         image.load()
         options: dict[str, Any] = {"exif": _exif(image)}
         if image.mode not in _PNG_MODES:
-            for mode in _STEPS.get(image.mode, ["RGB"]):
+            for mode in _MODE_CONVERSIONS.get(image.mode, ["RGB"]):
                 image = image.convert(mode)
             # A profile for inks says nothing about light.
             options["icc_profile"] = None
@@ -164,8 +166,8 @@ def _as_png(image: PIL.Image.Image) -> str:
             f"The Pillow image cannot be encoded: {error}.", param=_PARAM
         ) from error
     if data.tell() > MAX_IMAGE_BYTES:
-        raise _too_large("The Pillow image, as PNG,")
-    return _encoded(data.getvalue())
+        raise _too_large_error("The Pillow image, as PNG,")
+    return _to_data_url(data.getvalue())
 
 
 def _exif(image: PIL.Image.Image) -> Any:
@@ -175,6 +177,6 @@ def _exif(image: PIL.Image.Image) -> Any:
     from PIL.Image import Exif  # loaded on first use
 
     exif = Exif()
-    if orientation := image.getexif().get(_ORIENTATION):
-        exif[_ORIENTATION] = orientation
+    if orientation := image.getexif().get(_ORIENTATION_TAG):
+        exif[_ORIENTATION_TAG] = orientation
     return exif if exif else None

@@ -29,18 +29,18 @@ from antiphon.core.items import (
 from antiphon.errors import InvalidRequestError
 
 
-class LoadedTurn(msgspec.Struct, frozen=True):
+class ImportedTurn(msgspec.Struct, frozen=True):
     """What was said to a model, and what it answered; either may be empty."""
 
     input: tuple[Item, ...]
     output: tuple[Item, ...]
 
 
-class Loaded(msgspec.Struct, frozen=True):
+class ImportedConversation(msgspec.Struct, frozen=True):
     """A messages array, oldest turn first. ``instructions``: the leading system message's."""
 
     instructions: str | None
-    turns: tuple[LoadedTurn, ...]
+    turns: tuple[ImportedTurn, ...]
 
 
 _Detail = Literal["auto", "low", "high"]
@@ -84,7 +84,7 @@ class _Message(msgspec.Struct, frozen=True):
 
 
 #: The field that a part of a type lives by.
-_FIELDS = {
+_PART_FIELDS = {
     "text": "text",
     "input_text": "text",
     "output_text": "text",
@@ -93,11 +93,13 @@ _FIELDS = {
     "input_image": "image_url",
 }
 #: Roles of those who speak to the model; what they say begins a turn.
-_SPEAKERS: dict[str, Role] = {"user": "user", "system": "system", "developer": "developer"}
-_WHERE = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`\$(?P<path>.*)`)?$", re.DOTALL)
+_INPUT_ROLES: dict[str, Role] = {"user": "user", "system": "system", "developer": "developer"}
+_VALIDATION_ERROR = re.compile(
+    r"^(?P<what>.*?)(?: - at (?:`key` in )?`\$(?P<path>.*)`)?$", re.DOTALL
+)
 
 
-def turns_of(messages: Sequence[Mapping[str, Any]]) -> Loaded:
+def import_messages(messages: Sequence[Mapping[str, Any]]) -> ImportedConversation:
     """The turns of a messages array.
 
     A turn begins with what is said to the model and ends before the next such message
@@ -116,45 +118,47 @@ def turns_of(messages: Sequence[Mapping[str, Any]]) -> Loaded:
             code="invalid_type",
             param="messages",
         )
-    read = [_read(message, f"messages[{place}]") for place, message in enumerate(messages)]
+    read = [
+        _convert_message(message, f"messages[{place}]") for place, message in enumerate(messages)
+    ]
     instructions = _instructions(read[0]) if read else None
-    loader = _Loader()
+    loader = _MessageImporter()
     for place, message in enumerate(read):
         if place or instructions is None:
             loader.add(message, place)
-    return Loaded(instructions, loader.turns())
+    return ImportedConversation(instructions, loader.turns())
 
 
-class _Turn:
+class _TurnBuilder:
     """A turn that is being read. ``open`` are its calls that wait, by id, with their names."""
 
     def __init__(self) -> None:
         self.input: list[Item] = []
         self.output: list[Item] = []
-        self.open: dict[str, str] = {}
+        self.open_calls: dict[str, str] = {}
 
 
-class _Loader:
+class _MessageImporter:
     """Takes messages one after another."""
 
     def __init__(self) -> None:
-        self._turns: list[_Turn] = []
-        self._answered: set[str] = set()
+        self._turns: list[_TurnBuilder] = []
+        self._answered_call_ids: set[str] = set()
 
-    def turns(self) -> tuple[LoadedTurn, ...]:
-        return tuple(LoadedTurn(tuple(one.input), tuple(one.output)) for one in self._turns)
+    def turns(self) -> tuple[ImportedTurn, ...]:
+        return tuple(ImportedTurn(tuple(one.input), tuple(one.output)) for one in self._turns)
 
-    def add(self, message: _Message, place: int) -> None:
-        at = f"messages[{place}]"
-        if role := _SPEAKERS.get(message.role):
+    def add(self, message: _Message, index: int) -> None:
+        at = f"messages[{index}]"
+        if role := _INPUT_ROLES.get(message.role):
             if message.content is None:
                 raise InvalidRequestError("The message has no content.", param=f"{at}.content")
             said = Message(role, _content(message, at), message.name)
             if not self._turns or self._turns[-1].output:
-                self._turns.append(_Turn())
+                self._turns.append(_TurnBuilder())
             self._turns[-1].input.append(said)
         elif message.role == "assistant":
-            self._add_answer(message, place)
+            self._add_assistant_message(message, index)
         elif message.role in {"tool", "function"}:
             self._add_output(message, at)
         else:
@@ -164,17 +168,17 @@ class _Loader:
                 param=f"{at}.role",
             )
 
-    def _add_answer(self, message: _Message, place: int) -> None:
+    def _add_assistant_message(self, message: _Message, index: int) -> None:
         if not self._turns:
-            self._turns.append(_Turn())
+            self._turns.append(_TurnBuilder())
         turn = self._turns[-1]
-        at = f"messages[{place}]"
+        at = f"messages[{index}]"
         calls = [
-            (one.id or f"call_{place}_{number}", one.function, f"{at}.tool_calls[{number}]")
+            (one.id or f"call_{index}_{number}", one.function, f"{at}.tool_calls[{number}]")
             for number, one in enumerate(message.tool_calls or ())
         ]
         if message.function_call:
-            calls.append((f"call_{place}", message.function_call, f"{at}.function_call"))
+            calls.append((f"call_{index}", message.function_call, f"{at}.function_call"))
         content = _content(message, at)
         if message.refusal:
             words = content if not isinstance(content, str) else (OutputText(content),)
@@ -185,27 +189,27 @@ class _Loader:
         if content or message.name or not calls or apart:
             turn.output.append(Message("assistant", content, message.name))
         for call_id, function, where in calls:
-            if call_id in turn.open:
+            if call_id in turn.open_calls:
                 raise InvalidRequestError(
                     f"Two tool calls with the id {call_id!r} wait for an output at once.",
                     code="tool_call_duplicate",
                     param=f"{where}.id",
                 )
-            turn.open[call_id] = function.name
-            self._answered.discard(call_id)
+            turn.open_calls[call_id] = function.name
+            self._answered_call_ids.discard(call_id)
             turn.output.append(FunctionCall(call_id, function.name, _arguments(function)))
 
-    def _add_output(self, message: _Message, at: str) -> None:
-        turn, call_id = self._waiting(message, at)
-        del turn.open[call_id]
-        self._answered.add(call_id)
-        turn.output.append(FunctionCallOutput(call_id, _content(message, at)))
+    def _add_output(self, message: _Message, path: str) -> None:
+        turn, call_id = self._find_open_call(message, path)
+        del turn.open_calls[call_id]
+        self._answered_call_ids.add(call_id)
+        turn.output.append(FunctionCallOutput(call_id, _content(message, path)))
 
-    def _waiting(self, message: _Message, at: str) -> tuple[_Turn, str]:
+    def _find_open_call(self, message: _Message, path: str) -> tuple[_TurnBuilder, str]:
         """The call that an output is for, and its turn: by id, by name, or the next in line."""
         given = message.tool_call_id
         for turn in reversed(self._turns):
-            for call_id, name in turn.open.items():
+            for call_id, name in turn.open_calls.items():
                 by_name = message.role == "function" and message.name not in {None, name}
                 if call_id == given or (not given and not by_name):
                     return turn, call_id
@@ -213,31 +217,35 @@ class _Loader:
             raise InvalidRequestError(
                 "No tool call before this output waits for one.",
                 code="tool_call_not_found",
-                param=f"{at}.tool_call_id" if message.role == "tool" else at,
+                param=f"{path}.tool_call_id" if message.role == "tool" else path,
             )
-        why = "has its output already" if given in self._answered else "comes before this output"
-        which = "The tool call" if given in self._answered else "No tool call"
+        why = (
+            "has its output already"
+            if given in self._answered_call_ids
+            else "comes before this output"
+        )
+        which = "The tool call" if given in self._answered_call_ids else "No tool call"
         raise InvalidRequestError(
             f"{which} with the id {given!r} {why}.",
             code="tool_call_not_found",
-            param=f"{at}.tool_call_id",
+            param=f"{path}.tool_call_id",
         )
 
 
-def _read(message: object, at: str) -> _Message:
+def _convert_message(message: object, prefix: str) -> _Message:
     try:
         return msgspec.convert(message, _Message, from_attributes=True)
     except (msgspec.ValidationError, RecursionError) as error:
-        match = _WHERE.match(str(error))
+        match = _VALIDATION_ERROR.match(str(error))
         assert match is not None, "the pattern matches every text"
         what, path = match["what"], match["path"] or ""
         if what.startswith("Object missing required field"):
             path += "." + what.rpartition("field `")[2].rstrip("`")
         code = "invalid_type" if ", got `" in what else "invalid_value"
         raise InvalidRequestError(
-            f"Invalid value for '{at}{path}': {what[:1].lower()}{what[1:]}.",
+            f"Invalid value for '{prefix}{path}': {what[:1].lower()}{what[1:]}.",
             code=code,
-            param=at + path,
+            param=prefix + path,
         ) from error
 
 
@@ -254,12 +262,12 @@ def _arguments(function: _Function) -> str:
     return msgspec.json.encode(function.arguments).decode()
 
 
-def _content(message: _Message, at: str) -> str | tuple[Part, ...]:
+def _content(message: _Message, path: str) -> str | tuple[Part, ...]:
     """Text alone as a string; parts where there is a picture or a refusal."""
     if message.content is None or isinstance(message.content, str):
         return message.content or ""
     parts = tuple(
-        _part(part, message.role, f"{at}.content[{number}]")
+        _part(part, message.role, f"{path}.content[{number}]")
         for number, part in enumerate(message.content)
     )
     if all(isinstance(part, InputText | OutputText) for part in parts):
@@ -267,7 +275,7 @@ def _content(message: _Message, at: str) -> str | tuple[Part, ...]:
     return parts
 
 
-def _part(part: _Part, role: str, at: str) -> Part:
+def _part(part: _Part, role: str, path: str) -> Part:
     match part:
         case _Part(type="text" | "input_text" | "output_text", text=str(text)):
             return OutputText(text) if role == "assistant" else InputText(text)
@@ -277,11 +285,11 @@ def _part(part: _Part, role: str, at: str) -> Part:
             return InputImage(url, detail or part.detail or "auto")
         case _Part(type="image_url" | "input_image", image_url=str(url)):
             return InputImage(url, part.detail or "auto")
-    if field := _FIELDS.get(part.type):
+    if field := _PART_FIELDS.get(part.type):
         raise InvalidRequestError(
-            f"A part of type {part.type!r} has to have its {field}.", param=f"{at}.{field}"
+            f"A part of type {part.type!r} has to have its {field}.", param=f"{path}.{field}"
         )
     raise InvalidRequestError(
         f"There is no place for a part of type {part.type!r}: text and images are kept.",
-        param=f"{at}.type",
+        param=f"{path}.type",
     )

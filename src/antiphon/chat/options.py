@@ -16,7 +16,7 @@ from antiphon.tools.function_tool import Tool
 from antiphon.tools.toolbox import Approver, Toolbox
 
 #: What is kept of a stored turn's options when its conversation goes on.
-_LASTING = (
+_INHERITED_OPTIONS = (
     "temperature",
     "top_p",
     "max_output_tokens",
@@ -77,25 +77,25 @@ class SendOptions(TypedDict, total=False):
     decisions: Decisions | None
 
 
-class Setup:
+class ConversationOptions:
     """A conversation's settings, tools and policies."""
 
-    def __init__(self, options: ChatOptions, kept: Options | None = None) -> None:
-        check_names(options, ChatOptions)
+    def __init__(self, options: ChatOptions, base_options: Options | None = None) -> None:
+        check_option_names(options, ChatOptions)
         self.settings = options.get("settings") or load_settings()
         self.toolbox = Toolbox(
             options.get("tools", ()), deps=options.get("deps"), approve=options.get("approve")
         )
-        self.context = _policies(options.get("context", ()))
-        self.max_tool_rounds = _whole("max_tool_rounds", options.get("max_tool_rounds", 10))
-        self.timeout = _seconds(options.get("timeout"))
-        self._options = _sampling(options, kept or Options())
-        self._choice = options.get("tool_choice", "auto")
+        self.context_policies = _policies(options.get("context", ()))
+        self.max_tool_rounds = _check_integer("max_tool_rounds", options.get("max_tool_rounds", 10))
+        self.timeout = _check_timeout(options.get("timeout"))
+        self._base_options = _merge_options(options, base_options or Options())
+        self._tool_choice = options.get("tool_choice", "auto")
 
-    def options(self, text_format: dict[str, Any] | None = None) -> Options:
+    def turn_options(self, text_format: dict[str, Any] | None = None) -> Options:
         """The options of one turn."""
         specs = self.toolbox.specs
-        choice = self._choice
+        choice = self._tool_choice
         if choice not in ("auto", "none", "required"):
             if choice not in [spec.name for spec in specs]:
                 raise InvalidRequestError(
@@ -103,32 +103,32 @@ class Setup:
                 )
             choice = f"function:{choice}"
         return msgspec.structs.replace(
-            self._options, tools=specs, tool_choice=choice, text_format=text_format
+            self._base_options, tools=specs, tool_choice=choice, text_format=text_format
         )
 
-    def copy(self) -> Setup:
+    def copy(self) -> ConversationOptions:
         """One whose tools can be added to apart from this one's."""
         twin = copy.copy(self)
         twin.toolbox = self.toolbox.copy()
         return twin
 
 
-def check_names(given: Mapping[str, Any], known: Any) -> None:
+def check_option_names(given: Mapping[str, Any], known: Any) -> None:
     """Refuse keywords that a ``TypedDict`` of options does not have, as Python itself would."""
     for name in given:
         if name not in known.__annotations__:
             raise TypeError(f"got an unexpected keyword argument '{name}'")
 
 
-def _sampling(given: ChatOptions, kept: Options) -> Options:
-    lasting = {name: getattr(kept, name) for name in _LASTING}
-    for name in _LASTING:
+def _merge_options(given: ChatOptions, base_options: Options) -> Options:
+    lasting = {name: getattr(base_options, name) for name in _INHERITED_OPTIONS}
+    for name in _INHERITED_OPTIONS:
         if name in given:
             lasting[name] = given[name]  # type: ignore[literal-required]
-    _between("temperature", lasting["temperature"], 2)
-    _between("top_p", lasting["top_p"], 1)
+    _check_range("temperature", lasting["temperature"], 2)
+    _check_range("top_p", lasting["top_p"], 1)
     if lasting["max_output_tokens"] is not None:
-        _whole("max_output_tokens", lasting["max_output_tokens"], 1)
+        _check_integer("max_output_tokens", lasting["max_output_tokens"], 1)
     return Options(**lasting, parallel_tool_calls=given.get("parallel_tool_calls", True))
 
 
@@ -147,22 +147,22 @@ def _policies(given: ContextPolicy | Iterable[ContextPolicy]) -> tuple[ContextPo
     return policies
 
 
-def _between(name: str, value: object, most: float) -> None:
-    if value is not None and not (_is_number(value) and 0 <= value <= most):  # type: ignore[operator]
+def _check_range(name: str, value: object, maximum: float) -> None:
+    if value is not None and not (_is_number(value) and 0 <= value <= maximum):  # type: ignore[operator]
         raise InvalidRequestError(
-            f"{name} is a number from 0 to {most}, not {value!r}.", param=name
+            f"{name} is a number from 0 to {maximum}, not {value!r}.", param=name
         )
 
 
-def _whole(name: str, value: Any, least: int = 0) -> int:
-    if type(value) is not int or value < least:
+def _check_integer(name: str, value: Any, minimum: int = 0) -> int:
+    if type(value) is not int or value < minimum:
         raise InvalidRequestError(
-            f"{name} is a whole number of at least {least}, not {value!r}.", param=name
+            f"{name} is a whole number of at least {minimum}, not {value!r}.", param=name
         )
     return value
 
 
-def _seconds(value: float | None) -> float | None:
+def _check_timeout(value: float | None) -> float | None:
     if value is not None and not (_is_number(value) and value > 0):
         raise InvalidRequestError(
             f"timeout is in seconds, more than 0, not {value!r}.", param="timeout"

@@ -26,9 +26,11 @@ from antiphon.settings import ModelSettings, Price
 _MILLION = 1_000_000
 
 
-def usage_of(turns: Sequence[Response], models: Mapping[str, ModelSettings]) -> ConversationUsage:
+def conversation_usage(
+    turns: Sequence[Response], models: Mapping[str, ModelSettings]
+) -> ConversationUsage:
     """Add up a chain's turns."""
-    lines = tuple(_line(turn, models) for turn in turns)
+    lines = tuple(_turn_usage(turn, models) for turn in turns)
     costs = [line.cost for line in lines if line.usage is not None]
     used = [line.usage for line in lines if line.usage is not None]
     return ConversationUsage(
@@ -40,7 +42,7 @@ def usage_of(turns: Sequence[Response], models: Mapping[str, ModelSettings]) -> 
     )
 
 
-def cost_of(usage: Usage, price: Price) -> float:
+def usage_cost(usage: Usage, price: Price) -> float:
     """The price of a turn's tokens. Cached ones cost as much as others unless priced apart."""
     cached = price.input if price.cached is None else price.cached
     fresh = usage.input_tokens - usage.cached_tokens
@@ -49,11 +51,11 @@ def cost_of(usage: Usage, price: Price) -> float:
     ) / _MILLION
 
 
-def _line(turn: Response, models: Mapping[str, ModelSettings]) -> TurnUsage:
+def _turn_usage(turn: Response, models: Mapping[str, ModelSettings]) -> TurnUsage:
     usage = turn.end.usage if turn.end else None
     model = models.get(turn.header.model)
     price = model.price if model else None
-    cost = cost_of(usage, price) if usage is not None and price is not None else None
+    cost = usage_cost(usage, price) if usage is not None and price is not None else None
     return TurnUsage(turn.id, turn.header.model, usage, cost)
 
 
@@ -88,7 +90,7 @@ class Reply(msgspec.Struct, Generic[T], frozen=True):
         """
         if self.pending and self.value is None:
             raise InvalidRequestError(
-                f"There is no answer yet: {names_of(self.pending)} waits for a decision.",
+                f"There is no answer yet: {format_call_names(self.pending)} waits for a decision.",
                 code="decision_needed",
                 param="decisions",
             )
@@ -116,11 +118,11 @@ class ConversationUsage(msgspec.Struct, frozen=True):
     turns: tuple[TurnUsage, ...]
 
 
-def reply_of(response: Response, value: Any = None) -> Reply[Any]:
+def build_reply(response: Response, value: Any = None) -> Reply[Any]:
     """A response that is over, as the library shows it."""
     pending = open_calls(response.output) if response.status == "completed" else ()
     return Reply(
-        text=last_words(response.output),
+        text=final_text(response.output),
         response_id=response.id,
         status=response.status,
         model=response.header.model,
@@ -131,7 +133,7 @@ def reply_of(response: Response, value: Any = None) -> Reply[Any]:
     )
 
 
-def last_words(output: tuple[Item, ...]) -> str:
+def final_text(output: tuple[Item, ...]) -> str:
     """What was said after the last tool output."""
     words: list[str] = []
     for item in output:
@@ -155,13 +157,13 @@ def open_calls(items: tuple[Item, ...]) -> tuple[FunctionCall, ...]:
 
 def is_summary(response: Response) -> bool:
     """Whether a turn only sums up those before it."""
-    return bool(response.output) and all(map(_sums_up, response.output))
+    return bool(response.output) and all(map(_is_summary_item, response.output))
 
 
-def _sums_up(item: Item) -> bool:
+def _is_summary_item(item: Item) -> bool:
     return isinstance(item, Compaction) or (isinstance(item, ErasedItem) and item.is_summary)
 
 
-def names_of(calls: tuple[FunctionCall, ...]) -> str:
+def format_call_names(calls: tuple[FunctionCall, ...]) -> str:
     """Calls for a sentence: their names and ids."""
     return ", ".join(f"{call.name} ('{call.call_id}')" for call in calls)

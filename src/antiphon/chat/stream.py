@@ -28,14 +28,14 @@ U = TypeVar("U")
 _PARAGRAPH = "\n\n"
 
 
-class Talk(Protocol):
+class EventSource(Protocol):
     """A turn (or two, where an answer had to be mended) as one run of events."""
 
     reply: Reply[Any] | None
 
     def events(self) -> AsyncGenerator[Event, None]: ...
 
-    def partial(self, text: str) -> Any: ...
+    def parse_partial(self, text: str) -> Any: ...
 
 
 class AsyncStream(Generic[T]):
@@ -48,37 +48,37 @@ class AsyncStream(Generic[T]):
     Reading raises what ``send`` raises.
     """
 
-    def __init__(self, talk: Talk) -> None:
-        self._talk = talk
+    def __init__(self, source: EventSource) -> None:
+        self._source = source
         self._reader: AsyncGenerator[Any, None] | None = None
-        self._words: AsyncGenerator[str, None] | None = None
+        self._text_iterator: AsyncGenerator[str, None] | None = None
         self._closed = False
 
     def __aiter__(self) -> AsyncIterator[str]:
         return self
 
     async def __anext__(self) -> str:
-        if self._words is None:
-            self._words = self._read(self._text)
-        return await anext(self._words)
+        if self._text_iterator is None:
+            self._text_iterator = self._start_reading(self._text)
+        return await anext(self._text_iterator)
 
     def events(self) -> AsyncIterator[Event]:
         """Everything that happens, as typed events: words, calls as they form, tool outputs."""
-        return self._read(self._talk.events)
+        return self._start_reading(self._source.events)
 
     def objects(self) -> AsyncIterator[Any]:
         """The object so far, each time there is more of it."""
-        return self._read(self._objects)
+        return self._start_reading(self._objects)
 
     @property
     def reply(self) -> Reply[T]:
         """The whole answer. Raises ``InvalidRequestError`` before the stream is read to its end."""
-        if self._talk.reply is None:
+        if self._source.reply is None:
             raise InvalidRequestError(
                 "The reply is there when the stream has been read to its end.",
                 code="stream_not_finished",
             )
-        return self._talk.reply
+        return self._source.reply
 
     async def close(self) -> None:
         """Stop the answer, if it is not over; one that was not read yet is never asked for."""
@@ -97,18 +97,20 @@ class AsyncStream(Generic[T]):
     ) -> None:
         await self.close()
 
-    def _read(self, way: Callable[[], AsyncGenerator[U, None]]) -> AsyncGenerator[U, None]:
+    def _start_reading(
+        self, reader_factory: Callable[[], AsyncGenerator[U, None]]
+    ) -> AsyncGenerator[U, None]:
         if self._reader is not None:
             raise InvalidRequestError("A stream can be read once.", code="stream_read_twice")
         if self._closed:
             raise InvalidRequestError("The stream has been closed.", code="stream_closed")
-        self._reader = reader = way()
+        self._reader = reader = reader_factory()
         return reader
 
     async def _text(self) -> AsyncGenerator[str, None]:
         message: tuple[int, int] | None = None
         turns = 0
-        async with aclosing(self._talk.events()) as events:
+        async with aclosing(self._source.events()) as events:
             async for event in events:
                 if isinstance(event, Created):
                     turns += 1
@@ -120,28 +122,28 @@ class AsyncStream(Generic[T]):
 
     async def _objects(self) -> AsyncGenerator[Any, None]:
         text, last = "", None
-        async with aclosing(self._talk.events()) as events:
+        async with aclosing(self._source.events()) as events:
             async for event in events:
                 if isinstance(event, ItemAdded) and isinstance(event.item, Message):
                     text = ""
                 elif isinstance(event, TextDelta):
                     text += event.text
-                    data = self._talk.partial(text)
+                    data = self._source.parse_partial(text)
                     if data is not None and data != last:
                         last = data
                         yield data
 
 
-class Bridge(BlockingPortal):
+class LoopPortal(BlockingPortal):
     """The way into the loop, which its own thread cannot take: it would wait for itself."""
 
     def __init__(self, on_exit: Callable[[], Coroutine[Any, Any, None]]) -> None:
         super().__init__(on_exit)
         self._thread = threading.local()
-        self._known = False
+        self._is_thread_marked = False
 
     @property
-    def inside(self) -> bool:
+    def is_loop_thread(self) -> bool:
         """Whether this is the loop's own thread."""
         return getattr(self._thread, "ours", False)
 
@@ -150,58 +152,58 @@ class Bridge(BlockingPortal):
         if self.closed_reason:
             work.close()
             raise InvalidRequestError(self.closed_reason, code="process_over")
-        if self.inside:
+        if self.is_loop_thread:
             work.close()
             raise InvalidRequestError(
                 "A Conversation cannot be waited for here, in an async function that it runs"
                 " itself: take AsyncConversation.",
                 code="blocking_call",
             )
-        if not self._known:
-            super().run(self._mark())
-            self._known = True
+        if not self._is_thread_marked:
+            super().run(self._mark_thread())
+            self._is_thread_marked = True
         return super().run(work)
 
-    async def _mark(self) -> None:
+    async def _mark_thread(self) -> None:
         self._thread.ours = True
 
 
 class Stream(Generic[T]):
     """``AsyncStream`` for code that is not async."""
 
-    def __init__(self, twin: AsyncStream[T], portal: Bridge) -> None:
-        self._twin = twin
+    def __init__(self, async_stream: AsyncStream[T], portal: LoopPortal) -> None:
+        self._async_stream = async_stream
         self._portal = portal
-        self._words: Generator[str, None, None] | None = None
+        self._text_iterator: Generator[str, None, None] | None = None
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        if self._words is None:
-            self._words = self._steps(aiter(self._twin))
-        return next(self._words)
+        if self._text_iterator is None:
+            self._text_iterator = self._iterate(aiter(self._async_stream))
+        return next(self._text_iterator)
 
     def events(self) -> Iterator[Event]:
         """Everything that happens, as typed events: words, calls as they form, tool outputs."""
-        return self._steps(self._twin.events())
+        return self._iterate(self._async_stream.events())
 
     def objects(self) -> Iterator[Any]:
         """The object so far, each time there is more of it."""
-        return self._steps(self._twin.objects())
+        return self._iterate(self._async_stream.objects())
 
     @property
     def reply(self) -> Reply[T]:
         """The whole answer. Raises ``InvalidRequestError`` before the stream is read to its end."""
-        return self._twin.reply
+        return self._async_stream.reply
 
     def close(self) -> None:
         """Stop the answer, if it is not over."""
         # A stream that outlives the program's end was stopped with it, and one in a forked
         # process is its parent's. One that the loop's own thread finds forgotten is closed
         # by the loop, as all its generators are.
-        if not self._portal.closed_reason and not self._portal.inside:
-            self._portal.run(self._twin.close())
+        if not self._portal.closed_reason and not self._portal.is_loop_thread:
+            self._portal.run(self._async_stream.close())
 
     def __enter__(self) -> Stream[T]:
         return self
@@ -214,7 +216,7 @@ class Stream(Generic[T]):
     ) -> None:
         self.close()
 
-    def _steps(self, reader: AsyncIterator[U]) -> Generator[U, None, None]:
+    def _iterate(self, reader: AsyncIterator[U]) -> Generator[U, None, None]:
         over = object()
 
         async def step() -> Any:

@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 #: What an answer that is no object is wrapped in: strict models write objects only.
-_WRAPPER = "value"
+_WRAPPER_KEY = "value"
 
 #: Keywords that strict models take as they are.
-_KEPT = frozenset(
+_SUPPORTED_KEYWORDS = frozenset(
     (
         *("type", "description", "minItems", "maxItems", "multipleOf"),
         *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
     )
 )
 #: What they have to be told in words, but for these formats and patterns.
-_TOLD = ("minLength", "maxLength", "uniqueItems", "format", "pattern")
+_DESCRIBED_KEYWORDS = ("minLength", "maxLength", "uniqueItems", "format", "pattern")
 _FORMATS = frozenset(
     ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid")
 )
@@ -46,19 +46,19 @@ _JSON_TYPES: dict[type, str] = {
 }
 
 _FENCE = re.compile(r"\A```[^\n`]*\n(.*?)\n?[ \t]*```\Z", re.DOTALL)
-_FENCE_BEGINS = re.compile(r"\A`{1,3}\Z|\A```[^\n`]*(?:\n|\Z)")
-_QUOTES = re.compile(r'\\.|"', re.DOTALL)
+_FENCE_START = re.compile(r"\A`{1,3}\Z|\A```[^\n`]*(?:\n|\Z)")
+_QUOTE = re.compile(r'\\.|"', re.DOTALL)
 
 #: How many faults a sentence names, and how many characters it spends on one.
-_FAULTS = 5
-_FAULT_LENGTH = 200
+_MAX_ERRORS = 5
+_MAX_ERROR_LENGTH = 200
 
 
-class _FreeForm(Exception):
+class _FreeFormSchemaError(Exception):
     """The type allows what no strict schema can describe."""
 
 
-class Shape(Generic[T]):
+class OutputSchema(Generic[T]):
     """What an answer has to look like: ``returns`` is any type that Pydantic knows.
 
     ``text_format`` is what ``Options.text_format`` holds. Its schema is in the subset
@@ -80,27 +80,31 @@ class Shape(Generic[T]):
             # Most are Pydantic's own; for what is no type at all it may stumble.
             why = str(error).split("\n", 1)[0].rstrip(".")
             raise InvalidRequestError(
-                f"There is no schema for {_title(returns)}: {why}.", param="returns"
+                f"There is no schema for {_type_name(returns)}: {why}.", param="returns"
             ) from error
-        self._title = _title(returns)
+        self._type_name = _type_name(returns)
         self._definitions: dict[str, Any] = schema.pop("$defs", {})
-        root = self._resolved(schema)
-        self._wrapped = root.get("type") != "object"
-        if self._wrapped:
-            root = {"type": "object", "properties": {_WRAPPER: schema}, "required": [_WRAPPER]}
+        root = self._resolve(schema)
+        self._is_wrapped = root.get("type") != "object"
+        if self._is_wrapped:
+            root = {
+                "type": "object",
+                "properties": {_WRAPPER_KEY: schema},
+                "required": [_WRAPPER_KEY],
+            }
         self._schema = schema
         plain = {**root, "$defs": self._definitions} if self._definitions else root
         try:
             found, strict = _strict_root(plain), True
-        except _FreeForm:
+        except _FreeFormSchemaError:
             found, strict = plain, False
         self.text_format: dict[str, Any] = {
             "type": "json_schema",
-            "name": re.sub(r"[^a-zA-Z0-9_-]+", "_", self._title).strip("_")[:64] or "answer",
+            "name": re.sub(r"[^a-zA-Z0-9_-]+", "_", self._type_name).strip("_")[:64] or "answer",
             "schema": found,
             "strict": strict,
         }
-        if about := self._resolved(schema).get("description"):
+        if about := self._resolve(schema).get("description"):
             self.text_format["description"] = about
 
     def parse(self, text: str) -> T:
@@ -117,25 +121,25 @@ class Shape(Generic[T]):
             why = f"is not valid JSON: {error}" if bare else "is empty"
             raise InvalidOutputError(f"The answer {why}.", text=text) from error
         inner, at = data, ""
-        if self._wrapped and isinstance(data, dict) and data.keys() == {_WRAPPER}:
-            inner, at = data[_WRAPPER], _WRAPPER
-        filled = self._filled(inner, self._schema)
+        if self._is_wrapped and isinstance(data, dict) and data.keys() == {_WRAPPER_KEY}:
+            inner, at = data[_WRAPPER_KEY], _WRAPPER_KEY
+        filled = self._restore_defaults(inner, self._schema)
         try:
             # JSON again, not Python: only then is "2026-01-01" a date for strict types too.
             return self._adapter.validate_json(to_json(filled, inf_nan_mode="constants"))
         except ValidationError as error:
-            faults = _faults(error, filled, at)
+            faults = _format_errors(error, filled, at)
             raise InvalidOutputError(
-                f"The answer does not fit {self._title}: {faults}.", text=text
+                f"The answer does not fit {self._type_name}: {faults}.", text=text
             ) from error
         except Exception as error:
             # A validator of the type's own gave up on this answer.
-            why = _short(f"{type(error).__name__}: {error}")
+            why = _one_line(f"{type(error).__name__}: {error}")
             raise InvalidOutputError(
-                f"The answer does not fit {self._title}: {why}.", text=text
+                f"The answer does not fit {self._type_name}: {why}.", text=text
             ) from error
 
-    def partial(self, text: str) -> Any | None:
+    def parse_partial(self, text: str) -> Any | None:
         """The data so far of an answer that is still being written; None: nothing yet.
 
         Plain lists, dicts and so on, not checked. Texts grow; numbers are there when
@@ -143,7 +147,7 @@ class Shape(Generic[T]):
         """
         from pydantic_core import from_json  # loaded on first use
 
-        text = _FENCE_BEGINS.sub("", text.lstrip())
+        text = _FENCE_START.sub("", text.lstrip())
         if text[-1:].isdigit() and not _inside_string(text):
             text = text.rstrip("0123456789+-.eE")
         try:
@@ -151,38 +155,40 @@ class Shape(Generic[T]):
         except (ValueError, TypeError):
             # Half a surrogate pair is a TypeError.
             return None
-        if self._wrapped and isinstance(data, dict) and data.keys() <= {_WRAPPER}:
-            return data.get(_WRAPPER)
+        if self._is_wrapped and isinstance(data, dict) and data.keys() <= {_WRAPPER_KEY}:
+            return data.get(_WRAPPER_KEY)
         return data
 
-    def repair_note(self, error: InvalidOutputError) -> str:
+    def repair_prompt(self, error: InvalidOutputError) -> str:
         """What to say to a model so that it answers again, and better."""
         return (
             f"{error.message} Answer again: the whole answer, corrected, "
             "as JSON that fits the schema, and nothing else."
         )
 
-    def _resolved(self, schema: Mapping[str, Any]) -> dict[str, Any]:
+    def _resolve(self, schema: Mapping[str, Any]) -> dict[str, Any]:
         while "$ref" in schema:
             name = schema["$ref"].rpartition("/")[2]
             schema = self._definitions[name.replace("~1", "/").replace("~0", "~")]
         return dict(schema)
 
-    def _filled(self, data: Any, schema: Mapping[str, Any], *, chosen: bool = False) -> Any:
+    def _restore_defaults(
+        self, data: Any, schema: Mapping[str, Any], *, is_branch: bool = False
+    ) -> Any:
         """Data without the nulls that stand for defaults.
 
         ``chosen``: the schema is one of several. Then the default itself is put there,
         since Pydantic tells the members of a union by the fields that are given.
         """
-        schema = self._resolved(schema)
+        schema = self._resolve(schema)
         if branches := schema.get("anyOf") or schema.get("oneOf"):
-            fitting = [one for one in branches if self._fits(data, one)]
+            fitting = [one for one in branches if self._matches(data, one)]
             best: Mapping[str, Any] = min(
                 fitting, key=lambda one: self._distance(data, one), default={}
             )
-            return self._filled(data, best, chosen=True)
+            return self._restore_defaults(data, best, is_branch=True)
         if isinstance(data, list) and isinstance(schema.get("items"), dict):
-            return [self._filled(one, schema["items"]) for one in data]
+            return [self._restore_defaults(one, schema["items"]) for one in data]
         if not isinstance(data, dict):
             return data
         properties = schema.get("properties", {})
@@ -191,17 +197,17 @@ class Shape(Generic[T]):
         for key, value in data.items():
             inner = properties.get(key, others if isinstance(others, dict) else {})
             optional = key in properties and key not in schema.get("required", ())
-            if value is not None or not optional or self._fits(None, inner):
-                filled[key] = self._filled(value, inner)
-            elif chosen and inner.get("default") is not None:
+            if value is not None or not optional or self._matches(None, inner):
+                filled[key] = self._restore_defaults(value, inner)
+            elif is_branch and inner.get("default") is not None:
                 filled[key] = inner["default"]
         return filled
 
-    def _fits(self, data: Any, schema: Mapping[str, Any]) -> bool:
+    def _matches(self, data: Any, schema: Mapping[str, Any]) -> bool:
         """Whether data may be meant for a schema, as far as its outside tells."""
-        schema = self._resolved(schema)
+        schema = self._resolve(schema)
         if branches := schema.get("anyOf") or schema.get("oneOf"):
-            return any(self._fits(data, one) for one in branches)
+            return any(self._matches(data, one) for one in branches)
         if "const" in schema:
             return bool(data == schema["const"])
         if "enum" in schema:
@@ -219,7 +225,7 @@ class Shape(Generic[T]):
             if "const" in value or "enum" in value
         }
         return data.keys() >= set(schema.get("required", ())) and all(
-            data[key] is None or self._fits(data[key], tag)
+            data[key] is None or self._matches(data[key], tag)
             for key, tag in tags.items()
             if key in data
         )
@@ -228,7 +234,7 @@ class Shape(Generic[T]):
         """How many keys a dict has too many or too few for a schema."""
         if not isinstance(data, dict):
             return 0
-        return len(data.keys() ^ self._resolved(schema).get("properties", {}).keys())
+        return len(data.keys() ^ self._resolve(schema).get("properties", {}).keys())
 
 
 @cache
@@ -264,12 +270,12 @@ def _strict_root(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _strict(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A schema in the strict subset. Raises ``_FreeForm`` where there is none.
+    """A schema in the strict subset. Raises ``_FreeFormSchemaError`` where there is none.
 
     What the subset lacks is told in the description, or left to Pydantic to check.
     """
-    strict = {key: schema[key] for key in schema if key in _KEPT}
-    if told := _told(schema, strict):
+    strict = {key: schema[key] for key in schema if key in _SUPPORTED_KEYWORDS}
+    if told := _describe_constraints(schema, strict):
         strict["description"] = f"{strict.get('description', '')} ({told})".lstrip()
     branches = schema.get("anyOf") or schema.get("oneOf")
     if "$ref" in schema:
@@ -278,25 +284,25 @@ def _strict(schema: Mapping[str, Any]) -> dict[str, Any]:
         return {**strict, "anyOf": [branch]} if strict else branch
     if "const" in schema or "enum" in schema:
         strict["enum"] = values = schema.get("enum", [schema.get("const")])
-        strict["type"] = _kinds(values)
+        strict["type"] = _json_types(values)
     elif branches:
         strict["anyOf"] = [_strict(one) for one in branches]
     elif "type" not in schema:
-        raise _FreeForm
+        raise _FreeFormSchemaError
     if schema.get("type") == "object":
-        _close(strict, schema)
+        _close_object(strict, schema)
     if schema.get("type") == "array":
         if not isinstance(schema.get("items"), dict) or "prefixItems" in schema:
-            raise _FreeForm
+            raise _FreeFormSchemaError
         strict["items"] = _strict(schema["items"])
     return strict
 
 
-def _close(strict: dict[str, Any], schema: Mapping[str, Any]) -> None:
+def _close_object(strict: dict[str, Any], schema: Mapping[str, Any]) -> None:
     """Make an object's schema name all that may be in it, and demand all of it."""
     free = schema.get("additionalProperties", False) is not False
     if free or "properties" not in schema or "patternProperties" in schema:
-        raise _FreeForm
+        raise _FreeFormSchemaError
     required = schema.get("required", ())
     strict["properties"] = {
         # A constant has one value: with null as well, it could not tell a union's members.
@@ -307,10 +313,10 @@ def _close(strict: dict[str, Any], schema: Mapping[str, Any]) -> None:
     strict["additionalProperties"] = False
 
 
-def _told(schema: Mapping[str, Any], strict: dict[str, Any]) -> str:
+def _describe_constraints(schema: Mapping[str, Any], strict: dict[str, Any]) -> str:
     """What the model has to be told; formats and patterns that need no telling are kept."""
     told = []
-    for key in _TOLD:
+    for key in _DESCRIBED_KEYWORDS:
         value = schema.get(key)
         if (key == "format" and value in _FORMATS) or (
             key == "pattern" and value is not None and _PATTERN.fullmatch(value)
@@ -332,54 +338,54 @@ def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [bare, _NULL], **about}
 
 
-def _kinds(values: Sequence[Any]) -> str | list[str]:
+def _json_types(values: Sequence[Any]) -> str | list[str]:
     """The JSON type of an enum's values, or their types."""
     kinds = list(dict.fromkeys(_JSON_TYPES.get(type(value), "object") for value in values))
     if "object" in kinds or "array" in kinds:
-        raise _FreeForm
+        raise _FreeFormSchemaError
     return kinds[0] if len(kinds) == 1 else kinds
 
 
-def _title(returns: Any) -> str:
-    """A type's name as people say it: ``list[Item]``, without the modules."""
+def _type_name(returns: Any) -> str:
+    """A type's name as people say it: ``list_tools[Item]``, without the modules."""
     name = returns.__name__ if isinstance(returns, type) else repr(returns)
-    return re.sub(r"(?:[A-Za-z_<][\w<>]*\.)+", "", _short(name))
+    return re.sub(r"(?:[A-Za-z_<][\w<>]*\.)+", "", _one_line(name))
 
 
 def _inside_string(text: str) -> bool:
     """Whether a growing JSON text ends between two quotation marks."""
-    return _QUOTES.findall(text).count('"') % 2 == 1
+    return _QUOTE.findall(text).count('"') % 2 == 1
 
 
-def _faults(error: ValidationError, data: Any, at: str) -> str:
+def _format_errors(error: ValidationError, data: Any, path: str) -> str:
     """What is wrong and where, for the model to read: neither its input nor URLs."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    told = list(dict.fromkeys(_fault(one["msg"], one["loc"], data, at) for one in found))
-    more = f"; and {len(told) - _FAULTS} more" if len(told) > _FAULTS else ""
-    return "; ".join(told[:_FAULTS]) + more
+    told = list(dict.fromkeys(_format_error(one["msg"], one["loc"], data, path) for one in found))
+    more = f"; and {len(told) - _MAX_ERRORS} more" if len(told) > _MAX_ERRORS else ""
+    return "; ".join(told[:_MAX_ERRORS]) + more
 
 
-def _fault(message: str, place: Sequence[int | str], data: Any, at: str) -> str:
+def _format_error(message: str, location: Sequence[int | str], data: Any, path: str) -> str:
     missing = message in {"Field required", "Missing required argument"}
-    for number, step in enumerate(place):
+    for number, step in enumerate(location):
         # Pydantic's places also name a union's members and the like: what is no
         # key of the data is skipped.
         if isinstance(data, dict) and step in data:
-            at, data = f"{at}.{step}", data[str(step)]
+            path, data = f"{path}.{step}", data[str(step)]
         elif isinstance(data, list) and isinstance(step, int) and step < len(data):
-            at, data = f"{at}[{step}]", data[step]
-        elif missing and number == len(place) - 1:
-            at = f"{at}.{step}"
-    at = at.lstrip(".")
-    message = _short(re.sub(r"^(?:Value error|Assertion failed), ", "", message))
+            path, data = f"{path}[{step}]", data[step]
+        elif missing and number == len(location) - 1:
+            path = f"{path}.{step}"
+    path = path.lstrip(".")
+    message = _one_line(re.sub(r"^(?:Value error|Assertion failed), ", "", message))
     if missing:
-        return f"{at} is missing"
+        return f"{path} is missing"
     if message.startswith("Input should "):
-        return f"{at or 'it'} {message.removeprefix('Input ')}"
-    return f"{at}: {message}" if at else message
+        return f"{path or 'it'} {message.removeprefix('Input ')}"
+    return f"{path}: {message}" if path else message
 
 
-def _short(text: str) -> str:
+def _one_line(text: str) -> str:
     """One line of bounded length, without the full stop of its own."""
     line = " ".join(text.split()).rstrip(".")
-    return line if len(line) <= _FAULT_LENGTH else line[: _FAULT_LENGTH - 1] + "…"
+    return line if len(line) <= _MAX_ERROR_LENGTH else line[: _MAX_ERROR_LENGTH - 1] + "…"

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from antiphon.chat.images import picture
+from antiphon.chat.images import load_image
 from antiphon.chat.options import Decisions, SendOptions
-from antiphon.chat.reply import Reply, names_of, reply_of
-from antiphon.chat.structured_output import Shape
+from antiphon.chat.reply import Reply, build_reply, format_call_names
+from antiphon.chat.structured_output import OutputSchema
 from antiphon.core.events import Event
 from antiphon.core.items import (
     FunctionCall,
@@ -25,11 +25,11 @@ from antiphon.core.items import (
 )
 from antiphon.core.turns import FunctionTool, Response, TurnRequest
 from antiphon.errors import InvalidOutputError, InvalidRequestError
-from antiphon.tools.tool_outputs import declined
+from antiphon.tools.tool_outputs import declined_output
 from antiphon.turn.running_turns import RunningTurn
 
 
-class Asking:
+class TurnExecution:
     """Puts one request to the model. ``reply`` is there once it is over and good.
 
     ``begin`` sets a turn going, ``move`` makes a conversation go on from a response.
@@ -37,38 +37,38 @@ class Asking:
 
     def __init__(
         self,
-        begin: Callable[[TurnRequest], Awaitable[RunningTurn]],
-        move: Callable[[str], None],
-        request: Callable[[], Awaitable[TurnRequest]],
-        shape: Shape[Any] | None,
+        start_turn: Callable[[TurnRequest], Awaitable[RunningTurn]],
+        set_response_id: Callable[[str], None],
+        build_request: Callable[[], Awaitable[TurnRequest]],
+        schema: OutputSchema[Any] | None,
     ) -> None:
-        self._begin = begin
-        self._move = move
-        self._request = request
-        self._shape = shape
+        self._start_turn = start_turn
+        self._set_response_id = set_response_id
+        self._build_request = build_request
+        self._schema = schema
         self.reply: Reply[Any] | None = None
-        self._mended = False
+        self._repair_requested = False
 
-    async def whole(self) -> Reply[Any]:
+    async def run(self) -> Reply[Any]:
         """The reply, when it is complete."""
-        request: TurnRequest | None = await self._request()
+        request: TurnRequest | None = await self._build_request()
         while self.reply is None:
             assert request is not None
-            turn = await self._begin(request)
+            turn = await self._start_turn(request)
             try:
                 response = await turn.result()
             finally:
                 if not turn.done():
                     await turn.cancel()
-            request = self._take(turn, response, request)
+            request = self._finish_turn(turn, response, request)
         return self.reply
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """Everything that happens on the way to the reply."""
-        request: TurnRequest | None = await self._request()
+        request: TurnRequest | None = await self._build_request()
         while request is not None:
             request = msgspec.structs.replace(request, stream=True)
-            turn = await self._begin(request)
+            turn = await self._start_turn(request)
             try:
                 async for batch in turn.events():
                     for event in batch:
@@ -77,22 +77,22 @@ class Asking:
                 # The reader has had enough: the conversation goes on from what arrived.
                 await turn.cancel()
                 if turn.error is None:
-                    self._move(turn.response_id)
+                    self._set_response_id(turn.response_id)
                 raise
             finally:
                 if not turn.done():
                     await turn.cancel()
-            request = self._take(turn, await turn.result(), request)
+            request = self._finish_turn(turn, await turn.result(), request)
 
-    def partial(self, text: str) -> Any:
+    def parse_partial(self, text: str) -> Any:
         """The object so far in a text that grows."""
-        if self._shape is None:
+        if self._schema is None:
             raise InvalidRequestError(
                 "objects() needs a type: give returns=.", code="missing_required_parameter"
             )
-        return self._shape.partial(text)
+        return self._schema.parse_partial(text)
 
-    def _take(
+    def _finish_turn(
         self, turn: RunningTurn, response: Response, request: TurnRequest
     ) -> TurnRequest | None:
         """Move on to a turn that is over, or raise what made it fail.
@@ -101,52 +101,52 @@ class Asking:
         """
         if turn.error is not None:
             raise turn.error
-        reply = reply_of(response)
-        if self._shape is not None and not reply.pending:
+        reply = build_reply(response)
+        if self._schema is not None and not reply.pending:
             try:
-                value = self._shape.parse(reply.text)
+                value = self._schema.parse(reply.text)
             except InvalidOutputError as misfit:
-                return self._mend(self._shape, misfit, response, request)
+                return self._request_repair(self._schema, misfit, response, request)
             reply = msgspec.structs.replace(reply, value=value)
-        self._move(response.id)
+        self._set_response_id(response.id)
         self.reply = reply
         return None
 
-    def _mend(
+    def _request_repair(
         self,
-        shape: Shape[Any],
-        misfit: InvalidOutputError,
+        schema: OutputSchema[Any],
+        error: InvalidOutputError,
         response: Response,
         request: TurnRequest,
     ) -> TurnRequest:
         """Ask for the same answer once more, in the right shape; where that may help."""
-        misfit.response_id = response.id
+        error.response_id = response.id
         if response.status == "incomplete":
             cut = InvalidOutputError(
                 "The answer was cut off before it was whole: allow more output tokens.",
-                text=misfit.text,
+                text=error.text,
             )
             cut.response_id = response.id
-            raise cut from misfit
-        if self._mended or _declines(response):
-            raise misfit
-        self._mended = True
+            raise cut from error
+        if self._repair_requested or _is_refusal(response):
+            raise error
+        self._repair_requested = True
         return msgspec.structs.replace(
             request,
-            input=(Message("user", shape.repair_note(misfit)),),
+            input=(Message("user", schema.repair_prompt(error)),),
             previous_response_id=response.id,
             approved=(),
         )
 
 
-class Settled(msgspec.Struct, frozen=True):
+class CallDecisions(msgspec.Struct, frozen=True):
     """What a person decided: calls to run, and outputs for those not to."""
 
-    approved: tuple[FunctionCall, ...]
-    declined: tuple[FunctionCallOutput, ...]
+    approved_calls: tuple[FunctionCall, ...]
+    declined_outputs: tuple[FunctionCallOutput, ...]
 
 
-def settle(pending: tuple[FunctionCall, ...], decisions: Decisions) -> Settled:
+def apply_decisions(pending: tuple[FunctionCall, ...], decisions: Decisions) -> CallDecisions:
     """Sort the calls that wait by what was decided. Each must have been, and no others."""
     if not isinstance(decisions, Mapping):
         raise InvalidRequestError(
@@ -163,7 +163,7 @@ def settle(pending: tuple[FunctionCall, ...], decisions: Decisions) -> Settled:
         )
     if missing := tuple(call for call_id, call in waiting.items() if call_id not in decisions):
         raise InvalidRequestError(
-            f"{names_of(missing)} waits for a decision: send it along,"
+            f"{format_call_names(missing)} waits for a decision: send it along,"
             " as decisions={call_id: True, False or the reason for your no}.",
             code="decision_needed",
             param="decisions",
@@ -175,10 +175,14 @@ def settle(pending: tuple[FunctionCall, ...], decisions: Decisions) -> Settled:
                 code="invalid_type",
                 param="decisions",
             )
-    return Settled(
-        approved=tuple(call for call_id, call in waiting.items() if decisions[call_id] is True),
-        declined=tuple(
-            FunctionCallOutput(call_id, declined(decision if isinstance(decision, str) else None))
+    return CallDecisions(
+        approved_calls=tuple(
+            call for call_id, call in waiting.items() if decisions[call_id] is True
+        ),
+        declined_outputs=tuple(
+            FunctionCallOutput(
+                call_id, declined_output(decision if isinstance(decision, str) else None)
+            )
             for call_id, decision in decisions.items()
             if decision is not True
         ),
@@ -190,13 +194,15 @@ def check_tools(approved: tuple[FunctionCall, ...], tools: tuple[FunctionTool, .
     names = [tool.name for tool in tools]
     if missing := tuple(call for call in approved if call.name not in names):
         raise InvalidRequestError(
-            f"There is no tool for {names_of(missing)}: give the conversation its tools again.",
+            f"There is no tool for {format_call_names(missing)}: give the conversation its tools again.",
             code="tool_not_found",
             param="tools",
         )
 
 
-async def spoken(text: str | None, options: SendOptions, *, needed: bool) -> tuple[Item, ...]:
+async def user_message(
+    text: str | None, options: SendOptions, *, required: bool
+) -> tuple[Item, ...]:
     """What a person says, words and pictures, as one message; none if there is nothing."""
     if text is not None and not isinstance(text, str):
         raise InvalidRequestError("Send a string.", code="invalid_type", param="text")
@@ -207,16 +213,16 @@ async def spoken(text: str | None, options: SendOptions, *, needed: bool) -> tup
     # One picture is not a list of them: a path would be read letter by letter.
     one = isinstance(given, str | bytes | bytearray | memoryview)
     sources = list(given) if isinstance(given, Iterable) and not one else [given]
-    images = [await picture(one, options.get("detail", "auto")) for one in sources]
+    images = [await load_image(one, options.get("detail", "auto")) for one in sources]
     if not images:
-        if text is None and needed:
+        if text is None and required:
             raise InvalidRequestError("Send a string.", code="invalid_type", param="text")
-        return (Message("user", text),) if text or (text is not None and needed) else ()
+        return (Message("user", text),) if text or (text is not None and required) else ()
     words = (InputText(text),) if text else ()
     return (Message("user", (*words, *images)),)
 
 
-def carried(turn: Response) -> tuple[FunctionCallOutput, ...]:
+def earlier_call_outputs(turn: Response) -> tuple[FunctionCallOutput, ...]:
     """The outputs that a turn brought for an earlier turn's calls: those tools have run."""
     own = {item.call_id for item in (*turn.input, *turn.output) if isinstance(item, FunctionCall)}
     return tuple(
@@ -226,14 +232,14 @@ def carried(turn: Response) -> tuple[FunctionCallOutput, ...]:
     )
 
 
-def reworded(items: tuple[Item, ...], text: str) -> tuple[Item, ...]:
+def replace_user_text(items: tuple[Item, ...], text: str) -> tuple[Item, ...]:
     """A turn's input with other words in its last message by the user; its images stay."""
     if not isinstance(text, str) or not text:
         raise InvalidRequestError("Send a string.", code="invalid_type", param="new_text")
     for place in range(len(items) - 1, -1, -1):
         item = items[place]
         if isinstance(item, Message) and item.role == "user":
-            new = msgspec.structs.replace(item, content=_worded(item.content, text))
+            new = msgspec.structs.replace(item, content=_replace_text(item.content, text))
             return (*items[:place], new, *items[place + 1 :])
     raise InvalidRequestError(
         "Nobody said anything in that turn that could be edited.",
@@ -242,13 +248,13 @@ def reworded(items: tuple[Item, ...], text: str) -> tuple[Item, ...]:
     )
 
 
-def _worded(content: str | tuple[Part, ...], text: str) -> str | tuple[Part, ...]:
+def _replace_text(content: str | tuple[Part, ...], text: str) -> str | tuple[Part, ...]:
     images = () if isinstance(content, str) else content
     kept = tuple(part for part in images if isinstance(part, InputImage))
     return (InputText(text), *kept) if kept else text
 
 
-def _declines(response: Response) -> bool:
+def _is_refusal(response: Response) -> bool:
     return any(
         isinstance(part, Refusal)
         for item in response.output

@@ -1,4 +1,4 @@
-"""What ``list``, ``show`` and ``delete`` do with the store."""
+"""What ``list_tools``, ``show`` and ``delete`` do with the store."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _with_store(flags: Flags, work: Callable[[TurnService], Awaitable[T]]) -> T:
 
 
 async def _work(flags: Flags, work: Callable[[TurnService], Awaitable[T]], _: Interrupt) -> T:
-    async with open_engine(load_settings(flags, keys=False)) as engine:
+    async with open_engine(load_settings(flags, resolve_keys=False)) as engine:
         return await work(engine.service)
 
 

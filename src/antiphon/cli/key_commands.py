@@ -1,4 +1,4 @@
-"""What ``key create``, ``list`` and ``revoke`` do with the store."""
+"""What ``key create``, ``list_tools`` and ``revoke`` do with the store."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _with_keys(flags: Flags, work: Callable[[ApiKeyStore], Awaitable[T]]) -> T:
 
 
 async def _work(flags: Flags, work: Callable[[ApiKeyStore], Awaitable[T]], _: Interrupt) -> T:
-    settings = load_settings(flags, keys=False)
+    settings = load_settings(flags, resolve_keys=False)
     if settings.store == "memory:":
         raise ConfigError("the store memory: is gone with its process, and its keys with it")
     async with open_engine(settings) as engine:

@@ -1,4 +1,4 @@
-"""``antiphon model list`` and ``pull``."""
+"""``antiphon model list_tools`` and ``pull``."""
 
 from __future__ import annotations
 

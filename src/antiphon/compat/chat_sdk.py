@@ -74,20 +74,20 @@ class Client:
         fun_prompt: str | None = None,
     ) -> None:
         if api_host is None:
-            self.chat = AsyncChat(partial(_Here.begin, settings, model, fun_prompt))
+            self.chat = AsyncChat(partial(_LocalBackend.create, settings, model, fun_prompt))
             return
         if settings is not None or fun_prompt is not None:
             raise ConfigError("with api_host, settings and fun_prompt are the server's to have")
         try:
-            from antiphon.compat.remote import Host, There  # loaded on first use
+            from antiphon.compat.remote import RemoteBackend, ServerAddress  # loaded on first use
         except ModuleNotFoundError as error:
             raise ConfigError("gRPC is not installed: `pip install 'antiphon[grpc]'`") from error
         key = Secret(api_key) if api_key else None
-        host = Host(api_host, key, plain=use_insecure_channel)
-        self.chat = AsyncChat(partial(There, host, model or ""))
+        host = ServerAddress(api_host, key, insecure=use_insecure_channel)
+        self.chat = AsyncChat(partial(RemoteBackend, host, model or ""))
 
 
-class Way(Protocol):
+class TurnBackend(Protocol):
     """How one conversation's turns are taken."""
 
     @property
@@ -95,21 +95,21 @@ class Way(Protocol):
         """That of the newest turn that was stored."""
         ...
 
-    def answer(self, told: Sequence[StatelessResponse]) -> AsyncGenerator[str, None]:
+    def stream_answer(self, messages: Sequence[StatelessResponse]) -> AsyncGenerator[str, None]:
         """The answer to the last of what was told. Raises ``AntiphonError``."""
         ...
 
 
-class _Here:
+class _LocalBackend:
     """In this process."""
 
     def __init__(self, chat: AsyncConversation) -> None:
         self._chat = chat
 
     @classmethod
-    def begin(
+    def create(
         cls, settings: Settings | None, model: str | None, fun_prompt: str | None, fun_mode: bool
-    ) -> _Here:
+    ) -> _LocalBackend:
         settings = settings or load_settings()
         instructions = (fun_prompt or settings.fun_prompt) if fun_mode else None
         return cls(AsyncConversation(model, instructions=instructions, settings=settings))
@@ -118,8 +118,10 @@ class _Here:
     def response_id(self) -> str | None:
         return self._chat.response_id
 
-    async def answer(self, told: Sequence[StatelessResponse]) -> AsyncGenerator[str, None]:
-        async with self._chat.stream(told[-1].message) as stream:
+    async def stream_answer(
+        self, messages: Sequence[StatelessResponse]
+    ) -> AsyncGenerator[str, None]:
+        async with self._chat.stream(messages[-1].message) as stream:
             async for token in stream:
                 yield token
 
@@ -127,34 +129,34 @@ class _Here:
 class AsyncChat:
     """What ``client.chat`` is."""
 
-    def __init__(self, begin: Callable[[bool], Way]) -> None:
-        self._begin = begin
+    def __init__(self, create_backend: Callable[[bool], TurnBackend]) -> None:
+        self._create_backend = create_backend
 
     def create_conversation(self, fun_mode: bool = False) -> Conversation:
         """A new, empty conversation."""
-        return Conversation(self._begin(fun_mode), fun_mode)
+        return Conversation(self._create_backend(fun_mode), fun_mode)
 
 
 class Conversation:
     """A conversation, kept turn by turn. It takes one turn at a time; others wait for theirs."""
 
-    def __init__(self, way: Way, fun_mode: bool) -> None:
-        self._way = way
+    def __init__(self, backend: TurnBackend, fun_mode: bool) -> None:
+        self._backend = backend
         self._fun_mode = fun_mode
-        self._turn = asyncio.Lock()
+        self._turn_lock = asyncio.Lock()
         #: In the order in which the model was told.
-        self._told: list[StatelessResponse] = []
-        self._waiting: list[StatelessResponse] = []
+        self._history: list[StatelessResponse] = []
+        self._pending: list[StatelessResponse] = []
 
     @property
     def response_id(self) -> str | None:
         """The id of the newest stored turn, to go on from anywhere; None: nothing is stored."""
-        return self._way.response_id
+        return self._backend.response_id
 
     @property
     def history(self) -> Sequence[StatelessResponse]:
         """Everything said, oldest first; last of all what no stream has been used for yet."""
-        return [*self._told, *self._waiting]
+        return [*self._history, *self._pending]
 
     @property
     def fun_mode(self) -> bool:
@@ -172,9 +174,9 @@ class Conversation:
         what arrived is the answer then. Needs a running event loop.
         """
         said = StatelessResponse(StatelessResponse.Sender.HUMAN, user_message)
-        self._waiting.append(said)
+        self._pending.append(said)
         future: asyncio.Future[StatelessResponse] = asyncio.get_running_loop().create_future()
-        return self._tokens(said, future), future
+        return self._stream_tokens(said, future), future
 
     async def add_response_no_stream(self, user_message: str) -> StatelessResponse:
         """Say something and wait for the whole answer. Raises ``AntiphonError``."""
@@ -183,13 +185,13 @@ class Conversation:
             pass
         return await future
 
-    async def _tokens(
+    async def _stream_tokens(
         self, said: StatelessResponse, future: asyncio.Future[StatelessResponse]
     ) -> AsyncGenerator[str, None]:
         # The turn is read by a task of its own: whoever reads two streams in turns would
         # else wait for the first one's end, and be the one who has to read it.
         arrived: asyncio.Queue[str | None] = asyncio.Queue()
-        task = asyncio.create_task(self._take_turn(said, arrived, future))
+        task = asyncio.create_task(self._run_turn(said, arrived, future))
         try:
             while (token := await arrived.get()) is not None:
                 yield token
@@ -197,15 +199,15 @@ class Conversation:
             task.cancel()
             await asyncio.wait([task])
 
-    async def _take_turn(
+    async def _run_turn(
         self,
         said: StatelessResponse,
         arrived: asyncio.Queue[str | None],
         future: asyncio.Future[StatelessResponse],
     ) -> None:
         try:
-            async with self._turn:
-                answer = await self._answer(said, arrived)
+            async with self._turn_lock:
+                answer = await self._answer_message(said, arrived)
         except Exception as error:  # noqa: BLE001 - it is for whoever awaits the future
             if not future.done():
                 future.set_exception(error)
@@ -216,31 +218,31 @@ class Conversation:
             if not future.done():
                 future.set_result(answer)
         finally:
-            _remove(said, self._waiting)
+            _remove(said, self._pending)
             arrived.put_nowait(None)
 
-    async def _answer(
+    async def _answer_message(
         self, said: StatelessResponse, arrived: asyncio.Queue[str | None]
     ) -> StatelessResponse:
         """One turn. Raises what made it fail, or that it was stopped before it began."""
-        _remove(said, self._waiting)
-        self._told.append(said)
+        _remove(said, self._pending)
+        self._history.append(said)
         before, text = self.response_id, ""
         try:
-            async with aclosing(self._way.answer(self._told)) as stream:
+            async with aclosing(self._backend.stream_answer(self._history)) as stream:
                 async for token in stream:
                     text += token
                     arrived.put_nowait(token)
         except asyncio.CancelledError:
             # Stopped while it was answered: the conversation may have moved on all the same.
             if not text and self.response_id == before:
-                self._told.pop()
+                self._history.pop()
                 raise
         except Exception:
-            self._told.pop()
+            self._history.pop()
             raise
         answer = StatelessResponse(StatelessResponse.Sender.ASSISTANT, text)
-        self._told.append(answer)
+        self._history.append(answer)
         return answer
 
 

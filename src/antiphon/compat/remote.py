@@ -38,7 +38,7 @@ _OPTIONS: Final = (
     ("grpc.keepalive_timeout_ms", 10_000),
 )
 #: What an error is whose code says nothing, by its gRPC status.
-_KINDS: Final[dict[str, type[AntiphonError]]] = {
+_ERROR_BY_GRPC_STATUS: Final[dict[str, type[AntiphonError]]] = {
     kind.grpc: kind
     for kind in (
         InvalidRequestError,
@@ -53,7 +53,7 @@ _KINDS: Final[dict[str, type[AntiphonError]]] = {
 }
 
 
-class Said(Protocol):
+class SdkMessage(Protocol):
     """One thing said. ``sender`` is the number of the protocol's."""
 
     @property
@@ -63,20 +63,20 @@ class Said(Protocol):
     def message(self) -> str: ...
 
 
-class Host:
+class ServerAddress:
     """A server: where it is, and the key for it.
 
     ``plain``: without TLS, as always on this machine. Raises ``ConfigError``.
     """
 
-    def __init__(self, address: str, key: Secret | None, *, plain: bool) -> None:
+    def __init__(self, address: str, key: Secret | None, *, insecure: bool) -> None:
         self.address = address
         self._key = key
-        self._plain = plain or _is_here(address)
+        self._insecure = insecure or _is_loopback(address)
 
     def channel(self) -> grpc.Channel:
         """A new connection. Nobody closes this SDK's clients, so each turn has its own."""
-        if self._plain:
+        if self._insecure:
             return grpc.insecure_channel(self.address, options=_OPTIONS)
         credentials = grpc.ssl_channel_credentials()
         return grpc.secure_channel(self.address, credentials, options=_OPTIONS)
@@ -88,23 +88,23 @@ class Host:
         return (("authorization", f"Bearer {key.reveal()}"),) if key is not None else ()
 
 
-class There:
+class RemoteBackend:
     """One conversation with a server. ``model`` "" is the server's default."""
 
     #: Nothing is stored.
     response_id: None = None
 
-    def __init__(self, host: Host, model: str, fun_mode: bool) -> None:
+    def __init__(self, host: ServerAddress, model: str, fun_mode: bool) -> None:
         self._host = host
-        self._named = {
+        self._request_fields = {
             "system_prompt_name": "fun" if fun_mode else "",
             "stateless_conversation_id": str(uuid.uuid4()),
             "model_name": model,
         }
 
-    async def answer(self, told: Sequence[Said]) -> AsyncGenerator[str, None]:
+    async def stream_answer(self, messages: Sequence[SdkMessage]) -> AsyncGenerator[str, None]:
         """The answer to the last of what was told. Raises ``AntiphonError``."""
-        request = self._request(told)
+        request = self._request(messages)
         # gRPC's own asyncio leaves work behind that outlives a cancelled call, and complains
         # when the event loop ends before it. So this is its blocking half, in a thread.
         loop = asyncio.get_running_loop()
@@ -119,20 +119,22 @@ class There:
                 while (piece := await loop.run_in_executor(thread, next, call, None)) is not None:
                     yield piece.message
             except grpc.RpcError as error:
-                raise _translated(error, self._host.address) from error
+                raise _to_error(error, self._host.address) from error
             finally:
                 # Ends the thread at once, wherever it is.
                 call.cancel()
 
-    def _request(self, told: Sequence[Said]) -> Any:
+    def _request(self, messages: Sequence[SdkMessage]) -> Any:
         try:
-            responses = [StatelessResponse(sender=one.sender, message=one.message) for one in told]
+            responses = [
+                StatelessResponse(sender=one.sender, message=one.message) for one in messages
+            ]
         except ValueError as error:
             raise InvalidRequestError("The text is not valid Unicode.", param="input") from error
-        return StatelessConversation(responses=responses, **self._named)
+        return StatelessConversation(responses=responses, **self._request_fields)
 
 
-def _is_here(address: str) -> bool:
+def _is_loopback(address: str) -> bool:
     """Whether that is this machine."""
     try:
         name = urlsplit(f"//{address}").hostname if "/" not in address else None
@@ -146,7 +148,7 @@ def _is_here(address: str) -> bool:
         return name == "localhost"
 
 
-def _translated(error: Any, address: str) -> AntiphonError:
+def _to_error(error: Any, address: str) -> AntiphonError:
     """What a call failed with, as one of ours."""
     trailers: dict[str, Any] = dict(error.trailing_metadata() or ())
     message = error.details() or "The call failed."
@@ -156,8 +158,8 @@ def _translated(error: Any, address: str) -> AntiphonError:
         kind = ModelUnavailableError if error.code() is grpc.StatusCode.UNAVAILABLE else ModelError
         return kind(f"The call to {address} failed: {message}")
     ours = error_from_code(code, message)
-    if type(ours) is ModelError and error.code().name in _KINDS:
-        ours = _KINDS[error.code().name](message, code=code)
+    if type(ours) is ModelError and error.code().name in _ERROR_BY_GRPC_STATUS:
+        ours = _ERROR_BY_GRPC_STATUS[error.code().name](message, code=code)
     ours.param = trailers.get("x-error-param")
     ours.response_id = trailers.get("x-response-id")
     if isinstance(ours, UpstreamRateLimitError) and "retry-after" in trailers:

@@ -10,8 +10,8 @@ from typing import Final
 
 import msgspec
 
-from antiphon.models.openai.upstream_errors import UNREADABLE, Unreadable
-from antiphon.models.retry import Failure
+from antiphon.models.openai.upstream_errors import DECODE_ERRORS, Unreadable
+from antiphon.models.retry import AttemptError
 
 #: How many names a message shows, and how long one is at most, in characters.
 _SHOWN: Final = 20
@@ -37,7 +37,7 @@ def decode_model_list(body: bytes) -> list[str]:
     """
     try:
         models = _decode(body).data or []
-    except UNREADABLE as error:
+    except DECODE_ERRORS as error:
         raise Unreadable(str(error), body, error) from None
     names = [model.id for model in models]
     usable = [name for name in names if name.isprintable() and 0 < len(name) <= _LONGEST_NAME]
@@ -53,6 +53,6 @@ def why_undecided(where: str, names: Sequence[str]) -> str:
     return f"Name a model: {where} has {shown}{rest}."
 
 
-def why_unknown(where: str, failure: Failure) -> str:
+def why_unknown(where: str, failure: AttemptError) -> str:
     """The same, where the endpoint could not be asked."""
     return f"Name a model: {where} does not say which it has. {failure.error.message}"

@@ -8,7 +8,7 @@ from antiphon.errors import InvalidRequestError, ModelNotFoundError
 from antiphon.turn.protocols import Model
 
 
-class Catalog:
+class ModelRegistry:
     """The configured models by name, a default, and perhaps an upstream for the rest."""
 
     def __init__(
@@ -16,11 +16,11 @@ class Catalog:
         models: Mapping[str, Model],
         *,
         default: str | None = None,
-        catch_all: Model | None = None,
+        fallback: Model | None = None,
     ) -> None:
         self._models = dict(models)
         self.default = default
-        self.catch_all = catch_all
+        self.catch_all = fallback
         #: What to tell whoever names none, while there is no default.
         self.undecided = "Name a model: this server has no default one."
 
@@ -46,7 +46,7 @@ class Catalog:
             raise ModelNotFoundError(f"The model '{wanted}' does not exist here.", param="model")
         return wanted, model
 
-    def names(self) -> list[tuple[str, Model]]:
+    def items(self) -> list[tuple[str, Model]]:
         """The models that can be listed, the default first."""
         listed = dict(self._models)
         first = self._models.get(self.default or "", self.catch_all)

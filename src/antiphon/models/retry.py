@@ -20,7 +20,7 @@ import msgspec
 from antiphon.errors import AntiphonError
 
 
-class Failure(Exception):
+class AttemptError(Exception):
     """A try that failed: the error to raise if it was the last one.
 
     ``transient``: the same request may succeed later. ``at_once``: the first retry
@@ -33,13 +33,13 @@ class Failure(Exception):
         error: AntiphonError,
         *,
         transient: bool = False,
-        at_once: bool = False,
+        immediate: bool = False,
         retry_after: float | None = None,
     ) -> None:
         super().__init__(error.message)
         self.error = error
         self.transient = transient
-        self.at_once = at_once
+        self.immediate = immediate
         self.retry_after = retry_after
 
 
@@ -52,25 +52,27 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     error is raised at once. No retry begins later than ``deadline`` after the first try.
     """
 
-    retries: int = 2
+    max_retries: int = 2
     base: float = 0.5
     cap: float = 8.0
-    patience: float = 30.0
+    max_retry_after: float = 30.0
     deadline: float = 60.0
 
-    def wait(self, failure: Failure, *, failed: int, elapsed: float, luck: float) -> float | None:
+    def next_delay(
+        self, failure: AttemptError, *, failures: int, elapsed: float, jitter: float
+    ) -> float | None:
         """How long to wait before the next try; None: give up.
 
         ``failed`` tries so far (from 1), ``elapsed`` seconds since the first began,
         ``luck`` a random number in [0, 1).
         """
-        if not failure.transient or failed > self.retries:
+        if not failure.transient or failures > self.max_retries:
             return None
-        if failure.at_once and failed == 1:
+        if failure.immediate and failures == 1:
             return 0.0
-        delay = min(self.cap, self.base * 2.0 ** (failed - 1)) * (0.5 + luck / 2)
+        delay = min(self.cap, self.base * 2.0 ** (failures - 1)) * (0.5 + jitter / 2)
         asked = failure.retry_after or 0.0
-        if asked > self.patience:
+        if asked > self.max_retry_after:
             return None
         delay = max(delay, asked)
         return delay if elapsed + delay <= self.deadline else None
@@ -86,13 +88,13 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
         value = headers.get(name)
         if value is None:
             continue
-        seconds = _seconds(value, unit, now)
+        seconds = _parse_seconds(value, unit, now)
         if seconds is not None:
             return max(0.0, seconds)
     return None
 
 
-def _seconds(value: str, unit: float, now: float) -> float | None:
+def _parse_seconds(value: str, unit: float, now: float) -> float | None:
     try:
         number = float(value)
     except ValueError:
@@ -108,7 +110,7 @@ def _seconds(value: str, unit: float, now: float) -> float | None:
         return None
 
 
-class Attempts:
+class RetryAttempts:
     """Counts from the first try, by ``clock``, in seconds."""
 
     def __init__(
@@ -120,14 +122,16 @@ class Attempts:
         self._policy = policy
         self._clock = clock
         self._sleep = sleep
-        self._began = clock()
-        self._failed = 0
+        self._started_at = clock()
+        self._failures = 0
 
-    async def again(self, failure: Failure) -> None:
+    async def wait_or_raise(self, failure: AttemptError) -> None:
         """Wait as long as the policy says, or raise the failure's error: that was the last."""
-        self._failed += 1
-        elapsed, luck = self._clock() - self._began, random.random()  # noqa: S311
-        wait = self._policy.wait(failure, failed=self._failed, elapsed=elapsed, luck=luck)
+        self._failures += 1
+        elapsed, luck = self._clock() - self._started_at, random.random()  # noqa: S311
+        wait = self._policy.next_delay(
+            failure, failures=self._failures, elapsed=elapsed, jitter=luck
+        )
         if wait is None:
             raise failure.error
         await self._sleep(wait)

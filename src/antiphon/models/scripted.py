@@ -51,8 +51,8 @@ class Pause(msgspec.Struct, frozen=True):
 class Wait(msgspec.Struct, frozen=True):
     """Say through ``reached`` that this point is reached, then wait for ``opened``."""
 
-    opened: asyncio.Event
-    reached: asyncio.Event | None = None
+    resume: asyncio.Event
+    waiting: asyncio.Event | None = None
 
 
 class Fail(msgspec.Struct, frozen=True):
@@ -68,34 +68,34 @@ class Cut(msgspec.Struct, frozen=True):
 Step: TypeAlias = Delta | Pause | Wait | Fail | Cut
 
 
-class Reply(msgspec.Struct, frozen=True):
+class ScriptedReply(msgspec.Struct, frozen=True):
     """What the model does on one call, step by step."""
 
     steps: tuple[Step, ...]
 
-    def __add__(self, other: Reply) -> Reply:
-        return Reply(self.steps + other.steps)
+    def __add__(self, other: ScriptedReply) -> ScriptedReply:
+        return ScriptedReply(self.steps + other.steps)
 
 
-_PROSE = (OutputTextDelta, ReasoningSummaryDelta, RefusalTextDelta)
+_TEXT_DELTAS = (OutputTextDelta, ReasoningSummaryDelta, RefusalTextDelta)
 
 Messages: TypeAlias = list[dict[str, Any]]
-Script: TypeAlias = Sequence[Reply | str] | Callable[[Messages], Reply | str]
+Script: TypeAlias = Sequence[ScriptedReply | str] | Callable[[Messages], ScriptedReply | str]
 
 
-def say(*parts: str, delay: float = 0.0) -> Reply:
+def say(*parts: str, delay: float = 0.0) -> ScriptedReply:
     """Text in these parts, with ``delay`` seconds before each."""
-    return _spaced([OutputTextDelta(part) for part in parts], delay)
+    return _with_delays([OutputTextDelta(part) for part in parts], delay)
 
 
-def think(*parts: str, delay: float = 0.0) -> Reply:
+def think(*parts: str, delay: float = 0.0) -> ScriptedReply:
     """Reasoning in these parts."""
-    return _spaced([ReasoningSummaryDelta(part) for part in parts], delay)
+    return _with_delays([ReasoningSummaryDelta(part) for part in parts], delay)
 
 
-def refuse(*parts: str, delay: float = 0.0) -> Reply:
+def refuse(*parts: str, delay: float = 0.0) -> ScriptedReply:
     """A refusal in these parts."""
-    return _spaced([RefusalTextDelta(part) for part in parts], delay)
+    return _with_delays([RefusalTextDelta(part) for part in parts], delay)
 
 
 def call(
@@ -115,7 +115,7 @@ def call(
     ]
 
 
-def calls(*wanted: list[ToolCallDelta], delay: float = 0.0) -> Reply:
+def calls(*wanted: list[ToolCallDelta], delay: float = 0.0) -> ScriptedReply:
     """Tool calls side by side: first fragments first, then second ones, and so on."""
     numbered = [
         [msgspec.structs.replace(piece, index=index) for piece in pieces]
@@ -123,37 +123,37 @@ def calls(*wanted: list[ToolCallDelta], delay: float = 0.0) -> Reply:
     ]
     longest = max((len(pieces) for pieces in numbered), default=0)
     deltas = [pieces[at] for at in range(longest) for pieces in numbered if at < len(pieces)]
-    return _spaced(deltas, delay)
+    return _with_delays(deltas, delay)
 
 
-def used(usage: Usage) -> Reply:
+def report_usage(usage: Usage) -> ScriptedReply:
     """These tokens instead of counted words."""
-    return Reply((UsageUpdate(usage),))
+    return ScriptedReply((UsageUpdate(usage),))
 
 
-def finish(reason: FinishReason) -> Reply:
+def finish(reason: FinishReason) -> ScriptedReply:
     """This finish instead of ``stop`` or ``tool_calls``."""
-    return Reply((Finish(reason),))
+    return ScriptedReply((Finish(reason),))
 
 
-def fail(error: AntiphonError) -> Reply:
+def fail(error: AntiphonError) -> ScriptedReply:
     """End with ``error``, after whatever the reply said before."""
-    return Reply((Fail(error),))
+    return ScriptedReply((Fail(error),))
 
 
-def cut() -> Reply:
+def cut() -> ScriptedReply:
     """End without a finish, as a model must not."""
-    return Reply((Cut(),))
+    return ScriptedReply((Cut(),))
 
 
-def wait(opened: asyncio.Event, reached: asyncio.Event | None = None) -> Reply:
+def wait(resume: asyncio.Event, waiting: asyncio.Event | None = None) -> ScriptedReply:
     """Go on when ``opened`` is set; ``reached`` is set as soon as the model waits."""
-    return Reply((Wait(opened, reached),))
+    return ScriptedReply((Wait(resume, waiting),))
 
 
-def hang(reached: asyncio.Event | None = None) -> Reply:
+def hang(waiting: asyncio.Event | None = None) -> ScriptedReply:
     """Say nothing more until the call is cancelled."""
-    return wait(asyncio.Event(), reached)
+    return wait(asyncio.Event(), waiting)
 
 
 class ScriptedModel:
@@ -174,7 +174,7 @@ class ScriptedModel:
     def info(self) -> ModelInfo:
         return self._info
 
-    def shown(self, number: int = -1) -> Messages:
+    def context(self, number: int = -1) -> Messages:
         """The messages of a call, the last one by default."""
         return _messages(self.calls[number])
 
@@ -196,21 +196,21 @@ class ScriptedModel:
                     yield batch
                     batch = []
             else:
-                batch += _ending(reply, call)
+                batch += _final_deltas(reply, call)
             if batch:
                 yield batch
         except (asyncio.CancelledError, GeneratorExit):
             self.cancelled.set()
             raise
 
-    async def count(self, call: ModelCall) -> int | None:
+    async def count_tokens(self, call: ModelCall) -> int | None:
         """The words that the call's own usage would report as its input."""
-        return _words_shown(_messages(call))
+        return _count_input_words(_messages(call))
 
     async def close(self) -> None:
         """Nothing to close."""
 
-    def _reply(self, call: ModelCall, number: int) -> Reply:
+    def _reply(self, call: ModelCall, number: int) -> ScriptedReply:
         if callable(self._script):
             reply = self._script(_messages(call))
         elif number <= len(self._script):
@@ -235,10 +235,10 @@ async def _perform(step: Step) -> Delta | Cut | None:
     return None
 
 
-def _spaced(deltas: Sequence[Delta], delay: float) -> Reply:
+def _with_delays(deltas: Sequence[Delta], delay: float) -> ScriptedReply:
     if not delay:
-        return Reply(tuple(deltas))
-    return Reply(tuple(step for delta in deltas for step in (Pause(delay), delta)))
+        return ScriptedReply(tuple(deltas))
+    return ScriptedReply(tuple(step for delta in deltas for step in (Pause(delay), delta)))
 
 
 def _with_id(delta: Delta, number: int) -> Delta:
@@ -247,12 +247,14 @@ def _with_id(delta: Delta, number: int) -> Delta:
     return delta
 
 
-def _ending(reply: Reply, call: ModelCall) -> list[Delta]:
+def _final_deltas(reply: ScriptedReply, call: ModelCall) -> list[Delta]:
     """Tokens and finish, as far as the reply does not bring its own."""
     kinds = {type(step) for step in reply.steps}
     ending: list[Delta] = []
     if UsageUpdate not in kinds:
-        ending.append(UsageUpdate(Usage(_words_shown(_messages(call)), _words_said(reply))))
+        ending.append(
+            UsageUpdate(Usage(_count_input_words(_messages(call)), _count_output_words(reply)))
+        )
     if Finish not in kinds:
         ending.append(Finish("tool_calls" if ToolCallDelta in kinds else "stop"))
     return ending
@@ -263,30 +265,30 @@ def _messages(call: ModelCall) -> Messages:
     return messages
 
 
-def _text(message: dict[str, Any]) -> str:
+def _message_text(message: dict[str, Any]) -> str:
     content = message.get("content")
     if isinstance(content, list):
         return " ".join(part.get("text", "") for part in content)
     return content or ""
 
 
-def _words_shown(messages: Messages) -> int:
-    return sum(len(_text(message).split()) for message in messages)
+def _count_input_words(messages: Messages) -> int:
+    return sum(len(_message_text(message).split()) for message in messages)
 
 
-def _words_said(reply: Reply) -> int:
+def _count_output_words(reply: ScriptedReply) -> int:
     prose = [
         step
         for step in reply.steps
         if isinstance(step, OutputTextDelta | ReasoningSummaryDelta | RefusalTextDelta)
     ]
-    texts = ["".join(one.text for one in prose if type(one) is kind) for kind in _PROSE]
+    texts = ["".join(one.text for one in prose if type(one) is kind) for kind in _TEXT_DELTAS]
     arguments = [step.arguments for step in reply.steps if isinstance(step, ToolCallDelta)]
     return sum(len(text.split()) for text in (*texts, "".join(arguments)))
 
 
-def _echo(messages: Messages) -> Reply:
-    own = [_text(message) for message in messages if message.get("role") == "user"]
+def _echo(messages: Messages) -> ScriptedReply:
+    own = [_message_text(message) for message in messages if message.get("role") == "user"]
     answer = f"You said: {own[-1] if own else ''}"
     if len(own) > 1:
         answer += f"\nBefore that you said: {own[-2]}"

@@ -7,7 +7,7 @@ from yarl import URL
 from antiphon.errors import ConfigError
 
 
-def url_of(text: str) -> URL | None:
+def parse_http_url(text: str) -> URL | None:
     """An ``http`` or ``https`` URL with a host; None: it is none."""
     try:
         url = URL(text)
@@ -17,7 +17,7 @@ def url_of(text: str) -> URL | None:
     return url if usable else None
 
 
-def bearer(api_key: str) -> str:
+def authorization_header(api_key: str) -> str:
     """What the ``Authorization`` of a call says. Raises ``ConfigError``."""
     if not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
         raise ConfigError("The API key holds characters that no key has: check it.")

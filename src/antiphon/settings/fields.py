@@ -16,7 +16,7 @@ T = TypeVar("T")
 _FOREVER = "forever"
 
 
-class Value(msgspec.Struct, frozen=True):
+class SettingValue(msgspec.Struct, frozen=True):
     """A setting's value, what to call its source in a sentence, and where paths begin."""
 
     value: Any
@@ -24,12 +24,12 @@ class Value(msgspec.Struct, frozen=True):
     folder: Path
 
 
-def path_of(at: Value, text: str) -> Path:
+def parse_path(at: SettingValue, text: str) -> Path:
     """An absolute path; a relative one begins where its setting was found."""
     return Path(os.path.normpath(at.folder / Path(text).expanduser()))
 
 
-def store_of(found: Value) -> str:
+def parse_store(found: SettingValue) -> str:
     """Where turns are kept."""
     text = str(found.value)
     if text == "memory:":
@@ -37,10 +37,10 @@ def store_of(found: Value) -> str:
     scheme, colon, path = text.partition(":")
     if scheme != "sqlite" or not colon or not path:
         raise ConfigError(f"{found.source}: the store is sqlite:PATH or memory:, not {text!r}")
-    return f"sqlite:{path_of(found, path)}"
+    return f"sqlite:{parse_path(found, path)}"
 
 
-def base_url_of(text: str, source: str) -> str:
+def parse_base_url(text: str, source: str) -> str:
     """The URL without its last slash. A sentence about it never repeats a password."""
     try:
         parts = urlsplit(text)
@@ -59,7 +59,7 @@ def base_url_of(text: str, source: str) -> str:
     return text.rstrip("/")
 
 
-def port_of(found: Value) -> int:
+def parse_port(found: SettingValue) -> int:
     """A port, 0 being any that is free."""
     text = str(found.value)
     if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text) <= 65535):
@@ -67,7 +67,7 @@ def port_of(found: Value) -> int:
     return int(text)
 
 
-def word_of(found: Value, words: Any) -> Any:
+def parse_choice(found: SettingValue, words: Any) -> Any:
     """One of a ``Literal``'s words."""
     word = str(found.value).strip().lower()
     if word not in get_args(words):
@@ -77,7 +77,7 @@ def word_of(found: Value, words: Any) -> Any:
     return word
 
 
-def days_of(found: Value) -> float | None:
+def parse_days(found: SettingValue) -> float | None:
     """A number of days; None for "forever"."""
     text = str(found.value).strip()
     if text == _FOREVER:
@@ -93,18 +93,18 @@ def days_of(found: Value) -> float | None:
     return days
 
 
-def origins_of(found: Value) -> tuple[str, ...]:
+def parse_origins(found: SettingValue) -> tuple[str, ...]:
     """Origins as browsers write them; a variable has them with commas in between."""
-    return tuple(_origin(text, found.source) for text in words_of(found))
+    return tuple(_parse_origin(text, found.source) for text in parse_list(found))
 
 
-def words_of(found: Value) -> tuple[str, ...]:
+def parse_list(found: SettingValue) -> tuple[str, ...]:
     """Words of a list; a variable has them with commas in between."""
     given = found.value.split(",") if isinstance(found.value, str) else found.value
     return tuple(text.strip() for text in given if text.strip())
 
 
-def _origin(text: str, source: str) -> str:
+def _parse_origin(text: str, source: str) -> str:
     if text == "*":
         return text
     try:

@@ -30,11 +30,11 @@ import msgspec
 from antiphon.core.mcp_servers import MAX_LABEL_LENGTH, McpServerConfig
 from antiphon.core.secrets import Secret
 from antiphon.errors import ConfigError
-from antiphon.settings.fields import Value
+from antiphon.settings.fields import SettingValue
 from antiphon.settings.values import ModelKind, Price
 
 #: A limit; the word lifts for one tenant what holds for the others.
-Limit: TypeAlias = Annotated[int, msgspec.Meta(ge=1)] | Literal["unlimited"]
+LimitValue: TypeAlias = Annotated[int, msgspec.Meta(ge=1)] | Literal["unlimited"]
 
 
 class ModelTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,19 +54,19 @@ class ModelTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class LimitTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[limits]``"""
 
-    requests_per_minute: Limit | None = None
-    concurrent_turns: Limit | None = None
+    requests_per_minute: LimitValue | None = None
+    concurrent_turns: LimitValue | None = None
 
 
 class TenantTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[tenants.NAME]``: what is not said here is as for everybody."""
 
-    requests_per_minute: Limit | None = None
-    concurrent_turns: Limit | None = None
+    requests_per_minute: LimitValue | None = None
+    concurrent_turns: LimitValue | None = None
     retention_days: float | str | None = None
 
 
-class File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SettingsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file. None: not set in it."""
 
     host: str | None = None
@@ -90,18 +90,18 @@ class File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     mcp: dict[str, McpTable] = {}
 
 
-def read_file(path: Path) -> File:
+def read_file(path: Path) -> SettingsFile:
     """The file's content. Raises ``ConfigError`` naming what has to be mended."""
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {reason(error)}") from error
+        raise ConfigError(f"{path}: cannot be read: {error_reason(error)}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: is not TOML: {error}") from error
     return _decode(path, raw)
 
 
-def _decode(path: Path, raw: dict[str, Any]) -> File:
+def _decode(path: Path, raw: dict[str, Any]) -> SettingsFile:
     for table in (raw, *(_tables(raw.get("models")))):
         if "api_key" in table:
             raise ConfigError(
@@ -109,7 +109,7 @@ def _decode(path: Path, raw: dict[str, Any]) -> File:
                 " and name that with api_key_env"
             )
     try:
-        return msgspec.convert(raw, File)
+        return msgspec.convert(raw, SettingsFile)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$")
         where = where.rstrip("`").lstrip(".").replace("[...]", ".*") or "top level"
@@ -121,7 +121,7 @@ def _tables(value: object) -> list[dict[str, Any]]:
     return [table for table in tables if isinstance(table, dict)]
 
 
-def reason(error: Exception) -> str:
+def error_reason(error: Exception) -> str:
     """Why a file could not be read, in the system's words."""
     return getattr(error, "strerror", None) or str(error)
 
@@ -138,8 +138,8 @@ class McpTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     timeout: Annotated[float, msgspec.Meta(gt=0)] = 60.0
 
 
-def mcp_server_of(
-    name: str, table: McpTable, at: Value, key: Callable[[Value], Secret | None]
+def parse_mcp_server(
+    name: str, table: McpTable, at: SettingValue, key: Callable[[SettingValue], Secret | None]
 ) -> McpServerConfig:
     """The server of one table; ``key`` looks up a variable, None: no keys are looked up.
 

@@ -15,25 +15,25 @@ from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.core.secrets import Secret
 from antiphon.errors import ConfigError
 from antiphon.settings.fields import (
-    Value,
-    base_url_of,
-    days_of,
-    origins_of,
-    path_of,
-    port_of,
-    store_of,
-    word_of,
-    words_of,
+    SettingValue,
+    parse_base_url,
+    parse_choice,
+    parse_days,
+    parse_list,
+    parse_origins,
+    parse_path,
+    parse_port,
+    parse_store,
 )
 from antiphon.settings.file import (
-    File,
-    Limit,
     LimitTable,
+    LimitValue,
     ModelTable,
+    SettingsFile,
     TenantTable,
-    mcp_server_of,
+    error_reason,
+    parse_mcp_server,
     read_file,
-    reason,
 )
 from antiphon.settings.values import (
     EMBEDDED,
@@ -53,15 +53,15 @@ XAI_URL = "https://api.x.ai/v1"
 XAI_MODEL = "grok-4"
 
 #: Where a key is looked for when nobody says: never sent to any other host.
-_USUAL_KEYS = {"api.x.ai": "XAI_API_KEY", "api.openai.com": "OPENAI_API_KEY"}
+_DEFAULT_KEY_VARIABLES = {"api.x.ai": "XAI_API_KEY", "api.openai.com": "OPENAI_API_KEY"}
 _GGUF = ".gguf"
 
 #: What can be said of a model of each kind.
-_UPSTREAM = {"kind", "base_url", "api_key_env", "name", "context", "images", "price"}
-_TAKES: dict[ModelKind, set[str]] = {
-    "chat_completions": _UPSTREAM,
-    "responses": _UPSTREAM,
-    "xai-grpc": _UPSTREAM,
+_UPSTREAM_FIELDS = {"kind", "base_url", "api_key_env", "name", "context", "images", "price"}
+_FIELDS_BY_KIND: dict[ModelKind, set[str]] = {
+    "chat_completions": _UPSTREAM_FIELDS,
+    "responses": _UPSTREAM_FIELDS,
+    "xai-grpc": _UPSTREAM_FIELDS,
     "llama": {"kind", "path", "context", "primer"},
     "scripted": {"kind"},
 }
@@ -72,7 +72,7 @@ def load_settings(
     environ: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     *,
-    keys: bool = True,
+    resolve_keys: bool = True,
 ) -> Settings:
     """Settings from the TOML file, the environment and ``flags``, each over the one before.
 
@@ -81,22 +81,24 @@ def load_settings(
     ``ConfigError`` naming the file, variable or flag that has to be mended.
     """
     cwd = cwd or Path.cwd()
-    return _Loader(flags or {}, os.environ if environ is None else environ, cwd, keys).load()
+    return _SettingsLoader(
+        flags or {}, os.environ if environ is None else environ, cwd, resolve_keys
+    ).load()
 
 
-class _Loader:
+class _SettingsLoader:
     def __init__(
         self,
         flags: Mapping[str, str | int | None],
         environ: Mapping[str, str],
         cwd: Path,
-        keys: bool,
+        resolve_keys: bool,
     ) -> None:
         self._flags = flags
         self._environ = environ
         self._cwd = cwd
-        self._keys = keys
-        self._dotenv = _read_dotenv(cwd / ".env") if keys else {}
+        self._resolve_keys = resolve_keys
+        self._dotenv = _read_dotenv(cwd / ".env") if resolve_keys else {}
         self._path, self._file = self._read_file()
 
     def load(self) -> Settings:
@@ -107,7 +109,7 @@ class _Loader:
         }
         upstream = self._upstream()
         model = self._default_model(models, upstream)
-        everyone = self._everyone()
+        everyone = self._default_tenant()
         origins, allowed = self._find("cors_origins"), self._find("mcp_allowed_urls")
         fun = self._find("fun_prompt")
         return Settings(
@@ -115,45 +117,45 @@ class _Loader:
             port=8080 if port is None else port,
             grpc_port=self._port("grpc_port"),
             tls=self._tls(),
-            store=store_of(store) if store else f"sqlite:{data_folder() / 'antiphon.db'}",
+            store=parse_store(store) if store else f"sqlite:{data_folder() / 'antiphon.db'}",
             model=model,
             models=models,
             upstream=upstream,
             retention_days=everyone.retention_days,
-            log_level=self._word("log_level", LogLevel, "warning"),
-            log_format=self._word("log_format", LogFormat, "plain"),
-            cors_origins=origins_of(origins) if origins else (),
+            log_level=self._choice("log_level", LogLevel, "warning"),
+            log_format=self._choice("log_format", LogFormat, "plain"),
+            cors_origins=parse_origins(origins) if origins else (),
             limits=everyone.limits,
             tenants={
                 name: self._tenant(name, table, everyone)
                 for name, table in self._file.tenants.items()
             },
             mcp=self._mcp_servers(),
-            mcp_allowed_urls=words_of(allowed) if allowed else (),
+            mcp_allowed_urls=parse_list(allowed) if allowed else (),
             fun_prompt=FUN_PROMPT if fun is None else str(fun.value),
         )
 
-    def _read_file(self) -> tuple[Path, File]:
+    def _read_file(self) -> tuple[Path, SettingsFile]:
         given = self._flags.get("config") or self._environ.get("ANTIPHON_CONFIG")
         if given:
             path = (self._cwd / Path(str(given)).expanduser()).absolute()
         else:
             path = platformdirs.user_config_path("antiphon", appauthor=False) / "config.toml"
             if not path.is_file():
-                return path, File()
+                return path, SettingsFile()
         return path, read_file(path)
 
-    def _find(self, name: str) -> Value | None:
+    def _find(self, name: str) -> SettingValue | None:
         """A top-level setting from the strongest source that has it."""
         flag = self._flags.get(name)
         if flag is not None:
-            return Value(flag, "--" + name.replace("_", "-"), self._cwd)
+            return SettingValue(flag, "--" + name.replace("_", "-"), self._cwd)
         variable = "ANTIPHON_" + name.upper()
         if self._environ.get(variable):
-            return Value(self._environ[variable], variable, self._cwd)
+            return SettingValue(self._environ[variable], variable, self._cwd)
         value = getattr(self._file, name)
         if value is not None:
-            return Value(value, f"{self._path}: {name}", self._path.parent)
+            return SettingValue(value, f"{self._path}: {name}", self._path.parent)
         return None
 
     def _host(self) -> str:
@@ -164,7 +166,7 @@ class _Loader:
 
     def _port(self, name: str) -> int | None:
         found = self._find(name)
-        return None if found is None else port_of(found)
+        return None if found is None else parse_port(found)
 
     def _tls(self) -> Tls | None:
         cert, key = self._find("tls_cert"), self._find("tls_key")
@@ -174,38 +176,38 @@ class _Loader:
                 continue
             if other is None:
                 raise ConfigError(f"{found.source}: needs {name} as well")
-            paths.append(path_of(found, str(found.value)))
+            paths.append(parse_path(found, str(found.value)))
             if not paths[-1].is_file():
                 raise ConfigError(f"{found.source}: there is no file {paths[-1]}")
         return Tls(*paths) if paths else None
 
-    def _word(self, name: str, words: Any, default: Any) -> Any:
+    def _choice(self, name: str, words: Any, default: Any) -> Any:
         found = self._find(name)
-        return default if found is None else word_of(found, words)
+        return default if found is None else parse_choice(found, words)
 
-    def _everyone(self) -> TenantSettings:
+    def _default_tenant(self) -> TenantSettings:
         days = self._find("retention_days")
         return TenantSettings(
-            _limits(self._file.limits, Limits()), days_of(days) if days else RETENTION_DAYS
+            _limits(self._file.limits, Limits()), parse_days(days) if days else RETENTION_DAYS
         )
 
-    def _tenant(self, name: str, table: TenantTable, everyone: TenantSettings) -> TenantSettings:
-        days = everyone.retention_days
+    def _tenant(self, name: str, table: TenantTable, default: TenantSettings) -> TenantSettings:
+        days = default.retention_days
         if table.retention_days is not None:
             source = f"{self._path}: [tenants.{name}] retention_days"
-            days = days_of(Value(table.retention_days, source, self._path.parent))
-        return TenantSettings(_limits(table, everyone.limits), days)
+            days = parse_days(SettingValue(table.retention_days, source, self._path.parent))
+        return TenantSettings(_limits(table, default.limits), days)
 
     def _upstream(self) -> ModelSettings | None:
         """The catch-all upstream: the one given, else xAI's if its key is there."""
         url, variable = self._find("base_url"), self._find("api_key_env")
         if url:
-            base_url = base_url_of(str(url.value), url.source)
-            key = self._key(variable) if variable else self._usual_key(base_url)
+            base_url = parse_base_url(str(url.value), url.source)
+            key = self._require_key(variable) if variable else self._default_key(base_url)
             return ModelSettings(kind="chat_completions", base_url=base_url, api_key=key)
         if variable:
             raise ConfigError(f"{variable.source}: names the key of a base URL, and none is given")
-        if xai := self._usual_key(XAI_URL):
+        if xai := self._default_key(XAI_URL):
             return ModelSettings(kind="chat_completions", base_url=XAI_URL, api_key=xai)
         return None
 
@@ -223,7 +225,7 @@ class _Loader:
             raise ConfigError(f"{found.source}: the model's name is empty")
         if name in models or not name.lower().endswith(_GGUF):
             return name
-        path = path_of(found, name)
+        path = parse_path(found, name)
         if path.is_file():
             name = path.name if path.stem in models else path.stem
             models.setdefault(name, ModelSettings(kind="llama", path=path))
@@ -234,28 +236,28 @@ class _Loader:
 
     def _model(self, name: str, table: ModelTable) -> ModelSettings:
         source = f"{self._path}: [models.{name}]"
-        at = Value(None, source, self._path.parent)
+        at = SettingValue(None, source, self._path.parent)
         kind = table.kind or ("chat_completions" if table.base_url else "llama")
         for field in table.__struct_fields__:
-            if getattr(table, field) is not None and field not in _TAKES[kind]:
+            if getattr(table, field) is not None and field not in _FIELDS_BY_KIND[kind]:
                 raise ConfigError(f"{source}: a model of kind {kind!r} takes no {field}")
-        if "base_url" in _TAKES[kind] and table.base_url is None:
+        if "base_url" in _FIELDS_BY_KIND[kind] and table.base_url is None:
             raise ConfigError(f"{source}: a model of kind {kind!r} needs a base_url")
         if table.context is not None and table.context < 1:
             raise ConfigError(f"{source}: context is a number of tokens, at least 1")
-        path = path_of(at, table.path) if table.path is not None else None
+        path = parse_path(at, table.path) if table.path is not None else None
         if path is not None and not path.is_file():
             raise ConfigError(f"{source}: there is no file {path}")
         base_url = table.base_url
         if base_url is not None:
             if kind == "xai-grpc" and "://" not in base_url:
                 base_url = f"https://{base_url}"
-            base_url = base_url_of(base_url, source)
+            base_url = parse_base_url(base_url, source)
         key = None
         if table.api_key_env is not None:
-            key = self._key(Value(table.api_key_env, source, at.folder))
+            key = self._require_key(SettingValue(table.api_key_env, source, at.folder))
         elif base_url:
-            key = self._usual_key(base_url)
+            key = self._default_key(base_url)
         return ModelSettings(
             kind=kind,
             base_url=base_url,
@@ -271,17 +273,20 @@ class _Loader:
     def _mcp_servers(self) -> tuple[McpServerConfig, ...]:
         folder = self._path.parent
         return tuple(
-            mcp_server_of(
-                name, table, Value(None, f"{self._path}: [mcp.{name}]", folder), self._key
+            parse_mcp_server(
+                name,
+                table,
+                SettingValue(None, f"{self._path}: [mcp.{name}]", folder),
+                self._require_key,
             )
             for name, table in self._file.mcp.items()
         )
 
-    def _key(self, variable: Value) -> Secret | None:
+    def _require_key(self, variable: SettingValue) -> Secret | None:
         name = str(variable.value)
-        if not self._keys:
+        if not self._resolve_keys:
             return None
-        if secret := self._secret(name):
+        if secret := self._find_secret(name):
             return secret
         # A key given in place of its variable's name must not come back in a sentence.
         shown = name if name.isidentifier() and len(name) <= 40 else "the variable it names"
@@ -289,12 +294,12 @@ class _Loader:
             f"{variable.source}: {shown} is not set, neither in the environment nor in .env"
         )
 
-    def _usual_key(self, base_url: str) -> Secret | None:
+    def _default_key(self, base_url: str) -> Secret | None:
         parts = urlsplit(base_url)
-        name = _USUAL_KEYS.get(parts.hostname or "") if parts.scheme == "https" else None
-        return self._secret(name) if name and self._keys else None
+        name = _DEFAULT_KEY_VARIABLES.get(parts.hostname or "") if parts.scheme == "https" else None
+        return self._find_secret(name) if name and self._resolve_keys else None
 
-    def _secret(self, name: str) -> Secret | None:
+    def _find_secret(self, name: str) -> Secret | None:
         value = (self._environ.get(name) or self._dotenv.get(name) or "").strip()
         if not value:
             return None
@@ -314,17 +319,17 @@ def _read_dotenv(path: Path) -> dict[str, str | None]:
     try:
         return dict(dotenv.dotenv_values(path, interpolate=False))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {reason(error)}") from error
+        raise ConfigError(f"{path}: cannot be read: {error_reason(error)}") from error
 
 
-def _limits(table: LimitTable | TenantTable, others: Limits) -> Limits:
+def _limits(table: LimitTable | TenantTable, default: Limits) -> Limits:
     return Limits(
-        _limit(table.requests_per_minute, others.requests_per_minute),
-        _limit(table.concurrent_turns, others.concurrent_turns),
+        _limit(table.requests_per_minute, default.requests_per_minute),
+        _limit(table.concurrent_turns, default.concurrent_turns),
     )
 
 
-def _limit(given: Limit | None, otherwise: int | None) -> int | None:
+def _limit(given: LimitValue | None, default: int | None) -> int | None:
     if given is None:
-        return otherwise
+        return default
     return None if given == "unlimited" else given

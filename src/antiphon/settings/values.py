@@ -103,7 +103,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tenants: dict[str, TenantSettings] = {}
     #: The MCP servers that requests may name by their labels.
     mcp: tuple[McpServerConfig, ...] = ()
-    #: Which others they may name by URL, as ``tools.mcp.url_allowlist.AllowedUrls`` reads it.
+    #: Which others they may name by URL, as ``tools.mcp.url_allowlist.UrlAllowlist`` reads it.
     mcp_allowed_urls: tuple[str, ...] = ()
     fun_prompt: str = FUN_PROMPT
 

@@ -1,4 +1,4 @@
-"""``Form``: what a tool's arguments look like, and how they are read."""
+"""``ArgumentSpec``: what a tool's arguments look like, and how they are read."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-#: The arguments' text to the function's keyword arguments. Raises ``ArgumentsInvalid``.
-Reader: TypeAlias = Callable[[str], dict[str, Any]]
+#: The arguments' text to the function's keyword arguments. Raises ``InvalidArgumentsError``.
+ArgumentDecoder: TypeAlias = Callable[[str], dict[str, Any]]
 
 
-class Form(msgspec.Struct, frozen=True):
+class ArgumentSpec(msgspec.Struct, frozen=True):
     """``schema`` is the JSON schema shown to the model.
 
     ``defaults`` are those of the function's own parameters, ``contexts`` the names of
@@ -19,7 +19,7 @@ class Form(msgspec.Struct, frozen=True):
     """
 
     schema: dict[str, Any]
-    read: Reader
+    decode: ArgumentDecoder
     description: str | None = None
     defaults: Mapping[str, Any] = {}
-    contexts: tuple[str, ...] = ()
+    context_parameters: tuple[str, ...] = ()

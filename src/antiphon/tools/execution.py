@@ -15,7 +15,7 @@ import msgspec
 T = TypeVar("T")
 
 
-class Raised(Exception):
+class CapturedError(Exception):
     """The code raised ``error``, which may be any ``BaseException``."""
 
     def __init__(self, error: BaseException) -> None:
@@ -23,8 +23,8 @@ class Raised(Exception):
         self.error = error
 
 
-async def guarded(work: Awaitable[T]) -> T:
-    """Await code that may raise anything: all of it becomes ``Raised``.
+async def capture_exceptions(work: Awaitable[T]) -> T:
+    """Await code that may raise anything: all of it becomes ``CapturedError``.
 
     ``CancelledError`` comes out if, and only if, this task is being cancelled: code that
     swallows a cancellation does not hide it, code that raises one of its own does not
@@ -38,12 +38,12 @@ async def guarded(work: Awaitable[T]) -> T:
 
     try:
         value = await work
-    except (KeyboardInterrupt, GeneratorExit, Raised):
+    except (KeyboardInterrupt, GeneratorExit, CapturedError):
         raise
     except BaseException as error:
         if cancelled():
             raise asyncio.CancelledError from error
-        raise Raised(error) from error
+        raise CapturedError(error) from error
     if cancelled():
         raise asyncio.CancelledError
     return value
@@ -56,14 +56,14 @@ class _Outcome(msgspec.Struct, Generic[T], frozen=True):
     error: BaseException | None = None
 
 
-async def in_thread(work: Callable[[], T], name: str) -> T:
+async def run_in_thread(work: Callable[[], T], name: str) -> T:
     """Do blocking work on a daemon thread of its own; it sees our context variables.
 
     The loop's executor would not do: its threads are few, and the interpreter waits for
     them when it ends. What hangs must cost neither the next call nor the program's end.
     Cancelled, this leaves the thread alone and drops what comes of it.
 
-    Raises ``Raised``, and ``RuntimeError`` where the system gives no more threads.
+    Raises ``CapturedError``, and ``RuntimeError`` where the system gives no more threads.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[_Outcome[T]] = loop.create_future()
@@ -76,20 +76,20 @@ async def in_thread(work: Callable[[], T], name: str) -> T:
         except BaseException as error:  # noqa: BLE001 - it is told to the one who waits
             outcome = _Outcome(error=error)
         try:
-            loop.call_soon_threadsafe(_settle, done, outcome)
+            loop.call_soon_threadsafe(_resolve_future, done, outcome)
         except RuntimeError:
             # The loop is closed: nobody waits any more.
-            _drop(outcome.value)
+            _discard(outcome.value)
 
     threading.Thread(target=run, name=name, daemon=True).start()
     try:
         outcome = await done
     except asyncio.CancelledError:
         if done.done() and not done.cancelled():
-            _drop(done.result().value)
+            _discard(done.result().value)
         raise
     if outcome.error is not None:
-        raise Raised(outcome.error) from outcome.error
+        raise CapturedError(outcome.error) from outcome.error
     return outcome.value  # type: ignore[return-value]  # None only where T has it
 
 
@@ -102,14 +102,14 @@ def is_async(function: Callable[..., Any]) -> bool:
     )
 
 
-def _settle(done: asyncio.Future[_Outcome[T]], outcome: _Outcome[T]) -> None:
+def _resolve_future(done: asyncio.Future[_Outcome[T]], outcome: _Outcome[T]) -> None:
     if done.done():
-        _drop(outcome.value)
+        _discard(outcome.value)
     else:
         done.set_result(outcome)
 
 
-def _drop(value: Any) -> None:
+def _discard(value: Any) -> None:
     if inspect.iscoroutine(value):
         # Not awaited on purpose; unclosed it would warn.
         value.close()

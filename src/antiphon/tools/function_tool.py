@@ -27,7 +27,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, Ty
 
 from antiphon.core.turns import FunctionTool
 from antiphon.errors import ConfigError
-from antiphon.tools.argument_spec import Form
+from antiphon.tools.argument_spec import ArgumentSpec
 from antiphon.tools.execution import is_async
 
 P = ParamSpec("P")
@@ -38,7 +38,7 @@ S = TypeVar("S")
 #: Seconds, or None for no limit; ``...`` is the default of the ``Toolbox``.
 Timeout: TypeAlias = float | EllipsisType | None
 #: Whether a person has to agree: always, never, or depending on the arguments.
-Approval: TypeAlias = bool | Callable[..., bool]
+ApprovalRule: TypeAlias = bool | Callable[..., bool]
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
@@ -58,16 +58,16 @@ class Tool(Generic[P, R]):
         name: str | None = None,
         description: str | None = None,
         timeout: Timeout = ...,
-        needs_approval: Approval = False,
+        needs_approval: ApprovalRule = False,
     ) -> None:
-        self.name = _named(function, name)
+        self.name = _check_name(function, name)
         self.function = function
-        self.timeout = limited(self.name, timeout)
+        self.timeout = check_timeout(self.name, timeout)
         self.needs_approval = needs_approval
         self._description = description
-        self._form: Form | None = None
-        self._raw = False
-        self._class: str | None = None
+        self._argument_spec: ArgumentSpec | None = None
+        self._has_raw_schema = False
+        self._owner_class: str | None = None
         if callable(needs_approval) and is_async(needs_approval):
             raise ConfigError(
                 f"Tool '{self.name}': needs_approval is async; it must answer at once."
@@ -83,13 +83,13 @@ class Tool(Generic[P, R]):
         func: Callable[..., S],
         *,
         timeout: Timeout = ...,
-        needs_approval: Approval = False,
+        needs_approval: ApprovalRule = False,
     ) -> Tool[..., S]:
         """A tool of a raw JSON schema: ``func`` gets the arguments by name, as they came.
 
         ``parameters`` None: it takes none. Raises ``ConfigError`` for a bad schema.
         """
-        from antiphon.tools.json_schema_tool import form  # loaded on first use
+        from antiphon.tools.json_schema_tool import schema_argument_spec  # loaded on first use
 
         made: Tool[..., S] = Tool(
             func,
@@ -98,8 +98,8 @@ class Tool(Generic[P, R]):
             timeout=timeout,
             needs_approval=needs_approval,
         )
-        made._form = form(func, made.name, parameters)
-        made._raw = True
+        made._argument_spec = schema_argument_spec(func, made.name, parameters)
+        made._has_raw_schema = True
         return made
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -107,8 +107,8 @@ class Tool(Generic[P, R]):
 
     def __set_name__(self, owner: type, name: str) -> None:
         # A tool that is merely kept in a class was not defined in it.
-        if not self._raw and self._qualname.rpartition(".")[0] == owner.__qualname__:
-            self._class = owner.__name__
+        if not self._has_raw_schema and self._qualname.rpartition(".")[0] == owner.__qualname__:
+            self._owner_class = owner.__name__
 
     @overload
     def __get__(self, instance: None, owner: type, /) -> Tool[P, R]: ...
@@ -120,7 +120,7 @@ class Tool(Generic[P, R]):
 
     def __get__(self, instance: Any, owner: type | None = None, /) -> Any:
         """The tool of one object, as a function becomes a method."""
-        if instance is None or self._raw:
+        if instance is None or self._has_raw_schema:
             return self
         return Tool(
             MethodType(self.function, instance),
@@ -134,27 +134,27 @@ class Tool(Generic[P, R]):
         return f"<Tool {self.name}>"
 
     @property
-    def form(self) -> Form:
+    def argument_spec(self) -> ArgumentSpec:
         """What its arguments look like. Raises ``ConfigError``."""
-        if self._class is not None:
+        if self._owner_class is not None:
             raise ConfigError(
-                f"Tool '{self.name}' is a method: give that of an object of {self._class}, "
+                f"Tool '{self.name}' is a method: give that of an object of {self._owner_class}, "
                 f"such as bot.{self.name}."
             )
-        if self._form is None:
+        if self._argument_spec is None:
             try:
-                self._form = self._formed({})
+                self._argument_spec = self._build_argument_spec({})
             except NameError as error:
                 raise ConfigError(
                     f"Tool '{self.name}': a type hint means nothing where the function was "
                     f"defined: {error}. Define the type at the top level of its module."
                 ) from error
-        return self._form
+        return self._argument_spec
 
     @property
     def spec(self) -> FunctionTool:
         """What the model is shown. Raises ``ConfigError``."""
-        form = self.form
+        form = self.argument_spec
         described = form.description if self._description is None else self._description
         return FunctionTool(self.name, described, form.schema)
 
@@ -162,19 +162,19 @@ class Tool(Generic[P, R]):
     def _qualname(self) -> str:
         return getattr(self.function, "__qualname__", "")
 
-    def _formed(self, names: Mapping[str, Any]) -> Form:
-        from antiphon.tools.typed_tool import form  # loaded on first use
+    def _build_argument_spec(self, names: Mapping[str, Any]) -> ArgumentSpec:
+        from antiphon.tools.typed_tool import typed_argument_spec  # loaded on first use
 
-        return form(self.function, self.name, names)
+        return typed_argument_spec(self.function, self.name, names)
 
-    def _form_early(self, names: Mapping[str, Any]) -> None:
+    def _build_argument_spec_early(self, names: Mapping[str, Any]) -> None:
         """Find mistakes where the function is, and types that only its surroundings know."""
         if {"__module__", "__qualname__"} <= names.keys():
             # The body of a class: a method has a parameter that is filled in by binding.
             return
         # A type may be defined further down: ``form`` looks again.
         with suppress(NameError):
-            self._form = self._formed(names)
+            self._argument_spec = self._build_argument_spec(names)
 
 
 class _Decorator(Protocol):
@@ -191,7 +191,7 @@ def tool(
     name: str | None = None,
     description: str | None = None,
     timeout: Timeout = ...,
-    needs_approval: Approval = False,
+    needs_approval: ApprovalRule = False,
 ) -> _Decorator: ...
 
 
@@ -202,7 +202,7 @@ def tool(
     name: str | None = None,
     description: str | None = None,
     timeout: Timeout = ...,
-    needs_approval: Approval = False,
+    needs_approval: ApprovalRule = False,
 ) -> Any:
     """Make a function a tool: as ``@tool``, or as ``@tool(name=..., timeout=...)``.
 
@@ -222,7 +222,7 @@ def tool(
             needs_approval=needs_approval,
         )
         # A copy: from Python 3.13 on, those of a function go on changing with it.
-        made._form_early(dict(sys._getframe(depth).f_locals))
+        made._build_argument_spec_early(dict(sys._getframe(depth).f_locals))
         return made
 
     # How far up the decorated function's surroundings are.
@@ -240,7 +240,7 @@ def as_tool(given: Any) -> Tool[..., Any]:
     return Tool(given)
 
 
-def _named(function: Any, name: str | None) -> str:
+def _check_name(function: Any, name: str | None) -> str:
     if isinstance(function, type) or not callable(function):
         raise ConfigError(f"A tool is a function; this is none: {function!r:.100}")
     if isasyncgenfunction(function):
@@ -254,7 +254,7 @@ def _named(function: Any, name: str | None) -> str:
     return found
 
 
-def limited(name: str, timeout: Timeout) -> Timeout:
+def check_timeout(name: str, timeout: Timeout) -> Timeout:
     """The timeout, if it is one. Raises ``ConfigError``."""
     if timeout is None or isinstance(timeout, EllipsisType):
         return timeout

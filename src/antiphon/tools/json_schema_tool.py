@@ -13,31 +13,35 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012, specification_with
 
 from antiphon.errors import ConfigError
-from antiphon.tools.argument_spec import Form
+from antiphon.tools.argument_spec import ArgumentSpec
 from antiphon.tools.tool_context import context_parameters
-from antiphon.tools.tool_outputs import faults, place, read, short
+from antiphon.tools.tool_outputs import format_path, invalid_arguments, parse_arguments, shorten
 
 
-def form(function: Callable[..., Any], name: str, parameters: dict[str, Any] | None) -> Form:
+def schema_argument_spec(
+    function: Callable[..., Any], name: str, parameters: dict[str, Any] | None
+) -> ArgumentSpec:
     """The form that a schema describes; without ``$schema`` it is Draft 2020-12.
 
     Raises ``ConfigError`` for a bad schema.
     """
-    schema = _checked(name, parameters or {"type": "object", "properties": {}})
+    schema = _check_schema(name, parameters or {"type": "object", "properties": {}})
     # A registry of its own: without one, jsonschema fetches what ``$ref`` names.
     validator = validator_for(schema, default=Draft202012Validator)(schema, registry=Registry())
 
     def reader(text: str) -> dict[str, Any]:
-        written = read(text)
+        written = parse_arguments(text)
         found = sorted(validator.iter_errors(written), key=lambda one: list(map(str, one.path)))
         if found:
-            raise faults(map(_sentence, found))
+            raise invalid_arguments(map(_describe_error, found))
         return written
 
-    return Form(schema=schema, read=reader, contexts=context_parameters(function))
+    return ArgumentSpec(
+        schema=schema, decode=reader, context_parameters=context_parameters(function)
+    )
 
 
-def _checked(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
+def _check_schema(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
     """A copy, so that what its owner does to the dict later changes nothing here."""
     try:
         schema: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(parameters), type=dict)
@@ -53,7 +57,7 @@ def _checked(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
     except SchemaError as error:
         where = ".".join(map(str, error.path)) or "at its top"
         raise ConfigError(
-            f"Tool '{name}': its parameters are no JSON schema: {where}: {short(error.message)}"
+            f"Tool '{name}': its parameters are no JSON schema: {where}: {shorten(error.message)}"
         ) from error
     except Unresolvable as error:
         raise ConfigError(
@@ -77,22 +81,22 @@ def _check_references(schema: dict[str, Any]) -> None:
         waiting.extend((one, resolver) for one in resource.subresources())
 
 
-def _sentence(error: ValidationError) -> str:
+def _describe_error(error: ValidationError) -> str:
     """One fault in words that a model can act on, without repeating what it wrote."""
     path, keyword = list(error.path), str(error.validator)
     expected: Any = error.validator_value
     there: Any = error.instance
     if keyword == "required":
         missing = [name for name in expected if name not in there]
-        return "; ".join(f"{place([*path, name])} is missing" for name in missing)
+        return "; ".join(f"{format_path([*path, name])} is missing" for name in missing)
     if keyword == "additionalProperties" and isinstance(error.schema, dict) and not expected:
         known = error.schema.get("properties", {})
-        surplus = [place([*path, name]) for name in there if name not in known]
+        surplus = [format_path([*path, name]) for name in there if name not in known]
         return f"there is no {' and no '.join(surplus[:3])}"
-    return f"{place(path)} {_expected(keyword, expected)}"
+    return f"{format_path(path)} {_describe_keyword(keyword, expected)}"
 
 
-def _expected(keyword: str, value: Any) -> str:
+def _describe_keyword(keyword: str, value: Any) -> str:
     match keyword:
         case "type":
             return f"should be of type {' or '.join([value] if isinstance(value, str) else value)}"
@@ -108,4 +112,4 @@ def _expected(keyword: str, value: Any) -> str:
 
 
 def _json(value: Any) -> str:
-    return short(msgspec.json.encode(value).decode(), 200)
+    return shorten(msgspec.json.encode(value).decode(), 200)

@@ -12,9 +12,9 @@ from typing import Any, get_type_hints
 import msgspec
 
 from antiphon.errors import ConfigError
-from antiphon.tools.tool_context import is_context, parameters_of
+from antiphon.tools.tool_context import is_tool_context, parameters_of
 
-_UNUSABLE = {
+_UNSUPPORTED_KINDS = {
     Parameter.VAR_POSITIONAL: "takes any number of arguments",
     Parameter.VAR_KEYWORD: "takes arguments of any name",
     Parameter.POSITIONAL_ONLY: "cannot be given by name",
@@ -29,10 +29,10 @@ class Signature(msgspec.Struct, frozen=True):
     """
 
     parameters: tuple[Parameter, ...]
-    contexts: tuple[str, ...]
+    context_parameters: tuple[str, ...]
 
 
-def signature_of(function: Callable[..., Any], name: str, names: Mapping[str, Any]) -> Signature:
+def read_signature(function: Callable[..., Any], name: str, names: Mapping[str, Any]) -> Signature:
     """The signature of the function of tool ``name``.
 
     ``names`` are those that its annotations may use besides its module's. Raises
@@ -46,33 +46,33 @@ def signature_of(function: Callable[..., Any], name: str, names: Mapping[str, An
             f"Tool '{name}': Python does not know its parameters; use Tool.from_schema."
         ) from error
     for one in found.values():
-        if one.kind in _UNUSABLE:
+        if one.kind in _UNSUPPORTED_KINDS:
             raise ConfigError(
-                f"Tool '{name}': parameter '{one.name}' {_UNUSABLE[one.kind]}, which a model "
+                f"Tool '{name}': parameter '{one.name}' {_UNSUPPORTED_KINDS[one.kind]}, which a model "
                 "cannot do; name each parameter, or use Tool.from_schema."
             )
     # What a partial function has been given already is not for the model to change.
     bound = function.keywords if isinstance(function, functools.partial) else {}
-    contexts = [one.name for one in found.values() if is_context(one.annotation)]
+    contexts = [one.name for one in found.values() if is_tool_context(one.annotation)]
     shown = [one for key, one in found.items() if key not in bound and key not in contexts]
-    hints = _hints(function, shown, names)
+    hints = _resolve_annotations(function, shown, names)
     typed = [one.replace(annotation=hints.get(one.name, Any)) for one in shown]
     # An alias of ToolContext is known as one only now.
-    contexts += [one.name for one in typed if is_context(one.annotation)]
+    contexts += [one.name for one in typed if is_tool_context(one.annotation)]
     return Signature(
         tuple(one for one in typed if one.name not in contexts),
         tuple(contexts),
     )
 
 
-def _hints(
+def _resolve_annotations(
     function: Callable[..., Any], parameters: Iterable[Parameter], names: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The annotations resolved, of parameters that have one. Raises ``NameError``."""
     written = {
         one.name: one.annotation for one in parameters if one.annotation is not Parameter.empty
     }
-    inner = inspect.unwrap(routine(function))
+    inner = inspect.unwrap(unwrap_callable(function))
     # A stand-in, because what is not shown to the model need not mean anything here.
     return get_type_hints(
         types.SimpleNamespace(__annotations__=written),
@@ -82,7 +82,7 @@ def _hints(
     )
 
 
-def routine(function: Callable[..., Any]) -> Callable[..., Any]:
+def unwrap_callable(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function behind a partial one, or behind an object that can be called."""
     while isinstance(function, functools.partial):
         function = function.func
@@ -91,12 +91,12 @@ def routine(function: Callable[..., Any]) -> Callable[..., Any]:
     return type(function).__call__
 
 
-def documentation(function: Callable[..., Any]) -> dict[str, str]:
+def parse_docstring(function: Callable[..., Any]) -> dict[str, str]:
     """The docstring's first paragraph under "", and what it says of each parameter."""
     from docstring_parser import ParseError, parse  # loaded on first use
 
     try:
-        doc = parse(inspect.getdoc(routine(function)) or "")
+        doc = parse(inspect.getdoc(unwrap_callable(function)) or "")
     except ParseError:
         return {}
     found = {one.arg_name: one.description or "" for one in doc.params}

@@ -14,7 +14,7 @@ import msgspec
 D = TypeVar("D")
 
 #: The annotation as a text: of a module with ``from __future__ import annotations``.
-_WRITTEN = re.compile(r"(?:\w+\.)*ToolContext(?:\[.*\])?(?:\s*\|\s*None)?", re.DOTALL)
+_ANNOTATION = re.compile(r"(?:\w+\.)*ToolContext(?:\[.*\])?(?:\s*\|\s*None)?", re.DOTALL)
 
 
 class ToolContext(msgspec.Struct, Generic[D], frozen=True):
@@ -29,18 +29,18 @@ class ToolContext(msgspec.Struct, Generic[D], frozen=True):
     name: str
 
 
-def is_context(annotation: object) -> bool:
+def is_tool_context(annotation: object) -> bool:
     """Whether a parameter with this annotation, resolved or not, is to be filled in."""
     if isinstance(annotation, ForwardRef):
         annotation = annotation.__forward_arg__
     if isinstance(annotation, str):
-        return _WRITTEN.fullmatch(annotation.strip()) is not None
+        return _ANNOTATION.fullmatch(annotation.strip()) is not None
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return is_context(inner[0])
+        return is_tool_context(inner[0])
     if origin in (Union, UnionType):
         # Optional, for people who call the function themselves.
-        return all(is_context(one) or one is NoneType for one in inner)
+        return all(is_tool_context(one) or one is NoneType for one in inner)
     return annotation is ToolContext or origin is ToolContext
 
 
@@ -67,5 +67,5 @@ def context_parameters(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(
         one.name
         for one in parameters
-        if one.kind is not Parameter.POSITIONAL_ONLY and is_context(one.annotation)
+        if one.kind is not Parameter.POSITIONAL_ONLY and is_tool_context(one.annotation)
     )

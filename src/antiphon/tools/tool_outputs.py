@@ -11,17 +11,17 @@ from typing import Any
 import msgspec
 
 #: Lengths in characters of what a model is told: one sentence, and all of them.
-SENTENCE = 300
-TEXT = 1500
-_SENTENCES = 6
+MAX_SENTENCE_LENGTH = 300
+MAX_ERROR_LENGTH = 1500
+_MAX_SENTENCES = 6
 
 
-class ArgumentsInvalid(Exception):
+class InvalidArgumentsError(Exception):
     """The message is for the model to read."""
 
 
-def read(text: str) -> dict[str, Any]:
-    """The arguments as they were written. Raises ``ArgumentsInvalid``.
+def parse_arguments(text: str) -> dict[str, Any]:
+    """The arguments as they were written. Raises ``InvalidArgumentsError``.
 
     Many models write nothing, or null, for a tool without parameters.
     """
@@ -30,34 +30,36 @@ def read(text: str) -> dict[str, Any]:
     try:
         arguments = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeEncodeError) as error:
-        raise ArgumentsInvalid(f"The arguments are not valid JSON: {short(error)}.") from None
+        raise InvalidArgumentsError(
+            f"The arguments are not valid JSON: {shorten(error)}."
+        ) from None
     except RecursionError:
-        raise ArgumentsInvalid("The arguments are nested too deeply.") from None
+        raise InvalidArgumentsError("The arguments are nested too deeply.") from None
     if arguments is None:
         return {}
     if not isinstance(arguments, dict):
-        raise ArgumentsInvalid("The arguments are not a JSON object.")
+        raise InvalidArgumentsError("The arguments are not a JSON object.")
     return arguments
 
 
-def faults(sentences: Iterable[str]) -> ArgumentsInvalid:
+def invalid_arguments(sentences: Iterable[str]) -> InvalidArgumentsError:
     """One error of many sentences, each said once and kept short; so is their number."""
     distinct = list(dict.fromkeys(sentences))
-    told = [short(one) for one in distinct[:_SENTENCES]]
-    if len(distinct) > _SENTENCES:
-        told.append(f"and {len(distinct) - _SENTENCES} more")
-    return ArgumentsInvalid(f"Invalid arguments: {'; '.join(told)}.")
+    told = [shorten(one) for one in distinct[:_MAX_SENTENCES]]
+    if len(distinct) > _MAX_SENTENCES:
+        told.append(f"and {len(distinct) - _MAX_SENTENCES} more")
+    return InvalidArgumentsError(f"Invalid arguments: {'; '.join(told)}.")
 
 
-def place(path: Sequence[str | int]) -> str:
+def format_path(path: Sequence[str | int]) -> str:
     """Where a fault is: ``("items", 0, "price")`` is argument 'items[0].price'."""
     if not path:
         return "the arguments"
     written = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
-    return f"argument '{short(written.removeprefix('.'), 100)}'"
+    return f"argument '{shorten(written.removeprefix('.'), 100)}'"
 
 
-def short(said: object, limit: int = SENTENCE) -> str:
+def shorten(said: object, limit: int = MAX_SENTENCE_LENGTH) -> str:
     """What somebody else's object says of itself, in at most ``limit`` characters."""
     try:
         text = str(said)
@@ -66,18 +68,18 @@ def short(said: object, limit: int = SENTENCE) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-class Unencodable(Exception):
+class ResultEncodingError(Exception):
     """A result that is not JSON; the message says why."""
 
 
-def output(result: Any) -> str:
-    """A text as it is, anything else as compact JSON. Raises ``Unencodable``.
+def encode_output(result: Any) -> str:
+    """A text as it is, anything else as compact JSON. Raises ``ResultEncodingError``.
 
     Pydantic models, dataclasses, enums, dates, sets and the like become JSON as Pydantic
     does it; a result is never shortened.
     """
     if isinstance(result, str):
-        return readable(str.__str__(result))
+        return replace_surrogates(str.__str__(result))
     from pydantic_core import from_json, to_json  # loaded on first use
 
     try:
@@ -87,10 +89,10 @@ def output(result: Any) -> str:
             from_json(encoded, allow_inf_nan=False)
         return encoded.decode()
     except Exception as error:  # a result may run code of its own here
-        raise Unencodable(short(error)) from error
+        raise ResultEncodingError(shorten(error)) from error
 
 
-def readable(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """The text with what is no character replaced, so that it can be stored and sent.
 
     Half a surrogate pair comes from file names that are not UTF-8, for one.
@@ -100,12 +102,14 @@ def readable(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def failed(message: str) -> str:
+def error_output(message: str) -> str:
     """An error output: JSON text ``{"error": "..."}``."""
-    return msgspec.json.encode({"error": short(readable(message), TEXT)}).decode()
+    return msgspec.json.encode(
+        {"error": shorten(replace_surrogates(message), MAX_ERROR_LENGTH)}
+    ).decode()
 
 
-def declined(reason: str | None = None) -> str:
+def declined_output(reason: str | None = None) -> str:
     """The output of a call that a person did not agree to; ``reason`` is in their words."""
     why = f" The reason given: {reason}" if reason else ""
-    return failed(f"A person declined this call, so it was not run.{why}")
+    return error_output(f"A person declined this call, so it was not run.{why}")

@@ -21,13 +21,13 @@ from pydantic.fields import FieldInfo
 from pydantic_core import SchemaError
 
 from antiphon.errors import ConfigError
-from antiphon.tools.argument_spec import Form, Reader
-from antiphon.tools.json_schema import schema_of
-from antiphon.tools.signature import documentation, signature_of
-from antiphon.tools.tool_outputs import faults, place, read, short
+from antiphon.tools.argument_spec import ArgumentDecoder, ArgumentSpec
+from antiphon.tools.json_schema import generate_schema
+from antiphon.tools.signature import parse_docstring, read_signature
+from antiphon.tools.tool_outputs import format_path, invalid_arguments, parse_arguments, shorten
 
 #: What Pydantic raises for a type that it can make no schema of.
-_UNFIT = (
+_SCHEMA_ERRORS = (
     PydanticUserError,
     PydanticUndefinedAnnotation,
     SchemaError,
@@ -36,53 +36,57 @@ _UNFIT = (
     AttributeError,
 )
 #: Of these, what may yet become one: a type that is defined further down.
-_UNDEFINED = ("class-not-fully-defined", "undefined-annotation")
+_UNDEFINED_TYPE_CODES = ("class-not-fully-defined", "undefined-annotation")
 
 
-def form(function: Callable[..., Any], name: str, names: Mapping[str, Any]) -> Form:
-    """The form of a function's parameters. Arguments and errors: ``signature_of``."""
-    signature = signature_of(function, name, names)
-    doc = documentation(function)
+def typed_argument_spec(
+    function: Callable[..., Any], name: str, names: Mapping[str, Any]
+) -> ArgumentSpec:
+    """The form of a function's parameters. Arguments and errors: ``read_signature``."""
+    signature = read_signature(function, name, names)
+    doc = parse_docstring(function)
     description = doc.get("")
     try:
-        if (request := _request(signature.parameters)) is not None:
-            schema, reader = _of_request(request)
+        if (request := _model_parameter(signature.parameters)) is not None:
+            schema, reader = _decode_model(request)
             description = description or schema.get("description")
         else:
-            schema, reader = _of_parameters(signature.parameters, doc)
-    except _UNFIT as error:
-        if getattr(error, "code", None) in _UNDEFINED:
+            schema, reader = _decode_parameters(signature.parameters, doc)
+    except _SCHEMA_ERRORS as error:
+        if getattr(error, "code", None) in _UNDEFINED_TYPE_CODES:
             raise NameError("a type within its parameters' types is not defined") from error
-        raise ConfigError(_culprit(name, signature.parameters, error)) from error
+        raise ConfigError(
+            _describe_unsupported_parameter(name, signature.parameters, error)
+        ) from error
     defaults = {
         one.name: one.default
         for one in signature.parameters
         if one.default is not Parameter.empty and not isinstance(one.default, FieldInfo)
     }
-    return Form(schema, reader, description, defaults, signature.contexts)
+    return ArgumentSpec(schema, reader, description, defaults, signature.context_parameters)
 
 
-def _request(parameters: Sequence[Parameter]) -> Parameter | None:
+def _model_parameter(parameters: Sequence[Parameter]) -> Parameter | None:
     """The one parameter there is, if it is a model: its fields are the tool's arguments."""
     if len(parameters) != 1:
         return None
-    kind, *_ = _notes(parameters[0].annotation)
+    kind, *_ = _annotation_metadata(parameters[0].annotation)
     model = isinstance(kind, type) and issubclass(kind, BaseModel)
     return parameters[0] if model and not issubclass(kind, RootModel) else None
 
 
-def _of_request(parameter: Parameter) -> tuple[dict[str, Any], Reader]:
+def _decode_model(parameter: Parameter) -> tuple[dict[str, Any], ArgumentDecoder]:
     adapter = TypeAdapter(parameter.annotation)
 
     def reader(text: str) -> dict[str, Any]:
-        return {parameter.name: _validated(adapter, text)}
+        return {parameter.name: _validate(adapter, text)}
 
-    return schema_of(adapter), reader
+    return generate_schema(adapter), reader
 
 
-def _of_parameters(
+def _decode_parameters(
     parameters: Sequence[Parameter], doc: Mapping[str, str]
-) -> tuple[dict[str, Any], Reader]:
+) -> tuple[dict[str, Any], ArgumentDecoder]:
     # Fields have numbers for names: a parameter may be called ``json`` or ``_x``, a field
     # may not.
     numbered = {f"p{number}": one for number, one in enumerate(parameters)}
@@ -92,7 +96,7 @@ def _of_parameters(
     )
 
     def reader(text: str) -> dict[str, Any]:
-        given = _validated(adapter, text)
+        given = _validate(adapter, text)
         return {
             one.name: getattr(given, key)
             for key, one in numbered.items()
@@ -100,11 +104,11 @@ def _of_parameters(
             if key in given.model_fields_set or isinstance(one.default, FieldInfo)
         }
 
-    return schema_of(adapter), reader
+    return generate_schema(adapter), reader
 
 
 def _field(parameter: Parameter, doc: Mapping[str, str]) -> tuple[Any, Any]:
-    kind, *notes = _notes(parameter.annotation)
+    kind, *notes = _annotation_metadata(parameter.annotation)
     said = next((note for note in notes if isinstance(note, str)), doc.get(parameter.name))
     # The function's own notes come later, so they prevail.
     own = Field(alias=parameter.name, description=said)
@@ -116,34 +120,36 @@ def _field(parameter: Parameter, doc: Mapping[str, str]) -> tuple[Any, Any]:
     return Annotated[(kind, own, *notes)], parameter.default
 
 
-def _notes(annotation: Any) -> tuple[Any, ...]:
+def _annotation_metadata(annotation: Any) -> tuple[Any, ...]:
     """A type, and what ``Annotated`` says of it."""
     return get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
 
 
-def _validated(adapter: TypeAdapter[Any], text: str) -> Any:
-    """What the arguments' text stands for. Raises ``ArgumentsInvalid``."""
-    written = read(text)
+def _validate(adapter: TypeAdapter[Any], text: str) -> Any:
+    """What the arguments' text stands for. Raises ``InvalidArgumentsError``."""
+    written = parse_arguments(text)
     try:
         # From the text again: what is lax or strict differs between JSON and Python.
         return adapter.validate_json(text if written else "{}")
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
-    raise faults(_sentence(one["type"], one["loc"], one["msg"], written) for one in found)
+    raise invalid_arguments(
+        _describe_error(one["type"], one["loc"], one["msg"], written) for one in found
+    )
 
 
-def _sentence(kind: str, path: Sequence[str | int], said: str, written: Any) -> str:
+def _describe_error(kind: str, path: Sequence[str | int], said: str, written: Any) -> str:
     """One fault in words that a model can act on, without repeating what it wrote."""
     if kind == "missing":
-        return f"{place([*_trodden(path[:-1], written), path[-1]])} is missing"
-    where = place(_trodden(path, written))
+        return f"{format_path([*_existing_path(path[:-1], written), path[-1]])} is missing"
+    where = format_path(_existing_path(path, written))
     if kind == "extra_forbidden":
         return f"there is no {where}"
     said = said.removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
     return f"{where} {said}" if said.startswith("should ") else f"{where}: {said}"
 
 
-def _trodden(path: Sequence[str | int], written: Any) -> list[str | int]:
+def _existing_path(path: Sequence[str | int], written: Any) -> list[str | int]:
     """The steps that the arguments really have: Pydantic names branches of unions too."""
     steps: list[str | int] = []
     for step in path:
@@ -155,20 +161,22 @@ def _trodden(path: Sequence[str | int], written: Any) -> list[str | int]:
     return steps
 
 
-def _culprit(name: str, parameters: Sequence[Parameter], error: BaseException) -> str:
+def _describe_unsupported_parameter(
+    name: str, parameters: Sequence[Parameter], error: BaseException
+) -> str:
     """Which parameter's type is at fault, found by trying each alone."""
     for one in parameters:
         try:
-            _of_parameters([one], {})
-        except _UNFIT as fault:
+            _decode_parameters([one], {})
+        except _SCHEMA_ERRORS as fault:
             kind = getattr(one.annotation, "__name__", None) or str(one.annotation)
             return (
                 f"Tool '{name}': parameter '{one.name}' ({kind}) cannot be read from JSON: "
-                f"{_reason(fault)}"
+                f"{_first_sentence(fault)}"
             )
-    return f"Tool '{name}': its parameters cannot be read from JSON: {_reason(error)}"
+    return f"Tool '{name}': its parameters cannot be read from JSON: {_first_sentence(error)}"
 
 
-def _reason(error: BaseException) -> str:
+def _first_sentence(error: BaseException) -> str:
     """The first sentence: what follows is advice on Pydantic's own settings."""
-    return short(error).split("\n", maxsplit=1)[0].split(". ", maxsplit=1)[0].rstrip(".") + "."
+    return shorten(error).split("\n", maxsplit=1)[0].split(". ", maxsplit=1)[0].rstrip(".") + "."

@@ -441,7 +441,7 @@ class TurnService(TurnReader):
                 await turn.cancel()
 
     def add_observer(self, observer: TurnObserver) -> None:
-        """Have every turn told to ``watch`` from now on."""
+        """Have every turn told to ``watch_tools`` from now on."""
         self._registry.observers.append(observer)
 
     def interrupt(self) -> None:

@@ -36,7 +36,7 @@ _BOUNDS = (*map(floatToGoString, LATENCIES), "+Inf")
 class _Tally:
     """The requests that have all labels in common."""
 
-    __slots__ = ("buckets", "count", "seconds")
+    __slots__ = ("buckets", "count_tokens", "seconds")
 
     def __init__(self) -> None:
         self.count = 0
@@ -110,7 +110,7 @@ class _Spoken(msgspec.Struct, frozen=True):
 
 
 class Metrics:
-    """The server's own registry. To be told of turns (``TurnService.watch``).
+    """The server's own registry. To be told of turns (``TurnService.watch_tools``).
 
     ``models`` gives the names that may be labels, ``health`` is that of the store.
     """

@@ -40,7 +40,7 @@ class Allowance(Protocol):
 class Account:
     """What one key has used."""
 
-    __slots__ = ("_at", "_clock", "_left", "allowance", "turns")
+    __slots__ = ("_clock", "_left", "_offset", "allowance", "turns")
 
     def __init__(self, allowance: Allowance, clock: Clock) -> None:
         self.allowance = allowance
@@ -122,7 +122,7 @@ _place: ContextVar[Place | None] = ContextVar("antiphon_place", default=None)
 
 
 class Limiter:
-    """The accounts of all keys. To be told of turns (``TurnService.watch``)."""
+    """The accounts of all keys. To be told of turns (``TurnService.watch_tools``)."""
 
     def __init__(
         self, allowance_of: Callable[[str], Allowance], clock: Clock = time.monotonic

@@ -19,7 +19,7 @@ _EVERYTHING = ("api-key:endpoint:*", "api-key:model:*")
 class Tokenizer(Protocol):
     """A model that can say which tokens a text has."""
 
-    async def tokens(self, text: str) -> Sequence[Token]: ...
+    async def tokenize(self, text: str) -> Sequence[Token]: ...
 
 
 class Models:
@@ -80,7 +80,7 @@ class Tokenize:
                 string_token=one.data.decode(errors="replace"),
                 token_bytes=one.data,
             )
-            for one in await model.tokens(request.text)
+            for one in await model.tokenize(request.text)
         ]
         return tokenize_pb2.TokenizeTextResponse(tokens=tokens, model=name)
 

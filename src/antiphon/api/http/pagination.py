@@ -1,4 +1,4 @@
-"""Pages of lists, as OpenAI's ``list`` objects. Pure.
+"""Pages of lists, as OpenAI's ``list_tools`` objects. Pure.
 
 Lists of what a tenant has: which, and how they are shown. Pure.
 """
@@ -79,7 +79,7 @@ def wanted_of(query: Mapping[str, Sequence[str]]) -> ResponseFilter:
 
 
 def listed(page: Sequence[dict[str, Any]], *, more: bool) -> dict[str, Any]:
-    """One page as OpenAI's ``list`` object."""
+    """One page as OpenAI's ``list_tools`` object."""
     return {
         "object": "list",
         "data": page,

@@ -18,14 +18,14 @@ from antiphon.errors import (
     ImageInputUnsupportedError,
     InvalidRequestError,
 )
-from antiphon.models.llama.control_tokens import Markup
-from antiphon.models.llama.json_grammar import bounded
+from antiphon.models.llama.control_tokens import ControlTokenEscaper
+from antiphon.models.llama.json_grammar import bound_schema
 
 #: No text has so many characters per token; what is longer is refused without counting.
 _CHARACTERS_PER_TOKEN = 16
-_MOST_TOKENS = 2**31 - 1
+_MAX_TOKENS = 2**31 - 1
 #: Of JSON whose asker names no limit: a grammar without an end would fill the window.
-_LONGEST_JSON = 2048
+_MAX_JSON_TOKENS = 2048
 #: This one means "random" to llama.cpp.
 _RANDOM_SEED = 2**32 - 1
 
@@ -37,9 +37,9 @@ _ROLES = {
     "tool": "assistant",
     "function": "assistant",
 }
-_FINDERS = ("tool", "function")
+_TOOL_ROLES = ("tool", "function")
 #: Said behind what a tool found. Without it a small model greets, or asks what to do.
-_NUDGE = "So what is the answer?"
+_FOLLOW_UP_QUESTION = "So what is the answer?"
 
 
 class _Part(msgspec.Struct):
@@ -65,18 +65,18 @@ class _Message(msgspec.Struct):
     tool_call_id: str | None = None
 
 
-class Line(msgspec.Struct):
+class PromptMessage(msgspec.Struct):
     """One message as a template takes it: "system", "user" or "assistant", and its text."""
 
     role: str
     content: str
 
 
-class Talk(msgspec.Struct):
+class Prompt(msgspec.Struct):
     """A call's messages as lines; ``answered``: they end with what a tool found."""
 
-    lines: list[Line]
-    answered: bool
+    messages: list[PromptMessage]
+    ends_with_tool_result: bool
 
 
 class _StreamOptions(msgspec.Struct, frozen=True):
@@ -84,7 +84,7 @@ class _StreamOptions(msgspec.Struct, frozen=True):
 
 
 class _Body(msgspec.Struct):
-    messages: list[Line]
+    messages: list[PromptMessage]
     stream: bool = True
     stream_options: _StreamOptions = _StreamOptions()
     # Without progress there is no callback during prefill, and so no way to stop it.
@@ -101,91 +101,108 @@ class _Body(msgspec.Struct):
     top_logprobs: int | msgspec.UnsetType = msgspec.UNSET
 
 
-_messages = msgspec.json.Decoder(list[_Message])
+_messages_decoder = msgspec.json.Decoder(list[_Message])
 _encoder = msgspec.json.Encoder()
 
 
-def chat_body(messages: bytes, options: Options, *, markup: Markup, window: int) -> bytes:
+def chat_body(
+    messages: bytes, options: Options, *, escaper: ControlTokenEscaper, window: int
+) -> bytes:
     """The JSON body for ``handle_chat_completions``; ``window`` is in tokens.
 
     Raises ``InvalidRequestError`` and its children: unreadable messages, images, and texts that
     can never fit the window.
     """
-    return body_of(read_talk(messages).lines, options, markup=markup, window=window)
+    return prompt_body(parse_prompt(messages).messages, options, escaper=escaper, window=window)
 
 
-def body_of(
-    lines: Sequence[Line], options: Options, *, markup: Markup, window: int, guesses: int = 0
+def prompt_body(
+    prompt_messages: Sequence[PromptMessage],
+    options: Options,
+    *,
+    escaper: ControlTokenEscaper,
+    window: int,
+    top_logprobs: int = 0,
 ) -> bytes:
     """The same for lines. ``guesses``: so many likeliest tokens are told at each place."""
-    body = _Body(shown(lines, markup=markup, window=window))
-    if guesses:
-        body.logprobs, body.top_logprobs = True, guesses
+    body = _Body(escape_messages(prompt_messages, escaper=escaper, window=window))
+    if top_logprobs:
+        body.logprobs, body.top_logprobs = True, top_logprobs
     return _encoder.encode(_with_options(body, options))
 
 
-def template_body(lines: Sequence[Line], *, markup: Markup, window: int) -> bytes:
+def template_body(
+    prompt_messages: Sequence[PromptMessage], *, escaper: ControlTokenEscaper, window: int
+) -> bytes:
     """The JSON body for ``/apply-template``: lines just as ``body_of`` shows them."""
-    return _encoder.encode({"messages": shown(lines, markup=markup, window=window)})
+    return _encoder.encode(
+        {"messages": escape_messages(prompt_messages, escaper=escaper, window=window)}
+    )
 
 
-def shown(lines: Sequence[Line], *, markup: Markup, window: int) -> list[Line]:
+def escape_messages(
+    prompt_messages: Sequence[PromptMessage], *, escaper: ControlTokenEscaper, window: int
+) -> list[PromptMessage]:
     """The lines without markup. Raises ``ContextLengthExceededError`` if they can never fit."""
-    if sum(len(line.content) for line in lines) > window * _CHARACTERS_PER_TOKEN:
+    if sum(len(line.content) for line in prompt_messages) > window * _CHARACTERS_PER_TOKEN:
         raise ContextLengthExceededError(
             f"The conversation is far longer than the {window} tokens that this model can see.",
             limit=window,
         )
-    return [Line(line.role, markup.defuse(line.content)) for line in lines]
+    return [PromptMessage(line.role, escaper.escape(line.content)) for line in prompt_messages]
 
 
-def read_talk(messages: bytes, primer: bytes = b"") -> Talk:
+def parse_prompt(messages: bytes, few_shot: bytes = b"") -> Prompt:
     """A call's messages in the words that every template knows.
 
     The ``primer`` is left out where a tool has just answered: with example turns about
     people before it, a small model greets somebody instead of telling the finding.
     """
-    talk = _read(messages)
-    return _read(without(messages, primer)) if primer and talk.answered else talk
+    talk = _parse_prompt(messages)
+    return (
+        _parse_prompt(remove_few_shot(messages, few_shot))
+        if few_shot and talk.ends_with_tool_result
+        else talk
+    )
 
 
-def without(messages: bytes, primer: bytes) -> bytes:
+def remove_few_shot(messages: bytes, few_shot: bytes) -> bytes:
     """The messages without the example turns before them."""
-    return messages.replace(primer + b",", b"", 1) if primer else messages
+    return messages.replace(few_shot + b",", b"", 1) if few_shot else messages
 
 
-def _read(messages: bytes) -> Talk:
+def _parse_prompt(messages: bytes) -> Prompt:
     try:
-        decoded = _messages.decode(messages)
+        decoded = _messages_decoder.decode(messages)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequestError(
             f"The messages cannot be read: {error}.", param="input"
         ) from error
-    lines: list[Line] = []
+    lines: list[PromptMessage] = []
     made: dict[str | None, _Function] = {}
     answered = False
     for message in decoded:
         role = _ROLES.get(message.role)
         if role is None:
             raise InvalidRequestError(f"There is no role '{message.role}'.", param="input")
-        if answered and role == "assistant" and message.role not in _FINDERS:
-            _add(lines, Line("user", _NUDGE))
+        if answered and role == "assistant" and message.role not in _TOOL_ROLES:
+            _append_message(lines, PromptMessage("user", _FOLLOW_UP_QUESTION))
         for call in message.tool_calls or ():
             if call.function:
                 made[call.id] = call.function
-        answered = message.role in _FINDERS
-        text = _text(message)
+        answered = message.role in _TOOL_ROLES
+        text = _message_text(message)
         if answered:
-            text = f"{_finder(message, made)} says: {_plain(text)}"
+            text = f"{_tool_label(message, made)} says: {_flatten_json(text)}"
         elif not text and role == "assistant":
             continue
-        _add(lines, Line(role, text))
+        _append_message(lines, PromptMessage(role, text))
     if answered:
-        _add(lines, Line("user", _NUDGE))
-    return Talk(lines, answered)
+        _append_message(lines, PromptMessage("user", _FOLLOW_UP_QUESTION))
+    return Prompt(lines, answered)
 
 
-def _finder(message: _Message, made: dict[str | None, _Function]) -> str:
+def _tool_label(message: _Message, made: dict[str | None, _Function]) -> str:
     """Whose finding a tool's message is; with arguments where a tool was called twice."""
     function = made.get(message.tool_call_id)
     if function is None:
@@ -194,7 +211,7 @@ def _finder(message: _Message, made: dict[str | None, _Function]) -> str:
     return f"{function.name} {function.arguments}" if twice else function.name
 
 
-def _plain(found: str) -> str:
+def _flatten_json(found: str) -> str:
     """A flat JSON object as words, which a small model repeats more truly."""
     try:
         fields = msgspec.json.decode(found, type=dict[str, str | int | float | bool | None])
@@ -203,14 +220,14 @@ def _plain(found: str) -> str:
     return ", ".join(f"{name}: {value}" for name, value in fields.items()) or found
 
 
-def _add(lines: list[Line], line: Line) -> None:
+def _append_message(lines: list[PromptMessage], line: PromptMessage) -> None:
     if lines and lines[-1].role == line.role and line.role != "system":
         lines[-1].content += "\n\n" + line.content
     else:
         lines.append(line)
 
 
-def _text(message: _Message) -> str:
+def _message_text(message: _Message) -> str:
     content = message.content or ""
     if not isinstance(content, str):
         content = "".join(_part_text(part) for part in content)
@@ -229,7 +246,7 @@ def _with_options(body: _Body, options: Options) -> _Body:
     if options.top_p is not None:
         body.top_p = min(max(options.top_p, 0.0), 1.0)
     if options.max_output_tokens is not None:
-        body.max_tokens = min(max(options.max_output_tokens, 1), _MOST_TOKENS)
+        body.max_tokens = min(max(options.max_output_tokens, 1), _MAX_TOKENS)
     if options.frequency_penalty is not None:
         body.frequency_penalty = options.frequency_penalty
     if options.presence_penalty is not None:
@@ -241,7 +258,7 @@ def _with_options(body: _Body, options: Options) -> _Body:
     if options.text_format is not None:
         body.response_format = _response_format(options.text_format)
         if body.max_tokens is msgspec.UNSET and body.response_format["type"] != "text":
-            body.max_tokens = _LONGEST_JSON
+            body.max_tokens = _MAX_JSON_TOKENS
     return body
 
 
@@ -250,7 +267,7 @@ def _response_format(text_format: dict[str, Any]) -> dict[str, Any]:
         case {"type": "text" | "json_object" as kind}:
             return {"type": kind}
         case {"type": "json_schema", "schema": dict(schema)}:
-            return {"type": "json_schema", "json_schema": {"schema": bounded(schema)}}
+            return {"type": "json_schema", "json_schema": {"schema": bound_schema(schema)}}
     raise InvalidRequestError(
         "The text format must be text, json_object, or json_schema with a schema.",
         param="text.format",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-_TURNS = (
+_EXAMPLES = (
     ("My name is Grace.", "Hello, Grace! How can I help you?"),
     ("What's my name?", "Your name is Grace."),
     ("Hello, I am a new person. My name is Ivan.", "Hello, Ivan! How can I help you?"),
@@ -21,16 +21,16 @@ _TURNS = (
 )
 
 
-class _Message(msgspec.Struct):
+class _ExampleMessage(msgspec.Struct):
     role: str
     content: str
 
 
 #: For ``ModelInfo.primer``: chat messages' JSON, comma-separated, without brackets.
-PRIMER: bytes = msgspec.json.encode(
+FEW_SHOT_EXAMPLES: bytes = msgspec.json.encode(
     [
         message
-        for question, answer in _TURNS
-        for message in (_Message("user", question), _Message("assistant", answer))
+        for question, answer in _EXAMPLES
+        for message in (_ExampleMessage("user", question), _ExampleMessage("assistant", answer))
     ]
 )[1:-1]

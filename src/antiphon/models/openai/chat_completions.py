@@ -28,11 +28,19 @@ from antiphon.core.deltas import (
 from antiphon.core.reasoning_sidecar import strip_sidecars
 from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.errors import ModelError
-from antiphon.models.openai.logprobs_citations import citation_of, logprobs_of, wants_logprobs
-from antiphon.models.openai.tool_call_assembly import Call, Calls, Function
-from antiphon.models.openai.upstream_errors import UNREADABLE, Unreadable, broken_off
+from antiphon.models.openai.logprobs_citations import (
+    normalize_citation,
+    normalize_logprobs,
+    wants_logprobs,
+)
+from antiphon.models.openai.tool_call_assembly import (
+    FunctionFragment,
+    ToolCallAssembler,
+    ToolCallFragment,
+)
+from antiphon.models.openai.upstream_errors import DECODE_ERRORS, Unreadable, incomplete_stream
 from antiphon.models.openai.upstream_model import UpstreamModel
-from antiphon.models.retry import Failure
+from antiphon.models.retry import AttemptError
 from antiphon.turn.protocols import ModelCall
 
 _encode = msgspec.json.Encoder().encode
@@ -67,7 +75,7 @@ class _Body(msgspec.Struct, frozen=True, omit_defaults=True):
     user: str | None = None
 
 
-class RequestWriter:
+class ChatCompletionsEncoder:
     """Writes request bodies for one endpoint.
 
     ``openai`` says that the endpoint is OpenAI's own. Then the limit of tokens goes
@@ -80,19 +88,23 @@ class RequestWriter:
     def __init__(self, *, upstream_name: str | None, openai: bool) -> None:
         self._name = upstream_name
         self._openai = openai
-        self._plain = {stream: self._rest(_DEFAULTS, stream) for stream in (False, True)}
+        self._default_options = {
+            stream: self._encode_options(_DEFAULTS, stream) for stream in (False, True)
+        }
 
-    def body(self, call: ModelCall) -> bytes:
+    def encode(self, call: ModelCall) -> bytes:
         """The request's JSON."""
         options = call.options
         rest = (
-            self._plain[call.stream] if options == _DEFAULTS else self._rest(options, call.stream)
+            self._default_options[call.stream]
+            if options == _DEFAULTS
+            else self._encode_options(options, call.stream)
         )
         name = _encode(self._name or call.model)
         messages = strip_sidecars(call.messages)
         return b"".join((b'{"model":', name, b',"messages":', messages, rest))
 
-    def _rest(self, options: Options, stream: bool) -> bytes:
+    def _encode_options(self, options: Options, stream: bool) -> bytes:
         tools = bool(options.tools)
         limit = options.max_output_tokens
         logprobs = wants_logprobs(options)
@@ -151,7 +163,7 @@ class _Part(msgspec.Struct, gc=False):
     thinking: Any = None
 
 
-class _Said(msgspec.Struct, gc=False):
+class _MessageDelta(msgspec.Struct, gc=False):
     """A chunk's ``delta`` or an answer's ``message``."""
 
     content: str | list[_Part] | None = None
@@ -160,15 +172,15 @@ class _Said(msgspec.Struct, gc=False):
     reasoning: Any = None
     reasoning_text: Any = None
     thinking: Any = None
-    tool_calls: list[Call] | None = None
-    function_call: Function | None = None
+    tool_calls: list[ToolCallFragment] | None = None
+    function_call: FunctionFragment | None = None
     annotations: Any = None
 
 
 class _Choice(msgspec.Struct, gc=False):
     index: int | None = None
-    delta: _Said | None = None
-    message: _Said | None = None
+    delta: _MessageDelta | None = None
+    message: _MessageDelta | None = None
     logprobs: Any = None
     finish_reason: str | None = None
 
@@ -189,7 +201,7 @@ class _Usage(msgspec.Struct, gc=False):
     completion_tokens_details: _CompletionDetails | None = None
 
 
-class _Answer(msgspec.Struct, gc=False):
+class _Completion(msgspec.Struct, gc=False):
     """A chunk of a stream, or a whole completion."""
 
     choices: list[_Choice] | None = None
@@ -197,9 +209,9 @@ class _Answer(msgspec.Struct, gc=False):
     error: Any = None
 
 
-_decode = msgspec.json.Decoder(_Answer).decode
+_decode = msgspec.json.Decoder(_Completion).decode
 
-_REASONS: dict[str, FinishReason] = {
+_FINISH_REASONS: dict[str, FinishReason] = {
     "length": "length",
     "max_tokens": "length",
     "model_length": "length",
@@ -209,7 +221,7 @@ _REASONS: dict[str, FinishReason] = {
 }
 
 
-class AnswerReader:
+class ChatCompletionsParser:
     """Reads one answer. ``feed`` it a stream's events or ``whole`` it a completion, then ``end``.
 
     None of them raises. ``trouble`` is set where the answer went wrong: an ``error``
@@ -221,13 +233,13 @@ class AnswerReader:
         #: The stream said that it is over.
         self.done = False
         #: Why the model stopped, None until it says so.
-        self.reason: str | None = None
-        self.trouble: bytes | Failure | None = None
+        self.finish_reason: str | None = None
+        self.error: bytes | AttemptError | None = None
         self._usage: _Usage | None = None
-        self._calls = Calls()
+        self._tool_calls = ToolCallAssembler()
         #: Odds of tokens that belong to the next words: half a character has odds, too.
         self._logprobs: tuple[dict[str, Any], ...] = ()
-        self._cited: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
 
     def feed(self, events: Iterable[bytes]) -> list[Delta]:
         """The deltas of a stream's events, which are their data."""
@@ -237,38 +249,38 @@ class AnswerReader:
                 self.done = True
                 break
             if event and not event.isspace():
-                self._take(event, out)
-                if self.trouble is not None:
+                self._parse(event, out)
+                if self.error is not None:
                     break
         return out
 
-    def whole(self, body: bytes) -> list[Delta]:
+    def parse_body(self, body: bytes) -> list[Delta]:
         """The deltas of an answer that came in one piece."""
         out: list[Delta] = []
-        self._take(body, out)
+        self._parse(body, out)
         self.done = True
-        if self.trouble is None and not out and self.reason is None:
-            self.trouble = Unreadable("it holds no answer", body)
+        if self.error is None and not out and self.finish_reason is None:
+            self.error = Unreadable("it holds no answer", body)
         return out
 
-    def end(self) -> list[Delta]:
+    def finish(self) -> list[Delta]:
         """What closes the answer: its tokens and its finish, or ``trouble``."""
-        if self.trouble is not None:
+        if self.error is not None:
             return []
-        if self.reason is None and not self.done:
-            self.trouble = broken_off()
+        if self.finish_reason is None and not self.done:
+            self.error = incomplete_stream()
             return []
-        if self.reason == "error":
-            self.trouble = Failure(ModelError("The upstream failed while it was answering."))
+        if self.finish_reason == "error":
+            self.error = AttemptError(ModelError("The upstream failed while it was answering."))
             return []
-        reason = _REASONS.get(self.reason or "stop", "stop")
-        if reason == "stop" and self._calls.any:
+        reason = _FINISH_REASONS.get(self.finish_reason or "stop", "stop")
+        if reason == "stop" and self._tool_calls.has_calls:
             # Some servers end an answer that calls tools as if it were any other.
             reason = "tool_calls"
-        usage = [UsageUpdate(_tokens(self._usage))] if self._usage is not None else []
+        usage = [UsageUpdate(_to_usage(self._usage))] if self._usage is not None else []
         return [*usage, Finish(reason)]
 
-    def _take(self, data: bytes, out: list[Delta]) -> None:
+    def _parse(self, data: bytes, out: list[Delta]) -> None:
         try:
             answer = _decode(data)
             if answer.usage is not None:
@@ -278,18 +290,18 @@ class AnswerReader:
                     continue
                 said = choice.delta or choice.message
                 if isinstance(choice.logprobs, dict):
-                    self._logprobs += logprobs_of(choice.logprobs.get("content"))
+                    self._logprobs += normalize_logprobs(choice.logprobs.get("content"))
                 if said is not None:
-                    self._say(said, out)
+                    self._add_message(said, out)
                 if choice.finish_reason:
-                    self.reason = choice.finish_reason
-        except UNREADABLE as error:
-            self.trouble = Unreadable(str(error), data, error)
+                    self.finish_reason = choice.finish_reason
+        except DECODE_ERRORS as error:
+            self.error = Unreadable(str(error), data, error)
             return
         if answer.error is not None:
-            self.trouble = data
+            self.error = data
 
-    def _say(self, said: _Said, out: list[Delta]) -> None:
+    def _add_message(self, said: _MessageDelta, out: list[Delta]) -> None:
         for thought in (said.reasoning_content, said.reasoning, said.reasoning_text, said.thinking):
             # Servers in transition send the same words under two of these names.
             if thought and isinstance(thought, str):
@@ -304,26 +316,28 @@ class AnswerReader:
                 else:
                     out.append(OutputTextDelta(content))
         elif content:
-            out.extend(_parts(content))
+            out.extend(_part_deltas(content))
         if said.annotations:
-            self._cite(said.annotations, out)
+            self._add_annotations(said.annotations, out)
         if said.refusal:
             out.append(RefusalTextDelta(said.refusal))
         if said.tool_calls:
-            out.extend(self._calls.pieces(said.tool_calls))
+            out.extend(self._tool_calls.feed(said.tool_calls))
         if said.function_call is not None:
-            out.extend(self._calls.pieces([Call(index=0, function=said.function_call)]))
+            out.extend(
+                self._tool_calls.feed([ToolCallFragment(index=0, function=said.function_call)])
+            )
 
-    def _cite(self, annotations: Any, out: list[Delta]) -> None:
+    def _add_annotations(self, annotations: Any, out: list[Delta]) -> None:
         for given in annotations if isinstance(annotations, list) else ():
-            annotation = citation_of(given)
+            annotation = normalize_citation(given)
             # Some servers repeat all of them with each chunk.
-            if annotation is not None and annotation not in self._cited:
-                self._cited.append(annotation)
+            if annotation is not None and annotation not in self._annotations:
+                self._annotations.append(annotation)
                 out.append(AnnotationDelta(annotation))
 
 
-def _parts(parts: list[_Part]) -> Iterable[Delta]:
+def _part_deltas(parts: list[_Part]) -> Iterable[Delta]:
     for part in parts:
         if part.text:
             yield OutputTextDelta(part.text)
@@ -336,7 +350,7 @@ def _parts(parts: list[_Part]) -> Iterable[Delta]:
                     yield ReasoningSummaryDelta(inner["text"])
 
 
-def _tokens(usage: _Usage) -> Usage:
+def _to_usage(usage: _Usage) -> Usage:
     prompt, completion = usage.prompt_tokens or 0, usage.completion_tokens or 0
     cached = usage.prompt_tokens_details and usage.prompt_tokens_details.cached_tokens
     details = usage.completion_tokens_details
@@ -353,15 +367,15 @@ class ChatCompletionsModel(UpstreamModel):
     path = "/chat/completions"
 
     @cached_property
-    def _writer(self) -> RequestWriter:
+    def _encoder(self) -> ChatCompletionsEncoder:
         openai = _is_openai(self._url.host or "")
-        return RequestWriter(upstream_name=self._upstream_name, openai=openai)
+        return ChatCompletionsEncoder(upstream_name=self._upstream_name, openai=openai)
 
-    def _body(self, call: ModelCall) -> bytes:
-        return self._writer.body(call)
+    def _request_body(self, call: ModelCall) -> bytes:
+        return self._encoder.encode(call)
 
-    def _reader(self, call: ModelCall) -> AnswerReader:
-        return AnswerReader()
+    def _create_parser(self, call: ModelCall) -> ChatCompletionsParser:
+        return ChatCompletionsParser()
 
 
 def _is_openai(host: str) -> bool:

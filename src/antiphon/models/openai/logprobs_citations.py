@@ -16,15 +16,20 @@ def wants_logprobs(options: Options) -> bool:
     return INCLUDE_LOGPROBS in options.include or bool(options.top_logprobs)
 
 
-def logprobs_of(given: Any) -> tuple[dict[str, Any], ...]:
+def normalize_logprobs(given: Any) -> tuple[dict[str, Any], ...]:
     """Tokens and their odds, as either dialect tells them."""
     return tuple(
-        {**_odds(entry), "top_logprobs": [_odds(one) for one in _dicts(entry.get("top_logprobs"))]}
-        for entry in _dicts(given)
+        {
+            **_normalize_logprob(entry),
+            "top_logprobs": [
+                _normalize_logprob(one) for one in _iter_dicts(entry.get("top_logprobs"))
+            ],
+        }
+        for entry in _iter_dicts(given)
     )
 
 
-def _odds(entry: dict[str, Any]) -> dict[str, Any]:
+def _normalize_logprob(entry: dict[str, Any]) -> dict[str, Any]:
     token, logprob, data = entry.get("token"), entry.get("logprob"), entry.get("bytes")
     token = token if isinstance(token, str) else ""
     return {
@@ -34,7 +39,7 @@ def _odds(entry: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def citation_of(given: Any) -> dict[str, Any] | None:
+def normalize_citation(given: Any) -> dict[str, Any] | None:
     """An annotation of chat completions as one of the Responses API; None: it is no URL's."""
     if not isinstance(given, dict) or given.get("type", "url_citation") != "url_citation":
         return None
@@ -45,16 +50,16 @@ def citation_of(given: Any) -> dict[str, Any] | None:
         return None
     return {
         "type": "url_citation",
-        "start_index": _place(fields.get("start_index")),
-        "end_index": _place(fields.get("end_index")),
+        "start_index": _text_index(fields.get("start_index")),
+        "end_index": _text_index(fields.get("end_index")),
         "url": url,
         "title": title if isinstance(title, str) else "",
     }
 
 
-def _place(given: Any) -> int:
+def _text_index(given: Any) -> int:
     return given if type(given) is int else 0
 
 
-def _dicts(given: Any) -> Iterable[dict[str, Any]]:
+def _iter_dicts(given: Any) -> Iterable[dict[str, Any]]:
     return (one for one in given if isinstance(one, dict)) if isinstance(given, list) else ()

@@ -17,10 +17,10 @@ from antiphon.core.tool_rules import is_tool_allowed
 from antiphon.core.turns import INCLUDE_ENCRYPTED_REASONING, INCLUDE_LOGPROBS, FunctionTool, Options
 from antiphon.errors import InvalidRequestError
 from antiphon.models.openai.logprobs_citations import wants_logprobs
-from antiphon.models.openai.responses_input import input_of
-from antiphon.models.openai.responses_stream import AnswerReader
+from antiphon.models.openai.responses_input import to_input_items
+from antiphon.models.openai.responses_stream import ResponsesParser
 from antiphon.models.openai.upstream_model import UpstreamModel
-from antiphon.models.retry import Failure
+from antiphon.models.retry import AttemptError
 from antiphon.turn.protocols import ModelCall
 
 _encode = msgspec.json.Encoder().encode
@@ -54,24 +54,24 @@ class _Body(msgspec.Struct, frozen=True, omit_defaults=True):
     user: str | None = None
 
 
-class RequestWriter:
+class ResponsesEncoder:
     """Writes request bodies for one endpoint, which ``host`` names."""
 
     def __init__(self, *, upstream_name: str | None, host: str) -> None:
         self._name = upstream_name
         self._host = host
         #: The models that have no reasoning to give.
-        self._plain: set[str] = set()
+        self._models_without_reasoning: set[str] = set()
 
     def origin(self, call: ModelCall) -> str:
         """The model behind a call, as reasoning items name it."""
         return f"{self._host}/{self._name or call.model}"
 
-    def reasons_not(self, call: ModelCall) -> None:
+    def disable_reasoning(self, call: ModelCall) -> None:
         """Ask the model behind a call for no reasoning from now on."""
-        self._plain.add(self.origin(call))
+        self._models_without_reasoning.add(self.origin(call))
 
-    def body(self, call: ModelCall, *, reasoning: bool = True) -> bytes:
+    def encode(self, call: ModelCall, *, reasoning: bool = True) -> bytes:
         """The request's JSON. Raises ``InvalidRequestError`` for what this dialect cannot say.
 
         ``reasoning`` False: without what models thought before.
@@ -84,13 +84,13 @@ class RequestWriter:
                 param="stop",
             )
         name = _encode(self._name or call.model)
-        include = () if origin in self._plain else (INCLUDE_ENCRYPTED_REASONING,)
-        rest = _encode(_rest(options, include, stream=call.stream))[1:]
-        given = input_of(call.messages, origin if reasoning else None)
+        include = () if origin in self._models_without_reasoning else (INCLUDE_ENCRYPTED_REASONING,)
+        rest = _encode(_build_body(options, include, stream=call.stream))[1:]
+        given = to_input_items(call.messages, origin if reasoning else None)
         return b"".join((b'{"model":', name, b',"input":', given, b",", rest))
 
 
-def _rest(options: Options, include: tuple[str, ...], *, stream: bool) -> _Body:
+def _build_body(options: Options, include: tuple[str, ...], *, stream: bool) -> _Body:
     if options == _DEFAULTS:
         return _Body(store=False, truncation="disabled", stream=stream, include=include)
     logprobs = wants_logprobs(options)
@@ -110,8 +110,8 @@ def _rest(options: Options, include: tuple[str, ...], *, stream: bool) -> _Body:
         tools=[_tool(one) for one in options.tools] if tools else None,
         tool_choice=_tool_choice(options) if tools else None,
         parallel_tool_calls=False if tools and not options.parallel_tool_calls else None,
-        text=_present(format=options.text_format, verbosity=options.verbosity),
-        reasoning=_present(effort=options.reasoning_effort, summary=options.reasoning_summary),
+        text=_without_none(format=options.text_format, verbosity=options.verbosity),
+        reasoning=_without_none(effort=options.reasoning_effort, summary=options.reasoning_summary),
         top_logprobs=options.top_logprobs if logprobs else None,
         service_tier=options.service_tier,
         prompt_cache_key=options.prompt_cache_key,
@@ -143,12 +143,12 @@ def _tool_choice(options: Options) -> str | dict[str, Any] | None:
     return None if choice == "auto" else choice
 
 
-def _present(**fields: Any) -> dict[str, Any] | None:
+def _without_none(**fields: Any) -> dict[str, Any] | None:
     return {name: value for name, value in fields.items() if value is not None} or None
 
 
 #: The code of an error about reasoning that was sent back and cannot be read any more.
-_STALE = "invalid_encrypted_content"
+_STALE_REASONING_CODE = "invalid_encrypted_content"
 
 
 class ResponsesModel(UpstreamModel):
@@ -162,30 +162,30 @@ class ResponsesModel(UpstreamModel):
     path = "/responses"
 
     @cached_property
-    def _writer(self) -> RequestWriter:
-        return RequestWriter(upstream_name=self._upstream_name, host=self._url.authority)
+    def _encoder(self) -> ResponsesEncoder:
+        return ResponsesEncoder(upstream_name=self._upstream_name, host=self._url.authority)
 
-    def _body(self, call: ModelCall) -> bytes:
-        return self._writer.body(call)
+    def _request_body(self, call: ModelCall) -> bytes:
+        return self._encoder.encode(call)
 
-    def _reader(self, call: ModelCall) -> AnswerReader:
-        return AnswerReader(self._writer.origin(call))
+    def _create_parser(self, call: ModelCall) -> ResponsesParser:
+        return ResponsesParser(self._encoder.origin(call))
 
-    def _mended(self, call: ModelCall, body: bytes, failure: Failure) -> bytes | None:
+    def _repair_request(self, call: ModelCall, body: bytes, failure: AttemptError) -> bytes | None:
         error = failure.error
         if type(error) is not InvalidRequestError:
             return None
-        stale = error.code == _STALE
-        if not stale and not _refuses_reasoning(error):
+        stale = error.code == _STALE_REASONING_CODE
+        if not stale and not _is_reasoning_refusal(error):
             return None
         if not stale:
-            self._writer.reasons_not(call)
+            self._encoder.disable_reasoning(call)
         # Keys change there: without old reasoning, the conversation can go on.
-        other = self._writer.body(call, reasoning=not stale)
+        other = self._encoder.encode(call, reasoning=not stale)
         return other if other != body else None
 
 
-def _refuses_reasoning(error: InvalidRequestError) -> bool:
+def _is_reasoning_refusal(error: InvalidRequestError) -> bool:
     if error.param is not None:
         return error.param.startswith("include")
     return any(

@@ -29,15 +29,15 @@ from antiphon.core.deltas import (
 from antiphon.core.items import Phase
 from antiphon.core.turns import Usage
 from antiphon.errors import ModelError
-from antiphon.models.openai.logprobs_citations import logprobs_of
-from antiphon.models.openai.upstream_errors import UNREADABLE, Unreadable, broken_off
-from antiphon.models.retry import Failure
+from antiphon.models.openai.logprobs_citations import normalize_logprobs
+from antiphon.models.openai.upstream_errors import DECODE_ERRORS, Unreadable, incomplete_stream
+from antiphon.models.retry import AttemptError
 
 #: Between two parts of a summary, which are paragraphs with a heading each.
 _PARAGRAPH = "\n\n"
 
 
-_NOTHING = msgspec.Raw(b"{}")
+_EMPTY_OBJECT = msgspec.Raw(b"{}")
 
 
 class _Part(msgspec.Struct, gc=False):
@@ -48,7 +48,7 @@ class _Part(msgspec.Struct, gc=False):
     logprobs: Any = None
 
 
-class _Kind(msgspec.Struct, gc=False):
+class _ItemHeader(msgspec.Struct, gc=False):
     type: str = ""
     #: A message's.
     phase: Any = None
@@ -110,62 +110,62 @@ class _Event(msgspec.Struct, gc=False):
     delta: Any = None
     logprobs: Any = None
     annotation: Any = None
-    item: msgspec.Raw = _NOTHING
-    response: msgspec.Raw = _NOTHING
+    item: msgspec.Raw = _EMPTY_OBJECT
+    response: msgspec.Raw = _EMPTY_OBJECT
     error: Any = None
 
 
-class _Told(msgspec.Struct):
+class _ItemProgress(msgspec.Struct):
     """What has been told of one item."""
 
-    words: bool = False
-    phase: bool = False
-    thoughts: bool = False
+    has_text: bool = False
+    has_phase: bool = False
+    has_reasoning: bool = False
     #: Annotations that came before the end of their item, where most servers repeat them.
-    sources: list[Any] = []
-    called: bool = False
-    arguments: bool = False
+    annotations: list[Any] = []
+    has_call: bool = False
+    has_arguments: bool = False
     summary_index: int = 0
 
 
-_event = msgspec.json.Decoder(_Event).decode
-_kind = msgspec.json.Decoder(_Kind).decode
-_message = msgspec.json.Decoder(_Message).decode
-_reasoning = msgspec.json.Decoder(_Reasoning).decode
-_call = msgspec.json.Decoder(_Call).decode
-_response = msgspec.json.Decoder(_Response).decode
+_decode_event = msgspec.json.Decoder(_Event).decode
+_decode_item_header = msgspec.json.Decoder(_ItemHeader).decode
+_decode_message = msgspec.json.Decoder(_Message).decode
+_decode_reasoning = msgspec.json.Decoder(_Reasoning).decode
+_decode_call = msgspec.json.Decoder(_Call).decode
+_decode_response = msgspec.json.Decoder(_Response).decode
 
 _PHASES: tuple[str, ...] = get_args(Phase)
-_INCOMPLETE: dict[str | None, FinishReason] = {"content_filter": "content_filter"}
+_INCOMPLETE_REASONS: dict[str | None, FinishReason] = {"content_filter": "content_filter"}
 
 
-class AnswerReader:
+class ResponsesParser:
     """Reads one answer (``exchange.AnswerReader``); ``origin`` is the model that gives it."""
 
     def __init__(self, origin: str) -> None:
         self.done = False
-        self.reason: FinishReason | None = None
-        self.trouble: bytes | Failure | None = None
+        self.finish_reason: FinishReason | None = None
+        self.error: bytes | AttemptError | None = None
         self._origin = origin
         self._usage: _Usage | None = None
-        self._items: dict[int, _Told] = {}
+        self._items: dict[int, _ItemProgress] = {}
         #: How many items were told to their end.
-        self._whole = 0
+        self._completed_items = 0
         self._handlers: dict[str, Callable[[_Event, list[Delta]], None]] = {
-            "response.output_text.delta": self._text,
-            "response.output_text.annotation.added": self._annotation,
-            "response.refusal.delta": self._refusal,
-            "response.reasoning_summary_text.delta": self._summary,
+            "response.output_text.delta": self._on_text,
+            "response.output_text.annotation.added": self._on_annotation,
+            "response.refusal.delta": self._on_refusal,
+            "response.reasoning_summary_text.delta": self._on_summary,
             # One event, by OpenAI's name and by the specification's.
-            "response.reasoning_text.delta": self._thought,
-            "response.reasoning.delta": self._thought,
-            "response.function_call_arguments.delta": self._arguments,
-            "response.output_item.added": self._item_added,
-            "response.output_item.done": self._item_done,
-            "response.completed": self._ended,
-            "response.incomplete": self._ended,
-            "response.failed": self._ended,
-            "response.cancelled": self._ended,
+            "response.reasoning_text.delta": self._on_reasoning,
+            "response.reasoning.delta": self._on_reasoning,
+            "response.function_call_arguments.delta": self._on_arguments,
+            "response.output_item.added": self._on_item_added,
+            "response.output_item.done": self._on_item_done,
+            "response.completed": self._on_end,
+            "response.incomplete": self._on_end,
+            "response.failed": self._on_end,
+            "response.cancelled": self._on_end,
         }
 
     def feed(self, events: Iterable[bytes]) -> list[Delta]:
@@ -173,133 +173,135 @@ class AnswerReader:
         out: list[Delta] = []
         for event in events:
             if event and not event.isspace() and event != b"[DONE]":
-                self._take(event, out)
-            if self.done or self.trouble is not None:
+                self._handle_event(event, out)
+            if self.done or self.error is not None:
                 break
         return out
 
-    def whole(self, body: bytes) -> list[Delta]:
+    def parse_body(self, body: bytes) -> list[Delta]:
         """The deltas of an answer that came in one piece."""
         out: list[Delta] = []
         try:
-            response = _response(body)
+            response = _decode_response(body)
             if response.output is None and response.error is not None:
-                self.trouble = body
+                self.error = body
             elif response.output is None:
-                self.trouble = Unreadable("it holds no answer", body)
+                self.error = Unreadable("it holds no answer", body)
             else:
-                self._finish(response, out)
-        except UNREADABLE as error:
-            self.trouble = Unreadable(str(error), body, error)
+                self._end_response(response, out)
+        except DECODE_ERRORS as error:
+            self.error = Unreadable(str(error), body, error)
         return out
 
-    def end(self) -> list[Delta]:
+    def finish(self) -> list[Delta]:
         """What closes the answer: its tokens and its finish, or ``trouble``."""
-        if self.trouble is None and self.reason is None:
-            self.trouble = broken_off()
-        if self.trouble is not None or self.reason is None:
+        if self.error is None and self.finish_reason is None:
+            self.error = incomplete_stream()
+        if self.error is not None or self.finish_reason is None:
             return []
-        usage = [UsageUpdate(_tokens(self._usage))] if self._usage is not None else []
-        return [*usage, Finish(self.reason)]
+        usage = [UsageUpdate(_to_usage(self._usage))] if self._usage is not None else []
+        return [*usage, Finish(self.finish_reason)]
 
-    def _take(self, data: bytes, out: list[Delta]) -> None:
+    def _handle_event(self, data: bytes, out: list[Delta]) -> None:
         try:
-            event = _event(data)
+            event = _decode_event(data)
             handler = self._handlers.get(event.type)
             if handler is not None:
                 handler(event, out)
             elif event.type == "error" or (event.error is not None and not event.type):
-                self.trouble = data
-        except UNREADABLE as error:
-            self.trouble = Unreadable(str(error), data, error)
+                self.error = data
+        except DECODE_ERRORS as error:
+            self.error = Unreadable(str(error), data, error)
 
-    def _told(self, event: _Event) -> _Told:
-        return self._items.setdefault(event.output_index or 0, _Told())
+    def _item_progress(self, event: _Event) -> _ItemProgress:
+        return self._items.setdefault(event.output_index or 0, _ItemProgress())
 
-    def _text(self, event: _Event, out: list[Delta]) -> None:
-        self._told(event).words = True
+    def _on_text(self, event: _Event, out: list[Delta]) -> None:
+        self._item_progress(event).has_text = True
         out.append(
-            OutputTextDelta(_words(event), logprobs_of(event.logprobs) if event.logprobs else ())
+            OutputTextDelta(
+                _delta_text(event), normalize_logprobs(event.logprobs) if event.logprobs else ()
+            )
         )
 
-    def _refusal(self, event: _Event, out: list[Delta]) -> None:
-        self._told(event).words = True
-        out.append(RefusalTextDelta(_words(event)))
+    def _on_refusal(self, event: _Event, out: list[Delta]) -> None:
+        self._item_progress(event).has_text = True
+        out.append(RefusalTextDelta(_delta_text(event)))
 
-    def _annotation(self, event: _Event, out: list[Delta]) -> None:
-        self._told(event).sources.append(event.annotation)
+    def _on_annotation(self, event: _Event, out: list[Delta]) -> None:
+        self._item_progress(event).annotations.append(event.annotation)
 
-    def _summary(self, event: _Event, out: list[Delta]) -> None:
-        told, index = self._told(event), event.summary_index or 0
+    def _on_summary(self, event: _Event, out: list[Delta]) -> None:
+        told, index = self._item_progress(event), event.summary_index or 0
         apart = _PARAGRAPH if index > told.summary_index else ""
-        told.summary_index, told.thoughts = index, True
-        out.append(ReasoningSummaryDelta(apart + _words(event)))
+        told.summary_index, told.has_reasoning = index, True
+        out.append(ReasoningSummaryDelta(apart + _delta_text(event)))
 
-    def _thought(self, event: _Event, out: list[Delta]) -> None:
-        self._told(event).thoughts = True
-        out.append(ReasoningTextDelta(_words(event)))
+    def _on_reasoning(self, event: _Event, out: list[Delta]) -> None:
+        self._item_progress(event).has_reasoning = True
+        out.append(ReasoningTextDelta(_delta_text(event)))
 
-    def _arguments(self, event: _Event, out: list[Delta]) -> None:
-        self._told(event).arguments = True
-        out.append(ToolCallDelta(event.output_index or 0, arguments=_words(event)))
+    def _on_arguments(self, event: _Event, out: list[Delta]) -> None:
+        self._item_progress(event).has_arguments = True
+        out.append(ToolCallDelta(event.output_index or 0, arguments=_delta_text(event)))
 
-    def _item_added(self, event: _Event, out: list[Delta]) -> None:
-        kind = _kind(event.item)
+    def _on_item_added(self, event: _Event, out: list[Delta]) -> None:
+        kind = _decode_item_header(event.item)
         if kind.type == "function_call":
-            self._begin_call(event.output_index or 0, _call(event.item), out)
-        _phase(kind, self._told(event), out)
+            self._start_call(event.output_index or 0, _decode_call(event.item), out)
+        _add_phase(kind, self._item_progress(event), out)
 
-    def _item_done(self, event: _Event, out: list[Delta]) -> None:
-        self._item(event.output_index or 0, event.item, out)
+    def _on_item_done(self, event: _Event, out: list[Delta]) -> None:
+        self._complete_item(event.output_index or 0, event.item, out)
 
-    def _ended(self, event: _Event, out: list[Delta]) -> None:
-        response = _response(event.response)
+    def _on_end(self, event: _Event, out: list[Delta]) -> None:
+        response = _decode_response(event.response)
         if response.status is None:
             response.status = event.type.removeprefix("response.")
-        self._finish(response, out)
+        self._end_response(response, out)
 
-    def _finish(self, response: _Response, out: list[Delta]) -> None:
+    def _end_response(self, response: _Response, out: list[Delta]) -> None:
         self._usage = response.usage
         match response.status or "completed":
             case "failed":
-                self.trouble = msgspec.json.encode({"error": response.error or "It failed."})
+                self.error = msgspec.json.encode({"error": response.error or "It failed."})
                 return
             case "completed" | "incomplete" as status:
-                if not self._whole:
+                if not self._completed_items:
                     for index, item in enumerate(response.output or ()):
-                        self._item(index, item, out)
+                        self._complete_item(index, item, out)
             case status:
                 error = ModelError(f"The upstream's answer was given up: it is {status!r}.")
-                self.trouble = Failure(error)
+                self.error = AttemptError(error)
                 return
         self.done = True
         if status == "incomplete":
             details = response.incomplete_details or _Incomplete()
-            self.reason = _INCOMPLETE.get(details.reason, "length")
+            self.finish_reason = _INCOMPLETE_REASONS.get(details.reason, "length")
         else:
-            called = any(told.called for told in self._items.values())
-            self.reason = "tool_calls" if called else "stop"
+            called = any(told.has_call for told in self._items.values())
+            self.finish_reason = "tool_calls" if called else "stop"
 
-    def _item(self, index: int, item: msgspec.Raw, out: list[Delta]) -> None:
+    def _complete_item(self, index: int, item: msgspec.Raw, out: list[Delta]) -> None:
         """An item that is whole: what was not told of it yet, and its end."""
-        self._whole += 1
-        told = self._items.setdefault(index, _Told())
-        kind = _kind(item)
-        _phase(kind, told, out)
+        self._completed_items += 1
+        told = self._items.setdefault(index, _ItemProgress())
+        kind = _decode_item_header(item)
+        _add_phase(kind, told, out)
         match kind.type:
             case "message":
-                _end_message(_message(item), told, out)
+                _complete_message(_decode_message(item), told, out)
             case "reasoning":
-                self._end_reasoning(_reasoning(item), told, out)
+                self._complete_reasoning(_decode_reasoning(item), told, out)
             case "function_call":
-                call = _call(item)
-                self._begin_call(index, call, out)
-                if call.arguments and not told.arguments:
-                    told.arguments = True
+                call = _decode_call(item)
+                self._start_call(index, call, out)
+                if call.arguments and not told.has_arguments:
+                    told.has_arguments = True
                     out.append(ToolCallDelta(index, arguments=call.arguments))
 
-    def _end_reasoning(self, item: _Reasoning, told: _Told, out: list[Delta]) -> None:
-        if not told.thoughts:
+    def _complete_reasoning(self, item: _Reasoning, told: _ItemProgress, out: list[Delta]) -> None:
+        if not told.has_reasoning:
             summary = _PARAGRAPH.join(part.text or "" for part in item.summary or ())
             content = "".join(part.text or "" for part in item.content or ())
             out += [ReasoningSummaryDelta(summary)] if summary else []
@@ -311,41 +313,41 @@ class AnswerReader:
         else:
             out.append(ItemEnd())
 
-    def _begin_call(self, index: int, call: _Call, out: list[Delta]) -> None:
-        told = self._items.setdefault(index, _Told())
-        if not told.called:
-            told.called = True
+    def _start_call(self, index: int, call: _Call, out: list[Delta]) -> None:
+        told = self._items.setdefault(index, _ItemProgress())
+        if not told.has_call:
+            told.has_call = True
             out.append(ToolCallDelta(index, call.call_id or call.id, call.name))
 
 
-def _end_message(item: _Message, told: _Told, out: list[Delta]) -> None:
+def _complete_message(item: _Message, told: _ItemProgress, out: list[Delta]) -> None:
     parts = item.content or []
-    if not told.words:
+    if not told.has_text:
         for part in parts:
             if part.text:
-                out.append(OutputTextDelta(part.text, logprobs_of(part.logprobs)))
+                out.append(OutputTextDelta(part.text, normalize_logprobs(part.logprobs)))
             elif part.refusal:
                 out.append(RefusalTextDelta(part.refusal))
-    sources = [source for part in parts for source in part.annotations or ()] or told.sources
+    sources = [source for part in parts for source in part.annotations or ()] or told.annotations
     out += [AnnotationDelta(source) for source in sources if isinstance(source, dict)]
     if item.status != "incomplete":
         out.append(ItemEnd())
 
 
-def _phase(item: _Kind, told: _Told, out: list[Delta]) -> None:
+def _add_phase(item: _ItemHeader, told: _ItemProgress, out: list[Delta]) -> None:
     """What a message is to its turn, where that is a word that we know."""
-    if item.type == "message" and item.phase in _PHASES and not told.phase:
-        told.phase = True
+    if item.type == "message" and item.phase in _PHASES and not told.has_phase:
+        told.has_phase = True
         out.append(PhaseDelta(item.phase))
 
 
-def _words(event: _Event) -> str:
+def _delta_text(event: _Event) -> str:
     if not isinstance(event.delta, str):
         raise msgspec.ValidationError("a delta is no text")
     return event.delta
 
 
-def _tokens(usage: _Usage) -> Usage:
+def _to_usage(usage: _Usage) -> Usage:
     cached = usage.input_tokens_details and usage.input_tokens_details.cached_tokens
     reasoning = usage.output_tokens_details and usage.output_tokens_details.reasoning_tokens
     return Usage(usage.input_tokens or 0, usage.output_tokens or 0, cached or 0, reasoning or 0)

@@ -11,20 +11,20 @@ from antiphon.errors import ModelError
 
 _BOM = b"\xef\xbb\xbf"
 #: The longest event that is believed, in bytes.
-MAX_EVENT = 16 * 1024 * 1024
+MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 
 class SseParser:
     """Feed it the stream in pieces of any size; it gives each event's data once, in order.
 
     Raises ``ModelError`` (``upstream_invalid_response``) for an event of more than
-    ``max_event`` bytes.
+    ``max_event_bytes`` bytes.
     """
 
-    def __init__(self, max_event: int = MAX_EVENT) -> None:
-        self._max_event = max_event
+    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._max_event_bytes = max_event_bytes
         #: The first bytes while they may still become a byte order mark; then None.
-        self._opening: bytes | None = b""
+        self._bom_prefix: bytes | None = b""
         self._line = bytearray()
         self._data: list[bytes] = []
         self._size = 0
@@ -32,28 +32,28 @@ class SseParser:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The data of the events that end in ``data``."""
-        if self._opening is not None:
-            data = self._without_bom(data)
+        if self._bom_prefix is not None:
+            data = self._strip_bom(data)
         if not (self._line or self._data or self._after_cr):
-            events = _whole_events(data)
-            if events is not None and len(data) <= self._max_event:
+            events = _split_events(data)
+            if events is not None and len(data) <= self._max_event_bytes:
                 return events
-        return self._slowly(data)
+        return self._feed_lines(data)
 
     def close(self) -> list[bytes]:
         """The last event, if the stream ended before its blank line."""
-        rest, self._opening = self._opening or b"", None
-        return self._slowly(rest + b"\n\n")
+        rest, self._bom_prefix = self._bom_prefix or b"", None
+        return self._feed_lines(rest + b"\n\n")
 
-    def _without_bom(self, data: bytes) -> bytes:
-        data = (self._opening or b"") + data
+    def _strip_bom(self, data: bytes) -> bytes:
+        data = (self._bom_prefix or b"") + data
         if len(data) < len(_BOM) and _BOM.startswith(data):
-            self._opening = data
+            self._bom_prefix = data
             return b""
-        self._opening = None
+        self._bom_prefix = None
         return data.removeprefix(_BOM)
 
-    def _slowly(self, data: bytes) -> list[bytes]:
+    def _feed_lines(self, data: bytes) -> list[bytes]:
         if self._after_cr and data:
             # The line ended with the CR; an LF now is its other half.
             data = data.removeprefix(b"\n")
@@ -63,17 +63,17 @@ class SseParser:
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         first, *others = data.split(b"\n")
         self._line += first
-        self._check(self._size + len(self._line))
+        self._check_size(self._size + len(self._line))
         if not others:
             return []
         events: list[bytes] = []
-        self._take(bytes(self._line), events)
+        self._handle_line(bytes(self._line), events)
         self._line = bytearray(others.pop())
         for line in others:
-            self._take(line, events)
+            self._handle_line(line, events)
         return events
 
-    def _take(self, line: bytes, events: list[bytes]) -> None:
+    def _handle_line(self, line: bytes, events: list[bytes]) -> None:
         if not line:
             if self._data:
                 events.append(b"\n".join(self._data))
@@ -82,25 +82,25 @@ class SseParser:
         elif line.startswith(b"data:"):
             value = line[6:] if line.startswith(b"data: ") else line[5:]
             self._data.append(value)
-            self._grow(line)
+            self._count_line(line)
         elif line == b"data":
             self._data.append(b"")
-            self._grow(line)
+            self._count_line(line)
 
-    def _grow(self, line: bytes) -> None:
+    def _count_line(self, line: bytes) -> None:
         # Whole lines are counted: endless empty ones are endless too.
         self._size += len(line) + 1
-        self._check(self._size)
+        self._check_size(self._size)
 
-    def _check(self, size: int) -> None:
-        if size > self._max_event:
+    def _check_size(self, size: int) -> None:
+        if size > self._max_event_bytes:
             raise ModelError(
-                f"The upstream sent an event of more than {self._max_event} bytes.",
+                f"The upstream sent an event of more than {self._max_event_bytes} bytes.",
                 code="upstream_invalid_response",
             )
 
 
-def _whole_events(data: bytes) -> list[bytes] | None:
+def _split_events(data: bytes) -> list[bytes] | None:
     """The events of ``data`` if it holds plain one-line events and nothing else, or None.
 
     This is how nearly every read looks, and it costs no Python step per line.

@@ -7,13 +7,13 @@ from typing import TypeAlias
 import msgspec
 
 from antiphon.core.deltas import ToolCallDelta
-from antiphon.models.openai.upstream_errors import UNREADABLE
+from antiphon.models.openai.upstream_errors import DECODE_ERRORS
 
 _decode_string = msgspec.json.Decoder(str).decode
 _CallKey: TypeAlias = int | str
 
 
-class Function(msgspec.Struct, gc=False):
+class FunctionFragment(msgspec.Struct, gc=False):
     """What a call names, or a fragment of it."""
 
     name: str | None = None
@@ -21,15 +21,15 @@ class Function(msgspec.Struct, gc=False):
     arguments: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class Call(msgspec.Struct, gc=False):
+class ToolCallFragment(msgspec.Struct, gc=False):
     """One entry of ``tool_calls``."""
 
     index: int | None = None
     id: str | None = None
-    function: Function | None = None
+    function: FunctionFragment | None = None
 
 
-class Calls:
+class ToolCallAssembler:
     """Tells the calls of one answer apart and numbers them from 0, however they are marked.
 
     A piece belongs to the call with its index, or with its id where there is no
@@ -38,24 +38,24 @@ class Calls:
     """
 
     def __init__(self) -> None:
-        self._numbers: dict[_CallKey, int] = {}
+        self._index_by_key: dict[_CallKey, int] = {}
         self._ids: list[str | None] = []
         self._names: list[str | None] = []
         #: The arguments so far of the last call, where only they tell that it is over.
         self._arguments = ""
 
     @property
-    def any(self) -> bool:
+    def has_calls(self) -> bool:
         return bool(self._ids)
 
-    def pieces(self, calls: list[Call]) -> list[ToolCallDelta]:
+    def feed(self, calls: list[ToolCallFragment]) -> list[ToolCallDelta]:
         """The fragments that came together in one message or chunk."""
         out: list[ToolCallDelta] = []
         for call in calls:
-            function = call.function or Function()
-            arguments = _arguments(function.arguments)
+            function = call.function or FunctionFragment()
+            arguments = _arguments_text(function.arguments)
             call_id, name = call.id or None, function.name or None
-            number = self._number(call.index, call_id, name, together=bool(out))
+            number = self._index_of(call.index, call_id, name, together=bool(out))
             if call_id is not None and self._ids[number] is None:
                 self._ids[number] = call_id
             else:
@@ -69,33 +69,33 @@ class Calls:
             out.append(ToolCallDelta(number, call_id, name, arguments))
         return out
 
-    def _number(
+    def _index_of(
         self, index: int | None, call_id: str | None, name: str | None, *, together: bool
     ) -> int:
         key: _CallKey | None = call_id if index is None else index
         if key is not None:
-            number = self._numbers.get(key)
+            number = self._index_by_key.get(key)
             if number is None or (call_id and self._ids[number] not in (None, call_id)):
-                return self._begin(key)
+                return self._start_call(key)
             return number
-        if not self._ids or (name is not None and (together or self._is_new(name))):
-            return self._begin(None)
+        if not self._ids or (name is not None and (together or self._starts_call(name))):
+            return self._start_call(None)
         return len(self._ids) - 1
 
-    def _is_new(self, name: str) -> bool:
+    def _starts_call(self, name: str) -> bool:
         return name != self._names[-1] or _is_json(self._arguments)
 
-    def _begin(self, key: _CallKey | None) -> int:
+    def _start_call(self, key: _CallKey | None) -> int:
         number = len(self._ids)
         if key is not None:
-            self._numbers[key] = number
+            self._index_by_key[key] = number
         self._ids.append(None)
         self._names.append(None)
         self._arguments = ""
         return number
 
 
-def _arguments(raw: msgspec.Raw) -> str:
+def _arguments_text(raw: msgspec.Raw) -> str:
     text = bytes(raw)
     if text == b"null":
         return ""
@@ -105,6 +105,6 @@ def _arguments(raw: msgspec.Raw) -> str:
 def _is_json(text: str) -> bool:
     try:
         msgspec.json.decode(text)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return False
     return True

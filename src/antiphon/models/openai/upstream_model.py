@@ -18,22 +18,22 @@ from antiphon.core.deltas import Delta
 from antiphon.core.proxies import Proxy, find_proxy
 from antiphon.errors import ConfigError, ModelUnavailableError
 from antiphon.models.model_list import decode_model_list
-from antiphon.models.openai.upstream_errors import FOREIGN, Translator, Unreadable
+from antiphon.models.openai.upstream_errors import CLIENT_ERRORS, ErrorMapper, Unreadable
 from antiphon.models.openai.upstream_response import (
-    AnswerReader,
-    Drain,
-    Exchange,
-    read_refusal,
+    ConnectionDrainer,
+    ResponseParser,
+    UpstreamResponse,
+    read_error_body,
     read_start,
 )
-from antiphon.models.retry import Attempts, Failure, RetryPolicy
-from antiphon.models.upstream_url import bearer, url_of
+from antiphon.models.retry import AttemptError, RetryAttempts, RetryPolicy
+from antiphon.models.upstream_url import authorization_header, parse_http_url
 from antiphon.turn.protocols import ModelCall, ModelInfo
 
 #: How long an unused connection is kept, in seconds: a person thinks between two turns.
-_KEEP_ALIVE = 60.0
+_KEEP_ALIVE_SECONDS = 60.0
 #: How often a call is put in other words because the upstream refuses it as it is.
-_MENDS = 2
+_MAX_REPAIRS = 2
 #: How long the list of models may take, in seconds, and its bytes.
 _LIST_TIME = 5.0
 _LONGEST_LIST = 4 * 1024 * 1024
@@ -68,14 +68,18 @@ class UpstreamModel(ABC):
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._info = info
-        self._url = _endpoint(base_url, self.path)
-        self._list_url = _endpoint(base_url, "/models")
+        self._url = _endpoint_url(base_url, self.path)
+        self._list_url = _endpoint_url(base_url, "/models")
         self._upstream_name = upstream_name
         proxy = find_proxy(str(self._url))
         in_the_clear = self._url.scheme == "http"
-        self._errors = Translator(self._url.authority, api_key, proxy, mixed=in_the_clear)
+        self._errors = ErrorMapper(
+            self._url.authority, api_key, proxy, proxy_may_answer=in_the_clear
+        )
         self._headers = _headers(api_key)
-        self._by_proxy = _by_proxy(proxy, self._url, self._headers) if proxy else {}
+        self._proxy_options = (
+            _proxy_request_options(proxy, self._url, self._headers) if proxy else {}
+        )
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=connect_timeout, sock_read=read_timeout
         )
@@ -83,7 +87,7 @@ class UpstreamModel(ABC):
         self._clock = clock
         self._sleep = sleep
         self._session: aiohttp.ClientSession | None = None
-        self._drain = Drain()
+        self._drainer = ConnectionDrainer()
         self._closed = False
 
     @property
@@ -91,14 +95,14 @@ class UpstreamModel(ABC):
         return self._info
 
     @abstractmethod
-    def _body(self, call: ModelCall) -> bytes:
+    def _request_body(self, call: ModelCall) -> bytes:
         """The request's JSON."""
 
     @abstractmethod
-    def _reader(self, call: ModelCall) -> AnswerReader:
+    def _create_parser(self, call: ModelCall) -> ResponseParser:
         """What reads one answer to a call."""
 
-    def _mended(self, call: ModelCall, body: bytes, failure: Failure) -> bytes | None:
+    def _repair_request(self, call: ModelCall, body: bytes, failure: AttemptError) -> bytes | None:
         """Another body in place of one that failed, if that is worth trying at once."""
         return None
 
@@ -107,49 +111,49 @@ class UpstreamModel(ABC):
 
         Tried again, as the retry policy says, until something has been yielded.
         """
-        body = self._body(call)
-        attempts = Attempts(self._retry, self._clock, self._sleep)
+        body = self._request_body(call)
+        attempts = RetryAttempts(self._retry, self._clock, self._sleep)
         mends, answered = 0, False
         while True:
-            exchange: Exchange | None = None
+            exchange: UpstreamResponse | None = None
             try:
-                response = await self._ask(body)
-                exchange = Exchange(
-                    response, self._errors, self._reader(call), streamed=call.stream
+                response = await self._send(body)
+                exchange = UpstreamResponse(
+                    response, self._errors, self._create_parser(call), stream=call.stream
                 )
-                while not exchange.over:
+                while not exchange.is_complete:
                     batch = await exchange.read()
                     if batch:
                         answered = True
                         yield batch
-                exchange.check()
+                exchange.raise_for_error()
                 return
-            except Failure as raised:
+            except AttemptError as raised:
                 failure = raised
             finally:
-                if exchange is not None and not exchange.let_go():
-                    self._drain.add(exchange.response)
+                if exchange is not None and not exchange.release():
+                    self._drainer.add(exchange.response)
             if answered:
                 raise failure.error
-            mended = self._mended(call, body, failure) if mends < _MENDS else None
+            mended = self._repair_request(call, body, failure) if mends < _MAX_REPAIRS else None
             if mended is not None:
                 body, mends = mended, mends + 1
                 continue
-            await attempts.again(failure)
+            await attempts.wait_or_raise(failure)
 
     async def model_names(self) -> list[str]:
         """The models that the endpoint lists. Asked once. Raises ``Failure``."""
-        session = self._open()
+        session = self._get_session()
         try:
             async with asyncio.timeout(_LIST_TIME):
                 response = await session.get(
-                    self._list_url, allow_redirects=False, **self._by_proxy
+                    self._list_url, allow_redirects=False, **self._proxy_options
                 )
                 body = await read_start(response, _LONGEST_LIST)
-        except FOREIGN as raised:
-            raise self._errors.foreign(raised) from None
+        except CLIENT_ERRORS as raised:
+            raise self._errors.from_exception(raised) from None
         if response.status != 200:
-            raise self._errors.answer(response.status, response.headers, body, time.time())
+            raise self._errors.from_response(response.status, response.headers, body, time.time())
         try:
             return decode_model_list(body)
         except Unreadable as failure:
@@ -160,47 +164,49 @@ class UpstreamModel(ABC):
         """The endpoint's host and port."""
         return self._url.authority
 
-    async def count(self, call: ModelCall) -> int | None:
+    async def count_tokens(self, call: ModelCall) -> int | None:
         """None: an endpoint has no tokenizer that can be asked."""
         return None
 
     async def close(self) -> None:
         """Close all connections; calls that still run fail."""
         self._closed = True
-        self._drain.close()
+        self._drainer.close()
         if self._session is not None:
             await self._session.close()
 
-    async def _ask(self, body: bytes) -> aiohttp.ClientResponse:
+    async def _send(self, body: bytes) -> aiohttp.ClientResponse:
         """One try, up to the first byte of the answer. Raises ``Failure``."""
-        session = self._open()
+        session = self._get_session()
         try:
             response = await session.post(
-                self._url, data=body, allow_redirects=False, **self._by_proxy
+                self._url, data=body, allow_redirects=False, **self._proxy_options
             )
-        except FOREIGN as raised:
-            raise self._errors.foreign(raised) from None
+        except CLIENT_ERRORS as raised:
+            raise self._errors.from_exception(raised) from None
         if response.status != 200:
-            refusal = await read_refusal(response)
-            raise self._errors.answer(response.status, response.headers, refusal, time.time())
+            refusal = await read_error_body(response)
+            raise self._errors.from_response(
+                response.status, response.headers, refusal, time.time()
+            )
         return response
 
-    def _open(self) -> aiohttp.ClientSession:
+    def _get_session(self) -> aiohttp.ClientSession:
         if self._closed:
-            raise Failure(ModelUnavailableError("This model has been closed."))
+            raise AttemptError(ModelUnavailableError("This model has been closed."))
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE),
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 # A session tells its own headers to proxies, too, the key among them.
-                headers=None if self._by_proxy else self._headers,
+                headers=None if self._proxy_options else self._headers,
                 timeout=self._timeout,
             )
         return self._session
 
 
-def _endpoint(base_url: str, path: str) -> URL:
-    url = url_of(base_url)
+def _endpoint_url(base_url: str, path: str) -> URL:
+    url = parse_http_url(base_url)
     if url is None:
         # Not shown: an odd one may hold a password.
         raise ConfigError("The base URL cannot be used: it should look like https://host/v1.")
@@ -219,11 +225,11 @@ def _headers(api_key: str | None) -> dict[str, str]:
         "User-Agent": "antiphon",
     }
     if api_key:
-        headers["Authorization"] = bearer(api_key)
+        headers["Authorization"] = authorization_header(api_key)
     return headers
 
 
-def _by_proxy(proxy: Proxy, url: URL, headers: dict[str, str]) -> dict[str, Any]:
+def _proxy_request_options(proxy: Proxy, url: URL, headers: dict[str, str]) -> dict[str, Any]:
     """What a request by a proxy is given besides.
 
     Of one to ``https`` the proxy sees only the request for a tunnel. One to ``http`` it reads

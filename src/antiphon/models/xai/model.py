@@ -25,18 +25,18 @@ from antiphon.errors import (
     ModelTimeoutError,
     ModelUnavailableError,
 )
-from antiphon.models.openai.upstream_errors import Translator, broken_off
-from antiphon.models.retry import Attempts, Failure, RetryPolicy, retry_after
-from antiphon.models.upstream_url import bearer, url_of
-from antiphon.models.xai.request import request_of, without_reasoning
-from antiphon.models.xai.stream import AnswerReader
+from antiphon.models.openai.upstream_errors import ErrorMapper, incomplete_stream
+from antiphon.models.retry import AttemptError, RetryAttempts, RetryPolicy, retry_after
+from antiphon.models.upstream_url import authorization_header, parse_http_url
+from antiphon.models.xai.request import build_request, without_reasoning
+from antiphon.models.xai.stream import XaiParser
 from antiphon.protos.xai import Proto, chat_pb2_grpc
 from antiphon.turn.protocols import ModelCall, ModelInfo
 
 _Status = grpc.StatusCode
 
 #: What HTTP status a gRPC status is as good as; all others are 500.
-_STATUSES = {
+_HTTP_STATUSES = {
     _Status.INVALID_ARGUMENT: 400,
     _Status.OUT_OF_RANGE: 400,
     _Status.FAILED_PRECONDITION: 400,
@@ -49,29 +49,29 @@ _STATUSES = {
     _Status.UNAVAILABLE: 503,
     _Status.DEADLINE_EXCEEDED: 504,
 }
-_TOO_BIG = "message larger than max"
+_MESSAGE_TOO_LARGE = "message larger than max"
 #: The milliseconds that a server asks a client to wait, by gRPC's own rules; below 0: for ever.
 _PUSHBACK = "grpc-retry-pushback-ms"
 
 
-def failure_of(raised: grpc.aio.AioRpcError, errors: Translator, now: float) -> Failure:
+def from_rpc_error(raised: grpc.aio.AioRpcError, errors: ErrorMapper, now: float) -> AttemptError:
     """The failure behind a call that ended with an error. ``now``: seconds since 1970."""
     status = raised.code()
-    trailers = _texts(raised.trailing_metadata())
+    trailers = _text_metadata(raised.trailing_metadata())
     pause = retry_after(trailers, now)
-    pushback = _pushback(trailers)
+    pushback = _pushback_seconds(trailers)
     if pushback is not None and pushback >= 0:
         pause = max(pause or 0.0, pushback)
     details = raised.details() or ""
     # gRPC has no other status for a message that is too big.
-    code = 413 if _TOO_BIG in details else _STATUSES.get(status, 500)
-    failure = errors.refused(
+    code = 413 if _MESSAGE_TOO_LARGE in details else _HTTP_STATUSES.get(status, 500)
+    failure = errors.from_status(
         code,
         f"answered {status.name}",
         details,
         code=trailers.get("x-error-code", ""),
         param=trailers.get("x-error-param", ""),
-        pause=pause,
+        retry_after=pause,
     )
     if pushback is not None and pushback < 0:
         # The server does not want to be asked again.
@@ -79,7 +79,7 @@ def failure_of(raised: grpc.aio.AioRpcError, errors: Translator, now: float) -> 
     return failure
 
 
-def _texts(metadata: grpc.aio.Metadata | None) -> Mapping[str, str]:
+def _text_metadata(metadata: grpc.aio.Metadata | None) -> Mapping[str, str]:
     """Metadata by name, with the name of the one header that is looked up as HTTP has it."""
     texts = {name: value for name, value in metadata or () if isinstance(value, str)}
     if "retry-after" in texts:
@@ -87,7 +87,7 @@ def _texts(metadata: grpc.aio.Metadata | None) -> Mapping[str, str]:
     return texts
 
 
-def _pushback(trailers: Mapping[str, str]) -> float | None:
+def _pushback_seconds(trailers: Mapping[str, str]) -> float | None:
     """In seconds; None: nothing is said."""
     try:
         return int(trailers[_PUSHBACK]) / 1000
@@ -95,7 +95,7 @@ def _pushback(trailers: Mapping[str, str]) -> float | None:
         return None
 
 
-_OPTIONS = (
+_CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     # When to try again is for the retry policy to say.
@@ -140,11 +140,11 @@ class XaiGrpcModel:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._info = info
-        self._url = _host(base_url)
+        self._url = _host_url(base_url)
         self._upstream_name = upstream_name
         proxy = find_proxy(str(self._url))
-        self._errors = Translator(self._url.authority, api_key, proxy, mixed=True)
-        self._options = (*_OPTIONS, _proxy_option(proxy))
+        self._errors = ErrorMapper(self._url.authority, api_key, proxy, proxy_may_answer=True)
+        self._options = (*_CHANNEL_OPTIONS, _proxy_option(proxy))
         self._metadata = _metadata(api_key)
         self._read_timeout = read_timeout
         self._retry = retry or RetryPolicy()
@@ -166,36 +166,36 @@ class XaiGrpcModel:
         name = self._upstream_name or call.model
         # Not the HTTP API's: that one need not be able to read this one's reasoning.
         origin = f"grpc://{self._url.authority}/{name}"
-        request = request_of(call, name, origin)
-        attempts = Attempts(self._retry, self._clock, self._sleep)
+        request = build_request(call, name, origin)
+        attempts = RetryAttempts(self._retry, self._clock, self._sleep)
         answered = False
         while True:
-            exchange: _Exchange | None = None
+            exchange: _XaiResponse | None = None
             try:
-                reader = AnswerReader(origin)
-                exchange = self._ask(request, stream=call.stream)
+                reader = XaiParser(origin)
+                exchange = self._send(request, stream=call.stream)
                 while (message := await exchange.read()) is not None:
                     if batch := reader.feed(message):
                         answered = True
                         yield batch
-                if not reader.finished:
-                    raise broken_off()
-                yield reader.end()
+                if not reader.has_finish_reason:
+                    raise incomplete_stream()
+                yield reader.finish()
                 return
-            except Failure as raised:
+            except AttemptError as raised:
                 failure = raised
             finally:
                 if exchange is not None:
                     exchange.cancel()
             if answered:
                 raise failure.error
-            if _is_about_reasoning(failure) and (other := without_reasoning(request)):
+            if _is_reasoning_refusal(failure) and (other := without_reasoning(request)):
                 # The model has none to give, or cannot read its own any more.
                 request = other
                 continue
-            await attempts.again(failure)
+            await attempts.wait_or_raise(failure)
 
-    async def count(self, call: ModelCall) -> int | None:
+    async def count_tokens(self, call: ModelCall) -> int | None:
         """None: the API counts the tokens of a text, not those of a conversation."""
         return None
 
@@ -205,16 +205,16 @@ class XaiGrpcModel:
         if self._channel is not None:
             await self._channel.close()
 
-    def _ask(self, request: Proto, *, stream: bool) -> _Exchange:
+    def _send(self, request: Proto, *, stream: bool) -> _XaiResponse:
         """One try, begun."""
-        stub = chat_pb2_grpc.ChatStub(self._open())
+        stub = chat_pb2_grpc.ChatStub(self._get_channel())
         method = stub.GetCompletionChunk if stream else stub.GetCompletion
         rpc = method(request, metadata=self._metadata)
-        return _Exchange(rpc, self._errors, stream=stream, timeout=self._read_timeout)
+        return _XaiResponse(rpc, self._errors, stream=stream, timeout=self._read_timeout)
 
-    def _open(self) -> grpc.aio.Channel:
+    def _get_channel(self) -> grpc.aio.Channel:
         if self._closed:
-            raise _closed()
+            raise _closed_error()
         if self._channel is None:
             target = f"{self._url.raw_host}:{self._url.port}"
             if ":" in (self._url.raw_host or ""):
@@ -227,19 +227,19 @@ class XaiGrpcModel:
         return self._channel
 
 
-class _Exchange:
+class _XaiResponse:
     """One call, from its request to its end. ``timeout`` is the longest silence, in seconds."""
 
-    def __init__(self, rpc: Any, errors: Translator, *, stream: bool, timeout: float) -> None:
+    def __init__(self, rpc: Any, errors: ErrorMapper, *, stream: bool, timeout: float) -> None:
         self._rpc = rpc
         self._errors = errors
         self._stream = stream
         self._timeout = timeout
-        self._over = False
+        self._is_complete = False
 
     async def read(self) -> Proto | None:
         """The next message, None at the end. Raises ``Failure``."""
-        if self._over:
+        if self._is_complete:
             return None
         # None of what is raised becomes a cause: it repeats what came from outside, in which
         # there may be the key.
@@ -247,19 +247,21 @@ class _Exchange:
             async with asyncio.timeout(self._timeout):
                 message = await (self._rpc.read() if self._stream else self._rpc)
         except grpc.aio.AioRpcError as raised:
-            failure = failure_of(raised, self._errors, time.time())
+            failure = from_rpc_error(raised, self._errors, time.time())
         except grpc.aio.UsageError:
-            failure = _closed()
+            failure = _closed_error()
         except TimeoutError:
-            failure = Failure(ModelTimeoutError("The model fell silent: nothing came in time."))
+            failure = AttemptError(
+                ModelTimeoutError("The model fell silent: nothing came in time.")
+            )
         except asyncio.CancelledError:
             # A channel that is closed cancels its calls, though nobody cancels ours.
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            failure = _closed()
+            failure = _closed_error()
         else:
-            self._over = not self._stream or message is grpc.aio.EOF
+            self._is_complete = not self._stream or message is grpc.aio.EOF
             return None if message is grpc.aio.EOF else message
         raise failure
 
@@ -268,11 +270,11 @@ class _Exchange:
         self._rpc.cancel()
 
 
-def _closed() -> Failure:
-    return Failure(ModelUnavailableError("This model has been closed."))
+def _closed_error() -> AttemptError:
+    return AttemptError(ModelUnavailableError("This model has been closed."))
 
 
-def _is_about_reasoning(failure: Failure) -> bool:
+def _is_reasoning_refusal(failure: AttemptError) -> bool:
     error = failure.error
     return (
         type(error) is InvalidRequestError
@@ -280,8 +282,8 @@ def _is_about_reasoning(failure: Failure) -> bool:
     )
 
 
-def _host(base_url: str) -> URL:
-    url = url_of(base_url)
+def _host_url(base_url: str) -> URL:
+    url = parse_http_url(base_url)
     if url is None or url.user is not None or url.password is not None:
         # Not shown: an odd one may hold a password.
         raise ConfigError("The host cannot be used: it should look like api.x.ai.")
@@ -301,4 +303,4 @@ def _proxy_option(proxy: Proxy | None) -> tuple[str, str | int]:
 
 
 def _metadata(api_key: str | None) -> tuple[tuple[str, str], ...]:
-    return (("authorization", bearer(api_key)),) if api_key else ()
+    return (("authorization", authorization_header(api_key)),) if api_key else ()

@@ -20,7 +20,13 @@ import msgspec
 from antiphon.core.reasoning_sidecar import ReasoningSidecar
 from antiphon.core.turns import FunctionTool, Options
 from antiphon.errors import InvalidRequestError
-from antiphon.models.message_array import Call, ChatMessage, File, Part, decode_messages
+from antiphon.models.message_array import (
+    ChatMessage,
+    MessageFile,
+    MessagePart,
+    MessageToolCall,
+    decode_messages,
+)
 from antiphon.models.openai.logprobs_citations import wants_logprobs
 from antiphon.protos.xai import (
     REASONING_EFFORTS,
@@ -48,7 +54,7 @@ _DETAILS = {
 }
 
 
-def messages_of(messages: bytes, origin: str) -> list[Proto]:
+def to_xai_messages(messages: bytes, origin: str) -> list[Proto]:
     """The SDK's messages; ``origin`` is the model that is asked.
 
     Raises ``InvalidRequestError`` for content that the API has no place for.
@@ -64,19 +70,19 @@ def _message(given: ChatMessage, origin: str) -> Proto:
         tool_calls=[_call(call) for call in given.tool_calls or ()],
         tool_call_id=given.tool_call_id,
     )
-    thought = _thought(given.carried, origin)
+    thought = _own_reasoning(given.reasoning, origin)
     if thought is not None:
         message.encrypted_content = thought.encrypted_content
         message.reasoning_content = "".join(part.text for part in thought.summary)
     return message
 
 
-def _thought(carried: Sequence[ReasoningSidecar], origin: str) -> ReasoningSidecar | None:
+def _own_reasoning(reasoning: Sequence[ReasoningSidecar], origin: str) -> ReasoningSidecar | None:
     """What a message may say of the reasoning behind it: there is one for a message."""
-    return next((one for one in carried if one.origin in (None, origin)), None)
+    return next((one for one in reasoning if one.origin in (None, origin)), None)
 
 
-def _call(call: Call) -> Proto:
+def _call(call: MessageToolCall) -> Proto:
     return chat_pb2.ToolCall(
         id=call.id,
         type=chat_pb2.TOOL_CALL_TYPE_CLIENT_SIDE_TOOL,
@@ -85,13 +91,13 @@ def _call(call: Call) -> Proto:
     )
 
 
-def _content(content: str | list[Part] | None) -> list[Proto]:
+def _content(content: str | list[MessagePart] | None) -> list[Proto]:
     # A message without any content is refused, one with an empty text is not.
     parts = [_part(part) for part in content] if isinstance(content, list) else []
     return parts or [chat_pb2.Content(text=content if isinstance(content, str) else "")]
 
 
-def _part(part: Part) -> Proto:
+def _part(part: MessagePart) -> Proto:
     if part.image_url is not None:
         image = part.image_url
         return chat_pb2.Content(
@@ -108,7 +114,7 @@ def _part(part: Part) -> Proto:
     return chat_pb2.Content(text=part.text)
 
 
-def _file(file: File) -> Proto:
+def _file(file: MessageFile) -> Proto:
     """A document: where it is, or its bytes out of a ``data:`` URL or base64."""
     if file.file_url:
         return chat_pb2.FileContent(filename=file.filename or "", url=file.file_url)
@@ -133,12 +139,12 @@ _TIERS = {
 _NO_PARAMETERS = {"type": "object", "properties": {}}
 
 
-def request_of(call: ModelCall, name: str, origin: str) -> Proto:
+def build_request(call: ModelCall, name: str, origin: str) -> Proto:
     """A ``GetCompletionsRequest`` to the model ``name``, ``origin`` in what reasoning says.
 
     Raises ``InvalidRequestError`` for what the API has no place for, naming the field at fault.
     """
-    messages = messages_of(call.messages, origin)
+    messages = to_xai_messages(call.messages, origin)
     try:
         request = _request(call.options)
         request.model = name

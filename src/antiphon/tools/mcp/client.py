@@ -20,15 +20,15 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
 
 from antiphon.core.mcp_servers import McpServerConfig
-from antiphon.tools.mcp.http_transport import MOST_BYTES, http_client
-from antiphon.tools.mcp.line_limit import ENCODING, TOO_LONG, is_too_long
+from antiphon.tools.mcp.http_transport import MAX_BYTES, http_client
+from antiphon.tools.mcp.line_limit import LINE_ENCODING, LINE_TOO_LONG, is_too_long
 
 #: Seconds for a server to start and to say what it is.
-OPENING = 30.0
+OPEN_TIMEOUT = 30.0
 
 _Message: TypeAlias = SessionMessage | Exception
 #: Told of the end of a program's output, and of what it did wrong, if that is why.
-Ended: TypeAlias = Callable[[str | None], None]
+EndCallback: TypeAlias = Callable[[str | None], None]
 
 # Their lines hold URLs and messages, and those hold keys. What goes wrong, we say ourselves.
 for _name in ("mcp", "httpx2", "httpcore2"):
@@ -37,7 +37,7 @@ for _name in ("mcp", "httpx2", "httpcore2"):
 
 @asynccontextmanager
 async def open_client(
-    server: McpServerConfig, hear: MessageHandlerFnT, ended: Ended
+    server: McpServerConfig, on_message: MessageHandlerFnT, on_end: EndCallback
 ) -> AsyncIterator[Client]:
     """A client whose server has answered; to be closed by the task that opened it.
 
@@ -46,22 +46,24 @@ async def open_client(
     """
     async with AsyncExitStack() as stack:
         client = Client(
-            await _transport(server, ended, stack),
-            message_handler=hear,
+            await _transport(server, on_end, stack),
+            message_handler=on_message,
             cache=None,
             client_info=types.Implementation(name="antiphon", version=version("antiphon")),
         )
-        async with asyncio.timeout(OPENING):
+        async with asyncio.timeout(OPEN_TIMEOUT):
             await stack.enter_async_context(client)
         yield client
 
 
-async def _transport(server: McpServerConfig, ended: Ended, stack: AsyncExitStack) -> Transport:
+async def _transport(
+    server: McpServerConfig, on_end: EndCallback, stack: AsyncExitStack
+) -> Transport:
     if not server.command:
         assert server.url is not None
         http = await stack.enter_async_context(http_client(server))
         return streamable_http_client(
-            server.url.reveal(), http_client=http, max_sse_event_size=MOST_BYTES
+            server.url.reveal(), http_client=http, max_sse_event_size=MAX_BYTES
         )
     program, *arguments = server.command
     parameters = StdioServerParameters(
@@ -69,12 +71,12 @@ async def _transport(server: McpServerConfig, ended: Ended, stack: AsyncExitStac
         args=arguments,
         env={name: value.reveal() for name, value in server.env.items()},
         cwd=server.folder,
-        encoding=ENCODING,
+        encoding=LINE_ENCODING,
     )
-    return _noticed(stdio_client(parameters, _stderr(stack)), ended)
+    return _with_end_callback(stdio_client(parameters, _stderr_file(stack)), on_end)
 
 
-def _stderr(stack: AsyncExitStack) -> TextIO:
+def _stderr_file(stack: AsyncExitStack) -> TextIO:
     """What a program complains of belongs to our own complaints, where there is a place."""
     try:
         sys.stderr.fileno()
@@ -84,16 +86,18 @@ def _stderr(stack: AsyncExitStack) -> TextIO:
 
 
 @asynccontextmanager
-async def _noticed(transport: Any, ended: Ended) -> AsyncIterator[TransportStreams]:
+async def _with_end_callback(
+    transport: Any, on_end: EndCallback
+) -> AsyncIterator[TransportStreams]:
     """The transport, whose end is told: the SDK would let the next request find out."""
     async with transport as (read, write):
-        yield _Noticed(read, ended), write
+        yield _EndNotifyingStream(read, on_end), write
 
 
-class _Noticed:
-    def __init__(self, inner: ReadStream[_Message], ended: Ended) -> None:
+class _EndNotifyingStream:
+    def __init__(self, inner: ReadStream[_Message], on_end: EndCallback) -> None:
         self._inner = inner
-        self._ended = ended
+        self._on_end = on_end
 
     async def receive(self) -> _Message:
         return await self._inner.receive()
@@ -108,10 +112,10 @@ class _Noticed:
         try:
             read = await self._inner.__anext__()
         except StopAsyncIteration:
-            self._ended(None)
+            self._on_end(None)
             raise
         if isinstance(read, SessionMessage) and is_too_long(read.message):
-            self._ended(TOO_LONG)
+            self._on_end(LINE_TOO_LONG)
             raise StopAsyncIteration
         return read
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from antiphon.core.mcp_servers import McpServerConfig
-from antiphon.tools.mcp.errors import Gone
+from antiphon.tools.mcp.errors import McpServerUnavailableError
 
 if TYPE_CHECKING:
-    from antiphon.tools.mcp.session import Link, Offer
+    from antiphon.tools.mcp.session import McpSession, ToolInfo
 
 T = TypeVar("T")
 
@@ -28,105 +28,116 @@ class Backoff(msgspec.Struct, frozen=True):
 
     base: float = 0.5
     cap: float = 60.0
-    patience: float = 2.0
-    steady: float = 10.0
+    max_wait: float = 2.0
+    stable_after: float = 10.0
 
-    def wait(self, failures: int) -> float:
+    def delay(self, failures: int) -> float:
         """How long after the newest of so many failures in a row."""
         return min(self.cap, self.base * 2.0 ** min(failures - 1, 30)) if failures else 0.0
 
 
-class Peer:
+class McpConnection:
     """One server. Its session is opened on first use, shared by all, and replaced when lost.
 
-    ``watch``: it outlives the turn that opens it, so it has to hear of changes.
+    ``watch_tools``: it outlives the turn that opens it, so it has to hear of changes.
     """
 
-    def __init__(self, server: McpServerConfig, *, watch: bool, backoff: Backoff) -> None:
+    def __init__(self, server: McpServerConfig, *, watch_tools: bool, backoff: Backoff) -> None:
         self.server = server
-        self._watch = watch
+        self._watch_tools = watch_tools
         self._backoff = backoff
-        self._link: Link | None = None
+        self._session: McpSession | None = None
         #: Links that are over, while they tidy up.
-        self._old: set[Link] = set()
+        self._closing_sessions: set[McpSession] = set()
         self._failures = 0
-        self._not_before = 0.0
-        self._trouble: str | None = None
-        self._opening = asyncio.Lock()
-        self._listing = asyncio.Lock()
+        self._retry_at = 0.0
+        self._last_error: str | None = None
+        self._open_lock = asyncio.Lock()
+        self._list_lock = asyncio.Lock()
         self._closed = False
 
-    async def offers(self) -> tuple[Offer, ...]:
+    async def list_tools(self) -> tuple[ToolInfo, ...]:
         """What it offers; the server is asked only where that is not known.
 
-        Raises ``Gone``, ``Refused``.
+        Raises ``McpServerUnavailableError``, ``McpServerError``.
         """
-        if (known := self._known()) is not None:
+        if (known := self._cached_tools()) is not None:
             return known
-        async with self._listing:
+        async with self._list_lock:
             # Somebody else may have asked in the meantime.
-            if (known := self._known()) is not None:
+            if (known := self._cached_tools()) is not None:
                 return known
             # Asking has no effect, so it may be done twice.
-            return await self._ask(lambda link: link.list(), harmless=True)
+            return await self._with_session(lambda link: link.list_tools(), idempotent=True)
 
-    async def call(self, tool: str, arguments: dict[str, Any]) -> str:
-        """A call's output for the model. Raises ``Gone``, ``Refused``."""
-        return await self._ask(lambda link: link.call(tool, arguments), harmless=False)
+    async def call_tool(self, tool: str, arguments: dict[str, Any]) -> str:
+        """A call's output for the model. Raises ``McpServerUnavailableError``, ``McpServerError``."""
+        return await self._with_session(
+            lambda link: link.call_tool(tool, arguments), idempotent=False
+        )
 
     async def close(self) -> None:
         """End its sessions, for good. Safe to call twice."""
         self._closed = True
-        if self._link is not None:
-            self._old.add(self._link)
-        await asyncio.gather(*(link.closed() for link in self._old))
+        if self._session is not None:
+            self._closing_sessions.add(self._session)
+        await asyncio.gather(*(link.wait_closed() for link in self._closing_sessions))
 
-    def _known(self) -> tuple[Offer, ...] | None:
-        return self._link.offers if self._link is not None else None
+    def _cached_tools(self) -> tuple[ToolInfo, ...] | None:
+        return self._session.tools if self._session is not None else None
 
-    async def _ask(self, ask: Callable[[Link], Awaitable[T]], *, harmless: bool) -> T:
+    async def _with_session(
+        self, ask: Callable[[McpSession], Awaitable[T]], *, idempotent: bool
+    ) -> T:
         """Ask, and once more where the first time cannot have had an effect."""
-        link = await self._up()
+        link = await self._get_session()
         try:
             return await ask(link)
-        except Gone as gone:
-            if not harmless and not (gone.unsent and link.over):
+        except McpServerUnavailableError as gone:
+            if not idempotent and not (gone.retryable and link.is_closing):
                 raise
-        return await ask(await self._up())
+        return await ask(await self._get_session())
 
-    async def _up(self) -> Link:
-        """The session that is up, or a new one. Raises ``Gone``."""
-        async with self._opening:
-            if self._link is not None and self._link.over:
-                self._bury(self._link)
-            if self._link is None:
-                await self._wait()
-                kind = await asyncio.to_thread(_load)
+    async def _get_session(self) -> McpSession:
+        """The session that is up, or a new one. Raises ``McpServerUnavailableError``."""
+        async with self._open_lock:
+            if self._session is not None and self._session.is_closing:
+                self._retire(self._session)
+            if self._session is None:
+                await self._wait_backoff()
+                kind = await asyncio.to_thread(_load_session_class)
                 if self._closed:
-                    raise Gone("it is being closed", unsent=True)
-                self._link = kind(self.server, watch=self._watch)
-            link = self._link
-        return await link.opened()
+                    raise McpServerUnavailableError("it is being closed", retryable=True)
+                self._session = kind(self.server, watch_tools=self._watch_tools)
+            link = self._session
+        return await link.wait_open()
 
-    def _bury(self, link: Link) -> None:
-        self._link = None
-        self._old = {one for one in self._old if not one.done} | {link}
-        self._trouble = link.trouble
-        steady = link.was_open and link.ended_at - link.began_at >= self._backoff.steady
+    def _retire(self, session: McpSession) -> None:
+        self._session = None
+        self._closing_sessions = {one for one in self._closing_sessions if not one.is_closed} | {
+            session
+        }
+        self._last_error = session.error
+        steady = (
+            session.has_opened
+            and session.ended_at - session.started_at >= self._backoff.stable_after
+        )
         self._failures = 0 if steady else self._failures + 1
-        self._not_before = link.ended_at + self._backoff.wait(self._failures)
+        self._retry_at = session.ended_at + self._backoff.delay(self._failures)
 
-    async def _wait(self) -> None:
-        seconds = self._not_before - asyncio.get_running_loop().time()
-        if seconds > self._backoff.patience:
-            why = self._trouble or "it failed a moment ago"
-            raise Gone(f"{why}; it is tried again in {math.ceil(seconds)} s", unsent=True)
+    async def _wait_backoff(self) -> None:
+        seconds = self._retry_at - asyncio.get_running_loop().time()
+        if seconds > self._backoff.max_wait:
+            why = self._last_error or "it failed a moment ago"
+            raise McpServerUnavailableError(
+                f"{why}; it is tried again in {math.ceil(seconds)} s", retryable=True
+            )
         if seconds > 0:
             await asyncio.sleep(seconds)
 
 
-def _load() -> type[Link]:
+def _load_session_class() -> type[McpSession]:
     """In a thread: the SDK takes half a second to load."""
-    from antiphon.tools.mcp.session import Link  # loaded on first use
+    from antiphon.tools.mcp.session import McpSession  # loaded on first use
 
-    return Link
+    return McpSession

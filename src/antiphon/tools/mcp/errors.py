@@ -6,30 +6,30 @@ import re
 from urllib.parse import parse_qsl, urlsplit
 
 from antiphon.core.mcp_servers import McpServerConfig
-from antiphon.tools.tool_outputs import readable
+from antiphon.tools.tool_outputs import replace_surrogates
 
-_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 #: What is shorter than this is in too many words to be searched for.
-_SHORTEST = 8
-_HIDDEN = "[hidden]"
+_MIN_SECRET_LENGTH = 8
+_REPLACEMENT = "[hidden]"
 
 
-class Gone(Exception):
+class McpServerUnavailableError(Exception):
     """A server is not there, or no more. The message goes on where ``... because`` ends.
 
-    ``unsent``: what was asked of it cannot have had an effect, so it may be asked again.
+    ``retryable``: what was asked of it cannot have had an effect, so it may be asked again.
     """
 
-    def __init__(self, reason: str, *, unsent: bool = False) -> None:
+    def __init__(self, reason: str, *, retryable: bool = False) -> None:
         super().__init__(reason)
-        self.unsent = unsent
+        self.retryable = retryable
 
 
-class Refused(Exception):
+class McpServerError(Exception):
     """The server answered with an error of the protocol; the message is its own, cleaned."""
 
 
-class Veil:
+class SecretRedactor:
     """Takes out of what a server says whatever it is reached with.
 
     A server knows its own key, and some repeat it in their errors: from there it would go
@@ -41,12 +41,14 @@ class Veil:
         needles |= {word for needle in needles for word in needle.split()}
         if server.url is not None and (query := urlsplit(server.url.reveal()).query):
             needles |= {server.url.reveal(), query, *(value for _, value in parse_qsl(query))}
-        longest = sorted(filter(lambda one: len(one) >= _SHORTEST, needles), key=len, reverse=True)
-        self._needles = re.compile("|".join(map(re.escape, longest))) if longest else None
+        longest = sorted(
+            filter(lambda one: len(one) >= _MIN_SECRET_LENGTH, needles), key=len, reverse=True
+        )
+        self._secret_pattern = re.compile("|".join(map(re.escape, longest))) if longest else None
 
-    def clean(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """The text without secrets, and with what no text has replaced: control characters,
         which a terminal would obey, and halves of surrogate pairs.
         """
-        text = readable(_CONTROLS.sub("\ufffd", text))
-        return self._needles.sub(_HIDDEN, text) if self._needles else text
+        text = replace_surrogates(_CONTROL_CHARACTERS.sub("\ufffd", text))
+        return self._secret_pattern.sub(_REPLACEMENT, text) if self._secret_pattern else text

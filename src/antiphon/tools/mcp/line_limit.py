@@ -13,12 +13,12 @@ import json
 
 from mcp.types import JSONRPCNotification
 
-from antiphon.tools.mcp.http_transport import MOST_BYTES
+from antiphon.tools.mcp.http_transport import MAX_BYTES
 
 #: The encoding's name.
-ENCODING = "antiphon_lines"
+LINE_ENCODING = "antiphon_lines"
 #: What is wrong with a program that writes such a line.
-TOO_LONG = f"it wrote a line of more than {MOST_BYTES >> 20} MiB"
+LINE_TOO_LONG = f"it wrote a line of more than {MAX_BYTES >> 20} MiB"
 
 _METHOD = "antiphon/too_long"
 _NOTICE = json.dumps({"jsonrpc": "2.0", "method": _METHOD}) + "\n"
@@ -29,43 +29,43 @@ def is_too_long(message: object) -> bool:
     return isinstance(message, JSONRPCNotification) and message.method == _METHOD
 
 
-class Lines(codecs.IncrementalDecoder):
+class LineDecoder(codecs.IncrementalDecoder):
     """Bytes to text, line by line. What is no UTF-8 becomes what is no text."""
 
     def __init__(self, errors: str = "strict") -> None:
         super().__init__(errors)
-        self._begun: list[bytes] = []
+        self._partial_line: list[bytes] = []
         self._size = 0
-        self._deaf = False
+        self._is_stopped = False
 
     def decode(self, data: bytes, final: bool = False) -> str:  # type: ignore[override]
         """The lines that are over by now, "" if there are none."""
-        if self._deaf:
+        if self._is_stopped:
             return ""
         whole, newline, rest = data.rpartition(b"\n")
-        lines = b"".join((*self._begun, whole, newline)) if newline else b""
+        lines = b"".join((*self._partial_line, whole, newline)) if newline else b""
         if newline:
-            self._begun, self._size = [], 0
-        self._begun.append(rest)
+            self._partial_line, self._size = [], 0
+        self._partial_line.append(rest)
         self._size += len(rest)
         text = lines.decode(errors="replace")
-        if self._size <= MOST_BYTES:
+        if self._size <= MAX_BYTES:
             return text
-        self._begun, self._deaf = [], True
+        self._partial_line, self._is_stopped = [], True
         return text + _NOTICE
 
     def reset(self) -> None:
         """Nothing has been read."""
-        self._begun, self._size, self._deaf = [], 0, False
+        self._partial_line, self._size, self._is_stopped = [], 0, False
 
 
-def _find(name: str) -> codecs.CodecInfo | None:
-    if name != ENCODING:
+def _find_codec(name: str) -> codecs.CodecInfo | None:
+    if name != LINE_ENCODING:
         return None
     # What is written to the program is plain UTF-8.
     return codecs.CodecInfo(
-        codecs.utf_8_encode, codecs.utf_8_decode, incrementaldecoder=Lines, name=ENCODING
+        codecs.utf_8_encode, codecs.utf_8_decode, incrementaldecoder=LineDecoder, name=LINE_ENCODING
     )
 
 
-codecs.register(_find)
+codecs.register(_find_codec)

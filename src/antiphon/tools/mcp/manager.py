@@ -1,4 +1,4 @@
-"""``McpGateway``: the way from turns to MCP servers, the configured ones and those of requests."""
+"""``McpServerManager``: the way from turns to MCP servers, the configured ones and those of requests."""
 
 from __future__ import annotations
 
@@ -9,22 +9,30 @@ from importlib.util import find_spec
 
 from antiphon.core.mcp_servers import MAX_LABEL_LENGTH, McpServerConfig, McpServerRequest
 from antiphon.errors import ConfigError, InvalidRequestError, ToolServerUnavailableError
-from antiphon.tools.mcp.connection import Backoff, Peer
-from antiphon.tools.mcp.errors import Gone, Refused
-from antiphon.tools.mcp.toolset import Lender, McpSource
-from antiphon.tools.mcp.url_allowlist import AllowedUrls
+from antiphon.tools.mcp.connection import Backoff, McpConnection
+from antiphon.tools.mcp.errors import McpServerError, McpServerUnavailableError
+from antiphon.tools.mcp.toolset import McpServerToolset, ServerTools
+from antiphon.tools.mcp.url_allowlist import UrlAllowlist
 
-_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
-_VALUE = re.compile(r"[\t -~\x80-\xff]*")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+_HEADER_VALUE = re.compile(r"[\t -~\x80-\xff]*")
 #: They belong to the connection, or would send the request to another host behind the same.
-_OURS = {"host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer"}
+_RESERVED_HEADERS = {
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "upgrade",
+    "te",
+    "trailer",
+}
 
 
-class McpGateway:
+class McpServerManager:
     """Sessions with MCP servers. Nothing is opened, and the SDK not loaded, before it is needed.
 
     ``servers`` are the configured ones, ``allowed_urls`` what requests may name (see
-    ``AllowedUrls``). Belongs to one event loop. Raises ``ConfigError``.
+    ``UrlAllowlist``). Belongs to one event loop. Raises ``ConfigError``.
     """
 
     def __init__(
@@ -35,21 +43,22 @@ class McpGateway:
         backoff: Backoff | None = None,
     ) -> None:
         self._backoff = backoff or Backoff()
-        self._allowed = AllowedUrls(allowed_urls)
-        self._peers = {
-            server.label: Peer(server, watch=True, backoff=self._backoff) for server in servers
+        self._url_allowlist = UrlAllowlist(allowed_urls)
+        self._connections = {
+            server.label: McpConnection(server, watch_tools=True, backoff=self._backoff)
+            for server in servers
         }
         #: Of requests, while their turns last.
-        self._guests: set[Peer] = set()
-        if (self._peers or self._allowed) and find_spec("mcp") is None:
+        self._request_connections: set[McpConnection] = set()
+        if (self._connections or self._url_allowlist) and find_spec("mcp") is None:
             raise ConfigError(
                 "MCP servers are configured, but not the package for it: pip install antiphon[mcp]"
             )
 
-    def check(self, asked: Sequence[McpServerRequest]) -> None:
+    def validate(self, requests: Sequence[McpServerRequest]) -> None:
         """Raise ``InvalidRequestError`` where a request asks for what it cannot have."""
         labels: set[str] = set()
-        for ask in asked:
+        for ask in requests:
             self._check_label(ask, labels)
             labels.add(ask.label)
             if ask.url is None:
@@ -58,7 +67,7 @@ class McpGateway:
                         "Headers are for a server that is given by its server_url.",
                         param=f"{ask.param}.headers",
                     )
-            elif not self._allowed.allows(ask.url.reveal()):
+            elif not self._url_allowlist.is_allowed(ask.url.reveal()):
                 raise InvalidRequestError(
                     f"This server does not call the server_url of '{ask.label}': its host is not "
                     "one that its operator has allowed (mcp_allowed_urls).",
@@ -67,92 +76,96 @@ class McpGateway:
                 )
             _check_headers(ask)
 
-    async def source(
-        self, asked: Sequence[McpServerRequest], *, taken: Collection[str] = ()
-    ) -> McpSource:
+    async def open_toolset(
+        self, requests: Sequence[McpServerRequest], *, reserved_names: Collection[str] = ()
+    ) -> McpServerToolset:
         """The tools that a turn asks for; to be closed with the turn.
 
         ``taken`` are the names of the request's own functions. Raises ``InvalidRequestError``, and
         ``ToolServerUnavailableError`` where a server does not say what tools it has.
         """
-        self.check(asked)
-        lenders: list[Lender] = []
-        guests = {ask.label: self._guest(ask) for ask in asked if ask.url is not None}
+        self.validate(requests)
+        lenders: list[ServerTools] = []
+        guests = {ask.label: self._connect(ask) for ask in requests if ask.url is not None}
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(_lend(ask, guests.get(ask.label), self._peers))
-                    for ask in asked
+                    group.create_task(
+                        _load_server_tools(ask, guests.get(ask.label), self._connections)
+                    )
+                    for ask in requests
                 ]
             lenders = [task.result() for task in tasks]
         except* ToolServerUnavailableError as failures:
             raise failures.exceptions[0] from None
         finally:
             if not lenders:
-                await asyncio.gather(*map(self._dismiss, guests.values()))
-        return McpSource(lenders, frozenset(taken), self._dismiss)
+                await asyncio.gather(*map(self._disconnect, guests.values()))
+        return McpServerToolset(lenders, frozenset(reserved_names), self._disconnect)
 
     async def close(self) -> None:
         """End all sessions. Safe to call twice."""
-        peers = (*self._peers.values(), *self._guests)
+        peers = (*self._connections.values(), *self._request_connections)
         await asyncio.gather(*(peer.close() for peer in peers))
 
-    def _guest(self, ask: McpServerRequest) -> Peer:
-        server = McpServerConfig(label=ask.label, url=ask.url, headers=ask.headers)
-        peer = Peer(server, watch=False, backoff=self._backoff)
-        self._guests.add(peer)
+    def _connect(self, request: McpServerRequest) -> McpConnection:
+        server = McpServerConfig(label=request.label, url=request.url, headers=request.headers)
+        peer = McpConnection(server, watch_tools=False, backoff=self._backoff)
+        self._request_connections.add(peer)
         return peer
 
-    async def _dismiss(self, guest: Peer) -> None:
+    async def _disconnect(self, connection: McpConnection) -> None:
         try:
-            await guest.close()
+            await connection.close()
         finally:
-            self._guests.discard(guest)
+            self._request_connections.discard(connection)
 
-    def _check_label(self, ask: McpServerRequest, before: Collection[str]) -> None:
-        param = f"{ask.param}.server_label"
-        if not 0 < len(ask.label) <= MAX_LABEL_LENGTH or not ask.label.isprintable():
+    def _check_label(self, request: McpServerRequest, before: Collection[str]) -> None:
+        param = f"{request.param}.server_label"
+        if not 0 < len(request.label) <= MAX_LABEL_LENGTH or not request.label.isprintable():
             raise InvalidRequestError(
                 f"A server_label has 1 to {MAX_LABEL_LENGTH} printable characters.", param=param
             )
-        if ask.label in before:
+        if request.label in before:
             raise InvalidRequestError(
-                f"Two MCP servers are labelled '{ask.label}'.",
+                f"Two MCP servers are labelled '{request.label}'.",
                 code="server_label_duplicate",
                 param=param,
             )
-        if ask.url is None and ask.label not in self._peers:
+        if request.url is None and request.label not in self._connections:
             raise InvalidRequestError(
-                f"There is no MCP server '{ask.label}' here, and no server_url says where it is.",
+                f"There is no MCP server '{request.label}' here, and no server_url says where it is.",
                 code="mcp_server_not_found",
                 param=param,
             )
 
 
-async def _lend(ask: McpServerRequest, guest: Peer | None, peers: dict[str, Peer]) -> Lender:
-    peer = guest or peers[ask.label]
+async def _load_server_tools(
+    request: McpServerRequest, guest: McpConnection | None, peers: dict[str, McpConnection]
+) -> ServerTools:
+    peer = guest or peers[request.label]
     try:
-        offers = await peer.offers()
-    except (Gone, Refused) as error:
+        offers = await peer.list_tools()
+    except (McpServerUnavailableError, McpServerError) as error:
         raise ToolServerUnavailableError(
-            f"The MCP server '{ask.label}' did not say what tools it has: {error}."
+            f"The MCP server '{request.label}' did not say what tools it has: {error}."
         ) from None
-    for allowed in (peer.server.allowed_tools, ask.allowed_tools):
+    for allowed in (peer.server.allowed_tools, request.allowed_tools):
         if allowed is not None:
             offers = tuple(offer for offer in offers if offer.name in allowed)
-    return Lender(ask, peer, offers, owned=guest is not None)
+    return ServerTools(request, peer, offers, is_temporary=guest is not None)
 
 
-def _check_headers(ask: McpServerRequest) -> None:
+def _check_headers(request: McpServerRequest) -> None:
     """No sentence here repeats a value."""
-    for name, value in ask.headers.items():
-        if not _HEADER.fullmatch(name) or name.lower() in _OURS:
+    for name, value in request.headers.items():
+        if not _HEADER_NAME.fullmatch(name) or name.lower() in _RESERVED_HEADERS:
             raise InvalidRequestError(
-                f"One of the headers for '{ask.label}' has a name that cannot be sent.",
-                param=f"{ask.param}.headers",
+                f"One of the headers for '{request.label}' has a name that cannot be sent.",
+                param=f"{request.param}.headers",
             )
-        if not _VALUE.fullmatch(value.reveal()):
+        if not _HEADER_VALUE.fullmatch(value.reveal()):
             raise InvalidRequestError(
-                f"A header for '{ask.label}' has a value that cannot be sent.",
-                param=f"{ask.param}.headers",
+                f"A header for '{request.label}' has a value that cannot be sent.",
+                param=f"{request.param}.headers",
             )
