@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from bench import profile
-from bench.lab import Lab
+from bench.lab import BenchEnvironment
 from bench.load import BenchError
 from bench.measures import (
     conversations,
@@ -47,7 +47,7 @@ def main() -> int:
     parts: list[Part] = []
     with tempfile.TemporaryDirectory(prefix="bench-antiphon-") as folder:
         about = _about(Path(folder), asked.quick)
-        lab = Lab(Path(folder), quick=asked.quick)
+        lab = BenchEnvironment(Path(folder), quick=asked.quick)
         try:
             for letter in asked.parts or _PARTS:
                 print(f"measuring {letter} ...", file=sys.stderr, flush=True)
@@ -61,9 +61,9 @@ def main() -> int:
             return 1
         finally:
             lab.close()
-    if lab.strangers:
+    if lab.other_processes:
         about["other processes"] = (
-            f"{statistics.median(lab.strangers):.2f} cores while measuring; "
+            f"{statistics.median(lab.other_processes):.2f} cores while measuring; "
             "above 0.1 trust the CPU times, not the rates"
         )
     report = Report(about, parts)

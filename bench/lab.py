@@ -15,7 +15,7 @@ from typing import Protocol
 
 import uvloop
 
-from bench.load import Script, Tally, drive
+from bench.load import LoadStats, Script, drive
 from bench.processes import (
     Server,
     antiphon_command,
@@ -33,7 +33,7 @@ from bench.report import Row, Sample, sample
 Command = Callable[[int, Path, Server], list[str]]
 #: Acts out scripts against a server: at once, for so many seconds, noting a stream's mark.
 Driver = Callable[
-    [Server, Sequence[Script], float | None, bytes | None], Coroutine[None, None, Tally]
+    [Server, Sequence[Script], float | None, bytes | None], Coroutine[None, None, LoadStats]
 ]
 
 
@@ -50,9 +50,9 @@ class Workload(Protocol):
         ...
 
 
-async def over_http(
+async def drive_http(
     server: Server, scripts: Sequence[Script], seconds: float | None, mark: bytes | None
-) -> Tally:
+) -> LoadStats:
     """See ``bench.load.drive``."""
     return await drive(server.port, scripts, seconds=seconds, mark=mark)
 
@@ -63,19 +63,19 @@ class Contender:
     Times are in seconds; a unit is a request, or a chunk where chunks are counted.
     """
 
-    def __init__(self, name: str, server: Server, work: Workload, by: Driver = over_http) -> None:
+    def __init__(self, name: str, server: Server, work: Workload, by: Driver = drive_http) -> None:
         self.name = name
         self.server = server
         self.work = work
-        self.by = by
+        self.driver = by
         self.rates: list[float] = []
         self.cpu_per_unit: list[float] = []
         self.busy: list[float] = []
         self.front_busy: list[float] = []
-        self.strangers: list[float] = []
+        self.other_processes: list[float] = []
         self.latencies: list[float] = []
-        self.slow: list[float] = []
-        self.firsts: list[float] = []
+        self.p99_latencies: list[float] = []
+        self.first_chunk_seconds: list[float] = []
         self.events: list[float] = []
 
     def ratio(self, to: Contender) -> Sample:
@@ -95,11 +95,11 @@ class Contender:
             f"server CPU µs/{unit}": sample([cpu * 1e6 for cpu in self.cpu_per_unit]),
             "server's core": sample(self.busy),
             "load + fake": sample(self.front_busy),
-            "strangers": sample(self.strangers),
+            "strangers": sample(self.other_processes),
         }
 
 
-class Lab:
+class BenchEnvironment:
     """Holds the fake upstream and the proxy, and starts the servers under test."""
 
     def __init__(
@@ -116,7 +116,7 @@ class Lab:
         self.front_cores = divided[1] if divided else None
         self.all_cores = divided[0] | divided[1] if divided else None
         #: Cores that processes not ours used in each measured window.
-        self.strangers: list[float] = []
+        self.other_processes: list[float] = []
         self._command = command
         self._count = 0
         self._closing = contextlib.ExitStack()
@@ -185,8 +185,8 @@ class Lab:
         *,
         seconds: float | None = None,
         mark: bytes | None = None,
-        by: Driver = over_http,
-    ) -> Tally:
+        by: Driver = drive_http,
+    ) -> LoadStats:
         """Run scripts against a server; see ``bench.load.drive``."""
         # A collection in the load generator would be counted as the server's delay.
         gc.collect()
@@ -196,7 +196,7 @@ class Lab:
         finally:
             gc.enable()
 
-    def contest(
+    def compare(
         self,
         contenders: Sequence[Contender],
         connections: int,
@@ -214,13 +214,13 @@ class Lab:
 
     def _window(self, one: Contender, connections: int, units: int, mark: bytes | None) -> None:
         work = one.work
-        self.drive(one.server, work.scripts(connections), seconds=self.warm_up, by=one.by)
+        self.drive(one.server, work.scripts(connections), seconds=self.warm_up, by=one.driver)
         work.check()
-        before = self._spent(one.server)
+        before = self._cpu_seconds(one.server)
         tally = self.drive(
-            one.server, work.scripts(connections), seconds=self.seconds, mark=mark, by=one.by
+            one.server, work.scripts(connections), seconds=self.seconds, mark=mark, by=one.driver
         )
-        after = self._spent(one.server)
+        after = self._cpu_seconds(one.server)
         server, front, everyone = (now - then for now, then in zip(after, before, strict=True))
         ours = front if one.server is self.fake else front + server
         done = len(tally.latencies) * units
@@ -229,15 +229,15 @@ class Lab:
         one.cpu_per_unit.append(server / done)
         one.busy.append(server / tally.seconds)
         one.front_busy.append(front / tally.seconds)
-        one.strangers.append(max(0.0, everyone - ours) / tally.seconds)
-        self.strangers.append(one.strangers[-1])
+        one.other_processes.append(max(0.0, everyone - ours) / tally.seconds)
+        self.other_processes.append(one.other_processes[-1])
         one.latencies.append(statistics.median(ordered))
-        one.slow.append(ordered[int(len(ordered) * 0.99)])
-        if tally.firsts:
-            one.firsts.append(statistics.median(tally.firsts))
+        one.p99_latencies.append(ordered[int(len(ordered) * 0.99)])
+        if tally.first_chunk_seconds:
+            one.first_chunk_seconds.append(statistics.median(tally.first_chunk_seconds))
         one.events.append(work.check())
 
-    def _spent(self, server: Server) -> tuple[float, float, float]:
+    def _cpu_seconds(self, server: Server) -> tuple[float, float, float]:
         """CPU seconds so far: of the server, of load and fake, of everybody."""
         front = self.fake.cpu_seconds() + time.process_time()
         return server.cpu_seconds(), front, busy_seconds(self.all_cores)

@@ -18,7 +18,7 @@ import httptools
 #: Yields a request, receives the body of its 200 reply.
 Script: TypeAlias = Generator[bytes, bytes, None]
 #: Seconds that a run may take beyond its deadline before it counts as hung.
-_PATIENCE = 120.0
+_TIMEOUT = 120.0
 
 
 class BenchError(Exception):
@@ -38,7 +38,7 @@ def get(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
 
 
-class Tally:
+class LoadStats:
     """What one run came to. Times are in seconds."""
 
     def __init__(self) -> None:
@@ -46,13 +46,13 @@ class Tally:
         #: Of each request until the end of its reply, in the order they ended.
         self.latencies: list[float] = []
         #: Of each stream until the first piece of the model's text.
-        self.firsts: list[float] = []
+        self.first_chunk_seconds: list[float] = []
 
 
 class Connection(asyncio.Protocol):
     """One connection that acts out a script, in whichever protocol."""
 
-    def __init__(self, script: Script, tally: Tally, mark: bytes | None) -> None:
+    def __init__(self, script: Script, tally: LoadStats, mark: bytes | None) -> None:
         loop = asyncio.get_running_loop()
         #: It can be used.
         self.ready: asyncio.Future[None] = loop.create_future()
@@ -60,7 +60,7 @@ class Connection(asyncio.Protocol):
         self.closed: asyncio.Future[None] = loop.create_future()
         self.deadline = float("inf")
         self._script = script
-        self._tally = tally
+        self._stats = tally
         self._mark = mark
         self._await_mark = False
         self._pieces: list[bytes] = []
@@ -85,19 +85,19 @@ class Connection(asyncio.Protocol):
         """Send a request of the script."""
         raise NotImplementedError
 
-    def _hear(self, body: bytes) -> None:
+    def _receive(self, body: bytes) -> None:
         """More of a reply."""
         self._pieces.append(body)
         if self._await_mark and self._mark is not None and self._mark in body:
             self._await_mark = False
-            self._tally.firsts.append(time.perf_counter() - self._sent_at)
+            self._stats.first_chunk_seconds.append(time.perf_counter() - self._sent_at)
 
     def _complete(self) -> None:
         """The reply is whole and good."""
         now = time.perf_counter()
         pieces = self._pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        self._tally.latencies.append(now - self._sent_at)
+        self._stats.latencies.append(now - self._sent_at)
         try:
             request = self._script.send(body)
         except StopIteration:
@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
 
 
 class _Http(Connection):
-    def __init__(self, script: Script, tally: Tally, mark: bytes | None) -> None:
+    def __init__(self, script: Script, tally: LoadStats, mark: bytes | None) -> None:
         super().__init__(script, tally, mark)
         self._parser = httptools.HttpResponseParser(self)
         self.ready.set_result(None)
@@ -140,7 +140,7 @@ class _Http(Connection):
             self._fail(error)
 
     def on_body(self, body: bytes) -> None:
-        self._hear(body)
+        self._receive(body)
 
     def on_message_complete(self) -> None:
         if self._parser.get_status_code() != 200:
@@ -160,7 +160,7 @@ async def drive(
     seconds: float | None = None,
     mark: bytes | None = None,
     kind: type[Connection] = _Http,
-) -> Tally:
+) -> LoadStats:
     """Act out all scripts at once, a connection each, on 127.0.0.1.
 
     With ``seconds`` every script is left after its first reply past that time, else
@@ -168,7 +168,7 @@ async def drive(
     Raises ``BenchError`` at the first reply that is not a good one.
     """
     loop = asyncio.get_running_loop()
-    tally = Tally()
+    tally = LoadStats()
     connections: list[Connection] = []
     try:
         for script in scripts:
@@ -180,7 +180,7 @@ async def drive(
             if seconds is not None:
                 connection.deadline = begun + seconds
             connection.start()
-        async with asyncio.timeout((seconds or 0.0) + _PATIENCE):
+        async with asyncio.timeout((seconds or 0.0) + _TIMEOUT):
             await asyncio.gather(*(connection.done for connection in connections))
         tally.seconds = time.perf_counter() - begun
     finally:

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from bench.load import BenchError, Connection, Script, Tally, drive
+from bench.load import BenchError, Connection, LoadStats, Script, drive
 from bench.processes import Server
 
 _PATH: Final = "/xai_api.Chat/GetCompletionChunk"
@@ -56,7 +56,7 @@ _HELLO: Final = (
 
 
 class _Grpc(Connection):
-    def __init__(self, script: Script, tally: Tally, mark: bytes | None) -> None:
+    def __init__(self, script: Script, tally: LoadStats, mark: bytes | None) -> None:
         super().__init__(script, tally, mark)
         self._unread = b""
         self._stream = -1
@@ -79,7 +79,7 @@ class _Grpc(Connection):
 
     def _take(self, kind: int, flags: int, body: bytes) -> None:
         if kind == _DATA:
-            self._hear(body)
+            self._receive(body)
         elif kind in (_SETTINGS, _PING) and not flags & _ACK:
             self._transport.write(_frame(kind, _ACK, 0, body if kind == _PING else b""))
             # The server has said what it wants of a connection.
@@ -102,9 +102,9 @@ class _Grpc(Connection):
         )
 
 
-async def over_grpc(
+async def drive_grpc(
     server: Server, scripts: Sequence[Script], seconds: float | None, mark: bytes | None
-) -> Tally:
+) -> LoadStats:
     """Act out all scripts at once; see ``bench.load.drive``."""
     return await drive(server.grpc_port, scripts, seconds=seconds, mark=mark, kind=_Grpc)
 

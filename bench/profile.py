@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench.lab import Lab, Workload
+from bench.lab import BenchEnvironment, Workload
 from bench.load import BenchError
 from bench.report import Row, Table, as_grid
 from bench.workloads import Conversations, Repeated
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
         print("py-spy is not installed: pip install py-spy", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory(prefix="bench-antiphon-") as folder:
-        lab = Lab(Path(folder), quick=True)
+        lab = BenchEnvironment(Path(folder), quick=True)
         try:
             stacks = _record(lab, spy, asked)
         finally:
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _record(lab: Lab, spy: str, asked: argparse.Namespace) -> str:
+def _record(lab: BenchEnvironment, spy: str, asked: argparse.Namespace) -> str:
     out = lab.folder / "stacks"
     command = [spy, "record", "--format", "raw", "--rate", "500", "--output", str(out)]
     command += ["--function", "--duration", str(max(1, int(asked.seconds - 0.5)))]

@@ -15,7 +15,7 @@ from openai import OpenAI
 from pydantic import BaseModel
 
 
-class ByHand:
+class StatelessChatLoop:
     """A client, a messages array, and a dict of functions: each pattern as it is written."""
 
     def __init__(self, base_url: str, system: str | None = None) -> None:
@@ -63,10 +63,10 @@ class ByHand:
                 yield piece
         self.messages.append({"role": "assistant", "content": whole})
 
-    def chat_structured(self, text: str, shape: type[BaseModel]) -> Any:
+    def chat_structured(self, text: str, output_type: type[BaseModel]) -> Any:
         self.messages.append({"role": "user", "content": text})
         response = self._completions.parse(
-            model="grok-4", messages=self.messages, response_format=shape
+            model="grok-4", messages=self.messages, response_format=output_type
         )
         answer = response.choices[0].message
         self.messages.append({"role": "assistant", "content": answer.content})

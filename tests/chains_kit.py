@@ -46,21 +46,21 @@ class Chain(msgspec.Struct, frozen=True):
 #: Few, so that models use them again and again.
 CALL_IDS = ["call_0", "call_1", "call_2"]
 WORDS = st.sampled_from(["", "a", 'quo"te', "née", "\N{PILE OF POO}", "line\nbreak", "\x00"])
-PROSE: st.SearchStrategy[Item] = st.one_of(
+ASSISTANT_ITEMS: st.SearchStrategy[Item] = st.one_of(
     st.builds(lambda text: Message("assistant", text), WORDS),
     st.builds(lambda text: Message("assistant", (Refusal(text),)), WORDS),
     st.builds(lambda text: Message("assistant", (OutputText(text), OutputText(text))), WORDS),
     st.builds(lambda text: Reasoning((SummaryText(text),)), WORDS),
 )
 IMAGE = InputImage("https://example.com/a.png")
-SPOKEN: st.SearchStrategy[Item] = st.one_of(
+MESSAGE_ITEMS: st.SearchStrategy[Item] = st.one_of(
     st.builds(Message, st.sampled_from(["user", "system", "developer"]), WORDS),
     st.builds(lambda text: Message("user", (InputText(text), IMAGE)), WORDS),
-    PROSE,
+    ASSISTANT_ITEMS,
 )
 
 
-def mixed(draw: st.DrawFn, first: list[Item], second: list[Item]) -> list[Item]:
+def interleave(draw: st.DrawFn, first: list[Item], second: list[Item]) -> list[Item]:
     """Both lists in one, each in its own order."""
     places = sorted(draw(st.integers(0, len(first))) for _ in second)
     out = list(first)
@@ -94,19 +94,21 @@ def chains(draw: st.DrawFn) -> Chain:
         for _ in range(draw(st.integers(0, 2))):
             pasted = [call(one) for one in draw(st.lists(st.sampled_from(CALL_IDS), unique=True))]
             results = [answer(one.call_id, one.arguments) for one in draw(st.permutations(pasted))]
-            said += mixed(draw, [*pasted, *results], draw(st.lists(PROSE, max_size=1)))
-        spoken = draw(st.lists(SPOKEN, min_size=0 if said else 1, max_size=3))
+            said += interleave(
+                draw, [*pasted, *results], draw(st.lists(ASSISTANT_ITEMS, max_size=1))
+            )
+        spoken = draw(st.lists(MESSAGE_ITEMS, min_size=0 if said else 1, max_size=3))
         new = [call(one) for one in draw(st.lists(st.sampled_from(CALL_IDS), unique=True))]
-        output = mixed(draw, list(new), draw(st.lists(PROSE, max_size=3)))
+        output = interleave(draw, list(new), draw(st.lists(ASSISTANT_ITEMS, max_size=3)))
         owed = draw(st.booleans())
         waiting = {one.call_id: one.arguments for one in new}
-        turns.append(Turn(tuple(mixed(draw, said, spoken)), tuple(output), owed))
+        turns.append(Turn(tuple(interleave(draw, said, spoken)), tuple(output), owed))
     # The last one is about to run: it has an input and no output yet.
     turns[-1] = msgspec.structs.replace(turns[-1], output=())
     return Chain(turns, truth)
 
 
-def well_formed(raw: bytes) -> Messages:
+def check_well_formed(raw: bytes) -> Messages:
     """The messages, if an upstream could find no fault with them."""
     messages: Messages = json.loads(raw)
     assert isinstance(messages, list)
@@ -148,7 +150,7 @@ def with_role(messages: Messages, role: str) -> list[Any]:
     return [message["content"] for message in messages if message["role"] == role]
 
 
-def said_by(items: tuple[Item, ...], *roles: str) -> int:
+def count_messages(items: tuple[Item, ...], *roles: str) -> int:
     return sum(isinstance(item, Message) and item.role in roles for item in items)
 
 
@@ -175,7 +177,7 @@ def histories(draw: st.DrawFn) -> list[RenderedTurn]:
     return [*past[:-1], chain.turns[-1].segment()]
 
 
-def check_whole(
+def check_whole_turns(
     everything: Sequence[RenderedTurn], shown: Sequence[RenderedTurn]
 ) -> list[RenderedTurn]:
     """The turns that are shown of a history, if that is fair: whole, in order, no part of a group.
@@ -189,5 +191,5 @@ def check_whole(
         spoken = [one for one in group if one.messages != one.system]
         assert len({id(one) in there for one in spoken}) <= 1, "a group was torn apart"
     assert id(everything[-1]) in there, "the newest turn is always shown"
-    well_formed(build_messages(shown))
+    check_well_formed(build_messages(shown))
     return [one for one in everything if id(one) in there]

@@ -14,20 +14,20 @@ def chunk(finish: str | None = None, **delta: Any) -> dict[str, Any]:
     return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
 
 
-def read(*events: dict[str, Any] | bytes) -> tuple[list[Delta], ChatCompletionsParser]:
+def parse_events(*events: dict[str, Any] | bytes) -> tuple[list[Delta], ChatCompletionsParser]:
     """The deltas of a stream's events, and what has read them."""
     reader = ChatCompletionsParser()
     data = [one if isinstance(one, bytes) else json.dumps(one).encode() for one in events]
     return reader.feed(data) + reader.finish(), reader
 
 
-def heard(*events: dict[str, Any] | bytes) -> list[Delta]:
+def parse_deltas(*events: dict[str, Any] | bytes) -> list[Delta]:
     """The deltas of a stream that goes well."""
-    deltas, reader = read(*events)
+    deltas, reader = parse_events(*events)
     assert reader.error is None
     return deltas
 
 
-def function(name: str | None = None, arguments: Any = "") -> dict[str, Any]:
+def function_fields(name: str | None = None, arguments: Any = "") -> dict[str, Any]:
     """What a call names, or a fragment of it."""
     return {"name": name, "arguments": arguments}

@@ -44,17 +44,17 @@ from upstream import (
     chunk,
     completion,
     events,
+    json_completion,
     stream,
-    whole,
 )
 
 T = TypeVar("T")
 
-TWINS = ["blocking", "async"]
+VARIANTS = ["blocking", "async"]
 KEY = "xai-0123456789abcdefghij"
 
 #: Seconds for what happens at once: a test fails then, and does not hang.
-_PATIENCE = 30.0
+_TIMEOUT = 30.0
 
 
 async def _nothing() -> None:
@@ -62,16 +62,16 @@ async def _nothing() -> None:
 
 
 #: A loop for upstreams, on a thread that is not the test's.
-elsewhere = BlockingPortal(_nothing)
+upstream_portal = BlockingPortal(_nothing)
 
 
-def release(held: asyncio.Event) -> None:
+def set_event(held: asyncio.Event) -> None:
     """Let an upstream go on that waits for this event."""
 
     async def lift() -> None:
         held.set()
 
-    elsewhere.run(lift())
+    upstream_portal.run(lift())
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Says:
+class ModelAnswer:
     """A model's answer. ``tokens``: of the input, of the output, cached ones of the input."""
 
     text: str = ""
@@ -117,7 +117,7 @@ class Says:
             message |= {"tool_calls": calls} if calls else {}
             message |= {"refusal": self.refusal} if self.refusal else {}
             choice = {"index": 0, "message": message, "finish_reason": reason}
-            return whole({"choices": [choice], "usage": usage})
+            return json_completion({"choices": [choice], "usage": usage})
         chunks = [chunk(role="assistant", content="")]
         middle = len(self.text) // 2
         chunks += [chunk(content=part) for part in (self.text[:middle], self.text[middle:]) if part]
@@ -136,7 +136,7 @@ def _pieces(call: dict[str, Any]) -> list[dict[str, Any]]:
     return [chunk(tool_calls=[one]) for one in (begin, *parts)]
 
 
-Answer: TypeAlias = "Says | Behaviour | Callable[[Request], Says | Behaviour]"
+Answer: TypeAlias = "ModelAnswer | Behaviour | Callable[[Request], ModelAnswer | Behaviour]"
 
 
 class ChatUpstream(MisbehavingUpstream):
@@ -147,26 +147,28 @@ class ChatUpstream(MisbehavingUpstream):
 
     def __init__(self) -> None:
         super().__init__()
-        self.faults: list[str] = []
-        self.planned: deque[Answer] = deque()
+        self.message_errors: list[str] = []
+        self.planned_answers: deque[Answer] = deque()
 
-    def answers(self, *answers: Answer) -> None:
+    def plan_answers(self, *answers: Answer) -> None:
         """Answer the next requests so, one after another."""
-        self.planned.extend(answers)
+        self.planned_answers.extend(answers)
 
     async def _behave(
         self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bytes:
-        self.faults += faults(request.json["messages"])
+        self.message_errors += pairing_errors(request.json["messages"])
         if not self._queue:
-            answer = self.planned.popleft() if self.planned else Says("Hello.")
+            answer = (
+                self.planned_answers.popleft() if self.planned_answers else ModelAnswer("Hello.")
+            )
             if callable(answer):
                 answer = answer(request)
-            self.then(answer.behaviour(request) if isinstance(answer, Says) else answer)
+            self.then(answer.behaviour(request) if isinstance(answer, ModelAnswer) else answer)
         return await super()._behave(request, reader, writer)
 
 
-def faults(messages: list[dict[str, Any]]) -> list[str]:
+def pairing_errors(messages: list[dict[str, Any]]) -> list[str]:
     """Where calls and outputs of a messages array do not pair up as upstreams demand."""
     found: list[str] = []
     waiting: list[str] = []
@@ -187,7 +189,7 @@ def faults(messages: list[dict[str, Any]]) -> list[str]:
     return found
 
 
-class Stage:
+class ChatHarness:
     """Conversations of one of the twins, over one upstream and one file.
 
     What it makes behaves like a ``Conversation``, whichever twin it is.
@@ -198,11 +200,11 @@ class Stage:
         #: The seconds that would have been waited before an upstream was asked again.
         self.waits = waits
         self.file = folder / "turns.db"
-        self.settings = self.set()
+        self.settings = self.make_settings()
         self._runner = asyncio.Runner() if twin == "async" else None
         self._made: list[Settings] = []
 
-    def set(self, **model: Any) -> Settings:
+    def make_settings(self, **model: Any) -> Settings:
         """Settings of the upstream's model."""
         given = {"kind": "chat_completions", "base_url": self.upstream.base_url, **model}
         models = {"m": ModelSettings(**given)}
@@ -212,34 +214,36 @@ class Stage:
         options = {"settings": self.settings, **options}
         if self._runner is None:
             return Conversation(model, **options)
-        return Driven(AsyncConversation(model, **options), self.run)
+        return BlockingAdapter(AsyncConversation(model, **options), self.run)
 
     def resume(self, response_id: str, **options: Any) -> Any:
-        return self._made_by("resume", response_id, options)
+        return self._open_conversation("resume", response_id, options)
 
     def load(self, messages: Any, **options: Any) -> Any:
-        return self._made_by("load", messages, options)
+        return self._open_conversation("load", messages, options)
 
-    def _made_by(self, way: str, given: Any, options: dict[str, Any]) -> Any:
+    def _open_conversation(self, way: str, given: Any, options: dict[str, Any]) -> Any:
         options = {"settings": self.settings, **options}
         if self._runner is None:
             return getattr(Conversation, way)(given, **options)
-        return Driven(self.run(getattr(AsyncConversation, way)(given, **options)), self.run)
+        return BlockingAdapter(
+            self.run(getattr(AsyncConversation, way)(given, **options)), self.run
+        )
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Wait for something in the loop in which the conversations live."""
         return portal.run(work) if self._runner is None else self._runner.run(work)
 
-    def shown(self, number: int = -1) -> list[dict[str, Any]]:
+    def sent_messages(self, number: int = -1) -> list[dict[str, Any]]:
         """The messages that the upstream was shown, last by default."""
-        messages: list[dict[str, Any]] = self.body(number)["messages"]
+        messages: list[dict[str, Any]] = self.request_body(number)["messages"]
         return messages
 
-    def body(self, number: int = -1) -> Any:
+    def request_body(self, number: int = -1) -> Any:
         return self.upstream.requests[number].json
 
     @property
-    def asked(self) -> int:
+    def request_count(self) -> int:
         """How often the upstream was asked."""
         return len(self.upstream.requests)
 
@@ -259,16 +263,16 @@ class Stage:
         """All responses that are kept, the newest first."""
         return self.service(lambda service: service.recent_threads(DEFAULT_TENANT, 999))
 
-    def gone(self, number: int = -1) -> None:
+    def wait_for_disconnect(self, number: int = -1) -> None:
         """Wait until the upstream has noticed that nobody listens to its answer any more."""
 
         async def noticed() -> None:
-            async with asyncio.timeout(_PATIENCE):
-                await self.upstream.requests[number].gone.wait()
+            async with asyncio.timeout(_TIMEOUT):
+                await self.upstream.requests[number].disconnected.wait()
 
-        elsewhere.run(noticed())
+        upstream_portal.run(noticed())
 
-    def on_disk(self) -> bytes:
+    def stored_bytes(self) -> bytes:
         """All that is kept."""
         files = self.file.parent.glob(self.file.name + "*")
         return b"".join(one.read_bytes() for one in files if one.is_file())
@@ -280,22 +284,22 @@ class Stage:
 
 
 @contextmanager
-def staged(twin: str, folder: Path) -> Iterator[Stage]:
+def chat_harness(twin: str, folder: Path) -> Iterator[ChatHarness]:
     """A stage whose upstream is up, and whose retries do not wait."""
     upstream = ChatUpstream()
-    elsewhere.run(upstream.__aenter__())
-    with without_waiting() as waits:
-        stage = Stage(twin, folder, upstream, waits)
+    upstream_portal.run(upstream.__aenter__())
+    with without_retry_delays() as waits:
+        stage = ChatHarness(twin, folder, upstream, waits)
         try:
             yield stage
         finally:
             stage.close()
-            elsewhere.run(upstream.__aexit__(None, None, None))
-    assert upstream.faults == []
+            upstream_portal.run(upstream.__aexit__(None, None, None))
+    assert upstream.message_errors == []
 
 
 @contextmanager
-def without_waiting() -> Iterator[list[float]]:
+def without_retry_delays() -> Iterator[list[float]]:
     """Upstreams are asked again at once; the seconds that would have been waited."""
     waits: list[float] = []
 
@@ -307,7 +311,7 @@ def without_waiting() -> Iterator[list[float]]:
         yield waits
 
 
-class Driven:
+class BlockingAdapter:
     """An ``AsyncConversation`` or what it gives, called as if it were blocking."""
 
     def __init__(self, twin: Any, run: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
@@ -316,13 +320,13 @@ class Driven:
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._twin, name)
         if inspect.ismethod(found):
-            return lambda *args, **kwargs: self._given(found(*args, **kwargs))
-        return self._given(found)
+            return lambda *args, **kwargs: self._adapt(found(*args, **kwargs))
+        return self._adapt(found)
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._twin, name, value)
 
-    def __iter__(self) -> Driven:
+    def __iter__(self) -> BlockingAdapter:
         return self
 
     def __next__(self) -> Any:
@@ -336,13 +340,13 @@ class Driven:
             raise StopIteration
         return value
 
-    def __enter__(self) -> Driven:
+    def __enter__(self) -> BlockingAdapter:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._run(self._twin.__aexit__(*error))
 
-    def _given(self, value: Any) -> Any:
+    def _adapt(self, value: Any) -> Any:
         if inspect.isawaitable(value):
 
             async def wait() -> Any:
@@ -350,7 +354,7 @@ class Driven:
 
             value = self._run(wait())
         if isinstance(value, AsyncConversation | AsyncStream) or inspect.isasyncgen(value):
-            return Driven(value, self._run)
+            return BlockingAdapter(value, self._run)
         return value
 
 
@@ -385,20 +389,20 @@ def images(messages: list[dict[str, Any]]) -> list[str]:
 
 __all__ = [
     "KEY",
-    "TWINS",
+    "VARIANTS",
     "Call",
+    "ChatHarness",
     "ChatUpstream",
-    "Says",
-    "Stage",
+    "ModelAnswer",
+    "chat_harness",
     "completion",
     "contents",
-    "elsewhere",
-    "faults",
     "images",
     "outputs",
+    "pairing_errors",
     "png",
-    "release",
     "roles",
-    "staged",
-    "without_waiting",
+    "set_event",
+    "upstream_portal",
+    "without_retry_delays",
 ]

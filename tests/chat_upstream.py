@@ -21,10 +21,10 @@ from upstream import (
 
 KEY = "xai-0123456789abcdefghij"
 HELLO = [OutputTextDelta("Hel"), OutputTextDelta("lo."), UsageUpdate(Usage(5, 2)), Finish("stop")]
-BROKEN = b'data: {"choices": [}\n\n'
+INVALID_JSON_EVENT = b'data: {"choices": [}\n\n'
 
 
-class Upstream(MisbehavingUpstream):
+class ChatCompletionsUpstream(MisbehavingUpstream):
     """The upstream, models that talk to it, and a clock that only their waiting moves."""
 
     def __init__(self) -> None:
@@ -41,16 +41,19 @@ class Upstream(MisbehavingUpstream):
         return ChatCompletionsModel(ModelInfo("m"), options.pop("url", self.base_url), **options)
 
 
-def run(work: Callable[[Upstream, ChatCompletionsModel], Coroutine[Any, Any, None]]) -> None:
+def run_with_upstream(
+    work: Callable[[ChatCompletionsUpstream, ChatCompletionsModel], Coroutine[Any, Any, None]],
+) -> None:
     """Run ``work`` with an upstream and a model; nothing may be left open after it."""
     with_model(work)
 
 
 def with_model(
-    work: Callable[[Upstream, ChatCompletionsModel], Coroutine[Any, Any, None]], **options: Any
+    work: Callable[[ChatCompletionsUpstream, ChatCompletionsModel], Coroutine[Any, Any, None]],
+    **options: Any,
 ) -> None:
     async def main() -> None:
-        async with Upstream() as upstream:
+        async with ChatCompletionsUpstream() as upstream:
             model = upstream.model(**options)
             try:
                 await work(upstream, model)
@@ -60,7 +63,7 @@ def with_model(
     asyncio.run(asyncio.wait_for(main(), 20))
 
 
-def question(*, streamed: bool = True, options: Options | None = None) -> ModelCall:
+def make_call(*, streamed: bool = True, options: Options | None = None) -> ModelCall:
     messages = b'[{"role":"user","content":"Hi"}]'
     return ModelCall("grok-4", messages, options or Options(), streamed)
 
@@ -69,18 +72,20 @@ async def batches(model: Model, call: ModelCall) -> list[list[Delta]]:
     return [list(batch) async for batch in model.generate(call)]
 
 
-async def heard(model: Model, *, streamed: bool = True) -> list[Delta]:
-    return [delta for batch in await batches(model, question(streamed=streamed)) for delta in batch]
+async def collect_deltas(model: Model, *, streamed: bool = True) -> list[Delta]:
+    return [
+        delta for batch in await batches(model, make_call(streamed=streamed)) for delta in batch
+    ]
 
 
-async def failed(
+async def expect_failure(
     model: Model, kind: type[AntiphonError], *, streamed: bool = True
 ) -> tuple[list[Delta], Any]:
     """What was heard before the call failed, and the error."""
     deltas: list[Delta] = []
 
     async def listen() -> None:
-        async for batch in model.generate(question(streamed=streamed)):
+        async for batch in model.generate(make_call(streamed=streamed)):
             deltas.extend(batch)
 
     with pytest.raises(kind) as caught:

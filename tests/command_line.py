@@ -15,7 +15,7 @@ from antiphon.cli.main import main
 PROGRAM = str(Path(sys.executable).parent / "antiphon")
 
 
-class Ran(msgspec.Struct, frozen=True):
+class CommandResult(msgspec.Struct, frozen=True):
     """How a command ended and what it printed."""
 
     code: int
@@ -35,7 +35,7 @@ def environment(home: Path) -> dict[str, str]:
     }
 
 
-Command = Callable[..., Ran]
+Command = Callable[..., CommandResult]
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def commands(
         patch.setenv(name, value)
     patch.chdir(home)
 
-    def antiphon(*args: str, stdin: str = "") -> Ran:
+    def antiphon(*args: str, stdin: str = "") -> CommandResult:
         given = home / "stdin"
         given.write_text(stdin)
         with given.open() as file, pytest.MonkeyPatch.context() as inner:
@@ -59,6 +59,6 @@ def commands(
                 main()
         code = ended.value.code
         out, err = capture.readouterr()
-        return Ran(code if isinstance(code, int) else 0 if code is None else 1, out, err)
+        return CommandResult(code if isinstance(code, int) else 0 if code is None else 1, out, err)
 
     yield antiphon

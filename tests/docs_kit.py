@@ -33,17 +33,17 @@ README = ROOT / "README.md"
 #: What a block may say it is. Those of ``PLAIN`` are for reading only.
 RUN = {"python"}
 COMMANDS = {"sh", "console"}
-CHECKED = {"toml", "json"}
+VALIDATED = {"toml", "json"}
 PLAIN = {"text", "output"}
 #: Programs that a command line may use besides ours.
-_OTHERS = {"cat", "echo"}
+_OTHER_PROGRAMS = {"cat", "echo"}
 #: Where the pages say that a server is, and its gRPC.
 SERVER = "http://127.0.0.1:8080"
 RPC = "localhost:8081"
 #: The client opens its WebSocket in a way that newer websockets have a word to say about.
-_HARMLESS = "ignore:connect() must be used as a context manager:DeprecationWarning"
+_IGNORED_WARNING = "ignore:connect() must be used as a context manager:DeprecationWarning"
 #: Seconds after which whatever has not happened never will.
-_NEVER = 60.0
+_TIMEOUT = 60.0
 #: What has no types to check.
 _UNTYPED = re.compile(r"^(import xai_sdk|from xai_sdk\S* import .*)$")
 _FENCE = re.compile(
@@ -63,18 +63,18 @@ class Block(msgspec.Struct, frozen=True):
     output: str | None = None
 
 
-class Served(msgspec.Struct, frozen=True):
+class PageServer(msgspec.Struct, frozen=True):
     """A page's server: its URL, and host and port of its gRPC."""
 
     url: str
     rpc: str
 
 
-class Ran(msgspec.Struct, frozen=True):
+class PageRun(msgspec.Struct, frozen=True):
     """What came of running a page: what is wrong with it, and what each step printed."""
 
-    faults: list[str]
-    printed: list[tuple[Block, str]]
+    errors: list[str]
+    outputs: list[tuple[Block, str]]
 
 
 def blocks_of(page: str) -> list[Block]:
@@ -91,7 +91,7 @@ def blocks_of(page: str) -> list[Block]:
     return found
 
 
-def faults_of(page: str) -> list[str]:
+def block_errors(page: str) -> list[str]:
     """What is wrong with a page's blocks that is seen without running them."""
     faults: list[str] = []
     blocks = blocks_of(page)
@@ -114,7 +114,7 @@ def _check(block: Block, before: Block | None) -> None:
         case "json":
             _check_programs(json.loads(block.text))
         case "output":
-            if before is None or before.output is None or before.language in PLAIN | CHECKED:
+            if before is None or before.output is None or before.language in PLAIN | VALIDATED:
                 raise ValueError("an output block stands right behind what prints it")
         case "sh" | "console":
             commands_of(block)
@@ -164,12 +164,12 @@ def commands_of(block: Block) -> list[str]:
         words = shlex.split(line, comments=True)
         if not words:
             continue
-        if _ends(words):
+        if _terminates(words):
             runnable.append(line.replace(".venv/bin/antiphon", "antiphon"))
     return runnable
 
 
-def _ends(words: Sequence[str]) -> bool:
+def _terminates(words: Sequence[str]) -> bool:
     """Whether a command ends by itself; checks it where it does not."""
     if words[0] == "make":
         targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)
@@ -182,7 +182,7 @@ def _ends(words: Sequence[str]) -> bool:
         name = Path(program[0]).name
         if name == "antiphon":
             ends = _parse(program[1:]) and ends
-        elif name not in _OTHERS:
+        elif name not in _OTHER_PROGRAMS:
             raise ValueError(f"nothing would check {name!r}")
     return ends
 
@@ -211,7 +211,7 @@ def _parse(arguments: Sequence[str]) -> bool:
     return not (talks or stays or "…" in "".join(arguments))
 
 
-def run(page: Path, *, real_model: bool = False) -> Ran:
+def run_page(page: Path, *, real_model: bool = False) -> PageRun:
     """Run a page from its first block to its last, in a home of its own."""
     blocks = blocks_of(page.read_text("utf-8"))
     script = read_script(DATA / f"{page.stem}.toml")
@@ -226,17 +226,19 @@ def run(page: Path, *, real_model: bool = False) -> Ran:
         server = None
         asked = [block.text for block in blocks if block.language in RUN]
         if any(SERVER in text or RPC in text for text in asked):
-            server = stack.enter_context(_serving(environ, folder))
+            server = stack.enter_context(_running_server(environ, folder))
         steps = list(_steps(blocks, page.name, server))
         ran = _run(steps, folder, environ, script)
-        ran.faults.extend(model.faults if model else [])
-        if model and model.left and not ran.faults:
-            ran.faults.append(f"{len(model.left)} replies were not asked for: {model.left}")
+        ran.errors.extend(model.errors if model else [])
+        if model and model.remaining and not ran.errors:
+            ran.errors.append(
+                f"{len(model.remaining)} replies were not asked for: {model.remaining}"
+            )
     return ran
 
 
 def _steps(
-    blocks: Sequence[Block], page: str, server: Served | None
+    blocks: Sequence[Block], page: str, server: PageServer | None
 ) -> Iterator[tuple[Block, dict[str, Any]]]:
     for block in blocks:
         if block.language in RUN:
@@ -253,12 +255,19 @@ def _run(
     folder: Path,
     environ: Mapping[str, str],
     script: Script,
-) -> Ran:
+) -> PageRun:
     given, results = folder / "steps.json", folder / "results.json"
     given.write_text(json.dumps([step for _, step in steps]), "utf-8")
     work = folder / "work"
     shutil.copytree(DATA / "files", work)
-    program = [sys.executable, "-W", "error", "-W", _HARMLESS, str(DATA.parent / "docs_page.py")]
+    program = [
+        sys.executable,
+        "-W",
+        "error",
+        "-W",
+        _IGNORED_WARNING,
+        str(DATA.parent / "docs_page.py"),
+    ]
     said = folder / "stderr"
     # Not by pipes: what a page leaves running would hold them open, and be waited for.
     with said.open("wb") as stderr:
@@ -270,7 +279,7 @@ def _run(
             stdout=subprocess.DEVNULL,
             stderr=stderr,
             text=True,
-            timeout=_NEVER,
+            timeout=_TIMEOUT,
             check=False,
         )
     heard = said.read_text("utf-8")
@@ -279,10 +288,10 @@ def _run(
     if "Exception ignored" in heard or (heard and not script.stderr):
         faults.append(f"on standard error: {heard}")
     printed = json.loads(results.read_text("utf-8")) if results.is_file() else []
-    return Ran(faults, [(block, one) for (block, _), one in zip(steps, printed, strict=False)])
+    return PageRun(faults, [(block, one) for (block, _), one in zip(steps, printed, strict=False)])
 
 
-def differs(block: Block, printed: str) -> bool:
+def output_differs(block: Block, printed: str) -> bool:
     """Whether a block printed something else than its page says; ``…`` stands for anything."""
     if block.output is None or block.language == "console":
         return False
@@ -290,7 +299,7 @@ def differs(block: Block, printed: str) -> bool:
     return re.fullmatch(pattern, printed.strip(), re.DOTALL) is None
 
 
-def _environment(folder: Path, base_url: str | None, lent: Sequence[str]) -> dict[str, str]:
+def _environment(folder: Path, base_url: str | None, mcp_tables: Sequence[str]) -> dict[str, str]:
     """A person's who has set up one model with a price; with None, who has set up nothing.
 
     ``lent`` are the tables of MCP servers, whose programs lie beside the configuration.
@@ -303,8 +312,8 @@ def _environment(folder: Path, base_url: str | None, lent: Sequence[str]) -> dic
         config = folder / "config" / "antiphon" / "config.toml"
         config.parent.mkdir(parents=True)
         tables = [f'[models."{name}"]\nbase_url = "{base_url}"\n{price}\n' for name in MODELS]
-        config.write_text(f'model = "{MODELS[0]}"\n' + "\n".join([*tables, *lent]), "utf-8")
-        if lent:
+        config.write_text(f'model = "{MODELS[0]}"\n' + "\n".join([*tables, *mcp_tables]), "utf-8")
+        if mcp_tables:
             shutil.copytree(DATA / "files", config.parent, dirs_exist_ok=True)
     return environ
 
@@ -314,7 +323,7 @@ MODELS = ("grok-4", "smollm2")
 
 
 @contextmanager
-def _serving(environ: Mapping[str, str], folder: Path) -> Iterator[Served]:
+def _running_server(environ: Mapping[str, str], folder: Path) -> Iterator[PageServer]:
     """A server for the page's clients, over the same store."""
     log_file = folder / "server.log"
     with log_file.open("ab") as log:
@@ -331,19 +340,19 @@ def _serving(environ: Mapping[str, str], folder: Path) -> Iterator[Served]:
         try:
             found = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
             assert found is not None, log_file.read_text()
-            yield Served(found[0], _rpc(log_file))
+            yield PageServer(found[0], _grpc_address(log_file))
         finally:
             process.terminate()
             try:
-                process.wait(_NEVER)
+                process.wait(_TIMEOUT)
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise
 
 
-def _rpc(log: Path) -> str:
+def _grpc_address(log: Path) -> str:
     """Where a server that has just said its URL serves gRPC."""
-    late = time.monotonic() + _NEVER
+    late = time.monotonic() + _TIMEOUT
     while (found := re.search(r"gRPC, .*:(\d+)", log.read_text())) is None:
         assert time.monotonic() < late, log.read_text()
         time.sleep(0.01)
@@ -356,7 +365,7 @@ def _folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def typed(page: Path) -> str:
+def to_module(page: Path) -> str:
     """A page's Python as one module, each line where the page has it."""
     lines: list[str] = []
     for block in blocks_of(page.read_text("utf-8")):

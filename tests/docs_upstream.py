@@ -34,7 +34,7 @@ class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: str | None = None
 
 
-class Canned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class CannedReply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one request gets. ``status`` other than 200: an error that says ``text``.
 
     ``usage`` is input, output and cached tokens. ``hang``: after the words of a stream, or
@@ -54,7 +54,7 @@ class Canned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a page needs from outside, and what it may write to standard error."""
 
-    reply: tuple[Canned, ...] = ()
+    reply: tuple[CannedReply, ...] = ()
     stdin: str = ""
     stderr: tuple[str, ...] = ()
 
@@ -66,33 +66,33 @@ def read_script(path: Path) -> Script:
     return msgspec.convert(tomllib.loads(path.read_text("utf-8")), Script)
 
 
-class Upstream:
+class PageUpstream:
     """A running endpoint. ``faults`` says what was asked that no reply is for."""
 
     def __init__(self, script: Script) -> None:
-        self.left = list(script.reply)
-        self.faults: list[str] = []
+        self.remaining = list(script.reply)
+        self.errors: list[str] = []
         self.base_url = ""
-        self.leaving = threading.Event()
+        self.stopping = threading.Event()
         self._lock = threading.Lock()
-        self._asked = 0
+        self._request_count = 0
 
-    def answer(self, messages: list[dict[str, Any]]) -> tuple[int, Canned]:
+    def answer(self, messages: list[dict[str, Any]]) -> tuple[int, CannedReply]:
         """The number of the request, and the first reply left that is meant for it."""
         said = json.dumps(messages[-1].get("content"), ensure_ascii=False)
         with self._lock:
-            self._asked += 1
-            for place, canned in enumerate(self.left):
+            self._request_count += 1
+            for place, canned in enumerate(self.remaining):
                 if canned.asked is None or canned.asked in said:
-                    return self._asked, self.left.pop(place)
-            self.faults.append(f"no reply is left for the message {said[:200]}")
-        return self._asked, Canned("There is no reply for this.", status=400)
+                    return self._request_count, self.remaining.pop(place)
+            self.errors.append(f"no reply is left for the message {said[:200]}")
+        return self._request_count, CannedReply("There is no reply for this.", status=400)
 
 
 @contextmanager
-def upstream(script: Script) -> Iterator[Upstream]:
+def upstream(script: Script) -> Iterator[PageUpstream]:
     """An endpoint on a free port for as long as the context lasts."""
-    state = Upstream(script)
+    state = PageUpstream(script)
 
     class Handler(_Handler):
         upstream = state
@@ -108,13 +108,13 @@ def upstream(script: Script) -> Iterator[Upstream]:
         try:
             yield state
         finally:
-            state.leaving.set()
+            state.stopping.set()
             server.shutdown()
             thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):
-    upstream: Upstream
+    upstream: PageUpstream
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -129,9 +129,9 @@ class _Handler(BaseHTTPRequestHandler):
             lines = b"".join(b"data: " + one + b"\n\n" for one in (*chunks, b"[DONE]"))
             self._send(canned, "text/event-stream", lines)
         else:
-            self._send(canned, "application/json", json.dumps(_whole(canned, number)).encode())
+            self._send(canned, "application/json", json.dumps(_completion(canned, number)).encode())
 
-    def _send(self, canned: Canned, kind: str, data: bytes) -> None:
+    def _send(self, canned: CannedReply, kind: str, data: bytes) -> None:
         self.send_response(canned.status)
         for name, value in canned.headers.items():
             self.send_header(name, value)
@@ -142,7 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
         self.close_connection = True
 
-    def _hang(self, canned: Canned) -> None:
+    def _hang(self, canned: CannedReply) -> None:
         self.close_connection = True
         if canned.text:
             self.send_response(200)
@@ -150,13 +150,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             for one in _deltas(canned, 0):
                 self.wfile.write(b"data: " + json.dumps(one).encode() + b"\n\n")
-        self.upstream.leaving.wait()
+        self.upstream.stopping.wait()
 
     def log_message(self, format: str, *args: Any) -> None:
         """Quiet."""
 
 
-def _calls(canned: Canned, number: int) -> list[dict[str, Any]]:
+def _calls(canned: CannedReply, number: int) -> list[dict[str, Any]]:
     return [
         {
             "index": place,
@@ -168,7 +168,7 @@ def _calls(canned: Canned, number: int) -> list[dict[str, Any]]:
     ]
 
 
-def _usage(canned: Canned) -> dict[str, Any]:
+def _usage(canned: CannedReply) -> dict[str, Any]:
     shown, said, cached = canned.usage
     return {
         "prompt_tokens": shown,
@@ -178,11 +178,11 @@ def _usage(canned: Canned) -> dict[str, Any]:
     }
 
 
-def _finish(canned: Canned) -> str:
+def _finish(canned: CannedReply) -> str:
     return canned.finish or ("tool_calls" if canned.calls else "stop")
 
 
-def _whole(canned: Canned, number: int) -> dict[str, Any]:
+def _completion(canned: CannedReply, number: int) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": canned.text or None}
     if canned.calls:
         message["tool_calls"] = _calls(canned, number)
@@ -190,7 +190,7 @@ def _whole(canned: Canned, number: int) -> dict[str, Any]:
     return {"id": "c", "object": "chat.completion", "choices": [choice], "usage": _usage(canned)}
 
 
-def _deltas(canned: Canned, number: int) -> Iterator[dict[str, Any]]:
+def _deltas(canned: CannedReply, number: int) -> Iterator[dict[str, Any]]:
     words = canned.text.split(" ") if canned.text else []
     deltas: list[dict[str, Any]] = [{"content": word + " "} for word in words[:-1]]
     deltas += [{"content": word} for word in words[-1:]]
@@ -199,7 +199,7 @@ def _deltas(canned: Canned, number: int) -> Iterator[dict[str, Any]]:
         yield {**_CHUNK, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
 
 
-def _chunks(canned: Canned, number: int) -> Iterator[dict[str, Any]]:
+def _chunks(canned: CannedReply, number: int) -> Iterator[dict[str, Any]]:
     yield from _deltas(canned, number)
     yield {**_CHUNK, "choices": [{"index": 0, "delta": {}, "finish_reason": _finish(canned)}]}
     yield {**_CHUNK, "choices": [], "usage": _usage(canned)}

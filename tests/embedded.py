@@ -26,7 +26,7 @@ needs_model = pytest.mark.skipif(
 )
 
 
-class Said(msgspec.Struct, frozen=True):
+class GenerationResult(msgspec.Struct, frozen=True):
     """An answer, whole; ``batches`` counts the reads it came in."""
 
     text: str
@@ -36,7 +36,9 @@ class Said(msgspec.Struct, frozen=True):
 
 
 @contextlib.contextmanager
-def loaded(*, slots: int = 2, context: int = 8192) -> Iterator[tuple[asyncio.Runner, LlamaModel]]:
+def open_model(
+    *, slots: int = 2, context: int = 8192
+) -> Iterator[tuple[asyncio.Runner, LlamaModel]]:
     """A model, and the loop it lives in."""
     model = LlamaModel(SMOLLM2, WEIGHTS, slots=slots, context_window=context)
     with asyncio.Runner() as runner:
@@ -53,23 +55,23 @@ def call(messages: Sequence[tuple[str, object]], options: Options) -> ModelCall:
     return ModelCall("smollm2", encoded, options, stream=True)
 
 
-def put_together(deltas: Sequence[Delta], batches: int = 1) -> Said:
+def join_deltas(deltas: Sequence[Delta], batches: int = 1) -> GenerationResult:
     """What a finished stream of deltas says."""
     text = "".join(delta.text for delta in deltas if isinstance(delta, OutputTextDelta))
     (usage,) = [delta.usage for delta in deltas if isinstance(delta, UsageUpdate)]
     (reason,) = [delta.reason for delta in deltas if isinstance(delta, Finish)]
-    return Said(text, reason, usage, batches)
+    return GenerationResult(text, reason, usage, batches)
 
 
-async def ask(model: LlamaModel, asked: ModelCall) -> Said:
+async def generate(model: LlamaModel, model_call: ModelCall) -> GenerationResult:
     """Run a call to its end."""
     deltas: list[Delta] = []
     batches = 0
-    async with aclosing(model.generate(asked)) as stream:
+    async with aclosing(model.generate(model_call)) as stream:
         async for batch in stream:
             deltas += batch
             batches += 1
-    return put_together(deltas, batches)
+    return join_deltas(deltas, batches)
 
 
 def weights() -> Path:

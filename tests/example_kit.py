@@ -30,10 +30,10 @@ DIALOGUES = ["first_chat", "login_ticket", "receipt_refund"]
 #: What ends an example's lines where several run.
 END = "-- end --"
 #: What an upstream says: a text, or a chat completions message.
-Said: TypeAlias = str | dict[str, Any]
+ReplyBody: TypeAlias = str | dict[str, Any]
 
 
-def called(
+def tool_call_reply(
     tool: str, text: str | None = "", /, *, call_id: str = "call_1", **arguments: Any
 ) -> dict[str, Any]:
     """A message that calls one tool."""
@@ -42,19 +42,19 @@ def called(
     return {"role": "assistant", "content": text, "tool_calls": [call]}
 
 
-class Replaying:
+class ReplayUpstream:
     """Answers one request after another, and one too many by an error.
 
     ``requests`` are their bodies.
     """
 
-    def __init__(self, port: int, replies: Sequence[Said]) -> None:
+    def __init__(self, port: int, replies: Sequence[ReplyBody]) -> None:
         self.base_url = f"http://127.0.0.1:{port}/v1"
         self.requests: list[dict[str, Any]] = []
         self._replies = list(replies)
         self._lock = threading.Lock()
 
-    def take(self, request: dict[str, Any]) -> dict[str, Any] | None:
+    def next_reply(self, request: dict[str, Any]) -> dict[str, Any] | None:
         """The next message of the script; None where there is none left."""
         with self._lock:
             self.requests.append(request)
@@ -62,17 +62,17 @@ class Replaying:
         return {"role": "assistant", "content": said} if isinstance(said, str) else said
 
     @property
-    def unsaid(self) -> int:
+    def unused_replies(self) -> int:
         """How many replies nobody has asked for."""
         return len(self._replies)
 
-    def shown(self, number: int = -1) -> list[dict[str, Any]]:
+    def sent_messages(self, number: int = -1) -> list[dict[str, Any]]:
         """The messages of a request, as ``plain`` has them."""
-        return plain(self.requests[number]["messages"])
+        return normalize_messages(self.requests[number]["messages"])
 
 
 class _Server(ThreadingHTTPServer):
-    script: Replaying
+    script: ReplayUpstream
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -81,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        message = self.server.script.take(body)
+        message = self.server.script.next_reply(body)
         if message is None:
             # A status that nobody asks again after.
             self._answer(400, {"error": {"message": "The script is over."}})
@@ -149,10 +149,10 @@ def _deltas(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def replaying(*replies: Said) -> Iterator[Replaying]:
+def replay_upstream(*replies: ReplyBody) -> Iterator[ReplayUpstream]:
     """A running upstream that says these, one after another."""
     with _Server(("127.0.0.1", 0), _Handler) as server:
-        server.script = Replaying(server.server_port, replies)
+        server.script = ReplayUpstream(server.server_port, replies)
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:
@@ -162,12 +162,12 @@ def replaying(*replies: Said) -> Iterator[Replaying]:
             thread.join()
 
 
-def refusal(message: str) -> dict[str, Any]:
+def error_reply(message: str) -> dict[str, Any]:
     """A reply that is an error."""
     return {"error": {"message": message}}
 
 
-def hanging(text: str) -> dict[str, Any]:
+def hanging_reply(text: str) -> dict[str, Any]:
     """A reply that begins so and never ends; only for a request that streams."""
     return {"role": "assistant", "content": text, "hangs": True}
 
@@ -186,12 +186,12 @@ def user_turns(messages: Sequence[Mapping[str, Any]]) -> list[str]:
     return [message["content"] for message in messages if message["role"] == "user"]
 
 
-def replies(messages: Sequence[dict[str, Any]]) -> list[Said]:
+def replies(messages: Sequence[dict[str, Any]]) -> list[ReplyBody]:
     """What a model has to say for this array to come about.
 
     That is what it said, and what is on a receipt where a tool asks a model to read it.
     """
-    said: list[Said] = []
+    said: list[ReplyBody] = []
     for message in messages:
         if message["role"] == "assistant":
             said.append(message)
@@ -200,11 +200,11 @@ def replies(messages: Sequence[dict[str, Any]]) -> list[Said]:
     return said
 
 
-def plain(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def normalize_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Messages without what says nothing: null keys, ``index`` and ``type`` of calls."""
     return [
         {
-            key: [_plain_call(call) for call in value] if key == "tool_calls" else value
+            key: [_normalize_call(call) for call in value] if key == "tool_calls" else value
             for key, value in message.items()
             if value is not None
         }
@@ -212,7 +212,7 @@ def plain(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _plain_call(call: Mapping[str, Any]) -> dict[str, Any]:
+def _normalize_call(call: Mapping[str, Any]) -> dict[str, Any]:
     function = call["function"]
     # Arguments are compared as what they say: who writes them may space them differently.
     return {
@@ -222,7 +222,7 @@ def _plain_call(call: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-class Ran(msgspec.Struct, frozen=True):
+class ProgramResult(msgspec.Struct, frozen=True):
     """How a program ended and what it printed."""
 
     code: int
@@ -234,7 +234,7 @@ class Ran(msgspec.Struct, frozen=True):
         return self.out.splitlines()
 
 
-def environment(home: Path, upstream: Replaying | None) -> dict[str, str]:
+def environment(home: Path, upstream: ReplayUpstream | None) -> dict[str, str]:
     """Everything a program needs, and nothing of the person's who runs the tests.
 
     Without an upstream the model is the embedded one.
@@ -255,8 +255,8 @@ def environment(home: Path, upstream: Replaying | None) -> dict[str, str]:
 
 
 def run_program(
-    args: Sequence[str], home: Path, upstream: Replaying | None = None, stdin: str = ""
-) -> Ran:
+    args: Sequence[str], home: Path, upstream: ReplayUpstream | None = None, stdin: str = ""
+) -> ProgramResult:
     """Python with these arguments, in ``home``."""
     ran = subprocess.run(
         [sys.executable, *args],
@@ -269,7 +269,7 @@ def run_program(
         timeout=60,
         check=False,
     )
-    return Ran(ran.returncode, ran.stdout, ran.stderr)
+    return ProgramResult(ran.returncode, ran.stdout, ran.stderr)
 
 
 def run_examples(names: Sequence[str], home: Path) -> list[list[str]]:
@@ -284,8 +284,8 @@ def run_examples(names: Sequence[str], home: Path) -> list[list[str]]:
 
 
 def run_example(
-    name: str, home: Path, upstream: Replaying | None = None, *args: str, stdin: str = ""
-) -> Ran:
+    name: str, home: Path, upstream: ReplayUpstream | None = None, *args: str, stdin: str = ""
+) -> ProgramResult:
     """``python examples/NAME.py``, which has to end well."""
     ran = run_program([str(ROOT / "examples" / f"{name}.py"), *args], home, upstream, stdin)
     assert (ran.code, ran.err) == (0, ""), ran

@@ -12,12 +12,12 @@ import grpc
 import pytest
 import xai_sdk  # type: ignore[import-untyped]
 
-from antiphon.api.common.rate_limits import Allowance
-from antiphon.api.grpc.interceptor import Door
-from antiphon.api.grpc.pricing import Prices, no_prices
+from antiphon.api.common.rate_limits import RateLimit
+from antiphon.api.grpc.interceptor import GatewayInterceptor
+from antiphon.api.grpc.pricing import PriceLookup, no_prices
 from antiphon.api.grpc.server import Certificate, GrpcServer
-from antiphon.api.http.app import open_site
-from antiphon.api.http.middleware import Front
+from antiphon.api.http.app import create_app
+from antiphon.api.http.middleware import GatewayMiddleware
 from antiphon.core.api_keys import hash_api_key, new_api_key, new_api_key_id
 from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.models.scripted import ScriptedModel
@@ -25,21 +25,21 @@ from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
 from antiphon.turn.protocols import Model
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import ApiKey
-from server import NEVER, Serving, StoreMaker, serving
+from server import TIMEOUT, StoreMaker, ThreadServer, serving
 
 T = TypeVar("T")
 
 
-class Grpc:
+class GrpcTestServer:
     """A server that listens for both, and the model behind it."""
 
     def __init__(
-        self, http: Serving, keys: MemoryApiKeyStore, server: GrpcServer, port: int
+        self, http: ThreadServer, keys: MemoryApiKeyStore, server: GrpcServer, port: int
     ) -> None:
         self.http = http
         self.server = server
         self.port = port
-        self.at = f"127.0.0.1:{port}"
+        self.address = f"127.0.0.1:{port}"
         self._keys = keys
 
     def key(self, tenant: str) -> str:
@@ -53,23 +53,23 @@ class Grpc:
     def client(self, key: str = "any", **settings: Any) -> Iterator[Any]:
         """The official client, as it comes."""
         with xai_sdk.Client(
-            key, api_host=self.at, use_insecure_channel=True, timeout=NEVER, **settings
+            key, api_host=self.address, use_insecure_channel=True, timeout=TIMEOUT, **settings
         ) as client:
             yield client
 
-    async def aio(self, work: Callable[[Any], Coroutine[Any, Any, T]], key: str = "any") -> T:
+    async def run_async(self, work: Callable[[Any], Coroutine[Any, Any, T]], key: str = "any") -> T:
         """Something done with the official asynchronous client."""
         async with xai_sdk.AsyncClient(
-            key, api_host=self.at, use_insecure_channel=True, timeout=NEVER
+            key, api_host=self.address, use_insecure_channel=True, timeout=TIMEOUT
         ) as client:
             return await work(client)
 
-    def raw(self, path: str, body: bytes, **metadata: str) -> bytes:
+    def call_raw(self, path: str, body: bytes, **metadata: str) -> bytes:
         """One call without any classes. Raises ``grpc.RpcError``."""
         named = tuple((name.replace("_", "-"), value) for name, value in metadata.items())
-        with grpc.insecure_channel(self.at) as channel:
+        with grpc.insecure_channel(self.address) as channel:
             call: Any = channel.unary_unary(path)
-            answer: bytes = call(body, timeout=NEVER, metadata=named)
+            answer: bytes = call(body, timeout=TIMEOUT, metadata=named)
             return answer
 
 
@@ -78,33 +78,33 @@ def grpc_serving(
     model: Model | Mapping[str, Model] | None = None,
     store: Path | StoreMaker | None = None,
     *,
-    allowance_of: Callable[[str], Allowance] | None = None,
-    prices: Prices = no_prices,
+    rate_limit_for: Callable[[str], RateLimit] | None = None,
+    prices: PriceLookup = no_prices,
     fun_prompt: str = "Be funny.",
     certificate: Certificate | None = None,
     mcp: Sequence[McpServerConfig] = (),
     urls: Sequence[str] = (),
-) -> Iterator[Grpc]:
+) -> Iterator[GrpcTestServer]:
     """Both APIs over one service, with a scripted model and a memory store unless given."""
     keys = MemoryApiKeyStore(time.time)
-    sites: list[Front] = []
+    sites: list[GatewayMiddleware] = []
 
-    def site(service: TurnService) -> Front:
-        sites.append(open_site(service, keys, allowance_of=allowance_of))
+    def site(service: TurnService) -> GatewayMiddleware:
+        sites.append(create_app(service, keys, rate_limit_for=rate_limit_for))
         return sites[0]
 
     with serving(model or ScriptedModel(), store, site, mcp, urls) as http:
         front = sites[0]
-        door = Door(front.keyring, front.metrics, front.limiter)
+        door = GatewayInterceptor(front.authenticator, front.metrics, front.limiter)
         server = GrpcServer(http.service, door, prices=prices, fun_prompt=fun_prompt)
         port = http.run(server.start("127.0.0.1", 0, certificate))
         try:
-            yield Grpc(http, keys, server, port)
+            yield GrpcTestServer(http, keys, server, port)
         finally:
             http.run(server.stop(0))
 
 
-class Failure:
+class RpcFailure:
     """What a call failed with."""
 
     def __init__(self, error: Any) -> None:
@@ -122,15 +122,15 @@ class Failure:
         return self.trailers.get("x-error-param")
 
 
-def failure(work: Callable[[], object]) -> Failure:
+def rpc_failure(work: Callable[[], object]) -> RpcFailure:
     """What some work fails with."""
     with pytest.raises(grpc.RpcError) as caught:
         work()
-    return Failure(caught.value)
+    return RpcFailure(caught.value)
 
 
-def until(done: Callable[[], bool]) -> None:
+def wait_until(done: Callable[[], bool]) -> None:
     """Ask again until it is so."""
-    deadline = time.monotonic() + NEVER
+    deadline = time.monotonic() + TIMEOUT
     while not done():
         assert time.monotonic() < deadline, "it never comes to that"

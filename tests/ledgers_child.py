@@ -16,24 +16,24 @@ from antiphon.stores.sqlite.connection import open_database
 from antiphon.stores.sqlite.search.indexing import apply_plan, read_plan
 from antiphon.stores.sqlite.store import SqliteStore
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
-from stores_kit import sqlite, turned
+from stores_kit import complete_turn, sqlite
 
 
-def say(*words: object) -> None:
+def print_line(*words: object) -> None:
     print(*words, flush=True)
 
 
-async def claim(store: SqliteStore, count: int) -> None:
+async def reserve_keys(store: SqliteStore, count: int) -> None:
     for number in range(count):
         if await store.stores.idempotency.reserve("", f"key {number}", b"print") is None:
-            say(number)
+            print_line(number)
 
 
-async def talk(store: SqliteStore) -> None:
+async def write_until_killed(store: SqliteStore) -> None:
     async def speak(number: int) -> None:
         for turn in range(1_000_000):
-            head = await turned(store, f"canary{number}x{turn} spoke")
-            say(head.response_id, f"canary{number}x{turn}")
+            head = await complete_turn(store, f"canary{number}x{turn} spoke")
+            print_line(head.response_id, f"canary{number}x{turn}")
 
     async def look() -> None:
         while True:
@@ -42,7 +42,7 @@ async def talk(store: SqliteStore) -> None:
     await asyncio.gather(look(), *[speak(number) for number in range(4)])
 
 
-def half(path: Path) -> None:
+def stop_while_indexing(path: Path) -> None:
     database = open_database(path)
     plan = read_plan(database.read_connection, None, 1)
     assert plan is not None
@@ -50,22 +50,22 @@ def half(path: Path) -> None:
     assert apply_plan(
         WriteTransaction(database.write_connection, database.process_locks.owner_id, {}), plan
     )
-    say("half")
+    print_line("half")
     sys.stdin.read()
 
 
 async def main(command: str, path: Path, *rest: str) -> None:
     async with sqlite(path) as store:
         if command == "claim":
-            await claim(store, int(rest[0]))
+            await reserve_keys(store, int(rest[0]))
         elif command == "revoke":
-            say(await store.stores.api_keys.revoke(rest[0]))
+            print_line(await store.stores.api_keys.revoke(rest[0]))
         else:
-            await talk(store)
+            await write_until_killed(store)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "half":
-        half(Path(sys.argv[2]))
+        stop_while_indexing(Path(sys.argv[2]))
     else:
         asyncio.run(main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:]))

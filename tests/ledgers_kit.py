@@ -12,14 +12,14 @@ from antiphon.core.retention import RETAIN_FOREVER, RetentionPolicy
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 
-CHILD = Path(__file__).with_name("ledgers_child.py")
+CHILD_PROGRAM = Path(__file__).with_name("ledgers_child.py")
 
 AnyStore: TypeAlias = MemoryStore | SqliteStore
 #: Opens the same store again where there is a file.
 Opener: TypeAlias = Callable[..., AbstractAsyncContextManager[AnyStore]]
 
 
-class Clock:
+class ManualClock:
     """Stands still until it is set."""
 
     def __init__(self, now: float = 1_800_000_000.0) -> None:
@@ -32,17 +32,17 @@ class Clock:
 def openers(folder: Path) -> dict[str, Opener]:
     @asynccontextmanager
     async def memory(
-        clock: Clock | None = None, lifetimes: RetentionPolicy = RETAIN_FOREVER
+        clock: ManualClock | None = None, lifetimes: RetentionPolicy = RETAIN_FOREVER
     ) -> AsyncIterator[AnyStore]:
-        store = MemoryStore(lifetimes, clock=clock or Clock())
+        store = MemoryStore(lifetimes, clock=clock or ManualClock())
         yield store
         await store.close()
 
     @asynccontextmanager
     async def file(
-        clock: Clock | None = None, lifetimes: RetentionPolicy = RETAIN_FOREVER
+        clock: ManualClock | None = None, lifetimes: RetentionPolicy = RETAIN_FOREVER
     ) -> AsyncIterator[AnyStore]:
-        store = await open_sqlite(folder / "turns.db", lifetimes, clock=clock or Clock())
+        store = await open_sqlite(folder / "turns.db", lifetimes, clock=clock or ManualClock())
         try:
             yield store
         finally:
@@ -51,7 +51,7 @@ def openers(folder: Path) -> dict[str, Opener]:
     return {"memory": memory, "sqlite": file}
 
 
-def query(path: Path, sql: str, *values: object) -> list[tuple[object, ...]]:
+def query_file(path: Path, sql: str, *values: object) -> list[tuple[object, ...]]:
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         return connection.execute(sql, values).fetchall()

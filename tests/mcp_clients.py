@@ -53,7 +53,7 @@ async def call(client: Client, tool: str, /, **arguments: Any) -> dict[str, Any]
     return body
 
 
-async def refusal(client: Client, tool: str, /, **arguments: Any) -> str:
+async def tool_error(client: Client, tool: str, /, **arguments: Any) -> str:
     """What a tool says that went wrong."""
     result = await client.call_tool(tool, arguments)
     assert result.is_error, result

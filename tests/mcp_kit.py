@@ -22,11 +22,11 @@ from antiphon.turn.protocols import ToolErrorOutput
 
 PROGRAM = (sys.executable, str(Path(__file__).parent / "mcp_server.py"))
 #: No waiting before a server that died is started again.
-AT_ONCE = Backoff(base=0.0)
-LOCAL = ("http://127.0.0.1:*",)
+NO_BACKOFF = Backoff(base=0.0)
+LOCAL_URLS = ("http://127.0.0.1:*",)
 
 
-def stdio(label: str = "files", *flags: str, **fields: Any) -> McpServerConfig:
+def stdio_config(label: str = "files", *flags: str, **fields: Any) -> McpServerConfig:
     """A configured server that is a program."""
     fields = {"require_approval": "never", **fields}
     return McpServerConfig(label=label, command=(*PROGRAM, "stdio", *flags), **fields)
@@ -68,7 +68,7 @@ def http_server(*flags: str) -> Iterator[HttpServer]:
         server.kill()
 
 
-def ask(label: str = "files", **fields: Any) -> McpServerRequest:
+def server_request(label: str = "files", **fields: Any) -> McpServerRequest:
     """What a request asks for; a server of its own is asked without approvals."""
     if "url" in fields:
         fields = {"require_approval": "never", **fields}
@@ -82,7 +82,7 @@ def call(name: str, /, **arguments: Any) -> FunctionCall:
 @asynccontextmanager
 async def gateway(*servers: McpServerConfig, **options: Any) -> AsyncIterator[McpServerManager]:
     """A gateway that closes with the context; requests may name servers of this machine."""
-    opened = McpServerManager(servers, LOCAL, **{"backoff": AT_ONCE, **options})
+    opened = McpServerManager(servers, LOCAL_URLS, **{"backoff": NO_BACKOFF, **options})
     try:
         yield opened
     finally:
@@ -90,21 +90,21 @@ async def gateway(*servers: McpServerConfig, **options: Any) -> AsyncIterator[Mc
 
 
 @asynccontextmanager
-async def source(
+async def open_toolset(
     opened: McpServerManager, *asked: McpServerRequest, taken: Sequence[str] = ()
 ) -> AsyncIterator[McpServerToolset]:
-    made = await opened.open_toolset(asked or (ask(),), reserved_names=taken)
+    made = await opened.open_toolset(asked or (server_request(),), reserved_names=taken)
     try:
         yield made
     finally:
         await made.aclose()
 
 
-def names(made: McpServerToolset) -> set[str]:
-    return {function.name for function in made.functions}
+def function_names(toolset: McpServerToolset) -> set[str]:
+    return {function.name for function in toolset.functions}
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def wait_until(condition: Callable[[], bool]) -> None:
     """Wait for what only another task can bring about."""
     for _ in count():
         if condition():
@@ -112,7 +112,7 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)
 
 
-def error_of(output: str | None) -> str:
+def error_message(output: str | None) -> str:
     """The sentence of an error output."""
     assert isinstance(output, ToolErrorOutput)
     shown = json.loads(output)

@@ -6,12 +6,12 @@ import asyncio
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from server import Answer, Serving
+from server import Answer, ThreadServer
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-def samples(answer: Answer) -> Samples:
+def parse_samples(answer: Answer) -> Samples:
     """All numbers of the page, by name and labels."""
     assert answer.status == 200
     assert answer.headers["content-type"].startswith("text/plain")
@@ -22,9 +22,9 @@ def samples(answer: Answer) -> Samples:
     }
 
 
-def value(server: Serving, name: str, **labels: str) -> float:
+def metric_value(server: ThreadServer, name: str, **labels: str) -> float:
     """One number; 0 where there is none."""
     # What an answer adds is added when it is out already.
     server.run(asyncio.sleep(0))
-    found = samples(server.get("/metrics"))
+    found = parse_samples(server.get("/metrics"))
     return found.get((f"antiphon_{name}", frozenset(labels.items())), 0.0)

@@ -9,7 +9,7 @@ from openai import OpenAI
 from openai.types.responses import Response, ToolParam
 
 from antiphon.turn.protocols import Model
-from server import Serving, serving
+from server import ThreadServer, serving
 
 WEATHER: ToolParam = {
     "type": "function",
@@ -21,17 +21,17 @@ WEATHER: ToolParam = {
 
 
 @contextmanager
-def client_of(server: Serving) -> Iterator[OpenAI]:
+def client_of(server: ThreadServer) -> Iterator[OpenAI]:
     with OpenAI(base_url=server.base_url, api_key="none", timeout=30) as client:
         yield client
 
 
 @contextmanager
-def talking_to(model: Model) -> Iterator[tuple[Serving, OpenAI]]:
+def serving_client(model: Model) -> Iterator[tuple[ThreadServer, OpenAI]]:
     with serving(model) as server, client_of(server) as client:
         yield server, client
 
 
-def strictly(response: Response) -> Response:
+def validate_strictly(response: Response) -> Response:
     """The response, which has every field that its class knows to require."""
     return Response.model_validate(response.to_dict(mode="json"), strict=True)

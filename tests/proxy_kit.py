@@ -21,7 +21,7 @@ from typing import Self
 import msgspec
 
 
-class Asked(msgspec.Struct, frozen=True):
+class ProxyRequest(msgspec.Struct, frozen=True):
     """A request to the proxy: for a tunnel to ``host:port``, or for a URL."""
 
     method: str
@@ -44,7 +44,7 @@ class ForwardProxy:
         self._user = user
         self._status = status
         self._tls = tls
-        self.requests: list[Asked] = []
+        self.requests: list[ProxyRequest] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -91,7 +91,7 @@ class ForwardProxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked = await _read(reader)
         self.requests.append(asked)
-        if (status := self._refusal(asked)) is not None:
+        if (status := self._error_status(asked)) is not None:
             writer.write(b"HTTP/1.1 %d No\r\ncontent-length: 0\r\n\r\n" % status)
             await writer.drain()
             return
@@ -101,7 +101,7 @@ class ForwardProxy:
         if asked.method == "CONNECT":
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         else:
-            inner[1].write(_passed_on(asked, place))
+            inner[1].write(_forwarded_request(asked, place))
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_copy(reader, inner[1]))
@@ -111,21 +111,21 @@ class ForwardProxy:
         finally:
             await _close(inner[1])
 
-    def _refusal(self, asked: Asked) -> int | None:
+    def _error_status(self, asked: ProxyRequest) -> int | None:
         token = base64.b64encode((self._user or "").encode()).decode()
         if self._user and asked.headers.get("proxy-authorization") != f"Basic {token}":
             return 407
         return self._status
 
 
-async def _read(reader: asyncio.StreamReader) -> Asked:
+async def _read(reader: asyncio.StreamReader) -> ProxyRequest:
     first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
     method, target, _ = first.split(" ")
     headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
-    return Asked(method, target, headers)
+    return ProxyRequest(method, target, headers)
 
 
-def _passed_on(asked: Asked, place: str) -> bytes:
+def _forwarded_request(asked: ProxyRequest, place: str) -> bytes:
     """The request as the host gets it, and the only one on its connection."""
     path = asked.target.removeprefix(f"http://{place}")
     kept = {name: value for name, value in asked.headers.items() if name[:6] != "proxy-"}

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from antiphon.models.openai.responses import ResponsesModel
 from antiphon.turn.protocols import ModelInfo
 from chat_upstream import KEY
-from chat_upstream import Upstream as ChatUpstream
+from chat_upstream import ChatCompletionsUpstream as ChatUpstream
 from upstream import Behaviour, Request, Signal, answer, events, stream
 
 Json: TypeAlias = dict[str, Any]
@@ -39,7 +39,7 @@ def refusal(text: str) -> Json:
     return {**message(), "content": [{"type": "refusal", "refusal": text}]}
 
 
-def thought(encrypted: str | None = None, *summary: str, raw: str = "") -> Json:
+def reasoning_item(encrypted: str | None = None, *summary: str, raw: str = "") -> Json:
     return {
         "type": "reasoning",
         "id": "rs_1",
@@ -49,7 +49,7 @@ def thought(encrypted: str | None = None, *summary: str, raw: str = "") -> Json:
     }
 
 
-def called(call_id: str = "call_1", name: str = "f", arguments: str = "{}") -> Json:
+def function_call_item(call_id: str = "call_1", name: str = "f", arguments: str = "{}") -> Json:
     return {
         "type": "function_call",
         "id": "fc_1",
@@ -73,12 +73,12 @@ def body(*items: Json, status: str = "completed", **fields: Any) -> Json:
     }
 
 
-def replied(*items: Json, **fields: Any) -> Behaviour:
+def json_response(*items: Json, **fields: Any) -> Behaviour:
     """An answer in one piece."""
     return answer(json.dumps(body(*items, **fields)).encode())
 
 
-def telling(*items: Json, **fields: Any) -> Iterator[Json]:
+def stream_events(*items: Json, **fields: Any) -> Iterator[Json]:
     """The events of a stream, from the first to the last; ``fields`` as in ``body``."""
     yield {"type": "response.created", "response": body(status="in_progress")}
     yield {"type": "response.in_progress", "response": body(status="in_progress")}
@@ -119,7 +119,7 @@ def _pieces(event: str, text: str, at: Json) -> Iterator[Json]:
     yield {"type": f"{event}.done", **at, "text": text}
 
 
-def framed(*told: Json) -> list[bytes]:
+def sse_frames(*told: Json) -> list[bytes]:
     """Events as this API frames them, with their names."""
     return [
         b"event: " + one["type"].encode() + b"\n" + data
@@ -127,35 +127,35 @@ def framed(*told: Json) -> list[bytes]:
     ]
 
 
-def streamed(*items: Json, end: Signal | None = None, **fields: Any) -> Behaviour:
+def event_stream(*items: Json, end: Signal | None = None, **fields: Any) -> Behaviour:
     """A whole stream, in one write."""
-    return stream(b"".join(framed(*telling(*items, **fields))), end=end)
+    return stream(b"".join(sse_frames(*stream_events(*items, **fields))), end=end)
 
 
-def hello(request: Request) -> Behaviour:
+def default_response(request: Request) -> Behaviour:
     """A good answer, in the form that was asked for."""
-    return streamed(message()) if request.json.get("stream") else replied(message())
+    return event_stream(message()) if request.json.get("stream") else json_response(message())
 
 
-class Upstream(ChatUpstream):
+class ResponsesUpstream(ChatUpstream):
     """An upstream that speaks the Responses API, with models that talk to it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.well = hello
+        self.default_answer = default_response
 
     def responses(self, **options: Any) -> ResponsesModel:
         options = {"api_key": KEY, "clock": lambda: self.now, "sleep": self._sleep, **options}
         return ResponsesModel(ModelInfo("m"), options.pop("url", self.base_url), **options)
 
 
-def run(
-    work: Callable[[Upstream, ResponsesModel], Coroutine[Any, Any, None]], **options: Any
+def run_with_upstream(
+    work: Callable[[ResponsesUpstream, ResponsesModel], Coroutine[Any, Any, None]], **options: Any
 ) -> None:
     """Run ``work`` with an upstream and a model; nothing may be left open after it."""
 
     async def main() -> None:
-        async with Upstream() as upstream:
+        async with ResponsesUpstream() as upstream:
             model = upstream.responses(**options)
             try:
                 await work(upstream, model)

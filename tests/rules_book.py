@@ -6,58 +6,58 @@ from collections.abc import Iterator
 
 import msgspec
 
-from ledgers_kit import Clock
+from ledgers_kit import ManualClock
 
 #: Seconds.
-LIFE = 100.0
-GOOD = {"completed", "incomplete"}
+RETENTION_SECONDS = 100.0
+SUCCESS_STATUSES = {"completed", "incomplete"}
 
 
-class Turn(msgspec.Struct, eq=False):
+class ReferenceTurn(msgspec.Struct, eq=False):
     """A turn as it should be. ``said`` is what a model is shown of it."""
 
     tenant: str
     number: int
-    parent: Turn | None
-    stamp: float
+    parent: ReferenceTurn | None
+    created_at: float
     id: str = ""
     status: str = "in_progress"
     answer: str = ""
-    talk: Talk | None = None
+    conversation: ReferenceConversation | None = None
     deleted: bool = False
 
     @property
-    def said(self) -> list[str]:
+    def texts(self) -> list[str]:
         return [one for one in (f"ask {self.number}", self.answer) if one]
 
 
-class Talk(msgspec.Struct, eq=False):
+class ReferenceConversation(msgspec.Struct, eq=False):
     """A conversation as it should be: its newest turn, and what that went on from."""
 
     tenant: str
     id: str
-    made_at: float
-    newest: Turn | None = None
-    base: Turn | None = None
+    created_at: float
+    latest_turn: ReferenceTurn | None = None
+    base_turn: ReferenceTurn | None = None
     deleted: bool = False
 
 
-class Book:
+class ReferenceModel:
     """All turns and conversations there ever were, and the rules about them."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: ManualClock) -> None:
         self.clock = clock
-        self.turns: list[Turn] = []
-        self.talks: list[Talk] = []
+        self.turns: list[ReferenceTurn] = []
+        self.conversations: list[ReferenceConversation] = []
 
-    def chain(self, turn: Turn | None) -> Iterator[Turn]:
+    def chain(self, turn: ReferenceTurn | None) -> Iterator[ReferenceTurn]:
         """A turn and its ancestors, newest first, without deleted ones."""
         while turn is not None:
             if not turn.deleted:
                 yield turn
             turn = turn.parent
 
-    def family(self, turn: Turn) -> list[Turn]:
+    def descendants(self, turn: ReferenceTurn) -> list[ReferenceTurn]:
         """A turn and its descendants."""
         found = [turn]
         for one in self.turns:
@@ -65,42 +65,46 @@ class Book:
                 found.append(one)
         return found
 
-    def is_there(self, turn: Turn) -> bool:
-        living = [one for one in self.family(turn) if not one.deleted]
-        return not turn.deleted and any(one.stamp > self.clock.now - LIFE for one in living)
+    def exists(self, turn: ReferenceTurn) -> bool:
+        living = [one for one in self.descendants(turn) if not one.deleted]
+        return not turn.deleted and any(
+            one.created_at > self.clock.now - RETENTION_SECONDS for one in living
+        )
 
-    def head(self, talk: Talk) -> Turn | None:
-        newest = talk.newest
-        moved = newest is not None and self.is_there(newest) and newest.status in GOOD
-        head = next(self.chain(newest if moved else talk.base), None)
-        return head if head is not None and self.is_there(head) else None
+    def head(self, talk: ReferenceConversation) -> ReferenceTurn | None:
+        newest = talk.latest_turn
+        moved = newest is not None and self.exists(newest) and newest.status in SUCCESS_STATUSES
+        head = next(self.chain(newest if moved else talk.base_turn), None)
+        return head if head is not None and self.exists(head) else None
 
-    def is_open(self, talk: Talk) -> bool:
-        newest = talk.newest
+    def is_open(self, talk: ReferenceConversation) -> bool:
+        newest = talk.latest_turn
         return not talk.deleted and (
-            talk.made_at > self.clock.now - LIFE
-            or (newest is not None and self.is_there(newest))
+            talk.created_at > self.clock.now - RETENTION_SECONDS
+            or (newest is not None and self.exists(newest))
             or self.head(talk) is not None
         )
 
-    def is_busy(self, talk: Talk) -> bool:
-        newest = talk.newest
+    def is_busy(self, talk: ReferenceConversation) -> bool:
+        newest = talk.latest_turn
         return newest is not None and not newest.deleted and newest.status == "in_progress"
 
-    def shown(self, head: Turn | None) -> list[str]:
+    def context_texts(self, head: ReferenceTurn | None) -> list[str]:
         """What a model is shown of a chain, oldest first."""
         turns = list(self.chain(head))[::-1]
-        return [text for turn in turns for text in turn.said]
+        return [text for turn in turns for text in turn.texts]
 
-    def delete(self, turn: Turn, *, cascade: bool) -> None:
-        for one in self.family(turn) if cascade else [turn]:
+    def delete(self, turn: ReferenceTurn, *, cascade: bool) -> None:
+        for one in self.descendants(turn) if cascade else [turn]:
             one.deleted = True
 
-    def delete_talk(self, talk: Talk) -> None:
+    def delete_conversation(self, talk: ReferenceConversation) -> None:
         """Its turns go, but for those that a turn outside it needs."""
-        outside = [turn for turn in self.turns if turn.talk is not talk and self.is_there(turn)]
+        outside = [
+            turn for turn in self.turns if turn.conversation is not talk and self.exists(turn)
+        ]
         needed = {id(one) for turn in outside for one in self.chain(turn)}
         for turn in self.turns:
-            if turn.talk is talk and id(turn) not in needed:
+            if turn.conversation is talk and id(turn) not in needed:
                 turn.deleted = True
         talk.deleted = True

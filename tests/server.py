@@ -24,8 +24,8 @@ import msgspec
 import uvicorn
 import uvloop
 
-from antiphon.api.http.app import open_site
-from antiphon.api.http.middleware import Front
+from antiphon.api.http.app import create_app
+from antiphon.api.http.middleware import GatewayMiddleware
 from antiphon.cli.grpc_listener import WebSocketProtocol
 from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.core.turns import DEFAULT_TENANT
@@ -41,9 +41,9 @@ from antiphon.turn.service import TurnService
 PROGRAM = str(Path(sys.executable).parent / "antiphon")
 T = TypeVar("T")
 StoreMaker = Callable[[], Awaitable[Store]]
-SiteMaker = Callable[[TurnService], Front]
+SiteMaker = Callable[[TurnService], GatewayMiddleware]
 #: Seconds after which whatever has not happened never will.
-NEVER = 30.0
+TIMEOUT = 30.0
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -128,10 +128,10 @@ class Address:
         return self.request("GET", path)
 
     def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=NEVER)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)
 
     def socket(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=NEVER)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT)
 
 
 def read_answer(connection: http.client.HTTPConnection) -> Answer:
@@ -140,7 +140,7 @@ def read_answer(connection: http.client.HTTPConnection) -> Answer:
     return Answer(answer.status, headers, answer.read())
 
 
-class Serving(Address):
+class ThreadServer(Address):
     """A server in a thread. ``faults`` are errors it logged: the test fails for any left."""
 
     def __init__(
@@ -149,27 +149,27 @@ class Serving(Address):
         super().__init__(port)
         self.service = service
         self.store = store
-        self.faults: list[str] = []
+        self.logged_errors: list[str] = []
         self._loop = loop
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run something where the server runs, and wait for it."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(NEVER)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(TIMEOUT)
 
     def wait(self, event: asyncio.Event) -> None:
         """Wait for an event that the server's side sets."""
-        self.run(_within(event.wait()))
+        self.run(_with_timeout(event.wait()))
 
     def set(self, event: asyncio.Event) -> None:
         self._loop.call_soon_threadsafe(event.set)
 
-    def stored(self) -> int:
+    def stored_count(self) -> int:
         """How many conversations the store can tell of."""
         return len(self.run(self.store.recent_threads(DEFAULT_TENANT, 1000)))
 
 
-async def _within(work: Awaitable[T]) -> T:
-    return await asyncio.wait_for(work, NEVER)
+async def _with_timeout(work: Awaitable[T]) -> T:
+    return await asyncio.wait_for(work, TIMEOUT)
 
 
 class _Uvicorn(uvicorn.Server):
@@ -191,32 +191,32 @@ class _Uvicorn(uvicorn.Server):
         self._loop.call_soon_threadsafe(self._stopping.set)
 
 
-class _Faults(logging.Handler):
+class _ErrorLogHandler(logging.Handler):
     """Keeps the errors that one thread logs."""
 
     def __init__(self, thread: threading.Thread) -> None:
         super().__init__(logging.ERROR)
-        self.seen: list[str] = []
+        self.messages: list[str] = []
         self._thread = thread
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.thread == self._thread.ident:
-            self.seen.append(logging.Formatter().format(record))
+            self.messages.append(logging.Formatter().format(record))
 
 
-def keyless(service: TurnService) -> Front:
+def app_without_keys(service: TurnService) -> GatewayMiddleware:
     """The site of a server for which no key was ever made."""
-    return open_site(service, MemoryApiKeyStore(time.time))
+    return create_app(service, MemoryApiKeyStore(time.time))
 
 
 @contextmanager
 def serving(
     model: Model | Mapping[str, Model] | None = None,
     store: Path | StoreMaker | None = None,
-    site: SiteMaker = keyless,
+    site: SiteMaker = app_without_keys,
     mcp: Sequence[McpServerConfig] = (),
     urls: Sequence[str] = (),
-) -> Iterator[Serving]:
+) -> Iterator[ThreadServer]:
     """The HTTP API on a real socket, with a scripted model and a memory store unless given.
 
     ``store`` is a database's path or what makes a store, ``mcp`` the MCP servers
@@ -224,29 +224,29 @@ def serving(
     logged an error that the test did not take out of ``faults``.
     """
     models = model if isinstance(model, Mapping) else {"scripted": model or ScriptedModel()}
-    started: Future[tuple[Serving, _Uvicorn]] = Future()
+    started: Future[tuple[ThreadServer, _Uvicorn]] = Future()
     with closing(socket.create_server(("127.0.0.1", 0), backlog=256)) as sock:
         thread = threading.Thread(
-            target=_run, args=(sock, _Made(models, store, site, mcp, urls), started)
+            target=_run, args=(sock, _ServerParts(models, store, site, mcp, urls), started)
         )
-        faults = _Faults(thread)
+        faults = _ErrorLogHandler(thread)
         logging.getLogger().addHandler(faults)
         thread.start()
         try:
-            server, uvicorn_server = started.result(NEVER)
-            server.faults = faults.seen
+            server, uvicorn_server = started.result(TIMEOUT)
+            server.logged_errors = faults.messages
             try:
                 yield server
             finally:
                 uvicorn_server.stop()
         finally:
-            thread.join(NEVER)
+            thread.join(TIMEOUT)
             logging.getLogger().removeHandler(faults)
-    if thread.is_alive() or faults.seen:
-        raise AssertionError(faults.seen or "the server does not stop")
+    if thread.is_alive() or faults.messages:
+        raise AssertionError(faults.messages or "the server does not stop")
 
 
-class _Made(msgspec.Struct, frozen=True):
+class _ServerParts(msgspec.Struct, frozen=True):
     """What a server is made of."""
 
     models: Mapping[str, Model]
@@ -258,12 +258,12 @@ class _Made(msgspec.Struct, frozen=True):
 
 def _run(
     sock: socket.socket,
-    made: _Made,
-    started: Future[tuple[Serving, _Uvicorn]],
+    parts: _ServerParts,
+    started: Future[tuple[ThreadServer, _Uvicorn]],
 ) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(_serve(sock, made, started))
+            runner.run(_serve(sock, parts, started))
         except BaseException as error:
             if started.done():
                 raise
@@ -272,15 +272,15 @@ def _run(
 
 async def _serve(
     sock: socket.socket,
-    made: _Made,
-    started: Future[tuple[Serving, _Uvicorn]],
+    parts: _ServerParts,
+    started: Future[tuple[ThreadServer, _Uvicorn]],
 ) -> None:
-    kept = await _open(made.store)
-    catalog = ModelRegistry(made.models, default=next(iter(made.models)))
-    gateway = McpServerManager(made.mcp, made.urls)
-    service = TurnService(kept, catalog, getattr(kept, "ledgers", None), gateway)
+    kept = await _open(parts.store)
+    catalog = ModelRegistry(parts.models, default=next(iter(parts.models)))
+    gateway = McpServerManager(parts.mcp, parts.urls)
+    service = TurnService(kept, catalog, getattr(kept, "stores", None), gateway)
     config = uvicorn.Config(
-        made.site(service),
+        parts.site(service),
         http="httptools",
         ws=WebSocketProtocol,
         lifespan="off",
@@ -288,7 +288,7 @@ async def _serve(
         access_log=False,
         timeout_graceful_shutdown=5,
     )
-    server = Serving(sock.getsockname()[1], service, kept, asyncio.get_running_loop())
+    server = ThreadServer(sock.getsockname()[1], service, kept, asyncio.get_running_loop())
     uvicorn_server = _Uvicorn(config, lambda: started.set_result((server, uvicorn_server)))
     try:
         await uvicorn_server.serve([sock])
@@ -303,7 +303,7 @@ async def _open(store: Path | StoreMaker | None) -> Store:
     return await (open_sqlite(store) if isinstance(store, Path) else store())
 
 
-class Served(Address):
+class ServerProcess(Address):
     """``antiphon serve`` as a process, with a database in ``home``.
 
     Its model is a scripted one, or the upstream at ``base_url``. A context, which at its
@@ -334,12 +334,12 @@ class Served(Address):
             raise AssertionError((line, (home / "server.log").read_text()))
         super().__init__(int(found[1]))
 
-    def strike(self) -> None:
+    def send_kill(self) -> None:
         """Kill it at once, without waiting to see it dead."""
         self.process.send_signal(signal.SIGKILL)
 
     def kill(self) -> None:
-        self.strike()
+        self.send_kill()
         self._reap()
 
     def stop(self) -> int:
@@ -356,4 +356,4 @@ class Served(Address):
     def _reap(self) -> int:
         self._log.close()
         with self.process:
-            return self.process.wait(NEVER)
+            return self.process.wait(TIMEOUT)

@@ -21,21 +21,21 @@ from pathlib import Path
 from antiphon.errors import StoreError
 from antiphon.stores.sqlite.store import SqliteStore
 from antiphon.turn.protocols import Head
-from stores_kit import DONE, assistant, begun, new_turn, sqlite, turned
+from stores_kit import DONE, assistant, begin_turn, complete_turn, new_turn, sqlite
 
 
-def say(*words: object) -> None:
+def print_line(*words: object) -> None:
     print(*words, flush=True)
 
 
-async def hold(store: SqliteStore) -> None:
-    head = await begun(store, "Wait for me.")
+async def hold_open_turn(store: SqliteStore) -> None:
+    head = await begin_turn(store, "Wait for me.")
     await store.write(head.response_id, [assistant("I will")])
-    say(head.response_id)
+    print_line(head.response_id)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
 
-async def talk(store: SqliteStore) -> None:
+async def write_until_killed(store: SqliteStore) -> None:
     async def conversation(number: int) -> None:
         parent: Head | None = None
         for turn in range(1_000_000):
@@ -43,26 +43,26 @@ async def talk(store: SqliteStore) -> None:
             store.begin(new)
             store.write(new.response_id, [assistant(f"{number}.{turn}.")])
             await store.write(new.response_id, [assistant(f"{number}.{turn}!")], DONE)
-            say(new.response_id, f"{number}.{turn}", parent.response_id if parent else "-")
+            print_line(new.response_id, f"{number}.{turn}", parent.response_id if parent else "-")
             parent = await store.head("", new.response_id)
 
     await asyncio.gather(*[conversation(number) for number in range(8)])
 
 
-async def full(store: SqliteStore, limit: int) -> None:
+async def fill_disk(store: SqliteStore, limit: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    kept = await turned(store, "before")
+    kept = await complete_turn(store, "before")
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
-        await turned(store, "x" * 2 * limit)
+        await complete_turn(store, "x" * 2 * limit)
     except StoreError as error:
         refused = error.message
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    after = await turned(store, "after", parent=kept)
-    say(len(await store.chain(after)), refused)
+    after = await complete_turn(store, "after", parent=kept)
+    print_line(len(await store.chain(after)), refused)
 
 
-def maim(path: Path) -> None:
+def crash_in_commit(path: Path) -> None:
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
     index = os.open(f"{path}-shm", os.O_RDWR)
@@ -70,7 +70,7 @@ def maim(path: Path) -> None:
     fcntl.lockf(index, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 122)
     # The two copies of the header of the log's index differ from now on.
     os.pwrite(index, b"\xff\xff\xff\xff", 8)
-    say("maimed")
+    print_line("maimed")
     sys.stdin.readline()
     os._exit(0)
 
@@ -78,16 +78,16 @@ def maim(path: Path) -> None:
 async def main(command: str, path: Path, *rest: str) -> None:
     async with sqlite(path) as store:
         if command == "hold":
-            await hold(store)
+            await hold_open_turn(store)
         elif command == "talk":
-            await talk(store)
+            await write_until_killed(store)
         elif command == "full":
-            await full(store, int(rest[0]))
+            await fill_disk(store, int(rest[0]))
         else:
-            say((await turned(store)).response_id)
+            print_line((await complete_turn(store)).response_id)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "maim":
-        maim(Path(sys.argv[2]))
+        crash_in_commit(Path(sys.argv[2]))
     asyncio.run(main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:]))

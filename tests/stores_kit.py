@@ -25,14 +25,14 @@ from antiphon.turn.store_protocols import Stores
 T = TypeVar("T")
 
 
-class FullStore(Store, Protocol):
+class StoreWithStores(Store, Protocol):
     """A store with its ledgers, as all of ours are."""
 
     stores: Stores
 
 
 #: A way to open one of ``STORES``.
-Opener: TypeAlias = Callable[[], AbstractAsyncContextManager[FullStore]]
+Opener: TypeAlias = Callable[[], AbstractAsyncContextManager[StoreWithStores]]
 STORES = ["memory", "sqlite"]
 
 HEADER = Header("a-model", "Be brief.", Options(temperature=0.5))
@@ -56,7 +56,7 @@ def blob_of(data: bytes) -> Blob:
     return Blob(hashlib.sha256(data).hexdigest(), data)
 
 
-def picture(blob: Blob) -> bytes:
+def image_message(blob: Blob) -> bytes:
     """A message that shows it, as it is stored."""
     return encode_item(Message("user", (InputImage(f"blob:{blob.hash}"),)))
 
@@ -81,7 +81,7 @@ def new_turn(
         tenant=tenant,
         created_at=float(next(_ticks)) if created_at is None else created_at,
         header=header,
-        input=[*map(user, said), *map(picture, blobs)],
+        input=[*map(user, said), *map(image_message, blobs)],
         parent=parent,
         blobs=blobs,
     )
@@ -99,7 +99,7 @@ async def fresh(store: Store, head: Head | None) -> Head | None:
     return now or head
 
 
-async def begun(
+async def begin_turn(
     store: Store,
     said: str = "Hi.",
     parent: Head | None = None,
@@ -113,7 +113,7 @@ async def begun(
     return await head_of(store, turn.response_id, tenant)
 
 
-async def turned(
+async def complete_turn(
     store: Store,
     said: str = "Hi.",
     answer: str = "Hello.",
@@ -130,10 +130,10 @@ async def turned(
     return await head_of(store, turn.response_id, tenant)
 
 
-async def chained(store: Store, length: int, parent: Head | None = None) -> list[Head]:
+async def complete_turns(store: Store, length: int, parent: Head | None = None) -> list[Head]:
     heads: list[Head] = []
     for number in range(length):
-        parent = await turned(store, f"question {number}", f"answer {number}", parent)
+        parent = await complete_turn(store, f"question {number}", f"answer {number}", parent)
         heads.append(parent)
     return heads
 
@@ -156,12 +156,12 @@ async def sqlite(path: Path) -> AsyncIterator[SqliteStore]:
         await store.close()
 
 
-def held_in_memory(store: MemoryStore) -> list[tuple[str, bytes]]:
+def images_in_memory(store: MemoryStore) -> list[tuple[str, bytes]]:
     """The tenants and bytes of all images that the store holds."""
     return sorted((tenant, image.data) for (tenant, _), image in store._turns.blobs.items())
 
 
-def held_in_file(path: Path) -> list[tuple[str, bytes]]:
+def images_in_file(path: Path) -> list[tuple[str, bytes]]:
     """The same for a SQLite file."""
     connection = sqlite3.connect(path, isolation_level=None)
     try:
@@ -170,7 +170,7 @@ def held_in_file(path: Path) -> list[tuple[str, bytes]]:
         connection.close()
 
 
-class Time:
+class ManualTime:
     """A clock that goes when it is told to."""
 
     def __init__(self, now: float = 1_000_000.0) -> None:
@@ -184,8 +184,8 @@ def opener(
     kind: str, folder: Path, lifetimes: RetentionPolicy = RETAIN_FOREVER, clock: Clock = time.time
 ) -> Opener:
     @asynccontextmanager
-    async def opened() -> AsyncIterator[FullStore]:
-        store: FullStore
+    async def opened() -> AsyncIterator[StoreWithStores]:
+        store: StoreWithStores
         if kind == "memory":
             store = MemoryStore(lifetimes, clock=clock)
         else:

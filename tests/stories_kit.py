@@ -39,7 +39,7 @@ PNG = "data:image/png;base64,iVBORw0KGgo="
 PRIMER = b'{"role":"system","content":"Primed."}'
 
 
-class Orders(msgspec.Struct, frozen=True):
+class ModelInstructions(msgspec.Struct, frozen=True):
     """What the model does in one turn, call by call, for all to read in the user's words.
 
     ``limit``: it refuses more words than that, and tells how many if ``told``. ``lie``: the
@@ -77,7 +77,7 @@ class Step(msgspec.Struct, frozen=True):
     erases: tuple[int, bool] | None
 
 
-DEEDS = [
+ACTIONS = [
     *("say", "say", "say", "calls", "calls", "both"),
     *("think", "refuse", "mute", "open", "fail", "cut", "hang", "length", "half", "talk"),
 ]
@@ -104,7 +104,7 @@ def policies(draw: st.DrawFn) -> tuple[ContextPolicy, ...]:
 
 STEPS = st.builds(
     Step,
-    do=st.lists(st.sampled_from(DEEDS), max_size=3).map(tuple),
+    do=st.lists(st.sampled_from(ACTIONS), max_size=3).map(tuple),
     back=st.sampled_from([0, 0, 0, 0, 0, 0, 1, 2, 3, None]),
     padding=st.integers(0, 12),
     limit=st.sampled_from([*[None] * 6, 5, 30, 40, 50, 80, 120]),
@@ -124,20 +124,22 @@ STEPS = st.builds(
 
 
 @st.composite
-def stories(draw: st.DrawFn, *, most: int = 9) -> list[Step]:
+def scenarios(draw: st.DrawFn, *, max_steps: int = 9) -> list[Step]:
     """Turns of one conversation and its branches, many of them under the same policies."""
     habit = draw(policies())
-    steps = draw(st.lists(STEPS, min_size=1, max_size=most))
-    same = draw(st.lists(st.sampled_from([True, True, False]), min_size=most, max_size=most))
+    steps = draw(st.lists(STEPS, min_size=1, max_size=max_steps))
+    same = draw(
+        st.lists(st.sampled_from([True, True, False]), min_size=max_steps, max_size=max_steps)
+    )
     return [
         msgspec.structs.replace(step, context=habit) if as_ever else step
         for step, as_ever in zip(steps, same, strict=False)
     ]
 
 
-def spoken(step: Step, turn: int) -> list[Item]:
+def user_items(step: Step, turn: int) -> list[Item]:
     """What the user says in a turn."""
-    orders = Orders(turn, step.do, step.limit, step.told, step.lie)
+    orders = ModelInstructions(turn, step.do, step.limit, step.told, step.lie)
     text = f"[{turn}] {msgspec.json.encode(orders).decode()}{' word' * step.padding}"
     items: list[Item] = [Message("system", f"[{turn}] rule")] if step.system else []
     if step.picture:
@@ -145,62 +147,62 @@ def spoken(step: Step, turn: int) -> list[Item]:
     return [*items, Message("user", text)]
 
 
-def text_in(message: dict[str, Any]) -> str:
+def message_text(message: dict[str, Any]) -> str:
     content = message["content"]
     if isinstance(content, str):
         return content
     return "".join(part.get("text", "") for part in content)
 
 
-def turn_in(text: str) -> int | None:
+def turn_number(text: str) -> int | None:
     """The number of the turn that a text was said in."""
     found = re.match(r"\[(\d+)\]", text)
     return int(found[1]) if found else None
 
 
-def words(messages: Messages) -> int:
-    return sum(len(text_in(message).split()) for message in messages)
+def count_words(messages: Messages) -> int:
+    return sum(len(message_text(message).split()) for message in messages)
 
 
-class Robot(ScriptedModel):
+class InstructedModel(ScriptedModel):
     """Obeys the newest of the user's words, and knows nothing but what it is shown.
 
     ``reached`` is set when it hangs. Without ``counts`` it cannot count tokens.
     """
 
     def __init__(self, *, counts: bool) -> None:
-        super().__init__(self._obey, info=ModelInfo("scripted", few_shot=PRIMER))
+        super().__init__(self._reply_to, info=ModelInfo("scripted", few_shot=PRIMER))
         self.reached = asyncio.Event()
         self._counts = counts
 
     async def count_tokens(self, call: ModelCall) -> int | None:
         return await super().count_tokens(call) if self._counts else None
 
-    def _obey(self, messages: Messages) -> ScriptedReply:
+    def _reply_to(self, messages: Messages) -> ScriptedReply:
         place = max(at for at, one in enumerate(messages) if one["role"] == "user")
-        text = text_in(messages[place])
-        orders = orders_in(text) or _summing_up(text)
-        size = words(messages)
+        text = message_text(messages[place])
+        orders = parse_instructions(text) or _summary_instructions(text)
+        size = count_words(messages)
         if orders.limit is not None and size > orders.limit:
             numbers = {"used": size, "limit": orders.limit} if orders.told else {}
             return fail(ContextLengthExceededError("Too long.", **numbers))
         done = sum("tool_calls" in one for one in messages[place:])
         deed = orders.do[done] if done < len(orders.do) else "say"
-        reply = self._deed(deed, f"[{orders.turn}] {done}", size)
+        reply = self._reply_for_action(deed, f"[{orders.turn}] {done}", size)
         return reply if orders.lie is None else reply + report_usage(Usage(orders.lie, 7))
 
-    def _deed(self, deed: str, mark: str, size: int) -> ScriptedReply:
+    def _reply_for_action(self, deed: str, mark: str, size: int) -> ScriptedReply:
         spoken = say(f"{mark} of ", f"{size} words")
         return {
             "say": spoken,
             "think": think("Hm, ", mark) + spoken,
             "refuse": refuse(f"{mark} no"),
             "mute": say(""),
-            "calls": _wanted(mark, "ok"),
-            "both": spoken + _wanted(mark, "ok", "ok"),
-            "talk": spoken + _wanted(mark, "ok") + say(f"{mark} behind"),
-            "open": _wanted(mark, "ok", "open"),
-            "half": _wanted(mark, "ok") + finish("length"),
+            "calls": _work_calls(mark, "ok"),
+            "both": spoken + _work_calls(mark, "ok", "ok"),
+            "talk": spoken + _work_calls(mark, "ok") + say(f"{mark} behind"),
+            "open": _work_calls(mark, "ok", "open"),
+            "half": _work_calls(mark, "ok") + finish("length"),
             "length": spoken + finish("length"),
             "cut": spoken + cut(),
             "hang": spoken + hang(self.reached),
@@ -208,22 +210,22 @@ class Robot(ScriptedModel):
         }[deed]
 
 
-def orders_in(text: str) -> Orders | None:
-    number = turn_in(text)
+def parse_instructions(text: str) -> ModelInstructions | None:
+    number = turn_number(text)
     if number is None:
         return None
     given, _ = json.JSONDecoder().raw_decode(text, text.index("{"))
-    return msgspec.convert(given, Orders)
+    return msgspec.convert(given, ModelInstructions)
 
 
-def _summing_up(prompt: str) -> Orders:
+def _summary_instructions(prompt: str) -> ModelInstructions:
     """What it does for a summary: its words begin with no turn's number."""
     found = re.search(r"\d+", prompt)
     limit = int(found[0]) if found else None
-    return Orders(-1, ("fail",) if prompt == "Fail." else (), limit)
+    return ModelInstructions(-1, ("fail",) if prompt == "Fail." else (), limit)
 
 
-def _wanted(mark: str, *ways: str) -> ScriptedReply:
+def _work_calls(mark: str, *ways: str) -> ScriptedReply:
     """Calls whose ids come again and again, as some models make them."""
     return calls(
         *(
@@ -233,7 +235,7 @@ def _wanted(mark: str, *ways: str) -> ScriptedReply:
     )
 
 
-class Workshop:
+class WorkTools:
     """Answers a call with its own words, or leaves it to a person."""
 
     async def call_tool(self, call: FunctionCall, *, approved: bool = False) -> str | None:
@@ -241,8 +243,8 @@ class Workshop:
         # The later ones are done first.
         for _ in range(5 - int(asked["steps"])):
             await asyncio.sleep(0)
-        return None if asked["way"] == "open" and not approved else result_of(call)
+        return None if asked["way"] == "open" and not approved else expected_output(call)
 
 
-def result_of(call: FunctionCall) -> str:
+def expected_output(call: FunctionCall) -> str:
     return f"{json.loads(call.arguments)['mark']} done"

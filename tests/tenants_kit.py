@@ -7,21 +7,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from antiphon.api.common.rate_limits import Allowance
-from antiphon.api.http.app import open_site
-from antiphon.api.http.middleware import Front
+from antiphon.api.common.rate_limits import RateLimit
+from antiphon.api.http.app import create_app
+from antiphon.api.http.middleware import GatewayMiddleware
 from antiphon.core.api_keys import hash_api_key, new_api_key, new_api_key_id
 from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
 from antiphon.turn.protocols import Model
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import ApiKey
-from server import Answer, Serving, serving
+from server import Answer, ThreadServer, serving
 
 
 class Client:
     """Someone with a key, or with none."""
 
-    def __init__(self, server: Serving, text: str | None, key: ApiKey) -> None:
+    def __init__(self, server: ThreadServer, text: str | None, key: ApiKey) -> None:
         self.server = server
         self.text = text
         self.key = key
@@ -43,10 +43,10 @@ class Client:
         return self.request("POST", "/v1/responses", {"input": text, **fields})
 
 
-class Keyed:
+class KeyedServer:
     """A server and its keys."""
 
-    def __init__(self, server: Serving, keys: MemoryApiKeyStore) -> None:
+    def __init__(self, server: ThreadServer, keys: MemoryApiKeyStore) -> None:
         self.server = server
         self.keys = keys
 
@@ -56,7 +56,7 @@ class Keyed:
         self.server.run(self.keys.add(key, hash_api_key(text.encode()) or b""))
         return Client(self.server, text, key)
 
-    def nobody(self) -> Client:
+    def anonymous_client(self) -> Client:
         """Someone without a key."""
         return Client(self.server, None, ApiKey("", "", 0))
 
@@ -65,18 +65,18 @@ class Keyed:
 
 
 @contextmanager
-def keyed(
+def serving_with_keys(
     model: Model | None = None,
     *,
     keys: MemoryApiKeyStore | None = None,
-    allowance_of: Callable[[str], Allowance] | None = None,
+    rate_limit_for: Callable[[str], RateLimit] | None = None,
     origins: Sequence[str] = (),
-) -> Iterator[Keyed]:
+) -> Iterator[KeyedServer]:
     """A server on a real socket that asks for keys, as soon as one is made."""
     store = keys or MemoryApiKeyStore(time.time)
 
-    def site(service: TurnService) -> Front:
-        return open_site(service, store, allowance_of=allowance_of, origins=origins)
+    def site(service: TurnService) -> GatewayMiddleware:
+        return create_app(service, store, rate_limit_for=rate_limit_for, origins=origins)
 
     with serving(model, site=site) as server:
-        yield Keyed(server, store)
+        yield KeyedServer(server, store)

@@ -35,7 +35,7 @@ from antiphon.models.scripted import (
     think,
     wait,
 )
-from grpc_kit import Grpc, failure, grpc_serving, until
+from grpc_kit import GrpcTestServer, grpc_serving, rpc_failure, wait_until
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(16)).decode()
 WEATHER = tool(
@@ -46,12 +46,12 @@ WEATHER = tool(
 
 
 @pytest.fixture(scope="module")
-def echo() -> Iterator[Grpc]:
+def echo() -> Iterator[GrpcTestServer]:
     with grpc_serving() as started:
         yield started
 
 
-def test_a_conversation_that_the_client_keeps(echo: Grpc) -> None:
+def test_a_conversation_that_the_client_keeps(echo: GrpcTestServer) -> None:
     with echo.client() as client:
         chat = client.chat.create(
             "scripted",
@@ -73,10 +73,10 @@ def test_a_conversation_that_the_client_keeps(echo: Grpc) -> None:
         chat.append(developer("Be brief."))
         chat.append(user("Ah"))
         assert "shown 7 messages" in chat.sample().content
-    assert echo.http.stored() == 0
+    assert echo.http.stored_count() == 0
 
 
-def test_a_stream_says_the_same(echo: Grpc) -> None:
+def test_a_stream_says_the_same(echo: GrpcTestServer) -> None:
     with echo.client() as client:
         chat = client.chat.create("scripted", messages=[user("Hi")])
         whole = chat.sample()
@@ -107,7 +107,7 @@ def test_the_asynchronous_client() -> None:
         assert (await chat.sample()).content == "Three"
 
     with grpc_serving(model) as server:
-        asyncio.run(server.aio(talk))
+        asyncio.run(server.run_async(talk))
     assert [one["role"] for one in model.context()] == ["user", "assistant", "user"]
 
 
@@ -137,7 +137,7 @@ def test_the_asynchronous_client_can_do_the_rest() -> None:
         assert (await client.auth.get_api_key_info()).name
 
     with grpc_serving(model) as server:
-        asyncio.run(server.aio(talk))
+        asyncio.run(server.run_async(talk))
 
 
 def test_several_answers_side_by_side() -> None:
@@ -155,7 +155,7 @@ def test_several_answers_side_by_side() -> None:
         assert [one.finish_reason for one in last] == ["REASON_STOP"] * 2
         assert last[0].usage.prompt_tokens == 4
         assert len({one.id for one in last}) == 1
-        assert server.http.stored() == 0
+        assert server.http.stored_count() == 0
 
 
 def test_a_batch_fails_as_a_whole_and_keeps_nothing_by_halves() -> None:
@@ -163,7 +163,7 @@ def test_a_batch_fails_as_a_whole_and_keeps_nothing_by_halves() -> None:
     with grpc_serving(model) as server, server.client() as client:
         chat = client.chat.create("scripted", messages=[user("Hi")])
         with pytest.warns(PendingDeprecationWarning):
-            failed = failure(lambda: list(chat.stream_batch(2)))
+            failed = rpc_failure(lambda: list(chat.stream_batch(2)))
         assert (failed.code, failed.details) == (
             grpc.StatusCode.RESOURCE_EXHAUSTED,
             "Slow down.",
@@ -204,11 +204,11 @@ def test_a_result_without_a_name_finds_its_call_in_the_store() -> None:
         again.append(tool_result("Rain"))
         assert again.sample().content == "Sun; Rain"
         lost = client.chat.create("scripted", messages=[tool_result("Of what?")])
-        failed = failure(lost.sample)
+        failed = rpc_failure(lost.sample)
         assert (failed.code, failed.param) == (grpc.StatusCode.INVALID_ARGUMENT, "messages")
 
 
-def test_stored_answers_are_those_of_http(echo: Grpc) -> None:
+def test_stored_answers_are_those_of_http(echo: GrpcTestServer) -> None:
     with echo.client() as client:
         chat = client.chat.create("scripted", store_messages=True)
         chat.append(system("Be brief."))
@@ -233,14 +233,14 @@ def test_stored_answers_are_those_of_http(echo: Grpc) -> None:
         passing.append(user("four"))
         told = passing.sample()
         assert "shown 8 messages" in told.content
-        lost = failure(lambda: client.chat.get_stored_completion(told.id))
+        lost = rpc_failure(lambda: client.chat.get_stored_completion(told.id))
         assert lost.code is grpc.StatusCode.NOT_FOUND
         assert client.chat.delete_stored_completion(first.id) == first.id
-        gone = failure(lambda: client.chat.get_stored_completion(first.id))
+        gone = rpc_failure(lambda: client.chat.get_stored_completion(first.id))
         assert (gone.code, gone.error) == (grpc.StatusCode.NOT_FOUND, "response_not_found")
-        again = failure(lambda: client.chat.delete_stored_completion(first.id))
+        again = rpc_failure(lambda: client.chat.delete_stored_completion(first.id))
         nowhere = client.chat.create("scripted", previous_response_id=first.id)
-        going_on = failure(nowhere.append(user("five")).sample)
+        going_on = rpc_failure(nowhere.append(user("five")).sample)
         for one in (lost, gone, again, going_on):
             # xAI's own words, which programs compare.
             assert (one.code, one.details) == (grpc.StatusCode.NOT_FOUND, "Response not found")
@@ -257,9 +257,9 @@ def test_a_stored_batch_comes_back_whole(number: int) -> None:
         found = client.chat.get_stored_completion(made[0].id)
         assert [one.content for one in found] == [one.content for one in made]
         assert sorted(one.content for one in found) == sorted(names)
-        assert server.http.stored() == number
+        assert server.http.stored_count() == number
         client.chat.delete_stored_completion(made[0].id)
-        assert server.http.stored() == 0
+        assert server.http.stored_count() == 0
 
 
 @pytest.mark.parametrize("stored", [False, True])
@@ -274,7 +274,7 @@ def test_deferred_answers(stored: bool) -> None:
         assert fetch(asked).status == deferred_pb2.PENDING
         server.http.set(opened)
         tick = datetime.timedelta(milliseconds=1)
-        until(lambda: fetch(asked).status == deferred_pb2.DONE)
+        wait_until(lambda: fetch(asked).status == deferred_pb2.DONE)
         answer = fetch(asked)
         assert answer.response.outputs[0].message.content == "At last"
         # It may be asked for again.
@@ -282,7 +282,7 @@ def test_deferred_answers(stored: bool) -> None:
         with pytest.warns(PendingDeprecationWarning):
             batch = chat.defer_batch(2, interval=tick)
         assert sorted(one.content for one in batch) == ["a", "b"]
-        assert server.http.stored() == (3 if stored else 0)
+        assert server.http.stored_count() == (3 if stored else 0)
 
 
 @pytest.mark.parametrize(
@@ -298,12 +298,12 @@ def test_what_is_kept_of_a_failure_fails_as_it_did(
 ) -> None:
     with grpc_serving(ScriptedModel([fail(error)])) as server, server.client() as client:
         chat = client.chat.create("scripted", messages=[user("Hi")], store_messages=True)
-        first = failure(chat.sample)
+        first = rpc_failure(chat.sample)
         kept = first.trailers["x-response-id"]
         asked = deferred_pb2.GetDeferredRequest(request_id=kept)
         for again in (
-            failure(lambda: client.chat.get_stored_completion(kept)),
-            failure(lambda: client.chat._stub.GetDeferredCompletion(asked)),
+            rpc_failure(lambda: client.chat.get_stored_completion(kept)),
+            rpc_failure(lambda: client.chat._stub.GetDeferredCompletion(asked)),
         ):
             assert (again.code, again.error, again.details) == (code, error.code, error.message)
             assert again.trailers["x-response-id"] == kept
@@ -315,7 +315,7 @@ def test_a_deferred_answer_is_its_askers_and_may_fail() -> None:
     with grpc_serving(model) as server, server.client() as client:
         chat = client.chat.create("scripted", messages=[user("Hi")])
         tick = datetime.timedelta(milliseconds=1)
-        failed = failure(lambda: chat.defer(interval=tick))
+        failed = rpc_failure(lambda: chat.defer(interval=tick))
         assert failed.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         mine, other = server.key("acme"), server.key("other")
         with server.client(mine) as acme, server.client(other) as stranger:
@@ -326,7 +326,10 @@ def test_a_deferred_answer_is_its_askers_and_may_fail() -> None:
                 request = deferred_pb2.GetDeferredRequest(request_id=name)
                 return stranger.chat._stub.GetDeferredCompletion(request)
 
-            foreign, missing = failure(lambda: fetch(name)), failure(lambda: fetch("deferred_"))
+            foreign, missing = (
+                rpc_failure(lambda: fetch(name)),
+                rpc_failure(lambda: fetch("deferred_")),
+            )
             assert foreign.code is missing.code is grpc.StatusCode.NOT_FOUND
 
 
@@ -352,12 +355,12 @@ def test_compaction() -> None:
         kept = client.chat.create("scripted", messages=[*talk, summary, user("Who?")])
         assert kept.sample().content == "Peter"
         assert len(model.context()) == 2
-        nothing = failure(lambda: client.chat.compact_context("scripted", []))
+        nothing = rpc_failure(lambda: client.chat.compact_context("scripted", []))
         assert (nothing.code, nothing.error) == (
             grpc.StatusCode.INVALID_ARGUMENT,
             "nothing_to_summarize",
         )
-        assert server.http.stored() == 0
+        assert server.http.stored_count() == 0
 
 
 def test_a_stream_begins_with_the_first_words() -> None:
@@ -387,9 +390,9 @@ def test_a_deadline_stops_a_turn() -> None:
     with grpc_serving(model) as server, server.client() as client:
         chat = client.chat.create("scripted", messages=[user("Hi")])
         request = chat._make_request(1)
-        channel = grpc.insecure_channel(server.at)
+        channel = grpc.insecure_channel(server.address)
         ask: Any = channel.unary_unary("/xai_api.Chat/GetCompletion")
-        failed = failure(lambda: ask(request.SerializeToString(), timeout=0.2))
+        failed = rpc_failure(lambda: ask(request.SerializeToString(), timeout=0.2))
         assert failed.code is grpc.StatusCode.DEADLINE_EXCEEDED
         server.http.wait(model.cancelled)
         channel.close()
@@ -408,7 +411,7 @@ def test_a_stored_turn_outlives_its_client() -> None:
         assert part.finish_reason == "REASON_INVALID"
         stream.close()
         server.http.set(opened)
-        until(lambda: found(client, response.id).finish_reason == "REASON_STOP")
+        wait_until(lambda: found(client, response.id).finish_reason == "REASON_STOP")
         assert found(client, response.id).content == "Once upon a time"
 
 

@@ -11,20 +11,20 @@ from xai_sdk.chat import user  # type: ignore[import-untyped]
 from antiphon.errors import UpstreamRateLimitError
 from antiphon.models.scripted import ScriptedModel, fail, hang, say
 from antiphon.settings import Limits
-from grpc_kit import Grpc, failure, grpc_serving, until
-from metrics_kit import samples, value
+from grpc_kit import GrpcTestServer, grpc_serving, rpc_failure, wait_until
+from metrics_kit import metric_value, parse_samples
 
 COMPLETE = "/xai_api.Chat/GetCompletion"
 STREAM = "/xai_api.Chat/GetCompletionChunk"
 STORED = "/xai_api.Chat/GetStoredCompletion"
 
 
-def counted(server: Grpc, key: str = "") -> dict[tuple[str, str], float]:
+def counted(server: GrpcTestServer, key: str = "") -> dict[tuple[str, str], float]:
     """How many calls there were, by method and status."""
     page = server.http.request("GET", "/metrics", headers={"authorization": f"Bearer {key}"})
     return {
         (dict(labels)["method"], dict(labels)["status"]): count
-        for (name, labels), count in samples(page).items()
+        for (name, labels), count in parse_samples(page).items()
         if name == "antiphon_grpc_requests_total"
     }
 
@@ -35,11 +35,11 @@ def test_calls_by_method_and_status() -> None:
         asking = client.chat.create("scripted", messages=[user("Hi")], store_messages=True)
         asking.sample()
         list(asking.stream())
-        failure(asking.sample)
-        failure(lambda: client.chat.get_stored_completion("resp_" + "0" * 32))
-        failure(lambda: server.raw(COMPLETE, b"\xff"))
-        failure(lambda: server.raw("/xai_api.Chat/Words", b""))
-        failure(lambda: server.raw("/more/words", b""))
+        rpc_failure(asking.sample)
+        rpc_failure(lambda: client.chat.get_stored_completion("resp_" + "0" * 32))
+        rpc_failure(lambda: server.call_raw(COMPLETE, b"\xff"))
+        rpc_failure(lambda: server.call_raw("/xai_api.Chat/Words", b""))
+        rpc_failure(lambda: server.call_raw("/more/words", b""))
         expected = {
             (COMPLETE, "OK"): 1,
             (STREAM, "OK"): 1,
@@ -49,38 +49,38 @@ def test_calls_by_method_and_status() -> None:
             ("other", "UNIMPLEMENTED"): 2,
         }
         # The status leaves before the call is over for the server.
-        until(lambda: counted(server) == expected)
+        wait_until(lambda: counted(server) == expected)
         took = {"method": STREAM, "status": "OK"}
-        assert value(server.http, "grpc_request_seconds_count", **took) == 1
-        assert 0 < value(server.http, "grpc_request_seconds_sum", **took) < 30
-        assert value(server.http, "grpc_request_seconds_bucket", le="+Inf", **took) == 1
+        assert metric_value(server.http, "grpc_request_seconds_count", **took) == 1
+        assert 0 < metric_value(server.http, "grpc_request_seconds_sum", **took) < 30
+        assert metric_value(server.http, "grpc_request_seconds_bucket", le="+Inf", **took) == 1
         # Turns are counted as over HTTP, and calls are no HTTP requests.
-        assert value(server.http, "turns_total", status="completed") == 2
+        assert metric_value(server.http, "turns_total", status="completed") == 2
         assert "words" not in server.http.get("/metrics").body.decode().lower()
 
 
 def test_a_client_that_left() -> None:
     reached = asyncio.Event()
     model = ScriptedModel([hang(reached)])
-    with grpc_serving(model) as server, grpc.insecure_channel(server.at) as channel:
+    with grpc_serving(model) as server, grpc.insecure_channel(server.address) as channel:
         call: Any = channel.unary_stream(STREAM)
         with server.client() as client:
             body = client.chat.create("scripted", messages=[user("Hi")]).proto
         stream = call(body.SerializeToString())
         server.http.wait(reached)
         stream.cancel()
-        until(lambda: counted(server) == {(STREAM, "CANCELLED"): 1})
+        wait_until(lambda: counted(server) == {(STREAM, "CANCELLED"): 1})
 
 
 def test_who_is_not_let_in_is_counted_too() -> None:
     def allowance_of(tenant: str) -> Limits:
         return Limits(requests_per_minute=1 if tenant == "acme" else None)
 
-    with grpc_serving(allowance_of=allowance_of) as server:
+    with grpc_serving(rate_limit_for=allowance_of) as server:
         key, watcher = server.key("acme"), server.key("watcher")
-        failure(lambda: server.raw(COMPLETE, b""))
-        failure(lambda: server.raw(COMPLETE, b"", authorization=f"Bearer {key}"))
-        failure(lambda: server.raw(COMPLETE, b"", authorization=f"Bearer {key}"))
+        rpc_failure(lambda: server.call_raw(COMPLETE, b""))
+        rpc_failure(lambda: server.call_raw(COMPLETE, b"", authorization=f"Bearer {key}"))
+        rpc_failure(lambda: server.call_raw(COMPLETE, b"", authorization=f"Bearer {key}"))
         expected = dict.fromkeys(
             [
                 (COMPLETE, "UNAUTHENTICATED"),
@@ -89,4 +89,4 @@ def test_who_is_not_let_in_is_counted_too() -> None:
             ],
             1,
         )
-        until(lambda: counted(server, watcher) == expected)
+        wait_until(lambda: counted(server, watcher) == expected)

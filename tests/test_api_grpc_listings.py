@@ -9,7 +9,7 @@ import grpc
 
 from antiphon.models.scripted import ScriptedModel
 from antiphon.turn.protocols import ModelInfo, Token
-from grpc_kit import failure, grpc_serving
+from grpc_kit import grpc_serving, rpc_failure
 
 
 class Spelling(ScriptedModel):
@@ -28,12 +28,12 @@ def test_models() -> None:
         assert [list(one.input_modalities) for one in listed] == [[1, 2], [1]]
         assert [one.max_prompt_length for one in listed] == [0, 4096]
         assert client.models.get_language_model("blind") == listed[1]
-        lost = failure(lambda: client.models.get_language_model("nobody"))
+        lost = rpc_failure(lambda: client.models.get_language_model("nobody"))
         assert (lost.code, lost.error) == (grpc.StatusCode.NOT_FOUND, "model_not_found")
         assert list(client.models.list_embedding_models()) == []
         assert list(client.models.list_image_generation_models()) == []
         for get in (client.models.get_embedding_model, client.models.get_image_generation_model):
-            assert failure(partial(get, "x")).code is grpc.StatusCode.NOT_FOUND
+            assert rpc_failure(partial(get, "x")).code is grpc.StatusCode.NOT_FOUND
 
 
 def test_tokens_are_exact_or_none() -> None:
@@ -48,10 +48,10 @@ def test_tokens_are_exact_or_none() -> None:
             (0xA9, b"\xa9"),
         ]
         assert tokens[0].string_token == "h"
-        silent = failure(lambda: client.tokenize.tokenize_text("hi", "silent"))
+        silent = rpc_failure(lambda: client.tokenize.tokenize_text("hi", "silent"))
         assert silent.code is grpc.StatusCode.UNIMPLEMENTED
         assert "'silent'" in silent.details
-        unknown = failure(lambda: client.tokenize.tokenize_text("hi", "nobody"))
+        unknown = rpc_failure(lambda: client.tokenize.tokenize_text("hi", "nobody"))
         assert unknown.code is grpc.StatusCode.NOT_FOUND
 
 

@@ -21,8 +21,8 @@ from antiphon.api.grpc.tool_codec import decode_toolset
 from antiphon.core.items import FunctionCall, FunctionCallOutput
 from antiphon.errors import InvalidRequestError
 from antiphon.models.scripted import ScriptedModel, call, calls, say, think
-from grpc_kit import failure, grpc_serving
-from mcp_kit import LOCAL, HttpServer, http_server, stdio
+from grpc_kit import grpc_serving, rpc_failure
+from mcp_kit import LOCAL_URLS, HttpServer, http_server, stdio_config
 
 COMPLETED = chat_pb2.TOOL_CALL_STATUS_COMPLETED
 FAILED = chat_pb2.TOOL_CALL_STATUS_FAILED
@@ -56,7 +56,7 @@ def both() -> Any:
 
 def test_tools_are_run_inside_the_turn(tools: HttpServer) -> None:
     model = ScriptedModel([think("Hm.") + say("Let me see.") + both(), "Three."])
-    with grpc_serving(model, urls=LOCAL) as server, server.client() as client:
+    with grpc_serving(model, urls=LOCAL_URLS) as server, server.client() as client:
         chat = client.chat.create(
             "scripted",
             messages=[user("Add.")],
@@ -104,7 +104,7 @@ def test_a_turn_of_http_is_shown_alike(tools: HttpServer) -> None:
         "require_approval": "never",
     }
     model = ScriptedModel([adding(), "Three."])
-    with grpc_serving(model, urls=LOCAL) as server, server.client() as client:
+    with grpc_serving(model, urls=LOCAL_URLS) as server, server.client() as client:
         made = server.http.respond("Add.", tools=[server_tool]).json
         shown = client.chat.get_stored_completion(made["id"])[0]
         assert [one.message.role for one in shown.proto.outputs] == [
@@ -118,7 +118,7 @@ def test_a_turn_of_http_is_shown_alike(tools: HttpServer) -> None:
 
 def test_a_stream_tells_the_same(tools: HttpServer) -> None:
     model = ScriptedModel([think("Hm.") + say("Let", " me.") + both(), say("Th", "ree."), "Bye."])
-    with grpc_serving(model, urls=LOCAL) as server, server.client() as client:
+    with grpc_serving(model, urls=LOCAL_URLS) as server, server.client() as client:
         chat = client.chat.create(
             "scripted",
             messages=[user("Add.")],
@@ -151,7 +151,7 @@ def test_a_stream_tells_the_same(tools: HttpServer) -> None:
 @pytest.mark.parametrize("stored", [False, True])
 def test_a_call_is_told_while_it_runs(tools: HttpServer, stored: bool) -> None:
     model = ScriptedModel([calls(call("files__sleep", {}, call_id="c1"))])
-    with grpc_serving(model, urls=LOCAL) as server, server.client() as client:
+    with grpc_serving(model, urls=LOCAL_URLS) as server, server.client() as client:
         chat = client.chat.create(
             "scripted", messages=[user("Go.")], tools=[files(tools)], store_messages=stored
         )
@@ -177,7 +177,7 @@ def test_a_conversation_that_the_client_keeps(
     tools: HttpServer, asked: dict[str, Any], read: str, streamed: bool
 ) -> None:
     model = ScriptedModel([both(), "Three.", "As I said."])
-    with grpc_serving(model, urls=LOCAL) as server, server.client() as client:
+    with grpc_serving(model, urls=LOCAL_URLS) as server, server.client() as client:
         chat = client.chat.create(
             "scripted", messages=[user("Add.")], tools=[files(tools)], **asked
         )
@@ -198,7 +198,7 @@ def test_a_conversation_that_the_client_keeps(
 def test_a_call_that_waits_for_a_person(tmp_path: Path) -> None:
     """The settings ask for approval, which only HTTP has words for."""
     model = ScriptedModel([adding(), "Never mind.", "Three."])
-    configured = stdio(require_approval="always")
+    configured = stdio_config(require_approval="always")
     with grpc_serving(model, tmp_path / "a.db", mcp=[configured]) as server:
         server_tool = mcp(server_url="", server_label="files")
         with server.client() as client:
@@ -251,7 +251,7 @@ def test_a_call_that_waits_for_a_person(tmp_path: Path) -> None:
 )
 def test_an_authorization_is_a_token_or_all_of_the_header(told: dict[str, Any], sent: str) -> None:
     request = chat_pb2.GetCompletionsRequest(tools=[mcp(URL, "files", **told)])
-    (ask,) = decode_toolset(request).asks
+    (ask,) = decode_toolset(request).server_requests
     assert {name: value.reveal() for name, value in ask.headers.items()} == {"Authorization": sent}
 
 
@@ -269,7 +269,7 @@ def test_keys_reach_the_server_and_nothing_else(tools: HttpServer, tmp_path: Pat
         extra_headers={"X-Shop": "secret-too"},
         server_description="Files.",
     )
-    with grpc_serving(model, path, urls=LOCAL) as server, server.client() as client:
+    with grpc_serving(model, path, urls=LOCAL_URLS) as server, server.client() as client:
         chat = client.chat.create(
             "scripted", messages=[user("Go.")], tools=[server_tool], store_messages=True
         )
@@ -290,7 +290,7 @@ def test_keys_reach_the_server_and_nothing_else(tools: HttpServer, tmp_path: Pat
 
 def test_only_the_tools_that_are_allowed(tools: HttpServer) -> None:
     model = ScriptedModel(["Nothing to do."])
-    with grpc_serving(model, urls=LOCAL) as server, server.client() as client:
+    with grpc_serving(model, urls=LOCAL_URLS) as server, server.client() as client:
         chat = client.chat.create(
             "scripted",
             messages=[user("Go.")],
@@ -308,7 +308,7 @@ def test_only_the_tools_that_are_allowed(tools: HttpServer) -> None:
 def test_a_server_without_a_label_is_called_by_its_host(tools: HttpServer) -> None:
     model = ScriptedModel(["Nothing to do."])
     url = tools.url.reveal()
-    with grpc_serving(model, urls=LOCAL) as server, server.client() as client:
+    with grpc_serving(model, urls=LOCAL_URLS) as server, server.client() as client:
         two = [mcp(server_url=url, allowed_tool_names=["add"]) for _ in range(2)]
         client.chat.create("scripted", messages=[user("Go.")], tools=two).sample()
         names = {one.name for one in model.calls[0].options.tools}
@@ -318,7 +318,7 @@ def test_a_server_without_a_label_is_called_by_its_host(tools: HttpServer) -> No
 @pytest.mark.parametrize(("asked", "rounds"), [(1, 1), (3, 3), (1000, 10), (None, 10)])
 def test_rounds_have_an_end(tools: HttpServer, asked: int | None, rounds: int) -> None:
     model = ScriptedModel(lambda messages: adding(f"c{len(messages)}"))
-    with grpc_serving(model, urls=LOCAL) as server, server.client() as client:
+    with grpc_serving(model, urls=LOCAL_URLS) as server, server.client() as client:
         chat = client.chat.create(
             "scripted", messages=[user("Go.")], tools=[files(tools)], max_turns=asked
         )
@@ -335,7 +335,7 @@ def test_a_clients_own_function_beside_a_servers_tool(tools: HttpServer) -> None
     )
     model = ScriptedModel([asking, "Done."])
     offered = [files(tools), MINE]
-    with grpc_serving(model, urls=LOCAL) as server, server.client() as client:
+    with grpc_serving(model, urls=LOCAL_URLS) as server, server.client() as client:
         chat = client.chat.create(
             "scripted", messages=[user("Go.")], tools=offered, store_messages=True
         )
@@ -355,7 +355,7 @@ def test_a_clients_own_function_beside_a_servers_tool(tools: HttpServer) -> None
 
 def test_deferred(tools: HttpServer) -> None:
     with (
-        grpc_serving(ScriptedModel([adding(), "Three."]), urls=LOCAL) as server,
+        grpc_serving(ScriptedModel([adding(), "Three."]), urls=LOCAL_URLS) as server,
         server.client() as client,
     ):
         chat = client.chat.create("scripted", messages=[user("Go.")], tools=[files(tools)])
@@ -385,15 +385,15 @@ def test_deferred(tools: HttpServer) -> None:
     ],
 )
 def test_what_is_refused(offered: list[Any], code: str, param: str) -> None:
-    with grpc_serving(urls=LOCAL) as server, server.client() as client:
+    with grpc_serving(urls=LOCAL_URLS) as server, server.client() as client:
         chat = client.chat.create(
             "scripted", messages=[user("Hi")], tools=offered, store_messages=True
         )
-        failed = failure(chat.sample)
+        failed = rpc_failure(chat.sample)
         assert failed.code is grpc.StatusCode.INVALID_ARGUMENT
         assert (failed.error, failed.param) == (code, param)
         assert "secret" not in failed.details
-        assert not server.http.stored()
+        assert not server.http.stored_count()
 
 
 kinds = st.sampled_from([COMPLETED, FAILED, IN_PROGRESS, INCOMPLETE])
@@ -433,20 +433,20 @@ def test_no_call_that_a_server_should_have_run_is_left_open(sent: list[Any]) -> 
 
 
 def test_several_choices_have_no_servers(tools: HttpServer) -> None:
-    with grpc_serving(urls=LOCAL) as server, server.client() as client:
+    with grpc_serving(urls=LOCAL_URLS) as server, server.client() as client:
         chat = client.chat.create("scripted", messages=[user("Hi")], tools=[files(tools)])
         with pytest.warns(PendingDeprecationWarning):
-            failed = failure(lambda: chat.sample_batch(2))
+            failed = rpc_failure(lambda: chat.sample_batch(2))
         assert (failed.code, failed.param) == (grpc.StatusCode.INVALID_ARGUMENT, "n")
 
 
 def test_a_server_that_does_not_answer() -> None:
     options = [("grpc.enable_retries", 0)]
-    with grpc_serving(urls=LOCAL) as server, server.client(channel_options=options) as client:
+    with grpc_serving(urls=LOCAL_URLS) as server, server.client(channel_options=options) as client:
         chat = client.chat.create(
             "scripted", messages=[user("Hi")], tools=[mcp("http://127.0.0.1:1/mcp", "gone")]
         )
-        failed = failure(chat.sample)
+        failed = rpc_failure(chat.sample)
         assert (failed.code, failed.error) == (
             grpc.StatusCode.UNAVAILABLE,
             "tool_server_unavailable",

@@ -4,36 +4,36 @@ from __future__ import annotations
 
 import time
 
-from antiphon.api.grpc.stream_throttle import Pace
+from antiphon.api.grpc.stream_throttle import StreamThrottle
 
 
 def test_the_first_message_never_waits() -> None:
-    with Pace().stream() as rest:
-        assert rest.left() <= 0
+    with StreamThrottle().open_stream() as rest:
+        assert rest.remaining() <= 0
 
 
 def test_the_more_streams_the_longer_each_rests_up_to_a_frame() -> None:
-    pace = Pace()
-    with pace.stream():
-        alone = pace.pause()
-        with pace.stream(), pace.stream():
-            assert pace.pause() == 3 * alone
-            many = [pace.stream() for _ in range(100)]
+    pace = StreamThrottle()
+    with pace.open_stream():
+        alone = pace.interval()
+        with pace.open_stream(), pace.open_stream():
+            assert pace.interval() == 3 * alone
+            many = [pace.open_stream() for _ in range(100)]
             for one in many:
                 one.__enter__()
-            assert pace.pause() == 0.016
+            assert pace.interval() == 0.016
             for one in many:
                 one.__exit__(None, None, None)
-        assert pace.pause() == alone
-    assert pace.pause() == 0
+        assert pace.interval() == alone
+    assert pace.interval() == 0
 
 
 def test_a_stream_rests_from_its_own_last_message_on() -> None:
-    pace = Pace()
-    with pace.stream() as one, pace.stream() as other:
-        one.begin()
-        left = one.left()
-        assert 0 < left <= pace.pause()
-        assert other.left() <= 0
+    pace = StreamThrottle()
+    with pace.open_stream() as one, pace.open_stream() as other:
+        one.start()
+        left = one.remaining()
+        assert 0 < left <= pace.interval()
+        assert other.remaining() <= 0
         time.sleep(left)
-        assert one.left() <= 0
+        assert one.remaining() <= 0

@@ -25,14 +25,14 @@ from antiphon.errors import (
 )
 from antiphon.models.scripted import ScriptedModel, fail, hang, say, wait
 from antiphon.settings import Limits
-from grpc_kit import Failure, Grpc, failure, grpc_serving, until
-from server import NEVER
+from grpc_kit import GrpcTestServer, RpcFailure, grpc_serving, rpc_failure, wait_until
+from server import TIMEOUT
 
 COMPLETE = "/xai_api.Chat/GetCompletion"
 
 
 @pytest.fixture(scope="module")
-def echo() -> Iterator[Grpc]:
+def echo() -> Iterator[GrpcTestServer]:
     with grpc_serving() as started:
         yield started
 
@@ -44,8 +44,8 @@ def asking(*said: str, **fields: Any) -> bytes:
     return body
 
 
-def test_every_answer_has_the_request_id_in_its_trailers(echo: Grpc) -> None:
-    with grpc.insecure_channel(echo.at) as channel:
+def test_every_answer_has_the_request_id_in_its_trailers(echo: GrpcTestServer) -> None:
+    with grpc.insecure_channel(echo.address) as channel:
         call: Any = channel.unary_unary(COMPLETE)
         _, told = call.with_call(asking("Hi"), metadata=(("x-request-id", "mine"),))
         assert dict(told.trailing_metadata())["x-request-id"] == "mine"
@@ -63,18 +63,18 @@ def test_every_answer_has_the_request_id_in_its_trailers(echo: Grpc) -> None:
         ("/", "There is no method /."),
     ],
 )
-def test_what_is_not_served(echo: Grpc, path: str, sentence: str) -> None:
-    failed = failure(lambda: echo.raw(path, b"whatever"))
+def test_what_is_not_served(echo: GrpcTestServer, path: str, sentence: str) -> None:
+    failed = rpc_failure(lambda: echo.call_raw(path, b"whatever"))
     assert failed.code is grpc.StatusCode.UNIMPLEMENTED
     assert failed.details.startswith(sentence)
     assert failed.error == "unimplemented"
 
 
-def test_the_sdk_gets_a_sentence_for_what_is_not_served(echo: Grpc) -> None:
+def test_the_sdk_gets_a_sentence_for_what_is_not_served(echo: GrpcTestServer) -> None:
     with echo.client() as client:
-        assert "images" in failure(lambda: client.image.sample("a cat", "grok-imagine")).details
-        assert "files" in failure(client.files.list).details
-        failed = failure(lambda: client.files.upload(b"x", filename="x.txt"))
+        assert "images" in rpc_failure(lambda: client.image.sample("a cat", "grok-imagine")).details
+        assert "files" in rpc_failure(client.files.list).details
+        failed = rpc_failure(lambda: client.files.upload(b"x", filename="x.txt"))
         assert "files" in failed.details
 
 
@@ -124,14 +124,16 @@ def test_the_sdk_gets_a_sentence_for_what_is_not_served(echo: Grpc) -> None:
 @pytest.mark.parametrize(
     "method", ["GetCompletion", "GetCompletionChunk", "StartDeferredCompletion"]
 )
-def test_bad_requests(echo: Grpc, method: str, body: Any, code: str | None, param: str) -> None:
+def test_bad_requests(
+    echo: GrpcTestServer, method: str, body: Any, code: str | None, param: str
+) -> None:
     whole = chat_pb2.GetCompletionsRequest.FromString(b"")
     data = body if isinstance(body, bytes) else body.SerializeToString()
     if code != "invalid_protobuf":
         whole.MergeFromString(data)
         whole.store_messages = True
         data = whole.SerializeToString()
-    failed = failure(lambda: echo.raw(f"/xai_api.Chat/{method}", data))
+    failed = rpc_failure(lambda: echo.call_raw(f"/xai_api.Chat/{method}", data))
     found = {"model_not_found", "previous_response_not_found"}
     assert failed.code is (
         grpc.StatusCode.NOT_FOUND if code in found else grpc.StatusCode.INVALID_ARGUMENT
@@ -139,10 +141,10 @@ def test_bad_requests(echo: Grpc, method: str, body: Any, code: str | None, para
     assert failed.details
     assert code in (None, failed.error)
     assert param in (None, failed.param)
-    assert echo.http.stored() == 0
+    assert echo.http.stored_count() == 0
 
 
-def test_images_that_are_none_or_too_large(echo: Grpc) -> None:
+def test_images_that_are_none_or_too_large(echo: GrpcTestServer) -> None:
     with echo.client() as client:
         for url, code in (
             ("data:image/png;base64,AAAA", "unsupported_image_type"),
@@ -152,17 +154,17 @@ def test_images_that_are_none_or_too_large(echo: Grpc) -> None:
             chat = client.chat.create(
                 "scripted", messages=[user("Look", image(url))], store_messages=True
             )
-            failed = failure(chat.sample)
+            failed = rpc_failure(chat.sample)
             assert (failed.code, failed.error) == (grpc.StatusCode.INVALID_ARGUMENT, code)
     # 20 MiB is what an image may have; it is more in base64, and a message has room for it.
     large = "data:image/png;base64,iVBORw0KGgoA" + "A" * (28 * 2**20)
     body = chat_pb2.GetCompletionsRequest(messages=[user(image(large))], store_messages=True)
-    failed = failure(lambda: echo.raw(COMPLETE, body.SerializeToString()))
+    failed = rpc_failure(lambda: echo.call_raw(COMPLETE, body.SerializeToString()))
     assert (failed.code, failed.error) == (grpc.StatusCode.INVALID_ARGUMENT, "image_too_large")
-    beyond = failure(lambda: echo.raw(COMPLETE, bytes(33 * 2**20)))
+    beyond = rpc_failure(lambda: echo.call_raw(COMPLETE, bytes(33 * 2**20)))
     assert beyond.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert echo.http.stored() == 0
-    assert echo.raw(COMPLETE, asking("Still there?"))
+    assert echo.http.stored_count() == 0
+    assert echo.call_raw(COMPLETE, asking("Still there?"))
 
 
 @pytest.mark.parametrize(
@@ -178,17 +180,17 @@ def test_images_that_are_none_or_too_large(echo: Grpc) -> None:
 def test_what_goes_wrong_behind_the_server(error: Any, code: grpc.StatusCode, method: str) -> None:
     model = ScriptedModel(lambda messages: say("Well") + fail(error))
     with grpc_serving(model) as server:
-        with grpc.insecure_channel(server.at) as channel:
+        with grpc.insecure_channel(server.address) as channel:
             call: Any = channel.unary_stream(f"/xai_api.Chat/{method}")
-            failed = failure(lambda: list(call(asking("Hi", store_messages=True))))
+            failed = rpc_failure(lambda: list(call(asking("Hi", store_messages=True))))
         assert failed.code is code
         assert failed.details.startswith(error.message[:100])
         # It is kept, and not for the client to repeat by itself.
         kept = failed.trailers["x-response-id"]
         assert failed.trailers["grpc-retry-pushback-ms"] == "-1"
         assert failed.trailers.get("retry-after") == ("3" if "Slow" in error.message else None)
-        again = failure(
-            lambda: server.raw(
+        again = rpc_failure(
+            lambda: server.call_raw(
                 "/xai_api.Chat/GetStoredCompletion",
                 chat_pb2.GetStoredCompletionRequest(response_id=kept).SerializeToString(),
             )
@@ -202,18 +204,18 @@ def test_a_fault_of_ours_is_internal_and_logged() -> None:
         raise ZeroDivisionError("secret")
 
     with grpc_serving(ScriptedModel(broken)) as server:
-        failed = failure(lambda: server.raw(COMPLETE, asking("Hi")))
+        failed = rpc_failure(lambda: server.call_raw(COMPLETE, asking("Hi")))
         assert failed.code is grpc.StatusCode.INTERNAL
         assert "secret" not in failed.details
-        server.http.faults.clear()
+        server.http.logged_errors.clear()
 
 
 def test_keys_and_tenants() -> None:
     with grpc_serving() as server:
-        assert server.raw(COMPLETE, asking("Hi"))
+        assert server.call_raw(COMPLETE, asking("Hi"))
         mine, other = server.key("acme"), server.key("other")
         # A server learns of the first key from who brings it.
-        assert server.raw(COMPLETE, asking("Hi"), authorization=f"Bearer {mine}")
+        assert server.call_raw(COMPLETE, asking("Hi"), authorization=f"Bearer {mine}")
         for wrong in ("any", "ap_" + "a" * 52):
             with server.client(wrong) as client:
                 chat = client.chat.create("scripted", messages=[user("Hi")])
@@ -223,7 +225,7 @@ def test_keys_and_tenants() -> None:
                     client.files.list,
                 ]
                 for ask in asks:
-                    failed = failure(ask)
+                    failed = rpc_failure(ask)
                     assert (failed.code, failed.error) == (
                         grpc.StatusCode.UNAUTHENTICATED,
                         "invalid_api_key",
@@ -248,29 +250,34 @@ def test_keys_and_tenants() -> None:
                 go_on,
             ]
             for find in finding:
-                foreign, missing = failure(partial(find, stored)), failure(partial(find, nobody))
+                foreign, missing = (
+                    rpc_failure(partial(find, stored)),
+                    rpc_failure(partial(find, nobody)),
+                )
                 assert foreign.code is missing.code is grpc.StatusCode.NOT_FOUND
                 assert foreign.details.replace(stored, "") == missing.details.replace(nobody, "")
                 assert foreign.error == missing.error
             assert acme.chat.get_stored_completion(stored)[0].id == stored
 
 
-def test_without_keys_no_web_page_may_ask(echo: Grpc) -> None:
-    failed = failure(lambda: echo.raw(COMPLETE, asking("Hi"), origin="https://evil.example"))
+def test_without_keys_no_web_page_may_ask(echo: GrpcTestServer) -> None:
+    failed = rpc_failure(
+        lambda: echo.call_raw(COMPLETE, asking("Hi"), origin="https://evil.example")
+    )
     assert failed.code is grpc.StatusCode.PERMISSION_DENIED
-    assert echo.raw(COMPLETE, asking("Hi"), origin="http://localhost:3000")
+    assert echo.call_raw(COMPLETE, asking("Hi"), origin="http://localhost:3000")
 
 
 def test_limits_are_those_of_http() -> None:
     limits = Limits(requests_per_minute=3, concurrent_turns=None)
-    with grpc_serving(allowance_of=lambda tenant: limits) as server:
-        assert server.raw(COMPLETE, asking("Hi"))
+    with grpc_serving(rate_limit_for=lambda tenant: limits) as server:
+        assert server.call_raw(COMPLETE, asking("Hi"))
         assert server.http.respond().status == 200
-        with grpc.insecure_channel(server.at) as channel:
+        with grpc.insecure_channel(server.address) as channel:
             call: Any = channel.unary_unary(COMPLETE)
             _, told = call.with_call(asking("Hi"))
             assert dict(told.trailing_metadata())["x-ratelimit-remaining-requests"] == "0"
-        failed = failure(lambda: server.raw(COMPLETE, asking("Hi")))
+        failed = rpc_failure(lambda: server.call_raw(COMPLETE, asking("Hi")))
         assert failed.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert int(failed.trailers["retry-after"]) > 0
         assert server.http.respond().status == 429
@@ -280,24 +287,26 @@ def test_each_choice_takes_a_place() -> None:
     opened, reached = asyncio.Event(), asyncio.Event()
     model = ScriptedModel(["a", "b", wait(opened, reached) + say("c"), "d", "e", "f"])
     limits = Limits(concurrent_turns=2)
-    with grpc_serving(model, allowance_of=lambda tenant: limits) as server:
-        assert server.raw(COMPLETE, asking("Hi", n=2))
-        failed = failure(lambda: server.raw(COMPLETE, asking("Hi", n=3, store_messages=True)))
+    with grpc_serving(model, rate_limit_for=lambda tenant: limits) as server:
+        assert server.call_raw(COMPLETE, asking("Hi", n=2))
+        failed = rpc_failure(
+            lambda: server.call_raw(COMPLETE, asking("Hi", n=3, store_messages=True))
+        )
         assert (failed.code, failed.error) == (
             grpc.StatusCode.RESOURCE_EXHAUSTED,
             "rate_limit_exceeded",
         )
         # Those that had begun are gone again, and so are their places.
         server.http.set(opened)
-        until(lambda: not server.http.stored())
+        wait_until(lambda: not server.http.stored_count())
 
 
-def status(server: Grpc, body: bytes, path: str = COMPLETE) -> grpc.StatusCode:
+def status(server: GrpcTestServer, body: bytes, path: str = COMPLETE) -> grpc.StatusCode:
     """How a call is answered."""
     try:
-        server.raw(path, body)
+        server.call_raw(path, body)
     except grpc.RpcError as error:
-        return Failure(error).code
+        return RpcFailure(error).code
     return grpc.StatusCode.OK
 
 
@@ -305,16 +314,16 @@ def test_a_turn_that_hangs_holds_its_place() -> None:
     reached = asyncio.Event()
     model = ScriptedModel([hang(reached), "Free again"])
     limits = Limits(concurrent_turns=1)
-    with grpc_serving(model, allowance_of=lambda tenant: limits) as server:
-        with grpc.insecure_channel(server.at) as channel:
+    with grpc_serving(model, rate_limit_for=lambda tenant: limits) as server:
+        with grpc.insecure_channel(server.address) as channel:
             call: Any = channel.unary_stream("/xai_api.Chat/GetCompletionChunk")
             stream = call(asking("Hi"))
             server.http.wait(reached)
-            failed = failure(lambda: server.raw(COMPLETE, asking("Hi")))
+            failed = rpc_failure(lambda: server.call_raw(COMPLETE, asking("Hi")))
             assert failed.code is grpc.StatusCode.RESOURCE_EXHAUSTED
             stream.cancel()
             server.http.wait(model.cancelled)
-        until(lambda: status(server, asking("Hi")) is grpc.StatusCode.OK)
+        wait_until(lambda: status(server, asking("Hi")) is grpc.StatusCode.OK)
 
 
 texts = st.text(max_size=20)
@@ -364,19 +373,19 @@ fuzz = settings(max_examples=150, deadline=None, suppress_health_check=list(Heal
 @fuzz
 @given(fields=requests, streamed=st.booleans())
 def test_whatever_is_sent_is_answered_or_refused(
-    echo: Grpc, fields: dict[str, Any], streamed: bool
+    echo: GrpcTestServer, fields: dict[str, Any], streamed: bool
 ) -> None:
     body = chat_pb2.GetCompletionsRequest(**fields).SerializeToString()
-    before = echo.http.stored()
+    before = echo.http.stored_count()
     answer = status(echo, body, COMPLETE + ("Chunk" if streamed else ""))
     assert answer in REFUSALS | {grpc.StatusCode.OK}
     if answer in REFUSALS:
-        assert echo.http.stored() == before
+        assert echo.http.stored_count() == before
 
 
 @fuzz
 @given(body=st.binary(max_size=60), method=st.sampled_from(["GetCompletion", "CompactContext"]))
-def test_whatever_bytes_are_sent_do_no_harm(echo: Grpc, body: bytes, method: str) -> None:
+def test_whatever_bytes_are_sent_do_no_harm(echo: GrpcTestServer, body: bytes, method: str) -> None:
     answer = status(echo, body, f"/xai_api.Chat/{method}")
     assert answer in REFUSALS | {grpc.StatusCode.OK}
 
@@ -401,7 +410,7 @@ def test_two_hundred_streams_at_once() -> None:
         return await asyncio.gather(*(read(client, begun) for _ in range(200)))
 
     with grpc_serving(model) as server:
-        assert asyncio.run(server.aio(read_all)) == ["One two"] * 200
+        assert asyncio.run(server.run_async(read_all)) == ["One two"] * 200
 
 
 def frame(kind: int, payload: bytes = b"") -> bytes:
@@ -409,10 +418,12 @@ def frame(kind: int, payload: bytes = b"") -> bytes:
     return len(payload).to_bytes(3, "big") + bytes([kind]) + bytes(5) + payload
 
 
-def test_who_asks_often_whether_the_line_holds_is_not_taken_for_an_attacker(echo: Grpc) -> None:
+def test_who_asks_often_whether_the_line_holds_is_not_taken_for_an_attacker(
+    echo: GrpcTestServer,
+) -> None:
     """The SDK pings while a model thinks; by default a server would hang up on it."""
     settings, ping, goaway = 4, 6, 7
-    with socket.create_connection(("127.0.0.1", echo.port), NEVER) as line:
+    with socket.create_connection(("127.0.0.1", echo.port), TIMEOUT) as line:
         stream = line.makefile("rb")
         line.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(settings))
         for _ in range(10):
@@ -426,8 +437,8 @@ def test_who_asks_often_whether_the_line_holds_is_not_taken_for_an_attacker(echo
 
 
 @contextmanager
-def streaming(server: Grpc) -> Iterator[Any]:
-    with grpc.insecure_channel(server.at) as channel:
+def streaming(server: GrpcTestServer) -> Iterator[Any]:
+    with grpc.insecure_channel(server.address) as channel:
         call: Any = channel.unary_stream("/xai_api.Chat/GetCompletionChunk")
         yield call(asking("Tell"))
 
@@ -446,19 +457,19 @@ def test_it_stops_when_the_answers_under_way_are_out() -> None:
         stopping = threading.Thread(target=server.http.run, args=(server.server.stop(20),))
         stopping.start()
         # No more are taken meanwhile.
-        until(lambda: status(server, asking("No")) is grpc.StatusCode.UNAVAILABLE)
+        wait_until(lambda: status(server, asking("No")) is grpc.StatusCode.UNAVAILABLE)
         server.http.set(opened)
         said = [chat_pb2.GetChatCompletionChunk.FromString(one) for one in stream]
         stopping.join()
     assert "".join(out.delta.content for one in said for out in one.outputs) == "Once upon a time"
 
 
-def test_two_servers_do_not_share_a_port(echo: Grpc) -> None:
+def test_two_servers_do_not_share_a_port(echo: GrpcTestServer) -> None:
     with grpc_serving() as server, pytest.raises(ConfigError, match=f"port {echo.port} for gRPC"):
         server.http.run(server.server.start("127.0.0.1", echo.port))
 
 
-def test_hanging_up_without_a_word_does_no_harm(echo: Grpc) -> None:
+def test_hanging_up_without_a_word_does_no_harm(echo: GrpcTestServer) -> None:
     with socket.create_connection(("127.0.0.1", echo.port)) as line:
         line.sendall(b"GET / HTTP/1.1\r\n\r\n")
-    assert echo.raw(COMPLETE, asking("Still there?"))
+    assert echo.call_raw(COMPLETE, asking("Still there?"))

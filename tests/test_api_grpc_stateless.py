@@ -15,14 +15,14 @@ from antiphon.protos.legacy_chat import (
     StatelessConversation,
     StatelessResponse,
 )
-from grpc_kit import Grpc, failure, grpc_serving
+from grpc_kit import GrpcTestServer, grpc_serving, rpc_failure
 
 PATH = "/prompt_ide.StatelessChat/AddResponse"
 
 
-def add_response(server: Grpc, conversation: Any) -> Iterator[Any]:
+def add_response(server: GrpcTestServer, conversation: Any) -> Iterator[Any]:
     """What ``StatelessChatStub.AddResponse`` gives."""
-    with grpc.insecure_channel(server.at) as channel:
+    with grpc.insecure_channel(server.address) as channel:
         call: Any = channel.unary_stream(
             PATH,
             request_serializer=StatelessConversation.SerializeToString,
@@ -48,7 +48,7 @@ def test_a_conversation_is_sent_whole_each_time() -> None:
                 whole.query += update.query
             assert (whole.message, whole.query) == (answer, "")
             conversation.responses.append(whole)
-        assert server.http.stored() == 0
+        assert server.http.stored_count() == 0
     assert model.context() == [
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": "Hello there"},
@@ -80,7 +80,7 @@ def test_fun_mode_has_a_system_prompt_of_its_own() -> None:
 )
 def test_what_cannot_be_answered(conversation: Any, param: str) -> None:
     with grpc_serving() as server:
-        failed = failure(lambda: list(add_response(server, conversation)))
+        failed = rpc_failure(lambda: list(add_response(server, conversation)))
         assert (failed.code, failed.param) == (grpc.StatusCode.INVALID_ARGUMENT, param)
 
 

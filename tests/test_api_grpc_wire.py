@@ -31,7 +31,7 @@ from antiphon.models.scripted import (
     think,
 )
 from antiphon.settings import Price
-from grpc_kit import Grpc, failure, grpc_serving
+from grpc_kit import GrpcTestServer, grpc_serving, rpc_failure
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(16)).decode()
 WEATHER = tool(
@@ -42,12 +42,12 @@ WEATHER = tool(
 
 
 @pytest.fixture(scope="module")
-def echo() -> Iterator[Grpc]:
+def echo() -> Iterator[GrpcTestServer]:
     with grpc_serving() as started:
         yield started
 
 
-def test_what_is_asked_gets_to_the_model(echo: Grpc) -> None:
+def test_what_is_asked_gets_to_the_model(echo: GrpcTestServer) -> None:
     model = ScriptedModel(["{}"])
     with grpc_serving(model) as server, server.client() as client:
         chat = client.chat.create(
@@ -201,7 +201,7 @@ def test_other_ends(reply: ScriptedReply, reason: str, content: str) -> None:
             assert (response.finish_reason, response.content) == (reason, content)
 
 
-def test_what_other_servers_do_is_refused_by_name(echo: Grpc) -> None:
+def test_what_other_servers_do_is_refused_by_name(echo: GrpcTestServer) -> None:
     with echo.client() as client:
         for more, param in (
             ({"tools": [web_search()]}, "tools[0]"),
@@ -218,9 +218,9 @@ def test_what_other_servers_do_is_refused_by_name(echo: Grpc) -> None:
             ({"safety_identifier": "x" * 65}, "safety_identifier"),
         ):
             chat = client.chat.create("scripted", messages=[user("Hi")], **more)
-            failed = failure(chat.sample)
+            failed = rpc_failure(chat.sample)
             assert (failed.code, failed.param) == (grpc.StatusCode.INVALID_ARGUMENT, param)
         chat = client.chat.create("scripted", messages=[user("Hi", file(data=b"x"))])
-        failed = failure(chat.sample)
+        failed = rpc_failure(chat.sample)
         assert failed.param == "messages[0].content[1].file"
         assert "Files are not taken" in failed.details

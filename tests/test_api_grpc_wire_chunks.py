@@ -7,18 +7,18 @@ from hypothesis import strategies as st
 from xai_sdk.chat import Response as Streamed  # type: ignore[import-untyped]
 from xai_sdk.proto import chat_pb2  # type: ignore[import-untyped]
 
-from antiphon.api.grpc.chunk_codec import ChunkEncoder
+from antiphon.api.grpc.chunk_codec import GrpcChunkEncoder
 from antiphon.api.grpc.pricing import no_prices
-from antiphon.api.grpc.request_codec import OUTPUTS
-from antiphon.api.grpc.response_codec import Completions
+from antiphon.api.grpc.request_codec import MCP_OUTPUTS
+from antiphon.api.grpc.response_codec import CompletionEncoder
 from antiphon.core import events
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, McpListTools, Message
 from antiphon.core.turns import End, Header, McpTool, Options, Response
 
 OPTIONS = Options(
-    mcp_servers=(McpTool("files", require_approval=("pay",)),), include=(OUTPUTS,), tools=()
+    mcp_servers=(McpTool("files", require_approval=("pay",)),), include=(MCP_OUTPUTS,), tools=()
 )
-COMPLETIONS = Completions(no_prices, "test")
+COMPLETIONS = CompletionEncoder(no_prices, "test")
 
 
 def call(name: str, call_id: str) -> FunctionCall:
@@ -65,12 +65,12 @@ def test_a_stream_adds_up_to_the_stored_completion(
     over = Response(opening.id, 1.0, opening.header, (), tuple(items), end)
     all_events = [events.Created(opening), *told(items), events.Ended(over)]
     cuts = data.draw(st.sets(st.integers(1, len(all_events))))
-    encoder = ChunkEncoder(opening, COMPLETIONS)
+    encoder = GrpcChunkEncoder(opening, COMPLETIONS)
     streamed = Streamed(chat_pb2.GetChatCompletionResponse(), None)
     for first, last in zip([0, *sorted(cuts)], [*sorted(cuts), len(all_events)], strict=True):
         if chunk := encoder.encode([(0, all_events[first:last])]):
             streamed.process_chunk(chat_pb2.GetChatCompletionChunk.FromString(chunk))
-    kept = COMPLETIONS.completion([over])
+    kept = COMPLETIONS.encode([over])
     for output in (*streamed.proto.outputs, *kept.outputs):
         if output.message.role == chat_pb2.ROLE_ASSISTANT:
             # A call is told before anybody knows what becomes of it.

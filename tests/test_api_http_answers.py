@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from antiphon.api.common.body import ClientGone, Message, Receive, Scope, Send
+from antiphon.api.common.body import ClientDisconnected, Message, Receive, Scope, Send
 from antiphon.api.http.asgi_responses import (
-    Watch,
-    answering,
+    DisconnectWatcher,
+    handle_errors,
     send_chunk,
     send_error,
     send_json,
@@ -37,7 +37,7 @@ from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.protocols import ModelCall
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
-from server import NEVER, serving
+from server import TIMEOUT, serving
 
 TALK = {"messages": [{"role": "user", "content": "Hi"}]}
 
@@ -140,7 +140,7 @@ def handled(raised: Exception) -> Sent:
     sent = Sent()
 
     async def main() -> None:
-        await answering(handler)({"method": "GET", "path": "/x"}, nothing, sent.send)
+        await handle_errors(handler)({"method": "GET", "path": "/x"}, nothing, sent.send)
 
     asyncio.run(main())
     return sent
@@ -152,7 +152,7 @@ def test_errors_become_answers() -> None:
 
 
 def test_nobody_answers_a_client_that_is_gone() -> None:
-    assert handled(ClientGone()).messages == []
+    assert handled(ClientDisconnected()).messages == []
 
 
 def test_what_nobody_foresaw_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
@@ -176,7 +176,7 @@ def test_an_answer_that_has_begun_is_left_without_an_end(
         raise raised
 
     async def main() -> None:
-        await answering(handler)({"method": "GET", "path": "/x"}, nothing, sent.send)
+        await handle_errors(handler)({"method": "GET", "path": "/x"}, nothing, sent.send)
 
     with caplog.at_level(logging.ERROR):
         asyncio.run(main())
@@ -216,8 +216,8 @@ def test_a_stream_that_cannot_be_written_on_says_so(path: str, body: dict[str, A
         ]
         assert told[-1]["error"]["code"] == "server_error"
         assert "surrogates" not in str(told)
-        assert any("the stream of resp_" in fault for fault in server.faults)
-        server.faults.clear()
+        assert any("the stream of resp_" in fault for fault in server.logged_errors)
+        server.logged_errors.clear()
 
 
 class Wire:
@@ -244,14 +244,14 @@ def test_hanging_up_stops_only_what_is_not_stored(store: bool) -> None:
         wire = Wire()
 
         async def write() -> None:
-            with Watch(wire.receive, turn):
+            with DisconnectWatcher(wire.receive, turn):
                 await asyncio.Event().wait()
 
         writing = asyncio.create_task(write())
         await reached.wait()
         wire.hung_up.set()
-        with pytest.raises(ClientGone):
-            await asyncio.wait_for(writing, NEVER)
+        with pytest.raises(ClientDisconnected):
+            await asyncio.wait_for(writing, TIMEOUT)
         assert turn.done() is not store
         assert model.cancelled.is_set() is not store
         await service.close()
@@ -265,7 +265,7 @@ def test_a_writer_that_is_cancelled_otherwise_stays_cancelled() -> None:
         entered = asyncio.Event()
 
         async def write() -> None:
-            with Watch(Wire().receive, turn):
+            with DisconnectWatcher(Wire().receive, turn):
                 entered.set()
                 await asyncio.Event().wait()
 
@@ -281,7 +281,7 @@ def test_a_writer_that_is_cancelled_otherwise_stays_cancelled() -> None:
 def test_a_quick_answer_costs_no_listener() -> None:
     async def main() -> None:
         turn = RunningTurn(Response("resp_" + "0" * 32, 0.0, Header("m"), ()))
-        with Watch(nothing, turn):
+        with DisconnectWatcher(nothing, turn):
             pass
         others = asyncio.all_tasks() - {asyncio.current_task()}
         assert others == set()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from antiphon.api.http.endpoints import ENDPOINTS
 from antiphon.models.scripted import ScriptedModel, hang
-from server import Answer, Serving, read_answer, serving
+from server import Answer, ThreadServer, read_answer, serving
 
 UNKNOWN = "resp_" + "0" * 32
 POSTS = ["/v1/responses", "/v1/chat/completions"]
@@ -23,17 +23,17 @@ HI = [{"role": "user", "content": "Hi"}]
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Serving]:
+def server() -> Iterator[ThreadServer]:
     with serving() as started:
         yield started
 
 
 @pytest.fixture
-def unharmed(server: Serving) -> Iterator[Serving]:
+def unharmed(server: ThreadServer) -> Iterator[ThreadServer]:
     """The server, which at the end must hold what it held, and still answer."""
-    before = server.stored()
+    before = server.stored_count()
     yield server
-    assert server.stored() == before
+    assert server.stored_count() == before
     assert server.respond(store=False).status == 200
 
 
@@ -48,7 +48,7 @@ def check(answer: Answer, status: int, code: str, param: str | None = None) -> N
     )
 
 
-def test_it_is_healthy(server: Serving) -> None:
+def test_it_is_healthy(server: ThreadServer) -> None:
     answer = server.get("/healthz")
     assert (answer.status, answer.body) == (200, b"ok\n")
 
@@ -69,7 +69,7 @@ def test_it_is_healthy(server: Serving) -> None:
         ("DELETE", "/v1/models/scripted", "GET, HEAD"),
     ],
 )
-def test_wrong_methods(unharmed: Serving, method: str, path: str, allowed: str) -> None:
+def test_wrong_methods(unharmed: ThreadServer, method: str, path: str, allowed: str) -> None:
     answer = unharmed.request(method, path, {"input": "Hi"})
     assert answer.headers["allow"] == allowed
     if method == "HEAD":
@@ -78,7 +78,7 @@ def test_wrong_methods(unharmed: Serving, method: str, path: str, allowed: str) 
         check(answer, 405, "method_not_allowed")
 
 
-def test_head_answers_as_get_does_without_the_body(server: Serving) -> None:
+def test_head_answers_as_get_does_without_the_body(server: ThreadServer) -> None:
     name = server.respond().json["id"]
     talk = server.post("/v1/conversations", items=[{"role": "user", "content": "Hi"}]).json["id"]
     (item,) = server.get(f"/v1/conversations/{talk}/items").json["data"]
@@ -98,7 +98,7 @@ def test_head_answers_as_get_does_without_the_body(server: Serving) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", f"/v1/responses/{UNKNOWN}", "/v1/models/none"])
-def test_head_of_nothing(server: Serving, path: str) -> None:
+def test_head_of_nothing(server: ThreadServer, path: str) -> None:
     head, got = server.request("HEAD", path), server.get(path)
     assert (head.status, head.body) == (404, b"")
     assert head.headers["content-length"] == got.headers["content-length"]
@@ -133,7 +133,7 @@ def test_head_follows_no_stream() -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-def test_unknown_paths(unharmed: Serving, method: str, path: str) -> None:
+def test_unknown_paths(unharmed: ThreadServer, method: str, path: str) -> None:
     check(unharmed.request(method, path), 404, "unknown_url")
 
 
@@ -159,21 +159,21 @@ def test_unknown_paths(unharmed: Serving, method: str, path: str) -> None:
     ("method", "suffix"), [("GET", ""), ("DELETE", ""), ("GET", "/input_items")]
 )
 def test_unknown_and_malformed_ids(
-    unharmed: Serving, response_id: str, method: str, suffix: str
+    unharmed: ThreadServer, response_id: str, method: str, suffix: str
 ) -> None:
     answer = unharmed.request(method, f"/v1/responses/{response_id}{suffix}")
     check(answer, 404, "response_not_found")
 
 
 @pytest.mark.parametrize("previous", [UNKNOWN, "resp_1", "", "\x00", "msg_" + "0" * 32, "é" * 37])
-def test_continuing_what_is_not_there(unharmed: Serving, previous: str) -> None:
+def test_continuing_what_is_not_there(unharmed: ThreadServer, previous: str) -> None:
     answer = unharmed.respond(previous_response_id=previous)
     check(answer, 404, "previous_response_not_found", "previous_response_id")
 
 
 @pytest.mark.parametrize("path", POSTS)
 @pytest.mark.parametrize("model", ["nobody", "\x00", "x" * 10_000])
-def test_unknown_models(unharmed: Serving, path: str, model: str) -> None:
+def test_unknown_models(unharmed: ThreadServer, path: str, model: str) -> None:
     check(
         unharmed.post(path, input="Hi", messages=HI, model=model), 404, "model_not_found", "model"
     )
@@ -191,11 +191,11 @@ def test_unknown_models(unharmed: Serving, path: str, model: str) -> None:
         [{"role": "system", "content": ""}, {"role": "user", "content": ""}],
     ],
 )
-def test_empty_input(unharmed: Serving, given: Any) -> None:
+def test_empty_input(unharmed: ThreadServer, given: Any) -> None:
     check(unharmed.respond(input=given), 400, "empty_input", "input")
 
 
-def test_an_output_without_its_call(unharmed: Serving) -> None:
+def test_an_output_without_its_call(unharmed: ThreadServer) -> None:
     output = {"type": "function_call_output", "call_id": "c1", "output": "3"}
     check(unharmed.respond(input=[output]), 400, "tool_call_not_found", "input")
 
@@ -230,7 +230,7 @@ BODIES = {
 
 @pytest.mark.parametrize("path", POSTS)
 @pytest.mark.parametrize("name", BODIES)
-def test_bodies_that_are_not_requests(unharmed: Serving, path: str, name: str) -> None:
+def test_bodies_that_are_not_requests(unharmed: ThreadServer, path: str, name: str) -> None:
     body, code = BODIES[name]
     answer = unharmed.request("POST", path, body)
     param = None
@@ -242,7 +242,7 @@ def test_bodies_that_are_not_requests(unharmed: Serving, path: str, name: str) -
 
 @pytest.mark.parametrize("path", POSTS)
 @pytest.mark.parametrize("levels", [99, 150, 900, 950, 960, 970, 980, 990, 1000])
-def test_deep_schemas_are_kept_or_refused(server: Serving, path: str, levels: int) -> None:
+def test_deep_schemas_are_kept_or_refused(server: ThreadServer, path: str, levels: int) -> None:
     function = b'"name":"f","parameters":' + deep(levels)
     tool = b'{"type":"function",%b,"function":{%b}}' % (function, function)
     body = b'{"input":"Hi","messages":%b,"tools":[%b]}' % (json.dumps(HI).encode(), tool)
@@ -257,7 +257,7 @@ def test_deep_schemas_are_kept_or_refused(server: Serving, path: str, levels: in
 
 
 @pytest.mark.parametrize("text", ["a\x00b", "\x00", "\U0010ffff", "\ufeff", "\u202e", "'; DROP--"])
-def test_odd_but_fine_texts(server: Serving, text: str) -> None:
+def test_odd_but_fine_texts(server: ThreadServer, text: str) -> None:
     kept = server.respond(text).json
     assert kept["output"][0]["content"][0]["text"].startswith(f"You said: {text}\n")
     item = server.get(f"/v1/responses/{kept['id']}/input_items").json["data"][0]
@@ -267,19 +267,19 @@ def test_odd_but_fine_texts(server: Serving, text: str) -> None:
 @pytest.mark.parametrize(
     "kind", ["text/plain", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded"]
 )
-def test_a_form_is_not_a_request_whatever_it_says(unharmed: Serving, kind: str) -> None:
+def test_a_form_is_not_a_request_whatever_it_says(unharmed: ThreadServer, kind: str) -> None:
     body = b"--x\r\ncontent-disposition: form-data; name=input\r\n\r\nHi\r\n--x--\r\n"
     answer = unharmed.request("POST", "/v1/responses", body, {"content-type": kind})
     check(answer, 400, "invalid_json")
 
 
 @pytest.mark.parametrize("path", POSTS)
-def test_fifty_megabytes(unharmed: Serving, path: str) -> None:
+def test_fifty_megabytes(unharmed: ThreadServer, path: str) -> None:
     body = b'{"input":"' + b"x" * 50_000_000 + b'"}'
     check(unharmed.request("POST", path, body), 413, "body_too_large")
 
 
-def test_fifty_megabytes_in_pieces_on_a_line_that_is_used_again(unharmed: Serving) -> None:
+def test_fifty_megabytes_in_pieces_on_a_line_that_is_used_again(unharmed: ThreadServer) -> None:
     with closing(unharmed.connect()) as client:
         pieces = (b"x" * 1_000_000 for _ in range(50))
         client.request("POST", "/v1/responses", pieces, encode_chunked=True)
@@ -293,7 +293,7 @@ def test_fifty_megabytes_in_pieces_on_a_line_that_is_used_again(unharmed: Servin
     "query",
     ["limit=0", "limit=x", "limit=" + "9" * 5000, "limit=%C2%B2", "order=up", "after=msg_9"],
 )
-def test_bad_pages(server: Serving, query: str) -> None:
+def test_bad_pages(server: ThreadServer, query: str) -> None:
     response_id = server.respond().json["id"]
     answer = server.get(f"/v1/responses/{response_id}/input_items?{query}")
     check(answer, 400, "invalid_value", query.partition("=")[0])
@@ -310,7 +310,7 @@ def test_bad_pages(server: Serving, query: str) -> None:
         b"\x00" * 1000,
     ],
 )
-def test_noise_on_the_line(unharmed: Serving, noise: bytes) -> None:
+def test_noise_on_the_line(unharmed: ThreadServer, noise: bytes) -> None:
     with unharmed.socket() as client:
         client.sendall(noise)
         client.shutdown(socket.SHUT_WR)
@@ -320,7 +320,7 @@ def test_noise_on_the_line(unharmed: Serving, noise: bytes) -> None:
     assert not answer or answer.startswith(b"HTTP/1.1 4")
 
 
-def test_many_requests_on_one_line(server: Serving) -> None:
+def test_many_requests_on_one_line(server: ThreadServer) -> None:
     body = b'{"input":"Hi","store":false}'
     request = b"POST /v1/responses HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n%b" % (
         len(body),
@@ -409,16 +409,16 @@ bodies = st.fixed_dictionaries(
 )
 @given(path=st.sampled_from(POSTS), body=bodies, damage=st.none() | st.integers(0, 100))
 def test_no_body_is_the_servers_fault(
-    server: Serving, path: str, body: dict[str, Any], damage: int | None
+    server: ThreadServer, path: str, body: dict[str, Any], damage: int | None
 ) -> None:
     data = json.dumps(body).encode()
     if damage is not None:
         data = data[: damage % (len(data) + 1)] + b"\xff" + data[damage % (len(data) + 1) :]
-    before = server.stored()
+    before = server.stored_count()
     answer = server.request("POST", path, data)
     if answer.status == 200:
         assert answer.body
         return
     assert answer.status in {400, 404}
     assert answer.error["type"] == "invalid_request_error"
-    assert server.stored() == before
+    assert server.stored_count() == before

@@ -13,7 +13,7 @@ from contextlib import closing
 
 import pytest
 
-from antiphon.api.common.authentication import Keyring, credential_of, tenant_of
+from antiphon.api.common.authentication import ApiKeyAuthenticator, credential_of, tenant_of
 from antiphon.core.api_keys import hash_api_key, new_api_key
 from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.errors import AuthenticationError, StoreError
@@ -21,19 +21,19 @@ from antiphon.models.scripted import ScriptedModel, say, wait
 from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
 from antiphon.turn.store_protocols import ApiKey
 from server import Answer, parse_events
-from tenants_kit import Client, Keyed, keyed
+from tenants_kit import Client, KeyedServer, serving_with_keys
 
 UNKNOWN = "resp_" + "0" * 32
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[Keyed]:
-    with keyed() as started:
+def site() -> Iterator[KeyedServer]:
+    with serving_with_keys() as started:
         yield started
 
 
 @pytest.fixture(scope="module")
-def acme(site: Keyed) -> Client:
+def acme(site: KeyedServer) -> Client:
     return site.client("acme")
 
 
@@ -48,11 +48,11 @@ def refused(answer: Answer) -> bytes:
 
 
 def test_without_any_key_nobody_is_asked_for_one() -> None:
-    with keyed() as site:
+    with serving_with_keys() as site:
         for headers in ({}, {"authorization": "Bearer sk-whatever"}, {"x-api-key": "x"}):
             answer = site.server.request("POST", "/v1/responses", {"input": "Hi"}, headers)
             assert answer.status == 200
-        assert site.server.stored() == 3
+        assert site.server.stored_count() == 3
 
 
 @pytest.mark.parametrize(
@@ -72,20 +72,20 @@ def test_without_any_key_nobody_is_asked_for_one() -> None:
         ("GET", "/healthz%2f../v1/models"),
     ],
 )
-def test_everything_needs_a_key(site: Keyed, acme: Client, method: str, path: str) -> None:
-    refused(site.nobody().request(method, path, {"input": "Hi", "messages": []}))
+def test_everything_needs_a_key(site: KeyedServer, acme: Client, method: str, path: str) -> None:
+    refused(site.anonymous_client().request(method, path, {"input": "Hi", "messages": []}))
     assert acme.request(method, path, {"input": "Hi", "messages": []}).status != 401
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/openapi.json", "/docs"])
 def test_who_watches_or_reads_about_the_server_needs_none(
-    site: Keyed, acme: Client, path: str
+    site: KeyedServer, acme: Client, path: str
 ) -> None:
-    assert site.nobody().get(path).status == 200
-    assert site.nobody().request("POST", path).status == 405
+    assert site.anonymous_client().get(path).status == 200
+    assert site.anonymous_client().request("POST", path).status == 405
 
 
-def test_all_that_is_wrong_with_a_key_looks_the_same(site: Keyed, acme: Client) -> None:
+def test_all_that_is_wrong_with_a_key_looks_the_same(site: KeyedServer, acme: Client) -> None:
     revoked = site.client("acme")
     assert revoked.respond().status == 200
     site.revoke(revoked)
@@ -124,15 +124,15 @@ def test_where_a_key_may_be(acme: Client) -> None:
     assert credential_of({b"authorization": b"Bearer a", b"x-api-key": b"b"}) == b"a"
 
 
-def test_with_keys_the_servers_name_is_its_own_affair(site: Keyed, acme: Client) -> None:
+def test_with_keys_the_servers_name_is_its_own_affair(site: KeyedServer, acme: Client) -> None:
     elsewhere = {"host": "chat.example.com", "origin": "https://app.example.com"}
     assert acme.request("GET", "/v1/models", None, elsewhere).status == 200
-    answer = site.nobody().request("GET", "/v1/models", None, elsewhere)
+    answer = site.anonymous_client().request("GET", "/v1/models", None, elsewhere)
     refused(answer)
     assert not {name for name in answer.headers if name.startswith("access-control")}
 
 
-def test_tenants_do_not_see_each_other(site: Keyed, acme: Client) -> None:
+def test_tenants_do_not_see_each_other(site: KeyedServer, acme: Client) -> None:
     other, colleague = site.client("other"), site.client("acme")
     kept = acme.respond("A secret").json["id"]
     assert colleague.get(f"/v1/responses/{kept}").json["id"] == kept
@@ -151,11 +151,11 @@ def test_tenants_do_not_see_each_other(site: Keyed, acme: Client) -> None:
     assert tries(kept) == tries(UNKNOWN)
     assert {status for status, _ in tries(kept)} == {404}
     assert acme.get(f"/v1/responses/{kept}").status == 200
-    assert site.server.stored() == 0, "nothing of it is nobody's"
+    assert site.server.stored_count() == 0, "nothing of it is nobody's"
 
 
 def test_what_was_stored_without_keys_is_for_a_local_key_only() -> None:
-    with keyed() as site:
+    with serving_with_keys() as site:
         before = site.server.respond("Before").json["id"]
         tenant, local = site.client("acme"), site.client(DEFAULT_TENANT)
         assert tenant.get(f"/v1/responses/{before}").status == 404
@@ -165,7 +165,7 @@ def test_what_was_stored_without_keys_is_for_a_local_key_only() -> None:
 def test_a_revoked_key_ends_no_answer_but_begins_none() -> None:
     opened, reached = asyncio.Event(), asyncio.Event()
     model = ScriptedModel([say("Hel") + wait(opened, reached) + say("lo")])
-    with keyed(model) as site:
+    with serving_with_keys(model) as site:
         acme = site.client()
         with closing(site.server.connect()) as connection:
             body = json.dumps({"input": "Hi", "stream": True})
@@ -184,7 +184,7 @@ def test_a_revoked_key_ends_no_answer_but_begins_none() -> None:
             assert connection.getresponse().status == 401
 
 
-def test_bad_keys_take_no_room(site: Keyed, acme: Client) -> None:
+def test_bad_keys_take_no_room(site: KeyedServer, acme: Client) -> None:
     def knock(connection: http.client.HTTPConnection, times: int) -> None:
         for _ in range(times):
             connection.request("GET", "/v1/models", headers={"x-api-key": new_api_key()})
@@ -206,7 +206,7 @@ def test_bad_keys_take_no_room(site: Keyed, acme: Client) -> None:
 
 
 def test_no_key_gets_into_the_log(
-    site: Keyed, acme: Client, caplog: pytest.LogCaptureFixture
+    site: KeyedServer, acme: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     bad = new_api_key()
     with caplog.at_level(logging.DEBUG):
@@ -228,7 +228,7 @@ class Broken(MemoryApiKeyStore):
 
 
 def test_a_store_that_fails_lets_nobody_in() -> None:
-    with keyed(keys=Broken(time.time)) as site:
+    with serving_with_keys(keys=Broken(time.time)) as site:
         answer = site.client().respond()
         assert (answer.status, answer.error["code"]) == (503, "store_unavailable")
 
@@ -254,24 +254,24 @@ class Counting(MemoryApiKeyStore):
 def test_the_first_key_counts_within_a_second_and_at_once_for_its_owner() -> None:
     async def main() -> None:
         keys, clock = Counting(time.time), Ticking()
-        keyring = Keyring(keys, clock)
+        keyring = ApiKeyAuthenticator(keys, clock)
         for _ in range(100):
-            assert not await keyring.in_force()
+            assert not await keyring.is_required()
         assert keys.asked == 1, "not each request asks the store"
         text = new_api_key().encode()
         await keys.add(ApiKey("key_1", "acme", 0), hash_api_key(text) or b"")
-        assert not await keyring.in_force(b"sk-1")
+        assert not await keyring.is_required(b"sk-1")
         clock.now += 1
-        assert await keyring.in_force()
-        assert await Keyring(keys, clock).in_force(text)
+        assert await keyring.is_required()
+        assert await ApiKeyAuthenticator(keys, clock).is_required(text)
         # For good, and no more questions.
         asked = keys.asked
         await keys.revoke("key_1")
         clock.now += 1000
-        assert await keyring.in_force()
+        assert await keyring.is_required()
         assert keys.asked == asked
         with pytest.raises(AuthenticationError):
-            await keyring.key(text)
+            await keyring.authenticate(text)
 
     asyncio.run(main())
 
@@ -279,12 +279,12 @@ def test_the_first_key_counts_within_a_second_and_at_once_for_its_owner() -> Non
 def test_a_key_that_is_brought_makes_the_server_look() -> None:
     async def main() -> None:
         keys, clock = MemoryApiKeyStore(time.time), Ticking()
-        keyring = Keyring(keys, clock)
-        assert not await keyring.in_force()
+        keyring = ApiKeyAuthenticator(keys, clock)
+        assert not await keyring.is_required()
         text = new_api_key().encode()
         await keys.add(ApiKey("key_1", "acme", 0), hash_api_key(text) or b"")
-        assert await keyring.in_force(text)
-        assert (await keyring.key(text)).tenant == "acme"
+        assert await keyring.is_required(text)
+        assert (await keyring.authenticate(text)).tenant == "acme"
 
     asyncio.run(main())
 

@@ -10,15 +10,15 @@ import msgspec
 import pytest
 
 from antiphon.api.common.body import (
+    DECODE_ERRORS,
     MAX_BODY,
     MAX_DEPTH,
-    UNDECODABLE,
-    ClientGone,
+    ClientDisconnected,
     Message,
     Receive,
     check_depth,
-    invalid,
-    present,
+    drop_nulls,
+    invalid_value_error,
     read_body,
 )
 from antiphon.errors import BodyTooLargeError, InvalidRequestError
@@ -58,7 +58,7 @@ def test_no_body_at_all() -> None:
 @pytest.mark.parametrize("before", [0, 1, 3])
 def test_a_client_that_hangs_up(before: int) -> None:
     messages = [*pieces([b"x"] * before)[:before], {"type": "http.disconnect"}]
-    with pytest.raises(ClientGone):
+    with pytest.raises(ClientDisconnected):
         asyncio.run(read_body(saying(messages)))
 
 
@@ -133,9 +133,9 @@ class Outer(msgspec.Struct):
     ],
 )
 def test_what_is_wrong_and_where(body: bytes, code: str, param: str | None) -> None:
-    with pytest.raises(UNDECODABLE) as caught:
+    with pytest.raises(DECODE_ERRORS) as caught:
         msgspec.json.decode(body, type=Outer)
-    error = invalid(caught.value)
+    error = invalid_value_error(caught.value)
     assert (error.status, error.type) == (400, "invalid_request_error")
     assert (error.code, error.param) == (code, param)
     assert error.message
@@ -146,14 +146,14 @@ def test_what_is_wrong_and_where(body: bytes, code: str, param: str | None) -> N
 def test_a_part_of_the_body_names_its_place() -> None:
     with pytest.raises(msgspec.ValidationError) as caught:
         msgspec.convert({"name": 1}, Inner)
-    assert invalid(caught.value, "input[3]").param == "input[3].name"
-    assert invalid(RecursionError(), "input[3]").param == "input[3]"
+    assert invalid_value_error(caught.value, "input[3]").param == "input[3].name"
+    assert invalid_value_error(RecursionError(), "input[3]").param == "input[3]"
 
 
 def test_a_key_at_fault_is_found_in_its_object() -> None:
     with pytest.raises(msgspec.ValidationError) as caught:
         msgspec.json.decode(b'{"one":1,"short":{"long":1}}', type=Outer)
-    error = invalid(caught.value)
+    error = invalid_value_error(caught.value)
     assert error.param == "short"
     assert error.message == "Invalid value for 'short': expected `str` of length <= 3."
 
@@ -175,4 +175,4 @@ def test_depth() -> None:
 
 
 def test_what_is_null_is_not_there() -> None:
-    assert present({"a": None, "b": 0, "c": "", "d": []}) == {"b": 0, "c": "", "d": []}
+    assert drop_nulls({"a": None, "b": 0, "c": "", "d": []}) == {"b": 0, "c": "", "d": []}

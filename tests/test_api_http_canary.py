@@ -16,7 +16,7 @@ from websockets.sync.client import connect
 from antiphon.errors import ModelError
 from antiphon.models.scripted import ScriptedModel, call, calls, cut, fail, hang, say, think
 from ledgers_kit import all_bytes
-from server import NEVER, Served, Serving, serving
+from server import TIMEOUT, ServerProcess, ThreadServer, serving
 
 CANARY = "canary-7f3a"
 TOOL = {"type": "function", "name": CANARY, "description": CANARY, "parameters": {"title": CANARY}}
@@ -96,20 +96,20 @@ def test_nothing_is_left_of_an_unstored_turn(ending: str, tmp_path: Path) -> Non
     _absent(tmp_path)
 
 
-def _over_a_websocket(server: Serving) -> None:
+def _over_a_websocket(server: ThreadServer) -> None:
     with connect(f"ws://127.0.0.1:{server.port}/v1/responses") as client:
         client.send(json.dumps({"type": "response.create", **FULL}))
-        while '"type":"response.' in (told := str(client.recv(NEVER))):
+        while '"type":"response.' in (told := str(client.recv(TIMEOUT))):
             if '"type":"response.completed"' in told or '"type":"response.failed"' in told:
                 break
 
 
-def _with_a_key(server: Serving) -> None:
+def _with_a_key(server: ThreadServer) -> None:
     answer = server.request("POST", "/v1/responses", FULL, {"idempotency-key": CANARY})
     assert answer.status in (200, 502)
 
 
-def _on_a_conversation(server: Serving) -> None:
+def _on_a_conversation(server: ThreadServer) -> None:
     name = server.post("/v1/conversations").json["id"]
     server.request("POST", "/v1/responses", {**FULL, "conversation": name})
     assert server.get(f"/v1/conversations/{name}/items").json["data"] == []
@@ -148,7 +148,7 @@ def test_nothing_is_left_of_one_that_is_refused_or_left(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_by_a_server_of_its_own(tmp_path: Path) -> None:
-    with Served(tmp_path) as server:
+    with ServerProcess(tmp_path) as server:
         for fields in ({}, {"stream": True}, {"previous_response_id": CANARY}):
             server.request("POST", "/v1/responses", {**FULL, "model": "m", **fields})
         for path in ("/v1/responses/compact", "/v1/responses/input_tokens"):

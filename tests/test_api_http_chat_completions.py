@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.api.http.asgi_responses import Pulse
+from antiphon.api.http.asgi_responses import KeepAlive
 from antiphon.core.turns import Usage
 from antiphon.errors import (
     AntiphonError,
@@ -32,18 +32,18 @@ from antiphon.models.scripted import (
     think,
     wait,
 )
-from server import Answer, Serving, parse_chunks, serving
+from server import Answer, ThreadServer, parse_chunks, serving
 
 HI = {"role": "user", "content": "Hi"}
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Serving]:
+def server() -> Iterator[ThreadServer]:
     with serving() as started:
         yield started
 
 
-def complete(server: Serving, **fields: Any) -> Answer:
+def complete(server: ThreadServer, **fields: Any) -> Answer:
     return server.post("/v1/chat/completions", **{"messages": [HI], **fields})
 
 
@@ -53,7 +53,7 @@ def message(answer: Answer) -> dict[str, Any]:
     return found
 
 
-def test_the_client_keeps_the_messages(server: Serving) -> None:
+def test_the_client_keeps_the_messages(server: ThreadServer) -> None:
     window = [
         {"role": "system", "content": "Be brief."},
         HI,
@@ -62,20 +62,20 @@ def test_the_client_keeps_the_messages(server: Serving) -> None:
     ]
     said = message(complete(server, messages=window))["content"]
     assert said == "You said: Bye\nBefore that you said: Hi\n(I was shown 4 messages.)"
-    assert server.stored() == 0
+    assert server.stored_count() == 0
 
 
-def test_a_stream_says_the_same(server: Serving) -> None:
+def test_a_stream_says_the_same(server: ThreadServer) -> None:
     answer = complete(server, stream=True)
     assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
     chunks = parse_chunks(answer.body)
     said = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
     assert said == message(complete(server))["content"]
-    assert server.stored() == 0
+    assert server.stored_count() == 0
 
 
 @pytest.mark.parametrize("include", [True, False])
-def test_the_usage_of_a_stream(server: Serving, include: bool) -> None:
+def test_the_usage_of_a_stream(server: ThreadServer, include: bool) -> None:
     answer = complete(server, stream=True, stream_options={"include_usage": include})
     chunks = parse_chunks(answer.body)
     assert [chunk["usage"] for chunk in chunks if "usage" in chunk] == (
@@ -131,7 +131,7 @@ def test_a_round_of_tools() -> None:
         ([{"role": "user", "content": ""}], "empty_input"),
     ],
 )
-def test_messages_that_make_no_sense(server: Serving, messages: list[Any], code: str) -> None:
+def test_messages_that_make_no_sense(server: ThreadServer, messages: list[Any], code: str) -> None:
     answer = complete(server, messages=messages)
     assert (answer.status, answer.error["code"]) == (400, code)
 
@@ -201,10 +201,10 @@ def test_the_work_goes_with_its_client(stream: bool) -> None:
             server.wait(reached)
         server.wait(model.cancelled)
         assert message(complete(server))["content"] == "Still here"
-        assert server.stored() == 0
+        assert server.stored_count() == 0
 
 
-def begun(server: Serving, reader: http.client.HTTPConnection) -> http.client.HTTPResponse:
+def begun(server: ThreadServer, reader: http.client.HTTPConnection) -> http.client.HTTPResponse:
     """A stream whose model has not said anything yet, up to its first comment."""
     reader.request("POST", "/v1/chat/completions", json.dumps({"messages": [HI], "stream": True}))
     reading = reader.getresponse()
@@ -215,7 +215,7 @@ def begun(server: Serving, reader: http.client.HTTPConnection) -> http.client.HT
 def test_a_stream_begins_before_the_first_word_if_that_is_long_in_coming(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Pulse, "PAUSE", 0.001)
+    monkeypatch.setattr(KeepAlive, "INTERVAL", 0.001)
     model = ScriptedModel([wait(opened := asyncio.Event()) + say("Well.")])
     with serving(model) as server, closing(server.connect()) as reader:
         reading = begun(server, reader)
@@ -230,7 +230,7 @@ def test_a_stream_begins_before_the_first_word_if_that_is_long_in_coming(
 def test_a_stream_that_has_begun_tells_of_a_failure_by_its_last_event(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Pulse, "PAUSE", 0.001)
+    monkeypatch.setattr(KeepAlive, "INTERVAL", 0.001)
     late = UpstreamRateLimitError("Slow down.", retry_after=2)
     model = ScriptedModel([wait(opened := asyncio.Event()) + fail(late)])
     with serving(model) as server, closing(server.connect()) as reader:

@@ -14,7 +14,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from antiphon.api.common.body import MAX_DEPTH
 from antiphon.api.http.chat_completions_codec import (
-    ChunkEncoder,
+    ChatCompletionChunkEncoder,
     decode_chat_request,
     encode_completion,
     encode_stream_error,
@@ -386,7 +386,7 @@ def test_a_completion_that_was_cut(reason: str, finish: str) -> None:
 
 
 def chunks(*deltas: Delta, include_usage: bool = False) -> list[dict[str, Any]]:
-    encoder = ChunkEncoder(OPENING, include_usage=include_usage)
+    encoder = ChatCompletionChunkEncoder(OPENING, include_usage=include_usage)
     shown = parse_chunks(encoder.encode(run(deltas, DONE_WELL)[0]) + DONE)
     for chunk in shown:
         ChatCompletionChunk.model_validate(chunk, strict=True)

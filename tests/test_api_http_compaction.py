@@ -12,7 +12,7 @@ from openai import OpenAI
 from antiphon.errors import ModelError, UpstreamRateLimitError
 from antiphon.models.scripted import ScriptedModel, fail
 from antiphon.turn.protocols import ModelInfo
-from server import Serving, serving
+from server import ThreadServer, serving
 
 PICTURE = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
@@ -21,7 +21,7 @@ PICTURE = (
 
 
 @pytest.fixture
-def server() -> Iterator[Serving]:
+def server() -> Iterator[ThreadServer]:
     with serving(ScriptedModel()) as started:
         yield started
 
@@ -47,14 +47,14 @@ def test_a_summary_stands_for_what_it_sums_up() -> None:
         shown = json.dumps(model.context())
         assert "I am Alice." in shown
         assert "I like tea." in shown
-        assert server.stored() == 1, "it is nobody's turn"
+        assert server.stored_count() == 1, "it is nobody's turn"
         # What came back begins another conversation.
         server.respond(input=[item, {"role": "user", "content": "What do I like?"}])
         assert "Alice likes tea." in json.dumps(model.context())
         assert "I am Alice." not in json.dumps(model.context())
 
 
-def test_a_conversation_is_summed_up_and_stays(server: Serving) -> None:
+def test_a_conversation_is_summed_up_and_stays(server: ThreadServer) -> None:
     name = server.post("/v1/conversations", items=[{"role": "user", "content": "Tea."}]).json["id"]
     fields = {"model": "scripted", "conversation": name}
     assert server.post("/v1/responses/compact", **fields).status == 200
@@ -62,7 +62,7 @@ def test_a_conversation_is_summed_up_and_stays(server: Serving) -> None:
     assert [item["type"] for item in items] == ["message"]
 
 
-def test_the_official_client_counts_and_compacts(server: Serving) -> None:
+def test_the_official_client_counts_and_compacts(server: ThreadServer) -> None:
     with OpenAI(base_url=server.base_url, api_key="none") as client:
         summary = client.responses.compact(model="scripted", input="Hello there.")
         assert summary.output[0].type == "compaction"
@@ -70,7 +70,7 @@ def test_the_official_client_counts_and_compacts(server: Serving) -> None:
         assert counted.input_tokens == 3
 
 
-def test_tokens_are_those_that_a_turn_reports(server: Serving) -> None:
+def test_tokens_are_those_that_a_turn_reports(server: ThreadServer) -> None:
     first = server.respond("one two").json["id"]
     for fields in (
         {"input": "three four"},
@@ -84,10 +84,10 @@ def test_tokens_are_those_that_a_turn_reports(server: Serving) -> None:
             counted["input_tokens"]
             == (server.respond(**fields, store=False).json["usage"]["input_tokens"])
         )
-    assert server.stored() == 1
+    assert server.stored_count() == 1
 
 
-def test_tokens_of_a_conversation_are_its_own_and_the_inputs(server: Serving) -> None:
+def test_tokens_of_a_conversation_are_its_own_and_the_inputs(server: ThreadServer) -> None:
     name = server.post("/v1/conversations").json["id"]
     empty = server.post("/v1/responses/input_tokens", conversation=name)
     assert (empty.status, empty.error["code"]) == (400, "empty_input")
@@ -135,10 +135,10 @@ def test_what_a_turn_would_be_refused_for(
     with serving(ScriptedModel(info=info)) as server:
         answer = server.post(path, **fields)
         assert (answer.status, answer.error["code"]) == (status, code)
-        assert server.stored() == 0
+        assert server.stored_count() == 0
 
 
-def test_a_summary_says_which_model_and_of_something(server: Serving) -> None:
+def test_a_summary_says_which_model_and_of_something(server: ThreadServer) -> None:
     answer = server.post("/v1/responses/compact", input="Hi")
     assert (answer.status, answer.error["code"], answer.error["param"]) == (
         400,
@@ -159,4 +159,4 @@ def test_a_model_that_fails_says_so(error: ModelError, status: int) -> None:
         answer = server.post("/v1/responses/compact", model="scripted", input="Hi")
         assert (answer.status, answer.error["message"]) == (status, error.message)
         assert answer.headers.get("retry-after") == ("7" if status == 429 else None)
-        assert server.stored() == 0
+        assert server.stored_count() == 0

@@ -10,7 +10,7 @@ import pytest
 from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.protocols import Head, StoredTurn, Window
-from server import Serving, serving
+from server import ThreadServer, serving
 
 
 class Counting(MemoryStore):
@@ -24,7 +24,7 @@ class Counting(MemoryStore):
         return found
 
 
-def begun(server: Serving, turns: int) -> str:
+def begun(server: ThreadServer, turns: int) -> str:
     """A conversation of turns with one to three items each; its path."""
     path = f"/v1/conversations/{server.post('/v1/conversations').json['id']}"
     for number in range(turns):
@@ -38,7 +38,7 @@ def begun(server: Serving, turns: int) -> str:
     return path
 
 
-def paged(server: Serving, path: str, query: str) -> list[dict[str, Any]]:
+def paged(server: ThreadServer, path: str, query: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     after, more = "", True
     while more:

@@ -14,7 +14,7 @@ import pytest
 from antiphon.core.ids import item_id, new_conversation_id, new_response_id
 from antiphon.models.scripted import ScriptedModel, hang, say, wait
 from ledgers_kit import all_bytes
-from server import Answer, Serving, serving
+from server import Answer, ThreadServer, serving
 
 NOWHERE = f"/v1/conversations/{new_conversation_id()}"
 
@@ -24,7 +24,7 @@ def user(text: str) -> dict[str, Any]:
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Serving]:
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ThreadServer]:
     store = tmp_path / "a.db" if request.param == "sqlite" else None
     with serving(ScriptedModel(), store) as started:
         yield started
@@ -33,7 +33,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Serving]:
 class Talk:
     """One conversation on a server."""
 
-    def __init__(self, server: Serving, **fields: Any) -> None:
+    def __init__(self, server: ThreadServer, **fields: Any) -> None:
         self.server = server
         self.body = server.post("/v1/conversations", **fields).json
         self.id = self.body["id"]
@@ -56,7 +56,7 @@ class Talk:
         return self.server.request("DELETE", self.path + path)
 
 
-def test_a_conversation_is_made_shown_described_and_deleted(server: Serving) -> None:
+def test_a_conversation_is_made_shown_described_and_deleted(server: ThreadServer) -> None:
     talk = Talk(server, metadata={"topic": "tea"})
     assert set(talk.body) == {"id", "object", "created_at", "metadata"}
     assert re.fullmatch(r"conv_[0-9a-f]{32}", talk.id)
@@ -75,12 +75,12 @@ def test_a_conversation_is_made_shown_described_and_deleted(server: Serving) -> 
 
 
 @pytest.mark.parametrize("body", [None, b"", b"{}", b'{"items": null, "metadata": null}'])
-def test_nothing_needs_to_be_said_of_a_new_one(server: Serving, body: bytes | None) -> None:
+def test_nothing_needs_to_be_said_of_a_new_one(server: ThreadServer, body: bytes | None) -> None:
     made = server.request("POST", "/v1/conversations", body)
     assert (made.status, made.json["metadata"]) == (200, {})
 
 
-def test_it_begins_with_items_and_goes_on_with_turns(server: Serving) -> None:
+def test_it_begins_with_items_and_goes_on_with_turns(server: ThreadServer) -> None:
     talk = Talk(server, items=[{"role": "system", "content": "Be brief."}, user("I am Alice.")])
     first = talk.say("Who am I?")
     assert first["conversation"] == {"id": talk.id}
@@ -102,7 +102,7 @@ def test_it_begins_with_items_and_goes_on_with_turns(server: Serving) -> None:
     ]
 
 
-def test_items_come_in_pages_newest_first(server: Serving) -> None:
+def test_items_come_in_pages_newest_first(server: ThreadServer) -> None:
     talk = Talk(server, items=[user(f"{number}") for number in range(5)])
     whole = talk.items()
     assert talk.items("") == whole[::-1]
@@ -116,7 +116,7 @@ def test_items_come_in_pages_newest_first(server: Serving) -> None:
         assert (answer.status, answer.error["param"]) == (400, query.split("=")[0])
 
 
-def test_a_response_in_a_conversation_is_one_like_any_other(server: Serving) -> None:
+def test_a_response_in_a_conversation_is_one_like_any_other(server: ThreadServer) -> None:
     talk = Talk(server)
     first, second = talk.say("one"), talk.say("two")
     assert second["previous_response_id"] == first["id"]
@@ -125,7 +125,7 @@ def test_a_response_in_a_conversation_is_one_like_any_other(server: Serving) -> 
     assert talk.words() == ["one", "You said: one", "two", "You said: two"]
 
 
-def test_a_conversation_goes_on_from_one_place_only(server: Serving) -> None:
+def test_a_conversation_goes_on_from_one_place_only(server: ThreadServer) -> None:
     talk = Talk(server)
     answer = server.respond(conversation=talk.id, previous_response_id=talk.say()["id"])
     assert (answer.status, answer.error["code"]) == (400, "mutually_exclusive_parameters")
@@ -155,7 +155,7 @@ def test_one_turn_at_a_time_or_in_a_queue() -> None:
 
 
 @pytest.mark.parametrize("value", ["wait", 1, "", ["queue"]])
-def test_what_to_do_when_busy_is_one_of_two(server: Serving, value: object) -> None:
+def test_what_to_do_when_busy_is_one_of_two(server: ThreadServer, value: object) -> None:
     answer = server.respond(conversation=Talk(server).id, on_busy=value)
     assert (answer.status, answer.error["param"]) == (400, "on_busy")
 
@@ -182,13 +182,17 @@ def test_what_to_do_when_busy_is_one_of_two(server: Serving, value: object) -> N
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_kept(
-    server: Serving, path: str, body: dict[str, Any], param: str | None
+    server: ThreadServer, path: str, body: dict[str, Any], param: str | None
 ) -> None:
     talk = Talk(server)
     answer = server.request("POST", "/v1/conversations" + path.replace("ID", talk.id), body)
     assert (answer.status, answer.error["param"]) == (400, param)
     listed = server.get("/v1/conversations").json["data"]
-    assert ([one["id"] for one in listed], talk.items(), server.stored()) == ([talk.id], [], 0)
+    assert ([one["id"] for one in listed], talk.items(), server.stored_count()) == (
+        [talk.id],
+        [],
+        0,
+    )
 
 
 @pytest.mark.parametrize(
@@ -203,14 +207,14 @@ def test_what_is_wrong_is_said_and_nothing_kept(
         ("DELETE", "/items/msg_1"),
     ],
 )
-def test_what_is_not_there_is_not_found(server: Serving, method: str, path: str) -> None:
+def test_what_is_not_there_is_not_found(server: ThreadServer, method: str, path: str) -> None:
     body = {"metadata": {}, "items": [user("Hi")]} if method == "POST" else None
     for name in (NOWHERE, "/v1/conversations/conv_1", f"/v1/conversations/{new_response_id()}"):
         answer = server.request(method, name + path, body)
         assert (answer.status, answer.error["code"]) == (404, "conversation_not_found")
 
 
-def test_conversations_are_listed_newest_first(server: Serving) -> None:
+def test_conversations_are_listed_newest_first(server: ThreadServer) -> None:
     ids = [Talk(server).id for _ in range(5)]
     assert [one["id"] for one in server.get("/v1/conversations").json["data"]] == ids[::-1]
     page = server.get("/v1/conversations?limit=2&order=asc").json
@@ -221,7 +225,7 @@ def test_conversations_are_listed_newest_first(server: Serving) -> None:
     assert (missing.status, missing.error["param"]) == (400, "after")
 
 
-def test_what_was_said_is_found(server: Serving) -> None:
+def test_what_was_said_is_found(server: ThreadServer) -> None:
     talk = Talk(server)
     found = talk.say("The teapot is blue.")["id"]
     alone = server.respond("My teapot is green.").json["id"]
@@ -243,7 +247,7 @@ def test_what_was_said_is_found(server: Serving) -> None:
     assert [one["response_id"] for one in left] == [alone]
 
 
-def test_what_was_said_is_found_page_by_page(server: Serving) -> None:
+def test_what_was_said_is_found_page_by_page(server: ThreadServer) -> None:
     talk = Talk(server)
     said = [talk.say("A teapot.")["id"] for _ in range(5)]
     find = "/v1/conversations?query=teapot"
@@ -266,14 +270,14 @@ def test_what_was_said_is_found_page_by_page(server: Serving) -> None:
 @pytest.mark.parametrize(
     "after", ["conv_1", NOWHERE, new_response_id()], ids=["another kind", "a path", "unknown"]
 )
-def test_a_search_goes_on_behind_what_it_found(server: Serving, after: str) -> None:
+def test_a_search_goes_on_behind_what_it_found(server: ThreadServer, after: str) -> None:
     server.respond("A teapot.")
     answer = server.get(f"/v1/conversations?query=teapot&after={after}")
     assert (answer.status, answer.error["param"]) == (400, "after")
 
 
 @pytest.mark.parametrize("order", ["asc", "desc", "rank"])
-def test_a_search_has_its_own_order(server: Serving, order: str) -> None:
+def test_a_search_has_its_own_order(server: ThreadServer, order: str) -> None:
     answer = server.get(f"/v1/conversations?query=teapot&order={order}")
     assert (answer.status, answer.error["param"]) == (400, "order")
 
@@ -281,7 +285,7 @@ def test_a_search_has_its_own_order(server: Serving, order: str) -> None:
 # Responses as a list.
 
 
-def test_responses_are_listed_by_what_they_are(server: Serving) -> None:
+def test_responses_are_listed_by_what_they_are(server: ThreadServer) -> None:
     ids = [server.respond(f"{number}").json["id"] for number in range(3)]
     marked = server.respond("x", metadata={"team": "a", "n": "1"}, model="scripted").json["id"]
     assert [one["id"] for one in server.get("/v1/responses").json["data"]] == [marked, *ids[::-1]]
@@ -306,7 +310,7 @@ def test_responses_are_listed_by_what_they_are(server: Serving) -> None:
 # Erasing.
 
 
-def test_a_deleted_conversation_leaves_what_a_branch_outside_needs(server: Serving) -> None:
+def test_a_deleted_conversation_leaves_what_a_branch_outside_needs(server: ThreadServer) -> None:
     talk = Talk(server)
     first, second, third = (talk.say(text) for text in ("one", "two", "three"))
     branch = server.respond("aside", previous_response_id=second["id"]).json
@@ -361,7 +365,7 @@ def test_what_runs_below_a_deleted_response_is_stopped() -> None:
         assert server.get(f"/v1/responses/{doomed}").status == 404
 
 
-def test_a_deleted_response_moves_the_conversation_to_what_was_before(server: Serving) -> None:
+def test_a_deleted_response_moves_the_conversation_to_what_was_before(server: ThreadServer) -> None:
     talk = Talk(server)
     first, second = talk.say("one"), talk.say("two")
     assert server.request("DELETE", f"/v1/responses/{second['id']}").status == 200
@@ -404,7 +408,7 @@ def test_a_deleted_item_is_shown_nowhere_and_the_others_stay_as_they_were(
     assert b"canary" not in all_bytes(tmp_path).replace(b"You said: canary", b"")
 
 
-def test_an_item_is_deleted_in_its_own_conversation_only(server: Serving) -> None:
+def test_an_item_is_deleted_in_its_own_conversation_only(server: ThreadServer) -> None:
     talk, other = Talk(server, items=[user("mine")]), Talk(server, items=[user("theirs")])
     theirs = other.items()[0]["id"]
     loose = server.respond("alone").json["id"]
@@ -422,7 +426,7 @@ def test_an_item_is_deleted_in_its_own_conversation_only(server: Serving) -> Non
     assert (talk.words(), other.words()) == (["mine"], ["theirs"])
 
 
-def test_a_call_and_its_output_are_deleted_one_by_one(server: Serving) -> None:
+def test_a_call_and_its_output_are_deleted_one_by_one(server: ThreadServer) -> None:
     talk = Talk(
         server,
         items=[
@@ -440,7 +444,7 @@ def test_a_call_and_its_output_are_deleted_one_by_one(server: Serving) -> None:
     talk.say("And then?")
 
 
-def test_a_cursor_that_is_unknown_is_the_same_everywhere(server: Serving) -> None:
+def test_a_cursor_that_is_unknown_is_the_same_everywhere(server: ThreadServer) -> None:
     talk, name = Talk(server), server.respond().json["id"]
     answers = [
         server.get(f"{path}after=resp_9")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from server import Answer
-from tenants_kit import Keyed, keyed
+from tenants_kit import KeyedServer, serving_with_keys
 
 APP = "https://app.example.com"
 PREFLIGHT = {
@@ -17,8 +17,8 @@ PREFLIGHT = {
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[Keyed]:
-    with keyed(origins=[APP, "http://localhost:3000"]) as started:
+def site() -> Iterator[KeyedServer]:
+    with serving_with_keys(origins=[APP, "http://localhost:3000"]) as started:
         started.client()
         yield started
 
@@ -31,8 +31,8 @@ def allowed(answer: Answer) -> dict[str, str]:
     }
 
 
-def test_a_listed_page_reads_answers_and_refusals(site: Keyed) -> None:
-    acme, nobody = site.client(), site.nobody()
+def test_a_listed_page_reads_answers_and_refusals(site: KeyedServer) -> None:
+    acme, nobody = site.client(), site.anonymous_client()
     for answer, status in (
         (acme.request("GET", "/v1/models", None, {"origin": APP}), 200),
         (acme.request("GET", "/nowhere", None, {"origin": APP}), 404),
@@ -44,8 +44,10 @@ def test_a_listed_page_reads_answers_and_refusals(site: Keyed) -> None:
         assert answer.headers["vary"] == "origin"
 
 
-def test_a_listed_page_may_ask_before_it_sends(site: Keyed) -> None:
-    answer = site.nobody().request("OPTIONS", "/v1/responses", None, {"origin": APP, **PREFLIGHT})
+def test_a_listed_page_may_ask_before_it_sends(site: KeyedServer) -> None:
+    answer = site.anonymous_client().request(
+        "OPTIONS", "/v1/responses", None, {"origin": APP, **PREFLIGHT}
+    )
     assert (answer.status, answer.body) == (204, b"")
     assert allowed(answer)["allow-origin"] == APP
     assert "POST" in allowed(answer)["allow-methods"]
@@ -66,16 +68,18 @@ def test_a_listed_page_may_ask_before_it_sends(site: Keyed) -> None:
         "",
     ],
 )
-def test_other_pages_get_no_answer_that_they_could_read(site: Keyed, origin: str) -> None:
+def test_other_pages_get_no_answer_that_they_could_read(site: KeyedServer, origin: str) -> None:
     answer = site.client().request("GET", "/v1/models", None, {"origin": origin})
     assert (answer.status, allowed(answer)) == (200, {})
     assert answer.headers["vary"] == "origin", "a cache must not mix them up"
-    before = site.nobody().request("OPTIONS", "/v1/models", None, {"origin": origin, **PREFLIGHT})
+    before = site.anonymous_client().request(
+        "OPTIONS", "/v1/models", None, {"origin": origin, **PREFLIGHT}
+    )
     assert (before.status, allowed(before)) == (401, {})
 
 
 def test_all_pages() -> None:
-    with keyed(origins=["*"]) as site:
+    with serving_with_keys(origins=["*"]) as site:
         answer = site.client().request("GET", "/v1/models", None, {"origin": "https://any.example"})
         assert allowed(answer)["allow-origin"] == "*"
         assert "vary" not in answer.headers
@@ -83,7 +87,7 @@ def test_all_pages() -> None:
 
 
 def test_credentials_are_never_allowed() -> None:
-    with keyed(origins=["*", APP]) as site:
+    with serving_with_keys(origins=["*", APP]) as site:
         for method in ("OPTIONS", "GET", "POST"):
             answer = site.client().request(
                 method, "/v1/responses", None, {"origin": APP, **PREFLIGHT}
@@ -92,7 +96,7 @@ def test_credentials_are_never_allowed() -> None:
 
 
 def test_off_unless_set() -> None:
-    with keyed() as site:
+    with serving_with_keys() as site:
         answer = site.client().request("GET", "/v1/models", None, {"origin": APP})
         assert (answer.status, allowed(answer)) == (200, {})
         asked = site.client().request("OPTIONS", "/v1/models", None, {"origin": APP, **PREFLIGHT})
@@ -100,11 +104,13 @@ def test_off_unless_set() -> None:
 
 
 def test_without_keys_a_list_opens_nothing() -> None:
-    with keyed(origins=["*", APP, "http://localhost:3000"]) as site:
-        before = site.server.stored()
-        answer = site.nobody().request("POST", "/v1/responses", {"input": "Hi"}, {"origin": APP})
+    with serving_with_keys(origins=["*", APP, "http://localhost:3000"]) as site:
+        before = site.server.stored_count()
+        answer = site.anonymous_client().request(
+            "POST", "/v1/responses", {"input": "Hi"}, {"origin": APP}
+        )
         assert answer.status == 403
-        assert site.server.stored() == before
+        assert site.server.stored_count() == before
         local = {"origin": "http://localhost:3000"}
-        answer = site.nobody().request("POST", "/v1/responses", {"input": "Hi"}, local)
+        answer = site.anonymous_client().request("POST", "/v1/responses", {"input": "Hi"}, local)
         assert (answer.status, allowed(answer)["allow-origin"]) == (200, "*")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.api.common.authentication import put_tenant
+from antiphon.api.common.authentication import set_tenant
 from antiphon.api.common.body import Message, Scope
 from antiphon.api.http.app import HttpApp
 from antiphon.core.ids import new_response_id
@@ -20,7 +20,7 @@ from antiphon.models.scripted import ScriptedModel, hang
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.protocols import NewTurn
 from antiphon.turn.service import TurnService
-from server import NEVER
+from server import TIMEOUT
 
 
 class Client:
@@ -39,13 +39,13 @@ class Client:
             "query_string": query.encode(),
             "headers": [],
         }
-        put_tenant(scope, None)
+        set_tenant(scope, None)
         self.answering = asyncio.create_task(app(scope, self._receive, self._send))
 
     async def hang_up(self) -> None:
         """Leave, and wait until that was noticed."""
         self.hung_up.set()
-        await asyncio.wait_for(self.answering, NEVER)
+        await asyncio.wait_for(self.answering, TIMEOUT)
 
     async def _receive(self) -> Message:
         if self._body is not None:

@@ -237,7 +237,7 @@ def test_a_turn_in_the_background_waits_first() -> None:
 def test_an_error_event() -> None:
     encoder = EventEncoder(OPENING)
     begun = encoder.encode([Created(OPENING)])
-    *_, shown = parse_events(begun + encoder.error(StoreError("The disk is full.")) + DONE)
+    *_, shown = parse_events(begun + encoder.encode_error(StoreError("The disk is full.")) + DONE)
     said = {"code": "store_unavailable", "message": "The disk is full.", "param": None}
     assert shown == {
         "type": "error",
@@ -254,7 +254,7 @@ def test_an_end_that_could_not_be_kept_shows_what_came() -> None:
     told = [event for event in events[:-1] if event != ItemDone(0, FunctionCall("c", "f", "{}"))]
     encoder = EventEncoder(OPENING)
     begun = encoder.encode(told)
-    *_, shown = parse_events(begun + encoder.failed(StoreError("The disk is full.")) + DONE)
+    *_, shown = parse_events(begun + encoder.encode_failure(StoreError("The disk is full.")) + DONE)
     assert shown["type"] == "response.failed"
     assert shown["response"]["error"]["code"] == "store_unavailable"
     assert [item["id"] for item in shown["response"]["output"]] == [f"fc_{'0' * 32}03"]

@@ -30,7 +30,7 @@ from antiphon.core.items import (
 from antiphon.core.stream_trace import replay_events
 from antiphon.core.turns import End, Header, McpTool, Options, Response
 from server import parse_events
-from wire_kit import ID, check_event, ends, options, plain, produced
+from wire_kit import ID, check_event, ends, options, output_items, plain
 
 READ = FunctionCall("call_1", "files__read", '{"a":1}', server="files")
 WRITE = FunctionCall("call_2", "files__write", "{}", server="files")
@@ -169,7 +169,7 @@ def test_a_list_of_tools() -> None:
 
 
 @settings(deadline=None)
-@given(produced, options, ends)
+@given(output_items, options, ends)
 def test_the_order_of_all_events(
     output: tuple[Item, ...], options: Options, end: End | None
 ) -> None:

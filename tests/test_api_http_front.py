@@ -18,14 +18,14 @@ from antiphon.errors import ModelError, StoreError
 from antiphon.logging_setup import RequestIdFilter
 from antiphon.models.scripted import ScriptedModel, fail, hang
 from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
-from server import NEVER, Serving, serving
-from tenants_kit import keyed
+from server import TIMEOUT, ThreadServer, serving
+from tenants_kit import serving_with_keys
 
 OWN = re.compile(r"req_[0-9a-f]{32}")
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Serving]:
+def server() -> Iterator[ThreadServer]:
     with serving() as started:
         yield started
 
@@ -44,7 +44,7 @@ def server() -> Iterator[Serving]:
     ],
 )
 def test_every_answer_has_an_id_and_is_what_it_says(
-    server: Serving, method: str, path: str
+    server: ThreadServer, method: str, path: str
 ) -> None:
     first, second = (server.request(method, path, {"input": "Hi"}) for _ in range(2))
     assert OWN.fullmatch(first.headers["x-request-id"])
@@ -54,20 +54,20 @@ def test_every_answer_has_an_id_and_is_what_it_says(
         assert first.headers["cache-control"] == "no-store"
 
 
-def test_streams_and_refusals_have_one_too(server: Serving) -> None:
+def test_streams_and_refusals_have_one_too(server: ThreadServer) -> None:
     assert "x-request-id" in server.respond(stream=True).headers
     for headers in ({"host": "evil.example"}, {"origin": "null"}):
         answer = server.request("GET", "/v1/models", None, headers)
         assert answer.status == 403
         assert "x-request-id" in answer.headers
-    with keyed(allowance_of=None) as site:
+    with serving_with_keys(rate_limit_for=None) as site:
         site.client()
-        answer = site.nobody().get("/v1/models")
+        answer = site.anonymous_client().get("/v1/models")
         assert answer.status == 401
         assert "x-request-id" in answer.headers
 
 
-def test_one_answers_headers_do_not_get_into_the_next(server: Serving) -> None:
+def test_one_answers_headers_do_not_get_into_the_next(server: ThreadServer) -> None:
     with closing(server.socket()) as client, client.makefile("rb") as reader:
         body = b'{"input":"Hi","stream":true,"store":false}'
         request = (
@@ -79,13 +79,13 @@ def test_one_answers_headers_do_not_get_into_the_next(server: Serving) -> None:
 
 
 @pytest.mark.parametrize("given", ["a", "trace-1/2:3", "x" * 128, "~!#"])
-def test_a_clients_own_id_is_kept(server: Serving, given: str) -> None:
+def test_a_clients_own_id_is_kept(server: ThreadServer, given: str) -> None:
     answer = server.request("GET", "/v1/models", None, {"x-request-id": given})
     assert answer.headers["x-request-id"] == given
 
 
 @pytest.mark.parametrize("given", ["", " ", "a b", "x" * 129, "\xe4", "a\tb"])
-def test_an_id_that_could_do_harm_is_not(server: Serving, given: str) -> None:
+def test_an_id_that_could_do_harm_is_not(server: ThreadServer, given: str) -> None:
     answer = server.request("GET", "/v1/models", None, {"x-request-id": given})
     assert OWN.fullmatch(answer.headers["x-request-id"])
 
@@ -108,7 +108,7 @@ class Lines(logging.Handler):
     def come(self, number: int) -> None:
         """Wait until there are so many."""
         with self._new:
-            assert self._new.wait_for(lambda: len(self.seen) >= number, NEVER)
+            assert self._new.wait_for(lambda: len(self.seen) >= number, TIMEOUT)
 
 
 @pytest.fixture
@@ -121,16 +121,16 @@ def lines() -> Iterator[Lines]:
     logger.setLevel(logging.NOTSET)
 
 
-def settle(server: Serving) -> None:
+def settle(server: ThreadServer) -> None:
     """What belongs to an answer may happen when the answer is out already."""
     server.run(asyncio.sleep(0))
 
 
 def test_a_line_for_each_request(lines: Lines) -> None:
-    with keyed() as site:
+    with serving_with_keys() as site:
         acme = site.client("acme")
         acme.request("POST", "/v1/responses?x=secret", {"input": "secret"}, {"x-request-id": "r1"})
-        site.nobody().request("GET", "/v1/models", None, {"x-request-id": "r2"})
+        site.anonymous_client().request("GET", "/v1/models", None, {"x-request-id": "r2"})
         settle(site.server)
     assert len(lines.seen) == 2
     assert re.fullmatch(r"INFO POST /v1/responses 200 \d+\.\dms acme \[r1\]", lines.seen[0])
@@ -138,7 +138,7 @@ def test_a_line_for_each_request(lines: Lines) -> None:
 
 
 def test_a_websocket_is_one_line_when_it_is_over(lines: Lines) -> None:
-    with keyed() as site:
+    with serving_with_keys() as site:
         address = site.server.base_url.replace("http", "ws", 1)
         mine = {"authorization": f"Bearer {site.client('acme').text}"}
         with connect(f"{address}/responses", additional_headers=mine):
@@ -157,14 +157,14 @@ def test_a_websocket_is_one_line_when_it_is_over(lines: Lines) -> None:
     ]
 
 
-def test_no_line_unless_asked_for(lines: Lines, server: Serving) -> None:
+def test_no_line_unless_asked_for(lines: Lines, server: ThreadServer) -> None:
     logging.getLogger("antiphon").setLevel(logging.WARNING)
     server.get("/v1/models")
     settle(server)
     assert lines.seen == []
 
 
-def test_a_path_cannot_forge_a_line(lines: Lines, server: Serving) -> None:
+def test_a_path_cannot_forge_a_line(lines: Lines, server: ThreadServer) -> None:
     server.get("/%0AINFO%20GET%20/forged?token=1")
     server.get("/" + "a" * 5000)
     settle(server)
@@ -181,7 +181,7 @@ def test_what_a_turn_logs_belongs_to_its_request(lines: Lines) -> None:
     with serving(Exploding()) as server:
         server.request("POST", "/v1/responses", {"input": "Hi"}, {"x-request-id": "mine"})
         settle(server)
-        server.faults.clear()
+        server.logged_errors.clear()
     assert any(line.startswith("ERROR") for line in lines.seen)
     assert all("[mine]" in line for line in lines.seen)
 
@@ -200,7 +200,7 @@ def test_who_left_before_the_answer_is_told_of(lines: Lines) -> None:
     assert [line for line in lines.seen if " 499 " in line]
 
 
-def test_failures_are_answers_like_others(server: Serving) -> None:
+def test_failures_are_answers_like_others(server: ThreadServer) -> None:
     with serving(ScriptedModel([fail(ModelError("It broke."))])) as failing:
         assert OWN.fullmatch(failing.respond().headers["x-request-id"])
 
@@ -224,16 +224,16 @@ class Stuck(MemoryApiKeyStore):
         return True
 
 
-def test_a_server_is_ready_when_its_store_answers(server: Serving) -> None:
+def test_a_server_is_ready_when_its_store_answers(server: ThreadServer) -> None:
     assert server.get("/readyz").body == b"ready\n"
-    with keyed(keys=Broken(time.time)) as site:
-        answer = site.nobody().get("/readyz")
+    with serving_with_keys(keys=Broken(time.time)) as site:
+        answer = site.anonymous_client().get("/readyz")
         assert (answer.status, answer.error["code"]) == (503, "store_unavailable")
 
 
 def test_a_store_that_hangs_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("antiphon.api.http.health._PATIENCE", 0.01)
-    with keyed(keys=Stuck(time.time)) as site:
-        answer = site.nobody().get("/readyz")
+    monkeypatch.setattr("antiphon.api.http.health._STORE_TIMEOUT", 0.01)
+    with serving_with_keys(keys=Stuck(time.time)) as site:
+        answer = site.anonymous_client().get("/readyz")
         assert (answer.status, answer.error["code"]) == (503, "store_unavailable")
-        assert site.nobody().get("/healthz").body == b"ok\n"
+        assert site.anonymous_client().get("/healthz").body == b"ok\n"

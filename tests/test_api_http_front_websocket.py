@@ -13,16 +13,16 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from antiphon.api.common.authentication import Keyring, tenant_of
+from antiphon.api.common.authentication import ApiKeyAuthenticator, tenant_of
 from antiphon.api.common.body import Message, Receive, Scope, Send
 from antiphon.api.common.metrics import Metrics
-from antiphon.api.common.rate_limits import Limiter
-from antiphon.api.http.middleware import Front, another_turn
+from antiphon.api.common.rate_limits import RateLimiter
+from antiphon.api.http.middleware import GatewayMiddleware, reauthorize
 from antiphon.errors import AntiphonError
 from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
 from antiphon.turn.service import TurnService
 from server import serving
-from tenants_kit import Keyed
+from tenants_kit import KeyedServer
 
 
 class Allowed(msgspec.Struct, frozen=True):
@@ -36,7 +36,7 @@ async def turns(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "websocket.accept"})
     while (await receive())["type"] != "websocket.disconnect":
         try:
-            async with another_turn(scope):
+            async with reauthorize(scope):
                 said = tenant_of(scope)
         except AntiphonError as error:
             said = error.code
@@ -44,18 +44,18 @@ async def turns(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @contextmanager
-def site(allowed: Allowed | None = None) -> Iterator[Keyed]:
+def site(allowed: Allowed | None = None) -> Iterator[KeyedServer]:
     keys = MemoryApiKeyStore(time.time)
 
-    def make(service: TurnService) -> Front:
-        limiter = Limiter(lambda _: allowed) if allowed else None
-        return Front(turns, Keyring(keys), Metrics(set), limiter)
+    def make(service: TurnService) -> GatewayMiddleware:
+        limiter = RateLimiter(lambda _: allowed) if allowed else None
+        return GatewayMiddleware(turns, ApiKeyAuthenticator(keys), Metrics(set), limiter)
 
     with serving(site=make) as server:
-        yield Keyed(server, keys)
+        yield KeyedServer(server, keys)
 
 
-def connected(site: Keyed, headers: Mapping[str, str]) -> ClientConnection:
+def connected(site: KeyedServer, headers: Mapping[str, str]) -> ClientConnection:
     return connect(f"ws://127.0.0.1:{site.server.port}/v1/responses", additional_headers=headers)
 
 
@@ -64,7 +64,7 @@ def say(client: ClientConnection) -> str:
     return str(client.recv(30))
 
 
-def refusal(site: Keyed, headers: Mapping[str, str]) -> InvalidStatus:
+def refusal(site: KeyedServer, headers: Mapping[str, str]) -> InvalidStatus:
     with pytest.raises(InvalidStatus) as refused, connected(site, headers):
         pass
     return refused.value
@@ -116,7 +116,7 @@ def test_a_server_that_cannot_say_why_hangs_up() -> None:
         async def receive() -> Message:
             return {"type": "websocket.connect"}
 
-        front = Front(turns, Keyring(keys), Metrics(set))
+        front = GatewayMiddleware(turns, ApiKeyAuthenticator(keys), Metrics(set))
         headers = [(b"host", b"evil.example")]
         scope = {"type": "websocket", "path": "/v1/responses", "headers": headers}
         await front(scope, receive, send)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from antiphon.api.common.local_only import check_local
+from antiphon.api.common.local_only import require_local_host
 from antiphon.errors import ForbiddenError
-from server import Serving, serving
+from server import ThreadServer, serving
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,10 @@ from server import Serving, serving
     ],
 )
 def test_this_machine_is_let_in(host: str) -> None:
-    check_local({"headers": [(b"host", host.encode())]})
-    check_local({"headers": [(b"host", b"localhost"), (b"origin", f"http://{host}".encode())]})
+    require_local_host({"headers": [(b"host", host.encode())]})
+    require_local_host(
+        {"headers": [(b"host", b"localhost"), (b"origin", f"http://{host}".encode())]}
+    )
 
 
 @pytest.mark.parametrize(
@@ -46,25 +48,25 @@ def test_this_machine_is_let_in(host: str) -> None:
 )
 def test_others_are_kept_out(host: str) -> None:
     with pytest.raises(ForbiddenError):
-        check_local({"headers": [(b"host", host.encode("latin-1"))]})
+        require_local_host({"headers": [(b"host", host.encode("latin-1"))]})
     origin = f"https://{host}".encode("latin-1")
     with pytest.raises(ForbiddenError):
-        check_local({"headers": [(b"host", b"localhost"), (b"origin", origin)]})
+        require_local_host({"headers": [(b"host", b"localhost"), (b"origin", origin)]})
 
 
 @pytest.mark.parametrize("origin", [b"null", b"", b"localhost", b"file://", b"about:blank"])
 def test_an_origin_that_names_no_machine_is_kept_out(origin: bytes) -> None:
     with pytest.raises(ForbiddenError):
-        check_local({"headers": [(b"host", b"localhost"), (b"origin", origin)]})
+        require_local_host({"headers": [(b"host", b"localhost"), (b"origin", origin)]})
 
 
 def test_a_second_host_does_not_hide_behind_the_first() -> None:
     with pytest.raises(ForbiddenError):
-        check_local({"headers": [(b"host", b"localhost"), (b"host", b"evil.example")]})
+        require_local_host({"headers": [(b"host", b"localhost"), (b"host", b"evil.example")]})
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Serving]:
+def server() -> Iterator[ThreadServer]:
     with serving() as started:
         yield started
 
@@ -87,20 +89,20 @@ def server() -> Iterator[Serving]:
     "headers", [{"host": "evil.example"}, {"origin": "https://evil.example"}, {"origin": "null"}]
 )
 def test_a_page_gets_nothing_done(
-    server: Serving, method: str, path: str, headers: dict[str, str]
+    server: ThreadServer, method: str, path: str, headers: dict[str, str]
 ) -> None:
     body = {"input": "Hi", "messages": [{"role": "user", "content": "Hi"}]}
-    before = server.stored()
+    before = server.stored_count()
     answer = server.request(method, path, body, headers)
     assert answer.status == 403
     assert (answer.error["code"], answer.error["type"]) == ("forbidden", "invalid_request_error")
     assert not {name for name in answer.headers if name.startswith("access-control")}
-    assert server.stored() == before
+    assert server.stored_count() == before
     # The same without the header is none of the guard's business.
     assert server.request(method, path, body).status != 403
 
 
-def test_a_page_of_this_machine_gets_things_done(server: Serving) -> None:
+def test_a_page_of_this_machine_gets_things_done(server: ThreadServer) -> None:
     answer = server.request(
         "POST", "/v1/responses", {"input": "Hi"}, {"origin": "http://localhost:3000"}
     )

@@ -9,13 +9,13 @@ import pytest
 from openai import OpenAI
 from openai.types.responses import ResponseIncludable, ResponseInputParam
 
-from antiphon.api.http.includes import INCLUDABLE, include_of, shows_sealed
+from antiphon.api.http.includes import INCLUDABLE, parse_include, shows_encrypted_reasoning
 from antiphon.core.deltas import EncryptedReasoning, ReasoningSummaryDelta
 from antiphon.core.turns import Options
 from antiphon.errors import InvalidRequestError
 from antiphon.models.scripted import ScriptedModel, ScriptedReply, say
-from openai_kit import talking_to
-from server import Serving
+from openai_kit import serving_client
+from server import ThreadServer
 
 SECRET = "gAAAsecret"
 SEALED: list[ResponseIncludable] = ["reasoning.encrypted_content"]
@@ -35,8 +35,8 @@ def model() -> ScriptedModel:
 
 
 @pytest.fixture
-def talk(model: ScriptedModel) -> Iterator[tuple[Serving, OpenAI]]:
-    with talking_to(model) as (server, client):
+def talk(model: ScriptedModel) -> Iterator[tuple[ThreadServer, OpenAI]]:
+    with serving_client(model) as (server, client):
         yield server, client
 
 
@@ -45,21 +45,21 @@ def sealed(items: object) -> bool:
 
 
 def test_a_query_names_things_in_both_ways() -> None:
-    assert include_of({}) == ()
+    assert parse_include({}) == ()
     both = {"include": [INCLUDABLE[0]], "include[]": [INCLUDABLE[1]]}
-    assert include_of(both) == INCLUDABLE[:2]
+    assert parse_include(both) == INCLUDABLE[:2]
     with pytest.raises(InvalidRequestError) as refused:
-        include_of({"include": ["everything"]})
+        parse_include({"include": ["everything"]})
     assert refused.value.param == "include"
 
 
 def test_who_asks_may_be_the_maker_or_the_reader() -> None:
-    assert not shows_sealed(Options(include=(INCLUDABLE[1],)), (INCLUDABLE[2],))
-    assert shows_sealed(Options(include=tuple(SEALED)))
-    assert shows_sealed(Options(), SEALED)
+    assert not shows_encrypted_reasoning(Options(include=(INCLUDABLE[1],)), (INCLUDABLE[2],))
+    assert shows_encrypted_reasoning(Options(include=tuple(SEALED)))
+    assert shows_encrypted_reasoning(Options(), SEALED)
 
 
-def test_the_client_is_shown_it_where_it_asks(talk: tuple[Serving, OpenAI]) -> None:
+def test_the_client_is_shown_it_where_it_asks(talk: tuple[ThreadServer, OpenAI]) -> None:
     _, client = talk
     plain = client.responses.create(input="Well?")
     assert [item.type for item in plain.output] == ["reasoning", "message"]
@@ -72,7 +72,7 @@ def test_the_client_is_shown_it_where_it_asks(talk: tuple[Serving, OpenAI]) -> N
 
 
 def test_it_goes_back_to_its_model_whatever_was_shown(
-    model: ScriptedModel, talk: tuple[Serving, OpenAI]
+    model: ScriptedModel, talk: tuple[ThreadServer, OpenAI]
 ) -> None:
     _, client = talk
     first = client.responses.create(input="Well?")
@@ -81,7 +81,9 @@ def test_it_goes_back_to_its_model_whatever_was_shown(
 
 
 @pytest.mark.parametrize("asked", [True, False])
-def test_a_stream_and_its_replays_show_the_same(talk: tuple[Serving, OpenAI], asked: bool) -> None:
+def test_a_stream_and_its_replays_show_the_same(
+    talk: tuple[ThreadServer, OpenAI], asked: bool
+) -> None:
     server, _ = talk
     whole = server.respond(stream=True, **({"include": SEALED} if asked else {}))
     name = whole.events[0]["response"]["id"]
@@ -94,7 +96,7 @@ def test_a_stream_and_its_replays_show_the_same(talk: tuple[Serving, OpenAI], as
     assert shown == ["response.output_item.done", "response.completed"]
 
 
-def test_lists_of_items_show_it_where_they_are_asked(talk: tuple[Serving, OpenAI]) -> None:
+def test_lists_of_items_show_it_where_they_are_asked(talk: tuple[ThreadServer, OpenAI]) -> None:
     _, client = talk
     thought: ResponseInputParam = [
         {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": SECRET},
@@ -119,7 +121,7 @@ def test_lists_of_items_show_it_where_they_are_asked(talk: tuple[Serving, OpenAI
 
 
 @pytest.mark.parametrize("path", ["", "/input_items"])
-def test_nothing_else_can_be_included(talk: tuple[Serving, OpenAI], path: str) -> None:
+def test_nothing_else_can_be_included(talk: tuple[ThreadServer, OpenAI], path: str) -> None:
     server, _ = talk
     name = server.respond().json["id"]
     refused = server.get(f"/v1/responses/{name}{path}?include=everything")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from antiphon.api.common.body import MAX_DEPTH
-from antiphon.api.common.input_items import Intake, decode_items
+from antiphon.api.common.input_items import DecodedInput, decode_items
 from antiphon.core.items import (
     Compaction,
     FunctionCall,
@@ -35,7 +35,7 @@ def decoded(*given: Any) -> tuple[Item, ...]:
     return intake(*given).items
 
 
-def intake(*given: Any) -> Intake:
+def intake(*given: Any) -> DecodedInput:
     return decode_items(given, "input")
 
 
@@ -305,15 +305,15 @@ def said(approve: bool, reason: str | None = None) -> dict[str, Any]:
 def test_a_call_that_the_same_input_approves() -> None:
     found = intake(ASKED, said(True))
     assert found.items == (ASKED_CALL, McpApproval("mcpr_1", approve=True))
-    assert found.approved == (ASKED_CALL,)
-    assert intake(ASKED, said(True), said(True)).approved == (ASKED_CALL,)
+    assert found.approved_calls == (ASKED_CALL,)
+    assert intake(ASKED, said(True), said(True)).approved_calls == (ASKED_CALL,)
     # It has been run already.
     done = {**CALLED, "approval_request_id": "mcpr_1"}
     found = intake(ASKED, said(True), done)
     assert found.items[2:] == (FunctionCallOutput("mcpr_1", "Hi."),)
-    assert found.approved == ()
+    assert found.approved_calls == ()
     # Another's approval is for the service to look up.
-    assert intake(said(True), {**ASKED, "id": "mcpr_2"}).approved == ()
+    assert intake(said(True), {**ASKED, "id": "mcpr_2"}).approved_calls == ()
 
 
 def test_a_call_that_the_same_input_denies() -> None:
@@ -323,4 +323,4 @@ def test_a_call_that_the_same_input_denies() -> None:
         FunctionCallOutput("mcpr_1", f"{DENIED_OUTPUT} Not that file."),
         McpApproval("mcpr_1", approve=False, reason="Not that file."),
     )
-    assert found.approved == intake(ASKED, said(True), said(False)).approved == ()
+    assert found.approved_calls == intake(ASKED, said(True), said(False)).approved_calls == ()

@@ -8,7 +8,13 @@ import msgspec
 from hypothesis import given, settings
 
 from antiphon.api.common.input_items import decode_items
-from antiphon.api.http.item_bodies import Pairs, input_items, item_body, output_items, shown_items
+from antiphon.api.http.item_bodies import (
+    McpCallPairing,
+    input_items,
+    item_bodies,
+    item_body,
+    output_items,
+)
 from antiphon.core.items import (
     ApprovedCall,
     Compaction,
@@ -50,7 +56,7 @@ def response(
 @settings(deadline=None)
 @given(single)
 def test_an_item_that_was_shown_can_be_sent_again(item: Item) -> None:
-    body = plain(item_body(item, "msg_1", sealed=True))
+    body = plain(item_body(item, "msg_1", include_encrypted=True))
     assert decode_items([body], "input").items == (item,)
     nulls = {**body, **{name: None for name in ("phase", "name") if name not in body}}
     assert decode_items([nulls], "input").items == (item,)
@@ -61,7 +67,8 @@ def test_an_item_that_was_shown_can_be_sent_again(item: Item) -> None:
 def test_an_output_that_was_shown_can_be_sent_again(items: tuple[Item, ...]) -> None:
     """All of it: calls with their outputs, and approvals; only ids are others."""
     bodies, twice = (
-        plain(shown_items(Pairs(ID, lambda call: False, sealed=True), items, 0)) for _ in range(2)
+        plain(item_bodies(McpCallPairing(ID, lambda call: False, include_encrypted=True), items, 0))
+        for _ in range(2)
     )
     assert bodies == twice
     again = decode_items(bodies, "input").items
@@ -98,8 +105,8 @@ _UNFINISHED = ("The call was interrupted before it gave a result.", True)
 @given(turns)
 def test_both_apis_know_every_item(items: tuple[Item, ...]) -> None:
     for asks in (True, False):
-        pairs = Pairs(ID, lambda call, asks=asks: asks, sealed=asks)  # type: ignore[misc]
-        bodies = shown_items(pairs, items, 3)
+        pairs = McpCallPairing(ID, lambda call, asks=asks: asks, include_encrypted=asks)  # type: ignore[misc]
+        bodies = item_bodies(pairs, items, 3)
         for body in plain(bodies):
             check_item(body)
         ids = [body["id"] for body in bodies]

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.api.common.rate_limits import Account
+from antiphon.api.common.rate_limits import KeyUsage
 from antiphon.errors import RateLimitError
 from antiphon.models.scripted import ScriptedModel, say, wait
 from server import Answer, parse_events
-from tenants_kit import Keyed, keyed
+from tenants_kit import KeyedServer, serving_with_keys
 
 
 class Allowed(msgspec.Struct, frozen=True):
@@ -41,10 +41,10 @@ def refused(answer: Answer, retry_after: str) -> None:
     )
 
 
-def wait_for(account: Account) -> float | None:
+def wait_for(account: KeyUsage) -> float | None:
     """Spend a request; seconds to wait for it if there is none left."""
     try:
-        account.spend()
+        account.consume()
     except RateLimitError as refusal:
         return refusal.retry_after
     return None
@@ -61,13 +61,13 @@ def test_never_more_than_a_minutes_worth_and_what_time_gave(
     per_minute: int, pauses: list[float]
 ) -> None:
     clock = Ticking()
-    account = Account(Allowed(per_minute), clock)
+    account = KeyUsage(Allowed(per_minute), clock)
     for granted, pause in enumerate(pauses, 1):
         clock.now += pause
         if (seconds := wait_for(account)) is not None:
             # After the time that was said one is granted.
             clock.now += seconds + 1e-6
-            account.spend()
+            account.consume()
         assert granted <= per_minute + clock.now * per_minute / 60 + 1e-6
         remaining = int(dict(account.headers())[b"x-ratelimit-remaining-requests"])
         assert 0 <= remaining < per_minute
@@ -75,12 +75,12 @@ def test_never_more_than_a_minutes_worth_and_what_time_gave(
 
 def test_a_pause_saves_up_one_minutes_worth_and_no_more() -> None:
     clock = Ticking()
-    account = Account(Allowed(3), clock)
+    account = KeyUsage(Allowed(3), clock)
     clock.now += 3600
     for _ in range(3):
-        account.spend()
+        account.consume()
     with pytest.raises(RateLimitError) as refusal:
-        account.spend()
+        account.consume()
     assert refusal.value.retry_after == pytest.approx(20)
     assert dict(account.headers()) == {
         b"x-ratelimit-limit-requests": b"3",
@@ -97,12 +97,12 @@ def allowance(tenant: str) -> Allowed:
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[Keyed]:
-    with keyed(allowance_of=allowance) as started:
+def site() -> Iterator[KeyedServer]:
+    with serving_with_keys(rate_limit_for=allowance) as started:
         yield started
 
 
-def test_each_key_has_its_own_requests(site: Keyed) -> None:
+def test_each_key_has_its_own_requests(site: KeyedServer) -> None:
     first, second, rich = site.client("poor"), site.client("poor"), site.client("rich")
     assert first.respond().headers["x-ratelimit-remaining-requests"] == "1"
     assert first.get("/v1/models").headers["x-ratelimit-remaining-requests"] == "0"
@@ -120,8 +120,8 @@ def test_each_key_has_its_own_requests(site: Keyed) -> None:
 
 
 def test_without_keys_all_share_one_allowance() -> None:
-    with keyed(allowance_of=lambda _: Allowed(2)) as site:
-        assert [site.nobody().respond().status for _ in range(3)] == [200, 200, 429]
+    with serving_with_keys(rate_limit_for=lambda _: Allowed(2)) as site:
+        assert [site.anonymous_client().respond().status for _ in range(3)] == [200, 200, 429]
 
 
 def test_turns_at_once() -> None:
@@ -129,7 +129,7 @@ def test_turns_at_once() -> None:
     model = ScriptedModel(
         [say("Hel") + wait(opened, reached) + say("lo"), "Another's", "And one more"]
     )
-    with keyed(model, allowance_of=lambda _: Allowed(concurrent_turns=1)) as site:
+    with serving_with_keys(model, rate_limit_for=lambda _: Allowed(concurrent_turns=1)) as site:
         acme, other = site.client("acme"), site.client("other")
         with closing(site.server.connect()) as connection:
             body = json.dumps({"input": "Hi", "stream": True})
@@ -151,7 +151,7 @@ def test_turns_at_once() -> None:
 def test_a_turn_without_its_reader_still_counts() -> None:
     opened, reached = asyncio.Event(), asyncio.Event()
     model = ScriptedModel([say("Hel") + wait(opened, reached) + say("lo"), "Next"])
-    with keyed(model, allowance_of=lambda _: Allowed(concurrent_turns=1)) as site:
+    with serving_with_keys(model, rate_limit_for=lambda _: Allowed(concurrent_turns=1)) as site:
         acme = site.client()
         with closing(site.server.connect()) as connection:
             body = json.dumps({"input": "Hi", "stream": True})
@@ -176,7 +176,7 @@ def test_a_turn_without_its_reader_still_counts() -> None:
 
 @pytest.mark.parametrize("body", [b"{", b'{"input":""}', b'{"input":"Hi","model":"nobody"}'])
 def test_a_request_that_starts_no_turn_gives_its_place_back(body: bytes) -> None:
-    with keyed(allowance_of=lambda _: Allowed(concurrent_turns=1)) as site:
+    with serving_with_keys(rate_limit_for=lambda _: Allowed(concurrent_turns=1)) as site:
         acme = site.client()
         for _ in range(3):
             assert acme.request("POST", "/v1/responses", body).status in (400, 404)
@@ -184,7 +184,7 @@ def test_a_request_that_starts_no_turn_gives_its_place_back(body: bytes) -> None
 
 
 def test_requests_on_one_line_take_one_place_after_another() -> None:
-    with keyed(allowance_of=lambda _: Allowed(concurrent_turns=1)) as site:
+    with serving_with_keys(rate_limit_for=lambda _: Allowed(concurrent_turns=1)) as site:
         acme = site.client()
         body = b'{"input":"Hi","store":false}'
         head = (

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from antiphon.models.scripted import ScriptedModel, call, calls
-from mcp_kit import stdio
-from server import Serving, serving
+from mcp_kit import stdio_config
+from server import ThreadServer, serving
 
 FILES = {"type": "mcp", "server_label": "files", "require_approval": "never"}
 
@@ -27,7 +27,7 @@ def roles(model: ScriptedModel) -> list[str]:
 
 def test_a_call_is_run_inside_the_turn(tmp_path: Path) -> None:
     model = ScriptedModel([adding(), "Three.", "As I said."])
-    with serving(model, tmp_path / "a.db", mcp=[stdio()]) as server:
+    with serving(model, tmp_path / "a.db", mcp=[stdio_config()]) as server:
         first = server.respond("Add.", tools=[FILES]).json
         assert kinds(first) == ["mcp_list_tools", "mcp_call", "message"]
         assert "add" in {tool["name"] for tool in first["output"][0]["tools"]}
@@ -45,7 +45,7 @@ def test_a_call_is_run_inside_the_turn(tmp_path: Path) -> None:
 
 def test_the_stream_tells_of_the_call_and_is_told_again(tmp_path: Path) -> None:
     model = ScriptedModel([adding(), "Three."])
-    with serving(model, tmp_path / "a.db", mcp=[stdio()]) as server:
+    with serving(model, tmp_path / "a.db", mcp=[stdio_config()]) as server:
         answer = server.respond("Add.", tools=[FILES], stream=True)
         told = [event["type"] for event in answer.events]
         assert told.index("response.mcp_list_tools.completed") < told.index(
@@ -61,7 +61,7 @@ def test_the_stream_tells_of_the_call_and_is_told_again(tmp_path: Path) -> None:
         assert again.body == answer.body
 
 
-def asked(server: Serving, **fields: Any) -> dict[str, Any]:
+def asked(server: ThreadServer, **fields: Any) -> dict[str, Any]:
     tool = {**FILES, "require_approval": "always"}
     response: dict[str, Any] = server.respond("Add.", tools=[tool], **fields).json
     assert response["status"] == "completed"
@@ -71,12 +71,12 @@ def asked(server: Serving, **fields: Any) -> dict[str, Any]:
 
 def test_a_person_agrees_after_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-    with serving(ScriptedModel([adding()]), path, mcp=[stdio()]) as server:
+    with serving(ScriptedModel([adding()]), path, mcp=[stdio_config()]) as server:
         waiting = asked(server)
     request = waiting["output"][-1]
     assert json.loads(request["arguments"]) == {"a": 1, "b": 2}
     model = ScriptedModel(["Three."])
-    with serving(model, path, mcp=[stdio()]) as server:
+    with serving(model, path, mcp=[stdio_config()]) as server:
         yes = {
             "type": "mcp_approval_response",
             "approval_request_id": request["id"],
@@ -101,7 +101,7 @@ def test_a_person_agrees_after_a_restart(tmp_path: Path) -> None:
 
 def test_a_person_says_no(tmp_path: Path) -> None:
     model = ScriptedModel([adding(), "Then not."])
-    with serving(model, tmp_path / "a.db", mcp=[stdio()]) as server:
+    with serving(model, tmp_path / "a.db", mcp=[stdio_config()]) as server:
         waiting = asked(server)
         no = {
             "type": "mcp_approval_response",
@@ -118,7 +118,7 @@ def test_a_person_says_no(tmp_path: Path) -> None:
 
 
 def test_without_a_word_the_conversation_does_not_go_on(tmp_path: Path) -> None:
-    with serving(ScriptedModel([adding()]), tmp_path / "a.db", mcp=[stdio()]) as server:
+    with serving(ScriptedModel([adding()]), tmp_path / "a.db", mcp=[stdio_config()]) as server:
         waiting = asked(server)
         answer = server.respond("And?", previous_response_id=waiting["id"])
         assert (answer.status, answer.error["code"]) == (400, "tool_output_missing")
@@ -127,7 +127,7 @@ def test_without_a_word_the_conversation_does_not_go_on(tmp_path: Path) -> None:
 def test_a_tool_that_fails_is_read_by_the_model(tmp_path: Path) -> None:
     wrong = calls(call("files__fail", {"why": "rain"}, call_id="c1"))
     model = ScriptedModel([wrong, "It rains."])
-    with serving(model, tmp_path / "a.db", mcp=[stdio()]) as server:
+    with serving(model, tmp_path / "a.db", mcp=[stdio_config()]) as server:
         done = server.respond("Go.", tools=[FILES]).json
         made = done["output"][1]
         assert made["status"] == "failed"
@@ -139,7 +139,7 @@ def test_a_tool_that_fails_is_read_by_the_model(tmp_path: Path) -> None:
 def test_a_clients_own_function_ends_the_turn_beside_a_servers(tmp_path: Path) -> None:
     both = calls(call("files__add", {"a": 1, "b": 2}, call_id="c1"), call("mine", {}, call_id="c2"))
     model = ScriptedModel([both, "Done."])
-    with serving(model, tmp_path / "a.db", mcp=[stdio()]) as server:
+    with serving(model, tmp_path / "a.db", mcp=[stdio_config()]) as server:
         tools = [FILES, {"type": "function", "name": "mine"}]
         first = server.respond("Go.", tools=tools).json
         assert kinds(first) == ["mcp_list_tools", "mcp_call", "function_call"]
@@ -154,7 +154,7 @@ def test_a_clients_own_function_ends_the_turn_beside_a_servers(tmp_path: Path) -
 
 def test_only_allowed_tools_are_offered_and_calls_are_counted(tmp_path: Path) -> None:
     model = ScriptedModel([adding(call_id="c1"), adding(call_id="c2"), "Never."])
-    with serving(model, tmp_path / "a.db", mcp=[stdio()]) as server:
+    with serving(model, tmp_path / "a.db", mcp=[stdio_config()]) as server:
         tool = {**FILES, "allowed_tools": ["add"]}
         done = server.respond("Go.", tools=[tool], max_tool_calls=1).json
         assert {tool.name for tool in model.calls[0].options.tools} == {"files__add"}
@@ -165,10 +165,10 @@ def test_only_allowed_tools_are_offered_and_calls_are_counted(tmp_path: Path) ->
 
 
 def test_a_server_that_nobody_configured_is_refused(tmp_path: Path) -> None:
-    with serving(store=tmp_path / "a.db", mcp=[stdio()]) as server:
+    with serving(store=tmp_path / "a.db", mcp=[stdio_config()]) as server:
         unknown = server.respond(tools=[{**FILES, "server_label": "other"}])
         assert (unknown.status, unknown.error["param"]) == (400, "tools[0].server_label")
         tool = {**FILES, "server_label": "x", "server_url": "http://127.0.0.1:9/mcp"}
         foreign = server.respond(tools=[tool])
         assert (foreign.status, foreign.error["code"]) == (400, "server_url_not_allowed")
-        assert server.stored() == 0
+        assert server.stored_count() == 0

@@ -15,9 +15,9 @@ from antiphon.errors import ModelError, StoreError, UpstreamRateLimitError
 from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import ScriptedModel, fail, report_usage, say, wait
 from antiphon.turn.service import TurnService
-from metrics_kit import value
+from metrics_kit import metric_value
 from server import serving
-from turn_kit import GatedStore, asking, settle
+from turn_kit import GatedStore, run_ready_tasks, turn_request
 
 
 def test_requests_by_route_method_and_status_class() -> None:
@@ -31,7 +31,7 @@ def test_requests_by_route_method_and_status_class() -> None:
         server.get("/private/words")
         server.request("BREW", f"/v1/responses/{made}")
         counted = {
-            labels: value(
+            labels: metric_value(
                 server, "http_requests_total", route=labels[0], method=labels[1], status=labels[2]
             )
             for labels in (
@@ -45,9 +45,9 @@ def test_requests_by_route_method_and_status_class() -> None:
         }
         assert list(counted.values()) == [1, 1, 1, 2, 1, 1]
         asked = {"route": "/v1/responses", "method": "POST", "status": "2xx"}
-        assert value(server, "http_request_seconds_count", **asked) == 1
-        assert 0 < value(server, "http_request_seconds_sum", **asked) < 30
-        assert value(server, "http_request_seconds_bucket", le="+Inf", **asked) == 1
+        assert metric_value(server, "http_request_seconds_count", **asked) == 1
+        assert 0 < metric_value(server, "http_request_seconds_sum", **asked) < 30
+        assert metric_value(server, "http_request_seconds_bucket", le="+Inf", **asked) == 1
         assert "words" not in server.get("/metrics").body.decode()
         assert made not in server.get("/metrics").body.decode()
 
@@ -59,11 +59,11 @@ def test_turns_tokens_and_the_first_word() -> None:
     with serving(model) as server:
         server.respond(stream=True)
         server.respond()
-        assert value(server, "turns_total", status="completed") == 2
-        assert value(server, "tokens_total", model="scripted", direction="input") == 17
-        assert value(server, "tokens_total", model="scripted", direction="output") == 4
+        assert metric_value(server, "turns_total", status="completed") == 2
+        assert metric_value(server, "tokens_total", model="scripted", direction="input") == 17
+        assert metric_value(server, "tokens_total", model="scripted", direction="output") == 4
         # Only who reads along waits for a first word.
-        assert value(server, "first_token_seconds_count", model="scripted") == 1
+        assert metric_value(server, "first_token_seconds_count", model="scripted") == 1
 
 
 def test_running_turns() -> None:
@@ -73,10 +73,10 @@ def test_running_turns() -> None:
             connection.request("POST", "/v1/responses", '{"input":"Hi","stream":true}')
             stream = connection.getresponse()
             server.wait(reached)
-            assert value(server, "turns_running") == 1
+            assert metric_value(server, "turns_running") == 1
             server.set(opened)
             stream.read()
-        assert value(server, "turns_running") == 0
+        assert metric_value(server, "turns_running") == 0
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,8 @@ def test_running_turns() -> None:
 def test_upstream_errors_by_code(error: ModelError, code: str) -> None:
     with serving(ScriptedModel([fail(error)])) as server:
         server.respond()
-        assert value(server, "model_errors_total", code=code) == 1
-        assert value(server, "turns_total", status="failed") == 1
+        assert metric_value(server, "model_errors_total", code=code) == 1
+        assert metric_value(server, "turns_total", status="failed") == 1
 
 
 def test_a_store_that_cannot_keep_a_turn() -> None:
@@ -102,13 +102,13 @@ def test_a_store_that_cannot_keep_a_turn() -> None:
 
     with serving(store=make) as server:
         assert server.respond().status == 503
-        assert value(server, "turns_unkept_total") == 1
+        assert metric_value(server, "turns_unkept_total") == 1
 
 
 def test_a_client_makes_up_no_series() -> None:
     metrics = Metrics(lambda: {"known"})
     for number in range(1000):
-        metrics.request(None, f"M{number}", 404, 0.0)
+        metrics.observe_request(None, f"M{number}", 404, 0.0)
     text = generate_latest(metrics.registry).decode()
     assert text.count("antiphon_http_requests_total{") == 1
     assert 'method="other"' in text
@@ -117,7 +117,7 @@ def test_a_client_makes_up_no_series() -> None:
 def test_how_long_requests_took() -> None:
     metrics = Metrics(set)
     for seconds in (0.0, 0.002, 0.0021, 1.0, 299.0, 301.0):
-        metrics.request("/r", "GET", 200, seconds)
+        metrics.observe_request("/r", "GET", 200, seconds)
     labels = {"route": "/r", "method": "GET", "status": "2xx"}
 
     def of(name: str, **more: str) -> float | None:
@@ -136,8 +136,8 @@ def test_an_upstream_makes_up_a_few_series_only() -> None:
     with serving(ScriptedModel(errors)) as server:
         for _ in errors:
             server.respond(store=False)
-        assert value(server, "model_errors_total", code="code_49") == 1
-        assert value(server, "model_errors_total", code="other") == 30
+        assert metric_value(server, "model_errors_total", code="code_49") == 1
+        assert metric_value(server, "model_errors_total", code="other") == 30
 
 
 def test_a_turn_that_is_tried_again_unseen_counts_once() -> None:
@@ -145,12 +145,12 @@ def test_a_turn_that_is_tried_again_unseen_counts_once() -> None:
         store, model = GatedStore(), ScriptedModel()
         service = TurnService(store, ModelRegistry({"known": model}, default="known"))
         metrics = Metrics(lambda: {"known"})
-        first = await service.store_turn(asking("Secret."))
-        second = await service.store_turn(asking("Thanks.", after=first))
+        first = await service.store_turn(turn_request("Secret."))
+        second = await service.store_turn(turn_request("Thanks.", after=first))
         service.add_observer(metrics)
-        store.begins.shut()
-        starting = asyncio.create_task(service.start(asking("And?", after=second)))
-        await settle()
+        store.begins.close()
+        starting = asyncio.create_task(service.start(turn_request("And?", after=second)))
+        await run_ready_tasks()
         await service.delete(DEFAULT_TENANT, first)
         store.begins.open()
         await (await starting).result()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiphon.api.http.pagination import page_of
+from antiphon.api.http.pagination import paginate
 from antiphon.errors import InvalidRequestError
 
 
@@ -22,14 +22,14 @@ def ids(page: dict[str, Any]) -> list[str]:
 
 
 def test_the_newest_twenty_unless_asked_otherwise() -> None:
-    page = page_of(items(30), {})
+    page = paginate(items(30), {})
     assert ids(page) == [f"msg_{place}" for place in range(29, 9, -1)]
     assert page["object"] == "list"
     assert (page["first_id"], page["last_id"], page["has_more"]) == ("msg_29", "msg_10", True)
 
 
 def test_nothing() -> None:
-    assert page_of([], {}) == {
+    assert paginate([], {}) == {
         "object": "list",
         "data": [],
         "first_id": None,
@@ -39,24 +39,24 @@ def test_nothing() -> None:
 
 
 def test_after_the_last_is_nothing() -> None:
-    page = page_of(items(2), parse_qs("order=asc&after=msg_1"))
+    page = paginate(items(2), parse_qs("order=asc&after=msg_1"))
     assert (ids(page), page["has_more"]) == ([], False)
 
 
 def test_a_full_page_may_be_the_last() -> None:
-    assert page_of(items(5), parse_qs("limit=5"))["has_more"] is False
-    assert page_of(items(6), parse_qs("limit=5"))["has_more"] is True
+    assert paginate(items(5), parse_qs("limit=5"))["has_more"] is False
+    assert paginate(items(6), parse_qs("limit=5"))["has_more"] is True
 
 
 @settings(deadline=None)
 @given(count=st.integers(0, 250), limit=st.integers(1, 100), order=st.sampled_from(["asc", "desc"]))
 def test_pages_put_together_are_the_list(count: int, limit: int, order: str) -> None:
     query = f"limit={limit}&order={order}"
-    page = page_of(items(count), parse_qs(query))
+    page = paginate(items(count), parse_qs(query))
     seen = ids(page)
     while page["has_more"]:
         assert len(page["data"]) == limit
-        page = page_of(items(count), parse_qs(f"{query}&after={page['last_id']}"))
+        page = paginate(items(count), parse_qs(f"{query}&after={page['last_id']}"))
         seen += ids(page)
     assert sorted(seen) == sorted(item["id"] for item in items(count))
     everything = [item["id"] for item in items(count)]
@@ -81,5 +81,5 @@ def test_pages_put_together_are_the_list(count: int, limit: int, order: str) -> 
 )
 def test_bad_queries(query: str, param: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        page_of(items(3), parse_qs(query))
+        paginate(items(3), parse_qs(query))
     assert (caught.value.status, caught.value.param) == (400, param)

@@ -13,7 +13,7 @@ from antiphon.core.deltas import Delta, Finish, ItemEnd, OutputTextDelta, PhaseD
 from antiphon.models.openai.responses import ResponsesEncoder
 from antiphon.models.scripted import ScriptedModel, ScriptedReply
 from antiphon.turn.protocols import ModelCall
-from openai_kit import client_of, strictly
+from openai_kit import client_of, validate_strictly
 from server import serving
 
 TWO = ScriptedReply(
@@ -59,7 +59,7 @@ def test_the_client_sees_it_and_the_model_is_told_again(stored: str, tmp_path: P
     store = tmp_path / "a.db" if stored == "sqlite" else None
     with serving(model, store) as server, client_of(server) as client:
         talk = client.conversations.create()
-        first = strictly(client.responses.create(input=SAID, conversation=talk.id))
+        first = validate_strictly(client.responses.create(input=SAID, conversation=talk.id))
         assert phases(first.output) == BOTH
         assert phases(client.responses.retrieve(first.id).output) == BOTH
         given = client.responses.input_items.list(first.id, order="asc").data

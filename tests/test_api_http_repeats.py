@@ -13,35 +13,37 @@ from typing import Any
 
 import pytest
 
-from antiphon.api.common.authentication import put_tenant
+from antiphon.api.common.authentication import set_tenant
 from antiphon.api.common.body import Scope
-from antiphon.api.http.idempotency import Repeats
+from antiphon.api.http.idempotency import IdempotencyKeys
 from antiphon.errors import ConflictError, IdempotencyConflictError, ModelError, StoreError
 from antiphon.models.scripted import ScriptedModel, fail, say, wait
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.idempotency import RESERVATION_TIMEOUT, MemoryIdempotencyStore
 from antiphon.stores.sqlite.store import open_sqlite
-from ledgers_kit import Clock
-from server import Answer, Serving, serving
-from tenants_kit import keyed
+from ledgers_kit import ManualClock
+from server import Answer, ThreadServer, serving
+from tenants_kit import serving_with_keys
 from turn_kit import GatedStore
 
 KEY = {"idempotency-key": "k-1"}
 
 
-def send(server: Serving, body: Mapping[str, Any] | bytes, key: str = "k-1") -> Answer:
+def send(server: ThreadServer, body: Mapping[str, Any] | bytes, key: str = "k-1") -> Answer:
     return server.request("POST", "/v1/responses", body, {"idempotency-key": key})
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Serving]:
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ThreadServer]:
     store = tmp_path / "a.db" if request.param == "sqlite" else None
     with serving(ScriptedModel(), store) as started:
         yield started
 
 
 @pytest.mark.parametrize("extra", [{}, {"stream": True}, {"background": True}])
-def test_the_same_again_is_the_first_ones_response(server: Serving, extra: dict[str, bool]) -> None:
+def test_the_same_again_is_the_first_ones_response(
+    server: ThreadServer, extra: dict[str, bool]
+) -> None:
     body = {"input": "Hi", **extra}
     first = send(server, body)
     if "background" in extra:
@@ -52,12 +54,12 @@ def test_the_same_again_is_the_first_ones_response(server: Serving, extra: dict[
     else:
         again = [send(server, body) for _ in range(3)]
         assert {(one.status, one.body) for one in again} == {(200, first.body)}
-    assert server.stored() == 1
+    assert server.stored_count() == 1
     assert send(server, body, "k-2").body != first.body
-    assert server.stored() == 2
+    assert server.stored_count() == 2
 
 
-def test_another_body_is_refused_even_by_a_space(server: Serving) -> None:
+def test_another_body_is_refused_even_by_a_space(server: ThreadServer) -> None:
     assert send(server, b'{"input": "Hi"}').status == 200
     for other in (b'{"input":  "Hi"}', b'{"input": "Ho"}', b'{"input": "Hi", "stream": true}'):
         answer = send(server, other)
@@ -66,23 +68,23 @@ def test_another_body_is_refused_even_by_a_space(server: Serving) -> None:
             "idempotency_key_in_use",
             "Idempotency-Key",
         )
-    assert server.stored() == 1
+    assert server.stored_count() == 1
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256])
-def test_keys_have_some_characters_and_not_too_many(server: Serving, key: str) -> None:
+def test_keys_have_some_characters_and_not_too_many(server: ThreadServer, key: str) -> None:
     answer = send(server, {"input": "Hi"}, key)
     assert (answer.status, answer.error["param"]) == (400, "Idempotency-Key")
-    assert server.stored() == 0
+    assert server.stored_count() == 0
 
 
-def test_a_request_that_was_refused_leaves_its_key_free(server: Serving) -> None:
+def test_a_request_that_was_refused_leaves_its_key_free(server: ThreadServer) -> None:
     for bad in ({"input": ""}, {"input": "Hi", "previous_response_id": "resp_1"}, {"input": 1}):
         assert send(server, bad).status in (400, 404)
     assert send(server, {"input": "Hi"}).status == 200
 
 
-def test_without_storing_there_is_nothing_to_find_again(server: Serving) -> None:
+def test_without_storing_there_is_nothing_to_find_again(server: ThreadServer) -> None:
     body = {"input": "Hi", "store": False}
     assert send(server, body).json["id"] != send(server, body).json["id"]
 
@@ -96,7 +98,7 @@ def test_a_failed_turn_is_the_response_too() -> None:
         assert len(model.calls) == 1
 
 
-def test_what_was_deleted_since_is_not_made_again(server: Serving) -> None:
+def test_what_was_deleted_since_is_not_made_again(server: ThreadServer) -> None:
     name = send(server, {"input": "Hi"}).json["id"]
     server.request("DELETE", f"/v1/responses/{name}")
     answer = send(server, {"input": "Hi"})
@@ -112,7 +114,7 @@ def test_many_at_once_are_one_turn() -> None:
         server.set(opened)
         answers = {one.result().body for one in waiting}
         assert len(answers) == 1
-        assert (len(model.calls), server.stored()) == (1, 1)
+        assert (len(model.calls), server.stored_count()) == (1, 1)
 
 
 def test_a_stream_is_read_along_by_who_asks_again() -> None:
@@ -128,7 +130,7 @@ def test_a_stream_is_read_along_by_who_asks_again() -> None:
 
 
 def test_keys_are_the_tenants_own() -> None:
-    with keyed() as site:
+    with serving_with_keys() as site:
         names = {
             client.request("POST", "/v1/responses", {"input": "Hi"}, KEY).json["id"]
             for client in (site.client("acme"), site.client("acme"), site.client("other"))
@@ -151,7 +153,7 @@ def test_a_turn_that_could_not_be_kept_leaves_its_key_free() -> None:
 
 
 def test_a_process_that_died_in_between_blocks_its_key_for_a_minute(tmp_path: Path) -> None:
-    clock = Clock(time.time() - RESERVATION_TIMEOUT)
+    clock = ManualClock(time.time() - RESERVATION_TIMEOUT)
     body = json.dumps({"input": "Hi"}).encode()
 
     with serving(store=functools.partial(open_sqlite, tmp_path / "a.db", clock=clock)) as server:
@@ -173,15 +175,20 @@ def scope(tenant: str = "") -> Scope:
         "method": "POST",
         "headers": [(b"idempotency-key", b"k")],
     }
-    put_tenant(made, None)
+    set_tenant(made, None)
     return made
 
 
 def test_one_that_is_still_being_started_elsewhere_is_waited_for_and_then_refused() -> None:
     async def main() -> None:
-        receipts = MemoryIdempotencyStore(Clock())
-        here, elsewhere = Repeats(receipts, patience=0.0), Repeats(receipts, patience=30.0)
-        first, second, third = (site.of(scope(), b"body") for site in (elsewhere, here, elsewhere))
+        receipts = MemoryIdempotencyStore(ManualClock())
+        here, elsewhere = (
+            IdempotencyKeys(receipts, timeout=0.0),
+            IdempotencyKeys(receipts, timeout=30.0),
+        )
+        first, second, third = (
+            site.for_request(scope(), b"body") for site in (elsewhere, here, elsewhere)
+        )
         assert first is not None
         assert second is not None
         assert third is not None
@@ -193,7 +200,7 @@ def test_one_that_is_still_being_started_elsewhere_is_waited_for_and_then_refuse
             assert late.value.code == "idempotency_key_in_progress"
             waiting = asyncio.create_task(third.__aenter__())
             await asyncio.sleep(0)
-            await first.made("resp_1")
+            await first.complete("resp_1")
         assert (await waiting).outcome == "resp_1"
 
     asyncio.run(main())
@@ -201,8 +208,8 @@ def test_one_that_is_still_being_started_elsewhere_is_waited_for_and_then_refuse
 
 def test_whoever_waited_for_one_that_failed_is_the_first() -> None:
     async def main() -> None:
-        site = Repeats(MemoryIdempotencyStore(Clock()))
-        first, second, other = (site.of(scope(), body) for body in (b"a", b"a", b"b"))
+        site = IdempotencyKeys(MemoryIdempotencyStore(ManualClock()))
+        first, second, other = (site.for_request(scope(), body) for body in (b"a", b"a", b"b"))
         assert first is not None
         assert second is not None
         assert other is not None
@@ -210,7 +217,7 @@ def test_whoever_waited_for_one_that_failed_is_the_first() -> None:
         async def waits() -> None:
             async with second:
                 assert second.outcome is None
-                await second.made("resp_2")
+                await second.complete("resp_2")
 
         await first.__aenter__()
         waiting = asyncio.create_task(waits())
@@ -236,14 +243,14 @@ def test_a_store_that_fails_keeps_nobody_waiting() -> None:
             return await claim(*args)
 
         receipts.reserve = fails_once  # type: ignore[assignment, method-assign]
-        site = Repeats(receipts)
-        first, again = site.of(scope(), b"body"), site.of(scope(), b"body")
+        site = IdempotencyKeys(receipts)
+        first, again = site.for_request(scope(), b"body"), site.for_request(scope(), b"body")
         assert first is not None
         assert again is not None
         with pytest.raises(StoreError):
             await first.__aenter__()
         async with again:
             assert again.outcome is None
-            await again.made("resp_1")
+            await again.complete("resp_1")
 
     asyncio.run(main())

@@ -14,9 +14,9 @@ import pytest
 from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.sqlite.idempotency import RESERVATION_TIMEOUT
 from antiphon.stores.sqlite.store import open_sqlite
-from ledgers_kit import Clock
-from server import Answer, Serving, serving
-from tenants_kit import keyed
+from ledgers_kit import ManualClock
+from server import Answer, ThreadServer, serving
+from tenants_kit import serving_with_keys
 
 ALL = "/v1/conversations"
 ITEMS = {"items": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}
@@ -24,29 +24,29 @@ MORE = {"items": [{"role": "user", "content": "More"}]}
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Serving]:
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ThreadServer]:
     store = tmp_path / "a.db" if request.param == "sqlite" else None
     with serving(ScriptedModel(), store) as started:
         yield started
 
 
 def send(
-    server: Serving, path: str, body: Mapping[str, Any] | bytes | None, key: str = "k-1"
+    server: ThreadServer, path: str, body: Mapping[str, Any] | bytes | None, key: str = "k-1"
 ) -> Answer:
     return server.request("POST", path, body, {"idempotency-key": key})
 
 
-def begun(server: Serving) -> str:
+def begun(server: ThreadServer) -> str:
     """The path of a new conversation."""
     return f"{ALL}/{server.post(ALL).json['id']}"
 
 
-def count(server: Serving, path: str = ALL) -> int:
+def count(server: ThreadServer, path: str = ALL) -> int:
     return len(server.get(f"{path}?limit=100").json["data"])
 
 
 @pytest.mark.parametrize("body", [None, b"{}", ITEMS, {"metadata": {"topic": "x"}}])
-def test_one_conversation_is_made(server: Serving, body: Any) -> None:
+def test_one_conversation_is_made(server: ThreadServer, body: Any) -> None:
     first = send(server, ALL, body)
     assert first.status == 200
     assert {send(server, ALL, body).body for _ in range(3)} == {first.body}
@@ -56,7 +56,7 @@ def test_one_conversation_is_made(server: Serving, body: Any) -> None:
     assert send(server, ALL, body, "k-2").json["id"] != first.json["id"]
 
 
-def test_items_are_added_once(server: Serving) -> None:
+def test_items_are_added_once(server: ThreadServer) -> None:
     path = begun(server)
     first = send(server, f"{path}/items", ITEMS)
     assert [item["role"] for item in first.json["data"]] == ["user", "assistant"]
@@ -66,7 +66,7 @@ def test_items_are_added_once(server: Serving) -> None:
     assert count(server, f"{path}/items") == 3
 
 
-def test_a_description_is_not_put_back(server: Serving) -> None:
+def test_a_description_is_not_put_back(server: ThreadServer) -> None:
     path = begun(server)
     old, new = ({"metadata": {"topic": topic}} for topic in ("old", "new"))
     first = send(server, path, old)
@@ -77,7 +77,7 @@ def test_a_description_is_not_put_back(server: Serving) -> None:
     assert server.get(path).json["metadata"] == {"topic": "new"}
 
 
-def test_another_body_or_path_is_refused(server: Serving) -> None:
+def test_another_body_or_path_is_refused(server: ThreadServer) -> None:
     one, other = begun(server), begun(server)
     assert send(server, f"{one}/items", ITEMS).status == 200
     others: list[tuple[str, dict[str, Any]]] = [
@@ -94,7 +94,7 @@ def test_another_body_or_path_is_refused(server: Serving) -> None:
     assert count(server, f"{other}/items") == 0
 
 
-def test_what_was_refused_leaves_its_key_free(server: Serving) -> None:
+def test_what_was_refused_leaves_its_key_free(server: ThreadServer) -> None:
     path = begun(server)
     bodies: list[dict[str, Any]] = [
         {"items": []},
@@ -110,7 +110,7 @@ def test_what_was_refused_leaves_its_key_free(server: Serving) -> None:
     assert send(server, f"{path}/items", ITEMS).status == 200
 
 
-def test_what_was_deleted_since_is_not_made_again(server: Serving) -> None:
+def test_what_was_deleted_since_is_not_made_again(server: ThreadServer) -> None:
     made = f"{ALL}/{send(server, ALL, ITEMS).json['id']}"
     added = send(server, f"{made}/items", MORE, "k-2").json["data"][0]["id"]
     assert send(server, made, {"metadata": {}}, "k-3").status == 200
@@ -130,7 +130,7 @@ def test_what_was_deleted_since_is_not_made_again(server: Serving) -> None:
     assert count(server) == 0
 
 
-def test_an_item_erased_since_is_not_shown_again(server: Serving) -> None:
+def test_an_item_erased_since_is_not_shown_again(server: ThreadServer) -> None:
     path = begun(server)
     first, second = send(server, f"{path}/items", ITEMS).json["data"]
     server.request("DELETE", f"{path}/items/{first['id']}")
@@ -138,7 +138,7 @@ def test_an_item_erased_since_is_not_shown_again(server: Serving) -> None:
 
 
 def test_keys_are_the_tenants_own() -> None:
-    with keyed() as site:
+    with serving_with_keys() as site:
         names = {
             client.request("POST", ALL, ITEMS, {"idempotency-key": "k"}).json["id"]
             for client in (site.client("acme"), site.client("acme"), site.client("other"))
@@ -178,7 +178,7 @@ def test_the_first_ones_answer_outlives_its_server(tmp_path: Path) -> None:
 
 
 def test_a_claim_without_an_outcome_is_anothers_after_a_minute(tmp_path: Path) -> None:
-    clock = Clock(time.time() - RESERVATION_TIMEOUT)
+    clock = ManualClock(time.time() - RESERVATION_TIMEOUT)
     with serving(store=functools.partial(open_sqlite, tmp_path / "a.db", clock=clock)) as server:
         receipts = server.service.stores.idempotency  # type: ignore[union-attr]
         server.run(receipts.reserve("", "k-1", b"?"))
@@ -188,7 +188,7 @@ def test_a_claim_without_an_outcome_is_anothers_after_a_minute(tmp_path: Path) -
         assert (first.status, send(server, ALL, ITEMS).body) == (200, first.body)
 
 
-def test_where_nothing_is_stored_a_key_says_nothing(server: Serving) -> None:
+def test_where_nothing_is_stored_a_key_says_nothing(server: ThreadServer) -> None:
     body = {"model": "scripted", "input": "Hi"}
     for path in ("/v1/responses/compact", "/v1/responses/input_tokens"):
         assert send(server, path, body).status == 200

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.api.http.asgi_responses import Pulse
+from antiphon.api.http.asgi_responses import KeepAlive
 from antiphon.core.deltas import Delta, Finish, ItemEnd, OutputTextDelta, ToolCallDelta
 from antiphon.models.scripted import (
     Cut,
@@ -24,7 +24,7 @@ from antiphon.models.scripted import (
     think,
 )
 from antiphon.turn.protocols import ModelCall, ModelInfo
-from server import Served, read_answer, serving
+from server import ServerProcess, read_answer, serving
 
 ODDS: tuple[Any, ...] = tuple(
     {"token": word, "logprob": -0.5, "bytes": [ord(word)], "top_logprobs": []} for word in "Abc"
@@ -214,10 +214,10 @@ def test_events_have_whole_numbers(number: str) -> None:
 
 
 def test_another_process_tells_of_a_turn_once_it_is_over(tmp_path: Path) -> None:
-    with Served(tmp_path) as one:
+    with ServerProcess(tmp_path) as one:
         whole = one.respond(stream=True)
         name: Any = whole.events[0]["response"]["id"]
-        with Served(tmp_path) as other:
+        with ServerProcess(tmp_path) as other:
             assert other.get(f"/v1/responses/{name}?stream=true").body == whole.body
 
 
@@ -255,7 +255,7 @@ def test_what_the_model_was_shown() -> None:
 def test_a_stream_that_is_silent_says_that_it_lives(
     path: str, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Pulse, "PAUSE", 0.001)
+    monkeypatch.setattr(KeepAlive, "INTERVAL", 0.001)
     model = Slow()
     with serving({"scripted": model}) as server, closing(server.connect()) as reader:
         reader.request("POST", path, json.dumps(body))

@@ -22,7 +22,7 @@ from antiphon.core.turns import (
     TurnError,
     Usage,
 )
-from wire_kit import ID, check_response, ends, options, produced
+from wire_kit import ID, check_response, ends, options, output_items
 
 
 def words(text: str) -> set[str]:
@@ -101,7 +101,7 @@ def test_every_key_is_there_and_typed(end: End | None, options: Options) -> None
 
 
 @settings(deadline=None)
-@given(ends, options, produced)
+@given(ends, options, output_items)
 def test_both_apis_know_every_response(
     end: End | None, options: Options, output: tuple[Item, ...]
 ) -> None:

@@ -36,11 +36,11 @@ from antiphon.models.scripted import (
     wait,
 )
 from antiphon.stores.memory.store import MemoryStore
-from server import Serving, parse_events, serving
+from server import ThreadServer, parse_events, serving
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Serving]:
+def server() -> Iterator[ThreadServer]:
     with serving() as started:
         yield started
 
@@ -60,7 +60,7 @@ def request_bytes(body: dict[str, Any]) -> bytes:
     return head.encode() + data
 
 
-def test_a_turn_and_the_next(server: Serving) -> None:
+def test_a_turn_and_the_next(server: ThreadServer) -> None:
     first = server.respond("One").json
     assert texts(first) == ["You said: One\n(I was shown 1 messages.)"]
     second = server.respond("Two", previous_response_id=first["id"]).json
@@ -69,7 +69,7 @@ def test_a_turn_and_the_next(server: Serving) -> None:
     assert server.get(f"/v1/responses/{second['id']}").json == second
 
 
-def test_what_was_streamed_is_what_is_kept(server: Serving) -> None:
+def test_what_was_streamed_is_what_is_kept(server: ThreadServer) -> None:
     events = server.respond("One", stream=True).events
     last = events[-1]["response"]
     assert last["status"] == "completed"
@@ -78,7 +78,7 @@ def test_what_was_streamed_is_what_is_kept(server: Serving) -> None:
     assert (created["id"], created["status"], created["output"]) == (last["id"], "in_progress", [])
 
 
-def test_the_head_of_a_stream(server: Serving) -> None:
+def test_the_head_of_a_stream(server: ThreadServer) -> None:
     answer = server.respond(stream=True)
     assert answer.status == 200
     assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -107,7 +107,7 @@ def test_each_write_holds_whole_events() -> None:
         assert parse_events(b"".join(writes))[-1]["type"] == "response.completed"
 
 
-def test_deleting(server: Serving) -> None:
+def test_deleting(server: ThreadServer) -> None:
     first = server.respond("One").json["id"]
     second = server.respond("Two", previous_response_id=first).json["id"]
     answer = server.request("DELETE", f"/v1/responses/{first}")
@@ -121,7 +121,7 @@ def test_deleting(server: Serving) -> None:
     assert server.get(f"/v1/responses/{third['id']}").status == 404
 
 
-def test_input_items_are_the_turns_own(server: Serving) -> None:
+def test_input_items_are_the_turns_own(server: ThreadServer) -> None:
     given = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "One"},
@@ -234,7 +234,7 @@ def test_a_failure_that_was_not_stored() -> None:
         assert answer.status == 502
         assert "response_id" not in answer.error
         assert "x-should-retry" not in answer.headers
-        assert server.stored() == 0
+        assert server.stored_count() == 0
 
 
 def test_a_fault_of_the_server_itself() -> None:
@@ -250,8 +250,8 @@ def test_a_fault_of_the_server_itself() -> None:
             "server_error",
         )
         assert b"secret" not in answer.body + json.dumps(last).encode()
-        assert ["a secret" in fault for fault in server.faults] == [True, True]
-        server.faults.clear()
+        assert ["a secret" in fault for fault in server.logged_errors] == [True, True]
+        server.logged_errors.clear()
 
 
 def test_a_running_response() -> None:
@@ -316,16 +316,16 @@ def test_an_unstored_turn_goes_with_its_client(stream: bool) -> None:
             client.sendall(request_bytes({"input": "Hi", "stream": stream, "store": False}))
             server.wait(reached)
         server.wait(model.cancelled)
-        assert server.stored() == 0
+        assert server.stored_count() == 0
         assert texts(server.respond(store=False).json) == ["Still here"]
 
 
-def test_a_client_that_leaves_before_its_request_is_whole(server: Serving) -> None:
-    before = server.stored()
+def test_a_client_that_leaves_before_its_request_is_whole(server: ThreadServer) -> None:
+    before = server.stored_count()
     with server.socket() as client:
         client.sendall(request_bytes({"input": "Hi"})[:-3])
     assert server.respond().status == 200
-    assert server.stored() == before + 1
+    assert server.stored_count() == before + 1
 
 
 def test_a_slow_reader_holds_nobody_up() -> None:
@@ -390,7 +390,7 @@ def test_what_cannot_be_kept_is_not_begun() -> None:
         for stream in (False, True):
             answer = server.respond(stream=stream)
             assert (answer.status, answer.error["code"]) == (503, "store_unavailable")
-        assert server.stored() == 0
+        assert server.stored_count() == 0
 
 
 def test_an_end_that_cannot_be_kept_is_no_end() -> None:
@@ -422,5 +422,5 @@ def test_readers_are_told_when_the_server_is_about_to_go() -> None:
         assert b"interrupted" in reader.readline()
 
 
-async def interrupt(server: Serving) -> None:
+async def interrupt(server: ThreadServer) -> None:
     server.service.interrupt()

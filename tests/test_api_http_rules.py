@@ -1,4 +1,4 @@
-"""Whatever clients do, in whatever order: the server keeps to the rules, which ``Book`` has.
+"""Whatever clients do, in whatever order: the server keeps to the rules, which ``ReferenceModel`` has.
 
 Two tenants take turns, read along, hang up, cancel, branch, delete, talk, and let things expire.
 """
@@ -30,7 +30,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from antiphon.api.http.app import open_site
+from antiphon.api.http.app import create_app
 from antiphon.core.api_keys import hash_api_key, new_api_key, new_api_key_id
 from antiphon.core.ids import new_response_id
 from antiphon.core.retention import RetentionPolicy
@@ -41,8 +41,8 @@ from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.turn.protocols import NewTurn
 from antiphon.turn.store_protocols import ApiKey
-from ledgers_kit import Clock
-from rules_book import LIFE, Book, Talk, Turn
+from ledgers_kit import ManualClock
+from rules_book import RETENTION_SECONDS, ReferenceConversation, ReferenceModel, ReferenceTurn
 from server import Answer, serving
 
 #: What is tried each time the tests run; look for more with more.
@@ -53,20 +53,20 @@ STEPS = 50
 class DatedMemory(MemoryStore):
     """Turns are as old as the clock says."""
 
-    def __init__(self, clock: Clock) -> None:
-        super().__init__(RetentionPolicy(LIFE), clock=clock)
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__(RetentionPolicy(RETENTION_SECONDS), clock=clock)
         self._dates = clock
 
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:
         return super().begin(msgspec.structs.replace(turn, created_at=self._dates()))
 
 
-async def in_memory(clock: Clock, folder: Path) -> DatedMemory:
+async def in_memory(clock: ManualClock, folder: Path) -> DatedMemory:
     return DatedMemory(clock)
 
 
-async def in_file(clock: Clock, folder: Path) -> SqliteStore:
-    store = await open_sqlite(folder / "a.db", RetentionPolicy(LIFE), clock=clock)
+async def in_file(clock: ManualClock, folder: Path) -> SqliteStore:
+    store = await open_sqlite(folder / "a.db", RetentionPolicy(RETENTION_SECONDS), clock=clock)
     begin = store.begin
     dated: Callable[[NewTurn], asyncio.Future[None]] = lambda turn: begin(  # noqa: E731
         msgspec.structs.replace(turn, created_at=clock())
@@ -98,7 +98,7 @@ class Director:
         return say(f"answer {number}")
 
 
-T = TypeVar("T", Turn, Talk)
+T = TypeVar("T", ReferenceTurn, ReferenceConversation)
 SOME_TURN = precondition(lambda self: any(map(self.book.is_there, self.book.turns)))
 SOME_TALK = precondition(lambda self: any(map(self.book.is_open, self.book.talks)))
 SOME_HELD = precondition(lambda self: self.running)
@@ -116,7 +116,7 @@ CHOICE = st.data()
 class Held(msgspec.Struct, eq=False):
     """A turn that waits in the model, and the client who reads it, unless that hung up."""
 
-    turn: Turn
+    turn: ReferenceTurn
     stored: bool
     connection: HTTPConnection
     reading: HTTPResponse
@@ -125,12 +125,12 @@ class Held(msgspec.Struct, eq=False):
 class Server(RuleBasedStateMachine):
     """The machine; ``opener`` makes the store."""
 
-    opener: ClassVar[Callable[[Clock, Path], Any]]
+    opener: ClassVar[Callable[[ManualClock, Path], Any]]
 
     @initialize()
     def begin(self) -> None:
-        self.clock = Clock(time.time())
-        self.book = Book(self.clock)
+        self.clock = ManualClock(time.time())
+        self.book = ReferenceModel(self.clock)
         self.director = Director()
         self.model = ScriptedModel(self.director)
         self.running: list[Held] = []
@@ -139,7 +139,7 @@ class Server(RuleBasedStateMachine):
         store = functools.partial(type(self).opener, self.clock, self.folder)
         self.stack = ExitStack()
         self.server = self.stack.enter_context(
-            serving(self.model, store, lambda service: open_site(service, keys))
+            serving(self.model, store, lambda service: create_app(service, keys))
         )
         self.headers = {}
         for tenant in ("a", "b"):
@@ -148,15 +148,15 @@ class Server(RuleBasedStateMachine):
             self.server.run(keys.add(ApiKey(new_api_key_id(), tenant, 0.0), digest))
             self.headers[tenant] = {"authorization": f"Bearer {text}"}
 
-    def _turn(self, choice: Any) -> tuple[str, Turn]:
+    def _turn(self, choice: Any) -> tuple[str, ReferenceTurn]:
         """A turn there was, and who asks for it: mostly its owner, for one that is there."""
-        there = [turn for turn in self.book.turns if self.book.is_there(turn)]
+        there = [turn for turn in self.book.turns if self.book.exists(turn)]
         return self._chosen(choice, there, self.book.turns)
 
-    def _talk(self, choice: Any) -> tuple[str, Talk]:
+    def _talk(self, choice: Any) -> tuple[str, ReferenceConversation]:
         """The same for a conversation."""
-        there = [talk for talk in self.book.talks if self.book.is_open(talk)]
-        return self._chosen(choice, there, self.book.talks)
+        there = [talk for talk in self.book.conversations if self.book.is_open(talk)]
+        return self._chosen(choice, there, self.book.conversations)
 
     def _chosen(self, choice: Any, there: list[T], every: list[T]) -> tuple[str, T]:
         usual = bool(there) and choice.draw(MOSTLY)
@@ -171,24 +171,30 @@ class Server(RuleBasedStateMachine):
 
     # Turns.
 
-    def _new(self, tenant: str, parent: Turn | None, kind: str, talk: Talk | None = None) -> Turn:
+    def _new(
+        self,
+        tenant: str,
+        parent: ReferenceTurn | None,
+        kind: str,
+        talk: ReferenceConversation | None = None,
+    ) -> ReferenceTurn:
         number = len(self.director.kinds)
         self.director.kinds[number] = kind
-        stamp = max(self.clock.now, parent.stamp if parent else 0.0)
-        return Turn(tenant, number, parent, stamp, talk=talk)
+        stamp = max(self.clock.now, parent.created_at if parent else 0.0)
+        return ReferenceTurn(tenant, number, parent, stamp, conversation=talk)
 
-    def _keep(self, turn: Turn, stored: bool) -> None:
+    def _keep(self, turn: ReferenceTurn, stored: bool) -> None:
         if stored:
             self.book.turns.append(turn)
-            if turn.talk is not None:
-                turn.talk.newest, turn.talk.base = turn, turn.parent
+            if turn.conversation is not None:
+                turn.conversation.latest_turn, turn.conversation.base_turn = turn, turn.parent
 
-    def _check_shown(self, turn: Turn) -> None:
-        expected = [*self.book.shown(turn.parent), f"ask {turn.number}"]
+    def _check_shown(self, turn: ReferenceTurn) -> None:
+        expected = [*self.book.context_texts(turn.parent), f"ask {turn.number}"]
         assert self.director.shown[turn.number] == expected
 
     def _take(
-        self, turn: Turn, kind: str, fields: dict[str, Any], *, stream: bool, store: bool
+        self, turn: ReferenceTurn, kind: str, fields: dict[str, Any], *, stream: bool, store: bool
     ) -> None:
         """A turn from its start to its end."""
         body = {"input": f"ask {turn.number}", "stream": stream, "store": store, **fields}
@@ -221,9 +227,9 @@ class Server(RuleBasedStateMachine):
     )
     def turn(self, choice: Any, where: str, kind: str, stream: bool, store: bool) -> None:
         how: dict[str, Any] = {"kind": kind, "stream": stream, "store": store}
-        if where == "response" and any(map(self.book.is_there, self.book.turns)):
+        if where == "response" and any(map(self.book.exists, self.book.turns)):
             self._go_on(*self._turn(choice), **how)
-        elif where == "conversation" and any(map(self.book.is_open, self.book.talks)):
+        elif where == "conversation" and any(map(self.book.is_open, self.book.conversations)):
             self._talk_on(*self._talk(choice), **how)
         else:
             self._start(choice.draw(TENANTS), **how)
@@ -232,10 +238,12 @@ class Server(RuleBasedStateMachine):
         turn = self._new(tenant, None, kind)
         self._take(turn, kind, {}, stream=stream, store=store)
 
-    def _go_on(self, tenant: str, parent: Turn, *, kind: str, stream: bool, store: bool) -> None:
+    def _go_on(
+        self, tenant: str, parent: ReferenceTurn, *, kind: str, stream: bool, store: bool
+    ) -> None:
         """A branch, where it has been gone on from before."""
         fields = {"previous_response_id": parent.id}
-        if tenant != parent.tenant or not self.book.is_there(parent):
+        if tenant != parent.tenant or not self.book.exists(parent):
             self._refused(tenant, fields, 404, "previous_response_not_found")
             return
         if parent.status == "in_progress":
@@ -254,11 +262,7 @@ class Server(RuleBasedStateMachine):
     @rule(choice=CHOICE, store=MOSTLY)
     def hold(self, choice: Any, store: bool) -> None:
         tenant, parent = self._turn(choice)
-        if (
-            tenant == parent.tenant
-            and self.book.is_there(parent)
-            and parent.status != "in_progress"
-        ):
+        if tenant == parent.tenant and self.book.exists(parent) and parent.status != "in_progress":
             self._hold(tenant, parent, None, {"previous_response_id": parent.id}, store=store)
 
     @SOME_TALK
@@ -272,8 +276,8 @@ class Server(RuleBasedStateMachine):
     def _hold(
         self,
         tenant: str,
-        parent: Turn | None,
-        talk: Talk | None,
+        parent: ReferenceTurn | None,
+        talk: ReferenceConversation | None,
         fields: dict[str, str],
         *,
         store: bool,
@@ -352,10 +356,10 @@ class Server(RuleBasedStateMachine):
     def look(self, choice: Any) -> None:
         self._look(*self._turn(choice))
 
-    def _look(self, tenant: str, turn: Turn) -> None:
+    def _look(self, tenant: str, turn: ReferenceTurn) -> None:
         path = f"/v1/responses/{turn.id}"
         answer = self.ask(tenant, "GET", path)
-        if tenant != turn.tenant or not self.book.is_there(turn):
+        if tenant != turn.tenant or not self.book.exists(turn):
             missing = new_response_id()
             known = self.ask(tenant, "GET", f"/v1/responses/{missing}")
             assert answer.body.replace(turn.id.encode(), b"") == known.body.replace(
@@ -366,12 +370,12 @@ class Server(RuleBasedStateMachine):
         body = answer.json
         assert (body["status"], body["id"]) == (turn.status, turn.id)
         assert body["previous_response_id"] == (turn.parent.id if turn.parent else None)
-        assert body["conversation"] == ({"id": turn.talk.id} if turn.talk else None)
+        assert body["conversation"] == ({"id": turn.conversation.id} if turn.conversation else None)
         said = "".join(part["text"] for item in body["output"] for part in item["content"])
         assert said == ("" if turn.status == "in_progress" else turn.answer)
         context = self.ask(tenant, "GET", f"{path}/context").json["messages"]
         assert [one["content"] for one in context] == [
-            *self.book.shown(turn.parent),
+            *self.book.context_texts(turn.parent),
             f"ask {turn.number}",
         ]
 
@@ -381,13 +385,13 @@ class Server(RuleBasedStateMachine):
         """Seldom enough for something to grow."""
         if what in ("turn", "family"):
             self._delete(*self._turn(choice), cascade=what == "family")
-        elif what == "conversation" and self.book.talks:
+        elif what == "conversation" and self.book.conversations:
             self._close(*self._talk(choice))
 
-    def _delete(self, tenant: str, turn: Turn, *, cascade: bool) -> None:
+    def _delete(self, tenant: str, turn: ReferenceTurn, *, cascade: bool) -> None:
         path = f"/v1/responses/{turn.id}" + ("?cascade=true" if cascade else "")
         answer = self.ask(tenant, "DELETE", path)
-        if tenant != turn.tenant or not self.book.is_there(turn):
+        if tenant != turn.tenant or not self.book.exists(turn):
             assert answer.status == 404
             return
         assert answer.status == 200
@@ -401,7 +405,12 @@ class Server(RuleBasedStateMachine):
                 assert b"[DONE]" in one.reading.read()
                 self._over(one, "cancelled")
 
-    @rule(seconds=st.sampled_from([1.0, 0.6 * LIFE, 0.6 * LIFE, LIFE]), sweep=FLAG)
+    @rule(
+        seconds=st.sampled_from(
+            [1.0, 0.6 * RETENTION_SECONDS, 0.6 * RETENTION_SECONDS, RETENTION_SECONDS]
+        ),
+        sweep=FLAG,
+    )
     def grow_older(self, seconds: float, sweep: bool) -> None:
         # What runs does not grow old before it has ended.
         for one in list(self.running):
@@ -414,16 +423,18 @@ class Server(RuleBasedStateMachine):
 
     # Conversations.
 
-    def _may_talk(self, tenant: str, talk: Talk) -> bool:
+    def _may_talk(self, tenant: str, talk: ReferenceConversation) -> bool:
         return tenant == talk.tenant and self.book.is_open(talk)
 
     @precondition(lambda self: sum(map(self.book.is_open, self.book.talks)) < 3)
     @rule(tenant=TENANTS)
     def open(self, tenant: str) -> None:
         made = self.ask(tenant, "POST", "/v1/conversations").json["id"]
-        self.book.talks.append(Talk(tenant, made, self.clock.now))
+        self.book.conversations.append(ReferenceConversation(tenant, made, self.clock.now))
 
-    def _talk_on(self, tenant: str, talk: Talk, *, kind: str, stream: bool, store: bool) -> None:
+    def _talk_on(
+        self, tenant: str, talk: ReferenceConversation, *, kind: str, stream: bool, store: bool
+    ) -> None:
         fields = {"conversation": talk.id}
         if not self._may_talk(tenant, talk):
             self._refused(tenant, fields, 404, "conversation_not_found")
@@ -443,21 +454,21 @@ class Server(RuleBasedStateMachine):
             assert answer.status == 404
             return
         shown = [part["text"] for item in answer.json["data"] for part in item["content"]]
-        assert shown == self.book.shown(self.book.head(talk))[:100]
+        assert shown == self.book.context_texts(self.book.head(talk))[:100]
 
-    def _close(self, tenant: str, talk: Talk) -> None:
+    def _close(self, tenant: str, talk: ReferenceConversation) -> None:
         answer = self.ask(tenant, "DELETE", f"/v1/conversations/{talk.id}")
         if not self._may_talk(tenant, talk):
             assert answer.status == 404
             return
         assert answer.status == 200
-        self.book.delete_talk(talk)
+        self.book.delete_conversation(talk)
         self._settle_deleted()
 
     @invariant()
     def nothing_failed_unseen(self) -> None:
         if hasattr(self, "server"):
-            assert self.server.faults == []
+            assert self.server.logged_errors == []
 
     def teardown(self) -> None:
         if not hasattr(self, "server"):
@@ -467,13 +478,13 @@ class Server(RuleBasedStateMachine):
                 there = {
                     turn.id
                     for turn in self.book.turns
-                    if turn.tenant == tenant and self.book.is_there(turn)
+                    if turn.tenant == tenant and self.book.exists(turn)
                 }
                 listed = self.ask(tenant, "GET", "/v1/responses?limit=100").json["data"]
                 assert {one["id"] for one in listed} == there
                 talks = self.ask(tenant, "GET", "/v1/conversations?limit=100").json["data"]
                 assert {one["id"] for one in talks} == {
-                    talk.id for talk in self.book.talks if self._may_talk(tenant, talk)
+                    talk.id for talk in self.book.conversations if self._may_talk(tenant, talk)
                 }
             for turn in self.book.turns:
                 self._look(turn.tenant, turn)
@@ -485,7 +496,7 @@ class Server(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("opener", [in_memory, in_file])
-def test_the_rules_hold_whatever_clients_do(opener: Callable[[Clock, Path], Any]) -> None:
+def test_the_rules_hold_whatever_clients_do(opener: Callable[[ManualClock, Path], Any]) -> None:
     machine = type("Machine", (Server,), {"opener": staticmethod(opener)})
     run_state_machine_as_test(
         machine,

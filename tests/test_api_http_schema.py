@@ -16,14 +16,14 @@ from jsonschema import Draft202012Validator
 from schemathesis.core.result import Ok
 from schemathesis.generation import GenerationMode
 
-from antiphon.api.http.app import HttpApp, open_site
+from antiphon.api.http.app import HttpApp, create_app
 from antiphon.api.http.endpoints import ENDPOINTS
-from antiphon.api.http.middleware import Front
+from antiphon.api.http.middleware import GatewayMiddleware
 from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
 from antiphon.turn.service import TurnService
-from server import Answer, Serving, serving
-from tenants_kit import keyed
+from server import Answer, ThreadServer, serving
+from tenants_kit import serving_with_keys
 
 #: Examples for each of some thirty operations.
 EXAMPLES = 6
@@ -31,11 +31,11 @@ PROTOCOL = "/mcp"
 
 
 @contextmanager
-def site() -> Iterator[tuple[Serving, HttpApp]]:
+def site() -> Iterator[tuple[ThreadServer, HttpApp]]:
     apps: list[HttpApp] = []
 
-    def make(service: TurnService) -> Front:
-        front = open_site(service, MemoryApiKeyStore(lambda: 0.0))
+    def make(service: TurnService) -> GatewayMiddleware:
+        front = create_app(service, MemoryApiKeyStore(lambda: 0.0))
         app = front._app
         assert isinstance(app, HttpApp)
         apps.append(app)
@@ -46,29 +46,29 @@ def site() -> Iterator[tuple[Serving, HttpApp]]:
 
 
 @pytest.fixture(scope="module")
-def whole() -> Iterator[tuple[Serving, HttpApp]]:
+def whole() -> Iterator[tuple[ThreadServer, HttpApp]]:
     with site() as started:
         yield started
 
 
 @pytest.fixture(scope="module")
-def server(whole: tuple[Serving, HttpApp]) -> Serving:
+def server(whole: tuple[ThreadServer, HttpApp]) -> ThreadServer:
     return whole[0]
 
 
 @pytest.fixture(scope="module")
-def described(server: Serving) -> dict[str, Any]:
+def described(server: ThreadServer) -> dict[str, Any]:
     answer = server.get("/openapi.json")
     assert answer.headers["content-type"] == "application/json"
     return answer.json
 
 
 def test_every_endpoint_is_described_and_no_other(
-    whole: tuple[Serving, HttpApp], described: dict[str, Any]
+    whole: tuple[ThreadServer, HttpApp], described: dict[str, Any]
 ) -> None:
     there = {
         (path.replace(":path", ""), name)
-        for path, names in whole[1].table.items()
+        for path, names in whole[1].routes.items()
         for name in names
     }
     assert there == {(path, name) for path, names in ENDPOINTS.items() for name in names}
@@ -112,7 +112,7 @@ def validator(described: dict[str, Any], name: str) -> Draft202012Validator:
     return Draft202012Validator({"$ref": here, "components": described["components"]})
 
 
-def test_what_is_answered_is_as_described(server: Serving, described: dict[str, Any]) -> None:
+def test_what_is_answered_is_as_described(server: ThreadServer, described: dict[str, Any]) -> None:
     talk = server.post("/v1/conversations", items=[{"role": "user", "content": "Hi"}]).json["id"]
     turn = server.respond("Hi there", conversation=talk).json["id"]
     item = server.get(f"/v1/conversations/{talk}/items").json["data"][0]["id"]
@@ -171,14 +171,14 @@ class _Page(HTMLParser):
 
 
 def test_what_is_open_is_said_to_be() -> None:
-    said = {path for path, names in ENDPOINTS.items() if any(one.open for one in names.values())}
-    with keyed() as site:
+    said = {path for path, names in ENDPOINTS.items() if any(one.public for one in names.values())}
+    with serving_with_keys() as site:
         site.client()
-        answered = {path for path in ENDPOINTS if site.nobody().get(path).status != 401}
+        answered = {path for path in ENDPOINTS if site.anonymous_client().get(path).status != 401}
     assert answered == said
 
 
-def test_the_page_shows_every_endpoint_and_runs_nothing(server: Serving) -> None:
+def test_the_page_shows_every_endpoint_and_runs_nothing(server: ThreadServer) -> None:
     answer = server.get("/docs")
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert "default-src 'none'" in answer.headers["content-security-policy"]
@@ -189,7 +189,7 @@ def test_the_page_shows_every_endpoint_and_runs_nothing(server: Serving) -> None
     assert "previous_response_id" in page.text
 
 
-def test_nothing_that_is_allowed_breaks_the_server(server: Serving) -> None:
+def test_nothing_that_is_allowed_breaks_the_server(server: ThreadServer) -> None:
     schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json").exclude(path=PROTOCOL)
     few = settings(
         max_examples=EXAMPLES,
@@ -218,4 +218,4 @@ def test_nothing_that_is_allowed_breaks_the_server(server: Serving) -> None:
             # Where nothing can be asked in a wrong way there is nothing to try.
             if mode.is_positive or operation.body or operation.query:
                 few(given(operation.as_strategy(mode))(call))()
-    assert server.faults == []
+    assert server.logged_errors == []

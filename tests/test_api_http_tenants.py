@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 import pytest
 from websockets.sync.client import connect
 
-from antiphon.api.http.app import HttpApp, open_site
-from antiphon.api.http.middleware import Front
+from antiphon.api.http.app import HttpApp, create_app
+from antiphon.api.http.middleware import GatewayMiddleware
 from antiphon.core.ids import item_id, new_conversation_id, new_response_id
 from antiphon.core.items import FunctionCall, Message
 from antiphon.core.turns import TurnRequest
 from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
 from antiphon.turn.service import TurnService
-from server import NEVER, Serving, serving
-from tenants_kit import Client, Keyed
+from server import TIMEOUT, ThreadServer, serving
+from tenants_kit import Client, KeyedServer
 
 WAITING = FunctionCall("call_1", "files__read", "{}", server="files")
 #: Endpoints that take no id of anything stored, and what else they are.
@@ -61,7 +61,7 @@ class House(NamedTuple):
     """A server, its app, who has things there, and who looks for them."""
 
     app: HttpApp
-    site: Keyed
+    site: KeyedServer
     owner: Client
     other: Client
     ids: Ids
@@ -72,20 +72,20 @@ def house() -> Iterator[House]:
     keys = MemoryApiKeyStore(time.time)
     apps: list[HttpApp] = []
 
-    def make(service: TurnService) -> Front:
-        front = open_site(service, keys)
+    def make(service: TurnService) -> GatewayMiddleware:
+        front = create_app(service, keys)
         app = front._app
         assert isinstance(app, HttpApp)
         apps.append(app)
         return front
 
     with serving(ScriptedModel(), site=make) as server:
-        site = Keyed(server, keys)
+        site = KeyedServer(server, keys)
         owner, other = site.client("owner"), site.client("other")
         yield House(apps[0], site, owner, other, _things(server, owner))
 
 
-def _things(server: Serving, owner: Client) -> Ids:
+def _things(server: ThreadServer, owner: Client) -> Ids:
     response = owner.respond("A secret").json["id"]
     items = [{"role": "user", "content": "A secret"}]
     made = owner.request("POST", "/v1/conversations", {"items": items}).json["id"]
@@ -123,7 +123,7 @@ def asked(app: HttpApp, ids: Ids) -> Iterator[tuple[str, str, dict[str, Any] | N
     """Every request that names something: of every endpoint in the app's own table."""
     every = [
         (method, template)
-        for template, methods in app.table.items()
+        for template, methods in app.routes.items()
         if template not in WITHOUT_IDS
         for method in methods
     ]
@@ -200,10 +200,10 @@ def test_no_endpoint_is_left_out(house: House) -> None:
     """The owner reaches everything by those requests: they are the right ones."""
     reached = {
         template
-        for template in house.app.table
+        for template in house.app.routes
         if template in WITHOUT_IDS or any(_paths(template, house.ids))
     }
-    assert reached == set(house.app.table)
+    assert reached == set(house.app.routes)
     found = {
         what.split("?")[0]
         for what, _, status, _ in answers(
@@ -212,7 +212,7 @@ def test_no_endpoint_is_left_out(house: House) -> None:
         # What is over cannot be cancelled, but is found.
         if status == (400 if "/cancel" in what else 200)
     }
-    for template, methods in house.app.table.items():
+    for template, methods in house.app.routes.items():
         if template in WITHOUT_IDS or "{item}" in template:
             continue
         for method in methods:
@@ -244,7 +244,7 @@ def test_over_a_websocket_too(house: House) -> None:
             for body in bodies(ids):
                 for store in (True, False):
                     client.send(json.dumps({"type": "response.create", "store": store, **body}))
-                    answer = str(client.recv(NEVER))
+                    answer = str(client.recv(TIMEOUT))
                     assert json.loads(answer)["type"] == "error"
                     seen.append(plain(answer, ids))
     assert told[0] == told[1]

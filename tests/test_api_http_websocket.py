@@ -13,26 +13,28 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from antiphon.api.common.authentication import put_tenant
+from antiphon.api.common.authentication import set_tenant
 from antiphon.api.common.body import MAX_BODY, Receive, Scope, Send
-from antiphon.api.http.websocket import WebSocket
+from antiphon.api.http.websocket import WebSocketEndpoint
 from antiphon.models.scripted import ScriptedModel, cut, hang, say, wait
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.service import TurnService
-from mcp_kit import until
-from server import NEVER, Serving, keyless, serving
-from tenants_kit import Keyed, keyed
+from mcp_kit import wait_until
+from server import TIMEOUT, ThreadServer, app_without_keys, serving
+from tenants_kit import KeyedServer, serving_with_keys
 
 Event = dict[str, Any]
 
 
 @contextmanager
-def connected(server: Serving, headers: dict[str, str] | None = None) -> Iterator[ClientConnection]:
+def connected(
+    server: ThreadServer, headers: dict[str, str] | None = None
+) -> Iterator[ClientConnection]:
     with connect(
         f"ws://127.0.0.1:{server.port}/v1/responses",
         additional_headers=headers,
         max_size=None,
-        open_timeout=NEVER,
+        open_timeout=TIMEOUT,
     ) as client:
         yield client
 
@@ -42,7 +44,7 @@ def ask(client: ClientConnection, text: str = "Hi", /, **fields: Any) -> None:
 
 
 def event(client: ClientConnection) -> Event:
-    told: Event = json.loads(client.recv(NEVER))
+    told: Event = json.loads(client.recv(TIMEOUT))
     return told
 
 
@@ -79,12 +81,12 @@ def text_of(response: Event) -> str:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Serving]:
+def server() -> Iterator[ThreadServer]:
     with serving() as started:
         yield started
 
 
-def test_turns_follow_each_other_with_the_events_of_a_stream(server: Serving) -> None:
+def test_turns_follow_each_other_with_the_events_of_a_stream(server: ThreadServer) -> None:
     with connected(server) as client:
         first = turned(client, "one")
         ask(client, "two", previous_response_id=first["id"])
@@ -100,7 +102,7 @@ def test_turns_follow_each_other_with_the_events_of_a_stream(server: Serving) ->
         assert "three" in text_of(turned(client, "four", previous_response_id=third))
 
 
-def test_several_that_wait_are_answered_in_order(server: Serving) -> None:
+def test_several_that_wait_are_answered_in_order(server: ThreadServer) -> None:
     with connected(server) as client:
         for number in range(10):
             ask(client, f"number {number}")
@@ -121,7 +123,7 @@ def test_unstored_turns_go_on_from_each_other_on_their_connection() -> None:
             "two",
             "three",
         ]
-        assert server.stored() == 0
+        assert server.stored_count() == 0
         # Only the newest, only here, and nothing stored can hang on it.
         for elsewhere, fields in (
             (other, {"previous_response_id": third["id"], "store": False}),
@@ -136,7 +138,7 @@ def test_unstored_turns_go_on_from_each_other_on_their_connection() -> None:
         )
 
 
-def test_unstored_turns_go_on_from_stored_ones(server: Serving) -> None:
+def test_unstored_turns_go_on_from_stored_ones(server: ThreadServer) -> None:
     with connected(server) as client:
         stored = server.respond("kept").json["id"]
         ours = turned(client, "ours", store=False, previous_response_id=stored)
@@ -207,9 +209,9 @@ def test_what_has_nothing_to_do_with_it_forgets_nothing() -> None:
     ],
 )
 def test_garbage_is_answered_and_the_connection_stays(
-    server: Serving, message: str | bytes, code: str, param: str | None
+    server: ThreadServer, message: str | bytes, code: str, param: str | None
 ) -> None:
-    before = server.stored()
+    before = server.stored_count()
     with connected(server) as client:
         client.send(message)
         error = refused(client)
@@ -218,7 +220,7 @@ def test_garbage_is_answered_and_the_connection_stays(
             code,
             param,
         )
-        assert server.stored() == before
+        assert server.stored_count() == before
         # As bytes it is as good as as text.
         client.send(json.dumps({"type": "response.create", "input": "Hi"}).encode())
         assert told(client)[-1]["type"] == "response.completed"
@@ -230,18 +232,19 @@ def code_after(client: ClientConnection, texts: list[str]) -> int | None:
         for text in texts:
             ask(client, text)
         while True:
-            client.recv(NEVER)
+            client.recv(TIMEOUT)
     return client.close_code
 
 
-def test_a_message_larger_than_the_server_reads_ends_the_connection(server: Serving) -> None:
+def test_a_message_larger_than_the_server_reads_ends_the_connection(server: ThreadServer) -> None:
     with connected(server) as client:
         assert code_after(client, ["x" * (17 * 2**20)]) == 1009
     assert server.respond().status == 200
 
 
 def local(
-    make: Callable[[TurnService], WebSocket], story: Callable[[TurnService, Send, list[Any]], Any]
+    make: Callable[[TurnService], WebSocketEndpoint],
+    story: Callable[[TurnService, Send, list[Any]], Any],
 ) -> None:
     """The endpoint without a server: what it is sent goes in as it is."""
 
@@ -254,11 +257,11 @@ def local(
             sent.append(message)
 
         scope: Scope = {"type": "websocket", "path": "/v1/responses", "headers": []}
-        put_tenant(scope, None)
+        set_tenant(scope, None)
         await arriving.put({"type": "websocket.connect"})
         serving = asyncio.create_task(make(service)(scope, arriving.get, send))
         await story(service, arriving.put, sent)
-        await asyncio.wait_for(serving, NEVER)
+        await asyncio.wait_for(serving, TIMEOUT)
         await service.close()
 
     asyncio.run(main())
@@ -273,26 +276,26 @@ class _Only:
     def get(self, name: str | None) -> tuple[str, ScriptedModel]:
         return "scripted", self._model
 
-    def names(self) -> list[Any]:
+    def items(self) -> list[Any]:
         return [("scripted", self._model)]
 
 
 def test_a_message_larger_than_a_body_is_refused() -> None:
     async def story(service: TurnService, put: Send, sent: list[Any]) -> None:
         await put({"type": "websocket.receive", "bytes": b" " * (MAX_BODY + 1)})
-        await until(lambda: len(sent) == 2)
+        await wait_until(lambda: len(sent) == 2)
         await put({"type": "websocket.disconnect"})
         assert json.loads(sent[1]["text"])["error"]["code"] == "body_too_large"
 
-    local(WebSocket, story)
+    local(WebSocketEndpoint, story)
 
 
 def small(lifetime: float) -> Any:
     """A site whose connections end soon."""
 
     def make(service: TurnService) -> Any:
-        front = keyless(service)
-        endpoint = WebSocket(service, lifetime)
+        front = app_without_keys(service)
+        endpoint = WebSocketEndpoint(service, lifetime)
         inner = front._app
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -377,13 +380,13 @@ def test_too_many_bytes_that_wait_are_turned_away() -> None:
     async def story(service: TurnService, put: Send, sent: list[Any]) -> None:
         for _ in range(4):
             await put({"type": "websocket.receive", "bytes": b"x" * MAX_BODY})
-        await until(lambda: sent[-1:] == [{"type": "websocket.close", "code": 1013}])
+        await wait_until(lambda: sent[-1:] == [{"type": "websocket.close", "code": 1013}])
 
-    local(WebSocket, story)
+    local(WebSocketEndpoint, story)
 
 
 def test_only_who_has_a_key_is_let_in_and_sees_their_own() -> None:
-    with keyed() as site:
+    with serving_with_keys() as site:
         acme, other = site.client("acme"), site.client("other")
         kept = acme.respond("A secret").json["id"]
         with pytest.raises(InvalidStatus) as denied, connected(site.server):
@@ -400,14 +403,14 @@ def test_only_who_has_a_key_is_let_in_and_sees_their_own() -> None:
             _revoked(site, acme, client)
 
 
-def _revoked(site: Keyed, owner: Any, client: ClientConnection) -> None:
+def _revoked(site: KeyedServer, owner: Any, client: ClientConnection) -> None:
     site.revoke(owner)
     ask(client)
     error = refused(client)
     assert (error["status"], error["error"]["code"]) == (401, "invalid_api_key")
 
 
-def test_what_nobody_foresaw_is_said_and_the_connection_stays(server: Serving) -> None:
+def test_what_nobody_foresaw_is_said_and_the_connection_stays(server: ThreadServer) -> None:
     async def fails(*_: object, **__: object) -> None:
         raise RuntimeError("a fault of ours")
 
@@ -420,5 +423,5 @@ def test_what_nobody_foresaw_is_said_and_the_connection_stays(server: Serving) -
         finally:
             server.service.start = start  # type: ignore[method-assign]
         assert (error["status"], error["error"]["code"]) == (500, "server_error")
-        assert "a fault of ours" in server.faults.pop()
+        assert "a fault of ours" in server.logged_errors.pop()
         assert turned(client)["status"] == "completed"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from antiphon import errors
-from antiphon.api.mcp.error_hints import advice
+from antiphon.api.mcp.error_hints import error_hint
 from antiphon.errors import (
     AntiphonError,
     ConfigError,
@@ -32,27 +32,27 @@ WITHOUT |= {"MethodNotAllowed", "ToolServerUnavailable"}
 
 @pytest.mark.parametrize("kind", list(kinds()), ids=lambda kind: kind.__name__)
 def test_there_is_something_to_do(kind: type[AntiphonError]) -> None:
-    said = advice(kind("It went wrong."))
+    said = error_hint(kind("It went wrong."))
     assert said.startswith("It went wrong.")
     assert said.endswith(".")
     assert (said == "It went wrong.") == (kind.__name__ in WITHOUT)
 
 
 def test_an_id_that_is_none_leads_to_a_new_conversation() -> None:
-    assert "without response_id" in advice(NotFoundError("No response found with id 'x'."))
+    assert "without response_id" in error_hint(NotFoundError("No response found with id 'x'."))
 
 
 def test_a_turn_that_was_kept_is_named() -> None:
     error = ModelTimeoutError("Too slow.")
     error.response_id = "resp_1"
-    assert "kept in resp_1" in advice(error)
+    assert "kept in resp_1" in error_hint(error)
 
 
 def test_how_long_to_wait_is_said() -> None:
-    assert "Wait 3 seconds" in advice(RateLimitError("Slow.", retry_after=3.2))
-    assert "Wait 1 seconds" in advice(UpstreamRateLimitError("Slow.", retry_after=0.1))
-    assert "Wait a little" in advice(UpstreamRateLimitError("Slow."))
+    assert "Wait 3 seconds" in error_hint(RateLimitError("Slow.", retry_after=3.2))
+    assert "Wait 1 seconds" in error_hint(UpstreamRateLimitError("Slow.", retry_after=0.1))
+    assert "Wait a little" in error_hint(UpstreamRateLimitError("Slow."))
 
 
 def test_it_can_always_be_sent() -> None:
-    advice(ConfigError("a \ud800 b")).encode()
+    error_hint(ConfigError("a \ud800 b")).encode()

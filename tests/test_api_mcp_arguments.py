@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from mcp import Client, MCPError
 
 from mcp_clients import over_http
-from server import Serving, serving
+from server import ThreadServer, serving
 
 TOOLS = (
     "stateful_chat",
@@ -61,20 +61,20 @@ ARGUMENTS = st.dictionaries(st.sampled_from(NAMES) | WORDS, VALUES, max_size=6)
 class Door:
     """One server and one client for many calls."""
 
-    def __init__(self, server: Serving, client: Client, schemas: dict[str, Any]) -> None:
+    def __init__(self, server: ThreadServer, client: Client, schemas: dict[str, Any]) -> None:
         self.server = server
         self.client = client
         self.schemas = schemas
 
     async def attempt(self, tool: str, arguments: dict[str, Any]) -> None:
-        before = self.server.stored()
+        before = self.server.stored_count()
         try:
             result = await self.client.call_tool(tool, arguments)
         except (MCPError, UnicodeError, ValueError):
             # It was no JSON that could be sent or read: the client's doing, or the SDK's.
             result = None
-        assert self.server.faults == []
-        stored = self.server.stored() - before
+        assert self.server.logged_errors == []
+        stored = self.server.stored_count() - before
         if result is None or result.is_error:
             assert stored == 0
             if result is not None:

@@ -16,22 +16,22 @@ from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.errors import NotFoundError
 from antiphon.models.scripted import ScriptedModel, hang, say, wait
 from antiphon.settings import Limits
-from mcp_clients import MODES, call, over_http, refusal
-from server import Answer, Serving, serving
-from tenants_kit import keyed
-from turn_kit import serving as service_over
+from mcp_clients import MODES, call, over_http, tool_error
+from server import Answer, ThreadServer, serving
+from tenants_kit import serving_with_keys
+from turn_kit import service_with as service_over
 
 ACCEPT = {"accept": "application/json, text/event-stream"}
 
 
-def post(server: Serving, body: bytes, headers: dict[str, str] | None = None) -> Answer:
+def post(server: ThreadServer, body: bytes, headers: dict[str, str] | None = None) -> Answer:
     return server.request("POST", "/mcp", body, {**ACCEPT, **(headers or {})})
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_tenants_do_not_see_each_other(mode: str) -> None:
     async def main() -> None:
-        with keyed() as door:
+        with serving_with_keys() as door:
             acme, other = door.client("acme"), door.client("other")
             async with (
                 over_http(door.server, mode, acme.headers) as ours,
@@ -40,10 +40,10 @@ def test_tenants_do_not_see_each_other(mode: str) -> None:
                 said = await call(ours, "stateful_chat", prompt="The password is swordfish.")
                 name = said["response_id"]
                 for tool in ("retrieve_stateful_response", "delete_stateful_response"):
-                    missing = await refusal(theirs, tool, response_id=name)
-                    none = await refusal(theirs, tool, response_id="resp_" + "0" * 32)
+                    missing = await tool_error(theirs, tool, response_id=name)
+                    none = await tool_error(theirs, tool, response_id="resp_" + "0" * 32)
                     assert missing.replace(name, "") == none.replace("resp_" + "0" * 32, "")
-                await refusal(theirs, "stateful_chat", prompt="Hi", response_id=name)
+                await tool_error(theirs, "stateful_chat", prompt="Hi", response_id=name)
                 found = await call(theirs, "search_conversations", query="swordfish")
                 assert found["results"] == []
                 assert (await theirs.list_resources()).resources == []
@@ -57,9 +57,9 @@ def test_tenants_do_not_see_each_other(mode: str) -> None:
 
 
 def test_without_a_key_nothing_is_answered() -> None:
-    with keyed() as door:
+    with serving_with_keys() as door:
         door.client()
-        answer = door.nobody().request("POST", "/mcp", b"{}", ACCEPT)
+        answer = door.anonymous_client().request("POST", "/mcp", b"{}", ACCEPT)
         assert answer.status == 401
 
 
@@ -104,7 +104,7 @@ def test_what_is_no_message_is_refused(body: bytes, version: str) -> None:
     with serving() as server:
         answer = post(server, body, {"mcp-protocol-version": version})
         assert 400 <= answer.status < 500
-        assert server.faults == []
+        assert server.logged_errors == []
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -146,7 +146,7 @@ def test_who_leaves_stops_what_is_not_stored_and_nothing_else(mode: str, tool: s
                 await asyncio.gather(asking, return_exceptions=True)
                 if tool == "chat":
                     await asyncio.to_thread(server.wait, model.cancelled)
-                    assert server.stored() == 0
+                    assert server.stored_count() == 0
                     return
                 server.set(gate)
                 (thread,) = (await client.list_resources()).resources
@@ -161,7 +161,7 @@ def test_another_tenant_takes_no_call_back() -> None:
     async def main() -> None:
         reached, gate = asyncio.Event(), asyncio.Event()
         model = ScriptedModel([wait(gate, reached) + say("One")])
-        with keyed(model) as door:
+        with serving_with_keys(model) as door:
             acme, other = door.client("acme"), door.client("other")
             session = {"mcp-session-id": "same"}
             asking = asyncio.create_task(
@@ -191,7 +191,7 @@ CALL = json.dumps(
 CANCEL = b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":7}}'
 
 
-async def over(server: Serving, response_id: str) -> None:
+async def over(server: ThreadServer, response_id: str) -> None:
     turn = server.service.running_turn(response_id)
     if turn is not None:
         await turn.result()
@@ -202,11 +202,11 @@ def test_a_key_has_no_more_turns_at_once_than_elsewhere() -> None:
         reached, gate = asyncio.Event(), asyncio.Event()
         model = ScriptedModel([wait(gate, reached) + say("One"), "Two"])
         limit = Limits(concurrent_turns=1)
-        with keyed(model, allowance_of=lambda _: limit) as door:
+        with serving_with_keys(model, rate_limit_for=lambda _: limit) as door:
             async with over_http(door.server, headers=door.client().headers) as client:
                 first = asyncio.create_task(call(client, "chat", prompt="Hi"))
                 await asyncio.to_thread(door.server.wait, reached)
-                said = await refusal(client, "chat", prompt="Hi")
+                said = await tool_error(client, "chat", prompt="Hi")
                 assert "1 turns running at once" in said
                 assert "Wait 1 seconds" in said
                 door.server.set(gate)
@@ -227,7 +227,7 @@ def test_many_at_once_get_their_own() -> None:
                 await asyncio.gather(
                     *(ask((client, other)[number % 2], number) for number in range(30))
                 )
-            assert server.stored() == 30
+            assert server.stored_count() == 30
 
     asyncio.run(main())
 
@@ -253,7 +253,7 @@ def test_files_of_the_server_are_nothing_to_ask_for() -> None:
             async with over_http(server) as client:
                 tools = {tool.name: tool for tool in (await client.list_tools()).tools}
                 assert "image_paths" not in tools["chat_with_vision"].input_schema["properties"]
-                said = await refusal(
+                said = await tool_error(
                     client, "chat_with_vision", prompt="x", image_paths=["/etc/passwd"]
                 )
                 assert "There is no image" in said
@@ -275,7 +275,7 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
         monkeypatch.delitem(sys.modules, "antiphon.api.mcp.server", raising=False)
         monkeypatch.setattr(builtins, "__import__", without)
         with pytest.raises(NotFoundError, match=r"pip install 'antiphon\[mcp\]'"):
-            await endpoint.answer({}, never, ignore)
+            await endpoint.handle({}, never, ignore)
 
     asyncio.run(main())
 

@@ -10,7 +10,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from antiphon.api.mcp.image_arguments import pictures
+from antiphon.api.mcp.image_arguments import load_images
 from antiphon.core.images import MAX_IMAGE_BYTES
 from antiphon.errors import ForbiddenError, InvalidImageError, InvalidRequestError
 
@@ -45,7 +45,7 @@ def look(
         return roots or ()
 
     given = asyncio.run(
-        pictures(urls, [str(path) for path in paths], "low", None if roots is None else folders)
+        load_images(urls, [str(path) for path in paths], "low", None if roots is None else folders)
     )
     assert all(image.detail == "low" for image in given)
     return [

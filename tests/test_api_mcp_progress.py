@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from antiphon.api.mcp.turn_execution import Progress
+from antiphon.api.mcp.turn_execution import ProgressReporter
 from antiphon.core.events import RawReasoningDelta, TextDelta
 
 
@@ -15,10 +15,10 @@ def test_the_last_word_is_how_much_was_written() -> None:
         told.append((amount, words))
 
     async def main() -> None:
-        async with Progress(report, "m") as progress:
+        async with ProgressReporter(report, "m") as progress:
             await asyncio.sleep(0)
-            progress.hear([RawReasoningDelta(0, "Hm.")])
-            progress.hear([TextDelta(1, "One "), TextDelta(1, "two")])
+            progress.observe([RawReasoningDelta(0, "Hm.")])
+            progress.observe([TextDelta(1, "One "), TextDelta(1, "two")])
 
     asyncio.run(main())
     assert told == [(1, "m was asked"), (2, "m has written 7 characters")]
@@ -30,7 +30,7 @@ def test_a_caller_that_is_gone_harms_nothing() -> None:
 
     async def main() -> None:
         try:
-            async with Progress(report, "m"):
+            async with ProgressReporter(report, "m"):
                 await asyncio.sleep(0)
                 raise KeyError
         except KeyError:
@@ -41,7 +41,7 @@ def test_a_caller_that_is_gone_harms_nothing() -> None:
 
 def test_nobody_is_told_who_did_not_ask() -> None:
     async def main() -> None:
-        async with Progress(None, "m") as progress:
-            progress.hear([TextDelta(0, "One")])
+        async with ProgressReporter(None, "m") as progress:
+            progress.observe([TextDelta(0, "One")])
 
     asyncio.run(main())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from antiphon.api.mcp.tool_results import answer_of, body_of, reasoning_of, turn_of
+from antiphon.api.mcp.tool_results import chat_result, reasoning_text, result_body, retrieve_result
 from antiphon.core.items import Message, Reasoning, ReasoningText, SummaryText
 from antiphon.core.turns import End, Header, Response, TurnError, Usage
 
@@ -19,7 +19,7 @@ def response(end: End | None) -> Response:
 
 def test_a_turn_is_shown_whole() -> None:
     end = End("completed", 1.0, Usage(10, 5, 2, 3))
-    shown = msgspec.json.decode(msgspec.json.encode(body_of(turn_of(response(end)))))
+    shown = msgspec.json.decode(msgspec.json.encode(result_body(retrieve_result(response(end)))))
     assert shown == {
         "content": "Yes.",
         "status": "completed",
@@ -48,14 +48,14 @@ def test_what_keeps_it_from_being_whole_is_said() -> None:
         (End("cancelled", 1.0), "stopped"),
         (None, "still writing"),
     ):
-        (warning,) = answer_of(response(end)).warnings
+        (warning,) = chat_result(response(end)).warnings
         assert word in warning
-    failed = turn_of(response(End("failed", 1.0, error=TurnError("x", "It broke."))))
+    failed = retrieve_result(response(End("failed", 1.0, error=TurnError("x", "It broke."))))
     assert (failed.error, failed.warnings) == ("It broke.", ())
 
 
 def test_thoughts_are_told_in_short_where_that_is_possible() -> None:
     both = Reasoning((SummaryText("Short."),), (ReasoningText("Long."),))
     raw = Reasoning(content=(ReasoningText("Raw."),))
-    assert reasoning_of((both, raw)) == "Short.\n\nRaw."
-    assert reasoning_of((Reasoning(encrypted_content="x"), Message("assistant", "Hi"))) is None
+    assert reasoning_text((both, raw)) == "Short.\n\nRaw."
+    assert reasoning_text((Reasoning(encrypted_content="x"), Message("assistant", "Hi"))) is None

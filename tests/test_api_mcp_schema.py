@@ -9,8 +9,13 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from antiphon.api.mcp.tool_arguments import ChatWithVision, Search, StatefulChat, check_ranges
-from antiphon.api.mcp.tool_schemas import decode, input_schema, readable
+from antiphon.api.mcp.tool_arguments import (
+    SearchArguments,
+    StatefulChatArguments,
+    VisionChatArguments,
+    check_ranges,
+)
+from antiphon.api.mcp.tool_schemas import decode_arguments, input_schema, replace_surrogates
 from antiphon.errors import InvalidRequestError
 from mcp_clients import MODES, over_http
 from server import serving
@@ -52,7 +57,7 @@ STATEFUL_CHAT: dict[str, Any] = {
 
 
 def test_stateful_chat_takes_what_it_is_known_to_take() -> None:
-    assert input_schema(StatefulChat) == STATEFUL_CHAT
+    assert input_schema(StatefulChatArguments) == STATEFUL_CHAT
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -74,8 +79,8 @@ def test_the_official_client_gets_that_schema(mode: str) -> None:
 
 def test_arguments_become_a_struct() -> None:
     given = {"prompt": "Hi", "temperature": 1, "chat_id": 3, "\ud800": "\ud800"}
-    asked, unknown = decode(StatefulChat, given)
-    assert asked == StatefulChat("Hi", temperature=1.0)
+    asked, unknown = decode_arguments(StatefulChatArguments, given)
+    assert asked == StatefulChatArguments("Hi", temperature=1.0)
     assert unknown == ("chat_id", "\ud800")
 
 
@@ -95,21 +100,21 @@ def test_arguments_become_a_struct() -> None:
 )
 def test_what_is_wrong_is_named(arguments: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequestError) as error:
-        decode(StatefulChat, arguments)
+        decode_arguments(StatefulChatArguments, arguments)
     assert error.value.param == param
     assert f"'{param}'" in error.value.message
 
 
 def test_text_in_lists_is_text() -> None:
     with pytest.raises(InvalidRequestError) as error:
-        decode(ChatWithVision, {"prompt": "Hi", "image_urls": ["https://x/\udfff"]})
+        decode_arguments(VisionChatArguments, {"prompt": "Hi", "image_urls": ["https://x/\udfff"]})
     assert error.value.param == "image_urls"
 
 
 def test_a_range_that_the_schema_tells_is_held() -> None:
-    assert input_schema(Search)["properties"]["limit"]["maximum"] == 50
+    assert input_schema(SearchArguments)["properties"]["limit"]["maximum"] == 50
     with pytest.raises(InvalidRequestError):
-        decode(Search, {"query": "x", "limit": 51})
+        decode_arguments(SearchArguments, {"query": "x", "limit": 51})
 
 
 @pytest.mark.parametrize(
@@ -125,4 +130,4 @@ def test_a_range_that_the_schema_keeps_to_itself_is_held(
 
 
 def test_whatever_was_sent_can_be_repeated() -> None:
-    assert readable("a\ud800b") == "a?b"
+    assert replace_surrogates("a\ud800b") == "a?b"

@@ -17,13 +17,13 @@ from antiphon.errors import ModelNotFoundError, ModelUnavailableError, UpstreamR
 from antiphon.models.scripted import ScriptedModel, ScriptedReply, fail, finish, say, think
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.protocols import Model, RecentThread, StoredTurn
-from mcp_clients import MODES, call, over_http, refusal
-from server import Serving, serving
+from mcp_clients import MODES, call, over_http, tool_error
+from server import ThreadServer, serving
 
 Talk = Callable[[Client], Awaitable[None]]
 
 
-def talk(server: Serving, talking: Talk, mode: str = "auto") -> None:
+def talk(server: ThreadServer, talking: Talk, mode: str = "auto") -> None:
     async def main() -> None:
         async with over_http(server, mode) as client:
             await talking(client)
@@ -32,7 +32,7 @@ def talk(server: Serving, talking: Talk, mode: str = "auto") -> None:
 
 
 @contextmanager
-def openai(server: Serving) -> Iterator[OpenAI]:
+def openai(server: ThreadServer) -> Iterator[OpenAI]:
     with OpenAI(base_url=server.base_url, api_key="none", timeout=30) as client:
         yield client
 
@@ -114,7 +114,7 @@ def test_a_name_that_only_the_upstream_does_not_know_leaves_nothing_behind() -> 
 
     with serving(models) as server:
         talk(server, talking)
-        assert server.stored() == 1
+        assert server.stored_count() == 1
 
 
 def test_a_system_prompt_holds_for_the_whole_conversation_and_only_from_its_start() -> None:
@@ -201,7 +201,7 @@ def test_tools_without_memory_store_nothing() -> None:
 
     with serving() as server:
         talk(server, talking)
-        assert server.stored() == 0
+        assert server.stored_count() == 0
 
 
 def test_models_are_listed() -> None:
@@ -223,13 +223,13 @@ def test_a_turn_is_read_again_and_erased() -> None:
         gone = await call(client, "delete_stateful_response", response_id=said["response_id"])
         assert gone["deleted"] is True
         for tool in ("retrieve_stateful_response", "delete_stateful_response"):
-            assert "No response found" in await refusal(
+            assert "No response found" in await tool_error(
                 client, tool, response_id=said["response_id"]
             )
 
     with serving() as server:
         talk(server, talking)
-        assert server.stored() == 0
+        assert server.stored_count() == 0
 
 
 def test_what_was_said_is_found() -> None:
@@ -253,24 +253,24 @@ def test_what_fails_says_what_to_do_next() -> None:
     ]
 
     async def talking(client: Client) -> None:
-        said = await refusal(client, "stateful_chat", prompt="Hi")
+        said = await tool_error(client, "stateful_chat", prompt="Hi")
         assert said.startswith("It is asleep. What was said is kept in resp_")
         assert "Try again with the same arguments" in said
-        assert "Wait 7 seconds" in await refusal(client, "chat", prompt="Hi")
-        expired = await refusal(
+        assert "Wait 7 seconds" in await tool_error(client, "chat", prompt="Hi")
+        expired = await tool_error(
             client, "stateful_chat", prompt="Hi", response_id="resp_" + "0" * 32
         )
         assert "call stateful_chat without response_id to start a new one" in expired
-        unknown = await refusal(client, "stateful", prompt="Hi")
+        unknown = await tool_error(client, "stateful", prompt="Hi")
         assert "stateful_chat" in unknown
-        assert "'prompt'" in await refusal(client, "stateful_chat")
-        assert "The input is empty" in await refusal(client, "stateful_chat", prompt="")
-        assert "from 0 to 2" in await refusal(client, "chat", prompt="Hi", temperature=3)
+        assert "'prompt'" in await tool_error(client, "stateful_chat")
+        assert "The input is empty" in await tool_error(client, "stateful_chat", prompt="")
+        assert "from 0 to 2" in await tool_error(client, "chat", prompt="Hi", temperature=3)
 
     with serving({"grok-4": ScriptedModel(script)}) as server:
         talk(server, talking)
         # The one that failed of its model is kept, the others never began.
-        assert server.stored() == 1
+        assert server.stored_count() == 1
 
 
 def test_an_argument_that_nobody_knows_is_named() -> None:
@@ -421,7 +421,7 @@ def test_a_fault_of_ours_is_logged_and_told_as_no_more_than_that() -> None:
         return Broken()
 
     async def talking(client: Client) -> None:
-        said = await refusal(client, "retrieve_stateful_response", response_id="resp_1")
+        said = await tool_error(client, "retrieve_stateful_response", response_id="resp_1")
         assert said == "The server failed on this call. Tell the person."
         with pytest.raises(MCPError) as error:
             await client.list_resources()
@@ -429,9 +429,9 @@ def test_a_fault_of_ours_is_logged_and_told_as_no_more_than_that() -> None:
 
     with serving(store=broken) as server:
         talk(server, talking)
-        assert len(server.faults) == 2
-        assert "RuntimeError: secret words" in server.faults[0]
-        server.faults.clear()
+        assert len(server.logged_errors) == 2
+        assert "RuntimeError: secret words" in server.logged_errors[0]
+        server.logged_errors.clear()
 
 
 def test_nothing_of_it_is_kept_for_others_to_see() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from antiphon.api.mcp.resources import markdown, opening, short
+from antiphon.api.mcp.resources import conversation_title, render_markdown, shorten
 from antiphon.core.items import (
     Compaction,
     ErasedItem,
@@ -28,7 +28,7 @@ def turn(*items: Item, end: End | None = None) -> Response:
 def test_what_was_said_is_quoted() -> None:
     said = Message("user", "Hi\n\n## Not a heading\n**assistant**")
     done = End("completed", 1.0)
-    assert markdown([turn(said, Message("assistant", "Yo"), end=done)]) == (
+    assert render_markdown([turn(said, Message("assistant", "Yo"), end=done)]) == (
         "# Conversation\n\n"
         "## `resp_1`, 1970-01-01T00:00:00Z, m\n\n"
         "**user**\n\n> Hi\n>\n> ## Not a heading\n> **assistant**\n\n"
@@ -38,7 +38,7 @@ def test_what_was_said_is_quoted() -> None:
 
 def test_every_kind_of_item_has_its_words() -> None:
     picture = InputImage("data:image/gif;base64,AAAA")
-    text = markdown(
+    text = render_markdown(
         [
             turn(
                 Message("user", (InputText("Look:"), picture, InputFile("a.pdf"))),
@@ -63,9 +63,9 @@ def test_every_kind_of_item_has_its_words() -> None:
 
 def test_a_thread_is_told_by_how_it_begins() -> None:
     begins = encode_item(Message("user", "One\ntwo  " + "x" * 100))
-    line = opening(RecentThread("resp_1", 0.0, "m", 1, begins))
+    line = conversation_title(RecentThread("resp_1", 0.0, "m", 1, begins))
     assert line.startswith("One two xxx")
     assert len(line) == 80
-    assert opening(RecentThread("resp_1", 0.0, "m", 1, encode_item(ErasedItem()))) == ""
-    assert opening(RecentThread("resp_1", 0.0, "m", 1, None)) == ""
-    assert short("abc", 3) == "abc"
+    assert conversation_title(RecentThread("resp_1", 0.0, "m", 1, encode_item(ErasedItem()))) == ""
+    assert conversation_title(RecentThread("resp_1", 0.0, "m", 1, None)) == ""
+    assert shorten("abc", 3) == "abc"

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 
-from antiphon.api.mcp.cancellation import CallKey, Underway
+from antiphon.api.mcp.cancellation import ActiveCalls, CallKey
 from antiphon.models.scripted import ScriptedModel, hang, say
 from antiphon.turn.running_turns import RunningTurn
-from turn_kit import asking, serving
+from turn_kit import service_with, turn_request
 
 KEY = CallKey("", "s", 1)
 
 
 def test_who_takes_a_call_back_stops_its_turn() -> None:
     async def main() -> None:
-        service = serving(ScriptedModel([hang(), hang(), say("Two")]))
-        underway = Underway()
-        first = await service.start(asking("Hi", store=False))
-        second = await service.start(asking("Hi", store=False))
-        with underway.waiting(KEY, first), underway.waiting(None, second):
+        service = service_with(ScriptedModel([hang(), hang(), say("Two")]))
+        underway = ActiveCalls()
+        first = await service.start(turn_request("Hi", store=False))
+        second = await service.start(turn_request("Hi", store=False))
+        with underway.track(KEY, first), underway.track(None, second):
             for other in (CallKey("t", "s", 1), CallKey("", "t", 1), CallKey("", "s", "1")):
                 underway.cancel(other)
             assert not first.is_stopping
@@ -33,12 +33,12 @@ def test_who_takes_a_call_back_stops_its_turn() -> None:
 
 def test_an_id_that_is_used_twice_is_that_of_the_later_call() -> None:
     async def main() -> None:
-        service = serving(ScriptedModel([hang(), hang()]))
-        underway = Underway()
+        service = service_with(ScriptedModel([hang(), hang()]))
+        underway = ActiveCalls()
         turns: list[RunningTurn] = [
-            await service.start(asking("Hi", store=False)) for _ in range(2)
+            await service.start(turn_request("Hi", store=False)) for _ in range(2)
         ]
-        first, second = underway.waiting(KEY, turns[0]), underway.waiting(KEY, turns[1])
+        first, second = underway.track(KEY, turns[0]), underway.track(KEY, turns[1])
         first.__enter__()
         second.__enter__()
         first.__exit__(None, None, None)
@@ -52,10 +52,10 @@ def test_an_id_that_is_used_twice_is_that_of_the_later_call() -> None:
 
 def test_a_stored_turn_goes_on() -> None:
     async def main() -> None:
-        service = serving(ScriptedModel(["One"]))
-        underway = Underway()
-        turn = await service.start(asking("Hi"))
-        with underway.waiting(KEY, turn):
+        service = service_with(ScriptedModel(["One"]))
+        underway = ActiveCalls()
+        turn = await service.start(turn_request("Hi"))
+        with underway.track(KEY, turn):
             underway.cancel(KEY)
             assert (await turn.result()).status == "completed"
         await service.close()

@@ -69,7 +69,7 @@ def test_models_are_found_by_their_names() -> None:
 
     async def main() -> None:
         async with open_engine(given) as engine:
-            names = [name for name, _ in engine.service.models.names()]
+            names = [name for name, _ in engine.service.models.items()]
             assert names[0] == "echo"
             assert EMBEDDED in names
             _, small = engine.service.models.get(EMBEDDED)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 from bench.history import MARK, History, reply_text, streamed_text, user_text
-from bench.lab import Contender, Lab
+from bench.lab import BenchEnvironment, Contender
 from bench.load import BenchError, Script, post
-from bench.load_grpc import messages_in, over_grpc
+from bench.load_grpc import drive_grpc, messages_in
 from bench.replies import streamed, text_of
 from bench.report import Part, Report, Table, Target, as_json, as_markdown, sample
 from bench.workloads import Conversations, Repeated, chat_request
@@ -17,14 +17,14 @@ from bench.workloads_grpc import RepeatedStream
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    made = Lab(tmp_path_factory.mktemp("lab"), quick=True)
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BenchEnvironment]:
+    made = BenchEnvironment(tmp_path_factory.mktemp("lab"), quick=True)
     made.rounds, made.seconds, made.warm_up = 2, 0.05, 0.01
     yield made
     made.close()
 
 
-def ask(lab: Lab, request: bytes) -> bytes:
+def ask(lab: BenchEnvironment, request: bytes) -> bytes:
     bodies: list[bytes] = []
 
     def script() -> Script:
@@ -41,14 +41,14 @@ def proof_of(*said: tuple[str, str]) -> str:
     return history.proof()
 
 
-def test_the_fakes_answer_proves_the_history(lab: Lab) -> None:
+def test_the_fakes_answer_proves_the_history(lab: BenchEnvironment) -> None:
     said = [("user", user_text(3, 1)), ("assistant", "one"), ("user", "two")]
     assert text_of("completions", ask(lab, chat_request(said))) == reply_text(proof_of(*said))
     changed = [*said[:1], ("assistant", "One"), *said[2:]]
     assert text_of("completions", ask(lab, chat_request(changed))) != reply_text(proof_of(*said))
 
 
-def test_parts_count_as_their_text(lab: Lab) -> None:
+def test_parts_count_as_their_text(lab: BenchEnvironment) -> None:
     parts = [{"type": "text", "text": "he"}, {"type": "text", "text": "llo"}]
     body = {"model": "fake", "messages": [{"role": "user", "content": parts}]}
     reply = ask(lab, post("/v1/chat/completions", msgspec.json.encode(body)))
@@ -56,7 +56,7 @@ def test_parts_count_as_their_text(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(("model", "chunks"), [("fake", 20), ("fake-3", 3), ("fake-4@1", 4)])
-def test_a_models_name_chooses_its_stream(lab: Lab, model: str, chunks: int) -> None:
+def test_a_models_name_chooses_its_stream(lab: BenchEnvironment, model: str, chunks: int) -> None:
     body = {"model": model, "stream": True, "messages": [{"role": "user", "content": "hello"}]}
     stream = ask(lab, post("/v1/chat/completions", msgspec.json.encode(body)))
     expected = streamed_text(proof_of(("user", "hello")), chunks)
@@ -65,12 +65,12 @@ def test_a_models_name_chooses_its_stream(lab: Lab, model: str, chunks: int) -> 
         streamed("completions", stream[:-20])
 
 
-def test_direct_and_proxied_requests_are_counted_and_right(lab: Lab) -> None:
+def test_direct_and_proxied_requests_are_counted_and_right(lab: BenchEnvironment) -> None:
     contenders = [
         Contender("direct", lab.fake, Repeated("completions")),
         Contender("proxy", lab.proxy, Repeated("completions")),
     ]
-    lab.contest(contenders, 3)
+    lab.compare(contenders, 3)
     for contender in contenders:
         assert len(contender.rates) == 2
         assert min(contender.rates) > 0
@@ -78,15 +78,15 @@ def test_direct_and_proxied_requests_are_counted_and_right(lab: Lab) -> None:
     assert contenders[0].ratio(contenders[0]).median == 1
 
 
-def test_direct_and_proxied_streams_are_counted_and_right(lab: Lab) -> None:
+def test_direct_and_proxied_streams_are_counted_and_right(lab: BenchEnvironment) -> None:
     contenders = [
         Contender("direct", lab.fake, Repeated("completions", chunks=50)),
         Contender("proxy", lab.proxy, Repeated("completions", chunks=50)),
     ]
-    lab.contest(contenders, 3, units=50, mark=MARK)
+    lab.compare(contenders, 3, units=50, mark=MARK)
     for contender in contenders:
         assert contender.events == [50, 50]
-        assert 0 < contender.firsts[0] <= contender.latencies[0]
+        assert 0 < contender.first_chunk_seconds[0] <= contender.latencies[0]
 
 
 def once(request: bytes) -> Script:
@@ -100,36 +100,36 @@ def told_another(asks: RepeatedStream, hears: RepeatedStream) -> Script:
     hearing.send((yield next(asking)))
 
 
-def test_streams_over_grpc_are_counted_and_right(lab: Lab) -> None:
+def test_streams_over_grpc_are_counted_and_right(lab: BenchEnvironment) -> None:
     with lab.server(grpc=True) as server:
         contenders = [
             Contender("HTTP", server, Repeated("completions", chunks=50)),
-            Contender("gRPC", server, RepeatedStream(50), over_grpc),
-            Contender("gRPC, stored", server, RepeatedStream(50, store=True), over_grpc),
+            Contender("gRPC", server, RepeatedStream(50), drive_grpc),
+            Contender("gRPC, stored", server, RepeatedStream(50, store=True), drive_grpc),
         ]
-        lab.contest(contenders, 2, units=50, mark=MARK)
+        lab.compare(contenders, 2, units=50, mark=MARK)
         for contender in contenders:
             assert min(contender.rates) > 0
             assert 1 <= contender.events[0] <= 50
-            assert 0 < contender.firsts[0] <= contender.latencies[0]
+            assert 0 < contender.first_chunk_seconds[0] <= contender.latencies[0]
         wrong = RepeatedStream(50)
-        lab.drive(server, [told_another(RepeatedStream(49), wrong)], by=over_grpc)
+        lab.drive(server, [told_another(RepeatedStream(49), wrong)], by=drive_grpc)
         with pytest.raises(BenchError, match="a stream"):
             wrong.check()
         with pytest.raises(BenchError, match="refused a stream"):
-            lab.drive(server, [once(b"\xff")], by=over_grpc)
+            lab.drive(server, [once(b"\xff")], by=drive_grpc)
 
 
 def test_a_replys_messages_are_found_again() -> None:
     assert list(messages_in(b"\0\0\0\0\2ab\0\0\0\0\0\0\0\0\0\1c")) == [b"ab", b"", b"c"]
 
 
-def test_a_refused_request_voids_the_run(lab: Lab) -> None:
+def test_a_refused_request_voids_the_run(lab: BenchEnvironment) -> None:
     with pytest.raises(BenchError, match="status 400"):
         ask(lab, post("/v1/chat/completions", b"{"))
 
 
-def test_a_closed_connection_voids_the_run(lab: Lab) -> None:
+def test_a_closed_connection_voids_the_run(lab: BenchEnvironment) -> None:
     with pytest.raises(BenchError, match="closed"):
         ask(lab, b"no HTTP at all\r\n\r\n")
 

@@ -22,12 +22,12 @@ from antiphon import (
 )
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Message
 from antiphon.errors import ConfigError, ModelTimeoutError
-from chat_kit import TWINS, Call, Says, Stage, outputs, roles, staged
+from chat_kit import VARIANTS, Call, ChatHarness, ModelAnswer, chat_harness, outputs, roles
 
 
-@pytest.fixture(params=TWINS)
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
-    with staged(request.param, tmp_path) as stage:
+@pytest.fixture(params=VARIANTS)
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
+    with chat_harness(request.param, tmp_path) as stage:
         yield stage
 
 
@@ -44,7 +44,7 @@ async def clock(zone: str = "UTC") -> str:
     return f"noon in {zone}"
 
 
-def test_tools_of_every_kind_run_and_the_model_goes_on(stage: Stage) -> None:
+def test_tools_of_every_kind_run_and_the_model_goes_on(stage: ChatHarness) -> None:
     def plain(number: int) -> int:
         """Double a number."""
         return 2 * number
@@ -60,27 +60,27 @@ def test_tools_of_every_kind_run_and_the_model_goes_on(stage: Stage) -> None:
         Call("raw", {"x": "1"}, "r"),
         Call("late", {"x": "2"}, "l"),
     )
-    stage.upstream.answers(Says("Let me see.", calls), Says("Done."))
+    stage.upstream.plan_answers(ModelAnswer("Let me see.", calls), ModelAnswer("Done."))
     reply = chat.send("All of it.")
     assert (reply.text, reply.status, reply.pending) == ("Done.", "completed", ())
     assert reply.usage.input_tokens == 10, "both calls to the model are paid"
-    assert outputs(stage.shown()) == {
+    assert outputs(stage.sent_messages()) == {
         "w": '{"city":"Rome","temp":20}',
         "c": "noon in UTC",
         "p": "8",
         "r": "raw 1",
         "l": "late 2",
     }
-    assert [one["function"]["name"] for one in stage.body()["tools"]] == [
+    assert [one["function"]["name"] for one in stage.request_body()["tools"]] == [
         *("weather", "clock", "plain", "raw", "late")
     ]
     # Calls and their outputs are one turn, and shown again in the next.
     assert len(chat.usage.turns) == 1
     chat.send("And?")
-    assert roles(stage.shown()) == "suatttttau"
+    assert roles(stage.sent_messages()) == "suatttttau"
 
 
-def test_a_tool_of_a_name_that_is_taken_is_refused(stage: Stage) -> None:
+def test_a_tool_of_a_name_that_is_taken_is_refused(stage: ChatHarness) -> None:
     with pytest.raises(ConfigError):
         stage.new(tools=[weather, weather])
     chat = stage.new(tools=[weather])
@@ -88,7 +88,7 @@ def test_a_tool_of_a_name_that_is_taken_is_refused(stage: Stage) -> None:
         chat.register_tool("weather", "Again.", {"type": "object", "properties": {}}, lambda: 1)
 
 
-def test_tools_are_given_deps(stage: Stage) -> None:
+def test_tools_are_given_deps(stage: ChatHarness) -> None:
     @dataclass
     class Shop:
         orders: dict[str, str]
@@ -98,13 +98,17 @@ def test_tools_are_given_deps(stage: Stage) -> None:
         """Where an order is."""
         return f"{ctx.deps.orders[order]} ({ctx.name}, {ctx.call_id})"
 
-    stage.upstream.answers(Says(calls=(Call("status", {"order": "1"}, "x"),)), Says("Sent."))
+    stage.upstream.plan_answers(
+        ModelAnswer(calls=(Call("status", {"order": "1"}, "x"),)), ModelAnswer("Sent.")
+    )
     stage.new(tools=[status], deps=Shop({"1": "sent"})).send("Where is it?")
-    assert outputs(stage.shown()) == {"x": "sent (status, x)"}
-    assert list(stage.body()["tools"][0]["function"]["parameters"]["properties"]) == ["order"]
+    assert outputs(stage.sent_messages()) == {"x": "sent (status, x)"}
+    assert list(stage.request_body()["tools"][0]["function"]["parameters"]["properties"]) == [
+        "order"
+    ]
 
 
-def test_what_goes_wrong_in_a_tool_is_told_to_the_model(stage: Stage) -> None:
+def test_what_goes_wrong_in_a_tool_is_told_to_the_model(stage: ChatHarness) -> None:
     @tool(timeout=0.02)
     async def slow() -> str:
         """Never ready."""
@@ -129,10 +133,13 @@ def test_what_goes_wrong_in_a_tool_is_told_to_the_model(stage: Stage) -> None:
         Call("weather", "{", "j"),
         Call("weather", {"town": "Rome"}, "a"),
     )
-    stage.upstream.answers(Says(calls=calls), Says("Sorry."))
+    stage.upstream.plan_answers(ModelAnswer(calls=calls), ModelAnswer("Sorry."))
     reply = stage.new(tools=[slow, broken, odd, weather]).send("Go.")
     assert (reply.text, reply.status) == ("Sorry.", "completed")
-    told = {call_id: json.loads(text)["error"] for call_id, text in outputs(stage.shown()).items()}
+    told = {
+        call_id: json.loads(text)["error"]
+        for call_id, text in outputs(stage.sent_messages()).items()
+    }
     assert "did not finish within 0.02 s" in told["s"]
     assert "out of paper" in told["b"]
     assert "not JSON" in told["o"]
@@ -141,17 +148,19 @@ def test_what_goes_wrong_in_a_tool_is_told_to_the_model(stage: Stage) -> None:
     assert "'city' is missing" in told["a"]
 
 
-def test_calls_that_nobody_offered_are_answered_too(stage: Stage) -> None:
+def test_calls_that_nobody_offered_are_answered_too(stage: ChatHarness) -> None:
     """A model may call tools that it was never given."""
-    stage.upstream.answers(Says(calls=(Call("browse", {}, "b"),)), Says("I cannot."))
+    stage.upstream.plan_answers(
+        ModelAnswer(calls=(Call("browse", {}, "b"),)), ModelAnswer("I cannot.")
+    )
     chat = stage.new()
     reply = chat.send("Search the web.")
     assert (reply.text, reply.pending) == ("I cannot.", ())
-    assert "no tool named 'browse'" in outputs(stage.shown())["b"]
-    assert "tools" not in stage.body()
+    assert "no tool named 'browse'" in outputs(stage.sent_messages())["b"]
+    assert "tools" not in stage.request_body()
 
 
-def test_calls_run_one_after_another_where_that_is_asked_for(stage: Stage) -> None:
+def test_calls_run_one_after_another_where_that_is_asked_for(stage: ChatHarness) -> None:
     running, most = 0, 0
     lock = threading.Lock()
     both = threading.Barrier(2)
@@ -170,42 +179,44 @@ def test_calls_run_one_after_another_where_that_is_asked_for(stage: Stage) -> No
 
     for parallel in (False, True):
         two = tuple(Call("work", {"together": parallel}, f"c{one}") for one in range(2))
-        stage.upstream.answers(Says(calls=two), Says("Done."))
+        stage.upstream.plan_answers(ModelAnswer(calls=two), ModelAnswer("Done."))
         most = 0
         stage.new(tools=[work], parallel_tool_calls=parallel).send("Go.")
         assert most == (2 if parallel else 1)
-        assert stage.body(0).get("parallel_tool_calls", True) is False
+        assert stage.request_body(0).get("parallel_tool_calls", True) is False
 
 
-def test_tool_choice_names_a_tool_for_the_first_answer_only(stage: Stage) -> None:
-    stage.upstream.answers(Says(calls=(Call("weather", {"city": "Rome"}),)), Says("Sunny."))
+def test_tool_choice_names_a_tool_for_the_first_answer_only(stage: ChatHarness) -> None:
+    stage.upstream.plan_answers(
+        ModelAnswer(calls=(Call("weather", {"city": "Rome"}),)), ModelAnswer("Sunny.")
+    )
     stage.new(tools=[weather, clock], tool_choice="weather").send("Go.")
     chosen = {"type": "function", "function": {"name": "weather"}}
-    assert stage.body(0)["tool_choice"] == chosen
-    assert stage.body(1).get("tool_choice", "auto") == "auto"
+    assert stage.request_body(0)["tool_choice"] == chosen
+    assert stage.request_body(1).get("tool_choice", "auto") == "auto"
     with pytest.raises(InvalidRequestError) as caught:
         stage.new(tools=[weather], tool_choice="wether").send("Go.")
     assert caught.value.param == "tool_choice"
     assert "wether" in caught.value.message
-    assert stage.asked == 2
+    assert stage.request_count == 2
 
 
-def test_a_model_that_never_stops_calling_is_stopped(stage: Stage) -> None:
+def test_a_model_that_never_stops_calling_is_stopped(stage: ChatHarness) -> None:
     for number in range(3):
-        stage.upstream.answers(Says(calls=(Call("clock", {}, f"c{number}"),)))
+        stage.upstream.plan_answers(ModelAnswer(calls=(Call("clock", {}, f"c{number}"),)))
     chat = stage.new(tools=[clock], max_tool_rounds=2)
     reply = chat.send("Time?")
     assert (reply.status, reply.pending, chat.pending) == ("incomplete", (), ())
-    assert stage.asked == 3
+    assert stage.request_count == 3
     # The call that nobody answered is told as that, wherever it is shown.
     assert chat.messages() == chat.history == stage.load(json.loads(chat.export())).history
     assert roles(chat.history) == "uatatat"
     assert chat.send("And?").text == "Hello."
-    assert stage.shown()[:-1] == chat.history[:-2]
-    assert "interrupted" in outputs(stage.shown())["c2"]
+    assert stage.sent_messages()[:-1] == chat.history[:-2]
+    assert "interrupted" in outputs(stage.sent_messages())["c2"]
 
 
-def test_a_turn_that_takes_too_long_is_an_error(stage: Stage) -> None:
+def test_a_turn_that_takes_too_long_is_an_error(stage: ChatHarness) -> None:
     @tool(timeout=None)
     async def forever() -> str:
         """Never ready."""
@@ -214,17 +225,17 @@ def test_a_turn_that_takes_too_long_is_an_error(stage: Stage) -> None:
 
     chat = stage.new(tools=[forever], timeout=0.3)
     head = chat.send("Hi.").response_id
-    stage.upstream.answers(Says(calls=(Call("forever", {}),)))
+    stage.upstream.plan_answers(ModelAnswer(calls=(Call("forever", {}),)))
     with pytest.raises(ModelTimeoutError) as caught:
         chat.send("Go.")
     assert caught.value.code == "turn_timeout"
     assert chat.response_id == head
     assert stage.response(caught.value.response_id).status == "failed"
     assert chat.send("Hi again.").text == "Hello."
-    assert roles(stage.shown()) == "uau"
+    assert roles(stage.sent_messages()) == "uau"
 
 
-def test_a_tool_may_hold_a_conversation_of_its_own(stage: Stage) -> None:
+def test_a_tool_may_hold_a_conversation_of_its_own(stage: ChatHarness) -> None:
     def expert(question: str) -> str:
         """Ask an expert."""
         chat = Conversation(instructions="You are an expert.", settings=stage.settings)
@@ -236,15 +247,17 @@ def test_a_tool_may_hold_a_conversation_of_its_own(stage: Stage) -> None:
         return (await chat.send(question)).text
 
     for name in ("expert", "other_expert"):
-        stage.upstream.answers(
-            Says(calls=(Call(name, {"question": "Why?"}, "x"),)), Says("Because."), Says("So.")
+        stage.upstream.plan_answers(
+            ModelAnswer(calls=(Call(name, {"question": "Why?"}, "x"),)),
+            ModelAnswer("Because."),
+            ModelAnswer("So."),
         )
         chat = stage.new(tools=[expert, other_expert])
         assert chat.send("Ask.").text == "So."
-        assert outputs(stage.shown()) == {"x": "Because."}
+        assert outputs(stage.sent_messages()) == {"x": "Because."}
 
 
-def test_an_argument_that_does_not_exist_is_refused(stage: Stage) -> None:
+def test_an_argument_that_does_not_exist_is_refused(stage: ChatHarness) -> None:
     """It must not be ignored: ``instruction=`` would be a conversation without any."""
     wrong: list[Any] = [
         lambda: stage.new(instruction="Be brief."),
@@ -255,13 +268,13 @@ def test_an_argument_that_does_not_exist_is_refused(stage: Stage) -> None:
     for call in wrong:
         with pytest.raises(TypeError, match="unexpected keyword argument"):
             call()
-    assert stage.asked == 0
+    assert stage.request_count == 0
 
 
-def test_the_items_tell_the_whole_story(stage: Stage) -> None:
+def test_the_items_tell_the_whole_story(stage: ChatHarness) -> None:
     chat = stage.new(tools=[weather])
-    stage.upstream.answers(
-        Says("Looking.", (Call("weather", {"city": "Rome"}, "w"),)), Says("Sunny.")
+    stage.upstream.plan_answers(
+        ModelAnswer("Looking.", (Call("weather", {"city": "Rome"}, "w"),)), ModelAnswer("Sunny.")
     )
     reply = chat.send("Weather?")
     assert reply.output == (

@@ -17,12 +17,21 @@ from antiphon import (
     tool,
 )
 from antiphon.core.items import FunctionCall
-from chat_kit import TWINS, Call, Says, Stage, contents, outputs, roles, staged
+from chat_kit import (
+    VARIANTS,
+    Call,
+    ChatHarness,
+    ModelAnswer,
+    chat_harness,
+    contents,
+    outputs,
+    roles,
+)
 
 
-@pytest.fixture(params=TWINS)
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
-    with staged(request.param, tmp_path) as stage:
+@pytest.fixture(params=VARIANTS)
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
+    with chat_harness(request.param, tmp_path) as stage:
         yield stage
 
 
@@ -49,11 +58,11 @@ def refund_call(order: str, call_id: str) -> Call:
     return Call("refund", {"order": order}, call_id)
 
 
-def test_without_anyone_to_ask_the_turn_ends_and_waits(stage: Stage) -> None:
+def test_without_anyone_to_ask_the_turn_ends_and_waits(stage: ChatHarness) -> None:
     refund, done = refunds()
     chat = stage.new(tools=[refund, weather])
     both = (refund_call("7", "r"), Call("weather", {"city": "Rome"}, "w"))
-    stage.upstream.answers(Says("One moment.", both))
+    stage.upstream.plan_answers(ModelAnswer("One moment.", both))
     reply = chat.send("Refund 7.")
     assert reply.status == "completed"
     assert [call.call_id for call in reply.pending] == ["r"]
@@ -75,22 +84,22 @@ def test_without_anyone_to_ask_the_turn_ends_and_waits(stage: Stage) -> None:
             with pytest.raises(InvalidRequestError) as caught:
                 say("So?", decisions=decisions)
             assert (caught.value.code, caught.value.param) == (code, "decisions")
-    assert stage.asked == 1
+    assert stage.request_count == 1
     assert chat.response_id == reply.response_id
-    stage.upstream.answers(Says("Refunded."))
+    stage.upstream.plan_answers(ModelAnswer("Refunded."))
     assert chat.send(decisions={"r": True}).text == "Refunded."
     assert done == ["7"]
     # The call that waited is shown behind those that did not, next to its output.
-    assert roles(stage.shown()) == "uatat"
-    assert outputs(stage.shown()) == {"w": '{"city":"Rome","temp":20}', "r": "refunded 7"}
+    assert roles(stage.sent_messages()) == "uatat"
+    assert outputs(stage.sent_messages()) == {"w": '{"city":"Rome","temp":20}', "r": "refunded 7"}
     assert chat.pending == ()
 
 
-def test_decisions_may_be_mixed_and_go_along_with_words(stage: Stage) -> None:
+def test_decisions_may_be_mixed_and_go_along_with_words(stage: ChatHarness) -> None:
     refund, done = refunds()
     chat = stage.new(tools=[refund])
     three = tuple(refund_call(str(number), f"r{number}") for number in range(4))
-    stage.upstream.answers(Says(calls=three))
+    stage.upstream.plan_answers(ModelAnswer(calls=three))
     chat.send("Refund them.")
     with pytest.raises(InvalidRequestError, match="r3") as caught:
         chat.send(decisions={"r0": True, "r1": True, "r2": False})
@@ -98,43 +107,45 @@ def test_decisions_may_be_mixed_and_go_along_with_words(stage: Stage) -> None:
     decisions = {"r0": True, "r1": False, "r2": "too late", "r3": ""}
     reply = chat.send("Be quick.", decisions=decisions)
     assert done == ["0"]
-    told = outputs(stage.shown())
+    told = outputs(stage.sent_messages())
     assert told["r0"] == "refunded 0"
     assert "declined" in told["r1"]
     assert "too late" in told["r2"]
     assert "declined" in told["r3"]
-    assert roles(stage.shown()) == "uattttu"
-    assert stage.shown()[-1]["content"] == "Be quick."
+    assert roles(stage.sent_messages()) == "uattttu"
+    assert stage.sent_messages()[-1]["content"] == "Be quick."
     assert reply.text == "Hello."
     # Told once, and the same ever after.
-    before = stage.shown()
+    before = stage.sent_messages()
     chat.send("And?")
-    assert stage.shown()[: len(before)] == before
+    assert stage.sent_messages()[: len(before)] == before
     with pytest.raises(InvalidRequestError):
         chat.send(decisions={"r0": True})
 
 
-def test_empty_words_along_with_decisions_say_nothing(stage: Stage) -> None:
+def test_empty_words_along_with_decisions_say_nothing(stage: ChatHarness) -> None:
     refund, _ = refunds()
     chat = stage.new(tools=[refund])
-    stage.upstream.answers(Says(calls=(refund_call("1", "r"),)))
+    stage.upstream.plan_answers(ModelAnswer(calls=(refund_call("1", "r"),)))
     chat.send("Refund 1.")
     chat.send("", decisions={"r": False})
-    assert roles(stage.shown()) == "uat"
+    assert roles(stage.sent_messages()) == "uat"
 
 
-def test_a_decided_call_may_lead_to_another_that_waits(stage: Stage) -> None:
+def test_a_decided_call_may_lead_to_another_that_waits(stage: ChatHarness) -> None:
     refund, done = refunds()
     chat = stage.new(tools=[refund])
-    stage.upstream.answers(
-        Says(calls=(refund_call("1", "a"),)), Says(calls=(refund_call("2", "a"),)), Says("Both.")
+    stage.upstream.plan_answers(
+        ModelAnswer(calls=(refund_call("1", "a"),)),
+        ModelAnswer(calls=(refund_call("2", "a"),)),
+        ModelAnswer("Both."),
     )
     chat.send("Refund 1 and 2.")
     second = chat.send(decisions={"a": True})
     assert [(call.call_id, call.arguments) for call in second.pending] == [("a", '{"order": "2"}')]
     assert chat.send(decisions={"a": True}).text == "Both."
     assert done == ["1", "2"]
-    assert contents(stage.shown())[1:] == ["", "refunded 1", "", "refunded 2"]
+    assert contents(stage.sent_messages())[1:] == ["", "refunded 1", "", "refunded 2"]
 
 
 @pytest.mark.parametrize(
@@ -148,7 +159,7 @@ def test_a_decided_call_may_lead_to_another_that_waits(stage: Stage) -> None:
     ],
 )
 @pytest.mark.parametrize("kind", ["def", "async def"])
-def test_somebody_is_asked_to_agree(stage: Stage, kind: str, answer: Any, told: str) -> None:
+def test_somebody_is_asked_to_agree(stage: ChatHarness, kind: str, answer: Any, told: str) -> None:
     asked: list[FunctionCall] = []
 
     def approve(call: FunctionCall) -> Any:
@@ -166,11 +177,11 @@ def test_somebody_is_asked_to_agree(stage: Stage, kind: str, answer: Any, told: 
         tools=[refund, weather], approve=approve if kind == "def" else approve_soon, deps=1
     )
     both = (refund_call("1", "r"), Call("weather", {"city": "Rome"}, "w"))
-    stage.upstream.answers(Says(calls=both), Says("So."))
+    stage.upstream.plan_answers(ModelAnswer(calls=both), ModelAnswer("So."))
     reply = chat.send("Refund 1.")
     assert (reply.text, reply.pending) == ("So.", ())
     assert [call.call_id for call in asked] == ["r"]
-    assert told in outputs(stage.shown())["r"]
+    assert told in outputs(stage.sent_messages())["r"]
     assert done == (["1"] if answer is True else [])
 
 
@@ -193,9 +204,9 @@ print(chat.send(decisions={call.call_id: True for call in calls}).text)
 """
 
 
-def test_a_decision_may_come_in_another_process(stage: Stage) -> None:
+def test_a_decision_may_come_in_another_process(stage: ChatHarness) -> None:
     refund, done = refunds()
-    stage.upstream.answers(Says(calls=(refund_call("1", "r"),)), Says("Done."))
+    stage.upstream.plan_answers(ModelAnswer(calls=(refund_call("1", "r"),)), ModelAnswer("Done."))
     waiting = stage.new(tools=[refund]).send("Refund 1.")
     ended = subprocess.run(
         [
@@ -208,14 +219,14 @@ def test_a_decision_may_come_in_another_process(stage: Stage) -> None:
         check=False,
     )
     assert (ended.stdout, ended.stderr) == ('{"order": "1"}\nDone.\n', "")
-    assert outputs(stage.shown()) == {"r": "refunded 1 after the restart"}
+    assert outputs(stage.sent_messages()) == {"r": "refunded 1 after the restart"}
     assert done == []
 
 
-def test_a_call_that_was_agreed_to_needs_its_tool(stage: Stage) -> None:
+def test_a_call_that_was_agreed_to_needs_its_tool(stage: ChatHarness) -> None:
     """It would else be told as an error, and could not be decided again."""
     refund, done = refunds()
-    stage.upstream.answers(Says(calls=(refund_call("1", "r"),)))
+    stage.upstream.plan_answers(ModelAnswer(calls=(refund_call("1", "r"),)))
     waiting = stage.new(tools=[refund]).send("Refund 1.")
     for tools in ([], [weather]):
         chat = stage.resume(waiting.response_id, tools=tools)
@@ -223,7 +234,7 @@ def test_a_call_that_was_agreed_to_needs_its_tool(stage: Stage) -> None:
             chat.send(decisions={"r": True})
         assert caught.value.param == "tools"
         assert chat.response_id == waiting.response_id
-    assert stage.asked == 1
+    assert stage.request_count == 1
     # To decline needs nobody, and the tool can still be given.
     assert stage.resume(waiting.response_id).send(decisions={"r": False}).text == "Hello."
     later = stage.resume(waiting.response_id, tools=[refund])

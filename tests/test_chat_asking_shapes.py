@@ -21,12 +21,12 @@ from antiphon import (
     tool,
 )
 from antiphon.core.items import Message
-from chat_kit import TWINS, Call, Says, Stage, contents, roles, staged
+from chat_kit import VARIANTS, Call, ChatHarness, ModelAnswer, chat_harness, contents, roles
 
 
-@pytest.fixture(params=TWINS)
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
-    with staged(request.param, tmp_path) as stage:
+@pytest.fixture(params=VARIANTS)
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
+    with chat_harness(request.param, tmp_path) as stage:
         yield stage
 
 
@@ -61,13 +61,13 @@ class City(BaseModel):
 ROME = '{"name": "Rome", "people": 3}'
 
 
-def test_an_answer_has_the_shape_that_was_asked_for(stage: Stage) -> None:
+def test_an_answer_has_the_shape_that_was_asked_for(stage: ChatHarness) -> None:
     chat = stage.new()
-    stage.upstream.answers(Says(ROME))
+    stage.upstream.plan_answers(ModelAnswer(ROME))
     reply = chat.send("A city?", returns=City)
     assert reply.parsed == City(name="Rome", people=3)
     assert reply.text == ROME
-    asked = stage.body()["response_format"]
+    asked = stage.request_body()["response_format"]
     assert asked["type"] == "json_schema"
     assert asked["json_schema"]["name"] == "City"
     assert asked["json_schema"]["strict"] is True
@@ -75,7 +75,7 @@ def test_an_answer_has_the_shape_that_was_asked_for(stage: Stage) -> None:
     # The next turn is free again.
     free = chat.send("And?")
     assert free.parsed is None
-    assert "response_format" not in stage.body()
+    assert "response_format" not in stage.request_body()
 
 
 @dataclass
@@ -103,8 +103,8 @@ class Place(TypedDict):
     ],
     ids=str,
 )
-def test_types_of_every_kind(stage: Stage, returns: Any, text: str, value: Any) -> None:
-    stage.upstream.answers(Says(text), Says(text))
+def test_types_of_every_kind(stage: ChatHarness, returns: Any, text: str, value: Any) -> None:
+    stage.upstream.plan_answers(ModelAnswer(text), ModelAnswer(text))
     chat = stage.new()
     assert chat.send("Which?", returns=returns).parsed == value
     talk = chat.stream("Which?", returns=returns)
@@ -113,35 +113,35 @@ def test_types_of_every_kind(stage: Stage, returns: Any, text: str, value: Any) 
     assert talk.reply.text == text
     plain = json.loads(text)
     assert grown[-1:] == ([] if value is None else [plain.get("value", plain)])
-    assert stage.body(0)["response_format"] == stage.body(1)["response_format"]
+    assert stage.request_body(0)["response_format"] == stage.request_body(1)["response_format"]
 
 
-def test_regenerate_and_edit_take_a_shape_too(stage: Stage) -> None:
+def test_regenerate_and_edit_take_a_shape_too(stage: ChatHarness) -> None:
     chat = stage.new()
     first = chat.send("A city?")
-    stage.upstream.answers(Says(ROME), Says('{"value": [1, 2]}'))
+    stage.upstream.plan_answers(ModelAnswer(ROME), ModelAnswer('{"value": [1, 2]}'))
     assert chat.regenerate(returns=City).parsed == City(name="Rome", people=3)
-    assert "response_format" in stage.body()
+    assert "response_format" in stage.request_body()
     assert chat.edit(first.response_id, "Two numbers.", returns=list[int]).parsed == [1, 2]
-    assert contents(stage.shown()) == ["Two numbers."]
+    assert contents(stage.sent_messages()) == ["Two numbers."]
 
 
-def test_an_answer_that_does_not_fit_is_mended_once(stage: Stage) -> None:
+def test_an_answer_that_does_not_fit_is_mended_once(stage: ChatHarness) -> None:
     chat = stage.new(instructions="Be exact.")
-    stage.upstream.answers(Says('{"name": "Rome"}'), Says(ROME))
+    stage.upstream.plan_answers(ModelAnswer('{"name": "Rome"}'), ModelAnswer(ROME))
     reply = chat.send("A city?", returns=City)
     assert reply.parsed == City(name="Rome", people=3)
     assert chat.response_id == reply.response_id
-    assert roles(stage.shown()) == "suau"
-    assert stage.shown()[2]["content"] == '{"name": "Rome"}'
-    assert "people is missing" in stage.shown()[3]["content"]
-    assert "response_format" in stage.body()
+    assert roles(stage.sent_messages()) == "suau"
+    assert stage.sent_messages()[2]["content"] == '{"name": "Rome"}'
+    assert "people is missing" in stage.sent_messages()[3]["content"]
+    assert "response_format" in stage.request_body()
 
 
-def test_an_answer_that_does_not_fit_twice_is_an_error(stage: Stage) -> None:
+def test_an_answer_that_does_not_fit_twice_is_an_error(stage: ChatHarness) -> None:
     chat = stage.new()
     head = chat.send("Hi.").response_id
-    stage.upstream.answers(Says("Rome!"), Says("No, Rome!"))
+    stage.upstream.plan_answers(ModelAnswer("Rome!"), ModelAnswer("No, Rome!"))
     with pytest.raises(InvalidOutputError) as caught:
         chat.send("A city?", returns=City)
     error = caught.value
@@ -149,38 +149,40 @@ def test_an_answer_that_does_not_fit_twice_is_an_error(stage: Stage) -> None:
     assert isinstance(error, ModelError)
     assert stage.response(error.response_id).output == (Message("assistant", "No, Rome!"),)
     assert chat.response_id == head
-    stage.upstream.answers(Says(ROME))
+    stage.upstream.plan_answers(ModelAnswer(ROME))
     assert chat.send("A city?", returns=City).parsed.people == 3
-    assert contents(stage.shown()) == ["Hi.", "Hello.", "A city?"]
+    assert contents(stage.sent_messages()) == ["Hi.", "Hello.", "A city?"]
 
 
-def test_an_answer_that_was_cut_is_not_asked_for_again(stage: Stage) -> None:
+def test_an_answer_that_was_cut_is_not_asked_for_again(stage: ChatHarness) -> None:
     chat = stage.new()
-    stage.upstream.answers(Says('{"name": "Ro', finish="length"))
+    stage.upstream.plan_answers(ModelAnswer('{"name": "Ro', finish="length"))
     with pytest.raises(InvalidOutputError, match="cut off") as caught:
         chat.send("A city?", returns=City)
-    assert (caught.value.text, chat.response_id, stage.asked) == ('{"name": "Ro', None, 1)
+    assert (caught.value.text, chat.response_id, stage.request_count) == ('{"name": "Ro', None, 1)
     assert stage.response(caught.value.response_id).status == "incomplete"
 
 
-def test_a_refusal_is_not_asked_for_again(stage: Stage) -> None:
+def test_a_refusal_is_not_asked_for_again(stage: ChatHarness) -> None:
     chat = stage.new()
-    stage.upstream.answers(Says(refusal="I will not."))
+    stage.upstream.plan_answers(ModelAnswer(refusal="I will not."))
     with pytest.raises(InvalidOutputError) as caught:
         chat.send("A city?", returns=City)
-    assert (caught.value.text, chat.response_id, stage.asked) == ("I will not.", None, 1)
+    assert (caught.value.text, chat.response_id, stage.request_count) == ("I will not.", None, 1)
 
 
-def test_a_shape_and_tools_in_one_turn(stage: Stage) -> None:
+def test_a_shape_and_tools_in_one_turn(stage: ChatHarness) -> None:
     refund, _ = refunds()
     chat = stage.new(tools=[weather, refund])
-    stage.upstream.answers(
-        Says("Let me look.", (Call("weather", {"city": "Rome"}, "w"),)), Says("?"), Says(ROME)
+    stage.upstream.plan_answers(
+        ModelAnswer("Let me look.", (Call("weather", {"city": "Rome"}, "w"),)),
+        ModelAnswer("?"),
+        ModelAnswer(ROME),
     )
     reply = chat.send("A city?", returns=City)
     assert reply.parsed == City(name="Rome", people=3)
-    assert roles(stage.shown()) == "uatau", "the tools are not run again to mend the answer"
-    stage.upstream.answers(Says(calls=(refund_call("1", "r"),)), Says(ROME))
+    assert roles(stage.sent_messages()) == "uatau", "the tools are not run again to mend the answer"
+    stage.upstream.plan_answers(ModelAnswer(calls=(refund_call("1", "r"),)), ModelAnswer(ROME))
     waiting = chat.send("Refund, then a city.", returns=City)
     with pytest.raises(InvalidRequestError, match="refund") as caught:
         _ = waiting.parsed
@@ -188,10 +190,10 @@ def test_a_shape_and_tools_in_one_turn(stage: Stage) -> None:
     assert chat.send(decisions={"r": True}, returns=City).parsed.name == "Rome"
 
 
-def test_a_type_without_a_schema_is_refused_at_once(stage: Stage) -> None:
+def test_a_type_without_a_schema_is_refused_at_once(stage: ChatHarness) -> None:
     chat = stage.new()
     for say in (chat.send, chat.stream):
         with pytest.raises(InvalidRequestError) as caught:
             say("A city?", returns=threading.Lock)
         assert caught.value.param == "returns"
-    assert stage.asked == 0
+    assert stage.request_count == 0

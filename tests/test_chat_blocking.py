@@ -28,7 +28,7 @@ from antiphon.core.items import Message
 from antiphon.core.turns import DEFAULT_TENANT, Response
 from antiphon.errors import AntiphonError, ModelError
 from antiphon.settings import ModelSettings
-from chat_kit import elsewhere, release
+from chat_kit import set_event, upstream_portal
 from turn_kit import assistant, run, user
 from upstream import (
     CUT,
@@ -36,10 +36,10 @@ from upstream import (
     chunk,
     completion,
     events,
-    hello,
+    hello_answer,
+    json_completion,
     refuse,
     stream,
-    whole,
 )
 
 T = TypeVar("T")
@@ -55,9 +55,9 @@ def echo(tmp_path: Path) -> Iterator[Settings]:
 @pytest.fixture
 def upstream() -> Iterator[MisbehavingUpstream]:
     upstream = MisbehavingUpstream()
-    elsewhere.run(upstream.__aenter__())
+    upstream_portal.run(upstream.__aenter__())
     yield upstream
-    elsewhere.run(upstream.__aexit__(None, None, None))
+    upstream_portal.run(upstream.__aexit__(None, None, None))
 
 
 @pytest.fixture
@@ -324,11 +324,11 @@ def test_an_answer_that_breaks_off_is_an_error_after_what_arrived(
     remote: Settings, upstream: MisbehavingUpstream
 ) -> None:
     heard = asyncio.Event()
-    upstream.then(stream(*events(chunk(content="Half")), heard, end=CUT), hello())
+    upstream.then(stream(*events(chunk(content="Half")), heard, end=CUT), hello_answer())
     chat = Conversation(settings=remote)
     deltas = chat.stream("Hello.")
     assert next(deltas) == "Half"
-    release(heard)
+    set_event(heard)
     with pytest.raises(ModelError) as caught:
         next(deltas)
     assert chat.response_id is None
@@ -354,7 +354,7 @@ def test_an_answer_cut_at_its_limit_says_so(
     remote: Settings, upstream: MisbehavingUpstream
 ) -> None:
     choice = {"index": 0, "message": {"role": "assistant", "content": "So"}}
-    upstream.then(whole({"choices": [{**choice, "finish_reason": "length"}]}))
+    upstream.then(json_completion({"choices": [{**choice, "finish_reason": "length"}]}))
     chat = Conversation(max_output_tokens=1, settings=remote)
     reply = chat.send("Tell me all.")
     assert isinstance(reply, Reply)

@@ -15,13 +15,13 @@ import pytest
 
 from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.turn.service import TurnService
-from chat_kit import Says, Stage, contents, elsewhere, staged
+from chat_kit import ChatHarness, ModelAnswer, chat_harness, contents, upstream_portal
 from upstream import HANG, chunk, events, stream
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    with staged("blocking", tmp_path) as stage:
+def stage(tmp_path: Path) -> Iterator[ChatHarness]:
+    with chat_harness("blocking", tmp_path) as stage:
         yield stage
 
 
@@ -61,20 +61,20 @@ def interrupt(work: Callable[[], object], pressing: Callable[[], None]) -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def test_closing_a_stream_early_stops_the_answer_and_keeps_what_arrived(stage: Stage) -> None:
-    stage.upstream.answers(counting(), Says("Fine."))
+def test_closing_a_stream_early_stops_the_answer_and_keeps_what_arrived(stage: ChatHarness) -> None:
+    stage.upstream.plan_answers(counting(), ModelAnswer("Fine."))
     chat = stage.new()
     deltas = chat.stream("Count.")
     assert next(deltas) == "One "
     deltas.close()
-    stage.gone()
+    stage.wait_for_disconnect()
     assert stage.response(chat.response_id).status == "cancelled"
     assert contents(chat.messages()) == ["Count.", "One "]
     chat.send("And?")
-    assert contents(stage.shown()) == ["Count.", "One ", "And?"]
+    assert contents(stage.sent_messages()) == ["Count.", "One ", "And?"]
 
 
-def test_closing_a_stream_that_is_over_keeps_the_turn(stage: Stage) -> None:
+def test_closing_a_stream_that_is_over_keeps_the_turn(stage: ChatHarness) -> None:
     """The model was faster than the reader: the turn ended before it was closed."""
     chat = stage.new()
     deltas = chat.stream("I am Alice.")
@@ -94,21 +94,21 @@ async def end_of_newest(service: TurnService) -> str:
     return newest.response_id
 
 
-def test_ctrl_c_stops_an_answer_that_is_waited_for(stage: Stage) -> None:
+def test_ctrl_c_stops_an_answer_that_is_waited_for(stage: ChatHarness) -> None:
     async def press() -> None:
         await stage.upstream.request(0)
         press_ctrl_c()
 
-    stage.upstream.answers([HANG])
+    stage.upstream.plan_answers([HANG])
     chat = stage.new()
-    interrupt(lambda: chat.send("Count."), lambda: elsewhere.run(press()))
+    interrupt(lambda: chat.send("Count."), lambda: upstream_portal.run(press()))
     assert chat.response_id is None
-    stage.gone()
+    stage.wait_for_disconnect()
     (kept,) = stage.recent()
     assert stage.response(kept.response_id).status == "cancelled"
 
 
-def test_ctrl_c_stops_an_answer_that_is_read(stage: Stage) -> None:
+def test_ctrl_c_stops_an_answer_that_is_read(stage: ChatHarness) -> None:
     """As when the stream is closed: the conversation goes on from what was heard."""
 
     async def press(service: TurnService) -> None:
@@ -121,12 +121,12 @@ def test_ctrl_c_stops_an_answer_that_is_read(stage: Stage) -> None:
             await asyncio.sleep(0)
         press_ctrl_c()
 
-    stage.upstream.answers(counting())
+    stage.upstream.plan_answers(counting())
     chat = stage.new()
     deltas = chat.stream("Count.")
     assert next(deltas) == "One "
     interrupt(lambda: next(deltas), lambda: stage.service(press))
-    stage.gone()
+    stage.wait_for_disconnect()
     assert stage.response(chat.response_id).status == "cancelled"
     assert contents(chat.messages()) == ["Count.", "One "]
 
@@ -149,8 +149,8 @@ print(next(holder.deltas))
 """
 
 
-def test_a_program_that_ends_amid_an_answer_ends_and_keeps_what_arrived(stage: Stage) -> None:
-    stage.upstream.answers(counting())
+def test_a_program_that_ends_amid_an_answer_ends_and_keeps_what_arrived(stage: ChatHarness) -> None:
+    stage.upstream.plan_answers(counting())
     assert ended(HELD, stage.settings.store, stage.upstream.base_url) == ("One \n", "")
     (kept,) = stage.recent()
     response = stage.response(kept.response_id)
@@ -180,7 +180,7 @@ chat.send("Hi.")
 """
 
 
-def test_after_the_programs_end_nothing_begins_any_more(stage: Stage) -> None:
+def test_after_the_programs_end_nothing_begins_any_more(stage: ChatHarness) -> None:
     line = "process_over The interpreter is ending: no turn can begin any more.\n"
     assert ended(LATE, stage.settings.store) == (line * 3, "")
     assert len(stage.recent()) == 1

@@ -16,17 +16,27 @@ from antiphon import (
     NotFoundError,
     tool,
 )
-from chat_kit import TWINS, Call, Says, Stage, contents, images, png, roles, staged
+from chat_kit import (
+    VARIANTS,
+    Call,
+    ChatHarness,
+    ModelAnswer,
+    chat_harness,
+    contents,
+    images,
+    png,
+    roles,
+)
 from upstream import refuse
 
 
-@pytest.fixture(params=TWINS)
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
-    with staged(request.param, tmp_path) as stage:
+@pytest.fixture(params=VARIANTS)
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
+    with chat_harness(request.param, tmp_path) as stage:
         yield stage
 
 
-def test_a_branch_goes_its_own_way(stage: Stage) -> None:
+def test_a_branch_goes_its_own_way(stage: ChatHarness) -> None:
     @tool
     def ping() -> str:
         """Answer."""
@@ -40,12 +50,12 @@ def test_a_branch_goes_its_own_way(stage: Stage) -> None:
     there.register_tool("late", "Later.", {"type": "object", "properties": {}}, lambda: "x")
     there.instructions = "Be long."
     there.send("Three.")
-    assert contents(stage.shown()) == ["Be long.", "One.", "Hello.", "Three."]
-    assert len(stage.body()["tools"]) == 2
-    assert stage.body()["temperature"] == 0.5
+    assert contents(stage.sent_messages()) == ["Be long.", "One.", "Hello.", "Three."]
+    assert len(stage.request_body()["tools"]) == 2
+    assert stage.request_body()["temperature"] == 0.5
     chat.send("Four.")
-    assert contents(stage.shown())[0] == "Be brief."
-    assert len(stage.body()["tools"]) == 1
+    assert contents(stage.sent_messages())[0] == "Be brief."
+    assert len(stage.request_body()["tools"]) == 1
     assert here.response_id == second
     empty = stage.new().branch()
     assert empty.response_id is None
@@ -54,32 +64,38 @@ def test_a_branch_goes_its_own_way(stage: Stage) -> None:
             chat.branch(wrong)
 
 
-def test_regenerate_asks_again_and_keeps_the_old_answer(stage: Stage) -> None:
+def test_regenerate_asks_again_and_keeps_the_old_answer(stage: ChatHarness) -> None:
     chat = stage.new(instructions="Be brief.")
     with pytest.raises(InvalidRequestError) as caught:
         chat.regenerate()
     assert caught.value.code == "empty_conversation"
-    stage.upstream.answers(Says("A."), Says("B."), Says("C."), Says("D."))
+    stage.upstream.plan_answers(
+        ModelAnswer("A."), ModelAnswer("B."), ModelAnswer("C."), ModelAnswer("D.")
+    )
     chat.send("One.")
     old = chat.send("Two.", images=[png()])
-    asked = stage.shown()
+    asked = stage.sent_messages()
     new = chat.regenerate()
-    assert stage.shown() == asked
+    assert stage.sent_messages() == asked
     assert (new.text, chat.response_id) == ("C.", new.response_id)
     assert contents(stage.resume(old.response_id).messages())[-1] == "B."
     assert contents(chat.messages())[-1] == "C."
     assert chat.regenerate().text == "D."
-    assert stage.shown() == asked
+    assert stage.sent_messages() == asked
 
 
-def test_regenerate_after_a_failure_answers_the_last_message_that_was_kept(stage: Stage) -> None:
+def test_regenerate_after_a_failure_answers_the_last_message_that_was_kept(
+    stage: ChatHarness,
+) -> None:
     chat = stage.new()
     kept = chat.send("One.")
-    stage.upstream.answers(refuse(400), Says("Again."), refuse(400), Says("At last."))
+    stage.upstream.plan_answers(
+        refuse(400), ModelAnswer("Again."), refuse(400), ModelAnswer("At last.")
+    )
     with pytest.raises(AntiphonError):
         chat.send("Two.")
     assert chat.regenerate().text == "Again."
-    assert contents(stage.shown()) == ["One."]
+    assert contents(stage.sent_messages()) == ["One."]
     head = chat.response_id
     assert head != kept.response_id
     with pytest.raises(AntiphonError):
@@ -88,7 +104,7 @@ def test_regenerate_after_a_failure_answers_the_last_message_that_was_kept(stage
     assert chat.regenerate().text == "At last."
 
 
-def test_regenerate_runs_no_tool_again_that_a_person_agreed_to(stage: Stage) -> None:
+def test_regenerate_runs_no_tool_again_that_a_person_agreed_to(stage: ChatHarness) -> None:
     done: list[str] = []
 
     @tool(needs_approval=True)
@@ -99,43 +115,45 @@ def test_regenerate_runs_no_tool_again_that_a_person_agreed_to(stage: Stage) -> 
 
     chat = stage.new(tools=[refund])
     calls = tuple(Call("refund", {"order": one}, one) for one in "ab")
-    stage.upstream.answers(Says(calls=calls), Says("Done."), Says("All done."))
+    stage.upstream.plan_answers(
+        ModelAnswer(calls=calls), ModelAnswer("Done."), ModelAnswer("All done.")
+    )
     chat.send("Refund a and b.")
     old = chat.send("Thanks.", decisions={"a": True, "b": "no"})
-    asked = stage.shown()
+    asked = stage.sent_messages()
     new = chat.regenerate()
     assert (new.text, done) == ("All done.", ["a"])
-    assert contents(stage.shown())[2:] == contents(asked)[2:]
+    assert contents(stage.sent_messages())[2:] == contents(asked)[2:]
     chat.send("And?")
     # Once more: the output is an input now.
     chat.branch(new.response_id).regenerate()
     assert done == ["a"]
     # The call is asked about anew where the question itself is asked again.
     first = stage.response(old.response_id).previous_response_id
-    stage.upstream.answers(Says(calls=calls))
+    stage.upstream.plan_answers(ModelAnswer(calls=calls))
     assert len(chat.branch(first).regenerate().pending) == 2
     assert done == ["a"]
 
 
-def test_edit_changes_a_turn_and_goes_on_from_there(stage: Stage) -> None:
+def test_edit_changes_a_turn_and_goes_on_from_there(stage: ChatHarness) -> None:
     chat = stage.new(instructions="Be brief.")
     ids = [chat.send(text, images=given).response_id for text, given in CALLS]
     before = chat.messages()
     head = chat.response_id
-    stage.upstream.answers(Says("Edited."))
+    stage.upstream.plan_answers(ModelAnswer("Edited."))
     middle = chat.edit(ids[1], "Zwei.")
     assert (middle.text, chat.response_id) == ("Edited.", middle.response_id)
-    assert len(stage.shown()) == 4
-    assert stage.shown()[3]["content"][0] == {"type": "text", "text": "Zwei."}
-    assert images(stage.shown()) == images(before), "images of the message stay"
+    assert len(stage.sent_messages()) == 4
+    assert stage.sent_messages()[3]["content"][0] == {"type": "text", "text": "Zwei."}
+    assert images(stage.sent_messages()) == images(before), "images of the message stay"
     chat.send("Vier.")
-    assert contents(stage.shown())[-2:] == ["Edited.", "Vier."]
+    assert contents(stage.sent_messages())[-2:] == ["Edited.", "Vier."]
     # The old way is still there, and its turns can be edited from here.
     assert stage.resume(head).messages() == before
     chat.edit(ids[2], "Drei.")
-    assert roles(stage.shown()) == "suauau"
+    assert roles(stage.sent_messages()) == "suauau"
     chat.edit(ids[0], "Eins.")
-    assert contents(stage.shown()) == ["Be brief.", "Eins."]
+    assert contents(stage.sent_messages()) == ["Be brief.", "Eins."]
     with pytest.raises(NotFoundError):
         chat.edit("resp_" + "0" * 32, "Who?")
     wrong: Any
@@ -149,7 +167,7 @@ CALLS: list[tuple[str, list[Any]]] = [("One.", []), ("Two.", [png()]), ("Three."
 
 
 def test_a_conversation_outlives_its_loop(tmp_path: Path) -> None:
-    with staged("blocking", tmp_path) as stage:
+    with chat_harness("blocking", tmp_path) as stage:
         chat = AsyncConversation(settings=stage.settings)
 
         async def say(text: str) -> None:
@@ -157,11 +175,11 @@ def test_a_conversation_outlives_its_loop(tmp_path: Path) -> None:
 
         asyncio.run(say("One."))
         asyncio.run(say("Two."))
-        assert contents(stage.shown()) == ["One.", "Hello.", "Two."]
+        assert contents(stage.sent_messages()) == ["One.", "Hello.", "Two."]
 
 
 def test_two_turns_at_once_are_two_branches(tmp_path: Path) -> None:
-    with staged("async", tmp_path) as stage:
+    with chat_harness("async", tmp_path) as stage:
         chat = AsyncConversation(settings=stage.settings)
 
         async def main() -> None:
@@ -170,5 +188,5 @@ def test_two_turns_at_once_are_two_branches(tmp_path: Path) -> None:
             assert len(await chat.messages()) == 4
 
         stage.run(main())
-        said = [contents(stage.shown(number))[:-1] for number in range(1, 6)]
+        said = [contents(stage.sent_messages(number))[:-1] for number in range(1, 6)]
         assert said == [["Hi.", "Hello."]] * 5

@@ -22,17 +22,26 @@ from antiphon.bootstrap import close_shared_engines
 from antiphon.core.items import FunctionCall
 from antiphon.errors import ModelTimeoutError, ModelUnavailableError
 from antiphon.settings import Secret
-from chat_kit import KEY, TWINS, Call, Says, Stage, contents, elsewhere, staged
+from chat_kit import (
+    KEY,
+    VARIANTS,
+    Call,
+    ChatHarness,
+    ModelAnswer,
+    chat_harness,
+    contents,
+    upstream_portal,
+)
 from upstream import CUT, HANG, answer, chunk, events, refuse, stream
 
 
-@pytest.fixture(params=TWINS)
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
-    with staged(request.param, tmp_path) as stage:
+@pytest.fixture(params=VARIANTS)
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
+    with chat_harness(request.param, tmp_path) as stage:
         yield stage
 
 
-def test_a_failure_doubles_nothing(stage: Stage) -> None:
+def test_a_failure_doubles_nothing(stage: ChatHarness) -> None:
     chat = stage.new()
     head = chat.send("Hi.").response_id
     failures: list[Any] = [
@@ -45,20 +54,20 @@ def test_a_failure_doubles_nothing(stage: Stage) -> None:
     ]
     for failure in failures:
         for streamed in (False, True):
-            stage.upstream.planned.clear()
-            stage.upstream.answers(*[failure] * 3)
+            stage.upstream.planned_answers.clear()
+            stage.upstream.plan_answers(*[failure] * 3)
             with pytest.raises(AntiphonError) as caught:
                 list(chat.stream("And?")) if streamed else chat.send("And?")
             assert chat.response_id == head
             assert stage.response(caught.value.response_id).status == "failed"
-    stage.upstream.planned.clear()
+    stage.upstream.planned_answers.clear()
     assert chat.send("And?").text == "Hello."
-    assert contents(stage.shown()) == ["Hi.", "Hello.", "And?"]
+    assert contents(stage.sent_messages()) == ["Hi.", "Hello.", "And?"]
     assert len(chat.items) == 4
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_what_may_pass_is_tried_again(stage: Stage, streamed: bool) -> None:
+def test_what_may_pass_is_tried_again(stage: ChatHarness, streamed: bool) -> None:
     def say(text: str) -> str:
         chat = stage.new()
         return "".join(chat.stream(text)) if streamed else str(chat.send(text).text)
@@ -67,41 +76,41 @@ def test_what_may_pass_is_tried_again(stage: Stage, streamed: bool) -> None:
     passings: list[Any] = [refuse(status) for status in (408, 429, 500, 502, 503)]
     for passing in (*passings, begun, [CUT]):
         stage.waits.clear()
-        stage.upstream.answers(passing, passing)
+        stage.upstream.plan_answers(passing, passing)
         assert say("Hi.") == "Hello."
         first, second = stage.waits
         # A connection that broke says nothing about the upstream.
         assert first == 0 if passing == [CUT] else 0.25 <= first <= 0.5
         assert 0.5 <= second <= 1
     for lasting in (refuse(400), refuse(401), refuse(403), refuse(404), refuse(501)):
-        asked = stage.asked
-        stage.upstream.answers(lasting)
+        asked = stage.request_count
+        stage.upstream.plan_answers(lasting)
         with pytest.raises(AntiphonError):
             say("Hi.")
-        assert stage.asked == asked + 1
+        assert stage.request_count == asked + 1
     assert len(stage.recent()) == 12, "a turn is one however often it is tried"
 
 
-def test_an_upstream_that_is_busy_says_for_how_long(stage: Stage) -> None:
+def test_an_upstream_that_is_busy_says_for_how_long(stage: ChatHarness) -> None:
     busy = refuse(429, headers={"Retry-After": "120"})
-    stage.upstream.answers(busy)
+    stage.upstream.plan_answers(busy)
     with pytest.raises(UpstreamRateLimitError) as caught:
         stage.new().send("Hi.")
     assert caught.value.retry_after == 120
-    assert (stage.asked, stage.waits) == (1, []), "nobody waits for two minutes"
+    assert (stage.request_count, stage.waits) == (1, []), "nobody waits for two minutes"
     # A shorter wait is waited for.
-    stage.upstream.answers(refuse(429, headers={"Retry-After": "20"}), refuse(503))
+    stage.upstream.plan_answers(refuse(429, headers={"Retry-After": "20"}), refuse(503))
     assert stage.new().send("Hi.").text == "Hello."
     assert stage.waits[0] == 20
     # It is tried again, but not for ever.
-    stage.upstream.answers(*[refuse(429, headers={"Retry-After": "1"})] * 3)
+    stage.upstream.plan_answers(*[refuse(429, headers={"Retry-After": "1"})] * 3)
     with pytest.raises(UpstreamRateLimitError) as caught:
         stage.new().send("Hi.")
-    assert (caught.value.retry_after, stage.asked) == (1, 7)
+    assert (caught.value.retry_after, stage.request_count) == (1, 7)
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_the_deadline_is_the_whole_turns(stage: Stage, streamed: bool) -> None:
+def test_the_deadline_is_the_whole_turns(stage: ChatHarness, streamed: bool) -> None:
     """Whatever it is that hangs: the upstream, before or amid its answer, or who is asked."""
 
     async def approve(call: FunctionCall) -> bool:
@@ -115,10 +124,10 @@ def test_the_deadline_is_the_whole_turns(stage: Stage, streamed: bool) -> None:
 
     half = stream(*events(chunk(content="Half")), end=HANG)
     chat = stage.new(tools=[refund], approve=approve, timeout=0.1)
-    hanging_ones: list[Any] = [[HANG], half, Says(calls=(Call("refund"),))]
+    hanging_ones: list[Any] = [[HANG], half, ModelAnswer(calls=(Call("refund"),))]
     for hanging in hanging_ones:
-        stage.upstream.planned.clear()
-        stage.upstream.answers(hanging)
+        stage.upstream.planned_answers.clear()
+        stage.upstream.plan_answers(hanging)
         with pytest.raises(ModelTimeoutError) as caught:
             list(chat.stream("Hi.")) if streamed else chat.send("Hi.")
         assert caught.value.code == "turn_timeout"
@@ -127,7 +136,7 @@ def test_the_deadline_is_the_whole_turns(stage: Stage, streamed: bool) -> None:
 
 
 def test_no_key_is_ever_told(
-    stage: Stage, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    stage: ChatHarness, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
     body = {"error": {"message": f"Bad key {KEY} for Bearer {KEY}", "code": KEY, "type": KEY}}
@@ -137,7 +146,7 @@ def test_no_key_is_ever_told(
         """Bad."""
         raise ValueError("nothing to see")
 
-    settings = stage.set(api_key=Secret(KEY))
+    settings = stage.make_settings(api_key=Secret(KEY))
     chat = stage.new(settings=settings, tools=[broken])
     failures: list[Any] = [
         refuse(401, body),
@@ -145,12 +154,12 @@ def test_no_key_is_ever_told(
         answer(KEY.encode()),
         refuse(302, body, {"Location": f"http://127.0.0.1:1/{KEY}"}),
         stream(*events({"error": {"message": KEY}})),
-        Says(calls=(Call("broken"),)),
+        ModelAnswer(calls=(Call("broken"),)),
     ]
     for failure in failures:
         for streamed in (False, True):
-            stage.upstream.planned.clear()
-            stage.upstream.answers(*[failure] * 3)
+            stage.upstream.planned_answers.clear()
+            stage.upstream.plan_answers(*[failure] * 3)
             try:
                 list(chat.stream("And?").events()) if streamed else chat.send("And?")
             except AntiphonError as error:
@@ -162,10 +171,10 @@ def test_no_key_is_ever_told(
     told += [chat.export(), repr(chat.items), *capfd.readouterr()]
     assert told
     assert [one for one in told if KEY in one] == []
-    assert KEY.encode() not in stage.on_disk()
+    assert KEY.encode() not in stage.stored_bytes()
 
 
-def test_a_model_that_is_not_there_is_named(stage: Stage) -> None:
+def test_a_model_that_is_not_there_is_named(stage: ChatHarness) -> None:
     with pytest.raises(ModelNotFoundError, match="nobody"):
         stage.new("nobody").send("Hi.")
     chat = stage.new()
@@ -174,25 +183,25 @@ def test_a_model_that_is_not_there_is_named(stage: Stage) -> None:
         chat.send("Hi.")
     chat.model = None
     assert chat.send("Hi.").model == "m"
-    away = stage.new(settings=stage.set(base_url="http://127.0.0.1:9/v1"))
+    away = stage.new(settings=stage.make_settings(base_url="http://127.0.0.1:9/v1"))
     with pytest.raises(ModelUnavailableError):
         away.send("Hi.")
 
 
 def test_a_task_that_is_cancelled_while_it_waits_cancels_the_turn(tmp_path: Path) -> None:
-    async def main(stage: Stage) -> None:
-        stage.upstream.answers([HANG])
+    async def main(stage: ChatHarness) -> None:
+        stage.upstream.plan_answers([HANG])
         chat = AsyncConversation(settings=stage.settings)
         sending = asyncio.ensure_future(chat.send("Hello."))
-        await asyncio.to_thread(elsewhere.run, stage.upstream.request(0))
+        await asyncio.to_thread(upstream_portal.run, stage.upstream.request(0))
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
-        await asyncio.to_thread(stage.gone)
+        await asyncio.to_thread(stage.wait_for_disconnect)
         assert chat.response_id is None
         assert (await chat.send("Hello.")).text == "Hello."
-        assert contents(stage.shown()) == ["Hello."]
+        assert contents(stage.sent_messages()) == ["Hello."]
         await close_shared_engines()
 
-    with staged("async", tmp_path) as stage:
+    with chat_harness("async", tmp_path) as stage:
         stage.run(main(stage))

@@ -15,22 +15,22 @@ from antiphon import (
 )
 from antiphon.core.images import MAX_IMAGE_BYTES
 from antiphon.errors import ImageInputUnsupportedError, InvalidImageError
-from chat_kit import TWINS, Stage, contents, images, png, staged
+from chat_kit import VARIANTS, ChatHarness, chat_harness, contents, images, png
 
 
-@pytest.fixture(params=TWINS)
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
-    with staged(request.param, tmp_path) as stage:
+@pytest.fixture(params=VARIANTS)
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
+    with chat_harness(request.param, tmp_path) as stage:
         yield stage
 
 
-def test_pictures_are_shown_and_kept_once(stage: Stage, tmp_path: Path) -> None:
+def test_pictures_are_shown_and_kept_once(stage: ChatHarness, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png())
     chat = stage.new()
     web = "https://example.com/cat.png"
     chat.send("What is it?", images=[png(), path, str(path), web], detail="low")
-    first = stage.shown()
+    first = stage.sent_messages()
     assert first[0]["content"][0] == {"type": "text", "text": "What is it?"}
     data = images(first)[0]
     assert data.startswith("data:image/png;base64,")
@@ -38,9 +38,9 @@ def test_pictures_are_shown_and_kept_once(stage: Stage, tmp_path: Path) -> None:
     assert {part["image_url"]["detail"] for part in first[0]["content"][1:]} == {"low"}
     drawn = Image.new("RGB", (2, 2), "blue")
     list(chat.stream("And this?", images=[drawn, png()]))
-    assert images(stage.shown())[:4] == images(first)
-    assert images(stage.shown())[5] == data
-    assert stage.shown()[0] == first[0]
+    assert images(stage.sent_messages())[:4] == images(first)
+    assert images(stage.sent_messages())[5] == data
+    assert stage.sent_messages()[0] == first[0]
     assert stage.resume(chat.response_id).messages() == chat.messages()
     with sqlite3.connect(stage.file) as database:
         tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master")]
@@ -48,24 +48,24 @@ def test_pictures_are_shown_and_kept_once(stage: Stage, tmp_path: Path) -> None:
         (count,) = database.execute(f"SELECT count(*) FROM {blobs}").fetchone()
         assert count == 2
     database.close()
-    assert data.partition(",")[2].encode() not in stage.on_disk(), "no base64 is kept"
+    assert data.partition(",")[2].encode() not in stage.stored_bytes(), "no base64 is kept"
 
 
-def test_one_picture_needs_no_list(stage: Stage, tmp_path: Path) -> None:
+def test_one_picture_needs_no_list(stage: ChatHarness, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png())
     drawn = Image.new("RGB", (2, 2), "blue")
     alone: list[Any] = [path, str(path), png(), bytearray(png()), memoryview(png()), drawn]
     for one in alone:
         stage.new().send("What is it?", images=one)
-        assert len(images(stage.shown())) == 1
+        assert len(images(stage.sent_messages())) == 1
     stage.new().send(images=[png()])
-    assert [part["type"] for part in stage.shown()[0]["content"]] == ["image_url"]
+    assert [part["type"] for part in stage.sent_messages()[0]["content"]] == ["image_url"]
     stage.new().send("Nothing.", images=None)
-    assert contents(stage.shown()) == ["Nothing."]
+    assert contents(stage.sent_messages()) == ["Nothing."]
 
 
-def test_what_is_no_picture_is_refused_and_nothing_kept(stage: Stage, tmp_path: Path) -> None:
+def test_what_is_no_picture_is_refused_and_nothing_kept(stage: ChatHarness, tmp_path: Path) -> None:
     chat = stage.new()
     head = chat.send("Hi.").response_id
     large = tmp_path / "large.png"
@@ -90,12 +90,12 @@ def test_what_is_no_picture_is_refused_and_nothing_kept(stage: Stage, tmp_path: 
     with pytest.raises(InvalidRequestError) as caught:
         chat.send("What is it?", images=[png()], detail="much")
     assert caught.value.param == "detail"
-    assert (chat.response_id, stage.asked, len(stage.recent())) == (head, 1, 1)
+    assert (chat.response_id, stage.request_count, len(stage.recent())) == (head, 1, 1)
 
 
-def test_a_model_that_reads_text_only_is_not_sent_pictures(stage: Stage) -> None:
-    chat = stage.new(settings=stage.set(images=False))
+def test_a_model_that_reads_text_only_is_not_sent_pictures(stage: ChatHarness) -> None:
+    chat = stage.new(settings=stage.make_settings(images=False))
     with pytest.raises(ImageInputUnsupportedError) as caught:
         chat.send("What is it?", images=[png()])
     assert caught.value.code == "image_input_unsupported"
-    assert (chat.response_id, stage.asked) == (None, 0)
+    assert (chat.response_id, stage.request_count) == (None, 0)

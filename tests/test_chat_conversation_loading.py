@@ -13,12 +13,12 @@ from antiphon import (
     InvalidRequestError,
     ModelNotFoundError,
 )
-from chat_kit import TWINS, Call, Stage, contents, png, roles, staged
+from chat_kit import VARIANTS, Call, ChatHarness, chat_harness, contents, png, roles
 
 
-@pytest.fixture(params=TWINS)
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
-    with staged(request.param, tmp_path) as stage:
+@pytest.fixture(params=VARIANTS)
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
+    with chat_harness(request.param, tmp_path) as stage:
         yield stage
 
 
@@ -39,7 +39,7 @@ for _call in TALK[2]["tool_calls"]:
     del _call["index"]
 
 
-def test_what_is_exported_can_be_loaded(stage: Stage) -> None:
+def test_what_is_exported_can_be_loaded(stage: ChatHarness) -> None:
     chat = stage.load(TALK)
     assert chat.instructions == "Be brief."
     assert chat.history == chat.messages() == TALK
@@ -54,7 +54,7 @@ def test_what_is_exported_can_be_loaded(stage: Stage) -> None:
         chat.export(wrong)
     assert caught.value.param == "form"
     assert again.send("And now?").text == "Hello."
-    assert stage.shown() == [*TALK, {"role": "user", "content": "And now?"}]
+    assert stage.sent_messages() == [*TALK, {"role": "user", "content": "And now?"}]
     # Each turn was kept as one of its own.
     assert again.regenerate().text == "Hello."
     assert len(again.usage.turns) == 3
@@ -64,16 +64,16 @@ def test_what_is_exported_can_be_loaded(stage: Stage) -> None:
     assert stage.load(json.loads(pictured.export())).history == pictured.history
 
 
-def test_an_array_that_ends_with_a_question_is_answered(stage: Stage) -> None:
+def test_an_array_that_ends_with_a_question_is_answered(stage: ChatHarness) -> None:
     chat = stage.load(TALK[:-1], temperature=0.5)
     assert chat.history == TALK[:-1]
     assert chat.regenerate().text == "Hello."
-    assert stage.shown() == TALK[:-1]
-    assert stage.body()["temperature"] == 0.5
+    assert stage.sent_messages() == TALK[:-1]
+    assert stage.request_body()["temperature"] == 0.5
     assert contents(chat.history)[-1] == "Hello."
 
 
-def test_an_array_that_ends_with_calls_waits_for_decisions(stage: Stage) -> None:
+def test_an_array_that_ends_with_calls_waits_for_decisions(stage: ChatHarness) -> None:
     ran: list[str] = []
 
     def weather(city: str) -> str:
@@ -87,18 +87,18 @@ def test_an_array_that_ends_with_calls_waits_for_decisions(stage: Stage) -> None
         chat.send("So?")
     assert caught.value.code == "decision_needed"
     assert chat.send(decisions={"r": True}).text == "Hello."
-    assert (stage.shown(), ran) == (TALK[:4], ["Rome"])
+    assert (stage.sent_messages(), ran) == (TALK[:4], ["Rome"])
 
 
-def test_calls_that_an_array_passes_over_are_told_as_interrupted(stage: Stage) -> None:
+def test_calls_that_an_array_passes_over_are_told_as_interrupted(stage: ChatHarness) -> None:
     chat = stage.load([*TALK[:3], *TALK[5:]])
     assert chat.pending == ()
     chat.send("And?")
-    assert roles(stage.shown()) == "suatuau"
-    assert "interrupted" in stage.shown()[3]["content"]
+    assert roles(stage.sent_messages()) == "suatuau"
+    assert "interrupted" in stage.sent_messages()[3]["content"]
 
 
-def test_an_empty_array_is_a_new_conversation(stage: Stage) -> None:
+def test_an_empty_array_is_a_new_conversation(stage: ChatHarness) -> None:
     assert stage.load([]).response_id is None
     chat = stage.load(TALK[:1])
     assert (chat.response_id, chat.instructions) == (None, "Be brief.")
@@ -106,7 +106,7 @@ def test_an_empty_array_is_a_new_conversation(stage: Stage) -> None:
     assert contents(other.messages())[0] == "Be long."
 
 
-def test_a_bad_array_is_refused_and_nothing_kept(stage: Stage) -> None:
+def test_a_bad_array_is_refused_and_nothing_kept(stage: ChatHarness) -> None:
     wrong: list[tuple[Any, str]] = [
         ([{"role": "user"}], "messages[0].content"),
         ([*TALK, {"role": "robot", "content": "x"}], "messages[7].role"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from chat_kit import Stage, contents, staged
+from chat_kit import ChatHarness, chat_harness, contents
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no process is forked there")
 
@@ -45,12 +45,12 @@ async def say(chat, text):
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    with staged("blocking", tmp_path) as stage:
+def stage(tmp_path: Path) -> Iterator[ChatHarness]:
+    with chat_harness("blocking", tmp_path) as stage:
         yield stage
 
 
-def outcome(stage: Stage, script: str) -> list[str]:
+def outcome(stage: ChatHarness, script: str) -> list[str]:
     """What a program prints that talks over the stage's file; it must end well, and soon."""
     ended = subprocess.run(
         [sys.executable, "-c", HEAD + script, stage.settings.store, stage.upstream.base_url],
@@ -65,7 +65,7 @@ def outcome(stage: Stage, script: str) -> list[str]:
 
 # Each is the end of a forked process in its own way: with its atexit handlers, and without.
 @pytest.mark.parametrize("end", ["sys.exit", "os._exit"])
-def test_a_child_cannot_go_on_with_its_parents_conversations(stage: Stage, end: str) -> None:
+def test_a_child_cannot_go_on_with_its_parents_conversations(stage: ChatHarness, end: str) -> None:
     script = f"""
 chat = Conversation(settings=settings)
 attempt("parent", lambda: chat.send("Hi.").text)
@@ -93,10 +93,10 @@ attempt("parent", lambda: chat.send("Still there?").text)
         "lo.",
         "parent Hello.",
     ]
-    assert contents(stage.shown()) == ["Hi.", "Hello.", "Count.", "Hello.", "Still there?"]
+    assert contents(stage.sent_messages()) == ["Hi.", "Hello.", "Count.", "Hello.", "Still there?"]
 
 
-def test_a_child_cannot_go_on_in_its_parents_loop(stage: Stage) -> None:
+def test_a_child_cannot_go_on_in_its_parents_loop(stage: ChatHarness) -> None:
     script = """
 loop = asyncio.new_event_loop()
 chat = AsyncConversation(settings=settings)
@@ -109,10 +109,10 @@ loop.close()
     assert outcome(stage, script) == [
         *("parent Hello.", "child ConfigError configuration_error True", "parent Hello.")
     ]
-    assert contents(stage.shown()) == ["Hi.", "Hello.", "Still there?"]
+    assert contents(stage.sent_messages()) == ["Hi.", "Hello.", "Still there?"]
 
 
-def test_a_child_may_begin_where_its_parent_has_not_or_has_ended(stage: Stage) -> None:
+def test_a_child_may_begin_where_its_parent_has_not_or_has_ended(stage: ChatHarness) -> None:
     script = """
 early = Conversation(settings=settings)
 in_child(("before", lambda: early.send("One.").text))
@@ -125,7 +125,7 @@ attempt("parent", lambda: early.send("Five.").text)
     assert outcome(stage, script) == [
         *("before Hello.", "parent Hello.", "after Hello.", "blocking Hello.", "parent Hello.")
     ]
-    assert [contents(stage.shown(number))[-1] for number in range(stage.asked)] == [
+    assert [contents(stage.sent_messages(number))[-1] for number in range(stage.request_count)] == [
         *("One.", "Two.", "Three.", "Four.", "Five.")
     ]
     assert len(stage.recent()) == 4, "each is kept; the third goes on from the second"

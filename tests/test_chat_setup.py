@@ -21,32 +21,32 @@ from antiphon import (
 )
 from antiphon.core.items import Compaction
 from antiphon.errors import ConfigError
-from chat_kit import TWINS, Call, Says, Stage, contents, roles, staged
+from chat_kit import VARIANTS, Call, ChatHarness, ModelAnswer, chat_harness, contents, roles
 
 
-@pytest.fixture(params=TWINS)
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
-    with staged(request.param, tmp_path) as stage:
+@pytest.fixture(params=VARIANTS)
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
+    with chat_harness(request.param, tmp_path) as stage:
         yield stage
 
 
-def said(stage: Stage) -> list[str]:
+def said(stage: ChatHarness) -> list[str]:
     """What the user said, as the upstream was last shown it."""
-    return [one["content"] for one in stage.shown() if one["role"] == "user"]
+    return [one["content"] for one in stage.sent_messages() if one["role"] == "user"]
 
 
 # Sampling.
 
 
-def test_what_is_set_is_sent(stage: Stage) -> None:
+def test_what_is_set_is_sent(stage: ChatHarness) -> None:
     chat = stage.new(temperature=0, top_p=1, max_output_tokens=9, reasoning_effort="low")
     chat.send("Hi.")
-    body = stage.body()
+    body = stage.request_body()
     assert (body["temperature"], body["top_p"], body["reasoning_effort"]) == (0, 1, "low")
     assert 9 in (body.get("max_tokens"), body.get("max_completion_tokens"))
     later = stage.resume(chat.response_id, temperature=None, top_p=0.5)
     later.send("And?")
-    body = stage.body()
+    body = stage.request_body()
     assert "temperature" not in body, "None takes it back"
     assert (body["top_p"], body["reasoning_effort"]) == (0.5, "low")
 
@@ -75,14 +75,14 @@ def test_what_is_set_is_sent(stage: Stage) -> None:
     ],
 )
 def test_a_bad_value_names_its_argument(tmp_path: Path, name: str, value: Any) -> None:
-    with staged("blocking", tmp_path) as stage, pytest.raises(InvalidRequestError) as caught:
+    with chat_harness("blocking", tmp_path) as stage, pytest.raises(InvalidRequestError) as caught:
         stage.new(**{name: value})
     assert caught.value.param == name
 
 
 def test_bad_tools_and_hooks_are_refused(tmp_path: Path) -> None:
     wrong: list[dict[str, Any]] = [{"tools": "weather"}, {"tools": [42]}, {"approve": True}]
-    with staged("blocking", tmp_path) as stage:
+    with chat_harness("blocking", tmp_path) as stage:
         for options in wrong:
             with pytest.raises(ConfigError):
                 stage.new(**options)
@@ -114,11 +114,11 @@ def test_bad_policies_are_refused_however_they_are_made() -> None:
 # Context.
 
 
-def test_a_window_shows_the_newest_turns(stage: Stage) -> None:
+def test_a_window_shows_the_newest_turns(stage: ChatHarness) -> None:
     chat = stage.new(instructions="Be brief.", context=Window(3))
     for number in range(4):
         chat.send(f"Number {number}.")
-    assert roles(stage.shown()) == "suau"
+    assert roles(stage.sent_messages()) == "suau"
     assert said(stage) == ["Number 2.", "Number 3."]
     assert roles(chat.messages()) == "sua"
     assert roles(chat.history) == "suauauaua"
@@ -126,9 +126,9 @@ def test_a_window_shows_the_newest_turns(stage: Stage) -> None:
     assert roles(stage.resume(chat.response_id).messages()) == "suauauaua"
 
 
-def test_a_budget_shows_what_fits(stage: Stage) -> None:
+def test_a_budget_shows_what_fits(stage: ChatHarness) -> None:
     chat = stage.new(context=TokenBudget(60))
-    stage.upstream.answers(*(Says("Yes.", tokens=(20 * n, 4, 0)) for n in (1, 2, 3, 4)))
+    stage.upstream.plan_answers(*(ModelAnswer("Yes.", tokens=(20 * n, 4, 0)) for n in (1, 2, 3, 4)))
     for number in range(4):
         chat.send(f"Number {number}.")
     assert said(stage)[-1] == "Number 3."
@@ -142,15 +142,15 @@ def test_a_budget_shows_what_fits(stage: Stage) -> None:
     assert said(stage)[-1] == "Short."
 
 
-def test_a_summary_takes_the_place_of_old_turns(stage: Stage) -> None:
+def test_a_summary_takes_the_place_of_old_turns(stage: ChatHarness) -> None:
     chat = stage.new(instructions="Be brief.", context=Summarize(max_messages=4, keep_turns=1))
     for number in range(2):
         chat.send(f"Number {number}.")
-    asked = stage.asked
-    stage.upstream.answers(Says("They counted."), Says("Two."))
+    asked = stage.request_count
+    stage.upstream.plan_answers(ModelAnswer("They counted."), ModelAnswer("Two."))
     assert chat.send("Number 2.").text == "Two."
-    assert stage.asked == asked + 2
-    assert "They counted." in stage.shown()[1]["content"]
+    assert stage.request_count == asked + 2
+    assert "They counted." in stage.sent_messages()[1]["content"]
     assert said(stage) == ["Number 1.", "Number 2."]
     assert roles(chat.messages()) == "ssuaua"
     assert said_in(chat.history) == ["Number 0.", "Number 1.", "Number 2."]
@@ -166,19 +166,19 @@ def said_in(messages: list[dict[str, Any]]) -> list[str]:
     return [one["content"] for one in messages if one["role"] == "user"]
 
 
-def test_several_policies_at_once(stage: Stage) -> None:
+def test_several_policies_at_once(stage: ChatHarness) -> None:
     chat = stage.new(
         context=[Summarize(max_messages=8, keep_turns=2), Window(4), TokenBudget(10_000)]
     )
     for number in range(9):
         chat.send(f"Number {number}.")
         assert said(stage)[-1] in (f"Number {number}.", Summarize(max_messages=1).prompt)
-        assert len([one for one in stage.shown() if one["role"] != "system"]) <= 9
+        assert len([one for one in stage.sent_messages() if one["role"] != "system"]) <= 9
     assert len(said(stage)) <= 3
     assert said_in(chat.history) == [f"Number {number}." for number in range(9)]
 
 
-def test_a_summary_by_hand(stage: Stage) -> None:
+def test_a_summary_by_hand(stage: ChatHarness) -> None:
     chat = stage.new(instructions="Be brief.")
     with pytest.raises(InvalidRequestError) as caught:
         chat.summarize()
@@ -189,7 +189,7 @@ def test_a_summary_by_hand(stage: Stage) -> None:
         chat.summarize(keep_turns=-1)
     assert caught.value.param == "keep_turns"
     head = chat.response_id
-    stage.upstream.answers(Says("They counted to one."))
+    stage.upstream.plan_answers(ModelAnswer("They counted to one."))
     summary = chat.summarize(keep_turns=1)
     assert (summary.text, chat.response_id) == ("They counted to one.", summary.response_id)
     assert said(stage)[:2] == ["Number 0.", "Number 1."]
@@ -208,16 +208,16 @@ def test_a_summary_by_hand(stage: Stage) -> None:
     assert said(stage) == ["Number 2.", "And?"]
 
 
-def test_a_summary_that_fails_leaves_the_conversation_where_it_was(stage: Stage) -> None:
+def test_a_summary_that_fails_leaves_the_conversation_where_it_was(stage: ChatHarness) -> None:
     chat = stage.new()
     head = chat.send("Hi.").response_id
-    stage.upstream.answers(Says(""))
+    stage.upstream.plan_answers(ModelAnswer(""))
     with pytest.raises(ModelError):
         chat.summarize()
     assert chat.response_id == head
 
 
-def test_a_summary_while_a_call_waits_changes_nothing_about_that(stage: Stage) -> None:
+def test_a_summary_while_a_call_waits_changes_nothing_about_that(stage: ChatHarness) -> None:
     @tool(needs_approval=True)
     def refund(order: str) -> str:
         """Give the money back."""
@@ -225,18 +225,18 @@ def test_a_summary_while_a_call_waits_changes_nothing_about_that(stage: Stage) -
 
     chat = stage.new(tools=[refund])
     chat.send("Hi.")
-    stage.upstream.answers(Says(calls=(Call("refund", {"order": "1"}, "r"),)))
+    stage.upstream.plan_answers(ModelAnswer(calls=(Call("refund", {"order": "1"}, "r"),)))
     chat.send("Refund 1.")
-    stage.upstream.answers(Says("They said hi."))
+    stage.upstream.plan_answers(ModelAnswer("They said hi."))
     chat.summarize()
     assert [call.call_id for call in chat.pending] == ["r"]
     with pytest.raises(InvalidRequestError):
         chat.send("So?")
     assert chat.send(decisions={"r": True}).text == "Hello."
-    assert contents(stage.shown())[-1] == "refunded 1"
+    assert contents(stage.sent_messages())[-1] == "refunded 1"
 
 
-def test_beginning_anew(stage: Stage) -> None:
+def test_beginning_anew(stage: ChatHarness) -> None:
     chat = stage.new(instructions="Be brief.")
     first = chat.send("Hi.").response_id
     chat.reset()
@@ -244,9 +244,9 @@ def test_beginning_anew(stage: Stage) -> None:
     assert roles(chat.messages()) == roles(chat.history) == "s"
     assert (chat.items, chat.pending, chat.usage.turns) == ((), (), ())
     chat.send("Hi again.")
-    assert contents(stage.shown()) == ["Be brief.", "Hi again."]
+    assert contents(stage.sent_messages()) == ["Be brief.", "Hi again."]
     chat.reset(keep_system=False)
     assert (chat.instructions, chat.messages()) == (None, [])
     chat.send("And again.")
-    assert contents(stage.shown()) == ["And again."]
+    assert contents(stage.sent_messages()) == ["And again."]
     assert contents(stage.resume(first).messages()) == ["Be brief.", "Hi.", "Hello."]

@@ -17,7 +17,7 @@ import pytest
 from typing_extensions import TypedDict
 
 from antiphon import AntiphonError, ModelError, ToolContext, tool
-from chat_kit import TWINS, Call, Says, Stage, faults, staged
+from chat_kit import VARIANTS, Call, ChatHarness, ModelAnswer, chat_harness, pairing_errors
 from upstream import CUT, DONE, HANG, Behaviour, Request, answer, chunk, events, refuse, stream
 
 TURNS = 100
@@ -78,14 +78,16 @@ class Day:
     def answers(self) -> list[Any]:
         """For one turn: rounds of calls, an answer, and perhaps a fault somewhere."""
         plan: list[Any] = [self._calls() for _ in range(self.luck.choice([0, 0, 1, 1, 2]))]
-        plan.append(Says(self._words(), finish=self.luck.choice(["", "", "", "length", "odd"])))
+        plan.append(
+            ModelAnswer(self._words(), finish=self.luck.choice(["", "", "", "length", "odd"]))
+        )
         if self.luck.random() < 0.5:
             fault = self.luck.choice([self._busy, self._broken, self._cut])
             place = self.luck.randrange(len(plan) + 1)
             # The third of three is not tried again.
             plan[place:place] = [fault() for _ in range(self.luck.choice([1, 1, 3]))]
         # Where a fault ended no answer but was taken for one, another may be asked for.
-        return plan + [Says(f"Answer {self._next()}.") for _ in range(6)]
+        return plan + [ModelAnswer(f"Answer {self._next()}.") for _ in range(6)]
 
     def _next(self) -> int:
         self._number += 1
@@ -96,11 +98,11 @@ class Day:
         good = json.dumps({"x": number, "y": 0})
         return self.luck.choice([f"Answer {number}.", good, good, ""])
 
-    def _calls(self) -> Says:
+    def _calls(self) -> ModelAnswer:
         calls = [self._call() for _ in range(self.luck.choice([1, 1, 2, 3]))]
         if self.luck.random() < 0.1:
             calls.append(calls[0])
-        return Says(self.luck.choice(["", f"Look {self._next()}."]), tuple(calls))
+        return ModelAnswer(self.luck.choice(["", f"Look {self._next()}."]), tuple(calls))
 
     def _call(self) -> Call:
         key = f"k{self._next()}"
@@ -170,14 +172,14 @@ class Day:
 class Soak:
     """The conversation, and what must be true of it."""
 
-    def __init__(self, stage: Stage, seed: int) -> None:
+    def __init__(self, stage: ChatHarness, seed: int) -> None:
         self.stage = stage
         self.luck = random.Random(seed)
         self.day = Day(self.luck)
         self.shop = Shop()
         self.tools = self.shop.tools()
         #: The same file by another engine, which remembers nothing of the turns of the first.
-        self.elsewhere = stage.set(context=1_000_000)
+        self.elsewhere = stage.make_settings(context=1_000_000)
         self.chat = stage.new(tools=self.tools, instructions="Be brief.")
         self.said: list[str] = []
         self.outcomes: Counter[str] = Counter()
@@ -199,8 +201,8 @@ class Soak:
             chat = self.resumed(timeout=PATIENCE)
         way = self.luck.choice(WAYS)
         head, decisions = chat.response_id, self.decisions(chat)
-        self.stage.upstream.planned.clear()
-        self.stage.upstream.answers(*plan)
+        self.stage.upstream.planned_answers.clear()
+        self.stage.upstream.plan_answers(*plan)
         failed: AntiphonError | None = None
         try:
             self.say(chat, way, text, decisions)
@@ -252,7 +254,7 @@ class Soak:
         said = [one["content"] for one in history if one["role"] == "user"]
         assert [text for text in said if text.startswith("Turn ")] == self.said
         if not pending:
-            assert faults(history) == []
+            assert pairing_errors(history) == []
         once([one["content"] for one in history if one["role"] == "assistant" and one["content"]])
         once([call["id"] for one in history for call in one.get("tool_calls", ())])
         once([call_id for call_id in self.shop.ran if call_id not in self.decided])
@@ -265,10 +267,10 @@ def once(things: list[str]) -> None:
     assert [thing for thing, times in Counter(things).items() if times > 1] == []
 
 
-@pytest.mark.parametrize("twin", TWINS)
+@pytest.mark.parametrize("twin", VARIANTS)
 def test_a_long_conversation_on_bad_days(twin: str, tmp_path: Path) -> None:
-    with staged(twin, tmp_path) as stage:
-        soak = Soak(stage, seed=TWINS.index(twin))
+    with chat_harness(twin, tmp_path) as stage:
+        soak = Soak(stage, seed=VARIANTS.index(twin))
         for number in range(TURNS):
             soak.turn(number)
             soak.check()

@@ -13,13 +13,13 @@ from antiphon import AntiphonError, Usage, tool
 from antiphon.chat.reply import conversation_usage, usage_cost
 from antiphon.core.turns import End, Header, Response
 from antiphon.settings import ModelSettings, Price
-from chat_kit import TWINS, Call, Says, Stage, staged
+from chat_kit import VARIANTS, Call, ChatHarness, ModelAnswer, chat_harness
 from upstream import refuse
 
 
-@pytest.fixture(params=TWINS)
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
-    with staged(request.param, tmp_path) as stage:
+@pytest.fixture(params=VARIANTS)
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
+    with chat_harness(request.param, tmp_path) as stage:
         yield stage
 
 
@@ -66,18 +66,18 @@ def test_one_turn_without_a_price_makes_the_whole_unknown() -> None:
     assert (loaded.turns[1].usage, loaded.turns[1].cost) == (None, None)
 
 
-def test_a_conversation_adds_up_its_turns(stage: Stage) -> None:
+def test_a_conversation_adds_up_its_turns(stage: ChatHarness) -> None:
     @tool
     def ping() -> str:
         """Answer."""
         return "pong"
 
     price = Price(input=1, output=2, cached=0.5)
-    chat = stage.new(tools=[ping], settings=stage.set(price=price))
-    stage.upstream.answers(
-        Says("One.", tokens=(100, 10, 50)),
-        Says(calls=(Call("ping"),), tokens=(200, 20, 100)),
-        Says("Two.", tokens=(300, 30, 200)),
+    chat = stage.new(tools=[ping], settings=stage.make_settings(price=price))
+    stage.upstream.plan_answers(
+        ModelAnswer("One.", tokens=(100, 10, 50)),
+        ModelAnswer(calls=(Call("ping"),), tokens=(200, 20, 100)),
+        ModelAnswer("Two.", tokens=(300, 30, 200)),
         refuse(400),
     )
     first, second = chat.send("1"), chat.send("2")

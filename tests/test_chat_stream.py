@@ -23,14 +23,23 @@ from antiphon import (
 from antiphon.bootstrap import close_shared_engines
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Message
 from antiphon.errors import ModelError
-from chat_kit import TWINS, Call, Says, Stage, contents, release, roles, staged
+from chat_kit import (
+    VARIANTS,
+    Call,
+    ChatHarness,
+    ModelAnswer,
+    chat_harness,
+    contents,
+    roles,
+    set_event,
+)
 from upstream import CUT, HANG, chunk, refuse, stream
 from upstream import events as sse
 
 
-@pytest.fixture(params=TWINS)
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
-    with staged(request.param, tmp_path) as stage:
+@pytest.fixture(params=VARIANTS)
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
+    with chat_harness(request.param, tmp_path) as stage:
         yield stage
 
 
@@ -56,11 +65,11 @@ def hanging(*chunks: dict[str, Any]) -> list[Any]:
 # Reading.
 
 
-def test_the_text_of_several_messages_is_in_paragraphs(stage: Stage) -> None:
-    stage.upstream.answers(
-        Says("Let me look.", (Call("weather", {"city": "Rome"}, "w"),)),
-        Says("And again.", (Call("weather", {"city": "Bari"}, "v"),)),
-        Says("Sunny."),
+def test_the_text_of_several_messages_is_in_paragraphs(stage: ChatHarness) -> None:
+    stage.upstream.plan_answers(
+        ModelAnswer("Let me look.", (Call("weather", {"city": "Rome"}, "w"),)),
+        ModelAnswer("And again.", (Call("weather", {"city": "Bari"}, "v"),)),
+        ModelAnswer("Sunny."),
     )
     chat = stage.new(tools=[weather])
     talk = chat.stream("Weather?")
@@ -71,8 +80,10 @@ def test_the_text_of_several_messages_is_in_paragraphs(stage: Stage) -> None:
     assert chat.response_id == talk.reply.response_id
 
 
-def test_events_come_in_their_order(stage: Stage) -> None:
-    stage.upstream.answers(Says("Look.", (Call("weather", {"city": "Rome"}, "w"),)), Says("Sunny."))
+def test_events_come_in_their_order(stage: ChatHarness) -> None:
+    stage.upstream.plan_answers(
+        ModelAnswer("Look.", (Call("weather", {"city": "Rome"}, "w"),)), ModelAnswer("Sunny.")
+    )
     talk = stage.new(tools=[weather]).stream("Weather?")
     heard = list(talk.events())
     assert isinstance(heard[0], events.Created)
@@ -98,26 +109,26 @@ def test_events_come_in_their_order(stage: Stage) -> None:
     ]
 
 
-def test_a_stream_ends_where_a_call_waits_and_another_goes_on(stage: Stage) -> None:
+def test_a_stream_ends_where_a_call_waits_and_another_goes_on(stage: ChatHarness) -> None:
     @tool(needs_approval=True)
     def refund(order: str) -> str:
         """Give the money back."""
         return f"refunded {order}"
 
     chat = stage.new(tools=[refund])
-    stage.upstream.answers(Says("A moment.", (Call("refund", {"order": "1"}, "r"),)))
+    stage.upstream.plan_answers(ModelAnswer("A moment.", (Call("refund", {"order": "1"}, "r"),)))
     talk = chat.stream("Refund 1.")
     assert "".join(talk) == "A moment."
     assert [call.call_id for call in talk.reply.pending] == ["r"]
     heard = list(chat.stream(decisions={"r": True}).events())
     output = FunctionCallOutput("r", "refunded 1")
     assert heard[1:3] == [events.ItemAdded(0, output), events.ItemDone(0, output)]
-    assert roles(stage.shown()) == "uat"
+    assert roles(stage.sent_messages()) == "uat"
     assert chat.pending == ()
 
 
-def test_a_refusal_is_read_like_text(stage: Stage) -> None:
-    stage.upstream.answers(Says(refusal="I will not."))
+def test_a_refusal_is_read_like_text(stage: ChatHarness) -> None:
+    stage.upstream.plan_answers(ModelAnswer(refusal="I will not."))
     talk = stage.new().stream("Hack it.")
     assert "".join(talk) == "I will not."
     assert talk.reply.text == "I will not."
@@ -126,8 +137,8 @@ def test_a_refusal_is_read_like_text(stage: Stage) -> None:
 # Objects.
 
 
-def test_objects_grow(stage: Stage) -> None:
-    stage.upstream.answers(Says(ROME))
+def test_objects_grow(stage: ChatHarness) -> None:
+    stage.upstream.plan_answers(ModelAnswer(ROME))
     talk = stage.new().stream("A city?", returns=City)
     grown = list(talk.objects())
     assert grown[-1] == {"name": "Rome", "people": 3}
@@ -139,15 +150,15 @@ def test_objects_grow(stage: Stage) -> None:
     assert talk.reply.parsed == City(name="Rome", people=3)
 
 
-def test_objects_need_a_type(stage: Stage) -> None:
+def test_objects_need_a_type(stage: ChatHarness) -> None:
     talk = stage.new().stream("A city?")
     with pytest.raises(InvalidRequestError, match="returns="):
         list(talk.objects())
 
 
-def test_an_answer_that_is_mended_is_read_in_two_paragraphs(stage: Stage) -> None:
+def test_an_answer_that_is_mended_is_read_in_two_paragraphs(stage: ChatHarness) -> None:
     for way in ("text", "objects"):
-        stage.upstream.answers(Says('{"name": "Rome"}'), Says(ROME))
+        stage.upstream.plan_answers(ModelAnswer('{"name": "Rome"}'), ModelAnswer(ROME))
         chat = stage.new()
         talk = chat.stream("A city?", returns=City)
         if way == "text":
@@ -158,8 +169,8 @@ def test_an_answer_that_is_mended_is_read_in_two_paragraphs(stage: Stage) -> Non
         assert chat.response_id == talk.reply.response_id
 
 
-def test_a_stream_that_cannot_be_mended_raises_at_its_end(stage: Stage) -> None:
-    stage.upstream.answers(Says("Rome!"), Says("No!"))
+def test_a_stream_that_cannot_be_mended_raises_at_its_end(stage: ChatHarness) -> None:
+    stage.upstream.plan_answers(ModelAnswer("Rome!"), ModelAnswer("No!"))
     chat = stage.new()
     talk = chat.stream("A city?", returns=City)
     with pytest.raises(InvalidOutputError) as caught:
@@ -172,7 +183,7 @@ def test_a_stream_that_cannot_be_mended_raises_at_its_end(stage: Stage) -> None:
 # Ending.
 
 
-def test_a_stream_that_is_never_read_sends_nothing(stage: Stage) -> None:
+def test_a_stream_that_is_never_read_sends_nothing(stage: ChatHarness) -> None:
     chat = stage.new()
     talk = chat.stream("Hi.")
     with pytest.raises(InvalidRequestError) as caught:
@@ -187,10 +198,10 @@ def test_a_stream_that_is_never_read_sends_nothing(stage: Stage) -> None:
         with pytest.raises(InvalidRequestError) as caught:
             read()
         assert caught.value.code == "stream_closed"
-    assert (stage.asked, chat.response_id) == (0, None)
+    assert (stage.request_count, chat.response_id) == (0, None)
 
 
-def test_a_stream_is_read_once(stage: Stage) -> None:
+def test_a_stream_is_read_once(stage: ChatHarness) -> None:
     talk = stage.new().stream("Hi.")
     assert "".join(talk) == "Hello."
     assert list(talk) == [], "it is at its end"
@@ -202,19 +213,19 @@ def test_a_stream_is_read_once(stage: Stage) -> None:
     list(other.events())
     with pytest.raises(InvalidRequestError):
         next(other)
-    assert stage.asked == 2
+    assert stage.request_count == 2
 
 
-def test_closing_after_any_event_leaves_a_conversation_that_goes_on(stage: Stage) -> None:
+def test_closing_after_any_event_leaves_a_conversation_that_goes_on(stage: ChatHarness) -> None:
     def answers() -> None:
-        stage.upstream.answers(
-            Says("Look.", (Call("weather", {"city": "Rome"}, "w"),)), Says("Sunny.")
+        stage.upstream.plan_answers(
+            ModelAnswer("Look.", (Call("weather", {"city": "Rome"}, "w"),)), ModelAnswer("Sunny.")
         )
 
     answers()
     number = len(list(stage.new(tools=[weather]).stream("Weather?").events()))
     for stop in range(1, number + 1):
-        stage.upstream.planned.clear()
+        stage.upstream.planned_answers.clear()
         chat = stage.new(tools=[weather])
         head = chat.send("Hi.").response_id
         answers()
@@ -226,15 +237,15 @@ def test_closing_after_any_event_leaves_a_conversation_that_goes_on(stage: Stage
         kept = stage.response(chat.response_id)
         assert kept.status in ("cancelled", "completed")
         assert kept.end is not None
-        stage.upstream.planned.clear()
+        stage.upstream.planned_answers.clear()
         assert chat.send("And?").text == "Hello."
         # What was asked is there, once; the kit checks that calls have their outputs.
-        assert [one for one in contents(stage.shown()) if one == "Weather?"] == ["Weather?"]
-        assert roles(stage.shown()).startswith("uau")
-        assert contents(stage.shown())[-1] == "And?"
+        assert [one for one in contents(stage.sent_messages()) if one == "Weather?"] == ["Weather?"]
+        assert roles(stage.sent_messages()).startswith("uau")
+        assert contents(stage.sent_messages())[-1] == "And?"
 
 
-def test_closing_while_a_tool_runs_stops_the_tool(stage: Stage) -> None:
+def test_closing_while_a_tool_runs_stops_the_tool(stage: ChatHarness) -> None:
     stopped: list[str] = []
 
     @tool(timeout=None)
@@ -247,7 +258,7 @@ def test_closing_while_a_tool_runs_stops_the_tool(stage: Stage) -> None:
         return ""
 
     chat = stage.new(tools=[slow])
-    stage.upstream.answers(Says(calls=(Call("slow", {}, "s"),)))
+    stage.upstream.plan_answers(ModelAnswer(calls=(Call("slow", {}, "s"),)))
     talk = chat.stream("Go.")
     for event in talk.events():
         if isinstance(event, events.ItemDone):
@@ -258,35 +269,35 @@ def test_closing_while_a_tool_runs_stops_the_tool(stage: Stage) -> None:
     assert stage.response(chat.response_id).status == "cancelled"
     assert chat.pending == ()
     chat.send("And?")
-    assert roles(stage.shown()) == "uatu"
+    assert roles(stage.sent_messages()) == "uatu"
 
 
-def test_a_block_closes_its_stream(stage: Stage) -> None:
-    stage.upstream.answers(hanging(chunk(content="One ")))
+def test_a_block_closes_its_stream(stage: ChatHarness) -> None:
+    stage.upstream.plan_answers(hanging(chunk(content="One ")))
     chat = stage.new()
     with chat.stream("Count.") as talk:
         assert next(talk) == "One "
-    stage.gone()
+    stage.wait_for_disconnect()
     assert stage.response(chat.response_id).status == "cancelled"
     assert contents(chat.messages()) == ["Count.", "One "]
-    stage.upstream.answers(hanging(chunk(content="One ")))
+    stage.upstream.plan_answers(hanging(chunk(content="One ")))
     talk = chat.stream("Count.")
     with pytest.raises(ZeroDivisionError), talk:
         1 / len(next(talk)[:0])
-    stage.gone()
+    stage.wait_for_disconnect()
     with pytest.raises(InvalidRequestError):
         _ = talk.reply
 
 
-def test_a_failed_stream_leaves_the_conversation_where_it_was(stage: Stage) -> None:
+def test_a_failed_stream_leaves_the_conversation_where_it_was(stage: ChatHarness) -> None:
     chat = stage.new()
     head = chat.send("Hi.").response_id
     heard = asyncio.Event()
-    stage.upstream.answers(stream(*sse(chunk(content="Half")), heard, end=CUT), refuse(400))
+    stage.upstream.plan_answers(stream(*sse(chunk(content="Half")), heard, end=CUT), refuse(400))
     for said in (["Half"], []):
         talk = chat.stream("Count.")
         assert [next(talk) for _ in said] == said
-        release(heard)
+        set_event(heard)
         with pytest.raises(AntiphonError) as caught:
             next(talk)
         assert isinstance(caught.value, ModelError | InvalidRequestError)
@@ -296,12 +307,12 @@ def test_a_failed_stream_leaves_the_conversation_where_it_was(stage: Stage) -> N
         with pytest.raises(InvalidRequestError):
             _ = talk.reply
     assert "".join(chat.stream("Count.")) == "Hello."
-    assert contents(stage.shown()) == ["Hi.", "Hello.", "Count."]
+    assert contents(stage.sent_messages()) == ["Hi.", "Hello.", "Count."]
 
 
 def test_a_task_that_is_cancelled_while_it_reads_stops_the_answer(tmp_path: Path) -> None:
-    async def main(stage: Stage) -> None:
-        stage.upstream.answers(hanging(chunk(content="One ")))
+    async def main(stage: ChatHarness) -> None:
+        stage.upstream.plan_answers(hanging(chunk(content="One ")))
         chat = AsyncConversation(settings=stage.settings)
         begun = asyncio.Event()
 
@@ -318,14 +329,14 @@ def test_a_task_that_is_cancelled_while_it_reads_stops_the_answer(tmp_path: Path
         assert (await chat.send("And?")).text == "Hello."
         await close_shared_engines()
 
-    with staged("async", tmp_path) as stage:
+    with chat_harness("async", tmp_path) as stage:
         stage.run(main(stage))
-        stage.gone(0)
+        stage.wait_for_disconnect(0)
 
 
-def test_a_stream_that_is_forgotten_is_stopped(stage: Stage) -> None:
+def test_a_stream_that_is_forgotten_is_stopped(stage: ChatHarness) -> None:
     """Wherever the garbage collector runs: the loop's own thread must not wait for itself."""
-    stage.upstream.answers(hanging(chunk(content="One ")))
+    stage.upstream.plan_answers(hanging(chunk(content="One ")))
     chat = stage.new()
 
     class Holder:
@@ -339,7 +350,7 @@ def test_a_stream_that_is_forgotten_is_stopped(stage: Stage) -> None:
 
     async def collect() -> None:
         gc.collect()
-        await asyncio.to_thread(stage.gone)
+        await asyncio.to_thread(stage.wait_for_disconnect)
 
     stage.run(collect())
     assert chat.send("And?").text == "Hello."
@@ -347,7 +358,7 @@ def test_a_stream_that_is_forgotten_is_stopped(stage: Stage) -> None:
 
 def test_a_blocking_call_in_the_loop_that_it_needs_is_an_error(tmp_path: Path) -> None:
     """It would wait for itself, and every other conversation with it."""
-    with staged("blocking", tmp_path) as stage:
+    with chat_harness("blocking", tmp_path) as stage:
         other = stage.new()
 
         async def expert(question: str) -> str:
@@ -362,9 +373,9 @@ def test_a_blocking_call_in_the_loop_that_it_needs_is_an_error(tmp_path: Path) -
             Call("expert", {"question": "Why?"}, "e"),
             Call("reader", {"question": "Why?"}, "r"),
         )
-        stage.upstream.answers(Says(calls=calls), Says("So."))
+        stage.upstream.plan_answers(ModelAnswer(calls=calls), ModelAnswer("So."))
         assert stage.new(tools=[expert, reader]).send("Ask.").text == "So."
-        told = contents(stage.shown())[-2:]
+        told = contents(stage.sent_messages())[-2:]
         assert all("take AsyncConversation" in one for one in told)
-        assert stage.asked == 2
+        assert stage.request_count == 2
         assert other.send("And now?").text == "Hello."

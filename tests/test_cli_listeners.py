@@ -23,15 +23,15 @@ import xai_sdk  # type: ignore[import-untyped]
 from xai_sdk.chat import user  # type: ignore[import-untyped]
 
 from antiphon.bootstrap import grpc_server, http_app, open_engine
-from antiphon.cli.grpc_listener import Rpc, check_tls
+from antiphon.cli.grpc_listener import GrpcListener, check_tls
 from antiphon.errors import ConfigError
 from antiphon.settings import FUN_PROMPT, ModelSettings, Settings, Tls, load_settings
 from command_line import Command, commands
-from grpc_kit import failure, until
+from grpc_kit import rpc_failure, wait_until
 from scripted_upstream import upstream
-from server import NEVER, PROGRAM
+from server import PROGRAM, TIMEOUT
 from test_cli_server import CONFIG, served
-from tls_kit import vouching_for_itself
+from tls_kit import self_signed_certificate
 
 SETTINGS = Settings(store="memory:", model="echo", models={"echo": ModelSettings(kind="scripted")})
 
@@ -64,7 +64,7 @@ def test_the_sdk_talks_to_it_as_it_comes(tmp_path: Path) -> None:
             {"api_host": f"localhost:{at[10:]}"},
         )
         for host in hosts:
-            with xai_sdk.Client("any", timeout=NEVER, **host) as client:
+            with xai_sdk.Client("any", timeout=TIMEOUT, **host) as client:
                 chat = client.chat.create("echo", messages=[user("Hi")], store_messages=True)
                 response = chat.sample()
                 assert response.content.startswith("You said: Hi")
@@ -75,7 +75,7 @@ def test_the_sdk_talks_to_it_as_it_comes(tmp_path: Path) -> None:
             list(client.chat.create("echo", messages=[user("Hi")]).stream())
             # A client that stays does not hold it up.
             process.terminate()
-            assert process.wait(NEVER) == 0
+            assert process.wait(TIMEOUT) == 0
 
 
 def test_there_is_none_if_nobody_wants_it(tmp_path: Path) -> None:
@@ -104,18 +104,18 @@ def test_a_port_in_use_matters_where_it_was_asked_for(antiphon: Command, tmp_pat
 async def started(settings: Settings) -> str | None:
     """Where a listener is, once it was started."""
     async with open_engine(settings) as engine:
-        rpc = Rpc()
+        rpc = GrpcListener()
         front = http_app(engine)
         await rpc.start(settings, "127.0.0.1", lambda: grpc_server(engine, front))
         await rpc.stop(0)
-        return rpc.at
+        return rpc.address
 
 
 def test_without_the_extra_it_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in [
-        name for name in sys.modules if name.startswith(("antiphon.api.grpc", "antiphon.core.xai_"))
+        name for name in sys.modules if name.startswith(("antiphon.api.grpc", "antiphon.protos"))
     ]:
         monkeypatch.delitem(sys.modules, name)
     for name in ("xai_sdk", "xai_sdk.proto"):
@@ -146,12 +146,14 @@ def test_who_asks_twice_does_not_wait_for_anybody(tmp_path: Path) -> None:
             # A listener that is to stop takes nobody any more, while it still talks to some.
             with grpc.insecure_channel(at) as other:
                 call: Any = other.unary_unary("/")
-                until(lambda: failure(lambda: call(b"")).code is grpc.StatusCode.UNAVAILABLE)
+                wait_until(
+                    lambda: rpc_failure(lambda: call(b"")).code is grpc.StatusCode.UNAVAILABLE
+                )
             process.send_signal(signal.SIGINT)
-            failed = failure(lambda: list(stream))
+            failed = rpc_failure(lambda: list(stream))
             # Not the INTERNAL of a turn that was interrupted when its time was up.
             assert failed.code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
-            assert process.wait(NEVER) == 0
+            assert process.wait(TIMEOUT) == 0
 
 
 def test_an_upstream_of_one_model_is_served_by_its_name(tmp_path: Path) -> None:
@@ -185,7 +187,7 @@ def test_the_prompt_of_fun_mode_can_be_set(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Tls:
     """A certificate for this machine that vouches for itself."""
-    return vouching_for_itself(tmp_path_factory.mktemp("tls"), "localhost")
+    return self_signed_certificate(tmp_path_factory.mktemp("tls"), "localhost")
 
 
 TALK = """
@@ -210,7 +212,7 @@ def test_tls(tmp_path: Path, certificate: Tls) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=NEVER,
+            timeout=TIMEOUT,
         )
         assert said.stdout.startswith("You said: Hi"), said.stderr
 
@@ -231,4 +233,4 @@ def test_half_a_certificate_or_a_wrong_one(
 
 def test_closing_is_fine_where_nothing_was_started() -> None:
     with closing(asyncio.new_event_loop()) as loop:
-        loop.run_until_complete(Rpc().stop(0))
+        loop.run_until_complete(GrpcListener().stop(0))

@@ -15,9 +15,9 @@ import pytest
 from mcp import Client, types
 
 from command_line import PROGRAM, environment
-from mcp_clients import MODES, call, program, refusal
+from mcp_clients import MODES, call, program, tool_error
 from scripted_upstream import upstream
-from server import NEVER
+from server import TIMEOUT
 from test_api_mcp_schema import STATEFUL_CHAT
 
 GIF = b"GIF89a\x01\x00\x01\x00\x00\x00\x00;"
@@ -106,7 +106,7 @@ def test_a_conversation_goes_on_in_another_process_after_a_kill(tmp_path: Path) 
     with pipes(tmp_path) as first:
         one = first.chat(prompt="My name is Alice.")
         first.process.send_signal(signal.SIGKILL)
-        assert first.process.wait(NEVER) == -signal.SIGKILL
+        assert first.process.wait(TIMEOUT) == -signal.SIGKILL
 
     async def main() -> None:
         async with Client(program(tmp_path), cache=None) as client:
@@ -132,7 +132,7 @@ def test_what_was_being_answered_when_it_was_killed_is_kept_as_that(tmp_path: Pa
             while "has written" not in first.read()["params"]["message"]:
                 pass
             first.process.kill()
-            first.process.wait(NEVER)
+            first.process.wait(TIMEOUT)
         with pipes(tmp_path, model=model) as second:
             (thread,) = second.ask("resources/list")["resources"]
             turn = second.ask(
@@ -170,7 +170,7 @@ def test_a_signal_ends_it(tmp_path: Path, number: signal.Signals) -> None:
     with pipes(tmp_path) as spoken:
         said = spoken.chat(prompt="Hi")
         spoken.process.send_signal(number)
-        assert spoken.process.wait(NEVER) == 0
+        assert spoken.process.wait(TIMEOUT) == 0
     with pipes(tmp_path) as spoken:
         assert spoken.chat(prompt="On", response_id=said["response_id"])
 
@@ -178,7 +178,7 @@ def test_a_signal_ends_it(tmp_path: Path, number: signal.Signals) -> None:
 def test_the_end_of_its_input_ends_it(tmp_path: Path) -> None:
     with pipes(tmp_path) as spoken:
         spoken.chat(prompt="Hi")
-        out, _ = spoken.process.communicate(timeout=NEVER)
+        out, _ = spoken.process.communicate(timeout=TIMEOUT)
         assert (spoken.process.returncode, out) == (0, "")
     assert (tmp_path / "log").read_text() == ""
 
@@ -214,12 +214,12 @@ def test_images_are_read_from_folders_that_were_given_or_shared(tmp_path: Path, 
                     client, "chat_with_vision", prompt="What?", image_paths=[str(path)]
                 )
                 assert said["status"] == "completed"
-            refused = await refusal(
+            refused = await tool_error(
                 client, "chat_with_vision", prompt="x", image_paths=[str(other / "a.gif")]
             )
             assert "not within the folders that may be read" in refused
         async with Client(program(tmp_path), mode=mode, cache=None) as client:
-            refused = await refusal(
+            refused = await tool_error(
                 client, "chat_with_vision", prompt="x", image_paths=[str(given / "a.gif")]
             )
             assert "--root DIR" in refused
@@ -237,7 +237,7 @@ def refused(home: Path, *flags: str, **more: str) -> str:
         check=False,
         text=True,
         stdin=subprocess.DEVNULL,
-        timeout=NEVER,
+        timeout=TIMEOUT,
     )
     assert (ran.returncode, ran.stdout) == (1, "")
     return ran.stderr

@@ -59,11 +59,11 @@ def test_a_pipe_that_stays_silent_is_explained(
         os.write(writing, b"late")
         os.close(writing)
 
-    monkeypatch.setattr("antiphon.cli.terminal_output.note", note)
-    monkeypatch.setattr("antiphon.cli.one_shot._PATIENCE", 0.0)
+    monkeypatch.setattr("antiphon.cli.terminal_output.print_note", note)
+    monkeypatch.setattr("antiphon.cli.one_shot._STDIN_NOTICE_DELAY", 0.0)
     with os.fdopen(reading) as stdin:
         monkeypatch.setattr("sys.stdin", stdin)
-        assert one_shot.question("Now:") == "Now:\n\nlate"
+        assert one_shot.read_prompt("Now:") == "Now:\n\nlate"
     assert notes == ["waiting for standard input to end (< /dev/null for none)"]
 
 
@@ -160,7 +160,7 @@ def test_a_bug_is_a_line_too_and_a_traceback_on_request(
     def broken(_: object) -> str:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("antiphon.cli.one_shot.question", broken)
+    monkeypatch.setattr("antiphon.cli.one_shot.read_prompt", broken)
     ran = antiphon("chat", "-p", "x")
     assert ran.code == 1
     assert ran.err.count("\n") == 1

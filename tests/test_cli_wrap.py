@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.cli.terminal_output import WordWrap
+from antiphon.cli.terminal_output import WordWrapper
 
 _STEP = re.compile(r"\x1b\[(\d+)D|\x1b\[K|(.|\n)")
 
@@ -32,7 +32,7 @@ def screen_of(written: str) -> list[str]:
 
 
 def wrapped(pieces: list[str], columns: int) -> list[str]:
-    wrap = WordWrap(columns)
+    wrap = WordWrapper(columns)
     return screen_of("".join(wrap.feed(piece) for piece in pieces))
 
 
@@ -46,7 +46,7 @@ def test_a_word_longer_than_a_line_is_broken() -> None:
 
 
 def test_wide_characters_take_two_columns() -> None:
-    assert WordWrap(6).feed("日本語") == "日本\n語"
+    assert WordWrapper(6).feed("日本語") == "日本\n語"
 
 
 @given(st.lists(st.text(alphabet="ab", min_size=1, max_size=7), max_size=15), st.data())

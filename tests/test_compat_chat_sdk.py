@@ -16,12 +16,12 @@ from antiphon.compat.chat_sdk import Client, Conversation, StatelessResponse
 from antiphon.settings import FUN_PROMPT, ModelSettings
 from example_kit import (
     SEEDS,
-    Ran,
-    Replaying,
+    ProgramResult,
+    ReplayUpstream,
     environment,
-    hanging,
-    refusal,
-    replaying,
+    error_reply,
+    hanging_reply,
+    replay_upstream,
     run_program,
     user_turns,
 )
@@ -32,7 +32,7 @@ from upstream import (
     MisbehavingUpstream,
     chunk,
     events,
-    hello,
+    hello_answer,
     refuse,
     stream,
 )
@@ -101,27 +101,27 @@ def ported(name: str, home: Path) -> Path:
     return path
 
 
-def program(name: str, home: Path, upstream: Replaying, stdin: str) -> Ran:
+def program(name: str, home: Path, upstream: ReplayUpstream, stdin: str) -> ProgramResult:
     return run_program([str(ported(name, home))], home, upstream, stdin)
 
 
 @pytest.mark.parametrize("name", ["simple_chat", "simple_chat_no_stream"])
 def test_a_program_runs_as_it_was_written(name: str, tmp_path: Path) -> None:
-    with replaying("Hello Alice!", "Your name is Alice.") as upstream:
+    with replay_upstream("Hello Alice!", "Your name is Alice.") as upstream:
         ran = program(name, tmp_path, upstream, "My name is Alice.\nWhat's my name?\n\n")
-        assert upstream.shown() == [
+        assert upstream.sent_messages() == [
             {"role": "user", "content": "My name is Alice."},
             {"role": "assistant", "content": "Hello Alice!"},
             {"role": "user", "content": "What's my name?"},
         ]
     answers = "Human: \nGrok: Hello Alice!\n\nHuman: \nGrok: Your name is Alice.\n\nHuman: \n"
-    assert ran == Ran(0, f"Enter an empty message to quit.\n\n{answers}", "")
+    assert ran == ProgramResult(0, f"Enter an empty message to quit.\n\n{answers}", "")
 
 
 def test_a_program_that_looks_at_no_future_goes_on_after_a_failure(tmp_path: Path) -> None:
-    with replaying("Hello!", refusal("Out of order."), "Here I am.") as upstream:
+    with replay_upstream("Hello!", error_reply("Out of order."), "Here I am.") as upstream:
         ran = program("simple_chat", tmp_path, upstream, "Hi\nAnyone?\nAnyone?\n\n")
-        assert [one["content"] for one in upstream.shown()] == ["Hi", "Hello!", "Anyone?"]
+        assert [one["content"] for one in upstream.sent_messages()] == ["Hi", "Hello!", "Anyone?"]
     assert ran.code == 0
     assert ran.out.endswith("Grok: \n\nHuman: \nGrok: Here I am.\n\nHuman: \n")
     # The event loop's own way of telling that nobody asked what went wrong.
@@ -248,7 +248,7 @@ def test_a_stream_that_is_closed_half_way(tmp_path: Path) -> None:
         async for _ in tokens:
             break
         await tokens.aclose()
-        await upstream.requests[0].gone.wait()
+        await upstream.requests[0].disconnected.wait()
         assert (await future).message == "Hel"
         assert said(conversation) == [(HUMAN, "Hi"), (ASSISTANT, "Hel")]
         await conversation.add_response_no_stream("More")
@@ -281,28 +281,28 @@ def test_a_loop_that_ends_in_the_middle_of_an_answer(
         assert await anext(tokens) == "Hel"
         return tokens
 
-    with replaying(hanging("Hel"), "Hello.") as upstream:
+    with replay_upstream(hanging_reply("Hel"), "Hello.") as upstream:
         client = Client(settings=settings_for(tmp_path, upstream.base_url))
         conversation = client.chat.create_conversation()
         # Held, so that it is the loop that closes it.
         tokens = asyncio.run(begin(conversation))
         assert said(conversation) == [(HUMAN, "Hi"), (ASSISTANT, "Hel")]
         asyncio.run(conversation.add_response_no_stream("More"))
-        assert user_turns(upstream.shown()) == ["Hi", "More"]
+        assert user_turns(upstream.sent_messages()) == ["Hi", "More"]
     assert caplog.records == []
     del tokens
 
 
 def test_a_program_that_ends_in_the_middle_of_an_answer(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(LEAVING)
-    with replaying(hanging("Hello, I")) as upstream:
-        assert run_program(["program.py"], tmp_path, upstream) == Ran(0, "Hello,\n", "")
+    with replay_upstream(hanging_reply("Hello, I")) as upstream:
+        assert run_program(["program.py"], tmp_path, upstream) == ProgramResult(0, "Hello,\n", "")
 
 
 def test_ctrl_c_in_the_middle_of_an_answer(tmp_path: Path) -> None:
     path = ported("simple_chat", tmp_path)
     with (
-        replaying(hanging("Hello, I")) as upstream,
+        replay_upstream(hanging_reply("Hello, I")) as upstream,
         Terminal([sys.executable, str(path)], environment(tmp_path, upstream), tmp_path) as shell,
     ):
         shell.expect("Human: ")
@@ -337,7 +337,7 @@ def test_a_reader_that_is_cancelled(tmp_path: Path) -> None:
 def test_a_future_that_nobody_wants(tmp_path: Path) -> None:
     async def work(upstream: MisbehavingUpstream, client: Client) -> None:
         conversation = client.chat.create_conversation()
-        for behaviour in (hello(), refuse(400)):
+        for behaviour in (hello_answer(), refuse(400)):
             upstream.then(behaviour)
             tokens, future = conversation.add_response("Hi")
             future.cancel()
@@ -396,11 +396,11 @@ def test_a_stream_that_is_closed_before_its_turn(tmp_path: Path) -> None:
 
 def test_one_conversation_in_two_loops(tmp_path: Path) -> None:
     made: list[Conversation] = []
-    with replaying("One.", "Two.") as upstream:
+    with replay_upstream("One.", "Two.") as upstream:
         settings = settings_for(tmp_path, upstream.base_url)
         # Made where no loop runs.
         made.append(Client(settings=settings).chat.create_conversation())
         for text, answer in (("Hi", "One."), ("More", "Two.")):
             got = asyncio.run(made[0].add_response_no_stream(text))
             assert got.message == answer
-        assert [one["content"] for one in upstream.shown()] == ["Hi", "One.", "More"]
+        assert [one["content"] for one in upstream.sent_messages()] == ["Hi", "One.", "More"]

@@ -22,20 +22,20 @@ from antiphon import (
 from antiphon.compat.chat_sdk import Client, Conversation, StatelessResponse
 from antiphon.errors import AuthenticationError, ModelUnavailableError
 from antiphon.models.scripted import ScriptedModel, fail, hang, say
-from example_kit import SEEDS, Ran, run_program
-from grpc_kit import Grpc, grpc_serving
-from server import NEVER
+from example_kit import SEEDS, ProgramResult, run_program
+from grpc_kit import GrpcTestServer, grpc_serving
+from server import TIMEOUT
 
 HUMAN, ASSISTANT = StatelessResponse.Sender.HUMAN, StatelessResponse.Sender.ASSISTANT
 T = TypeVar("T")
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(asyncio.wait_for(work, NEVER))
+    return asyncio.run(asyncio.wait_for(work, TIMEOUT))
 
 
-def begun(server: Grpc, *, fun_mode: bool = False, **options: Any) -> Conversation:
-    client = Client(api_host=server.at, **options)
+def begun(server: GrpcTestServer, *, fun_mode: bool = False, **options: Any) -> Conversation:
+    client = Client(api_host=server.address, **options)
     return client.chat.create_conversation(fun_mode)
 
 
@@ -62,7 +62,7 @@ def test_a_conversation_on_a_server() -> None:
     with grpc_serving(model) as server:
         conversation = begun(server)
         run(work(conversation))
-        assert server.http.stored() == 0
+        assert server.http.stored_count() == 0
     assert conversation.response_id is None
     assert said(conversation) == [
         (HUMAN, "I am Alice."),
@@ -82,14 +82,14 @@ def test_an_old_program_with_a_host(tmp_path: Path) -> None:
     with grpc_serving(ScriptedModel(["Hello Alice!", "Bye."])) as server:
         for old, new in (
             ("\nimport xai_sdk\n", "\nimport antiphon.compat.chat_sdk as xai_sdk\n"),
-            ("xai_sdk.Client()", f'xai_sdk.Client("any", api_host="{server.at}")'),
+            ("xai_sdk.Client()", f'xai_sdk.Client("any", api_host="{server.address}")'),
         ):
             assert old in written
             written = written.replace(old, new)
         (tmp_path / "program.py").write_text(written)
         ran = run_program(["program.py"], tmp_path, stdin="My name is Alice.\nBye\n\n")
     answers = "Human: \nGrok: Hello Alice!\n\nHuman: \nGrok: Bye.\n\nHuman: \n"
-    assert ran == Ran(0, f"Enter an empty message to quit.\n\n{answers}", "")
+    assert ran == ProgramResult(0, f"Enter an empty message to quit.\n\n{answers}", "")
 
 
 def test_fun_mode_is_the_servers() -> None:
@@ -184,14 +184,14 @@ def test_a_server_that_is_not_there() -> None:
         conversation = begun(server)
     gone = failing(conversation)
     assert isinstance(gone, ModelUnavailableError)
-    assert server.at in gone.message
+    assert server.address in gone.message
     assert said(conversation) == []
 
 
 def test_other_hosts_are_asked_by_tls() -> None:
     with grpc_serving(ScriptedModel(["Plain."])) as server:
         # Another name for the same address, which says nothing of this machine.
-        there = f"ipv4:{server.at}"
+        there = f"ipv4:{server.address}"
         guarded = Client(api_host=there).chat.create_conversation()
         assert isinstance(failing(guarded), ModelUnavailableError)
         plain = Client(api_host=there, use_insecure_channel=True).chat.create_conversation()

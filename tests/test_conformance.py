@@ -23,7 +23,7 @@ from antiphon.models.scripted import (
     say,
     think,
 )
-from server import Serving, serving
+from server import ThreadServer, serving
 
 #: It checks by a class of jsonschema that newer versions have a word to say about.
 pytestmark = pytest.mark.filterwarnings("ignore:jsonschema.RefResolver:DeprecationWarning")
@@ -59,12 +59,12 @@ def reply_to(messages: list[dict[str, Any]]) -> ScriptedReply:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Serving]:
+def server() -> Iterator[ThreadServer]:
     with serving({MODEL: ScriptedModel(reply_to)}) as started:
         yield started
 
 
-def outcome(server: Serving, suite: str, case: str) -> llm_comply.TestResult:
+def outcome(server: ThreadServer, suite: str, case: str) -> llm_comply.TestResult:
     """What one case of a suite came to."""
     config = llm_comply.ComplianceConfig(server.base_url, "none", MODEL, filter_ids=[case])
     spec = llm_comply.SpecLoader(str(SUITES[suite]))
@@ -73,14 +73,14 @@ def outcome(server: Serving, suite: str, case: str) -> llm_comply.TestResult:
 
 
 @pytest.mark.parametrize(("suite", "case"), CASES)
-def test_a_case(server: Serving, suite: str, case: str) -> None:
+def test_a_case(server: ThreadServer, suite: str, case: str) -> None:
     result = outcome(server, suite, case)
     assert result.status == llm_comply.TestStatus.PASSED, result.errors
     assert result.warnings == []
 
 
 @pytest.mark.parametrize("case", WITHOUT_A_MODEL)
-def test_without_a_model_the_default_one_answers(server: Serving, case: str) -> None:
+def test_without_a_model_the_default_one_answers(server: ThreadServer, case: str) -> None:
     suite = "openai-chat" if case.startswith("chat") else "open-responses"
     assert outcome(server, suite, case).errors == ["HTTP 200 (expected [400, 422])"]
 

@@ -18,18 +18,18 @@ from pydantic import BaseModel
 from antiphon import Conversation
 from antiphon.bootstrap import close_shared_engines
 from antiphon.chat.blocking import portal
-from by_hand import ByHand
+from by_hand import StatelessChatLoop
 from example_kit import (
     DIALOGUES,
-    Replaying,
-    Said,
-    called,
+    ReplayUpstream,
+    ReplyBody,
     dialogue,
     environment,
-    plain,
-    replaying,
+    normalize_messages,
+    replay_upstream,
     replies,
     roles,
+    tool_call_reply,
 )
 
 
@@ -45,7 +45,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.Mon
     portal.run(close_shared_engines())
 
 
-def use(here: pytest.MonkeyPatch, upstream: Replaying) -> None:
+def use(here: pytest.MonkeyPatch, upstream: ReplayUpstream) -> None:
     here.setenv("ANTIPHON_BASE_URL", upstream.base_url)
     here.setenv("ANTIPHON_MODEL", "grok-4")
 
@@ -56,10 +56,10 @@ def use(here: pytest.MonkeyPatch, upstream: Replaying) -> None:
 @pytest.mark.parametrize("name", DIALOGUES)
 def test_a_dialogue_as_it_was_printed(name: str, tmp_path: Path, here: pytest.MonkeyPatch) -> None:
     printed = dialogue(name)
-    array = plain(printed)
+    array = normalize_messages(printed)
     tools = TOOLS if "tool" in roles(array) else []
     ends = [at for at, role in enumerate([*roles(array), "user"]) if role == "user"][1:]
-    with replaying(*replies(printed)) as upstream:
+    with replay_upstream(*replies(printed)) as upstream:
         use(here, upstream)
         chat = Conversation(
             instructions=printed[0]["content"], tools=tools, deps=Shop(tmp_path / "bot.db")
@@ -69,12 +69,12 @@ def test_a_dialogue_as_it_was_printed(name: str, tmp_path: Path, here: pytest.Mo
             stream = chat.stream(array[begin]["content"])
             said = "".join(stream)
             # All of the array but the answer itself.
-            assert upstream.shown() == array[: end - 1]
+            assert upstream.sent_messages() == array[: end - 1]
             assert stream.reply.text == array[end - 1]["content"]
             assert said.endswith(stream.reply.text)
-            assert plain(chat.history) == array[:end]
+            assert normalize_messages(chat.history) == array[:end]
             begin = end
-        assert upstream.unsaid == 0
+        assert upstream.unused_replies == 0
 
 
 # Dialogues beside a loop by hand.
@@ -84,10 +84,14 @@ class Beside:
     """A loop by hand and a conversation, each with a model that says the same."""
 
     def __init__(
-        self, here: pytest.MonkeyPatch, theirs: Replaying, ours: Replaying, system: str | None
+        self,
+        here: pytest.MonkeyPatch,
+        theirs: ReplayUpstream,
+        ours: ReplayUpstream,
+        system: str | None,
     ) -> None:
         use(here, ours)
-        self.hand = ByHand(theirs.base_url, system)
+        self.hand = StatelessChatLoop(theirs.base_url, system)
         self.chat = Conversation(instructions=system)
         self._theirs, self._ours = theirs, ours
 
@@ -104,7 +108,7 @@ def parsed(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """``plain``, without what makes no difference: no words or empty ones, spaces in JSON."""
     return [
         {**one, "content": json.loads(one["content"]) if one["role"] == "tool" else words}
-        for one in plain(messages)
+        for one in normalize_messages(messages)
         for words in [one.get("content") or ""]
     ]
 
@@ -114,8 +118,8 @@ def beside(here: pytest.MonkeyPatch) -> Any:
     """Makes a ``Beside`` from a system prompt and a script; its models stop with the test."""
     running: list[Any] = []
 
-    def make(system: str | None, *script: Said) -> Beside:
-        running.extend(replaying(*script) for _ in range(2))
+    def make(system: str | None, *script: ReplyBody) -> Beside:
+        running.extend(replay_upstream(*script) for _ in range(2))
         theirs, ours = (one.__enter__() for one in running[-2:])
         return Beside(here, theirs, ours, system)
 
@@ -165,9 +169,9 @@ def test_a_story_in_pieces(beside: Any) -> None:
 def test_the_weather_in_two_cities(beside: Any) -> None:
     both = beside(
         "You are a helpful assistant with access to weather data.",
-        called("get_weather", location="Tokyo"),
+        tool_call_reply("get_weather", location="Tokyo"),
         "72 F and sunny in Tokyo.",
-        called("get_weather", None, call_id="call_2", location="New York"),
+        tool_call_reply("get_weather", None, call_id="call_2", location="New York"),
         "The same in New York.",
     )
     location = {"type": "string", "description": "City name, e.g. San Francisco"}
@@ -200,12 +204,14 @@ def test_a_complaint_about_a_delay(beside: Any) -> None:
         tickets.append({"issue": issue, "priority": priority})
         return {"ticket_id": "TKT-10000", **tickets[-1], "status": "open"}
 
-    two = called("create_ticket", "I file it.", issue="Delay", priority="high")
-    two["tool_calls"] += called("lookup_order", call_id="call_2", order_id="ORD-123")["tool_calls"]
+    two = tool_call_reply("create_ticket", "I file it.", issue="Delay", priority="high")
+    two["tool_calls"] += tool_call_reply("lookup_order", call_id="call_2", order_id="ORD-123")[
+        "tool_calls"
+    ]
     both = beside(
         "You are a customer support agent for TechCorp.",
         "Which order?",
-        called("lookup_order", order_id="ORD-123"),
+        tool_call_reply("lookup_order", order_id="ORD-123"),
         "Two more days.",
         two,
         "Filed.",

@@ -23,16 +23,16 @@ from docs_kit import (
     README,
     ROOT,
     Block,
-    Ran,
+    PageRun,
     anchors_of,
+    block_errors,
     blocks_of,
     broken_links,
     code_of,
     commands_of,
-    differs,
-    faults_of,
-    run,
-    typed,
+    output_differs,
+    run_page,
+    to_module,
 )
 from embedded import needs_model
 
@@ -64,7 +64,7 @@ def name(page: Path) -> str:
 
 @pytest.mark.parametrize("page", ALL, ids=name)
 def test_every_block_of_a_page_is_known_and_sound(page: Path) -> None:
-    assert faults_of(page.read_text("utf-8")) == []
+    assert block_errors(page.read_text("utf-8")) == []
 
 
 @pytest.mark.parametrize("page", SCRIPTED, ids=name)
@@ -73,21 +73,21 @@ def test_a_page_runs_and_prints_what_it_says(page: Path) -> None:
     blocks = blocks_of(page.read_text("utf-8"))
     if any(block.language == "python" for block in blocks) and not data.is_file():
         pytest.fail(f"{page.name} has Python to run: put the model's replies into {data}.")
-    check(run(page))
+    check(run_page(page))
 
 
 @needs_model
 @pytest.mark.parametrize("page", EMBEDDED, ids=name)
 def test_the_embedded_page_runs_with_the_embedded_model(page: Path) -> None:
-    check(run(page, real_model=True))
+    check(run_page(page, real_model=True))
 
 
-def check(ran: Ran) -> None:
-    assert not ran.faults, "\n".join(ran.faults)
+def check(ran: PageRun) -> None:
+    assert not ran.errors, "\n".join(ran.errors)
     wrong = [
         f"line {block.line} printed:\n{printed}\ninstead of:\n{block.output}"
-        for block, printed in ran.printed
-        if differs(block, printed)
+        for block, printed in ran.outputs
+        if output_differs(block, printed)
     ]
     assert not wrong, "\n".join(wrong)
 
@@ -134,7 +134,7 @@ def test_everything_has_the_types_that_a_reader_expects(tmp_path: Path) -> None:
     modules = []
     for page in ALL:
         module = tmp_path / f"{page.stem.replace('-', '_').lower()}_page.py"
-        module.write_text(typed(page), "utf-8")
+        module.write_text(to_module(page), "utf-8")
         modules.append(module)
     # With the project's settings, which are no less strict than a reader's, and its cache:
     # the types of ``openai`` alone take longer to read than all the pages.
@@ -193,7 +193,7 @@ def test_blocks_are_found_with_their_lines_and_outputs() -> None:
     ],
 )
 def test_what_nobody_would_check_is_a_fault(text: str) -> None:
-    assert faults_of(page(text)) != []
+    assert block_errors(page(text)) != []
 
 
 def test_commands_that_end_are_run_and_the_others_are_only_read() -> None:
@@ -212,7 +212,7 @@ def test_commands_that_end_are_run_and_the_others_are_only_read() -> None:
 def test_a_page_that_lies_is_found_out(tmp_path: Path) -> None:
     lie = tmp_path / "lie.md"
     lie.write_text(page("'''python\nprint('resp_12')\n'''\n\n'''text\nresp_…\n'''\n\n"))
-    check(run(lie))
+    check(run_page(lie))
     for text in (
         "'''python\nprint(1)\n'''\n\n'''text\n2\n'''\n",
         "'''python\n1 / 0\n'''\n",
@@ -222,7 +222,7 @@ def test_a_page_that_lies_is_found_out(tmp_path: Path) -> None:
     ):
         lie.write_text(page(text))
         with pytest.raises(AssertionError):
-            check(run(lie))
+            check(run_page(lie))
 
 
 def test_links_and_headings_are_compared(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from aiohttp import web
 from antiphon.core.ids import response_id_of
 from antiphon.errors import ModelError
 from antiphon.models.scripted import Messages, ScriptedModel, ScriptedReply, fail, hang, say
-from server import Served, Serving, serving
+from server import ServerProcess, ThreadServer, serving
 
 
 def digest(messages: Messages) -> str:
@@ -84,7 +84,7 @@ def test_the_next_turn_sees_the_one_before(tmp_path: Path) -> None:
 
     with serving(ScriptedModel(seen), tmp_path / "antiphon.db") as server:
         assert asyncio.run(main(server.url)) >= 500
-        assert server.stored() == clients
+        assert server.stored_count() == clients
 
 
 class Acknowledged(msgspec.Struct):
@@ -99,17 +99,17 @@ class Moment:
     """When the server is killed: so many steps from now."""
 
     def __init__(self) -> None:
-        self._server: Served | None = None
+        self._server: ServerProcess | None = None
         self._left = 0
 
-    def set(self, server: Served, steps: int) -> None:
+    def set(self, server: ServerProcess, steps: int) -> None:
         self._server, self._left = server, steps
 
     def step(self) -> None:
         """One more thing happens: a request or a chunk leaves, or an event came."""
         self._left -= 1
         if self._left == 0 and self._server is not None:
-            self._server.strike()
+            self._server.send_kill()
 
 
 class Upstream:
@@ -214,7 +214,7 @@ class Client:
         return messages
 
 
-def check_kept(server: Served, turns: list[Acknowledged]) -> None:
+def check_kept(server: ServerProcess, turns: list[Acknowledged]) -> None:
     """Everything that was acknowledged is in the store.
 
     A turn whose end nobody was told may have one, which is taken down here.
@@ -229,7 +229,7 @@ def check_kept(server: Served, turns: list[Acknowledged]) -> None:
         assert text_of(kept) == turn.output
 
 
-def check_ended(server: Served) -> None:
+def check_ended(server: ServerProcess) -> None:
     """No turn, acknowledged or not, is left running by the process that was killed."""
     with closing(sqlite3.connect(server.database)) as database:
         rows = database.execute("SELECT id FROM responses ORDER BY created_at DESC LIMIT 20")
@@ -242,14 +242,14 @@ def check_ended(server: Served) -> None:
             assert kept["error"]["code"] == "interrupted"
 
 
-async def hammer(server: Served, clients: list[Client]) -> None:
+async def hammer(server: ServerProcess, clients: list[Client]) -> None:
     """All clients talk until the server is dead."""
     async with aiohttp.ClientSession(server.url) as session:
         await asyncio.gather(*(client.talk(session) for client in clients))
     await asyncio.to_thread(server.process.wait)
 
 
-def check_all(server: Served, clients: list[Client], checked: list[int]) -> None:
+def check_all(server: ServerProcess, clients: list[Client], checked: list[int]) -> None:
     check_ended(server)
     for place, client in enumerate(clients):
         check_kept(server, client.acknowledged[checked[place] :])
@@ -268,11 +268,11 @@ def test_nothing_that_was_acknowledged_is_lost(tmp_path: Path, seed: int) -> Non
     async def main() -> None:
         async with upstream(moment) as base_url:
             for _ in range(10):
-                with await asyncio.to_thread(Served, tmp_path, base_url) as server:
+                with await asyncio.to_thread(ServerProcess, tmp_path, base_url) as server:
                     await asyncio.to_thread(check_all, server, clients, checked)
                     moment.set(server, chance.randint(1, 150))
                     await hammer(server, clients)
-            with await asyncio.to_thread(Served, tmp_path, base_url) as server:
+            with await asyncio.to_thread(ServerProcess, tmp_path, base_url) as server:
                 await asyncio.to_thread(check_all, server, clients, [0] * len(clients))
                 assert await asyncio.to_thread(server.stop) == 0
 
@@ -303,7 +303,7 @@ def test_a_turn_that_was_running_when_the_server_stopped(tmp_path: Path) -> None
 
 
 def test_two_processes_on_one_database(tmp_path: Path) -> None:
-    with Served(tmp_path) as other, serving(ScriptedModel(), other.database) as server:
+    with ServerProcess(tmp_path) as other, serving(ScriptedModel(), other.database) as server:
         servers = [other, server]
         previous = None
         said: list[str] = []
@@ -331,7 +331,7 @@ def holds_canary(folder: Path) -> bool:
     return any(CANARY.encode() in path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
-def unstored_turns(server: Serving, previous: str) -> Iterator[int]:
+def unstored_turns(server: ThreadServer, previous: str) -> Iterator[int]:
     """Every way to have a turn that is not to be stored; its HTTP status."""
     for stream in (False, True):
         body: dict[str, Any] = {"input": CANARY, "store": False, "stream": stream}
@@ -373,7 +373,7 @@ def test_what_is_not_stored_leaves_no_trace(tmp_path: Path) -> None:
             )
             server.wait(reached)
         server.wait(model.cancelled)
-        assert server.stored() == 1
+        assert server.stored_count() == 1
         assert not holds_canary(tmp_path)
     assert not holds_canary(tmp_path)
     # The same search finds what was stored.

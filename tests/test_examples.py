@@ -11,19 +11,19 @@ from pathlib import Path
 from embedded import needs_model
 from example_kit import (
     ROOT,
-    Ran,
-    called,
+    ProgramResult,
     environment,
-    hanging,
-    replaying,
+    hanging_reply,
+    replay_upstream,
     roles,
     run_example,
     run_examples,
     run_program,
+    tool_call_reply,
     user_turns,
 )
 from pseudo_terminal import CTRL_C, Terminal
-from server import Served
+from server import ServerProcess
 
 EXAMPLES = ROOT / "examples"
 RECEIPT = EXAMPLES / "support_bot" / "receipts" / "ord-789.png"
@@ -31,9 +31,9 @@ RECEIPT = EXAMPLES / "support_bot" / "receipts" / "ord-789.png"
 
 def test_chat(tmp_path: Path) -> None:
     hello = "Hello Alice! Nice to meet you. How can I help you today?"
-    with replaying(hello, "Your name is Alice, as you just told me!") as upstream:
+    with replay_upstream(hello, "Your name is Alice, as you just told me!") as upstream:
         ran = run_example("chat", tmp_path, upstream)
-        assert upstream.shown(1) == [
+        assert upstream.sent_messages(1) == [
             {"role": "system", "content": "You are a helpful assistant."},
             {"role": "user", "content": "My name is Alice."},
             {"role": "assistant", "content": hello},
@@ -47,7 +47,7 @@ def test_chat(tmp_path: Path) -> None:
 
 
 def test_streaming(tmp_path: Path) -> None:
-    with replaying("Once there was a robot.") as upstream:
+    with replay_upstream("Once there was a robot.") as upstream:
         ran = run_example("streaming", tmp_path, upstream)
         assert upstream.requests[0]["stream"] is True
     assert ran.lines == ["Assistant: Once there was a robot.", "(23 characters, completed)"]
@@ -56,7 +56,7 @@ def test_streaming(tmp_path: Path) -> None:
 def test_ctrl_c_stops_a_story(tmp_path: Path) -> None:
     program = [sys.executable, str(EXAMPLES / "streaming.py")]
     with (
-        replaying(hanging("Once there was")) as upstream,
+        replay_upstream(hanging_reply("Once there was")) as upstream,
         Terminal(program, environment(tmp_path, upstream), tmp_path) as terminal,
     ):
         terminal.expect("Assistant: Once there was")
@@ -67,16 +67,16 @@ def test_ctrl_c_stops_a_story(tmp_path: Path) -> None:
 
 def test_tools(tmp_path: Path) -> None:
     script = (
-        called("get_weather", location="Tokyo"),
+        tool_call_reply("get_weather", location="Tokyo"),
         "72 F and sunny in Tokyo.",
-        called("get_time_zone", call_id="call_2", city="New York"),
+        tool_call_reply("get_time_zone", call_id="call_2", city="New York"),
         "New York is in America/New_York.",
     )
-    with replaying(*script) as upstream:
+    with replay_upstream(*script) as upstream:
         ran = run_example("tools", tmp_path, upstream)
         names = [one["function"]["name"] for one in upstream.requests[0]["tools"]]
         assert names == ["get_time_zone", "get_weather"]
-        shown = upstream.shown()
+        shown = upstream.sent_messages()
     turn = ["user", "assistant", "tool"]
     assert roles(shown) == ["system", *turn, "assistant", *turn]
     assert json.loads(shown[3]["content"]) == {
@@ -90,9 +90,9 @@ def test_tools(tmp_path: Path) -> None:
 
 
 def test_images(tmp_path: Path) -> None:
-    with replaying("A receipt.", "Black and white.") as upstream:
+    with replay_upstream("A receipt.", "Black and white.") as upstream:
         ran = run_example("images", tmp_path, upstream)
-        again = upstream.shown()
+        again = upstream.sent_messages()
     url = "data:image/png;base64," + base64.b64encode(RECEIPT.read_bytes()).decode()
     picture = {"type": "image_url", "image_url": {"url": url, "detail": "high"}}
     assert again[0]["content"] == [{"type": "text", "text": "What's in this image?"}, picture]
@@ -101,15 +101,15 @@ def test_images(tmp_path: Path) -> None:
 
 
 def test_images_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
-    with replaying() as upstream:
+    with replay_upstream() as upstream:
         ran = run_program([str(EXAMPLES / "images.py"), "nowhere.png"], tmp_path, upstream)
-    assert ran == Ran(1, "", "There is no file 'nowhere.png'.\n")
+    assert ran == ProgramResult(1, "", "There is no file 'nowhere.png'.\n")
 
 
 def test_structured(tmp_path: Path) -> None:
     item = {"name": "Ribollita", "price": 9.5, "description": "A soup."}
     menu = {"cuisine_type": "Italian", "price_range": "cheap", "items": [item] * 3}
-    with replaying(json.dumps(menu)) as upstream:
+    with replay_upstream(json.dumps(menu)) as upstream:
         ran = run_example("structured", tmp_path, upstream)
         assert upstream.requests[0]["response_format"]["type"] == "json_schema"
     assert ran.lines == ["Cuisine: Italian (cheap)", *["  - Ribollita: $9.50"] * 3]
@@ -117,9 +117,9 @@ def test_structured(tmp_path: Path) -> None:
 
 def test_managed(tmp_path: Path) -> None:
     script = ("Nice.", "Noted.", "They want churches and coffee in Rome.", "Sant'Eustachio.")
-    with replaying(*script) as upstream:
+    with replay_upstream(*script) as upstream:
         ran = run_example("managed", tmp_path, upstream)
-        shown = upstream.shown()
+        shown = upstream.sent_messages()
     assert any(script[2] in message["content"] for message in shown)
     assert not any("old churches" in message["content"] for message in shown)
     assert ran.lines[:2] == [f"Summary: {script[2]}", script[3]]
@@ -128,9 +128,9 @@ def test_managed(tmp_path: Path) -> None:
 
 def test_server_side_state(tmp_path: Path) -> None:
     script = ("Noted.", "Your favorite color is blue.")
-    with replaying(*script) as upstream:
+    with replay_upstream(*script) as upstream:
         ran = run_example("server_side_state", tmp_path, upstream)
-        assert user_turns(upstream.shown()) == [
+        assert user_turns(upstream.sent_messages()) == [
             "My favorite color is blue.",
             "What's my favorite color?",
         ]
@@ -139,18 +139,18 @@ def test_server_side_state(tmp_path: Path) -> None:
 
 def test_server_side_state_by_the_openai_client(tmp_path: Path) -> None:
     with (
-        replaying("Noted.", "Your favorite color is blue.") as upstream,
-        Served(tmp_path, upstream.base_url) as server,
+        replay_upstream("Noted.", "Your favorite color is blue.") as upstream,
+        ServerProcess(tmp_path, upstream.base_url) as server,
     ):
         ran = run_example("server_side_state", tmp_path, upstream, server.base_url)
-        assert roles(upstream.shown()) == ["user", "assistant", "user"]
+        assert roles(upstream.sent_messages()) == ["user", "assistant", "user"]
     assert ran.lines[1] == "Your favorite color is blue."
 
 
 def test_old_sdk(tmp_path: Path) -> None:
-    with replaying("Hello Alice!", "Alice.") as upstream:
+    with replay_upstream("Hello Alice!", "Alice.") as upstream:
         ran = run_example("old_sdk", tmp_path, upstream)
-        assert roles(upstream.shown()) == ["user", "assistant", "user"]
+        assert roles(upstream.sent_messages()) == ["user", "assistant", "user"]
     assert ran.lines[:2] == ["Human: My name is Alice.", "Grok: Hello Alice!"]
     assert re.fullmatch(r"\(go on with: antiphon chat --from resp_\w+\)", ran.lines[-1])
 

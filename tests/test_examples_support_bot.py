@@ -16,29 +16,29 @@ from examples.support_bot.shop import Shop
 from example_kit import (
     DIALOGUES,
     ROOT,
-    Ran,
-    Replaying,
-    called,
+    ProgramResult,
+    ReplayUpstream,
     dialogue,
     environment,
-    hanging,
-    plain,
-    refusal,
-    replaying,
+    error_reply,
+    hanging_reply,
+    normalize_messages,
+    replay_upstream,
     replies,
     run_program,
+    tool_call_reply,
     user_turns,
 )
 from pseudo_terminal import CTRL_C, CTRL_D, Terminal
 
 BOT = ["-m", "examples.support_bot"]
 UPLOAD = ROOT / "examples" / "support_bot" / "receipts" / "ord-789.png"
-REFUND = called(
+REFUND = tool_call_reply(
     "refund_order", "I ask.", order_id="ORD-789", amount_in_cents=188, reason="No soda ordered"
 )
 
 
-def bot(home: Path, upstream: Replaying, *args: str, typed: str) -> Ran:
+def bot(home: Path, upstream: ReplayUpstream, *args: str, typed: str) -> ProgramResult:
     """The bot, left at the end of what is typed."""
     ran = run_program([*BOT, *args], home, upstream, typed)
     assert (ran.code, ran.err) == (0, ""), ran
@@ -70,11 +70,11 @@ def screen(messages: list[dict[str, Any]]) -> str:
 @pytest.mark.parametrize("name", DIALOGUES)
 def test_the_bot_holds_the_dialogues(name: str, tmp_path: Path) -> None:
     messages = dialogue(name)
-    with replaying(*replies(messages)) as upstream:
+    with replay_upstream(*replies(messages)) as upstream:
         ran = bot(tmp_path, upstream, typed=lines(*user_turns(messages), "exit"))
         # Everything but the instructions, which are the bot's own, and the last answer.
-        assert upstream.shown()[1:] == plain(messages)[1:-1]
-        assert upstream.unsaid == 0
+        assert upstream.sent_messages()[1:] == normalize_messages(messages)[1:-1]
+        assert upstream.unused_replies == 0
     assert ran.out == screen(messages)
     tickets = [one["content"] for one in messages if one["role"] == "tool"]
     filed = rows(tmp_path, "SELECT name, issue FROM tickets")
@@ -91,14 +91,14 @@ def test_the_bot_looks_into_the_database(tmp_path: Path) -> None:
     )
     script = (
         "Which order?",
-        called("lookup_order", order_id="ORD-123"),
+        tool_call_reply("lookup_order", order_id="ORD-123"),
         "On its way.",
-        called("create_customer_ticket", call_id="call_2", name="Omar", issue="Delay"),
+        tool_call_reply("create_customer_ticket", call_id="call_2", name="Omar", issue="Delay"),
         "Filed.",
     )
-    with replaying(*script) as upstream:
+    with replay_upstream(*script) as upstream:
         bot(tmp_path, upstream, typed=typed)
-        shown = upstream.shown()
+        shown = upstream.sent_messages()
     assert json.loads(shown[5]["content"])["status"] == "on its way"
     assert "An order is late when" in shown[0]["content"]
     assert rows(tmp_path, "SELECT name, issue FROM tickets") == [("Omar", "Delay")]
@@ -116,27 +116,27 @@ def test_the_bot_looks_into_the_database(tmp_path: Path) -> None:
 def test_an_operator_decides_about_refunds(
     said: str, paid: list[tuple[str, int]], output: str, tmp_path: Path
 ) -> None:
-    with replaying(REFUND, "As they say.") as upstream:
+    with replay_upstream(REFUND, "As they say.") as upstream:
         ran = bot(tmp_path, upstream, typed=lines("Refund the soda", said, "exit"))
-        assert upstream.shown()[-1]["content"].endswith(output)
+        assert upstream.sent_messages()[-1]["content"].endswith(output)
     assert 'Operator, refund_order {"order_id": "ORD-789", "amount_in_cents": 188' in ran.out
     assert rows(tmp_path, "SELECT order_id, amount_in_cents FROM refunds") == paid
 
 
 def test_a_refund_waits_for_the_operator_over_a_restart(tmp_path: Path) -> None:
-    with replaying("Hello!", REFUND, "Done.", "Bye.") as upstream:
+    with replay_upstream("Hello!", REFUND, "Done.", "Bye.") as upstream:
         bot(tmp_path, upstream, typed=lines("Hi", "Refund the soda"))
         assert rows(tmp_path, "SELECT * FROM refunds") == []
         ran = bot(tmp_path, upstream, "--resume", typed=lines("y", "Thanks", "exit"))
-        assert user_turns(upstream.shown()) == ["Hi", "Refund the soda", "Thanks"]
+        assert user_turns(upstream.sent_messages()) == ["Hi", "Refund the soda", "Thanks"]
     assert rows(tmp_path, "SELECT amount_in_cents FROM refunds") == [(188,)]
     assert ran.lines[0].endswith("Bot: Done.")
 
 
 def test_the_bot_survives_a_failure(tmp_path: Path) -> None:
-    with replaying("Hello!", refusal("Out of order."), "Here I am.") as upstream:
+    with replay_upstream("Hello!", error_reply("Out of order."), "Here I am.") as upstream:
         ran = bot(tmp_path, upstream, typed=lines("Hi", "Anyone?", "Anyone?"))
-        assert user_turns(upstream.shown()) == ["Hi", "Anyone?"]
+        assert user_turns(upstream.sent_messages()) == ["Hi", "Anyone?"]
     assert "You: Sorry, that did not work: " in ran.out
     assert "Out of order." in ran.out
     assert ran.out.endswith("You: Bot: Here I am.\nYou: \n")
@@ -144,7 +144,7 @@ def test_the_bot_survives_a_failure(tmp_path: Path) -> None:
 
 def test_ctrl_c_stops_an_answer_and_is_remembered(tmp_path: Path) -> None:
     program, home = [sys.executable, *BOT], tmp_path
-    with replaying(hanging("One moment"), "Bye.") as upstream:
+    with replay_upstream(hanging_reply("One moment"), "Bye.") as upstream:
         with Terminal(program, environment(home, upstream), home) as terminal:
             terminal.expect("You: ")
             terminal.type("Hi\n")
@@ -154,7 +154,7 @@ def test_ctrl_c_stops_an_answer_and_is_remembered(tmp_path: Path) -> None:
             terminal.type(CTRL_D)
             assert terminal.leave() == 0
         bot(home, upstream, "--resume", typed=lines("Thanks", "exit"))
-        assert plain(upstream.shown())[1:] == [
+        assert normalize_messages(upstream.sent_messages())[1:] == [
             {"role": "user", "content": "Hi"},
             {"role": "assistant", "content": "One moment"},
             {"role": "user", "content": "Thanks"},
@@ -167,13 +167,13 @@ def test_the_session_on_the_examples_page(tmp_path: Path) -> None:
     assert match is not None, "the page shows no session"
     # What the bot says there is a script; all else is its own.
     answers = re.findall(r"^Bot: (.*)$", match[1], re.MULTILINE)
-    refund = called(
+    refund = tool_call_reply(
         "refund_order", None, order_id="ORD-789", amount_in_cents=188, reason="Soda missing"
     )
     refund["content"] = answers[0]
-    script = (called("lookup_order", order_id="ORD-789"), refund, answers[1])
+    script = (tool_call_reply("lookup_order", order_id="ORD-789"), refund, answers[1])
     with (
-        replaying(*script) as upstream,
+        replay_upstream(*script) as upstream,
         Terminal([sys.executable, *BOT], environment(tmp_path, upstream), tmp_path) as terminal,
     ):
         for prompt, typed in re.findall(r"^(You: |Operator.*\) )(.*)$", match[1], re.MULTILINE):
@@ -196,19 +196,19 @@ def test_a_refund_is_paid_once_and_never_beyond_what_was_paid(tmp_path: Path) ->
 
 def test_a_receipt_can_only_be_an_upload(tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(UPLOAD.read_bytes())
-    look = called("analyze_receipt_image", image_url=str(tmp_path / "secret.png"))
-    with replaying(look, "I cannot find it.") as upstream:
+    look = tool_call_reply("analyze_receipt_image", image_url=str(tmp_path / "secret.png"))
+    with replay_upstream(look, "I cannot find it.") as upstream:
         bot(tmp_path, upstream, typed=lines("My receipt", "exit"))
-        told = json.loads(upstream.shown()[-1]["content"])["error"]
+        told = json.loads(upstream.sent_messages()[-1]["content"])["error"]
     assert told.endswith("there is no upload secret.png")
     assert "Traceback" in (tmp_path / "support_bot.log").read_text()
 
 
 def test_an_upload_is_shown_to_the_model(tmp_path: Path) -> None:
-    look = called("analyze_receipt_image", image_url=UPLOAD.name)
+    look = tool_call_reply("analyze_receipt_image", image_url=UPLOAD.name)
     read = dialogue("receipt_refund")[5]["content"]
-    with replaying(look, read, "A soda.") as upstream:
+    with replay_upstream(look, read, "A soda.") as upstream:
         bot(tmp_path, upstream, typed=lines("My receipt", "exit"))
         (asked,) = upstream.requests[1]["messages"]
         assert [part["type"] for part in asked["content"]] == ["text", "image_url"]
-        assert upstream.shown()[-1]["content"] == read
+        assert upstream.sent_messages()[-1]["content"] == read

@@ -25,11 +25,11 @@ from xai_sdk.chat import system, user  # type: ignore[import-untyped]
 
 from antiphon import Conversation, NotFoundError, Settings
 from antiphon.settings import ModelSettings
-from command_line import PROGRAM, Command, Ran, commands, environment
-from example_kit import Replaying, replaying
-from grpc_kit import until
-from mcp_clients import call, over_http, program, refusal
-from server import NEVER, Served
+from command_line import PROGRAM, Command, CommandResult, commands, environment
+from example_kit import ReplayUpstream, replay_upstream
+from grpc_kit import wait_until
+from mcp_clients import call, over_http, program, tool_error
+from server import TIMEOUT, ServerProcess
 
 SYSTEM = "Be brief."
 #: Who is to say what, and what the model says to that.
@@ -61,8 +61,8 @@ class Stage(msgspec.Struct, frozen=True):
     """A server, and what it takes to go around it to its database."""
 
     home: Path
-    upstream: Replaying
-    server: Served
+    upstream: ReplayUpstream
+    server: ServerProcess
     official: Any
     openai: openai.OpenAI
     here: Command
@@ -83,13 +83,13 @@ class Stage(msgspec.Struct, frozen=True):
     def flags(self) -> tuple[str, ...]:
         return ("--store", self.store, "--config", str(self.home / "antiphon.toml"))
 
-    def read(self, *command: str) -> Ran:
+    def read(self, *command: str) -> CommandResult:
         """A command that reads, in this process: that is quicker."""
         return self.here(*command, *self.flags)
 
     def mcp(self, work: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
         """Something done with one of the two MCP clients, where they live."""
-        done: T = self.portal.start_task_soon(work, *args).result(NEVER)
+        done: T = self.portal.start_task_soon(work, *args).result(TIMEOUT)
         return done
 
 
@@ -100,13 +100,13 @@ def staged(
     """Everything open, and a model that knows its lines."""
     with ExitStack() as stack:
         here = stack.enter_context(commands(home, patch, capture))
-        upstream = stack.enter_context(replaying(*(answer for _, _, answer in TURNS)))
-        server = stack.enter_context(Served(home, upstream.base_url))
+        upstream = stack.enter_context(replay_upstream(*(answer for _, _, answer in TURNS)))
+        server = stack.enter_context(ServerProcess(home, upstream.base_url))
         client = xai_sdk.Client(
-            "any", api_host=grpc_of(home), use_insecure_channel=True, timeout=NEVER
+            "any", api_host=grpc_of(home), use_insecure_channel=True, timeout=TIMEOUT
         )
         official = stack.enter_context(client)
-        http = openai.OpenAI(base_url=server.base_url, api_key="none", timeout=NEVER)
+        http = openai.OpenAI(base_url=server.base_url, api_key="none", timeout=TIMEOUT)
         stack.enter_context(http)
         portal = stack.enter_context(start_blocking_portal())
         # A program of its own, on the same file. It stays, and sees what others write.
@@ -120,13 +120,13 @@ def staged(
             stack.enter_context(portal.wrap_async_context_manager(client)) for client in clients
         )
         yield Stage(home, upstream, server, official, http, here, portal, pipes, door)
-        assert upstream.unsaid == 0
+        assert upstream.unused_replies == 0
 
 
 def grpc_of(home: Path) -> str:
     """Where a server says that it listens for gRPC."""
     log = home / "server.log"
-    until(lambda: "xai-sdk: " in log.read_text() and log.read_text().endswith("\n"))
+    wait_until(lambda: "xai-sdk: " in log.read_text() and log.read_text().endswith("\n"))
     found = re.search(r"gRPC, for the xai-sdk: (\S+)\n", log.read_text())
     assert found
     return found[1]
@@ -159,7 +159,7 @@ def by_terminal(stage: Stage, said: str, previous: str | None) -> Turn:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=NEVER,
+        timeout=TIMEOUT,
         check=False,
     )
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -247,7 +247,7 @@ def test_a_conversation_goes_through_all_interfaces(
             got, name = WAYS[way](stage, said, ids[-1] if ids else None)
             assert got == answer, way
             # The model was shown all that any of them had said before.
-            assert stage.upstream.shown() == story()[: 2 * number + 2], way
+            assert stage.upstream.sent_messages() == story()[: 2 * number + 2], way
             ids.append(name)
         assert len(set(ids)) == len(TURNS)
         newest = ids[-1]
@@ -278,5 +278,7 @@ def assert_gone(stage: Stage, name: str) -> None:
     ran = stage.read("show", name)
     assert (ran.code, ran.out) == (1, "")
     for client in (stage.pipes, stage.door):
-        told = stage.mcp(partial(refusal, client, "stateful_chat", prompt="Hi", response_id=name))
+        told = stage.mcp(
+            partial(tool_error, client, "stateful_chat", prompt="Hi", response_id=name)
+        )
         assert name in told

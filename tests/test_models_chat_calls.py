@@ -7,21 +7,21 @@ from typing import Any
 import pytest
 
 from antiphon.core.deltas import Finish, ToolCallDelta
-from chat_answers import chunk, function, heard
+from chat_answers import chunk, function_fields, parse_deltas
 
 
 def called(*calls: Any) -> list[ToolCallDelta]:
     """The pieces from chunks with these ``tool_calls`` entries."""
     chunks = [chunk(tool_calls=one if isinstance(one, list) else [one]) for one in calls]
-    return [one for one in heard(*chunks, b"[DONE]") if isinstance(one, ToolCallDelta)]
+    return [one for one in parse_deltas(*chunks, b"[DONE]") if isinstance(one, ToolCallDelta)]
 
 
 def test_calls_in_fragments() -> None:
     assert called(
-        {"index": 0, "id": "x", "function": function("f")},
-        {"index": 0, "function": function(None, '{"a"')},
-        {"index": 1, "id": "y", "function": function("g", "{}")},
-        {"index": 0, "function": function(None, ":1}")},
+        {"index": 0, "id": "x", "function": function_fields("f")},
+        {"index": 0, "function": function_fields(None, '{"a"')},
+        {"index": 1, "id": "y", "function": function_fields("g", "{}")},
+        {"index": 0, "function": function_fields(None, ":1}")},
     ) == [
         ToolCallDelta(0, "x", "f", ""),
         ToolCallDelta(0, None, None, '{"a"'),
@@ -31,7 +31,7 @@ def test_calls_in_fragments() -> None:
 
 
 def test_ids_and_names_that_are_repeated_are_told_once() -> None:
-    piece = {"index": 0, "id": "x", "function": function("f", "1")}
+    piece = {"index": 0, "id": "x", "function": function_fields("f", "1")}
     assert called(piece, piece) == [
         ToolCallDelta(0, "x", "f", "1"),
         ToolCallDelta(0, None, None, "1"),
@@ -39,7 +39,9 @@ def test_ids_and_names_that_are_repeated_are_told_once() -> None:
 
 
 def test_a_name_or_id_that_comes_late() -> None:
-    assert called({"index": 0, "id": ""}, {"index": 0, "id": "x", "function": function("f")}) == [
+    assert called(
+        {"index": 0, "id": ""}, {"index": 0, "id": "x", "function": function_fields("f")}
+    ) == [
         ToolCallDelta(0),
         ToolCallDelta(0, "x", "f"),
     ]
@@ -47,9 +49,9 @@ def test_a_name_or_id_that_comes_late() -> None:
 
 def test_a_new_id_under_an_old_index_is_a_new_call() -> None:
     assert called(
-        {"index": 0, "id": "x", "function": function("f", "{}")},
-        {"index": 0, "id": "y", "function": function("f", "{}")},
-        {"index": 0, "id": "y", "function": function("f", " ")},
+        {"index": 0, "id": "x", "function": function_fields("f", "{}")},
+        {"index": 0, "id": "y", "function": function_fields("f", "{}")},
+        {"index": 0, "id": "y", "function": function_fields("f", " ")},
     ) == [
         ToolCallDelta(0, "x", "f", "{}"),
         ToolCallDelta(1, "y", "f", "{}"),
@@ -64,10 +66,10 @@ def test_indexes_that_do_not_begin_at_0() -> None:
 
 def test_without_index_the_id_tells() -> None:
     pieces = called(
-        {"id": "x", "function": function("f", "{")},
-        {"id": "y", "function": function("f", "[")},
-        {"id": "x", "function": function(None, "}")},
-        {"function": function(None, "]")},
+        {"id": "x", "function": function_fields("f", "{")},
+        {"id": "y", "function": function_fields("f", "[")},
+        {"id": "x", "function": function_fields(None, "}")},
+        {"function": function_fields(None, "]")},
     )
     assert [(one.index, one.arguments) for one in pieces] == [
         (0, "{"),
@@ -79,12 +81,12 @@ def test_without_index_the_id_tells() -> None:
 
 def test_without_index_and_id_the_name_tells() -> None:
     pieces = called(
-        {"function": function("f", '{"a":')},
-        {"function": function("f", "1}")},
-        {"function": function("f", "{}")},
-        {"function": function("g", "{}")},
-        [{"function": function("g", "{")}, {"function": function("g", "{}")}],
-        {"function": function(None, "...")},
+        {"function": function_fields("f", '{"a":')},
+        {"function": function_fields("f", "1}")},
+        {"function": function_fields("f", "{}")},
+        {"function": function_fields("g", "{}")},
+        [{"function": function_fields("g", "{")}, {"function": function_fields("g", "{}")}],
+        {"function": function_fields(None, "...")},
     )
     assert [piece.index for piece in pieces] == [0, 0, 1, 2, 3, 4, 4]
 
@@ -100,14 +102,14 @@ def test_without_index_and_id_the_name_tells() -> None:
     ],
 )
 def test_arguments_as_text_or_object(sent: Any, arguments: str) -> None:
-    assert called({"index": 0, "id": "x", "function": function("f", sent)}) == [
+    assert called({"index": 0, "id": "x", "function": function_fields("f", sent)}) == [
         ToolCallDelta(0, "x", "f", arguments)
     ]
 
 
 def test_the_old_way_to_call_a_function() -> None:
-    deltas = heard(
-        chunk(function_call=function("f", "{")),
+    deltas = parse_deltas(
+        chunk(function_call=function_fields("f", "{")),
         chunk("function_call", function_call={"arguments": "}"}),
     )
     assert deltas == [
@@ -118,6 +120,6 @@ def test_the_old_way_to_call_a_function() -> None:
 
 
 def test_an_answer_with_calls_stops_for_them() -> None:
-    assert heard(chunk("stop", tool_calls=[{"index": 0, "function": function("f")}]))[-1] == Finish(
-        "tool_calls"
-    )
+    assert parse_deltas(chunk("stop", tool_calls=[{"index": 0, "function": function_fields("f")}]))[
+        -1
+    ] == Finish("tool_calls")

@@ -17,7 +17,7 @@ from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.models.openai.chat_completions import ChatCompletionsEncoder, ChatCompletionsParser
 from antiphon.models.retry import AttemptError
 from antiphon.turn.protocols import ModelCall
-from chat_answers import chunk, function, heard, read
+from chat_answers import chunk, function_fields, parse_deltas, parse_events
 
 MESSAGES = b'[ {"role":"user","content":"Hi"} ]'
 TOOL = FunctionTool("f", "Does it.", {"type": "object"}, strict=True)
@@ -178,7 +178,7 @@ def test_the_format_of_the_answer(text_format: dict[str, Any] | None, sent: Any)
 
 
 def test_text_reasoning_and_refusal() -> None:
-    assert heard(
+    assert parse_deltas(
         chunk(role="assistant", content=""),
         chunk(reasoning_content="a"),
         chunk(reasoning="b"),
@@ -200,13 +200,15 @@ def test_text_reasoning_and_refusal() -> None:
 
 
 def test_the_same_thought_under_two_names_is_one() -> None:
-    assert heard(chunk("stop", reasoning="a", reasoning_content="a"))[0:-1] == [
+    assert parse_deltas(chunk("stop", reasoning="a", reasoning_content="a"))[0:-1] == [
         ReasoningSummaryDelta("a")
     ]
 
 
 def test_reasoning_that_is_no_text_is_left_out() -> None:
-    assert heard(chunk("stop", reasoning={"effort": "low"}, content="a"))[0] == OutputTextDelta("a")
+    assert parse_deltas(chunk("stop", reasoning={"effort": "low"}, content="a"))[
+        0
+    ] == OutputTextDelta("a")
 
 
 def test_content_in_parts() -> None:
@@ -216,7 +218,7 @@ def test_content_in_parts() -> None:
         {"type": "text", "text": "a"},
         {"type": "image", "url": "x"},
     ]
-    assert heard(chunk("stop", content=parts))[:-1] == [
+    assert parse_deltas(chunk("stop", content=parts))[:-1] == [
         ReasoningSummaryDelta("hm"),
         ReasoningSummaryDelta("so"),
         OutputTextDelta("a"),
@@ -229,7 +231,7 @@ def odds(token: str, *top: str, **fields: Any) -> dict[str, Any]:
 
 
 def test_odds_come_with_their_words_in_the_responses_shape() -> None:
-    deltas = heard(
+    deltas = parse_deltas(
         with_odds(chunk(content="a"), odds("a", "a", "b")),
         with_odds(chunk(content=""), odds("\\xf0", bytes=[240])),
         with_odds(chunk(content="b"), {"token": "b", "logprob": -1, "bytes": None}),
@@ -258,14 +260,14 @@ def with_odds(one: dict[str, Any], *content: Any) -> dict[str, Any]:
 def test_odds_in_another_shape_are_left_out(odd: Any) -> None:
     one = chunk("stop", content="a")
     one["choices"][0]["logprobs"] = odd
-    assert heard(one) == [OutputTextDelta("a"), Finish("stop")]
+    assert parse_deltas(one) == [OutputTextDelta("a"), Finish("stop")]
 
 
 def test_sources_become_those_of_the_responses_api() -> None:
     inner = {"start_index": 1, "end_index": 2, "url": "u", "title": "t"}
     nested = {"type": "url_citation", "url_citation": inner}
     bare = {"type": "url_citation", "url_citation": {"url": "v"}}
-    assert heard(
+    assert parse_deltas(
         chunk(content="a", annotations=[nested]),
         chunk("stop", annotations=[nested, bare, {"type": "file_citation"}, 3, {"url": 4}]),
     ) == [
@@ -276,7 +278,7 @@ def test_sources_become_those_of_the_responses_api() -> None:
         ),
         Finish("stop"),
     ]
-    assert heard(chunk("stop", content="a", annotations="?")) == [
+    assert parse_deltas(chunk("stop", content="a", annotations="?")) == [
         OutputTextDelta("a"),
         Finish("stop"),
     ]
@@ -296,12 +298,15 @@ def test_sources_become_those_of_the_responses_api() -> None:
     ],
 )
 def test_why_it_stopped(reason: str, finish: str) -> None:
-    assert heard(chunk(reason, content="a"))[-1] == Finish(finish)  # type: ignore[arg-type]
+    assert parse_deltas(chunk(reason, content="a"))[-1] == Finish(finish)  # type: ignore[arg-type]
 
 
 def test_only_the_first_choice_counts() -> None:
     other = {"choices": [{"index": 1, "delta": {"content": "no"}, "finish_reason": "length"}]}
-    assert heard(chunk(content="a"), other, chunk("stop")) == [OutputTextDelta("a"), Finish("stop")]
+    assert parse_deltas(chunk(content="a"), other, chunk("stop")) == [
+        OutputTextDelta("a"),
+        Finish("stop"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -331,14 +336,14 @@ def test_only_the_first_choice_counts() -> None:
     ],
 )
 def test_tokens(usage: dict[str, Any], tokens: Usage) -> None:
-    assert heard(chunk("stop"), {"choices": [], "usage": usage}, b"[DONE]") == [
+    assert parse_deltas(chunk("stop"), {"choices": [], "usage": usage}, b"[DONE]") == [
         UsageUpdate(tokens),
         Finish("stop"),
     ]
 
 
 def test_tokens_on_every_chunk_are_told_once() -> None:
-    deltas = heard(
+    deltas = parse_deltas(
         {**chunk(content="a"), "usage": {"prompt_tokens": 5, "completion_tokens": 1}},
         {**chunk(content="b"), "usage": {"prompt_tokens": 5, "completion_tokens": 2}},
         {**chunk("stop"), "usage": None},
@@ -352,13 +357,13 @@ def test_tokens_on_every_chunk_are_told_once() -> None:
 
 
 def test_a_stream_is_over_with_its_mark_or_with_a_reason() -> None:
-    assert heard(chunk("stop", content="a")) == [OutputTextDelta("a"), Finish("stop")]
-    assert heard(chunk(content="a"), b"[DONE]") == [OutputTextDelta("a"), Finish("stop")]
-    assert heard(chunk(content="a"), b"", b" ", b"[DONE]", b"junk")[-1] == Finish("stop")
+    assert parse_deltas(chunk("stop", content="a")) == [OutputTextDelta("a"), Finish("stop")]
+    assert parse_deltas(chunk(content="a"), b"[DONE]") == [OutputTextDelta("a"), Finish("stop")]
+    assert parse_deltas(chunk(content="a"), b"", b" ", b"[DONE]", b"junk")[-1] == Finish("stop")
 
 
 def test_a_stream_that_just_ends_was_cut() -> None:
-    deltas, reader = read(chunk(content="a"))
+    deltas, reader = parse_events(chunk(content="a"))
     assert deltas == [OutputTextDelta("a")]
     assert isinstance(reader.error, AttemptError)
     assert reader.error.transient
@@ -367,13 +372,13 @@ def test_a_stream_that_just_ends_was_cut() -> None:
 
 def test_an_error_among_the_events_keeps_what_came_before() -> None:
     error = b'{"error":{"message":"Overloaded"}}'
-    deltas, reader = read(chunk(content="a"), error, chunk("stop", content="b"))
+    deltas, reader = parse_events(chunk(content="a"), error, chunk("stop", content="b"))
     assert deltas == [OutputTextDelta("a")]
     assert reader.error == error
 
 
 def test_failing_as_a_reason_to_stop() -> None:
-    _, reader = read(chunk("error", content="a"), b"[DONE]")
+    _, reader = parse_events(chunk("error", content="a"), b"[DONE]")
     assert isinstance(reader.error, AttemptError)
 
 
@@ -395,7 +400,7 @@ def test_failing_as_a_reason_to_stop() -> None:
     ],
 )
 def test_what_cannot_be_read_is_a_failure(event: bytes) -> None:
-    deltas, reader = read(chunk(content="a"), event)
+    deltas, reader = parse_events(chunk(content="a"), event)
     assert deltas == [OutputTextDelta("a")]
     assert isinstance(reader.error, AttemptError)
     assert reader.error.error.code == "upstream_invalid_response"
@@ -409,8 +414,8 @@ def test_an_answer_in_one_piece() -> None:
         "refusal": None,
         "reasoning_content": "hm",
         "tool_calls": [
-            {"id": "x", "type": "function", "function": function("f", "{}")},
-            {"id": "y", "type": "function", "function": function("f", "{}")},
+            {"id": "x", "type": "function", "function": function_fields("f", "{}")},
+            {"id": "y", "type": "function", "function": function_fields("f", "{}")},
         ],
     }
     choice = {"index": 0, "message": message, "finish_reason": "tool_calls", "logprobs": None}

@@ -28,14 +28,14 @@ from antiphon.errors import (
 from antiphon.models.openai.chat_completions import ChatCompletionsModel, ChatCompletionsParser
 from antiphon.turn.protocols import ModelCall, ModelInfo
 from chat_upstream import (
-    BROKEN,
     HELLO,
+    INVALID_JSON_EVENT,
     KEY,
-    Upstream,
-    failed,
-    heard,
-    question,
-    run,
+    ChatCompletionsUpstream,
+    collect_deltas,
+    expect_failure,
+    make_call,
+    run_with_upstream,
     with_model,
 )
 from upstream import (
@@ -47,7 +47,7 @@ from upstream import (
     chunk,
     completion,
     events,
-    hello,
+    hello_answer,
     refuse,
     stream,
     usage,
@@ -55,7 +55,7 @@ from upstream import (
 
 
 def test_what_arrives_together_is_one_batch() -> None:
-    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
+    async def main(upstream: ChatCompletionsUpstream, model: ChatCompletionsModel) -> None:
         first, second = asyncio.Event(), asyncio.Event()
         upstream.then(
             stream(
@@ -66,117 +66,117 @@ def test_what_arrives_together_is_one_batch() -> None:
                 b"".join(events(chunk("stop"), usage(), DONE)),
             )
         )
-        async with aclosing(model.generate(question())) as answer:
+        async with aclosing(model.generate(make_call())) as answer:
             assert await anext(answer) == [OutputTextDelta("a"), OutputTextDelta("b")]
             first.set()
             assert await anext(answer) == [ReasoningSummaryDelta("c"), RefusalTextDelta("d")]
             second.set()
             assert await anext(answer) == [UsageUpdate(Usage(5, 2)), Finish("stop")]
 
-    run(main)
+    run_with_upstream(main)
 
 
 def test_a_finished_stream_is_not_waited_for() -> None:
-    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
+    async def main(upstream: ChatCompletionsUpstream, model: ChatCompletionsModel) -> None:
         rest = asyncio.Event()
         data = events(chunk("stop", content="a"), DONE)
-        upstream.then(stream(*data, rest), hello(), hello())
-        assert await heard(model) == [OutputTextDelta("a"), Finish("stop")]
-        assert await heard(model) == HELLO
+        upstream.then(stream(*data, rest), hello_answer(), hello_answer())
+        assert await collect_deltas(model) == [OutputTextDelta("a"), Finish("stop")]
+        assert await collect_deltas(model) == HELLO
         rest.set()
         # The rest has come before the answer to a request that was sent after it.
-        await heard(model)
-        await asyncio.gather(heard(model), heard(model))
+        await collect_deltas(model)
+        await asyncio.gather(collect_deltas(model), collect_deltas(model))
         assert [request.connection for request in upstream.requests] == [1, 2, 2, 1, 2]
 
-    run(main)
+    run_with_upstream(main)
 
 
 @pytest.mark.parametrize("size", [1, 2, 7])
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"])
 def test_a_stream_in_small_pieces(size: int, newline: bytes) -> None:
-    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
+    async def main(upstream: ChatCompletionsUpstream, model: ChatCompletionsModel) -> None:
         data = events(chunk(content="é😀"), chunk("stop"), usage(), DONE, newline=newline)
         raw = json.dumps({"choices": [{"delta": {"content": "日本"}}]}, ensure_ascii=False).encode()
         first = b"".join(events(raw, newline=newline))
         upstream.then(stream(b": ping" + newline, first, *data, size=size))
-        assert await heard(model) == [
+        assert await collect_deltas(model) == [
             OutputTextDelta("日本"),
             OutputTextDelta("é😀"),
             UsageUpdate(Usage(5, 2)),
             Finish("stop"),
         ]
 
-    run(main)
+    run_with_upstream(main)
 
 
 def test_a_completion_in_small_pieces() -> None:
-    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
+    async def main(upstream: ChatCompletionsUpstream, model: ChatCompletionsModel) -> None:
         body = json.dumps({"choices": [{"message": {"content": "é"}}]}).encode()
         upstream.then(answer(body, size=1))
-        assert await heard(model, streamed=False) == [OutputTextDelta("é"), Finish("stop")]
+        assert await collect_deltas(model, streamed=False) == [OutputTextDelta("é"), Finish("stop")]
 
-    run(main)
+    run_with_upstream(main)
 
 
 @pytest.mark.parametrize("cut", [True, False])
 def test_a_stream_may_end_without_its_mark(cut: bool) -> None:
-    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
+    async def main(upstream: ChatCompletionsUpstream, model: ChatCompletionsModel) -> None:
         opened = asyncio.Event()
         data = events(chunk(content="a"), chunk("stop"))
         upstream.then(stream(*data, opened, end=CUT if cut else None))
-        async with aclosing(model.generate(question())) as answered:
+        async with aclosing(model.generate(make_call())) as answered:
             assert await anext(answered) == [OutputTextDelta("a")]
             opened.set()
             assert [list(batch) async for batch in answered] == [[Finish("stop")]]
 
-    run(main)
+    run_with_upstream(main)
 
 
 def test_tool_calls_in_fragments() -> None:
-    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
+    async def main(upstream: ChatCompletionsUpstream, model: ChatCompletionsModel) -> None:
         opening = {"index": 0, "id": "x", "function": {"name": "f", "arguments": ""}}
         more = {"index": 0, "function": {"arguments": "{}"}}
         data = events(chunk(tool_calls=[opening]), chunk(tool_calls=[more]), chunk("tool_calls"))
         upstream.then(stream(*data, *events(DONE)))
-        assert await heard(model) == [
+        assert await collect_deltas(model) == [
             ToolCallDelta(0, "x", "f"),
             ToolCallDelta(0, None, None, "{}"),
             Finish("tool_calls"),
         ]
 
-    run(main)
+    run_with_upstream(main)
 
 
 def test_an_answer_in_the_form_that_was_not_asked_for() -> None:
-    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
-        upstream.then(completion(), hello())
-        assert await heard(model) == [
+    async def main(upstream: ChatCompletionsUpstream, model: ChatCompletionsModel) -> None:
+        upstream.then(completion(), hello_answer())
+        assert await collect_deltas(model) == [
             OutputTextDelta("Hello."),
             UsageUpdate(Usage(5, 2)),
             Finish("stop"),
         ]
-        assert await heard(model, streamed=False) == HELLO
+        assert await collect_deltas(model, streamed=False) == HELLO
 
-    run(main)
+    run_with_upstream(main)
 
 
 def test_a_compressed_answer_is_read_all_the_same() -> None:
-    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
+    async def main(upstream: ChatCompletionsUpstream, model: ChatCompletionsModel) -> None:
         body = zlib.compress(b'{"choices":[{"message":{"content":"a"}}]}')
         upstream.then(answer(body, headers={"Content-Encoding": "deflate"}))
-        assert await heard(model, streamed=False) == [OutputTextDelta("a"), Finish("stop")]
+        assert await collect_deltas(model, streamed=False) == [OutputTextDelta("a"), Finish("stop")]
 
-    run(main)
+    run_with_upstream(main)
 
 
 @pytest.mark.parametrize("end", [CUT, None])
 def test_a_stream_cut_after_its_first_word_is_an_error(end: Any) -> None:
-    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
+    async def main(upstream: ChatCompletionsUpstream, model: ChatCompletionsModel) -> None:
         opened = asyncio.Event()
         upstream.then(stream(*events(chunk(content="a")), opened, end=end))
         deltas: list[Delta] = []
-        answered = model.generate(question())
+        answered = model.generate(make_call())
         deltas += await anext(answered)
         opened.set()
         with pytest.raises(ModelError) as caught:
@@ -185,15 +185,15 @@ def test_a_stream_cut_after_its_first_word_is_an_error(end: Any) -> None:
         assert deltas == [OutputTextDelta("a")]
         assert len(upstream.requests) == 1
 
-    run(main)
+    run_with_upstream(main)
 
 
 def test_silence_within_a_stream_keeps_what_came() -> None:
-    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
+    async def main(upstream: ChatCompletionsUpstream, model: ChatCompletionsModel) -> None:
         upstream.then(stream(*events(chunk(content="a")), end=HANG))
-        deltas, _ = await failed(model, ModelTimeoutError)
+        deltas, _ = await expect_failure(model, ModelTimeoutError)
         assert deltas == [OutputTextDelta("a")]
-        await upstream.requests[0].gone.wait()
+        await upstream.requests[0].disconnected.wait()
 
     with_model(main, read_timeout=0.2)
 
@@ -221,43 +221,45 @@ def test_silence_within_a_stream_keeps_what_came() -> None:
 )
 @pytest.mark.parametrize("streamed", [True, False])
 def test_bad_answers(behaviour: Any, kind: type[AntiphonError], streamed: bool) -> None:
-    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
+    async def main(upstream: ChatCompletionsUpstream, model: ChatCompletionsModel) -> None:
         upstream.then(*[behaviour] * 3)
-        deltas, _ = await failed(model, kind, streamed=streamed)
+        deltas, _ = await expect_failure(model, kind, streamed=streamed)
         assert deltas == []
 
-    run(main)
+    run_with_upstream(main)
 
 
-@pytest.mark.parametrize("bad", [BROKEN, b'data: {"choices":3}\n\n', b'data: {"error":{}}\n\n'])
+@pytest.mark.parametrize(
+    "bad", [INVALID_JSON_EVENT, b'data: {"choices":3}\n\n', b'data: {"error":{}}\n\n']
+)
 def test_bad_events_keep_what_came_before(bad: bytes) -> None:
-    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
+    async def main(upstream: ChatCompletionsUpstream, model: ChatCompletionsModel) -> None:
         upstream.then(stream(*events(chunk(content="a")), bad, *events(chunk(content="b"))))
-        deltas, _ = await failed(model, ModelError)
+        deltas, _ = await expect_failure(model, ModelError)
         assert deltas == [OutputTextDelta("a")]
         assert len(upstream.requests) == 1
 
-    run(main)
+    run_with_upstream(main)
 
 
 def test_an_endless_event_is_an_error() -> None:
-    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
+    async def main(upstream: ChatCompletionsUpstream, model: ChatCompletionsModel) -> None:
         part = b"data: " + b"x" * 1024 * 1024
         upstream.then(stream(*[part] * 20))
-        _, error = await failed(model, ModelError)
+        _, error = await expect_failure(model, ModelError)
         assert error.code == "upstream_invalid_response"
-        await upstream.requests[0].gone.wait()
+        await upstream.requests[0].disconnected.wait()
 
-    run(main)
+    run_with_upstream(main)
 
 
 def test_a_refusal_whose_body_hangs_is_told_by_its_status() -> None:
-    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
+    async def main(upstream: ChatCompletionsUpstream, model: ChatCompletionsModel) -> None:
         upstream.then([b"HTTP/1.1 401 No\r\nContent-Length: 9\r\n\r\nKey", HANG])
-        _, error = await failed(model, ModelError)
+        _, error = await expect_failure(model, ModelError)
         assert error.code == "upstream_unauthorized"
         assert "Key" in error.message
-        await upstream.requests[0].gone.wait()
+        await upstream.requests[0].disconnected.wait()
 
     with_model(main, read_timeout=0.2)
 
@@ -283,7 +285,7 @@ def test_a_mistake_of_ours_is_not_the_upstreams(streamed: bool) -> None:
         async with MisbehavingUpstream() as upstream:
             model = MistakenModel(ModelInfo("m"), upstream.base_url, KEY)
             with pytest.raises((ValueError, RuntimeError), match="not the upstream's fault"):
-                await heard(model, streamed=streamed)
+                await collect_deltas(model, streamed=streamed)
             assert len(upstream.requests) == 1
             await model.close()
 
@@ -291,12 +293,12 @@ def test_a_mistake_of_ours_is_not_the_upstreams(streamed: bool) -> None:
 
 
 def test_an_answer_that_cannot_be_read_is_quoted_without_the_key() -> None:
-    async def main(upstream: Upstream, model: ChatCompletionsModel) -> None:
+    async def main(upstream: ChatCompletionsUpstream, model: ChatCompletionsModel) -> None:
         upstream.then(answer(f"<html>{KEY} is unknown".encode() + b"x" * 500))
-        _, error = await failed(model, ModelError, streamed=False)
+        _, error = await expect_failure(model, ModelError, streamed=False)
         assert error.code == "upstream_invalid_response"
         assert "It begins: <html>[key] is unknown" in error.message
         assert KEY not in error.message
         assert len(error.message) < 400
 
-    run(main)
+    run_with_upstream(main)

@@ -25,7 +25,7 @@ from antiphon.errors import (
 from antiphon.models.llama.model import LlamaModel
 from antiphon.models.llama.weights import SMOLLM2
 from antiphon.turn.protocols import Model, ModelInfo
-from embedded import Said, ask, call, loaded, needs_model, weights
+from embedded import GenerationResult, call, generate, needs_model, open_model, weights
 
 pytestmark = needs_model
 
@@ -48,13 +48,13 @@ ENDLESS = Options(
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Bench]:
-    with loaded(context=CONTEXT) as pair:
+    with open_model(context=CONTEXT) as pair:
         yield pair
 
 
-def say(bench: Bench, messages: Talk, options: Options = GREEDY) -> Said:
+def say(bench: Bench, messages: Talk, options: Options = GREEDY) -> GenerationResult:
     runner, model = bench
-    return runner.run(ask(model, call(messages, options)))
+    return runner.run(generate(model, call(messages, options)))
 
 
 def failure(bench: Bench, messages: Talk, options: Options) -> AntiphonError:
@@ -117,9 +117,9 @@ def test_only_the_new_turn_of_interleaved_conversations_is_computed(bench: Bench
 def test_more_calls_than_slots_are_all_answered(bench: Bench) -> None:
     runner, model = bench
 
-    async def main() -> list[Said]:
+    async def main() -> list[GenerationResult]:
         asked = [call([("user", f"Say {number}.")], GREEDY) for number in range(6)]
-        return await asyncio.gather(*(ask(model, one) for one in asked))
+        return await asyncio.gather(*(generate(model, one) for one in asked))
 
     assert [said.usage.output_tokens > 0 for said in runner.run(main())] == [True] * 6
 
@@ -134,7 +134,7 @@ def test_closing_the_iterator_frees_the_slot_within_a_few_tokens(bench: Bench) -
                 stream = model.generate(call([("user", f"Say {number}.")], ENDLESS))
                 async with aclosing(stream):
                     await anext(stream)
-            await ask(model, call(HELLO, GREEDY))
+            await generate(model, call(HELLO, GREEDY))
             # Slots advance together: had one of the four gone on to its end, so had this one.
             return await anext(clock)
 
@@ -145,15 +145,15 @@ def test_a_prompt_whose_caller_left_is_not_read_to_its_end(bench: Bench) -> None
     runner, model = bench
     long = call([("user", words(900))], GREEDY)
 
-    async def main() -> Said:
+    async def main() -> GenerationResult:
         async with aclosing(model.generate(call(HELLO, ENDLESS))) as clock:
             await anext(clock)
-            left = asyncio.create_task(ask(model, long))
+            left = asyncio.create_task(generate(model, long))
             # Each token of this one takes as long as 255 of the other's prompt.
             await anext(clock)
             left.cancel()
             await asyncio.wait({left})
-        return await ask(model, long)
+        return await generate(model, long)
 
     assert runner.run(main()).usage.cached_tokens < 800
 
@@ -181,7 +181,7 @@ def test_without_a_limit_an_answer_ends_where_the_context_does(bench: Bench) -> 
 
 
 def test_the_defaults_limit_words_where_a_call_does_not() -> None:
-    async def main() -> tuple[Said, Said, Said]:
+    async def main() -> tuple[GenerationResult, GenerationResult, GenerationResult]:
         short = Options(temperature=0.0, max_output_tokens=3)
         model = LlamaModel(SMOLLM2, weights(), slots=1, context_window=CONTEXT, defaults=short)
         longer = Options(max_output_tokens=5)
@@ -189,9 +189,9 @@ def test_the_defaults_limit_words_where_a_call_does_not() -> None:
         shape = Options(text_format={"type": "json_schema", "name": "ones", "schema": ones})
         try:
             return (
-                await ask(model, call(HELLO, Options())),
-                await ask(model, call(HELLO, longer)),
-                await ask(model, call(HELLO, shape)),
+                await generate(model, call(HELLO, Options())),
+                await generate(model, call(HELLO, longer)),
+                await generate(model, call(HELLO, shape)),
             )
         finally:
             await model.close()
@@ -276,7 +276,7 @@ def test_a_model_without_weights_says_where_they_come_from() -> None:
     async def main() -> None:
         model = LlamaModel(ModelInfo("smollm2"), None)
         with pytest.raises(ModelUnavailableError, match="antiphon model pull"):
-            await ask(model, call(HELLO, GREEDY))
+            await generate(model, call(HELLO, GREEDY))
         await model.close()
 
     asyncio.run(main())
@@ -306,7 +306,7 @@ def test_a_closed_model_stays_closed() -> None:
         with pytest.raises(ModelUnavailableError, match="shut down"):
             await loading
         with pytest.raises(ModelUnavailableError, match="shut down"):
-            await ask(model, call(HELLO, GREEDY))
+            await generate(model, call(HELLO, GREEDY))
 
     asyncio.run(main())
 

@@ -20,7 +20,7 @@ from antiphon.errors import ModelUnavailableError
 from antiphon.models.llama.frame_protocol import FrameSplitter, Ready, decode_from_worker
 from antiphon.models.llama.model import LlamaModel
 from antiphon.turn.protocols import ModelInfo
-from embedded import ask, call, loaded, needs_model, weights
+from embedded import call, generate, needs_model, open_model, weights
 
 pytestmark = [
     needs_model,
@@ -72,8 +72,8 @@ def ends(pidfd: int) -> bool:
 @pytest.fixture(scope="module")
 def running() -> Iterator[int]:
     """The pid of a child that has answered a call."""
-    with loaded(slots=1, context=256) as (runner, model):
-        runner.run(ask(model, call([("user", "hi")], Options(max_output_tokens=2))))
+    with open_model(slots=1, context=256) as (runner, model):
+        runner.run(generate(model, call([("user", "hi")], Options(max_output_tokens=2))))
         assert model.pid is not None
         yield model.pid
 

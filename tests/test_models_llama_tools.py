@@ -152,7 +152,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Bench]:
-    info = msgspec.structs.replace(SMOLLM2, primer=FEW_SHOT_EXAMPLES)
+    info = msgspec.structs.replace(SMOLLM2, few_shot=FEW_SHOT_EXAMPLES)
     model = LlamaModel(info, weights(), slots=2, context_window=1024)
     with asyncio.Runner() as runner:
         runner.run(model.warm())

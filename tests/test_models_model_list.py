@@ -52,7 +52,7 @@ def test_the_only_one_is_taken() -> None:
         assert (asked.method, asked.path) == ("GET", "/v1/models")
         assert asked.headers["authorization"] == f"Bearer {KEY}"
         assert turn.json["model"] == "only"
-        assert engine.service.models.names()[0][0] == "only"
+        assert engine.service.models.items()[0][0] == "only"
 
     with_engine(work)
 

@@ -12,7 +12,7 @@ from antiphon.core.turns import Options
 from antiphon.models.llama.few_shot import FEW_SHOT_EXAMPLES
 from antiphon.models.llama.model import LlamaModel
 from antiphon.turn.protocols import ModelCall
-from embedded import ask, loaded, needs_model
+from embedded import generate, needs_model, open_model
 
 NAMES = ("Alice", "Bob", "Priya", "Carlos", "Mei", "Fatima")
 QUESTIONS = ("What's my name?", "Do you remember my name?", "Who am I?")
@@ -31,7 +31,7 @@ Bench = tuple[asyncio.Runner, LlamaModel]
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Bench]:
-    with loaded(context=1024) as pair:
+    with open_model(context=1024) as pair:
         yield pair
 
 
@@ -44,7 +44,7 @@ async def answer(model: LlamaModel, *talk: str) -> str:
     ]
     parts = (msgspec.json.encode(said)[1:-1], FEW_SHOT_EXAMPLES, msgspec.json.encode(history)[1:-1])
     messages = b"[" + b",".join(parts) + b"]"
-    return (await ask(model, ModelCall("smollm2", messages, GREEDY, stream=True))).text
+    return (await generate(model, ModelCall("smollm2", messages, GREEDY, stream=True))).text
 
 
 def test_the_primer_is_turns_without_brackets() -> None:

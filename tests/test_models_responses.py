@@ -31,17 +31,17 @@ from antiphon.errors import (
 from antiphon.models.openai.responses import ResponsesModel
 from antiphon.turn.message_rendering import build_messages, render_turn
 from antiphon.turn.protocols import Model, ModelCall, ModelInfo
-from chat_upstream import KEY, batches, failed, heard, question
+from chat_upstream import KEY, batches, collect_deltas, expect_failure, make_call
 from responses_upstream import (
-    Upstream,
-    called,
-    framed,
+    ResponsesUpstream,
+    event_stream,
+    function_call_item,
+    json_response,
     message,
-    replied,
-    run,
-    streamed,
-    telling,
-    thought,
+    reasoning_item,
+    run_with_upstream,
+    sse_frames,
+    stream_events,
 )
 from upstream import CUT, HANG, answer, events, refuse, stream
 
@@ -72,8 +72,8 @@ STALE = {
 
 
 def test_an_answer_in_one_piece() -> None:
-    async def main(upstream: Upstream, model: ResponsesModel) -> None:
-        assert await batches(model, question(streamed=False)) == [
+    async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
+        assert await batches(model, make_call(streamed=False)) == [
             [OutputTextDelta("Hello."), ItemEnd(), UsageUpdate(Usage(5, 2)), Finish("stop")]
         ]
         request = upstream.requests[0]
@@ -87,23 +87,25 @@ def test_an_answer_in_one_piece() -> None:
             "include": ["reasoning.encrypted_content"],
         }
 
-    run(main)
+    run_with_upstream(main)
 
 
 def test_a_stream() -> None:
-    async def main(upstream: Upstream, model: ResponsesModel) -> None:
-        assert await heard(model) == HELLO
+    async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
+        assert await collect_deltas(model) == HELLO
         assert upstream.requests[0].json["stream"] is True
 
-    run(main)
+    run_with_upstream(main)
 
 
 @pytest.mark.parametrize("size", [1, 7])
 def test_a_stream_in_small_pieces(size: int) -> None:
-    async def main(upstream: Upstream, model: ResponsesModel) -> None:
-        told = b"".join(framed(*telling(thought("gAAA"), message("é😀"), called())))
+    async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
+        told = b"".join(
+            sse_frames(*stream_events(reasoning_item("gAAA"), message("é😀"), function_call_item()))
+        )
         upstream.then(stream(told, size=size))
-        assert await heard(model) == [
+        assert await collect_deltas(model) == [
             EncryptedReasoning("gAAA", f"127.0.0.1:{upstream.port}/grok-4"),
             OutputTextDelta("é😀"),
             ItemEnd(),
@@ -113,97 +115,97 @@ def test_a_stream_in_small_pieces(size: int) -> None:
             Finish("tool_calls"),
         ]
 
-    run(main)
+    run_with_upstream(main)
 
 
 def test_what_arrives_together_is_one_batch() -> None:
-    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+    async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         rest = asyncio.Event()
-        told = framed(*telling(message("Hello.")))
+        told = sse_frames(*stream_events(message("Hello.")))
         upstream.then(stream(b"".join(told[:5]), rest, b"".join(told[5:])))
-        async with aclosing(model.generate(question())) as answered:
+        async with aclosing(model.generate(make_call())) as answered:
             assert await anext(answered) == [OutputTextDelta("Hel"), OutputTextDelta("lo.")]
             rest.set()
             assert await anext(answered) == HELLO[2:]
 
-    run(main)
+    run_with_upstream(main)
 
 
 def test_connections_are_used_again() -> None:
-    async def main(upstream: Upstream, model: ResponsesModel) -> None:
-        upstream.then(replied(message()), streamed(message()), refuse(429))
-        await heard(model, streamed=False)
-        await heard(model)
-        await heard(model)
+    async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
+        upstream.then(json_response(message()), event_stream(message()), refuse(429))
+        await collect_deltas(model, streamed=False)
+        await collect_deltas(model)
+        await collect_deltas(model)
         assert len(upstream.requests) == 4
         assert upstream.connections == 1
 
-    run(main)
+    run_with_upstream(main)
 
 
 def test_an_answer_in_the_form_that_was_not_asked_for() -> None:
-    async def main(upstream: Upstream, model: ResponsesModel) -> None:
-        upstream.then(replied(message("Hi.")), streamed(message("Hi.")))
+    async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
+        upstream.then(json_response(message("Hi.")), event_stream(message("Hi.")))
         said = [OutputTextDelta("Hi."), ItemEnd(), UsageUpdate(Usage(5, 2)), Finish("stop")]
-        assert await heard(model) == said
-        assert await heard(model, streamed=False) == said
+        assert await collect_deltas(model) == said
+        assert await collect_deltas(model, streamed=False) == said
 
-    run(main)
+    run_with_upstream(main)
 
 
 def test_a_name_of_its_own_there() -> None:
-    async def main(upstream: Upstream, model: ResponsesModel) -> None:
-        upstream.then(replied(thought("gAAA"), message()))
-        deltas = await heard(model, streamed=False)
+    async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
+        upstream.then(json_response(reasoning_item("gAAA"), message()))
+        deltas = await collect_deltas(model, streamed=False)
         assert upstream.requests[0].json["model"] == "other"
         assert deltas[0] == EncryptedReasoning("gAAA", f"127.0.0.1:{upstream.port}/other")
 
-    run(main, upstream_name="other")
+    run_with_upstream(main, upstream_name="other")
 
 
 @pytest.mark.parametrize("told_within", [True, False])
 def test_an_upstream_that_is_busy_is_asked_again(told_within: bool) -> None:
-    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+    async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         error = {"code": "rate_limit_exceeded", "message": "Slow."}
         upstream.then(
-            streamed(status="failed", error=error)
+            event_stream(status="failed", error=error)
             if told_within
             else refuse(429, headers={"Retry-After": "3"}),
-            stream(*framed({"type": "error", "code": "server_error", "message": "Oops."})),
+            stream(*sse_frames({"type": "error", "code": "server_error", "message": "Oops."})),
         )
-        assert await heard(model) == HELLO
+        assert await collect_deltas(model) == HELLO
         assert len(upstream.waits) == 2
         assert told_within or upstream.waits[0] == 3.0
 
-    run(main)
+    run_with_upstream(main)
 
 
 def test_an_upstream_that_stays_busy_is_given_up() -> None:
-    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+    async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         upstream.then(*[refuse(429, headers={"Retry-After": "3"})] * 3)
-        _, error = await failed(model, UpstreamRateLimitError)
+        _, error = await expect_failure(model, UpstreamRateLimitError)
         assert error.retry_after == 3.0
         assert len(upstream.requests) == 3
 
-    run(main)
+    run_with_upstream(main)
 
 
 def test_a_connection_cut_before_the_answer_is_tried_again() -> None:
-    async def main(upstream: Upstream, model: ResponsesModel) -> None:
-        created = framed(*telling())[0]
-        upstream.then([CUT], stream(created, end=CUT), streamed(message()))
-        assert await heard(model) == HELLO
+    async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
+        created = sse_frames(*stream_events())[0]
+        upstream.then([CUT], stream(created, end=CUT), event_stream(message()))
+        assert await collect_deltas(model) == HELLO
 
-    run(main)
+    run_with_upstream(main)
 
 
 @pytest.mark.parametrize("end", [CUT, None])
 def test_a_stream_cut_after_its_first_word_is_an_error(end: Any) -> None:
-    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+    async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         heard_it = asyncio.Event()
-        first = b"".join(framed(*telling(message("Hello.")))[:4])
+        first = b"".join(sse_frames(*stream_events(message("Hello.")))[:4])
         upstream.then(stream(first, heard_it, end=end))
-        answered = model.generate(question())
+        answered = model.generate(make_call())
         assert await anext(answered) == [OutputTextDelta("Hel")]
         heard_it.set()
         with pytest.raises(ModelError) as caught:
@@ -211,19 +213,19 @@ def test_a_stream_cut_after_its_first_word_is_an_error(end: Any) -> None:
         assert caught.value.code == "upstream_disconnected"
         assert len(upstream.requests) == 1
 
-    run(main)
+    run_with_upstream(main)
 
 
 def test_an_error_after_the_first_word_is_told() -> None:
-    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+    async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         error = {"code": "server_error", "message": f"Oops, {KEY}."}
-        upstream.then(streamed(message("Hi."), status="failed", error=error))
-        deltas, told = await failed(model, ModelError)
+        upstream.then(event_stream(message("Hi."), status="failed", error=error))
+        deltas, told = await expect_failure(model, ModelError)
         assert deltas == [OutputTextDelta("Hi."), ItemEnd()]
         assert "Oops, [key]" in told.message
         assert len(upstream.requests) == 1
 
-    run(main)
+    run_with_upstream(main)
 
 
 @pytest.mark.parametrize(
@@ -237,16 +239,16 @@ def test_an_error_after_the_first_word_is_told() -> None:
             ContextLengthExceededError,
         ),
         (
-            streamed(
+            event_stream(
                 status="failed", error={"code": "context_length_exceeded", "message": "Too long."}
             ),
             ContextLengthExceededError,
         ),
-        (streamed(status="failed", error={"code": "invalid_prompt", "message": "No."}),
+        (event_stream(status="failed", error={"code": "invalid_prompt", "message": "No."}),
          InvalidRequestError),
-        (replied(status="failed", error={"code": "invalid_prompt", "message": "No."}),
+        (json_response(status="failed", error={"code": "invalid_prompt", "message": "No."}),
          InvalidRequestError),
-        (replied(status="queued"), ModelError),
+        (json_response(status="queued"), ModelError),
         (answer(b"{"), ModelError),
         (answer(b"<html>", headers={"Content-Type": "text/html"}), ModelError),
         (answer(b'{"object":"chat.completion","choices":[]}'), ModelError),
@@ -255,75 +257,75 @@ def test_an_error_after_the_first_word_is_told() -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("streaming", [True, False])
 def test_bad_answers(behaviour: Any, kind: type[AntiphonError], streaming: bool) -> None:
-    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+    async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         upstream.then(*[behaviour] * 3)
-        deltas, _ = await failed(model, kind, streamed=streaming)
+        deltas, _ = await expect_failure(model, kind, streamed=streaming)
         assert deltas == []
 
-    run(main)
+    run_with_upstream(main)
 
 
 def test_bad_events_keep_what_came_before() -> None:
-    async def main(upstream: Upstream, model: ResponsesModel) -> None:
-        told = framed(*telling(message("Hello.")))
+    async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
+        told = sse_frames(*stream_events(message("Hello.")))
         bad = events(b'{"type":"response.output_text.delta","delta":3}')
         upstream.then(stream(*told[:4], *bad, *told[4:]))
-        deltas, error = await failed(model, ModelError)
+        deltas, error = await expect_failure(model, ModelError)
         assert error.code == "upstream_invalid_response"
         assert deltas == [OutputTextDelta("Hel")]
 
-    run(main)
+    run_with_upstream(main)
 
 
 def test_silence_and_leaving() -> None:
-    async def main(upstream: Upstream, model: ResponsesModel) -> None:
-        first = b"".join(framed(*telling(message("Hello.")))[:4])
+    async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
+        first = b"".join(sse_frames(*stream_events(message("Hello.")))[:4])
         upstream.then(stream(first, end=HANG), stream(first, end=HANG))
-        deltas, _ = await failed(model, ModelTimeoutError)
+        deltas, _ = await expect_failure(model, ModelTimeoutError)
         assert deltas == [OutputTextDelta("Hel")]
-        async with aclosing(model.generate(question())) as answered:
+        async with aclosing(model.generate(make_call())) as answered:
             await anext(answered)
         for request in upstream.requests:
-            await request.gone.wait()
+            await request.disconnected.wait()
 
-    run(main, read_timeout=0.2)
+    run_with_upstream(main, read_timeout=0.2)
 
 
 def test_a_model_that_has_no_reasoning_is_asked_once() -> None:
-    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+    async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         upstream.then(refuse(400, NO_REASONING))
-        assert await heard(model) == HELLO
-        assert await heard(model) == HELLO
+        assert await collect_deltas(model) == HELLO
+        assert await collect_deltas(model) == HELLO
         asked = ["include" in request.json for request in upstream.requests]
         assert asked == [True, False, False]
         assert upstream.waits == [], "there is nothing to wait for"
 
-    run(main)
+    run_with_upstream(main)
 
 
 def test_two_at_once_find_out_together_that_there_is_no_reasoning() -> None:
-    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+    async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         both = asyncio.Event()
         upstream.then([both, *refuse(400, NO_REASONING)], [both, *refuse(400, NO_REASONING)])
-        answers = asyncio.gather(heard(model), heard(model))
+        answers = asyncio.gather(collect_deltas(model), collect_deltas(model))
         await upstream.request(1)
         both.set()
         assert list(await answers) == [HELLO, HELLO]
         assert len(upstream.requests) == 4
 
-    run(main)
+    run_with_upstream(main)
 
 
 def test_an_upstream_that_refuses_it_whatever_is_asked() -> None:
-    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+    async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         upstream.then(*[refuse(422, {"detail": [{"loc": ["body", "include"]}]})] * 3)
-        await failed(model, InvalidRequestError)
+        await expect_failure(model, InvalidRequestError)
         assert len(upstream.requests) == 2
 
-    run(main)
+    run_with_upstream(main)
 
 
-def reasoned(upstream: Upstream) -> ModelCall:
+def reasoned(upstream: ResponsesUpstream) -> ModelCall:
     """A call in the middle of a tool loop."""
     origin = f"127.0.0.1:{upstream.port}/grok-4"
     said: list[Item] = [
@@ -337,7 +339,7 @@ def reasoned(upstream: Upstream) -> ModelCall:
 
 
 def test_reasoning_that_cannot_be_read_any_more_is_left_out() -> None:
-    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+    async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         upstream.then(refuse(400, STALE))
         assert [one for batch in await batches(model, reasoned(upstream)) for one in batch] == HELLO
         kinds = [[item["type"] for item in request.json["input"]] for request in upstream.requests]
@@ -347,33 +349,33 @@ def test_reasoning_that_cannot_be_read_any_more_is_left_out() -> None:
         ]
         assert all("include" in request.json for request in upstream.requests)
 
-    run(main)
+    run_with_upstream(main)
 
 
 def test_an_upstream_that_is_never_content_is_given_up() -> None:
-    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+    async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         upstream.then(*[refuse(400, one) for one in (STALE, NO_REASONING) * 4])
         with pytest.raises(InvalidRequestError):
             await batches(model, reasoned(upstream))
         assert len(upstream.requests) == 3
 
-    run(main)
+    run_with_upstream(main)
 
 
 def test_what_the_dialect_cannot_say_is_not_sent() -> None:
-    async def main(upstream: Upstream, model: ResponsesModel) -> None:
+    async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         with pytest.raises(InvalidRequestError):
-            await batches(model, question(options=Options(stop=("x",))))
+            await batches(model, make_call(options=Options(stop=("x",))))
         assert upstream.requests == []
 
-    run(main)
+    run_with_upstream(main)
 
 
 def test_many_calls_at_once() -> None:
-    async def main(upstream: Upstream, model: ResponsesModel) -> None:
-        assert await asyncio.gather(*[heard(model) for _ in range(30)]) == [HELLO] * 30
+    async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
+        assert await asyncio.gather(*[collect_deltas(model) for _ in range(30)]) == [HELLO] * 30
 
-    run(main)
+    run_with_upstream(main)
 
 
 def test_it_is_a_model() -> None:

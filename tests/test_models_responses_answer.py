@@ -25,7 +25,15 @@ from antiphon.core.deltas import (
 from antiphon.core.turns import Usage
 from antiphon.models.openai.responses_stream import ResponsesParser
 from antiphon.models.retry import AttemptError
-from responses_upstream import Json, body, called, message, refusal, telling, thought
+from responses_upstream import (
+    Json,
+    body,
+    function_call_item,
+    message,
+    reasoning_item,
+    refusal,
+    stream_events,
+)
 
 ORIGIN = "host/m"
 USED = UsageUpdate(Usage(5, 2))
@@ -98,7 +106,7 @@ ANSWERS: list[tuple[list[Json], list[Delta]]] = [
         ],
     ),
     (
-        [thought("gAAA", "**Plan**", "Then."), message("Yes.")],
+        [reasoning_item("gAAA", "**Plan**", "Then."), message("Yes.")],
         [
             ReasoningSummaryDelta("**Plan**\n\nThen."),
             EncryptedReasoning("gAAA", ORIGIN),
@@ -109,7 +117,11 @@ ANSWERS: list[tuple[list[Json], list[Delta]]] = [
         ],
     ),
     (
-        [thought("gAAA"), called("c1", "f", '{"a":1}'), called("c2", "g", "")],
+        [
+            reasoning_item("gAAA"),
+            function_call_item("c1", "f", '{"a":1}'),
+            function_call_item("c2", "g", ""),
+        ],
         [
             EncryptedReasoning("gAAA", ORIGIN),
             ToolCallDelta(1, "c1", "f", '{"a":1}'),
@@ -119,7 +131,7 @@ ANSWERS: list[tuple[list[Json], list[Delta]]] = [
         ],
     ),
     (
-        [thought(None, raw="Hm, so."), thought(None, "In short."), message("Yes.")],
+        [reasoning_item(None, raw="Hm, so."), reasoning_item(None, "In short."), message("Yes.")],
         [
             ReasoningTextDelta("Hm, so."),
             ItemEnd(),
@@ -144,7 +156,7 @@ ANSWERS: list[tuple[list[Json], list[Delta]]] = [
 
 @pytest.mark.parametrize(("items", "deltas"), ANSWERS)
 def test_an_answer_is_the_same_however_it_comes(items: list[Json], deltas: list[Delta]) -> None:
-    told = list(telling(*items))
+    told = list(stream_events(*items))
     assert joined(heard(*told)) == deltas
     assert joined(whole(body(*items))[0]) == deltas
     # Servers leave out this and that.
@@ -156,14 +168,14 @@ def test_an_answer_is_the_same_however_it_comes(items: list[Json], deltas: list[
 
 
 def test_sources_that_only_their_event_tells() -> None:
-    *told, done, last = telling(message("a", annotations=[SOURCE]))
+    *told, done, last = stream_events(message("a", annotations=[SOURCE]))
     for one in (done["item"], last["response"]["output"][0]):
         one["content"] = [{**one["content"][0], "annotations": []}]
     assert heard(*told, done, last)[:2] == [OutputTextDelta("a"), AnnotationDelta(SOURCE)]
 
 
 def test_deltas_come_as_they_were_sent() -> None:
-    assert heard(*telling(message("Hello.")))[:2] == [
+    assert heard(*stream_events(message("Hello.")))[:2] == [
         OutputTextDelta("Hel"),
         OutputTextDelta("lo."),
     ]
@@ -171,13 +183,13 @@ def test_deltas_come_as_they_were_sent() -> None:
 
 def test_the_specifications_name_for_raw_reasoning() -> None:
     event = {"type": "response.reasoning.delta", "output_index": 0, "delta": "Hm."}
-    assert heard(event, *telling())[0] == ReasoningTextDelta("Hm.")
+    assert heard(event, *stream_events())[0] == ReasoningTextDelta("Hm.")
 
 
 def test_odds_come_with_their_words() -> None:
     delta = {"type": "response.output_text.delta", "output_index": 0, "delta": "a"}
     odds = [{"token": "a", "logprob": -0.5, "top_logprobs": []}]
-    assert heard({**delta, "logprobs": odds}, *telling())[0] == OutputTextDelta("a", (ODDS,))
+    assert heard({**delta, "logprobs": odds}, *stream_events())[0] == OutputTextDelta("a", (ODDS,))
     assert whole(body(message("a", logprobs=odds)))[0][0] == OutputTextDelta("a", (ODDS,))
 
 
@@ -188,11 +200,11 @@ def test_tokens() -> None:
         "output_tokens": 7,
         "output_tokens_details": {"reasoning_tokens": 3},
     }
-    assert heard(*telling(message("a"), usage=usage))[-2] == UsageUpdate(Usage(9, 7, 4, 3))
+    assert heard(*stream_events(message("a"), usage=usage))[-2] == UsageUpdate(Usage(9, 7, 4, 3))
     assert whole(body(message("a"), usage=usage))[0][-2] == UsageUpdate(Usage(9, 7, 4, 3))
-    assert [one for one in heard(*telling(usage=None)) if isinstance(one, UsageUpdate)] == []
+    assert [one for one in heard(*stream_events(usage=None)) if isinstance(one, UsageUpdate)] == []
     empty = {"input_tokens": None, "input_tokens_details": None}
-    assert heard(*telling(usage=empty))[-2] == UsageUpdate(Usage())
+    assert heard(*stream_events(usage=empty))[-2] == UsageUpdate(Usage())
 
 
 @pytest.mark.parametrize(
@@ -206,11 +218,11 @@ def test_tokens() -> None:
 )
 def test_an_answer_that_was_cut(details: Any, reason: Any) -> None:
     """What was cut is not over, and its reasoning cannot go on."""
-    items = [{**thought("gAAA", "Hm."), "status": "incomplete"}, {**message("We")}]
+    items = [{**reasoning_item("gAAA", "Hm."), "status": "incomplete"}, {**message("We")}]
     items[1]["status"] = "incomplete"
     fields: Json = {"status": "incomplete", "incomplete_details": details}
     expected = [ReasoningSummaryDelta("Hm."), OutputTextDelta("We"), USED, Finish(reason)]
-    assert joined(heard(*telling(*items, **fields))) == expected
+    assert joined(heard(*stream_events(*items, **fields))) == expected
     assert joined(whole(body(*items, **fields))[0]) == expected
 
 
@@ -224,7 +236,7 @@ def test_an_answer_that_was_cut(details: Any, reason: Any) -> None:
 )
 def test_an_error_among_the_events_keeps_what_came_before(event: Json) -> None:
     begun = {"type": "response.output_text.delta", "output_index": 0, "delta": "a"}
-    deltas, reader = read(begun, event, *telling(message("b")))
+    deltas, reader = read(begun, event, *stream_events(message("b")))
     assert deltas == [OutputTextDelta("a")]
     assert isinstance(reader.error, bytes)
     assert b"Oops." in reader.error
@@ -233,7 +245,7 @@ def test_an_error_among_the_events_keeps_what_came_before(event: Json) -> None:
 def test_an_answer_that_failed() -> None:
     error = {"code": "server_error", "message": "Oops."}
     for deltas, reader in (
-        read(*telling(message("a"), status="failed", error=error)),
+        read(*stream_events(message("a"), status="failed", error=error)),
         whole(body(status="failed", error=error)),
         whole({"error": error}),
     ):
@@ -262,7 +274,7 @@ def test_a_stream_that_just_ends_was_cut() -> None:
 
 
 def test_what_follows_the_end_is_not_read() -> None:
-    assert heard(b" ", *telling(message("a")), b"[DONE]", b"junk")[-1] == Finish("stop")
+    assert heard(b" ", *stream_events(message("a")), b"[DONE]", b"junk")[-1] == Finish("stop")
 
 
 @pytest.mark.parametrize(
@@ -308,11 +320,11 @@ def test_events_that_are_not_for_us_are_passed_over() -> None:
         {"type": "response.output_item.added", "output_index": 0},
         {"type": "keepalive"},
     ]
-    assert heard(*odd, *telling()) == [USED, Finish("stop")]
+    assert heard(*odd, *stream_events()) == [USED, Finish("stop")]
 
 
 def test_a_phase_that_is_told_late_is_told() -> None:
-    *events, done, end = telling({**message("Hi."), "phase": "commentary"})
+    *events, done, end = stream_events({**message("Hi."), "phase": "commentary"})
     for event in events:
         event.get("item", {}).pop("phase", None)
     assert joined(heard(*events, done, end)) == [

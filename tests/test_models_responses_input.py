@@ -32,7 +32,7 @@ from antiphon.models.openai.responses import ResponsesEncoder
 from antiphon.models.openai.responses_input import to_input_items
 from antiphon.turn.message_rendering import build_messages, render_turn
 from antiphon.turn.protocols import ModelCall
-from chains_kit import Chain, Turn, chains, well_formed
+from chains_kit import Chain, Turn, chains, check_well_formed
 
 ORIGIN = "api.example/m"
 
@@ -203,7 +203,7 @@ def test_chat_completions_get_what_they_always_got(chain: Chain) -> None:
     writer = ChatWriter(upstream_name=None, openai=False)
     sent = writer.encode(ModelCall("m", messages, Options(), True))
     assert sent == writer.encode(ModelCall("m", plain, Options(), True))
-    well_formed(msgspec.json.encode(json.loads(sent)["messages"]))
+    check_well_formed(msgspec.json.encode(json.loads(sent)["messages"]))
     assert REASONING_KEY.encode() not in sent
 
 

@@ -21,9 +21,16 @@ from antiphon.core.turns import FunctionTool, Options, Response, TurnRequest
 from antiphon.models.model_registry import ModelRegistry
 from antiphon.turn.protocols import Store
 from antiphon.turn.service import TurnService
-from chat_upstream import Upstream as ChatUpstream
-from responses_upstream import Upstream, called, message, replied, streamed, thought
-from turn_kit import STORES, asking, opened, run
+from chat_upstream import ChatCompletionsUpstream as ChatUpstream
+from responses_upstream import (
+    ResponsesUpstream,
+    event_stream,
+    function_call_item,
+    json_response,
+    message,
+    reasoning_item,
+)
+from turn_kit import STORES, open_store, run, turn_request
 from upstream import completion
 
 PIXEL = (
@@ -43,7 +50,7 @@ class Weather:
 class World:
     """Two upstreams, and a service whose models ``chat`` and ``think`` are theirs."""
 
-    def __init__(self, chat: ChatUpstream, think: Upstream, service: TurnService) -> None:
+    def __init__(self, chat: ChatUpstream, think: ResponsesUpstream, service: TurnService) -> None:
         self.chat = chat
         self.think = think
         self.service = service
@@ -52,7 +59,7 @@ class World:
     async def turn(
         self, model: str, *said: str | Item, after: Response | None = None, tools: bool = True
     ) -> Response:
-        request: TurnRequest = asking(
+        request: TurnRequest = turn_request(
             *said,
             after=after.id if after else None,
             model=model,
@@ -71,7 +78,11 @@ class World:
 
 def play(kind: str, folder: Path, story: Callable[[World, Store], Awaitable[None]]) -> None:
     async def main() -> None:
-        async with opened(kind, folder) as store, ChatUpstream() as chat, Upstream() as think:
+        async with (
+            open_store(kind, folder) as store,
+            ChatUpstream() as chat,
+            ResponsesUpstream() as think,
+        ):
             models = {"chat": chat.model(), "think": think.responses()}
             service = TurnService(store, ModelRegistry(models, default="chat"))
             try:
@@ -93,10 +104,10 @@ def test_a_model_gets_its_reasoning_back_within_a_turn_and_after(
     kind: str, streaming: bool, tmp_path: Path
 ) -> None:
     async def story(world: World, store: Store) -> None:
-        world.stream, say = streaming, streamed if streaming else replied
+        world.stream, say = streaming, event_stream if streaming else json_response
         world.think.then(
-            say(thought("g1", "**Look**"), called("c1", "f", '{"at":"Rome"}')),
-            say(thought("g2"), message("Sunny.")),
+            say(reasoning_item("g1", "**Look**"), function_call_item("c1", "f", '{"at":"Rome"}')),
+            say(reasoning_item("g2"), message("Sunny.")),
             say(message("Bye.")),
         )
         first = await world.turn("think", "Weather?")
@@ -137,7 +148,10 @@ def test_a_conversation_goes_from_one_dialect_to_the_other_and_back(
             completion(None, tool_calls=[{"id": "x1", "type": "function", "function": function}]),
             completion("It was sunny.", reasoning_content="Hm."),
         )
-        world.think.then(replied(thought("g1"), called("c1")), replied(thought("g2"), message()))
+        world.think.then(
+            json_response(reasoning_item("g1"), function_call_item("c1")),
+            json_response(reasoning_item("g2"), message()),
+        )
         picture = Message("user", (InputText("Where is this?"), InputImage(PIXEL)))
         one = await world.turn("chat", picture)
         two = await world.turn("think", "And now?", after=one)
@@ -172,7 +186,7 @@ def test_a_conversation_goes_from_one_dialect_to_the_other_and_back(
 
 def test_a_call_that_waits_for_its_caller_keeps_its_reasoning(tmp_path: Path) -> None:
     async def story(world: World, store: Store) -> None:
-        world.think.then(replied(thought("g1"), called("c1")))
+        world.think.then(json_response(reasoning_item("g1"), function_call_item("c1")))
         first = await world.turn("think", "Weather?", tools=False)
         output = FunctionCallOutput("c1", "sunny")
         await world.turn("think", output, after=first, tools=False)
@@ -185,12 +199,12 @@ def test_a_call_that_waits_for_its_caller_keeps_its_reasoning(tmp_path: Path) ->
 
 def test_what_people_are_shown_of_a_conversation_has_no_private_key(tmp_path: Path) -> None:
     async def story(world: World, store: Store) -> None:
-        world.think.then(replied(thought("g1"), message("Yes.")))
+        world.think.then(json_response(reasoning_item("g1"), message("Yes.")))
         first = await world.turn("think", "Well?")
         arrays = [
             await world.service.messages("", first.id),
             await world.service.context("", first.id),
-            await world.service.preview_context(asking("x", after=first.id, model="think")),
+            await world.service.preview_context(turn_request("x", after=first.id, model="think")),
         ]
         assert all(set(one) == {"role", "content"} for array in arrays for one in array)
         assert [one["content"] for one in arrays[0]] == ["Well?", "Yes."]

@@ -17,9 +17,9 @@ from antiphon.errors import AntiphonError, ConfigError, ModelError, ModelUnavail
 from antiphon.models.openai.chat_completions import ChatCompletionsModel
 from antiphon.models.retry import RetryPolicy
 from antiphon.turn.protocols import ModelInfo
-from chat_upstream import HELLO, KEY, failed, heard
+from chat_upstream import HELLO, KEY, collect_deltas, expect_failure
 from proxy_kit import ForwardProxy
-from tls_kit import serving_by, trusting, vouching_for_itself
+from tls_kit import client_context, self_signed_certificate, server_context
 from upstream import MisbehavingUpstream, refuse
 
 USER = "ann:correct-horse"
@@ -37,8 +37,8 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """For a server, and for a client that knows it."""
-    made = vouching_for_itself(tmp_path_factory.mktemp("tls"), "upstream.test")
-    return serving_by(made), trusting(made)
+    made = self_signed_certificate(tmp_path_factory.mktemp("tls"), "upstream.test")
+    return server_context(made), client_context(made)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def model_of(url: str) -> ChatCompletionsModel:
 async def refused(url: str, kind: type[AntiphonError]) -> Any:
     """The error of a call; nothing in it shows who asked the proxy."""
     model = model_of(url)
-    _, error = await failed(model, kind)
+    _, error = await expect_failure(model, kind)
     await model.close()
     shown = f"{error!r} {error.__cause__!r} {error.__context__!r}"
     assert not [word for word in ("correct", "horse", "YW5uOmNv") if word in shown]
@@ -86,8 +86,8 @@ def test_a_tunnel_to_a_safe_upstream(
         ):
             monkeypatch.setenv("HTTPS_PROXY", proxy.url)
             model = model_of("https://upstream.test/v1")
-            assert await heard(model) == HELLO
-            assert await heard(model, streamed=False)
+            assert await collect_deltas(model) == HELLO
+            assert await collect_deltas(model, streamed=False)
             await model.close()
             (asked,) = proxy.requests
             assert (asked.method, asked.target) == ("CONNECT", "upstream.test:443")
@@ -110,7 +110,7 @@ def test_an_upstream_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
         ):
             monkeypatch.setenv("http_proxy", proxy.url)
             model = model_of("http://upstream.test:8000/v1")
-            assert await heard(model) == HELLO
+            assert await collect_deltas(model) == HELLO
             await model.close()
             (asked,) = proxy.requests
             assert asked.target == "http://upstream.test:8000/v1/chat/completions"
@@ -131,7 +131,7 @@ def test_this_machine_is_reached_without(monkeypatch: pytest.MonkeyPatch) -> Non
         async with MisbehavingUpstream() as upstream:
             monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
             model = model_of(upstream.base_url)
-            assert await heard(model) == HELLO
+            assert await collect_deltas(model) == HELLO
             await model.close()
 
     run(main())

@@ -34,14 +34,28 @@ from antiphon.errors import (
 )
 from antiphon.models.scripted import ScriptedModel, call, calls, cut, fail, hang, say, think
 from antiphon.models.xai.model import XaiGrpcModel
-from grpc_kit import Grpc, grpc_serving
-from xai_kit import KEY, ONCE, Clock, RawXai, chunk, heard, model_at, question, refuses, run, sends
+from grpc_kit import GrpcTestServer, grpc_serving
+from xai_kit import (
+    KEY,
+    NO_RETRIES,
+    ManualClock,
+    RawXai,
+    abort_script,
+    chunk,
+    collect_deltas,
+    make_call,
+    model_at,
+    run,
+    send_script,
+)
 
 STATUS = grpc.StatusCode
-HELLO = sends(chunk(content="Hello.", finish=sample_pb2.REASON_STOP))
+HELLO = send_script(chunk(content="Hello.", finish=sample_pb2.REASON_STOP))
 
 
-def asking(server: Grpc, work: Callable[[XaiGrpcModel], Awaitable[Any]], **options: Any) -> None:
+def asking(
+    server: GrpcTestServer, work: Callable[[XaiGrpcModel], Awaitable[Any]], **options: Any
+) -> None:
     """Something done with a model behind antiphon's own server."""
 
     async def main() -> None:
@@ -56,7 +70,7 @@ def asking(server: Grpc, work: Callable[[XaiGrpcModel], Awaitable[Any]], **optio
 
 async def failing(model: XaiGrpcModel, kind: type[AntiphonError], **how: Any) -> Any:
     with pytest.raises(kind) as caught:
-        await heard(model, question(**how))
+        await collect_deltas(model, make_call(**how))
     error = caught.value
     assert type(error) is kind
     assert KEY not in f"{error!r} {error.message} {error.__cause__!r} {error.__context__!r}"
@@ -68,7 +82,7 @@ def test_text_and_reasoning(stream: bool) -> None:
     upstream = ScriptedModel([think("Hm.") + say("Hello", " you.")])
 
     async def work(model: XaiGrpcModel) -> None:
-        deltas = await heard(model, question(stream=stream))
+        deltas = await collect_deltas(model, make_call(stream=stream))
         assert [one for one in deltas if isinstance(one, ReasoningSummaryDelta)] == [
             ReasoningSummaryDelta("Hm.")
         ]
@@ -78,7 +92,7 @@ def test_text_and_reasoning(stream: bool) -> None:
 
     with grpc_serving(upstream) as server:
         asking(server, work)
-        assert server.http.stored() == 0, "the state is ours to keep"
+        assert server.http.stored_count() == 0, "the state is ours to keep"
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -88,7 +102,7 @@ def test_calls_of_tools(stream: bool) -> None:
     tools = (FunctionTool("f", parameters={"type": "object"}), FunctionTool("g"))
 
     async def work(model: XaiGrpcModel) -> None:
-        deltas = await heard(model, question(stream=stream, options=Options(tools=tools)))
+        deltas = await collect_deltas(model, make_call(stream=stream, options=Options(tools=tools)))
         assert [one for one in deltas if isinstance(one, ToolCallDelta)] == [
             ToolCallDelta(0, "a", "f", '{"x":1}'),
             ToolCallDelta(1, "b", "g", "{}"),
@@ -102,7 +116,7 @@ def test_calls_of_tools(stream: bool) -> None:
 
 def test_the_key_opens_the_door_and_a_wrong_one_is_not_shown() -> None:
     async def right(model: XaiGrpcModel) -> None:
-        assert OutputTextDelta("Hi.") in await heard(model)
+        assert OutputTextDelta("Hi.") in await collect_deltas(model)
 
     async def wrong(model: XaiGrpcModel) -> None:
         error = await failing(model, ModelError)
@@ -137,7 +151,7 @@ def test_errors_of_the_model_upstream(stream: bool) -> None:
 
 def test_an_answer_that_is_cut_is_an_error_after_what_was_said() -> None:
     async def work(model: XaiGrpcModel) -> None:
-        answer = model.generate(question())
+        answer = model.generate(make_call())
         assert await anext(answer) == [OutputTextDelta("One")]
         with pytest.raises(ModelError):
             await anext(answer)
@@ -152,7 +166,7 @@ def test_an_answer_without_a_reason_to_stop_was_cut(stream: bool) -> None:
         whole = chat_pb2.GetChatCompletionResponse(
             outputs=[chat_pb2.CompletionOutput(message=chat_pb2.CompletionMessage(content="One"))]
         )
-        async with RawXai(sends(chunk(content="One") if stream else whole)) as raw:
+        async with RawXai(send_script(chunk(content="One") if stream else whole)) as raw:
             model = model_at(raw.port)
             error = await failing(model, ModelError, stream=stream)
             assert error.code == "upstream_disconnected"
@@ -169,7 +183,7 @@ def test_cancelling_stops_the_work_upstream(stream: bool) -> None:
     with grpc_serving(upstream) as server:
 
         async def work(model: XaiGrpcModel) -> None:
-            task = asyncio.create_task(heard(model, question(stream=stream)))
+            task = asyncio.create_task(collect_deltas(model, make_call(stream=stream)))
             await asyncio.to_thread(server.http.wait, reached)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -185,7 +199,7 @@ def test_closing_the_answer_stops_the_work_upstream() -> None:
     with grpc_serving(upstream) as server:
 
         async def work(model: XaiGrpcModel) -> None:
-            answer = model.generate(question())
+            answer = model.generate(make_call())
             assert await anext(answer) == [OutputTextDelta("One")]
             await answer.aclose()
             await asyncio.to_thread(server.http.wait, upstream.cancelled)
@@ -235,8 +249,8 @@ def test_statuses_are_errors_of_ours(
     status: grpc.StatusCode, details: str, kind: type[AntiphonError], code: str, stream: bool
 ) -> None:
     async def main() -> None:
-        async with RawXai(refuses(status, details)) as raw:
-            model = model_at(raw.port, retry=ONCE)
+        async with RawXai(abort_script(status, details)) as raw:
+            model = model_at(raw.port, retry=NO_RETRIES)
             error = await failing(model, kind, stream=stream)
             assert error.code == code
             assert KEY[:8] not in error.message
@@ -251,7 +265,7 @@ def test_a_context_that_is_too_long_says_how_long() -> None:
     )
 
     async def main() -> None:
-        async with RawXai(refuses(STATUS.INVALID_ARGUMENT, details)) as raw:
+        async with RawXai(abort_script(STATUS.INVALID_ARGUMENT, details)) as raw:
             model = model_at(raw.port)
             error = await failing(model, ContextLengthExceededError)
             assert (error.used, error.limit) == (200000, 131072)
@@ -272,14 +286,14 @@ def test_what_passes_is_tried_again_until_something_was_said(stream: bool) -> No
                 )
             ]
         )
-        clock = Clock()
+        clock = ManualClock()
         async with RawXai(
-            refuses(STATUS.UNAVAILABLE, "Down"),
-            refuses(STATUS.RESOURCE_EXHAUSTED, "Slow", retry_after="7"),
-            HELLO if stream else sends(whole),
+            abort_script(STATUS.UNAVAILABLE, "Down"),
+            abort_script(STATUS.RESOURCE_EXHAUSTED, "Slow", retry_after="7"),
+            HELLO if stream else send_script(whole),
         ) as raw:
             model = model_at(raw.port, clock)
-            assert await heard(model, question(stream=stream)) == [
+            assert await collect_deltas(model, make_call(stream=stream)) == [
                 OutputTextDelta("Hello."),
                 Finish("stop"),
             ]
@@ -294,7 +308,9 @@ def test_what_passes_is_tried_again_until_something_was_said(stream: bool) -> No
 
 def test_nothing_is_tried_again_once_something_was_said() -> None:
     async def main() -> None:
-        async with RawXai(refuses(STATUS.UNAVAILABLE, "Down", chunk(content="Hel")), HELLO) as raw:
+        async with RawXai(
+            abort_script(STATUS.UNAVAILABLE, "Down", chunk(content="Hel")), HELLO
+        ) as raw:
             model = model_at(raw.port)
             await failing(model, ModelUnavailableError)
             assert len(raw.requests) == 1
@@ -309,7 +325,7 @@ def test_nothing_is_tried_again_once_something_was_said() -> None:
 )
 def test_a_server_that_wants_no_second_try_gets_none(trailers: dict[str, str]) -> None:
     async def main() -> None:
-        async with RawXai(refuses(STATUS.RESOURCE_EXHAUSTED, "Slow", **trailers)) as raw:
+        async with RawXai(abort_script(STATUS.RESOURCE_EXHAUSTED, "Slow", **trailers)) as raw:
             model = model_at(raw.port)
             await failing(model, UpstreamRateLimitError)
             assert len(raw.requests) == 1
@@ -320,10 +336,10 @@ def test_a_server_that_wants_no_second_try_gets_none(trailers: dict[str, str]) -
 
 def test_a_model_without_reasoning_is_asked_for_none() -> None:
     async def main() -> None:
-        no = refuses(STATUS.INVALID_ARGUMENT, "use_encrypted_content is not supported")
+        no = abort_script(STATUS.INVALID_ARGUMENT, "use_encrypted_content is not supported")
         async with RawXai(no, HELLO) as raw:
             model = model_at(raw.port)
-            assert await heard(model) == [OutputTextDelta("Hello."), Finish("stop")]
+            assert await collect_deltas(model) == [OutputTextDelta("Hello."), Finish("stop")]
             assert [one.use_encrypted_content for one in raw.requests] == [True, False]
             await model.close()
         async with RawXai(no) as raw:
@@ -338,10 +354,10 @@ def test_a_model_without_reasoning_is_asked_for_none() -> None:
 def test_sealed_reasoning_names_its_model() -> None:
     async def main() -> None:
         done = chunk(encrypted_content="gA", content="Hi.", finish=sample_pb2.REASON_STOP)
-        async with RawXai(sends(done)) as raw:
+        async with RawXai(send_script(done)) as raw:
             model = model_at(raw.port, upstream_name="grok-4")
             origin = f"grpc://127.0.0.1:{raw.port}/grok-4"
-            assert (await heard(model))[0] == EncryptedReasoning("gA", origin)
+            assert (await collect_deltas(model))[0] == EncryptedReasoning("gA", origin)
             assert raw.requests[0].model == "grok-4"
             await model.close()
 
@@ -351,8 +367,8 @@ def test_sealed_reasoning_names_its_model() -> None:
 def test_a_server_that_dies_within_an_answer() -> None:
     async def main() -> None:
         async with RawXai(_endless) as raw:
-            model = model_at(raw.port, retry=ONCE)
-            answer = model.generate(question())
+            model = model_at(raw.port, retry=NO_RETRIES)
+            answer = model.generate(make_call())
             assert await anext(answer) == [OutputTextDelta("One")]
             await raw.stop()
             with pytest.raises(ModelError):
@@ -387,7 +403,7 @@ def test_nobody_there() -> None:
         port = taken.getsockname()[1]
 
     async def main() -> None:
-        clock = Clock()
+        clock = ManualClock()
         model = model_at(port, clock)
         error = await failing(model, ModelUnavailableError)
         assert f"127.0.0.1:{port}" in error.message
@@ -417,7 +433,7 @@ def test_what_cannot_be_used_is_said_at_once(options: dict[str, Any]) -> None:
 def test_a_model_that_was_never_asked_closes() -> None:
     async def main() -> None:
         model = model_at(1)
-        assert await model.count_tokens(question()) is None
+        assert await model.count_tokens(make_call()) is None
         assert model.info.name == "m"
         await model.close()
         await model.close()

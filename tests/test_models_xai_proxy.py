@@ -12,8 +12,8 @@ from antiphon.errors import ConfigError, ModelUnavailableError
 from antiphon.models.scripted import ScriptedModel
 from grpc_kit import grpc_serving
 from proxy_kit import ForwardProxy
-from tls_kit import vouching_for_itself
-from xai_kit import KEY, ONCE, heard, model_at, run
+from tls_kit import self_signed_certificate
+from xai_kit import KEY, NO_RETRIES, collect_deltas, model_at, run
 
 USER = "ann:correct-horse"
 URL = "https://upstream.test"
@@ -27,7 +27,7 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_tunnel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tls = vouching_for_itself(tmp_path, "upstream.test")
+    tls = self_signed_certificate(tmp_path, "upstream.test")
 
     async def main(port: int) -> None:
         async with ForwardProxy({"upstream.test": port}, user=USER) as proxy:
@@ -35,7 +35,7 @@ def test_a_tunnel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setenv("HTTPS_PROXY", proxy.url)
             known = grpc.ssl_channel_credentials(tls.cert.read_bytes())
             model = model_at(0, url=URL, credentials=known)
-            assert OutputTextDelta("Hi.") in await heard(model)
+            assert OutputTextDelta("Hi.") in await collect_deltas(model)
             await model.close()
             (asked,) = proxy.requests
             assert (asked.method, asked.target) == ("CONNECT", "upstream.test:443")
@@ -51,8 +51,8 @@ def test_this_machine_is_reached_without(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setenv(name, "http://127.0.0.1:1")
 
     async def main(port: int) -> None:
-        model = model_at(port, retry=ONCE)
-        assert OutputTextDelta("Hi.") in await heard(model)
+        model = model_at(port, retry=NO_RETRIES)
+        assert OutputTextDelta("Hi.") in await collect_deltas(model)
         await model.close()
 
     with grpc_serving(ScriptedModel(["Hi."])) as server:
@@ -65,9 +65,9 @@ def test_a_proxy_that_refuses_is_named_and_its_password_is_not(
     async def main() -> None:
         async with ForwardProxy({}, user="ann:another") as proxy:
             monkeypatch.setenv("HTTPS_PROXY", f"http://{USER}@{proxy.address}")
-            model = model_at(0, url=URL, retry=ONCE)
+            model = model_at(0, url=URL, retry=NO_RETRIES)
             with pytest.raises(ModelUnavailableError) as caught:
-                await heard(model)
+                await collect_deltas(model)
             await model.close()
             assert f"upstream.test:443 (by the proxy {proxy.address})" in caught.value.message
             assert "407" in caught.value.message

@@ -15,7 +15,7 @@ from antiphon.errors import ConfigError
 from antiphon.models.xai.model import XaiGrpcModel
 from antiphon.settings import ModelSettings, Settings, load_settings
 from grpc_kit import grpc_serving
-from turn_kit import answered, texts
+from turn_kit import run_turn, texts
 
 
 def load(cwd: Path, toml: str, **env: str) -> ModelSettings:
@@ -57,7 +57,7 @@ def test_the_engine_speaks_it() -> None:
         async with open_engine(grok(f"http://127.0.0.1:{port}")) as engine:
             _, model = engine.service.models.get("grok")
             assert isinstance(model, XaiGrpcModel)
-            reply = await answered(engine.service, "Hi")
+            reply = await run_turn(engine.service, "Hi")
             assert texts(reply) == ["You said: Hi\n(I was shown 1 messages.)"]
 
     with grpc_serving() as server:

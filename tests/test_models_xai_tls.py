@@ -11,23 +11,23 @@ from antiphon.core.deltas import OutputTextDelta
 from antiphon.errors import ModelUnavailableError
 from antiphon.models.scripted import ScriptedModel
 from grpc_kit import grpc_serving
-from tls_kit import vouching_for_itself
-from xai_kit import ONCE, heard, model_at, run
+from tls_kit import self_signed_certificate
+from xai_kit import NO_RETRIES, collect_deltas, model_at, run
 
 
 def test_a_host_has_to_be_who_it_says(tmp_path: Path) -> None:
-    tls = vouching_for_itself(tmp_path)
+    tls = self_signed_certificate(tmp_path)
     upstream = ScriptedModel(["Hi."])
 
     async def main(port: int) -> None:
         url = f"https://127.0.0.1:{port}"
-        stranger = model_at(port, url=url, retry=ONCE)
+        stranger = model_at(port, url=url, retry=NO_RETRIES)
         with pytest.raises(ModelUnavailableError):
-            await heard(stranger)
+            await collect_deltas(stranger)
         assert not upstream.calls
         known = grpc.ssl_channel_credentials(tls.cert.read_bytes())
         friend = model_at(port, url=url, credentials=known)
-        assert OutputTextDelta("Hi.") in await heard(friend)
+        assert OutputTextDelta("Hi.") in await collect_deltas(friend)
         await stranger.close()
         await friend.close()
 

@@ -24,8 +24,8 @@ from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.protocols import Model, ModelInfo
 from antiphon.turn.service import TurnService
 from grpc_kit import grpc_serving
-from turn_kit import STORES, Hands, answered, opened, outputs, run, texts
-from xai_kit import RawXai, calling, chunk, model_at, sends
+from turn_kit import STORES, RecordingTools, open_store, outputs, run, run_turn, texts
+from xai_kit import RawXai, chunk, model_at, send_script, tool_calls
 
 PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
@@ -50,7 +50,7 @@ def play(
             "chat": ChatCompletionsModel(ModelInfo("chat"), base_url, upstream_name="scripted"),
             "xai": model_at(port, upstream_name="scripted"),
         }
-        async with opened(kind, folder) as store:
+        async with open_store(kind, folder) as store:
             try:
                 await story(TurnService(store, ModelRegistry(models, default="chat")))
             finally:
@@ -78,10 +78,10 @@ def test_a_chain_goes_on_from_one_to_the_other_and_back(
 
     async def story(service: TurnService) -> None:
         async def turn(model: str, text: str, after: Response | None) -> Response:
-            return await answered(
+            return await run_turn(
                 service,
                 text,
-                tools=Hands(),
+                tools=RecordingTools(),
                 after=after.id if after else None,
                 model=model,
                 stream=stream,
@@ -134,9 +134,9 @@ def test_pictures_are_shown(kind: str, tmp_path: Path) -> None:
     picture = Message("user", (InputText("What is this?"), InputImage(PIXEL, "low")))
 
     async def story(service: TurnService) -> None:
-        first = await answered(service, picture, model="xai")
-        second = await answered(service, "Colour?", model="chat", after=first.id)
-        third = await answered(service, "Sure?", model="xai", after=second.id)
+        first = await run_turn(service, picture, model="xai")
+        second = await run_turn(service, "Colour?", model="chat", after=first.id)
+        third = await run_turn(service, "Sure?", model="xai", after=second.id)
         assert texts(third) == ["Yes."]
 
     play(kind, tmp_path, upstream, story)
@@ -150,17 +150,17 @@ def test_a_model_gets_its_reasoning_back_within_a_turn_and_after() -> None:
     async def main() -> None:
         made = chunk(encrypted_content="g1", reasoning_content="Hm.")
         async with RawXai(
-            sends(made, chunk(tool_calls=calling(("c", "look", "{}")), finish=4)),
-            sends(chunk(encrypted_content="g2"), chunk(content="So.", finish=3)),
-            sends(chunk(content="Bye.", finish=3)),
+            send_script(made, chunk(tool_calls=tool_calls(("c", "look", "{}")), finish=4)),
+            send_script(chunk(encrypted_content="g2"), chunk(content="So.", finish=3)),
+            send_script(chunk(content="Bye.", finish=3)),
         ) as raw:
             model = model_at(raw.port)
             service = TurnService(MemoryStore(), ModelRegistry({"m": model}, default="m"))
-            first = await answered(service, "Look", tools=Hands(), options=LOOK)
+            first = await run_turn(service, "Look", tools=RecordingTools(), options=LOOK)
             assert [one.call_id for one in first.output if isinstance(one, FunctionCallOutput)] == [
                 "c"
             ]
-            await answered(service, "Bye", after=first.id)
+            await run_turn(service, "Bye", after=first.id)
             sealed = [
                 [one.encrypted_content for one in request.messages if one.encrypted_content]
                 for request in raw.requests

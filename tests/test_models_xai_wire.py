@@ -29,13 +29,13 @@ from antiphon.errors import InvalidRequestError
 from antiphon.models.xai.request import build_request, to_xai_messages, without_reasoning
 from antiphon.models.xai.stream import XaiParser
 from antiphon.turn.protocols import ModelCall
-from xai_kit import calling, chunk, question, words
+from xai_kit import chunk, make_call, role_texts, tool_calls
 
 ORIGIN = "grpc://api.x.ai/grok-4"
 
 
 def asked(options: Options, call: ModelCall | None = None) -> Any:
-    call = call or question(options=options)
+    call = call or make_call(options=options)
     return build_request(call, "grok-4", ORIGIN)
 
 
@@ -134,7 +134,7 @@ def test_messages_of_all_roles() -> None:
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "c", "content": "7"},
     )
-    assert words(messages) == [
+    assert role_texts(messages) == [
         (chat_pb2.ROLE_SYSTEM, "Be brief."),
         (chat_pb2.ROLE_DEVELOPER, "Briefer."),
         (chat_pb2.ROLE_USER, "Hi"),
@@ -197,7 +197,7 @@ def test_reasoning_goes_back_to_its_own_model_only() -> None:
     for origin in (ORIGIN, None):
         message = carried(origin)
         assert (message.encrypted_content, message.reasoning_content) == ("gAAA", "Hm.")
-        assert words([message]) == [(chat_pb2.ROLE_ASSISTANT, "Hi.")]
+        assert role_texts([message]) == [(chat_pb2.ROLE_ASSISTANT, "Hi.")]
 
 
 def test_a_request_without_reasoning() -> None:
@@ -245,8 +245,8 @@ def test_chunks_become_deltas() -> None:
 
 def test_calls_come_whole_or_in_pieces() -> None:
     assert read(
-        chunk(tool_calls=calling(("a", "f", '{"x":'), ("b", "g", "{}"))),
-        chunk(tool_calls=calling(("a", "f", "1}"))),
+        chunk(tool_calls=tool_calls(("a", "f", '{"x":'), ("b", "g", "{}"))),
+        chunk(tool_calls=tool_calls(("a", "f", "1}"))),
         chunk(finish=STOP),
     ) == [
         ToolCallDelta(0, "a", "f", '{"x":'),
@@ -257,7 +257,7 @@ def test_calls_come_whole_or_in_pieces() -> None:
 
 
 def test_what_tools_upstream_do_is_no_answer() -> None:
-    search = calling(("a", "web_search", "{}"))
+    search = tool_calls(("a", "web_search", "{}"))
     search[0].type = chat_pb2.TOOL_CALL_TYPE_WEB_SEARCH_TOOL
     assert read(
         chunk(tool_calls=search),

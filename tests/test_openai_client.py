@@ -32,18 +32,18 @@ from antiphon.models.scripted import (
     think,
     wait,
 )
-from openai_kit import WEATHER, client_of, strictly, talking_to
-from server import Serving, serving
+from openai_kit import WEATHER, client_of, serving_client, validate_strictly
+from server import ThreadServer, serving
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Serving]:
+def server() -> Iterator[ThreadServer]:
     with serving() as started:
         yield started
 
 
 @pytest.fixture
-def client(server: Serving) -> Iterator[OpenAI]:
+def client(server: ThreadServer) -> Iterator[OpenAI]:
     with client_of(server) as made:
         yield made
 
@@ -57,9 +57,9 @@ def test_a_conversation(client: OpenAI) -> None:
     assert "Before that you said: My name is Alice." in second.output_text
     assert "I was shown 3 messages" in second.output_text
     for response in (first, second):
-        strictly(response)
+        validate_strictly(response)
         assert response.status == "completed"
-        assert strictly(client.responses.retrieve(response.id)) == response
+        assert validate_strictly(client.responses.retrieve(response.id)) == response
     assert second.previous_response_id == first.id
 
 
@@ -76,7 +76,7 @@ def test_two_branches(client: OpenAI) -> None:
 def test_what_came_back_can_be_sent_in_again() -> None:
     reply = think("Hm.") + say("Hello") + refuse("No more.") + calls(call("f", {}, call_id="c1"))
     model = ScriptedModel([reply, "Done"])
-    with talking_to(model) as (_, client):
+    with serving_client(model) as (_, client):
         window: ResponseInputParam = [{"role": "user", "content": "Hi"}]
         first = client.responses.create(input=window, tools=[WEATHER], store=False)
         window += first.output  # type: ignore[arg-type]
@@ -106,7 +106,7 @@ def test_what_came_back_can_be_sent_in_again() -> None:
 
 def test_dumped_models_come_back_with_nulls() -> None:
     model = ScriptedModel([say("Hello") + calls(call("f", {}, call_id="c1")), "Done"])
-    with talking_to(model) as (_, client):
+    with serving_client(model) as (_, client):
         first = client.responses.create(input="Hi")
         window: Any = [item.model_dump() for item in first.output]
         window.append({"type": "function_call_output", "call_id": "c1", "output": "3", "id": None})
@@ -115,7 +115,7 @@ def test_dumped_models_come_back_with_nulls() -> None:
 
 
 def test_every_option_is_shown(client: OpenAI) -> None:
-    response = strictly(
+    response = validate_strictly(
         client.responses.create(
             model="scripted",
             input="Hi",
@@ -144,7 +144,7 @@ def test_every_option_is_shown(client: OpenAI) -> None:
 
 def test_options_reach_the_model() -> None:
     model = ScriptedModel(["Hello"])
-    with talking_to(model) as (_, client):
+    with serving_client(model) as (_, client):
         client.responses.create(
             input="Hi", instructions="Be brief.", temperature=0.0, top_p=0.5, max_output_tokens=50
         )
@@ -158,7 +158,7 @@ def test_options_reach_the_model() -> None:
 
 def test_instructions_are_for_one_turn() -> None:
     model = ScriptedModel(["One", "Two"])
-    with talking_to(model) as (_, client):
+    with serving_client(model) as (_, client):
         first = client.responses.create(input="Hi", instructions="Be brief.")
         second = client.responses.create(input="Again", previous_response_id=first.id)
         assert second.instructions is None
@@ -167,7 +167,7 @@ def test_instructions_are_for_one_turn() -> None:
 
 def test_what_is_not_stored_is_not_there(client: OpenAI) -> None:
     response = client.responses.create(input="Hi", store=False)
-    assert strictly(response).to_dict()["store"] is False
+    assert validate_strictly(response).to_dict()["store"] is False
     with pytest.raises(openai.NotFoundError) as caught:
         client.responses.retrieve(response.id)
     assert caught.value.code == "response_not_found"
@@ -230,16 +230,16 @@ def test_a_stream(client: OpenAI) -> None:
     first, last = events[0], events[-1]
     assert first.type == "response.created"
     assert last.type == "response.completed"
-    strictly(first.response)
+    validate_strictly(first.response)
     said = "".join(e.delta for e in events if e.type == "response.output_text.delta")
     assert said == last.response.output_text
-    assert client.responses.retrieve(first.response.id) == strictly(last.response)
+    assert client.responses.retrieve(first.response.id) == validate_strictly(last.response)
 
 
 def test_the_stream_helper() -> None:
     weather = [call("get_weather", {"city": city}, call_id=city) for city in ("Oslo", "Rome")]
     model = ScriptedModel([think("Hm.") + say("Let ", "me see.") + calls(*weather), refuse("No.")])
-    with talking_to(model) as (_, client):
+    with serving_client(model) as (_, client):
         with client.responses.stream(model="scripted", input="Hi", tools=[WEATHER]) as stream:
             snapshots = [e.snapshot for e in stream if e.type == "response.output_text.delta"]
             final = stream.get_final_response()
@@ -277,7 +277,7 @@ def test_a_round_of_tools(stream: bool) -> None:
         streamed: Response = last.response
         return streamed
 
-    with talking_to(model) as (_, client):
+    with serving_client(model) as (_, client):
         first = ask(client, input="The weather?")
         assert [item.type for item in first.output] == ["function_call"] * 2
         # All outputs are owed: with one of them the conversation does not go on.
@@ -294,7 +294,7 @@ def test_a_round_of_tools(stream: bool) -> None:
 
 
 def test_usage_is_told() -> None:
-    with talking_to(ScriptedModel([say("Hello") + report_usage(Usage(10, 20, 5, 7))])) as (
+    with serving_client(ScriptedModel([say("Hello") + report_usage(Usage(10, 20, 5, 7))])) as (
         _,
         client,
     ):
@@ -317,7 +317,7 @@ FAILURES: list[tuple[AntiphonError, type[openai.APIStatusError], int]] = [
 def test_a_failure_leaves_one_turn(
     error: AntiphonError, kind: type[openai.APIStatusError], status: int
 ) -> None:
-    with talking_to(ScriptedModel([say("Hel") + fail(error)])) as (server, client):
+    with serving_client(ScriptedModel([say("Hel") + fail(error)])) as (server, client):
         with pytest.raises(kind) as caught:
             client.responses.create(input="Hi")
         assert caught.value.status_code == status
@@ -328,13 +328,13 @@ def test_a_failure_leaves_one_turn(
         assert kept.error is not None
         assert (kept.error.code, kept.error.message) == (error.code, error.message)
         # The client tries again by itself unless it is told not to.
-        assert server.stored() == 1
+        assert server.stored_count() == 1
 
 
 def test_a_failure_in_the_middle_of_a_stream() -> None:
     opened = asyncio.Event()
     model = ScriptedModel([say("Hel") + wait(opened) + fail(ModelError("It broke."))])
-    with talking_to(model) as (server, client):
+    with serving_client(model) as (server, client):
         events = []
         for event in client.responses.create(input="Hi", stream=True):
             events.append(event)
@@ -347,12 +347,12 @@ def test_a_failure_in_the_middle_of_a_stream() -> None:
         assert last.response.error is not None
         assert last.response.error.message == "It broke."
         assert client.responses.retrieve(last.response.id) == last.response
-        assert server.stored() == 1
+        assert server.stored_count() == 1
 
 
 def test_an_answer_that_was_cut_short() -> None:
-    with talking_to(ScriptedModel([say("Hel") + finish("length")])) as (_, client):
-        response = strictly(client.responses.create(input="Hi", max_output_tokens=1))
+    with serving_client(ScriptedModel([say("Hel") + finish("length")])) as (_, client):
+        response = validate_strictly(client.responses.create(input="Hi", max_output_tokens=1))
         assert response.status == "incomplete"
         assert response.incomplete_details is not None
         assert response.incomplete_details.reason == "max_output_tokens"
@@ -368,8 +368,8 @@ def test_models(client: OpenAI) -> None:
         client.responses.create(model="other", input="Hi")
 
 
-def test_a_chat_completion(server: Serving, client: OpenAI) -> None:
-    before = server.stored()
+def test_a_chat_completion(server: ThreadServer, client: OpenAI) -> None:
+    before = server.stored_count()
     window: list[ChatCompletionMessageParam] = [{"role": "user", "content": "One"}]
     first = client.chat.completions.create(model="scripted", messages=window)
     window.append(first.choices[0].message)  # type: ignore[arg-type]
@@ -379,7 +379,7 @@ def test_a_chat_completion(server: Serving, client: OpenAI) -> None:
     assert said == "You said: Two\nBefore that you said: One\n(I was shown 3 messages.)"
     assert second.choices[0].finish_reason == "stop"
     assert second.usage is not None
-    assert server.stored() == before
+    assert server.stored_count() == before
 
 
 def test_a_chat_completion_streamed(client: OpenAI) -> None:
@@ -401,7 +401,7 @@ def test_a_chat_completion_streamed(client: OpenAI) -> None:
 
 def test_chat_tools_by_the_stream_helper() -> None:
     weather = [call("get_weather", {"city": city}, call_id=city) for city in ("Oslo", "Rome")]
-    with talking_to(ScriptedModel([say("Let me see.") + calls(*weather)])) as (_, client):
+    with serving_client(ScriptedModel([say("Let me see.") + calls(*weather)])) as (_, client):
         with client.chat.completions.stream(
             model="scripted", messages=[{"role": "user", "content": "Hi"}]
         ) as stream:
@@ -419,7 +419,7 @@ def test_chat_tools_by_the_stream_helper() -> None:
 def test_a_chat_failure_in_the_middle_of_a_stream() -> None:
     opened = asyncio.Event()
     model = ScriptedModel([say("Hel") + wait(opened) + fail(ModelError("It broke."))])
-    with talking_to(model) as (server, client):
+    with serving_client(model) as (server, client):
         stream = client.chat.completions.create(
             model="scripted", messages=[{"role": "user", "content": "Hi"}], stream=True
         )
@@ -436,7 +436,7 @@ def test_a_chat_failure_in_the_middle_of_a_stream() -> None:
         assert said == ["", "Hel"]
 
 
-def test_the_asynchronous_client(server: Serving) -> None:
+def test_the_asynchronous_client(server: ThreadServer) -> None:
     async def talk(client: AsyncOpenAI, name: str) -> list[str]:
         first = await client.responses.create(input=f"I am {name}.")
         said = [first.output_text]

@@ -13,8 +13,8 @@ from openai import AsyncOpenAI, OpenAI
 from openai.types.responses import Response
 
 from antiphon.models.scripted import ScriptedModel, hang, say, wait
-from openai_kit import strictly, talking_to
-from server import NEVER, Serving
+from openai_kit import serving_client, validate_strictly
+from server import TIMEOUT, ThreadServer
 
 
 class Held:
@@ -28,15 +28,15 @@ class Held:
 
 
 @contextmanager
-def held() -> Iterator[tuple[Held, Serving, OpenAI]]:
+def held() -> Iterator[tuple[Held, ThreadServer, OpenAI]]:
     one = Held()
-    with talking_to(one.model) as (server, client):
+    with serving_client(one.model) as (server, client):
         yield one, server, client
 
 
 def polled(client: OpenAI, response: Response) -> Response:
     """The response, asked for until it has an end, as the documentation does it."""
-    late = time.monotonic() + NEVER
+    late = time.monotonic() + TIMEOUT
     while response.status in ("queued", "in_progress"):
         assert time.monotonic() < late
         response = client.responses.retrieve(response.id)
@@ -45,13 +45,13 @@ def polled(client: OpenAI, response: Response) -> Response:
 
 def test_a_turn_in_the_background_is_polled() -> None:
     with held() as (one, server, client):
-        queued = strictly(client.responses.create(input="Count.", background=True))
+        queued = validate_strictly(client.responses.create(input="Count.", background=True))
         assert (queued.status, queued.background, queued.output) == ("queued", True, [])
         server.wait(one.reached)
-        running = strictly(client.responses.retrieve(queued.id))
+        running = validate_strictly(client.responses.retrieve(queued.id))
         assert running.status == "in_progress"
         server.set(one.go)
-        done = strictly(polled(client, running))
+        done = validate_strictly(polled(client, running))
         assert (done.status, done.output_text) == ("completed", "One two.")
         more = client.responses.create(input="More.", previous_response_id=done.id)
         assert more.output_text == "Three."
@@ -101,10 +101,10 @@ def test_the_stream_helper_takes_up_a_response() -> None:
 @pytest.mark.parametrize("stream", [True, False])
 def test_cancelling(stream: bool) -> None:
     reached = asyncio.Event()
-    with talking_to(ScriptedModel([say("One ") + hang(reached), "Again."])) as (server, client):
+    with serving_client(ScriptedModel([say("One ") + hang(reached), "Again."])) as (server, client):
         name = begun(client, stream)
         server.wait(reached)
-        stopped = strictly(client.responses.cancel(name))
+        stopped = validate_strictly(client.responses.cancel(name))
         # A model that was asked for the whole has nothing to show before its end.
         assert (stopped.status, stopped.output_text) == ("cancelled", "One " if stream else "")
         assert client.responses.cancel(name) == stopped
@@ -128,7 +128,7 @@ def begun(client: OpenAI, stream: bool) -> str:
 
 
 def test_the_asynchronous_client() -> None:
-    async def main(one: Held, server: Serving) -> None:
+    async def main(one: Held, server: ThreadServer) -> None:
         async with AsyncOpenAI(base_url=server.base_url, api_key="none") as client:
             queued = await client.responses.create(input="Count.", background=True)
             await asyncio.to_thread(server.wait, one.reached)

@@ -12,18 +12,18 @@ from openai import AsyncOpenAI, OpenAI
 from openai.types.conversations import ConversationItem
 
 from antiphon.models.scripted import ScriptedModel, call, calls, think
-from openai_kit import WEATHER, client_of, strictly, talking_to
-from server import Serving, serving
+from openai_kit import WEATHER, client_of, serving_client, validate_strictly
+from server import ThreadServer, serving
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Serving]:
+def server() -> Iterator[ThreadServer]:
     with serving() as started:
         yield started
 
 
 @pytest.fixture
-def client(server: Serving) -> Iterator[OpenAI]:
+def client(server: ThreadServer) -> Iterator[OpenAI]:
     with client_of(server) as made:
         yield made
 
@@ -39,8 +39,8 @@ def said(item: ConversationItem) -> str:
 def test_turns_on_a_conversation(client: OpenAI) -> None:
     talk = client.conversations.create(metadata={"topic": "names"})
     assert (talk.object, talk.metadata) == ("conversation", {"topic": "names"})
-    first = strictly(client.responses.create(input="I am Alice.", conversation=talk.id))
-    second = strictly(client.responses.create(input="Who?", conversation={"id": talk.id}))
+    first = validate_strictly(client.responses.create(input="I am Alice.", conversation=talk.id))
+    second = validate_strictly(client.responses.create(input="Who?", conversation={"id": talk.id}))
     assert first.conversation is not None
     assert (first.conversation.id, first.previous_response_id) == (talk.id, None)
     assert "Before that you said: I am Alice." in second.output_text
@@ -135,7 +135,7 @@ def test_items_page_by_page(client: OpenAI) -> None:
 
 def test_tools_and_reasoning_are_items_of_a_conversation() -> None:
     reply = think("Hm.") + calls(call("get_weather", {"city": "Oslo"}, call_id="c1"))
-    with talking_to(ScriptedModel([reply, "Snow."])) as (_, client):
+    with serving_client(ScriptedModel([reply, "Snow."])) as (_, client):
         talk = client.conversations.create()
         client.responses.create(input="The weather?", tools=[WEATHER], conversation=talk.id)
         output: Any = {"type": "function_call_output", "call_id": "c1", "output": "snow"}
@@ -149,7 +149,7 @@ def test_tools_and_reasoning_are_items_of_a_conversation() -> None:
         ]
 
 
-def test_the_asynchronous_client(server: Serving) -> None:
+def test_the_asynchronous_client(server: ThreadServer) -> None:
     async def main() -> None:
         async with AsyncOpenAI(base_url=server.base_url, api_key="none") as client:
             talk = await client.conversations.create(metadata={"a": "1"})

@@ -14,9 +14,9 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from antiphon.models.scripted import ScriptedModel, hang, say
-from openai_kit import client_of, talking_to
-from server import Serving, serving
-from tenants_kit import Client, keyed
+from openai_kit import client_of, serving_client
+from server import ThreadServer, serving
+from tenants_kit import Client, serving_with_keys
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"\0" * 32).decode()
 MISSING = "resp_" + "0" * 32
@@ -45,14 +45,14 @@ BAD: list[tuple[Ask, str | None]] = [
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Serving]:
+def server() -> Iterator[ThreadServer]:
     with serving() as started:
         yield started
 
 
 @pytest.mark.parametrize(("ask", "param"), BAD)
-def test_bad_requests(server: Serving, ask: Ask, param: str | None) -> None:
-    before = server.stored()
+def test_bad_requests(server: ThreadServer, ask: Ask, param: str | None) -> None:
+    before = server.stored_count()
     with client_of(server) as client, pytest.raises(openai.APIStatusError) as caught:
         ask(client)
     assert caught.value.type == "invalid_request_error"
@@ -61,7 +61,7 @@ def test_bad_requests(server: Serving, ask: Ask, param: str | None) -> None:
     if param is not None:
         assert isinstance(caught.value, openai.BadRequestError)
         assert (caught.value.param or "").startswith(param)
-    assert server.stored() == before
+    assert server.stored_count() == before
 
 
 LOST: list[Ask] = [
@@ -82,12 +82,12 @@ LOST: list[Ask] = [
 
 
 @pytest.mark.parametrize("ask", LOST)
-def test_what_is_not_there(server: Serving, ask: Ask) -> None:
+def test_what_is_not_there(server: ThreadServer, ask: Ask) -> None:
     with client_of(server) as client, pytest.raises(openai.NotFoundError):
         ask(client)
 
 
-def test_an_image_that_is_none(server: Serving) -> None:
+def test_an_image_that_is_none(server: ThreadServer) -> None:
     part: Any = {"type": "input_image", "image_url": f"data:image/png;base64,{PNG[:8]}"}
     with client_of(server) as client, pytest.raises(openai.BadRequestError) as caught:
         client.responses.create(input=[{"role": "user", "content": [part]}])
@@ -103,7 +103,7 @@ def keyed_client(someone: Client, key: str | None = None) -> Iterator[OpenAI]:
 
 
 def test_keys() -> None:
-    with keyed() as site:
+    with serving_with_keys() as site:
         someone, other = site.client("acme"), site.client("other")
         with keyed_client(someone) as client:
             kept = client.responses.create(input="Hi")
@@ -127,7 +127,7 @@ class Little(msgspec.Struct, frozen=True):
 
 
 def test_too_many_requests() -> None:
-    with keyed(allowance_of=lambda _: Little()) as site:
+    with serving_with_keys(rate_limit_for=lambda _: Little()) as site:
         with keyed_client(site.client()) as client:
             client.responses.create(input="One")
             client.responses.create(input="Two")
@@ -139,7 +139,7 @@ def test_too_many_requests() -> None:
 
 def test_what_runs_cannot_be_continued_yet() -> None:
     reached = asyncio.Event()
-    with talking_to(ScriptedModel([say("One ") + hang(reached)])) as (server, client):
+    with serving_client(ScriptedModel([say("One ") + hang(reached)])) as (server, client):
         talk = client.conversations.create()
         once = client.with_options(max_retries=0)
         running = client.responses.create(input="Count.", conversation=talk.id, background=True)
@@ -153,7 +153,7 @@ def test_what_runs_cannot_be_continued_yet() -> None:
         client.responses.cancel(running.id)
 
 
-def test_a_request_that_is_repeated(server: Serving) -> None:
+def test_a_request_that_is_repeated(server: ThreadServer) -> None:
     headers = {"Idempotency-Key": "the first"}
     with client_of(server) as client:
         first = client.responses.create(input="Hi", extra_headers=headers)
@@ -163,7 +163,7 @@ def test_a_request_that_is_repeated(server: Serving) -> None:
     assert caught.value.code == "idempotency_key_in_use"
 
 
-def test_the_asynchronous_client_has_the_same_errors(server: Serving) -> None:
+def test_the_asynchronous_client_has_the_same_errors(server: ThreadServer) -> None:
     async def main() -> None:
         async with AsyncOpenAI(base_url=server.base_url, api_key="none") as client:
             with pytest.raises(openai.NotFoundError):

@@ -11,7 +11,7 @@ from openai.types.chat import ChatCompletionToolUnionParam
 from pydantic import BaseModel
 
 from antiphon.models.scripted import ScriptedModel, call, calls, refuse, say
-from openai_kit import WEATHER, strictly, talking_to
+from openai_kit import WEATHER, serving_client, validate_strictly
 
 JSON = '{"name":"Ada","born":1815}'
 
@@ -34,13 +34,13 @@ ADA = Person(name="Ada", born=1815)
 
 def test_an_answer_of_a_shape() -> None:
     model = ScriptedModel([say(JSON), refuse("No.")])
-    with talking_to(model) as (_, client):
+    with serving_client(model) as (_, client):
         parsed = client.responses.parse(model="scripted", input="Who?", text_format=Person)
         assert parsed.output_parsed == ADA
         asked = model.calls[-1].options.text_format
         assert asked is not None
         assert (asked["type"], asked["name"], asked["strict"]) == ("json_schema", "Person", True)
-        shown = strictly(client.responses.retrieve(parsed.id)).text
+        shown = validate_strictly(client.responses.retrieve(parsed.id)).text
         assert shown is not None
         assert shown.format is not None
         assert shown.format.type == "json_schema"
@@ -49,7 +49,7 @@ def test_an_answer_of_a_shape() -> None:
 
 
 def test_a_streamed_answer_of_a_shape() -> None:
-    with talking_to(ScriptedModel([say(JSON[:9], JSON[9:])])) as (_, client):
+    with serving_client(ScriptedModel([say(JSON[:9], JSON[9:])])) as (_, client):
         with client.responses.stream(model="scripted", input="Who?", text_format=Person) as stream:
             whole = [e.parsed for e in stream if e.type == "response.output_text.done"]
             final = stream.get_final_response()
@@ -62,7 +62,7 @@ def test_typed_tools() -> None:
     function = tool["function"]
     ours = {"type": "function", **function}
     model = ScriptedModel([calls(call("Forecast", {"city": "Oslo"}, call_id="c1"))] * 2)
-    with talking_to(model) as (_, client):
+    with serving_client(model) as (_, client):
         parsed = client.responses.parse(model="scripted", input="Rain?", tools=[ours])  # type: ignore[list-item]
         (item,) = parsed.output
         assert item.type == "function_call"
@@ -78,7 +78,7 @@ def test_typed_tools() -> None:
 
 
 def test_a_chat_completion_of_a_shape() -> None:
-    with talking_to(ScriptedModel([say(JSON), say(JSON[:9], JSON[9:])])) as (_, client):
+    with serving_client(ScriptedModel([say(JSON), say(JSON[:9], JSON[9:])])) as (_, client):
         parsed = client.chat.completions.parse(
             model="scripted",
             messages=[{"role": "user", "content": "Who?"}],
@@ -97,7 +97,7 @@ def test_a_chat_completion_of_a_shape() -> None:
 def test_a_chat_with_a_round_of_tools() -> None:
     model = ScriptedModel([calls(call("get_weather", {"city": "Oslo"}, call_id="c1")), "Snow."])
     tool = {"type": "function", "function": {k: v for k, v in WEATHER.items() if k != "type"}}
-    with talking_to(model) as (server, client):
+    with serving_client(model) as (server, client):
         window: list[object] = [{"role": "user", "content": "The weather?"}]
         first = client.chat.completions.create(model="scripted", messages=window, tools=[tool])  # type: ignore[arg-type, list-item]
         assert first.choices[0].finish_reason == "tool_calls"
@@ -106,12 +106,12 @@ def test_a_chat_with_a_round_of_tools() -> None:
         second = client.chat.completions.create(model="scripted", messages=window, tools=[tool])  # type: ignore[arg-type, list-item]
         assert second.choices[0].message.content == "Snow."
         assert [message["role"] for message in model.context()] == ["user", "assistant", "tool"]
-        assert server.stored() == 0
+        assert server.stored_count() == 0
 
 
 def test_compaction_and_what_goes_on_from_it() -> None:
     model = ScriptedModel(["Hello Alice.", "Alice said hello.", "You are Alice."])
-    with talking_to(model) as (_, client):
+    with serving_client(model) as (_, client):
         first = client.responses.create(input="I am Alice.")
         compact = client.responses.compact(model="scripted", previous_response_id=first.id)
         assert compact.object == "response.compaction"
@@ -127,7 +127,7 @@ def test_compaction_and_what_goes_on_from_it() -> None:
 
 
 def test_counting() -> None:
-    with talking_to(ScriptedModel(["Hello."])) as (server, client):
+    with serving_client(ScriptedModel(["Hello."])) as (server, client):
         short = client.responses.input_tokens.count(model="scripted", input="Hi")
         assert short.object == "response.input_tokens"
         long = client.responses.input_tokens.count(model="scripted", input="Hi there, " * 50)
@@ -135,12 +135,12 @@ def test_counting() -> None:
         first = client.responses.create(input="I am Alice.")
         after = client.responses.input_tokens.count(input="Hi", previous_response_id=first.id)
         assert after.input_tokens > short.input_tokens
-        assert server.stored() == 1
+        assert server.stored_count() == 1
 
 
 def test_the_asynchronous_client() -> None:
     model = ScriptedModel([JSON, say(JSON[:5], JSON[5:]), JSON, "Summary."])
-    with talking_to(model) as (server, _):
+    with serving_client(model) as (server, _):
 
         async def main() -> None:
             async with AsyncOpenAI(base_url=server.base_url, api_key="none") as client:

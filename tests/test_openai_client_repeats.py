@@ -13,7 +13,7 @@ from openai import AsyncOpenAI, OpenAI
 from openai.types.responses import ResponseInputItemParam
 
 from antiphon.models.scripted import ScriptedModel
-from server import NEVER, Address, Serving, serving
+from server import TIMEOUT, Address, ThreadServer, serving
 
 HI: ResponseInputItemParam = {"type": "message", "role": "user", "content": "Hi"}
 
@@ -21,7 +21,7 @@ HI: ResponseInputItemParam = {"type": "message", "role": "user", "content": "Hi"
 class Lossy(Address):
     """A way to a server on which every other answer is lost, the first one too."""
 
-    def __init__(self, listening: socket.socket, server: Serving) -> None:
+    def __init__(self, listening: socket.socket, server: ThreadServer) -> None:
         super().__init__(listening.getsockname()[1])
         self.lost = 0
         self._listening = listening
@@ -35,7 +35,7 @@ class Lossy(Address):
             except OSError:
                 return
             with came:
-                came.settimeout(NEVER)
+                came.settimeout(TIMEOUT)
                 request = _request(came)
                 with self._server.socket() as there:
                     there.sendall(request.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
@@ -65,7 +65,7 @@ def _request(came: socket.socket) -> bytes:
 
 
 @contextmanager
-def lossy(server: Serving) -> Iterator[Lossy]:
+def lossy(server: ThreadServer) -> Iterator[Lossy]:
     with closing(socket.create_server(("127.0.0.1", 0))) as listening:
         way = Lossy(listening, server)
         thread = threading.Thread(target=way.run)
@@ -74,11 +74,11 @@ def lossy(server: Serving) -> Iterator[Lossy]:
             yield way
         finally:
             listening.shutdown(socket.SHUT_RDWR)
-            thread.join(NEVER)
+            thread.join(TIMEOUT)
 
 
 def asking(way: Address, retries: int = 2) -> OpenAI:
-    client = OpenAI(base_url=way.base_url, api_key="none", timeout=NEVER, max_retries=retries)
+    client = OpenAI(base_url=way.base_url, api_key="none", timeout=TIMEOUT, max_retries=retries)
     # With this it makes up a key for each request, and sends it again when it retries.
     client._idempotency_header = "Idempotency-Key"
     return client
@@ -102,7 +102,7 @@ def test_what_is_asked_again_is_done_once() -> None:
 
 @pytest.mark.parametrize("header", ["Idempotency-Key", "idempotency-key"])
 def test_two_at_once_with_one_key(header: str) -> None:
-    async def main(server: Serving) -> None:
+    async def main(server: ThreadServer) -> None:
         async with AsyncOpenAI(base_url=server.base_url, api_key="none") as client:
             key = {header: "order-17"}
             made = await asyncio.gather(

@@ -13,8 +13,8 @@ from websockets.exceptions import InvalidStatus
 
 from antiphon.errors import ModelError
 from antiphon.models.scripted import ScriptedModel, call, calls, fail, say
-from openai_kit import WEATHER, strictly, talking_to
-from tenants_kit import keyed
+from openai_kit import WEATHER, serving_client, validate_strictly
+from tenants_kit import serving_with_keys
 
 #: The client opens its connection in a way that newer websockets have a word to say about.
 pytestmark = pytest.mark.filterwarnings(
@@ -39,11 +39,11 @@ def _until_last(connection: ResponsesConnection) -> Iterator[ResponsesServerEven
 def done(events: list[ResponsesServerEvent]) -> Response:
     last = events[-1]
     assert last.type == "response.completed"
-    return strictly(last.response)
+    return validate_strictly(last.response)
 
 
 def test_turns_on_one_connection() -> None:
-    with talking_to(ScriptedModel()) as (_, client):
+    with serving_client(ScriptedModel()) as (_, client):
         with client.responses.connect() as connection:
             connection.response.create(model="scripted", input="I am Alice.")
             events = turn(connection)
@@ -58,7 +58,7 @@ def test_turns_on_one_connection() -> None:
 
 
 def test_turns_that_are_not_stored_go_on_where_they_were() -> None:
-    with talking_to(ScriptedModel()) as (server, client):
+    with serving_client(ScriptedModel()) as (server, client):
         with client.responses.connect() as connection:
             connection.response.create(model="scripted", input="I am Bob.", store=False)
             first = done(turn(connection))
@@ -73,12 +73,12 @@ def test_turns_that_are_not_stored_go_on_where_they_were() -> None:
             # The connection is still good.
             connection.response.create(input="Hi", store=False)
             assert done(turn(connection)).status == "completed"
-        assert server.stored() == 0
+        assert server.stored_count() == 0
 
 
 def test_a_round_of_tools() -> None:
     model = ScriptedModel([calls(call("get_weather", {"city": "Oslo"}, call_id="c1")), "Snow."])
-    with talking_to(model) as (_, client), client.responses.connect() as connection:
+    with serving_client(model) as (_, client), client.responses.connect() as connection:
         connection.response.create(input="The weather?", tools=[WEATHER], store=False)
         first = done(turn(connection))
         assert [item.type for item in first.output] == ["function_call"]
@@ -93,7 +93,7 @@ def test_a_round_of_tools() -> None:
 
 def test_a_failure_and_a_bad_request() -> None:
     model = ScriptedModel([say("Hel") + fail(ModelError("It broke."))])
-    with talking_to(model) as (_, client), client.responses.connect() as connection:
+    with serving_client(model) as (_, client), client.responses.connect() as connection:
         connection.response.create(input="Hi")
         last = turn(connection)[-1]
         assert last.type == "response.failed"
@@ -115,18 +115,18 @@ def test_a_failure_and_a_bad_request() -> None:
     ],
 )
 def test_what_means_nothing_here_is_refused(fields: dict[str, object], param: str) -> None:
-    with talking_to(ScriptedModel()) as (server, client):
+    with serving_client(ScriptedModel()) as (server, client):
         with client.responses.connect() as connection:
             connection.response.create(input="Hi", **fields)  # type: ignore[arg-type]
             (error,) = turn(connection)
         assert error.type == "error"
         assert error.error is not None
         assert (error.error.code, error.error.param) == ("unsupported_parameter", param)
-        assert server.stored() == 0
+        assert server.stored_count() == 0
 
 
 def test_keys() -> None:
-    with keyed() as site:
+    with serving_with_keys() as site:
         someone = site.client()
         with OpenAI(base_url=site.server.base_url, api_key=someone.text) as client:
             with client.responses.connect() as connection:
@@ -158,6 +158,6 @@ def test_the_asynchronous_client() -> None:
         async with AsyncOpenAI(base_url=base_url, api_key="none") as client:
             return await main(client)
 
-    with talking_to(ScriptedModel()) as (server, _):
+    with serving_client(ScriptedModel()) as (server, _):
         said = asyncio.run(with_client(server.base_url))
     assert "Before that you said: I am Carol." in said[1]

@@ -33,7 +33,7 @@ from antiphon.models.scripted import (
     say,
     think,
 )
-from server import Address, Serving, serving
+from server import Address, ThreadServer, serving
 from wire_kit import SPEC_EVENTS
 
 LOGPROB = {"token": "Hi", "logprob": -0.5, "bytes": [72, 105], "top_logprobs": []}
@@ -262,7 +262,7 @@ def test_compaction() -> None:
         spec.CompactionBody.model_validate(item)
 
 
-ERRORS: list[Callable[[Serving], Any]] = [
+ERRORS: list[Callable[[ThreadServer], Any]] = [
     lambda server: server.respond(input=[]),
     lambda server: server.respond(temperature=9),
     lambda server: server.respond(model="other"),
@@ -273,7 +273,7 @@ ERRORS: list[Callable[[Serving], Any]] = [
 
 
 @pytest.mark.parametrize("ask", ERRORS)
-def test_errors(ask: Callable[[Serving], Any]) -> None:
+def test_errors(ask: Callable[[ThreadServer], Any]) -> None:
     with serving() as server:
         spec.ErrorPayload.model_validate(ask(server).error)
 

@@ -20,18 +20,18 @@ from antiphon.turn.protocols import Store
 from stores_kit import (
     DONE,
     assistant,
-    begun,
+    begin_turn,
     blob_of,
     blobs_of,
-    chained,
+    complete_turn,
+    complete_turns,
     head_of,
-    held_in_file,
-    held_in_memory,
+    image_message,
+    images_in_file,
+    images_in_memory,
     new_turn,
-    picture,
     run,
     sqlite,
-    turned,
     user,
 )
 
@@ -46,14 +46,14 @@ Opener: TypeAlias = Callable[[], AbstractAsyncContextManager[Opened]]
 @asynccontextmanager
 async def in_memory(folder: Path) -> AsyncIterator[Opened]:
     store = MemoryStore()
-    yield store, lambda: held_in_memory(store)
+    yield store, lambda: images_in_memory(store)
     await store.close()
 
 
 @asynccontextmanager
 async def in_file(folder: Path) -> AsyncIterator[Opened]:
     async with sqlite(folder / "turns.db") as store:
-        yield store, lambda: held_in_file(folder / "turns.db")
+        yield store, lambda: images_in_file(folder / "turns.db")
 
 
 @pytest.fixture(params=[in_memory, in_file])
@@ -75,11 +75,15 @@ def test_a_turn_brings_the_images_that_it_uses(opener: Opener) -> None:
             store.begin(new)
             await store.write(new.response_id, [assistant("Nice.")], DONE)
             head = await head_of(store, new.response_id)
-            without = await turned(store, "And?", parent=head)
-            last = await turned(store, "This one?", parent=without, images=[OWL])
+            without = await complete_turn(store, "And?", parent=head)
+            last = await complete_turn(store, "This one?", parent=without, images=[OWL])
             turns = await store.chain(last)
             assert [turn.blobs for turn in turns] == [blobs_of(CAT, DOG), {}, blobs_of(OWL)]
-            assert turns[0].input == (user("Look:"), picture(blob_of(CAT)), picture(blob_of(DOG)))
+            assert turns[0].input == (
+                user("Look:"),
+                image_message(blob_of(CAT)),
+                image_message(blob_of(DOG)),
+            )
             assert turns[0].output == (assistant("Nice."),)
             assert [await store.turn("", turn.response_id) for turn in turns] == turns
             (line,) = await store.recent_threads("", 1)
@@ -91,7 +95,7 @@ def test_a_turn_brings_the_images_that_it_uses(opener: Opener) -> None:
 def test_a_running_turn_brings_them_too(opener: Opener) -> None:
     async def main() -> None:
         async with opener() as (store, _):
-            head = await begun(store, images=[CAT])
+            head = await begin_turn(store, images=[CAT])
             await store.write(head.response_id, [assistant("Hm.")])
             assert await images_of(store, head.response_id) == {CAT}
             (turn,) = await store.chain(head)
@@ -104,11 +108,13 @@ def test_a_running_turn_brings_them_too(opener: Opener) -> None:
 def test_an_image_is_kept_once_however_often_it_is_sent(opener: Opener) -> None:
     async def main() -> None:
         async with opener() as (store, held):
-            first = await turned(store, images=[CAT])
-            second = await turned(store, parent=first, images=[CAT, DOG, CAT])
-            branch = await turned(store, parent=first, images=[CAT])
+            first = await complete_turn(store, images=[CAT])
+            second = await complete_turn(store, parent=first, images=[CAT, DOG, CAT])
+            branch = await complete_turn(store, parent=first, images=[CAT])
             # Many at once go into one commit.
-            others = await asyncio.gather(*[turned(store, images=[CAT, OWL]) for _ in range(5)])
+            others = await asyncio.gather(
+                *[complete_turn(store, images=[CAT, OWL]) for _ in range(5)]
+            )
             assert held() == [("", CAT), ("", DOG), ("", OWL)]
             for head in (first, branch):
                 assert await images_of(store, head.response_id) == {CAT}
@@ -122,11 +128,11 @@ def test_an_image_is_kept_once_however_often_it_is_sent(opener: Opener) -> None:
 def test_a_chain_reads_each_image_once(opener: Opener) -> None:
     async def main() -> None:
         async with opener() as (store, _):
-            head = await turned(store, images=[CAT])
-            head = await turned(store, parent=head, images=[bytes(bytearray(CAT))])
+            head = await complete_turn(store, images=[CAT])
+            head = await complete_turn(store, parent=head, images=[bytes(bytearray(CAT))])
             # The second child of its parent lies in another thread.
-            await turned(store, parent=head)
-            head = await turned(store, parent=head, images=[bytes(bytearray(CAT))])
+            await complete_turn(store, parent=head)
+            head = await complete_turn(store, parent=head, images=[bytes(bytearray(CAT))])
             turns = await store.chain(head)
             assert len(turns) == 3
             assert len({id(data) for turn in turns for data in turn.blobs.values()}) == 1
@@ -137,10 +143,10 @@ def test_a_chain_reads_each_image_once(opener: Opener) -> None:
 def test_an_image_goes_with_the_last_turn_that_uses_it(opener: Opener) -> None:
     async def main() -> None:
         async with opener() as (store, held):
-            first = await turned(store, images=[CAT, DOG])
-            second = await turned(store, parent=first, images=[CAT])
-            branch = await turned(store, parent=first, images=[CAT])
-            other = await turned(store, images=[CAT])
+            first = await complete_turn(store, images=[CAT, DOG])
+            second = await complete_turn(store, parent=first, images=[CAT])
+            branch = await complete_turn(store, parent=first, images=[CAT])
+            other = await complete_turn(store, images=[CAT])
             await store.delete("", first.response_id)
             assert held() == [("", CAT)]
             await store.delete("", second.response_id)
@@ -150,7 +156,7 @@ def test_an_image_goes_with_the_last_turn_that_uses_it(opener: Opener) -> None:
             await store.delete("", other.response_id)
             assert held() == []
             # Forgotten, it can be sent again.
-            again = await turned(store, images=[CAT])
+            again = await complete_turn(store, images=[CAT])
             assert held() == [("", CAT)]
             assert [turn.blobs for turn in await store.chain(again)] == [blobs_of(CAT)]
 
@@ -160,13 +166,13 @@ def test_an_image_goes_with_the_last_turn_that_uses_it(opener: Opener) -> None:
 def test_cascade_erases_the_images_that_nobody_else_uses(opener: Opener) -> None:
     async def main() -> None:
         async with opener() as (store, held):
-            root = await turned(store, images=[OWL])
+            root = await complete_turn(store, images=[OWL])
             # Two that go together share the cat; the dog is used by one that stays.
-            first = await turned(store, parent=root, images=[CAT, DOG])
-            second = await turned(store, parent=first, images=[CAT])
-            await turned(store, parent=first, images=[CAT, b"only here"])
-            await turned(store, parent=second, images=[OWL, b"and here"])
-            outside = await turned(store, parent=root, images=[DOG])
+            first = await complete_turn(store, parent=root, images=[CAT, DOG])
+            second = await complete_turn(store, parent=first, images=[CAT])
+            await complete_turn(store, parent=first, images=[CAT, b"only here"])
+            await complete_turn(store, parent=second, images=[OWL, b"and here"])
+            outside = await complete_turn(store, parent=root, images=[DOG])
             assert await store.delete("", first.response_id, cascade=True)
             assert held() == [("", DOG), ("", OWL)]
             assert await images_of(store, outside.response_id) == {DOG}
@@ -178,7 +184,7 @@ def test_cascade_erases_the_images_that_nobody_else_uses(opener: Opener) -> None
 def test_a_deletion_and_a_new_use_in_one_go_keep_the_image(opener: Opener) -> None:
     async def main() -> None:
         async with opener() as (store, held):
-            old = await turned(store, images=[CAT, DOG])
+            old = await complete_turn(store, images=[CAT, DOG])
             before, after = new_turn(images=[CAT]), new_turn(images=[DOG])
             await asyncio.gather(
                 store.begin(before), store.delete("", old.response_id), store.begin(after)
@@ -193,8 +199,8 @@ def test_a_deletion_and_a_new_use_in_one_go_keep_the_image(opener: Opener) -> No
 def test_tenants_share_nothing(opener: Opener) -> None:
     async def main() -> None:
         async with opener() as (store, held):
-            mine = await turned(store, tenant="me", images=[CAT])
-            theirs = await turned(store, tenant="them", images=[CAT])
+            mine = await complete_turn(store, tenant="me", images=[CAT])
+            theirs = await complete_turn(store, tenant="them", images=[CAT])
             assert held() == [("me", CAT), ("them", CAT)]
             assert not await store.delete("me", theirs.response_id)
             assert await store.chain(msgspec.structs.replace(theirs, tenant="me")) == []
@@ -208,8 +214,8 @@ def test_tenants_share_nothing(opener: Opener) -> None:
 def test_a_beginning_that_fails_keeps_and_uses_no_image(opener: Opener) -> None:
     async def main() -> None:
         async with opener() as (store, held):
-            kept = await turned(store, images=[CAT])
-            foreign = await turned(store, tenant="other")
+            kept = await complete_turn(store, images=[CAT])
+            foreign = await complete_turn(store, tenant="other")
             refused = [
                 new_turn(response_id=kept.response_id, images=[CAT, DOG]),
                 new_turn(response_id="resp_nonsense", images=[CAT, DOG]),
@@ -230,7 +236,7 @@ def test_a_beginning_that_fails_keeps_and_uses_no_image(opener: Opener) -> None:
 def test_a_turn_deleted_while_it_runs_takes_its_images_along(opener: Opener) -> None:
     async def main() -> None:
         async with opener() as (store, held):
-            head = await begun(store, images=[CAT])
+            head = await begin_turn(store, images=[CAT])
             await store.delete("", head.response_id)
             await store.write(head.response_id, [assistant("late")], DONE)
             assert held() == []
@@ -242,9 +248,9 @@ def test_a_turn_deleted_while_it_runs_takes_its_images_along(opener: Opener) -> 
 def test_a_deleted_turn_between_others_leaves_theirs(opener: Opener) -> None:
     async def main() -> None:
         async with opener() as (store, _):
-            first = await turned(store, images=[CAT])
-            second = await turned(store, parent=first, images=[DOG])
-            (third,) = await chained(store, 1, second)
+            first = await complete_turn(store, images=[CAT])
+            second = await complete_turn(store, parent=first, images=[DOG])
+            (third,) = await complete_turns(store, 1, second)
             await store.delete("", second.response_id)
             assert [turn.blobs for turn in await store.chain(third)] == [blobs_of(CAT), {}]
 
@@ -255,8 +261,8 @@ def test_the_largest_image_comes_back_whole(opener: Opener) -> None:
     async def main() -> None:
         image = random.Random(1).randbytes(MAX_IMAGE_BYTES)
         async with opener() as (store, held):
-            head = await turned(store, images=[image])
-            later = await turned(store, parent=head, images=[image])
+            head = await complete_turn(store, images=[image])
+            later = await complete_turn(store, parent=head, images=[image])
             assert await images_of(store, later.response_id) == {image}
             await store.delete("", head.response_id, cascade=True)
             assert held() == []
@@ -290,7 +296,7 @@ def test_an_image_that_is_there_is_not_written_again(path: Path) -> None:
             written = []
             for _ in range(4):
                 query(path, "PRAGMA wal_checkpoint(TRUNCATE)")
-                await turned(store, images=[image])
+                await complete_turn(store, images=[image])
                 written.append(wal.stat().st_size)
         assert written[0] > len(image)
         # A dozen pages: as much as a turn without an image.
@@ -302,13 +308,13 @@ def test_an_image_that_is_there_is_not_written_again(path: Path) -> None:
 def test_two_stores_on_one_file_share_images(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as one, sqlite(path) as two:
-            mine = await turned(one, images=[CAT])
-            yours = await turned(two, images=[CAT])
-            assert held_in_file(path) == [("", CAT)]
+            mine = await complete_turn(one, images=[CAT])
+            yours = await complete_turn(two, images=[CAT])
+            assert images_in_file(path) == [("", CAT)]
             await two.delete("", mine.response_id)
             assert await images_of(one, yours.response_id) == {CAT}
             await one.delete("", yours.response_id)
-            assert held_in_file(path) == []
+            assert images_in_file(path) == []
 
     run(main())
 
@@ -319,8 +325,8 @@ def test_an_erased_image_is_nowhere(path: Path) -> None:
         image = random.Random(3).randbytes(300_000)
         pieces = [image[at : at + 32] for at in range(0, len(image) - 32, 500)]
         async with sqlite(path) as store:
-            first = await turned(store, images=[image])
-            second = await turned(store, "harmless", parent=first)
+            first = await complete_turn(store, images=[image])
+            second = await complete_turn(store, "harmless", parent=first)
             files = [path, path.with_name("turns.db-wal")]
             kept = b"".join(file.read_bytes() for file in files)
             # All but those that two pages part.
@@ -340,9 +346,9 @@ def test_an_erased_image_is_nowhere(path: Path) -> None:
 def test_images_outlive_the_store(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as store:
-            first = await turned(store, images=[CAT])
+            first = await complete_turn(store, images=[CAT])
         async with sqlite(path) as store:
-            second = await turned(store, parent=first, images=[DOG, CAT])
+            second = await complete_turn(store, parent=first, images=[DOG, CAT])
             assert [turn.blobs for turn in await store.chain(second)] == [
                 blobs_of(CAT),
                 blobs_of(CAT, DOG),

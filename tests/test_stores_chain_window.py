@@ -12,7 +12,18 @@ import pytest
 
 from antiphon.stores.sqlite.chain_window import read_window
 from antiphon.turn.protocols import Head, Window
-from stores_kit import STORES, FullStore, Opener, chained, head_of, ids, opener, run, sqlite, turned
+from stores_kit import (
+    STORES,
+    Opener,
+    StoreWithStores,
+    complete_turn,
+    complete_turns,
+    head_of,
+    ids,
+    opener,
+    run,
+    sqlite,
+)
 
 
 @pytest.fixture(params=STORES)
@@ -20,7 +31,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     return opener(request.param, tmp_path)
 
 
-async def check_windows(store: FullStore, head: Head, others: list[str]) -> None:
+async def check_windows(store: StoreWithStores, head: Head, others: list[str]) -> None:
     """Every window of a chain is a part of the whole."""
     whole = await store.chain(head)
     for newest_first in (True, False):
@@ -37,11 +48,11 @@ async def check_windows(store: FullStore, head: Head, others: list[str]) -> None
 def test_a_part_of_a_chain_with_branches(store: Opener) -> None:
     async def main() -> None:
         async with store() as opened:
-            trunk = await chained(opened, 4)
-            branch = await chained(opened, 3, parent=trunk[1])
-            twig = await chained(opened, 2, parent=branch[0])
-            aside = await turned(opened)
-            theirs = await turned(opened, tenant="other")
+            trunk = await complete_turns(opened, 4)
+            branch = await complete_turns(opened, 3, parent=trunk[1])
+            twig = await complete_turns(opened, 2, parent=branch[0])
+            aside = await complete_turn(opened)
+            theirs = await complete_turn(opened, tenant="other")
             strange = ["", "conv_1", aside.response_id, theirs.response_id]
             await check_windows(opened, trunk[-1], [*strange, *ids(branch)])
             await check_windows(opened, branch[-1], [*strange, *ids(twig), trunk[2].response_id])
@@ -58,7 +69,7 @@ def test_a_part_of_a_chain_with_branches(store: Opener) -> None:
 def test_a_part_of_a_chain_from_which_turns_were_erased(store: Opener) -> None:
     async def main() -> None:
         async with store() as opened:
-            heads = await chained(opened, 9, parent=(await chained(opened, 3))[1])
+            heads = await complete_turns(opened, 9, parent=(await complete_turns(opened, 3))[1])
             gone = random.Random(1).sample(ids(heads[:-1]), 4)
             for name in gone:
                 await opened.delete("", name)
@@ -70,7 +81,7 @@ def test_a_part_of_a_chain_from_which_turns_were_erased(store: Opener) -> None:
 def test_another_tenants_head_shows_nothing(store: Opener) -> None:
     async def main() -> None:
         async with store() as opened:
-            head = msgspec.structs.replace(await turned(opened), tenant="other")
+            head = msgspec.structs.replace(await complete_turn(opened), tenant="other")
             assert await opened.window(head, Window(9)) == []
 
     run(main())
@@ -97,7 +108,7 @@ def test_a_window_costs_the_same_in_a_long_chain(tmp_path: Path, newest_first: b
     async def main() -> None:
         path = tmp_path / "a.db"
         async with sqlite(path) as opened:
-            short, long = await chained(opened, 10), await chained(opened, 200)
+            short, long = await complete_turns(opened, 10), await complete_turns(opened, 200)
             for begin in (None, 5):
                 cost = [
                     steps_of(

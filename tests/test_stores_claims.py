@@ -14,7 +14,7 @@ from antiphon.errors import ConflictError, StoreError
 from antiphon.stores.sqlite.idempotency import RESERVATION_TIMEOUT
 from antiphon.turn.protocols import NewTurn
 from antiphon.turn.store_protocols import IdempotencyRecord
-from ledgers_kit import AnyStore, Clock, Opener, openers, query
+from ledgers_kit import AnyStore, ManualClock, Opener, openers, query_file
 from stores_kit import DONE, new_turn, run
 
 CLAIM = IdempotencyReservation("key", b"print")
@@ -31,7 +31,7 @@ def claiming(
     header = Header("m", conversation=founded.id if founded else None)
     turn = new_turn("Hi.", tenant="me", header=header)
     return msgspec.structs.replace(
-        turn, reservation=claim, conversation=founded, founds=founded is not None
+        turn, reservation=claim, conversation=founded, creates_conversation=founded is not None
     )
 
 
@@ -105,7 +105,7 @@ def test_without_its_receipt_nothing_is_kept(store_in: Opener, lost: str) -> Non
 
 def test_of_one_that_was_too_slow_and_its_repeat_only_one_is_kept(store_in: Opener) -> None:
     async def main() -> None:
-        clock = Clock()
+        clock = ManualClock()
         async with store_in(clock) as store:
             claim = store.stores.idempotency.reserve
             slow, repeat = claiming(), claiming()
@@ -144,4 +144,4 @@ def test_a_write_that_fails_leaves_neither(tmp_path: Path, table: str) -> None:
             assert held == IdempotencyRecord(b"print", 1_800_000_000.0, None)
 
     run(main())
-    assert query(path, "SELECT count(*) FROM responses") == [(0,)]
+    assert query_file(path, "SELECT count(*) FROM responses") == [(0,)]

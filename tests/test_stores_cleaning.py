@@ -14,7 +14,7 @@ from antiphon.core.retention import RetentionPolicy
 from antiphon.stores.sqlite.btree_pages import LeafPage, PageFile
 from antiphon.stores.sqlite.process_locks import ProcessLocks
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
-from stores_kit import DONE, Time, begun, new_turn, run, turned
+from stores_kit import DONE, ManualTime, begin_turn, complete_turn, new_turn, run
 from test_stores_sqlite import child, line
 
 LIFE = 1000.0
@@ -35,14 +35,14 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         seen.append(root)
         return unclean(self, root, size)
 
-    monkeypatch.setattr(PageFile, "unclean", watched)
+    monkeypatch.setattr(PageFile, "dirty_leaves", watched)
     monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing_task._CLEAN_SECONDS", 0.0)
     return seen
 
 
 @asynccontextmanager
-async def opened(path: Path, time: Time | None = None) -> AsyncIterator[SqliteStore]:
-    store = await open_sqlite(path, RetentionPolicy(LIFE), clock=time or Time())
+async def opened(path: Path, time: ManualTime | None = None) -> AsyncIterator[SqliteStore]:
+    store = await open_sqlite(path, RetentionPolicy(LIFE), clock=time or ManualTime())
     try:
         yield store
     finally:
@@ -59,7 +59,7 @@ async def swept(store: SqliteStore) -> int:
     return await store.stores.response_index.delete_expired()
 
 
-async def said(store: SqliteStore, time: Time) -> None:
+async def said(store: SqliteStore, time: ManualTime) -> None:
     new = new_turn("Hi.", created_at=time.now)
     store.begin(new)
     await store.write(new.response_id, [], DONE)
@@ -70,15 +70,15 @@ def marks(path: Path) -> list[Path]:
 
 
 def test_a_store_where_nothing_goes_is_never_looked_through(path: Path, looks: list[int]) -> None:
-    time = Time()
+    time = ManualTime()
 
     async def main() -> None:
         async with opened(path, time) as store:
-            await turned(store)
+            await complete_turn(store)
             for _ in range(3):
                 time.now += LIFE / 4
                 assert await swept(store) == 0
-                await turned(store)
+                await complete_turn(store)
             assert not store._database.erasures.due
         async with opened(path, time) as store:
             assert await swept(store) == 0
@@ -89,7 +89,7 @@ def test_a_store_where_nothing_goes_is_never_looked_through(path: Path, looks: l
 
 
 def test_a_sweep_that_erases_has_the_file_cleaned(path: Path, looks: list[int]) -> None:
-    time = Time()
+    time = ManualTime()
 
     async def main() -> None:
         async with opened(path, time) as store:
@@ -109,12 +109,12 @@ def test_a_sweep_that_erases_has_the_file_cleaned(path: Path, looks: list[int]) 
 
 
 def test_a_sweep_with_nothing_due_reads_no_turns(path: Path) -> None:
-    time = Time()
+    time = ManualTime()
     asked: list[str] = []
 
     async def main() -> None:
         async with opened(path, time) as store:
-            root = await turned(store)
+            root = await complete_turn(store)
             assert await swept(store) == 0
             readers = store._database._idle_connections
             readers[0].set_trace_callback(asked.append)
@@ -130,7 +130,7 @@ def test_a_sweep_with_nothing_due_reads_no_turns(path: Path) -> None:
 
 
 def test_one_store_of_all_that_are_open_sweeps(path: Path) -> None:
-    time = Time()
+    time = ManualTime()
 
     async def main() -> None:
         async with opened(path, time) as second:
@@ -154,7 +154,7 @@ def test_erasures_in_a_row_are_cleaned_up_after_together(
 
     async def main() -> None:
         async with opened(path) as store:
-            heads = [await turned(store) for _ in range(10)]
+            heads = [await complete_turn(store) for _ in range(10)]
             await asyncio.gather(*[store.delete("", head.response_id) for head in heads])
             await cleaned(store)
             # Each look is through three tables; a second one where there was something.
@@ -167,7 +167,7 @@ def test_the_task_rests_for_twenty_times_as_long_as_it_looked(path: Path) -> Non
     async def main() -> None:
         async with opened(path) as store:
             cleaning = store._database._scrub_task
-            await store.delete("", (await turned(store)).response_id)
+            await store.delete("", (await complete_turn(store)).response_id)
             await cleaned(store)
             assert cleaning._rest_until > 0.0
             cleaning._rest_until += 1000.0
@@ -191,11 +191,11 @@ def test_cleaning_goes_on_after_an_error_of_any_kind(
             raise errors.pop()
         return unclean(self, root, size)
 
-    monkeypatch.setattr(PageFile, "unclean", failing)
+    monkeypatch.setattr(PageFile, "dirty_leaves", failing)
 
     async def main() -> None:
         async with opened(path) as store:
-            await store.delete("", (await turned(store)).response_id)
+            await store.delete("", (await complete_turn(store)).response_id)
             await cleaned(store)
             assert errors == []
 
@@ -214,7 +214,7 @@ def test_closing_ends_a_look_that_is_under_way(path: Path, monkeypatch: pytest.M
     ) -> Callable[[PageFile, int, int], Iterator[LeafPage | None]]:
         def pages(self: PageFile, root: int, size: int) -> Iterator[LeafPage | None]:
             loop.call_soon_threadsafe(began.set)
-            monkeypatch.setattr(PageFile, "unclean", unclean)
+            monkeypatch.setattr(PageFile, "dirty_leaves", unclean)
             while True:
                 yield None
 
@@ -222,8 +222,8 @@ def test_closing_ends_a_look_that_is_under_way(path: Path, monkeypatch: pytest.M
 
     async def main() -> None:
         async with opened(path) as store:
-            monkeypatch.setattr(PageFile, "unclean", endless(asyncio.get_running_loop()))
-            await store.delete("", (await turned(store)).response_id)
+            monkeypatch.setattr(PageFile, "dirty_leaves", endless(asyncio.get_running_loop()))
+            await store.delete("", (await complete_turn(store)).response_id)
             await began.wait()
         # What was not cleaned before was when it was closed.
         assert marks(path) == []
@@ -258,7 +258,7 @@ def test_what_a_killed_process_erased_is_cleaned_by_who_opens_the_file_next(
 def test_a_living_process_cleans_up_after_itself(path: Path, looks: list[int]) -> None:
     async def main() -> None:
         async with opened(path) as store, opened(path) as other:
-            await begun(other)
+            await begin_turn(other)
             mark = other._database._process_locks.unclean_mark
             mark.touch()
             await swept(store)

@@ -18,15 +18,15 @@ from stores_kit import (
     STORES,
     Opener,
     assistant,
-    begun,
-    chained,
+    begin_turn,
+    complete_turn,
+    complete_turns,
     head_of,
     ids,
     ids_of,
     new_turn,
     opener,
     run,
-    turned,
     user,
 )
 
@@ -126,7 +126,7 @@ def test_a_turn_may_have_no_items(store_in: Opener) -> None:
 def test_a_chain_is_read_oldest_first(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            heads = await chained(store, 5)
+            heads = await complete_turns(store, 5)
             turns = await store.chain(heads[-1])
             assert [turn.response_id for turn in turns] == ids(heads)
             assert [turn.previous_response_id for turn in turns] == [None, *ids(heads)[:-1]]
@@ -140,8 +140,8 @@ def test_a_chain_is_read_oldest_first(store_in: Opener) -> None:
 def test_a_chain_shows_a_turn_that_still_runs(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            parent = await turned(store)
-            child = await begun(store, "And?", parent)
+            parent = await complete_turn(store)
+            child = await begin_turn(store, "And?", parent)
             first, second = await store.chain(child)
             assert first.end == DONE
             assert second.end is None
@@ -153,9 +153,9 @@ def test_a_chain_shows_a_turn_that_still_runs(store_in: Opener) -> None:
 def test_a_chain_lies_in_one_thread_and_a_branch_in_another(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            heads = await chained(store, 3)
-            other = await turned(store)
-            branch = await chained(store, 2, heads[0])
+            heads = await complete_turns(store, 3)
+            other = await complete_turn(store)
+            branch = await complete_turns(store, 2, heads[0])
             assert len({head.thread for head in heads}) == 1
             assert [head.seq for head in heads] == [0, 1, 2]
             assert len({heads[0].thread, other.thread, branch[0].thread}) == 3
@@ -169,10 +169,10 @@ def test_a_chain_lies_in_one_thread_and_a_branch_in_another(store_in: Opener) ->
 def test_branches_share_what_lies_before_them(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            heads = await chained(store, 3)
-            left = await chained(store, 2, heads[1])
-            right = await chained(store, 2, heads[1])
-            below = await turned(store, parent=left[0])
+            heads = await complete_turns(store, 3)
+            left = await complete_turns(store, 2, heads[1])
+            right = await complete_turns(store, 2, heads[1])
+            below = await complete_turn(store, parent=left[0])
             assert await ids_of(store, left[-1]) == ids([*heads[:2], *left])
             assert await ids_of(store, right[-1]) == ids([*heads[:2], *right])
             assert await ids_of(store, below) == ids([*heads[:2], left[0], below])
@@ -184,7 +184,7 @@ def test_branches_share_what_lies_before_them(store_in: Opener) -> None:
 def test_two_turns_begun_at_once_from_one_parent_are_two_branches(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            parent = await turned(store)
+            parent = await complete_turn(store)
             children = [new_turn(str(number), parent=parent) for number in range(5)]
             await asyncio.gather(*[store.begin(child) for child in children])
             places = set()
@@ -228,7 +228,7 @@ def test_a_beginning_that_fails_leaves_nothing(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
             kept = new_turn("first")
-            foreign = await turned(store, tenant="other")
+            foreign = await complete_turn(store, tenant="other")
             refused = new_turn("Hi.", parent=foreign)
             futures = [
                 store.begin(kept),
@@ -266,8 +266,8 @@ def test_a_waiter_that_gives_up_changes_nothing(store_in: Opener) -> None:
 def test_a_deleted_turn_is_gone_and_its_descendants_go_on(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            heads = await chained(store, 4)
-            branch = await turned(store, parent=heads[1])
+            heads = await complete_turns(store, 4)
+            branch = await complete_turn(store, parent=heads[1])
             gone = heads[1].response_id
             assert await store.delete("", gone)
             assert await store.head("", gone) is None
@@ -281,7 +281,7 @@ def test_a_deleted_turn_is_gone_and_its_descendants_go_on(store_in: Opener) -> N
                 assert turn is not None
                 assert turn.previous_response_id == gone
             assert (await store.chain(heads[3]))[1].previous_response_id == gone
-            later = await turned(store, parent=heads[3])
+            later = await complete_turn(store, parent=heads[3])
             assert await ids_of(store, later) == ids([heads[0], *heads[2:], later])
 
     run(main())
@@ -290,13 +290,13 @@ def test_a_deleted_turn_is_gone_and_its_descendants_go_on(store_in: Opener) -> N
 def test_a_deleted_newest_turn_leaves_its_place_empty(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            first, second = await chained(store, 2)
+            first, second = await complete_turns(store, 2)
             assert await store.delete("", second.response_id)
-            other = await turned(store, parent=first)
+            other = await complete_turn(store, parent=first)
             assert (other.thread, other.seq) != (second.thread, second.seq)
             assert await ids_of(store, other) == ids([first, other])
             with pytest.raises(HistoryChanged):
-                await turned(store, parent=second)
+                await complete_turn(store, parent=second)
             assert await ids_of(store, other) == ids([first, other])
 
     run(main())
@@ -305,18 +305,18 @@ def test_a_deleted_newest_turn_leaves_its_place_empty(store_in: Opener) -> None:
 def test_cascade_erases_the_descendants_and_nothing_else(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            heads = await chained(store, 4)
-            inside = await chained(store, 3, heads[2])
-            below = await turned(store, parent=inside[1])
-            outside = await turned(store, parent=heads[0])
-            beside = await turned(store)
-            branch_off = await turned(store, parent=heads[1])
+            heads = await complete_turns(store, 4)
+            inside = await complete_turns(store, 3, heads[2])
+            below = await complete_turn(store, parent=inside[1])
+            outside = await complete_turn(store, parent=heads[0])
+            beside = await complete_turn(store)
+            branch_off = await complete_turn(store, parent=heads[1])
             assert await store.delete("", heads[1].response_id, cascade=True)
             for head in (*heads[1:], *inside, below, branch_off):
                 assert await store.head("", head.response_id) is None
             assert await ids_of(store, outside) == ids([heads[0], outside])
             assert await store.head("", beside.response_id) == beside
-            await turned(store, parent=heads[0])
+            await complete_turn(store, parent=heads[0])
 
     run(main())
 
@@ -324,15 +324,15 @@ def test_cascade_erases_the_descendants_and_nothing_else(store_in: Opener) -> No
 def test_deletions_move_the_epoch_of_their_tree_alone(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            first, second = await chained(store, 2)
-            branch = await turned(store, parent=first)
-            other = await turned(store)
+            first, second = await complete_turns(store, 2)
+            branch = await complete_turn(store, parent=first)
+            other = await complete_turn(store)
             await store.delete("", second.response_id)
             assert (await head_of(store, first.response_id)).epoch > first.epoch
             assert (await head_of(store, branch.response_id)).epoch > branch.epoch
             assert await head_of(store, other.response_id) == other
             before = await head_of(store, first.response_id)
-            await turned(store, parent=first)
+            await complete_turn(store, parent=first)
             assert await head_of(store, first.response_id) == before
 
     run(main())
@@ -341,7 +341,7 @@ def test_deletions_move_the_epoch_of_their_tree_alone(store_in: Opener) -> None:
 def test_a_turn_deleted_while_it_runs_takes_nothing_more(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            head = await begun(store, "secret")
+            head = await begin_turn(store, "secret")
             store.write(head.response_id, [assistant("words")])
             deleted = asyncio.ensure_future(store.delete("", head.response_id))
             assert await deleted
@@ -349,7 +349,7 @@ def test_a_turn_deleted_while_it_runs_takes_nothing_more(store_in: Opener) -> No
             await store.write(head.response_id, [], DONE)
             assert await store.turn("", head.response_id) is None
             with pytest.raises(HistoryChanged):
-                await turned(store, parent=head)
+                await complete_turn(store, parent=head)
             with pytest.raises(StoreError):
                 await store.begin(new_turn(response_id=head.response_id))
 
@@ -359,7 +359,7 @@ def test_a_turn_deleted_while_it_runs_takes_nothing_more(store_in: Opener) -> No
 def test_another_tenants_response_is_as_good_as_none(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            mine = await turned(store, tenant="me")
+            mine = await complete_turn(store, tenant="me")
             theirs = new_turn("Hi.", tenant="them")
             await store.begin(theirs)
             assert await store.head("them", mine.response_id) is None
@@ -379,11 +379,11 @@ def test_another_tenants_response_is_as_good_as_none(store_in: Opener) -> None:
 def test_recent_shows_the_newest_turn_of_each_thread(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            old = await chained(store, 3)
-            await turned(store, "in between", tenant="other")
-            branch = await turned(store, "branching", parent=old[0])
-            young = await turned(store, "young")
-            last = await turned(store, "back to the old", parent=old[-1])
+            old = await complete_turns(store, 3)
+            await complete_turn(store, "in between", tenant="other")
+            branch = await complete_turn(store, "branching", parent=old[0])
+            young = await complete_turn(store, "young")
+            last = await complete_turn(store, "back to the old", parent=old[-1])
             turn = await store.turn("", last.response_id)
             assert turn is not None
             lines = await store.recent_threads("", 10)
@@ -402,7 +402,7 @@ def test_recent_shows_the_newest_turn_of_each_thread(store_in: Opener) -> None:
 def test_recent_leaves_out_what_was_erased(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            first, second, third = await chained(store, 3)
+            first, second, third = await complete_turns(store, 3)
             await store.delete("", third.response_id)
             (line,) = await store.recent_threads("", 10)
             assert (line.response_id, line.turns) == (second.response_id, 2)
@@ -433,7 +433,7 @@ def test_many_conversations_at_once_do_not_mix(store_in: Opener) -> None:
             async def talk(number: int) -> None:
                 parent = None
                 for turn in range(6):
-                    parent = await turned(store, f"{number}.{turn}", f"{turn}!", parent)
+                    parent = await complete_turn(store, f"{number}.{turn}", f"{turn}!", parent)
                 assert parent is not None
                 turns = await store.chain(parent)
                 assert [turn.input[0] for turn in turns] == [
@@ -448,7 +448,7 @@ def test_many_conversations_at_once_do_not_mix(store_in: Opener) -> None:
 def test_a_closed_store_says_so(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            head = await turned(store)
+            head = await complete_turn(store)
             await asyncio.gather(store.close(), store.close())
             await store.close()
             with pytest.raises(StoreError):

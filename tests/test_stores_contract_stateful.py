@@ -34,7 +34,15 @@ from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import open_sqlite
 from antiphon.turn.protocols import Head, RecentThread, StoredTurn
 from antiphon.turn.store_protocols import ResponseFilter
-from stores_kit import DONE, HEADER, FullStore, assistant, held_in_file, held_in_memory, new_turn
+from stores_kit import (
+    DONE,
+    HEADER,
+    StoreWithStores,
+    assistant,
+    images_in_file,
+    images_in_memory,
+    new_turn,
+)
 from stores_known import Known, Talk
 
 T = TypeVar("T")
@@ -63,7 +71,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.turns: list[Known] = []
         self.all_talks: list[Talk] = []
 
-    async def open(self, folder: Path) -> FullStore:
+    async def open(self, folder: Path) -> StoreWithStores:
         raise NotImplementedError
 
     def held(self) -> list[tuple[str, bytes]]:
@@ -111,7 +119,7 @@ class StoreMachine(RuleBasedStateMachine):
         ):
             return None
         return msgspec.structs.replace(
-            talk.made, head=head.id if head else None, busy=busy.id if busy else None
+            talk.made, head=head.id if head else None, active_response_id=busy.id if busy else None
         )
 
     def find(self, response_id: str | None) -> Known | None:
@@ -425,20 +433,20 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 class MemoryMachine(StoreMachine):
-    async def open(self, folder: Path) -> FullStore:
+    async def open(self, folder: Path) -> StoreWithStores:
         self.memory = MemoryStore(LIFETIMES, clock=self.clock)
         return self.memory
 
     def held(self) -> list[tuple[str, bytes]]:
-        return held_in_memory(self.memory)
+        return images_in_memory(self.memory)
 
 
 class SqliteMachine(StoreMachine):
-    async def open(self, folder: Path) -> FullStore:
+    async def open(self, folder: Path) -> StoreWithStores:
         return await open_sqlite(folder / "turns.db", LIFETIMES, clock=self.clock)
 
     def held(self) -> list[tuple[str, bytes]]:
-        return held_in_file(Path(self.folder.name) / "turns.db")
+        return images_in_file(Path(self.folder.name) / "turns.db")
 
 
 @pytest.mark.parametrize("machine", [MemoryMachine, SqliteMachine])

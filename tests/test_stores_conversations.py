@@ -20,18 +20,18 @@ from stores_kit import (
     DONE,
     HEADER,
     STORES,
-    FullStore,
+    ManualTime,
     Opener,
-    Time,
+    StoreWithStores,
     assistant,
     blobs_of,
+    complete_turn,
     head_of,
     ids_of,
     new_turn,
     opener,
     run,
     sqlite,
-    turned,
     user,
 )
 
@@ -51,14 +51,17 @@ def turn_on(
     return msgspec.structs.replace(new, conversation=conversation)
 
 
-async def seen(store: FullStore, conversation: ConversationRecord) -> ConversationRecord:
+async def seen(store: StoreWithStores, conversation: ConversationRecord) -> ConversationRecord:
     found = await store.stores.conversations.get("", conversation.id)
     assert found is not None
     return found
 
 
 async def said_on(
-    store: FullStore, conversation: ConversationRecord, end: End | None = DONE, said: str = "Hi."
+    store: StoreWithStores,
+    conversation: ConversationRecord,
+    end: End | None = DONE,
+    said: str = "Hi.",
 ) -> Head:
     """A turn from the head of the conversation on."""
     now = await seen(store, conversation)
@@ -211,7 +214,7 @@ def test_a_deleted_conversation_takes_its_turns_along(store_in: Opener) -> None:
             mine += [await said_on(store, talk, FAILED), await said_on(store, talk)]
             other = await ledger.create("", {})
             theirs = await said_on(store, other)
-            beside = await turned(store)
+            beside = await complete_turn(store)
             running = await said_on(store, talk, None)
             assert await ledger.delete("", talk.id)
             assert not await ledger.delete("", talk.id)
@@ -233,8 +236,8 @@ def test_what_a_branch_outside_needs_outlives_its_conversation(store_in: Opener)
             ledger = store.stores.conversations
             talk = await ledger.create("", {})
             heads = [await said_on(store, talk) for _ in range(5)]
-            branch = await turned(store, parent=heads[1])
-            dead = await turned(store, parent=heads[3])
+            branch = await complete_turn(store, parent=heads[1])
+            dead = await complete_turn(store, parent=heads[3])
             await store.delete("", dead.response_id)
             epoch = (await head_of(store, branch.response_id)).epoch
             assert await ledger.delete("", talk.id)
@@ -257,8 +260,8 @@ def test_a_deleted_turn_between_does_not_part_a_branch_from_what_it_needs(
         async with store_in() as store:
             talk = await store.stores.conversations.create("", {})
             first, second = [await said_on(store, talk) for _ in range(2)]
-            aside = await turned(store, parent=first)
-            outside = await turned(store, parent=aside)
+            aside = await complete_turn(store, parent=first)
+            outside = await complete_turn(store, parent=aside)
             await store.delete("", aside.response_id)
             await store.stores.conversations.delete("", talk.id)
             assert await ids_of(store, outside) == [first.response_id, outside.response_id]
@@ -338,7 +341,7 @@ def test_a_dead_process_keeps_no_conversation(tmp_path: Path) -> None:
 
 def test_a_conversation_costs_the_same_however_many_branches_it_has(tmp_path: Path) -> None:
     """It is read on the event loop, and again by whoever begins a turn on it."""
-    life, time = 100.0, Time()
+    life, time = 100.0, ManualTime()
 
     async def main() -> None:
         async with opener("sqlite", tmp_path, RetentionPolicy(life), time)() as store:

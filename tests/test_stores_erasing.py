@@ -19,12 +19,12 @@ from antiphon.core.retention import RetentionPolicy
 from antiphon.stores.sqlite.page_scrubbing import find_dirty_pages
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.turn.protocols import Head
-from stores_kit import DONE, HEADER, Time, assistant, head_of, new_turn, run, turned
+from stores_kit import DONE, HEADER, ManualTime, assistant, complete_turn, head_of, new_turn, run
 from test_stores_sqlite import child, line
 
 LIFE = 1000.0
 #: Puts canaries into a store and erases them.
-Way: TypeAlias = Callable[[SqliteStore, "Cage", Time], Awaitable[None]]
+Way: TypeAlias = Callable[[SqliteStore, "Cage", ManualTime], Awaitable[None]]
 CANARY = re.compile(rb"canary[0-9]{6}")
 
 
@@ -34,7 +34,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @asynccontextmanager
-async def opened(path: Path, time: Time) -> AsyncIterator[SqliteStore]:
+async def opened(path: Path, time: ManualTime) -> AsyncIterator[SqliteStore]:
     store = await open_sqlite(path, RetentionPolicy(LIFE), clock=time)
     try:
         yield store
@@ -70,7 +70,9 @@ class Cage:
         return name
 
 
-async def said(store: SqliteStore, cage: Cage, time: Time, parent: Head | None = None) -> Head:
+async def said(
+    store: SqliteStore, cage: Cage, time: ManualTime, parent: Head | None = None
+) -> Head:
     """A turn of three canaries: what is asked, what is shown, what is answered."""
     new = new_turn(
         cage.canary() * 3, parent=parent, images=[cage.canary().encode()], created_at=time.now
@@ -80,7 +82,7 @@ async def said(store: SqliteStore, cage: Cage, time: Time, parent: Head | None =
     return await head_of(store, new.response_id)
 
 
-async def swept(store: SqliteStore, cage: Cage, time: Time) -> None:
+async def swept(store: SqliteStore, cage: Cage, time: ManualTime) -> None:
     first = await said(store, cage, time)
     await said(store, cage, time, first)
     await store.stores.conversations.create("", {"about": cage.canary()})
@@ -88,23 +90,23 @@ async def swept(store: SqliteStore, cage: Cage, time: Time) -> None:
     assert await store.stores.response_index.delete_expired() == 2
 
 
-async def deleted(store: SqliteStore, cage: Cage, time: Time) -> None:
-    parent = await turned(store, "harmless")
+async def deleted(store: SqliteStore, cage: Cage, time: ManualTime) -> None:
+    parent = await complete_turn(store, "harmless")
     head = await said(store, cage, time, parent)
-    await turned(store, "harmless", parent=head)
+    await complete_turn(store, "harmless", parent=head)
     assert await store.delete("", head.response_id)
 
 
-async def deleted_with_descendants(store: SqliteStore, cage: Cage, time: Time) -> None:
-    root = await turned(store, "harmless")
-    await turned(store, "harmless", parent=root)
+async def deleted_with_descendants(store: SqliteStore, cage: Cage, time: ManualTime) -> None:
+    root = await complete_turn(store, "harmless")
+    await complete_turn(store, "harmless", parent=root)
     branch = await said(store, cage, time, root)
     for _ in range(2):
         await said(store, cage, time, branch)
     assert await store.delete("", branch.response_id, cascade=True)
 
 
-async def conversation_deleted(store: SqliteStore, cage: Cage, time: Time) -> None:
+async def conversation_deleted(store: SqliteStore, cage: Cage, time: ManualTime) -> None:
     talk = await store.stores.conversations.create("", {"about": cage.canary()})
     header = msgspec.structs.replace(HEADER, conversation=talk.id, instructions=cage.canary())
     new = new_turn(cage.canary(), header=header, created_at=time.now)
@@ -113,12 +115,12 @@ async def conversation_deleted(store: SqliteStore, cage: Cage, time: Time) -> No
     assert await store.stores.conversations.delete("", talk.id)
 
 
-async def conversation_described_anew(store: SqliteStore, cage: Cage, time: Time) -> None:
+async def conversation_described_anew(store: SqliteStore, cage: Cage, time: ManualTime) -> None:
     talk = await store.stores.conversations.create("", {"about": cage.canary()})
     assert await store.stores.conversations.update_metadata("", talk.id, {"about": "nothing"})
 
 
-async def items_erased(store: SqliteStore, cage: Cage, time: Time) -> None:
+async def items_erased(store: SqliteStore, cage: Cage, time: ManualTime) -> None:
     head = await said(store, cage, time)
     for position in range(3):
         assert await store.stores.conversations.erase_item("", head.response_id, position)
@@ -133,18 +135,18 @@ async def summed_up(store: SqliteStore, cage: Cage, head: Head) -> Head:
     return await head_of(store, new.response_id)
 
 
-async def deleted_under_a_summary(store: SqliteStore, cage: Cage, time: Time) -> None:
+async def deleted_under_a_summary(store: SqliteStore, cage: Cage, time: ManualTime) -> None:
     head = await said(store, cage, time)
-    after = await summed_up(store, cage, await turned(store, "harmless", parent=head))
-    await summed_up(store, cage, await turned(store, "harmless", parent=after))
+    after = await summed_up(store, cage, await complete_turn(store, "harmless", parent=head))
+    await summed_up(store, cage, await complete_turn(store, "harmless", parent=after))
     # A branch is a thread of its own.
-    await summed_up(store, cage, await turned(store, "harmless", parent=head))
+    await summed_up(store, cage, await complete_turn(store, "harmless", parent=head))
     assert await store.delete("", head.response_id)
 
 
-async def items_erased_under_a_summary(store: SqliteStore, cage: Cage, time: Time) -> None:
+async def items_erased_under_a_summary(store: SqliteStore, cage: Cage, time: ManualTime) -> None:
     head = await said(store, cage, time)
-    await summed_up(store, cage, await turned(store, "harmless", parent=head))
+    await summed_up(store, cage, await complete_turn(store, "harmless", parent=head))
     for position in range(3):
         assert await store.stores.conversations.erase_item("", head.response_id, position)
 
@@ -164,7 +166,7 @@ async def items_erased_under_a_summary(store: SqliteStore, cage: Cage, time: Tim
 )
 def test_each_way_of_erasing_leaves_nothing(path: Path, way: Way) -> None:
     async def main() -> None:
-        time, kept, gone = Time(), Cage(), Cage()
+        time, kept, gone = ManualTime(), Cage(), Cage()
         gone.made = 500_000
         async with opened(path, time) as store:
             await way(store, gone, time)
@@ -194,7 +196,7 @@ def test_nothing_is_left_of_rows_that_were_moved(
         cage = Cage()
         left: dict[str, str] = {}
         tips: list[Head | None] = [None] * 12
-        async with opened(path, Time()) as store:
+        async with opened(path, ManualTime()) as store:
             for _ in range(450):
                 place = luck.randrange(12)
                 if left and luck.random() < 0.25:
@@ -206,7 +208,7 @@ def test_nothing_is_left_of_rows_that_were_moved(
                     words = f"{name} " * luck.choice([1, 3, 10, 100, 400])
                     tip = tips[place]
                     parent = tip if tip and tip.response_id in left else None
-                    tips[place] = head = await turned(store, words, words, parent)
+                    tips[place] = head = await complete_turn(store, words, words, parent)
                     left[head.response_id] = name
             if not closed:
                 await cleaned(store)
@@ -223,11 +225,11 @@ def test_cleaning_is_what_removes_copies(path: Path) -> None:
     """Without it, they are there to be found: this is what it is for."""
 
     async def main() -> None:
-        async with opened(path, Time()) as store:
+        async with opened(path, ManualTime()) as store:
             tips: list[Head | None] = [None] * 5
             for number in range(200):
                 place = number * number % 5
-                tips[place] = await turned(store, "x" * (number % 700), "y", tips[place])
+                tips[place] = await complete_turn(store, "x" * (number % 700), "y", tips[place])
             ground = store._database
             ground._connections.write_connection.execute(
                 "PRAGMA wal_checkpoint(TRUNCATE)"
@@ -237,7 +239,7 @@ def test_cleaning_is_what_removes_copies(path: Path) -> None:
             )
             assert len(gaps) > 10
             assert {table for table, _ in gaps} == {"log"}
-            assert await store.delete("", (await turned(store)).response_id)
+            assert await store.delete("", (await complete_turn(store)).response_id)
             await cleaned(store)
             assert (
                 find_dirty_pages(ground._connections.read_connection, ground._connections.page_file)
@@ -249,12 +251,12 @@ def test_cleaning_is_what_removes_copies(path: Path) -> None:
 
 def test_readers_in_the_way_only_delay_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Nothing waits for the reader to go, so that it is met again later or not at all.
-    monkeypatch.setattr("antiphon.stores.sqlite.writer._PATIENCE_WITH_READERS_MS", 0)
+    monkeypatch.setattr("antiphon.stores.sqlite.writer._CHECKPOINT_TIMEOUT_MS", 0)
 
     async def main() -> None:
-        async with opened(path, Time()) as store:
+        async with opened(path, ManualTime()) as store:
             cage = Cage()
-            head = await turned(store, cage.canary() * 99)
+            head = await complete_turn(store, cage.canary() * 99)
             # Whatever looks in the background after the first turn has done so.
             assert await store.stores.search.search("", "nothing", 1) == []
             reader = store._database._connections.connect_reader()
@@ -263,7 +265,7 @@ def test_readers_in_the_way_only_delay_it(path: Path, monkeypatch: pytest.Monkey
             assert await store.delete("", head.response_id)
             # More is written while the reader holds on to how it was.
             for _ in range(5):
-                await turned(store, "harmless")
+                await complete_turn(store, "harmless")
             assert held(path) == cage.alive
             reader.execute("ROLLBACK")
             reader.close()
@@ -276,9 +278,9 @@ def test_readers_in_the_way_only_delay_it(path: Path, monkeypatch: pytest.Monkey
 
 def test_another_process_that_reads_and_writes_is_no_hindrance(path: Path) -> None:
     async def main() -> None:
-        async with opened(path, Time()) as store:
+        async with opened(path, ManualTime()) as store:
             cage = Cage()
-            heads = [await turned(store, cage.canary() * 50) for _ in range(20)]
+            heads = [await complete_turn(store, cage.canary() * 50) for _ in range(20)]
             with child("talk", path) as process:
                 line(process)
                 for head in heads:
@@ -292,8 +294,8 @@ def test_another_process_that_reads_and_writes_is_no_hindrance(path: Path) -> No
 
 def test_what_a_dead_process_erased_goes_when_the_file_is_opened(path: Path) -> None:
     async def main() -> None:
-        async with opened(path, Time()) as store:
-            head = await turned(store, "canary000001 " * 9)
+        async with opened(path, ManualTime()) as store:
+            head = await complete_turn(store, "canary000001 " * 9)
         # As a process would that dies right after its commit.
         connection = sqlite3.connect(path, isolation_level=None)
         connection.execute("PRAGMA secure_delete = ON")
@@ -301,7 +303,7 @@ def test_what_a_dead_process_erased_goes_when_the_file_is_opened(path: Path) -> 
         connection.execute("UPDATE log SET kind = kind")
         connection.execute("DELETE FROM log WHERE kind IN (1, 2)")
         assert held(path)
-        async with opened(path, Time()) as store:
+        async with opened(path, ManualTime()) as store:
             assert held(path) == set()
             assert await store.turn("", head.response_id) is not None
         connection.close()

@@ -15,9 +15,9 @@ from antiphon.turn.store_protocols import ResponseFilter
 from stores_kit import (
     DONE,
     STORES,
-    FullStore,
+    ManualTime,
     Opener,
-    Time,
+    StoreWithStores,
     assistant,
     head_of,
     ids_of,
@@ -31,18 +31,22 @@ LIFE = 100.0
 
 
 @pytest.fixture
-def time() -> Time:
-    return Time()
+def time() -> ManualTime:
+    return ManualTime()
 
 
 @pytest.fixture(params=STORES)
-def store_in(request: pytest.FixtureRequest, tmp_path: Path, time: Time) -> Opener:
+def store_in(request: pytest.FixtureRequest, tmp_path: Path, time: ManualTime) -> Opener:
     lifetimes = RetentionPolicy(LIFE, {"long": 3 * LIFE, "ever": None})
     return opener(request.param, tmp_path, lifetimes, time)
 
 
 async def said(
-    store: FullStore, time: Time, parent: Head | None = None, tenant: str = "", end: bool = True
+    store: StoreWithStores,
+    time: ManualTime,
+    parent: Head | None = None,
+    tenant: str = "",
+    end: bool = True,
 ) -> Head:
     new = new_turn("Hi.", parent=parent, tenant=tenant, created_at=time.now)
     await store.begin(new)
@@ -51,13 +55,13 @@ async def said(
     return await head_of(store, new.response_id, tenant)
 
 
-async def expires_at(store: FullStore, head: Head) -> float | None:
+async def expires_at(store: StoreWithStores, head: Head) -> float | None:
     turn = await store.turn(head.tenant, head.response_id)
     assert turn is not None
     return turn.expires_at
 
 
-async def is_there(store: FullStore, head: Head) -> bool:
+async def is_there(store: StoreWithStores, head: Head) -> bool:
     """Asked in every way."""
     tenant, name = head.tenant, head.response_id
     there = await store.head(tenant, name) is not None
@@ -81,7 +85,7 @@ def test_thirty_days_unless_otherwise_told() -> None:
     assert Expiry(RETAIN_FOREVER).expires_at("", 1.0) is None
 
 
-def test_a_turn_is_missing_the_moment_it_expires(store_in: Opener, time: Time) -> None:
+def test_a_turn_is_missing_the_moment_it_expires(store_in: Opener, time: ManualTime) -> None:
     async def main() -> None:
         async with store_in() as store:
             short = await said(store, time)
@@ -102,7 +106,7 @@ def test_a_turn_is_missing_the_moment_it_expires(store_in: Opener, time: Time) -
     run(main())
 
 
-def test_a_chain_lives_as_long_as_its_last_turn(store_in: Opener, time: Time) -> None:
+def test_a_chain_lives_as_long_as_its_last_turn(store_in: Opener, time: ManualTime) -> None:
     async def main() -> None:
         async with store_in() as store:
             heads = [await said(store, time)]
@@ -118,7 +122,9 @@ def test_a_chain_lives_as_long_as_its_last_turn(store_in: Opener, time: Time) ->
     run(main())
 
 
-def test_a_living_branch_keeps_its_ancestors_and_no_others(store_in: Opener, time: Time) -> None:
+def test_a_living_branch_keeps_its_ancestors_and_no_others(
+    store_in: Opener, time: ManualTime
+) -> None:
     async def main() -> None:
         async with store_in() as store:
             first = await said(store, time)
@@ -142,7 +148,7 @@ def test_a_living_branch_keeps_its_ancestors_and_no_others(store_in: Opener, tim
     run(main())
 
 
-def test_a_clock_that_was_set_back_takes_nobodys_past(store_in: Opener, time: Time) -> None:
+def test_a_clock_that_was_set_back_takes_nobodys_past(store_in: Opener, time: ManualTime) -> None:
     async def main() -> None:
         async with store_in() as store:
             first = await said(store, time)
@@ -161,7 +167,7 @@ def test_a_clock_that_was_set_back_takes_nobodys_past(store_in: Opener, time: Ti
     run(main())
 
 
-def test_a_conversation_expires_with_its_chain(store_in: Opener, time: Time) -> None:
+def test_a_conversation_expires_with_its_chain(store_in: Opener, time: ManualTime) -> None:
     async def main() -> None:
         async with store_in() as store:
             ledger = store.stores.conversations
@@ -189,7 +195,9 @@ def test_a_conversation_expires_with_its_chain(store_in: Opener, time: Time) -> 
     run(main())
 
 
-def test_a_sweep_erases_what_has_expired_and_nothing_else(store_in: Opener, time: Time) -> None:
+def test_a_sweep_erases_what_has_expired_and_nothing_else(
+    store_in: Opener, time: ManualTime
+) -> None:
     async def main() -> None:
         async with store_in() as store:
             sweep = store.stores.response_index.delete_expired
@@ -216,7 +224,7 @@ def test_a_sweep_erases_what_has_expired_and_nothing_else(store_in: Opener, time
     run(main())
 
 
-def test_a_sweep_leaves_turns_that_still_run(store_in: Opener, time: Time) -> None:
+def test_a_sweep_leaves_turns_that_still_run(store_in: Opener, time: ManualTime) -> None:
     async def main() -> None:
         async with store_in() as store:
             parent = await said(store, time)
@@ -230,7 +238,7 @@ def test_a_sweep_leaves_turns_that_still_run(store_in: Opener, time: Time) -> No
     run(main())
 
 
-def test_nothing_goes_on_from_a_swept_turn(store_in: Opener, time: Time) -> None:
+def test_nothing_goes_on_from_a_swept_turn(store_in: Opener, time: ManualTime) -> None:
     async def main() -> None:
         async with store_in() as store:
             first = await said(store, time)
@@ -250,7 +258,7 @@ def test_nothing_goes_on_from_a_swept_turn(store_in: Opener, time: Time) -> None
     run(main())
 
 
-def test_a_number_is_not_given_twice(store_in: Opener, time: Time) -> None:
+def test_a_number_is_not_given_twice(store_in: Opener, time: ManualTime) -> None:
     async def main() -> None:
         async with store_in() as store:
             old = [await said(store, time) for _ in range(3)]
@@ -262,7 +270,7 @@ def test_a_number_is_not_given_twice(store_in: Opener, time: Time) -> None:
     run(main())
 
 
-def test_turns_are_listed_by_time(store_in: Opener, time: Time) -> None:
+def test_turns_are_listed_by_time(store_in: Opener, time: ManualTime) -> None:
     async def main() -> None:
         async with store_in() as store:
             listing = store.stores.response_index.list_responses
@@ -289,7 +297,7 @@ def test_turns_are_listed_by_time(store_in: Opener, time: Time) -> None:
     run(main())
 
 
-def test_a_list_shows_what_is_wanted(store_in: Opener, time: Time) -> None:
+def test_a_list_shows_what_is_wanted(store_in: Opener, time: ManualTime) -> None:
     async def main() -> None:
         async with store_in() as store:
             options = new_turn().header.options

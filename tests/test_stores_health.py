@@ -18,8 +18,8 @@ from antiphon.errors import AntiphonError, StoreError
 from antiphon.stores.health import Health
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import SqliteStore, TurnsUnderWay
-from server import Served
-from stores_kit import Time, chained, new_turn, run, sqlite, turned
+from server import ServerProcess
+from stores_kit import ManualTime, complete_turn, complete_turns, new_turn, run, sqlite
 
 resource = pytest.importorskip("resource")
 
@@ -41,7 +41,7 @@ def test_a_memory_can_always_be_written_to() -> None:
 def test_a_store_says_whether_it_can_write(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as store:
-            health, clock = store.stores.health, Time()
+            health, clock = store.stores.health, ManualTime()
             store._database._health._clock = clock
             await health.check_writable()
             connection = store._database._connections.write_connection
@@ -71,7 +71,7 @@ def test_a_store_says_whether_it_can_write(path: Path) -> None:
 def test_a_check_is_not_made_while_turns_are_written(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as store:
-            await turned(store)
+            await complete_turn(store)
             before = store._database._connections.write_connection.total_changes
             for _ in range(10):
                 await store.stores.health.check_writable()
@@ -83,7 +83,7 @@ def test_a_check_is_not_made_while_turns_are_written(path: Path) -> None:
 def test_checks_leave_nothing(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as store:
-            clock = Time()
+            clock = ManualTime()
             store._database._health._clock = clock
             for _ in range(5):
                 clock.now += 60.0
@@ -104,7 +104,7 @@ def test_the_log_tells_once_of_a_store_that_cannot_write(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.WARNING)
-    clock = Time()
+    clock = ManualTime()
     health = Health(clock)
     for _ in range(100):
         assert isinstance(health.refuse_write(sqlite3.OperationalError("No.")), StoreError)
@@ -122,7 +122,7 @@ def test_the_log_tells_once_of_a_store_that_cannot_write(
 
 
 def test_a_server_whose_disk_is_full_is_not_ready(tmp_path: Path) -> None:
-    with Served(tmp_path) as server:
+    with ServerProcess(tmp_path) as server:
         assert server.get("/readyz").status == 200
         assert server.respond("before").status == 200
         limit = resource.RLIMIT_FSIZE
@@ -208,8 +208,8 @@ async def _show(store: SqliteStore, response_id: str) -> None:
 def test_a_damaged_row_is_an_error_of_the_store(path: Path, table: str, column: str) -> None:
     async def fill() -> tuple[list[str], str]:
         async with sqlite(path) as store:
-            heads = await chained(store, 3)
-            heads.append(await turned(store, parent=heads[0], images=[b"image"]))
+            heads = await complete_turns(store, 3)
+            heads.append(await complete_turn(store, parent=heads[0], images=[b"image"]))
             made = await store.stores.conversations.create("", {"a": "b"})
             new = msgspec.structs.replace(new_turn("question", parent=heads[1]), conversation=made)
             await store.begin(new)
@@ -244,7 +244,7 @@ def damage(path: Path, table: str, column: str, value: object) -> bool:
 
 
 def test_turns_that_never_end_do_not_count_for_ever() -> None:
-    clock = Time()
+    clock = ManualTime()
     turns = TurnsUnderWay(clock)
     for name in "abcd":
         turns.note(name)

@@ -14,8 +14,8 @@ import pytest
 from antiphon.core.api_keys import hash_api_key, new_api_key
 from antiphon.errors import StoreError
 from antiphon.turn.store_protocols import ApiKey
-from ledgers_kit import CHILD, Clock, Opener, all_bytes, openers
-from stores_kit import run, sqlite, turned
+from ledgers_kit import CHILD_PROGRAM, ManualClock, Opener, all_bytes, openers
+from stores_kit import complete_turn, run, sqlite
 
 ONE, TWO = hashlib.sha256(b"one").digest(), hashlib.sha256(b"two").digest()
 
@@ -59,7 +59,7 @@ def test_whether_a_key_was_ever_made(store_in: Opener) -> None:
 
 def test_a_revoked_key_is_nobodys(store_in: Opener) -> None:
     async def main() -> None:
-        clock = Clock(100.0)
+        clock = ManualClock(100.0)
         async with store_in(clock) as store:
             keys = store.stores.api_keys
             mine, other = ApiKey("key_1", "me", 1.0), ApiKey("key_2", "me", 2.0)
@@ -102,7 +102,7 @@ def test_a_key_that_is_refused_harms_no_other_job(tmp_path: Path) -> None:
             await keys.add(ApiKey("key_1", "me", 1.0), ONE)
             refused, head, _ = await asyncio.gather(
                 keys.add(ApiKey("key_1", "me", 1.0), TWO),
-                turned(store),
+                complete_turn(store),
                 keys.add(ApiKey("key_2", "me", 1.0), TWO),
                 return_exceptions=True,
             )
@@ -139,7 +139,7 @@ def test_a_key_revoked_by_another_process_opens_nothing_from_then_on(tmp_path: P
             keys = store.stores.api_keys
             await keys.add(ApiKey("key_1", "me", 1.0), ONE)
             assert await keys.find(ONE) is not None
-            command = [sys.executable, str(CHILD), "revoke", str(path), "key_1"]
+            command = [sys.executable, str(CHILD_PROGRAM), "revoke", str(path), "key_1"]
             done = await asyncio.to_thread(
                 subprocess.run, command, check=True, capture_output=True, text=True
             )

@@ -16,13 +16,13 @@ from stores_kit import (
     DONE,
     assistant,
     blobs_of,
+    complete_turn,
     head_of,
-    held_in_file,
     ids_of,
+    images_in_file,
     new_turn,
     run,
     sqlite,
-    turned,
     user,
 )
 
@@ -122,7 +122,7 @@ def test_an_old_file_opens_and_works(tmp_path: Path, version: int) -> None:
             assert turn.end is not None
             assert turn.end.status == "failed"
             old = await head_of(store, first)
-            new = await turned(store, "look", parent=old, images=[b"cat"])
+            new = await complete_turn(store, "look", parent=old, images=[b"cat"])
             before, after = await store.chain(new)
             assert (before.input, before.blobs) == ((user("from before"),), {})
             assert after.blobs == blobs_of(b"cat")
@@ -133,7 +133,7 @@ def test_an_old_file_opens_and_works(tmp_path: Path, version: int) -> None:
             assert await store.stores.conversations.delete("", talk.id)
             assert await store.stores.conversations.erase_item("", aside, 0)
             await store.delete("", first, cascade=True)
-            assert held_in_file(path) == []
+            assert images_in_file(path) == []
             assert await store.chain(new) == []
         lifetimes = RetentionPolicy(1.0)
         store = await open_sqlite(path, lifetimes)

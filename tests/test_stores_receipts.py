@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from antiphon.core.retention import DAY_SECONDS
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.store_protocols import IdempotencyRecord
-from ledgers_kit import CHILD, Clock, Opener, all_bytes, openers, query
+from ledgers_kit import CHILD_PROGRAM, ManualClock, Opener, all_bytes, openers, query_file
 from stores_kit import run, sqlite
 
 
@@ -25,7 +25,7 @@ def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
 
 def test_the_first_claim_counts(store_in: Opener) -> None:
     async def main() -> None:
-        clock = Clock(100.0)
+        clock = ManualClock(100.0)
         async with store_in(clock) as store:
             receipts = store.stores.idempotency
             assert await receipts.reserve("me", "key", b"first") is None
@@ -90,7 +90,7 @@ def test_any_text_is_a_key(store_in: Opener) -> None:
 
 def test_a_receipt_lives_for_a_day(store_in: Opener) -> None:
     async def main() -> None:
-        clock = Clock(1_000_000.0)
+        clock = ManualClock(1_000_000.0)
         async with store_in(clock) as store:
             receipts = store.stores.idempotency
             await receipts.reserve("", "key", b"p")
@@ -107,7 +107,7 @@ def test_a_receipt_lives_for_a_day(store_in: Opener) -> None:
 
 def test_a_receipt_that_says_nothing_lives_for_a_minute(store_in: Opener) -> None:
     async def main() -> None:
-        clock = Clock(1_000_000.0)
+        clock = ManualClock(1_000_000.0)
         async with store_in(clock) as store:
             claim = store.stores.idempotency.reserve
             await claim("", "key", b"p")
@@ -124,14 +124,14 @@ def test_a_receipt_that_says_nothing_lives_for_a_minute(store_in: Opener) -> Non
 
 def test_old_receipts_are_swept_and_keys_are_in_no_file(tmp_path: Path) -> None:
     async def main() -> None:
-        clock = Clock(1_000_000.0)
+        clock = ManualClock(1_000_000.0)
         async with openers(tmp_path)["sqlite"](clock) as store:
             receipts = store.stores.idempotency
             for number in range(20):
                 await receipts.reserve("", f"canary {number}", b"p")
             clock.now += DAY_SECONDS
             await receipts.reserve("", "another", b"p")
-            assert query(tmp_path / "turns.db", "SELECT count(*) FROM receipts") == [(1,)]
+            assert query_file(tmp_path / "turns.db", "SELECT count(*) FROM receipts") == [(1,)]
             assert b"canary" not in all_bytes(tmp_path)
 
     run(main())
@@ -151,7 +151,7 @@ def test_many_claims_at_once_have_one_winner(store_in: Opener) -> None:
 
 def test_two_processes_never_both_win(tmp_path: Path) -> None:
     path = tmp_path / "turns.db"
-    command = [sys.executable, str(CHILD), "claim", str(path), "150"]
+    command = [sys.executable, str(CHILD_PROGRAM), "claim", str(path), "150"]
     children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     won = [child.communicate()[0].split() for child in children]
     assert [child.returncode for child in children] == [0, 0]
@@ -178,7 +178,7 @@ def test_the_file_does_what_memory_does(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str, object]]
 ) -> None:
     async def main() -> None:
-        clock = Clock(1_000_000.0)
+        clock = ManualClock(1_000_000.0)
         model: dict[str, IdempotencyRecord] = {}
         memory = MemoryStore(clock=clock)
         async with openers(tmp_path_factory.mktemp("receipts"))["sqlite"](clock) as file:

@@ -23,8 +23,8 @@ from antiphon.core.items import (
 from antiphon.core.retention import RetentionPolicy
 from antiphon.core.turns import End, Header
 from antiphon.turn.protocols import Head
-from ledgers_kit import AnyStore, Clock, Opener, openers
-from stores_kit import DONE, begun, head_of, new_turn, run, turned
+from ledgers_kit import AnyStore, ManualClock, Opener, openers
+from stores_kit import DONE, begin_turn, complete_turn, head_of, new_turn, run
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -50,14 +50,14 @@ async def walked(store: AnyStore, query: str, limit: int, tenant: str = "") -> l
 
 async def said(store: AnyStore, *texts: str) -> list[str]:
     """A turn for each; their ids."""
-    return [(await turned(store, text, "")).response_id for text in texts]
+    return [(await complete_turn(store, text, "")).response_id for text in texts]
 
 
 def test_a_turn_is_found_by_what_was_said_as_soon_as_it_ends(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
             assert await found(store, "piano") == []
-            head = await begun(store, "Who tunes a piano?")
+            head = await begin_turn(store, "Who tunes a piano?")
             assert await found(store, "piano") == []
             answer = encode_item(Message("assistant", "A tuner."))
             await store.write(head.response_id, [answer], End("failed", 1.0))
@@ -113,7 +113,7 @@ def test_only_what_users_and_models_say_is_searched(store_in: Opener) -> None:
 def test_what_cannot_be_read_hides_nothing_else(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            head = await begun(store, "readable")
+            head = await begin_turn(store, "readable")
             await store.write(head.response_id, [b"", b"\xff", b"{}", b'{"type":"new"}'], DONE)
             assert await found(store, "readable") == [head.response_id]
 
@@ -128,7 +128,7 @@ LONG = ["(" * 50, "word " * 2_000, "字" * 5_000]
 def test_any_text_is_a_query(store_in: Opener, query: str) -> None:
     async def main() -> None:
         async with store_in() as store:
-            await turned(store)
+            await complete_turn(store)
             assert await found(store, query) == []
 
     run(main())
@@ -192,15 +192,15 @@ def test_the_best_come_first_then_the_newest(store_in: Opener) -> None:
 def test_tenants_never_see_each_others(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            mine = await turned(store, "secret plan", tenant="me")
-            theirs = await turned(store, "secret plan", tenant="them")
+            mine = await complete_turn(store, "secret plan", tenant="me")
+            theirs = await complete_turn(store, "secret plan", tenant="them")
             assert await found(store, "secret", tenant="me") == [mine.response_id]
             assert await found(store, "secret", tenant="them") == [theirs.response_id]
             assert await found(store, "secret") == await found(store, "secret", tenant="m") == []
             before = await store.stores.search.search("me", "secret", 1)
             # Nor does what others say change how good one's own is, or that it is found.
             for _ in range(3):
-                await turned(store, "secret " * 9, tenant="them")
+                await complete_turn(store, "secret " * 9, tenant="them")
             assert await store.stores.search.search("me", "secret", 1) == before
 
     run(main())
@@ -209,10 +209,10 @@ def test_tenants_never_see_each_others(store_in: Opener) -> None:
 def test_what_was_erased_is_not_found(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            first = await turned(store, "alpha one")
-            second = await turned(store, "alpha two", parent=first)
-            third = await turned(store, "alpha three", parent=second)
-            branch = await turned(store, "alpha four", parent=second)
+            first = await complete_turn(store, "alpha one")
+            second = await complete_turn(store, "alpha two", parent=first)
+            third = await complete_turn(store, "alpha three", parent=second)
+            branch = await complete_turn(store, "alpha four", parent=second)
             assert len(await found(store, "alpha")) == 4
             await store.delete("", second.response_id)
             kept = [first.response_id, third.response_id, branch.response_id]
@@ -227,8 +227,8 @@ def test_what_was_erased_is_not_found(store_in: Opener) -> None:
 def test_a_turn_erased_before_it_was_indexed_is_not_found(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            head = await turned(store, "alpha")
-            running = await begun(store, "alpha")
+            head = await complete_turn(store, "alpha")
+            running = await begin_turn(store, "alpha")
             await store.delete("", head.response_id)
             await store.delete("", running.response_id)
             await store.write(running.response_id, [], DONE)
@@ -240,7 +240,7 @@ def test_a_turn_erased_before_it_was_indexed_is_not_found(store_in: Opener) -> N
 def test_an_erased_item_is_not_found_and_the_rest_of_its_turn_is(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            head = await turned(store, "question alpha", "answer beta")
+            head = await complete_turn(store, "question alpha", "answer beta")
             assert await found(store, "alpha beta") == [head.response_id]
             assert await store.stores.conversations.erase_item("", head.response_id, 0)
             assert await found(store, "alpha") == []
@@ -265,7 +265,7 @@ def test_a_conversations_turns_go_with_it(store_in: Opener) -> None:
 
 def test_what_has_expired_is_not_found(store_in: Opener) -> None:
     async def main() -> None:
-        clock = Clock(1_000.0)
+        clock = ManualClock(1_000.0)
         async with store_in(clock, RetentionPolicy(100.0)) as store:
             new = new_turn("alpha", created_at=1_000.0)
             store.begin(new)
@@ -286,7 +286,7 @@ def test_many_turns_are_found_whenever_they_were_indexed(store_in: Opener) -> No
             ids: set[str] = set()
             for lot in (1, 1, 1, 3, 300, 1, 270, 2):
                 heads = await asyncio.gather(
-                    *[turned(store, f"common number{len(ids) + n}") for n in range(lot)]
+                    *[complete_turn(store, f"common number{len(ids) + n}") for n in range(lot)]
                 )
                 ids |= {head.response_id for head in heads}
                 hits = await found(store, "common", 1_000)

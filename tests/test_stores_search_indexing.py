@@ -19,8 +19,8 @@ from antiphon.stores.sqlite.sql_files import APPLICATION_ID, migrations, read_sq
 from antiphon.stores.sqlite.store import SqliteStore
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from antiphon.turn.protocols import Head
-from ledgers_kit import CHILD, Clock, all_bytes, openers, query
-from stores_kit import DONE, assistant, new_turn, run, sqlite, turned
+from ledgers_kit import CHILD_PROGRAM, ManualClock, all_bytes, openers, query_file
+from stores_kit import DONE, assistant, complete_turn, new_turn, run, sqlite
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ async def found(store: SqliteStore, words: str, limit: int = 1_000, tenant: str 
 
 async def many(store: SqliteStore, count: int, text: str = "common") -> list[Head]:
     """So many complete turns, in few commits."""
-    return list(await asyncio.gather(*[turned(store, text) for _ in range(count)]))
+    return list(await asyncio.gather(*[complete_turn(store, text) for _ in range(count)]))
 
 
 async def at_rest(store: SqliteStore) -> None:
@@ -48,16 +48,16 @@ async def at_rest(store: SqliteStore) -> None:
 
 def sizes(path: Path) -> list[object]:
     """How many turns are in each chunk."""
-    return [size for (size,) in query(path, "SELECT turns FROM search_chunks ORDER BY id")]
+    return [size for (size,) in query_file(path, "SELECT turns FROM search_chunks ORDER BY id")]
 
 
 def waiting(path: Path) -> object:
-    return query(path, "SELECT count(*) FROM search_waiting")[0][0]
+    return query_file(path, "SELECT count(*) FROM search_waiting")[0][0]
 
 
 def is_sound(path: Path) -> bool:
     """Every turn with words is in one chunk or waits, and every chunk's parts belong to it."""
-    lost = query(
+    lost = query_file(
         path,
         "SELECT count(*) FROM log WHERE kind = 3"
         " AND place - ? NOT IN (SELECT place FROM search_waiting)"
@@ -65,7 +65,7 @@ def is_sound(path: Path) -> bool:
         END_POSITION,
         END_POSITION,
     )
-    strays = query(
+    strays = query_file(
         path,
         "SELECT (SELECT count(*) FROM search_drawers"
         "        WHERE chunk NOT IN (SELECT id FROM search_chunks)),"
@@ -73,7 +73,7 @@ def is_sound(path: Path) -> bool:
         "        WHERE chunk NOT IN (SELECT id FROM search_chunks)),"
         "       (SELECT count(*) FROM search_places) - (SELECT total(turns) FROM search_chunks)",
     )
-    check = query(path, "PRAGMA integrity_check")
+    check = query_file(path, "PRAGMA integrity_check")
     return (lost, strays, check) == ([(0,)], [(0, 0, 0)], [("ok",)])
 
 
@@ -97,7 +97,7 @@ def test_turns_are_indexed_in_the_background(path: Path) -> None:
         async with sqlite(path) as store:
             await many(store, MAX_SEGMENT_TURNS)
             await at_rest(store)
-            await turned(store)
+            await complete_turn(store)
             await at_rest(store)
             assert (waiting(path), sizes(path)) == (1, [MAX_SEGMENT_TURNS])
             assert len(await found(store, "common")) == MAX_SEGMENT_TURNS
@@ -108,7 +108,7 @@ def test_turns_are_indexed_in_the_background(path: Path) -> None:
 def test_a_load_that_never_stops_does_not_put_indexing_off(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("antiphon.stores.sqlite.search.index.QUIET", 1000.0)
+    monkeypatch.setattr("antiphon.stores.sqlite.search.index.QUIET_SECONDS", 1000.0)
     monkeypatch.setattr("antiphon.stores.sqlite.search.index.PATIENCE", 0.0, raising=False)
 
     async def main() -> None:
@@ -129,7 +129,7 @@ def test_what_others_left_is_indexed_after_the_first_turn(path: Path) -> None:
         async with sqlite(path) as store:
             await many(store, 20)
         async with sqlite(path) as store:
-            await turned(store)
+            await complete_turn(store)
             await at_rest(store)
             assert sizes(path) == [MAX_SEGMENT_TURNS]
 
@@ -140,7 +140,7 @@ def test_closing_does_not_wait_for_the_background(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as store:
             await many(store, MAX_SEGMENT_TURNS)
-            head = await turned(store, "last one")
+            head = await complete_turn(store, "last one")
         async with sqlite(path) as store:
             assert await found(store, "last") == [head.response_id]
         assert is_sound(path)
@@ -152,7 +152,7 @@ def test_few_at_a_time_become_few_chunks(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as store:
             for number in range(1, 12):
-                await turned(store, "common")
+                await complete_turn(store, "common")
                 assert len(await found(store, "common")) == number
             # As numbers are counted by twos.
             assert sizes(path) == [8, 2, 1]
@@ -168,7 +168,7 @@ def test_a_tenants_search_indexes_its_own_turns(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as store:
             for tenant in ("a", "b", "a"):
-                await turned(store, "common", tenant=tenant)
+                await complete_turn(store, "common", tenant=tenant)
             assert len(await found(store, "common", tenant="a")) == 2
             assert (waiting(path), sizes(path)) == (1, [2])
             assert len(await found(store, "common", tenant="b")) == 1
@@ -181,7 +181,7 @@ def test_a_tenants_search_indexes_its_own_turns(path: Path) -> None:
 def test_a_turn_without_words_waits_for_nothing(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as store:
-            await turned(store, "", "?!")
+            await complete_turn(store, "", "?!")
             await found(store, "word")
             assert (waiting(path), sizes(path)) == (0, [])
 
@@ -205,17 +205,17 @@ def test_many_searches_at_once(path: Path) -> None:
 def test_the_index_holds_no_words(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as store:
-            await turned(store, "canaryword", "canaryword 東京都")
+            await complete_turn(store, "canaryword", "canaryword 東京都")
             assert len(await found(store, "canaryword 東京")) == 1
             before = all_bytes(path.parent)
             for table in ("search_drawers", "search_chunks"):
-                for row in query(path, f"SELECT * FROM {table}"):
+                for row in query_file(path, f"SELECT * FROM {table}"):
                     assert b"canary" not in b"".join(v for v in row if isinstance(v, bytes))
             # The same words of another chunk look different.
-            drawers = {body for (body,) in query(path, "SELECT body FROM search_drawers")}
+            drawers = {body for (body,) in query_file(path, "SELECT body FROM search_drawers")}
             await many(store, 2, "canaryword")
             await found(store, "x")
-            assert drawers.isdisjoint(query(path, "SELECT body FROM search_drawers"))
+            assert drawers.isdisjoint(query_file(path, "SELECT body FROM search_drawers"))
             assert b"canaryword" in before
 
     run(main())
@@ -225,10 +225,11 @@ def test_what_was_erased_is_in_no_file(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as store:
             heads = [
-                await turned(store, f"canary{n}canary shared", f"zebra{n}zebra") for n in range(40)
+                await complete_turn(store, f"canary{n}canary shared", f"zebra{n}zebra")
+                for n in range(40)
             ]
             assert len(await found(store, "shared")) == 40
-            ((secret,),) = query(path, "SELECT secret FROM search_chunks")
+            ((secret,),) = query_file(path, "SELECT secret FROM search_chunks")
             assert isinstance(secret, bytes)
             assert secret in all_bytes(path.parent)
             for head in heads[::2]:
@@ -249,7 +250,7 @@ def test_what_was_erased_is_in_no_file(path: Path) -> None:
 
 def test_what_has_expired_is_in_no_file(path: Path) -> None:
     async def main() -> None:
-        clock = Clock(1_000.0)
+        clock = ManualClock(1_000.0)
         async with openers(path.parent)["sqlite"](clock, RetentionPolicy(100.0)) as store:
             assert isinstance(store, SqliteStore)
             for time, text in ((1_000.0, "canary one"), (1_050.0, "sparrow two")):
@@ -273,10 +274,10 @@ def test_what_has_expired_is_in_no_file(path: Path) -> None:
 def test_a_plan_is_not_carried_out_if_words_were_erased_since(path: Path, erased: str) -> None:
     async def main() -> None:
         async with sqlite(path) as store:
-            head = await turned(store, "alpha", "beta")
+            head = await complete_turn(store, "alpha", "beta")
             if erased == "merged":
                 await found(store, "x")
-                await turned(store, "gamma")
+                await complete_turn(store, "gamma")
             plan = await store._database.read_pooled(lambda reading: read_plan(reading, None, 1))
             assert plan is not None
             assert len(plan.merged_segments) == (erased == "merged")
@@ -297,8 +298,8 @@ def test_a_plan_is_not_carried_out_if_words_were_erased_since(path: Path, erased
 def test_a_deletion_and_indexing_in_one_commit(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as store:
-            head = await turned(store, "alpha")
-            await turned(store, "beta")
+            head = await complete_turn(store, "alpha")
+            await complete_turn(store, "beta")
             plan = await store._database.read_pooled(lambda reading: read_plan(reading, None, 1))
             done = store._database.submit(apply_plan, plan)
             await store.delete("", head.response_id)
@@ -314,7 +315,7 @@ def test_a_deletion_and_indexing_in_one_commit(path: Path) -> None:
 
 
 def start(command: str, path: Path) -> subprocess.Popen[str]:
-    arguments = [sys.executable, str(CHILD), command, str(path)]
+    arguments = [sys.executable, str(CHILD_PROGRAM), command, str(path)]
     pipe = subprocess.PIPE
     return subprocess.Popen(arguments, stdin=pipe, stdout=pipe, text=True)
 

@@ -9,8 +9,8 @@ import pytest
 
 from antiphon.core.retention import RetentionPolicy
 from antiphon.errors import InvalidRequestError
-from ledgers_kit import AnyStore, Clock, Opener, openers
-from stores_kit import DONE, begun, new_turn, run, turned
+from ledgers_kit import AnyStore, ManualClock, Opener, openers
+from stores_kit import DONE, begin_turn, complete_turn, new_turn, run
 
 GONE = "resp_" + "0" * 32
 
@@ -33,7 +33,7 @@ def test_pages_are_the_whole_in_its_order(store_in: Opener) -> None:
         async with store_in() as store:
             # More than lie in one chunk, and good in different ways.
             said = [
-                turned(store, "common " * (1 + number % 3) + "filler " * (number % 5))
+                complete_turn(store, "common " * (1 + number % 3) + "filler " * (number % 5))
                 for number in range(300)
             ]
             await asyncio.gather(*said)
@@ -53,12 +53,12 @@ def test_pages_are_the_whole_in_its_order(store_in: Opener) -> None:
 def test_who_comes_between_two_pages_shifts_nothing(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            old = [(await turned(store, "apple pie")).response_id for _ in range(6)][::-1]
+            old = [(await complete_turn(store, "apple pie")).response_id for _ in range(6)][::-1]
             assert await page(store, "apple", 2) == old[:2]
             # Newer and so better, worse, and not found at all.
-            await turned(store, "apple pie")
-            worse = await turned(store, "apple " + "and nothing but filler " * 9)
-            await turned(store, "no fruit")
+            await complete_turn(store, "apple pie")
+            worse = await complete_turn(store, "apple " + "and nothing but filler " * 9)
+            await complete_turn(store, "no fruit")
             assert await page(store, "apple", 9, old[1]) == [*old[2:], worse.response_id]
             # Nor does who goes, behind the last one shown or before it.
             await store.delete("", old[0])
@@ -71,10 +71,10 @@ def test_who_comes_between_two_pages_shifts_nothing(store_in: Opener) -> None:
 def test_behind_what_is_not_found_there_is_no_page(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            apples = [await turned(store, "apple") for _ in range(3)]
-            pear = await turned(store, "pear")
-            running = await begun(store, "apple")
-            theirs = await turned(store, "apple", tenant="them")
+            apples = [await complete_turn(store, "apple") for _ in range(3)]
+            pear = await complete_turn(store, "pear")
+            running = await begin_turn(store, "apple")
+            theirs = await complete_turn(store, "apple", tenant="them")
             await store.delete("", apples[1].response_id)
             for after in (
                 pear.response_id,
@@ -96,7 +96,7 @@ def test_behind_what_is_not_found_there_is_no_page(store_in: Opener) -> None:
 
 def test_what_has_expired_is_no_place_to_go_on_from(store_in: Opener) -> None:
     async def main() -> None:
-        clock = Clock(1_000.0)
+        clock = ManualClock(1_000.0)
         async with store_in(clock, RetentionPolicy(100.0)) as store:
             old, new = (new_turn("apple", created_at=at) for at in (1_000.0, 1_050.0))
             for turn in (old, new):

@@ -13,14 +13,14 @@ from antiphon.turn.protocols import NewTurn
 from stores_kit import (
     DONE,
     STORES,
-    FullStore,
     Opener,
+    StoreWithStores,
     assistant,
-    chained,
+    complete_turn,
+    complete_turns,
     new_turn,
     opener,
     run,
-    turned,
 )
 
 
@@ -33,7 +33,7 @@ def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
 def test_a_turn_made_of_what_was_erased_since_is_not_kept(store_in: Opener, cascade: bool) -> None:
     """Whatever of its family was erased: its parent, an ancestor, one beside it."""
 
-    async def refused(store: FullStore, new: NewTurn) -> None:
+    async def refused(store: StoreWithStores, new: NewTurn) -> None:
         writing = asyncio.gather(
             store.begin(new),
             store.write(new.response_id, [assistant("secret")], DONE),
@@ -45,16 +45,16 @@ def test_a_turn_made_of_what_was_erased_since_is_not_kept(store_in: Opener, casc
 
     async def main() -> None:
         async with store_in() as store:
-            other = await turned(store)
+            other = await complete_turn(store)
             for gone in range(3):
-                heads = await chained(store, 3)
+                heads = await complete_turns(store, 3)
                 await store.delete("", heads[gone].response_id, cascade=cascade)
                 await refused(store, new_turn("And?", parent=heads[2]))
                 await refused(store, new_turn("And?", parent=heads[0]))
                 # Nor where its words were only taken from there.
                 taken = msgspec.structs.replace(new_turn("And?", parent=other), sources=heads[2:])
                 await refused(store, taken)
-            words = await turned(store)
+            words = await complete_turn(store)
             assert await store.stores.conversations.erase_item("", words.response_id, 0)
             await refused(store, new_turn("And?", parent=words))
             # What is erased elsewhere is no reason.

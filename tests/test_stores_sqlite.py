@@ -23,15 +23,15 @@ from antiphon.turn.protocols import Head
 from stores_kit import (
     DONE,
     assistant,
-    begun,
-    chained,
+    begin_turn,
+    complete_turn,
+    complete_turns,
     head_of,
     ids,
     ids_of,
     new_turn,
     run,
     sqlite,
-    turned,
     user,
 )
 
@@ -85,15 +85,15 @@ async def open_and_close(path: Path) -> None:
 def test_turns_outlive_the_store(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as store:
-            heads = await chained(store, 3)
-            branch = await turned(store, parent=heads[0])
+            heads = await complete_turns(store, 3)
+            branch = await complete_turn(store, parent=heads[0])
             turns = await store.chain(heads[-1])
         async with sqlite(path) as store:
             assert await head_of(store, heads[-1].response_id) == heads[-1]
             assert await store.chain(heads[-1]) == turns
-            later = await turned(store, parent=heads[-1])
+            later = await complete_turn(store, parent=heads[-1])
             assert (later.thread, later.seq) == (heads[-1].thread, 3)
-            other = await turned(store, parent=branch)
+            other = await complete_turn(store, parent=branch)
             assert await ids_of(store, other) == ids([heads[0], branch, other])
 
     run(main())
@@ -117,7 +117,7 @@ def test_closing_keeps_what_was_promised(path: Path) -> None:
 def test_closing_ends_the_turns_that_still_run(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as store:
-            head = await begun(store)
+            head = await begin_turn(store)
         async with sqlite(path) as store:
             turn = await store.turn("", head.response_id)
             assert turn is not None
@@ -140,18 +140,18 @@ def test_a_chain_writes_as_much_at_its_end_as_at_its_beginning(path: Path) -> No
             written = []
             for number in range(210):
                 query(path, "PRAGMA wal_checkpoint(TRUNCATE)")
-                parent = await turned(store, f"{number:090}", f"{number:0190}", parent)
+                parent = await complete_turn(store, f"{number:090}", f"{number:0190}", parent)
                 written.append(path.with_name("turns.db-wal").stat().st_size)
             early, late = sum(written[1:11]), sum(written[199:209])
             assert 0.9 < late / early < 1.1
             # A branch off the end shares all that lies before it, and pays for its thread.
             query(path, "PRAGMA wal_checkpoint(TRUNCATE)")
             before = query(path, "SELECT sum(length(body)), count(*) FROM log")[0]
-            await turned(store, f"{0:090}", f"{0:0190}", parent)
+            await complete_turn(store, f"{0:090}", f"{0:0190}", parent)
             assert parent is not None
             grand = await head_of(store, (await store.chain(parent))[100].response_id)
             after = query(path, "SELECT sum(length(body)), count(*) FROM log")[0]
-            await turned(store, f"{0:090}", f"{0:0190}", grand)
+            await complete_turn(store, f"{0:090}", f"{0:0190}", grand)
             branched = query(path, "SELECT sum(length(body)), count(*) FROM log")[0]
             assert after[0] is not None
             assert [b - a for a, b in zip(after, branched, strict=True)] == [  # type: ignore[operator]
@@ -170,7 +170,7 @@ def test_the_file_holds_little_more_than_the_words(path: Path) -> None:
     async def talk(store: SqliteStore) -> None:
         parent: Head | None = None
         for _ in range(20):
-            parent = await turned(store, "u" * words, "a" * words, parent)
+            parent = await complete_turn(store, "u" * words, "a" * words, parent)
 
     async def main() -> None:
         async with sqlite(path) as store:
@@ -183,7 +183,7 @@ def test_the_file_holds_little_more_than_the_words(path: Path) -> None:
 def test_the_write_ahead_log_is_emptied_at_the_end(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as store:
-            await chained(store, 3)
+            await complete_turns(store, 3)
             assert path.with_name("turns.db-wal").stat().st_size > 0
         assert sorted(entry.name for entry in path.parent.iterdir()) == [
             "turns.db",
@@ -196,9 +196,9 @@ def test_the_write_ahead_log_is_emptied_at_the_end(path: Path) -> None:
 def test_erased_words_are_nowhere(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as store:
-            first = await turned(store, "unspeakable question", "unspeakable answer")
-            second = await turned(store, "harmless question", parent=first)
-            long = await turned(store, "unspeakable " * 2000, parent=second)
+            first = await complete_turn(store, "unspeakable question", "unspeakable answer")
+            second = await complete_turn(store, "harmless question", parent=first)
+            long = await complete_turn(store, "unspeakable " * 2000, parent=second)
             await store.delete("", first.response_id)
             await store.delete("", long.response_id)
             # The words go after the answer: the next job's answer comes after that.
@@ -220,7 +220,7 @@ def test_erased_words_are_nowhere(path: Path) -> None:
 def test_two_stores_on_one_file_see_each_other(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as one, sqlite(path) as two:
-            parent = await turned(one)
+            parent = await complete_turn(one)
             assert await two.head("", parent.response_id) == parent
             children = [new_turn(str(number), parent=parent) for number in range(10)]
             writers = [one, two] * 5
@@ -240,7 +240,7 @@ def test_two_stores_on_one_file_see_each_other(path: Path) -> None:
 def test_a_turn_erased_by_another_store_takes_nothing_more(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as one, sqlite(path) as two:
-            head = await begun(one)
+            head = await begin_turn(one)
             assert await two.delete("", head.response_id)
             await one.write(head.response_id, [assistant("late")], DONE)
             assert await one.turn("", head.response_id) is None
@@ -252,7 +252,7 @@ def test_a_turn_erased_by_another_store_takes_nothing_more(path: Path) -> None:
 def test_another_process_shares_the_file(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as store:
-            mine = await begun(store)
+            mine = await begin_turn(store)
             with child("open", path) as process:
                 theirs = line(process)
                 assert await asyncio.to_thread(process.wait) == 0
@@ -385,7 +385,7 @@ def test_a_full_disk_is_an_error_and_then_over(path: Path) -> None:
 def test_damage_is_an_error_with_advice(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as store:
-            heads = await chained(store, 30)
+            heads = await complete_turns(store, 30)
         async with sqlite(path) as store:
             with path.open("r+b") as file:
                 # All but the first page, which holds the schema.
@@ -408,7 +408,7 @@ def test_damage_is_an_error_with_advice(path: Path) -> None:
 def test_rows_that_make_no_sense_are_an_error(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as store:
-            head = await turned(store)
+            head = await complete_turn(store)
             query(path, "UPDATE log SET body = x'00' WHERE kind = 0")
             with pytest.raises(StoreError):
                 await store.turn("", head.response_id)
@@ -421,7 +421,7 @@ def test_rows_that_make_no_sense_are_an_error(path: Path) -> None:
 def test_a_read_that_meets_a_lock_waits_for_it(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as store:
-            head = await turned(store)
+            head = await complete_turn(store)
             with child("maim", path) as process:
                 line(process)
                 reading = asyncio.ensure_future(store.head("", head.response_id))
@@ -444,7 +444,7 @@ def test_only_the_user_may_read_the_files(tmp_path: Path) -> None:
         old = os.umask(0)
         try:
             async with sqlite(path) as store:
-                await turned(store)
+                await complete_turn(store)
                 files = [path, *(path.with_name(f"turns.db-{end}") for end in ("wal", "shm"))]
                 locks = path.with_name("turns.db-owners")
                 assert [mode(file) for file in files] == [0o600] * 3

@@ -11,16 +11,16 @@ from antiphon.turn.protocols import Head
 from stores_kit import (
     DONE,
     STORES,
-    FullStore,
     Opener,
+    StoreWithStores,
     assistant,
-    chained,
+    complete_turn,
+    complete_turns,
     head_of,
     ids_of,
     new_turn,
     opener,
     run,
-    turned,
 )
 
 SUMMARY = encode_item(Compaction("They spoke of a secret.", retained_turns=1, replaced_turns=2))
@@ -33,14 +33,14 @@ def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     return opener(request.param, tmp_path)
 
 
-async def summed_up(store: FullStore, parent: Head, *items: bytes) -> Head:
+async def summed_up(store: StoreWithStores, parent: Head, *items: bytes) -> Head:
     new = new_turn(parent=parent)
     await store.begin(new)
     await store.write(new.response_id, items or [SUMMARY], DONE)
     return await head_of(store, new.response_id)
 
 
-async def output(store: FullStore, head: Head) -> tuple[bytes, ...]:
+async def output(store: StoreWithStores, head: Head) -> tuple[bytes, ...]:
     turn = await store.turn("", head.response_id)
     assert turn is not None
     return tuple(turn.output)
@@ -51,9 +51,9 @@ def test_a_summary_goes_with_a_turn_before_it_and_stays_with_one_behind(
 ) -> None:
     async def main() -> None:
         async with store_in() as store:
-            heads = await chained(store, 3)
+            heads = await complete_turns(store, 3)
             first = await summed_up(store, heads[-1])
-            later = await turned(store, parent=first)
+            later = await complete_turn(store, parent=first)
             second = await summed_up(store, later)
             assert await store.delete("", later.response_id)
             assert await output(store, first) == (SUMMARY,)
@@ -69,10 +69,10 @@ def test_a_summary_goes_with_a_turn_before_it_and_stays_with_one_behind(
 def test_summaries_of_other_branches_and_other_conversations_stay(store_in: Opener) -> None:
     async def main() -> None:
         async with store_in() as store:
-            root, middle, last = await chained(store, 3)
+            root, middle, last = await complete_turns(store, 3)
             mine = await summed_up(store, last)
-            aside = await summed_up(store, await turned(store, parent=root))
-            elsewhere = await summed_up(store, (await chained(store, 2))[-1])
+            aside = await summed_up(store, await complete_turn(store, parent=root))
+            elsewhere = await summed_up(store, (await complete_turns(store, 2))[-1])
             assert await store.delete("", middle.response_id)
             assert await output(store, mine) == (ERASED_SUMMARY_ITEM,)
             assert await output(store, aside) == await output(store, elsewhere) == (SUMMARY,)
@@ -85,7 +85,7 @@ def test_a_summary_goes_with_an_item_too_and_what_stands_beside_it_stays(
 ) -> None:
     async def main() -> None:
         async with store_in() as store:
-            heads = await chained(store, 2)
+            heads = await complete_turns(store, 2)
             beside = assistant("Anything else?")
             summary = await summed_up(store, heads[-1], SUMMARY, beside, BROUGHT)
             erase = store.stores.conversations.erase_item

@@ -28,7 +28,7 @@ SERVICE = {
     "antiphon.turn.turn_reader",
     "antiphon.turn.running_turns",
     "antiphon.turn.replay",
-    "antiphon.turn.history_cache.Memory",
+    "antiphon.turn.history_cache.UnstoredHistory",
     "antiphon.turn.protocols",
     "antiphon.turn.store_protocols",
 }

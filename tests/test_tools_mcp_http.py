@@ -17,7 +17,7 @@ import pytest
 from antiphon.core.secrets import Secret
 from antiphon.errors import ToolServerUnavailableError
 from antiphon.tools.mcp.http_transport import MAX_BYTES
-from mcp_kit import ask, call, error_of, gateway, http_server, source
+from mcp_kit import call, error_message, gateway, http_server, open_toolset, server_request
 
 JSON = "content-type: application/json"
 
@@ -89,7 +89,7 @@ def listing(answer: Any) -> str:
     async def run() -> str:
         async with answering(answer) as url, gateway() as opened:
             with pytest.raises(ToolServerUnavailableError) as caught:
-                await opened.open_toolset([ask(url=url)])
+                await opened.open_toolset([server_request(url=url)])
             return caught.value.message.partition("what tools it has: ")[2]
 
     return asyncio.run(run())
@@ -105,10 +105,10 @@ def calling(answer: Any, times: int = 1) -> list[str]:
         async with (
             answering(mixed) as url,
             gateway() as opened,
-            source(opened, ask(url=url)) as made,
+            open_toolset(opened, server_request(url=url)) as made,
         ):
             given = [made.call_tool(call("files__read")) for _ in range(times)]
-            return [error_of(one) for one in await asyncio.gather(*given)]
+            return [error_message(one) for one in await asyncio.gather(*given)]
 
     return asyncio.run(run())
 
@@ -179,7 +179,7 @@ def test_a_list_without_an_end() -> None:
         async with (
             answering(endless) as url,
             gateway() as opened,
-            source(opened, ask(url=url)) as made,
+            open_toolset(opened, server_request(url=url)) as made,
         ):
             assert len(made.functions) == 30
 
@@ -189,8 +189,8 @@ def test_a_list_without_an_end() -> None:
 def test_headers_are_sent_and_cannot_replace_the_protocols() -> None:
     async def run(url: Secret) -> None:
         headers = {"Authorization": Secret("Bearer x"), "Accept": Secret("text/plain")}
-        asked = ask(url=url, headers=headers)
-        async with gateway() as opened, source(opened, asked) as made:
+        asked = server_request(url=url, headers=headers)
+        async with gateway() as opened, open_toolset(opened, asked) as made:
             sent = await made.call_tool(call("files__header", name="accept"))
             assert sent == "application/json, text/event-stream"
             # Too short a key to be searched for in every word.

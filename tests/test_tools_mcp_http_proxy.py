@@ -15,10 +15,10 @@ from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.core.secrets import Secret
 from antiphon.errors import ToolServerUnavailableError
 from antiphon.tools.mcp import http_transport
-from mcp_kit import call, gateway, http_server, source
+from mcp_kit import call, gateway, http_server, open_toolset
 from proxy_kit import ForwardProxy
 from test_tools_mcp_http import Raw, answering, reply, usual
-from tls_kit import serving_by, trusting, vouching_for_itself
+from tls_kit import client_context, self_signed_certificate, server_context
 
 USER = "ann:correct-horse"
 TOKEN = "Bearer token-of-the-wiki"
@@ -47,7 +47,7 @@ async def refused(url: str, caplog: pytest.LogCaptureFixture) -> str:
     caplog.set_level(logging.DEBUG)
     async with gateway(server_at(url)) as opened:
         with pytest.raises(ToolServerUnavailableError) as caught:
-            async with source(opened):
+            async with open_toolset(opened):
                 pass
     for shown in (caught.value.message, caplog.text):
         assert not [word for word in ("correct", "horse", "YW5uOmNv") if word in shown]
@@ -67,9 +67,9 @@ def port_of(url: Secret) -> int:
 @pytest.fixture
 def trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
     """What a server speaks TLS with; the client knows it while the test lasts."""
-    made = vouching_for_itself(tmp_path, "upstream.test")
-    monkeypatch.setattr(http_transport, "_trust", lambda: trusting(made))
-    return serving_by(made)
+    made = self_signed_certificate(tmp_path, "upstream.test")
+    monkeypatch.setattr(http_transport, "_ssl_context", lambda: client_context(made))
+    return server_context(made)
 
 
 def test_a_server_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +81,7 @@ def test_a_server_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setenv("HTTP_PROXY", proxy.url)
             async with (
                 gateway(server_at("http://upstream.test:8000/mcp")) as opened,
-                source(opened) as made,
+                open_toolset(opened) as made,
             ):
                 assert await made.call_tool(call("files__read")) == "Said."
             assert proxy.requests[0].target == "http://upstream.test:8000/mcp"
@@ -105,7 +105,7 @@ def test_a_tunnel_to_a_safe_server(
             monkeypatch.setenv("HTTPS_PROXY", proxy.url)
             async with (
                 gateway(server_at("https://upstream.test/mcp")) as opened,
-                source(opened) as made,
+                open_toolset(opened) as made,
             ):
                 assert await made.call_tool(call("files__read")) == "Said."
             for asked in proxy.requests:
@@ -155,7 +155,7 @@ def test_this_machine_is_reached_without(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
 
     async def main(url: str) -> None:
-        async with gateway(server_at(url)) as opened, source(opened) as made:
+        async with gateway(server_at(url)) as opened, open_toolset(opened) as made:
             assert await made.call_tool(call("files__add", a=1, b=2)) == "3"
 
     with http_server() as http:

@@ -14,7 +14,7 @@ from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.errors import ToolServerUnavailableError
 from antiphon.tools.mcp import line_limit
 from antiphon.tools.mcp.line_limit import LINE_ENCODING, LineDecoder, is_too_long
-from mcp_kit import call, error_of, gateway, source, stdio
+from mcp_kit import call, error_message, gateway, open_toolset, stdio_config
 
 MOST = 8
 FLOOD = "import os\nwhile True: os.write(1, b'x' * 65536)"
@@ -41,7 +41,7 @@ def test_lines_come_whole_however_they_are_cut(said: list[str], data: st.DataObj
 @given(st.lists(st.sampled_from([b"", b"a", b"bc\n", b"\n", b"a long one", b"x\ny\nz"])))
 def test_what_is_kept_is_bounded(chunks: list[bytes]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(line_limit, "MOST_BYTES", MOST)
+        patch.setattr(line_limit, "MAX_BYTES", MOST)
         lines = LineDecoder()
         said = ""
         for chunk in chunks:
@@ -75,7 +75,7 @@ def test_a_program_that_never_ends_its_first_line() -> None:
         server = McpServerConfig(label="files", command=(sys.executable, "-c", FLOOD))
         async with gateway(server) as opened:
             with pytest.raises(ToolServerUnavailableError) as caught:
-                async with source(opened):
+                async with open_toolset(opened):
                     pass
             return caught.value.message
 
@@ -85,16 +85,16 @@ def test_a_program_that_never_ends_its_first_line() -> None:
 @pytest.mark.parametrize("flags", [(), ("--old",)])
 def test_a_program_that_floods_in_a_call_is_started_again(flags: tuple[str, ...]) -> None:
     async def run() -> None:
-        async with gateway(stdio("files", *flags)) as opened, source(opened) as made:
+        async with gateway(stdio_config("files", *flags)) as opened, open_toolset(opened) as made:
             sleeping = asyncio.create_task(made.call_tool(call("files__sleep")))
             await made.call_tool(call("files__wait_for", what="began"))
-            lost = error_of(await made.call_tool(call("files__flood")))
+            lost = error_message(await made.call_tool(call("files__flood")))
             assert lost == (
                 "The MCP server 'files' is not available: it wrote a line of more than 32 MiB."
                 " Whether the call had an effect is not known."
             )
             # All that is asked of it fails by that.
-            assert error_of(await sleeping) == lost
+            assert error_message(await sleeping) == lost
             assert await made.call_tool(call("files__add", a=1, b=2)) == "3"
 
     asyncio.run(run())
@@ -102,7 +102,7 @@ def test_a_program_that_floods_in_a_call_is_started_again(flags: tuple[str, ...]
 
 def test_a_line_that_is_long_and_has_an_end() -> None:
     async def run() -> None:
-        async with gateway(stdio()) as opened, source(opened) as made:
+        async with gateway(stdio_config()) as opened, open_toolset(opened) as made:
             size = 12_000_000  # told twice: as words and as structure
             said = await made.call_tool(call("files__huge", size=size))
             assert said is not None
@@ -113,7 +113,7 @@ def test_a_line_that_is_long_and_has_an_end() -> None:
 
 def test_bytes_that_are_no_text_cost_only_their_line() -> None:
     async def run() -> None:
-        async with gateway(stdio()) as opened, source(opened) as made:
+        async with gateway(stdio_config()) as opened, open_toolset(opened) as made:
             assert await made.call_tool(call("files__scribble")) == "scribbled"
 
     asyncio.run(run())

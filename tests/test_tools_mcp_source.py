@@ -15,7 +15,17 @@ from antiphon.core.mcp_servers import McpServerConfig, McpServerRequest
 from antiphon.core.tool_rules import needs_approval
 from antiphon.core.turns import McpTool
 from antiphon.tools.mcp.results import MAX_OUTPUT_LENGTH
-from mcp_kit import HttpServer, ask, call, error_of, gateway, http_server, names, source, stdio
+from mcp_kit import (
+    HttpServer,
+    call,
+    error_message,
+    function_names,
+    gateway,
+    http_server,
+    open_toolset,
+    server_request,
+    stdio_config,
+)
 
 Reached = tuple[list[McpServerConfig], McpServerRequest]
 
@@ -35,8 +45,8 @@ def reached(request: pytest.FixtureRequest, http: dict[str, HttpServer]) -> Reac
     """A server named files, by every way there is."""
     way = str(request.param)
     if way in http:
-        return [], ask(url=http[way].url)
-    return [stdio("files", *(["--old"] if "old" in way else []))], ask()
+        return [], server_request(url=http[way].url)
+    return [stdio_config("files", *(["--old"] if "old" in way else []))], server_request()
 
 
 def far(http: dict[str, HttpServer], **fields: Any) -> McpServerConfig:
@@ -49,7 +59,7 @@ def far(http: dict[str, HttpServer], **fields: Any) -> McpServerConfig:
 def answers(reached: Reached, *calls: FunctionCall) -> list[str | None]:
     async def run() -> list[str | None]:
         servers, asked = reached
-        async with gateway(*servers) as opened, source(opened, asked) as made:
+        async with gateway(*servers) as opened, open_toolset(opened, asked) as made:
             return [await made.call_tool(one) for one in calls]
 
     return asyncio.run(run())
@@ -88,10 +98,10 @@ def test_what_goes_wrong_is_an_error_output(reached: Reached) -> None:
         call("files__delete"),
         call("files__huge", size=MAX_OUTPUT_LENGTH + 1),
     )
-    assert "no luck" in error_of(failed)
-    assert "valid integer" in error_of(wrong)
-    assert "not valid JSON" in error_of(unread)
-    assert "no tool named 'files__delete'" in error_of(nothing)
+    assert "no luck" in error_message(failed)
+    assert "valid integer" in error_message(wrong)
+    assert "not valid JSON" in error_message(unread)
+    assert "no tool named 'files__delete'" in error_message(nothing)
     assert huge is not None
     assert "[Cut here:" in huge[MAX_OUTPUT_LENGTH:]
 
@@ -99,8 +109,8 @@ def test_what_goes_wrong_is_an_error_output(reached: Reached) -> None:
 def test_strange_names_become_names_that_models_take(reached: Reached) -> None:
     async def run() -> None:
         servers, asked = reached
-        async with gateway(*servers) as opened, source(opened, asked) as made:
-            shown = sorted(name for name in names(made) if "strange" in name)
+        async with gateway(*servers) as opened, open_toolset(opened, asked) as made:
+            shown = sorted(name for name in function_names(made) if "strange" in name)
             plain, strange = sorted(shown, key=len)
             assert plain == "files__strange_name__"
             assert await made.call_tool(call(plain)) == "plain"
@@ -113,7 +123,7 @@ def test_strange_names_become_names_that_models_take(reached: Reached) -> None:
 
 def test_what_the_model_is_shown(http: dict[str, HttpServer]) -> None:
     async def run() -> None:
-        async with gateway(far(http)) as opened, source(opened) as made:
+        async with gateway(far(http)) as opened, open_toolset(opened) as made:
             (function,) = (one for one in made.functions if one.name == "files__add")
             assert function.description == "Add two numbers."
             assert function.parameters is not None
@@ -131,7 +141,7 @@ def test_what_the_model_is_shown(http: dict[str, HttpServer]) -> None:
 def test_calls_of_others_are_left_to_them(http: dict[str, HttpServer]) -> None:
     async def run() -> None:
         taken = ["files__add", "files__mine"]
-        async with gateway(far(http)) as opened, source(opened, taken=taken) as made:
+        async with gateway(far(http)) as opened, open_toolset(opened, taken=taken) as made:
             assert await made.call_tool(call("get_weather")) is None
             assert await made.call_tool(call("files__mine")) is None
             assert await made.call_tool(call("files__add", a=1, b=2)) is None
@@ -139,7 +149,7 @@ def test_calls_of_others_are_left_to_them(http: dict[str, HttpServer]) -> None:
             assert made.server_of("get_weather") is None
             assert made.server_of("files__say") == "files"
             assert made.server_of("files__unknown") == "files"
-            (ours,) = (name for name in names(made) if name.startswith("files__add_"))
+            (ours,) = (name for name in function_names(made) if name.startswith("files__add_"))
             assert await made.call_tool(call(ours, a=1, b=2)) == "3"
 
     asyncio.run(run())
@@ -147,14 +157,17 @@ def test_calls_of_others_are_left_to_them(http: dict[str, HttpServer]) -> None:
 
 def test_two_servers_whose_names_run_together() -> None:
     async def run() -> None:
-        servers = stdio("a", allowed_tools=("say",)), stdio("a__b", allowed_tools=("say",))
-        asked = ask("a"), ask("a__b")
-        async with gateway(*servers) as opened, source(opened, *asked) as made:
-            assert names(made) == {"a__say", "a__b__say"}
+        servers = (
+            stdio_config("a", allowed_tools=("say",)),
+            stdio_config("a__b", allowed_tools=("say",)),
+        )
+        asked = server_request("a"), server_request("a__b")
+        async with gateway(*servers) as opened, open_toolset(opened, *asked) as made:
+            assert function_names(made) == {"a__say", "a__b__say"}
             assert made.server_of("a__b__say") == "a__b"
             # Agreed to as a tool of the other server.
             other = replace(call("a__b__say", text="x"), server="a")
-            assert "no tool" in error_of(await made.call_tool(other, approved=True))
+            assert "no tool" in error_message(await made.call_tool(other, approved=True))
 
     asyncio.run(run())
 
@@ -178,7 +191,10 @@ def test_the_rules_of_approval(
     http: dict[str, HttpServer], configured: dict[str, Any], asked: dict[str, Any], needs: set[str]
 ) -> None:
     async def run() -> None:
-        async with gateway(far(http, **configured)) as opened, source(opened, ask(**asked)) as made:
+        async with (
+            gateway(far(http, **configured)) as opened,
+            open_toolset(opened, server_request(**asked)) as made,
+        ):
             calls = {"add": call("files__add", a=1, b=2), "say": call("files__say", text="x")}
             shown = [McpTool("files", require_approval=made.approvals["files"])]
             told = {
@@ -211,12 +227,12 @@ def test_only_allowed_tools_are_there(
 ) -> None:
     async def run() -> None:
         server = far(http, allowed_tools=configured)
-        wanted = ask(allowed_tools=asked)
-        async with gateway(server) as opened, source(opened, wanted) as made:
-            assert names(made) == left
+        wanted = server_request(allowed_tools=asked)
+        async with gateway(server) as opened, open_toolset(opened, wanted) as made:
+            assert function_names(made) == left
             (listed,) = made.tool_listings
             assert len(listed.tools) == len(left)
-            assert "no tool" in error_of(await made.call_tool(call("files__huge", size=1)))
+            assert "no tool" in error_message(await made.call_tool(call("files__huge", size=1)))
 
     asyncio.run(run())
 
@@ -224,13 +240,19 @@ def test_only_allowed_tools_are_there(
 def test_a_tool_that_is_not_there_waits_where_every_tool_does(http: dict[str, HttpServer]) -> None:
     async def run() -> None:
         nothing = call("files__nothing")
-        async with gateway(far(http, require_approval="always")) as opened, source(opened) as made:
+        async with (
+            gateway(far(http, require_approval="always")) as opened,
+            open_toolset(opened) as made,
+        ):
             assert made.approvals == {"files": "always"}
             assert await made.call_tool(nothing) is None
-            assert "no tool" in error_of(await made.call_tool(nothing, approved=True))
-        async with gateway(far(http, require_approval=("add",))) as opened, source(opened) as made:
+            assert "no tool" in error_message(await made.call_tool(nothing, approved=True))
+        async with (
+            gateway(far(http, require_approval=("add",))) as opened,
+            open_toolset(opened) as made,
+        ):
             assert made.approvals == {"files": ("add",)}
-            assert "no tool" in error_of(await made.call_tool(nothing))
+            assert "no tool" in error_message(await made.call_tool(nothing))
 
     asyncio.run(run())
 
@@ -238,7 +260,7 @@ def test_a_tool_that_is_not_there_waits_where_every_tool_does(http: dict[str, Ht
 def test_rules_of_approval_name_tools_as_the_server_does(http: dict[str, HttpServer]) -> None:
     async def run() -> None:
         server = far(http, require_approval=("strange name/ü",))
-        async with gateway(server) as opened, source(opened) as made:
+        async with gateway(server) as opened, open_toolset(opened) as made:
             (rule,) = tuple(made.approvals["files"])
             strange = call(f"files__{rule}")
             assert await made.call_tool(strange) is None
@@ -250,8 +272,8 @@ def test_rules_of_approval_name_tools_as_the_server_does(http: dict[str, HttpSer
 
 def test_a_call_that_takes_too_long() -> None:
     async def run() -> None:
-        async with gateway(stdio(timeout=0.3)) as opened, source(opened) as made:
-            late = error_of(await made.call_tool(call("files__sleep")))
+        async with gateway(stdio_config(timeout=0.3)) as opened, open_toolset(opened) as made:
+            late = error_message(await made.call_tool(call("files__sleep")))
             assert late == "files__sleep did not finish within 0.3 s."
 
     asyncio.run(run())
@@ -262,7 +284,7 @@ def test_a_call_that_takes_too_long() -> None:
 def test_a_cancelled_call_is_cancelled_there(reached: Reached) -> None:
     async def run() -> None:
         servers, asked = reached
-        async with gateway(*servers) as opened, source(opened, asked) as made:
+        async with gateway(*servers) as opened, open_toolset(opened, asked) as made:
             sleeping = asyncio.create_task(made.call_tool(call("files__sleep")))
             assert await made.call_tool(call("files__wait_for", what="began")) == "began"
             sleeping.cancel()
@@ -277,7 +299,7 @@ def test_a_cancelled_call_is_cancelled_there(reached: Reached) -> None:
 def test_calls_run_side_by_side(reached: Reached) -> None:
     async def run() -> None:
         servers, asked = reached
-        async with gateway(*servers) as opened, source(opened, asked) as made:
+        async with gateway(*servers) as opened, open_toolset(opened, asked) as made:
             both = await asyncio.gather(*(made.call_tool(call("files__meet")) for _ in range(2)))
             assert both == ["met", "met"]
 
@@ -286,7 +308,11 @@ def test_calls_run_side_by_side(reached: Reached) -> None:
 
 def test_two_turns_share_the_session_of_a_configured_server() -> None:
     async def run() -> None:
-        async with gateway(stdio()) as opened, source(opened) as one, source(opened) as other:
+        async with (
+            gateway(stdio_config()) as opened,
+            open_toolset(opened) as one,
+            open_toolset(opened) as other,
+        ):
             both = await asyncio.gather(
                 *(made.call_tool(call("files__meet")) for made in (one, other))
             )
@@ -301,9 +327,9 @@ def test_it_works_on_uvloop(http: dict[str, HttpServer]) -> None:
     import uvloop
 
     async def run() -> None:
-        async with gateway(stdio()) as opened:
-            asked = ask(), ask("far", url=http["http"].url)
-            async with source(opened, *asked) as made:
+        async with gateway(stdio_config()) as opened:
+            asked = server_request(), server_request("far", url=http["http"].url)
+            async with open_toolset(opened, *asked) as made:
                 assert await made.call_tool(call("files__add", a=1, b=2)) == "3"
                 assert await made.call_tool(call("far__add", a=1, b=2)) == "3"
 
@@ -313,10 +339,10 @@ def test_it_works_on_uvloop(http: dict[str, HttpServer]) -> None:
 def test_closing_twice_does_no_harm(http: dict[str, HttpServer]) -> None:
     async def run() -> None:
         async with gateway() as opened:
-            made = await opened.open_toolset([ask(url=http["old http"].url)])
+            made = await opened.open_toolset([server_request(url=http["old http"].url)])
             await made.aclose()
             await made.aclose()
-            gone = error_of(await made.call_tool(call("files__add", a=1, b=2)))
+            gone = error_message(await made.call_tool(call("files__add", a=1, b=2)))
             assert "'files' is not available" in gone
 
     asyncio.run(run())

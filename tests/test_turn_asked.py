@@ -25,7 +25,7 @@ from antiphon.models.scripted import ScriptedModel
 from antiphon.turn.protocols import Store
 from antiphon.turn.references import ResolvedRequest, resolve_references
 from antiphon.turn.service import TurnService
-from turn_kit import STORES, answered, asking, contents, serving, with_story
+from turn_kit import STORES, contents, run_turn, run_with_store, service_with, turn_request
 
 WAITING = FunctionCall("call_1", "files__read", '{"path": "a"}', server="files")
 Story = Callable[[TurnService, Store], Awaitable[None]]
@@ -37,9 +37,9 @@ def told(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Story], No
 
     def run(story: Story) -> None:
         async def main(store: Store) -> None:
-            await story(serving(ScriptedModel(), store), store)
+            await story(service_with(ScriptedModel(), store), store)
 
-        with_story(request.param, tmp_path, main)
+        run_with_store(request.param, tmp_path, main)
 
     return run
 
@@ -98,7 +98,7 @@ def test_references_take_their_places(told: Told) -> None:
 
 def test_what_was_named_is_shown_and_kept_as_if_it_had_been_sent(told: Told) -> None:
     async def story(service: TurnService, _: Store) -> None:
-        first = await answered(service, "My name is Alice.")
+        first = await run_turn(service, "My name is Alice.")
         request = naming(
             item_id(first.id, "message", 0), said=[Message("user", "Who am I?")], stream=True
         )
@@ -221,7 +221,7 @@ def test_a_refusal_is_an_output_that_says_so(told: Told) -> None:
         assert (asked.request.approved_calls, asked.approved_calls) == ((), {})
         # The turn goes on with it, and the call is not open any more.
         request = msgspec.structs.replace(
-            asking(decision, after=name), input=(decision, Message("user", "Go on."))
+            turn_request(decision, after=name), input=(decision, Message("user", "Go on."))
         )
         turn = await (await service.start(request)).result()
         assert turn.status == "completed"
@@ -265,14 +265,14 @@ def test_an_approval_of_another_conversations_call_is_refused(told: Told) -> Non
         for approve in (True, False):
             decision = McpApproval(item_id(name, "mcp_approval_request", 1), approve)
             with pytest.raises(InvalidRequestError):
-                await service.start(asking(decision, after=other))
+                await service.start(turn_request(decision, after=other))
 
     told(story)
 
 
 def test_a_request_that_names_nothing_stays_as_it_is(told: Told) -> None:
     async def story(service: TurnService, _: Store) -> None:
-        request = asking("Hi.")
+        request = turn_request("Hi.")
         assert await resolve_references(request, service) == ResolvedRequest(request)
 
     told(story)

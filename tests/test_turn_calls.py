@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from antiphon.core.items import FunctionCall
 from antiphon.turn.tool_calls import run_tool_calls
-from turn_kit import run, settle
+from turn_kit import run, run_ready_tasks
 
 A, B, C = (FunctionCall(name, name, "{}") for name in "abc")
 
@@ -58,11 +58,11 @@ def test_calls_run_side_by_side_and_are_taken_as_they_come() -> None:
 
         bench = Bench(work)
         running = asyncio.ensure_future(bench.run([A, B, C], parallel=True))
-        await settle()
+        await run_ready_tasks()
         assert bench.story == [("begin", "a"), ("begin", "b"), ("begin", "c")]
         for name in "cab":
             gates[name].set()
-            await settle()
+            await run_ready_tasks()
         assert bench.story[3:] == [("done", "c"), ("done", "a"), ("done", "b")]
         assert await running is True
 
@@ -71,7 +71,7 @@ def test_calls_run_side_by_side_and_are_taken_as_they_come() -> None:
 
 def test_calls_run_one_after_another_where_that_is_asked_for() -> None:
     async def work(call: FunctionCall) -> str:
-        await settle()
+        await run_ready_tasks()
         return "done"
 
     bench = Bench(work)
@@ -149,7 +149,7 @@ def test_cancelling_stops_what_runs_and_waits_until_it_has(parallel: bool) -> No
 
         bench = Bench(work)
         running = asyncio.ensure_future(bench.run([A, B, C], parallel=parallel))
-        await settle()
+        await run_ready_tasks()
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running

@@ -47,14 +47,14 @@ from antiphon.turn.summarization import Summary, summarize_turns
 from turn_kit import (
     STORES,
     UncountedModel,
-    answered,
-    asking,
     assistant,
     contents,
     run,
-    serving,
+    run_turn,
+    run_with_store,
+    service_with,
+    turn_request,
     user,
-    with_story,
 )
 from turn_kit import texts as said_by
 
@@ -210,7 +210,7 @@ async def talked(service: TurnService, *said: str, after: str | None = None) -> 
     """A conversation under ``POLICY``; the ids of its responses."""
     ids: list[str] = []
     for text in said:
-        after = (await answered(service, text, after=after, context=(POLICY,))).id
+        after = (await run_turn(service, text, after=after, context=(POLICY,))).id
         ids.append(after)
     return ids
 
@@ -219,10 +219,10 @@ async def talked(service: TurnService, *said: str, after: str | None = None) -> 
 def test_a_summary_is_made_when_it_is_due_and_kept_as_a_turn(kind: str, tmp_path: Path) -> None:
     async def story(store: Any) -> None:
         model = forgetful()
-        service = serving(model, store)
+        service = service_with(model, store)
         ids = await talked(service, "One.", "Two.")
         assert len(model.calls) == 2
-        response = await answered(service, "Three.", after=ids[-1], context=(POLICY,))
+        response = await run_turn(service, "Three.", after=ids[-1], context=(POLICY,))
         assert len(model.calls) == 4
         shown = [f"{SUMMARY_PREFIX}One.", "Two.", "Re: Two.", "Three."]
         assert contents(model) == shown
@@ -238,23 +238,23 @@ def test_a_summary_is_made_when_it_is_due_and_kept_as_a_turn(kind: str, tmp_path
         whole = await service.messages(DEFAULT_TENANT, response.id)
         assert [one["content"] for one in whole][::2] == ["One.", "Two.", "Three."]
         fresh = forgetful()
-        await answered(serving(fresh, store), "Four.", after=response.id)
+        await run_turn(service_with(fresh, store), "Four.", after=response.id)
         assert contents(fresh) == [*shown, "Re: Three.", "Four."]
-        await answered(service, "Four.", after=response.id)
+        await run_turn(service, "Four.", after=response.id)
         assert fresh.calls[-1].messages == model.calls[-1].messages
 
-    with_story(kind, tmp_path, story)
+    run_with_store(kind, tmp_path, story)
 
 
 def test_an_unstored_turn_is_shown_a_summary_and_leaves_none() -> None:
     async def main() -> None:
         store, model = MemoryStore(), forgetful()
-        service = serving(model, store)
+        service = service_with(model, store)
         ids = await talked(service, "One.", "Two.")
-        await answered(service, "Three.", after=ids[-1], context=(POLICY,), store=False)
+        await run_turn(service, "Three.", after=ids[-1], context=(POLICY,), store=False)
         assert contents(model) == [f"{SUMMARY_PREFIX}One.", "Two.", "Re: Two.", "Three."]
         assert len(store._turns.records) == 2
-        await answered(service, "Three.", after=ids[-1])
+        await run_turn(service, "Three.", after=ids[-1])
         assert contents(model)[0] == "One."
 
     run(main())
@@ -264,12 +264,12 @@ def test_a_summary_that_fails_leaves_everything_as_it_was() -> None:
     async def main() -> None:
         store = MemoryStore()
         model = ScriptedModel(["1", "2", fail(UpstreamRateLimitError("Slow down.")), "Sum.", "3"])
-        service = serving(model, store)
+        service = service_with(model, store)
         ids = await talked(service, "One.", "Two.")
         with pytest.raises(UpstreamRateLimitError):
-            await answered(service, "Three.", after=ids[-1], context=(POLICY,))
+            await run_turn(service, "Three.", after=ids[-1], context=(POLICY,))
         assert len(store._turns.records) == 2
-        response = await answered(service, "Three.", after=ids[-1], context=(POLICY,))
+        response = await run_turn(service, "Three.", after=ids[-1], context=(POLICY,))
         assert said_by(response) == ["3"]
 
     run(main())
@@ -281,11 +281,11 @@ def test_a_turn_that_is_refused_costs_no_summary(kind: type[ScriptedModel]) -> N
 
     async def main() -> None:
         store, model = MemoryStore(), forgetful(kind)
-        service = serving(model, store)
+        service = service_with(model, store)
         ids = await talked(service, "One.", "Two.")
         with pytest.raises(ContextLengthExceededError):
             await service.start(
-                asking("word " * 400, after=ids[-1], context=(POLICY, TokenBudget(100)))
+                turn_request("word " * 400, after=ids[-1], context=(POLICY, TokenBudget(100)))
             )
         assert len(model.calls) == 2
         assert len(store._turns.records) == 2
@@ -297,11 +297,11 @@ def test_calls_that_wait_are_answered_behind_a_summary() -> None:
     async def main() -> None:
         wanted = calls(call("f", {}, call_id="c"))
         model = ScriptedModel(["1", wanted, "Sum.", "Done."])
-        service = serving(model)
-        first = await answered(service, "One.")
-        second = await answered(service, "Two.", after=first.id)
+        service = service_with(model)
+        first = await run_turn(service, "One.")
+        second = await run_turn(service, "Two.", after=first.id)
         policy = Summarize(max_messages=1, keep_turns=0)
-        await answered(service, FunctionCallOutput("c", "42"), after=second.id, context=(policy,))
+        await run_turn(service, FunctionCallOutput("c", "42"), after=second.id, context=(policy,))
         assert contents(model) == [f"{SUMMARY_PREFIX}Sum.", "Two.", "", "42"]
 
     run(main())
@@ -314,34 +314,34 @@ def test_calls_that_wait_are_answered_behind_a_summary() -> None:
 def test_a_summary_of_what_was_erased_is_shown_no_more(kind: str, tmp_path: Path) -> None:
     async def story(store: Any) -> None:
         model = forgetful()
-        service = serving(model, store)
+        service = service_with(model, store)
         ids = await talked(service, "Secret.", "Two.", "Three.", "Four.")
         assert "Secret." in contents(model)[0]
         await service.delete(DEFAULT_TENANT, ids[0])
-        await answered(service, "Five.", after=ids[-1])
+        await run_turn(service, "Five.", after=ids[-1])
         words = ["Two.", "Re: Two.", "Three.", "Re: Three.", "Four.", "Re: Four.", "Five."]
         assert contents(model) == words
 
-    with_story(kind, tmp_path, story)
+    run_with_store(kind, tmp_path, story)
 
 
 @pytest.mark.parametrize("kind", STORES)
 def test_an_item_that_was_erased_does_not_live_on_in_a_summary(kind: str, tmp_path: Path) -> None:
     async def story(store: Any) -> None:
         model = forgetful()
-        service = serving(model, store)
+        service = service_with(model, store)
         ids = await talked(service, "Secret.", "Two.", "Three.")
         assert "Secret." in contents(model)[0]
         assert await store.ledgers.conversations.erase_item(DEFAULT_TENANT, ids[0], 0)
-        after = await answered(service, "Four.", after=ids[-1])
+        after = await run_turn(service, "Four.", after=ids[-1])
         words = ["Re: Secret.", "Two.", "Re: Two.", "Three.", "Re: Three.", "Four."]
         assert contents(model) == words
         # The next summary is of what is left.
-        await answered(service, "Five.", after=after.id, context=(POLICY,))
+        await run_turn(service, "Five.", after=after.id, context=(POLICY,))
         assert contents(model)[0].startswith(SUMMARY_PREFIX)
         assert not any("They" in text for text in contents(model))
 
-    with_story(kind, tmp_path, story)
+    run_with_store(kind, tmp_path, story)
 
 
 @pytest.mark.parametrize("kind", STORES)
@@ -353,10 +353,10 @@ def test_what_is_erased_while_it_is_summed_up_stays_erased(kind: str, tmp_path: 
         model = ScriptedModel(
             ["1", "2", wait(go, asked) + say("They told a secret."), "3", "4", "5"]
         )
-        service = serving(model, store)
+        service = service_with(model, store)
         ids = await talked(service, "Secret.", "Two.")
         starting = asyncio.ensure_future(
-            service.start(asking("Three.", after=ids[-1], context=(POLICY,)))
+            service.start(turn_request("Three.", after=ids[-1], context=(POLICY,)))
         )
         await asked.wait()
         await service.delete(DEFAULT_TENANT, ids[0])
@@ -366,33 +366,33 @@ def test_what_is_erased_while_it_is_summed_up_stays_erased(kind: str, tmp_path: 
         # Nor is it kept where nobody looks.
         chain = await service.chain(DEFAULT_TENANT, response.id)
         assert [one.id for one in chain] == [ids[1], response.id]
-        after = await answered(service, "Four.", after=response.id)
+        after = await run_turn(service, "Four.", after=response.id)
         assert contents(model) == ["Two.", "2", "Three.", "3", "Four."]
-        await answered(serving(model, store), "Five.", after=after.id)
+        await run_turn(service_with(model, store), "Five.", after=after.id)
         assert contents(model) == ["Two.", "2", "Three.", "3", "Four.", "4", "Five."]
 
-    with_story(kind, tmp_path, story)
+    run_with_store(kind, tmp_path, story)
 
 
 # By hand.
 
 
 def by_hand(after: str | None, **more: Any) -> TurnRequest:
-    return asking(after=after, **more)
+    return turn_request(after=after, **more)
 
 
 def test_a_summary_by_hand_goes_on_from_the_conversation() -> None:
     async def main() -> None:
         model = forgetful()
-        service = serving(model)
-        first = await answered(service, "One.")
-        second = await answered(service, "Two.", after=first.id)
+        service = service_with(model)
+        first = await run_turn(service, "One.")
+        second = await run_turn(service, "Two.", after=first.id)
         response = await service.summarize(by_hand(second.id), POLICY)
         assert response.output == (Compaction("One.", retained_turns=1, replaced_turns=1),)
         assert response.previous_response_id == second.id
-        await answered(service, "Three.", after=response.id)
+        await run_turn(service, "Three.", after=response.id)
         assert contents(model) == [f"{SUMMARY_PREFIX}One.", "Two.", "Re: Two.", "Three."]
-        await answered(service, "Three.", after=second.id)
+        await run_turn(service, "Three.", after=second.id)
         assert contents(model)[0] == "One.", "the response before it is as it was"
 
     run(main())
@@ -401,9 +401,9 @@ def test_a_summary_by_hand_goes_on_from_the_conversation() -> None:
 def test_a_summary_by_hand_of_what_changes_meanwhile_is_a_conflict() -> None:
     async def main() -> None:
         go, asked = asyncio.Event(), asyncio.Event()
-        service = serving(ScriptedModel(["1", "2", wait(go, asked) + say("A secret.")]))
-        first = await answered(service, "Secret.")
-        second = await answered(service, "Two.", after=first.id)
+        service = service_with(ScriptedModel(["1", "2", wait(go, asked) + say("A secret.")]))
+        first = await run_turn(service, "Secret.")
+        second = await run_turn(service, "Two.", after=first.id)
         summing = asyncio.ensure_future(service.summarize(by_hand(second.id), POLICY))
         await asked.wait()
         await service.delete(DEFAULT_TENANT, first.id)
@@ -418,9 +418,9 @@ def test_a_summary_by_hand_of_what_changes_meanwhile_is_a_conflict() -> None:
 def test_where_nothing_is_left_to_sum_up_that_is_said() -> None:
     async def main() -> None:
         model = forgetful()
-        service = serving(model)
-        first = await answered(service, "One.")
-        second = await answered(service, "Two.", after=first.id)
+        service = service_with(model)
+        first = await run_turn(service, "One.")
+        second = await run_turn(service, "Two.", after=first.id)
         summed = await service.summarize(by_hand(second.id), POLICY)
         for after in (None, first.id, summed.id):
             with pytest.raises(InvalidRequestError) as caught:

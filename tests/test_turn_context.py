@@ -31,7 +31,7 @@ from antiphon.turn.message_rendering import (
     validate_tool_outputs,
 )
 from antiphon.turn.trimming import trim_by_ratio
-from chains_kit import Chain, chains, results, said_by, well_formed, with_role
+from chains_kit import Chain, chains, check_well_formed, count_messages, results, with_role
 
 unhurried = settings(deadline=None)
 
@@ -43,10 +43,10 @@ def test_every_conversation_that_the_rules_allow_is_well_formed(chain: Chain) ->
     for turn in chain.turns:
         validate_tool_outputs(past, turn.input)
         past = turn.segment()
-    messages = well_formed(build_messages([turn.segment() for turn in chain.turns]))
+    messages = check_well_formed(build_messages([turn.segment() for turn in chain.turns]))
     every = [item for turn in chain.turns for item in (*turn.input, *turn.output)]
-    assert len(with_role(messages, "user")) == said_by(tuple(every), "user")
-    assert len(with_role(messages, "system")) == said_by(tuple(every), "system", "developer")
+    assert len(with_role(messages, "user")) == count_messages(tuple(every), "user")
+    assert len(with_role(messages, "system")) == count_messages(tuple(every), "system", "developer")
     made = [item.arguments for item in every if isinstance(item, FunctionCall)]
     expected = {one: chain.outputs.get(one, INTERRUPTED_OUTPUT) for one in made}
     assert results(messages) == expected, "each call has its own output"
@@ -60,8 +60,10 @@ def test_a_conversation_with_holes_is_well_formed(chain: Chain, data: st.DataObj
     left = [
         turn for at, turn in enumerate(chain.turns) if at not in gone or turn is chain.turns[-1]
     ]
-    messages = well_formed(build_messages([turn.segment() for turn in left]))
-    assert len(with_role(messages, "user")) == sum(said_by(turn.input, "user") for turn in left)
+    messages = check_well_formed(build_messages([turn.segment() for turn in left]))
+    assert len(with_role(messages, "user")) == sum(
+        count_messages(turn.input, "user") for turn in left
+    )
 
 
 @unhurried
@@ -79,8 +81,8 @@ def test_a_shortened_conversation_is_whole_in_what_it_keeps(
     segments = [turn.segment() for turn in chain.turns]
     kept = trim_by_ratio(segments, used, limit)
     raw = build_messages(kept, instructions=instructions, few_shot=primer if primed else b"")
-    messages = well_formed(raw)
-    before = well_formed(build_messages(segments))
+    messages = check_well_formed(raw)
+    before = check_well_formed(build_messages(segments))
     if instructions:
         assert messages.pop(0) == {"role": "system", "content": instructions}
     if primed:
@@ -123,7 +125,7 @@ def turn_of(text: str, answer: str = "Yes.", system: str | None = None) -> Rende
 def test_the_oldest_go_first_and_no_more_than_must() -> None:
     segments = [turn_of(f"{number} {'x' * 100}") for number in range(10)]
     kept = trim_by_ratio(segments, 1000, 800)
-    texts = with_role(well_formed(build_messages(kept)), "user")
+    texts = with_role(check_well_formed(build_messages(kept)), "user")
     assert [text[0] for text in texts] == ["3", "4", "5", "6", "7", "8", "9"]
 
 
@@ -131,7 +133,11 @@ def test_without_numbers_about_half_goes() -> None:
     segments = [turn_of(f"{number} {'x' * 100}") for number in range(10)]
     for numbers in ((None, None), (1000, None), (None, 1000)):
         assert (
-            len(with_role(well_formed(build_messages(trim_by_ratio(segments, *numbers))), "user"))
+            len(
+                with_role(
+                    check_well_formed(build_messages(trim_by_ratio(segments, *numbers))), "user"
+                )
+            )
             == 5
         )
 
@@ -140,7 +146,7 @@ def test_a_model_that_refuses_less_than_its_limit_is_shown_less_still() -> None:
     """The answer needs room too: a count below the limit can be too much."""
     segments = [turn_of(f"{number} {'x' * 100}") for number in range(10)]
     kept = trim_by_ratio(segments, 800, 1000)
-    assert len(with_role(well_formed(build_messages(kept)), "user")) == 9
+    assert len(with_role(check_well_formed(build_messages(kept)), "user")) == 9
 
 
 def test_linked_turns_go_together() -> None:
@@ -148,7 +154,7 @@ def test_linked_turns_go_together() -> None:
     answered = render_turn([FunctionCallOutput("c", "sunny"), Message("assistant", "Sunny.")])
     after = turn_of("Thanks.")
     kept = trim_by_ratio([asked, answered, after], None, None)
-    assert with_role(well_formed(build_messages(kept)), "user") == ["Thanks."]
+    assert with_role(check_well_formed(build_messages(kept)), "user") == ["Thanks."]
     # Linked to the newest, they stay, and there is nothing to let go.
     assert trim_by_ratio([asked, answered], 1000, 10) == [asked, answered]
 
@@ -159,7 +165,7 @@ def test_system_messages_outlive_their_turns(role: Any) -> None:
         [Message(role, "Be kind."), Message("user", "Hi."), Message("assistant", "Yo.")]
     )
     kept = trim_by_ratio([old, turn_of("Well?", system="Be brief.")], 1000, 10)
-    messages = well_formed(build_messages(kept))
+    messages = check_well_formed(build_messages(kept))
     assert with_role(messages, "system") == ["Be kind.", "Be brief."]
     assert with_role(messages, "user") == ["Well?"]
 
@@ -173,7 +179,7 @@ def test_calls_made_one_after_another_stay_so() -> None:
         FunctionCallOutput("c", "three"),
         FunctionCallOutput("b", "two"),
     ]
-    messages = well_formed(build_messages([render_turn(items)]))
+    messages = check_well_formed(build_messages([render_turn(items)]))
     assert [message["role"] for message in messages] == [
         *("assistant", "tool"),
         *("assistant", "tool", "tool"),
@@ -192,7 +198,7 @@ def test_a_model_that_talks_after_its_calls_still_gets_its_outputs() -> None:
         ]
     )
     answered = render_turn([FunctionCallOutput("b", "two"), FunctionCallOutput("a", "one")])
-    messages = well_formed(build_messages([asked, answered]))
+    messages = check_well_formed(build_messages([asked, answered]))
     assert [message["content"] for message in messages] == [
         *("Weather?", "I am looking.", "one", "two")
     ]
@@ -205,7 +211,7 @@ def test_an_id_used_again_finds_the_right_output() -> None:
     third = render_turn([FunctionCallOutput("c", "two"), Message("assistant", "Both.")])
     validate_tool_outputs(first, [FunctionCallOutput("c", "one")])
     validate_tool_outputs(second, [FunctionCallOutput("c", "two")])
-    messages = well_formed(build_messages([first, second, third]))
+    messages = check_well_formed(build_messages([first, second, third]))
     assert results(messages) == {"1": "one", "2": "two"}
 
 
@@ -218,7 +224,7 @@ def test_prose_is_shown_as_text_and_pictures_as_parts() -> None:
         Message("assistant", (OutputText("I"), Refusal(" will not."))),
         Message("assistant", ()),
     ]
-    assert well_formed(build_messages([render_turn(items)])) == [
+    assert check_well_formed(build_messages([render_turn(items)])) == [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "ab"},
         {
@@ -294,4 +300,4 @@ def test_outputs_that_do_not_fit_their_calls_are_refused_by_name(
 def test_outputs_that_fit_are_taken(parent: RenderedTurn | None, items: list[Item]) -> None:
     validate_tool_outputs(parent, items)
     past = [parent] if parent else []
-    well_formed(build_messages([*past, render_turn(items)]))
+    check_well_formed(build_messages([*past, render_turn(items)]))

@@ -24,7 +24,17 @@ from antiphon.turn.conversations import ConversationService
 from antiphon.turn.history_cache import UnstoredHistory
 from antiphon.turn.protocols import Head, ModelCall, StoredTurn
 from antiphon.turn.service import TurnService
-from turn_kit import ONE, STORES, GatedStore, Hands, answered, asking, contents, run, settle
+from turn_kit import (
+    ONE_CALL,
+    STORES,
+    GatedStore,
+    RecordingTools,
+    contents,
+    run,
+    run_ready_tasks,
+    run_turn,
+    turn_request,
+)
 
 CHILD = Path(__file__).with_name("turns_child.py")
 SECRET = "The secret is 42."
@@ -62,7 +72,7 @@ class Teller:
         )
 
     async def turned(self, text: str, after: str | None = None, **more: Any) -> Response:
-        return await answered(self.service, text, after=after, context=BUDGET, **more)
+        return await run_turn(self.service, text, after=after, context=BUDGET, **more)
 
     def use(self, script: Script = lambda _: "Yes.") -> None:
         """Another model from now on."""
@@ -222,12 +232,14 @@ def test_an_item_that_is_only_referred_to_may_go_in_between(told: Told) -> None:
 def test_an_approved_call_that_is_erased_in_between_does_not_run(told: Told) -> None:
     async def story(teller: Teller) -> None:
         call = FunctionCall("a", "look", '{"secret": 42}')
-        after = await teller.service.store_turn(asking("Go."), [call])
-        hands = Hands()
+        after = await teller.service.store_turn(turn_request("Go."), [call])
+        hands = RecordingTools()
         teller.model.erase = lambda: teller.service.delete(DEFAULT_TENANT, after)
         with pytest.raises(NotFoundError):
-            await teller.service.start(asking(after=after, approved=(call,), context=BUDGET), hands)
-        assert hands.asked == []
+            await teller.service.start(
+                turn_request(after=after, approved=(call,), context=BUDGET), hands
+            )
+        assert hands.calls == []
 
     told(story)
 
@@ -237,7 +249,7 @@ def test_a_history_that_never_stops_changing_is_a_conflict(told: Told) -> None:
         first = await teller.turned("Hi.")
 
         async def change() -> None:
-            beside = await teller.service.store_turn(asking("Beside.", after=first.id))
+            beside = await teller.service.store_turn(turn_request("Beside.", after=first.id))
             await teller.service.delete(DEFAULT_TENANT, beside)
             teller.model.erase = change
 
@@ -257,7 +269,7 @@ def test_a_parent_that_is_swept_in_between_is_missing(kind: str, tmp_path: Path)
         nonlocal now
         store = await opened(kind, tmp_path, RetentionPolicy(DAY_SECONDS), lambda: now)
         teller = Teller(store)
-        first = await teller.service.store_turn(asking(SECRET))
+        first = await teller.service.store_turn(turn_request(SECRET))
         teller.forget()
 
         async def sweep() -> None:
@@ -305,9 +317,9 @@ def test_what_is_erased_before_the_beginning_is_on_disk_is_not_built_upon() -> N
         teller = Teller(store)
         first = await teller.turned(SECRET)
         second = await teller.turned("Thanks.", first.id)
-        store.begins.shut()
+        store.begins.close()
         starting = asyncio.create_task(teller.turned("What is it?", second.id))
-        await settle()
+        await run_ready_tasks()
         assert SECRET in teller.shown()
         await teller.service.delete(DEFAULT_TENANT, first.id)
         teller.forget()
@@ -328,15 +340,15 @@ def test_what_is_erased_while_a_tool_runs_is_not_shown_after_it(told: Told, stor
     async def story(teller: Teller) -> None:
         first = await teller.turned(SECRET)
         second = await teller.turned("Thanks.", first.id)
-        teller.use([ONE, "Done."])
+        teller.use([ONE_CALL, "Done."])
 
         async def work(call: FunctionCall) -> str:
             await teller.service.delete(DEFAULT_TENANT, first.id)
             teller.forget()
             return "erased"
 
-        third = await answered(
-            teller.service, "Go.", after=second.id, store=stored, tools=Hands(work)
+        third = await run_turn(
+            teller.service, "Go.", after=second.id, store=stored, tools=RecordingTools(work)
         )
         assert third.status == "completed"
         assert "secret" not in teller.shown()
@@ -356,7 +368,7 @@ def test_what_is_erased_while_a_context_is_found_too_long_is_not_shown_again(tol
         too_long = ContextLengthExceededError("Too long.", used=100, limit=90)
         teller.use([wait(go, asked) + fail(too_long), say("Yes.")])
         options = Options(truncation="auto")
-        turn = await teller.service.start(asking("Go.", after=ids[-1], options=options))
+        turn = await teller.service.start(turn_request("Go.", after=ids[-1], options=options))
         await asked.wait()
         for gone in (ids[0], ids[3]):
             await teller.service.delete(DEFAULT_TENANT, gone)
@@ -375,7 +387,7 @@ def test_what_lies_in_memory_on_top_of_erased_words_goes_on_without_them(told: T
         memory = UnstoredHistory()
 
         async def aside(text: str, after: str) -> str:
-            request = asking(text, after=after, store=False)
+            request = turn_request(text, after=after, store=False)
             return (
                 await (await teller.service.start(request, unstored_history=memory)).result()
             ).id
@@ -414,7 +426,9 @@ def test_a_summary_of_what_is_erased_meanwhile_is_not_handed_out(told: Told) -> 
         first = await teller.turned(SECRET)
         go, asked = asyncio.Event(), asyncio.Event()
         teller.use([wait(go, asked) + say(SECRET)])
-        compacting = asyncio.create_task(teller.service.compact(asking("And?", after=first.id)))
+        compacting = asyncio.create_task(
+            teller.service.compact(turn_request("And?", after=first.id))
+        )
         await asked.wait()
         await teller.service.delete(DEFAULT_TENANT, first.id)
         go.set()
@@ -454,7 +468,7 @@ def test_turns_are_listed_in_the_order_they_began(told: Told) -> None:
         quick: list[Response] = []
 
         async def overtake() -> None:
-            quick.append(await answered(teller.service, "Quick."))
+            quick.append(await run_turn(teller.service, "Quick."))
 
         teller.model.erase = overtake
         slow = await teller.turned("Slow.")

@@ -39,7 +39,7 @@ from antiphon.turn.trimming import (
     tokens_of,
     trim_by_ratio,
 )
-from chains_kit import check_whole, groups_of, histories, well_formed, with_role
+from chains_kit import check_well_formed, check_whole_turns, groups_of, histories, with_role
 
 unhurried = settings(deadline=None)
 
@@ -57,7 +57,7 @@ def turn_of(
 
 
 def users(shown: Sequence[RenderedTurn]) -> list[Any]:
-    return with_role(well_formed(build_messages(shown)), "user")
+    return with_role(check_well_formed(build_messages(shown)), "user")
 
 
 ASKED = msgspec.structs.replace(
@@ -80,7 +80,7 @@ NEXT = render_turn([Message("user", "And?")])
 def test_a_window_shows_as_many_turns_as_it_holds(
     everything: list[RenderedTurn], most: int
 ) -> None:
-    shown = check_whole(everything, apply_policies(everything, [Window(most)], 0))
+    shown = check_whole_turns(everything, apply_policies(everything, [Window(most)], 0))
     groups = groups_of(shown)
     count = sum(one.message_count for one in shown)
     assert count <= most or len(groups) == 1
@@ -95,7 +95,7 @@ def test_a_window_shows_as_many_turns_as_it_holds(
 @unhurried
 @given(histories())
 def test_a_turn_counts_the_messages_that_are_shown_of_it(everything: list[RenderedTurn]) -> None:
-    messages = well_formed(build_messages(everything))
+    messages = check_well_formed(build_messages(everything))
     assert sum(one.message_count for one in everything) == len(messages) - len(
         with_role(messages, "system")
     )
@@ -123,7 +123,7 @@ def test_a_budget_is_used_and_never_exceeded(
         assert (caught.value.used, caught.value.limit, caught.value.status) == (start, most, 400)
         return
     result = apply_policies(everything, [TokenBudget(most)], start)
-    shown = check_whole(everything, result)
+    shown = check_whole_turns(everything, result)
     assert base + tokens(result) <= most
     groups = groups_of(everything)
     if (older := groups[: -len(groups_of(shown))]) and shown != everything:
@@ -208,7 +208,7 @@ def test_what_is_shown_in_any_case_is_the_newest_group_and_the_system(
     everything: list[RenderedTurn],
 ) -> None:
     smallest = required_turns(everything)
-    shown = check_whole(everything, smallest)
+    shown = check_whole_turns(everything, smallest)
     assert groups_of(everything)[-1] == shown[-len(groups_of(everything)[-1]) :]
     assert all(one.messages == one.system for one in smallest[: -len(groups_of(everything)[-1])])
     assert list(required_turns(smallest)) == list(smallest)
@@ -243,7 +243,7 @@ def test_the_oldest_go_until_so_many_tokens_are_gone(
     everything: list[RenderedTurn], excess: int
 ) -> None:
     left = drop_oldest_turns(everything, excess)
-    shown = check_whole(everything, left)
+    shown = check_whole_turns(everything, left)
     spoken = [one for one in groups_of(everything) if any(x.messages != x.system for x in one)]
     if left is everything:
         assert spoken in ([], [groups_of(everything)[-1]]), "there was one to let go"
@@ -265,7 +265,7 @@ def test_what_can_be_let_go_of_ends() -> None:
         history = shorter
         seen.append(users(history))
     assert seen == [["1", "2", "3"], ["2", "3"], ["3"]]
-    assert with_role(well_formed(build_messages(history)), "system") == ["Hm."]
+    assert with_role(check_well_formed(build_messages(history)), "system") == ["Hm."]
 
 
 def test_a_turn_whose_report_was_too_low_gives_nothing_and_takes_nothing() -> None:
@@ -292,8 +292,8 @@ def test_what_is_summed_up_and_what_stays_part_a_history(
         else:
             assert set(everything[cut].outputs) & set(everything[cut - 1].open_calls)
     assert not covered or not kept or not set(kept[0].outputs) & set(covered[-1].open_calls)
-    well_formed(build_messages([*covered, NEXT]))
-    well_formed(build_messages([*kept, NEXT]))
+    check_well_formed(build_messages([*covered, NEXT]))
+    check_well_formed(build_messages([*kept, NEXT]))
 
 
 def test_calls_that_wait_are_not_summed_up() -> None:
@@ -349,7 +349,7 @@ def test_a_history_read_again_is_the_one_that_was_summed_up(
             stored.append(new)
             view = insert_summary(covered, new, kept)
         assert list(apply_summaries(stored)) == view
-        well_formed(build_messages([*view, NEXT]))
+        check_well_formed(build_messages([*view, NEXT]))
         systems = [one.system for one in turns[: number + 1] if one.system]
         assert [one.system for one in view if one.system and one.retained_turns is None] == systems
     gone = data.draw(st.sets(st.integers(0, len(stored) - 1)))

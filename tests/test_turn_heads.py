@@ -27,7 +27,16 @@ from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.turn.conversations import ConversationService
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
-from turn_kit import STORES, GatedStore, asking, contents, heard_until, run, settle, texts
+from turn_kit import (
+    STORES,
+    GatedStore,
+    contents,
+    read_until,
+    run,
+    run_ready_tasks,
+    texts,
+    turn_request,
+)
 
 AnyStore = MemoryStore | SqliteStore
 
@@ -63,7 +72,9 @@ class Talk:
 
 def request(conversation: str, text: str, *, queue: bool = False, **fields: Any) -> TurnRequest:
     return msgspec.structs.replace(
-        asking(text, **fields), conversation=conversation, on_busy="queue" if queue else "refuse"
+        turn_request(text, **fields),
+        conversation=conversation,
+        on_busy="queue" if queue else "refuse",
     )
 
 
@@ -133,10 +144,10 @@ def test_a_second_turn_is_refused_while_one_runs(story: Teller) -> None:
         running = await talk.start("first")
         # Before it is on disk, and after.
         await locked(talk.start("second"))
-        await heard_until(running, "One ")
+        await read_until(running, "One ")
         await reached.wait()
         await locked(talk.start("second"))
-        await locked(talk.conversations.add(DEFAULT_TENANT, talk.id, asking("third").input))
+        await locked(talk.conversations.add(DEFAULT_TENANT, talk.id, turn_request("third").input))
         opened.set()
         first = await running.result()
         assert (await talk.turned("second")).previous_response_id == first.id
@@ -152,11 +163,11 @@ def test_who_queues_is_served_in_the_order_of_coming(story: Teller) -> None:
 
     async def main(talk: Talk) -> None:
         running = await talk.start("0")
-        await heard_until(running, "One ")
+        await read_until(running, "One ")
         waiting = []
         for number in range(1, 6):
             waiting.append(asyncio.create_task(talk.turned(f"{number}", queue=True)))
-            await settle()
+            await run_ready_tasks()
         await locked(talk.start("impatient"))
         opened.set()
         ended = [await running.result(), *await asyncio.gather(*waiting)]
@@ -171,11 +182,11 @@ def test_who_stops_waiting_keeps_nobody_else(story: Teller) -> None:
     model = ScriptedModel([say("One ") + wait(opened) + say("two."), "Yes."])
 
     async def main(talk: Talk) -> None:
-        await heard_until(running := await talk.start("0"), "One ")
+        await read_until(running := await talk.start("0"), "One ")
         leaves = asyncio.create_task(talk.turned("leaves", queue=True))
-        await settle()
+        await run_ready_tasks()
         stays = asyncio.create_task(talk.turned("stays", queue=True))
-        await settle()
+        await run_ready_tasks()
         leaves.cancel()
         await asyncio.gather(leaves, return_exceptions=True)
         opened.set()
@@ -203,7 +214,7 @@ def test_a_turn_that_ends_badly_leaves_the_head_and_is_not_shown(story: Teller) 
             assert failed.status == "failed"
             assert failed.previous_response_id == first.id
             assert await talk.head() == first.id
-        await heard_until(running := await talk.start("And?"), "Long")
+        await read_until(running := await talk.start("And?"), "Long")
         await running.cancel()
         assert await talk.head() == first.id
         good = await talk.turned("And?")
@@ -250,7 +261,7 @@ def test_an_unstored_turn_reads_a_conversation_and_leaves_it(story: Teller) -> N
         assert texts(aside) == ["Unheard."]
         assert await talk.head() == first.id
         # Also while a turn runs, which it does not see.
-        await heard_until(running := await talk.start("Slow."), "One ")
+        await read_until(running := await talk.start("Slow."), "One ")
         await talk.turned("Aside?", store=False)
         assert contents(model) == ["Hi.", "Hello.", "Aside?"]
         opened.set()
@@ -303,10 +314,10 @@ def test_a_foreign_conversation_is_a_missing_one_even_while_it_is_busy(story: Te
                     seen.add(await refusal(talk, name, **fields))
 
         await look()
-        await heard_until(running := await talk.start("Hi."), "One ")
+        await read_until(running := await talk.start("Hi."), "One ")
         await look()
         queued = asyncio.create_task(talk.turned("Next.", queue=True))
-        await settle()
+        await run_ready_tasks()
         await asyncio.wait_for(look(), 30)
         opened.set()
         await running.result()
@@ -322,9 +333,9 @@ def test_a_conversation_that_is_deleted_is_gone_for_who_waits(story: Teller) -> 
     model = ScriptedModel([say("One ") + hang()])
 
     async def main(talk: Talk) -> None:
-        await heard_until(running := await talk.start("Hi."), "One ")
+        await read_until(running := await talk.start("Hi."), "One ")
         waiting = asyncio.create_task(talk.turned("Next.", queue=True))
-        await settle()
+        await run_ready_tasks()
         await talk.conversations.delete(DEFAULT_TENANT, talk.id)
         # It has begun on what was still there, or found nothing.
         await asyncio.wait([waiting])
@@ -343,11 +354,11 @@ def test_a_turn_whose_beginning_is_late_is_not_overtaken_nor_left_behind() -> No
     async def main() -> None:
         store = GatedStore()
         async with talking(store, ScriptedModel(["One.", "Two."])) as talk:
-            store.begins.shut()
+            store.begins.close()
             first = asyncio.create_task(talk.start("1"))
-            await settle()
+            await run_ready_tasks()
             second = asyncio.create_task(talk.turned("2", queue=True))
-            await settle()
+            await run_ready_tasks()
             await locked(talk.start("impatient"))
             store.begins.open()
             assert (await second).previous_response_id == (await first).response_id
@@ -359,9 +370,9 @@ def test_a_conversation_deleted_before_its_first_turn_is_on_disk_takes_none() ->
     async def main() -> None:
         store = GatedStore()
         async with talking(store, ScriptedModel(["One."])) as talk:
-            store.begins.shut()
+            store.begins.close()
             first = asyncio.create_task(talk.start("1"))
-            await settle()
+            await run_ready_tasks()
             await talk.conversations.delete(DEFAULT_TENANT, talk.id)
             store.begins.open()
             with pytest.raises(NotFoundError):
@@ -380,10 +391,10 @@ def test_another_process_is_waited_for_or_refused(tmp_path: Path) -> None:
         model = ScriptedModel([say("One ") + wait(opened) + say("two.")])
         async with talking(here, model) as one, talking(there, ScriptedModel(["Three."])) as two:
             two.id = one.id
-            await heard_until(running := await one.start("1"), "One ")
+            await read_until(running := await one.start("1"), "One ")
             await locked(two.start("2"))
             queued = asyncio.create_task(two.turned("2", queue=True))
-            await settle()
+            await run_ready_tasks()
             opened.set()
             first = await running.result()
             assert (await queued).previous_response_id == first.id

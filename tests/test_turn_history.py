@@ -17,7 +17,16 @@ from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.history_cache import History, HistoryCache, render_stored_turn
 from antiphon.turn.message_rendering import RenderedTurn, build_messages, render_turn
 from antiphon.turn.protocols import Head, Store, StoredTurn
-from stores_kit import HEADER, assistant, chained, head_of, new_turn, sqlite, turned, user
+from stores_kit import (
+    HEADER,
+    assistant,
+    complete_turn,
+    complete_turns,
+    head_of,
+    new_turn,
+    sqlite,
+    user,
+)
 from turn_kit import run
 
 
@@ -53,7 +62,7 @@ def test_a_chain_is_read_once() -> None:
     async def main() -> None:
         store = CountingStore()
         history = HistoryCache(store)
-        *_, head = await chained(store, 3)
+        *_, head = await complete_turns(store, 3)
         first = await history.get(head)
         assert await history.get(head) is first
         assert store.reads == 1
@@ -66,9 +75,9 @@ def test_a_turn_that_goes_on_takes_the_entry_along() -> None:
     async def main() -> None:
         store = CountingStore()
         history = HistoryCache(store)
-        *_, head = await chained(store, 2)
+        *_, head = await complete_turns(store, 2)
         past = await history.get(head)
-        child = await turned(store, parent=head)
+        child = await complete_turn(store, parent=head)
         history.extend(child.response_id, head.epoch, past, NEW, head.response_id)
         assert (await history.get(child)).turns == (*past.turns, NEW)
         assert store.reads == 1
@@ -83,7 +92,7 @@ def test_an_entry_of_another_epoch_is_not_used() -> None:
     async def main() -> None:
         store = CountingStore()
         history = HistoryCache(store)
-        heads = await chained(store, 3)
+        heads = await complete_turns(store, 3)
         await history.get(heads[2])
         assert await store.delete("", heads[1].response_id)
         fresh = await head_of(store, heads[2].response_id)
@@ -98,9 +107,9 @@ def test_a_turn_begun_before_a_deletion_does_not_bring_it_back() -> None:
     async def main() -> None:
         store = CountingStore()
         history = HistoryCache(store)
-        heads = await chained(store, 2)
+        heads = await complete_turns(store, 2)
         past = await history.get(heads[1])
-        child = await turned(store, parent=heads[1])
+        child = await complete_turn(store, parent=heads[1])
         assert await store.delete("", heads[0].response_id)
         # The child was planned with the parent's epoch of then.
         history.extend(child.response_id, heads[1].epoch, past, NEW, None)
@@ -116,7 +125,7 @@ def test_the_cache_holds_no_more_than_it_may_and_forgets_the_oldest() -> None:
         store = CountingStore()
         # Room for two of these.
         history = HistoryCache(store, capacity=1500)
-        heads = [await turned(store) for _ in range(4)]
+        heads = [await complete_turn(store) for _ in range(4)]
         for head in heads[:3]:
             history.extend(head.response_id, 0, History(), RenderedTurn(b"x" * 40), None)
         await history.get(heads[1])  # used last
@@ -168,7 +177,7 @@ def test_what_is_too_large_to_keep_is_read_each_time() -> None:
     async def main() -> None:
         store = CountingStore()
         history = HistoryCache(store, capacity=500)
-        head = await turned(store)
+        head = await complete_turn(store)
         for reads in (1, 2, 3):
             assert await shown(history, head) == await truth(store, head)
             assert store.reads == 2 * reads
@@ -181,7 +190,7 @@ def test_two_who_read_the_same_chain_at_once_do_not_use_the_cache_up() -> None:
 
     async def main() -> None:
         store = CountingStore()
-        head = await turned(store, "x" * 100)
+        head = await complete_turn(store, "x" * 100)
         history = HistoryCache(store, capacity=4000)
         for _ in range(30):
             store.hold = asyncio.Event()

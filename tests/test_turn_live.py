@@ -11,7 +11,7 @@ from antiphon.core.events import Created, Ended, Event, TextDelta
 from antiphon.core.turns import End, Header, Response
 from antiphon.errors import ModelError, StoreError, TurnInterruptedError
 from antiphon.turn.running_turns import RunningTurn, TurnRegistry
-from turn_kit import heard, run, settle
+from turn_kit import collect_events, run, run_ready_tasks
 
 
 def opening(*, store: bool = True) -> Response:
@@ -46,16 +46,16 @@ def test_every_reader_sees_every_event_whenever_it_comes() -> None:
     async def main() -> None:
         turn = RunningTurn(opening(store=False))
         said = words(6)
-        early = [asyncio.ensure_future(heard(turn)) for _ in range(3)]
-        await settle()
+        early = [asyncio.ensure_future(collect_events(turn)) for _ in range(3)]
+        await run_ready_tasks()
         turn.emit(said[:2])
-        await settle()
+        await run_ready_tasks()
         turn.emit(said[2:5])
-        middle = asyncio.ensure_future(heard(turn))
-        await settle()
+        middle = asyncio.ensure_future(collect_events(turn))
+        await run_ready_tasks()
         turn.emit(said[5:])
         last = finish(turn)
-        late = await heard(turn)
+        late = await collect_events(turn)
         assert late == [*said, last]
         assert await asyncio.gather(*early, middle) == [late] * 4
 
@@ -72,12 +72,12 @@ def test_what_came_together_is_read_together() -> None:
                 batches.append(batch)
 
         reading = asyncio.ensure_future(read())
-        await settle()
+        await run_ready_tasks()
         turn.emit(words(3))
         turn.emit([])
-        await settle()
+        await run_ready_tasks()
         turn.emit(words(1))
-        await settle()
+        await run_ready_tasks()
         last = finish(turn)
         await reading
         assert batches == [words(3), words(1), [last]]
@@ -96,19 +96,19 @@ def test_a_reader_may_rest_while_more_comes_but_never_beyond_the_end() -> None:
                 batches.append(batch)
 
         reading = asyncio.ensure_future(read())
-        await settle()
+        await run_ready_tasks()
         turn.emit(words(1))
-        await settle()
+        await run_ready_tasks()
         assert batches == [words(1)]
         # It rests a millisecond, and reads what came in the meantime in one.
         turn.emit(words(2))
-        await settle()
+        await run_ready_tasks()
         turn.emit(words(1))
         while len(batches) < 2:
-            await settle()
+            await run_ready_tasks()
         assert batches[1] == [*words(2), *words(1)]
         turn.emit(words(1))
-        await settle()
+        await run_ready_tasks()
         assert len(batches) == 2
         last = finish(turn)
         await reading
@@ -127,12 +127,12 @@ def test_a_reader_that_is_cancelled_at_rest_leaves_the_end_to_others() -> None:
 
         reading = asyncio.ensure_future(read())
         turn.emit(words(1))
-        await settle()
+        await run_ready_tasks()
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
         ending = asyncio.ensure_future(turn.result())
-        await settle()
+        await run_ready_tasks()
         finish(turn)
         assert (await ending).status == "completed"
 
@@ -142,11 +142,11 @@ def test_a_reader_that_is_cancelled_at_rest_leaves_the_end_to_others() -> None:
 def test_events_wait_until_the_request_is_on_disk() -> None:
     async def main() -> None:
         turn = RunningTurn(opening())
-        reading = asyncio.ensure_future(heard(turn))
+        reading = asyncio.ensure_future(collect_events(turn))
         turn.emit([Created(turn.initial_response), *words(2)])
-        await settle()
+        await run_ready_tasks()
         first = asyncio.ensure_future(anext(aiter(turn.events())))
-        await settle()
+        await run_ready_tasks()
         assert not first.done()
         turn.on_request_stored(done())
         assert await first == [Created(turn.initial_response), *words(2)]
@@ -160,7 +160,7 @@ def test_a_reader_that_dawdles_or_goes_holds_nobody_up() -> None:
     async def main() -> None:
         turn = RunningTurn(opening(store=False))
         slow = aiter(turn.events())
-        gone = asyncio.ensure_future(heard(turn))
+        gone = asyncio.ensure_future(collect_events(turn))
         turn.emit(words(1))
         assert await anext(slow) == words(1)
         gone.cancel()
@@ -179,9 +179,9 @@ def test_a_waiting_reader_that_is_cancelled_leaves_the_end_to_others() -> None:
     async def main() -> None:
         turn = RunningTurn(opening(store=False))
         waiting = [asyncio.ensure_future(turn.result()) for _ in range(2)]
-        await settle()
+        await run_ready_tasks()
         waiting[0].cancel()
-        await settle()
+        await run_ready_tasks()
         finish(turn)
         assert (await waiting[1]).status == "completed"
         assert waiting[0].cancelled()
@@ -194,7 +194,7 @@ def test_a_failed_turn_ends_like_others_and_says_why() -> None:
         turn = RunningTurn(opening(store=False))
         error = ModelError("No.")
         last = finish(turn, error)
-        assert await heard(turn) == [last]
+        assert await collect_events(turn) == [last]
         assert (await turn.result()).status == "failed"
         assert turn.error is error
 
@@ -208,11 +208,11 @@ def test_what_could_not_be_kept_is_an_error_for_every_reader(released: bool) -> 
         turn.emit([Created(turn.initial_response)])
         if released:
             turn.on_request_stored(done())
-        early = asyncio.ensure_future(heard(turn))
-        await settle()
+        early = asyncio.ensure_future(collect_events(turn))
+        await run_ready_tasks()
         lost = StoreError("The disk is full.")
         turn.fail(lost)
-        for reader in (early, asyncio.ensure_future(heard(turn)), turn.result()):
+        for reader in (early, asyncio.ensure_future(collect_events(turn)), turn.result()):
             with pytest.raises(StoreError) as caught:
                 await reader
             assert caught.value is lost
@@ -232,7 +232,7 @@ def test_an_unread_failure_makes_no_noise() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _loop, context: complaints.append(context))
         RunningTurn(opening()).fail(StoreError("The disk is full."))
-        await settle()
+        await run_ready_tasks()
         assert complaints == []
 
     run(main())
@@ -263,7 +263,7 @@ async def work(turn: RunningTurn, began: asyncio.Event, seen: list[object]) -> N
     except asyncio.CancelledError:
         seen.append(turn.stop_error)
     turn.mark_ending()
-    await settle()
+    await run_ready_tasks()
     finish(turn)
 
 
@@ -280,7 +280,7 @@ def test_work_is_stopped_once_and_the_first_reason_counts() -> None:
         turn.stop(None)
         await asyncio.gather(turn.cancel(), turn.cancel(), turn.cancel())
         assert seen == [first]
-        await settle()
+        await run_ready_tasks()
         assert live.get(turn.response_id) is None
 
     run(main())
@@ -313,7 +313,7 @@ def test_a_stop_that_comes_while_the_end_is_kept_changes_nothing() -> None:
         await keeping.wait()
         stopping = asyncio.ensure_future(turn.cancel())
         closing = asyncio.ensure_future(live.close())
-        await settle()
+        await run_ready_tasks()
         assert not turn.done()
         kept.set()
         assert (await stopping).status == "completed"

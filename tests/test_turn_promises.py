@@ -26,19 +26,28 @@ from antiphon.models.scripted import Messages, ScriptedModel, ScriptedReply, cal
 from antiphon.turn.message_rendering import INTERRUPTED_OUTPUT, SUMMARY_PREFIX
 from antiphon.turn.protocols import Store
 from antiphon.turn.service import TurnService
-from chains_kit import well_formed
+from chains_kit import check_well_formed
 from stories_kit import (
-    Robot,
+    InstructedModel,
     Step,
-    Workshop,
-    result_of,
-    spoken,
-    stories,
-    text_in,
-    turn_in,
-    words,
+    WorkTools,
+    count_words,
+    expected_output,
+    message_text,
+    scenarios,
+    turn_number,
+    user_items,
 )
-from turn_kit import STORES, answered, asking, contents, opened, run, serving, with_story
+from turn_kit import (
+    STORES,
+    contents,
+    open_store,
+    run,
+    run_turn,
+    run_with_store,
+    service_with,
+    turn_request,
+)
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -57,8 +66,8 @@ class Story:
     def __init__(self, store: Store, *, counts: bool) -> None:
         self._store = store
         self._counts = counts
-        self._robot = Robot(counts=counts)
-        self._service = serving(self._robot, store)
+        self._robot = InstructedModel(counts=counts)
+        self._service = service_with(self._robot, store)
         self._told: list[Told] = []
         self._erased: set[int] = set()
         #: Turns that brought outputs, and the turn that they are for: both are shown or none.
@@ -71,9 +80,9 @@ class Story:
         if step.back is not None and self._told:
             parent = self._told[-1 - step.back % len(self._told)]
         request = self._request(step, turn, parent)
-        cold = Robot(counts=self._counts)
+        cold = InstructedModel(counts=self._counts)
         unstored = msgspec.structs.replace(request, store=False)
-        first = await performed(serving(cold, self._store), cold, unstored)
+        first = await performed(service_with(cold, self._store), cold, unstored)
         before = len(self._robot.calls)
         second = await performed(self._service, self._robot, request)
         asked = [one.messages for one in self._robot.calls[before:]]
@@ -90,9 +99,9 @@ class Story:
         transcript = await self._service.messages(DEFAULT_TENANT, second.id, "")
         self._check_transcript(transcript, lineage)
         for raw in asked:
-            messages = well_formed(raw)
+            messages = check_well_formed(raw)
             check_pairs(messages)
-            if turn_in(text_in(newest_words(messages))) is not None:
+            if turn_number(message_text(newest_words(messages))) is not None:
                 self._check_shown(messages, transcript, request, turn)
 
     def _request(self, step: Step, turn: int, parent: Told | None) -> TurnRequest:
@@ -104,13 +113,13 @@ class Story:
                 if way % 2:
                     approved.append(open_call)
                 else:
-                    given.append(FunctionCallOutput(open_call.call_id, result_of(open_call)))
+                    given.append(FunctionCallOutput(open_call.call_id, expected_output(open_call)))
         options = Options(
             truncation="auto" if step.truncation == "auto" else "disabled",
             parallel_tool_calls=step.parallel,
         )
         return TurnRequest(
-            input=(*given, *spoken(step, turn)),
+            input=(*given, *user_items(step, turn)),
             previous_response_id=parent.id if parent else None,
             instructions=step.instructions,
             options=options,
@@ -131,9 +140,9 @@ class Story:
 
     def _check_transcript(self, transcript: Messages, lineage: tuple[int, ...]) -> None:
         """All that was ever said is there, summed up or not, but what was erased."""
-        said = [turn_in(text_in(one)) for one in transcript if one["role"] == "user"]
+        said = [turn_number(message_text(one)) for one in transcript if one["role"] == "user"]
         assert said == [one for one in lineage if one not in self._erased]
-        assert not any(text_in(one).startswith(SUMMARY_PREFIX) for one in transcript)
+        assert not any(message_text(one).startswith(SUMMARY_PREFIX) for one in transcript)
 
     def _check_shown(
         self, messages: Messages, transcript: Messages, request: TurnRequest, turn: int
@@ -142,11 +151,11 @@ class Story:
             one.max_tokens for one in request.context_policies if isinstance(one, TokenBudget)
         ]
         if self._counts and budgets:
-            assert words(messages) <= min(budgets)
+            assert count_words(messages) <= min(budgets)
         if request.instructions:
             assert messages.pop(0)["content"] == request.instructions
         assert messages.pop(0)["content"] == "Primed."
-        summaries = [one for one in messages if text_in(one).startswith(SUMMARY_PREFIX)]
+        summaries = [one for one in messages if message_text(one).startswith(SUMMARY_PREFIX)]
         assert len(summaries) <= 1
         messages = [one for one in messages if one not in summaries]
         # Nothing is moved, changed or made up.
@@ -168,8 +177,8 @@ class Story:
             assert list(shown) == list(everything)
         # What the user said is there, with what this turn brought for calls before it.
         given = [one for one in request.input if isinstance(one, FunctionCallOutput)]
-        assert turn_in(text_in(newest_words(messages))) == turn
-        assert {one.output for one in given} <= {text_in(one) for one in messages}
+        assert turn_number(message_text(newest_words(messages))) == turn
+        assert {one.output for one in given} <= {message_text(one) for one in messages}
 
     async def _check_refusal(
         self, request: TurnRequest, parent: Told | None, lineage: tuple[int, ...]
@@ -186,7 +195,7 @@ class Story:
             if self._tied.get(number, 0) in {0, *self._erased}:
                 break
         new = [item.content for item in request.input if isinstance(item, Message)]
-        least = words(must) + words([{"content": plain(one)} for one in new])
+        least = count_words(must) + count_words([{"content": plain(one)} for one in new])
         least += sum(
             len(str(one.output).split())
             for one in request.input
@@ -214,12 +223,12 @@ def told(response: Response, turn: int, lineage: tuple[int, ...]) -> Told:
 
 
 async def performed(
-    service: TurnService, robot: Robot, request: TurnRequest
+    service: TurnService, robot: InstructedModel, request: TurnRequest
 ) -> Response | AntiphonError:
     """A turn, stopped where its model hangs. What it was refused with, if it was."""
     robot.reached.clear()
     try:
-        turn = await service.start(request, Workshop())
+        turn = await service.start(request, WorkTools())
     except AntiphonError as refused:
         return refused
     reached = asyncio.ensure_future(robot.reached.wait())
@@ -243,7 +252,7 @@ def newest_words(messages: Messages) -> dict[str, Any]:
 
 
 def rules(messages: Messages) -> list[str]:
-    return [text_in(one) for one in messages if one["role"] == "system"]
+    return [message_text(one) for one in messages if one["role"] == "system"]
 
 
 def atoms(messages: Messages) -> list[tuple[str, Any]]:
@@ -266,7 +275,7 @@ def by_turn(messages: Messages) -> dict[int, Messages]:
         if message["role"] != "tool":
             wanted = message.get("tool_calls")
             text = json.loads(wanted[0]["function"]["arguments"])["mark"] if wanted else ""
-            number = turn_in(text or text_in(message)) or 0
+            number = turn_number(text or message_text(message)) or 0
         turns.setdefault(number, []).append(message)
     return turns
 
@@ -289,21 +298,21 @@ async def played(store: Store, steps: list[Step], *, counts: bool) -> None:
 
 
 @settings(deadline=None, max_examples=100)
-@given(stories(), st.booleans())
+@given(scenarios(), st.booleans())
 def test_a_model_is_shown_what_it_may_be_shown(steps: list[Step], counts: bool) -> None:
     async def main() -> None:
-        async with opened("memory", Path()) as store:
+        async with open_store("memory", Path()) as store:
             await played(store, steps, counts=counts)
 
     run(main())
 
 
 @settings(deadline=None, max_examples=15)
-@given(stories(), st.booleans())
+@given(scenarios(), st.booleans())
 def test_and_so_it_is_where_turns_are_kept_in_a_file(steps: list[Step], counts: bool) -> None:
     async def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            async with opened("sqlite", Path(folder)) as store:
+            async with open_store("sqlite", Path(folder)) as store:
                 await played(store, steps, counts=counts)
 
     run(main())
@@ -323,26 +332,26 @@ def test_an_output_is_not_shown_for_another_call_of_its_id(
         again = calls(call("look", {}, call_id="call_0"))
         fine: list[ScriptedReply | str] = ["Fine."] * 4
         model = ScriptedModel(["Yes.", again, again, *fine])
-        service = serving(model, store)
-        zero = await answered(service, "Zero?")
-        first = await answered(service, "One?", after=zero.id)
-        second = await answered(service, FunctionCallOutput("call_0", "one"), after=first.id)
+        service = service_with(model, store)
+        zero = await run_turn(service, "Zero?")
+        first = await run_turn(service, "One?", after=zero.id)
+        second = await run_turn(service, FunctionCallOutput("call_0", "one"), after=first.id)
         before = second
         if summed_up:
             policy = Summarize(max_messages=1, keep_turns=0)
-            before = await service.summarize(asking(after=second.id), policy)
-        third = await answered(service, FunctionCallOutput("call_0", "two"), after=before.id)
+            before = await service.summarize(turn_request(after=second.id), policy)
+        third = await run_turn(service, FunctionCallOutput("call_0", "two"), after=before.id)
         assert contents(model)[-2:] == ["", "two"]
         await service.delete(DEFAULT_TENANT, second.id)
         said = ["Zero?", "Yes.", "One?", "", INTERRUPTED_OUTPUT, "Fine."]
         fresh = ScriptedModel(fine)
-        for one, seen in ((service, model), (serving(fresh, store), fresh)):
-            await answered(one, "Well?", after=third.id)
+        for one, seen in ((service, model), (service_with(fresh, store), fresh)):
+            await run_turn(one, "Well?", after=third.id)
             assert contents(seen) == [*said, "Well?"]
         told = [one["content"] for one in await service.messages(DEFAULT_TENANT, third.id)]
         assert told == said
 
-    with_story(kind, tmp_path, story)
+    run_with_store(kind, tmp_path, story)
 
 
 # Too long, and nobody allowed to leave anything out.
@@ -350,7 +359,7 @@ def test_an_output_is_not_shown_for_another_call_of_its_id(
 
 def narrow(messages: Messages) -> ScriptedReply | str:
     """A model that sees twelve words."""
-    size = words(messages)
+    size = count_words(messages)
     if size > 12:
         return fail(ContextLengthExceededError("Too long.", used=size, limit=12))
     return "Fine, fine."
@@ -359,10 +368,10 @@ def narrow(messages: Messages) -> ScriptedReply | str:
 @pytest.mark.parametrize("kind", STORES)
 def test_too_long_is_an_error_and_leaves_only_the_failed_turn(kind: str, tmp_path: Path) -> None:
     async def story(store: Store) -> None:
-        service = serving(ScriptedModel(narrow), store)
-        first = await answered(service, "One two three four.")
+        service = service_with(ScriptedModel(narrow), store)
+        first = await run_turn(service, "One two three four.")
         before = await service.chain(DEFAULT_TENANT, first.id)
-        turn = await service.start(asking("word " * 9, after=first.id))
+        turn = await service.start(turn_request("word " * 9, after=first.id))
         response = await turn.result()
         error = turn.error
         assert isinstance(error, ContextLengthExceededError)
@@ -375,13 +384,13 @@ def test_too_long_is_an_error_and_leaves_only_the_failed_turn(kind: str, tmp_pat
             response.id
         ]
         # It can be tried again with less, and what failed does not stand in the way.
-        again = await answered(service, "Five six.", after=first.id)
+        again = await run_turn(service, "Five six.", after=first.id)
         assert again.status == "completed"
         shorter = Options(truncation="auto")
-        on = await answered(service, "And?", after=response.id, options=shorter)
+        on = await run_turn(service, "And?", after=response.id, options=shorter)
         assert on.status == "completed"
 
-    with_story(kind, tmp_path, story)
+    run_with_store(kind, tmp_path, story)
 
 
 @pytest.mark.parametrize("kind", STORES)
@@ -390,13 +399,15 @@ def test_over_the_budget_alone_is_an_error_and_leaves_nothing(
     kind: str, truncation: Any, tmp_path: Path
 ) -> None:
     async def story(store: Store) -> None:
-        service = serving(model := ScriptedModel(), store)
+        service = service_with(model := ScriptedModel(), store)
         options = Options(truncation=truncation)
         with pytest.raises(ContextLengthExceededError) as caught:
-            await service.start(asking("word " * 9, options=options, context=(TokenBudget(8),)))
+            await service.start(
+                turn_request("word " * 9, options=options, context=(TokenBudget(8),))
+            )
         assert (caught.value.used, caught.value.limit) == (9, 8)
         assert caught.value.response_id is None
         assert await store.recent_threads(DEFAULT_TENANT, 9) == []
         assert model.calls == []
 
-    with_story(kind, tmp_path, story)
+    run_with_store(kind, tmp_path, story)

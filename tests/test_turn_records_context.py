@@ -20,7 +20,16 @@ from antiphon.turn.protocols import Store
 from antiphon.turn.trimming import apply_policies, count_turns, newest_turns, trim_by_ratio
 from chains_kit import histories
 from server import serving as http_serving
-from turn_kit import ONE, STORES, TWO, Hands, answered, run, serving, with_story
+from turn_kit import (
+    ONE_CALL,
+    STORES,
+    TWO_CALLS,
+    RecordingTools,
+    run,
+    run_turn,
+    run_with_store,
+    service_with,
+)
 
 AUTO = Options(truncation="auto")
 
@@ -40,16 +49,16 @@ def narrow(limit: int, *script: ScriptedReply | str) -> ScriptedModel:
 
 
 async def talked(store: Store, turns: int) -> str:
-    service, head = serving(ScriptedModel(["Fine."] * turns), store), None
+    service, head = service_with(ScriptedModel(["Fine."] * turns), store), None
     for number in range(turns):
-        head = (await answered(service, f"question {number}", after=head)).id
+        head = (await run_turn(service, f"question {number}", after=head)).id
     assert head is not None
     return head
 
 
 async def check(store: Store, model: ScriptedModel, response: Response) -> list[dict[str, Any]]:
     """What is told of a turn is what its model was shown last."""
-    told = await serving(ScriptedModel(), store).context(DEFAULT_TENANT, response.id)
+    told = await service_with(ScriptedModel(), store).context(DEFAULT_TENANT, response.id)
     assert told == json.loads(model.calls[-1].messages)
     return told
 
@@ -59,36 +68,36 @@ def test_turns_that_were_left_out_are_not_told_of(kind: str, tmp_path: Path) -> 
     async def story(store: Store) -> None:
         head = await talked(store, 6)
         model = narrow(7)
-        response = await answered(serving(model, store), "And?", after=head, options=AUTO)
+        response = await run_turn(service_with(model, store), "And?", after=head, options=AUTO)
         assert len(model.calls) > 1
         assert len(await check(store, model, response)) <= 7
         # The next turn, which is not narrow, is shown all of it again.
         wide = ScriptedModel(["Yes."])
-        after = await answered(serving(wide, store), "Well?", after=response.id)
+        after = await run_turn(service_with(wide, store), "Well?", after=response.id)
         assert len(await check(store, wide, after)) == 15
         assert after.end is not None
         assert after.end.context_turns is None
 
-    with_story(kind, tmp_path, story)
+    run_with_store(kind, tmp_path, story)
 
 
 @pytest.mark.parametrize("kind", STORES)
 def test_rounds_of_tools_are_told_of_as_far_as_they_were_shown(kind: str, tmp_path: Path) -> None:
     async def story(store: Store) -> None:
         head = await talked(store, 4)
-        model = narrow(8, TWO, say("So far.") + ONE, "Done.")
-        asked = serving(model, store)
-        whole = await answered(asked, "And?", after=head, options=AUTO, tools=Hands())
+        model = narrow(8, TWO_CALLS, say("So far.") + ONE_CALL, "Done.")
+        asked = service_with(model, store)
+        whole = await run_turn(asked, "And?", after=head, options=AUTO, tools=RecordingTools())
         told = await check(store, model, whole)
         assert [one["role"] for one in told][-6:] == [
             *("user", "assistant", "tool", "tool", "assistant", "tool")
         ]
         # Nobody has answered this call: the model was asked once.
-        theirs = ScriptedModel([ONE])
-        left = await answered(serving(theirs, store), "Look.", after=head)
+        theirs = ScriptedModel([ONE_CALL])
+        left = await run_turn(service_with(theirs, store), "Look.", after=head)
         assert (await check(store, theirs, left))[-1]["content"] == "Look."
 
-    with_story(kind, tmp_path, story)
+    run_with_store(kind, tmp_path, story)
 
 
 def test_a_round_of_which_a_call_is_left_open_was_not_shown(tmp_path: Path) -> None:
@@ -100,11 +109,11 @@ def test_a_round_of_which_a_call_is_left_open_was_not_shown(tmp_path: Path) -> N
         async def work(one: Any) -> str | None:
             return "done" if one.name == "mine" else None
 
-        response = await answered(serving(model, store), "Look.", tools=Hands(work))
+        response = await run_turn(service_with(model, store), "Look.", tools=RecordingTools(work))
         assert [item.__class__.__name__ for item in response.output][-1] == "FunctionCallOutput"
         assert len(await check(store, model, response)) == 1
 
-    with_story("memory", tmp_path, story)
+    run_with_store("memory", tmp_path, story)
 
 
 @pytest.mark.parametrize("policy", [Window(3), TokenBudget(5)])
@@ -112,18 +121,18 @@ def test_policies_leave_turns_out_too(policy: ContextPolicy, tmp_path: Path) -> 
     async def story(store: Store) -> None:
         head = await talked(store, 4)
         model = ScriptedModel(["Yes."])
-        response = await answered(serving(model, store), "And?", after=head, context=(policy,))
+        response = await run_turn(service_with(model, store), "And?", after=head, context=(policy,))
         assert len(await check(store, model, response)) == 3
 
-    with_story("sqlite", tmp_path, story)
+    run_with_store("sqlite", tmp_path, story)
 
 
 def test_what_is_erased_is_never_told_of(tmp_path: Path) -> None:
     async def story(store: Store) -> None:
         head = await talked(store, 4)
         model = narrow(5)
-        service = serving(model, store)
-        response = await answered(service, "And?", after=head, options=AUTO)
+        service = service_with(model, store)
+        response = await run_turn(service, "And?", after=head, options=AUTO)
         await service.delete(DEFAULT_TENANT, head)
         told = json.dumps(await service.context(DEFAULT_TENANT, response.id))
         assert "question 3" not in told
@@ -132,7 +141,7 @@ def test_what_is_erased_is_never_told_of(tmp_path: Path) -> None:
         await service.delete(DEFAULT_TENANT, oldest.id)
         assert await service.context(DEFAULT_TENANT, response.id) == before
 
-    with_story("memory", tmp_path, story)
+    run_with_store("memory", tmp_path, story)
 
 
 def test_over_http() -> None:
@@ -149,11 +158,11 @@ def test_over_http() -> None:
 
 def test_a_turn_that_was_shown_all_is_kept_as_before() -> None:
     model = ScriptedModel(["Yes.", "Yes."])
-    service = serving(model)
+    service = service_with(model)
 
     async def main() -> None:
-        first = await answered(service, "Hi", stream=False)
-        wide = await answered(service, "Hi", after=first.id, context=(Window(9),), stream=False)
+        first = await run_turn(service, "Hi", stream=False)
+        wide = await run_turn(service, "Hi", after=first.id, context=(Window(9),), stream=False)
         for response in (first, wide):
             assert b"shown" not in msgspec.json.encode(response.end)
 

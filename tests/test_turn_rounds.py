@@ -43,23 +43,23 @@ from antiphon.models.scripted import (
 from antiphon.turn.message_rendering import INTERRUPTED_OUTPUT
 from antiphon.turn.turn_accumulator import TurnAccumulator, add_usage
 from turn_kit import (
-    ONE,
+    ONE_CALL,
     STORES,
-    TWO,
+    TWO_CALLS,
     GatedStore,
-    Hands,
-    answered,
-    asking,
+    RecordingTools,
+    collect_events,
     contents,
-    heard,
-    kept,
     kinds,
     outputs,
     run,
-    serving,
-    settle,
+    run_ready_tasks,
+    run_turn,
+    run_with_store,
+    service_with,
+    stored_turn,
     texts,
-    with_story,
+    turn_request,
 )
 
 
@@ -75,9 +75,9 @@ async def never(call: FunctionCall) -> str:
 @pytest.mark.parametrize("kind", STORES)
 def test_one_response_holds_the_whole_exchange(kind: str, stream: bool, tmp_path: Path) -> None:
     async def story(store: Any) -> None:
-        model = ScriptedModel([think("Hm.") + say("Let me look.") + TWO, ONE, "Sunny."])
-        service = serving(model, store)
-        turn = await service.start(asking("Weather?", stream=stream), Hands())
+        model = ScriptedModel([think("Hm.") + say("Let me look.") + TWO_CALLS, ONE_CALL, "Sunny."])
+        service = service_with(model, store)
+        turn = await service.start(turn_request("Weather?", stream=stream), RecordingTools())
         response = await turn.result()
         assert response.status == "completed"
         first = FunctionCall("a", "look", '{"at":1}')
@@ -89,22 +89,24 @@ def test_one_response_holds_the_whole_exchange(kind: str, stream: bool, tmp_path
             *(FunctionCallOutput("a", "look done"), Message("assistant", "Sunny.")),
         )
         assert response.output == items
-        assert tuple(map(decode_item, (await kept(store, turn)).output)) == items
+        assert tuple(map(decode_item, (await stored_turn(store, turn)).output)) == items
         shown = ["Weather?", "Let me look.", "look done", "look done"]
         assert [len(model.context(number)) for number in range(3)] == [1, 4, 6]
         assert contents(model) == [*shown, "", "look done"]
         # And so it is shown ever after.
         fresh = ScriptedModel(["Yes."])
-        await answered(serving(fresh, store), "And?", after=response.id)
+        await run_turn(service_with(fresh, store), "And?", after=response.id)
         assert contents(fresh) == [*shown, "", "look done", "Sunny.", "And?"]
 
-    with_story(kind, tmp_path, story)
+    run_with_store(kind, tmp_path, story)
 
 
 def test_readers_hear_of_calls_and_outputs_in_their_order() -> None:
     async def main() -> None:
-        turn = await serving(ScriptedModel([TWO, "Done."])).start(asking("Go."), Hands())
-        events = await heard(turn)
+        turn = await service_with(ScriptedModel([TWO_CALLS, "Done."])).start(
+            turn_request("Go."), RecordingTools()
+        )
+        events = await collect_events(turn)
         assert isinstance(events[0], Created)
         assert isinstance(events[-1], Ended)
         done = [event for event in events if isinstance(event, ItemDone)]
@@ -121,13 +123,13 @@ def test_the_tokens_of_all_rounds_are_paid_and_the_last_says_how_long_the_turn_i
         model = ScriptedModel(
             [
                 say("Hi.") + report_usage(Usage(10, 2)),
-                ONE + report_usage(Usage(30, 5, 1, 3)),
+                ONE_CALL + report_usage(Usage(30, 5, 1, 3)),
                 say("Done.") + report_usage(Usage(50, 7, 2, 4)),
             ]
         )
-        service = serving(model)
-        before = await answered(service, "Hello.")
-        response = await answered(service, "Go.", after=before.id, tools=Hands())
+        service = service_with(model)
+        before = await run_turn(service, "Hello.")
+        response = await run_turn(service, "Go.", after=before.id, tools=RecordingTools())
         assert response.end is not None
         assert response.end.usage == Usage(80, 12, 3, 7)
         # Shown and said, less thoughts and what was there before.
@@ -139,9 +141,11 @@ def test_the_tokens_of_all_rounds_are_paid_and_the_last_says_how_long_the_turn_i
 @pytest.mark.parametrize("choice", ["required", "function:look", "none", "auto"])
 def test_what_had_to_be_called_has_been_after_one_round(choice: str) -> None:
     async def main() -> None:
-        model = ScriptedModel([ONE, ONE, "Done."])
+        model = ScriptedModel([ONE_CALL, ONE_CALL, "Done."])
         options = Options(tool_choice=choice, temperature=0.5)
-        response = await answered(serving(model), "Go.", options=options, tools=Hands())
+        response = await run_turn(
+            service_with(model), "Go.", options=options, tools=RecordingTools()
+        )
         later = "none" if choice == "none" else "auto"
         assert [one.options.tool_choice for one in model.calls] == [choice, later, later]
         assert {one.options.temperature for one in model.calls} == {0.5}
@@ -152,11 +156,11 @@ def test_what_had_to_be_called_has_been_after_one_round(choice: str) -> None:
 
 def test_an_unstored_turn_runs_tools_too() -> None:
     async def main() -> None:
-        store, hands = GatedStore(), Hands()
-        response = await answered(
-            serving(ScriptedModel([ONE, "Done."]), store), "Go.", tools=hands, store=False
+        store, hands = GatedStore(), RecordingTools()
+        response = await run_turn(
+            service_with(ScriptedModel([ONE_CALL, "Done."]), store), "Go.", tools=hands, store=False
         )
-        assert (texts(response), len(hands.asked), store.written) == (["Done."], 1, [])
+        assert (texts(response), len(hands.calls), store.written) == (["Done."], 1, [])
 
     run(main())
 
@@ -167,17 +171,17 @@ def test_an_unstored_turn_runs_tools_too() -> None:
 @pytest.mark.parametrize("gate", ["begins", "items"])
 def test_no_tool_runs_before_its_turn_and_its_call_are_on_disk(gate: str) -> None:
     async def main() -> None:
-        store, hands = GatedStore(), Hands()
+        store, hands = GatedStore(), RecordingTools()
         shut = getattr(store, gate)
         shut.shut()
-        service = serving(ScriptedModel([TWO, "Done."]), store)
-        turn = await service.start(asking("Go."), hands)
+        service = service_with(ScriptedModel([TWO_CALLS, "Done."]), store)
+        turn = await service.start(turn_request("Go."), hands)
         await shut.asked.wait()
-        await settle()
-        assert hands.asked == []
+        await run_ready_tasks()
+        assert hands.calls == []
         shut.open()
         response = await turn.result()
-        assert len(hands.asked) == 2
+        assert len(hands.calls) == 2
         assert texts(response) == ["Done."]
 
     run(main())
@@ -186,30 +190,32 @@ def test_no_tool_runs_before_its_turn_and_its_call_are_on_disk(gate: str) -> Non
 @pytest.mark.parametrize("gate", ["begins", "items"])
 def test_no_tool_runs_where_the_disk_is_full(gate: str) -> None:
     async def main() -> None:
-        store, hands = GatedStore(), Hands()
+        store, hands = GatedStore(), RecordingTools()
         getattr(store, gate).error = StoreError("The disk is full.")
-        turn = await serving(ScriptedModel([TWO, "Done."]), store).start(asking("Go."), hands)
+        turn = await service_with(ScriptedModel([TWO_CALLS, "Done."]), store).start(
+            turn_request("Go."), hands
+        )
         with pytest.raises(StoreError):
             await turn.result()
-        assert hands.asked == []
+        assert hands.calls == []
 
     run(main())
 
 
 def test_approved_calls_wait_for_the_disk_too() -> None:
     async def main() -> None:
-        store, hands = GatedStore(), Hands()
-        service = serving(ScriptedModel([ONE, "Done."]), store)
-        first = await answered(service, "Go.")
-        store.begins.shut()
+        store, hands = GatedStore(), RecordingTools()
+        service = service_with(ScriptedModel([ONE_CALL, "Done."]), store)
+        first = await run_turn(service, "Go.")
+        store.begins.close()
         starting = asyncio.create_task(
             service.start(
-                asking(after=first.id, approved=(FunctionCall("a", "look", "{}"),)), hands
+                turn_request(after=first.id, approved=(FunctionCall("a", "look", "{}"),)), hands
             )
         )
-        await store.begins.asked.wait()
-        await settle()
-        assert hands.asked == []
+        await store.begins.reached.wait()
+        await run_ready_tasks()
+        assert hands.calls == []
         store.begins.open()
         assert texts(await (await starting).result()) == ["Done."]
 
@@ -226,11 +232,11 @@ def test_each_output_is_kept_as_it_comes() -> None:
                 await go.wait()
             return f"{call.call_id} done"
 
-        store, model = GatedStore(), ScriptedModel([TWO, "Done."])
-        turn = await serving(model, store).start(asking("Go."), Hands(work))
+        store, model = GatedStore(), ScriptedModel([TWO_CALLS, "Done."])
+        turn = await service_with(model, store).start(turn_request("Go."), RecordingTools(work))
         await waiting.wait()
-        await settle()
-        stored = await kept(store, turn)
+        await run_ready_tasks()
+        stored = await stored_turn(store, turn)
         assert stored.output[-1] == encode_item(FunctionCallOutput("b", "b done"))
         assert stored.end is None
         go.set()
@@ -247,20 +253,23 @@ def test_each_output_is_kept_as_it_comes() -> None:
 @pytest.mark.parametrize("most", [0, 1, 2])
 def test_a_model_that_never_stops_calling_is_stopped(most: int) -> None:
     async def main() -> None:
-        model, hands = ScriptedModel([*([ONE] * (most + 1)), "Fine.", "Fine."]), Hands()
-        service = serving(model)
-        response = await answered(service, "Go.", tools=hands, max_tool_rounds=most)
+        model, hands = (
+            ScriptedModel([*([ONE_CALL] * (most + 1)), "Fine.", "Fine."]),
+            RecordingTools(),
+        )
+        service = service_with(model)
+        response = await run_turn(service, "Go.", tools=hands, max_tool_rounds=most)
         assert response.end is not None
         assert (response.end.status, response.end.reason) == ("incomplete", "max_tool_calls")
-        assert (len(model.calls), len(hands.asked)) == (most + 1, most)
+        assert (len(model.calls), len(hands.calls)) == (most + 1, most)
         assert kinds(response) == ["FunctionCall", "FunctionCallOutput"] * most + ["FunctionCall"]
         assert all(
             one.status == "completed" for one in response.output if isinstance(one, FunctionCall)
         )
         # It can be continued, with the output that is missing or without.
-        await answered(service, "Well?", after=response.id)
+        await run_turn(service, "Well?", after=response.id)
         assert contents(model)[-3:] == ["", INTERRUPTED_OUTPUT, "Well?"]
-        await answered(service, FunctionCallOutput("a", "Late."), after=response.id)
+        await run_turn(service, FunctionCallOutput("a", "Late."), after=response.id)
         assert contents(model)[-2:] == ["", "Late."]
 
     run(main())
@@ -268,8 +277,10 @@ def test_a_model_that_never_stops_calling_is_stopped(most: int) -> None:
 
 def test_as_many_rounds_as_there_may_be_are_no_failure() -> None:
     async def main() -> None:
-        model = ScriptedModel([ONE, ONE, "Done."])
-        response = await answered(serving(model), "Go.", tools=Hands(), max_tool_rounds=2)
+        model = ScriptedModel([ONE_CALL, ONE_CALL, "Done."])
+        response = await run_turn(
+            service_with(model), "Go.", tools=RecordingTools(), max_tool_rounds=2
+        )
         assert (response.status, texts(response)) == ("completed", ["Done."])
 
     run(main())
@@ -283,9 +294,9 @@ def test_a_call_for_somebody_else_ends_the_turn_and_waits() -> None:
         async def work(call: FunctionCall) -> str | None:
             return None if call.call_id == "b" else "done"
 
-        model = ScriptedModel([TWO, "Fine."])
-        service = serving(model)
-        response = await answered(service, "Go.", tools=Hands(work))
+        model = ScriptedModel([TWO_CALLS, "Fine."])
+        service = service_with(model)
+        response = await run_turn(service, "Go.", tools=RecordingTools(work))
         assert (response.status, outputs(response)) == ("completed", {"a": "done"})
         assert len(model.calls) == 1
         for wrong, code in (
@@ -293,9 +304,9 @@ def test_a_call_for_somebody_else_ends_the_turn_and_waits() -> None:
             ([FunctionCallOutput("a", "again")], "tool_call_not_found"),
         ):
             with pytest.raises(InvalidRequestError) as caught:
-                await answered(service, *wrong, after=response.id)
+                await run_turn(service, *wrong, after=response.id)
             assert caught.value.code == code
-        await answered(service, FunctionCallOutput("b", "agreed"), after=response.id)
+        await run_turn(service, FunctionCallOutput("b", "agreed"), after=response.id)
         assert contents(model) == ["Go.", "", "done", "", "agreed"]
 
     run(main())
@@ -303,24 +314,31 @@ def test_a_call_for_somebody_else_ends_the_turn_and_waits() -> None:
 
 def test_what_a_person_agreed_to_runs_first() -> None:
     async def main() -> None:
-        store, model, hands = GatedStore(), ScriptedModel([TWO, ONE, "Done.", "Yes."]), Hands()
-        service = serving(model, store)
-        first = await answered(service, "Go.")
+        store, model, hands = (
+            GatedStore(),
+            ScriptedModel([TWO_CALLS, ONE_CALL, "Done.", "Yes."]),
+            RecordingTools(),
+        )
+        service = service_with(model, store)
+        first = await run_turn(service, "Go.")
         made = [item for item in first.output if isinstance(item, FunctionCall)]
-        response = await answered(
+        response = await run_turn(
             service,
             *(FunctionCallOutput("b", "declined"), Message("user", "Just one.")),
             after=first.id,
             approved=(made[0],),
             tools=hands,
         )
-        assert (hands.asked, hands.agreed) == ([made[0], FunctionCall("a", "look", "{}")], ["a"])
+        assert (hands.calls, hands.approved_ids) == (
+            [made[0], FunctionCall("a", "look", "{}")],
+            ["a"],
+        )
         assert response.output[0] == FunctionCallOutput("a", "look done")
         shown = ["Go.", "", "look done", "declined", "Just one."]
         assert contents(model) == [*shown, "", "look done"]
         assert [one["content"] for one in model.context(1)] == shown
         fresh = ScriptedModel(["Yes."])
-        await answered(serving(fresh, store), "And?", after=response.id)
+        await run_turn(service_with(fresh, store), "And?", after=response.id)
         assert contents(fresh) == [*shown, "", "look done", "Done.", "And?"]
 
     run(main())
@@ -331,15 +349,16 @@ def test_what_a_person_agreed_to_runs_first() -> None:
 )
 def test_what_is_agreed_to_has_to_wait_and_settle_all(approved: str, code: str) -> None:
     async def main() -> None:
-        hands = Hands()
-        service = serving(ScriptedModel([TWO]))
-        first = await answered(service, "Go.")
+        hands = RecordingTools()
+        service = service_with(ScriptedModel([TWO_CALLS]))
+        first = await run_turn(service, "Go.")
         with pytest.raises(InvalidRequestError) as caught:
             await service.start(
-                asking(after=first.id, approved=(FunctionCall(approved, "look", "{}"),)), hands
+                turn_request(after=first.id, approved=(FunctionCall(approved, "look", "{}"),)),
+                hands,
             )
         assert caught.value.code == code
-        assert hands.asked == []
+        assert hands.calls == []
 
     run(main())
 

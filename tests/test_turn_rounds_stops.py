@@ -32,20 +32,20 @@ from antiphon.models.scripted import (
 )
 from antiphon.turn.message_rendering import INTERRUPTED_OUTPUT
 from turn_kit import (
-    ONE,
-    TWO,
+    ONE_CALL,
+    TWO_CALLS,
     GatedStore,
-    Hands,
-    answered,
-    asking,
+    RecordingTools,
     contents,
-    kept,
     kinds,
     outputs,
     run,
-    serving,
-    settle,
+    run_ready_tasks,
+    run_turn,
+    service_with,
+    stored_turn,
     texts,
+    turn_request,
 )
 
 
@@ -60,20 +60,20 @@ async def never(call: FunctionCall) -> str:
 @pytest.mark.parametrize(
     ("reply", "status"),
     [
-        (ONE + finish("length"), "incomplete"),
-        (ONE + finish("content_filter"), "incomplete"),
-        (ONE + cut(), "failed"),
+        (ONE_CALL + finish("length"), "incomplete"),
+        (ONE_CALL + finish("content_filter"), "incomplete"),
+        (ONE_CALL + cut(), "failed"),
     ],
 )
 def test_a_call_that_was_cut_off_is_not_run(reply: ScriptedReply, status: str) -> None:
     async def main() -> None:
-        hands = Hands()
+        hands = RecordingTools()
         model = ScriptedModel([reply, "Fine."])
-        service = serving(model)
-        response = await answered(service, "Go.", tools=hands)
+        service = service_with(model)
+        response = await run_turn(service, "Go.", tools=hands)
         assert response.status == status
-        assert hands.asked == []
-        await answered(service, "Well?", after=response.id)
+        assert hands.calls == []
+        await run_turn(service, "Well?", after=response.id)
         assert contents(model)[-2:] == [INTERRUPTED_OUTPUT, "Well?"]
 
     run(main())
@@ -85,30 +85,30 @@ def test_a_call_that_was_cut_off_is_not_run(reply: ScriptedReply, status: str) -
 @pytest.mark.parametrize("where", ["model", "tool", "approved", "second round"])
 def test_a_turn_that_takes_too_long_fails_and_can_be_continued(where: str) -> None:
     async def main() -> None:
-        hands = Hands(never if where in ("tool", "approved") else None)
+        hands = RecordingTools(never if where in ("tool", "approved") else None)
         scripts: dict[str, list[ScriptedReply]] = {
             "model": [say("Well") + hang(), say("Fine.")],
-            "tool": [TWO, say("Fine.")],
-            "approved": [ONE, say("Fine.")],
-            "second round": [ONE, say("Well") + hang(), say("Fine.")],
+            "tool": [TWO_CALLS, say("Fine.")],
+            "approved": [ONE_CALL, say("Fine.")],
+            "second round": [ONE_CALL, say("Well") + hang(), say("Fine.")],
         }
         model = ScriptedModel(scripts[where])
         store = GatedStore()
-        service = serving(model, store)
+        service = service_with(model, store)
         more: dict[str, Any] = {}
         if where == "approved":
-            more["after"] = (await answered(service, "Go.")).id
+            more["after"] = (await run_turn(service, "Go.")).id
             more["approved"] = (FunctionCall("a", "look", "{}"),)
-        turn = await service.start(asking("Now.", timeout=0.25, **more), hands)
+        turn = await service.start(turn_request("Now.", timeout=0.25, **more), hands)
         response = await turn.result()
         assert isinstance(turn.error, ModelTimeoutError)
         assert (turn.error.code, turn.error.response_id) == ("turn_timeout", response.id)
         assert "0.25 seconds" in turn.error.message
         assert response.status == "failed"
-        assert tuple(map(decode_item, (await kept(store, turn)).output)) == response.output
-        assert sorted(hands.cancelled) == {"tool": ["a", "b"], "approved": ["a"]}.get(where, [])
+        assert tuple(map(decode_item, (await stored_turn(store, turn)).output)) == response.output
+        assert sorted(hands.cancelled_ids) == {"tool": ["a", "b"], "approved": ["a"]}.get(where, [])
         assert model.cancelled.is_set() == (where in ("model", "second round"))
-        after = await answered(service, "Well?", after=response.id)
+        after = await run_turn(service, "Well?", after=response.id)
         assert texts(after) == ["Fine."]
 
     run(main())
@@ -116,8 +116,11 @@ def test_a_turn_that_takes_too_long_fails_and_can_be_continued(where: str) -> No
 
 def test_a_turn_within_its_time_is_none_the_worse() -> None:
     async def main() -> None:
-        response = await answered(
-            serving(ScriptedModel([ONE, "Done."])), "Go.", tools=Hands(), timeout=60.0
+        response = await run_turn(
+            service_with(ScriptedModel([ONE_CALL, "Done."])),
+            "Go.",
+            tools=RecordingTools(),
+            timeout=60.0,
         )
         assert texts(response) == ["Done."]
 
@@ -134,16 +137,16 @@ def test_a_cancelled_turn_stops_its_tools_and_keeps_what_they_gave() -> None:
             reached.set()
             return await never(call)
 
-        store, hands = GatedStore(), Hands(work)
-        model = ScriptedModel([TWO, "Fine."])
-        service = serving(model, store)
-        turn = await service.start(asking("Go."), hands)
+        store, hands = GatedStore(), RecordingTools(work)
+        model = ScriptedModel([TWO_CALLS, "Fine."])
+        service = service_with(model, store)
+        turn = await service.start(turn_request("Go."), hands)
         await reached.wait()
         response = await turn.cancel()
         assert (response.status, outputs(response)) == ("cancelled", {"a": "done"})
-        assert hands.cancelled == ["b"]
-        assert tuple(map(decode_item, (await kept(store, turn)).output)) == response.output
-        await answered(service, "Well?", after=response.id)
+        assert hands.cancelled_ids == ["b"]
+        assert tuple(map(decode_item, (await stored_turn(store, turn)).output)) == response.output
+        await run_turn(service, "Well?", after=response.id)
         assert contents(model) == ["Go.", "", "done", "", INTERRUPTED_OUTPUT, "Well?"]
 
     run(main())
@@ -151,16 +154,18 @@ def test_a_cancelled_turn_stops_its_tools_and_keeps_what_they_gave() -> None:
 
 def test_a_turn_that_is_cancelled_before_its_calls_are_kept_runs_no_tool() -> None:
     async def main() -> None:
-        store, hands = GatedStore(), Hands()
-        store.items.shut()
-        turn = await serving(ScriptedModel([ONE]), store).start(asking("Go."), hands)
-        await store.items.asked.wait()
-        await settle()
+        store, hands = GatedStore(), RecordingTools()
+        store.items.close()
+        turn = await service_with(ScriptedModel([ONE_CALL]), store).start(
+            turn_request("Go."), hands
+        )
+        await store.items.reached.wait()
+        await run_ready_tasks()
         stopping = asyncio.ensure_future(turn.cancel())
-        await settle()
+        await run_ready_tasks()
         store.items.open()
         assert (await stopping).status == "cancelled"
-        assert hands.asked == []
+        assert hands.calls == []
 
     run(main())
 
@@ -172,11 +177,11 @@ def test_a_source_that_raises_fails_the_turn(caplog: pytest.LogCaptureFixture) -
                 raise RuntimeError("the key is sk-123")
             return await never(call)
 
-        hands = Hands(work)
-        turn = await serving(ScriptedModel([TWO])).start(asking("Go."), hands)
+        hands = RecordingTools(work)
+        turn = await service_with(ScriptedModel([TWO_CALLS])).start(turn_request("Go."), hands)
         with caplog.at_level(logging.ERROR):
             response = await turn.result()
-        assert (response.status, hands.cancelled) == ("failed", ["b"])
+        assert (response.status, hands.cancelled_ids) == ("failed", ["b"])
         assert type(turn.error) is AntiphonError
         assert "sk-123" not in turn.error.message
         assert len(caplog.records) == 1
@@ -187,15 +192,15 @@ def test_a_source_that_raises_fails_the_turn(caplog: pytest.LogCaptureFixture) -
 def test_a_model_that_fails_after_its_tools_ran_keeps_what_they_gave() -> None:
     async def main() -> None:
         model = ScriptedModel(
-            [ONE, say("So") + fail(UpstreamRateLimitError("Slow down.")), "Done."]
+            [ONE_CALL, say("So") + fail(UpstreamRateLimitError("Slow down.")), "Done."]
         )
-        service = serving(model)
-        turn = await service.start(asking("Go."), Hands())
+        service = service_with(model)
+        turn = await service.start(turn_request("Go."), RecordingTools())
         response = await turn.result()
         assert isinstance(turn.error, UpstreamRateLimitError)
         assert kinds(response) == ["FunctionCall", "FunctionCallOutput", "Message"]
         assert response.output[-1] == Message("assistant", "So", status="incomplete")
-        await answered(service, "Go on.", after=response.id)
+        await run_turn(service, "Go on.", after=response.id)
         assert contents(model) == ["Go.", "", "look done", "So", "Go on."]
 
     run(main())
@@ -209,12 +214,12 @@ def test_older_turns_make_room_for_what_tools_give() -> None:
         async def work(call: FunctionCall) -> str:
             return "word " * 20
 
-        model = ScriptedModel(["1", "2", ONE, "Done."])
-        service, after = serving(model), None
+        model = ScriptedModel(["1", "2", ONE_CALL, "Done."])
+        service, after = service_with(model), None
         for number in range(2):
-            after = (await answered(service, f"Question {number}", after=after)).id
-        response = await answered(
-            service, "Go.", after=after, tools=Hands(work), context=(TokenBudget(25),)
+            after = (await run_turn(service, f"Question {number}", after=after)).id
+        response = await run_turn(
+            service, "Go.", after=after, tools=RecordingTools(work), context=(TokenBudget(25),)
         )
         assert response.status == "completed"
         assert contents(model)[0] == "Question 1"
@@ -225,11 +230,11 @@ def test_older_turns_make_room_for_what_tools_give() -> None:
 
 def test_a_window_counts_the_rounds_of_the_turn() -> None:
     async def main() -> None:
-        model = ScriptedModel(["1", "2", ONE, "Done."])
-        service, after = serving(model), None
+        model = ScriptedModel(["1", "2", ONE_CALL, "Done."])
+        service, after = service_with(model), None
         for number in range(2):
-            after = (await answered(service, f"Question {number}", after=after)).id
-        await answered(service, "Go.", after=after, tools=Hands(), context=(Window(5),))
+            after = (await run_turn(service, f"Question {number}", after=after)).id
+        await run_turn(service, "Go.", after=after, tools=RecordingTools(), context=(Window(5),))
         assert [len(model.context(number)) for number in (2, 3)] == [5, 5]
         assert contents(model)[0] == "Question 1"
 
@@ -241,15 +246,17 @@ def test_a_turn_that_outgrows_its_budget_fails_with_what_was_done() -> None:
         async def work(call: FunctionCall) -> str:
             return "word " * 50
 
-        store, model = GatedStore(), ScriptedModel([ONE])
-        service = serving(model, store)
-        turn = await service.start(asking("Go.", context=(TokenBudget(20),)), Hands(work))
+        store, model = GatedStore(), ScriptedModel([ONE_CALL])
+        service = service_with(model, store)
+        turn = await service.start(
+            turn_request("Go.", context=(TokenBudget(20),)), RecordingTools(work)
+        )
         response = await turn.result()
         assert isinstance(turn.error, ContextLengthExceededError)
         assert turn.error.used is not None
         assert turn.error.used > 20 == turn.error.limit
         assert kinds(response) == ["FunctionCall", "FunctionCallOutput"]
-        assert len((await kept(store, turn)).output) == 2
+        assert len((await stored_turn(store, turn)).output) == 2
         assert len(model.calls) == 1
 
     run(main())
@@ -262,15 +269,16 @@ def test_a_second_round_may_be_what_is_too_long(truncation: Any) -> None:
             if len(messages) > 5:
                 return fail(ContextLengthExceededError("Too long.", used=len(messages), limit=5))
             if messages[-1]["content"] == "Go.":
-                return say("Let me see.") + ONE
+                return say("Let me see.") + ONE_CALL
             return "Done."
 
         model = ScriptedModel(script)
-        service, after = serving(model), None
+        service, after = service_with(model), None
         for number in range(2):
-            after = (await answered(service, f"Question {number}", after=after)).id
+            after = (await run_turn(service, f"Question {number}", after=after)).id
         turn = await service.start(
-            asking("Go.", after=after, options=Options(truncation=truncation)), Hands()
+            turn_request("Go.", after=after, options=Options(truncation=truncation)),
+            RecordingTools(),
         )
         response = await turn.result()
         if truncation == "disabled":

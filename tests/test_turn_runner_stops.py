@@ -28,16 +28,16 @@ from antiphon.models.scripted import (
 from antiphon.turn.service import TurnService
 from turn_kit import (
     GatedStore,
-    answered,
-    asking,
     assistant,
-    heard,
-    heard_until,
-    kept,
+    collect_events,
+    read_until,
     run,
-    serving,
-    settle,
+    run_ready_tasks,
+    run_turn,
+    service_with,
+    stored_turn,
     texts,
+    turn_request,
     user,
 )
 
@@ -50,12 +50,12 @@ DISK = "The disk is full."
 def test_a_turn_cancelled_before_its_first_step_asks_no_model() -> None:
     async def main() -> None:
         store, model = GatedStore(), ScriptedModel(["Hi."])
-        turn = await serving(model, store).start(asking("Hello."))
+        turn = await service_with(model, store).start(turn_request("Hello."))
         response = await turn.cancel()
         assert (response.status, response.output, turn.error) == ("cancelled", (), None)
         assert model.calls == []
-        assert (await kept(store, turn)).end == response.end
-        assert await heard(turn) == [Created(turn.initial_response), Ended(response)]
+        assert (await stored_turn(store, turn)).end == response.end
+        assert await collect_events(turn) == [Created(turn.initial_response), Ended(response)]
 
     run(main())
 
@@ -66,7 +66,7 @@ def test_a_cancelled_turn_keeps_what_arrived(said: str, store: bool) -> None:
     async def main() -> None:
         disk, reached = GatedStore(), asyncio.Event()
         model = ScriptedModel([say(said) + hang(reached)])
-        turn = await serving(model, disk).start(asking("Hello.", store=store))
+        turn = await service_with(model, disk).start(turn_request("Hello.", store=store))
         await reached.wait()
         response, again = await asyncio.gather(turn.cancel(), turn.cancel())
         assert response is again
@@ -85,16 +85,16 @@ def test_a_cancelled_turn_keeps_what_arrived(said: str, store: bool) -> None:
 def test_a_stop_while_the_end_goes_to_the_disk_comes_too_late() -> None:
     async def main() -> None:
         store = GatedStore()
-        store.ends.shut()
-        service = serving(ScriptedModel(["Hi.", "Still here."]), store)
-        turn = await service.start(asking("Hello."))
-        await store.ends.asked.wait()
+        store.ends.close()
+        service = service_with(ScriptedModel(["Hi.", "Still here."]), store)
+        turn = await service.start(turn_request("Hello."))
+        await store.ends.reached.wait()
         stopping = asyncio.ensure_future(turn.cancel())
-        await settle()
+        await run_ready_tasks()
         store.ends.open()
         response = await stopping
         assert (response.status, texts(response)) == ("completed", ["Hi."])
-        after = await answered(service, "And?", after=turn.response_id)
+        after = await run_turn(service, "And?", after=turn.response_id)
         assert texts(after) == ["Still here."]
 
     run(main())
@@ -106,18 +106,18 @@ def test_a_loop_that_ends_does_not_cut_the_way_to_the_disk(late: str) -> None:
         store = GatedStore()
         gate = getattr(store, late)
         gate.shut()
-        service = serving(ScriptedModel([think("Hm.") + say("Hi.")]), store)
-        turn = await service.start(asking("Hello."))
+        service = service_with(ScriptedModel([think("Hm.") + say("Hi.")]), store)
+        turn = await service.start(turn_request("Hello."))
         await gate.asked.wait()
-        await settle()
+        await run_ready_tasks()
         assert turn.task is not None
         # As asyncio.run does it with all that still runs.
         turn.task.cancel()
-        await settle()
+        await run_ready_tasks()
         gate.open()
         response = await turn.result()
         assert response.status == "completed"
-        assert (await kept(store, turn)).end == response.end
+        assert (await stored_turn(store, turn)).end == response.end
 
     run(main())
 
@@ -125,16 +125,18 @@ def test_a_loop_that_ends_does_not_cut_the_way_to_the_disk(late: str) -> None:
 def test_a_turn_stopped_before_its_request_was_kept_is_kept_as_cancelled() -> None:
     async def main() -> None:
         store, reached = GatedStore(), asyncio.Event()
-        store.begins.shut()
-        turn = await serving(ScriptedModel([hang(reached)]), store).start(asking("Hello."))
+        store.begins.close()
+        turn = await service_with(ScriptedModel([hang(reached)]), store).start(
+            turn_request("Hello.")
+        )
         await reached.wait()
         stopping = asyncio.ensure_future(turn.cancel())
-        await settle()
+        await run_ready_tasks()
         assert not stopping.done()
         store.begins.open()
         response = await stopping
         assert response.status == "cancelled"
-        assert (await kept(store, turn)).end == response.end
+        assert (await stored_turn(store, turn)).end == response.end
 
     run(main())
 
@@ -158,7 +160,7 @@ async def talked(service: TurnService, turns: int) -> str:
     """A conversation of so many turns; its newest id."""
     head = None
     for number in range(turns):
-        head = (await answered(service, f"question {number}", after=head)).id
+        head = (await run_turn(service, f"question {number}", after=head)).id
     assert head is not None
     return head
 
@@ -167,17 +169,20 @@ async def talked(service: TurnService, turns: int) -> str:
 def test_the_oldest_turns_go_when_the_context_is_too_long(told: bool) -> None:
     async def main() -> None:
         store = GatedStore()
-        head = await talked(serving(ScriptedModel(["Fine."] * 9), store), 9)
+        head = await talked(service_with(ScriptedModel(["Fine."] * 9), store), 9)
         model = reader_of(9, told=told)
-        response = await answered(
-            serving(model, store), "Still there?", after=head, options=Options(truncation="auto")
+        response = await run_turn(
+            service_with(model, store),
+            "Still there?",
+            after=head,
+            options=Options(truncation="auto"),
         )
         assert response.status == "completed"
         shown = model.context()
         assert shown[-3:] == [user("question 8"), assistant("Fine."), user("Still there?")]
         assert len(shown) <= 9
         assert len(model.context(0)) == 19
-        turns = await serving(model, store).chain(DEFAULT_TENANT, response.id)
+        turns = await service_with(model, store).chain(DEFAULT_TENANT, response.id)
         assert len(turns) == 10, "only the model's view is shorter"
 
     run(main())
@@ -186,9 +191,9 @@ def test_the_oldest_turns_go_when_the_context_is_too_long(told: bool) -> None:
 def test_without_leave_to_truncate_too_long_is_an_error() -> None:
     async def main() -> None:
         store = GatedStore()
-        head = await talked(serving(ScriptedModel(["Fine."] * 5), store), 5)
+        head = await talked(service_with(ScriptedModel(["Fine."] * 5), store), 5)
         model = reader_of(5, told=True)
-        turn = await serving(model, store).start(asking("Still there?", after=head))
+        turn = await service_with(model, store).start(turn_request("Still there?", after=head))
         assert (await turn.result()).status == "failed"
         assert isinstance(turn.error, ContextLengthExceededError)
         assert len(model.calls) == 1
@@ -202,10 +207,10 @@ def test_what_cannot_be_shortened_is_an_error(words: int) -> None:
 
     async def main() -> None:
         store = GatedStore()
-        head = await talked(serving(ScriptedModel(["Fine."] * 3), store), 3)
+        head = await talked(service_with(ScriptedModel(["Fine."] * 3), store), 3)
         model = reader_of(0, told=False, words=words)
-        turn = await serving(model, store).start(
-            asking("Still there?", after=head, options=Options(truncation="auto"))
+        turn = await service_with(model, store).start(
+            turn_request("Still there?", after=head, options=Options(truncation="auto"))
         )
         assert (await turn.result()).status == "failed"
         assert isinstance(turn.error, ContextLengthExceededError)
@@ -220,20 +225,20 @@ def test_what_cannot_be_shortened_is_an_error(words: int) -> None:
 def test_a_stored_turn_goes_on_without_its_reader() -> None:
     async def main() -> None:
         store, go = GatedStore(), asyncio.Event()
-        service = serving(ScriptedModel([say("One, ") + wait(go) + say("two.")]), store)
-        turn = await service.start(asking("Count."))
-        await heard_until(turn, "One")
+        service = service_with(ScriptedModel([say("One, ") + wait(go) + say("two.")]), store)
+        turn = await service.start(turn_request("Count."))
+        await read_until(turn, "One")
         await turn.detach()
         assert not turn.done()
         late = service.running_turn(turn.response_id)
         assert late is turn
         go.set()
-        events = await heard(late)
+        events = await collect_events(late)
         assert events[0] == Created(turn.initial_response)
         response = await turn.result()
         assert events[-1] == Ended(response)
         assert texts(response) == ["One, two."]
-        await settle()
+        await run_ready_tasks()
         assert service.running_turn(turn.response_id) is None
 
     run(main())
@@ -243,13 +248,13 @@ def test_an_unstored_turn_ends_with_its_reader() -> None:
     async def main() -> None:
         store, reached = GatedStore(), asyncio.Event()
         model = ScriptedModel([say("One") + hang(reached)])
-        turn = await serving(model, store).start(asking("Count.", store=False))
+        turn = await service_with(model, store).start(turn_request("Count.", store=False))
         await reached.wait()
         await turn.detach()
         assert model.cancelled.is_set()
         assert (await turn.result()).status == "cancelled"
-        assert not store.begins.asked.is_set()
-        assert not store.ends.asked.is_set()
+        assert not store.begins.reached.is_set()
+        assert not store.ends.reached.is_set()
 
     run(main())
 
@@ -257,7 +262,7 @@ def test_an_unstored_turn_ends_with_its_reader() -> None:
 def test_calls_end_the_turn_and_wait_for_their_outputs() -> None:
     async def main() -> None:
         wanted = calls(call("f", {"x": 1}), call("g", {"y": 2}))
-        response = await answered(serving(ScriptedModel([say("So:") + wanted])), "Do it.")
+        response = await run_turn(service_with(ScriptedModel([say("So:") + wanted])), "Do it.")
         assert response.status == "completed"
         assert response.output == (
             Message("assistant", "So:"),
@@ -271,13 +276,13 @@ def test_calls_end_the_turn_and_wait_for_their_outputs() -> None:
 def test_a_closing_service_keeps_running_turns_as_interrupted() -> None:
     async def main() -> None:
         store, reached = GatedStore(), asyncio.Event()
-        service = serving(ScriptedModel([say("One") + hang(reached)]), store)
-        turn = await service.start(asking("Count."))
+        service = service_with(ScriptedModel([say("One") + hang(reached)]), store)
+        turn = await service.start(turn_request("Count."))
         await reached.wait()
-        store.ends.shut()
+        store.ends.close()
         closing = asyncio.ensure_future(service.close())
-        await store.ends.asked.wait()
-        await settle()
+        await store.ends.reached.wait()
+        await run_ready_tasks()
         assert not closing.done()
         store.ends.open()
         await closing

@@ -26,15 +26,15 @@ from antiphon.turn.service import TurnService
 from turn_kit import (
     STORES,
     GatedStore,
-    answered,
-    asking,
     assistant,
+    collect_events,
     contents,
-    heard,
     run,
-    serving,
+    run_turn,
+    run_with_store,
+    service_with,
+    turn_request,
     user,
-    with_story,
 )
 
 
@@ -49,10 +49,10 @@ def tool(name: str, content: str) -> dict[str, Any]:
 def test_a_conversation_is_shown_whole_and_in_order(kind: str, tmp_path: Path) -> None:
     async def story(store: Store) -> None:
         model = ScriptedModel([f"answer {number}" for number in range(4)])
-        service, head, expected = serving(model, store), None, []
+        service, head, expected = service_with(model, store), None, []
         for number in range(4):
             expected.append(user(f"question {number}"))
-            response = await answered(service, f"question {number}", after=head)
+            response = await run_turn(service, f"question {number}", after=head)
             assert model.context() == expected
             assert response.previous_response_id == head
             expected.append(assistant(f"answer {number}"))
@@ -63,7 +63,7 @@ def test_a_conversation_is_shown_whole_and_in_order(kind: str, tmp_path: Path) -
         assert [one.status for one in chain] == ["completed"] * 4
         assert chain[-1] == await service.response(DEFAULT_TENANT, head)
 
-    with_story(kind, tmp_path, story)
+    run_with_store(kind, tmp_path, story)
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -73,9 +73,9 @@ def test_whoever_has_seen_the_end_can_go_on_at_once(stream: bool, tmp_path: Path
     async def talk(service: TurnService, name: int) -> None:
         head = None
         for number in range(12):
-            turn = await service.start(asking(f"{name} {number}", after=head, stream=stream))
+            turn = await service.start(turn_request(f"{name} {number}", after=head, stream=stream))
             if stream:
-                events = await heard(turn)
+                events = await collect_events(turn)
                 assert isinstance(events[-1], Ended)
                 assert events[-1].response.status == "completed"
             else:
@@ -85,42 +85,42 @@ def test_whoever_has_seen_the_end_can_go_on_at_once(stream: bool, tmp_path: Path
         assert said[::2] == [f"{name} {number}" for number in range(12)]
 
     async def story(store: Store) -> None:
-        service = serving(ScriptedModel(lambda messages: messages[-1]["content"]), store)
+        service = service_with(ScriptedModel(lambda messages: messages[-1]["content"]), store)
         await asyncio.gather(*(talk(service, name) for name in range(8)))
 
-    with_story("sqlite", tmp_path, story)
+    run_with_store("sqlite", tmp_path, story)
 
 
 @pytest.mark.parametrize("kind", STORES)
 def test_two_turns_from_one_response_are_two_branches(kind: str, tmp_path: Path) -> None:
     async def story(store: Store) -> None:
         model = ScriptedModel(lambda messages: f"to {messages[-1]['content']}")
-        service = serving(model, store)
-        root = await answered(service, "root")
+        service = service_with(model, store)
+        root = await run_turn(service, "root")
         left, right = await asyncio.gather(
-            answered(service, "left", after=root.id), answered(service, "right", after=root.id)
+            run_turn(service, "left", after=root.id), run_turn(service, "right", after=root.id)
         )
         for branch, word in ((left, "left"), (right, "right")):
-            response = await answered(service, "and?", after=branch.id)
+            response = await run_turn(service, "and?", after=branch.id)
             assert contents(model) == ["root", "to root", word, f"to {word}", "and?"]
             assert response.previous_response_id == branch.id
         # And from the middle, when its place in the cache has long been taken.
-        await answered(service, "third", after=root.id)
+        await run_turn(service, "third", after=root.id)
         assert contents(model) == ["root", "to root", "third"]
 
-    with_story(kind, tmp_path, story)
+    run_with_store(kind, tmp_path, story)
 
 
 def test_instructions_hold_for_one_turn_and_system_messages_stay() -> None:
     async def main() -> None:
         model = ScriptedModel(["1", "2", "3"])
-        service = serving(model)
-        request = asking(Message("developer", "Be kind."), "a", instructions="Be brief.")
+        service = service_with(model)
+        request = turn_request(Message("developer", "Be kind."), "a", instructions="Be brief.")
         first = await (await service.start(request)).result()
         assert contents(model) == ["Be brief.", "Be kind.", "a"]
-        second = await answered(service, "b", after=first.id)
+        second = await run_turn(service, "b", after=first.id)
         assert contents(model) == ["Be kind.", "a", "1", "b"]
-        third = await answered(service, "c", after=second.id, instructions="Be long.")
+        third = await run_turn(service, "c", after=second.id, instructions="Be long.")
         assert contents(model) == ["Be long.", "Be kind.", "a", "1", "b", "2", "c"]
         messages = await service.messages(DEFAULT_TENANT, third.id)
         assert [one["role"] for one in messages[:2]] == ["system", "system"]
@@ -132,10 +132,10 @@ def test_instructions_hold_for_one_turn_and_system_messages_stay() -> None:
 def test_the_same_words_twice_are_kept_twice() -> None:
     async def main() -> None:
         model = ScriptedModel(["Yes.", "Yes.", "Yes."])
-        service = serving(model)
-        first = await answered(service, "Again.")
-        second = await answered(service, "Again.", after=first.id)
-        await answered(service, "Again.", "Again.", after=second.id)
+        service = service_with(model)
+        first = await run_turn(service, "Again.")
+        second = await run_turn(service, "Again.", after=first.id)
+        await run_turn(service, "Again.", "Again.", after=second.id)
         assert contents(model) == ["Again.", "Yes.", "Again.", "Yes.", "Again.", "Again."]
 
     run(main())
@@ -147,10 +147,10 @@ def test_a_primer_is_shown_and_never_kept() -> None:
             msgspec.json.encode(user("Primed?")) + b"," + msgspec.json.encode(assistant("Yes."))
         )
         model = ScriptedModel(["1", "2"], info=ModelInfo("primed", few_shot=primer))
-        service = serving(model)
-        first = await answered(service, "a", instructions="Be brief.")
+        service = service_with(model)
+        first = await run_turn(service, "a", instructions="Be brief.")
         assert contents(model) == ["Be brief.", "Primed?", "Yes.", "a"]
-        await answered(service, "b", after=first.id)
+        await run_turn(service, "b", after=first.id)
         assert contents(model) == ["Primed?", "Yes.", "a", "1", "b"]
         assert await service.messages(DEFAULT_TENANT, first.id) == [
             *({"role": "system", "content": "Be brief."}, user("a"), assistant("1"))
@@ -167,38 +167,38 @@ def test_outputs_follow_their_calls_in_whatever_order_they_come(kind: str, tmp_p
     async def story(store: Store) -> None:
         wanted = [call(name, {}, call_id=f"id_{name}") for name in "abc"]
         model = ScriptedModel([calls(*wanted), "Done.", "Bye."])
-        service = serving(model, store)
-        asked = await answered(service, "Do it.")
+        service = service_with(model, store)
+        asked = await run_turn(service, "Do it.")
         outputs = [FunctionCallOutput(f"id_{name}", name.upper()) for name in "cab"]
-        done = await answered(service, outputs[0], "By the way:", *outputs[1:], after=asked.id)
+        done = await run_turn(service, outputs[0], "By the way:", *outputs[1:], after=asked.id)
         assert model.context()[2:] == [
             *(tool("id_a", "A"), tool("id_b", "B"), tool("id_c", "C")),
             user("By the way:"),
         ]
-        await answered(service, "Thanks.", after=done.id)
+        await run_turn(service, "Thanks.", after=done.id)
         assert contents(model) == [
             *("Do it.", "", "A", "B", "C", "By the way:", "Done.", "Thanks.")
         ]
 
-    with_story(kind, tmp_path, story)
+    run_with_store(kind, tmp_path, story)
 
 
 def test_outputs_that_do_not_fit_are_refused_and_nothing_is_stored() -> None:
     async def main() -> None:
         store = MemoryStore()
         wanted = calls(call("f", {}, call_id="a"), call("g", {}, call_id="b"))
-        service = serving(ScriptedModel([wanted, "Fine."]), store)
-        asked = await answered(service, "Do it.")
+        service = service_with(ScriptedModel([wanted, "Fine."]), store)
+        asked = await run_turn(service, "Do it.")
         for items, name in (
             (["Never mind."], "'a', 'b'"),
             ([FunctionCallOutput("a", "1")], "'b'"),
             ([FunctionCallOutput("zz", "1")], "'zz'"),
         ):
             with pytest.raises(InvalidRequestError, match=name):
-                await service.start(asking(*items, after=asked.id))
+                await service.start(turn_request(*items, after=asked.id))
         assert len(await service.recent_threads(DEFAULT_TENANT, 10)) == 1
         both = [FunctionCallOutput("a", "1"), FunctionCallOutput("b", "2")]
-        assert (await answered(service, *both, after=asked.id)).status == "completed"
+        assert (await run_turn(service, *both, after=asked.id)).status == "completed"
 
     run(main())
 
@@ -207,10 +207,10 @@ def test_a_model_that_uses_one_id_for_every_call_is_understood() -> None:
     async def main() -> None:
         again = calls(call("f", {}, call_id="call_0"))
         model = ScriptedModel([again, again, "Both."])
-        service = serving(model)
-        first = await answered(service, "Go.")
-        second = await answered(service, FunctionCallOutput("call_0", "one"), after=first.id)
-        await answered(service, FunctionCallOutput("call_0", "two"), after=second.id)
+        service = service_with(model)
+        first = await run_turn(service, "Go.")
+        second = await run_turn(service, FunctionCallOutput("call_0", "one"), after=first.id)
+        await run_turn(service, FunctionCallOutput("call_0", "two"), after=second.id)
         assert contents(model) == ["Go.", "", "one", "", "two"]
 
     run(main())
@@ -228,8 +228,8 @@ def test_a_turn_that_ended_badly_can_be_continued(
         reached = asyncio.Event()
         ending = hang(reached) if cancelled else fail(ModelError("It broke."))
         model = ScriptedModel([say("Wait.") + calls(call("f", {}, call_id="a")) + ending, "Fine."])
-        service = serving(model, store)
-        turn = await service.start(asking("Do it."))
+        service = service_with(model, store)
+        turn = await service.start(turn_request("Do it."))
         if cancelled:
             await reached.wait()
             await turn.cancel()
@@ -237,19 +237,19 @@ def test_a_turn_that_ended_badly_can_be_continued(
         assert response.status == ("cancelled" if cancelled else "failed")
         assert response.output[-1] == FunctionCall("a", "f", "{}", "incomplete")
         # Nobody owes the output of a call that may never have been whole.
-        await answered(service, "And now?", after=response.id)
+        await run_turn(service, "And now?", after=response.id)
         assert contents(model) == ["Do it.", "Wait.", INTERRUPTED_OUTPUT, "And now?"]
 
-    with_story(kind, tmp_path, story)
+    run_with_store(kind, tmp_path, story)
 
 
 def test_an_output_that_arrived_all_the_same_is_taken() -> None:
     async def main() -> None:
         wanted = calls(call("f", {}, call_id="a"), call("g", {}, call_id="b"))
         model = ScriptedModel([wanted + fail(ModelError("It broke.")), "Fine."])
-        service = serving(model)
-        failed = await answered(service, "Do it.")
-        await answered(service, FunctionCallOutput("b", "two"), after=failed.id)
+        service = service_with(model)
+        failed = await run_turn(service, "Do it.")
+        await run_turn(service, FunctionCallOutput("b", "two"), after=failed.id)
         assert contents(model) == ["Do it.", "", INTERRUPTED_OUTPUT, "two"]
 
     run(main())
@@ -261,10 +261,10 @@ def test_trying_again_doubles_nothing() -> None:
     async def main() -> None:
         broken = say("Half an ans") + fail(ModelError("It broke."))
         model = ScriptedModel(["Hi.", broken, broken, "Fine."])
-        service = serving(model)
-        first = await answered(service, "Hello.")
+        service = service_with(model)
+        first = await run_turn(service, "Hello.")
         for status in ("failed", "failed", "completed"):
-            response = await answered(service, "And?", after=first.id)
+            response = await run_turn(service, "And?", after=first.id)
             assert response.status == status
             assert contents(model) == ["Hello.", "Hi.", "And?"]
 
@@ -278,32 +278,32 @@ def test_trying_again_doubles_nothing() -> None:
 def test_what_was_told_when_a_turn_ended_is_told_ever_after(kind: str, tmp_path: Path) -> None:
     async def story(store: Store) -> None:
         script = [say("Hi.") + calls(call("f", {"x": 1})), say("So") + fail(ModelError("No."))]
-        service = serving(ScriptedModel(script), store)
+        service = service_with(ScriptedModel(script), store)
         options = Options(temperature=0.5, metadata={"a": "b"}, stop=("x",))
-        told: Response = await answered(service, "a", instructions="Be.", options=options)
+        told: Response = await run_turn(service, "a", instructions="Be.", options=options)
         assert await service.response(DEFAULT_TENANT, told.id) == told
         output = FunctionCallOutput("call_1_0", (InputText("1"), InputImage("https://x/y.png")))
-        failed = await answered(service, output, after=told.id)
+        failed = await run_turn(service, output, after=told.id)
         assert failed.status == "failed"
         assert await service.response(DEFAULT_TENANT, failed.id) == failed
         assert re.fullmatch(r"resp_[0-9a-f]{32}", failed.id)
 
-    with_story(kind, tmp_path, story)
+    run_with_store(kind, tmp_path, story)
 
 
 def test_an_end_that_could_not_be_kept_is_made_up_for_when_it_is_asked_for() -> None:
     async def main() -> None:
         store = GatedStore()
-        service = serving(ScriptedModel(["Lost.", "Back."]), store)
+        service = service_with(ScriptedModel(["Lost.", "Back."]), store)
         store.ends.error = StoreError("The disk is full.")
-        turn = await service.start(asking("Hello."))
+        turn = await service.start(turn_request("Hello."))
         with pytest.raises(StoreError):
             await turn.result()
         with pytest.raises(StoreError):
             await service.response(DEFAULT_TENANT, turn.response_id)
         store.ends.error = None
         assert (await service.response(DEFAULT_TENANT, turn.response_id)).status == "failed"
-        again = await answered(service, "Hello again.", after=turn.response_id)
+        again = await run_turn(service, "Hello again.", after=turn.response_id)
         assert again.status == "completed"
         await service.close()
 
@@ -312,8 +312,8 @@ def test_an_end_that_could_not_be_kept_is_made_up_for_when_it_is_asked_for() -> 
 
 def test_calls_that_wait_for_their_outputs_are_shown_waiting() -> None:
     async def main() -> None:
-        service = serving(ScriptedModel([calls(call("look", {}, call_id="c1"))]))
-        response = await answered(service, "Look.")
+        service = service_with(ScriptedModel([calls(call("look", {}, call_id="c1"))]))
+        response = await run_turn(service, "Look.")
         *_, last = await service.messages(DEFAULT_TENANT, response.id)
         assert [one["id"] for one in last["tool_calls"]] == ["c1"]
         await service.close()

@@ -27,13 +27,13 @@ from antiphon.turn.service import TurnService
 from turn_kit import (
     STORES,
     GatedStore,
-    answered,
-    asking,
     contents,
-    opened,
+    open_store,
     run,
-    serving,
-    with_story,
+    run_turn,
+    run_with_store,
+    service_with,
+    turn_request,
 )
 
 # Other people's, missing and running.
@@ -49,9 +49,9 @@ async def refusal(work: Awaitable[Any]) -> NotFoundError:
 def test_what_is_not_yours_is_as_if_it_were_not_there(kind: str, tmp_path: Path) -> None:
     async def story(store: Store) -> None:
         model = ScriptedModel(lambda _: "Hi.")
-        service = serving(model, store)
-        mine = (await answered(service, "Mine.", tenant="me")).id
-        deleted = (await answered(service, "Gone.", tenant="you")).id
+        service = service_with(model, store)
+        mine = (await run_turn(service, "Mine.", tenant="me")).id
+        deleted = (await run_turn(service, "Gone.", tenant="you")).id
         await service.delete("you", deleted)
         shapes = set()
         for wrong in (mine, deleted, new_response_id(), "resp_1", "", "../../etc", "x" * 5000):
@@ -69,7 +69,7 @@ def test_what_is_not_yours_is_as_if_it_were_not_there(kind: str, tmp_path: Path)
         assert shapes == {("response_not_found", None, "No response found with id ID.")}
         continuing = set()
         for wrong in (mine, deleted, new_response_id(), "resp_1", ""):
-            error = await refusal(service.start(asking("Hi.", tenant="you", after=wrong)))
+            error = await refusal(service.start(turn_request("Hi.", tenant="you", after=wrong)))
             continuing.add((error.code, error.param, error.message.replace(f"'{wrong}'", "ID")))
         assert len(continuing) == 1
         (shape,) = continuing
@@ -78,7 +78,7 @@ def test_what_is_not_yours_is_as_if_it_were_not_there(kind: str, tmp_path: Path)
         assert len(await service.recent_threads("me", 10)) == 1
         assert (await service.response("me", mine)).status == "completed"
 
-    with_story(kind, tmp_path, story)
+    run_with_store(kind, tmp_path, story)
 
 
 @pytest.mark.parametrize("kind", STORES)
@@ -87,19 +87,19 @@ def test_a_running_response_is_not_continued_but_can_be_looked_at(
 ) -> None:
     async def story(store: Store) -> None:
         reached = asyncio.Event()
-        service = serving(ScriptedModel([hang(reached), "Fine."]), store)
-        turn = await service.start(asking("Hello."))
+        service = service_with(ScriptedModel([hang(reached), "Fine."]), store)
+        turn = await service.start(turn_request("Hello."))
         await anext(aiter(turn.events()))
         await reached.wait()
         with pytest.raises(ResponseInProgressError) as caught:
-            await service.start(asking("And?", after=turn.response_id))
+            await service.start(turn_request("And?", after=turn.response_id))
         assert caught.value.status == 409
         assert (await service.response(DEFAULT_TENANT, turn.response_id)).status == "in_progress"
         assert service.running_turn(turn.response_id) is turn
         await turn.cancel()
-        assert (await answered(service, "And?", after=turn.response_id)).status == "completed"
+        assert (await run_turn(service, "And?", after=turn.response_id)).status == "completed"
 
-    with_story(kind, tmp_path, story)
+    run_with_store(kind, tmp_path, story)
 
 
 # Forgetting.
@@ -109,36 +109,36 @@ def test_a_running_response_is_not_continued_but_can_be_looked_at(
 def test_a_deleted_turn_is_gone_from_the_next_context(kind: str, tmp_path: Path) -> None:
     async def story(store: Store) -> None:
         model = ScriptedModel(lambda messages: f"to {messages[-1]['content']}")
-        service = serving(model, store)
+        service = service_with(model, store)
         ids: list[str] = []
         for word in ("one", "two", "three"):
-            ids.append((await answered(service, word, after=ids[-1] if ids else None)).id)
+            ids.append((await run_turn(service, word, after=ids[-1] if ids else None)).id)
         await service.delete(DEFAULT_TENANT, ids[1])
-        last = await answered(service, "four", after=ids[2])
+        last = await run_turn(service, "four", after=ids[2])
         assert contents(model) == ["one", "to one", "three", "to three", "four"]
         await refusal(service.response(DEFAULT_TENANT, ids[1]))
         await service.delete(DEFAULT_TENANT, ids[0])
-        await answered(service, "five", after=last.id)
+        await run_turn(service, "five", after=last.id)
         assert contents(model) == ["three", "to three", "four", "to four", "five"]
         assert [one.id for one in await service.chain(DEFAULT_TENANT, last.id)] == [ids[2], last.id]
         await service.delete(DEFAULT_TENANT, ids[2], cascade=True)
-        await refusal(service.start(asking("six", after=last.id)))
+        await refusal(service.start(turn_request("six", after=last.id)))
 
-    with_story(kind, tmp_path, story)
+    run_with_store(kind, tmp_path, story)
 
 
 def test_what_another_process_deletes_is_gone_here_too(tmp_path: Path) -> None:
     async def main() -> None:
-        async with opened("sqlite", tmp_path) as here, opened("sqlite", tmp_path) as there:
+        async with open_store("sqlite", tmp_path) as here, open_store("sqlite", tmp_path) as there:
             model = ScriptedModel(lambda messages: f"to {messages[-1]['content']}")
-            service, other = serving(model, here), serving(ScriptedModel(), there)
-            first = await answered(service, "one")
-            second = await answered(service, "two", after=first.id)
+            service, other = service_with(model, here), service_with(ScriptedModel(), there)
+            first = await run_turn(service, "one")
+            second = await run_turn(service, "two", after=first.id)
             await other.delete(DEFAULT_TENANT, first.id)
-            third = await answered(service, "three", after=second.id)
+            third = await run_turn(service, "three", after=second.id)
             assert contents(model) == ["two", "to two", "three"]
             await other.delete(DEFAULT_TENANT, third.id)
-            await refusal(service.start(asking("four", after=third.id)))
+            await refusal(service.start(turn_request("four", after=third.id)))
 
     run(main())
 
@@ -147,28 +147,28 @@ def test_a_deletion_during_a_turn_holds_for_the_next(tmp_path: Path) -> None:
     async def story(store: Store) -> None:
         reached = asyncio.Event()
         model = ScriptedModel(["a", "b", say("c") + hang(reached), "d"])
-        service = serving(model, store)
-        first = await answered(service, "one")
-        second = await answered(service, "two", after=first.id)
-        turn = await service.start(asking("three", after=second.id))
+        service = service_with(model, store)
+        first = await run_turn(service, "one")
+        second = await run_turn(service, "two", after=first.id)
+        turn = await service.start(turn_request("three", after=second.id))
         await reached.wait()
         await service.delete(DEFAULT_TENANT, first.id)
         await turn.cancel()
-        await answered(service, "four", after=turn.response_id)
+        await run_turn(service, "four", after=turn.response_id)
         assert contents(model) == ["two", "b", "three", "c", "four"]
 
     for kind in STORES:
-        with_story(kind, tmp_path, story)
+        run_with_store(kind, tmp_path, story)
 
 
 def test_an_orphaned_output_is_not_shown() -> None:
     async def main() -> None:
         model = ScriptedModel([calls(call("f", {}, call_id="a")), "Sunny.", "Bye."])
-        service = serving(model)
-        asked = await answered(service, "Weather?")
-        told = await answered(service, FunctionCallOutput("a", "sun"), after=asked.id)
+        service = service_with(model)
+        asked = await run_turn(service, "Weather?")
+        told = await run_turn(service, FunctionCallOutput("a", "sun"), after=asked.id)
         await service.delete(DEFAULT_TENANT, asked.id)
-        await answered(service, "Thanks.", after=told.id)
+        await run_turn(service, "Thanks.", after=told.id)
         assert contents(model) == ["Sunny.", "Thanks."]
 
     run(main())
@@ -178,8 +178,8 @@ def test_deleting_a_running_turn_stops_it_and_erases_it() -> None:
     async def main() -> None:
         store, reached = MemoryStore(), asyncio.Event()
         model = ScriptedModel([say("Wait.") + hang(reached)])
-        service = serving(model, store)
-        turn = await service.start(asking("Hello.", tenant="me"))
+        service = service_with(model, store)
+        turn = await service.start(turn_request("Hello.", tenant="me"))
         await reached.wait()
         await refusal(service.delete("you", turn.response_id))
         assert not turn.done(), "someone else cannot stop it"
@@ -195,21 +195,21 @@ def test_deleting_a_running_turn_stops_it_and_erases_it() -> None:
 def test_an_unstored_turn_leaves_nothing(tmp_path: Path) -> None:
     async def story(store: Store) -> None:
         model = ScriptedModel(lambda _: "Hi.")
-        service = serving(model, store)
-        first = await answered(service, "Kept.")
-        secret = await answered(service, "A secret.", after=first.id, store=False)
+        service = service_with(model, store)
+        first = await run_turn(service, "Kept.")
+        secret = await run_turn(service, "A secret.", after=first.id, store=False)
         assert secret.status == "completed"
         assert contents(model) == ["Kept.", "Hi.", "A secret."]
         await refusal(service.response(DEFAULT_TENANT, secret.id))
-        await refusal(service.start(asking("And?", after=secret.id)))
+        await refusal(service.start(turn_request("And?", after=secret.id)))
         await refusal(service.delete(DEFAULT_TENANT, secret.id))
-        await answered(service, "Next.", after=first.id)
+        await run_turn(service, "Next.", after=first.id)
         assert contents(model) == ["Kept.", "Hi.", "Next."]
-        await answered(service, "Alone.", store=False)
+        await run_turn(service, "Alone.", store=False)
         assert len(await service.recent_threads(DEFAULT_TENANT, 10)) == 1
 
-    with_story("memory", tmp_path, story)
-    with_story("sqlite", tmp_path, story)
+    run_with_store("memory", tmp_path, story)
+    run_with_store("sqlite", tmp_path, story)
     written = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
     assert b"Kept." in written
     assert b"A secret." not in written
@@ -218,8 +218,8 @@ def test_an_unstored_turn_leaves_nothing(tmp_path: Path) -> None:
 def test_an_unstored_turn_asks_nothing_of_the_store() -> None:
     async def main() -> None:
         store = GatedStore()
-        await answered(serving(ScriptedModel(["Hi."]), store), "Hello.", store=False)
-        assert not store.begins.asked.is_set()
+        await run_turn(service_with(ScriptedModel(["Hi."]), store), "Hello.", store=False)
+        assert not store.begins.reached.is_set()
         assert store.written == []
 
     run(main())
@@ -242,9 +242,9 @@ def test_an_input_that_says_nothing_is_refused(said: list[Any]) -> None:
     async def main() -> None:
         store = GatedStore()
         with pytest.raises(InvalidRequestError) as caught:
-            await serving(ScriptedModel(["Hi."]), store).start(asking(*said))
+            await service_with(ScriptedModel(["Hi."]), store).start(turn_request(*said))
         assert (caught.value.code, caught.value.param) == ("empty_input", "input")
-        assert not store.begins.asked.is_set()
+        assert not store.begins.reached.is_set()
 
     run(main())
 
@@ -254,14 +254,14 @@ def test_an_input_that_is_no_text_is_refused(where: str) -> None:
     async def main() -> None:
         store, broken = GatedStore(), "caf\udce9"
         request = {
-            "message": asking(broken),
-            "output": asking(FunctionCall("a", "f", "{}"), FunctionCallOutput("a", broken)),
-            "instructions": asking("Hi.", instructions=broken),
+            "message": turn_request(broken),
+            "output": turn_request(FunctionCall("a", "f", "{}"), FunctionCallOutput("a", broken)),
+            "instructions": turn_request("Hi.", instructions=broken),
         }[where]
         with pytest.raises(InvalidRequestError) as caught:
-            await serving(ScriptedModel(["Hi."]), store).start(request)
+            await service_with(ScriptedModel(["Hi."]), store).start(request)
         assert caught.value.code == "invalid_unicode"
-        assert not store.begins.asked.is_set()
+        assert not store.begins.reached.is_set()
 
     run(main())
 
@@ -272,18 +272,18 @@ def test_pictures_are_refused_by_a_model_that_cannot_see() -> None:
         store = GatedStore()
         blind = ScriptedModel(["Hi."], info=ModelInfo("blind", images=False))
         with pytest.raises(ImageInputUnsupportedError):
-            await serving(blind, store).start(asking(look))
-        assert not store.begins.asked.is_set()
-        assert (await answered(serving(ScriptedModel(["A cat."])), look)).status == "completed"
+            await service_with(blind, store).start(turn_request(look))
+        assert not store.begins.reached.is_set()
+        assert (await run_turn(service_with(ScriptedModel(["A cat."])), look)).status == "completed"
 
     run(main())
 
 
 def test_a_model_that_is_not_there_is_refused_first() -> None:
     async def main() -> None:
-        service = serving(ScriptedModel([]))
+        service = service_with(ScriptedModel([]))
         with pytest.raises(ModelNotFoundError) as caught:
-            await service.start(asking(model="other", after="resp_1"))
+            await service.start(turn_request(model="other", after="resp_1"))
         assert caught.value.param == "model"
 
     run(main())
@@ -295,8 +295,8 @@ def test_each_turn_may_ask_another_model() -> None:
         second = ScriptedModel(["From the second."], info=ModelInfo("second"))
         catalog = ModelRegistry({"first": first, "second": second}, default="first")
         service = TurnService(MemoryStore(), catalog)
-        one = await answered(service, "a")
-        two = await answered(service, "b", after=one.id, model="second")
+        one = await run_turn(service, "a")
+        two = await run_turn(service, "b", after=one.id, model="second")
         assert (one.header.model, two.header.model) == ("first", "second")
         assert contents(second) == ["a", "From the first.", "b"]
 

@@ -20,9 +20,9 @@ from antiphon.turn.context_builder import ContextBuilder, ModelContext
 from antiphon.turn.message_rendering import RenderedTurn, render_turn
 from antiphon.turn.protocols import ModelCall, ModelInfo
 from antiphon.turn.trimming import base_tokens, estimate_tokens, required_turns, tokens_of
-from chains_kit import check_whole, groups_of, histories
-from stories_kit import words as words_in
-from turn_kit import UncountedModel, answered, asking, contents, run, serving
+from chains_kit import check_whole_turns, groups_of, histories
+from stories_kit import count_words as words_in
+from turn_kit import UncountedModel, contents, run, run_turn, service_with, turn_request
 
 unhurried = settings(deadline=None)
 
@@ -109,7 +109,7 @@ def test_a_model_that_counts_is_never_shown_more_than_the_budget(
         assert (caught.value.used, caught.value.limit) == (smallest, budget)
         return
     view = viewed(everything, *context)
-    check_whole(everything, view.turns)
+    check_whole_turns(everything, view.turns)
     assert words(view.turns) <= budget
     assert view.other_tokens == BASE + sum(tokens_of(one) for one in view.turns[:-1])
 
@@ -169,7 +169,7 @@ def test_without_a_count_an_estimate_stays_within_the_budget(
         assert (caught.value.used, caught.value.limit) == (smallest, budget)
         return
     view = viewed(everything, TokenBudget(budget), model=model)
-    check_whole(everything, view.turns)
+    check_whole_turns(everything, view.turns)
     assert BASE + sum(map(tokens_of, view.turns)) <= budget
 
 
@@ -198,10 +198,10 @@ def test_a_turn_is_counted_as_the_model_reported_it(kind: type[ScriptedModel]) -
     async def main() -> None:
         reports = [(20, 4), (30, 6), (50, 5)]
         model = kind([say("Yes.") + report_usage(Usage(*one)) for one in reports])
-        service = serving(model)
+        service = service_with(model)
         after = None
         for number in range(3):
-            response = await answered(service, f"{number}", after=after)
+            response = await run_turn(service, f"{number}", after=after)
             after = response.id
             took = response.end.tokens if response.end else None
             # All that was shown and said, less what surrounds the turn.
@@ -233,11 +233,11 @@ def test_what_would_be_shown_next_is_what_is_shown_next(
 ) -> None:
     async def main() -> None:
         model = kind(["a b c"] * 9)
-        service, after = serving(model), None
+        service, after = service_with(model), None
         for number in range(5):
-            after = (await answered(service, f"{number} is my question", after=after)).id
+            after = (await run_turn(service, f"{number} is my question", after=after)).id
         more: dict[str, Any] = {"after": after, "instructions": "Be brief."}
-        shown = await service.preview_context(asking(**more, context=context))
+        shown = await service.preview_context(turn_request(**more, context=context))
         # Room for the next words: one message, and as many tokens as it is estimated to have.
         room = (
             estimate_tokens(render_turn([Message("user", "?")]).weight)
@@ -251,7 +251,7 @@ def test_what_would_be_shown_next_is_what_is_shown_next(
             for one in context
             if isinstance(one, Window | TokenBudget)
         ]
-        await answered(service, "?", **more, context=tuple(roomy))
+        await run_turn(service, "?", **more, context=tuple(roomy))
         assert model.context() == [*shown, {"role": "user", "content": "?"}]
 
     run(main())
@@ -261,9 +261,9 @@ def test_a_turn_that_is_too_long_to_be_shown_again_is_no_error() -> None:
     """The next words need not be shown with it."""
 
     async def main() -> None:
-        service = serving(ScriptedModel(["word " * 30, "Yes."]))
-        first = await answered(service, "Go on.", context=(TokenBudget(20),))
-        request = asking("Short.", after=first.id, context=(TokenBudget(20),))
+        service = service_with(ScriptedModel(["word " * 30, "Yes."]))
+        first = await run_turn(service, "Go on.", context=(TokenBudget(20),))
+        request = turn_request("Short.", after=first.id, context=(TokenBudget(20),))
         assert await service.preview_context(request) == []
         response = await (await service.start(request)).result()
         assert response.status == "completed"
@@ -276,14 +276,14 @@ def test_a_call_that_waits_is_shown_as_the_next_turn_will_show_it() -> None:
 
     async def main() -> None:
         model = ScriptedModel(["Yes.", calls(call("f", {}, call_id="c")), "Done."])
-        service = serving(model)
-        first = await answered(service, "Hi.")
-        second = await answered(service, "Weather?", after=first.id)
-        request = asking(after=second.id, context=(Window(1),))
+        service = service_with(model)
+        first = await run_turn(service, "Hi.")
+        second = await run_turn(service, "Weather?", after=first.id)
+        request = turn_request(after=second.id, context=(Window(1),))
         shown = await service.preview_context(request)
         assert messages(shown) == ["Weather?", ""]
         output = FunctionCallOutput("c", "Sunny.")
-        await answered(service, output, after=second.id, context=(Window(1),))
+        await run_turn(service, output, after=second.id, context=(Window(1),))
         assert contents(model) == ["Weather?", "", "Sunny."]
 
     run(main())

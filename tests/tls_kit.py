@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 from antiphon.settings import Tls
 
 
-def vouching_for_itself(folder: Path, *hosts: str) -> Tls:
+def self_signed_certificate(folder: Path, *hosts: str) -> Tls:
     """A certificate for this machine and for other hosts, by nobody known."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
@@ -46,13 +46,13 @@ def vouching_for_itself(folder: Path, *hosts: str) -> Tls:
     return tls
 
 
-def serving_by(tls: Tls) -> ssl.SSLContext:
+def server_context(tls: Tls) -> ssl.SSLContext:
     """What a server speaks TLS with."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tls.cert, tls.key)
     return context
 
 
-def trusting(tls: Tls) -> ssl.SSLContext:
+def client_context(tls: Tls) -> ssl.SSLContext:
     """What a client knows the certificate by."""
     return ssl.create_default_context(cafile=str(tls.cert))

@@ -26,8 +26,8 @@ STORES = ["memory", "sqlite"]
 
 
 #: What a model says to call a tool once, or twice at once.
-ONE = calls(call("look", {}, call_id="a"))
-TWO = calls(call("look", {"at": 1}, call_id="a"), call("look", {"at": 2}, call_id="b"))
+ONE_CALL = calls(call("look", {}, call_id="a"))
+TWO_CALLS = calls(call("look", {"at": 1}, call_id="a"), call("look", {"at": 2}, call_id="b"))
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
@@ -44,17 +44,17 @@ class Gate:
     def __init__(self) -> None:
         self._open = asyncio.Event()
         self._open.set()
-        self.asked = asyncio.Event()
+        self.reached = asyncio.Event()
         self.error: StoreError | None = None
 
-    def shut(self) -> None:
+    def close(self) -> None:
         self._open.clear()
 
     def open(self) -> None:
         self._open.set()
 
-    async def through(self) -> None:
-        self.asked.set()
+    async def wait_open(self) -> None:
+        self.reached.set()
         await self._open.wait()
         if self.error is not None:
             raise self.error
@@ -88,14 +88,14 @@ class GatedStore(MemoryStore):
         async def later() -> None:
             if before is not None:
                 await asyncio.wait([before])
-            await gate.through()
+            await gate.wait_open()
             await work()
 
         self._last = asyncio.ensure_future(later())
         return self._last
 
 
-class Hands:
+class RecordingTools:
     """A tool source: ``work`` gives each call's output, or None. ``asked`` are the calls so far.
 
     ``agreed`` are the ids of those that came as approved, ``cancelled`` of those that were
@@ -104,20 +104,20 @@ class Hands:
 
     def __init__(self, work: Callable[[FunctionCall], Awaitable[str | None]] | None = None) -> None:
         self._work = work
-        self.asked: list[FunctionCall] = []
-        self.agreed: list[str] = []
-        self.cancelled: list[str] = []
+        self.calls: list[FunctionCall] = []
+        self.approved_ids: list[str] = []
+        self.cancelled_ids: list[str] = []
 
     async def call_tool(self, call: FunctionCall, *, approved: bool = False) -> str | None:
-        self.asked.append(call)
+        self.calls.append(call)
         if approved:
-            self.agreed.append(call.call_id)
+            self.approved_ids.append(call.call_id)
         if self._work is None:
             return f"{call.name} done"
         try:
             return await self._work(call)
         except asyncio.CancelledError:
-            self.cancelled.append(call.call_id)
+            self.cancelled_ids.append(call.call_id)
             raise
 
 
@@ -128,13 +128,13 @@ class UncountedModel(ScriptedModel):
         return None
 
 
-def serving(model: ScriptedModel, store: Store | None = None) -> TurnService:
+def service_with(model: ScriptedModel, store: Store | None = None) -> TurnService:
     """A service with one model, over a store in memory unless another is given."""
     catalog = ModelRegistry({model.info.name: model}, default=model.info.name)
     return TurnService(store or MemoryStore(), catalog)
 
 
-def asking(
+def turn_request(
     *said: str | Item,
     after: str | None = None,
     store: bool = True,
@@ -159,26 +159,26 @@ def asking(
     )
 
 
-async def answered(
+async def run_turn(
     service: TurnService, *said: str | Item, tools: ToolExecutor | None = None, **request: Any
 ) -> Response:
     """A turn from its start to its end."""
-    turn = await service.start(asking(*said, **request), tools)
+    turn = await service.start(turn_request(*said, **request), tools)
     return await turn.result()
 
 
-async def heard(turn: RunningTurn) -> list[Event]:
+async def collect_events(turn: RunningTurn) -> list[Event]:
     """All events of a turn, to its end."""
     return [event async for batch in turn.events() for event in batch]
 
 
-async def hear(turn: RunningTurn, events: list[Event]) -> None:
+async def append_events(turn: RunningTurn, events: list[Event]) -> None:
     """Add all events of a turn to ``events``, as they come."""
     async for batch in turn.events():
         events.extend(batch)
 
 
-async def heard_until(turn: RunningTurn, text: str) -> None:
+async def read_until(turn: RunningTurn, text: str) -> None:
     """Read a turn until it has said ``text``."""
     said = ""
     async for batch in turn.events():
@@ -188,7 +188,7 @@ async def heard_until(turn: RunningTurn, text: str) -> None:
     raise AssertionError(f"the turn ended without {text!r}: {said!r}")
 
 
-async def settle() -> None:
+async def run_ready_tasks() -> None:
     """Let everything run that can run without anything new happening."""
     for _ in range(20):
         await asyncio.sleep(0)
@@ -226,7 +226,7 @@ def kinds(response: Response) -> list[str]:
     return [type(item).__name__ for item in response.output]
 
 
-async def kept(store: Store, turn: RunningTurn) -> StoredTurn:
+async def stored_turn(store: Store, turn: RunningTurn) -> StoredTurn:
     """A turn as it lies in the store, where it must be."""
     stored = await store.turn(DEFAULT_TENANT, turn.response_id)
     assert stored is not None
@@ -234,7 +234,7 @@ async def kept(store: Store, turn: RunningTurn) -> StoredTurn:
 
 
 @asynccontextmanager
-async def opened(kind: str, folder: Path) -> AsyncIterator[Store]:
+async def open_store(kind: str, folder: Path) -> AsyncIterator[Store]:
     """A store of one of ``STORES``."""
     store: Store = MemoryStore() if kind == "memory" else await open_sqlite(folder / "turns.db")
     try:
@@ -243,11 +243,11 @@ async def opened(kind: str, folder: Path) -> AsyncIterator[Store]:
         await store.close()
 
 
-def with_story(kind: str, folder: Path, story: Callable[[Store], Awaitable[None]]) -> None:
+def run_with_store(kind: str, folder: Path, test: Callable[[Store], Awaitable[None]]) -> None:
     """Run a test's story over a store of one of ``STORES``."""
 
     async def main() -> None:
-        async with opened(kind, folder) as store:
-            await story(store)
+        async with open_store(kind, folder) as store:
+            await test(store)
 
     run(main())

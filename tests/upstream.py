@@ -51,7 +51,7 @@ class Request:
     headers: dict[str, str]
     body: bytes
     connection: int = 0
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    disconnected: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def json(self) -> Any:
@@ -71,10 +71,10 @@ def completion(content: str | None = "Hello.", **message: Any) -> Behaviour:
     """A good completion; ``message`` are further fields of its message."""
     reason = "tool_calls" if "tool_calls" in message else "stop"
     said = {"role": "assistant", "content": content, **message}
-    return whole({"choices": [{"index": 0, "message": said, "finish_reason": reason}]})
+    return json_completion({"choices": [{"index": 0, "message": said, "finish_reason": reason}]})
 
 
-def whole(fields: dict[str, Any]) -> Behaviour:
+def json_completion(fields: dict[str, Any]) -> Behaviour:
     """A completion of these fields, and of tokens."""
     usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
     return answer(json.dumps({"object": "chat.completion", "usage": usage, **fields}).encode())
@@ -132,7 +132,7 @@ def stream(
     return moves
 
 
-def hello(**options: Any) -> Behaviour:
+def hello_answer(**options: Any) -> Behaviour:
     """A good stream that says "Hello."."""
     said = (chunk(role="assistant", content=""), chunk(content="Hel"), chunk(content="lo."))
     return stream(*events(*said, chunk("stop"), usage(), DONE), **options)
@@ -159,7 +159,7 @@ class MisbehavingUpstream:
         self._greeting = greeting
         self._tls = tls
         #: What is answered where no behaviour is queued.
-        self.well: Callable[[Request], Behaviour] = _well
+        self.default_answer: Callable[[Request], Behaviour] = _default_answer
         self.requests: list[Request] = []
         self.connections = 0
         self._queue: deque[Behaviour] = deque()
@@ -241,7 +241,7 @@ class MisbehavingUpstream:
         self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bytes:
         """Make all moves, unless the client leaves; gives what it has sent of its next request."""
-        moves = self._queue.popleft() if self._queue else self.well(request)
+        moves = self._queue.popleft() if self._queue else self.default_answer(request)
         ahead = asyncio.create_task(_peek(reader))
         tasks: set[asyncio.Task[Any]] = {ahead}
         try:
@@ -253,7 +253,7 @@ class MisbehavingUpstream:
                     raise ConnectionResetError
                 await doing
         except ConnectionError:
-            request.gone.set()
+            request.disconnected.set()
             raise
         finally:
             for task in tasks:
@@ -272,10 +272,10 @@ def models(*names: str) -> Behaviour:
     return answer(json.dumps({"object": "list", "data": data}).encode())
 
 
-def _well(request: Request) -> Behaviour:
+def _default_answer(request: Request) -> Behaviour:
     if request.path.endswith("/models"):
         return models("only")
-    return hello() if request.json.get("stream") else completion()
+    return hello_answer() if request.json.get("stream") else completion()
 
 
 async def _peek(reader: asyncio.StreamReader) -> bytes:

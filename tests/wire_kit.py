@@ -53,7 +53,12 @@ SPEC_EVENTS: dict[str, type[BaseModel]] = {
     if name.endswith("StreamingEvent")
 }
 #: What OpenAI's API has besides the specification.
-BEYOND = {"mcp_call", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response"}
+NON_SPEC_ITEM_TYPES = {
+    "mcp_call",
+    "mcp_list_tools",
+    "mcp_approval_request",
+    "mcp_approval_response",
+}
 
 texts = st.text(max_size=20)
 names = st.sampled_from(["read", "write", "a-b_c"])
@@ -156,7 +161,7 @@ def groups_of(items: st.SearchStrategy[Item]) -> st.SearchStrategy[tuple[Item, .
 
 #: What a turn may take in or give out, and what it may give out.
 turns = groups_of(single)
-produced = groups_of(answers | thoughts | calls | results | lists | compactions)
+output_items = groups_of(answers | thoughts | calls | results | lists | compactions)
 
 approval_rules: st.SearchStrategy[Any] = st.sampled_from(["always", "never", ("read",)])
 servers = st.builds(
@@ -226,7 +231,7 @@ def check_item(body: dict[str, Any]) -> None:
     if not (body["type"] == "message" and "input_video" in str(body)):
         # Videos are the specification's alone.
         OPENAI_ITEM.validate_python(body)
-    if body["type"] not in BEYOND:
+    if body["type"] not in NON_SPEC_ITEM_TYPES:
         SPEC_ITEMS[body["type"]].model_validate(body)
 
 
@@ -243,7 +248,7 @@ def check_response(body: dict[str, Any]) -> None:
     spec.ResponseResource.model_validate(
         {
             **body,
-            "output": [item for item in body["output"] if item["type"] not in BEYOND],
+            "output": [item for item in body["output"] if item["type"] not in NON_SPEC_ITEM_TYPES],
             "tools": [tool for tool in body["tools"] if tool["type"] == "function"],
             # The specification's own choices know functions only.
             "tool_choice": "auto" if "mcp" in str(beyond) else beyond,

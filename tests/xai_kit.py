@@ -18,7 +18,7 @@ from antiphon.core.turns import Options
 from antiphon.models.retry import RetryPolicy
 from antiphon.models.xai.model import XaiGrpcModel
 from antiphon.turn.protocols import Model, ModelCall, ModelInfo
-from server import NEVER
+from server import TIMEOUT
 
 T = TypeVar("T")
 
@@ -26,10 +26,10 @@ KEY = "xai-0123456789abcdefghij"
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(asyncio.wait_for(main, NEVER))
+    return asyncio.run(asyncio.wait_for(main, TIMEOUT))
 
 
-class Clock:
+class ManualClock:
     """A clock that only a model's waiting moves. ``waits`` are the seconds so far."""
 
     def __init__(self) -> None:
@@ -41,19 +41,19 @@ class Clock:
         self.now += seconds
 
 
-def model_at(port: int, clock: Clock | None = None, **options: Any) -> XaiGrpcModel:
+def model_at(port: int, clock: ManualClock | None = None, **options: Any) -> XaiGrpcModel:
     """A model behind a port of this machine, in the clear."""
-    clock = clock or Clock()
+    clock = clock or ManualClock()
     options = {"api_key": KEY, "clock": lambda: clock.now, "sleep": clock.sleep, **options}
     url = options.pop("url", f"http://127.0.0.1:{port}")
     return XaiGrpcModel(ModelInfo("m"), url, **options)
 
 
 #: Failures are shown at once.
-ONCE = RetryPolicy(max_retries=0)
+NO_RETRIES = RetryPolicy(max_retries=0)
 
 
-def question(
+def make_call(
     *messages: dict[str, Any], stream: bool = True, options: Options | None = None
 ) -> ModelCall:
     """A call; nothing but "Hi" is said unless messages are given."""
@@ -61,8 +61,8 @@ def question(
     return ModelCall("scripted", msgspec.json.encode(said), options or Options(), stream)
 
 
-async def heard(model: Model, call: ModelCall | None = None) -> list[Delta]:
-    return [delta async for batch in model.generate(call or question()) for delta in batch]
+async def collect_deltas(model: Model, call: ModelCall | None = None) -> list[Delta]:
+    return [delta async for batch in model.generate(call or make_call()) for delta in batch]
 
 
 #: What ``RawXai`` does on one call: sends messages, or raises, or ends the call by the context.
@@ -116,7 +116,7 @@ class RawXai:
         return await anext(self._play(request, context))
 
 
-def sends(*messages: Any) -> Script:
+def send_script(*messages: Any) -> Script:
     """Sends these messages, and ends well."""
 
     async def script(request: Any, context: Any) -> AsyncIterator[Any]:
@@ -126,7 +126,9 @@ def sends(*messages: Any) -> Script:
     return script
 
 
-def refuses(status: grpc.StatusCode, details: str = "", *first: Any, **trailers: str) -> Script:
+def abort_script(
+    status: grpc.StatusCode, details: str = "", *first: Any, **trailers: str
+) -> Script:
     """Sends the ``first`` messages, then ends with a status."""
 
     async def script(request: Any, context: Any) -> AsyncIterator[Any]:
@@ -145,7 +147,7 @@ def chunk(*, finish: int = 0, usage: Any = None, role: int = 2, **said: Any) -> 
     return chat_pb2.GetChatCompletionChunk(outputs=[output], usage=usage)
 
 
-def calling(*calls: tuple[str, str, str]) -> list[Any]:
+def tool_calls(*calls: tuple[str, str, str]) -> list[Any]:
     """Calls of functions: id, name and arguments of each."""
     return [
         chat_pb2.ToolCall(
@@ -157,6 +159,6 @@ def calling(*calls: tuple[str, str, str]) -> list[Any]:
     ]
 
 
-def words(messages: Sequence[Any]) -> list[tuple[int, str]]:
+def role_texts(messages: Sequence[Any]) -> list[tuple[int, str]]:
     """Role and text of each of the SDK's messages."""
     return [(one.role, "".join(part.text for part in one.content)) for one in messages]

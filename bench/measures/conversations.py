@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.lab import Lab
+from bench.lab import BenchEnvironment
 from bench.report import Part, Row, Table, Target, sample
 from bench.workloads import Conversations
 
@@ -12,7 +12,7 @@ TURNS = 20
 _GOAL = 50 * 29.0
 
 
-def measure(lab: Lab) -> Part:
+def measure(lab: BenchEnvironment) -> Part:
     rates: list[float] = []
     cpu: list[float] = []
     walked = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.history import user_text
-from bench.lab import Lab
+from bench.lab import BenchEnvironment
 from bench.load import Script, get
 from bench.processes import Server
 from bench.replies import response
@@ -21,7 +21,7 @@ _AROUND = 3
 _HELLO = get("/v1/models")
 
 
-def measure(lab: Lab) -> Part:
+def measure(lab: BenchEnvironment) -> Part:
     each = 2 if lab.quick else 6
     rounds: list[list[tuple[list[float], list[float]]]] = []
     with lab.server() as server:
@@ -47,7 +47,7 @@ def measure(lab: Lab) -> Part:
     return Part("c", "One long conversation", [Table("One at a time", rows)], [target])
 
 
-def _conversation(lab: Lab, server: Server) -> tuple[list[float], list[float]]:
+def _conversation(lab: BenchEnvironment, server: Server) -> tuple[list[float], list[float]]:
     """Seconds of each turn, through antiphon and as a direct call of the same messages.
 
     The first turns of ``2 * _AROUND`` conversations lead both lists.

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import msgspec
 
 from bench.direct_llama import Answer
-from bench.lab import Lab
+from bench.lab import BenchEnvironment
 from bench.load import BenchError, Script, post
 from bench.processes import ROOT, Server, pinned
 from bench.replies import response, response_id, streamed, text_of
@@ -30,7 +30,7 @@ _SUBJECTS = ("a lighthouse", "a clockmaker", "a river", "two sisters", "a lost l
 _encode = msgspec.json.Encoder().encode
 
 
-def measure(lab: Lab) -> Part:
+def measure(lab: BenchEnvironment) -> Part:
     table, targets = _speed(lab)
     reuse_table, reuse_target = _reuse(lab)
     return Part("f", "The embedded model", [table, reuse_table], [*targets, reuse_target])
@@ -54,7 +54,7 @@ class _Direct:
 
 
 @contextlib.contextmanager
-def _direct(lab: Lab) -> Iterator[_Direct]:
+def _direct(lab: BenchEnvironment) -> Iterator[_Direct]:
     threads = max(1, len(lab.all_cores or {0}) - 1)
     command = [sys.executable, "-m", "bench.direct_llama", str(threads)]
     with (
@@ -80,7 +80,7 @@ def _question(place: int, stream: bool) -> dict[str, object]:
     return asked
 
 
-def _speed(lab: Lab) -> tuple[Table, list[Target]]:
+def _speed(lab: BenchEnvironment) -> tuple[Table, list[Target]]:
     rates: dict[tuple[str, bool], list[float]] = {
         (who, stream): [] for who in ("llama.cpp", "antiphon") for stream in (False, True)
     }
@@ -115,7 +115,9 @@ def _speed(lab: Lab) -> tuple[Table, list[Target]]:
     return Table("Speed", rows, note), targets
 
 
-def _through(lab: Lab, server: Server, asked: dict[str, object], stream: bool) -> tuple[str, float]:
+def _through(
+    lab: BenchEnvironment, server: Server, asked: dict[str, object], stream: bool
+) -> tuple[str, float]:
     """antiphon's text, and the seconds until its end."""
     bodies: list[bytes] = []
 
@@ -127,7 +129,7 @@ def _through(lab: Lab, server: Server, asked: dict[str, object], stream: bool) -
     return text, tally.latencies[0]
 
 
-def _reuse(lab: Lab) -> tuple[Table, Target]:
+def _reuse(lab: BenchEnvironment) -> tuple[Table, Target]:
     bodies: list[bytes] = []
 
     def script() -> Script:

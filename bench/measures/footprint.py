@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.history import MARK, user_text
-from bench.lab import Lab
+from bench.lab import BenchEnvironment
 from bench.processes import Server
 from bench.replies import response
 from bench.report import Part, Row, Table, Target, sample
@@ -19,7 +19,7 @@ _GOAL_SECONDS = 1.0
 _GOAL_FACTOR, _GOAL_BYTES = 1.5, 500
 
 
-def measure(lab: Lab) -> Part:
+def measure(lab: BenchEnvironment) -> Part:
     starts: list[float] = []
     idle: list[float] = []
     for _ in range(lab.rounds):
@@ -72,7 +72,7 @@ def _bytes_on_disk(server: Server) -> int:
     return sum(file.stat().st_size for file in Path(server.folder, "store").rglob("*"))
 
 
-def _peak_of_streams(lab: Lab) -> float:
+def _peak_of_streams(lab: BenchEnvironment) -> float:
     with lab.server() as server:
         work = Repeated("responses", store=True, chunks=200)
         lab.drive(server, work.scripts(_CONNECTIONS), seconds=lab.seconds, mark=MARK)

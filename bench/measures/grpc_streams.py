@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bench.history import MARK
-from bench.lab import Contender, Lab
-from bench.load_grpc import over_grpc
+from bench.lab import BenchEnvironment, Contender
+from bench.load_grpc import drive_grpc
 from bench.measures.streams import CHUNKS, PACE_MS
 from bench.processes import Server
 from bench.replies import Dialect
@@ -21,7 +21,7 @@ _NOTE = (
 _PACED = "The rate is given: the CPU time per chunk counts."
 
 
-def measure(lab: Lab) -> Part:
+def measure(lab: BenchEnvironment) -> Part:
     tables: list[Table] = []
     targets: list[Target] = []
     with lab.server(grpc=True) as server:
@@ -40,8 +40,10 @@ def measure(lab: Lab) -> Part:
     return Part("g", f"Streams of {CHUNKS} chunks over gRPC", tables, targets)
 
 
-def _table(lab: Lab, contenders: list[Contender], connections: int, title: str, note: str) -> Table:
-    lab.contest(contenders, connections, units=CHUNKS, mark=MARK)
+def _table(
+    lab: BenchEnvironment, contenders: list[Contender], connections: int, title: str, note: str
+) -> Table:
+    lab.compare(contenders, connections, units=CHUNKS, mark=MARK)
     rows = [_row(one, contenders[place & ~1]) for place, one in enumerate(contenders)]
     return Table(title, rows, note)
 
@@ -58,7 +60,7 @@ def _contenders(server: Server, pause_ms: int) -> list[Contender]:
         contenders.append(Contender(name, server, http))
         over = RepeatedStream(CHUNKS, store=store, pause_ms=pause_ms)
         contenders.append(
-            Contender("gRPC, stored" if store else "gRPC, not stored", server, over, over_grpc)
+            Contender("gRPC, stored" if store else "gRPC, not stored", server, over, drive_grpc)
         )
     return contenders
 
@@ -68,6 +70,6 @@ def _row(one: Contender, http: Contender) -> Row:
     if one is not http:
         row |= {"x HTTP": one.ratio(http), "x HTTP by CPU": one.cpu_ratio(http)}
     return row | {
-        "first chunk ms": sample([first * 1e3 for first in one.firsts]),
+        "first chunk ms": sample([first * 1e3 for first in one.first_chunk_seconds]),
         "events per stream": sample(one.events),
     }

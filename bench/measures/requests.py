@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.lab import Contender, Lab
+from bench.lab import BenchEnvironment, Contender
 from bench.report import Part, Row, Table, Target, sample
 from bench.workloads import Conversations, Repeated
 
@@ -12,7 +12,7 @@ _CONNECTIONS = (1, 32)
 _GOALS = {"chat completions": 0.7, "responses, not stored": 0.7, "responses, stored": 0.4}
 
 
-def measure(lab: Lab) -> Part:
+def measure(lab: BenchEnvironment) -> Part:
     tables: list[Table] = []
     targets: list[Target] = []
     with lab.server() as server:
@@ -25,7 +25,7 @@ def measure(lab: Lab) -> Part:
                 Contender("responses, not stored", server, Repeated("responses")),
                 Contender("responses, stored", server, Conversations(TURNS, endless=True)),
             ]
-            lab.contest(contenders, connections)
+            lab.compare(contenders, connections)
             rows = [_row(contender, proxy) for contender in contenders]
             tables.append(Table(f"{connections} at a time", rows))
             targets += [
@@ -41,5 +41,5 @@ def _row(one: Contender, proxy: Contender) -> Row:
         "x proxy": one.ratio(proxy),
         "x proxy by CPU": one.cpu_ratio(proxy),
         "median ms": sample([latency * 1e3 for latency in one.latencies]),
-        "p99 ms": sample([latency * 1e3 for latency in one.slow]),
+        "p99 ms": sample([latency * 1e3 for latency in one.p99_latencies]),
     }

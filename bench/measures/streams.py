@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.history import MARK
-from bench.lab import Contender, Lab
+from bench.lab import BenchEnvironment, Contender
 from bench.processes import Server
 from bench.report import Part, Row, Table, Target, sample
 from bench.workloads import Repeated
@@ -15,13 +15,13 @@ _GOAL = 0.8
 PACE_MS = 5
 
 
-def measure(lab: Lab) -> Part:
+def measure(lab: BenchEnvironment) -> Part:
     tables: list[Table] = []
     targets: list[Target] = []
     with lab.server() as server:
         for connections in _CONNECTIONS:
             contenders = _contenders(lab, server, 0)
-            lab.contest(contenders, connections, units=CHUNKS, mark=MARK)
+            lab.compare(contenders, connections, units=CHUNKS, mark=MARK)
             proxy = contenders[1]
             rows = [_row(contender, proxy) for contender in contenders]
             tables.append(Table(f"{connections} at a time, as fast as they come", rows))
@@ -30,14 +30,14 @@ def measure(lab: Lab) -> Part:
                 for one in contenders[2:]
             ]
         contenders = _contenders(lab, server, PACE_MS)
-        lab.contest(contenders, _CONNECTIONS[-1], units=CHUNKS, mark=MARK)
+        lab.compare(contenders, _CONNECTIONS[-1], units=CHUNKS, mark=MARK)
         rows = [_row(contender, contenders[1]) for contender in contenders]
         title = f"{_CONNECTIONS[-1]} at a time, a chunk every {PACE_MS} ms"
         tables.append(Table(title, rows, "Here the CPU time per chunk counts: the rate is given."))
     return Part("b", f"Streams of {CHUNKS} chunks", tables, targets)
 
 
-def _contenders(lab: Lab, server: Server, pause_ms: int) -> list[Contender]:
+def _contenders(lab: BenchEnvironment, server: Server, pause_ms: int) -> list[Contender]:
     def work(dialect: str, store: bool = False) -> Repeated:
         return Repeated(dialect, store=store, chunks=CHUNKS, pause_ms=pause_ms)  # type: ignore[arg-type]
 
@@ -54,6 +54,6 @@ def _row(one: Contender, proxy: Contender) -> Row:
     return one.row("chunk") | {
         "x proxy": one.ratio(proxy),
         "x proxy by CPU": one.cpu_ratio(proxy),
-        "first chunk ms": sample([first * 1e3 for first in one.firsts]),
+        "first chunk ms": sample([first * 1e3 for first in one.first_chunk_seconds]),
         "events per stream": sample(one.events),
     }

@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from antiphon.api.http.app import open_site
-from antiphon.api.http.middleware import Front
+from antiphon.api.http.app import create_app
+from antiphon.api.http.middleware import GatewayMiddleware
 from antiphon.core.retention import DAY_SECONDS, RetentionPolicy
 from antiphon.errors import ConfigError, StoreError
 from antiphon.models.llama.few_shot import FEW_SHOT_EXAMPLES
@@ -147,14 +147,14 @@ def _days_to_seconds(days: float | None) -> float | None:
     return None if days is None else days * DAY_SECONDS
 
 
-def http_app(engine: Engine) -> Front:
+def http_app(engine: Engine) -> GatewayMiddleware:
     """The ASGI application of the HTTP API."""
     settings = engine.settings
     tables = (settings.limits, *(tenant.limits for tenant in settings.tenants.values()))
-    return open_site(
+    return create_app(
         engine.service,
         engine.stores.api_keys,
-        allowance_of=(
+        rate_limit_for=(
             (lambda tenant: settings.tenant(tenant).limits) if set(tables) != {Limits()} else None
         ),
         origins=settings.cors_origins,
@@ -162,7 +162,7 @@ def http_app(engine: Engine) -> Front:
     )
 
 
-def grpc_server(engine: Engine, app: Front) -> GrpcServer:
+def grpc_server(engine: Engine, app: GatewayMiddleware) -> GrpcServer:
     """The gRPC API over the same service; keys, limits and metrics are the HTTP one's.
 
     Raises ``ConfigError`` where the extra ``grpc`` is not installed.
@@ -170,14 +170,14 @@ def grpc_server(engine: Engine, app: Front) -> GrpcServer:
     try:
         # The embedded model's process is started by a fork that gRPC has no part in.
         os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-        from antiphon.api.grpc.interceptor import Door  # loaded on first use
+        from antiphon.api.grpc.interceptor import GatewayInterceptor  # loaded on first use
         from antiphon.api.grpc.server import GrpcServer  # loaded on first use
     except ModuleNotFoundError as error:
         raise ConfigError("gRPC is not installed: `pip install 'antiphon[grpc]'`") from error
     models = engine.settings.models
     return GrpcServer(
         engine.service,
-        Door(app.keyring, app.metrics, app.limiter),
+        GatewayInterceptor(app.authenticator, app.metrics, app.limiter),
         prices=lambda name: models[name].price if name in models else None,
         fun_prompt=engine.settings.fun_prompt,
     )
@@ -315,7 +315,7 @@ def _llama(name: str, settings: ModelSettings) -> Model:
         return _gguf(name, settings.path, settings)
     info = SMOLLM2
     if settings.primer is not False:
-        info = msgspec.structs.replace(info, primer=FEW_SHOT_EXAMPLES)
+        info = msgspec.structs.replace(info, few_shot=FEW_SHOT_EXAMPLES)
     return LlamaModel(
         info,
         embedded_weights(),

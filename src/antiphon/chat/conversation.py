@@ -293,7 +293,7 @@ class AsyncConversation:
             check_tools(settled.approved_calls, self._options.toolbox.specs)
             said = await user_message(text, options, required=not decisions)
             asked = self._build_request((*settled.declined_outputs, *said), shape)
-            return msgspec.structs.replace(asked, approved=settled.approved_calls)
+            return msgspec.structs.replace(asked, approved_calls=settled.approved_calls)
 
         return TurnExecution(self._start_turn, self._set_response_id, request, shape)
 

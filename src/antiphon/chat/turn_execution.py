@@ -135,7 +135,7 @@ class TurnExecution:
             request,
             input=(Message("user", schema.repair_prompt(error)),),
             previous_response_id=response.id,
-            approved=(),
+            approved_calls=(),
         )
 
 

@@ -53,14 +53,14 @@ def chat(
         raise typer.BadParameter("--continue and --from exclude each other")
     from antiphon.cli import session  # loaded on first use
 
-    wish = session.Wish(
+    wish = session.ChatCommandOptions(
         prompt=prompt,
         system=system,
         newest=newest,
         response_id=response_id,
         temperature=temperature,
         max_tokens=max_tokens,
-        model_given=model is not None,
+        has_model_flag=model is not None,
     )
     flags = {
         "model": model,
@@ -69,4 +69,4 @@ def chat(
         "store": store,
         "config": config,
     }
-    raise typer.Exit(session.chat(flags, wish))
+    raise typer.Exit(session.run_chat(flags, wish))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from antiphon.cli import terminal_output
-from antiphon.cli.interrupt import Interrupt
-from antiphon.cli.terminal_output import WordWrap
+from antiphon.cli.interrupt import InterruptHandler
+from antiphon.cli.terminal_output import WordWrapper
 from antiphon.core.events import Ended, Event, RefusalDelta, TextDelta
 from antiphon.core.items import Message
 from antiphon.core.turns import DEFAULT_TENANT, Options, Response, TurnRequest
@@ -14,7 +14,7 @@ from antiphon.errors import InvalidRequestError, NotFoundError
 from antiphon.turn.service import TurnService
 
 
-class Talk:
+class ChatSession:
     """Asks one thing after another, each continuing the last.
 
     ``head`` is the id of the response that the next turn continues, None at first. A
@@ -24,7 +24,7 @@ class Talk:
     def __init__(
         self,
         service: TurnService,
-        interrupt: Interrupt,
+        interrupt: InterruptHandler,
         *,
         model: str,
         instructions: str | None,
@@ -40,7 +40,7 @@ class Talk:
         self.model = model
         self.head = head
 
-    async def ask(self, text: str) -> Response:
+    async def send(self, text: str) -> Response:
         """One turn: prints the answer as it comes and returns how the turn ended.
 
         Raises the error that made the turn fail.
@@ -56,12 +56,15 @@ class Talk:
                 stream=True,
             )
         )
-        printer = _Printer()
-        with self._interrupt.stops(live), terminal_output.waiting(self._wait_text()) as spinner:
+        printer = _AnswerPrinter()
+        with (
+            self._interrupt.stop_on_interrupt(live),
+            terminal_output.show_spinner(self._spinner_text()) as spinner,
+        ):
             ready = self._loading.add_done_callback
             ready(lambda _: spinner.update(""))
             async for batch in live.events():
-                said = "".join(map(_said, batch))
+                said = "".join(map(_event_text, batch))
                 if said:
                     spinner.stop()
                     printer.write(said)
@@ -78,7 +81,7 @@ class Talk:
         """The turns so far, oldest first."""
         return await self.service.chain(DEFAULT_TENANT, self.head) if self.head else []
 
-    def _wait_text(self) -> str:
+    def _spinner_text(self) -> str:
         return "" if self._loading.done() else f"loading {self.model} ..."
 
 
@@ -90,27 +93,27 @@ def _check_encodable(*texts: str) -> None:
         raise InvalidRequestError("what is asked is not valid text") from error
 
 
-class _Printer:
+class _AnswerPrinter:
     """Writes an answer and sees to it that it ends with a line's end.
 
     On a terminal lines break between words; elsewhere the answer stays as it is.
     """
 
     def __init__(self) -> None:
-        self._open = False
-        columns = terminal_output.columns()
-        self._wrap = WordWrap(columns) if columns else None
+        self._line_open = False
+        columns = terminal_output.terminal_width()
+        self._wrap = WordWrapper(columns) if columns else None
 
     def write(self, text: str) -> None:
-        terminal_output.say(text, self._wrap)
-        self._open = not text.endswith("\n")
+        terminal_output.print_output(text, self._wrap)
+        self._line_open = not text.endswith("\n")
 
     def end_line(self) -> None:
-        if self._open:
-            terminal_output.say("\n")
+        if self._line_open:
+            terminal_output.print_output("\n")
 
 
-def _said(event: Event) -> str:
+def _event_text(event: Event) -> str:
     return event.text if isinstance(event, TextDelta | RefusalDelta) else ""
 
 
@@ -129,7 +132,7 @@ async def find_head(service: TurnService, newest: bool, response_id: str | None)
     return await service.response(DEFAULT_TENANT, response_id) if response_id is not None else None
 
 
-def remark(response: Response) -> str | None:
+def status_note(response: Response) -> str | None:
     """What a person should know of an answer that did not come to its own end."""
     if response.status == "cancelled":
         return "stopped; what arrived is kept" if response.output else "stopped"

@@ -61,5 +61,5 @@ def delete(
     from antiphon.cli import conversation_commands  # loaded on first use
 
     flags = {"store": store, "config": config}
-    if conversation_commands.delete_response(flags, response_id, cascade=cascade, ask=not yes):
+    if conversation_commands.delete_response(flags, response_id, cascade=cascade, confirm=not yes):
         typer.echo(f"deleted {response_id}")

@@ -28,7 +28,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.handshake_complete = True
 
 
-_MOST = 65535
+_MAX_PORT = 65535
 
 
 class Listener(Protocol):
@@ -39,14 +39,16 @@ class Listener(Protocol):
     async def stop(self, grace: float) -> None: ...
 
 
-class Rpc:
+class GrpcListener:
     """The gRPC listener, where there is one. ``at`` is where; None: there is none."""
 
     def __init__(self) -> None:
         self._server: Listener | None = None
-        self.at: str | None = None
+        self.address: str | None = None
 
-    async def start(self, settings: Settings, host: str, make: Callable[[], Listener]) -> None:
+    async def start(
+        self, settings: Settings, host: str, create_server: Callable[[], Listener]
+    ) -> None:
         """Listen, if that is wanted and can be done; ``make`` loads what it takes.
 
         Raises ``ConfigError`` where it cannot, though somebody asked for it by its port; if
@@ -58,17 +60,17 @@ class Rpc:
         # Beside a port that the system chose, the next one may be anybody's.
         port = asked or (settings.port + 1 if settings.port else 0)
         try:
-            if port > _MOST:
+            if port > _MAX_PORT:
                 raise ConfigError("there is no port after that of HTTP: name one by --grpc-port")
-            server = make()
+            server = create_server()
             bound = await server.start(host, port, settings.tls)
         except ConfigError as error:
             if asked is not None:
                 raise
-            terminal_output.note(f"gRPC is off: {error.message}")
+            terminal_output.print_note(f"gRPC is off: {error.message}")
             return
         self._server = server
-        self.at = f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}"
+        self.address = f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}"
 
     async def stop(self, grace: float) -> None:
         """Take no new calls, and end those under way after so many seconds."""

@@ -14,41 +14,41 @@ from antiphon.turn.running_turns import RunningTurn
 T = TypeVar("T")
 
 
-class Interrupt:
+class InterruptHandler:
     """Directs Ctrl-C to the turn that is being read, else to the main task."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._main = asyncio.current_task()
-        self._live: RunningTurn | None = None
+        self._turn: RunningTurn | None = None
 
     @contextmanager
-    def stops(self, live: RunningTurn) -> Iterator[None]:
+    def stop_on_interrupt(self, turn: RunningTurn) -> Iterator[None]:
         """Within this, Ctrl-C stops ``live`` and nothing else."""
-        self._live = live
+        self._turn = turn
         try:
             yield
         finally:
-            self._live = None
+            self._turn = None
 
-    def arrived(self, _signal: int, _frame: FrameType | None) -> None:
+    def handle_signal(self, _signal: int, _frame: FrameType | None) -> None:
         """The signal handler."""
-        if self._live is not None:
-            self._loop.call_soon_threadsafe(self._live.stop, None)
+        if self._turn is not None:
+            self._loop.call_soon_threadsafe(self._turn.stop, None)
         elif self._main is not None:
             self._loop.call_soon_threadsafe(self._main.cancel)
 
 
-def run(work: Callable[[Interrupt], Coroutine[Any, Any, T]]) -> T:
+def run_interruptible(work: Callable[[InterruptHandler], Coroutine[Any, Any, T]]) -> T:
     """``asyncio.run``, with Ctrl-C in the program's own hands.
 
     Raises ``KeyboardInterrupt``, everything closed, when Ctrl-C ended ``work``.
     """
 
     async def main() -> T:
-        interrupt = Interrupt()
+        interrupt = InterruptHandler()
         # Not the loop's own signal handlers: Windows has none.
-        signal.signal(signal.SIGINT, interrupt.arrived)
+        signal.signal(signal.SIGINT, interrupt.handle_signal)
         return await work(interrupt)
 
     try:

@@ -45,7 +45,7 @@ def create(
     from antiphon.cli import key_commands  # loaded on first use
 
     flags = {"store": store, "config": config}
-    key_commands.create(flags, key_commands.whose(tenant, local=local), name)
+    key_commands.create_key(flags, key_commands.resolve_tenant(tenant, local=local), name)
 
 
 @app.command("list")
@@ -70,5 +70,5 @@ def revoke(
     """
     from antiphon.cli import key_commands  # loaded on first use
 
-    key_commands.revoke({"store": store, "config": config}, key_id)
+    key_commands.revoke_key({"store": store, "config": config}, key_id)
     typer.echo(f"revoked {key_id}")

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from antiphon.bootstrap import open_engine
 from antiphon.cli import terminal_output
-from antiphon.cli.interrupt import Interrupt, run
+from antiphon.cli.interrupt import InterruptHandler, run_interruptible
 from antiphon.core.api_keys import hash_api_key, is_tenant_name, new_api_key, new_api_key_id
 from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.errors import ConfigError, InvalidRequestError, NotFoundError
@@ -24,10 +24,10 @@ from antiphon.turn.store_protocols import ApiKey, ApiKeyStore
 T = TypeVar("T")
 Flags = Mapping[str, str | None]
 
-_LONGEST_NAME = 100
+_MAX_NAME_LENGTH = 100
 
 
-def whose(tenant: str | None, *, local: bool) -> str:
+def resolve_tenant(tenant: str | None, *, local: bool) -> str:
     """The tenant that a new key is for. Raises ``InvalidRequestError``.
 
     An empty name means nobody: it is what an unset variable gives, and must not open what
@@ -49,10 +49,12 @@ def whose(tenant: str | None, *, local: bool) -> str:
     return tenant
 
 
-def create(flags: Flags, tenant: str, name: str | None) -> None:
+def create_key(flags: Flags, tenant: str, name: str | None) -> None:
     """Make a key. It alone goes to standard output."""
-    if name is not None and not (name.isprintable() and 0 < len(name) <= _LONGEST_NAME):
-        raise InvalidRequestError(f"a key's name is one line of up to {_LONGEST_NAME} characters")
+    if name is not None and not (name.isprintable() and 0 < len(name) <= _MAX_NAME_LENGTH):
+        raise InvalidRequestError(
+            f"a key's name is one line of up to {_MAX_NAME_LENGTH} characters"
+        )
     text = new_api_key()
     digest = hash_api_key(text.encode())
     assert digest is not None
@@ -64,47 +66,55 @@ def create(flags: Flags, tenant: str, name: str | None) -> None:
         return first
 
     first = _with_keys(flags, add)
-    terminal_output.say(f"{text}\n")
-    terminal_output.note(f"{key.id} for {_tenant(key)}: keep it now, it is not shown again")
+    terminal_output.print_output(f"{text}\n")
+    terminal_output.print_note(
+        f"{key.id} for {_tenant_label(key)}: keep it now, it is not shown again"
+    )
     if first:
-        terminal_output.note("from now on every request to a server on this store needs a key")
+        terminal_output.print_note(
+            "from now on every request to a server on this store needs a key"
+        )
 
 
 def list_keys(flags: Flags, *, as_json: bool) -> None:
     """Print the keys: a table, JSON, or tab-separated to a pipe."""
     found = _with_keys(flags, lambda keys: keys.list_keys())
     if as_json:
-        terminal_output.say(
+        terminal_output.print_output(
             msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n"
         )
     elif not sys.stdout.isatty():
         for key in found:
-            terminal_output.say("\t".join(_row(key)) + "\n")
+            terminal_output.print_output("\t".join(_key_row(key)) + "\n")
     elif not found:
-        terminal_output.note(
+        terminal_output.print_note(
             "no keys: servers on this store serve this machine only, and ask for none"
         )
     else:
-        rows = [("id", "tenant", "made", "state", "name"), *map(_row, found)]
+        rows = [("id", "tenant", "made", "state", "name"), *map(_key_row, found)]
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        console = terminal_output.stdout()
+        console = terminal_output.stdout_console()
         for number, (*cells, name) in enumerate(rows):
             line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
             style = "" if number else "dim"
-            console.print(Text(terminal_output.harmless(f"{line}  {name}").rstrip(), style=style))
+            console.print(
+                Text(terminal_output.strip_control_chars(f"{line}  {name}").rstrip(), style=style)
+            )
 
 
-def revoke(flags: Flags, key_id: str) -> None:
+def revoke_key(flags: Flags, key_id: str) -> None:
     """Revoke a key. Raises ``NotFoundError``."""
     if not _with_keys(flags, lambda keys: keys.revoke(key_id)):
         raise NotFoundError(f"there is no key {key_id!r}: `antiphon key list` shows the ids")
 
 
 def _with_keys(flags: Flags, work: Callable[[ApiKeyStore], Awaitable[T]]) -> T:
-    return run(partial(_work, flags, work))
+    return run_interruptible(partial(_run_with_keys, flags, work))
 
 
-async def _work(flags: Flags, work: Callable[[ApiKeyStore], Awaitable[T]], _: Interrupt) -> T:
+async def _run_with_keys(
+    flags: Flags, work: Callable[[ApiKeyStore], Awaitable[T]], _: InterruptHandler
+) -> T:
     settings = load_settings(flags, resolve_keys=False)
     if settings.store == "memory:":
         raise ConfigError("the store memory: is gone with its process, and its keys with it")
@@ -112,11 +122,11 @@ async def _work(flags: Flags, work: Callable[[ApiKeyStore], Awaitable[T]], _: In
         return await work(engine.stores.api_keys)
 
 
-def _row(key: ApiKey) -> tuple[str, str, str, str, str]:
+def _key_row(key: ApiKey) -> tuple[str, str, str, str, str]:
     made = datetime.fromtimestamp(key.created_at).astimezone().isoformat(" ", "seconds")
     state = "in use" if key.revoked_at is None else "revoked"
-    return key.id, _tenant(key), made, state, key.name or ""
+    return key.id, _tenant_label(key), made, state, key.name or ""
 
 
-def _tenant(key: ApiKey) -> str:
+def _tenant_label(key: ApiKey) -> str:
     return key.tenant or "(local)"

@@ -34,7 +34,7 @@ app.add_typer(models.app, name="model")
 app.add_typer(key_app.app, name="key")
 
 
-def _version(asked: bool) -> None:
+def _print_version(asked: bool) -> None:
     if asked:
         typer.echo(f"antiphon {__version__}")
         raise typer.Exit
@@ -44,7 +44,7 @@ def _version(asked: bool) -> None:
 def _root(
     version: Annotated[
         bool,
-        typer.Option("--version", help="Print the version and leave.", callback=_version),
+        typer.Option("--version", help="Print the version and leave.", callback=_print_version),
     ] = False,
 ) -> None:
     pass
@@ -62,16 +62,16 @@ def main() -> None:
     try:
         app(prog_name="antiphon")
     except AntiphonError as error:
-        sys.exit(_fail(error.message))
+        sys.exit(_print_failure(error.message))
     except Exception as error:
         if os.environ.get("ANTIPHON_DEBUG"):
             raise
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        sys.exit(_fail(f"something unforeseen: {what} (ANTIPHON_DEBUG=1 shows where)"))
+        sys.exit(_print_failure(f"something unforeseen: {what} (ANTIPHON_DEBUG=1 shows where)"))
 
 
-def _fail(message: str) -> int:
+def _print_failure(message: str) -> int:
     from antiphon.cli import terminal_output  # loaded on first use
 
-    terminal_output.complain(message)
+    terminal_output.print_error(message)
     return FAILURE

@@ -32,7 +32,7 @@ def mcp(
     """
     from antiphon.cli import mcp_stdio  # loaded on first use
 
-    mcp_stdio.serve(
+    mcp_stdio.serve_stdio(
         {
             "model": model,
             "base_url": base_url,

@@ -22,17 +22,17 @@ if sys.platform != "win32":
     import uvloop
 
 
-def serve(flags: Mapping[str, str | None], roots: Sequence[Path]) -> None:
+def serve_stdio(flags: Mapping[str, str | None], roots: Sequence[Path]) -> None:
     """Serve until standard input ends, or SIGINT or SIGTERM comes. Raises ``ConfigError``."""
     settings = load_settings(flags)
-    folders = [_folder(root) for root in roots]
+    folders = [_resolve_folder(root) for root in roots]
     log_to_stderr(settings.log_level, settings.log_format)
     run = asyncio.run if sys.platform == "win32" else uvloop.run
-    run(_open(settings, folders))
+    run(_run_engine(settings, folders))
 
 
-async def _open(settings: Settings, roots: Sequence[Path]) -> None:
-    stopped = _on_signal()
+async def _run_engine(settings: Settings, roots: Sequence[Path]) -> None:
+    stopped = _stop_event()
     async with open_engine(settings) as engine:
         ended = await _serve(engine, roots, stopped)
     if not ended:
@@ -45,7 +45,7 @@ async def _open(settings: Settings, roots: Sequence[Path]) -> None:
 async def _serve(engine: Engine, roots: Sequence[Path], stopped: asyncio.Event) -> bool:
     """Whether standard input ended; False: a signal came first."""
     if sys.stdin.isatty():
-        terminal_output.note(
+        terminal_output.print_note(
             "antiphon speaks MCP here, to the program that starts it; Ctrl-C ends it"
         )
     serving = asyncio.create_task(mcp_app(engine, roots).serve_stdio())
@@ -65,7 +65,7 @@ async def _serve(engine: Engine, roots: Sequence[Path], stopped: asyncio.Event) 
         await asyncio.gather(*beside, return_exceptions=True)
 
 
-def _on_signal() -> asyncio.Event:
+def _stop_event() -> asyncio.Event:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     if sys.platform != "win32":
@@ -81,10 +81,10 @@ async def _warm(engine: Engine) -> None:
         await engine.warm()
     except AntiphonError as error:
         # Each turn that needs the model says so too.
-        terminal_output.complain(error.message)
+        terminal_output.print_error(error.message)
 
 
-def _folder(root: Path) -> Path:
+def _resolve_folder(root: Path) -> Path:
     try:
         return root.expanduser().resolve(strict=True)
     except (OSError, RuntimeError) as error:

@@ -18,7 +18,7 @@ from antiphon.settings import EMBEDDED, ModelSettings, Settings, load_settings
 _MEGABYTE = 1_000_000
 
 
-class Known(msgspec.Struct, frozen=True):
+class ModelEntry(msgspec.Struct, frozen=True):
     """A model that can be named; ``size`` is in bytes, None where it is not a file here."""
 
     name: str
@@ -30,38 +30,38 @@ class Known(msgspec.Struct, frozen=True):
 
 def list_models(flags: Mapping[str, str | None], *, as_json: bool) -> None:
     """Print the models: a table, JSON, or tab-separated to a pipe."""
-    known = list(_known(load_settings(flags)))
+    known = list(_model_entries(load_settings(flags)))
     if as_json:
-        terminal_output.say(
+        terminal_output.print_output(
             msgspec.json.format(msgspec.json.encode(known), indent=2).decode() + "\n"
         )
     elif sys.stdout.isatty():
-        terminal_output.stdout().print(_table(known), soft_wrap=False)
+        terminal_output.stdout_console().print(_table(known), soft_wrap=False)
     else:
         for model in known:
             mark = "default" if model.default else ""
-            terminal_output.say(
-                "\t".join((model.name, mark, model.kind, _size(model), model.where)) + "\n"
+            terminal_output.print_output(
+                "\t".join((model.name, mark, model.kind, _size_text(model), model.where)) + "\n"
             )
 
 
-def pull(what: str) -> None:
+def pull_model(what: str) -> None:
     """Fetch a model's weights, with a bar where a person looks. Raises ``ConfigError``."""
     if what == EMBEDDED:
         path = embedded_weights()
         if path is None:
-            with terminal_output.waiting(f"fetching {EMBEDDED} (93 MB) ..."):
+            with terminal_output.show_spinner(f"fetching {EMBEDDED} (93 MB) ..."):
                 path = pull_embedded()
         name = EMBEDDED
     else:
         path = _pull_hf(what)
         name = next((model.name for model in local_models() if model.path == path), path.stem)
-    terminal_output.say(f"{path}\n")
-    terminal_output.note(f"talk to it: antiphon chat --model {name}")
+    terminal_output.print_output(f"{path}\n")
+    terminal_output.print_note(f"talk to it: antiphon chat --model {name}")
 
 
 def _pull_hf(spec: str) -> Path:
-    console = terminal_output.stderr()
+    console = terminal_output.stderr_console()
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -75,27 +75,27 @@ def _pull_hf(spec: str) -> Path:
         return pull_hf(spec, lambda done, total: bar.update(task, completed=done, total=total))
 
 
-def _known(settings: Settings) -> Iterator[Known]:
+def _model_entries(settings: Settings) -> Iterator[ModelEntry]:
     """Every model once: configured ones, files that were pulled, and the catch-all."""
     for name, model in settings.models.items():
-        yield _configured(name, model, settings.model)
+        yield _configured_entry(name, model, settings.model)
     here = [one for one in local_models() if one.name not in settings.models]
     for local in here:
         if local.path != embedded_weights():
             default = local.name == settings.model
-            yield Known(local.name, default, "llama", str(local.path), local.size)
+            yield ModelEntry(local.name, default, "llama", str(local.path), local.size)
     if settings.upstream is not None:
         names = {*settings.models, *(local.name for local in here)}
         default = settings.model is not None and settings.model not in names
         name = settings.model if default and settings.model else "(any other)"
         url = settings.upstream.base_url or ""
-        yield Known(name, default, settings.upstream.kind, url, None)
+        yield ModelEntry(name, default, settings.upstream.kind, url, None)
 
 
-def _configured(name: str, model: ModelSettings, default: str | None) -> Known:
+def _configured_entry(name: str, model: ModelSettings, default: str | None) -> ModelEntry:
     path = model.path if model.path or model.kind != "llama" else embedded_weights()
     missing = "not here yet: antiphon model pull" if model.kind == "llama" else ""
-    return Known(
+    return ModelEntry(
         name,
         name == default,
         model.kind,
@@ -104,7 +104,7 @@ def _configured(name: str, model: ModelSettings, default: str | None) -> Known:
     )
 
 
-def _table(known: list[Known]) -> Table:
+def _table(known: list[ModelEntry]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("model", overflow="fold")
     table.add_column("", no_wrap=True)
@@ -113,10 +113,13 @@ def _table(known: list[Known]) -> Table:
     for model in known:
         mark = "default" if model.default else ""
         table.add_row(
-            Text(model.name), mark, _size(model), Text(terminal_output.harmless(model.where))
+            Text(model.name),
+            mark,
+            _size_text(model),
+            Text(terminal_output.strip_control_chars(model.where)),
         )
     return table
 
 
-def _size(model: Known) -> str:
+def _size_text(model: ModelEntry) -> str:
     return f"{model.size / _MEGABYTE:.0f} MB" if model.size is not None else ""

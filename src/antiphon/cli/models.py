@@ -35,4 +35,4 @@ def pull(
     """Fetch a model's model_commands, going on where an earlier attempt was cut off."""
     from antiphon.cli import model_commands  # loaded on first use
 
-    model_commands.pull(what)
+    model_commands.pull_model(what)

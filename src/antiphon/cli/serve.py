@@ -72,7 +72,7 @@ def serve(
     """
     from antiphon.cli import server  # loaded on first use
 
-    server.serve(
+    server.run_server(
         {
             "host": host,
             "port": port,

@@ -12,7 +12,7 @@ from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
 from antiphon.cli import terminal_output
-from antiphon.cli.chat_loop import Talk, remark
+from antiphon.cli.chat_loop import ChatSession, status_note
 from antiphon.core.items import Item, Message, decode_item, text_of
 from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.errors import AntiphonError
@@ -20,82 +20,85 @@ from antiphon.errors import AntiphonError
 if sys.platform != "win32":
     import termios
 
-_LEAVE = {"exit", "quit"}
+_EXIT_WORDS = {"exit", "quit"}
 _PROMPT = FormattedText([("bold ansigreen", "> ")])
 #: How many conversations the arrow keys remember.
-_REMEMBERED = 50
+_MAX_REMEMBERED = 50
 
 
-async def show_last(talk: Talk) -> None:
+async def print_last_turn(chat: ChatSession) -> None:
     """The turn that the next one continues, to remember where one was."""
-    turns = await talk.turns()
-    terminal_output.note(f"continuing after {len(turns)} turn{'s' * (len(turns) != 1)}\n")
+    turns = await chat.turns()
+    terminal_output.print_note(f"continuing after {len(turns)} turn{'s' * (len(turns) != 1)}\n")
     for turn in turns[-1:]:
         for item in (*turn.input, *turn.output):
             if isinstance(item, Message) and item.role in {"user", "assistant"}:
                 mark = "> " if item.role == "user" else ""
-                terminal_output.note(mark + text_of(item.content))
-        terminal_output.note("")
+                terminal_output.print_note(mark + text_of(item.content))
+        terminal_output.print_note("")
 
 
-async def converse(talk: Talk) -> None:
+async def run_chat_loop(chat: ChatSession) -> None:
     """Ask and answer until the person leaves. An error costs its turn, no more."""
     session: PromptSession[str] = PromptSession(
-        _PROMPT, history=await _remembered(talk), key_bindings=_keys(), enable_suspend=True
+        _PROMPT,
+        history=await _prompt_history(chat),
+        key_bindings=_key_bindings(),
+        enable_suspend=True,
     )
-    with _keys_waiting():
-        while (text := await _asked_next(session)) is not None:
+    with _hold_typed_keys():
+        while (text := await _read_prompt(session)) is not None:
             if text:
-                await _turn(talk, text)
+                await _run_turn(chat, text)
 
 
-async def _asked_next(session: PromptSession[str]) -> str | None:
+async def _read_prompt(session: PromptSession[str]) -> str | None:
     """What the person wants to say; None: to leave."""
     try:
         text = (await session.prompt_async()).strip()
     except EOFError:
         return None
     except KeyboardInterrupt:
-        terminal_output.note("Ctrl-C again or Ctrl-D leaves")
+        terminal_output.print_note("Ctrl-C again or Ctrl-D leaves")
         try:
             text = (await session.prompt_async()).strip()
         except (EOFError, KeyboardInterrupt):
             return None
-    return None if text.lower() in _LEAVE else text
+    return None if text.lower() in _EXIT_WORDS else text
 
 
-async def _turn(talk: Talk, text: str) -> None:
+async def _run_turn(chat: ChatSession, text: str) -> None:
     try:
-        response = await talk.ask(text)
-        if said := remark(response):
-            terminal_output.note(said)
+        response = await chat.send(text)
+        if said := status_note(response):
+            terminal_output.print_note(said)
     except AntiphonError as error:
-        terminal_output.complain(error.message)
-    terminal_output.say("\n")
+        terminal_output.print_error(error.message)
+    terminal_output.print_output("\n")
 
 
-async def _remembered(talk: Talk) -> InMemoryHistory:
+async def _prompt_history(chat: ChatSession) -> InMemoryHistory:
     """What the arrow keys bring back: how conversations began, and all that was asked in the last.
 
     Read from the store, so there is no second copy of it on disk, and what is deleted is
     gone from here too.
     """
-    recent = await talk.service.recent_threads(DEFAULT_TENANT, _REMEMBERED)
-    last = talk.head or (recent[0].response_id if recent else None)
-    turns = await talk.service.chain(DEFAULT_TENANT, last) if last else []
+    recent = await chat.service.recent_threads(DEFAULT_TENANT, _MAX_REMEMBERED)
+    last = chat.head or (recent[0].response_id if recent else None)
+    turns = await chat.service.chain(DEFAULT_TENANT, last) if last else []
     items = [decode_item(one.first_item) for one in reversed(recent) if one.first_item]
     items += [item for turn in turns for item in turn.input]
-    newest_first = dict.fromkeys(filter(None, map(_asked, reversed(items))))
+    newest_first = dict.fromkeys(filter(None, map(_user_text, reversed(items))))
     return InMemoryHistory(list(reversed(newest_first)))
 
 
-def _asked(item: Item) -> str:
+def _user_text(item: Item) -> str:
     if isinstance(item, Message) and item.role == "user":
         return text_of(item.content).strip()
     return ""
 
 
-def _keys() -> KeyBindings:
+def _key_bindings() -> KeyBindings:
     bindings = KeyBindings()
 
     @bindings.add("c-c")
@@ -114,7 +117,7 @@ def _keys() -> KeyBindings:
 
 
 @contextmanager
-def _keys_waiting() -> Iterator[None]:
+def _hold_typed_keys() -> Iterator[None]:
     """What is typed between prompts waits for the next one, and does not show in an answer.
 
     Only Ctrl-C does not wait: it stays a signal, and stops the answer.

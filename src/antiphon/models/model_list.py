@@ -31,7 +31,7 @@ _decode = msgspec.json.Decoder(_List).decode
 
 
 def decode_model_list(body: bytes) -> list[str]:
-    """The models' names in their order, each once. Raises ``Failure``.
+    """The models' names in their order, each once. Raises ``RpcFailure``.
 
     Names that no terminal should print, or that are too long to be one, are left out.
     """

@@ -48,7 +48,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
 
     ``retries`` further tries, the nth after ``base * 2**(n-1)`` and at most ``cap``,
     of which the upper half is left to chance. An upstream's own Retry-After is kept
-    to if it is longer; above ``patience`` it is not worth the user's waiting and the
+    to if it is longer; above ``timeout`` it is not worth the user's waiting and the
     error is raised at once. No retry begins later than ``deadline`` after the first try.
     """
 

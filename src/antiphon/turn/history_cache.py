@@ -199,7 +199,7 @@ def render_chain(turns: Sequence[StoredTurn]) -> list[RenderedTurn]:
         torn = torn or turn.previous_response_id != before
         segment = render_stored_turn(turn)
         if torn and segment.outputs:
-            segment = msgspec.structs.replace(segment, answers={})
+            segment = msgspec.structs.replace(segment, outputs={})
         segments.append(segment)
         before = turn.response_id
         # A summary stands between a call and its output, and does not part them.

@@ -40,7 +40,9 @@ async def resolve_references(request: TurnRequest, reader: TurnReader) -> Resolv
         return ResolvedRequest(request)
     approved = (*request.approved_calls, *(one.call for one in agreed.values()))
     return ResolvedRequest(
-        msgspec.structs.replace(request, input=tuple(items), approved=approved, references=()),
+        msgspec.structs.replace(
+            request, input=tuple(items), approved_calls=approved, references=()
+        ),
         agreed,
         sources,
     )

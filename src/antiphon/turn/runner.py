@@ -341,10 +341,14 @@ class TurnRunner:
         live.emit(events)
         end = self._build_end(error, stopped=stopped)
         if live.is_stored and self._context_turns is not None:
-            end = msgspec.structs.replace(end, shown=self._context_turn_count(self._context_turns))
+            end = msgspec.structs.replace(
+                end, context_turns=self._context_turn_count(self._context_turns)
+            )
         if live.is_stored and self._plan.request.stream:
             odds = logprob_counts(live.events_so_far, machine.output)
-            end = msgspec.structs.replace(end, trace=trace_of(live.events_so_far), odds=odds)
+            end = msgspec.structs.replace(
+                end, trace=trace_of(live.events_so_far), logprob_counts=odds
+            )
         response = msgspec.structs.replace(
             self._plan.initial_response, output=machine.output, end=end
         )

@@ -72,7 +72,7 @@ class ModelProvider(Protocol):
         """
         ...
 
-    def names(self) -> list[tuple[str, Model]]:
+    def items(self) -> list[tuple[str, Model]]:
         """The configured ones, the default first."""
         ...
 
@@ -153,7 +153,7 @@ class TurnService(TurnReader):
                 await lent.aclose()
             raise
         plan = msgspec.structs.replace(
-            plan, tools=tools or lent, conversation=conversation, agreed=agreed
+            plan, tools=tools or lent, conversation=conversation, approved_calls=agreed
         )
         live = RunningTurn(plan.initial_response, is_streamed=request.stream)
         self._registry.start(live, TurnRunner(plan, live, self._store).run())
@@ -342,7 +342,7 @@ class TurnService(TurnReader):
             covered, (), policy, turn_header(name, request), model, check=check
         )
         await check()
-        item = msgspec.structs.replace(made.item, kept=0, replaced_turns=0)
+        item = msgspec.structs.replace(made.item, retained_turns=0, replaced_turns=0)
         return msgspec.structs.replace(made, item=item)
 
     async def subscribe(self, tenant: str, response_id: str) -> RunningTurn | Replay:

@@ -15,21 +15,21 @@ import re
 from antiphon.api.common.body import Scope
 from antiphon.core.ids import new_response_id
 
-_SANE = re.compile(rb"[\x21-\x7e]{1,128}\Z")
+_SAFE_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")
 
 
 def request_id_for(given: bytes | None) -> str:
     """The client's own id where it can be repeated without harm, else a new one."""
-    if given is not None and _SANE.match(given):
+    if given is not None and _SAFE_REQUEST_ID.match(given):
         return given.decode("ascii")
     # A response's id is random enough, and comes from a stock of them.
     return "req_" + new_response_id().removeprefix("resp_")
 
 
 #: Silent unless the log level is "info" or lower.
-access = logging.getLogger("antiphon.access")
+access_logger = logging.getLogger("antiphon.access")
 
-_LONGEST_PATH = 200
+_MAX_PATH_LENGTH = 200
 
 
 def log_access(scope: Scope, status: int, seconds: float) -> None:
@@ -41,7 +41,7 @@ def log_access(scope: Scope, status: int, seconds: float) -> None:
         "ms": round(seconds * 1000, 1),
         "tenant": scope.get("antiphon.tenant") or "-",
     }
-    access.info(
+    access_logger.info(
         "%(method)s %(path)s %(status)d %(ms).1fms %(tenant)s", fields, extra={"fields": fields}
     )
 
@@ -49,4 +49,4 @@ def log_access(scope: Scope, status: int, seconds: float) -> None:
 def _path(scope: Scope) -> str:
     # As it came: what is escaped in it must not break the line.
     path = ascii(scope["raw_path"].decode("latin-1"))[1:-1]
-    return path if len(path) <= _LONGEST_PATH else path[:_LONGEST_PATH] + "..."
+    return path if len(path) <= _MAX_PATH_LENGTH else path[:_MAX_PATH_LENGTH] + "..."

@@ -22,7 +22,7 @@ CHALLENGE = (b"www-authenticate", b'Bearer realm="antiphon"')
 #: Where a request's tenant is kept in its scope.
 _TENANT = "antiphon.tenant"
 #: Seconds after which a server without keys looks whether there are some by now.
-_LOOK_AGAIN = 1.0
+_RECHECK_INTERVAL = 1.0
 
 
 def tenant_of(scope: Scope) -> str:
@@ -31,7 +31,7 @@ def tenant_of(scope: Scope) -> str:
     return tenant
 
 
-def put_tenant(scope: Scope, key: ApiKey | None) -> None:
+def set_tenant(scope: Scope, key: ApiKey | None) -> None:
     """Say whose request it is; None: there are no keys."""
     scope[_TENANT] = key.tenant if key else DEFAULT_TENANT
 
@@ -44,33 +44,33 @@ def credential_of(headers: Mapping[bytes, bytes]) -> bytes:
     return headers.get(b"x-api-key", b"").strip()
 
 
-class Keyring:
+class ApiKeyAuthenticator:
     """The keys of a store, as doors ask for them. HTTP has one use of it, gRPC another."""
 
     def __init__(self, keys: ApiKeyStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._keys = keys
         self._clock = clock
-        self._in_force = False
-        self._look_at = -math.inf
+        self._required = False
+        self._recheck_at = -math.inf
 
-    async def in_force(self, credential: bytes = b"") -> bool:
+    async def is_required(self, credential: bytes = b"") -> bool:
         """Whether a key is needed: since one was made, even if all were revoked again.
 
         A server that runs without keys learns of the first one within a second, and at
         once from who brings it. Raises ``StoreError``.
         """
-        if not self._in_force:
+        if not self._required:
             now = self._clock()
-            if now >= self._look_at or hash_api_key(credential) is not None:
-                self._in_force = await self._keys.has_keys()
-                self._look_at = now + _LOOK_AGAIN
-        return self._in_force
+            if now >= self._recheck_at or hash_api_key(credential) is not None:
+                self._required = await self._keys.has_keys()
+                self._recheck_at = now + _RECHECK_INTERVAL
+        return self._required
 
-    async def ask_store(self) -> None:
+    async def ping(self) -> None:
         """Have the store answer something. Raises ``StoreError``."""
         await self._keys.has_keys()
 
-    async def key(self, credential: bytes) -> ApiKey:
+    async def authenticate(self, credential: bytes) -> ApiKey:
         """The key that was brought. Raises ``StoreError``, or ``AuthenticationError``.
 
         The latter says the same of a key that is missing, malformed, unknown or revoked.

@@ -27,22 +27,24 @@ _MAX_DRAIN = 8 * MAX_BODY
 #: gives up at about a thousand, but what it lets pass has to be encoded again, deeper inside.
 MAX_DEPTH = 100
 
-#: What decoding raises for a body that cannot be decoded: see ``invalid``.
-UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+#: What decoding raises for a body that cannot be decoded: see ``invalid_value_error``.
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
-_WHERE = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`\$(?P<path>.*)`)?$", re.DOTALL)
+_VALIDATION_MESSAGE = re.compile(
+    r"^(?P<what>.*?)(?: - at (?:`key` in )?`\$(?P<path>.*)`)?$", re.DOTALL
+)
 
 
-class ClientGone(Exception):
+class ClientDisconnected(Exception):
     """The client hung up before its request was whole."""
 
 
 async def read_body(receive: Receive) -> bytes:
-    """The whole body. Raises ``BodyTooLargeError``, ``ClientGone``."""
+    """The whole body. Raises ``BodyTooLargeError``, ``ClientDisconnected``."""
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body"):
         body: bytes = message.get("body", b"")
-        return _checked(body, len(body))
+        return _check_size(body, len(body))
     chunks: list[bytes] = []
     size = 0
     while message["type"] == "http.request":
@@ -55,31 +57,31 @@ async def read_body(receive: Receive) -> bytes:
             # has to say is heard out, and dropped.
             chunks.clear()
         if not message.get("more_body") or size > _MAX_DRAIN:
-            return _checked(b"".join(chunks), size)
+            return _check_size(b"".join(chunks), size)
         message = await receive()
-    raise ClientGone
+    raise ClientDisconnected
 
 
-def _checked(body: bytes, size: int) -> bytes:
+def _check_size(body: bytes, size: int) -> bytes:
     if size > MAX_BODY:
         raise BodyTooLargeError(f"The body is larger than {MAX_BODY // 2**20} MiB.")
     return body
 
 
-def decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+def decode_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     """A body in its shape. Raises ``InvalidRequestError`` naming the field at fault."""
     try:
         return decoder.decode(body)
-    except UNDECODABLE as error:
-        raise invalid(error) from error
+    except DECODE_ERRORS as error:
+        raise invalid_value_error(error) from error
 
 
-def query_of(scope: Scope) -> dict[str, list[str]]:
+def query_params(scope: Scope) -> dict[str, list[str]]:
     """A request's query: each name's values in their order."""
     return parse_qs(scope["query_string"].decode("latin-1"))
 
 
-def invalid(error: Exception, at: str = "") -> InvalidRequestError:
+def invalid_value_error(error: Exception, at: str = "") -> InvalidRequestError:
     """The one error for a body that cannot be decoded, naming the field at fault.
 
     ``at`` is where in the body the decoded part begins.
@@ -92,28 +94,30 @@ def invalid(error: Exception, at: str = "") -> InvalidRequestError:
         return InvalidRequestError("The body is not valid UTF-8.", code="invalid_json")
     if not isinstance(error, msgspec.ValidationError):
         return InvalidRequestError(f"The body is not valid JSON: {error}.", code="invalid_json")
-    match = _WHERE.match(str(error))
+    match = _VALIDATION_MESSAGE.match(str(error))
     what, path = (match["what"], match["path"] or "") if match else (str(error), "")
     if what.startswith("Object missing required field"):
         path += "." + what.rpartition("field `")[2].rstrip("`")
     param = (at + path).lstrip(".") or None
     code = "invalid_type" if ", got `" in what else "invalid_value"
     place = f" for '{param}'" if param else ""
-    return InvalidRequestError(f"Invalid value{place}: {_lower(what)}.", code=code, param=param)
+    return InvalidRequestError(
+        f"Invalid value{place}: {_lower_first(what)}.", code=code, param=param
+    )
 
 
-def _lower(sentence: str) -> str:
+def _lower_first(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:]
 
 
-def check_depth(value: object, at: str) -> None:
+def check_depth(value: object, path: str) -> None:
     """Refuse a decoded value that is nested too deeply to be kept; ``at`` is its place."""
     level = [value]
     for _ in range(MAX_DEPTH):
         level = [child for one in level for child in _children(one)]
         if not level:
             return
-    raise InvalidRequestError("The JSON is nested too deeply.", code="invalid_json", param=at)
+    raise InvalidRequestError("The JSON is nested too deeply.", code="invalid_json", param=path)
 
 
 def _children(value: object) -> Iterable[object]:
@@ -122,6 +126,6 @@ def _children(value: object) -> Iterable[object]:
     return value if isinstance(value, list | tuple) else ()
 
 
-def present(values: dict[str, Any]) -> dict[str, Any]:
+def drop_nulls(values: dict[str, Any]) -> dict[str, Any]:
     """Without what is null: clients send back nulls for what they left unset."""
     return {name: value for name, value in values.items() if value is not None}

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from antiphon.api.common.body import check_depth, invalid, present
+from antiphon.api.common.body import check_depth, drop_nulls, invalid_value_error
 from antiphon.core.ids import new_call_id
 from antiphon.core.items import (
     Compaction,
@@ -32,10 +32,10 @@ from antiphon.core.turns import ItemReference
 from antiphon.errors import InvalidRequestError
 
 MAX_ITEMS = 4096
-_UNFINISHED = "The call was interrupted before it gave a result."
+_INTERRUPTED_OUTPUT = "The call was interrupted before it gave a result."
 
 
-class Intake(msgspec.Struct, frozen=True):
+class DecodedInput(msgspec.Struct, frozen=True):
     """What an input holds.
 
     ``approved`` are those of its own calls that it approves. Approvals of earlier turns'
@@ -44,38 +44,38 @@ class Intake(msgspec.Struct, frozen=True):
 
     items: tuple[Item, ...]
     references: tuple[ItemReference, ...] = ()
-    approved: tuple[FunctionCall, ...] = ()
+    approved_calls: tuple[FunctionCall, ...] = ()
 
 
-def decode_items(given: Sequence[dict[str, Any]], at: str) -> Intake:
+def decode_items(given: Sequence[dict[str, Any]], path: str) -> DecodedInput:
     """Items as they were sent; ``at`` is their field in the body.
 
     Raises ``InvalidRequestError`` naming the field at fault.
     """
     if len(given) > MAX_ITEMS:
         raise InvalidRequestError(
-            f"Send at most {MAX_ITEMS} items at once.", code="too_many_items", param=at
+            f"Send at most {MAX_ITEMS} items at once.", code="too_many_items", param=path
         )
     items: list[Item] = []
-    special: _Special | None = None
+    special: _SpecialItemDecoder | None = None
     for place, fields in enumerate(given):
-        where = f"{at}[{place}]"
-        clean = _clean(fields)
+        where = f"{path}[{place}]"
+        clean = _normalize(fields)
         kind = clean["type"]
-        if isinstance(kind, str) and kind in _PLAIN:
-            items.append(_plain_item(clean, where))
+        if isinstance(kind, str) and kind in _PLAIN_ITEM_TYPES:
+            items.append(_decode_plain_item(clean, where))
         else:
-            special = special or _Special(items)
-            special.take(kind, clean, where)
+            special = special or _SpecialItemDecoder(items)
+            special.add(kind, clean, where)
     if special is None:
-        return Intake(tuple(items))
-    return Intake(tuple(items), tuple(special.references), special.approved())
+        return DecodedInput(tuple(items))
+    return DecodedInput(tuple(items), tuple(special.references), special.approved_calls())
 
 
-def _clean(fields: dict[str, Any]) -> dict[str, Any]:
+def _normalize(fields: dict[str, Any]) -> dict[str, Any]:
     """Without nulls, without a status that says nothing here, and with a type."""
     clean = {
-        name: [present(part) if isinstance(part, dict) else part for part in value]
+        name: [drop_nulls(part) if isinstance(part, dict) else part for part in value]
         if isinstance(value, list)
         else value
         for name, value in fields.items()
@@ -108,7 +108,7 @@ class _Compaction(msgspec.Struct, frozen=True):
     encrypted_content: str
 
 
-class _Reference(msgspec.Struct, frozen=True):
+class _ItemReference(msgspec.Struct, frozen=True):
     id: str
 
 
@@ -126,50 +126,50 @@ class _ListTools(msgspec.Struct, frozen=True):
 
 
 #: Ours by the same names. What they have besides is not for a client to say.
-_PLAIN: dict[str, tuple[Any, tuple[str, ...]]] = {
+_PLAIN_ITEM_TYPES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "message": (Message, ()),
     "function_call": (FunctionCall, ("server",)),
-    "function_call_output": (FunctionCallOutput, ("failed", "approved")),
+    "function_call_output": (FunctionCallOutput, ("is_error", "approved_call")),
     "reasoning": (Reasoning, ("origin",)),
 }
 
 
-def _plain_item(clean: dict[str, Any], at: str) -> Item:
-    kind, ours = _PLAIN[clean["type"]]
+def _decode_plain_item(clean: dict[str, Any], path: str) -> Item:
+    kind, ours = _PLAIN_ITEM_TYPES[clean["type"]]
     for field in ours:
         clean.pop(field, None)
     if clean.get("status") == "in_progress":
         del clean["status"]
     if kind is Reasoning:
-        _rename_thoughts(clean.get("content"))
-    item: Item = _converted(clean, kind, at)
+        _normalize_reasoning_parts(clean.get("content"))
+    item: Item = _convert(clean, kind, path)
     match item:
         case Message(role=role, content=content):
             # What people say has no phase.
             phase = item.phase if role == "assistant" else None
-            content = _plain(content, f"{at}.content")
+            content = _simplify_content(content, f"{path}.content")
             return msgspec.structs.replace(item, content=content, phase=phase)
         case FunctionCallOutput(output=output):
-            return msgspec.structs.replace(item, output=_plain(output, f"{at}.output"))
+            return msgspec.structs.replace(item, output=_simplify_content(output, f"{path}.output"))
     return item
 
 
-def _rename_thoughts(parts: Any) -> None:
+def _normalize_reasoning_parts(parts: Any) -> None:
     """Raw reasoning has three names in the wild."""
     for part in parts if isinstance(parts, list) else ():
         if isinstance(part, dict) and part.get("type") in ("output_text", "text"):
             part["type"] = "reasoning_text"
 
 
-def _plain(content: str | tuple[Part, ...], at: str) -> str | tuple[Part, ...]:
+def _simplify_content(content: str | tuple[Part, ...], path: str) -> str | tuple[Part, ...]:
     """One plain text part becomes its text: it says the same in fewer bytes."""
     for place, part in enumerate(() if isinstance(content, str) else content):
         if isinstance(part, OutputText):
-            check_depth((part.annotations, part.logprobs), f"{at}[{place}]")
+            check_depth((part.annotations, part.logprobs), f"{path}[{place}]")
         elif isinstance(part, InputFile) and part.file_data is None and part.file_url is None:
             raise InvalidRequestError(
                 "A file has to come with its data or a URL: this server keeps no files.",
-                param=f"{at}[{place}].file_data",
+                param=f"{path}[{place}].file_data",
             )
     if all(part == InputText("") for part in content):
         return ""
@@ -179,7 +179,7 @@ def _plain(content: str | tuple[Part, ...], at: str) -> str | tuple[Part, ...]:
     return content
 
 
-class _Special:
+class _SpecialItemDecoder:
     """Items that become others, or none: those around MCP servers, references, compactions.
 
     It adds to the ``items`` it is given.
@@ -189,61 +189,61 @@ class _Special:
         self.references: list[ItemReference] = []
         self._items = items
         #: Calls that wait for a person, by the id of their request.
-        self._requests: dict[str, FunctionCall] = {}
-        self._approved: dict[str, FunctionCall] = {}
+        self._approval_requests: dict[str, FunctionCall] = {}
+        self._approved_calls: dict[str, FunctionCall] = {}
 
-    def approved(self) -> tuple[FunctionCall, ...]:
-        return tuple(self._approved.values())
+    def approved_calls(self) -> tuple[FunctionCall, ...]:
+        return tuple(self._approved_calls.values())
 
-    def take(self, kind: object, fields: dict[str, Any], at: str) -> None:
+    def add(self, kind: object, fields: dict[str, Any], path: str) -> None:
         match kind:
             case "compaction":
-                given = _converted(fields, _Compaction, at)
+                given = _convert(fields, _Compaction, path)
                 self._items.append(Compaction(given.encrypted_content))
             case "item_reference":
-                named = _converted(fields, _Reference, at)
-                self.references.append(ItemReference(named.id, len(self._items), at))
+                named = _convert(fields, _ItemReference, path)
+                self.references.append(ItemReference(named.id, len(self._items), path))
             case "mcp_list_tools":
-                check_depth(fields.get("tools"), f"{at}.tools")
-                self._items.append(_listed(_converted(fields, _ListTools, at)))
+                check_depth(fields.get("tools"), f"{path}.tools")
+                self._items.append(_mcp_list_tools(_convert(fields, _ListTools, path)))
             case "mcp_call":
-                self._call(_converted(fields, _McpCall, at))
+                self._add_mcp_call(_convert(fields, _McpCall, path))
             case "mcp_approval_request":
-                asked = _converted(fields, _ApprovalRequest, at)
+                asked = _convert(fields, _ApprovalRequest, path)
                 call = _function_call(asked, asked.id)
-                self._requests[asked.id] = call
+                self._approval_requests[asked.id] = call
                 self._items.append(call)
             case "mcp_approval_response":
-                self._decide(_converted(fields, McpApproval, at))
+                self._add_approval(_convert(fields, McpApproval, path))
             case str():
                 raise InvalidRequestError(
-                    f"There are no items of the type '{kind[:64]}' here.", param=f"{at}.type"
+                    f"There are no items of the type '{kind[:64]}' here.", param=f"{path}.type"
                 )
             case _:
                 raise InvalidRequestError(
-                    "An item's type is a string.", code="invalid_type", param=f"{at}.type"
+                    "An item's type is a string.", code="invalid_type", param=f"{path}.type"
                 )
 
-    def _call(self, given: _McpCall) -> None:
-        call = self._requests.pop(given.approval_request_id or "", None)
+    def _add_mcp_call(self, given: _McpCall) -> None:
+        call = self._approval_requests.pop(given.approval_request_id or "", None)
         if call is None:
             call = _function_call(given, given.id or new_call_id())
             self._items.append(call)
-        self._approved.pop(call.call_id, None)
+        self._approved_calls.pop(call.call_id, None)
         failed = given.error is not None or given.output is None
         text = given.output or ""
         if failed:
-            text = _UNFINISHED if given.error is None else _error_text(given.error)
+            text = _INTERRUPTED_OUTPUT if given.error is None else _error_text(given.error)
         self._items.append(FunctionCallOutput(call.call_id, text, is_error=failed))
 
-    def _decide(self, decision: McpApproval) -> None:
+    def _add_approval(self, decision: McpApproval) -> None:
         request_id = decision.approval_request_id
-        call = self._requests.get(request_id)
+        call = self._approval_requests.get(request_id)
         if call is not None and decision.approve:
-            self._approved[request_id] = call
+            self._approved_calls[request_id] = call
         elif call is not None:
-            del self._requests[request_id]
-            self._approved.pop(request_id, None)
+            del self._approval_requests[request_id]
+            self._approved_calls.pop(request_id, None)
             self._items.append(FunctionCallOutput(request_id, denied_output(decision)))
         self._items.append(decision)
 
@@ -253,8 +253,8 @@ def _function_call(given: _McpCall | _ApprovalRequest, call_id: str) -> Function
     return FunctionCall(call_id, name, given.arguments, server=given.server_label)
 
 
-def _listed(given: _ListTools) -> McpListTools:
-    tools = tuple(present(msgspec.structs.asdict(tool)) for tool in given.tools)
+def _mcp_list_tools(given: _ListTools) -> McpListTools:
+    tools = tuple(drop_nulls(msgspec.structs.asdict(tool)) for tool in given.tools)
     return McpListTools(given.server_label, tools, given.error)
 
 
@@ -275,8 +275,8 @@ def _error_text(error: Any) -> str:
     return "The tool failed."
 
 
-def _converted(fields: dict[str, Any], kind: Any, at: str) -> Any:
+def _convert(fields: dict[str, Any], kind: Any, path: str) -> Any:
     try:
         return msgspec.convert(fields, kind)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise invalid(error, at) from error
+        raise invalid_value_error(error, path) from error

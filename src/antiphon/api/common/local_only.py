@@ -15,16 +15,16 @@ from antiphon.api.common.body import Scope
 from antiphon.errors import ForbiddenError
 
 
-def check_local(scope: Scope) -> None:
+def require_local_host(scope: Scope) -> None:
     """Raise ``ForbiddenError`` unless the request was meant for this machine."""
     for name, value in scope["headers"]:
         if name == b"host":
-            _check(value, "Host")
+            _require_local(value, "Host")
         elif name == b"origin":
-            _check(value.partition(b"://")[2], "Origin")
+            _require_local(value.partition(b"://")[2], "Origin")
 
 
-def _check(netloc: bytes, header: str) -> None:
+def _require_local(netloc: bytes, header: str) -> None:
     if not _is_local(netloc):
         raise ForbiddenError(f"The {header} header does not name this machine.")
 

@@ -29,51 +29,55 @@ from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.store_protocols import StoreHealth
 
 #: Seconds.
-LATENCIES = (0.002, 0.005, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
-_BOUNDS = (*map(floatToGoString, LATENCIES), "+Inf")
+LATENCY_BUCKETS = (0.002, 0.005, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+_BUCKET_BOUNDS = (*map(floatToGoString, LATENCY_BUCKETS), "+Inf")
 
 
-class _Tally:
+class _RequestStats:
     """The requests that have all labels in common."""
 
-    __slots__ = ("buckets", "count_tokens", "seconds")
+    __slots__ = ("buckets", "count", "seconds")
 
     def __init__(self) -> None:
         self.count = 0
         self.seconds = 0.0
-        #: How many took up to each of ``LATENCIES`` but more than the one before; then the rest.
-        self.buckets = [0] * len(_BOUNDS)
+        #: How many took up to each of ``LATENCY_BUCKETS`` but more than the one before; then the rest.
+        self.buckets = [0] * len(_BUCKET_BOUNDS)
 
 
-class Tallies(Collector):
+class RequestMetrics(Collector):
     """``{name}s_total`` and the histogram ``{name}_seconds``, both with these labels.
 
-    ``counted`` and ``timed`` say what they are. Whoever adds sees to it that labels are few.
+    ``counted`` and ``seconds_help`` say what they are. Whoever adds sees to it that labels are few.
     """
 
-    def __init__(self, name: str, labels: tuple[str, ...], counted: str, timed: str) -> None:
+    def __init__(
+        self, name: str, labels: tuple[str, ...], count_help: str, seconds_help: str
+    ) -> None:
         self._name = name
         self._labels = labels
-        self._counted = counted
-        self._timed = timed
-        self._tallies: dict[tuple[str, ...], _Tally] = {}
+        self._count_help = count_help
+        self._seconds_help = seconds_help
+        self._stats: dict[tuple[str, ...], _RequestStats] = {}
 
-    def add(self, labels: tuple[str, ...], seconds: float) -> None:
+    def observe(self, labels: tuple[str, ...], seconds: float) -> None:
         """One more request."""
-        tally = self._tallies.get(labels)
+        tally = self._stats.get(labels)
         if tally is None:
-            tally = self._tallies[labels] = _Tally()
+            tally = self._stats[labels] = _RequestStats()
         tally.count += 1
         tally.seconds += seconds
-        tally.buckets[bisect_left(LATENCIES, seconds)] += 1
+        tally.buckets[bisect_left(LATENCY_BUCKETS, seconds)] += 1
 
     def collect(self) -> Iterator[Metric]:
         """All tallies, as Prometheus wants them."""
-        count = CounterMetricFamily(f"{self._name}s", self._counted, labels=self._labels)
-        seconds = HistogramMetricFamily(f"{self._name}_seconds", self._timed, labels=self._labels)
-        for labels, tally in self._tallies.items():
+        count = CounterMetricFamily(f"{self._name}s", self._count_help, labels=self._labels)
+        seconds = HistogramMetricFamily(
+            f"{self._name}_seconds", self._seconds_help, labels=self._labels
+        )
+        for labels, tally in self._stats.items():
             count.add_metric(labels, tally.count)
-            below = zip(_BOUNDS, accumulate(tally.buckets), strict=True)
+            below = zip(_BUCKET_BOUNDS, accumulate(tally.buckets), strict=True)
             seconds.add_metric(labels, list(below), tally.seconds)
         yield count
         yield seconds
@@ -95,18 +99,18 @@ class Reading(Collector):
 _METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
 _OTHER = "other"
 #: By the first digit.
-_CLASSES = tuple(f"{digit}xx" for digit in range(10))
+_STATUS_CLASSES = tuple(f"{digit}xx" for digit in range(10))
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
 #: An upstream may make up codes; so many are told apart.
-_MOST_CODES = 50
+_MAX_CODES = 50
 
 
-class _Spoken(msgspec.Struct, frozen=True):
+class _ModelMetrics(msgspec.Struct, frozen=True):
     """The series of one model."""
 
-    first_word: Histogram
-    input: Counter
-    output: Counter
+    first_token: Histogram
+    input_tokens: Counter
+    output_tokens: Counter
 
 
 class Metrics:
@@ -120,13 +124,13 @@ class Metrics:
     ) -> None:
         self.registry = registry = CollectorRegistry(auto_describe=True)
         self._models = models
-        self._requests = Tallies(
+        self._requests = RequestMetrics(
             "antiphon_http_request",
             ("route", "method", "status"),
             "HTTP requests that were answered.",
             "Time from a request's head to the last byte of its answer.",
         )
-        self._calls = Tallies(
+        self._calls = RequestMetrics(
             "antiphon_grpc_request",
             ("method", "status"),
             "gRPC calls that are over.",
@@ -134,18 +138,18 @@ class Metrics:
         )
         registry.register(self._requests)
         registry.register(self._calls)
-        self._spoken: dict[str, _Spoken] = {}
+        self._by_model: dict[str, _ModelMetrics] = {}
         self._codes: set[str] = set()
         self._running = Gauge("antiphon_turns_running", "Turns that run now.", registry=registry)
         self._turns = Counter(
             "antiphon_turns", "Turns that are over.", ("status",), registry=registry
         )
-        self._first_word = Histogram(
+        self._first_token = Histogram(
             "antiphon_first_token_seconds",
             "Time from a streamed turn's begin to the first of its answer.",
             ("model",),
             registry=registry,
-            buckets=LATENCIES,
+            buckets=LATENCY_BUCKETS,
         )
         self._tokens = Counter(
             "antiphon_tokens",
@@ -171,34 +175,34 @@ class Metrics:
                 )
             )
 
-    def request(self, route: str | None, method: str, status: int, seconds: float) -> None:
+    def observe_request(self, route: str | None, method: str, status: int, seconds: float) -> None:
         """Count an answered request; ``route`` is its template, None: there is none."""
         method = method if method in _METHODS else _OTHER
-        self._requests.add((route or _OTHER, method, _CLASSES[status // 100]), seconds)
+        self._requests.observe((route or _OTHER, method, _STATUS_CLASSES[status // 100]), seconds)
 
-    def call(self, method: str | None, status: str, seconds: float) -> None:
+    def observe_call(self, method: str | None, status: str, seconds: float) -> None:
         """Count a gRPC call; ``method`` is its path, None: nothing is served there."""
-        self._calls.add((method or _OTHER, status), seconds)
+        self._calls.observe((method or _OTHER, status), seconds)
 
-    def began(self, turn: RunningTurn) -> None:
+    def turn_started(self, turn: RunningTurn) -> None:
         self._running.inc()
 
-    def over(self, turn: RunningTurn) -> None:
+    def turn_ended(self, turn: RunningTurn) -> None:
         self._running.dec()
         if turn.refused:
             return
         response = turn.response
         self._turns.labels(response.status if response else "failed").inc()
         if isinstance(turn.error, ModelError):
-            self._upstream_errors.labels(self._code(turn.error.code)).inc()
+            self._upstream_errors.labels(self._code_label(turn.error.code)).inc()
         elif isinstance(turn.error, StoreError):
             self._unkept.inc()
-        spoken = self._model(turn.initial_response.header.model)
+        spoken = self._metrics_for_model(turn.initial_response.header.model)
         if turn.is_streamed and turn.first_token_at is not None:
-            spoken.first_word.observe(turn.first_token_at - turn.started_at)
+            spoken.first_token.observe(turn.first_token_at - turn.started_at)
         if response and response.end and (usage := response.end.usage):
-            spoken.input.inc(usage.input_tokens)
-            spoken.output.inc(usage.output_tokens)
+            spoken.input_tokens.inc(usage.input_tokens)
+            spoken.output_tokens.inc(usage.output_tokens)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /metrics"""
@@ -210,23 +214,23 @@ class Metrics:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    def _model(self, name: str) -> _Spoken:
-        spoken = self._spoken.get(name)
+    def _metrics_for_model(self, name: str) -> _ModelMetrics:
+        spoken = self._by_model.get(name)
         if spoken is None:
             # A catch-all upstream takes any name.
             label = name if name in self._models() else _OTHER
-            spoken = _Spoken(
-                self._first_word.labels(label),
+            spoken = _ModelMetrics(
+                self._first_token.labels(label),
                 self._tokens.labels(label, "input"),
                 self._tokens.labels(label, "output"),
             )
             if label == name:
-                self._spoken[name] = spoken
+                self._by_model[name] = spoken
         return spoken
 
-    def _code(self, code: str) -> str:
+    def _code_label(self, code: str) -> str:
         if code not in self._codes:
-            if len(self._codes) >= _MOST_CODES or not _CODE.match(code):
+            if len(self._codes) >= _MAX_CODES or not _CODE.match(code):
                 return _OTHER
             self._codes.add(code)
         return code

@@ -23,11 +23,11 @@ from antiphon.turn.store_protocols import ApiKey
 
 Clock: TypeAlias = Callable[[], float]
 
-_ACCOUNT = "antiphon.account"
+_KEY_USAGE = "antiphon.account"
 _MINUTE = 60.0
 
 
-class Allowance(Protocol):
+class RateLimit(Protocol):
     """How much. None: as much as they like."""
 
     @property
@@ -37,125 +37,125 @@ class Allowance(Protocol):
     def concurrent_turns(self) -> int | None: ...
 
 
-class Account:
+class KeyUsage:
     """What one key has used."""
 
-    __slots__ = ("_clock", "_left", "_offset", "allowance", "turns")
+    __slots__ = ("_clock", "_refilled_at", "_remaining", "rate_limit", "running_turns")
 
-    def __init__(self, allowance: Allowance, clock: Clock) -> None:
-        self.allowance = allowance
+    def __init__(self, rate_limit: RateLimit, clock: Clock) -> None:
+        self.rate_limit = rate_limit
         #: Turns that run now.
-        self.turns = 0
+        self.running_turns = 0
         self._clock = clock
-        self._at = clock()
-        self._left = float(allowance.requests_per_minute or 0)
+        self._refilled_at = clock()
+        self._remaining = float(rate_limit.requests_per_minute or 0)
 
-    def spend(self) -> None:
+    def consume(self) -> None:
         """Count a request. Raises ``RateLimitError``."""
-        per_minute = self.allowance.requests_per_minute
+        per_minute = self.rate_limit.requests_per_minute
         if per_minute is None:
             return
         now = self._clock()
-        filled = (now - self._at) * per_minute / _MINUTE
-        self._left, self._at = min(per_minute, self._left + filled), now
-        if self._left < 1:
-            wait = (1 - self._left) * _MINUTE / per_minute
+        filled = (now - self._refilled_at) * per_minute / _MINUTE
+        self._remaining, self._refilled_at = min(per_minute, self._remaining + filled), now
+        if self._remaining < 1:
+            wait = (1 - self._remaining) * _MINUTE / per_minute
             raise RateLimitError(
                 f"This key may make {per_minute} requests a minute: try again in"
                 f" {math.ceil(wait)} s.",
                 retry_after=wait,
             )
-        self._left -= 1
+        self._remaining -= 1
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """How things stand, in the names that OpenAI's clients know."""
-        per_minute = self.allowance.requests_per_minute
+        per_minute = self.rate_limit.requests_per_minute
         if per_minute is None:
             return []
-        missing = (per_minute - self._left) * _MINUTE / per_minute
+        missing = (per_minute - self._remaining) * _MINUTE / per_minute
         return [
             (b"x-ratelimit-limit-requests", b"%d" % per_minute),
-            (b"x-ratelimit-remaining-requests", b"%d" % self._left),
+            (b"x-ratelimit-remaining-requests", b"%d" % self._remaining),
             (b"x-ratelimit-reset-requests", b"%.3fs" % missing),
         ]
 
 
-class Place:
+class ConcurrencySlot:
     """A turn's place among those of its key: kept by its request and by the turn itself.
 
     A context, within which one turn may be started.
     """
 
-    __slots__ = ("_account", "_before", "_holders")
+    __slots__ = ("_holders", "_reset_token", "_usage")
 
-    def __init__(self, account: Account) -> None:
-        self._account = account
+    def __init__(self, usage: KeyUsage) -> None:
+        self._usage = usage
         self._holders = 0
 
     def __enter__(self) -> None:
-        account = self._account
-        most = account.allowance.concurrent_turns
-        if most is not None and account.turns >= most:
+        account = self._usage
+        most = account.rate_limit.concurrent_turns
+        if most is not None and account.running_turns >= most:
             raise RateLimitError(
                 f"This key may have {most} turns running at once: wait until one is over.",
                 retry_after=1,
             )
-        account.turns += 1
+        account.running_turns += 1
         self._holders = 1
-        self._before = _place.set(self)
+        self._reset_token = _current_slot.set(self)
 
     def __exit__(self, *_: object) -> None:
-        _place.reset(self._before)
-        self.leave()
+        _current_slot.reset(self._reset_token)
+        self.release()
 
-    def hold(self) -> None:
+    def acquire(self) -> None:
         self._holders += 1
 
-    def leave(self) -> None:
+    def release(self) -> None:
         self._holders -= 1
         if not self._holders:
-            self._account.turns -= 1
+            self._usage.running_turns -= 1
 
 
 #: The place that the work in this context has. A turn's task inherits it.
-_place: ContextVar[Place | None] = ContextVar("antiphon_place", default=None)
+_current_slot: ContextVar[ConcurrencySlot | None] = ContextVar("antiphon_place", default=None)
 
 
-class Limiter:
+class RateLimiter:
     """The accounts of all keys. To be told of turns (``TurnService.watch_tools``)."""
 
     def __init__(
-        self, allowance_of: Callable[[str], Allowance], clock: Clock = time.monotonic
+        self, rate_limit_for: Callable[[str], RateLimit], clock: Clock = time.monotonic
     ) -> None:
-        self._allowance_of = allowance_of
+        self._rate_limit_for = rate_limit_for
         self._clock = clock
-        self._accounts: dict[str, Account] = {}
+        self._usage_by_key: dict[str, KeyUsage] = {}
 
-    def account(self, key: ApiKey | None) -> Account:
+    def usage_for(self, key: ApiKey | None) -> KeyUsage:
         """A key's account; without keys, all share one."""
         name, tenant = (key.id, key.tenant) if key else ("", DEFAULT_TENANT)
-        account = self._accounts.get(name)
+        account = self._usage_by_key.get(name)
         if account is None:
-            account = self._accounts[name] = Account(self._allowance_of(tenant), self._clock)
+            account = self._usage_by_key[name] = KeyUsage(self._rate_limit_for(tenant), self._clock)
         return account
 
-    def began(self, turn: RunningTurn) -> None:
-        if place := _place.get():
-            place.hold()
+    def turn_started(self, turn: RunningTurn) -> None:
+        if place := _current_slot.get():
+            place.acquire()
 
-    def over(self, turn: RunningTurn) -> None:
-        if place := _place.get():
-            place.leave()
+    def turn_ended(self, turn: RunningTurn) -> None:
+        if place := _current_slot.get():
+            place.release()
 
 
-def put_account(scope: Scope, account: Account) -> None:
+def set_key_usage(scope: Scope, usage: KeyUsage) -> None:
     """Say whose account a request is on."""
-    scope[_ACCOUNT] = account
+    scope[_KEY_USAGE] = usage
     # The task of a request that waited behind another inherits what that one had.
-    _place.set(None)
+    _current_slot.set(None)
 
 
-def place_of(scope: Scope) -> AbstractContextManager[None]:
+def concurrency_slot(scope: Scope) -> AbstractContextManager[None]:
     """A place for one turn. To enter it raises ``RateLimitError``."""
-    account: Account | None = scope.get(_ACCOUNT)
-    return nullcontext() if account is None else Place(account)
+    account: KeyUsage | None = scope.get(_KEY_USAGE)
+    return nullcontext() if account is None else ConcurrencySlot(account)

@@ -22,46 +22,46 @@ from antiphon.core.turns import FunctionTool, McpTool, Options
 from antiphon.errors import InvalidRequestError
 
 ToolName = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern="^[a-zA-Z0-9_-]+$")]
-Label = Annotated[
+ServerLabel = Annotated[
     str, msgspec.Meta(min_length=1, max_length=MAX_LABEL_LENGTH, pattern="^[a-zA-Z0-9_-]+$")
 ]
-_Names = list[Annotated[str, msgspec.Meta(min_length=1, max_length=128)]]
+_ToolNames = list[Annotated[str, msgspec.Meta(min_length=1, max_length=128)]]
 
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
-class Function(msgspec.Struct, frozen=True, tag="function", tag_field="type"):
+class FunctionToolParam(msgspec.Struct, frozen=True, tag="function", tag_field="type"):
     name: ToolName
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
 
-class _Filter(msgspec.Struct, frozen=True):
+class _ToolFilter(msgspec.Struct, frozen=True):
     """Some of a server's tools."""
 
-    tool_names: _Names | None = None
+    tool_names: _ToolNames | None = None
     read_only: bool | None = None
 
 
-class _Approval(msgspec.Struct, frozen=True):
-    always: _Filter | None = None
-    never: _Filter | None = None
+class _ApprovalFilter(msgspec.Struct, frozen=True):
+    always: _ToolFilter | None = None
+    never: _ToolFilter | None = None
 
 
-class Mcp(msgspec.Struct, frozen=True, tag="mcp", tag_field="type"):
-    server_label: Label
+class McpToolParam(msgspec.Struct, frozen=True, tag="mcp", tag_field="type"):
+    server_label: ServerLabel
     server_url: str | None = None
     server_description: str | None = None
-    allowed_tools: _Names | _Filter | None = None
-    require_approval: Literal["always", "never"] | _Approval | None = None
+    allowed_tools: _ToolNames | _ToolFilter | None = None
+    require_approval: Literal["always", "never"] | _ApprovalFilter | None = None
     headers: dict[str, str] | None = None
     authorization: str | None = None
     connector_id: str | None = None
     tunnel_id: str | None = None
 
 
-Tool = Function | Mcp
+ToolParam = FunctionToolParam | McpToolParam
 
 
 class _FunctionChoice(msgspec.Struct, frozen=True, tag="function", tag_field="type"):
@@ -69,48 +69,52 @@ class _FunctionChoice(msgspec.Struct, frozen=True, tag="function", tag_field="ty
 
 
 class _McpChoice(msgspec.Struct, frozen=True, tag="mcp", tag_field="type"):
-    server_label: Label
+    server_label: ServerLabel
     name: str | None = None
 
 
-_Chosen = _FunctionChoice | _McpChoice
+_NamedToolChoice = _FunctionChoice | _McpChoice
 
 
-class _Allowed(msgspec.Struct, frozen=True, tag="allowed_tools", tag_field="type"):
-    tools: Annotated[list[_Chosen], msgspec.Meta(min_length=1, max_length=128)]
+class _AllowedTools(msgspec.Struct, frozen=True, tag="allowed_tools", tag_field="type"):
+    tools: Annotated[list[_NamedToolChoice], msgspec.Meta(min_length=1, max_length=128)]
     mode: Literal["auto", "none", "required"] | None = None
 
 
-_WHOLE_SERVER = {"type", "server_label"}
+_SERVER_CHOICE_FIELDS = {"type", "server_label"}
 
-Choice = Literal["auto", "none", "required"] | _FunctionChoice | _McpChoice | _Allowed
+ToolChoice = Literal["auto", "none", "required"] | _FunctionChoice | _McpChoice | _AllowedTools
 
 
-class Toolset(msgspec.Struct, frozen=True):
+class DecodedTools(msgspec.Struct, frozen=True):
     """What a model may call, in the words of ``core.turns.Options``."""
 
     functions: tuple[FunctionTool, ...] = ()
     servers: tuple[McpTool, ...] = ()
-    asks: tuple[McpServerRequest, ...] = ()
+    server_requests: tuple[McpServerRequest, ...] = ()
     choice: str = "auto"
-    allowed: tuple[str, ...] | None = None
+    allowed_tools: tuple[str, ...] | None = None
 
 
-def decode_tools(given: Sequence[Tool], choice: Choice | None) -> Toolset:
+def decode_tools(given: Sequence[ToolParam], choice: ToolChoice | None) -> DecodedTools:
     """Raises ``InvalidRequestError`` for names that come twice, or are chosen but not there."""
-    named = [tool.name if isinstance(tool, Function) else tool.server_label for tool in given]
+    named = [
+        tool.name if isinstance(tool, FunctionToolParam) else tool.server_label for tool in given
+    ]
     for place, name in enumerate(named):
         if name in named[:place]:
             raise InvalidRequestError(
                 f"There are two tools named '{name}'.", param=f"tools[{place}]"
             )
-    prefixes = [qualified_name(tool.server_label, "") for tool in given if isinstance(tool, Mcp)]
+    prefixes = [
+        qualified_name(tool.server_label, "") for tool in given if isinstance(tool, McpToolParam)
+    ]
     functions: list[FunctionTool] = []
     servers: list[McpTool] = []
     asks: list[McpServerRequest] = []
     for place, tool in enumerate(given):
         at = f"tools[{place}]"
-        if isinstance(tool, Function):
+        if isinstance(tool, FunctionToolParam):
             check_depth(tool.parameters, f"{at}.parameters")
             if tool.name.startswith(tuple(prefixes)):
                 raise InvalidRequestError(
@@ -121,52 +125,56 @@ def decode_tools(given: Sequence[Tool], choice: Choice | None) -> Toolset:
                 FunctionTool(tool.name, tool.description, tool.parameters, tool.strict)
             )
         else:
-            asks.append(_asked(tool, at))
-            servers.append(_kept(tool, asks[-1]))
-    chosen, allowed = _choice(choice, {tool.name for tool in functions}, servers)
-    return Toolset(tuple(functions), tuple(servers), tuple(asks), chosen, allowed)
+            asks.append(_server_request(tool, at))
+            servers.append(_server_tool(tool, asks[-1]))
+    chosen, allowed = _decode_choice(choice, {tool.name for tool in functions}, servers)
+    return DecodedTools(tuple(functions), tuple(servers), tuple(asks), chosen, allowed)
 
 
-def _asked(tool: Mcp, at: str) -> McpServerRequest:
+def _server_request(tool: McpToolParam, path: str) -> McpServerRequest:
     """A server as it is reached in this turn."""
     for field in ("connector_id", "tunnel_id"):
         if getattr(tool, field) is not None:
-            raise _unsupported(f"{at}.{field}")
+            raise _unsupported_error(f"{path}.{field}")
     require: ApprovalPolicy | None = None
     exempt: tuple[str, ...] = ()
     match tool.require_approval:
-        case _Approval(always=always, never=never):
-            require = _names(always, f"{at}.require_approval.always")
-            exempt = _names(never, f"{at}.require_approval.never") or ()
+        case _ApprovalFilter(always=always, never=never):
+            require = _tool_names(always, f"{path}.require_approval.always")
+            exempt = _tool_names(never, f"{path}.require_approval.never") or ()
         case other:
             require = other
     allowed = tool.allowed_tools
     return McpServerRequest(
         label=tool.server_label,
-        param=at,
+        param=path,
         url=None if tool.server_url is None else Secret(tool.server_url),
-        headers=_headers(tool, at),
+        headers=_headers(tool, path),
         allowed_tools=(
-            tuple(allowed) if isinstance(allowed, list) else _names(allowed, f"{at}.allowed_tools")
+            tuple(allowed)
+            if isinstance(allowed, list)
+            else _tool_names(allowed, f"{path}.allowed_tools")
         ),
         require_approval=require,
         exempt=exempt,
     )
 
 
-def _kept(tool: Mcp, ask: McpServerRequest) -> McpTool:
+def _server_tool(tool: McpToolParam, request: McpServerRequest) -> McpTool:
     """A server as it is kept and shown."""
     return McpTool(
         tool.server_label,
-        None if tool.server_url is None else _place(tool.server_url, f"{ask.param}.server_url"),
+        None
+        if tool.server_url is None
+        else _redact_url(tool.server_url, f"{request.param}.server_url"),
         tool.server_description,
-        ask.allowed_tools,
-        "always" if ask.require_approval is None else ask.require_approval,
-        ask.exempt,
+        request.allowed_tools,
+        "always" if request.require_approval is None else request.require_approval,
+        request.exempt,
     )
 
 
-def _place(url: str, at: str) -> str:
+def _redact_url(url: str, path: str) -> str:
     """A URL that may be shown: its path and query may hold keys."""
     try:
         parts = urlsplit(url)
@@ -174,67 +182,67 @@ def _place(url: str, at: str) -> str:
     except ValueError:
         host = port = None
     if not host or parts.scheme not in ("http", "https"):
-        raise InvalidRequestError("That is not the URL of an MCP server.", param=at)
+        raise InvalidRequestError("That is not the URL of an MCP server.", param=path)
     host = f"[{host}]" if ":" in host else host
     rest = "/<redacted>" if parts.path.strip("/") or parts.query else ""
     return f"{parts.scheme}://{host}" + (f":{port}" if port else "") + rest
 
 
-def _names(some: _Filter | None, at: str) -> tuple[str, ...] | None:
+def _tool_names(some: _ToolFilter | None, path: str) -> tuple[str, ...] | None:
     if some is None:
         return None
     if some.read_only is not None:
         # What a server says of its own tools is no ground to trust them.
-        raise _unsupported(f"{at}.read_only")
+        raise _unsupported_error(f"{path}.read_only")
     return None if some.tool_names is None else tuple(some.tool_names)
 
 
-def _unsupported(param: str) -> InvalidRequestError:
+def _unsupported_error(param: str) -> InvalidRequestError:
     field = param.rpartition(".")[2]
     return InvalidRequestError(
         f"This server does not know '{field}'.", code="unsupported_parameter", param=param
     )
 
 
-def _headers(tool: Mcp, at: str) -> dict[str, Secret]:
+def _headers(tool: McpToolParam, path: str) -> dict[str, Secret]:
     headers = dict(tool.headers or {})
     if tool.authorization is not None:
         if any(name.lower() == "authorization" for name in headers):
             raise InvalidRequestError(
                 "The authorization comes twice: it is among the headers too.",
-                param=f"{at}.authorization",
+                param=f"{path}.authorization",
             )
         headers["Authorization"] = f"Bearer {tool.authorization}"
     for name, value in headers.items():
         if not _HEADER.fullmatch(name) or {"\r", "\n", "\0"} & set(value):
             # It may be a key: it is not for the message.
-            raise InvalidRequestError("That is not an HTTP header.", param=f"{at}.headers")
+            raise InvalidRequestError("That is not an HTTP header.", param=f"{path}.headers")
     return {name: Secret(value) for name, value in headers.items()}
 
 
-def _choice(
-    given: Choice | None, functions: set[str], servers: Sequence[McpTool]
+def _decode_choice(
+    given: ToolChoice | None, functions: set[str], servers: Sequence[McpTool]
 ) -> tuple[str, tuple[str, ...] | None]:
     labels = {server.server_label for server in servers}
     match given:
         case None:
             return "auto", None
         case _FunctionChoice(name=name):
-            _known(given, functions, labels, "tool_choice")
+            _check_known(given, functions, labels, "tool_choice")
             return f"function:{name}", None
         case _McpChoice(server_label=label, name=tool):
-            _known(given, functions, labels, "tool_choice")
+            _check_known(given, functions, labels, "tool_choice")
             if tool is None:
                 return "required", (qualified_name(label, ALL_TOOLS),)
             return f"function:{qualified_name(label, tool)}", None
-        case _Allowed(tools=tools, mode=mode):
+        case _AllowedTools(tools=tools, mode=mode):
             for place, one in enumerate(tools):
-                _known(one, functions, labels, f"tool_choice.tools[{place}]")
+                _check_known(one, functions, labels, f"tool_choice.tools[{place}]")
             return mode or "auto", tuple(dict.fromkeys(map(_allowed_name, tools)))
     return given, None
 
 
-def _known(one: _Chosen, functions: set[str], labels: set[str], at: str) -> None:
+def _check_known(one: _NamedToolChoice, functions: set[str], labels: set[str], path: str) -> None:
     if isinstance(one, _FunctionChoice):
         there, name, field = one.name in functions, one.name, "name"
     else:
@@ -243,11 +251,11 @@ def _known(one: _Chosen, functions: set[str], labels: set[str], at: str) -> None
         raise InvalidRequestError(
             f"There is no tool '{name}' among the tools.",
             code="unknown_tool",
-            param=f"{at}.{field}",
+            param=f"{path}.{field}",
         )
 
 
-def _allowed_name(one: _Chosen) -> str:
+def _allowed_name(one: _NamedToolChoice) -> str:
     if isinstance(one, _FunctionChoice):
         return one.name
     return qualified_name(one.server_label, one.name or ALL_TOOLS)
@@ -289,16 +297,18 @@ def _approval_body(server: McpTool) -> str | dict[str, Any]:
 def choice_body(options: Options) -> str | dict[str, Any]:
     """The tool choice as a response shows it."""
     if options.allowed_tools is not None:
-        tools = [_chosen_body(name, options) for name in options.allowed_tools]
-        if options.tool_choice == "required" and [set(one) for one in tools] == [_WHOLE_SERVER]:
+        tools = [_named_choice_body(name, options) for name in options.allowed_tools]
+        if options.tool_choice == "required" and [set(one) for one in tools] == [
+            _SERVER_CHOICE_FIELDS
+        ]:
             # That is how one server is chosen without naming a tool of it.
             return tools[0]
         return {"type": "allowed_tools", "mode": options.tool_choice, "tools": tools}
     kind, _, name = options.tool_choice.partition(":")
-    return _chosen_body(name, options) if name else kind
+    return _named_choice_body(name, options) if name else kind
 
 
-def _chosen_body(name: str, options: Options) -> dict[str, Any]:
+def _named_choice_body(name: str, options: Options) -> dict[str, Any]:
     if not any(tool.name == name for tool in options.tools):
         for server in options.mcp_servers:
             label = server.server_label

@@ -12,14 +12,19 @@ from typing import TypeAlias
 
 import msgspec
 
-from antiphon.api.grpc.chunk_codec import ChunkEncoder
-from antiphon.api.grpc.deferred_completions import Results
-from antiphon.api.grpc.interceptor import Caller, log
-from antiphon.api.grpc.message_codec import SUMMARY, answering, decode_messages, nameless
-from antiphon.api.grpc.request_codec import Asked, decode_completion
-from antiphon.api.grpc.response_codec import Completions, encode_usage
-from antiphon.api.grpc.stream_throttle import Pace
-from antiphon.api.grpc.tool_call_codec import open_calls
+from antiphon.api.grpc.chunk_codec import GrpcChunkEncoder
+from antiphon.api.grpc.deferred_completions import DeferredCompletions
+from antiphon.api.grpc.interceptor import GrpcCaller, log
+from antiphon.api.grpc.message_codec import (
+    SUMMARY_PREFIX,
+    decode_messages,
+    has_unnamed_outputs,
+    pair_outputs,
+)
+from antiphon.api.grpc.request_codec import CompletionRequest, decode_completion
+from antiphon.api.grpc.response_codec import CompletionEncoder, encode_usage
+from antiphon.api.grpc.stream_throttle import StreamThrottle
+from antiphon.api.grpc.tool_call_codec import open_call_ids
 from antiphon.core.events import Event
 from antiphon.core.ids import item_id, new_response_id
 from antiphon.core.items import Item
@@ -31,13 +36,15 @@ from antiphon.turn.service import TurnService
 
 #: Where the first choice's metadata names the other ones. 15 ids in one value would be
 #: longer than a value may be: they are without what all have in common.
-_OTHERS = "choices"
-_PREFIX = "resp_"
+_CHOICES_KEY = "choices"
+_RESPONSE_ID_PREFIX = "resp_"
 
-Batches: TypeAlias = Sequence[tuple[int, Sequence[Event]]]
+ChoiceEvents: TypeAlias = Sequence[tuple[int, Sequence[Event]]]
 
 
-async def start(service: TurnService, caller: Caller, asked: Asked) -> list[RunningTurn]:
+async def start_choices(
+    service: TurnService, caller: GrpcCaller, request: CompletionRequest
+) -> list[RunningTurn]:
     """Start the turns of all choices, the one that gives the completion its id first.
 
     Either all run or none is left: what keeps one from starting stops the others.
@@ -46,24 +53,24 @@ async def start(service: TurnService, caller: Caller, asked: Asked) -> list[Runn
     # A turn takes the place that was entered last.
     with ExitStack() as places:
         try:
-            for _ in range(asked.choices - 1):
-                places.enter_context(caller.place())
-                others.append(await service.start(asked.turn))
-            places.enter_context(caller.place())
-            first = await service.start(_naming(asked.turn, others))
+            for _ in range(request.choices - 1):
+                places.enter_context(caller.concurrency_slot())
+                others.append(await service.start(request.turn))
+            places.enter_context(caller.concurrency_slot())
+            first = await service.start(_with_choice_ids(request.turn, others))
         except BaseException:
             for turn in others:
-                await _undo(service, turn, caller.tenant)
+                await _discard_turn(service, turn, caller.tenant)
             raise
     return [first, *others]
 
 
-def _naming(turn: TurnRequest, others: Sequence[RunningTurn]) -> TurnRequest:
+def _with_choice_ids(turn: TurnRequest, others: Sequence[RunningTurn]) -> TurnRequest:
     if not others or not turn.store:
         return turn
     metadata = {
-        f"{_OTHERS}.{number}": ",".join(
-            one.response_id.removeprefix(_PREFIX) for one in others[at : at + 8]
+        f"{_CHOICES_KEY}.{number}": ",".join(
+            one.response_id.removeprefix(_RESPONSE_ID_PREFIX) for one in others[at : at + 8]
         )
         for number, at in enumerate(range(0, len(others), 8))
     }
@@ -71,7 +78,7 @@ def _naming(turn: TurnRequest, others: Sequence[RunningTurn]) -> TurnRequest:
     return msgspec.structs.replace(turn, options=options)
 
 
-async def _undo(service: TurnService, turn: RunningTurn, tenant: str) -> None:
+async def _discard_turn(service: TurnService, turn: RunningTurn, tenant: str) -> None:
     turn.stop(None)
     try:
         await turn.result()
@@ -82,15 +89,15 @@ async def _undo(service: TurnService, turn: RunningTurn, tenant: str) -> None:
         log.warning("a choice that was not wanted any more is left: %s", error.message)
 
 
-def other_choices(first: Response) -> list[str]:
+def other_choice_ids(first: Response) -> list[str]:
     """The ids of a stored completion's other choices."""
     metadata = first.header.options.metadata
-    named = [metadata[name] for name in sorted(metadata) if name.startswith(f"{_OTHERS}.")]
-    return [_PREFIX + one for names in named for one in names.split(",")]
+    named = [metadata[name] for name in sorted(metadata) if name.startswith(f"{_CHOICES_KEY}.")]
+    return [_RESPONSE_ID_PREFIX + one for names in named for one in names.split(",")]
 
 
 @contextmanager
-def attended(turns: Sequence[RunningTurn]) -> Iterator[None]:
+def cancel_on_exit(turns: Sequence[RunningTurn]) -> Iterator[None]:
     """While entered, somebody waits for these turns: an unstored one has no other reader."""
     try:
         yield
@@ -100,7 +107,7 @@ def attended(turns: Sequence[RunningTurn]) -> Iterator[None]:
                 turn.stop(None)
 
 
-async def ends(turns: Sequence[RunningTurn]) -> list[Response]:
+async def gather_results(turns: Sequence[RunningTurn]) -> list[Response]:
     """The turns' ends. Raises the first error that one of them ended with."""
     responses = [await turn.result() for turn in turns]
     for turn in turns:
@@ -109,18 +116,20 @@ async def ends(turns: Sequence[RunningTurn]) -> list[Response]:
     return responses
 
 
-async def merged(turns: Sequence[RunningTurn], rest: Callable[[], float]) -> AsyncIterator[Batches]:
+async def merge_events(
+    turns: Sequence[RunningTurn], pause: Callable[[], float]
+) -> AsyncIterator[ChoiceEvents]:
     """The events of all turns as they come, with the number of their choice.
 
     ``rest`` as for ``RunningTurn.events``. Raises the first error that one of them ends with.
     """
     if len(turns) == 1:
-        async for only in turns[0].events(rest):
+        async for only in turns[0].events(pause):
             yield ((0, only),)
         _raise_error(turns[0])
         return
-    readers = [turn.events(rest) for turn in turns]
-    waiting = {_next(reader): index for index, reader in enumerate(readers)}
+    readers = [turn.events(pause) for turn in turns]
+    waiting = {_next_batch(reader): index for index, reader in enumerate(readers)}
     try:
         while waiting:
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -131,7 +140,7 @@ async def merged(turns: Sequence[RunningTurn], rest: Callable[[], float]) -> Asy
                     _raise_error(turns[index])
                 else:
                     arrived.append((index, batch))
-                    waiting[_next(readers[index])] = index
+                    waiting[_next_batch(readers[index])] = index
             if arrived:
                 yield arrived
     finally:
@@ -140,7 +149,7 @@ async def merged(turns: Sequence[RunningTurn], rest: Callable[[], float]) -> Asy
         await asyncio.gather(*waiting, return_exceptions=True)
 
 
-def _next(reader: AsyncIterator[Sequence[Event]]) -> asyncio.Task[Sequence[Event] | None]:
+def _next_batch(reader: AsyncIterator[Sequence[Event]]) -> asyncio.Task[Sequence[Event] | None]:
     async def read() -> Sequence[Event] | None:
         return await anext(reader, None)
 
@@ -156,69 +165,75 @@ def _raise_error(turn: RunningTurn) -> None:
 Write: TypeAlias = Callable[[bytes], Awaitable[None]]
 
 
-class Chat:
+class ChatServicer:
     """The methods, over one service."""
 
-    def __init__(self, service: TurnService, completions: Completions, pace: Pace) -> None:
+    def __init__(
+        self, service: TurnService, completion_encoder: CompletionEncoder, throttle: StreamThrottle
+    ) -> None:
         self._service = service
-        self._completions = completions
-        self._results = Results()
-        self._pace = pace
+        self._completion_encoder = completion_encoder
+        self._deferred_completions = DeferredCompletions()
+        self._throttle = throttle
 
-    async def complete(self, caller: Caller, request: Proto) -> Proto:
+    async def complete(self, caller: GrpcCaller, request: Proto) -> Proto:
         """GetCompletion"""
-        turns = await start(self._service, caller, await self._asked(caller, request))
-        with attended(turns):
-            return self._completions.completion(await ends(turns))
+        turns = await start_choices(
+            self._service, caller, await self._decode_request(caller, request)
+        )
+        with cancel_on_exit(turns):
+            return self._completion_encoder.encode(await gather_results(turns))
 
-    async def stream(self, caller: Caller, request: Proto, write: Write) -> None:
+    async def stream(self, caller: GrpcCaller, request: Proto, write: Write) -> None:
         """GetCompletionChunk"""
-        asked = await self._asked(caller, request)
+        asked = await self._decode_request(caller, request)
         streamed = msgspec.structs.replace(asked.turn, stream=True, emit_created=False)
-        turns = await start(self._service, caller, msgspec.structs.replace(asked, turn=streamed))
-        with attended(turns), self._pace.stream() as rest:
-            encoder = ChunkEncoder(turns[0].initial_response, self._completions)
-            async for batches in merged(turns, rest.left):
+        turns = await start_choices(
+            self._service, caller, msgspec.structs.replace(asked, turn=streamed)
+        )
+        with cancel_on_exit(turns), self._throttle.open_stream() as rest:
+            encoder = GrpcChunkEncoder(turns[0].initial_response, self._completion_encoder)
+            async for batches in merge_events(turns, rest.remaining):
                 if chunk := encoder.encode(batches):
                     await write(chunk)
-                    rest.begin()
+                    rest.start()
 
-    async def defer(self, caller: Caller, request: Proto) -> Proto:
+    async def defer(self, caller: GrpcCaller, request: Proto) -> Proto:
         """StartDeferredCompletion: nobody waits for the answer, but somebody will ask for it."""
-        asked = await self._asked(caller, request)
+        asked = await self._decode_request(caller, request)
         if not asked.turn.store:
-            self._results.make_room(caller.tenant)
-        turns = await start(self._service, caller, asked)
+            self._deferred_completions.ensure_capacity(caller.tenant)
+        turns = await start_choices(self._service, caller, asked)
         if asked.turn.store:
             await turns[0].wait_until_stored()
             return deferred_pb2.StartDeferredResponse(request_id=turns[0].response_id)
         return deferred_pb2.StartDeferredResponse(
-            request_id=self._results.add(caller.tenant, turns)
+            request_id=self._deferred_completions.add(caller.tenant, turns)
         )
 
-    async def deferred(self, caller: Caller, request: Proto) -> Proto:
+    async def get_deferred(self, caller: GrpcCaller, request: Proto) -> Proto:
         """GetDeferredCompletion: of a stored answer for as long as it is stored."""
         name, tenant = request.request_id, caller.tenant
-        if self._results.is_expired(tenant, name):
-            return _answer(deferred_pb2.EXPIRED)
-        if (found := self._results.find(tenant, name)) is not None:
-            if not found.done:
-                return _answer(deferred_pb2.PENDING)
-            done = await ends(found.turns)
-            return _answer(deferred_pb2.DONE, self._completions.completion(done))
-        choices = await self._stored(caller, name)
+        if self._deferred_completions.is_expired(tenant, name):
+            return _deferred_response(deferred_pb2.EXPIRED)
+        if (found := self._deferred_completions.get(tenant, name)) is not None:
+            if not found.is_done:
+                return _deferred_response(deferred_pb2.PENDING)
+            done = await gather_results(found.turns)
+            return _deferred_response(deferred_pb2.DONE, self._completion_encoder.encode(done))
+        choices = await self._stored_choices(caller, name)
         if any(choice.end is None for choice in choices):
-            return _answer(deferred_pb2.PENDING)
-        return _answer(deferred_pb2.DONE, self._completion(choices))
+            return _deferred_response(deferred_pb2.PENDING)
+        return _deferred_response(deferred_pb2.DONE, self._encode_stored(choices))
 
-    async def stored(self, caller: Caller, request: Proto) -> Proto:
+    async def get_stored(self, caller: GrpcCaller, request: Proto) -> Proto:
         """GetStoredCompletion: whichever interface it was made through."""
-        return self._completion(await self._stored(caller, request.response_id))
+        return self._encode_stored(await self._stored_choices(caller, request.response_id))
 
-    async def delete(self, caller: Caller, request: Proto) -> Proto:
+    async def delete(self, caller: GrpcCaller, request: Proto) -> Proto:
         """DeleteStoredCompletion, with all its choices"""
         first = await self._service.response(caller.tenant, request.response_id)
-        for other in other_choices(first):
+        for other in other_choice_ids(first):
             try:
                 await self._service.delete(caller.tenant, other)
             except NotFoundError:
@@ -226,55 +241,58 @@ class Chat:
         await self._service.delete(caller.tenant, first.id)
         return chat_pb2.DeleteStoredCompletionResponse(response_id=first.id)
 
-    async def compact(self, caller: Caller, request: Proto) -> Proto:
+    async def compact(self, caller: GrpcCaller, request: Proto) -> Proto:
         """CompactContext: nothing is stored."""
         items = decode_messages(request.input, "input")
         made = await self._service.compact(
             TurnRequest(
-                input=_named(items), model=request.model or None, store=False, tenant=caller.tenant
+                input=_require_call_ids(items),
+                model=request.model or None,
+                store=False,
+                tenant=caller.tenant,
             )
         )
         return chat_pb2.CompactContextResponse(
             id=item_id(new_response_id(), "compaction", 0),
-            encrypted_content=SUMMARY + made.item.summary,
+            encrypted_content=SUMMARY_PREFIX + made.item.summary,
             dropped_message_count=len(request.input),
             usage=encode_usage(made.usage or Usage()),
         )
 
-    async def _asked(self, caller: Caller, request: Proto) -> Asked:
+    async def _decode_request(self, caller: GrpcCaller, request: Proto) -> CompletionRequest:
         """The request as turns, with results of tools given to the calls they are for."""
         asked = decode_completion(request, caller.tenant)
         turn = asked.turn
-        if not nameless(turn.input):
+        if not has_unnamed_outputs(turn.input):
             return asked
         items = turn.input
         if turn.previous_response_id is not None:
             before = await self._service.response(caller.tenant, turn.previous_response_id)
-            items = answering(items, open_calls(before))
-        turn = msgspec.structs.replace(turn, input=_named(items))
+            items = pair_outputs(items, open_call_ids(before))
+        turn = msgspec.structs.replace(turn, input=_require_call_ids(items))
         return msgspec.structs.replace(asked, turn=turn)
 
-    async def _stored(self, caller: Caller, response_id: str) -> list[Response]:
+    async def _stored_choices(self, caller: GrpcCaller, response_id: str) -> list[Response]:
         choices = [await self._service.response(caller.tenant, response_id)]
-        for other in other_choices(choices[0]):
+        for other in other_choice_ids(choices[0]):
             try:
                 choices.append(await self._service.response(caller.tenant, other))
             except NotFoundError:
                 continue
         return choices
 
-    def _completion(self, choices: list[Response]) -> Proto:
+    def _encode_stored(self, choices: list[Response]) -> Proto:
         """What is stored. Raises why a choice failed: a completion has no place for that."""
         for choice in choices:
             if choice.end is not None and choice.end.error is not None:
                 failed = error_from_code(choice.end.error.code, choice.end.error.message)
                 failed.response_id = choice.id
                 raise failed
-        return self._completions.completion(choices)
+        return self._completion_encoder.encode(choices)
 
 
-def _named(items: tuple[Item, ...]) -> tuple[Item, ...]:
-    if nameless(items):
+def _require_call_ids(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    if has_unnamed_outputs(items):
         raise InvalidRequestError(
             "A tool's message has to name its call: no call waits for a result.",
             param="messages",
@@ -282,5 +300,5 @@ def _named(items: tuple[Item, ...]) -> tuple[Item, ...]:
     return items
 
 
-def _answer(status: int, completion: Proto | None = None) -> Proto:
+def _deferred_response(status: int, completion: Proto | None = None) -> Proto:
     return chat_pb2.GetDeferredCompletionResponse(status=status, response=completion)

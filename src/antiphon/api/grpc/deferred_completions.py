@@ -17,77 +17,79 @@ from antiphon.errors import RateLimitError
 from antiphon.turn.running_turns import RunningTurn
 
 #: Seconds.
-_KEPT = 3600.0
+_RETENTION_SECONDS = 3600.0
 #: How many are held for one tenant. Its own older one makes room for a newer one.
-_MOST = 200
+_MAX_PER_TENANT = 200
 #: How many of a tenant's are remembered as expired.
-_REMEMBERED = 1000
+_MAX_EXPIRED_IDS = 1000
 
 
-class Deferred(msgspec.Struct, frozen=True):
+class DeferredCompletion(msgspec.Struct, frozen=True):
     """The turns of one request."""
 
     turns: tuple[RunningTurn, ...]
-    since: float
+    created_at: float
 
     @property
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         return all(turn.done() for turn in self.turns)
 
 
-class _Shelf:
+class _TenantCompletions:
     """A tenant's, by request id, the oldest first."""
 
     def __init__(self) -> None:
-        self.held: dict[str, Deferred] = {}
-        self.expired: dict[str, None] = {}
+        self.completions: dict[str, DeferredCompletion] = {}
+        self.expired_ids: dict[str, None] = {}
 
-    def drop(self, name: str) -> None:
-        del self.held[name]
-        self.expired[name] = None
-        if len(self.expired) > _REMEMBERED:
-            del self.expired[next(iter(self.expired))]
+    def expire(self, name: str) -> None:
+        del self.completions[name]
+        self.expired_ids[name] = None
+        if len(self.expired_ids) > _MAX_EXPIRED_IDS:
+            del self.expired_ids[next(iter(self.expired_ids))]
 
 
-class Results:
+class DeferredCompletions:
     """Deferred completions that are not stored."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._shelves: dict[str, _Shelf] = {}
+        self._by_tenant: dict[str, _TenantCompletions] = {}
 
-    def make_room(self, tenant: str) -> None:
+    def ensure_capacity(self, tenant: str) -> None:
         """To be asked before turns are started. Raises ``RateLimitError``."""
-        shelf = self._shelf(tenant)
-        while len(shelf.held) >= _MOST:
-            done = next((name for name, one in shelf.held.items() if one.done), None)
+        shelf = self._tenant_completions(tenant)
+        while len(shelf.completions) >= _MAX_PER_TENANT:
+            done = next((name for name, one in shelf.completions.items() if one.is_done), None)
             if done is None:
                 raise RateLimitError(
-                    f"There may be {_MOST} deferred completions under way: wait until one is over.",
+                    f"There may be {_MAX_PER_TENANT} deferred completions under way: wait until one is over.",
                     retry_after=1,
                 )
-            shelf.drop(done)
+            shelf.expire(done)
 
     def add(self, tenant: str, turns: Sequence[RunningTurn]) -> str:
         """Hold turns; the id that they are asked for by."""
         name = "deferred_" + os.urandom(16).hex()
-        self._shelf(tenant).held[name] = Deferred(tuple(turns), self._clock())
+        self._tenant_completions(tenant).completions[name] = DeferredCompletion(
+            tuple(turns), self._clock()
+        )
         return name
 
-    def find(self, tenant: str, name: str) -> Deferred | None:
+    def get(self, tenant: str, name: str) -> DeferredCompletion | None:
         """A tenant's own; None: there is none, or no more."""
-        return self._shelf(tenant).held.get(name)
+        return self._tenant_completions(tenant).completions.get(name)
 
     def is_expired(self, tenant: str, name: str) -> bool:
         """Whether it was held long enough."""
-        return name in self._shelf(tenant).expired
+        return name in self._tenant_completions(tenant).expired_ids
 
-    def _shelf(self, tenant: str) -> _Shelf:
-        shelf = self._shelves.setdefault(tenant, _Shelf())
-        before = self._clock() - _KEPT
-        for name, one in list(shelf.held.items()):
-            if one.since > before:
+    def _tenant_completions(self, tenant: str) -> _TenantCompletions:
+        shelf = self._by_tenant.setdefault(tenant, _TenantCompletions())
+        before = self._clock() - _RETENTION_SECONDS
+        for name, one in list(shelf.completions.items()):
+            if one.created_at > before:
                 break
-            if one.done:
-                shelf.drop(name)
+            if one.is_done:
+                shelf.expire(name)
         return shelf

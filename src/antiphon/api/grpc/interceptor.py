@@ -21,11 +21,11 @@ from typing import Any, Final, TypeAlias
 import grpc
 import msgspec
 
-from antiphon.api.common.access_log import access, request_id_for
-from antiphon.api.common.authentication import Keyring, credential_of
-from antiphon.api.common.local_only import check_local
+from antiphon.api.common.access_log import access_logger, request_id_for
+from antiphon.api.common.authentication import ApiKeyAuthenticator, credential_of
+from antiphon.api.common.local_only import require_local_host
 from antiphon.api.common.metrics import Metrics
-from antiphon.api.common.rate_limits import Account, Limiter, Place
+from antiphon.api.common.rate_limits import ConcurrencySlot, KeyUsage, RateLimiter
 from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.errors import AntiphonError, RateLimitError, UpstreamRateLimitError
 from antiphon.logging_setup import request_id
@@ -38,38 +38,43 @@ Trailers: TypeAlias = list[tuple[str, str]]
 #: Codes of what xAI's API tells in three words, whatever the request named the response for.
 _MISSING_RESPONSE: Final = {"response_not_found", "previous_response_not_found"}
 #: Bytes. A client gives up on headers beyond 8 KiB, and a byte may take three there.
-_LONGEST_DETAILS = 1500
-_LONGEST_VALUE = 200
+_MAX_DETAILS_BYTES = 1500
+_MAX_VALUE_LENGTH = 200
 
 
-class Caller(msgspec.Struct, frozen=True):
+class GrpcCaller(msgspec.Struct, frozen=True):
     """Who calls. ``key`` None: there are no keys; ``account`` None: there are no limits."""
 
     tenant: str = DEFAULT_TENANT
     key: ApiKey | None = None
-    account: Account | None = None
+    usage: KeyUsage | None = None
     credential: bytes = b""
 
-    def place(self) -> AbstractContextManager[None]:
+    def concurrency_slot(self) -> AbstractContextManager[None]:
         """A place for one turn. To enter it raises ``RateLimitError``."""
-        return nullcontext() if self.account is None else Place(self.account)
+        return nullcontext() if self.usage is None else ConcurrencySlot(self.usage)
 
 
-class Door:
+class GatewayInterceptor:
     """Stands before the methods. ``limiter`` None: there are no limits."""
 
-    def __init__(self, keyring: Keyring, metrics: Metrics, limiter: Limiter | None = None) -> None:
-        self._keyring = keyring
+    def __init__(
+        self,
+        authenticator: ApiKeyAuthenticator,
+        metrics: Metrics,
+        limiter: RateLimiter | None = None,
+    ) -> None:
+        self._authenticator = authenticator
         self._metrics = metrics
         self._limiter = limiter
 
-    async def run(
+    async def intercept(
         self,
         path: str,
         context: Any,
-        work: Callable[[Caller], Awaitable[bytes]],
+        work: Callable[[GrpcCaller], Awaitable[bytes]],
         *,
-        known: bool = True,
+        known_path: bool = True,
     ) -> bytes:
         """Do a call's work, or end it with the status that fits.
 
@@ -82,7 +87,7 @@ class Door:
         trailers: Trailers = [("x-request-id", name)]
         status, tenant = "CANCELLED", "-"
         try:
-            caller = await self._admit(metadata, trailers)
+            caller = await self._authorize(metadata, trailers)
             tenant = caller.tenant or tenant
             answer = await work(caller)
             status = "OK"
@@ -100,44 +105,48 @@ class Door:
             return answer
         finally:
             seconds = time.perf_counter() - began
-            self._metrics.call(path if known else None, status, seconds)
-            if access.isEnabledFor(logging.INFO):
+            self._metrics.observe_call(path if known_path else None, status, seconds)
+            if access_logger.isEnabledFor(logging.INFO):
                 _log_access(path, status, seconds, tenant)
         await context.abort(
-            grpc.StatusCode[failure.grpc], details_of(failure), (*trailers, *trailers_of(failure))
+            grpc.StatusCode[failure.grpc],
+            error_details(failure),
+            (*trailers, *error_trailers(failure)),
         )
         raise AssertionError("abort raises")
 
-    async def _admit(self, metadata: Mapping[bytes, bytes], trailers: Trailers) -> Caller:
+    async def _authorize(self, metadata: Mapping[bytes, bytes], trailers: Trailers) -> GrpcCaller:
         """Let a call in, or raise why not; ``trailers`` get what its answer shall carry."""
         credential, key = credential_of(metadata), None
-        if await self._keyring.in_force(credential):
-            key = await self._keyring.key(credential)
+        if await self._authenticator.is_required(credential):
+            key = await self._authenticator.authenticate(credential)
         else:
             # Only a web page says where it comes from. Its browser knows no gRPC, but
             # could be made to send something that looks like it.
-            check_local({"headers": [one for one in metadata.items() if one[0] == b"origin"]})
+            require_local_host(
+                {"headers": [one for one in metadata.items() if one[0] == b"origin"]}
+            )
         account = None
         if self._limiter is not None:
-            account = self._limiter.account(key)
+            account = self._limiter.usage_for(key)
             try:
-                account.spend()
+                account.consume()
             finally:
                 trailers += [(one.decode(), two.decode()) for one, two in account.headers()]
-        return Caller(key.tenant if key else DEFAULT_TENANT, key, account, credential)
+        return GrpcCaller(key.tenant if key else DEFAULT_TENANT, key, account, credential)
 
 
-def details_of(error: AntiphonError) -> str:
+def error_details(error: AntiphonError) -> str:
     """An error's sentence, cut to what fits; xAI's own where its clients may compare it."""
     if error.code in _MISSING_RESPONSE:
         return "Response not found"
     whole = error.message.encode(errors="replace")
-    if len(whole) <= _LONGEST_DETAILS:
+    if len(whole) <= _MAX_DETAILS_BYTES:
         return whole.decode()
-    return whole[:_LONGEST_DETAILS].decode(errors="ignore") + "..."
+    return whole[:_MAX_DETAILS_BYTES].decode(errors="ignore") + "..."
 
 
-def trailers_of(error: AntiphonError) -> Trailers:
+def error_trailers(error: AntiphonError) -> Trailers:
     """What programs may want to know of an error, besides its status."""
     trailers = [("x-error-code", error.code), ("x-error-type", error.type)]
     if error.param is not None:
@@ -147,7 +156,7 @@ def trailers_of(error: AntiphonError) -> Trailers:
         trailers += [("x-response-id", error.response_id), ("grpc-retry-pushback-ms", "-1")]
     if isinstance(error, UpstreamRateLimitError | RateLimitError) and error.retry_after is not None:
         trailers.append(("retry-after", str(max(1, math.ceil(error.retry_after)))))
-    return [(name, ascii(value)[1:-1][:_LONGEST_VALUE]) for name, value in trailers]
+    return [(name, ascii(value)[1:-1][:_MAX_VALUE_LENGTH]) for name, value in trailers]
 
 
 def _metadata(context: Any) -> dict[bytes, bytes]:
@@ -160,11 +169,11 @@ def _metadata(context: Any) -> dict[bytes, bytes]:
 def _log_access(path: str, status: str, seconds: float, tenant: str) -> None:
     fields = {
         "method": "gRPC",
-        "path": ascii(path)[1:-1][:_LONGEST_VALUE],
+        "path": ascii(path)[1:-1][:_MAX_VALUE_LENGTH],
         "status": status,
         "ms": round(seconds * 1000, 1),
         "tenant": tenant,
     }
-    access.info(
+    access_logger.info(
         "%(method)s %(path)s %(status)s %(ms).1fms %(tenant)s", fields, extra={"fields": fields}
     )

@@ -1,11 +1,11 @@
-"""``prompt_ide.StatelessChat``: what the first Chat SDK talks to."""
+"""``prompt_ide.LegacyChatServicer``: what the first Chat SDK talks to."""
 
 from __future__ import annotations
 
 from antiphon.api.common.input_items import MAX_ITEMS
-from antiphon.api.grpc.chat import Write, attended, merged
-from antiphon.api.grpc.interceptor import Caller
-from antiphon.api.grpc.stream_throttle import Pace
+from antiphon.api.grpc.chat import Write, cancel_on_exit, merge_events
+from antiphon.api.grpc.interceptor import GrpcCaller
+from antiphon.api.grpc.stream_throttle import StreamThrottle
 from antiphon.core.events import RefusalDelta, TextDelta
 from antiphon.core.items import Message, Role
 from antiphon.core.turns import TurnRequest
@@ -17,30 +17,30 @@ from antiphon.turn.service import TurnService
 _ROLES: dict[int, Role] = {HUMAN: "user", ASSISTANT: "assistant"}
 
 
-class StatelessChat:
+class LegacyChatServicer:
     """The one method, over one service."""
 
-    def __init__(self, service: TurnService, fun_prompt: str, pace: Pace) -> None:
+    def __init__(self, service: TurnService, fun_prompt: str, throttle: StreamThrottle) -> None:
         self._service = service
-        self._pace = pace
+        self._throttle = throttle
         self._prompts = {"": None, "fun": fun_prompt}
 
-    async def add_response(self, caller: Caller, request: Proto, write: Write) -> None:
+    async def add_response(self, caller: GrpcCaller, request: Proto, write: Write) -> None:
         """AddResponse: the answer to the last of the responses. Nothing is stored."""
-        turn = self._turn(request, caller.tenant)
-        with caller.place():
+        turn = self._turn_request(request, caller.tenant)
+        with caller.concurrency_slot():
             live = await self._service.start(turn)
-        with attended([live]), self._pace.stream() as rest:
-            async for ((_, batch),) in merged([live], rest.left):
+        with cancel_on_exit([live]), self._throttle.open_stream() as rest:
+            async for ((_, batch),) in merge_events([live], rest.remaining):
                 text = "".join(
                     event.text for event in batch if isinstance(event, TextDelta | RefusalDelta)
                 )
                 if text:
                     piece = StatelessResponse(sender=ASSISTANT, message=text)
                     await write(piece.SerializeToString())
-                    rest.begin()
+                    rest.start()
 
-    def _turn(self, request: Proto, tenant: str) -> TurnRequest:
+    def _turn_request(self, request: Proto, tenant: str) -> TurnRequest:
         if request.system_prompt_name not in self._prompts:
             raise InvalidRequestError(
                 "The only system prompt with a name is 'fun'.", param="system_prompt_name"

@@ -1,18 +1,18 @@
-"""``xai_api.Models``, ``Tokenize`` and ``Auth``: what there is, and who asks."""
+"""``xai_api.ModelsServicer``, ``TokenizeServicer`` and ``AuthServicer``: what there is, and who asks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from antiphon.api.grpc.interceptor import Caller
-from antiphon.api.grpc.pricing import Prices, cached_price, listed
+from antiphon.api.grpc.interceptor import GrpcCaller
+from antiphon.api.grpc.pricing import PriceLookup, cached_price, list_price
 from antiphon.errors import MethodNotAllowedError, ModelNotFoundError
 from antiphon.protos.xai import Proto, auth_pb2, models_pb2, tokenize_pb2
 from antiphon.turn.protocols import Model, Token
 from antiphon.turn.service import TurnService
 
-_EVERYTHING = ("api-key:endpoint:*", "api-key:model:*")
+_ALL_ACLS = ("api-key:endpoint:*", "api-key:model:*")
 
 
 @runtime_checkable
@@ -22,31 +22,31 @@ class Tokenizer(Protocol):
     async def tokenize(self, text: str) -> Sequence[Token]: ...
 
 
-class Models:
+class ModelsServicer:
     """The models there are to talk to."""
 
-    def __init__(self, service: TurnService, prices: Prices, fingerprint: str) -> None:
+    def __init__(self, service: TurnService, prices: PriceLookup, fingerprint: str) -> None:
         self._service = service
         self._prices = prices
         self._fingerprint = fingerprint
 
-    async def list_language(self, caller: Caller, request: Proto) -> Proto:
-        models = [self._body(name, model) for name, model in self._service.models.names()]
+    async def list_language(self, caller: GrpcCaller, request: Proto) -> Proto:
+        models = [self._model_message(name, model) for name, model in self._service.models.items()]
         return models_pb2.ListLanguageModelsResponse(models=models)
 
-    async def get_language(self, caller: Caller, request: Proto) -> Proto:
-        return self._body(*self._service.models.get(request.name or None))
+    async def get_language(self, caller: GrpcCaller, request: Proto) -> Proto:
+        return self._model_message(*self._service.models.get(request.name or None))
 
-    async def list_embedding(self, caller: Caller, request: Proto) -> Proto:
+    async def list_embedding(self, caller: GrpcCaller, request: Proto) -> Proto:
         return models_pb2.ListEmbeddingModelsResponse()
 
-    async def list_image(self, caller: Caller, request: Proto) -> Proto:
+    async def list_image(self, caller: GrpcCaller, request: Proto) -> Proto:
         return models_pb2.ListImageGenerationModelsResponse()
 
-    async def get_other(self, caller: Caller, request: Proto) -> Proto:
+    async def get_other(self, caller: GrpcCaller, request: Proto) -> Proto:
         raise ModelNotFoundError("This server has language models only.", param="name")
 
-    def _body(self, name: str, model: Model) -> Proto:
+    def _model_message(self, name: str, model: Model) -> Proto:
         inputs = [models_pb2.TEXT, *([models_pb2.IMAGE] if model.info.images else [])]
         body = models_pb2.LanguageModel(
             name=name,
@@ -56,19 +56,19 @@ class Models:
             system_fingerprint=self._fingerprint,
         )
         if (price := self._prices(name)) is not None:
-            body.prompt_text_token_price = body.prompt_image_token_price = listed(price.input)
-            body.cached_prompt_token_price = listed(cached_price(price))
-            body.completion_text_token_price = listed(price.output)
+            body.prompt_text_token_price = body.prompt_image_token_price = list_price(price.input)
+            body.cached_prompt_token_price = list_price(cached_price(price))
+            body.completion_text_token_price = list_price(price.output)
         return body
 
 
-class Tokenize:
+class TokenizeServicer:
     """Texts as tokens: exactly, or not at all."""
 
     def __init__(self, service: TurnService) -> None:
         self._service = service
 
-    async def text(self, caller: Caller, request: Proto) -> Proto:
+    async def tokenize_text(self, caller: GrpcCaller, request: Proto) -> Proto:
         name, model = self._service.models.get(request.model or None)
         if not isinstance(model, Tokenizer):
             raise MethodNotAllowedError(
@@ -85,10 +85,10 @@ class Tokenize:
         return tokenize_pb2.TokenizeTextResponse(tokens=tokens, model=name)
 
 
-class Auth:
+class AuthServicer:
     """What a key is."""
 
-    async def info(self, caller: Caller, request: Proto) -> Proto:
+    async def api_key_info(self, caller: GrpcCaller, request: Proto) -> Proto:
         key = caller.key
         if key is None:
             # What the client sent is nobody's key, and no part of it is shown.
@@ -96,7 +96,7 @@ class Auth:
                 redacted_api_key="none (no keys configured)",
                 api_key_id="none",
                 name="no keys configured",
-                acls=_EVERYTHING,
+                acls=_ALL_ACLS,
             )
         shown = caller.credential.decode("ascii", errors="replace")
         body = auth_pb2.ApiKey(
@@ -104,7 +104,7 @@ class Auth:
             user_id=key.tenant,
             name=key.name or "",
             team_id=key.tenant,
-            acls=_EVERYTHING,
+            acls=_ALL_ACLS,
             api_key_id=key.id,
             modified_by=key.tenant,
         )

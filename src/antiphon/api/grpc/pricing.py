@@ -11,14 +11,14 @@ from antiphon.core.turns import Usage
 # those messages without their comments.
 
 #: Of a dollar; ``SamplingUsage.cost_in_usd_ticks`` counts them (usage.proto).
-_TICKS = 10_000_000_000
+_TICKS_PER_DOLLAR = 10_000_000_000
 #: ``LanguageModel`` has its prices in hundredths of a cent for a million tokens, the cached ones in
 #: cents for a hundred million, which is the same number (models.proto).
 _HUNDREDTHS_OF_A_CENT = 10_000
 _MILLION = 1_000_000
 
 
-class Price(Protocol):
+class TokenPrice(Protocol):
     """Dollars for a million tokens. ``cached`` None: as much as others."""
 
     @property
@@ -32,19 +32,19 @@ class Price(Protocol):
 
 
 #: The price of a model, by its name. None: nobody has set one.
-Prices: TypeAlias = Callable[[str], Price | None]
+PriceLookup: TypeAlias = Callable[[str], TokenPrice | None]
 
 
-def no_prices(model: str) -> Price | None:
+def no_prices(model: str) -> TokenPrice | None:
     """Where nobody has set any."""
     return None
 
 
-def cached_price(price: Price) -> float:
+def cached_price(price: TokenPrice) -> float:
     return price.input if price.cached is None else price.cached
 
 
-def ticks(usage: Usage, price: Price) -> int:
+def cost_in_ticks(usage: Usage, price: TokenPrice) -> int:
     """What a turn's tokens cost."""
     fresh = usage.input_tokens - usage.cached_tokens
     dollars = (
@@ -52,9 +52,9 @@ def ticks(usage: Usage, price: Price) -> int:
         + usage.cached_tokens * cached_price(price)
         + usage.output_tokens * price.output
     ) / _MILLION
-    return round(dollars * _TICKS)
+    return round(dollars * _TICKS_PER_DOLLAR)
 
 
-def listed(dollars: float) -> int:
+def list_price(dollars: float) -> int:
     """A price as lists of models have it: 30000 are 3 dollars for a million tokens."""
     return round(dollars * _HUNDREDTHS_OF_A_CENT)

@@ -7,17 +7,17 @@ from typing import Any
 
 import msgspec
 
-from antiphon.api.common.tool_requests import Toolset
+from antiphon.api.common.tool_requests import DecodedTools
 from antiphon.api.grpc.message_codec import decode_messages
-from antiphon.api.grpc.tool_codec import decode_toolset, json_object, name_from
+from antiphon.api.grpc.tool_codec import decode_toolset, json_object, to_valid_name
 from antiphon.core.turns import INCLUDE_ENCRYPTED_REASONING, INCLUDE_LOGPROBS, Options, TurnRequest
 from antiphon.errors import InvalidRequestError
 from antiphon.protos.xai import Proto, chat_pb2, usage_pb2
 
 #: How many answers one request may ask for.
-MOST_CHOICES = 16
-_LONGEST_IDENTIFIER = 64
-_MOST_ROUNDS = TurnRequest(input=()).max_tool_rounds
+MAX_CHOICES = 16
+_MAX_IDENTIFIER_LENGTH = 64
+_MAX_TOOL_ROUNDS = TurnRequest(input=()).max_tool_rounds
 
 _EFFORTS = {
     chat_pb2.EFFORT_NONE: "none",
@@ -28,21 +28,21 @@ _EFFORTS = {
 }
 
 #: What ``Options.include`` has besides, where the answers of MCP servers' tools are wanted.
-OUTPUTS = "mcp_call.output"
+MCP_OUTPUTS = "mcp_call.output"
 
 
-class Asked(msgspec.Struct, frozen=True):
+class CompletionRequest(msgspec.Struct, frozen=True):
     """A request for one or several answers to the same."""
 
     turn: TurnRequest
     choices: int = 1
 
 
-def decode_completion(request: Proto, tenant: str) -> Asked:
+def decode_completion(request: Proto, tenant: str) -> CompletionRequest:
     """A ``GetCompletionsRequest`` as turns. Raises ``InvalidRequestError`` naming the field at fault."""
     _check_supported(request)
     items = decode_messages(request.messages)
-    choices = _whole(request, "n", MOST_CHOICES) or 1
+    choices = _integer(request, "n", MAX_CHOICES) or 1
     tools = decode_toolset(request)
     if tools.servers and choices > 1:
         # The numbers of outputs would say both which choice they are of and which step.
@@ -55,10 +55,10 @@ def decode_completion(request: Proto, tenant: str) -> Asked:
         store=request.store_messages,
         tenant=tenant,
         # As with xAI, a request may ask for fewer than the server's own number, not for more.
-        max_tool_rounds=min(_whole(request, "max_turns") or _MOST_ROUNDS, _MOST_ROUNDS),
-        mcp=tools.asks,
+        max_tool_rounds=min(_integer(request, "max_turns") or _MAX_TOOL_ROUNDS, _MAX_TOOL_ROUNDS),
+        mcp=tools.server_requests,
     )
-    return Asked(turn, choices)
+    return CompletionRequest(turn, choices)
 
 
 def _check_supported(request: Proto) -> None:
@@ -76,17 +76,17 @@ def _check_supported(request: Proto) -> None:
         )
 
 
-def _options(request: Proto, tools: Toolset) -> Options:
-    top_logprobs = _whole(request, "top_logprobs", 20, least=0)
+def _options(request: Proto, tools: DecodedTools) -> Options:
+    top_logprobs = _integer(request, "top_logprobs", 20, minimum=0)
     include: tuple[str, ...] = (INCLUDE_LOGPROBS,) if request.logprobs else ()
     if request.use_encrypted_content:
         include += (INCLUDE_ENCRYPTED_REASONING,)
     if chat_pb2.INCLUDE_OPTION_MCP_CALL_OUTPUT in request.include:
-        include += (OUTPUTS,)
+        include += (MCP_OUTPUTS,)
     return Options(
         temperature=_number(request, "temperature", 0, 2),
         top_p=_number(request, "top_p", 0, 1),
-        max_output_tokens=_whole(request, "max_tokens"),
+        max_output_tokens=_integer(request, "max_tokens"),
         frequency_penalty=_number(request, "frequency_penalty", -2, 2),
         presence_penalty=_number(request, "presence_penalty", -2, 2),
         seed=request.seed if request.HasField("seed") else None,
@@ -107,22 +107,24 @@ def _options(request: Proto, tools: Toolset) -> Options:
     )
 
 
-def _number(request: Proto, name: str, least: float, most: float) -> float | None:
+def _number(request: Proto, name: str, minimum: float, maximum: float) -> float | None:
     """A float of the wire, which has 24 bits: 0.7 comes as 0.699999988."""
     if not request.HasField(name):
         return None
     value: float = getattr(request, name)
-    if not (math.isfinite(value) and least <= round(value, 6) <= most):
-        raise InvalidRequestError(f"'{name}' is a number from {least} to {most}.", param=name)
+    if not (math.isfinite(value) and minimum <= round(value, 6) <= maximum):
+        raise InvalidRequestError(f"'{name}' is a number from {minimum} to {maximum}.", param=name)
     return round(value, 6)
 
 
-def _whole(request: Proto, name: str, most: int = 2**31 - 1, *, least: int = 1) -> int | None:
+def _integer(
+    request: Proto, name: str, maximum: int = 2**31 - 1, *, minimum: int = 1
+) -> int | None:
     if not request.HasField(name):
         return None
     value: int = getattr(request, name)
-    if not least <= value <= most:
-        raise InvalidRequestError(f"'{name}' is a number from {least} to {most}.", param=name)
+    if not minimum <= value <= maximum:
+        raise InvalidRequestError(f"'{name}' is a number from {minimum} to {maximum}.", param=name)
     return value
 
 
@@ -133,7 +135,7 @@ def _text_format(given: Proto) -> dict[str, Any] | None:
             return {"type": "json_object"}
         case chat_pb2.FORMAT_TYPE_JSON_SCHEMA:
             schema = json_object(given.schema, "response_format.schema")
-            name = name_from(str(schema.get("title") or ""))[:64]
+            name = to_valid_name(str(schema.get("title") or ""))[:64]
             return {"type": "json_schema", "name": name or "response", "schema": schema}
         case chat_pb2.FORMAT_TYPE_INVALID | chat_pb2.FORMAT_TYPE_TEXT:
             return None
@@ -160,9 +162,9 @@ def _tier(request: Proto) -> Any:
 
 
 def _identifier(request: Proto) -> str | None:
-    if len(request.safety_identifier) > _LONGEST_IDENTIFIER:
+    if len(request.safety_identifier) > _MAX_IDENTIFIER_LENGTH:
         raise InvalidRequestError(
-            f"The identifier has more than {_LONGEST_IDENTIFIER} characters.",
+            f"The identifier has more than {_MAX_IDENTIFIER_LENGTH} characters.",
             param="safety_identifier",
         )
     return request.safety_identifier or None

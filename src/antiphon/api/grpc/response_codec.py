@@ -11,8 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from antiphon.api.grpc.pricing import Prices, ticks
-from antiphon.api.grpc.tool_call_codec import ServerCalls, encode_call, tools_run, waits
+from antiphon.api.grpc.pricing import PriceLookup, cost_in_ticks
+from antiphon.api.grpc.tool_call_codec import (
+    McpCallEncoder,
+    count_mcp_calls,
+    encode_call,
+    has_open_calls,
+)
 from antiphon.core.items import (
     FunctionCall,
     FunctionCallOutput,
@@ -43,7 +48,7 @@ from antiphon.protos.xai import (
 
 _NANO = 1_000_000_000
 
-_REASONS = {
+_FINISH_REASONS = {
     "max_output_tokens": sample_pb2.REASON_MAX_LEN,
     "max_tool_calls": sample_pb2.REASON_TOOL_CALLS,
     "content_filter": sample_pb2.REASON_STOP,
@@ -51,42 +56,42 @@ _REASONS = {
 _TIERS = {"priority": usage_pb2.SERVICE_TIER_PRIORITY}
 
 
-class Completions:
+class CompletionEncoder:
     """Encodes completions of one server: ``fingerprint`` names what made them."""
 
-    def __init__(self, prices: Prices, fingerprint: str) -> None:
+    def __init__(self, prices: PriceLookup, fingerprint: str) -> None:
         self.prices = prices
         self.fingerprint = fingerprint
 
-    def completion(self, choices: Sequence[Response]) -> Proto:
+    def encode(self, choices: Sequence[Response]) -> Proto:
         """A ``GetChatCompletionResponse``; the first choice gives it its id."""
         first = choices[0]
         whole = chat_pb2.GetChatCompletionResponse(
             outputs=self._outputs(choices),
-            usage=self.usage(choices),
-            citations=citations_of(item for one in choices for item in one.output),
-            settings=settings_of(first),
+            usage=self.total_usage(choices),
+            citations=citation_urls(item for one in choices for item in one.output),
+            settings=encode_settings(first),
             service_tier=_TIERS.get(
                 first.header.options.service_tier or "", usage_pb2.SERVICE_TIER_DEFAULT
             ),
         )
-        self.name(whole, first)
+        self.set_identity(whole, first)
         return whole
 
     def _outputs(self, choices: Iterable[Response]) -> list[Proto]:
         outputs: list[Proto] = []
         for response in choices:
-            outputs += outputs_of(response, len(outputs))
+            outputs += encode_outputs(response, len(outputs))
         return outputs
 
-    def name(self, proto: Proto, response: Response) -> None:
+    def set_identity(self, proto: Proto, response: Response) -> None:
         """Say which completion, or chunk of one, it is."""
         proto.id = response.id
         proto.model = response.header.model
         proto.system_fingerprint = self.fingerprint
         proto.created.FromNanoseconds(int(response.created_at * _NANO))
 
-    def usage(self, choices: Iterable[Response]) -> Proto:
+    def total_usage(self, choices: Iterable[Response]) -> Proto:
         """The tokens of all choices, and their cost where all have a price."""
         total, cost, run = Usage(), 0, 0
         priced = True
@@ -97,12 +102,12 @@ class Completions:
             )
             price = self.prices(response.header.model)
             priced = priced and price is not None
-            cost += ticks(used, price) if price is not None else 0
-            run += tools_run(response)
+            cost += cost_in_ticks(used, price) if price is not None else 0
+            run += count_mcp_calls(response)
         return encode_usage(total, cost if priced else None, run)
 
 
-def encode_usage(usage: Usage, cost: int | None = None, tools_run: int = 0) -> Proto:
+def encode_usage(usage: Usage, cost: int | None = None, mcp_calls: int = 0) -> Proto:
     """Tokens; ``cost`` in ticks, None: unknown; how often MCP servers' tools were run.
 
     As with xAI, the tokens of reasoning are not among those of the completion.
@@ -116,38 +121,38 @@ def encode_usage(usage: Usage, cost: int | None = None, tools_run: int = 0) -> P
         cached_prompt_text_tokens=usage.cached_tokens,
         total_tokens=usage.input_tokens + usage.output_tokens,
         cost_in_usd_ticks=cost,
-        server_side_tools_used=[usage_pb2.SERVER_SIDE_TOOL_MCP] * tools_run,
+        server_side_tools_used=[usage_pb2.SERVER_SIDE_TOOL_MCP] * mcp_calls,
     )
 
 
-def outputs_of(response: Response, first: int) -> list[Proto]:
+def encode_outputs(response: Response, first: int) -> list[Proto]:
     """One choice, whole, in outputs that are numbered from ``first``.
 
     It is one output; where the tools of MCP servers were run, one for each answer of the
     model, with those of its calls behind it.
     """
-    calls = ServerCalls(response)
+    calls = McpCallEncoder(response)
     outputs: list[Proto] = []
     answer = last = None
     for item in response.output:
         if isinstance(item, FunctionCallOutput):
             output = chat_pb2.CompletionOutput(index=first + len(outputs))
-            if calls.answer(item, output.message):
+            if calls.add_output(item, output.message):
                 outputs.append(output)
                 answer = None
         elif isinstance(item, Message | Reasoning | FunctionCall):
             if answer is None:
-                answer = last = _answer(response, first + len(outputs))
+                answer = last = _new_output(response, first + len(outputs))
                 outputs.append(answer)
-            _add(item, answer, response.header.options, calls)
+            _add_item(item, answer, response.header.options, calls)
     if last is None:
-        last = _answer(response, first + len(outputs))
+        last = _new_output(response, first + len(outputs))
         outputs.append(last)
     last.finish_reason = finish_reason(response)
     return outputs
 
 
-def _answer(response: Response, index: int) -> Proto:
+def _new_output(response: Response, index: int) -> Proto:
     output = chat_pb2.CompletionOutput(index=index)
     output.message.role = chat_pb2.ROLE_ASSISTANT
     if wants_logprobs(response.header.options):
@@ -155,8 +160,8 @@ def _answer(response: Response, index: int) -> Proto:
     return output
 
 
-def _add(
-    item: Message | Reasoning | FunctionCall, output: Proto, options: Options, calls: ServerCalls
+def _add_item(
+    item: Message | Reasoning | FunctionCall, output: Proto, options: Options, calls: McpCallEncoder
 ) -> None:
     message = output.message
     match item:
@@ -165,16 +170,16 @@ def _add(
             if wants_logprobs(options):
                 output.logprobs.MergeFrom(encode_logprobs(logprobs_of(content)))
         case Reasoning():
-            message.reasoning_content += thoughts_of(item)
+            message.reasoning_content += reasoning_text(item)
             if item.encrypted_content and INCLUDE_ENCRYPTED_REASONING in options.include:
                 message.encrypted_content = item.encrypted_content
         case FunctionCall(server=None):
             message.tool_calls.append(encode_call(item))
         case FunctionCall():
-            message.tool_calls.append(calls.call(item))
+            message.tool_calls.append(calls.encode(item))
 
 
-def thoughts_of(item: Reasoning) -> str:
+def reasoning_text(item: Reasoning) -> str:
     """What a model thought: as it thought it, or in short."""
     texts = [part.text for part in item.summary]
     return "".join(texts + [part.text for part in item.content])
@@ -186,12 +191,12 @@ def finish_reason(response: Response) -> int:
     if end is None or end.status not in ("completed", "incomplete"):
         reason: int = sample_pb2.REASON_INVALID
         return reason
-    if end.reason in _REASONS:
-        return int(_REASONS[end.reason])
-    return int(sample_pb2.REASON_TOOL_CALLS if waits(response) else sample_pb2.REASON_STOP)
+    if end.reason in _FINISH_REASONS:
+        return int(_FINISH_REASONS[end.reason])
+    return int(sample_pb2.REASON_TOOL_CALLS if has_open_calls(response) else sample_pb2.REASON_STOP)
 
 
-def citations_of(items: Iterable[Item]) -> list[str]:
+def citation_urls(items: Iterable[Item]) -> list[str]:
     """The URLs that answers refer to, each once."""
     annotations = [
         note
@@ -216,24 +221,27 @@ def logprobs_of(content: Any) -> tuple[Any, ...]:
     return tuple(one for part in content if isinstance(part, OutputText) for one in part.logprobs)
 
 
-def encode_logprobs(odds: Iterable[Any]) -> Proto:
+def encode_logprobs(logprobs: Iterable[Any]) -> Proto:
     """Odds as they are kept, which models gave and nobody checked."""
     content = [
         chat_pb2.LogProb(
-            **_odds(one), top_logprobs=[chat_pb2.TopLogProb(**_odds(other)) for other in _top(one)]
+            **_logprob_fields(one),
+            top_logprobs=[
+                chat_pb2.TopLogProb(**_logprob_fields(other)) for other in _top_logprobs(one)
+            ],
         )
-        for one in odds
+        for one in logprobs
         if isinstance(one, dict)
     ]
     return chat_pb2.LogProbs(content=content)
 
 
-def _top(one: dict[str, Any]) -> list[dict[str, Any]]:
+def _top_logprobs(one: dict[str, Any]) -> list[dict[str, Any]]:
     given = one.get("top_logprobs")
     return [other for other in given if isinstance(other, dict)] if isinstance(given, list) else []
 
 
-def _odds(one: dict[str, Any]) -> dict[str, Any]:
+def _logprob_fields(one: dict[str, Any]) -> dict[str, Any]:
     token, logprob = one.get("token"), one.get("logprob")
     return {
         "token": token if isinstance(token, str) else "",
@@ -249,11 +257,11 @@ def _bytes(given: Any) -> bytes:
         return b""
 
 
-def settings_of(response: Response) -> Proto:
+def encode_settings(response: Response) -> Proto:
     """A ``RequestSettings``. What the model decided by itself is left out."""
     options = response.header.options
     tools = [tool_proto(tool) for tool in options.tools] + [
-        _server_proto(server) for server in options.mcp_servers
+        _mcp_server_proto(server) for server in options.mcp_servers
     ]
     return chat_pb2.RequestSettings(
         max_tokens=options.max_output_tokens,
@@ -271,7 +279,7 @@ def settings_of(response: Response) -> Proto:
     )
 
 
-def _server_proto(server: McpTool) -> Proto:
+def _mcp_server_proto(server: McpTool) -> Proto:
     """An MCP server, without anything that it is reached with."""
     return chat_pb2.Tool(
         mcp=chat_pb2.MCP(

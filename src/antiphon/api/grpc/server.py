@@ -12,13 +12,13 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
 
 from antiphon.api.common.body import MAX_BODY
-from antiphon.api.grpc.chat import Chat, Write
-from antiphon.api.grpc.interceptor import Caller, Door
-from antiphon.api.grpc.legacy_chat import StatelessChat
-from antiphon.api.grpc.models_tokenize_auth import Auth, Models, Tokenize
-from antiphon.api.grpc.pricing import Prices, no_prices
-from antiphon.api.grpc.response_codec import Completions
-from antiphon.api.grpc.stream_throttle import Pace
+from antiphon.api.grpc.chat import ChatServicer, Write
+from antiphon.api.grpc.interceptor import GatewayInterceptor, GrpcCaller
+from antiphon.api.grpc.legacy_chat import LegacyChatServicer
+from antiphon.api.grpc.models_tokenize_auth import AuthServicer, ModelsServicer, TokenizeServicer
+from antiphon.api.grpc.pricing import PriceLookup, no_prices
+from antiphon.api.grpc.response_codec import CompletionEncoder
+from antiphon.api.grpc.stream_throttle import StreamThrottle
 from antiphon.errors import ConfigError, InvalidRequestError, MethodNotAllowedError
 from antiphon.protos.legacy_chat import ADD_RESPONSE, StatelessConversation
 from antiphon.protos.xai import (
@@ -31,11 +31,11 @@ from antiphon.protos.xai import (
 from antiphon.thread_priority import background_priority
 from antiphon.turn.service import TurnService
 
-_Answer: TypeAlias = Callable[[Caller, Any], Awaitable[Proto]]
-_Stream: TypeAlias = Callable[[Caller, Any, Write], Awaitable[None]]
+_UnaryMethod: TypeAlias = Callable[[GrpcCaller, Any], Awaitable[Proto]]
+_StreamMethod: TypeAlias = Callable[[GrpcCaller, Any, Write], Awaitable[None]]
 
 #: What clients of the SDK may look for here in vain, by their service.
-_ELSEWHERE = {
+_UNSUPPORTED_SERVICES = {
     "xai_api.Image": "images",
     "xai_api.Video": "videos",
     "xai_api.Files": "files",
@@ -44,7 +44,7 @@ _ELSEWHERE = {
     "xai_api.Embedder": "embeddings",
     "xai_api.Sample": "raw sampling",
 }
-_OPTIONS = (
+_SERVER_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_BODY),
     ("grpc.max_send_message_length", -1),
     # Two servers on one port would take turns.
@@ -78,14 +78,14 @@ class GrpcServer:
     def __init__(
         self,
         service: TurnService,
-        door: Door,
+        interceptor: GatewayInterceptor,
         *,
-        prices: Prices = no_prices,
+        prices: PriceLookup = no_prices,
         fun_prompt: str = "",
     ) -> None:
         fingerprint = f"antiphon-{version('antiphon')}"
-        self._door = door
-        self._handlers = self._table(service, prices, fingerprint, fun_prompt)
+        self._interceptor = interceptor
+        self._handlers = self._build_handlers(service, prices, fingerprint, fun_prompt)
         self._server: grpc.aio.Server | None = None
 
     async def start(self, host: str, port: int, certificate: Certificate | None = None) -> int:
@@ -94,8 +94,8 @@ class GrpcServer:
             return await self._start(host, port, certificate)
 
     async def _start(self, host: str, port: int, certificate: Certificate | None) -> int:
-        server = grpc.aio.server(options=_OPTIONS)
-        server.add_generic_rpc_handlers((_Router(self._handlers, self._refusing),))
+        server = grpc.aio.server(options=_SERVER_OPTIONS)
+        server.add_generic_rpc_handlers((_Router(self._handlers, self._unimplemented_handler),))
         at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
             if certificate is None:
@@ -117,24 +117,24 @@ class GrpcServer:
         if self._server is not None:
             await self._server.stop(grace)
 
-    def _table(
-        self, service: TurnService, prices: Prices, fingerprint: str, fun_prompt: str
+    def _build_handlers(
+        self, service: TurnService, prices: PriceLookup, fingerprint: str, fun_prompt: str
     ) -> dict[str, Any]:
-        pace = Pace()
-        chat = Chat(service, Completions(prices, fingerprint), pace)
-        models = Models(service, prices, fingerprint)
+        pace = StreamThrottle()
+        chat = ChatServicer(service, CompletionEncoder(prices, fingerprint), pace)
+        models = ModelsServicer(service, prices, fingerprint)
         completions = chat_pb2.GetCompletionsRequest
         model = models_pb2.GetModelRequest
-        answers: dict[str, tuple[Proto, _Answer]] = {
+        answers: dict[str, tuple[Proto, _UnaryMethod]] = {
             "/xai_api.Chat/GetCompletion": (completions, chat.complete),
             "/xai_api.Chat/StartDeferredCompletion": (completions, chat.defer),
             "/xai_api.Chat/GetDeferredCompletion": (
                 deferred_pb2.GetDeferredRequest,
-                chat.deferred,
+                chat.get_deferred,
             ),
             "/xai_api.Chat/GetStoredCompletion": (
                 chat_pb2.GetStoredCompletionRequest,
-                chat.stored,
+                chat.get_stored,
             ),
             "/xai_api.Chat/DeleteStoredCompletion": (
                 chat_pb2.DeleteStoredCompletionRequest,
@@ -149,48 +149,50 @@ class GrpcServer:
             "/xai_api.Models/GetImageGenerationModel": (model, models.get_other),
             "/xai_api.Tokenize/TokenizeText": (
                 tokenize_pb2.TokenizeTextRequest,
-                Tokenize(service).text,
+                TokenizeServicer(service).tokenize_text,
             ),
-            "/xai_api.Auth/get_api_key_info": (Empty, Auth().info),
+            "/xai_api.Auth/get_api_key_info": (Empty, AuthServicer().api_key_info),
         }
-        streams: dict[str, tuple[Proto, _Stream]] = {
+        streams: dict[str, tuple[Proto, _StreamMethod]] = {
             "/xai_api.Chat/GetCompletionChunk": (completions, chat.stream),
             ADD_RESPONSE: (
                 StatelessConversation,
-                StatelessChat(service, fun_prompt, pace).add_response,
+                LegacyChatServicer(service, fun_prompt, pace).add_response,
             ),
         }
         return {
-            **{path: self._answering(path, *entry) for path, entry in answers.items()},
-            **{path: self._streaming(path, *entry) for path, entry in streams.items()},
+            **{path: self._unary_handler(path, *entry) for path, entry in answers.items()},
+            **{path: self._stream_handler(path, *entry) for path, entry in streams.items()},
         }
 
     # Handlers take and give bytes: what cannot be decoded gets a status of ours.
 
-    def _answering(self, path: str, kind: Proto, answer: _Answer) -> Any:
+    def _unary_handler(self, path: str, kind: Proto, answer: _UnaryMethod) -> Any:
         async def handle(body: bytes, context: Any) -> bytes:
-            async def work(caller: Caller) -> bytes:
-                done: bytes = (await answer(caller, _decoded(kind, body))).SerializeToString()
+            async def work(caller: GrpcCaller) -> bytes:
+                done: bytes = (
+                    await answer(caller, _decode_message(kind, body))
+                ).SerializeToString()
                 return done
 
-            return await self._door.run(path, context, work)
+            return await self._interceptor.intercept(path, context, work)
 
         return grpc.unary_unary_rpc_method_handler(handle)
 
-    def _streaming(self, path: str, kind: Proto, stream: _Stream) -> Any:
+    def _stream_handler(self, path: str, kind: Proto, stream: _StreamMethod) -> Any:
         async def handle(body: bytes, context: Any) -> None:
-            async def work(caller: Caller) -> bytes:
-                await stream(caller, _decoded(kind, body), context.write)
+            async def work(caller: GrpcCaller) -> bytes:
+                await stream(caller, _decode_message(kind, body), context.write)
                 return b""
 
-            await self._door.run(path, context, work)
+            await self._interceptor.intercept(path, context, work)
 
         return grpc.unary_stream_rpc_method_handler(handle)
 
-    def _refusing(self, path: str) -> Any:
+    def _unimplemented_handler(self, path: str) -> Any:
         async def handle(requests: object, context: Any) -> None:
-            async def work(caller: Caller) -> bytes:
-                what = _ELSEWHERE.get(path.strip("/").partition("/")[0])
+            async def work(caller: GrpcCaller) -> bytes:
+                what = _UNSUPPORTED_SERVICES.get(path.strip("/").partition("/")[0])
                 raise MethodNotAllowedError(
                     f"antiphon does not serve {what}: it keeps conversations."
                     if what
@@ -198,7 +200,7 @@ class GrpcServer:
                     code="unimplemented",
                 )
 
-            await self._door.run(path, context, work, known=False)
+            await self._interceptor.intercept(path, context, work, known_path=False)
 
         # Whatever the client sends, one message or many, need not be read.
         return grpc.stream_stream_rpc_method_handler(handle)
@@ -207,16 +209,16 @@ class GrpcServer:
 class _Router(grpc.GenericRpcHandler):
     """Finds a call's handler by its path."""
 
-    def __init__(self, handlers: Mapping[str, Any], refusing: Callable[[str], Any]) -> None:
+    def __init__(self, handlers: Mapping[str, Any], unimplemented: Callable[[str], Any]) -> None:
         self._handlers = handlers
-        self._refusing = refusing
+        self._unimplemented = unimplemented
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         path: str = handler_call_details.method
-        return self._handlers.get(path) or self._refusing(path)
+        return self._handlers.get(path) or self._unimplemented(path)
 
 
-def _decoded(kind: Proto, body: bytes) -> Proto:
+def _decode_message(kind: Proto, body: bytes) -> Proto:
     try:
         return kind.FromString(body)
     except DecodeError as error:

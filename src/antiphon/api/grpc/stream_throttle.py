@@ -12,41 +12,41 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 #: Seconds between two messages of a stream, for each stream under way; and the most.
-_EACH = 0.002
-_MOST = 0.016
+_INTERVAL_PER_STREAM = 0.002
+_MAX_INTERVAL = 0.016
 
 
-class Pace:
+class StreamThrottle:
     """One server's streams."""
 
     def __init__(self) -> None:
-        self._streams = 0
+        self._stream_count = 0
 
     @contextmanager
-    def stream(self) -> Iterator[Rest]:
+    def open_stream(self) -> Iterator[StreamPause]:
         """While entered, one more stream is under way."""
-        self._streams += 1
+        self._stream_count += 1
         try:
-            yield Rest(self)
+            yield StreamPause(self)
         finally:
-            self._streams -= 1
+            self._stream_count -= 1
 
-    def pause(self) -> float:
+    def interval(self) -> float:
         """Seconds between two messages, as things are now."""
-        return min(_MOST, _EACH * self._streams)
+        return min(_MAX_INTERVAL, _INTERVAL_PER_STREAM * self._stream_count)
 
 
-class Rest:
+class StreamPause:
     """One stream's pauses."""
 
-    def __init__(self, pace: Pace) -> None:
-        self._pace = pace
+    def __init__(self, throttle: StreamThrottle) -> None:
+        self._throttle = throttle
         self._until = 0.0
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """A message was written."""
-        self._until = time.monotonic() + self._pace.pause()
+        self._until = time.monotonic() + self._throttle.interval()
 
-    def left(self) -> float:
+    def remaining(self) -> float:
         """Seconds until the next one is welcome; not above 0: it is."""
         return self._until - time.monotonic()

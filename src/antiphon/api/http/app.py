@@ -9,21 +9,21 @@ from collections.abc import Callable, Mapping, Sequence
 
 from starlette.routing import Route, Router
 
-from antiphon.api.common.authentication import Keyring
+from antiphon.api.common.authentication import ApiKeyAuthenticator
 from antiphon.api.common.body import Receive, Scope, Send
 from antiphon.api.common.metrics import Metrics
-from antiphon.api.common.rate_limits import Allowance, Limiter
-from antiphon.api.http.asgi_responses import Handler, answering, answering_head, send_error
-from antiphon.api.http.chat_completions import ChatCompletions
-from antiphon.api.http.conversations import ConversationApi
-from antiphon.api.http.cors import Cors
-from antiphon.api.http.docs_page import Reference
-from antiphon.api.http.health import Operations
-from antiphon.api.http.idempotency import Repeats
-from antiphon.api.http.middleware import Front, put_route
-from antiphon.api.http.models import ModelList
-from antiphon.api.http.responses import Compaction, Responses
-from antiphon.api.http.websocket import WebSocket
+from antiphon.api.common.rate_limits import RateLimit, RateLimiter
+from antiphon.api.http.asgi_responses import Handler, answering_head, handle_errors, send_error
+from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
+from antiphon.api.http.conversations import ConversationEndpoints
+from antiphon.api.http.cors import CorsPolicy
+from antiphon.api.http.docs_page import DocsEndpoints
+from antiphon.api.http.health import HealthEndpoints
+from antiphon.api.http.idempotency import IdempotencyKeys
+from antiphon.api.http.middleware import GatewayMiddleware, set_route
+from antiphon.api.http.models import ModelEndpoints
+from antiphon.api.http.responses import CompactionEndpoints, ResponseEndpoints
+from antiphon.api.http.websocket import WebSocketEndpoint
 from antiphon.api.mcp.streamable_http import McpEndpoint
 from antiphon.errors import MethodNotAllowedError, NotFoundError
 from antiphon.turn.conversations import ConversationService
@@ -40,29 +40,29 @@ class HttpApp:
     """
 
     def __init__(
-        self, service: TurnService, more: Mapping[str, dict[str, Handler]] | None = None
+        self, service: TurnService, extra_routes: Mapping[str, dict[str, Handler]] | None = None
     ) -> None:
         #: Methods by path.
-        self.table = table = {**_endpoints(service), **(more or {})}
-        self._websocket = WebSocket(service)
-        self._hot = {
-            (method, path): answering(table[path][method])
+        self.routes = table = {**_routes(service), **(extra_routes or {})}
+        self._websocket = WebSocketEndpoint(service)
+        self._fast_routes = {
+            (method, path): handle_errors(table[path][method])
             for method, path in (("POST", "/v1/responses"), ("POST", "/v1/chat/completions"))
         }
         self._router = Router(
-            [Route(path, _Methods(path, methods)) for path, methods in table.items()],
-            default=answering(_no_such_path),
+            [Route(path, _MethodRouter(path, methods)) for path, methods in table.items()],
+            default=handle_errors(_path_not_found),
             redirect_slashes=False,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._other(scope, receive, send)
+            await self._handle_non_http(scope, receive, send)
             return
-        handler = self._hot.get((scope["method"], scope["path"]))
+        handler = self._fast_routes.get((scope["method"], scope["path"]))
         await (handler or self._router)(scope, receive, send)
 
-    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _handle_non_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._router.lifespan(scope, receive, send)
         elif scope["path"] == "/v1/responses":
@@ -72,36 +72,38 @@ class HttpApp:
             await send({"type": "websocket.close", "code": 1008, "reason": "unknown_url"})
 
 
-def _endpoints(service: TurnService) -> dict[str, dict[str, Handler]]:
+def _routes(service: TurnService) -> dict[str, dict[str, Handler]]:
     ledgers = service.stores
     assert ledgers is not None, "every store has them"
     # One for all: a key that was used on one path is used on every other.
-    repeats = Repeats(ledgers.idempotency)
+    repeats = IdempotencyKeys(ledgers.idempotency)
     conversations = ConversationService(service, ledgers.conversations, ledgers.search)
     return {
-        **_turns(service, Responses(service, ledgers.response_index, repeats)),
-        **_conversations(ConversationApi(conversations, repeats)),
+        **_response_routes(service, ResponseEndpoints(service, ledgers.response_index, repeats)),
+        **_conversation_routes(ConversationEndpoints(conversations, repeats)),
     }
 
 
-def _turns(service: TurnService, responses: Responses) -> dict[str, dict[str, Handler]]:
-    models, compaction = ModelList(service), Compaction(service)
+def _response_routes(
+    service: TurnService, responses: ResponseEndpoints
+) -> dict[str, dict[str, Handler]]:
+    models, compaction = ModelEndpoints(service), CompactionEndpoints(service)
     return {
         "/v1/responses": {"POST": responses.create, "GET": responses.list_all},
         "/v1/responses/compact": {"POST": compaction.compact},
-        "/v1/responses/input_tokens": {"POST": compaction.count},
+        "/v1/responses/input_tokens": {"POST": compaction.count_tokens},
         "/v1/responses/{id}": {"GET": responses.retrieve, "DELETE": responses.delete},
         "/v1/responses/{id}/cancel": {"POST": responses.cancel},
         "/v1/responses/{id}/input_items": {"GET": responses.list_input},
         "/v1/responses/{id}/context": {"GET": responses.context},
-        "/v1/chat/completions": {"POST": ChatCompletions(service).create},
+        "/v1/chat/completions": {"POST": ChatCompletionsEndpoint(service).create},
         "/v1/models": {"GET": models.list_all},
         "/v1/models/{id:path}": {"GET": models.retrieve},
-        "/mcp": {"POST": McpEndpoint(service).answer},
+        "/mcp": {"POST": McpEndpoint(service).handle},
     }
 
 
-def _conversations(api: ConversationApi) -> dict[str, dict[str, Handler]]:
+def _conversation_routes(api: ConversationEndpoints) -> dict[str, dict[str, Handler]]:
     one = "/v1/conversations/{id}"
     return {
         "/v1/conversations": {"POST": api.create, "GET": api.list_all},
@@ -111,18 +113,18 @@ def _conversations(api: ConversationApi) -> dict[str, dict[str, Handler]]:
     }
 
 
-class _Methods:
+class _MethodRouter:
     """The methods of one path; HEAD comes with GET."""
 
     def __init__(self, path: str, methods: dict[str, Handler]) -> None:
         self._path = path
-        self._methods = {name: answering(handler) for name, handler in methods.items()}
+        self._methods = {name: handle_errors(handler) for name, handler in methods.items()}
         if "GET" in self._methods:
             self._methods["HEAD"] = answering_head(self._methods["GET"])
         self._allowed = ", ".join(self._methods)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        put_route(scope, self._path)
+        set_route(scope, self._path)
         handler = self._methods.get(scope["method"])
         if handler is not None:
             await handler(scope, receive, send)
@@ -132,35 +134,38 @@ class _Methods:
         await send_error(send, MethodNotAllowedError(refusal), [allow])
 
 
-async def _no_such_path(scope: Scope, receive: Receive, send: Send) -> None:
+async def _path_not_found(scope: Scope, receive: Receive, send: Send) -> None:
     raise NotFoundError(f"There is nothing at {scope['path']}.", code="unknown_url")
 
 
-def open_site(
+def create_app(
     service: TurnService,
     keys: ApiKeyStore,
     *,
-    allowance_of: Callable[[str], Allowance] | None = None,
+    rate_limit_for: Callable[[str], RateLimit] | None = None,
     origins: Sequence[str] = (),
     health: StoreHealth | None = None,
-) -> Front:
+) -> GatewayMiddleware:
     """The ASGI application of the HTTP API.
 
     ``allowance_of`` says how much each key of a tenant may ask for, None: there are no
     limits. ``origins`` are those of web pages that may read answers ("*": all). ``health`` is
     that of the store, None: nothing is known of it.
     """
-    keyring = Keyring(keys)
-    metrics = Metrics(lambda: {name for name, _ in service.models.names()}, health)
+    keyring = ApiKeyAuthenticator(keys)
+    metrics = Metrics(lambda: {name for name, _ in service.models.items()}, health)
     service.add_observer(metrics)
     limiter = None
-    if allowance_of is not None:
-        limiter = Limiter(allowance_of)
+    if rate_limit_for is not None:
+        limiter = RateLimiter(rate_limit_for)
         service.add_observer(limiter)
-    return Front(
-        HttpApp(service, {**Operations(keyring, metrics, health).table(), **Reference().table()}),
+    return GatewayMiddleware(
+        HttpApp(
+            service,
+            {**HealthEndpoints(keyring, metrics, health).routes(), **DocsEndpoints().routes()},
+        ),
         keyring,
         metrics,
         limiter,
-        Cors(origins) if origins else None,
+        CorsPolicy(origins) if origins else None,
     )

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeAlias
 
 import msgspec
 
-from antiphon.api.common.body import ClientGone, Message, Receive, Scope, Send
+from antiphon.api.common.body import ClientDisconnected, Message, Receive, Scope, Send
 from antiphon.errors import AntiphonError, RateLimitError, UpstreamRateLimitError
 from antiphon.turn.replay import Replay
 from antiphon.turn.running_turns import RunningTurn
@@ -114,7 +114,7 @@ def server_failure() -> AntiphonError:
     return AntiphonError("The server failed on this request.")
 
 
-def answering(handler: Handler) -> Handler:
+def handle_errors(handler: Handler) -> Handler:
     """Turn the error tree into answers; anything else is the server's own fault.
 
     An answer that has begun has its status already: it is left without its end, which makes
@@ -126,7 +126,7 @@ def answering(handler: Handler) -> Handler:
         try:
             await handler(scope, receive, answered)
             return
-        except ClientGone:
+        except ClientDisconnected:
             return
         except AntiphonError as error:
             failure = error
@@ -152,16 +152,16 @@ def answering_head(get: Handler) -> Handler:
             if message["type"] == "http.response.start":
                 await send(message)
                 await send_chunk(send, b"", last=True)
-            raise ClientGone
+            raise ClientDisconnected
 
         # Errors are sent where nothing catches this any more.
-        with contextlib.suppress(ClientGone):
+        with contextlib.suppress(ClientDisconnected):
             await get(scope, receive, send_head)
 
     return answer
 
 
-class Watch:
+class DisconnectWatcher:
     """While entered, notices that the client hung up: ends the work for it, tells its turn.
 
     ``turn`` is set as soon as there is one. Most answers come at once, so a task to listen
@@ -169,35 +169,37 @@ class Watch:
     """
 
     #: Seconds.
-    PATIENCE = 0.05
+    LISTEN_DELAY = 0.05
 
     def __init__(self, receive: Receive, turn: RunningTurn | Replay | None = None) -> None:
         self.turn = turn
-        self._gone = False
+        self._disconnected = False
         self._receive = receive
         self._task: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Self:
         self._writer = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(self.PATIENCE, self._listen)
+        self._timer = asyncio.get_running_loop().call_later(
+            self.LISTEN_DELAY, self._start_listening
+        )
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
-        if self._gone and kind is asyncio.CancelledError and self._writer is not None:
+        if self._disconnected and kind is asyncio.CancelledError and self._writer is not None:
             self._writer.uncancel()
-            raise ClientGone
+            raise ClientDisconnected
 
-    def _listen(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._wait())
+    def _start_listening(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._wait_for_disconnect())
 
-    async def _wait(self) -> None:
+    async def _wait_for_disconnect(self) -> None:
         message = await self._receive()
         while message["type"] != "http.disconnect":
             message = await self._receive()
-        self._gone = True
+        self._disconnected = True
         if self.turn is not None:
             await self.turn.detach()
         if self._writer is not None:
@@ -205,7 +207,7 @@ class Watch:
             self._writer.cancel()
 
 
-class Pulse:
+class KeepAlive:
     """While entered, sends a comment into a stream now and then.
 
     So nothing in between takes a model that thinks for long for a connection that is dead.
@@ -213,7 +215,7 @@ class Pulse:
     """
 
     #: Seconds.
-    PAUSE = 15.0
+    INTERVAL = 15.0
 
     def __init__(self, send: Send, head: StreamHead | None = None) -> None:
         self._send = send
@@ -223,20 +225,20 @@ class Pulse:
     def __enter__(self) -> None:
         self._loop = asyncio.get_running_loop()
         # Most streams are over before the first one, and need no task for it.
-        self._timer = self._loop.call_later(self.PAUSE, self._begin)
+        self._timer = self._loop.call_later(self.INTERVAL, self._start)
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
 
-    def _begin(self) -> None:
-        self._task = self._loop.create_task(self._beat())
+    def _start(self) -> None:
+        self._task = self._loop.create_task(self._send_comments())
 
-    async def _beat(self) -> None:
+    async def _send_comments(self) -> None:
         if self._head is not None:
             await self._head.put()
         while True:
             # Between two events: each of those is sent in one piece.
             await send_chunk(self._send, b": still here\n\n")
-            await asyncio.sleep(self.PAUSE)
+            await asyncio.sleep(self.INTERVAL)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from antiphon.api.common.body import Receive, Scope, Send, read_body
 from antiphon.api.http.asgi_responses import (
-    Pulse,
+    DisconnectWatcher,
+    KeepAlive,
     StreamHead,
-    Watch,
     log,
     send_chunk,
     send_error,
@@ -14,7 +14,7 @@ from antiphon.api.http.asgi_responses import (
     server_failure,
 )
 from antiphon.api.http.chat_completions_codec import (
-    ChunkEncoder,
+    ChatCompletionChunkEncoder,
     decode_chat_request,
     encode_completion,
     encode_stream_error,
@@ -26,7 +26,7 @@ from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
 
 
-class ChatCompletions:
+class ChatCompletionsEndpoint:
     """The endpoint, over one service."""
 
     def __init__(self, service: TurnService) -> None:
@@ -35,11 +35,13 @@ class ChatCompletions:
     async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/chat/completions"""
         request = decode_chat_request(await read_body(receive))
-        with Watch(receive) as watch:
+        with DisconnectWatcher(receive) as watch:
             turn = watch.turn = await self._service.start(request.turn)
             if request.turn.stream:
-                encoder = ChunkEncoder(turn.initial_response, include_usage=request.include_usage)
-                await _stream(turn, send, encoder)
+                encoder = ChatCompletionChunkEncoder(
+                    turn.initial_response, include_usage=request.include_usage
+                )
+                await _send_stream(turn, send, encoder)
             else:
                 response = await turn.result()
                 if turn.error is not None:
@@ -48,7 +50,7 @@ class ChatCompletions:
                     await send_json(send, encode_completion(response))
 
 
-async def _stream(turn: RunningTurn, send: Send, encoder: ChunkEncoder) -> None:
+async def _send_stream(turn: RunningTurn, send: Send, encoder: ChatCompletionChunkEncoder) -> None:
     """Write chunks as they come.
 
     The head waits for the model's first word, so that a turn which fails before it answers
@@ -58,8 +60,8 @@ async def _stream(turn: RunningTurn, send: Send, encoder: ChunkEncoder) -> None:
     """
     head = StreamHead(send)
     try:
-        with Pulse(send, head):
-            await _write(turn, send, encoder, head)
+        with KeepAlive(send, head):
+            await _write_chunks(turn, send, encoder, head)
         error = turn.error
     except AntiphonError as lost:
         error = lost
@@ -76,7 +78,9 @@ async def _stream(turn: RunningTurn, send: Send, encoder: ChunkEncoder) -> None:
         await send_error(send, error)
 
 
-async def _write(turn: RunningTurn, send: Send, encoder: ChunkEncoder, head: StreamHead) -> None:
+async def _write_chunks(
+    turn: RunningTurn, send: Send, encoder: ChatCompletionChunkEncoder, head: StreamHead
+) -> None:
     """The chunks of a turn; of one that fails those before its end."""
     held: list[Event] = []
     async for batch in turn.events():

@@ -9,17 +9,17 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from antiphon.api.common.body import check_depth, decoded
+from antiphon.api.common.body import check_depth, decode_body
 from antiphon.api.http.response_request import (
-    JsonFormat,
+    JsonObjectFormat,
+    JsonSchema,
     Metadata,
-    Name,
+    NonEmptyString,
     Penalty,
-    PlainFormat,
-    Positive,
+    PositiveInt,
     Probability,
-    Schema,
     Temperature,
+    TextFormat,
     format_fields,
 )
 from antiphon.core import events
@@ -81,7 +81,7 @@ class _Message(msgspec.Struct, frozen=True):
 
 
 class _Function(msgspec.Struct, frozen=True):
-    name: Name
+    name: NonEmptyString
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
@@ -93,7 +93,7 @@ class _Tool(msgspec.Struct, frozen=True):
 
 
 class _ChosenFunction(msgspec.Struct, frozen=True):
-    name: Name
+    name: NonEmptyString
 
 
 class _NamedChoice(msgspec.Struct, frozen=True):
@@ -102,7 +102,7 @@ class _NamedChoice(msgspec.Struct, frozen=True):
 
 
 class _SchemaFormat(msgspec.Struct, frozen=True, tag="json_schema", tag_field="type"):
-    json_schema: Schema
+    json_schema: JsonSchema
 
 
 class _StreamOptions(msgspec.Struct, frozen=True):
@@ -118,17 +118,17 @@ class ChatCompletionCreate(msgspec.Struct, frozen=True):
     stream_options: _StreamOptions | None = None
     temperature: Temperature | None = None
     top_p: Probability | None = None
-    max_tokens: Positive | None = None
-    max_completion_tokens: Positive | None = None
+    max_tokens: PositiveInt | None = None
+    max_completion_tokens: PositiveInt | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     stop: str | list[str] | None = None
-    n: Positive | None = None
+    n: PositiveInt | None = None
     tools: list[_Tool] | None = None
     tool_choice: Literal["auto", "none", "required"] | _NamedChoice | None = None
     parallel_tool_calls: bool | None = None
-    response_format: PlainFormat | JsonFormat | _SchemaFormat | None = None
+    response_format: TextFormat | JsonObjectFormat | _SchemaFormat | None = None
     reasoning_effort: str | None = None
     metadata: Metadata | None = None
     user: str | None = None
@@ -147,7 +147,7 @@ _encode = msgspec.json.Encoder().encode
 
 def decode_chat_request(body: bytes) -> ChatRequest:
     """A body as a turn's request. Raises ``InvalidRequestError`` naming the field at fault."""
-    asked = decoded(_request, body)
+    asked = decode_body(_request, body)
     if not asked.messages:
         raise InvalidRequestError("There are no messages.", code="empty_input", param="messages")
     if asked.n is not None and asked.n > 1:
@@ -165,16 +165,16 @@ def decode_chat_request(body: bytes) -> ChatRequest:
     return ChatRequest(turn, bool(asked.stream_options and asked.stream_options.include_usage))
 
 
-def _items(message: _Message, at: str) -> list[Item]:
+def _items(message: _Message, path: str) -> list[Item]:
     if message.role == "tool":
         if not message.tool_call_id:
             raise InvalidRequestError(
-                "A tool's message has to name its call.", param=f"{at}.tool_call_id"
+                "A tool's message has to name its call.", param=f"{path}.tool_call_id"
             )
         return [FunctionCallOutput(message.tool_call_id, _content("tool", message.content))]
     if message.role != "assistant":
         if message.content is None:
-            raise InvalidRequestError("The message has no content.", param=f"{at}.content")
+            raise InvalidRequestError("The message has no content.", param=f"{path}.content")
         return [Message(message.role, _content(message.role, message.content), message.name)]
     items: list[Item] = []
     content = _content("assistant", message.content)
@@ -233,7 +233,7 @@ def _options(asked: ChatCompletionCreate) -> Options:
 
 
 def _text_format(
-    given: PlainFormat | JsonFormat | _SchemaFormat | None,
+    given: TextFormat | JsonObjectFormat | _SchemaFormat | None,
 ) -> dict[str, Any] | None:
     """``response_format`` as the Responses API's ``text.format``."""
     if given is None:
@@ -244,13 +244,13 @@ def _text_format(
     return format_fields(given, "response_format")
 
 
-def _chat_id(response: Response) -> str:
+def _completion_id(response: Response) -> str:
     return "chatcmpl-" + response.id.removeprefix("resp_")
 
 
 def encode_completion(response: Response) -> bytes:
     """A finished turn as one completion."""
-    text, refusal, thoughts, calls = _said(response)
+    text, refusal, thoughts, calls = _collect_output(response)
     message: dict[str, Any] = {
         "role": "assistant",
         "content": text if text or not (calls or refusal) else None,
@@ -260,11 +260,11 @@ def encode_completion(response: Response) -> bytes:
     if thoughts:
         message["reasoning_content"] = thoughts
     if calls:
-        message["tool_calls"] = [_call(call) for call in calls]
+        message["tool_calls"] = [_call_body(call) for call in calls]
     end = response.end
     return _encode(
         {
-            "id": _chat_id(response),
+            "id": _completion_id(response),
             "object": "chat.completion",
             "created": int(response.created_at),
             "model": response.header.model,
@@ -276,12 +276,12 @@ def encode_completion(response: Response) -> bytes:
                     "logprobs": None,
                 }
             ],
-            "usage": _usage(end.usage if end and end.usage else Usage()),
+            "usage": _usage_body(end.usage if end and end.usage else Usage()),
         }
     )
 
 
-def _said(response: Response) -> tuple[str, str, str, list[FunctionCall]]:
+def _collect_output(response: Response) -> tuple[str, str, str, list[FunctionCall]]:
     text, refusal, thoughts = "", "", ""
     calls: list[FunctionCall] = []
     for item in response.output:
@@ -297,7 +297,7 @@ def _said(response: Response) -> tuple[str, str, str, list[FunctionCall]]:
     return text, refusal, thoughts, calls
 
 
-def _call(call: FunctionCall) -> dict[str, Any]:
+def _call_body(call: FunctionCall) -> dict[str, Any]:
     function = {"name": call.name, "arguments": call.arguments}
     return {"id": call.call_id, "type": "function", "function": function}
 
@@ -310,7 +310,7 @@ def _finish_reason(response: Response) -> str:
     return "tool_calls" if any(isinstance(i, FunctionCall) for i in response.output) else "stop"
 
 
-def _usage(usage: Usage) -> dict[str, Any]:
+def _usage_body(usage: Usage) -> dict[str, Any]:
     return {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
@@ -320,7 +320,7 @@ def _usage(usage: Usage) -> dict[str, Any]:
     }
 
 
-class ChunkEncoder:
+class ChatCompletionChunkEncoder:
     """Encodes one turn's events as chat completion chunks.
 
     A tool call leaves whole, in one chunk: simple clients take every entry of
@@ -328,13 +328,13 @@ class ChunkEncoder:
     without a choice unless the client asked for the usage.
     """
 
-    def __init__(self, opening: Response, *, include_usage: bool) -> None:
+    def __init__(self, initial_response: Response, *, include_usage: bool) -> None:
         base = _encode(
             {
-                "id": _chat_id(opening),
+                "id": _completion_id(initial_response),
                 "object": "chat.completion.chunk",
-                "created": int(opening.created_at),
-                "model": opening.header.model,
+                "created": int(initial_response.created_at),
+                "model": initial_response.header.model,
             }
         )
         self._base = base[:-1]
@@ -349,35 +349,37 @@ class ChunkEncoder:
         for event in batch:
             match event:
                 case events.TextDelta(text=text):
-                    out += (self._text, _encode(text), _OPEN_TEXT)
+                    out += (self._text, _encode(text), _TEXT_CHUNK_END)
                 case events.ReasoningDelta(text=text):
-                    out += self._delta({"reasoning_content": text})
+                    out += self._encode_delta({"reasoning_content": text})
                 case events.RefusalDelta(text=text):
-                    out += self._delta({"refusal": text})
+                    out += self._encode_delta({"refusal": text})
                 case events.ItemDone(item=FunctionCall() as call):
-                    out += self._delta({"tool_calls": [{"index": self._calls, **_call(call)}]})
+                    out += self._encode_delta(
+                        {"tool_calls": [{"index": self._calls, **_call_body(call)}]}
+                    )
                     self._calls += 1
                 case events.Created():
-                    out += self._delta({"role": "assistant", "content": ""})
+                    out += self._encode_delta({"role": "assistant", "content": ""})
                 case events.Ended(response=response):
-                    out += self._last(response)
+                    out += self._encode_end(response)
         return b"".join(out)
 
-    def _delta(self, delta: dict[str, Any]) -> tuple[bytes, ...]:
-        return (self._head, _encode(delta), _OPEN)
+    def _encode_delta(self, delta: dict[str, Any]) -> tuple[bytes, ...]:
+        return (self._head, _encode(delta), _CHUNK_END)
 
-    def _last(self, response: Response) -> list[bytes]:
+    def _encode_end(self, response: Response) -> list[bytes]:
         reason = _finish_reason(response).encode()
         out = [self._head, b'{},"logprobs":null,"finish_reason":"', reason, b'"}]}\n\n']
         if self._include_usage:
             usage = response.end.usage if response.end else None
             out += [b"data: ", self._base, b',"choices":[],"usage":']
-            out += [_encode(_usage(usage or Usage())), b"}\n\n"]
+            out += [_encode(_usage_body(usage or Usage())), b"}\n\n"]
         return out
 
 
-_OPEN = b',"logprobs":null,"finish_reason":null}]}\n\n'
-_OPEN_TEXT = b"}" + _OPEN
+_CHUNK_END = b',"logprobs":null,"finish_reason":null}]}\n\n'
+_TEXT_CHUNK_END = b"}" + _CHUNK_END
 
 
 def encode_stream_error(error: AntiphonError) -> bytes:

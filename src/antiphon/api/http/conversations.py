@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 
 from antiphon.api.common.authentication import tenant_of
-from antiphon.api.common.body import Receive, Scope, Send, decoded, query_of, read_body
+from antiphon.api.common.body import Receive, Scope, Send, decode_body, query_params, read_body
 from antiphon.api.common.input_items import decode_items
 from antiphon.api.http.asgi_responses import send_json
-from antiphon.api.http.idempotency import Repeats
-from antiphon.api.http.includes import include_of
+from antiphon.api.http.idempotency import IdempotencyKeys
+from antiphon.api.http.includes import parse_include
 from antiphon.api.http.item_bodies import input_items, output_items
-from antiphon.api.http.pagination import behind, limit_of, listed, order_of
+from antiphon.api.http.pagination import behind, list_body, parse_limit, parse_order
 from antiphon.api.http.response_request import Metadata
 from antiphon.core.ids import parse_item_id
 from antiphon.core.items import Item
@@ -50,61 +50,63 @@ class ItemsCreate(msgspec.Struct, frozen=True):
     items: list[dict[str, Any]]
 
 
-_created = msgspec.json.Decoder(ConversationCreate)
-_described = msgspec.json.Decoder(ConversationUpdate)
-_added = msgspec.json.Decoder(ItemsCreate)
+_create_decoder = msgspec.json.Decoder(ConversationCreate)
+_update_decoder = msgspec.json.Decoder(ConversationUpdate)
+_items_decoder = msgspec.json.Decoder(ItemsCreate)
 
 
-class ConversationApi:
+class ConversationEndpoints:
     """The endpoints, over the conversations of one service."""
 
-    def __init__(self, conversations: ConversationService, repeats: Repeats) -> None:
+    def __init__(
+        self, conversations: ConversationService, idempotency_keys: IdempotencyKeys
+    ) -> None:
         self._conversations = conversations
-        self._repeats = repeats
+        self._idempotency_keys = idempotency_keys
 
     async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/conversations"""
         body = await read_body(receive)
-        asked = decoded(_created, body or b"{}")
-        tenant, items = tenant_of(scope), _items(asked.items or [])
-        made = await self._repeats.once(
+        asked = decode_body(_create_decoder, body or b"{}")
+        tenant, items = tenant_of(scope), _decode_new_items(asked.items or [])
+        made = await self._idempotency_keys.run_once(
             scope,
             body,
             partial(self._conversations.create, tenant, items, asked.metadata),
             partial(self._conversations.get, tenant),
         )
-        await send_json(send, _encode(_conversation(made)))
+        await send_json(send, _encode(_conversation_body(made)))
 
     async def list_all(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/conversations, with ?query=… what was said in them"""
-        query = query_of(scope)
-        tenant, limit = tenant_of(scope), limit_of(query)
+        query = query_params(scope)
+        tenant, limit = tenant_of(scope), parse_limit(query)
         after = query.get("after", [None])[-1]
         words = query.get("query", [""])[-1]
         if words:
             if "order" in query:
                 raise InvalidRequestError("A search lists the best hits first.", param="order")
             hits = await self._conversations.search(tenant, words, limit + 1, after=after)
-            shown = [_hit(hit) for hit in hits[:limit]]
-            await send_json(send, _encode(listed(shown, more=len(hits) > limit)))
+            shown = [_hit_body(hit) for hit in hits[:limit]]
+            await send_json(send, _encode(list_body(shown, has_more=len(hits) > limit)))
             return
         found = await self._conversations.list_conversations(
-            tenant, limit + 1, after=after, newest_first=order_of(query) == "desc"
+            tenant, limit + 1, after=after, newest_first=parse_order(query) == "desc"
         )
-        page = [_conversation(one) for one in found[:limit]]
-        await send_json(send, _encode(listed(page, more=len(found) > limit)))
+        page = [_conversation_body(one) for one in found[:limit]]
+        await send_json(send, _encode(list_body(page, has_more=len(found) > limit)))
 
     async def retrieve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/conversations/{id}"""
         found = await self._conversations.get(tenant_of(scope), scope["path_params"]["id"])
-        await send_json(send, _encode(_conversation(found)))
+        await send_json(send, _encode(_conversation_body(found)))
 
     async def update(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/conversations/{id}: its metadata"""
         body = await read_body(receive)
-        asked = decoded(_described, body)
+        asked = decode_body(_update_decoder, body)
         tenant, name = tenant_of(scope), scope["path_params"]["id"]
-        repeat = self._repeats.of(scope, body)
+        repeat = self._idempotency_keys.for_request(scope, body)
         if repeat is None:
             changed = await self._conversations.update_metadata(tenant, name, asked.metadata)
         else:
@@ -116,8 +118,8 @@ class ConversationApi:
                     changed = await self._conversations.update_metadata(
                         tenant, name, asked.metadata
                     )
-                    await repeat.made(name)
-        await send_json(send, _encode(_conversation(changed)))
+                    await repeat.complete(name)
+        await send_json(send, _encode(_conversation_body(changed)))
 
     async def delete(self, scope: Scope, receive: Receive, send: Send) -> None:
         """DELETE /v1/conversations/{id}, with its items"""
@@ -128,36 +130,36 @@ class ConversationApi:
 
     async def list_items(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/conversations/{id}/items"""
-        query = query_of(scope)
-        include, limit = include_of(query), limit_of(query)
+        query = query_params(scope)
+        include, limit = parse_include(query), parse_limit(query)
         items = await _items_behind(
             partial(self._conversations.window, tenant_of(scope), scope["path_params"]["id"]),
-            Window(limit // 2 + 1, newest_first=order_of(query) == "desc"),
+            Window(limit // 2 + 1, newest_first=parse_order(query) == "desc"),
             query.get("after", [None])[-1],
             limit + 1,
             include,
         )
-        await send_json(send, _encode(listed(items[:limit], more=len(items) > limit)))
+        await send_json(send, _encode(list_body(items[:limit], has_more=len(items) > limit)))
 
     async def add_items(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/conversations/{id}/items: no model is asked"""
-        include = include_of(query_of(scope))
+        include = parse_include(query_params(scope))
         body = await read_body(receive)
-        items = _items(decoded(_added, body).items)
+        items = _decode_new_items(decode_body(_items_decoder, body).items)
         tenant, name = tenant_of(scope), scope["path_params"]["id"]
-        turn = await self._repeats.once(
+        turn = await self._idempotency_keys.run_once(
             scope,
             body,
             partial(self._conversations.add, tenant, name, items),
             partial(self._conversations.get_added_turn, tenant, name),
         )
-        await send_json(send, _encode(listed(_shown([turn], include), more=False)))
+        await send_json(send, _encode(list_body(_item_bodies([turn], include), has_more=False)))
 
     async def retrieve_item(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/conversations/{id}/items/{item}"""
-        at, include = scope["path_params"], include_of(query_of(scope))
+        at, include = scope["path_params"], parse_include(query_params(scope))
         turn = await self._conversations.turn_of(tenant_of(scope), at["id"], at["item"])
-        for body in _shown([turn], include):
+        for body in _item_bodies([turn], include):
             if body["id"] == at["item"]:
                 await send_json(send, _encode(body))
                 return
@@ -167,10 +169,10 @@ class ConversationApi:
         """DELETE /v1/conversations/{id}/items/{item}"""
         at = scope["path_params"]
         left = await self._conversations.erase_item(tenant_of(scope), at["id"], at["item"])
-        await send_json(send, _encode(_conversation(left)))
+        await send_json(send, _encode(_conversation_body(left)))
 
 
-def _items(given: list[dict[str, Any]]) -> list[Item]:
+def _decode_new_items(given: list[dict[str, Any]]) -> list[Item]:
     if len(given) > _MAX_ITEMS:
         raise InvalidRequestError(f"Send at most {_MAX_ITEMS} items at once.", param="items")
     intake = decode_items(given, "items")
@@ -179,7 +181,7 @@ def _items(given: list[dict[str, Any]]) -> list[Item]:
     return list(intake.items)
 
 
-def _conversation(one: ConversationRecord) -> dict[str, Any]:
+def _conversation_body(one: ConversationRecord) -> dict[str, Any]:
     return {
         "id": one.id,
         "object": "conversation",
@@ -188,7 +190,7 @@ def _conversation(one: ConversationRecord) -> dict[str, Any]:
     }
 
 
-def _hit(hit: SearchHit) -> dict[str, Any]:
+def _hit_body(hit: SearchHit) -> dict[str, Any]:
     return {
         # A conversation may be found in many turns: its own id would not tell them apart.
         "id": hit.response_id,
@@ -231,11 +233,11 @@ def _directed(
     turns: Iterable[Response], include: Sequence[str], window: Window
 ) -> list[dict[str, Any]]:
     """The items of turns that come in a window's order, in that order too."""
-    shown = [_shown([turn], include) for turn in turns]
+    shown = [_item_bodies([turn], include) for turn in turns]
     return [body for one in shown for body in (one[::-1] if window.newest_first else one)]
 
 
-def _shown(turns: Iterable[Response], include: Sequence[str]) -> list[dict[str, Any]]:
+def _item_bodies(turns: Iterable[Response], include: Sequence[str]) -> list[dict[str, Any]]:
     return [
         body
         for turn in turns

@@ -13,8 +13,8 @@ from antiphon.api.common.body import Send
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
-_METHODS = b"GET, HEAD, POST, DELETE, OPTIONS"
-_SHOWN = (
+_ALLOWED_METHODS = b"GET, HEAD, POST, DELETE, OPTIONS"
+_EXPOSED_HEADERS = (
     b"x-request-id, retry-after, x-should-retry, x-ratelimit-limit-requests,"
     b" x-ratelimit-remaining-requests, x-ratelimit-reset-requests"
 )
@@ -22,24 +22,24 @@ _SHOWN = (
 _MAX_AGE = b"7200"
 
 
-class Cors:
+class CorsPolicy:
     """Origins as browsers write them, or "*" for all."""
 
     def __init__(self, origins: Sequence[str]) -> None:
-        self._any = "*" in origins
+        self._allow_all = "*" in origins
         self._origins = {origin.encode() for origin in origins}
 
     def headers(self, origin: bytes | None) -> Headers:
         """What every answer to a request from ``origin`` carries."""
         # A cache must not give one page what was allowed another.
-        vary = [] if self._any else [(b"vary", b"origin")]
-        if not self._allows(origin):
+        vary = [] if self._allow_all else [(b"vary", b"origin")]
+        if not self._is_allowed(origin):
             return vary
-        allowed = b"*" if self._any or origin is None else origin
+        allowed = b"*" if self._allow_all or origin is None else origin
         return [
             *vary,
             (b"access-control-allow-origin", allowed),
-            (b"access-control-expose-headers", _SHOWN),
+            (b"access-control-expose-headers", _EXPOSED_HEADERS),
         ]
 
     def is_preflight(self, method: str, headers: Mapping[bytes, bytes]) -> bool:
@@ -47,17 +47,17 @@ class Cors:
         return (
             method == "OPTIONS"
             and b"access-control-request-method" in headers
-            and self._allows(headers.get(b"origin"))
+            and self._is_allowed(headers.get(b"origin"))
         )
 
-    def _allows(self, origin: bytes | None) -> bool:
-        return origin is not None and (self._any or origin in self._origins)
+    def _is_allowed(self, origin: bytes | None) -> bool:
+        return origin is not None and (self._allow_all or origin in self._origins)
 
 
-async def answer_preflight(send: Send, headers: Mapping[bytes, bytes]) -> None:
+async def send_preflight_response(send: Send, headers: Mapping[bytes, bytes]) -> None:
     """Yes. Any header may be sent: clients name their versions in a dozen of them."""
     allowed = [
-        (b"access-control-allow-methods", _METHODS),
+        (b"access-control-allow-methods", _ALLOWED_METHODS),
         (b"access-control-max-age", _MAX_AGE),
     ]
     if wanted := headers.get(b"access-control-request-headers"):

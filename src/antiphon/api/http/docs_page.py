@@ -31,23 +31,23 @@ _STYLE: Final = (
 )
 
 
-class Reference:
+class DocsEndpoints:
     """The endpoints. The document is put together when it is first asked for."""
 
     def __init__(self) -> None:
         self._document = cache(lambda: document(version("antiphon")))
         self._json = cache(lambda: msgspec.json.encode(self._document()))
-        self._page = cache(lambda: page(self._document()).encode())
+        self._page = cache(lambda: render_docs_page(self._document()).encode())
 
-    def table(self) -> dict[str, dict[str, Handler]]:
+    def routes(self) -> dict[str, dict[str, Handler]]:
         """Methods by path."""
-        return {"/openapi.json": {"GET": self.describe}, "/docs": {"GET": self.show}}
+        return {"/openapi.json": {"GET": self.get_openapi}, "/docs": {"GET": self.get_docs}}
 
-    async def describe(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def get_openapi(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /openapi.json"""
         await send_json(send, self._json())
 
-    async def show(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def get_docs(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /docs"""
         body = self._page()
         headers = [*_HTML, (b"content-length", b"%d" % len(body))]
@@ -55,29 +55,31 @@ class Reference:
         await send({"type": "http.response.body", "body": body})
 
 
-def page(described: dict[str, Any]) -> str:
+def render_docs_page(document: dict[str, Any]) -> str:
     """An OpenAPI document to be read: every endpoint, what it takes and gives. Pure."""
-    title = escape(f"{described['info']['title']} {described['info']['version']}")
+    title = escape(f"{document['info']['title']} {document['info']['version']}")
     endpoints = "".join(
-        _endpoint(method, path, operation, described)
-        for path, methods in described["paths"].items()
+        _render_endpoint(method, path, operation, document)
+        for path, methods in document["paths"].items()
         for method, operation in methods.items()
     )
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
         '<meta name="viewport" content="width=device-width"><style>'
-        f"{_STYLE}</style><h1>{title}</h1><p>{escape(described['info']['description'])} "
+        f"{_STYLE}</style><h1>{title}</h1><p>{escape(document['info']['description'])} "
         "The same for programs: <a href=openapi.json>openapi.json</a>.</p>"
         f"{endpoints}</html>\n"
     )
 
 
-def _endpoint(method: str, path: str, operation: dict[str, Any], described: dict[str, Any]) -> str:
+def _render_endpoint(
+    method: str, path: str, operation: dict[str, Any], document: dict[str, Any]
+) -> str:
     rows = [(one["name"], one["in"], one.get("description", "")) for one in operation["parameters"]]
     body = operation.get("requestBody")
     if body is not None:
         name = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
-        schema = described["components"]["schemas"][name]
+        schema = document["components"]["schemas"][name]
         required = schema.get("required", ())
         rows += [
             (field, "body", "required" if field in required else "")

@@ -16,8 +16,8 @@ from antiphon.api.http.includes import INCLUDABLE
 from antiphon.api.http.pagination import STATUSES
 from antiphon.api.http.response_request import ResponseCreate
 
-_String: Final = {"type": "string"}
-_Flag: Final = {"type": "boolean", "default": False}
+_STRING: Final = {"type": "string"}
+_BOOLEAN: Final = {"type": "boolean", "default": False}
 
 
 class Parameter(msgspec.Struct, frozen=True):
@@ -25,7 +25,7 @@ class Parameter(msgspec.Struct, frozen=True):
 
     name: str
     schema: Mapping[str, Any]
-    about: str
+    description: str
     style: str = "form"
 
 
@@ -37,18 +37,18 @@ class Endpoint(msgspec.Struct, frozen=True):
     ``bare``: nothing needs to be sent. ``once``: it heeds an ``Idempotency-Key``.
     """
 
-    about: str
-    answer: str | None
+    summary: str
+    response_schema: str | None
     body: type[msgspec.Struct] | None = None
     query: tuple[Parameter, ...] = ()
     streams: bool = False
-    bare: bool = False
-    once: bool = False
+    body_optional: bool = False
+    takes_idempotency_key: bool = False
     #: Without a key, even where there are some.
-    open: bool = False
+    public: bool = False
 
 
-_Page: Final = (
+_PAGINATION: Final = (
     Parameter(
         "limit",
         {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
@@ -57,43 +57,47 @@ _Page: Final = (
     Parameter(
         "order", {"enum": ["asc", "desc"], "default": "desc"}, "desc: the newest come first."
     ),
-    Parameter("after", _String, "The id of the last one on the page before."),
+    Parameter("after", _STRING, "The id of the last one on the page before."),
 )
-_Wanted: Final = (
-    Parameter("model", _String, "Those of one model."),
+_FILTERS: Final = (
+    Parameter("model", _STRING, "Those of one model."),
     Parameter("status", {"enum": sorted(STATUSES)}, "Those that stand so."),
     Parameter(
         "metadata",
-        {"type": "object", "additionalProperties": _String},
+        {"type": "object", "additionalProperties": _STRING},
         "Those with all of these pairs: metadata[key]=value.",
         style="deepObject",
     ),
 )
-_Query: Final = Parameter(
-    "query", _String, "Finds turns that hold all of these words, the best first: without order."
+_SEARCH: Final = Parameter(
+    "query", _STRING, "Finds turns that hold all of these words, the best first: without order."
 )
-_Stream: Final = (
-    Parameter("stream", _Flag, "Tell its events instead, from the first one on."),
+_STREAM: Final = (
+    Parameter("stream", _BOOLEAN, "Tell its events instead, from the first one on."),
     Parameter(
         "starting_after",
         {"type": "integer", "minimum": -1, "maximum": 999_999_999},
         "With stream: only the events behind the one of this number.",
     ),
 )
-_Include: Final = Parameter(
+_INCLUDE: Final = Parameter(
     "include",
     {"type": "array", "items": {"enum": list(INCLUDABLE)}},
     "What shall be shown besides.",
 )
-_Cascade: Final = Parameter("cascade", _Flag, "Erase all that continues it, too.")
+_CASCADE: Final = Parameter("cascade", _BOOLEAN, "Erase all that continues it, too.")
 
-_One: Final = "/v1/conversations/{id}"
+_CONVERSATION_PATH: Final = "/v1/conversations/{id}"
 
 #: By path, then method.
 ENDPOINTS: Final[Mapping[str, Mapping[str, Endpoint]]] = {
     "/v1/responses": {
-        "POST": Endpoint("Take a turn.", "Response", ResponseCreate, streams=True, once=True),
-        "GET": Endpoint("Responses, page by page.", "ResponseList", query=(*_Page, *_Wanted)),
+        "POST": Endpoint(
+            "Take a turn.", "Response", ResponseCreate, streams=True, takes_idempotency_key=True
+        ),
+        "GET": Endpoint(
+            "Responses, page by page.", "ResponseList", query=(*_PAGINATION, *_FILTERS)
+        ),
     },
     "/v1/responses/compact": {
         "POST": Endpoint("Have a model sum up what was said.", "Compaction", ResponseCreate)
@@ -103,15 +107,15 @@ ENDPOINTS: Final[Mapping[str, Mapping[str, Endpoint]]] = {
     },
     "/v1/responses/{id}": {
         "GET": Endpoint(
-            "A response, or its events.", "Response", query=(*_Stream, _Include), streams=True
+            "A response, or its events.", "Response", query=(*_STREAM, _INCLUDE), streams=True
         ),
-        "DELETE": Endpoint("Erase a response.", "Deleted", query=(_Cascade,)),
+        "DELETE": Endpoint("Erase a response.", "Deleted", query=(_CASCADE,)),
     },
     "/v1/responses/{id}/cancel": {
         "POST": Endpoint("Stop a turn; what arrived is kept.", "Response")
     },
     "/v1/responses/{id}/input_items": {
-        "GET": Endpoint("What a turn was given.", "ItemList", query=(*_Page, _Include))
+        "GET": Endpoint("What a turn was given.", "ItemList", query=(*_PAGINATION, _INCLUDE))
     },
     "/v1/responses/{id}/context": {
         "GET": Endpoint("The messages that the model was shown.", "Context")
@@ -128,37 +132,43 @@ ENDPOINTS: Final[Mapping[str, Mapping[str, Endpoint]]] = {
     "/v1/models/{id}": {"GET": Endpoint("One model.", "Model")},
     "/v1/conversations": {
         "POST": Endpoint(
-            "Begin a conversation.", "Conversation", ConversationCreate, bare=True, once=True
+            "Begin a conversation.",
+            "Conversation",
+            ConversationCreate,
+            body_optional=True,
+            takes_idempotency_key=True,
         ),
         "GET": Endpoint(
             "Conversations, or what was said in them.",
             "ConversationList",
-            query=(*_Page, _Query),
+            query=(*_PAGINATION, _SEARCH),
         ),
     },
-    _One: {
+    _CONVERSATION_PATH: {
         "GET": Endpoint("A conversation.", "Conversation"),
-        "POST": Endpoint("Describe it anew.", "Conversation", ConversationUpdate, once=True),
+        "POST": Endpoint(
+            "Describe it anew.", "Conversation", ConversationUpdate, takes_idempotency_key=True
+        ),
         "DELETE": Endpoint("Erase it with its items.", "Deleted"),
     },
-    f"{_One}/items": {
-        "GET": Endpoint("What was said in it.", "ItemList", query=(*_Page, _Include)),
+    f"{_CONVERSATION_PATH}/items": {
+        "GET": Endpoint("What was said in it.", "ItemList", query=(*_PAGINATION, _INCLUDE)),
         "POST": Endpoint(
             "Append items; no model is asked.",
             "ItemList",
             ItemsCreate,
-            query=(_Include,),
-            once=True,
+            query=(_INCLUDE,),
+            takes_idempotency_key=True,
         ),
     },
-    f"{_One}/items/{{item}}": {
-        "GET": Endpoint("One item.", "Item", query=(_Include,)),
+    f"{_CONVERSATION_PATH}/items/{{item}}": {
+        "GET": Endpoint("One item.", "Item", query=(_INCLUDE,)),
         "DELETE": Endpoint("Erase an item.", "Conversation"),
     },
     "/mcp": {"POST": Endpoint("The Model Context Protocol, one message.", "Message")},
-    "/healthz": {"GET": Endpoint("The process answers.", None, open=True)},
-    "/readyz": {"GET": Endpoint("Turns can be kept and found.", None, open=True)},
+    "/healthz": {"GET": Endpoint("The process answers.", None, public=True)},
+    "/readyz": {"GET": Endpoint("Turns can be kept and found.", None, public=True)},
     "/metrics": {"GET": Endpoint("Numbers for Prometheus.", None)},
-    "/openapi.json": {"GET": Endpoint("This description.", "Message", open=True)},
-    "/docs": {"GET": Endpoint("This description, to be read.", None, open=True)},
+    "/openapi.json": {"GET": Endpoint("This description.", "Message", public=True)},
+    "/docs": {"GET": Endpoint("This description, to be read.", None, public=True)},
 }

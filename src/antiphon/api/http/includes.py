@@ -22,7 +22,7 @@ Includable: TypeAlias = Literal[
 INCLUDABLE: tuple[str, ...] = get_args(Includable)
 
 
-def include_of(query: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+def parse_include(query: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """What a query asks for, as ``include=…`` or ``include[]=…``. Raises ``InvalidRequestError``."""
     asked = (*query.get("include", ()), *query.get("include[]", ()))
     for one in asked:
@@ -33,7 +33,7 @@ def include_of(query: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     return asked
 
 
-def shows_sealed(options: Options, include: Sequence[str] = ()) -> bool:
+def shows_encrypted_reasoning(options: Options, include: Sequence[str] = ()) -> bool:
     """Whether a turn's reasoning is shown as its model will want it back.
 
     Whoever made the turn may have asked for it, or whoever looks at it now (``include``).

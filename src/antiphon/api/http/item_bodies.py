@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from antiphon.api.http.includes import shows_sealed
+from antiphon.api.http.includes import shows_encrypted_reasoning
 from antiphon.core.ids import item_id
 from antiphon.core.items import (
     ApprovedCall,
@@ -32,35 +32,35 @@ from antiphon.core.tool_rules import needs_approval, unqualified_name
 from antiphon.core.turns import Response
 
 #: Whether a call of an MCP server is one that a person has to agree to.
-Asks: TypeAlias = Callable[[FunctionCall], bool]
+ApprovalCheck: TypeAlias = Callable[[FunctionCall], bool]
 
 
 def output_items(response: Response, include: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The output items as they are shown; ``include`` is asked for besides (``includes``)."""
     options = response.header.options
     servers = options.mcp_servers
-    pairs = Pairs(
+    pairs = McpCallPairing(
         response.id,
         lambda call: needs_approval(servers, call),
-        sealed=shows_sealed(options, include),
+        include_encrypted=shows_encrypted_reasoning(options, include),
     )
     running = response.end is None
-    return shown_items(pairs, response.output, len(response.input), running=running)
+    return item_bodies(pairs, response.output, len(response.input), running=running)
 
 
 def input_items(response: Response, include: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The input items as they are shown, oldest first; ``include`` as in ``output_items``."""
     answered = {item.call_id for item in response.input if isinstance(item, FunctionCallOutput)}
-    pairs = Pairs(
+    pairs = McpCallPairing(
         response.id,
         lambda call: call.call_id not in answered,
-        sealed=shows_sealed(response.header.options, include),
+        include_encrypted=shows_encrypted_reasoning(response.header.options, include),
     )
-    return shown_items(pairs, response.input, 0)
+    return item_bodies(pairs, response.input, 0)
 
 
-def shown_items(
-    pairs: Pairs, items: Sequence[Item], first: int, *, running: bool = False
+def item_bodies(
+    pairing: McpCallPairing, items: Sequence[Item], first: int, *, running: bool = False
 ) -> list[dict[str, Any]]:
     """Items in full shape, without those that were erased.
 
@@ -68,76 +68,80 @@ def shown_items(
     """
     shown: list[dict[str, Any]] = []
     for place, item in enumerate(items, first):
-        kind = pairs.kind(item)
+        kind = pairing.item_type(item)
         if kind is None:
             if isinstance(item, FunctionCallOutput):
-                call, body = pairs.answered(item.call_id)
+                call, body = pairing.close_call(item.call_id)
                 body.update(mcp_call_body(call, body["id"], item))
             continue
-        name = item_id(pairs.response_id, kind, place)
-        body = pairs.body(item, kind, name)
+        name = item_id(pairing.response_id, kind, place)
+        body = pairing.body_of(item, kind, name)
         if kind == "mcp_call" and isinstance(item, FunctionCall):
             if running:
                 body["status"] = "in_progress"
-            pairs.open(item, body)
+            pairing.open_call(item, body)
         elif kind == "mcp_approval_request" and isinstance(item, FunctionCall):
-            pairs.request(item, name)
+            pairing.add_approval_request(item, name)
         shown.append(body)
     return shown
 
 
-class Pairs:
+class McpCallPairing:
     """Which calls and outputs of a turn belong together, as its items go by.
 
     ``sealed``: reasoning is shown as ``item_body`` has it.
     """
 
-    def __init__(self, response_id: str, asks: Asks, *, sealed: bool = False) -> None:
+    def __init__(
+        self, response_id: str, approval_check: ApprovalCheck, *, include_encrypted: bool = False
+    ) -> None:
         self.response_id = response_id
-        self._asks = asks
-        self._sealed = sealed
+        self._approval_check = approval_check
+        self._include_encrypted = include_encrypted
         #: Calls whose output has not come, with what they are shown as.
-        self.waiting: dict[str, tuple[FunctionCall, dict[str, Any]]] = {}
-        self._requests: dict[str, ApprovedCall] = {}
+        self.open_calls: dict[str, tuple[FunctionCall, dict[str, Any]]] = {}
+        self._approval_requests: dict[str, ApprovedCall] = {}
 
-    def kind(self, item: Item) -> str | None:
+    def item_type(self, item: Item) -> str | None:
         """The ``type`` that the next item is shown with. None: it is not one by itself."""
         match item:
             case FunctionCall(server=str()):
-                return "mcp_approval_request" if self._asks(item) else "mcp_call"
+                return "mcp_approval_request" if self._approval_check(item) else "mcp_call"
             case FunctionCallOutput(call_id=call_id):
-                if call_id in self.waiting:
+                if call_id in self.open_calls:
                     return None
-                if item.approved_call or call_id in self._requests:
+                if item.approved_call or call_id in self._approval_requests:
                     return "mcp_call"
             case ErasedItem():
                 return None
         return item_kind(item)
 
-    def open(self, call: FunctionCall, body: dict[str, Any]) -> None:
+    def open_call(self, call: FunctionCall, body: dict[str, Any]) -> None:
         """A call is shown, and its output shall be in the same place."""
-        self.waiting[call.call_id] = (call, body)
+        self.open_calls[call.call_id] = (call, body)
 
-    def request(self, call: FunctionCall, name: str) -> None:
+    def add_approval_request(self, call: FunctionCall, name: str) -> None:
         """A call waits for a person, and is shown as ``name``."""
-        self._requests[call.call_id] = ApprovedCall(name, call)
+        self._approval_requests[call.call_id] = ApprovedCall(name, call)
 
-    def answered(self, call_id: str) -> tuple[FunctionCall, dict[str, Any]]:
+    def close_call(self, call_id: str) -> tuple[FunctionCall, dict[str, Any]]:
         """The call that an output is for, and what it is shown as."""
-        return self.waiting.pop(call_id)
+        return self.open_calls.pop(call_id)
 
-    def approved(self, output: FunctionCallOutput) -> ApprovedCall | None:
+    def approval_of(self, output: FunctionCallOutput) -> ApprovedCall | None:
         """The call behind an output that is shown by itself, if a person agreed to it."""
-        return output.approved_call or self._requests.get(output.call_id)
+        return output.approved_call or self._approval_requests.get(output.call_id)
 
-    def body(self, item: Item, kind: str, name: str) -> dict[str, Any]:
+    def body_of(self, item: Item, kind: str, name: str) -> dict[str, Any]:
         """An item in full shape, with the id ``name``."""
         if kind == "mcp_call" and isinstance(item, FunctionCallOutput):
-            approved = self.approved(item)
+            approved = self.approval_of(item)
             assert approved is not None
             return mcp_call_body(approved.call, name, item, approved.request_id)
         asked = kind == "mcp_approval_request"
-        return item_body(item, name, asked=asked, sealed=self._sealed)
+        return item_body(
+            item, name, as_approval_request=asked, include_encrypted=self._include_encrypted
+        )
 
 
 def mcp_call_body(
@@ -171,8 +175,8 @@ def item_body(
     name: str,
     status: str | None = None,
     *,
-    asked: bool = False,
-    sealed: bool = False,
+    as_approval_request: bool = False,
+    include_encrypted: bool = False,
 ) -> dict[str, Any]:
     """One item in full shape; ``status`` overrides the item's own.
 
@@ -186,26 +190,28 @@ def item_body(
                 "type": "message",
                 "status": status or item.status,
                 "role": item.role,
-                "content": _parts(item.role, item.content),
+                "content": _part_bodies(item.role, item.content),
             }
             # Only some models tell it, and null is no phase.
             return body if item.phase is None else {**body, "phase": item.phase}
         case FunctionCall():
-            return _call(item, name, status, asked)
+            return _call_body(item, name, status, as_approval_request)
         case FunctionCallOutput(output=output):
             return {
                 "id": name,
                 "type": "function_call_output",
                 "status": status or item.status,
                 "call_id": item.call_id,
-                "output": output if isinstance(output, str) else _parts("user", output),
+                "output": output if isinstance(output, str) else _part_bodies("user", output),
             }
         case Reasoning():
-            return _reasoning(item, name, status or item.status, sealed)
-    return _other(item, name)
+            return _reasoning_body(item, name, status or item.status, include_encrypted)
+    return _other_item_body(item, name)
 
 
-def _call(call: FunctionCall, name: str, status: str | None, asked: bool) -> dict[str, Any]:
+def _call_body(
+    call: FunctionCall, name: str, status: str | None, as_approval_request: bool
+) -> dict[str, Any]:
     if call.server is None:
         return {
             "id": name,
@@ -215,7 +221,7 @@ def _call(call: FunctionCall, name: str, status: str | None, asked: bool) -> dic
             "name": call.name,
             "arguments": call.arguments,
         }
-    if not asked:
+    if not as_approval_request:
         return mcp_call_body(call, name) | ({"status": status} if status else {})
     return {
         "id": name,
@@ -227,7 +233,9 @@ def _call(call: FunctionCall, name: str, status: str | None, asked: bool) -> dic
     }
 
 
-def _other(item: Compaction | McpListTools | McpApproval | ErasedItem, name: str) -> dict[str, Any]:
+def _other_item_body(
+    item: Compaction | McpListTools | McpApproval | ErasedItem, name: str
+) -> dict[str, Any]:
     """Items without a status."""
     body: dict[str, Any] = {"id": name, "type": item_kind(item)}
     match item:
@@ -242,7 +250,9 @@ def _other(item: Compaction | McpListTools | McpApproval | ErasedItem, name: str
     return body
 
 
-def _reasoning(item: Reasoning, name: str, status: str, sealed: bool) -> dict[str, Any]:
+def _reasoning_body(
+    item: Reasoning, name: str, status: str, include_encrypted: bool
+) -> dict[str, Any]:
     body: dict[str, Any] = {
         "id": name,
         "type": "reasoning",
@@ -251,12 +261,12 @@ def _reasoning(item: Reasoning, name: str, status: str, sealed: bool) -> dict[st
     }
     if item.content:
         body["content"] = [{"type": "reasoning_text", "text": part.text} for part in item.content]
-    if sealed and item.encrypted_content is not None:
+    if include_encrypted and item.encrypted_content is not None:
         body["encrypted_content"] = item.encrypted_content
     return body
 
 
-def _parts(role: str, content: str | tuple[Part, ...]) -> list[dict[str, Any]]:
+def _part_bodies(role: str, content: str | tuple[Part, ...]) -> list[dict[str, Any]]:
     if isinstance(content, str):
         if role == "assistant":
             return [{"type": "output_text", "text": content, "annotations": [], "logprobs": []}]

@@ -14,7 +14,7 @@ from antiphon.turn.service import TurnService
 _encode = msgspec.json.Encoder().encode
 
 
-class ModelList:
+class ModelEndpoints:
     """The endpoints, over one service."""
 
     def __init__(self, service: TurnService) -> None:
@@ -22,14 +22,14 @@ class ModelList:
 
     async def list_all(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/models"""
-        data = [_body(name, model) for name, model in self._service.models.names()]
+        data = [_model_body(name, model) for name, model in self._service.models.items()]
         await send_json(send, _encode({"object": "list", "data": data}))
 
     async def retrieve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/models/{id}"""
         name, model = self._service.models.get(scope["path_params"]["id"])
-        await send_json(send, _encode(_body(name, model)))
+        await send_json(send, _encode(_model_body(name, model)))
 
 
-def _body(name: str, model: Model) -> dict[str, Any]:
+def _model_body(name: str, model: Model) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": model.info.owned_by}

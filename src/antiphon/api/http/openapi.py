@@ -14,28 +14,28 @@ import msgspec
 
 from antiphon import errors
 from antiphon.api.http.endpoints import ENDPOINTS, Endpoint
-from antiphon.api.http.idempotency import LONGEST_KEY
+from antiphon.api.http.idempotency import MAX_KEY_LENGTH
 from antiphon.api.http.response_body import response_body
 from antiphon.core.turns import Header, Response
 from antiphon.errors import AntiphonError
 
 Schema: TypeAlias = dict[str, Any]
 
-_HERE: Final = "#/components/schemas/"
-_PLACE: Final = re.compile(r"\{(\w+)\}")
-_PRIVATE: Final = re.compile(r"(?:antiphon\.api\.http\.\w+\.)?_?(\w+)")
+_SCHEMA_REF: Final = "#/components/schemas/"
+_PATH_PARAMETER: Final = re.compile(r"\{(\w+)\}")
+_PRIVATE_NAME: Final = re.compile(r"(?:antiphon\.api\.(?:http|common)\.\w+\.)?_?(\w+)")
 _STRING: Final[Schema] = {"type": "string"}
-_WHOLE: Final[Schema] = {"type": "integer"}
+_INTEGER: Final[Schema] = {"type": "integer"}
 
-_KEY: Final[Schema] = {
+_IDEMPOTENCY_KEY: Final[Schema] = {
     "name": "Idempotency-Key",
     "in": "header",
     "description": "With the same again, the same request gets what the first one made.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY},
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_LENGTH},
 }
 #: Status codes that any endpoint may answer with, and those of certain ones only.
-_ANY: Final = frozenset({400, 401, 403, 404, 429, 500, 503})
-_WITH_BODY: Final = frozenset({409, 413, 424, 502, 504})
+_COMMON_STATUSES: Final = frozenset({400, 401, 403, 404, 429, 500, 503})
+_BODY_STATUSES: Final = frozenset({409, 413, 424, 502, 504})
 
 
 def document(version: str) -> Schema:
@@ -56,8 +56,8 @@ def document(version: str) -> Schema:
             for path, methods in ENDPOINTS.items()
         },
         "components": {
-            "schemas": {**_bodies(), **_answers()},
-            "responses": {"Error": _content("Error", "What went wrong.")},
+            "schemas": {**_request_schemas(), **_response_schemas()},
+            "responses": {"Error": _json_content("Error", "What went wrong.")},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
@@ -66,32 +66,32 @@ def document(version: str) -> Schema:
 def _operation(path: str, method: str, endpoint: Endpoint) -> Schema:
     operation: Schema = {
         "operationId": _operation_id(path, method),
-        "summary": endpoint.about,
+        "summary": endpoint.summary,
         "parameters": [
             {"name": name, "in": "path", "required": True, "schema": _STRING}
-            for name in _PLACE.findall(path)
+            for name in _PATH_PARAMETER.findall(path)
         ]
         + [
             {
                 "name": one.name,
                 "in": "query",
-                "description": one.about,
+                "description": one.description,
                 "schema": dict(one.schema),
                 "style": one.style,
                 "explode": True,
             }
             for one in endpoint.query
         ]
-        + [_KEY] * endpoint.once,
+        + [_IDEMPOTENCY_KEY] * endpoint.takes_idempotency_key,
         "responses": _responses(endpoint),
     }
     if endpoint.body is not None:
-        schema = {"$ref": _HERE + endpoint.body.__name__}
+        schema = {"$ref": _SCHEMA_REF + endpoint.body.__name__}
         operation["requestBody"] = {
-            "required": not endpoint.bare,
+            "required": not endpoint.body_optional,
             "content": {"application/json": {"schema": schema}},
         }
-    if endpoint.open:
+    if endpoint.public:
         operation["security"] = [{}]
     return operation
 
@@ -102,25 +102,25 @@ def _operation_id(path: str, method: str) -> str:
 
 
 def _responses(endpoint: Endpoint) -> Schema:
-    if endpoint.answer is None:
-        good: Schema = {"description": endpoint.about, "content": {"text/plain": {}}}
+    if endpoint.response_schema is None:
+        good: Schema = {"description": endpoint.summary, "content": {"text/plain": {}}}
     else:
-        good = _content(endpoint.answer, endpoint.about)
+        good = _json_content(endpoint.response_schema, endpoint.summary)
     if endpoint.streams:
         good["content"]["text/event-stream"] = {"schema": _STRING}
-    statuses = _ANY if endpoint.body is None else _ANY | _WITH_BODY
+    statuses = _COMMON_STATUSES if endpoint.body is None else _COMMON_STATUSES | _BODY_STATUSES
     refused = {"$ref": "#/components/responses/Error"}
     return {"200": good, **{str(status): refused for status in sorted(statuses)}}
 
 
-def _content(name: str, about: str) -> Schema:
+def _json_content(name: str, about: str) -> Schema:
     return {
         "description": about,
-        "content": {"application/json": {"schema": {"$ref": _HERE + name}}},
+        "content": {"application/json": {"schema": {"$ref": _SCHEMA_REF + name}}},
     }
 
 
-def _bodies() -> Schema:
+def _request_schemas() -> Schema:
     """The schemas of all request bodies, and of what they are made of."""
     every = {
         endpoint.body
@@ -129,17 +129,17 @@ def _bodies() -> Schema:
         if endpoint.body is not None
     }
     types = sorted(every, key=lambda one: one.__name__)
-    _, found = msgspec.json.schema_components(types, ref_template=_HERE + "{name}")
+    _, found = msgspec.json.schema_components(types, ref_template=_SCHEMA_REF + "{name}")
     # Some types are private to their module, and two may have one name.
-    names = _public(found)
-    renamed = {names[name]: _renamed(schema, names) for name, schema in found.items()}
+    names = _public_names(found)
+    renamed = {names[name]: _rename_refs(schema, names) for name, schema in found.items()}
     return dict(sorted(renamed.items()))
 
 
-def _public(names: Iterable[str]) -> dict[str, str]:
+def _public_names(names: Iterable[str]) -> dict[str, str]:
     public: dict[str, str] = {}
     for name in names:
-        match = _PRIVATE.fullmatch(name)
+        match = _PRIVATE_NAME.fullmatch(name)
         short = match[1] if match else name
         while short in public.values():
             short += "_"
@@ -147,21 +147,21 @@ def _public(names: Iterable[str]) -> dict[str, str]:
     return public
 
 
-def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+def _rename_refs(value: Any, names: Mapping[str, str]) -> Any:
     match value:
         case dict():
             return {
-                key: names.get(one, one).lstrip("_") if key == "title" else _renamed(one, names)
+                key: names.get(one, one).lstrip("_") if key == "title" else _rename_refs(one, names)
                 for key, one in value.items()
             }
         case list():
-            return [_renamed(one, names) for one in value]
-        case str() if value.startswith(_HERE):
-            return _HERE + names[value.removeprefix(_HERE)]
+            return [_rename_refs(one, names) for one in value]
+        case str() if value.startswith(_SCHEMA_REF):
+            return _SCHEMA_REF + names[value.removeprefix(_SCHEMA_REF)]
     return value
 
 
-def _answers() -> Schema:
+def _response_schemas() -> Schema:
     shown = response_body(Response("", 0.0, Header(""), ()))
     listed = {"object": {"const": "list"}, "first_id": {}, "last_id": {}, "has_more": {}}
     answers: dict[str, Schema] = {
@@ -170,7 +170,7 @@ def _answers() -> Schema:
         "Conversation": {
             "id": _STRING,
             "object": _STRING,
-            "created_at": _WHOLE,
+            "created_at": _INTEGER,
             "metadata": {"type": "object"},
         },
         "Hit": {
@@ -178,32 +178,32 @@ def _answers() -> Schema:
             "object": _STRING,
             "conversation": {},
             "response_id": _STRING,
-            "created_at": _WHOLE,
+            "created_at": _INTEGER,
             "excerpt": _STRING,
         },
         "Deleted": {"id": _STRING, "object": _STRING, "deleted": {"const": True}},
         "Compaction": {
             "id": _STRING,
             "object": _STRING,
-            "created_at": _WHOLE,
-            "output": _many("Item"),
+            "created_at": _INTEGER,
+            "output": _array("Item"),
         }
         | {"usage": {"type": "object"}},
-        "InputTokens": {"object": _STRING, "input_tokens": _WHOLE},
+        "InputTokens": {"object": _STRING, "input_tokens": _INTEGER},
         "Context": {"object": _STRING, "response_id": _STRING, "messages": {"type": "array"}},
-        "Model": {"id": _STRING, "object": _STRING, "created": _WHOLE, "owned_by": _STRING},
-        "ModelList": {"object": {"const": "list"}, "data": _many("Model")},
+        "Model": {"id": _STRING, "object": _STRING, "created": _INTEGER, "owned_by": _STRING},
+        "ModelList": {"object": {"const": "list"}, "data": _array("Model")},
         "ChatCompletion": {"id": _STRING, "object": _STRING, "choices": {"type": "array"}},
-        "ResponseList": {**listed, "data": _many("Response")},
-        "ItemList": {**listed, "data": _many("Item")},
-        "ConversationList": {**listed, "data": _many("Conversation", "Hit")},
+        "ResponseList": {**listed, "data": _array("Response")},
+        "ItemList": {**listed, "data": _array("Item")},
+        "ConversationList": {**listed, "data": _array("Conversation", "Hit")},
         "Message": {},
     }
-    return {name: _object(fields) for name, fields in answers.items()} | {"Error": _error()}
+    return {name: _object(fields) for name, fields in answers.items()} | {"Error": _error_schema()}
 
 
-def _many(*names: str) -> Schema:
-    refs = [{"$ref": _HERE + name} for name in names]
+def _array(*names: str) -> Schema:
+    refs = [{"$ref": _SCHEMA_REF + name} for name in names]
     return {"type": "array", "items": refs[0] if len(refs) == 1 else {"anyOf": refs}}
 
 
@@ -211,12 +211,13 @@ def _object(fields: Mapping[str, Schema]) -> Schema:
     return {"type": "object", "properties": dict(fields), "required": sorted(fields)}
 
 
-def _error() -> Schema:
+def _error_schema() -> Schema:
     body = _object(
         {
             "message": _STRING,
-            "type": {"enum": sorted({kind.type for kind in _kinds()})},
-            "code": _STRING | {"examples": sorted({kind.default_code for kind in _kinds()})},
+            "type": {"enum": sorted({kind.type for kind in _error_classes()})},
+            "code": _STRING
+            | {"examples": sorted({kind.default_code for kind in _error_classes()})},
             "param": {"type": ["string", "null"]},
         }
     )
@@ -224,7 +225,7 @@ def _error() -> Schema:
     return _object({"error": body})
 
 
-def _kinds() -> list[type[AntiphonError]]:
+def _error_classes() -> list[type[AntiphonError]]:
     return [
         kind
         for kind in vars(errors).values()

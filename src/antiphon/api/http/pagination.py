@@ -13,14 +13,14 @@ from antiphon.errors import InvalidRequestError
 from antiphon.turn.store_protocols import ResponseFilter, unknown_cursor
 
 
-def page_of(items: Sequence[dict[str, Any]], query: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def paginate(items: Sequence[dict[str, Any]], query: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """One page of ``items``, which come oldest first.
 
     ``limit`` is 1 to 100 (20), ``order`` asc or desc (desc: newest first), ``after``
     the id of the last item of the page before. Raises ``InvalidRequestError``.
     """
-    limit = limit_of(query)
-    ordered = list(items) if order_of(query) == "asc" else list(reversed(items))
+    limit = parse_limit(query)
+    ordered = list(items) if parse_order(query) == "asc" else list(reversed(items))
     after = query.get("after", [None])[-1]
     if after is not None:
         ordered = behind(ordered, after)
@@ -42,7 +42,7 @@ def behind(ordered: Sequence[dict[str, Any]], after: str) -> list[dict[str, Any]
     raise unknown_cursor(after)
 
 
-def limit_of(query: Mapping[str, Sequence[str]]) -> int:
+def parse_limit(query: Mapping[str, Sequence[str]]) -> int:
     """How many to show. Raises ``InvalidRequestError``."""
     text = query.get("limit", ["20"])[-1]
     if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= 100):
@@ -50,7 +50,7 @@ def limit_of(query: Mapping[str, Sequence[str]]) -> int:
     return int(text)
 
 
-def order_of(query: Mapping[str, Sequence[str]]) -> str:
+def parse_order(query: Mapping[str, Sequence[str]]) -> str:
     """``asc`` or ``desc``. Raises ``InvalidRequestError``."""
     order = query.get("order", ["desc"])[-1]
     if order not in {"asc", "desc"}:
@@ -62,7 +62,7 @@ def order_of(query: Mapping[str, Sequence[str]]) -> str:
 STATUSES: dict[str, TurnStatus] = {status: status for status in get_args(TurnStatus)}
 
 
-def wanted_of(query: Mapping[str, Sequence[str]]) -> ResponseFilter:
+def parse_response_filter(query: Mapping[str, Sequence[str]]) -> ResponseFilter:
     """``?model=…&status=…&metadata[key]=…``. Raises ``InvalidRequestError``."""
     status = query.get("status", [None])[-1]
     if status is not None and status not in STATUSES:
@@ -78,12 +78,12 @@ def wanted_of(query: Mapping[str, Sequence[str]]) -> ResponseFilter:
     )
 
 
-def listed(page: Sequence[dict[str, Any]], *, more: bool) -> dict[str, Any]:
+def list_body(page: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
     """One page as OpenAI's ``list_tools`` object."""
     return {
         "object": "list",
         "data": page,
         "first_id": page[0]["id"] if page else None,
         "last_id": page[-1]["id"] if page else None,
-        "has_more": more,
+        "has_more": has_more,
     }

@@ -55,13 +55,13 @@ def response_body(
         "tool_choice": choice_body(options),
         "truncation": options.truncation,
         "parallel_tool_calls": options.parallel_tool_calls,
-        "text": _text(options),
+        "text": _text_body(options),
         "top_p": 1.0 if options.top_p is None else options.top_p,
         "presence_penalty": options.presence_penalty or 0.0,
         "frequency_penalty": options.frequency_penalty or 0.0,
         "top_logprobs": options.top_logprobs or 0,
         "temperature": 1.0 if options.temperature is None else options.temperature,
-        "reasoning": _reasoning(options),
+        "reasoning": _reasoning_body(options),
         "usage": usage_body(end.usage) if end and end.usage else None,
         "max_output_tokens": options.max_output_tokens,
         "max_tool_calls": options.max_tool_calls,
@@ -75,14 +75,14 @@ def response_body(
     }
 
 
-def _text(options: Options) -> dict[str, Any]:
+def _text_body(options: Options) -> dict[str, Any]:
     body: dict[str, Any] = {"format": format_body(options.text_format)}
     if options.verbosity is not None:
         body["verbosity"] = options.verbosity
     return body
 
 
-def _reasoning(options: Options) -> dict[str, Any] | None:
+def _reasoning_body(options: Options) -> dict[str, Any] | None:
     effort, summary = options.reasoning_effort, options.reasoning_summary
     return {"effort": effort, "summary": summary} if effort or summary else None
 

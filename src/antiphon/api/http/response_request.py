@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from antiphon.api.common.body import check_depth, decoded, present
-from antiphon.api.common.input_items import Intake, decode_items
-from antiphon.api.common.tool_requests import Choice, Tool, Toolset, decode_tools
+from antiphon.api.common.body import check_depth, decode_body, drop_nulls
+from antiphon.api.common.input_items import DecodedInput, decode_items
+from antiphon.api.common.tool_requests import DecodedTools, ToolChoice, ToolParam, decode_tools
 from antiphon.api.http.includes import Includable
 from antiphon.core.items import Message
 from antiphon.core.turns import Options, TurnRequest
@@ -23,52 +23,52 @@ from antiphon.errors import InvalidRequestError
 Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
-Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+PositiveInt = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 #: A short word that only the client knows the meaning of.
-Token = Annotated[str, msgspec.Meta(max_length=64)]
+ClientIdentifier = Annotated[str, msgspec.Meta(max_length=64)]
 Metadata = Annotated[
     dict[Annotated[str, msgspec.Meta(max_length=64)], Annotated[str, msgspec.Meta(max_length=512)]],
     msgspec.Meta(max_length=16),
 ]
 
-Name = Annotated[str, msgspec.Meta(min_length=1)]
+NonEmptyString = Annotated[str, msgspec.Meta(min_length=1)]
 
 
-class PlainFormat(msgspec.Struct, frozen=True, tag="text", tag_field="type"):
+class TextFormat(msgspec.Struct, frozen=True, tag="text", tag_field="type"):
     """Answers in prose."""
 
 
-class JsonFormat(msgspec.Struct, frozen=True, tag="json_object", tag_field="type"):
+class JsonObjectFormat(msgspec.Struct, frozen=True, tag="json_object", tag_field="type"):
     """Answers in some JSON."""
 
 
-class Schema(msgspec.Struct, frozen=True):
+class JsonSchema(msgspec.Struct, frozen=True):
     """The JSON that an answer shall be."""
 
-    name: Name
+    name: NonEmptyString
     schema: dict[str, Any]
     description: str | None = None
     strict: bool | None = None
 
 
-class SchemaFormat(Schema, frozen=True, tag="json_schema", tag_field="type"):
+class JsonSchemaFormat(JsonSchema, frozen=True, tag="json_schema", tag_field="type"):
     """Answers in JSON of one shape."""
 
 
-def format_fields(given: msgspec.Struct, at: str) -> dict[str, Any]:
+def format_fields(text_format: msgspec.Struct, path: str) -> dict[str, Any]:
     """A format as ``Options`` keeps it; ``at`` is its place in the body."""
-    fields: dict[str, Any] = present(msgspec.to_builtins(given))
-    check_depth(fields, at)
+    fields: dict[str, Any] = drop_nulls(msgspec.to_builtins(text_format))
+    check_depth(fields, path)
     return fields
 
 
-def format_body(kept: dict[str, Any] | None) -> dict[str, Any]:
+def format_body(text_format: dict[str, Any] | None) -> dict[str, Any]:
     """The reverse: a format as a response shows it."""
-    if kept is None:
+    if text_format is None:
         return {"type": "text"}
-    if kept["type"] == "json_schema":
-        return {"description": None, "strict": False, **kept}
-    return kept
+    if text_format["type"] == "json_schema":
+        return {"description": None, "strict": False, **text_format}
+    return text_format
 
 
 _Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -76,7 +76,7 @@ _Summary = Literal["auto", "concise", "detailed"]
 
 
 class _Text(msgspec.Struct, frozen=True):
-    format: PlainFormat | JsonFormat | SchemaFormat | None = None
+    format: TextFormat | JsonObjectFormat | JsonSchemaFormat | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
@@ -111,37 +111,37 @@ class ResponseCreate(msgspec.Struct, frozen=True):
     background: bool | None = None
     temperature: Temperature | None = None
     top_p: Probability | None = None
-    max_output_tokens: Positive | None = None
+    max_output_tokens: PositiveInt | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     metadata: Metadata | None = None
-    tools: list[Tool] | None = None
-    tool_choice: Choice | None = None
+    tools: list[ToolParam] | None = None
+    tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    max_tool_calls: Positive | None = None
+    max_tool_calls: PositiveInt | None = None
     text: _Text | None = None
     reasoning: _Reasoning | None = None
     include: list[Includable] | None = None
     top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
     truncation: Literal["auto", "disabled"] | None = None
     service_tier: Literal["auto", "default", "flex", "priority"] | None = None
-    prompt_cache_key: Token | None = None
-    safety_identifier: Token | None = None
+    prompt_cache_key: ClientIdentifier | None = None
+    safety_identifier: ClientIdentifier | None = None
     user: str | None = None
 
 
 _request = msgspec.json.Decoder(ResponseCreate)
-_NO_TOOLS = Toolset()
+_NO_TOOLS = DecodedTools()
 
 
 def decode_request(body: bytes) -> TurnRequest:
     """A body as a turn's request. Raises ``InvalidRequestError`` naming the field at fault."""
-    asked = decoded(_request, body)
+    asked = decode_body(_request, body)
     conversation = asked.conversation
     if isinstance(conversation, _Conversation):
         conversation = conversation.id
-    _check(asked)
-    intake = _intake(asked.input)
+    _check_combinations(asked)
+    intake = _decode_input(asked.input)
     tools = _NO_TOOLS
     if asked.tools or asked.tool_choice is not None:
         tools = decode_tools(asked.tools or (), asked.tool_choice)
@@ -156,13 +156,13 @@ def decode_request(body: bytes) -> TurnRequest:
         store=asked.store is not False,
         stream=bool(asked.stream),
         background=bool(asked.background),
-        approved_calls=intake.approved,
+        approved_calls=intake.approved_calls,
         references=intake.references,
-        mcp=tools.asks,
+        mcp=tools.server_requests,
     )
 
 
-def _check(asked: ResponseCreate) -> None:
+def _check_combinations(asked: ResponseCreate) -> None:
     """What single fields cannot tell."""
     if asked.conversation is not None and asked.previous_response_id is not None:
         raise InvalidRequestError(
@@ -182,13 +182,13 @@ def _check(asked: ResponseCreate) -> None:
         raise InvalidRequestError("There is no input.", code="empty_input", param="input")
 
 
-def _intake(given: str | list[dict[str, Any]] | None) -> Intake:
-    if isinstance(given, str):
-        return Intake((Message("user", given),))
-    return decode_items(given or (), "input")
+def _decode_input(value: str | list[dict[str, Any]] | None) -> DecodedInput:
+    if isinstance(value, str):
+        return DecodedInput((Message("user", value),))
+    return decode_items(value or (), "input")
 
 
-def _options(asked: ResponseCreate, tools: Toolset) -> Options:
+def _options(asked: ResponseCreate, tools: DecodedTools) -> Options:
     text, reasoning = asked.text, asked.reasoning
     return Options(
         temperature=asked.temperature,
@@ -199,7 +199,7 @@ def _options(asked: ResponseCreate, tools: Toolset) -> Options:
         tools=tools.functions,
         mcp_servers=tools.servers,
         tool_choice=tools.choice,
-        allowed_tools=tools.allowed,
+        allowed_tools=tools.allowed_tools,
         max_tool_calls=asked.max_tool_calls,
         parallel_tool_calls=asked.parallel_tool_calls is not False,
         text_format=format_fields(text.format, "text.format") if text and text.format else None,

@@ -13,21 +13,27 @@ from contextlib import ExitStack
 import msgspec
 
 from antiphon.api.common.authentication import tenant_of
-from antiphon.api.common.body import Receive, Scope, Send, query_of, read_body
+from antiphon.api.common.body import Receive, Scope, Send, query_params, read_body
 from antiphon.api.http.asgi_responses import (
-    Pulse,
+    DisconnectWatcher,
+    KeepAlive,
     StreamHead,
-    Watch,
     log,
     send_chunk,
     send_error,
     send_json,
     server_failure,
 )
-from antiphon.api.http.idempotency import Repeat, Repeats
-from antiphon.api.http.includes import include_of
+from antiphon.api.http.idempotency import IdempotencyKeys, IdempotentRequest
+from antiphon.api.http.includes import parse_include
 from antiphon.api.http.item_bodies import input_items, item_body
-from antiphon.api.http.pagination import limit_of, listed, order_of, page_of, wanted_of
+from antiphon.api.http.pagination import (
+    list_body,
+    paginate,
+    parse_limit,
+    parse_order,
+    parse_response_filter,
+)
 from antiphon.api.http.response_body import encode_response, response_body, usage_body
 from antiphon.api.http.response_request import decode_request
 from antiphon.api.http.stream_events import DONE, EventEncoder
@@ -39,17 +45,19 @@ from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import ResponseIndex
 from antiphon.turn.turn_reader import response_of
 
-_YES = {"true", "1"}
+_TRUE_VALUES = {"true", "1"}
 _encode = msgspec.json.Encoder().encode
 
 
-class Responses:
+class ResponseEndpoints:
     """The endpoints, over one service."""
 
-    def __init__(self, service: TurnService, archive: ResponseIndex, repeats: Repeats) -> None:
+    def __init__(
+        self, service: TurnService, response_index: ResponseIndex, idempotency_keys: IdempotencyKeys
+    ) -> None:
         self._service = service
-        self._archive = archive
-        self._repeats = repeats
+        self._response_index = response_index
+        self._idempotency_keys = idempotency_keys
 
     async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/responses"""
@@ -58,54 +66,58 @@ class Responses:
         tenant = tenant_of(scope)
         if tenant:
             request = msgspec.structs.replace(request, tenant=tenant)
-        repeat = self._repeats.of(scope, body) if request.store else None
+        repeat = self._idempotency_keys.for_request(scope, body) if request.store else None
         if request.background:
             # It is not done for whoever waits, so it begins without them too.
             turn = await self._begun(request, repeat)
-            with Watch(receive, turn):
-                await _answer(request, turn, send)
+            with DisconnectWatcher(receive, turn):
+                await _send_turn(request, turn, send)
             return
-        with Watch(receive) as watch:
+        with DisconnectWatcher(receive) as watch:
             turn = watch.turn = await self._begun(request, repeat)
-            await _answer(request, turn, send)
+            await _send_turn(request, turn, send)
 
-    async def _begun(self, request: TurnRequest, repeat: Repeat | None) -> RunningTurn | Replay:
+    async def _begun(
+        self, request: TurnRequest, repeat: IdempotentRequest | None
+    ) -> RunningTurn | Replay:
         if repeat is None:
             return await self._service.start(request)
-        return await self._once(request, repeat)
+        return await self._start_once(request, repeat)
 
-    async def _once(self, request: TurnRequest, repeat: Repeat) -> RunningTurn | Replay:
+    async def _start_once(
+        self, request: TurnRequest, repeat: IdempotentRequest
+    ) -> RunningTurn | Replay:
         """The turn of a request that may have been made before."""
         async with repeat:
             if repeat.outcome is not None:
                 return await self._service.subscribe(request.tenant, repeat.outcome)
-            claiming = msgspec.structs.replace(request, reservation=repeat.claim)
+            claiming = msgspec.structs.replace(request, reservation=repeat.reservation)
             turn = await self._service.start(claiming)
             await turn.wait_until_stored()
             return turn
 
     async def list_all(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/responses, by model, status and metadata; newest first"""
-        query = query_of(scope)
-        limit = limit_of(query)
-        turns = await self._archive.list_responses(
+        query = query_params(scope)
+        limit = parse_limit(query)
+        turns = await self._response_index.list_responses(
             tenant_of(scope),
             limit + 1,
             after=query.get("after", [None])[-1],
-            newest_first=order_of(query) == "desc",
-            response_filter=wanted_of(query),
+            newest_first=parse_order(query) == "desc",
+            response_filter=parse_response_filter(query),
         )
         page = [response_body(response_of(turn)) for turn in turns[:limit]]
-        await send_json(send, _encode(listed(page, more=len(turns) > limit)))
+        await send_json(send, _encode(list_body(page, has_more=len(turns) > limit)))
 
     async def retrieve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/responses/{id}, with ?stream=true from its first event or behind another"""
-        query = query_of(scope)
-        name, tenant, include = scope["path_params"]["id"], tenant_of(scope), include_of(query)
-        if query.get("stream", [""])[-1].lower() in _YES:
+        query = query_params(scope)
+        name, tenant, include = scope["path_params"]["id"], tenant_of(scope), parse_include(query)
+        if query.get("stream", [""])[-1].lower() in _TRUE_VALUES:
             turn = await self._service.subscribe(tenant, name)
-            with Watch(receive, turn):
-                await _stream(turn, send, after=_number_of(query), include=include)
+            with DisconnectWatcher(receive, turn):
+                await _send_stream(turn, send, after=_parse_starting_after(query), include=include)
             return
         response = await self._service.response(tenant, name)
         await send_json(send, encode_response(response, include=include))
@@ -118,7 +130,7 @@ class Responses:
     async def delete(self, scope: Scope, receive: Receive, send: Send) -> None:
         """DELETE /v1/responses/{id}, with ?cascade=true its descendants too"""
         response_id = scope["path_params"]["id"]
-        cascade = query_of(scope).get("cascade", [""])[-1].lower() in _YES
+        cascade = query_params(scope).get("cascade", [""])[-1].lower() in _TRUE_VALUES
         await self._service.delete(tenant_of(scope), response_id, cascade=cascade)
         # The word is OpenAI's: what is deleted is shown as a response.
         body = {"id": response_id, "object": "response", "deleted": True}
@@ -126,10 +138,10 @@ class Responses:
 
     async def list_input(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/responses/{id}/input_items: this turn's own, newest first"""
-        query = query_of(scope)
-        include = include_of(query)
+        query = query_params(scope)
+        include = parse_include(query)
         response = await self._service.response(tenant_of(scope), scope["path_params"]["id"])
-        await send_json(send, _encode(page_of(input_items(response, include), query)))
+        await send_json(send, _encode(paginate(input_items(response, include), query)))
 
     async def context(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/responses/{id}/context: the messages that the model was shown"""
@@ -139,9 +151,9 @@ class Responses:
         await send_json(send, _encode(body))
 
 
-async def _answer(request: TurnRequest, turn: RunningTurn | Replay, send: Send) -> None:
+async def _send_turn(request: TurnRequest, turn: RunningTurn | Replay, send: Send) -> None:
     if request.stream:
-        await _stream(turn, send)
+        await _send_stream(turn, send)
         return
     if request.background and isinstance(turn, RunningTurn):
         await turn.wait_until_stored()
@@ -159,7 +171,7 @@ async def _answer(request: TurnRequest, turn: RunningTurn | Replay, send: Send) 
         await send_json(send, encode_response(response))
 
 
-async def _stream(
+async def _send_stream(
     turn: RunningTurn | Replay, send: Send, after: int = -1, include: Sequence[str] = ()
 ) -> None:
     """The events behind the one with the number ``after``."""
@@ -170,12 +182,12 @@ async def _stream(
     except AntiphonError as lost:
         if not head.sent:
             raise
-        await send_chunk(send, encoder.failed(lost))
+        await send_chunk(send, encoder.encode_failure(lost))
     except Exception:
         if not head.sent:
             raise
         log.exception("the stream of %s failed", turn.response_id)
-        await send_chunk(send, encoder.error(server_failure()))
+        await send_chunk(send, encoder.encode_error(server_failure()))
     await send_chunk(send, DONE, last=True)
 
 
@@ -187,23 +199,23 @@ async def _write(
         async for batch in turn.events():
             body = encoder.encode(batch)
             if skip > 0:
-                body, skip = _without(body, skip)
+                body, skip = _skip_events(body, skip)
             if not head.sent:
                 # Not before there is something to say: a turn that cannot be kept at
                 # all still gets an honest HTTP status.
                 await head.put()
-                started.enter_context(Pulse(send))
+                started.enter_context(KeepAlive(send))
             if body:
                 await send_chunk(send, body)
 
 
-def _without(body: bytes, skip: int) -> tuple[bytes, int]:
+def _skip_events(body: bytes, skip: int) -> tuple[bytes, int]:
     """A piece of a stream without its first events, and how many are still to be left out."""
     events = body.split(b"\n\n")[:-1]
     return b"".join(event + b"\n\n" for event in events[skip:]), max(0, skip - len(events))
 
 
-def _number_of(query: dict[str, list[str]]) -> int:
+def _parse_starting_after(query: dict[str, list[str]]) -> int:
     text = query.get("starting_after", ["-1"])[-1]
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 9):
@@ -211,7 +223,7 @@ def _number_of(query: dict[str, list[str]]) -> int:
     return int(text)
 
 
-class Compaction:
+class CompactionEndpoints:
     """The endpoints, over one service."""
 
     def __init__(self, service: TurnService) -> None:
@@ -220,14 +232,14 @@ class Compaction:
     async def compact(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/responses/compact: a model's summary, to begin another conversation with"""
         body = await read_body(receive)
-        request = _decoded(body, scope)
+        request = _decode_request(body, scope)
         if request.model is None:
             raise InvalidRequestError(
                 "Say which model shall sum up.",
                 code="missing_required_parameter",
                 param="model",
             )
-        with Watch(receive):
+        with DisconnectWatcher(receive):
             made = await self._service.compact(request)
         name = os.urandom(16).hex()
         await send_json(
@@ -243,15 +255,15 @@ class Compaction:
             ),
         )
 
-    async def count(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def count_tokens(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/responses/input_tokens: what a turn would begin with, in tokens"""
-        request = _decoded(await read_body(receive), scope)
-        with Watch(receive):
+        request = _decode_request(await read_body(receive), scope)
+        with DisconnectWatcher(receive):
             tokens = await self._service.count_tokens(request)
         body = {"object": "response.input_tokens", "input_tokens": tokens}
         await send_json(send, _encode(body))
 
 
-def _decoded(body: bytes, scope: Scope) -> TurnRequest:
+def _decode_request(body: bytes, scope: Scope) -> TurnRequest:
     request = decode_request(body)
     return msgspec.structs.replace(request, tenant=tenant_of(scope), store=False, stream=False)

@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
-from antiphon.api.http.includes import shows_sealed
-from antiphon.api.http.item_bodies import Pairs, mcp_call_body, part_body
+from antiphon.api.http.includes import shows_encrypted_reasoning
+from antiphon.api.http.item_bodies import McpCallPairing, mcp_call_body, part_body
 from antiphon.api.http.response_body import response_body
 from antiphon.core import events
 from antiphon.core.ids import item_id
@@ -35,7 +35,7 @@ from antiphon.core.turns import End, Response, TurnError
 from antiphon.errors import AntiphonError
 
 
-class Strand(msgspec.Struct, frozen=True):
+class ContentPart(msgspec.Struct, frozen=True):
     """One growing text of an item, and the part that holds it.
 
     ``event`` and ``part_event`` are the events' names without their last word, ``at`` the
@@ -44,33 +44,33 @@ class Strand(msgspec.Struct, frozen=True):
 
     event: str
     part_event: str
-    at: str
-    place: int
-    field: str
+    index_field: str
+    index: int
+    text_field: str
     part: dict[str, Any]
 
     @property
     def text(self) -> str:
-        return str(self.part[self.field])
+        return str(self.part[self.text_field])
 
     @property
-    def empty(self) -> dict[str, Any]:
+    def empty_part(self) -> dict[str, Any]:
         """The part before it grew."""
-        blank = {**self.part, self.field: ""}
+        blank = {**self.part, self.text_field: ""}
         for extra in ("annotations", "logprobs"):
             if extra in blank:
                 blank[extra] = []
         return blank
 
 
-def strands_of(item: Item) -> list[Strand]:
+def content_parts(item: Item) -> list[ContentPart]:
     """An item's texts, in the order they are told. Nothing for items that have none."""
     match item:
         case Message(content=str(text)):
-            return [_content("response.output_text", 0, part_body(OutputText(text)))]
+            return [_content_part("response.output_text", 0, part_body(OutputText(text)))]
         case Message(content=parts):
             return [
-                _content(
+                _content_part(
                     "response.refusal" if isinstance(part, Refusal) else "response.output_text",
                     place,
                     part_body(part),
@@ -80,7 +80,7 @@ def strands_of(item: Item) -> list[Strand]:
             ]
         case Reasoning(summary=summary, content=content):
             return [
-                Strand(
+                ContentPart(
                     "response.reasoning_summary_text",
                     "response.reasoning_summary_part",
                     "summary_index",
@@ -90,15 +90,17 @@ def strands_of(item: Item) -> list[Strand]:
                 )
                 for place, one in enumerate(summary)
             ] + [
-                _content("response.reasoning", place, {"type": "reasoning_text", "text": one.text})
+                _content_part(
+                    "response.reasoning", place, {"type": "reasoning_text", "text": one.text}
+                )
                 for place, one in enumerate(content)
             ]
     return []
 
 
-def _content(event: str, place: int, part: dict[str, Any]) -> Strand:
+def _content_part(event: str, index: int, part: dict[str, Any]) -> ContentPart:
     field = "refusal" if event == "response.refusal" else "text"
-    return Strand(event, "response.content_part", "content_index", place, field, part)
+    return ContentPart(event, "response.content_part", "content_index", index, field, part)
 
 
 _encode = msgspec.json.Encoder().encode
@@ -106,7 +108,7 @@ _encode = msgspec.json.Encoder().encode
 #: After the last event of a stream.
 DONE = b"data: [DONE]\n\n"
 
-_TERMINAL = {
+_TERMINAL_EVENTS = {
     "completed": "response.completed",
     "incomplete": "response.incomplete",
     "failed": "response.failed",
@@ -115,33 +117,33 @@ _TERMINAL = {
 }
 
 _NO_LOGPROBS = b'"logprobs":[]'
-_DELTAS: dict[type, tuple[str, str]] = {
+_DELTA_EVENTS: dict[type, tuple[str, str]] = {
     events.TextDelta: ("response.output_text.delta", '"content_index":0,"logprobs":[],'),
     events.RefusalDelta: ("response.refusal.delta", '"content_index":0,'),
     events.ReasoningDelta: ("response.reasoning_summary_text.delta", '"summary_index":0,'),
     events.RawReasoningDelta: ("response.reasoning.delta", '"content_index":0,'),
     events.ArgumentsDelta: ("response.function_call_arguments.delta", ""),
 }
-_MCP_DELTA = ("response.mcp_call_arguments.delta", "")
+_MCP_DELTA_EVENT = ("response.mcp_call_arguments.delta", "")
 
 #: The frame of deltas that are not shown.
-_HIDDEN = (b"", b"")
+_HIDDEN_FRAME = (b"", b"")
 
 
-class _Spot(msgspec.Struct):
+class _OutputItem(msgspec.Struct):
     """Where an item is shown: its place in the output as clients count, id and type.
 
     ``told`` is how many of its strands have begun.
     """
 
     index: int
-    name: str
-    kind: str
-    told: int = 0
+    item_id: str
+    item_type: str
+    parts_started: int = 0
 
     @property
-    def place(self) -> dict[str, Any]:
-        return {"item_id": self.name, "output_index": self.index}
+    def event_fields(self) -> dict[str, Any]:
+        return {"item_id": self.item_id, "output_index": self.index}
 
 
 class EventEncoder:
@@ -150,25 +152,25 @@ class EventEncoder:
     ``include`` is what its reader asks for besides what the turn's maker asked for.
     """
 
-    def __init__(self, opening: Response, include: Sequence[str] = ()) -> None:
-        options = opening.header.options
+    def __init__(self, initial_response: Response, include: Sequence[str] = ()) -> None:
+        options = initial_response.header.options
         servers = options.mcp_servers
-        self._id = opening.id
-        self._first = len(opening.input)
-        self._number = 0
-        self._frames: dict[tuple[type, int], tuple[bytes, bytes]] = {}
-        self._opening = opening
+        self._id = initial_response.id
+        self._input_count = len(initial_response.input)
+        self._sequence_number = 0
+        self._delta_frames: dict[tuple[type, int], tuple[bytes, bytes]] = {}
+        self._initial_response = initial_response
         self._include = include
         #: By the core's index: what is shown, and what is whole.
-        self._spots: dict[int, _Spot] = {}
-        self._whole: dict[int, Item] = {}
-        self._pairs = Pairs(
-            opening.id,
+        self._output_items: dict[int, _OutputItem] = {}
+        self._done_items: dict[int, Item] = {}
+        self._mcp_pairing = McpCallPairing(
+            initial_response.id,
             lambda call: needs_approval(servers, call),
-            sealed=shows_sealed(options, include),
+            include_encrypted=shows_encrypted_reasoning(options, include),
         )
         #: The spots of server calls whose outputs have not come, by call id.
-        self._calls: dict[str, _Spot] = {}
+        self._pending_mcp_calls: dict[str, _OutputItem] = {}
 
     def encode(self, batch: Iterable[events.Event]) -> bytes:
         """The bytes of events that leave together."""
@@ -183,79 +185,87 @@ class EventEncoder:
                     | events.ArgumentsDelta()
                 ):
                     key = (type(event), event.index)
-                    frame = self._frames.get(key) or self._frame(*key)
-                    if frame is not _HIDDEN:
+                    frame = self._delta_frames.get(key) or self._delta_frame(*key)
+                    if frame is not _HIDDEN_FRAME:
                         head, middle = frame
                         if type(event) is events.TextDelta and event.logprobs:
                             told = b'"logprobs":' + _encode(event.logprobs)
                             middle = middle.replace(_NO_LOGPROBS, told)
-                        out += (head, b"%d" % self._number, middle, _encode(event.text), b"}\n\n")
-                        self._number += 1
+                        out += (
+                            head,
+                            b"%d" % self._sequence_number,
+                            middle,
+                            _encode(event.text),
+                            b"}\n\n",
+                        )
+                        self._sequence_number += 1
                 case events.ItemAdded(index=index, item=item):
-                    self._added(index, item, out)
+                    self._append_item_added(index, item, out)
                 case events.ItemDone(index=index, item=item):
-                    self._done(index, item, out)
+                    self._finish_item(index, item, out)
                 case events.Created(response=response):
-                    self._created(response, out)
+                    self._append_created(response, out)
                 case events.Ended(response=response):
-                    self._close(out)
-                    self._put_response(_TERMINAL[response.status], response, out)
+                    self._finish_pending_calls(out)
+                    self._append_response_event(_TERMINAL_EVENTS[response.status], response, out)
         return b"".join(out)
 
-    def failed(self, error: AntiphonError) -> bytes:
+    def encode_failure(self, error: AntiphonError) -> bytes:
         """The last event of a turn whose end could not be kept, with what has arrived."""
         end = End("failed", time.time(), None, TurnError(error.code, error.message))
         # An item that is still open leaves its place empty: ids go by places.
-        size = max(self._whole, default=-1) + 1
-        output = tuple(self._whole.get(index, ErasedItem()) for index in range(size))
-        response = msgspec.structs.replace(self._opening, output=output, end=end)
+        size = max(self._done_items, default=-1) + 1
+        output = tuple(self._done_items.get(index, ErasedItem()) for index in range(size))
+        response = msgspec.structs.replace(self._initial_response, output=output, end=end)
         return self.encode([events.Ended(response)])
 
-    def error(self, error: AntiphonError) -> bytes:
+    def encode_error(self, error: AntiphonError) -> bytes:
         """An ``error`` event: the specification's shape, and OpenAI's flat one in the same."""
         fields = {"code": error.code, "message": error.message, "param": error.param}
         out: list[bytes] = []
-        self._put("error", {"error": {"type": error.type, **fields}, **fields}, out)
+        self._append_event("error", {"error": {"type": error.type, **fields}, **fields}, out)
         return b"".join(out)
 
-    def _put(self, kind: str, fields: dict[str, Any], out: list[bytes]) -> None:
-        body = _encode({"type": kind, "sequence_number": self._number, **fields})
+    def _append_event(self, kind: str, fields: dict[str, Any], out: list[bytes]) -> None:
+        body = _encode({"type": kind, "sequence_number": self._sequence_number, **fields})
         out.append(b"event: %b\ndata: %b\n\n" % (kind.encode(), body))
-        self._number += 1
+        self._sequence_number += 1
 
-    def _put_response(
+    def _append_response_event(
         self, kind: str, response: Response, out: list[bytes], *, queued: bool = False
     ) -> None:
         body = response_body(response, queued=queued, include=self._include)
-        self._put(kind, {"response": body}, out)
+        self._append_event(kind, {"response": body}, out)
 
-    def _created(self, response: Response, out: list[bytes]) -> None:
+    def _append_created(self, response: Response, out: list[bytes]) -> None:
         queued = response.header.background
-        self._put_response("response.created", response, out, queued=queued)
+        self._append_response_event("response.created", response, out, queued=queued)
         if queued:
-            self._put_response("response.queued", response, out, queued=True)
-        self._put_response("response.in_progress", response, out)
+            self._append_response_event("response.queued", response, out, queued=True)
+        self._append_response_event("response.in_progress", response, out)
 
-    def _frame(self, kind: type, index: int) -> tuple[bytes, bytes]:
+    def _delta_frame(self, kind: type, index: int) -> tuple[bytes, bytes]:
         """What stands around a delta's number and text: made once for each item."""
-        spot = self._spots[index]
-        frame = _HIDDEN
-        if spot.kind != "mcp_approval_request":
-            name, part = _MCP_DELTA if spot.kind == "mcp_call" else _DELTAS[kind]
+        spot = self._output_items[index]
+        frame = _HIDDEN_FRAME
+        if spot.item_type != "mcp_approval_request":
+            name, part = _MCP_DELTA_EVENT if spot.item_type == "mcp_call" else _DELTA_EVENTS[kind]
             head = f'event: {name}\ndata: {{"type":"{name}","sequence_number":'
-            place = f'"item_id":"{spot.name}","output_index":{spot.index}'
+            place = f'"item_id":"{spot.item_id}","output_index":{spot.index}'
             frame = (head.encode(), f',{place},{part}"delta":'.encode())
-        self._frames[kind, index] = frame
+        self._delta_frames[kind, index] = frame
         return frame
 
-    def _added(self, index: int, item: Item, out: list[bytes]) -> None:
-        kind = self._pairs.kind(item)
+    def _append_item_added(self, index: int, item: Item, out: list[bytes]) -> None:
+        kind = self._mcp_pairing.item_type(item)
         if kind is None:
             return
-        spot = _Spot(len(self._spots), item_id(self._id, kind, self._first + index), kind)
-        self._spots[index] = spot
-        body = self._pairs.body(item, kind, spot.name)
-        strands = strands_of(item)
+        spot = _OutputItem(
+            len(self._output_items), item_id(self._id, kind, self._input_count + index), kind
+        )
+        self._output_items[index] = spot
+        body = self._mcp_pairing.body_of(item, kind, spot.item_id)
+        strands = content_parts(item)
         if "status" in body:
             body["status"] = "in_progress"
         if strands:
@@ -266,85 +276,97 @@ class EventEncoder:
             body |= {"output": None, "error": None}
         elif isinstance(item, McpListTools):
             body |= {"tools": [], "error": None}
-        self._put("response.output_item.added", {"output_index": spot.index, "item": body}, out)
+        self._append_event(
+            "response.output_item.added", {"output_index": spot.index, "item": body}, out
+        )
         if kind in ("mcp_call", "mcp_list_tools"):
-            self._put(f"response.{kind}.in_progress", spot.place, out)
+            self._append_event(f"response.{kind}.in_progress", spot.event_fields, out)
         for strand in strands[:1]:
-            self._begin(spot, strand, out)
+            self._start_part(spot, strand, out)
 
-    def _begin(self, spot: _Spot, strand: Strand, out: list[bytes]) -> None:
-        spot.told += 1
-        fields = {**spot.place, strand.at: strand.place, "part": strand.empty}
-        self._put(f"{strand.part_event}.added", fields, out)
+    def _start_part(self, spot: _OutputItem, strand: ContentPart, out: list[bytes]) -> None:
+        spot.parts_started += 1
+        fields = {**spot.event_fields, strand.index_field: strand.index, "part": strand.empty_part}
+        self._append_event(f"{strand.part_event}.added", fields, out)
 
-    def _done(self, index: int, item: Item, out: list[bytes]) -> None:
-        self._whole[index] = item
-        spot = self._spots.get(index)
+    def _finish_item(self, index: int, item: Item, out: list[bytes]) -> None:
+        self._done_items[index] = item
+        spot = self._output_items.get(index)
         if spot is None:
             if isinstance(item, FunctionCallOutput):
-                self._answer(item, out)
+                self._append_mcp_output(item, out)
             return
-        body = self._pairs.body(item, spot.kind, spot.name)
+        body = self._mcp_pairing.body_of(item, spot.item_type, spot.item_id)
         match item:
             case FunctionCall():
-                if not self._end_call(spot, item, body, out):
+                if not self._finish_call(spot, item, body, out):
                     return
-            case FunctionCallOutput() if spot.kind == "mcp_call":
+            case FunctionCallOutput() if spot.item_type == "mcp_call":
                 arguments = {"arguments": body["arguments"]}
-                self._put("response.mcp_call_arguments.done", {**spot.place, **arguments}, out)
-                self._end_mcp(spot, out, failed=item.is_error)
+                self._append_event(
+                    "response.mcp_call_arguments.done", {**spot.event_fields, **arguments}, out
+                )
+                self._append_mcp_end(spot, out, failed=item.is_error)
             case McpListTools():
-                self._end_mcp(spot, out, failed=item.error is not None)
+                self._append_mcp_end(spot, out, failed=item.error is not None)
             case _:
-                for number, strand in enumerate(strands_of(item)):
-                    self._end_strand(spot, strand, out, begun=number < spot.told)
-        self._put_done(spot, body, out)
+                for number, strand in enumerate(content_parts(item)):
+                    self._finish_part(spot, strand, out, started=number < spot.parts_started)
+        self._append_item_done(spot, body, out)
 
-    def _put_done(self, spot: _Spot, body: dict[str, Any], out: list[bytes]) -> None:
-        self._put("response.output_item.done", {"output_index": spot.index, "item": body}, out)
+    def _append_item_done(self, spot: _OutputItem, body: dict[str, Any], out: list[bytes]) -> None:
+        self._append_event(
+            "response.output_item.done", {"output_index": spot.index, "item": body}, out
+        )
 
-    def _end_strand(self, spot: _Spot, strand: Strand, out: list[bytes], *, begun: bool) -> None:
-        place = {**spot.place, strand.at: strand.place}
+    def _finish_part(
+        self, spot: _OutputItem, strand: ContentPart, out: list[bytes], *, started: bool
+    ) -> None:
+        place = {**spot.event_fields, strand.index_field: strand.index}
         logprobs = {"logprobs": strand.part["logprobs"]} if "logprobs" in strand.part else {}
-        if not begun:
-            self._begin(spot, strand, out)
-            self._put(f"{strand.event}.delta", {**place, "delta": strand.text, **logprobs}, out)
+        if not started:
+            self._start_part(spot, strand, out)
+            self._append_event(
+                f"{strand.event}.delta", {**place, "delta": strand.text, **logprobs}, out
+            )
         for number, annotation in enumerate(strand.part.get("annotations", ())):
             fields = {**place, "annotation_index": number, "annotation": annotation}
-            self._put(f"{strand.event}.annotation.added", fields, out)
-        self._put(f"{strand.event}.done", {**place, strand.field: strand.text, **logprobs}, out)
-        self._put(f"{strand.part_event}.done", {**place, "part": strand.part}, out)
+            self._append_event(f"{strand.event}.annotation.added", fields, out)
+        self._append_event(
+            f"{strand.event}.done", {**place, strand.text_field: strand.text, **logprobs}, out
+        )
+        self._append_event(f"{strand.part_event}.done", {**place, "part": strand.part}, out)
 
-    def _end_call(
-        self, spot: _Spot, call: FunctionCall, body: dict[str, Any], out: list[bytes]
+    def _finish_call(
+        self, spot: _OutputItem, call: FunctionCall, body: dict[str, Any], out: list[bytes]
     ) -> bool:
         """A call's arguments are whole. False: its item is not, before its output comes."""
-        if spot.kind == "mcp_approval_request":
-            self._pairs.request(call, spot.name)
+        if spot.item_type == "mcp_approval_request":
+            self._mcp_pairing.add_approval_request(call, spot.item_id)
             return True
-        fields = {**spot.place, "arguments": call.arguments}
-        if spot.kind == "mcp_call":
-            self._put("response.mcp_call_arguments.done", fields, out)
-            self._pairs.open(call, body)
-            self._calls[call.call_id] = spot
+        fields = {**spot.event_fields, "arguments": call.arguments}
+        if spot.item_type == "mcp_call":
+            self._append_event("response.mcp_call_arguments.done", fields, out)
+            self._mcp_pairing.open_call(call, body)
+            self._pending_mcp_calls[call.call_id] = spot
             return False
         fields["name"] = call.name
-        self._put("response.function_call_arguments.done", fields, out)
+        self._append_event("response.function_call_arguments.done", fields, out)
         return True
 
-    def _answer(self, output: FunctionCallOutput, out: list[bytes]) -> None:
+    def _append_mcp_output(self, output: FunctionCallOutput, out: list[bytes]) -> None:
         """The output of a call that is shown already."""
-        call, _ = self._pairs.answered(output.call_id)
-        spot = self._calls.pop(output.call_id)
-        self._end_mcp(spot, out, failed=output.is_error)
-        self._put_done(spot, mcp_call_body(call, spot.name, output), out)
+        call, _ = self._mcp_pairing.close_call(output.call_id)
+        spot = self._pending_mcp_calls.pop(output.call_id)
+        self._append_mcp_end(spot, out, failed=output.is_error)
+        self._append_item_done(spot, mcp_call_body(call, spot.item_id, output), out)
 
-    def _end_mcp(self, spot: _Spot, out: list[bytes], *, failed: bool) -> None:
+    def _append_mcp_end(self, spot: _OutputItem, out: list[bytes], *, failed: bool) -> None:
         state = "failed" if failed else "completed"
-        self._put(f"response.{spot.kind}.{state}", spot.place, out)
+        self._append_event(f"response.{spot.item_type}.{state}", spot.event_fields, out)
 
-    def _close(self, out: list[bytes]) -> None:
+    def _finish_pending_calls(self, out: list[bytes]) -> None:
         """Calls whose outputs never came are done before the turn is."""
-        for call_id, spot in self._calls.items():
-            self._put_done(spot, self._pairs.waiting[call_id][1], out)
-        self._calls.clear()
+        for call_id, spot in self._pending_mcp_calls.items():
+            self._append_item_done(spot, self._mcp_pairing.open_calls[call_id][1], out)
+        self._pending_mcp_calls.clear()

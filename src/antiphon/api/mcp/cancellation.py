@@ -18,14 +18,14 @@ class CallKey(msgspec.Struct, frozen=True):
     request_id: str | int
 
 
-class Underway:
+class ActiveCalls:
     """Turns by the calls that wait for them, for as long as they do."""
 
     def __init__(self) -> None:
         self._turns: dict[CallKey, RunningTurn] = {}
 
     @contextmanager
-    def waiting(self, key: CallKey | None, turn: RunningTurn) -> Iterator[None]:
+    def track(self, key: CallKey | None, turn: RunningTurn) -> Iterator[None]:
         """While entered, a call waits for a turn. None: it cannot be told from others."""
         if key is None:
             yield

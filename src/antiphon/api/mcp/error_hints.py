@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from antiphon.api.mcp.tool_schemas import readable
+from antiphon.api.mcp.tool_schemas import replace_surrogates
 from antiphon.errors import (
     AntiphonError,
     ContextLengthExceededError,
@@ -21,12 +21,12 @@ from antiphon.errors import (
     UpstreamRateLimitError,
 )
 
-_START_ANEW = (
+_START_NEW = (
     "Conversations expire and can be deleted: call stateful_chat without response_id to start"
     " a new one, or search_conversations to find another."
 )
 #: By what went wrong: the first that fits.
-_NEXT: tuple[tuple[type[AntiphonError], str], ...] = (
+_HINTS: tuple[tuple[type[AntiphonError], str], ...] = (
     (ModelNotFoundError, "Call list_models to see which there are."),
     (
         ContextLengthExceededError,
@@ -36,7 +36,7 @@ _NEXT: tuple[tuple[type[AntiphonError], str], ...] = (
     (ImageInputUnsupportedError, "Call list_models and name one that has images."),
     (InvalidImageError, "Send another image, or ask without it."),
     (ForbiddenError, "Ask the person to allow it."),
-    (NotFoundError, _START_ANEW),
+    (NotFoundError, _START_NEW),
     (ResponseInProgressError, "Wait a little, then try again with the same arguments."),
     (HistoryChanged, "Try again with the same arguments."),
     (InvalidRequestError, "Mend the arguments and call the tool again."),
@@ -44,18 +44,18 @@ _NEXT: tuple[tuple[type[AntiphonError], str], ...] = (
     (TurnInterruptedError, "Try again with the same arguments."),
     (StoreError, "Nothing can be kept at the moment: tell the person."),
 )
-_KEPT = "What was said is kept in {id}, and saying it again doubles nothing."
+_STORED_HINT = "What was said is kept in {id}, and saying it again doubles nothing."
 
 
-def advice(error: AntiphonError) -> str:
+def error_hint(error: AntiphonError) -> str:
     """What happened, and what to do about it."""
-    parts = [readable(error.message)]
+    parts = [replace_surrogates(error.message)]
     if error.response_id is not None:
-        parts.append(_KEPT.format(id=error.response_id))
+        parts.append(_STORED_HINT.format(id=error.response_id))
     if isinstance(error, UpstreamRateLimitError | RateLimitError):
         seconds = error.retry_after
         wait = "a little" if seconds is None else f"{max(1, round(seconds))} seconds"
         parts.append(f"Wait {wait}, then try again with the same arguments.")
     else:
-        parts.extend([said for kind, said in _NEXT if isinstance(error, kind)][:1])
+        parts.extend([said for kind, said in _HINTS if isinstance(error, kind)][:1])
     return " ".join(parts)

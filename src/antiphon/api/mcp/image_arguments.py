@@ -15,10 +15,10 @@ from antiphon.core.items import InputImage
 from antiphon.errors import ForbiddenError, InvalidImageError, InvalidRequestError
 
 #: How many images one call may bring.
-_MOST: Final = 20
+_MAX_IMAGES: Final = 20
 #: A pipe must not be waited for, and the last step of a path that was followed already must
 #: not lead away again. Windows has neither.
-_FLAGS: Final = (
+_OPEN_FLAGS: Final = (
     os.O_RDONLY
     | getattr(os, "O_NONBLOCK", 0)
     | getattr(os, "O_NOFOLLOW", 0)
@@ -27,7 +27,7 @@ _FLAGS: Final = (
 _Detail = Literal["auto", "low", "high"]
 
 
-async def pictures(
+async def load_images(
     urls: Sequence[str], paths: Sequence[str], detail: _Detail, folders: Folders | None
 ) -> tuple[InputImage, ...]:
     """All of them, those of paths last; nothing is fetched.
@@ -37,8 +37,8 @@ async def pictures(
     """
     if not urls and not paths:
         raise InvalidRequestError("There is no image to look at.", param="image_urls")
-    if len(urls) + len(paths) > _MOST:
-        raise InvalidRequestError(f"Send at most {_MOST} images at once.", param="image_urls")
+    if len(urls) + len(paths) > _MAX_IMAGES:
+        raise InvalidRequestError(f"Send at most {_MAX_IMAGES} images at once.", param="image_urls")
     for url in urls:
         _check_url(url)
     if paths and folders is None:
@@ -62,10 +62,10 @@ def _check_url(url: str) -> None:
 
 
 def _data_url(path: str, roots: Sequence[Path]) -> str:
-    return data_url(_read(_allowed(path, roots)), param="image_paths")
+    return data_url(_read(_resolve_allowed_path(path, roots)), param="image_paths")
 
 
-def _allowed(path: str, roots: Sequence[Path]) -> Path:
+def _resolve_allowed_path(path: str, roots: Sequence[Path]) -> Path:
     """Where a path leads, if that is within one of the folders.
 
     What is outside is refused the same way whether it is there or not.
@@ -93,7 +93,7 @@ def _allowed(path: str, roots: Sequence[Path]) -> Path:
 
 def _read(path: Path) -> bytes:
     try:
-        with open(os.open(path, _FLAGS), "rb") as file:
+        with open(os.open(path, _OPEN_FLAGS), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise InvalidImageError("That path is not a file.", param="image_paths")
             # One byte more than allowed tells that there is too much.

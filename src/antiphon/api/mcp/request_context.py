@@ -16,16 +16,16 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from antiphon.api.common.authentication import tenant_of
 from antiphon.api.common.body import Scope
-from antiphon.api.common.rate_limits import place_of
-from antiphon.api.mcp.caller import Report
+from antiphon.api.common.rate_limits import concurrency_slot
+from antiphon.api.mcp.caller import ProgressFn
 from antiphon.api.mcp.cancellation import CallKey
-from antiphon.api.mcp.streamable_http import session_of
+from antiphon.api.mcp.streamable_http import session_id
 
 #: Seconds for a client to say which folders it shares.
-_PATIENCE: Final = 10.0
+_ROOTS_TIMEOUT: Final = 10.0
 
 
-class Remote:
+class RequestInfo:
     """What is known of a call; of its HTTP request, if it came by one."""
 
     def __init__(self, context: ServerRequestContext[Any, Any]) -> None:
@@ -35,13 +35,13 @@ class Remote:
         """Whose call it is: the site has checked its key."""
         return tenant_of(self._scope())
 
-    def place(self) -> AbstractContextManager[None]:
+    def concurrency_slot(self) -> AbstractContextManager[None]:
         """A place among the turns that its key may have at once."""
-        return place_of(self._scope())
+        return concurrency_slot(self._scope())
 
-    def key(self) -> CallKey | None:
+    def call_key(self) -> CallKey | None:
         """What its caller knows the call by; None: nothing that could tell it from others."""
-        session, request_id = session_of(self._scope()), self._context.request_id
+        session, request_id = session_id(self._scope()), self._context.request_id
         if session is None or request_id is None:
             return None
         return CallKey(self.tenant(), session, request_id)
@@ -52,7 +52,7 @@ class Remote:
         scope: Scope = request.scope
         return scope
 
-    def report(self) -> Report | None:
+    def progress_fn(self) -> ProgressFn | None:
         """How to tell its progress; None: nobody asked."""
         context = self._context
         if not context.meta or context.meta.get("progress_token") is None:
@@ -64,7 +64,7 @@ class Remote:
         return report
 
 
-class RootsNeeded(Exception):
+class RootsRequired(Exception):
     """The client has to be asked for its folders, and the call made again."""
 
 
@@ -72,36 +72,40 @@ class Roots:
     """The folders that a local caller may name images in.
 
     ``given`` are those of the command line; ``answer`` is what the client said, where it
-    was asked by ``RootsNeeded``.
+    was asked by ``RootsRequired``.
     """
 
     def __init__(
         self,
         context: ServerRequestContext[Any, Any],
-        given: Sequence[Path],
-        answer: types.InputResponse | None,
+        command_line_roots: Sequence[Path],
+        client_response: types.InputResponse | None,
     ) -> None:
         self._context = context
-        self._given = given
-        self._answer = answer
+        self._command_line_roots = command_line_roots
+        self._client_response = client_response
 
     async def folders(self) -> list[Path]:
-        """Those of the command line first. May raise ``RootsNeeded``."""
-        return [*self._given, *await self._shared()]
+        """Those of the command line first. May raise ``RootsRequired``."""
+        return [*self._command_line_roots, *await self._client_folders()]
 
-    async def _shared(self) -> list[Path]:
+    async def _client_folders(self) -> list[Path]:
         session = self._context.session
         capabilities = session.client_capabilities
         if capabilities is None or capabilities.roots is None:
             return []
-        if self._answer is not None:
-            return _paths(self._answer) if isinstance(self._answer, types.ListRootsResult) else []
+        if self._client_response is not None:
+            return (
+                _paths(self._client_response)
+                if isinstance(self._client_response, types.ListRootsResult)
+                else []
+            )
         if self._context.protocol_version in MODERN_PROTOCOL_VERSIONS:
             # There a server may not ask on its own.
-            raise RootsNeeded
+            raise RootsRequired
         try:
             answer = await session.send_request(
-                types.ListRootsRequest(), types.ListRootsResult, _PATIENCE
+                types.ListRootsRequest(), types.ListRootsResult, _ROOTS_TIMEOUT
             )
         except MCPError:
             return []

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from antiphon.api.mcp.tool_results import moment
+from antiphon.api.mcp.tool_results import format_time
 from antiphon.core.ids import conversation_key
 from antiphon.core.items import (
     Compaction,
@@ -32,55 +32,58 @@ from antiphon.turn.protocols import RecentThread
 from antiphon.turn.service import TurnService
 
 
-def markdown(chain: Sequence[Response]) -> str:
+def render_markdown(chain: Sequence[Response]) -> str:
     """A chain, oldest turn first.
 
     What was said is quoted: nothing in it can pass for a turn of its own.
     """
-    return "\n\n".join(["# Conversation", *(part for turn in chain for part in _turn(turn))]) + "\n"
+    return (
+        "\n\n".join(["# Conversation", *(part for turn in chain for part in _turn_markdown(turn))])
+        + "\n"
+    )
 
 
-def opening(recent: RecentThread) -> str:
+def conversation_title(recent: RecentThread) -> str:
     """How a thread begins, in one short line."""
     item = decode_item(recent.first_item) if recent.first_item is not None else None
-    return short(text_and_refusals_of(item.content)) if isinstance(item, Message) else ""
+    return shorten(text_and_refusals_of(item.content)) if isinstance(item, Message) else ""
 
 
-def short(text: str, longest: int = 80) -> str:
+def shorten(text: str, max_length: int = 80) -> str:
     """The text in one line, cut."""
     line = " ".join(text.split())
-    return line if len(line) <= longest else line[: longest - 3] + "..."
+    return line if len(line) <= max_length else line[: max_length - 3] + "..."
 
 
-def _turn(turn: Response) -> Iterable[str]:
-    about = f"`{turn.id}`, {moment(turn.created_at)}, {turn.header.model}"
+def _turn_markdown(turn: Response) -> Iterable[str]:
+    about = f"`{turn.id}`, {format_time(turn.created_at)}, {turn.header.model}"
     if turn.status != "completed":
         about += f", {turn.status}"
     yield f"## {about}"
     for item in (*turn.input, *turn.output):
-        for who, said in _lines(item):
-            yield f"**{who}**\n\n{_quoted(said)}"
+        for who, said in _item_lines(item):
+            yield f"**{who}**\n\n{_quote(said)}"
 
 
-def _lines(item: Item) -> Iterable[tuple[str, str]]:
+def _item_lines(item: Item) -> Iterable[tuple[str, str]]:
     match item:
         case Message(role=role, content=content):
-            yield role, _words(content)
+            yield role, _content_text(content)
         case FunctionCall(name=name, arguments=arguments):
             yield "call", f"{name}({arguments})"
         case FunctionCallOutput(output=output):
-            yield "output", _words(output)
+            yield "output", _content_text(output)
         case Compaction(summary=summary):
             yield "summary of what was before", summary
 
 
-def _words(content: str | tuple[Part, ...]) -> str:
+def _content_text(content: str | tuple[Part, ...]) -> str:
     if isinstance(content, str):
         return content
-    return "\n\n".join(filter(None, (_part(part) for part in content)))
+    return "\n\n".join(filter(None, (_part_text(part) for part in content)))
 
 
-def _part(part: Part) -> str:
+def _part_text(part: Part) -> str:
     match part:
         case InputImage():
             return "[image]"
@@ -91,84 +94,88 @@ def _part(part: Part) -> str:
     return text_and_refusals_of((part,))
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     return "\n".join(f"> {line}".rstrip() for line in text.splitlines()) or ">"
 
 
-_BASE: Final = "antiphon://conversations/"
-_JSON: Final = ".json"
-TEMPLATE: Final = f"{_BASE}{{id}}"
-JSON_TEMPLATE: Final = f"{TEMPLATE}{_JSON}"
+_BASE_URI: Final = "antiphon://conversations/"
+_JSON_SUFFIX: Final = ".json"
+URI_TEMPLATE: Final = f"{_BASE_URI}{{id}}"
+JSON_URI_TEMPLATE: Final = f"{URI_TEMPLATE}{_JSON_SUFFIX}"
 #: How many conversations are listed as resources, and how many a prompt offers.
-_LISTED: Final = 100
-_OFFERED: Final = 10
+_MAX_LISTED: Final = 100
+_MAX_OFFERED: Final = 10
 
 
-class Thread(msgspec.Struct, frozen=True):
+class ConversationResource(msgspec.Struct, frozen=True):
     """A conversation in a list. ``id`` is that of its newest response."""
 
     uri: str
     id: str
     title: str
-    about: str
+    description: str
 
 
-class Document(msgspec.Struct, frozen=True):
+class ResourceDocument(msgspec.Struct, frozen=True):
     """A conversation as text. ``media`` is its media type."""
 
-    media: str
+    media_type: str
     text: str
 
 
-class Threads:
+class ConversationResources:
     """The latest conversations of a tenant."""
 
     def __init__(self, service: TurnService, conversations: ConversationService | None) -> None:
         self._service = service
         self._conversations = conversations
 
-    async def latest(self, tenant: str, limit: int = _LISTED) -> list[Thread]:
+    async def list_latest(
+        self, tenant: str, limit: int = _MAX_LISTED
+    ) -> list[ConversationResource]:
         """Newest first."""
         return [
-            Thread(
-                f"{_BASE}{recent.response_id}",
+            ConversationResource(
+                f"{_BASE_URI}{recent.response_id}",
                 recent.response_id,
-                opening(recent) or "(no words)",
-                f"{recent.turns} turns, the latest at {moment(recent.created_at)}"
+                conversation_title(recent) or "(no words)",
+                f"{recent.turns} turns, the latest at {format_time(recent.created_at)}"
                 f" by {recent.model}",
             )
             for recent in await self._service.recent_threads(tenant, limit)
         ]
 
-    async def read(self, tenant: str, uri: str) -> Document:
+    async def read(self, tenant: str, uri: str) -> ResourceDocument:
         """A conversation up to one of its responses, or a named one. Raises ``NotFoundError``."""
-        name = uri.removeprefix(_BASE)
+        name = uri.removeprefix(_BASE_URI)
         if name == uri:
-            raise NotFoundError(f"There is no resource '{uri}': they begin with {_BASE}")
-        chain = await self._chain(tenant, name.removesuffix(_JSON))
-        if not name.endswith(_JSON):
-            return Document("text/markdown", markdown(chain))
+            raise NotFoundError(f"There is no resource '{uri}': they begin with {_BASE_URI}")
+        chain = await self._chain(tenant, name.removesuffix(_JSON_SUFFIX))
+        if not name.endswith(_JSON_SUFFIX):
+            return ResourceDocument("text/markdown", render_markdown(chain))
         messages = await self._service.messages(tenant, chain[-1].id) if chain else []
-        return Document("application/json", msgspec.json.encode(messages).decode())
+        return ResourceDocument("application/json", msgspec.json.encode(messages).decode())
 
-    async def resume(self, tenant: str, about: str) -> str:
+    async def continue_prompt(self, tenant: str, search_words: str) -> str:
         """What to tell a model that shall go on with a conversation."""
-        picked = await self._pick(tenant, about)
-        threads = await self.latest(tenant, _OFFERED)
+        picked = await self._find_conversation(tenant, search_words)
+        threads = await self.list_latest(tenant, _MAX_OFFERED)
         if picked is None and not threads:
             return (
                 "There are no conversations yet. Ask me what to talk about, and begin one with"
                 " the tool stateful_chat, without response_id."
             )
-        lines = [f"- `{one.id}`: {one.title} ({one.about})" for one in threads]
+        lines = [f"- `{one.id}`: {one.title} ({one.description})" for one in threads]
         parts = ["These are our latest conversations:", "\n".join(lines)]
-        if picked is None and about:
-            parts.append(f'None of them holds "{short(about)}". Ask me which one to go on with.')
+        if picked is None and search_words:
+            parts.append(
+                f'None of them holds "{shorten(search_words)}". Ask me which one to go on with.'
+            )
         else:
             chosen = picked or threads[0].id
             parts += [
                 f"Go on with `{chosen}`. This was said last in it:",
-                markdown((await self._service.chain(tenant, chosen))[-1:]),
+                render_markdown((await self._service.chain(tenant, chosen))[-1:]),
                 "Tell me in one sentence where we were, and ask me what I want to say next.",
             ]
         parts.append(
@@ -177,10 +184,10 @@ class Threads:
         )
         return "\n\n".join(parts)
 
-    async def _pick(self, tenant: str, about: str) -> str | None:
-        if not about or self._conversations is None:
+    async def _find_conversation(self, tenant: str, search_words: str) -> str | None:
+        if not search_words or self._conversations is None:
             return None
-        hits = await self._conversations.search(tenant, about, 1)
+        hits = await self._conversations.search(tenant, search_words, 1)
         return hits[0].response_id if hits else None
 
     async def _chain(self, tenant: str, name: str) -> list[Response]:

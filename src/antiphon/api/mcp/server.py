@@ -17,14 +17,19 @@ from mcp.server.stdio import stdio_server
 from mcp.shared.exceptions import MCPError
 
 from antiphon.api.mcp import tool_schemas as about
-from antiphon.api.mcp.caller import Caller
-from antiphon.api.mcp.cancellation import Underway
-from antiphon.api.mcp.error_hints import advice
-from antiphon.api.mcp.request_context import Remote, Roots, RootsNeeded
-from antiphon.api.mcp.resources import JSON_TEMPLATE, TEMPLATE, Threads
-from antiphon.api.mcp.tool_results import Result, body_of
-from antiphon.api.mcp.tool_schemas import decode, input_schema, output_schema, readable
-from antiphon.api.mcp.tools import Tool, Tools, toolbox
+from antiphon.api.mcp.caller import McpCaller
+from antiphon.api.mcp.cancellation import ActiveCalls
+from antiphon.api.mcp.error_hints import error_hint
+from antiphon.api.mcp.request_context import RequestInfo, Roots, RootsRequired
+from antiphon.api.mcp.resources import JSON_URI_TEMPLATE, URI_TEMPLATE, ConversationResources
+from antiphon.api.mcp.tool_results import ToolResult, result_body
+from antiphon.api.mcp.tool_schemas import (
+    decode_arguments,
+    input_schema,
+    output_schema,
+    replace_surrogates,
+)
+from antiphon.api.mcp.tools import ToolDefinition, ToolHandlers, tool_definitions
 from antiphon.errors import AntiphonError, InvalidRequestError, NotFoundError
 from antiphon.turn.conversations import ConversationService
 from antiphon.turn.service import TurnService
@@ -51,17 +56,21 @@ class McpServer:
         self,
         service: TurnService,
         roots: Sequence[Path] | None = None,
-        underway: Underway | None = None,
+        active_calls: ActiveCalls | None = None,
     ) -> None:
         self._roots = roots
-        self._underway = underway or Underway()
+        self._active_calls = active_calls or ActiveCalls()
         ledgers = service.stores
         conversations = (
             ConversationService(service, ledgers.conversations, ledgers.search) if ledgers else None
         )
-        self._tools = toolbox(Tools(service, conversations), local=roots is not None)
-        self._threads = Threads(service, conversations)
-        self._listed = types.ListToolsResult(tools=[_tool(tool) for tool in self._tools.values()])
+        self._tools = tool_definitions(
+            ToolHandlers(service, conversations), local=roots is not None
+        )
+        self._resources = ConversationResources(service, conversations)
+        self._tool_list = types.ListToolsResult(
+            tools=[_sdk_tool(tool) for tool in self._tools.values()]
+        )
         self.sdk: Server[Any] = Server(
             "antiphon",
             version=version("antiphon"),
@@ -91,48 +100,53 @@ class McpServer:
 
     def _caller(
         self, context: Context, params: types.CallToolRequestParams | None = None
-    ) -> Caller:
-        remote = Remote(context)
+    ) -> McpCaller:
+        remote = RequestInfo(context)
         if self._roots is None:
-            waiting = partial(self._underway.waiting, remote.key())
-            return Caller(remote.tenant(), remote.report(), place=remote.place, waiting=waiting)
+            waiting = partial(self._active_calls.track, remote.call_key())
+            return McpCaller(
+                remote.tenant(),
+                remote.progress_fn(),
+                concurrency_slot=remote.concurrency_slot,
+                track_turn=waiting,
+            )
         answers = params.input_responses if params else None
         folders = Roots(context, self._roots, (answers or {}).get(_ROOTS)).folders
-        return Caller(report=remote.report(), folders=folders)
+        return McpCaller(report_progress=remote.progress_fn(), folders=folders)
 
     async def _list_tools(
         self, context: Context, params: types.PaginatedRequestParams | None
     ) -> types.ListToolsResult:
         _check_cursor(params)
-        return self._listed
+        return self._tool_list
 
     async def _call_tool(
         self, context: Context, params: types.CallToolRequestParams
     ) -> types.CallToolResult | types.InputRequiredResult:
         try:
-            result = await self._run(self._caller(context, params), params)
-        except RootsNeeded:
+            result = await self._run_tool(self._caller(context, params), params)
+        except RootsRequired:
             return types.InputRequiredResult(input_requests={_ROOTS: types.ListRootsRequest()})
         except AntiphonError as error:
-            return _failed(advice(error))
+            return _error_result(error_hint(error))
         except Exception:
-            log.exception("the tool %s failed", readable(params.name)[:80])
-            return _failed("The server failed on this call. Tell the person.")
-        body = body_of(result)
+            log.exception("the tool %s failed", replace_surrogates(params.name)[:80])
+            return _error_result("The server failed on this call. Tell the person.")
+        body = result_body(result)
         text = msgspec.json.encode(body).decode()
         return types.CallToolResult(content=[types.TextContent(text=text)], structured_content=body)
 
-    async def _run(self, caller: Caller, params: types.CallToolRequestParams) -> Result:
+    async def _run_tool(self, caller: McpCaller, params: types.CallToolRequestParams) -> ToolResult:
         tool = self._tools.get(params.name)
         if tool is None:
             raise InvalidRequestError(
                 f"There is no tool '{params.name}'; there are {', '.join(self._tools)}."
             )
-        asked, unknown = decode(tool.takes, params.arguments or {})
+        asked, unknown = decode_arguments(tool.arguments_type, params.arguments or {})
         result = await tool.run(caller, asked)
         if unknown:
-            names = ", ".join(readable(name) for name in unknown)
-            known = ", ".join(tool.takes.__struct_fields__) or "nothing"
+            names = ", ".join(replace_surrogates(name) for name in unknown)
+            known = ", ".join(tool.arguments_type.__struct_fields__) or "nothing"
             warning = f"Unknown arguments were ignored: {names}. {tool.name} takes {known}."
             result = msgspec.structs.replace(result, warnings=(*result.warnings, warning))
         return result
@@ -141,14 +155,14 @@ class McpServer:
         self, context: Context, params: types.PaginatedRequestParams | None
     ) -> types.ListResourcesResult:
         _check_cursor(params)
-        threads = await _told(self._threads.latest(self._caller(context).tenant))
+        threads = await _translate_errors(self._resources.list_latest(self._caller(context).tenant))
         return types.ListResourcesResult(
             resources=[
                 types.Resource(
                     uri=one.uri,
                     name=one.id,
                     title=one.title,
-                    description=one.about,
+                    description=one.description,
                     mime_type="text/markdown",
                 )
                 for one in threads
@@ -159,15 +173,17 @@ class McpServer:
         self, context: Context, params: types.PaginatedRequestParams | None
     ) -> types.ListResourceTemplatesResult:
         _check_cursor(params)
-        return types.ListResourceTemplatesResult(resource_templates=_TEMPLATES)
+        return types.ListResourceTemplatesResult(resource_templates=_RESOURCE_TEMPLATES)
 
     async def _read_resource(
         self, context: Context, params: types.ReadResourceRequestParams
     ) -> types.ReadResourceResult:
         uri = str(params.uri)
-        read = await _told(self._threads.read(self._caller(context).tenant, uri))
+        read = await _translate_errors(self._resources.read(self._caller(context).tenant, uri))
         return types.ReadResourceResult(
-            contents=[types.TextResourceContents(uri=uri, mime_type=read.media, text=read.text)]
+            contents=[
+                types.TextResourceContents(uri=uri, mime_type=read.media_type, text=read.text)
+            ]
         )
 
     async def _list_prompts(
@@ -180,18 +196,20 @@ class McpServer:
         self, context: Context, params: types.GetPromptRequestParams
     ) -> types.GetPromptResult:
         if params.name != _PROMPT.name:
-            raise _error(
+            raise _mcp_error(
                 NotFoundError(f"There is no prompt '{params.name}'; there is {_PROMPT.name}.")
             )
         words = (params.arguments or {}).get("about", "")
-        text = await _told(self._threads.resume(self._caller(context).tenant, words))
+        text = await _translate_errors(
+            self._resources.continue_prompt(self._caller(context).tenant, words)
+        )
         said = types.PromptMessage(role="user", content=types.TextContent(text=text))
         return types.GetPromptResult(description=_PROMPT.description, messages=[said])
 
 
-_TEMPLATES: Final = [
+_RESOURCE_TEMPLATES: Final = [
     types.ResourceTemplate(
-        uri_template=TEMPLATE,
+        uri_template=URI_TEMPLATE,
         name="conversation",
         title="A conversation",
         description="All that was said up to a response (resp_...), or in a named conversation"
@@ -199,7 +217,7 @@ _TEMPLATES: Final = [
         mime_type="text/markdown",
     ),
     types.ResourceTemplate(
-        uri_template=JSON_TEMPLATE,
+        uri_template=JSON_URI_TEMPLATE,
         name="conversation_messages",
         title="A conversation's messages",
         description="The same as an array of messages, as chat models take it.",
@@ -214,19 +232,19 @@ _PROMPT: Final = types.Prompt(
 )
 
 
-def _tool(tool: Tool) -> types.Tool:
+def _sdk_tool(tool: ToolDefinition) -> types.Tool:
     return types.Tool(
         name=tool.name,
         title=tool.title,
         description=tool.description,
-        input_schema=input_schema(tool.takes),
-        output_schema=output_schema(tool.gives),
+        input_schema=input_schema(tool.arguments_type),
+        output_schema=output_schema(tool.result_type),
         annotations=types.ToolAnnotations(
             title=tool.title,
-            read_only_hint=tool.reads,
-            destructive_hint=tool.erases,
-            idempotent_hint=tool.reads or tool.erases,
-            open_world_hint=tool.asks,
+            read_only_hint=tool.read_only,
+            destructive_hint=tool.destructive,
+            idempotent_hint=tool.read_only or tool.destructive,
+            open_world_hint=tool.open_world,
         ),
     )
 
@@ -234,24 +252,24 @@ def _tool(tool: Tool) -> types.Tool:
 def _check_cursor(params: types.PaginatedRequestParams | None) -> None:
     """Every list is one page, so no cursor was ever given out. Raises ``MCPError``."""
     if params is not None and params.cursor is not None:
-        raise _error(unknown_cursor(params.cursor))
+        raise _mcp_error(unknown_cursor(params.cursor))
 
 
-def _failed(sentence: str) -> types.CallToolResult:
+def _error_result(sentence: str) -> types.CallToolResult:
     return types.CallToolResult(content=[types.TextContent(text=sentence)], is_error=True)
 
 
-async def _told(work: Awaitable[T]) -> T:
+async def _translate_errors(work: Awaitable[T]) -> T:
     """What ``work`` gives; its errors as the protocol's."""
     try:
         return await work
     except AntiphonError as error:
-        raise _error(error) from error
+        raise _mcp_error(error) from error
     except Exception as error:
         log.exception("a request failed")
         raise MCPError(types.INTERNAL_ERROR, "The server failed on this request.") from error
 
 
-def _error(error: AntiphonError) -> MCPError:
+def _mcp_error(error: AntiphonError) -> MCPError:
     mine = isinstance(error, InvalidRequestError | NotFoundError)
-    return MCPError(types.INVALID_PARAMS if mine else types.INTERNAL_ERROR, advice(error))
+    return MCPError(types.INVALID_PARAMS if mine else types.INTERNAL_ERROR, error_hint(error))

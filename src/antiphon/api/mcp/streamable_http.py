@@ -15,29 +15,37 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from antiphon.api.common.authentication import tenant_of
-from antiphon.api.common.body import MAX_BODY, UNDECODABLE, Message, Receive, Scope, Send, read_body
-from antiphon.api.mcp.cancellation import CallKey, Underway
+from antiphon.api.common.body import (
+    DECODE_ERRORS,
+    MAX_BODY,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    read_body,
+)
+from antiphon.api.mcp.cancellation import ActiveCalls, CallKey
 from antiphon.errors import NotFoundError
 from antiphon.turn.service import TurnService
 
 if TYPE_CHECKING:
     from antiphon.api.mcp.server import McpServer
 
-_SESSION: Final = b"mcp-session-id"
+_SESSION_HEADER: Final = b"mcp-session-id"
 
 
 class _Params(msgspec.Struct, frozen=True, rename="camel"):
     request_id: str | int | None = None
 
 
-class _Said(msgspec.Struct, frozen=True):
+class _MessageHead(msgspec.Struct, frozen=True):
     """As much of a message as the endpoint has to know; the rest is the SDK's."""
 
     method: str | None = None
     params: _Params | None = None
 
 
-_decode = msgspec.json.Decoder(_Said).decode
+_decode = msgspec.json.Decoder(_MessageHead).decode
 
 
 class McpEndpoint:
@@ -45,22 +53,22 @@ class McpEndpoint:
 
     def __init__(self, service: TurnService) -> None:
         self._service = service
-        self._underway = Underway()
+        self._active_calls = ActiveCalls()
         self._server: McpServer | None = None
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /mcp. Raises ``NotFoundError`` where the extra ``mcp`` is not installed."""
         if self._server is None:
             # In a thread: others go on being answered meanwhile.
-            self._server = await asyncio.to_thread(_load, self._service, self._underway)
+            self._server = await asyncio.to_thread(_load_server, self._service, self._active_calls)
         from mcp.server.streamable_http_manager import (  # loaded on first use
             StreamableHTTPSessionManager,
         )
 
         body = await read_body(receive)
-        said = _said(body)
+        said = _decode_head(body)
         if said.method == "initialize":
-            send = _naming(send)
+            send = _add_session_id(send)
         elif said.method == "notifications/cancelled":
             self._cancel(scope, said)
         # One for each request: it holds sessions, and there shall be none.
@@ -68,44 +76,44 @@ class McpEndpoint:
             self._server.sdk, stateless=True, max_request_body_size=MAX_BODY
         )
         async with manager.run():
-            await manager.handle_request(scope, _again(body, receive), send)
+            await manager.handle_request(scope, _replay_body(body, receive), send)
 
-    def _cancel(self, scope: Scope, said: _Said) -> None:
-        session = session_of(scope)
+    def _cancel(self, scope: Scope, said: _MessageHead) -> None:
+        session = session_id(scope)
         request_id = said.params.request_id if said.params else None
         if session is not None and request_id is not None:
-            self._underway.cancel(CallKey(tenant_of(scope), session, request_id))
+            self._active_calls.cancel(CallKey(tenant_of(scope), session, request_id))
 
 
-def session_of(scope: Scope) -> str | None:
+def session_id(scope: Scope) -> str | None:
     """The name that a client was given when it said hello, if it did."""
     for name, value in scope["headers"]:
-        if name == _SESSION:
+        if name == _SESSION_HEADER:
             session: str = value.decode("latin-1")
             return session
     return None
 
 
-def _said(body: bytes) -> _Said:
+def _decode_head(body: bytes) -> _MessageHead:
     try:
         return _decode(body)
-    except UNDECODABLE:
-        return _Said()
+    except DECODE_ERRORS:
+        return _MessageHead()
 
 
-def _naming(send: Send) -> Send:
+def _add_session_id(send: Send) -> Send:
     """Give a client the name of its session with the answer to its hello."""
 
     async def named(message: Message) -> None:
         if message["type"] == "http.response.start" and message["status"] == 200:
-            name = (_SESSION, os.urandom(16).hex().encode())
+            name = (_SESSION_HEADER, os.urandom(16).hex().encode())
             message = {**message, "headers": [*message["headers"], name]}
         await send(message)
 
     return named
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
+def _replay_body(body: bytes, receive: Receive) -> Receive:
     """A body that was read, to be read once more; then what comes after it."""
     waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -115,7 +123,7 @@ def _again(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-def _load(service: TurnService, underway: Underway) -> McpServer:
+def _load_server(service: TurnService, active_calls: ActiveCalls) -> McpServer:
     try:
         from antiphon.api.mcp.server import McpServer  # loaded on first use
     except ModuleNotFoundError as error:
@@ -128,4 +136,4 @@ def _load(service: TurnService, underway: Underway) -> McpServer:
     # It would cut answers under way short as soon as the server is told to stop. Ours are
     # let out, like all others.
     AppStatus.enable_automatic_graceful_drain = False
-    return McpServer(service, underway=underway)
+    return McpServer(service, active_calls=active_calls)

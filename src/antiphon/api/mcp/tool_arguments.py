@@ -1,6 +1,6 @@
 """What each tool takes.
 
-The names, types and defaults of ``StatefulChat`` are those of the tool that it stands in
+The names, types and defaults of ``StatefulChatArguments`` are those of the tool that it stands in
 for, to the letter: so its ranges are checked here and not in its schema.
 """
 
@@ -14,8 +14,8 @@ from antiphon.errors import InvalidRequestError
 
 #: The model that is asked where the caller names none. A server that has none of that name
 #: answers by its own default.
-USUAL_MODEL: Final = "grok-4"
-_MOST_TOKENS: Final = 2**31 - 1
+DEFAULT_MODEL: Final = "grok-4"
+_MAX_TOKENS: Final = 2**31 - 1
 
 _Model: TypeAlias = Annotated[
     str | None,
@@ -36,17 +36,17 @@ _ResponseId: TypeAlias = Annotated[
 ]
 
 
-class StatefulChat(msgspec.Struct, frozen=True):
+class StatefulChatArguments(msgspec.Struct, frozen=True):
     prompt: str
     response_id: str | None = None
-    model: str = USUAL_MODEL
+    model: str = DEFAULT_MODEL
     system_prompt: str | None = None
     include_reasoning: bool = False
     temperature: float | None = None
     max_tokens: int | None = None
 
 
-class Chat(msgspec.Struct, frozen=True):
+class ChatArguments(msgspec.Struct, frozen=True):
     prompt: _Prompt
     model: _Model = None
     system_prompt: _System = None
@@ -54,7 +54,7 @@ class Chat(msgspec.Struct, frozen=True):
     max_tokens: _Tokens = None
 
 
-class ChatWithReasoning(msgspec.Struct, frozen=True):
+class ReasoningChatArguments(msgspec.Struct, frozen=True):
     prompt: _Prompt
     model: _Model = None
     system_prompt: _System = None
@@ -65,7 +65,7 @@ class ChatWithReasoning(msgspec.Struct, frozen=True):
     max_tokens: _Tokens = None
 
 
-class ChatWithVision(msgspec.Struct, frozen=True):
+class VisionChatArguments(msgspec.Struct, frozen=True):
     prompt: _Prompt
     image_urls: Annotated[
         list[str] | None,
@@ -79,7 +79,7 @@ class ChatWithVision(msgspec.Struct, frozen=True):
     max_tokens: _Tokens = None
 
 
-class ChatWithLocalVision(ChatWithVision, frozen=True, kw_only=True):
+class LocalVisionChatArguments(VisionChatArguments, frozen=True, kw_only=True):
     image_paths: Annotated[
         list[str] | None,
         msgspec.Meta(
@@ -89,19 +89,19 @@ class ChatWithLocalVision(ChatWithVision, frozen=True, kw_only=True):
     ] = None
 
 
-class Retrieve(msgspec.Struct, frozen=True):
+class RetrieveArguments(msgspec.Struct, frozen=True):
     response_id: _ResponseId
 
 
-class Delete(msgspec.Struct, frozen=True):
+class DeleteArguments(msgspec.Struct, frozen=True):
     response_id: _ResponseId
 
 
-class ListModels(msgspec.Struct, frozen=True):
+class ListModelsArguments(msgspec.Struct, frozen=True):
     pass
 
 
-class Search(msgspec.Struct, frozen=True):
+class SearchArguments(msgspec.Struct, frozen=True):
     query: Annotated[str, msgspec.Meta(description="Words that the turn has to hold, all of them.")]
     limit: Annotated[int, msgspec.Meta(ge=1, le=50, description="How many turns at most.")] = 10
 
@@ -110,10 +110,10 @@ def check_ranges(temperature: float | None, max_tokens: int | None) -> None:
     """Raises ``InvalidRequestError``."""
     # Not the other way round: nothing can be said of NaN.
     if temperature is not None and not 0 <= temperature <= 2:
-        raise _out_of_range("temperature", "a number from 0 to 2")
-    if max_tokens is not None and not 1 <= max_tokens <= _MOST_TOKENS:
-        raise _out_of_range("max_tokens", f"a whole number from 1 to {_MOST_TOKENS}")
+        raise _out_of_range_error("temperature", "a number from 0 to 2")
+    if max_tokens is not None and not 1 <= max_tokens <= _MAX_TOKENS:
+        raise _out_of_range_error("max_tokens", f"a whole number from 1 to {_MAX_TOKENS}")
 
 
-def _out_of_range(name: str, what: str) -> InvalidRequestError:
+def _out_of_range_error(name: str, what: str) -> InvalidRequestError:
     return InvalidRequestError(f"Invalid value for '{name}': expected {what}.", param=name)

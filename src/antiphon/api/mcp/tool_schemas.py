@@ -10,12 +10,12 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from antiphon.api.common.body import UNDECODABLE, invalid
+from antiphon.api.common.body import DECODE_ERRORS, invalid_value_error
 from antiphon.errors import InvalidRequestError
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-_REFERENCE = "#/$defs/{name}"
+_REF_TEMPLATE = "#/$defs/{name}"
 
 
 def input_schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def output_schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
     return _schema(kind)
 
 
-def decode(kind: type[T], arguments: Mapping[str, Any]) -> tuple[T, tuple[str, ...]]:
+def decode_arguments(kind: type[T], arguments: Mapping[str, Any]) -> tuple[T, tuple[str, ...]]:
     """Arguments as a struct, and the names that it has no field for.
 
     Raises ``InvalidRequestError`` naming the argument at fault.
@@ -42,12 +42,12 @@ def decode(kind: type[T], arguments: Mapping[str, Any]) -> tuple[T, tuple[str, .
         _check_text(name, value)
     try:
         decoded = msgspec.convert(given, kind)
-    except UNDECODABLE as error:
-        raise invalid(error) from error
+    except DECODE_ERRORS as error:
+        raise invalid_value_error(error) from error
     return decoded, tuple(name for name in arguments if name not in given)
 
 
-def readable(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """The text with a question mark for what is no Unicode: it could not be sent on."""
     return text.encode(errors="replace").decode()
 
@@ -68,7 +68,7 @@ def _check_text(name: str, value: object) -> None:
 
 
 def _schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    _, parts = msgspec.json.schema_components([kind], ref_template=_REFERENCE)
+    _, parts = msgspec.json.schema_components([kind], ref_template=_REF_TEMPLATE)
     schema = parts.pop(kind.__name__)
     # Clients want the object itself at the top, not a reference to it.
     schema.pop("title", None)

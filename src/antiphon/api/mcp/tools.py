@@ -10,9 +10,9 @@ import msgspec
 from antiphon.api.mcp import tool_arguments as take
 from antiphon.api.mcp import tool_results as give
 from antiphon.api.mcp import tool_schemas as about
-from antiphon.api.mcp.caller import Caller
-from antiphon.api.mcp.image_arguments import pictures
-from antiphon.api.mcp.turn_execution import Asking
+from antiphon.api.mcp.caller import McpCaller
+from antiphon.api.mcp.image_arguments import load_images
+from antiphon.api.mcp.turn_execution import TurnExecutor
 from antiphon.core.ids import conversation_key
 from antiphon.core.items import InputText, Message
 from antiphon.core.turns import Options, TurnRequest
@@ -21,29 +21,31 @@ from antiphon.turn.conversations import ConversationService
 from antiphon.turn.service import TurnService
 
 
-class Tool(msgspec.Struct, frozen=True):
+class ToolDefinition(msgspec.Struct, frozen=True):
     """``reads`` only, or ``erases``; ``asks`` a model, which may be anywhere."""
 
     name: str
     title: str
     description: str
-    takes: type[msgspec.Struct]
-    gives: type[give.Result]
-    run: Callable[[Caller, Any], Awaitable[give.Result]]
-    reads: bool = False
-    erases: bool = False
-    asks: bool = False
+    arguments_type: type[msgspec.Struct]
+    result_type: type[give.ToolResult]
+    run: Callable[[McpCaller, Any], Awaitable[give.ToolResult]]
+    read_only: bool = False
+    destructive: bool = False
+    open_world: bool = False
 
 
-class Tools:
+class ToolHandlers:
     """What the tools do, over one service."""
 
     def __init__(self, service: TurnService, conversations: ConversationService | None) -> None:
         self._service = service
         self._conversations = conversations
-        self._asking = Asking(service)
+        self._executor = TurnExecutor(service)
 
-    async def stateful_chat(self, caller: Caller, asked: take.StatefulChat) -> give.Result:
+    async def stateful_chat(
+        self, caller: McpCaller, asked: take.StatefulChatArguments
+    ) -> give.ToolResult:
         """A turn that is stored, and goes on from another where one is named."""
         take.check_ranges(asked.temperature, asked.max_tokens)
         # Calling models fill in what they leave out with nothing.
@@ -70,19 +72,19 @@ class Tools:
             request = msgspec.structs.replace(request, input=(system, *request.input))
         elif asked.system_prompt:
             warnings = (about.SYSTEM_PROMPT_IGNORED,)
-        response, more = await self._asking.ask(caller, request)
-        answer = give.stateful_answer_of(response, reasoning=asked.include_reasoning)
-        return _warned(answer, *warnings, *more)
+        response, more = await self._executor.execute(caller, request)
+        answer = give.stateful_chat_result(response, reasoning=asked.include_reasoning)
+        return _with_warnings(answer, *warnings, *more)
 
-    async def chat(self, caller: Caller, asked: take.Chat) -> give.Result:
+    async def chat(self, caller: McpCaller, asked: take.ChatArguments) -> give.ToolResult:
         """A turn that nothing is kept of."""
         take.check_ranges(asked.temperature, asked.max_tokens)
         options = Options(temperature=asked.temperature, max_output_tokens=asked.max_tokens)
-        return await self._chat(caller, asked, options)
+        return await self._unstored_chat(caller, asked, options)
 
     async def chat_with_reasoning(
-        self, caller: Caller, asked: take.ChatWithReasoning
-    ) -> give.Result:
+        self, caller: McpCaller, asked: take.ReasoningChatArguments
+    ) -> give.ToolResult:
         """``chat`` with what the model thought."""
         take.check_ranges(None, asked.max_tokens)
         options = Options(
@@ -90,27 +92,33 @@ class Tools:
             reasoning_effort=asked.reasoning_effort,
             reasoning_summary="auto",
         )
-        return await self._chat(caller, asked, options, reasoning=True)
+        return await self._unstored_chat(caller, asked, options, reasoning=True)
 
-    async def chat_with_vision(self, caller: Caller, asked: take.ChatWithVision) -> give.Result:
+    async def chat_with_vision(
+        self, caller: McpCaller, asked: take.VisionChatArguments
+    ) -> give.ToolResult:
         """``chat`` about images."""
         take.check_ranges(None, asked.max_tokens)
-        paths = asked.image_paths if isinstance(asked, take.ChatWithLocalVision) else None
-        images = await pictures(asked.image_urls or (), paths or (), asked.detail, caller.folders)
+        paths = asked.image_paths if isinstance(asked, take.LocalVisionChatArguments) else None
+        images = await load_images(
+            asked.image_urls or (), paths or (), asked.detail, caller.folders
+        )
         said = Message("user", (InputText(asked.prompt), *images))
         options = Options(max_output_tokens=asked.max_tokens)
-        return await self._chat(caller, asked, options, said=said)
+        return await self._unstored_chat(caller, asked, options, message=said)
 
-    async def retrieve(self, caller: Caller, asked: take.Retrieve) -> give.Result:
+    async def retrieve(self, caller: McpCaller, asked: take.RetrieveArguments) -> give.ToolResult:
         """One stored turn."""
-        return give.turn_of(await self._service.response(caller.tenant, asked.response_id))
+        return give.retrieve_result(await self._service.response(caller.tenant, asked.response_id))
 
-    async def delete(self, caller: Caller, asked: take.Delete) -> give.Result:
+    async def delete(self, caller: McpCaller, asked: take.DeleteArguments) -> give.ToolResult:
         """Erase one stored turn."""
         await self._service.delete(caller.tenant, asked.response_id)
-        return give.Deleted(response_id=asked.response_id, deleted=True)
+        return give.DeleteResult(response_id=asked.response_id, deleted=True)
 
-    async def list_models(self, caller: Caller, asked: take.ListModels) -> give.Result:
+    async def list_models(
+        self, caller: McpCaller, asked: take.ListModelsArguments
+    ) -> give.ToolResult:
         """All models that have a name here."""
         models = self._service.models
         try:
@@ -118,117 +126,127 @@ class Tools:
         except InvalidRequestError:
             default = None
         listed = tuple(
-            give.ListedModel(name, info.owned_by, info.images, info.context_window)
-            for name, info in ((name, model.info) for name, model in models.names())
+            give.ModelListEntry(name, info.owned_by, info.images, info.context_window)
+            for name, info in ((name, model.info) for name, model in models.items())
         )
-        return give.ModelList(default=default, models=listed)
+        return give.ModelListResult(default=default, models=listed)
 
-    async def search(self, caller: Caller, asked: take.Search) -> give.Result:
+    async def search(self, caller: McpCaller, asked: take.SearchArguments) -> give.ToolResult:
         """Stored turns by their words."""
         if self._conversations is None:
             raise InvalidRequestError("This server keeps nothing that could be searched.")
         hits = await self._conversations.search(caller.tenant, asked.query, asked.limit)
-        return give.found_of(hits)
+        return give.search_result(hits)
 
-    async def _chat(
+    async def _unstored_chat(
         self,
-        caller: Caller,
-        asked: take.Chat | take.ChatWithReasoning | take.ChatWithVision,
+        caller: McpCaller,
+        asked: take.ChatArguments | take.ReasoningChatArguments | take.VisionChatArguments,
         options: Options,
         *,
-        said: Message | None = None,
+        message: Message | None = None,
         reasoning: bool = False,
-    ) -> give.Result:
+    ) -> give.ToolResult:
         request = TurnRequest(
-            (said or Message("user", asked.prompt),),
+            (message or Message("user", asked.prompt),),
             model=asked.model,
             instructions=asked.system_prompt,
             options=options,
             store=False,
         )
-        response, warnings = await self._asking.ask(caller, request)
-        return _warned(give.answer_of(response, reasoning=reasoning), *warnings)
+        response, warnings = await self._executor.execute(caller, request)
+        return _with_warnings(give.chat_result(response, reasoning=reasoning), *warnings)
 
 
-def toolbox(tools: Tools, *, local: bool) -> dict[str, Tool]:
+def tool_definitions(tools: ToolHandlers, *, local: bool) -> dict[str, ToolDefinition]:
     """All tools by their names. ``local``: for callers on this machine, who have files here."""
-    return {tool.name: tool for tool in (*_with_memory(tools), *_without(tools, local=local))}
+    return {
+        tool.name: tool for tool in (*_stateful_tools(tools), *_stateless_tools(tools, local=local))
+    }
 
 
-def _with_memory(tools: Tools) -> tuple[Tool, ...]:
+def _stateful_tools(tools: ToolHandlers) -> tuple[ToolDefinition, ...]:
     return (
-        Tool(
+        ToolDefinition(
             "stateful_chat",
             "Chat with memory",
             about.STATEFUL_CHAT,
-            take.StatefulChat,
-            give.StatefulAnswer,
+            take.StatefulChatArguments,
+            give.StatefulChatResult,
             tools.stateful_chat,
-            asks=True,
+            open_world=True,
         ),
-        Tool(
+        ToolDefinition(
             "retrieve_stateful_response",
             "Retrieve an answer",
             about.RETRIEVE,
-            take.Retrieve,
-            give.Turn,
+            take.RetrieveArguments,
+            give.RetrieveResult,
             tools.retrieve,
-            reads=True,
+            read_only=True,
         ),
-        Tool(
+        ToolDefinition(
             "delete_stateful_response",
             "Erase an answer",
             about.DELETE,
-            take.Delete,
-            give.Deleted,
+            take.DeleteArguments,
+            give.DeleteResult,
             tools.delete,
-            erases=True,
+            destructive=True,
         ),
-        Tool(
+        ToolDefinition(
             "search_conversations",
             "Search conversations",
             about.SEARCH,
-            take.Search,
-            give.FoundList,
+            take.SearchArguments,
+            give.SearchResult,
             tools.search,
-            reads=True,
+            read_only=True,
         ),
     )
 
 
-def _without(tools: Tools, *, local: bool) -> tuple[Tool, ...]:
-    vision = take.ChatWithLocalVision if local else take.ChatWithVision
+def _stateless_tools(tools: ToolHandlers, *, local: bool) -> tuple[ToolDefinition, ...]:
+    vision = take.LocalVisionChatArguments if local else take.VisionChatArguments
     return (
-        Tool("chat", "Chat", about.CHAT, take.Chat, give.Answer, tools.chat, asks=True),
-        Tool(
+        ToolDefinition(
+            "chat",
+            "Chat",
+            about.CHAT,
+            take.ChatArguments,
+            give.ChatResult,
+            tools.chat,
+            open_world=True,
+        ),
+        ToolDefinition(
             "chat_with_reasoning",
             "Chat with reasoning",
             about.CHAT_WITH_REASONING,
-            take.ChatWithReasoning,
-            give.Answer,
+            take.ReasoningChatArguments,
+            give.ChatResult,
             tools.chat_with_reasoning,
-            asks=True,
+            open_world=True,
         ),
-        Tool(
+        ToolDefinition(
             "chat_with_vision",
             "Chat about images",
             about.CHAT_WITH_VISION,
             vision,
-            give.Answer,
+            give.ChatResult,
             tools.chat_with_vision,
-            asks=True,
+            open_world=True,
         ),
-        Tool(
+        ToolDefinition(
             "list_models",
             "List models",
             about.LIST_MODELS,
-            take.ListModels,
-            give.ModelList,
+            take.ListModelsArguments,
+            give.ModelListResult,
             tools.list_models,
-            reads=True,
+            read_only=True,
         ),
     )
 
 
-def _warned(result: give.Result, *warnings: str) -> give.Result:
+def _with_warnings(result: give.ToolResult, *warnings: str) -> give.ToolResult:
     return msgspec.structs.replace(result, warnings=(*result.warnings, *warnings))

@@ -135,7 +135,7 @@ def _exit(folder: str) -> None:
 
 
 def main() -> None:
-    """Serve until standard input ends. The argument is a ``Wish`` as JSON."""
+    """Serve until standard input ends. The argument is a ``ChatCommandOptions`` as JSON."""
     # Ctrl-C in a terminal is for the parent, which decides what stops.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     wish = msgspec.json.decode(sys.argv[1], type=LoadRequest)

@@ -142,7 +142,7 @@ class UpstreamModel(ABC):
             await attempts.wait_or_raise(failure)
 
     async def model_names(self) -> list[str]:
-        """The models that the endpoint lists. Asked once. Raises ``Failure``."""
+        """The models that the endpoint lists. Asked once. Raises ``RpcFailure``."""
         session = self._get_session()
         try:
             async with asyncio.timeout(_LIST_TIME):
@@ -176,7 +176,7 @@ class UpstreamModel(ABC):
             await self._session.close()
 
     async def _send(self, body: bytes) -> aiohttp.ClientResponse:
-        """One try, up to the first byte of the answer. Raises ``Failure``."""
+        """One try, up to the first byte of the answer. Raises ``RpcFailure``."""
         session = self._get_session()
         try:
             response = await session.post(

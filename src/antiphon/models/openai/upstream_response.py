@@ -77,7 +77,7 @@ class UpstreamResponse:
     async def read(self) -> list[Delta]:
         """The deltas of all that has arrived; waits until something has.
 
-        Raises ``Failure``; anything else is a mistake of ours.
+        Raises ``RpcFailure``; anything else is a mistake of ours.
         """
         reader, parser = self._response_parser, self._sse_parser
         if parser is None:
@@ -92,7 +92,7 @@ class UpstreamResponse:
         return batch
 
     def raise_for_error(self) -> None:
-        """Raise the ``Failure`` in what was read, if there is one."""
+        """Raise the ``RpcFailure`` in what was read, if there is one."""
         trouble = self._response_parser.error
         if isinstance(trouble, Unreadable):
             raise self._errors.unreadable(trouble)

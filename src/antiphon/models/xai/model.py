@@ -238,7 +238,7 @@ class _XaiResponse:
         self._is_complete = False
 
     async def read(self) -> Proto | None:
-        """The next message, None at the end. Raises ``Failure``."""
+        """The next message, None at the end. Raises ``RpcFailure``."""
         if self._is_complete:
             return None
         # None of what is raised becomes a cause: it repeats what came from outside, in which

@@ -126,7 +126,7 @@ class MemoryConversationStore:
         kept.conversation = msgspec.structs.replace(
             kept.conversation,
             head=turn.parent.response_id if turn.parent else None,
-            busy=turn.response_id,
+            active_response_id=turn.response_id,
         )
 
     def delete_expired(self) -> None:
@@ -153,7 +153,7 @@ class MemoryConversationStore:
         created_at, cutoff = one.created_at, self._turns.expiry.cutoff(tenant)
         if created_at <= cutoff and newest is None and head is None:
             return None
-        return msgspec.structs.replace(one, head=head, busy=busy)
+        return msgspec.structs.replace(one, head=head, active_response_id=busy)
 
     def _nearest_existing(self, response_id: str | None) -> str | None:
         """The response itself, or where it was erased the nearest ancestor that was not."""

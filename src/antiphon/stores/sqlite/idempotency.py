@@ -96,7 +96,7 @@ class MemoryIdempotencyStore:
         """``settle``, within what is made."""
         place = (tenant, hash_idempotency_key(key))
         if place in self._records:
-            receipt = msgspec.structs.replace(self._records[place], outcome=result_id)
+            receipt = msgspec.structs.replace(self._records[place], result_id=result_id)
             self._records[place] = receipt
 
 

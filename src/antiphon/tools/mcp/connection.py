@@ -22,7 +22,7 @@ class Backoff(msgspec.Struct, frozen=True):
     """How long to wait before a server that failed is started again, in seconds.
 
     ``base`` the first time, twice as long each time it fails again, ``cap`` at most. A turn
-    waits as long as its ``patience``; above that the server is gone for it. Whoever was up
+    waits as long as its ``timeout``; above that the server is gone for it. Whoever was up
     for ``steady`` did not fail.
     """
 

@@ -34,7 +34,7 @@ _TIME = struct.Struct(">d")
 class IndexingPlan(msgspec.Struct, frozen=True):
     """The next chunks, each with its tenant, and what they were made from.
 
-    ``waiting`` are places and marks, ``merged`` the ids and secrets of chunks that go up in
+    ``waiting`` are places and marks, ``merge_events`` the ids and secrets of chunks that go up in
     the new ones. ``last``: no other turns waited.
     """
 
