@@ -71,7 +71,7 @@ def release(held: asyncio.Event) -> None:
     async def lift() -> None:
         held.set()
 
-    elsewhere.run(lift())
+    elsewhere.run(lift)
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ class Stage:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Wait for something in the loop in which the conversations live."""
-        return portal.run(work) if self._runner is None else self._runner.run(work)
+        return portal.run(lambda: work) if self._runner is None else self._runner.run(work)
 
     def shown(self, number: int = -1) -> list[dict[str, Any]]:
         """The messages that the upstream was shown, last by default."""
@@ -266,7 +266,7 @@ class Stage:
             async with asyncio.timeout(_PATIENCE):
                 await self.upstream.requests[number].gone.wait()
 
-        elsewhere.run(noticed())
+        elsewhere.run(noticed)
 
     def on_disk(self) -> bytes:
         """All that is kept."""
@@ -283,14 +283,14 @@ class Stage:
 def staged(twin: str, folder: Path) -> Iterator[Stage]:
     """A stage whose upstream is up, and whose retries do not wait."""
     upstream = ChatUpstream()
-    elsewhere.run(upstream.__aenter__())
+    elsewhere.run(upstream.__aenter__)
     with without_waiting() as waits:
         stage = Stage(twin, folder, upstream, waits)
         try:
             yield stage
         finally:
             stage.close()
-            elsewhere.run(upstream.__aexit__(None, None, None))
+            elsewhere.run(lambda: upstream.__aexit__(None, None, None))
     assert upstream.faults == []
 
 

@@ -101,7 +101,7 @@ def test_ctrl_c_stops_an_answer_that_is_waited_for(stage: Stage) -> None:
 
     stage.upstream.answers([HANG])
     chat = stage.new()
-    interrupt(lambda: chat.send("Count."), lambda: elsewhere.run(press()))
+    interrupt(lambda: chat.send("Count."), lambda: elsewhere.run(press))
     assert chat.response_id is None
     stage.gone()
     (kept,) = stage.recent()

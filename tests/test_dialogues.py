@@ -42,7 +42,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.Mon
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     yield monkeypatch
-    portal.run(close_shared())
+    portal.run(close_shared)
 
 
 def use(here: pytest.MonkeyPatch, upstream: Replaying) -> None:

@@ -145,20 +145,18 @@ class Bridge(Portal):
         """Whether this is the loop's own thread."""
         return getattr(self._thread, "ours", False)
 
-    def run(self, work: Coroutine[Any, Any, U]) -> U:
+    def run(self, work: Callable[[], Coroutine[Any, Any, U]]) -> U:
         """As ``Portal.run``. Raises ``InvalidRequest`` where it could only wait for ever."""
         if self.over:
-            work.close()
             raise InvalidRequest(self.over, code="process_over")
         if self.inside:
-            work.close()
             raise InvalidRequest(
                 "A Conversation cannot be waited for here, in an async function that it runs"
                 " itself: take AsyncConversation.",
                 code="blocking_call",
             )
         if not self._known:
-            super().run(self._mark())
+            super().run(self._mark)
             self._known = True
         return super().run(work)
 
@@ -201,7 +199,7 @@ class Stream(Generic[T]):
         # process is its parent's. One that the loop's own thread finds forgotten is closed
         # by the loop, as all its generators are.
         if not self._portal.over and not self._portal.inside:
-            self._portal.run(self._twin.close())
+            self._portal.run(self._twin.close)
 
     def __enter__(self) -> Stream[T]:
         return self
@@ -221,7 +219,7 @@ class Stream(Generic[T]):
             return await anext(reader, over)
 
         try:
-            while (value := self._portal.run(step())) is not over:
+            while (value := self._portal.run(step)) is not over:
                 yield value
         finally:
             self.close()
