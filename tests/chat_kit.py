@@ -71,7 +71,7 @@ def set_event(held: asyncio.Event) -> None:
     async def lift() -> None:
         held.set()
 
-    upstream_portal.run(lift())
+    upstream_portal.run(lift)
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ class ChatHarness:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Wait for something in the loop in which the conversations live."""
-        return portal.run(work) if self._runner is None else self._runner.run(work)
+        return portal.run(lambda: work) if self._runner is None else self._runner.run(work)
 
     def sent_messages(self, number: int = -1) -> list[dict[str, Any]]:
         """The messages that the upstream was shown, last by default."""
@@ -270,7 +270,7 @@ class ChatHarness:
             async with asyncio.timeout(_TIMEOUT):
                 await self.upstream.requests[number].disconnected.wait()
 
-        upstream_portal.run(noticed())
+        upstream_portal.run(noticed)
 
     def stored_bytes(self) -> bytes:
         """All that is kept."""
@@ -287,14 +287,14 @@ class ChatHarness:
 def chat_harness(twin: str, folder: Path) -> Iterator[ChatHarness]:
     """A stage whose upstream is up, and whose retries do not wait."""
     upstream = ChatUpstream()
-    upstream_portal.run(upstream.__aenter__())
+    upstream_portal.run(upstream.__aenter__)
     with without_retry_delays() as waits:
         stage = ChatHarness(twin, folder, upstream, waits)
         try:
             yield stage
         finally:
             stage.close()
-            upstream_portal.run(upstream.__aexit__(None, None, None))
+            upstream_portal.run(lambda: upstream.__aexit__(None, None, None))
     assert upstream.message_errors == []
 
 

@@ -49,22 +49,22 @@ T = TypeVar("T")
 def echo(tmp_path: Path) -> Iterator[Settings]:
     """A model that repeats what it heard, over a file."""
     yield settings_for(tmp_path, ModelSettings(kind="scripted"))
-    _portal.run(close_shared_engines())
+    _portal.run(close_shared_engines)
 
 
 @pytest.fixture
 def upstream() -> Iterator[MisbehavingUpstream]:
     upstream = MisbehavingUpstream()
-    upstream_portal.run(upstream.__aenter__())
+    upstream_portal.run(upstream.__aenter__)
     yield upstream
-    upstream_portal.run(upstream.__aexit__(None, None, None))
+    upstream_portal.run(lambda: upstream.__aexit__(None, None, None))
 
 
 @pytest.fixture
 def remote(tmp_path: Path, upstream: MisbehavingUpstream) -> Iterator[Settings]:
     """The misbehaving upstream, over a file."""
     yield settings_for(tmp_path, ModelSettings(kind="chat_completions", base_url=upstream.base_url))
-    _portal.run(close_shared_engines())
+    _portal.run(close_shared_engines)
 
 
 def settings_for(folder: Path, model: ModelSettings) -> Settings:
@@ -77,7 +77,7 @@ def stored(settings: Settings, ask: Callable[[Any], Coroutine[Any, Any, T]]) -> 
     async def look() -> T:
         return await ask((await shared_engine(settings)).service)
 
-    return _portal.run(look())
+    return _portal.run(look)
 
 
 def response_of(settings: Settings, response_id: str | None) -> Response:

@@ -101,7 +101,7 @@ def test_ctrl_c_stops_an_answer_that_is_waited_for(stage: ChatHarness) -> None:
 
     stage.upstream.plan_answers([HANG])
     chat = stage.new()
-    interrupt(lambda: chat.send("Count."), lambda: upstream_portal.run(press()))
+    interrupt(lambda: chat.send("Count."), lambda: upstream_portal.run(press))
     assert chat.response_id is None
     stage.wait_for_disconnect()
     (kept,) = stage.recent()

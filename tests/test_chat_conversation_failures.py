@@ -193,7 +193,7 @@ def test_a_task_that_is_cancelled_while_it_waits_cancels_the_turn(tmp_path: Path
         stage.upstream.plan_answers([HANG])
         chat = AsyncConversation(settings=stage.settings)
         sending = asyncio.ensure_future(chat.send("Hello."))
-        await asyncio.to_thread(upstream_portal.run, stage.upstream.request(0))
+        await asyncio.to_thread(upstream_portal.run, lambda: stage.upstream.request(0))
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending

@@ -1,4 +1,4 @@
-"""``key create``, ``list_tools`` and ``revoke``."""
+"""``key create``, ``list`` and ``revoke``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``list_tools``, ``show`` and ``delete``."""
+"""``list``, ``show`` and ``delete``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``model list_tools`` and ``model pull``."""
+"""``model list`` and ``model pull``."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.Mon
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     yield monkeypatch
-    portal.run(close_shared_engines())
+    portal.run(close_shared_engines)
 
 
 def use(here: pytest.MonkeyPatch, upstream: ReplayUpstream) -> None:

@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -41,10 +42,10 @@ def test_work_is_done_on_one_loop_of_its_own() -> None:
         return asyncio.get_running_loop(), threading.current_thread()
 
     portal = BlockingPortal(nothing)
-    loop, thread = portal.run(where())
+    loop, thread = portal.run(where)
     assert thread is not threading.current_thread()
     assert thread.daemon, "a program ends when its own code does"
-    assert portal.run(where()) == (loop, thread)
+    assert portal.run(where) == (loop, thread)
 
 
 def test_errors_come_back_as_they_were_raised() -> None:
@@ -54,7 +55,7 @@ def test_errors_come_back_as_they_were_raised() -> None:
         raise error
 
     with pytest.raises(ValueError, match=r"No\.") as caught:
-        BlockingPortal(nothing).run(fails())
+        BlockingPortal(nothing).run(fails)
     assert caught.value is error
 
 
@@ -68,11 +69,11 @@ def test_many_threads_share_a_portal() -> None:
     async def barrier_of(parties: int) -> asyncio.Barrier:
         return asyncio.Barrier(parties)
 
-    barrier = portal.run(barrier_of(8))
+    barrier = portal.run(lambda: barrier_of(8))
 
     def work(_: int) -> int:
         met.wait()
-        return portal.run(meet(barrier))
+        return portal.run(lambda: meet(barrier))
 
     with ThreadPoolExecutor(8) as pool:
         assert sorted(pool.map(work, range(8))) == list(range(8))
@@ -84,7 +85,7 @@ def test_a_running_loop_is_no_obstacle() -> None:
         return 42
 
     async def main() -> int:
-        return BlockingPortal(nothing).run(answer())
+        return BlockingPortal(nothing).run(answer)
 
     assert asyncio.run(main()) == 42
 
@@ -102,7 +103,7 @@ def test_ctrl_c_cancels_the_work_and_waits_until_it_is_over() -> None:
             seen.append("tidied up")
 
     with interruptible(), pytest.raises(KeyboardInterrupt):
-        BlockingPortal(nothing).run(work())
+        BlockingPortal(nothing).run(work)
     assert seen == ["tidied up"]
 
 
@@ -116,8 +117,47 @@ def test_the_portal_is_good_for_more_after_ctrl_c() -> None:
 
     portal = BlockingPortal(nothing)
     with interruptible(), pytest.raises(KeyboardInterrupt):
-        portal.run(interrupted())
-    assert portal.run(answer()) == 42
+        portal.run(interrupted)
+    assert portal.run(answer) == 42
+
+
+def test_what_cannot_begin_says_why() -> None:
+    def work() -> Coroutine[Any, Any, None]:
+        raise ValueError("No.")
+
+    with pytest.raises(ValueError, match=r"No\."):
+        BlockingPortal(nothing).run(work)
+
+
+class Hasty:
+    """A loop whose first work Ctrl-C precedes."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._pressed = False
+
+    def call_soon_threadsafe(self, call: Callable[[], None]) -> None:
+        if not self._pressed:
+            self._pressed = True
+            raise KeyboardInterrupt
+        self._loop.call_soon_threadsafe(call)
+
+
+def test_ctrl_c_before_the_work_begins_leaves_nothing_behind() -> None:
+    begun: list[str] = []
+
+    async def work() -> None:
+        begun.append("work")
+
+    portal = BlockingPortal(nothing)
+    portal.run(nothing)
+    assert portal._loop is not None
+    loop, portal._loop = portal._loop, Hasty(portal._loop)  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        portal.run(work)
+    portal._loop = loop
+    portal.run(nothing)
+    assert begun == []
 
 
 AT_EXIT = """
@@ -130,17 +170,16 @@ async def bye():
 async def get_loop():
     return asyncio.get_running_loop()
 
-portal = Portal(bye)
+portal = BlockingPortal(bye)
 
 def late():
-    coroutine = get_loop()
     try:
-        portal.run(coroutine)
+        portal.run(get_loop)
     except RuntimeError as error:
         print("late:", error)
 
 atexit.register(late)  # called last: after the portal's own
-loop = portal.run(get_loop())
+loop = portal.run(get_loop)
 print("end")
 """
 
@@ -181,13 +220,13 @@ def in_child(work):
         os._exit(0)
     os.waitpid(child, 0)
 
-portal = Portal(answer)
+portal = BlockingPortal(answer)
 portal._lock.acquire()  # as by a thread that is just using it
-in_child(lambda: portal.run(answer()))
+in_child(lambda: portal.run(answer))
 portal._lock.release()
-print(portal.run(answer()), flush=True)
-in_child(lambda: portal.run(answer()))
-print(portal.run(answer()))
+print(portal.run(answer), flush=True)
+in_child(lambda: portal.run(answer))
+print(portal.run(answer))
 """
 
 

@@ -38,30 +38,35 @@ class BlockingPortal:
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._close_after_fork)
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for ``work``; Ctrl-C while waiting cancels it, and waits until it is over.
+    def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Wait for what ``work`` does; Ctrl-C while waiting cancels it, and waits until it is over.
 
+        ``work`` is called in the loop: Ctrl-C may come between any two steps here, and a
+        coroutine that was made but not handed over would complain that nobody awaited it.
         Raises ``RuntimeError`` when the interpreter is ending, and in a process that was
         forked after the first work: ``over`` says so.
         """
         if self.closed_reason:
-            work.close()
             raise RuntimeError(self.closed_reason)
         loop = self._ensure_loop()
         done: Future[T] = Future()
         tasks: list[asyncio.Task[T]] = []
 
         def start() -> None:
-            tasks.append(loop.create_task(work))
+            try:
+                tasks.append(loop.create_task(work()))
+            except Exception as error:  # noqa: BLE001  it belongs to who waits
+                done.set_exception(error)
+                return
             tasks[0].add_done_callback(partial(_copy_outcome, done))
 
         def cancel() -> None:
             if tasks:
                 tasks[0].cancel()
             else:
-                # Ctrl-C came before the work was handed over.
-                work.close()
-                done.cancel()
+                # Ctrl-C came before the work was handed over. Not ``done.cancel()``, which
+                # does not wake who waits.
+                done.set_exception(CancelledError())
 
         try:
             loop.call_soon_threadsafe(start)

@@ -36,7 +36,7 @@ def _run_blocking(work: Awaitable[T]) -> T:
         return await work
 
     try:
-        return portal.run(waiting())
+        return portal.run(waiting)
     finally:
         # One that could not begin would else complain that nobody awaited it.
         if inspect.iscoroutine(work):

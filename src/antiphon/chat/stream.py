@@ -147,20 +147,18 @@ class LoopPortal(BlockingPortal):
         """Whether this is the loop's own thread."""
         return getattr(self._thread, "ours", False)
 
-    def run(self, work: Coroutine[Any, Any, U]) -> U:
+    def run(self, work: Callable[[], Coroutine[Any, Any, U]]) -> U:
         """As ``BlockingPortal.run``. Raises ``InvalidRequestError`` where it could only wait for ever."""
         if self.closed_reason:
-            work.close()
             raise InvalidRequestError(self.closed_reason, code="process_over")
         if self.is_loop_thread:
-            work.close()
             raise InvalidRequestError(
                 "A Conversation cannot be waited for here, in an async function that it runs"
                 " itself: take AsyncConversation.",
                 code="blocking_call",
             )
         if not self._is_thread_marked:
-            super().run(self._mark_thread())
+            super().run(self._mark_thread)
             self._is_thread_marked = True
         return super().run(work)
 
@@ -203,7 +201,7 @@ class Stream(Generic[T]):
         # process is its parent's. One that the loop's own thread finds forgotten is closed
         # by the loop, as all its generators are.
         if not self._portal.closed_reason and not self._portal.is_loop_thread:
-            self._portal.run(self._async_stream.close())
+            self._portal.run(self._async_stream.close)
 
     def __enter__(self) -> Stream[T]:
         return self
@@ -223,7 +221,7 @@ class Stream(Generic[T]):
             return await anext(reader, over)
 
         try:
-            while (value := self._portal.run(step())) is not over:
+            while (value := self._portal.run(step)) is not over:
                 yield value
         finally:
             self.close()

@@ -347,7 +347,7 @@ def _json_types(values: Sequence[Any]) -> str | list[str]:
 
 
 def _type_name(returns: Any) -> str:
-    """A type's name as people say it: ``list_tools[Item]``, without the modules."""
+    """A type's name as people say it: ``list[Item]``, without the modules."""
     name = returns.__name__ if isinstance(returns, type) else repr(returns)
     return re.sub(r"(?:[A-Za-z_<][\w<>]*\.)+", "", _one_line(name))
 

@@ -1,4 +1,4 @@
-"""What ``list_tools``, ``show`` and ``delete`` do with the store."""
+"""What ``list``, ``show`` and ``delete`` do with the store."""
 
 from __future__ import annotations
 

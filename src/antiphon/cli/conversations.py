@@ -1,4 +1,4 @@
-"""``antiphon list_tools``, ``show`` and ``delete``: what is conversation_commands, without asking any model."""
+"""``antiphon list``, ``show`` and ``delete``: what is stored, without asking any model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``antiphon key create``, ``list_tools`` and ``revoke``."""
+"""``antiphon key create``, ``list`` and ``revoke``."""
 
 from __future__ import annotations
 

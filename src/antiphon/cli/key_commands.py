@@ -1,4 +1,4 @@
-"""What ``key create``, ``list_tools`` and ``revoke`` do with the store."""
+"""What ``key create``, ``list`` and ``revoke`` do with the store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``model list_tools`` and ``model pull`` do."""
+"""What ``model list`` and ``model pull`` do."""
 
 from __future__ import annotations
 

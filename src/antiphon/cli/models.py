@@ -1,4 +1,4 @@
-"""``antiphon model list_tools`` and ``pull``."""
+"""``antiphon model list`` and ``pull``."""
 
 from __future__ import annotations
 

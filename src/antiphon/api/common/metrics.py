@@ -114,7 +114,7 @@ class _ModelMetrics(msgspec.Struct, frozen=True):
 
 
 class Metrics:
-    """The server's own registry. To be told of turns (``TurnService.watch_tools``).
+    """The server's own registry. To be told of turns (``TurnService.add_observer``).
 
     ``models`` gives the names that may be labels, ``health`` is that of the store.
     """

@@ -122,7 +122,7 @@ _current_slot: ContextVar[ConcurrencySlot | None] = ContextVar("antiphon_place",
 
 
 class RateLimiter:
-    """The accounts of all keys. To be told of turns (``TurnService.watch_tools``)."""
+    """The accounts of all keys. To be told of turns (``TurnService.add_observer``)."""
 
     def __init__(
         self, rate_limit_for: Callable[[str], RateLimit], clock: Clock = time.monotonic

@@ -1,4 +1,4 @@
-"""``prompt_ide.LegacyChatServicer``: what the first Chat SDK talks to."""
+"""``prompt_ide.StatelessChat``: what the first Chat SDK talks to."""
 
 from __future__ import annotations
 

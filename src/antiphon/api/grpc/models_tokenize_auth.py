@@ -1,4 +1,4 @@
-"""``xai_api.ModelsServicer``, ``TokenizeServicer`` and ``AuthServicer``: what there is, and who asks."""
+"""``xai_api.Models``, ``Tokenize`` and ``Auth``: what there is, and who asks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages of lists, as OpenAI's ``list_tools`` objects. Pure.
+"""Pages of lists, as OpenAI's ``list`` objects. Pure.
 
 Lists of what a tenant has: which, and how they are shown. Pure.
 """
@@ -79,7 +79,7 @@ def parse_response_filter(query: Mapping[str, Sequence[str]]) -> ResponseFilter:
 
 
 def list_body(page: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
-    """One page as OpenAI's ``list_tools`` object."""
+    """One page as OpenAI's ``list`` object."""
     return {
         "object": "list",
         "data": page,
