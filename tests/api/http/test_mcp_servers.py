@@ -1,0 +1,174 @@
+"""MCP servers in turns over HTTP: a real server, called while a response is made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from antiphon.models.scripted import ScriptedModel, call, calls
+from support.http_server import ThreadServer, serving
+from support.mcp_toolsets import stdio_config
+
+FILES = {"type": "mcp", "server_label": "files", "require_approval": "never"}
+
+
+def adding(a: int = 1, b: int = 2, call_id: str = "c1") -> Any:
+    return calls(call("files__add", {"a": a, "b": b}, call_id=call_id))
+
+
+def kinds(response: dict[str, Any]) -> list[str]:
+    return [item["type"] for item in response["output"]]
+
+
+def roles(model: ScriptedModel) -> list[str]:
+    return [message["role"] for message in model.context()]
+
+
+def test_a_call_is_run_inside_the_turn(tmp_path: Path) -> None:
+    model = ScriptedModel([adding(), "Three.", "As I said."])
+    with serving(model, tmp_path / "a.db", mcp=[stdio_config()]) as server:
+        first = server.respond("Add.", tools=[FILES]).json
+        assert kinds(first) == ["mcp_list_tools", "mcp_call", "message"]
+        assert "add" in {tool["name"] for tool in first["output"][0]["tools"]}
+        made = first["output"][1]
+        assert (made["name"], made["server_label"], made["output"]) == ("add", "files", "3")
+        assert (made["status"], made["error"]) == ("completed", None)
+        assert first["tools"][0]["server_label"] == "files"
+        assert roles(model) == ["user", "assistant", "tool"]
+        assert "files__add" in {tool.name for tool in model.calls[0].options.tools}
+        # What was listed once is not listed again.
+        second = server.respond("Sure?", tools=[FILES], previous_response_id=first["id"]).json
+        assert kinds(second) == ["message"]
+        assert server.get(f"/v1/responses/{first['id']}").json["output"] == first["output"]
+
+
+def test_the_stream_tells_of_the_call_and_is_told_again(tmp_path: Path) -> None:
+    model = ScriptedModel([adding(), "Three."])
+    with serving(model, tmp_path / "a.db", mcp=[stdio_config()]) as server:
+        answer = server.respond("Add.", tools=[FILES], stream=True)
+        told = [event["type"] for event in answer.events]
+        assert told.index("response.mcp_list_tools.completed") < told.index(
+            "response.mcp_call.in_progress"
+        )
+        assert told.index("response.mcp_call_arguments.done") < told.index(
+            "response.mcp_call.completed"
+        )
+        final = answer.events[-1]["response"]
+        done = [e["item"] for e in answer.events if e["type"] == "response.output_item.done"]
+        assert done == final["output"]
+        again = server.get(f"/v1/responses/{final['id']}?stream=true")
+        assert again.body == answer.body
+
+
+def asked(server: ThreadServer, **fields: Any) -> dict[str, Any]:
+    tool = {**FILES, "require_approval": "always"}
+    response: dict[str, Any] = server.respond("Add.", tools=[tool], **fields).json
+    assert response["status"] == "completed"
+    assert kinds(response)[-1] == "mcp_approval_request"
+    return response
+
+
+def test_a_person_agrees_after_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with serving(ScriptedModel([adding()]), path, mcp=[stdio_config()]) as server:
+        waiting = asked(server)
+    request = waiting["output"][-1]
+    assert json.loads(request["arguments"]) == {"a": 1, "b": 2}
+    model = ScriptedModel(["Three."])
+    with serving(model, path, mcp=[stdio_config()]) as server:
+        yes = {
+            "type": "mcp_approval_response",
+            "approval_request_id": request["id"],
+            "approve": True,
+        }
+        done = server.post(
+            "/v1/responses",
+            input=[yes],
+            tools=[{**FILES, "require_approval": "always"}],
+            previous_response_id=waiting["id"],
+        ).json
+        assert kinds(done) == ["mcp_call", "message"]
+        made = done["output"][0]
+        assert (made["output"], made["approval_request_id"]) == ("3", request["id"])
+        assert roles(model) == ["user", "assistant", "tool"]
+        # It has been decided: the same word again finds nothing that waits.
+        again = server.post(
+            "/v1/responses", input=[yes], tools=[FILES], previous_response_id=done["id"]
+        )
+        assert again.status == 400
+
+
+def test_a_person_says_no(tmp_path: Path) -> None:
+    model = ScriptedModel([adding(), "Then not."])
+    with serving(model, tmp_path / "a.db", mcp=[stdio_config()]) as server:
+        waiting = asked(server)
+        no = {
+            "type": "mcp_approval_response",
+            "approval_request_id": waiting["output"][-1]["id"],
+            "approve": False,
+            "reason": "Too much.",
+        }
+        done = server.post(
+            "/v1/responses", input=[no], tools=[FILES], previous_response_id=waiting["id"]
+        ).json
+        assert kinds(done) == ["message"]
+        assert "Too much." in model.context()[-1]["content"]
+        assert model.context()[-1]["role"] == "tool"
+
+
+def test_without_a_word_the_conversation_does_not_go_on(tmp_path: Path) -> None:
+    with serving(ScriptedModel([adding()]), tmp_path / "a.db", mcp=[stdio_config()]) as server:
+        waiting = asked(server)
+        answer = server.respond("And?", previous_response_id=waiting["id"])
+        assert (answer.status, answer.error["code"]) == (400, "tool_output_missing")
+
+
+def test_a_tool_that_fails_is_read_by_the_model(tmp_path: Path) -> None:
+    wrong = calls(call("files__fail", {"why": "rain"}, call_id="c1"))
+    model = ScriptedModel([wrong, "It rains."])
+    with serving(model, tmp_path / "a.db", mcp=[stdio_config()]) as server:
+        done = server.respond("Go.", tools=[FILES]).json
+        made = done["output"][1]
+        assert made["status"] == "failed"
+        assert "rain" in json.dumps(made["error"])
+        assert made["output"] is None
+        assert done["output"][2]["content"][0]["text"] == "It rains."
+
+
+def test_a_clients_own_function_ends_the_turn_beside_a_servers(tmp_path: Path) -> None:
+    both = calls(call("files__add", {"a": 1, "b": 2}, call_id="c1"), call("mine", {}, call_id="c2"))
+    model = ScriptedModel([both, "Done."])
+    with serving(model, tmp_path / "a.db", mcp=[stdio_config()]) as server:
+        tools = [FILES, {"type": "function", "name": "mine"}]
+        first = server.respond("Go.", tools=tools).json
+        assert kinds(first) == ["mcp_list_tools", "mcp_call", "function_call"]
+        assert first["output"][1]["output"] == "3"
+        output = {"type": "function_call_output", "call_id": "c2", "output": "ok"}
+        done = server.post(
+            "/v1/responses", input=[output], tools=tools, previous_response_id=first["id"]
+        ).json
+        assert done["output"][-1]["content"][0]["text"] == "Done."
+        assert roles(model) == ["user", "assistant", "tool", "assistant", "tool"]
+
+
+def test_only_allowed_tools_are_offered_and_calls_are_counted(tmp_path: Path) -> None:
+    model = ScriptedModel([adding(call_id="c1"), adding(call_id="c2"), "Never."])
+    with serving(model, tmp_path / "a.db", mcp=[stdio_config()]) as server:
+        tool = {**FILES, "allowed_tools": ["add"]}
+        done = server.respond("Go.", tools=[tool], max_tool_calls=1).json
+        assert {tool.name for tool in model.calls[0].options.tools} == {"files__add"}
+        assert (done["status"], done["incomplete_details"]) == (
+            "incomplete",
+            {"reason": "max_tool_calls"},
+        )
+
+
+def test_a_server_that_nobody_configured_is_refused(tmp_path: Path) -> None:
+    with serving(store=tmp_path / "a.db", mcp=[stdio_config()]) as server:
+        unknown = server.respond(tools=[{**FILES, "server_label": "other"}])
+        assert (unknown.status, unknown.error["param"]) == (400, "tools[0].server_label")
+        tool = {**FILES, "server_label": "x", "server_url": "http://127.0.0.1:9/mcp"}
+        foreign = server.respond(tools=[tool])
+        assert (foreign.status, foreign.error["code"]) == (400, "server_url_not_allowed")
+        assert server.stored_count() == 0

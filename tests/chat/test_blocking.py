@@ -1,0 +1,362 @@
+"""``Conversation`` and ``AsyncConversation``: the same thing, and it remembers."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar, get_overloads
+
+import pytest
+
+from antiphon import (
+    AsyncConversation,
+    Conversation,
+    InvalidRequestError,
+    NotFoundError,
+    Reply,
+    Settings,
+)
+from antiphon.bootstrap import close_shared_engines, shared_engine
+from antiphon.chat.blocking import portal as _portal
+from antiphon.core.items import Message
+from antiphon.core.turns import DEFAULT_TENANT, Response
+from antiphon.errors import AntiphonError, ModelError
+from antiphon.settings import ModelSettings
+from support.chat_harness import set_event, upstream_portal
+from support.misbehaving_upstream import (
+    CUT,
+    MisbehavingUpstream,
+    chunk,
+    completion,
+    events,
+    hello_answer,
+    json_completion,
+    refuse,
+    stream,
+)
+from support.turn_service import assistant, run, user
+
+T = TypeVar("T")
+
+
+@pytest.fixture
+def echo(tmp_path: Path) -> Iterator[Settings]:
+    """A model that repeats what it heard, over a file."""
+    yield settings_for(tmp_path, ModelSettings(kind="scripted"))
+    _portal.run(close_shared_engines)
+
+
+@pytest.fixture
+def upstream() -> Iterator[MisbehavingUpstream]:
+    upstream = MisbehavingUpstream()
+    upstream_portal.run(upstream.__aenter__)
+    yield upstream
+    upstream_portal.run(lambda: upstream.__aexit__(None, None, None))
+
+
+@pytest.fixture
+def remote(tmp_path: Path, upstream: MisbehavingUpstream) -> Iterator[Settings]:
+    """The misbehaving upstream, over a file."""
+    yield settings_for(tmp_path, ModelSettings(kind="chat_completions", base_url=upstream.base_url))
+    _portal.run(close_shared_engines)
+
+
+def settings_for(folder: Path, model: ModelSettings) -> Settings:
+    return Settings(store=f"sqlite:{folder / 'turns.db'}", model="m", models={"m": model})
+
+
+def stored(settings: Settings, ask: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
+    """What the service behind ``Conversation`` says."""
+
+    async def look() -> T:
+        return await ask((await shared_engine(settings)).service)
+
+    return _portal.run(look)
+
+
+def response_of(settings: Settings, response_id: str | None) -> Response:
+    assert response_id is not None
+    response: Response = stored(
+        settings, lambda service: service.response(DEFAULT_TENANT, response_id)
+    )
+    return response
+
+
+def sent(upstream: MisbehavingUpstream, number: int = -1) -> list[Any]:
+    """The contents that the upstream was shown."""
+    return [message["content"] for message in upstream.requests[number].json["messages"]]
+
+
+# The twins.
+
+
+def public(kind: type) -> dict[str, Any]:
+    names = {name for name in vars(kind) if not name.startswith("_")} | {"__init__"}
+    return {name: inspect.getattr_static(kind, name) for name in names}
+
+
+def test_the_twins_have_the_same_methods_and_arguments(echo: Settings) -> None:
+    ours, theirs = public(Conversation), public(AsyncConversation)
+    # What one has as a property the other may have as a plain attribute.
+    attributes = set(vars(AsyncConversation(settings=echo)))
+    assert set(ours) - attributes == set(theirs)
+    for name, method in theirs.items():
+        twin = ours[name]
+        if isinstance(method, property):
+            assert isinstance(twin, property)
+            assert returned(twin.fget) == returned(method.fget)
+            continue
+        assert isinstance(twin, classmethod) == isinstance(method, classmethod)
+        mine, other = getattr(Conversation, name), getattr(AsyncConversation, name)
+        assert parameters(mine) == parameters(other)
+        assert returned(mine) == returned(other)
+        assert [parameters(one) for one in get_overloads(mine)] == [
+            parameters(one) for one in get_overloads(other)
+        ]
+        assert name == "__init__" or (twin.__doc__ or "").strip()
+
+
+def parameters(method: Any) -> list[inspect.Parameter]:
+    return list(inspect.signature(method).parameters.values())
+
+
+def returned(method: Any) -> str:
+    """What a method gives, without what is only there because it is async."""
+    kind = str(inspect.signature(method).return_annotation).replace("Async", "")
+    return kind.removeprefix("Awaitable[").removesuffix("]") if "Awaitable" in kind else kind
+
+
+# Remembering.
+
+
+def test_a_conversation_goes_on(echo: Settings) -> None:
+    chat = Conversation(instructions="Be brief.", settings=echo)
+    assert chat.response_id is None
+    assert chat.messages() == [{"role": "system", "content": "Be brief."}]
+    first = chat.send("I am Alice.")
+    assert first.text == "You said: I am Alice.\n(I was shown 2 messages.)"
+    assert (first.status, first.model) == ("completed", "m")
+    assert first.response_id == chat.response_id
+    assert first.usage is not None
+    assert first.usage.input_tokens > 0
+    parts = list(chat.stream("Who am I?"))
+    assert len(parts) > 1
+    assert "Before that you said: I am Alice." in "".join(parts)
+    assert chat.response_id != first.response_id
+    assert chat.messages() == [
+        {"role": "system", "content": "Be brief."},
+        user("I am Alice."),
+        assistant(first.text),
+        user("Who am I?"),
+        assistant("".join(parts)),
+    ]
+    assert Conversation(settings=echo).messages() == []
+
+
+def test_the_async_twin_does_the_same(tmp_path: Path) -> None:
+    async def main() -> None:
+        settings = settings_for(tmp_path, ModelSettings(kind="scripted"))
+        chat = AsyncConversation(instructions="Be brief.", settings=settings)
+        first = await chat.send("I am Alice.")
+        parts = [part async for part in chat.stream("Who am I?")]
+        assert "Before that you said: I am Alice." in "".join(parts)
+        later = await AsyncConversation.resume(first.response_id, settings=settings)
+        assert (later.model, later.instructions) == ("m", "Be brief.")
+        assert later.response_id == first.response_id
+        reply = await later.send("Another branch.")
+        assert "(I was shown 4 messages.)" in reply.text
+        assert len(await later.messages()) == len(await chat.messages()) == 5
+
+    # Twice: each loop has an engine of its own, closed when the loop ends.
+    run(main())
+    run(main())
+
+
+def test_a_conversation_is_resumed_in_another_process(echo: Settings) -> None:
+    chat = Conversation(instructions="Be brief.", settings=echo)
+    chat.send("I am Alice.")
+    script = (
+        "import sys\n"
+        "from antiphon import Conversation, Settings\n"
+        "from antiphon.settings import ModelSettings\n"
+        "models = {'m': ModelSettings(kind='scripted')}\n"
+        "settings = Settings(store=sys.argv[1], model='m', models=models)\n"
+        "chat = Conversation.resume(sys.argv[2], settings=settings)\n"
+        "print(chat.instructions, chat.send('Who am I?').response_id)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, echo.store, str(chat.response_id)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert ended.stderr == ""
+    *instructions, response_id = ended.stdout.split()
+    assert instructions == ["Be", "brief."]
+    later = Conversation.resume(response_id, settings=echo)
+    said = [message["content"] for message in later.messages()]
+    assert said[1] == "I am Alice."
+    assert "Before that you said: I am Alice." in said[-1]
+
+
+def test_resuming_what_is_not_there_is_an_error(echo: Settings) -> None:
+    for wrong in ("resp_" + "0" * 32, "nonsense", ""):
+        with pytest.raises(NotFoundError):
+            Conversation.resume(wrong, settings=echo)
+
+
+def test_a_resumed_conversation_keeps_its_settings_but_may_change_its_model(
+    echo: Settings,
+) -> None:
+    chat = Conversation(temperature=0.25, top_p=0.5, max_output_tokens=99, settings=echo)
+    chat.send("Hello.")
+    later = Conversation.resume(str(chat.response_id), settings=echo)
+    later.send("And?")
+    options = response_of(echo, later.response_id).header.options
+    assert (options.temperature, options.top_p, options.max_output_tokens) == (0.25, 0.5, 99)
+    other = Conversation.resume(str(chat.response_id), model="other", settings=echo)
+    assert other.model == "other"
+    with pytest.raises(NotFoundError):
+        other.send("And?")
+
+
+# Wherever it is called from.
+
+
+def test_conversations_in_many_threads_do_not_mix(echo: Settings) -> None:
+    def talk(name: int) -> list[str]:
+        chat = Conversation(settings=echo)
+        for number in range(5):
+            chat.send(f"{name} says {number}")
+        return [message["content"] for message in chat.messages()[::2]]
+
+    with ThreadPoolExecutor(6) as pool:
+        for name, said in enumerate(pool.map(talk, range(6))):
+            assert said == [f"{name} says {number}" for number in range(5)]
+
+
+def test_the_blocking_twin_works_inside_a_running_loop(echo: Settings) -> None:
+    async def main() -> None:
+        chat = Conversation(settings=echo)
+        chat.send("Hello.")
+        assert "Before that you said: Hello." in "".join(chat.stream("And?"))
+
+    run(main())
+
+
+CELLS = [
+    """
+from antiphon import AsyncConversation, Conversation
+chat = Conversation(settings=settings)
+said = [chat.send("One.").text]
+""",
+    """
+talk = chat.stream("Two.")
+said.append(next(talk))
+""",
+    """
+said.append("".join(talk))
+other = AsyncConversation(settings=settings)
+said.append((await other.send("Three.")).text)
+""",
+    """
+async for part in other.stream("Four."):
+    said.append(part)
+back = Conversation.resume(other.response_id, settings=settings)
+said.append(back.send("Five.").text)
+""",
+]
+
+
+def test_a_notebook(echo: Settings) -> None:
+    """Cells run one after another in one loop, which runs on between them; some await."""
+    names: dict[str, Any] = {"settings": echo}
+
+    async def run_cell(cell: str) -> None:
+        code = compile(cell, "<cell>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        if (waiting := eval(code, names)) is not None:
+            await waiting
+
+    async def notebook() -> None:
+        for cell in CELLS:
+            await asyncio.create_task(run_cell(cell))
+        await close_shared_engines()
+
+    run(notebook())
+    whole = "".join(names["said"])
+    assert [
+        word for word in ("One.", "Two.", "Three.", "Four.", "Five.") if word not in whole
+    ] == []
+    assert "Before that you said: Four." in names["said"][-1]
+    assert len(names["back"].messages()) == 6
+
+
+# When it goes wrong.
+
+
+def test_a_failed_turn_leaves_the_conversation_where_it_was(
+    remote: Settings, upstream: MisbehavingUpstream
+) -> None:
+    upstream.then(completion("Hi."), refuse(400), refuse(400), completion("Fine."))
+    chat = Conversation(settings=remote)
+    head = chat.send("Hello.").response_id
+    with pytest.raises(AntiphonError) as caught:
+        chat.send("And?")
+    assert chat.response_id == head
+    failed = response_of(remote, caught.value.response_id)
+    assert (failed.status, failed.previous_response_id) == ("failed", head)
+    with pytest.raises(AntiphonError):
+        list(chat.stream("And?"))
+    assert chat.response_id == head
+    assert chat.send("And?").text == "Fine."
+    assert sent(upstream) == ["Hello.", "Hi.", "And?"]
+    assert len(chat.messages()) == 4
+
+
+def test_an_answer_that_breaks_off_is_an_error_after_what_arrived(
+    remote: Settings, upstream: MisbehavingUpstream
+) -> None:
+    heard = asyncio.Event()
+    upstream.then(stream(*events(chunk(content="Half")), heard, end=CUT), hello_answer())
+    chat = Conversation(settings=remote)
+    deltas = chat.stream("Hello.")
+    assert next(deltas) == "Half"
+    set_event(heard)
+    with pytest.raises(ModelError) as caught:
+        next(deltas)
+    assert chat.response_id is None
+    failed = response_of(remote, caught.value.response_id)
+    assert failed.output == (Message("assistant", "Half", status="incomplete"),)
+    assert "".join(chat.stream("Hello.")) == "Hello."
+    assert sent(upstream) == ["Hello."]
+
+
+def test_nothing_and_nonsense_are_refused(echo: Settings) -> None:
+    chat = Conversation(settings=echo)
+    nonsense: Any = 42
+    for text, code in (("", "empty_input"), ("caf\udce9", "invalid_unicode"), (nonsense, None)):
+        for say in (chat.send, lambda one: list(chat.stream(one))):
+            with pytest.raises(InvalidRequestError) as caught:
+                say(text)
+            assert code is None or caught.value.code == code
+    assert chat.response_id is None
+    assert stored(echo, lambda service: service.recent(DEFAULT_TENANT, 9)) == []
+
+
+def test_an_answer_cut_at_its_limit_says_so(
+    remote: Settings, upstream: MisbehavingUpstream
+) -> None:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "So"}}
+    upstream.then(json_completion({"choices": [{**choice, "finish_reason": "length"}]}))
+    chat = Conversation(max_output_tokens=1, settings=remote)
+    reply = chat.send("Tell me all.")
+    assert isinstance(reply, Reply)
+    assert (reply.text, reply.status) == ("So", "incomplete")
+    assert chat.response_id == reply.response_id, "it can be continued"

@@ -1,0 +1,260 @@
+"""What a conversation is set up with: sampling, limits, and what of a long history is shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from antiphon import (
+    ContextLengthExceededError,
+    InvalidRequestError,
+    ModelError,
+    Summarize,
+    TokenBudget,
+    Window,
+    tool,
+)
+from antiphon.core.items import Compaction
+from antiphon.errors import ConfigError
+from support.chat_harness import (
+    VARIANTS,
+    Call,
+    ChatHarness,
+    ModelAnswer,
+    chat_harness,
+    contents,
+    roles,
+)
+
+
+@pytest.fixture(params=VARIANTS)
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
+    with chat_harness(request.param, tmp_path) as stage:
+        yield stage
+
+
+def said(stage: ChatHarness) -> list[str]:
+    """What the user said, as the upstream was last shown it."""
+    return [one["content"] for one in stage.sent_messages() if one["role"] == "user"]
+
+
+# Sampling.
+
+
+def test_what_is_set_is_sent(stage: ChatHarness) -> None:
+    chat = stage.new(temperature=0, top_p=1, max_output_tokens=9, reasoning_effort="low")
+    chat.send("Hi.")
+    body = stage.request_body()
+    assert (body["temperature"], body["top_p"], body["reasoning_effort"]) == (0, 1, "low")
+    assert 9 in (body.get("max_tokens"), body.get("max_completion_tokens"))
+    later = stage.resume(chat.response_id, temperature=None, top_p=0.5)
+    later.send("And?")
+    body = stage.request_body()
+    assert "temperature" not in body, "None takes it back"
+    assert (body["top_p"], body["reasoning_effort"]) == (0.5, "low")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", -0.1),
+        ("temperature", 2.1),
+        ("temperature", math.nan),
+        ("temperature", "hot"),
+        ("temperature", True),
+        ("top_p", 1.1),
+        ("max_output_tokens", 0),
+        ("max_output_tokens", 1.5),
+        ("max_output_tokens", True),
+        ("max_tool_rounds", -1),
+        ("max_tool_rounds", None),
+        ("timeout", 0),
+        ("timeout", math.nan),
+        ("timeout", "1"),
+        ("context", "window"),
+        ("context", Window),
+        ("context", [Window(2), 3]),
+        ("context", 3),
+    ],
+)
+def test_a_bad_value_names_its_argument(tmp_path: Path, name: str, value: Any) -> None:
+    with chat_harness("blocking", tmp_path) as stage, pytest.raises(InvalidRequestError) as caught:
+        stage.new(**{name: value})
+    assert caught.value.param == name
+
+
+def test_bad_tools_and_hooks_are_refused(tmp_path: Path) -> None:
+    wrong: list[dict[str, Any]] = [{"tools": "weather"}, {"tools": [42]}, {"approve": True}]
+    with chat_harness("blocking", tmp_path) as stage:
+        for options in wrong:
+            with pytest.raises(ConfigError):
+                stage.new(**options)
+
+
+def test_bad_policies_are_refused_however_they_are_made() -> None:
+    wrong: list[tuple[Any, str]] = [
+        (lambda: Window(0), "max_messages"),
+        (lambda: Window(1.5), "max_messages"),  # type: ignore[arg-type]
+        (lambda: Window(True), "max_messages"),
+        (lambda: TokenBudget(0), "max_tokens"),
+        (lambda: TokenBudget("9"), "max_tokens"),  # type: ignore[arg-type]
+        (Summarize, "max_tokens"),
+        (lambda: Summarize(max_tokens=-1), "max_tokens"),
+        (lambda: Summarize(max_messages=0), "max_messages"),
+        (lambda: Summarize(max_messages=1, keep_turns=-1), "keep_turns"),
+        (lambda: msgspec.structs.replace(Window(2), max_messages=0), "max_messages"),
+        (
+            lambda: msgspec.structs.replace(Summarize(max_tokens=1), max_tokens=None),
+            "max_tokens",
+        ),
+    ]
+    for make, param in wrong:
+        with pytest.raises(InvalidRequestError) as caught:
+            make()
+        assert caught.value.param == param
+
+
+# Context.
+
+
+def test_a_window_shows_the_newest_turns(stage: ChatHarness) -> None:
+    chat = stage.new(instructions="Be brief.", context=Window(3))
+    for number in range(4):
+        chat.send(f"Number {number}.")
+    assert roles(stage.sent_messages()) == "suau"
+    assert said(stage) == ["Number 2.", "Number 3."]
+    assert roles(chat.messages()) == "sua"
+    assert roles(chat.history) == "suauauaua"
+    # A policy belongs to the conversation object, not to what is stored.
+    assert roles(stage.resume(chat.response_id).messages()) == "suauauaua"
+
+
+def test_a_budget_shows_what_fits(stage: ChatHarness) -> None:
+    chat = stage.new(context=TokenBudget(60))
+    stage.upstream.plan_answers(*(ModelAnswer("Yes.", tokens=(20 * n, 4, 0)) for n in (1, 2, 3, 4)))
+    for number in range(4):
+        chat.send(f"Number {number}.")
+    assert said(stage)[-1] == "Number 3."
+    assert len(said(stage)) < 4
+    with pytest.raises(ContextLengthExceededError) as caught:
+        chat.send("word " * 300)
+    assert caught.value.limit == 60
+    head = chat.response_id
+    chat.send("Short.")
+    assert chat.response_id != head
+    assert said(stage)[-1] == "Short."
+
+
+def test_a_summary_takes_the_place_of_old_turns(stage: ChatHarness) -> None:
+    chat = stage.new(instructions="Be brief.", context=Summarize(max_messages=4, keep_turns=1))
+    for number in range(2):
+        chat.send(f"Number {number}.")
+    asked = stage.request_count
+    stage.upstream.plan_answers(ModelAnswer("They counted."), ModelAnswer("Two."))
+    assert chat.send("Number 2.").text == "Two."
+    assert stage.request_count == asked + 2
+    assert "They counted." in stage.sent_messages()[1]["content"]
+    assert said(stage) == ["Number 1.", "Number 2."]
+    assert roles(chat.messages()) == "ssuaua"
+    assert said_in(chat.history) == ["Number 0.", "Number 1.", "Number 2."]
+    assert sum(isinstance(item, Compaction) for item in chat.items) == 1
+    # The summary is a turn of its own in what was paid.
+    assert len(chat.usage.turns) == 4
+    later = stage.resume(chat.response_id)
+    assert later.messages() == chat.messages()
+    assert later.history == chat.history
+
+
+def said_in(messages: list[dict[str, Any]]) -> list[str]:
+    return [one["content"] for one in messages if one["role"] == "user"]
+
+
+def test_several_policies_at_once(stage: ChatHarness) -> None:
+    chat = stage.new(
+        context=[Summarize(max_messages=8, keep_turns=2), Window(4), TokenBudget(10_000)]
+    )
+    for number in range(9):
+        chat.send(f"Number {number}.")
+        assert said(stage)[-1] in (f"Number {number}.", Summarize(max_messages=1).prompt)
+        assert len([one for one in stage.sent_messages() if one["role"] != "system"]) <= 9
+    assert len(said(stage)) <= 3
+    assert said_in(chat.history) == [f"Number {number}." for number in range(9)]
+
+
+def test_a_summary_by_hand(stage: ChatHarness) -> None:
+    chat = stage.new(instructions="Be brief.")
+    with pytest.raises(InvalidRequestError) as caught:
+        chat.summarize()
+    assert caught.value.code == "nothing_to_summarize"
+    for number in range(3):
+        chat.send(f"Number {number}.")
+    with pytest.raises(InvalidRequestError) as caught:
+        chat.summarize(keep_turns=-1)
+    assert caught.value.param == "keep_turns"
+    head = chat.response_id
+    stage.upstream.plan_answers(ModelAnswer("They counted to one."))
+    summary = chat.summarize(keep_turns=1)
+    assert (summary.text, chat.response_id) == ("They counted to one.", summary.response_id)
+    assert said(stage)[:2] == ["Number 0.", "Number 1."]
+    assert "Number 2." not in said(stage)
+    assert roles(chat.messages()) == "ssua"
+    with pytest.raises(InvalidRequestError) as caught:
+        chat.regenerate()
+    assert caught.value.code == "nothing_to_regenerate"
+    with pytest.raises(InvalidRequestError) as caught:
+        chat.summarize(keep_turns=1)
+    assert caught.value.code == "nothing_to_summarize"
+    assert roles(chat.branch(head).messages()) == "suauaua"
+    assert chat.send("And?").text == "Hello."
+    assert said(stage) == ["Number 2.", "And?"]
+    assert chat.regenerate().text == "Hello."
+    assert said(stage) == ["Number 2.", "And?"]
+
+
+def test_a_summary_that_fails_leaves_the_conversation_where_it_was(stage: ChatHarness) -> None:
+    chat = stage.new()
+    head = chat.send("Hi.").response_id
+    stage.upstream.plan_answers(ModelAnswer(""))
+    with pytest.raises(ModelError):
+        chat.summarize()
+    assert chat.response_id == head
+
+
+def test_a_summary_while_a_call_waits_changes_nothing_about_that(stage: ChatHarness) -> None:
+    @tool(needs_approval=True)
+    def refund(order: str) -> str:
+        """Give the money back."""
+        return f"refunded {order}"
+
+    chat = stage.new(tools=[refund])
+    chat.send("Hi.")
+    stage.upstream.plan_answers(ModelAnswer(calls=(Call("refund", {"order": "1"}, "r"),)))
+    chat.send("Refund 1.")
+    stage.upstream.plan_answers(ModelAnswer("They said hi."))
+    chat.summarize()
+    assert [call.call_id for call in chat.pending] == ["r"]
+    with pytest.raises(InvalidRequestError):
+        chat.send("So?")
+    assert chat.send(decisions={"r": True}).text == "Hello."
+    assert contents(stage.sent_messages())[-1] == "refunded 1"
+
+
+def test_beginning_anew(stage: ChatHarness) -> None:
+    chat = stage.new(instructions="Be brief.")
+    first = chat.send("Hi.").response_id
+    chat.reset()
+    assert (chat.response_id, chat.instructions) == (None, "Be brief.")
+    assert roles(chat.messages()) == roles(chat.history) == "s"
+    assert (chat.items, chat.pending, chat.usage.turns) == ((), (), ())
+    chat.send("Hi again.")
+    assert contents(stage.sent_messages()) == ["Be brief.", "Hi again."]
+    chat.reset(keep_system=False)
+    assert (chat.instructions, chat.messages()) == (None, [])
+    chat.send("And again.")
+    assert contents(stage.sent_messages()) == ["And again."]
+    assert contents(stage.resume(first).messages()) == ["Be brief.", "Hi.", "Hello."]

@@ -1,0 +1,139 @@
+"""``antiphon serve``: a real server in a process of its own."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from support.command_line import Command, commands
+from support.serve_process import CONFIG, served
+
+
+def status(port: int, key: str | None = None, host: str = "127.0.0.1") -> int:
+    """How a turn is answered."""
+    with closing(http.client.HTTPConnection(host, port, timeout=30)) as connection:
+        headers = {"x-request-id": "mine", **({"authorization": f"Bearer {key}"} if key else {})}
+        connection.request("POST", "/v1/responses", json.dumps({"input": "Hi"}), headers)
+        return connection.getresponse().status
+
+
+def respond(host: str, port: int, text: str) -> str:
+    with closing(http.client.HTTPConnection(host, port, timeout=30)) as connection:
+        body = json.dumps({"input": text})
+        connection.request("POST", "/v1/responses", body, {"content-type": "application/json"})
+        answer = json.loads(connection.getresponse().read())
+    return str(answer["output"][0]["content"][0]["text"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_serves_and_stops_in_good_order(tmp_path: Path, number: signal.Signals) -> None:
+    with served(tmp_path) as (process, host, port):
+        assert respond(host, port, "hello").startswith("You said: hello")
+        process.send_signal(number)
+        assert process.stderr is not None
+        said = process.stderr.read()
+        assert "model: echo; store: sqlite:" in said
+        assert "no keys: this machine only" in said
+        assert process.wait() == 0
+
+
+def test_localhost_is_fine(tmp_path: Path) -> None:
+    with served(tmp_path, "--host", "localhost") as (_, host, port):
+        assert host == "127.0.0.1"
+        assert respond(host, port, "hello").startswith("You said: hello")
+
+
+@pytest.fixture
+def antiphon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Command]:
+    (tmp_path / "c.toml").write_text(CONFIG)
+    with commands(tmp_path, monkeypatch, capsys) as command:
+        monkeypatch.setenv("ANTIPHON_CONFIG", "c.toml")
+        yield command
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com", "localhost.evil"])
+def test_without_keys_it_serves_this_machine_only(antiphon: Command, host: str) -> None:
+    ran = antiphon("serve", "--host", host, "--port", "0")
+    assert (ran.code, ran.out) == (1, "")
+    assert f"cannot listen on {host}" in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_a_port_in_use_is_a_line(antiphon: Command) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ran = antiphon("serve", "--port", str(taken.getsockname()[1]))
+    assert ran.code == 1
+    assert "in use" in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_a_wrong_port_is_wrong_usage(antiphon: Command) -> None:
+    assert antiphon("serve", "--port", "99999").code == 2
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_with_keys_it_serves_others_who_have_one(
+    antiphon: Command, tmp_path: Path, host: str
+) -> None:
+    key = antiphon("key", "create", "--tenant", "acme").out.strip()
+    with served(tmp_path, "--host", host) as (process, _, port):
+        assert status(port) == 401
+        assert status(port, key) == 200
+        process.terminate()
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert "every request needs a key" in said
+    assert "in the clear" in said
+    assert key not in said
+
+
+def test_a_running_server_learns_of_keys_and_of_their_end(
+    antiphon: Command, tmp_path: Path
+) -> None:
+    with served(tmp_path) as (_, _, port):
+        assert status(port) == 200
+        made = antiphon("key", "create", "--tenant", "acme")
+        key = made.out.strip()
+        # Whoever brings the first key puts keys into force.
+        assert status(port, key) == 200
+        assert status(port) == 401
+        antiphon("key", "revoke", made.err.split(" ")[0])
+        assert status(port, key) == 401
+        assert status(port) == 401, "the last key's end opens nothing"
+
+
+def test_limits_are_those_of_the_keys_tenant(antiphon: Command, tmp_path: Path) -> None:
+    poor, rich = (
+        antiphon("key", "create", "--tenant", name).out.strip() for name in ("poor", "rich")
+    )
+    limits = "[limits]\nrequests_per_minute = 1\n[tenants.rich]\nrequests_per_minute = 3\n"
+    with served(tmp_path, more=limits) as (_, _, port):
+        assert [status(port, poor) for _ in range(2)] == [200, 429]
+        assert [status(port, rich) for _ in range(4)] == [200, 200, 200, 429]
+
+
+def test_a_line_for_each_request_if_asked_for(tmp_path: Path) -> None:
+    with served(tmp_path, "--log-level", "info") as (process, _, port):
+        assert status(port) == 200
+        process.terminate()
+        assert process.stderr is not None
+        lines = [line for line in process.stderr if "antiphon.access" in line]
+    assert len(lines) == 1
+    assert re.search(r" POST /v1/responses 200 [\d.]+ms - \[mine\]\n$", lines[0])
+
+
+def test_a_wrong_log_level_is_a_line(antiphon: Command) -> None:
+    ran = antiphon("serve", "--log-level", "loud")
+    assert ran.code == 1
+    assert "--log-level" in ran.err
+    assert ran.err.count("\n") == 1

@@ -1,0 +1,187 @@
+"""The chat at a terminal, through a real one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.command_line import PROGRAM, environment
+from support.command_line_upstream import upstream
+from support.pseudo_terminal import CTRL_C, CTRL_D, Terminal
+
+CONFIG = """
+model = "echo"
+store = "sqlite:turns.db"
+[models.echo]
+kind = "scripted"
+[models.far]
+base_url = "{url}"
+"""
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with upstream() as url:
+        yield url
+
+
+@pytest.fixture
+def home(tmp_path: Path, url: str) -> Path:
+    (tmp_path / "c.toml").write_text(CONFIG.format(url=url))
+    return tmp_path
+
+
+def chat(home: Path, *args: str) -> Terminal:
+    arguments = [PROGRAM, "chat", "--config", "c.toml", *args]
+    return Terminal(arguments, environment(home), home)
+
+
+def test_a_conversation_survives_kill_9_and_goes_on(home: Path) -> None:
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("My name is Alice.\n")
+        terminal.expect("You said: My name is Alice.\n")
+        terminal.expect("(I was shown 1 messages.)\n")
+        terminal.expect("> ")
+        terminal.type("Second.\n")
+        terminal.expect("You said: Second.\nBefore that you said: My name is Alice.\n")
+        terminal.expect("> ")
+        terminal.type("half a thou")
+        terminal.expect("half a thou")
+        terminal.kill()
+    with chat(home, "--continue") as terminal:
+        terminal.expect("continuing after 2 turns")
+        terminal.expect("Second.")
+        terminal.expect("> ")
+        terminal.type("Third.\n")
+        terminal.expect("Before that you said: Second.\n")
+        terminal.expect("(I was shown 5 messages.)")
+        terminal.expect("> ")
+        terminal.type("exit\n")
+        terminal.expect("chat --continue")
+        assert terminal.leave() == 0
+
+
+def test_ctrl_c_stops_the_answer_and_keeps_what_arrived(home: Path) -> None:
+    with chat(home, "--model", "far") as terminal:
+        terminal.expect("> ")
+        terminal.type("hang\n")
+        terminal.expect("one two three")
+        terminal.type(CTRL_C)
+        terminal.expect("stopped; what arrived is kept")
+        terminal.expect("> ")
+        terminal.type("go on\n")
+        terminal.expect("3 messages, the last: go on")
+        terminal.expect("> ")
+        terminal.type(CTRL_D)
+        assert terminal.leave() == 0
+        assert "Traceback" not in terminal.shown
+
+
+def test_an_error_costs_its_turn_only(home: Path) -> None:
+    with chat(home, "--model", "far") as terminal:
+        terminal.expect("> ")
+        terminal.type("first\n")
+        terminal.expect("1 messages, the last: first")
+        terminal.expect("> ")
+        terminal.type("refuse\n")
+        terminal.expect("error: ")
+        terminal.expect("> ")
+        terminal.type("last\n")
+        assert "refuse" not in terminal.expect("first")
+        terminal.expect("> ")
+        terminal.type("quit\n")
+        assert terminal.leave() == 0
+
+
+def test_ctrl_c_at_the_prompt_clears_and_twice_leaves(home: Path) -> None:
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("never sent")
+        terminal.expect("never sent")
+        terminal.type(CTRL_C + "sent\n")
+        terminal.expect("You said: sent\n")
+        terminal.expect("> ")
+        terminal.type(CTRL_C)
+        terminal.expect("Ctrl-C again or Ctrl-D leaves")
+        terminal.expect("> ")
+        terminal.type(CTRL_C)
+        assert terminal.leave() == 0
+
+
+def test_a_pasted_text_is_one_message(home: Path) -> None:
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("\x1b[200~line one\nline two\x1b[201~\n")
+        terminal.expect("You said: line one\nline two\n")
+        terminal.expect("(I was shown 1 messages.)")
+        terminal.expect("> ")
+        terminal.type("\n  \n" + CTRL_D)
+        assert terminal.leave() == 0
+
+
+def test_the_arrow_keys_remember_what_was_asked(home: Path) -> None:
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("remember me\n")
+        terminal.expect("shown 1 messages.)")
+        terminal.expect("> ")
+        terminal.type(CTRL_D)
+        terminal.leave()
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("\x1b[A")
+        terminal.expect("remember me")
+        terminal.type("\n")
+        terminal.expect("You said: remember me\n")
+        terminal.type(CTRL_D)
+        assert terminal.leave() == 0
+
+
+def test_a_chat_that_keeps_nothing_promises_nothing(home: Path) -> None:
+    with chat(home, "--store", "memory:") as terminal:
+        terminal.expect("> ")
+        terminal.type("hello\n")
+        terminal.expect("You said: hello\n")
+        terminal.expect("> ")
+        terminal.type(CTRL_D)
+        assert terminal.leave() == 0
+        assert "--continue" not in terminal.shown
+    assert not (home / "turns.db").exists()
+
+
+def test_what_a_model_says_does_not_steer_the_terminal(home: Path) -> None:
+    with chat(home, "-p", "\x1b]0;owned\x07 \x1b[2J \x9b31m red") as terminal:
+        assert terminal.leave() == 0
+        assert "]0;owned" in terminal.shown
+        assert "[2J" in terminal.shown
+
+
+def test_a_model_that_is_not_there_is_said_before_one_types(home: Path) -> None:
+    with chat(home, "--model", "nobody") as terminal:
+        assert terminal.leave() == 1
+        assert terminal.shown.count("\n") == 1
+        assert terminal.shown.startswith("error: ")
+        assert "nobody" in terminal.shown
+
+
+def test_a_kill_in_the_middle_of_an_answer_loses_nothing_that_was_said(home: Path) -> None:
+    with chat(home, "--model", "far") as terminal:
+        terminal.expect("> ")
+        terminal.type("first\n")
+        terminal.expect("1 messages, the last: first")
+        terminal.expect("> ")
+        terminal.type("hang\n")
+        terminal.expect("one two three")
+        terminal.kill()
+    with chat(home, "--continue") as terminal:
+        terminal.expect("continuing after 2 turns")
+        terminal.expect("> hang")
+        terminal.expect("> ")
+        terminal.type("last\n")
+        terminal.expect("\nhang\n")
+        terminal.expect("> ")
+        terminal.type(CTRL_D)
+        assert terminal.leave() == 0

@@ -1,0 +1,35 @@
+"""The safe connection to xAI's gRPC API."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+import pytest
+
+from antiphon.core.deltas import OutputTextDelta
+from antiphon.errors import ModelUnavailableError
+from antiphon.models.scripted import ScriptedModel
+from support.grpc_client import grpc_serving
+from support.tls_certificates import self_signed_certificate
+from support.xai_upstream import NO_RETRIES, collect_deltas, model_at, run
+
+
+def test_a_host_has_to_be_who_it_says(tmp_path: Path) -> None:
+    tls = self_signed_certificate(tmp_path)
+    upstream = ScriptedModel(["Hi."])
+
+    async def main(port: int) -> None:
+        url = f"https://127.0.0.1:{port}"
+        stranger = model_at(port, url=url, retry=NO_RETRIES)
+        with pytest.raises(ModelUnavailableError):
+            await collect_deltas(stranger)
+        assert not upstream.calls
+        known = grpc.ssl_channel_credentials(tls.cert.read_bytes())
+        friend = model_at(port, url=url, credentials=known)
+        assert OutputTextDelta("Hi.") in await collect_deltas(friend)
+        await stranger.close()
+        await friend.close()
+
+    with grpc_serving(upstream, certificate=tls) as server:
+        run(main(server.port))

@@ -1,0 +1,165 @@
+"""With ``store: false`` no byte of what was said is left anywhere: not on disk, not in a log."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.sync.client import connect
+
+from antiphon.errors import ModelError
+from antiphon.models.scripted import ScriptedModel, call, calls, cut, fail, hang, say, think
+from support.http_server import TIMEOUT, ServerProcess, ThreadServer, serving
+from support.side_stores import all_bytes
+
+CANARY = "canary-7f3a"
+TOOL = {"type": "function", "name": CANARY, "description": CANARY, "parameters": {"title": CANARY}}
+#: A request that has the word wherever a word may be.
+FULL: dict[str, Any] = {
+    "model": "scripted",
+    "store": False,
+    "instructions": f"{CANARY} instructions",
+    "input": [
+        {"role": "user", "content": f"{CANARY} said"},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": CANARY}]},
+        {"type": "function_call", "call_id": CANARY, "name": CANARY, "arguments": CANARY},
+        {"type": "function_call_output", "call_id": CANARY, "output": CANARY},
+        {"type": "compaction", "encrypted_content": CANARY},
+    ],
+    "metadata": {CANARY: CANARY},
+    "tools": [TOOL],
+    "user": CANARY,
+    "safety_identifier": CANARY,
+    "prompt_cache_key": CANARY,
+}
+CHAT: dict[str, Any] = {
+    "model": "scripted",
+    "messages": [{"role": "system", "content": CANARY}, {"role": "user", "content": CANARY}],
+    "tools": [{"type": "function", "function": {"name": CANARY, "description": CANARY}}],
+    "user": CANARY,
+    "metadata": {CANARY: CANARY},
+}
+ENDINGS = {
+    "good": say(CANARY, " answered"),
+    "thought": think(CANARY) + say(CANARY),
+    "called": calls(call(CANARY, {"x": CANARY})),
+    "failed": say(CANARY) + fail(ModelError(f"It broke at {CANARY}.")),
+    "cut": say(CANARY) + cut(),
+}
+
+
+class _Lines(logging.Handler):
+    """Keeps what is logged, as it would be written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(logging.Formatter("%(name)s %(message)s").format(record))
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Looks through all that a server logs that is asked to log all it can (``antiphon.logging_setup``)."""
+    kept = _Lines()
+    logging.getLogger().addHandler(kept)
+    with caplog.at_level(logging.DEBUG, "antiphon"), caplog.at_level(logging.WARNING):
+        yield
+    logging.getLogger().removeHandler(kept)
+    assert any(line.startswith("antiphon.access") for line in kept.lines)
+    assert [line for line in kept.lines if CANARY in line] == []
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.usefixtures("logged")
+def test_nothing_is_left_of_an_unstored_turn(ending: str, tmp_path: Path) -> None:
+    model = ScriptedModel(["It is.", *[ENDINGS[ending]] * 20])
+    with serving(model, tmp_path / "a.db") as server:
+        server.respond("Something is stored.")
+        for fields in ({}, {"stream": True}):
+            for path, body in (("/v1/responses", FULL), ("/v1/chat/completions", CHAT)):
+                assert server.request("POST", path, {**body, **fields}).status in (200, 502)
+        for path in ("/v1/responses/compact", "/v1/responses/input_tokens"):
+            # Whatever is said about storing: these keep nothing.
+            server.request("POST", path, {**FULL, "store": True})
+        _over_a_websocket(server)
+        _with_a_key(server)
+        _on_a_conversation(server)
+        _absent(tmp_path)
+    _absent(tmp_path)
+
+
+def _over_a_websocket(server: ThreadServer) -> None:
+    with connect(f"ws://127.0.0.1:{server.port}/v1/responses") as client:
+        client.send(json.dumps({"type": "response.create", **FULL}))
+        while '"type":"response.' in (told := str(client.recv(TIMEOUT))):
+            if '"type":"response.completed"' in told or '"type":"response.failed"' in told:
+                break
+
+
+def _with_a_key(server: ThreadServer) -> None:
+    answer = server.request("POST", "/v1/responses", FULL, {"idempotency-key": CANARY})
+    assert answer.status in (200, 502)
+
+
+def _on_a_conversation(server: ThreadServer) -> None:
+    name = server.post("/v1/conversations").json["id"]
+    server.request("POST", "/v1/responses", {**FULL, "conversation": name})
+    assert server.get(f"/v1/conversations/{name}/items").json["data"] == []
+
+
+def _absent(folder: Path) -> None:
+    assert CANARY.encode() not in all_bytes(folder)
+
+
+@pytest.mark.usefixtures("logged")
+def test_nothing_is_left_of_one_that_is_refused_or_left(tmp_path: Path) -> None:
+    reached = asyncio.Event()
+    model = ScriptedModel([say(CANARY) + hang(reached)])
+    with serving(model, tmp_path / "a.db") as server:
+        refused: list[bytes | dict[str, Any]] = [
+            {**FULL, "previous_response_id": CANARY},
+            {**FULL, "model": CANARY},
+            {**FULL, "input": [{"type": CANARY}]},
+            {**FULL, "temperature": CANARY},
+            {**FULL, "store": True, "input": [{"role": CANARY, "content": CANARY}]},
+            f'{{"input": "{CANARY}'.encode(),
+        ]
+        for body in refused:
+            for path in ("", "/compact", "/input_tokens"):
+                answer = server.request("POST", f"/v1/responses{path}", body)
+                assert 400 <= answer.status < 500
+        items = [{"role": "user", "content": CANARY}, {"type": "nonsense"}]
+        assert server.post("/v1/conversations", items=items).status == 400
+        with closing(server.connect()) as gone:
+            gone.request("POST", "/v1/responses", json.dumps({**FULL, "stream": True}))
+            gone.getresponse().readline()
+            server.wait(reached)
+        server.wait(model.cancelled)
+        _absent(tmp_path)
+    _absent(tmp_path)
+
+
+def test_nothing_is_left_by_a_server_of_its_own(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path) as server:
+        for fields in ({}, {"stream": True}, {"previous_response_id": CANARY}):
+            server.request("POST", "/v1/responses", {**FULL, "model": "m", **fields})
+        for path in ("/v1/responses/compact", "/v1/responses/input_tokens"):
+            server.request("POST", path, {**FULL, "model": "m"})
+        server.request("POST", "/v1/chat/completions", {**CHAT, "model": "m"})
+        _absent(tmp_path)
+        assert server.stop() == 0
+    _absent(tmp_path)
+
+
+def test_what_is_stored_would_be_found(tmp_path: Path) -> None:
+    with serving(ScriptedModel(), tmp_path / "a.db") as server:
+        assert server.request("POST", "/v1/responses", {**FULL, "store": True}).status == 200
+        assert CANARY.encode() in all_bytes(tmp_path)

@@ -1,0 +1,261 @@
+"""Somebody else's id is a missing one: on every endpoint there is, in every place of a request."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+from websockets.sync.client import connect
+
+from antiphon.api.http.app import HttpApp, create_app
+from antiphon.api.http.middleware import GatewayMiddleware
+from antiphon.core.ids import item_id, new_conversation_id, new_response_id
+from antiphon.core.items import FunctionCall, Message
+from antiphon.core.turns import TurnRequest
+from antiphon.models.scripted import ScriptedModel
+from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
+from antiphon.turn.service import TurnService
+from support.http_server import TIMEOUT, ThreadServer, serving
+from support.keyed_server import Client, KeyedServer
+
+WAITING = FunctionCall("call_1", "files__read", "{}", server="files")
+#: Endpoints that take no id of anything stored, and what else they are.
+WITHOUT_IDS = {
+    "/v1/models",
+    "/v1/models/{id:path}",
+    "/v1/chat/completions",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/openapi.json",
+    "/docs",
+    # Its own tests say what it does with them.
+    "/mcp",
+}
+
+
+class Ids(NamedTuple):
+    """One id of each kind, of one tenant's things or of nothing."""
+
+    response: str
+    conversation: str
+    item: str
+    approval: str
+    conversation_item: str
+
+
+MISSING = Ids(
+    new_response_id(),
+    new_conversation_id(),
+    item_id(new_response_id(), "message", 0),
+    item_id(new_response_id(), "mcp_approval_request", 1),
+    item_id(new_response_id(), "message", 0),
+)
+
+
+class House(NamedTuple):
+    """A server, its app, who has things there, and who looks for them."""
+
+    app: HttpApp
+    site: KeyedServer
+    owner: Client
+    other: Client
+    ids: Ids
+
+
+@pytest.fixture(scope="module")
+def house() -> Iterator[House]:
+    keys = MemoryApiKeyStore(time.time)
+    apps: list[HttpApp] = []
+
+    def make(service: TurnService) -> GatewayMiddleware:
+        front = create_app(service, keys)
+        app = front._app
+        assert isinstance(app, HttpApp)
+        apps.append(app)
+        return front
+
+    with serving(ScriptedModel(), site=make) as server:
+        site = KeyedServer(server, keys)
+        owner, other = site.client("owner"), site.client("other")
+        yield House(apps[0], site, owner, other, _things(server, owner))
+
+
+def _things(server: ThreadServer, owner: Client) -> Ids:
+    response = owner.respond("A secret").json["id"]
+    items = [{"role": "user", "content": "A secret"}]
+    made = owner.request("POST", "/v1/conversations", {"items": items}).json["id"]
+    first = owner.get(f"/v1/conversations/{made}/items").json["data"][0]["id"]
+    asked = TurnRequest((Message("user", "Read."),), tenant="owner")
+    waiting = server.run(server.service.store_turn(asked, [WAITING]))
+    return Ids(
+        response,
+        made,
+        item_id(response, "message", 0),
+        item_id(waiting, "mcp_approval_request", 1),
+        first,
+    )
+
+
+def bodies(ids: Ids) -> list[dict[str, Any]]:
+    """Every place in a request's body that may hold an id."""
+    said = {"role": "user", "content": "Hi"}
+    decision = {"type": "mcp_approval_response", "approval_request_id": ids.approval}
+    named = [ids.item, ids.conversation_item, ids.approval, ids.response]
+    return [
+        {"input": "Hi", "previous_response_id": ids.response},
+        {"input": "Hi", "previous_response_id": ids.conversation},
+        {"input": "Hi", "conversation": ids.conversation},
+        {"input": "Hi", "conversation": {"id": ids.conversation}, "on_busy": "queue"},
+        {"input": "Hi", "conversation": ids.response},
+        *({"input": [said, {"type": "item_reference", "id": one}]} for one in named),
+        {"input": [{"id": ids.item}]},
+        {"input": [{**decision, "approve": True}]},
+        {"input": [{**decision, "approve": False}, said]},
+    ]
+
+
+def asked(app: HttpApp, ids: Ids) -> Iterator[tuple[str, str, dict[str, Any] | None]]:
+    """Every request that names something: of every endpoint in the app's own table."""
+    every = [
+        (method, template)
+        for template, methods in app.routes.items()
+        if template not in WITHOUT_IDS
+        for method in methods
+    ]
+    # Deleting comes last: the rest shall find what there is.
+    for method, template in sorted(every, key=lambda one: one[0] == "DELETE"):
+        for path in _paths(template, ids):
+            yield from ((method, path, body) for body in _bodies(template, method, ids))
+
+
+def _paths(template: str, ids: Ids) -> list[str]:
+    names = [ids.response, ids.conversation]
+    if "{id}" not in template:
+        if template in ("/v1/responses", "/v1/conversations"):
+            return [template, *(f"{template}?after={name}" for name in names)]
+        return [template]
+    items = [ids.item, ids.conversation_item] if "{item}" in template else [""]
+    paths = [
+        template.replace("{id}", name).replace("{item}", item) for name in names for item in items
+    ]
+    queries = ["", "?stream=true", "?cascade=true", f"?after={ids.item}"]
+    return [path + query for path in paths for query in queries]
+
+
+def _bodies(template: str, method: str, ids: Ids) -> list[dict[str, Any] | None]:
+    if method != "POST":
+        return [None]
+    said = [{"role": "user", "content": "Hi"}]
+    if template.startswith("/v1/conversations"):
+        named = [{"items": [{"type": "item_reference", "id": ids.item}]}]
+        return [*named, {"items": said, "metadata": {}}] if "{id}" in template else [*named]
+    if template.endswith("/cancel"):
+        return [None]
+    more: list[dict[str, Any]] = [{}, {"stream": True}, {"store": False}, {"background": True}]
+    return [{"model": "scripted", **body, **extra} for body in bodies(ids) for extra in more]
+
+
+def plain(answer: str, ids: Ids) -> str:
+    """An answer with all ids and times taken out."""
+    for name, one in ids._asdict().items():
+        answer = answer.replace(one, name)
+    return re.sub(r'"(created_at|completed_at)":\d+', "", re.sub(r"[0-9a-f]{32}", "HEX", answer))
+
+
+def answers(house: House, who: Client, ids: Ids) -> list[tuple[str, str, int, str]]:
+    seen = []
+    for method, path, body in asked(house.app, ids):
+        answer = who.request(method, path, body)
+        shown = plain(answer.body.decode(), ids)
+        what = plain(f"{method} {path} {json.dumps(body)}", ids)
+        kept = {name: answer.headers.get(name, "") for name in ("content-type", "x-should-retry")}
+        seen.append((what, json.dumps(kept), answer.status, shown))
+    return seen
+
+
+def test_every_endpoint_tells_foreign_from_missing_by_nothing(house: House) -> None:
+    before = _everything(house)
+    foreign, missing = (answers(house, house.other, ids) for ids in (house.ids, MISSING))
+    assert len(foreign) > 200
+    for one, another in zip(foreign, missing, strict=True):
+        assert one == another
+    statuses = {status for _, _, status, _ in foreign}
+    assert statuses <= {200, 400, 404}
+    # Only lists of one's own are answered.
+    assert all(
+        "secret" not in shown and ('"data":[]' in shown)
+        for _, _, status, shown in foreign
+        if status == 200
+    )
+    assert _everything(house) == before, "nothing was touched, and nothing of it stored"
+    assert house.other.get("/v1/responses").json["data"] == []
+
+
+def test_no_endpoint_is_left_out(house: House) -> None:
+    """The owner reaches everything by those requests: they are the right ones."""
+    reached = {
+        template
+        for template in house.app.routes
+        if template in WITHOUT_IDS or any(_paths(template, house.ids))
+    }
+    assert reached == set(house.app.routes)
+    found = {
+        what.split("?")[0]
+        for what, _, status, _ in answers(
+            house, house.owner, _things(house.site.server, house.owner)
+        )
+        # What is over cannot be cancelled, but is found.
+        if status == (400 if "/cancel" in what else 200)
+    }
+    for template, methods in house.app.routes.items():
+        if template in WITHOUT_IDS or "{item}" in template:
+            continue
+        for method in methods:
+            kind = "conversation" if "conversations" in template else "response"
+            start = f"{method} {template.replace('{id}', kind)}"
+            assert any(what.startswith(start) for what in found), start
+
+
+def _everything(house: House) -> list[bytes]:
+    ids = house.ids
+    return [
+        house.owner.get(path).body
+        for path in (
+            "/v1/responses",
+            "/v1/conversations",
+            f"/v1/conversations/{ids.conversation}/items",
+            f"/v1/responses/{ids.response}/input_items",
+        )
+    ]
+
+
+def test_over_a_websocket_too(house: House) -> None:
+    server = house.site.server
+    told: list[list[str]] = [[], []]
+    with connect(
+        f"ws://127.0.0.1:{server.port}/v1/responses", additional_headers=house.other.headers
+    ) as client:
+        for seen, ids in zip(told, (house.ids, MISSING), strict=True):
+            for body in bodies(ids):
+                for store in (True, False):
+                    client.send(json.dumps({"type": "response.create", "store": store, **body}))
+                    answer = str(client.recv(TIMEOUT))
+                    assert json.loads(answer)["type"] == "error"
+                    seen.append(plain(answer, ids))
+    assert told[0] == told[1]
+
+
+def test_an_idempotency_key_is_no_way_to_somebody_elses_response(house: House) -> None:
+    headers = {"idempotency-key": "shared"}
+    body = {"input": "A secret"}
+    mine, theirs = (
+        who.request("POST", "/v1/responses", body, headers).json["id"]
+        for who in (house.owner, house.other)
+    )
+    assert mine != theirs
+    house.other.request("DELETE", f"/v1/responses/{theirs}")

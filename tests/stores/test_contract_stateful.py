@@ -1,0 +1,462 @@
+"""Every store against a simple model of it, with a clock that goes as it likes.
+
+Any order of chains, branches, ends, conversations, erasures, expiries and sweeps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import tempfile
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    MultipleResults,
+    RuleBasedStateMachine,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+
+from antiphon.core.items import ErasedItem, encode_item
+from antiphon.core.retention import RetentionPolicy
+from antiphon.core.turns import ConversationRecord, End
+from antiphon.errors import ConversationLockedError, HistoryChanged, NotFoundError
+from antiphon.stores.memory.store import MemoryStore
+from antiphon.stores.sqlite.store import open_sqlite
+from antiphon.turn.protocols import Head, RecentThread, StoredTurn
+from antiphon.turn.store_protocols import ResponseFilter
+from support.known_turns import Known, Talk
+from support.store_turns import (
+    DONE,
+    HEADER,
+    StoreWithStores,
+    assistant,
+    images_in_file,
+    images_in_memory,
+    new_turn,
+)
+
+T = TypeVar("T")
+
+LIVES = {"": 100.0, "other": 300.0, "keeper": None}
+LIFETIMES = RetentionPolicy(LIVES[""], {"other": LIVES["other"], "keeper": None})
+IMAGES = (b"a cat", b"a dog", b"an owl")
+ERASED = encode_item(ErasedItem())
+ENDS = (None, None, DONE, DONE, End("incomplete", 1.0), End("failed", 1.0), End("cancelled", 1.0))
+
+
+class StoreMachine(RuleBasedStateMachine):
+    known = Bundle("known")
+    talks = Bundle("talks")
+    #: Conversations as they were seen at some time.
+    seen = Bundle("seen")
+    tenants = st.sampled_from(sorted(LIVES))
+    pictures = st.lists(st.sampled_from(IMAGES), max_size=2)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.folder = tempfile.TemporaryDirectory()
+        self.now = 1_000_000.0
+        self.store = self.do(self.open(Path(self.folder.name)))
+        self.turns: list[Known] = []
+        self.all_talks: list[Talk] = []
+
+    async def open(self, folder: Path) -> StoreWithStores:
+        raise NotImplementedError
+
+    def held(self) -> list[tuple[str, bytes]]:
+        raise NotImplementedError
+
+    def clock(self) -> float:
+        return self.now
+
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(work)
+
+    def teardown(self) -> None:
+        self.do(self.store.close())
+        self.runner.close()
+        self.folder.cleanup()
+
+    # What the model makes of it
+
+    def cutoff(self, tenant: str) -> float:
+        life = LIVES[tenant]
+        return -math.inf if life is None else self.now - life
+
+    def alive(self, turn: Known) -> bool:
+        return not turn.erased and turn.youngest() > self.cutoff(turn.new.tenant)
+
+    def seen_by(self, tenant: str, turn: Known) -> StoredTurn | None:
+        if turn.new.tenant != tenant or not self.alive(turn):
+            return None
+        life = LIVES[tenant]
+        return turn.stored(None if life is None else turn.youngest() + life)
+
+    def resolved(self, talk: Talk) -> ConversationRecord | None:
+        head, busy = talk.head, talk.busy
+        kept = busy is not None and self.alive(busy)
+        if busy is not None and (not kept or busy.end is not None):
+            if kept and busy.end is not None and busy.end.status in {"completed", "incomplete"}:
+                head = busy
+            busy = None
+        while head is not None and head.erased and not head.swept:
+            head = head.parent
+        if head is not None and not self.alive(head):
+            head = None
+        if talk.gone or not (
+            kept or head is not None or talk.made.created_at > self.cutoff(talk.tenant)
+        ):
+            return None
+        return msgspec.structs.replace(
+            talk.made, head=head.id if head else None, active_response_id=busy.id if busy else None
+        )
+
+    def find(self, response_id: str | None) -> Known | None:
+        return next((turn for turn in self.turns if turn.id == response_id), None)
+
+    # Turns
+
+    @rule(target=known, tenant=tenants, items=st.integers(0, 2), images=pictures)
+    def begin_root(self, tenant: str, items: int, images: list[bytes]) -> Known:
+        return self.begin(self.new(["hello"] * items, tenant, images, None))
+
+    @rule(target=known, parent=known, items=st.integers(0, 2), images=pictures, stale=st.booleans())
+    def continue_one(
+        self, parent: Known, items: int, images: list[bytes], stale: bool
+    ) -> Known | MultipleResults[Known]:
+        turn = self.new(["again"] * items, parent.new.tenant, images, parent, stale=stale)
+        if self.is_current(turn, parent):
+            return self.begin(turn)
+        self.refuse(turn, HistoryChanged)
+        return multiple()
+
+    def is_current(self, turn: Known, parent: Known | None) -> bool:
+        """Whether nothing was erased from the turn's family since its parent was found."""
+        head = turn.new.parent
+        if parent is None or head is None:
+            return True
+        return not parent.erased and not parent.swept and head.epoch == parent.tree[0]
+
+    def refuse(self, turn: Known, error: type[Exception]) -> None:
+        with pytest.raises(error):
+            self.begin(turn)
+        assert self.do(self.store.turn(turn.new.tenant, turn.id)) is None
+
+    def new(
+        self,
+        said: list[str],
+        tenant: str,
+        images: list[bytes],
+        parent: Known | None,
+        *,
+        stale: bool = False,
+    ) -> Known:
+        head = parent.head if parent else None
+        if parent and head and not stale and not parent.erased:
+            head = msgspec.structs.replace(head, epoch=parent.tree[0])
+        new = new_turn(*said, tenant=tenant, parent=head, images=images, created_at=self.now)
+        stamp = max(self.now, parent.stamp if parent else self.now)
+        input_, blobs = list(new.input), list(new.blobs)
+        if parent is None:
+            return Known(new, new.response_id, 0, None, [0], stamp, input_, blobs)
+        # The newest turn of a thread is continued in it, every other one branches.
+        taken = any(one.thread == parent.thread and not one.swept for one in parent.children)
+        thread = new.response_id if taken else parent.thread
+        return Known(new, thread, parent.depth + 1, parent, parent.tree, stamp, input_, blobs)
+
+    def begin(self, turn: Known) -> Known:
+        async def begin() -> Head | None:
+            await self.store.begin(turn.new)
+            return await self.store.head(turn.new.tenant, turn.id)
+
+        turn.head = self.do(begin())
+        assert turn.head is not None
+        if turn.parent is not None:
+            turn.parent.children.append(turn)
+        self.turns.append(turn)
+        return turn
+
+    @rule(turn=known, text=st.text(max_size=3), end=st.sampled_from(ENDS))
+    def write(self, turn: Known, text: str, end: End | None) -> None:
+        if turn.swept:
+            return
+
+        async def write() -> None:
+            await self.store.write(turn.id, [assistant(text)], end)
+
+        self.do(write())
+        if not turn.erased and turn.end is None:
+            turn.output.append(assistant(text))
+            turn.end = end
+
+    @rule(turn=known, tenant=tenants, cascade=st.booleans())
+    def delete(self, turn: Known, tenant: str, cascade: bool) -> None:
+        there = self.alive(turn) and tenant == turn.new.tenant
+        deleted = self.do(self.store.delete(tenant, turn.id, cascade=cascade))
+        assert deleted == there
+        if there:
+            for one in turn.family() if cascade else [turn]:
+                one.erased = True
+            turn.tree[0] += 1
+
+    @rule(turn=known, tenant=tenants, position=st.integers(0, 5))
+    def erase_item(self, turn: Known, tenant: str, position: int) -> None:
+        ledger = self.store.stores.conversations
+        erased = self.do(ledger.erase_item(tenant, turn.id, position))
+        items = [*turn.input, *turn.output]
+        there = self.alive(turn) and tenant == turn.new.tenant and turn.end is not None
+        assert erased == (there and position < len(items) and items[position] != ERASED)
+        if erased:
+            items[position] = ERASED
+            turn.input, turn.output = items[: len(turn.input)], items[len(turn.input) :]
+            turn.blobs = [
+                blob for blob in turn.blobs if any(blob.hash.encode() in item for item in items)
+            ]
+            turn.tree[0] += 1
+
+    # Time
+
+    @rule(seconds=st.sampled_from([1.0, 40.0, 99.0, 100.0, 300.0, -1.0, -50.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule()
+    def sweep(self) -> None:
+        doomed = [
+            one
+            for turn in self.turns
+            if not turn.erased and not self.alive(turn)
+            if not any(one.end is None and not one.erased for one in turn.family())
+            for one in turn.family()
+        ]
+        gone = {one.id for one in doomed if not one.erased}
+        assert self.do(self.store.stores.response_index.delete_expired()) == len(gone)
+        for talk in self.all_talks:
+            talk.gone = talk.gone or self.resolved(talk) is None
+        for one in doomed:
+            one.erased = one.swept = True
+            if one.parent is not None and one in one.parent.children and not one.parent.swept:
+                one.parent.children.remove(one)
+
+    # Conversations
+
+    @rule(target=talks, tenant=tenants)
+    def make_conversation(self, tenant: str) -> Talk:
+        ledger = self.store.stores.conversations
+        talk = Talk(self.do(ledger.create(tenant, {"made": str(self.now)})), tenant)
+        assert talk.made.created_at == self.now
+        self.all_talks.append(talk)
+        return talk
+
+    @rule(target=seen, talk=talks)
+    def look_at(self, talk: Talk) -> tuple[Talk, ConversationRecord]:
+        now = self.resolved(talk)
+        ledger = self.store.stores.conversations
+        assert self.do(ledger.get(talk.tenant, talk.made.id)) == now
+        assert self.do(ledger.get("stranger", talk.made.id)) is None
+        return talk, now or talk.made
+
+    @rule(target=known, talk=talks, images=pictures, end=st.sampled_from(ENDS))
+    def say(
+        self, talk: Talk, images: list[bytes], end: End | None
+    ) -> Known | MultipleResults[Known]:
+        return self.say_on((talk, self.resolved(talk) or talk.made), images, end)
+
+    @rule(target=known, one=seen, images=pictures, end=st.sampled_from(ENDS))
+    def say_on(
+        self, one: tuple[Talk, ConversationRecord], images: list[bytes], end: End | None
+    ) -> Known | MultipleResults[Known]:
+        talk, was = one
+        now = self.resolved(talk)
+        parent = self.find(was.head)
+        turn = self.new(["and now"], talk.tenant, images, parent)
+        header = msgspec.structs.replace(HEADER, conversation=was.id)
+        turn.new = msgspec.structs.replace(turn.new, header=header, conversation=was)
+        if not self.is_current(turn, parent):
+            self.refuse(turn, HistoryChanged)
+            return multiple()
+        if now is None or now.active_response_id is not None or now.head != was.head:
+            self.refuse(turn, NotFoundError if now is None else ConversationLockedError)
+            return multiple()
+        self.begin(turn)
+        talk.head, talk.busy = parent, turn
+        self.write(turn, "so", end)
+        return turn
+
+    @rule(talk=talks, word=st.sampled_from("abc"))
+    def describe(self, talk: Talk, word: str) -> None:
+        if (now := self.resolved(talk)) is not None:
+            talk.made = msgspec.structs.replace(talk.made, metadata={"word": word})
+            now = self.resolved(talk)
+        ledger = self.store.stores.conversations
+        assert self.do(ledger.update_metadata(talk.tenant, talk.made.id, {"word": word})) == now
+
+    @rule(talk=talks, tenant=tenants)
+    def delete_conversation(self, talk: Talk, tenant: str) -> None:
+        there = tenant == talk.tenant and self.resolved(talk) is not None
+        ledger = self.store.stores.conversations
+        assert self.do(ledger.delete(tenant, talk.made.id)) == there
+        if not there:
+            return
+        talk.gone = True
+        mine = [turn for turn in self.turns if turn.new.header.conversation == talk.made.id]
+        doomed = [
+            turn
+            for turn in mine
+            if self.alive(turn)
+            and not any(self.alive(one) and one not in mine for one in turn.family())
+        ]
+        for tree in {id(turn.tree): turn.tree for turn in doomed}.values():
+            tree[0] += 1
+        for turn in doomed:
+            turn.erased = True
+
+    @rule(
+        tenant=tenants, limit=st.integers(0, 4), newest_first=st.booleans(), place=st.integers(0, 5)
+    )
+    def list_conversations(self, tenant: str, limit: int, newest_first: bool, place: int) -> None:
+        mine = [
+            one
+            for talk in self.all_talks
+            if talk.tenant == tenant and (one := self.resolved(talk)) is not None
+        ]
+        mine.sort(key=lambda one: (one.created_at, one.id), reverse=newest_first)
+        after = mine[place].id if place < len(mine) else None
+        expected = mine[place + 1 :] if after else mine
+        ledger = self.store.stores.conversations
+        found = ledger.list_conversations(tenant, limit, after=after, newest_first=newest_first)
+        assert self.do(found) == expected[:limit]
+
+    # Reading
+
+    @rule(turn=known, tenant=tenants)
+    def read(self, turn: Known, tenant: str) -> None:
+        expected = self.seen_by(tenant, turn)
+        assert self.do(self.store.turn(tenant, turn.id)) == expected
+        head = self.do(self.store.head(tenant, turn.id))
+        assert (head is None) == (expected is None)
+        if head is not None and turn.head is not None:
+            assert (head.thread, head.seq) == (turn.head.thread, turn.depth)
+            assert (head.tree, head.timestamp) == (turn.head.tree, turn.stamp)
+            assert head.epoch == turn.tree[0]
+            assert head.is_running == (turn.end is None)
+
+    @rule(turn=known)
+    def read_chain(self, turn: Known) -> None:
+        assert turn.head is not None
+        if turn.erased and not all(map(self.alive, turn.chain())):
+            # Nobody is given such a head any more.
+            return
+        too_old = max(turn.stamp, turn.youngest()) <= self.cutoff(turn.new.tenant)
+        chain = [] if turn.swept or too_old else turn.chain()
+        assert self.do(self.store.chain(turn.head)) == [one.stored() for one in chain]
+
+    @rule(one=known, other=known)
+    def compare(self, one: Known, other: Known) -> None:
+        assert one.head is not None
+        assert other.head is not None
+        assert (one.head.tree == other.head.tree) == (one.tree is other.tree)
+        assert (one.head.thread == other.head.thread) == (one.thread == other.thread)
+
+    @rule(tenant=tenants, limit=st.integers(0, 4))
+    def read_recent(self, tenant: str, limit: int) -> None:
+        newest: dict[str, Known] = {}
+        for turn in sorted(self.turns, key=lambda turn: turn.order[1:]):
+            if turn.new.tenant == tenant and self.alive(turn):
+                newest[turn.thread] = turn
+        latest = sorted(newest.values(), key=lambda turn: turn.order, reverse=True)
+        assert self.do(self.store.recent_threads(tenant, limit)) == [
+            RecentThread(
+                response_id=turn.id,
+                created_at=turn.new.created_at,
+                model=HEADER.model,
+                turns=turn.depth + 1,
+                first_item=next((item for one in turn.chain() for item in one.input), None),
+            )
+            for turn in latest[:limit]
+        ]
+
+    @rule(
+        tenant=tenants,
+        limit=st.integers(0, 4),
+        newest_first=st.booleans(),
+        place=st.integers(0, 9),
+        status=st.sampled_from([None, "completed", "in_progress"]),
+    )
+    def list_turns(
+        self, tenant: str, limit: int, newest_first: bool, place: int, status: Any
+    ) -> None:
+        mine = [one for one in self.turns if self.seen_by(tenant, one)]
+        mine.sort(key=lambda turn: turn.order, reverse=newest_first)
+        after = mine[place].id if place < len(mine) else None
+        expected = [
+            turn
+            for turn in (mine[place + 1 :] if after else mine)
+            if status in (None, turn.end.status if turn.end else "in_progress")
+        ]
+        found = self.store.stores.response_index.list_responses(
+            tenant,
+            limit,
+            after=after,
+            newest_first=newest_first,
+            response_filter=ResponseFilter(status=status),
+        )
+        assert self.do(found) == [self.seen_by(tenant, turn) for turn in expected[:limit]]
+
+    @rule()
+    def look_for_images(self) -> None:
+        used = {
+            (turn.new.tenant, blob.data)
+            for turn in self.turns
+            if not turn.erased
+            for blob in turn.blobs
+        }
+        assert self.held() == sorted(used)
+
+    @invariant()
+    def what_was_begun_last_is_as_it_should_be(self) -> None:
+        if self.turns:
+            turn = self.turns[-1]
+            tenant = turn.new.tenant
+            assert self.do(self.store.turn(tenant, turn.id)) == self.seen_by(tenant, turn)
+
+
+class MemoryMachine(StoreMachine):
+    async def open(self, folder: Path) -> StoreWithStores:
+        self.memory = MemoryStore(LIFETIMES, clock=self.clock)
+        return self.memory
+
+    def held(self) -> list[tuple[str, bytes]]:
+        return images_in_memory(self.memory)
+
+
+class SqliteMachine(StoreMachine):
+    async def open(self, folder: Path) -> StoreWithStores:
+        return await open_sqlite(folder / "turns.db", LIFETIMES, clock=self.clock)
+
+    def held(self) -> list[tuple[str, bytes]]:
+        return images_in_file(Path(self.folder.name) / "turns.db")
+
+
+@pytest.mark.parametrize("machine", [MemoryMachine, SqliteMachine])
+def test_a_store_does_what_its_model_does(machine: type[StoreMachine]) -> None:
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=20,
+            stateful_step_count=50,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

@@ -1,0 +1,274 @@
+"""Whether a store can write, what it refuses, and that damage is told as what it is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from antiphon.core.images import restore_blobs
+from antiphon.core.items import decode_item
+from antiphon.errors import AntiphonError, StoreError
+from antiphon.stores.health import Health
+from antiphon.stores.memory.store import MemoryStore
+from antiphon.stores.sqlite.store import SqliteStore, TurnsUnderWay
+from support.http_server import ServerProcess
+from support.store_turns import ManualTime, complete_turn, complete_turns, new_turn, run, sqlite
+
+resource = pytest.importorskip("resource")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "turns.db"
+
+
+def test_a_memory_can_always_be_written_to() -> None:
+    async def main() -> None:
+        health = MemoryStore().stores.health
+        await health.check_writable()
+        assert health.refusals == 0
+
+    run(main())
+
+
+def test_a_store_says_whether_it_can_write(path: Path) -> None:
+    async def main() -> None:
+        async with sqlite(path) as store:
+            health, clock = store.stores.health, ManualTime()
+            store._database._health._clock = clock
+            await health.check_writable()
+            connection = store._database._connections.write_connection
+            pages = connection.execute("PRAGMA page_count").fetchall()[0][0]
+            connection.execute(f"PRAGMA max_page_count = {pages}")
+            clock.now += 60.0
+            # Pages that were freed by the first check are there to be used.
+            for number in range(20):
+                large = store.begin(new_turn(f"{number}" * 2000))
+                await asyncio.gather(large, return_exceptions=True)
+            assert health.refusals > 0
+            refusals = health.refusals
+            for _ in range(100):
+                with pytest.raises(StoreError, match="full"):
+                    await health.check_writable()
+            assert health.refusals == refusals, "many who ask share one answer"
+            clock.now += 60.0
+            with pytest.raises(StoreError, match="full"):
+                await health.check_writable()
+            connection.execute("PRAGMA max_page_count = 100000")
+            clock.now += 60.0
+            await health.check_writable()
+
+    run(main())
+
+
+def test_a_check_is_not_made_while_turns_are_written(path: Path) -> None:
+    async def main() -> None:
+        async with sqlite(path) as store:
+            await complete_turn(store)
+            before = store._database._connections.write_connection.total_changes
+            for _ in range(10):
+                await store.stores.health.check_writable()
+            assert store._database._connections.write_connection.total_changes == before
+
+    run(main())
+
+
+def test_checks_leave_nothing(path: Path) -> None:
+    async def main() -> None:
+        async with sqlite(path) as store:
+            clock = ManualTime()
+            store._database._health._clock = clock
+            for _ in range(5):
+                clock.now += 60.0
+                await asyncio.gather(*[store.stores.health.check_writable() for _ in range(9)])
+            pages = store._database._connections.read_connection.execute(
+                "PRAGMA page_count"
+            ).fetchall()[0][0]
+            assert pages < 50
+            rows = store._database._connections.read_connection.execute(
+                "SELECT count(*) FROM blobs"
+            )
+            assert rows.fetchall() == [(0,)]
+
+    run(main())
+
+
+def test_the_log_tells_once_of_a_store_that_cannot_write(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING)
+    clock = ManualTime()
+    health = Health(clock)
+    for _ in range(100):
+        assert isinstance(health.refuse_write(sqlite3.OperationalError("No.")), StoreError)
+    assert len(caplog.records) == 1
+    clock.now += 61.0
+    health.refuse_write(sqlite3.OperationalError("No."))
+    health.refuse_read(ValueError("odd"))
+    assert len(caplog.records) == 3
+    assert caplog.records[-1].exc_info
+    health.note_written()
+    health.note_written()
+    assert len(caplog.records) == 4
+    assert "again, after 101 refusals" in caplog.text
+    assert (health.refusals, health.write_error) == (102, None)
+
+
+def test_a_server_whose_disk_is_full_is_not_ready(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path) as server:
+        assert server.get("/readyz").status == 200
+        assert server.respond("before").status == 200
+        limit = resource.RLIMIT_FSIZE
+        _, hard = resource.prlimit(server.process.pid, limit)
+        log = server.database.with_name("antiphon.db-wal")
+        resource.prlimit(server.process.pid, limit, (log.stat().st_size, hard))
+        assert server.respond("x" * 100_000).status == 503
+        refused = server.get("/readyz")
+        assert (refused.status, refused.error["code"]) == (503, "store_unavailable")
+        assert "disk" in refused.error["message"]
+        page = server.get("/metrics").body.decode()
+        (line,) = [line for line in page.splitlines() if line.startswith("antiphon_store_errors_")]
+        assert float(line.split()[1]) >= 1
+        resource.prlimit(server.process.pid, limit, (hard, hard))
+        assert server.respond("after").status == 200
+        assert server.get("/readyz").status == 200
+    logged = (tmp_path / "server.log").read_text()
+    assert logged.count("the store refused a write") == 1
+    assert "the store writes again" in logged
+
+
+#: What damage may have put in a row's place.
+_DAMAGED: list[object] = [b"", b"\xff", b"\x00" * 16, b"{", "text", 7, -1.5, b"\x80" * 100]
+
+
+async def read_all(store: SqliteStore, ids: list[str], talk: str) -> list[AntiphonError]:
+    """Read everything there is, each way there is; what was refused."""
+    ledgers = store.stores
+    reads = [
+        *[store.turn("", one) for one in ids],
+        *[store.head("", one) for one in ids],
+        store.recent_threads("", 10),
+        ledgers.response_index.list_responses("", 10),
+        ledgers.response_index.list_responses("", 10, after=ids[0]),
+        ledgers.conversations.get("", talk),
+        ledgers.conversations.list_conversations("", 10),
+        ledgers.api_keys.list_keys(),
+        ledgers.api_keys.has_keys(),
+        ledgers.search.search("", "question", 10),
+        ledgers.conversations.erase_item("", ids[-1], 0),
+        _show(store, ids[-1]),
+    ]
+    results = await asyncio.gather(*reads, return_exceptions=True)
+    failures = [result for result in results if isinstance(result, BaseException)]
+    for failure in failures:
+        if not isinstance(failure, AntiphonError):
+            raise failure
+    return [failure for failure in failures if isinstance(failure, AntiphonError)]
+
+
+async def _show(store: SqliteStore, response_id: str) -> None:
+    """As a turn that goes on from it does."""
+    head = await store.head("", response_id)
+    for turn in await store.chain(head) if head else ():
+        for item in (*turn.input, *turn.output):
+            restore_blobs(decode_item(item), turn.blobs)
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("log", "kind"),
+        ("log", "body"),
+        ("threads", "tree"),
+        ("threads", "parent"),
+        ("epochs", "epoch"),
+        ("responses", "place"),
+        ("responses", "created_at"),
+        ("running", "owner"),
+        ("blobs", "hash"),
+        ("blobs", "data"),
+        ("conversations", "created_at"),
+        ("conversations", "head"),
+        ("conversations", "busy"),
+        ("conversations", "metadata"),
+        ("search_chunks", "secret"),
+        ("search_chunks", "spots"),
+        ("search_chunks", "drawers"),
+        ("search_drawers", "body"),
+        ("search_waiting", "mark"),
+    ],
+)
+def test_a_damaged_row_is_an_error_of_the_store(path: Path, table: str, column: str) -> None:
+    async def fill() -> tuple[list[str], str]:
+        async with sqlite(path) as store:
+            heads = await complete_turns(store, 3)
+            heads.append(await complete_turn(store, parent=heads[0], images=[b"image"]))
+            made = await store.stores.conversations.create("", {"a": "b"})
+            new = msgspec.structs.replace(new_turn("question", parent=heads[1]), conversation=made)
+            await store.begin(new)
+            await store.stores.search.search("", "question", 10)
+            ids = [*[head.response_id for head in heads], new.response_id]
+            assert await read_all(store, ids, made.id) == []
+            return ids, made.id
+
+    async def read(damaged: Path) -> None:
+        async with sqlite(damaged) as store:
+            await read_all(store, ids, talk)
+
+    ids, talk = run(fill())
+    for number, value in enumerate(_DAMAGED):
+        damaged = path.with_name(f"damaged{number}.db")
+        shutil.copy(path, damaged)
+        if damage(damaged, table, column, value):
+            run(read(damaged))
+
+
+def damage(path: Path, table: str, column: str, value: object) -> bool:
+    """Put a value in a column of all rows, past all triggers. False: it may not be there."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        query = "SELECT name FROM sqlite_schema WHERE type = 'trigger'"
+        for (trigger,) in connection.execute(query).fetchall():
+            connection.execute(f"DROP TRIGGER {trigger}")
+        try:
+            connection.execute(f"UPDATE {table} SET {column} = ?", (value,))
+        except sqlite3.IntegrityError:
+            return False
+        return True
+
+
+def test_turns_that_never_end_do_not_count_for_ever() -> None:
+    clock = ManualTime()
+    turns = TurnsUnderWay(clock)
+    for name in "abcd":
+        turns.note(name)
+    clock.now += 50.0
+    turns.note("a")
+    turns.drop("b")
+    turns.drop("b")
+    turns.drop("never begun")
+    assert turns.count() == 3
+    clock.now += 50.0
+    assert turns.count() == 1
+    clock.now += 50.0
+    assert turns.count() == 0
+
+
+def test_lone_turns_are_not_held_up_by_those_that_were_lost(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with sqlite(path) as store:
+            for _ in range(4):
+                await store.begin(new_turn("Hi."))
+            assert store._commit_delay() > 0.0
+            monkeypatch.setattr("antiphon.stores.sqlite.store._FORGET_SECONDS", -1.0)
+            assert store._commit_delay() == 0.0
+
+    run(main())

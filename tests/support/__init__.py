@@ -1,0 +1,1 @@
+"""What tests share: servers, upstreams, clients and other processes."""

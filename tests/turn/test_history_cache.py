@@ -1,0 +1,268 @@
+"""The history cache: bounded, and never of another opinion than the store."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from antiphon.core.ids import new_response_id
+from antiphon.core.items import Message
+from antiphon.core.turns import End
+from antiphon.stores.memory.store import MemoryStore
+from antiphon.turn.history_cache import History, HistoryCache, render_stored_turn
+from antiphon.turn.message_rendering import RenderedTurn, build_messages, render_turn
+from antiphon.turn.protocols import Head, Store, StoredTurn
+from support.store_turns import (
+    HEADER,
+    assistant,
+    complete_turn,
+    complete_turns,
+    head_of,
+    new_turn,
+    sqlite,
+    user,
+)
+from support.turn_service import run
+
+
+class CountingStore(MemoryStore):
+    """Counts the chains it was asked for; ``hold`` makes whoever asks wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = 0
+        self.hold: asyncio.Event | None = None
+
+    async def chain(self, head: Head) -> list[StoredTurn]:
+        self.reads += 1
+        turns = await super().chain(head)
+        if self.hold is not None:
+            await self.hold.wait()
+        return turns
+
+
+async def truth(store: Store, head: Head) -> bytes:
+    """The context that the store alone would give."""
+    return build_messages([render_stored_turn(turn) for turn in await store.chain(head)])
+
+
+async def shown(history: HistoryCache, head: Head) -> bytes:
+    return build_messages((await history.get(head)).turns)
+
+
+NEW = RenderedTurn(b"{}")
+
+
+def test_a_chain_is_read_once() -> None:
+    async def main() -> None:
+        store = CountingStore()
+        history = HistoryCache(store)
+        *_, head = await complete_turns(store, 3)
+        first = await history.get(head)
+        assert await history.get(head) is first
+        assert store.reads == 1
+        assert build_messages(first.turns) == await truth(store, head)
+
+    run(main())
+
+
+def test_a_turn_that_goes_on_takes_the_entry_along() -> None:
+    async def main() -> None:
+        store = CountingStore()
+        history = HistoryCache(store)
+        *_, head = await complete_turns(store, 2)
+        past = await history.get(head)
+        child = await complete_turn(store, parent=head)
+        history.extend(child.response_id, head.epoch, past, NEW, head.response_id)
+        assert (await history.get(child)).turns == (*past.turns, NEW)
+        assert store.reads == 1
+        # The parent's entry is gone: a branch off it reads the store, and is right.
+        assert await shown(history, head) == await truth(store, head)
+        assert store.reads == 3
+
+    run(main())
+
+
+def test_an_entry_of_another_epoch_is_not_used() -> None:
+    async def main() -> None:
+        store = CountingStore()
+        history = HistoryCache(store)
+        heads = await complete_turns(store, 3)
+        await history.get(heads[2])
+        assert await store.delete("", heads[1].response_id)
+        fresh = await head_of(store, heads[2].response_id)
+        assert fresh.epoch != heads[2].epoch
+        assert len((await history.get(fresh)).turns) == 2
+        assert await shown(history, fresh) == await truth(store, fresh)
+
+    run(main())
+
+
+def test_a_turn_begun_before_a_deletion_does_not_bring_it_back() -> None:
+    async def main() -> None:
+        store = CountingStore()
+        history = HistoryCache(store)
+        heads = await complete_turns(store, 2)
+        past = await history.get(heads[1])
+        child = await complete_turn(store, parent=heads[1])
+        assert await store.delete("", heads[0].response_id)
+        # The child was planned with the parent's epoch of then.
+        history.extend(child.response_id, heads[1].epoch, past, NEW, None)
+        fresh = await head_of(store, child.response_id)
+        assert len((await history.get(fresh)).turns) == 2
+        assert await shown(history, fresh) == await truth(store, fresh)
+
+    run(main())
+
+
+def test_the_cache_holds_no_more_than_it_may_and_forgets_the_oldest() -> None:
+    async def main() -> None:
+        store = CountingStore()
+        # Room for two of these.
+        history = HistoryCache(store, capacity=1500)
+        heads = [await complete_turn(store) for _ in range(4)]
+        for head in heads[:3]:
+            history.extend(head.response_id, 0, History(), RenderedTurn(b"x" * 40), None)
+        await history.get(heads[1])  # used last
+        history.extend(heads[3].response_id, 0, History(), RenderedTurn(b"x" * 40), None)
+        assert store.reads == 0
+        await history.get(heads[1])
+        await history.get(heads[3])
+        assert store.reads == 0
+        await history.get(heads[0])
+        await history.get(heads[2])
+        assert store.reads == 2
+
+    run(main())
+
+
+@pytest.mark.parametrize("words", [1, 200])
+@pytest.mark.parametrize("turns", [1, 3, 30])
+def test_the_cache_takes_about_as_much_memory_as_it_says(turns: int, words: int) -> None:
+    entries = 600 // turns
+
+    def fill(history: HistoryCache) -> None:
+        for _ in range(entries):
+            past, parent = History(), None
+            for _ in range(turns):
+                said = [Message("user", "Hi! " * words), Message("assistant", "Hello. " * words)]
+                response_id, new = new_response_id(), render_turn(said)
+                history.extend(response_id, 0, past, new, parent)
+                past, parent = History((*past.turns, new)), response_id
+                history.replace(head_at(response_id), past)
+
+    history = HistoryCache(MemoryStore(), capacity=1_000_000_000)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        fill(history)
+        gc.collect()
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(history._entries) == entries
+    assert 0.8 < history._size / taken < 1.25
+
+
+def head_at(response_id: str) -> Head:
+    return Head(response_id, "", 0, 0, 0, 0, is_running=False)
+
+
+def test_what_is_too_large_to_keep_is_read_each_time() -> None:
+    async def main() -> None:
+        store = CountingStore()
+        history = HistoryCache(store, capacity=500)
+        head = await complete_turn(store)
+        for reads in (1, 2, 3):
+            assert await shown(history, head) == await truth(store, head)
+            assert store.reads == 2 * reads
+
+    run(main())
+
+
+def test_two_who_read_the_same_chain_at_once_do_not_use_the_cache_up() -> None:
+    """An entry put down twice counts once: else the cache ends empty, then broken."""
+
+    async def main() -> None:
+        store = CountingStore()
+        head = await complete_turn(store, "x" * 100)
+        history = HistoryCache(store, capacity=4000)
+        for _ in range(30):
+            store.hold = asyncio.Event()
+            readers = [asyncio.ensure_future(history.get(head)) for _ in range(4)]
+            await asyncio.sleep(0)
+            store.hold.set()
+            await asyncio.gather(*readers)
+            # Out of the cache, for the next round to read it again.
+            history.extend("another", 0, History(), RenderedTurn(b"x" * 10), head.response_id)
+        store.hold = None
+        await history.get(head)
+        before = store.reads
+        await history.get(head)
+        assert store.reads == before
+
+    run(main())
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_the_cache_agrees_with_the_store_whatever_happens(
+    kind: str, seed: int, tmp_path: Path
+) -> None:
+    """Turns, branches and deletions at random, as the service does them."""
+    chance = random.Random(seed)
+
+    async def live(store: Store) -> None:
+        history = HistoryCache(store, capacity=chance.choice([0, 3000, 1_000_000]))
+        ids: list[str] = []
+        for number in range(40):
+            if ids and chance.random() < 0.2:
+                await store.delete("", chance.choice(ids), cascade=chance.random() < 0.3)
+            parent = None
+            if ids and chance.random() < 0.85:
+                parent = await store.head("", chance.choice(ids[-3:]))
+            past = History()
+            if parent is not None:
+                past = await history.get(parent)
+                assert build_messages(past.turns) == await truth(store, parent)
+            turn = new_turn(f"question {number}", parent=parent, header=HEADER)
+            ids.append(turn.response_id)
+            store.begin(turn)
+            output, end = (assistant(f"answer {number}"),), End("completed", 1.0)
+            await store.write(turn.response_id, output, end)
+            new = StoredTurn(
+                turn.response_id, 0.0, HEADER, (user(f"question {number}"),), output, end
+            )
+            history.extend(
+                turn.response_id,
+                parent.epoch if parent else 0,
+                past,
+                render_stored_turn(new),
+                parent.response_id if parent else None,
+            )
+        for response_id in ids:
+            head = await store.head("", response_id)
+            if head is not None:
+                assert await shown(history, head) == await truth(store, head)
+
+    async def main() -> None:
+        if kind == "memory":
+            await live(MemoryStore())
+        else:
+            async with sqlite(tmp_path / "turns.db") as store:
+                await live(store)
+
+    run(main())
+
+
+def test_only_a_completed_turn_is_owed_outputs() -> None:
+    turn = StoredTurn("resp_", 0.0, HEADER, (user("Hi."),), (), None)
+    assert not render_stored_turn(turn).completed
+    for status in ("completed", "failed", "cancelled", "incomplete"):
+        ended = StoredTurn("resp_", 0.0, HEADER, (user("Hi."),), (), End(status, 1.0))
+        assert render_stored_turn(ended).completed is (status == "completed")

@@ -1,0 +1,321 @@
+"""The service: continuing, branching, forgetting, and every request that must be refused."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from antiphon.core.events import Ended
+from antiphon.core.items import FunctionCall, FunctionCallOutput, InputImage, InputText, Message
+from antiphon.core.turns import DEFAULT_TENANT, Options, Response
+from antiphon.errors import (
+    InvalidRequestError,
+    ModelError,
+    StoreError,
+)
+from antiphon.models.scripted import ScriptedModel, call, calls, fail, hang, say
+from antiphon.stores.memory.store import MemoryStore
+from antiphon.turn.message_rendering import INTERRUPTED_OUTPUT
+from antiphon.turn.protocols import ModelInfo, Store
+from antiphon.turn.service import TurnService
+from support.turn_service import (
+    STORES,
+    GatedStore,
+    assistant,
+    collect_events,
+    contents,
+    run,
+    run_turn,
+    run_with_store,
+    service_with,
+    turn_request,
+    user,
+)
+
+
+def tool(name: str, content: str) -> dict[str, Any]:
+    return {"role": "tool", "content": content, "tool_call_id": name}
+
+
+# Going on.
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_a_conversation_is_shown_whole_and_in_order(kind: str, tmp_path: Path) -> None:
+    async def story(store: Store) -> None:
+        model = ScriptedModel([f"answer {number}" for number in range(4)])
+        service, head, expected = service_with(model, store), None, []
+        for number in range(4):
+            expected.append(user(f"question {number}"))
+            response = await run_turn(service, f"question {number}", after=head)
+            assert model.context() == expected
+            assert response.previous_response_id == head
+            expected.append(assistant(f"answer {number}"))
+            head = response.id
+        assert head is not None
+        assert await service.messages(DEFAULT_TENANT, head) == expected
+        chain = await service.chain(DEFAULT_TENANT, head)
+        assert [one.status for one in chain] == ["completed"] * 4
+        assert chain[-1] == await service.response(DEFAULT_TENANT, head)
+
+    run_with_store(kind, tmp_path, story)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_whoever_has_seen_the_end_can_go_on_at_once(stream: bool, tmp_path: Path) -> None:
+    """Eight conversations side by side, each next turn the moment the last one ended."""
+
+    async def talk(service: TurnService, name: int) -> None:
+        head = None
+        for number in range(12):
+            turn = await service.start(turn_request(f"{name} {number}", after=head, stream=stream))
+            if stream:
+                events = await collect_events(turn)
+                assert isinstance(events[-1], Ended)
+                assert events[-1].response.status == "completed"
+            else:
+                await turn.result()
+            head = turn.response_id
+        said = [one["content"] for one in await service.messages(DEFAULT_TENANT, str(head))]
+        assert said[::2] == [f"{name} {number}" for number in range(12)]
+
+    async def story(store: Store) -> None:
+        service = service_with(ScriptedModel(lambda messages: messages[-1]["content"]), store)
+        await asyncio.gather(*(talk(service, name) for name in range(8)))
+
+    run_with_store("sqlite", tmp_path, story)
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_two_turns_from_one_response_are_two_branches(kind: str, tmp_path: Path) -> None:
+    async def story(store: Store) -> None:
+        model = ScriptedModel(lambda messages: f"to {messages[-1]['content']}")
+        service = service_with(model, store)
+        root = await run_turn(service, "root")
+        left, right = await asyncio.gather(
+            run_turn(service, "left", after=root.id), run_turn(service, "right", after=root.id)
+        )
+        for branch, word in ((left, "left"), (right, "right")):
+            response = await run_turn(service, "and?", after=branch.id)
+            assert contents(model) == ["root", "to root", word, f"to {word}", "and?"]
+            assert response.previous_response_id == branch.id
+        # And from the middle, when its place in the cache has long been taken.
+        await run_turn(service, "third", after=root.id)
+        assert contents(model) == ["root", "to root", "third"]
+
+    run_with_store(kind, tmp_path, story)
+
+
+def test_instructions_hold_for_one_turn_and_system_messages_stay() -> None:
+    async def main() -> None:
+        model = ScriptedModel(["1", "2", "3"])
+        service = service_with(model)
+        request = turn_request(Message("developer", "Be kind."), "a", instructions="Be brief.")
+        first = await (await service.start(request)).result()
+        assert contents(model) == ["Be brief.", "Be kind.", "a"]
+        second = await run_turn(service, "b", after=first.id)
+        assert contents(model) == ["Be kind.", "a", "1", "b"]
+        third = await run_turn(service, "c", after=second.id, instructions="Be long.")
+        assert contents(model) == ["Be long.", "Be kind.", "a", "1", "b", "2", "c"]
+        messages = await service.messages(DEFAULT_TENANT, third.id)
+        assert [one["role"] for one in messages[:2]] == ["system", "system"]
+        assert (messages[0]["content"], messages[-1]["content"]) == ("Be long.", "3")
+
+    run(main())
+
+
+def test_the_same_words_twice_are_kept_twice() -> None:
+    async def main() -> None:
+        model = ScriptedModel(["Yes.", "Yes.", "Yes."])
+        service = service_with(model)
+        first = await run_turn(service, "Again.")
+        second = await run_turn(service, "Again.", after=first.id)
+        await run_turn(service, "Again.", "Again.", after=second.id)
+        assert contents(model) == ["Again.", "Yes.", "Again.", "Yes.", "Again.", "Again."]
+
+    run(main())
+
+
+def test_a_primer_is_shown_and_never_kept() -> None:
+    async def main() -> None:
+        primer = (
+            msgspec.json.encode(user("Primed?")) + b"," + msgspec.json.encode(assistant("Yes."))
+        )
+        model = ScriptedModel(["1", "2"], info=ModelInfo("primed", few_shot=primer))
+        service = service_with(model)
+        first = await run_turn(service, "a", instructions="Be brief.")
+        assert contents(model) == ["Be brief.", "Primed?", "Yes.", "a"]
+        await run_turn(service, "b", after=first.id)
+        assert contents(model) == ["Primed?", "Yes.", "a", "1", "b"]
+        assert await service.messages(DEFAULT_TENANT, first.id) == [
+            *({"role": "system", "content": "Be brief."}, user("a"), assistant("1"))
+        ]
+
+    run(main())
+
+
+# Calls and their outputs.
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_outputs_follow_their_calls_in_whatever_order_they_come(kind: str, tmp_path: Path) -> None:
+    async def story(store: Store) -> None:
+        wanted = [call(name, {}, call_id=f"id_{name}") for name in "abc"]
+        model = ScriptedModel([calls(*wanted), "Done.", "Bye."])
+        service = service_with(model, store)
+        asked = await run_turn(service, "Do it.")
+        outputs = [FunctionCallOutput(f"id_{name}", name.upper()) for name in "cab"]
+        done = await run_turn(service, outputs[0], "By the way:", *outputs[1:], after=asked.id)
+        assert model.context()[2:] == [
+            *(tool("id_a", "A"), tool("id_b", "B"), tool("id_c", "C")),
+            user("By the way:"),
+        ]
+        await run_turn(service, "Thanks.", after=done.id)
+        assert contents(model) == [
+            *("Do it.", "", "A", "B", "C", "By the way:", "Done.", "Thanks.")
+        ]
+
+    run_with_store(kind, tmp_path, story)
+
+
+def test_outputs_that_do_not_fit_are_refused_and_nothing_is_stored() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        wanted = calls(call("f", {}, call_id="a"), call("g", {}, call_id="b"))
+        service = service_with(ScriptedModel([wanted, "Fine."]), store)
+        asked = await run_turn(service, "Do it.")
+        for items, name in (
+            (["Never mind."], "'a', 'b'"),
+            ([FunctionCallOutput("a", "1")], "'b'"),
+            ([FunctionCallOutput("zz", "1")], "'zz'"),
+        ):
+            with pytest.raises(InvalidRequestError, match=name):
+                await service.start(turn_request(*items, after=asked.id))
+        assert len(await service.recent_threads(DEFAULT_TENANT, 10)) == 1
+        both = [FunctionCallOutput("a", "1"), FunctionCallOutput("b", "2")]
+        assert (await run_turn(service, *both, after=asked.id)).status == "completed"
+
+    run(main())
+
+
+def test_a_model_that_uses_one_id_for_every_call_is_understood() -> None:
+    async def main() -> None:
+        again = calls(call("f", {}, call_id="call_0"))
+        model = ScriptedModel([again, again, "Both."])
+        service = service_with(model)
+        first = await run_turn(service, "Go.")
+        second = await run_turn(service, FunctionCallOutput("call_0", "one"), after=first.id)
+        await run_turn(service, FunctionCallOutput("call_0", "two"), after=second.id)
+        assert contents(model) == ["Go.", "", "one", "", "two"]
+
+    run(main())
+
+
+# Turns that did not end well.
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+@pytest.mark.parametrize("kind", STORES)
+def test_a_turn_that_ended_badly_can_be_continued(
+    kind: str, cancelled: bool, tmp_path: Path
+) -> None:
+    async def story(store: Store) -> None:
+        reached = asyncio.Event()
+        ending = hang(reached) if cancelled else fail(ModelError("It broke."))
+        model = ScriptedModel([say("Wait.") + calls(call("f", {}, call_id="a")) + ending, "Fine."])
+        service = service_with(model, store)
+        turn = await service.start(turn_request("Do it."))
+        if cancelled:
+            await reached.wait()
+            await turn.cancel()
+        response = await turn.result()
+        assert response.status == ("cancelled" if cancelled else "failed")
+        assert response.output[-1] == FunctionCall("a", "f", "{}", "incomplete")
+        # Nobody owes the output of a call that may never have been whole.
+        await run_turn(service, "And now?", after=response.id)
+        assert contents(model) == ["Do it.", "Wait.", INTERRUPTED_OUTPUT, "And now?"]
+
+    run_with_store(kind, tmp_path, story)
+
+
+def test_an_output_that_arrived_all_the_same_is_taken() -> None:
+    async def main() -> None:
+        wanted = calls(call("f", {}, call_id="a"), call("g", {}, call_id="b"))
+        model = ScriptedModel([wanted + fail(ModelError("It broke.")), "Fine."])
+        service = service_with(model)
+        failed = await run_turn(service, "Do it.")
+        await run_turn(service, FunctionCallOutput("b", "two"), after=failed.id)
+        assert contents(model) == ["Do it.", "", INTERRUPTED_OUTPUT, "two"]
+
+    run(main())
+
+
+def test_trying_again_doubles_nothing() -> None:
+    """Whoever goes on from the same id as before has the failed turns on other branches."""
+
+    async def main() -> None:
+        broken = say("Half an ans") + fail(ModelError("It broke."))
+        model = ScriptedModel(["Hi.", broken, broken, "Fine."])
+        service = service_with(model)
+        first = await run_turn(service, "Hello.")
+        for status in ("failed", "failed", "completed"):
+            response = await run_turn(service, "And?", after=first.id)
+            assert response.status == status
+            assert contents(model) == ["Hello.", "Hi.", "And?"]
+
+    run(main())
+
+
+# What is told of a turn.
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_what_was_told_when_a_turn_ended_is_told_ever_after(kind: str, tmp_path: Path) -> None:
+    async def story(store: Store) -> None:
+        script = [say("Hi.") + calls(call("f", {"x": 1})), say("So") + fail(ModelError("No."))]
+        service = service_with(ScriptedModel(script), store)
+        options = Options(temperature=0.5, metadata={"a": "b"}, stop=("x",))
+        told: Response = await run_turn(service, "a", instructions="Be.", options=options)
+        assert await service.response(DEFAULT_TENANT, told.id) == told
+        output = FunctionCallOutput("call_1_0", (InputText("1"), InputImage("https://x/y.png")))
+        failed = await run_turn(service, output, after=told.id)
+        assert failed.status == "failed"
+        assert await service.response(DEFAULT_TENANT, failed.id) == failed
+        assert re.fullmatch(r"resp_[0-9a-f]{32}", failed.id)
+
+    run_with_store(kind, tmp_path, story)
+
+
+def test_an_end_that_could_not_be_kept_is_made_up_for_when_it_is_asked_for() -> None:
+    async def main() -> None:
+        store = GatedStore()
+        service = service_with(ScriptedModel(["Lost.", "Back."]), store)
+        store.ends.error = StoreError("The disk is full.")
+        turn = await service.start(turn_request("Hello."))
+        with pytest.raises(StoreError):
+            await turn.result()
+        with pytest.raises(StoreError):
+            await service.response(DEFAULT_TENANT, turn.response_id)
+        store.ends.error = None
+        assert (await service.response(DEFAULT_TENANT, turn.response_id)).status == "failed"
+        again = await run_turn(service, "Hello again.", after=turn.response_id)
+        assert again.status == "completed"
+        await service.close()
+
+    run(main())
+
+
+def test_calls_that_wait_for_their_outputs_are_shown_waiting() -> None:
+    async def main() -> None:
+        service = service_with(ScriptedModel([calls(call("look", {}, call_id="c1"))]))
+        response = await run_turn(service, "Look.")
+        *_, last = await service.messages(DEFAULT_TENANT, response.id)
+        assert [one["id"] for one in last["tool_calls"]] == ["c1"]
+        await service.close()
+
+    run(main())

@@ -1,0 +1,431 @@
+"""Summaries: what the model is asked, what is kept of it, and what it must never bring back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antiphon.core.context_policies import Summarize, TokenBudget
+from antiphon.core.items import Compaction, FunctionCall, FunctionCallOutput, Message
+from antiphon.core.turns import DEFAULT_TENANT, FunctionTool, Header, Options, TurnRequest, Usage
+from antiphon.errors import (
+    ConflictError,
+    ContextLengthExceededError,
+    InvalidRequestError,
+    ModelError,
+    ModelTimeoutError,
+    UpstreamRateLimitError,
+)
+from antiphon.models.scripted import (
+    ScriptedModel,
+    ScriptedReply,
+    call,
+    calls,
+    cut,
+    fail,
+    finish,
+    hang,
+    refuse,
+    report_usage,
+    say,
+    think,
+    wait,
+)
+from antiphon.stores.memory.store import MemoryStore
+from antiphon.turn.message_rendering import (
+    INTERRUPTED_OUTPUT,
+    SUMMARY_PREFIX,
+    RenderedTurn,
+    render_turn,
+)
+from antiphon.turn.service import TurnService
+from antiphon.turn.summarization import Summary, summarize_turns
+from support.turn_service import (
+    STORES,
+    UncountedModel,
+    assistant,
+    contents,
+    run,
+    run_turn,
+    run_with_store,
+    service_with,
+    turn_request,
+    user,
+)
+from support.turn_service import texts as said_by
+
+POLICY = Summarize(max_messages=4, keep_turns=1)
+HEADER = Header("scripted", "Be brief.")
+
+
+def turn_of(text: str, answer: str = "Yes.") -> RenderedTurn:
+    return render_turn([Message("user", text), Message("assistant", answer)])
+
+
+def made(
+    reply: ScriptedReply | str,
+    covered: Sequence[RenderedTurn] = (turn_of("One?"),),
+    kept: Sequence[RenderedTurn] = (),
+    header: Header = HEADER,
+) -> tuple[Summary, ScriptedModel]:
+    model = ScriptedModel([reply])
+    return run(summarize_turns(covered, kept, POLICY, header, model)), model
+
+
+# Asking for one.
+
+
+def test_the_model_is_shown_what_it_sums_up_and_asked_in_the_policys_words() -> None:
+    result, model = made(" They said one. ", [turn_of("One?"), turn_of("Two?")], [turn_of("3?")])
+    assert result.item == Compaction("They said one.", retained_turns=1, replaced_turns=2)
+    assert model.context() == [
+        {"role": "system", "content": "Be brief."},
+        *(user("One?"), assistant("Yes."), user("Two?"), assistant("Yes.")),
+        user(POLICY.prompt),
+    ]
+    assert result.usage == Usage(16, 3), "words shown and said"
+
+
+def test_a_summary_is_plain_prose_whatever_the_turn_asks_for() -> None:
+    options = Options(
+        temperature=0.5,
+        tools=(FunctionTool("f"),),
+        tool_choice="required",
+        text_format={"type": "json_object"},
+        max_output_tokens=1,
+    )
+    _, model = made("Fine.", header=Header("scripted", None, options))
+    assert model.calls[0].options == Options(temperature=0.5)
+    assert not model.calls[0].stream
+
+
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        (think("Hm.") + say("All ", "of it."), "All of it."),
+        (say("Begun") + finish("length"), "Begun"),
+        (say("One. ") + think("And?") + say("Two."), "One. Two."),
+    ],
+)
+def test_what_the_model_says_is_the_summary(reply: ScriptedReply, text: str) -> None:
+    assert made(reply)[0].item.summary == text
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        say(""),
+        say(" \n"),
+        think("Hm."),
+        refuse("I will not."),
+        calls(call("f", {})),
+        say("Half of") + cut(),
+    ],
+)
+def test_no_summary_is_an_error(reply: ScriptedReply) -> None:
+    with pytest.raises(ModelError) as caught:
+        made(reply)
+    assert caught.value.code == "upstream_error"
+
+
+def test_what_the_model_raises_is_raised() -> None:
+    with pytest.raises(UpstreamRateLimitError):
+        made(say("Half") + fail(UpstreamRateLimitError("Slow down.")))
+
+
+def test_a_summary_that_takes_too_long_is_stopped() -> None:
+    async def main() -> None:
+        model = ScriptedModel([hang()])
+        with pytest.raises(ModelTimeoutError) as caught:
+            await summarize_turns([turn_of("One?")], [], POLICY, HEADER, model, timeout=0.01)
+        assert caught.value.code == "turn_timeout"
+        assert "0.01 seconds" in caught.value.message
+        assert model.cancelled.is_set()
+
+    run(main())
+
+
+def test_calls_that_nobody_answered_are_shown_as_such() -> None:
+    failed = render_turn([Message("user", "One?"), FunctionCall("c", "f", "{}")], completed=False)
+    _, model = made("Fine.", [failed])
+    assert contents(model)[-2:] == [INTERRUPTED_OUTPUT, POLICY.prompt]
+
+
+def seeing(limit: int) -> ScriptedModel:
+    """A model that sees so many messages."""
+
+    def script(messages: list[dict[str, Any]]) -> ScriptedReply:
+        if len(messages) > limit:
+            return fail(ContextLengthExceededError("Too long.", used=len(messages), limit=limit))
+        return say("The newer part.")
+
+    return ScriptedModel(script)
+
+
+def test_what_is_too_long_to_sum_up_is_summed_up_in_part() -> None:
+    model = seeing(5)
+    covered = [turn_of(f"Question {number}?") for number in range(9)]
+    result = run(summarize_turns(covered, [], POLICY, HEADER, model))
+    assert result.item == Compaction("The newer part.", retained_turns=0, replaced_turns=9)
+    assert contents(model)[-3:] == ["Question 8?", "Yes.", POLICY.prompt]
+    assert len(model.context()) <= 5
+
+
+def test_what_cannot_be_made_shorter_is_an_error() -> None:
+    model = seeing(1)
+    with pytest.raises(ContextLengthExceededError):
+        run(summarize_turns([turn_of("One?")], [], POLICY, HEADER, model))
+    assert len(model.calls) == 2
+
+
+def test_a_summary_takes_in_the_one_before() -> None:
+    before = render_turn([Compaction("They began.", 1, 3)])
+    leftover = RenderedTurn(b'{"role":"system","content":"Be kind."}', turns=0)
+    result, model = made("All.", [leftover, before, turn_of("One?")], [leftover, turn_of("2?")])
+    assert result.item == Compaction("All.", retained_turns=1, replaced_turns=4)
+    assert contents(model)[1:4] == ["Be kind.", SUMMARY_PREFIX + "They began.", "One?"]
+
+
+# In a conversation.
+
+
+def forgetful(kind: type[ScriptedModel] = ScriptedModel) -> ScriptedModel:
+    """A model that answers, and sums up by saying what the user said."""
+
+    def script(messages: list[dict[str, Any]]) -> ScriptedReply:
+        own = [one["content"] for one in messages if one["role"] == "user"]
+        if own[-1] == POLICY.prompt:
+            before = [one["content"] for one in messages if one["role"] == "system"]
+            return say(" ".join([*before, *own[:-1]])) + report_usage(Usage(70, 7))
+        return say(f"Re: {own[-1]}")
+
+    return kind(script)
+
+
+async def talked(service: TurnService, *said: str, after: str | None = None) -> list[str]:
+    """A conversation under ``POLICY``; the ids of its responses."""
+    ids: list[str] = []
+    for text in said:
+        after = (await run_turn(service, text, after=after, context=(POLICY,))).id
+        ids.append(after)
+    return ids
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_a_summary_is_made_when_it_is_due_and_kept_as_a_turn(kind: str, tmp_path: Path) -> None:
+    async def story(store: Any) -> None:
+        model = forgetful()
+        service = service_with(model, store)
+        ids = await talked(service, "One.", "Two.")
+        assert len(model.calls) == 2
+        response = await run_turn(service, "Three.", after=ids[-1], context=(POLICY,))
+        assert len(model.calls) == 4
+        shown = [f"{SUMMARY_PREFIX}One.", "Two.", "Re: Two.", "Three."]
+        assert contents(model) == shown
+        chain = await service.chain(DEFAULT_TENANT, response.id)
+        assert [one.id for one in chain if one.input] == [*ids, response.id]
+        (summary,) = [one for one in chain if not one.input]
+        assert summary.previous_response_id == ids[-1]
+        assert response.previous_response_id == summary.id
+        assert summary.output == (Compaction("One.", retained_turns=1, replaced_turns=1),)
+        assert summary.end is not None
+        assert (summary.end.status, summary.end.usage) == ("completed", Usage(70, 7))
+        # All of it is there to be read, and whoever comes anew sees the same.
+        whole = await service.messages(DEFAULT_TENANT, response.id)
+        assert [one["content"] for one in whole][::2] == ["One.", "Two.", "Three."]
+        fresh = forgetful()
+        await run_turn(service_with(fresh, store), "Four.", after=response.id)
+        assert contents(fresh) == [*shown, "Re: Three.", "Four."]
+        await run_turn(service, "Four.", after=response.id)
+        assert fresh.calls[-1].messages == model.calls[-1].messages
+
+    run_with_store(kind, tmp_path, story)
+
+
+def test_an_unstored_turn_is_shown_a_summary_and_leaves_none() -> None:
+    async def main() -> None:
+        store, model = MemoryStore(), forgetful()
+        service = service_with(model, store)
+        ids = await talked(service, "One.", "Two.")
+        await run_turn(service, "Three.", after=ids[-1], context=(POLICY,), store=False)
+        assert contents(model) == [f"{SUMMARY_PREFIX}One.", "Two.", "Re: Two.", "Three."]
+        assert len(store._turns.records) == 2
+        await run_turn(service, "Three.", after=ids[-1])
+        assert contents(model)[0] == "One."
+
+    run(main())
+
+
+def test_a_summary_that_fails_leaves_everything_as_it_was() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        model = ScriptedModel(["1", "2", fail(UpstreamRateLimitError("Slow down.")), "Sum.", "3"])
+        service = service_with(model, store)
+        ids = await talked(service, "One.", "Two.")
+        with pytest.raises(UpstreamRateLimitError):
+            await run_turn(service, "Three.", after=ids[-1], context=(POLICY,))
+        assert len(store._turns.records) == 2
+        response = await run_turn(service, "Three.", after=ids[-1], context=(POLICY,))
+        assert said_by(response) == ["3"]
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", [ScriptedModel, UncountedModel])
+def test_a_turn_that_is_refused_costs_no_summary(kind: type[ScriptedModel]) -> None:
+    """What is wrong with a request is said before anything is stored, or paid for."""
+
+    async def main() -> None:
+        store, model = MemoryStore(), forgetful(kind)
+        service = service_with(model, store)
+        ids = await talked(service, "One.", "Two.")
+        with pytest.raises(ContextLengthExceededError):
+            await service.start(
+                turn_request("word " * 400, after=ids[-1], context=(POLICY, TokenBudget(100)))
+            )
+        assert len(model.calls) == 2
+        assert len(store._turns.records) == 2
+
+    run(main())
+
+
+def test_calls_that_wait_are_answered_behind_a_summary() -> None:
+    async def main() -> None:
+        wanted = calls(call("f", {}, call_id="c"))
+        model = ScriptedModel(["1", wanted, "Sum.", "Done."])
+        service = service_with(model)
+        first = await run_turn(service, "One.")
+        second = await run_turn(service, "Two.", after=first.id)
+        policy = Summarize(max_messages=1, keep_turns=0)
+        await run_turn(service, FunctionCallOutput("c", "42"), after=second.id, context=(policy,))
+        assert contents(model) == [f"{SUMMARY_PREFIX}Sum.", "Two.", "", "42"]
+
+    run(main())
+
+
+# What was erased.
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_a_summary_of_what_was_erased_is_shown_no_more(kind: str, tmp_path: Path) -> None:
+    async def story(store: Any) -> None:
+        model = forgetful()
+        service = service_with(model, store)
+        ids = await talked(service, "Secret.", "Two.", "Three.", "Four.")
+        assert "Secret." in contents(model)[0]
+        await service.delete(DEFAULT_TENANT, ids[0])
+        await run_turn(service, "Five.", after=ids[-1])
+        words = ["Two.", "Re: Two.", "Three.", "Re: Three.", "Four.", "Re: Four.", "Five."]
+        assert contents(model) == words
+
+    run_with_store(kind, tmp_path, story)
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_an_item_that_was_erased_does_not_live_on_in_a_summary(kind: str, tmp_path: Path) -> None:
+    async def story(store: Any) -> None:
+        model = forgetful()
+        service = service_with(model, store)
+        ids = await talked(service, "Secret.", "Two.", "Three.")
+        assert "Secret." in contents(model)[0]
+        assert await store.ledgers.conversations.erase_item(DEFAULT_TENANT, ids[0], 0)
+        after = await run_turn(service, "Four.", after=ids[-1])
+        words = ["Re: Secret.", "Two.", "Re: Two.", "Three.", "Re: Three.", "Four."]
+        assert contents(model) == words
+        # The next summary is of what is left.
+        await run_turn(service, "Five.", after=after.id, context=(POLICY,))
+        assert contents(model)[0].startswith(SUMMARY_PREFIX)
+        assert not any("They" in text for text in contents(model))
+
+    run_with_store(kind, tmp_path, story)
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_what_is_erased_while_it_is_summed_up_stays_erased(kind: str, tmp_path: Path) -> None:
+    """The summary's call takes seconds: time enough for somebody to delete a turn."""
+
+    async def story(store: Any) -> None:
+        go, asked = asyncio.Event(), asyncio.Event()
+        model = ScriptedModel(
+            ["1", "2", wait(go, asked) + say("They told a secret."), "3", "4", "5"]
+        )
+        service = service_with(model, store)
+        ids = await talked(service, "Secret.", "Two.")
+        starting = asyncio.ensure_future(
+            service.start(turn_request("Three.", after=ids[-1], context=(POLICY,)))
+        )
+        await asked.wait()
+        await service.delete(DEFAULT_TENANT, ids[0])
+        go.set()
+        response = await (await starting).result()
+        assert contents(model) == ["Two.", "2", "Three."]
+        # Nor is it kept where nobody looks.
+        chain = await service.chain(DEFAULT_TENANT, response.id)
+        assert [one.id for one in chain] == [ids[1], response.id]
+        after = await run_turn(service, "Four.", after=response.id)
+        assert contents(model) == ["Two.", "2", "Three.", "3", "Four."]
+        await run_turn(service_with(model, store), "Five.", after=after.id)
+        assert contents(model) == ["Two.", "2", "Three.", "3", "Four.", "4", "Five."]
+
+    run_with_store(kind, tmp_path, story)
+
+
+# By hand.
+
+
+def by_hand(after: str | None, **more: Any) -> TurnRequest:
+    return turn_request(after=after, **more)
+
+
+def test_a_summary_by_hand_goes_on_from_the_conversation() -> None:
+    async def main() -> None:
+        model = forgetful()
+        service = service_with(model)
+        first = await run_turn(service, "One.")
+        second = await run_turn(service, "Two.", after=first.id)
+        response = await service.summarize(by_hand(second.id), POLICY)
+        assert response.output == (Compaction("One.", retained_turns=1, replaced_turns=1),)
+        assert response.previous_response_id == second.id
+        await run_turn(service, "Three.", after=response.id)
+        assert contents(model) == [f"{SUMMARY_PREFIX}One.", "Two.", "Re: Two.", "Three."]
+        await run_turn(service, "Three.", after=second.id)
+        assert contents(model)[0] == "One.", "the response before it is as it was"
+
+    run(main())
+
+
+def test_a_summary_by_hand_of_what_changes_meanwhile_is_a_conflict() -> None:
+    async def main() -> None:
+        go, asked = asyncio.Event(), asyncio.Event()
+        service = service_with(ScriptedModel(["1", "2", wait(go, asked) + say("A secret.")]))
+        first = await run_turn(service, "Secret.")
+        second = await run_turn(service, "Two.", after=first.id)
+        summing = asyncio.ensure_future(service.summarize(by_hand(second.id), POLICY))
+        await asked.wait()
+        await service.delete(DEFAULT_TENANT, first.id)
+        go.set()
+        with pytest.raises(ConflictError, match="erased meanwhile"):
+            await summing
+        assert [one.id for one in await service.chain(DEFAULT_TENANT, second.id)] == [second.id]
+
+    run(main())
+
+
+def test_where_nothing_is_left_to_sum_up_that_is_said() -> None:
+    async def main() -> None:
+        model = forgetful()
+        service = service_with(model)
+        first = await run_turn(service, "One.")
+        second = await run_turn(service, "Two.", after=first.id)
+        summed = await service.summarize(by_hand(second.id), POLICY)
+        for after in (None, first.id, summed.id):
+            with pytest.raises(InvalidRequestError) as caught:
+                await service.summarize(by_hand(after), POLICY)
+            assert caught.value.code == "nothing_to_summarize"
+        assert len(model.calls) == 3
+
+    run(main())
