@@ -36,46 +36,35 @@ def test_a_loop_that_ends_closes_its_engine_quietly(
     assert not list(tmp_path.glob("*/turns.db-wal")), "closed: the log is in the database"
 
 
-def test_conversations_with_the_same_settings_share_an_engine(tmp_path: Path) -> None:
-    async def main() -> None:
-        first, second = await asyncio.gather(
-            shared_engine(settings(tmp_path)), shared_engine(settings(tmp_path))
-        )
-        other = await shared_engine(Settings(store="memory:", model="echo", models=ECHO))
-        assert first is second
-        assert other is not first
-
-    asyncio.run(main())
+async def test_conversations_with_the_same_settings_share_an_engine(tmp_path: Path) -> None:
+    first, second = await asyncio.gather(
+        shared_engine(settings(tmp_path)), shared_engine(settings(tmp_path))
+    )
+    other = await shared_engine(Settings(store="memory:", model="echo", models=ECHO))
+    assert first is second
+    assert other is not first
 
 
-def test_an_upstream_is_spoken_to_in_its_own_dialect() -> None:
+async def test_an_upstream_is_spoken_to_in_its_own_dialect() -> None:
     models = {
         kind: ModelSettings(kind=kind, base_url="https://e.com/v1")
         for kind in ("chat_completions", "responses")
     }
     given = Settings(store="memory:", model="responses", models=models)
-
-    async def main() -> None:
-        async with open_engine(given) as engine:
-            kinds = [type(engine.service.models.get(name)[1]) for name in models]
-            assert kinds == [ChatCompletionsModel, ResponsesModel]
-
-    asyncio.run(main())
+    async with open_engine(given) as engine:
+        kinds = [type(engine.service.models.get(name)[1]) for name in models]
+        assert kinds == [ChatCompletionsModel, ResponsesModel]
 
 
-def test_models_are_found_by_their_names() -> None:
+async def test_models_are_found_by_their_names() -> None:
     models = {**ECHO, EMBEDDED: ModelSettings(kind="llama")}
     given = Settings(store="memory:", model="echo", models=models)
-
-    async def main() -> None:
-        async with open_engine(given) as engine:
-            names = [name for name, _ in engine.service.models.items()]
-            assert names[0] == "echo"
-            assert EMBEDDED in names
-            _, small = engine.service.models.get(EMBEDDED)
-            assert small.info.few_shot
-            assert not small.info.images
-            with pytest.raises(ModelNotFoundError):
-                engine.service.models.get("nobody")
-
-    asyncio.run(main())
+    async with open_engine(given) as engine:
+        names = [name for name, _ in engine.service.models.items()]
+        assert names[0] == "echo"
+        assert EMBEDDED in names
+        _, small = engine.service.models.get(EMBEDDED)
+        assert small.info.few_shot
+        assert not small.info.images
+        with pytest.raises(ModelNotFoundError):
+            engine.service.models.get("nobody")

@@ -88,37 +88,31 @@ def pipes(home: Path, *flags: str, model: str = 'kind = "scripted"') -> Iterator
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_official_client_talks_to_it(tmp_path: Path, mode: str) -> None:
-    async def main() -> None:
-        async with Client(program(tmp_path), mode=mode, cache=None) as client:
-            tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-            assert tools["stateful_chat"].input_schema == STATEFUL_CHAT
-            said = await call(client, "stateful_chat", prompt="Hi", model="m")
-            assert said["warnings"] == []
-            assert said["stored_until"] > "2026"
-            (thread,) = (await client.list_resources()).resources
-            assert thread.name == said["response_id"]
-
-    asyncio.run(main())
+async def test_the_official_client_talks_to_it(tmp_path: Path, mode: str) -> None:
+    async with Client(program(tmp_path), mode=mode, cache=None) as client:
+        tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+        assert tools["stateful_chat"].input_schema == STATEFUL_CHAT
+        said = await call(client, "stateful_chat", prompt="Hi", model="m")
+        assert said["warnings"] == []
+        assert said["stored_until"] > "2026"
+        (thread,) = (await client.list_resources()).resources
+        assert thread.name == said["response_id"]
 
 
-def test_a_conversation_goes_on_in_another_process_after_a_kill(tmp_path: Path) -> None:
+async def test_a_conversation_goes_on_in_another_process_after_a_kill(tmp_path: Path) -> None:
     with pipes(tmp_path) as first:
         one = first.chat(prompt="My name is Alice.")
         first.process.send_signal(signal.SIGKILL)
         assert first.process.wait(TIMEOUT) == -signal.SIGKILL
 
-    async def main() -> None:
-        async with Client(program(tmp_path), cache=None) as client:
-            two = await call(
-                client, "stateful_chat", prompt="And nine.", response_id=one["response_id"]
-            )
-            # A third one reads the same file meanwhile.
-            with pipes(tmp_path) as other:
-                three = other.chat(prompt="Who?", response_id=two["response_id"])
-            assert "(I was shown 5 messages.)" in three["content"]
-
-    asyncio.run(main())
+    async with Client(program(tmp_path), cache=None) as client:
+        two = await call(
+            client, "stateful_chat", prompt="And nine.", response_id=one["response_id"]
+        )
+        # A third one reads the same file meanwhile.
+        with pipes(tmp_path) as other:
+            three = other.chat(prompt="Who?", response_id=two["response_id"])
+        assert "(I was shown 5 messages.)" in three["content"]
 
 
 def test_what_was_being_answered_when_it_was_killed_is_kept_as_that(tmp_path: Path) -> None:

@@ -127,8 +127,9 @@ def begun(client: OpenAI, stream: bool) -> str:
     return first.response.id
 
 
-def test_the_asynchronous_client() -> None:
-    async def main(one: Held, server: ThreadServer) -> None:
+async def test_the_asynchronous_client() -> None:
+
+    with held() as (one, server, _):
         async with AsyncOpenAI(base_url=server.base_url, api_key="none") as client:
             queued = await client.responses.create(input="Count.", background=True)
             await asyncio.to_thread(server.wait, one.reached)
@@ -139,6 +140,3 @@ def test_the_asynchronous_client() -> None:
             assert events[-1].type == "response.completed"
             kept = await client.responses.retrieve(queued.id)
             assert kept.output_text == "One two."
-
-    with held() as (one, server, _):
-        asyncio.run(main(one, server))

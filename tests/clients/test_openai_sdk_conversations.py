@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -149,23 +148,20 @@ def test_tools_and_reasoning_are_items_of_a_conversation() -> None:
         ]
 
 
-def test_the_asynchronous_client(server: ThreadServer) -> None:
-    async def main() -> None:
-        async with AsyncOpenAI(base_url=server.base_url, api_key="none") as client:
-            talk = await client.conversations.create(metadata={"a": "1"})
-            async with client.responses.stream(
-                model="scripted", input="I am Bob.", conversation=talk.id
-            ) as stream:
-                await stream.until_done()
-            await client.responses.create(input="Who?", conversation=talk.id)
-            items = [item async for item in client.conversations.items.list(talk.id, limit=1)]
-            assert [item.type for item in items] == ["message"] * 4
-            await client.conversations.update(talk.id, metadata={"b": "2"})
-            assert (await client.conversations.retrieve(talk.id)).metadata == {"b": "2"}
-            assert items[0].id is not None
-            await client.conversations.items.delete(items[0].id, conversation_id=talk.id)
-            await client.conversations.delete(talk.id)
-            with pytest.raises(openai.NotFoundError):
-                await client.conversations.retrieve(talk.id)
-
-    asyncio.run(main())
+async def test_the_asynchronous_client(server: ThreadServer) -> None:
+    async with AsyncOpenAI(base_url=server.base_url, api_key="none") as client:
+        talk = await client.conversations.create(metadata={"a": "1"})
+        async with client.responses.stream(
+            model="scripted", input="I am Bob.", conversation=talk.id
+        ) as stream:
+            await stream.until_done()
+        await client.responses.create(input="Who?", conversation=talk.id)
+        items = [item async for item in client.conversations.items.list(talk.id, limit=1)]
+        assert [item.type for item in items] == ["message"] * 4
+        await client.conversations.update(talk.id, metadata={"b": "2"})
+        assert (await client.conversations.retrieve(talk.id)).metadata == {"b": "2"}
+        assert items[0].id is not None
+        await client.conversations.items.delete(items[0].id, conversation_id=talk.id)
+        await client.conversations.delete(talk.id)
+        with pytest.raises(openai.NotFoundError):
+            await client.conversations.retrieve(talk.id)

@@ -163,12 +163,9 @@ def test_a_request_that_is_repeated(server: ThreadServer) -> None:
     assert caught.value.code == "idempotency_key_in_use"
 
 
-def test_the_asynchronous_client_has_the_same_errors(server: ThreadServer) -> None:
-    async def main() -> None:
-        async with AsyncOpenAI(base_url=server.base_url, api_key="none") as client:
-            with pytest.raises(openai.NotFoundError):
-                await client.responses.retrieve(MISSING)
-            with pytest.raises(openai.BadRequestError):
-                await client.responses.create(input="Hi", temperature=9, stream=True)
-
-    asyncio.run(main())
+async def test_the_asynchronous_client_has_the_same_errors(server: ThreadServer) -> None:
+    async with AsyncOpenAI(base_url=server.base_url, api_key="none") as client:
+        with pytest.raises(openai.NotFoundError):
+            await client.responses.retrieve(MISSING)
+        with pytest.raises(openai.BadRequestError):
+            await client.responses.create(input="Hi", temperature=9, stream=True)

@@ -101,8 +101,9 @@ def test_what_is_asked_again_is_done_once() -> None:
 
 
 @pytest.mark.parametrize("header", ["Idempotency-Key", "idempotency-key"])
-def test_two_at_once_with_one_key(header: str) -> None:
-    async def main(server: ThreadServer) -> None:
+async def test_two_at_once_with_one_key(header: str) -> None:
+
+    with serving(ScriptedModel()) as server:
         async with AsyncOpenAI(base_url=server.base_url, api_key="none") as client:
             key = {header: "order-17"}
             made = await asyncio.gather(
@@ -116,6 +117,3 @@ def test_two_at_once_with_one_key(header: str) -> None:
             )
             assert added[0] == added[1]
             assert len([item async for item in client.conversations.items.list(made[0].id)]) == 2
-
-    with serving(ScriptedModel()) as server:
-        asyncio.run(main(server))

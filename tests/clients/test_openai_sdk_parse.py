@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import openai
 import pytest
 from openai import AsyncOpenAI
@@ -138,30 +136,26 @@ def test_counting() -> None:
         assert server.stored_count() == 1
 
 
-def test_the_asynchronous_client() -> None:
+async def test_the_asynchronous_client() -> None:
     model = ScriptedModel([JSON, say(JSON[:5], JSON[5:]), JSON, "Summary."])
     with serving_client(model) as (server, _):
-
-        async def main() -> None:
-            async with AsyncOpenAI(base_url=server.base_url, api_key="none") as client:
-                parsed = await client.responses.parse(
-                    model="scripted", input="Who?", text_format=Person
-                )
-                assert parsed.output_parsed == ADA
-                async with client.responses.stream(
-                    model="scripted", input="Who?", text_format=Person
-                ) as stream:
-                    final = await stream.get_final_response()
-                assert final.output_parsed == ADA
-                chat = await client.chat.completions.parse(
-                    model="scripted",
-                    messages=[{"role": "user", "content": "Who?"}],
-                    response_format=Person,
-                )
-                assert chat.choices[0].message.parsed == ADA
-                counted = await client.responses.input_tokens.count(input="Hi")
-                assert counted.input_tokens > 0
-                compact = await client.responses.compact(model="scripted", input="Hi")
-                assert compact.output[0].type == "compaction"
-
-        asyncio.run(main())
+        async with AsyncOpenAI(base_url=server.base_url, api_key="none") as client:
+            parsed = await client.responses.parse(
+                model="scripted", input="Who?", text_format=Person
+            )
+            assert parsed.output_parsed == ADA
+            async with client.responses.stream(
+                model="scripted", input="Who?", text_format=Person
+            ) as stream:
+                final = await stream.get_final_response()
+            assert final.output_parsed == ADA
+            chat = await client.chat.completions.parse(
+                model="scripted",
+                messages=[{"role": "user", "content": "Who?"}],
+                response_format=Person,
+            )
+            assert chat.choices[0].message.parsed == ADA
+            counted = await client.responses.input_tokens.count(input="Hi")
+            assert counted.input_tokens > 0
+            compact = await client.responses.compact(model="scripted", input="Hi")
+            assert compact.output[0].type == "compaction"

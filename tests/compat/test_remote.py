@@ -50,18 +50,15 @@ def failing(conversation: Conversation, text: str = "Hi") -> Exception:
     return caught.value
 
 
-def test_a_conversation_on_a_server() -> None:
+async def test_a_conversation_on_a_server() -> None:
     model = ScriptedModel([say("Hello", ", Alice!"), "You are Alice."])
 
-    async def work(conversation: Conversation) -> None:
+    with grpc_serving(model) as server:
+        conversation = begun(server)
         tokens, future = conversation.add_response("I am Alice.")
         assert "".join([token async for token in tokens]) == "Hello, Alice!"
         assert (await future) == StatelessResponse(ASSISTANT, "Hello, Alice!")
         assert (await conversation.add_response_no_stream("Who?")).message == "You are Alice."
-
-    with grpc_serving(model) as server:
-        conversation = begun(server)
-        run(work(conversation))
         assert server.http.stored_count() == 0
     assert conversation.response_id is None
     assert said(conversation) == [

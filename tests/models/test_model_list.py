@@ -97,17 +97,14 @@ def test_an_endpoint_that_is_late_is_asked_again(monkeypatch: pytest.MonkeyPatch
     with_engine(work)
 
 
-def test_a_model_that_was_named_is_not_looked_for() -> None:
-    async def main() -> None:
-        async with MisbehavingUpstream() as upstream:
-            given = ModelSettings(kind="chat_completions", base_url=upstream.base_url)
-            settings = Settings(store="memory:", model="mine", upstream=given)
-            async with open_engine(settings) as engine:
-                assert await engine.choose_model()
-                assert engine.default_model() == "mine"
-            assert upstream.requests == []
-
-    asyncio.run(main())
+async def test_a_model_that_was_named_is_not_looked_for() -> None:
+    async with MisbehavingUpstream() as upstream:
+        given = ModelSettings(kind="chat_completions", base_url=upstream.base_url)
+        settings = Settings(store="memory:", model="mine", upstream=given)
+        async with open_engine(settings) as engine:
+            assert await engine.choose_model()
+            assert engine.default_model() == "mine"
+        assert upstream.requests == []
 
 
 def test_names() -> None:

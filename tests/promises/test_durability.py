@@ -259,24 +259,20 @@ def check_all(server: ServerProcess, clients: list[Client], checked: list[int]) 
 @pytest.mark.parametrize(
     "seed", [0, *(pytest.param(n, marks=pytest.mark.soak) for n in range(1, 9))]
 )
-def test_nothing_that_was_acknowledged_is_lost(tmp_path: Path, seed: int) -> None:
+async def test_nothing_that_was_acknowledged_is_lost(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     moment = Moment()
     clients = [Client(who, moment) for who in range(4)]
     checked = [0] * len(clients)
-
-    async def main() -> None:
-        async with upstream(moment) as base_url:
-            for _ in range(10):
-                with await asyncio.to_thread(ServerProcess, tmp_path, base_url) as server:
-                    await asyncio.to_thread(check_all, server, clients, checked)
-                    moment.set(server, chance.randint(1, 150))
-                    await hammer(server, clients)
+    async with upstream(moment) as base_url:
+        for _ in range(10):
             with await asyncio.to_thread(ServerProcess, tmp_path, base_url) as server:
-                await asyncio.to_thread(check_all, server, clients, [0] * len(clients))
-                assert await asyncio.to_thread(server.stop) == 0
-
-    asyncio.run(main())
+                await asyncio.to_thread(check_all, server, clients, checked)
+                moment.set(server, chance.randint(1, 150))
+                await hammer(server, clients)
+        with await asyncio.to_thread(ServerProcess, tmp_path, base_url) as server:
+            await asyncio.to_thread(check_all, server, clients, [0] * len(clients))
+            assert await asyncio.to_thread(server.stop) == 0
     assert all(client.acknowledged for client in clients)
 
 

@@ -14,7 +14,7 @@ from antiphon.core.api_keys import hash_api_key, new_api_key
 from antiphon.errors import StoreError
 from antiphon.turn.store_protocols import ApiKey
 from support.side_stores import CHILD_PROGRAM, ManualClock, Opener, all_bytes, openers
-from support.store_turns import complete_turn, run, sqlite
+from support.store_turns import complete_turn, sqlite
 
 ONE, TWO = hashlib.sha256(b"one").digest(), hashlib.sha256(b"two").digest()
 
@@ -24,136 +24,112 @@ def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     return openers(tmp_path)[request.param]
 
 
-def test_a_key_is_found_by_its_hash(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            keys = store.stores.api_keys
-            mine = ApiKey("key_1", "me", 5.5, "laptop")
-            theirs = ApiKey("key_2", "them", 4.25)
-            assert await keys.find(ONE) is None
-            await keys.add(mine, ONE)
-            await keys.add(theirs, TWO)
-            assert await keys.find(ONE) == mine
-            assert await keys.find(TWO) == theirs
-            assert await keys.find(ONE[:31]) is None
-            assert await keys.find(b"") is None
-            assert await keys.list_keys() == [theirs, mine]
-
-    run(main())
+async def test_a_key_is_found_by_its_hash(store_in: Opener) -> None:
+    async with store_in() as store:
+        keys = store.stores.api_keys
+        mine = ApiKey("key_1", "me", 5.5, "laptop")
+        theirs = ApiKey("key_2", "them", 4.25)
+        assert await keys.find(ONE) is None
+        await keys.add(mine, ONE)
+        await keys.add(theirs, TWO)
+        assert await keys.find(ONE) == mine
+        assert await keys.find(TWO) == theirs
+        assert await keys.find(ONE[:31]) is None
+        assert await keys.find(b"") is None
+        assert await keys.list_keys() == [theirs, mine]
 
 
-def test_whether_a_key_was_ever_made(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            keys = store.stores.api_keys
-            assert not await keys.has_keys()
-            assert await keys.list_keys() == []
-            await keys.add(ApiKey("key_1", "me", 1.0), ONE)
-            assert await keys.has_keys()
-            await keys.revoke("key_1")
-            assert await keys.has_keys()
-
-    run(main())
+async def test_whether_a_key_was_ever_made(store_in: Opener) -> None:
+    async with store_in() as store:
+        keys = store.stores.api_keys
+        assert not await keys.has_keys()
+        assert await keys.list_keys() == []
+        await keys.add(ApiKey("key_1", "me", 1.0), ONE)
+        assert await keys.has_keys()
+        await keys.revoke("key_1")
+        assert await keys.has_keys()
 
 
-def test_a_revoked_key_is_nobodys(store_in: Opener) -> None:
-    async def main() -> None:
-        clock = ManualClock(100.0)
-        async with store_in(clock) as store:
-            keys = store.stores.api_keys
-            mine, other = ApiKey("key_1", "me", 1.0), ApiKey("key_2", "me", 2.0)
-            await keys.add(mine, ONE)
-            await keys.add(other, TWO)
-            assert not await keys.revoke("key_3")
-            assert await keys.revoke("key_1")
-            assert await keys.find(ONE) is None
-            assert await keys.find(TWO) == other
-            clock.now = 200.0
-            # It was revoked when it was revoked first.
-            assert await keys.revoke("key_1")
-            assert await keys.list_keys() == [
-                msgspec.structs.replace(mine, revoked_at=100.0),
-                other,
-            ]
-
-    run(main())
+async def test_a_revoked_key_is_nobodys(store_in: Opener) -> None:
+    clock = ManualClock(100.0)
+    async with store_in(clock) as store:
+        keys = store.stores.api_keys
+        mine, other = ApiKey("key_1", "me", 1.0), ApiKey("key_2", "me", 2.0)
+        await keys.add(mine, ONE)
+        await keys.add(other, TWO)
+        assert not await keys.revoke("key_3")
+        assert await keys.revoke("key_1")
+        assert await keys.find(ONE) is None
+        assert await keys.find(TWO) == other
+        clock.now = 200.0
+        # It was revoked when it was revoked first.
+        assert await keys.revoke("key_1")
+        assert await keys.list_keys() == [
+            msgspec.structs.replace(mine, revoked_at=100.0),
+            other,
+        ]
 
 
-def test_an_id_and_a_hash_are_given_once(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            keys = store.stores.api_keys
-            await keys.add(ApiKey("key_1", "me", 1.0), ONE)
-            await keys.revoke("key_1")
-            for key, digest in [(ApiKey("key_1", "x", 2.0), TWO), (ApiKey("key_2", "x", 2.0), ONE)]:
-                with pytest.raises(StoreError, match="already"):
-                    await keys.add(key, digest)
-            assert await keys.find(TWO) is None
-            assert [key.tenant for key in await keys.list_keys()] == ["me"]
-
-    run(main())
+async def test_an_id_and_a_hash_are_given_once(store_in: Opener) -> None:
+    async with store_in() as store:
+        keys = store.stores.api_keys
+        await keys.add(ApiKey("key_1", "me", 1.0), ONE)
+        await keys.revoke("key_1")
+        for key, digest in [(ApiKey("key_1", "x", 2.0), TWO), (ApiKey("key_2", "x", 2.0), ONE)]:
+            with pytest.raises(StoreError, match="already"):
+                await keys.add(key, digest)
+        assert await keys.find(TWO) is None
+        assert [key.tenant for key in await keys.list_keys()] == ["me"]
 
 
-def test_a_key_that_is_refused_harms_no_other_job(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with sqlite(tmp_path / "turns.db") as store:
-            keys = store.stores.api_keys
-            await keys.add(ApiKey("key_1", "me", 1.0), ONE)
-            refused, head, _ = await asyncio.gather(
-                keys.add(ApiKey("key_1", "me", 1.0), TWO),
-                complete_turn(store),
-                keys.add(ApiKey("key_2", "me", 1.0), TWO),
-                return_exceptions=True,
-            )
-            assert isinstance(refused, StoreError)
-            assert not isinstance(head, BaseException)
-            assert await keys.find(TWO) is not None
-
-    run(main())
+async def test_a_key_that_is_refused_harms_no_other_job(tmp_path: Path) -> None:
+    async with sqlite(tmp_path / "turns.db") as store:
+        keys = store.stores.api_keys
+        await keys.add(ApiKey("key_1", "me", 1.0), ONE)
+        refused, head, _ = await asyncio.gather(
+            keys.add(ApiKey("key_1", "me", 1.0), TWO),
+            complete_turn(store),
+            keys.add(ApiKey("key_2", "me", 1.0), TWO),
+            return_exceptions=True,
+        )
+        assert isinstance(refused, StoreError)
+        assert not isinstance(head, BaseException)
+        assert await keys.find(TWO) is not None
 
 
-def test_keys_outlive_the_store_and_are_in_no_file(tmp_path: Path) -> None:
-    async def main() -> None:
-        raw = new_api_key()
-        digest = hash_api_key(raw.encode())
-        assert digest is not None
-        key = ApiKey("key_1", "me", 1.0, "canary name")
-        async with sqlite(tmp_path / "turns.db") as store:
-            await store.stores.api_keys.add(key, digest)
-            assert await store.stores.api_keys.find(digest) == key
-            kept = all_bytes(tmp_path)
-            assert b"canary name" in kept
-            assert raw.encode() not in kept
-        async with sqlite(tmp_path / "turns.db") as store:
-            assert await store.stores.api_keys.find(digest) == key
-        assert raw.encode() not in all_bytes(tmp_path)
-
-    run(main())
+async def test_keys_outlive_the_store_and_are_in_no_file(tmp_path: Path) -> None:
+    raw = new_api_key()
+    digest = hash_api_key(raw.encode())
+    assert digest is not None
+    key = ApiKey("key_1", "me", 1.0, "canary name")
+    async with sqlite(tmp_path / "turns.db") as store:
+        await store.stores.api_keys.add(key, digest)
+        assert await store.stores.api_keys.find(digest) == key
+        kept = all_bytes(tmp_path)
+        assert b"canary name" in kept
+        assert raw.encode() not in kept
+    async with sqlite(tmp_path / "turns.db") as store:
+        assert await store.stores.api_keys.find(digest) == key
+    assert raw.encode() not in all_bytes(tmp_path)
 
 
-def test_a_key_revoked_by_another_process_opens_nothing_from_then_on(tmp_path: Path) -> None:
-    async def main() -> None:
-        path = tmp_path / "turns.db"
-        async with sqlite(path) as store:
-            keys = store.stores.api_keys
-            await keys.add(ApiKey("key_1", "me", 1.0), ONE)
-            assert await keys.find(ONE) is not None
-            command = [*CHILD_PROGRAM, "revoke", str(path), "key_1"]
-            done = await asyncio.to_thread(
-                subprocess.run, command, check=True, capture_output=True, text=True
-            )
-            assert done.stdout == "True\n"
-            assert await keys.find(ONE) is None
-
-    run(main())
+async def test_a_key_revoked_by_another_process_opens_nothing_from_then_on(tmp_path: Path) -> None:
+    path = tmp_path / "turns.db"
+    async with sqlite(path) as store:
+        keys = store.stores.api_keys
+        await keys.add(ApiKey("key_1", "me", 1.0), ONE)
+        assert await keys.find(ONE) is not None
+        command = [*CHILD_PROGRAM, "revoke", str(path), "key_1"]
+        done = await asyncio.to_thread(
+            subprocess.run, command, check=True, capture_output=True, text=True
+        )
+        assert done.stdout == "True\n"
+        assert await keys.find(ONE) is None
 
 
-def test_a_closed_store_has_no_keys(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with sqlite(tmp_path / "turns.db") as store:
-            keys = store.stores.api_keys
-        for work in (keys.find(ONE), keys.has_keys(), keys.list_keys(), keys.revoke("key_1")):
-            with pytest.raises(StoreError, match="closed"):
-                await work
-
-    run(main())
+async def test_a_closed_store_has_no_keys(tmp_path: Path) -> None:
+    async with sqlite(tmp_path / "turns.db") as store:
+        keys = store.stores.api_keys
+    for work in (keys.find(ONE), keys.has_keys(), keys.list_keys(), keys.revoke("key_1")):
+        with pytest.raises(StoreError, match="closed"):
+            await work

@@ -30,7 +30,6 @@ from support.store_turns import (
     images_in_file,
     images_in_memory,
     new_turn,
-    run,
     sqlite,
     user,
 )
@@ -68,206 +67,168 @@ async def images_of(store: Store, response_id: str, tenant: str = "") -> set[byt
     return set(turn.blobs.values())
 
 
-def test_a_turn_brings_the_images_that_it_uses(opener: Opener) -> None:
-    async def main() -> None:
-        async with opener() as (store, _):
-            new = new_turn("Look:", images=[CAT, DOG])
-            store.begin(new)
-            await store.write(new.response_id, [assistant("Nice.")], DONE)
-            head = await head_of(store, new.response_id)
-            without = await complete_turn(store, "And?", parent=head)
-            last = await complete_turn(store, "This one?", parent=without, images=[OWL])
-            turns = await store.chain(last)
-            assert [turn.blobs for turn in turns] == [blobs_of(CAT, DOG), {}, blobs_of(OWL)]
-            assert turns[0].input == (
-                user("Look:"),
-                image_message(blob_of(CAT)),
-                image_message(blob_of(DOG)),
-            )
-            assert turns[0].output == (assistant("Nice."),)
-            assert [await store.turn("", turn.response_id) for turn in turns] == turns
-            (line,) = await store.recent_threads("", 1)
-            assert line.first_item == user("Look:")
-
-    run(main())
+async def test_a_turn_brings_the_images_that_it_uses(opener: Opener) -> None:
+    async with opener() as (store, _):
+        new = new_turn("Look:", images=[CAT, DOG])
+        store.begin(new)
+        await store.write(new.response_id, [assistant("Nice.")], DONE)
+        head = await head_of(store, new.response_id)
+        without = await complete_turn(store, "And?", parent=head)
+        last = await complete_turn(store, "This one?", parent=without, images=[OWL])
+        turns = await store.chain(last)
+        assert [turn.blobs for turn in turns] == [blobs_of(CAT, DOG), {}, blobs_of(OWL)]
+        assert turns[0].input == (
+            user("Look:"),
+            image_message(blob_of(CAT)),
+            image_message(blob_of(DOG)),
+        )
+        assert turns[0].output == (assistant("Nice."),)
+        assert [await store.turn("", turn.response_id) for turn in turns] == turns
+        (line,) = await store.recent_threads("", 1)
+        assert line.first_item == user("Look:")
 
 
-def test_a_running_turn_brings_them_too(opener: Opener) -> None:
-    async def main() -> None:
-        async with opener() as (store, _):
-            head = await begin_turn(store, images=[CAT])
-            await store.write(head.response_id, [assistant("Hm.")])
+async def test_a_running_turn_brings_them_too(opener: Opener) -> None:
+    async with opener() as (store, _):
+        head = await begin_turn(store, images=[CAT])
+        await store.write(head.response_id, [assistant("Hm.")])
+        assert await images_of(store, head.response_id) == {CAT}
+        (turn,) = await store.chain(head)
+        assert turn.blobs == blobs_of(CAT)
+        assert turn.output == (assistant("Hm."),)
+
+
+async def test_an_image_is_kept_once_however_often_it_is_sent(opener: Opener) -> None:
+    async with opener() as (store, held):
+        first = await complete_turn(store, images=[CAT])
+        second = await complete_turn(store, parent=first, images=[CAT, DOG, CAT])
+        branch = await complete_turn(store, parent=first, images=[CAT])
+        # Many at once go into one commit.
+        others = await asyncio.gather(*[complete_turn(store, images=[CAT, OWL]) for _ in range(5)])
+        assert held() == [("", CAT), ("", DOG), ("", OWL)]
+        for head in (first, branch):
             assert await images_of(store, head.response_id) == {CAT}
-            (turn,) = await store.chain(head)
-            assert turn.blobs == blobs_of(CAT)
-            assert turn.output == (assistant("Hm."),)
-
-    run(main())
+        assert await images_of(store, second.response_id) == {CAT, DOG}
+        for head in others:
+            assert await images_of(store, head.response_id) == {CAT, OWL}
 
 
-def test_an_image_is_kept_once_however_often_it_is_sent(opener: Opener) -> None:
-    async def main() -> None:
-        async with opener() as (store, held):
-            first = await complete_turn(store, images=[CAT])
-            second = await complete_turn(store, parent=first, images=[CAT, DOG, CAT])
-            branch = await complete_turn(store, parent=first, images=[CAT])
-            # Many at once go into one commit.
-            others = await asyncio.gather(
-                *[complete_turn(store, images=[CAT, OWL]) for _ in range(5)]
-            )
-            assert held() == [("", CAT), ("", DOG), ("", OWL)]
-            for head in (first, branch):
-                assert await images_of(store, head.response_id) == {CAT}
-            assert await images_of(store, second.response_id) == {CAT, DOG}
-            for head in others:
-                assert await images_of(store, head.response_id) == {CAT, OWL}
-
-    run(main())
+async def test_a_chain_reads_each_image_once(opener: Opener) -> None:
+    async with opener() as (store, _):
+        head = await complete_turn(store, images=[CAT])
+        head = await complete_turn(store, parent=head, images=[bytes(bytearray(CAT))])
+        # The second child of its parent lies in another thread.
+        await complete_turn(store, parent=head)
+        head = await complete_turn(store, parent=head, images=[bytes(bytearray(CAT))])
+        turns = await store.chain(head)
+        assert len(turns) == 3
+        assert len({id(data) for turn in turns for data in turn.blobs.values()}) == 1
 
 
-def test_a_chain_reads_each_image_once(opener: Opener) -> None:
-    async def main() -> None:
-        async with opener() as (store, _):
-            head = await complete_turn(store, images=[CAT])
-            head = await complete_turn(store, parent=head, images=[bytes(bytearray(CAT))])
-            # The second child of its parent lies in another thread.
-            await complete_turn(store, parent=head)
-            head = await complete_turn(store, parent=head, images=[bytes(bytearray(CAT))])
-            turns = await store.chain(head)
-            assert len(turns) == 3
-            assert len({id(data) for turn in turns for data in turn.blobs.values()}) == 1
-
-    run(main())
-
-
-def test_an_image_goes_with_the_last_turn_that_uses_it(opener: Opener) -> None:
-    async def main() -> None:
-        async with opener() as (store, held):
-            first = await complete_turn(store, images=[CAT, DOG])
-            second = await complete_turn(store, parent=first, images=[CAT])
-            branch = await complete_turn(store, parent=first, images=[CAT])
-            other = await complete_turn(store, images=[CAT])
-            await store.delete("", first.response_id)
-            assert held() == [("", CAT)]
-            await store.delete("", second.response_id)
-            await store.delete("", branch.response_id)
-            assert held() == [("", CAT)]
-            assert await images_of(store, other.response_id) == {CAT}
-            await store.delete("", other.response_id)
-            assert held() == []
-            # Forgotten, it can be sent again.
-            again = await complete_turn(store, images=[CAT])
-            assert held() == [("", CAT)]
-            assert [turn.blobs for turn in await store.chain(again)] == [blobs_of(CAT)]
-
-    run(main())
+async def test_an_image_goes_with_the_last_turn_that_uses_it(opener: Opener) -> None:
+    async with opener() as (store, held):
+        first = await complete_turn(store, images=[CAT, DOG])
+        second = await complete_turn(store, parent=first, images=[CAT])
+        branch = await complete_turn(store, parent=first, images=[CAT])
+        other = await complete_turn(store, images=[CAT])
+        await store.delete("", first.response_id)
+        assert held() == [("", CAT)]
+        await store.delete("", second.response_id)
+        await store.delete("", branch.response_id)
+        assert held() == [("", CAT)]
+        assert await images_of(store, other.response_id) == {CAT}
+        await store.delete("", other.response_id)
+        assert held() == []
+        # Forgotten, it can be sent again.
+        again = await complete_turn(store, images=[CAT])
+        assert held() == [("", CAT)]
+        assert [turn.blobs for turn in await store.chain(again)] == [blobs_of(CAT)]
 
 
-def test_cascade_erases_the_images_that_nobody_else_uses(opener: Opener) -> None:
-    async def main() -> None:
-        async with opener() as (store, held):
-            root = await complete_turn(store, images=[OWL])
-            # Two that go together share the cat; the dog is used by one that stays.
-            first = await complete_turn(store, parent=root, images=[CAT, DOG])
-            second = await complete_turn(store, parent=first, images=[CAT])
-            await complete_turn(store, parent=first, images=[CAT, b"only here"])
-            await complete_turn(store, parent=second, images=[OWL, b"and here"])
-            outside = await complete_turn(store, parent=root, images=[DOG])
-            assert await store.delete("", first.response_id, cascade=True)
-            assert held() == [("", DOG), ("", OWL)]
-            assert await images_of(store, outside.response_id) == {DOG}
-            assert await images_of(store, root.response_id) == {OWL}
-
-    run(main())
+async def test_cascade_erases_the_images_that_nobody_else_uses(opener: Opener) -> None:
+    async with opener() as (store, held):
+        root = await complete_turn(store, images=[OWL])
+        # Two that go together share the cat; the dog is used by one that stays.
+        first = await complete_turn(store, parent=root, images=[CAT, DOG])
+        second = await complete_turn(store, parent=first, images=[CAT])
+        await complete_turn(store, parent=first, images=[CAT, b"only here"])
+        await complete_turn(store, parent=second, images=[OWL, b"and here"])
+        outside = await complete_turn(store, parent=root, images=[DOG])
+        assert await store.delete("", first.response_id, cascade=True)
+        assert held() == [("", DOG), ("", OWL)]
+        assert await images_of(store, outside.response_id) == {DOG}
+        assert await images_of(store, root.response_id) == {OWL}
 
 
-def test_a_deletion_and_a_new_use_in_one_go_keep_the_image(opener: Opener) -> None:
-    async def main() -> None:
-        async with opener() as (store, held):
-            old = await complete_turn(store, images=[CAT, DOG])
-            before, after = new_turn(images=[CAT]), new_turn(images=[DOG])
-            await asyncio.gather(
-                store.begin(before), store.delete("", old.response_id), store.begin(after)
-            )
-            assert held() == [("", CAT), ("", DOG)]
-            assert await images_of(store, before.response_id) == {CAT}
-            assert await images_of(store, after.response_id) == {DOG}
-
-    run(main())
+async def test_a_deletion_and_a_new_use_in_one_go_keep_the_image(opener: Opener) -> None:
+    async with opener() as (store, held):
+        old = await complete_turn(store, images=[CAT, DOG])
+        before, after = new_turn(images=[CAT]), new_turn(images=[DOG])
+        await asyncio.gather(
+            store.begin(before), store.delete("", old.response_id), store.begin(after)
+        )
+        assert held() == [("", CAT), ("", DOG)]
+        assert await images_of(store, before.response_id) == {CAT}
+        assert await images_of(store, after.response_id) == {DOG}
 
 
-def test_tenants_share_nothing(opener: Opener) -> None:
-    async def main() -> None:
-        async with opener() as (store, held):
-            mine = await complete_turn(store, tenant="me", images=[CAT])
-            theirs = await complete_turn(store, tenant="them", images=[CAT])
-            assert held() == [("me", CAT), ("them", CAT)]
-            assert not await store.delete("me", theirs.response_id)
-            assert await store.chain(msgspec.structs.replace(theirs, tenant="me")) == []
-            await store.delete("me", mine.response_id)
-            assert held() == [("them", CAT)]
-            assert await images_of(store, theirs.response_id, "them") == {CAT}
-
-    run(main())
+async def test_tenants_share_nothing(opener: Opener) -> None:
+    async with opener() as (store, held):
+        mine = await complete_turn(store, tenant="me", images=[CAT])
+        theirs = await complete_turn(store, tenant="them", images=[CAT])
+        assert held() == [("me", CAT), ("them", CAT)]
+        assert not await store.delete("me", theirs.response_id)
+        assert await store.chain(msgspec.structs.replace(theirs, tenant="me")) == []
+        await store.delete("me", mine.response_id)
+        assert held() == [("them", CAT)]
+        assert await images_of(store, theirs.response_id, "them") == {CAT}
 
 
-def test_a_beginning_that_fails_keeps_and_uses_no_image(opener: Opener) -> None:
-    async def main() -> None:
-        async with opener() as (store, held):
-            kept = await complete_turn(store, images=[CAT])
-            foreign = await complete_turn(store, tenant="other")
-            refused = [
-                new_turn(response_id=kept.response_id, images=[CAT, DOG]),
-                new_turn(response_id="resp_nonsense", images=[CAT, DOG]),
-                new_turn(parent=foreign, images=[CAT, DOG]),
-            ]
-            good = new_turn(images=[OWL])
-            results = await asyncio.gather(
-                *[store.begin(new) for new in (*refused, good)], return_exceptions=True
-            )
-            assert [type(result) for result in results] == [StoreError] * 3 + [type(None)]
-            assert held() == [("", CAT), ("", OWL)]
-            await store.delete("", kept.response_id)
-            assert held() == [("", OWL)]
-
-    run(main())
+async def test_a_beginning_that_fails_keeps_and_uses_no_image(opener: Opener) -> None:
+    async with opener() as (store, held):
+        kept = await complete_turn(store, images=[CAT])
+        foreign = await complete_turn(store, tenant="other")
+        refused = [
+            new_turn(response_id=kept.response_id, images=[CAT, DOG]),
+            new_turn(response_id="resp_nonsense", images=[CAT, DOG]),
+            new_turn(parent=foreign, images=[CAT, DOG]),
+        ]
+        good = new_turn(images=[OWL])
+        results = await asyncio.gather(
+            *[store.begin(new) for new in (*refused, good)], return_exceptions=True
+        )
+        assert [type(result) for result in results] == [StoreError] * 3 + [type(None)]
+        assert held() == [("", CAT), ("", OWL)]
+        await store.delete("", kept.response_id)
+        assert held() == [("", OWL)]
 
 
-def test_a_turn_deleted_while_it_runs_takes_its_images_along(opener: Opener) -> None:
-    async def main() -> None:
-        async with opener() as (store, held):
-            head = await begin_turn(store, images=[CAT])
-            await store.delete("", head.response_id)
-            await store.write(head.response_id, [assistant("late")], DONE)
-            assert held() == []
-            assert await store.turn("", head.response_id) is None
-
-    run(main())
+async def test_a_turn_deleted_while_it_runs_takes_its_images_along(opener: Opener) -> None:
+    async with opener() as (store, held):
+        head = await begin_turn(store, images=[CAT])
+        await store.delete("", head.response_id)
+        await store.write(head.response_id, [assistant("late")], DONE)
+        assert held() == []
+        assert await store.turn("", head.response_id) is None
 
 
-def test_a_deleted_turn_between_others_leaves_theirs(opener: Opener) -> None:
-    async def main() -> None:
-        async with opener() as (store, _):
-            first = await complete_turn(store, images=[CAT])
-            second = await complete_turn(store, parent=first, images=[DOG])
-            (third,) = await complete_turns(store, 1, second)
-            await store.delete("", second.response_id)
-            assert [turn.blobs for turn in await store.chain(third)] == [blobs_of(CAT), {}]
-
-    run(main())
+async def test_a_deleted_turn_between_others_leaves_theirs(opener: Opener) -> None:
+    async with opener() as (store, _):
+        first = await complete_turn(store, images=[CAT])
+        second = await complete_turn(store, parent=first, images=[DOG])
+        (third,) = await complete_turns(store, 1, second)
+        await store.delete("", second.response_id)
+        assert [turn.blobs for turn in await store.chain(third)] == [blobs_of(CAT), {}]
 
 
-def test_the_largest_image_comes_back_whole(opener: Opener) -> None:
-    async def main() -> None:
-        image = random.Random(1).randbytes(MAX_IMAGE_BYTES)
-        async with opener() as (store, held):
-            head = await complete_turn(store, images=[image])
-            later = await complete_turn(store, parent=head, images=[image])
-            assert await images_of(store, later.response_id) == {image}
-            await store.delete("", head.response_id, cascade=True)
-            assert held() == []
-
-    run(main())
+async def test_the_largest_image_comes_back_whole(opener: Opener) -> None:
+    image = random.Random(1).randbytes(MAX_IMAGE_BYTES)
+    async with opener() as (store, held):
+        head = await complete_turn(store, images=[image])
+        later = await complete_turn(store, parent=head, images=[image])
+        assert await images_of(store, later.response_id) == {image}
+        await store.delete("", head.response_id, cascade=True)
+        assert held() == []
 
 
 # The SQLite store alone
@@ -286,74 +247,61 @@ def query(path: Path, sql: str) -> list[tuple[object, ...]]:
         connection.close()
 
 
-def test_an_image_that_is_there_is_not_written_again(path: Path) -> None:
+async def test_an_image_that_is_there_is_not_written_again(path: Path) -> None:
     """The write-ahead log is emptied before each turn, so its size is what that turn wrote."""
-
-    async def main() -> None:
-        image = random.Random(2).randbytes(1_000_000)
-        wal = path.with_name("turns.db-wal")
-        async with sqlite(path) as store:
-            written = []
-            for _ in range(4):
-                query(path, "PRAGMA wal_checkpoint(TRUNCATE)")
-                await complete_turn(store, images=[image])
-                written.append(wal.stat().st_size)
-        assert written[0] > len(image)
-        # A dozen pages: as much as a turn without an image.
-        assert all(size < 100_000 for size in written[1:])
-
-    run(main())
+    image = random.Random(2).randbytes(1_000_000)
+    wal = path.with_name("turns.db-wal")
+    async with sqlite(path) as store:
+        written = []
+        for _ in range(4):
+            query(path, "PRAGMA wal_checkpoint(TRUNCATE)")
+            await complete_turn(store, images=[image])
+            written.append(wal.stat().st_size)
+    assert written[0] > len(image)
+    # A dozen pages: as much as a turn without an image.
+    assert all(size < 100_000 for size in written[1:])
 
 
-def test_two_stores_on_one_file_share_images(path: Path) -> None:
-    async def main() -> None:
-        async with sqlite(path) as one, sqlite(path) as two:
-            mine = await complete_turn(one, images=[CAT])
-            yours = await complete_turn(two, images=[CAT])
-            assert images_in_file(path) == [("", CAT)]
-            await two.delete("", mine.response_id)
-            assert await images_of(one, yours.response_id) == {CAT}
-            await one.delete("", yours.response_id)
-            assert images_in_file(path) == []
-
-    run(main())
+async def test_two_stores_on_one_file_share_images(path: Path) -> None:
+    async with sqlite(path) as one, sqlite(path) as two:
+        mine = await complete_turn(one, images=[CAT])
+        yours = await complete_turn(two, images=[CAT])
+        assert images_in_file(path) == [("", CAT)]
+        await two.delete("", mine.response_id)
+        assert await images_of(one, yours.response_id) == {CAT}
+        await one.delete("", yours.response_id)
+        assert images_in_file(path) == []
 
 
-def test_an_erased_image_is_nowhere(path: Path) -> None:
-    async def main() -> None:
-        # Far larger than a page, and no part of it is like another.
-        image = random.Random(3).randbytes(300_000)
-        pieces = [image[at : at + 32] for at in range(0, len(image) - 32, 500)]
-        async with sqlite(path) as store:
-            first = await complete_turn(store, images=[image])
-            second = await complete_turn(store, "harmless", parent=first)
-            files = [path, path.with_name("turns.db-wal")]
-            kept = b"".join(file.read_bytes() for file in files)
-            # All but those that two pages part.
-            assert sum(piece in kept for piece in pieces) > 0.9 * len(pieces)
-            await store.delete("", first.response_id)
-            # Erased bytes go after the answer: the next job's answer comes after that.
-            await store.write(second.response_id, [], DONE)
-            kept = b"".join(file.read_bytes() for file in files)
-            assert b"harmless" in kept
-            assert not any(piece in kept for piece in pieces)
-        assert query(path, "SELECT count(*) FROM blobs") == [(0,)]
-        assert query(path, "SELECT count(*) FROM log WHERE kind = 5") == [(0,)]
-
-    run(main())
+async def test_an_erased_image_is_nowhere(path: Path) -> None:
+    # Far larger than a page, and no part of it is like another.
+    image = random.Random(3).randbytes(300_000)
+    pieces = [image[at : at + 32] for at in range(0, len(image) - 32, 500)]
+    async with sqlite(path) as store:
+        first = await complete_turn(store, images=[image])
+        second = await complete_turn(store, "harmless", parent=first)
+        files = [path, path.with_name("turns.db-wal")]
+        kept = b"".join(file.read_bytes() for file in files)
+        # All but those that two pages part.
+        assert sum(piece in kept for piece in pieces) > 0.9 * len(pieces)
+        await store.delete("", first.response_id)
+        # Erased bytes go after the answer: the next job's answer comes after that.
+        await store.write(second.response_id, [], DONE)
+        kept = b"".join(file.read_bytes() for file in files)
+        assert b"harmless" in kept
+        assert not any(piece in kept for piece in pieces)
+    assert query(path, "SELECT count(*) FROM blobs") == [(0,)]
+    assert query(path, "SELECT count(*) FROM log WHERE kind = 5") == [(0,)]
 
 
-def test_images_outlive_the_store(path: Path) -> None:
-    async def main() -> None:
-        async with sqlite(path) as store:
-            first = await complete_turn(store, images=[CAT])
-        async with sqlite(path) as store:
-            second = await complete_turn(store, parent=first, images=[DOG, CAT])
-            assert [turn.blobs for turn in await store.chain(second)] == [
-                blobs_of(CAT),
-                blobs_of(CAT, DOG),
-            ]
-        assert query(path, "SELECT count(*) FROM blobs") == [(2,)]
-        assert query(path, "PRAGMA integrity_check") == [("ok",)]
-
-    run(main())
+async def test_images_outlive_the_store(path: Path) -> None:
+    async with sqlite(path) as store:
+        first = await complete_turn(store, images=[CAT])
+    async with sqlite(path) as store:
+        second = await complete_turn(store, parent=first, images=[DOG, CAT])
+        assert [turn.blobs for turn in await store.chain(second)] == [
+            blobs_of(CAT),
+            blobs_of(CAT, DOG),
+        ]
+    assert query(path, "SELECT count(*) FROM blobs") == [(2,)]
+    assert query(path, "PRAGMA integrity_check") == [("ok",)]

@@ -26,7 +26,6 @@ from support.store_turns import (
     ids_of,
     new_turn,
     opener,
-    run,
     user,
 )
 
@@ -36,433 +35,358 @@ def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     return opener(request.param, tmp_path)
 
 
-def test_a_turn_runs_from_its_beginning_to_its_end(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            new = new_turn("Hi.", "Are you there?")
-            await store.begin(new)
-            assert (await head_of(store, new.response_id)).is_running
-            turn = await store.turn("", new.response_id)
+async def test_a_turn_runs_from_its_beginning_to_its_end(store_in: Opener) -> None:
+    async with store_in() as store:
+        new = new_turn("Hi.", "Are you there?")
+        await store.begin(new)
+        assert (await head_of(store, new.response_id)).is_running
+        turn = await store.turn("", new.response_id)
+        assert turn is not None
+        assert turn.end is None
+        assert turn.input == (user("Hi."), user("Are you there?"))
+        await store.write(new.response_id, [assistant("Yes.")])
+        assert (await head_of(store, new.response_id)).is_running
+        await store.write(new.response_id, [], DONE)
+        assert not (await head_of(store, new.response_id)).is_running
+
+
+async def test_a_turn_comes_back_as_it_was_given(store_in: Opener) -> None:
+    tool = FunctionTool("add", parameters={"type": "object", "n": 2**70})
+    options = Options(tools=(tool,), stop=("\n", "\u2028"), metadata={"a": "ü"})
+    header = Header("model/with:odd name", "", options)
+    error = TurnError("upstream_error", "It broke. 💔")
+    end = End("failed", 1_700_000_000.123456, Usage(1, 2, 3, 4), error, "why")
+    async with store_in() as store:
+        new = new_turn("Hi.", header=header, created_at=1_699_999_999.654321)
+        store.begin(new)
+        store.write(new.response_id, [assistant("one")])
+        await store.write(new.response_id, [assistant("two"), assistant("three")], end)
+        assert await store.turn("", new.response_id) == StoredTurn(
+            response_id=new.response_id,
+            created_at=1_699_999_999.654321,
+            header=header,
+            input=(user("Hi."),),
+            output=(assistant("one"), assistant("two"), assistant("three")),
+            end=end,
+            previous_response_id=None,
+        )
+
+
+async def test_items_are_kept_byte_for_byte(store_in: Opener) -> None:
+    strange = [b"", b"\x00\xff\n", b'{"a": 1.0,\r\n"b": 1e5}', bytes(range(256)) * 80]
+    async with store_in() as store:
+        new = msgspec.structs.replace(new_turn(), input=strange)
+        await store.begin(new)
+        await store.write(new.response_id, strange[::-1], DONE)
+        turn = await store.turn("", new.response_id)
+        assert turn is not None
+        assert list(turn.input) == strange
+        assert list(turn.output) == strange[::-1]
+
+
+async def test_what_is_given_may_be_changed_afterwards(store_in: Opener) -> None:
+    async with store_in() as store:
+        new = new_turn("Hi.")
+        store.begin(new)
+        items = [assistant("one")]
+        written = store.write(new.response_id, items, DONE)
+        items.append(assistant("two"))
+        await written
+        turn = await store.turn("", new.response_id)
+        assert turn is not None
+        assert turn.output == (assistant("one"),)
+
+
+async def test_a_turn_may_have_no_items(store_in: Opener) -> None:
+    async with store_in() as store:
+        new = new_turn()
+        store.begin(new)
+        await store.write(new.response_id, [], DONE)
+        turn = await store.turn("", new.response_id)
+        assert turn is not None
+        assert (turn.input, turn.output, turn.end) == ((), (), DONE)
+
+
+async def test_a_chain_is_read_oldest_first(store_in: Opener) -> None:
+    async with store_in() as store:
+        heads = await complete_turns(store, 5)
+        turns = await store.chain(heads[-1])
+        assert [turn.response_id for turn in turns] == ids(heads)
+        assert [turn.previous_response_id for turn in turns] == [None, *ids(heads)[:-1]]
+        assert [turn.input for turn in turns] == [(user(f"question {n}"),) for n in range(5)]
+        assert await ids_of(store, heads[2]) == ids(heads)[:3]
+        assert [await store.turn("", turn.response_id) for turn in turns] == turns
+
+
+async def test_a_chain_shows_a_turn_that_still_runs(store_in: Opener) -> None:
+    async with store_in() as store:
+        parent = await complete_turn(store)
+        child = await begin_turn(store, "And?", parent)
+        first, second = await store.chain(child)
+        assert first.end == DONE
+        assert second.end is None
+        assert second.input == (user("And?"),)
+
+
+async def test_a_chain_lies_in_one_thread_and_a_branch_in_another(store_in: Opener) -> None:
+    async with store_in() as store:
+        heads = await complete_turns(store, 3)
+        other = await complete_turn(store)
+        branch = await complete_turns(store, 2, heads[0])
+        assert len({head.thread for head in heads}) == 1
+        assert [head.seq for head in heads] == [0, 1, 2]
+        assert len({heads[0].thread, other.thread, branch[0].thread}) == 3
+        assert {head.thread for head in branch} == {branch[0].thread}
+        assert [head.seq for head in branch] == [1, 2]
+        assert branch[0].tree == heads[0].tree != other.tree
+
+
+async def test_branches_share_what_lies_before_them(store_in: Opener) -> None:
+    async with store_in() as store:
+        heads = await complete_turns(store, 3)
+        left = await complete_turns(store, 2, heads[1])
+        right = await complete_turns(store, 2, heads[1])
+        below = await complete_turn(store, parent=left[0])
+        assert await ids_of(store, left[-1]) == ids([*heads[:2], *left])
+        assert await ids_of(store, right[-1]) == ids([*heads[:2], *right])
+        assert await ids_of(store, below) == ids([*heads[:2], left[0], below])
+        assert await ids_of(store, heads[-1]) == ids(heads)
+
+
+async def test_two_turns_begun_at_once_from_one_parent_are_two_branches(store_in: Opener) -> None:
+    async with store_in() as store:
+        parent = await complete_turn(store)
+        children = [new_turn(str(number), parent=parent) for number in range(5)]
+        await asyncio.gather(*[store.begin(child) for child in children])
+        places = set()
+        for child in children:
+            head = await head_of(store, child.response_id)
+            places.add((head.thread, head.seq))
+            assert await ids_of(store, head) == [parent.response_id, child.response_id]
+        assert len(places) == 5
+
+
+async def test_the_first_end_counts(store_in: Opener) -> None:
+    async with store_in() as store:
+        new = new_turn("Hi.")
+        store.begin(new)
+        store.write(new.response_id, [assistant("a")], DONE)
+        # Queued together with the end and after it: both come too late.
+        await store.write(new.response_id, [assistant("b")], End("cancelled", 1.0))
+        await store.write(new.response_id, [assistant("c")])
+        turn = await store.turn("", new.response_id)
+        assert turn is not None
+        assert (turn.output, turn.end) == ((assistant("a"),), DONE)
+
+
+async def test_a_turn_that_never_began_cannot_be_written(store_in: Opener) -> None:
+    async with store_in() as store:
+        with pytest.raises(StoreError):
+            await store.write(new_response_id(), [assistant("a")], DONE)
+        with pytest.raises(StoreError):
+            await store.write("nonsense", [], DONE)
+
+
+async def test_a_beginning_that_fails_leaves_nothing(store_in: Opener) -> None:
+    async with store_in() as store:
+        kept = new_turn("first")
+        foreign = await complete_turn(store, tenant="other")
+        refused = new_turn("Hi.", parent=foreign)
+        futures = [
+            store.begin(kept),
+            store.begin(new_turn("second", response_id=kept.response_id)),
+            store.begin(new_turn("Hi.", response_id="resp_nonsense")),
+            store.begin(refused),
+            store.write(refused.response_id, [assistant("a")], DONE),
+        ]
+        results = await asyncio.gather(*futures, return_exceptions=True)
+        assert results[0] is None
+        assert [type(result) for result in results[1:]] == [StoreError] * 4
+        assert await store.head("", refused.response_id) is None
+        turn = await store.turn("", kept.response_id)
+        assert turn is not None
+        assert turn.input == (user("first"),)
+        assert await store.head("", "resp_nonsense") is None
+        assert await store.turn("", "resp_nonsense") is None
+
+
+async def test_a_waiter_that_gives_up_changes_nothing(store_in: Opener) -> None:
+    async with store_in() as store:
+        new = new_turn("Hi.")
+        store.begin(new).cancel()
+        await store.write(new.response_id, [assistant("a")], DONE)
+        turn = await store.turn("", new.response_id)
+        assert turn is not None
+        assert turn.end == DONE
+
+
+async def test_a_deleted_turn_is_gone_and_its_descendants_go_on(store_in: Opener) -> None:
+    async with store_in() as store:
+        heads = await complete_turns(store, 4)
+        branch = await complete_turn(store, parent=heads[1])
+        gone = heads[1].response_id
+        assert await store.delete("", gone)
+        assert await store.head("", gone) is None
+        assert await store.turn("", gone) is None
+        assert not await store.delete("", gone)
+        assert await ids_of(store, heads[3]) == ids([heads[0], *heads[2:]])
+        assert await ids_of(store, branch) == ids([heads[0], branch])
+        # What was erased keeps its place in the story.
+        for head in (heads[2], branch):
+            turn = await store.turn("", head.response_id)
             assert turn is not None
-            assert turn.end is None
-            assert turn.input == (user("Hi."), user("Are you there?"))
-            await store.write(new.response_id, [assistant("Yes.")])
-            assert (await head_of(store, new.response_id)).is_running
-            await store.write(new.response_id, [], DONE)
-            assert not (await head_of(store, new.response_id)).is_running
-
-    run(main())
+            assert turn.previous_response_id == gone
+        assert (await store.chain(heads[3]))[1].previous_response_id == gone
+        later = await complete_turn(store, parent=heads[3])
+        assert await ids_of(store, later) == ids([heads[0], *heads[2:], later])
 
 
-def test_a_turn_comes_back_as_it_was_given(store_in: Opener) -> None:
-    async def main() -> None:
-        tool = FunctionTool("add", parameters={"type": "object", "n": 2**70})
-        options = Options(tools=(tool,), stop=("\n", "\u2028"), metadata={"a": "ü"})
-        header = Header("model/with:odd name", "", options)
-        error = TurnError("upstream_error", "It broke. 💔")
-        end = End("failed", 1_700_000_000.123456, Usage(1, 2, 3, 4), error, "why")
-        async with store_in() as store:
-            new = new_turn("Hi.", header=header, created_at=1_699_999_999.654321)
-            store.begin(new)
-            store.write(new.response_id, [assistant("one")])
-            await store.write(new.response_id, [assistant("two"), assistant("three")], end)
-            assert await store.turn("", new.response_id) == StoredTurn(
-                response_id=new.response_id,
-                created_at=1_699_999_999.654321,
-                header=header,
-                input=(user("Hi."),),
-                output=(assistant("one"), assistant("two"), assistant("three")),
-                end=end,
-                previous_response_id=None,
-            )
-
-    run(main())
+async def test_a_deleted_newest_turn_leaves_its_place_empty(store_in: Opener) -> None:
+    async with store_in() as store:
+        first, second = await complete_turns(store, 2)
+        assert await store.delete("", second.response_id)
+        other = await complete_turn(store, parent=first)
+        assert (other.thread, other.seq) != (second.thread, second.seq)
+        assert await ids_of(store, other) == ids([first, other])
+        with pytest.raises(HistoryChanged):
+            await complete_turn(store, parent=second)
+        assert await ids_of(store, other) == ids([first, other])
 
 
-def test_items_are_kept_byte_for_byte(store_in: Opener) -> None:
-    async def main() -> None:
-        strange = [b"", b"\x00\xff\n", b'{"a": 1.0,\r\n"b": 1e5}', bytes(range(256)) * 80]
-        async with store_in() as store:
-            new = msgspec.structs.replace(new_turn(), input=strange)
-            await store.begin(new)
-            await store.write(new.response_id, strange[::-1], DONE)
-            turn = await store.turn("", new.response_id)
-            assert turn is not None
-            assert list(turn.input) == strange
-            assert list(turn.output) == strange[::-1]
-
-    run(main())
-
-
-def test_what_is_given_may_be_changed_afterwards(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            new = new_turn("Hi.")
-            store.begin(new)
-            items = [assistant("one")]
-            written = store.write(new.response_id, items, DONE)
-            items.append(assistant("two"))
-            await written
-            turn = await store.turn("", new.response_id)
-            assert turn is not None
-            assert turn.output == (assistant("one"),)
-
-    run(main())
+async def test_cascade_erases_the_descendants_and_nothing_else(store_in: Opener) -> None:
+    async with store_in() as store:
+        heads = await complete_turns(store, 4)
+        inside = await complete_turns(store, 3, heads[2])
+        below = await complete_turn(store, parent=inside[1])
+        outside = await complete_turn(store, parent=heads[0])
+        beside = await complete_turn(store)
+        branch_off = await complete_turn(store, parent=heads[1])
+        assert await store.delete("", heads[1].response_id, cascade=True)
+        for head in (*heads[1:], *inside, below, branch_off):
+            assert await store.head("", head.response_id) is None
+        assert await ids_of(store, outside) == ids([heads[0], outside])
+        assert await store.head("", beside.response_id) == beside
+        await complete_turn(store, parent=heads[0])
 
 
-def test_a_turn_may_have_no_items(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            new = new_turn()
-            store.begin(new)
-            await store.write(new.response_id, [], DONE)
-            turn = await store.turn("", new.response_id)
-            assert turn is not None
-            assert (turn.input, turn.output, turn.end) == ((), (), DONE)
-
-    run(main())
-
-
-def test_a_chain_is_read_oldest_first(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            heads = await complete_turns(store, 5)
-            turns = await store.chain(heads[-1])
-            assert [turn.response_id for turn in turns] == ids(heads)
-            assert [turn.previous_response_id for turn in turns] == [None, *ids(heads)[:-1]]
-            assert [turn.input for turn in turns] == [(user(f"question {n}"),) for n in range(5)]
-            assert await ids_of(store, heads[2]) == ids(heads)[:3]
-            assert [await store.turn("", turn.response_id) for turn in turns] == turns
-
-    run(main())
+async def test_deletions_move_the_epoch_of_their_tree_alone(store_in: Opener) -> None:
+    async with store_in() as store:
+        first, second = await complete_turns(store, 2)
+        branch = await complete_turn(store, parent=first)
+        other = await complete_turn(store)
+        await store.delete("", second.response_id)
+        assert (await head_of(store, first.response_id)).epoch > first.epoch
+        assert (await head_of(store, branch.response_id)).epoch > branch.epoch
+        assert await head_of(store, other.response_id) == other
+        before = await head_of(store, first.response_id)
+        await complete_turn(store, parent=first)
+        assert await head_of(store, first.response_id) == before
 
 
-def test_a_chain_shows_a_turn_that_still_runs(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            parent = await complete_turn(store)
-            child = await begin_turn(store, "And?", parent)
-            first, second = await store.chain(child)
-            assert first.end == DONE
-            assert second.end is None
-            assert second.input == (user("And?"),)
-
-    run(main())
-
-
-def test_a_chain_lies_in_one_thread_and_a_branch_in_another(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            heads = await complete_turns(store, 3)
-            other = await complete_turn(store)
-            branch = await complete_turns(store, 2, heads[0])
-            assert len({head.thread for head in heads}) == 1
-            assert [head.seq for head in heads] == [0, 1, 2]
-            assert len({heads[0].thread, other.thread, branch[0].thread}) == 3
-            assert {head.thread for head in branch} == {branch[0].thread}
-            assert [head.seq for head in branch] == [1, 2]
-            assert branch[0].tree == heads[0].tree != other.tree
-
-    run(main())
+async def test_a_turn_deleted_while_it_runs_takes_nothing_more(store_in: Opener) -> None:
+    async with store_in() as store:
+        head = await begin_turn(store, "secret")
+        store.write(head.response_id, [assistant("words")])
+        deleted = asyncio.ensure_future(store.delete("", head.response_id))
+        assert await deleted
+        await store.write(head.response_id, [assistant("more")])
+        await store.write(head.response_id, [], DONE)
+        assert await store.turn("", head.response_id) is None
+        with pytest.raises(HistoryChanged):
+            await complete_turn(store, parent=head)
+        with pytest.raises(StoreError):
+            await store.begin(new_turn(response_id=head.response_id))
 
 
-def test_branches_share_what_lies_before_them(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            heads = await complete_turns(store, 3)
-            left = await complete_turns(store, 2, heads[1])
-            right = await complete_turns(store, 2, heads[1])
-            below = await complete_turn(store, parent=left[0])
-            assert await ids_of(store, left[-1]) == ids([*heads[:2], *left])
-            assert await ids_of(store, right[-1]) == ids([*heads[:2], *right])
-            assert await ids_of(store, below) == ids([*heads[:2], left[0], below])
-            assert await ids_of(store, heads[-1]) == ids(heads)
-
-    run(main())
-
-
-def test_two_turns_begun_at_once_from_one_parent_are_two_branches(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            parent = await complete_turn(store)
-            children = [new_turn(str(number), parent=parent) for number in range(5)]
-            await asyncio.gather(*[store.begin(child) for child in children])
-            places = set()
-            for child in children:
-                head = await head_of(store, child.response_id)
-                places.add((head.thread, head.seq))
-                assert await ids_of(store, head) == [parent.response_id, child.response_id]
-            assert len(places) == 5
-
-    run(main())
+async def test_another_tenants_response_is_as_good_as_none(store_in: Opener) -> None:
+    async with store_in() as store:
+        mine = await complete_turn(store, tenant="me")
+        theirs = new_turn("Hi.", tenant="them")
+        await store.begin(theirs)
+        assert await store.head("them", mine.response_id) is None
+        assert await store.turn("them", mine.response_id) is None
+        assert await store.chain(msgspec.structs.replace(mine, tenant="them")) == []
+        assert not await store.delete("them", mine.response_id, cascade=True)
+        assert [line.response_id for line in await store.recent_threads("me", 9)] == [
+            mine.response_id
+        ]
+        assert len(await store.recent_threads("them", 9)) == 1
+        assert await store.recent_threads("", 9) == []
+        assert await store.head("me", mine.response_id) == mine
 
 
-def test_the_first_end_counts(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            new = new_turn("Hi.")
-            store.begin(new)
-            store.write(new.response_id, [assistant("a")], DONE)
-            # Queued together with the end and after it: both come too late.
-            await store.write(new.response_id, [assistant("b")], End("cancelled", 1.0))
-            await store.write(new.response_id, [assistant("c")])
-            turn = await store.turn("", new.response_id)
-            assert turn is not None
-            assert (turn.output, turn.end) == ((assistant("a"),), DONE)
-
-    run(main())
-
-
-def test_a_turn_that_never_began_cannot_be_written(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            with pytest.raises(StoreError):
-                await store.write(new_response_id(), [assistant("a")], DONE)
-            with pytest.raises(StoreError):
-                await store.write("nonsense", [], DONE)
-
-    run(main())
+async def test_recent_shows_the_newest_turn_of_each_thread(store_in: Opener) -> None:
+    async with store_in() as store:
+        old = await complete_turns(store, 3)
+        await complete_turn(store, "in between", tenant="other")
+        branch = await complete_turn(store, "branching", parent=old[0])
+        young = await complete_turn(store, "young")
+        last = await complete_turn(store, "back to the old", parent=old[-1])
+        turn = await store.turn("", last.response_id)
+        assert turn is not None
+        lines = await store.recent_threads("", 10)
+        assert [line.response_id for line in lines] == ids([last, young, branch])
+        assert lines[0] == RecentThread(
+            last.response_id, turn.created_at, HEADER.model, 4, user("question 0")
+        )
+        assert [line.turns for line in lines] == [4, 1, 2]
+        assert [line.first_item for line in lines[1:]] == [user("young"), user("question 0")]
+        assert await store.recent_threads("", 2) == lines[:2]
+        assert await store.recent_threads("", 0) == []
 
 
-def test_a_beginning_that_fails_leaves_nothing(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            kept = new_turn("first")
-            foreign = await complete_turn(store, tenant="other")
-            refused = new_turn("Hi.", parent=foreign)
-            futures = [
-                store.begin(kept),
-                store.begin(new_turn("second", response_id=kept.response_id)),
-                store.begin(new_turn("Hi.", response_id="resp_nonsense")),
-                store.begin(refused),
-                store.write(refused.response_id, [assistant("a")], DONE),
+async def test_recent_leaves_out_what_was_erased(store_in: Opener) -> None:
+    async with store_in() as store:
+        first, second, third = await complete_turns(store, 3)
+        await store.delete("", third.response_id)
+        (line,) = await store.recent_threads("", 10)
+        assert (line.response_id, line.turns) == (second.response_id, 2)
+        await store.delete("", first.response_id)
+        (line,) = await store.recent_threads("", 10)
+        assert (line.first_item, line.turns) == (user("question 1"), 2)
+        await store.delete("", second.response_id)
+        assert await store.recent_threads("", 10) == []
+
+
+async def test_recent_shows_turns_that_run_and_turns_without_words(store_in: Opener) -> None:
+    async with store_in() as store:
+        new = new_turn()
+        await store.begin(new)
+        (line,) = await store.recent_threads("", 1)
+        assert (line.response_id, line.first_item) == (new.response_id, None)
+
+
+async def test_many_conversations_at_once_do_not_mix(store_in: Opener) -> None:
+    async with store_in() as store:
+
+        async def talk(number: int) -> None:
+            parent = None
+            for turn in range(6):
+                parent = await complete_turn(store, f"{number}.{turn}", f"{turn}!", parent)
+            assert parent is not None
+            turns = await store.chain(parent)
+            assert [turn.input[0] for turn in turns] == [
+                user(f"{number}.{turn}") for turn in range(6)
             ]
-            results = await asyncio.gather(*futures, return_exceptions=True)
-            assert results[0] is None
-            assert [type(result) for result in results[1:]] == [StoreError] * 4
-            assert await store.head("", refused.response_id) is None
-            turn = await store.turn("", kept.response_id)
-            assert turn is not None
-            assert turn.input == (user("first"),)
-            assert await store.head("", "resp_nonsense") is None
-            assert await store.turn("", "resp_nonsense") is None
 
-    run(main())
+        await asyncio.gather(*[talk(number) for number in range(12)])
 
 
-def test_a_waiter_that_gives_up_changes_nothing(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            new = new_turn("Hi.")
-            store.begin(new).cancel()
-            await store.write(new.response_id, [assistant("a")], DONE)
-            turn = await store.turn("", new.response_id)
-            assert turn is not None
-            assert turn.end == DONE
-
-    run(main())
-
-
-def test_a_deleted_turn_is_gone_and_its_descendants_go_on(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            heads = await complete_turns(store, 4)
-            branch = await complete_turn(store, parent=heads[1])
-            gone = heads[1].response_id
-            assert await store.delete("", gone)
-            assert await store.head("", gone) is None
-            assert await store.turn("", gone) is None
-            assert not await store.delete("", gone)
-            assert await ids_of(store, heads[3]) == ids([heads[0], *heads[2:]])
-            assert await ids_of(store, branch) == ids([heads[0], branch])
-            # What was erased keeps its place in the story.
-            for head in (heads[2], branch):
-                turn = await store.turn("", head.response_id)
-                assert turn is not None
-                assert turn.previous_response_id == gone
-            assert (await store.chain(heads[3]))[1].previous_response_id == gone
-            later = await complete_turn(store, parent=heads[3])
-            assert await ids_of(store, later) == ids([heads[0], *heads[2:], later])
-
-    run(main())
-
-
-def test_a_deleted_newest_turn_leaves_its_place_empty(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            first, second = await complete_turns(store, 2)
-            assert await store.delete("", second.response_id)
-            other = await complete_turn(store, parent=first)
-            assert (other.thread, other.seq) != (second.thread, second.seq)
-            assert await ids_of(store, other) == ids([first, other])
-            with pytest.raises(HistoryChanged):
-                await complete_turn(store, parent=second)
-            assert await ids_of(store, other) == ids([first, other])
-
-    run(main())
-
-
-def test_cascade_erases_the_descendants_and_nothing_else(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            heads = await complete_turns(store, 4)
-            inside = await complete_turns(store, 3, heads[2])
-            below = await complete_turn(store, parent=inside[1])
-            outside = await complete_turn(store, parent=heads[0])
-            beside = await complete_turn(store)
-            branch_off = await complete_turn(store, parent=heads[1])
-            assert await store.delete("", heads[1].response_id, cascade=True)
-            for head in (*heads[1:], *inside, below, branch_off):
-                assert await store.head("", head.response_id) is None
-            assert await ids_of(store, outside) == ids([heads[0], outside])
-            assert await store.head("", beside.response_id) == beside
-            await complete_turn(store, parent=heads[0])
-
-    run(main())
-
-
-def test_deletions_move_the_epoch_of_their_tree_alone(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            first, second = await complete_turns(store, 2)
-            branch = await complete_turn(store, parent=first)
-            other = await complete_turn(store)
-            await store.delete("", second.response_id)
-            assert (await head_of(store, first.response_id)).epoch > first.epoch
-            assert (await head_of(store, branch.response_id)).epoch > branch.epoch
-            assert await head_of(store, other.response_id) == other
-            before = await head_of(store, first.response_id)
-            await complete_turn(store, parent=first)
-            assert await head_of(store, first.response_id) == before
-
-    run(main())
-
-
-def test_a_turn_deleted_while_it_runs_takes_nothing_more(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            head = await begin_turn(store, "secret")
-            store.write(head.response_id, [assistant("words")])
-            deleted = asyncio.ensure_future(store.delete("", head.response_id))
-            assert await deleted
-            await store.write(head.response_id, [assistant("more")])
+async def test_a_closed_store_says_so(store_in: Opener) -> None:
+    async with store_in() as store:
+        head = await complete_turn(store)
+        await asyncio.gather(store.close(), store.close())
+        await store.close()
+        with pytest.raises(StoreError):
+            await store.begin(new_turn("Hi."))
+        with pytest.raises(StoreError):
             await store.write(head.response_id, [], DONE)
-            assert await store.turn("", head.response_id) is None
-            with pytest.raises(HistoryChanged):
-                await complete_turn(store, parent=head)
+        for reading in (
+            store.head("", head.response_id),
+            store.turn("", head.response_id),
+            store.chain(head),
+            store.recent_threads("", 1),
+            store.delete("", head.response_id),
+        ):
             with pytest.raises(StoreError):
-                await store.begin(new_turn(response_id=head.response_id))
-
-    run(main())
-
-
-def test_another_tenants_response_is_as_good_as_none(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            mine = await complete_turn(store, tenant="me")
-            theirs = new_turn("Hi.", tenant="them")
-            await store.begin(theirs)
-            assert await store.head("them", mine.response_id) is None
-            assert await store.turn("them", mine.response_id) is None
-            assert await store.chain(msgspec.structs.replace(mine, tenant="them")) == []
-            assert not await store.delete("them", mine.response_id, cascade=True)
-            assert [line.response_id for line in await store.recent_threads("me", 9)] == [
-                mine.response_id
-            ]
-            assert len(await store.recent_threads("them", 9)) == 1
-            assert await store.recent_threads("", 9) == []
-            assert await store.head("me", mine.response_id) == mine
-
-    run(main())
-
-
-def test_recent_shows_the_newest_turn_of_each_thread(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            old = await complete_turns(store, 3)
-            await complete_turn(store, "in between", tenant="other")
-            branch = await complete_turn(store, "branching", parent=old[0])
-            young = await complete_turn(store, "young")
-            last = await complete_turn(store, "back to the old", parent=old[-1])
-            turn = await store.turn("", last.response_id)
-            assert turn is not None
-            lines = await store.recent_threads("", 10)
-            assert [line.response_id for line in lines] == ids([last, young, branch])
-            assert lines[0] == RecentThread(
-                last.response_id, turn.created_at, HEADER.model, 4, user("question 0")
-            )
-            assert [line.turns for line in lines] == [4, 1, 2]
-            assert [line.first_item for line in lines[1:]] == [user("young"), user("question 0")]
-            assert await store.recent_threads("", 2) == lines[:2]
-            assert await store.recent_threads("", 0) == []
-
-    run(main())
-
-
-def test_recent_leaves_out_what_was_erased(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            first, second, third = await complete_turns(store, 3)
-            await store.delete("", third.response_id)
-            (line,) = await store.recent_threads("", 10)
-            assert (line.response_id, line.turns) == (second.response_id, 2)
-            await store.delete("", first.response_id)
-            (line,) = await store.recent_threads("", 10)
-            assert (line.first_item, line.turns) == (user("question 1"), 2)
-            await store.delete("", second.response_id)
-            assert await store.recent_threads("", 10) == []
-
-    run(main())
-
-
-def test_recent_shows_turns_that_run_and_turns_without_words(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            new = new_turn()
-            await store.begin(new)
-            (line,) = await store.recent_threads("", 1)
-            assert (line.response_id, line.first_item) == (new.response_id, None)
-
-    run(main())
-
-
-def test_many_conversations_at_once_do_not_mix(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-
-            async def talk(number: int) -> None:
-                parent = None
-                for turn in range(6):
-                    parent = await complete_turn(store, f"{number}.{turn}", f"{turn}!", parent)
-                assert parent is not None
-                turns = await store.chain(parent)
-                assert [turn.input[0] for turn in turns] == [
-                    user(f"{number}.{turn}") for turn in range(6)
-                ]
-
-            await asyncio.gather(*[talk(number) for number in range(12)])
-
-    run(main())
-
-
-def test_a_closed_store_says_so(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            head = await complete_turn(store)
-            await asyncio.gather(store.close(), store.close())
-            await store.close()
-            with pytest.raises(StoreError):
-                await store.begin(new_turn("Hi."))
-            with pytest.raises(StoreError):
-                await store.write(head.response_id, [], DONE)
-            for reading in (
-                store.head("", head.response_id),
-                store.turn("", head.response_id),
-                store.chain(head),
-                store.recent_threads("", 1),
-                store.delete("", head.response_id),
-            ):
-                with pytest.raises(StoreError):
-                    await reading
-
-    run(main())
+                await reading

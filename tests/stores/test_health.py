@@ -29,75 +29,61 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "turns.db"
 
 
-def test_a_memory_can_always_be_written_to() -> None:
-    async def main() -> None:
-        health = MemoryStore().stores.health
+async def test_a_memory_can_always_be_written_to() -> None:
+    health = MemoryStore().stores.health
+    await health.check_writable()
+    assert health.refusals == 0
+
+
+async def test_a_store_says_whether_it_can_write(path: Path) -> None:
+    async with sqlite(path) as store:
+        health, clock = store.stores.health, ManualTime()
+        store._database._health._clock = clock
         await health.check_writable()
-        assert health.refusals == 0
-
-    run(main())
-
-
-def test_a_store_says_whether_it_can_write(path: Path) -> None:
-    async def main() -> None:
-        async with sqlite(path) as store:
-            health, clock = store.stores.health, ManualTime()
-            store._database._health._clock = clock
-            await health.check_writable()
-            connection = store._database._connections.write_connection
-            pages = connection.execute("PRAGMA page_count").fetchall()[0][0]
-            connection.execute(f"PRAGMA max_page_count = {pages}")
-            clock.now += 60.0
-            # Pages that were freed by the first check are there to be used.
-            for number in range(20):
-                large = store.begin(new_turn(f"{number}" * 2000))
-                await asyncio.gather(large, return_exceptions=True)
-            assert health.refusals > 0
-            refusals = health.refusals
-            for _ in range(100):
-                with pytest.raises(StoreError, match="full"):
-                    await health.check_writable()
-            assert health.refusals == refusals, "many who ask share one answer"
-            clock.now += 60.0
+        connection = store._database._connections.write_connection
+        pages = connection.execute("PRAGMA page_count").fetchall()[0][0]
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+        clock.now += 60.0
+        # Pages that were freed by the first check are there to be used.
+        for number in range(20):
+            large = store.begin(new_turn(f"{number}" * 2000))
+            await asyncio.gather(large, return_exceptions=True)
+        assert health.refusals > 0
+        refusals = health.refusals
+        for _ in range(100):
             with pytest.raises(StoreError, match="full"):
                 await health.check_writable()
-            connection.execute("PRAGMA max_page_count = 100000")
-            clock.now += 60.0
+        assert health.refusals == refusals, "many who ask share one answer"
+        clock.now += 60.0
+        with pytest.raises(StoreError, match="full"):
             await health.check_writable()
-
-    run(main())
-
-
-def test_a_check_is_not_made_while_turns_are_written(path: Path) -> None:
-    async def main() -> None:
-        async with sqlite(path) as store:
-            await complete_turn(store)
-            before = store._database._connections.write_connection.total_changes
-            for _ in range(10):
-                await store.stores.health.check_writable()
-            assert store._database._connections.write_connection.total_changes == before
-
-    run(main())
+        connection.execute("PRAGMA max_page_count = 100000")
+        clock.now += 60.0
+        await health.check_writable()
 
 
-def test_checks_leave_nothing(path: Path) -> None:
-    async def main() -> None:
-        async with sqlite(path) as store:
-            clock = ManualTime()
-            store._database._health._clock = clock
-            for _ in range(5):
-                clock.now += 60.0
-                await asyncio.gather(*[store.stores.health.check_writable() for _ in range(9)])
-            pages = store._database._connections.read_connection.execute(
-                "PRAGMA page_count"
-            ).fetchall()[0][0]
-            assert pages < 50
-            rows = store._database._connections.read_connection.execute(
-                "SELECT count(*) FROM blobs"
-            )
-            assert rows.fetchall() == [(0,)]
+async def test_a_check_is_not_made_while_turns_are_written(path: Path) -> None:
+    async with sqlite(path) as store:
+        await complete_turn(store)
+        before = store._database._connections.write_connection.total_changes
+        for _ in range(10):
+            await store.stores.health.check_writable()
+        assert store._database._connections.write_connection.total_changes == before
 
-    run(main())
+
+async def test_checks_leave_nothing(path: Path) -> None:
+    async with sqlite(path) as store:
+        clock = ManualTime()
+        store._database._health._clock = clock
+        for _ in range(5):
+            clock.now += 60.0
+            await asyncio.gather(*[store.stores.health.check_writable() for _ in range(9)])
+        pages = store._database._connections.read_connection.execute(
+            "PRAGMA page_count"
+        ).fetchall()[0][0]
+        assert pages < 50
+        rows = store._database._connections.read_connection.execute("SELECT count(*) FROM blobs")
+        assert rows.fetchall() == [(0,)]
 
 
 def test_the_log_tells_once_of_a_store_that_cannot_write(
@@ -260,15 +246,12 @@ def test_turns_that_never_end_do_not_count_for_ever() -> None:
     assert turns.count() == 0
 
 
-def test_lone_turns_are_not_held_up_by_those_that_were_lost(
+async def test_lone_turns_are_not_held_up_by_those_that_were_lost(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def main() -> None:
-        async with sqlite(path) as store:
-            for _ in range(4):
-                await store.begin(new_turn("Hi."))
-            assert store._commit_delay() > 0.0
-            monkeypatch.setattr("antiphon.stores.sqlite.store._FORGET_SECONDS", -1.0)
-            assert store._commit_delay() == 0.0
-
-    run(main())
+    async with sqlite(path) as store:
+        for _ in range(4):
+            await store.begin(new_turn("Hi."))
+        assert store._commit_delay() > 0.0
+        monkeypatch.setattr("antiphon.stores.sqlite.store._FORGET_SECONDS", -1.0)
+        assert store._commit_delay() == 0.0

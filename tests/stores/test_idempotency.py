@@ -22,130 +22,104 @@ def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     return openers(tmp_path)[request.param]
 
 
-def test_the_first_claim_counts(store_in: Opener) -> None:
-    async def main() -> None:
-        clock = ManualClock(100.0)
-        async with store_in(clock) as store:
-            receipts = store.stores.idempotency
-            assert await receipts.reserve("me", "key", b"first") is None
-            clock.now = 101.0
-            assert await receipts.reserve("me", "key", b"other") == IdempotencyRecord(
-                b"first", 100.0
-            )
-            await receipts.complete("me", "key", "resp_1")
-            kept = IdempotencyRecord(b"first", 100.0, "resp_1")
-            assert await receipts.reserve("me", "key", b"first") == kept
-
-    run(main())
+async def test_the_first_claim_counts(store_in: Opener) -> None:
+    clock = ManualClock(100.0)
+    async with store_in(clock) as store:
+        receipts = store.stores.idempotency
+        assert await receipts.reserve("me", "key", b"first") is None
+        clock.now = 101.0
+        assert await receipts.reserve("me", "key", b"other") == IdempotencyRecord(b"first", 100.0)
+        await receipts.complete("me", "key", "resp_1")
+        kept = IdempotencyRecord(b"first", 100.0, "resp_1")
+        assert await receipts.reserve("me", "key", b"first") == kept
 
 
-def test_keys_of_others_are_others(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            receipts = store.stores.idempotency
-            for tenant, key in [("me", "key"), ("them", "key"), ("me", "Key"), ("m", "ekey")]:
-                assert await receipts.reserve(tenant, key, b"p") is None
-            await receipts.complete("them", "key", "resp_1")
-            mine = await receipts.reserve("me", "key", b"p")
-            assert mine is not None
-            assert mine.result_id is None
-
-    run(main())
+async def test_keys_of_others_are_others(store_in: Opener) -> None:
+    async with store_in() as store:
+        receipts = store.stores.idempotency
+        for tenant, key in [("me", "key"), ("them", "key"), ("me", "Key"), ("m", "ekey")]:
+            assert await receipts.reserve(tenant, key, b"p") is None
+        await receipts.complete("them", "key", "resp_1")
+        mine = await receipts.reserve("me", "key", b"p")
+        assert mine is not None
+        assert mine.result_id is None
 
 
-def test_a_dropped_key_may_be_used_again(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            receipts = store.stores.idempotency
-            await receipts.release("me", "key")
-            await receipts.reserve("me", "key", b"first")
-            await receipts.release("me", "key")
-            # Too late: there is nothing to settle.
-            await receipts.complete("me", "key", "resp_1")
-            assert await receipts.reserve("me", "key", b"second") is None
-            kept = await receipts.reserve("me", "key", b"second")
-            assert kept is not None
-            assert (kept.fingerprint, kept.result_id) == (b"second", None)
-            # What was settled is no one's to drop.
-            await receipts.complete("me", "key", "resp_2")
-            await receipts.release("me", "key")
-            kept = await receipts.reserve("me", "key", b"second")
-            assert kept is not None
-            assert kept.result_id == "resp_2"
-
-    run(main())
+async def test_a_dropped_key_may_be_used_again(store_in: Opener) -> None:
+    async with store_in() as store:
+        receipts = store.stores.idempotency
+        await receipts.release("me", "key")
+        await receipts.reserve("me", "key", b"first")
+        await receipts.release("me", "key")
+        # Too late: there is nothing to settle.
+        await receipts.complete("me", "key", "resp_1")
+        assert await receipts.reserve("me", "key", b"second") is None
+        kept = await receipts.reserve("me", "key", b"second")
+        assert kept is not None
+        assert (kept.fingerprint, kept.result_id) == (b"second", None)
+        # What was settled is no one's to drop.
+        await receipts.complete("me", "key", "resp_2")
+        await receipts.release("me", "key")
+        kept = await receipts.reserve("me", "key", b"second")
+        assert kept is not None
+        assert kept.result_id == "resp_2"
 
 
-def test_any_text_is_a_key(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            receipts = store.stores.idempotency
-            for key in ("", " ", "'; --", "\0", "ключ", "\ud800", "k" * 100_000):
-                assert await receipts.reserve("", key, b"p") is None
-                assert await receipts.reserve("", key, b"p") is not None
-
-    run(main())
+async def test_any_text_is_a_key(store_in: Opener) -> None:
+    async with store_in() as store:
+        receipts = store.stores.idempotency
+        for key in ("", " ", "'; --", "\0", "ключ", "\ud800", "k" * 100_000):
+            assert await receipts.reserve("", key, b"p") is None
+            assert await receipts.reserve("", key, b"p") is not None
 
 
-def test_a_receipt_lives_for_a_day(store_in: Opener) -> None:
-    async def main() -> None:
-        clock = ManualClock(1_000_000.0)
-        async with store_in(clock) as store:
-            receipts = store.stores.idempotency
-            await receipts.reserve("", "key", b"p")
-            await receipts.complete("", "key", "resp_1")
-            clock.now += DAY_SECONDS - 1
-            assert await receipts.reserve("", "key", b"p") is not None
-            clock.now += 1
-            assert await receipts.reserve("", "key", b"p") is None
-            kept = await receipts.reserve("", "key", b"p")
-            assert kept == IdempotencyRecord(b"p", clock.now)
-
-    run(main())
+async def test_a_receipt_lives_for_a_day(store_in: Opener) -> None:
+    clock = ManualClock(1_000_000.0)
+    async with store_in(clock) as store:
+        receipts = store.stores.idempotency
+        await receipts.reserve("", "key", b"p")
+        await receipts.complete("", "key", "resp_1")
+        clock.now += DAY_SECONDS - 1
+        assert await receipts.reserve("", "key", b"p") is not None
+        clock.now += 1
+        assert await receipts.reserve("", "key", b"p") is None
+        kept = await receipts.reserve("", "key", b"p")
+        assert kept == IdempotencyRecord(b"p", clock.now)
 
 
-def test_a_receipt_that_says_nothing_lives_for_a_minute(store_in: Opener) -> None:
-    async def main() -> None:
-        clock = ManualClock(1_000_000.0)
-        async with store_in(clock) as store:
-            claim = store.stores.idempotency.reserve
-            await claim("", "key", b"p")
-            await claim("", "another", b"p")
-            clock.now += 59
-            assert await claim("", "key", b"p") == IdempotencyRecord(b"p", 1_000_000.0)
-            clock.now += 1
-            # Of two who find it, one gets it.
-            found = await asyncio.gather(claim("", "key", b"q"), claim("", "key", b"r"))
-            assert list(found) == [None, IdempotencyRecord(b"q", clock.now)]
-
-    run(main())
+async def test_a_receipt_that_says_nothing_lives_for_a_minute(store_in: Opener) -> None:
+    clock = ManualClock(1_000_000.0)
+    async with store_in(clock) as store:
+        claim = store.stores.idempotency.reserve
+        await claim("", "key", b"p")
+        await claim("", "another", b"p")
+        clock.now += 59
+        assert await claim("", "key", b"p") == IdempotencyRecord(b"p", 1_000_000.0)
+        clock.now += 1
+        # Of two who find it, one gets it.
+        found = await asyncio.gather(claim("", "key", b"q"), claim("", "key", b"r"))
+        assert list(found) == [None, IdempotencyRecord(b"q", clock.now)]
 
 
-def test_old_receipts_are_swept_and_keys_are_in_no_file(tmp_path: Path) -> None:
-    async def main() -> None:
-        clock = ManualClock(1_000_000.0)
-        async with openers(tmp_path)["sqlite"](clock) as store:
-            receipts = store.stores.idempotency
-            for number in range(20):
-                await receipts.reserve("", f"canary {number}", b"p")
-            clock.now += DAY_SECONDS
-            await receipts.reserve("", "another", b"p")
-            assert query_file(tmp_path / "turns.db", "SELECT count(*) FROM receipts") == [(1,)]
-            assert b"canary" not in all_bytes(tmp_path)
-
-    run(main())
+async def test_old_receipts_are_swept_and_keys_are_in_no_file(tmp_path: Path) -> None:
+    clock = ManualClock(1_000_000.0)
+    async with openers(tmp_path)["sqlite"](clock) as store:
+        receipts = store.stores.idempotency
+        for number in range(20):
+            await receipts.reserve("", f"canary {number}", b"p")
+        clock.now += DAY_SECONDS
+        await receipts.reserve("", "another", b"p")
+        assert query_file(tmp_path / "turns.db", "SELECT count(*) FROM receipts") == [(1,)]
+        assert b"canary" not in all_bytes(tmp_path)
 
 
-def test_many_claims_at_once_have_one_winner(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            claim = store.stores.idempotency.reserve
-            prints = [bytes([number]) for number in range(20)]
-            first, *others = await asyncio.gather(*[claim("", "key", one) for one in prints])
-            assert first is None
-            assert [one and one.fingerprint for one in others] == [b"\0"] * 19
-
-    run(main())
+async def test_many_claims_at_once_have_one_winner(store_in: Opener) -> None:
+    async with store_in() as store:
+        claim = store.stores.idempotency.reserve
+        prints = [bytes([number]) for number in range(20)]
+        first, *others = await asyncio.gather(*[claim("", "key", one) for one in prints])
+        assert first is None
+        assert [one and one.fingerprint for one in others] == [b"\0"] * 19
 
 
 def test_two_processes_never_both_win(tmp_path: Path) -> None:
@@ -214,14 +188,11 @@ def test_the_file_does_what_memory_does(
     run(main())
 
 
-def test_receipts_outlive_the_store(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with sqlite(tmp_path / "turns.db") as store:
-            await store.stores.idempotency.reserve("", "key", b"p")
-            await store.stores.idempotency.complete("", "key", "resp_1")
-        async with sqlite(tmp_path / "turns.db") as store:
-            kept = await store.stores.idempotency.reserve("", "key", b"p")
-            assert kept is not None
-            assert kept.result_id == "resp_1"
-
-    run(main())
+async def test_receipts_outlive_the_store(tmp_path: Path) -> None:
+    async with sqlite(tmp_path / "turns.db") as store:
+        await store.stores.idempotency.reserve("", "key", b"p")
+        await store.stores.idempotency.complete("", "key", "resp_1")
+    async with sqlite(tmp_path / "turns.db") as store:
+        kept = await store.stores.idempotency.reserve("", "key", b"p")
+        assert kept is not None
+        assert kept.result_id == "resp_1"

@@ -53,71 +53,57 @@ async def said(store: AnyStore, *texts: str) -> list[str]:
     return [(await complete_turn(store, text, "")).response_id for text in texts]
 
 
-def test_a_turn_is_found_by_what_was_said_as_soon_as_it_ends(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            assert await found(store, "piano") == []
-            head = await begin_turn(store, "Who tunes a piano?")
-            assert await found(store, "piano") == []
-            answer = encode_item(Message("assistant", "A tuner."))
-            await store.write(head.response_id, [answer], End("failed", 1.0))
-            for query in ("piano", "PIANO tuner", "who? A piano!", "tuner a tunes"):
-                assert await found(store, query) == [head.response_id], query
-            for query in ("pian", "piano player", "pianos"):
-                assert await found(store, query) == [], query
-
-    run(main())
+async def test_a_turn_is_found_by_what_was_said_as_soon_as_it_ends(store_in: Opener) -> None:
+    async with store_in() as store:
+        assert await found(store, "piano") == []
+        head = await begin_turn(store, "Who tunes a piano?")
+        assert await found(store, "piano") == []
+        answer = encode_item(Message("assistant", "A tuner."))
+        await store.write(head.response_id, [answer], End("failed", 1.0))
+        for query in ("piano", "PIANO tuner", "who? A piano!", "tuner a tunes"):
+            assert await found(store, query) == [head.response_id], query
+        for query in ("pian", "piano player", "pianos"):
+            assert await found(store, query) == [], query
 
 
-def test_a_hit_says_what_was_found_where(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            named = Header("a-model", conversation="conv_" + "ab" * 16)
-            for header in (named, Header("a-model")):
-                new = new_turn("Is the Café\n open?", header=header, created_at=123.5)
-                store.begin(new)
-                answer = encode_item(Message("assistant", "The café is closed."))
-                await store.write(new.response_id, [answer], DONE)
-                hits = await store.stores.search.search("", "cafe", 9)
-                (hit,) = [hit for hit in hits if hit.response_id == new.response_id]
-                assert hit.created_at == 123.5
-                assert hit.conversation == header.conversation
-                assert hit.excerpt == "Is the «Café» open? The «café» is closed."
-
-    run(main())
+async def test_a_hit_says_what_was_found_where(store_in: Opener) -> None:
+    async with store_in() as store:
+        named = Header("a-model", conversation="conv_" + "ab" * 16)
+        for header in (named, Header("a-model")):
+            new = new_turn("Is the Café\n open?", header=header, created_at=123.5)
+            store.begin(new)
+            answer = encode_item(Message("assistant", "The café is closed."))
+            await store.write(new.response_id, [answer], DONE)
+            hits = await store.stores.search.search("", "cafe", 9)
+            (hit,) = [hit for hit in hits if hit.response_id == new.response_id]
+            assert hit.created_at == 123.5
+            assert hit.conversation == header.conversation
+            assert hit.excerpt == "Is the «Café» open? The «café» is closed."
 
 
-def test_only_what_users_and_models_say_is_searched(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            items: list[Item] = [
-                Message("user", (InputText("canaryparts"), InputImage("blob:canaryimage"))),
-                Message("system", "canarysystem"),
-                Message("developer", "canarydeveloper"),
-                FunctionCall("canarycall", "canaryname", '{"canaryargument": 1}'),
-                FunctionCallOutput("canarycall", "canaryoutput"),
-                Compaction("canarysummary"),
-            ]
-            new = new_turn(header=Header("canarymodel", "canaryinstructions"))
-            await store.begin(new)
-            await store.write(new.response_id, [encode_item(item) for item in items], DONE)
-            words = (
-                "parts summary image system developer output call name argument model instructions"
-            )
-            hits = [word for word in words.split() if await found(store, f"canary{word}")]
-            assert hits == ["parts", "summary"]
-
-    run(main())
+async def test_only_what_users_and_models_say_is_searched(store_in: Opener) -> None:
+    async with store_in() as store:
+        items: list[Item] = [
+            Message("user", (InputText("canaryparts"), InputImage("blob:canaryimage"))),
+            Message("system", "canarysystem"),
+            Message("developer", "canarydeveloper"),
+            FunctionCall("canarycall", "canaryname", '{"canaryargument": 1}'),
+            FunctionCallOutput("canarycall", "canaryoutput"),
+            Compaction("canarysummary"),
+        ]
+        new = new_turn(header=Header("canarymodel", "canaryinstructions"))
+        await store.begin(new)
+        await store.write(new.response_id, [encode_item(item) for item in items], DONE)
+        words = "parts summary image system developer output call name argument model instructions"
+        hits = [word for word in words.split() if await found(store, f"canary{word}")]
+        assert hits == ["parts", "summary"]
 
 
-def test_what_cannot_be_read_hides_nothing_else(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            head = await begin_turn(store, "readable")
-            await store.write(head.response_id, [b"", b"\xff", b"{}", b'{"type":"new"}'], DONE)
-            assert await found(store, "readable") == [head.response_id]
-
-    run(main())
+async def test_what_cannot_be_read_hides_nothing_else(store_in: Opener) -> None:
+    async with store_in() as store:
+        head = await begin_turn(store, "readable")
+        await store.write(head.response_id, [b"", b"\xff", b"{}", b'{"type":"new"}'], DONE)
+        assert await found(store, "readable") == [head.response_id]
 
 
 INJECTED = ["'; DROP TABLE log; --", '"', "a AND", "NEAR(", "*", "-x", "^", "{}:", "\0", "\ud800"]
@@ -125,177 +111,144 @@ LONG = ["(" * 50, "word " * 2_000, "字" * 5_000]
 
 
 @pytest.mark.parametrize("query", ["", " ", "?!", "💔", *INJECTED, *LONG])
-def test_any_text_is_a_query(store_in: Opener, query: str) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            await complete_turn(store)
-            assert await found(store, query) == []
-
-    run(main())
+async def test_any_text_is_a_query(store_in: Opener, query: str) -> None:
+    async with store_in() as store:
+        await complete_turn(store)
+        assert await found(store, query) == []
 
 
-def test_words_of_a_query_language_are_words(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            (one, _) = await said(store, 'neither or NOT (near) "and" it\'s', "a b")
-            assert await found(store, 'NOT "near" AND or') == [one]
-            assert await found(store, "it's*") == [one]
-
-    run(main())
+async def test_words_of_a_query_language_are_words(store_in: Opener) -> None:
+    async with store_in() as store:
+        (one, _) = await said(store, 'neither or NOT (near) "and" it\'s', "a b")
+        assert await found(store, 'NOT "near" AND or') == [one]
+        assert await found(store, "it's*") == [one]
 
 
-def test_every_script_is_searched(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            texts = {
-                "私は東京都に住んでいます": ["東京", "東京都", "都", "住んで"],
-                "我在北京学习中文": ["北京", "学习 中文", "中"],
-                "한국어를 공부합니다": ["한국", "공부"],
-                "Где живёт ёж?": ["еж", "ЖИВЕТ"],
-                "मुझे हिन्दी आती है": ["हिन्दी"],
-                "ฉันชอบข้าวผัด": ["ข้าว"],
-                "Crème brûlée für Straße": ["creme brulee", "STRASSE"],
-            }
-            ids = await said(store, *texts)
-            for response_id, queries in zip(ids, texts.values(), strict=True):
-                for query in queries:
-                    assert await found(store, query) == [response_id], query
-            assert await found(store, "京東") == []
-            # All pairs of it are said, but not it.
-            assert await found(store, "京都に") == ids[:1]
-            assert await found(store, "東京学") == []
-
-    run(main())
+async def test_every_script_is_searched(store_in: Opener) -> None:
+    async with store_in() as store:
+        texts = {
+            "私は東京都に住んでいます": ["東京", "東京都", "都", "住んで"],
+            "我在北京学习中文": ["北京", "学习 中文", "中"],
+            "한국어를 공부합니다": ["한국", "공부"],
+            "Где живёт ёж?": ["еж", "ЖИВЕТ"],
+            "मुझे हिन्दी आती है": ["हिन्दी"],
+            "ฉันชอบข้าวผัด": ["ข้าว"],
+            "Crème brûlée für Straße": ["creme brulee", "STRASSE"],
+        }
+        ids = await said(store, *texts)
+        for response_id, queries in zip(ids, texts.values(), strict=True):
+            for query in queries:
+                assert await found(store, query) == [response_id], query
+        assert await found(store, "京東") == []
+        # All pairs of it are said, but not it.
+        assert await found(store, "京都に") == ids[:1]
+        assert await found(store, "東京学") == []
 
 
-def test_the_best_come_first_then_the_newest(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            old, long, twice, new, _ = await said(
-                store,
-                "apple pie",
-                "apple " + "and nothing but filler " * 20,
-                "apple apple",
-                "apple pie",
-                "no fruit here",
+async def test_the_best_come_first_then_the_newest(store_in: Opener) -> None:
+    async with store_in() as store:
+        old, long, twice, new, _ = await said(
+            store,
+            "apple pie",
+            "apple " + "and nothing but filler " * 20,
+            "apple apple",
+            "apple pie",
+            "no fruit here",
+        )
+        assert await found(store, "apple") == [twice, new, old, long]
+        assert await found(store, "apple", 2) == [twice, new]
+        assert await found(store, "apple", 0) == await found(store, "apple", -1) == []
+        rare = await said(store, "pie pie apple", "apple apple pie")
+        # Fewer speak of pie: it counts for more.
+        assert (await found(store, "apple pie"))[:2] == rare
+
+
+async def test_tenants_never_see_each_others(store_in: Opener) -> None:
+    async with store_in() as store:
+        mine = await complete_turn(store, "secret plan", tenant="me")
+        theirs = await complete_turn(store, "secret plan", tenant="them")
+        assert await found(store, "secret", tenant="me") == [mine.response_id]
+        assert await found(store, "secret", tenant="them") == [theirs.response_id]
+        assert await found(store, "secret") == await found(store, "secret", tenant="m") == []
+        before = await store.stores.search.search("me", "secret", 1)
+        # Nor does what others say change how good one's own is, or that it is found.
+        for _ in range(3):
+            await complete_turn(store, "secret " * 9, tenant="them")
+        assert await store.stores.search.search("me", "secret", 1) == before
+
+
+async def test_what_was_erased_is_not_found(store_in: Opener) -> None:
+    async with store_in() as store:
+        first = await complete_turn(store, "alpha one")
+        second = await complete_turn(store, "alpha two", parent=first)
+        third = await complete_turn(store, "alpha three", parent=second)
+        branch = await complete_turn(store, "alpha four", parent=second)
+        assert len(await found(store, "alpha")) == 4
+        await store.delete("", second.response_id)
+        kept = [first.response_id, third.response_id, branch.response_id]
+        assert sorted(await found(store, "alpha")) == sorted(kept)
+        assert await found(store, "two") == []
+        await store.delete("", first.response_id, cascade=True)
+        assert await found(store, "alpha") == []
+
+
+async def test_a_turn_erased_before_it_was_indexed_is_not_found(store_in: Opener) -> None:
+    async with store_in() as store:
+        head = await complete_turn(store, "alpha")
+        running = await begin_turn(store, "alpha")
+        await store.delete("", head.response_id)
+        await store.delete("", running.response_id)
+        await store.write(running.response_id, [], DONE)
+        assert await found(store, "alpha") == []
+
+
+async def test_an_erased_item_is_not_found_and_the_rest_of_its_turn_is(store_in: Opener) -> None:
+    async with store_in() as store:
+        head = await complete_turn(store, "question alpha", "answer beta")
+        assert await found(store, "alpha beta") == [head.response_id]
+        assert await store.stores.conversations.erase_item("", head.response_id, 0)
+        assert await found(store, "alpha") == []
+        assert await found(store, "beta") == [head.response_id]
+
+
+async def test_a_conversations_turns_go_with_it(store_in: Opener) -> None:
+    async with store_in() as store:
+        made = await store.stores.conversations.create("", {})
+        new = new_turn("alpha", header=Header("m", conversation=made.id))
+        store.begin(new)
+        await store.write(new.response_id, [], DONE)
+        assert await found(store, "alpha") == [new.response_id]
+        await store.stores.conversations.delete("", made.id)
+        assert await found(store, "alpha") == []
+
+
+async def test_what_has_expired_is_not_found(store_in: Opener) -> None:
+    clock = ManualClock(1_000.0)
+    async with store_in(clock, RetentionPolicy(100.0)) as store:
+        new = new_turn("alpha", created_at=1_000.0)
+        store.begin(new)
+        await store.write(new.response_id, [], DONE)
+        clock.now = 1_099.0
+        assert await found(store, "alpha") == [new.response_id]
+        clock.now = 1_100.0
+        assert await found(store, "alpha") == []
+        await store.stores.response_index.delete_expired()
+        assert await found(store, "alpha") == []
+
+
+async def test_many_turns_are_found_whenever_they_were_indexed(store_in: Opener) -> None:
+    async with store_in() as store:
+        ids: set[str] = set()
+        for lot in (1, 1, 1, 3, 300, 1, 270, 2):
+            heads = await asyncio.gather(
+                *[complete_turn(store, f"common number{len(ids) + n}") for n in range(lot)]
             )
-            assert await found(store, "apple") == [twice, new, old, long]
-            assert await found(store, "apple", 2) == [twice, new]
-            assert await found(store, "apple", 0) == await found(store, "apple", -1) == []
-            rare = await said(store, "pie pie apple", "apple apple pie")
-            # Fewer speak of pie: it counts for more.
-            assert (await found(store, "apple pie"))[:2] == rare
-
-    run(main())
-
-
-def test_tenants_never_see_each_others(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            mine = await complete_turn(store, "secret plan", tenant="me")
-            theirs = await complete_turn(store, "secret plan", tenant="them")
-            assert await found(store, "secret", tenant="me") == [mine.response_id]
-            assert await found(store, "secret", tenant="them") == [theirs.response_id]
-            assert await found(store, "secret") == await found(store, "secret", tenant="m") == []
-            before = await store.stores.search.search("me", "secret", 1)
-            # Nor does what others say change how good one's own is, or that it is found.
-            for _ in range(3):
-                await complete_turn(store, "secret " * 9, tenant="them")
-            assert await store.stores.search.search("me", "secret", 1) == before
-
-    run(main())
-
-
-def test_what_was_erased_is_not_found(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            first = await complete_turn(store, "alpha one")
-            second = await complete_turn(store, "alpha two", parent=first)
-            third = await complete_turn(store, "alpha three", parent=second)
-            branch = await complete_turn(store, "alpha four", parent=second)
-            assert len(await found(store, "alpha")) == 4
-            await store.delete("", second.response_id)
-            kept = [first.response_id, third.response_id, branch.response_id]
-            assert sorted(await found(store, "alpha")) == sorted(kept)
-            assert await found(store, "two") == []
-            await store.delete("", first.response_id, cascade=True)
-            assert await found(store, "alpha") == []
-
-    run(main())
-
-
-def test_a_turn_erased_before_it_was_indexed_is_not_found(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            head = await complete_turn(store, "alpha")
-            running = await begin_turn(store, "alpha")
-            await store.delete("", head.response_id)
-            await store.delete("", running.response_id)
-            await store.write(running.response_id, [], DONE)
-            assert await found(store, "alpha") == []
-
-    run(main())
-
-
-def test_an_erased_item_is_not_found_and_the_rest_of_its_turn_is(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            head = await complete_turn(store, "question alpha", "answer beta")
-            assert await found(store, "alpha beta") == [head.response_id]
-            assert await store.stores.conversations.erase_item("", head.response_id, 0)
-            assert await found(store, "alpha") == []
-            assert await found(store, "beta") == [head.response_id]
-
-    run(main())
-
-
-def test_a_conversations_turns_go_with_it(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            made = await store.stores.conversations.create("", {})
-            new = new_turn("alpha", header=Header("m", conversation=made.id))
-            store.begin(new)
-            await store.write(new.response_id, [], DONE)
-            assert await found(store, "alpha") == [new.response_id]
-            await store.stores.conversations.delete("", made.id)
-            assert await found(store, "alpha") == []
-
-    run(main())
-
-
-def test_what_has_expired_is_not_found(store_in: Opener) -> None:
-    async def main() -> None:
-        clock = ManualClock(1_000.0)
-        async with store_in(clock, RetentionPolicy(100.0)) as store:
-            new = new_turn("alpha", created_at=1_000.0)
-            store.begin(new)
-            await store.write(new.response_id, [], DONE)
-            clock.now = 1_099.0
-            assert await found(store, "alpha") == [new.response_id]
-            clock.now = 1_100.0
-            assert await found(store, "alpha") == []
-            await store.stores.response_index.delete_expired()
-            assert await found(store, "alpha") == []
-
-    run(main())
-
-
-def test_many_turns_are_found_whenever_they_were_indexed(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            ids: set[str] = set()
-            for lot in (1, 1, 1, 3, 300, 1, 270, 2):
-                heads = await asyncio.gather(
-                    *[complete_turn(store, f"common number{len(ids) + n}") for n in range(lot)]
-                )
-                ids |= {head.response_id for head in heads}
-                hits = await found(store, "common", 1_000)
-                assert len(hits) == len(ids)
-                assert set(hits) == ids
-            for number in (0, 2, 5, 200, 305, 306, 578):
-                assert len(await found(store, f"number{number} common")) == 1
-
-    run(main())
+            ids |= {head.response_id for head in heads}
+            hits = await found(store, "common", 1_000)
+            assert len(hits) == len(ids)
+            assert set(hits) == ids
+        for number in (0, 2, 5, 200, 305, 306, 578):
+            assert len(await found(store, f"number{number} common")) == 1
 
 
 # Against a plain model

@@ -20,7 +20,6 @@ from support.store_turns import (
     ids_of,
     new_turn,
     opener,
-    run,
 )
 
 SUMMARY = encode_item(Compaction("They spoke of a secret.", retained_turns=1, replaced_turns=2))
@@ -46,52 +45,43 @@ async def output(store: StoreWithStores, head: Head) -> tuple[bytes, ...]:
     return tuple(turn.output)
 
 
-def test_a_summary_goes_with_a_turn_before_it_and_stays_with_one_behind(
+async def test_a_summary_goes_with_a_turn_before_it_and_stays_with_one_behind(
     store_in: Opener,
 ) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            heads = await complete_turns(store, 3)
-            first = await summed_up(store, heads[-1])
-            later = await complete_turn(store, parent=first)
-            second = await summed_up(store, later)
-            assert await store.delete("", later.response_id)
-            assert await output(store, first) == (SUMMARY,)
-            assert await output(store, second) == (ERASED_SUMMARY_ITEM,)
-            assert await store.delete("", heads[0].response_id)
-            assert await output(store, first) == (ERASED_SUMMARY_ITEM,)
-            # Its turn keeps its place in the chain.
-            assert first.response_id in await ids_of(store, second)
-
-    run(main())
+    async with store_in() as store:
+        heads = await complete_turns(store, 3)
+        first = await summed_up(store, heads[-1])
+        later = await complete_turn(store, parent=first)
+        second = await summed_up(store, later)
+        assert await store.delete("", later.response_id)
+        assert await output(store, first) == (SUMMARY,)
+        assert await output(store, second) == (ERASED_SUMMARY_ITEM,)
+        assert await store.delete("", heads[0].response_id)
+        assert await output(store, first) == (ERASED_SUMMARY_ITEM,)
+        # Its turn keeps its place in the chain.
+        assert first.response_id in await ids_of(store, second)
 
 
-def test_summaries_of_other_branches_and_other_conversations_stay(store_in: Opener) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            root, middle, last = await complete_turns(store, 3)
-            mine = await summed_up(store, last)
-            aside = await summed_up(store, await complete_turn(store, parent=root))
-            elsewhere = await summed_up(store, (await complete_turns(store, 2))[-1])
-            assert await store.delete("", middle.response_id)
-            assert await output(store, mine) == (ERASED_SUMMARY_ITEM,)
-            assert await output(store, aside) == await output(store, elsewhere) == (SUMMARY,)
-
-    run(main())
+async def test_summaries_of_other_branches_and_other_conversations_stay(store_in: Opener) -> None:
+    async with store_in() as store:
+        root, middle, last = await complete_turns(store, 3)
+        mine = await summed_up(store, last)
+        aside = await summed_up(store, await complete_turn(store, parent=root))
+        elsewhere = await summed_up(store, (await complete_turns(store, 2))[-1])
+        assert await store.delete("", middle.response_id)
+        assert await output(store, mine) == (ERASED_SUMMARY_ITEM,)
+        assert await output(store, aside) == await output(store, elsewhere) == (SUMMARY,)
 
 
-def test_a_summary_goes_with_an_item_too_and_what_stands_beside_it_stays(
+async def test_a_summary_goes_with_an_item_too_and_what_stands_beside_it_stays(
     store_in: Opener,
 ) -> None:
-    async def main() -> None:
-        async with store_in() as store:
-            heads = await complete_turns(store, 2)
-            beside = assistant("Anything else?")
-            summary = await summed_up(store, heads[-1], SUMMARY, beside, BROUGHT)
-            erase = store.stores.conversations.erase_item
-            assert await erase("", heads[0].response_id, 0)
-            assert await output(store, summary) == (ERASED_SUMMARY_ITEM, beside, BROUGHT)
-            # What is gone cannot be erased again.
-            assert not await erase("", summary.response_id, 0)
-
-    run(main())
+    async with store_in() as store:
+        heads = await complete_turns(store, 2)
+        beside = assistant("Anything else?")
+        summary = await summed_up(store, heads[-1], SUMMARY, beside, BROUGHT)
+        erase = store.stores.conversations.erase_item
+        assert await erase("", heads[0].response_id, 0)
+        assert await output(store, summary) == (ERASED_SUMMARY_ITEM, beside, BROUGHT)
+        # What is gone cannot be erased again.
+        assert not await erase("", summary.response_id, 0)

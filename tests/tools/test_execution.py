@@ -55,7 +55,7 @@ def test_ctrl_c_is_not_the_codes_own() -> None:
 
 
 @pytest.mark.parametrize("instead", [None, ValueError("late")], ids=repr)
-def test_a_swallowed_cancellation_is_still_one(instead: Exception | None) -> None:
+async def test_a_swallowed_cancellation_is_still_one(instead: Exception | None) -> None:
     async def stubborn() -> str:
         try:
             await asyncio.Event().wait()
@@ -64,17 +64,14 @@ def test_a_swallowed_cancellation_is_still_one(instead: Exception | None) -> Non
                 raise instead from None
         return "late"
 
-    async def main() -> None:
-        task = asyncio.create_task(capture_exceptions(stubborn()))
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(main())
+    task = asyncio.create_task(capture_exceptions(stubborn()))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
-def test_a_thread_is_a_daemon_and_sees_the_context() -> None:
+async def test_a_thread_is_a_daemon_and_sees_the_context() -> None:
     who = contextvars.ContextVar("who", default="nobody")
 
     def work() -> tuple[str, str, bool]:
@@ -82,12 +79,9 @@ def test_a_thread_is_a_daemon_and_sees_the_context() -> None:
         who.set("thread")
         return seen, threading.current_thread().name, threading.current_thread().daemon
 
-    async def main() -> None:
-        who.set("alice")
-        assert await run_in_thread(work, "a-name") == ("alice", "a-name", True)
-        assert who.get() == "alice"
-
-    asyncio.run(main())
+    who.set("alice")
+    assert await run_in_thread(work, "a-name") == ("alice", "a-name", True)
+    assert who.get() == "alice"
 
 
 def join(name: str) -> None:

@@ -173,7 +173,7 @@ def test_a_context_is_filled_in() -> None:
     assert "no argument 'ctx'" in error(box, "who", '{"ctx": {}}')
 
 
-def test_blocking_tools_run_at_once_on_threads_that_see_the_context() -> None:
+async def test_blocking_tools_run_at_once_on_threads_that_see_the_context() -> None:
     user = contextvars.ContextVar("user", default="nobody")
     both = threading.Barrier(2, timeout=30)
 
@@ -182,13 +182,10 @@ def test_blocking_tools_run_at_once_on_threads_that_see_the_context() -> None:
         both.wait()
         return [user.get(), threading.current_thread().daemon]
 
-    async def main() -> None:
-        user.set("Ann")
-        box = Toolbox([meet])
-        calls = (answer(box, "meet") for _ in range(2))
-        assert await asyncio.gather(*calls) == ['["Ann",true]'] * 2
-
-    asyncio.run(main())
+    user.set("Ann")
+    box = Toolbox([meet])
+    calls = (answer(box, "meet") for _ in range(2))
+    assert await asyncio.gather(*calls) == ['["Ann",true]'] * 2
 
 
 def test_what_a_function_gives_is_awaited() -> None:
@@ -205,7 +202,7 @@ def test_what_a_function_gives_is_awaited() -> None:
     assert answered(box, "partial") == "3"
 
 
-def test_a_blocking_tool_that_takes_too_long_is_left_alone(
+async def test_a_blocking_tool_that_takes_too_long_is_left_alone(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     release, over = threading.Event(), threading.Event()
@@ -216,14 +213,11 @@ def test_a_blocking_tool_that_takes_too_long_is_left_alone(
         over.set()
         return "late"
 
-    async def main() -> None:
-        said = await answer(Toolbox([hang]), "hang")
-        assert json.loads(said or "") == {"error": "hang did not finish within 0.01 s."}
-        assert not over.is_set()
-        release.set()
-        await asyncio.to_thread(over.wait)
-
-    asyncio.run(main())
+    said = await answer(Toolbox([hang]), "hang")
+    assert json.loads(said or "") == {"error": "hang did not finish within 0.01 s."}
+    assert not over.is_set()
+    release.set()
+    await asyncio.to_thread(over.wait)
     assert [one.getMessage() for one in caplog.records] == [
         "Tool hang did not finish within 0.01 s."
     ]

@@ -194,20 +194,17 @@ def test_a_view_of_a_view_is_the_same(
 
 
 @pytest.mark.parametrize("kind", [ScriptedModel, UncountedModel])
-def test_a_turn_is_counted_as_the_model_reported_it(kind: type[ScriptedModel]) -> None:
-    async def main() -> None:
-        reports = [(20, 4), (30, 6), (50, 5)]
-        model = kind([say("Yes.") + report_usage(Usage(*one)) for one in reports])
-        service = service_with(model)
-        after = None
-        for number in range(3):
-            response = await run_turn(service, f"{number}", after=after)
-            after = response.id
-            took = response.end.tokens if response.end else None
-            # All that was shown and said, less what surrounds the turn.
-            assert took == (24, 12, 19)[number]
-
-    run(main())
+async def test_a_turn_is_counted_as_the_model_reported_it(kind: type[ScriptedModel]) -> None:
+    reports = [(20, 4), (30, 6), (50, 5)]
+    model = kind([say("Yes.") + report_usage(Usage(*one)) for one in reports])
+    service = service_with(model)
+    after = None
+    for number in range(3):
+        response = await run_turn(service, f"{number}", after=after)
+        after = response.id
+        took = response.end.tokens if response.end else None
+        # All that was shown and said, less what surrounds the turn.
+        assert took == (24, 12, 19)[number]
 
 
 def messages(shown: list[dict[str, Any]]) -> list[Any]:
@@ -228,62 +225,49 @@ def messages(shown: list[dict[str, Any]]) -> list[Any]:
         (Window(4), TokenBudget(400)),
     ],
 )
-def test_what_would_be_shown_next_is_what_is_shown_next(
+async def test_what_would_be_shown_next_is_what_is_shown_next(
     context: tuple[ContextPolicy, ...], kind: type[ScriptedModel]
 ) -> None:
-    async def main() -> None:
-        model = kind(["a b c"] * 9)
-        service, after = service_with(model), None
-        for number in range(5):
-            after = (await run_turn(service, f"{number} is my question", after=after)).id
-        more: dict[str, Any] = {"after": after, "instructions": "Be brief."}
-        shown = await service.preview_context(turn_request(**more, context=context))
-        # Room for the next words: one message, and as many tokens as it is estimated to have.
-        room = (
-            estimate_tokens(render_turn([Message("user", "?")]).weight)
-            if kind is UncountedModel
-            else 1
-        )
-        roomy = [
-            Window(one.max_messages + 1)
-            if isinstance(one, Window)
-            else TokenBudget(one.max_tokens + room)
-            for one in context
-            if isinstance(one, Window | TokenBudget)
-        ]
-        await run_turn(service, "?", **more, context=tuple(roomy))
-        assert model.context() == [*shown, {"role": "user", "content": "?"}]
-
-    run(main())
+    model = kind(["a b c"] * 9)
+    service, after = service_with(model), None
+    for number in range(5):
+        after = (await run_turn(service, f"{number} is my question", after=after)).id
+    more: dict[str, Any] = {"after": after, "instructions": "Be brief."}
+    shown = await service.preview_context(turn_request(**more, context=context))
+    # Room for the next words: one message, and as many tokens as it is estimated to have.
+    room = (
+        estimate_tokens(render_turn([Message("user", "?")]).weight) if kind is UncountedModel else 1
+    )
+    roomy = [
+        Window(one.max_messages + 1)
+        if isinstance(one, Window)
+        else TokenBudget(one.max_tokens + room)
+        for one in context
+        if isinstance(one, Window | TokenBudget)
+    ]
+    await run_turn(service, "?", **more, context=tuple(roomy))
+    assert model.context() == [*shown, {"role": "user", "content": "?"}]
 
 
-def test_a_turn_that_is_too_long_to_be_shown_again_is_no_error() -> None:
+async def test_a_turn_that_is_too_long_to_be_shown_again_is_no_error() -> None:
     """The next words need not be shown with it."""
-
-    async def main() -> None:
-        service = service_with(ScriptedModel(["word " * 30, "Yes."]))
-        first = await run_turn(service, "Go on.", context=(TokenBudget(20),))
-        request = turn_request("Short.", after=first.id, context=(TokenBudget(20),))
-        assert await service.preview_context(request) == []
-        response = await (await service.start(request)).result()
-        assert response.status == "completed"
-
-    run(main())
+    service = service_with(ScriptedModel(["word " * 30, "Yes."]))
+    first = await run_turn(service, "Go on.", context=(TokenBudget(20),))
+    request = turn_request("Short.", after=first.id, context=(TokenBudget(20),))
+    assert await service.preview_context(request) == []
+    response = await (await service.start(request)).result()
+    assert response.status == "completed"
 
 
-def test_a_call_that_waits_is_shown_as_the_next_turn_will_show_it() -> None:
+async def test_a_call_that_waits_is_shown_as_the_next_turn_will_show_it() -> None:
     """Its output comes next, so it stays, with nothing behind it."""
-
-    async def main() -> None:
-        model = ScriptedModel(["Yes.", calls(call("f", {}, call_id="c")), "Done."])
-        service = service_with(model)
-        first = await run_turn(service, "Hi.")
-        second = await run_turn(service, "Weather?", after=first.id)
-        request = turn_request(after=second.id, context=(Window(1),))
-        shown = await service.preview_context(request)
-        assert messages(shown) == ["Weather?", ""]
-        output = FunctionCallOutput("c", "Sunny.")
-        await run_turn(service, output, after=second.id, context=(Window(1),))
-        assert contents(model) == ["Weather?", "", "Sunny."]
-
-    run(main())
+    model = ScriptedModel(["Yes.", calls(call("f", {}, call_id="c")), "Done."])
+    service = service_with(model)
+    first = await run_turn(service, "Hi.")
+    second = await run_turn(service, "Weather?", after=first.id)
+    request = turn_request(after=second.id, context=(Window(1),))
+    shown = await service.preview_context(request)
+    assert messages(shown) == ["Weather?", ""]
+    output = FunctionCallOutput("c", "Sunny.")
+    await run_turn(service, output, after=second.id, context=(Window(1),))
+    assert contents(model) == ["Weather?", "", "Sunny."]

@@ -350,76 +350,63 @@ def test_a_conversation_that_is_deleted_is_gone_for_who_waits(story: Teller) -> 
     story(model, main)
 
 
-def test_a_turn_whose_beginning_is_late_is_not_overtaken_nor_left_behind() -> None:
-    async def main() -> None:
-        store = GatedStore()
-        async with talking(store, ScriptedModel(["One.", "Two."])) as talk:
-            store.begins.close()
-            first = asyncio.create_task(talk.start("1"))
-            await run_ready_tasks()
-            second = asyncio.create_task(talk.turned("2", queue=True))
-            await run_ready_tasks()
-            await locked(talk.start("impatient"))
-            store.begins.open()
-            assert (await second).previous_response_id == (await first).response_id
-
-    run(main())
+async def test_a_turn_whose_beginning_is_late_is_not_overtaken_nor_left_behind() -> None:
+    store = GatedStore()
+    async with talking(store, ScriptedModel(["One.", "Two."])) as talk:
+        store.begins.close()
+        first = asyncio.create_task(talk.start("1"))
+        await run_ready_tasks()
+        second = asyncio.create_task(talk.turned("2", queue=True))
+        await run_ready_tasks()
+        await locked(talk.start("impatient"))
+        store.begins.open()
+        assert (await second).previous_response_id == (await first).response_id
 
 
-def test_a_conversation_deleted_before_its_first_turn_is_on_disk_takes_none() -> None:
-    async def main() -> None:
-        store = GatedStore()
-        async with talking(store, ScriptedModel(["One."])) as talk:
-            store.begins.close()
-            first = asyncio.create_task(talk.start("1"))
-            await run_ready_tasks()
-            await talk.conversations.delete(DEFAULT_TENANT, talk.id)
-            store.begins.open()
-            with pytest.raises(NotFoundError):
-                await first
-            assert await talk.service.recent_threads(DEFAULT_TENANT, 10) == []
-
-    run(main())
+async def test_a_conversation_deleted_before_its_first_turn_is_on_disk_takes_none() -> None:
+    store = GatedStore()
+    async with talking(store, ScriptedModel(["One."])) as talk:
+        store.begins.close()
+        first = asyncio.create_task(talk.start("1"))
+        await run_ready_tasks()
+        await talk.conversations.delete(DEFAULT_TENANT, talk.id)
+        store.begins.open()
+        with pytest.raises(NotFoundError):
+            await first
+        assert await talk.service.recent_threads(DEFAULT_TENANT, 10) == []
 
 
-def test_another_process_is_waited_for_or_refused(tmp_path: Path) -> None:
+async def test_another_process_is_waited_for_or_refused(tmp_path: Path) -> None:
     opened = asyncio.Event()
-
-    async def main() -> None:
-        here = await open_sqlite(tmp_path / "a.db")
-        there = await open_sqlite(tmp_path / "a.db")
-        model = ScriptedModel([say("One ") + wait(opened) + say("two.")])
-        async with talking(here, model) as one, talking(there, ScriptedModel(["Three."])) as two:
-            two.id = one.id
-            await read_until(running := await one.start("1"), "One ")
-            await locked(two.start("2"))
-            queued = asyncio.create_task(two.turned("2", queue=True))
-            await run_ready_tasks()
-            opened.set()
-            first = await running.result()
-            assert (await queued).previous_response_id == first.id
-            assert await one.said() == await two.said() == ["1", "2"]
-
-    run(main())
+    here = await open_sqlite(tmp_path / "a.db")
+    there = await open_sqlite(tmp_path / "a.db")
+    model = ScriptedModel([say("One ") + wait(opened) + say("two.")])
+    async with talking(here, model) as one, talking(there, ScriptedModel(["Three."])) as two:
+        two.id = one.id
+        await read_until(running := await one.start("1"), "One ")
+        await locked(two.start("2"))
+        queued = asyncio.create_task(two.turned("2", queue=True))
+        await run_ready_tasks()
+        opened.set()
+        first = await running.result()
+        assert (await queued).previous_response_id == first.id
+        assert await one.said() == await two.said() == ["1", "2"]
 
 
-def test_of_two_processes_that_begin_at_once_one_is_refused(tmp_path: Path) -> None:
-    async def main() -> None:
-        here = await open_sqlite(tmp_path / "a.db")
-        there = await open_sqlite(tmp_path / "a.db")
-        async with talking(here, ScriptedModel()) as one, talking(there, ScriptedModel()) as two:
-            two.id = one.id
-            for number in range(10):
-                ended = await asyncio.gather(
-                    one.turned(f"{number} a"), two.turned(f"{number} b"), return_exceptions=True
-                )
-                errors = [one for one in ended if isinstance(one, BaseException)]
-                assert [type(error) for error in errors] in ([], [ConversationLockedError])
-                turns = await one.conversations.turns(DEFAULT_TENANT, one.id)
-                kept = {one.id for one in ended if isinstance(one, Response)}
-                assert {turn.id for turn in turns[-len(kept) :]} == kept
-
-    run(main())
+async def test_of_two_processes_that_begin_at_once_one_is_refused(tmp_path: Path) -> None:
+    here = await open_sqlite(tmp_path / "a.db")
+    there = await open_sqlite(tmp_path / "a.db")
+    async with talking(here, ScriptedModel()) as one, talking(there, ScriptedModel()) as two:
+        two.id = one.id
+        for number in range(10):
+            ended = await asyncio.gather(
+                one.turned(f"{number} a"), two.turned(f"{number} b"), return_exceptions=True
+            )
+            errors = [one for one in ended if isinstance(one, BaseException)]
+            assert [type(error) for error in errors] in ([], [ConversationLockedError])
+            turns = await one.conversations.turns(DEFAULT_TENANT, one.id)
+            kept = {one.id for one in ended if isinstance(one, Response)}
+            assert {turn.id for turn in turns[-len(kept) :]} == kept
 
 
 CHILD = (sys.executable, str(Path(__file__).parents[1] / "support" / "turns_child.py"))
@@ -434,57 +421,50 @@ def check_line(turns: list[Response], ids: set[str]) -> None:
     assert times == sorted(times)
 
 
-def test_who_queues_waits_for_another_process_that_was_faster(tmp_path: Path) -> None:
+async def test_who_queues_waits_for_another_process_that_was_faster(tmp_path: Path) -> None:
     """Both find the conversation free and begin at once: the one that comes late waits."""
-
-    async def main() -> None:
-        here = await open_sqlite(tmp_path / "a.db")
-        there = await open_sqlite(tmp_path / "a.db")
-        model, other = ScriptedModel(), ScriptedModel()
-        async with talking(here, model) as one, talking(there, other) as two:
-            two.id = one.id
-            ids: set[str] = set()
-            for number in range(10):
-                ended = await asyncio.gather(
-                    one.turned(f"{number} a", queue=True),
-                    two.turned(f"{number} b", queue=True, stream=False),
-                    one.service.store_turn(request(one.id, "aside", queue=True)),
-                )
-                assert [turn.status for turn in ended[:2]] == ["completed"] * 2
-                ids |= {ended[0].id, ended[1].id}
-            turns = await two.conversations.turns(DEFAULT_TENANT, one.id)
-            assert ids < {turn.id for turn in turns}
-            check_line(turns, {turn.id for turn in turns})
-            assert len(turns) == 30
-
-    run(main())
+    here = await open_sqlite(tmp_path / "a.db")
+    there = await open_sqlite(tmp_path / "a.db")
+    model, other = ScriptedModel(), ScriptedModel()
+    async with talking(here, model) as one, talking(there, other) as two:
+        two.id = one.id
+        ids: set[str] = set()
+        for number in range(10):
+            ended = await asyncio.gather(
+                one.turned(f"{number} a", queue=True),
+                two.turned(f"{number} b", queue=True, stream=False),
+                one.service.store_turn(request(one.id, "aside", queue=True)),
+            )
+            assert [turn.status for turn in ended[:2]] == ["completed"] * 2
+            ids |= {ended[0].id, ended[1].id}
+        turns = await two.conversations.turns(DEFAULT_TENANT, one.id)
+        assert ids < {turn.id for turn in turns}
+        check_line(turns, {turn.id for turn in turns})
+        assert len(turns) == 30
 
 
-def test_two_processes_that_queue_lose_no_turn(tmp_path: Path) -> None:
-    async def main() -> None:
-        path = tmp_path / "a.db"
-        async with talking(await open_sqlite(path), ScriptedModel()) as talk:
-            children = [
-                await asyncio.create_subprocess_exec(
-                    *(*CHILD, "queue", str(path), talk.id, name, "50"),
-                    stdin=asyncio.subprocess.PIPE,
-                    stdout=asyncio.subprocess.PIPE,
-                )
-                for name in "ab"
-            ]
-            for child in children:
-                assert child.stdout is not None
-                assert await child.stdout.readline() == b"ready\n"
-            said = await asyncio.gather(*[child.communicate(b"go\n") for child in children])
-            assert [child.returncode for child in children] == [0, 0]
-            ends = [line.split() for out, _ in said for line in out.decode().splitlines()]
-            assert [status for _, status in ends] == ["completed"] * 100
-            turns = await talk.conversations.turns(DEFAULT_TENANT, talk.id)
-            check_line(turns, {name for name, _ in ends})
-            words = [str(item.content) for turn in turns for item in turn.input]  # type: ignore[union-attr]
-            for name in "ab":
-                # Those of one process come in the order in which they asked.
-                mine = [one for one in words if one.startswith(name)]
-                assert mine == [f"{name} {number}" for number in range(50)]
-
-    run(main())
+async def test_two_processes_that_queue_lose_no_turn(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    async with talking(await open_sqlite(path), ScriptedModel()) as talk:
+        children = [
+            await asyncio.create_subprocess_exec(
+                *(*CHILD, "queue", str(path), talk.id, name, "50"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+            )
+            for name in "ab"
+        ]
+        for child in children:
+            assert child.stdout is not None
+            assert await child.stdout.readline() == b"ready\n"
+        said = await asyncio.gather(*[child.communicate(b"go\n") for child in children])
+        assert [child.returncode for child in children] == [0, 0]
+        ends = [line.split() for out, _ in said for line in out.decode().splitlines()]
+        assert [status for _, status in ends] == ["completed"] * 100
+        turns = await talk.conversations.turns(DEFAULT_TENANT, talk.id)
+        check_line(turns, {name for name, _ in ends})
+        words = [str(item.content) for turn in turns for item in turn.input]  # type: ignore[union-attr]
+        for name in "ab":
+            # Those of one process come in the order in which they asked.
+            mine = [one for one in words if one.startswith(name)]
+            assert mine == [f"{name} {number}" for number in range(50)]

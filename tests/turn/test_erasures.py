@@ -260,77 +260,64 @@ def test_a_history_that_never_stops_changing_is_a_conflict(told: Told) -> None:
 
 
 @pytest.mark.parametrize("kind", STORES)
-def test_a_parent_that_is_swept_in_between_is_missing(kind: str, tmp_path: Path) -> None:
+async def test_a_parent_that_is_swept_in_between_is_missing(kind: str, tmp_path: Path) -> None:
     now = 1_000_000.0
+    store = await opened(kind, tmp_path, RetentionPolicy(DAY_SECONDS), lambda: now)
+    teller = Teller(store)
+    first = await teller.service.store_turn(turn_request(SECRET))
+    teller.forget()
 
-    async def main() -> None:
+    async def sweep() -> None:
         nonlocal now
-        store = await opened(kind, tmp_path, RetentionPolicy(DAY_SECONDS), lambda: now)
-        teller = Teller(store)
-        first = await teller.service.store_turn(turn_request(SECRET))
-        teller.forget()
+        now = 1e11
+        assert await store.stores.response_index.delete_expired() == 1
 
-        async def sweep() -> None:
-            nonlocal now
-            now = 1e11
-            assert await store.stores.response_index.delete_expired() == 1
-
-        teller.model.erase = sweep
-        with pytest.raises(NotFoundError):
-            await teller.turned("What is it?", first)
-        assert teller.shown() == ""
-        await teller.service.close()
-
-    run(main())
+    teller.model.erase = sweep
+    with pytest.raises(NotFoundError):
+        await teller.turned("What is it?", first)
+    assert teller.shown() == ""
+    await teller.service.close()
 
 
-def test_what_another_process_erases_in_between_is_not_shown(tmp_path: Path) -> None:
+async def test_what_another_process_erases_in_between_is_not_shown(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-
-    async def main() -> None:
-        teller = Teller(await open_sqlite(path))
-        talk = (await teller.conversations.create(DEFAULT_TENANT)).id
-        first = await teller.turned(SECRET, conversation=talk)
-        second = await teller.turned("Thanks.", conversation=talk)
-        teller.forget()
-        teller.model.erase = lambda: another_process("delete", str(path), first.id)
-        third = await teller.turned("What is it?", conversation=talk)
-        assert third.previous_response_id == second.id
-        assert "secret" not in teller.shown()
-        teller.forget()
-        teller.model.erase = lambda: another_process("drop", str(path), talk)
-        with pytest.raises(NotFoundError):
-            await teller.turned("What is it?", conversation=talk)
-        assert teller.shown() == ""
-        await teller.service.close()
-
-    run(main())
+    teller = Teller(await open_sqlite(path))
+    talk = (await teller.conversations.create(DEFAULT_TENANT)).id
+    first = await teller.turned(SECRET, conversation=talk)
+    second = await teller.turned("Thanks.", conversation=talk)
+    teller.forget()
+    teller.model.erase = lambda: another_process("delete", str(path), first.id)
+    third = await teller.turned("What is it?", conversation=talk)
+    assert third.previous_response_id == second.id
+    assert "secret" not in teller.shown()
+    teller.forget()
+    teller.model.erase = lambda: another_process("drop", str(path), talk)
+    with pytest.raises(NotFoundError):
+        await teller.turned("What is it?", conversation=talk)
+    assert teller.shown() == ""
+    await teller.service.close()
 
 
-def test_what_is_erased_before_the_beginning_is_on_disk_is_not_built_upon() -> None:
+async def test_what_is_erased_before_the_beginning_is_on_disk_is_not_built_upon() -> None:
     """The model is being asked already: what it says of those words is thrown away."""
-
-    async def main() -> None:
-        store = GatedStore()
-        teller = Teller(store)
-        first = await teller.turned(SECRET)
-        second = await teller.turned("Thanks.", first.id)
-        store.begins.close()
-        starting = asyncio.create_task(teller.turned("What is it?", second.id))
-        await run_ready_tasks()
-        assert SECRET in teller.shown()
-        await teller.service.delete(DEFAULT_TENANT, first.id)
-        teller.forget()
-        store.begins.open()
-        third = await starting
-        assert contents(teller.model)[0] == "Thanks."
-        assert [one.id for one in await teller.service.chain(DEFAULT_TENANT, third.id)] == [
-            second.id,
-            third.id,
-        ]
-        await gone_on(teller, third)
-
-    run(main())
+    store = GatedStore()
+    teller = Teller(store)
+    first = await teller.turned(SECRET)
+    second = await teller.turned("Thanks.", first.id)
+    store.begins.close()
+    starting = asyncio.create_task(teller.turned("What is it?", second.id))
+    await run_ready_tasks()
+    assert SECRET in teller.shown()
+    await teller.service.delete(DEFAULT_TENANT, first.id)
+    teller.forget()
+    store.begins.open()
+    third = await starting
+    assert contents(teller.model)[0] == "Thanks."
+    assert [one.id for one in await teller.service.chain(DEFAULT_TENANT, third.id)] == [
+        second.id,
+        third.id,
+    ]
+    await gone_on(teller, third)
 
 
 @pytest.mark.parametrize("stored", [True, False])
@@ -436,7 +423,7 @@ def test_a_summary_of_what_is_erased_meanwhile_is_not_handed_out(told: Told) -> 
     told(story)
 
 
-def test_a_turn_whose_response_goes_between_two_reads_is_missing() -> None:
+async def test_a_turn_whose_response_goes_between_two_reads_is_missing() -> None:
     """Its ancestors must not pass for it."""
 
     class Late(MemoryStore):
@@ -447,18 +434,15 @@ def test_a_turn_whose_response_goes_between_two_reads_is_missing() -> None:
                 await self.delete(head.tenant, head.response_id)
             return await super().chain(head)
 
-    async def main() -> None:
-        store = Late()
-        teller = Teller(store)
-        first = await teller.turned("Hi.")
-        for read in (teller.service.context, teller.service.messages, teller.service.chain):
-            second = await teller.turned(SECRET, first.id)
-            store.late = True
-            with pytest.raises(NotFoundError):
-                await read(DEFAULT_TENANT, second.id)
-            store.late = False
-
-    run(main())
+    store = Late()
+    teller = Teller(store)
+    first = await teller.turned("Hi.")
+    for read in (teller.service.context, teller.service.messages, teller.service.chain):
+        second = await teller.turned(SECRET, first.id)
+        store.late = True
+        with pytest.raises(NotFoundError):
+            await read(DEFAULT_TENANT, second.id)
+        store.late = False
 
 
 def test_turns_are_listed_in_the_order_they_began(told: Told) -> None:

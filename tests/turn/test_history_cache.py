@@ -58,87 +58,72 @@ async def shown(history: HistoryCache, head: Head) -> bytes:
 NEW = RenderedTurn(b"{}")
 
 
-def test_a_chain_is_read_once() -> None:
-    async def main() -> None:
-        store = CountingStore()
-        history = HistoryCache(store)
-        *_, head = await complete_turns(store, 3)
-        first = await history.get(head)
-        assert await history.get(head) is first
-        assert store.reads == 1
-        assert build_messages(first.turns) == await truth(store, head)
-
-    run(main())
+async def test_a_chain_is_read_once() -> None:
+    store = CountingStore()
+    history = HistoryCache(store)
+    *_, head = await complete_turns(store, 3)
+    first = await history.get(head)
+    assert await history.get(head) is first
+    assert store.reads == 1
+    assert build_messages(first.turns) == await truth(store, head)
 
 
-def test_a_turn_that_goes_on_takes_the_entry_along() -> None:
-    async def main() -> None:
-        store = CountingStore()
-        history = HistoryCache(store)
-        *_, head = await complete_turns(store, 2)
-        past = await history.get(head)
-        child = await complete_turn(store, parent=head)
-        history.extend(child.response_id, head.epoch, past, NEW, head.response_id)
-        assert (await history.get(child)).turns == (*past.turns, NEW)
-        assert store.reads == 1
-        # The parent's entry is gone: a branch off it reads the store, and is right.
-        assert await shown(history, head) == await truth(store, head)
-        assert store.reads == 3
-
-    run(main())
+async def test_a_turn_that_goes_on_takes_the_entry_along() -> None:
+    store = CountingStore()
+    history = HistoryCache(store)
+    *_, head = await complete_turns(store, 2)
+    past = await history.get(head)
+    child = await complete_turn(store, parent=head)
+    history.extend(child.response_id, head.epoch, past, NEW, head.response_id)
+    assert (await history.get(child)).turns == (*past.turns, NEW)
+    assert store.reads == 1
+    # The parent's entry is gone: a branch off it reads the store, and is right.
+    assert await shown(history, head) == await truth(store, head)
+    assert store.reads == 3
 
 
-def test_an_entry_of_another_epoch_is_not_used() -> None:
-    async def main() -> None:
-        store = CountingStore()
-        history = HistoryCache(store)
-        heads = await complete_turns(store, 3)
-        await history.get(heads[2])
-        assert await store.delete("", heads[1].response_id)
-        fresh = await head_of(store, heads[2].response_id)
-        assert fresh.epoch != heads[2].epoch
-        assert len((await history.get(fresh)).turns) == 2
-        assert await shown(history, fresh) == await truth(store, fresh)
-
-    run(main())
+async def test_an_entry_of_another_epoch_is_not_used() -> None:
+    store = CountingStore()
+    history = HistoryCache(store)
+    heads = await complete_turns(store, 3)
+    await history.get(heads[2])
+    assert await store.delete("", heads[1].response_id)
+    fresh = await head_of(store, heads[2].response_id)
+    assert fresh.epoch != heads[2].epoch
+    assert len((await history.get(fresh)).turns) == 2
+    assert await shown(history, fresh) == await truth(store, fresh)
 
 
-def test_a_turn_begun_before_a_deletion_does_not_bring_it_back() -> None:
-    async def main() -> None:
-        store = CountingStore()
-        history = HistoryCache(store)
-        heads = await complete_turns(store, 2)
-        past = await history.get(heads[1])
-        child = await complete_turn(store, parent=heads[1])
-        assert await store.delete("", heads[0].response_id)
-        # The child was planned with the parent's epoch of then.
-        history.extend(child.response_id, heads[1].epoch, past, NEW, None)
-        fresh = await head_of(store, child.response_id)
-        assert len((await history.get(fresh)).turns) == 2
-        assert await shown(history, fresh) == await truth(store, fresh)
-
-    run(main())
+async def test_a_turn_begun_before_a_deletion_does_not_bring_it_back() -> None:
+    store = CountingStore()
+    history = HistoryCache(store)
+    heads = await complete_turns(store, 2)
+    past = await history.get(heads[1])
+    child = await complete_turn(store, parent=heads[1])
+    assert await store.delete("", heads[0].response_id)
+    # The child was planned with the parent's epoch of then.
+    history.extend(child.response_id, heads[1].epoch, past, NEW, None)
+    fresh = await head_of(store, child.response_id)
+    assert len((await history.get(fresh)).turns) == 2
+    assert await shown(history, fresh) == await truth(store, fresh)
 
 
-def test_the_cache_holds_no_more_than_it_may_and_forgets_the_oldest() -> None:
-    async def main() -> None:
-        store = CountingStore()
-        # Room for two of these.
-        history = HistoryCache(store, capacity=1500)
-        heads = [await complete_turn(store) for _ in range(4)]
-        for head in heads[:3]:
-            history.extend(head.response_id, 0, History(), RenderedTurn(b"x" * 40), None)
-        await history.get(heads[1])  # used last
-        history.extend(heads[3].response_id, 0, History(), RenderedTurn(b"x" * 40), None)
-        assert store.reads == 0
-        await history.get(heads[1])
-        await history.get(heads[3])
-        assert store.reads == 0
-        await history.get(heads[0])
-        await history.get(heads[2])
-        assert store.reads == 2
-
-    run(main())
+async def test_the_cache_holds_no_more_than_it_may_and_forgets_the_oldest() -> None:
+    store = CountingStore()
+    # Room for two of these.
+    history = HistoryCache(store, capacity=1500)
+    heads = [await complete_turn(store) for _ in range(4)]
+    for head in heads[:3]:
+        history.extend(head.response_id, 0, History(), RenderedTurn(b"x" * 40), None)
+    await history.get(heads[1])  # used last
+    history.extend(heads[3].response_id, 0, History(), RenderedTurn(b"x" * 40), None)
+    assert store.reads == 0
+    await history.get(heads[1])
+    await history.get(heads[3])
+    assert store.reads == 0
+    await history.get(heads[0])
+    await history.get(heads[2])
+    assert store.reads == 2
 
 
 @pytest.mark.parametrize("words", [1, 200])
@@ -173,40 +158,33 @@ def head_at(response_id: str) -> Head:
     return Head(response_id, "", 0, 0, 0, 0, is_running=False)
 
 
-def test_what_is_too_large_to_keep_is_read_each_time() -> None:
-    async def main() -> None:
-        store = CountingStore()
-        history = HistoryCache(store, capacity=500)
-        head = await complete_turn(store)
-        for reads in (1, 2, 3):
-            assert await shown(history, head) == await truth(store, head)
-            assert store.reads == 2 * reads
-
-    run(main())
+async def test_what_is_too_large_to_keep_is_read_each_time() -> None:
+    store = CountingStore()
+    history = HistoryCache(store, capacity=500)
+    head = await complete_turn(store)
+    for reads in (1, 2, 3):
+        assert await shown(history, head) == await truth(store, head)
+        assert store.reads == 2 * reads
 
 
-def test_two_who_read_the_same_chain_at_once_do_not_use_the_cache_up() -> None:
+async def test_two_who_read_the_same_chain_at_once_do_not_use_the_cache_up() -> None:
     """An entry put down twice counts once: else the cache ends empty, then broken."""
-
-    async def main() -> None:
-        store = CountingStore()
-        head = await complete_turn(store, "x" * 100)
-        history = HistoryCache(store, capacity=4000)
-        for _ in range(30):
-            store.hold = asyncio.Event()
-            readers = [asyncio.ensure_future(history.get(head)) for _ in range(4)]
-            await asyncio.sleep(0)
-            store.hold.set()
-            await asyncio.gather(*readers)
-            # Out of the cache, for the next round to read it again.
-            history.extend("another", 0, History(), RenderedTurn(b"x" * 10), head.response_id)
-        store.hold = None
-        await history.get(head)
-        before = store.reads
-        await history.get(head)
-        assert store.reads == before
-
-    run(main())
+    store = CountingStore()
+    head = await complete_turn(store, "x" * 100)
+    history = HistoryCache(store, capacity=4000)
+    for _ in range(30):
+        store.hold = asyncio.Event()
+        readers = [asyncio.ensure_future(history.get(head)) for _ in range(4)]
+        await asyncio.sleep(0)
+        store.hold.set()
+        await asyncio.gather(*readers)
+        # Out of the cache, for the next round to read it again.
+        history.extend("another", 0, History(), RenderedTurn(b"x" * 10), head.response_id)
+    store.hold = None
+    await history.get(head)
+    before = store.reads
+    await history.get(head)
+    assert store.reads == before
 
 
 @pytest.mark.parametrize("seed", range(4))

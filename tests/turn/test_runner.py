@@ -35,7 +35,6 @@ from support.turn_service import (
     GatedStore,
     append_events,
     collect_events,
-    run,
     run_ready_tasks,
     run_turn,
     service_with,
@@ -50,232 +49,197 @@ DISK = "The disk is full."
 # The order of things.
 
 
-def test_the_model_is_asked_while_the_request_goes_to_the_disk() -> None:
-    async def main() -> None:
-        store, reached = GatedStore(), asyncio.Event()
-        store.begins.close()
-        service = service_with(ScriptedModel([say("Hi.") + hang(reached)]), store)
-        turn = await service.start(turn_request("Hello."))
-        first = asyncio.ensure_future(anext(aiter(turn.events())))
-        await reached.wait()
-        await run_ready_tasks()
-        assert await store.head(DEFAULT_TENANT, turn.response_id) is None
-        assert not first.done(), "nothing is promised before it is kept"
-        store.begins.open()
-        batch = await first
-        assert batch[0] == Created(turn.initial_response)
-        assert (await stored_turn(store, turn)).end is None
-        await service.close()
-
-    run(main())
+async def test_the_model_is_asked_while_the_request_goes_to_the_disk() -> None:
+    store, reached = GatedStore(), asyncio.Event()
+    store.begins.close()
+    service = service_with(ScriptedModel([say("Hi.") + hang(reached)]), store)
+    turn = await service.start(turn_request("Hello."))
+    first = asyncio.ensure_future(anext(aiter(turn.events())))
+    await reached.wait()
+    await run_ready_tasks()
+    assert await store.head(DEFAULT_TENANT, turn.response_id) is None
+    assert not first.done(), "nothing is promised before it is kept"
+    store.begins.open()
+    batch = await first
+    assert batch[0] == Created(turn.initial_response)
+    assert (await stored_turn(store, turn)).end is None
+    await service.close()
 
 
-def test_the_end_is_on_disk_before_anyone_hears_of_it() -> None:
-    async def main() -> None:
-        store = GatedStore()
-        store.ends.close()
-        service = service_with(ScriptedModel(["Hi."]), store)
-        turn = await service.start(turn_request("Hello."))
-        events: list[Event] = []
-        reading = asyncio.ensure_future(append_events(turn, events))
-        result = asyncio.ensure_future(turn.result())
-        await store.ends.reached.wait()
-        await run_ready_tasks()
-        assert isinstance(events[-1], ItemDone), "the answer itself need not wait"
-        assert not turn.done()
-        assert not result.done()
-        assert (await stored_turn(store, turn)).end is None
-        store.ends.open()
-        await reading
-        assert events[-1:] == [Ended(await result)]
-        assert (await stored_turn(store, turn)).end == (await result).end
-
-    run(main())
+async def test_the_end_is_on_disk_before_anyone_hears_of_it() -> None:
+    store = GatedStore()
+    store.ends.close()
+    service = service_with(ScriptedModel(["Hi."]), store)
+    turn = await service.start(turn_request("Hello."))
+    events: list[Event] = []
+    reading = asyncio.ensure_future(append_events(turn, events))
+    result = asyncio.ensure_future(turn.result())
+    await store.ends.reached.wait()
+    await run_ready_tasks()
+    assert isinstance(events[-1], ItemDone), "the answer itself need not wait"
+    assert not turn.done()
+    assert not result.done()
+    assert (await stored_turn(store, turn)).end is None
+    store.ends.open()
+    await reading
+    assert events[-1:] == [Ended(await result)]
+    assert (await stored_turn(store, turn)).end == (await result).end
 
 
-def test_items_are_kept_as_they_are_finished() -> None:
-    async def main() -> None:
-        store, reached, go = GatedStore(), asyncio.Event(), asyncio.Event()
-        reply = think("Hm.") + say("Hi.") + wait(go, reached) + calls(call("f", {}))
-        service = service_with(ScriptedModel([reply]), store)
-        turn = await service.start(turn_request("Hello."))
-        await reached.wait()
-        await run_ready_tasks()
-        stored = await stored_turn(store, turn)
-        assert [type(decode_item(item)).__name__ for item in stored.output] == ["Reasoning"]
-        assert stored.end is None
-        go.set()
-        response = await turn.result()
-        assert tuple(map(decode_item, (await stored_turn(store, turn)).output)) == response.output
-        assert len(response.output) == 3
-
-    run(main())
+async def test_items_are_kept_as_they_are_finished() -> None:
+    store, reached, go = GatedStore(), asyncio.Event(), asyncio.Event()
+    reply = think("Hm.") + say("Hi.") + wait(go, reached) + calls(call("f", {}))
+    service = service_with(ScriptedModel([reply]), store)
+    turn = await service.start(turn_request("Hello."))
+    await reached.wait()
+    await run_ready_tasks()
+    stored = await stored_turn(store, turn)
+    assert [type(decode_item(item)).__name__ for item in stored.output] == ["Reasoning"]
+    assert stored.end is None
+    go.set()
+    response = await turn.result()
+    assert tuple(map(decode_item, (await stored_turn(store, turn)).output)) == response.output
+    assert len(response.output) == 3
 
 
-def test_an_end_waits_for_items_still_on_their_way() -> None:
-    async def main() -> None:
-        store = GatedStore()
-        store.items.close()
-        service = service_with(ScriptedModel([think("Hm.") + say("Hi.")]), store)
-        turn = await service.start(turn_request("Hello."))
-        await store.items.reached.wait()
-        await run_ready_tasks()
-        assert store.written == [None]
-        store.items.open()
-        response = await turn.result()
-        assert tuple(map(decode_item, (await stored_turn(store, turn)).output)) == response.output
-
-    run(main())
+async def test_an_end_waits_for_items_still_on_their_way() -> None:
+    store = GatedStore()
+    store.items.close()
+    service = service_with(ScriptedModel([think("Hm.") + say("Hi.")]), store)
+    turn = await service.start(turn_request("Hello."))
+    await store.items.reached.wait()
+    await run_ready_tasks()
+    assert store.written == [None]
+    store.items.open()
+    response = await turn.result()
+    assert tuple(map(decode_item, (await stored_turn(store, turn)).output)) == response.output
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_turn_from_its_first_event_to_its_last(stream: bool) -> None:
-    async def main() -> None:
-        reply = think("Hm.") + say("Hi ", "Alice.") + report_usage(Usage(7, 3, cached_tokens=5))
-        model = ScriptedModel([reply])
-        turn = await service_with(model).start(turn_request("I am Alice.", stream=stream))
-        events = await collect_events(turn)
-        response = await turn.result()
-        assert isinstance(events[0], Created)
-        assert events[0].response.status == "in_progress"
-        assert events[-1] == Ended(response)
-        assert sum(isinstance(event, Created | Ended) for event in events) == 2
-        assert [event.index for event in events if isinstance(event, ItemAdded)] == [0, 1]
-        assert response.output == tuple(one.item for one in events if isinstance(one, ItemDone))
-        assert response.end is not None
-        assert (response.status, response.end.usage) == ("completed", Usage(7, 3, cached_tokens=5))
-        assert response.end.ended_at >= response.created_at
-        assert model.calls[0].stream is stream
-        assert turn.error is None
-
-    run(main())
+async def test_a_turn_from_its_first_event_to_its_last(stream: bool) -> None:
+    reply = think("Hm.") + say("Hi ", "Alice.") + report_usage(Usage(7, 3, cached_tokens=5))
+    model = ScriptedModel([reply])
+    turn = await service_with(model).start(turn_request("I am Alice.", stream=stream))
+    events = await collect_events(turn)
+    response = await turn.result()
+    assert isinstance(events[0], Created)
+    assert events[0].response.status == "in_progress"
+    assert events[-1] == Ended(response)
+    assert sum(isinstance(event, Created | Ended) for event in events) == 2
+    assert [event.index for event in events if isinstance(event, ItemAdded)] == [0, 1]
+    assert response.output == tuple(one.item for one in events if isinstance(one, ItemDone))
+    assert response.end is not None
+    assert (response.status, response.end.usage) == ("completed", Usage(7, 3, cached_tokens=5))
+    assert response.end.ended_at >= response.created_at
+    assert model.calls[0].stream is stream
+    assert turn.error is None
 
 
-def test_an_answer_cut_at_its_limit_is_incomplete() -> None:
-    async def main() -> None:
-        response = await run_turn(
-            service_with(ScriptedModel([say("So") + finish("length")])), "Tell me all."
-        )
-        assert response.output == (Message("assistant", "So", status="incomplete"),)
-        assert response.end is not None
-        assert (response.status, response.end.reason) == ("incomplete", "max_output_tokens")
-
-    run(main())
+async def test_an_answer_cut_at_its_limit_is_incomplete() -> None:
+    response = await run_turn(
+        service_with(ScriptedModel([say("So") + finish("length")])), "Tell me all."
+    )
+    assert response.output == (Message("assistant", "So", status="incomplete"),)
+    assert response.end is not None
+    assert (response.status, response.end.reason) == ("incomplete", "max_output_tokens")
 
 
 # What the store may do.
 
 
-def test_a_request_that_cannot_be_kept_is_an_error_and_leaves_nothing() -> None:
-    async def main() -> None:
-        for instantly in (True, False):
-            store, reached = GatedStore(), asyncio.Event()
-            store.begins.error = StoreError(DISK)
-            store.begins.close()
-            model = ScriptedModel([say("Hi.") + hang(reached)])
-            turn = await service_with(model, store).start(turn_request("Hello."))
-            reading = asyncio.ensure_future(collect_events(turn))
-            if not instantly:
-                await reached.wait()
-            store.begins.open()
-            for reader in (reading, turn.result(), collect_events(turn)):
-                with pytest.raises(StoreError, match=DISK) as caught:
-                    await reader
-                assert caught.value.response_id is None
-            assert model.cancelled.is_set() or not model.calls
-            assert await store.head(DEFAULT_TENANT, turn.response_id) is None
-
-    run(main())
-
-
-def test_a_short_turn_whose_request_cannot_be_kept_ends_too() -> None:
-    """The model is done before the disk says no."""
-
-    async def main() -> None:
-        store = GatedStore()
+async def test_a_request_that_cannot_be_kept_is_an_error_and_leaves_nothing() -> None:
+    for instantly in (True, False):
+        store, reached = GatedStore(), asyncio.Event()
         store.begins.error = StoreError(DISK)
         store.begins.close()
-        turn = await service_with(ScriptedModel(["Hi."]), store).start(turn_request("Hello."))
+        model = ScriptedModel([say("Hi.") + hang(reached)])
+        turn = await service_with(model, store).start(turn_request("Hello."))
         reading = asyncio.ensure_future(collect_events(turn))
-        await run_ready_tasks()
+        if not instantly:
+            await reached.wait()
         store.begins.open()
-        with pytest.raises(StoreError, match=DISK):
-            await reading
-        with pytest.raises(StoreError, match=DISK):
-            await turn.result()
-        assert turn.error is not None
-        assert turn.error.response_id is None
-
-    run(main())
+        for reader in (reading, turn.result(), collect_events(turn)):
+            with pytest.raises(StoreError, match=DISK) as caught:
+                await reader
+            assert caught.value.response_id is None
+        assert model.cancelled.is_set() or not model.calls
+        assert await store.head(DEFAULT_TENANT, turn.response_id) is None
 
 
-def test_an_end_that_cannot_be_kept_is_an_error() -> None:
-    async def main() -> None:
-        store = GatedStore()
-        store.ends.error = StoreError(DISK)
-        turn = await service_with(ScriptedModel(["Hi."]), store).start(turn_request("Hello."))
-        events: list[Event] = []
-        with pytest.raises(StoreError, match=DISK):
-            await append_events(turn, events)
-        assert isinstance(events[0], Created)
-        assert not any(isinstance(event, Ended) for event in events)
-        with pytest.raises(StoreError, match=DISK):
-            await turn.result()
-        stored = await stored_turn(store, turn)
-        assert (stored.output, stored.end) == ((), None)
+async def test_a_short_turn_whose_request_cannot_be_kept_ends_too() -> None:
+    """The model is done before the disk says no."""
+    store = GatedStore()
+    store.begins.error = StoreError(DISK)
+    store.begins.close()
+    turn = await service_with(ScriptedModel(["Hi."]), store).start(turn_request("Hello."))
+    reading = asyncio.ensure_future(collect_events(turn))
+    await run_ready_tasks()
+    store.begins.open()
+    with pytest.raises(StoreError, match=DISK):
+        await reading
+    with pytest.raises(StoreError, match=DISK):
+        await turn.result()
+    assert turn.error is not None
+    assert turn.error.response_id is None
 
-    run(main())
+
+async def test_an_end_that_cannot_be_kept_is_an_error() -> None:
+    store = GatedStore()
+    store.ends.error = StoreError(DISK)
+    turn = await service_with(ScriptedModel(["Hi."]), store).start(turn_request("Hello."))
+    events: list[Event] = []
+    with pytest.raises(StoreError, match=DISK):
+        await append_events(turn, events)
+    assert isinstance(events[0], Created)
+    assert not any(isinstance(event, Ended) for event in events)
+    with pytest.raises(StoreError, match=DISK):
+        await turn.result()
+    stored = await stored_turn(store, turn)
+    assert (stored.output, stored.end) == ((), None)
 
 
-def test_a_turn_whose_end_was_not_kept_is_ended_when_the_disk_is_well_again() -> None:
-    async def main() -> None:
-        store = GatedStore()
-        store.ends.error = StoreError(DISK)
-        model = ScriptedModel([say("Hi."), "Fine."])
-        service = service_with(model, store)
-        turn = await service.start(turn_request("Hello."))
-        with pytest.raises(StoreError, match=DISK):
-            await turn.result()
-        await run_ready_tasks()
-        with pytest.raises(StoreError, match=DISK):
-            await service.start(turn_request("And?", after=turn.response_id))
-        store.ends.error = None
-        ended = await service.response(DEFAULT_TENANT, turn.response_id)
-        assert ended.end is not None
-        assert ended.end.error is not None
-        assert (ended.status, ended.end.error.code) == ("failed", "store_unavailable")
-        await run_turn(service, "And?", after=turn.response_id)
-        assert model.context() == [user("Hello."), user("And?")], "what was not kept is not shown"
-
-    run(main())
+async def test_a_turn_whose_end_was_not_kept_is_ended_when_the_disk_is_well_again() -> None:
+    store = GatedStore()
+    store.ends.error = StoreError(DISK)
+    model = ScriptedModel([say("Hi."), "Fine."])
+    service = service_with(model, store)
+    turn = await service.start(turn_request("Hello."))
+    with pytest.raises(StoreError, match=DISK):
+        await turn.result()
+    await run_ready_tasks()
+    with pytest.raises(StoreError, match=DISK):
+        await service.start(turn_request("And?", after=turn.response_id))
+    store.ends.error = None
+    ended = await service.response(DEFAULT_TENANT, turn.response_id)
+    assert ended.end is not None
+    assert ended.end.error is not None
+    assert (ended.status, ended.end.error.code) == ("failed", "store_unavailable")
+    await run_turn(service, "And?", after=turn.response_id)
+    assert model.context() == [user("Hello."), user("And?")], "what was not kept is not shown"
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_an_item_that_cannot_be_kept_fails_the_turn(late: bool) -> None:
+async def test_an_item_that_cannot_be_kept_fails_the_turn(late: bool) -> None:
     """Early: while the model still talks. Late: when it has already finished."""
-
-    async def main() -> None:
-        store, reached = GatedStore(), asyncio.Event()
-        store.items.error = StoreError(DISK)
-        store.items.close()
-        talk = think("Hm.") + say("Hi.")
-        model = ScriptedModel([talk if late else talk + hang(reached)])
-        turn = await service_with(model, store).start(turn_request("Hello."))
-        reading = asyncio.ensure_future(collect_events(turn))
-        await store.items.reached.wait()
-        await run_ready_tasks()
-        store.items.open()
-        for reader in (reading, turn.result()):
-            with pytest.raises(StoreError, match=DISK):
-                await reader
-        stored = await stored_turn(store, turn)
-        assert stored.end is not None, "nobody finds it running for ever"
-        assert (stored.end.status, stored.end.error) == (
-            "failed",
-            TurnError("store_unavailable", DISK),
-        )
-
-    run(main())
+    store, reached = GatedStore(), asyncio.Event()
+    store.items.error = StoreError(DISK)
+    store.items.close()
+    talk = think("Hm.") + say("Hi.")
+    model = ScriptedModel([talk if late else talk + hang(reached)])
+    turn = await service_with(model, store).start(turn_request("Hello."))
+    reading = asyncio.ensure_future(collect_events(turn))
+    await store.items.reached.wait()
+    await run_ready_tasks()
+    store.items.open()
+    for reader in (reading, turn.result()):
+        with pytest.raises(StoreError, match=DISK):
+            await reader
+    stored = await stored_turn(store, turn)
+    assert stored.end is not None, "nobody finds it running for ever"
+    assert (stored.end.status, stored.end.error) == (
+        "failed",
+        TurnError("store_unavailable", DISK),
+    )
 
 
 # What the model may do.
@@ -283,48 +247,42 @@ def test_an_item_that_cannot_be_kept_fails_the_turn(late: bool) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("error", [ModelError("It broke."), UpstreamRateLimitError("Slow down.")])
-def test_a_model_that_fails_fails_the_turn_and_what_arrived_is_kept(
+async def test_a_model_that_fails_fails_the_turn_and_what_arrived_is_kept(
     error: AntiphonError, stream: bool
 ) -> None:
-    async def main() -> None:
-        store = GatedStore()
-        model = ScriptedModel([think("Hm.") + say("It is") + fail(error)])
-        turn = await service_with(model, store).start(turn_request("Well?", stream=stream))
-        response = await turn.result()
-        assert response.end is not None
-        assert (response.status, turn.error) == ("failed", error)
-        assert response.end.error == TurnError(error.code, error.message)
-        assert error.response_id == turn.response_id
-        if stream:
-            assert response.output[-1] == Message("assistant", "It is", status="incomplete")
-        stored = await stored_turn(store, turn)
-        assert tuple(map(decode_item, stored.output)) == response.output
-        assert stored.end == response.end
-        assert (await collect_events(turn))[-1] == Ended(response)
-
-    run(main())
+    store = GatedStore()
+    model = ScriptedModel([think("Hm.") + say("It is") + fail(error)])
+    turn = await service_with(model, store).start(turn_request("Well?", stream=stream))
+    response = await turn.result()
+    assert response.end is not None
+    assert (response.status, turn.error) == ("failed", error)
+    assert response.end.error == TurnError(error.code, error.message)
+    assert error.response_id == turn.response_id
+    if stream:
+        assert response.output[-1] == Message("assistant", "It is", status="incomplete")
+    stored = await stored_turn(store, turn)
+    assert tuple(map(decode_item, stored.output)) == response.output
+    assert stored.end == response.end
+    assert (await collect_events(turn))[-1] == Ended(response)
 
 
-def test_an_unstored_turn_that_fails_names_no_response() -> None:
-    async def main() -> None:
-        error = ModelError("It broke.")
-        turn = await service_with(ScriptedModel([fail(error)])).start(
-            turn_request("Well?", store=False)
-        )
-        assert (await turn.result()).status == "failed"
-        assert turn.error is error
-        assert error.response_id is None
-
-    run(main())
+async def test_an_unstored_turn_that_fails_names_no_response() -> None:
+    error = ModelError("It broke.")
+    turn = await service_with(ScriptedModel([fail(error)])).start(
+        turn_request("Well?", store=False)
+    )
+    assert (await turn.result()).status == "failed"
+    assert turn.error is error
+    assert error.response_id is None
 
 
-def test_whatever_else_breaks_is_told_without_its_secrets(
+async def test_whatever_else_breaks_is_told_without_its_secrets(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def script(_messages: object) -> ScriptedReply:
         raise ValueError("a detail that is nobody's business")
 
-    async def main() -> None:
+    with caplog.at_level(logging.ERROR, "antiphon.turn"):
         store = GatedStore()
         turn = await service_with(ScriptedModel(script), store).start(turn_request("Well?"))
         response = await turn.result()
@@ -333,39 +291,29 @@ def test_whatever_else_breaks_is_told_without_its_secrets(
         assert response.end.error.code == "server_error"
         assert "detail" not in response.end.error.message
         assert (await stored_turn(store, turn)).end == response.end
-
-    with caplog.at_level(logging.ERROR, "antiphon.turn"):
-        run(main())
     assert "a detail that is nobody's business" in caplog.text
 
 
-def test_words_that_cannot_be_written_down_end_the_turn() -> None:
+async def test_words_that_cannot_be_written_down_end_the_turn() -> None:
     """No model of ours says such, but a turn without an end would hang its readers."""
-
-    async def main() -> None:
-        for store in (True, False):
-            service = service_with(
-                ScriptedModel([ScriptedReply((OutputTextDelta("\udcff"),)), "Fine."])
-            )
-            turn = await service.start(turn_request("Well?", store=store))
-            if not store:
-                assert (await turn.result()).status == "completed"
-                continue
-            with pytest.raises(AntiphonError, match="failed"):
-                await turn.result()
-            await run_ready_tasks()
-            response = await run_turn(service, "And?", after=turn.response_id)
-            assert response.status == "completed", "nobody finds it running for ever"
-
-    run(main())
+    for store in (True, False):
+        service = service_with(
+            ScriptedModel([ScriptedReply((OutputTextDelta("\udcff"),)), "Fine."])
+        )
+        turn = await service.start(turn_request("Well?", store=store))
+        if not store:
+            assert (await turn.result()).status == "completed"
+            continue
+        with pytest.raises(AntiphonError, match="failed"):
+            await turn.result()
+        await run_ready_tasks()
+        response = await run_turn(service, "And?", after=turn.response_id)
+        assert response.status == "completed", "nobody finds it running for ever"
 
 
-def test_an_answer_that_breaks_off_is_a_failure() -> None:
-    async def main() -> None:
-        for reply in (say("So ") + cut(), cut()):
-            turn = await service_with(ScriptedModel([reply])).start(turn_request("Well?"))
-            response = await turn.result()
-            assert response.status == "failed"
-            assert isinstance(turn.error, ModelError)
-
-    run(main())
+async def test_an_answer_that_breaks_off_is_a_failure() -> None:
+    for reply in (say("So ") + cut(), cut()):
+        turn = await service_with(ScriptedModel([reply])).start(turn_request("Well?"))
+        response = await turn.result()
+        assert response.status == "failed"
+        assert isinstance(turn.error, ModelError)

@@ -47,57 +47,48 @@ DISK = "The disk is full."
 # How a turn is stopped.
 
 
-def test_a_turn_cancelled_before_its_first_step_asks_no_model() -> None:
-    async def main() -> None:
-        store, model = GatedStore(), ScriptedModel(["Hi."])
-        turn = await service_with(model, store).start(turn_request("Hello."))
-        response = await turn.cancel()
-        assert (response.status, response.output, turn.error) == ("cancelled", (), None)
-        assert model.calls == []
-        assert (await stored_turn(store, turn)).end == response.end
-        assert await collect_events(turn) == [Created(turn.initial_response), Ended(response)]
-
-    run(main())
+async def test_a_turn_cancelled_before_its_first_step_asks_no_model() -> None:
+    store, model = GatedStore(), ScriptedModel(["Hi."])
+    turn = await service_with(model, store).start(turn_request("Hello."))
+    response = await turn.cancel()
+    assert (response.status, response.output, turn.error) == ("cancelled", (), None)
+    assert model.calls == []
+    assert (await stored_turn(store, turn)).end == response.end
+    assert await collect_events(turn) == [Created(turn.initial_response), Ended(response)]
 
 
 @pytest.mark.parametrize("store", [True, False])
 @pytest.mark.parametrize("said", ["", "One moment"])
-def test_a_cancelled_turn_keeps_what_arrived(said: str, store: bool) -> None:
-    async def main() -> None:
-        disk, reached = GatedStore(), asyncio.Event()
-        model = ScriptedModel([say(said) + hang(reached)])
-        turn = await service_with(model, disk).start(turn_request("Hello.", store=store))
-        await reached.wait()
-        response, again = await asyncio.gather(turn.cancel(), turn.cancel())
-        assert response is again
-        assert model.cancelled.is_set()
-        assert response.status == "cancelled"
-        part = (Message("assistant", said, status="incomplete"),) if said else ()
-        assert response.output == part
-        stored = await disk.turn(DEFAULT_TENANT, turn.response_id)
-        assert (stored is not None) is store
-        assert stored is None or tuple(map(decode_item, stored.output)) == part
-        assert await turn.cancel() is response, "once more, when it is over"
-
-    run(main())
+async def test_a_cancelled_turn_keeps_what_arrived(said: str, store: bool) -> None:
+    disk, reached = GatedStore(), asyncio.Event()
+    model = ScriptedModel([say(said) + hang(reached)])
+    turn = await service_with(model, disk).start(turn_request("Hello.", store=store))
+    await reached.wait()
+    response, again = await asyncio.gather(turn.cancel(), turn.cancel())
+    assert response is again
+    assert model.cancelled.is_set()
+    assert response.status == "cancelled"
+    part = (Message("assistant", said, status="incomplete"),) if said else ()
+    assert response.output == part
+    stored = await disk.turn(DEFAULT_TENANT, turn.response_id)
+    assert (stored is not None) is store
+    assert stored is None or tuple(map(decode_item, stored.output)) == part
+    assert await turn.cancel() is response, "once more, when it is over"
 
 
-def test_a_stop_while_the_end_goes_to_the_disk_comes_too_late() -> None:
-    async def main() -> None:
-        store = GatedStore()
-        store.ends.close()
-        service = service_with(ScriptedModel(["Hi.", "Still here."]), store)
-        turn = await service.start(turn_request("Hello."))
-        await store.ends.reached.wait()
-        stopping = asyncio.ensure_future(turn.cancel())
-        await run_ready_tasks()
-        store.ends.open()
-        response = await stopping
-        assert (response.status, texts(response)) == ("completed", ["Hi."])
-        after = await run_turn(service, "And?", after=turn.response_id)
-        assert texts(after) == ["Still here."]
-
-    run(main())
+async def test_a_stop_while_the_end_goes_to_the_disk_comes_too_late() -> None:
+    store = GatedStore()
+    store.ends.close()
+    service = service_with(ScriptedModel(["Hi.", "Still here."]), store)
+    turn = await service.start(turn_request("Hello."))
+    await store.ends.reached.wait()
+    stopping = asyncio.ensure_future(turn.cancel())
+    await run_ready_tasks()
+    store.ends.open()
+    response = await stopping
+    assert (response.status, texts(response)) == ("completed", ["Hi."])
+    after = await run_turn(service, "And?", after=turn.response_id)
+    assert texts(after) == ["Still here."]
 
 
 @pytest.mark.parametrize("late", ["items", "ends"])
@@ -122,23 +113,18 @@ def test_a_loop_that_ends_does_not_cut_the_way_to_the_disk(late: str) -> None:
     run(main())
 
 
-def test_a_turn_stopped_before_its_request_was_kept_is_kept_as_cancelled() -> None:
-    async def main() -> None:
-        store, reached = GatedStore(), asyncio.Event()
-        store.begins.close()
-        turn = await service_with(ScriptedModel([hang(reached)]), store).start(
-            turn_request("Hello.")
-        )
-        await reached.wait()
-        stopping = asyncio.ensure_future(turn.cancel())
-        await run_ready_tasks()
-        assert not stopping.done()
-        store.begins.open()
-        response = await stopping
-        assert response.status == "cancelled"
-        assert (await stored_turn(store, turn)).end == response.end
-
-    run(main())
+async def test_a_turn_stopped_before_its_request_was_kept_is_kept_as_cancelled() -> None:
+    store, reached = GatedStore(), asyncio.Event()
+    store.begins.close()
+    turn = await service_with(ScriptedModel([hang(reached)]), store).start(turn_request("Hello."))
+    await reached.wait()
+    stopping = asyncio.ensure_future(turn.cancel())
+    await run_ready_tasks()
+    assert not stopping.done()
+    store.begins.open()
+    response = await stopping
+    assert response.status == "cancelled"
+    assert (await stored_turn(store, turn)).end == response.end
 
 
 # When the context is too long.
@@ -166,132 +152,110 @@ async def talked(service: TurnService, turns: int) -> str:
 
 
 @pytest.mark.parametrize("told", [True, False])
-def test_the_oldest_turns_go_when_the_context_is_too_long(told: bool) -> None:
-    async def main() -> None:
-        store = GatedStore()
-        head = await talked(service_with(ScriptedModel(["Fine."] * 9), store), 9)
-        model = reader_of(9, told=told)
-        response = await run_turn(
-            service_with(model, store),
-            "Still there?",
-            after=head,
-            options=Options(truncation="auto"),
-        )
-        assert response.status == "completed"
-        shown = model.context()
-        assert shown[-3:] == [user("question 8"), assistant("Fine."), user("Still there?")]
-        assert len(shown) <= 9
-        assert len(model.context(0)) == 19
-        turns = await service_with(model, store).chain(DEFAULT_TENANT, response.id)
-        assert len(turns) == 10, "only the model's view is shorter"
-
-    run(main())
+async def test_the_oldest_turns_go_when_the_context_is_too_long(told: bool) -> None:
+    store = GatedStore()
+    head = await talked(service_with(ScriptedModel(["Fine."] * 9), store), 9)
+    model = reader_of(9, told=told)
+    response = await run_turn(
+        service_with(model, store),
+        "Still there?",
+        after=head,
+        options=Options(truncation="auto"),
+    )
+    assert response.status == "completed"
+    shown = model.context()
+    assert shown[-3:] == [user("question 8"), assistant("Fine."), user("Still there?")]
+    assert len(shown) <= 9
+    assert len(model.context(0)) == 19
+    turns = await service_with(model, store).chain(DEFAULT_TENANT, response.id)
+    assert len(turns) == 10, "only the model's view is shorter"
 
 
-def test_without_leave_to_truncate_too_long_is_an_error() -> None:
-    async def main() -> None:
-        store = GatedStore()
-        head = await talked(service_with(ScriptedModel(["Fine."] * 5), store), 5)
-        model = reader_of(5, told=True)
-        turn = await service_with(model, store).start(turn_request("Still there?", after=head))
-        assert (await turn.result()).status == "failed"
-        assert isinstance(turn.error, ContextLengthExceededError)
-        assert len(model.calls) == 1
-
-    run(main())
+async def test_without_leave_to_truncate_too_long_is_an_error() -> None:
+    store = GatedStore()
+    head = await talked(service_with(ScriptedModel(["Fine."] * 5), store), 5)
+    model = reader_of(5, told=True)
+    turn = await service_with(model, store).start(turn_request("Still there?", after=head))
+    assert (await turn.result()).status == "failed"
+    assert isinstance(turn.error, ContextLengthExceededError)
+    assert len(model.calls) == 1
 
 
 @pytest.mark.parametrize("words", [0, 3])
-def test_what_cannot_be_shortened_is_an_error(words: int) -> None:
+async def test_what_cannot_be_shortened_is_an_error(words: int) -> None:
     """The newest turn alone is too long; or the model had begun to answer."""
-
-    async def main() -> None:
-        store = GatedStore()
-        head = await talked(service_with(ScriptedModel(["Fine."] * 3), store), 3)
-        model = reader_of(0, told=False, words=words)
-        turn = await service_with(model, store).start(
-            turn_request("Still there?", after=head, options=Options(truncation="auto"))
-        )
-        assert (await turn.result()).status == "failed"
-        assert isinstance(turn.error, ContextLengthExceededError)
-        assert len(model.calls) == (1 if words else 3)
-
-    run(main())
+    store = GatedStore()
+    head = await talked(service_with(ScriptedModel(["Fine."] * 3), store), 3)
+    model = reader_of(0, told=False, words=words)
+    turn = await service_with(model, store).start(
+        turn_request("Still there?", after=head, options=Options(truncation="auto"))
+    )
+    assert (await turn.result()).status == "failed"
+    assert isinstance(turn.error, ContextLengthExceededError)
+    assert len(model.calls) == (1 if words else 3)
 
 
 # Who reads along.
 
 
-def test_a_stored_turn_goes_on_without_its_reader() -> None:
-    async def main() -> None:
-        store, go = GatedStore(), asyncio.Event()
-        service = service_with(ScriptedModel([say("One, ") + wait(go) + say("two.")]), store)
-        turn = await service.start(turn_request("Count."))
-        await read_until(turn, "One")
-        await turn.detach()
-        assert not turn.done()
-        late = service.running_turn(turn.response_id)
-        assert late is turn
-        go.set()
-        events = await collect_events(late)
-        assert events[0] == Created(turn.initial_response)
-        response = await turn.result()
-        assert events[-1] == Ended(response)
-        assert texts(response) == ["One, two."]
-        await run_ready_tasks()
-        assert service.running_turn(turn.response_id) is None
-
-    run(main())
+async def test_a_stored_turn_goes_on_without_its_reader() -> None:
+    store, go = GatedStore(), asyncio.Event()
+    service = service_with(ScriptedModel([say("One, ") + wait(go) + say("two.")]), store)
+    turn = await service.start(turn_request("Count."))
+    await read_until(turn, "One")
+    await turn.detach()
+    assert not turn.done()
+    late = service.running_turn(turn.response_id)
+    assert late is turn
+    go.set()
+    events = await collect_events(late)
+    assert events[0] == Created(turn.initial_response)
+    response = await turn.result()
+    assert events[-1] == Ended(response)
+    assert texts(response) == ["One, two."]
+    await run_ready_tasks()
+    assert service.running_turn(turn.response_id) is None
 
 
-def test_an_unstored_turn_ends_with_its_reader() -> None:
-    async def main() -> None:
-        store, reached = GatedStore(), asyncio.Event()
-        model = ScriptedModel([say("One") + hang(reached)])
-        turn = await service_with(model, store).start(turn_request("Count.", store=False))
-        await reached.wait()
-        await turn.detach()
-        assert model.cancelled.is_set()
-        assert (await turn.result()).status == "cancelled"
-        assert not store.begins.reached.is_set()
-        assert not store.ends.reached.is_set()
-
-    run(main())
+async def test_an_unstored_turn_ends_with_its_reader() -> None:
+    store, reached = GatedStore(), asyncio.Event()
+    model = ScriptedModel([say("One") + hang(reached)])
+    turn = await service_with(model, store).start(turn_request("Count.", store=False))
+    await reached.wait()
+    await turn.detach()
+    assert model.cancelled.is_set()
+    assert (await turn.result()).status == "cancelled"
+    assert not store.begins.reached.is_set()
+    assert not store.ends.reached.is_set()
 
 
-def test_calls_end_the_turn_and_wait_for_their_outputs() -> None:
-    async def main() -> None:
-        wanted = calls(call("f", {"x": 1}), call("g", {"y": 2}))
-        response = await run_turn(service_with(ScriptedModel([say("So:") + wanted])), "Do it.")
-        assert response.status == "completed"
-        assert response.output == (
-            Message("assistant", "So:"),
-            FunctionCall("call_1_0", "f", '{"x":1}'),
-            FunctionCall("call_1_1", "g", '{"y":2}'),
-        )
-
-    run(main())
+async def test_calls_end_the_turn_and_wait_for_their_outputs() -> None:
+    wanted = calls(call("f", {"x": 1}), call("g", {"y": 2}))
+    response = await run_turn(service_with(ScriptedModel([say("So:") + wanted])), "Do it.")
+    assert response.status == "completed"
+    assert response.output == (
+        Message("assistant", "So:"),
+        FunctionCall("call_1_0", "f", '{"x":1}'),
+        FunctionCall("call_1_1", "g", '{"y":2}'),
+    )
 
 
-def test_a_closing_service_keeps_running_turns_as_interrupted() -> None:
-    async def main() -> None:
-        store, reached = GatedStore(), asyncio.Event()
-        service = service_with(ScriptedModel([say("One") + hang(reached)]), store)
-        turn = await service.start(turn_request("Count."))
-        await reached.wait()
-        store.ends.close()
-        closing = asyncio.ensure_future(service.close())
-        await store.ends.reached.wait()
-        await run_ready_tasks()
-        assert not closing.done()
-        store.ends.open()
-        await closing
-        response = await turn.result()
-        assert response.end is not None
-        assert response.end.error is not None
-        assert (response.status, response.end.error.code) == ("failed", "interrupted")
-        assert texts(response) == ["One"]
-        with pytest.raises(StoreError):
-            await service.response(DEFAULT_TENANT, turn.response_id)
-
-    run(main())
+async def test_a_closing_service_keeps_running_turns_as_interrupted() -> None:
+    store, reached = GatedStore(), asyncio.Event()
+    service = service_with(ScriptedModel([say("One") + hang(reached)]), store)
+    turn = await service.start(turn_request("Count."))
+    await reached.wait()
+    store.ends.close()
+    closing = asyncio.ensure_future(service.close())
+    await store.ends.reached.wait()
+    await run_ready_tasks()
+    assert not closing.done()
+    store.ends.open()
+    await closing
+    response = await turn.result()
+    assert response.end is not None
+    assert response.end.error is not None
+    assert (response.status, response.end.error.code) == ("failed", "interrupted")
+    assert texts(response) == ["One"]
+    with pytest.raises(StoreError):
+        await service.response(DEFAULT_TENANT, turn.response_id)

@@ -29,7 +29,6 @@ from support.turn_service import (
     assistant,
     collect_events,
     contents,
-    run,
     run_turn,
     run_with_store,
     service_with,
@@ -111,52 +110,41 @@ def test_two_turns_from_one_response_are_two_branches(kind: str, tmp_path: Path)
     run_with_store(kind, tmp_path, story)
 
 
-def test_instructions_hold_for_one_turn_and_system_messages_stay() -> None:
-    async def main() -> None:
-        model = ScriptedModel(["1", "2", "3"])
-        service = service_with(model)
-        request = turn_request(Message("developer", "Be kind."), "a", instructions="Be brief.")
-        first = await (await service.start(request)).result()
-        assert contents(model) == ["Be brief.", "Be kind.", "a"]
-        second = await run_turn(service, "b", after=first.id)
-        assert contents(model) == ["Be kind.", "a", "1", "b"]
-        third = await run_turn(service, "c", after=second.id, instructions="Be long.")
-        assert contents(model) == ["Be long.", "Be kind.", "a", "1", "b", "2", "c"]
-        messages = await service.messages(DEFAULT_TENANT, third.id)
-        assert [one["role"] for one in messages[:2]] == ["system", "system"]
-        assert (messages[0]["content"], messages[-1]["content"]) == ("Be long.", "3")
-
-    run(main())
+async def test_instructions_hold_for_one_turn_and_system_messages_stay() -> None:
+    model = ScriptedModel(["1", "2", "3"])
+    service = service_with(model)
+    request = turn_request(Message("developer", "Be kind."), "a", instructions="Be brief.")
+    first = await (await service.start(request)).result()
+    assert contents(model) == ["Be brief.", "Be kind.", "a"]
+    second = await run_turn(service, "b", after=first.id)
+    assert contents(model) == ["Be kind.", "a", "1", "b"]
+    third = await run_turn(service, "c", after=second.id, instructions="Be long.")
+    assert contents(model) == ["Be long.", "Be kind.", "a", "1", "b", "2", "c"]
+    messages = await service.messages(DEFAULT_TENANT, third.id)
+    assert [one["role"] for one in messages[:2]] == ["system", "system"]
+    assert (messages[0]["content"], messages[-1]["content"]) == ("Be long.", "3")
 
 
-def test_the_same_words_twice_are_kept_twice() -> None:
-    async def main() -> None:
-        model = ScriptedModel(["Yes.", "Yes.", "Yes."])
-        service = service_with(model)
-        first = await run_turn(service, "Again.")
-        second = await run_turn(service, "Again.", after=first.id)
-        await run_turn(service, "Again.", "Again.", after=second.id)
-        assert contents(model) == ["Again.", "Yes.", "Again.", "Yes.", "Again.", "Again."]
-
-    run(main())
+async def test_the_same_words_twice_are_kept_twice() -> None:
+    model = ScriptedModel(["Yes.", "Yes.", "Yes."])
+    service = service_with(model)
+    first = await run_turn(service, "Again.")
+    second = await run_turn(service, "Again.", after=first.id)
+    await run_turn(service, "Again.", "Again.", after=second.id)
+    assert contents(model) == ["Again.", "Yes.", "Again.", "Yes.", "Again.", "Again."]
 
 
-def test_a_primer_is_shown_and_never_kept() -> None:
-    async def main() -> None:
-        primer = (
-            msgspec.json.encode(user("Primed?")) + b"," + msgspec.json.encode(assistant("Yes."))
-        )
-        model = ScriptedModel(["1", "2"], info=ModelInfo("primed", few_shot=primer))
-        service = service_with(model)
-        first = await run_turn(service, "a", instructions="Be brief.")
-        assert contents(model) == ["Be brief.", "Primed?", "Yes.", "a"]
-        await run_turn(service, "b", after=first.id)
-        assert contents(model) == ["Primed?", "Yes.", "a", "1", "b"]
-        assert await service.messages(DEFAULT_TENANT, first.id) == [
-            *({"role": "system", "content": "Be brief."}, user("a"), assistant("1"))
-        ]
-
-    run(main())
+async def test_a_primer_is_shown_and_never_kept() -> None:
+    primer = msgspec.json.encode(user("Primed?")) + b"," + msgspec.json.encode(assistant("Yes."))
+    model = ScriptedModel(["1", "2"], info=ModelInfo("primed", few_shot=primer))
+    service = service_with(model)
+    first = await run_turn(service, "a", instructions="Be brief.")
+    assert contents(model) == ["Be brief.", "Primed?", "Yes.", "a"]
+    await run_turn(service, "b", after=first.id)
+    assert contents(model) == ["Primed?", "Yes.", "a", "1", "b"]
+    assert await service.messages(DEFAULT_TENANT, first.id) == [
+        *({"role": "system", "content": "Be brief."}, user("a"), assistant("1"))
+    ]
 
 
 # Calls and their outputs.
@@ -183,37 +171,31 @@ def test_outputs_follow_their_calls_in_whatever_order_they_come(kind: str, tmp_p
     run_with_store(kind, tmp_path, story)
 
 
-def test_outputs_that_do_not_fit_are_refused_and_nothing_is_stored() -> None:
-    async def main() -> None:
-        store = MemoryStore()
-        wanted = calls(call("f", {}, call_id="a"), call("g", {}, call_id="b"))
-        service = service_with(ScriptedModel([wanted, "Fine."]), store)
-        asked = await run_turn(service, "Do it.")
-        for items, name in (
-            (["Never mind."], "'a', 'b'"),
-            ([FunctionCallOutput("a", "1")], "'b'"),
-            ([FunctionCallOutput("zz", "1")], "'zz'"),
-        ):
-            with pytest.raises(InvalidRequestError, match=name):
-                await service.start(turn_request(*items, after=asked.id))
-        assert len(await service.recent_threads(DEFAULT_TENANT, 10)) == 1
-        both = [FunctionCallOutput("a", "1"), FunctionCallOutput("b", "2")]
-        assert (await run_turn(service, *both, after=asked.id)).status == "completed"
-
-    run(main())
+async def test_outputs_that_do_not_fit_are_refused_and_nothing_is_stored() -> None:
+    store = MemoryStore()
+    wanted = calls(call("f", {}, call_id="a"), call("g", {}, call_id="b"))
+    service = service_with(ScriptedModel([wanted, "Fine."]), store)
+    asked = await run_turn(service, "Do it.")
+    for items, name in (
+        (["Never mind."], "'a', 'b'"),
+        ([FunctionCallOutput("a", "1")], "'b'"),
+        ([FunctionCallOutput("zz", "1")], "'zz'"),
+    ):
+        with pytest.raises(InvalidRequestError, match=name):
+            await service.start(turn_request(*items, after=asked.id))
+    assert len(await service.recent_threads(DEFAULT_TENANT, 10)) == 1
+    both = [FunctionCallOutput("a", "1"), FunctionCallOutput("b", "2")]
+    assert (await run_turn(service, *both, after=asked.id)).status == "completed"
 
 
-def test_a_model_that_uses_one_id_for_every_call_is_understood() -> None:
-    async def main() -> None:
-        again = calls(call("f", {}, call_id="call_0"))
-        model = ScriptedModel([again, again, "Both."])
-        service = service_with(model)
-        first = await run_turn(service, "Go.")
-        second = await run_turn(service, FunctionCallOutput("call_0", "one"), after=first.id)
-        await run_turn(service, FunctionCallOutput("call_0", "two"), after=second.id)
-        assert contents(model) == ["Go.", "", "one", "", "two"]
-
-    run(main())
+async def test_a_model_that_uses_one_id_for_every_call_is_understood() -> None:
+    again = calls(call("f", {}, call_id="call_0"))
+    model = ScriptedModel([again, again, "Both."])
+    service = service_with(model)
+    first = await run_turn(service, "Go.")
+    second = await run_turn(service, FunctionCallOutput("call_0", "one"), after=first.id)
+    await run_turn(service, FunctionCallOutput("call_0", "two"), after=second.id)
+    assert contents(model) == ["Go.", "", "one", "", "two"]
 
 
 # Turns that did not end well.
@@ -243,32 +225,25 @@ def test_a_turn_that_ended_badly_can_be_continued(
     run_with_store(kind, tmp_path, story)
 
 
-def test_an_output_that_arrived_all_the_same_is_taken() -> None:
-    async def main() -> None:
-        wanted = calls(call("f", {}, call_id="a"), call("g", {}, call_id="b"))
-        model = ScriptedModel([wanted + fail(ModelError("It broke.")), "Fine."])
-        service = service_with(model)
-        failed = await run_turn(service, "Do it.")
-        await run_turn(service, FunctionCallOutput("b", "two"), after=failed.id)
-        assert contents(model) == ["Do it.", "", INTERRUPTED_OUTPUT, "two"]
-
-    run(main())
+async def test_an_output_that_arrived_all_the_same_is_taken() -> None:
+    wanted = calls(call("f", {}, call_id="a"), call("g", {}, call_id="b"))
+    model = ScriptedModel([wanted + fail(ModelError("It broke.")), "Fine."])
+    service = service_with(model)
+    failed = await run_turn(service, "Do it.")
+    await run_turn(service, FunctionCallOutput("b", "two"), after=failed.id)
+    assert contents(model) == ["Do it.", "", INTERRUPTED_OUTPUT, "two"]
 
 
-def test_trying_again_doubles_nothing() -> None:
+async def test_trying_again_doubles_nothing() -> None:
     """Whoever goes on from the same id as before has the failed turns on other branches."""
-
-    async def main() -> None:
-        broken = say("Half an ans") + fail(ModelError("It broke."))
-        model = ScriptedModel(["Hi.", broken, broken, "Fine."])
-        service = service_with(model)
-        first = await run_turn(service, "Hello.")
-        for status in ("failed", "failed", "completed"):
-            response = await run_turn(service, "And?", after=first.id)
-            assert response.status == status
-            assert contents(model) == ["Hello.", "Hi.", "And?"]
-
-    run(main())
+    broken = say("Half an ans") + fail(ModelError("It broke."))
+    model = ScriptedModel(["Hi.", broken, broken, "Fine."])
+    service = service_with(model)
+    first = await run_turn(service, "Hello.")
+    for status in ("failed", "failed", "completed"):
+        response = await run_turn(service, "And?", after=first.id)
+        assert response.status == status
+        assert contents(model) == ["Hello.", "Hi.", "And?"]
 
 
 # What is told of a turn.
@@ -291,31 +266,25 @@ def test_what_was_told_when_a_turn_ended_is_told_ever_after(kind: str, tmp_path:
     run_with_store(kind, tmp_path, story)
 
 
-def test_an_end_that_could_not_be_kept_is_made_up_for_when_it_is_asked_for() -> None:
-    async def main() -> None:
-        store = GatedStore()
-        service = service_with(ScriptedModel(["Lost.", "Back."]), store)
-        store.ends.error = StoreError("The disk is full.")
-        turn = await service.start(turn_request("Hello."))
-        with pytest.raises(StoreError):
-            await turn.result()
-        with pytest.raises(StoreError):
-            await service.response(DEFAULT_TENANT, turn.response_id)
-        store.ends.error = None
-        assert (await service.response(DEFAULT_TENANT, turn.response_id)).status == "failed"
-        again = await run_turn(service, "Hello again.", after=turn.response_id)
-        assert again.status == "completed"
-        await service.close()
-
-    run(main())
+async def test_an_end_that_could_not_be_kept_is_made_up_for_when_it_is_asked_for() -> None:
+    store = GatedStore()
+    service = service_with(ScriptedModel(["Lost.", "Back."]), store)
+    store.ends.error = StoreError("The disk is full.")
+    turn = await service.start(turn_request("Hello."))
+    with pytest.raises(StoreError):
+        await turn.result()
+    with pytest.raises(StoreError):
+        await service.response(DEFAULT_TENANT, turn.response_id)
+    store.ends.error = None
+    assert (await service.response(DEFAULT_TENANT, turn.response_id)).status == "failed"
+    again = await run_turn(service, "Hello again.", after=turn.response_id)
+    assert again.status == "completed"
+    await service.close()
 
 
-def test_calls_that_wait_for_their_outputs_are_shown_waiting() -> None:
-    async def main() -> None:
-        service = service_with(ScriptedModel([calls(call("look", {}, call_id="c1"))]))
-        response = await run_turn(service, "Look.")
-        *_, last = await service.messages(DEFAULT_TENANT, response.id)
-        assert [one["id"] for one in last["tool_calls"]] == ["c1"]
-        await service.close()
-
-    run(main())
+async def test_calls_that_wait_for_their_outputs_are_shown_waiting() -> None:
+    service = service_with(ScriptedModel([calls(call("look", {}, call_id="c1"))]))
+    response = await run_turn(service, "Look.")
+    *_, last = await service.messages(DEFAULT_TENANT, response.id)
+    assert [one["id"] for one in last["tool_calls"]] == ["c1"]
+    await service.close()

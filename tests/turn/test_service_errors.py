@@ -29,7 +29,6 @@ from support.turn_service import (
     GatedStore,
     contents,
     open_store,
-    run,
     run_turn,
     run_with_store,
     service_with,
@@ -127,20 +126,17 @@ def test_a_deleted_turn_is_gone_from_the_next_context(kind: str, tmp_path: Path)
     run_with_store(kind, tmp_path, story)
 
 
-def test_what_another_process_deletes_is_gone_here_too(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with open_store("sqlite", tmp_path) as here, open_store("sqlite", tmp_path) as there:
-            model = ScriptedModel(lambda messages: f"to {messages[-1]['content']}")
-            service, other = service_with(model, here), service_with(ScriptedModel(), there)
-            first = await run_turn(service, "one")
-            second = await run_turn(service, "two", after=first.id)
-            await other.delete(DEFAULT_TENANT, first.id)
-            third = await run_turn(service, "three", after=second.id)
-            assert contents(model) == ["two", "to two", "three"]
-            await other.delete(DEFAULT_TENANT, third.id)
-            await refusal(service.start(turn_request("four", after=third.id)))
-
-    run(main())
+async def test_what_another_process_deletes_is_gone_here_too(tmp_path: Path) -> None:
+    async with open_store("sqlite", tmp_path) as here, open_store("sqlite", tmp_path) as there:
+        model = ScriptedModel(lambda messages: f"to {messages[-1]['content']}")
+        service, other = service_with(model, here), service_with(ScriptedModel(), there)
+        first = await run_turn(service, "one")
+        second = await run_turn(service, "two", after=first.id)
+        await other.delete(DEFAULT_TENANT, first.id)
+        third = await run_turn(service, "three", after=second.id)
+        assert contents(model) == ["two", "to two", "three"]
+        await other.delete(DEFAULT_TENANT, third.id)
+        await refusal(service.start(turn_request("four", after=third.id)))
 
 
 def test_a_deletion_during_a_turn_holds_for_the_next(tmp_path: Path) -> None:
@@ -161,35 +157,29 @@ def test_a_deletion_during_a_turn_holds_for_the_next(tmp_path: Path) -> None:
         run_with_store(kind, tmp_path, story)
 
 
-def test_an_orphaned_output_is_not_shown() -> None:
-    async def main() -> None:
-        model = ScriptedModel([calls(call("f", {}, call_id="a")), "Sunny.", "Bye."])
-        service = service_with(model)
-        asked = await run_turn(service, "Weather?")
-        told = await run_turn(service, FunctionCallOutput("a", "sun"), after=asked.id)
-        await service.delete(DEFAULT_TENANT, asked.id)
-        await run_turn(service, "Thanks.", after=told.id)
-        assert contents(model) == ["Sunny.", "Thanks."]
-
-    run(main())
+async def test_an_orphaned_output_is_not_shown() -> None:
+    model = ScriptedModel([calls(call("f", {}, call_id="a")), "Sunny.", "Bye."])
+    service = service_with(model)
+    asked = await run_turn(service, "Weather?")
+    told = await run_turn(service, FunctionCallOutput("a", "sun"), after=asked.id)
+    await service.delete(DEFAULT_TENANT, asked.id)
+    await run_turn(service, "Thanks.", after=told.id)
+    assert contents(model) == ["Sunny.", "Thanks."]
 
 
-def test_deleting_a_running_turn_stops_it_and_erases_it() -> None:
-    async def main() -> None:
-        store, reached = MemoryStore(), asyncio.Event()
-        model = ScriptedModel([say("Wait.") + hang(reached)])
-        service = service_with(model, store)
-        turn = await service.start(turn_request("Hello.", tenant="me"))
-        await reached.wait()
-        await refusal(service.delete("you", turn.response_id))
-        assert not turn.done(), "someone else cannot stop it"
-        await service.delete("me", turn.response_id)
-        assert model.cancelled.is_set()
-        assert (await turn.result()).status == "cancelled"
-        await refusal(service.response("me", turn.response_id))
-        assert await service.recent_threads("me", 10) == []
-
-    run(main())
+async def test_deleting_a_running_turn_stops_it_and_erases_it() -> None:
+    store, reached = MemoryStore(), asyncio.Event()
+    model = ScriptedModel([say("Wait.") + hang(reached)])
+    service = service_with(model, store)
+    turn = await service.start(turn_request("Hello.", tenant="me"))
+    await reached.wait()
+    await refusal(service.delete("you", turn.response_id))
+    assert not turn.done(), "someone else cannot stop it"
+    await service.delete("me", turn.response_id)
+    assert model.cancelled.is_set()
+    assert (await turn.result()).status == "cancelled"
+    await refusal(service.response("me", turn.response_id))
+    assert await service.recent_threads("me", 10) == []
 
 
 def test_an_unstored_turn_leaves_nothing(tmp_path: Path) -> None:
@@ -215,14 +205,11 @@ def test_an_unstored_turn_leaves_nothing(tmp_path: Path) -> None:
     assert b"A secret." not in written
 
 
-def test_an_unstored_turn_asks_nothing_of_the_store() -> None:
-    async def main() -> None:
-        store = GatedStore()
-        await run_turn(service_with(ScriptedModel(["Hi."]), store), "Hello.", store=False)
-        assert not store.begins.reached.is_set()
-        assert store.written == []
-
-    run(main())
+async def test_an_unstored_turn_asks_nothing_of_the_store() -> None:
+    store = GatedStore()
+    await run_turn(service_with(ScriptedModel(["Hi."]), store), "Hello.", store=False)
+    assert not store.begins.reached.is_set()
+    assert store.written == []
 
 
 # What is refused before anything is stored.
@@ -238,66 +225,51 @@ def test_an_unstored_turn_asks_nothing_of_the_store() -> None:
         [Message("system", "")],
     ],
 )
-def test_an_input_that_says_nothing_is_refused(said: list[Any]) -> None:
-    async def main() -> None:
-        store = GatedStore()
-        with pytest.raises(InvalidRequestError) as caught:
-            await service_with(ScriptedModel(["Hi."]), store).start(turn_request(*said))
-        assert (caught.value.code, caught.value.param) == ("empty_input", "input")
-        assert not store.begins.reached.is_set()
-
-    run(main())
+async def test_an_input_that_says_nothing_is_refused(said: list[Any]) -> None:
+    store = GatedStore()
+    with pytest.raises(InvalidRequestError) as caught:
+        await service_with(ScriptedModel(["Hi."]), store).start(turn_request(*said))
+    assert (caught.value.code, caught.value.param) == ("empty_input", "input")
+    assert not store.begins.reached.is_set()
 
 
 @pytest.mark.parametrize("where", ["message", "output", "instructions"])
-def test_an_input_that_is_no_text_is_refused(where: str) -> None:
-    async def main() -> None:
-        store, broken = GatedStore(), "caf\udce9"
-        request = {
-            "message": turn_request(broken),
-            "output": turn_request(FunctionCall("a", "f", "{}"), FunctionCallOutput("a", broken)),
-            "instructions": turn_request("Hi.", instructions=broken),
-        }[where]
-        with pytest.raises(InvalidRequestError) as caught:
-            await service_with(ScriptedModel(["Hi."]), store).start(request)
-        assert caught.value.code == "invalid_unicode"
-        assert not store.begins.reached.is_set()
-
-    run(main())
+async def test_an_input_that_is_no_text_is_refused(where: str) -> None:
+    store, broken = GatedStore(), "caf\udce9"
+    request = {
+        "message": turn_request(broken),
+        "output": turn_request(FunctionCall("a", "f", "{}"), FunctionCallOutput("a", broken)),
+        "instructions": turn_request("Hi.", instructions=broken),
+    }[where]
+    with pytest.raises(InvalidRequestError) as caught:
+        await service_with(ScriptedModel(["Hi."]), store).start(request)
+    assert caught.value.code == "invalid_unicode"
+    assert not store.begins.reached.is_set()
 
 
-def test_pictures_are_refused_by_a_model_that_cannot_see() -> None:
-    async def main() -> None:
-        look = Message("user", (InputText("Look:"), InputImage("https://example.com/a.png")))
-        store = GatedStore()
-        blind = ScriptedModel(["Hi."], info=ModelInfo("blind", images=False))
-        with pytest.raises(ImageInputUnsupportedError):
-            await service_with(blind, store).start(turn_request(look))
-        assert not store.begins.reached.is_set()
-        assert (await run_turn(service_with(ScriptedModel(["A cat."])), look)).status == "completed"
-
-    run(main())
+async def test_pictures_are_refused_by_a_model_that_cannot_see() -> None:
+    look = Message("user", (InputText("Look:"), InputImage("https://example.com/a.png")))
+    store = GatedStore()
+    blind = ScriptedModel(["Hi."], info=ModelInfo("blind", images=False))
+    with pytest.raises(ImageInputUnsupportedError):
+        await service_with(blind, store).start(turn_request(look))
+    assert not store.begins.reached.is_set()
+    assert (await run_turn(service_with(ScriptedModel(["A cat."])), look)).status == "completed"
 
 
-def test_a_model_that_is_not_there_is_refused_first() -> None:
-    async def main() -> None:
-        service = service_with(ScriptedModel([]))
-        with pytest.raises(ModelNotFoundError) as caught:
-            await service.start(turn_request(model="other", after="resp_1"))
-        assert caught.value.param == "model"
-
-    run(main())
+async def test_a_model_that_is_not_there_is_refused_first() -> None:
+    service = service_with(ScriptedModel([]))
+    with pytest.raises(ModelNotFoundError) as caught:
+        await service.start(turn_request(model="other", after="resp_1"))
+    assert caught.value.param == "model"
 
 
-def test_each_turn_may_ask_another_model() -> None:
-    async def main() -> None:
-        first = ScriptedModel(["From the first."], info=ModelInfo("first"))
-        second = ScriptedModel(["From the second."], info=ModelInfo("second"))
-        catalog = ModelRegistry({"first": first, "second": second}, default="first")
-        service = TurnService(MemoryStore(), catalog)
-        one = await run_turn(service, "a")
-        two = await run_turn(service, "b", after=one.id, model="second")
-        assert (one.header.model, two.header.model) == ("first", "second")
-        assert contents(second) == ["a", "From the first.", "b"]
-
-    run(main())
+async def test_each_turn_may_ask_another_model() -> None:
+    first = ScriptedModel(["From the first."], info=ModelInfo("first"))
+    second = ScriptedModel(["From the second."], info=ModelInfo("second"))
+    catalog = ModelRegistry({"first": first, "second": second}, default="first")
+    service = TurnService(MemoryStore(), catalog)
+    one = await run_turn(service, "a")
+    two = await run_turn(service, "b", after=one.id, model="second")
+    assert (one.header.model, two.header.model) == ("first", "second")
+    assert contents(second) == ["a", "From the first.", "b"]

@@ -137,16 +137,13 @@ def test_what_the_model_raises_is_raised() -> None:
         made(say("Half") + fail(UpstreamRateLimitError("Slow down.")))
 
 
-def test_a_summary_that_takes_too_long_is_stopped() -> None:
-    async def main() -> None:
-        model = ScriptedModel([hang()])
-        with pytest.raises(ModelTimeoutError) as caught:
-            await summarize_turns([turn_of("One?")], [], POLICY, HEADER, model, timeout=0.01)
-        assert caught.value.code == "turn_timeout"
-        assert "0.01 seconds" in caught.value.message
-        assert model.cancelled.is_set()
-
-    run(main())
+async def test_a_summary_that_takes_too_long_is_stopped() -> None:
+    model = ScriptedModel([hang()])
+    with pytest.raises(ModelTimeoutError) as caught:
+        await summarize_turns([turn_of("One?")], [], POLICY, HEADER, model, timeout=0.01)
+    assert caught.value.code == "turn_timeout"
+    assert "0.01 seconds" in caught.value.message
+    assert model.cancelled.is_set()
 
 
 def test_calls_that_nobody_answered_are_shown_as_such() -> None:
@@ -246,65 +243,52 @@ def test_a_summary_is_made_when_it_is_due_and_kept_as_a_turn(kind: str, tmp_path
     run_with_store(kind, tmp_path, story)
 
 
-def test_an_unstored_turn_is_shown_a_summary_and_leaves_none() -> None:
-    async def main() -> None:
-        store, model = MemoryStore(), forgetful()
-        service = service_with(model, store)
-        ids = await talked(service, "One.", "Two.")
-        await run_turn(service, "Three.", after=ids[-1], context=(POLICY,), store=False)
-        assert contents(model) == [f"{SUMMARY_PREFIX}One.", "Two.", "Re: Two.", "Three."]
-        assert len(store._turns.records) == 2
-        await run_turn(service, "Three.", after=ids[-1])
-        assert contents(model)[0] == "One."
-
-    run(main())
+async def test_an_unstored_turn_is_shown_a_summary_and_leaves_none() -> None:
+    store, model = MemoryStore(), forgetful()
+    service = service_with(model, store)
+    ids = await talked(service, "One.", "Two.")
+    await run_turn(service, "Three.", after=ids[-1], context=(POLICY,), store=False)
+    assert contents(model) == [f"{SUMMARY_PREFIX}One.", "Two.", "Re: Two.", "Three."]
+    assert len(store._turns.records) == 2
+    await run_turn(service, "Three.", after=ids[-1])
+    assert contents(model)[0] == "One."
 
 
-def test_a_summary_that_fails_leaves_everything_as_it_was() -> None:
-    async def main() -> None:
-        store = MemoryStore()
-        model = ScriptedModel(["1", "2", fail(UpstreamRateLimitError("Slow down.")), "Sum.", "3"])
-        service = service_with(model, store)
-        ids = await talked(service, "One.", "Two.")
-        with pytest.raises(UpstreamRateLimitError):
-            await run_turn(service, "Three.", after=ids[-1], context=(POLICY,))
-        assert len(store._turns.records) == 2
-        response = await run_turn(service, "Three.", after=ids[-1], context=(POLICY,))
-        assert said_by(response) == ["3"]
-
-    run(main())
+async def test_a_summary_that_fails_leaves_everything_as_it_was() -> None:
+    store = MemoryStore()
+    model = ScriptedModel(["1", "2", fail(UpstreamRateLimitError("Slow down.")), "Sum.", "3"])
+    service = service_with(model, store)
+    ids = await talked(service, "One.", "Two.")
+    with pytest.raises(UpstreamRateLimitError):
+        await run_turn(service, "Three.", after=ids[-1], context=(POLICY,))
+    assert len(store._turns.records) == 2
+    response = await run_turn(service, "Three.", after=ids[-1], context=(POLICY,))
+    assert said_by(response) == ["3"]
 
 
 @pytest.mark.parametrize("kind", [ScriptedModel, UncountedModel])
-def test_a_turn_that_is_refused_costs_no_summary(kind: type[ScriptedModel]) -> None:
+async def test_a_turn_that_is_refused_costs_no_summary(kind: type[ScriptedModel]) -> None:
     """What is wrong with a request is said before anything is stored, or paid for."""
-
-    async def main() -> None:
-        store, model = MemoryStore(), forgetful(kind)
-        service = service_with(model, store)
-        ids = await talked(service, "One.", "Two.")
-        with pytest.raises(ContextLengthExceededError):
-            await service.start(
-                turn_request("word " * 400, after=ids[-1], context=(POLICY, TokenBudget(100)))
-            )
-        assert len(model.calls) == 2
-        assert len(store._turns.records) == 2
-
-    run(main())
+    store, model = MemoryStore(), forgetful(kind)
+    service = service_with(model, store)
+    ids = await talked(service, "One.", "Two.")
+    with pytest.raises(ContextLengthExceededError):
+        await service.start(
+            turn_request("word " * 400, after=ids[-1], context=(POLICY, TokenBudget(100)))
+        )
+    assert len(model.calls) == 2
+    assert len(store._turns.records) == 2
 
 
-def test_calls_that_wait_are_answered_behind_a_summary() -> None:
-    async def main() -> None:
-        wanted = calls(call("f", {}, call_id="c"))
-        model = ScriptedModel(["1", wanted, "Sum.", "Done."])
-        service = service_with(model)
-        first = await run_turn(service, "One.")
-        second = await run_turn(service, "Two.", after=first.id)
-        policy = Summarize(max_messages=1, keep_turns=0)
-        await run_turn(service, FunctionCallOutput("c", "42"), after=second.id, context=(policy,))
-        assert contents(model) == [f"{SUMMARY_PREFIX}Sum.", "Two.", "", "42"]
-
-    run(main())
+async def test_calls_that_wait_are_answered_behind_a_summary() -> None:
+    wanted = calls(call("f", {}, call_id="c"))
+    model = ScriptedModel(["1", wanted, "Sum.", "Done."])
+    service = service_with(model)
+    first = await run_turn(service, "One.")
+    second = await run_turn(service, "Two.", after=first.id)
+    policy = Summarize(max_messages=1, keep_turns=0)
+    await run_turn(service, FunctionCallOutput("c", "42"), after=second.id, context=(policy,))
+    assert contents(model) == [f"{SUMMARY_PREFIX}Sum.", "Two.", "", "42"]
 
 
 # What was erased.
@@ -381,51 +365,42 @@ def by_hand(after: str | None, **more: Any) -> TurnRequest:
     return turn_request(after=after, **more)
 
 
-def test_a_summary_by_hand_goes_on_from_the_conversation() -> None:
-    async def main() -> None:
-        model = forgetful()
-        service = service_with(model)
-        first = await run_turn(service, "One.")
-        second = await run_turn(service, "Two.", after=first.id)
-        response = await service.summarize(by_hand(second.id), POLICY)
-        assert response.output == (Compaction("One.", retained_turns=1, replaced_turns=1),)
-        assert response.previous_response_id == second.id
-        await run_turn(service, "Three.", after=response.id)
-        assert contents(model) == [f"{SUMMARY_PREFIX}One.", "Two.", "Re: Two.", "Three."]
-        await run_turn(service, "Three.", after=second.id)
-        assert contents(model)[0] == "One.", "the response before it is as it was"
-
-    run(main())
+async def test_a_summary_by_hand_goes_on_from_the_conversation() -> None:
+    model = forgetful()
+    service = service_with(model)
+    first = await run_turn(service, "One.")
+    second = await run_turn(service, "Two.", after=first.id)
+    response = await service.summarize(by_hand(second.id), POLICY)
+    assert response.output == (Compaction("One.", retained_turns=1, replaced_turns=1),)
+    assert response.previous_response_id == second.id
+    await run_turn(service, "Three.", after=response.id)
+    assert contents(model) == [f"{SUMMARY_PREFIX}One.", "Two.", "Re: Two.", "Three."]
+    await run_turn(service, "Three.", after=second.id)
+    assert contents(model)[0] == "One.", "the response before it is as it was"
 
 
-def test_a_summary_by_hand_of_what_changes_meanwhile_is_a_conflict() -> None:
-    async def main() -> None:
-        go, asked = asyncio.Event(), asyncio.Event()
-        service = service_with(ScriptedModel(["1", "2", wait(go, asked) + say("A secret.")]))
-        first = await run_turn(service, "Secret.")
-        second = await run_turn(service, "Two.", after=first.id)
-        summing = asyncio.ensure_future(service.summarize(by_hand(second.id), POLICY))
-        await asked.wait()
-        await service.delete(DEFAULT_TENANT, first.id)
-        go.set()
-        with pytest.raises(ConflictError, match="erased meanwhile"):
-            await summing
-        assert [one.id for one in await service.chain(DEFAULT_TENANT, second.id)] == [second.id]
-
-    run(main())
+async def test_a_summary_by_hand_of_what_changes_meanwhile_is_a_conflict() -> None:
+    go, asked = asyncio.Event(), asyncio.Event()
+    service = service_with(ScriptedModel(["1", "2", wait(go, asked) + say("A secret.")]))
+    first = await run_turn(service, "Secret.")
+    second = await run_turn(service, "Two.", after=first.id)
+    summing = asyncio.ensure_future(service.summarize(by_hand(second.id), POLICY))
+    await asked.wait()
+    await service.delete(DEFAULT_TENANT, first.id)
+    go.set()
+    with pytest.raises(ConflictError, match="erased meanwhile"):
+        await summing
+    assert [one.id for one in await service.chain(DEFAULT_TENANT, second.id)] == [second.id]
 
 
-def test_where_nothing_is_left_to_sum_up_that_is_said() -> None:
-    async def main() -> None:
-        model = forgetful()
-        service = service_with(model)
-        first = await run_turn(service, "One.")
-        second = await run_turn(service, "Two.", after=first.id)
-        summed = await service.summarize(by_hand(second.id), POLICY)
-        for after in (None, first.id, summed.id):
-            with pytest.raises(InvalidRequestError) as caught:
-                await service.summarize(by_hand(after), POLICY)
-            assert caught.value.code == "nothing_to_summarize"
-        assert len(model.calls) == 3
-
-    run(main())
+async def test_where_nothing_is_left_to_sum_up_that_is_said() -> None:
+    model = forgetful()
+    service = service_with(model)
+    first = await run_turn(service, "One.")
+    second = await run_turn(service, "Two.", after=first.id)
+    summed = await service.summarize(by_hand(second.id), POLICY)
+    for after in (None, first.id, summed.id):
+        with pytest.raises(InvalidRequestError) as caught:
+            await service.summarize(by_hand(after), POLICY)
+        assert caught.value.code == "nothing_to_summarize"
+    assert len(model.calls) == 3

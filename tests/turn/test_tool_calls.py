@@ -48,25 +48,22 @@ class Bench:
         return await run_tool_calls(self, calls, self.take, parallel=parallel)
 
 
-def test_calls_run_side_by_side_and_are_taken_as_they_come() -> None:
-    async def main() -> None:
-        gates = {call.name: asyncio.Event() for call in (A, B, C)}
+async def test_calls_run_side_by_side_and_are_taken_as_they_come() -> None:
+    gates = {call.name: asyncio.Event() for call in (A, B, C)}
 
-        async def work(call: FunctionCall) -> str:
-            await gates[call.name].wait()
-            return "done"
+    async def work(call: FunctionCall) -> str:
+        await gates[call.name].wait()
+        return "done"
 
-        bench = Bench(work)
-        running = asyncio.ensure_future(bench.run([A, B, C], parallel=True))
+    bench = Bench(work)
+    running = asyncio.ensure_future(bench.run([A, B, C], parallel=True))
+    await run_ready_tasks()
+    assert bench.story == [("begin", "a"), ("begin", "b"), ("begin", "c")]
+    for name in "cab":
+        gates[name].set()
         await run_ready_tasks()
-        assert bench.story == [("begin", "a"), ("begin", "b"), ("begin", "c")]
-        for name in "cab":
-            gates[name].set()
-            await run_ready_tasks()
-        assert bench.story[3:] == [("done", "c"), ("done", "a"), ("done", "b")]
-        assert await running is True
-
-    run(main())
+    assert bench.story[3:] == [("done", "c"), ("done", "a"), ("done", "b")]
+    assert await running is True
 
 
 def test_calls_run_one_after_another_where_that_is_asked_for() -> None:
@@ -116,50 +113,44 @@ def test_whether_a_person_has_agreed_is_passed_on(approved: bool) -> None:
     assert bench.approved == [approved, approved]
 
 
-def test_a_source_that_raises_stops_the_others() -> None:
-    async def main() -> None:
-        async def work(call: FunctionCall) -> str:
-            if call is B:
-                raise RuntimeError("A tool source must not raise.")
-            if call is C:
-                return "done"
-            return await asyncio.Event().wait() and ""
+async def test_a_source_that_raises_stops_the_others() -> None:
+    async def work(call: FunctionCall) -> str:
+        if call is B:
+            raise RuntimeError("A tool source must not raise.")
+        if call is C:
+            return "done"
+        return await asyncio.Event().wait() and ""
 
-        bench = Bench(work)
-        with pytest.raises(ExceptionGroup) as caught:
-            await bench.run([C, A, B], parallel=True)
-        assert isinstance(caught.value.exceptions[0], RuntimeError)
-        assert [one for one in bench.story if one[0] != "begin"] == [
-            ("done", "c"),
-            ("cancelled", "a"),
-        ]
-        assert bench.busy == 0
-
-    run(main())
+    bench = Bench(work)
+    with pytest.raises(ExceptionGroup) as caught:
+        await bench.run([C, A, B], parallel=True)
+    assert isinstance(caught.value.exceptions[0], RuntimeError)
+    assert [one for one in bench.story if one[0] != "begin"] == [
+        ("done", "c"),
+        ("cancelled", "a"),
+    ]
+    assert bench.busy == 0
 
 
 @pytest.mark.parametrize("parallel", [True, False])
-def test_cancelling_stops_what_runs_and_waits_until_it_has(parallel: bool) -> None:
-    async def main() -> None:
-        async def work(call: FunctionCall) -> str:
-            if call is A:
-                return "done"
-            await asyncio.Event().wait()
-            return "never"
+async def test_cancelling_stops_what_runs_and_waits_until_it_has(parallel: bool) -> None:
+    async def work(call: FunctionCall) -> str:
+        if call is A:
+            return "done"
+        await asyncio.Event().wait()
+        return "never"
 
-        bench = Bench(work)
-        running = asyncio.ensure_future(bench.run([A, B, C], parallel=parallel))
-        await run_ready_tasks()
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
-        begun = ["a", "b", "c"] if parallel else ["a", "b"]
-        assert [name for what, name in bench.story if what == "begin"] == begun
-        assert sorted(name for what, name in bench.story if what == "cancelled") == begun[1:]
-        assert ("done", "a") in bench.story, "what was done before stays done"
-        assert bench.busy == 0
-
-    run(main())
+    bench = Bench(work)
+    running = asyncio.ensure_future(bench.run([A, B, C], parallel=parallel))
+    await run_ready_tasks()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    begun = ["a", "b", "c"] if parallel else ["a", "b"]
+    assert [name for what, name in bench.story if what == "begin"] == begun
+    assert sorted(name for what, name in bench.story if what == "cancelled") == begun[1:]
+    assert ("done", "a") in bench.story, "what was done before stays done"
+    assert bench.busy == 0
 
 
 #: What each call gives, and after how many steps of the loop.

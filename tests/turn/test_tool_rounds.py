@@ -52,7 +52,6 @@ from support.turn_service import (
     contents,
     kinds,
     outputs,
-    run,
     run_ready_tasks,
     run_turn,
     run_with_store,
@@ -101,266 +100,223 @@ def test_one_response_holds_the_whole_exchange(kind: str, stream: bool, tmp_path
     run_with_store(kind, tmp_path, story)
 
 
-def test_readers_hear_of_calls_and_outputs_in_their_order() -> None:
-    async def main() -> None:
-        turn = await service_with(ScriptedModel([TWO_CALLS, "Done."])).start(
-            turn_request("Go."), RecordingTools()
-        )
-        events = await collect_events(turn)
-        assert isinstance(events[0], Created)
-        assert isinstance(events[-1], Ended)
-        done = [event for event in events if isinstance(event, ItemDone)]
-        response = await turn.result()
-        assert [event.item for event in done] == list(response.output)
-        added = [event.index for event in events if isinstance(event, ItemAdded)]
-        assert added == [event.index for event in done] == list(range(5))
-
-    run(main())
+async def test_readers_hear_of_calls_and_outputs_in_their_order() -> None:
+    turn = await service_with(ScriptedModel([TWO_CALLS, "Done."])).start(
+        turn_request("Go."), RecordingTools()
+    )
+    events = await collect_events(turn)
+    assert isinstance(events[0], Created)
+    assert isinstance(events[-1], Ended)
+    done = [event for event in events if isinstance(event, ItemDone)]
+    response = await turn.result()
+    assert [event.item for event in done] == list(response.output)
+    added = [event.index for event in events if isinstance(event, ItemAdded)]
+    assert added == [event.index for event in done] == list(range(5))
 
 
-def test_the_tokens_of_all_rounds_are_paid_and_the_last_says_how_long_the_turn_is() -> None:
-    async def main() -> None:
-        model = ScriptedModel(
-            [
-                say("Hi.") + report_usage(Usage(10, 2)),
-                ONE_CALL + report_usage(Usage(30, 5, 1, 3)),
-                say("Done.") + report_usage(Usage(50, 7, 2, 4)),
-            ]
-        )
-        service = service_with(model)
-        before = await run_turn(service, "Hello.")
-        response = await run_turn(service, "Go.", after=before.id, tools=RecordingTools())
-        assert response.end is not None
-        assert response.end.usage == Usage(80, 12, 3, 7)
-        # Shown and said, less thoughts and what was there before.
-        assert response.end.tokens == 50 + 7 - 4 - 12
-
-    run(main())
+async def test_the_tokens_of_all_rounds_are_paid_and_the_last_says_how_long_the_turn_is() -> None:
+    model = ScriptedModel(
+        [
+            say("Hi.") + report_usage(Usage(10, 2)),
+            ONE_CALL + report_usage(Usage(30, 5, 1, 3)),
+            say("Done.") + report_usage(Usage(50, 7, 2, 4)),
+        ]
+    )
+    service = service_with(model)
+    before = await run_turn(service, "Hello.")
+    response = await run_turn(service, "Go.", after=before.id, tools=RecordingTools())
+    assert response.end is not None
+    assert response.end.usage == Usage(80, 12, 3, 7)
+    # Shown and said, less thoughts and what was there before.
+    assert response.end.tokens == 50 + 7 - 4 - 12
 
 
 @pytest.mark.parametrize("choice", ["required", "function:look", "none", "auto"])
-def test_what_had_to_be_called_has_been_after_one_round(choice: str) -> None:
-    async def main() -> None:
-        model = ScriptedModel([ONE_CALL, ONE_CALL, "Done."])
-        options = Options(tool_choice=choice, temperature=0.5)
-        response = await run_turn(
-            service_with(model), "Go.", options=options, tools=RecordingTools()
-        )
-        later = "none" if choice == "none" else "auto"
-        assert [one.options.tool_choice for one in model.calls] == [choice, later, later]
-        assert {one.options.temperature for one in model.calls} == {0.5}
-        assert response.header.options == options, "what was asked for is what is stored"
-
-    run(main())
+async def test_what_had_to_be_called_has_been_after_one_round(choice: str) -> None:
+    model = ScriptedModel([ONE_CALL, ONE_CALL, "Done."])
+    options = Options(tool_choice=choice, temperature=0.5)
+    response = await run_turn(service_with(model), "Go.", options=options, tools=RecordingTools())
+    later = "none" if choice == "none" else "auto"
+    assert [one.options.tool_choice for one in model.calls] == [choice, later, later]
+    assert {one.options.temperature for one in model.calls} == {0.5}
+    assert response.header.options == options, "what was asked for is what is stored"
 
 
-def test_an_unstored_turn_runs_tools_too() -> None:
-    async def main() -> None:
-        store, hands = GatedStore(), RecordingTools()
-        response = await run_turn(
-            service_with(ScriptedModel([ONE_CALL, "Done."]), store), "Go.", tools=hands, store=False
-        )
-        assert (texts(response), len(hands.calls), store.written) == (["Done."], 1, [])
-
-    run(main())
+async def test_an_unstored_turn_runs_tools_too() -> None:
+    store, hands = GatedStore(), RecordingTools()
+    response = await run_turn(
+        service_with(ScriptedModel([ONE_CALL, "Done."]), store), "Go.", tools=hands, store=False
+    )
+    assert (texts(response), len(hands.calls), store.written) == (["Done."], 1, [])
 
 
 # The disk comes first.
 
 
 @pytest.mark.parametrize("gate", ["begins", "items"])
-def test_no_tool_runs_before_its_turn_and_its_call_are_on_disk(gate: str) -> None:
-    async def main() -> None:
-        store, hands = GatedStore(), RecordingTools()
-        shut = getattr(store, gate)
-        shut.shut()
-        service = service_with(ScriptedModel([TWO_CALLS, "Done."]), store)
-        turn = await service.start(turn_request("Go."), hands)
-        await shut.asked.wait()
-        await run_ready_tasks()
-        assert hands.calls == []
-        shut.open()
-        response = await turn.result()
-        assert len(hands.calls) == 2
-        assert texts(response) == ["Done."]
-
-    run(main())
+async def test_no_tool_runs_before_its_turn_and_its_call_are_on_disk(gate: str) -> None:
+    store, hands = GatedStore(), RecordingTools()
+    shut = getattr(store, gate)
+    shut.shut()
+    service = service_with(ScriptedModel([TWO_CALLS, "Done."]), store)
+    turn = await service.start(turn_request("Go."), hands)
+    await shut.asked.wait()
+    await run_ready_tasks()
+    assert hands.calls == []
+    shut.open()
+    response = await turn.result()
+    assert len(hands.calls) == 2
+    assert texts(response) == ["Done."]
 
 
 @pytest.mark.parametrize("gate", ["begins", "items"])
-def test_no_tool_runs_where_the_disk_is_full(gate: str) -> None:
-    async def main() -> None:
-        store, hands = GatedStore(), RecordingTools()
-        getattr(store, gate).error = StoreError("The disk is full.")
-        turn = await service_with(ScriptedModel([TWO_CALLS, "Done."]), store).start(
-            turn_request("Go."), hands
+async def test_no_tool_runs_where_the_disk_is_full(gate: str) -> None:
+    store, hands = GatedStore(), RecordingTools()
+    getattr(store, gate).error = StoreError("The disk is full.")
+    turn = await service_with(ScriptedModel([TWO_CALLS, "Done."]), store).start(
+        turn_request("Go."), hands
+    )
+    with pytest.raises(StoreError):
+        await turn.result()
+    assert hands.calls == []
+
+
+async def test_approved_calls_wait_for_the_disk_too() -> None:
+    store, hands = GatedStore(), RecordingTools()
+    service = service_with(ScriptedModel([ONE_CALL, "Done."]), store)
+    first = await run_turn(service, "Go.")
+    store.begins.close()
+    starting = asyncio.create_task(
+        service.start(
+            turn_request(after=first.id, approved=(FunctionCall("a", "look", "{}"),)), hands
         )
-        with pytest.raises(StoreError):
-            await turn.result()
-        assert hands.calls == []
-
-    run(main())
-
-
-def test_approved_calls_wait_for_the_disk_too() -> None:
-    async def main() -> None:
-        store, hands = GatedStore(), RecordingTools()
-        service = service_with(ScriptedModel([ONE_CALL, "Done."]), store)
-        first = await run_turn(service, "Go.")
-        store.begins.close()
-        starting = asyncio.create_task(
-            service.start(
-                turn_request(after=first.id, approved=(FunctionCall("a", "look", "{}"),)), hands
-            )
-        )
-        await store.begins.reached.wait()
-        await run_ready_tasks()
-        assert hands.calls == []
-        store.begins.open()
-        assert texts(await (await starting).result()) == ["Done."]
-
-    run(main())
+    )
+    await store.begins.reached.wait()
+    await run_ready_tasks()
+    assert hands.calls == []
+    store.begins.open()
+    assert texts(await (await starting).result()) == ["Done."]
 
 
-def test_each_output_is_kept_as_it_comes() -> None:
-    async def main() -> None:
-        go, waiting = asyncio.Event(), asyncio.Event()
+async def test_each_output_is_kept_as_it_comes() -> None:
+    go, waiting = asyncio.Event(), asyncio.Event()
 
-        async def work(call: FunctionCall) -> str:
-            if call.call_id == "a":
-                waiting.set()
-                await go.wait()
-            return f"{call.call_id} done"
+    async def work(call: FunctionCall) -> str:
+        if call.call_id == "a":
+            waiting.set()
+            await go.wait()
+        return f"{call.call_id} done"
 
-        store, model = GatedStore(), ScriptedModel([TWO_CALLS, "Done."])
-        turn = await service_with(model, store).start(turn_request("Go."), RecordingTools(work))
-        await waiting.wait()
-        await run_ready_tasks()
-        stored = await stored_turn(store, turn)
-        assert stored.output[-1] == encode_item(FunctionCallOutput("b", "b done"))
-        assert stored.end is None
-        go.set()
-        assert list(outputs(await turn.result())) == ["b", "a"]
-        # The model reads them in the order of its calls.
-        assert contents(model)[-2:] == ["a done", "b done"]
-
-    run(main())
+    store, model = GatedStore(), ScriptedModel([TWO_CALLS, "Done."])
+    turn = await service_with(model, store).start(turn_request("Go."), RecordingTools(work))
+    await waiting.wait()
+    await run_ready_tasks()
+    stored = await stored_turn(store, turn)
+    assert stored.output[-1] == encode_item(FunctionCallOutput("b", "b done"))
+    assert stored.end is None
+    go.set()
+    assert list(outputs(await turn.result())) == ["b", "a"]
+    # The model reads them in the order of its calls.
+    assert contents(model)[-2:] == ["a done", "b done"]
 
 
 # How often tools may run.
 
 
 @pytest.mark.parametrize("most", [0, 1, 2])
-def test_a_model_that_never_stops_calling_is_stopped(most: int) -> None:
-    async def main() -> None:
-        model, hands = (
-            ScriptedModel([*([ONE_CALL] * (most + 1)), "Fine.", "Fine."]),
-            RecordingTools(),
-        )
-        service = service_with(model)
-        response = await run_turn(service, "Go.", tools=hands, max_tool_rounds=most)
-        assert response.end is not None
-        assert (response.end.status, response.end.reason) == ("incomplete", "max_tool_calls")
-        assert (len(model.calls), len(hands.calls)) == (most + 1, most)
-        assert kinds(response) == ["FunctionCall", "FunctionCallOutput"] * most + ["FunctionCall"]
-        assert all(
-            one.status == "completed" for one in response.output if isinstance(one, FunctionCall)
-        )
-        # It can be continued, with the output that is missing or without.
-        await run_turn(service, "Well?", after=response.id)
-        assert contents(model)[-3:] == ["", INTERRUPTED_OUTPUT, "Well?"]
-        await run_turn(service, FunctionCallOutput("a", "Late."), after=response.id)
-        assert contents(model)[-2:] == ["", "Late."]
-
-    run(main())
+async def test_a_model_that_never_stops_calling_is_stopped(most: int) -> None:
+    model, hands = (
+        ScriptedModel([*([ONE_CALL] * (most + 1)), "Fine.", "Fine."]),
+        RecordingTools(),
+    )
+    service = service_with(model)
+    response = await run_turn(service, "Go.", tools=hands, max_tool_rounds=most)
+    assert response.end is not None
+    assert (response.end.status, response.end.reason) == ("incomplete", "max_tool_calls")
+    assert (len(model.calls), len(hands.calls)) == (most + 1, most)
+    assert kinds(response) == ["FunctionCall", "FunctionCallOutput"] * most + ["FunctionCall"]
+    assert all(
+        one.status == "completed" for one in response.output if isinstance(one, FunctionCall)
+    )
+    # It can be continued, with the output that is missing or without.
+    await run_turn(service, "Well?", after=response.id)
+    assert contents(model)[-3:] == ["", INTERRUPTED_OUTPUT, "Well?"]
+    await run_turn(service, FunctionCallOutput("a", "Late."), after=response.id)
+    assert contents(model)[-2:] == ["", "Late."]
 
 
-def test_as_many_rounds_as_there_may_be_are_no_failure() -> None:
-    async def main() -> None:
-        model = ScriptedModel([ONE_CALL, ONE_CALL, "Done."])
-        response = await run_turn(
-            service_with(model), "Go.", tools=RecordingTools(), max_tool_rounds=2
-        )
-        assert (response.status, texts(response)) == ("completed", ["Done."])
-
-    run(main())
+async def test_as_many_rounds_as_there_may_be_are_no_failure() -> None:
+    model = ScriptedModel([ONE_CALL, ONE_CALL, "Done."])
+    response = await run_turn(service_with(model), "Go.", tools=RecordingTools(), max_tool_rounds=2)
+    assert (response.status, texts(response)) == ("completed", ["Done."])
 
 
 # Calls that are left open.
 
 
-def test_a_call_for_somebody_else_ends_the_turn_and_waits() -> None:
-    async def main() -> None:
-        async def work(call: FunctionCall) -> str | None:
-            return None if call.call_id == "b" else "done"
+async def test_a_call_for_somebody_else_ends_the_turn_and_waits() -> None:
+    async def work(call: FunctionCall) -> str | None:
+        return None if call.call_id == "b" else "done"
 
-        model = ScriptedModel([TWO_CALLS, "Fine."])
-        service = service_with(model)
-        response = await run_turn(service, "Go.", tools=RecordingTools(work))
-        assert (response.status, outputs(response)) == ("completed", {"a": "done"})
-        assert len(model.calls) == 1
-        for wrong, code in (
-            ([Message("user", "Well?")], "tool_output_missing"),
-            ([FunctionCallOutput("a", "again")], "tool_call_not_found"),
-        ):
-            with pytest.raises(InvalidRequestError) as caught:
-                await run_turn(service, *wrong, after=response.id)
-            assert caught.value.code == code
-        await run_turn(service, FunctionCallOutput("b", "agreed"), after=response.id)
-        assert contents(model) == ["Go.", "", "done", "", "agreed"]
-
-    run(main())
+    model = ScriptedModel([TWO_CALLS, "Fine."])
+    service = service_with(model)
+    response = await run_turn(service, "Go.", tools=RecordingTools(work))
+    assert (response.status, outputs(response)) == ("completed", {"a": "done"})
+    assert len(model.calls) == 1
+    for wrong, code in (
+        ([Message("user", "Well?")], "tool_output_missing"),
+        ([FunctionCallOutput("a", "again")], "tool_call_not_found"),
+    ):
+        with pytest.raises(InvalidRequestError) as caught:
+            await run_turn(service, *wrong, after=response.id)
+        assert caught.value.code == code
+    await run_turn(service, FunctionCallOutput("b", "agreed"), after=response.id)
+    assert contents(model) == ["Go.", "", "done", "", "agreed"]
 
 
-def test_what_a_person_agreed_to_runs_first() -> None:
-    async def main() -> None:
-        store, model, hands = (
-            GatedStore(),
-            ScriptedModel([TWO_CALLS, ONE_CALL, "Done.", "Yes."]),
-            RecordingTools(),
-        )
-        service = service_with(model, store)
-        first = await run_turn(service, "Go.")
-        made = [item for item in first.output if isinstance(item, FunctionCall)]
-        response = await run_turn(
-            service,
-            *(FunctionCallOutput("b", "declined"), Message("user", "Just one.")),
-            after=first.id,
-            approved=(made[0],),
-            tools=hands,
-        )
-        assert (hands.calls, hands.approved_ids) == (
-            [made[0], FunctionCall("a", "look", "{}")],
-            ["a"],
-        )
-        assert response.output[0] == FunctionCallOutput("a", "look done")
-        shown = ["Go.", "", "look done", "declined", "Just one."]
-        assert contents(model) == [*shown, "", "look done"]
-        assert [one["content"] for one in model.context(1)] == shown
-        fresh = ScriptedModel(["Yes."])
-        await run_turn(service_with(fresh, store), "And?", after=response.id)
-        assert contents(fresh) == [*shown, "", "look done", "Done.", "And?"]
-
-    run(main())
+async def test_what_a_person_agreed_to_runs_first() -> None:
+    store, model, hands = (
+        GatedStore(),
+        ScriptedModel([TWO_CALLS, ONE_CALL, "Done.", "Yes."]),
+        RecordingTools(),
+    )
+    service = service_with(model, store)
+    first = await run_turn(service, "Go.")
+    made = [item for item in first.output if isinstance(item, FunctionCall)]
+    response = await run_turn(
+        service,
+        *(FunctionCallOutput("b", "declined"), Message("user", "Just one.")),
+        after=first.id,
+        approved=(made[0],),
+        tools=hands,
+    )
+    assert (hands.calls, hands.approved_ids) == (
+        [made[0], FunctionCall("a", "look", "{}")],
+        ["a"],
+    )
+    assert response.output[0] == FunctionCallOutput("a", "look done")
+    shown = ["Go.", "", "look done", "declined", "Just one."]
+    assert contents(model) == [*shown, "", "look done"]
+    assert [one["content"] for one in model.context(1)] == shown
+    fresh = ScriptedModel(["Yes."])
+    await run_turn(service_with(fresh, store), "And?", after=response.id)
+    assert contents(fresh) == [*shown, "", "look done", "Done.", "And?"]
 
 
 @pytest.mark.parametrize(
     ("approved", "code"), [("zz", "tool_call_not_found"), ("a", "tool_output_missing")]
 )
-def test_what_is_agreed_to_has_to_wait_and_settle_all(approved: str, code: str) -> None:
-    async def main() -> None:
-        hands = RecordingTools()
-        service = service_with(ScriptedModel([TWO_CALLS]))
-        first = await run_turn(service, "Go.")
-        with pytest.raises(InvalidRequestError) as caught:
-            await service.start(
-                turn_request(after=first.id, approved=(FunctionCall(approved, "look", "{}"),)),
-                hands,
-            )
-        assert caught.value.code == code
-        assert hands.calls == []
-
-    run(main())
+async def test_what_is_agreed_to_has_to_wait_and_settle_all(approved: str, code: str) -> None:
+    hands = RecordingTools()
+    service = service_with(ScriptedModel([TWO_CALLS]))
+    first = await run_turn(service, "Go.")
+    with pytest.raises(InvalidRequestError) as caught:
+        await service.start(
+            turn_request(after=first.id, approved=(FunctionCall(approved, "look", "{}"),)),
+            hands,
+        )
+    assert caught.value.code == code
+    assert hands.calls == []
 
 
 # The machine's part.

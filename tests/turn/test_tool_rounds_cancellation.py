@@ -39,7 +39,6 @@ from support.turn_service import (
     contents,
     kinds,
     outputs,
-    run,
     run_ready_tasks,
     run_turn,
     service_with,
@@ -65,227 +64,192 @@ async def never(call: FunctionCall) -> str:
         (ONE_CALL + cut(), "failed"),
     ],
 )
-def test_a_call_that_was_cut_off_is_not_run(reply: ScriptedReply, status: str) -> None:
-    async def main() -> None:
-        hands = RecordingTools()
-        model = ScriptedModel([reply, "Fine."])
-        service = service_with(model)
-        response = await run_turn(service, "Go.", tools=hands)
-        assert response.status == status
-        assert hands.calls == []
-        await run_turn(service, "Well?", after=response.id)
-        assert contents(model)[-2:] == [INTERRUPTED_OUTPUT, "Well?"]
-
-    run(main())
+async def test_a_call_that_was_cut_off_is_not_run(reply: ScriptedReply, status: str) -> None:
+    hands = RecordingTools()
+    model = ScriptedModel([reply, "Fine."])
+    service = service_with(model)
+    response = await run_turn(service, "Go.", tools=hands)
+    assert response.status == status
+    assert hands.calls == []
+    await run_turn(service, "Well?", after=response.id)
+    assert contents(model)[-2:] == [INTERRUPTED_OUTPUT, "Well?"]
 
 
 # How a turn is stopped.
 
 
 @pytest.mark.parametrize("where", ["model", "tool", "approved", "second round"])
-def test_a_turn_that_takes_too_long_fails_and_can_be_continued(where: str) -> None:
-    async def main() -> None:
-        hands = RecordingTools(never if where in ("tool", "approved") else None)
-        scripts: dict[str, list[ScriptedReply]] = {
-            "model": [say("Well") + hang(), say("Fine.")],
-            "tool": [TWO_CALLS, say("Fine.")],
-            "approved": [ONE_CALL, say("Fine.")],
-            "second round": [ONE_CALL, say("Well") + hang(), say("Fine.")],
-        }
-        model = ScriptedModel(scripts[where])
-        store = GatedStore()
-        service = service_with(model, store)
-        more: dict[str, Any] = {}
-        if where == "approved":
-            more["after"] = (await run_turn(service, "Go.")).id
-            more["approved"] = (FunctionCall("a", "look", "{}"),)
-        turn = await service.start(turn_request("Now.", timeout=0.25, **more), hands)
+async def test_a_turn_that_takes_too_long_fails_and_can_be_continued(where: str) -> None:
+    hands = RecordingTools(never if where in ("tool", "approved") else None)
+    scripts: dict[str, list[ScriptedReply]] = {
+        "model": [say("Well") + hang(), say("Fine.")],
+        "tool": [TWO_CALLS, say("Fine.")],
+        "approved": [ONE_CALL, say("Fine.")],
+        "second round": [ONE_CALL, say("Well") + hang(), say("Fine.")],
+    }
+    model = ScriptedModel(scripts[where])
+    store = GatedStore()
+    service = service_with(model, store)
+    more: dict[str, Any] = {}
+    if where == "approved":
+        more["after"] = (await run_turn(service, "Go.")).id
+        more["approved"] = (FunctionCall("a", "look", "{}"),)
+    turn = await service.start(turn_request("Now.", timeout=0.25, **more), hands)
+    response = await turn.result()
+    assert isinstance(turn.error, ModelTimeoutError)
+    assert (turn.error.code, turn.error.response_id) == ("turn_timeout", response.id)
+    assert "0.25 seconds" in turn.error.message
+    assert response.status == "failed"
+    assert tuple(map(decode_item, (await stored_turn(store, turn)).output)) == response.output
+    assert sorted(hands.cancelled_ids) == {"tool": ["a", "b"], "approved": ["a"]}.get(where, [])
+    assert model.cancelled.is_set() == (where in ("model", "second round"))
+    after = await run_turn(service, "Well?", after=response.id)
+    assert texts(after) == ["Fine."]
+
+
+async def test_a_turn_within_its_time_is_none_the_worse() -> None:
+    response = await run_turn(
+        service_with(ScriptedModel([ONE_CALL, "Done."])),
+        "Go.",
+        tools=RecordingTools(),
+        timeout=60.0,
+    )
+    assert texts(response) == ["Done."]
+
+
+async def test_a_cancelled_turn_stops_its_tools_and_keeps_what_they_gave() -> None:
+    reached = asyncio.Event()
+
+    async def work(call: FunctionCall) -> str:
+        if call.call_id == "a":
+            return "done"
+        reached.set()
+        return await never(call)
+
+    store, hands = GatedStore(), RecordingTools(work)
+    model = ScriptedModel([TWO_CALLS, "Fine."])
+    service = service_with(model, store)
+    turn = await service.start(turn_request("Go."), hands)
+    await reached.wait()
+    response = await turn.cancel()
+    assert (response.status, outputs(response)) == ("cancelled", {"a": "done"})
+    assert hands.cancelled_ids == ["b"]
+    assert tuple(map(decode_item, (await stored_turn(store, turn)).output)) == response.output
+    await run_turn(service, "Well?", after=response.id)
+    assert contents(model) == ["Go.", "", "done", "", INTERRUPTED_OUTPUT, "Well?"]
+
+
+async def test_a_turn_that_is_cancelled_before_its_calls_are_kept_runs_no_tool() -> None:
+    store, hands = GatedStore(), RecordingTools()
+    store.items.close()
+    turn = await service_with(ScriptedModel([ONE_CALL]), store).start(turn_request("Go."), hands)
+    await store.items.reached.wait()
+    await run_ready_tasks()
+    stopping = asyncio.ensure_future(turn.cancel())
+    await run_ready_tasks()
+    store.items.open()
+    assert (await stopping).status == "cancelled"
+    assert hands.calls == []
+
+
+async def test_a_source_that_raises_fails_the_turn(caplog: pytest.LogCaptureFixture) -> None:
+    async def work(call: FunctionCall) -> str:
+        if call.call_id == "a":
+            raise RuntimeError("the key is sk-123")
+        return await never(call)
+
+    hands = RecordingTools(work)
+    turn = await service_with(ScriptedModel([TWO_CALLS])).start(turn_request("Go."), hands)
+    with caplog.at_level(logging.ERROR):
         response = await turn.result()
-        assert isinstance(turn.error, ModelTimeoutError)
-        assert (turn.error.code, turn.error.response_id) == ("turn_timeout", response.id)
-        assert "0.25 seconds" in turn.error.message
-        assert response.status == "failed"
-        assert tuple(map(decode_item, (await stored_turn(store, turn)).output)) == response.output
-        assert sorted(hands.cancelled_ids) == {"tool": ["a", "b"], "approved": ["a"]}.get(where, [])
-        assert model.cancelled.is_set() == (where in ("model", "second round"))
-        after = await run_turn(service, "Well?", after=response.id)
-        assert texts(after) == ["Fine."]
-
-    run(main())
+    assert (response.status, hands.cancelled_ids) == ("failed", ["b"])
+    assert type(turn.error) is AntiphonError
+    assert "sk-123" not in turn.error.message
+    assert len(caplog.records) == 1
 
 
-def test_a_turn_within_its_time_is_none_the_worse() -> None:
-    async def main() -> None:
-        response = await run_turn(
-            service_with(ScriptedModel([ONE_CALL, "Done."])),
-            "Go.",
-            tools=RecordingTools(),
-            timeout=60.0,
-        )
-        assert texts(response) == ["Done."]
-
-    run(main())
-
-
-def test_a_cancelled_turn_stops_its_tools_and_keeps_what_they_gave() -> None:
-    async def main() -> None:
-        reached = asyncio.Event()
-
-        async def work(call: FunctionCall) -> str:
-            if call.call_id == "a":
-                return "done"
-            reached.set()
-            return await never(call)
-
-        store, hands = GatedStore(), RecordingTools(work)
-        model = ScriptedModel([TWO_CALLS, "Fine."])
-        service = service_with(model, store)
-        turn = await service.start(turn_request("Go."), hands)
-        await reached.wait()
-        response = await turn.cancel()
-        assert (response.status, outputs(response)) == ("cancelled", {"a": "done"})
-        assert hands.cancelled_ids == ["b"]
-        assert tuple(map(decode_item, (await stored_turn(store, turn)).output)) == response.output
-        await run_turn(service, "Well?", after=response.id)
-        assert contents(model) == ["Go.", "", "done", "", INTERRUPTED_OUTPUT, "Well?"]
-
-    run(main())
-
-
-def test_a_turn_that_is_cancelled_before_its_calls_are_kept_runs_no_tool() -> None:
-    async def main() -> None:
-        store, hands = GatedStore(), RecordingTools()
-        store.items.close()
-        turn = await service_with(ScriptedModel([ONE_CALL]), store).start(
-            turn_request("Go."), hands
-        )
-        await store.items.reached.wait()
-        await run_ready_tasks()
-        stopping = asyncio.ensure_future(turn.cancel())
-        await run_ready_tasks()
-        store.items.open()
-        assert (await stopping).status == "cancelled"
-        assert hands.calls == []
-
-    run(main())
-
-
-def test_a_source_that_raises_fails_the_turn(caplog: pytest.LogCaptureFixture) -> None:
-    async def main() -> None:
-        async def work(call: FunctionCall) -> str:
-            if call.call_id == "a":
-                raise RuntimeError("the key is sk-123")
-            return await never(call)
-
-        hands = RecordingTools(work)
-        turn = await service_with(ScriptedModel([TWO_CALLS])).start(turn_request("Go."), hands)
-        with caplog.at_level(logging.ERROR):
-            response = await turn.result()
-        assert (response.status, hands.cancelled_ids) == ("failed", ["b"])
-        assert type(turn.error) is AntiphonError
-        assert "sk-123" not in turn.error.message
-        assert len(caplog.records) == 1
-
-    run(main())
-
-
-def test_a_model_that_fails_after_its_tools_ran_keeps_what_they_gave() -> None:
-    async def main() -> None:
-        model = ScriptedModel(
-            [ONE_CALL, say("So") + fail(UpstreamRateLimitError("Slow down.")), "Done."]
-        )
-        service = service_with(model)
-        turn = await service.start(turn_request("Go."), RecordingTools())
-        response = await turn.result()
-        assert isinstance(turn.error, UpstreamRateLimitError)
-        assert kinds(response) == ["FunctionCall", "FunctionCallOutput", "Message"]
-        assert response.output[-1] == Message("assistant", "So", status="incomplete")
-        await run_turn(service, "Go on.", after=response.id)
-        assert contents(model) == ["Go.", "", "look done", "So", "Go on."]
-
-    run(main())
+async def test_a_model_that_fails_after_its_tools_ran_keeps_what_they_gave() -> None:
+    model = ScriptedModel(
+        [ONE_CALL, say("So") + fail(UpstreamRateLimitError("Slow down.")), "Done."]
+    )
+    service = service_with(model)
+    turn = await service.start(turn_request("Go."), RecordingTools())
+    response = await turn.result()
+    assert isinstance(turn.error, UpstreamRateLimitError)
+    assert kinds(response) == ["FunctionCall", "FunctionCallOutput", "Message"]
+    assert response.output[-1] == Message("assistant", "So", status="incomplete")
+    await run_turn(service, "Go on.", after=response.id)
+    assert contents(model) == ["Go.", "", "look done", "So", "Go on."]
 
 
 # A turn that grows.
 
 
-def test_older_turns_make_room_for_what_tools_give() -> None:
-    async def main() -> None:
-        async def work(call: FunctionCall) -> str:
-            return "word " * 20
+async def test_older_turns_make_room_for_what_tools_give() -> None:
+    async def work(call: FunctionCall) -> str:
+        return "word " * 20
 
-        model = ScriptedModel(["1", "2", ONE_CALL, "Done."])
-        service, after = service_with(model), None
-        for number in range(2):
-            after = (await run_turn(service, f"Question {number}", after=after)).id
-        response = await run_turn(
-            service, "Go.", after=after, tools=RecordingTools(work), context=(TokenBudget(25),)
-        )
-        assert response.status == "completed"
-        assert contents(model)[0] == "Question 1"
-        assert [one["content"] for one in model.context(2)][:3] == ["Question 0", "1", "Question 1"]
-
-    run(main())
+    model = ScriptedModel(["1", "2", ONE_CALL, "Done."])
+    service, after = service_with(model), None
+    for number in range(2):
+        after = (await run_turn(service, f"Question {number}", after=after)).id
+    response = await run_turn(
+        service, "Go.", after=after, tools=RecordingTools(work), context=(TokenBudget(25),)
+    )
+    assert response.status == "completed"
+    assert contents(model)[0] == "Question 1"
+    assert [one["content"] for one in model.context(2)][:3] == ["Question 0", "1", "Question 1"]
 
 
-def test_a_window_counts_the_rounds_of_the_turn() -> None:
-    async def main() -> None:
-        model = ScriptedModel(["1", "2", ONE_CALL, "Done."])
-        service, after = service_with(model), None
-        for number in range(2):
-            after = (await run_turn(service, f"Question {number}", after=after)).id
-        await run_turn(service, "Go.", after=after, tools=RecordingTools(), context=(Window(5),))
-        assert [len(model.context(number)) for number in (2, 3)] == [5, 5]
-        assert contents(model)[0] == "Question 1"
-
-    run(main())
+async def test_a_window_counts_the_rounds_of_the_turn() -> None:
+    model = ScriptedModel(["1", "2", ONE_CALL, "Done."])
+    service, after = service_with(model), None
+    for number in range(2):
+        after = (await run_turn(service, f"Question {number}", after=after)).id
+    await run_turn(service, "Go.", after=after, tools=RecordingTools(), context=(Window(5),))
+    assert [len(model.context(number)) for number in (2, 3)] == [5, 5]
+    assert contents(model)[0] == "Question 1"
 
 
-def test_a_turn_that_outgrows_its_budget_fails_with_what_was_done() -> None:
-    async def main() -> None:
-        async def work(call: FunctionCall) -> str:
-            return "word " * 50
+async def test_a_turn_that_outgrows_its_budget_fails_with_what_was_done() -> None:
+    async def work(call: FunctionCall) -> str:
+        return "word " * 50
 
-        store, model = GatedStore(), ScriptedModel([ONE_CALL])
-        service = service_with(model, store)
-        turn = await service.start(
-            turn_request("Go.", context=(TokenBudget(20),)), RecordingTools(work)
-        )
-        response = await turn.result()
-        assert isinstance(turn.error, ContextLengthExceededError)
-        assert turn.error.used is not None
-        assert turn.error.used > 20 == turn.error.limit
-        assert kinds(response) == ["FunctionCall", "FunctionCallOutput"]
-        assert len((await stored_turn(store, turn)).output) == 2
-        assert len(model.calls) == 1
-
-    run(main())
+    store, model = GatedStore(), ScriptedModel([ONE_CALL])
+    service = service_with(model, store)
+    turn = await service.start(
+        turn_request("Go.", context=(TokenBudget(20),)), RecordingTools(work)
+    )
+    response = await turn.result()
+    assert isinstance(turn.error, ContextLengthExceededError)
+    assert turn.error.used is not None
+    assert turn.error.used > 20 == turn.error.limit
+    assert kinds(response) == ["FunctionCall", "FunctionCallOutput"]
+    assert len((await stored_turn(store, turn)).output) == 2
+    assert len(model.calls) == 1
 
 
 @pytest.mark.parametrize("truncation", ["auto", "disabled"])
-def test_a_second_round_may_be_what_is_too_long(truncation: Any) -> None:
-    async def main() -> None:
-        def script(messages: list[dict[str, Any]]) -> ScriptedReply | str:
-            if len(messages) > 5:
-                return fail(ContextLengthExceededError("Too long.", used=len(messages), limit=5))
-            if messages[-1]["content"] == "Go.":
-                return say("Let me see.") + ONE_CALL
-            return "Done."
+async def test_a_second_round_may_be_what_is_too_long(truncation: Any) -> None:
+    def script(messages: list[dict[str, Any]]) -> ScriptedReply | str:
+        if len(messages) > 5:
+            return fail(ContextLengthExceededError("Too long.", used=len(messages), limit=5))
+        if messages[-1]["content"] == "Go.":
+            return say("Let me see.") + ONE_CALL
+        return "Done."
 
-        model = ScriptedModel(script)
-        service, after = service_with(model), None
-        for number in range(2):
-            after = (await run_turn(service, f"Question {number}", after=after)).id
-        turn = await service.start(
-            turn_request("Go.", after=after, options=Options(truncation=truncation)),
-            RecordingTools(),
-        )
-        response = await turn.result()
-        if truncation == "disabled":
-            assert isinstance(turn.error, ContextLengthExceededError)
-            assert response.status == "failed"
-        else:
-            assert texts(response) == ["Let me see.", "Done."]
-            assert contents(model)[-3:] == ["Go.", "Let me see.", "look done"]
-
-    run(main())
+    model = ScriptedModel(script)
+    service, after = service_with(model), None
+    for number in range(2):
+        after = (await run_turn(service, f"Question {number}", after=after)).id
+    turn = await service.start(
+        turn_request("Go.", after=after, options=Options(truncation=truncation)),
+        RecordingTools(),
+    )
+    response = await turn.result()
+    if truncation == "disabled":
+        assert isinstance(turn.error, ContextLengthExceededError)
+        assert response.status == "failed"
+    else:
+        assert texts(response) == ["Let me see.", "Done."]
+        assert contents(model)[-3:] == ["Go.", "Let me see.", "look done"]

@@ -25,7 +25,6 @@ from support.turn_service import (
     STORES,
     TWO_CALLS,
     RecordingTools,
-    run,
     run_turn,
     run_with_store,
     service_with,
@@ -156,17 +155,13 @@ def test_over_http() -> None:
     assert [one["content"] for one in shown] == ["Two", "Fine.", "Three"]
 
 
-def test_a_turn_that_was_shown_all_is_kept_as_before() -> None:
+async def test_a_turn_that_was_shown_all_is_kept_as_before() -> None:
     model = ScriptedModel(["Yes.", "Yes."])
     service = service_with(model)
-
-    async def main() -> None:
-        first = await run_turn(service, "Hi", stream=False)
-        wide = await run_turn(service, "Hi", after=first.id, context=(Window(9),), stream=False)
-        for response in (first, wide):
-            assert b"shown" not in msgspec.json.encode(response.end)
-
-    run(main())
+    first = await run_turn(service, "Hi", stream=False)
+    wide = await run_turn(service, "Hi", after=first.id, context=(Window(9),), stream=False)
+    for response in (first, wide):
+        assert b"shown" not in msgspec.json.encode(response.end)
     assert (
         msgspec.json.decode(b'{"status":"completed","ended_at":2.0}', type=End).context_turns
         is None

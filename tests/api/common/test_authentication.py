@@ -251,42 +251,36 @@ class Counting(MemoryApiKeyStore):
         return await super().has_keys()
 
 
-def test_the_first_key_counts_within_a_second_and_at_once_for_its_owner() -> None:
-    async def main() -> None:
-        keys, clock = Counting(time.time), Ticking()
-        keyring = ApiKeyAuthenticator(keys, clock)
-        for _ in range(100):
-            assert not await keyring.is_required()
-        assert keys.asked == 1, "not each request asks the store"
-        text = new_api_key().encode()
-        await keys.add(ApiKey("key_1", "acme", 0), hash_api_key(text) or b"")
-        assert not await keyring.is_required(b"sk-1")
-        clock.now += 1
-        assert await keyring.is_required()
-        assert await ApiKeyAuthenticator(keys, clock).is_required(text)
-        # For good, and no more questions.
-        asked = keys.asked
-        await keys.revoke("key_1")
-        clock.now += 1000
-        assert await keyring.is_required()
-        assert keys.asked == asked
-        with pytest.raises(AuthenticationError):
-            await keyring.authenticate(text)
-
-    asyncio.run(main())
-
-
-def test_a_key_that_is_brought_makes_the_server_look() -> None:
-    async def main() -> None:
-        keys, clock = MemoryApiKeyStore(time.time), Ticking()
-        keyring = ApiKeyAuthenticator(keys, clock)
+async def test_the_first_key_counts_within_a_second_and_at_once_for_its_owner() -> None:
+    keys, clock = Counting(time.time), Ticking()
+    keyring = ApiKeyAuthenticator(keys, clock)
+    for _ in range(100):
         assert not await keyring.is_required()
-        text = new_api_key().encode()
-        await keys.add(ApiKey("key_1", "acme", 0), hash_api_key(text) or b"")
-        assert await keyring.is_required(text)
-        assert (await keyring.authenticate(text)).tenant == "acme"
+    assert keys.asked == 1, "not each request asks the store"
+    text = new_api_key().encode()
+    await keys.add(ApiKey("key_1", "acme", 0), hash_api_key(text) or b"")
+    assert not await keyring.is_required(b"sk-1")
+    clock.now += 1
+    assert await keyring.is_required()
+    assert await ApiKeyAuthenticator(keys, clock).is_required(text)
+    # For good, and no more questions.
+    asked = keys.asked
+    await keys.revoke("key_1")
+    clock.now += 1000
+    assert await keyring.is_required()
+    assert keys.asked == asked
+    with pytest.raises(AuthenticationError):
+        await keyring.authenticate(text)
 
-    asyncio.run(main())
+
+async def test_a_key_that_is_brought_makes_the_server_look() -> None:
+    keys, clock = MemoryApiKeyStore(time.time), Ticking()
+    keyring = ApiKeyAuthenticator(keys, clock)
+    assert not await keyring.is_required()
+    text = new_api_key().encode()
+    await keys.add(ApiKey("key_1", "acme", 0), hash_api_key(text) or b"")
+    assert await keyring.is_required(text)
+    assert (await keyring.authenticate(text)).tenant == "acme"
 
 
 def test_an_endpoint_without_a_door_knows_no_tenant() -> None:

@@ -164,21 +164,17 @@ def test_a_turn_that_is_tried_again_unseen_counts_once() -> None:
     assert "antiphon_turns_running 0.0" in text
 
 
-def test_a_model_that_nobody_configured_is_another() -> None:
+async def test_a_model_that_nobody_configured_is_another() -> None:
     scripted = ScriptedModel()
     models = ModelRegistry({"known": scripted}, default="known", fallback=scripted)
-
-    async def main() -> str:
-        service = TurnService(GatedStore(), models)
-        metrics = Metrics(lambda: {name for name, _ in models.items()})
-        service.add_observer(metrics)
-        for name in ("known", "a tenant's word"):
-            turn = await service.start(TurnRequest((Message("user", "Hi"),), model=name))
-            await turn.result()
-        await service.close()
-        return generate_latest(metrics.registry).decode()
-
-    text = asyncio.run(main())
+    service = TurnService(GatedStore(), models)
+    metrics = Metrics(lambda: {name for name, _ in models.items()})
+    service.add_observer(metrics)
+    for name in ("known", "a tenant's word"):
+        turn = await service.start(TurnRequest((Message("user", "Hi"),), model=name))
+        await turn.result()
+    await service.close()
+    text = generate_latest(metrics.registry).decode()
     assert 'antiphon_tokens_total{direction="input",model="known"} 1.0' in text
     assert 'antiphon_tokens_total{direction="input",model="other"} 1.0' in text
     assert "a tenant's word" not in text

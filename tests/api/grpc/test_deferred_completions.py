@@ -11,7 +11,7 @@ from antiphon.errors import RateLimitError
 from antiphon.models.scripted import ScriptedModel, hang
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
-from support.turn_service import run, service_with, turn_request
+from support.turn_service import service_with, turn_request
 
 
 class Clock:
@@ -28,48 +28,42 @@ async def turns(service: TurnService, number: int = 1) -> list[RunningTurn]:
     return [await service.start(turn_request("Hi", store=False)) for _ in range(number)]
 
 
-def test_they_expire_an_hour_later_but_not_while_they_run() -> None:
-    async def main() -> None:
-        clock, running = Clock(), asyncio.Event()
-        service = service_with(ScriptedModel(["Done", hang(running)]))
-        results = DeferredCompletions(clock)
-        done = await turns(service)
-        await done[0].result()
-        over = results.add("acme", done)
-        under_way = results.add("acme", await turns(service))
-        clock.now = 3599.0
-        found = results.get("acme", over)
-        assert found is not None
-        assert found.is_done
-        assert results.get("other", over) is None
-        clock.now = 3600.0
-        assert results.get("acme", over) is None
-        assert results.is_expired("acme", over)
-        assert not results.is_expired("other", over)
-        late = results.get("acme", under_way)
-        assert late is not None
-        assert not late.is_done
-        await service.close()
-
-    run(main())
+async def test_they_expire_an_hour_later_but_not_while_they_run() -> None:
+    clock, running = Clock(), asyncio.Event()
+    service = service_with(ScriptedModel(["Done", hang(running)]))
+    results = DeferredCompletions(clock)
+    done = await turns(service)
+    await done[0].result()
+    over = results.add("acme", done)
+    under_way = results.add("acme", await turns(service))
+    clock.now = 3599.0
+    found = results.get("acme", over)
+    assert found is not None
+    assert found.is_done
+    assert results.get("other", over) is None
+    clock.now = 3600.0
+    assert results.get("acme", over) is None
+    assert results.is_expired("acme", over)
+    assert not results.is_expired("other", over)
+    late = results.get("acme", under_way)
+    assert late is not None
+    assert not late.is_done
+    await service.close()
 
 
-def test_a_tenant_has_so_many_and_makes_room_for_its_own() -> None:
-    async def main() -> None:
-        service = service_with(ScriptedModel(["Done", *[hang()] * 200]))
-        results = DeferredCompletions()
-        first = await turns(service)
-        await first[0].result()
-        oldest = results.add("acme", first)
-        for turn in await turns(service, 199):
-            results.ensure_capacity("acme")
-            results.add("acme", [turn])
+async def test_a_tenant_has_so_many_and_makes_room_for_its_own() -> None:
+    service = service_with(ScriptedModel(["Done", *[hang()] * 200]))
+    results = DeferredCompletions()
+    first = await turns(service)
+    await first[0].result()
+    oldest = results.add("acme", first)
+    for turn in await turns(service, 199):
         results.ensure_capacity("acme")
-        assert results.is_expired("acme", oldest)
-        results.add("acme", await turns(service))
-        with pytest.raises(RateLimitError):
-            results.ensure_capacity("acme")
-        results.ensure_capacity("other")
-        await service.close()
-
-    run(main())
+        results.add("acme", [turn])
+    results.ensure_capacity("acme")
+    assert results.is_expired("acme", oldest)
+    results.add("acme", await turns(service))
+    with pytest.raises(RateLimitError):
+        results.ensure_capacity("acme")
+    results.ensure_capacity("other")
+    await service.close()

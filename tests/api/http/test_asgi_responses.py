@@ -165,7 +165,7 @@ def test_what_nobody_foresaw_is_logged_and_not_told(caplog: pytest.LogCaptureFix
 
 
 @pytest.mark.parametrize("raised", [KeyError("a secret"), StoreError("No room.")])
-def test_an_answer_that_has_begun_is_left_without_an_end(
+async def test_an_answer_that_has_begun_is_left_without_an_end(
     raised: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     sent = Sent()
@@ -175,11 +175,8 @@ def test_an_answer_that_has_begun_is_left_without_an_end(
         await send_chunk(send, b"data: 1\n\n")
         raise raised
 
-    async def main() -> None:
-        await handle_errors(handler)({"method": "GET", "path": "/x"}, nothing, sent.send)
-
     with caplog.at_level(logging.ERROR):
-        asyncio.run(main())
+        await handle_errors(handler)({"method": "GET", "path": "/x"}, nothing, sent.send)
     kinds = [(message["type"], message.get("more_body")) for message in sent.messages]
     assert kinds == [("http.response.start", None), ("http.response.body", True)]
     assert str(raised) in caplog.text
@@ -236,46 +233,40 @@ class Wire:
 
 
 @pytest.mark.parametrize("store", [True, False])
-def test_hanging_up_stops_only_what_is_not_stored(store: bool) -> None:
-    async def main() -> None:
-        model = ScriptedModel([hang(reached := asyncio.Event())])
-        service = TurnService(MemoryStore(), ModelRegistry({"m": model}, default="m"))
-        turn = await service.start(TurnRequest((Said("user", "Hi"),), store=store))
-        wire = Wire()
+async def test_hanging_up_stops_only_what_is_not_stored(store: bool) -> None:
+    model = ScriptedModel([hang(reached := asyncio.Event())])
+    service = TurnService(MemoryStore(), ModelRegistry({"m": model}, default="m"))
+    turn = await service.start(TurnRequest((Said("user", "Hi"),), store=store))
+    wire = Wire()
 
-        async def write() -> None:
-            with DisconnectWatcher(wire.receive, turn):
-                await asyncio.Event().wait()
+    async def write() -> None:
+        with DisconnectWatcher(wire.receive, turn):
+            await asyncio.Event().wait()
 
-        writing = asyncio.create_task(write())
-        await reached.wait()
-        wire.hung_up.set()
-        with pytest.raises(ClientDisconnected):
-            await asyncio.wait_for(writing, TIMEOUT)
-        assert turn.done() is not store
-        assert model.cancelled.is_set() is not store
-        await service.close()
-
-    asyncio.run(main())
+    writing = asyncio.create_task(write())
+    await reached.wait()
+    wire.hung_up.set()
+    with pytest.raises(ClientDisconnected):
+        await asyncio.wait_for(writing, TIMEOUT)
+    assert turn.done() is not store
+    assert model.cancelled.is_set() is not store
+    await service.close()
 
 
-def test_a_writer_that_is_cancelled_otherwise_stays_cancelled() -> None:
-    async def main() -> None:
-        turn = RunningTurn(Response("resp_" + "0" * 32, 0.0, Header("m"), ()))
-        entered = asyncio.Event()
+async def test_a_writer_that_is_cancelled_otherwise_stays_cancelled() -> None:
+    turn = RunningTurn(Response("resp_" + "0" * 32, 0.0, Header("m"), ()))
+    entered = asyncio.Event()
 
-        async def write() -> None:
-            with DisconnectWatcher(Wire().receive, turn):
-                entered.set()
-                await asyncio.Event().wait()
+    async def write() -> None:
+        with DisconnectWatcher(Wire().receive, turn):
+            entered.set()
+            await asyncio.Event().wait()
 
-        writing = asyncio.create_task(write())
-        await entered.wait()
-        writing.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await writing
-
-    asyncio.run(main())
+    writing = asyncio.create_task(write())
+    await entered.wait()
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
 
 
 def test_a_quick_answer_costs_no_listener() -> None:

@@ -64,69 +64,55 @@ def service_of(model: ScriptedModel) -> TurnService:
     return TurnService(store, ModelRegistry({"m": model}, default="m"), store.stores)
 
 
-def test_of_the_stream_of_a_turn_that_another_process_runs() -> None:
-    async def main() -> None:
-        store = MemoryStore()
-        service = TurnService(
-            store, ModelRegistry({"m": ScriptedModel()}, default="m"), store.stores
-        )
-        name = new_response_id()
-        # No runner of this process has begun it, and none will end it.
-        await store.begin(NewTurn(name, DEFAULT_TENANT, time.time(), Header("m"), ()))
-        client = Client(HttpApp(service), "GET", f"/v1/responses/{name}?stream=true")
-        await client.hang_up()
-        await service.close()
-
-    asyncio.run(main())
+async def test_of_the_stream_of_a_turn_that_another_process_runs() -> None:
+    store = MemoryStore()
+    service = TurnService(store, ModelRegistry({"m": ScriptedModel()}, default="m"), store.stores)
+    name = new_response_id()
+    # No runner of this process has begun it, and none will end it.
+    await store.begin(NewTurn(name, DEFAULT_TENANT, time.time(), Header("m"), ()))
+    client = Client(HttpApp(service), "GET", f"/v1/responses/{name}?stream=true")
+    await client.hang_up()
+    await service.close()
 
 
-def test_of_a_stream_of_a_turn_of_this_process_which_goes_on() -> None:
-    async def main() -> None:
-        model = ScriptedModel([hang(reached := asyncio.Event())])
-        service = service_of(model)
-        turn = await service.start(TurnRequest((Said("user", "Hi"),)))
-        await reached.wait()
-        path = f"/v1/responses/{turn.response_id}?stream=true"
-        await Client(HttpApp(service), "GET", path).hang_up()
-        assert not turn.done()
-        await service.close()
-
-    asyncio.run(main())
+async def test_of_a_stream_of_a_turn_of_this_process_which_goes_on() -> None:
+    model = ScriptedModel([hang(reached := asyncio.Event())])
+    service = service_of(model)
+    turn = await service.start(TurnRequest((Said("user", "Hi"),)))
+    await reached.wait()
+    path = f"/v1/responses/{turn.response_id}?stream=true"
+    await Client(HttpApp(service), "GET", path).hang_up()
+    assert not turn.done()
+    await service.close()
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_of_a_turn_that_waits_for_another_one(stream: bool) -> None:
-    async def main() -> None:
-        model = ScriptedModel([hang(reached := asyncio.Event()), "Done."])
-        service = service_of(model)
-        app = HttpApp(service)
-        assert service.stores is not None
-        talk = (await service.stores.conversations.create(DEFAULT_TENANT, {})).id
-        asked = {"input": "Hi", "conversation": talk, "on_busy": "queue", "stream": stream}
-        first = Client(app, "POST", "/v1/responses", asked)
-        await reached.wait()
-        await Client(app, "POST", "/v1/responses", asked).hang_up()
-        assert len(model.calls) == 1
-        await first.hang_up()
-        running = await service.stores.conversations.get(DEFAULT_TENANT, talk)
-        assert running is not None
-        await service.cancel(DEFAULT_TENANT, running.active_response_id or "")
-        again = await service.start(TurnRequest((Said("user", "Hi"),), conversation=talk))
-        assert (await again.result()).status == "completed"
-        await service.close()
-
-    asyncio.run(main())
+async def test_of_a_turn_that_waits_for_another_one(stream: bool) -> None:
+    model = ScriptedModel([hang(reached := asyncio.Event()), "Done."])
+    service = service_of(model)
+    app = HttpApp(service)
+    assert service.stores is not None
+    talk = (await service.stores.conversations.create(DEFAULT_TENANT, {})).id
+    asked = {"input": "Hi", "conversation": talk, "on_busy": "queue", "stream": stream}
+    first = Client(app, "POST", "/v1/responses", asked)
+    await reached.wait()
+    await Client(app, "POST", "/v1/responses", asked).hang_up()
+    assert len(model.calls) == 1
+    await first.hang_up()
+    running = await service.stores.conversations.get(DEFAULT_TENANT, talk)
+    assert running is not None
+    await service.cancel(DEFAULT_TENANT, running.active_response_id or "")
+    again = await service.start(TurnRequest((Said("user", "Hi"),), conversation=talk))
+    assert (await again.result()).status == "completed"
+    await service.close()
 
 
-def test_of_a_summary_that_is_not_kept() -> None:
-    async def main() -> None:
-        model = ScriptedModel([hang(reached := asyncio.Event())])
-        service = service_of(model)
-        asked = {"input": "A long story.", "model": "m"}
-        client = Client(HttpApp(service), "POST", "/v1/responses/compact", asked)
-        await reached.wait()
-        await client.hang_up()
-        assert model.cancelled.is_set()
-        await service.close()
-
-    asyncio.run(main())
+async def test_of_a_summary_that_is_not_kept() -> None:
+    model = ScriptedModel([hang(reached := asyncio.Event())])
+    service = service_of(model)
+    asked = {"input": "A long story.", "model": "m"}
+    client = Client(HttpApp(service), "POST", "/v1/responses/compact", asked)
+    await reached.wait()
+    await client.hang_up()
+    assert model.cancelled.is_set()
+    await service.close()

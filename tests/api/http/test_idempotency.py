@@ -179,78 +179,69 @@ def scope(tenant: str = "") -> Scope:
     return made
 
 
-def test_one_that_is_still_being_started_elsewhere_is_waited_for_and_then_refused() -> None:
-    async def main() -> None:
-        receipts = MemoryIdempotencyStore(ManualClock())
-        here, elsewhere = (
-            IdempotencyKeys(receipts, timeout=0.0),
-            IdempotencyKeys(receipts, timeout=30.0),
-        )
-        first, second, third = (
-            site.for_request(scope(), b"body") for site in (elsewhere, here, elsewhere)
-        )
-        assert first is not None
-        assert second is not None
-        assert third is not None
-        async with first:
-            assert first.outcome is None
-            with pytest.raises(ConflictError) as late:
-                async with second:
-                    pass
-            assert late.value.code == "idempotency_key_in_progress"
-            waiting = asyncio.create_task(third.__aenter__())
-            await asyncio.sleep(0)
-            await first.complete("resp_1")
-        assert (await waiting).outcome == "resp_1"
-
-    asyncio.run(main())
-
-
-def test_whoever_waited_for_one_that_failed_is_the_first() -> None:
-    async def main() -> None:
-        site = IdempotencyKeys(MemoryIdempotencyStore(ManualClock()))
-        first, second, other = (site.for_request(scope(), body) for body in (b"a", b"a", b"b"))
-        assert first is not None
-        assert second is not None
-        assert other is not None
-
-        async def waits() -> None:
+async def test_one_that_is_still_being_started_elsewhere_is_waited_for_and_then_refused() -> None:
+    receipts = MemoryIdempotencyStore(ManualClock())
+    here, elsewhere = (
+        IdempotencyKeys(receipts, timeout=0.0),
+        IdempotencyKeys(receipts, timeout=30.0),
+    )
+    first, second, third = (
+        site.for_request(scope(), b"body") for site in (elsewhere, here, elsewhere)
+    )
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    async with first:
+        assert first.outcome is None
+        with pytest.raises(ConflictError) as late:
             async with second:
-                assert second.outcome is None
-                await second.complete("resp_2")
-
-        await first.__aenter__()
-        waiting = asyncio.create_task(waits())
+                pass
+        assert late.value.code == "idempotency_key_in_progress"
+        waiting = asyncio.create_task(third.__aenter__())
         await asyncio.sleep(0)
-        error = ModelError("It broke.")
-        await first.__aexit__(ModelError, error, None)
-        await waiting
-        with pytest.raises(IdempotencyConflictError):
-            await other.__aenter__()
-
-    asyncio.run(main())
+        await first.complete("resp_1")
+    assert (await waiting).outcome == "resp_1"
 
 
-def test_a_store_that_fails_keeps_nobody_waiting() -> None:
-    async def main() -> None:
-        receipts = MemoryStore().stores.idempotency
-        failing = [StoreError("The disk is full.")]
-        claim = receipts.reserve
+async def test_whoever_waited_for_one_that_failed_is_the_first() -> None:
+    site = IdempotencyKeys(MemoryIdempotencyStore(ManualClock()))
+    first, second, other = (site.for_request(scope(), body) for body in (b"a", b"a", b"b"))
+    assert first is not None
+    assert second is not None
+    assert other is not None
 
-        async def fails_once(*args: Any) -> Any:
-            if failing:
-                raise failing.pop()
-            return await claim(*args)
+    async def waits() -> None:
+        async with second:
+            assert second.outcome is None
+            await second.complete("resp_2")
 
-        receipts.reserve = fails_once  # type: ignore[assignment, method-assign]
-        site = IdempotencyKeys(receipts)
-        first, again = site.for_request(scope(), b"body"), site.for_request(scope(), b"body")
-        assert first is not None
-        assert again is not None
-        with pytest.raises(StoreError):
-            await first.__aenter__()
-        async with again:
-            assert again.outcome is None
-            await again.complete("resp_1")
+    await first.__aenter__()
+    waiting = asyncio.create_task(waits())
+    await asyncio.sleep(0)
+    error = ModelError("It broke.")
+    await first.__aexit__(ModelError, error, None)
+    await waiting
+    with pytest.raises(IdempotencyConflictError):
+        await other.__aenter__()
 
-    asyncio.run(main())
+
+async def test_a_store_that_fails_keeps_nobody_waiting() -> None:
+    receipts = MemoryStore().stores.idempotency
+    failing = [StoreError("The disk is full.")]
+    claim = receipts.reserve
+
+    async def fails_once(*args: Any) -> Any:
+        if failing:
+            raise failing.pop()
+        return await claim(*args)
+
+    receipts.reserve = fails_once  # type: ignore[assignment, method-assign]
+    site = IdempotencyKeys(receipts)
+    first, again = site.for_request(scope(), b"body"), site.for_request(scope(), b"body")
+    assert first is not None
+    assert again is not None
+    with pytest.raises(StoreError):
+        await first.__aenter__()
+    async with again:
+        assert again.outcome is None
+        await again.complete("resp_1")

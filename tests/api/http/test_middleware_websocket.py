@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -106,20 +105,17 @@ def test_each_turn_counts_as_a_request() -> None:
         assert refusal(started, acme.headers).response.status_code == 429
 
 
-def test_a_server_that_cannot_say_why_hangs_up() -> None:
-    async def main() -> list[Message]:
-        keys, sent = MemoryApiKeyStore(time.time), []
+async def test_a_server_that_cannot_say_why_hangs_up() -> None:
+    keys, sent = MemoryApiKeyStore(time.time), []
 
-        async def send(message: Message) -> None:
-            sent.append(message)
+    async def send(message: Message) -> None:
+        sent.append(message)
 
-        async def receive() -> Message:
-            return {"type": "websocket.connect"}
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
 
-        front = GatewayMiddleware(turns, ApiKeyAuthenticator(keys), Metrics(set))
-        headers = [(b"host", b"evil.example")]
-        scope = {"type": "websocket", "path": "/v1/responses", "headers": headers}
-        await front(scope, receive, send)
-        return sent
-
-    assert asyncio.run(main()) == [{"type": "websocket.close", "code": 1008, "reason": "forbidden"}]
+    front = GatewayMiddleware(turns, ApiKeyAuthenticator(keys), Metrics(set))
+    headers = [(b"host", b"evil.example")]
+    scope = {"type": "websocket", "path": "/v1/responses", "headers": headers}
+    await front(scope, receive, send)
+    assert sent == [{"type": "websocket.close", "code": 1008, "reason": "forbidden"}]

@@ -8,40 +8,31 @@ from antiphon.api.mcp.turn_execution import ProgressReporter
 from antiphon.core.events import RawReasoningDelta, TextDelta
 
 
-def test_the_last_word_is_how_much_was_written() -> None:
+async def test_the_last_word_is_how_much_was_written() -> None:
     told: list[tuple[float, str]] = []
 
     async def report(amount: float, words: str) -> None:
         told.append((amount, words))
 
-    async def main() -> None:
-        async with ProgressReporter(report, "m") as progress:
-            await asyncio.sleep(0)
-            progress.observe([RawReasoningDelta(0, "Hm.")])
-            progress.observe([TextDelta(1, "One "), TextDelta(1, "two")])
-
-    asyncio.run(main())
+    async with ProgressReporter(report, "m") as progress:
+        await asyncio.sleep(0)
+        progress.observe([RawReasoningDelta(0, "Hm.")])
+        progress.observe([TextDelta(1, "One "), TextDelta(1, "two")])
     assert told == [(1, "m was asked"), (2, "m has written 7 characters")]
 
 
-def test_a_caller_that_is_gone_harms_nothing() -> None:
+async def test_a_caller_that_is_gone_harms_nothing() -> None:
     async def report(amount: float, words: str) -> None:
         raise ConnectionError
 
-    async def main() -> None:
-        try:
-            async with ProgressReporter(report, "m"):
-                await asyncio.sleep(0)
-                raise KeyError
-        except KeyError:
-            pass
-
-    asyncio.run(main())
+    try:
+        async with ProgressReporter(report, "m"):
+            await asyncio.sleep(0)
+            raise KeyError
+    except KeyError:
+        pass
 
 
-def test_nobody_is_told_who_did_not_ask() -> None:
-    async def main() -> None:
-        async with ProgressReporter(None, "m") as progress:
-            progress.observe([TextDelta(0, "One")])
-
-    asyncio.run(main())
+async def test_nobody_is_told_who_did_not_ask() -> None:
+    async with ProgressReporter(None, "m") as progress:
+        progress.observe([TextDelta(0, "One")])

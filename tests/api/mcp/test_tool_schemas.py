@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from typing import Any
 
@@ -27,20 +26,17 @@ def test_stateful_chat_takes_what_it_is_known_to_take() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_official_client_gets_that_schema(mode: str) -> None:
-    async def main() -> None:
-        with serving() as server:
-            async with over_http(server, mode) as client:
-                tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-        assert tools["stateful_chat"].input_schema == STATEFUL_CHAT
-        for tool in tools.values():
-            assert tool.description
-            for schema in (tool.input_schema, tool.output_schema):
-                assert schema is not None
-                Draft202012Validator.check_schema(schema)
-                assert schema["type"] == "object"
-
-    asyncio.run(main())
+async def test_the_official_client_gets_that_schema(mode: str) -> None:
+    with serving() as server:
+        async with over_http(server, mode) as client:
+            tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+    assert tools["stateful_chat"].input_schema == STATEFUL_CHAT
+    for tool in tools.values():
+        assert tool.description
+        for schema in (tool.input_schema, tool.output_schema):
+            assert schema is not None
+            Draft202012Validator.check_schema(schema)
+            assert schema["type"] == "object"
 
 
 def test_arguments_become_a_struct() -> None:

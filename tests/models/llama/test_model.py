@@ -279,57 +279,45 @@ def test_a_crash_fails_its_turn_and_the_next_one_has_a_new_process(bench: Bench)
     assert model.pid not in (None, old)
 
 
-def test_a_model_without_weights_says_where_they_come_from() -> None:
-    async def main() -> None:
-        model = LlamaModel(ModelInfo("smollm2"), None)
-        with pytest.raises(ModelUnavailableError, match="antiphon model pull"):
-            await generate(model, call(HELLO, GREEDY))
-        await model.close()
-
-    asyncio.run(main())
+async def test_a_model_without_weights_says_where_they_come_from() -> None:
+    model = LlamaModel(ModelInfo("smollm2"), None)
+    with pytest.raises(ModelUnavailableError, match="antiphon model pull"):
+        await generate(model, call(HELLO, GREEDY))
+    await model.close()
 
 
-def test_all_who_wait_for_a_load_that_fails_are_told(tmp_path: Path) -> None:
-    async def main() -> None:
-        model = LlamaModel(ModelInfo("mine"), tmp_path / "none.gguf")
-        outcomes = await asyncio.gather(model.warm(), model.warm(), return_exceptions=True)
-        assert [type(error) for error in outcomes] == [ModelUnavailableError] * 2
-        assert outcomes[0] is not outcomes[1]
-        assert "No such file" in str(outcomes[0])
-        assert model.state == "idle"
-        await model.close()
-
-    asyncio.run(main())
+async def test_all_who_wait_for_a_load_that_fails_are_told(tmp_path: Path) -> None:
+    model = LlamaModel(ModelInfo("mine"), tmp_path / "none.gguf")
+    outcomes = await asyncio.gather(model.warm(), model.warm(), return_exceptions=True)
+    assert [type(error) for error in outcomes] == [ModelUnavailableError] * 2
+    assert outcomes[0] is not outcomes[1]
+    assert "No such file" in str(outcomes[0])
+    assert model.state == "idle"
+    await model.close()
 
 
-def test_a_closed_model_stays_closed() -> None:
-    async def main() -> None:
-        model = LlamaModel(SMOLLM2, weights(), slots=1, context_window=256)
-        loading = asyncio.create_task(model.warm())
-        await asyncio.sleep(0)
-        assert model.state == "loading"
-        await model.close()
-        await model.close()
-        with pytest.raises(ModelUnavailableError, match="shut down"):
-            await loading
-        with pytest.raises(ModelUnavailableError, match="shut down"):
-            await generate(model, call(HELLO, GREEDY))
-
-    asyncio.run(main())
+async def test_a_closed_model_stays_closed() -> None:
+    model = LlamaModel(SMOLLM2, weights(), slots=1, context_window=256)
+    loading = asyncio.create_task(model.warm())
+    await asyncio.sleep(0)
+    assert model.state == "loading"
+    await model.close()
+    await model.close()
+    with pytest.raises(ModelUnavailableError, match="shut down"):
+        await loading
+    with pytest.raises(ModelUnavailableError, match="shut down"):
+        await generate(model, call(HELLO, GREEDY))
 
 
-def test_closing_ends_the_calls_that_run() -> None:
-    async def main() -> None:
-        model = LlamaModel(SMOLLM2, weights(), slots=1, context_window=512)
-        stream = model.generate(call(HELLO, ENDLESS))
-        await anext(stream)
-        pid = model.pid
-        await model.close()
-        with pytest.raises(ModelUnavailableError, match="shut down"):
-            async for _ in stream:
-                pass
-        assert pid is not None
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
-
-    asyncio.run(main())
+async def test_closing_ends_the_calls_that_run() -> None:
+    model = LlamaModel(SMOLLM2, weights(), slots=1, context_window=512)
+    stream = model.generate(call(HELLO, ENDLESS))
+    await anext(stream)
+    pid = model.pid
+    await model.close()
+    with pytest.raises(ModelUnavailableError, match="shut down"):
+        async for _ in stream:
+            pass
+    assert pid is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)

@@ -120,49 +120,41 @@ def test_it_goes_when_its_parent_does(how: str, tmp_path: Path) -> None:
             os.close(child)
 
 
-def test_nothing_is_left_in_the_temporary_folder(
+async def test_nothing_is_left_in_the_temporary_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-
-    async def main() -> None:
-        model = LlamaModel(ModelInfo("mine"), weights(), slots=1, context_window=256)
-        await model.warm()
-        assert os.listdir(tmp_path) != []
-        await model.close()
-        assert os.listdir(tmp_path) == []
-        model = LlamaModel(ModelInfo("mine"), weights(), slots=1, context_window=256)
-        loading = asyncio.create_task(model.warm())
-        for _ in range(3):
-            await asyncio.sleep(0)
-        assert os.listdir(tmp_path) != []
-        await model.close()
-        with pytest.raises(ModelUnavailableError):
-            await loading
-        assert os.listdir(tmp_path) == []
-
-    asyncio.run(main())
+    model = LlamaModel(ModelInfo("mine"), weights(), slots=1, context_window=256)
+    await model.warm()
+    assert os.listdir(tmp_path) != []
+    await model.close()
+    assert os.listdir(tmp_path) == []
+    model = LlamaModel(ModelInfo("mine"), weights(), slots=1, context_window=256)
+    loading = asyncio.create_task(model.warm())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert os.listdir(tmp_path) != []
+    await model.close()
+    with pytest.raises(ModelUnavailableError):
+        await loading
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_nothing_is_left_of_a_child_that_was_killed(
+async def test_nothing_is_left_of_a_child_that_was_killed(
     how: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-
-    async def main() -> None:
-        model = LlamaModel(ModelInfo("mine"), weights(), slots=1, context_window=256)
-        stream = model.generate(call([("user", "hi")], Options(max_output_tokens=200)))
-        await anext(stream)
-        assert model.pid is not None
-        os.kill(model.pid, how)
-        with pytest.raises(ModelUnavailableError):
-            async for _ in stream:
-                pass
-        assert os.listdir(tmp_path) == []
-        await model.close()
-
-    asyncio.run(main())
+    model = LlamaModel(ModelInfo("mine"), weights(), slots=1, context_window=256)
+    stream = model.generate(call([("user", "hi")], Options(max_output_tokens=200)))
+    await anext(stream)
+    assert model.pid is not None
+    os.kill(model.pid, how)
+    with pytest.raises(ModelUnavailableError):
+        async for _ in stream:
+            pass
+    assert os.listdir(tmp_path) == []
+    await model.close()
 
 
 def test_what_llama_cpp_prints_does_not_reach_the_frames() -> None:

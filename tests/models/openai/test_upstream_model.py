@@ -102,52 +102,41 @@ def test_a_tunnel_to_a_safe_upstream(
     run(main(), loop)
 
 
-def test_an_upstream_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def main() -> None:
-        async with (
-            MisbehavingUpstream() as upstream,
-            ForwardProxy({"upstream.test": upstream.port}, user=USER) as proxy,
-        ):
-            monkeypatch.setenv("http_proxy", proxy.url)
-            model = model_of("http://upstream.test:8000/v1")
-            assert await collect_deltas(model) == HELLO
-            await model.close()
-            (asked,) = proxy.requests
-            assert asked.target == "http://upstream.test:8000/v1/chat/completions"
-            assert upstream.requests[0].headers["authorization"] == f"Bearer {KEY}"
-            # An answer in the clear may be the proxy's own.
-            upstream.then(refuse(403))
-            error = await refused("http://upstream.test/v1", ModelError)
-            assert error.message == (
-                f"upstream.test:80 (by the proxy {proxy.address}) answered 403: No. "
-                "Check the API key."
-            )
-
-    run(main())
+async def test_an_upstream_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with (
+        MisbehavingUpstream() as upstream,
+        ForwardProxy({"upstream.test": upstream.port}, user=USER) as proxy,
+    ):
+        monkeypatch.setenv("http_proxy", proxy.url)
+        model = model_of("http://upstream.test:8000/v1")
+        assert await collect_deltas(model) == HELLO
+        await model.close()
+        (asked,) = proxy.requests
+        assert asked.target == "http://upstream.test:8000/v1/chat/completions"
+        assert upstream.requests[0].headers["authorization"] == f"Bearer {KEY}"
+        # An answer in the clear may be the proxy's own.
+        upstream.then(refuse(403))
+        error = await refused("http://upstream.test/v1", ModelError)
+        assert error.message == (
+            f"upstream.test:80 (by the proxy {proxy.address}) answered 403: No. Check the API key."
+        )
 
 
-def test_this_machine_is_reached_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def main() -> None:
-        async with MisbehavingUpstream() as upstream:
-            monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
-            model = model_of(upstream.base_url)
-            assert await collect_deltas(model) == HELLO
-            await model.close()
-
-    run(main())
+async def test_this_machine_is_reached_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with MisbehavingUpstream() as upstream:
+        monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+        model = model_of(upstream.base_url)
+        assert await collect_deltas(model) == HELLO
+        await model.close()
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_proxy_that_is_not_there(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_that_is_not_there(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         gone = f"127.0.0.1:{taken.getsockname()[1]}"
     monkeypatch.setenv("ALL_PROXY", f"http://{USER}@{gone}")
-
-    async def main() -> None:
-        error = await refused(f"{scheme}://upstream.test/v1", ModelUnavailableError)
-        assert error.message.startswith(f"The proxy {gone} cannot be reached: ")
-
-    run(main())
+    error = await refused(f"{scheme}://upstream.test/v1", ModelUnavailableError)
+    assert error.message.startswith(f"The proxy {gone} cannot be reached: ")
 
 
 @pytest.mark.parametrize(
@@ -158,16 +147,13 @@ def test_a_proxy_that_is_not_there(scheme: str, monkeypatch: pytest.MonkeyPatch)
         (502, ModelUnavailableError, "it does not reach upstream.test:443."),
     ],
 )
-def test_a_proxy_that_refuses(
+async def test_a_proxy_that_refuses(
     status: int, kind: type[AntiphonError], why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def main() -> None:
-        async with ForwardProxy({}, user=USER, status=status) as proxy:
-            monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-            error = await refused("https://upstream.test/v1", kind)
-            assert error.message.startswith(f"The proxy {proxy.address} answered {status}: {why}")
-
-    run(main())
+    async with ForwardProxy({}, user=USER, status=status) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        error = await refused("https://upstream.test/v1", kind)
+        assert error.message.startswith(f"The proxy {proxy.address} answered {status}: {why}")
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -182,35 +168,28 @@ def test_a_proxy_that_wants_another_password(scheme: str, monkeypatch: pytest.Mo
     run(main())
 
 
-def test_a_certificate_that_is_nobodys(
+async def test_a_certificate_that_is_nobodys(
     tls: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def main() -> None:
-        async with (
-            MisbehavingUpstream(tls=tls[0]) as upstream,
-            ForwardProxy({"upstream.test": upstream.port}, user=USER) as proxy,
-        ):
-            monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-            error = await refused("https://upstream.test/v1", ModelUnavailableError)
-            assert f"upstream.test:443 (by the proxy {proxy.address})" in error.message
-            assert not upstream.requests
-
-    run(main())
+    async with (
+        MisbehavingUpstream(tls=tls[0]) as upstream,
+        ForwardProxy({"upstream.test": upstream.port}, user=USER) as proxy,
+    ):
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        error = await refused("https://upstream.test/v1", ModelUnavailableError)
+        assert f"upstream.test:443 (by the proxy {proxy.address})" in error.message
+        assert not upstream.requests
 
 
-def test_no_password_is_looked_for_elsewhere(
+async def test_no_password_is_looked_for_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login ann password correct-horse\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-
-    async def main() -> None:
-        async with ForwardProxy({}, status=403) as proxy:
-            monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-            await refused("https://upstream.test/v1", ModelError)
-            assert "proxy-authorization" not in proxy.requests[0].headers
-
-    run(main())
+    async with ForwardProxy({}, status=403) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        await refused("https://upstream.test/v1", ModelError)
+        assert "proxy-authorization" not in proxy.requests[0].headers
 
 
 def test_a_proxy_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -280,16 +280,13 @@ class MistakenModel(ChatCompletionsModel):
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-def test_a_mistake_of_ours_is_not_the_upstreams(streamed: bool) -> None:
-    async def main() -> None:
-        async with MisbehavingUpstream() as upstream:
-            model = MistakenModel(ModelInfo("m"), upstream.base_url, KEY)
-            with pytest.raises((ValueError, RuntimeError), match="not the upstream's fault"):
-                await collect_deltas(model, streamed=streamed)
-            assert len(upstream.requests) == 1
-            await model.close()
-
-    asyncio.run(main())
+async def test_a_mistake_of_ours_is_not_the_upstreams(streamed: bool) -> None:
+    async with MisbehavingUpstream() as upstream:
+        model = MistakenModel(ModelInfo("m"), upstream.base_url, KEY)
+        with pytest.raises((ValueError, RuntimeError), match="not the upstream's fault"):
+            await collect_deltas(model, streamed=streamed)
+        assert len(upstream.requests) == 1
+        await model.close()
 
 
 def test_an_answer_that_cannot_be_read_is_quoted_without_the_key() -> None:

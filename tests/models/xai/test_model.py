@@ -161,18 +161,15 @@ def test_an_answer_that_is_cut_is_an_error_after_what_was_said() -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_an_answer_without_a_reason_to_stop_was_cut(stream: bool) -> None:
-    async def main() -> None:
-        whole = chat_pb2.GetChatCompletionResponse(
-            outputs=[chat_pb2.CompletionOutput(message=chat_pb2.CompletionMessage(content="One"))]
-        )
-        async with RawXai(send_script(chunk(content="One") if stream else whole)) as raw:
-            model = model_at(raw.port)
-            error = await failing(model, ModelError, stream=stream)
-            assert error.code == "upstream_disconnected"
-            await model.close()
-
-    run(main())
+async def test_an_answer_without_a_reason_to_stop_was_cut(stream: bool) -> None:
+    whole = chat_pb2.GetChatCompletionResponse(
+        outputs=[chat_pb2.CompletionOutput(message=chat_pb2.CompletionMessage(content="One"))]
+    )
+    async with RawXai(send_script(chunk(content="One") if stream else whole)) as raw:
+        model = model_at(raw.port)
+        error = await failing(model, ModelError, stream=stream)
+        assert error.code == "upstream_disconnected"
+        await model.close()
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -245,137 +242,110 @@ def test_closing_the_model_fails_its_calls() -> None:
     ],
 )
 @pytest.mark.parametrize("stream", [True, False])
-def test_statuses_are_errors_of_ours(
+async def test_statuses_are_errors_of_ours(
     status: grpc.StatusCode, details: str, kind: type[AntiphonError], code: str, stream: bool
 ) -> None:
-    async def main() -> None:
-        async with RawXai(abort_script(status, details)) as raw:
-            model = model_at(raw.port, retry=NO_RETRIES)
-            error = await failing(model, kind, stream=stream)
-            assert error.code == code
-            assert KEY[:8] not in error.message
-            await model.close()
-
-    run(main())
+    async with RawXai(abort_script(status, details)) as raw:
+        model = model_at(raw.port, retry=NO_RETRIES)
+        error = await failing(model, kind, stream=stream)
+        assert error.code == code
+        assert KEY[:8] not in error.message
+        await model.close()
 
 
-def test_a_context_that_is_too_long_says_how_long() -> None:
+async def test_a_context_that_is_too_long_says_how_long() -> None:
     details = (
         "This model's maximum prompt length is 131,072 but the request contains 200000 tokens."
     )
-
-    async def main() -> None:
-        async with RawXai(abort_script(STATUS.INVALID_ARGUMENT, details)) as raw:
-            model = model_at(raw.port)
-            error = await failing(model, ContextLengthExceededError)
-            assert (error.used, error.limit) == (200000, 131072)
-            assert len(raw.requests) == 1, "asking again would not help"
-            await model.close()
-
-    run(main())
+    async with RawXai(abort_script(STATUS.INVALID_ARGUMENT, details)) as raw:
+        model = model_at(raw.port)
+        error = await failing(model, ContextLengthExceededError)
+        assert (error.used, error.limit) == (200000, 131072)
+        assert len(raw.requests) == 1, "asking again would not help"
+        await model.close()
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_what_passes_is_tried_again_until_something_was_said(stream: bool) -> None:
-    async def main() -> None:
-        whole = chat_pb2.GetChatCompletionResponse(
-            outputs=[
-                chat_pb2.CompletionOutput(
-                    message=chat_pb2.CompletionMessage(content="Hello."),
-                    finish_reason=sample_pb2.REASON_STOP,
-                )
-            ]
-        )
-        clock = ManualClock()
-        async with RawXai(
-            abort_script(STATUS.UNAVAILABLE, "Down"),
-            abort_script(STATUS.RESOURCE_EXHAUSTED, "Slow", retry_after="7"),
-            HELLO if stream else send_script(whole),
-        ) as raw:
-            model = model_at(raw.port, clock)
-            assert await collect_deltas(model, make_call(stream=stream)) == [
-                OutputTextDelta("Hello."),
-                Finish("stop"),
-            ]
-            assert len(raw.requests) == 3
-            assert len(clock.waits) == 2
-            assert clock.waits[1] == 7
-            assert raw.metadata[2]["authorization"] == f"Bearer {KEY}"
-            await model.close()
-
-    run(main())
+async def test_what_passes_is_tried_again_until_something_was_said(stream: bool) -> None:
+    whole = chat_pb2.GetChatCompletionResponse(
+        outputs=[
+            chat_pb2.CompletionOutput(
+                message=chat_pb2.CompletionMessage(content="Hello."),
+                finish_reason=sample_pb2.REASON_STOP,
+            )
+        ]
+    )
+    clock = ManualClock()
+    async with RawXai(
+        abort_script(STATUS.UNAVAILABLE, "Down"),
+        abort_script(STATUS.RESOURCE_EXHAUSTED, "Slow", retry_after="7"),
+        HELLO if stream else send_script(whole),
+    ) as raw:
+        model = model_at(raw.port, clock)
+        assert await collect_deltas(model, make_call(stream=stream)) == [
+            OutputTextDelta("Hello."),
+            Finish("stop"),
+        ]
+        assert len(raw.requests) == 3
+        assert len(clock.waits) == 2
+        assert clock.waits[1] == 7
+        assert raw.metadata[2]["authorization"] == f"Bearer {KEY}"
+        await model.close()
 
 
-def test_nothing_is_tried_again_once_something_was_said() -> None:
-    async def main() -> None:
-        async with RawXai(
-            abort_script(STATUS.UNAVAILABLE, "Down", chunk(content="Hel")), HELLO
-        ) as raw:
-            model = model_at(raw.port)
-            await failing(model, ModelUnavailableError)
-            assert len(raw.requests) == 1
-            await model.close()
-
-    run(main())
+async def test_nothing_is_tried_again_once_something_was_said() -> None:
+    async with RawXai(abort_script(STATUS.UNAVAILABLE, "Down", chunk(content="Hel")), HELLO) as raw:
+        model = model_at(raw.port)
+        await failing(model, ModelUnavailableError)
+        assert len(raw.requests) == 1
+        await model.close()
 
 
 @pytest.mark.parametrize(
     "trailers",
     [{"retry_after": "90"}, {"grpc_retry_pushback_ms": "-1"}, {"grpc_retry_pushback_ms": "90000"}],
 )
-def test_a_server_that_wants_no_second_try_gets_none(trailers: dict[str, str]) -> None:
-    async def main() -> None:
-        async with RawXai(abort_script(STATUS.RESOURCE_EXHAUSTED, "Slow", **trailers)) as raw:
-            model = model_at(raw.port)
-            await failing(model, UpstreamRateLimitError)
-            assert len(raw.requests) == 1
-            await model.close()
-
-    run(main())
+async def test_a_server_that_wants_no_second_try_gets_none(trailers: dict[str, str]) -> None:
+    async with RawXai(abort_script(STATUS.RESOURCE_EXHAUSTED, "Slow", **trailers)) as raw:
+        model = model_at(raw.port)
+        await failing(model, UpstreamRateLimitError)
+        assert len(raw.requests) == 1
+        await model.close()
 
 
-def test_a_model_without_reasoning_is_asked_for_none() -> None:
-    async def main() -> None:
-        no = abort_script(STATUS.INVALID_ARGUMENT, "use_encrypted_content is not supported")
-        async with RawXai(no, HELLO) as raw:
-            model = model_at(raw.port)
-            assert await collect_deltas(model) == [OutputTextDelta("Hello."), Finish("stop")]
-            assert [one.use_encrypted_content for one in raw.requests] == [True, False]
-            await model.close()
-        async with RawXai(no) as raw:
-            model = model_at(raw.port)
-            await failing(model, InvalidRequestError)
-            assert len(raw.requests) == 2
-            await model.close()
-
-    run(main())
+async def test_a_model_without_reasoning_is_asked_for_none() -> None:
+    no = abort_script(STATUS.INVALID_ARGUMENT, "use_encrypted_content is not supported")
+    async with RawXai(no, HELLO) as raw:
+        model = model_at(raw.port)
+        assert await collect_deltas(model) == [OutputTextDelta("Hello."), Finish("stop")]
+        assert [one.use_encrypted_content for one in raw.requests] == [True, False]
+        await model.close()
+    async with RawXai(no) as raw:
+        model = model_at(raw.port)
+        await failing(model, InvalidRequestError)
+        assert len(raw.requests) == 2
+        await model.close()
 
 
-def test_sealed_reasoning_names_its_model() -> None:
-    async def main() -> None:
-        done = chunk(encrypted_content="gA", content="Hi.", finish=sample_pb2.REASON_STOP)
-        async with RawXai(send_script(done)) as raw:
-            model = model_at(raw.port, upstream_name="grok-4")
-            origin = f"grpc://127.0.0.1:{raw.port}/grok-4"
-            assert (await collect_deltas(model))[0] == EncryptedReasoning("gA", origin)
-            assert raw.requests[0].model == "grok-4"
-            await model.close()
-
-    run(main())
+async def test_sealed_reasoning_names_its_model() -> None:
+    done = chunk(encrypted_content="gA", content="Hi.", finish=sample_pb2.REASON_STOP)
+    async with RawXai(send_script(done)) as raw:
+        model = model_at(raw.port, upstream_name="grok-4")
+        origin = f"grpc://127.0.0.1:{raw.port}/grok-4"
+        assert (await collect_deltas(model))[0] == EncryptedReasoning("gA", origin)
+        assert raw.requests[0].model == "grok-4"
+        await model.close()
 
 
-def test_a_server_that_dies_within_an_answer() -> None:
-    async def main() -> None:
-        async with RawXai(_endless) as raw:
-            model = model_at(raw.port, retry=NO_RETRIES)
-            answer = model.generate(make_call())
-            assert await anext(answer) == [OutputTextDelta("One")]
-            await raw.stop()
-            with pytest.raises(ModelError):
-                await anext(answer)
-            await model.close()
-
-    run(main())
+async def test_a_server_that_dies_within_an_answer() -> None:
+    async with RawXai(_endless) as raw:
+        model = model_at(raw.port, retry=NO_RETRIES)
+        answer = model.generate(make_call())
+        assert await anext(answer) == [OutputTextDelta("One")]
+        await raw.stop()
+        with pytest.raises(ModelError):
+            await anext(answer)
+        await model.close()
 
 
 async def _endless(request: Any, context: Any) -> Any:
@@ -384,33 +354,27 @@ async def _endless(request: Any, context: Any) -> Any:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_silent_server_is_given_up(stream: bool) -> None:
+async def test_a_silent_server_is_given_up(stream: bool) -> None:
     async def silent(request: Any, context: Any) -> Any:
         await asyncio.Event().wait()
         yield chunk()
 
-    async def main() -> None:
-        async with RawXai(silent) as raw:
-            model = model_at(raw.port, read_timeout=0.01)
-            await failing(model, ModelTimeoutError, stream=stream)
-            await model.close()
-
-    run(main())
+    async with RawXai(silent) as raw:
+        model = model_at(raw.port, read_timeout=0.01)
+        await failing(model, ModelTimeoutError, stream=stream)
+        await model.close()
 
 
-def test_nobody_there() -> None:
+async def test_nobody_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
-    async def main() -> None:
-        clock = ManualClock()
-        model = model_at(port, clock)
-        error = await failing(model, ModelUnavailableError)
-        assert f"127.0.0.1:{port}" in error.message
-        assert len(clock.waits) == 2
-        await model.close()
-
-    run(main())
+    clock = ManualClock()
+    model = model_at(port, clock)
+    error = await failing(model, ModelUnavailableError)
+    assert f"127.0.0.1:{port}" in error.message
+    assert len(clock.waits) == 2
+    await model.close()
 
 
 @pytest.mark.parametrize(
@@ -430,12 +394,9 @@ def test_what_cannot_be_used_is_said_at_once(options: dict[str, Any]) -> None:
     assert "u:p" not in caught.value.message
 
 
-def test_a_model_that_was_never_asked_closes() -> None:
-    async def main() -> None:
-        model = model_at(1)
-        assert await model.count_tokens(make_call()) is None
-        assert model.info.name == "m"
-        await model.close()
-        await model.close()
-
-    run(main())
+async def test_a_model_that_was_never_asked_closes() -> None:
+    model = model_at(1)
+    assert await model.count_tokens(make_call()) is None
+    assert model.info.name == "m"
+    await model.close()
+    await model.close()

@@ -52,16 +52,15 @@ def test_what_cannot_be_a_host(toml: str, tmp_path: Path) -> None:
         load(tmp_path, toml)
 
 
-def test_the_engine_speaks_it() -> None:
-    async def main(port: int) -> None:
+async def test_the_engine_speaks_it() -> None:
+
+    with grpc_serving() as server:
+        port = server.port
         async with open_engine(grok(f"http://127.0.0.1:{port}")) as engine:
             _, model = engine.service.models.get("grok")
             assert isinstance(model, XaiGrpcModel)
             reply = await run_turn(engine.service, "Hi")
             assert texts(reply) == ["You said: Hi\n(I was shown 1 messages.)"]
-
-    with grpc_serving() as server:
-        asyncio.run(main(server.port))
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,14 +12,15 @@ from antiphon.errors import ModelUnavailableError
 from antiphon.models.scripted import ScriptedModel
 from support.grpc_client import grpc_serving
 from support.tls_certificates import self_signed_certificate
-from support.xai_upstream import NO_RETRIES, collect_deltas, model_at, run
+from support.xai_upstream import NO_RETRIES, collect_deltas, model_at
 
 
-def test_a_host_has_to_be_who_it_says(tmp_path: Path) -> None:
+async def test_a_host_has_to_be_who_it_says(tmp_path: Path) -> None:
     tls = self_signed_certificate(tmp_path)
     upstream = ScriptedModel(["Hi."])
 
-    async def main(port: int) -> None:
+    with grpc_serving(upstream, certificate=tls) as server:
+        port = server.port
         url = f"https://127.0.0.1:{port}"
         stranger = model_at(port, url=url, retry=NO_RETRIES)
         with pytest.raises(ModelUnavailableError):
@@ -30,6 +31,3 @@ def test_a_host_has_to_be_who_it_says(tmp_path: Path) -> None:
         assert OutputTextDelta("Hi.") in await collect_deltas(friend)
         await stranger.close()
         await friend.close()
-
-    with grpc_serving(upstream, certificate=tls) as server:
-        run(main(server.port))

@@ -146,27 +146,22 @@ def test_pictures_are_shown(kind: str, tmp_path: Path) -> None:
         assert content == [{"type": "text", "text": "What is this?"}, image]
 
 
-def test_a_model_gets_its_reasoning_back_within_a_turn_and_after() -> None:
-    async def main() -> None:
-        made = chunk(encrypted_content="g1", reasoning_content="Hm.")
-        async with RawXai(
-            send_script(made, chunk(tool_calls=tool_calls(("c", "look", "{}")), finish=4)),
-            send_script(chunk(encrypted_content="g2"), chunk(content="So.", finish=3)),
-            send_script(chunk(content="Bye.", finish=3)),
-        ) as raw:
-            model = model_at(raw.port)
-            service = TurnService(MemoryStore(), ModelRegistry({"m": model}, default="m"))
-            first = await run_turn(service, "Look", tools=RecordingTools(), options=LOOK)
-            assert [one.call_id for one in first.output if isinstance(one, FunctionCallOutput)] == [
-                "c"
-            ]
-            await run_turn(service, "Bye", after=first.id)
-            sealed = [
-                [one.encrypted_content for one in request.messages if one.encrypted_content]
-                for request in raw.requests
-            ]
-            assert sealed == [[], ["g1"], ["g1", "g2"]]
-            assert not any(request.store_messages for request in raw.requests)
-            await model.close()
-
-    run(main())
+async def test_a_model_gets_its_reasoning_back_within_a_turn_and_after() -> None:
+    made = chunk(encrypted_content="g1", reasoning_content="Hm.")
+    async with RawXai(
+        send_script(made, chunk(tool_calls=tool_calls(("c", "look", "{}")), finish=4)),
+        send_script(chunk(encrypted_content="g2"), chunk(content="So.", finish=3)),
+        send_script(chunk(content="Bye.", finish=3)),
+    ) as raw:
+        model = model_at(raw.port)
+        service = TurnService(MemoryStore(), ModelRegistry({"m": model}, default="m"))
+        first = await run_turn(service, "Look", tools=RecordingTools(), options=LOOK)
+        assert [one.call_id for one in first.output if isinstance(one, FunctionCallOutput)] == ["c"]
+        await run_turn(service, "Bye", after=first.id)
+        sealed = [
+            [one.encrypted_content for one in request.messages if one.encrypted_content]
+            for request in raw.requests
+        ]
+        assert sealed == [[], ["g1"], ["g1", "g2"]]
+        assert not any(request.store_messages for request in raw.requests)
+        await model.close()

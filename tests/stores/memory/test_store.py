@@ -2,30 +2,24 @@
 
 from antiphon.errors import StoreError
 from antiphon.stores.memory.store import MemoryStore
-from support.store_turns import DONE, new_turn, run
+from support.store_turns import DONE, new_turn
 
 
-def test_its_futures_are_done_at_once() -> None:
-    async def main() -> None:
-        store = MemoryStore()
-        new = new_turn("Hi.")
-        begun = store.begin(new)
-        written = store.write(new.response_id, [], DONE)
-        refused = store.begin(new)
-        assert begun.done()
-        assert written.done()
-        assert isinstance(refused.exception(), StoreError)
-
-    run(main())
+async def test_its_futures_are_done_at_once() -> None:
+    store = MemoryStore()
+    new = new_turn("Hi.")
+    begun = store.begin(new)
+    written = store.write(new.response_id, [], DONE)
+    refused = store.begin(new)
+    assert begun.done()
+    assert written.done()
+    assert isinstance(refused.exception(), StoreError)
 
 
-def test_closing_forgets_everything_and_two_stores_share_nothing() -> None:
-    async def main() -> None:
-        one, two = MemoryStore(), MemoryStore()
-        new = new_turn("Hi.")
-        await one.begin(new)
-        assert await two.head("", new.response_id) is None
-        await one.close()
-        assert await two.recent_threads("", 1) == []
-
-    run(main())
+async def test_closing_forgets_everything_and_two_stores_share_nothing() -> None:
+    one, two = MemoryStore(), MemoryStore()
+    new = new_turn("Hi.")
+    await one.begin(new)
+    assert await two.head("", new.response_id) is None
+    await one.close()
+    assert await two.recent_threads("", 1) == []

@@ -21,7 +21,6 @@ from support.store_turns import (
     head_of,
     ids,
     opener,
-    run,
     sqlite,
 )
 
@@ -45,46 +44,37 @@ async def check_windows(store: StoreWithStores, head: Head, others: list[str]) -
             assert await store.window(head, Window(9, at, newest_first)) == []
 
 
-def test_a_part_of_a_chain_with_branches(store: Opener) -> None:
-    async def main() -> None:
-        async with store() as opened:
-            trunk = await complete_turns(opened, 4)
-            branch = await complete_turns(opened, 3, parent=trunk[1])
-            twig = await complete_turns(opened, 2, parent=branch[0])
-            aside = await complete_turn(opened)
-            theirs = await complete_turn(opened, tenant="other")
-            strange = ["", "conv_1", aside.response_id, theirs.response_id]
-            await check_windows(opened, trunk[-1], [*strange, *ids(branch)])
-            await check_windows(opened, branch[-1], [*strange, *ids(twig), trunk[2].response_id])
-            await check_windows(opened, twig[-1], [*strange, *ids(branch[1:])])
-            # As it was up to an earlier turn: what came later is not of it.
-            await check_windows(opened, trunk[2], [*strange, trunk[3].response_id])
-            whole = await opened.window(twig[-1], Window(100, newest_first=False))
-            parts = (*trunk[:2], *branch[:1], *twig)
-            assert [turn.response_id for turn in whole] == ids(parts)
-
-    run(main())
+async def test_a_part_of_a_chain_with_branches(store: Opener) -> None:
+    async with store() as opened:
+        trunk = await complete_turns(opened, 4)
+        branch = await complete_turns(opened, 3, parent=trunk[1])
+        twig = await complete_turns(opened, 2, parent=branch[0])
+        aside = await complete_turn(opened)
+        theirs = await complete_turn(opened, tenant="other")
+        strange = ["", "conv_1", aside.response_id, theirs.response_id]
+        await check_windows(opened, trunk[-1], [*strange, *ids(branch)])
+        await check_windows(opened, branch[-1], [*strange, *ids(twig), trunk[2].response_id])
+        await check_windows(opened, twig[-1], [*strange, *ids(branch[1:])])
+        # As it was up to an earlier turn: what came later is not of it.
+        await check_windows(opened, trunk[2], [*strange, trunk[3].response_id])
+        whole = await opened.window(twig[-1], Window(100, newest_first=False))
+        parts = (*trunk[:2], *branch[:1], *twig)
+        assert [turn.response_id for turn in whole] == ids(parts)
 
 
-def test_a_part_of_a_chain_from_which_turns_were_erased(store: Opener) -> None:
-    async def main() -> None:
-        async with store() as opened:
-            heads = await complete_turns(opened, 9, parent=(await complete_turns(opened, 3))[1])
-            gone = random.Random(1).sample(ids(heads[:-1]), 4)
-            for name in gone:
-                await opened.delete("", name)
-            await check_windows(opened, await head_of(opened, heads[-1].response_id), gone)
-
-    run(main())
+async def test_a_part_of_a_chain_from_which_turns_were_erased(store: Opener) -> None:
+    async with store() as opened:
+        heads = await complete_turns(opened, 9, parent=(await complete_turns(opened, 3))[1])
+        gone = random.Random(1).sample(ids(heads[:-1]), 4)
+        for name in gone:
+            await opened.delete("", name)
+        await check_windows(opened, await head_of(opened, heads[-1].response_id), gone)
 
 
-def test_another_tenants_head_shows_nothing(store: Opener) -> None:
-    async def main() -> None:
-        async with store() as opened:
-            head = msgspec.structs.replace(await complete_turn(opened), tenant="other")
-            assert await opened.window(head, Window(9)) == []
-
-    run(main())
+async def test_another_tenants_head_shows_nothing(store: Opener) -> None:
+    async with store() as opened:
+        head = msgspec.structs.replace(await complete_turn(opened), tenant="other")
+        assert await opened.window(head, Window(9)) == []
 
 
 def steps_of(path: Path, head: Head, window: Window) -> int:
@@ -104,20 +94,17 @@ def steps_of(path: Path, head: Head, window: Window) -> int:
 
 
 @pytest.mark.parametrize("newest_first", [True, False])
-def test_a_window_costs_the_same_in_a_long_chain(tmp_path: Path, newest_first: bool) -> None:
-    async def main() -> None:
-        path = tmp_path / "a.db"
-        async with sqlite(path) as opened:
-            short, long = await complete_turns(opened, 10), await complete_turns(opened, 200)
-            for begin in (None, 5):
-                cost = [
-                    steps_of(
-                        path,
-                        heads[-1],
-                        Window(3, None if begin is None else ids(heads)[begin], newest_first),
-                    )
-                    for heads in (short, long)
-                ]
-                assert cost[1] < 1.2 * cost[0]
-
-    run(main())
+async def test_a_window_costs_the_same_in_a_long_chain(tmp_path: Path, newest_first: bool) -> None:
+    path = tmp_path / "a.db"
+    async with sqlite(path) as opened:
+        short, long = await complete_turns(opened, 10), await complete_turns(opened, 200)
+        for begin in (None, 5):
+            cost = [
+                steps_of(
+                    path,
+                    heads[-1],
+                    Window(3, None if begin is None else ids(heads)[begin], newest_first),
+                )
+                for heads in (short, long)
+            ]
+            assert cost[1] < 1.2 * cost[0]

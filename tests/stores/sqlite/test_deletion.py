@@ -173,26 +173,23 @@ async def items_erased_under_a_summary(store: SqliteStore, cage: Cage, time: Man
         items_erased_under_a_summary,
     ],
 )
-def test_each_way_of_erasing_leaves_nothing(path: Path, way: Way) -> None:
-    async def main() -> None:
-        time, kept, gone = ManualTime(), Cage(), Cage()
-        gone.made = 500_000
-        async with opened(path, time) as store:
-            await way(store, gone, time)
-            await said(store, kept, time)
-            await cleaned(store)
-            assert gone.alive
-            assert held(path) == kept.alive
+async def test_each_way_of_erasing_leaves_nothing(path: Path, way: Way) -> None:
+    time, kept, gone = ManualTime(), Cage(), Cage()
+    gone.made = 500_000
+    async with opened(path, time) as store:
+        await way(store, gone, time)
+        await said(store, kept, time)
+        await cleaned(store)
+        assert gone.alive
         assert held(path) == kept.alive
-
-    run(main())
+    assert held(path) == kept.alive
 
 
 @pytest.mark.parametrize("closed", [False, True])
 @pytest.mark.parametrize(
     "seed", [0, *(pytest.param(n, marks=pytest.mark.soak) for n in range(1, 20))]
 )
-def test_nothing_is_left_of_rows_that_were_moved(
+async def test_nothing_is_left_of_rows_that_were_moved(
     path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, closed: bool
 ) -> None:
     """Conversations that grow side by side split each other's pages."""
@@ -200,62 +197,50 @@ def test_nothing_is_left_of_rows_that_were_moved(
         # All that is to be cleaned is left to the closing.
         monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing_task._CLEAN_SECONDS", 1000)
     luck = random.Random(seed)
-
-    async def main() -> None:
-        cage = Cage()
-        left: dict[str, str] = {}
-        tips: list[Head | None] = [None] * 12
-        async with opened(path, ManualTime()) as store:
-            for _ in range(450):
-                place = luck.randrange(12)
-                if left and luck.random() < 0.25:
-                    gone = luck.choice(list(left))
-                    assert await store.delete("", gone)
-                    cage.alive.discard(left.pop(gone))
-                else:
-                    name = cage.canary()
-                    words = f"{name} " * luck.choice([1, 3, 10, 100, 400])
-                    tip = tips[place]
-                    parent = tip if tip and tip.response_id in left else None
-                    tips[place] = head = await complete_turn(store, words, words, parent)
-                    left[head.response_id] = name
-            if not closed:
-                await cleaned(store)
-                assert held(path) == cage.alive
-        assert held(path) == cage.alive
-        connection = sqlite3.connect(path)
-        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        connection.close()
-
-    run(main())
-
-
-def test_cleaning_is_what_removes_copies(path: Path) -> None:
-    """Without it, they are there to be found: this is what it is for."""
-
-    async def main() -> None:
-        async with opened(path, ManualTime()) as store:
-            tips: list[Head | None] = [None] * 5
-            for number in range(200):
-                place = number * number % 5
-                tips[place] = await complete_turn(store, "x" * (number % 700), "y", tips[place])
-            ground = store._database
-            ground._connections.write_connection.execute(
-                "PRAGMA wal_checkpoint(TRUNCATE)"
-            ).fetchall()
-            gaps = find_dirty_pages(
-                ground._connections.read_connection, ground._connections.page_file
-            )
-            assert len(gaps) > 10
-            assert {table for table, _ in gaps} == {"log"}
-            assert await store.delete("", (await complete_turn(store)).response_id)
+    cage = Cage()
+    left: dict[str, str] = {}
+    tips: list[Head | None] = [None] * 12
+    async with opened(path, ManualTime()) as store:
+        for _ in range(450):
+            place = luck.randrange(12)
+            if left and luck.random() < 0.25:
+                gone = luck.choice(list(left))
+                assert await store.delete("", gone)
+                cage.alive.discard(left.pop(gone))
+            else:
+                name = cage.canary()
+                words = f"{name} " * luck.choice([1, 3, 10, 100, 400])
+                tip = tips[place]
+                parent = tip if tip and tip.response_id in left else None
+                tips[place] = head = await complete_turn(store, words, words, parent)
+                left[head.response_id] = name
+        if not closed:
             await cleaned(store)
-            assert (
-                find_dirty_pages(ground._connections.read_connection, ground._connections.page_file)
-                == []
-            )
+            assert held(path) == cage.alive
+    assert held(path) == cage.alive
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    connection.close()
 
-    run(main())
+
+async def test_cleaning_is_what_removes_copies(path: Path) -> None:
+    """Without it, they are there to be found: this is what it is for."""
+    async with opened(path, ManualTime()) as store:
+        tips: list[Head | None] = [None] * 5
+        for number in range(200):
+            place = number * number % 5
+            tips[place] = await complete_turn(store, "x" * (number % 700), "y", tips[place])
+        ground = store._database
+        ground._connections.write_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        gaps = find_dirty_pages(ground._connections.read_connection, ground._connections.page_file)
+        assert len(gaps) > 10
+        assert {table for table, _ in gaps} == {"log"}
+        assert await store.delete("", (await complete_turn(store)).response_id)
+        await cleaned(store)
+        assert (
+            find_dirty_pages(ground._connections.read_connection, ground._connections.page_file)
+            == []
+        )
 
 
 def test_readers_in_the_way_only_delay_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,36 +270,30 @@ def test_readers_in_the_way_only_delay_it(path: Path, monkeypatch: pytest.Monkey
     run(main())
 
 
-def test_another_process_that_reads_and_writes_is_no_hindrance(path: Path) -> None:
-    async def main() -> None:
-        async with opened(path, ManualTime()) as store:
-            cage = Cage()
-            heads = [await complete_turn(store, cage.canary() * 50) for _ in range(20)]
-            with child("talk", path) as process:
+async def test_another_process_that_reads_and_writes_is_no_hindrance(path: Path) -> None:
+    async with opened(path, ManualTime()) as store:
+        cage = Cage()
+        heads = [await complete_turn(store, cage.canary() * 50) for _ in range(20)]
+        with child("talk", path) as process:
+            line(process)
+            for head in heads:
+                assert await store.delete("", head.response_id)
                 line(process)
-                for head in heads:
-                    assert await store.delete("", head.response_id)
-                    line(process)
-                await cleaned(store)
-                assert held(path) == set()
-
-    run(main())
-
-
-def test_what_a_dead_process_erased_goes_when_the_file_is_opened(path: Path) -> None:
-    async def main() -> None:
-        async with opened(path, ManualTime()) as store:
-            head = await complete_turn(store, "canary000001 " * 9)
-        # As a process would that dies right after its commit.
-        connection = sqlite3.connect(path, isolation_level=None)
-        connection.execute("PRAGMA secure_delete = ON")
-        connection.execute("PRAGMA wal_autocheckpoint = 0")
-        connection.execute("UPDATE log SET kind = kind")
-        connection.execute("DELETE FROM log WHERE kind IN (1, 2)")
-        assert held(path)
-        async with opened(path, ManualTime()) as store:
+            await cleaned(store)
             assert held(path) == set()
-            assert await store.turn("", head.response_id) is not None
-        connection.close()
 
-    run(main())
+
+async def test_what_a_dead_process_erased_goes_when_the_file_is_opened(path: Path) -> None:
+    async with opened(path, ManualTime()) as store:
+        head = await complete_turn(store, "canary000001 " * 9)
+    # As a process would that dies right after its commit.
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA secure_delete = ON")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    connection.execute("UPDATE log SET kind = kind")
+    connection.execute("DELETE FROM log WHERE kind IN (1, 2)")
+    assert held(path)
+    async with opened(path, ManualTime()) as store:
+        assert held(path) == set()
+        assert await store.turn("", head.response_id) is not None
+    connection.close()

@@ -21,7 +21,6 @@ from support.store_turns import (
     ids_of,
     images_in_file,
     new_turn,
-    run,
     sqlite,
     user,
 )
@@ -110,39 +109,35 @@ def old_file(path: Path, version: int) -> list[str]:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_an_old_file_opens_and_works(tmp_path: Path, version: int) -> None:
+async def test_an_old_file_opens_and_works(tmp_path: Path, version: int) -> None:
     path = tmp_path / "turns.db"
     first, aside, left = old_file(path, version)
-
-    async def main() -> None:
-        async with sqlite(path) as store:
-            assert await ids_of(store, await head_of(store, aside)) == [first, aside]
-            turn = await store.turn("", left)
-            assert turn is not None
-            assert turn.end is not None
-            assert turn.end.status == "failed"
-            old = await head_of(store, first)
-            new = await complete_turn(store, "look", parent=old, images=[b"cat"])
-            before, after = await store.chain(new)
-            assert (before.input, before.blobs) == ((user("from before"),), {})
-            assert after.blobs == blobs_of(b"cat")
-            assert len(await store.recent_threads("", 9)) == 3
-            listed = await store.stores.response_index.list_responses("", 9, newest_first=False)
-            assert [turn.response_id for turn in listed] == [first, aside, left, new.response_id]
-            talk = await store.stores.conversations.create("", {})
-            assert await store.stores.conversations.delete("", talk.id)
-            assert await store.stores.conversations.erase_item("", aside, 0)
-            await store.delete("", first, cascade=True)
-            assert images_in_file(path) == []
-            assert await store.chain(new) == []
-        lifetimes = RetentionPolicy(1.0)
-        store = await open_sqlite(path, lifetimes)
-        # What is that old has expired now.
-        assert await store.turn("", left) is None
-        assert await store.stores.response_index.delete_expired() == 1
-        await store.close()
-
-    run(main())
+    async with sqlite(path) as store:
+        assert await ids_of(store, await head_of(store, aside)) == [first, aside]
+        turn = await store.turn("", left)
+        assert turn is not None
+        assert turn.end is not None
+        assert turn.end.status == "failed"
+        old = await head_of(store, first)
+        new = await complete_turn(store, "look", parent=old, images=[b"cat"])
+        before, after = await store.chain(new)
+        assert (before.input, before.blobs) == ((user("from before"),), {})
+        assert after.blobs == blobs_of(b"cat")
+        assert len(await store.recent_threads("", 9)) == 3
+        listed = await store.stores.response_index.list_responses("", 9, newest_first=False)
+        assert [turn.response_id for turn in listed] == [first, aside, left, new.response_id]
+        talk = await store.stores.conversations.create("", {})
+        assert await store.stores.conversations.delete("", talk.id)
+        assert await store.stores.conversations.erase_item("", aside, 0)
+        await store.delete("", first, cascade=True)
+        assert images_in_file(path) == []
+        assert await store.chain(new) == []
+    lifetimes = RetentionPolicy(1.0)
+    store = await open_sqlite(path, lifetimes)
+    # What is that old has expired now.
+    assert await store.turn("", left) is None
+    assert await store.stores.response_index.delete_expired() == 1
+    await store.close()
     connection = sqlite3.connect(path, isolation_level=None)
     assert value(connection, "PRAGMA user_version") == len(migrations())
     assert value(connection, "PRAGMA integrity_check") == "ok"

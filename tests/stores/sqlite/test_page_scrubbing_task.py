@@ -88,95 +88,76 @@ def test_a_store_where_nothing_goes_is_never_looked_through(path: Path, looks: l
     assert marks(path) == []
 
 
-def test_a_sweep_that_erases_has_the_file_cleaned(path: Path, looks: list[int]) -> None:
+async def test_a_sweep_that_erases_has_the_file_cleaned(path: Path, looks: list[int]) -> None:
     time = ManualTime()
-
-    async def main() -> None:
-        async with opened(path, time) as store:
-            await store.stores.conversations.create("", {"a": "b"})
-            time.now += LIFE
-            assert await swept(store) == 0
-            assert store._database.erasures.due
-            assert len(marks(path)) == 1
-            await cleaned(store)
-            assert marks(path) == []
-            before = len(looks)
-            assert before
-            assert await swept(store) == 0
-            assert len(looks) == before
-
-    run(main())
+    async with opened(path, time) as store:
+        await store.stores.conversations.create("", {"a": "b"})
+        time.now += LIFE
+        assert await swept(store) == 0
+        assert store._database.erasures.due
+        assert len(marks(path)) == 1
+        await cleaned(store)
+        assert marks(path) == []
+        before = len(looks)
+        assert before
+        assert await swept(store) == 0
+        assert len(looks) == before
 
 
-def test_a_sweep_with_nothing_due_reads_no_turns(path: Path) -> None:
+async def test_a_sweep_with_nothing_due_reads_no_turns(path: Path) -> None:
     time = ManualTime()
     asked: list[str] = []
-
-    async def main() -> None:
-        async with opened(path, time) as store:
-            root = await complete_turn(store)
+    async with opened(path, time) as store:
+        root = await complete_turn(store)
+        assert await swept(store) == 0
+        readers = store._database._idle_connections
+        readers[0].set_trace_callback(asked.append)
+        for _ in range(5):
             assert await swept(store) == 0
-            readers = store._database._idle_connections
-            readers[0].set_trace_callback(asked.append)
-            for _ in range(5):
-                assert await swept(store) == 0
-            assert not [query for query in asked if "responses" in query]
-            # What goes may have kept others alive: it is looked at once more.
-            await store.delete("", root.response_id)
-            await swept(store)
-            assert [query for query in asked if "responses" in query]
-
-    run(main())
+        assert not [query for query in asked if "responses" in query]
+        # What goes may have kept others alive: it is looked at once more.
+        await store.delete("", root.response_id)
+        await swept(store)
+        assert [query for query in asked if "responses" in query]
 
 
-def test_one_store_of_all_that_are_open_sweeps(path: Path) -> None:
+async def test_one_store_of_all_that_are_open_sweeps(path: Path) -> None:
     time = ManualTime()
-
-    async def main() -> None:
-        async with opened(path, time) as second:
-            async with opened(path, time) as first:
-                assert await swept(first) == 0
-                await said(first, time)
-                time.now += LIFE
-                assert await swept(second) == 0
-                assert await swept(first) == 1
-                await said(first, time)
-                time.now += LIFE
-            assert await swept(second) == 1
-
-    run(main())
+    async with opened(path, time) as second:
+        async with opened(path, time) as first:
+            assert await swept(first) == 0
+            await said(first, time)
+            time.now += LIFE
+            assert await swept(second) == 0
+            assert await swept(first) == 1
+            await said(first, time)
+            time.now += LIFE
+        assert await swept(second) == 1
 
 
-def test_erasures_in_a_row_are_cleaned_up_after_together(
+async def test_erasures_in_a_row_are_cleaned_up_after_together(
     path: Path, looks: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing_task._CLEAN_SECONDS", 0.2)
-
-    async def main() -> None:
-        async with opened(path) as store:
-            heads = [await complete_turn(store) for _ in range(10)]
-            await asyncio.gather(*[store.delete("", head.response_id) for head in heads])
-            await cleaned(store)
-            # Each look is through three tables; a second one where there was something.
-            assert len(looks) <= 6
-
-    run(main())
+    async with opened(path) as store:
+        heads = [await complete_turn(store) for _ in range(10)]
+        await asyncio.gather(*[store.delete("", head.response_id) for head in heads])
+        await cleaned(store)
+        # Each look is through three tables; a second one where there was something.
+        assert len(looks) <= 6
 
 
-def test_the_task_rests_for_twenty_times_as_long_as_it_looked(path: Path) -> None:
-    async def main() -> None:
-        async with opened(path) as store:
-            cleaning = store._database._scrub_task
-            await store.delete("", (await complete_turn(store)).response_id)
-            await cleaned(store)
-            assert cleaning._rest_until > 0.0
-            cleaning._rest_until += 1000.0
-            assert cleaning._pause() > 900.0
-
-    run(main())
+async def test_the_task_rests_for_twenty_times_as_long_as_it_looked(path: Path) -> None:
+    async with opened(path) as store:
+        cleaning = store._database._scrub_task
+        await store.delete("", (await complete_turn(store)).response_id)
+        await cleaned(store)
+        assert cleaning._rest_until > 0.0
+        cleaning._rest_until += 1000.0
+        assert cleaning._pause() > 900.0
 
 
-def test_cleaning_goes_on_after_an_error_of_any_kind(
+async def test_cleaning_goes_on_after_an_error_of_any_kind(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing_task._CLEAN_SECONDS", 0.0)
@@ -192,14 +173,10 @@ def test_cleaning_goes_on_after_an_error_of_any_kind(
         return unclean(self, root, size)
 
     monkeypatch.setattr(PageFile, "dirty_leaves", failing)
-
-    async def main() -> None:
-        async with opened(path) as store:
-            await store.delete("", (await complete_turn(store)).response_id)
-            await cleaned(store)
-            assert errors == []
-
-    run(main())
+    async with opened(path) as store:
+        await store.delete("", (await complete_turn(store)).response_id)
+        await cleaned(store)
+        assert errors == []
     assert "odder" in caplog.text
 
 
@@ -231,43 +208,37 @@ def test_closing_ends_a_look_that_is_under_way(path: Path, monkeypatch: pytest.M
     run(main())
 
 
-def test_what_a_killed_process_erased_is_cleaned_by_who_opens_the_file_next(
+async def test_what_a_killed_process_erased_is_cleaned_by_who_opens_the_file_next(
     path: Path, looks: list[int]
 ) -> None:
-    async def main() -> None:
-        async with opened(path):
-            pass
-        owners = ProcessLocks(Path(f"{path}-owners"))
+    async with opened(path):
+        pass
+    owners = ProcessLocks(Path(f"{path}-owners"))
+    owners.unclean_mark.touch()
+    async with opened(path) as store:
+        assert marks(path) == [store._database._process_locks.unclean_mark]
+        await cleaned(store)
+        assert looks
+        assert marks(path) == []
+        # Or by who has it open.
+        before = len(looks)
         owners.unclean_mark.touch()
+        await swept(store)
+        await cleaned(store)
+        assert len(looks) > before
+        assert marks(path) == []
+
+
+async def test_a_living_process_cleans_up_after_itself(path: Path, looks: list[int]) -> None:
+    async with opened(path) as store, opened(path) as other:
+        await begin_turn(other)
+        mark = other._database._process_locks.unclean_mark
+        mark.touch()
+        await swept(store)
+        assert marks(path) == [mark]
+        os.unlink(mark)
+    with child("hold", path) as process:
+        line(process)
         async with opened(path) as store:
-            assert marks(path) == [store._database._process_locks.unclean_mark]
-            await cleaned(store)
-            assert looks
-            assert marks(path) == []
-            # Or by who has it open.
-            before = len(looks)
-            owners.unclean_mark.touch()
             await swept(store)
-            await cleaned(store)
-            assert len(looks) > before
-            assert marks(path) == []
-
-    run(main())
-
-
-def test_a_living_process_cleans_up_after_itself(path: Path, looks: list[int]) -> None:
-    async def main() -> None:
-        async with opened(path) as store, opened(path) as other:
-            await begin_turn(other)
-            mark = other._database._process_locks.unclean_mark
-            mark.touch()
-            await swept(store)
-            assert marks(path) == [mark]
-            os.unlink(mark)
-        with child("hold", path) as process:
-            line(process)
-            async with opened(path) as store:
-                await swept(store)
-        assert looks == []
-
-    run(main())
+    assert looks == []

@@ -56,84 +56,71 @@ async def open_and_close(path: Path) -> None:
 # Keeping
 
 
-def test_turns_outlive_the_store(path: Path) -> None:
-    async def main() -> None:
-        async with sqlite(path) as store:
-            heads = await complete_turns(store, 3)
-            branch = await complete_turn(store, parent=heads[0])
-            turns = await store.chain(heads[-1])
-        async with sqlite(path) as store:
-            assert await head_of(store, heads[-1].response_id) == heads[-1]
-            assert await store.chain(heads[-1]) == turns
-            later = await complete_turn(store, parent=heads[-1])
-            assert (later.thread, later.seq) == (heads[-1].thread, 3)
-            other = await complete_turn(store, parent=branch)
-            assert await ids_of(store, other) == ids([heads[0], branch, other])
-
-    run(main())
+async def test_turns_outlive_the_store(path: Path) -> None:
+    async with sqlite(path) as store:
+        heads = await complete_turns(store, 3)
+        branch = await complete_turn(store, parent=heads[0])
+        turns = await store.chain(heads[-1])
+    async with sqlite(path) as store:
+        assert await head_of(store, heads[-1].response_id) == heads[-1]
+        assert await store.chain(heads[-1]) == turns
+        later = await complete_turn(store, parent=heads[-1])
+        assert (later.thread, later.seq) == (heads[-1].thread, 3)
+        other = await complete_turn(store, parent=branch)
+        assert await ids_of(store, other) == ids([heads[0], branch, other])
 
 
-def test_closing_keeps_what_was_promised(path: Path) -> None:
-    async def main() -> None:
-        store = await open_sqlite(path)
-        turns = [new_turn(str(number)) for number in range(100)]
-        promises = [store.begin(turn) for turn in turns]
-        promises += [store.write(turn.response_id, [], DONE) for turn in turns]
-        await store.close()
-        assert all(promise.done() and promise.exception() is None for promise in promises)
-        async with sqlite(path) as store:
-            for turn in turns:
-                assert not (await head_of(store, turn.response_id)).is_running
-
-    run(main())
+async def test_closing_keeps_what_was_promised(path: Path) -> None:
+    store = await open_sqlite(path)
+    turns = [new_turn(str(number)) for number in range(100)]
+    promises = [store.begin(turn) for turn in turns]
+    promises += [store.write(turn.response_id, [], DONE) for turn in turns]
+    await store.close()
+    assert all(promise.done() and promise.exception() is None for promise in promises)
+    async with sqlite(path) as store:
+        for turn in turns:
+            assert not (await head_of(store, turn.response_id)).is_running
 
 
-def test_closing_ends_the_turns_that_still_run(path: Path) -> None:
-    async def main() -> None:
-        async with sqlite(path) as store:
-            head = await begin_turn(store)
-        async with sqlite(path) as store:
-            turn = await store.turn("", head.response_id)
-            assert turn is not None
-            assert turn.end is not None
-            assert (turn.end.status, turn.end.error) == ("failed", INTERRUPTED)
-
-    run(main())
+async def test_closing_ends_the_turns_that_still_run(path: Path) -> None:
+    async with sqlite(path) as store:
+        head = await begin_turn(store)
+    async with sqlite(path) as store:
+        turn = await store.turn("", head.response_id)
+        assert turn is not None
+        assert turn.end is not None
+        assert (turn.end.status, turn.end.error) == ("failed", INTERRUPTED)
 
 
-def test_a_chain_writes_as_much_at_its_end_as_at_its_beginning(path: Path) -> None:
+async def test_a_chain_writes_as_much_at_its_end_as_at_its_beginning(path: Path) -> None:
     """Counts what reaches the write-ahead log, the only file that a commit writes to.
 
     It is emptied before each turn, so its size is what that turn wrote: whole pages, and
     a page more whenever one is full. Hence the sum of ten turns, not one turn's.
     """
-
-    async def main() -> None:
-        async with sqlite(path) as store:
-            parent: Head | None = None
-            written = []
-            for number in range(210):
-                query(path, "PRAGMA wal_checkpoint(TRUNCATE)")
-                parent = await complete_turn(store, f"{number:090}", f"{number:0190}", parent)
-                written.append(path.with_name("turns.db-wal").stat().st_size)
-            early, late = sum(written[1:11]), sum(written[199:209])
-            assert 0.9 < late / early < 1.1
-            # A branch off the end shares all that lies before it, and pays for its thread.
+    async with sqlite(path) as store:
+        parent: Head | None = None
+        written = []
+        for number in range(210):
             query(path, "PRAGMA wal_checkpoint(TRUNCATE)")
-            before = query(path, "SELECT sum(length(body)), count(*) FROM log")[0]
-            await complete_turn(store, f"{0:090}", f"{0:0190}", parent)
-            assert parent is not None
-            grand = await head_of(store, (await store.chain(parent))[100].response_id)
-            after = query(path, "SELECT sum(length(body)), count(*) FROM log")[0]
-            await complete_turn(store, f"{0:090}", f"{0:0190}", grand)
-            branched = query(path, "SELECT sum(length(body)), count(*) FROM log")[0]
-            assert after[0] is not None
-            assert [b - a for a, b in zip(after, branched, strict=True)] == [  # type: ignore[operator]
-                b - a  # type: ignore[operator]
-                for a, b in zip(before, after, strict=True)
-            ]
-
-    run(main())
+            parent = await complete_turn(store, f"{number:090}", f"{number:0190}", parent)
+            written.append(path.with_name("turns.db-wal").stat().st_size)
+        early, late = sum(written[1:11]), sum(written[199:209])
+        assert 0.9 < late / early < 1.1
+        # A branch off the end shares all that lies before it, and pays for its thread.
+        query(path, "PRAGMA wal_checkpoint(TRUNCATE)")
+        before = query(path, "SELECT sum(length(body)), count(*) FROM log")[0]
+        await complete_turn(store, f"{0:090}", f"{0:0190}", parent)
+        assert parent is not None
+        grand = await head_of(store, (await store.chain(parent))[100].response_id)
+        after = query(path, "SELECT sum(length(body)), count(*) FROM log")[0]
+        await complete_turn(store, f"{0:090}", f"{0:0190}", grand)
+        branched = query(path, "SELECT sum(length(body)), count(*) FROM log")[0]
+        assert after[0] is not None
+        assert [b - a for a, b in zip(after, branched, strict=True)] == [  # type: ignore[operator]
+            b - a  # type: ignore[operator]
+            for a, b in zip(before, after, strict=True)
+        ]
 
 
 def test_the_file_holds_little_more_than_the_words(path: Path) -> None:
@@ -154,161 +141,134 @@ def test_the_file_holds_little_more_than_the_words(path: Path) -> None:
     assert path.stat().st_size - empty <= 32 * 20 * (1.5 * 2 * words + 500)
 
 
-def test_the_write_ahead_log_is_emptied_at_the_end(path: Path) -> None:
-    async def main() -> None:
-        async with sqlite(path) as store:
-            await complete_turns(store, 3)
-            assert path.with_name("turns.db-wal").stat().st_size > 0
-        assert sorted(entry.name for entry in path.parent.iterdir()) == [
-            "turns.db",
-            "turns.db-owners",
-        ]
-
-    run(main())
+async def test_the_write_ahead_log_is_emptied_at_the_end(path: Path) -> None:
+    async with sqlite(path) as store:
+        await complete_turns(store, 3)
+        assert path.with_name("turns.db-wal").stat().st_size > 0
+    assert sorted(entry.name for entry in path.parent.iterdir()) == [
+        "turns.db",
+        "turns.db-owners",
+    ]
 
 
-def test_erased_words_are_nowhere(path: Path) -> None:
-    async def main() -> None:
-        async with sqlite(path) as store:
-            first = await complete_turn(store, "unspeakable question", "unspeakable answer")
-            second = await complete_turn(store, "harmless question", parent=first)
-            long = await complete_turn(store, "unspeakable " * 2000, parent=second)
-            await store.delete("", first.response_id)
-            await store.delete("", long.response_id)
-            # The words go after the answer: the next job's answer comes after that.
-            await store.write(second.response_id, [], DONE)
-            files = [path, path.with_name("turns.db-wal")]
-            held = b"".join(file.read_bytes() for file in files)
-            assert b"harmless" in held
-            assert b"unspeakable" not in held
-        rows = query(path, "SELECT kind, length(body) FROM log WHERE kind NOT IN (0, 1, 2, 3)")
-        assert rows == [(4, 16), (4, 16)]
-        assert query(path, "SELECT count(*) FROM log") == [(6,)]
-
-    run(main())
+async def test_erased_words_are_nowhere(path: Path) -> None:
+    async with sqlite(path) as store:
+        first = await complete_turn(store, "unspeakable question", "unspeakable answer")
+        second = await complete_turn(store, "harmless question", parent=first)
+        long = await complete_turn(store, "unspeakable " * 2000, parent=second)
+        await store.delete("", first.response_id)
+        await store.delete("", long.response_id)
+        # The words go after the answer: the next job's answer comes after that.
+        await store.write(second.response_id, [], DONE)
+        files = [path, path.with_name("turns.db-wal")]
+        held = b"".join(file.read_bytes() for file in files)
+        assert b"harmless" in held
+        assert b"unspeakable" not in held
+    rows = query(path, "SELECT kind, length(body) FROM log WHERE kind NOT IN (0, 1, 2, 3)")
+    assert rows == [(4, 16), (4, 16)]
+    assert query(path, "SELECT count(*) FROM log") == [(6,)]
 
 
 # Several at once
 
 
-def test_two_stores_on_one_file_see_each_other(path: Path) -> None:
-    async def main() -> None:
-        async with sqlite(path) as one, sqlite(path) as two:
-            parent = await complete_turn(one)
-            assert await two.head("", parent.response_id) == parent
-            children = [new_turn(str(number), parent=parent) for number in range(10)]
-            writers = [one, two] * 5
-            await asyncio.gather(
-                *[store.begin(new) for store, new in zip(writers, children, strict=True)]
-            )
-            heads = [await head_of(one, new.response_id) for new in children]
-            assert len({(head.thread, head.seq) for head in heads}) == 10
-            # A turn that the other store runs is running, for this one too.
-            assert all([(await head_of(two, head.response_id)).is_running for head in heads])
-            for head, reader in zip(heads, reversed(writers), strict=True):
-                assert await ids_of(reader, head) == ids([parent, head])
-
-    run(main())
+async def test_two_stores_on_one_file_see_each_other(path: Path) -> None:
+    async with sqlite(path) as one, sqlite(path) as two:
+        parent = await complete_turn(one)
+        assert await two.head("", parent.response_id) == parent
+        children = [new_turn(str(number), parent=parent) for number in range(10)]
+        writers = [one, two] * 5
+        await asyncio.gather(
+            *[store.begin(new) for store, new in zip(writers, children, strict=True)]
+        )
+        heads = [await head_of(one, new.response_id) for new in children]
+        assert len({(head.thread, head.seq) for head in heads}) == 10
+        # A turn that the other store runs is running, for this one too.
+        assert all([(await head_of(two, head.response_id)).is_running for head in heads])
+        for head, reader in zip(heads, reversed(writers), strict=True):
+            assert await ids_of(reader, head) == ids([parent, head])
 
 
-def test_a_turn_erased_by_another_store_takes_nothing_more(path: Path) -> None:
-    async def main() -> None:
-        async with sqlite(path) as one, sqlite(path) as two:
-            head = await begin_turn(one)
-            assert await two.delete("", head.response_id)
-            await one.write(head.response_id, [assistant("late")], DONE)
-            assert await one.turn("", head.response_id) is None
-        assert query(path, "SELECT kind FROM log") == [(4,)]
-
-    run(main())
+async def test_a_turn_erased_by_another_store_takes_nothing_more(path: Path) -> None:
+    async with sqlite(path) as one, sqlite(path) as two:
+        head = await begin_turn(one)
+        assert await two.delete("", head.response_id)
+        await one.write(head.response_id, [assistant("late")], DONE)
+        assert await one.turn("", head.response_id) is None
+    assert query(path, "SELECT kind FROM log") == [(4,)]
 
 
-def test_another_process_shares_the_file(path: Path) -> None:
-    async def main() -> None:
+async def test_another_process_shares_the_file(path: Path) -> None:
+    async with sqlite(path) as store:
+        mine = await begin_turn(store)
+        with child("open", path) as process:
+            theirs = line(process)
+            assert await asyncio.to_thread(process.wait) == 0
+        assert not (await head_of(store, theirs)).is_running
+        assert (await head_of(store, mine.response_id)).is_running
+        await store.write(mine.response_id, [], DONE)
+        assert await store.turn("", theirs) is not None
+
+
+async def test_a_turn_of_a_living_process_runs_until_that_is_killed(path: Path) -> None:
+    with child("hold", path) as process:
+        held = line(process)
         async with sqlite(path) as store:
-            mine = await begin_turn(store)
-            with child("open", path) as process:
-                theirs = line(process)
-                assert await asyncio.to_thread(process.wait) == 0
-            assert not (await head_of(store, theirs)).is_running
-            assert (await head_of(store, mine.response_id)).is_running
-            await store.write(mine.response_id, [], DONE)
-            assert await store.turn("", theirs) is not None
-
-    run(main())
-
-
-def test_a_turn_of_a_living_process_runs_until_that_is_killed(path: Path) -> None:
-    async def main() -> None:
-        with child("hold", path) as process:
-            held = line(process)
-            async with sqlite(path) as store:
-                head = await head_of(store, held)
-                assert head.is_running
-                turn = await store.turn("", held)
-                assert turn is not None
-                assert turn.end is None
-                process.kill()
-                process.wait()
-                # A store that lives on sees it, whichever way it asks.
-                (turn,) = await store.chain(head)
-                assert turn.end is not None
-                assert (turn.end.status, turn.end.error) == ("failed", INTERRUPTED)
-                assert (turn.input, turn.output) == (
-                    (user("Wait for me."),),
-                    (assistant("I will"),),
-                )
-                assert not (await head_of(store, held)).is_running
-
-    run(main())
+            head = await head_of(store, held)
+            assert head.is_running
+            turn = await store.turn("", held)
+            assert turn is not None
+            assert turn.end is None
+            process.kill()
+            process.wait()
+            # A store that lives on sees it, whichever way it asks.
+            (turn,) = await store.chain(head)
+            assert turn.end is not None
+            assert (turn.end.status, turn.end.error) == ("failed", INTERRUPTED)
+            assert (turn.input, turn.output) == (
+                (user("Wait for me."),),
+                (assistant("I will"),),
+            )
+            assert not (await head_of(store, held)).is_running
 
 
 @pytest.mark.parametrize("ask", ["head", "turn", "open"])
-def test_a_dead_process_is_noticed(path: Path, ask: str) -> None:
-    async def main() -> None:
-        async with sqlite(path) as store:
-            with child("hold", path) as process:
-                held = line(process)
-            if ask == "head":
-                assert not (await head_of(store, held)).is_running
-            elif ask == "turn":
-                turn = await store.turn("", held)
-                assert turn is not None
-                assert turn.end is not None
-                assert isinstance(turn.end.error, TurnError)
-                assert turn.end.error.code == "interrupted"
-            else:
-                async with sqlite(path):
-                    pass
-        assert query(path, "SELECT count(*) FROM running") == [(0,)]
-
-    run(main())
-
-
-def test_opening_removes_the_locks_of_the_dead(path: Path) -> None:
-    async def main() -> None:
+async def test_a_dead_process_is_noticed(path: Path, ask: str) -> None:
+    async with sqlite(path) as store:
         with child("hold", path) as process:
-            line(process)
-        locks = path.with_name("turns.db-owners")
-        (dead,) = [file for file in locks.iterdir() if file.name != "gate.lock"]
-        async with sqlite(path):
-            assert not dead.exists()
-            assert len(list(locks.iterdir())) == 2
-        assert [file.name for file in locks.iterdir()] == ["gate.lock"]
+            held = line(process)
+        if ask == "head":
+            assert not (await head_of(store, held)).is_running
+        elif ask == "turn":
+            turn = await store.turn("", held)
+            assert turn is not None
+            assert turn.end is not None
+            assert isinstance(turn.end.error, TurnError)
+            assert turn.end.error.code == "interrupted"
+        else:
+            async with sqlite(path):
+                pass
+    assert query(path, "SELECT count(*) FROM running") == [(0,)]
 
-    run(main())
+
+async def test_opening_removes_the_locks_of_the_dead(path: Path) -> None:
+    with child("hold", path) as process:
+        line(process)
+    locks = path.with_name("turns.db-owners")
+    (dead,) = [file for file in locks.iterdir() if file.name != "gate.lock"]
+    async with sqlite(path):
+        assert not dead.exists()
+        assert len(list(locks.iterdir())) == 2
+    assert [file.name for file in locks.iterdir()] == ["gate.lock"]
 
 
-def test_two_processes_may_make_the_file_at_once(path: Path) -> None:
+async def test_two_processes_may_make_the_file_at_once(path: Path) -> None:
     with child("open", path) as one, child("open", path) as two, child("open", path) as three:
         made = {line(one), line(two), line(three)}
         assert [process.wait() for process in (one, two, three)] == [0, 0, 0]
 
-    async def main() -> None:
-        async with sqlite(path) as store:
-            assert {line.response_id for line in await store.recent_threads("", 9)} == made
-
-    run(main())
+    async with sqlite(path) as store:
+        assert {line.response_id for line in await store.recent_threads("", 9)} == made
 
 
 def test_a_kill_loses_nothing_that_was_confirmed(path: Path) -> None:
@@ -356,75 +316,63 @@ def test_a_full_disk_is_an_error_and_then_over(path: Path) -> None:
     assert "disk" in sentence
 
 
-def test_damage_is_an_error_with_advice(path: Path) -> None:
-    async def main() -> None:
-        async with sqlite(path) as store:
-            heads = await complete_turns(store, 30)
-        async with sqlite(path) as store:
-            with path.open("r+b") as file:
-                # All but the first page, which holds the schema.
-                file.seek(4096)
-                file.write(os.urandom(os.fstat(file.fileno()).st_size - 4096))
-            for reading in (
-                store.head("", heads[0].response_id),
-                store.turn("", heads[0].response_id),
-                store.chain(heads[-1]),
-                store.recent_threads("", 9),
-            ):
-                with pytest.raises(StoreError, match="damaged"):
-                    await reading
+async def test_damage_is_an_error_with_advice(path: Path) -> None:
+    async with sqlite(path) as store:
+        heads = await complete_turns(store, 30)
+    async with sqlite(path) as store:
+        with path.open("r+b") as file:
+            # All but the first page, which holds the schema.
+            file.seek(4096)
+            file.write(os.urandom(os.fstat(file.fileno()).st_size - 4096))
+        for reading in (
+            store.head("", heads[0].response_id),
+            store.turn("", heads[0].response_id),
+            store.chain(heads[-1]),
+            store.recent_threads("", 9),
+        ):
             with pytest.raises(StoreError, match="damaged"):
-                await store.begin(new_turn("Hi."))
-
-    run(main())
-
-
-def test_rows_that_make_no_sense_are_an_error(path: Path) -> None:
-    async def main() -> None:
-        async with sqlite(path) as store:
-            head = await complete_turn(store)
-            query(path, "UPDATE log SET body = x'00' WHERE kind = 0")
-            with pytest.raises(StoreError):
-                await store.turn("", head.response_id)
-            with pytest.raises(StoreError):
-                await store.recent_threads("", 1)
-
-    run(main())
+                await reading
+        with pytest.raises(StoreError, match="damaged"):
+            await store.begin(new_turn("Hi."))
 
 
-def test_a_read_that_meets_a_lock_waits_for_it(path: Path) -> None:
-    async def main() -> None:
-        async with sqlite(path) as store:
-            head = await complete_turn(store)
-            with child("maim", path) as process:
-                line(process)
-                reading = asyncio.ensure_future(store.head("", head.response_id))
-                # It runs up to the lock before anything else does.
-                await asyncio.sleep(0)
-                assert not reading.done()
-                process.communicate("die\n")
-                assert await reading == head
-
-    run(main())
+async def test_rows_that_make_no_sense_are_an_error(path: Path) -> None:
+    async with sqlite(path) as store:
+        head = await complete_turn(store)
+        query(path, "UPDATE log SET body = x'00' WHERE kind = 0")
+        with pytest.raises(StoreError):
+            await store.turn("", head.response_id)
+        with pytest.raises(StoreError):
+            await store.recent_threads("", 1)
 
 
-def test_only_the_user_may_read_the_files(tmp_path: Path) -> None:
+async def test_a_read_that_meets_a_lock_waits_for_it(path: Path) -> None:
+    async with sqlite(path) as store:
+        head = await complete_turn(store)
+        with child("maim", path) as process:
+            line(process)
+            reading = asyncio.ensure_future(store.head("", head.response_id))
+            # It runs up to the lock before anything else does.
+            await asyncio.sleep(0)
+            assert not reading.done()
+            process.communicate("die\n")
+            assert await reading == head
+
+
+async def test_only_the_user_may_read_the_files(tmp_path: Path) -> None:
     path = tmp_path / "new" / "turns.db"
 
     def mode(file: Path) -> int:
         return stat.S_IMODE(file.stat().st_mode)
 
-    async def main() -> None:
-        old = os.umask(0)
-        try:
-            async with sqlite(path) as store:
-                await complete_turn(store)
-                files = [path, *(path.with_name(f"turns.db-{end}") for end in ("wal", "shm"))]
-                locks = path.with_name("turns.db-owners")
-                assert [mode(file) for file in files] == [0o600] * 3
-                assert [mode(folder) for folder in (path.parent, locks)] == [0o700] * 2
-                assert {mode(file) for file in locks.iterdir()} == {0o600}
-        finally:
-            os.umask(old)
-
-    run(main())
+    old = os.umask(0)
+    try:
+        async with sqlite(path) as store:
+            await complete_turn(store)
+            files = [path, *(path.with_name(f"turns.db-{end}") for end in ("wal", "shm"))]
+            locks = path.with_name("turns.db-owners")
+            assert [mode(file) for file in files] == [0o600] * 3
+            assert [mode(folder) for folder in (path.parent, locks)] == [0o700] * 2
+            assert {mode(file) for file in locks.iterdir()} == {0o600}
+    finally:
+        os.umask(old)

@@ -55,71 +55,62 @@ class Hold:
         self._go.set()
 
 
-def test_jobs_that_wait_share_a_commit(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with writing(tmp_path) as (writer, _):
-            hold = Hold(writer)
-            await asyncio.to_thread(hold.started.wait)
-            seen: list[WriteTransaction] = []
-            later = [writer.submit(seen.append) for _ in range(50)]
-            assert not any(future.done() for future in later)
-            hold.release()
-            await asyncio.gather(hold.done, *later)
-            assert len(seen) == 50
-            assert len({id(batch) for batch in seen}) == 1
-
-    run(main())
+async def test_jobs_that_wait_share_a_commit(tmp_path: Path) -> None:
+    async with writing(tmp_path) as (writer, _):
+        hold = Hold(writer)
+        await asyncio.to_thread(hold.started.wait)
+        seen: list[WriteTransaction] = []
+        later = [writer.submit(seen.append) for _ in range(50)]
+        assert not any(future.done() for future in later)
+        hold.release()
+        await asyncio.gather(hold.done, *later)
+        assert len(seen) == 50
+        assert len({id(batch) for batch in seen}) == 1
 
 
-def test_jobs_are_done_in_order_and_say_what_they_found(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with writing(tmp_path) as (writer, _):
-            new = new_turn("Hi.")
-            futures = [
-                writer.submit(WriteTransaction.begin, new),
-                writer.submit(WriteTransaction.delete, "", new.response_id, False),
-                writer.submit(WriteTransaction.write, new.response_id, (assistant("a"),), DONE),
-                writer.submit(WriteTransaction.delete, "", new.response_id, False),
-            ]
-            assert await asyncio.gather(*futures) == [None, True, None, False]
-
-    run(main())
+async def test_jobs_are_done_in_order_and_say_what_they_found(tmp_path: Path) -> None:
+    async with writing(tmp_path) as (writer, _):
+        new = new_turn("Hi.")
+        futures = [
+            writer.submit(WriteTransaction.begin, new),
+            writer.submit(WriteTransaction.delete, "", new.response_id, False),
+            writer.submit(WriteTransaction.write, new.response_id, (assistant("a"),), DONE),
+            writer.submit(WriteTransaction.delete, "", new.response_id, False),
+        ]
+        assert await asyncio.gather(*futures) == [None, True, None, False]
 
 
-def test_one_bad_job_does_not_spoil_the_others(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with writing(tmp_path) as (writer, database):
-            hold = Hold(writer)
-            await asyncio.to_thread(hold.started.wait)
-            good = [new_turn(str(number)) for number in range(3)]
-            twice = new_turn("again", response_id=good[0].response_id)
-            unsayable = new_turn("Hi.", header=Header(object()))  # type: ignore[arg-type]
-            no_bytes = msgspec.structs.replace(new_turn(), input=[object()])
-            jobs = [good[0], twice, unsayable, good[1], no_bytes, good[2]]
-            futures = [writer.submit(WriteTransaction.begin, new) for new in jobs]
-            futures.append(
-                writer.submit(WriteTransaction.write, good[0].response_id, (assistant("a"),), DONE)
-            )
-            hold.release()
-            results = await asyncio.gather(*futures, return_exceptions=True)
-            kinds = [type(result) for result in results]
-            nothing = type(None)
-            assert kinds == [
-                nothing,
-                StoreError,
-                StoreError,
-                nothing,
-                StoreError,
-                nothing,
-                nothing,
-            ]
-            assert (count(database, "responses"), count(database, "running")) == (3, 2)
-
-    run(main())
+async def test_one_bad_job_does_not_spoil_the_others(tmp_path: Path) -> None:
+    async with writing(tmp_path) as (writer, database):
+        hold = Hold(writer)
+        await asyncio.to_thread(hold.started.wait)
+        good = [new_turn(str(number)) for number in range(3)]
+        twice = new_turn("again", response_id=good[0].response_id)
+        unsayable = new_turn("Hi.", header=Header(object()))  # type: ignore[arg-type]
+        no_bytes = msgspec.structs.replace(new_turn(), input=[object()])
+        jobs = [good[0], twice, unsayable, good[1], no_bytes, good[2]]
+        futures = [writer.submit(WriteTransaction.begin, new) for new in jobs]
+        futures.append(
+            writer.submit(WriteTransaction.write, good[0].response_id, (assistant("a"),), DONE)
+        )
+        hold.release()
+        results = await asyncio.gather(*futures, return_exceptions=True)
+        kinds = [type(result) for result in results]
+        nothing = type(None)
+        assert kinds == [
+            nothing,
+            StoreError,
+            StoreError,
+            nothing,
+            StoreError,
+            nothing,
+            nothing,
+        ]
+        assert (count(database, "responses"), count(database, "running")) == (3, 2)
 
 
 @pytest.mark.parametrize("flushed", [False, True])
-def test_a_job_that_fails_half_way_leaves_nothing(tmp_path: Path, flushed: bool) -> None:
+async def test_a_job_that_fails_half_way_leaves_nothing(tmp_path: Path, flushed: bool) -> None:
     """Not even if it is ours who refuse it, and others share its commit."""
     half = new_turn("half")
 
@@ -133,141 +124,123 @@ def test_a_job_that_fails_half_way_leaves_nothing(tmp_path: Path, flushed: bool)
         batch.flush()
         raise StoreError("No.")
 
-    async def main() -> None:
-        async with writing(tmp_path) as (writer, database):
-            hold = Hold(writer)
-            await asyncio.to_thread(hold.started.wait)
-            good = [new_turn(str(number)) for number in range(4)]
-            batches: list[WriteTransaction] = []
-            futures = [
-                writer.submit(WriteTransaction.begin, good[0]),
-                writer.submit(only_fail),
-                writer.submit(WriteTransaction.begin, good[1]),
-                writer.submit(begin_and_fail),
-                writer.submit(WriteTransaction.begin, good[2]),
-                writer.submit(batches.append),
-                writer.submit(WriteTransaction.write, half.response_id, (), DONE),
-                writer.submit(WriteTransaction.begin, good[3]),
-            ]
-            hold.release()
-            results = await asyncio.gather(*futures, return_exceptions=True)
-            failed = [isinstance(result, StoreError) for result in results]
-            assert failed == [False, True, False, True, False, False, True, False]
-            assert (count(database, "responses"), count(database, "log")) == (4, 8)
-
-    run(main())
+    async with writing(tmp_path) as (writer, database):
+        hold = Hold(writer)
+        await asyncio.to_thread(hold.started.wait)
+        good = [new_turn(str(number)) for number in range(4)]
+        batches: list[WriteTransaction] = []
+        futures = [
+            writer.submit(WriteTransaction.begin, good[0]),
+            writer.submit(only_fail),
+            writer.submit(WriteTransaction.begin, good[1]),
+            writer.submit(begin_and_fail),
+            writer.submit(WriteTransaction.begin, good[2]),
+            writer.submit(batches.append),
+            writer.submit(WriteTransaction.write, half.response_id, (), DONE),
+            writer.submit(WriteTransaction.begin, good[3]),
+        ]
+        hold.release()
+        results = await asyncio.gather(*futures, return_exceptions=True)
+        failed = [isinstance(result, StoreError) for result in results]
+        assert failed == [False, True, False, True, False, False, True, False]
+        assert (count(database, "responses"), count(database, "log")) == (4, 8)
 
 
-def test_a_job_that_fails_before_it_writes_costs_the_others_nothing(tmp_path: Path) -> None:
+async def test_a_job_that_fails_before_it_writes_costs_the_others_nothing(tmp_path: Path) -> None:
     def fail(batch: WriteTransaction) -> None:
         # Writes what others have collected, whose ends have triggers write more.
         batch.flush()
         raise StoreError("No.")
 
-    async def main() -> None:
-        async with writing(tmp_path) as (writer, _):
-            hold = Hold(writer)
-            await asyncio.to_thread(hold.started.wait)
-            batches: list[WriteTransaction] = []
-            new = new_turn("Hi.")
-            futures = [
-                writer.submit(WriteTransaction.begin, new),
-                writer.submit(WriteTransaction.write, new.response_id, (assistant("a"),), DONE),
-                writer.submit(fail),
-                writer.submit(batches.append),
-            ]
-            hold.release()
-            await asyncio.gather(*futures, return_exceptions=True)
-            assert len(batches) == 1
-
-    run(main())
+    async with writing(tmp_path) as (writer, _):
+        hold = Hold(writer)
+        await asyncio.to_thread(hold.started.wait)
+        batches: list[WriteTransaction] = []
+        new = new_turn("Hi.")
+        futures = [
+            writer.submit(WriteTransaction.begin, new),
+            writer.submit(WriteTransaction.write, new.response_id, (assistant("a"),), DONE),
+            writer.submit(fail),
+            writer.submit(batches.append),
+        ]
+        hold.release()
+        await asyncio.gather(*futures, return_exceptions=True)
+        assert len(batches) == 1
 
 
 @pytest.mark.parametrize("error", [RuntimeError("odd"), IndexError("odd"), OSError("gone")])
-def test_upkeep_that_fails_does_not_end_the_thread(
+async def test_upkeep_that_fails_does_not_end_the_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fail(self: Writer) -> bool:
         raise error
 
-    async def main() -> None:
-        async with writing(tmp_path) as (writer, _), asyncio.timeout(20):
-            monkeypatch.setattr(Writer, "_checkpoint", fail)
-            for _ in range(3):
-                new = new_turn("Hi.")
-                await writer.submit(WriteTransaction.begin, new)
-                assert await writer.submit(WriteTransaction.delete, "", new.response_id, False)
-            writer.stop()
-            await writer.wait_stopped()
-
-    run(main())
+    async with writing(tmp_path) as (writer, _), asyncio.timeout(20):
+        monkeypatch.setattr(Writer, "_checkpoint", fail)
+        for _ in range(3):
+            new = new_turn("Hi.")
+            await writer.submit(WriteTransaction.begin, new)
+            assert await writer.submit(WriteTransaction.delete, "", new.response_id, False)
+        writer.stop()
+        await writer.wait_stopped()
 
 
-def test_a_full_database_is_an_error_until_there_is_room(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with writing(tmp_path) as (writer, database):
-            first = new_turn("before")
-            await writer.submit(WriteTransaction.begin, first)
-            pages = database.write_connection.execute("PRAGMA page_count").fetchone()[0]
-            database.write_connection.execute(f"PRAGMA max_page_count = {pages + 2}")
-            large = [new_turn("x" * 50_000) for _ in range(3)]
-            futures = [writer.submit(WriteTransaction.begin, new) for new in large]
-            results = await asyncio.gather(*futures, return_exceptions=True)
-            assert [type(result) for result in results] == [StoreError] * 3
-            assert all("full" in str(result) for result in results)
-            # What is small still fits, and once there is room so does the rest.
-            await writer.submit(WriteTransaction.write, first.response_id, (assistant("a"),), DONE)
-            database.write_connection.execute("PRAGMA max_page_count = 100000")
-            await asyncio.gather(*[writer.submit(WriteTransaction.begin, new) for new in large])
-            assert (count(database, "responses"), count(database, "threads")) == (4, 4)
-
-    run(main())
+async def test_a_full_database_is_an_error_until_there_is_room(tmp_path: Path) -> None:
+    async with writing(tmp_path) as (writer, database):
+        first = new_turn("before")
+        await writer.submit(WriteTransaction.begin, first)
+        pages = database.write_connection.execute("PRAGMA page_count").fetchone()[0]
+        database.write_connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+        large = [new_turn("x" * 50_000) for _ in range(3)]
+        futures = [writer.submit(WriteTransaction.begin, new) for new in large]
+        results = await asyncio.gather(*futures, return_exceptions=True)
+        assert [type(result) for result in results] == [StoreError] * 3
+        assert all("full" in str(result) for result in results)
+        # What is small still fits, and once there is room so does the rest.
+        await writer.submit(WriteTransaction.write, first.response_id, (assistant("a"),), DONE)
+        database.write_connection.execute("PRAGMA max_page_count = 100000")
+        await asyncio.gather(*[writer.submit(WriteTransaction.begin, new) for new in large])
+        assert (count(database, "responses"), count(database, "threads")) == (4, 4)
 
 
-def test_another_processs_lock_is_waited_for(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with writing(tmp_path) as (writer, database):
-            other = sqlite3.connect(database.path, isolation_level=None)
-            other.execute("BEGIN IMMEDIATE")
-            waiting = [writer.submit(WriteTransaction.begin, new_turn("Hi.")) for _ in range(5)]
-            other.execute("COMMIT")
-            await asyncio.gather(*waiting)
-            # One that is kept too long fails them all, without waiting once for each.
-            database.write_connection.execute("PRAGMA busy_timeout = 1")
-            other.execute("BEGIN IMMEDIATE")
-            refused = [writer.submit(WriteTransaction.begin, new_turn("Hi.")) for _ in range(5)]
-            results = await asyncio.gather(*refused, return_exceptions=True)
-            assert all(isinstance(result, StoreError) for result in results)
-            assert "Another process" in str(results[0])
-            other.execute("COMMIT")
-            other.close()
-            await writer.submit(WriteTransaction.begin, new_turn("Hi."))
-            assert count(database, "responses") == 6
-
-    run(main())
+async def test_another_processs_lock_is_waited_for(tmp_path: Path) -> None:
+    async with writing(tmp_path) as (writer, database):
+        other = sqlite3.connect(database.path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        waiting = [writer.submit(WriteTransaction.begin, new_turn("Hi.")) for _ in range(5)]
+        other.execute("COMMIT")
+        await asyncio.gather(*waiting)
+        # One that is kept too long fails them all, without waiting once for each.
+        database.write_connection.execute("PRAGMA busy_timeout = 1")
+        other.execute("BEGIN IMMEDIATE")
+        refused = [writer.submit(WriteTransaction.begin, new_turn("Hi.")) for _ in range(5)]
+        results = await asyncio.gather(*refused, return_exceptions=True)
+        assert all(isinstance(result, StoreError) for result in results)
+        assert "Another process" in str(results[0])
+        other.execute("COMMIT")
+        other.close()
+        await writer.submit(WriteTransaction.begin, new_turn("Hi."))
+        assert count(database, "responses") == 6
 
 
-def test_stopping_does_what_is_queued_and_takes_no_more(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with writing(tmp_path) as (writer, _):
-            hold = Hold(writer)
-            queued = [writer.submit(WriteTransaction.begin, new_turn("Hi.")) for _ in range(20)]
-            writer.stop()
-            writer.stop()
-            refused = writer.submit(WriteTransaction.begin, new_turn("Hi."))
-            assert isinstance(refused.exception(), StoreError)
-            hold.release()
-            await writer.wait_stopped()
-            assert all(future.done() and future.exception() is None for future in queued)
-        # Left by the end: nothing runs.
-        database = open_database(tmp_path / "turns.db")
-        assert (count(database, "responses"), count(database, "running")) == (20, 0)
-        database.write_connection.close()
-        database.read_connection.close()
-        database.page_file.close()
-        database.process_locks.release()
-
-    run(main())
+async def test_stopping_does_what_is_queued_and_takes_no_more(tmp_path: Path) -> None:
+    async with writing(tmp_path) as (writer, _):
+        hold = Hold(writer)
+        queued = [writer.submit(WriteTransaction.begin, new_turn("Hi.")) for _ in range(20)]
+        writer.stop()
+        writer.stop()
+        refused = writer.submit(WriteTransaction.begin, new_turn("Hi."))
+        assert isinstance(refused.exception(), StoreError)
+        hold.release()
+        await writer.wait_stopped()
+        assert all(future.done() and future.exception() is None for future in queued)
+    # Left by the end: nothing runs.
+    database = open_database(tmp_path / "turns.db")
+    assert (count(database, "responses"), count(database, "running")) == (20, 0)
+    database.write_connection.close()
+    database.read_connection.close()
+    database.page_file.close()
+    database.process_locks.release()
 
 
 def test_a_loop_that_is_gone_stops_no_work(tmp_path: Path) -> None:
@@ -292,20 +265,17 @@ def test_a_loop_that_is_gone_stops_no_work(tmp_path: Path) -> None:
     database.process_locks.release()
 
 
-def test_the_log_starts_over_while_readers_overlap(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with writing(tmp_path) as (writer, database):
-            over = threading.Event()
-            reading = asyncio.get_running_loop().run_in_executor(None, overlap, database, over)
-            sizes = []
-            for _ in range(60):
-                await writer.submit(WriteTransaction.begin, new_turn("x" * 1_000_000))
-                sizes.append(database.wal_path.stat().st_size)
-            over.set()
-            assert await reading > 0
-            assert max(sizes) < MAX_WAL_BYTES + 20_000_000
-
-    run(main())
+async def test_the_log_starts_over_while_readers_overlap(tmp_path: Path) -> None:
+    async with writing(tmp_path) as (writer, database):
+        over = threading.Event()
+        reading = asyncio.get_running_loop().run_in_executor(None, overlap, database, over)
+        sizes = []
+        for _ in range(60):
+            await writer.submit(WriteTransaction.begin, new_turn("x" * 1_000_000))
+            sizes.append(database.wal_path.stat().st_size)
+        over.set()
+        assert await reading > 0
+        assert max(sizes) < MAX_WAL_BYTES + 20_000_000
 
 
 def overlap(database: DatabaseConnections, over: threading.Event) -> int:
@@ -330,20 +300,17 @@ def look(reader: sqlite3.Connection) -> None:
     reader.execute("SELECT count(*) FROM running").fetchall()
 
 
-def test_a_job_that_may_wait_goes_along_with_the_next_or_by_itself(tmp_path: Path) -> None:
+async def test_a_job_that_may_wait_goes_along_with_the_next_or_by_itself(tmp_path: Path) -> None:
     order: list[str] = []
 
     def job(name: str) -> Callable[[WriteTransaction], None]:
         return lambda batch: order.append(name)
 
-    async def main() -> None:
-        async with writing(tmp_path) as (writer, _):
-            off = writer.submit(job("first"), max_delay=60)
-            await writer.submit(job("second"))
-            assert off.done()
-            await writer.submit(job("alone"), max_delay=0.001)
-        with pytest.raises(StoreError):
-            await writer.submit(job("late"), max_delay=60)
-
-    run(main())
+    async with writing(tmp_path) as (writer, _):
+        off = writer.submit(job("first"), max_delay=60)
+        await writer.submit(job("second"))
+        assert off.done()
+        await writer.submit(job("alone"), max_delay=0.001)
+    with pytest.raises(StoreError):
+        await writer.submit(job("late"), max_delay=60)
     assert order == ["first", "second", "alone"]

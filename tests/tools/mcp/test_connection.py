@@ -35,87 +35,69 @@ def test_how_long_to_wait(failures: int) -> None:
 
 
 @pytest.mark.parametrize("flags", [(), ("--old",)])
-def test_a_program_that_dies_in_a_call_is_started_again(tmp_path: Path, flags: Any) -> None:
+async def test_a_program_that_dies_in_a_call_is_started_again(tmp_path: Path, flags: Any) -> None:
     starts = tmp_path / "starts"
-
-    async def run() -> None:
-        server = stdio_config("files", *flags, "--count", str(starts))
-        async with gateway(server) as opened, open_toolset(opened) as made:
-            lost = error_message(await made.call_tool(call("files__die")))
-            assert lost == (
-                "The MCP server 'files' is not available: the connection was lost."
-                " Whether the call had an effect is not known."
-            )
-            assert await made.call_tool(call("files__add", a=1, b=2)) == "3"
-            async with open_toolset(opened) as again:
-                assert await again.call_tool(call("files__say", text="back")) == "back"
-
-    asyncio.run(run())
+    server = stdio_config("files", *flags, "--count", str(starts))
+    async with gateway(server) as opened, open_toolset(opened) as made:
+        lost = error_message(await made.call_tool(call("files__die")))
+        assert lost == (
+            "The MCP server 'files' is not available: the connection was lost."
+            " Whether the call had an effect is not known."
+        )
+        assert await made.call_tool(call("files__add", a=1, b=2)) == "3"
+        async with open_toolset(opened) as again:
+            assert await again.call_tool(call("files__say", text="back")) == "back"
     assert len(starts.read_text().split()) == 2
 
 
-def test_other_calls_of_a_program_that_dies_get_an_answer() -> None:
-    async def run() -> None:
-        async with gateway(stdio_config()) as opened, open_toolset(opened) as made:
-            sleeping = asyncio.create_task(made.call_tool(call("files__sleep")))
-            await made.call_tool(call("files__wait_for", what="began"))
-            await made.call_tool(call("files__die"))
-            assert "the connection was lost" in error_message(await sleeping)
-
-    asyncio.run(run())
+async def test_other_calls_of_a_program_that_dies_get_an_answer() -> None:
+    async with gateway(stdio_config()) as opened, open_toolset(opened) as made:
+        sleeping = asyncio.create_task(made.call_tool(call("files__sleep")))
+        await made.call_tool(call("files__wait_for", what="began"))
+        await made.call_tool(call("files__die"))
+        assert "the connection was lost" in error_message(await sleeping)
 
 
-def test_a_program_that_dies_while_nobody_asks(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with gateway(stdio_config()) as opened, open_toolset(opened) as made:
-            (peer,) = opened._connections.values()
-            link = peer._session
-            assert link is not None
-            await made.call_tool(call("files__die"))
-            # Its end is noticed, and tidied up, without another question.
-            await wait_until(lambda: link.is_closed)
-            assert await made.call_tool(call("files__add", a=1, b=2)) == "3"
-
-    asyncio.run(run())
+async def test_a_program_that_dies_while_nobody_asks(tmp_path: Path) -> None:
+    async with gateway(stdio_config()) as opened, open_toolset(opened) as made:
+        (peer,) = opened._connections.values()
+        link = peer._session
+        assert link is not None
+        await made.call_tool(call("files__die"))
+        # Its end is noticed, and tidied up, without another question.
+        await wait_until(lambda: link.is_closed)
+        assert await made.call_tool(call("files__add", a=1, b=2)) == "3"
 
 
-def test_a_program_that_cannot_start_is_left_alone_for_a_while(tmp_path: Path) -> None:
+async def test_a_program_that_cannot_start_is_left_alone_for_a_while(tmp_path: Path) -> None:
     starts = tmp_path / "starts"
-
-    async def run() -> None:
-        server = stdio_config("files", "--die", "--count", str(starts))
-        async with gateway(server, backoff=Backoff(base=50.0)) as opened:
-            for _ in range(3):
-                with pytest.raises(ToolServerUnavailableError) as caught:
-                    await opened.open_toolset([server_request()])
-                assert "it ended before it answered" in caught.value.message
-            assert "it is tried again in " in caught.value.message
-
-    asyncio.run(run())
+    server = stdio_config("files", "--die", "--count", str(starts))
+    async with gateway(server, backoff=Backoff(base=50.0)) as opened:
+        for _ in range(3):
+            with pytest.raises(ToolServerUnavailableError) as caught:
+                await opened.open_toolset([server_request()])
+            assert "it ended before it answered" in caught.value.message
+        assert "it is tried again in " in caught.value.message
     # A list may be asked for twice, a program is not started twice.
     assert len(starts.read_text().split()) == 1
 
 
-def test_a_short_wait_is_waited_for(tmp_path: Path) -> None:
+async def test_a_short_wait_is_waited_for(tmp_path: Path) -> None:
     starts = tmp_path / "starts"
-
-    async def run() -> None:
-        server = stdio_config("files", "--die", "--count", str(starts))
-        async with gateway(server, backoff=Backoff(base=0.01)) as opened:
-            for _ in range(3):
-                with pytest.raises(ToolServerUnavailableError, match="ended before it answered"):
-                    await opened.open_toolset([server_request()])
-
-    asyncio.run(run())
+    server = stdio_config("files", "--die", "--count", str(starts))
+    async with gateway(server, backoff=Backoff(base=0.01)) as opened:
+        for _ in range(3):
+            with pytest.raises(ToolServerUnavailableError, match="ended before it answered"):
+                await opened.open_toolset([server_request()])
     assert len(starts.read_text().split()) == 3
 
 
 @pytest.mark.parametrize("flags", [(), ("--old",), ("--json",)])
-def test_an_http_server_that_dies_and_comes_back(flags: Any) -> None:
+async def test_an_http_server_that_dies_and_comes_back(flags: Any) -> None:
     http = HttpServer(*flags)
     http.start()
 
-    async def run() -> None:
+    try:
         server = McpServerConfig(label="files", url=http.url, require_approval="never")
         async with gateway(server, backoff=NO_BACKOFF) as opened, open_toolset(opened) as made:
             assert await made.call_tool(call("files__add", a=1, b=2)) == "3"
@@ -124,19 +106,16 @@ def test_an_http_server_that_dies_and_comes_back(flags: Any) -> None:
             assert gone.startswith("The MCP server 'files' is not available: ")
             await asyncio.to_thread(http.start)
             assert await made.call_tool(call("files__add", a=1, b=2)) == "3"
-
-    try:
-        asyncio.run(run())
     finally:
         http.kill()
 
 
 @pytest.mark.parametrize("flags", [(), ("--old",), ("--json",)])
-def test_an_http_server_that_dies_in_a_call(flags: Any) -> None:
+async def test_an_http_server_that_dies_in_a_call(flags: Any) -> None:
     http = HttpServer(*flags)
     http.start()
 
-    async def run() -> None:
+    try:
         server = McpServerConfig(label="files", url=http.url, require_approval="never")
         async with gateway(server) as opened, open_toolset(opened) as made:
             sleeping = asyncio.create_task(made.call_tool(call("files__sleep")))
@@ -145,8 +124,5 @@ def test_an_http_server_that_dies_in_a_call(flags: Any) -> None:
             lost = error_message(await sleeping)
             assert lost.startswith("The MCP server 'files' is not available: the connection")
             assert lost.endswith("Whether the call had an effect is not known.")
-
-    try:
-        asyncio.run(run())
     finally:
         http.kill()

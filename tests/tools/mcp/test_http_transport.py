@@ -107,7 +107,7 @@ def test_results_that_are_none() -> None:
         assert len(said) < 500
 
 
-def test_a_list_without_an_end() -> None:
+async def test_a_list_without_an_end() -> None:
     def endless(asked: dict[str, Any]) -> Raw:
         if asked["method"] != "tools/list":
             return usual(asked)
@@ -115,19 +115,18 @@ def test_a_list_without_an_end() -> None:
         page = {"tools": tools, "nextCursor": "more", "resultType": "complete"}
         return reply(asked, {**page, "ttlMs": 0, "cacheScope": "public"})
 
-    async def run() -> None:
-        async with (
-            answering(endless) as url,
-            gateway() as opened,
-            open_toolset(opened, server_request(url=url)) as made,
-        ):
-            assert len(made.functions) == 30
-
-    asyncio.run(run())
+    async with (
+        answering(endless) as url,
+        gateway() as opened,
+        open_toolset(opened, server_request(url=url)) as made,
+    ):
+        assert len(made.functions) == 30
 
 
-def test_headers_are_sent_and_cannot_replace_the_protocols() -> None:
-    async def run(url: Secret) -> None:
+async def test_headers_are_sent_and_cannot_replace_the_protocols() -> None:
+
+    with http_server() as http:
+        url = http.url
         headers = {"Authorization": Secret("Bearer x"), "Accept": Secret("text/plain")}
         asked = server_request(url=url, headers=headers)
         async with gateway() as opened, open_toolset(opened, asked) as made:
@@ -136,9 +135,6 @@ def test_headers_are_sent_and_cannot_replace_the_protocols() -> None:
             # Too short a key to be searched for in every word.
             sent = await made.call_tool(call("files__header", name="authorization"))
             assert sent == "[hidden]"
-
-    with http_server() as http:
-        asyncio.run(run(http.url))
 
 
 def test_the_lines_of_the_sdk_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -72,47 +72,41 @@ def trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
     return server_context(made)
 
 
-def test_a_server_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def main() -> None:
+async def test_a_server_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with (
+        answering(served) as url,
+        ForwardProxy({"upstream.test": port_of(url)}, user=USER) as proxy,
+    ):
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
         async with (
-            answering(served) as url,
-            ForwardProxy({"upstream.test": port_of(url)}, user=USER) as proxy,
+            gateway(server_at("http://upstream.test:8000/mcp")) as opened,
+            open_toolset(opened) as made,
         ):
-            monkeypatch.setenv("HTTP_PROXY", proxy.url)
-            async with (
-                gateway(server_at("http://upstream.test:8000/mcp")) as opened,
-                open_toolset(opened) as made,
-            ):
-                assert await made.call_tool(call("files__read")) == "Said."
-            assert proxy.requests[0].target == "http://upstream.test:8000/mcp"
-
-    asyncio.run(main())
+            assert await made.call_tool(call("files__read")) == "Said."
+        assert proxy.requests[0].target == "http://upstream.test:8000/mcp"
 
 
 @pytest.mark.parametrize("proxied_by", ["http", "https"])
-def test_a_tunnel_to_a_safe_server(
+async def test_a_tunnel_to_a_safe_server(
     trust: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, proxied_by: str
 ) -> None:
-    async def main() -> None:
+    async with (
+        answering(served, trust) as url,
+        ForwardProxy(
+            {"upstream.test": port_of(url)},
+            user=USER,
+            tls=trust if proxied_by == "https" else None,
+        ) as proxy,
+    ):
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         async with (
-            answering(served, trust) as url,
-            ForwardProxy(
-                {"upstream.test": port_of(url)},
-                user=USER,
-                tls=trust if proxied_by == "https" else None,
-            ) as proxy,
+            gateway(server_at("https://upstream.test/mcp")) as opened,
+            open_toolset(opened) as made,
         ):
-            monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-            async with (
-                gateway(server_at("https://upstream.test/mcp")) as opened,
-                open_toolset(opened) as made,
-            ):
-                assert await made.call_tool(call("files__read")) == "Said."
-            for asked in proxy.requests:
-                assert (asked.method, asked.target) == ("CONNECT", "upstream.test:443")
-                assert TOKEN not in str(asked)
-
-    asyncio.run(main())
+            assert await made.call_tool(call("files__read")) == "Said."
+        for asked in proxy.requests:
+            assert (asked.method, asked.target) == ("CONNECT", "upstream.test:443")
+            assert TOKEN not in str(asked)
 
 
 @pytest.mark.parametrize(
@@ -122,16 +116,13 @@ def test_a_tunnel_to_a_safe_server(
         ("https", "it could not be reached by the proxy {at}: HTTP status 407."),
     ],
 )
-def test_a_proxy_that_refuses(
+async def test_a_proxy_that_refuses(
     scheme: str, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def main() -> None:
-        async with ForwardProxy({}, user="ann:another") as proxy:
-            monkeypatch.setenv("ALL_PROXY", f"http://{USER}@{proxy.address}")
-            refusal = await refused(f"{scheme}://upstream.test/mcp", caplog)
-            assert refusal == said.format(at=proxy.address)
-
-    asyncio.run(main())
+    async with ForwardProxy({}, user="ann:another") as proxy:
+        monkeypatch.setenv("ALL_PROXY", f"http://{USER}@{proxy.address}")
+        refusal = await refused(f"{scheme}://upstream.test/mcp", caplog)
+        assert refusal == said.format(at=proxy.address)
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -151,12 +142,10 @@ def test_a_proxy_that_cannot_be_used(
     assert refusal.startswith("ALL_PROXY names a socks5 proxy, which cannot be used here")
 
 
-def test_this_machine_is_reached_without(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_this_machine_is_reached_without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
 
-    async def main(url: str) -> None:
+    with http_server() as http:
+        url = http.url.reveal()
         async with gateway(server_at(url)) as opened, open_toolset(opened) as made:
             assert await made.call_tool(call("files__add", a=1, b=2)) == "3"
-
-    with http_server() as http:
-        asyncio.run(main(http.url.reveal()))

@@ -83,37 +83,28 @@ def test_a_program_that_never_ends_its_first_line() -> None:
 
 
 @pytest.mark.parametrize("flags", [(), ("--old",)])
-def test_a_program_that_floods_in_a_call_is_started_again(flags: tuple[str, ...]) -> None:
-    async def run() -> None:
-        async with gateway(stdio_config("files", *flags)) as opened, open_toolset(opened) as made:
-            sleeping = asyncio.create_task(made.call_tool(call("files__sleep")))
-            await made.call_tool(call("files__wait_for", what="began"))
-            lost = error_message(await made.call_tool(call("files__flood")))
-            assert lost == (
-                "The MCP server 'files' is not available: it wrote a line of more than 32 MiB."
-                " Whether the call had an effect is not known."
-            )
-            # All that is asked of it fails by that.
-            assert error_message(await sleeping) == lost
-            assert await made.call_tool(call("files__add", a=1, b=2)) == "3"
-
-    asyncio.run(run())
+async def test_a_program_that_floods_in_a_call_is_started_again(flags: tuple[str, ...]) -> None:
+    async with gateway(stdio_config("files", *flags)) as opened, open_toolset(opened) as made:
+        sleeping = asyncio.create_task(made.call_tool(call("files__sleep")))
+        await made.call_tool(call("files__wait_for", what="began"))
+        lost = error_message(await made.call_tool(call("files__flood")))
+        assert lost == (
+            "The MCP server 'files' is not available: it wrote a line of more than 32 MiB."
+            " Whether the call had an effect is not known."
+        )
+        # All that is asked of it fails by that.
+        assert error_message(await sleeping) == lost
+        assert await made.call_tool(call("files__add", a=1, b=2)) == "3"
 
 
-def test_a_line_that_is_long_and_has_an_end() -> None:
-    async def run() -> None:
-        async with gateway(stdio_config()) as opened, open_toolset(opened) as made:
-            size = 12_000_000  # told twice: as words and as structure
-            said = await made.call_tool(call("files__huge", size=size))
-            assert said is not None
-            assert f"of {size} characters.]" in said
-
-    asyncio.run(run())
+async def test_a_line_that_is_long_and_has_an_end() -> None:
+    async with gateway(stdio_config()) as opened, open_toolset(opened) as made:
+        size = 12_000_000  # told twice: as words and as structure
+        said = await made.call_tool(call("files__huge", size=size))
+        assert said is not None
+        assert f"of {size} characters.]" in said
 
 
-def test_bytes_that_are_no_text_cost_only_their_line() -> None:
-    async def run() -> None:
-        async with gateway(stdio_config()) as opened, open_toolset(opened) as made:
-            assert await made.call_tool(call("files__scribble")) == "scribbled"
-
-    asyncio.run(run())
+async def test_bytes_that_are_no_text_cost_only_their_line() -> None:
+    async with gateway(stdio_config()) as opened, open_toolset(opened) as made:
+        assert await made.call_tool(call("files__scribble")) == "scribbled"

@@ -110,13 +110,10 @@ def test_no_url_is_called_unless_it_is_allowed() -> None:
         McpServerManager().validate([server_request(url=HERE)])
 
 
-def test_source_checks_as_well() -> None:
-    async def run() -> None:
-        async with gateway() as opened:
-            with pytest.raises(InvalidRequestError):
-                await opened.open_toolset([server_request("other")])
-
-    asyncio.run(run())
+async def test_source_checks_as_well() -> None:
+    async with gateway() as opened:
+        with pytest.raises(InvalidRequestError):
+            await opened.open_toolset([server_request("other")])
 
 
 def test_a_rule_that_is_none() -> None:
@@ -124,7 +121,7 @@ def test_a_rule_that_is_none() -> None:
         McpServerManager([], ["not a host"])
 
 
-def test_the_sdk_is_not_loaded_before_it_is_needed() -> None:
+async def test_the_sdk_is_not_loaded_before_it_is_needed() -> None:
     program = (
         "import sys\n"
         "from antiphon.tools.mcp.manager import McpGateway\n"
@@ -132,12 +129,8 @@ def test_the_sdk_is_not_loaded_before_it_is_needed() -> None:
         "McpGateway([McpServer(label='a', command=('x',))], ['*'])\n"
         "assert not {'mcp', 'httpx2', 'anyio'} & sys.modules.keys()\n"
     )
-
-    async def run() -> int | None:
-        process = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
-        return await process.wait()
-
-    assert asyncio.run(run()) == 0
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
+    assert (await process.wait()) == 0
 
 
 def test_a_list_is_asked_for_once_and_again_when_it_changed() -> None:
@@ -204,8 +197,10 @@ def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "it did not answer within" in unavailable(server_request(), silent)
 
 
-def test_one_server_that_fails_closes_the_others() -> None:
-    async def run(url: Secret) -> None:
+async def test_one_server_that_fails_closes_the_others() -> None:
+
+    with http_server("--old") as http:
+        url = http.url
         async with gateway() as opened:
             with pytest.raises(ToolServerUnavailableError, match="'other'"):
                 await opened.open_toolset(
@@ -213,24 +208,18 @@ def test_one_server_that_fails_closes_the_others() -> None:
                 )
             assert opened._request_connections == set()
 
-    with http_server("--old") as http:
-        asyncio.run(run(http.url))
 
-
-def test_a_turn_that_is_cancelled_while_a_server_starts_leaves_it_starting() -> None:
-    async def run() -> None:
-        async with gateway(stdio_config()) as opened:
-            waiting = asyncio.create_task(opened.open_toolset([server_request()]))
-            await wait_until(lambda: peer_of(opened)._link is not None)
-            starting = peer_of(opened)._link
-            waiting.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await waiting
-            async with open_toolset(opened) as made:
-                assert await made.call_tool(call("files__add", a=1, b=2)) == "3"
-            assert peer_of(opened)._link is starting
-
-    asyncio.run(run())
+async def test_a_turn_that_is_cancelled_while_a_server_starts_leaves_it_starting() -> None:
+    async with gateway(stdio_config()) as opened:
+        waiting = asyncio.create_task(opened.open_toolset([server_request()]))
+        await wait_until(lambda: peer_of(opened)._link is not None)
+        starting = peer_of(opened)._link
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        async with open_toolset(opened) as made:
+            assert await made.call_tool(call("files__add", a=1, b=2)) == "3"
+        assert peer_of(opened)._link is starting
 
 
 def test_closing_while_a_server_starts() -> None:
@@ -297,28 +286,21 @@ def test_keys_are_nowhere_but_on_the_way(
     assert CANARY not in caplog.text
 
 
-def test_a_program_gets_the_variables_it_was_given_and_no_others(
+async def test_a_program_gets_the_variables_it_was_given_and_no_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("XAI_API_KEY", CANARY)
-
-    async def run() -> None:
-        async with (
-            gateway(stdio_config(env={"MODE": Secret("quick")})) as opened,
-            open_toolset(opened) as made,
-        ):
-            assert await made.call_tool(call("files__variable", name="MODE")) == "quick"
-            assert await made.call_tool(call("files__variable", name="XAI_API_KEY")) == "not set"
-
-    asyncio.run(run())
+    async with (
+        gateway(stdio_config(env={"MODE": Secret("quick")})) as opened,
+        open_toolset(opened) as made,
+    ):
+        assert await made.call_tool(call("files__variable", name="MODE")) == "quick"
+        assert await made.call_tool(call("files__variable", name="XAI_API_KEY")) == "not set"
 
 
-def test_it_is_what_a_turn_wants() -> None:
-    async def run() -> None:
-        async with gateway(stdio_config()) as opened:
-            servers: McpToolProvider = opened
-            made: McpToolset = await servers.open_toolset([server_request()], reserved_names=[])
-            assert made.approvals == {"files": "never"}
-
-    asyncio.run(run())
+async def test_it_is_what_a_turn_wants() -> None:
+    async with gateway(stdio_config()) as opened:
+        servers: McpToolProvider = opened
+        made: McpToolset = await servers.open_toolset([server_request()], reserved_names=[])
+        assert made.approvals == {"files": "never"}
     assert issubclass(ToolServerUnavailableError, AntiphonError)

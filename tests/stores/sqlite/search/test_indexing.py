@@ -79,194 +79,157 @@ def is_sound(path: Path) -> bool:
 # When turns are indexed
 
 
-def test_a_turns_commit_only_notes_it(path: Path) -> None:
-    async def main() -> None:
-        async with sqlite(path) as store:
-            await many(store, 20)
-            assert (waiting(path), sizes(path)) == (20, [])
-            await found(store, "nothing")
-            assert (waiting(path), sizes(path)) == (0, [20])
-            assert is_sound(path)
-
-    run(main())
+async def test_a_turns_commit_only_notes_it(path: Path) -> None:
+    async with sqlite(path) as store:
+        await many(store, 20)
+        assert (waiting(path), sizes(path)) == (20, [])
+        await found(store, "nothing")
+        assert (waiting(path), sizes(path)) == (0, [20])
+        assert is_sound(path)
 
 
-def test_turns_are_indexed_in_the_background(path: Path) -> None:
-    async def main() -> None:
-        async with sqlite(path) as store:
-            await many(store, MAX_SEGMENT_TURNS)
-            await at_rest(store)
-            await complete_turn(store)
-            await at_rest(store)
-            assert (waiting(path), sizes(path)) == (1, [MAX_SEGMENT_TURNS])
-            assert len(await found(store, "common")) == MAX_SEGMENT_TURNS
-
-    run(main())
+async def test_turns_are_indexed_in_the_background(path: Path) -> None:
+    async with sqlite(path) as store:
+        await many(store, MAX_SEGMENT_TURNS)
+        await at_rest(store)
+        await complete_turn(store)
+        await at_rest(store)
+        assert (waiting(path), sizes(path)) == (1, [MAX_SEGMENT_TURNS])
+        assert len(await found(store, "common")) == MAX_SEGMENT_TURNS
 
 
-def test_a_load_that_never_stops_does_not_put_indexing_off(
+async def test_a_load_that_never_stops_does_not_put_indexing_off(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("antiphon.stores.sqlite.search.index.QUIET_SECONDS", 1000.0)
     monkeypatch.setattr("antiphon.stores.sqlite.search.index.PATIENCE", 0.0, raising=False)
-
-    async def main() -> None:
-        async with sqlite(path) as store, asyncio.timeout(20):
-            for _ in range(3):
-                await many(store, MAX_SEGMENT_TURNS)
-            await at_rest(store)
-            # The last of them may not have been on disk yet when it was looked.
-            assert sizes(path)[:2] == [MAX_SEGMENT_TURNS, MAX_SEGMENT_TURNS]
-
-    run(main())
-
-
-def test_what_others_left_is_indexed_after_the_first_turn(path: Path) -> None:
-    async def main() -> None:
-        async with sqlite(path) as store:
-            await many(store, MAX_SEGMENT_TURNS - 10)
-        async with sqlite(path) as store:
-            await many(store, 20)
-        async with sqlite(path) as store:
-            await complete_turn(store)
-            await at_rest(store)
-            assert sizes(path) == [MAX_SEGMENT_TURNS]
-
-    run(main())
-
-
-def test_closing_does_not_wait_for_the_background(path: Path) -> None:
-    async def main() -> None:
-        async with sqlite(path) as store:
+    async with sqlite(path) as store, asyncio.timeout(20):
+        for _ in range(3):
             await many(store, MAX_SEGMENT_TURNS)
-            head = await complete_turn(store, "last one")
-        async with sqlite(path) as store:
-            assert await found(store, "last") == [head.response_id]
+        await at_rest(store)
+        # The last of them may not have been on disk yet when it was looked.
+        assert sizes(path)[:2] == [MAX_SEGMENT_TURNS, MAX_SEGMENT_TURNS]
+
+
+async def test_what_others_left_is_indexed_after_the_first_turn(path: Path) -> None:
+    async with sqlite(path) as store:
+        await many(store, MAX_SEGMENT_TURNS - 10)
+    async with sqlite(path) as store:
+        await many(store, 20)
+    async with sqlite(path) as store:
+        await complete_turn(store)
+        await at_rest(store)
+        assert sizes(path) == [MAX_SEGMENT_TURNS]
+
+
+async def test_closing_does_not_wait_for_the_background(path: Path) -> None:
+    async with sqlite(path) as store:
+        await many(store, MAX_SEGMENT_TURNS)
+        head = await complete_turn(store, "last one")
+    async with sqlite(path) as store:
+        assert await found(store, "last") == [head.response_id]
+    assert is_sound(path)
+
+
+async def test_few_at_a_time_become_few_chunks(path: Path) -> None:
+    async with sqlite(path) as store:
+        for number in range(1, 12):
+            await complete_turn(store, "common")
+            assert len(await found(store, "common")) == number
+        # As numbers are counted by twos.
+        assert sizes(path) == [8, 2, 1]
+        await many(store, MAX_SEGMENT_TURNS)
+        assert len(await found(store, "common")) == 11 + MAX_SEGMENT_TURNS
+        assert sizes(path) == [8, 2, 1, MAX_SEGMENT_TURNS]
         assert is_sound(path)
 
-    run(main())
+
+async def test_a_tenants_search_indexes_its_own_turns(path: Path) -> None:
+    async with sqlite(path) as store:
+        for tenant in ("a", "b", "a"):
+            await complete_turn(store, "common", tenant=tenant)
+        assert len(await found(store, "common", tenant="a")) == 2
+        assert (waiting(path), sizes(path)) == (1, [2])
+        assert len(await found(store, "common", tenant="b")) == 1
+        assert sizes(path) == [2, 1]
+        assert is_sound(path)
 
 
-def test_few_at_a_time_become_few_chunks(path: Path) -> None:
-    async def main() -> None:
-        async with sqlite(path) as store:
-            for number in range(1, 12):
-                await complete_turn(store, "common")
-                assert len(await found(store, "common")) == number
-            # As numbers are counted by twos.
-            assert sizes(path) == [8, 2, 1]
-            await many(store, MAX_SEGMENT_TURNS)
-            assert len(await found(store, "common")) == 11 + MAX_SEGMENT_TURNS
-            assert sizes(path) == [8, 2, 1, MAX_SEGMENT_TURNS]
-            assert is_sound(path)
-
-    run(main())
+async def test_a_turn_without_words_waits_for_nothing(path: Path) -> None:
+    async with sqlite(path) as store:
+        await complete_turn(store, "", "?!")
+        await found(store, "word")
+        assert (waiting(path), sizes(path)) == (0, [])
 
 
-def test_a_tenants_search_indexes_its_own_turns(path: Path) -> None:
-    async def main() -> None:
-        async with sqlite(path) as store:
-            for tenant in ("a", "b", "a"):
-                await complete_turn(store, "common", tenant=tenant)
-            assert len(await found(store, "common", tenant="a")) == 2
-            assert (waiting(path), sizes(path)) == (1, [2])
-            assert len(await found(store, "common", tenant="b")) == 1
-            assert sizes(path) == [2, 1]
-            assert is_sound(path)
-
-    run(main())
-
-
-def test_a_turn_without_words_waits_for_nothing(path: Path) -> None:
-    async def main() -> None:
-        async with sqlite(path) as store:
-            await complete_turn(store, "", "?!")
-            await found(store, "word")
-            assert (waiting(path), sizes(path)) == (0, [])
-
-    run(main())
-
-
-def test_many_searches_at_once(path: Path) -> None:
-    async def main() -> None:
-        async with sqlite(path) as store, sqlite(path) as other:
-            await many(store, 30)
-            searches = [found(one, "common") for one in (store, other) * 5]
-            assert [len(hits) for hits in await asyncio.gather(*searches)] == [30] * 10
-            assert is_sound(path)
-
-    run(main())
+async def test_many_searches_at_once(path: Path) -> None:
+    async with sqlite(path) as store, sqlite(path) as other:
+        await many(store, 30)
+        searches = [found(one, "common") for one in (store, other) * 5]
+        assert [len(hits) for hits in await asyncio.gather(*searches)] == [30] * 10
+        assert is_sound(path)
 
 
 # What is erased
 
 
-def test_the_index_holds_no_words(path: Path) -> None:
-    async def main() -> None:
-        async with sqlite(path) as store:
-            await complete_turn(store, "canaryword", "canaryword 東京都")
-            assert len(await found(store, "canaryword 東京")) == 1
-            before = all_bytes(path.parent)
-            for table in ("search_drawers", "search_chunks"):
-                for row in query_file(path, f"SELECT * FROM {table}"):
-                    assert b"canary" not in b"".join(v for v in row if isinstance(v, bytes))
-            # The same words of another chunk look different.
-            drawers = {body for (body,) in query_file(path, "SELECT body FROM search_drawers")}
-            await many(store, 2, "canaryword")
-            await found(store, "x")
-            assert drawers.isdisjoint(query_file(path, "SELECT body FROM search_drawers"))
-            assert b"canaryword" in before
-
-    run(main())
+async def test_the_index_holds_no_words(path: Path) -> None:
+    async with sqlite(path) as store:
+        await complete_turn(store, "canaryword", "canaryword 東京都")
+        assert len(await found(store, "canaryword 東京")) == 1
+        before = all_bytes(path.parent)
+        for table in ("search_drawers", "search_chunks"):
+            for row in query_file(path, f"SELECT * FROM {table}"):
+                assert b"canary" not in b"".join(v for v in row if isinstance(v, bytes))
+        # The same words of another chunk look different.
+        drawers = {body for (body,) in query_file(path, "SELECT body FROM search_drawers")}
+        await many(store, 2, "canaryword")
+        await found(store, "x")
+        assert drawers.isdisjoint(query_file(path, "SELECT body FROM search_drawers"))
+        assert b"canaryword" in before
 
 
-def test_what_was_erased_is_in_no_file(path: Path) -> None:
-    async def main() -> None:
-        async with sqlite(path) as store:
-            heads = [
-                await complete_turn(store, f"canary{n}canary shared", f"zebra{n}zebra")
-                for n in range(40)
-            ]
-            assert len(await found(store, "shared")) == 40
-            ((secret,),) = query_file(path, "SELECT secret FROM search_chunks")
-            assert isinstance(secret, bytes)
-            assert secret in all_bytes(path.parent)
-            for head in heads[::2]:
-                await store.delete("", head.response_id)
-            assert sizes(path) == []
-            await store.stores.conversations.erase_item("", heads[1].response_id, 0)
-            # Erased bytes go after the answer: the next job's answer comes after that.
-            await store.stores.idempotency.release("", "")
-            kept = all_bytes(path.parent)
-            assert secret not in kept
-            assert [n for n in range(40) if b"canary%dcanary" % n in kept] == list(range(3, 40, 2))
-            assert [n for n in range(40) if b"zebra%dzebra" % n in kept] == list(range(1, 40, 2))
-            assert len(await found(store, "shared")) == 19
-            assert is_sound(path)
-
-    run(main())
+async def test_what_was_erased_is_in_no_file(path: Path) -> None:
+    async with sqlite(path) as store:
+        heads = [
+            await complete_turn(store, f"canary{n}canary shared", f"zebra{n}zebra")
+            for n in range(40)
+        ]
+        assert len(await found(store, "shared")) == 40
+        ((secret,),) = query_file(path, "SELECT secret FROM search_chunks")
+        assert isinstance(secret, bytes)
+        assert secret in all_bytes(path.parent)
+        for head in heads[::2]:
+            await store.delete("", head.response_id)
+        assert sizes(path) == []
+        await store.stores.conversations.erase_item("", heads[1].response_id, 0)
+        # Erased bytes go after the answer: the next job's answer comes after that.
+        await store.stores.idempotency.release("", "")
+        kept = all_bytes(path.parent)
+        assert secret not in kept
+        assert [n for n in range(40) if b"canary%dcanary" % n in kept] == list(range(3, 40, 2))
+        assert [n for n in range(40) if b"zebra%dzebra" % n in kept] == list(range(1, 40, 2))
+        assert len(await found(store, "shared")) == 19
+        assert is_sound(path)
 
 
-def test_what_has_expired_is_in_no_file(path: Path) -> None:
-    async def main() -> None:
-        clock = ManualClock(1_000.0)
-        async with openers(path.parent)["sqlite"](clock, RetentionPolicy(100.0)) as store:
-            assert isinstance(store, SqliteStore)
-            for time, text in ((1_000.0, "canary one"), (1_050.0, "sparrow two")):
-                new = new_turn(text, created_at=time)
-                store.begin(new)
-                await store.write(new.response_id, [], DONE)
-            assert len(await found(store, "canary")) == 1
-            clock.now = 1_120.0
-            await store.stores.response_index.delete_expired()
-            await store.stores.idempotency.release("", "")
-            kept = all_bytes(path.parent)
-            assert b"canary" not in kept
-            assert b"sparrow" in kept
-            assert len(await found(store, "sparrow")) == 1
-            assert is_sound(path)
-
-    run(main())
+async def test_what_has_expired_is_in_no_file(path: Path) -> None:
+    clock = ManualClock(1_000.0)
+    async with openers(path.parent)["sqlite"](clock, RetentionPolicy(100.0)) as store:
+        assert isinstance(store, SqliteStore)
+        for time, text in ((1_000.0, "canary one"), (1_050.0, "sparrow two")):
+            new = new_turn(text, created_at=time)
+            store.begin(new)
+            await store.write(new.response_id, [], DONE)
+        assert len(await found(store, "canary")) == 1
+        clock.now = 1_120.0
+        await store.stores.response_index.delete_expired()
+        await store.stores.idempotency.release("", "")
+        kept = all_bytes(path.parent)
+        assert b"canary" not in kept
+        assert b"sparrow" in kept
+        assert len(await found(store, "sparrow")) == 1
+        assert is_sound(path)
 
 
 @pytest.mark.parametrize("erased", ["turn", "item", "merged"])
@@ -294,20 +257,17 @@ def test_a_plan_is_not_carried_out_if_words_were_erased_since(path: Path, erased
     run(main())
 
 
-def test_a_deletion_and_indexing_in_one_commit(path: Path) -> None:
-    async def main() -> None:
-        async with sqlite(path) as store:
-            head = await complete_turn(store, "alpha")
-            await complete_turn(store, "beta")
-            plan = await store._database.read_pooled(lambda reading: read_plan(reading, None, 1))
-            done = store._database.submit(apply_plan, plan)
-            await store.delete("", head.response_id)
-            assert await done
-            assert await found(store, "alpha") == []
-            assert len(await found(store, "beta")) == 1
-            assert is_sound(path)
-
-    run(main())
+async def test_a_deletion_and_indexing_in_one_commit(path: Path) -> None:
+    async with sqlite(path) as store:
+        head = await complete_turn(store, "alpha")
+        await complete_turn(store, "beta")
+        plan = await store._database.read_pooled(lambda reading: read_plan(reading, None, 1))
+        done = store._database.submit(apply_plan, plan)
+        await store.delete("", head.response_id)
+        assert await done
+        assert await found(store, "alpha") == []
+        assert len(await found(store, "beta")) == 1
+        assert is_sound(path)
 
 
 # Other processes, dead ones too, and older files
@@ -326,22 +286,19 @@ def kill(child: subprocess.Popen[str]) -> list[str]:
     return [line for line in rest.splitlines(keepends=True) if line.endswith("\n")]
 
 
-def test_a_kill_in_the_middle_of_indexing_loses_nothing(path: Path) -> None:
-    async def main() -> None:
-        async with sqlite(path) as store:
-            await many(store, 100)
-            await found(store, "x")
-            await many(store, 120)
-        child = start("half", path)
-        assert child.stdout is not None
-        assert await asyncio.to_thread(child.stdout.readline) == "half\n"
-        kill(child)
-        async with sqlite(path) as store:
-            assert (waiting(path), sizes(path)) == (120, [100])
-            assert len(await found(store, "common")) == 220
-            assert is_sound(path)
-
-    run(main())
+async def test_a_kill_in_the_middle_of_indexing_loses_nothing(path: Path) -> None:
+    async with sqlite(path) as store:
+        await many(store, 100)
+        await found(store, "x")
+        await many(store, 120)
+    child = start("half", path)
+    assert child.stdout is not None
+    assert await asyncio.to_thread(child.stdout.readline) == "half\n"
+    kill(child)
+    async with sqlite(path) as store:
+        assert (waiting(path), sizes(path)) == (120, [100])
+        assert len(await found(store, "common")) == 220
+        assert is_sound(path)
 
 
 def test_what_another_process_acknowledged_is_found_before_and_after_its_kill(path: Path) -> None:
@@ -363,7 +320,7 @@ def test_what_another_process_acknowledged_is_found_before_and_after_its_kill(pa
     run(main())
 
 
-def test_what_was_said_before_there_was_an_index_is_found(path: Path) -> None:
+async def test_what_was_said_before_there_was_an_index_is_found(path: Path) -> None:
     connection = sqlite3.connect(path, isolation_level=None)
     earlier = [name for name in migrations() if not name.endswith("_search.sql")]
     assert earlier == migrations()[: len(earlier)], "what comes after it is added here"
@@ -380,15 +337,11 @@ def test_what_was_said_before_there_was_an_index_is_found(path: Path) -> None:
     assert batch.delete("", turns[0].response_id, False)
     batch.flush()
     connection.close()
-
-    async def main() -> None:
-        async with sqlite(path) as store:
-            # The last was left running by a process that is no more: it ends now.
-            ids = {turn.response_id for turn in turns[1:]}
-            assert set(await found(store, "from before")) == ids
-            assert await found(store, "before 2 indeed") == [turns[2].response_id]
-            await store.delete("", turns[2].response_id)
-            assert set(await found(store, "before")) == ids - {turns[2].response_id}
-            assert is_sound(path)
-
-    run(main())
+    async with sqlite(path) as store:
+        # The last was left running by a process that is no more: it ends now.
+        ids = {turn.response_id for turn in turns[1:]}
+        assert set(await found(store, "from before")) == ids
+        assert await found(store, "before 2 indeed") == [turns[2].response_id]
+        await store.delete("", turns[2].response_id)
+        assert set(await found(store, "before")) == ids - {turns[2].response_id}
+        assert is_sound(path)
