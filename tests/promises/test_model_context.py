@@ -403,7 +403,7 @@ def test_over_the_budget_alone_is_an_error_and_leaves_nothing(
         options = Options(truncation=truncation)
         with pytest.raises(ContextLengthExceededError) as caught:
             await service.start(
-                turn_request("word " * 9, options=options, context=(TokenBudget(8),))
+                turn_request("word " * 9, options=options, context_policies=(TokenBudget(8),))
             )
         assert (caught.value.used, caught.value.limit) == (9, 8)
         assert caught.value.response_id is None

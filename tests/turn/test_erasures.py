@@ -15,7 +15,7 @@ from antiphon.core.ids import item_id
 from antiphon.core.items import FunctionCall, Message
 from antiphon.core.retention import DAY_SECONDS, RetentionPolicy
 from antiphon.core.turns import DEFAULT_TENANT, ItemReference, Options, Response, TurnRequest
-from antiphon.errors import ContextLengthExceededError, HistoryChanged, NotFoundError
+from antiphon.errors import ContextLengthExceededError, HistoryChangedError, NotFoundError
 from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import Script, ScriptedModel, fail, say, wait
 from antiphon.stores.memory.store import MemoryStore
@@ -72,7 +72,7 @@ class Teller:
         )
 
     async def turned(self, text: str, after: str | None = None, **more: Any) -> Response:
-        return await run_turn(self.service, text, after=after, context=BUDGET, **more)
+        return await run_turn(self.service, text, after=after, context_policies=BUDGET, **more)
 
     def use(self, script: Script = lambda _: "Yes.") -> None:
         """Another model from now on."""
@@ -235,7 +235,7 @@ def test_an_approved_call_that_is_erased_in_between_does_not_run(told: Told) -> 
         teller.model.erase = lambda: teller.service.delete(DEFAULT_TENANT, after)
         with pytest.raises(NotFoundError):
             await teller.service.start(
-                turn_request(after=after, approved=(call,), context=BUDGET), hands
+                turn_request(after=after, approved_calls=(call,), context_policies=BUDGET), hands
             )
         assert hands.calls == []
 
@@ -252,7 +252,7 @@ def test_a_history_that_never_stops_changing_is_a_conflict(told: Told) -> None:
             teller.model.erase = change
 
         teller.model.erase = change
-        with pytest.raises(HistoryChanged) as caught:
+        with pytest.raises(HistoryChangedError) as caught:
             await teller.turned("What is it?", first.id)
         assert (caught.value.status, caught.value.code) == (409, "conversation_changed")
 
@@ -417,7 +417,7 @@ def test_a_summary_of_what_is_erased_meanwhile_is_not_handed_out(told: Told) -> 
         await asked.wait()
         await teller.service.delete(DEFAULT_TENANT, first.id)
         go.set()
-        with pytest.raises(HistoryChanged):
+        with pytest.raises(HistoryChangedError):
             await compacting
 
     told(story)

@@ -96,7 +96,7 @@ def test_a_loop_that_ends_does_not_cut_the_way_to_the_disk(late: str) -> None:
     async def main() -> None:
         store = GatedStore()
         gate = getattr(store, late)
-        gate.shut()
+        gate.close()
         service = service_with(ScriptedModel([think("Hm.") + say("Hi.")]), store)
         turn = await service.start(turn_request("Hello."))
         await gate.asked.wait()

@@ -58,7 +58,7 @@ class NewTurn(msgspec.Struct, frozen=True):
     ``blobs`` are the images that those items refer to, by hash (``core.images``). A store
     keeps each once for a tenant, however many turns refer to it.
     ``parent`` is the response that it continues, ``sources`` are others whose words it holds,
-    each as it was before its words were read: ``begin`` fails with ``HistoryChanged`` where
+    each as it was before its words were read: ``begin`` fails with ``HistoryChangedError`` where
     one is gone, or something was erased from its family since.
     ``is_awaited`` False: nobody waits for the beginning alone, so that a store may keep it a
     few milliseconds later, in one go with the end of a quick turn.
@@ -147,7 +147,7 @@ class Store(Protocol):
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:
         """Keep a turn's request and input. Continues the parent's thread, or branches off it.
 
-        Fails with ``HistoryChanged`` where something was erased from what the turn was made
+        Fails with ``HistoryChangedError`` where something was erased from what the turn was made
         of (``NewTurn.parent``), and on a conversation with ``ConversationLockedError`` or
         ``NotFoundError``, too: nothing is kept of it then.
         """
@@ -241,6 +241,21 @@ class Model(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+class ModelProvider(Protocol):
+    """Finds models by name."""
+
+    def get(self, name: str | None) -> tuple[str, Model]:
+        """A model and the name it is called by; None is the default one.
+
+        Raises ``ModelNotFoundError``.
+        """
+        ...
+
+    def items(self) -> list[tuple[str, Model]]:
+        """The configured models, the default first."""
+        ...
 
 
 class ToolErrorOutput(str):

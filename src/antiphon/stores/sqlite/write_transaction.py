@@ -23,7 +23,7 @@ import msgspec
 from antiphon.core.ids import conversation_key, response_key
 from antiphon.core.images import Blob
 from antiphon.core.turns import ConversationRecord, End, IdempotencyReservation
-from antiphon.errors import HistoryChanged, StoreError
+from antiphon.errors import HistoryChangedError, StoreError
 from antiphon.stores.sqlite.conversation_reader import CONVERSATION_SQL, resolve_conversation
 from antiphon.stores.sqlite.deletion import (
     bump_epochs,
@@ -276,7 +276,7 @@ class WriteTransaction:
                 head.epoch,
             )
             if self._fetch_one(_UNCHANGED, seen) is None:
-                raise HistoryChanged()
+                raise HistoryChangedError()
 
     def _check_head_unchanged(self, tenant: str, seen: ConversationRecord, cutoff: float) -> None:
         """Refuse a turn on a conversation that is no longer as its maker saw it."""
