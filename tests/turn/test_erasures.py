@@ -16,7 +16,6 @@ from antiphon.core.items import FunctionCall, Message
 from antiphon.core.retention import DAY_SECONDS, RetentionPolicy
 from antiphon.core.turns import DEFAULT_TENANT, ItemReference, Options, Response, TurnRequest
 from antiphon.errors import ContextLengthExceededError, HistoryChangedError, NotFoundError
-from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import Script, ScriptedModel, fail, say, wait
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
@@ -51,7 +50,7 @@ class SlowCounter(ScriptedModel):
         super().__init__(script)
         self.erase: Erase | None = None
 
-    async def count(self, call: ModelCall) -> int | None:
+    async def count_tokens(self, call: ModelCall) -> int | None:
         erase, self.erase = self.erase, None
         if erase is not None:
             await erase()
@@ -65,11 +64,17 @@ class Teller:
         self.store = store
         self._seen = 0
         self.model = SlowCounter()
-        catalog = ModelRegistry({"slow": self.model}, default="slow")
-        self.service = TurnService(store, catalog, store.stores)
+        self.service = TurnService(store, self, store.stores)
         self.conversations = ConversationService(
             self.service, store.stores.conversations, store.stores.search
         )
+
+    def get(self, name: str | None) -> tuple[str, Model]:
+        """The model of all turns: this is the service's ``ModelProvider``."""
+        return name or "slow", self.model
+
+    def items(self) -> list[tuple[str, Model]]:
+        return [("slow", self.model)]
 
     async def turned(self, text: str, after: str | None = None, **more: Any) -> Response:
         return await run_turn(self.service, text, after=after, context_policies=BUDGET, **more)
@@ -78,7 +83,6 @@ class Teller:
         """Another model from now on."""
         self._seen = 0
         self.model = SlowCounter(script)
-        self.service.models = ModelRegistry({"slow": self.model}, default="slow")
 
     def shown(self) -> str:
         """All that the model was asked since ``forget``."""

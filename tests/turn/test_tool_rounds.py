@@ -160,7 +160,7 @@ async def test_no_tool_runs_before_its_turn_and_its_call_are_on_disk(gate: str) 
     shut.close()
     service = service_with(ScriptedModel([TWO_CALLS, "Done."]), store)
     turn = await service.start(turn_request("Go."), hands)
-    await shut.asked.wait()
+    await shut.reached.wait()
     await run_ready_tasks()
     assert hands.calls == []
     shut.open()

@@ -93,7 +93,7 @@ async def test_a_turn_that_takes_too_long_fails_and_can_be_continued(where: str)
     more: dict[str, Any] = {}
     if where == "approved":
         more["after"] = (await run_turn(service, "Go.")).id
-        more["approved"] = (FunctionCall("a", "look", "{}"),)
+        more["approved_calls"] = (FunctionCall("a", "look", "{}"),)
     turn = await service.start(turn_request("Now.", timeout=0.25, **more), hands)
     response = await turn.result()
     assert isinstance(turn.error, ModelTimeoutError)
