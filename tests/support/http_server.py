@@ -26,7 +26,7 @@ import uvloop
 
 from antiphon.api.http.app import create_app
 from antiphon.api.http.middleware import GatewayMiddleware
-from antiphon.cli.grpc_listener import WebSocketProtocol
+from antiphon.cli.server import WebSocketProtocol
 from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.models.model_registry import ModelRegistry
