@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.cli import terminal_output
-from antiphon.cli.terminal_output import WordWrapper
+from antiphon.cli.terminal_output import Column, WordWrapper
 
 _STEP = re.compile(r"\x1b\[(\d+)D|\x1b\[K|(.|\n)")
 
@@ -37,6 +37,17 @@ def test_nobody_sees_a_spinner_in_a_file(capsys: pytest.CaptureFixture[str]) -> 
     with terminal_output.show_spinner("loading"):
         pass
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_table_on_a_narrow_terminal_shows_whole_ids_and_crops_the_rest(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    columns = (Column("id"), Column("text", is_cropped=True))
+    terminal_output.print_table(columns, [("resp_" + "0" * 32, "words \x1b[31m" * 9)])
+    title, row = capsys.readouterr().out.splitlines()
+    assert title.split() == ["id", "text"]
+    assert re.fullmatch(r"resp_0{32}  w\S*… *", row)
 
 
 def screen_of(written: str) -> list[str]:

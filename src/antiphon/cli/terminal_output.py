@@ -146,7 +146,7 @@ def print_tsv(rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
-    """Write ``rows`` to a terminal as a table that fits its width."""
+    """Write ``rows`` to a terminal as a table that fits its width; fixed columns are never cut."""
     from rich.table import Table  # loaded on first use
     from rich.text import Text  # loaded on first use
 
@@ -155,21 +155,35 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
         table.add_column(
             column.title,
             justify="right" if column.is_number else "left",
-            no_wrap=not column.is_wrapped,
-            overflow="fold" if column.is_wrapped else "ellipsis",
-            # A column that never gives way is as wide as its longest cell.
-            min_width=_min_width(column, len(table.columns), rows),
-            ratio=1 if column.is_cropped or column.is_wrapped else None,
+            # Only a column that may wrap gives way to the others.
+            no_wrap=not (column.is_wrapped or column.is_cropped),
         )
     for row in rows:
-        table.add_row(*(Text(strip_control_chars(cell)) for cell in row))
-    stdout_console().print(table, soft_wrap=False)
+        cells = zip(columns, row, strict=True)
+        table.add_row(
+            *(
+                Text(
+                    strip_control_chars(cell),
+                    no_wrap=column.is_cropped,
+                    overflow="ellipsis" if column.is_cropped else "fold",
+                )
+                for column, cell in cells
+            )
+        )
+    console = stdout_console()
+    console.width = max(console.width, _min_width(columns, rows))
+    console.print(table, soft_wrap=False)
 
 
-def _min_width(column: Column, index: int, rows: Sequence[Sequence[str]]) -> int | None:
-    if column.is_cropped or column.is_wrapped:
-        return None
-    return max(map(len, [column.title, *(row[index] for row in rows)]))
+def _min_width(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> int:
+    """The width of a table whose wrapped and cropped columns are as wide as their titles."""
+    widths = (
+        max(len(column.title), *(len(row[index]) for row in rows))
+        if rows and not (column.is_wrapped or column.is_cropped)
+        else len(column.title)
+        for index, column in enumerate(columns)
+    )
+    return sum(width + 2 for width in widths)
 
 
 @contextmanager
