@@ -94,7 +94,9 @@ def delete(
 
 def list_conversations(flags: Flags, limit: int, *, as_json: bool) -> None:
     """Print the newest conversations: a table, JSON, or tab-separated to a pipe."""
-    threads = _with_service(flags, lambda service: service.recent_threads(DEFAULT_TENANT, limit))
+    threads = _with_service(
+        flags, lambda service: service.reader.recent_threads(DEFAULT_TENANT, limit)
+    )
     if as_json:
         terminal_output.print_json(list(map(_thread_fields, threads)))
     elif not sys.stdout.isatty():
@@ -113,12 +115,14 @@ def show_conversation(flags: Flags, response_id: str, *, as_json: bool) -> None:
 
     if as_json:
         messages = _with_service(
-            flags, lambda service: service.messages(DEFAULT_TENANT, response_id)
+            flags, lambda service: service.reader.messages(DEFAULT_TENANT, response_id)
         )
         terminal_output.print_json(messages)
         return
     console = terminal_output.stdout_console()
-    for turn in _with_service(flags, lambda service: service.chain(DEFAULT_TENANT, response_id)):
+    for turn in _with_service(
+        flags, lambda service: service.reader.chain(DEFAULT_TENANT, response_id)
+    ):
         title = f"{turn.id}  {format_time(turn.created_at)}  {turn.header.model}"
         if turn.status != "completed":
             title += f"  {turn.status}"
@@ -136,7 +140,9 @@ def delete_response(flags: Flags, response_id: str, *, cascade: bool, confirm: b
     False: it was not confirmed. Raises ``NotFoundError``.
     """
     if confirm and sys.stdin.isatty():
-        turn = _with_service(flags, lambda service: service.response(DEFAULT_TENANT, response_id))
+        turn = _with_service(
+            flags, lambda service: service.reader.response(DEFAULT_TENANT, response_id)
+        )
         text = " / ".join(line for _, line in _turn_lines(turn))
         terminal_output.print_note(shorten(text, _MAX_OPENING_LENGTH))
         what = "this turn and all that continue it" if cascade else "this turn"
