@@ -24,8 +24,8 @@ from antiphon.core.turns import DEFAULT_TENANT, Options, Response, TurnRequest
 from antiphon.errors import AntiphonError, ContextLengthExceededError
 from antiphon.models.scripted import Messages, ScriptedModel, ScriptedReply, call, calls, fail
 from antiphon.turn.message_rendering import INTERRUPTED_OUTPUT, SUMMARY_PREFIX
-from antiphon.turn.protocols import Store
 from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import Store
 from support.chain_strategies import check_well_formed
 from support.conversation_scenarios import (
     InstructedModel,

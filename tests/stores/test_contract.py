@@ -11,7 +11,7 @@ import pytest
 from antiphon.core.ids import new_response_id
 from antiphon.core.turns import End, FunctionTool, Header, Options, TurnError, Usage
 from antiphon.errors import HistoryChangedError, StoreError
-from antiphon.turn.protocols import RecentThread, StoredTurn
+from antiphon.turn.store_protocols import RecentThread, StoredTurn
 from support.store_turns import (
     DONE,
     HEADER,

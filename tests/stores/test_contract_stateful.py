@@ -32,8 +32,7 @@ from antiphon.core.turns import ConversationRecord, End
 from antiphon.errors import ConversationLockedError, HistoryChangedError, NotFoundError
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import open_sqlite
-from antiphon.turn.protocols import Head, RecentThread, StoredTurn
-from antiphon.turn.store_protocols import ResponseFilter
+from antiphon.turn.store_protocols import Head, RecentThread, ResponseFilter, StoredTurn
 from support.known_turns import Known, Talk
 from support.store_turns import (
     DONE,

@@ -10,8 +10,7 @@ import pytest
 from antiphon.core.retention import DAY_SECONDS, RETAIN_FOREVER, Expiry, RetentionPolicy
 from antiphon.core.turns import Header
 from antiphon.errors import HistoryChangedError, InvalidRequestError, NotFoundError
-from antiphon.turn.protocols import Head
-from antiphon.turn.store_protocols import ResponseFilter
+from antiphon.turn.store_protocols import Head, ResponseFilter
 from support.store_turns import (
     DONE,
     STORES,

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from antiphon.errors import HistoryChangedError, StoreError
-from antiphon.turn.protocols import NewTurn
+from antiphon.turn.store_protocols import NewTurn
 from support.store_turns import (
     DONE,
     STORES,

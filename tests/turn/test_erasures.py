@@ -21,8 +21,9 @@ from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.turn.conversations import ConversationService
 from antiphon.turn.history_cache import UnstoredHistory
-from antiphon.turn.protocols import Head, ModelCall, StoredTurn
+from antiphon.turn.protocols import Model, ModelCall
 from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import Head, StoredTurn
 from support.turn_service import (
     ONE_CALL,
     STORES,

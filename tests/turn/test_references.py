@@ -22,9 +22,9 @@ from antiphon.core.tool_rules import denied_output
 from antiphon.core.turns import DEFAULT_TENANT, ItemReference, TurnRequest
 from antiphon.errors import AntiphonError, InvalidRequestError, NotFoundError
 from antiphon.models.scripted import ScriptedModel
-from antiphon.turn.protocols import Store
 from antiphon.turn.references import ResolvedRequest, resolve_references
 from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import Store
 from support.turn_service import (
     STORES,
     contents,

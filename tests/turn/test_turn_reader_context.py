@@ -16,7 +16,7 @@ from antiphon.core.turns import DEFAULT_TENANT, End, Options, Response
 from antiphon.errors import ContextLengthExceededError
 from antiphon.models.scripted import ScriptedModel, ScriptedReply, call, calls, fail, say
 from antiphon.turn.message_rendering import RenderedTurn, build_messages
-from antiphon.turn.protocols import Store
+from antiphon.turn.store_protocols import Store
 from antiphon.turn.trimming import apply_policies, count_turns, newest_turns, trim_by_ratio
 from support.chain_strategies import histories
 from support.http_server import serving as http_serving

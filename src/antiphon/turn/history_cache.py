@@ -16,7 +16,7 @@ from antiphon.core.images import restore_blobs
 from antiphon.core.items import decode_item
 from antiphon.errors import HistoryChangedError
 from antiphon.turn.message_rendering import RenderedTurn, render_turn
-from antiphon.turn.protocols import Head, Store, StoredTurn
+from antiphon.turn.store_protocols import Head, Store, StoredTurn
 from antiphon.turn.trimming import apply_summaries, tokens_of
 
 RenderedTurns = tuple[RenderedTurn, ...]

@@ -23,15 +23,9 @@ from antiphon.errors import InvalidRequestError
 from antiphon.turn.context_builder import ContextBuilder, ModelContext
 from antiphon.turn.history_cache import HistoryCache, ResolvedHistory, UnstoredHistory
 from antiphon.turn.message_rendering import RenderedTurn, validate_tool_outputs
-from antiphon.turn.protocols import (
-    Head,
-    McpToolProvider,
-    McpToolset,
-    Model,
-    ModelProvider,
-    ToolExecutor,
-)
+from antiphon.turn.protocols import McpToolProvider, McpToolset, Model, ModelProvider, ToolExecutor
 from antiphon.turn.references import ResolvedRequest, resolve_history, resolve_references
+from antiphon.turn.store_protocols import Head
 from antiphon.turn.summarization import SummaryRequest, needs_summary, summarize_history
 from antiphon.turn.tool_calls import new_tool_listings, with_effective_approvals, with_mcp_tools
 from antiphon.turn.turn_reader import TurnReader

@@ -16,7 +16,7 @@ from antiphon.core.tool_rules import denied_output
 from antiphon.core.turns import TurnRequest
 from antiphon.errors import InvalidRequestError, NotFoundError, ResponseInProgressError
 from antiphon.turn.history_cache import HistoryCache, ResolvedHistory, UnstoredHistory
-from antiphon.turn.protocols import Head
+from antiphon.turn.store_protocols import Head
 from antiphon.turn.turn_reader import TurnReader, response_not_found
 
 

@@ -36,12 +36,9 @@ from antiphon.turn.context_builder import ModelContext
 from antiphon.turn.history_cache import History, ResolvedHistory
 from antiphon.turn.message_rendering import RenderedTurn, render_turn
 from antiphon.turn.planning import TurnPlan
-from antiphon.turn.protocols import (
-    NewTurn,
-    Store,
-    ToolErrorOutput,
-)
+from antiphon.turn.protocols import ToolErrorOutput
 from antiphon.turn.running_turns import RunningTurn
+from antiphon.turn.store_protocols import NewTurn, Store
 from antiphon.turn.tool_calls import run_tool_calls
 from antiphon.turn.trimming import count_turns, tokens_of, trim_by_ratio
 from antiphon.turn.turn_accumulator import TurnAccumulator

@@ -24,18 +24,12 @@ from antiphon.turn.conversation_lock import ConversationLocks, TurnRetries, wait
 from antiphon.turn.history_cache import History, HistoryCache, UnstoredHistory
 from antiphon.turn.message_rendering import RenderedTurn, build_messages, validate_tool_outputs
 from antiphon.turn.planning import TurnPlanner, expires_at, extract_images
-from antiphon.turn.protocols import (
-    McpToolProvider,
-    ModelProvider,
-    NewTurn,
-    Store,
-    ToolExecutor,
-)
+from antiphon.turn.protocols import McpToolProvider, ModelProvider, ToolExecutor
 from antiphon.turn.references import resolve_history, resolve_references
 from antiphon.turn.replay import Replay
 from antiphon.turn.runner import TurnRunner
 from antiphon.turn.running_turns import RunningTurn, TurnRegistry
-from antiphon.turn.store_protocols import Stores
+from antiphon.turn.store_protocols import NewTurn, Store, Stores
 from antiphon.turn.summarization import (
     Summary,
     SummaryRequest,

@@ -26,7 +26,8 @@ from antiphon.errors import (
 from antiphon.turn.context_builder import ContextBuilder
 from antiphon.turn.history_cache import History, HistoryCache
 from antiphon.turn.message_rendering import RenderedTurn, render_turn
-from antiphon.turn.protocols import Head, Model, NewTurn, Store
+from antiphon.turn.protocols import Model
+from antiphon.turn.store_protocols import Head, NewTurn, Store
 from antiphon.turn.trimming import (
     base_tokens,
     has_unsummarized_turns,

@@ -13,7 +13,7 @@ from antiphon.core.items import ERASED_SUMMARY_ITEM, is_summary
 from antiphon.core.retention import Expiry
 from antiphon.core.turns import End
 from antiphon.errors import HistoryChangedError, StoreError
-from antiphon.turn.protocols import NewTurn, StoredTurn
+from antiphon.turn.store_protocols import NewTurn, StoredTurn
 
 
 class TurnRecord(msgspec.Struct):

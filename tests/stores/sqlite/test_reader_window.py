@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from antiphon.stores.sqlite.chain_window import read_window
-from antiphon.turn.protocols import Head, Window
+from antiphon.stores.sqlite.reader import read_window
+from antiphon.turn.store_protocols import Head, Window
 from support.store_turns import (
     STORES,
     Opener,
