@@ -41,7 +41,7 @@ class MessageToolCall(msgspec.Struct, frozen=True):
 
 
 class ChatMessage(
-    msgspec.Struct, frozen=True, rename={"carried": REASONING_KEY, "phase": PHASE_KEY}
+    msgspec.Struct, frozen=True, rename={"reasoning": REASONING_KEY, "phase": PHASE_KEY}
 ):
     role: str
     content: str | list[MessagePart] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,7 +65,7 @@ async def test_the_engine_speaks_it() -> None:
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if ".xai_" in name]:
+    for name in [name for name in sys.modules if re.search(r"^antiphon\.(models|protos)\.xai", name)]:
         monkeypatch.delitem(sys.modules, name)
     for name in ("xai_sdk", "xai_sdk.proto"):
         monkeypatch.setitem(sys.modules, name, None)
