@@ -71,7 +71,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "antiphon.settings",
         "antiphon.logging_setup",
         "antiphon.bootstrap",
-        "antiphon.models.llama.weights",
+        "antiphon.models.llama.model_download",
         "antiphon.__version__",
     },
     "bootstrap": CORE

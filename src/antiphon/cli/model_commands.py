@@ -12,7 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from antiphon.cli import terminal_output
-from antiphon.models.llama.weights import embedded_weights, local_models, pull_embedded, pull_hf
+from antiphon.models.llama.model_download import (
+    embedded_weights,
+    local_models,
+    pull_embedded,
+    pull_hf,
+)
 from antiphon.settings import EMBEDDED, ModelSettings, Settings, load_settings
 
 _MEGABYTE = 1_000_000
