@@ -37,7 +37,7 @@ _SCALARS = {
     12: "<d",
 }
 _TOKENS_KEY = "tokenizer.ggml.tokens"
-_TYPES_KEY = "tokenizer.ggml.token_type"
+_TOKEN_TYPES_KEY = "tokenizer.ggml.token_type"  # noqa: S105
 #: The token types (unknown, control) that llama.cpp looks for in a prompt's text.
 _CONTROL_TYPES = frozenset({2, 3})
 #: Tokens that llama.cpp takes for control tokens by their look, whatever the file says.
@@ -94,7 +94,7 @@ class _HeaderReader:
             kind = self._unpack("<I")[0]
             if key == _TOKENS_KEY:
                 tokens = self._read_array(self._read_string)
-            elif key == _TYPES_KEY:
+            elif key == _TOKEN_TYPES_KEY:
                 types = self._read_array(lambda: int(self._unpack("<i")[0]))
             elif key.endswith(".context_length") and kind in _SCALARS:
                 context = int(self._unpack(_SCALARS[kind])[0])
