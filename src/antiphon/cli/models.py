@@ -113,16 +113,13 @@ def _pull_hf(spec: str) -> Path:
 
 def _model_entries(settings: Settings) -> Iterator[ModelEntry]:
     """Every model once: configured ones, files that were pulled, and the catch-all."""
-    from antiphon.models.llama.model_download import (
-        embedded_weights,
-        local_models,
-    )  # loaded on first use
+    from antiphon.models.llama import model_download  # loaded on first use
 
     for name, model in settings.models.items():
         yield _configured_entry(name, model, settings.model)
-    local = [model for model in local_models() if model.name not in settings.models]
+    local = [model for model in model_download.local_models() if model.name not in settings.models]
     for file in local:
-        if file.path != embedded_weights():
+        if file.path != model_download.embedded_weights():
             default = file.name == settings.model
             yield ModelEntry(file.name, default, "llama", str(file.path), file.size)
     if settings.upstream is not None:
