@@ -13,6 +13,7 @@ from openai.types.chat import ChatCompletionMessage
 
 from antiphon.chat.message_import import ImportedConversation, ImportedTurn, import_messages
 from antiphon.core.items import (
+    INTERRUPTED_OUTPUT,
     FunctionCall,
     FunctionCallOutput,
     InputImage,
@@ -24,7 +25,7 @@ from antiphon.core.items import (
     Refusal,
 )
 from antiphon.errors import InvalidRequestError
-from antiphon.turn.message_rendering import INTERRUPTED_OUTPUT, build_messages, render_turn
+from antiphon.turn.message_rendering import build_messages, render_turn
 
 Messages = list[dict[str, Any]]
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.core.items import (
+    INTERRUPTED_OUTPUT,
     FunctionCall,
     FunctionCallOutput,
     InputImage,
@@ -24,7 +25,6 @@ from antiphon.core.items import (
 )
 from antiphon.errors import InvalidRequestError
 from antiphon.turn.message_rendering import (
-    INTERRUPTED_OUTPUT,
     RenderedTurn,
     build_messages,
     render_turn,

@@ -11,7 +11,14 @@ import msgspec
 import pytest
 
 from antiphon.core.events import Ended
-from antiphon.core.items import FunctionCall, FunctionCallOutput, InputImage, InputText, Message
+from antiphon.core.items import (
+    INTERRUPTED_OUTPUT,
+    FunctionCall,
+    FunctionCallOutput,
+    InputImage,
+    InputText,
+    Message,
+)
 from antiphon.core.turns import DEFAULT_TENANT, Options, Response
 from antiphon.errors import (
     InvalidRequestError,
@@ -20,7 +27,6 @@ from antiphon.errors import (
 )
 from antiphon.models.scripted import ScriptedModel, call, calls, fail, hang, say
 from antiphon.stores.memory.store import MemoryStore
-from antiphon.turn.message_rendering import INTERRUPTED_OUTPUT
 from antiphon.turn.protocols import ModelInfo
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import Store

@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 
 from antiphon.core.context_policies import Summarize, TokenBudget
-from antiphon.core.items import Compaction, FunctionCall, FunctionCallOutput, Message
+from antiphon.core.items import (
+    INTERRUPTED_OUTPUT,
+    Compaction,
+    FunctionCall,
+    FunctionCallOutput,
+    Message,
+)
 from antiphon.core.turns import DEFAULT_TENANT, FunctionTool, Header, Options, TurnRequest, Usage
 from antiphon.errors import (
     ConflictError,
@@ -36,12 +42,7 @@ from antiphon.models.scripted import (
     wait,
 )
 from antiphon.stores.memory.store import MemoryStore
-from antiphon.turn.message_rendering import (
-    INTERRUPTED_OUTPUT,
-    SUMMARY_PREFIX,
-    RenderedTurn,
-    render_turn,
-)
+from antiphon.turn.message_rendering import SUMMARY_PREFIX, RenderedTurn, render_turn
 from antiphon.turn.service import TurnService
 from antiphon.turn.summarization import Summary, summarize_turns
 from support.turn_service import (

@@ -10,6 +10,7 @@ import pytest
 
 from antiphon.core.context_policies import TokenBudget, Window
 from antiphon.core.items import (
+    INTERRUPTED_OUTPUT,
     FunctionCall,
     Message,
     decode_item,
@@ -30,7 +31,6 @@ from antiphon.models.scripted import (
     hang,
     say,
 )
-from antiphon.turn.message_rendering import INTERRUPTED_OUTPUT
 from support.turn_service import (
     ONE_CALL,
     TWO_CALLS,

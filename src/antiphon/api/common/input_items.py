@@ -14,6 +14,7 @@ import msgspec
 from antiphon.api.common.body import check_depth, drop_nulls, invalid_value_error
 from antiphon.core.ids import new_call_id
 from antiphon.core.items import (
+    INTERRUPTED_OUTPUT,
     Compaction,
     FunctionCall,
     FunctionCallOutput,
@@ -32,7 +33,6 @@ from antiphon.core.turns import ItemReference
 from antiphon.errors import InvalidRequestError
 
 MAX_ITEMS = 4096
-_INTERRUPTED_OUTPUT = "The call was interrupted before it gave a result."
 
 
 class DecodedInput(msgspec.Struct, frozen=True):
@@ -233,7 +233,7 @@ class _SpecialItemDecoder:
         failed = given.error is not None or given.output is None
         text = given.output or ""
         if failed:
-            text = _INTERRUPTED_OUTPUT if given.error is None else _error_text(given.error)
+            text = INTERRUPTED_OUTPUT if given.error is None else _error_text(given.error)
         self._items.append(FunctionCallOutput(call.call_id, text, is_error=failed))
 
     def _add_approval(self, decision: McpApproval) -> None:
