@@ -74,7 +74,7 @@ next(half_read)
 in_child(
     ("send", lambda: chat.send("From the child.")),
     ("stream", lambda: list(chat.stream("From the child."))),
-    ("history", lambda: chat.history),
+    ("history", lambda: chat.messages()),
     ("new", lambda: Conversation(settings=settings).send("From the child.")),
     ("read on", lambda: next(half_read)),
     ("close", half_read.close),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
     from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
     from pydantic_core.core_schema import NamedTupleSchema
+    from typing_extensions import TypeForm
 
 T = TypeVar("T")
 
@@ -70,7 +71,7 @@ class OutputSchema(Generic[T]):
     Raises ``InvalidRequestError`` (param ``returns``) for a type that has no schema.
     """
 
-    def __init__(self, returns: type[T]) -> None:
+    def __init__(self, returns: TypeForm[T]) -> None:
         from pydantic import TypeAdapter  # loaded on first use
 
         try:
