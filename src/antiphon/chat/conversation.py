@@ -91,7 +91,7 @@ class AsyncConversation:
                 param="response_id",
             )
         chat = cls(model, **options)
-        response = await (await chat._get_service()).response(DEFAULT_TENANT, response_id)
+        response = await (await chat._get_service()).reader.response(DEFAULT_TENANT, response_id)
         header = response.header
         chat.model = model or header.model
         if "instructions" not in options:
@@ -187,7 +187,9 @@ class AsyncConversation:
         if self._response_id is None:
             return await self.context()
         service = await self._get_service()
-        return await service.messages(DEFAULT_TENANT, self._response_id, self.instructions or "")
+        return await service.reader.messages(
+            DEFAULT_TENANT, self._response_id, self.instructions or ""
+        )
 
     async def context(self) -> list[dict[str, Any]]:
         """The messages array that the model would see next, before your next message.
@@ -213,10 +215,10 @@ class AsyncConversation:
         if self._response_id is None:
             return ()
         service = await self._get_service()
-        turn = await service.response(DEFAULT_TENANT, self._response_id)
+        turn = await service.reader.response(DEFAULT_TENANT, self._response_id)
         # A summary does not change which calls before it are open.
         while is_summary(turn) and turn.previous_response_id is not None:
-            turn = await service.response(DEFAULT_TENANT, turn.previous_response_id)
+            turn = await service.reader.response(DEFAULT_TENANT, turn.previous_response_id)
         return open_calls((*turn.input, *turn.output)) if turn.status == "completed" else ()
 
     async def summarize(self, *, keep_turns: int = 0) -> Reply[None]:
@@ -245,7 +247,7 @@ class AsyncConversation:
         With the same model, instructions, tools and settings. Raises ``NotFoundError``.
         """
         if at is not None:
-            await (await self._get_service()).response(DEFAULT_TENANT, at)
+            await (await self._get_service()).reader.response(DEFAULT_TENANT, at)
         return self._fork(at or self._response_id)
 
     @overload
@@ -280,7 +282,7 @@ class AsyncConversation:
 
         ``response_id`` is the turn's. Images of its message stay. Raises ``NotFoundError``.
         """
-        turn = await (await self._get_service()).response(DEFAULT_TENANT, response_id)
+        turn = await (await self._get_service()).reader.response(DEFAULT_TENANT, response_id)
         return await self._rerun_turn(turn, replace_user_text(turn.input, new_text), returns)
 
     async def export(self, form: Literal["json", "markdown"] = "json") -> str:
@@ -341,7 +343,7 @@ class AsyncConversation:
         """Put a turn's input, perhaps another one, to the model in that turn's place."""
         shape = None if returns is None else OutputSchema(returns)
         items = (*earlier_call_outputs(turn), *input_items)
-        chain = await (await self._get_service()).chain(DEFAULT_TENANT, turn.id)
+        chain = await (await self._get_service()).reader.chain(DEFAULT_TENANT, turn.id)
         before = chain[-2].id if len(chain) > 1 else None
 
         async def request() -> TurnRequest:
@@ -353,12 +355,12 @@ class AsyncConversation:
     async def _last_response(self) -> Response:
         if self._response_id is None:
             raise InvalidRequestError("Nothing has been said yet.", code="empty_conversation")
-        return await (await self._get_service()).response(DEFAULT_TENANT, self._response_id)
+        return await (await self._get_service()).reader.response(DEFAULT_TENANT, self._response_id)
 
     async def _chain(self) -> list[Response]:
         if self._response_id is None:
             return []
-        return await (await self._get_service()).chain(DEFAULT_TENANT, self._response_id)
+        return await (await self._get_service()).reader.chain(DEFAULT_TENANT, self._response_id)
 
     def _fork(self, response_id: str | None) -> AsyncConversation:
         other = copy.copy(self)

@@ -79,7 +79,7 @@ class ChatSession:
 
     async def turns(self) -> list[Response]:
         """The turns so far, oldest first."""
-        return await self.service.chain(DEFAULT_TENANT, self.head) if self.head else []
+        return await self.service.reader.chain(DEFAULT_TENANT, self.head) if self.head else []
 
     def _spinner_text(self) -> str:
         return "" if self._loading.done() else f"loading {self.model} ..."
@@ -123,13 +123,17 @@ async def find_head(service: TurnService, newest: bool, response_id: str | None)
     Raises ``NotFoundError`` if that is not there.
     """
     if newest:
-        recent = await service.recent_threads(DEFAULT_TENANT, 1)
+        recent = await service.reader.recent_threads(DEFAULT_TENANT, 1)
         if not recent:
             raise NotFoundError(
                 "there is no conversation to continue: begin one with `antiphon chat`"
             )
         response_id = recent[0].response_id
-    return await service.response(DEFAULT_TENANT, response_id) if response_id is not None else None
+    return (
+        await service.reader.response(DEFAULT_TENANT, response_id)
+        if response_id is not None
+        else None
+    )
 
 
 def status_note(response: Response) -> str | None:

@@ -40,7 +40,7 @@ Flags = Mapping[str, str | None]
 
 def list_conversations(flags: Flags, limit: int, *, as_json: bool) -> None:
     """Print the newest conversations: a table, JSON, or tab-separated to a pipe."""
-    found = _with_store(flags, lambda service: service.recent_threads(DEFAULT_TENANT, limit))
+    found = _with_store(flags, lambda service: service.reader.recent_threads(DEFAULT_TENANT, limit))
     if as_json:
         rows = [
             {
@@ -71,11 +71,15 @@ def list_conversations(flags: Flags, limit: int, *, as_json: bool) -> None:
 def show_conversation(flags: Flags, response_id: str, *, as_json: bool) -> None:
     """Print a response's whole chain. Raises ``NotFoundError``."""
     if as_json:
-        messages = _with_store(flags, lambda service: service.messages(DEFAULT_TENANT, response_id))
+        messages = _with_store(
+            flags, lambda service: service.reader.messages(DEFAULT_TENANT, response_id)
+        )
         terminal_output.print_output(_indent_json(msgspec.json.encode(messages)))
         return
     console = terminal_output.stdout_console()
-    for turn in _with_store(flags, lambda service: service.chain(DEFAULT_TENANT, response_id)):
+    for turn in _with_store(
+        flags, lambda service: service.reader.chain(DEFAULT_TENANT, response_id)
+    ):
         about = f"{turn.id}  {_format_time(turn.created_at)}  {turn.header.model}"
         if turn.status != "completed":
             about += f"  {turn.status}"
@@ -90,7 +94,9 @@ def show_conversation(flags: Flags, response_id: str, *, as_json: bool) -> None:
 def delete_response(flags: Flags, response_id: str, *, cascade: bool, confirm: bool) -> bool:
     """Erase; at a terminal only after asking. False: the person said no. Raises ``NotFoundError``."""
     if confirm and sys.stdin.isatty():
-        turn = _with_store(flags, lambda service: service.response(DEFAULT_TENANT, response_id))
+        turn = _with_store(
+            flags, lambda service: service.reader.response(DEFAULT_TENANT, response_id)
+        )
         said = " / ".join(text for _, text in _turn_lines(turn))
         what = "this turn and all that continue it" if cascade else "this turn"
         terminal_output.print_note(_shorten(said, 200))

@@ -134,7 +134,7 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
         soon = self._loop.call_soon_threadsafe
-        soon(self._loop.call_later, _GRACE_SECONDS, self._engine.service.interrupt)
+        soon(self._loop.call_later, _GRACE_SECONDS, self._engine.service.registry.interrupt)
         if self.force_exit:
             # Who asks a second time does not want to wait for anybody.
             soon(self._stop_grpc_now)

@@ -83,9 +83,9 @@ async def _prompt_history(chat: ChatSession) -> InMemoryHistory:
     Read from the store, so there is no second copy of it on disk, and what is deleted is
     gone from here too.
     """
-    recent = await chat.service.recent_threads(DEFAULT_TENANT, _MAX_REMEMBERED)
+    recent = await chat.service.reader.recent_threads(DEFAULT_TENANT, _MAX_REMEMBERED)
     last = chat.head or (recent[0].response_id if recent else None)
-    turns = await chat.service.chain(DEFAULT_TENANT, last) if last else []
+    turns = await chat.service.reader.chain(DEFAULT_TENANT, last) if last else []
     items = [decode_item(one.first_item) for one in reversed(recent) if one.first_item]
     items += [item for turn in turns for item in turn.input]
     newest_first = dict.fromkeys(filter(None, map(_user_text, reversed(items))))
