@@ -111,7 +111,6 @@ SAME_FILE = {
     "options.py": "options that several entry points take",
     "responses.py": "the Responses API: served, and called",
     "server.py": "a server that listens until it is told to stop",
-    "session.py": "one session of a client: with a terminal, with an MCP server",
     "store.py": "an implementation of the store protocol",
     "stream.py": "an answer that arrives in pieces",
     "turn_execution.py": "one turn run to its end for a caller",

@@ -20,7 +20,7 @@ from antiphon.api.http.app import HttpApp, create_app
 from antiphon.api.http.endpoints import ENDPOINTS
 from antiphon.api.http.middleware import GatewayMiddleware
 from antiphon.models.scripted import ScriptedModel
-from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
+from antiphon.stores.memory.store import MemoryApiKeyStore
 from antiphon.turn.service import TurnService
 from support.http_server import Answer, ThreadServer, serving
 from support.keyed_server import serving_with_keys
