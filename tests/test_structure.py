@@ -384,6 +384,7 @@ def test_what_is_required_is_what_is_imported() -> None:
         "pydantic_core": "pydantic",
         "referencing": "jsonschema",
         "sse_starlette": "mcp",
+        "typing_extensions": "pydantic, for types that only a checker reads",
         "yarl": "aiohttp",
     }
     assert others == set(brought)

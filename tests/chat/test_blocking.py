@@ -347,7 +347,13 @@ def test_nothing_and_nonsense_are_refused(echo: Settings) -> None:
                 say(text)
             assert code is None or caught.value.code == code
     assert chat.response_id is None
-    assert stored(echo, lambda service: service.recent(DEFAULT_TENANT, 9)) == []
+    assert stored(echo, lambda service: service.reader.recent_threads(DEFAULT_TENANT, 9)) == []
+
+
+def test_a_conversation_without_turns_cannot_be_resumed(echo: Settings) -> None:
+    with pytest.raises(InvalidRequestError, match="no response_id") as caught:
+        Conversation.resume(Conversation(settings=echo).response_id, settings=echo)
+    assert caught.value.param == "response_id"
 
 
 def test_an_answer_cut_at_its_limit_says_so(

@@ -162,17 +162,17 @@ def test_a_program_that_ends_amid_an_answer_ends_and_keeps_what_arrived(stage: C
 
 LATE = """
 import atexit, sys
-from antiphon import Conversation, InvalidRequest, Settings
+from antiphon import Conversation, InvalidRequestError, Settings
 from antiphon.settings import ModelSettings
 
 settings = Settings(store=sys.argv[1], model="m", models={"m": ModelSettings(kind="scripted")})
 chat = Conversation(settings=settings)
 
 def late():
-    for work in (lambda: chat.send("And?"), lambda: list(chat.stream("And?")), lambda: chat.items()):
+    for work in (lambda: chat.send("And?"), lambda: list(chat.stream("And?")), chat.items):
         try:
             work()
-        except InvalidRequest as error:
+        except InvalidRequestError as error:
             print(error.code, error.message)
 
 atexit.register(late)  # called last: after antiphon's own

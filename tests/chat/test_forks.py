@@ -84,7 +84,7 @@ in_child(
 print("".join(half_read))
 attempt("parent", lambda: chat.send("Still there?").text)
 """
-    over = "InvalidRequest process_over True"
+    over = "InvalidRequestError process_over True"
     assert outcome(stage, script) == [
         "parent Hello.",
         *(f"{name} {over}" for name in ("send", "stream", "history", "new", "read on")),
