@@ -131,7 +131,7 @@ PUBLIC = {
     "ErasedItem",
     "FunctionCall",
     "FunctionCallOutput",
-    "HistoryChanged",
+    "HistoryChangedError",
     "ImageInputUnsupportedError",
     "InputImage",
     "InputText",

@@ -310,47 +310,51 @@ class AsyncConversation:
         self, text: str | None, returns: Any, options: SendOptions
     ) -> TurnExecution:
         check_option_names(options, SendOptions)
-        shape = None if returns is None else OutputSchema(returns)
+        schema = None if returns is None else OutputSchema(returns)
 
         async def request() -> TurnRequest:
             decisions = options.get("decisions")
-            settled = apply_decisions(await self.pending(), {} if decisions is None else decisions)
-            check_tools(settled.approved_calls, self._options.toolbox.specs)
-            said = await user_message(text, options, required=not decisions)
-            asked = self._build_request((*settled.declined_outputs, *said), shape)
-            return msgspec.structs.replace(asked, approved_calls=settled.approved_calls)
+            call_decisions = apply_decisions(
+                await self.pending(), {} if decisions is None else decisions
+            )
+            check_tools(call_decisions.approved_calls, self._options.toolbox.specs)
+            message = await user_message(text, options, required=not decisions)
+            turn_request = self._build_request((*call_decisions.declined_outputs, *message), schema)
+            return msgspec.structs.replace(
+                turn_request, approved_calls=call_decisions.approved_calls
+            )
 
-        return TurnExecution(self._start_turn, self._set_response_id, request, shape)
+        return TurnExecution(self._start_turn, self._set_response_id, request, schema)
 
     def _build_request(
         self, items: tuple[Item, ...], schema: OutputSchema[Any] | None = None
     ) -> TurnRequest:
-        setup = self._options
+        options = self._options
         return TurnRequest(
             input=items,
             model=self.model,
             previous_response_id=self._response_id,
             instructions=self.instructions,
-            options=setup.turn_options(schema.text_format if schema else None),
-            context_policies=setup.context_policies,
-            max_tool_rounds=setup.max_tool_rounds,
-            timeout=setup.timeout,
+            options=options.turn_options(schema.text_format if schema else None),
+            context_policies=options.context_policies,
+            max_tool_rounds=options.max_tool_rounds,
+            timeout=options.timeout,
         )
 
     async def _rerun_turn(
         self, turn: Response, input_items: tuple[Item, ...], returns: Any
     ) -> Reply[Any]:
         """Put a turn's input, perhaps another one, to the model in that turn's place."""
-        shape = None if returns is None else OutputSchema(returns)
+        schema = None if returns is None else OutputSchema(returns)
         items = (*earlier_call_outputs(turn), *input_items)
         chain = await (await self._get_service()).reader.chain(DEFAULT_TENANT, turn.id)
         before = chain[-2].id if len(chain) > 1 else None
 
         async def request() -> TurnRequest:
-            asked = self._build_request(items, shape)
-            return msgspec.structs.replace(asked, previous_response_id=before)
+            turn_request = self._build_request(items, schema)
+            return msgspec.structs.replace(turn_request, previous_response_id=before)
 
-        return await TurnExecution(self._start_turn, self._set_response_id, request, shape).run()
+        return await TurnExecution(self._start_turn, self._set_response_id, request, schema).run()
 
     async def _last_response(self) -> Response:
         if self._response_id is None:
