@@ -296,7 +296,9 @@ def test_fifty_megabytes_in_pieces_on_a_line_that_is_used_again(unharmed: Thread
 def test_bad_pages(server: ThreadServer, query: str) -> None:
     response_id = server.respond().json["id"]
     answer = server.get(f"/v1/responses/{response_id}/input_items?{query}")
-    check(answer, 400, "invalid_value", query.partition("=")[0])
+    name = query.partition("=")[0]
+    code = "cursor_not_found" if name == "after" else "invalid_value"
+    check(answer, 400, code, name)
 
 
 @pytest.mark.parametrize(
