@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import ipaddress
 import signal
 import socket
 import sys
@@ -17,6 +16,7 @@ import uvicorn
 from antiphon.bootstrap import Engine, grpc_server, http_app, open_engine
 from antiphon.cli import terminal_output
 from antiphon.cli.grpc_listener import GrpcListener, WebSocketProtocol, check_tls
+from antiphon.core.proxies import is_loopback
 from antiphon.errors import AntiphonError, ConfigError
 from antiphon.logging_setup import log_to_stderr
 from antiphon.settings import Settings, load_settings
@@ -48,7 +48,7 @@ def listen(host: str, port: int, *, has_keys: bool) -> socket.socket:
 
     ``keyed`` False: there are no keys, so that only this machine may be served.
     """
-    if not has_keys and not _is_loopback(host):
+    if not has_keys and not is_loopback(host):
         raise ConfigError(
             f"cannot listen on {host}: there are no keys, so antiphon serves this machine only"
             " (127.0.0.1, ::1 or localhost); `antiphon key create` makes one"
@@ -178,15 +178,6 @@ class _Server(uvicorn.Server):
 def _access_note(host: str, *, has_keys: bool, encrypted: bool) -> str:
     if not has_keys:
         return "no keys: this machine only, without asking (antiphon key create makes one)"
-    if encrypted or _is_loopback(host):
+    if encrypted or is_loopback(host):
         return "every request needs a key"
     return "every request needs a key; it travels in the clear unless a TLS proxy stands before"
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

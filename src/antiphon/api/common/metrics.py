@@ -22,8 +22,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
+from starlette.types import Receive, Scope, Send
 
-from antiphon.api.common.body import Receive, Scope, Send
 from antiphon.errors import ModelError, StoreError
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.store_protocols import StoreHealth

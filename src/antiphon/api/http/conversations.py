@@ -7,14 +7,14 @@ from functools import partial
 from typing import Any
 
 import msgspec
+from starlette.types import Receive, Scope, Send
 
 from antiphon.api.common.authentication import tenant_of
-from antiphon.api.common.body import Receive, Scope, Send, decode_body, query_params, read_body
+from antiphon.api.common.body import decode_body, query_params, read_body
 from antiphon.api.common.input_items import decode_items
 from antiphon.api.http.asgi_responses import send_json
 from antiphon.api.http.idempotency import IdempotencyKeys
-from antiphon.api.http.includes import parse_include
-from antiphon.api.http.item_bodies import input_items, output_items
+from antiphon.api.http.item_bodies import input_items, output_items, parse_include
 from antiphon.api.http.pagination import behind, list_body, parse_limit, parse_order
 from antiphon.api.http.response_request import Metadata
 from antiphon.core.ids import parse_item_id

@@ -13,9 +13,9 @@ import mcp_types as types
 from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from starlette.types import Scope
 
 from antiphon.api.common.authentication import tenant_of
-from antiphon.api.common.body import Scope
 from antiphon.api.common.rate_limits import concurrency_slot
 from antiphon.api.mcp.caller import ProgressFn
 from antiphon.api.mcp.cancellation import CallKey

@@ -13,17 +13,10 @@ import os
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+from starlette.types import Message, Receive, Scope, Send
 
 from antiphon.api.common.authentication import tenant_of
-from antiphon.api.common.body import (
-    DECODE_ERRORS,
-    MAX_BODY,
-    Message,
-    Receive,
-    Scope,
-    Send,
-    read_body,
-)
+from antiphon.api.common.body import DECODE_ERRORS, MAX_BODY, read_body
 from antiphon.api.mcp.cancellation import ActiveCalls, CallKey
 from antiphon.errors import NotFoundError
 from antiphon.turn.service import TurnService
