@@ -41,7 +41,7 @@ class _RequestStats:
     def __init__(self) -> None:
         self.count = 0
         self.seconds = 0.0
-        #: How many took up to each of ``LATENCY_BUCKETS`` but more than the one before; then the rest.
+        #: Requests in each of ``LATENCY_BUCKETS``, then the slower ones; not cumulative.
         self.buckets = [0] * len(_BUCKET_BOUNDS)
 
 

@@ -25,7 +25,7 @@ from antiphon.api.grpc.message_codec import (
 from antiphon.api.grpc.request_codec import CompletionRequest, decode_completion
 from antiphon.api.grpc.response_codec import CompletionEncoder, encode_usage
 from antiphon.api.grpc.stream_throttle import StreamThrottle
-from antiphon.api.grpc.tool_call_codec import open_call_ids
+from antiphon.api.grpc.tool_codec import open_call_ids
 from antiphon.core.events import Event
 from antiphon.core.ids import item_id, new_response_id
 from antiphon.core.items import Item

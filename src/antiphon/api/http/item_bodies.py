@@ -298,19 +298,19 @@ def part_body(part: Part) -> dict[str, Any]:
 
 
 def parse_include(query: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """What a query asks for, as ``include=…`` or ``include[]=…``. Raises ``InvalidRequestError``."""
-    asked = (*query.get("include", ()), *query.get("include[]", ()))
-    for one in asked:
+    """The values of ``include=…`` or ``include[]=…``. Raises ``InvalidRequestError``."""
+    include = (*query.get("include", ()), *query.get("include[]", ()))
+    for one in include:
         if one not in INCLUDABLE:
             raise InvalidRequestError(
                 f"There is nothing called '{one[:64]}' to include.", param="include"
             )
-    return asked
+    return include
 
 
 def shows_encrypted_reasoning(options: Options, include: Sequence[str] = ()) -> bool:
-    """Whether a turn's reasoning is shown as its model will want it back.
+    """Whether a turn's reasoning is shown with its encrypted content.
 
-    Whoever made the turn may have asked for it, or whoever looks at it now (``include``).
+    Either the request that created the turn or the one that reads it (``include``) may ask for it.
     """
     return INCLUDE_ENCRYPTED_REASONING in options.include or INCLUDE_ENCRYPTED_REASONING in include
