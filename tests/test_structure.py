@@ -71,7 +71,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "antiphon.settings",
         "antiphon.logging_setup",
         "antiphon.bootstrap",
-        "antiphon.models.llama.weights",
+        "antiphon.models.llama.model_download",
         "antiphon.__version__",
     },
     "bootstrap": CORE
@@ -110,9 +110,7 @@ SAME_FILE = {
     "options.py": "options that several entry points take",
     "responses.py": "the Responses API: served, and called",
     "server.py": "a server that listens until it is told to stop",
-    "session.py": "one session of a client: with a terminal, with an MCP server",
     "store.py": "an implementation of the store protocol",
-    "stream.py": "an answer that arrives in pieces",
     "turn_execution.py": "one turn run to its end for a caller",
     "turns.py": "turns: what one is, and where they are stored",
 }

@@ -83,7 +83,7 @@ def stored(settings: Settings, ask: Callable[[Any], Coroutine[Any, Any, T]]) -> 
 def response_of(settings: Settings, response_id: str | None) -> Response:
     assert response_id is not None
     response: Response = stored(
-        settings, lambda service: service.response(DEFAULT_TENANT, response_id)
+        settings, lambda service: service.reader.response(DEFAULT_TENANT, response_id)
     )
     return response
 

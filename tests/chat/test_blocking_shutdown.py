@@ -87,8 +87,8 @@ def test_closing_a_stream_that_is_over_keeps_the_turn(stage: ChatHarness) -> Non
 
 async def end_of_newest(service: TurnService) -> str:
     """The id of the newest response, once it has ended."""
-    (newest,) = await service.recent_threads(DEFAULT_TENANT, 1)
-    turn = service.running_turn(newest.response_id)
+    (newest,) = await service.reader.recent_threads(DEFAULT_TENANT, 1)
+    turn = service.registry.get(newest.response_id)
     if turn is not None:
         await turn.result()
     return newest.response_id
@@ -112,8 +112,8 @@ def test_ctrl_c_stops_an_answer_that_is_read(stage: ChatHarness) -> None:
     """As when the stream is closed: the conversation goes on from what was heard."""
 
     async def press(service: TurnService) -> None:
-        (newest,) = await service.recent_threads(DEFAULT_TENANT, 1)
-        turn = service.running_turn(newest.response_id)
+        (newest,) = await service.reader.recent_threads(DEFAULT_TENANT, 1)
+        turn = service.registry.get(newest.response_id)
         assert turn is not None
         for _ in range(1_000_000):
             if turn._event_waiters:  # the reader wants more than there is

@@ -36,8 +36,7 @@ from antiphon.core.ids import new_response_id
 from antiphon.core.retention import RetentionPolicy
 from antiphon.errors import ModelError
 from antiphon.models.scripted import Messages, ScriptedModel, ScriptedReply, cut, fail, say, wait
-from antiphon.stores.memory.store import MemoryStore
-from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
+from antiphon.stores.memory.store import MemoryApiKeyStore, MemoryStore
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.turn.protocols import NewTurn
 from antiphon.turn.store_protocols import ApiKey

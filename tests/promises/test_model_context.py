@@ -97,7 +97,7 @@ class Story:
             return
         event(f"ended: {second.status}")
         self._told.append(told(second, turn, lineage))
-        transcript = await self._service.messages(DEFAULT_TENANT, second.id, "")
+        transcript = await self._service.reader.messages(DEFAULT_TENANT, second.id, "")
         self._check_transcript(transcript, lineage)
         for raw in asked:
             messages = check_well_formed(raw)
@@ -187,7 +187,7 @@ class Story:
         """Refused before it began: then not even what must be shown fits."""
         if not self._counts or any(isinstance(one, Summarize) for one in request.context_policies):
             return
-        past = await self._service.messages(DEFAULT_TENANT, parent.id, "") if parent else []
+        past = await self._service.reader.messages(DEFAULT_TENANT, parent.id, "") if parent else []
         said = by_turn(past)
         must = [one for one in past if one["role"] == "system"]
         for number in reversed(lineage):
@@ -349,7 +349,7 @@ def test_an_output_is_not_shown_for_another_call_of_its_id(
         for one, seen in ((service, model), (service_with(fresh, store), fresh)):
             await run_turn(one, "Well?", after=third.id)
             assert contents(seen) == [*said, "Well?"]
-        told = [one["content"] for one in await service.messages(DEFAULT_TENANT, third.id)]
+        told = [one["content"] for one in await service.reader.messages(DEFAULT_TENANT, third.id)]
         assert told == said
 
     run_with_store(kind, tmp_path, story)
@@ -371,15 +371,15 @@ def test_too_long_is_an_error_and_leaves_only_the_failed_turn(kind: str, tmp_pat
     async def story(store: Store) -> None:
         service = service_with(ScriptedModel(narrow), store)
         first = await run_turn(service, "One two three four.")
-        before = await service.chain(DEFAULT_TENANT, first.id)
+        before = await service.reader.chain(DEFAULT_TENANT, first.id)
         turn = await service.start(turn_request("word " * 9, after=first.id))
         response = await turn.result()
         error = turn.error
         assert isinstance(error, ContextLengthExceededError)
         assert (error.status, error.code) == (400, "context_length_exceeded")
         assert (error.used, error.limit, error.response_id) == (15, 12, response.id)
-        assert await service.chain(DEFAULT_TENANT, first.id) == before
-        failed = await service.response(DEFAULT_TENANT, response.id)
+        assert await service.reader.chain(DEFAULT_TENANT, first.id) == before
+        failed = await service.reader.response(DEFAULT_TENANT, response.id)
         assert (failed.status, failed.output, failed.input) == ("failed", (), response.input)
         assert [one.response_id for one in await store.recent_threads(DEFAULT_TENANT, 9)] == [
             response.id

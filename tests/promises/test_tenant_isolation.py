@@ -17,7 +17,7 @@ from antiphon.core.ids import item_id, new_conversation_id, new_response_id
 from antiphon.core.items import FunctionCall, Message
 from antiphon.core.turns import TurnRequest
 from antiphon.models.scripted import ScriptedModel
-from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
+from antiphon.stores.memory.store import MemoryApiKeyStore
 from antiphon.turn.service import TurnService
 from support.http_server import TIMEOUT, ThreadServer, serving
 from support.keyed_server import Client, KeyedServer

@@ -13,7 +13,7 @@ from antiphon.core.items import ErasedItem, encode_item
 from antiphon.core.retention import RetentionPolicy
 from antiphon.core.turns import ConversationRecord, End
 from antiphon.errors import ConversationLockedError, InvalidRequestError, NotFoundError, StoreError
-from antiphon.stores.sqlite.conversation_reader import read_conversation
+from antiphon.stores.sqlite.reader import read_conversation
 from antiphon.stores.sqlite.store import SqliteStore
 from antiphon.turn.protocols import Head, NewTurn
 from support.store_turns import (

@@ -257,11 +257,11 @@ class ChatHarness:
 
     def response(self, response_id: str | None) -> Response:
         assert response_id is not None
-        return self.service(lambda service: service.response(DEFAULT_TENANT, response_id))
+        return self.service(lambda service: service.reader.response(DEFAULT_TENANT, response_id))
 
     def recent(self) -> list[RecentThread]:
         """All responses that are kept, the newest first."""
-        return self.service(lambda service: service.recent_threads(DEFAULT_TENANT, 999))
+        return self.service(lambda service: service.reader.recent_threads(DEFAULT_TENANT, 999))
 
     def wait_for_disconnect(self, number: int = -1) -> None:
         """Wait until the upstream has noticed that nobody listens to its answer any more."""

@@ -26,13 +26,12 @@ import uvloop
 
 from antiphon.api.http.app import create_app
 from antiphon.api.http.middleware import GatewayMiddleware
-from antiphon.cli.grpc_listener import WebSocketProtocol
+from antiphon.cli.server import WebSocketProtocol
 from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import ScriptedModel
-from antiphon.stores.memory.store import MemoryStore
-from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
+from antiphon.stores.memory.store import MemoryApiKeyStore, MemoryStore
 from antiphon.stores.sqlite.store import open_sqlite
 from antiphon.tools.mcp.manager import McpServerManager
 from antiphon.turn.protocols import Model, Store

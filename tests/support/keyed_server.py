@@ -11,7 +11,7 @@ from antiphon.api.common.rate_limits import RateLimit
 from antiphon.api.http.app import create_app
 from antiphon.api.http.middleware import GatewayMiddleware
 from antiphon.core.api_keys import hash_api_key, new_api_key, new_api_key_id
-from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
+from antiphon.stores.memory.store import MemoryApiKeyStore
 from antiphon.turn.protocols import Model
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import ApiKey

@@ -222,7 +222,7 @@ def test_a_turn_that_ends_badly_leaves_the_head_and_is_not_shown(story: Teller) 
         assert good.previous_response_id == first.id
         assert await talk.said() == ["Hi.", "And?"]
         # What failed is kept, and can be continued by its id.
-        assert (await talk.service.response(DEFAULT_TENANT, failed.id)).status == "failed"
+        assert (await talk.service.reader.response(DEFAULT_TENANT, failed.id)).status == "failed"
 
     story(model, main)
 
@@ -341,10 +341,10 @@ def test_a_conversation_that_is_deleted_is_gone_for_who_waits(story: Teller) -> 
         await asyncio.wait([waiting])
         assert waiting.exception() is None or isinstance(waiting.exception(), NotFoundError)
         with pytest.raises(NotFoundError):
-            await talk.service.response(DEFAULT_TENANT, running.response_id)
+            await talk.service.reader.response(DEFAULT_TENANT, running.response_id)
         with pytest.raises(NotFoundError):
             await talk.turned("More.")
-        assert await talk.service.recent_threads(DEFAULT_TENANT, 10) == []
+        assert await talk.service.reader.recent_threads(DEFAULT_TENANT, 10) == []
         assert model.cancelled.is_set()
 
     story(model, main)
@@ -373,7 +373,7 @@ async def test_a_conversation_deleted_before_its_first_turn_is_on_disk_takes_non
         store.begins.open()
         with pytest.raises(NotFoundError):
             await first
-        assert await talk.service.recent_threads(DEFAULT_TENANT, 10) == []
+        assert await talk.service.reader.recent_threads(DEFAULT_TENANT, 10) == []
 
 
 async def test_another_process_is_waited_for_or_refused(tmp_path: Path) -> None:

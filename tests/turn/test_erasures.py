@@ -144,7 +144,7 @@ def test_a_parent_that_is_erased_in_between_is_missing(told: Told) -> None:
                 await teller.turned("What is it?", first.id, store=stored)
             assert caught.value.code == "previous_response_not_found"
         assert teller.shown() == ""
-        assert await teller.service.recent_threads(DEFAULT_TENANT, 5) == []
+        assert await teller.service.reader.recent_threads(DEFAULT_TENANT, 5) == []
 
     told(story)
 
@@ -313,7 +313,7 @@ async def test_what_is_erased_before_the_beginning_is_on_disk_is_not_built_upon(
     store.begins.open()
     third = await starting
     assert contents(teller.model)[0] == "Thanks."
-    assert [one.id for one in await teller.service.chain(DEFAULT_TENANT, third.id)] == [
+    assert [one.id for one in await teller.service.reader.chain(DEFAULT_TENANT, third.id)] == [
         second.id,
         third.id,
     ]
@@ -437,7 +437,11 @@ async def test_a_turn_whose_response_goes_between_two_reads_is_missing() -> None
     store = Late()
     teller = Teller(store)
     first = await teller.turned("Hi.")
-    for read in (teller.service.context, teller.service.messages, teller.service.chain):
+    for read in (
+        teller.service.reader.context,
+        teller.service.reader.messages,
+        teller.service.reader.chain,
+    ):
         second = await teller.turned(SECRET, first.id)
         store.late = True
         with pytest.raises(NotFoundError):

@@ -78,7 +78,7 @@ async def refusal(
     service: TurnService, request: TurnRequest, kind: type[AntiphonError]
 ) -> tuple[str, str | None, str]:
     with pytest.raises(kind) as caught:
-        await resolve_references(request, service)
+        await resolve_references(request, service.reader)
     return caught.value.code, caught.value.param, caught.value.message
 
 
@@ -90,10 +90,10 @@ def test_references_take_their_places(told: Told) -> None:
         a, b, c = (item_id(name, "message", place) for place in range(3))
         said = (Message("user", "x"), Message("user", "y"))
         for place, order in ((0, "abxy"), (1, "xaby"), (2, "xyab")):
-            asked = await resolve_references(naming(a, b, place=place, said=said), service)
+            asked = await resolve_references(naming(a, b, place=place, said=said), service.reader)
             assert "".join(str(item.content) for item in asked.request.input) == order  # type: ignore[union-attr]
             assert asked.request.references == ()
-        twice = await resolve_references(naming(c, c, a), service)
+        twice = await resolve_references(naming(c, c, a), service.reader)
         assert [item.role for item in twice.request.input] == [  # type: ignore[union-attr]
             "assistant",
             "assistant",
@@ -115,7 +115,7 @@ def test_what_was_named_is_shown_and_kept_as_if_it_had_been_sent(told: Told) -> 
             "Who am I?",
         ]
         await service.delete(DEFAULT_TENANT, first.id)
-        again = await service.response(DEFAULT_TENANT, second.id)
+        again = await service.reader.response(DEFAULT_TENANT, second.id)
         assert [str(item.content) for item in again.input] == [  # type: ignore[union-attr]
             "My name is Alice.",
             "Who am I?",
@@ -129,13 +129,13 @@ def test_a_call_comes_with_its_output_where_they_are_one(told: Told) -> None:
         output = FunctionCallOutput("call_1", "words")
         name = await kept(service, [Message("user", "Read.")], [WAITING, output])
         for kind in ("mcp_call", "mcp_approval_request"):
-            asked = await resolve_references(naming(item_id(name, kind, 1)), service)
+            asked = await resolve_references(naming(item_id(name, kind, 1)), service.reader)
             assert asked.request.input == (WAITING, output)
         plain = FunctionCall("call_2", "add", "{}")
         name = await kept(
             service, [Message("user", "Add.")], [plain, FunctionCallOutput("call_2", "3")]
         )
-        asked = await resolve_references(naming(item_id(name, "function_call", 1)), service)
+        asked = await resolve_references(naming(item_id(name, "function_call", 1)), service.reader)
         assert asked.request.input == (plain,)
 
     told(story)
@@ -171,7 +171,9 @@ def test_what_is_nobodys_someone_elses_or_erased_is_missing(told: Told) -> None:
         assert param == "input[1]"
         with pytest.raises(NotFoundError):
             await service.start(naming(wrong[0]))
-        assert len(await service.recent_threads(DEFAULT_TENANT, 10)) == 1, "nothing was stored"
+        assert len(await service.reader.recent_threads(DEFAULT_TENANT, 10)) == 1, (
+            "nothing was stored"
+        )
 
     told(story)
 
@@ -199,7 +201,7 @@ def test_an_approval_finds_its_call(told: Told) -> None:
     async def story(service: TurnService, _: Store) -> None:
         name = await kept(service, [Message("user", "Read.")], [WAITING])
         request_id = item_id(name, "mcp_approval_request", 1)
-        asked = await resolve_references(deciding(request_id, True), service)
+        asked = await resolve_references(deciding(request_id, True), service.reader)
         assert asked.request.input == (McpApproval(request_id, True),)
         assert asked.request.approved_calls == (WAITING,)
         assert asked.approved_calls == {"call_1": ApprovedCall(request_id, WAITING)}
@@ -213,7 +215,7 @@ def test_a_refusal_is_an_output_that_says_so(told: Told) -> None:
         request_id = item_id(name, "mcp_approval_request", 1)
         decision = McpApproval(request_id, False, "Not that file.")
         asked = await resolve_references(
-            TurnRequest((decision, Message("user", "Go on."))), service
+            TurnRequest((decision, Message("user", "Go on."))), service.reader
         )
         assert asked.request.input == (
             decision,
@@ -280,6 +282,6 @@ def test_an_approval_of_another_conversations_call_is_refused(told: Told) -> Non
 def test_a_request_that_names_nothing_stays_as_it_is(told: Told) -> None:
     async def story(service: TurnService, _: Store) -> None:
         request = turn_request("Hi.")
-        assert await resolve_references(request, service) == ResolvedRequest(request)
+        assert await resolve_references(request, service.reader) == ResolvedRequest(request)
 
     told(story)

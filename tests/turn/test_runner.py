@@ -210,7 +210,7 @@ async def test_a_turn_whose_end_was_not_kept_is_ended_when_the_disk_is_well_agai
     with pytest.raises(StoreError, match=DISK):
         await service.start(turn_request("And?", after=turn.response_id))
     store.ends.error = None
-    ended = await service.response(DEFAULT_TENANT, turn.response_id)
+    ended = await service.reader.response(DEFAULT_TENANT, turn.response_id)
     assert ended.end is not None
     assert ended.end.error is not None
     assert (ended.status, ended.end.error.code) == ("failed", "store_unavailable")

@@ -167,7 +167,7 @@ async def test_the_oldest_turns_go_when_the_context_is_too_long(told: bool) -> N
     assert shown[-3:] == [user("question 8"), assistant("Fine."), user("Still there?")]
     assert len(shown) <= 9
     assert len(model.context(0)) == 19
-    turns = await service_with(model, store).chain(DEFAULT_TENANT, response.id)
+    turns = await service_with(model, store).reader.chain(DEFAULT_TENANT, response.id)
     assert len(turns) == 10, "only the model's view is shorter"
 
 
@@ -205,7 +205,7 @@ async def test_a_stored_turn_goes_on_without_its_reader() -> None:
     await read_until(turn, "One")
     await turn.detach()
     assert not turn.done()
-    late = service.running_turn(turn.response_id)
+    late = service.registry.get(turn.response_id)
     assert late is turn
     go.set()
     events = await collect_events(late)
@@ -214,7 +214,7 @@ async def test_a_stored_turn_goes_on_without_its_reader() -> None:
     assert events[-1] == Ended(response)
     assert texts(response) == ["One, two."]
     await run_ready_tasks()
-    assert service.running_turn(turn.response_id) is None
+    assert service.registry.get(turn.response_id) is None
 
 
 async def test_an_unstored_turn_ends_with_its_reader() -> None:
@@ -258,4 +258,4 @@ async def test_a_closing_service_keeps_running_turns_as_interrupted() -> None:
     assert (response.status, response.end.error.code) == ("failed", "interrupted")
     assert texts(response) == ["One"]
     with pytest.raises(StoreError):
-        await service.response(DEFAULT_TENANT, turn.response_id)
+        await service.reader.response(DEFAULT_TENANT, turn.response_id)

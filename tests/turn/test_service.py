@@ -57,10 +57,10 @@ def test_a_conversation_is_shown_whole_and_in_order(kind: str, tmp_path: Path) -
             expected.append(assistant(f"answer {number}"))
             head = response.id
         assert head is not None
-        assert await service.messages(DEFAULT_TENANT, head) == expected
-        chain = await service.chain(DEFAULT_TENANT, head)
+        assert await service.reader.messages(DEFAULT_TENANT, head) == expected
+        chain = await service.reader.chain(DEFAULT_TENANT, head)
         assert [one.status for one in chain] == ["completed"] * 4
-        assert chain[-1] == await service.response(DEFAULT_TENANT, head)
+        assert chain[-1] == await service.reader.response(DEFAULT_TENANT, head)
 
     run_with_store(kind, tmp_path, story)
 
@@ -80,7 +80,7 @@ def test_whoever_has_seen_the_end_can_go_on_at_once(stream: bool, tmp_path: Path
             else:
                 await turn.result()
             head = turn.response_id
-        said = [one["content"] for one in await service.messages(DEFAULT_TENANT, str(head))]
+        said = [one["content"] for one in await service.reader.messages(DEFAULT_TENANT, str(head))]
         assert said[::2] == [f"{name} {number}" for number in range(12)]
 
     async def story(store: Store) -> None:
@@ -120,7 +120,7 @@ async def test_instructions_hold_for_one_turn_and_system_messages_stay() -> None
     assert contents(model) == ["Be kind.", "a", "1", "b"]
     third = await run_turn(service, "c", after=second.id, instructions="Be long.")
     assert contents(model) == ["Be long.", "Be kind.", "a", "1", "b", "2", "c"]
-    messages = await service.messages(DEFAULT_TENANT, third.id)
+    messages = await service.reader.messages(DEFAULT_TENANT, third.id)
     assert [one["role"] for one in messages[:2]] == ["system", "system"]
     assert (messages[0]["content"], messages[-1]["content"]) == ("Be long.", "3")
 
@@ -142,7 +142,7 @@ async def test_a_primer_is_shown_and_never_kept() -> None:
     assert contents(model) == ["Be brief.", "Primed?", "Yes.", "a"]
     await run_turn(service, "b", after=first.id)
     assert contents(model) == ["Primed?", "Yes.", "a", "1", "b"]
-    assert await service.messages(DEFAULT_TENANT, first.id) == [
+    assert await service.reader.messages(DEFAULT_TENANT, first.id) == [
         *({"role": "system", "content": "Be brief."}, user("a"), assistant("1"))
     ]
 
@@ -183,7 +183,7 @@ async def test_outputs_that_do_not_fit_are_refused_and_nothing_is_stored() -> No
     ):
         with pytest.raises(InvalidRequestError, match=name):
             await service.start(turn_request(*items, after=asked.id))
-    assert len(await service.recent_threads(DEFAULT_TENANT, 10)) == 1
+    assert len(await service.reader.recent_threads(DEFAULT_TENANT, 10)) == 1
     both = [FunctionCallOutput("a", "1"), FunctionCallOutput("b", "2")]
     assert (await run_turn(service, *both, after=asked.id)).status == "completed"
 
@@ -256,11 +256,11 @@ def test_what_was_told_when_a_turn_ended_is_told_ever_after(kind: str, tmp_path:
         service = service_with(ScriptedModel(script), store)
         options = Options(temperature=0.5, metadata={"a": "b"}, stop=("x",))
         told: Response = await run_turn(service, "a", instructions="Be.", options=options)
-        assert await service.response(DEFAULT_TENANT, told.id) == told
+        assert await service.reader.response(DEFAULT_TENANT, told.id) == told
         output = FunctionCallOutput("call_1_0", (InputText("1"), InputImage("https://x/y.png")))
         failed = await run_turn(service, output, after=told.id)
         assert failed.status == "failed"
-        assert await service.response(DEFAULT_TENANT, failed.id) == failed
+        assert await service.reader.response(DEFAULT_TENANT, failed.id) == failed
         assert re.fullmatch(r"resp_[0-9a-f]{32}", failed.id)
 
     run_with_store(kind, tmp_path, story)
@@ -274,9 +274,9 @@ async def test_an_end_that_could_not_be_kept_is_made_up_for_when_it_is_asked_for
     with pytest.raises(StoreError):
         await turn.result()
     with pytest.raises(StoreError):
-        await service.response(DEFAULT_TENANT, turn.response_id)
+        await service.reader.response(DEFAULT_TENANT, turn.response_id)
     store.ends.error = None
-    assert (await service.response(DEFAULT_TENANT, turn.response_id)).status == "failed"
+    assert (await service.reader.response(DEFAULT_TENANT, turn.response_id)).status == "failed"
     again = await run_turn(service, "Hello again.", after=turn.response_id)
     assert again.status == "completed"
     await service.close()
@@ -285,6 +285,6 @@ async def test_an_end_that_could_not_be_kept_is_made_up_for_when_it_is_asked_for
 async def test_calls_that_wait_for_their_outputs_are_shown_waiting() -> None:
     service = service_with(ScriptedModel([calls(call("look", {}, call_id="c1"))]))
     response = await run_turn(service, "Look.")
-    *_, last = await service.messages(DEFAULT_TENANT, response.id)
+    *_, last = await service.reader.messages(DEFAULT_TENANT, response.id)
     assert [one["id"] for one in last["tool_calls"]] == ["c1"]
     await service.close()

@@ -55,9 +55,9 @@ def test_what_is_not_yours_is_as_if_it_were_not_there(kind: str, tmp_path: Path)
         shapes = set()
         for wrong in (mine, deleted, new_response_id(), "resp_1", "", "../../etc", "x" * 5000):
             asked: list[Awaitable[Any]] = [
-                service.response("you", wrong),
-                service.messages("you", wrong),
-                service.chain("you", wrong),
+                service.reader.response("you", wrong),
+                service.reader.messages("you", wrong),
+                service.reader.chain("you", wrong),
                 service.delete("you", wrong),
                 service.delete("you", wrong, cascade=True),
             ]
@@ -73,9 +73,9 @@ def test_what_is_not_yours_is_as_if_it_were_not_there(kind: str, tmp_path: Path)
         assert len(continuing) == 1
         (shape,) = continuing
         assert shape[:2] == ("previous_response_not_found", "previous_response_id")
-        assert await service.recent_threads("you", 10) == []
-        assert len(await service.recent_threads("me", 10)) == 1
-        assert (await service.response("me", mine)).status == "completed"
+        assert await service.reader.recent_threads("you", 10) == []
+        assert len(await service.reader.recent_threads("me", 10)) == 1
+        assert (await service.reader.response("me", mine)).status == "completed"
 
     run_with_store(kind, tmp_path, story)
 
@@ -93,8 +93,10 @@ def test_a_running_response_is_not_continued_but_can_be_looked_at(
         with pytest.raises(ResponseInProgressError) as caught:
             await service.start(turn_request("And?", after=turn.response_id))
         assert caught.value.status == 409
-        assert (await service.response(DEFAULT_TENANT, turn.response_id)).status == "in_progress"
-        assert service.running_turn(turn.response_id) is turn
+        assert (
+            await service.reader.response(DEFAULT_TENANT, turn.response_id)
+        ).status == "in_progress"
+        assert service.registry.get(turn.response_id) is turn
         await turn.cancel()
         assert (await run_turn(service, "And?", after=turn.response_id)).status == "completed"
 
@@ -115,11 +117,14 @@ def test_a_deleted_turn_is_gone_from_the_next_context(kind: str, tmp_path: Path)
         await service.delete(DEFAULT_TENANT, ids[1])
         last = await run_turn(service, "four", after=ids[2])
         assert contents(model) == ["one", "to one", "three", "to three", "four"]
-        await refusal(service.response(DEFAULT_TENANT, ids[1]))
+        await refusal(service.reader.response(DEFAULT_TENANT, ids[1]))
         await service.delete(DEFAULT_TENANT, ids[0])
         await run_turn(service, "five", after=last.id)
         assert contents(model) == ["three", "to three", "four", "to four", "five"]
-        assert [one.id for one in await service.chain(DEFAULT_TENANT, last.id)] == [ids[2], last.id]
+        assert [one.id for one in await service.reader.chain(DEFAULT_TENANT, last.id)] == [
+            ids[2],
+            last.id,
+        ]
         await service.delete(DEFAULT_TENANT, ids[2], cascade=True)
         await refusal(service.start(turn_request("six", after=last.id)))
 
@@ -178,8 +183,8 @@ async def test_deleting_a_running_turn_stops_it_and_erases_it() -> None:
     await service.delete("me", turn.response_id)
     assert model.cancelled.is_set()
     assert (await turn.result()).status == "cancelled"
-    await refusal(service.response("me", turn.response_id))
-    assert await service.recent_threads("me", 10) == []
+    await refusal(service.reader.response("me", turn.response_id))
+    assert await service.reader.recent_threads("me", 10) == []
 
 
 def test_an_unstored_turn_leaves_nothing(tmp_path: Path) -> None:
@@ -190,13 +195,13 @@ def test_an_unstored_turn_leaves_nothing(tmp_path: Path) -> None:
         secret = await run_turn(service, "A secret.", after=first.id, store=False)
         assert secret.status == "completed"
         assert contents(model) == ["Kept.", "Hi.", "A secret."]
-        await refusal(service.response(DEFAULT_TENANT, secret.id))
+        await refusal(service.reader.response(DEFAULT_TENANT, secret.id))
         await refusal(service.start(turn_request("And?", after=secret.id)))
         await refusal(service.delete(DEFAULT_TENANT, secret.id))
         await run_turn(service, "Next.", after=first.id)
         assert contents(model) == ["Kept.", "Hi.", "Next."]
         await run_turn(service, "Alone.", store=False)
-        assert len(await service.recent_threads(DEFAULT_TENANT, 10)) == 1
+        assert len(await service.reader.recent_threads(DEFAULT_TENANT, 10)) == 1
 
     run_with_store("memory", tmp_path, story)
     run_with_store("sqlite", tmp_path, story)

@@ -140,7 +140,7 @@ def test_what_the_model_raises_is_raised() -> None:
 async def test_a_summary_that_takes_too_long_is_stopped() -> None:
     model = ScriptedModel([hang()])
     with pytest.raises(ModelTimeoutError) as caught:
-        await summarize_turns([turn_of("One?")], [], POLICY, HEADER, model, timeout=0.01)
+        await summarize_turns([turn_of("One?")], [], POLICY, HEADER, model, time_limit=0.01)
     assert caught.value.code == "turn_timeout"
     assert "0.01 seconds" in caught.value.message
     assert model.cancelled.is_set()
@@ -223,7 +223,7 @@ def test_a_summary_is_made_when_it_is_due_and_kept_as_a_turn(kind: str, tmp_path
         assert len(model.calls) == 4
         shown = [f"{SUMMARY_PREFIX}One.", "Two.", "Re: Two.", "Three."]
         assert contents(model) == shown
-        chain = await service.chain(DEFAULT_TENANT, response.id)
+        chain = await service.reader.chain(DEFAULT_TENANT, response.id)
         assert [one.id for one in chain if one.input] == [*ids, response.id]
         (summary,) = [one for one in chain if not one.input]
         assert summary.previous_response_id == ids[-1]
@@ -232,7 +232,7 @@ def test_a_summary_is_made_when_it_is_due_and_kept_as_a_turn(kind: str, tmp_path
         assert summary.end is not None
         assert (summary.end.status, summary.end.usage) == ("completed", Usage(70, 7))
         # All of it is there to be read, and whoever comes anew sees the same.
-        whole = await service.messages(DEFAULT_TENANT, response.id)
+        whole = await service.reader.messages(DEFAULT_TENANT, response.id)
         assert [one["content"] for one in whole][::2] == ["One.", "Two.", "Three."]
         fresh = forgetful()
         await run_turn(service_with(fresh, store), "Four.", after=response.id)
@@ -348,7 +348,7 @@ def test_what_is_erased_while_it_is_summed_up_stays_erased(kind: str, tmp_path: 
         response = await (await starting).result()
         assert contents(model) == ["Two.", "2", "Three."]
         # Nor is it kept where nobody looks.
-        chain = await service.chain(DEFAULT_TENANT, response.id)
+        chain = await service.reader.chain(DEFAULT_TENANT, response.id)
         assert [one.id for one in chain] == [ids[1], response.id]
         after = await run_turn(service, "Four.", after=response.id)
         assert contents(model) == ["Two.", "2", "Three.", "3", "Four."]
@@ -390,7 +390,7 @@ async def test_a_summary_by_hand_of_what_changes_meanwhile_is_a_conflict() -> No
     go.set()
     with pytest.raises(ConflictError, match="erased meanwhile"):
         await summing
-    assert [one.id for one in await service.chain(DEFAULT_TENANT, second.id)] == [second.id]
+    assert [one.id for one in await service.reader.chain(DEFAULT_TENANT, second.id)] == [second.id]
 
 
 async def test_where_nothing_is_left_to_sum_up_that_is_said() -> None:

@@ -57,7 +57,7 @@ async def talked(store: Store, turns: int) -> str:
 
 async def check(store: Store, model: ScriptedModel, response: Response) -> list[dict[str, Any]]:
     """What is told of a turn is what its model was shown last."""
-    told = await service_with(ScriptedModel(), store).context(DEFAULT_TENANT, response.id)
+    told = await service_with(ScriptedModel(), store).reader.context(DEFAULT_TENANT, response.id)
     assert told == json.loads(model.calls[-1].messages)
     return told
 
@@ -133,12 +133,12 @@ def test_what_is_erased_is_never_told_of(tmp_path: Path) -> None:
         service = service_with(model, store)
         response = await run_turn(service, "And?", after=head, options=AUTO)
         await service.delete(DEFAULT_TENANT, head)
-        told = json.dumps(await service.context(DEFAULT_TENANT, response.id))
+        told = json.dumps(await service.reader.context(DEFAULT_TENANT, response.id))
         assert "question 3" not in told
-        oldest = (await service.chain(DEFAULT_TENANT, response.id))[0]
-        before = await service.context(DEFAULT_TENANT, response.id)
+        oldest = (await service.reader.chain(DEFAULT_TENANT, response.id))[0]
+        before = await service.reader.context(DEFAULT_TENANT, response.id)
         await service.delete(DEFAULT_TENANT, oldest.id)
-        assert await service.context(DEFAULT_TENANT, response.id) == before
+        assert await service.reader.context(DEFAULT_TENANT, response.id) == before
 
     run_with_store("memory", tmp_path, story)
 

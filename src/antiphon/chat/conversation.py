@@ -81,7 +81,7 @@ class AsyncConversation:
         and policies are not stored and have to be given again. Raises ``NotFoundError``.
         """
         chat = cls(model, **options)
-        response = await (await chat._get_service()).response(DEFAULT_TENANT, response_id)
+        response = await (await chat._get_service()).reader.response(DEFAULT_TENANT, response_id)
         header = response.header
         chat.model = model or header.model
         if "instructions" not in options:
@@ -222,7 +222,7 @@ class AsyncConversation:
         With the same model, instructions, tools and settings. Raises ``NotFoundError``.
         """
         if at is not None:
-            await (await self._get_service()).response(DEFAULT_TENANT, at)
+            await (await self._get_service()).reader.response(DEFAULT_TENANT, at)
         return self._fork(at or self._response_id)
 
     @overload
@@ -257,7 +257,7 @@ class AsyncConversation:
 
         ``response_id`` is the turn's. Images of its message stay. Raises ``NotFoundError``.
         """
-        turn = await (await self._get_service()).response(DEFAULT_TENANT, response_id)
+        turn = await (await self._get_service()).reader.response(DEFAULT_TENANT, response_id)
         return await self._rerun_turn(turn, replace_user_text(turn.input, new_text), returns)
 
     async def export(self, form: Literal["json", "markdown"] = "json") -> str:
@@ -318,7 +318,7 @@ class AsyncConversation:
         """Put a turn's input, perhaps another one, to the model in that turn's place."""
         shape = None if returns is None else OutputSchema(returns)
         items = (*earlier_call_outputs(turn), *input_items)
-        chain = await (await self._get_service()).chain(DEFAULT_TENANT, turn.id)
+        chain = await (await self._get_service()).reader.chain(DEFAULT_TENANT, turn.id)
         before = chain[-2].id if len(chain) > 1 else None
 
         async def request() -> TurnRequest:
@@ -330,18 +330,20 @@ class AsyncConversation:
     async def _last_response(self) -> Response:
         if self._response_id is None:
             raise InvalidRequestError("Nothing has been said yet.", code="empty_conversation")
-        return await (await self._get_service()).response(DEFAULT_TENANT, self._response_id)
+        return await (await self._get_service()).reader.response(DEFAULT_TENANT, self._response_id)
 
     async def _history(self) -> list[dict[str, Any]]:
         if self._response_id is None:
             return await self.messages()
         service = await self._get_service()
-        return await service.messages(DEFAULT_TENANT, self._response_id, self.instructions or "")
+        return await service.reader.messages(
+            DEFAULT_TENANT, self._response_id, self.instructions or ""
+        )
 
     async def _chain(self) -> list[Response]:
         if self._response_id is None:
             return []
-        return await (await self._get_service()).chain(DEFAULT_TENANT, self._response_id)
+        return await (await self._get_service()).reader.chain(DEFAULT_TENANT, self._response_id)
 
     async def _items(self) -> tuple[Item, ...]:
         return tuple(item for turn in await self._chain() for item in (*turn.input, *turn.output))
@@ -353,10 +355,10 @@ class AsyncConversation:
         if self._response_id is None:
             return ()
         service = await self._get_service()
-        turn = await service.response(DEFAULT_TENANT, self._response_id)
+        turn = await service.reader.response(DEFAULT_TENANT, self._response_id)
         # A summary changes nothing about what is open before it.
         while is_summary(turn) and turn.previous_response_id is not None:
-            turn = await service.response(DEFAULT_TENANT, turn.previous_response_id)
+            turn = await service.reader.response(DEFAULT_TENANT, turn.previous_response_id)
         return open_calls((*turn.input, *turn.output)) if turn.status == "completed" else ()
 
     def _fork(self, response_id: str | None) -> AsyncConversation:

@@ -1,4 +1,4 @@
-"""``antiphon serve``: the HTTP and the gRPC server."""
+"""``antiphon serve``: options of the HTTP and gRPC server command."""
 
 from __future__ import annotations
 

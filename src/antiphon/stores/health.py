@@ -66,12 +66,3 @@ class Health:
             cause = None if isinstance(error, sqlite3.Error | StoreError) else error
             log.error("the store refused a %s: %s", operation, fault.message, exc_info=cause)
         return fault
-
-
-class MemoryHealth:
-    """A ``StoreHealth`` of this process's memory, which refuses nothing."""
-
-    refusals = 0
-
-    async def check_writable(self) -> None:
-        """Nothing to check."""

@@ -13,7 +13,7 @@ from antiphon.errors import ConflictError, InvalidRequestError, NotFoundError
 from antiphon.turn.conversation_lock import conversation_not_found
 from antiphon.turn.protocols import Window
 from antiphon.turn.service import TurnService
-from antiphon.turn.store_protocols import ConversationStore, SearchHit, SearchIndex
+from antiphon.turn.store_protocols import ConversationStore, SearchIndex
 
 
 class ConversationService:
@@ -21,8 +21,8 @@ class ConversationService:
 
     def __init__(self, service: TurnService, store: ConversationStore, index: SearchIndex) -> None:
         self._service = service
-        self._store = store
-        self._index = index
+        self.store = store
+        self.index = index
 
     async def create(
         self,
@@ -36,7 +36,7 @@ class ConversationService:
         ``claim``: the receipt is settled with it, by its id.
         """
         if not items:
-            return await self._store.create(tenant, metadata or {}, reservation)
+            return await self.store.create(tenant, metadata or {}, reservation)
         made = ConversationRecord(new_conversation_id(), time.time(), metadata or {})
         with _validate_items(items):
             await self._service.create_conversation_with_turn(
@@ -46,15 +46,13 @@ class ConversationService:
 
     async def get(self, tenant: str, conversation_id: str) -> ConversationRecord:
         """Raises ``NotFoundError``."""
-        return _require_conversation(
-            await self._store.get(tenant, conversation_id), conversation_id
-        )
+        return _require_conversation(await self.store.get(tenant, conversation_id), conversation_id)
 
     async def update_metadata(
         self, tenant: str, conversation_id: str, metadata: dict[str, str]
     ) -> ConversationRecord:
         """Set its metadata. Raises ``NotFoundError``."""
-        changed = await self._store.update_metadata(tenant, conversation_id, metadata)
+        changed = await self.store.update_metadata(tenant, conversation_id, metadata)
         return _require_conversation(changed, conversation_id)
 
     async def delete(self, tenant: str, conversation_id: str) -> None:
@@ -64,44 +62,27 @@ class ConversationService:
         """
         while True:
             conversation = await self.get(tenant, conversation_id)
-            running = self._service.running_turn(conversation.active_response_id or "")
+            running = self._service.registry.get(conversation.active_response_id or "")
             if running is None:
                 break
             # One that waited for this may have begun by then.
             await running.cancel()
-        if not await self._store.delete(tenant, conversation_id):
+        if not await self.store.delete(tenant, conversation_id):
             raise conversation_not_found(conversation_id)
-
-    async def list_conversations(
-        self, tenant: str, limit: int, *, after: str | None = None, newest_first: bool = True
-    ) -> list[ConversationRecord]:
-        """Conversations by when they were made, those behind ``after``."""
-        return await self._store.list_conversations(
-            tenant, limit, after=after, newest_first=newest_first
-        )
-
-    async def search(
-        self, tenant: str, query: str, limit: int, *, after: str | None = None
-    ) -> Sequence[SearchHit]:
-        """Turns that hold all words of ``query``, the best first, those behind ``after``.
-
-        Raises ``InvalidRequestError`` where the query does not find the response ``after``.
-        """
-        return await self._index.search(tenant, query, limit, after=after)
 
     async def turns(self, tenant: str, conversation_id: str) -> list[Response]:
         """All that was said in a conversation, oldest turn first. Raises ``NotFoundError``."""
         conversation = await self.get(tenant, conversation_id)
         if conversation.head is None:
             return []
-        return await self._service.chain(tenant, conversation.head)
+        return await self._service.reader.chain(tenant, conversation.head)
 
     async def window(self, tenant: str, conversation_id: str, window: Window) -> list[Response]:
         """A part of what was said in a conversation. Raises ``NotFoundError``."""
         conversation = await self.get(tenant, conversation_id)
         if conversation.head is None:
             return []
-        return await self._service.window(tenant, conversation.head, window)
+        return await self._service.reader.window(tenant, conversation.head, window)
 
     async def turn_of(self, tenant: str, conversation_id: str, item_name: str) -> Response:
         """The turn of a conversation that an item by this id would be in.
@@ -130,12 +111,12 @@ class ConversationService:
             kept = await self._service.store_turn(
                 _append_request(tenant, conversation_id, items, reservation)
             )
-        return await self._service.response(tenant, kept)
+        return await self._service.reader.response(tenant, kept)
 
     async def get_added_turn(self, tenant: str, conversation_id: str, response_id: str) -> Response:
         """What was appended before. Raises ``NotFoundError`` where either is gone."""
         await self.get(tenant, conversation_id)
-        return await self._service.response(tenant, response_id)
+        return await self._service.reader.response(tenant, response_id)
 
     async def erase_item(
         self, tenant: str, conversation_id: str, item_name: str
@@ -146,12 +127,12 @@ class ConversationService:
         """
         place = parse_item_id(item_name)
         turn = await self.turn_of(tenant, conversation_id, item_name)
-        found = await self._service.item(tenant, item_name)
+        found = await self._service.reader.item(tenant, item_name)
         if place is None or not found:
             raise item_not_found(item_name)
         items = (*turn.input, *turn.output)
         for item in found:
-            if not await self._store.erase_item(tenant, turn.id, items.index(item, place[1])):
+            if not await self.store.erase_item(tenant, turn.id, items.index(item, place[1])):
                 raise ConflictError(
                     f"Item '{item_name}' cannot be erased while its turn runs.",
                     code="response_in_progress",

@@ -71,7 +71,7 @@ class RunningTurn:
         while True:
             if self._is_published and seen < len(self._events):
                 if pause is not None and (seconds := pause()) > 0:
-                    await self._wait_for_end(timeout=seconds)
+                    await self._wait_for_end(time_limit=seconds)
                 batch = self._events[seen:]
                 seen += len(batch)
                 yield batch
@@ -173,16 +173,16 @@ class RunningTurn:
             if self.task is not None and self._is_cancellable:
                 self.task.cancel()
 
-    async def _wait_for_end(self, timeout: float | None = None) -> None:
-        """Wait for the end, but no longer than ``within`` seconds."""
+    async def _wait_for_end(self, time_limit: float | None = None) -> None:
+        """Wait for the end, but no longer than ``time_limit`` seconds."""
         if self._is_done:
             return
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._end_waiters.append(waiter)
-        if timeout is None:
+        if time_limit is None:
             await waiter
             return
-        timer = self._loop.call_later(timeout, _wake, [waiter])
+        timer = self._loop.call_later(time_limit, _wake, [waiter])
         try:
             await waiter
         finally:
@@ -225,12 +225,16 @@ class TurnRegistry:
 
     def __init__(self) -> None:
         self.ids_not_persisted: set[str] = set()
-        self.observers: list[TurnObserver] = []
+        self._observers: list[TurnObserver] = []
         self._turns: dict[str, RunningTurn] = {}
+
+    def add_observer(self, observer: TurnObserver) -> None:
+        """Notify an observer of every turn from now on."""
+        self._observers.append(observer)
 
     def start(self, turn: RunningTurn, work: Coroutine[Any, Any, None]) -> None:
         self._turns[turn.response_id] = turn
-        for watch in self.observers:
+        for watch in self._observers:
             watch.turn_started(turn)
         turn.task = asyncio.get_running_loop().create_task(self._run_until_end(turn, work))
         turn.task.add_done_callback(lambda _: self._fail_unfinished(turn, work))
@@ -242,7 +246,7 @@ class TurnRegistry:
             del self._turns[turn.response_id]
             if turn.end_not_persisted:
                 self.ids_not_persisted.add(turn.response_id)
-            for watch in self.observers:
+            for watch in self._observers:
                 watch.turn_ended(turn)
 
     def _fail_unfinished(self, turn: RunningTurn, work: Coroutine[Any, Any, None]) -> None:
@@ -253,13 +257,14 @@ class TurnRegistry:
             turn.fail(TurnInterruptedError("The program ended before the turn did."))
 
     def get(self, response_id: str) -> RunningTurn | None:
+        """A turn by its id, whatever its tenant: for callers that have checked that."""
         return self._turns.get(response_id)
 
     def all(self) -> list[RunningTurn]:
         return list(self._turns.values())
 
     def interrupt(self) -> None:
-        """Stop every turn as interrupted."""
+        """Stop every turn as interrupted, so that its readers get its end before the server goes."""
         for turn in self.all():
             turn.stop(TurnInterruptedError("The server was stopped before the turn was over."))
 

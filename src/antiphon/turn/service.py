@@ -38,7 +38,7 @@ from antiphon.turn.protocols import (
 from antiphon.turn.references import resolve_references
 from antiphon.turn.replay import Replay
 from antiphon.turn.runner import Plan, TurnRunner
-from antiphon.turn.running_turns import RunningTurn, TurnObserver, TurnRegistry
+from antiphon.turn.running_turns import RunningTurn, TurnRegistry
 from antiphon.turn.store_protocols import Stores
 from antiphon.turn.summarization import (
     Question,
@@ -77,7 +77,7 @@ class ModelProvider(Protocol):
         ...
 
 
-class TurnService(TurnReader):
+class TurnService:
     """Starts turns, finds them again (``TurnReader``), and forgets them on request."""
 
     def __init__(
@@ -88,8 +88,12 @@ class TurnService(TurnReader):
         mcp_tool_provider: McpToolProvider | None = None,
         retention: RetentionPolicy = RETAIN_FOREVER,
     ) -> None:
-        super().__init__(store, TurnRegistry())
+        self._store = store
         self.stores = stores
+        #: The turns that run in this process.
+        self.registry = TurnRegistry()
+        #: For those who only read.
+        self.reader = TurnReader(store, self.registry)
         self._retention = retention
         self._history_cache = HistoryCache(store)
         self._conversation_locks = ConversationLocks(stores.conversations if stores else None)
@@ -143,7 +147,7 @@ class TurnService(TurnReader):
         unstored_history: UnstoredHistory | None,
         conversation: ConversationRecord | None,
     ) -> RunningTurn:
-        found = await resolve_references(request, self)
+        found = await resolve_references(request, self.reader)
         request, agreed = found.request, found.approved_calls
         lent = await self._open_toolset(request) if request.mcp else None
         try:
@@ -156,7 +160,7 @@ class TurnService(TurnReader):
             plan, tools=tools or lent, conversation=conversation, approved_calls=agreed
         )
         live = RunningTurn(plan.initial_response, is_streamed=request.stream)
-        self._registry.start(live, TurnRunner(plan, live, self._store).run())
+        self.registry.start(live, TurnRunner(plan, live, self._store).run())
         return live
 
     async def _plan(
@@ -312,7 +316,7 @@ class TurnService(TurnReader):
             raise nothing_to_summarize_error()
         question = Question(request, turn_header(name, request), model)
         new, _ = await sum_up(self._history_cache, head, past, policy, question)
-        return await self.response(request.tenant, new.response_id)
+        return await self.reader.response(request.tenant, new.response_id)
 
     async def compact(self, request: TurnRequest) -> Summary:
         """Have the model sum up a conversation and what is sent along; nothing is stored.
@@ -322,7 +326,9 @@ class TurnService(TurnReader):
         of it is erased meanwhile.
         """
         name, model = self.models.get(request.model)
-        found = await resolve_references(await self._conversation_locks.resolve_head(request), self)
+        found = await resolve_references(
+            await self._conversation_locks.resolve_head(request), self.reader
+        )
         request = found.request
         validate_images(request, model)
         shown, _, _ = await _extract_blobs(request.input)
@@ -350,12 +356,12 @@ class TurnService(TurnReader):
 
         Raises ``NotFoundError``.
         """
-        live = self._registry.get(response_id)
+        live = self.registry.get(response_id)
         if live is not None and await self._store.head(tenant, response_id):
             return live
 
         async def look() -> Response:
-            response = await self.response(tenant, response_id)
+            response = await self.reader.response(tenant, response_id)
             # As it was told first, however long the conversation has gone on since.
             expires_at = self._expires_at(tenant, response.created_at)
             return msgspec.structs.replace(response, expires_at=expires_at)
@@ -373,10 +379,10 @@ class TurnService(TurnReader):
         Raises ``NotFoundError``, ``InvalidRequestError`` for a turn that ended otherwise before, and
         ``ConflictError`` where another process runs the turn.
         """
-        live = self._registry.get(response_id)
+        live = self.registry.get(response_id)
         if live is not None and not live.done() and await self._store.head(tenant, response_id):
             return await live.cancel()
-        response = await self.response(tenant, response_id)
+        response = await self.reader.response(tenant, response_id)
         if response.end is None:
             raise ConflictError(
                 f"Response '{response_id}' runs in another process: cancel it there.",
@@ -395,7 +401,9 @@ class TurnService(TurnReader):
         """About how many tokens a turn would begin with: the model's own count, if it has one."""
         name, model = self.models.get(request.model)
         request = (
-            await resolve_references(await self._conversation_locks.resolve_head(request), self)
+            await resolve_references(
+                await self._conversation_locks.resolve_head(request), self.reader
+            )
         ).request
         validate_input(request, model)
         shown, _, _ = await _extract_blobs(request.input)
@@ -407,10 +415,6 @@ class TurnService(TurnReader):
             viewer.model_call(segments, turn_header(name, request), stream=False)
         )
         return viewer.other_tokens(segments) + tokens_of(new) if exact is None else exact
-
-    def running_turn(self, response_id: str) -> RunningTurn | None:
-        """The turn of that id, if this process runs it: for callers who know whose it is."""
-        return self._registry.get(response_id)
 
     async def preview_context(self, request: TurnRequest) -> list[dict[str, Any]]:
         """The messages array that a continuation would begin with, before its new input.
@@ -430,7 +434,7 @@ class TurnService(TurnReader):
 
     async def delete(self, tenant: str, response_id: str, *, cascade: bool = False) -> None:
         """Erase a response; its descendants go on without it. Raises ``NotFoundError``."""
-        live = self._registry.get(response_id)
+        live = self.registry.get(response_id)
         if live is not None and await self._store.head(tenant, response_id):
             await live.cancel()
         running = await self._running_turns(tenant) if cascade else ()
@@ -440,18 +444,18 @@ class TurnService(TurnReader):
             if await self._store.head(tenant, turn.response_id) is None:
                 await turn.cancel()
 
-    def add_observer(self, observer: TurnObserver) -> None:
-        """Have every turn told to ``watch_tools`` from now on."""
-        self._registry.observers.append(observer)
-
-    def interrupt(self) -> None:
-        """Stop all turns, so that whoever reads along is told before the server goes."""
-        self._registry.interrupt()
-
     async def close(self) -> None:
         """Interrupt what runs, keep it as that, and close the store."""
-        await self._registry.close()
+        await self.registry.close()
         await self._store.close()
+
+    async def _running_turns(self, tenant: str) -> list[RunningTurn]:
+        """A tenant's turns that run in this process and are on disk."""
+        return [
+            turn
+            for turn in self.registry.all()
+            if await self._store.head(tenant, turn.response_id) is not None
+        ]
 
     async def _lineage(
         self, request: TurnRequest, memory: UnstoredHistory | None = None
@@ -465,7 +469,7 @@ class TurnService(TurnReader):
         head = await self._store.head(request.tenant, previous)
         if head is None:
             raise response_not_found(previous, param="previous_response_id")
-        if head.is_running and await self._persist_missing_end(previous):
+        if head.is_running and await self.reader.persist_missing_end(previous):
             head = await self._store.head(request.tenant, previous) or head
         if head.is_running:
             raise ResponseInProgressError(

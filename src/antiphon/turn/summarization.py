@@ -54,20 +54,20 @@ async def summarize_turns(  # noqa: PLR0913
     model: Model,
     *,
     check: Callable[[], Awaitable[None]] | None = None,
-    timeout: float | None = None,
+    time_limit: float | None = None,
 ) -> Summary:
     """Have the model sum up ``covered``, with ``kept`` staying in view after it.
 
     ``check`` comes before each call of the model: what it raises keeps the words from it.
     Raises what the model raises; ``ModelError`` where it breaks off, declines, or says
-    nothing, ``ModelTimeoutError`` after so many ``seconds``.
+    nothing, ``ModelTimeoutError`` after so many seconds (``time_limit``).
     """
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(time_limit):
             machine = await _call_model(covered, policy.prompt, header, model, check)
     except TimeoutError as late:
         raise ModelTimeoutError(
-            f"The summary took longer than {timeout:g} seconds.", code="turn_timeout"
+            f"The summary took longer than {time_limit:g} seconds.", code="turn_timeout"
         ) from late
     # A refusal sums up nothing.
     words = [text_of(one.content) for one in machine.output if isinstance(one, Message)]
@@ -149,7 +149,7 @@ async def sum_up(
         await history.check(head)
 
     made = await summarize_turns(
-        covered, kept, policy, header, question.model, check=check, timeout=request.timeout
+        covered, kept, policy, header, question.model, check=check, time_limit=request.timeout
     )
     segments = tuple(insert_summary(covered, render_turn([made.item]), kept))
     shorter = History(segments, sum(map(tokens_of, segments)))

@@ -1,4 +1,4 @@
-"""What is stored of turns, read: the half of the service that starts nothing."""
+"""Turn reader: reads stored turns, chains and items of a tenant, and starts nothing."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from antiphon.errors import NotFoundError
 from antiphon.turn.history_cache import render_chain
 from antiphon.turn.message_rendering import build_messages, render_turn
 from antiphon.turn.protocols import Head, RecentThread, Store, StoredTurn, Window
-from antiphon.turn.running_turns import RunningTurn, TurnRegistry
+from antiphon.turn.running_turns import TurnRegistry
 from antiphon.turn.trimming import apply_summaries, newest_turns
 
 
 class TurnReader:
-    """Finds turns again.
+    """The read side of turns: responses, chains, items and messages by id.
 
     Every method takes the tenant whose data it may see; what belongs to another is
     the same as what does not exist.
@@ -124,15 +124,7 @@ class TurnReader:
         """The newest turns of the latest conversations."""
         return await self._store.recent_threads(tenant, limit)
 
-    async def _running_turns(self, tenant: str) -> list[RunningTurn]:
-        """A tenant's turns that run here and are on disk."""
-        return [
-            turn
-            for turn in self._registry.all()
-            if await self._store.head(tenant, turn.response_id) is not None
-        ]
-
-    async def _persist_missing_end(self, response_id: str) -> bool:
+    async def persist_missing_end(self, response_id: str) -> bool:
         """End a turn that is over but whose end could not be kept then; whether it was one.
 
         By now the disk may have room again. What the turn said after its last kept item
@@ -147,7 +139,7 @@ class TurnReader:
 
     async def _turn(self, tenant: str, response_id: str) -> StoredTurn:
         turn = await self._store.turn(tenant, response_id)
-        if turn is not None and turn.end is None and await self._persist_missing_end(response_id):
+        if turn is not None and turn.end is None and await self.persist_missing_end(response_id):
             turn = await self._store.turn(tenant, response_id)
         if turn is None:
             raise response_not_found(response_id)

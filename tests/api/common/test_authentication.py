@@ -18,7 +18,7 @@ from antiphon.core.api_keys import hash_api_key, new_api_key
 from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.errors import AuthenticationError, StoreError
 from antiphon.models.scripted import ScriptedModel, say, wait
-from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
+from antiphon.stores.memory.store import MemoryApiKeyStore
 from antiphon.turn.store_protocols import ApiKey
 from support.http_server import Answer, parse_events
 from support.keyed_server import Client, KeyedServer, serving_with_keys

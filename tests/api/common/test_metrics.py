@@ -147,7 +147,7 @@ def test_a_turn_that_is_tried_again_unseen_counts_once() -> None:
         metrics = Metrics(lambda: {"known"})
         first = await service.store_turn(turn_request("Secret."))
         second = await service.store_turn(turn_request("Thanks.", after=first))
-        service.add_observer(metrics)
+        service.registry.add_observer(metrics)
         store.begins.close()
         starting = asyncio.create_task(service.start(turn_request("And?", after=second)))
         await run_ready_tasks()
@@ -169,7 +169,7 @@ async def test_a_model_that_nobody_configured_is_another() -> None:
     models = ModelRegistry({"known": scripted}, default="known", fallback=scripted)
     service = TurnService(GatedStore(), models)
     metrics = Metrics(lambda: {name for name, _ in models.items()})
-    service.add_observer(metrics)
+    service.registry.add_observer(metrics)
     for name in ("known", "a tenant's word"):
         turn = await service.start(TurnRequest((Message("user", "Hi"),), model=name))
         await turn.result()

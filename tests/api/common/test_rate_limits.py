@@ -161,7 +161,7 @@ def test_a_turn_without_its_reader_still_counts() -> None:
             site.server.wait(reached)
             stream.close()
         response_id = created["response"]["id"]
-        turn = site.server.service.running_turn(response_id)
+        turn = site.server.service.registry.get(response_id)
         assert turn is not None
         refused(acme.respond(), "1")
         site.server.set(opened)

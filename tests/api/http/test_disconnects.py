@@ -19,8 +19,7 @@ from antiphon.core.items import Message as Said
 from antiphon.core.turns import DEFAULT_TENANT, Header, TurnRequest
 from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import ScriptedModel, hang
-from antiphon.stores.memory.store import MemoryStore
-from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
+from antiphon.stores.memory.store import MemoryApiKeyStore, MemoryStore
 from antiphon.turn.protocols import NewTurn
 from antiphon.turn.service import TurnService
 from support.http_server import TIMEOUT

@@ -17,7 +17,7 @@ from websockets.sync.client import connect
 from antiphon.errors import ModelError, StoreError
 from antiphon.logging_setup import RequestIdFilter
 from antiphon.models.scripted import ScriptedModel, fail, hang
-from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
+from antiphon.stores.memory.store import MemoryApiKeyStore
 from support.http_server import TIMEOUT, ThreadServer, serving
 from support.keyed_server import serving_with_keys
 

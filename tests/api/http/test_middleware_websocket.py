@@ -19,7 +19,7 @@ from antiphon.api.common.metrics import Metrics
 from antiphon.api.common.rate_limits import RateLimiter
 from antiphon.api.http.middleware import GatewayMiddleware, reauthorize
 from antiphon.errors import AntiphonError
-from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
+from antiphon.stores.memory.store import MemoryApiKeyStore
 from antiphon.turn.service import TurnService
 from support.http_server import serving
 from support.keyed_server import KeyedServer

@@ -298,7 +298,7 @@ def test_a_stored_turn_outlives_its_client(stream: bool) -> None:
             client.sendall(request_bytes({"input": "Hi", "stream": stream}))
             server.wait(reached)
         (running,) = server.run(server.store.recent_threads("", 1))
-        turn = server.service.running_turn(running.response_id)
+        turn = server.service.registry.get(running.response_id)
         assert turn is not None
         server.set(opened)
         server.run(turn.result())
@@ -338,7 +338,7 @@ def test_a_slow_reader_holds_nobody_up() -> None:
         while reader.readline() != b"\r\n":
             pass
         (running,) = server.run(server.store.recent_threads("", 1))
-        turn = server.service.running_turn(running.response_id)
+        turn = server.service.registry.get(running.response_id)
         if turn is not None:
             server.run(turn.result())
         kept = server.get(f"/v1/responses/{running.response_id}").json
@@ -423,4 +423,4 @@ def test_readers_are_told_when_the_server_is_about_to_go() -> None:
 
 
 async def interrupt(server: ThreadServer) -> None:
-    server.service.interrupt()
+    server.service.registry.interrupt()

@@ -180,7 +180,7 @@ CANCEL = b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"reques
 
 
 async def over(server: ThreadServer, response_id: str) -> None:
-    turn = server.service.running_turn(response_id)
+    turn = server.service.registry.get(response_id)
     if turn is not None:
         await turn.result()
 

@@ -7,7 +7,7 @@ import pytest
 from antiphon.errors import ConfigError
 from antiphon.stores.sqlite.connection import DatabaseConnections, open_database
 from antiphon.stores.sqlite.process_locks import ProcessLocks
-from antiphon.stores.sqlite.sql_files import migrations
+from antiphon.stores.sqlite.sql_files import migration_names
 
 
 def close(database: DatabaseConnections) -> None:
@@ -116,7 +116,7 @@ def test_a_failure_leaves_no_lock_behind(tmp_path: Path) -> None:
     connection.execute("PRAGMA user_version = 1000")
     with pytest.raises(ConfigError, match="newer antiphon"):
         open_database(path)
-    connection.execute(f"PRAGMA user_version = {len(migrations())}")
+    connection.execute(f"PRAGMA user_version = {len(migration_names())}")
     connection.close()
     assert left_in(tmp_path / "turns.db-owners") == ["gate.lock"]
     with ProcessLocks(tmp_path / "turns.db-owners").open_lock():

@@ -195,7 +195,7 @@ async def test_nothing_is_left_of_rows_that_were_moved(
     """Conversations that grow side by side split each other's pages."""
     if closed:
         # All that is to be cleaned is left to the closing.
-        monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing_task._CLEAN_SECONDS", 1000)
+        monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing._CLEAN_SECONDS", 1000)
     luck = random.Random(seed)
     cage = Cage()
     left: dict[str, str] = {}

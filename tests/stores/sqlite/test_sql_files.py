@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-import antiphon.stores
+import antiphon.stores.sqlite
 from antiphon.stores.sqlite.sql_files import migrate, parse_queries, read_sql
 
-FOLDER = Path(antiphon.stores.__path__[0])
+FOLDER = Path(antiphon.stores.sqlite.__path__[0])
 FILES = sorted(path.name for path in FOLDER.glob("*.sql"))
 
 
@@ -26,6 +26,10 @@ def test_queries_come_by_name_without_comments() -> None:
 def test_a_name_may_not_come_twice() -> None:
     with pytest.raises(ValueError, match="'one'"):
         parse_queries("-- name: one\nSELECT 1\n-- name: one\nSELECT 2\n")
+
+
+def test_the_query_files_are_found() -> None:
+    assert {"turns.sql", "conversations.sql", "search.sql"} <= set(FILES)
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -47,7 +51,7 @@ def test_values_come_in_order_or_by_name(file: str) -> None:
 
 @pytest.mark.parametrize("file", FILES)
 def test_every_query_is_used(file: str) -> None:
-    source = "".join(path.read_text() for path in FOLDER.glob("*.py"))
+    source = "".join(path.read_text() for path in FOLDER.rglob("*.py"))
     unused = [name for name in parse_queries(read_sql(file)) if f'"{name}"' not in source]
     assert unused == []
 

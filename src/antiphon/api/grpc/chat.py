@@ -233,7 +233,7 @@ class ChatServicer:
 
     async def delete(self, caller: Principal, request: Proto) -> Proto:
         """DeleteStoredCompletion, with all its choices"""
-        first = await self._service.response(caller.tenant, request.response_id)
+        first = await self._service.reader.response(caller.tenant, request.response_id)
         for other in other_choice_ids(first):
             try:
                 await self._service.delete(caller.tenant, other)
@@ -268,16 +268,16 @@ class ChatServicer:
             return asked
         items = turn.input
         if turn.previous_response_id is not None:
-            before = await self._service.response(caller.tenant, turn.previous_response_id)
+            before = await self._service.reader.response(caller.tenant, turn.previous_response_id)
             items = pair_outputs(items, open_call_ids(before))
         turn = msgspec.structs.replace(turn, input=_require_call_ids(items))
         return msgspec.structs.replace(asked, turn=turn)
 
     async def _stored_choices(self, caller: Principal, response_id: str) -> list[Response]:
-        choices = [await self._service.response(caller.tenant, response_id)]
+        choices = [await self._service.reader.response(caller.tenant, response_id)]
         for other in other_choice_ids(choices[0]):
             try:
-                choices.append(await self._service.response(caller.tenant, other))
+                choices.append(await self._service.reader.response(caller.tenant, other))
             except NotFoundError:
                 continue
         return choices

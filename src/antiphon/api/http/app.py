@@ -125,11 +125,11 @@ def create_app(
     """
     authenticator = ApiKeyAuthenticator(keys)
     metrics = Metrics(lambda: {name for name, _ in service.models.items()}, health)
-    service.add_observer(metrics)
+    service.registry.add_observer(metrics)
     limiter = None
     if rate_limit_for is not None:
         limiter = RateLimiter(rate_limit_for)
-        service.add_observer(limiter)
+        service.registry.add_observer(limiter)
     return GatewayMiddleware(
         HttpApp(service, HealthEndpoints(authenticator, metrics, health)),
         Authorizer(authenticator, limiter),

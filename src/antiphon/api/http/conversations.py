@@ -86,11 +86,11 @@ class ConversationEndpoints:
         if words:
             if "order" in query:
                 raise InvalidRequestError("A search lists the best hits first.", param="order")
-            hits = await self._conversations.search(tenant, words, limit + 1, after=after)
+            hits = await self._conversations.index.search(tenant, words, limit + 1, after=after)
             shown = [_hit_body(hit) for hit in hits[:limit]]
             await send_json(send, _encode(list_body(shown, has_more=len(hits) > limit)))
             return
-        found = await self._conversations.list_conversations(
+        found = await self._conversations.store.list_conversations(
             tenant, limit + 1, after=after, newest_first=parse_order(query) == "desc"
         )
         page = [_conversation_body(one) for one in found[:limit]]

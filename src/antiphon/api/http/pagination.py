@@ -1,4 +1,4 @@
-"""Cursor pagination: ``limit``, ``order``, ``after`` and filters to OpenAI's ``list`` objects. Pure."""
+"""Cursor pagination: ``limit``, ``order``, ``after``, filters, and the ``list`` object. Pure."""
 
 from __future__ import annotations
 

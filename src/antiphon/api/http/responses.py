@@ -119,7 +119,7 @@ class ResponseEndpoints:
             with DisconnectWatcher(receive, turn):
                 await _send_stream(turn, send, after=_parse_starting_after(query), include=include)
             return
-        response = await self._service.response(tenant, name)
+        response = await self._service.reader.response(tenant, name)
         await send_json(send, encode_response(response, include=include))
 
     async def cancel(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -140,13 +140,13 @@ class ResponseEndpoints:
         """GET /v1/responses/{id}/input_items: this turn's own, newest first"""
         query = query_params(scope)
         include = parse_include(query)
-        response = await self._service.response(tenant_of(scope), scope["path_params"]["id"])
+        response = await self._service.reader.response(tenant_of(scope), scope["path_params"]["id"])
         await send_json(send, _encode(paginate(input_items(response, include), query)))
 
     async def context(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/responses/{id}/context: the messages that the model was shown"""
         name = scope["path_params"]["id"]
-        messages = await self._service.context(tenant_of(scope), name)
+        messages = await self._service.reader.context(tenant_of(scope), name)
         body = {"object": "response.context", "response_id": name, "messages": messages}
         await send_json(send, _encode(body))
 

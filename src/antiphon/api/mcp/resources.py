@@ -142,7 +142,7 @@ class ConversationResources:
                 f"{recent.turns} turns, the latest at {format_time(recent.created_at)}"
                 f" by {recent.model}",
             )
-            for recent in await self._service.recent_threads(tenant, limit)
+            for recent in await self._service.reader.recent_threads(tenant, limit)
         ]
 
     async def read(self, tenant: str, uri: str) -> ResourceDocument:
@@ -153,7 +153,7 @@ class ConversationResources:
         chain = await self._chain(tenant, name.removesuffix(_JSON_SUFFIX))
         if not name.endswith(_JSON_SUFFIX):
             return ResourceDocument("text/markdown", render_markdown(chain))
-        messages = await self._service.messages(tenant, chain[-1].id) if chain else []
+        messages = await self._service.reader.messages(tenant, chain[-1].id) if chain else []
         return ResourceDocument("application/json", msgspec.json.encode(messages).decode())
 
     async def continue_prompt(self, tenant: str, search_words: str) -> str:
@@ -175,7 +175,7 @@ class ConversationResources:
             chosen = picked or threads[0].id
             parts += [
                 f"Go on with `{chosen}`. This was said last in it:",
-                render_markdown((await self._service.chain(tenant, chosen))[-1:]),
+                render_markdown((await self._service.reader.chain(tenant, chosen))[-1:]),
                 "Tell me in one sentence where we were, and ask me what I want to say next.",
             ]
         parts.append(
@@ -187,10 +187,10 @@ class ConversationResources:
     async def _find_conversation(self, tenant: str, search_words: str) -> str | None:
         if not search_words or self._conversations is None:
             return None
-        hits = await self._conversations.search(tenant, search_words, 1)
+        hits = await self._conversations.index.search(tenant, search_words, 1)
         return hits[0].response_id if hits else None
 
     async def _chain(self, tenant: str, name: str) -> list[Response]:
         if conversation_key(name) is None or self._conversations is None:
-            return await self._service.chain(tenant, name)
+            return await self._service.reader.chain(tenant, name)
         return await self._conversations.turns(tenant, name)

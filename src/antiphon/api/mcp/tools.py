@@ -108,7 +108,9 @@ class ToolHandlers:
 
     async def retrieve(self, caller: McpCaller, asked: take.RetrieveArguments) -> give.ToolResult:
         """One stored turn."""
-        return give.retrieve_result(await self._service.response(caller.tenant, asked.response_id))
+        return give.retrieve_result(
+            await self._service.reader.response(caller.tenant, asked.response_id)
+        )
 
     async def delete(self, caller: McpCaller, asked: take.DeleteArguments) -> give.ToolResult:
         """Erase one stored turn."""
@@ -134,7 +136,7 @@ class ToolHandlers:
         """Stored turns by their words."""
         if self._conversations is None:
             raise InvalidRequestError("This server keeps nothing that could be searched.")
-        hits = await self._conversations.search(caller.tenant, asked.query, asked.limit)
+        hits = await self._conversations.index.search(caller.tenant, asked.query, asked.limit)
         return give.search_result(hits)
 
     async def _unstored_chat(

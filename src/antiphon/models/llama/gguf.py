@@ -37,7 +37,7 @@ _SCALARS = {
     12: "<d",
 }
 _TOKENS_KEY = "tokenizer.ggml.tokens"
-_TOKEN_TYPES_KEY = "tokenizer.ggml.token_type"
+_TOKEN_TYPES_KEY = "tokenizer.ggml.token_type"  # noqa: S105
 #: The token types (unknown, control) that llama.cpp looks for in a prompt's text.
 _CONTROL_TYPES = frozenset({2, 3})
 #: Tokens that llama.cpp takes for control tokens by their look, whatever the file says.

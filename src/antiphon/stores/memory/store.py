@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import msgspec
+
 from antiphon.core.retention import RETAIN_FOREVER, Clock, Expiry, RetentionPolicy
 from antiphon.core.turns import End
 from antiphon.errors import AntiphonError
@@ -26,14 +28,14 @@ from antiphon.stores.full_text import (
     searchable_text,
     tokenize,
 )
-from antiphon.stores.health import MemoryHealth
 from antiphon.stores.memory.conversations import MemoryConversationStore
+from antiphon.stores.memory.idempotency import MemoryIdempotencyStore
 from antiphon.stores.memory.turns import MemoryTurns, TurnRecord
-from antiphon.stores.sqlite.api_keys import MemoryApiKeyStore
-from antiphon.stores.sqlite.idempotency import MemoryIdempotencyStore
+from antiphon.stores.sqlite.api_keys import duplicate_key
 from antiphon.turn.protocols import Head, NewTurn, RecentThread, StoredTurn, Window
 from antiphon.turn.store_protocols import (
     NO_FILTER,
+    ApiKey,
     ResponseFilter,
     SearchHit,
     Stores,
@@ -141,6 +143,47 @@ def _build_hit(turn: StoredTurn, text: str, query: SearchQuery) -> SearchHit | N
     if excerpt is None:
         return None
     return SearchHit(turn.response_id, turn.created_at, excerpt, turn.header.conversation)
+
+
+class MemoryApiKeyStore:
+    """A ``ApiKeyStore`` in this process's memory."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._keys: dict[bytes, ApiKey] = {}
+
+    async def add(self, key: ApiKey, sha256: bytes) -> None:
+        if sha256 in self._keys or any(known.id == key.id for known in self._keys.values()):
+            raise duplicate_key(key)
+        self._keys[sha256] = key
+
+    async def find(self, sha256: bytes) -> ApiKey | None:
+        key = self._keys.get(sha256)
+        return None if key is None or key.revoked_at is not None else key
+
+    async def list_keys(self) -> list[ApiKey]:
+        return sorted(self._keys.values(), key=lambda key: (key.created_at, key.id))
+
+    async def revoke(self, key_id: str) -> bool:
+        for digest, key in self._keys.items():
+            if key.id == key_id:
+                if key.revoked_at is None:
+                    revoked = msgspec.structs.replace(key, revoked_at=self._clock())
+                    self._keys[digest] = revoked
+                return True
+        return False
+
+    async def has_keys(self) -> bool:
+        return bool(self._keys)
+
+
+class MemoryHealth:
+    """A ``StoreHealth`` of this process's memory, which refuses nothing."""
+
+    refusals = 0
+
+    async def check_writable(self) -> None:
+        """Nothing to check."""
 
 
 class MemoryStore:

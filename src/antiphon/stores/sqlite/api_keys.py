@@ -11,9 +11,6 @@ import sqlite3
 from functools import partial
 from typing import Final, TypeAlias
 
-import msgspec
-
-from antiphon.core.retention import Clock
 from antiphon.errors import StoreError
 from antiphon.stores.sqlite.database import SqliteDatabase
 from antiphon.stores.sqlite.sql_files import parse_queries, read_sql
@@ -50,39 +47,7 @@ class SqliteApiKeyStore:
         return await self._database.read_inline(_read_has_keys)
 
 
-class MemoryApiKeyStore:
-    """A ``ApiKeyStore`` in this process's memory."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._keys: dict[bytes, ApiKey] = {}
-
-    async def add(self, key: ApiKey, sha256: bytes) -> None:
-        if sha256 in self._keys or any(known.id == key.id for known in self._keys.values()):
-            raise _duplicate_key(key)
-        self._keys[sha256] = key
-
-    async def find(self, sha256: bytes) -> ApiKey | None:
-        key = self._keys.get(sha256)
-        return None if key is None or key.revoked_at is not None else key
-
-    async def list_keys(self) -> list[ApiKey]:
-        return sorted(self._keys.values(), key=lambda key: (key.created_at, key.id))
-
-    async def revoke(self, key_id: str) -> bool:
-        for digest, key in self._keys.items():
-            if key.id == key_id:
-                if key.revoked_at is None:
-                    revoked = msgspec.structs.replace(key, revoked_at=self._clock())
-                    self._keys[digest] = revoked
-                return True
-        return False
-
-    async def has_keys(self) -> bool:
-        return bool(self._keys)
-
-
-def _duplicate_key(key: ApiKey) -> StoreError:
+def duplicate_key(key: ApiKey) -> StoreError:
     return StoreError(f"There is a key with the id {key.id!r} or the same hash already.")
 
 
@@ -94,7 +59,7 @@ def _decode_key(row: _Row) -> ApiKey:
 def _add(transaction: WriteTransaction, key: ApiKey, sha256: bytes) -> None:
     row = (key.id, sha256, key.tenant, key.created_at, key.name, key.revoked_at)
     if transaction.connection.execute(_SQL["add"], row).rowcount == 0:
-        raise _duplicate_key(key)
+        raise duplicate_key(key)
 
 
 def _revoke(transaction: WriteTransaction, key_id: str, now: float) -> bool:

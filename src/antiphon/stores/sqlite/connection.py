@@ -15,7 +15,7 @@ from filelock import Timeout
 from antiphon.errors import ConfigError
 from antiphon.stores.sqlite.btree_pages import PageFile
 from antiphon.stores.sqlite.errors import primary_code
-from antiphon.stores.sqlite.pending_erasures import Erasures
+from antiphon.stores.sqlite.page_scrubbing import Erasures
 from antiphon.stores.sqlite.process_locks import ProcessLocks
 from antiphon.stores.sqlite.sql_files import migrate
 

@@ -11,12 +11,6 @@ import msgspec
 from antiphon.core.ids import conversation_key, new_conversation_id, response_key
 from antiphon.core.items import ERASED_ITEM, ERASED_SUMMARY_ITEM
 from antiphon.core.turns import ConversationRecord, IdempotencyReservation
-from antiphon.stores.sqlite.conversation_reader import (
-    CONVERSATION_SQL,
-    read_conversation,
-    read_conversations,
-    resolve_conversation,
-)
 from antiphon.stores.sqlite.database import SqliteDatabase
 from antiphon.stores.sqlite.deletion import (
     RowRange,
@@ -26,8 +20,15 @@ from antiphon.stores.sqlite.deletion import (
     erase_summaries,
     tombstone,
 )
-from antiphon.stores.sqlite.reader import has_expired, read_head
-from antiphon.stores.sqlite.response_list import PageRequest
+from antiphon.stores.sqlite.reader import (
+    CONVERSATION_SQL,
+    PageRequest,
+    has_expired,
+    read_conversation,
+    read_conversations,
+    read_head,
+    resolve_conversation,
+)
 from antiphon.stores.sqlite.rows import (
     BLOB_USE,
     INPUT,
@@ -188,7 +189,7 @@ def _merge_row_ranges(row_ids: Iterable[int]) -> list[RowRange]:
 
 
 def erase_item(transaction: WriteTransaction, tenant: str, response_id: str, position: int) -> bool:
-    """Put ``ErasedItem`` in an item's place, and let go of images that no other item of it shows."""
+    """Replace an item by ``ErasedItem``, and delete images that no other item of its turn uses."""
     transaction.flush()
     connection = transaction.connection
     found = connection.execute(TURN_SQL["place"], (response_key(response_id), tenant)).fetchall()

@@ -13,7 +13,7 @@ from antiphon.errors import StoreError
 from antiphon.stores.health import Health
 from antiphon.stores.sqlite.connection import DatabaseConnections
 from antiphon.stores.sqlite.errors import DAMAGE, is_busy
-from antiphon.stores.sqlite.page_scrubbing_task import CleaningTask
+from antiphon.stores.sqlite.page_scrubbing import CleaningTask
 from antiphon.stores.sqlite.reader import read_owners
 from antiphon.stores.sqlite.sql_files import TURN_SQL
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
@@ -37,9 +37,9 @@ _PROBE_BYTES: Final = 16384
 class SqliteDatabase:
     """An opened database, for use on the running event loop.
 
-    Reads are functions of a connection, writes are jobs of a ``WriteTransaction``. A read that may meet
-    turns without an end also tells which stores run them: where one of those is dead, its
-    turns are ended and the read is done again.
+    Reads are functions of a connection, writes are jobs of a ``WriteTransaction``. A read that
+    may meet turns without an end also returns the owners that run them: where one of those is
+    dead, its turns are ended and the read is done again.
     """
 
     def __init__(self, connections: DatabaseConnections, expiry: Expiry) -> None:

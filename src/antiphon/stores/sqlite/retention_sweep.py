@@ -12,14 +12,18 @@ import time
 from typing import Final, TypeAlias
 
 from antiphon.core.ids import conversation_id_of, conversation_key
-from antiphon.stores.sqlite.conversation_reader import CONVERSATION_SQL, resolve_conversation
 from antiphon.stores.sqlite.deletion import (
     RowRange,
     delete_rows,
     delete_unused_blobs,
     descendant_ranges,
 )
-from antiphon.stores.sqlite.reader import has_expired, snapshot
+from antiphon.stores.sqlite.reader import (
+    CONVERSATION_SQL,
+    has_expired,
+    resolve_conversation,
+    snapshot,
+)
 from antiphon.stores.sqlite.rows import TURN_STRIDE, thread_of
 from antiphon.stores.sqlite.sql_files import TURN_SQL
 from antiphon.stores.sqlite.write_transaction import WriteTransaction

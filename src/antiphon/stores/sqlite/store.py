@@ -23,12 +23,17 @@ from antiphon.core.retention import RETAIN_FOREVER, Clock, Expiry, RetentionPoli
 from antiphon.core.turns import End
 from antiphon.errors import ConfigError, StoreError
 from antiphon.stores.sqlite.api_keys import SqliteApiKeyStore
-from antiphon.stores.sqlite.chain_window import read_window
 from antiphon.stores.sqlite.connection import open_database
 from antiphon.stores.sqlite.conversations import SqliteConversationStore
 from antiphon.stores.sqlite.database import SqliteDatabase
 from antiphon.stores.sqlite.idempotency import SqliteIdempotencyStore
-from antiphon.stores.sqlite.reader import read_chain, read_head, read_recent_threads, read_turn
+from antiphon.stores.sqlite.reader import (
+    read_chain,
+    read_head,
+    read_recent_threads,
+    read_turn,
+    read_window,
+)
 from antiphon.stores.sqlite.response_index import SqliteResponseIndex
 from antiphon.stores.sqlite.search.index import SqliteSearchIndex
 from antiphon.stores.sqlite.write_transaction import WriteTransaction

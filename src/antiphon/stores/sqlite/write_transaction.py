@@ -24,7 +24,6 @@ from antiphon.core.ids import conversation_key, response_key
 from antiphon.core.images import Blob
 from antiphon.core.turns import ConversationRecord, End, IdempotencyReservation
 from antiphon.errors import HistoryChanged, StoreError
-from antiphon.stores.sqlite.conversation_reader import CONVERSATION_SQL, resolve_conversation
 from antiphon.stores.sqlite.deletion import (
     bump_epochs,
     delete_unused_blobs,
@@ -37,6 +36,7 @@ from antiphon.stores.sqlite.errors import (
     conversation_not_found,
     reservation_lost,
 )
+from antiphon.stores.sqlite.reader import CONVERSATION_SQL, resolve_conversation
 from antiphon.stores.sqlite.rows import (
     BLOB_USE,
     END,

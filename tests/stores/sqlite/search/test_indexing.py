@@ -11,10 +11,9 @@ import pytest
 
 from antiphon.core.retention import RetentionPolicy
 from antiphon.stores.sqlite.rows import END_POSITION
-from antiphon.stores.sqlite.search.index import SqliteSearchIndex
-from antiphon.stores.sqlite.search.indexing import apply_plan, read_plan
+from antiphon.stores.sqlite.search.index import SqliteSearchIndex, apply_plan, read_plan
 from antiphon.stores.sqlite.search.segment import MAX_SEGMENT_TURNS
-from antiphon.stores.sqlite.sql_files import APPLICATION_ID, migrations, read_sql
+from antiphon.stores.sqlite.sql_files import migrate
 from antiphon.stores.sqlite.store import SqliteStore
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from antiphon.turn.protocols import Head
@@ -320,14 +319,9 @@ def test_what_another_process_acknowledged_is_found_before_and_after_its_kill(pa
     run(main())
 
 
-async def test_what_was_said_before_there_was_an_index_is_found(path: Path) -> None:
+async def test_turns_that_a_dead_process_left_are_found(path: Path) -> None:
     connection = sqlite3.connect(path, isolation_level=None)
-    earlier = [name for name in migrations() if not name.endswith("_search.sql")]
-    assert earlier == migrations()[: len(earlier)], "what comes after it is added here"
-    for name in earlier:
-        connection.executescript(read_sql(f"migrations/{name}"))
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {len(earlier)}")
+    migrate(connection)
     batch = WriteTransaction(connection, 7, {})
     turns = [new_turn(f"from before {number}") for number in range(4)]
     for turn in turns:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import sqlite3
 from collections.abc import Iterator
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -21,19 +21,20 @@ from antiphon.stores.full_text import (
     bm25_score,
     bm25_weights,
     build_excerpt,
+    searchable_text,
 )
-from antiphon.stores.sqlite.reader import has_expired, snapshot
-from antiphon.stores.sqlite.response_list import PageRequest
+from antiphon.stores.sqlite.reader import PageRequest, has_expired, snapshot
 from antiphon.stores.sqlite.rows import decode_header
-from antiphon.stores.sqlite.search.indexing import SEARCH_SQL, text_at
 from antiphon.stores.sqlite.search.segment import (
     decode_postings,
     decode_turn_entries,
     find_postings,
     hash_term,
 )
-from antiphon.stores.sqlite.sql_files import TURN_SQL as TURNS
+from antiphon.stores.sqlite.sql_files import TURN_SQL, parse_queries, read_sql
 from antiphon.turn.store_protocols import SearchHit, unknown_cursor
+
+SEARCH_SQL: Final = parse_queries(read_sql("search.sql"))
 
 #: Minus the score, minus the time, and where it lies: the least is the best.
 _Candidate: TypeAlias = tuple[float, float, int]
@@ -73,6 +74,13 @@ def read_hits(
             if hit is not None and not has_expired(connection, place, cutoff):
                 hits.append(hit)
     return hits
+
+
+def text_at(connection: sqlite3.Connection, row_id: int) -> str:
+    """What was said in the turn that begins there."""
+    return searchable_text(
+        body for (body,) in connection.execute(SEARCH_SQL["items"], {"place": row_id})
+    )
 
 
 def _matches(connection: sqlite3.Connection, tenant: str, query: SearchQuery) -> _Matches:
@@ -132,7 +140,7 @@ def _skip_through(
 
     Raises ``InvalidRequestError`` where it is not there.
     """
-    for (last,) in connection.execute(TURNS["place"], (response_key(after), tenant)).fetchall():
+    for (last,) in connection.execute(TURN_SQL["place"], (response_key(after), tenant)).fetchall():
         if not has_expired(connection, last, cutoff) and any(place == last for _, _, place in best):
             return
     raise unknown_cursor(after)

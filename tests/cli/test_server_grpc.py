@@ -12,7 +12,6 @@ import ssl
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,14 @@ import xai_sdk  # type: ignore[import-untyped]
 from xai_sdk.chat import user  # type: ignore[import-untyped]
 
 from antiphon.bootstrap import grpc_server, http_app, open_engine
-from antiphon.cli.grpc_listener import GrpcListener, check_tls
+from antiphon.cli.server import GrpcListener, check_tls
 from antiphon.errors import ConfigError
 from antiphon.settings import FUN_PROMPT, ModelSettings, Settings, Tls, load_settings
-from support.command_line import Command, commands
+from support.command_line import Command
 from support.command_line_upstream import upstream
 from support.grpc_client import rpc_failure, wait_until
 from support.http_server import PROGRAM, TIMEOUT
-from support.serve_process import CONFIG, served
+from support.serve_process import running_server
 from support.tls_certificates import self_signed_certificate
 
 SETTINGS = Settings(store="memory:", model="echo", models={"echo": ModelSettings(kind="scripted")})
@@ -45,18 +44,8 @@ def grpc_at(process: subprocess.Popen[str]) -> str:
     return found[1]
 
 
-@pytest.fixture
-def antiphon(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Command]:
-    (tmp_path / "c.toml").write_text(CONFIG)
-    with commands(tmp_path, monkeypatch, capsys) as command:
-        monkeypatch.setenv("ANTIPHON_CONFIG", "c.toml")
-        yield command
-
-
 def test_the_sdk_talks_to_it_as_it_comes(tmp_path: Path) -> None:
-    with served(tmp_path) as (process, _, port):
+    with running_server(tmp_path) as (process, _, port):
         at = grpc_at(process)
         # "localhost" is the one host that the SDK does not want TLS from.
         hosts = (
@@ -79,7 +68,7 @@ def test_the_sdk_talks_to_it_as_it_comes(tmp_path: Path) -> None:
 
 
 def test_there_is_none_if_nobody_wants_it(tmp_path: Path) -> None:
-    with served(tmp_path, "--grpc-port", "0") as (process, _, _):
+    with running_server(tmp_path, "--grpc-port", "0") as (process, _, _):
         process.terminate()
         assert process.stderr is not None
         assert "gRPC" not in process.stderr.read()
@@ -137,7 +126,10 @@ def test_what_is_not_used_is_not_loaded() -> None:
 
 
 def test_who_asks_twice_does_not_wait_for_anybody(tmp_path: Path) -> None:
-    with upstream() as url, served(tmp_path, "--base-url", url, "--model", "m") as (process, _, _):
+    with (
+        upstream() as url,
+        running_server(tmp_path, "--base-url", url, "--model", "m") as (process, _, _),
+    ):
         at = grpc_at(process)
         with xai_sdk.Client("any", api_host=at, use_insecure_channel=True) as client:
             stream = client.chat.create("m", messages=[user("hang")]).stream()
@@ -200,7 +192,7 @@ with xai_sdk.Client("any", api_host=sys.argv[1]) as client:
 
 def test_tls(tmp_path: Path, certificate: Tls) -> None:
     more = ("--tls-cert", str(certificate.cert), "--tls-key", str(certificate.key))
-    with served(tmp_path, *more, scheme="https") as (process, _, port):
+    with running_server(tmp_path, *more, scheme="https") as (process, _, port):
         trusting = ssl.create_default_context(cafile=str(certificate.cert))
         url = f"https://127.0.0.1:{port}/v1/models"
         with urllib.request.urlopen(url, context=trusting) as answer:

@@ -5,31 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from antiphon.cli import one_shot
-from support.command_line import PROGRAM, Command, commands, environment
+from antiphon.cli import chat
+from support.command_line import PROGRAM, SCRIPTED_CONFIG, Command, environment
 from support.command_line_upstream import upstream
-
-CONFIG = """
-model = "echo"
-store = "sqlite:turns.db"
-[models.echo]
-kind = "scripted"
-"""
-
-
-@pytest.fixture
-def antiphon(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Command]:
-    (tmp_path / "c.toml").write_text(CONFIG)
-    with commands(tmp_path, monkeypatch, capsys) as command:
-        monkeypatch.setenv("ANTIPHON_CONFIG", "c.toml")
-        yield command
 
 
 def test_only_the_answer_is_printed(antiphon: Command) -> None:
@@ -60,10 +42,10 @@ def test_a_pipe_that_stays_silent_is_explained(
         os.close(writing)
 
     monkeypatch.setattr("antiphon.cli.terminal_output.print_note", note)
-    monkeypatch.setattr("antiphon.cli.one_shot._STDIN_NOTICE_DELAY", 0.0)
+    monkeypatch.setattr("antiphon.cli.chat._STDIN_NOTICE_DELAY", 0.0)
     with os.fdopen(reading) as stdin:
         monkeypatch.setattr("sys.stdin", stdin)
-        assert one_shot.read_prompt("Now:") == "Now:\n\nlate"
+        assert chat.read_prompt("Now:") == "Now:\n\nlate"
     assert notes == ["waiting for standard input to end (< /dev/null for none)"]
 
 
@@ -75,7 +57,7 @@ def test_bytes_that_are_no_text_are_refused(antiphon: Command) -> None:
 
 
 def test_a_terminal_without_the_letters_gets_an_answer(tmp_path: Path) -> None:
-    (tmp_path / "c.toml").write_text(CONFIG)
+    (tmp_path / "c.toml").write_text(SCRIPTED_CONFIG)
     done = subprocess.run(
         [PROGRAM, "chat", "--config", "c.toml", "-p", "é 👋"],
         env={**environment(tmp_path), "PYTHONIOENCODING": "ascii"},
@@ -160,7 +142,7 @@ def test_a_bug_is_a_line_too_and_a_traceback_on_request(
     def broken(_: object) -> str:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("antiphon.cli.one_shot.read_prompt", broken)
+    monkeypatch.setattr("antiphon.cli.chat.read_prompt", broken)
     ran = antiphon("chat", "-p", "x")
     assert ran.code == 1
     assert ran.err.count("\n") == 1
@@ -171,7 +153,7 @@ def test_a_bug_is_a_line_too_and_a_traceback_on_request(
 
 
 def start(home: Path, *args: str) -> subprocess.Popen[bytes]:
-    (home / "c.toml").write_text(CONFIG)
+    (home / "c.toml").write_text(SCRIPTED_CONFIG)
     return subprocess.Popen(
         [PROGRAM, "chat", "--config", "c.toml", *args],
         env=environment(home),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.command_line import PROGRAM, Command, commands, environment
+from support.command_line import PROGRAM, Command, environment
 from support.pseudo_terminal import Terminal
 
 CONFIG = """
@@ -17,22 +16,6 @@ store = "sqlite:turns.db"
 base_url = "http://127.0.0.1:9/v1"
 api_key_env = "A_KEY_THAT_IS_NOT_SET"
 """
-KEYLESS = """
-model = "echo"
-store = "sqlite:turns.db"
-[models.echo]
-kind = "scripted"
-"""
-
-
-@pytest.fixture
-def antiphon(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Command]:
-    (tmp_path / "c.toml").write_text(KEYLESS)
-    with commands(tmp_path, monkeypatch, capsys) as command:
-        monkeypatch.setenv("ANTIPHON_CONFIG", "c.toml")
-        yield command
 
 
 def ids(antiphon: Command) -> list[str]:

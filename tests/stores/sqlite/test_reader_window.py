@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from antiphon.stores.sqlite.chain_window import read_window
+from antiphon.stores.sqlite.reader import read_window
 from antiphon.turn.protocols import Head, Window
 from support.store_turns import (
     STORES,

@@ -5,32 +5,15 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from support.command_line import PROGRAM, Command, commands, environment
+from support.command_line import PROGRAM, Command, environment
 from support.pseudo_terminal import Terminal
 
-CONFIG = """
-model = "echo"
-store = "sqlite:turns.db"
-[models.echo]
-kind = "scripted"
-"""
 KEY = re.compile(r"ap_[a-z2-7]{52}\n")
-
-
-@pytest.fixture
-def antiphon(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Command]:
-    (tmp_path / "c.toml").write_text(CONFIG)
-    with commands(tmp_path, monkeypatch, capsys) as command:
-        monkeypatch.setenv("ANTIPHON_CONFIG", "c.toml")
-        yield command
 
 
 def test_the_key_alone_goes_to_standard_output(antiphon: Command) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.command_line import PROGRAM, Command, commands, environment
+from support.command_line import PROGRAM, Command, environment
 from support.pseudo_terminal import Terminal
 
 WEIGHTS = b"GGUF" + bytes(3_000_000)
@@ -57,21 +57,13 @@ def hub() -> Iterator[str]:
             thread.join()
 
 
-@pytest.fixture
-def antiphon(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Command]:
-    with commands(tmp_path, monkeypatch, capsys) as command:
-        yield command
-
-
-def names(antiphon: Command, *args: str) -> dict[str, bool]:
+def names(bare_antiphon: Command, *args: str) -> dict[str, bool]:
     """The listed models, and whether each is the default."""
-    return {one["name"]: one["default"] for one in json.loads(antiphon(*args, "--json").out)}
+    return {one["name"]: one["default"] for one in json.loads(bare_antiphon(*args, "--json").out)}
 
 
-def test_list_shows_the_embedded_model_as_the_default(antiphon: Command) -> None:
-    (line,) = antiphon("model", "list").out.splitlines()
+def test_list_shows_the_embedded_model_as_the_default(bare_antiphon: Command) -> None:
+    (line,) = bare_antiphon("model", "list").out.splitlines()
     name, mark, kind, size, where = line.split("\t")
     assert (name, mark, kind) == ("smollm2", "default", "llama")
     assert size.endswith(" MB")
@@ -79,34 +71,34 @@ def test_list_shows_the_embedded_model_as_the_default(antiphon: Command) -> None
 
 
 def test_list_shows_configured_pulled_and_upstream_models(
-    antiphon: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bare_antiphon: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pulled = tmp_path / "data" / "antiphon" / "models" / "o" / "r" / "Pulled-1B.gguf"
     pulled.parent.mkdir(parents=True)
     pulled.write_bytes(WEIGHTS)
     (tmp_path / "c.toml").write_text('[models.far]\nbase_url = "https://e.com/v1"')
     listing = ("model", "list", "--config", "c.toml")
-    assert names(antiphon, *listing) == {"smollm2": True, "far": False, "Pulled-1B": False}
-    assert names(antiphon, *listing, "--model", "Pulled-1B")["Pulled-1B"]
+    assert names(bare_antiphon, *listing) == {"smollm2": True, "far": False, "Pulled-1B": False}
+    assert names(bare_antiphon, *listing, "--model", "Pulled-1B")["Pulled-1B"]
     monkeypatch.setenv("XAI_API_KEY", "xai-something")
-    assert names(antiphon, *listing)["grok-4"]
-    assert names(antiphon, *listing, "--model", "far") == {
+    assert names(bare_antiphon, *listing)["grok-4"]
+    assert names(bare_antiphon, *listing, "--model", "far") == {
         "smollm2": False,
         "far": True,
         "Pulled-1B": False,
         "(any other)": False,
     }
-    assert "xai-something" not in antiphon(*listing).out
+    assert "xai-something" not in bare_antiphon(*listing).out
 
 
-def test_pull_says_where_the_embedded_weights_are(antiphon: Command) -> None:
-    ran = antiphon("model", "pull")
+def test_pull_says_where_the_embedded_weights_are(bare_antiphon: Command) -> None:
+    ran = bare_antiphon("model", "pull")
     assert ran.code == 0
     assert ran.out.endswith(".gguf\n")
     assert "antiphon chat --model smollm2" in ran.err
 
 
-def test_pull_fetches_from_the_hub_with_a_bar(antiphon: Command, tmp_path: Path) -> None:
+def test_pull_fetches_from_the_hub_with_a_bar(bare_antiphon: Command, tmp_path: Path) -> None:
     with hub() as url:
         env = {**environment(tmp_path), "HF_ENDPOINT": url, "HF_HUB_DISABLE_TELEMETRY": "1"}
         arguments = [PROGRAM, "model", "pull", "hf:owner/repo/Tiny-1M.gguf"]
@@ -115,12 +107,12 @@ def test_pull_fetches_from_the_hub_with_a_bar(antiphon: Command, tmp_path: Path)
             terminal.expect("3.0/3.0 MB")
             terminal.expect("talk to it: antiphon chat --model Tiny-1M")
             assert terminal.leave() == 0
-    assert "Tiny-1M" in names(antiphon, "model", "list")
+    assert "Tiny-1M" in names(bare_antiphon, "model", "list")
 
 
 @pytest.mark.parametrize("what", ["hf:nonsense", "elephant", "hf:o/r/../../x.gguf"])
-def test_what_cannot_be_pulled_is_a_line(antiphon: Command, what: str) -> None:
-    ran = antiphon("model", "pull", what)
+def test_what_cannot_be_pulled_is_a_line(bare_antiphon: Command, what: str) -> None:
+    ran = bare_antiphon("model", "pull", what)
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.startswith("error: ")
     assert ran.err.count("\n") == 1

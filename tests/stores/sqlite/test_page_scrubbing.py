@@ -36,7 +36,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return unclean(self, root, size)
 
     monkeypatch.setattr(PageFile, "dirty_leaves", watched)
-    monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing_task._CLEAN_SECONDS", 0.0)
+    monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing._CLEAN_SECONDS", 0.0)
     return seen
 
 
@@ -138,7 +138,7 @@ async def test_one_store_of_all_that_are_open_sweeps(path: Path) -> None:
 async def test_erasures_in_a_row_are_cleaned_up_after_together(
     path: Path, looks: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing_task._CLEAN_SECONDS", 0.2)
+    monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing._CLEAN_SECONDS", 0.2)
     async with opened(path) as store:
         heads = [await complete_turn(store) for _ in range(10)]
         await asyncio.gather(*[store.delete("", head.response_id) for head in heads])
@@ -160,10 +160,8 @@ async def test_the_task_rests_for_twenty_times_as_long_as_it_looked(path: Path) 
 async def test_cleaning_goes_on_after_an_error_of_any_kind(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing_task._CLEAN_SECONDS", 0.0)
-    monkeypatch.setattr(
-        "antiphon.stores.sqlite.page_scrubbing_task._RETRY_SECONDS", 0.0, raising=False
-    )
+    monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing._CLEAN_SECONDS", 0.0)
+    monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing._RETRY_SECONDS", 0.0, raising=False)
     errors: list[BaseException] = [IndexError("odd"), RuntimeError("odder"), OSError("gone")]
     unclean = PageFile.dirty_leaves
 
@@ -182,7 +180,7 @@ async def test_cleaning_goes_on_after_an_error_of_any_kind(
 
 def test_closing_ends_a_look_that_is_under_way(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the event loop would wait for it, as long as that takes."""
-    monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing_task._CLEAN_SECONDS", 0.0)
+    monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing._CLEAN_SECONDS", 0.0)
     unclean = PageFile.dirty_leaves
     began = asyncio.Event()
 
