@@ -20,8 +20,8 @@ from antiphon.core.turns import DEFAULT_TENANT, Header, TurnRequest
 from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import ScriptedModel, hang
 from antiphon.stores.memory.store import MemoryApiKeyStore, MemoryStore
-from antiphon.turn.protocols import NewTurn
 from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import NewTurn
 from support.http_server import TIMEOUT
 
 

@@ -189,7 +189,7 @@ class Metrics:
 
     def turn_ended(self, turn: RunningTurn) -> None:
         self._running.dec()
-        if turn.refused:
+        if turn.is_rejected:
             return
         response = turn.response
         self._turns.labels(response.status if response else "failed").inc()

@@ -22,8 +22,7 @@ from antiphon.core.items import Item
 from antiphon.core.turns import ConversationRecord, Response
 from antiphon.errors import InvalidRequestError
 from antiphon.turn.conversations import ConversationService, item_not_found
-from antiphon.turn.protocols import Window
-from antiphon.turn.store_protocols import SearchHit
+from antiphon.turn.store_protocols import SearchHit, Window
 
 #: How many items one request may bring.
 _MAX_ITEMS = 100

@@ -149,7 +149,7 @@ class _Connection:
     def _evict(self, request: TurnRequest) -> None:
         """A continuation failed: what it went on from is not for another try."""
         previous = request.previous_response_id
-        if previous is not None and self._unstored_history.lineage(previous) is not None:
+        if previous is not None and self._unstored_history.get(previous) is not None:
             self._unstored_history.clear()
 
     async def _send_expired(self, lifetime: float) -> None:
