@@ -107,7 +107,6 @@ SAME_FILE = {
     "images.py": "images in messages: checked, and loaded",
     "legacy_chat.py": "the first Chat SDK: its messages, and its service",
     "model.py": "a provider's implementation of the model protocol",
-    "models.py": "the models that are there, listed",
     "options.py": "options that several entry points take",
     "responses.py": "the Responses API: served, and called",
     "server.py": "a server that listens until it is told to stop",

@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 
 from antiphon.core.context_policies import Summarize, TokenBudget, Window
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Message
+from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
 from antiphon.core.turns import DEFAULT_TENANT, Options, Response, TurnRequest
 from antiphon.errors import AntiphonError, ContextLengthExceededError
 from antiphon.models.scripted import Messages, ScriptedModel, ScriptedReply, call, calls, fail
-from antiphon.turn.message_rendering import INTERRUPTED_OUTPUT, SUMMARY_PREFIX
+from antiphon.turn.message_rendering import SUMMARY_PREFIX
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import Store
 from support.chain_strategies import check_well_formed

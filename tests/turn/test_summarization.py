@@ -11,6 +11,7 @@ import pytest
 
 from antiphon.core.context_policies import Summarize, TokenBudget
 from antiphon.core.items import Compaction, FunctionCall, FunctionCallOutput, Message
+from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
 from antiphon.core.turns import DEFAULT_TENANT, FunctionTool, Header, Options, TurnRequest, Usage
 from antiphon.errors import (
     ConflictError,
@@ -37,7 +38,6 @@ from antiphon.models.scripted import (
 )
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.message_rendering import (
-    INTERRUPTED_OUTPUT,
     SUMMARY_PREFIX,
     RenderedTurn,
     render_turn,

@@ -29,6 +29,7 @@ from antiphon.core.items import (
     decode_item,
     encode_item,
 )
+from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
 from antiphon.core.turns import Options, Usage
 from antiphon.errors import (
     InvalidRequestError,
@@ -40,7 +41,6 @@ from antiphon.models.scripted import (
     say,
     think,
 )
-from antiphon.turn.message_rendering import INTERRUPTED_OUTPUT
 from antiphon.turn.turn_accumulator import TurnAccumulator, add_usage
 from support.turn_service import (
     ONE_CALL,

@@ -14,6 +14,7 @@ from antiphon.core.items import (
     Message,
     decode_item,
 )
+from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
 from antiphon.core.turns import Options
 from antiphon.errors import (
     AntiphonError,
@@ -30,7 +31,6 @@ from antiphon.models.scripted import (
     hang,
     say,
 )
-from antiphon.turn.message_rendering import INTERRUPTED_OUTPUT
 from support.turn_service import (
     ONE_CALL,
     TWO_CALLS,
