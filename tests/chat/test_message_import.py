@@ -13,7 +13,6 @@ from openai.types.chat import ChatCompletionMessage
 
 from antiphon.chat.message_import import ImportedConversation, ImportedTurn, import_messages
 from antiphon.core.items import (
-    INTERRUPTED_OUTPUT,
     FunctionCall,
     FunctionCallOutput,
     InputImage,
@@ -24,6 +23,7 @@ from antiphon.core.items import (
     Part,
     Refusal,
 )
+from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
 from antiphon.errors import InvalidRequestError
 from antiphon.turn.message_rendering import build_messages, render_turn
 

@@ -19,7 +19,8 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from antiphon.core.context_policies import Summarize, TokenBudget, Window
-from antiphon.core.items import INTERRUPTED_OUTPUT, FunctionCall, FunctionCallOutput, Message
+from antiphon.core.items import FunctionCall, FunctionCallOutput, Message
+from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
 from antiphon.core.turns import DEFAULT_TENANT, Options, Response, TurnRequest
 from antiphon.errors import AntiphonError, ContextLengthExceededError
 from antiphon.models.scripted import Messages, ScriptedModel, ScriptedReply, call, calls, fail

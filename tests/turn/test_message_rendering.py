@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.core.items import (
-    INTERRUPTED_OUTPUT,
     FunctionCall,
     FunctionCallOutput,
     InputImage,
@@ -23,6 +22,7 @@ from antiphon.core.items import (
     Refusal,
     SummaryText,
 )
+from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
 from antiphon.errors import InvalidRequestError
 from antiphon.turn.message_rendering import (
     RenderedTurn,

@@ -11,14 +11,8 @@ import msgspec
 import pytest
 
 from antiphon.core.events import Ended
-from antiphon.core.items import (
-    INTERRUPTED_OUTPUT,
-    FunctionCall,
-    FunctionCallOutput,
-    InputImage,
-    InputText,
-    Message,
-)
+from antiphon.core.items import FunctionCall, FunctionCallOutput, InputImage, InputText, Message
+from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
 from antiphon.core.turns import DEFAULT_TENANT, Options, Response
 from antiphon.errors import (
     InvalidRequestError,

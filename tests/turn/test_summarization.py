@@ -10,13 +10,8 @@ from typing import Any
 import pytest
 
 from antiphon.core.context_policies import Summarize, TokenBudget
-from antiphon.core.items import (
-    INTERRUPTED_OUTPUT,
-    Compaction,
-    FunctionCall,
-    FunctionCallOutput,
-    Message,
-)
+from antiphon.core.items import Compaction, FunctionCall, FunctionCallOutput, Message
+from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
 from antiphon.core.turns import DEFAULT_TENANT, FunctionTool, Header, Options, TurnRequest, Usage
 from antiphon.errors import (
     ConflictError,
@@ -42,7 +37,11 @@ from antiphon.models.scripted import (
     wait,
 )
 from antiphon.stores.memory.store import MemoryStore
-from antiphon.turn.message_rendering import SUMMARY_PREFIX, RenderedTurn, render_turn
+from antiphon.turn.message_rendering import (
+    SUMMARY_PREFIX,
+    RenderedTurn,
+    render_turn,
+)
 from antiphon.turn.service import TurnService
 from antiphon.turn.summarization import Summary, summarize_turns
 from support.turn_service import (

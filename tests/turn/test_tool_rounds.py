@@ -20,7 +20,6 @@ from antiphon.core.deltas import (
 )
 from antiphon.core.events import Created, Ended, Event, ItemAdded, ItemDone
 from antiphon.core.items import (
-    INTERRUPTED_OUTPUT,
     FunctionCall,
     FunctionCallOutput,
     Item,
@@ -30,6 +29,7 @@ from antiphon.core.items import (
     decode_item,
     encode_item,
 )
+from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
 from antiphon.core.turns import Options, Usage
 from antiphon.errors import (
     InvalidRequestError,

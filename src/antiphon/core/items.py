@@ -183,9 +183,6 @@ class ErasedItem(_Item, frozen=True, tag="erased"):
     is_summary: bool = False
 
 
-#: What a model reads where a call never got its output.
-INTERRUPTED_OUTPUT: Final = "The call was interrupted before it gave a result."
-
 Item: TypeAlias = (
     Message
     | FunctionCall

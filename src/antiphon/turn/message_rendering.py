@@ -13,7 +13,6 @@ from typing import Any, Final
 import msgspec
 
 from antiphon.core.items import (
-    INTERRUPTED_OUTPUT,
     Compaction,
     ErasedItem,
     FunctionCall,
@@ -31,6 +30,7 @@ from antiphon.core.items import (
     text_and_refusals_of,
 )
 from antiphon.core.reasoning_sidecar import ReasoningSidecar, attach_sidecars
+from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
 from antiphon.errors import InvalidRequestError
 
 #: How a summary is told to the model: in a system message, which stays.

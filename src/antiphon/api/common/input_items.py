@@ -14,7 +14,6 @@ import msgspec
 from antiphon.api.common.body import check_depth, drop_nulls, invalid_value_error
 from antiphon.core.ids import new_call_id
 from antiphon.core.items import (
-    INTERRUPTED_OUTPUT,
     Compaction,
     FunctionCall,
     FunctionCallOutput,
@@ -28,7 +27,7 @@ from antiphon.core.items import (
     Part,
     Reasoning,
 )
-from antiphon.core.tool_rules import denied_output, qualified_name
+from antiphon.core.tool_rules import INTERRUPTED_OUTPUT, denied_output, qualified_name
 from antiphon.core.turns import ItemReference
 from antiphon.errors import InvalidRequestError
 

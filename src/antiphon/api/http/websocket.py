@@ -11,9 +11,10 @@ import logging
 from typing import Any
 
 import msgspec
+from starlette.types import Receive, Scope, Send
 
 from antiphon.api.common.authentication import tenant_of
-from antiphon.api.common.body import MAX_BODY, Receive, Scope, Send, decode_body
+from antiphon.api.common.body import MAX_BODY, decode_body
 from antiphon.api.http.middleware import reauthorize
 from antiphon.api.http.response_request import decode_request
 from antiphon.api.http.stream_events import EventEncoder
