@@ -79,14 +79,14 @@ def item_bodies(
     ``first`` is the position of the first in its turn. ``running``: outputs may still come.
     """
     shown: list[dict[str, Any]] = []
-    for place, item in enumerate(items, first):
+    for position, item in enumerate(items, first):
         kind = pairing.item_type(item)
         if kind is None:
             if isinstance(item, FunctionCallOutput):
                 call, body = pairing.close_call(item.call_id)
                 body.update(mcp_call_body(call, body["id"], item))
             continue
-        name = item_id(pairing.response_id, kind, place)
+        name = item_id(pairing.response_id, kind, position)
         body = pairing.body_of(item, kind, name)
         if kind == "mcp_call" and isinstance(item, FunctionCall):
             if running:
@@ -150,9 +150,12 @@ class McpCallPairing:
             approved = self.approval_of(item)
             assert approved is not None
             return mcp_call_body(approved.call, name, item, approved.request_id)
-        asked = kind == "mcp_approval_request"
+        is_approval_request = kind == "mcp_approval_request"
         return item_body(
-            item, name, as_approval_request=asked, include_encrypted=self._include_encrypted
+            item,
+            name,
+            as_approval_request=is_approval_request,
+            include_encrypted=self._include_encrypted,
         )
 
 
