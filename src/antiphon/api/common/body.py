@@ -1,4 +1,4 @@
-"""Reading request bodies, and saying what is wrong with them."""
+"""Request bodies: reading with a size limit, JSON decoding, and validation errors by field."""
 
 from __future__ import annotations
 

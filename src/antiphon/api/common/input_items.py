@@ -1,7 +1,7 @@
-"""Input items, from the Responses API's JSON into ours. Pure.
+"""Input items: decodes and sanitizes the Responses API's input items into ours. Pure.
 
-Clients send back what they were shown, so ids, statuses and nulls that mean nothing here are
-dropped. An item that is only named, and approvals, come out beside the items.
+Clients send items back as they received them: ids, statuses and nulls that mean nothing in an
+input are dropped. Item references and approvals are returned beside the items.
 """
 
 from __future__ import annotations

@@ -1,12 +1,10 @@
-"""``/metrics``, for Prometheus: what the server does, how fast, and what fails.
+"""Metrics: Prometheus counters, gauges and histograms of requests, turns and models; ``/metrics``.
 
-Labels are words of ours only: routes, methods, codes, and the models that were configured.
-Nothing that a tenant says is one, so that there are few of them and none tells anything.
+Label values are routes, methods, codes and configured models only, never a tenant's text, so
+that there are few of them and none discloses anything.
 
-How many requests there were of each kind, and how long they took.
-
-Counted without the library's locks, which every request would wait for four times: all that
-counts is on one thread, and whoever asks is, too.
+Requests are counted without prometheus-client's locks, of which each request would take four:
+everything is counted and read on one thread.
 """
 
 from __future__ import annotations

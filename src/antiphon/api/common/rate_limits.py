@@ -1,9 +1,8 @@
-"""How much one key may ask for: requests a minute, and turns at once.
+"""Rate limits: a token bucket of requests a minute and a semaphore of concurrent turns for each key.
 
-Each process counts for itself: of two servers on one store, each lets a key have as much.
-Requests fill up evenly: after a pause a key may use a whole minute's worth at once.
-A turn counts from the request that asks for it until both are over, so that neither a
-turn in the background nor one whose reader left makes room before its time.
+Each process counts for itself. The bucket refills evenly: after a pause a key may use a whole
+minute's requests at once. A turn holds its slot until both it and its request have ended, so that
+neither a background turn nor one whose reader left frees its slot too early.
 """
 
 from __future__ import annotations

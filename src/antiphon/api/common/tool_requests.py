@@ -1,4 +1,4 @@
-"""``tools`` and ``tool_choice``: as a request brings them, and as a response shows them."""
+"""Tools of a request: decodes ``tools`` and ``tool_choice``, and encodes them for responses. Pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""``xai_api.Chat``: the SDK's conversations.
-
-The turns of one request: one for each choice, side by side.
-"""
+"""gRPC chat service: completions, streams, deferred and stored completions, with n choices."""
 
 from __future__ import annotations
 

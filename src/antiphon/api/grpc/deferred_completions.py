@@ -1,8 +1,7 @@
-"""Answers that nobody waits for, and that nothing keeps: held here until they are fetched.
+"""Deferred completions: unstored turns of deferred requests, in memory until they are fetched.
 
-One server process holds them, for an hour after they were asked for or until their turn is
-over, and none survives it. Deferred completions that are stored need nothing of this: they
-are asked for by the response's id.
+They are held for an hour, or until their turn has ended, by one process only. Stored deferred
+completions need none of this: they are fetched by the response's id.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``/v1/conversations``: named heads over chains, and their items."""
+"""Conversations endpoints: ``/v1/conversations`` and their items."""
 
 from __future__ import annotations
 
@@ -105,19 +105,19 @@ class ConversationEndpoints:
         body = await read_body(receive)
         params = decode_body(_update_decoder, body)
         tenant, name = tenant_of(scope), scope["path_params"]["id"]
-        repeat = self._idempotency_keys.for_request(scope, body)
-        if repeat is None:
+        idempotent_request = self._idempotency_keys.for_request(scope, body)
+        if idempotent_request is None:
             changed = await self._conversations.update_metadata(tenant, name, params.metadata)
         else:
-            async with repeat:
-                if repeat.outcome is not None:
+            async with idempotent_request:
+                if idempotent_request.result_id is not None:
                     # Somebody may have described it anew since: that stays.
                     changed = await self._conversations.get(tenant, name)
                 else:
                     changed = await self._conversations.update_metadata(
                         tenant, name, params.metadata
                     )
-                    await repeat.complete(name)
+                    await idempotent_request.complete(name)
         await send_json(send, _encode(_conversation_body(changed)))
 
     async def delete(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,8 +1,8 @@
-"""Items in the full shape that the Responses API shows them in. Pure.
+"""Item bodies: encodes items as the Responses API returns them, and parses ``include``. Pure.
 
-What an MCP server's tool was asked and answered are two items in the store, and one
-(``mcp_call``) here: it has the id of its call. A call that a person has to agree to is an
-``mcp_approval_request``; its output, whenever it comes, is an ``mcp_call`` of its own.
+A call of an MCP server's tool and its output are two items in the store, and one (``mcp_call``)
+here, with the id of the call. A call that needs approval is an ``mcp_approval_request``; its output
+is an ``mcp_call`` of its own.
 """
 
 from __future__ import annotations

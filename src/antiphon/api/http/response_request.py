@@ -1,9 +1,7 @@
-"""``POST /v1/responses``: its body as a turn's request. Pure.
+"""Response request: decodes the body of ``POST /v1/responses`` into a ``TurnRequest``. Pure.
 
-Shapes are those of the Open Responses specification, 2026-04-24, and what OpenAI's clients
-send besides. Null is the same as nothing, and fields not named here are ignored.
-
-Fields that several request bodies have: their types, ranges and lengths.
+The shapes are those of the Open Responses specification, 2026-04-24, and of what OpenAI's clients
+send besides. Null means absent, and unknown fields are ignored.
 """
 
 from __future__ import annotations

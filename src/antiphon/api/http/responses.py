@@ -1,6 +1,6 @@
-"""``/v1/responses``: start turns, find them again, read along, stop and erase them.
+"""Responses endpoints: ``/v1/responses``: create, list, retrieve, stream, cancel, delete.
 
-``/v1/responses/compact`` and ``/v1/responses/input_tokens``: questions that store nothing.
+``/v1/responses/compact`` and ``/v1/responses/input_tokens`` store nothing.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ class ResponseEndpoints:
     ) -> RunningTurn | Replay:
         """The turn of a request that may have been made before."""
         async with idempotent_request:
-            if idempotent_request.outcome is not None:
-                return await self._service.subscribe(request.tenant, idempotent_request.outcome)
+            if idempotent_request.result_id is not None:
+                return await self._service.subscribe(request.tenant, idempotent_request.result_id)
             reserved = msgspec.structs.replace(request, reservation=idempotent_request.reservation)
             turn = await self._service.start(reserved)
             await turn.wait_until_stored()

@@ -1,9 +1,7 @@
-"""A turn's events as the Responses API streams them. Pure: events in, bytes out.
+"""Stream events: encodes a turn's events as the Responses API's server-sent events (SSE). Pure.
 
-Some clients reset their parser at each network read, so every event is made in one
-piece, and all that belong to one batch are joined before they are written.
-
-What of an item is streamed piece by piece, and how events call it. Pure.
+Some clients reset their parser at each network read, so every event is made in one piece, and
+all events of a batch are joined before they are written.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a calling model is told when something goes wrong, and what it may do next. Pure."""
+"""Error hints: what a calling model reads of an error, and what it may do next. Pure."""
 
 from __future__ import annotations
 

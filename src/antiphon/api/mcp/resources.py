@@ -1,7 +1,4 @@
-"""Conversations as resources, and the prompt that goes on with one.
-
-Conversations as people and models read them. Pure.
-"""
+"""MCP resources: conversations as Markdown or JSON, and the prompt that continues one."""
 
 from __future__ import annotations
 

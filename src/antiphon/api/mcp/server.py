@@ -1,4 +1,4 @@
-"""The official SDK's server over one service: its messages, our tools."""
+"""MCP server: the official SDK's server with antiphon's tools, resources and prompt."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""``POST /mcp``: the protocol over streamable HTTP.
+"""MCP over streamable HTTP: ``POST /mcp``, stateless, with cancellation of running calls.
 
-Each request stands for itself: the server remembers nothing of a client between two of them,
-so there is no session that somebody else could get hold of, and none that is lost when the
-server is started again. The id of a session is only a name by which a client can take back
-its own calls, together with its tenant.
+The server remembers nothing of a client between two requests, so no session can be stolen, or
+lost in a restart. A session id is only a name by which a client, within its tenant, can cancel its
+own calls.
 """
 
 from __future__ import annotations

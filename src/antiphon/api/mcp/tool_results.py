@@ -1,4 +1,4 @@
-"""What each tool gives back, as structured content and as its JSON text. Pure."""
+"""Tool results: what each MCP tool returns, as structured content and as JSON text. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tools: what each is called, takes, does and gives back."""
+"""MCP tools: definitions and handlers of all tools."""
 
 from __future__ import annotations
 
