@@ -71,10 +71,10 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         if failure.immediate and failures == 1:
             return 0.0
         delay = min(self.cap, self.base * 2.0 ** (failures - 1)) * (0.5 + jitter / 2)
-        asked = failure.retry_after or 0.0
-        if asked > self.max_retry_after:
+        requested = failure.retry_after or 0.0
+        if requested > self.max_retry_after:
             return None
-        delay = max(delay, asked)
+        delay = max(delay, requested)
         return delay if elapsed + delay <= self.deadline else None
 
 
@@ -128,10 +128,10 @@ class RetryAttempts:
     async def wait_or_raise(self, failure: AttemptError) -> None:
         """Wait as long as the policy says, or raise the failure's error: that was the last."""
         self._failures += 1
-        elapsed, luck = self._clock() - self._started_at, random.random()  # noqa: S311
-        wait = self._policy.next_delay(
-            failure, failures=self._failures, elapsed=elapsed, jitter=luck
+        elapsed, jitter = self._clock() - self._started_at, random.random()  # noqa: S311
+        delay = self._policy.next_delay(
+            failure, failures=self._failures, elapsed=elapsed, jitter=jitter
         )
-        if wait is None:
+        if delay is None:
             raise failure.error
-        await self._sleep(wait)
+        await self._sleep(delay)

@@ -108,21 +108,23 @@ def call(
     """
     text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
     size = max(1, -(-len(text) // pieces))
-    first, *others = [text[at : at + size] for at in range(0, len(text), size)] or [""]
+    first, *others = [text[start : start + size] for start in range(0, len(text), size)] or [""]
     return [
         ToolCallDelta(0, call_id, name, first),
         *(ToolCallDelta(0, arguments=one) for one in others),
     ]
 
 
-def calls(*wanted: list[ToolCallDelta], delay: float = 0.0) -> ScriptedReply:
+def calls(*tool_calls: list[ToolCallDelta], delay: float = 0.0) -> ScriptedReply:
     """Tool calls side by side: first fragments first, then second ones, and so on."""
     numbered = [
         [msgspec.structs.replace(piece, index=index) for piece in pieces]
-        for index, pieces in enumerate(wanted)
+        for index, pieces in enumerate(tool_calls)
     ]
     longest = max((len(pieces) for pieces in numbered), default=0)
-    deltas = [pieces[at] for at in range(longest) for pieces in numbered if at < len(pieces)]
+    deltas = [
+        pieces[start] for start in range(longest) for pieces in numbered if start < len(pieces)
+    ]
     return _with_delays(deltas, delay)
 
 
@@ -250,14 +252,14 @@ def _with_id(delta: Delta, number: int) -> Delta:
 def _final_deltas(reply: ScriptedReply, call: ModelCall) -> list[Delta]:
     """Tokens and finish, as far as the reply does not bring its own."""
     kinds = {type(step) for step in reply.steps}
-    ending: list[Delta] = []
+    final: list[Delta] = []
     if UsageUpdate not in kinds:
-        ending.append(
+        final.append(
             UsageUpdate(Usage(_count_input_words(_messages(call)), _count_output_words(reply)))
         )
     if Finish not in kinds:
-        ending.append(Finish("tool_calls" if ToolCallDelta in kinds else "stop"))
-    return ending
+        final.append(Finish("tool_calls" if ToolCallDelta in kinds else "stop"))
+    return final
 
 
 def _messages(call: ModelCall) -> Messages:
@@ -288,9 +290,9 @@ def _count_output_words(reply: ScriptedReply) -> int:
 
 
 def _echo(messages: Messages) -> ScriptedReply:
-    own = [_message_text(message) for message in messages if message.get("role") == "user"]
-    answer = f"You said: {own[-1] if own else ''}"
-    if len(own) > 1:
-        answer += f"\nBefore that you said: {own[-2]}"
+    user_texts = [_message_text(message) for message in messages if message.get("role") == "user"]
+    answer = f"You said: {user_texts[-1] if user_texts else ''}"
+    if len(user_texts) > 1:
+        answer += f"\nBefore that you said: {user_texts[-2]}"
     answer += f"\n(I was shown {len(messages)} messages.)"
     return say(*answer.splitlines(keepends=True))

@@ -107,7 +107,7 @@ class _SettingsLoader:
         }
         upstream = self._upstream()
         model = self._default_model(models, upstream)
-        everyone = self._default_tenant()
+        default_tenant = self._default_tenant()
         origins, allowed = self._find("cors_origins"), self._find("mcp_allowed_urls")
         fun = self._find("fun_prompt")
         return Settings(
@@ -119,13 +119,13 @@ class _SettingsLoader:
             model=model,
             models=models,
             upstream=upstream,
-            retention_days=everyone.retention_days,
+            retention_days=default_tenant.retention_days,
             log_level=self._choice("log_level", LogLevel, "warning"),
             log_format=self._choice("log_format", LogFormat, "plain"),
             cors_origins=parse_origins(origins) if origins else (),
-            limits=everyone.limits,
+            limits=default_tenant.limits,
             tenants={
-                name: self._tenant(name, table, everyone)
+                name: self._tenant(name, table, default_tenant)
                 for name, table in self._file.tenants.items()
             },
             mcp=self._mcp_servers(),
@@ -134,9 +134,9 @@ class _SettingsLoader:
         )
 
     def _read_file(self) -> tuple[Path, SettingsFile]:
-        given = self._flags.get("config") or self._environ.get("ANTIPHON_CONFIG")
-        if given:
-            path = (self._cwd / Path(str(given)).expanduser()).absolute()
+        value = self._flags.get("config") or self._environ.get("ANTIPHON_CONFIG")
+        if value:
+            path = (self._cwd / Path(str(value)).expanduser()).absolute()
         else:
             path = platformdirs.user_config_path("antiphon", appauthor=False) / "config.toml"
             if not path.is_file():
@@ -287,9 +287,11 @@ class _SettingsLoader:
         if secret := self._find_secret(name):
             return secret
         # A key given in place of its variable's name must not come back in a sentence.
-        shown = name if name.isidentifier() and len(name) <= 40 else "the variable it names"
+        displayed_name = (
+            name if name.isidentifier() and len(name) <= 40 else "the variable it names"
+        )
         raise ConfigError(
-            f"{variable.source}: {shown} is not set, neither in the environment nor in .env"
+            f"{variable.source}: {displayed_name} is not set, neither in the environment nor in .env"
         )
 
     def _default_key(self, base_url: str) -> Secret | None:
@@ -327,7 +329,7 @@ def _limits(table: LimitTable | TenantTable, default: Limits) -> Limits:
     )
 
 
-def _limit(given: LimitValue | None, default: int | None) -> int | None:
-    if given is None:
+def _limit(value: LimitValue | None, default: int | None) -> int | None:
+    if value is None:
         return default
-    return None if given == "unlimited" else given
+    return None if value == "unlimited" else value

@@ -133,12 +133,14 @@ def escape_messages(
     prompt_messages: Sequence[PromptMessage], *, escaper: ControlTokenEscaper, window: int
 ) -> list[PromptMessage]:
     """The lines without markup. Raises ``ContextLengthExceededError`` if they can never fit."""
-    if sum(len(line.content) for line in prompt_messages) > window * _CHARACTERS_PER_TOKEN:
+    if sum(len(message.content) for message in prompt_messages) > window * _CHARACTERS_PER_TOKEN:
         raise ContextLengthExceededError(
             f"The conversation is far longer than the {window} tokens that this model can see.",
             limit=window,
         )
-    return [PromptMessage(line.role, escaper.escape(line.content)) for line in prompt_messages]
+    return [
+        PromptMessage(message.role, escaper.escape(message.content)) for message in prompt_messages
+    ]
 
 
 def parse_prompt(messages: bytes, few_shot: bytes = b"") -> Prompt:
@@ -147,11 +149,11 @@ def parse_prompt(messages: bytes, few_shot: bytes = b"") -> Prompt:
     The ``primer`` is left out where a tool has just answered: with example turns about
     people before it, a small model greets somebody instead of telling the finding.
     """
-    talk = _parse_prompt(messages)
+    prompt = _parse_prompt(messages)
     return (
         _parse_prompt(remove_few_shot(messages, few_shot))
-        if few_shot and talk.ends_with_tool_result
-        else talk
+        if few_shot and prompt.ends_with_tool_result
+        else prompt
     )
 
 
@@ -167,53 +169,53 @@ def _parse_prompt(messages: bytes) -> Prompt:
         raise InvalidRequestError(
             f"The messages cannot be read: {error}.", param="input"
         ) from error
-    lines: list[PromptMessage] = []
-    made: dict[str | None, _Function] = {}
-    answered = False
+    prompt_messages: list[PromptMessage] = []
+    functions: dict[str | None, _Function] = {}
+    ends_with_tool_result = False
     for message in decoded:
         role = _ROLES.get(message.role)
         if role is None:
             raise InvalidRequestError(f"There is no role '{message.role}'.", param="input")
-        if answered and role == "assistant" and message.role not in _TOOL_ROLES:
-            _append_message(lines, PromptMessage("user", _FOLLOW_UP_QUESTION))
+        if ends_with_tool_result and role == "assistant" and message.role not in _TOOL_ROLES:
+            _append_message(prompt_messages, PromptMessage("user", _FOLLOW_UP_QUESTION))
         for call in message.tool_calls or ():
             if call.function:
-                made[call.id] = call.function
-        answered = message.role in _TOOL_ROLES
+                functions[call.id] = call.function
+        ends_with_tool_result = message.role in _TOOL_ROLES
         text = _message_text(message)
-        if answered:
-            text = f"{_tool_label(message, made)} says: {_flatten_json(text)}"
+        if ends_with_tool_result:
+            text = f"{_tool_label(message, functions)} says: {_flatten_json(text)}"
         elif not text and role == "assistant":
             continue
-        _append_message(lines, PromptMessage(role, text))
-    if answered:
-        _append_message(lines, PromptMessage("user", _FOLLOW_UP_QUESTION))
-    return Prompt(lines, answered)
+        _append_message(prompt_messages, PromptMessage(role, text))
+    if ends_with_tool_result:
+        _append_message(prompt_messages, PromptMessage("user", _FOLLOW_UP_QUESTION))
+    return Prompt(prompt_messages, ends_with_tool_result)
 
 
-def _tool_label(message: _Message, made: dict[str | None, _Function]) -> str:
+def _tool_label(message: _Message, functions: dict[str | None, _Function]) -> str:
     """Whose finding a tool's message is; with arguments where a tool was called twice."""
-    function = made.get(message.tool_call_id)
+    function = functions.get(message.tool_call_id)
     if function is None:
         return "The tool"
-    twice = sum(one.name == function.name for one in made.values()) > 1
-    return f"{function.name} {function.arguments}" if twice else function.name
+    is_repeated = sum(one.name == function.name for one in functions.values()) > 1
+    return f"{function.name} {function.arguments}" if is_repeated else function.name
 
 
-def _flatten_json(found: str) -> str:
+def _flatten_json(text: str) -> str:
     """A flat JSON object as words, which a small model repeats more truly."""
     try:
-        fields = msgspec.json.decode(found, type=dict[str, str | int | float | bool | None])
+        fields = msgspec.json.decode(text, type=dict[str, str | int | float | bool | None])
     except (msgspec.DecodeError, UnicodeEncodeError):
-        return found
-    return ", ".join(f"{name}: {value}" for name, value in fields.items()) or found
+        return text
+    return ", ".join(f"{name}: {value}" for name, value in fields.items()) or text
 
 
-def _append_message(lines: list[PromptMessage], line: PromptMessage) -> None:
-    if lines and lines[-1].role == line.role and line.role != "system":
-        lines[-1].content += "\n\n" + line.content
+def _append_message(prompt_messages: list[PromptMessage], message: PromptMessage) -> None:
+    if prompt_messages and prompt_messages[-1].role == message.role and message.role != "system":
+        prompt_messages[-1].content += "\n\n" + message.content
     else:
-        lines.append(line)
+        prompt_messages.append(message)
 
 
 def _message_text(message: _Message) -> str:

@@ -207,13 +207,13 @@ class _Generation:
 
     def _apply_choice(self, choice: _Choice) -> None:
         text = choice.delta.content or ""
-        thought = choice.delta.reasoning_content or ""
+        reasoning = choice.delta.reasoning_content or ""
         if self.stage == "topic":
-            for place in (choice.logprobs and choice.logprobs.content) or ():
-                for guess in place.top_logprobs:
-                    self.logprobs.setdefault(guess.token, guess.logprob)
-        elif self.stage == "answer" and (text or thought):
-            self._send(TextChunk(self.id, text, thought))
+            for position in (choice.logprobs and choice.logprobs.content) or ():
+                for alternative in position.top_logprobs:
+                    self.logprobs.setdefault(alternative.token, alternative.logprob)
+        elif self.stage == "answer" and (text or reasoning):
+            self._send(TextChunk(self.id, text, reasoning))
         elif text:
             self._send(ToolCallChunk(self.id, None, text))
         if choice.finish_reason:
@@ -245,94 +245,98 @@ class GenerationRunner:
         self, frame: GenerateRequest | CancelRequest | CountRequest | TokenizeRequest
     ) -> None:
         if isinstance(frame, GenerateRequest):
-            call = self._generations[frame.request_id] = _Generation(frame, self._send)
-            self._pool.submit(self._run, call)
+            generation = self._generations[frame.request_id] = _Generation(frame, self._send)
+            self._pool.submit(self._run, generation)
         elif isinstance(frame, CountRequest):
             self._tokenizer_pool.submit(self._count, frame)
         elif isinstance(frame, TokenizeRequest):
             self._tokenizer_pool.submit(self._tokenize, frame)
-        elif call_to_stop := self._generations.get(frame.request_id):
-            call_to_stop.cancelled = True
+        elif generation_to_stop := self._generations.get(frame.request_id):
+            generation_to_stop.cancelled = True
 
-    def _run(self, call: _Generation) -> None:
-        ask, call.request = call.request, None
-        if ask is not None and not call.cancelled:
-            self._generate_answer(ask, call)
-        del self._generations[call.id]
-        if last := call.final_frame():
-            self._send(last)
+    def _run(self, generation: _Generation) -> None:
+        request, generation.request = generation.request, None
+        if request is not None and not generation.cancelled:
+            self._generate_answer(request, generation)
+        del self._generations[generation.id]
+        if final_frame := generation.final_frame():
+            self._send(final_frame)
 
-    def _generate_answer(self, ask: GenerateRequest, call: _Generation) -> None:
-        formatted = False
+    def _generate_answer(self, request: GenerateRequest, generation: _Generation) -> None:
+        has_text_format = False
         try:
-            options = _options_decoder.decode(ask.options)
-            formatted = options.text_format is not None
+            options = _options_decoder.decode(request.options)
+            has_text_format = options.text_format is not None
             if options.tools:
                 # Whom the example turns are about is no business of a tool.
-                self._call_tool(remove_few_shot(ask.messages, self._config.few_shot), options, call)
-            if call.is_over or call.tool is not None:
+                self._call_tool(
+                    remove_few_shot(request.messages, self._config.few_shot), options, generation
+                )
+            if generation.is_over or generation.tool is not None:
                 return
-            call.start_answer()
+            generation.start_answer()
             self._generate(
-                parse_prompt(ask.messages, self._config.few_shot).messages, options, call
+                parse_prompt(request.messages, self._config.few_shot).messages, options, generation
             )
         except ValueError as error:
             # llama.cpp raises it for a schema it cannot follow and for what its template refuses.
             reason = str(error).rpartition("generation failed: ")[2]
-            if call.tool is not None:
-                message = f"The parameters of the tool '{call.tool.name}': {reason}"
-                call.fail("invalid", message, param="tools")
-            elif formatted and call.stage == "answer":
-                call.fail("invalid", f"The text format: {reason}", param="text.format")
+            if generation.tool is not None:
+                message = f"The parameters of the tool '{generation.tool.name}': {reason}"
+                generation.fail("invalid", message, param="tools")
+            elif has_text_format and generation.stage == "answer":
+                generation.fail("invalid", f"The text format: {reason}", param="text.format")
             else:
-                call.fail("model", f"The model's chat template: {reason}")
+                generation.fail("model", f"The model's chat template: {reason}")
         except Exception as error:  # noqa: BLE001 - whatever it is, the process answers the next
-            _send_exception(error, call.fail)
+            _send_exception(error, generation.fail)
 
-    def _call_tool(self, messages: bytes, options: Options, call: _Generation) -> None:
+    def _call_tool(self, messages: bytes, options: Options, generation: _Generation) -> None:
         """Have the tool chosen and its arguments written, if there is one to be called."""
-        talk = parse_prompt(messages)
-        tools, must = candidate_tools(options, talk)
+        prompt = parse_prompt(messages)
+        tools, required = candidate_tools(options, prompt)
         if not tools:
             return
-        chosen: FunctionTool | None = tools[0]
-        if len(tools) > 1 or not must:
-            call.stage = "topic"
-            self._generate(topic_messages(tools, talk), ONE_TOKEN, call, top_logprobs=TOP_LOGPROBS)
-            if call.is_over:
+        tool: FunctionTool | None = tools[0]
+        if len(tools) > 1 or not required:
+            generation.stage = "topic"
+            self._generate(
+                topic_messages(tools, prompt), ONE_TOKEN, generation, top_logprobs=TOP_LOGPROBS
+            )
+            if generation.is_over:
                 return
-            chosen = choose_tool(tools, talk, call.logprobs, required=must)
-        if chosen is not None:
-            call.start_arguments(chosen)
-            if not has_parameters(chosen):
-                call.write_empty_arguments()
+            tool = choose_tool(tools, prompt, generation.logprobs, required=required)
+        if tool is not None:
+            generation.start_arguments(tool)
+            if not has_parameters(tool):
+                generation.write_empty_arguments()
                 return
-            filling = argument_options(chosen, options)
-            self._generate(argument_messages(chosen, talk), filling, call)
+            tool_options = argument_options(tool, options)
+            self._generate(argument_messages(tool, prompt), tool_options, generation)
 
     def _generate(
         self,
-        lines: list[PromptMessage],
+        prompt_messages: list[PromptMessage],
         options: Options,
-        call: _Generation,
+        generation: _Generation,
         *,
         top_logprobs: int = 0,
     ) -> None:
         body = prompt_body(
-            lines,
+            prompt_messages,
             options,
             escaper=self._config.escaper,
             window=self._config.window,
             top_logprobs=top_logprobs,
         )
-        self._server.handle_chat_completions(body, call.on_chunk)
+        self._server.handle_chat_completions(body, generation.on_chunk)
 
     def _count(self, count: CountRequest) -> None:
         tokens = None
         try:
-            setup = self._config
-            lines = parse_prompt(count.messages, setup.few_shot).messages
-            body = template_body(lines, escaper=setup.escaper, window=setup.window)
+            config = self._config
+            prompt_messages = parse_prompt(count.messages, config.few_shot).messages
+            body = template_body(prompt_messages, escaper=config.escaper, window=config.window)
             if self._tokenizer is not None:
                 tokens = self._tokenizer.count_tokens(body)
             self._send(CountResult(count.request_id, tokens))
@@ -350,9 +354,9 @@ class GenerationRunner:
         except Exception as error:  # noqa: BLE001 - whatever it is, the process answers the next
             _send_exception(error, self._error_sender(split.request_id))
 
-    def _error_sender(self, call: int) -> _SendError:
+    def _error_sender(self, request_id: int) -> _SendError:
         def fail(kind: _ErrorKind, message: str, **more: object) -> None:
-            failed = RequestFailed(call, kind, message[:_MAX_ERROR_LENGTH])
+            failed = RequestFailed(request_id, kind, message[:_MAX_ERROR_LENGTH])
             self._send(msgspec.structs.replace(failed, **more))
 
         return fail

@@ -117,9 +117,9 @@ class _HeaderReader:
             raise ValueError("a string ends beyond the file")
         return self._data[start : self._offset]
 
-    def _read_array(self, take: Callable[[], _T]) -> list[_T]:
+    def _read_array(self, read_one: Callable[[], _T]) -> list[_T]:
         _, count = self._unpack("<IQ")
-        return [take() for _ in range(count)]
+        return [read_one() for _ in range(count)]
 
     def _skip_value(self, kind: int) -> None:
         if kind == _STRING:

@@ -25,27 +25,27 @@ def bound_schema(schema: dict[str, Any]) -> dict[str, Any]:
 
     Lists of a reference to themselves, and objects with free keys, still have no end.
     """
-    made = {key: _bound_value(key, value) for key, value in schema.items()}
+    bounded = {key: _bound_value(key, value) for key, value in schema.items()}
     kinds = schema.get("type")
     kinds = kinds if isinstance(kinds, list) else [kinds]
     if "string" in kinds and not _is_bounded_string(schema):
-        made.pop("format", None)
-        made["maxLength"] = max(MAX_STRING_LENGTH, _int_or_zero(schema.get("minLength")))
+        bounded.pop("format", None)
+        bounded["maxLength"] = max(MAX_STRING_LENGTH, _int_or_zero(schema.get("minLength")))
     if "array" in kinds and "maxItems" not in schema and "prefixItems" not in schema:
-        made["maxItems"] = max(MAX_LIST_LENGTH, _int_or_zero(schema.get("minItems")))
+        bounded["maxItems"] = max(MAX_LIST_LENGTH, _int_or_zero(schema.get("minItems")))
     if "object" in kinds and not schema.keys() & {"properties", *_OBJECT_KEYWORDS}:
         # "Any object" would be one without an end.
-        made["properties"] = {}
-        made["additionalProperties"] = False
-    return made
+        bounded["properties"] = {}
+        bounded["additionalProperties"] = False
+    return bounded
 
 
 _OBJECT_KEYWORDS = ("additionalProperties", "patternProperties", "anyOf", "oneOf", "allOf", "$ref")
 
 
 def _is_bounded_string(schema: dict[str, Any]) -> bool:
-    named = schema.keys() & {"maxLength", "enum", "const", "pattern"}
-    return bool(named) or schema.get("format") in _FORMATS
+    limits = schema.keys() & {"maxLength", "enum", "const", "pattern"}
+    return bool(limits) or schema.get("format") in _FORMATS
 
 
 def _bound_value(key: str, value: Any) -> Any:

@@ -85,12 +85,12 @@ class LlamaModel:
         cost: the choice of a tool has a prompt of its own.
         """
         process = await self._get_process()
-        answer = process.start_generation(call.messages, self._with_defaults(call.options))
+        stream = process.start_generation(call.messages, self._with_defaults(call.options))
         try:
-            while deltas := await answer.read():
+            while deltas := await stream.read():
                 yield deltas
         finally:
-            process.cancel(answer)
+            process.cancel(stream)
 
     async def count_tokens(self, call: ModelCall) -> int | None:
         """The tokens of a context, as ``generate`` shows it; loads the model if need be.
@@ -114,14 +114,14 @@ class LlamaModel:
     async def close(self) -> None:
         """Stop all calls and end the child; safe to call twice."""
         self._closed = True
-        starting, self._process_task = self._process_task, None
-        if starting is None or _has_ended(starting):
+        start_task, self._process_task = self._process_task, None
+        if start_task is None or _has_ended(start_task):
             return
-        if not starting.done():
-            starting.cancel()
-            await asyncio.wait({starting})
+        if not start_task.done():
+            start_task.cancel()
+            await asyncio.wait({start_task})
         else:
-            await starting.result().stop()
+            await start_task.result().stop()
 
     def _with_defaults(self, options: Options) -> Options:
         defaults = self._defaults
@@ -146,15 +146,15 @@ class LlamaModel:
             self._process_task = asyncio.create_task(
                 LlamaProcess.start(self._info.name, self._load_request)
             )
-        starting = self._process_task
+        start_task = self._process_task
         # Whoever stops waiting does not stop the load: others wait for it, or will.
-        await asyncio.wait({starting})
-        if starting.cancelled():
+        await asyncio.wait({start_task})
+        if start_task.cancelled():
             raise ModelUnavailableError(f"The model '{self._info.name}' was shut down.")
-        if error := starting.exception():
+        if error := start_task.exception():
             # Each caller gets an error of its own: errors are written on, on their way up.
             raise ModelUnavailableError(str(error)) from error
-        return starting.result()
+        return start_task.result()
 
 
 def _build_load_request(
@@ -165,16 +165,16 @@ def _build_load_request(
     )
 
 
-def _value_or_default(given: float | None, default: float | None) -> float | None:
-    return default if given is None else given
+def _value_or_default(value: float | None, default: float | None) -> float | None:
+    return default if value is None else value
 
 
-def _has_ended(starting: asyncio.Task[LlamaProcess]) -> bool:
+def _has_ended(start_task: asyncio.Task[LlamaProcess]) -> bool:
     """Whether nothing more can be had of a start: it failed, or what it started has ended."""
-    if starting.get_loop().is_closed():
+    if start_task.get_loop().is_closed():
         return True
-    if not starting.done():
+    if not start_task.done():
         return False
-    if starting.cancelled() or starting.exception() is not None:
+    if start_task.cancelled() or start_task.exception() is not None:
         return True
-    return not starting.result().is_alive
+    return not start_task.result().is_alive

@@ -77,15 +77,15 @@ def _load(load_request: LoadRequest, window: int) -> tuple[LlamaServer, Tokenize
     params.verbosity = 1
     if sys.platform == "win32":
         params.api_keys = [secrets.token_hex(16)]
-        behind_a_key: LlamaServer = xllamacpp.Server(params)
-        return behind_a_key, None
+        keyed_server: LlamaServer = xllamacpp.Server(params)
+        return keyed_server, None
     # The server insists on a door. It gets one in a private folder, for this process alone.
     # A socket's path may be 100 bytes long; a relative one always fits.
     os.chdir(load_request.folder)
-    door = TokenizerClient()
-    params.hostnames = [door.path]
+    tokenizer = TokenizerClient()
+    params.hostnames = [tokenizer.path]
     server: LlamaServer = xllamacpp.Server(params)
-    return server, door
+    return server, tokenizer
 
 
 def _cpu_count() -> int:
@@ -97,11 +97,11 @@ def _cpu_count() -> int:
 def _serve(load_request: LoadRequest, writer: _FrameWriter) -> None:
     path = Path(load_request.path)
     try:
-        facts = read_metadata(path)
+        metadata = read_metadata(path)
         window = min(
-            load_request.context_window, facts.context_length or load_request.context_window
+            load_request.context_window, metadata.context_length or load_request.context_window
         )
-        server, door = _load(load_request, window)
+        server, tokenizer = _load(load_request, window)
     except AntiphonError as error:
         writer.write(LoadFailed(error.message))
         return
@@ -113,18 +113,18 @@ def _serve(load_request: LoadRequest, writer: _FrameWriter) -> None:
     except RuntimeError:
         writer.write(LoadFailed(f"llama.cpp could not load {path.name}."))
         return
-    setup = GenerationConfig(
-        ControlTokenEscaper(facts.control_tokens),
+    config = GenerationConfig(
+        ControlTokenEscaper(metadata.control_tokens),
         window,
         load_request.slots,
         load_request.few_shot.encode(),
     )
-    answerer = GenerationRunner(server, door, setup, writer.write)
+    runner = GenerationRunner(server, tokenizer, config, writer.write)
     writer.write(Ready(window))
     splitter = FrameSplitter()
     while data := os.read(0, 1 << 16):
         for body in splitter.feed(data):
-            answerer.handle(decode_to_worker(body))
+            runner.handle(decode_to_worker(body))
 
 
 def _exit(folder: str) -> None:
@@ -138,11 +138,11 @@ def main() -> None:
     """Serve until standard input ends. The argument is a ``ChatCommandOptions`` as JSON."""
     # Ctrl-C in a terminal is for the parent, which decides what stops.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    wish = msgspec.json.decode(sys.argv[1], type=LoadRequest)
+    load_request = msgspec.json.decode(sys.argv[1], type=LoadRequest)
     # A polite kill ends the process as its pipe's end does.
-    signal.signal(signal.SIGTERM, lambda *_: _exit(wish.folder))
-    _serve(wish, _FrameWriter(wish.folder))
-    _exit(wish.folder)
+    signal.signal(signal.SIGTERM, lambda *_: _exit(load_request.folder))
+    _serve(load_request, _FrameWriter(load_request.folder))
+    _exit(load_request.folder)
 
 
 if __name__ == "__main__":

@@ -121,38 +121,38 @@ class LlamaProcess:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        child = cls(name, folder, process)
+        worker = cls(name, folder, process)
         try:
-            await child._ready
+            await worker._ready
         except BaseException:
-            await child.stop(grace=0)
+            await worker.stop(grace=0)
             raise
-        return child
+        return worker
 
     def start_generation(self, messages: bytes, options: Options) -> GenerationStream:
         """Begin a call. Whoever stops waiting for its answer must ``drop`` it."""
         self._last_request_id += 1
-        answer = GenerationStream(self._last_request_id)
+        stream = GenerationStream(self._last_request_id)
         if self.is_alive:
-            self._streams[answer.request_id] = answer
-            self._send(GenerateRequest(answer.request_id, messages, msgspec.json.encode(options)))
+            self._streams[stream.request_id] = stream
+            self._send(GenerateRequest(stream.request_id, messages, msgspec.json.encode(options)))
         else:
-            answer.end(self._crash_error())
-        return answer
+            stream.end(self._crash_error())
+        return stream
 
     async def count_tokens(self, messages: bytes) -> int | None:
         """The tokens of a context; None where they cannot be counted. May wait for no slot."""
-        counted: int | None = await self._request_tokenizer(
-            lambda call: CountRequest(call, messages)
+        count: int | None = await self._request_tokenizer(
+            lambda request_id: CountRequest(request_id, messages)
         )
-        return counted
+        return count
 
     async def tokenize(self, text: str) -> tuple[Token, ...] | None:
         """A text's own tokens; None where they cannot be told."""
-        cut: tuple[Token, ...] | None = await self._request_tokenizer(
-            lambda call: TokenizeRequest(call, text)
+        tokens: tuple[Token, ...] | None = await self._request_tokenizer(
+            lambda request_id: TokenizeRequest(request_id, text)
         )
-        return cut
+        return tokens
 
     async def _request_tokenizer(
         self, make_frame: Callable[[int], CountRequest | TokenizeRequest]
@@ -160,14 +160,14 @@ class LlamaProcess:
         if not self.is_alive:
             raise self._crash_error()
         self._last_request_id += 1
-        number = self._last_request_id
-        counted: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._tokenizer_futures[number] = counted
-        self._send(make_frame(number))
+        request_id = self._last_request_id
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._tokenizer_futures[request_id] = future
+        self._send(make_frame(request_id))
         try:
-            return await counted
+            return await future
         finally:
-            del self._tokenizer_futures[number]
+            del self._tokenizer_futures[request_id]
 
     def cancel(self, stream: GenerationStream) -> None:
         """Stop a call's generation, if it is not over."""
@@ -200,7 +200,7 @@ class LlamaProcess:
 
     async def _read(self) -> None:
         """Hand out frames until the child is gone, then tell all who still wait."""
-        printed = asyncio.create_task(self._read_stderr())
+        stderr_task = asyncio.create_task(self._read_stderr())
         try:
             await self._read_frames()
         except asyncio.CancelledError:
@@ -214,16 +214,16 @@ class LlamaProcess:
             self._kill()
         finally:
             self.is_alive = False
-        await printed
+        await stderr_task
         code = await self._process.wait()
         self._remove_folder()
         self._exit_reason = self._load_failure or f"its process ended {_describe_exit(code)}"
-        for answer in self._streams.values():
-            answer.end(self._crash_error())
+        for stream in self._streams.values():
+            stream.end(self._crash_error())
         self._streams.clear()
-        for counted in self._tokenizer_futures.values():
-            if not counted.done():
-                counted.set_exception(self._crash_error())
+        for future in self._tokenizer_futures.values():
+            if not future.done():
+                future.set_exception(self._crash_error())
         if not self._ready.done():
             self._ready.set_exception(self._load_error())
 
@@ -251,50 +251,50 @@ class LlamaProcess:
             case LoadFailed():
                 self._load_failure = frame.message
             case TextChunk():
-                if answer := self._streams.get(frame.request_id):
-                    answer.put(*_deltas(frame))
+                if stream := self._streams.get(frame.request_id):
+                    stream.put(*_deltas(frame))
             case ToolCallChunk():
-                if answer := self._streams.get(frame.request_id):
-                    answer.put(ToolCallDelta(0, None, frame.name, frame.arguments))
+                if stream := self._streams.get(frame.request_id):
+                    stream.put(ToolCallDelta(0, None, frame.name, frame.arguments))
             case CountResult() | TokenizeResult():
                 self._resolve_future(frame.request_id, frame.tokens)
             case GenerateResult():
-                if answer := self._streams.pop(frame.request_id, None):
-                    answer.put(UsageUpdate(frame.usage), Finish(frame.reason))
-                    answer.end()
+                if stream := self._streams.pop(frame.request_id, None):
+                    stream.put(UsageUpdate(frame.usage), Finish(frame.reason))
+                    stream.end()
             case RequestFailed():
                 self._handle_failure(frame)
 
-    def _handle_failure(self, failed: RequestFailed) -> None:
-        if answer := self._streams.pop(failed.request_id, None):
-            answer.end(self._to_error(failed))
+    def _handle_failure(self, failure: RequestFailed) -> None:
+        if stream := self._streams.pop(failure.request_id, None):
+            stream.end(self._to_error(failure))
         else:
-            self._resolve_future(failed.request_id, self._to_error(failed))
+            self._resolve_future(failure.request_id, self._to_error(failure))
 
-    def _resolve_future(self, number: int, outcome: object) -> None:
-        counted = self._tokenizer_futures.get(number)
-        if counted is None or counted.done():
+    def _resolve_future(self, request_id: int, outcome: object) -> None:
+        future = self._tokenizer_futures.get(request_id)
+        if future is None or future.done():
             return
         if isinstance(outcome, AntiphonError):
-            counted.set_exception(outcome)
+            future.set_exception(outcome)
         else:
-            counted.set_result(outcome)
+            future.set_result(outcome)
 
-    def _to_error(self, failed: RequestFailed) -> AntiphonError:
-        match failed.kind:
+    def _to_error(self, failure: RequestFailed) -> AntiphonError:
+        match failure.kind:
             case "context":
                 return ContextLengthExceededError(
-                    failed.message
-                    or f"The conversation has {failed.used} tokens; "
-                    f"the model '{self._name}' can see {failed.limit}.",
-                    used=failed.used,
-                    limit=failed.limit,
+                    failure.message
+                    or f"The conversation has {failure.used} tokens; "
+                    f"the model '{self._name}' can see {failure.limit}.",
+                    used=failure.used,
+                    limit=failure.limit,
                 )
             case "image":
-                return ImageInputUnsupportedError(failed.message, param="input")
+                return ImageInputUnsupportedError(failure.message, param="input")
             case "invalid":
-                return InvalidRequestError(failed.message, param=failed.param)
-        return ModelError(f"The model '{self._name}' failed: {failed.message}")
+                return InvalidRequestError(failure.message, param=failure.param)
+        return ModelError(f"The model '{self._name}' failed: {failure.message}")
 
     def _load_error(self) -> ModelUnavailableError:
         return ModelUnavailableError(
@@ -310,8 +310,12 @@ class LlamaProcess:
 
     def _failure_reason(self) -> str:
         lines = self._stderr_tail.decode(errors="replace").splitlines()
-        told = [line for line in lines if _ERROR_LINE.search(line)]
-        reason = f" ({_ERROR_LINE_PREFIX.sub('', told[-1])[:_MAX_REASON_LENGTH]})" if told else ""
+        error_lines = [line for line in lines if _ERROR_LINE.search(line)]
+        reason = (
+            f" ({_ERROR_LINE_PREFIX.sub('', error_lines[-1])[:_MAX_REASON_LENGTH]})"
+            if error_lines
+            else ""
+        )
         return f"{self._exit_reason.rstrip('.')}{reason}."
 
 
@@ -334,12 +338,12 @@ async def _spawn(name: str, load_request: LoadRequest) -> asyncio.subprocess.Pro
         ) from error
 
 
-def _deltas(said: TextChunk) -> list[Delta]:
+def _deltas(chunk: TextChunk) -> list[Delta]:
     deltas: list[Delta] = []
-    if said.reasoning:
-        deltas.append(ReasoningSummaryDelta(said.reasoning))
-    if said.text:
-        deltas.append(OutputTextDelta(said.text))
+    if chunk.reasoning:
+        deltas.append(ReasoningSummaryDelta(chunk.reasoning))
+    if chunk.text:
+        deltas.append(OutputTextDelta(chunk.text))
     return deltas
 
 

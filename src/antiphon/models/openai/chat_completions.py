@@ -342,11 +342,11 @@ class ChatCompletionsParser:
             for choice in answer.choices or ():
                 if choice.index:
                     continue
-                said = choice.delta or choice.message
+                message = choice.delta or choice.message
                 if isinstance(choice.logprobs, dict):
                     self._logprobs += normalize_logprobs(choice.logprobs.get("content"))
-                if said is not None:
-                    self._add_message(said, out)
+                if message is not None:
+                    self._add_message(message, out)
                 if choice.finish_reason:
                     self.finish_reason = choice.finish_reason
         except DECODE_ERRORS as error:
@@ -355,13 +355,18 @@ class ChatCompletionsParser:
         if answer.error is not None:
             self.error = data
 
-    def _add_message(self, said: _MessageDelta, out: list[Delta]) -> None:
-        for thought in (said.reasoning_content, said.reasoning, said.reasoning_text, said.thinking):
+    def _add_message(self, message: _MessageDelta, out: list[Delta]) -> None:
+        for reasoning in (
+            message.reasoning_content,
+            message.reasoning,
+            message.reasoning_text,
+            message.thinking,
+        ):
             # Servers in transition send the same words under two of these names.
-            if thought and isinstance(thought, str):
-                out.append(ReasoningSummaryDelta(thought))
+            if reasoning and isinstance(reasoning, str):
+                out.append(ReasoningSummaryDelta(reasoning))
                 break
-        content = said.content
+        content = message.content
         if isinstance(content, str):
             if content:
                 if self._logprobs:
@@ -371,15 +376,15 @@ class ChatCompletionsParser:
                     out.append(OutputTextDelta(content))
         elif content:
             out.extend(_part_deltas(content))
-        if said.annotations:
-            self._add_annotations(said.annotations, out)
-        if said.refusal:
-            out.append(RefusalTextDelta(said.refusal))
-        if said.tool_calls:
-            out.extend(self._tool_calls.feed(said.tool_calls))
-        if said.function_call is not None:
+        if message.annotations:
+            self._add_annotations(message.annotations, out)
+        if message.refusal:
+            out.append(RefusalTextDelta(message.refusal))
+        if message.tool_calls:
+            out.extend(self._tool_calls.feed(message.tool_calls))
+        if message.function_call is not None:
             out.extend(
-                self._tool_calls.feed([ToolCallFragment(index=0, function=said.function_call)])
+                self._tool_calls.feed([ToolCallFragment(index=0, function=message.function_call)])
             )
 
     def _add_annotations(self, annotations: Any, out: list[Delta]) -> None:

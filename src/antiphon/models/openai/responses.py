@@ -183,13 +183,13 @@ class ResponsesModel(UpstreamModel):
         error = failure.error
         if type(error) is not InvalidRequestError:
             return None
-        stale = error.code == _STALE_REASONING_CODE
-        if not stale and not _is_reasoning_refusal(error):
+        is_stale = error.code == _STALE_REASONING_CODE
+        if not is_stale and not _is_reasoning_refusal(error):
             return None
-        if not stale:
+        if not is_stale:
             self._encoder.disable_reasoning(call)
         # Keys change there: without old reasoning, the conversation can go on.
-        other = self._encoder.encode(call, reasoning=not stale)
+        other = self._encoder.encode(call, reasoning=not is_stale)
         return other if other != body else None
 
 
@@ -253,15 +253,15 @@ def _assistant_items(
     message: ChatMessage, origin: str | None, ids: _CallIds
 ) -> Iterator[_InputItem]:
     """What a model said and called, each behind the reasoning that led to it."""
-    thoughts = [one for one in message.reasoning if origin and one.origin in (None, origin)]
+    reasoning = [one for one in message.reasoning if origin and one.origin in (None, origin)]
     text = _text(message.content or "")
     if text:
-        yield from _reasoning_items(thoughts, 0)
+        yield from _reasoning_items(reasoning, 0)
         part = {"type": "output_text", "text": text}
-        said: _InputItem = {"type": "message", "role": "assistant", "content": [part]}
-        yield said if message.phase is None else {**said, "phase": message.phase}
-    for place, call in enumerate(message.tool_calls or (), 1):
-        yield from _reasoning_items(thoughts, place)
+        item: _InputItem = {"type": "message", "role": "assistant", "content": [part]}
+        yield item if message.phase is None else {**item, "phase": message.phase}
+    for position, call in enumerate(message.tool_calls or (), 1):
+        yield from _reasoning_items(reasoning, position)
         yield {
             "type": "function_call",
             "call_id": ids.call_id(call.id),
@@ -270,8 +270,8 @@ def _assistant_items(
         }
 
 
-def _reasoning_items(thoughts: Sequence[ReasoningSidecar], target: int) -> Iterator[_InputItem]:
-    for one in thoughts:
+def _reasoning_items(reasoning: Sequence[ReasoningSidecar], target: int) -> Iterator[_InputItem]:
+    for one in reasoning:
         if one.target == target:
             yield {
                 "type": "reasoning",

@@ -232,10 +232,10 @@ class ResponsesParser:
         self._item_progress(event).annotations.append(event.annotation)
 
     def _on_summary(self, event: _Event, out: list[Delta]) -> None:
-        told, index = self._item_progress(event), event.summary_index or 0
-        apart = _PARAGRAPH if index > told.summary_index else ""
-        told.summary_index, told.has_reasoning = index, True
-        out.append(ReasoningSummaryDelta(apart + _delta_text(event)))
+        progress, index = self._item_progress(event), event.summary_index or 0
+        separator = _PARAGRAPH if index > progress.summary_index else ""
+        progress.summary_index, progress.has_reasoning = index, True
+        out.append(ReasoningSummaryDelta(separator + _delta_text(event)))
 
     def _on_reasoning(self, event: _Event, out: list[Delta]) -> None:
         self._item_progress(event).has_reasoning = True
@@ -279,29 +279,31 @@ class ResponsesParser:
             details = response.incomplete_details or _Incomplete()
             self.finish_reason = _INCOMPLETE_REASONS.get(details.reason, "length")
         else:
-            called = any(told.has_call for told in self._items.values())
+            called = any(progress.has_call for progress in self._items.values())
             self.finish_reason = "tool_calls" if called else "stop"
 
     def _complete_item(self, index: int, item: msgspec.Raw, out: list[Delta]) -> None:
         """An item that is whole: what was not told of it yet, and its end."""
         self._completed_items += 1
-        told = self._items.setdefault(index, _ItemProgress())
+        progress = self._items.setdefault(index, _ItemProgress())
         kind = _decode_item_header(item)
-        _add_phase(kind, told, out)
+        _add_phase(kind, progress, out)
         match kind.type:
             case "message":
-                _complete_message(_decode_message(item), told, out)
+                _complete_message(_decode_message(item), progress, out)
             case "reasoning":
-                self._complete_reasoning(_decode_reasoning(item), told, out)
+                self._complete_reasoning(_decode_reasoning(item), progress, out)
             case "function_call":
                 call = _decode_call(item)
                 self._start_call(index, call, out)
-                if call.arguments and not told.has_arguments:
-                    told.has_arguments = True
+                if call.arguments and not progress.has_arguments:
+                    progress.has_arguments = True
                     out.append(ToolCallDelta(index, arguments=call.arguments))
 
-    def _complete_reasoning(self, item: _Reasoning, told: _ItemProgress, out: list[Delta]) -> None:
-        if not told.has_reasoning:
+    def _complete_reasoning(
+        self, item: _Reasoning, progress: _ItemProgress, out: list[Delta]
+    ) -> None:
+        if not progress.has_reasoning:
             summary = _PARAGRAPH.join(part.text or "" for part in item.summary or ())
             content = "".join(part.text or "" for part in item.content or ())
             out += [ReasoningSummaryDelta(summary)] if summary else []
@@ -314,30 +316,32 @@ class ResponsesParser:
             out.append(ItemEnd())
 
     def _start_call(self, index: int, call: _Call, out: list[Delta]) -> None:
-        told = self._items.setdefault(index, _ItemProgress())
-        if not told.has_call:
-            told.has_call = True
+        progress = self._items.setdefault(index, _ItemProgress())
+        if not progress.has_call:
+            progress.has_call = True
             out.append(ToolCallDelta(index, call.call_id or call.id, call.name))
 
 
-def _complete_message(item: _Message, told: _ItemProgress, out: list[Delta]) -> None:
+def _complete_message(item: _Message, progress: _ItemProgress, out: list[Delta]) -> None:
     parts = item.content or []
-    if not told.has_text:
+    if not progress.has_text:
         for part in parts:
             if part.text:
                 out.append(OutputTextDelta(part.text, normalize_logprobs(part.logprobs)))
             elif part.refusal:
                 out.append(RefusalTextDelta(part.refusal))
-    sources = [source for part in parts for source in part.annotations or ()] or told.annotations
+    sources = [
+        source for part in parts for source in part.annotations or ()
+    ] or progress.annotations
     out += [AnnotationDelta(source) for source in sources if isinstance(source, dict)]
     if item.status != "incomplete":
         out.append(ItemEnd())
 
 
-def _add_phase(item: _ItemHeader, told: _ItemProgress, out: list[Delta]) -> None:
+def _add_phase(item: _ItemHeader, progress: _ItemProgress, out: list[Delta]) -> None:
     """What a message is to its turn, where that is a word that we know."""
-    if item.type == "message" and item.phase in _PHASES and not told.has_phase:
-        told.has_phase = True
+    if item.type == "message" and item.phase in _PHASES and not progress.has_phase:
+        progress.has_phase = True
         out.append(PhaseDelta(item.phase))
 
 

@@ -81,9 +81,9 @@ class Unreadable(AttemptError):
     (``ErrorMapper.unreadable``).
     """
 
-    def __init__(self, why: str, data: bytes, cause: BaseException | None = None) -> None:
+    def __init__(self, reason: str, data: bytes, cause: BaseException | None = None) -> None:
         error = ModelError(
-            f"The upstream's answer cannot be read: {why}.", code=_INVALID_RESPONSE_CODE
+            f"The upstream's answer cannot be read: {reason}.", code=_INVALID_RESPONSE_CODE
         )
         error.__cause__ = cause
         super().__init__(error)
@@ -177,23 +177,23 @@ class ErrorMapper:
             return AttemptError(error)
         if status == 407:
             return self._map_proxy_status(status)
-        pause = retry_after(headers, now)
+        delay = retry_after(headers, now)
         return self._map_provider_error(
-            status, _parse_provider_error(body), f"answered {status}", pause
+            status, _parse_provider_error(body), f"answered {status}", delay
         )
 
     def from_error_event(self, event: bytes) -> AttemptError:
         """The failure behind an ``error`` object inside an answer that began as a success."""
-        fault = _parse_provider_error(event)
+        provider_error = _parse_provider_error(event)
         return self._map_provider_error(
-            _infer_status(fault), fault, "broke off with an error", None
+            _infer_status(provider_error), provider_error, "broke off with an error", None
         )
 
     def unreadable(self, failure: Unreadable) -> AttemptError:
         """The same failure, with the beginning of what the upstream sent in its message."""
-        said = self._redact(failure.data.decode(errors="replace"))
-        if said:
-            quoted = said if len(said) <= _QUOTED else said[:_QUOTED] + "…"
+        description = self._redact(failure.data.decode(errors="replace"))
+        if description:
+            quoted = description if len(description) <= _QUOTED else description[:_QUOTED] + "…"
             failure.error.message += f" It begins: {quoted}"
         return failure
 
@@ -213,96 +213,102 @@ class ErrorMapper:
         )
 
     def _map_exception(self, raised: Exception) -> AttemptError:
-        where, why = self._route, self._redact(str(raised) or type(raised).__name__)
+        route, reason = self._route, self._redact(str(raised) or type(raised).__name__)
         error: AntiphonError
-        transient = at_once = False
+        transient = immediate = False
         match raised:
             case aiohttp.ClientHttpProxyError():
                 return self._map_proxy_status(raised.status)
             case aiohttp.ClientProxyConnectionError():
-                error = ModelUnavailableError(f"{self._proxy_name} cannot be reached: {why}")
+                error = ModelUnavailableError(f"{self._proxy_name} cannot be reached: {reason}")
                 transient = True
             case aiohttp.ConnectionTimeoutError():
-                error = ModelTimeoutError(f"{where} did not accept a connection in time.")
+                error = ModelTimeoutError(f"{route} did not accept a connection in time.")
                 transient = True
             case TimeoutError():
-                error = ModelTimeoutError(f"{where} fell silent: nothing came in time.")
+                error = ModelTimeoutError(f"{route} fell silent: nothing came in time.")
             case ssl.SSLError() | ssl.CertificateError() | aiohttp.ClientSSLError():
-                error = ModelUnavailableError(f"There is no safe connection to {where}: {why}")
+                error = ModelUnavailableError(f"There is no safe connection to {route}: {reason}")
             case aiohttp.ClientConnectorError():
-                error = ModelUnavailableError(f"{where} cannot be reached: {why}")
+                error = ModelUnavailableError(f"{route} cannot be reached: {reason}")
                 transient = True
             case aiohttp.ClientPayloadError():
-                error = ModelError(f"{where} cut its answer short: {why}", code=_DISCONNECTED_CODE)
+                error = ModelError(
+                    f"{route} cut its answer short: {reason}", code=_DISCONNECTED_CODE
+                )
                 transient = True
             case aiohttp.ClientConnectionError() | ConnectionError():
-                error = ModelError(f"{where} closed the connection: {why}", code=_DISCONNECTED_CODE)
-                transient = at_once = True
+                error = ModelError(
+                    f"{route} closed the connection: {reason}", code=_DISCONNECTED_CODE
+                )
+                transient = immediate = True
             case aiohttp.ClientResponseError() | HttpProcessingError():
                 error = ModelError(
-                    f"{where} did not answer in HTTP: {why}", code=_INVALID_RESPONSE_CODE
+                    f"{route} did not answer in HTTP: {reason}", code=_INVALID_RESPONSE_CODE
                 )
             case _:
-                error = ModelUnavailableError(f"The call to {where} failed: {why}")
-        return AttemptError(error, transient=transient, immediate=at_once)
+                error = ModelUnavailableError(f"The call to {route} failed: {reason}")
+        return AttemptError(error, transient=transient, immediate=immediate)
 
     def _map_proxy_status(self, status: int) -> AttemptError:
         """The failure behind a proxy that does not let us through."""
-        did = f"{self._proxy_name} answered {status}"
+        action = f"{self._proxy_name} answered {status}"
         if status >= 500:
-            error = ModelUnavailableError(f"{did}: it does not reach {self._upstream}.")
+            error = ModelUnavailableError(f"{action}: it does not reach {self._upstream}.")
             return AttemptError(error, transient=True)
-        why = (
+        reason = (
             "it wants a user and a password, as in HTTPS_PROXY=http://user:password@host:port."
             if status == 407
             else f"it does not allow to reach {self._upstream}."
         )
-        return AttemptError(ModelError(f"{did}: {why}", code="upstream_proxy_refused"))
+        return AttemptError(ModelError(f"{action}: {reason}", code="upstream_proxy_refused"))
 
     def _map_provider_error(
-        self, status: int, fault: _ProviderError, did: str, pause: float | None
+        self, status: int, provider_error: _ProviderError, action: str, delay: float | None
     ) -> AttemptError:
-        message = self._redact(fault.message)
-        said = f"{self._responder} {did}" + (f": {message}" if message else ".")
-        overflow = _context_length_error(status, fault, message or said)
-        if overflow is not None:
-            return AttemptError(overflow)
-        if status in (401, 403) or (status < 500 and _INVALID_KEY.search(fault.message)):
+        message = self._redact(provider_error.message)
+        description = f"{self._responder} {action}" + (f": {message}" if message else ".")
+        context_error = _context_length_error(status, provider_error, message or description)
+        if context_error is not None:
+            return AttemptError(context_error)
+        if status in (401, 403) or (status < 500 and _INVALID_KEY.search(provider_error.message)):
             return AttemptError(
-                ModelError(f"{said} Check the API key.", code="upstream_unauthorized")
+                ModelError(f"{description} Check the API key.", code="upstream_unauthorized")
             )
         if status == 429:
-            error = UpstreamRateLimitError(said, retry_after=pause)
+            error = UpstreamRateLimitError(description, retry_after=delay)
             # A quota that is spent does not come back while the user waits.
-            transient = fault.code != "insufficient_quota"
-            return AttemptError(error, transient=transient, retry_after=pause)
+            transient = provider_error.code != "insufficient_quota"
+            return AttemptError(error, transient=transient, retry_after=delay)
         if status in (408, 504):
-            return AttemptError(ModelTimeoutError(said), transient=True, retry_after=pause)
+            return AttemptError(ModelTimeoutError(description), transient=True, retry_after=delay)
         if status >= 500:
-            failed = (ModelUnavailableError if status == 503 else ModelError)(said)
-            return AttemptError(failed, transient=status not in (501, 505), retry_after=pause)
-        return AttemptError(self._map_request_error(status, fault, message, said))
+            failed = (ModelUnavailableError if status == 503 else ModelError)(description)
+            return AttemptError(failed, transient=status not in (501, 505), retry_after=delay)
+        return AttemptError(self._map_request_error(status, provider_error, message, description))
 
     def _map_request_error(
-        self, status: int, fault: _ProviderError, message: str, said: str
+        self, status: int, provider_error: _ProviderError, message: str, description: str
     ) -> AntiphonError:
         """The error behind a status that says: not like this."""
         error: AntiphonError
         match status:
-            case 404 if _is_model_not_found(fault):
-                error = ModelNotFoundError(message or said, param="model")
+            case 404 if _is_model_not_found(provider_error):
+                error = ModelNotFoundError(message or description, param="model")
             case 404 | 405:
-                error = ModelError(f"{said} Check the base URL.", code="upstream_not_found")
+                error = ModelError(f"{description} Check the base URL.", code="upstream_not_found")
             case 402:
-                error = ModelError(said, code="upstream_payment_required")
+                error = ModelError(description, code="upstream_payment_required")
             case 413:
-                error = BodyTooLargeError(message or said)
+                error = BodyTooLargeError(message or description)
             case _ if status >= 400:
-                code, param = self._redact(fault.code), self._redact(fault.param)
-                error = InvalidRequestError(message or said, code=code or None, param=param or None)
+                code, param = self._redact(provider_error.code), self._redact(provider_error.param)
+                error = InvalidRequestError(
+                    message or description, code=code or None, param=param or None
+                )
             case _:
                 error = ModelError(
-                    f"{said} That is no answer of a model.", code=_INVALID_RESPONSE_CODE
+                    f"{description} That is no answer of a model.", code=_INVALID_RESPONSE_CODE
                 )
         return error
 
@@ -323,34 +329,34 @@ def _proxy_secret_patterns(proxy: Proxy | None) -> list[str]:
 
 
 def _context_length_error(
-    status: int, fault: _ProviderError, message: str
+    status: int, provider_error: _ProviderError, message: str
 ) -> ContextLengthExceededError | None:
     if status not in (400, 413, 422, 500):
         return None
-    used, limit = fault.used, fault.limit
+    used, limit = provider_error.used, provider_error.limit
     for pattern, used_group, limit_group in _CONTEXT_LENGTH_PATTERNS:
-        found = pattern.search(fault.message)
-        if found is not None:
+        match = pattern.search(provider_error.message)
+        if match is not None:
             if used is None and used_group is not None and limit_group is not None:
-                used = int(found[used_group].replace(",", ""))
-                limit = int(found[limit_group].replace(",", ""))
+                used = int(match[used_group].replace(",", ""))
+                limit = int(match[limit_group].replace(",", ""))
             break
     else:
-        names = (fault.code, fault.kind)
+        names = (provider_error.code, provider_error.kind)
         if "context_length_exceeded" not in names and "exceed_context_size_error" not in names:
             return None
     return ContextLengthExceededError(message, used=used, limit=limit)
 
 
-def _is_model_not_found(fault: _ProviderError) -> bool:
-    return fault.code == "model_not_found" or "model" in fault.message.lower()
+def _is_model_not_found(provider_error: _ProviderError) -> bool:
+    return provider_error.code == "model_not_found" or "model" in provider_error.message.lower()
 
 
-def _infer_status(fault: _ProviderError) -> int:
+def _infer_status(provider_error: _ProviderError) -> int:
     """The HTTP status that an error inside a stream would have had."""
-    if fault.code.isdecimal() and 400 <= int(fault.code) < 600:
-        return int(fault.code)
-    names = f"{fault.code} {fault.kind}"
+    if provider_error.code.isdecimal() and 400 <= int(provider_error.code) < 600:
+        return int(provider_error.code)
+    names = f"{provider_error.code} {provider_error.kind}"
     return next((status for status, sign in _STATUS_BY_ERROR_NAME if sign in names), 500)
 
 

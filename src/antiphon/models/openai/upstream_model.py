@@ -117,31 +117,31 @@ class UpstreamModel(ABC):
         """
         body = self._request_body(call)
         attempts = RetryAttempts(self._retry, self._clock, self._sleep)
-        mends, answered = 0, False
+        repairs, has_output = 0, False
         while True:
-            exchange: UpstreamResponse | None = None
+            upstream_response: UpstreamResponse | None = None
             try:
                 response = await self._send(body)
-                exchange = UpstreamResponse(
+                upstream_response = UpstreamResponse(
                     response, self._errors, self._create_parser(call), stream=call.stream
                 )
-                while not exchange.is_complete:
-                    batch = await exchange.read()
+                while not upstream_response.is_complete:
+                    batch = await upstream_response.read()
                     if batch:
-                        answered = True
+                        has_output = True
                         yield batch
-                exchange.raise_for_error()
+                upstream_response.raise_for_error()
                 return
             except AttemptError as raised:
                 failure = raised
             finally:
-                if exchange is not None and not exchange.release():
-                    self._drainer.add(exchange.response)
-            if answered:
+                if upstream_response is not None and not upstream_response.release():
+                    self._drainer.add(upstream_response.response)
+            if has_output:
                 raise failure.error
-            mended = self._repair_request(call, body, failure) if mends < _MAX_REPAIRS else None
-            if mended is not None:
-                body, mends = mended, mends + 1
+            repaired = self._repair_request(call, body, failure) if repairs < _MAX_REPAIRS else None
+            if repaired is not None:
+                body, repairs = repaired, repairs + 1
                 continue
             await attempts.wait_or_raise(failure)
 
@@ -216,8 +216,8 @@ def _endpoint_url(base_url: str, path: str) -> URL:
         raise ConfigError("The base URL cannot be used: it should look like https://host/v1.")
     if url.user is not None or url.password is not None:
         raise ConfigError("The base URL holds a user or password; give the key as the API key.")
-    whole = url.raw_path.rstrip("/") + path
-    return url.with_path(whole, encoded=True, keep_query=True).with_fragment(None)
+    full_path = url.raw_path.rstrip("/") + path
+    return url.with_path(full_path, encoded=True, keep_query=True).with_fragment(None)
 
 
 def _headers(api_key: str | None) -> dict[str, str]:
@@ -241,8 +241,8 @@ def _proxy_request_options(proxy: Proxy, url: URL, headers: dict[str, str]) -> d
     """
     if url.scheme == "http":
         return {"proxy": proxy.url, "headers": {**headers, **proxy.headers()}}
-    told = {"User-Agent": headers["User-Agent"], **proxy.headers()}
-    return {"proxy": proxy.url, "headers": headers, "proxy_headers": told}
+    proxy_headers = {"User-Agent": headers["User-Agent"], **proxy.headers()}
+    return {"proxy": proxy.url, "headers": headers, "proxy_headers": proxy_headers}
 
 
 def parse_http_url(text: str) -> URL | None:

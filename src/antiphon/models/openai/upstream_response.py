@@ -93,20 +93,18 @@ class UpstreamResponse:
 
     def raise_for_error(self) -> None:
         """Raise the ``RpcFailure`` in what was read, if there is one."""
-        trouble = self._response_parser.error
-        if isinstance(trouble, Unreadable):
-            raise self._errors.unreadable(trouble)
-        if trouble is not None:
+        error = self._response_parser.error
+        if isinstance(error, Unreadable):
+            raise self._errors.unreadable(error)
+        if error is not None:
             raise (
-                trouble
-                if isinstance(trouble, AttemptError)
-                else self._errors.from_error_event(trouble)
+                error if isinstance(error, AttemptError) else self._errors.from_error_event(error)
             )
 
     def release(self) -> bool:
         """Give the connection back or close it; False: neither, see ``ConnectionDrainer``."""
-        whole = self.is_complete and self._response_parser.error is None
-        if whole and not self.response.content.is_eof():
+        is_whole = self.is_complete and self._response_parser.error is None
+        if is_whole and not self.response.content.is_eof():
             return False
         self.response.close()
         return True
@@ -176,21 +174,21 @@ async def read_error_body(response: aiohttp.ClientResponse) -> bytes:
     return b"".join(parts)
 
 
-async def read_start(response: aiohttp.ClientResponse, most: int) -> bytes:
+async def read_start(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     """The body, or as much of it as makes more than ``most`` bytes; closes the rest.
 
     Raises what is in ``CLIENT_ERRORS``.
     """
     parts: list[bytes] = []
-    await _read_start(response, most, parts)
+    await _read_start(response, max_bytes, parts)
     return b"".join(parts)
 
 
-async def _read_start(response: aiohttp.ClientResponse, most: int, parts: list[bytes]) -> None:
+async def _read_start(response: aiohttp.ClientResponse, max_bytes: int, parts: list[bytes]) -> None:
     try:
         async for data in response.content.iter_any():
             parts.append(data)
-            if sum(map(len, parts)) > most:
+            if sum(map(len, parts)) > max_bytes:
                 break
     finally:
         response.close()

@@ -87,10 +87,10 @@ def _message(given: ChatMessage, origin: str) -> Proto:
         tool_calls=[_call(call) for call in given.tool_calls or ()],
         tool_call_id=given.tool_call_id,
     )
-    thought = _own_reasoning(given.reasoning, origin)
-    if thought is not None:
-        message.encrypted_content = thought.encrypted_content
-        message.reasoning_content = "".join(part.text for part in thought.summary)
+    reasoning = _own_reasoning(given.reasoning, origin)
+    if reasoning is not None:
+        message.encrypted_content = reasoning.encrypted_content
+        message.reasoning_content = "".join(part.text for part in reasoning.summary)
     return message
 
 
@@ -274,12 +274,12 @@ class XaiParser:
         """The deltas of a ``GetChatCompletionChunk`` or a ``GetChatCompletionResponse``."""
         out: list[Delta] = []
         for output in answer.outputs:
-            said = output.delta if hasattr(output, "delta") else output.message
+            message = output.delta if hasattr(output, "delta") else output.message
             # What is of a tool that ran upstream are no words of the model.
-            if said.role != chat_pb2.ROLE_TOOL:
+            if message.role != chat_pb2.ROLE_TOOL:
                 if output.logprobs.content:
                     self._logprobs += _to_logprobs(output.logprobs)
-                self._add_message(said, out)
+                self._add_message(message, out)
             self._finish_reason = output.finish_reason or self._finish_reason
         if answer.HasField("usage"):
             self._usage = answer.usage
@@ -299,21 +299,21 @@ class XaiParser:
         out.append(Finish("tool_calls" if reason == "stop" and self._calls else reason))
         return out
 
-    def _add_message(self, said: Proto, out: list[Delta]) -> None:
-        if said.reasoning_content:
-            out.append(ReasoningSummaryDelta(said.reasoning_content))
-        if said.encrypted_content:
+    def _add_message(self, message: Proto, out: list[Delta]) -> None:
+        if message.reasoning_content:
+            out.append(ReasoningSummaryDelta(message.reasoning_content))
+        if message.encrypted_content:
             # It may come in pieces.
-            self._encrypted_reasoning.append(said.encrypted_content)
-        if said.content or said.tool_calls:
+            self._encrypted_reasoning.append(message.encrypted_content)
+        if message.content or message.tool_calls:
             self._flush_reasoning(out)
-        if said.content:
-            out.append(OutputTextDelta(said.content, self._logprobs))
+        if message.content:
+            out.append(OutputTextDelta(message.content, self._logprobs))
             self._logprobs = ()
-        self._add_annotations((_citation_fields(one) for one in said.citations), out)
+        self._add_annotations((_citation_fields(one) for one in message.citations), out)
         out += (
             self._tool_call_delta(call)
-            for call in said.tool_calls
+            for call in message.tool_calls
             if call.type in _CLIENT_TOOL_TYPES
         )
 

@@ -57,10 +57,10 @@ def from_rpc_error(raised: grpc.aio.AioRpcError, errors: ErrorMapper, now: float
     """The failure behind a call that ended with an error. ``now``: seconds since 1970."""
     status = raised.code()
     trailers = _text_metadata(raised.trailing_metadata())
-    pause = retry_after(trailers, now)
+    delay = retry_after(trailers, now)
     pushback = _pushback_seconds(trailers)
     if pushback is not None and pushback >= 0:
-        pause = max(pause or 0.0, pushback)
+        delay = max(delay or 0.0, pushback)
     details = raised.details() or ""
     # gRPC has no other status for a message that is too big.
     code = 413 if _MESSAGE_TOO_LARGE in details else _HTTP_STATUSES.get(status, 500)
@@ -70,7 +70,7 @@ def from_rpc_error(raised: grpc.aio.AioRpcError, errors: ErrorMapper, now: float
         details,
         code=trailers.get("x-error-code", ""),
         param=trailers.get("x-error-param", ""),
-        retry_after=pause,
+        retry_after=delay,
     )
     if pushback is not None and pushback < 0:
         # The server does not want to be asked again.
@@ -167,15 +167,15 @@ class XaiGrpcModel:
         origin = f"grpc://{self._url.authority}/{name}"
         request = build_request(call, name, origin)
         attempts = RetryAttempts(self._retry, self._clock, self._sleep)
-        answered = False
+        has_output = False
         while True:
-            exchange: _XaiResponse | None = None
+            response: _XaiResponse | None = None
             try:
                 reader = XaiParser(origin)
-                exchange = self._send(request, stream=call.stream)
-                while (message := await exchange.read()) is not None:
+                response = self._send(request, stream=call.stream)
+                while (message := await response.read()) is not None:
                     if batch := reader.feed(message):
-                        answered = True
+                        has_output = True
                         yield batch
                 if not reader.has_finish_reason:
                     raise incomplete_stream()
@@ -184,9 +184,9 @@ class XaiGrpcModel:
             except AttemptError as raised:
                 failure = raised
             finally:
-                if exchange is not None:
-                    exchange.cancel()
-            if answered:
+                if response is not None:
+                    response.cancel()
+            if has_output:
                 raise failure.error
             if _is_reasoning_refusal(failure) and (other := without_reasoning(request)):
                 # The model has none to give, or cannot read its own any more.
