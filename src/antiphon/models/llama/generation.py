@@ -1,7 +1,7 @@
-"""Runs calls on a loaded llama.cpp: what is asked for, in one or two stages, and its tokens.
+"""Generation: runs calls on a loaded llama.cpp, in one stage or, with tools, in two.
 
-A call that may use tools begins with a question for one token, which tool it is for, and
-goes on with that tool's arguments or with an answer in words.
+A call with tools begins with a prompt for one token, which chooses the tool, and goes on with
+that tool's arguments or with an answer in words.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class LlamaServer(Protocol):
 
 
 class GenerationConfig(msgspec.Struct, frozen=True):
-    """What all calls share; ``window`` is in tokens."""
+    """Settings of all calls; ``window`` is in tokens."""
 
     escaper: ControlTokenEscaper
     window: int
@@ -121,10 +121,10 @@ _options_decoder = msgspec.json.Decoder(Options)
 
 
 class _Generation:
-    """One question on its way through llama.cpp; the callback is the only way to stop it.
+    """State of one call in llama.cpp; only the callback can stop it.
 
-    ``stage`` is what llama.cpp is at: what it says then is the topic, the arguments of
-    ``tool``, or the answer. ``usage`` is the sum of all stages: what the call cost.
+    ``stage`` says what the output is: the topic, the arguments of ``tool``, or the answer.
+    The usage is the sum of all stages.
     """
 
     def __init__(self, request: GenerateRequest, send: SendFrame) -> None:
@@ -144,12 +144,12 @@ class _Generation:
         return self.cancelled or self._error is not None
 
     def on_chunk(self, data: bytes) -> bool:
-        """Take one chunk; True stops the generation."""
+        """Apply one chunk; True stops the generation."""
         if self.cancelled:
             return True
         try:
             self._apply_chunk(_chunk_decoder.decode(data))
-        except Exception as error:  # noqa: BLE001 - the binding would drop it without a word
+        except Exception as error:  # noqa: BLE001 - the binding would drop it silently
             self.fail("model", f"llama.cpp said what cannot be read: {error}")
         return self._error is not None
 
@@ -158,7 +158,7 @@ class _Generation:
         self._send(ToolCallChunk(self.id, tool.name))
 
     def write_empty_arguments(self) -> None:
-        """The tool takes no arguments: there is nothing to ask the model for."""
+        """Send empty arguments, without the model: the tool takes none."""
         self._send(ToolCallChunk(self.id, None, "{}"))
         self._finish_reason = "stop"
 
@@ -178,7 +178,7 @@ class _Generation:
         self._error = self._error or RequestFailed(self.id, kind, text, param, used, limit)
 
     def final_frame(self) -> FromWorker | None:
-        """The call's last frame; None if nobody waits for it."""
+        """The call's last frame; None for a cancelled call."""
         if self.cancelled:
             return None
         if self._error is None and self._finish_reason is None:
@@ -223,7 +223,7 @@ class _Generation:
 class GenerationRunner:
     """Runs calls on the loaded model, ``slots`` at a time, the others in order of arrival.
 
-    Tokens are counted beside them: by a thread of their own, through the ``door``.
+    Tokens are counted beside them: by a thread of their own, through ``tokenizer``.
     """
 
     def __init__(
@@ -268,7 +268,7 @@ class GenerationRunner:
             options = _options_decoder.decode(request.options)
             has_text_format = options.text_format is not None
             if options.tools:
-                # Whom the example turns are about is no business of a tool.
+                # The people of the example turns must not become arguments of a tool.
                 self._call_tool(
                     remove_few_shot(request.messages, self._config.few_shot), options, generation
                 )
@@ -279,7 +279,8 @@ class GenerationRunner:
                 parse_prompt(request.messages, self._config.few_shot).messages, options, generation
             )
         except ValueError as error:
-            # llama.cpp raises it for a schema it cannot follow and for what its template refuses.
+            # llama.cpp raises it for a schema it does not support and for messages that its
+            # template rejects.
             reason = str(error).rpartition("generation failed: ")[2]
             if generation.tool is not None:
                 message = f"The parameters of the tool '{generation.tool.name}': {reason}"
@@ -292,7 +293,7 @@ class GenerationRunner:
             _send_exception(error, generation.fail)
 
     def _call_tool(self, messages: bytes, options: Options, generation: _Generation) -> None:
-        """Have the tool chosen and its arguments written, if there is one to be called."""
+        """Choose a tool and generate its arguments, if one is to be called."""
         prompt = parse_prompt(messages)
         tools, required = candidate_tools(options, prompt)
         if not tools:
@@ -378,7 +379,7 @@ class _SendError(Protocol):
 
 
 def _send_exception(error: Exception, fail: _SendError) -> None:
-    """Say what went wrong in the frames' words."""
+    """Send an exception as a ``RequestFailed`` frame."""
     match error:
         case ContextLengthExceededError():
             fail("context", error.message, used=error.used, limit=error.limit)

@@ -1,9 +1,10 @@
-"""Tools for a model that was never taught any: which one, and with what arguments.
+"""Tool calling for small models: chooses a tool by topic, then generates its arguments.
 
-Asked to choose among functions, SmolLM2-135M guesses. Asked to name a message's topic in
-one word, after one example for each tool, it is mostly right: so each tool gets a word of
-its own name as its topic, and the likeliest first token decides. A second question has the
-arguments written, under a grammar made of the tool's schema. docs/embedded.md has numbers.
+SmolLM2-135M was never trained on tools: choosing among functions, it guesses. Naming a
+message's topic in one word, after one example for each tool, it is mostly right: so each tool
+gets a word of its own name as its topic, and the likeliest first token decides. A second
+prompt generates the arguments, under a grammar of the tool's schema. docs/embedded.md has
+numbers.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from antiphon.core.turns import FunctionTool, Options
 from antiphon.errors import InvalidRequestError
 from antiphon.models.llama.chat_template import Prompt, PromptMessage
 
-#: How many of the likeliest tokens are looked at for the beginnings of topics.
+#: How many of the likeliest tokens are compared with the beginnings of topics.
 TOP_LOGPROBS = 1000
-#: The question for the topic: the likeliest single token.
+#: The options of the topic prompt: the likeliest single token.
 ONE_TOKEN = Options(temperature=0.0, max_output_tokens=1)
 
-#: The topic of all that needs no tool, and messages with it.
+#: The topic of messages that need no tool, and examples of it.
 _CHAT_TOPIC = "chat"
 _CHAT_EXAMPLES = (
     "Hi!",
@@ -40,7 +41,7 @@ _MIN_LOG_PROBABILITY = -20.0
 #: Of a tool's description and of the message, in characters: the rest adds time, not sense.
 _MAX_DESCRIPTION_LENGTH = 160
 _MAX_MESSAGE_LENGTH = 600
-#: Of the conversation, the lines that arguments may be copied from.
+#: The number of last messages that arguments may be copied from.
 _MAX_MESSAGES = 6
 
 _WORD = re.compile(r"[a-z]+|\d+")
@@ -80,7 +81,7 @@ def candidate_tools(options: Options, prompt: Prompt) -> tuple[tuple[FunctionToo
 
 
 def topic_messages(tools: Sequence[FunctionTool], prompt: Prompt) -> list[PromptMessage]:
-    """What the model is shown to name the topic of the last message."""
+    """The prompt for the topic of the last message."""
     examples = [
         (_tool_description(tool)[:_MAX_DESCRIPTION_LENGTH], topic)
         for tool, topic in zip(tools, topics(tools), strict=True)
@@ -103,7 +104,7 @@ def choose_tool(
 ) -> FunctionTool | None:
     """The tool that the last message is for; None: it is for none.
 
-    ``guesses`` are logarithms of probabilities by token, for the topic's first token.
+    ``logprobs`` are by token, for the topic's first token.
     """
     message_words = _words(_last_user_text(prompt))
     best, best_score = None, -math.inf
@@ -122,7 +123,7 @@ def choose_tool(
 
 
 def _chat_bias(tools: int) -> float:
-    """What chat is given ahead, as a logarithm: measured with one to four tools, and eight.
+    """The bonus of the chat topic, as a logarithm: measured with one to four tools, and eight.
 
     The fourth example of chat draws much towards chat, and many tools draw away from it.
     """
@@ -145,7 +146,7 @@ def topics(tools: Sequence[FunctionTool]) -> list[str]:
 
 
 def argument_messages(tool: FunctionTool, prompt: Prompt) -> list[PromptMessage]:
-    """What the model is shown to write a tool's arguments."""
+    """The prompt for a tool's arguments."""
     tool_words = ", ".join(
         f"{name} ({_describe_schema(schema)})" for name, schema in _properties(tool).items()
     )
@@ -167,7 +168,7 @@ def has_parameters(tool: FunctionTool) -> bool:
 
 
 def argument_options(tool: FunctionTool, options: Options) -> Options:
-    """The options for writing a tool's arguments. What would cut or bend JSON is left out."""
+    """The options for writing a tool's arguments. Options that would truncate or distort JSON are left out."""
     schema = {"type": "object", **(tool.parameters or {})}
     return msgspec.structs.replace(
         options,

@@ -1,8 +1,8 @@
-"""The program of the embedded model's process: ``python -m antiphon.models.llama.worker``.
+"""Worker process of the embedded model: ``python -m antiphon.models.llama.worker``.
 
-It loads one GGUF into llama.cpp and answers the frames of ``llama_frames`` that come on
-its standard input. It lives as long as that pipe: when the parent dies in whatever way,
-the pipe ends, and so does this process, at once; all that it cleans up is its folder.
+It loads one GGUF into llama.cpp and answers the frames of ``frame_protocol`` from its
+standard input. It lives as long as that pipe: when the parent dies in whatever way, the pipe
+ends, and the process exits at once after removing its folder.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _BATCH_SIZE = 256
 
 
 class _FrameWriter:
-    """Where frames go: what was standard output before llama.cpp could print to it."""
+    """Writes frames to the original standard output, which llama.cpp must not print to."""
 
     def __init__(self, folder: str = "") -> None:
         self._folder = folder
@@ -73,13 +73,13 @@ def _load(load_request: LoadRequest, window: int) -> tuple[LlamaServer, Tokenize
     params.warmup = params.ui = params.endpoint_slots = params.fit_params = False
     params.prefill_assistant = False
     params.n_threads_http = 1
-    # Errors only: the parent keeps the end of what is printed, to say why a load failed.
+    # Errors only: the parent reports the end of stderr when a load fails.
     params.verbosity = 1
     if sys.platform == "win32":
         params.api_keys = [secrets.token_hex(16)]
         keyed_server: LlamaServer = xllamacpp.Server(params)
         return keyed_server, None
-    # The server insists on a door. It gets one in a private folder, for this process alone.
+    # llama.cpp's server must listen: on a socket in a private folder, for this process alone.
     # A socket's path may be 100 bytes long; a relative one always fits.
     os.chdir(load_request.folder)
     tokenizer = TokenizerClient()
@@ -135,11 +135,11 @@ def _exit(folder: str) -> None:
 
 
 def main() -> None:
-    """Serve until standard input ends. The argument is a ``ChatCommandOptions`` as JSON."""
-    # Ctrl-C in a terminal is for the parent, which decides what stops.
+    """Serve until standard input ends. The argument is a ``LoadRequest`` as JSON."""
+    # Ctrl-C in a terminal is handled by the parent, which decides what stops.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     load_request = msgspec.json.decode(sys.argv[1], type=LoadRequest)
-    # A polite kill ends the process as its pipe's end does.
+    # SIGTERM ends the process as its pipe's end does.
     signal.signal(signal.SIGTERM, lambda *_: _exit(load_request.folder))
     _serve(load_request, _FrameWriter(load_request.folder))
     _exit(load_request.folder)

@@ -1,4 +1,4 @@
-"""A running child process with a loaded model in it, as its parent sees it."""
+"""Worker supervision: starts, feeds and stops the embedded model's process, as its parent."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ from antiphon.models.llama.frame_protocol import (
 )
 from antiphon.turn.protocols import Token
 
-#: Seconds that the child gets to end by itself.
+#: Seconds that the worker gets to end by itself.
 _GRACE_SECONDS = 2.0
 _STDERR_TAIL_BYTES = 4096
 _MAX_REASON_LENGTH = 300
-#: The lines in which llama.cpp says what went wrong, and what it puts before them.
+#: The lines of llama.cpp's stderr that hold an error, and their prefixes.
 _ERROR_LINE = re.compile(r"error loading model: |GGML_ASSERT|GGML_ABORT|allocate|bad_alloc")
 _ERROR_LINE_PREFIX = re.compile(r"^[\d.]+ E |.*error loading model: ")
 
 
 class GenerationStream:
-    """What has arrived of one call and not been taken yet."""
+    """Buffer of one call's deltas that arrived and were not read yet."""
 
     def __init__(self, request_id: int) -> None:
         self.request_id = request_id
@@ -83,7 +83,7 @@ class GenerationStream:
         self._updated.set()
 
     async def read(self) -> Sequence[Delta]:
-        """All that arrived since the last time; nothing at the end. Raises what ended it."""
+        """All deltas since the last read; none at the end. Raises the call's error."""
         while not self._deltas and not self.is_over:
             self._updated.clear()
             await self._updated.wait()
@@ -94,7 +94,7 @@ class GenerationStream:
 
 
 class LlamaProcess:
-    """Made by ``start``. Once ``alive`` is False it stays so; start another then."""
+    """One worker, created by ``start``. Once ``is_alive`` is False it stays so."""
 
     def __init__(self, name: str, folder: str, process: asyncio.subprocess.Process) -> None:
         self.is_alive = True
@@ -114,7 +114,7 @@ class LlamaProcess:
 
     @classmethod
     async def start(cls, name: str, load_request: LoadRequest) -> LlamaProcess:
-        """Start a child and wait until its model is loaded, or raise ``ModelUnavailableError``."""
+        """Start a worker and wait until its model is loaded, or raise ``ModelUnavailableError``."""
         folder = tempfile.mkdtemp(prefix="antiphon-")
         try:
             process = await _spawn(name, msgspec.structs.replace(load_request, folder=folder))
@@ -130,7 +130,7 @@ class LlamaProcess:
         return worker
 
     def start_generation(self, messages: bytes, options: Options) -> GenerationStream:
-        """Begin a call. Whoever stops waiting for its answer must ``drop`` it."""
+        """Begin a call. A caller that stops reading must ``cancel`` it."""
         self._last_request_id += 1
         stream = GenerationStream(self._last_request_id)
         if self.is_alive:
@@ -141,14 +141,14 @@ class LlamaProcess:
         return stream
 
     async def count_tokens(self, messages: bytes) -> int | None:
-        """The tokens of a context; None where they cannot be counted. May wait for no slot."""
+        """The number of tokens of a context, without a slot; None where it cannot be counted."""
         count: int | None = await self._request_tokenizer(
             lambda request_id: CountRequest(request_id, messages)
         )
         return count
 
     async def tokenize(self, text: str) -> tuple[Token, ...] | None:
-        """A text's own tokens; None where they cannot be told."""
+        """A text's tokens; None on systems without the tokenizer's socket."""
         tokens: tuple[Token, ...] | None = await self._request_tokenizer(
             lambda request_id: TokenizeRequest(request_id, text)
         )
@@ -175,7 +175,7 @@ class LlamaProcess:
             self._send(CancelRequest(stream.request_id))
 
     async def stop(self, *, grace: float = _GRACE_SECONDS) -> None:
-        """End the child: by closing its input, or after ``grace`` seconds by force."""
+        """End the worker: by closing its input, or after ``grace`` seconds by force."""
         self._stopping = True
         if self._read_task.done():
             return
@@ -199,7 +199,7 @@ class LlamaProcess:
             stdin.write(encode_frame(frame))
 
     async def _read(self) -> None:
-        """Hand out frames until the child is gone, then tell all who still wait."""
+        """Dispatch frames until the worker ends, then fail all calls that still wait."""
         stderr_task = asyncio.create_task(self._read_stderr())
         try:
             await self._read_frames()
@@ -228,7 +228,7 @@ class LlamaProcess:
             self._ready.set_exception(self._load_error())
 
     def _remove_folder(self) -> None:
-        # The child removes it when it ends, but may have been killed.
+        # The worker removes it when it ends, but may have been killed.
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _read_frames(self) -> None:
@@ -320,7 +320,7 @@ class LlamaProcess:
 
 
 async def _spawn(name: str, load_request: LoadRequest) -> asyncio.subprocess.Process:
-    # A session of its own keeps a terminal's Ctrl-C from the child, and -P keeps the modules
+    # A session of its own keeps a terminal's Ctrl-C from the worker, and -P keeps the modules
     # in the working folder out of it.
     command = (sys.executable, "-P", "-m", "antiphon.models.llama.worker")
     try:

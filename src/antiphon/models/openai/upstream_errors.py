@@ -1,6 +1,6 @@
-"""What goes wrong at an upstream, in the words of our error tree. No I/O.
+"""Upstream errors: maps exceptions, HTTP statuses and error bodies to our errors. No I/O.
 
-Every text that comes from outside is freed of the API key before it is passed on.
+Secrets (the API key, a proxy's password) are redacted from every text of the upstream.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from antiphon.errors import (
 )
 from antiphon.models.retry import AttemptError, retry_after
 
-#: All that the HTTP client and the system below it raise. It says ``RuntimeError`` of a
-#: connection that was closed on our side. To be caught around calls of the client alone: of
-#: code of ours the last two are mistakes, which are not the upstream's.
+#: All that the HTTP client and the system below it raise: ``RuntimeError`` for a connection
+#: that was closed on our side. Caught around calls of the client alone, because from our own
+#: code the last two are bugs and not errors of the upstream.
 CLIENT_ERRORS: tuple[type[Exception], ...] = (
     aiohttp.ClientError,
     HttpProcessingError,
@@ -44,15 +44,15 @@ DECODE_ERRORS = (msgspec.DecodeError, UnicodeError, RecursionError)
 
 _INVALID_RESPONSE_CODE = "upstream_invalid_response"
 _DISCONNECTED_CODE = "upstream_disconnected"
-#: The longest text of an upstream that is passed on, in characters.
+#: The length limit of an upstream's text in an error message, in characters.
 _MAX_MESSAGE_LENGTH = 1000
-#: How much of an answer that cannot be read is quoted, in characters.
+#: How much of an unreadable answer is quoted, in characters.
 _QUOTED = 200
-#: So much of a key's beginning gives it away, in characters.
+#: The length of a key's prefix that identifies it, in characters.
 _KEY_PREFIX_LENGTH = 8
 
 _NUMBER = r"(\d[\d,]*)"
-#: How servers say that a context is too long, and the groups of tokens used and allowed.
+#: Servers' messages for an exceeded context, and the groups of tokens used and allowed.
 _CONTEXT_LENGTH_PATTERNS = [
     (re.compile(pattern, re.IGNORECASE | re.DOTALL), used, limit)
     for pattern, used, limit in (
@@ -75,10 +75,9 @@ _INVALID_KEY = re.compile(r"(incorrect|invalid|malformed) api[ _]key|api[ _]key 
 
 
 class Unreadable(AttemptError):
-    """An answer, or a piece of one, that is not what it should be.
+    """A malformed answer, or a malformed piece of one.
 
-    ``data`` is as it came: it is not to be shown before it is freed of secrets
-    (``ErrorMapper.unreadable``).
+    ``data`` is raw: ``ErrorMapper.unreadable`` redacts it before any of it is shown.
     """
 
     def __init__(self, reason: str, data: bytes, cause: BaseException | None = None) -> None:
@@ -91,12 +90,12 @@ class Unreadable(AttemptError):
 
 
 def incomplete_stream() -> AttemptError:
-    """The failure behind a stream that ended before the answer did."""
+    """The failure for a stream that ended before its answer."""
     text = "The upstream's answer broke off before its end."
     return AttemptError(ModelError(text, code=_DISCONNECTED_CODE), transient=True)
 
 
-#: What HTTP status the name of an error is as good as. The first that fits counts.
+#: HTTP statuses by parts of an error's name. The first match counts.
 _STATUS_BY_ERROR_NAME = [
     (429, "rate_limit"),
     (429, "insufficient_quota"),
@@ -104,7 +103,7 @@ _STATUS_BY_ERROR_NAME = [
     (401, "authentication"),
     (403, "permission"),
     (404, "model_not_found"),
-    # What cannot be done as asked; what is wrong with a prompt or a picture is told so.
+    # Invalid requests, prompts and images.
     (400, "invalid_"),
     (400, "context"),
     (400, "image"),
@@ -116,7 +115,7 @@ _STATUS_BY_ERROR_NAME = [
 
 
 class _ProviderError(msgspec.Struct, frozen=True):
-    """What an upstream says of an error, from whichever of the shapes in use."""
+    """An upstream's error object, from any of the shapes in use."""
 
     message: str = ""
     code: str = ""
@@ -127,11 +126,11 @@ class _ProviderError(msgspec.Struct, frozen=True):
 
 
 class ErrorMapper:
-    """Makes failures of what one upstream does wrong.
+    """Maps errors of one upstream to ``AttemptError``.
 
-    ``where`` names the upstream in messages; ``secret`` is the key that must never
-    be seen in one, nor what ``proxy`` is told of who asks. ``mixed``: an answer may be
-    the proxy's own, and look like one of the upstream's.
+    ``upstream`` is its name in messages; ``secret`` is the API key, which is redacted, as are
+    the credentials for ``proxy``. ``proxy_may_answer``: a response may be the proxy's own and
+    look like one of the upstream.
     """
 
     def __init__(
@@ -143,7 +142,7 @@ class ErrorMapper:
         proxy_may_answer: bool = False,
     ) -> None:
         self._upstream = upstream
-        #: How it is reached, and who answers.
+        #: The upstream with its proxy, and the name of the one that answers.
         self._route = f"{upstream} (by the proxy {proxy.address})" if proxy else upstream
         self._responder = self._route if proxy_may_answer else upstream
         self._proxy_name = f"The proxy {proxy.address}" if proxy else "The proxy"
@@ -151,12 +150,12 @@ class ErrorMapper:
         if secret:
             patterns.append(re.escape(secret))
             if len(secret) > _KEY_PREFIX_LENGTH:
-                # Upstreams also quote a key in part, or with its middle starred out.
+                # Upstreams also quote a key in part, or with its middle masked.
                 patterns.append(re.escape(secret[:_KEY_PREFIX_LENGTH]) + r"[^\s\"'<>,;()]*")
         self._secret_pattern = re.compile("|".join(patterns)) if patterns else None
 
     def from_exception(self, raised: Exception) -> AttemptError:
-        """The failure behind an exception that is one of ``CLIENT_ERRORS``."""
+        """The failure for an exception that is one of ``CLIENT_ERRORS``."""
         failure = self._map_exception(raised)
         if not isinstance(raised, aiohttp.ClientResponseError):
             # Those carry the request's headers, and with them the key.
@@ -166,7 +165,7 @@ class ErrorMapper:
     def from_response(
         self, status: int, headers: Mapping[str, str], body: bytes, now: float
     ) -> AttemptError:
-        """The failure behind an HTTP answer that is not a success. ``now``: seconds since 1970."""
+        """The failure for an HTTP error response. ``now``: seconds since 1970."""
         if 300 <= status < 400:
             target = self._redact(headers.get("Location", "elsewhere"))
             error = ModelError(
@@ -183,7 +182,7 @@ class ErrorMapper:
         )
 
     def from_error_event(self, event: bytes) -> AttemptError:
-        """The failure behind an ``error`` object inside an answer that began as a success."""
+        """The failure for an ``error`` object inside a successful response."""
         provider_error = _parse_provider_error(event)
         return self._map_provider_error(
             _infer_status(provider_error), provider_error, "broke off with an error", None
@@ -207,7 +206,7 @@ class ErrorMapper:
         param: str,
         retry_after: float | None,
     ) -> AttemptError:
-        """The failure behind an answer of another protocol, as good as this HTTP status."""
+        """The failure for an error of another protocol, by its equivalent HTTP status."""
         return self._map_provider_error(
             status, _ProviderError(message, code, param=param), action, retry_after
         )
@@ -251,7 +250,7 @@ class ErrorMapper:
         return AttemptError(error, transient=transient, immediate=immediate)
 
     def _map_proxy_status(self, status: int) -> AttemptError:
-        """The failure behind a proxy that does not let us through."""
+        """The failure for an error of the proxy itself."""
         action = f"{self._proxy_name} answered {status}"
         if status >= 500:
             error = ModelUnavailableError(f"{action}: it does not reach {self._upstream}.")
@@ -277,7 +276,7 @@ class ErrorMapper:
             )
         if status == 429:
             error = UpstreamRateLimitError(description, retry_after=delay)
-            # A quota that is spent does not come back while the user waits.
+            # An exhausted quota does not recover while the user waits.
             transient = provider_error.code != "insufficient_quota"
             return AttemptError(error, transient=transient, retry_after=delay)
         if status in (408, 504):
@@ -290,7 +289,7 @@ class ErrorMapper:
     def _map_request_error(
         self, status: int, provider_error: _ProviderError, message: str, description: str
     ) -> AntiphonError:
-        """The error behind a status that says: not like this."""
+        """The error for a status that rejects the request as such."""
         error: AntiphonError
         match status:
             case 404 if _is_model_not_found(provider_error):
@@ -320,7 +319,7 @@ class ErrorMapper:
 
 
 def _proxy_secret_patterns(proxy: Proxy | None) -> list[str]:
-    """What must not be seen of a proxy, as patterns."""
+    """Patterns of a proxy's credentials."""
     if proxy is None or proxy.userinfo is None or proxy.credentials is None:
         return []
     token = proxy.headers()["Proxy-Authorization"].rpartition(" ")[2]
@@ -353,7 +352,7 @@ def _is_model_not_found(provider_error: _ProviderError) -> bool:
 
 
 def _infer_status(provider_error: _ProviderError) -> int:
-    """The HTTP status that an error inside a stream would have had."""
+    """The HTTP status that corresponds to an error inside a stream."""
     if provider_error.code.isdecimal() and 400 <= int(provider_error.code) < 600:
         return int(provider_error.code)
     names = f"{provider_error.code} {provider_error.kind}"
@@ -365,7 +364,7 @@ def _parse_provider_error(body: bytes) -> _ProviderError:
         data = msgspec.json.decode(body)
     except DECODE_ERRORS:
         text = body.decode(errors="replace").strip()
-        # A proxy's error page says nothing to a person in a terminal.
+        # A proxy's HTML error page is useless in a terminal.
         return _ProviderError() if text.startswith("<") else _ProviderError(text)
     if isinstance(data, list) and data:
         data = data[0]
