@@ -181,7 +181,7 @@ def grpc_server(engine: Engine, app: GatewayMiddleware) -> GrpcServer:
     models = engine.settings.models
     return GrpcServer(
         engine.service,
-        GatewayInterceptor(app.authenticator, app.metrics, app.limiter),
+        GatewayInterceptor(app.authorizer, app.metrics),
         prices=lambda name: models[name].price if name in models else None,
         fun_prompt=engine.settings.fun_prompt,
     )
