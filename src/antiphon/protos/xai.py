@@ -21,6 +21,7 @@ from xai_sdk.proto import (  # type: ignore[import-untyped]
     usage_pb2,
 )
 
+from antiphon.core.items import Role
 from antiphon.core.turns import FunctionTool
 
 #: A protobuf message of any type.
@@ -41,7 +42,7 @@ __all__ = [
 
 
 #: Roles that both directions share; a tool's messages are read in another way.
-ROLES = {
+ROLES: dict[Role, int] = {
     "user": chat_pb2.ROLE_USER,
     "assistant": chat_pb2.ROLE_ASSISTANT,
     "system": chat_pb2.ROLE_SYSTEM,
@@ -52,6 +53,7 @@ SERVICE_TIERS = {
     "default": usage_pb2.SERVICE_TIER_DEFAULT,
     "priority": usage_pb2.SERVICE_TIER_PRIORITY,
 }
+SERVICE_TIER_NAMES = {number: name for name, number in SERVICE_TIERS.items()}
 REASONING_EFFORTS = {
     "none": chat_pb2.EFFORT_NONE,
     "low": chat_pb2.EFFORT_LOW,
