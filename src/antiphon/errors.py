@@ -14,7 +14,7 @@
     ├── Conflict                   409
     │   ├── ResponseInProgress     409
     │   ├── ConversationLocked     409  another turn runs on that conversation
-    │   ├── HistoryChanged         409  something of it was erased while it was read
+    │   ├── HistoryChangedError         409  something of it was erased while it was read
     │   └── IdempotencyConflict    409  an Idempotency-Key that was used for something else
     ├── TooManyRequests            429  more than this server lets one key have
     ├── ToolServerUnavailable      424  an MCP server that was to lend its tools did not answer
@@ -136,7 +136,7 @@ class ConversationLockedError(ConflictError):
     default_code = "conversation_locked"
 
 
-class HistoryChanged(ConflictError):
+class HistoryChangedError(ConflictError):
     """Something was erased from what a turn or a summary was made of, before that was kept."""
 
     default_code = "conversation_changed"

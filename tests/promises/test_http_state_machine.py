@@ -38,8 +38,7 @@ from antiphon.errors import ModelError
 from antiphon.models.scripted import Messages, ScriptedModel, ScriptedReply, cut, fail, say, wait
 from antiphon.stores.memory.store import MemoryApiKeyStore, MemoryStore
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
-from antiphon.turn.protocols import NewTurn
-from antiphon.turn.store_protocols import ApiKey
+from antiphon.turn.store_protocols import ApiKey, NewTurn
 from support.http_server import Answer, serving
 from support.reference_model import (
     RETENTION_SECONDS,

@@ -34,8 +34,8 @@ from antiphon.chat.stream import AsyncStream
 from antiphon.core.turns import DEFAULT_TENANT, Response
 from antiphon.models.openai.chat_completions import ChatCompletionsModel
 from antiphon.settings import ModelSettings
-from antiphon.turn.protocols import RecentThread
 from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import RecentThread
 from support.misbehaving_upstream import (
     DONE,
     Behaviour,

@@ -34,8 +34,9 @@ from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.memory.store import MemoryApiKeyStore, MemoryStore
 from antiphon.stores.sqlite.store import open_sqlite
 from antiphon.tools.mcp.manager import McpServerManager
-from antiphon.turn.protocols import Model, Store
+from antiphon.turn.protocols import Model
 from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import Store
 
 PROGRAM = str(Path(sys.executable).parent / "antiphon")
 T = TypeVar("T")

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from antiphon.errors import StoreError
 from antiphon.stores.sqlite.store import SqliteStore
-from antiphon.turn.protocols import Head
+from antiphon.turn.store_protocols import Head
 from support.store_turns import DONE, assistant, begin_turn, complete_turn, new_turn, sqlite
 
 

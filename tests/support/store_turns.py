@@ -19,8 +19,7 @@ from antiphon.core.retention import RETAIN_FOREVER, Clock, RetentionPolicy
 from antiphon.core.turns import DEFAULT_TENANT, End, Header, Options, Usage
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
-from antiphon.turn.protocols import Head, NewTurn, Store
-from antiphon.turn.store_protocols import Stores
+from antiphon.turn.store_protocols import Head, NewTurn, Store, Stores
 
 T = TypeVar("T")
 

@@ -16,9 +16,10 @@ from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import ScriptedModel, call, calls
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import open_sqlite
-from antiphon.turn.protocols import ModelCall, NewTurn, Store, StoredTurn, ToolExecutor
+from antiphon.turn.protocols import ModelCall, ToolExecutor
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import NewTurn, Store, StoredTurn
 
 T = TypeVar("T")
 

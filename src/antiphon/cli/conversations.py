@@ -30,8 +30,8 @@ from antiphon.core.turns import DEFAULT_TENANT, Response
 
 if TYPE_CHECKING:
     from antiphon.bootstrap import Engine
-    from antiphon.turn.protocols import RecentThread
     from antiphon.turn.service import TurnService
+    from antiphon.turn.store_protocols import RecentThread
 
 T = TypeVar("T")
 

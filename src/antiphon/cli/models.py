@@ -76,17 +76,17 @@ def list_models(flags: Flags, *, as_json: bool) -> None:
 
 def pull_model(what: str) -> None:
     """Fetch a model's weights, with a progress bar on a terminal. Raises ``ConfigError``."""
-    from antiphon.models.llama import weights  # loaded on first use
+    from antiphon.models.llama import model_download  # loaded on first use
 
     if what == EMBEDDED:
-        path = weights.embedded_weights()
+        path = model_download.embedded_weights()
         if path is None:
             with terminal_output.show_spinner(f"fetching {EMBEDDED} (93 MB) ..."):
-                path = weights.pull_embedded()
+                path = model_download.pull_embedded()
         name = EMBEDDED
     else:
         path = _pull_hf(what)
-        names = (model.name for model in weights.local_models() if model.path == path)
+        names = (model.name for model in model_download.local_models() if model.path == path)
         name = next(names, path.stem)
     terminal_output.print_output(f"{path}\n")
     terminal_output.print_note(f"talk to it: antiphon chat --model {name}")
@@ -95,7 +95,7 @@ def pull_model(what: str) -> None:
 def _pull_hf(spec: str) -> Path:
     from rich import progress  # loaded on first use
 
-    from antiphon.models.llama.weights import pull_hf  # loaded on first use
+    from antiphon.models.llama.model_download import pull_hf  # loaded on first use
 
     console = terminal_output.stderr_console()
     with progress.Progress(
@@ -113,13 +113,13 @@ def _pull_hf(spec: str) -> Path:
 
 def _model_entries(settings: Settings) -> Iterator[ModelEntry]:
     """Every model once: configured ones, files that were pulled, and the catch-all."""
-    from antiphon.models.llama.weights import embedded_weights, local_models  # loaded on first use
+    from antiphon.models.llama import model_download  # loaded on first use
 
     for name, model in settings.models.items():
         yield _configured_entry(name, model, settings.model)
-    local = [model for model in local_models() if model.name not in settings.models]
+    local = [model for model in model_download.local_models() if model.name not in settings.models]
     for file in local:
-        if file.path != embedded_weights():
+        if file.path != model_download.embedded_weights():
             default = file.name == settings.model
             yield ModelEntry(file.name, default, "llama", str(file.path), file.size)
     if settings.upstream is not None:
@@ -131,7 +131,7 @@ def _model_entries(settings: Settings) -> Iterator[ModelEntry]:
 
 
 def _configured_entry(name: str, model: ModelSettings, default: str | None) -> ModelEntry:
-    from antiphon.models.llama.weights import embedded_weights  # loaded on first use
+    from antiphon.models.llama.model_download import embedded_weights  # loaded on first use
 
     path = model.path if model.path or model.kind != "llama" else embedded_weights()
     missing = "not here yet: antiphon model pull" if model.kind == "llama" else ""

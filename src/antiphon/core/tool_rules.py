@@ -10,6 +10,8 @@ from antiphon.core.turns import McpTool, Options
 
 #: What a model reads where a person said no.
 DENIED_OUTPUT = "The user did not approve this call."
+#: The output of a call whose turn ended before the tool had given one.
+INTERRUPTED_OUTPUT = "The call was interrupted before it gave a result."
 #: In place of a tool's name: all tools of a server.
 ALL_TOOLS = "*"
 

@@ -14,25 +14,23 @@ import platformdirs
 from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.core.secrets import Secret
 from antiphon.errors import ConfigError
-from antiphon.settings.fields import (
-    SettingValue,
-    parse_base_url,
-    parse_choice,
-    parse_days,
-    parse_list,
-    parse_origins,
-    parse_path,
-    parse_port,
-    parse_store,
-)
 from antiphon.settings.file import (
     LimitTable,
     LimitValue,
     ModelTable,
     SettingsFile,
+    SettingValue,
     TenantTable,
     error_reason,
+    parse_base_url,
+    parse_choice,
+    parse_days,
+    parse_list,
     parse_mcp_server,
+    parse_origins,
+    parse_path,
+    parse_port,
+    parse_store,
     read_file,
 )
 from antiphon.settings.values import (

@@ -26,7 +26,7 @@ Look: TypeAlias = Callable[[], Awaitable[tuple[ConversationRecord | None, TurnRe
 #: half and all of it, so that processes which wait for each other fall out of step.
 _POLL_INTERVAL = 0.05
 #: How often something may be erased from a history while one turn is being prepared.
-_MOST_CHANGES = 10
+_MAX_HISTORY_CHANGES = 10
 
 
 class ConversationLocks:
@@ -120,30 +120,30 @@ class ConversationLocks:
         return found
 
 
-class Retries:
+class TurnRetries:
     """How often a turn is tried that the store refuses."""
 
     def __init__(self, request: TurnRequest) -> None:
         self._queues = request.on_busy == "queue"
         self._changes = 0
 
-    def count(self, refusal: AntiphonError) -> None:
-        """Take note of a refusal. Raises it where that was the last try."""
-        if isinstance(refusal, ConversationLockedError):
+    def raise_if_last(self, error: AntiphonError) -> None:
+        """Take note of a error. Raises it where that was the last try."""
+        if isinstance(error, ConversationLockedError):
             if not self._queues:
-                raise refusal
+                raise error
             return
         self._changes += 1
-        if self._changes == _MOST_CHANGES:
-            raise refusal
+        if self._changes == _MAX_HISTORY_CHANGES:
+            raise error
 
 
-async def accepted(turn: RunningTurn) -> None:
-    """Wait until the store has taken a turn. Raises its refusal alone."""
+async def wait_until_accepted(turn: RunningTurn) -> None:
+    """Wait until the store has taken a turn. Raises its error alone."""
     try:
         await turn.wait_until_stored()
     except AntiphonError:
-        if turn.refused:
+        if turn.is_rejected:
             raise
     except asyncio.CancelledError:
         # Nobody will ever hold it.

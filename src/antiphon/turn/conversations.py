@@ -11,9 +11,8 @@ from antiphon.core.items import Item, Message
 from antiphon.core.turns import ConversationRecord, IdempotencyReservation, Response, TurnRequest
 from antiphon.errors import ConflictError, InvalidRequestError, NotFoundError
 from antiphon.turn.conversation_lock import conversation_not_found
-from antiphon.turn.protocols import Window
 from antiphon.turn.service import TurnService
-from antiphon.turn.store_protocols import ConversationStore, SearchIndex
+from antiphon.turn.store_protocols import ConversationStore, SearchIndex, Window
 
 
 class ConversationService:

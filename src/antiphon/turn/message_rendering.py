@@ -30,10 +30,8 @@ from antiphon.core.items import (
     text_and_refusals_of,
 )
 from antiphon.core.reasoning_sidecar import ReasoningSidecar, attach_sidecars
+from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
 from antiphon.errors import InvalidRequestError
-
-#: What a model reads where a call never got its output.
-INTERRUPTED_OUTPUT = "The call was interrupted before it gave a result."
 
 #: How a summary is told to the model: in a system message, which stays.
 SUMMARY_PREFIX = "Previous conversation summary: "

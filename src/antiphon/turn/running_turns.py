@@ -52,7 +52,7 @@ class RunningTurn:
         #: Whether the turn's end could not be kept: the store takes it for running.
         self.end_not_persisted = False
         #: Whether the store did not take it: it is as if it had never begun.
-        self.refused = False
+        self.is_rejected = False
 
     # What readers use.
 

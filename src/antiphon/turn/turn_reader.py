@@ -23,8 +23,8 @@ from antiphon.core.turns import End, Response, TurnError
 from antiphon.errors import NotFoundError
 from antiphon.turn.history_cache import render_chain
 from antiphon.turn.message_rendering import build_messages, render_turn
-from antiphon.turn.protocols import Head, RecentThread, Store, StoredTurn, Window
 from antiphon.turn.running_turns import TurnRegistry
+from antiphon.turn.store_protocols import Head, RecentThread, Store, StoredTurn, Window
 from antiphon.turn.trimming import apply_summaries, newest_turns
 
 

@@ -9,19 +9,20 @@ from antiphon.errors import (
     ImageInputUnsupportedError,
     InvalidRequestError,
 )
-from antiphon.models.llama.chat_template import PromptMessage, chat_body, parse_prompt
+from antiphon.models.llama.chat_template import PromptMessage, parse_prompt, prompt_body
 from antiphon.models.llama.control_tokens import ZERO_WIDTH_SPACE, ControlTokenEscaper
 
 NUDGE = "So what is the answer?"
-MARKUP = ControlTokenEscaper(["<|im_start|>", "<|im_end|>"])
+ESCAPER = ControlTokenEscaper(["<|im_start|>", "<|im_end|>"])
 
 
 def body(messages: object, options: Options | None = None, *, window: int = 100) -> dict[str, Any]:
     raw = messages if isinstance(messages, bytes) else json.dumps(messages).encode()
-    made: dict[str, Any] = json.loads(
-        chat_body(raw, options or Options(), escaper=MARKUP, window=window)
+    prompt_messages = parse_prompt(raw).messages
+    decoded: dict[str, Any] = json.loads(
+        prompt_body(prompt_messages, options or Options(), escaper=ESCAPER, window=window)
     )
-    return made
+    return decoded
 
 
 def lines(messages: object) -> list[tuple[str, str]]:

@@ -23,7 +23,7 @@ from antiphon.errors import (
     ModelUnavailableError,
 )
 from antiphon.models.llama.model import LlamaModel
-from antiphon.models.llama.weights import SMOLLM2
+from antiphon.models.llama.model_download import SMOLLM2
 from antiphon.turn.protocols import Model, ModelInfo
 from support.embedded_model import (
     GenerationResult,

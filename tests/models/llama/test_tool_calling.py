@@ -17,6 +17,7 @@ from antiphon.errors import ContextLengthExceededError, InvalidRequestError
 from antiphon.models.llama.chat_template import Prompt, PromptMessage, parse_prompt
 from antiphon.models.llama.few_shot import FEW_SHOT_EXAMPLES
 from antiphon.models.llama.model import LlamaModel
+from antiphon.models.llama.model_download import SMOLLM2
 from antiphon.models.llama.tool_calling import (
     argument_messages,
     argument_options,
@@ -25,7 +26,6 @@ from antiphon.models.llama.tool_calling import (
     topic_messages,
     topics,
 )
-from antiphon.models.llama.weights import SMOLLM2
 from antiphon.turn.protocols import ModelCall
 from support.embedded_model import call, needs_model, weights
 

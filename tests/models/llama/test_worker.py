@@ -36,9 +36,9 @@ PARENT = """
     from antiphon.turn.protocols import ModelCall, ModelInfo
 
     async def main():
-        model = LlamaModel(ModelInfo("m"), Path(sys.argv[1]), slots=1, context=2048)
-        told = b'[{"role": "user", "content": "Count to one thousand in words."}]'
-        stream = model.generate(ModelCall("m", told, Options(max_output_tokens=2000), True))
+        model = LlamaModel(ModelInfo("m"), Path(sys.argv[1]), slots=1, context_window=2048)
+        messages = b'[{"role": "user", "content": "Count to one thousand in words."}]'
+        stream = model.generate(ModelCall("m", messages, Options(max_output_tokens=2000), True))
         await anext(stream)
         print(model.pid, flush=True)
         if sys.argv[2] == "wait":
@@ -161,12 +161,12 @@ def test_what_llama_cpp_prints_does_not_reach_the_frames() -> None:
     command = [sys.executable, "-c", "PLACEHOLDER"]
     program = """
         import os, sys
-        from antiphon.models.llama.worker import _Mouth
+        from antiphon.models.llama.worker import _FrameWriter
         from antiphon.models.llama.frame_protocol import Ready
-        mouth = _Mouth()
+        writer = _FrameWriter()
         print("printed by Python", flush=True)
         os.write(1, b"printed by C")
-        mouth.say(Ready(7))
+        writer.write(Ready(7))
     """
     command[2] = textwrap.dedent(program)
     done = subprocess.run(command, capture_output=True, check=True)

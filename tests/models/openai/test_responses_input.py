@@ -28,8 +28,7 @@ from antiphon.core.items import (
 from antiphon.core.reasoning_sidecar import REASONING_KEY
 from antiphon.core.turns import Options
 from antiphon.models.openai.chat_completions import ChatCompletionsEncoder as ChatWriter
-from antiphon.models.openai.responses import ResponsesEncoder
-from antiphon.models.openai.responses_input import to_input_items
+from antiphon.models.openai.responses import ResponsesEncoder, to_input_items
 from antiphon.turn.message_rendering import build_messages, render_turn
 from antiphon.turn.protocols import ModelCall
 from support.chain_strategies import Chain, Turn, chains, check_well_formed

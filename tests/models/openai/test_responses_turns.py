@@ -19,8 +19,8 @@ from antiphon.core.items import (
 )
 from antiphon.core.turns import FunctionTool, Options, Response, TurnRequest
 from antiphon.models.model_registry import ModelRegistry
-from antiphon.turn.protocols import Store
 from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import Store
 from support.chat_completions_upstream import ChatCompletionsUpstream as ChatUpstream
 from support.misbehaving_upstream import completion
 from support.responses_upstream import (

@@ -12,7 +12,8 @@ from __future__ import annotations
 import logging
 import re
 
-from antiphon.api.common.body import Scope
+from starlette.types import Scope
+
 from antiphon.core.ids import new_response_id
 
 _SAFE_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")

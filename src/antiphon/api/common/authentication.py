@@ -11,7 +11,8 @@ import math
 import time
 from collections.abc import Callable, Mapping
 
-from antiphon.api.common.body import Scope
+from starlette.types import Scope
+
 from antiphon.core.api_keys import hash_api_key
 from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.errors import AuthenticationError
@@ -31,9 +32,9 @@ def tenant_of(scope: Scope) -> str:
     return tenant
 
 
-def set_tenant(scope: Scope, key: ApiKey | None) -> None:
-    """Say whose request it is; None: there are no keys."""
-    scope[_TENANT] = key.tenant if key else DEFAULT_TENANT
+def set_tenant(scope: Scope, tenant: str = DEFAULT_TENANT) -> None:
+    """Set a request's tenant."""
+    scope[_TENANT] = tenant
 
 
 def credential_of(headers: Mapping[bytes, bytes]) -> bytes:

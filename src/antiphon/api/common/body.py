@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Iterable
+from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 import msgspec
+from starlette.types import Receive, Scope
 
 from antiphon.errors import BodyTooLargeError, InvalidRequestError
 
 T = TypeVar("T")
-
-Scope: TypeAlias = MutableMapping[str, Any]
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 #: Bytes. Room for a 20 MiB image in base64 and the words around it.
 MAX_BODY = 32 * 1024 * 1024

@@ -27,12 +27,11 @@ from antiphon.core.items import (
     Part,
     Reasoning,
 )
-from antiphon.core.tool_rules import denied_output, qualified_name
+from antiphon.core.tool_rules import INTERRUPTED_OUTPUT, denied_output, qualified_name
 from antiphon.core.turns import ItemReference
 from antiphon.errors import InvalidRequestError
 
 MAX_ITEMS = 4096
-_INTERRUPTED_OUTPUT = "The call was interrupted before it gave a result."
 
 
 class DecodedInput(msgspec.Struct, frozen=True):
@@ -233,7 +232,7 @@ class _SpecialItemDecoder:
         failed = given.error is not None or given.output is None
         text = given.output or ""
         if failed:
-            text = _INTERRUPTED_OUTPUT if given.error is None else _error_text(given.error)
+            text = INTERRUPTED_OUTPUT if given.error is None else _error_text(given.error)
         self._items.append(FunctionCallOutput(call.call_id, text, is_error=failed))
 
     def _add_approval(self, decision: McpApproval) -> None:

@@ -22,8 +22,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
+from starlette.types import Receive, Scope, Send
 
-from antiphon.api.common.body import Receive, Scope, Send
 from antiphon.errors import ModelError, StoreError
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.store_protocols import StoreHealth
@@ -41,7 +41,7 @@ class _RequestStats:
     def __init__(self) -> None:
         self.count = 0
         self.seconds = 0.0
-        #: How many took up to each of ``LATENCY_BUCKETS`` but more than the one before; then the rest.
+        #: Requests in each of ``LATENCY_BUCKETS``, then the slower ones; not cumulative.
         self.buckets = [0] * len(_BUCKET_BOUNDS)
 
 
@@ -189,7 +189,7 @@ class Metrics:
 
     def turn_ended(self, turn: RunningTurn) -> None:
         self._running.dec()
-        if turn.refused:
+        if turn.is_rejected:
             return
         response = turn.response
         self._turns.labels(response.status if response else "failed").inc()

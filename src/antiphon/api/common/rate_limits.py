@@ -15,7 +15,8 @@ from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import Protocol, TypeAlias
 
-from antiphon.api.common.body import Scope
+from starlette.types import Scope
+
 from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.errors import RateLimitError
 from antiphon.turn.running_turns import RunningTurn

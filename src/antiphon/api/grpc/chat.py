@@ -12,9 +12,10 @@ from typing import TypeAlias
 
 import msgspec
 
+from antiphon.api.common.authorization import Principal
 from antiphon.api.grpc.chunk_codec import GrpcChunkEncoder
 from antiphon.api.grpc.deferred_completions import DeferredCompletions
-from antiphon.api.grpc.interceptor import GrpcCaller, log
+from antiphon.api.grpc.interceptor import log
 from antiphon.api.grpc.message_codec import (
     SUMMARY_PREFIX,
     decode_messages,
@@ -24,7 +25,7 @@ from antiphon.api.grpc.message_codec import (
 from antiphon.api.grpc.request_codec import CompletionRequest, decode_completion
 from antiphon.api.grpc.response_codec import CompletionEncoder, encode_usage
 from antiphon.api.grpc.stream_throttle import StreamThrottle
-from antiphon.api.grpc.tool_call_codec import open_call_ids
+from antiphon.api.grpc.tool_codec import open_call_ids
 from antiphon.core.events import Event
 from antiphon.core.ids import item_id, new_response_id
 from antiphon.core.items import Item
@@ -43,7 +44,7 @@ ChoiceEvents: TypeAlias = Sequence[tuple[int, Sequence[Event]]]
 
 
 async def start_choices(
-    service: TurnService, caller: GrpcCaller, request: CompletionRequest
+    service: TurnService, caller: Principal, request: CompletionRequest
 ) -> list[RunningTurn]:
     """Start the turns of all choices, the one that gives the completion its id first.
 
@@ -176,7 +177,7 @@ class ChatServicer:
         self._deferred_completions = DeferredCompletions()
         self._throttle = throttle
 
-    async def complete(self, caller: GrpcCaller, request: Proto) -> Proto:
+    async def complete(self, caller: Principal, request: Proto) -> Proto:
         """GetCompletion"""
         turns = await start_choices(
             self._service, caller, await self._decode_request(caller, request)
@@ -184,7 +185,7 @@ class ChatServicer:
         with cancel_on_exit(turns):
             return self._completion_encoder.encode(await gather_results(turns))
 
-    async def stream(self, caller: GrpcCaller, request: Proto, write: Write) -> None:
+    async def stream(self, caller: Principal, request: Proto, write: Write) -> None:
         """GetCompletionChunk"""
         asked = await self._decode_request(caller, request)
         streamed = msgspec.structs.replace(asked.turn, stream=True, emit_created=False)
@@ -198,7 +199,7 @@ class ChatServicer:
                     await write(chunk)
                     rest.start()
 
-    async def defer(self, caller: GrpcCaller, request: Proto) -> Proto:
+    async def defer(self, caller: Principal, request: Proto) -> Proto:
         """StartDeferredCompletion: nobody waits for the answer, but somebody will ask for it."""
         asked = await self._decode_request(caller, request)
         if not asked.turn.store:
@@ -211,7 +212,7 @@ class ChatServicer:
             request_id=self._deferred_completions.add(caller.tenant, turns)
         )
 
-    async def get_deferred(self, caller: GrpcCaller, request: Proto) -> Proto:
+    async def get_deferred(self, caller: Principal, request: Proto) -> Proto:
         """GetDeferredCompletion: of a stored answer for as long as it is stored."""
         name, tenant = request.request_id, caller.tenant
         if self._deferred_completions.is_expired(tenant, name):
@@ -226,11 +227,11 @@ class ChatServicer:
             return _deferred_response(deferred_pb2.PENDING)
         return _deferred_response(deferred_pb2.DONE, self._encode_stored(choices))
 
-    async def get_stored(self, caller: GrpcCaller, request: Proto) -> Proto:
+    async def get_stored(self, caller: Principal, request: Proto) -> Proto:
         """GetStoredCompletion: whichever interface it was made through."""
         return self._encode_stored(await self._stored_choices(caller, request.response_id))
 
-    async def delete(self, caller: GrpcCaller, request: Proto) -> Proto:
+    async def delete(self, caller: Principal, request: Proto) -> Proto:
         """DeleteStoredCompletion, with all its choices"""
         first = await self._service.reader.response(caller.tenant, request.response_id)
         for other in other_choice_ids(first):
@@ -241,7 +242,7 @@ class ChatServicer:
         await self._service.delete(caller.tenant, first.id)
         return chat_pb2.DeleteStoredCompletionResponse(response_id=first.id)
 
-    async def compact(self, caller: GrpcCaller, request: Proto) -> Proto:
+    async def compact(self, caller: Principal, request: Proto) -> Proto:
         """CompactContext: nothing is stored."""
         items = decode_messages(request.input, "input")
         made = await self._service.compact(
@@ -259,7 +260,7 @@ class ChatServicer:
             usage=encode_usage(made.usage or Usage()),
         )
 
-    async def _decode_request(self, caller: GrpcCaller, request: Proto) -> CompletionRequest:
+    async def _decode_request(self, caller: Principal, request: Proto) -> CompletionRequest:
         """The request as turns, with results of tools given to the calls they are for."""
         asked = decode_completion(request, caller.tenant)
         turn = asked.turn
@@ -272,7 +273,7 @@ class ChatServicer:
         turn = msgspec.structs.replace(turn, input=_require_call_ids(items))
         return msgspec.structs.replace(asked, turn=turn)
 
-    async def _stored_choices(self, caller: GrpcCaller, response_id: str) -> list[Response]:
+    async def _stored_choices(self, caller: Principal, response_id: str) -> list[Response]:
         choices = [await self._service.reader.response(caller.tenant, response_id)]
         for other in other_choice_ids(choices[0]):
             try:

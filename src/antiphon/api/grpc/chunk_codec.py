@@ -15,7 +15,7 @@ from antiphon.api.grpc.response_codec import (
     finish_reason,
     wants_logprobs,
 )
-from antiphon.api.grpc.tool_call_codec import McpCallEncoder, encode_call
+from antiphon.api.grpc.tool_codec import McpCallEncoder, encode_call
 from antiphon.core import events
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, Reasoning
 from antiphon.core.turns import INCLUDE_ENCRYPTED_REASONING, Response

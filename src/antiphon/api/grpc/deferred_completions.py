@@ -63,7 +63,8 @@ class DeferredCompletions:
             done = next((name for name, one in shelf.completions.items() if one.is_done), None)
             if done is None:
                 raise RateLimitError(
-                    f"There may be {_MAX_PER_TENANT} deferred completions under way: wait until one is over.",
+                    f"There may be {_MAX_PER_TENANT} deferred completions under way: wait until"
+                    " one is over.",
                     retry_after=1,
                 )
             shelf.expire(done)

@@ -9,7 +9,12 @@ import msgspec
 
 from antiphon.api.common.tool_requests import DecodedTools
 from antiphon.api.grpc.message_codec import decode_messages
-from antiphon.api.grpc.tool_codec import decode_toolset, json_object, to_valid_name
+from antiphon.api.grpc.tool_codec import (
+    MCP_OUTPUTS,
+    decode_toolset,
+    json_object,
+    to_valid_name,
+)
 from antiphon.core.turns import INCLUDE_ENCRYPTED_REASONING, INCLUDE_LOGPROBS, Options, TurnRequest
 from antiphon.errors import InvalidRequestError
 from antiphon.protos.xai import Proto, chat_pb2, usage_pb2
@@ -27,9 +32,6 @@ _EFFORTS = {
     chat_pb2.EFFORT_XHIGH: "xhigh",
 }
 
-#: What ``Options.include`` has besides, where the answers of MCP servers' tools are wanted.
-MCP_OUTPUTS = "mcp_call.output"
-
 
 class CompletionRequest(msgspec.Struct, frozen=True):
     """A request for one or several answers to the same."""
@@ -39,7 +41,7 @@ class CompletionRequest(msgspec.Struct, frozen=True):
 
 
 def decode_completion(request: Proto, tenant: str) -> CompletionRequest:
-    """A ``GetCompletionsRequest`` as turns. Raises ``InvalidRequestError`` naming the field at fault."""
+    """A ``GetCompletionsRequest`` as turns. Raises ``InvalidRequestError`` naming the field."""
     _check_supported(request)
     items = decode_messages(request.messages)
     choices = _integer(request, "n", MAX_CHOICES) or 1

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from antiphon.api.grpc.pricing import PriceLookup, cost_in_ticks
-from antiphon.api.grpc.tool_call_codec import (
+from antiphon.api.grpc.tool_codec import (
     McpCallEncoder,
     count_mcp_calls,
     encode_call,

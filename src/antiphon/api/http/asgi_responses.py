@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self, TypeAlias
 
 import msgspec
+from starlette.types import Message, Receive, Scope, Send
 
-from antiphon.api.common.body import ClientDisconnected, Message, Receive, Scope, Send
+from antiphon.api.common.body import ClientDisconnected
 from antiphon.errors import AntiphonError, RateLimitError, UpstreamRateLimitError
 from antiphon.turn.replay import Replay
 from antiphon.turn.running_turns import RunningTurn

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from antiphon.api.common.body import Receive, Scope, Send, read_body
+from starlette.types import Receive, Scope, Send
+
+from antiphon.api.common.body import read_body
 from antiphon.api.http.asgi_responses import (
     DisconnectWatcher,
     KeepAlive,

@@ -7,23 +7,22 @@ from functools import partial
 from typing import Any
 
 import msgspec
+from starlette.types import Receive, Scope, Send
 
 from antiphon.api.common.authentication import tenant_of
-from antiphon.api.common.body import Receive, Scope, Send, decode_body, query_params, read_body
+from antiphon.api.common.body import decode_body, query_params, read_body
 from antiphon.api.common.input_items import decode_items
 from antiphon.api.http.asgi_responses import send_json
 from antiphon.api.http.idempotency import IdempotencyKeys
-from antiphon.api.http.includes import parse_include
-from antiphon.api.http.item_bodies import input_items, output_items
-from antiphon.api.http.pagination import behind, list_body, parse_limit, parse_order
+from antiphon.api.http.item_bodies import input_items, output_items, parse_include
+from antiphon.api.http.pagination import items_after, list_body, parse_limit, parse_order
 from antiphon.api.http.response_request import Metadata
 from antiphon.core.ids import parse_item_id
 from antiphon.core.items import Item
 from antiphon.core.turns import ConversationRecord, Response
 from antiphon.errors import InvalidRequestError
 from antiphon.turn.conversations import ConversationService, item_not_found
-from antiphon.turn.protocols import Window
-from antiphon.turn.store_protocols import SearchHit
+from antiphon.turn.store_protocols import SearchHit, Window
 
 #: How many items one request may bring.
 _MAX_ITEMS = 100
@@ -132,7 +131,7 @@ class ConversationEndpoints:
         """GET /v1/conversations/{id}/items"""
         query = query_params(scope)
         include, limit = parse_include(query), parse_limit(query)
-        items = await _items_behind(
+        items = await _read_items(
             partial(self._conversations.window, tenant_of(scope), scope["path_params"]["id"]),
             Window(limit // 2 + 1, newest_first=parse_order(query) == "desc"),
             query.get("after", [None])[-1],
@@ -202,7 +201,7 @@ def _hit_body(hit: SearchHit) -> dict[str, Any]:
     }
 
 
-async def _items_behind(
+async def _read_items(
     read: Callable[[Window], Awaitable[list[Response]]],
     window: Window,
     after: str | None,
@@ -218,7 +217,7 @@ async def _items_behind(
         window = msgspec.structs.replace(window, at=(parse_item_id(after) or [""])[0])
     turns = await read(window)
     if after is not None:
-        found = behind(_directed(turns[:1], include, window), after)
+        found = items_after(_directed(turns[:1], include, window), after)
     while True:
         # The first turn of a window is known already, unless the list begins with it.
         found += _directed(turns if window.at is None else turns[1:], include, window)

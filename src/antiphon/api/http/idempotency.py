@@ -14,8 +14,9 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self, TypeVar
 
+from starlette.types import Scope
+
 from antiphon.api.common.authentication import tenant_of
-from antiphon.api.common.body import Scope
 from antiphon.core.turns import IdempotencyReservation
 from antiphon.errors import ConflictError, IdempotencyConflictError, InvalidRequestError
 from antiphon.turn.store_protocols import IdempotencyStore

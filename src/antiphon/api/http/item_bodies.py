@@ -7,10 +7,9 @@ What an MCP server's tool was asked and answered are two items in the store, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, get_args
 
-from antiphon.api.http.includes import shows_encrypted_reasoning
 from antiphon.core.ids import item_id
 from antiphon.core.items import (
     ApprovedCall,
@@ -29,8 +28,21 @@ from antiphon.core.items import (
     text_and_refusals_of,
 )
 from antiphon.core.tool_rules import needs_approval, unqualified_name
-from antiphon.core.turns import Response
+from antiphon.core.turns import INCLUDE_ENCRYPTED_REASONING, Options, Response
+from antiphon.errors import InvalidRequestError
 
+#: The specification's two, and those that OpenAI's clients know besides.
+Includable: TypeAlias = Literal[
+    "reasoning.encrypted_content",
+    "message.output_text.logprobs",
+    "message.input_image.image_url",
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+]
+INCLUDABLE: tuple[str, ...] = get_args(Includable)
 #: Whether a call of an MCP server is one that a person has to agree to.
 ApprovalCheck: TypeAlias = Callable[[FunctionCall], bool]
 
@@ -283,3 +295,22 @@ def part_body(part: Part) -> dict[str, Any]:
         if value is not None or not isinstance(part, InputFile):
             body[field] = value
     return body
+
+
+def parse_include(query: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """The values of ``include=…`` or ``include[]=…``. Raises ``InvalidRequestError``."""
+    include = (*query.get("include", ()), *query.get("include[]", ()))
+    for one in include:
+        if one not in INCLUDABLE:
+            raise InvalidRequestError(
+                f"There is nothing called '{one[:64]}' to include.", param="include"
+            )
+    return include
+
+
+def shows_encrypted_reasoning(options: Options, include: Sequence[str] = ()) -> bool:
+    """Whether a turn's reasoning is shown with its encrypted content.
+
+    Either the request that created the turn or the one that reads it (``include``) may ask for it.
+    """
+    return INCLUDE_ENCRYPTED_REASONING in options.include or INCLUDE_ENCRYPTED_REASONING in include

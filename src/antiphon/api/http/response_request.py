@@ -15,7 +15,7 @@ import msgspec
 from antiphon.api.common.body import check_depth, decode_body, drop_nulls
 from antiphon.api.common.input_items import DecodedInput, decode_items
 from antiphon.api.common.tool_requests import DecodedTools, ToolChoice, ToolParam, decode_tools
-from antiphon.api.http.includes import Includable
+from antiphon.api.http.item_bodies import Includable
 from antiphon.core.items import Message
 from antiphon.core.turns import Options, TurnRequest
 from antiphon.errors import InvalidRequestError

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 import msgspec
+from starlette.types import Receive, Scope, Send
 
 from antiphon.api.common.authentication import tenant_of
-from antiphon.api.common.body import Receive, Scope, Send, query_params, read_body
+from antiphon.api.common.body import query_params, read_body
 from antiphon.api.http.asgi_responses import (
     DisconnectWatcher,
     KeepAlive,
@@ -25,8 +26,7 @@ from antiphon.api.http.asgi_responses import (
     server_failure,
 )
 from antiphon.api.http.idempotency import IdempotencyKeys, IdempotentRequest
-from antiphon.api.http.includes import parse_include
-from antiphon.api.http.item_bodies import input_items, item_body
+from antiphon.api.http.item_bodies import input_items, item_body, parse_include
 from antiphon.api.http.pagination import (
     list_body,
     paginate,

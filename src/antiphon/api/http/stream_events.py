@@ -14,8 +14,12 @@ from typing import Any
 
 import msgspec
 
-from antiphon.api.http.includes import shows_encrypted_reasoning
-from antiphon.api.http.item_bodies import McpCallPairing, mcp_call_body, part_body
+from antiphon.api.http.item_bodies import (
+    McpCallPairing,
+    mcp_call_body,
+    part_body,
+    shows_encrypted_reasoning,
+)
 from antiphon.api.http.response_body import response_body
 from antiphon.core import events
 from antiphon.core.ids import item_id

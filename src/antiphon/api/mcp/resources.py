@@ -28,8 +28,8 @@ from antiphon.core.items import (
 from antiphon.core.turns import Response
 from antiphon.errors import NotFoundError
 from antiphon.turn.conversations import ConversationService
-from antiphon.turn.protocols import RecentThread
 from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import RecentThread
 
 
 def render_markdown(chain: Sequence[Response]) -> str:

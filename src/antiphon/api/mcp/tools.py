@@ -10,8 +10,7 @@ import msgspec
 from antiphon.api.mcp import tool_arguments as take
 from antiphon.api.mcp import tool_results as give
 from antiphon.api.mcp import tool_schemas as about
-from antiphon.api.mcp.caller import McpCaller
-from antiphon.api.mcp.image_arguments import load_images
+from antiphon.api.mcp.request_context import McpCaller
 from antiphon.api.mcp.turn_execution import TurnExecutor
 from antiphon.core.ids import conversation_key
 from antiphon.core.items import InputText, Message
@@ -100,7 +99,7 @@ class ToolHandlers:
         """``chat`` about images."""
         take.check_ranges(None, asked.max_tokens)
         paths = asked.image_paths if isinstance(asked, take.LocalVisionChatArguments) else None
-        images = await load_images(
+        images = await take.load_images(
             asked.image_urls or (), paths or (), asked.detail, caller.folders
         )
         said = Message("user", (InputText(asked.prompt), *images))

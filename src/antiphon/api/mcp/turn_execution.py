@@ -12,7 +12,7 @@ from typing import Final, Self
 
 import msgspec
 
-from antiphon.api.mcp.caller import McpCaller, ProgressFn
+from antiphon.api.mcp.request_context import McpCaller, ProgressFn
 from antiphon.core.events import Event, RawReasoningDelta, ReasoningDelta, RefusalDelta, TextDelta
 from antiphon.core.turns import Response, TurnRequest
 from antiphon.errors import AntiphonError, InvalidRequestError, ModelNotFoundError

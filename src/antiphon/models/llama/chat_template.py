@@ -105,17 +105,6 @@ _messages_decoder = msgspec.json.Decoder(list[_Message])
 _encoder = msgspec.json.Encoder()
 
 
-def chat_body(
-    messages: bytes, options: Options, *, escaper: ControlTokenEscaper, window: int
-) -> bytes:
-    """The JSON body for ``handle_chat_completions``; ``window`` is in tokens.
-
-    Raises ``InvalidRequestError`` and its children: unreadable messages, images, and texts that
-    can never fit the window.
-    """
-    return prompt_body(parse_prompt(messages).messages, options, escaper=escaper, window=window)
-
-
 def prompt_body(
     prompt_messages: Sequence[PromptMessage],
     options: Options,

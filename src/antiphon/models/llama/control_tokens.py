@@ -23,7 +23,7 @@ class ControlTokenEscaper:
         self._first_character = re.compile(f"[{re.escape(firsts)}]") if firsts else None
 
     def escape(self, text: str) -> str:
-        """The text with ``ZERO_WIDTH_SPACE`` after the first character of every control token in it."""
+        """The text with an invisible character inside of every control token in it."""
         if self._first_character is None:
             return text
         pieces = []

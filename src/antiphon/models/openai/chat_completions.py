@@ -25,7 +25,13 @@ from antiphon.core.deltas import (
     RefusalTextDelta,
     UsageUpdate,
 )
-from antiphon.core.reasoning_sidecar import strip_sidecars
+from antiphon.core.items import Phase
+from antiphon.core.reasoning_sidecar import (
+    PHASE_KEY,
+    REASONING_KEY,
+    ReasoningSidecar,
+    strip_sidecars,
+)
 from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.errors import ModelError
 from antiphon.models.openai.logprobs_citations import (
@@ -42,6 +48,54 @@ from antiphon.models.openai.upstream_errors import DECODE_ERRORS, Unreadable, in
 from antiphon.models.openai.upstream_model import UpstreamModel
 from antiphon.models.retry import AttemptError
 from antiphon.turn.protocols import ModelCall
+
+
+class MessageImage(msgspec.Struct, frozen=True):
+    url: str
+    detail: str = "auto"
+
+
+class MessageFile(msgspec.Struct, frozen=True, omit_defaults=True):
+    filename: str | None = None
+    file_data: str | None = None
+    file_url: str | None = None
+
+
+class MessageVideo(msgspec.Struct, frozen=True):
+    url: str
+
+
+class MessagePart(msgspec.Struct, frozen=True):
+    text: str = ""
+    image_url: MessageImage | None = None
+    file: MessageFile | None = None
+    video_url: MessageVideo | None = None
+
+
+class MessageFunction(msgspec.Struct, frozen=True):
+    name: str
+    arguments: str
+
+
+class MessageToolCall(msgspec.Struct, frozen=True):
+    id: str
+    function: MessageFunction
+
+
+class ChatMessage(
+    msgspec.Struct, frozen=True, rename={"reasoning": REASONING_KEY, "phase": PHASE_KEY}
+):
+    role: str
+    content: str | list[MessagePart] | None = None
+    name: str | None = None
+    tool_calls: list[MessageToolCall] | None = None
+    tool_call_id: str | None = None
+    reasoning: tuple[ReasoningSidecar, ...] = ()
+    phase: Phase | None = None
+
+
+decode_messages = msgspec.json.Decoder(list[ChatMessage]).decode
+
 
 _encode = msgspec.json.Encoder().encode
 _DEFAULTS = Options()

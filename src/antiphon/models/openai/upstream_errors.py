@@ -170,7 +170,8 @@ class ErrorMapper:
         if 300 <= status < 400:
             target = self._redact(headers.get("Location", "elsewhere"))
             error = ModelError(
-                f"{self._responder} redirects to {target}; set that as the base URL if you trust it.",
+                f"{self._responder} redirects to {target};"
+                " set that as the base URL if you trust it.",
                 code="upstream_redirect",
             )
             return AttemptError(error)

@@ -9,16 +9,21 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import aiohttp
+import msgspec
 from yarl import URL
 
 from antiphon.core.deltas import Delta
 from antiphon.core.proxies import Proxy, find_proxy
 from antiphon.errors import ConfigError, ModelUnavailableError
-from antiphon.models.model_list import decode_model_list
-from antiphon.models.openai.upstream_errors import CLIENT_ERRORS, ErrorMapper, Unreadable
+from antiphon.models.openai.upstream_errors import (
+    CLIENT_ERRORS,
+    DECODE_ERRORS,
+    ErrorMapper,
+    Unreadable,
+)
 from antiphon.models.openai.upstream_response import (
     ConnectionDrainer,
     ResponseParser,
@@ -27,7 +32,6 @@ from antiphon.models.openai.upstream_response import (
     read_start,
 )
 from antiphon.models.retry import AttemptError, RetryAttempts, RetryPolicy
-from antiphon.models.upstream_url import authorization_header, parse_http_url
 from antiphon.turn.protocols import ModelCall, ModelInfo
 
 #: How long an unused connection is kept, in seconds: a person thinks between two turns.
@@ -239,3 +243,65 @@ def _proxy_request_options(proxy: Proxy, url: URL, headers: dict[str, str]) -> d
         return {"proxy": proxy.url, "headers": {**headers, **proxy.headers()}}
     told = {"User-Agent": headers["User-Agent"], **proxy.headers()}
     return {"proxy": proxy.url, "headers": headers, "proxy_headers": told}
+
+
+def parse_http_url(text: str) -> URL | None:
+    """An ``http`` or ``https`` URL with a host; None: it is none."""
+    try:
+        url = URL(text)
+        usable = url.scheme in ("http", "https") and bool(url.host) and url.port is not None
+    except ValueError:
+        return None
+    return url if usable else None
+
+
+def authorization_header(api_key: str) -> str:
+    """What the ``Authorization`` of a call says. Raises ``ConfigError``."""
+    if not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
+        raise ConfigError("The API key holds characters that no key has: check it.")
+    return f"Bearer {api_key}"
+
+
+#: How many names a message shows, and how long one is at most, in characters.
+_SHOWN: Final = 20
+_LONGEST_NAME: Final = 200
+
+
+class _Model(msgspec.Struct, frozen=True):
+    id: str
+
+
+class _List(msgspec.Struct, frozen=True):
+    #: Ollama says null where it has none.
+    data: list[_Model] | None
+
+
+_decode = msgspec.json.Decoder(_List).decode
+
+
+def decode_model_list(body: bytes) -> list[str]:
+    """The models' names in their order, each once. Raises ``RpcFailure``.
+
+    Names that no terminal should print, or that are too long to be one, are left out.
+    """
+    try:
+        models = _decode(body).data or []
+    except DECODE_ERRORS as error:
+        raise Unreadable(str(error), body, error) from None
+    names = [model.id for model in models]
+    usable = [name for name in names if name.isprintable() and 0 < len(name) <= _LONGEST_NAME]
+    return list(dict.fromkeys(usable))
+
+
+def why_undecided(where: str, names: Sequence[str]) -> str:
+    """What to tell whoever named no model, where the endpoint does not have exactly one."""
+    if not names:
+        return f"Name a model: {where} lists none."
+    shown = ", ".join(names[:_SHOWN])
+    rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"Name a model: {where} has {shown}{rest}."
+
+
+def why_unknown(where: str, failure: AttemptError) -> str:
+    """The same, where the endpoint could not be asked."""
+    return f"Name a model: {where} does not say which it has. {failure.error.message}"

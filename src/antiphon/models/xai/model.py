@@ -26,10 +26,9 @@ from antiphon.errors import (
     ModelUnavailableError,
 )
 from antiphon.models.openai.upstream_errors import ErrorMapper, incomplete_stream
+from antiphon.models.openai.upstream_model import authorization_header, parse_http_url
 from antiphon.models.retry import AttemptError, RetryAttempts, RetryPolicy, retry_after
-from antiphon.models.upstream_url import authorization_header, parse_http_url
-from antiphon.models.xai.request import build_request, without_reasoning
-from antiphon.models.xai.stream import XaiParser
+from antiphon.models.xai.codec import XaiParser, build_request, without_reasoning
 from antiphon.protos.xai import Proto, chat_pb2_grpc
 from antiphon.turn.protocols import ModelCall, ModelInfo
 

@@ -26,8 +26,7 @@ from antiphon.core.items import SummaryText
 from antiphon.core.reasoning_sidecar import ReasoningSidecar, attach_sidecars
 from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.errors import InvalidRequestError
-from antiphon.models.xai.request import build_request, to_xai_messages, without_reasoning
-from antiphon.models.xai.stream import XaiParser
+from antiphon.models.xai.codec import XaiParser, build_request, to_xai_messages, without_reasoning
 from antiphon.turn.protocols import ModelCall
 from support.xai_upstream import chunk, make_call, role_texts, tool_calls
 

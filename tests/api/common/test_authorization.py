@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from antiphon.api.common.local_only import require_local_host
+from antiphon.api.common.authorization import require_local_host
 from antiphon.errors import ForbiddenError
 from support.http_server import ThreadServer, serving
 
@@ -23,10 +23,8 @@ from support.http_server import ThreadServer, serving
     ],
 )
 def test_this_machine_is_let_in(host: str) -> None:
-    require_local_host({"headers": [(b"host", host.encode())]})
-    require_local_host(
-        {"headers": [(b"host", b"localhost"), (b"origin", f"http://{host}".encode())]}
-    )
+    require_local_host([(b"host", host.encode())])
+    require_local_host([(b"host", b"localhost"), (b"origin", f"http://{host}".encode())])
 
 
 @pytest.mark.parametrize(
@@ -48,21 +46,21 @@ def test_this_machine_is_let_in(host: str) -> None:
 )
 def test_others_are_kept_out(host: str) -> None:
     with pytest.raises(ForbiddenError):
-        require_local_host({"headers": [(b"host", host.encode("latin-1"))]})
+        require_local_host([(b"host", host.encode("latin-1"))])
     origin = f"https://{host}".encode("latin-1")
     with pytest.raises(ForbiddenError):
-        require_local_host({"headers": [(b"host", b"localhost"), (b"origin", origin)]})
+        require_local_host([(b"host", b"localhost"), (b"origin", origin)])
 
 
 @pytest.mark.parametrize("origin", [b"null", b"", b"localhost", b"file://", b"about:blank"])
 def test_an_origin_that_names_no_machine_is_kept_out(origin: bytes) -> None:
     with pytest.raises(ForbiddenError):
-        require_local_host({"headers": [(b"host", b"localhost"), (b"origin", origin)]})
+        require_local_host([(b"host", b"localhost"), (b"origin", origin)])
 
 
 def test_a_second_host_does_not_hide_behind_the_first() -> None:
     with pytest.raises(ForbiddenError):
-        require_local_host({"headers": [(b"host", b"localhost"), (b"host", b"evil.example")]})
+        require_local_host([(b"host", b"localhost"), (b"host", b"evil.example")])
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ import platformdirs
 import pytest
 
 from antiphon.errors import ConfigError
-from antiphon.models.llama import weights
-from antiphon.models.llama.weights import (
+from antiphon.models.llama import model_download
+from antiphon.models.llama.model_download import (
     SMOLLM2,
     embedded_weights,
     local_models,
@@ -82,7 +82,7 @@ def test_the_weights_are_found_without_importing_their_package(
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pretend-weights\nVersion: 1\n")
     (info / "RECORD").write_text("pretend_weights/__init__.py,,\npretend_weights/x.gguf,,\n")
     monkeypatch.syspath_prepend(str(site))
-    monkeypatch.setattr(weights, "PACKAGE", "pretend-weights")
+    monkeypatch.setattr(model_download, "PACKAGE", "pretend-weights")
     assert embedded_weights() == file
     file.unlink()
     assert embedded_weights() is None
@@ -163,7 +163,7 @@ def installer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 
 def without_pip(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "_PIP", (sys.executable, "-c", "raise SystemExit(1)"))
+    monkeypatch.setattr(model_download, "_PIP", (sys.executable, "-c", "raise SystemExit(1)"))
 
 
 def test_the_embedded_weights_are_pulled_from_the_package_index(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from antiphon.errors import ConfigError
-from antiphon.models.llama.hub import pull_file
+from antiphon.models.llama.model_download import pull_file
 from support.fake_huggingface_hub import GATED, REPO, Hub, hub
 
 pytest.importorskip("huggingface_hub")

@@ -12,7 +12,7 @@ from antiphon.bootstrap import Engine, open_engine
 from antiphon.core.items import Message
 from antiphon.core.turns import TurnRequest
 from antiphon.errors import InvalidRequestError
-from antiphon.models.model_list import decode_model_list, why_undecided
+from antiphon.models.openai.upstream_model import decode_model_list, why_undecided
 from antiphon.models.retry import AttemptError
 from antiphon.settings import ModelSettings, Secret, Settings
 from support.misbehaving_upstream import CUT, Behaviour, MisbehavingUpstream, answer, models, refuse
