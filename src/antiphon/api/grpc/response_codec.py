@@ -97,9 +97,7 @@ class CompletionEncoder:
         priced = True
         for response in choices:
             used = (response.end.usage if response.end else None) or Usage()
-            total = Usage(
-                *(getattr(total, name) + getattr(used, name) for name in Usage.__struct_fields__)
-            )
+            total += used
             price = self.prices(response.header.model)
             priced = priced and price is not None
             cost += cost_in_ticks(used, price) if price is not None else 0

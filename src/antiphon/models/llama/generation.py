@@ -198,11 +198,10 @@ class _Generation:
         for choice in chunk.choices:
             self._apply_choice(choice)
         if usage := chunk.usage:
-            before = self._usage
-            self._usage = Usage(
-                input_tokens=before.input_tokens + usage.prompt_tokens,
-                output_tokens=before.output_tokens + usage.completion_tokens,
-                cached_tokens=before.cached_tokens + usage.prompt_tokens_details.cached_tokens,
+            self._usage += Usage(
+                input_tokens=usage.prompt_tokens,
+                output_tokens=usage.completion_tokens,
+                cached_tokens=usage.prompt_tokens_details.cached_tokens,
             )
 
     def _apply_choice(self, choice: _Choice) -> None:
