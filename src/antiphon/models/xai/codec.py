@@ -55,7 +55,7 @@ from antiphon.protos.xai import (
 )
 from antiphon.turn.protocols import ModelCall
 
-_ROLES: dict[str, int] = {
+_ROLES: dict[Any, int] = {
     **ROLES,
     "tool": chat_pb2.ROLE_TOOL,
 }
@@ -141,7 +141,7 @@ def _file(file: MessageFile) -> Proto:
     return chat_pb2.FileContent(filename=file.filename or "", data=content, mime_type=kind)
 
 
-_TIERS: dict[str | None, int] = {
+_TIERS: dict[Any, int] = {
     None: usage_pb2.SERVICE_TIER_UNSPECIFIED,
     "auto": usage_pb2.SERVICE_TIER_UNSPECIFIED,
     **SERVICE_TIERS,
