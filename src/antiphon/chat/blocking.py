@@ -9,15 +9,17 @@ later = Conversation.resume(chat.response_id)      # another process, days later
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, Unpack, overload
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from antiphon.chat.conversation import AsyncConversation
 from antiphon.chat.options import ChatOptions, SendOptions
 from antiphon.chat.reply import ConversationUsage, Reply
 from antiphon.chat.stream import LoopPortal, Stream
 from antiphon.core.items import FunctionCall, Item
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
 
 T = TypeVar("T")
 
@@ -31,16 +33,15 @@ async def _close_shared() -> None:
 portal = LoopPortal(_close_shared)
 
 
-def _run_blocking(work: Awaitable[T]) -> T:
-    async def waiting() -> T:
+def _run_blocking(work: Coroutine[Any, Any, T]) -> T:
+    async def wait() -> T:
         return await work
 
     try:
-        return portal.run(waiting)
+        return portal.run(wait)
     finally:
-        # One that could not begin would else complain that nobody awaited it.
-        if inspect.iscoroutine(work):
-            work.close()
+        # Without a loop to run on, Python would warn that it was never awaited.
+        work.close()
 
 
 class Conversation:
@@ -78,7 +79,7 @@ class Conversation:
 
     @classmethod
     def resume(
-        cls, response_id: str, *, model: str | None = None, **options: Unpack[ChatOptions]
+        cls, response_id: str | None, *, model: str | None = None, **options: Unpack[ChatOptions]
     ) -> Conversation:
         """Go on from any stored response: the newest of a conversation, or a branch."""
         return cls._wrap(
@@ -98,7 +99,7 @@ class Conversation:
 
     @overload
     def send(
-        self, text: str | None = None, *, returns: type[T], **options: Unpack[SendOptions]
+        self, text: str | None = None, *, returns: TypeForm[T], **options: Unpack[SendOptions]
     ) -> Reply[T]: ...
 
     @overload
@@ -114,7 +115,7 @@ class Conversation:
 
     @overload
     def stream(
-        self, text: str | None = None, *, returns: type[T], **options: Unpack[SendOptions]
+        self, text: str | None = None, *, returns: TypeForm[T], **options: Unpack[SendOptions]
     ) -> Stream[T]: ...
 
     @overload
@@ -138,29 +139,31 @@ class Conversation:
         """Let the model call ``func`` with arguments that fit ``parameters``, a JSON schema."""
         self._async_conversation.register_tool(name, description, parameters, func)
 
-    @property
-    def history(self) -> list[dict[str, Any]]:
-        """Everything said, as a messages array: what was summed up is there in full."""
-        return _run_blocking(self._async_conversation.history)
-
     def messages(self) -> list[dict[str, Any]]:
-        """The messages array as the model would be shown it next, before the next words."""
+        """The whole conversation as a messages array: every message in full, no summaries.
+
+        ``context()`` is what the model would see.
+        """
         return _run_blocking(self._async_conversation.messages())
 
-    @property
-    def items(self) -> tuple[Item, ...]:
-        """All items of the conversation, oldest first: words, calls, outputs, summaries."""
-        return _run_blocking(self._async_conversation.items)
+    def context(self) -> list[dict[str, Any]]:
+        """The messages array that the model would see next, before your next message.
 
-    @property
+        Context policies are applied, and summaries replace the turns that they cover.
+        """
+        return _run_blocking(self._async_conversation.context())
+
+    def items(self) -> tuple[Item, ...]:
+        """All typed items, oldest first: messages, reasoning, calls, outputs, summaries."""
+        return _run_blocking(self._async_conversation.items())
+
     def usage(self) -> ConversationUsage:
         """The tokens of the conversation's turns, and their cost where prices are set."""
-        return _run_blocking(self._async_conversation.usage)
+        return _run_blocking(self._async_conversation.usage())
 
-    @property
     def pending(self) -> tuple[FunctionCall, ...]:
-        """The tool calls that wait for a decision before the conversation can go on."""
-        return _run_blocking(self._async_conversation.pending)
+        """The tool calls that need a decision before the conversation can go on."""
+        return _run_blocking(self._async_conversation.pending())
 
     def summarize(self, *, keep_turns: int = 0) -> Reply[None]:
         """Have the model sum up the conversation now, all but its newest ``keep_turns`` turns."""
@@ -175,7 +178,7 @@ class Conversation:
         return self._wrap(_run_blocking(self._async_conversation.branch(at)))
 
     @overload
-    def regenerate(self, *, returns: type[T]) -> Reply[T]: ...
+    def regenerate(self, *, returns: TypeForm[T]) -> Reply[T]: ...
 
     @overload
     def regenerate(self, *, returns: None = None) -> Reply[None]: ...
@@ -185,7 +188,7 @@ class Conversation:
         return _run_blocking(self._async_conversation.regenerate(returns=returns))
 
     @overload
-    def edit(self, response_id: str, new_text: str, *, returns: type[T]) -> Reply[T]: ...
+    def edit(self, response_id: str, new_text: str, *, returns: TypeForm[T]) -> Reply[T]: ...
 
     @overload
     def edit(self, response_id: str, new_text: str, *, returns: None = None) -> Reply[None]: ...

@@ -13,8 +13,8 @@ line has them (file, environment), so both talk over the same turns.
 from __future__ import annotations
 
 import copy
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, Unpack, overload
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 import msgspec
 
@@ -47,6 +47,9 @@ from antiphon.tools.function_tool import Tool
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
 T = TypeVar("T")
 
 
@@ -73,13 +76,20 @@ class AsyncConversation:
 
     @classmethod
     async def resume(
-        cls, response_id: str, *, model: str | None = None, **options: Unpack[ChatOptions]
+        cls, response_id: str | None, *, model: str | None = None, **options: Unpack[ChatOptions]
     ) -> AsyncConversation:
-        """Go on from any stored response: the newest of a conversation, or a branch.
+        """Continue from any stored response: the newest of a conversation, or a branch.
 
-        Model, instructions and sampling settings are that response's unless given; tools
-        and policies are not stored and have to be given again. Raises ``NotFoundError``.
+        Model, instructions and sampling options are that response's unless given; tools and
+        policies are not stored and have to be given again. Raises ``NotFoundError``, and
+        ``InvalidRequestError`` for None, the ``response_id`` of a conversation without turns.
         """
+        if response_id is None:
+            raise InvalidRequestError(
+                "There is no response to resume: a conversation without turns has no response_id.",
+                code="missing_required_parameter",
+                param="response_id",
+            )
         chat = cls(model, **options)
         response = await (await chat._get_service()).reader.response(DEFAULT_TENANT, response_id)
         header = response.header
@@ -119,7 +129,7 @@ class AsyncConversation:
 
     @overload
     async def send(
-        self, text: str | None = None, *, returns: type[T], **options: Unpack[SendOptions]
+        self, text: str | None = None, *, returns: TypeForm[T], **options: Unpack[SendOptions]
     ) -> Reply[T]: ...
 
     @overload
@@ -140,7 +150,7 @@ class AsyncConversation:
 
     @overload
     def stream(
-        self, text: str | None = None, *, returns: type[T], **options: Unpack[SendOptions]
+        self, text: str | None = None, *, returns: TypeForm[T], **options: Unpack[SendOptions]
     ) -> AsyncStream[T]: ...
 
     @overload
@@ -168,33 +178,48 @@ class AsyncConversation:
         """Let the model call ``func`` with arguments that fit ``parameters``, a JSON schema."""
         self._options.toolbox.add(Tool.from_schema(name, description, dict(parameters), func))
 
-    @property
-    def history(self) -> Awaitable[list[dict[str, Any]]]:
-        """Everything said, as a messages array: what was summed up is there in full."""
-        return self._history()
-
     async def messages(self) -> list[dict[str, Any]]:
-        """The messages array as the model would be shown it next, before the next words.
+        """The whole conversation as a messages array: every message in full, no summaries.
+
+        In the chat completions dialect, with the instructions first. Context policies do
+        not apply: ``context()`` is what the model would see.
+        """
+        if self._response_id is None:
+            return await self.context()
+        service = await self._get_service()
+        return await service.reader.messages(
+            DEFAULT_TENANT, self._response_id, self.instructions or ""
+        )
+
+    async def context(self) -> list[dict[str, Any]]:
+        """The messages array that the model would see next, before your next message.
 
         In the chat completions dialect. Context policies are applied, and summaries
-        stand for what they replace.
+        replace the turns that they cover: ``messages()`` has these in full.
         """
         return await (await self._get_service()).preview_context(self._build_request(()))
 
-    @property
-    def items(self) -> Awaitable[tuple[Item, ...]]:
-        """All items of the conversation, oldest first: words, calls, outputs, summaries."""
-        return self._items()
+    async def items(self) -> tuple[Item, ...]:
+        """All typed items, oldest first: messages, reasoning, calls, outputs, summaries.
 
-    @property
-    def usage(self) -> Awaitable[ConversationUsage]:
+        ``messages()`` is the same conversation in the chat completions dialect.
+        """
+        return tuple(item for turn in await self._chain() for item in (*turn.input, *turn.output))
+
+    async def usage(self) -> ConversationUsage:
         """The tokens of the conversation's turns, and their cost where prices are set."""
-        return self._usage()
+        return conversation_usage(await self._chain(), self._options.settings.models)
 
-    @property
-    def pending(self) -> Awaitable[tuple[FunctionCall, ...]]:
-        """The tool calls that wait for a decision before the conversation can go on."""
-        return self._pending()
+    async def pending(self) -> tuple[FunctionCall, ...]:
+        """The tool calls that need a decision before the conversation can go on."""
+        if self._response_id is None:
+            return ()
+        service = await self._get_service()
+        turn = await service.reader.response(DEFAULT_TENANT, self._response_id)
+        # A summary does not change which calls before it are open.
+        while is_summary(turn) and turn.previous_response_id is not None:
+            turn = await service.reader.response(DEFAULT_TENANT, turn.previous_response_id)
+        return open_calls((*turn.input, *turn.output)) if turn.status == "completed" else ()
 
     async def summarize(self, *, keep_turns: int = 0) -> Reply[None]:
         """Have the model sum up the conversation now, all but its newest ``keep_turns`` turns.
@@ -226,7 +251,7 @@ class AsyncConversation:
         return self._fork(at or self._response_id)
 
     @overload
-    async def regenerate(self, *, returns: type[T]) -> Reply[T]: ...
+    async def regenerate(self, *, returns: TypeForm[T]) -> Reply[T]: ...
 
     @overload
     async def regenerate(self, *, returns: None = None) -> Reply[None]: ...
@@ -245,7 +270,7 @@ class AsyncConversation:
         return await self._rerun_turn(last, last.input, returns)
 
     @overload
-    async def edit(self, response_id: str, new_text: str, *, returns: type[T]) -> Reply[T]: ...
+    async def edit(self, response_id: str, new_text: str, *, returns: TypeForm[T]) -> Reply[T]: ...
 
     @overload
     async def edit(
@@ -264,9 +289,9 @@ class AsyncConversation:
         """The conversation as a text: its messages array in JSON, or a page in Markdown."""
         match form:
             case "json":
-                return as_json(await self._history())
+                return as_json(await self.messages())
             case "markdown":
-                return as_markdown(await self._history())
+                return as_markdown(await self.messages())
         raise InvalidRequestError(f"The form is json or markdown, not {form!r}.", param="form")
 
     async def _start_turn(self, request: TurnRequest) -> RunningTurn:
@@ -285,81 +310,61 @@ class AsyncConversation:
         self, text: str | None, returns: Any, options: SendOptions
     ) -> TurnExecution:
         check_option_names(options, SendOptions)
-        shape = None if returns is None else OutputSchema(returns)
+        schema = None if returns is None else OutputSchema(returns)
 
         async def request() -> TurnRequest:
             decisions = options.get("decisions")
-            settled = apply_decisions(await self._pending(), {} if decisions is None else decisions)
-            check_tools(settled.approved_calls, self._options.toolbox.specs)
-            said = await user_message(text, options, required=not decisions)
-            asked = self._build_request((*settled.declined_outputs, *said), shape)
-            return msgspec.structs.replace(asked, approved_calls=settled.approved_calls)
+            call_decisions = apply_decisions(
+                await self.pending(), {} if decisions is None else decisions
+            )
+            check_tools(call_decisions.approved_calls, self._options.toolbox.specs)
+            message = await user_message(text, options, required=not decisions)
+            turn_request = self._build_request((*call_decisions.declined_outputs, *message), schema)
+            return msgspec.structs.replace(
+                turn_request, approved_calls=call_decisions.approved_calls
+            )
 
-        return TurnExecution(self._start_turn, self._set_response_id, request, shape)
+        return TurnExecution(self._start_turn, self._set_response_id, request, schema)
 
     def _build_request(
         self, items: tuple[Item, ...], schema: OutputSchema[Any] | None = None
     ) -> TurnRequest:
-        setup = self._options
+        options = self._options
         return TurnRequest(
             input=items,
             model=self.model,
             previous_response_id=self._response_id,
             instructions=self.instructions,
-            options=setup.turn_options(schema.text_format if schema else None),
-            context_policies=setup.context_policies,
-            max_tool_rounds=setup.max_tool_rounds,
-            timeout=setup.timeout,
+            options=options.turn_options(schema.text_format if schema else None),
+            context_policies=options.context_policies,
+            max_tool_rounds=options.max_tool_rounds,
+            timeout=options.timeout,
         )
 
     async def _rerun_turn(
         self, turn: Response, input_items: tuple[Item, ...], returns: Any
     ) -> Reply[Any]:
         """Put a turn's input, perhaps another one, to the model in that turn's place."""
-        shape = None if returns is None else OutputSchema(returns)
+        schema = None if returns is None else OutputSchema(returns)
         items = (*earlier_call_outputs(turn), *input_items)
         chain = await (await self._get_service()).reader.chain(DEFAULT_TENANT, turn.id)
         before = chain[-2].id if len(chain) > 1 else None
 
         async def request() -> TurnRequest:
-            asked = self._build_request(items, shape)
-            return msgspec.structs.replace(asked, previous_response_id=before)
+            turn_request = self._build_request(items, schema)
+            return msgspec.structs.replace(turn_request, previous_response_id=before)
 
-        return await TurnExecution(self._start_turn, self._set_response_id, request, shape).run()
+        return await TurnExecution(self._start_turn, self._set_response_id, request, schema).run()
 
     async def _last_response(self) -> Response:
         if self._response_id is None:
             raise InvalidRequestError("Nothing has been said yet.", code="empty_conversation")
         return await (await self._get_service()).reader.response(DEFAULT_TENANT, self._response_id)
 
-    async def _history(self) -> list[dict[str, Any]]:
-        if self._response_id is None:
-            return await self.messages()
-        service = await self._get_service()
-        return await service.reader.messages(
-            DEFAULT_TENANT, self._response_id, self.instructions or ""
-        )
-
     async def _chain(self) -> list[Response]:
         if self._response_id is None:
             return []
         return await (await self._get_service()).reader.chain(DEFAULT_TENANT, self._response_id)
-
-    async def _items(self) -> tuple[Item, ...]:
-        return tuple(item for turn in await self._chain() for item in (*turn.input, *turn.output))
-
-    async def _usage(self) -> ConversationUsage:
-        return conversation_usage(await self._chain(), self._options.settings.models)
-
-    async def _pending(self) -> tuple[FunctionCall, ...]:
-        if self._response_id is None:
-            return ()
-        service = await self._get_service()
-        turn = await service.reader.response(DEFAULT_TENANT, self._response_id)
-        # A summary changes nothing about what is open before it.
-        while is_summary(turn) and turn.previous_response_id is not None:
-            turn = await service.reader.response(DEFAULT_TENANT, turn.previous_response_id)
-        return open_calls((*turn.input, *turn.output)) if turn.status == "completed" else ()
 
     def _fork(self, response_id: str | None) -> AsyncConversation:
         other = copy.copy(self)

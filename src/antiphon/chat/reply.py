@@ -34,9 +34,7 @@ def conversation_usage(
     costs = [line.cost for line in lines if line.usage is not None]
     used = [line.usage for line in lines if line.usage is not None]
     return ConversationUsage(
-        total=Usage(
-            *(sum(getattr(one, field) for one in used) for field in Usage.__struct_fields__)
-        ),
+        total=sum(used, Usage()),
         cost=None if not costs or None in costs else sum(cost for cost in costs if cost),
         turns=lines,
     )
@@ -45,10 +43,7 @@ def conversation_usage(
 def usage_cost(usage: Usage, price: Price) -> float:
     """The price of a turn's tokens. Cached ones cost as much as others unless priced apart."""
     cached = price.input if price.cached is None else price.cached
-    fresh = usage.input_tokens - usage.cached_tokens
-    return (
-        fresh * price.input + usage.cached_tokens * cached + usage.output_tokens * price.output
-    ) / _MILLION
+    return usage.cost(price.input, cached, price.output)
 
 
 def _turn_usage(turn: Response, models: Mapping[str, ModelSettings]) -> TurnUsage:

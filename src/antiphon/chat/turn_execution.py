@@ -236,11 +236,11 @@ def replace_user_text(items: tuple[Item, ...], text: str) -> tuple[Item, ...]:
     """A turn's input with other words in its last message by the user; its images stay."""
     if not isinstance(text, str) or not text:
         raise InvalidRequestError("Send a string.", code="invalid_type", param="new_text")
-    for place in range(len(items) - 1, -1, -1):
-        item = items[place]
+    for index in range(len(items) - 1, -1, -1):
+        item = items[index]
         if isinstance(item, Message) and item.role == "user":
             new = msgspec.structs.replace(item, content=_replace_text(item.content, text))
-            return (*items[:place], new, *items[place + 1 :])
+            return (*items[:index], new, *items[index + 1 :])
     raise InvalidRequestError(
         "Nobody said anything in that turn that could be edited.",
         code="nothing_to_edit",
@@ -249,9 +249,9 @@ def replace_user_text(items: tuple[Item, ...], text: str) -> tuple[Item, ...]:
 
 
 def _replace_text(content: str | tuple[Part, ...], text: str) -> str | tuple[Part, ...]:
-    images = () if isinstance(content, str) else content
-    kept = tuple(part for part in images if isinstance(part, InputImage))
-    return (InputText(text), *kept) if kept else text
+    parts = () if isinstance(content, str) else content
+    images = tuple(part for part in parts if isinstance(part, InputImage))
+    return (InputText(text), *images) if images else text
 
 
 def _is_refusal(response: Response) -> bool:

@@ -25,12 +25,28 @@ INCLUDE_LOGPROBS = "message.output_text.logprobs"
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Tokens. ``cached_tokens`` of the input were not computed again."""
+    """Token usage. ``cached_tokens`` of the input were not computed again."""
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+        )
+
+    def cost(self, input_price: float, cached_price: float, output_price: float) -> float:
+        """The price of the tokens, in the currency of the prices; these are per million tokens."""
+        return (
+            (self.input_tokens - self.cached_tokens) * input_price
+            + self.cached_tokens * cached_price
+            + self.output_tokens * output_price
+        ) / 1_000_000
 
 
 class FunctionTool(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -45,10 +45,10 @@ def parse_arguments(text: str) -> dict[str, Any]:
 def invalid_arguments(sentences: Iterable[str]) -> InvalidArgumentsError:
     """One error of many sentences, each said once and kept short; so is their number."""
     distinct = list(dict.fromkeys(sentences))
-    told = [shorten(one) for one in distinct[:_MAX_SENTENCES]]
+    messages = [shorten(one) for one in distinct[:_MAX_SENTENCES]]
     if len(distinct) > _MAX_SENTENCES:
-        told.append(f"and {len(distinct) - _MAX_SENTENCES} more")
-    return InvalidArgumentsError(f"Invalid arguments: {'; '.join(told)}.")
+        messages.append(f"and {len(distinct) - _MAX_SENTENCES} more")
+    return InvalidArgumentsError(f"Invalid arguments: {'; '.join(messages)}.")
 
 
 def format_path(path: Sequence[str | int]) -> str:
@@ -59,12 +59,12 @@ def format_path(path: Sequence[str | int]) -> str:
     return f"argument '{shorten(written.removeprefix('.'), 100)}'"
 
 
-def shorten(said: object, limit: int = MAX_SENTENCE_LENGTH) -> str:
+def shorten(value: object, limit: int = MAX_SENTENCE_LENGTH) -> str:
     """What somebody else's object says of itself, in at most ``limit`` characters."""
     try:
-        text = str(said)
+        text = str(value)
     except Exception:  # noqa: BLE001 - an object that cannot even say what it is
-        text = type(said).__name__
+        text = type(value).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

@@ -109,9 +109,9 @@ def _decode_parameters(
 
 def _field(parameter: Parameter, doc: Mapping[str, str]) -> tuple[Any, Any]:
     kind, *notes = _annotation_metadata(parameter.annotation)
-    said = next((note for note in notes if isinstance(note, str)), doc.get(parameter.name))
+    description = next((note for note in notes if isinstance(note, str)), doc.get(parameter.name))
     # The function's own notes come later, so they prevail.
-    own = Field(alias=parameter.name, description=said)
+    own = Field(alias=parameter.name, description=description)
     if parameter.default is Parameter.empty:
         return Annotated[(kind, own, *notes)], ...
     if parameter.default is None:
@@ -138,15 +138,15 @@ def _validate(adapter: TypeAdapter[Any], text: str) -> Any:
     )
 
 
-def _describe_error(kind: str, path: Sequence[str | int], said: str, written: Any) -> str:
+def _describe_error(kind: str, path: Sequence[str | int], message: str, written: Any) -> str:
     """One fault in words that a model can act on, without repeating what it wrote."""
     if kind == "missing":
         return f"{format_path([*_existing_path(path[:-1], written), path[-1]])} is missing"
     where = format_path(_existing_path(path, written))
     if kind == "extra_forbidden":
         return f"there is no {where}"
-    said = said.removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
-    return f"{where} {said}" if said.startswith("should ") else f"{where}: {said}"
+    message = message.removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
+    return f"{where} {message}" if message.startswith("should ") else f"{where}: {message}"
 
 
 def _existing_path(path: Sequence[str | int], written: Any) -> list[str | int]:
@@ -168,11 +168,11 @@ def _describe_unsupported_parameter(
     for one in parameters:
         try:
             _decode_parameters([one], {})
-        except _SCHEMA_ERRORS as fault:
+        except _SCHEMA_ERRORS as type_error:
             kind = getattr(one.annotation, "__name__", None) or str(one.annotation)
             return (
                 f"Tool '{name}': parameter '{one.name}' ({kind}) cannot be read from JSON: "
-                f"{_first_sentence(fault)}"
+                f"{_first_sentence(type_error)}"
             )
     return f"Tool '{name}': its parameters cannot be read from JSON: {_first_sentence(error)}"
 

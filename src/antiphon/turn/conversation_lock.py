@@ -60,17 +60,17 @@ class ConversationLocks:
 
             yield read
             return
-        place = (request.tenant, name)
-        lock = self._locks.setdefault(place, asyncio.Lock())
+        key = (request.tenant, name)
+        lock = self._locks.setdefault(key, asyncio.Lock())
         queues = request.on_busy == "queue"
         # A turn that runs is asked first: behind it others may wait for a lock that is free
         # for a moment.
-        if not queues and (lock.locked() or self._is_running(place)):
+        if not queues and (lock.locked() or self._is_running(key)):
             raise conversation_locked(name)
         async with lock:
 
             async def look() -> tuple[ConversationRecord, TurnRequest]:
-                found = await (self._wait_until_free(place) if queues else self._idle(place))
+                found = await (self._wait_until_free(key) if queues else self._idle(key))
                 return found, _with_head(request, found)
 
             yield look
@@ -86,10 +86,10 @@ class ConversationLocks:
         """A turn was begun on a conversation; the store may not know yet."""
         self._active_turns[tenant, conversation_id] = turn
 
-    async def _idle(self, place: _ConversationKey) -> ConversationRecord:
+    async def _idle(self, key: _ConversationKey) -> ConversationRecord:
         """The conversation, on which nothing may run."""
-        conversation = await self._get(*place)
-        if conversation.active_response_id is not None or self._is_running(place):
+        conversation = await self._get(*key)
+        if conversation.active_response_id is not None or self._is_running(key):
             raise conversation_locked(conversation.id)
         return conversation
 

@@ -130,11 +130,11 @@ def render_turn(items: Sequence[Item], *, completed: bool = True) -> RenderedTur
     outputs, answers = _pair_outputs(items)
     page = _MessageBuilder()
     compaction: Compaction | None = None
-    for place, item in enumerate(items):
+    for position, item in enumerate(items):
         if isinstance(item, Message):
             page.add_message(item)
         elif isinstance(item, FunctionCall):
-            page.add_call(item, outputs.get(place))
+            page.add_call(item, outputs.get(position))
         elif isinstance(item, FunctionCallOutput):
             # Calls that come after an output were not made together with those before.
             page.flush_calls()
@@ -270,8 +270,8 @@ class _MessageBuilder:
     def _sidecars(self) -> list[ReasoningSidecar]:
         led_to = (self._message_reasoning, *(made.reasoning for made in self._calls))
         return [
-            ReasoningSidecar(item.encrypted_content or "", item.origin, item.summary, place)
-            for place, reasoning in enumerate(led_to)
+            ReasoningSidecar(item.encrypted_content or "", item.origin, item.summary, position)
+            for position, reasoning in enumerate(led_to)
             for item in reasoning
         ]
 
@@ -286,9 +286,9 @@ def _pair_outputs(
     outputs: dict[int, FunctionCallOutput] = {}
     answers: dict[str, bytes] = {}
     made: dict[str, int] = {}
-    for place, item in enumerate(items):
+    for position, item in enumerate(items):
         if isinstance(item, FunctionCall):
-            made[item.call_id] = place
+            made[item.call_id] = position
         elif isinstance(item, FunctionCallOutput):
             call = made.pop(item.call_id, None)
             if call is None:
@@ -307,16 +307,16 @@ def validate_tool_outputs(
     need their outputs before the conversation goes on. ``approved`` calls get theirs
     in the turn itself.
     """
-    ledger = _OpenCalls(parent)
+    open_calls = _OpenCalls(parent)
     for item in items:
         if isinstance(item, FunctionCall):
-            ledger.add_call(item.call_id)
+            open_calls.add_call(item.call_id)
         elif isinstance(item, FunctionCallOutput):
-            ledger.add_output(item.call_id)
+            open_calls.add_output(item.call_id)
     for call in approved_calls:
-        ledger.add_output(call.call_id)
-    if ledger.required:
-        names = ", ".join(f"'{call_id}'" for call_id in ledger.required)
+        open_calls.add_output(call.call_id)
+    if open_calls.required:
+        names = ", ".join(f"'{call_id}'" for call_id in open_calls.required)
         raise InvalidRequestError(
             f"No tool output found for the tool calls {names}: send one for each of them.",
             code="tool_output_missing",

@@ -104,7 +104,7 @@ class TurnAccumulator:
         """Tokens of all rounds together, None while no model has said."""
         if self._earlier_usage is None or self.last_usage is None:
             return self.last_usage or self._earlier_usage
-        return add_usage(self._earlier_usage, self.last_usage)
+        return self._earlier_usage + self.last_usage
 
     @property
     def is_round_empty(self) -> bool:
@@ -308,10 +308,3 @@ def _prose_item(kind: type, text: str, status: ItemStatus, phase: Phase | None =
     if kind is deltas.ReasoningTextDelta:
         return Reasoning(content=(ReasoningText(text),), status=status)
     return Reasoning((SummaryText(text),), status=status)
-
-
-def add_usage(one: Usage, other: Usage) -> Usage:
-    """Two calls' tokens together."""
-    return Usage(
-        *(getattr(one, field) + getattr(other, field) for field in Usage.__struct_fields__)
-    )

@@ -30,7 +30,7 @@ from antiphon.core.items import (
 )
 from antiphon.core.mcp_servers import NAME_SEPARATOR
 from antiphon.errors import InvalidRequestError
-from antiphon.protos.xai import Proto, chat_pb2, image_pb2
+from antiphon.protos.xai import ROLE_NAMES, Proto, chat_pb2, image_pb2
 
 #: What a summary's ``encrypted_content`` begins with: a model's own is told from it by that.
 SUMMARY_PREFIX = "antiphon:summary:1:"
@@ -38,12 +38,6 @@ SUMMARY_PREFIX = "antiphon:summary:1:"
 #: ask to read it.
 OUTPUT_PREFIX = "antiphon:output:1:"
 
-_ROLES: dict[int, Role] = {
-    chat_pb2.ROLE_USER: "user",
-    chat_pb2.ROLE_ASSISTANT: "assistant",
-    chat_pb2.ROLE_SYSTEM: "system",
-    chat_pb2.ROLE_DEVELOPER: "developer",
-}
 _DETAILS: dict[int, Literal["low", "high"]] = {
     image_pb2.DETAIL_LOW: "low",
     image_pb2.DETAIL_HIGH: "high",
@@ -126,7 +120,7 @@ def _items(message: Proto, path: str, answered: _AnsweredCalls) -> list[Item]:
         if message.tool_calls and message.tool_calls[0].type == _MCP:
             return [_server_output(message, path)]
         return [FunctionCallOutput(message.tool_call_id, _content(message, "user", path))]
-    role = _ROLES.get(message.role)
+    role = ROLE_NAMES.get(message.role)
     if role is None:
         raise InvalidRequestError(
             "The message has no role that is known here.", param=f"{path}.role"

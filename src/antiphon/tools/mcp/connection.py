@@ -68,12 +68,12 @@ class McpConnection:
             if (known := self._cached_tools()) is not None:
                 return known
             # Asking has no effect, so it may be done twice.
-            return await self._with_session(lambda link: link.list_tools(), idempotent=True)
+            return await self._with_session(lambda session: session.list_tools(), idempotent=True)
 
     async def call_tool(self, tool: str, arguments: dict[str, Any]) -> str:
         """A call's output for the model. Raises ``McpServerUnavailableError``, ``McpServerError``."""
         return await self._with_session(
-            lambda link: link.call_tool(tool, arguments), idempotent=False
+            lambda session: session.call_tool(tool, arguments), idempotent=False
         )
 
     async def close(self) -> None:
@@ -81,7 +81,7 @@ class McpConnection:
         self._closed = True
         if self._session is not None:
             self._closing_sessions.add(self._session)
-        await asyncio.gather(*(link.wait_closed() for link in self._closing_sessions))
+        await asyncio.gather(*(session.wait_closed() for session in self._closing_sessions))
 
     def _cached_tools(self) -> tuple[ToolInfo, ...] | None:
         return self._session.tools if self._session is not None else None
@@ -90,11 +90,11 @@ class McpConnection:
         self, ask: Callable[[McpSession], Awaitable[T]], *, idempotent: bool
     ) -> T:
         """Ask, and once more where the first time cannot have had an effect."""
-        link = await self._get_session()
+        session = await self._get_session()
         try:
-            return await ask(link)
+            return await ask(session)
         except McpServerUnavailableError as gone:
-            if not idempotent and not (gone.retryable and link.is_closing):
+            if not idempotent and not (gone.retryable and session.is_closing):
                 raise
         return await ask(await self._get_session())
 
@@ -109,8 +109,8 @@ class McpConnection:
                 if self._closed:
                     raise McpServerUnavailableError("it is being closed", retryable=True)
                 self._session = kind(self.server, watch_tools=self._watch_tools)
-            link = self._session
-        return await link.wait_open()
+            session = self._session
+        return await session.wait_open()
 
     def _retire(self, session: McpSession) -> None:
         self._session = None

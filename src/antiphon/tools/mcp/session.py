@@ -230,8 +230,8 @@ class McpSession:
                 return f"its program could not be run: {error.strerror or type(error).__name__}"
             case MCPError() if _is_connection_error(error):
                 return "it ended before it answered"
-        said = shorten(self._redactor.redact(shorten(error, 2000))).rstrip(".")
-        return said or type(error).__name__
+        message = shorten(self._redactor.redact(shorten(error, 2000))).rstrip(".")
+        return message or type(error).__name__
 
     def _tool_info(self, tool: types.Tool) -> ToolInfo:
         hints = tool.annotations
