@@ -78,7 +78,7 @@ class Director:
 
 T = TypeVar("T", ReferenceTurn, ReferenceConversation)
 SOME_TURN = precondition(lambda self: any(map(self.book.is_there, self.book.turns)))
-SOME_TALK = precondition(lambda self: any(map(self.book.is_open, self.book.talks)))
+SOME_TALK = precondition(lambda self: any(map(self.book.is_open, self.book.conversations)))
 SOME_HELD = precondition(lambda self: self.running)
 
 #: Kind of turn -> how it ends, and what is left of its answer if it was streamed.
@@ -404,7 +404,7 @@ class Server(RuleBasedStateMachine):
     def _may_talk(self, tenant: str, talk: ReferenceConversation) -> bool:
         return tenant == talk.tenant and self.book.is_open(talk)
 
-    @precondition(lambda self: sum(map(self.book.is_open, self.book.talks)) < 3)
+    @precondition(lambda self: sum(map(self.book.is_open, self.book.conversations)) < 3)
     @rule(tenant=TENANTS)
     def open(self, tenant: str) -> None:
         made = self.ask(tenant, "POST", "/v1/conversations").json["id"]
