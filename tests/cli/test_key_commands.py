@@ -124,4 +124,4 @@ def test_the_terminals_chat_needs_no_key(antiphon: Command) -> None:
     assert ran.code == 0
     assert "Before that you said: before" in ran.out
     with closing(sqlite3.connect("turns.db")) as database:
-        assert database.execute("SELECT count(*) FROM keys").fetchone() == (1,)
+        assert database.execute("SELECT count(*) FROM api_keys").fetchone() == (1,)

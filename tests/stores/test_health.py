@@ -184,11 +184,11 @@ async def _show(store: SqliteStore, response_id: str) -> None:
         ("conversations", "head"),
         ("conversations", "busy"),
         ("conversations", "metadata"),
-        ("search_chunks", "secret"),
-        ("search_chunks", "spots"),
-        ("search_chunks", "drawers"),
-        ("search_drawers", "body"),
-        ("search_waiting", "mark"),
+        ("search_segments", "secret"),
+        ("search_segments", "spots"),
+        ("search_segments", "drawers"),
+        ("search_buckets", "body"),
+        ("search_pending", "mark"),
     ],
 )
 def test_a_damaged_row_is_an_error_of_the_store(path: Path, table: str, column: str) -> None:

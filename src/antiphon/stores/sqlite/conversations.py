@@ -117,7 +117,7 @@ def _update_metadata(
     found, _ = resolve_conversation(transaction.connection, tenant, conversation_id, cutoff)
     if found is not None:
         transaction.connection.execute(
-            CONVERSATION_SQL["describe"], (_encoder.encode(metadata), conversation_key(found.id))
+            CONVERSATION_SQL["update_metadata"], (_encoder.encode(metadata), conversation_key(found.id))
         )
         # The old words.
         transaction.has_erased = True
@@ -133,7 +133,7 @@ def erase_conversation(
     key = conversation_key(conversation_id)
     if found is None or key is None:
         return False
-    places = [place for (place,) in connection.execute(CONVERSATION_SQL["members"], (key,))]
+    places = [place for (place,) in connection.execute(CONVERSATION_SQL["turns"], (key,))]
     needed = _rows_needed_outside(connection, places, key, cutoff)
     doomed = [place for place in places if place > needed.get(thread_of(place), -1)]
     delete_unused_blobs(
@@ -141,7 +141,7 @@ def erase_conversation(
         set().union(*[tombstone(connection, span) for span in _merge_row_ranges(doomed)]),
     )
     bump_epochs(connection, doomed)
-    connection.execute(CONVERSATION_SQL["drop"], (key,))
+    connection.execute(CONVERSATION_SQL["delete"], (key,))
     transaction.has_erased = True
     return True
 
@@ -160,7 +160,7 @@ def _rows_needed_outside(
             continue
         for span in descendant_ranges(connection, place):
             seen.add(thread_of(span[0]))
-            others = connection.execute(CONVERSATION_SQL["others"], (*span, key)).fetchall()
+            others = connection.execute(CONVERSATION_SQL["other_turns"], (*span, key)).fetchall()
             for other, stamp in others:
                 if stamp > cutoff or not has_expired(connection, other, cutoff):
                     _mark_needed(connection, needed, other)
@@ -192,7 +192,7 @@ def erase_item(transaction: WriteTransaction, tenant: str, response_id: str, pos
     """Replace an item by ``ErasedItem``, and delete images that no other item of its turn uses."""
     transaction.flush()
     connection = transaction.connection
-    found = connection.execute(TURN_SQL["place"], (response_key(response_id), tenant)).fetchall()
+    found = connection.execute(TURN_SQL["row_id"], (response_key(response_id), tenant)).fetchall()
     if not found or connection.execute(TURN_SQL["owner"], found[0]).fetchall():
         return False
     place: int = found[0][0]
@@ -208,7 +208,7 @@ def erase_item(transaction: WriteTransaction, tenant: str, response_id: str, pos
         for spot, kind, use in rows
         if kind == BLOB_USE and not _is_blob_used(connection, use, rest)
     }
-    connection.executemany(TURN_SQL["drop_row"], [(spot,) for spot in unused])
+    connection.executemany(TURN_SQL["delete_row"], [(spot,) for spot in unused])
     delete_unused_blobs(connection, unused.values())
     bump_epochs(connection, [place])
     transaction.has_erased = True

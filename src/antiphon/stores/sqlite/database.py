@@ -22,7 +22,7 @@ from antiphon.stores.sqlite.writer import Writer, interrupted_end
 T = TypeVar("T")
 
 _ADD_PROBE: Final = TURN_SQL["add_probe"]
-_DROP_PROBE: Final = TURN_SQL["drop_probe"]
+_DROP_PROBE: Final = TURN_SQL["delete_probe"]
 
 _READER_COUNT: Final = 4
 #: How long it is believed that the disk takes what is written, and does not.

@@ -21,7 +21,7 @@ RowRange: TypeAlias = tuple[int, int]
 def tombstone(connection: sqlite3.Connection, span: RowRange) -> set[bytes]:
     """Leave nothing of these turns but tombstones; the blobs they used."""
     uses = _blob_uses(connection, span)
-    for step in ("forget_responses", "forget_running", "forget_items", "forget_headers"):
+    for step in ("tombstone_responses", "delete_running", "delete_items", "tombstone_headers"):
         connection.execute(TURN_SQL[step], span)
     return uses
 
@@ -29,7 +29,7 @@ def tombstone(connection: sqlite3.Connection, span: RowRange) -> set[bytes]:
 def delete_rows(connection: sqlite3.Connection, span: RowRange) -> set[bytes]:
     """Leave nothing at all of these turns, which nothing may hang on; the blobs they used."""
     uses = _blob_uses(connection, span)
-    for step in ("drop_responses", "forget_running", "drop_rows"):
+    for step in ("delete_responses", "delete_running", "delete_rows"):
         connection.execute(TURN_SQL[step], span)
     return uses
 
@@ -49,14 +49,14 @@ def erase_summaries(connection: sqlite3.Connection, row_id: int) -> None:
 
 def delete_unused_blobs(connection: sqlite3.Connection, uses: Iterable[bytes]) -> None:
     """Erase those blobs that no turn uses any more."""
-    connection.executemany(TURN_SQL["forget_blob"], [(decode_blob_use(use), use) for use in uses])
+    connection.executemany(TURN_SQL["delete_unused_blob"], [(decode_blob_use(use), use) for use in uses])
 
 
 def bump_epochs(connection: sqlite3.Connection, row_ids: Iterable[int]) -> None:
     """Something went from the trees that these lie in: what was cached of them is stale."""
     trees = set()
     for thread in set(map(thread_of, row_ids)):
-        trees.update(connection.execute(TURN_SQL["tree"], (thread,)).fetchall())
+        trees.update(connection.execute(TURN_SQL["tree_of"], (thread,)).fetchall())
     connection.executemany(TURN_SQL["bump_epoch"], trees)
 
 
@@ -72,4 +72,4 @@ def descendant_ranges(connection: sqlite3.Connection, row_id: int) -> list[RowRa
 
 
 def _blob_uses(connection: sqlite3.Connection, span: RowRange) -> set[bytes]:
-    return {use for (use,) in connection.execute(TURN_SQL["uses"], span)}
+    return {use for (use,) in connection.execute(TURN_SQL["blob_uses"], span)}

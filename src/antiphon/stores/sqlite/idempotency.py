@@ -50,7 +50,7 @@ class SqliteIdempotencyStore:
 
 def delete_old_records(transaction: WriteTransaction, now: float) -> None:
     """Erase the receipts that are too old at ``now``."""
-    transaction.connection.execute(IDEMPOTENCY_SQL["sweep"], (now - RECORD_LIFETIME,))
+    transaction.connection.execute(IDEMPOTENCY_SQL["delete_old"], (now - RECORD_LIFETIME,))
 
 
 def _reserve(
@@ -58,8 +58,8 @@ def _reserve(
 ) -> IdempotencyRecord | None:
     delete_old_records(transaction, now)
     execute = transaction.connection.execute
-    execute(IDEMPOTENCY_SQL["forget"], (tenant, key_hash, now - RESERVATION_TIMEOUT))
-    if execute(IDEMPOTENCY_SQL["claim"], (tenant, key_hash, fingerprint, now)).rowcount:
+    execute(IDEMPOTENCY_SQL["delete_abandoned"], (tenant, key_hash, now - RESERVATION_TIMEOUT))
+    if execute(IDEMPOTENCY_SQL["reserve"], (tenant, key_hash, fingerprint, now)).rowcount:
         return None
     ((kept, created_at, outcome),) = execute(IDEMPOTENCY_SQL["read"], (tenant, key_hash)).fetchall()
     return IdempotencyRecord(kept, created_at, outcome)
@@ -70,4 +70,4 @@ def _complete(transaction: WriteTransaction, tenant: str, key: str, result_id: s
 
 
 def _release(transaction: WriteTransaction, tenant: str, key_hash: bytes) -> None:
-    transaction.connection.execute(IDEMPOTENCY_SQL["drop"], (tenant, key_hash))
+    transaction.connection.execute(IDEMPOTENCY_SQL["release"], (tenant, key_hash))

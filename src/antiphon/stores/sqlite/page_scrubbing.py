@@ -108,10 +108,10 @@ class _Table(msgspec.Struct, frozen=True):
 
 
 _TABLES: Final = {
-    "log": _Table(_SQL["log_rows"], _SQL["log_body"], _SQL["log_change"]),
-    "blobs": _Table(_SQL["blobs_rows"], _SQL["blobs_body"], _SQL["blobs_change"]),
+    "log": _Table(_SQL["log_rows"], _SQL["log_body"], _SQL["log_update"]),
+    "blobs": _Table(_SQL["blobs_rows"], _SQL["blobs_body"], _SQL["blobs_update"]),
     "conversations": _Table(
-        _SQL["conversations_rows"], _SQL["conversations_body"], _SQL["conversations_change"]
+        _SQL["conversations_rows"], _SQL["conversations_body"], _SQL["conversations_update"]
     ),
 }
 #: How often it is tried again to clean what someone else was writing to.

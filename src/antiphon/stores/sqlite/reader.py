@@ -56,12 +56,12 @@ def has_expired(connection: sqlite3.Connection, row_id: int, cutoff: float) -> b
 
     True for what was erased, too.
     """
-    return not connection.execute(TURN_SQL["lives"], {"place": row_id, "cutoff": cutoff}).fetchall()
+    return not connection.execute(TURN_SQL["has_unexpired"], {"row_id": row_id, "cutoff": cutoff}).fetchall()
 
 
 def latest_timestamp(connection: sqlite3.Connection, row_id: int) -> float | None:
     """The latest stamp among a turn and its descendants; None: all of them are erased."""
-    stamp: float | None = connection.execute(TURN_SQL["youngest"], {"place": row_id}).fetchall()[0][
+    stamp: float | None = connection.execute(TURN_SQL["latest_timestamp"], {"row_id": row_id}).fetchall()[0][
         0
     ]
     return stamp
@@ -73,7 +73,7 @@ def read_turn(
     """One turn, whole, and when it expires."""
     with snapshot(connection):
         found = connection.execute(
-            TURN_SQL["place"], (response_key(response_id), tenant)
+            TURN_SQL["row_id"], (response_key(response_id), tenant)
         ).fetchall()
         if not found:
             return None, set()
@@ -90,7 +90,7 @@ def read_turn(
 
 def turn_at(connection: sqlite3.Connection, row_id: int) -> StoredTurn:
     """The turn that begins there, whenever it expires."""
-    before = connection.execute(TURN_SQL["above"], {"place": row_id}).fetchall()
+    before = connection.execute(TURN_SQL["previous_turn"], {"row_id": row_id}).fetchall()
     rows = _read_rows(connection, row_id, last_of_turn(row_id))
     (turn,) = decode_turns(
         rows, response_id_in(before[0][2]) if before else None, _blob_finder(connection)
@@ -155,7 +155,7 @@ def _blob_finder(connection: sqlite3.Connection) -> Callable[[int], Blob | None]
 
 def parts_of(connection: sqlite3.Connection, place: int, tenant: str) -> list[int]:
     """The last place of each part of the chain that ends at ``place``, oldest first."""
-    found = connection.execute(TURN_SQL["parts"], {"place": place, "tenant": tenant}).fetchall()
+    found = connection.execute(TURN_SQL["thread_ends"], {"row_id": place, "tenant": tenant}).fetchall()
     return [part for (part,) in found]
 
 
@@ -200,7 +200,7 @@ def _read_recent_thread(connection: sqlite3.Connection, tenant: str, row_id: int
 def _first_item(connection: sqlite3.Connection, tenant: str, row_id: int) -> bytes | None:
     for part in parts_of(connection, row_id, tenant):
         span = (first_of_thread(part), last_of_turn(part))
-        found = connection.execute(TURN_SQL["opening"], span).fetchall()
+        found = connection.execute(TURN_SQL["first_item"], span).fetchall()
         if found:
             item: bytes = found[0][0]
             return item
@@ -238,7 +238,7 @@ def read_window(
             spans.reverse()
         if window.at is not None:
             key = response_key(window.at)
-            found = connection.execute(TURN_SQL["place"], (key, head.tenant)).fetchall()
+            found = connection.execute(TURN_SQL["row_id"], (key, head.tenant)).fetchall()
             spans = _from(spans, found[0][0], window) if found else []
         turns = [turn_at(connection, place) for place in _places(connection, spans, window)]
         return turns, owners_of(connection, turns)
@@ -291,7 +291,7 @@ def resolve_conversation(
     Within a transaction. None: there is none, or it has expired.
     """
     key = conversation_key(conversation_id)
-    rows = connection.execute(CONVERSATION_SQL["one"], (key, tenant)).fetchall()
+    rows = connection.execute(CONVERSATION_SQL["get"], (key, tenant)).fetchall()
     return _resolve_row(connection, rows[0], cutoff) if rows else (None, set())
 
 
@@ -329,7 +329,7 @@ def read_conversations(
 
 def _creation_key(connection: sqlite3.Connection, tenant: str, after: str) -> tuple[float, bytes]:
     key = conversation_key(after)
-    rows = connection.execute(CONVERSATION_SQL["made"], (key, tenant)).fetchall()
+    rows = connection.execute(CONVERSATION_SQL["created_at"], (key, tenant)).fetchall()
     if key is None or not rows:
         raise unknown_cursor(after)
     return rows[0][0], key
@@ -374,7 +374,7 @@ def _resolve_row(
 
 def _turn_state(connection: sqlite3.Connection, key: bytes) -> tuple[Any, ...] | None:
     """Place, tenant (None: erased), stamp, owner (None: none runs it), end; None: swept."""
-    rows = connection.execute(CONVERSATION_SQL["state"], (key,)).fetchall()
+    rows = connection.execute(CONVERSATION_SQL["turn_state"], (key,)).fetchall()
     return rows[0] if rows else None
 
 
@@ -403,7 +403,7 @@ def _nearest_existing(
     place: int = state[0]
     if state[1] is not None:
         return key, place, state[2]
-    while rows := connection.execute(TURN_SQL["above"], {"place": place}).fetchall():
+    while rows := connection.execute(TURN_SQL["previous_turn"], {"row_id": place}).fetchall():
         place, kind, body = rows[0]
         if kind == HEADER:
             return body[:16], place, None

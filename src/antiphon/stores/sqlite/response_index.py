@@ -150,7 +150,7 @@ def read_responses(
 
 
 def _sort_key_of(connection: sqlite3.Connection, tenant: str, after: str) -> tuple[float, int]:
-    rows = connection.execute(TURN_SQL["stamped"], (response_key(after), tenant)).fetchall()
+    rows = connection.execute(TURN_SQL["sort_key"], (response_key(after), tenant)).fetchall()
     if not rows:
         raise unknown_cursor(after)
     stamp, place = rows[0]

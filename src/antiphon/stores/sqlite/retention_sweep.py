@@ -57,7 +57,7 @@ def read_expired_turns(
     """Turns that have expired, and where to look on; None: that was all."""
     with snapshot(connection):
         rows = connection.execute(
-            TURN_SQL["older"], (tenant, cutoff, *after, _SCAN_LIMIT)
+            TURN_SQL["older_turns"], (tenant, cutoff, *after, _SCAN_LIMIT)
         ).fetchall()
         expired = []
         alive: dict[int, bool] = {}
@@ -72,7 +72,7 @@ def read_expired_turns(
 
 def _is_thread_alive(connection: sqlite3.Connection, thread: int, cutoff: float) -> bool:
     """Whether a thread's last turn is young: then all of the thread is alive."""
-    rows = connection.execute(TURN_SQL["last_stamp"], {"thread": thread}).fetchall()
+    rows = connection.execute(TURN_SQL["last_timestamp"], {"thread": thread}).fetchall()
     return bool(rows) and rows[0][0] > cutoff
 
 
@@ -113,8 +113,8 @@ def _sweep_descendants(
             )
             if time.monotonic() > deadline:
                 return swept, False
-        connection.execute(TURN_SQL["drop_thread"], {"thread": thread_of(span[0])})
-        connection.execute(TURN_SQL["drop_epoch"], {"tree": thread_of(span[0])})
+        connection.execute(TURN_SQL["delete_thread"], {"thread": thread_of(span[0])})
+        connection.execute(TURN_SQL["delete_epoch"], {"tree": thread_of(span[0])})
     return swept, True
 
 
@@ -136,7 +136,7 @@ def read_expired_conversations(
 ) -> list[str]:
     """The ids of conversations that have expired."""
     with snapshot(connection):
-        rows = connection.execute(CONVERSATION_SQL["made_before"], (tenant, cutoff)).fetchall()
+        rows = connection.execute(CONVERSATION_SQL["created_before"], (tenant, cutoff)).fetchall()
         ids = [conversation_id_of(key) for (key,) in rows]
         return [
             one for one in ids if resolve_conversation(connection, tenant, one, cutoff)[0] is None
@@ -151,7 +151,7 @@ def sweep_conversations(
     for one in ids:
         if resolve_conversation(transaction.connection, tenant, one, cutoff)[0] is None:
             drop = transaction.connection.execute(
-                CONVERSATION_SQL["drop"], (conversation_key(one),)
+                CONVERSATION_SQL["delete"], (conversation_key(one),)
             )
             transaction.has_erased = transaction.has_erased or drop.rowcount > 0
 
@@ -164,6 +164,6 @@ def read_next_expiry(connection: sqlite3.Connection, tenant: str, cutoff: float)
     with snapshot(connection):
         stamps = [
             connection.execute(query, (tenant, cutoff)).fetchall()[0][0]
-            for query in (TURN_SQL["next_stamp"], CONVERSATION_SQL["next_made"])
+            for query in (TURN_SQL["next_timestamp"], CONVERSATION_SQL["next_created"])
         ]
     return min([stamp for stamp in stamps if stamp is not None], default=math.inf)

@@ -70,7 +70,7 @@ def check_reservation(
 ) -> None:
     """Raise ``ConflictError`` where the receipt is another request's by now, or settled."""
     place = (tenant, hash_idempotency_key(reservation.key), reservation.fingerprint)
-    if not connection.execute(IDEMPOTENCY_SQL["claimed"], place).fetchall():
+    if not connection.execute(IDEMPOTENCY_SQL["is_reserved"], place).fetchall():
         raise reservation_lost()
 
 
@@ -78,16 +78,16 @@ def complete_reservation(
     connection: sqlite3.Connection, tenant: str, key: str, result_id: str
 ) -> None:
     """Say what came of it."""
-    connection.execute(IDEMPOTENCY_SQL["settle"], (result_id, tenant, hash_idempotency_key(key)))
+    connection.execute(IDEMPOTENCY_SQL["complete"], (result_id, tenant, hash_idempotency_key(key)))
 
 
 _encode = msgspec.json.Encoder().encode
 _LAST_THREAD = TURN_SQL["last_thread"]
-_TURN_AT = TURN_SQL["turn_at"]
-_UNCHANGED = TURN_SQL["unchanged"]
-_RESPONSE_EXISTS = TURN_SQL["known"]
+_TURN_AT = TURN_SQL["turn_exists"]
+_UNCHANGED = TURN_SQL["is_unchanged"]
+_RESPONSE_EXISTS = TURN_SQL["response_exists"]
 _OWNER = TURN_SQL["owner"]
-_OWNED_TURNS = TURN_SQL["owned"]
+_OWNED_TURNS = TURN_SQL["owned_turns"]
 _END_RUNNING = TURN_SQL["end_running"]
 _ADD_THREAD = TURN_SQL["add_thread"]
 _ADD_RESPONSE = TURN_SQL["add_response"]
@@ -210,7 +210,7 @@ class WriteTransaction:
 
     def delete(self, tenant: str, response_id: str, cascade: bool) -> bool:
         self.flush()
-        place = self._fetch_one(TURN_SQL["place"], (response_key(response_id), tenant))
+        place = self._fetch_one(TURN_SQL["row_id"], (response_key(response_id), tenant))
         if place is None:
             return False
         spans = (
@@ -292,7 +292,7 @@ class WriteTransaction:
     ) -> None:
         head = response_key(parent.response_id) if parent else None
         self.connection.execute(
-            CONVERSATION_SQL["begin"], (head, busy, conversation_key(conversation.id))
+            CONVERSATION_SQL["move_head"], (head, busy, conversation_key(conversation.id))
         )
 
     def _allocate_row_id(self, turn: NewTurn) -> int:

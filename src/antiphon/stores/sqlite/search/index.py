@@ -56,10 +56,10 @@ def read_plan(
     """What to do for a tenant, or (None) for all; None: fewer than ``least`` turns wait."""
     with snapshot(connection):
         # Asked most often, and mostly in vain.
-        if connection.execute(SEARCH_SQL["some_wait"], (minimum,)).fetchall()[0][0] < minimum:
+        if connection.execute(SEARCH_SQL["count_pending"], (minimum,)).fetchall()[0][0] < minimum:
             return None
         rows = connection.execute(
-            SEARCH_SQL["waiting"], {"tenant": tenant, "limit": MAX_SEGMENT_TURNS}
+            SEARCH_SQL["pending_turns"], {"tenant": tenant, "limit": MAX_SEGMENT_TURNS}
         ).fetchall()
         founds: dict[str, _PendingTurns] = {}
         for place, _, owner, time in rows:
@@ -82,23 +82,23 @@ def read_plan(
 def apply_plan(transaction: WriteTransaction, plan: IndexingPlan) -> bool:
     """Put the plan's chunks in place. False: what it was made from is not so any more."""
     connection = transaction.connection
-    if not _has_all_rows(connection, "still_waits", plan.pending):
+    if not _has_all_rows(connection, "is_pending", plan.pending):
         return False
-    if not _has_all_rows(connection, "still_there", plan.merged_segments):
+    if not _has_all_rows(connection, "segment_exists", plan.merged_segments):
         return False
     for chunk_id, _ in plan.merged_segments:
         # Its turns wait again, until the end of this.
-        connection.execute(SEARCH_SQL["dissolve"], (chunk_id,))
+        connection.execute(SEARCH_SQL["delete_segment"], (chunk_id,))
     for tenant, chunk in plan.index_segments:
         size = (len(chunk.row_ids), chunk.words)
         row = (tenant, *size, chunk.secret, chunk.bucket_count, chunk.turn_entries)
-        number = connection.execute(SEARCH_SQL["add_chunk"], row).lastrowid
+        number = connection.execute(SEARCH_SQL["add_segment"], row).lastrowid
         drawers = [(number, drawer, body) for drawer, body in chunk.bucket_bodies]
-        connection.executemany(SEARCH_SQL["add_drawer"], drawers)
+        connection.executemany(SEARCH_SQL["add_bucket"], drawers)
         places = [(number, place) for place in chunk.row_ids]
-        connection.executemany(SEARCH_SQL["add_place"], places)
-        connection.executemany(SEARCH_SQL["served"], [(place,) for place in chunk.row_ids])
-    connection.executemany(SEARCH_SQL["served"], [(place,) for place, _ in plan.pending])
+        connection.executemany(SEARCH_SQL["add_segment_turn"], places)
+        connection.executemany(SEARCH_SQL["delete_pending"], [(place,) for place in chunk.row_ids])
+    connection.executemany(SEARCH_SQL["delete_pending"], [(place,) for place, _ in plan.pending])
     return True
 
 
@@ -112,12 +112,12 @@ def _merge_smaller_segments(
     connection: sqlite3.Connection, tenant: str, pending: _PendingTurns
 ) -> None:
     """Take a tenant's newest chunks along, while they are no larger than what there is."""
-    newest = connection.execute(SEARCH_SQL["newest_chunks"], (tenant, MAX_SEGMENT_TURNS)).fetchall()
+    newest = connection.execute(SEARCH_SQL["newest_segments"], (tenant, MAX_SEGMENT_TURNS)).fetchall()
     for chunk_id, turns, secret in newest:
         if turns > len(pending.turns) or turns + len(pending.turns) > MAX_SEGMENT_TURNS:
             break
         pending.merged_segments.append((chunk_id, secret))
-        ((spots,),) = connection.execute(SEARCH_SQL["spots"], (chunk_id,)).fetchall()
+        ((spots,),) = connection.execute(SEARCH_SQL["turn_entries"], (chunk_id,)).fetchall()
         pending.turns += [
             _read_indexed_turn(connection, place, time)
             for place, time, _ in decode_turn_entries(spots)

@@ -79,7 +79,7 @@ def read_hits(
 def text_at(connection: sqlite3.Connection, row_id: int) -> str:
     """What was said in the turn that begins there."""
     return searchable_text(
-        body for (body,) in connection.execute(SEARCH_SQL["items"], {"place": row_id})
+        body for (body,) in connection.execute(SEARCH_SQL["items"], {"row_id": row_id})
     )
 
 
@@ -88,7 +88,7 @@ def _matches(connection: sqlite3.Connection, tenant: str, query: SearchQuery) ->
     holding = [0] * len(query.terms)
     chunks: list[tuple[int, list[bytes]]] = []
     for chunk, its_turns, its_words, secret, drawers in connection.execute(
-        SEARCH_SQL["chunks"], (tenant,)
+        SEARCH_SQL["segments"], (tenant,)
     ).fetchall():
         turns += its_turns
         words += its_words
@@ -106,7 +106,7 @@ def _matches(connection: sqlite3.Connection, tenant: str, query: SearchQuery) ->
 def _read_postings(
     connection: sqlite3.Connection, segment_id: int, bucket: int, name: bytes
 ) -> bytes:
-    rows = connection.execute(SEARCH_SQL["drawer"], (segment_id, bucket)).fetchall()
+    rows = connection.execute(SEARCH_SQL["bucket"], (segment_id, bucket)).fetchall()
     return find_postings(rows[0][0], name) if rows else b""
 
 
@@ -118,7 +118,7 @@ def _rank_segment(
     both = set(held[0]).intersection(*held[1:])
     if not both:
         return []
-    ((data,),) = connection.execute(SEARCH_SQL["spots"], (segment_id,)).fetchall()
+    ((data,),) = connection.execute(SEARCH_SQL["turn_entries"], (segment_id,)).fetchall()
     spots = decode_turn_entries(data)
     ranked: list[_Candidate] = []
     for number in both:
@@ -140,7 +140,7 @@ def _skip_through(
 
     Raises ``InvalidRequestError`` where it is not there.
     """
-    for (last,) in connection.execute(TURN_SQL["place"], (response_key(after), tenant)).fetchall():
+    for (last,) in connection.execute(TURN_SQL["row_id"], (response_key(after), tenant)).fetchall():
         if not has_expired(connection, last, cutoff) and any(place == last for _, _, place in best):
             return
     raise unknown_cursor(after)
