@@ -28,7 +28,9 @@ async def test_the_first_claim_counts(store_in: Opener) -> None:
         idempotency_records = store.stores.idempotency
         assert await idempotency_records.reserve("me", "key", b"first") is None
         clock.now = 101.0
-        assert await idempotency_records.reserve("me", "key", b"other") == IdempotencyRecord(b"first", 100.0)
+        assert await idempotency_records.reserve("me", "key", b"other") == IdempotencyRecord(
+            b"first", 100.0
+        )
         await idempotency_records.complete("me", "key", "resp_1")
         kept = IdempotencyRecord(b"first", 100.0, "resp_1")
         assert await idempotency_records.reserve("me", "key", b"first") == kept
@@ -109,7 +111,9 @@ async def test_old_receipts_are_swept_and_keys_are_in_no_file(tmp_path: Path) ->
             await idempotency_records.reserve("", f"canary {number}", b"p")
         clock.now += DAY_SECONDS
         await idempotency_records.reserve("", "another", b"p")
-        assert query_file(tmp_path / "turns.db", "SELECT count(*) FROM idempotency_records") == [(1,)]
+        assert query_file(tmp_path / "turns.db", "SELECT count(*) FROM idempotency_records") == [
+            (1,)
+        ]
         assert b"canary" not in all_bytes(tmp_path)
 
 

@@ -74,7 +74,9 @@ async def test_without_its_receipt_nothing_is_kept(store_in: Opener, lost: str) 
     async with store_in() as store:
         idempotency_records, conversations = store.stores.idempotency, store.stores.conversations
         if lost != "never":
-            await idempotency_records.reserve("me", "key", b"other" if lost == "another's" else b"print")
+            await idempotency_records.reserve(
+                "me", "key", b"other" if lost == "another's" else b"print"
+            )
         if lost == "dropped":
             await idempotency_records.release("me", "key")
         elif lost == "settled":
