@@ -60,11 +60,11 @@ def decode_messages(messages: Sequence[Proto], path: str = "messages") -> tuple[
         )
     items: list[Item] = []
     run = _AnsweredCalls(messages)
-    for place, message in enumerate(messages):
+    for index, message in enumerate(messages):
         if (summary := _summary(message)) is not None:
             items = [Compaction(summary)]
         else:
-            items += _items(message, f"{path}[{place}]", run)
+            items += _items(message, f"{path}[{index}]", run)
     return pair_outputs(items, ())
 
 
@@ -140,8 +140,8 @@ def _items(message: Proto, path: str, answered: _AnsweredCalls) -> list[Item]:
     if content or not message.tool_calls:
         items.append(Message(role, content, message.name or None))
     items += [
-        _call(call, f"{path}.tool_calls[{place}]")
-        for place, call in enumerate(message.tool_calls)
+        _call(call, f"{path}.tool_calls[{index}]")
+        for index, call in enumerate(message.tool_calls)
         # One that was never run waits for nothing: the server would have run it.
         if call.type != _MCP or call.id in answered.call_ids
     ]
@@ -175,7 +175,7 @@ def _server_output(message: Proto, path: str) -> FunctionCallOutput:
 
 def _content(message: Proto, role: Role, path: str) -> str | tuple[Part, ...]:
     parts = tuple(
-        _part(part, role, f"{path}.content[{place}]") for place, part in enumerate(message.content)
+        _part(part, role, f"{path}.content[{index}]") for index, part in enumerate(message.content)
     )
     match parts:
         case ():

@@ -1,4 +1,4 @@
-"""What turns cost, in the units of xAI's API."""
+"""Pricing: the cost of a turn's tokens in the units of xAI's API."""
 
 from __future__ import annotations
 

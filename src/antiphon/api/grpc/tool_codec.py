@@ -52,9 +52,9 @@ def decode_toolset(request: Proto) -> DecodedTools:
     if len(request.tools) > _MAX_TOOLS:
         raise InvalidRequestError(f"Send at most {_MAX_TOOLS} tools.", param="tools")
     given: list[ToolParam] = []
-    for place, tool in enumerate(request.tools):
-        taken = {one.server_label for one in given if isinstance(one, McpToolParam)}
-        given.append(_decode_tool(tool, f"tools[{place}]", taken))
+    for index, tool in enumerate(request.tools):
+        used_labels = {one.server_label for one in given if isinstance(one, McpToolParam)}
+        given.append(_decode_tool(tool, f"tools[{index}]", used_labels))
     tools = decode_tools(given, None)
     return msgspec.structs.replace(tools, choice=_decode_choice(request.tool_choice, tools))
 
