@@ -47,8 +47,11 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) --quiet --no-build-isolation --editable .
 	@touch $(STAMP)
 
+# In a process group of its own (set -m), so that Ctrl-C stops an answer and not make. There Ctrl-Z
+# cannot suspend make as well, so the chat goes on (status 148: stopped).
 chat: setup
-	@$(BIN)/antiphon chat $(ARGS)
+	@[ ! -t 0 ] || set -m; $(BIN)/antiphon chat $(ARGS); code=$$?; \
+		while [ $$code = 148 ]; do fg >/dev/null; code=$$?; done; exit $$code
 
 test: lint
 	$(BIN)/pytest -n 2 $(ARGS)

@@ -275,10 +275,10 @@ async def _serve(
     parts: _ServerParts,
     started: Future[tuple[ThreadServer, _Uvicorn]],
 ) -> None:
-    kept = await _open(parts.store)
+    store = await _open(parts.store)
     catalog = ModelRegistry(parts.models, default=next(iter(parts.models)))
     gateway = McpServerManager(parts.mcp, parts.urls)
-    service = TurnService(kept, catalog, getattr(kept, "stores", None), gateway)
+    service = TurnService(store, catalog, getattr(store, "stores", None), gateway)
     config = uvicorn.Config(
         parts.site(service),
         http="httptools",
@@ -288,7 +288,7 @@ async def _serve(
         access_log=False,
         timeout_graceful_shutdown=5,
     )
-    server = ThreadServer(sock.getsockname()[1], service, kept, asyncio.get_running_loop())
+    server = ThreadServer(sock.getsockname()[1], service, store, asyncio.get_running_loop())
     uvicorn_server = _Uvicorn(config, lambda: started.set_result((server, uvicorn_server)))
     try:
         await uvicorn_server.serve([sock])

@@ -41,7 +41,7 @@ from antiphon.models.scripted import (
     say,
     think,
 )
-from antiphon.turn.turn_accumulator import TurnAccumulator, add_usage
+from antiphon.turn.turn_accumulator import TurnAccumulator
 from support.turn_service import (
     ONE_CALL,
     STORES,
@@ -352,7 +352,7 @@ def test_rounds_are_one_answer(rounds: list[tuple[list[Delta], bool]]) -> None:
         assert len(wanted) == len(made)
         assert len({one.call_id for one in wanted}) == len(wanted)
         reports = [delta.usage for delta in said if isinstance(delta, UsageUpdate)]
-        paid = add_usage(paid, reports[-1]) if reports else paid
+        paid = paid + reports[-1] if reports else paid
         if looks:
             taken += machine.pop_completed_items()
         if not wanted:

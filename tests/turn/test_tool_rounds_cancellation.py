@@ -9,11 +9,7 @@ from typing import Any
 import pytest
 
 from antiphon.core.context_policies import TokenBudget, Window
-from antiphon.core.items import (
-    FunctionCall,
-    Message,
-    decode_item,
-)
+from antiphon.core.items import FunctionCall, Message, decode_item
 from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
 from antiphon.core.turns import Options
 from antiphon.errors import (

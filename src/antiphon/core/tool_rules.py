@@ -36,8 +36,8 @@ def needs_approval(servers: Iterable[McpTool], call: FunctionCall) -> bool:
     name = unqualified_name(call)
     if name in server.exempt:
         return False
-    asked = server.require_approval
-    return name in asked if isinstance(asked, tuple) else asked == "always"
+    policy = server.require_approval
+    return name in policy if isinstance(policy, tuple) else policy == "always"
 
 
 def is_tool_allowed(options: Options, name: str) -> bool:

@@ -1,20 +1,20 @@
-"""The settings file, as it is written.
+"""Settings file: the TOML tables, their decoder, and the parsers of single settings.
 
-MCP servers, as they are written in the settings file.
+MCP servers stand in it so:
 
     mcp_allowed_urls = ["mcp.example.com", "*.example.org", "http://localhost:8000"]
     [mcp.files]
     command = ["npx", "-y", "@modelcontextprotocol/server-filesystem", "notes"]
-    env = ["FILES_TOKEN"]                  # variables that the program gets besides the usual ones
-    allowed_tools = ["read_file"]          # all if nothing is said
-    require_approval = "never"             # or "always", or the tools that a person must agree to
+    env = ["FILES_TOKEN"]                  # variables that are passed to the program besides the usual ones
+    allowed_tools = ["read_file"]          # default: all
+    require_approval = "never"             # or "always", or the tools that need a person's approval
     timeout = 30                           # seconds for one call
     [mcp.wiki]
     url = "https://mcp.example.com/mcp"
     headers_env = { Authorization = "WIKI_AUTHORIZATION" }   # the variable that holds its value
 
-A program runs in the file's folder. ``mcp_allowed_urls`` is what requests may name by
-``server_url``: nothing unless it is said.
+A program runs in the file's folder. ``mcp_allowed_urls`` is the allowlist of requests'
+``server_url``: none by default.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _FOREVER = "forever"
 
 
 class SettingValue(msgspec.Struct, frozen=True):
-    """A setting's value, what to call its source in a sentence, and where paths begin."""
+    """A setting's value, its source for error messages, and the folder of relative paths."""
 
     value: Any
     source: str
@@ -52,7 +52,7 @@ def parse_path(at: SettingValue, text: str) -> Path:
 
 
 def parse_store(found: SettingValue) -> str:
-    """Where turns are kept."""
+    """The store's URL, with an absolute path."""
     text = str(found.value)
     if text == "memory:":
         return text
@@ -63,7 +63,7 @@ def parse_store(found: SettingValue) -> str:
 
 
 def parse_base_url(text: str, source: str) -> str:
-    """The URL without its last slash. A sentence about it never repeats a password."""
+    """The URL without its last slash. Error messages never quote it."""
     try:
         parts = urlsplit(text)
         host, _ = parts.hostname, parts.port
@@ -139,13 +139,13 @@ def _parse_origin(text: str, source: str) -> str:
         raise ConfigError(
             f"{source}: {text!r} is not an origin, such as https://app.example.com, nor '*'"
         )
-    # Browsers leave out the port that goes without saying.
+    # Browsers leave out the default port.
     usual = {"http": 80, "https": 443}[parts.scheme]
     netloc = parts.netloc.rpartition(":")[0] if port == usual else parts.netloc
     return f"{parts.scheme}://{netloc}"
 
 
-#: A limit; the word lifts for one tenant what holds for the others.
+#: A limit; "unlimited" lifts the general one for one tenant.
 LimitValue: TypeAlias = Annotated[int, msgspec.Meta(ge=1)] | Literal["unlimited"]
 
 
@@ -171,7 +171,7 @@ class LimitTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class TenantTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[tenants.NAME]``: what is not said here is as for everybody."""
+    """``[tenants.NAME]``: fields that are not set are as for all tenants."""
 
     requests_per_minute: LimitValue | None = None
     concurrent_turns: LimitValue | None = None
@@ -203,7 +203,7 @@ class SettingsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 def read_file(path: Path) -> SettingsFile:
-    """The file's content. Raises ``ConfigError`` naming what has to be mended."""
+    """The file's content. Raises ``ConfigError`` naming the file and the field."""
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -285,7 +285,7 @@ def parse_mcp_server(
 
 
 def _url(text: str, source: str) -> str:
-    """The URL as it is written. A sentence about it never repeats it."""
+    """The URL, checked. Error messages never quote it."""
     try:
         parts = urlsplit(text)
         host, _ = parts.hostname, parts.port

@@ -1,4 +1,4 @@
-"""Which turn a conversation goes on from, and who may go on with it now."""
+"""Conversation lock: one turn at a time on a conversation; a second one queues or is rejected."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MAX_HISTORY_CHANGES = 10
 
 
 class ConversationLocks:
-    """Puts a conversation's head in the place of a previous response."""
+    """A lock per conversation, and the head of the conversation under it."""
 
     def __init__(self, store: ConversationStore | None) -> None:
         self._store = store
@@ -47,7 +47,7 @@ class ConversationLocks:
         """Reserve the conversation that a request names; gives the way to look at it.
 
         While this is entered nobody else in this process takes it; a turn that was begun
-        must ``claim`` it before the exit. Where another process was faster, look again.
+        must be set as its active turn (``set_active_turn``) before the exit. Where another process was faster, look again.
         A look raises ``NotFoundError``, and ``ConversationLockedError`` where another turn runs on it
         and the request does not queue.
         """
@@ -60,17 +60,17 @@ class ConversationLocks:
 
             yield read
             return
-        place = (request.tenant, name)
-        lock = self._locks.setdefault(place, asyncio.Lock())
+        key = (request.tenant, name)
+        lock = self._locks.setdefault(key, asyncio.Lock())
         queues = request.on_busy == "queue"
         # A turn that runs is asked first: behind it others may wait for a lock that is free
         # for a moment.
-        if not queues and (lock.locked() or self._is_running(place)):
+        if not queues and (lock.locked() or self._is_running(key)):
             raise conversation_locked(name)
         async with lock:
 
             async def look() -> tuple[ConversationRecord, TurnRequest]:
-                found = await (self._wait_until_free(place) if queues else self._idle(place))
+                found = await (self._wait_until_free(key) if queues else self._idle(key))
                 return found, _with_head(request, found)
 
             yield look
@@ -86,10 +86,10 @@ class ConversationLocks:
         """A turn was begun on a conversation; the store may not know yet."""
         self._active_turns[tenant, conversation_id] = turn
 
-    async def _idle(self, place: _ConversationKey) -> ConversationRecord:
+    async def _idle(self, key: _ConversationKey) -> ConversationRecord:
         """The conversation, on which nothing may run."""
-        conversation = await self._get(*place)
-        if conversation.active_response_id is not None or self._is_running(place):
+        conversation = await self._get(*key)
+        if conversation.active_response_id is not None or self._is_running(key):
             raise conversation_locked(conversation.id)
         return conversation
 

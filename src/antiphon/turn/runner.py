@@ -1,4 +1,4 @@
-"""Runs one turn: asks the model, feeds the machine, keeps what comes, ends it.
+"""Turn runner: calls the model and its tools, stores the items, and ends the turn.
 
 The order is the promise: the input goes to the store first (its commit runs while
 the model is called), finished items follow as they come, and the terminal event
@@ -109,20 +109,20 @@ class TurnRunner:
 
     def _begin(self) -> None:
         opening, plan = self._plan.initial_response, self._plan
-        asked = plan.request
+        request = plan.request
         self._begin_write = self._store.begin(
             NewTurn(
                 response_id=opening.id,
-                tenant=asked.tenant,
+                tenant=request.tenant,
                 created_at=opening.created_at,
                 header=opening.header,
                 input=[encode_item(item) for item in plan.stored_input],
                 parent=plan.base.head,
                 sources=plan.sources,
-                is_awaited=(asked.stream and asked.emit_created) or asked.background,
+                is_awaited=(request.stream and request.emit_created) or request.background,
                 blobs=plan.blobs,
                 conversation=plan.conversation,
-                reservation=asked.reservation,
+                reservation=request.reservation,
             )
         )
         self._begin_write.add_done_callback(self._running_turn.on_request_stored)
@@ -280,9 +280,9 @@ class TurnRunner:
         """Append items that are whole while the turn goes on; its end waits for them."""
         items = self._accumulator.pop_completed_items()
         if items:
-            kept = self._store.write(self._response_id, [encode_item(item) for item in items])
-            self._pending_writes.add(kept)
-            kept.add_done_callback(self._on_items_stored)
+            write = self._store.write(self._response_id, [encode_item(item) for item in items])
+            self._pending_writes.add(write)
+            write.add_done_callback(self._on_items_stored)
 
     def _on_items_stored(self, write: asyncio.Future[None]) -> None:
         self._pending_writes.discard(write)
@@ -305,9 +305,9 @@ class TurnRunner:
                 end, context_turns=self._context_turn_count(self._context_turns)
             )
         if live.is_stored and self._plan.request.stream:
-            odds = logprob_counts(live.events_so_far, machine.output)
+            counts = logprob_counts(live.events_so_far, machine.output)
             end = msgspec.structs.replace(
-                end, trace=trace_of(live.events_so_far), logprob_counts=odds
+                end, trace=trace_of(live.events_so_far), logprob_counts=counts
             )
         response = msgspec.structs.replace(
             self._plan.initial_response, output=machine.output, end=end
@@ -382,8 +382,8 @@ class TurnRunner:
         last = self._accumulator.last_usage
         if last is None:
             return None
-        said = last.output_tokens - last.reasoning_tokens
-        return max(1, last.input_tokens + said - self._other_tokens)
+        shown_output = last.output_tokens - last.reasoning_tokens
+        return max(1, last.input_tokens + shown_output - self._other_tokens)
 
 
 async def _wait_uncancelled(write: asyncio.Future[Any]) -> None:

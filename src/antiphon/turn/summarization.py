@@ -1,7 +1,4 @@
-"""Asks a model to sum up turns.
-
-Summaries as stored turns: made by the model, kept behind what they sum up.
-"""
+"""Summarization: has a model summarize older turns, and stores the summary as a turn."""
 
 from __future__ import annotations
 
@@ -57,7 +54,7 @@ async def summarize_turns(  # noqa: PLR0913
     check: Callable[[], Awaitable[None]] | None = None,
     time_limit: float | None = None,
 ) -> Summary:
-    """Have the model sum up ``covered``, with ``kept`` staying in view after it.
+    """Have the model summarize ``covered``; the turns of ``retained`` stay in the context after it.
 
     ``check`` comes before each call of the model: what it raises keeps the words from it.
     Raises what the model raises; ``ModelError`` where it breaks off, declines, or says
@@ -145,16 +142,16 @@ async def summarize_history(
     erased meanwhile, perhaps what was summed up: then nothing is kept.
     """
     store = cache.store
-    covered, kept = split_for_summary(history.turns, policy.keep_turns)
+    covered, retained = split_for_summary(history.turns, policy.keep_turns)
     request, header = call.request, call.header
 
     async def check() -> None:
         await cache.require_unchanged(head)
 
     made = await summarize_turns(
-        covered, kept, policy, header, call.model, check=check, time_limit=request.timeout
+        covered, retained, policy, header, call.model, check=check, time_limit=request.timeout
     )
-    segments = tuple(insert_summary(covered, render_turn([made.item]), kept))
+    segments = tuple(insert_summary(covered, render_turn([made.item]), retained))
     shorter = History(segments, sum(map(tokens_of, segments)))
     if not request.store:
         return head, shorter
@@ -190,7 +187,7 @@ async def store_whole_turn(store: Store, turn: NewTurn, output: Sequence[Item], 
         raise
 
 
-def _consume_exception(kept: asyncio.Future[None]) -> None:
+def _consume_exception(begin_write: asyncio.Future[None]) -> None:
     """Nobody waits for a beginning alone; its failure shows at the end."""
-    if not kept.cancelled():
-        kept.exception()
+    if not begin_write.cancelled():
+        begin_write.exception()

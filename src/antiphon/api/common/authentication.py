@@ -1,8 +1,7 @@
-"""API keys: from the first one on, every request has to bring one.
+"""Authentication: API keys, looked up in the store by their hash for each request.
 
-Whether a key is good is asked of the store each time, by its hash: nothing is remembered
-here, so that a revoked key opens nothing from the next request on, whichever process
-revoked it, and bad keys cost no memory.
+Nothing is cached here: a revoked key stops working with the next request, whichever process
+revoked it, and invalid keys use no memory. From the first key on every request needs one.
 """
 
 from __future__ import annotations

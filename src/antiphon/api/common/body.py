@@ -1,4 +1,4 @@
-"""Reading request bodies, and saying what is wrong with them."""
+"""Request bodies: reading with a size limit, JSON decoding, and validation errors by field."""
 
 from __future__ import annotations
 
@@ -96,9 +96,9 @@ def invalid_value_error(error: Exception, at: str = "") -> InvalidRequestError:
         path += "." + what.rpartition("field `")[2].rstrip("`")
     param = (at + path).lstrip(".") or None
     code = "invalid_type" if ", got `" in what else "invalid_value"
-    place = f" for '{param}'" if param else ""
+    location = f" for '{param}'" if param else ""
     return InvalidRequestError(
-        f"Invalid value{place}: {_lower_first(what)}.", code=code, param=param
+        f"Invalid value{location}: {_lower_first(what)}.", code=code, param=param
     )
 
 

@@ -1,7 +1,7 @@
-"""Input items, from the Responses API's JSON into ours. Pure.
+"""Input items: decodes and sanitizes the Responses API's input items into ours. Pure.
 
-Clients send back what they were shown, so ids, statuses and nulls that mean nothing here are
-dropped. An item that is only named, and approvals, come out beside the items.
+Clients send items back as they received them: ids, statuses and nulls that mean nothing in an
+input are dropped. Item references and approvals are returned beside the items.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ def decode_items(given: Sequence[dict[str, Any]], path: str) -> DecodedInput:
         )
     items: list[Item] = []
     special: _SpecialItemDecoder | None = None
-    for place, fields in enumerate(given):
-        where = f"{path}[{place}]"
+    for index, fields in enumerate(given):
+        item_path = f"{path}[{index}]"
         clean = _normalize(fields)
         kind = clean["type"]
         if isinstance(kind, str) and kind in _PLAIN_ITEM_TYPES:
-            items.append(_decode_plain_item(clean, where))
+            items.append(_decode_plain_item(clean, item_path))
         else:
             special = special or _SpecialItemDecoder(items)
-            special.add(kind, clean, where)
+            special.add(kind, clean, item_path)
     if special is None:
         return DecodedInput(tuple(items))
     return DecodedInput(tuple(items), tuple(special.references), special.approved_calls())
@@ -162,13 +162,13 @@ def _normalize_reasoning_parts(parts: Any) -> None:
 
 def _simplify_content(content: str | tuple[Part, ...], path: str) -> str | tuple[Part, ...]:
     """One plain text part becomes its text: it says the same in fewer bytes."""
-    for place, part in enumerate(() if isinstance(content, str) else content):
+    for index, part in enumerate(() if isinstance(content, str) else content):
         if isinstance(part, OutputText):
-            check_depth((part.annotations, part.logprobs), f"{path}[{place}]")
+            check_depth((part.annotations, part.logprobs), f"{path}[{index}]")
         elif isinstance(part, InputFile) and part.file_data is None and part.file_url is None:
             raise InvalidRequestError(
                 "A file has to come with its data or a URL: this server keeps no files.",
-                param=f"{path}[{place}].file_data",
+                param=f"{path}[{index}].file_data",
             )
     if all(part == InputText("") for part in content):
         return ""
@@ -208,9 +208,9 @@ class _SpecialItemDecoder:
             case "mcp_call":
                 self._add_mcp_call(_convert(fields, _McpCall, path))
             case "mcp_approval_request":
-                asked = _convert(fields, _ApprovalRequest, path)
-                call = _function_call(asked, asked.id)
-                self._approval_requests[asked.id] = call
+                request = _convert(fields, _ApprovalRequest, path)
+                call = _function_call(request, request.id)
+                self._approval_requests[request.id] = call
                 self._items.append(call)
             case "mcp_approval_response":
                 self._add_approval(_convert(fields, McpApproval, path))

@@ -1,9 +1,8 @@
-"""How much one key may ask for: requests a minute, and turns at once.
+"""Rate limits: a token bucket of requests a minute and a semaphore of concurrent turns for each key.
 
-Each process counts for itself: of two servers on one store, each lets a key have as much.
-Requests fill up evenly: after a pause a key may use a whole minute's worth at once.
-A turn counts from the request that asks for it until both are over, so that neither a
-turn in the background nor one whose reader left makes room before its time.
+Each process counts for itself. The bucket refills evenly: after a pause a key may use a whole
+minute's requests at once. A turn holds its slot until both it and its request have ended, so that
+neither a background turn nor one whose reader left frees its slot too early.
 """
 
 from __future__ import annotations
@@ -94,14 +93,14 @@ class ConcurrencySlot:
         self._holders = 0
 
     def __enter__(self) -> None:
-        account = self._usage
-        most = account.rate_limit.concurrent_turns
-        if most is not None and account.running_turns >= most:
+        usage = self._usage
+        limit = usage.rate_limit.concurrent_turns
+        if limit is not None and usage.running_turns >= limit:
             raise RateLimitError(
-                f"This key may have {most} turns running at once: wait until one is over.",
+                f"This key may have {limit} turns running at once: wait until one is over.",
                 retry_after=1,
             )
-        account.running_turns += 1
+        usage.running_turns += 1
         self._holders = 1
         self._reset_token = _current_slot.set(self)
 
@@ -135,18 +134,18 @@ class RateLimiter:
     def usage_for(self, key: ApiKey | None) -> KeyUsage:
         """A key's account; without keys, all share one."""
         name, tenant = (key.id, key.tenant) if key else ("", DEFAULT_TENANT)
-        account = self._usage_by_key.get(name)
-        if account is None:
-            account = self._usage_by_key[name] = KeyUsage(self._rate_limit_for(tenant), self._clock)
-        return account
+        usage = self._usage_by_key.get(name)
+        if usage is None:
+            usage = self._usage_by_key[name] = KeyUsage(self._rate_limit_for(tenant), self._clock)
+        return usage
 
     def turn_started(self, turn: RunningTurn) -> None:
-        if place := _current_slot.get():
-            place.acquire()
+        if slot := _current_slot.get():
+            slot.acquire()
 
     def turn_ended(self, turn: RunningTurn) -> None:
-        if place := _current_slot.get():
-            place.release()
+        if slot := _current_slot.get():
+            slot.release()
 
 
 def set_key_usage(scope: Scope, usage: KeyUsage) -> None:
@@ -158,5 +157,5 @@ def set_key_usage(scope: Scope, usage: KeyUsage) -> None:
 
 def concurrency_slot(scope: Scope) -> AbstractContextManager[None]:
     """A place for one turn. To enter it raises ``RateLimitError``."""
-    account: KeyUsage | None = scope.get(_KEY_USAGE)
-    return nullcontext() if account is None else ConcurrencySlot(account)
+    usage: KeyUsage | None = scope.get(_KEY_USAGE)
+    return nullcontext() if usage is None else ConcurrencySlot(usage)

@@ -1,7 +1,4 @@
-"""``xai_api.Chat``: the SDK's conversations.
-
-The turns of one request: one for each choice, side by side.
-"""
+"""gRPC chat service: completions, streams, deferred and stored completions, with n choices."""
 
 from __future__ import annotations
 
@@ -52,12 +49,12 @@ async def start_choices(
     """
     others: list[RunningTurn] = []
     # A turn takes the place that was entered last.
-    with ExitStack() as places:
+    with ExitStack() as slots:
         try:
             for _ in range(request.choices - 1):
-                places.enter_context(caller.concurrency_slot())
+                slots.enter_context(caller.concurrency_slot())
                 others.append(await service.start(request.turn))
-            places.enter_context(caller.concurrency_slot())
+            slots.enter_context(caller.concurrency_slot())
             first = await service.start(_with_choice_ids(request.turn, others))
         except BaseException:
             for turn in others:
@@ -187,25 +184,25 @@ class ChatServicer:
 
     async def stream(self, caller: Principal, request: Proto, write: Write) -> None:
         """GetCompletionChunk"""
-        asked = await self._decode_request(caller, request)
-        streamed = msgspec.structs.replace(asked.turn, stream=True, emit_created=False)
+        completion_request = await self._decode_request(caller, request)
+        streamed = msgspec.structs.replace(completion_request.turn, stream=True, emit_created=False)
         turns = await start_choices(
-            self._service, caller, msgspec.structs.replace(asked, turn=streamed)
+            self._service, caller, msgspec.structs.replace(completion_request, turn=streamed)
         )
-        with cancel_on_exit(turns), self._throttle.open_stream() as rest:
+        with cancel_on_exit(turns), self._throttle.open_stream() as stream_pause:
             encoder = GrpcChunkEncoder(turns[0].initial_response, self._completion_encoder)
-            async for batches in merge_events(turns, rest.remaining):
+            async for batches in merge_events(turns, stream_pause.remaining):
                 if chunk := encoder.encode(batches):
                     await write(chunk)
-                    rest.start()
+                    stream_pause.start()
 
     async def defer(self, caller: Principal, request: Proto) -> Proto:
         """StartDeferredCompletion: nobody waits for the answer, but somebody will ask for it."""
-        asked = await self._decode_request(caller, request)
-        if not asked.turn.store:
+        completion_request = await self._decode_request(caller, request)
+        if not completion_request.turn.store:
             self._deferred_completions.ensure_capacity(caller.tenant)
-        turns = await start_choices(self._service, caller, asked)
-        if asked.turn.store:
+        turns = await start_choices(self._service, caller, completion_request)
+        if completion_request.turn.store:
             await turns[0].wait_until_stored()
             return deferred_pb2.StartDeferredResponse(request_id=turns[0].response_id)
         return deferred_pb2.StartDeferredResponse(
@@ -245,7 +242,7 @@ class ChatServicer:
     async def compact(self, caller: Principal, request: Proto) -> Proto:
         """CompactContext: nothing is stored."""
         items = decode_messages(request.input, "input")
-        made = await self._service.compact(
+        compaction = await self._service.compact(
             TurnRequest(
                 input=_require_call_ids(items),
                 model=request.model or None,
@@ -255,23 +252,23 @@ class ChatServicer:
         )
         return chat_pb2.CompactContextResponse(
             id=item_id(new_response_id(), "compaction", 0),
-            encrypted_content=SUMMARY_PREFIX + made.item.summary,
+            encrypted_content=SUMMARY_PREFIX + compaction.item.summary,
             dropped_message_count=len(request.input),
-            usage=encode_usage(made.usage or Usage()),
+            usage=encode_usage(compaction.usage or Usage()),
         )
 
     async def _decode_request(self, caller: Principal, request: Proto) -> CompletionRequest:
         """The request as turns, with results of tools given to the calls they are for."""
-        asked = decode_completion(request, caller.tenant)
-        turn = asked.turn
+        completion_request = decode_completion(request, caller.tenant)
+        turn = completion_request.turn
         if not has_unnamed_outputs(turn.input):
-            return asked
+            return completion_request
         items = turn.input
         if turn.previous_response_id is not None:
             before = await self._service.reader.response(caller.tenant, turn.previous_response_id)
             items = pair_outputs(items, open_call_ids(before))
         turn = msgspec.structs.replace(turn, input=_require_call_ids(items))
-        return msgspec.structs.replace(asked, turn=turn)
+        return msgspec.structs.replace(completion_request, turn=turn)
 
     async def _stored_choices(self, caller: Principal, response_id: str) -> list[Response]:
         choices = [await self._service.reader.response(caller.tenant, response_id)]

@@ -1,11 +1,7 @@
-"""What every call passes before it gets to its method, and what becomes of its errors.
+"""gRPC interceptor: request id, authorization, rate limits, errors as statuses, metrics, access log.
 
-1. A name: the client's ``x-request-id`` or a new one, in the trailing metadata and the log.
-2. Who may: without keys this machine only, with keys whoever has one.
-3. How much: the same accounts as over HTTP.
-
-Errors become gRPC's statuses, with their code, type and param in the trailing metadata. Each
-call is counted once, as ``CANCELLED`` where nobody waited for its end.
+Errors become gRPC statuses, with their code, type and param in the trailing metadata. Each call is
+counted once, as ``CANCELLED`` where the client left before its end.
 """
 
 from __future__ import annotations

@@ -52,11 +52,11 @@ class LegacyChatServicer:
                 param="responses",
             )
         messages = []
-        for place, response in enumerate(request.responses):
+        for index, response in enumerate(request.responses):
             role = _ROLES.get(response.sender)
             if role is None:
                 raise InvalidRequestError(
-                    "The sender is HUMAN or ASSISTANT.", param=f"responses[{place}].sender"
+                    "The sender is HUMAN or ASSISTANT.", param=f"responses[{index}].sender"
                 )
             messages.append(Message(role, response.message))
         return TurnRequest(

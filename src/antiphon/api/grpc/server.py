@@ -1,4 +1,4 @@
-"""The gRPC server: paths to methods, and a listener beside the HTTP one."""
+"""gRPC server: methods by path, and a listener beside the HTTP server."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from antiphon.core.mcp_servers import MAX_LABEL_LENGTH
 from antiphon.core.tool_rules import needs_approval, qualified_name
 from antiphon.core.turns import INCLUDE_ENCRYPTED_REASONING, Response
 from antiphon.errors import InvalidRequestError
-from antiphon.protos.xai import Proto, chat_pb2
+from antiphon.protos.xai import TOOL_MODE_NAMES, Proto, chat_pb2
 
 #: The value of ``Options.include`` that asks for the outputs of MCP servers' tools.
 MCP_OUTPUTS = "mcp_call.output"
@@ -39,12 +39,7 @@ _NEEDS_APPROVAL = (
     " over HTTP, where the response is stored."
 )
 _MAX_TOOLS = 128
-_MODES = {
-    chat_pb2.TOOL_MODE_INVALID: "auto",
-    chat_pb2.TOOL_MODE_AUTO: "auto",
-    chat_pb2.TOOL_MODE_NONE: "none",
-    chat_pb2.TOOL_MODE_REQUIRED: "required",
-}
+_MODES = {chat_pb2.TOOL_MODE_INVALID: "auto", **TOOL_MODE_NAMES}
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
 _LABEL = re.compile(rf"[a-zA-Z0-9_-]{{1,{MAX_LABEL_LENGTH}}}\Z")
 _INVALID_NAME_CHARS = re.compile(r"[^a-zA-Z0-9_-]+")
@@ -57,9 +52,9 @@ def decode_toolset(request: Proto) -> DecodedTools:
     if len(request.tools) > _MAX_TOOLS:
         raise InvalidRequestError(f"Send at most {_MAX_TOOLS} tools.", param="tools")
     given: list[ToolParam] = []
-    for place, tool in enumerate(request.tools):
-        taken = {one.server_label for one in given if isinstance(one, McpToolParam)}
-        given.append(_decode_tool(tool, f"tools[{place}]", taken))
+    for index, tool in enumerate(request.tools):
+        used_labels = {one.server_label for one in given if isinstance(one, McpToolParam)}
+        given.append(_decode_tool(tool, f"tools[{index}]", used_labels))
     tools = decode_tools(given, None)
     return msgspec.structs.replace(tools, choice=_decode_choice(request.tool_choice, tools))
 

@@ -1,4 +1,4 @@
-"""Answers and errors as ASGI messages, and what hangs up on us."""
+"""ASGI responses: JSON, errors, event streams, keep-alive comments and disconnect detection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``/v1/chat/completions``: stateless, for clients that keep the messages themselves."""
+"""Chat Completions endpoint: ``/v1/chat/completions``, stateless; clients send all messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``/v1/conversations``: named heads over chains, and their items."""
+"""Conversations endpoints: ``/v1/conversations`` and their items."""
 
 from __future__ import annotations
 
@@ -66,15 +66,15 @@ class ConversationEndpoints:
     async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/conversations"""
         body = await read_body(receive)
-        asked = decode_body(_create_decoder, body or b"{}")
-        tenant, items = tenant_of(scope), _decode_new_items(asked.items or [])
-        made = await self._idempotency_keys.run_once(
+        params = decode_body(_create_decoder, body or b"{}")
+        tenant, items = tenant_of(scope), _decode_new_items(params.items or [])
+        conversation = await self._idempotency_keys.run_once(
             scope,
             body,
-            partial(self._conversations.create, tenant, items, asked.metadata),
+            partial(self._conversations.create, tenant, items, params.metadata),
             partial(self._conversations.get, tenant),
         )
-        await send_json(send, _encode(_conversation_body(made)))
+        await send_json(send, _encode(_conversation_body(conversation)))
 
     async def list_all(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/conversations, with ?query=… what was said in them"""
@@ -103,21 +103,21 @@ class ConversationEndpoints:
     async def update(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/conversations/{id}: its metadata"""
         body = await read_body(receive)
-        asked = decode_body(_update_decoder, body)
+        params = decode_body(_update_decoder, body)
         tenant, name = tenant_of(scope), scope["path_params"]["id"]
-        repeat = self._idempotency_keys.for_request(scope, body)
-        if repeat is None:
-            changed = await self._conversations.update_metadata(tenant, name, asked.metadata)
+        idempotent_request = self._idempotency_keys.for_request(scope, body)
+        if idempotent_request is None:
+            changed = await self._conversations.update_metadata(tenant, name, params.metadata)
         else:
-            async with repeat:
-                if repeat.outcome is not None:
+            async with idempotent_request:
+                if idempotent_request.result_id is not None:
                     # Somebody may have described it anew since: that stays.
                     changed = await self._conversations.get(tenant, name)
                 else:
                     changed = await self._conversations.update_metadata(
-                        tenant, name, asked.metadata
+                        tenant, name, params.metadata
                     )
-                    await repeat.complete(name)
+                    await idempotent_request.complete(name)
         await send_json(send, _encode(_conversation_body(changed)))
 
     async def delete(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -156,18 +156,18 @@ class ConversationEndpoints:
 
     async def retrieve_item(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/conversations/{id}/items/{item}"""
-        at, include = scope["path_params"], parse_include(query_params(scope))
-        turn = await self._conversations.turn_of(tenant_of(scope), at["id"], at["item"])
+        ids, include = scope["path_params"], parse_include(query_params(scope))
+        turn = await self._conversations.turn_of(tenant_of(scope), ids["id"], ids["item"])
         for body in _item_bodies([turn], include):
-            if body["id"] == at["item"]:
+            if body["id"] == ids["item"]:
                 await send_json(send, _encode(body))
                 return
-        raise item_not_found(at["item"])
+        raise item_not_found(ids["item"])
 
     async def delete_item(self, scope: Scope, receive: Receive, send: Send) -> None:
         """DELETE /v1/conversations/{id}/items/{item}"""
-        at = scope["path_params"]
-        left = await self._conversations.erase_item(tenant_of(scope), at["id"], at["item"])
+        ids = scope["path_params"]
+        left = await self._conversations.erase_item(tenant_of(scope), ids["id"], ids["item"])
         await send_json(send, _encode(_conversation_body(left)))
 
 

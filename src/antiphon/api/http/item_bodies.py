@@ -1,8 +1,8 @@
-"""Items in the full shape that the Responses API shows them in. Pure.
+"""Item bodies: encodes items as the Responses API returns them, and parses ``include``. Pure.
 
-What an MCP server's tool was asked and answered are two items in the store, and one
-(``mcp_call``) here: it has the id of its call. A call that a person has to agree to is an
-``mcp_approval_request``; its output, whenever it comes, is an ``mcp_call`` of its own.
+A call of an MCP server's tool and its output are two items in the store, and one (``mcp_call``)
+here, with the id of the call. A call that needs approval is an ``mcp_approval_request``; its output
+is an ``mcp_call`` of its own.
 """
 
 from __future__ import annotations
@@ -79,14 +79,14 @@ def item_bodies(
     ``first`` is the position of the first in its turn. ``running``: outputs may still come.
     """
     shown: list[dict[str, Any]] = []
-    for place, item in enumerate(items, first):
+    for position, item in enumerate(items, first):
         kind = pairing.item_type(item)
         if kind is None:
             if isinstance(item, FunctionCallOutput):
                 call, body = pairing.close_call(item.call_id)
                 body.update(mcp_call_body(call, body["id"], item))
             continue
-        name = item_id(pairing.response_id, kind, place)
+        name = item_id(pairing.response_id, kind, position)
         body = pairing.body_of(item, kind, name)
         if kind == "mcp_call" and isinstance(item, FunctionCall):
             if running:
@@ -150,9 +150,12 @@ class McpCallPairing:
             approved = self.approval_of(item)
             assert approved is not None
             return mcp_call_body(approved.call, name, item, approved.request_id)
-        asked = kind == "mcp_approval_request"
+        is_approval_request = kind == "mcp_approval_request"
         return item_body(
-            item, name, as_approval_request=asked, include_encrypted=self._include_encrypted
+            item,
+            name,
+            as_approval_request=is_approval_request,
+            include_encrypted=self._include_encrypted,
         )
 
 

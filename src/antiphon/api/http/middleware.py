@@ -1,12 +1,8 @@
-"""What every request passes, from the outside in, before it gets to its endpoint.
+"""Middleware: request id, CORS, authorization, rate limits, metrics and access log.
 
-1. The exchange: a request id, the headers of every answer, and at the end the metrics
-   and a line in the access log.
-2. Who may: without keys this machine only (``guard``); with keys whoever has one
-   (``auth``), and web pages from where they are allowed (``cors``).
-3. How much (``limits``).
-
-All of it wraps ``send`` once and reads the headers once: it stands before each turn.
+It wraps ``send`` once and reads the headers once, because it runs before each turn. CORS: web
+pages of allowed origins may read responses. A page needs an API key like every client; no
+response allows credentials, so cookies are never sent.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""``/v1/responses`` over a WebSocket: many turns on one connection, one after another.
+"""WebSocket endpoint: ``/v1/responses`` over a WebSocket; one turn after another.
 
 The events are those of the HTTP stream, one a message. Turns with ``store: false`` can be
-continued on their own connection: it remembers the newest one, and nobody else does.
+continued on their own connection only, which remembers the newest one.
 """
 
 from __future__ import annotations

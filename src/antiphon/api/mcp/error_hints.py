@@ -1,4 +1,4 @@
-"""What a calling model is told when something goes wrong, and what it may do next. Pure."""
+"""Error hints: what a calling model reads of an error, and what it may do next. Pure."""
 
 from __future__ import annotations
 
@@ -57,5 +57,5 @@ def error_hint(error: AntiphonError) -> str:
         wait = "a little" if seconds is None else f"{max(1, round(seconds))} seconds"
         parts.append(f"Wait {wait}, then try again with the same arguments.")
     else:
-        parts.extend([said for kind, said in _HINTS if isinstance(error, kind)][:1])
+        parts.extend([hint for kind, hint in _HINTS if isinstance(error, kind)][:1])
     return " ".join(parts)

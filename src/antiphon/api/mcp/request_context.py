@@ -1,4 +1,4 @@
-"""What a call's context tells of who calls: its tenant, its place, its folders."""
+"""MCP request context: the caller of a tool, with its tenant, rate limit, progress and roots."""
 
 from __future__ import annotations
 

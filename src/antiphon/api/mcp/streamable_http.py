@@ -1,9 +1,8 @@
-"""``POST /mcp``: the protocol over streamable HTTP.
+"""MCP over streamable HTTP: ``POST /mcp``, stateless, with cancellation of running calls.
 
-Each request stands for itself: the server remembers nothing of a client between two of them,
-so there is no session that somebody else could get hold of, and none that is lost when the
-server is started again. The id of a session is only a name by which a client can take back
-its own calls, together with its tenant.
+The server remembers nothing of a client between two requests, so no session can be stolen, or
+lost in a restart. A session id is only a name by which a client, within its tenant, can cancel its
+own calls.
 """
 
 from __future__ import annotations
@@ -96,11 +95,11 @@ class McpEndpoint:
         )
 
         body = await read_body(receive)
-        said = _decode_head(body)
-        if said.method == "initialize":
+        message_head = _decode_head(body)
+        if message_head.method == "initialize":
             send = _add_session_id(send)
-        elif said.method == "notifications/cancelled":
-            self._cancel(scope, said)
+        elif message_head.method == "notifications/cancelled":
+            self._cancel(scope, message_head)
         # One for each request: it holds sessions, and there shall be none.
         manager = StreamableHTTPSessionManager(
             self._server.sdk, stateless=True, max_request_body_size=MAX_BODY
@@ -108,9 +107,9 @@ class McpEndpoint:
         async with manager.run():
             await manager.handle_request(scope, _replay_body(body, receive), send)
 
-    def _cancel(self, scope: Scope, said: _MessageHead) -> None:
+    def _cancel(self, scope: Scope, message_head: _MessageHead) -> None:
         session = session_id(scope)
-        request_id = said.params.request_id if said.params else None
+        request_id = message_head.params.request_id if message_head.params else None
         if session is not None and request_id is not None:
             self._active_calls.cancel(CallKey(tenant_of(scope), session, request_id))
 
@@ -147,10 +146,10 @@ def _replay_body(body: bytes, receive: Receive) -> Receive:
     """A body that was read, to be read once more; then what comes after it."""
     waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def again() -> Message:
+    async def receive_again() -> Message:
         return waiting.pop() if waiting else await receive()
 
-    return again
+    return receive_again
 
 
 def _load_server(service: TurnService, active_calls: ActiveCalls) -> McpServer:

