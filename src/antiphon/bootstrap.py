@@ -1,4 +1,4 @@
-"""Builds everything from ``Settings``: the only file that sees every layer."""
+"""Bootstrap: builds the engine from ``Settings``; the only module that imports every layer."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _ASK_AGAIN_SECONDS = 5.0
 
 
 class Engine:
-    """A service and what it runs on."""
+    """A turn service with its stores, models and MCP servers."""
 
     def __init__(
         self,

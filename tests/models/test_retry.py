@@ -44,7 +44,7 @@ def test_a_lost_connection_is_tried_again_at_once_but_only_once() -> None:
     assert wait(failure(at_once=True), 2) == 2.0
 
 
-def test_the_upstreams_own_waiting_time_is_kept_to() -> None:
+def test_retry_after_is_respected() -> None:
     assert wait(failure(retry_after=7.0)) == 7.0
     assert wait(failure(retry_after=0.0)) == 1.0
     assert wait(failure(retry_after=20.0)) == 20.0

@@ -85,7 +85,7 @@ async def test_without_streaming_all_comes_in_one_batch() -> None:
     ]
 
 
-async def test_reasoning_refusal_tokens_and_finish_as_told() -> None:
+async def test_reasoning_refusal_tokens_and_finish_as_scripted() -> None:
     mine = Usage(10, 20, 3, 4)
     model = ScriptedModel([think("a") + refuse("b") + report_usage(mine) + finish("length")])
     assert await deltas(model, question("Hi")) == [

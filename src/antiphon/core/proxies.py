@@ -1,4 +1,4 @@
-"""Which proxy is between this machine and a URL, by the variables that people set for that.
+"""HTTP proxies: finds the proxy for a URL in the environment, ``NO_PROXY`` included.
 
 ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``, small letters first, and
 where none is set what the system is told on macOS and Windows: as curl, pip and git have it.

@@ -1,4 +1,4 @@
-"""In what pieces a turn was streamed, kept so that it can be streamed again as it was.
+"""Stream trace: how a turn's text was divided into deltas, so that a replay is the same.
 
 A trace is a list of small integers, read in order:
 

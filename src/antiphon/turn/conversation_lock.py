@@ -1,4 +1,4 @@
-"""Which turn a conversation goes on from, and who may go on with it now."""
+"""Conversation lock: one turn at a time on a conversation; a second one queues or is rejected."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MAX_HISTORY_CHANGES = 10
 
 
 class ConversationLocks:
-    """Puts a conversation's head in the place of a previous response."""
+    """A lock per conversation, and the head of the conversation under it."""
 
     def __init__(self, store: ConversationStore | None) -> None:
         self._store = store
@@ -47,7 +47,7 @@ class ConversationLocks:
         """Reserve the conversation that a request names; gives the way to look at it.
 
         While this is entered nobody else in this process takes it; a turn that was begun
-        must ``claim`` it before the exit. Where another process was faster, look again.
+        must be set as its active turn (``set_active_turn``) before the exit. Where another process was faster, look again.
         A look raises ``NotFoundError``, and ``ConversationLockedError`` where another turn runs on it
         and the request does not queue.
         """

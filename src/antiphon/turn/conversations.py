@@ -1,4 +1,4 @@
-"""Conversations as people manage them: made, described, filled, listed, searched, erased."""
+"""Conversation service: creates, updates, appends to, reads and deletes conversations."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ConversationService:
     ) -> ConversationRecord:
         """A new conversation, begun with ``items``. Raises ``InvalidRequestError`` for bad ones.
 
-        ``claim``: the receipt is settled with it, by its id.
+        ``reservation``: its idempotency record is completed with it, by its id.
         """
         if not items:
             return await self.store.create(tenant, metadata or {}, reservation)
@@ -103,7 +103,7 @@ class ConversationService:
     ) -> Response:
         """Append items without asking a model, as a turn that only has an input.
 
-        ``claim``: the receipt is settled with it, by the turn's id. Raises ``NotFoundError``,
+        ``reservation``: its idempotency record is completed with it, by the turn's id. Raises ``NotFoundError``,
         ``ConversationLockedError`` while a turn runs, and ``InvalidRequestError``.
         """
         with _validate_items(items):

@@ -1,8 +1,7 @@
-"""Histories of hot conversations, as bytes that are ready for the model.
+"""History cache: an LRU cache of rendered histories, by their newest response.
 
-The cache holds content only. Whether a response still exists, and whose it is, the
-store has said before anyone asks here (``Head``); the head's epoch tells whether
-what lies here is still what may be shown.
+It holds content only. The store is asked first whether a response exists, and whose it is
+(``Head``); the head's epoch tells whether the cached history is still valid.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From history to context: what the model is shown. Pure rules, no I/O.
+"""Message rendering: items as chat messages, rendered to bytes once per turn. Pure, no I/O.
 
 The messages dialect of chat completions is the common form. A turn's part of it is
 rendered once, into a ``RenderedTurn``; a context is those bytes joined, so what has been
@@ -52,17 +52,17 @@ class RenderedTurn(msgspec.Struct, frozen=True):
     """One turn as the model is shown it.
 
     ``messages`` and ``system`` are JSON objects, comma-separated without brackets;
-    ``system`` holds those that stay when the turn itself has to go. ``calls`` are
-    the ids of tool calls that the turn leaves open; ``answers`` are the messages
+    ``system`` holds those that stay when the turn itself has to go. ``open_calls`` are
+    the ids of tool calls that the turn leaves open; ``outputs`` are the messages
     with outputs that it brings for an earlier turn's calls, by call id: they are
     shown only behind those calls. ``completed`` False: the turn failed, was
     cancelled or cut, and nobody owes its calls an output.
 
-    ``count`` is its messages, without system ones, with an output for each open call.
-    ``bulk`` is how many bytes of images are more than an image should weigh, and what
-    messages carry besides (``core.reasoning_sidecar``); ``system_bulk`` is that of its system messages
+    ``message_count`` is its messages, without system ones, with an output for each open call.
+    ``excess_bytes`` is how many bytes of images are more than an image should weigh, and what
+    messages carry besides (``core.reasoning_sidecar``); ``system_excess_bytes`` is that of its system messages
     alone. ``tokens`` is what models reported of it, None: nothing. ``turns`` is how many turns
-    it stands for; of a compaction, ``kept`` is how many turns before it stay in view.
+    it stands for; of a compaction, ``retained_turns`` is how many turns before it stay in the context.
     """
 
     messages: bytes
@@ -122,7 +122,7 @@ def render_turn(items: Sequence[Item], *, completed: bool = True) -> RenderedTur
     """Render one turn's items, input and output.
 
     Outputs are moved to where the dialect wants them: right behind the message that
-    made the calls, or into ``answers`` if the calls are an earlier turn's. Calls that
+    made the calls, or into ``outputs`` if the calls are an earlier turn's. Calls that
     the turn leaves open are moved to its end, where the next turn's outputs follow.
     """
     if all(type(item) is Message for item in items):

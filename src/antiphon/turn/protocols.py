@@ -1,7 +1,4 @@
-"""What a turn needs from outside: a store to keep it and a model to continue it.
-
-Tokens: the pieces that a model cuts a text into.
-"""
+"""Model and tool protocols: what a turn needs besides a store (``turn.store_protocols``)."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ class Token(msgspec.Struct, frozen=True):
 class ModelInfo(msgspec.Struct, frozen=True):
     """What a model can do. ``context_window`` is in tokens, None: unknown.
 
-    ``primer`` holds example turns as chat messages' JSON, comma-separated without
+    ``few_shot`` holds few-shot example turns as chat messages' JSON, comma-separated without
     brackets: shown to the model before the history, never stored.
     """
 
@@ -111,8 +108,8 @@ class ToolExecutor(Protocol):
 class McpToolset(ToolExecutor, Protocol):
     """The tools of MCP servers, for one turn.
 
-    ``functions`` is what the model is told of, ``listed`` what is shown of each server, and
-    ``approvals`` which tools of a server need a person's word, by its label.
+    ``functions`` are what the model may call, ``tool_listings`` the items that list each server's
+    tools, and ``approvals`` the approval policy of each server, by its label.
     """
 
     functions: tuple[FunctionTool, ...]
@@ -134,7 +131,7 @@ class McpToolProvider(Protocol):
     async def open_toolset(
         self, requests: Sequence[McpServerRequest], *, reserved_names: Collection[str] = ()
     ) -> McpToolset:
-        """The tools that a turn asks for; ``taken`` are names that it has for others.
+        """The tools that a turn asks for; ``reserved_names`` are those of its other tools.
 
         Raises ``InvalidRequestError`` and ``ToolServerUnavailableError``.
         """

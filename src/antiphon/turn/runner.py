@@ -1,4 +1,4 @@
-"""Runs one turn: asks the model, feeds the machine, keeps what comes, ends it.
+"""Turn runner: calls the model and its tools, stores the items, and ends the turn.
 
 The order is the promise: the input goes to the store first (its commit runs while
 the model is called), finished items follow as they come, and the terminal event

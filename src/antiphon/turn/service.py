@@ -1,4 +1,4 @@
-"""``TurnService``: the one thing every interface calls."""
+"""Turn service: starts, stores, summarizes, cancels and deletes turns for every interface."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from antiphon.turn.validation import (
 
 
 class TurnService:
-    """Starts turns, finds them again (``TurnReader``), and forgets them on request."""
+    """What every interface calls. ``reader`` reads turns, ``registry`` has the running ones."""
 
     def __init__(
         self,
@@ -79,14 +79,13 @@ class TurnService:
         tools: ToolExecutor | None = None,
         unstored_history: UnstoredHistory | None = None,
     ) -> RunningTurn:
-        """Check a request and set its turn going.
+        """Validate a request and start its turn as a task.
 
-        ``tools`` runs the calls that the model makes; without it they are the caller's.
-        ``memory`` is where an unstored turn may go on from, and what remembers it.
-        Whatever is wrong with the request is raised here, before anything is stored.
-        Where the request's context asks for a summary that is due, that is made first.
-        Where something of its history is erased meanwhile, or a request that queues finds
-        another process faster, that is done anew, unseen.
+        ``tools`` runs the model's tool calls; None: the caller does. ``unstored_history`` is
+        what an unstored turn may continue, and is appended to. An invalid request raises here,
+        before anything is stored. Summaries that are due are made first. Planning is retried
+        when part of the history is erased meanwhile, or when another process takes the
+        conversation of a request that queues.
         """
         retries = TurnRetries(request)
         async with self._conversation_locks.acquire(request) as look:
@@ -106,12 +105,12 @@ class TurnService:
         memory: UnstoredHistory | None,
         conversation: ConversationRecord | None,
     ) -> RunningTurn:
-        """A turn that the store has taken, or that failed otherwise. Raises its refusal."""
+        """A turn that the store has accepted, or that failed otherwise. Raises its rejection."""
         live = await self._start(request, tools, memory, conversation)
         if conversation is not None:
             self._conversation_locks.set_active_turn(request.tenant, conversation.id, live)
         if live.is_stored and (conversation or live.is_continuation):
-            # Costs its reader nothing, to whom nothing is told before that in any case.
+            # No latency for the reader, who gets no event before that in any case.
             await wait_until_accepted(live)
         return live
 
@@ -148,9 +147,9 @@ class TurnService:
     async def create_conversation_with_turn(
         self, request: TurnRequest, conversation: ConversationRecord
     ) -> str:
-        """``keep`` the first turn of a new conversation, together with that.
+        """Store a new conversation and its first turn in one transaction.
 
-        ``request`` names it, too.
+        ``request.conversation`` is its id.
         """
         return await self._store_new_turn(
             request, (), True, conversation, creates_conversation=True

@@ -1,10 +1,7 @@
-"""What is kept besides turns: conversations, keys, receipts and the search index.
+"""Store protocols: turns, conversations, API keys, idempotency records, search and retention.
 
-And what is done with turns besides taking them: listing them, and sweeping out old ones.
-
-Ports, like ``turn.protocols``: each is small, and every store has all of them. A tenant's
-things are nobody else's: what belongs to another is the same as none. Every failure is a
-``StoreError``.
+Every store implements all of them. Every query takes a tenant; another tenant's data is the
+same as missing data. Every failure is a ``StoreError``.
 """
 
 from __future__ import annotations
@@ -35,10 +32,10 @@ def unknown_cursor(after: str) -> InvalidRequestError:
 class Head(msgspec.Struct, frozen=True):
     """Where a response lies in the store.
 
-    ``thread`` and ``seq`` are its place, ``tree`` the thread its whole family of
+    ``thread`` and ``seq`` locate it, ``tree`` the thread its whole family of
     branches began with, and ``epoch`` counts what was erased from that family: a
     cached history is good for as long as the epoch stays.
-    ``running`` is True while the turn has no end and its process is alive. ``stamp`` is the
+    ``is_running``: the turn has no end and its process is alive. ``timestamp`` is the
     time that its age counts from: that of the latest turn in its chain.
     """
 
@@ -63,9 +60,9 @@ class NewTurn(msgspec.Struct, frozen=True):
     ``is_awaited`` False: nobody waits for the beginning alone, so that a store may keep it a
     few milliseconds later, in one go with the end of a quick turn.
     ``conversation`` is the one it goes on, as its maker saw it: ``begin`` moves it on, and
-    fails with ``ConversationLockedError`` where it has moved in the meantime. ``founds``: it is
-    made with the turn. ``claim``: the receipt is settled with the turn, by the id of what
-    it makes, the conversation where it founds one and else the turn (``turn.store_protocols``);
+    fails with ``ConversationLockedError`` where it has moved in the meantime. ``creates_conversation``: it is
+    created with the turn. ``reservation``: its idempotency record is completed with the turn,
+    by the id of the result, the new conversation or else the turn;
     ``ConflictError`` where it cannot be.
     """
 
@@ -123,7 +120,7 @@ class Window(msgspec.Struct, frozen=True):
 class RecentThread(msgspec.Struct, frozen=True):
     """One line of a list of conversations: the newest turn of a thread.
 
-    ``opening`` is the encoded first input item of the whole chain, ``turns`` the
+    ``first_item`` is the encoded first input item of the whole chain, ``turns`` the
     chain's length (turns since erased included).
     """
 
@@ -197,10 +194,10 @@ class Store(Protocol):
 class ConversationStore(Protocol):
     """Conversations. A turn on one is begun by ``Store.begin`` (``NewTurn.conversation``).
 
-    That sets ``busy`` to the new turn and ``head`` to its parent in the transaction that
-    keeps the turn, and fails with ``ConversationLockedError`` where head or busy are no longer
-    what the turn's maker saw. So no end of a turn has to write here: whoever reads a
-    conversation whose busy turn has ended well (completed or incomplete) finds it as head.
+    That sets ``active_response_id`` to the new turn and ``head`` to its parent in the transaction that
+    keeps the turn, and fails with ``ConversationLockedError`` where either is no longer
+    what the planner of the turn saw. So no end of a turn has to write here: whoever reads a
+    conversation whose active turn has ended well (completed or incomplete) finds it as head.
     """
 
     async def create(
@@ -209,14 +206,14 @@ class ConversationStore(Protocol):
         metadata: dict[str, str],
         reservation: IdempotencyReservation | None = None,
     ) -> ConversationRecord:
-        """A new one, empty. With ``claim`` its receipt is settled in the same transaction.
+        """A new one, empty. With ``reservation`` its record is completed in the same transaction.
 
         ``ConflictError`` where it cannot be.
         """
         ...
 
     async def get(self, tenant: str, conversation_id: str) -> ConversationRecord | None:
-        """With ``head`` moved on where the busy turn has ended."""
+        """With ``head`` moved on where the active turn has ended."""
         ...
 
     async def update_metadata(
@@ -279,7 +276,7 @@ class ResponseIndex(Protocol):
     ) -> list[StoredTurn]:
         """Turns by time, from the one behind ``after`` on.
 
-        One that fits nothing ``wanted`` is passed by without being read whole.
+        One that ``response_filter`` does not match is skipped without being read whole.
         ``InvalidRequestError``: there is no turn ``after``.
         """
         ...
@@ -328,7 +325,7 @@ class ApiKeyStore(Protocol):
 class IdempotencyRecord(msgspec.Struct, frozen=True):
     """What an ``Idempotency-Key`` was used for.
 
-    ``fingerprint`` is a hash of the request, ``outcome`` the id of what it made, None
+    ``fingerprint`` is a hash of the request, ``result_id`` the id of what it created, None
     while that is not known.
     """
 
@@ -338,24 +335,24 @@ class IdempotencyRecord(msgspec.Struct, frozen=True):
 
 
 class IdempotencyStore(Protocol):
-    """Receipts by tenant and idempotency key; they live for a day.
+    """Idempotency records by tenant and ``Idempotency-Key``; they expire after a day.
 
-    One that is still without an outcome after a minute goes too: whoever wrote it died, or
-    is told so when it comes to settle. What is made of a request settles its receipt in the
-    transaction that keeps it (``NewTurn.claim``, ``ConversationStore.create``): it fails
-    with ``ConflictError`` where the receipt is another request's by then, or settled.
+    One without a result after a minute expires too, so that another request may reserve the
+    key. The transaction that stores a request's result completes its record
+    (``NewTurn.reservation``, ``ConversationStore.create``), and fails with ``ConflictError``
+    where another request holds the key by then, or the record is complete.
     """
 
     async def reserve(self, tenant: str, key: str, fingerprint: bytes) -> IdempotencyRecord | None:
-        """Write a receipt. Another one that is there already is returned, and stays."""
+        """Reserve a key. The record that already exists is returned, and stays."""
         ...
 
     async def complete(self, tenant: str, key: str, result_id: str) -> None:
-        """Say what came of it, where that was not kept with what came."""
+        """Set the result of a record, where that was not stored with the result itself."""
         ...
 
     async def release(self, tenant: str, key: str) -> None:
-        """Nothing came of it: the key may be used again. One that was settled stays."""
+        """Delete a record without a result, so that the key may be used again."""
         ...
 
 
@@ -401,7 +398,7 @@ class StoreHealth(Protocol):
 
 
 class Stores(msgspec.Struct, frozen=True):
-    """All of a store's ledgers; they close with it."""
+    """The other stores of a store: they share its file and close with it."""
 
     response_index: ResponseIndex
     conversations: ConversationStore

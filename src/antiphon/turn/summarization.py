@@ -1,7 +1,4 @@
-"""Asks a model to sum up turns.
-
-Summaries as stored turns: made by the model, kept behind what they sum up.
-"""
+"""Summarization: has a model summarize older turns, and stores the summary as a turn."""
 
 from __future__ import annotations
 
@@ -57,7 +54,7 @@ async def summarize_turns(  # noqa: PLR0913
     check: Callable[[], Awaitable[None]] | None = None,
     time_limit: float | None = None,
 ) -> Summary:
-    """Have the model sum up ``covered``, with ``kept`` staying in view after it.
+    """Have the model summarize ``covered``; the turns of ``retained`` stay in the context after it.
 
     ``check`` comes before each call of the model: what it raises keeps the words from it.
     Raises what the model raises; ``ModelError`` where it breaks off, declines, or says

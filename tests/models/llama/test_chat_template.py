@@ -79,7 +79,7 @@ def called(*arguments: str) -> list[dict[str, object]]:
     ]
 
 
-def test_what_a_tool_found_is_told_by_the_assistant_and_asked_for() -> None:
+def test_a_tool_result_is_rendered_as_assistant_text_and_a_follow_up_question() -> None:
     question, call = said("user", "U"), said("assistant", None, tool_calls=called("{}"))
     found = said("tool", '{"a":"b","n":2}', tool_call_id="c0")
     assert lines([question, call, found]) == [
@@ -92,7 +92,7 @@ def test_what_a_tool_found_is_told_by_the_assistant_and_asked_for() -> None:
     assert lost[1] == ("assistant", 'The tool says: {"a":{"b":1}}')
 
 
-def test_two_findings_of_one_tool_are_told_apart_by_its_arguments() -> None:
+def test_two_results_of_one_tool_are_labelled_with_its_arguments() -> None:
     call = said("assistant", None, tool_calls=called('{"a":1}', '{"a":2}'))
     found = [said("tool", str(one), tool_call_id=f"c{one}") for one in range(2)]
     assert lines([said("user", "U"), call, *found])[1] == (
@@ -119,12 +119,12 @@ def test_images_are_refused(kind: str) -> None:
 @pytest.mark.parametrize(
     "messages", [b"[", b"{}", b'[{"role": 1}]', b'[{"role":"user","content":"\\ud800"}]', b"\xff"]
 )
-def test_what_cannot_be_read_is_the_callers_fault(messages: bytes) -> None:
+def test_unreadable_messages_are_an_invalid_request(messages: bytes) -> None:
     with pytest.raises(InvalidRequestError, match="cannot be read"):
         body(messages)
 
 
-def test_an_unknown_role_is_the_callers_fault() -> None:
+def test_an_unknown_role_is_an_invalid_request() -> None:
     with pytest.raises(InvalidRequestError, match="no role 'wizard'"):
         body([said("wizard", "hi")])
 

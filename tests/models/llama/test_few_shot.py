@@ -54,7 +54,7 @@ def test_the_primer_is_turns_without_brackets() -> None:
 
 
 @needs_model
-def test_a_name_that_was_told_is_said_when_asked(bench: Bench) -> None:
+def test_a_name_is_remembered(bench: Bench) -> None:
     runner, model = bench
 
     async def recalled(name: str) -> list[bool]:

@@ -226,7 +226,7 @@ def test_images_are_refused(bench: Bench) -> None:
     assert isinstance(failure(bench, [("user", image)], GREEDY), ImageInputUnsupportedError)
 
 
-def test_a_schema_is_kept_to(bench: Bench) -> None:
+def test_output_matches_the_schema(bench: Bench) -> None:
     schema = {
         "type": "object",
         "properties": {"colour": {"enum": ["red", "blue"]}, "n": {"type": "integer"}},
@@ -243,9 +243,7 @@ def test_a_schema_is_kept_to(bench: Bench) -> None:
 @pytest.mark.parametrize(
     "schema", [{"type": "frob"}, {"$ref": "http://127.0.0.1/x"}, {"$ref": "#/nowhere"}]
 )
-def test_a_schema_that_cannot_be_followed_is_the_callers_fault(
-    bench: Bench, schema: dict[str, str]
-) -> None:
+def test_an_unsupported_schema_is_an_invalid_request(bench: Bench, schema: dict[str, str]) -> None:
     options = Options(text_format={"type": "json_schema", "name": "x", "schema": schema})
     error = failure(bench, HELLO, options)
     assert isinstance(error, InvalidRequestError)
@@ -286,7 +284,7 @@ async def test_a_model_without_weights_says_where_they_come_from() -> None:
     await model.close()
 
 
-async def test_all_who_wait_for_a_load_that_fails_are_told(tmp_path: Path) -> None:
+async def test_a_failed_load_is_an_error_for_every_waiting_call(tmp_path: Path) -> None:
     model = LlamaModel(ModelInfo("mine"), tmp_path / "none.gguf")
     outcomes = await asyncio.gather(model.warm(), model.warm(), return_exceptions=True)
     assert [type(error) for error in outcomes] == [ModelUnavailableError] * 2

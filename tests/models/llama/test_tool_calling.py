@@ -117,13 +117,13 @@ def test_the_choice_says_which_tools_are_in_question(
     assert candidate_tools(options, found()) == ((), False)
 
 
-def test_a_choice_of_no_such_tool_is_the_callers_fault() -> None:
+def test_a_tool_choice_without_such_a_tool_is_an_invalid_request() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         candidate_tools(Options(tools=TOOLS, tool_choice="function:none"), talk("Hi"))
     assert caught.value.param == "tool_choice"
 
 
-def test_arguments_are_asked_for_with_what_was_said_last() -> None:
+def test_the_prompt_for_arguments_holds_the_last_messages() -> None:
     said = [
         PromptMessage("system", "Be nice."),
         *(PromptMessage("user", str(number)) for number in range(9)),
@@ -223,7 +223,7 @@ def test_the_choice_is_obeyed(bench: Bench) -> None:
 
 
 @needs_model
-def test_what_a_tool_found_is_told_in_words(bench: Bench) -> None:
+def test_a_tool_result_is_answered_in_words(bench: Bench) -> None:
     options = Options(tools=TOOLS, temperature=0.0, max_output_tokens=40)
     made = run(bench, asked(FOUND, options))
     assert made.name is None
@@ -317,7 +317,7 @@ def test_counting_waits_for_no_slot(bench: Bench) -> None:
 
 
 @needs_model
-def test_what_cannot_be_counted_is_the_callers_fault(bench: Bench) -> None:
+def test_messages_that_cannot_be_counted_are_an_invalid_request(bench: Bench) -> None:
     runner, model = bench
     with pytest.raises(InvalidRequestError):
         runner.run(model.count_tokens(ModelCall("m", b"[", Options(), stream=True)))

@@ -42,12 +42,12 @@ def test_the_messages_are_put_in_as_they_are() -> None:
     assert plain == b'{"model":"m","messages":' + MESSAGES + b"}"
 
 
-def test_the_model_is_the_one_asked_for_or_the_upstreams_own() -> None:
+def test_the_model_is_the_requested_one_or_the_upstream_name() -> None:
     assert body(Options())["model"] == 'the "model"'
     assert body(Options(), name="other")["model"] == "other"
 
 
-def test_a_stream_is_asked_for_with_its_tokens() -> None:
+def test_a_stream_is_requested_with_usage() -> None:
     for options in (Options(), Options(seed=1)):
         fields = body(options, stream=True)
         assert fields["stream"] is True
@@ -101,7 +101,7 @@ def test_all_options_are_passed_on() -> None:
         (Options(include=("message.output_text.logprobs",)), {"logprobs": True}),
     ],
 )
-def test_odds_are_asked_for_as_this_dialect_wants_it(options: Options, sent: Any) -> None:
+def test_logprobs_are_requested_in_this_dialect(options: Options, sent: Any) -> None:
     assert extras(options) == sent
 
 
@@ -117,7 +117,7 @@ def test_reasoning_that_messages_carry_is_left_out() -> None:
         assert loaded == plain
 
 
-def test_openai_itself_gets_its_own_limit_and_is_told_not_to_store() -> None:
+def test_openai_gets_max_completion_tokens_and_store_false() -> None:
     assert extras(Options(), openai=True) == {"store": False}
     assert extras(Options(max_output_tokens=7), openai=True) == {
         "store": False,
@@ -342,7 +342,7 @@ def test_tokens(usage: dict[str, Any], tokens: Usage) -> None:
     ]
 
 
-def test_tokens_on_every_chunk_are_told_once() -> None:
+def test_usage_on_every_chunk_is_emitted_once() -> None:
     deltas = parse_deltas(
         {**chunk(content="a"), "usage": {"prompt_tokens": 5, "completion_tokens": 1}},
         {**chunk(content="b"), "usage": {"prompt_tokens": 5, "completion_tokens": 2}},

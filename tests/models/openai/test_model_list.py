@@ -69,7 +69,9 @@ def test_the_only_one_is_taken() -> None:
         ([CUT], "closed the connection", False),
     ],
 )
-def test_what_there_is_instead_is_told(behaviour: Behaviour, words: str, answered: bool) -> None:
+def test_the_error_lists_the_available_models(
+    behaviour: Behaviour, words: str, answered: bool
+) -> None:
     async def work(engine: Engine, upstream: MisbehavingUpstream) -> None:
         # Twice: the HTTP client itself repeats a GET whose connection was cut.
         upstream.then(behaviour, behaviour)
@@ -86,7 +88,7 @@ def test_what_there_is_instead_is_told(behaviour: Behaviour, words: str, answere
     with_engine(work)
 
 
-def test_an_endpoint_that_is_late_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_endpoint_is_queried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("antiphon.bootstrap._ASK_AGAIN_SECONDS", 0.0)
 
     async def work(engine: Engine, upstream: MisbehavingUpstream) -> None:

@@ -149,7 +149,7 @@ def test_connections_are_used_again() -> None:
     run_with_upstream(main)
 
 
-def test_an_answer_in_the_form_that_was_not_asked_for() -> None:
+def test_an_answer_in_the_form_that_was_not_requested() -> None:
     async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         upstream.then(json_response(message("Hi.")), event_stream(message("Hi.")))
         said = [OutputTextDelta("Hi."), ItemEnd(), UsageUpdate(Usage(5, 2)), Finish("stop")]
@@ -170,7 +170,7 @@ def test_a_name_of_its_own_there() -> None:
 
 
 @pytest.mark.parametrize("told_within", [True, False])
-def test_an_upstream_that_is_busy_is_asked_again(told_within: bool) -> None:
+def test_a_busy_upstream_is_retried(told_within: bool) -> None:
     async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         error = {"code": "rate_limit_exceeded", "message": "Slow."}
         upstream.then(
@@ -186,7 +186,7 @@ def test_an_upstream_that_is_busy_is_asked_again(told_within: bool) -> None:
     run_with_upstream(main)
 
 
-def test_an_upstream_that_stays_busy_is_given_up() -> None:
+def test_retries_of_a_busy_upstream_end() -> None:
     async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         upstream.then(*[refuse(429, headers={"Retry-After": "3"})] * 3)
         _, error = await expect_failure(model, UpstreamRateLimitError)
@@ -222,7 +222,7 @@ def test_a_stream_cut_after_its_first_word_is_an_error(end: Any) -> None:
     run_with_upstream(main)
 
 
-def test_an_error_after_the_first_word_is_told() -> None:
+def test_an_error_after_the_first_delta_is_raised() -> None:
     async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         error = {"code": "server_error", "message": f"Oops, {KEY}."}
         upstream.then(event_stream(message("Hi."), status="failed", error=error))
@@ -297,7 +297,7 @@ def test_silence_and_leaving() -> None:
     run_with_upstream(main, read_timeout=0.2)
 
 
-def test_a_model_that_has_no_reasoning_is_asked_once() -> None:
+def test_a_model_without_reasoning_rejects_it_once() -> None:
     async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         upstream.then(refuse(400, NO_REASONING))
         assert await collect_deltas(model) == HELLO
@@ -322,7 +322,7 @@ def test_two_at_once_find_out_together_that_there_is_no_reasoning() -> None:
     run_with_upstream(main)
 
 
-def test_an_upstream_that_refuses_it_whatever_is_asked() -> None:
+def test_an_upstream_that_rejects_every_repair() -> None:
     async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         upstream.then(*[refuse(422, {"detail": [{"loc": ["body", "include"]}]})] * 3)
         await expect_failure(model, InvalidRequestError)
@@ -358,7 +358,7 @@ def test_reasoning_that_cannot_be_read_any_more_is_left_out() -> None:
     run_with_upstream(main)
 
 
-def test_an_upstream_that_is_never_content_is_given_up() -> None:
+def test_repairs_are_limited() -> None:
     async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         upstream.then(*[refuse(400, one) for one in (STALE, NO_REASONING) * 4])
         with pytest.raises(InvalidRequestError):

@@ -43,7 +43,7 @@ def items_of(*items: Item, origin: str = ORIGIN) -> list[dict[str, Any]]:
     return decoded
 
 
-def test_who_said_what() -> None:
+def test_roles_and_contents() -> None:
     picture = InputImage("https://example.com/a.png", "high")
     document = InputFile("a.pdf", "data:application/pdf;base64,AA")
     elsewhere = InputFile(file_url="https://example.com/b.pdf")
@@ -114,7 +114,7 @@ def sealed(content: str, origin: str | None = ORIGIN) -> Reasoning:
     return Reasoning((SummaryText("Hm."),), encrypted_content=content, origin=origin)
 
 
-def test_reasoning_goes_back_to_the_model_that_made_it() -> None:
+def test_reasoning_is_sent_back_to_the_model_that_made_it() -> None:
     call, output = FunctionCall("c", "f", "{}"), FunctionCallOutput("c", "1")
     said = Message("assistant", "One.")
     items: list[Item] = [sealed("a"), call, output, sealed("b"), said]
@@ -143,7 +143,7 @@ def test_reasoning_goes_back_to_the_model_that_made_it() -> None:
     ]
 
 
-def test_reasoning_of_nobody_in_particular_goes_to_whoever_is_asked() -> None:
+def test_reasoning_without_an_origin_is_sent_to_any_model() -> None:
     said = Message("assistant", "One.")
     # A client that keeps its history itself knows whom it asks.
     assert items_of(sealed("a", None), said)[0]["encrypted_content"] == "a"
@@ -240,7 +240,7 @@ def valid(body: dict[str, Any]) -> None:
         raise AssertionError(f"{error}\n{json.dumps(body)}") from error
 
 
-def test_a_model_is_told_again_what_its_messages_were() -> None:
+def test_phases_are_sent_back() -> None:
     shown = items_of(
         Message("user", "Weather?", phase="commentary"),
         Reasoning(encrypted_content="g", origin=ORIGIN),
@@ -261,7 +261,7 @@ def test_a_model_is_told_again_what_its_messages_were() -> None:
     assert [one.get("phase") for one in prose] == [None, "final_answer"]
 
 
-def test_a_phase_is_told_where_reasoning_cannot_be() -> None:
+def test_a_phase_is_sent_where_reasoning_is_left_out() -> None:
     message = Message("assistant", "Hi.", phase="final_answer")
     said: list[Item] = [Reasoning(encrypted_content="g"), message]
     call = ModelCall("m", build_messages([render_turn(said)]), Options(), stream=False)

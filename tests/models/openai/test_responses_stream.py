@@ -167,7 +167,7 @@ def test_an_answer_is_the_same_however_it_comes(items: list[Json], deltas: list[
     assert joined(heard(*ends, {**last, "response": body()})) == deltas
 
 
-def test_sources_that_only_their_event_tells() -> None:
+def test_annotations_that_only_their_event_holds() -> None:
     *told, done, last = stream_events(message("a", annotations=[SOURCE]))
     for one in (done["item"], last["response"]["output"][0]):
         one["content"] = [{**one["content"][0], "annotations": []}]
@@ -323,7 +323,7 @@ def test_events_that_are_not_for_us_are_passed_over() -> None:
     assert heard(*odd, *stream_events()) == [USED, Finish("stop")]
 
 
-def test_a_phase_that_is_told_late_is_told() -> None:
+def test_a_late_phase_is_emitted() -> None:
     *events, done, end = stream_events({**message("Hi."), "phase": "commentary"})
     for event in events:
         event.get("item", {}).pop("phase", None)

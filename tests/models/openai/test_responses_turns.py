@@ -139,9 +139,7 @@ def test_a_model_gets_its_reasoning_back_within_a_turn_and_after(
 
 
 @pytest.mark.parametrize("kind", STORES)
-def test_a_conversation_goes_from_one_dialect_to_the_other_and_back(
-    kind: str, tmp_path: Path
-) -> None:
+def test_a_conversation_moves_between_dialects_and_back(kind: str, tmp_path: Path) -> None:
     async def story(world: World, store: Store) -> None:
         function = {"name": "f", "arguments": "{}"}
         world.chat.then(

@@ -168,7 +168,7 @@ def test_a_proxy_that_wants_another_password(scheme: str, monkeypatch: pytest.Mo
     run(main())
 
 
-async def test_a_certificate_that_is_nobodys(
+async def test_an_unknown_certificate_is_rejected(
     tls: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with (

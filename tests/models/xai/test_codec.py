@@ -83,7 +83,7 @@ def test_every_option_has_its_field() -> None:
     assert request.store_messages is False
 
 
-def test_what_is_not_said_is_not_sent() -> None:
+def test_options_that_are_not_set_are_not_sent() -> None:
     request = asked(Options())
     assert {field.name for field, _ in request.ListFields()} == {
         *("messages", "model", "use_encrypted_content")
@@ -186,7 +186,7 @@ def test_parts_that_cannot_be_sent(part: dict[str, Any]) -> None:
         shown({"role": "user", "content": [part]})
 
 
-def test_reasoning_goes_back_to_its_own_model_only() -> None:
+def test_reasoning_is_sent_to_its_own_model_only() -> None:
     def carried(origin: str | None) -> Any:
         thought = ReasoningSidecar("gAAA", origin, (SummaryText("Hm."),))
         message = attach_sidecars(b'{"role":"assistant","content":"Hi."}', [thought])

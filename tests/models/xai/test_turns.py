@@ -63,9 +63,7 @@ def play(
 
 @pytest.mark.parametrize("kind", STORES)
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_chain_goes_on_from_one_to_the_other_and_back(
-    kind: str, stream: bool, tmp_path: Path
-) -> None:
+def test_a_chain_continues_across_models_and_back(kind: str, stream: bool, tmp_path: Path) -> None:
     upstream = ScriptedModel(
         [
             calls(call("look", {"at": 1}, call_id="a")),
