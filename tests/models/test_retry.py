@@ -67,12 +67,12 @@ def test_no_retry_begins_after_the_deadline() -> None:
     st.none() | st.floats(0, 1e9),
 )
 def test_every_waiting_keeps_its_limits(
-    failed: int, elapsed: float, luck: float, asked: float | None
+    failed: int, elapsed: float, luck: float, requested: float | None
 ) -> None:
-    delay = wait(failure(retry_after=asked), failed, elapsed, luck)
+    delay = wait(failure(retry_after=requested), failed, elapsed, luck)
     if delay is not None:
         assert failed <= POLICY.max_retries
-        assert (asked or 0.0) <= delay <= max(POLICY.cap, POLICY.max_retry_after)
+        assert (requested or 0.0) <= delay <= max(POLICY.cap, POLICY.max_retry_after)
         assert elapsed + delay <= POLICY.deadline
 
 

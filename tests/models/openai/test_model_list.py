@@ -35,7 +35,7 @@ def with_engine(work: Callable[[Engine, MisbehavingUpstream], Awaitable[None]]) 
     asyncio.run(main())
 
 
-async def said(engine: Engine) -> str:
+async def output(engine: Engine) -> str:
     """The model that a turn without one was answered by."""
     turn = await engine.service.start(TurnRequest((Message("user", "Hi"),)))
     response = await turn.result()
@@ -47,10 +47,10 @@ def test_the_only_one_is_taken() -> None:
     async def work(engine: Engine, upstream: MisbehavingUpstream) -> None:
         assert await engine.choose_model()
         assert engine.default_model() == "only"
-        assert await said(engine) == "only"
-        asked, turn = upstream.requests
-        assert (asked.method, asked.path) == ("GET", "/v1/models")
-        assert asked.headers["authorization"] == f"Bearer {KEY}"
+        assert await output(engine) == "only"
+        requested, turn = upstream.requests
+        assert (requested.method, requested.path) == ("GET", "/v1/models")
+        assert requested.headers["authorization"] == f"Bearer {KEY}"
         assert turn.json["model"] == "only"
         assert engine.service.models.items()[0][0] == "only"
 
@@ -78,7 +78,7 @@ def test_the_error_lists_the_available_models(
         assert await engine.choose_model() is answered
         assert engine.default_model() is None
         with pytest.raises(InvalidRequestError) as refused:
-            await said(engine)
+            await output(engine)
         message = refused.value.message
         assert words in message
         assert message.startswith(f"Name a model: 127.0.0.1:{upstream.port} ")
@@ -94,7 +94,7 @@ def test_a_slow_endpoint_is_queried_again(monkeypatch: pytest.MonkeyPatch) -> No
     async def work(engine: Engine, upstream: MisbehavingUpstream) -> None:
         upstream.then([CUT], models(), models("late"))
         await engine.keep_choosing()
-        assert await said(engine) == "late"
+        assert await output(engine) == "late"
 
     with_engine(work)
 

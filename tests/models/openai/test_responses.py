@@ -107,10 +107,10 @@ def test_a_stream() -> None:
 @pytest.mark.parametrize("size", [1, 7])
 def test_a_stream_in_small_pieces(size: int) -> None:
     async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
-        told = b"".join(
+        received = b"".join(
             sse_frames(*stream_events(reasoning_item("gAAA"), message("é😀"), function_call_item()))
         )
-        upstream.then(stream(told, size=size))
+        upstream.then(stream(received, size=size))
         assert await collect_deltas(model) == [
             EncryptedReasoning("gAAA", f"127.0.0.1:{upstream.port}/grok-4"),
             OutputTextDelta("é😀"),
@@ -127,8 +127,8 @@ def test_a_stream_in_small_pieces(size: int) -> None:
 def test_what_arrives_together_is_one_batch() -> None:
     async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         rest = asyncio.Event()
-        told = sse_frames(*stream_events(message("Hello.")))
-        upstream.then(stream(b"".join(told[:5]), rest, b"".join(told[5:])))
+        received = sse_frames(*stream_events(message("Hello.")))
+        upstream.then(stream(b"".join(received[:5]), rest, b"".join(received[5:])))
         async with aclosing(model.generate(make_call())) as answered:
             assert await anext(answered) == [OutputTextDelta("Hel"), OutputTextDelta("lo.")]
             rest.set()
@@ -152,9 +152,9 @@ def test_connections_are_used_again() -> None:
 def test_an_answer_in_the_form_that_was_not_requested() -> None:
     async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         upstream.then(json_response(message("Hi.")), event_stream(message("Hi.")))
-        said = [OutputTextDelta("Hi."), ItemEnd(), UsageUpdate(Usage(5, 2)), Finish("stop")]
-        assert await collect_deltas(model) == said
-        assert await collect_deltas(model, streamed=False) == said
+        output = [OutputTextDelta("Hi."), ItemEnd(), UsageUpdate(Usage(5, 2)), Finish("stop")]
+        assert await collect_deltas(model) == output
+        assert await collect_deltas(model, streamed=False) == output
 
     run_with_upstream(main)
 
@@ -226,9 +226,9 @@ def test_an_error_after_the_first_delta_is_raised() -> None:
     async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         error = {"code": "server_error", "message": f"Oops, {KEY}."}
         upstream.then(event_stream(message("Hi."), status="failed", error=error))
-        deltas, told = await expect_failure(model, ModelError)
+        deltas, received = await expect_failure(model, ModelError)
         assert deltas == [OutputTextDelta("Hi."), ItemEnd()]
-        assert "Oops, [key]" in told.message
+        assert "Oops, [key]" in received.message
         assert len(upstream.requests) == 1
 
     run_with_upstream(main)
@@ -273,9 +273,9 @@ def test_bad_answers(behaviour: Any, kind: type[AntiphonError], streaming: bool)
 
 def test_bad_events_keep_what_came_before() -> None:
     async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
-        told = sse_frames(*stream_events(message("Hello.")))
+        received = sse_frames(*stream_events(message("Hello.")))
         bad = events(b'{"type":"response.output_text.delta","delta":3}')
-        upstream.then(stream(*told[:4], *bad, *told[4:]))
+        upstream.then(stream(*received[:4], *bad, *received[4:]))
         deltas, error = await expect_failure(model, ModelError)
         assert error.code == "upstream_invalid_response"
         assert deltas == [OutputTextDelta("Hel")]
@@ -302,8 +302,8 @@ def test_a_model_without_reasoning_rejects_it_once() -> None:
         upstream.then(refuse(400, NO_REASONING))
         assert await collect_deltas(model) == HELLO
         assert await collect_deltas(model) == HELLO
-        asked = ["include" in request.json for request in upstream.requests]
-        assert asked == [True, False, False]
+        requested = ["include" in request.json for request in upstream.requests]
+        assert requested == [True, False, False]
         assert upstream.waits == [], "there is nothing to wait for"
 
     run_with_upstream(main)
@@ -334,14 +334,14 @@ def test_an_upstream_that_rejects_every_repair() -> None:
 def reasoned(upstream: ResponsesUpstream) -> ModelCall:
     """A call in the middle of a tool loop."""
     origin = f"127.0.0.1:{upstream.port}/grok-4"
-    said: list[Item] = [
+    output: list[Item] = [
         Message("user", "Weather?"),
         Reasoning(encrypted_content="gAAA", origin=origin),
         FunctionCall("c", "f", "{}"),
         FunctionCallOutput("c", "sunny"),
     ]
     options = Options(tools=(FunctionTool("f"),))
-    return ModelCall("grok-4", build_messages([render_turn(said)]), options, True)
+    return ModelCall("grok-4", build_messages([render_turn(output)]), options, True)
 
 
 def test_reasoning_that_cannot_be_read_any_more_is_left_out() -> None:

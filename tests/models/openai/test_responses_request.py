@@ -119,11 +119,11 @@ def test_logprobs_are_requested_in_this_api(options: Options, sent: Any) -> None
 
 def test_unsupported_options_are_not_passed_on() -> None:
     """Some clients always ask for these, and have no tools that would give them."""
-    asked = ("file_search_call.results", "reasoning.encrypted_content")
-    assert extras(Options(include=asked, top_logprobs=0)) == {}
+    requested = ("file_search_call.results", "reasoning.encrypted_content")
+    assert extras(Options(include=requested, top_logprobs=0)) == {}
 
 
-def test_a_model_without_reasoning_is_asked_for_none() -> None:
+def test_a_model_without_reasoning_gets_no_include() -> None:
     writer = ResponsesEncoder(upstream_name=None, host="h")
     writer.disable_reasoning(call())
     assert "include" not in json.loads(writer.encode(call()))

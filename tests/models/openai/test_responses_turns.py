@@ -150,8 +150,8 @@ def test_a_conversation_moves_between_dialects_and_back(kind: str, tmp_path: Pat
             json_response(reasoning_item("g1"), function_call_item("c1")),
             json_response(reasoning_item("g2"), message()),
         )
-        picture = Message("user", (InputText("Where is this?"), InputImage(PIXEL)))
-        one = await world.turn("chat", picture)
+        image = Message("user", (InputText("Where is this?"), InputImage(PIXEL)))
+        one = await world.turn("chat", image)
         two = await world.turn("think", "And now?", after=one)
         three = await world.turn("chat", "And then?", after=two)
         await world.turn("think", "And again?", after=three)

@@ -114,7 +114,7 @@ def test_calls_of_tools(stream: bool) -> None:
     assert [one.name for one in upstream.calls[0].options.tools] == ["f", "g"]
 
 
-def test_the_key_opens_the_door_and_a_wrong_one_is_not_shown() -> None:
+def test_a_key_authenticates_and_a_wrong_one_is_not_quoted() -> None:
     async def right(model: XaiGrpcModel) -> None:
         assert OutputTextDelta("Hi.") in await collect_deltas(model)
 

@@ -86,5 +86,7 @@ def test_other_models_load_none_of_it() -> None:
         "import sys, antiphon.bootstrap\n"
         "print([name for name in ('grpc', 'xai_sdk', 'google.protobuf') if name in sys.modules])"
     )
-    said = subprocess.run([sys.executable, "-c", look], capture_output=True, check=True, text=True)
-    assert said.stdout == "[]\n"
+    output = subprocess.run(
+        [sys.executable, "-c", look], capture_output=True, check=True, text=True
+    )
+    assert output.stdout == "[]\n"
