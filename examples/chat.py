@@ -17,11 +17,11 @@ def main() -> None:
         print(f"Assistant: {chat.send(question).text}")
 
     # The array is there where you want it, as a plain list of dicts.
-    print(f"({len(chat.history)} messages so far)")
+    print(f"({len(chat.messages())} messages so far)")
 
     # Begin anew. What was said stays stored; `antiphon list_tools` shows it.
     chat.reset()
-    print(f"({len(chat.history)} message after a reset: the instructions)")
+    print(f"({len(chat.messages())} message after a reset: the instructions)")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def main() -> None:
     print(f"Summary: {chat.summarize().text}")
     print(chat.send("Where should we go first?").text)
 
-    print(f"(the model is shown {len(chat.messages())} messages of {len(chat.history)})")
+    print(f"(the model is shown {len(chat.context())} messages of {len(chat.messages())})")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def main() -> None:
                 print(text, end="", flush=True)
     except KeyboardInterrupt:
         # What arrived is kept, and the conversation would go on from there.
-        print(f"\n(stopped; {len(chat.history)} messages so far)")
+        print(f"\n(stopped; {len(chat.messages())} messages so far)")
         return
     print()
 

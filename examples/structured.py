@@ -3,7 +3,7 @@
     python examples/structured.py
 
 Pydantic models, dataclasses, TypedDicts and lists of them will do. An answer that does
-not fit is sent back once to be mended; then `OutputInvalid` is raised.
+not fit is sent back once for correction; then `InvalidOutputError` is raised.
 """
 
 from typing import Literal

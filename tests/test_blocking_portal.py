@@ -162,7 +162,7 @@ def test_ctrl_c_before_the_work_begins_leaves_nothing_behind() -> None:
 
 AT_EXIT = """
 import asyncio, atexit
-from antiphon.blocking_portal import Portal
+from antiphon.blocking_portal import BlockingPortal
 
 async def bye():
     print("bye from", asyncio.get_running_loop() is loop)
@@ -205,7 +205,7 @@ def test_a_portal_that_was_never_used_leaves_no_trace() -> None:
 
 FORKED = """
 import os
-from antiphon.blocking_portal import Portal
+from antiphon.blocking_portal import BlockingPortal
 
 async def answer():
     return 42

@@ -16,8 +16,7 @@ import logging
 import sys
 from pathlib import Path
 
-from antiphon import AntiphonError, Conversation, events
-from antiphon.core.items import FunctionCall
+from antiphon import AntiphonError, Conversation, FunctionCall, events
 from examples.support_bot.shop import Shop
 from examples.support_bot.tools import TOOLS
 
@@ -52,7 +51,7 @@ def answer(chat: Conversation, shop: Shop, text: str) -> None:
 
 def settle(chat: Conversation, shop: Shop) -> None:
     """Have the operator decide on every call that waits."""
-    while waiting := chat.pending:
+    while waiting := chat.pending():
         decisions = {call.call_id: ask_operator(call) for call in waiting}
         show(chat, shop, decisions=decisions)
 
@@ -85,8 +84,8 @@ def show(
 
 def ask_operator(call: FunctionCall) -> bool | str:
     """Whether to run the call; a text is the reason why not, which the model is told."""
-    said = input(f"Operator, {call.name} {call.arguments}? (y, n, or why not) ").strip()
-    return {"y": True, "yes": True, "n": False, "no": False, "": False}.get(said.lower(), said)
+    output = input(f"Operator, {call.name} {call.arguments}? (y, n, or why not) ").strip()
+    return {"y": True, "yes": True, "n": False, "no": False, "": False}.get(output.lower(), output)
 
 
 def converse(chat: Conversation, shop: Shop) -> None:

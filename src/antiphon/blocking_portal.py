@@ -1,4 +1,4 @@
-"""A way from blocking code into async code: one event loop on a thread of its own."""
+"""Blocking portal: runs coroutines for blocking code, on an event loop in a thread of its own."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class BlockingPortal:
         ``work`` is called in the loop: Ctrl-C may come between any two steps here, and a
         coroutine that was made but not handed over would complain that nobody awaited it.
         Raises ``RuntimeError`` when the interpreter is ending, and in a process that was
-        forked after the first work: ``over`` says so.
+        forked after the first work (``closed_reason``).
         """
         if self.closed_reason:
             raise RuntimeError(self.closed_reason)

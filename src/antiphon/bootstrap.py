@@ -1,4 +1,4 @@
-"""Builds everything from ``Settings``: the only file that sees every layer."""
+"""Bootstrap: builds the engine from ``Settings``; the only module that imports every layer."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ from antiphon.core.retention import DAY_SECONDS, RetentionPolicy
 from antiphon.errors import ConfigError, StoreError
 from antiphon.models.llama.few_shot import FEW_SHOT_EXAMPLES
 from antiphon.models.llama.model import LlamaModel
-from antiphon.models.llama.weights import SMOLLM2, SMOLLM2_DEFAULTS, embedded_weights, local_models
-from antiphon.models.model_list import why_undecided, why_unknown
+from antiphon.models.llama.model_download import (
+    SMOLLM2,
+    SMOLLM2_DEFAULTS,
+    embedded_weights,
+    local_models,
+)
 from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.openai.chat_completions import ChatCompletionsModel
 from antiphon.models.openai.responses import ResponsesModel
-from antiphon.models.openai.upstream_model import UpstreamModel
+from antiphon.models.openai.upstream_model import UpstreamModel, why_undecided, why_unknown
 from antiphon.models.retry import AttemptError
 from antiphon.models.scripted import ScriptedModel
 from antiphon.settings import Limits, ModelSettings, Settings
@@ -48,7 +52,7 @@ _ASK_AGAIN_SECONDS = 5.0
 
 
 class Engine:
-    """A service and what it runs on."""
+    """A turn service with its stores, models and MCP servers."""
 
     def __init__(
         self,
@@ -177,7 +181,7 @@ def grpc_server(engine: Engine, app: GatewayMiddleware) -> GrpcServer:
     models = engine.settings.models
     return GrpcServer(
         engine.service,
-        GatewayInterceptor(app.authenticator, app.metrics, app.limiter),
+        GatewayInterceptor(app.authorizer, app.metrics),
         prices=lambda name: models[name].price if name in models else None,
         fun_prompt=engine.settings.fun_prompt,
     )

@@ -1,31 +1,31 @@
-"""The one error tree. Every error that leaves antiphon is one of these.
+"""Error tree: every error that leaves antiphon, with its HTTP status and gRPC status.
 
     AntiphonError
-    ├── InvalidRequest             400  what was asked for cannot be done as asked
-    │   ├── ContextLengthExceeded  400  more words than the model can see
-    │   ├── ImageInputUnsupported  400  an image for a model that reads text only
-    │   ├── ImageInvalid           400  not an image, or not one that models can look at
-    │   └── BodyTooLarge           413
-    ├── Unauthorized               401  no key, or one that is nobody's
-    ├── Forbidden                  403  a request that only a web page elsewhere would make
-    ├── NotFound                   404  missing, deleted, or someone else's: not to be told apart
-    │   └── ModelNotFound          404
-    ├── MethodNotAllowed           405
-    ├── Conflict                   409
-    │   ├── ResponseInProgress     409
-    │   ├── ConversationLocked     409  another turn runs on that conversation
-    │   ├── HistoryChanged         409  something of it was erased while it was read
-    │   └── IdempotencyConflict    409  an Idempotency-Key that was used for something else
-    ├── TooManyRequests            429  more than this server lets one key have
-    ├── ToolServerUnavailable      424  an MCP server that was to lend its tools did not answer
-    ├── ModelError                 502  the model, or the way to it, failed
-    │   ├── RateLimited            429  it asked us to slow down
-    │   ├── ModelTimeout           504  it did not answer in time
-    │   ├── ModelUnavailable       503  it could not be reached, loaded or kept alive
-    │   └── OutputInvalid          502  its answer is not of the shape that was asked for
-    ├── Interrupted                500  the turn's process ended before the turn did
-    ├── StoreError                 503  the store could not keep or give what it must
-    └── ConfigError                500  a setting, file or key that a person has to mend
+    ├── InvalidRequestError                400  the request cannot be carried out as it is
+    │   ├── ContextLengthExceededError     400  more tokens than the model can take
+    │   ├── ImageInputUnsupportedError     400  an image for a model that reads text only
+    │   ├── InvalidImageError              400  not an image, or not one that models can look at
+    │   └── BodyTooLargeError              413
+    ├── AuthenticationError                401  no API key, or an unknown or revoked one
+    ├── ForbiddenError                     403  a request as only a page of another web site makes it
+    ├── NotFoundError                      404  missing, deleted or another tenant's: indistinguishable
+    │   └── ModelNotFoundError             404
+    ├── MethodNotAllowedError              405
+    ├── ConflictError                      409
+    │   ├── ResponseInProgressError        409
+    │   ├── ConversationLockedError        409  another turn runs on that conversation
+    │   ├── HistoryChangedError            409  something of the history was erased while it was read
+    │   └── IdempotencyConflictError       409  an Idempotency-Key that was used for something else
+    ├── RateLimitError                     429  a limit of this server for one key
+    ├── ToolServerUnavailableError         424  an MCP server did not answer
+    ├── ModelError                         502  the model, or the way to it, failed
+    │   ├── UpstreamRateLimitError         429  a limit of the model's provider
+    │   ├── ModelTimeoutError              504  it did not answer in time
+    │   ├── ModelUnavailableError          503  it could not be reached, loaded or kept alive
+    │   └── InvalidOutputError             502  its answer does not fit the requested schema
+    ├── TurnInterruptedError               500  the process ended before the turn did
+    ├── StoreError                         503  the store could not write or read
+    └── ConfigError                        500  a setting, file or key that a person has to correct
 
 Each has ``message`` (a sentence for a person), ``type`` and ``code`` (for
 programs, in OpenAI's words), ``param`` (the request's field at fault, or None),
@@ -136,7 +136,7 @@ class ConversationLockedError(ConflictError):
     default_code = "conversation_locked"
 
 
-class HistoryChanged(ConflictError):
+class HistoryChangedError(ConflictError):
     """Something was erased from what a turn or a summary was made of, before that was kept."""
 
     default_code = "conversation_changed"

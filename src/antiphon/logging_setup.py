@@ -1,4 +1,4 @@
-"""Lines of the log: each says which request it belongs to."""
+"""Logging setup: plain or JSON lines on standard error, each with its request id."""
 
 from __future__ import annotations
 

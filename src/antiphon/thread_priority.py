@@ -1,4 +1,4 @@
-"""Threads that work behind the event loop."""
+"""Thread priority: Linux's batch policy for threads that must not preempt the event loop."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def returned(method: Any) -> str:
 def test_a_conversation_goes_on(echo: Settings) -> None:
     chat = Conversation(instructions="Be brief.", settings=echo)
     assert chat.response_id is None
-    assert chat.messages() == [{"role": "system", "content": "Be brief."}]
+    assert chat.context() == [{"role": "system", "content": "Be brief."}]
     first = chat.send("I am Alice.")
     assert first.text == "You said: I am Alice.\n(I was shown 2 messages.)"
     assert (first.status, first.model) == ("completed", "m")
@@ -149,14 +149,14 @@ def test_a_conversation_goes_on(echo: Settings) -> None:
     assert len(parts) > 1
     assert "Before that you said: I am Alice." in "".join(parts)
     assert chat.response_id != first.response_id
-    assert chat.messages() == [
+    assert chat.context() == [
         {"role": "system", "content": "Be brief."},
         user("I am Alice."),
         assistant(first.text),
         user("Who am I?"),
         assistant("".join(parts)),
     ]
-    assert Conversation(settings=echo).messages() == []
+    assert Conversation(settings=echo).context() == []
 
 
 def test_the_async_twin_does_the_same(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_the_async_twin_does_the_same(tmp_path: Path) -> None:
         assert later.response_id == first.response_id
         reply = await later.send("Another branch.")
         assert "(I was shown 4 messages.)" in reply.text
-        assert len(await later.messages()) == len(await chat.messages()) == 5
+        assert len(await later.context()) == len(await chat.context()) == 5
 
     # Twice: each loop has an engine of its own, closed when the loop ends.
     run(main())
@@ -201,7 +201,7 @@ def test_a_conversation_is_resumed_in_another_process(echo: Settings) -> None:
     *instructions, response_id = ended.stdout.split()
     assert instructions == ["Be", "brief."]
     later = Conversation.resume(response_id, settings=echo)
-    said = [message["content"] for message in later.messages()]
+    said = [message["content"] for message in later.context()]
     assert said[1] == "I am Alice."
     assert "Before that you said: I am Alice." in said[-1]
 
@@ -235,7 +235,7 @@ def test_conversations_in_many_threads_do_not_mix(echo: Settings) -> None:
         chat = Conversation(settings=echo)
         for number in range(5):
             chat.send(f"{name} says {number}")
-        return [message["content"] for message in chat.messages()[::2]]
+        return [message["content"] for message in chat.context()[::2]]
 
     with ThreadPoolExecutor(6) as pool:
         for name, said in enumerate(pool.map(talk, range(6))):
@@ -295,7 +295,7 @@ def test_a_notebook(echo: Settings) -> None:
         word for word in ("One.", "Two.", "Three.", "Four.", "Five.") if word not in whole
     ] == []
     assert "Before that you said: Four." in names["said"][-1]
-    assert len(names["back"].messages()) == 6
+    assert len(names["back"].context()) == 6
 
 
 # When it goes wrong.
@@ -317,7 +317,7 @@ def test_a_failed_turn_leaves_the_conversation_where_it_was(
     assert chat.response_id == head
     assert chat.send("And?").text == "Fine."
     assert sent(upstream) == ["Hello.", "Hi.", "And?"]
-    assert len(chat.messages()) == 4
+    assert len(chat.context()) == 4
 
 
 def test_an_answer_that_breaks_off_is_an_error_after_what_arrived(
@@ -347,7 +347,13 @@ def test_nothing_and_nonsense_are_refused(echo: Settings) -> None:
                 say(text)
             assert code is None or caught.value.code == code
     assert chat.response_id is None
-    assert stored(echo, lambda service: service.recent(DEFAULT_TENANT, 9)) == []
+    assert stored(echo, lambda service: service.reader.recent_threads(DEFAULT_TENANT, 9)) == []
+
+
+def test_a_conversation_without_turns_cannot_be_resumed(echo: Settings) -> None:
+    with pytest.raises(InvalidRequestError, match="no response_id") as caught:
+        Conversation.resume(Conversation(settings=echo).response_id, settings=echo)
+    assert caught.value.param == "response_id"
 
 
 def test_an_answer_cut_at_its_limit_says_so(

@@ -69,7 +69,7 @@ def test_closing_a_stream_early_stops_the_answer_and_keeps_what_arrived(stage: C
     deltas.close()
     stage.wait_for_disconnect()
     assert stage.response(chat.response_id).status == "cancelled"
-    assert contents(chat.messages()) == ["Count.", "One "]
+    assert contents(chat.context()) == ["Count.", "One "]
     chat.send("And?")
     assert contents(stage.sent_messages()) == ["Count.", "One ", "And?"]
 
@@ -82,7 +82,7 @@ def test_closing_a_stream_that_is_over_keeps_the_turn(stage: ChatHarness) -> Non
     over = stage.service(end_of_newest)
     deltas.close()
     assert chat.response_id == over
-    assert contents(chat.messages()) == ["I am Alice.", "Hello."]
+    assert contents(chat.context()) == ["I am Alice.", "Hello."]
 
 
 async def end_of_newest(service: TurnService) -> str:
@@ -128,7 +128,7 @@ def test_ctrl_c_stops_an_answer_that_is_read(stage: ChatHarness) -> None:
     interrupt(lambda: next(deltas), lambda: stage.service(press))
     stage.wait_for_disconnect()
     assert stage.response(chat.response_id).status == "cancelled"
-    assert contents(chat.messages()) == ["Count.", "One "]
+    assert contents(chat.context()) == ["Count.", "One "]
 
 
 HELD = """
@@ -157,22 +157,22 @@ def test_a_program_that_ends_amid_an_answer_ends_and_keeps_what_arrived(stage: C
     assert response.end is not None
     assert response.end.error is not None
     assert (response.status, response.end.error.code) == ("failed", "interrupted")
-    assert contents(stage.resume(kept.response_id).messages()) == ["Count.", "One "]
+    assert contents(stage.resume(kept.response_id).context()) == ["Count.", "One "]
 
 
 LATE = """
 import atexit, sys
-from antiphon import Conversation, InvalidRequest, Settings
+from antiphon import Conversation, InvalidRequestError, Settings
 from antiphon.settings import ModelSettings
 
 settings = Settings(store=sys.argv[1], model="m", models={"m": ModelSettings(kind="scripted")})
 chat = Conversation(settings=settings)
 
 def late():
-    for work in (lambda: chat.send("And?"), lambda: list(chat.stream("And?")), lambda: chat.items):
+    for work in (lambda: chat.send("And?"), lambda: list(chat.stream("And?")), chat.items):
         try:
             work()
-        except InvalidRequest as error:
+        except InvalidRequestError as error:
             print(error.code, error.message)
 
 atexit.register(late)  # called last: after antiphon's own

@@ -78,8 +78,8 @@ def test_regenerate_asks_again_and_keeps_the_old_answer(stage: ChatHarness) -> N
     new = chat.regenerate()
     assert stage.sent_messages() == asked
     assert (new.text, chat.response_id) == ("C.", new.response_id)
-    assert contents(stage.resume(old.response_id).messages())[-1] == "B."
-    assert contents(chat.messages())[-1] == "C."
+    assert contents(stage.resume(old.response_id).context())[-1] == "B."
+    assert contents(chat.context())[-1] == "C."
     assert chat.regenerate().text == "D."
     assert stage.sent_messages() == asked
 
@@ -138,7 +138,7 @@ def test_regenerate_runs_no_tool_again_that_a_person_agreed_to(stage: ChatHarnes
 def test_edit_changes_a_turn_and_goes_on_from_there(stage: ChatHarness) -> None:
     chat = stage.new(instructions="Be brief.")
     ids = [chat.send(text, images=given).response_id for text, given in CALLS]
-    before = chat.messages()
+    before = chat.context()
     head = chat.response_id
     stage.upstream.plan_answers(ModelAnswer("Edited."))
     middle = chat.edit(ids[1], "Zwei.")
@@ -149,7 +149,7 @@ def test_edit_changes_a_turn_and_goes_on_from_there(stage: ChatHarness) -> None:
     chat.send("Vier.")
     assert contents(stage.sent_messages())[-2:] == ["Edited.", "Vier."]
     # The old way is still there, and its turns can be edited from here.
-    assert stage.resume(head).messages() == before
+    assert stage.resume(head).context() == before
     chat.edit(ids[2], "Drei.")
     assert roles(stage.sent_messages()) == "suauau"
     chat.edit(ids[0], "Eins.")
@@ -185,7 +185,7 @@ def test_two_turns_at_once_are_two_branches(tmp_path: Path) -> None:
         async def main() -> None:
             await chat.send("Hi.")
             await asyncio.gather(*(chat.send(f"Number {one}.") for one in range(5)))
-            assert len(await chat.messages()) == 4
+            assert len(await chat.context()) == 4
 
         stage.run(main())
         said = [contents(stage.sent_messages(number))[:-1] for number in range(1, 6)]

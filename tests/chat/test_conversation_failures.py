@@ -63,7 +63,7 @@ def test_a_failure_doubles_nothing(stage: ChatHarness) -> None:
     stage.upstream.planned_answers.clear()
     assert chat.send("And?").text == "Hello."
     assert contents(stage.sent_messages()) == ["Hi.", "Hello.", "And?"]
-    assert len(chat.items) == 4
+    assert len(chat.items()) == 4
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -168,7 +168,7 @@ def test_no_key_is_ever_told(
     assert stage.upstream.requests[0].headers["authorization"] == f"Bearer {KEY}"
     told += [repr(chat), repr(settings), repr(vars(chat)), str(settings), caplog.text]
     told += [str(record.__dict__) for record in caplog.records]
-    told += [chat.export(), repr(chat.items), *capfd.readouterr()]
+    told += [chat.export(), repr(chat.items()), *capfd.readouterr()]
     assert told
     assert [one for one in told if KEY in one] == []
     assert KEY.encode() not in stage.stored_bytes()

@@ -41,7 +41,7 @@ def test_pictures_are_shown_and_kept_once(stage: ChatHarness, tmp_path: Path) ->
     assert images(stage.sent_messages())[:4] == images(first)
     assert images(stage.sent_messages())[5] == data
     assert stage.sent_messages()[0] == first[0]
-    assert stage.resume(chat.response_id).messages() == chat.messages()
+    assert stage.resume(chat.response_id).context() == chat.context()
     with sqlite3.connect(stage.file) as database:
         tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master")]
         (blobs,) = [name for name in tables if "blob" in name and "auto" not in name][:1]

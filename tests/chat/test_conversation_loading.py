@@ -42,9 +42,9 @@ for _call in TALK[2]["tool_calls"]:
 def test_what_is_exported_can_be_loaded(stage: ChatHarness) -> None:
     chat = stage.load(TALK)
     assert chat.instructions == "Be brief."
-    assert chat.history == chat.messages() == TALK
+    assert chat.messages() == chat.context() == TALK
     again = stage.load(json.loads(chat.export()))
-    assert again.history == TALK
+    assert again.messages() == TALK
     assert again.export() == chat.export("json") == chat.export()
     page = chat.export("markdown")
     assert "Weather in Rome and Bari?" in page
@@ -57,20 +57,20 @@ def test_what_is_exported_can_be_loaded(stage: ChatHarness) -> None:
     assert stage.sent_messages() == [*TALK, {"role": "user", "content": "And now?"}]
     # Each turn was kept as one of its own.
     assert again.regenerate().text == "Hello."
-    assert len(again.usage.turns) == 3
-    assert again.usage.turns[0].usage is None
+    assert len(again.usage().turns) == 3
+    assert again.usage().turns[0].usage is None
     pictured = stage.new()
     pictured.send("What?", images=[png()])
-    assert stage.load(json.loads(pictured.export())).history == pictured.history
+    assert stage.load(json.loads(pictured.export())).messages() == pictured.messages()
 
 
 def test_an_array_that_ends_with_a_question_is_answered(stage: ChatHarness) -> None:
     chat = stage.load(TALK[:-1], temperature=0.5)
-    assert chat.history == TALK[:-1]
+    assert chat.messages() == TALK[:-1]
     assert chat.regenerate().text == "Hello."
     assert stage.sent_messages() == TALK[:-1]
     assert stage.request_body()["temperature"] == 0.5
-    assert contents(chat.history)[-1] == "Hello."
+    assert contents(chat.messages())[-1] == "Hello."
 
 
 def test_an_array_that_ends_with_calls_waits_for_decisions(stage: ChatHarness) -> None:
@@ -82,7 +82,7 @@ def test_an_array_that_ends_with_calls_waits_for_decisions(stage: ChatHarness) -
         return "sunny"
 
     chat = stage.load(TALK[:3], tools=[weather])
-    assert [call.call_id for call in chat.pending] == ["r"]
+    assert [call.call_id for call in chat.pending()] == ["r"]
     with pytest.raises(InvalidRequestError) as caught:
         chat.send("So?")
     assert caught.value.code == "decision_needed"
@@ -92,7 +92,7 @@ def test_an_array_that_ends_with_calls_waits_for_decisions(stage: ChatHarness) -
 
 def test_calls_that_an_array_passes_over_are_told_as_interrupted(stage: ChatHarness) -> None:
     chat = stage.load([*TALK[:3], *TALK[5:]])
-    assert chat.pending == ()
+    assert chat.pending() == ()
     chat.send("And?")
     assert roles(stage.sent_messages()) == "suatuau"
     assert "interrupted" in stage.sent_messages()[3]["content"]
@@ -103,7 +103,7 @@ def test_an_empty_array_is_a_new_conversation(stage: ChatHarness) -> None:
     chat = stage.load(TALK[:1])
     assert (chat.response_id, chat.instructions) == (None, "Be brief.")
     other = stage.load(TALK, instructions="Be long.")
-    assert contents(other.messages())[0] == "Be long."
+    assert contents(other.context())[0] == "Be long."
 
 
 def test_a_bad_array_is_refused_and_nothing_kept(stage: ChatHarness) -> None:

@@ -83,7 +83,7 @@ def test_a_conversation_adds_up_its_turns(stage: ChatHarness) -> None:
     first, second = chat.send("1"), chat.send("2")
     with pytest.raises(AntiphonError):
         chat.send("3")
-    usage = chat.usage
+    usage = chat.usage()
     assert usage.total == Usage(600, 60, 350)
     assert [line.response_id for line in usage.turns] == [first.response_id, second.response_id]
     assert [line.usage for line in usage.turns] == [Usage(100, 10, 50), Usage(500, 50, 300)]
@@ -94,5 +94,5 @@ def test_a_conversation_adds_up_its_turns(stage: ChatHarness) -> None:
     assert usage.cost == pytest.approx(sum(costs))
     # Another branch does not pay for this one, nor the one that is left behind for both.
     branch = chat.branch(first.response_id)
-    assert branch.usage.total == Usage(100, 10, 50)
-    assert stage.new().usage.cost is None
+    assert branch.usage().total == Usage(100, 10, 50)
+    assert stage.new().usage().cost is None

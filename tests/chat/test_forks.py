@@ -74,7 +74,7 @@ next(half_read)
 in_child(
     ("send", lambda: chat.send("From the child.")),
     ("stream", lambda: list(chat.stream("From the child."))),
-    ("history", lambda: chat.history),
+    ("history", lambda: chat.messages()),
     ("new", lambda: Conversation(settings=settings).send("From the child.")),
     ("read on", lambda: next(half_read)),
     ("close", half_read.close),
@@ -84,7 +84,7 @@ in_child(
 print("".join(half_read))
 attempt("parent", lambda: chat.send("Still there?").text)
 """
-    over = "InvalidRequest process_over True"
+    over = "InvalidRequestError process_over True"
     assert outcome(stage, script) == [
         "parent Hello.",
         *(f"{name} {over}" for name in ("send", "stream", "history", "new", "read on")),

@@ -23,8 +23,9 @@ from antiphon.core.items import (
     Part,
     Refusal,
 )
+from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
 from antiphon.errors import InvalidRequestError
-from antiphon.turn.message_rendering import INTERRUPTED_OUTPUT, build_messages, render_turn
+from antiphon.turn.message_rendering import build_messages, render_turn
 
 Messages = list[dict[str, Any]]
 

@@ -128,10 +128,10 @@ def test_a_window_shows_the_newest_turns(stage: ChatHarness) -> None:
         chat.send(f"Number {number}.")
     assert roles(stage.sent_messages()) == "suau"
     assert said(stage) == ["Number 2.", "Number 3."]
-    assert roles(chat.messages()) == "sua"
-    assert roles(chat.history) == "suauauaua"
+    assert roles(chat.context()) == "sua"
+    assert roles(chat.messages()) == "suauauaua"
     # A policy belongs to the conversation object, not to what is stored.
-    assert roles(stage.resume(chat.response_id).messages()) == "suauauaua"
+    assert roles(stage.resume(chat.response_id).context()) == "suauauaua"
 
 
 def test_a_budget_shows_what_fits(stage: ChatHarness) -> None:
@@ -160,14 +160,14 @@ def test_a_summary_takes_the_place_of_old_turns(stage: ChatHarness) -> None:
     assert stage.request_count == asked + 2
     assert "They counted." in stage.sent_messages()[1]["content"]
     assert said(stage) == ["Number 1.", "Number 2."]
-    assert roles(chat.messages()) == "ssuaua"
-    assert said_in(chat.history) == ["Number 0.", "Number 1.", "Number 2."]
-    assert sum(isinstance(item, Compaction) for item in chat.items) == 1
+    assert roles(chat.context()) == "ssuaua"
+    assert said_in(chat.messages()) == ["Number 0.", "Number 1.", "Number 2."]
+    assert sum(isinstance(item, Compaction) for item in chat.items()) == 1
     # The summary is a turn of its own in what was paid.
-    assert len(chat.usage.turns) == 4
+    assert len(chat.usage().turns) == 4
     later = stage.resume(chat.response_id)
+    assert later.context() == chat.context()
     assert later.messages() == chat.messages()
-    assert later.history == chat.history
 
 
 def said_in(messages: list[dict[str, Any]]) -> list[str]:
@@ -183,7 +183,7 @@ def test_several_policies_at_once(stage: ChatHarness) -> None:
         assert said(stage)[-1] in (f"Number {number}.", Summarize(max_messages=1).prompt)
         assert len([one for one in stage.sent_messages() if one["role"] != "system"]) <= 9
     assert len(said(stage)) <= 3
-    assert said_in(chat.history) == [f"Number {number}." for number in range(9)]
+    assert said_in(chat.messages()) == [f"Number {number}." for number in range(9)]
 
 
 def test_a_summary_by_hand(stage: ChatHarness) -> None:
@@ -202,14 +202,14 @@ def test_a_summary_by_hand(stage: ChatHarness) -> None:
     assert (summary.text, chat.response_id) == ("They counted to one.", summary.response_id)
     assert said(stage)[:2] == ["Number 0.", "Number 1."]
     assert "Number 2." not in said(stage)
-    assert roles(chat.messages()) == "ssua"
+    assert roles(chat.context()) == "ssua"
     with pytest.raises(InvalidRequestError) as caught:
         chat.regenerate()
     assert caught.value.code == "nothing_to_regenerate"
     with pytest.raises(InvalidRequestError) as caught:
         chat.summarize(keep_turns=1)
     assert caught.value.code == "nothing_to_summarize"
-    assert roles(chat.branch(head).messages()) == "suauaua"
+    assert roles(chat.branch(head).context()) == "suauaua"
     assert chat.send("And?").text == "Hello."
     assert said(stage) == ["Number 2.", "And?"]
     assert chat.regenerate().text == "Hello."
@@ -237,7 +237,7 @@ def test_a_summary_while_a_call_waits_changes_nothing_about_that(stage: ChatHarn
     chat.send("Refund 1.")
     stage.upstream.plan_answers(ModelAnswer("They said hi."))
     chat.summarize()
-    assert [call.call_id for call in chat.pending] == ["r"]
+    assert [call.call_id for call in chat.pending()] == ["r"]
     with pytest.raises(InvalidRequestError):
         chat.send("So?")
     assert chat.send(decisions={"r": True}).text == "Hello."
@@ -249,12 +249,12 @@ def test_beginning_anew(stage: ChatHarness) -> None:
     first = chat.send("Hi.").response_id
     chat.reset()
     assert (chat.response_id, chat.instructions) == (None, "Be brief.")
-    assert roles(chat.messages()) == roles(chat.history) == "s"
-    assert (chat.items, chat.pending, chat.usage.turns) == ((), (), ())
+    assert roles(chat.context()) == roles(chat.messages()) == "s"
+    assert (chat.items(), chat.pending(), chat.usage().turns) == ((), (), ())
     chat.send("Hi again.")
     assert contents(stage.sent_messages()) == ["Be brief.", "Hi again."]
     chat.reset(keep_system=False)
-    assert (chat.instructions, chat.messages()) == (None, [])
+    assert (chat.instructions, chat.context()) == (None, [])
     chat.send("And again.")
     assert contents(stage.sent_messages()) == ["And again."]
-    assert contents(stage.resume(first).messages()) == ["Be brief.", "Hi.", "Hello."]
+    assert contents(stage.resume(first).context()) == ["Be brief.", "Hi.", "Hello."]

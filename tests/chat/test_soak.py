@@ -242,7 +242,7 @@ class Soak:
 
     def decisions(self, chat: Any) -> dict[str, bool | str]:
         answers: list[bool | str] = [True, True, False, "too late"]
-        return {call.call_id: self.luck.choice(answers) for call in chat.pending}
+        return {call.call_id: self.luck.choice(answers) for call in chat.pending()}
 
     def say(self, chat: Any, way: str, text: str, decisions: dict[str, bool | str]) -> None:
         options: dict[str, Any] = {"decisions": decisions}
@@ -266,9 +266,9 @@ class Soak:
 
     def check(self) -> None:
         chat, other = self.chat, self.resumed(settings=self.elsewhere)
-        history, items, pending = chat.history, chat.items, chat.pending
-        assert (other.history, other.items, other.pending) == (history, items, pending)
-        assert history == chat.messages() == other.messages()
+        history, items, pending = chat.messages(), chat.items(), chat.pending()
+        assert (other.messages(), other.items(), other.pending()) == (history, items, pending)
+        assert history == chat.context() == other.context()
         said = [one["content"] for one in history if one["role"] == "user"]
         assert [text for text in said if text.startswith("Turn ")] == self.said
         if not pending:

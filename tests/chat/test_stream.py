@@ -124,7 +124,7 @@ def test_a_stream_ends_where_a_call_waits_and_another_goes_on(stage: ChatHarness
     output = FunctionCallOutput("r", "refunded 1")
     assert heard[1:3] == [events.ItemAdded(0, output), events.ItemDone(0, output)]
     assert roles(stage.sent_messages()) == "uat"
-    assert chat.pending == ()
+    assert chat.pending() == ()
 
 
 def test_a_refusal_is_read_like_text(stage: ChatHarness) -> None:
@@ -267,7 +267,7 @@ def test_closing_while_a_tool_runs_stops_the_tool(stage: ChatHarness) -> None:
     # The call was done as an event before the tool had to have begun.
     assert stopped in ([], ["slow"])
     assert stage.response(chat.response_id).status == "cancelled"
-    assert chat.pending == ()
+    assert chat.pending() == ()
     chat.send("And?")
     assert roles(stage.sent_messages()) == "uatu"
 
@@ -279,7 +279,7 @@ def test_a_block_closes_its_stream(stage: ChatHarness) -> None:
         assert next(talk) == "One "
     stage.wait_for_disconnect()
     assert stage.response(chat.response_id).status == "cancelled"
-    assert contents(chat.messages()) == ["Count.", "One "]
+    assert contents(chat.context()) == ["Count.", "One "]
     stage.upstream.plan_answers(hanging(chunk(content="One ")))
     talk = chat.stream("Count.")
     with pytest.raises(ZeroDivisionError), talk:
@@ -325,7 +325,7 @@ def test_a_task_that_is_cancelled_while_it_reads_stops_the_answer(tmp_path: Path
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
-        assert contents(await chat.messages()) == ["Count.", "One "]
+        assert contents(await chat.context()) == ["Count.", "One "]
         assert (await chat.send("And?")).text == "Hello."
         await close_shared_engines()
 

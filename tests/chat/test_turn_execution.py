@@ -83,7 +83,7 @@ def test_tools_of_every_kind_run_and_the_model_goes_on(stage: ChatHarness) -> No
         *("weather", "clock", "plain", "raw", "late")
     ]
     # Calls and their outputs are one turn, and shown again in the next.
-    assert len(chat.usage.turns) == 1
+    assert len(chat.usage().turns) == 1
     chat.send("And?")
     assert roles(stage.sent_messages()) == "suatttttau"
 
@@ -214,13 +214,13 @@ def test_a_model_that_never_stops_calling_is_stopped(stage: ChatHarness) -> None
         stage.upstream.plan_answers(ModelAnswer(calls=(Call("clock", {}, f"c{number}"),)))
     chat = stage.new(tools=[clock], max_tool_rounds=2)
     reply = chat.send("Time?")
-    assert (reply.status, reply.pending, chat.pending) == ("incomplete", (), ())
+    assert (reply.status, reply.pending, chat.pending()) == ("incomplete", (), ())
     assert stage.request_count == 3
     # The call that nobody answered is told as that, wherever it is shown.
-    assert chat.messages() == chat.history == stage.load(json.loads(chat.export())).history
-    assert roles(chat.history) == "uatatat"
+    assert chat.context() == chat.messages() == stage.load(json.loads(chat.export())).messages()
+    assert roles(chat.messages()) == "uatatat"
     assert chat.send("And?").text == "Hello."
-    assert stage.sent_messages()[:-1] == chat.history[:-2]
+    assert stage.sent_messages()[:-1] == chat.messages()[:-2]
     assert "interrupted" in outputs(stage.sent_messages())["c2"]
 
 
@@ -291,4 +291,4 @@ def test_the_items_tell_the_whole_story(stage: ChatHarness) -> None:
         FunctionCallOutput("w", '{"city":"Rome","temp":20}'),
         Message("assistant", "Sunny."),
     )
-    assert chat.items == (Message("user", "Weather?"), *reply.output)
+    assert chat.items() == (Message("user", "Weather?"), *reply.output)

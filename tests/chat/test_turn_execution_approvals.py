@@ -66,7 +66,7 @@ def test_without_anyone_to_ask_the_turn_ends_and_waits(stage: ChatHarness) -> No
     reply = chat.send("Refund 7.")
     assert reply.status == "completed"
     assert [call.call_id for call in reply.pending] == ["r"]
-    assert chat.pending == reply.pending
+    assert chat.pending() == reply.pending
     assert done == []
     # Nothing is sent before the decision, and a wrong one changes nothing.
     wrong: list[tuple[Any, str]] = [
@@ -92,7 +92,7 @@ def test_without_anyone_to_ask_the_turn_ends_and_waits(stage: ChatHarness) -> No
     # The call that waited is shown behind those that did not, next to its output.
     assert roles(stage.sent_messages()) == "uatat"
     assert outputs(stage.sent_messages()) == {"w": '{"city":"Rome","temp":20}', "r": "refunded 7"}
-    assert chat.pending == ()
+    assert chat.pending() == ()
 
 
 def test_decisions_may_be_mixed_and_go_along_with_words(stage: ChatHarness) -> None:
@@ -198,7 +198,7 @@ def refund(order: str) -> str:
 models = {"m": ModelSettings(kind="chat_completions", base_url=sys.argv[2])}
 settings = Settings(store=sys.argv[1], model="m", models=models)
 chat = Conversation.resume(sys.argv[3], tools=[refund], settings=settings)
-calls = chat.pending
+calls = chat.pending()
 print(calls[0].arguments)
 print(chat.send(decisions={call.call_id: True for call in calls}).text)
 """

@@ -4,45 +4,35 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 import antiphon as package
-from support.command_line import Command, commands
+from support.command_line import Command
 
 
-@pytest.fixture
-def antiphon(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Command]:
-    with commands(tmp_path, monkeypatch, capsys) as command:
-        yield command
-
-
-def test_version(antiphon: Command) -> None:
-    assert antiphon("--version").out == f"antiphon {package.__version__}\n"
+def test_version(bare_antiphon: Command) -> None:
+    assert bare_antiphon("--version").out == f"antiphon {package.__version__}\n"
 
 
 @pytest.mark.parametrize(
     "command", ["", "chat", "serve", "list", "show", "delete", "model", "model list", "model pull"]
 )
-def test_every_command_has_help(antiphon: Command, command: str) -> None:
-    ran = antiphon(*command.split(), "-h")
+def test_every_command_has_help(bare_antiphon: Command, command: str) -> None:
+    ran = bare_antiphon(*command.split(), "-h")
     assert ran.code == 0
     assert ran.out.startswith(f"Usage: antiphon {command}".rstrip())
 
 
-def test_the_issued_flags_and_variables_are_in_the_help(antiphon: Command) -> None:
-    text = antiphon("serve", "--help").out
+def test_the_issued_flags_and_variables_are_in_the_help(bare_antiphon: Command) -> None:
+    text = bare_antiphon("serve", "--help").out
     for name in ("host", "port", "grpc-port", "store", "base-url", "model", "api-key-env"):
         assert f"--{name} " in text
         assert f"ANTIPHON_{name.upper().replace('-', '_')}" in text
 
 
-def test_an_unknown_command_is_wrong_usage(antiphon: Command) -> None:
-    ran = antiphon("chatt")
+def test_an_unknown_command_is_wrong_usage(bare_antiphon: Command) -> None:
+    ran = bare_antiphon("chatt")
     assert (ran.code, ran.out) == (2, "")
     assert "chatt" in ran.err
 

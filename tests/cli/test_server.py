@@ -7,14 +7,13 @@ import json
 import re
 import signal
 import socket
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from support.command_line import Command, commands
-from support.serve_process import CONFIG, served
+from support.command_line import Command
+from support.serve_process import running_server
 
 
 def status(port: int, key: str | None = None, host: str = "127.0.0.1") -> int:
@@ -35,7 +34,7 @@ def respond(host: str, port: int, text: str) -> str:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_serves_and_stops_in_good_order(tmp_path: Path, number: signal.Signals) -> None:
-    with served(tmp_path) as (process, host, port):
+    with running_server(tmp_path) as (process, host, port):
         assert respond(host, port, "hello").startswith("You said: hello")
         process.send_signal(number)
         assert process.stderr is not None
@@ -46,19 +45,9 @@ def test_it_serves_and_stops_in_good_order(tmp_path: Path, number: signal.Signal
 
 
 def test_localhost_is_fine(tmp_path: Path) -> None:
-    with served(tmp_path, "--host", "localhost") as (_, host, port):
+    with running_server(tmp_path, "--host", "localhost") as (_, host, port):
         assert host == "127.0.0.1"
         assert respond(host, port, "hello").startswith("You said: hello")
-
-
-@pytest.fixture
-def antiphon(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Command]:
-    (tmp_path / "c.toml").write_text(CONFIG)
-    with commands(tmp_path, monkeypatch, capsys) as command:
-        monkeypatch.setenv("ANTIPHON_CONFIG", "c.toml")
-        yield command
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com", "localhost.evil"])
@@ -86,7 +75,7 @@ def test_with_keys_it_serves_others_who_have_one(
     antiphon: Command, tmp_path: Path, host: str
 ) -> None:
     key = antiphon("key", "create", "--tenant", "acme").out.strip()
-    with served(tmp_path, "--host", host) as (process, _, port):
+    with running_server(tmp_path, "--host", host) as (process, _, port):
         assert status(port) == 401
         assert status(port, key) == 200
         process.terminate()
@@ -100,7 +89,7 @@ def test_with_keys_it_serves_others_who_have_one(
 def test_a_running_server_learns_of_keys_and_of_their_end(
     antiphon: Command, tmp_path: Path
 ) -> None:
-    with served(tmp_path) as (_, _, port):
+    with running_server(tmp_path) as (_, _, port):
         assert status(port) == 200
         made = antiphon("key", "create", "--tenant", "acme")
         key = made.out.strip()
@@ -117,13 +106,13 @@ def test_limits_are_those_of_the_keys_tenant(antiphon: Command, tmp_path: Path) 
         antiphon("key", "create", "--tenant", name).out.strip() for name in ("poor", "rich")
     )
     limits = "[limits]\nrequests_per_minute = 1\n[tenants.rich]\nrequests_per_minute = 3\n"
-    with served(tmp_path, more=limits) as (_, _, port):
+    with running_server(tmp_path, more=limits) as (_, _, port):
         assert [status(port, poor) for _ in range(2)] == [200, 429]
         assert [status(port, rich) for _ in range(4)] == [200, 200, 200, 429]
 
 
-def test_a_line_for_each_request_if_asked_for(tmp_path: Path) -> None:
-    with served(tmp_path, "--log-level", "info") as (process, _, port):
+def test_log_level_info_writes_an_access_log_line_for_each_request(tmp_path: Path) -> None:
+    with running_server(tmp_path, "--log-level", "info") as (process, _, port):
         assert status(port) == 200
         process.terminate()
         assert process.stderr is not None

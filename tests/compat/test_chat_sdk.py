@@ -229,7 +229,7 @@ def test_a_conversation_is_found_again(tmp_path: Path) -> None:
         later = await AsyncConversation.resume(
             conversation.response_id, settings=settings_for(tmp_path, upstream.base_url)
         )
-        assert await later.history == [
+        assert await later.messages() == [
             {"role": "user", "content": "Hi"},
             {"role": "assistant", "content": "Hello."},
         ]

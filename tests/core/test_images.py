@@ -349,9 +349,9 @@ def test_an_image_that_the_store_lost_is_its_error() -> None:
 def test_words_alone_load_nothing_heavy() -> None:
     code = (
         "import sys\n"
-        "from antiphon.core.images import bring_back, put_away\n"
+        "from antiphon.core.images import extract_blobs, restore_blobs\n"
         "from antiphon.core.items import Message\n"
-        "bring_back(put_away([Message('user', 'Hi.')])[1][0], {})\n"
+        "restore_blobs(extract_blobs([Message('user', 'Hi.')])[1][0], {})\n"
         "assert 'puremagic' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -104,12 +104,15 @@ def test_the_api_reference_documents_every_public_name() -> None:
         for directive in re.findall(r"^::: (\S+)$", page.read_text("utf-8"), re.M)
     ]
     documented = [pkgutil.resolve_name(directive) for directive in directives]
-    modules = {one.__name__ for one in documented if inspect.ismodule(one)}
+    documented_modules = [one for one in documented if inspect.ismodule(one)]
+    modules = {one.__name__ for one in documented_modules}
     missing = [
         name
         for name in antiphon.__all__
         if (public := getattr(antiphon, name)) not in documented
         and getattr(public, "__module__", None) not in modules
+        # A union of types has no module of its own.
+        and not any(public is vars(module).get(name) for module in documented_modules)
     ]
     assert missing == []
 

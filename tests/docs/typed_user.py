@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypedDict, assert_type
+from typing import Annotated, Any, Literal, TypedDict, assert_type
 
 from pydantic import BaseModel
 
@@ -13,18 +13,25 @@ import antiphon
 from antiphon import (
     AntiphonError,
     AsyncConversation,
+    AsyncStream,
     ConfigError,
     ConflictError,
     ContextLengthExceededError,
     Conversation,
+    ConversationUsage,
+    FunctionCall,
     InvalidOutputError,
     InvalidRequestError,
+    Item,
     ModelError,
     ModelNotFoundError,
+    ModelTimeoutError,
+    ModelUnavailableError,
     NotFoundError,
     Reply,
     Settings,
     StoreError,
+    Stream,
     Summarize,
     TokenBudget,
     Tool,
@@ -36,10 +43,7 @@ from antiphon import (
     load_settings,
     tool,
 )
-from antiphon.chat.reply import ConversationUsage
-from antiphon.chat.stream import AsyncStream, Stream
 from antiphon.core.events import Event
-from antiphon.core.items import FunctionCall, Item
 
 
 class Ticket(BaseModel):
@@ -146,6 +150,10 @@ def shapes(chat: Conversation) -> None:
     assert_type(chat.send("Hi", returns=int).parsed, int)
     assert_type(chat.send("Hi", returns=list[Ticket]).parsed, list[Ticket])
     assert_type(chat.send("Hi", returns=dict[str, Point]).parsed, dict[str, Point])
+    assert_type(chat.send("Hi", returns=Ticket | Point).parsed, Ticket | Point)
+    assert_type(chat.send("Hi", returns=Ticket | None).parsed, Ticket | None)
+    assert_type(chat.send("Hi", returns=Literal["yes", "no"]).parsed, Literal["yes", "no"])
+    assert_type(chat.send("Hi", returns=Annotated[int, "a percentage"]).parsed, int)
     assert_type(chat.regenerate(), Reply[None])
     assert_type(chat.regenerate(returns=Ticket).parsed, Ticket)
     assert_type(chat.edit("resp_1", "Hi").parsed, None)
@@ -195,17 +203,18 @@ def states(chat: Conversation, schema: Mapping[str, Any]) -> None:
     assert_type(chat.response_id, str | None)
     assert_type(chat.model, str | None)
     assert_type(chat.instructions, str | None)
-    assert_type(chat.history, list[dict[str, Any]])
     assert_type(chat.messages(), list[dict[str, Any]])
-    assert_type(chat.items, tuple[Item, ...])
-    assert_type(chat.usage, ConversationUsage)
-    assert_type(chat.usage.cost, float | None)
-    assert_type(chat.pending, tuple[FunctionCall, ...])
+    assert_type(chat.context(), list[dict[str, Any]])
+    assert_type(chat.items(), tuple[Item, ...])
+    assert_type(chat.usage(), ConversationUsage)
+    assert_type(chat.usage().cost, float | None)
+    assert_type(chat.pending(), tuple[FunctionCall, ...])
     assert_type(chat.summarize(keep_turns=2), Reply[None])
     assert_type(chat.branch("resp_1"), Conversation)
     assert_type(chat.export("markdown"), str)
+    assert_type(Conversation.resume(chat.response_id), Conversation)
     assert_type(Conversation.resume("resp_1", tools=[shout], timeout=5), Conversation)
-    assert_type(Conversation.load(chat.history, model="grok-4"), Conversation)
+    assert_type(Conversation.load(chat.messages(), model="grok-4"), Conversation)
     chat.register_tool("raw", "Raw.", schema, plain)
     chat.reset(keep_system=False)
     chat.model = None
@@ -216,6 +225,7 @@ def states(chat: Conversation, schema: Mapping[str, Any]) -> None:
 async def twin(chat: AsyncConversation) -> None:
     assert_type(await chat.send("Hi"), Reply[None])
     assert_type((await chat.send("Hi", returns=list[Place])).parsed, list[Place])
+    assert_type((await chat.send("Hi", returns=Ticket | Point)).parsed, Ticket | Point)
     assert_type((await chat.regenerate(returns=Point)).parsed, Point)
     assert_type((await chat.edit("resp_1", "Hi", returns=Ticket)).parsed, Ticket)
     async with chat.stream("Hi", returns=Ticket) as stream:
@@ -225,15 +235,15 @@ async def twin(chat: AsyncConversation) -> None:
         async for event in stream.events():
             reading(event)
     assert_type(stream.reply.parsed, Ticket)
-    assert_type(await chat.history, list[dict[str, Any]])
     assert_type(await chat.messages(), list[dict[str, Any]])
-    assert_type(await chat.items, tuple[Item, ...])
-    assert_type(await chat.usage, ConversationUsage)
-    assert_type(await chat.pending, tuple[FunctionCall, ...])
+    assert_type(await chat.context(), list[dict[str, Any]])
+    assert_type(await chat.items(), tuple[Item, ...])
+    assert_type(await chat.usage(), ConversationUsage)
+    assert_type(await chat.pending(), tuple[FunctionCall, ...])
     assert_type(await chat.summarize(), Reply[None])
     assert_type(await chat.branch(), AsyncConversation)
     assert_type(await chat.export(), str)
-    assert_type(await AsyncConversation.resume("resp_1"), AsyncConversation)
+    assert_type(await AsyncConversation.resume(chat.response_id), AsyncConversation)
     assert_type(await AsyncConversation.load([]), AsyncConversation)
 
 
@@ -242,6 +252,8 @@ def failures(chat: Conversation) -> float | None:
         chat.send("Hi")
     except UpstreamRateLimitError as error:
         return error.retry_after
+    except (ModelTimeoutError, ModelUnavailableError) as error:
+        assert_type(error.message, str)
     except InvalidOutputError as error:
         assert_type(error.text, str)
     except ContextLengthExceededError as error:

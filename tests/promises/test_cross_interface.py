@@ -234,7 +234,7 @@ def shown_whole(stage: Stage, newest: str) -> list[Messages]:
         stage.mcp(shown_by_mcp, stage.pipes, newest),
         stage.mcp(shown_by_mcp, stage.door, newest),
         json.loads(stage.read("show", newest, "--json").out),
-        Conversation.resume(newest, settings=stage.settings).history,
+        Conversation.resume(newest, settings=stage.settings).messages(),
     ]
 
 

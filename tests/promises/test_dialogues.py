@@ -72,7 +72,7 @@ def test_a_dialogue_as_it_was_printed(name: str, tmp_path: Path, here: pytest.Mo
             assert upstream.sent_messages() == array[: end - 1]
             assert stream.reply.text == array[end - 1]["content"]
             assert said.endswith(stream.reply.text)
-            assert normalize_messages(chat.history) == array[:end]
+            assert normalize_messages(chat.messages()) == array[:end]
             begin = end
         assert upstream.unused_replies == 0
 
@@ -99,7 +99,7 @@ class Beside:
         """The messages array of both, which have to be alike, in what was sent too."""
         sent = [parsed(request["messages"]) for request in self._ours.requests]
         assert sent == [parsed(request["messages"]) for request in self._theirs.requests]
-        array = parsed(self.chat.history)
+        array = parsed(self.chat.messages())
         assert array == parsed(self.hand.messages)
         return array
 
@@ -137,7 +137,7 @@ def test_my_name_is_alice(beside: Any) -> None:
     for text, answer in zip(("My name is Alice.", "What's my name?"), script, strict=True):
         assert both.hand.chat(text) == both.chat.send(text).text == answer
         both.same()
-    assert both.chat.history == [
+    assert both.chat.messages() == [
         {"role": "system", "content": "You are a helpful assistant."},
         {"role": "user", "content": "My name is Alice."},
         {"role": "assistant", "content": script[0]},
@@ -145,7 +145,7 @@ def test_my_name_is_alice(beside: Any) -> None:
         {"role": "assistant", "content": script[1]},
     ]
     both.chat.reset()
-    assert both.chat.history == both.hand.messages[:1]
+    assert both.chat.messages() == both.hand.messages[:1]
 
 
 def test_pasta_tonight(beside: Any) -> None:

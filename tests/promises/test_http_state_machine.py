@@ -1,6 +1,7 @@
-"""Whatever clients do, in whatever order: the server keeps to the rules, which ``ReferenceModel`` has.
+"""Model-based test of the HTTP API: a random sequence of requests against ``ReferenceModel``.
 
-Two tenants take turns, read along, hang up, cancel, branch, delete, talk, and let things expire.
+Two tenants take turns, stream, disconnect, cancel, branch, delete, use conversations, and let
+turns expire. After each step the server and the reference model must agree.
 """
 
 from __future__ import annotations
@@ -33,13 +34,11 @@ from hypothesis.stateful import (
 from antiphon.api.http.app import create_app
 from antiphon.core.api_keys import hash_api_key, new_api_key, new_api_key_id
 from antiphon.core.ids import new_response_id
-from antiphon.core.retention import RetentionPolicy
 from antiphon.errors import ModelError
 from antiphon.models.scripted import Messages, ScriptedModel, ScriptedReply, cut, fail, say, wait
-from antiphon.stores.memory.store import MemoryApiKeyStore, MemoryStore
-from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
-from antiphon.turn.protocols import NewTurn
+from antiphon.stores.memory.store import MemoryApiKeyStore
 from antiphon.turn.store_protocols import ApiKey
+from support.dated_stores import in_file, in_memory
 from support.http_server import Answer, serving
 from support.reference_model import (
     RETENTION_SECONDS,
@@ -52,31 +51,6 @@ from support.side_stores import ManualClock
 #: What is tried each time the tests run; look for more with more.
 EXAMPLES = 15
 STEPS = 50
-
-
-class DatedMemory(MemoryStore):
-    """Turns are as old as the clock says."""
-
-    def __init__(self, clock: ManualClock) -> None:
-        super().__init__(RetentionPolicy(RETENTION_SECONDS), clock=clock)
-        self._dates = clock
-
-    def begin(self, turn: NewTurn) -> asyncio.Future[None]:
-        return super().begin(msgspec.structs.replace(turn, created_at=self._dates()))
-
-
-async def in_memory(clock: ManualClock, folder: Path) -> DatedMemory:
-    return DatedMemory(clock)
-
-
-async def in_file(clock: ManualClock, folder: Path) -> SqliteStore:
-    store = await open_sqlite(folder / "a.db", RetentionPolicy(RETENTION_SECONDS), clock=clock)
-    begin = store.begin
-    dated: Callable[[NewTurn], asyncio.Future[None]] = lambda turn: begin(  # noqa: E731
-        msgspec.structs.replace(turn, created_at=clock())
-    )
-    store.begin = dated  # type: ignore[assignment, method-assign]
-    return store
 
 
 class Director:

@@ -20,12 +20,13 @@ from hypothesis import strategies as st
 
 from antiphon.core.context_policies import Summarize, TokenBudget, Window
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Message
+from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
 from antiphon.core.turns import DEFAULT_TENANT, Options, Response, TurnRequest
 from antiphon.errors import AntiphonError, ContextLengthExceededError
 from antiphon.models.scripted import Messages, ScriptedModel, ScriptedReply, call, calls, fail
-from antiphon.turn.message_rendering import INTERRUPTED_OUTPUT, SUMMARY_PREFIX
-from antiphon.turn.protocols import Store
+from antiphon.turn.message_rendering import SUMMARY_PREFIX
 from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import Store
 from support.chain_strategies import check_well_formed
 from support.conversation_scenarios import (
     InstructedModel,
@@ -403,7 +404,7 @@ def test_over_the_budget_alone_is_an_error_and_leaves_nothing(
         options = Options(truncation=truncation)
         with pytest.raises(ContextLengthExceededError) as caught:
             await service.start(
-                turn_request("word " * 9, options=options, context=(TokenBudget(8),))
+                turn_request("word " * 9, options=options, context_policies=(TokenBudget(8),))
             )
         assert (caught.value.used, caught.value.limit) == (9, 8)
         assert caught.value.response_id is None

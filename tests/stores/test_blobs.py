@@ -16,7 +16,7 @@ import pytest
 from antiphon.core.images import MAX_IMAGE_BYTES
 from antiphon.errors import StoreError
 from antiphon.stores.memory.store import MemoryStore
-from antiphon.turn.protocols import Store
+from antiphon.turn.store_protocols import Store
 from support.store_turns import (
     DONE,
     assistant,

@@ -10,8 +10,8 @@ import pytest
 
 from antiphon.core.ids import new_response_id
 from antiphon.core.turns import End, FunctionTool, Header, Options, TurnError, Usage
-from antiphon.errors import HistoryChanged, StoreError
-from antiphon.turn.protocols import RecentThread, StoredTurn
+from antiphon.errors import HistoryChangedError, StoreError
+from antiphon.turn.store_protocols import RecentThread, StoredTurn
 from support.store_turns import (
     DONE,
     HEADER,
@@ -248,7 +248,7 @@ async def test_a_deleted_newest_turn_leaves_its_place_empty(store_in: Opener) ->
         other = await complete_turn(store, parent=first)
         assert (other.thread, other.seq) != (second.thread, second.seq)
         assert await ids_of(store, other) == ids([first, other])
-        with pytest.raises(HistoryChanged):
+        with pytest.raises(HistoryChangedError):
             await complete_turn(store, parent=second)
         assert await ids_of(store, other) == ids([first, other])
 
@@ -292,7 +292,7 @@ async def test_a_turn_deleted_while_it_runs_takes_nothing_more(store_in: Opener)
         await store.write(head.response_id, [assistant("more")])
         await store.write(head.response_id, [], DONE)
         assert await store.turn("", head.response_id) is None
-        with pytest.raises(HistoryChanged):
+        with pytest.raises(HistoryChangedError):
             await complete_turn(store, parent=head)
         with pytest.raises(StoreError):
             await store.begin(new_turn(response_id=head.response_id))

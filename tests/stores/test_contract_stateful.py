@@ -29,11 +29,10 @@ from hypothesis.stateful import (
 from antiphon.core.items import ErasedItem, encode_item
 from antiphon.core.retention import RetentionPolicy
 from antiphon.core.turns import ConversationRecord, End
-from antiphon.errors import ConversationLockedError, HistoryChanged, NotFoundError
+from antiphon.errors import ConversationLockedError, HistoryChangedError, NotFoundError
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import open_sqlite
-from antiphon.turn.protocols import Head, RecentThread, StoredTurn
-from antiphon.turn.store_protocols import ResponseFilter
+from antiphon.turn.store_protocols import Head, RecentThread, ResponseFilter, StoredTurn
 from support.known_turns import Known, Talk
 from support.store_turns import (
     DONE,
@@ -138,7 +137,7 @@ class StoreMachine(RuleBasedStateMachine):
         turn = self.new(["again"] * items, parent.new.tenant, images, parent, stale=stale)
         if self.is_current(turn, parent):
             return self.begin(turn)
-        self.refuse(turn, HistoryChanged)
+        self.refuse(turn, HistoryChangedError)
         return multiple()
 
     def is_current(self, turn: Known, parent: Known | None) -> bool:
@@ -284,7 +283,7 @@ class StoreMachine(RuleBasedStateMachine):
         header = msgspec.structs.replace(HEADER, conversation=was.id)
         turn.new = msgspec.structs.replace(turn.new, header=header, conversation=was)
         if not self.is_current(turn, parent):
-            self.refuse(turn, HistoryChanged)
+            self.refuse(turn, HistoryChangedError)
             return multiple()
         if now is None or now.active_response_id is not None or now.head != was.head:
             self.refuse(turn, NotFoundError if now is None else ConversationLockedError)

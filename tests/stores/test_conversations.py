@@ -15,7 +15,7 @@ from antiphon.core.turns import ConversationRecord, End
 from antiphon.errors import ConversationLockedError, InvalidRequestError, NotFoundError, StoreError
 from antiphon.stores.sqlite.reader import read_conversation
 from antiphon.stores.sqlite.store import SqliteStore
-from antiphon.turn.protocols import Head, NewTurn
+from antiphon.turn.store_protocols import Head, NewTurn
 from support.store_turns import (
     DONE,
     HEADER,

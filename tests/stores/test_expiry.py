@@ -9,9 +9,8 @@ import pytest
 
 from antiphon.core.retention import DAY_SECONDS, RETAIN_FOREVER, Expiry, RetentionPolicy
 from antiphon.core.turns import Header
-from antiphon.errors import HistoryChanged, InvalidRequestError, NotFoundError
-from antiphon.turn.protocols import Head
-from antiphon.turn.store_protocols import ResponseFilter
+from antiphon.errors import HistoryChangedError, InvalidRequestError, NotFoundError
+from antiphon.turn.store_protocols import Head, ResponseFilter
 from support.store_turns import (
     DONE,
     STORES,
@@ -231,7 +230,7 @@ async def test_nothing_goes_on_from_a_swept_turn(store_in: Opener, time: ManualT
         # The place is free again, and not the place of what had it before.
         third = await said(store, time, first)
         assert (third.thread, third.seq) == (second.thread, second.seq)
-        with pytest.raises(HistoryChanged):
+        with pytest.raises(HistoryChangedError):
             await said(store, time, second)
         assert await ids_of(store, third) == [first.response_id, third.response_id]
         assert await ids_of(store, branch) == [first.response_id, branch.response_id]

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from antiphon.errors import HistoryChanged, StoreError
-from antiphon.turn.protocols import NewTurn
+from antiphon.errors import HistoryChangedError, StoreError
+from antiphon.turn.store_protocols import NewTurn
 from support.store_turns import (
     DONE,
     STORES,
@@ -40,7 +40,7 @@ def test_a_turn_made_of_what_was_erased_since_is_not_kept(store_in: Opener, casc
             return_exceptions=True,
         )
         errors = [type(error) for error in await writing]
-        assert errors == [HistoryChanged, StoreError]
+        assert errors == [HistoryChangedError, StoreError]
         assert await store.turn("", new.response_id) is None
 
     async def main() -> None:

@@ -12,8 +12,7 @@ from antiphon.core.ids import new_conversation_id
 from antiphon.core.turns import ConversationRecord, Header, IdempotencyReservation
 from antiphon.errors import ConflictError, StoreError
 from antiphon.stores.sqlite.idempotency import RESERVATION_TIMEOUT
-from antiphon.turn.protocols import NewTurn
-from antiphon.turn.store_protocols import IdempotencyRecord
+from antiphon.turn.store_protocols import IdempotencyRecord, NewTurn
 from support.side_stores import AnyStore, ManualClock, Opener, openers, query_file
 from support.store_turns import DONE, new_turn
 

@@ -22,7 +22,7 @@ from antiphon.core.items import (
 )
 from antiphon.core.retention import RetentionPolicy
 from antiphon.core.turns import End, Header
-from antiphon.turn.protocols import Head
+from antiphon.turn.store_protocols import Head
 from support.side_stores import AnyStore, ManualClock, Opener, openers
 from support.store_turns import DONE, begin_turn, complete_turn, head_of, new_turn, run
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from antiphon.core.items import ERASED_SUMMARY_ITEM, Compaction, encode_item
-from antiphon.turn.protocols import Head
+from antiphon.turn.store_protocols import Head
 from support.store_turns import (
     DONE,
     STORES,

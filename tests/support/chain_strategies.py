@@ -76,7 +76,7 @@ def chains(draw: st.DrawFn) -> Chain:
     turns: list[Turn] = []
     #: The last turn's open calls: their ids and arguments, which are all different.
     waiting: dict[str, str] = {}
-    owed = False
+    open_calls = False
 
     def call(call_id: str) -> FunctionCall:
         return FunctionCall(call_id, "f", f"args{next(serial)}")
@@ -87,22 +87,26 @@ def chains(draw: st.DrawFn) -> Chain:
 
     for _ in range(draw(st.integers(1, 6))):
         answered = draw(st.permutations(list(waiting)))
-        if not owed:
+        if not open_calls:
             answered = answered[: draw(st.integers(0, len(answered)))]
-        said: list[Item] = [answer(one, waiting[one]) for one in answered]
+        assistant_items: list[Item] = [answer(one, waiting[one]) for one in answered]
         # A client that keeps its own history sends old calls and their outputs along.
         for _ in range(draw(st.integers(0, 2))):
             pasted = [call(one) for one in draw(st.lists(st.sampled_from(CALL_IDS), unique=True))]
             results = [answer(one.call_id, one.arguments) for one in draw(st.permutations(pasted))]
-            said += interleave(
+            assistant_items += interleave(
                 draw, [*pasted, *results], draw(st.lists(ASSISTANT_ITEMS, max_size=1))
             )
-        spoken = draw(st.lists(MESSAGE_ITEMS, min_size=0 if said else 1, max_size=3))
+        message_items = draw(
+            st.lists(MESSAGE_ITEMS, min_size=0 if assistant_items else 1, max_size=3)
+        )
         new = [call(one) for one in draw(st.lists(st.sampled_from(CALL_IDS), unique=True))]
         output = interleave(draw, list(new), draw(st.lists(ASSISTANT_ITEMS, max_size=3)))
-        owed = draw(st.booleans())
+        open_calls = draw(st.booleans())
         waiting = {one.call_id: one.arguments for one in new}
-        turns.append(Turn(tuple(interleave(draw, said, spoken)), tuple(output), owed))
+        turns.append(
+            Turn(tuple(interleave(draw, assistant_items, message_items)), tuple(output), open_calls)
+        )
     # The last one is about to run: it has an input and no output yet.
     turns[-1] = msgspec.structs.replace(turns[-1], output=())
     return Chain(turns, truth)
@@ -112,7 +116,7 @@ def check_well_formed(raw: bytes) -> Messages:
     """The messages, if an upstream could find no fault with them."""
     messages: Messages = json.loads(raw)
     assert isinstance(messages, list)
-    owed: list[str] = []
+    open_calls: list[str] = []
     for message in messages:
         role = message["role"]
         assert role in {"system", "user", "assistant", "tool"}
@@ -120,17 +124,17 @@ def check_well_formed(raw: bytes) -> Messages:
         if isinstance(message["content"], list):
             assert all(part["type"] in {"text", "image_url"} for part in message["content"])
         if role == "tool":
-            assert message["tool_call_id"] in owed, "an output without its call"
-            owed.remove(message["tool_call_id"])
+            assert message["tool_call_id"] in open_calls, "an output without its call"
+            open_calls.remove(message["tool_call_id"])
         else:
-            assert not owed, f"calls without outputs before {message}"
+            assert not open_calls, f"calls without outputs before {message}"
             assert "tool_call_id" not in message
         if "tool_calls" in message:
             assert role == "assistant"
             assert message["tool_calls"]
-            owed = [call["id"] for call in message["tool_calls"]]
-            assert len(set(owed)) == len(owed)
-    assert not owed, "calls without outputs at the end"
+            open_calls = [call["id"] for call in message["tool_calls"]]
+            assert len(set(open_calls)) == len(open_calls)
+    assert not open_calls, "calls without outputs at the end"
     return messages
 
 
@@ -188,8 +192,8 @@ def check_whole_turns(
     left = [one.messages if id(one) in there else one.system for one in everything]
     assert [one.messages for one in shown if one.messages] == [one for one in left if one]
     for group in groups_of(everything):
-        spoken = [one for one in group if one.messages != one.system]
-        assert len({id(one) in there for one in spoken}) <= 1, "a group was torn apart"
+        turns = [one for one in group if one.messages != one.system]
+        assert len({id(one) in there for one in turns}) <= 1, "a group was torn apart"
     assert id(everything[-1]) in there, "the newest turn is always shown"
     check_well_formed(build_messages(shown))
     return [one for one in everything if id(one) in there]

@@ -34,8 +34,8 @@ from antiphon.chat.stream import AsyncStream
 from antiphon.core.turns import DEFAULT_TENANT, Response
 from antiphon.models.openai.chat_completions import ChatCompletionsModel
 from antiphon.settings import ModelSettings
-from antiphon.turn.protocols import RecentThread
 from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import RecentThread
 from support.misbehaving_upstream import (
     DONE,
     Behaviour,
@@ -106,10 +106,10 @@ class ModelAnswer:
     def behaviour(self, request: Request) -> Behaviour:
         calls = [call.wire(number) for number, call in enumerate(self.calls)]
         reason = self.finish or ("tool_calls" if calls else "stop")
-        prompt, said, cached = self.tokens
+        prompt, completion, cached = self.tokens
         usage = {
             "prompt_tokens": prompt,
-            "completion_tokens": said,
+            "completion_tokens": completion,
             "prompt_tokens_details": {"cached_tokens": cached},
         }
         if not request.json.get("stream"):
@@ -206,8 +206,8 @@ class ChatHarness:
 
     def make_settings(self, **model: Any) -> Settings:
         """Settings of the upstream's model."""
-        given = {"kind": "chat_completions", "base_url": self.upstream.base_url, **model}
-        models = {"m": ModelSettings(**given)}
+        fields = {"kind": "chat_completions", "base_url": self.upstream.base_url, **model}
+        models = {"m": ModelSettings(**fields)}
         return Settings(store=f"sqlite:{self.file}", model="m", models=models)
 
     def new(self, model: str | None = None, **options: Any) -> Any:
@@ -222,12 +222,12 @@ class ChatHarness:
     def load(self, messages: Any, **options: Any) -> Any:
         return self._open_conversation("load", messages, options)
 
-    def _open_conversation(self, way: str, given: Any, options: dict[str, Any]) -> Any:
+    def _open_conversation(self, way: str, fields: Any, options: dict[str, Any]) -> Any:
         options = {"settings": self.settings, **options}
         if self._runner is None:
-            return getattr(Conversation, way)(given, **options)
+            return getattr(Conversation, way)(fields, **options)
         return BlockingAdapter(
-            self.run(getattr(AsyncConversation, way)(given, **options)), self.run
+            self.run(getattr(AsyncConversation, way)(fields, **options)), self.run
         )
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:

@@ -1,4 +1,4 @@
-"""The command line for tests: in this process where that will do, else as a program."""
+"""Command line for tests: runs ``antiphon`` in this process, or names the installed program."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ import pytest
 from antiphon.cli.main import main
 
 PROGRAM = str(Path(sys.executable).parent / "antiphon")
+#: Settings for a model that echoes and a store in the current folder.
+SCRIPTED_CONFIG = """
+model = "echo"
+store = "sqlite:turns.db"
+[models.echo]
+kind = "scripted"
+"""
 
 
 class CommandResult(msgspec.Struct, frozen=True):
@@ -24,7 +31,7 @@ class CommandResult(msgspec.Struct, frozen=True):
 
 
 def environment(home: Path) -> dict[str, str]:
-    """A person's environment who has nothing set, and whose files are below ``home``."""
+    """Environment variables of a fresh account whose files are below ``home``."""
     return {
         "PATH": "/usr/bin:/bin",
         "LANG": "C.UTF-8",
@@ -50,14 +57,14 @@ def commands(
     patch.chdir(home)
 
     def antiphon(*args: str, stdin: str = "") -> CommandResult:
-        given = home / "stdin"
-        given.write_text(stdin)
-        with given.open() as file, pytest.MonkeyPatch.context() as inner:
+        input_file = home / "stdin"
+        input_file.write_text(stdin)
+        with input_file.open() as file, pytest.MonkeyPatch.context() as inner:
             inner.setattr(sys, "argv", [PROGRAM, *args])
             inner.setattr(sys, "stdin", file)
-            with pytest.raises(SystemExit) as ended:
+            with pytest.raises(SystemExit) as exit_info:
                 main()
-        code = ended.value.code
+        code = exit_info.value.code
         out, err = capture.readouterr()
         return CommandResult(code if isinstance(code, int) else 0 if code is None else 1, out, err)
 

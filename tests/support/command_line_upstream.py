@@ -1,6 +1,6 @@
-"""A chat completions upstream for tests of the command line: does what it is asked to.
+"""A chat completions upstream for tests of the command line: does what the last message says.
 
-The last user message says what: ``hang`` sends three words and then nothing, ``refuse``
+The last user message is a command: ``hang`` sends three words and then nothing, ``refuse``
 is an error, ``last`` repeats the user message before. Everything else is answered with
 the number of messages and the last one.
 """
@@ -21,22 +21,22 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        asked = [m["content"] for m in body["messages"] if m["role"] == "user"]
-        if asked[-1] == "refuse":
+        prompts = [m["content"] for m in body["messages"] if m["role"] == "user"]
+        if prompts[-1] == "refuse":
             self._answer(400, {"error": {"message": "I will not.", "code": "no"}})
             return
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.send_header("connection", "close")
         self.end_headers()
-        if asked[-1] == "hang":
+        if prompts[-1] == "hang":
             self._say("one two three")
             self.released.wait(60)
             return
-        if asked[-1] == "last":
-            self._say(asked[-2])
+        if prompts[-1] == "last":
+            self._say(prompts[-2])
         else:
-            self._say(f"{len(body['messages'])} messages, ", f"the last: {asked[-1]}")
+            self._say(f"{len(body['messages'])} messages, ", f"the last: {prompts[-1]}")
         self._chunk({"delta": {}, "finish_reason": "stop"})
         self.wfile.write(b"data: [DONE]\n\n")
         self.close_connection = True

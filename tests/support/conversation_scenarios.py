@@ -42,14 +42,14 @@ PRIMER = b'{"role":"system","content":"Primed."}'
 class ModelInstructions(msgspec.Struct, frozen=True):
     """What the model does in one turn, call by call, for all to read in the user's words.
 
-    ``limit``: it refuses more words than that, and tells how many if ``told``. ``lie``: the
+    ``limit``: it refuses more words than that, and reports how many if ``reports_size``. ``lie``: the
     tokens that it reports, None: its words.
     """
 
     turn: int
     do: tuple[str, ...] = ()
     limit: int | None = None
-    told: bool = True
+    reports_size: bool = True
     lie: int | None = None
 
 
@@ -61,7 +61,7 @@ class Step(msgspec.Struct, frozen=True):
     back: int | None
     padding: int
     limit: int | None
-    told: bool
+    reports_size: bool
     lie: int | None
     system: bool
     picture: bool
@@ -108,7 +108,7 @@ STEPS = st.builds(
     back=st.sampled_from([0, 0, 0, 0, 0, 0, 1, 2, 3, None]),
     padding=st.integers(0, 12),
     limit=st.sampled_from([*[None] * 6, 5, 30, 40, 50, 80, 120]),
-    told=st.booleans(),
+    reports_size=st.booleans(),
     lie=st.sampled_from([None, None, None, 0, 1, 40, 300]),
     system=st.integers(0, 5).map(lambda one: one == 5),
     picture=st.integers(0, 7).map(lambda one: one == 7),
@@ -139,7 +139,7 @@ def scenarios(draw: st.DrawFn, *, max_steps: int = 9) -> list[Step]:
 
 def user_items(step: Step, turn: int) -> list[Item]:
     """What the user says in a turn."""
-    orders = ModelInstructions(turn, step.do, step.limit, step.told, step.lie)
+    orders = ModelInstructions(turn, step.do, step.limit, step.reports_size, step.lie)
     text = f"[{turn}] {msgspec.json.encode(orders).decode()}{' word' * step.padding}"
     items: list[Item] = [Message("system", f"[{turn}] rule")] if step.system else []
     if step.picture:
@@ -155,7 +155,7 @@ def message_text(message: dict[str, Any]) -> str:
 
 
 def turn_number(text: str) -> int | None:
-    """The number of the turn that a text was said in."""
+    """The number of the turn that a text belongs to."""
     found = re.match(r"\[(\d+)\]", text)
     return int(found[1]) if found else None
 
@@ -184,7 +184,7 @@ class InstructedModel(ScriptedModel):
         orders = parse_instructions(text) or _summary_instructions(text)
         size = count_words(messages)
         if orders.limit is not None and size > orders.limit:
-            numbers = {"used": size, "limit": orders.limit} if orders.told else {}
+            numbers = {"used": size, "limit": orders.limit} if orders.reports_size else {}
             return fail(ContextLengthExceededError("Too long.", **numbers))
         done = sum("tool_calls" in one for one in messages[place:])
         deed = orders.do[done] if done < len(orders.do) else "say"
@@ -214,8 +214,8 @@ def parse_instructions(text: str) -> ModelInstructions | None:
     number = turn_number(text)
     if number is None:
         return None
-    given, _ = json.JSONDecoder().raw_decode(text, text.index("{"))
-    return msgspec.convert(given, ModelInstructions)
+    fields, _ = json.JSONDecoder().raw_decode(text, text.index("{"))
+    return msgspec.convert(fields, ModelInstructions)
 
 
 def _summary_instructions(prompt: str) -> ModelInstructions:
@@ -239,11 +239,11 @@ class WorkTools:
     """Answers a call with its own words, or leaves it to a person."""
 
     async def call_tool(self, call: FunctionCall, *, approved: bool = False) -> str | None:
-        asked = json.loads(call.arguments)
+        arguments = json.loads(call.arguments)
         # The later ones are done first.
-        for _ in range(5 - int(asked["steps"])):
+        for _ in range(5 - int(arguments["steps"])):
             await asyncio.sleep(0)
-        return None if asked["way"] == "open" and not approved else expected_output(call)
+        return None if arguments["way"] == "open" and not approved else expected_output(call)
 
 
 def expected_output(call: FunctionCall) -> str:

@@ -123,15 +123,15 @@ def _check(block: Block, before: Block | None) -> None:
 
 
 def _check_settings(text: str) -> None:
-    """Load settings as a person would who copies them; files and keys they name are there."""
+    """Load settings as they are copied from a page, with the files and keys that they name."""
     with _folder() as folder:
-        said = tomllib.loads(text)
-        models, lent = said.get("models", {}).values(), said.get("mcp", {}).values()
+        config = tomllib.loads(text)
+        models, mcp_servers = config.get("models", {}).values(), config.get("mcp", {}).values()
         names = [one["api_key_env"] for one in models if "api_key_env" in one]
-        for one in lent:
+        for one in mcp_servers:
             names += [*one.get("env", ()), *one.get("headers_env", {}).values()]
         keys = dict.fromkeys(names, "key-0123456789")
-        files = [said[name] for name in ("tls_cert", "tls_key") if name in said]
+        files = [config[name] for name in ("tls_cert", "tls_key") if name in config]
         for name in [*files, *(one["path"] for one in models if "path" in one)]:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -218,21 +218,21 @@ def run_page(page: Path, *, real_model: bool = False) -> PageRun:
     with ExitStack() as stack:
         folder = stack.enter_context(_folder())
         model = None if real_model else stack.enter_context(upstream(script))
-        # What a page sets alone, its server is given.
-        lent = [
+        # The MCP tables of a page are its server's configuration, too.
+        mcp_servers = [
             one.text for one in blocks if one.language == "toml" and one.text.startswith("[mcp.")
         ]
-        environ = _environment(folder, model.base_url if model else None, lent)
+        environ = _environment(folder, model.base_url if model else None, mcp_servers)
         server = None
-        asked = [block.text for block in blocks if block.language in RUN]
-        if any(SERVER in text or RPC in text for text in asked):
+        programs = [block.text for block in blocks if block.language in RUN]
+        if any(SERVER in text or RPC in text for text in programs):
             server = stack.enter_context(_running_server(environ, folder))
         steps = list(_steps(blocks, page.name, server))
         ran = _run(steps, folder, environ, script)
         ran.errors.extend(model.errors if model else [])
         if model and model.remaining and not ran.errors:
             ran.errors.append(
-                f"{len(model.remaining)} replies were not asked for: {model.remaining}"
+                f"{len(model.remaining)} replies were not requested: {model.remaining}"
             )
     return ran
 
@@ -256,8 +256,8 @@ def _run(
     environ: Mapping[str, str],
     script: Script,
 ) -> PageRun:
-    given, results = folder / "steps.json", folder / "results.json"
-    given.write_text(json.dumps([step for _, step in steps]), "utf-8")
+    steps_file, results = folder / "steps.json", folder / "results.json"
+    steps_file.write_text(json.dumps([step for _, step in steps]), "utf-8")
     work = folder / "work"
     shutil.copytree(DATA / "files", work)
     program = [
@@ -268,11 +268,11 @@ def _run(
         _IGNORED_WARNING,
         str(Path(__file__).with_name("docs_page_runner.py")),
     ]
-    said = folder / "stderr"
+    stderr_file = folder / "stderr"
     # Not by pipes: what a page leaves running would hold them open, and be waited for.
-    with said.open("wb") as stderr:
+    with stderr_file.open("wb") as stderr:
         ran = subprocess.run(
-            [*program, given, results],
+            [*program, steps_file, results],
             env=dict(environ),
             cwd=work,
             input=script.stdin,
@@ -282,11 +282,11 @@ def _run(
             timeout=_TIMEOUT,
             check=False,
         )
-    heard = said.read_text("utf-8")
-    faults = [f"ended with {ran.returncode}\n{heard}"] if ran.returncode else []
-    faults += [f"not on standard error: {one}" for one in script.stderr if one not in heard]
-    if "Exception ignored" in heard or (heard and not script.stderr):
-        faults.append(f"on standard error: {heard}")
+    errors = stderr_file.read_text("utf-8")
+    faults = [f"ended with {ran.returncode}\n{errors}"] if ran.returncode else []
+    faults += [f"not on standard error: {one}" for one in script.stderr if one not in errors]
+    if "Exception ignored" in errors or (errors and not script.stderr):
+        faults.append(f"on standard error: {errors}")
     printed = json.loads(results.read_text("utf-8")) if results.is_file() else []
     return PageRun(faults, [(block, one) for (block, _), one in zip(steps, printed, strict=False)])
 
@@ -302,7 +302,7 @@ def output_differs(block: Block, printed: str) -> bool:
 def _environment(folder: Path, base_url: str | None, mcp_tables: Sequence[str]) -> dict[str, str]:
     """A person's who has set up one model with a price; with None, who has set up nothing.
 
-    ``lent`` are the tables of MCP servers, whose programs lie beside the configuration.
+    ``mcp_servers`` are the tables of MCP servers, whose programs lie beside the configuration.
     """
     environ = environment(folder)
     environ["PATH"] = f"{Path(PROGRAM).parent}{os.pathsep}{environ['PATH']}"

@@ -5,7 +5,7 @@
     stdin = "y"                             # what is typed at input()
 
     [[reply]]
-    asked = "weather"                       # optional: only to a message that holds this
+    contained = "weather"                       # optional: only to a message that holds this
     calls = [{ name = "get_weather", arguments = { city = "Tokyo" } }]
 
     [[reply]]
@@ -43,7 +43,7 @@ class CannedReply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     text: str = ""
     calls: tuple[Call, ...] = ()
-    asked: str | None = None
+    contained: str | None = None
     status: int = 200
     headers: dict[str, str] = {}
     finish: str | None = None
@@ -79,13 +79,13 @@ class PageUpstream:
 
     def answer(self, messages: list[dict[str, Any]]) -> tuple[int, CannedReply]:
         """The number of the request, and the first reply left that is meant for it."""
-        said = json.dumps(messages[-1].get("content"), ensure_ascii=False)
+        text = json.dumps(messages[-1].get("content"), ensure_ascii=False)
         with self._lock:
             self._request_count += 1
             for place, canned in enumerate(self.remaining):
-                if canned.asked is None or canned.asked in said:
+                if canned.contained is None or canned.contained in text:
                     return self._request_count, self.remaining.pop(place)
-            self.errors.append(f"no reply is left for the message {said[:200]}")
+            self.errors.append(f"no reply is left for the message {text[:200]}")
         return self._request_count, CannedReply("There is no reply for this.", status=400)
 
 
@@ -169,11 +169,11 @@ def _calls(canned: CannedReply, number: int) -> list[dict[str, Any]]:
 
 
 def _usage(canned: CannedReply) -> dict[str, Any]:
-    shown, said, cached = canned.usage
+    prompt, completion, cached = canned.usage
     return {
-        "prompt_tokens": shown,
-        "completion_tokens": said,
-        "total_tokens": shown + said,
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": cached},
     }
 

@@ -15,7 +15,7 @@ import pytest
 from antiphon.core.deltas import Delta, Finish, OutputTextDelta, UsageUpdate
 from antiphon.core.turns import Options, Usage
 from antiphon.models.llama.model import LlamaModel
-from antiphon.models.llama.weights import SMOLLM2, embedded_weights
+from antiphon.models.llama.model_download import SMOLLM2, embedded_weights
 from antiphon.turn.protocols import ModelCall
 
 WEIGHTS = embedded_weights()

@@ -239,7 +239,7 @@ def environment(home: Path, upstream: ReplayUpstream | None) -> dict[str, str]:
 
     Without an upstream the model is the embedded one.
     """
-    given = {
+    environ = {
         "PATH": os.environ["PATH"],
         "LANG": "C.UTF-8",
         "HOME": str(home),
@@ -250,8 +250,8 @@ def environment(home: Path, upstream: ReplayUpstream | None) -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
     }
     if upstream is not None:
-        given |= {"ANTIPHON_BASE_URL": upstream.base_url, "ANTIPHON_MODEL": "grok-4"}
-    return given
+        environ |= {"ANTIPHON_BASE_URL": upstream.base_url, "ANTIPHON_MODEL": "grok-4"}
+    return environ
 
 
 def run_program(

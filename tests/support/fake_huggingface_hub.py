@@ -46,10 +46,10 @@ class _Handler(BaseHTTPRequestHandler):
         content = self.find()
         if content is None:
             return
-        asked = self.headers["Range"]
-        self.state.ranges.append(asked)
-        first = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
-        self.begin(206 if asked else 200, len(content) - first, content, first)
+        requested_range = self.headers["Range"]
+        self.state.ranges.append(requested_range)
+        first = int(requested_range.removeprefix("bytes=").rstrip("-")) if requested_range else 0
+        self.begin(206 if requested_range else 200, len(content) - first, content, first)
         cut = self.state.cuts.pop(0) if self.state.cuts else len(content)
         self.wfile.write(content[first : first + cut])
         if first + cut < len(content):

@@ -89,19 +89,19 @@ class ForwardProxy:
             await _close(writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked = await _read(reader)
-        self.requests.append(asked)
-        if (status := self._error_status(asked)) is not None:
+        request = await _read(reader)
+        self.requests.append(request)
+        if (status := self._error_status(request)) is not None:
             writer.write(b"HTTP/1.1 %d No\r\ncontent-length: 0\r\n\r\n" % status)
             await writer.drain()
             return
-        place = asked.target.removeprefix("http://").partition("/")[0]
-        host = place.rpartition(":")[0] or place
+        address = request.target.removeprefix("http://").partition("/")[0]
+        host = address.rpartition(":")[0] or address
         inner = await asyncio.open_connection("127.0.0.1", self._hosts[host])
-        if asked.method == "CONNECT":
+        if request.method == "CONNECT":
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         else:
-            inner[1].write(_forwarded_request(asked, place))
+            inner[1].write(_forwarded_request(request, address))
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_copy(reader, inner[1]))
@@ -111,9 +111,9 @@ class ForwardProxy:
         finally:
             await _close(inner[1])
 
-    def _error_status(self, asked: ProxyRequest) -> int | None:
+    def _error_status(self, request: ProxyRequest) -> int | None:
         token = base64.b64encode((self._user or "").encode()).decode()
-        if self._user and asked.headers.get("proxy-authorization") != f"Basic {token}":
+        if self._user and request.headers.get("proxy-authorization") != f"Basic {token}":
             return 407
         return self._status
 
@@ -125,12 +125,12 @@ async def _read(reader: asyncio.StreamReader) -> ProxyRequest:
     return ProxyRequest(method, target, headers)
 
 
-def _forwarded_request(asked: ProxyRequest, place: str) -> bytes:
+def _forwarded_request(request: ProxyRequest, address: str) -> bytes:
     """The request as the host gets it, and the only one on its connection."""
-    path = asked.target.removeprefix(f"http://{place}")
-    kept = {name: value for name, value in asked.headers.items() if name[:6] != "proxy-"}
-    lines = [f"{name}: {value}" for name, value in {**kept, "connection": "close"}.items()]
-    return "\r\n".join([f"{asked.method} {path} HTTP/1.1", *lines, "", ""]).encode()
+    path = request.target.removeprefix(f"http://{address}")
+    headers = {name: value for name, value in request.headers.items() if name[:6] != "proxy-"}
+    lines = [f"{name}: {value}" for name, value in {**headers, "connection": "close"}.items()]
+    return "\r\n".join([f"{request.method} {path} HTTP/1.1", *lines, "", ""]).encode()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -94,9 +94,9 @@ def grpc_serving(
         return sites[0]
 
     with serving(model or ScriptedModel(), store, site, mcp, urls) as http:
-        front = sites[0]
-        door = GatewayInterceptor(front.authenticator, front.metrics, front.limiter)
-        server = GrpcServer(http.service, door, prices=prices, fun_prompt=fun_prompt)
+        app = sites[0]
+        interceptor = GatewayInterceptor(app.authorizer, app.metrics)
+        server = GrpcServer(http.service, interceptor, prices=prices, fun_prompt=fun_prompt)
         port = http.run(server.start("127.0.0.1", 0, certificate))
         try:
             yield GrpcTestServer(http, keys, server, port)

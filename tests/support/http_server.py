@@ -26,7 +26,7 @@ import uvloop
 
 from antiphon.api.http.app import create_app
 from antiphon.api.http.middleware import GatewayMiddleware
-from antiphon.cli.grpc_listener import WebSocketProtocol
+from antiphon.cli.server import WebSocketProtocol
 from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.models.model_registry import ModelRegistry
@@ -34,8 +34,9 @@ from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.memory.store import MemoryApiKeyStore, MemoryStore
 from antiphon.stores.sqlite.store import open_sqlite
 from antiphon.tools.mcp.manager import McpServerManager
-from antiphon.turn.protocols import Model, Store
+from antiphon.turn.protocols import Model
 from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import Store
 
 PROGRAM = str(Path(sys.executable).parent / "antiphon")
 T = TypeVar("T")
@@ -274,10 +275,10 @@ async def _serve(
     parts: _ServerParts,
     started: Future[tuple[ThreadServer, _Uvicorn]],
 ) -> None:
-    kept = await _open(parts.store)
+    store = await _open(parts.store)
     catalog = ModelRegistry(parts.models, default=next(iter(parts.models)))
     gateway = McpServerManager(parts.mcp, parts.urls)
-    service = TurnService(kept, catalog, getattr(kept, "stores", None), gateway)
+    service = TurnService(store, catalog, getattr(store, "stores", None), gateway)
     config = uvicorn.Config(
         parts.site(service),
         http="httptools",
@@ -287,7 +288,7 @@ async def _serve(
         access_log=False,
         timeout_graceful_shutdown=5,
     )
-    server = ThreadServer(sock.getsockname()[1], service, kept, asyncio.get_running_loop())
+    server = ThreadServer(sock.getsockname()[1], service, store, asyncio.get_running_loop())
     uvicorn_server = _Uvicorn(config, lambda: started.set_result((server, uvicorn_server)))
     try:
         await uvicorn_server.serve([sock])

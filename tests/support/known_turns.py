@@ -9,7 +9,7 @@ import msgspec
 
 from antiphon.core.images import Blob
 from antiphon.core.turns import ConversationRecord, End
-from antiphon.turn.protocols import Head, NewTurn, StoredTurn
+from antiphon.turn.store_protocols import Head, NewTurn, StoredTurn
 
 
 class Known(msgspec.Struct):

@@ -91,13 +91,13 @@ async def gateway(*servers: McpServerConfig, **options: Any) -> AsyncIterator[Mc
 
 @asynccontextmanager
 async def open_toolset(
-    opened: McpServerManager, *asked: McpServerRequest, taken: Sequence[str] = ()
+    opened: McpServerManager, *servers: McpServerRequest, taken: Sequence[str] = ()
 ) -> AsyncIterator[McpServerToolset]:
-    made = await opened.open_toolset(asked or (server_request(),), reserved_names=taken)
+    toolset = await opened.open_toolset(servers or (server_request(),), reserved_names=taken)
     try:
-        yield made
+        yield toolset
     finally:
-        await made.aclose()
+        await toolset.aclose()
 
 
 def function_names(toolset: McpServerToolset) -> set[str]:

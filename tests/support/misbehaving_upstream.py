@@ -70,8 +70,10 @@ def answer(
 def completion(content: str | None = "Hello.", **message: Any) -> Behaviour:
     """A good completion; ``message`` are further fields of its message."""
     reason = "tool_calls" if "tool_calls" in message else "stop"
-    said = {"role": "assistant", "content": content, **message}
-    return json_completion({"choices": [{"index": 0, "message": said, "finish_reason": reason}]})
+    message_body = {"role": "assistant", "content": content, **message}
+    return json_completion(
+        {"choices": [{"index": 0, "message": message_body, "finish_reason": reason}]}
+    )
 
 
 def json_completion(fields: dict[str, Any]) -> Behaviour:
@@ -134,8 +136,8 @@ def stream(
 
 def hello_answer(**options: Any) -> Behaviour:
     """A good stream that says "Hello."."""
-    said = (chunk(role="assistant", content=""), chunk(content="Hel"), chunk(content="lo."))
-    return stream(*events(*said, chunk("stop"), usage(), DONE), **options)
+    message_body = (chunk(role="assistant", content=""), chunk(content="Hel"), chunk(content="lo."))
+    return stream(*events(*message_body, chunk("stop"), usage(), DONE), **options)
 
 
 def _head(status: int, fields: dict[str, str]) -> bytes:

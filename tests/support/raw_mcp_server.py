@@ -28,24 +28,26 @@ class Raw(msgspec.Struct):
 TOOL = {"name": "read", "inputSchema": {"type": "object"}}
 
 
-def reply(asked: dict[str, Any], result: Any) -> Raw:
-    return Raw(body=json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}).encode())
+def reply(request: dict[str, Any], result: Any) -> Raw:
+    return Raw(body=json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": result}).encode())
 
 
-def usual(asked: dict[str, Any]) -> Raw:
+def usual(request: dict[str, Any]) -> Raw:
     """A small, well-behaved server of the newer revision with one tool."""
-    if asked["method"] == "server/discover":
+    if request["method"] == "server/discover":
         about = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}}
-        return reply(asked, {**about, "resultType": "complete", "ttlMs": 0, "cacheScope": "public"})
-    if asked["method"] == "tools/list":
+        return reply(
+            request, {**about, "resultType": "complete", "ttlMs": 0, "cacheScope": "public"}
+        )
+    if request["method"] == "tools/list":
         page = {"tools": [TOOL], "resultType": "complete", "ttlMs": 0, "cacheScope": "public"}
-        return reply(asked, page)
+        return reply(request, page)
     return Raw("404 Not Found")
 
 
 @asynccontextmanager
 async def answering(answer: Any, tls: ssl.SSLContext | None = None) -> AsyncIterator[Secret]:
-    """A server that reads requests and answers as it is told."""
+    """A server that reads requests and writes the bytes that a test gives it."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -55,16 +57,16 @@ async def answering(answer: Any, tls: ssl.SSLContext | None = None) -> AsyncIter
                     for line in head.lower().split(b"\r\n")
                     if line.startswith(b"content-length")
                 )
-                given: Raw | None = answer(json.loads(await reader.readexactly(length)))
-                if given is None:
+                raw: Raw | None = answer(json.loads(await reader.readexactly(length)))
+                if raw is None:
                     break
-                promised = len(given.body) + (not given.whole)
+                promised = len(raw.body) + (not raw.whole)
                 writer.write(
-                    f"HTTP/1.1 {given.status}\r\n{given.head}\r\ncontent-length: {promised}\r\n\r\n"
-                    .encode() + given.body
+                    f"HTTP/1.1 {raw.status}\r\n{raw.head}\r\ncontent-length: {promised}\r\n\r\n"
+                    .encode() + raw.body
                 )  # fmt: skip
                 await writer.drain()
-                if not given.whole:
+                if not raw.whole:
                     break
         except (asyncio.IncompleteReadError, ConnectionError, StopIteration):
             pass

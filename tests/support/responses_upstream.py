@@ -107,8 +107,8 @@ def _deltas(item: Json) -> Iterator[Json]:
         else:
             yield from _pieces("response.output_text", part["text"], at)
             for number, source in enumerate(part["annotations"]):
-                told = {"annotation_index": number, "annotation": source}
-                yield {"type": "response.output_text.annotation.added", **at, **told}
+                frames = {"annotation_index": number, "annotation": source}
+                yield {"type": "response.output_text.annotation.added", **at, **frames}
     if "arguments" in item:
         yield from _pieces("response.function_call_arguments", item["arguments"], {})
 
@@ -119,11 +119,11 @@ def _pieces(event: str, text: str, at: Json) -> Iterator[Json]:
     yield {"type": f"{event}.done", **at, "text": text}
 
 
-def sse_frames(*told: Json) -> list[bytes]:
+def sse_frames(*frames: Json) -> list[bytes]:
     """Events as this API frames them, with their names."""
     return [
         b"event: " + one["type"].encode() + b"\n" + data
-        for one, data in zip(told, events(*told), strict=True)
+        for one, data in zip(frames, events(*frames), strict=True)
     ]
 
 

@@ -1,4 +1,4 @@
-"""``antiphon serve`` in a process of its own."""
+"""Server process for tests: ``antiphon serve`` on a free port."""
 
 from __future__ import annotations
 
@@ -8,22 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from support.command_line import PROGRAM, environment
-
-CONFIG = """
-model = "echo"
-store = "sqlite:turns.db"
-[models.echo]
-kind = "scripted"
-"""
+from support.command_line import PROGRAM, SCRIPTED_CONFIG, environment
 
 
 @contextmanager
-def served(
+def running_server(
     home: Path, *args: str, more: str = "", scheme: str = "http"
 ) -> Iterator[tuple[subprocess.Popen[str], str, int]]:
     """A server on a free port: its process, host and port, from the line it prints."""
-    (home / "c.toml").write_text(CONFIG + more)
+    (home / "c.toml").write_text(SCRIPTED_CONFIG + more)
     with subprocess.Popen(
         [PROGRAM, "serve", "--config", "c.toml", "--port", "0", *args],
         env=environment(home),
@@ -35,8 +28,8 @@ def served(
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
-            found = re.fullmatch(rf"antiphon is listening on {scheme}://(.+):(\d+)\n", line)
-            assert found, line
-            yield process, found[1].strip("[]"), int(found[2])
+            match = re.fullmatch(rf"antiphon is listening on {scheme}://(.+):(\d+)\n", line)
+            assert match, line
+            yield process, match[1].strip("[]"), int(match[2])
         finally:
             process.kill()

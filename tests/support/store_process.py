@@ -22,7 +22,7 @@ from pathlib import Path
 
 from antiphon.errors import StoreError
 from antiphon.stores.sqlite.store import SqliteStore
-from antiphon.turn.protocols import Head
+from antiphon.turn.store_protocols import Head
 from support.store_turns import DONE, assistant, begin_turn, complete_turn, new_turn, sqlite
 
 
@@ -53,14 +53,14 @@ async def write_until_killed(store: SqliteStore) -> None:
 
 async def fill_disk(store: SqliteStore, limit: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    kept = await complete_turn(store, "before")
+    before = await complete_turn(store, "before")
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
         await complete_turn(store, "x" * 2 * limit)
     except StoreError as error:
         refused = error.message
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    after = await complete_turn(store, "after", parent=kept)
+    after = await complete_turn(store, "after", parent=before)
     print_line(len(await store.chain(after)), refused)
 
 

@@ -35,6 +35,6 @@ def child(command: str, path: Path, *rest: str) -> Iterator[subprocess.Popen[str
 
 def line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
-    said = process.stdout.readline().strip()
-    assert said, "the other process ended too soon"
-    return said
+    line_text = process.stdout.readline().strip()
+    assert line_text, "the other process ended too soon"
+    return line_text

@@ -19,8 +19,7 @@ from antiphon.core.retention import RETAIN_FOREVER, Clock, RetentionPolicy
 from antiphon.core.turns import DEFAULT_TENANT, End, Header, Options, Usage
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
-from antiphon.turn.protocols import Head, NewTurn, Store
-from antiphon.turn.store_protocols import Stores
+from antiphon.turn.store_protocols import Head, NewTurn, Store, Stores
 
 T = TypeVar("T")
 
@@ -67,7 +66,7 @@ def blobs_of(*images: bytes) -> dict[str, bytes]:
 
 
 def new_turn(
-    *said: str,
+    *texts: str,
     parent: Head | None = None,
     tenant: str = DEFAULT_TENANT,
     header: Header = HEADER,
@@ -81,7 +80,7 @@ def new_turn(
         tenant=tenant,
         created_at=float(next(_ticks)) if created_at is None else created_at,
         header=header,
-        input=[*map(user, said), *map(image_message, blobs)],
+        input=[*map(user, texts), *map(image_message, blobs)],
         parent=parent,
         blobs=blobs,
     )
@@ -101,21 +100,21 @@ async def fresh(store: Store, head: Head | None) -> Head | None:
 
 async def begin_turn(
     store: Store,
-    said: str = "Hi.",
+    text: str = "Hi.",
     parent: Head | None = None,
     tenant: str = DEFAULT_TENANT,
     *,
     images: Sequence[bytes] = (),
 ) -> Head:
     """A turn that is running."""
-    turn = new_turn(said, parent=await fresh(store, parent), tenant=tenant, images=images)
+    turn = new_turn(text, parent=await fresh(store, parent), tenant=tenant, images=images)
     await store.begin(turn)
     return await head_of(store, turn.response_id, tenant)
 
 
 async def complete_turn(
     store: Store,
-    said: str = "Hi.",
+    text: str = "Hi.",
     answer: str = "Hello.",
     parent: Head | None = None,
     tenant: str = DEFAULT_TENANT,
@@ -123,7 +122,7 @@ async def complete_turn(
     images: Sequence[bytes] = (),
 ) -> Head:
     """A turn that is complete."""
-    turn = new_turn(said, parent=await fresh(store, parent), tenant=tenant, images=images)
+    turn = new_turn(text, parent=await fresh(store, parent), tenant=tenant, images=images)
     await asyncio.gather(
         store.begin(turn), store.write(turn.response_id, [assistant(answer)], DONE)
     )
@@ -171,7 +170,7 @@ def images_in_file(path: Path) -> list[tuple[str, bytes]]:
 
 
 class ManualTime:
-    """A clock that goes when it is told to."""
+    """A clock that a test sets."""
 
     def __init__(self, now: float = 1_000_000.0) -> None:
         self.now = now

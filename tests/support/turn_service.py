@@ -16,9 +16,10 @@ from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import ScriptedModel, call, calls
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import open_sqlite
-from antiphon.turn.protocols import ModelCall, NewTurn, Store, StoredTurn, ToolExecutor
+from antiphon.turn.protocols import ModelCall, ToolExecutor
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import NewTurn, Store, StoredTurn
 
 T = TypeVar("T")
 
@@ -122,7 +123,7 @@ class RecordingTools:
 
 
 class UncountedModel(ScriptedModel):
-    """A model whose tokens nobody can count, as with most upstreams."""
+    """A model that cannot count tokens, like most upstreams."""
 
     async def count_tokens(self, call: ModelCall) -> int | None:
         return None
@@ -135,7 +136,7 @@ def service_with(model: ScriptedModel, store: Store | None = None) -> TurnServic
 
 
 def turn_request(
-    *said: str | Item,
+    *inputs: str | Item,
     after: str | None = None,
     store: bool = True,
     stream: bool = True,
@@ -147,7 +148,7 @@ def turn_request(
 ) -> TurnRequest:
     """A request whose strings are the user's messages; ``more`` are further fields of it."""
     return TurnRequest(
-        input=tuple(Message("user", one) if isinstance(one, str) else one for one in said),
+        input=tuple(Message("user", one) if isinstance(one, str) else one for one in inputs),
         model=model,
         previous_response_id=after,
         instructions=instructions,
@@ -160,10 +161,10 @@ def turn_request(
 
 
 async def run_turn(
-    service: TurnService, *said: str | Item, tools: ToolExecutor | None = None, **request: Any
+    service: TurnService, *inputs: str | Item, tools: ToolExecutor | None = None, **request: Any
 ) -> Response:
     """A turn from its start to its end."""
-    turn = await service.start(turn_request(*said, **request), tools)
+    turn = await service.start(turn_request(*inputs, **request), tools)
     return await turn.result()
 
 
@@ -179,13 +180,13 @@ async def append_events(turn: RunningTurn, events: list[Event]) -> None:
 
 
 async def read_until(turn: RunningTurn, text: str) -> None:
-    """Read a turn until it has said ``text``."""
-    said = ""
+    """Read a turn until its answer contains ``text``."""
+    answer = ""
     async for batch in turn.events():
-        said += "".join(event.text for event in batch if isinstance(event, TextDelta))
-        if text in said:
+        answer += "".join(event.text for event in batch if isinstance(event, TextDelta))
+        if text in answer:
             return
-    raise AssertionError(f"the turn ended without {text!r}: {said!r}")
+    raise AssertionError(f"the turn ended without {text!r}: {answer!r}")
 
 
 async def run_ready_tasks() -> None:

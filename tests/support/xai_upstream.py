@@ -57,8 +57,8 @@ def make_call(
     *messages: dict[str, Any], stream: bool = True, options: Options | None = None
 ) -> ModelCall:
     """A call; nothing but "Hi" is said unless messages are given."""
-    said = messages or ({"role": "user", "content": "Hi"},)
-    return ModelCall("scripted", msgspec.json.encode(said), options or Options(), stream)
+    fields = messages or ({"role": "user", "content": "Hi"},)
+    return ModelCall("scripted", msgspec.json.encode(fields), options or Options(), stream)
 
 
 async def collect_deltas(model: Model, call: ModelCall | None = None) -> list[Delta]:
@@ -140,9 +140,9 @@ def abort_script(
     return script
 
 
-def chunk(*, finish: int = 0, usage: Any = None, role: int = 2, **said: Any) -> Any:
+def chunk(*, finish: int = 0, usage: Any = None, role: int = 2, **fields: Any) -> Any:
     """A chunk of an answer; ``said`` are the fields of its delta."""
-    delta = chat_pb2.Delta(role=role, **said)
+    delta = chat_pb2.Delta(role=role, **fields)
     output = chat_pb2.CompletionOutputChunk(delta=delta, finish_reason=finish)
     return chat_pb2.GetChatCompletionChunk(outputs=[output], usage=usage)
 

@@ -233,7 +233,7 @@ async def test_what_would_be_shown_next_is_what_is_shown_next(
     for number in range(5):
         after = (await run_turn(service, f"{number} is my question", after=after)).id
     more: dict[str, Any] = {"after": after, "instructions": "Be brief."}
-    shown = await service.preview_context(turn_request(**more, context=context))
+    shown = await service.preview_context(turn_request(**more, context_policies=context))
     # Room for the next words: one message, and as many tokens as it is estimated to have.
     room = (
         estimate_tokens(render_turn([Message("user", "?")]).weight) if kind is UncountedModel else 1
@@ -245,15 +245,15 @@ async def test_what_would_be_shown_next_is_what_is_shown_next(
         for one in context
         if isinstance(one, Window | TokenBudget)
     ]
-    await run_turn(service, "?", **more, context=tuple(roomy))
+    await run_turn(service, "?", **more, context_policies=tuple(roomy))
     assert model.context() == [*shown, {"role": "user", "content": "?"}]
 
 
 async def test_a_turn_that_is_too_long_to_be_shown_again_is_no_error() -> None:
     """The next words need not be shown with it."""
     service = service_with(ScriptedModel(["word " * 30, "Yes."]))
-    first = await run_turn(service, "Go on.", context=(TokenBudget(20),))
-    request = turn_request("Short.", after=first.id, context=(TokenBudget(20),))
+    first = await run_turn(service, "Go on.", context_policies=(TokenBudget(20),))
+    request = turn_request("Short.", after=first.id, context_policies=(TokenBudget(20),))
     assert await service.preview_context(request) == []
     response = await (await service.start(request)).result()
     assert response.status == "completed"
@@ -265,9 +265,9 @@ async def test_a_call_that_waits_is_shown_as_the_next_turn_will_show_it() -> Non
     service = service_with(model)
     first = await run_turn(service, "Hi.")
     second = await run_turn(service, "Weather?", after=first.id)
-    request = turn_request(after=second.id, context=(Window(1),))
+    request = turn_request(after=second.id, context_policies=(Window(1),))
     shown = await service.preview_context(request)
     assert messages(shown) == ["Weather?", ""]
     output = FunctionCallOutput("c", "Sunny.")
-    await run_turn(service, output, after=second.id, context=(Window(1),))
+    await run_turn(service, output, after=second.id, context_policies=(Window(1),))
     assert contents(model) == ["Weather?", "", "Sunny."]

@@ -15,15 +15,15 @@ from antiphon.core.ids import item_id
 from antiphon.core.items import FunctionCall, Message
 from antiphon.core.retention import DAY_SECONDS, RetentionPolicy
 from antiphon.core.turns import DEFAULT_TENANT, ItemReference, Options, Response, TurnRequest
-from antiphon.errors import ContextLengthExceededError, HistoryChanged, NotFoundError
-from antiphon.models.model_registry import ModelRegistry
+from antiphon.errors import ContextLengthExceededError, HistoryChangedError, NotFoundError
 from antiphon.models.scripted import Script, ScriptedModel, fail, say, wait
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.turn.conversations import ConversationService
 from antiphon.turn.history_cache import UnstoredHistory
-from antiphon.turn.protocols import Head, ModelCall, StoredTurn
+from antiphon.turn.protocols import Model, ModelCall
 from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import Head, StoredTurn
 from support.turn_service import (
     ONE_CALL,
     STORES,
@@ -51,7 +51,7 @@ class SlowCounter(ScriptedModel):
         super().__init__(script)
         self.erase: Erase | None = None
 
-    async def count(self, call: ModelCall) -> int | None:
+    async def count_tokens(self, call: ModelCall) -> int | None:
         erase, self.erase = self.erase, None
         if erase is not None:
             await erase()
@@ -65,20 +65,25 @@ class Teller:
         self.store = store
         self._seen = 0
         self.model = SlowCounter()
-        catalog = ModelRegistry({"slow": self.model}, default="slow")
-        self.service = TurnService(store, catalog, store.stores)
+        self.service = TurnService(store, self, store.stores)
         self.conversations = ConversationService(
             self.service, store.stores.conversations, store.stores.search
         )
 
+    def get(self, name: str | None) -> tuple[str, Model]:
+        """The model of all turns: this is the service's ``ModelProvider``."""
+        return name or "slow", self.model
+
+    def items(self) -> list[tuple[str, Model]]:
+        return [("slow", self.model)]
+
     async def turned(self, text: str, after: str | None = None, **more: Any) -> Response:
-        return await run_turn(self.service, text, after=after, context=BUDGET, **more)
+        return await run_turn(self.service, text, after=after, context_policies=BUDGET, **more)
 
     def use(self, script: Script = lambda _: "Yes.") -> None:
         """Another model from now on."""
         self._seen = 0
         self.model = SlowCounter(script)
-        self.service.models = ModelRegistry({"slow": self.model}, default="slow")
 
     def shown(self) -> str:
         """All that the model was asked since ``forget``."""
@@ -235,7 +240,7 @@ def test_an_approved_call_that_is_erased_in_between_does_not_run(told: Told) -> 
         teller.model.erase = lambda: teller.service.delete(DEFAULT_TENANT, after)
         with pytest.raises(NotFoundError):
             await teller.service.start(
-                turn_request(after=after, approved=(call,), context=BUDGET), hands
+                turn_request(after=after, approved_calls=(call,), context_policies=BUDGET), hands
             )
         assert hands.calls == []
 
@@ -252,7 +257,7 @@ def test_a_history_that_never_stops_changing_is_a_conflict(told: Told) -> None:
             teller.model.erase = change
 
         teller.model.erase = change
-        with pytest.raises(HistoryChanged) as caught:
+        with pytest.raises(HistoryChangedError) as caught:
             await teller.turned("What is it?", first.id)
         assert (caught.value.status, caught.value.code) == (409, "conversation_changed")
 
@@ -417,7 +422,7 @@ def test_a_summary_of_what_is_erased_meanwhile_is_not_handed_out(told: Told) -> 
         await asked.wait()
         await teller.service.delete(DEFAULT_TENANT, first.id)
         go.set()
-        with pytest.raises(HistoryChanged):
+        with pytest.raises(HistoryChangedError):
             await compacting
 
     told(story)

@@ -16,7 +16,7 @@ from antiphon.core.turns import End
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.history_cache import History, HistoryCache, render_stored_turn
 from antiphon.turn.message_rendering import RenderedTurn, build_messages, render_turn
-from antiphon.turn.protocols import Head, Store, StoredTurn
+from antiphon.turn.store_protocols import Head, Store, StoredTurn
 from support.store_turns import (
     HEADER,
     assistant,

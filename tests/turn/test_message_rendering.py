@@ -22,9 +22,9 @@ from antiphon.core.items import (
     Refusal,
     SummaryText,
 )
+from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
 from antiphon.errors import InvalidRequestError
 from antiphon.turn.message_rendering import (
-    INTERRUPTED_OUTPUT,
     RenderedTurn,
     build_messages,
     render_turn,

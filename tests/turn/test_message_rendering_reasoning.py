@@ -35,7 +35,7 @@ def messages(*segments: RenderedTurn) -> list[dict[str, Any]]:
 def carried(*items: Item) -> list[list[tuple[int, str]]]:
     """What each message carries, as place and content."""
     return [
-        [(one.get("place", 0), one["encrypted_content"]) for one in message.get(REASONING_KEY, ())]
+        [(one.get("target", 0), one["encrypted_content"]) for one in message.get(REASONING_KEY, ())]
         for message in messages(render_turn(items))
     ]
 
@@ -87,5 +87,5 @@ def test_it_weighs_nothing_and_changes_nothing_else() -> None:
     loaded = render_turn([*items, sealed("c" * 9000)])
     assert loaded.weight == plain.weight
     assert loaded.size > plain.size + 18000
-    same = ("calls", "answers", "count", "system", "completed")
+    same = ("open_calls", "outputs", "message_count", "system", "completed")
     assert all(getattr(loaded, field) == getattr(plain, field) for field in same)

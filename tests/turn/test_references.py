@@ -22,9 +22,9 @@ from antiphon.core.tool_rules import denied_output
 from antiphon.core.turns import DEFAULT_TENANT, ItemReference, TurnRequest
 from antiphon.errors import AntiphonError, InvalidRequestError, NotFoundError
 from antiphon.models.scripted import ScriptedModel
-from antiphon.turn.protocols import Store
 from antiphon.turn.references import ResolvedRequest, resolve_references
 from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import Store
 from support.turn_service import (
     STORES,
     contents,
@@ -146,7 +146,7 @@ def test_what_is_nobodys_someone_elses_or_erased_is_missing(told: Told) -> None:
         theirs = await kept(service, [Message("user", "Theirs.")], tenant="other")
         mine = await kept(service, [Message("user", "Mine."), Message("user", "Erased.")])
         erased = item_id(mine, "message", 1)
-        assert await store.ledgers.conversations.erase_item(DEFAULT_TENANT, mine, 1)  # type: ignore[attr-defined]
+        assert await store.stores.conversations.erase_item(DEFAULT_TENANT, mine, 1)  # type: ignore[attr-defined]
         wrong = [
             item_id(theirs, "message", 0),
             item_id(new_response_id(), "message", 0),
@@ -184,7 +184,7 @@ def test_counting_and_summing_up_find_references_too(told: Told) -> None:
         request = naming(item_id(name, "message", 0), store=False)
         assert await service.count_tokens(request) == 3
         await service.compact(request)
-        shown = service.models.get(None)[1].shown()  # type: ignore[attr-defined]
+        shown = service.models.get(None)[1].context()  # type: ignore[attr-defined]
         assert "one two three" in str(shown)
         for work in (service.count_tokens, service.compact):
             with pytest.raises(NotFoundError):

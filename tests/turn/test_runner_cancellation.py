@@ -96,10 +96,10 @@ def test_a_loop_that_ends_does_not_cut_the_way_to_the_disk(late: str) -> None:
     async def main() -> None:
         store = GatedStore()
         gate = getattr(store, late)
-        gate.shut()
+        gate.close()
         service = service_with(ScriptedModel([think("Hm.") + say("Hi.")]), store)
         turn = await service.start(turn_request("Hello."))
-        await gate.asked.wait()
+        await gate.reached.wait()
         await run_ready_tasks()
         assert turn.task is not None
         # As asyncio.run does it with all that still runs.

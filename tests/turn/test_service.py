@@ -12,6 +12,7 @@ import pytest
 
 from antiphon.core.events import Ended
 from antiphon.core.items import FunctionCall, FunctionCallOutput, InputImage, InputText, Message
+from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
 from antiphon.core.turns import DEFAULT_TENANT, Options, Response
 from antiphon.errors import (
     InvalidRequestError,
@@ -20,9 +21,9 @@ from antiphon.errors import (
 )
 from antiphon.models.scripted import ScriptedModel, call, calls, fail, hang, say
 from antiphon.stores.memory.store import MemoryStore
-from antiphon.turn.message_rendering import INTERRUPTED_OUTPUT
-from antiphon.turn.protocols import ModelInfo, Store
+from antiphon.turn.protocols import ModelInfo
 from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import Store
 from support.turn_service import (
     STORES,
     GatedStore,

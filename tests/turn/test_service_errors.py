@@ -22,8 +22,9 @@ from antiphon.errors import (
 from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import ScriptedModel, call, calls, hang, say
 from antiphon.stores.memory.store import MemoryStore
-from antiphon.turn.protocols import ModelInfo, Store
+from antiphon.turn.protocols import ModelInfo
 from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import Store
 from support.turn_service import (
     STORES,
     GatedStore,

@@ -11,6 +11,7 @@ import pytest
 
 from antiphon.core.context_policies import Summarize, TokenBudget
 from antiphon.core.items import Compaction, FunctionCall, FunctionCallOutput, Message
+from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
 from antiphon.core.turns import DEFAULT_TENANT, FunctionTool, Header, Options, TurnRequest, Usage
 from antiphon.errors import (
     ConflictError,
@@ -37,7 +38,6 @@ from antiphon.models.scripted import (
 )
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.message_rendering import (
-    INTERRUPTED_OUTPUT,
     SUMMARY_PREFIX,
     RenderedTurn,
     render_turn,
@@ -207,7 +207,7 @@ async def talked(service: TurnService, *said: str, after: str | None = None) -> 
     """A conversation under ``POLICY``; the ids of its responses."""
     ids: list[str] = []
     for text in said:
-        after = (await run_turn(service, text, after=after, context=(POLICY,))).id
+        after = (await run_turn(service, text, after=after, context_policies=(POLICY,))).id
         ids.append(after)
     return ids
 
@@ -219,7 +219,7 @@ def test_a_summary_is_made_when_it_is_due_and_kept_as_a_turn(kind: str, tmp_path
         service = service_with(model, store)
         ids = await talked(service, "One.", "Two.")
         assert len(model.calls) == 2
-        response = await run_turn(service, "Three.", after=ids[-1], context=(POLICY,))
+        response = await run_turn(service, "Three.", after=ids[-1], context_policies=(POLICY,))
         assert len(model.calls) == 4
         shown = [f"{SUMMARY_PREFIX}One.", "Two.", "Re: Two.", "Three."]
         assert contents(model) == shown
@@ -247,7 +247,7 @@ async def test_an_unstored_turn_is_shown_a_summary_and_leaves_none() -> None:
     store, model = MemoryStore(), forgetful()
     service = service_with(model, store)
     ids = await talked(service, "One.", "Two.")
-    await run_turn(service, "Three.", after=ids[-1], context=(POLICY,), store=False)
+    await run_turn(service, "Three.", after=ids[-1], context_policies=(POLICY,), store=False)
     assert contents(model) == [f"{SUMMARY_PREFIX}One.", "Two.", "Re: Two.", "Three."]
     assert len(store._turns.records) == 2
     await run_turn(service, "Three.", after=ids[-1])
@@ -260,9 +260,9 @@ async def test_a_summary_that_fails_leaves_everything_as_it_was() -> None:
     service = service_with(model, store)
     ids = await talked(service, "One.", "Two.")
     with pytest.raises(UpstreamRateLimitError):
-        await run_turn(service, "Three.", after=ids[-1], context=(POLICY,))
+        await run_turn(service, "Three.", after=ids[-1], context_policies=(POLICY,))
     assert len(store._turns.records) == 2
-    response = await run_turn(service, "Three.", after=ids[-1], context=(POLICY,))
+    response = await run_turn(service, "Three.", after=ids[-1], context_policies=(POLICY,))
     assert said_by(response) == ["3"]
 
 
@@ -274,7 +274,7 @@ async def test_a_turn_that_is_refused_costs_no_summary(kind: type[ScriptedModel]
     ids = await talked(service, "One.", "Two.")
     with pytest.raises(ContextLengthExceededError):
         await service.start(
-            turn_request("word " * 400, after=ids[-1], context=(POLICY, TokenBudget(100)))
+            turn_request("word " * 400, after=ids[-1], context_policies=(POLICY, TokenBudget(100)))
         )
     assert len(model.calls) == 2
     assert len(store._turns.records) == 2
@@ -287,7 +287,9 @@ async def test_calls_that_wait_are_answered_behind_a_summary() -> None:
     first = await run_turn(service, "One.")
     second = await run_turn(service, "Two.", after=first.id)
     policy = Summarize(max_messages=1, keep_turns=0)
-    await run_turn(service, FunctionCallOutput("c", "42"), after=second.id, context=(policy,))
+    await run_turn(
+        service, FunctionCallOutput("c", "42"), after=second.id, context_policies=(policy,)
+    )
     assert contents(model) == [f"{SUMMARY_PREFIX}Sum.", "Two.", "", "42"]
 
 
@@ -316,12 +318,12 @@ def test_an_item_that_was_erased_does_not_live_on_in_a_summary(kind: str, tmp_pa
         service = service_with(model, store)
         ids = await talked(service, "Secret.", "Two.", "Three.")
         assert "Secret." in contents(model)[0]
-        assert await store.ledgers.conversations.erase_item(DEFAULT_TENANT, ids[0], 0)
+        assert await store.stores.conversations.erase_item(DEFAULT_TENANT, ids[0], 0)
         after = await run_turn(service, "Four.", after=ids[-1])
         words = ["Re: Secret.", "Two.", "Re: Two.", "Three.", "Re: Three.", "Four."]
         assert contents(model) == words
         # The next summary is of what is left.
-        await run_turn(service, "Five.", after=after.id, context=(POLICY,))
+        await run_turn(service, "Five.", after=after.id, context_policies=(POLICY,))
         assert contents(model)[0].startswith(SUMMARY_PREFIX)
         assert not any("They" in text for text in contents(model))
 
@@ -340,7 +342,7 @@ def test_what_is_erased_while_it_is_summed_up_stays_erased(kind: str, tmp_path: 
         service = service_with(model, store)
         ids = await talked(service, "Secret.", "Two.")
         starting = asyncio.ensure_future(
-            service.start(turn_request("Three.", after=ids[-1], context=(POLICY,)))
+            service.start(turn_request("Three.", after=ids[-1], context_policies=(POLICY,)))
         )
         await asked.wait()
         await service.delete(DEFAULT_TENANT, ids[0])

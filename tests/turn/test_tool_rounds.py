@@ -29,6 +29,7 @@ from antiphon.core.items import (
     decode_item,
     encode_item,
 )
+from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
 from antiphon.core.turns import Options, Usage
 from antiphon.errors import (
     InvalidRequestError,
@@ -40,8 +41,7 @@ from antiphon.models.scripted import (
     say,
     think,
 )
-from antiphon.turn.message_rendering import INTERRUPTED_OUTPUT
-from antiphon.turn.turn_accumulator import TurnAccumulator, add_usage
+from antiphon.turn.turn_accumulator import TurnAccumulator
 from support.turn_service import (
     ONE_CALL,
     STORES,
@@ -157,10 +157,10 @@ async def test_an_unstored_turn_runs_tools_too() -> None:
 async def test_no_tool_runs_before_its_turn_and_its_call_are_on_disk(gate: str) -> None:
     store, hands = GatedStore(), RecordingTools()
     shut = getattr(store, gate)
-    shut.shut()
+    shut.close()
     service = service_with(ScriptedModel([TWO_CALLS, "Done."]), store)
     turn = await service.start(turn_request("Go."), hands)
-    await shut.asked.wait()
+    await shut.reached.wait()
     await run_ready_tasks()
     assert hands.calls == []
     shut.open()
@@ -188,7 +188,7 @@ async def test_approved_calls_wait_for_the_disk_too() -> None:
     store.begins.close()
     starting = asyncio.create_task(
         service.start(
-            turn_request(after=first.id, approved=(FunctionCall("a", "look", "{}"),)), hands
+            turn_request(after=first.id, approved_calls=(FunctionCall("a", "look", "{}"),)), hands
         )
     )
     await store.begins.reached.wait()
@@ -287,7 +287,7 @@ async def test_what_a_person_agreed_to_runs_first() -> None:
         service,
         *(FunctionCallOutput("b", "declined"), Message("user", "Just one.")),
         after=first.id,
-        approved=(made[0],),
+        approved_calls=(made[0],),
         tools=hands,
     )
     assert (hands.calls, hands.approved_ids) == (
@@ -312,7 +312,7 @@ async def test_what_is_agreed_to_has_to_wait_and_settle_all(approved: str, code:
     first = await run_turn(service, "Go.")
     with pytest.raises(InvalidRequestError) as caught:
         await service.start(
-            turn_request(after=first.id, approved=(FunctionCall(approved, "look", "{}"),)),
+            turn_request(after=first.id, approved_calls=(FunctionCall(approved, "look", "{}"),)),
             hands,
         )
     assert caught.value.code == code
@@ -352,7 +352,7 @@ def test_rounds_are_one_answer(rounds: list[tuple[list[Delta], bool]]) -> None:
         assert len(wanted) == len(made)
         assert len({one.call_id for one in wanted}) == len(wanted)
         reports = [delta.usage for delta in said if isinstance(delta, UsageUpdate)]
-        paid = add_usage(paid, reports[-1]) if reports else paid
+        paid = paid + reports[-1] if reports else paid
         if looks:
             taken += machine.pop_completed_items()
         if not wanted:

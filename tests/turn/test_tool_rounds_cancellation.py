@@ -9,11 +9,8 @@ from typing import Any
 import pytest
 
 from antiphon.core.context_policies import TokenBudget, Window
-from antiphon.core.items import (
-    FunctionCall,
-    Message,
-    decode_item,
-)
+from antiphon.core.items import FunctionCall, Message, decode_item
+from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
 from antiphon.core.turns import Options
 from antiphon.errors import (
     AntiphonError,
@@ -30,7 +27,6 @@ from antiphon.models.scripted import (
     hang,
     say,
 )
-from antiphon.turn.message_rendering import INTERRUPTED_OUTPUT
 from support.turn_service import (
     ONE_CALL,
     TWO_CALLS,
@@ -93,7 +89,7 @@ async def test_a_turn_that_takes_too_long_fails_and_can_be_continued(where: str)
     more: dict[str, Any] = {}
     if where == "approved":
         more["after"] = (await run_turn(service, "Go.")).id
-        more["approved"] = (FunctionCall("a", "look", "{}"),)
+        more["approved_calls"] = (FunctionCall("a", "look", "{}"),)
     turn = await service.start(turn_request("Now.", timeout=0.25, **more), hands)
     response = await turn.result()
     assert isinstance(turn.error, ModelTimeoutError)
@@ -194,7 +190,7 @@ async def test_older_turns_make_room_for_what_tools_give() -> None:
     for number in range(2):
         after = (await run_turn(service, f"Question {number}", after=after)).id
     response = await run_turn(
-        service, "Go.", after=after, tools=RecordingTools(work), context=(TokenBudget(25),)
+        service, "Go.", after=after, tools=RecordingTools(work), context_policies=(TokenBudget(25),)
     )
     assert response.status == "completed"
     assert contents(model)[0] == "Question 1"
@@ -206,7 +202,9 @@ async def test_a_window_counts_the_rounds_of_the_turn() -> None:
     service, after = service_with(model), None
     for number in range(2):
         after = (await run_turn(service, f"Question {number}", after=after)).id
-    await run_turn(service, "Go.", after=after, tools=RecordingTools(), context=(Window(5),))
+    await run_turn(
+        service, "Go.", after=after, tools=RecordingTools(), context_policies=(Window(5),)
+    )
     assert [len(model.context(number)) for number in (2, 3)] == [5, 5]
     assert contents(model)[0] == "Question 1"
 
@@ -218,7 +216,7 @@ async def test_a_turn_that_outgrows_its_budget_fails_with_what_was_done() -> Non
     store, model = GatedStore(), ScriptedModel([ONE_CALL])
     service = service_with(model, store)
     turn = await service.start(
-        turn_request("Go.", context=(TokenBudget(20),)), RecordingTools(work)
+        turn_request("Go.", context_policies=(TokenBudget(20),)), RecordingTools(work)
     )
     response = await turn.result()
     assert isinstance(turn.error, ContextLengthExceededError)

@@ -16,7 +16,7 @@ from antiphon.core.turns import DEFAULT_TENANT, End, Options, Response
 from antiphon.errors import ContextLengthExceededError
 from antiphon.models.scripted import ScriptedModel, ScriptedReply, call, calls, fail, say
 from antiphon.turn.message_rendering import RenderedTurn, build_messages
-from antiphon.turn.protocols import Store
+from antiphon.turn.store_protocols import Store
 from antiphon.turn.trimming import apply_policies, count_turns, newest_turns, trim_by_ratio
 from support.chain_strategies import histories
 from support.http_server import serving as http_serving
@@ -120,7 +120,9 @@ def test_policies_leave_turns_out_too(policy: ContextPolicy, tmp_path: Path) -> 
     async def story(store: Store) -> None:
         head = await talked(store, 4)
         model = ScriptedModel(["Yes."])
-        response = await run_turn(service_with(model, store), "And?", after=head, context=(policy,))
+        response = await run_turn(
+            service_with(model, store), "And?", after=head, context_policies=(policy,)
+        )
         assert len(await check(store, model, response)) == 3
 
     run_with_store("sqlite", tmp_path, story)
@@ -159,9 +161,11 @@ async def test_a_turn_that_was_shown_all_is_kept_as_before() -> None:
     model = ScriptedModel(["Yes.", "Yes."])
     service = service_with(model)
     first = await run_turn(service, "Hi", stream=False)
-    wide = await run_turn(service, "Hi", after=first.id, context=(Window(9),), stream=False)
+    wide = await run_turn(
+        service, "Hi", after=first.id, context_policies=(Window(9),), stream=False
+    )
     for response in (first, wide):
-        assert b"shown" not in msgspec.json.encode(response.end)
+        assert b"context_turns" not in msgspec.json.encode(response.end)
     assert (
         msgspec.json.decode(b'{"status":"completed","ended_at":2.0}', type=End).context_turns
         is None

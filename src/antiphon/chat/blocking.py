@@ -1,4 +1,4 @@
-"""``Conversation``: ``AsyncConversation`` for code that is not async.
+"""``Conversation``: the blocking twin of ``AsyncConversation``.
 
 chat = Conversation(model="smollm2", instructions="You are a helpful assistant.")
 print(chat.send("My name is Alice.").text)
@@ -9,15 +9,17 @@ later = Conversation.resume(chat.response_id)      # another process, days later
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, Unpack, overload
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from antiphon.chat.conversation import AsyncConversation
 from antiphon.chat.options import ChatOptions, SendOptions
 from antiphon.chat.reply import ConversationUsage, Reply
 from antiphon.chat.stream import LoopPortal, Stream
 from antiphon.core.items import FunctionCall, Item
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
 
 T = TypeVar("T")
 
@@ -31,23 +33,22 @@ async def _close_shared() -> None:
 portal = LoopPortal(_close_shared)
 
 
-def _run_blocking(work: Awaitable[T]) -> T:
-    async def waiting() -> T:
+def _run_blocking(work: Coroutine[Any, Any, T]) -> T:
+    async def wait() -> T:
         return await work
 
     try:
-        return portal.run(waiting)
+        return portal.run(wait)
     finally:
-        # One that could not begin would else complain that nobody awaited it.
-        if inspect.iscoroutine(work):
-            work.close()
+        # Without a loop to run on, Python would warn that it was never awaited.
+        work.close()
 
 
 class Conversation:
-    """``AsyncConversation`` for code that is not async; safe wherever it is called from.
+    """The blocking twin of ``AsyncConversation``, callable from any thread.
 
-    The same arguments, methods and errors, without ``await``. The work is done on a
-    thread of antiphon's own, so a running event loop (a notebook's) is no obstacle.
+    The same arguments, methods and errors, without ``await``. The event loop runs on a
+    thread of antiphon's own, so a running loop (a notebook's) does not matter.
     """
 
     def __init__(self, model: str | None = None, **options: Unpack[ChatOptions]) -> None:
@@ -69,7 +70,7 @@ class Conversation:
 
     @property
     def instructions(self) -> str | None:
-        """What the model is shown first at every turn."""
+        """The instructions: the system message of every turn."""
         return self._async_conversation.instructions
 
     @instructions.setter
@@ -78,9 +79,9 @@ class Conversation:
 
     @classmethod
     def resume(
-        cls, response_id: str, *, model: str | None = None, **options: Unpack[ChatOptions]
+        cls, response_id: str | None, *, model: str | None = None, **options: Unpack[ChatOptions]
     ) -> Conversation:
-        """Go on from any stored response: the newest of a conversation, or a branch."""
+        """Continue from any stored response: the newest of a conversation, or a branch."""
         return cls._wrap(
             _run_blocking(AsyncConversation.resume(response_id, model=model, **options))
         )
@@ -93,12 +94,12 @@ class Conversation:
         model: str | None = None,
         **options: Unpack[ChatOptions],
     ) -> Conversation:
-        """A conversation that has been held elsewhere, from its messages array."""
+        """Import a conversation from a messages array, in the chat completions dialect."""
         return cls._wrap(_run_blocking(AsyncConversation.load(messages, model=model, **options)))
 
     @overload
     def send(
-        self, text: str | None = None, *, returns: type[T], **options: Unpack[SendOptions]
+        self, text: str | None = None, *, returns: TypeForm[T], **options: Unpack[SendOptions]
     ) -> Reply[T]: ...
 
     @overload
@@ -109,12 +110,12 @@ class Conversation:
     def send(
         self, text: str | None = None, *, returns: Any = None, **options: Unpack[SendOptions]
     ) -> Reply[Any]:
-        """Say something and wait for the whole answer; with ``returns``, in that type's shape."""
+        """Send a message and wait for the whole answer; with ``returns``, a value of that type."""
         return _run_blocking(self._async_conversation.send(text, returns=returns, **options))
 
     @overload
     def stream(
-        self, text: str | None = None, *, returns: type[T], **options: Unpack[SendOptions]
+        self, text: str | None = None, *, returns: TypeForm[T], **options: Unpack[SendOptions]
     ) -> Stream[T]: ...
 
     @overload
@@ -125,7 +126,7 @@ class Conversation:
     def stream(
         self, text: str | None = None, *, returns: Any = None, **options: Unpack[SendOptions]
     ) -> Stream[Any]:
-        """Say something and read the answer as it is written; closing early stops it."""
+        """Send a message and stream the answer; closing early cancels it."""
         return Stream(self._async_conversation.stream(text, returns=returns, **options), portal)
 
     def register_tool(
@@ -138,64 +139,66 @@ class Conversation:
         """Let the model call ``func`` with arguments that fit ``parameters``, a JSON schema."""
         self._async_conversation.register_tool(name, description, parameters, func)
 
-    @property
-    def history(self) -> list[dict[str, Any]]:
-        """Everything said, as a messages array: what was summed up is there in full."""
-        return _run_blocking(self._async_conversation.history)
-
     def messages(self) -> list[dict[str, Any]]:
-        """The messages array as the model would be shown it next, before the next words."""
+        """The whole conversation as a messages array: every message in full, no summaries.
+
+        ``context()`` is what the model would see.
+        """
         return _run_blocking(self._async_conversation.messages())
 
-    @property
-    def items(self) -> tuple[Item, ...]:
-        """All items of the conversation, oldest first: words, calls, outputs, summaries."""
-        return _run_blocking(self._async_conversation.items)
+    def context(self) -> list[dict[str, Any]]:
+        """The messages array that the model would see next, before your next message.
 
-    @property
+        Context policies are applied, and summaries replace the turns that they cover.
+        """
+        return _run_blocking(self._async_conversation.context())
+
+    def items(self) -> tuple[Item, ...]:
+        """All typed items, oldest first: messages, reasoning, calls, outputs, summaries."""
+        return _run_blocking(self._async_conversation.items())
+
     def usage(self) -> ConversationUsage:
         """The tokens of the conversation's turns, and their cost where prices are set."""
-        return _run_blocking(self._async_conversation.usage)
+        return _run_blocking(self._async_conversation.usage())
 
-    @property
     def pending(self) -> tuple[FunctionCall, ...]:
-        """The tool calls that wait for a decision before the conversation can go on."""
-        return _run_blocking(self._async_conversation.pending)
+        """The tool calls that need a decision before the conversation can go on."""
+        return _run_blocking(self._async_conversation.pending())
 
     def summarize(self, *, keep_turns: int = 0) -> Reply[None]:
-        """Have the model sum up the conversation now, all but its newest ``keep_turns`` turns."""
+        """Summarize the conversation now, all but its newest ``keep_turns`` turns."""
         return _run_blocking(self._async_conversation.summarize(keep_turns=keep_turns))
 
     def reset(self, *, keep_system: bool = True) -> None:
-        """Begin anew, with the same instructions or without; what was said stays stored."""
+        """Start from an empty history, with the same instructions or without; turns stay stored."""
         self._async_conversation.reset(keep_system=keep_system)
 
     def branch(self, at: str | None = None) -> Conversation:
-        """Another conversation that goes on from here, or from the response ``at``."""
+        """Branch: another conversation that continues from here, or from the response ``at``."""
         return self._wrap(_run_blocking(self._async_conversation.branch(at)))
 
     @overload
-    def regenerate(self, *, returns: type[T]) -> Reply[T]: ...
+    def regenerate(self, *, returns: TypeForm[T]) -> Reply[T]: ...
 
     @overload
     def regenerate(self, *, returns: None = None) -> Reply[None]: ...
 
     def regenerate(self, *, returns: Any = None) -> Reply[Any]:
-        """Have the last message answered again; the old answer stays as a branch."""
+        """Answer the last message again; the old answer stays as a branch."""
         return _run_blocking(self._async_conversation.regenerate(returns=returns))
 
     @overload
-    def edit(self, response_id: str, new_text: str, *, returns: type[T]) -> Reply[T]: ...
+    def edit(self, response_id: str, new_text: str, *, returns: TypeForm[T]) -> Reply[T]: ...
 
     @overload
     def edit(self, response_id: str, new_text: str, *, returns: None = None) -> Reply[None]: ...
 
     def edit(self, response_id: str, new_text: str, *, returns: Any = None) -> Reply[Any]:
-        """Say something else in an earlier turn, and go on from there as a new branch."""
+        """Replace the message of an earlier turn, and continue from there as a new branch."""
         return _run_blocking(self._async_conversation.edit(response_id, new_text, returns=returns))
 
     def export(self, form: Literal["json", "markdown"] = "json") -> str:
-        """The conversation as a text: its messages array in JSON, or a page in Markdown."""
+        """Export the conversation as text: its messages array in JSON, or a page in Markdown."""
         return _run_blocking(self._async_conversation.export(form))
 
     @classmethod

@@ -1,4 +1,4 @@
-"""``AsyncConversation``: a conversation with a model, kept turn by turn.
+"""``AsyncConversation``: a conversation with a model, stored turn by turn.
 
     chat = AsyncConversation(model="smollm2", instructions="You are a helpful assistant.")
     print((await chat.send("My name is Alice.")).text)
@@ -6,15 +6,15 @@
         print(delta, end="", flush=True)
     later = await AsyncConversation.resume(chat.response_id)    # another process, days later
 
-Every turn is stored before it is answered. Settings come from where the command
-line has them (file, environment), so both talk over the same turns.
+Every turn is stored before it is answered. Settings come from the same file and environment
+as the command line's, so both use the same store.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, Unpack, overload
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 import msgspec
 
@@ -47,17 +47,20 @@ from antiphon.tools.function_tool import Tool
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
 T = TypeVar("T")
 
 
 class AsyncConversation:
-    """A conversation with a model, kept turn by turn.
+    """A conversation with a model, stored turn by turn.
 
-    ``model`` None is the settings' default; ``ChatOptions`` lists what else can be given.
+    ``model`` None is the settings' default; ``ChatOptions`` lists the other arguments.
 
-    Methods raise ``AntiphonError``; a failed turn leaves the conversation where it
-    was, so that sending again tries again and doubles nothing. One conversation takes
-    one turn at a time: two at once both go on from the same place, as two branches.
+    Methods raise ``AntiphonError``; a failed turn leaves the conversation unchanged, so that
+    sending again repeats nothing. Send one turn at a time: two at once continue from the
+    same response, as two branches.
     """
 
     def __init__(self, model: str | None = None, **options: Unpack[ChatOptions]) -> None:
@@ -73,13 +76,20 @@ class AsyncConversation:
 
     @classmethod
     async def resume(
-        cls, response_id: str, *, model: str | None = None, **options: Unpack[ChatOptions]
+        cls, response_id: str | None, *, model: str | None = None, **options: Unpack[ChatOptions]
     ) -> AsyncConversation:
-        """Go on from any stored response: the newest of a conversation, or a branch.
+        """Continue from any stored response: the newest of a conversation, or a branch.
 
-        Model, instructions and sampling settings are that response's unless given; tools
-        and policies are not stored and have to be given again. Raises ``NotFoundError``.
+        Model, instructions and sampling options are that response's unless given; tools and
+        policies are not stored and have to be given again. Raises ``NotFoundError``, and
+        ``InvalidRequestError`` for None, the ``response_id`` of a conversation without turns.
         """
+        if response_id is None:
+            raise InvalidRequestError(
+                "There is no response to resume: a conversation without turns has no response_id.",
+                code="missing_required_parameter",
+                param="response_id",
+            )
         chat = cls(model, **options)
         response = await (await chat._get_service()).reader.response(DEFAULT_TENANT, response_id)
         header = response.header
@@ -98,11 +108,11 @@ class AsyncConversation:
         model: str | None = None,
         **options: Unpack[ChatOptions],
     ) -> AsyncConversation:
-        """A conversation that has been held elsewhere, from its messages array.
+        """Import a conversation from a messages array, in the chat completions dialect.
 
-        In the chat completions dialect; it is stored at once, turn by turn. A leading
+        It is stored at once, turn by turn. A leading
         system message becomes the instructions. Where the last message is a user's,
-        ``regenerate()`` answers it. Raises ``InvalidRequestError`` naming the message at fault.
+        ``regenerate()`` answers it. Raises ``InvalidRequestError`` naming the invalid message.
         """
         chat = cls(model, **options)
         loaded = import_messages(messages)
@@ -110,7 +120,7 @@ class AsyncConversation:
             chat.instructions = loaded.instructions
         service = await chat._get_service()
         for turn in loaded.turns:
-            # Calls that the rest of the array passes over will not be answered any more.
+            # Open calls before the last turn will get no output any more.
             completed = turn is loaded.turns[-1] or not open_calls((*turn.input, *turn.output))
             chat._response_id = await service.store_turn(
                 chat._build_request(turn.input), turn.output, completed=completed
@@ -119,7 +129,7 @@ class AsyncConversation:
 
     @overload
     async def send(
-        self, text: str | None = None, *, returns: type[T], **options: Unpack[SendOptions]
+        self, text: str | None = None, *, returns: TypeForm[T], **options: Unpack[SendOptions]
     ) -> Reply[T]: ...
 
     @overload
@@ -130,17 +140,17 @@ class AsyncConversation:
     async def send(
         self, text: str | None = None, *, returns: Any = None, **options: Unpack[SendOptions]
     ) -> Reply[Any]:
-        """Say something and wait for the whole answer.
+        """Send a message and wait for the whole answer.
 
-        With ``returns``, a type, the answer is made in its shape and is ``reply.parsed``:
-        a Pydantic model, dataclass, TypedDict, list of these, and so on. An answer that
-        does not fit is sent back once to be mended, then raises ``InvalidOutputError``.
+        Structured output: with ``returns``, a type, the answer is a value of it, ``reply.parsed``:
+        a Pydantic model, dataclass, TypedDict, union, ``Literal``, list of these, and so on. An
+        invalid answer is sent back once for correction, then raises ``InvalidOutputError``.
         """
         return await self._prepare_execution(text, returns, options).run()
 
     @overload
     def stream(
-        self, text: str | None = None, *, returns: type[T], **options: Unpack[SendOptions]
+        self, text: str | None = None, *, returns: TypeForm[T], **options: Unpack[SendOptions]
     ) -> AsyncStream[T]: ...
 
     @overload
@@ -151,10 +161,10 @@ class AsyncConversation:
     def stream(
         self, text: str | None = None, *, returns: Any = None, **options: Unpack[SendOptions]
     ) -> AsyncStream[Any]:
-        """Say something and read the answer as it is written.
+        """Send a message and stream the answer.
 
-        Iterate the stream for its text; ``events()`` gives everything, ``objects()`` what
-        there is so far of an answer in the shape of ``returns``.
+        Iterate the stream for its text, ``events()`` for typed events, ``objects()`` for the
+        partial object of an answer with ``returns``.
         """
         return AsyncStream(self._prepare_execution(text, returns, options))
 
@@ -168,39 +178,54 @@ class AsyncConversation:
         """Let the model call ``func`` with arguments that fit ``parameters``, a JSON schema."""
         self._options.toolbox.add(Tool.from_schema(name, description, dict(parameters), func))
 
-    @property
-    def history(self) -> Awaitable[list[dict[str, Any]]]:
-        """Everything said, as a messages array: what was summed up is there in full."""
-        return self._history()
-
     async def messages(self) -> list[dict[str, Any]]:
-        """The messages array as the model would be shown it next, before the next words.
+        """The whole conversation as a messages array: every message in full, no summaries.
+
+        In the chat completions dialect, with the instructions first. Context policies do
+        not apply: ``context()`` is what the model would see.
+        """
+        if self._response_id is None:
+            return await self.context()
+        service = await self._get_service()
+        return await service.reader.messages(
+            DEFAULT_TENANT, self._response_id, self.instructions or ""
+        )
+
+    async def context(self) -> list[dict[str, Any]]:
+        """The messages array that the model would see next, before your next message.
 
         In the chat completions dialect. Context policies are applied, and summaries
-        stand for what they replace.
+        replace the turns that they cover: ``messages()`` has these in full.
         """
         return await (await self._get_service()).preview_context(self._build_request(()))
 
-    @property
-    def items(self) -> Awaitable[tuple[Item, ...]]:
-        """All items of the conversation, oldest first: words, calls, outputs, summaries."""
-        return self._items()
+    async def items(self) -> tuple[Item, ...]:
+        """All typed items, oldest first: messages, reasoning, calls, outputs, summaries.
 
-    @property
-    def usage(self) -> Awaitable[ConversationUsage]:
+        ``messages()`` is the same conversation in the chat completions dialect.
+        """
+        return tuple(item for turn in await self._chain() for item in (*turn.input, *turn.output))
+
+    async def usage(self) -> ConversationUsage:
         """The tokens of the conversation's turns, and their cost where prices are set."""
-        return self._usage()
+        return conversation_usage(await self._chain(), self._options.settings.models)
 
-    @property
-    def pending(self) -> Awaitable[tuple[FunctionCall, ...]]:
-        """The tool calls that wait for a decision before the conversation can go on."""
-        return self._pending()
+    async def pending(self) -> tuple[FunctionCall, ...]:
+        """The tool calls that need a decision before the conversation can go on."""
+        if self._response_id is None:
+            return ()
+        service = await self._get_service()
+        turn = await service.reader.response(DEFAULT_TENANT, self._response_id)
+        # A summary does not change which calls before it are open.
+        while is_summary(turn) and turn.previous_response_id is not None:
+            turn = await service.reader.response(DEFAULT_TENANT, turn.previous_response_id)
+        return open_calls((*turn.input, *turn.output)) if turn.status == "completed" else ()
 
     async def summarize(self, *, keep_turns: int = 0) -> Reply[None]:
-        """Have the model sum up the conversation now, all but its newest ``keep_turns`` turns.
+        """Summarize the conversation now, all but its newest ``keep_turns`` turns.
 
-        From then on the model is shown the summary in their place; they stay in ``items``
-        and ``history``. The reply's text is the summary.
+        From then on ``context()`` has the summary in place of these turns; they stay in
+        ``items()`` and ``messages()``. The reply's text is the summary.
         """
         policies = [one for one in self._options.context_policies if isinstance(one, Summarize)]
         policy = msgspec.structs.replace(
@@ -211,13 +236,13 @@ class AsyncConversation:
         return build_reply(response)
 
     def reset(self, *, keep_system: bool = True) -> None:
-        """Begin anew, with the same instructions or without; what was said stays stored."""
+        """Start from an empty history, with the same instructions or without; turns stay stored."""
         self._response_id = None
         if not keep_system:
             self.instructions = None
 
     async def branch(self, at: str | None = None) -> AsyncConversation:
-        """Another conversation that goes on from here, or from the response ``at``.
+        """Branch: another conversation that continues from here, or from the response ``at``.
 
         With the same model, instructions, tools and settings. Raises ``NotFoundError``.
         """
@@ -226,15 +251,15 @@ class AsyncConversation:
         return self._fork(at or self._response_id)
 
     @overload
-    async def regenerate(self, *, returns: type[T]) -> Reply[T]: ...
+    async def regenerate(self, *, returns: TypeForm[T]) -> Reply[T]: ...
 
     @overload
     async def regenerate(self, *, returns: None = None) -> Reply[None]: ...
 
     async def regenerate(self, *, returns: Any = None) -> Reply[Any]:
-        """Have the last message answered again; the old answer stays as a branch.
+        """Answer the last message again; the old answer stays as a branch.
 
-        Outputs of calls that a person had agreed to are kept, and those tools not run again.
+        Outputs of approved calls are reused: those tools do not run again.
         """
         last = await self._last_response()
         if is_summary(last):
@@ -245,7 +270,7 @@ class AsyncConversation:
         return await self._rerun_turn(last, last.input, returns)
 
     @overload
-    async def edit(self, response_id: str, new_text: str, *, returns: type[T]) -> Reply[T]: ...
+    async def edit(self, response_id: str, new_text: str, *, returns: TypeForm[T]) -> Reply[T]: ...
 
     @overload
     async def edit(
@@ -253,7 +278,7 @@ class AsyncConversation:
     ) -> Reply[None]: ...
 
     async def edit(self, response_id: str, new_text: str, *, returns: Any = None) -> Reply[Any]:
-        """Say something else in an earlier turn, and go on from there as a new branch.
+        """Replace the message of an earlier turn, and continue from there as a new branch.
 
         ``response_id`` is the turn's. Images of its message stay. Raises ``NotFoundError``.
         """
@@ -261,16 +286,16 @@ class AsyncConversation:
         return await self._rerun_turn(turn, replace_user_text(turn.input, new_text), returns)
 
     async def export(self, form: Literal["json", "markdown"] = "json") -> str:
-        """The conversation as a text: its messages array in JSON, or a page in Markdown."""
+        """Export the conversation as text: its messages array in JSON, or a page in Markdown."""
         match form:
             case "json":
-                return as_json(await self._history())
+                return as_json(await self.messages())
             case "markdown":
-                return as_markdown(await self._history())
+                return as_markdown(await self.messages())
         raise InvalidRequestError(f"The form is json or markdown, not {form!r}.", param="form")
 
     async def _start_turn(self, request: TurnRequest) -> RunningTurn:
-        # Also without tools: a model may call some all the same, and has to be told.
+        # Also without tools: a model may call one that does not exist, and needs an error output.
         return await (await self._get_service()).start(request, self._options.toolbox)
 
     def _set_response_id(self, response_id: str) -> None:
@@ -285,81 +310,61 @@ class AsyncConversation:
         self, text: str | None, returns: Any, options: SendOptions
     ) -> TurnExecution:
         check_option_names(options, SendOptions)
-        shape = None if returns is None else OutputSchema(returns)
+        schema = None if returns is None else OutputSchema(returns)
 
         async def request() -> TurnRequest:
             decisions = options.get("decisions")
-            settled = apply_decisions(await self._pending(), {} if decisions is None else decisions)
-            check_tools(settled.approved_calls, self._options.toolbox.specs)
-            said = await user_message(text, options, required=not decisions)
-            asked = self._build_request((*settled.declined_outputs, *said), shape)
-            return msgspec.structs.replace(asked, approved_calls=settled.approved_calls)
+            call_decisions = apply_decisions(
+                await self.pending(), {} if decisions is None else decisions
+            )
+            check_tools(call_decisions.approved_calls, self._options.toolbox.specs)
+            message = await user_message(text, options, required=not decisions)
+            turn_request = self._build_request((*call_decisions.declined_outputs, *message), schema)
+            return msgspec.structs.replace(
+                turn_request, approved_calls=call_decisions.approved_calls
+            )
 
-        return TurnExecution(self._start_turn, self._set_response_id, request, shape)
+        return TurnExecution(self._start_turn, self._set_response_id, request, schema)
 
     def _build_request(
         self, items: tuple[Item, ...], schema: OutputSchema[Any] | None = None
     ) -> TurnRequest:
-        setup = self._options
+        options = self._options
         return TurnRequest(
             input=items,
             model=self.model,
             previous_response_id=self._response_id,
             instructions=self.instructions,
-            options=setup.turn_options(schema.text_format if schema else None),
-            context_policies=setup.context_policies,
-            max_tool_rounds=setup.max_tool_rounds,
-            timeout=setup.timeout,
+            options=options.turn_options(schema.text_format if schema else None),
+            context_policies=options.context_policies,
+            max_tool_rounds=options.max_tool_rounds,
+            timeout=options.timeout,
         )
 
     async def _rerun_turn(
         self, turn: Response, input_items: tuple[Item, ...], returns: Any
     ) -> Reply[Any]:
-        """Put a turn's input, perhaps another one, to the model in that turn's place."""
-        shape = None if returns is None else OutputSchema(returns)
+        """Run a turn again from its parent, with the same or another input."""
+        schema = None if returns is None else OutputSchema(returns)
         items = (*earlier_call_outputs(turn), *input_items)
         chain = await (await self._get_service()).reader.chain(DEFAULT_TENANT, turn.id)
         before = chain[-2].id if len(chain) > 1 else None
 
         async def request() -> TurnRequest:
-            asked = self._build_request(items, shape)
-            return msgspec.structs.replace(asked, previous_response_id=before)
+            turn_request = self._build_request(items, schema)
+            return msgspec.structs.replace(turn_request, previous_response_id=before)
 
-        return await TurnExecution(self._start_turn, self._set_response_id, request, shape).run()
+        return await TurnExecution(self._start_turn, self._set_response_id, request, schema).run()
 
     async def _last_response(self) -> Response:
         if self._response_id is None:
             raise InvalidRequestError("Nothing has been said yet.", code="empty_conversation")
         return await (await self._get_service()).reader.response(DEFAULT_TENANT, self._response_id)
 
-    async def _history(self) -> list[dict[str, Any]]:
-        if self._response_id is None:
-            return await self.messages()
-        service = await self._get_service()
-        return await service.reader.messages(
-            DEFAULT_TENANT, self._response_id, self.instructions or ""
-        )
-
     async def _chain(self) -> list[Response]:
         if self._response_id is None:
             return []
         return await (await self._get_service()).reader.chain(DEFAULT_TENANT, self._response_id)
-
-    async def _items(self) -> tuple[Item, ...]:
-        return tuple(item for turn in await self._chain() for item in (*turn.input, *turn.output))
-
-    async def _usage(self) -> ConversationUsage:
-        return conversation_usage(await self._chain(), self._options.settings.models)
-
-    async def _pending(self) -> tuple[FunctionCall, ...]:
-        if self._response_id is None:
-            return ()
-        service = await self._get_service()
-        turn = await service.reader.response(DEFAULT_TENANT, self._response_id)
-        # A summary changes nothing about what is open before it.
-        while is_summary(turn) and turn.previous_response_id is not None:
-            turn = await service.reader.response(DEFAULT_TENANT, turn.previous_response_id)
-        return open_calls((*turn.input, *turn.output)) if turn.status == "completed" else ()
 
     def _fork(self, response_id: str | None) -> AsyncConversation:
         other = copy.copy(self)

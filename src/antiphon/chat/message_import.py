@@ -1,4 +1,4 @@
-"""Plain messages arrays: what programs keep by hand, as turns of items. Pure functions.
+"""Message import: messages arrays of other programs as turns of items. Pure functions.
 
 The dialect is that of chat completions, with what its clients make of it: null where
 nothing is, ``index`` in tool calls, the Responses API's names for parts, outputs without
@@ -118,15 +118,15 @@ def import_messages(messages: Sequence[Mapping[str, Any]]) -> ImportedConversati
             code="invalid_type",
             param="messages",
         )
-    read = [
-        _convert_message(message, f"messages[{place}]") for place, message in enumerate(messages)
+    converted = [
+        _convert_message(message, f"messages[{index}]") for index, message in enumerate(messages)
     ]
-    instructions = _instructions(read[0]) if read else None
-    loader = _MessageImporter()
-    for place, message in enumerate(read):
-        if place or instructions is None:
-            loader.add(message, place)
-    return ImportedConversation(instructions, loader.turns())
+    instructions = _instructions(converted[0]) if converted else None
+    importer = _MessageImporter()
+    for index, message in enumerate(converted):
+        if index or instructions is None:
+            importer.add(message, index)
+    return ImportedConversation(instructions, importer.turns())
 
 
 class _TurnBuilder:
@@ -153,10 +153,10 @@ class _MessageImporter:
         if role := _INPUT_ROLES.get(message.role):
             if message.content is None:
                 raise InvalidRequestError("The message has no content.", param=f"{at}.content")
-            said = Message(role, _content(message, at), message.name)
+            item = Message(role, _content(message, at), message.name)
             if not self._turns or self._turns[-1].output:
                 self._turns.append(_TurnBuilder())
-            self._turns[-1].input.append(said)
+            self._turns[-1].input.append(item)
         elif message.role == "assistant":
             self._add_assistant_message(message, index)
         elif message.role in {"tool", "function"}:

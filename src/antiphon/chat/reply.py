@@ -1,7 +1,4 @@
-"""What a turn answered, and what a conversation took.
-
-What turns took: tokens, and money where prices are set.
-"""
+"""Replies and usage: a turn's answer, and a conversation's tokens and cost."""
 
 from __future__ import annotations
 
@@ -34,9 +31,7 @@ def conversation_usage(
     costs = [line.cost for line in lines if line.usage is not None]
     used = [line.usage for line in lines if line.usage is not None]
     return ConversationUsage(
-        total=Usage(
-            *(sum(getattr(one, field) for one in used) for field in Usage.__struct_fields__)
-        ),
+        total=sum(used, Usage()),
         cost=None if not costs or None in costs else sum(cost for cost in costs if cost),
         turns=lines,
     )
@@ -45,10 +40,7 @@ def conversation_usage(
 def usage_cost(usage: Usage, price: Price) -> float:
     """The price of a turn's tokens. Cached ones cost as much as others unless priced apart."""
     cached = price.input if price.cached is None else price.cached
-    fresh = usage.input_tokens - usage.cached_tokens
-    return (
-        fresh * price.input + usage.cached_tokens * cached + usage.output_tokens * price.output
-    ) / _MILLION
+    return usage.cost(price.input, cached, price.output)
 
 
 def _turn_usage(turn: Response, models: Mapping[str, ModelSettings]) -> TurnUsage:
@@ -119,7 +111,7 @@ class ConversationUsage(msgspec.Struct, frozen=True):
 
 
 def build_reply(response: Response, value: Any = None) -> Reply[Any]:
-    """A response that is over, as the library shows it."""
+    """The ``Reply`` of an ended response."""
     pending = open_calls(response.output) if response.status == "completed" else ()
     return Reply(
         text=final_text(response.output),
@@ -134,7 +126,7 @@ def build_reply(response: Response, value: Any = None) -> Reply[Any]:
 
 
 def final_text(output: tuple[Item, ...]) -> str:
-    """What was said after the last tool output."""
+    """The text after the last tool output."""
     words: list[str] = []
     for item in output:
         if isinstance(item, FunctionCallOutput):
@@ -156,7 +148,7 @@ def open_calls(items: tuple[Item, ...]) -> tuple[FunctionCall, ...]:
 
 
 def is_summary(response: Response) -> bool:
-    """Whether a turn only sums up those before it."""
+    """Whether a turn is a summary of those before it."""
     return bool(response.output) and all(map(_is_summary_item, response.output))
 
 

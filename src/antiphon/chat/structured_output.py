@@ -1,4 +1,4 @@
-"""Shapes: a Python type as a schema that a model answers in, and the answer as a value of it."""
+"""Structured output: a Python type as a strict JSON schema, and the answer as its value."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
     from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
     from pydantic_core.core_schema import NamedTupleSchema
+    from typing_extensions import TypeForm
 
 T = TypeVar("T")
 
@@ -70,7 +71,7 @@ class OutputSchema(Generic[T]):
     Raises ``InvalidRequestError`` (param ``returns``) for a type that has no schema.
     """
 
-    def __init__(self, returns: type[T]) -> None:
+    def __init__(self, returns: TypeForm[T]) -> None:
         from pydantic import TypeAdapter  # loaded on first use
 
         try:
@@ -128,9 +129,9 @@ class OutputSchema(Generic[T]):
             # JSON again, not Python: only then is "2026-01-01" a date for strict types too.
             return self._adapter.validate_json(to_json(filled, inf_nan_mode="constants"))
         except ValidationError as error:
-            faults = _format_errors(error, filled, at)
+            errors = _format_errors(error, filled, at)
             raise InvalidOutputError(
-                f"The answer does not fit {self._type_name}: {faults}.", text=text
+                f"The answer does not fit {self._type_name}: {errors}.", text=text
             ) from error
         except Exception as error:
             # A validator of the type's own gave up on this answer.
@@ -275,8 +276,8 @@ def _strict(schema: Mapping[str, Any]) -> dict[str, Any]:
     What the subset lacks is told in the description, or left to Pydantic to check.
     """
     strict = {key: schema[key] for key in schema if key in _SUPPORTED_KEYWORDS}
-    if told := _describe_constraints(schema, strict):
-        strict["description"] = f"{strict.get('description', '')} ({told})".lstrip()
+    if constraints := _describe_constraints(schema, strict):
+        strict["description"] = f"{strict.get('description', '')} ({constraints})".lstrip()
     branches = schema.get("anyOf") or schema.get("oneOf")
     if "$ref" in schema:
         # Nothing may stand beside a reference, so a description goes around it.
@@ -315,7 +316,7 @@ def _close_object(strict: dict[str, Any], schema: Mapping[str, Any]) -> None:
 
 def _describe_constraints(schema: Mapping[str, Any], strict: dict[str, Any]) -> str:
     """What the model has to be told; formats and patterns that need no telling are kept."""
-    told = []
+    constraints = []
     for key in _DESCRIBED_KEYWORDS:
         value = schema.get(key)
         if (key == "format" and value in _FORMATS) or (
@@ -323,8 +324,8 @@ def _describe_constraints(schema: Mapping[str, Any], strict: dict[str, Any]) -> 
         ):
             strict[key] = value
         elif value is not None:
-            told.append(key if value is True else f"{key}: {value}")
-    return ", ".join(told)
+            constraints.append(key if value is True else f"{key}: {value}")
+    return ", ".join(constraints)
 
 
 def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
@@ -360,9 +361,11 @@ def _inside_string(text: str) -> bool:
 def _format_errors(error: ValidationError, data: Any, path: str) -> str:
     """What is wrong and where, for the model to read: neither its input nor URLs."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    told = list(dict.fromkeys(_format_error(one["msg"], one["loc"], data, path) for one in found))
-    more = f"; and {len(told) - _MAX_ERRORS} more" if len(told) > _MAX_ERRORS else ""
-    return "; ".join(told[:_MAX_ERRORS]) + more
+    messages = list(
+        dict.fromkeys(_format_error(one["msg"], one["loc"], data, path) for one in found)
+    )
+    more = f"; and {len(messages) - _MAX_ERRORS} more" if len(messages) > _MAX_ERRORS else ""
+    return "; ".join(messages[:_MAX_ERRORS]) + more
 
 
 def _format_error(message: str, location: Sequence[int | str], data: Any, path: str) -> str:

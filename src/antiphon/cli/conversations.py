@@ -1,12 +1,49 @@
-"""``antiphon list``, ``show`` and ``delete``: what is stored, without asking any model."""
+"""Conversation commands: ``antiphon list``, ``show`` and ``delete``, without calling a model."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from antiphon.cli import terminal_output
+from antiphon.cli.engine_runner import Flags, run_with_engine
 from antiphon.cli.options import Config, Json, ResponseId, Store
+from antiphon.cli.terminal_output import Column, format_time, shorten
+from antiphon.core.items import (
+    Compaction,
+    ErasedItem,
+    FunctionCall,
+    FunctionCallOutput,
+    Item,
+    McpApproval,
+    McpListTools,
+    Message,
+    Reasoning,
+    decode_item,
+    has_image,
+    text_of,
+)
+from antiphon.core.turns import DEFAULT_TENANT, Response
+
+if TYPE_CHECKING:
+    from antiphon.bootstrap import Engine
+    from antiphon.turn.service import TurnService
+    from antiphon.turn.store_protocols import RecentThread
+
+T = TypeVar("T")
+
+_MAX_OPENING_LENGTH = 200
+_MAX_MODEL_LENGTH = 24
+_COLUMNS = (
+    Column("id"),
+    Column("when"),
+    Column("model"),
+    Column("turns"),
+    Column("begins", is_cropped=True),
+)
 
 
 def list_(
@@ -21,11 +58,7 @@ def list_(
 
     Each by the id of its newest response, which `antiphon chat --from` goes on from.
     """
-    from antiphon.cli import conversation_commands  # loaded on first use
-
-    conversation_commands.list_conversations(
-        {"store": store, "config": config}, limit, as_json=as_json
-    )
+    list_conversations({"store": store, "config": config}, limit, as_json=as_json)
 
 
 def show(
@@ -38,11 +71,7 @@ def show(
 
     With --json as the array of messages that a model is sent.
     """
-    from antiphon.cli import conversation_commands  # loaded on first use
-
-    conversation_commands.show_conversation(
-        {"store": store, "config": config}, response_id, as_json=as_json
-    )
+    show_conversation({"store": store, "config": config}, response_id, as_json=as_json)
 
 
 def delete(
@@ -58,8 +87,124 @@ def delete(
 
     What continues it goes on without that turn.
     """
-    from antiphon.cli import conversation_commands  # loaded on first use
-
     flags = {"store": store, "config": config}
-    if conversation_commands.delete_response(flags, response_id, cascade=cascade, confirm=not yes):
+    if delete_response(flags, response_id, cascade=cascade, confirm=not yes):
         typer.echo(f"deleted {response_id}")
+
+
+def list_conversations(flags: Flags, limit: int, *, as_json: bool) -> None:
+    """Print the newest conversations: a table, JSON, or tab-separated to a pipe."""
+    threads = _with_service(
+        flags, lambda service: service.reader.recent_threads(DEFAULT_TENANT, limit)
+    )
+    if as_json:
+        terminal_output.print_json(list(map(_thread_fields, threads)))
+    elif not sys.stdout.isatty():
+        terminal_output.print_tsv([_thread_row(thread) for thread in threads])
+    elif not threads:
+        terminal_output.print_note("no conversations yet: begin one with `antiphon chat`")
+    else:
+        terminal_output.print_table(
+            _COLUMNS, [_thread_row(thread, short=True) for thread in threads]
+        )
+
+
+def show_conversation(flags: Flags, response_id: str, *, as_json: bool) -> None:
+    """Print a response's whole chain. Raises ``NotFoundError``."""
+    from rich.text import Text  # loaded on first use
+
+    if as_json:
+        messages = _with_service(
+            flags, lambda service: service.reader.messages(DEFAULT_TENANT, response_id)
+        )
+        terminal_output.print_json(messages)
+        return
+    console = terminal_output.stdout_console()
+    for turn in _with_service(
+        flags, lambda service: service.reader.chain(DEFAULT_TENANT, response_id)
+    ):
+        title = f"{turn.id}  {format_time(turn.created_at)}  {turn.header.model}"
+        if turn.status != "completed":
+            title += f"  {turn.status}"
+        console.print(Text(title, style="dim"))
+        for speaker, text in _turn_lines(turn):
+            console.print(
+                Text.assemble((f"{speaker}: ", "bold"), terminal_output.strip_control_chars(text))
+            )
+        console.print()
+
+
+def delete_response(flags: Flags, response_id: str, *, cascade: bool, confirm: bool) -> bool:
+    """Erase a response; at a terminal only after a confirmation.
+
+    False: it was not confirmed. Raises ``NotFoundError``.
+    """
+    if confirm and sys.stdin.isatty():
+        turn = _with_service(
+            flags, lambda service: service.reader.response(DEFAULT_TENANT, response_id)
+        )
+        text = " / ".join(line for _, line in _turn_lines(turn))
+        terminal_output.print_note(shorten(text, _MAX_OPENING_LENGTH))
+        what = "this turn and all that continue it" if cascade else "this turn"
+        if not typer.confirm(f"Erase {what}?", err=True):
+            return False
+    _with_service(
+        flags, lambda service: service.delete(DEFAULT_TENANT, response_id, cascade=cascade)
+    )
+    return True
+
+
+def _with_service(flags: Flags, work: Callable[[TurnService], Awaitable[T]]) -> T:
+    async def run(engine: Engine) -> T:
+        return await work(engine.service)
+
+    return run_with_engine(flags, run)
+
+
+def _thread_fields(thread: RecentThread) -> dict[str, object]:
+    return {
+        "id": thread.response_id,
+        "created_at": thread.created_at,
+        "model": thread.model,
+        "turns": thread.turns,
+        "opening": _opening_text(thread),
+    }
+
+
+def _thread_row(thread: RecentThread, *, short: bool = False) -> tuple[str, ...]:
+    """The cells of a conversation's line; ``short`` for a terminal, else nothing is cut off."""
+    return (
+        thread.response_id,
+        format_time(thread.created_at, short=short),
+        shorten(thread.model, _MAX_MODEL_LENGTH) if short else thread.model,
+        str(thread.turns),
+        _opening_text(thread),
+    )
+
+
+def _turn_lines(turn: Response) -> list[tuple[str, str]]:
+    """A turn as (speaker, text) lines, in order."""
+    return [line for item in (*turn.input, *turn.output) for line in _item_lines(item)]
+
+
+def _item_lines(item: Item) -> list[tuple[str, str]]:
+    match item:
+        case Message(role=role, content=content):
+            return [(role, text_of(content) + (" [image]" if has_image(item) else ""))]
+        case FunctionCall(name=name, arguments=arguments):
+            return [("call", f"{name}({arguments})")]
+        case FunctionCallOutput(output=output):
+            return [("result", text_of(output))]
+        case Reasoning(summary=summary):
+            return [("thought", part.text) for part in summary]
+        case Compaction(summary=text):
+            return [("summary", text)]
+        case McpListTools() | McpApproval() | ErasedItem():
+            return []
+
+
+def _opening_text(thread: RecentThread) -> str:
+    if thread.first_item is None:
+        return ""
+    lines = _item_lines(decode_item(thread.first_item))
+    return shorten(" ".join(text for _, text in lines), _MAX_OPENING_LENGTH)

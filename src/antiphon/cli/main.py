@@ -1,4 +1,4 @@
-"""The entry point: the commands, and what becomes of an error."""
+"""Command line entry point: registers the commands; errors become one line and an exit code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from antiphon import __version__
-from antiphon.cli import chat, conversations, key_app, mcp, models, serve
+from antiphon.cli import chat, conversations, keys, mcp, models, serve, terminal_output
 from antiphon.errors import AntiphonError
 
 FAILURE = 1
@@ -31,11 +31,11 @@ app.command("list")(conversations.list_)
 app.command("show")(conversations.show)
 app.command("delete")(conversations.delete)
 app.add_typer(models.app, name="model")
-app.add_typer(key_app.app, name="key")
+app.add_typer(keys.app, name="key")
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"antiphon {__version__}")
         raise typer.Exit
 
@@ -53,10 +53,10 @@ def _root(
 def main() -> None:
     """Run the command line; exits with 0, 1 for a failure, 2 for wrong usage, 130 for Ctrl-C.
 
-    Ctrl-C and a closed pipe are the library's to handle: both end the program quietly.
+    typer handles Ctrl-C and a closed pipe: both end the program without a traceback.
     """
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a character shows a question mark in its place.
+        # A character that the terminal's encoding lacks is written as a question mark.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
@@ -66,12 +66,12 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("ANTIPHON_DEBUG"):
             raise
-        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        sys.exit(_print_failure(f"something unforeseen: {what} (ANTIPHON_DEBUG=1 shows where)"))
+        description = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        sys.exit(
+            _print_failure(f"something unforeseen: {description} (ANTIPHON_DEBUG=1 shows where)")
+        )
 
 
 def _print_failure(message: str) -> int:
-    from antiphon.cli import terminal_output  # loaded on first use
-
     terminal_output.print_error(message)
     return FAILURE

@@ -1,4 +1,4 @@
-"""The options that more than one command takes."""
+"""Command-line options shared by several commands, as annotated types."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Store: TypeAlias = Annotated[
     str | None,
     typer.Option(
         metavar="STORE",
-        help="Where turns are kept: sqlite:PATH, or memory: for nowhere.  [env: ANTIPHON_STORE]",
+        help="Where turns are stored: sqlite:PATH, or memory: for nowhere.  [env: ANTIPHON_STORE]",
     ),
 ]
 Config: TypeAlias = Annotated[

@@ -1,36 +1,41 @@
-"""Listens, serves, and stops in good order."""
+"""HTTP server process: uvicorn and a gRPC listener on one engine, with graceful shutdown."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import gc
-import ipaddress
 import signal
 import socket
+import ssl
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from types import FrameType
+from typing import Any, Protocol
 
 import uvicorn
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from antiphon.bootstrap import Engine, grpc_server, http_app, open_engine
 from antiphon.cli import terminal_output
-from antiphon.cli.grpc_listener import GrpcListener, WebSocketProtocol, check_tls
-from antiphon.errors import AntiphonError, ConfigError
+from antiphon.cli.engine_runner import warm_default_model
+from antiphon.core.proxies import is_loopback
+from antiphon.errors import ConfigError
 from antiphon.logging_setup import log_to_stderr
-from antiphon.settings import Settings, load_settings
+from antiphon.settings import Settings, Tls, load_settings
 
 if sys.platform != "win32":
     import uvloop
 
+#: Of the garbage collector's three generations.
 _GC_THRESHOLDS = (20_000, 20, 50)
-#: Bytes; a little over what a body may have, so that the endpoint can say what is wrong.
-_MAX_MESSAGE = 33 * 2**20
-#: Seconds that answers under way get to finish when the server is told to stop.
+#: Bytes of a WebSocket message; a little over a body's limit, so that the endpoint can refuse it.
+_MAX_MESSAGE_SIZE = 33 * 2**20
+#: Seconds that running turns get to finish after a stop signal.
 _GRACE_SECONDS = 10
-#: Seconds for telling those who still read that their turn is interrupted.
+#: Seconds for sending the interruption error to the clients that still read.
 _INTERRUPT_SECONDS = 2
+_MAX_PORT = 65535
 
 
 def run_server(flags: Mapping[str, str | int | None]) -> None:
@@ -46,43 +51,54 @@ def run_server(flags: Mapping[str, str | int | None]) -> None:
 def listen(host: str, port: int, *, has_keys: bool) -> socket.socket:
     """A listening socket. Raises ``ConfigError``: in use, not allowed, or no keys yet.
 
-    ``keyed`` False: there are no keys, so that only this machine may be served.
+    Without keys (``has_keys`` False) only this machine may be served.
     """
-    if not has_keys and not _is_loopback(host):
-        raise ConfigError(
-            f"cannot listen on {host}: there are no keys, so antiphon serves this machine only"
-            " (127.0.0.1, ::1 or localhost); `antiphon key create` makes one"
-        )
+    if not has_keys and not is_loopback(host):
+        raise _keys_required(host)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     both = host == "::" and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=both)
+        sock = socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=both)
     except OSError as error:
         raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+    # A name is what the resolver makes of it: the address decides.
+    if not has_keys and not is_loopback(sock.getsockname()[0]):
+        sock.close()
+        raise _keys_required(host)
+    return sock
+
+
+def _keys_required(host: str) -> ConfigError:
+    return ConfigError(
+        f"cannot listen on {host}: there are no keys, so antiphon serves this machine only"
+        " (127.0.0.1, ::1 or localhost); `antiphon key create` makes one"
+    )
 
 
 async def _run_engine(settings: Settings) -> None:
     async with open_engine(settings) as engine:
-        answered = await engine.choose_model()
-        keyed = await engine.stores.api_keys.has_keys()
-        with contextlib.closing(listen(settings.host, settings.port, has_keys=keyed)) as sock:
-            await _serve(engine, sock, has_keys=keyed, chosen=answered)
+        has_model_names = await engine.choose_model()
+        has_keys = await engine.stores.api_keys.has_keys()
+        with contextlib.closing(listen(settings.host, settings.port, has_keys=has_keys)) as sock:
+            await _serve(engine, sock, has_keys=has_keys, has_model_names=has_model_names)
 
 
-async def _serve(engine: Engine, sock: socket.socket, *, has_keys: bool, chosen: bool) -> None:
-    front, rpc, tls = http_app(engine), GrpcListener(), engine.settings.tls
+async def _serve(
+    engine: Engine, sock: socket.socket, *, has_keys: bool, has_model_names: bool
+) -> None:
+    app, grpc_listener, tls = http_app(engine), GrpcListener(), engine.settings.tls
     host = sock.getsockname()[0]
-    await rpc.start(engine.settings, host, lambda: grpc_server(engine, front))
-    # What is loaded by now stays for good, and what a turn makes dies with it: a
-    # collector that looks seldom, and not at the former, finds as much for less.
+    await grpc_listener.start(engine.settings, host, lambda: grpc_server(engine, app))
+    # Objects loaded by now live as long as the process, a turn's die with it: a collector that
+    # runs seldom, and skips the former, frees as much for less.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
     config = uvicorn.Config(
-        front,
+        app,
         http="httptools",
         ws=WebSocketProtocol,
-        ws_max_size=_MAX_MESSAGE,
+        ws_max_size=_MAX_MESSAGE_SIZE,
         # Events are small: to compress each would cost more than it saves.
         ws_per_message_deflate=False,
         lifespan="off",
@@ -95,31 +111,96 @@ async def _serve(engine: Engine, sock: socket.socket, *, has_keys: bool, chosen:
         ssl_certfile=tls.cert if tls else None,
         ssl_keyfile=tls.key if tls else None,
     )
-    # A local default model loads while the first client is still on its way.
-    beside = [asyncio.create_task(_warm(engine)), asyncio.create_task(engine.run_retention_sweep())]
-    if not chosen:
-        beside.append(asyncio.create_task(engine.keep_choosing()))
+    # A local default model loads before the first request arrives.
+    background = [
+        asyncio.create_task(warm_default_model(engine)),
+        asyncio.create_task(engine.run_retention_sweep()),
+    ]
+    if not has_model_names:
+        background.append(asyncio.create_task(engine.keep_choosing()))
     try:
-        await _Server(config, engine, rpc, has_keys=has_keys).serve([sock])
+        await _Server(config, engine, grpc_listener, has_keys=has_keys).serve([sock])
     finally:
-        await rpc.stop(0)
-        for task in beside:
+        await grpc_listener.stop(0)
+        for task in background:
             task.cancel()
-        await asyncio.gather(*beside, return_exceptions=True)
+        await asyncio.gather(*background, return_exceptions=True)
 
 
-async def _warm(engine: Engine) -> None:
-    if engine.settings.model is None:
-        return
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """WebSocket protocol: uvicorn's, except that a refused handshake is no application error.
+
+    Otherwise each client that is refused by an HTTP status leaves an error in the log.
+    """
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if self.close_sent:
+            self.handshake_complete = True
+
+
+class Listener(Protocol):
+    """A gRPC server: what ``GrpcListener`` starts and stops."""
+
+    async def start(self, host: str, port: int, certificate: Tls | None) -> int: ...
+
+    async def stop(self, grace: float) -> None: ...
+
+
+class GrpcListener:
+    """gRPC listener: starts beside the HTTP server; ``address`` is None where it is off."""
+
+    def __init__(self) -> None:
+        self._server: Listener | None = None
+        self.address: str | None = None
+
+    async def start(
+        self, settings: Settings, host: str, create_server: Callable[[], Listener]
+    ) -> None:
+        """Listen on the configured port; ``create_server`` loads gRPC and is called last.
+
+        Raises ``ConfigError`` where it cannot listen on a port that the settings name; for
+        the default port it prints a note instead.
+        """
+        configured = settings.grpc_port
+        if configured == 0:
+            return
+        # Beside a port that the system chose, the next one may be anybody's.
+        port = configured or (settings.port + 1 if settings.port else 0)
+        try:
+            if port > _MAX_PORT:
+                raise ConfigError("there is no port after that of HTTP: name one by --grpc-port")
+            server = create_server()
+            bound = await server.start(host, port, settings.tls)
+        except ConfigError as error:
+            if configured is not None:
+                raise
+            terminal_output.print_note(f"gRPC is off: {error.message}")
+            return
+        self._server = server
+        self.address = f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}"
+
+    async def stop(self, grace: float) -> None:
+        """Refuse new calls, and cancel running ones after ``grace`` seconds."""
+        if self._server is not None:
+            await self._server.stop(grace)
+
+
+def check_tls(tls: Tls) -> None:
+    """Raise ``ConfigError`` unless certificate and key can be read and belong together."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        await engine.warm()
-    except AntiphonError as error:
-        # Each turn that needs the model says so too.
-        terminal_output.print_error(error.message)
+        # A key that needs a password would make the server ask for it on the terminal.
+        context.load_cert_chain(tls.cert, tls.key, password="")
+    except (ssl.SSLError, OSError) as error:
+        reason = getattr(error, "reason", None) or error.strerror or "cannot be read"
+        raise ConfigError(
+            f"the certificate {tls.cert} and the key {tls.key} cannot be used: {reason}"
+        ) from error
 
 
 class _Server(uvicorn.Server):
-    """Says when it listens, and leaves its engine time to close after a signal."""
+    """uvicorn server: prints its address, and interrupts turns a grace period after a signal."""
 
     def __init__(
         self, config: uvicorn.Config, engine: Engine, grpc_listener: GrpcListener, *, has_keys: bool
@@ -136,7 +217,7 @@ class _Server(uvicorn.Server):
         soon = self._loop.call_soon_threadsafe
         soon(self._loop.call_later, _GRACE_SECONDS, self._engine.service.registry.interrupt)
         if self.force_exit:
-            # Who asks a second time does not want to wait for anybody.
+            # A second signal does not wait for running calls.
             soon(self._stop_grpc_now)
 
     def _stop_grpc_now(self) -> None:
@@ -146,10 +227,10 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started and sockets:
             host, port = sockets[0].getsockname()[:2]
-            at = f"[{host}]" if ":" in host else host
+            address = f"[{host}]" if ":" in host else host
             model = self._engine.default_model() or "whichever is named"
             scheme = "https" if self.config.is_ssl else "http"
-            terminal_output.print_output(f"antiphon is listening on {scheme}://{at}:{port}\n")
+            terminal_output.print_output(f"antiphon is listening on {scheme}://{address}:{port}\n")
             if self._grpc_listener.address:
                 terminal_output.print_note(f"gRPC, for the xai-sdk: {self._grpc_listener.address}")
             terminal_output.print_note(f"model: {model}; store: {self._settings.store}")
@@ -166,8 +247,8 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Generator[None, None, None]:
         # uvicorn's own would send the signal again afterwards and kill the process
         # before the engine is closed.
-        handled = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self.handle_exit) for number in handled}
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in numbers}
         try:
             yield
         finally:
@@ -178,15 +259,6 @@ class _Server(uvicorn.Server):
 def _access_note(host: str, *, has_keys: bool, encrypted: bool) -> str:
     if not has_keys:
         return "no keys: this machine only, without asking (antiphon key create makes one)"
-    if encrypted or _is_loopback(host):
+    if encrypted or is_loopback(host):
         return "every request needs a key"
     return "every request needs a key; it travels in the clear unless a TLS proxy stands before"
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

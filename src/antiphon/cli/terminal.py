@@ -1,4 +1,4 @@
-"""The chat at a terminal: a prompt, an answer, a prompt."""
+"""Interactive terminal chat: prompt line, key bindings, prompt history, one turn per prompt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
 from antiphon.cli import terminal_output
-from antiphon.cli.chat_loop import ChatSession, status_note
+from antiphon.cli.chat import ChatSession, status_note
 from antiphon.core.items import Item, Message, decode_item, text_of
 from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.errors import AntiphonError
@@ -22,12 +22,12 @@ if sys.platform != "win32":
 
 _EXIT_WORDS = {"exit", "quit"}
 _PROMPT = FormattedText([("bold ansigreen", "> ")])
-#: How many conversations the arrow keys remember.
-_MAX_REMEMBERED = 50
+#: Conversations whose first message is in the prompt history.
+_MAX_HISTORY_CONVERSATIONS = 50
 
 
 async def print_last_turn(chat: ChatSession) -> None:
-    """The turn that the next one continues, to remember where one was."""
+    """Print the turn that the next one continues."""
     turns = await chat.turns()
     terminal_output.print_note(f"continuing after {len(turns)} turn{'s' * (len(turns) != 1)}\n")
     for turn in turns[-1:]:
@@ -39,7 +39,7 @@ async def print_last_turn(chat: ChatSession) -> None:
 
 
 async def run_chat_loop(chat: ChatSession) -> None:
-    """Ask and answer until the person leaves. An error costs its turn, no more."""
+    """Prompt and answer until the person leaves. An error ends its turn, not the chat."""
     session: PromptSession[str] = PromptSession(
         _PROMPT,
         history=await _prompt_history(chat),
@@ -53,7 +53,7 @@ async def run_chat_loop(chat: ChatSession) -> None:
 
 
 async def _read_prompt(session: PromptSession[str]) -> str | None:
-    """What the person wants to say; None: to leave."""
+    """The next message, stripped; None: leave."""
     try:
         text = (await session.prompt_async()).strip()
     except EOFError:
@@ -70,23 +70,23 @@ async def _read_prompt(session: PromptSession[str]) -> str | None:
 async def _run_turn(chat: ChatSession, text: str) -> None:
     try:
         response = await chat.send(text)
-        if said := status_note(response):
-            terminal_output.print_note(said)
+        if note := status_note(response):
+            terminal_output.print_note(note)
     except AntiphonError as error:
         terminal_output.print_error(error.message)
     terminal_output.print_output("\n")
 
 
 async def _prompt_history(chat: ChatSession) -> InMemoryHistory:
-    """What the arrow keys bring back: how conversations began, and all that was asked in the last.
+    """Prompt history for the arrow keys: the user messages of the last conversation, and the
+    first one of each conversation before.
 
-    Read from the store, so there is no second copy of it on disk, and what is deleted is
-    gone from here too.
+    Read from the store: no second copy is on disk, and what is deleted is not in it either.
     """
-    recent = await chat.service.reader.recent_threads(DEFAULT_TENANT, _MAX_REMEMBERED)
+    recent = await chat.service.reader.recent_threads(DEFAULT_TENANT, _MAX_HISTORY_CONVERSATIONS)
     last = chat.head or (recent[0].response_id if recent else None)
     turns = await chat.service.reader.chain(DEFAULT_TENANT, last) if last else []
-    items = [decode_item(one.first_item) for one in reversed(recent) if one.first_item]
+    items = [decode_item(thread.first_item) for thread in reversed(recent) if thread.first_item]
     items += [item for turn in turns for item in turn.input]
     newest_first = dict.fromkeys(filter(None, map(_user_text, reversed(items))))
     return InMemoryHistory(list(reversed(newest_first)))
@@ -118,20 +118,20 @@ def _key_bindings() -> KeyBindings:
 
 @contextmanager
 def _hold_typed_keys() -> Iterator[None]:
-    """What is typed between prompts waits for the next one, and does not show in an answer.
+    """Type-ahead: keys typed during an answer wait for the next prompt and are not echoed.
 
-    Only Ctrl-C does not wait: it stays a signal, and stops the answer.
+    Ctrl-C alone does not wait: it stays a signal, and stops the answer.
     """
     if sys.platform == "win32" or not sys.stdin.isatty():
         yield
         return
-    before = termios.tcgetattr(sys.stdin)
-    waiting = [*before]
+    original = termios.tcgetattr(sys.stdin)
+    type_ahead = [*original]
     # As the prompt will read them: Enter and Ctrl-D are keys, no ends of lines and files.
-    waiting[0] &= ~termios.ICRNL
-    waiting[3] &= ~(termios.ECHO | termios.ICANON)
-    termios.tcsetattr(sys.stdin, termios.TCSANOW, waiting)
+    type_ahead[0] &= ~termios.ICRNL
+    type_ahead[3] &= ~(termios.ECHO | termios.ICANON)
+    termios.tcsetattr(sys.stdin, termios.TCSANOW, type_ahead)
     try:
         yield
     finally:
-        termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, original)

@@ -1,34 +1,43 @@
-"""What is printed, and how: answers on stdout, everything else on stderr.
+"""Terminal output: answers and tables to stdout, notes, errors and spinners to stderr.
 
-Colours and spinners appear on a terminal only (and colours not with NO_COLOR).
-
-Breaks lines between words while the words are still coming. No I/O.
+Colours and spinners appear on a terminal only (and colours not with NO_COLOR). Control
+characters of a model's or a caller's text are stripped before a terminal sees them. rich is
+loaded with the first thing that needs it: ``antiphon --help`` does without.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING
 
-from rich.cells import cell_len
-from rich.console import Console
-from rich.status import Status
-from rich.text import Text
+import msgspec
 
-#: Back by so many columns, and clear the rest of the line.
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.status import Status
+
+#: Moves the cursor back by so many columns and clears the rest of the line.
 _ERASE_BACK = "\x1b[{}D\x1b[K"
+#: Every control character but newline and tab: they would steer the terminal.
+_CONTROL_CHARS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)])
+del _CONTROL_CHARS[ord("\n")], _CONTROL_CHARS[ord("\t")]
 
 
 class WordWrapper:
-    """Text for a terminal of ``columns``, piece by piece, each shown at once.
+    """Streaming word wrap: breaks lines between words while text is still arriving. No I/O.
 
-    A word that turns out not to fit is taken back and begins the next line; only a
-    word longer than a line is broken. The last column stays free: terminals differ in
-    what they do after it.
+    Each piece is shown at once, on a terminal of ``columns``. A word that turns out not to fit
+    is erased and begins the next line; only a word longer than a line is broken. The last
+    column stays free: terminals differ in what they do after it.
     """
 
     def __init__(self, columns: int) -> None:
+        from rich.cells import cell_len  # loaded on first use
+
+        self._cell_len = cell_len
         self._width = max(columns - 1, 1)
         self._column = 0
         self._word = ""
@@ -43,7 +52,7 @@ class WordWrapper:
             return char
         if char == "\t":
             char = " "
-        cells = cell_len(char)
+        cells = self._cell_len(char)
         if self._column + cells > self._width:
             return self._overflow(char, cells)
         self._column += cells
@@ -53,48 +62,56 @@ class WordWrapper:
     def _overflow(self, char: str, cells: int) -> str:
         """A new line for what has no room left on this one."""
         word = "" if char == " " else self._word
-        taken = cell_len(word)
+        word_width = self._cell_len(word)
         if char == " ":
             # The line's end stands for the space.
             self._column, self._word = 0, ""
             return "\n"
-        if taken == self._column:
+        if word_width == self._column:
             # The word is the whole line.
-            word = taken_back = ""
+            word = erase = ""
         else:
-            taken_back = _ERASE_BACK.format(taken) if taken else ""
+            erase = _ERASE_BACK.format(word_width) if word_width else ""
         self._word = word + char
-        self._column = cell_len(word) + cells
-        return f"{taken_back}\n{word}{char}"
+        self._column = self._cell_len(word) + cells
+        return f"{erase}\n{word}{char}"
 
 
-#: Control characters steer a terminal; what a model says must not.
-_CONTROL_CHARS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)])
-del _CONTROL_CHARS[ord("\n")], _CONTROL_CHARS[ord("\t")]
+class Column(msgspec.Struct, frozen=True):
+    """A table's column: ``is_wrapped`` folds its text, ``is_cropped`` cuts it with an ellipsis."""
+
+    title: str
+    is_wrapped: bool = False
+    is_cropped: bool = False
+    is_number: bool = False
 
 
 def stdout_console() -> Console:
     """A console on the present standard output."""
+    from rich.console import Console  # loaded on first use
+
     return Console(highlight=False, soft_wrap=True)
 
 
 def stderr_console() -> Console:
     """A console on the present standard error."""
+    from rich.console import Console  # loaded on first use
+
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def strip_control_chars(text: str) -> str:
-    """``text`` without characters that would steer a terminal."""
+    """Sanitize ``text``: drop the characters that would steer a terminal."""
     return text.translate(_CONTROL_CHARS)
 
 
 def terminal_width() -> int | None:
-    """The terminal's width; None if standard output goes elsewhere."""
+    """The terminal's width in columns; None if standard output is no terminal."""
     return stdout_console().width if sys.stdout.isatty() else None
 
 
 def print_output(text: str, wrap: WordWrapper | None = None) -> None:
-    """A piece of an answer, at once. To a file or pipe it goes exactly as it is."""
+    """Write a piece of an answer to stdout at once. To a file or pipe it goes byte for byte."""
     if sys.stdout.isatty():
         text = strip_control_chars(text)
         text = wrap.feed(text) if wrap else text
@@ -103,18 +120,88 @@ def print_output(text: str, wrap: WordWrapper | None = None) -> None:
 
 
 def print_note(text: str) -> None:
-    """A remark to the person, beside what was asked for."""
+    """Write a dim remark to stderr."""
+    from rich.text import Text  # loaded on first use
+
     stderr_console().print(Text(strip_control_chars(text), style="dim"))
 
 
 def print_error(message: str) -> None:
-    """An error: one line, in red."""
+    """Write an error to stderr: one line, in red."""
+    from rich.text import Text  # loaded on first use
+
     line = " ".join(strip_control_chars(message).split())
     stderr_console().print(Text.assemble(("error: ", "bold red"), (line, "red")))
 
 
+def print_json(value: object) -> None:
+    """Write ``value`` to stdout as indented JSON."""
+    print_output(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+def print_tsv(rows: Sequence[Sequence[str]]) -> None:
+    """Write ``rows`` to stdout as tab-separated values, for other programs."""
+    for row in rows:
+        print_output("\t".join(row) + "\n")
+
+
+def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    """Write ``rows`` to a terminal as a table that fits its width; fixed columns are never cut."""
+    from rich.table import Table  # loaded on first use
+    from rich.text import Text  # loaded on first use
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        table.add_column(
+            column.title,
+            justify="right" if column.is_number else "left",
+            # Only a column that may wrap gives way to the others.
+            no_wrap=not (column.is_wrapped or column.is_cropped),
+        )
+    for row in rows:
+        cells = zip(columns, row, strict=True)
+        table.add_row(
+            *(
+                Text(
+                    strip_control_chars(cell),
+                    no_wrap=column.is_cropped,
+                    overflow="ellipsis" if column.is_cropped else "fold",
+                )
+                for column, cell in cells
+            )
+        )
+    console = stdout_console()
+    console.width = max(console.width, _min_width(columns, rows))
+    console.print(table, soft_wrap=False)
+
+
+def _min_width(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> int:
+    """The width of a table whose wrapped and cropped columns are as wide as their titles."""
+    widths = (
+        max(len(column.title), *(len(row[index]) for row in rows))
+        if rows and not (column.is_wrapped or column.is_cropped)
+        else len(column.title)
+        for index, column in enumerate(columns)
+    )
+    return sum(width + 2 for width in widths)
+
+
 @contextmanager
 def show_spinner(text: str = "") -> Iterator[Status]:
-    """A spinner on stderr, gone without a trace at the end; nothing if nobody looks."""
+    """Show a spinner on stderr, erased at the end; nothing where stderr is no terminal."""
+    from rich.status import Status  # loaded on first use
+
     with Status(text, console=stderr_console(), spinner="dots") as status:
         yield status
+
+
+def shorten(text: str, max_length: int) -> str:
+    """``text`` on one line, truncated to ``max_length`` characters."""
+    words = " ".join(text.split())
+    return words if len(words) <= max_length else words[: max_length - 3] + "..."
+
+
+def format_time(seconds: float, *, short: bool = False) -> str:
+    """A Unix time as local time; ``short`` leaves out the year and the zone."""
+    moment = datetime.fromtimestamp(seconds).astimezone()
+    return moment.strftime("%b %d %H:%M") if short else moment.isoformat(" ", "seconds")

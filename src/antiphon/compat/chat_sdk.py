@@ -1,4 +1,4 @@
-"""The old Chat SDK's surface, over antiphon: change the import line and nothing else.
+"""Legacy Chat SDK: the API of xAI's first SDK over antiphon; only the import line changes.
 
     import antiphon.compat.chat_sdk as xai_sdk
 
@@ -155,7 +155,7 @@ class Conversation:
 
     @property
     def history(self) -> Sequence[StatelessResponse]:
-        """Everything said, oldest first; last of all what no stream has been used for yet."""
+        """All messages, oldest first; at the end those whose stream has not been read yet."""
         return [*self._history, *self._pending]
 
     @property
@@ -173,10 +173,10 @@ class Conversation:
         adding it again doubles nothing. A stream that is closed half-way stops the answer:
         what arrived is the answer then. Needs a running event loop.
         """
-        said = StatelessResponse(StatelessResponse.Sender.HUMAN, user_message)
-        self._pending.append(said)
+        message = StatelessResponse(StatelessResponse.Sender.HUMAN, user_message)
+        self._pending.append(message)
         future: asyncio.Future[StatelessResponse] = asyncio.get_running_loop().create_future()
-        return self._stream_tokens(said, future), future
+        return self._stream_tokens(message, future), future
 
     async def add_response_no_stream(self, user_message: str) -> StatelessResponse:
         """Say something and wait for the whole answer. Raises ``AntiphonError``."""
@@ -186,12 +186,12 @@ class Conversation:
         return await future
 
     async def _stream_tokens(
-        self, said: StatelessResponse, future: asyncio.Future[StatelessResponse]
+        self, message: StatelessResponse, future: asyncio.Future[StatelessResponse]
     ) -> AsyncGenerator[str, None]:
         # The turn is read by a task of its own: whoever reads two streams in turns would
         # else wait for the first one's end, and be the one who has to read it.
         arrived: asyncio.Queue[str | None] = asyncio.Queue()
-        task = asyncio.create_task(self._run_turn(said, arrived, future))
+        task = asyncio.create_task(self._run_turn(message, arrived, future))
         try:
             while (token := await arrived.get()) is not None:
                 yield token
@@ -201,13 +201,13 @@ class Conversation:
 
     async def _run_turn(
         self,
-        said: StatelessResponse,
+        message: StatelessResponse,
         arrived: asyncio.Queue[str | None],
         future: asyncio.Future[StatelessResponse],
     ) -> None:
         try:
             async with self._turn_lock:
-                answer = await self._answer_message(said, arrived)
+                answer = await self._answer_message(message, arrived)
         except Exception as error:  # noqa: BLE001 - it is for whoever awaits the future
             if not future.done():
                 future.set_exception(error)
@@ -218,15 +218,15 @@ class Conversation:
             if not future.done():
                 future.set_result(answer)
         finally:
-            _remove(said, self._pending)
+            _remove(message, self._pending)
             arrived.put_nowait(None)
 
     async def _answer_message(
-        self, said: StatelessResponse, arrived: asyncio.Queue[str | None]
+        self, message: StatelessResponse, arrived: asyncio.Queue[str | None]
     ) -> StatelessResponse:
         """One turn. Raises what made it fail, or that it was stopped before it began."""
-        _remove(said, self._pending)
-        self._history.append(said)
+        _remove(message, self._pending)
+        self._history.append(message)
         before, text = self.response_id, ""
         try:
             async with aclosing(self._backend.stream_answer(self._history)) as stream:
@@ -246,6 +246,6 @@ class Conversation:
         return answer
 
 
-def _remove(said: StatelessResponse, waiting: list[StatelessResponse]) -> None:
+def _remove(message: StatelessResponse, waiting: list[StatelessResponse]) -> None:
     """Take out this very message, not one with the same words."""
-    waiting[:] = [one for one in waiting if one is not said]
+    waiting[:] = [one for one in waiting if one is not message]

@@ -1,4 +1,4 @@
-"""The old Chat SDK's turns as it took them: over gRPC, the whole conversation each time."""
+"""Legacy Chat SDK over gRPC: sends the whole conversation to a server with each turn."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import ip_address
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import grpc
 
+from antiphon.core.proxies import is_loopback
 from antiphon.core.secrets import Secret
 from antiphon.errors import (
     AntiphonError,
@@ -142,10 +142,7 @@ def _is_loopback(address: str) -> bool:
         name = None
     if name is None:
         raise ConfigError(f"api_host is HOST:PORT, not {address[:100]!r}")
-    try:
-        return ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost"
+    return is_loopback(name)
 
 
 def _to_error(error: Any, address: str) -> AntiphonError:

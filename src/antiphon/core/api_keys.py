@@ -1,4 +1,4 @@
-"""API keys: how they look, and what is kept of them.
+"""API keys: their format, and the SHA-256 that is stored of them.
 
 A key is ``ap_`` and 256 random bits in base32, so that it is selected by a double click,
 and found by those who look for keys that got into the open. Only its SHA-256 is kept: with

@@ -1,4 +1,4 @@
-"""What a model says while it answers, whatever dialect it spoke on the wire.
+"""Deltas: the pieces of a streamed answer, in one form for all model providers.
 
 A model yields batches: all deltas that arrived in one read belong together, so
 that they can leave in one write.

@@ -1,4 +1,4 @@
-"""Images: kept once by their hash, shown as ``data:`` URLs. No I/O.
+"""Images: stored once by their SHA-256, sent to models as ``data:`` URLs. No I/O.
 
 A model and a client see ``data:image/png;base64,…``; a stored item says ``blob:`` and the
 SHA-256 of the image's bytes, which the store keeps beside it. URLs of images elsewhere
@@ -52,9 +52,9 @@ class Blob(msgspec.Struct, frozen=True):
 
 
 def image_type(data: bytes, *, param: str | None = "input") -> str:
-    """The media type that the bytes have, whatever they are called: one of ``MEDIA``.
+    """The media type that the bytes have, whatever they are called: one of ``IMAGE_MEDIA_TYPES``.
 
-    Raises ImageInvalid with code ``invalid_image`` (no bytes), ``image_too_large`` or
+    Raises InvalidImageError with code ``invalid_image`` (no bytes), ``image_too_large`` or
     ``unsupported_image_type``.
     """
     if not data:
@@ -84,7 +84,7 @@ def image_type(data: bytes, *, param: str | None = "input") -> str:
 
 
 def data_url(data: bytes, *, param: str | None = "input") -> str:
-    """``data:image/png;base64,…``. Raises ImageInvalid as ``image_type`` does."""
+    """``data:image/png;base64,…``. Raises InvalidImageError as ``image_type`` does."""
     media = image_type(data, param=param)
     return f"data:{media};base64,{b2a_base64(data, newline=False).decode('ascii')}"
 
@@ -95,7 +95,7 @@ def extract_blobs(
     """What came from outside: as a model is shown it, as it is stored, and its images.
 
     A ``data:`` URL gets the media type that its bytes have, and is stored as a reference
-    to its blob; each blob comes once. Raises ImageInvalid as ``image_type`` does, also for
+    to its blob; each blob comes once. Raises InvalidImageError as ``image_type`` does, also for
     broken base64 (``invalid_image``), and for URLs that are neither ``data:`` nor
     ``http(s):`` (``invalid_image_url``): a reference is made here, and taken from nobody.
     """

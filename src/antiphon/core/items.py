@@ -1,4 +1,4 @@
-"""Items: the atoms of context, as they lie in the store.
+"""Items: messages, calls, outputs, reasoning and summaries, in the form that is stored.
 
 An item's JSON is compact: a message whose content is one plain text keeps it as a
 string, defaults are left out, and ids are derived (``core.ids``). Interfaces show
@@ -116,9 +116,9 @@ class ApprovedCall(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class FunctionCallOutput(_Item, frozen=True, tag="function_call_output"):
-    """``failed``: an MCP server says that its tool went wrong, and ``output`` how.
+    """``is_error``: an MCP server reports that its tool failed, and ``output`` how.
 
-    ``approved`` is the call where it is not one of the same turn: the output of an MCP
+    ``approved_call`` is the call where it is not one of the same turn: the output of an MCP
     server's tool is shown together with its call.
     """
 
@@ -145,7 +145,7 @@ class Reasoning(_Item, frozen=True, tag="reasoning"):
 class Compaction(_Item, frozen=True, tag="compaction"):
     """What a model wrote down of older turns, shown in their place.
 
-    ``kept`` turns of the chain right before it stay in view; ``replaced`` is how many
+    ``retained_turns`` of the chain right before it stay in the context; ``replaced_turns`` is how many
     turns before those it stands for. They stay in the store: where one of them is
     erased later, or an item of it, this goes with it and the rest is shown again.
     """
@@ -177,7 +177,7 @@ class McpApproval(_Item, frozen=True, tag="mcp_approval_response"):
 class ErasedItem(_Item, frozen=True, tag="erased"):
     """Where an item was until it was deleted: the others keep their places, and so their ids.
 
-    ``summary``: it was a ``Compaction``, and told of what has been deleted.
+    ``is_summary``: it was a ``Compaction`` of turns of which something was deleted.
     """
 
     is_summary: bool = False

@@ -1,4 +1,4 @@
-"""MCP servers whose tools a turn may use: those a person configured, and what requests ask for."""
+"""MCP servers: those of the configuration, and those that a request names."""
 
 from __future__ import annotations
 

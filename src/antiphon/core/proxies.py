@@ -1,4 +1,4 @@
-"""Which proxy is between this machine and a URL, by the variables that people set for that.
+"""HTTP proxies: finds the proxy for a URL in the environment, ``NO_PROXY`` included.
 
 ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``, small letters first, and
 where none is set what the system is told on macOS and Windows: as curl, pip and git have it.
@@ -67,17 +67,23 @@ def find_proxy(url: str) -> Proxy | None:
     given = getproxies()
     kind = parts.scheme if given.get(parts.scheme) else "all"
     proxy = given.get(kind, "").strip()
-    if not proxy or is_loopback(host) or _is_bypassed(host, port, given.get("no", "")):
+    if not proxy or _is_this_machine(host) or _is_bypassed(host, port, given.get("no", "")):
         return None
     return _parse_proxy(f"{kind.upper()}_PROXY", proxy, host)
 
 
+def _is_this_machine(host: str) -> bool:
+    # A proxy would take such a host for its own.
+    return host.endswith(".localhost") or is_loopback(host)
+
+
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine: a proxy would take it for its own."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
+    """Loopback check: whether a host is ``localhost`` or an address of the loopback interface.
+
+    Not so ``*.localhost``, which a resolver may look up elsewhere.
+    """
     try:
-        return ip_address(host).is_loopback
+        return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
 

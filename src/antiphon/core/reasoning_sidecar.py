@@ -1,4 +1,4 @@
-"""What a messages array carries along that its dialect has no place for. Pure.
+"""Reasoning sidecar: encrypted reasoning and phases inside a rendered messages array. Pure.
 
 What a model thought is no message, but some models want it back, encrypted; and some want to
 be told again what a message of theirs was to its turn. It lies in the assistant's message that
@@ -34,7 +34,7 @@ _encode = msgspec.json.Encoder().encode
 class ReasoningSidecar(msgspec.Struct, frozen=True, omit_defaults=True):
     """One reasoning item.
 
-    ``place`` tells what of its message it led to: 0 the content, 1 the first call, 2 the
+    ``target`` is what of its message it led to: 0 the content, 1 the first call, 2 the
     second. ``origin`` is the model that made it, None: nobody knows.
     """
 

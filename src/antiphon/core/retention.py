@@ -1,7 +1,4 @@
-"""How long turns are kept.
-
-When turns expire, by the clock that a store was given.
-"""
+"""Retention: how long turns are stored, and when one expires. Pure but for the clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In what pieces a turn was streamed, kept so that it can be streamed again as it was.
+"""Stream trace: how a turn's text was divided into deltas, so that a replay is the same.
 
 A trace is a list of small integers, read in order:
 
@@ -9,8 +9,8 @@ A trace is a list of small integers, read in order:
                       its beginning: it began without its phase
 
 The words themselves are those of the items, so a trace costs two or three bytes a delta.
-Where a model told the odds of its tokens, a second list says how many of them came with each
-delta of an answer's text: the odds themselves are the items', too.
+Where a model told the logprobs of its tokens, a second list says how many of them came with each
+delta of an answer's text: the logprobs themselves are the items', too.
 """
 
 from __future__ import annotations
@@ -70,13 +70,13 @@ def trace_of(events: Iterable[Event]) -> tuple[int, ...]:
             trace.append(0)
             if isinstance(event.item, Message) and event.item.phase and event.index in begun:
                 bare.append(begun[event.index])
-    for place in sorted(bare, reverse=True):
-        trace.insert(place, trace[place - 1] - 1)
+    for position in sorted(bare, reverse=True):
+        trace.insert(position, trace[position - 1] - 1)
     return tuple(trace)
 
 
 def logprob_counts(events: Iterable[Event], output: Iterable[Item]) -> tuple[int, ...]:
-    """How many odds came with each delta of text; nothing where no item of ``output`` has any."""
+    """How many logprobs came with each delta of text; nothing where no item of ``output`` has any."""
     if not any(map(_logprobs_of, output)):
         return ()
     return tuple(len(event.logprobs) for event in events if isinstance(event, TextDelta))
@@ -87,14 +87,16 @@ def replay_events(response: Response) -> Iterator[Event]:
 
     A turn without a trace (nobody read along, or its process died) comes an item at a time.
     """
-    trace, odds = (response.end.trace, response.end.logprob_counts) if response.end else ((), ())
+    trace, logprobs = (
+        (response.end.trace, response.end.logprob_counts) if response.end else ((), ())
+    )
     if not is_trace_of(trace, response.output):
-        trace, odds = _whole_item_trace(response.output)
+        trace, logprobs = _whole_item_trace(response.output)
     yield Created(msgspec.structs.replace(response, output=(), end=None))
     shown = [0] * len(response.output)
-    tell = _LogprobReader(odds)
+    tell = _LogprobReader(logprobs)
     index = 0
-    for place, step in enumerate(trace):
+    for position, step in enumerate(trace):
         if step < 0:
             index = -(step + 1) // 2
         item = response.output[index]
@@ -107,39 +109,39 @@ def replay_events(response: Response) -> Iterator[Event]:
             yield tell.with_logprobs(delta, item) if isinstance(delta, TextDelta) else delta
         elif step % 2:
             shell = empty_item(item)
-            if isinstance(shell, Message) and trace[place + 1 : place + 2] == (step - 1,):
+            if isinstance(shell, Message) and trace[position + 1 : position + 2] == (step - 1,):
                 shell = msgspec.structs.replace(shell, phase=None)
             yield ItemAdded(index, shell)
     yield Ended(response)
 
 
 class _LogprobReader:
-    """Deals out the odds of a turn's items to their deltas."""
+    """Deals out the logprobs of a turn's items to their deltas."""
 
     def __init__(self, counts: Iterable[int]) -> None:
         self._counts = iter(counts)
         self._offsets: dict[int, int] = {}
 
     def with_logprobs(self, delta: TextDelta, item: Item) -> TextDelta:
-        """The next delta of text, which is the item's, with the odds that came with it."""
+        """The next delta of text, which is the item's, with the logprobs that came with it."""
         count = next(self._counts, 0)
         if not count:
             return delta
         start = self._offsets.get(delta.index, 0)
         self._offsets[delta.index] = start + count
-        odds = _logprobs_of(item)[start : start + count]
-        return msgspec.structs.replace(delta, logprobs=odds)
+        logprobs = _logprobs_of(item)[start : start + count]
+        return msgspec.structs.replace(delta, logprobs=logprobs)
 
 
 def is_trace_of(trace: Sequence[int], output: Sequence[Item]) -> bool:
     """Whether a trace tells of just these items: one may have been erased since."""
-    told: dict[int, int] = {}
+    lengths: dict[int, int] = {}
     index = 0
     for step in trace:
         if step < 0:
             index = -(step + 1) // 2
-        told[index] = told.get(index, 0) + max(0, step)
-    return bool(trace) and told == {
+        lengths[index] = lengths.get(index, 0) + max(0, step)
+    return bool(trace) and lengths == {
         index: len(_streamed_text(item)) for index, item in enumerate(output)
     }
 
@@ -186,23 +188,23 @@ def _streamed_text(item: Item) -> str:
 
 
 def _logprobs_of(item: Item) -> tuple[Any, ...]:
-    """The odds of what of an item comes as text."""
+    """The logprobs of what of an item comes as text."""
     match item:
-        case Message(content=(OutputText(logprobs=odds),)):
-            return odds
+        case Message(content=(OutputText(logprobs=logprobs),)):
+            return logprobs
     return ()
 
 
 def _whole_item_trace(output: Sequence[Item]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The trace of items that each come in one piece, and the number of odds of each text."""
+    """The trace of items that each come in one piece, and the number of logprobs of each text."""
     trace: list[int] = []
-    odds: list[int] = []
+    logprobs: list[int] = []
     for index, item in enumerate(output):
         words = len(_streamed_text(item))
         trace += (-2 * index - 1, words, 0) if words else (-2 * index - 1, 0)
         if words and isinstance(_delta_event(index, item, ""), TextDelta):
-            odds.append(len(_logprobs_of(item)))
-    return tuple(trace), tuple(odds)
+            logprobs.append(len(_logprobs_of(item)))
+    return tuple(trace), tuple(logprobs)
 
 
 def _delta_event(index: int, item: Item, text: str) -> Event:

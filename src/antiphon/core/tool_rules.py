@@ -10,6 +10,8 @@ from antiphon.core.turns import McpTool, Options
 
 #: What a model reads where a person said no.
 DENIED_OUTPUT = "The user did not approve this call."
+#: The output of a call whose turn ended before the tool had given one.
+INTERRUPTED_OUTPUT = "The call was interrupted before it gave a result."
 #: In place of a tool's name: all tools of a server.
 ALL_TOOLS = "*"
 
@@ -34,8 +36,8 @@ def needs_approval(servers: Iterable[McpTool], call: FunctionCall) -> bool:
     name = unqualified_name(call)
     if name in server.exempt:
         return False
-    asked = server.require_approval
-    return name in asked if isinstance(asked, tuple) else asked == "always"
+    policy = server.require_approval
+    return name in policy if isinstance(policy, tuple) else policy == "always"
 
 
 def is_tool_allowed(options: Options, name: str) -> bool:

@@ -1,9 +1,7 @@
-"""A turn: what is asked for, how it stands, and how it ended.
+"""Turns: the request, the stored header, the end and the response; usage and conversations.
 
 Field names, defaults and meanings are those of the OpenAI Responses API; times
 are in seconds since 1970 (UTC), lengths in tokens.
-
-A conversation: a named head over a chain, as it is kept.
 """
 
 from __future__ import annotations
@@ -25,12 +23,28 @@ INCLUDE_LOGPROBS = "message.output_text.logprobs"
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Tokens. ``cached_tokens`` of the input were not computed again."""
+    """Token usage. ``cached_tokens`` of the input were not computed again."""
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+        )
+
+    def cost(self, input_price: float, cached_price: float, output_price: float) -> float:
+        """The price of the tokens, in the currency of the prices; these are per million tokens."""
+        return (
+            (self.input_tokens - self.cached_tokens) * input_price
+            + self.cached_tokens * cached_price
+            + self.output_tokens * output_price
+        ) / 1_000_000
 
 
 class FunctionTool(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -61,8 +75,8 @@ class McpTool(msgspec.Struct, frozen=True, omit_defaults=True):
 class ItemReference(msgspec.Struct, frozen=True):
     """An item that a request names instead of sending it.
 
-    It belongs before the ``place``th of the request's input items; those of one place keep
-    their order. ``param`` is where in the request it was named.
+    It belongs before the input item at ``position``; those of one position stay in their
+    order. ``param`` is where in the request it was named.
     """
 
     id: str
@@ -105,7 +119,7 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class IdempotencyReservation(msgspec.Struct, frozen=True):
-    """An ``Idempotency-Key`` that a request has claimed, and that request's hash."""
+    """An ``Idempotency-Key`` that a request has reserved, and that request's hash."""
 
     key: str
     fingerprint: bytes
@@ -118,12 +132,12 @@ class TurnRequest(msgspec.Struct, frozen=True):
     response: the turn goes on from its head, and moves it; ``on_busy`` says what to do
     where another turn runs on it. ``stream`` says whether someone wants to
     read along; without it a model may answer in one piece. ``emit_created`` False: who reads
-    along is shown nothing before the first words. ``context`` says what of a
-    long history is shown. ``approved`` are calls of the previous response that a person
+    along is shown nothing before the first words. ``context_policies`` say what of a
+    long history is sent. ``approved_calls`` are calls of the previous response that a person
     has agreed to: their tools are run first. ``timeout`` is in seconds and covers the
     whole turn, its tools included. ``references`` are items that the input shall hold
     besides. ``mcp`` are the MCP servers that the options name, with what they are reached by.
-    ``claim`` is of the key that the request came with: the receipt is settled with the turn.
+    ``reservation`` is of the request's ``Idempotency-Key``: its record is completed with the turn.
     """
 
     input: tuple[Item, ...]
@@ -169,9 +183,9 @@ class End(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``usage`` is all that the turn's calls to the model cost. ``tokens`` is how many its
     own words take in a context, as far as the model's reports tell; None: unknown.
-    ``trace`` is in what pieces a streamed turn came, and ``odds`` how many of its tokens'
-    logprobs came with each piece of text (``core.stream_trace``). ``shown`` is how many earlier turns
-    the model was shown when it was last asked (``turn.trimming.newest``); None: all of them.
+    ``trace`` is in what pieces a streamed turn came, and ``logprob_counts`` how many of its tokens'
+    logprobs came with each piece of text (``core.stream_trace``). ``context_turns`` is how many earlier
+    turns the last call contained (``turn.trimming.newest_turns``); None: all of them.
     """
 
     status: TurnStatus
@@ -209,7 +223,7 @@ class Response(msgspec.Struct, frozen=True):
 class ConversationRecord(msgspec.Struct, frozen=True):
     """A named head over a chain.
 
-    ``head`` is the newest response that counts, None: nothing was said yet. ``busy`` is the
+    ``head`` is the newest response that counts, None: nothing was said yet. ``active_response_id`` is the
     newest turn that was begun on it, or None: until that turn has ended well, ``head``
     stays (``turn.store_protocols``).
     """

@@ -1,4 +1,4 @@
-"""Which model answers to which name. No I/O."""
+"""Model registry: maps model names to models, with a default and a fallback upstream. No I/O."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from antiphon.turn.protocols import Model
 
 
 class ModelRegistry:
-    """The configured models by name, a default, and perhaps an upstream for the rest."""
+    """Routes a model name to a model: configured ones first, then the fallback upstream."""
 
     def __init__(
         self,
@@ -21,15 +21,15 @@ class ModelRegistry:
         self._models = dict(models)
         self.default = default
         self.catch_all = fallback
-        #: What to tell whoever names none, while there is no default.
+        #: The error message for a request without a model name, while there is no default.
         self.undecided = "Name a model: this server has no default one."
 
     def choose(self, name: str) -> None:
-        """From now on the default is this one."""
+        """Set the default model."""
         self.default = name
 
     def get(self, name: str | None) -> tuple[str, Model]:
-        """A model and the name it is called by; None is the default one.
+        """A model and its name; ``name`` None is the default model.
 
         Raises ``ModelNotFoundError``, or ``InvalidRequestError`` if none is named and none is
         the default.
@@ -47,7 +47,7 @@ class ModelRegistry:
         return wanted, model
 
     def items(self) -> list[tuple[str, Model]]:
-        """The models that can be listed, the default first."""
+        """The models to list, the default first."""
         listed = dict(self._models)
         first = self._models.get(self.default or "", self.catch_all)
         if self.default is not None and first is not None:
@@ -55,6 +55,6 @@ class ModelRegistry:
         return list(listed.items())
 
     def all(self) -> list[Model]:
-        """Every model once, to be closed."""
+        """Every model once, for closing them."""
         models = [*self._models.values(), *([self.catch_all] if self.catch_all else [])]
         return list(dict.fromkeys(models))

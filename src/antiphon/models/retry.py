@@ -1,10 +1,8 @@
-"""When a failed try is worth another, and how long to wait before it. No I/O, no clock.
+"""Retry and exponential backoff: when a failed attempt is repeated, and after what delay.
 
-What is tried again is not one call but the opening of a stream, up to its first
-delta; each failure may bring its own waiting time, and the waiting as a whole has an
-end. A general retry library would need all of these rules as callbacks anyway.
-
-The tries of one call, and the waiting between them.
+The policy is pure: no I/O, no clock. What is retried is the opening of a stream, up to its
+first delta; each failure may bring its own delay (Retry-After), and all delays together have
+a deadline. A general retry library would need each of these rules as a callback.
 """
 
 from __future__ import annotations
@@ -21,11 +19,11 @@ from antiphon.errors import AntiphonError
 
 
 class AttemptError(Exception):
-    """A try that failed: the error to raise if it was the last one.
+    """A failed attempt: holds the error to raise if no attempt follows.
 
-    ``transient``: the same request may succeed later. ``at_once``: the first retry
-    needs no waiting, because nothing was wrong but the connection.
-    ``retry_after`` is what the upstream asked for, in seconds.
+    ``transient``: the same request may succeed later. ``immediate``: the first retry
+    needs no delay, because only the connection failed.
+    ``retry_after`` is the delay that the upstream requests, in seconds.
     """
 
     def __init__(
@@ -44,12 +42,12 @@ class AttemptError(Exception):
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """Times are in seconds.
+    """Exponential backoff with jitter. Times are in seconds.
 
-    ``retries`` further tries, the nth after ``base * 2**(n-1)`` and at most ``cap``,
-    of which the upper half is left to chance. An upstream's own Retry-After is kept
-    to if it is longer; above ``timeout`` it is not worth the user's waiting and the
-    error is raised at once. No retry begins later than ``deadline`` after the first try.
+    ``max_retries`` retries, the nth after ``base * 2**(n-1)`` and at most ``cap``, of which
+    the upper half is random. An upstream's own Retry-After replaces a shorter delay; above
+    ``max_retry_after`` the error is raised at once instead. No retry begins later than
+    ``deadline`` after the first attempt.
     """
 
     max_retries: int = 2
@@ -61,25 +59,25 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     def next_delay(
         self, failure: AttemptError, *, failures: int, elapsed: float, jitter: float
     ) -> float | None:
-        """How long to wait before the next try; None: give up.
+        """The delay before the next attempt, in seconds; None: raise the error.
 
-        ``failed`` tries so far (from 1), ``elapsed`` seconds since the first began,
-        ``luck`` a random number in [0, 1).
+        ``failures`` counts failed attempts from 1, ``elapsed`` is in seconds since the first
+        began, ``jitter`` is a random number in [0, 1).
         """
         if not failure.transient or failures > self.max_retries:
             return None
         if failure.immediate and failures == 1:
             return 0.0
         delay = min(self.cap, self.base * 2.0 ** (failures - 1)) * (0.5 + jitter / 2)
-        asked = failure.retry_after or 0.0
-        if asked > self.max_retry_after:
+        requested = failure.retry_after or 0.0
+        if requested > self.max_retry_after:
             return None
-        delay = max(delay, asked)
+        delay = max(delay, requested)
         return delay if elapsed + delay <= self.deadline else None
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """The seconds that an answer's headers ask us to wait; None if they do not say.
+    """The delay that a response's headers request, in seconds; None: none of them does.
 
     Reads ``Retry-After`` as seconds or as an HTTP date (``now`` is in seconds since
     1970), and ``retry-after-ms``, which is finer and goes first.
@@ -111,7 +109,10 @@ def _parse_seconds(value: str, unit: float, now: float) -> float | None:
 
 
 class RetryAttempts:
-    """Counts from the first try, by ``clock``, in seconds."""
+    """The attempts of one call: counts failures and sleeps between them.
+
+    Time runs from the first attempt, by ``clock``, in seconds.
+    """
 
     def __init__(
         self,
@@ -126,12 +127,12 @@ class RetryAttempts:
         self._failures = 0
 
     async def wait_or_raise(self, failure: AttemptError) -> None:
-        """Wait as long as the policy says, or raise the failure's error: that was the last."""
+        """Sleep for the policy's delay, or raise the failure's error if there is no retry."""
         self._failures += 1
-        elapsed, luck = self._clock() - self._started_at, random.random()  # noqa: S311
-        wait = self._policy.next_delay(
-            failure, failures=self._failures, elapsed=elapsed, jitter=luck
+        elapsed, jitter = self._clock() - self._started_at, random.random()  # noqa: S311
+        delay = self._policy.next_delay(
+            failure, failures=self._failures, elapsed=elapsed, jitter=jitter
         )
-        if wait is None:
+        if delay is None:
             raise failure.error
-        await self._sleep(wait)
+        await self._sleep(delay)

@@ -1,11 +1,11 @@
-"""A model that says what it is told to: for tests, demos and benchmarks. No network, no chance.
+"""Scripted model: replays a script, for tests, demos and benchmarks. Deterministic, no network.
 
     model = ScriptedModel(
         [
             "Hello Alice!",                                   # one reply for each call
             say("par", "ts", delay=0.01),
             think("Weather, then.") + calls(call("get_weather", {"city": "Tokyo"})),
-            say("It is", " sunny") + fail(RateLimited("Slow down.", retry_after=1)),
+            say("It is", " sunny") + fail(UpstreamRateLimitError("Slow down.", retry_after=1)),
             say("One moment") + hang(),                       # until it is cancelled
         ]
     )
@@ -15,8 +15,8 @@ is ``cut``, a reply ends with its tokens and its finish, which need not be writt
 down. Tokens are words: of all messages' texts for the input, of what the reply says
 (arguments included) for the output.
 
-A function instead of a list makes each reply from the messages that the model was
-shown. Without a script the model echoes, and tells how much it was shown.
+A function instead of a list makes each reply from the messages of the call. Without a
+script the model echoes, and reports how many messages it got.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Pause(msgspec.Struct, frozen=True):
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """Say through ``reached`` that this point is reached, then wait for ``opened``."""
+    """Set ``waiting``, then wait for ``resume``."""
 
     resume: asyncio.Event
     waiting: asyncio.Event | None = None
@@ -69,7 +69,7 @@ Step: TypeAlias = Delta | Pause | Wait | Fail | Cut
 
 
 class ScriptedReply(msgspec.Struct, frozen=True):
-    """What the model does on one call, step by step."""
+    """The steps of one call."""
 
     steps: tuple[Step, ...]
 
@@ -108,21 +108,23 @@ def call(
     """
     text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
     size = max(1, -(-len(text) // pieces))
-    first, *others = [text[at : at + size] for at in range(0, len(text), size)] or [""]
+    first, *others = [text[start : start + size] for start in range(0, len(text), size)] or [""]
     return [
         ToolCallDelta(0, call_id, name, first),
         *(ToolCallDelta(0, arguments=one) for one in others),
     ]
 
 
-def calls(*wanted: list[ToolCallDelta], delay: float = 0.0) -> ScriptedReply:
+def calls(*tool_calls: list[ToolCallDelta], delay: float = 0.0) -> ScriptedReply:
     """Tool calls side by side: first fragments first, then second ones, and so on."""
     numbered = [
         [msgspec.structs.replace(piece, index=index) for piece in pieces]
-        for index, pieces in enumerate(wanted)
+        for index, pieces in enumerate(tool_calls)
     ]
     longest = max((len(pieces) for pieces in numbered), default=0)
-    deltas = [pieces[at] for at in range(longest) for pieces in numbered if at < len(pieces)]
+    deltas = [
+        pieces[start] for start in range(longest) for pieces in numbered if start < len(pieces)
+    ]
     return _with_delays(deltas, delay)
 
 
@@ -147,7 +149,7 @@ def cut() -> ScriptedReply:
 
 
 def wait(resume: asyncio.Event, waiting: asyncio.Event | None = None) -> ScriptedReply:
-    """Go on when ``opened`` is set; ``reached`` is set as soon as the model waits."""
+    """Wait for ``resume``; ``waiting`` is set as soon as the model waits."""
     return ScriptedReply((Wait(resume, waiting),))
 
 
@@ -159,7 +161,7 @@ def hang(waiting: asyncio.Event | None = None) -> ScriptedReply:
 class ScriptedModel:
     """Plays ``script``; one reply for each call, in the order in which calls begin.
 
-    ``calls`` holds every call, for tests to see what the model was shown; ``cancelled``
+    ``calls`` holds every call, for tests to read its messages; ``cancelled``
     is set when a call was stopped before its end. Raises ``ModelError``
     (``script_exhausted``) for a call that the script has no reply for.
     """
@@ -250,14 +252,14 @@ def _with_id(delta: Delta, number: int) -> Delta:
 def _final_deltas(reply: ScriptedReply, call: ModelCall) -> list[Delta]:
     """Tokens and finish, as far as the reply does not bring its own."""
     kinds = {type(step) for step in reply.steps}
-    ending: list[Delta] = []
+    final: list[Delta] = []
     if UsageUpdate not in kinds:
-        ending.append(
+        final.append(
             UsageUpdate(Usage(_count_input_words(_messages(call)), _count_output_words(reply)))
         )
     if Finish not in kinds:
-        ending.append(Finish("tool_calls" if ToolCallDelta in kinds else "stop"))
-    return ending
+        final.append(Finish("tool_calls" if ToolCallDelta in kinds else "stop"))
+    return final
 
 
 def _messages(call: ModelCall) -> Messages:
@@ -288,9 +290,9 @@ def _count_output_words(reply: ScriptedReply) -> int:
 
 
 def _echo(messages: Messages) -> ScriptedReply:
-    own = [_message_text(message) for message in messages if message.get("role") == "user"]
-    answer = f"You said: {own[-1] if own else ''}"
-    if len(own) > 1:
-        answer += f"\nBefore that you said: {own[-2]}"
+    user_texts = [_message_text(message) for message in messages if message.get("role") == "user"]
+    answer = f"You said: {user_texts[-1] if user_texts else ''}"
+    if len(user_texts) > 1:
+        answer += f"\nBefore that you said: {user_texts[-2]}"
     answer += f"\n(I was shown {len(messages)} messages.)"
     return say(*answer.splitlines(keepends=True))

@@ -1,1 +1,1 @@
-"""Protobuf messages of xAI's API and of the first Chat SDK, shared by the gRPC server and the gRPC upstream."""
+"""Protobuf messages: xAI's API and the first Chat SDK, for the gRPC server and upstream."""

@@ -1,6 +1,6 @@
-"""``stateless.proto`` as message classes, without its compiler. A test holds both together.
+"""Protobuf messages of the first Chat SDK: ``stateless.proto`` without its compiler.
 
-Whoever imports this needs protobuf, which comes with the extra ``grpc``.
+A test compares both. Importing this needs protobuf, which comes with the extra ``grpc``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _RESPONSE = f".{_PACKAGE}.StatelessResponse"
 
 
 def file_descriptor() -> descriptor_pb2.FileDescriptorProto:
-    """What the compiler would make of the file."""
+    """The descriptor that the compiler would generate."""
     file = descriptor_pb2.FileDescriptorProto(
         name="stateless.proto", package=_PACKAGE, syntax="proto3"
     )
@@ -54,7 +54,7 @@ def _add_text(
     field.label = descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL
 
 
-#: Not the default one: whoever has the old SDK installed has these names in that.
+#: A pool of its own: the old SDK registers the same names in the default one.
 _classes = message_factory.GetMessages([file_descriptor()], descriptor_pool.DescriptorPool())
 StatelessConversation: Any = _classes[f"{_PACKAGE}.StatelessConversation"]
 StatelessResponse: Any = _classes[f"{_PACKAGE}.StatelessResponse"]

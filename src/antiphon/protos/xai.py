@@ -1,9 +1,7 @@
-"""The message classes of xAI's API: its SDK's own, of the generation that protobuf wants.
+"""Protobuf messages of xAI's API: its SDK's generated classes, and enum tables both ways.
 
-Only there with the extra ``grpc``, and only loaded by what speaks that API. The package has
-no types of its own for its messages' users, so here they are ``Any``.
-
-Options in the messages of xAI's API, whichever way they go. Pure.
+Needs the extra ``grpc``; loaded only by code that speaks that API. The generated package has no
+types for its messages, so here they are ``Any``.
 """
 
 from __future__ import annotations
@@ -23,9 +21,10 @@ from xai_sdk.proto import (  # type: ignore[import-untyped]
     usage_pb2,
 )
 
+from antiphon.core.items import Role
 from antiphon.core.turns import FunctionTool
 
-#: A protobuf message; which one, its name says.
+#: A protobuf message of any type.
 Proto: TypeAlias = Any
 
 __all__ = [
@@ -42,6 +41,19 @@ __all__ = [
 ]
 
 
+#: Roles that both directions share; a tool's messages are read in another way.
+ROLES: dict[Role, int] = {
+    "user": chat_pb2.ROLE_USER,
+    "assistant": chat_pb2.ROLE_ASSISTANT,
+    "system": chat_pb2.ROLE_SYSTEM,
+    "developer": chat_pb2.ROLE_DEVELOPER,
+}
+ROLE_NAMES = {number: name for name, number in ROLES.items()}
+SERVICE_TIERS = {
+    "default": usage_pb2.SERVICE_TIER_DEFAULT,
+    "priority": usage_pb2.SERVICE_TIER_PRIORITY,
+}
+SERVICE_TIER_NAMES = {number: name for name, number in SERVICE_TIERS.items()}
 REASONING_EFFORTS = {
     "none": chat_pb2.EFFORT_NONE,
     "low": chat_pb2.EFFORT_LOW,
@@ -49,11 +61,13 @@ REASONING_EFFORTS = {
     "high": chat_pb2.EFFORT_HIGH,
     "xhigh": chat_pb2.EFFORT_XHIGH,
 }
-_TOOL_MODES = {
+REASONING_EFFORT_NAMES = {number: name for name, number in REASONING_EFFORTS.items()}
+TOOL_MODES = {
     "auto": chat_pb2.TOOL_MODE_AUTO,
     "none": chat_pb2.TOOL_MODE_NONE,
     "required": chat_pb2.TOOL_MODE_REQUIRED,
 }
+TOOL_MODE_NAMES = {number: name for name, number in TOOL_MODES.items()}
 
 
 def tool_proto(tool: FunctionTool) -> Proto:
@@ -73,11 +87,11 @@ def choice_proto(choice: str) -> Proto:
     kind, _, name = choice.partition(":")
     if name:
         return chat_pb2.ToolChoice(function_name=name)
-    return chat_pb2.ToolChoice(mode=_TOOL_MODES[kind])
+    return chat_pb2.ToolChoice(mode=TOOL_MODES[kind])
 
 
 def format_proto(text_format: dict[str, Any] | None) -> Proto | None:
-    """``Options.text_format`` as a ``ResponseFormat``; None: words."""
+    """``Options.text_format`` as a ``ResponseFormat``; None: plain text."""
     match text_format:
         case {"type": "json_object"}:
             return chat_pb2.ResponseFormat(format_type=chat_pb2.FORMAT_TYPE_JSON_OBJECT)

@@ -1,4 +1,7 @@
-"""What a person sets: one frozen ``Settings`` from file < environment < flags.
+"""Settings: one frozen ``Settings`` from file < environment < flags.
+
+No settings library is used: their errors do not name the file, variable or flag at fault, and
+quote the value, which may be a key.
 
 The file is TOML: ``--config``, else ``ANTIPHON_CONFIG``, else ``config.toml`` in the
 user's configuration folder if there is one. Paths in it are relative to the file.
@@ -6,26 +9,26 @@ user's configuration folder if there is one. Paths in it are relative to the fil
     model = "fast"                         # the default model
     store = "sqlite:chats.db"
     [models.fast]
-    kind = "chat_completions"              # or "responses", which keeps a model's reasoning, or
+    kind = "chat_completions"              # or "responses", which sends reasoning back, or
                                            # "xai-grpc", whose base_url is a host: "api.x.ai"
     base_url = "https://api.example.com/v1"
     api_key_env = "EXAMPLE_API_KEY"        # the variable that holds the key
 
-A server for many has besides those:
+A server for many users has besides those:
 
-    retention_days = 90                    # or "forever"; 30 if nothing is said
+    retention_days = 90                    # or "forever"; default: 30
     cors_origins = ["https://app.example.com"]
     log_level = "info"                     # a line for each request
-    grpc_port = 8081                       # that of HTTP and 1 if nothing is said; 0: none
+    grpc_port = 8081                       # default: HTTP's + 1; 0: none
     tls_cert = "cert.pem"                  # and tls_key: for HTTP and gRPC
-    [limits]                               # for each key; none if nothing is said
+    [limits]                               # for each key; default: none
     requests_per_minute = 600
     concurrent_turns = 20
-    [tenants.acme]                         # what is different for one tenant
+    [tenants.acme]                         # overrides for one tenant
     requests_per_minute = "unlimited"
     retention_days = 365
 
-What it may call while it answers, ``[mcp.NAME]``, is told in ``settings.mcp``.
+MCP servers, ``[mcp.NAME]``, are described in ``settings.file``.
 
 Each setting outside of tables is also a variable: ``ANTIPHON_HOST``, ``ANTIPHON_PORT``,
 and so on (``ANTIPHON_CORS_ORIGINS`` with commas in between). Keys are read from the

@@ -1,28 +1,30 @@
-"""The settings file, as it is written.
+"""Settings file: the TOML tables, their decoder, and the parsers of single settings.
 
-MCP servers, as they are written in the settings file.
+MCP servers stand in it so:
 
     mcp_allowed_urls = ["mcp.example.com", "*.example.org", "http://localhost:8000"]
     [mcp.files]
     command = ["npx", "-y", "@modelcontextprotocol/server-filesystem", "notes"]
-    env = ["FILES_TOKEN"]                  # variables that the program gets besides the usual ones
-    allowed_tools = ["read_file"]          # all if nothing is said
-    require_approval = "never"             # or "always", or the tools that a person must agree to
+    env = ["FILES_TOKEN"]                  # variables that are passed to the program besides the usual ones
+    allowed_tools = ["read_file"]          # default: all
+    require_approval = "never"             # or "always", or the tools that need a person's approval
     timeout = 30                           # seconds for one call
     [mcp.wiki]
     url = "https://mcp.example.com/mcp"
     headers_env = { Authorization = "WIKI_AUTHORIZATION" }   # the variable that holds its value
 
-A program runs in the file's folder. ``mcp_allowed_urls`` is what requests may name by
-``server_url``: nothing unless it is said.
+A program runs in the file's folder. ``mcp_allowed_urls`` is the allowlist of requests'
+``server_url``: none by default.
 """
 
 from __future__ import annotations
 
+import math
+import os
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -30,10 +32,120 @@ import msgspec
 from antiphon.core.mcp_servers import MAX_LABEL_LENGTH, McpServerConfig
 from antiphon.core.secrets import Secret
 from antiphon.errors import ConfigError
-from antiphon.settings.fields import SettingValue
 from antiphon.settings.values import ModelKind, Price
 
-#: A limit; the word lifts for one tenant what holds for the others.
+T = TypeVar("T")
+_FOREVER = "forever"
+
+
+class SettingValue(msgspec.Struct, frozen=True):
+    """A setting's value, its source for error messages, and the folder of relative paths."""
+
+    value: Any
+    source: str
+    folder: Path
+
+
+def parse_path(at: SettingValue, text: str) -> Path:
+    """An absolute path; a relative one begins where its setting was found."""
+    return Path(os.path.normpath(at.folder / Path(text).expanduser()))
+
+
+def parse_store(found: SettingValue) -> str:
+    """The store's URL, with an absolute path."""
+    text = str(found.value)
+    if text == "memory:":
+        return text
+    scheme, colon, path = text.partition(":")
+    if scheme != "sqlite" or not colon or not path:
+        raise ConfigError(f"{found.source}: the store is sqlite:PATH or memory:, not {text!r}")
+    return f"sqlite:{parse_path(found, path)}"
+
+
+def parse_base_url(text: str, source: str) -> str:
+    """The URL without its last slash. Error messages never quote it."""
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigError(f"{source}: the base URL is not a URL") from error
+    if "@" in parts.netloc:
+        raise ConfigError(
+            f"{source}: no user or password in the base URL: put the key in a variable and"
+            " name that with --api-key-env"
+        )
+    if parts.scheme not in {"http", "https"} or not host:
+        raise ConfigError(f"{source}: the base URL has to begin with http:// or https://")
+    if parts.query or parts.fragment:
+        raise ConfigError(f"{source}: the base URL takes nothing after ? or #")
+    return text.rstrip("/")
+
+
+def parse_port(found: SettingValue) -> int:
+    """A port, 0 being any that is free."""
+    text = str(found.value)
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text) <= 65535):
+        raise ConfigError(f"{found.source}: {text!r} is not a port from 0 to 65535")
+    return int(text)
+
+
+def parse_choice(found: SettingValue, words: Any) -> Any:
+    """One of a ``Literal``'s words."""
+    word = str(found.value).strip().lower()
+    if word not in get_args(words):
+        raise ConfigError(
+            f"{found.source}: {found.value!r} is none of {', '.join(get_args(words))}"
+        )
+    return word
+
+
+def parse_days(found: SettingValue) -> float | None:
+    """A number of days; None for "forever"."""
+    text = str(found.value).strip()
+    if text == _FOREVER:
+        return None
+    try:
+        days = float(text)
+    except ValueError:
+        days = math.nan
+    if not 0 < days < math.inf:
+        raise ConfigError(
+            f"{found.source}: {text!r} is not a number of days above 0, nor {_FOREVER!r}"
+        )
+    return days
+
+
+def parse_origins(found: SettingValue) -> tuple[str, ...]:
+    """Origins as browsers write them; a variable has them with commas in between."""
+    return tuple(_parse_origin(text, found.source) for text in parse_list(found))
+
+
+def parse_list(found: SettingValue) -> tuple[str, ...]:
+    """Words of a list; a variable has them with commas in between."""
+    given = found.value.split(",") if isinstance(found.value, str) else found.value
+    return tuple(text.strip() for text in given if text.strip())
+
+
+def _parse_origin(text: str, source: str) -> str:
+    if text == "*":
+        return text
+    try:
+        parts = urlsplit(text.lower())
+        plain = parts.hostname and text.lower() == f"{parts.scheme}://{parts.netloc}"
+        port = parts.port
+    except ValueError:
+        plain, port = False, None
+    if not plain or {"@", "*"} & set(parts.netloc) or parts.scheme not in {"http", "https"}:
+        raise ConfigError(
+            f"{source}: {text!r} is not an origin, such as https://app.example.com, nor '*'"
+        )
+    # Browsers leave out the default port.
+    usual = {"http": 80, "https": 443}[parts.scheme]
+    netloc = parts.netloc.rpartition(":")[0] if port == usual else parts.netloc
+    return f"{parts.scheme}://{netloc}"
+
+
+#: A limit; "unlimited" lifts the general one for one tenant.
 LimitValue: TypeAlias = Annotated[int, msgspec.Meta(ge=1)] | Literal["unlimited"]
 
 
@@ -59,7 +171,7 @@ class LimitTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class TenantTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[tenants.NAME]``: what is not said here is as for everybody."""
+    """``[tenants.NAME]``: fields that are not set are as for all tenants."""
 
     requests_per_minute: LimitValue | None = None
     concurrent_turns: LimitValue | None = None
@@ -91,7 +203,7 @@ class SettingsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 def read_file(path: Path) -> SettingsFile:
-    """The file's content. Raises ``ConfigError`` naming what has to be mended."""
+    """The file's content. Raises ``ConfigError`` naming the file and the field."""
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -173,7 +285,7 @@ def parse_mcp_server(
 
 
 def _url(text: str, source: str) -> str:
-    """The URL as it is written. A sentence about it never repeats it."""
+    """The URL, checked. Error messages never quote it."""
     try:
         parts = urlsplit(text)
         host, _ = parts.hostname, parts.port

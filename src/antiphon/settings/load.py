@@ -1,4 +1,4 @@
-"""Finds settings and puts them together."""
+"""Settings loader: merges defaults, the TOML file, environment variables and flags."""
 
 from __future__ import annotations
 
@@ -14,25 +14,23 @@ import platformdirs
 from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.core.secrets import Secret
 from antiphon.errors import ConfigError
-from antiphon.settings.fields import (
-    SettingValue,
-    parse_base_url,
-    parse_choice,
-    parse_days,
-    parse_list,
-    parse_origins,
-    parse_path,
-    parse_port,
-    parse_store,
-)
 from antiphon.settings.file import (
     LimitTable,
     LimitValue,
     ModelTable,
     SettingsFile,
+    SettingValue,
     TenantTable,
     error_reason,
+    parse_base_url,
+    parse_choice,
+    parse_days,
+    parse_list,
     parse_mcp_server,
+    parse_origins,
+    parse_path,
+    parse_port,
+    parse_store,
     read_file,
 )
 from antiphon.settings.values import (
@@ -52,11 +50,11 @@ from antiphon.settings.values import (
 XAI_URL = "https://api.x.ai/v1"
 XAI_MODEL = "grok-4"
 
-#: Where a key is looked for when nobody says: never sent to any other host.
+#: The variables of default keys by host: a key is never sent to any other host.
 _DEFAULT_KEY_VARIABLES = {"api.x.ai": "XAI_API_KEY", "api.openai.com": "OPENAI_API_KEY"}
 _GGUF = ".gguf"
 
-#: What can be said of a model of each kind.
+#: The fields of a model of each kind.
 _UPSTREAM_FIELDS = {"kind", "base_url", "api_key_env", "name", "context", "images", "price"}
 _FIELDS_BY_KIND: dict[ModelKind, set[str]] = {
     "chat_completions": _UPSTREAM_FIELDS,
@@ -77,8 +75,8 @@ def load_settings(
     """Settings from the TOML file, the environment and ``flags``, each over the one before.
 
     ``flags`` are named like the fields of the file, plus ``config``; None is not given.
-    With ``keys`` False no key is looked up: for work that calls no model. Raises
-    ``ConfigError`` naming the file, variable or flag that has to be mended.
+    With ``resolve_keys`` False no key is looked up: for commands that call no model. Raises
+    ``ConfigError`` naming the file, variable or flag that is wrong.
     """
     cwd = cwd or Path.cwd()
     return _SettingsLoader(
@@ -109,7 +107,7 @@ class _SettingsLoader:
         }
         upstream = self._upstream()
         model = self._default_model(models, upstream)
-        everyone = self._default_tenant()
+        default_tenant = self._default_tenant()
         origins, allowed = self._find("cors_origins"), self._find("mcp_allowed_urls")
         fun = self._find("fun_prompt")
         return Settings(
@@ -121,13 +119,13 @@ class _SettingsLoader:
             model=model,
             models=models,
             upstream=upstream,
-            retention_days=everyone.retention_days,
+            retention_days=default_tenant.retention_days,
             log_level=self._choice("log_level", LogLevel, "warning"),
             log_format=self._choice("log_format", LogFormat, "plain"),
             cors_origins=parse_origins(origins) if origins else (),
-            limits=everyone.limits,
+            limits=default_tenant.limits,
             tenants={
-                name: self._tenant(name, table, everyone)
+                name: self._tenant(name, table, default_tenant)
                 for name, table in self._file.tenants.items()
             },
             mcp=self._mcp_servers(),
@@ -136,9 +134,9 @@ class _SettingsLoader:
         )
 
     def _read_file(self) -> tuple[Path, SettingsFile]:
-        given = self._flags.get("config") or self._environ.get("ANTIPHON_CONFIG")
-        if given:
-            path = (self._cwd / Path(str(given)).expanduser()).absolute()
+        value = self._flags.get("config") or self._environ.get("ANTIPHON_CONFIG")
+        if value:
+            path = (self._cwd / Path(str(value)).expanduser()).absolute()
         else:
             path = platformdirs.user_config_path("antiphon", appauthor=False) / "config.toml"
             if not path.is_file():
@@ -146,7 +144,7 @@ class _SettingsLoader:
         return path, read_file(path)
 
     def _find(self, name: str) -> SettingValue | None:
-        """A top-level setting from the strongest source that has it."""
+        """A top-level setting from the source of highest precedence that has it."""
         flag = self._flags.get(name)
         if flag is not None:
             return SettingValue(flag, "--" + name.replace("_", "-"), self._cwd)
@@ -232,7 +230,7 @@ class _SettingsLoader:
             return name
         if path.parent != found.folder:
             raise ConfigError(f"{found.source}: there is no file {path}")
-        return path.stem  # a pulled model, perhaps: that is how those are called
+        return path.stem  # perhaps a pulled model, which goes by its stem
 
     def _model(self, name: str, table: ModelTable) -> ModelSettings:
         source = f"{self._path}: [models.{name}]"
@@ -288,10 +286,12 @@ class _SettingsLoader:
             return None
         if secret := self._find_secret(name):
             return secret
-        # A key given in place of its variable's name must not come back in a sentence.
-        shown = name if name.isidentifier() and len(name) <= 40 else "the variable it names"
+        # A key in place of its variable's name must not appear in the message.
+        displayed_name = (
+            name if name.isidentifier() and len(name) <= 40 else "the variable it names"
+        )
         raise ConfigError(
-            f"{variable.source}: {shown} is not set, neither in the environment nor in .env"
+            f"{variable.source}: {displayed_name} is not set, neither in the environment nor in .env"
         )
 
     def _default_key(self, base_url: str) -> Secret | None:
@@ -309,7 +309,7 @@ class _SettingsLoader:
 
 
 def data_folder() -> Path:
-    """Where antiphon keeps its database and models unless told otherwise."""
+    """The default folder of the database and of models."""
     return platformdirs.user_data_path("antiphon", appauthor=False)
 
 
@@ -329,7 +329,7 @@ def _limits(table: LimitTable | TenantTable, default: Limits) -> Limits:
     )
 
 
-def _limit(given: LimitValue | None, default: int | None) -> int | None:
-    if given is None:
+def _limit(value: LimitValue | None, default: int | None) -> int | None:
+    if value is None:
         return default
-    return None if given == "unlimited" else given
+    return None if value == "unlimited" else value

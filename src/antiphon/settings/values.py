@@ -1,4 +1,4 @@
-"""What settings are, once they are read and checked."""
+"""Settings values: the frozen structs, once they are read and checked."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ LogFormat: TypeAlias = Literal["plain", "json"]
 
 #: The embedded model's name: reachable always, the default when nothing else is set.
 EMBEDDED = "smollm2"
-#: How long conversations are kept unless someone says otherwise.
+#: The default retention of conversations, in days.
 RETENTION_DAYS = 30.0
-#: The system prompt of fun mode in xAI's first Chat SDK, unless someone sets another.
+#: The default system prompt of fun mode in xAI's first Chat SDK.
 FUN_PROMPT = (
     "You are a witty companion. Be playful, tease a little, and never pass up a good joke, "
     "but answer what you are asked, and truthfully."
@@ -37,7 +37,7 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     """One model, or an upstream that has many.
 
-    ``name`` is what the upstream calls it (None: as here), ``path`` a GGUF file (None:
+    ``name`` is what the upstream calls it (None: the same), ``path`` a GGUF file (None:
     the embedded weights); ``context`` is in tokens.
     None means: the model's own default.
     """
@@ -54,21 +54,21 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """How much one key may ask for. None: as much as it likes."""
+    """Rate limits of one API key. None: unlimited."""
 
     requests_per_minute: int | None = None
     concurrent_turns: int | None = None
 
 
 class TenantSettings(msgspec.Struct, frozen=True):
-    """What holds for one tenant. ``retention_days`` None: nothing expires."""
+    """Settings of one tenant. ``retention_days`` None: nothing expires."""
 
     limits: Limits = Limits()
     retention_days: float | None = RETENTION_DAYS
 
 
 class Tls(msgspec.Struct, frozen=True):
-    """The files of a certificate, with those it hangs on, and of its key. Both in PEM."""
+    """The files of a certificate chain and of its key. Both in PEM."""
 
     cert: Path
     key: Path
@@ -78,17 +78,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that can be set, checked and resolved.
 
     ``store`` is ``sqlite:`` and an absolute path, or ``memory:``. ``model`` is the
-    default model; None: whoever asks has to name one. ``upstream`` gets every name
+    default model; None: each request has to name one. ``upstream`` gets every name
     that is not in ``models``. ``grpc_port`` 0: no gRPC; None: beside HTTP,
     on the next port, if it can be.
     ``retention_days`` counts from the last turn of a chain, None: nothing expires.
-    ``limits`` hold for each key, ``tenants`` has what is different for some.
+    ``limits`` hold for each key, ``tenants`` has overrides for some.
     """
 
     host: str = "127.0.0.1"
     port: int = 8080
     grpc_port: int | None = None
-    #: None: both listeners speak in the clear.
+    #: None: both listeners serve without TLS.
     tls: Tls | None = None
     store: str
     model: str | None = EMBEDDED
@@ -97,18 +97,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retention_days: float | None = RETENTION_DAYS
     log_level: LogLevel = "warning"
     log_format: LogFormat = "plain"
-    #: Web pages from where may talk to the server; "*": from anywhere.
+    #: The CORS allowlist of origins; "*": any.
     cors_origins: tuple[str, ...] = ()
     limits: Limits = Limits()
     tenants: dict[str, TenantSettings] = {}
     #: The MCP servers that requests may name by their labels.
     mcp: tuple[McpServerConfig, ...] = ()
-    #: Which others they may name by URL, as ``tools.mcp.url_allowlist.UrlAllowlist`` reads it.
+    #: The allowlist of others that they may name by URL, as ``tools.mcp.url_allowlist.UrlAllowlist`` reads it.
     mcp_allowed_urls: tuple[str, ...] = ()
     fun_prompt: str = FUN_PROMPT
 
     def tenant(self, name: str) -> TenantSettings:
-        """What holds for a tenant, whether it has a table of its own or not."""
+        """The settings of a tenant, with or without a table of its own."""
         return self.tenants.get(name) or TenantSettings(self.limits, self.retention_days)
 
     def default_model(self) -> str:

@@ -116,23 +116,23 @@ class Toolbox:
     async def _request_approval(self, approve: Approver, call: FunctionCall) -> str | None:
         """Ask a person; None: agreed, else the output that says so."""
         try:
-            said = await capture_exceptions(self._call_approver(approve, call))
+            decision = await capture_exceptions(self._call_approver(approve, call))
         except CapturedError as raised:
             _log.warning("approve failed for a call of %s.", call.name, exc_info=raised.error)
             return error_output("Nobody could be asked to agree to this call, so it was not run.")
-        if said is True:
+        if decision is True:
             return None
-        return declined_output(said if isinstance(said, str) else None)
+        return declined_output(decision if isinstance(decision, str) else None)
 
     async def _call_approver(self, approve: Approver, call: FunctionCall) -> Any:
-        said: Any
+        decision: Any
         if is_async(approve):
-            said = approve(call)
+            decision = approve(call)
         else:
             # One at a time: it may be talking to a person in a terminal.
             async with self._get_approval_lock():
-                said = await run_in_thread(partial(approve, call), "antiphon-approve")
-        return await said if inspect.isawaitable(said) else said
+                decision = await run_in_thread(partial(approve, call), "antiphon-approve")
+        return await decision if inspect.isawaitable(decision) else decision
 
     def _get_approval_lock(self) -> asyncio.Lock:
         loop = asyncio.get_running_loop()
@@ -185,8 +185,8 @@ def _tool_error_output(tool: Tool[..., Any], error: BaseException) -> str:
     _log.warning("Tool %s failed.", tool.name, exc_info=error)
     if isinstance(error, ResultEncodingError):
         return error_output(f"{tool.name} gave a result that is not JSON: {error}")
-    said = shorten(error)
+    message = shorten(error)
     kind = type(error).__name__
     return error_output(
-        f"{tool.name} failed: {kind}: {said}" if said else f"{tool.name} failed: {kind}"
+        f"{tool.name} failed: {kind}: {message}" if message else f"{tool.name} failed: {kind}"
     )

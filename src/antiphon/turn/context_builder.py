@@ -1,4 +1,4 @@
-"""What a model is shown at one call, with the model's own tokenizer asked where it has one."""
+"""Context builder: chooses the turns of one model call, by policy, and counts their tokens."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ContextBuilder:
         self._base_tokens = base_tokens(header, model.info.few_shot)
 
     async def build(self, turns: Sequence[RenderedTurn], history_tokens: int) -> ModelContext:
-        """What of these turns is shown; ``around`` is what the older ones take, in tokens.
+        """What of these turns is shown; ``history_tokens`` is what the older ones take.
 
         Raises ``ContextLengthExceededError`` where what must be shown is over the budget.
         """

@@ -1,4 +1,4 @@
-"""Which turn a conversation goes on from, and who may go on with it now."""
+"""Conversation lock: one turn at a time on a conversation; a second one queues or is rejected."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ Look: TypeAlias = Callable[[], Awaitable[tuple[ConversationRecord | None, TurnRe
 #: half and all of it, so that processes which wait for each other fall out of step.
 _POLL_INTERVAL = 0.05
 #: How often something may be erased from a history while one turn is being prepared.
-_MOST_CHANGES = 10
+_MAX_HISTORY_CHANGES = 10
 
 
 class ConversationLocks:
-    """Puts a conversation's head in the place of a previous response."""
+    """A lock per conversation, and the head of the conversation under it."""
 
     def __init__(self, store: ConversationStore | None) -> None:
         self._store = store
@@ -47,7 +47,7 @@ class ConversationLocks:
         """Reserve the conversation that a request names; gives the way to look at it.
 
         While this is entered nobody else in this process takes it; a turn that was begun
-        must ``claim`` it before the exit. Where another process was faster, look again.
+        must be set as its active turn (``set_active_turn``) before the exit. Where another process was faster, look again.
         A look raises ``NotFoundError``, and ``ConversationLockedError`` where another turn runs on it
         and the request does not queue.
         """
@@ -60,17 +60,17 @@ class ConversationLocks:
 
             yield read
             return
-        place = (request.tenant, name)
-        lock = self._locks.setdefault(place, asyncio.Lock())
+        key = (request.tenant, name)
+        lock = self._locks.setdefault(key, asyncio.Lock())
         queues = request.on_busy == "queue"
         # A turn that runs is asked first: behind it others may wait for a lock that is free
         # for a moment.
-        if not queues and (lock.locked() or self._is_running(place)):
+        if not queues and (lock.locked() or self._is_running(key)):
             raise conversation_locked(name)
         async with lock:
 
             async def look() -> tuple[ConversationRecord, TurnRequest]:
-                found = await (self._wait_until_free(place) if queues else self._idle(place))
+                found = await (self._wait_until_free(key) if queues else self._idle(key))
                 return found, _with_head(request, found)
 
             yield look
@@ -86,10 +86,10 @@ class ConversationLocks:
         """A turn was begun on a conversation; the store may not know yet."""
         self._active_turns[tenant, conversation_id] = turn
 
-    async def _idle(self, place: _ConversationKey) -> ConversationRecord:
+    async def _idle(self, key: _ConversationKey) -> ConversationRecord:
         """The conversation, on which nothing may run."""
-        conversation = await self._get(*place)
-        if conversation.active_response_id is not None or self._is_running(place):
+        conversation = await self._get(*key)
+        if conversation.active_response_id is not None or self._is_running(key):
             raise conversation_locked(conversation.id)
         return conversation
 
@@ -120,30 +120,30 @@ class ConversationLocks:
         return found
 
 
-class Retries:
+class TurnRetries:
     """How often a turn is tried that the store refuses."""
 
     def __init__(self, request: TurnRequest) -> None:
         self._queues = request.on_busy == "queue"
         self._changes = 0
 
-    def count(self, refusal: AntiphonError) -> None:
-        """Take note of a refusal. Raises it where that was the last try."""
-        if isinstance(refusal, ConversationLockedError):
+    def raise_if_last(self, error: AntiphonError) -> None:
+        """Take note of a error. Raises it where that was the last try."""
+        if isinstance(error, ConversationLockedError):
             if not self._queues:
-                raise refusal
+                raise error
             return
         self._changes += 1
-        if self._changes == _MOST_CHANGES:
-            raise refusal
+        if self._changes == _MAX_HISTORY_CHANGES:
+            raise error
 
 
-async def accepted(turn: RunningTurn) -> None:
-    """Wait until the store has taken a turn. Raises its refusal alone."""
+async def wait_until_accepted(turn: RunningTurn) -> None:
+    """Wait until the store has taken a turn. Raises its error alone."""
     try:
         await turn.wait_until_stored()
     except AntiphonError:
-        if turn.refused:
+        if turn.is_rejected:
             raise
     except asyncio.CancelledError:
         # Nobody will ever hold it.

@@ -1,4 +1,4 @@
-"""Conversations as people manage them: made, described, filled, listed, searched, erased."""
+"""Conversation service: creates, updates, appends to, reads and deletes conversations."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from antiphon.core.items import Item, Message
 from antiphon.core.turns import ConversationRecord, IdempotencyReservation, Response, TurnRequest
 from antiphon.errors import ConflictError, InvalidRequestError, NotFoundError
 from antiphon.turn.conversation_lock import conversation_not_found
-from antiphon.turn.protocols import Window
 from antiphon.turn.service import TurnService
-from antiphon.turn.store_protocols import ConversationStore, SearchIndex
+from antiphon.turn.store_protocols import ConversationStore, SearchIndex, Window
 
 
 class ConversationService:
@@ -33,7 +32,7 @@ class ConversationService:
     ) -> ConversationRecord:
         """A new conversation, begun with ``items``. Raises ``InvalidRequestError`` for bad ones.
 
-        ``claim``: the receipt is settled with it, by its id.
+        ``reservation``: its idempotency record is completed with it, by its id.
         """
         if not items:
             return await self.store.create(tenant, metadata or {}, reservation)
@@ -89,8 +88,8 @@ class ConversationService:
 
         Raises ``NotFoundError`` where there is no such conversation or turn.
         """
-        place = parse_item_id(item_name)
-        at = place[0] if place else ""
+        parsed = parse_item_id(item_name)
+        at = parsed[0] if parsed else ""
         for turn in await self.window(tenant, conversation_id, Window(1, at)):
             return turn
         raise item_not_found(item_name)
@@ -104,14 +103,14 @@ class ConversationService:
     ) -> Response:
         """Append items without asking a model, as a turn that only has an input.
 
-        ``claim``: the receipt is settled with it, by the turn's id. Raises ``NotFoundError``,
+        ``reservation``: its idempotency record is completed with it, by the turn's id. Raises ``NotFoundError``,
         ``ConversationLockedError`` while a turn runs, and ``InvalidRequestError``.
         """
         with _validate_items(items):
-            kept = await self._service.store_turn(
+            response_id = await self._service.store_turn(
                 _append_request(tenant, conversation_id, items, reservation)
             )
-        return await self._service.reader.response(tenant, kept)
+        return await self._service.reader.response(tenant, response_id)
 
     async def get_added_turn(self, tenant: str, conversation_id: str, response_id: str) -> Response:
         """What was appended before. Raises ``NotFoundError`` where either is gone."""
@@ -125,14 +124,14 @@ class ConversationService:
 
         A call of an MCP server goes with its output: they are one item to those who look.
         """
-        place = parse_item_id(item_name)
+        parsed = parse_item_id(item_name)
         turn = await self.turn_of(tenant, conversation_id, item_name)
         found = await self._service.reader.item(tenant, item_name)
-        if place is None or not found:
+        if parsed is None or not found:
             raise item_not_found(item_name)
         items = (*turn.input, *turn.output)
         for item in found:
-            if not await self.store.erase_item(tenant, turn.id, items.index(item, place[1])):
+            if not await self.store.erase_item(tenant, turn.id, items.index(item, parsed[1])):
                 raise ConflictError(
                     f"Item '{item_name}' cannot be erased while its turn runs.",
                     code="response_in_progress",

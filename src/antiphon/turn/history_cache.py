@@ -1,8 +1,7 @@
-"""Histories of hot conversations, as bytes that are ready for the model.
+"""History cache: an LRU cache of rendered histories, by their newest response.
 
-The cache holds content only. Whether a response still exists, and whose it is, the
-store has said before anyone asks here (``Head``); the head's epoch tells whether
-what lies here is still what may be shown.
+It holds content only. The store is asked first whether a response exists, and whose it is
+(``Head``); the head's epoch tells whether the cached history is still valid.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ import msgspec
 
 from antiphon.core.images import restore_blobs
 from antiphon.core.items import decode_item
-from antiphon.errors import HistoryChanged
+from antiphon.errors import HistoryChangedError
 from antiphon.turn.message_rendering import RenderedTurn, render_turn
-from antiphon.turn.protocols import Head, Store, StoredTurn
+from antiphon.turn.store_protocols import Head, Store, StoredTurn
 from antiphon.turn.trimming import apply_summaries, tokens_of
 
 RenderedTurns = tuple[RenderedTurn, ...]
@@ -40,44 +39,44 @@ class History(msgspec.Struct, frozen=True):
     tokens: int = 0
 
 
-class Lineage(msgspec.Struct, frozen=True):
-    """What a turn goes on from.
+class ResolvedHistory(msgspec.Struct, frozen=True):
+    """The history that a turn continues, and where it was read from.
 
-    ``head`` is the stored response it continues. ``origin`` is the one that the stored part
-    of ``past`` was read from: the head, or, where turns followed it that are in a ``UnstoredHistory``
-    alone, the one those left from; ``unstored`` are these turns.
+    ``head`` is the stored response that the turn continues; None: the chain is new, or its
+    newest turns are unstored. ``stored_head`` is the response that the stored part of
+    ``history`` ends with: the head, or the one that ``unstored_turns`` follow.
     """
 
-    past: History = History()
+    history: History = History()
     head: Head | None = None
-    origin: Head | None = None
-    unstored: RenderedTurns = ()
+    stored_head: Head | None = None
+    unstored_turns: RenderedTurns = ()
 
-    def renewed(self, past: History, origin: Head) -> Lineage:
-        """The same with its stored part read again, as ``origin`` is now."""
-        segments = (*past.turns, *self.unstored)
-        tokens = past.tokens + sum(map(tokens_of, self.unstored))
-        return Lineage(History(segments, tokens), self.head, origin, self.unstored)
+    def with_stored_history(self, history: History, stored_head: Head) -> ResolvedHistory:
+        """The same with its stored part read again."""
+        turns = (*history.turns, *self.unstored_turns)
+        tokens = history.tokens + sum(map(tokens_of, self.unstored_turns))
+        return ResolvedHistory(History(turns, tokens), self.head, stored_head, self.unstored_turns)
 
 
 class UnstoredHistory:
-    """The newest turn of somebody who keeps nothing in the store, for as long as they stay."""
+    """The chain of one client's unstored turns, in memory for as long as the client is there."""
 
     def __init__(self) -> None:
         self._response_id: str | None = None
-        self._lineage = Lineage()
+        self._chain = ResolvedHistory()
 
-    def lineage(self, response_id: str) -> Lineage | None:
-        """The chain up to that response, None if it is not the newest one here."""
-        return self._lineage if response_id == self._response_id else None
+    def get(self, response_id: str) -> ResolvedHistory | None:
+        """The chain up to that response, None if that is not its newest one."""
+        return self._chain if response_id == self._response_id else None
 
-    def update(self, response_id: str, lineage: Lineage) -> None:
-        """Remember a chain, in place of what was here."""
-        self._response_id, self._lineage = response_id, lineage
+    def update(self, response_id: str, chain: ResolvedHistory) -> None:
+        """Replace the chain by one that ends with that response."""
+        self._response_id, self._chain = response_id, chain
 
     def clear(self) -> None:
-        """Remember nothing."""
-        self._response_id, self._lineage = None, Lineage()
+        """Remove the chain."""
+        self._response_id, self._chain = None, ResolvedHistory()
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -103,21 +102,21 @@ class HistoryCache:
     async def get(self, head: Head) -> History:
         """The chain up to and including ``head``, summaries in place of what they replace.
 
-        Raises ``HistoryChanged`` where it was erased since it was found.
+        Raises ``HistoryChangedError`` where it was erased since it was found.
         """
         entry = self._entries.get(head.response_id)
         if entry is not None and entry.epoch == head.epoch:
             self._entries.move_to_end(head.response_id)
             return entry.history
-        past = past_of(await self._chain(head))
+        past = history_of(await self._chain(head))
         self._put(head.response_id, _new_entry(head.epoch, past))
         return past
 
-    async def above(self, head: Head) -> History:
+    async def get_before(self, head: Head) -> History:
         """The same without ``head`` itself, for a turn that runs: nothing is remembered."""
-        return past_of((await self._chain(head))[:-1])
+        return history_of((await self._chain(head))[:-1])
 
-    async def unchanged(self, *heads: Head | None) -> bool:
+    async def is_unchanged(self, *heads: Head | None) -> bool:
         """Whether all of these are there, and nothing was erased from their families since."""
         for head in heads:
             now = await self.store.head(head.tenant, head.response_id) if head else None
@@ -125,10 +124,10 @@ class HistoryCache:
                 return False
         return True
 
-    async def check(self, *heads: Head | None) -> None:
-        """Raise ``HistoryChanged`` where that is not so."""
-        if not await self.unchanged(*heads):
-            raise HistoryChanged()
+    async def require_unchanged(self, *heads: Head | None) -> None:
+        """Raise ``HistoryChangedError`` where that is not so."""
+        if not await self.is_unchanged(*heads):
+            raise HistoryChangedError()
 
     def extend(
         self, response_id: str, epoch: int, history: History, new: RenderedTurn, parent: str | None
@@ -149,7 +148,7 @@ class HistoryCache:
     async def _chain(self, head: Head) -> list[StoredTurn]:
         turns = await self.store.chain(head)
         if not turns or turns[-1].response_id != head.response_id:
-            raise HistoryChanged()
+            raise HistoryChangedError()
         return turns
 
     def _pop(self, response_id: str) -> _Entry | None:
@@ -180,7 +179,7 @@ def _memory_of(segment: RenderedTurn) -> int:
     return _SEGMENT_BYTES + segment.size + len(segment.system) + calls
 
 
-def past_of(turns: Sequence[StoredTurn]) -> History:
+def history_of(turns: Sequence[StoredTurn]) -> History:
     """A chain as it is shown."""
     segments = tuple(apply_summaries(render_chain(turns)))
     return History(segments, sum(map(tokens_of, segments)))

@@ -1,4 +1,4 @@
-"""From history to context: what the model is shown. Pure rules, no I/O.
+"""Message rendering: items as chat messages, rendered to bytes once per turn. Pure, no I/O.
 
 The messages dialect of chat completions is the common form. A turn's part of it is
 rendered once, into a ``RenderedTurn``; a context is those bytes joined, so what has been
@@ -30,10 +30,8 @@ from antiphon.core.items import (
     text_and_refusals_of,
 )
 from antiphon.core.reasoning_sidecar import ReasoningSidecar, attach_sidecars
+from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
 from antiphon.errors import InvalidRequestError
-
-#: What a model reads where a call never got its output.
-INTERRUPTED_OUTPUT = "The call was interrupted before it gave a result."
 
 #: How a summary is told to the model: in a system message, which stays.
 SUMMARY_PREFIX = "Previous conversation summary: "
@@ -54,17 +52,17 @@ class RenderedTurn(msgspec.Struct, frozen=True):
     """One turn as the model is shown it.
 
     ``messages`` and ``system`` are JSON objects, comma-separated without brackets;
-    ``system`` holds those that stay when the turn itself has to go. ``calls`` are
-    the ids of tool calls that the turn leaves open; ``answers`` are the messages
+    ``system`` holds those that stay when the turn itself has to go. ``open_calls`` are
+    the ids of tool calls that the turn leaves open; ``outputs`` are the messages
     with outputs that it brings for an earlier turn's calls, by call id: they are
     shown only behind those calls. ``completed`` False: the turn failed, was
     cancelled or cut, and nobody owes its calls an output.
 
-    ``count`` is its messages, without system ones, with an output for each open call.
-    ``bulk`` is how many bytes of images are more than an image should weigh, and what
-    messages carry besides (``core.reasoning_sidecar``); ``system_bulk`` is that of its system messages
+    ``message_count`` is its messages, without system ones, with an output for each open call.
+    ``excess_bytes`` is how many bytes of images are more than an image should weigh, and what
+    messages carry besides (``core.reasoning_sidecar``); ``system_excess_bytes`` is that of its system messages
     alone. ``tokens`` is what models reported of it, None: nothing. ``turns`` is how many turns
-    it stands for; of a compaction, ``kept`` is how many turns before it stay in view.
+    it stands for; of a compaction, ``retained_turns`` is how many turns before it stay in the context.
     """
 
     messages: bytes
@@ -124,7 +122,7 @@ def render_turn(items: Sequence[Item], *, completed: bool = True) -> RenderedTur
     """Render one turn's items, input and output.
 
     Outputs are moved to where the dialect wants them: right behind the message that
-    made the calls, or into ``answers`` if the calls are an earlier turn's. Calls that
+    made the calls, or into ``outputs`` if the calls are an earlier turn's. Calls that
     the turn leaves open are moved to its end, where the next turn's outputs follow.
     """
     if all(type(item) is Message for item in items):
@@ -132,11 +130,11 @@ def render_turn(items: Sequence[Item], *, completed: bool = True) -> RenderedTur
     outputs, answers = _pair_outputs(items)
     page = _MessageBuilder()
     compaction: Compaction | None = None
-    for place, item in enumerate(items):
+    for position, item in enumerate(items):
         if isinstance(item, Message):
             page.add_message(item)
         elif isinstance(item, FunctionCall):
-            page.add_call(item, outputs.get(place))
+            page.add_call(item, outputs.get(position))
         elif isinstance(item, FunctionCallOutput):
             # Calls that come after an output were not made together with those before.
             page.flush_calls()
@@ -272,8 +270,8 @@ class _MessageBuilder:
     def _sidecars(self) -> list[ReasoningSidecar]:
         led_to = (self._message_reasoning, *(made.reasoning for made in self._calls))
         return [
-            ReasoningSidecar(item.encrypted_content or "", item.origin, item.summary, place)
-            for place, reasoning in enumerate(led_to)
+            ReasoningSidecar(item.encrypted_content or "", item.origin, item.summary, position)
+            for position, reasoning in enumerate(led_to)
             for item in reasoning
         ]
 
@@ -288,9 +286,9 @@ def _pair_outputs(
     outputs: dict[int, FunctionCallOutput] = {}
     answers: dict[str, bytes] = {}
     made: dict[str, int] = {}
-    for place, item in enumerate(items):
+    for position, item in enumerate(items):
         if isinstance(item, FunctionCall):
-            made[item.call_id] = place
+            made[item.call_id] = position
         elif isinstance(item, FunctionCallOutput):
             call = made.pop(item.call_id, None)
             if call is None:
@@ -309,16 +307,16 @@ def validate_tool_outputs(
     need their outputs before the conversation goes on. ``approved`` calls get theirs
     in the turn itself.
     """
-    ledger = _OpenCalls(parent)
+    open_calls = _OpenCalls(parent)
     for item in items:
         if isinstance(item, FunctionCall):
-            ledger.add_call(item.call_id)
+            open_calls.add_call(item.call_id)
         elif isinstance(item, FunctionCallOutput):
-            ledger.add_output(item.call_id)
+            open_calls.add_output(item.call_id)
     for call in approved_calls:
-        ledger.add_output(call.call_id)
-    if ledger.required:
-        names = ", ".join(f"'{call_id}'" for call_id in ledger.required)
+        open_calls.add_output(call.call_id)
+    if open_calls.required:
+        names = ", ".join(f"'{call_id}'" for call_id in open_calls.required)
         raise InvalidRequestError(
             f"No tool output found for the tool calls {names}: send one for each of them.",
             code="tool_output_missing",

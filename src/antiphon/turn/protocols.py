@@ -1,26 +1,17 @@
-"""What a turn needs from outside: a store to keep it and a model to continue it.
-
-Tokens: the pieces that a model cuts a text into.
-"""
+"""Model and tool protocols: what a turn needs besides a store (``turn.store_protocols``)."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from typing import Protocol
 
 import msgspec
 
 from antiphon.core.deltas import Delta
-from antiphon.core.images import Blob
 from antiphon.core.items import FunctionCall, McpListTools
 from antiphon.core.mcp_servers import ApprovalPolicy, McpServerRequest
 from antiphon.core.turns import (
-    ConversationRecord,
-    End,
     FunctionTool,
-    Header,
-    IdempotencyReservation,
     Options,
 )
 
@@ -32,172 +23,10 @@ class Token(msgspec.Struct, frozen=True):
     data: bytes
 
 
-class Head(msgspec.Struct, frozen=True):
-    """Where a response lies in the store.
-
-    ``thread`` and ``seq`` are its place, ``tree`` the thread its whole family of
-    branches began with, and ``epoch`` counts what was erased from that family: a
-    cached history is good for as long as the epoch stays.
-    ``running`` is True while the turn has no end and its process is alive. ``stamp`` is the
-    time that its age counts from: that of the latest turn in its chain.
-    """
-
-    response_id: str
-    tenant: str
-    thread: int
-    seq: int
-    tree: int
-    epoch: int
-    is_running: bool
-    timestamp: float = 0.0
-
-
-class NewTurn(msgspec.Struct, frozen=True):
-    """A turn about to run: ``input`` holds encoded items (``core.items``).
-
-    ``blobs`` are the images that those items refer to, by hash (``core.images``). A store
-    keeps each once for a tenant, however many turns refer to it.
-    ``parent`` is the response that it continues, ``sources`` are others whose words it holds,
-    each as it was before its words were read: ``begin`` fails with ``HistoryChanged`` where
-    one is gone, or something was erased from its family since.
-    ``is_awaited`` False: nobody waits for the beginning alone, so that a store may keep it a
-    few milliseconds later, in one go with the end of a quick turn.
-    ``conversation`` is the one it goes on, as its maker saw it: ``begin`` moves it on, and
-    fails with ``ConversationLockedError`` where it has moved in the meantime. ``founds``: it is
-    made with the turn. ``claim``: the receipt is settled with the turn, by the id of what
-    it makes, the conversation where it founds one and else the turn (``turn.store_protocols``);
-    ``ConflictError`` where it cannot be.
-    """
-
-    response_id: str
-    tenant: str
-    created_at: float
-    header: Header
-    input: Sequence[bytes]
-    parent: Head | None = None
-    sources: Sequence[Head] = ()
-    is_awaited: bool = True
-    blobs: Sequence[Blob] = ()
-    conversation: ConversationRecord | None = None
-    creates_conversation: bool = False
-    reservation: IdempotencyReservation | None = None
-
-    @property
-    def result_id(self) -> str:
-        """The id of what a request that led to this turn has made."""
-        if self.creates_conversation and self.conversation is not None:
-            return self.conversation.id
-        return self.response_id
-
-
-class StoredTurn(msgspec.Struct, frozen=True):
-    """A turn as it lies in the store. ``end`` None: it is still running.
-
-    ``blobs`` holds the bytes of the images that the turn refers to, by hash. ``expires_at``
-    is None where it is kept for ever, and in a ``chain``, which nobody asks for it.
-    """
-
-    response_id: str
-    created_at: float
-    header: Header
-    input: tuple[bytes, ...]
-    output: tuple[bytes, ...]
-    end: End | None
-    previous_response_id: str | None = None
-    blobs: Mapping[str, bytes] = {}
-    expires_at: float | None = None
-
-
-class Window(msgspec.Struct, frozen=True):
-    """A part of a chain: at most ``limit`` turns, in one direction.
-
-    It begins with the response ``at``, None: with the chain's end, or its beginning where
-    ``newest_first`` is False.
-    """
-
-    limit: int
-    at: str | None = None
-    newest_first: bool = True
-
-
-class RecentThread(msgspec.Struct, frozen=True):
-    """One line of a list of conversations: the newest turn of a thread.
-
-    ``opening`` is the encoded first input item of the whole chain, ``turns`` the
-    chain's length (turns since erased included).
-    """
-
-    response_id: str
-    created_at: float
-    model: str
-    turns: int
-    first_item: bytes | None
-
-
-class Store(Protocol):
-    """Keeps turns. Appends only; what it has confirmed survives a power cut.
-
-    ``begin`` and ``write`` take effect in the order they are called, and return at
-    once with a future that is done when the data is on disk, or fails with
-    ``StoreError``: waiting is the caller's choice. A response of another tenant is
-    the same as none, and so is one that has expired (``core.retention``): it and all its
-    descendants are too old. Every other failure is a ``StoreError`` too.
-    """
-
-    def begin(self, turn: NewTurn) -> asyncio.Future[None]:
-        """Keep a turn's request and input. Continues the parent's thread, or branches off it.
-
-        Fails with ``HistoryChanged`` where something was erased from what the turn was made
-        of (``NewTurn.parent``), and on a conversation with ``ConversationLockedError`` or
-        ``NotFoundError``, too: nothing is kept of it then.
-        """
-        ...
-
-    def write(
-        self, response_id: str, items: Sequence[bytes], end: End | None = None
-    ) -> asyncio.Future[None]:
-        """Append output items to a turn that this store began, and end it if ``end`` is given.
-
-        The first end counts: whatever comes after it is dropped.
-        """
-        ...
-
-    async def head(self, tenant: str, response_id: str) -> Head | None:
-        """Where a response lies: one indexed read, at any length of the chain."""
-        ...
-
-    async def turn(self, tenant: str, response_id: str) -> StoredTurn | None:
-        """One turn, whole."""
-        ...
-
-    async def chain(self, head: Head) -> list[StoredTurn]:
-        """A response and its ancestors, oldest first, without those that were deleted."""
-        ...
-
-    async def window(self, head: Head, window: Window) -> list[StoredTurn]:
-        """A part of what ``chain`` gives, read without the rest.
-
-        Nothing where ``Window.at`` is no turn of the chain, or was deleted.
-        """
-        ...
-
-    async def recent_threads(self, tenant: str, limit: int) -> list[RecentThread]:
-        """The newest turn of each of the ``limit`` latest threads, newest first."""
-        ...
-
-    async def delete(self, tenant: str, response_id: str, *, cascade: bool = False) -> bool:
-        """Erase a turn (with ``cascade``, its descendants too). False: there was none."""
-        ...
-
-    async def close(self) -> None:
-        """Write what was promised, then let go of everything. Safe to call twice."""
-        ...
-
-
 class ModelInfo(msgspec.Struct, frozen=True):
     """What a model can do. ``context_window`` is in tokens, None: unknown.
 
-    ``primer`` holds example turns as chat messages' JSON, comma-separated without
+    ``few_shot`` holds few-shot example turns as chat messages' JSON, comma-separated without
     brackets: shown to the model before the history, never stored.
     """
 
@@ -243,6 +72,21 @@ class Model(Protocol):
     async def close(self) -> None: ...
 
 
+class ModelProvider(Protocol):
+    """Finds models by name."""
+
+    def get(self, name: str | None) -> tuple[str, Model]:
+        """A model and the name it is called by; None is the default one.
+
+        Raises ``ModelNotFoundError``.
+        """
+        ...
+
+    def items(self) -> list[tuple[str, Model]]:
+        """The configured models, the default first."""
+        ...
+
+
 class ToolErrorOutput(str):
     """A tool's output that says what went wrong: whoever shows it can tell it from others."""
 
@@ -264,8 +108,8 @@ class ToolExecutor(Protocol):
 class McpToolset(ToolExecutor, Protocol):
     """The tools of MCP servers, for one turn.
 
-    ``functions`` is what the model is told of, ``listed`` what is shown of each server, and
-    ``approvals`` which tools of a server need a person's word, by its label.
+    ``functions`` are what the model may call, ``tool_listings`` the items that list each server's
+    tools, and ``approvals`` the approval policy of each server, by its label.
     """
 
     functions: tuple[FunctionTool, ...]
@@ -287,7 +131,7 @@ class McpToolProvider(Protocol):
     async def open_toolset(
         self, requests: Sequence[McpServerRequest], *, reserved_names: Collection[str] = ()
     ) -> McpToolset:
-        """The tools that a turn asks for; ``taken`` are names that it has for others.
+        """The tools that a turn asks for; ``reserved_names`` are those of its other tools.
 
         Raises ``InvalidRequestError`` and ``ToolServerUnavailableError``.
         """

@@ -1,4 +1,8 @@
-"""What a request only names, put into it: items kept elsewhere, and calls a person decided on."""
+"""References: resolves what a request refers to by id.
+
+Item references become items, approval decisions the calls that they are about, and a previous
+response the history that the turn continues.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +14,17 @@ from antiphon.core.ids import item_id, parse_item_id
 from antiphon.core.items import ApprovedCall, FunctionCall, FunctionCallOutput, Item, McpApproval
 from antiphon.core.tool_rules import denied_output
 from antiphon.core.turns import TurnRequest
-from antiphon.errors import InvalidRequestError, NotFoundError
-from antiphon.turn.protocols import Head
-from antiphon.turn.turn_reader import TurnReader
+from antiphon.errors import InvalidRequestError, NotFoundError, ResponseInProgressError
+from antiphon.turn.history_cache import HistoryCache, ResolvedHistory, UnstoredHistory
+from antiphon.turn.store_protocols import Head
+from antiphon.turn.turn_reader import TurnReader, response_not_found
 
 
 class ResolvedRequest(msgspec.Struct, frozen=True):
-    """A request with nothing left to look up.
+    """A request without references.
 
-    ``agreed`` are the calls of earlier turns that it approves, by call id. ``sources`` are
-    the responses that something was found in, as they were before it was read.
+    ``approved_calls`` are the calls of earlier turns that it approves, by call id. ``sources``
+    are the responses that something was read from, in the state before it was read.
     """
 
     request: TurnRequest
@@ -28,54 +33,96 @@ class ResolvedRequest(msgspec.Struct, frozen=True):
 
 
 async def resolve_references(request: TurnRequest, reader: TurnReader) -> ResolvedRequest:
-    """Find what a request names. Raises ``NotFoundError`` and ``InvalidRequestError``."""
+    """Put the items that a request refers to into it.
+
+    Raises ``NotFoundError`` and ``InvalidRequestError``.
+    """
     items: Sequence[Item] = request.input
     sources: list[Head] = []
     if request.references:
         items = await _insert_references(request, reader, sources)
-    agreed: dict[str, ApprovedCall] = {}
+    approved: dict[str, ApprovedCall] = {}
     if any(isinstance(item, McpApproval) for item in items):
-        items = await _apply_approval_decisions(items, request, reader, agreed, sources)
-    if not agreed and items is request.input:
+        items = await _apply_approval_decisions(items, request, reader, approved, sources)
+    if not approved and items is request.input:
         return ResolvedRequest(request)
-    approved = (*request.approved_calls, *(one.call for one in agreed.values()))
+    approved_calls = (*request.approved_calls, *(one.call for one in approved.values()))
     return ResolvedRequest(
         msgspec.structs.replace(
-            request, input=tuple(items), approved_calls=approved, references=()
+            request, input=tuple(items), approved_calls=approved_calls, references=()
         ),
-        agreed,
+        approved,
         sources,
     )
+
+
+async def resolve_history(
+    request: TurnRequest,
+    cache: HistoryCache,
+    reader: TurnReader,
+    unstored_history: UnstoredHistory | None = None,
+) -> ResolvedHistory:
+    """The history that a request continues.
+
+    Raises ``NotFoundError``, and ``ResponseInProgressError`` while the previous turn runs.
+    """
+    previous = request.previous_response_id
+    if previous is None:
+        return ResolvedHistory()
+    unstored = unstored_history.get(previous) if unstored_history and not request.store else None
+    if unstored is not None:
+        return await _reread_stored_part(unstored, cache)
+    store = cache.store
+    head = await store.head(request.tenant, previous)
+    if head is None:
+        raise response_not_found(previous, param="previous_response_id")
+    if head.is_running and await reader.persist_missing_end(previous):
+        head = await store.head(request.tenant, previous) or head
+    if head.is_running:
+        raise ResponseInProgressError(
+            f"Response '{previous}' is still running: continue it when it has ended.",
+            param="previous_response_id",
+        )
+    return ResolvedHistory(await cache.get(head), head, head)
+
+
+async def _reread_stored_part(base: ResolvedHistory, cache: HistoryCache) -> ResolvedHistory:
+    """An unstored chain without what was erased from its stored part since."""
+    stored_head = base.stored_head
+    if stored_head is None or await cache.is_unchanged(stored_head):
+        return base
+    now = await cache.store.head(stored_head.tenant, stored_head.response_id)
+    if now is None:
+        raise response_not_found(stored_head.response_id, param="previous_response_id")
+    return base.with_stored_history(await cache.get(now), now)
 
 
 async def _insert_references(
     request: TurnRequest, reader: TurnReader, sources: list[Head]
 ) -> list[Item]:
-    found: dict[int, list[Item]] = {}
+    items_by_position: dict[int, list[Item]] = {}
     for reference in request.references:
-        await _note_source(reference.id, request.tenant, reader, sources)
-        there = await reader.item(request.tenant, reference.id)
-        if not there:
+        await _add_source(reference.id, request.tenant, reader, sources)
+        referenced = await reader.item(request.tenant, reference.id)
+        if not referenced:
             raise NotFoundError(
                 f"No item found with id '{reference.id}'.",
                 code="item_not_found",
                 param=reference.param,
             )
-        found.setdefault(reference.position, []).extend(there)
+        items_by_position.setdefault(reference.position, []).extend(referenced)
     items: list[Item] = []
-    for place, item in enumerate((*request.input, None)):
-        items += found.get(place, ())
+    for position, item in enumerate((*request.input, None)):
+        items += items_by_position.get(position, ())
         if item is not None:
             items.append(item)
     return items
 
 
-async def _note_source(
-    item_name: str, tenant: str, records: TurnReader, sources: list[Head]
-) -> None:
-    """Note where an item lies before it is read: what is erased after that shows then."""
-    place = parse_item_id(item_name)
-    head = await records.head(tenant, place[0]) if place else None
+async def _add_source(item_name: str, tenant: str, reader: TurnReader, sources: list[Head]) -> None:
+    """Add the response of an item before the item is read: a later erasure shows in its epoch."""
+    parsed = parse_item_id(item_name)
+    head = await reader.head(tenant, parsed[0]) if parsed else None
     if head is not None:
         sources.append(head)
 
@@ -87,30 +134,30 @@ async def _apply_approval_decisions(
     approved_calls: dict[str, ApprovedCall],
     sources: list[Head],
 ) -> list[Item]:
-    """The items, each refusal followed by the output that the model reads of it."""
-    own = {item.call_id for item in items if isinstance(item, FunctionCall)}
-    decided: list[Item] = []
+    """The items, each denial followed by the output that the model reads in place of a result."""
+    own_calls = {item.call_id for item in items if isinstance(item, FunctionCall)}
+    resolved: list[Item] = []
     for item in items:
-        decided.append(item)
-        if not isinstance(item, McpApproval) or item.approval_request_id in own:
+        resolved.append(item)
+        if not isinstance(item, McpApproval) or item.approval_request_id in own_calls:
             continue
-        await _note_source(item.approval_request_id, request.tenant, reader, sources)
-        waiting = await _pending_approval(item.approval_request_id, request.tenant, reader)
+        await _add_source(item.approval_request_id, request.tenant, reader, sources)
+        pending = await _pending_approval(item.approval_request_id, request.tenant, reader)
         if item.approve:
-            approved_calls[waiting.call.call_id] = waiting
+            approved_calls[pending.call.call_id] = pending
         else:
-            refused = FunctionCallOutput(
-                waiting.call.call_id, denied_output(item), is_error=True, approved_call=waiting
+            denied = FunctionCallOutput(
+                pending.call.call_id, denied_output(item), is_error=True, approved_call=pending
             )
-            decided.append(refused)
-    return decided
+            resolved.append(denied)
+    return resolved
 
 
 async def _pending_approval(request_id: str, tenant: str, reader: TurnReader) -> ApprovedCall:
-    """The call that a person was asked about; whether it still waits is checked with the rest."""
-    place = parse_item_id(request_id)
-    if place is not None and request_id == item_id(place[0], "mcp_approval_request", place[1]):
-        for item in await reader.items_at(tenant, *place):
+    """The call of an approval request; ``validate_tool_outputs`` checks that it is still open."""
+    parsed = parse_item_id(request_id)
+    if parsed is not None and request_id == item_id(parsed[0], "mcp_approval_request", parsed[1]):
+        for item in await reader.items_at(tenant, *parsed):
             if isinstance(item, FunctionCall) and item.server is not None:
                 return ApprovedCall(request_id, item)
     raise InvalidRequestError(

@@ -1,4 +1,4 @@
-"""A stored turn as its first reader saw it: told again from the store."""
+"""Replay: streams the events of a stored turn again, as its first reader got them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _POLL_INTERVAL = 0.25
 
 
 class Replay:
-    """Reads like a ``RunningTurn``. ``look`` gives the turn as it stands in the store now.
+    """Reads like a ``RunningTurn``. ``reload`` reads the turn from the store again.
 
     A turn that another process runs is told when it has ended: its deltas are not shared
     before that.

@@ -1,4 +1,4 @@
-"""Runs one turn: asks the model, feeds the machine, keeps what comes, ends it.
+"""Turn runner: calls the model and its tools, stores the items, and ends the turn.
 
 The order is the promise: the input goes to the store first (its commit runs while
 the model is called), finished items follow as they come, and the terminal event
@@ -11,24 +11,20 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
 
 import msgspec
 
 from antiphon.core.events import Created, Ended, Event
-from antiphon.core.images import Blob
 from antiphon.core.items import (
-    ApprovedCall,
     FunctionCall,
     FunctionCallOutput,
-    Item,
-    McpListTools,
     encode_item,
 )
 from antiphon.core.stream_trace import logprob_counts, trace_of
-from antiphon.core.turns import ConversationRecord, End, Header, Response, TurnError, TurnRequest
+from antiphon.core.turns import End, Header, Response, TurnError
 from antiphon.errors import (
     AntiphonError,
     ContextLengthExceededError,
@@ -36,61 +32,25 @@ from antiphon.errors import (
     ModelTimeoutError,
     StoreError,
 )
-from antiphon.turn.context_builder import ContextBuilder, ModelContext
-from antiphon.turn.history_cache import HistoryCache, Lineage, UnstoredHistory
+from antiphon.turn.context_builder import ModelContext
+from antiphon.turn.history_cache import History, ResolvedHistory
 from antiphon.turn.message_rendering import RenderedTurn, render_turn
-from antiphon.turn.protocols import (
-    Head,
-    McpToolset,
-    Model,
-    NewTurn,
-    Store,
-    ToolErrorOutput,
-    ToolExecutor,
-)
+from antiphon.turn.planning import TurnPlan
+from antiphon.turn.protocols import ToolErrorOutput
 from antiphon.turn.running_turns import RunningTurn
+from antiphon.turn.store_protocols import NewTurn, Store
 from antiphon.turn.tool_calls import run_tool_calls
-from antiphon.turn.trimming import count_turns, trim_by_ratio
+from antiphon.turn.trimming import count_turns, tokens_of, trim_by_ratio
 from antiphon.turn.turn_accumulator import TurnAccumulator
 from antiphon.turn.turn_reader import response_not_found
 
 log = logging.getLogger("antiphon.turn")
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a turn needs to run.
-
-    ``view`` is what the first call shows, its newest turn being the new input, which
-    ``stored_input`` and ``blobs`` hold as a store keeps it.
-    """
-
-    request: TurnRequest
-    initial_response: Response
-    model: Model
-    lineage: Lineage
-    history: HistoryCache
-    context: ModelContext
-    context_builder: ContextBuilder
-    sources: Sequence[Head] = ()
-    stored_input: Sequence[Item]
-    #: Told of the finished turn, rendered, once it is on disk, or over if it is not stored.
-    on_stored: Callable[[Plan, RenderedTurn], None]
-    blobs: Sequence[Blob] = ()
-    tools: ToolExecutor | None = None
-    conversation: ConversationRecord | None = None
-    unstored_history: UnstoredHistory | None = None
-    #: What the model is asked with, where that is more than what is kept.
-    header: Header
-    #: Approved calls of earlier turns, by call id.
-    approved_calls: Mapping[str, ApprovedCall] = {}
-    mcp_toolset: McpToolset | None = None
-    tool_listings: Sequence[McpListTools] = ()
-
-
 class TurnRunner:
     """One run of one plan. ``run`` never raises: what goes wrong ends the turn."""
 
-    def __init__(self, plan: Plan, running_turn: RunningTurn, store: Store) -> None:
+    def __init__(self, plan: TurnPlan, running_turn: RunningTurn, store: Store) -> None:
         self._plan = plan
         self._running_turn = running_turn
         self._store = store
@@ -149,20 +109,20 @@ class TurnRunner:
 
     def _begin(self) -> None:
         opening, plan = self._plan.initial_response, self._plan
-        asked = plan.request
+        request = plan.request
         self._begin_write = self._store.begin(
             NewTurn(
                 response_id=opening.id,
-                tenant=asked.tenant,
+                tenant=request.tenant,
                 created_at=opening.created_at,
                 header=opening.header,
                 input=[encode_item(item) for item in plan.stored_input],
-                parent=plan.lineage.head,
+                parent=plan.base.head,
                 sources=plan.sources,
-                is_awaited=(asked.stream and asked.emit_created) or asked.background,
+                is_awaited=(request.stream and request.emit_created) or request.background,
                 blobs=plan.blobs,
                 conversation=plan.conversation,
-                reservation=asked.reservation,
+                reservation=request.reservation,
             )
         )
         self._begin_write.add_done_callback(self._running_turn.on_request_stored)
@@ -250,8 +210,8 @@ class TurnRunner:
         turn = render_turn((*self._plan.initial_response.input, *self._accumulator.output))
         await self._refresh()
         while True:
-            past = self._plan.lineage.past
-            view = await self._plan.context_builder.build((*past.turns, turn), past.tokens)
+            history = self._plan.base.history
+            view = await self._plan.context_builder.build((*history.turns, turn), history.tokens)
             if not await self._refresh():
                 return view
 
@@ -260,29 +220,29 @@ class TurnRunner:
 
         What was erased while a tool ran or a model was asked is not shown at the next call.
         """
-        plan, origin = self._plan, self._plan.lineage.origin
-        if origin is None:
+        plan, stored_head = self._plan, self._plan.base.stored_head
+        if stored_head is None:
             return False
         if self._begin_write is not None:
             # Where the store refuses the turn, this is cancelled.
             await asyncio.wait({self._begin_write})
-        seen_from = self._response_id if plan.initial_response.store else origin.response_id
-        now = await self._store.head(origin.tenant, seen_from)
-        if now is not None and now.epoch == origin.epoch:
+        seen_from = self._response_id if plan.initial_response.store else stored_head.response_id
+        now = await self._store.head(stored_head.tenant, seen_from)
+        if now is not None and now.epoch == stored_head.epoch:
             return False
         if now is None and plan.initial_response.store:
             # The turn itself was erased, by another process.
             self._running_turn.stop(None)
             await asyncio.sleep(0)
         if now is None:
-            raise response_not_found(origin.response_id, param="previous_response_id")
+            raise response_not_found(stored_head.response_id, param="previous_response_id")
         if plan.initial_response.store:
-            past = await plan.history.above(now)
-            origin = msgspec.structs.replace(origin, epoch=now.epoch)
+            history = await plan.history_cache.get_before(now)
+            stored_head = msgspec.structs.replace(stored_head, epoch=now.epoch)
         else:
-            past, origin = await plan.history.get(now), now
-        lineage = plan.lineage.renewed(past, origin)
-        self._plan = msgspec.structs.replace(plan, lineage=lineage)
+            history, stored_head = await plan.history_cache.get(now), now
+        base = plan.base.with_stored_history(history, stored_head)
+        self._plan = msgspec.structs.replace(plan, base=base)
         return True
 
     async def _call_model(self, context: ModelContext, header: Header) -> None:
@@ -320,9 +280,9 @@ class TurnRunner:
         """Append items that are whole while the turn goes on; its end waits for them."""
         items = self._accumulator.pop_completed_items()
         if items:
-            kept = self._store.write(self._response_id, [encode_item(item) for item in items])
-            self._pending_writes.add(kept)
-            kept.add_done_callback(self._on_items_stored)
+            write = self._store.write(self._response_id, [encode_item(item) for item in items])
+            self._pending_writes.add(write)
+            write.add_done_callback(self._on_items_stored)
 
     def _on_items_stored(self, write: asyncio.Future[None]) -> None:
         self._pending_writes.discard(write)
@@ -345,9 +305,9 @@ class TurnRunner:
                 end, context_turns=self._context_turn_count(self._context_turns)
             )
         if live.is_stored and self._plan.request.stream:
-            odds = logprob_counts(live.events_so_far, machine.output)
+            counts = logprob_counts(live.events_so_far, machine.output)
             end = msgspec.structs.replace(
-                end, trace=trace_of(live.events_so_far), logprob_counts=odds
+                end, trace=trace_of(live.events_so_far), logprob_counts=counts
             )
         response = msgspec.structs.replace(
             self._plan.initial_response, output=machine.output, end=end
@@ -366,15 +326,29 @@ class TurnRunner:
                 live.fail(self._store_error)
                 return
         if live.is_stored or (self._plan.unstored_history is not None and error is None):
-            self._plan.on_stored(self._plan, render_response(response))
+            self._cache_history(render_response(response))
         live.finish(response, Ended(response), error)
+
+    def _cache_history(self, turn: RenderedTurn) -> None:
+        """Have the next turn find this one rendered."""
+        plan, base = self._plan, self._plan.base
+        response_id, history = plan.initial_response.id, base.history
+        if plan.initial_response.store:
+            parent = base.head.response_id if base.head else None
+            epoch = base.stored_head.epoch if base.stored_head else 0
+            plan.history_cache.extend(response_id, epoch, history, turn, parent)
+        elif plan.unstored_history is not None:
+            longer = History((*history.turns, turn), history.tokens + tokens_of(turn))
+            unstored = (*base.unstored_turns, turn)
+            chain = ResolvedHistory(longer, None, base.stored_head, unstored)
+            plan.unstored_history.update(response_id, chain)
 
     def _lose(self, lost: StoreError) -> None:
         """The turn's end could not be kept. What was lost first says why."""
         live, first = self._running_turn, self._begin_error()
         if isinstance(first, AntiphonError) and not isinstance(first, StoreError):
             # Not that the store could not take the turn: it would not, and has nothing of it.
-            live.refused = True
+            live.is_rejected = True
             live.fail(first)
             return
         first = first or live.stop_error
@@ -398,7 +372,7 @@ class TurnRunner:
     def _context_turn_count(self, turns: Sequence[RenderedTurn]) -> int | None:
         """How many earlier turns a call showed, None: all there were."""
         shown = count_turns(turns[:-1])
-        return shown if shown < count_turns(self._plan.lineage.past.turns) else None
+        return shown if shown < count_turns(self._plan.base.history.turns) else None
 
     def _turn_tokens(self) -> int | None:
         """What this turn takes in a context: all that was shown and said, less the rest.
@@ -408,8 +382,8 @@ class TurnRunner:
         last = self._accumulator.last_usage
         if last is None:
             return None
-        said = last.output_tokens - last.reasoning_tokens
-        return max(1, last.input_tokens + said - self._other_tokens)
+        shown_output = last.output_tokens - last.reasoning_tokens
+        return max(1, last.input_tokens + shown_output - self._other_tokens)
 
 
 async def _wait_uncancelled(write: asyncio.Future[Any]) -> None:

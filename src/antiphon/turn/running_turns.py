@@ -1,4 +1,4 @@
-"""Running turns: who reads along, what they have missed, and how a turn is stopped.
+"""Running turns: the event log of each, its subscribers and observers, and its cancellation.
 
 A turn is a task of its own and outlives whoever asked for it. Its events lie in one
 log that every reader walks at its own pace, so a slow reader costs the turn nothing
@@ -19,10 +19,10 @@ from antiphon.errors import AntiphonError, TurnInterruptedError
 class RunningTurn:
     """One running turn: a log of events, and its end.
 
-    ``stored`` turns hold back their events until the request is on disk
-    (``release``), so that the first event is a promise. ``error`` is what made the
-    turn fail, None for a turn that is running or ended otherwise. ``streamed``: its
-    model was asked to answer word by word.
+    Stored turns hold back their events until the request is on disk
+    (``on_request_stored``), so that the first event is a promise. ``error`` is what made the
+    turn fail, None for a turn that is running or ended otherwise. ``is_streamed``: the
+    model was called with streaming.
     """
 
     def __init__(self, initial_response: Response, *, is_streamed: bool = False) -> None:
@@ -52,7 +52,7 @@ class RunningTurn:
         #: Whether the turn's end could not be kept: the store takes it for running.
         self.end_not_persisted = False
         #: Whether the store did not take it: it is as if it had never begun.
-        self.refused = False
+        self.is_rejected = False
 
     # What readers use.
 
@@ -61,7 +61,7 @@ class RunningTurn:
     ) -> AsyncIterator[Sequence[Event]]:
         """The turn's events from its first, in batches of what came together.
 
-        ``rest`` is for a reader to whom each batch is dear: before one, so many seconds are
+        ``pause`` is for a reader to whom each batch is dear: before one, so many seconds are
         waited for more to come together, but never beyond the turn's end.
 
         Raises the turn's error only if nothing of the turn was kept; otherwise a
@@ -210,7 +210,7 @@ def _wake(waiters: list[asyncio.Future[None]]) -> list[asyncio.Future[None]]:
 
 
 class TurnObserver(Protocol):
-    """Is told of turns: of each as it begins, where it was asked for, and when it is over."""
+    """Observer of turns: notified when each starts, in the task of its request, and when it ends."""
 
     def turn_started(self, turn: RunningTurn) -> None: ...
 
@@ -220,7 +220,7 @@ class TurnObserver(Protocol):
 class TurnRegistry:
     """All turns that run in this process, by response id.
 
-    ``unkept`` are the ids of turns that are over, but the store could not be told.
+    ``ids_not_persisted`` are turns that are over, but whose end could not be stored.
     """
 
     def __init__(self) -> None:

@@ -1,54 +1,42 @@
-"""``TurnService``: the one thing every interface calls."""
+"""Turn service: starts, stores, summarizes, cancels and deletes turns for every interface."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any
 
 import msgspec
 
 from antiphon.core.context_policies import Summarize
 from antiphon.core.ids import new_response_id
-from antiphon.core.images import Blob, extract_blobs
-from antiphon.core.items import Item, encode_item, has_image
+from antiphon.core.items import Item, encode_item
 from antiphon.core.retention import RETAIN_FOREVER, RetentionPolicy
-from antiphon.core.turns import ConversationRecord, End, Header, Response, TurnRequest
+from antiphon.core.turns import ConversationRecord, End, Response, TurnRequest
 from antiphon.errors import (
     ConflictError,
     ConversationLockedError,
-    HistoryChanged,
+    HistoryChangedError,
     InvalidRequestError,
-    ResponseInProgressError,
 )
 from antiphon.turn.context_builder import ContextBuilder
-from antiphon.turn.conversation_lock import ConversationLocks, Retries, accepted
-from antiphon.turn.history_cache import History, HistoryCache, Lineage, UnstoredHistory
+from antiphon.turn.conversation_lock import ConversationLocks, TurnRetries, wait_until_accepted
+from antiphon.turn.history_cache import History, HistoryCache, UnstoredHistory
 from antiphon.turn.message_rendering import RenderedTurn, build_messages, validate_tool_outputs
-from antiphon.turn.protocols import (
-    Head,
-    McpToolProvider,
-    McpToolset,
-    Model,
-    NewTurn,
-    Store,
-    ToolExecutor,
-)
-from antiphon.turn.references import resolve_references
+from antiphon.turn.planning import TurnPlanner, expires_at, extract_images
+from antiphon.turn.protocols import McpToolProvider, ModelProvider, ToolExecutor
+from antiphon.turn.references import resolve_history, resolve_references
 from antiphon.turn.replay import Replay
-from antiphon.turn.runner import Plan, TurnRunner
+from antiphon.turn.runner import TurnRunner
 from antiphon.turn.running_turns import RunningTurn, TurnRegistry
-from antiphon.turn.store_protocols import Stores
+from antiphon.turn.store_protocols import NewTurn, Store, Stores
 from antiphon.turn.summarization import (
-    Question,
     Summary,
-    is_due,
-    keep_turn,
-    sum_up,
+    SummaryRequest,
+    store_whole_turn,
+    summarize_history,
     summarize_turns,
 )
-from antiphon.turn.tool_calls import new_tool_listings, with_effective_approvals, with_mcp_tools
 from antiphon.turn.trimming import has_unsummarized_turns, split_for_summary, tokens_of
 from antiphon.turn.turn_reader import TurnReader, decode_messages, response_not_found
 from antiphon.turn.validation import (
@@ -59,26 +47,9 @@ from antiphon.turn.validation import (
     validate_input,
 )
 
-_ExtractedBlobs: TypeAlias = tuple[tuple[Item, ...], tuple[Item, ...], tuple[Blob, ...]]
-
-
-class ModelProvider(Protocol):
-    """The models there are, by name."""
-
-    def get(self, name: str | None) -> tuple[str, Model]:
-        """A model and the name it is called by; None is the default one.
-
-        Raises ``ModelNotFoundError``.
-        """
-        ...
-
-    def items(self) -> list[tuple[str, Model]]:
-        """The configured ones, the default first."""
-        ...
-
 
 class TurnService:
-    """Starts turns, finds them again (``TurnReader``), and forgets them on request."""
+    """What every interface calls. ``reader`` reads turns, ``registry`` has the running ones."""
 
     def __init__(
         self,
@@ -97,8 +68,10 @@ class TurnService:
         self._retention = retention
         self._history_cache = HistoryCache(store)
         self._conversation_locks = ConversationLocks(stores.conversations if stores else None)
-        self._mcp_tool_provider = mcp_tool_provider
         self.models = models
+        self._planner = TurnPlanner(
+            self.reader, models, self._history_cache, mcp_tool_provider, retention
+        )
 
     async def start(
         self,
@@ -106,38 +79,39 @@ class TurnService:
         tools: ToolExecutor | None = None,
         unstored_history: UnstoredHistory | None = None,
     ) -> RunningTurn:
-        """Check a request and set its turn going.
+        """Validate a request and start its turn as a task.
 
-        ``tools`` runs the calls that the model makes; without it they are the caller's.
-        ``memory`` is where an unstored turn may go on from, and what remembers it.
-        Whatever is wrong with the request is raised here, before anything is stored.
-        Where the request's context asks for a summary that is due, that is made first.
-        Where something of its history is erased meanwhile, or a request that queues finds
-        another process faster, that is done anew, unseen.
+        ``tools`` runs the model's tool calls; None: the caller does. ``unstored_history`` is
+        what an unstored turn may continue, and is appended to. An invalid request raises here,
+        before anything is stored. Summaries that are due are made first. Planning is retried
+        when part of the history is erased meanwhile, or when another process takes the
+        conversation of a request that queues.
         """
-        retries = Retries(request)
+        retries = TurnRetries(request)
         async with self._conversation_locks.acquire(request) as look:
             while True:
                 conversation, continuing = await look()
                 try:
-                    return await self._accepted(continuing, tools, unstored_history, conversation)
-                except (ConversationLockedError, HistoryChanged) as refusal:
-                    retries.count(refusal)
+                    return await self._start_accepted(
+                        continuing, tools, unstored_history, conversation
+                    )
+                except (ConversationLockedError, HistoryChangedError) as error:
+                    retries.raise_if_last(error)
 
-    async def _accepted(
+    async def _start_accepted(
         self,
         request: TurnRequest,
         tools: ToolExecutor | None,
         memory: UnstoredHistory | None,
         conversation: ConversationRecord | None,
     ) -> RunningTurn:
-        """A turn that the store has taken, or that failed otherwise. Raises its refusal."""
+        """A turn that the store has accepted, or that failed otherwise. Raises its rejection."""
         live = await self._start(request, tools, memory, conversation)
         if conversation is not None:
             self._conversation_locks.set_active_turn(request.tenant, conversation.id, live)
         if live.is_stored and (conversation or live.is_continuation):
-            # Costs its reader nothing, to whom nothing is told before that in any case.
-            await accepted(live)
+            # No latency for the reader, who gets no event before that in any case.
+            await wait_until_accepted(live)
         return live
 
     async def _start(
@@ -147,96 +121,11 @@ class TurnService:
         unstored_history: UnstoredHistory | None,
         conversation: ConversationRecord | None,
     ) -> RunningTurn:
-        found = await resolve_references(request, self.reader)
-        request, agreed = found.request, found.approved_calls
-        lent = await self._open_toolset(request) if request.mcp else None
-        try:
-            plan = await self._plan(request, unstored_history, lent, found.sources)
-        except BaseException:
-            if lent is not None:
-                await lent.aclose()
-            raise
-        plan = msgspec.structs.replace(
-            plan, tools=tools or lent, conversation=conversation, approved_calls=agreed
-        )
-        live = RunningTurn(plan.initial_response, is_streamed=request.stream)
-        self.registry.start(live, TurnRunner(plan, live, self._store).run())
-        return live
-
-    async def _plan(
-        self,
-        request: TurnRequest,
-        unstored_history: UnstoredHistory | None,
-        toolset: McpToolset | None,
-        sources: Sequence[Head],
-    ) -> Plan:
-        name, model = self.models.get(request.model)
-        validate_input(request, model)
-        shown, stored, blobs = await _extract_blobs(request.input)
-        new = render_input(shown, request.instructions)
-        lineage = await self._lineage(request, unstored_history)
-        head, past = lineage.head, lineage.past
-        validate_tool_outputs(past.turns[-1] if past.turns else None, shown, request.approved_calls)
-        header = turn_header(name, request)
-        asking = with_mcp_tools(header, toolset)
-        if toolset is not None:
-            header = with_effective_approvals(header, toolset)
-        viewer = ContextBuilder(asking, model, request.context_policies)
-        if head is not None:
-            question = Question(request, header, model)
-            for policy in request.context_policies:
-                if isinstance(policy, Summarize) and is_due(policy, past, new, question):
-                    # Not to be paid for by a turn that is over its budget in any case.
-                    await viewer.build([*_without_summaries(past), new], 0)
-                    head, past = await sum_up(self._history_cache, head, past, policy, question)
-        lineage = msgspec.structs.replace(
-            lineage, past=past, head=head, origin=head or lineage.origin
-        )
-        view = await viewer.build((*past.turns, new), past.tokens)
-        # Summaries, counts and MCP servers may have taken long.
-        await self._history_cache.check(lineage.origin, *sources)
-        return Plan(
-            request=request,
-            # From here to the turn's beginning nothing is waited for: turns are begun in the
-            # order of their times.
-            initial_response=self._opening(request, header, shown, head),
-            header=asking,
-            model=model,
-            lineage=lineage,
-            history=self._history_cache,
-            context=view,
-            context_builder=viewer,
-            sources=sources,
-            stored_input=stored,
-            on_stored=self._cache_history,
-            blobs=blobs,
-            unstored_history=unstored_history,
-            mcp_toolset=toolset,
-            tool_listings=new_tool_listings(toolset, past.turns) if toolset else (),
-        )
-
-    def _opening(
-        self, request: TurnRequest, header: Header, shown: Sequence[Item], head: Head | None
-    ) -> Response:
-        now = time.time()
-        return Response(
-            id=new_response_id(),
-            created_at=now,
-            header=header,
-            input=tuple(shown),
-            previous_response_id=head.response_id if head else request.previous_response_id,
-            store=request.store,
-            expires_at=self._expires_at(request.tenant, now) if request.store else None,
-        )
-
-    async def _open_toolset(self, request: TurnRequest) -> McpToolset:
-        if self._mcp_tool_provider is None:
-            raise InvalidRequestError(
-                "This server calls no MCP servers.", code="unsupported_parameter", param="tools"
-            )
-        return await self._mcp_tool_provider.open_toolset(
-            request.mcp, reserved_names=[tool.name for tool in request.options.tools]
-        )
+        """Plan a turn and run it as a task of its own."""
+        plan = await self._planner.plan(request, tools, unstored_history, conversation)
+        turn = RunningTurn(plan.initial_response, is_streamed=request.stream)
+        self.registry.start(turn, TurnRunner(plan, turn, self._store).run())
+        return turn
 
     async def store_turn(
         self, request: TurnRequest, output: Sequence[Item] = (), *, completed: bool = True
@@ -246,21 +135,21 @@ class TurnService:
         ``completed`` False: calls that it leaves open will never get their outputs.
         Raises what ``start`` raises, and nothing is stored then.
         """
-        retries = Retries(request)
+        retries = TurnRetries(request)
         async with self._conversation_locks.acquire(request) as look:
             while True:
                 conversation, continuing = await look()
                 try:
                     return await self._store_new_turn(continuing, output, completed, conversation)
-                except (ConversationLockedError, HistoryChanged) as refusal:
-                    retries.count(refusal)
+                except (ConversationLockedError, HistoryChangedError) as error:
+                    retries.raise_if_last(error)
 
     async def create_conversation_with_turn(
         self, request: TurnRequest, conversation: ConversationRecord
     ) -> str:
-        """``keep`` the first turn of a new conversation, together with that.
+        """Store a new conversation and its first turn in one transaction.
 
-        ``request`` names it, too.
+        ``request.conversation`` is its id.
         """
         return await self._store_new_turn(
             request, (), True, conversation, creates_conversation=True
@@ -276,11 +165,11 @@ class TurnService:
         creates_conversation: bool = False,
     ) -> str:
         name, _ = self.models.get(request.model)
-        shown, stored, blobs = await _extract_blobs((*request.input, *output))
+        shown, stored, blobs = await extract_images((*request.input, *output))
         given = len(request.input)
         render_input(shown, request.instructions)
-        lineage = await self._lineage(request)
-        segments = lineage.past.turns
+        base = await resolve_history(request, self._history_cache, self.reader)
+        segments = base.history.turns
         validate_tool_outputs(segments[-1] if segments else None, shown[:given])
         turn = NewTurn(
             response_id=new_response_id(),
@@ -288,7 +177,7 @@ class TurnService:
             created_at=time.time(),
             header=turn_header(name, request),
             input=[encode_item(item) for item in stored[:given]],
-            parent=lineage.head,
+            parent=base.head,
             is_awaited=False,
             blobs=blobs,
             conversation=conversation,
@@ -296,7 +185,7 @@ class TurnService:
             reservation=request.reservation,
         )
         end = End("completed" if completed else "incomplete", time.time())
-        await keep_turn(self._store, turn, stored[given:], end)
+        await store_whole_turn(self._store, turn, stored[given:], end)
         return turn.response_id
 
     async def summarize(self, request: TurnRequest, policy: Summarize) -> Response:
@@ -305,24 +194,24 @@ class TurnService:
         ``request`` names the conversation (``previous_response_id``) and says how to ask;
         its input is not used. The response, whose one output item is a ``compaction``,
         continues that conversation. Raises ``InvalidRequestError`` where nothing is left to
-        sum up, ``HistoryChanged`` where something of it is erased meanwhile.
+        sum up, ``HistoryChangedError`` where something of it is erased meanwhile.
         """
         name, model = self.models.get(request.model)
-        lineage = await self._lineage(request)
-        head, past = lineage.head, lineage.past
+        base = await resolve_history(request, self._history_cache, self.reader)
+        head, history = base.head, base.history
         if head is None or not has_unsummarized_turns(
-            split_for_summary(past.turns, policy.keep_turns)[0]
+            split_for_summary(history.turns, policy.keep_turns)[0]
         ):
             raise nothing_to_summarize_error()
-        question = Question(request, turn_header(name, request), model)
-        new, _ = await sum_up(self._history_cache, head, past, policy, question)
+        call = SummaryRequest(request, turn_header(name, request), model)
+        new, _ = await summarize_history(self._history_cache, head, history, policy, call)
         return await self.reader.response(request.tenant, new.response_id)
 
     async def compact(self, request: TurnRequest) -> Summary:
         """Have the model sum up a conversation and what is sent along; nothing is stored.
 
         The item stands for all of it at the beginning of another conversation. Raises
-        ``InvalidRequestError`` where there is nothing to sum up, ``HistoryChanged`` where something
+        ``InvalidRequestError`` where there is nothing to sum up, ``HistoryChangedError`` where something
         of it is erased meanwhile.
         """
         name, model = self.models.get(request.model)
@@ -331,14 +220,14 @@ class TurnService:
         )
         request = found.request
         validate_images(request, model)
-        shown, _, _ = await _extract_blobs(request.input)
+        shown, _, _ = await extract_images(request.input)
         new = render_input(shown, request.instructions)
-        lineage = await self._lineage(request)
-        past = lineage.past
-        covered = (*past.turns, new) if shown else past.turns
+        base = await resolve_history(request, self._history_cache, self.reader)
+        history = base.history
+        covered = (*history.turns, new) if shown else history.turns
 
         async def check() -> None:
-            await self._history_cache.check(lineage.origin, *found.sources)
+            await self._history_cache.require_unchanged(base.stored_head, *found.sources)
 
         if not covered:
             raise nothing_to_summarize_error()
@@ -363,15 +252,10 @@ class TurnService:
         async def look() -> Response:
             response = await self.reader.response(tenant, response_id)
             # As it was told first, however long the conversation has gone on since.
-            expires_at = self._expires_at(tenant, response.created_at)
-            return msgspec.structs.replace(response, expires_at=expires_at)
+            expiry = expires_at(self._retention, tenant, response.created_at)
+            return msgspec.structs.replace(response, expires_at=expiry)
 
         return Replay(await look(), look)
-
-    def _expires_at(self, tenant: str, created_at: float) -> float | None:
-        """When a turn will be erased if no other follows it."""
-        lifetime = self._retention.seconds_for(tenant)
-        return None if lifetime is None else created_at + lifetime
 
     async def cancel(self, tenant: str, response_id: str) -> Response:
         """Stop a turn and keep what arrived; one that was stopped before stays as it is.
@@ -406,11 +290,11 @@ class TurnService:
             )
         ).request
         validate_input(request, model)
-        shown, _, _ = await _extract_blobs(request.input)
+        shown, _, _ = await extract_images(request.input)
         new = render_input(shown, request.instructions)
-        lineage = await self._lineage(request)
+        base = await resolve_history(request, self._history_cache, self.reader)
         viewer = ContextBuilder(turn_header(name, request), model, ())
-        segments = (*lineage.past.turns, new)
+        segments = (*base.history.turns, new)
         exact = await model.count_tokens(
             viewer.model_call(segments, turn_header(name, request), stream=False)
         )
@@ -424,13 +308,13 @@ class TurnService:
         """
         name, model = self.models.get(request.model)
         viewer = ContextBuilder(turn_header(name, request), model, request.context_policies)
-        retries = Retries(request)
+        retries = TurnRetries(request)
         while True:
-            lineage = await self._lineage(request)
-            messages = await _messages(viewer, lineage.past, request.instructions)
-            if await self._history_cache.unchanged(lineage.origin):
+            base = await resolve_history(request, self._history_cache, self.reader)
+            messages = await _messages(viewer, base.history, request.instructions)
+            if await self._history_cache.is_unchanged(base.stored_head):
                 return messages
-            retries.count(HistoryChanged())
+            retries.raise_if_last(HistoryChangedError())
 
     async def delete(self, tenant: str, response_id: str, *, cascade: bool = False) -> None:
         """Erase a response; its descendants go on without it. Raises ``NotFoundError``."""
@@ -457,69 +341,14 @@ class TurnService:
             if await self._store.head(tenant, turn.response_id) is not None
         ]
 
-    async def _lineage(
-        self, request: TurnRequest, memory: UnstoredHistory | None = None
-    ) -> Lineage:
-        previous = request.previous_response_id
-        if previous is None:
-            return Lineage()
-        remembered = memory.lineage(previous) if memory and not request.store else None
-        if remembered is not None:
-            return await self._refreshed(remembered)
-        head = await self._store.head(request.tenant, previous)
-        if head is None:
-            raise response_not_found(previous, param="previous_response_id")
-        if head.is_running and await self.reader.persist_missing_end(previous):
-            head = await self._store.head(request.tenant, previous) or head
-        if head.is_running:
-            raise ResponseInProgressError(
-                f"Response '{previous}' is still running: continue it when it has ended.",
-                param="previous_response_id",
-            )
-        return Lineage(await self._history_cache.get(head), head, head)
-
-    async def _refreshed(self, lineage: Lineage) -> Lineage:
-        """A remembered chain without what was erased from its stored part since."""
-        origin = lineage.origin
-        if origin is None or await self._history_cache.unchanged(origin):
-            return lineage
-        now = await self._store.head(origin.tenant, origin.response_id)
-        if now is None:
-            raise response_not_found(origin.response_id, param="previous_response_id")
-        return lineage.renewed(await self._history_cache.get(now), now)
-
-    def _cache_history(self, plan: Plan, turn: RenderedTurn) -> None:
-        opening, lineage = plan.initial_response, plan.lineage
-        past, origin = lineage.past, lineage.origin
-        if opening.store:
-            parent = lineage.head.response_id if lineage.head else None
-            epoch = origin.epoch if origin else 0
-            self._history_cache.extend(opening.id, epoch, past, turn, parent)
-        elif plan.unstored_history is not None:
-            longer = History((*past.turns, turn), past.tokens + tokens_of(turn))
-            unstored = (*lineage.unstored, turn)
-            plan.unstored_history.update(opening.id, Lineage(longer, None, origin, unstored))
-
-
-def _without_summaries(history: History) -> list[RenderedTurn]:
-    """Its turns without the summaries among them."""
-    return [one for one in history.turns if one.retained_turns is None]
-
-
-async def _extract_blobs(items: tuple[Item, ...]) -> _ExtractedBlobs:
-    """``extract_blobs``, in a thread where there are images: those take a while to hash."""
-    if any(map(has_image, items)):
-        return await asyncio.to_thread(extract_blobs, items)
-    return extract_blobs(items)
-
 
 async def _messages(
-    viewer: ContextBuilder, past: History, instructions: str | None
+    viewer: ContextBuilder, history: History, instructions: str | None
 ) -> list[dict[str, Any]]:
     """What a continuation of that chain would show before its new input."""
     # What comes next has no words yet; all that is known of it is whose outputs it brings.
-    newest = past.turns[-1] if past.turns else RenderedTurn(b"")
+    newest = history.turns[-1] if history.turns else RenderedTurn(b"")
     owed = newest.open_calls if newest.completed else ()
     coming = RenderedTurn(b"", outputs=dict.fromkeys(owed, b""))
-    view = await viewer.build((*past.turns, coming), past.tokens)
+    view = await viewer.build((*history.turns, coming), history.tokens)
     return decode_messages(build_messages(view.turns[:-1], instructions=instructions))

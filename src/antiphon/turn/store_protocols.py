@@ -1,22 +1,20 @@
-"""What is kept besides turns: conversations, keys, receipts and the search index.
+"""Store protocols: turns, conversations, API keys, idempotency records, search and retention.
 
-And what is done with turns besides taking them: listing them, and sweeping out old ones.
-
-Ports, like ``turn.protocols``: each is small, and every store has all of them. A tenant's
-things are nobody else's: what belongs to another is the same as none. Every failure is a
-``StoreError``.
+Every store implements all of them. Every query takes a tenant; another tenant's data is the
+same as missing data. Every failure is a ``StoreError``.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 import msgspec
 
+from antiphon.core.images import Blob
 from antiphon.core.turns import ConversationRecord, End, Header, IdempotencyReservation, TurnStatus
 from antiphon.errors import InvalidRequestError
-from antiphon.turn.protocols import StoredTurn
 
 
 def unknown_cursor(after: str) -> InvalidRequestError:
@@ -31,13 +29,175 @@ def unknown_cursor(after: str) -> InvalidRequestError:
     )
 
 
+class Head(msgspec.Struct, frozen=True):
+    """Where a response lies in the store.
+
+    ``thread`` and ``seq`` locate it, ``tree`` the thread its whole family of
+    branches began with, and ``epoch`` counts what was erased from that family: a
+    cached history is good for as long as the epoch stays.
+    ``is_running``: the turn has no end and its process is alive. ``timestamp`` is the
+    time that its age counts from: that of the latest turn in its chain.
+    """
+
+    response_id: str
+    tenant: str
+    thread: int
+    seq: int
+    tree: int
+    epoch: int
+    is_running: bool
+    timestamp: float = 0.0
+
+
+class NewTurn(msgspec.Struct, frozen=True):
+    """A turn about to run: ``input`` holds encoded items (``core.items``).
+
+    ``blobs`` are the images that those items refer to, by hash (``core.images``). A store
+    keeps each once for a tenant, however many turns refer to it.
+    ``parent`` is the response that it continues, ``sources`` are others whose words it holds,
+    each as it was before its words were read: ``begin`` fails with ``HistoryChangedError`` where
+    one is gone, or something was erased from its family since.
+    ``is_awaited`` False: nobody waits for the beginning alone, so that a store may keep it a
+    few milliseconds later, in one go with the end of a quick turn.
+    ``conversation`` is the one it goes on, as its maker saw it: ``begin`` moves it on, and
+    fails with ``ConversationLockedError`` where it has moved in the meantime. ``creates_conversation``: it is
+    created with the turn. ``reservation``: its idempotency record is completed with the turn,
+    by the id of the result, the new conversation or else the turn;
+    ``ConflictError`` where it cannot be.
+    """
+
+    response_id: str
+    tenant: str
+    created_at: float
+    header: Header
+    input: Sequence[bytes]
+    parent: Head | None = None
+    sources: Sequence[Head] = ()
+    is_awaited: bool = True
+    blobs: Sequence[Blob] = ()
+    conversation: ConversationRecord | None = None
+    creates_conversation: bool = False
+    reservation: IdempotencyReservation | None = None
+
+    @property
+    def result_id(self) -> str:
+        """The id of what a request that led to this turn has made."""
+        if self.creates_conversation and self.conversation is not None:
+            return self.conversation.id
+        return self.response_id
+
+
+class StoredTurn(msgspec.Struct, frozen=True):
+    """A turn as it lies in the store. ``end`` None: it is still running.
+
+    ``blobs`` holds the bytes of the images that the turn refers to, by hash. ``expires_at``
+    is None where it is kept for ever, and in a ``chain``, which nobody asks for it.
+    """
+
+    response_id: str
+    created_at: float
+    header: Header
+    input: tuple[bytes, ...]
+    output: tuple[bytes, ...]
+    end: End | None
+    previous_response_id: str | None = None
+    blobs: Mapping[str, bytes] = {}
+    expires_at: float | None = None
+
+
+class Window(msgspec.Struct, frozen=True):
+    """A part of a chain: at most ``limit`` turns, in one direction.
+
+    It begins with the response ``at``, None: with the chain's end, or its beginning where
+    ``newest_first`` is False.
+    """
+
+    limit: int
+    at: str | None = None
+    newest_first: bool = True
+
+
+class RecentThread(msgspec.Struct, frozen=True):
+    """One line of a list of conversations: the newest turn of a thread.
+
+    ``first_item`` is the encoded first input item of the whole chain, ``turns`` the
+    chain's length (turns since erased included).
+    """
+
+    response_id: str
+    created_at: float
+    model: str
+    turns: int
+    first_item: bytes | None
+
+
+class Store(Protocol):
+    """Keeps turns. Appends only; what it has confirmed survives a power cut.
+
+    ``begin`` and ``write`` take effect in the order they are called, and return at
+    once with a future that is done when the data is on disk, or fails with
+    ``StoreError``: waiting is the caller's choice. A response of another tenant is
+    the same as none, and so is one that has expired (``core.retention``): it and all its
+    descendants are too old. Every other failure is a ``StoreError`` too.
+    """
+
+    def begin(self, turn: NewTurn) -> asyncio.Future[None]:
+        """Keep a turn's request and input. Continues the parent's thread, or branches off it.
+
+        Fails with ``HistoryChangedError`` where something was erased from what the turn was made
+        of (``NewTurn.parent``), and on a conversation with ``ConversationLockedError`` or
+        ``NotFoundError``, too: nothing is kept of it then.
+        """
+        ...
+
+    def write(
+        self, response_id: str, items: Sequence[bytes], end: End | None = None
+    ) -> asyncio.Future[None]:
+        """Append output items to a turn that this store began, and end it if ``end`` is given.
+
+        The first end counts: whatever comes after it is dropped.
+        """
+        ...
+
+    async def head(self, tenant: str, response_id: str) -> Head | None:
+        """Where a response lies: one indexed read, at any length of the chain."""
+        ...
+
+    async def turn(self, tenant: str, response_id: str) -> StoredTurn | None:
+        """One turn, whole."""
+        ...
+
+    async def chain(self, head: Head) -> list[StoredTurn]:
+        """A response and its ancestors, oldest first, without those that were deleted."""
+        ...
+
+    async def window(self, head: Head, window: Window) -> list[StoredTurn]:
+        """A part of what ``chain`` gives, read without the rest.
+
+        Nothing where ``Window.at`` is no turn of the chain, or was deleted.
+        """
+        ...
+
+    async def recent_threads(self, tenant: str, limit: int) -> list[RecentThread]:
+        """The newest turn of each of the ``limit`` latest threads, newest first."""
+        ...
+
+    async def delete(self, tenant: str, response_id: str, *, cascade: bool = False) -> bool:
+        """Erase a turn (with ``cascade``, its descendants too). False: there was none."""
+        ...
+
+    async def close(self) -> None:
+        """Write what was promised, then let go of everything. Safe to call twice."""
+        ...
+
+
 class ConversationStore(Protocol):
     """Conversations. A turn on one is begun by ``Store.begin`` (``NewTurn.conversation``).
 
-    That sets ``busy`` to the new turn and ``head`` to its parent in the transaction that
-    keeps the turn, and fails with ``ConversationLockedError`` where head or busy are no longer
-    what the turn's maker saw. So no end of a turn has to write here: whoever reads a
-    conversation whose busy turn has ended well (completed or incomplete) finds it as head.
+    That sets ``active_response_id`` to the new turn and ``head`` to its parent in the transaction that
+    keeps the turn, and fails with ``ConversationLockedError`` where either is no longer
+    what the planner of the turn saw. So no end of a turn has to write here: whoever reads a
+    conversation whose active turn has ended well (completed or incomplete) finds it as head.
     """
 
     async def create(
@@ -46,14 +206,14 @@ class ConversationStore(Protocol):
         metadata: dict[str, str],
         reservation: IdempotencyReservation | None = None,
     ) -> ConversationRecord:
-        """A new one, empty. With ``claim`` its receipt is settled in the same transaction.
+        """A new one, empty. With ``reservation`` its record is completed in the same transaction.
 
         ``ConflictError`` where it cannot be.
         """
         ...
 
     async def get(self, tenant: str, conversation_id: str) -> ConversationRecord | None:
-        """With ``head`` moved on where the busy turn has ended."""
+        """With ``head`` moved on where the active turn has ended."""
         ...
 
     async def update_metadata(
@@ -116,7 +276,7 @@ class ResponseIndex(Protocol):
     ) -> list[StoredTurn]:
         """Turns by time, from the one behind ``after`` on.
 
-        One that fits nothing ``wanted`` is passed by without being read whole.
+        One that ``response_filter`` does not match is skipped without being read whole.
         ``InvalidRequestError``: there is no turn ``after``.
         """
         ...
@@ -165,7 +325,7 @@ class ApiKeyStore(Protocol):
 class IdempotencyRecord(msgspec.Struct, frozen=True):
     """What an ``Idempotency-Key`` was used for.
 
-    ``fingerprint`` is a hash of the request, ``outcome`` the id of what it made, None
+    ``fingerprint`` is a hash of the request, ``result_id`` the id of what it created, None
     while that is not known.
     """
 
@@ -175,24 +335,24 @@ class IdempotencyRecord(msgspec.Struct, frozen=True):
 
 
 class IdempotencyStore(Protocol):
-    """Receipts by tenant and idempotency key; they live for a day.
+    """Idempotency records by tenant and ``Idempotency-Key``; they expire after a day.
 
-    One that is still without an outcome after a minute goes too: whoever wrote it died, or
-    is told so when it comes to settle. What is made of a request settles its receipt in the
-    transaction that keeps it (``NewTurn.claim``, ``ConversationStore.create``): it fails
-    with ``ConflictError`` where the receipt is another request's by then, or settled.
+    One without a result after a minute expires too, so that another request may reserve the
+    key. The transaction that stores a request's result completes its record
+    (``NewTurn.reservation``, ``ConversationStore.create``), and fails with ``ConflictError``
+    where another request holds the key by then, or the record is complete.
     """
 
     async def reserve(self, tenant: str, key: str, fingerprint: bytes) -> IdempotencyRecord | None:
-        """Write a receipt. Another one that is there already is returned, and stays."""
+        """Reserve a key. The record that already exists is returned, and stays."""
         ...
 
     async def complete(self, tenant: str, key: str, result_id: str) -> None:
-        """Say what came of it, where that was not kept with what came."""
+        """Set the result of a record, where that was not stored with the result itself."""
         ...
 
     async def release(self, tenant: str, key: str) -> None:
-        """Nothing came of it: the key may be used again. One that was settled stays."""
+        """Delete a record without a result, so that the key may be used again."""
         ...
 
 
@@ -238,7 +398,7 @@ class StoreHealth(Protocol):
 
 
 class Stores(msgspec.Struct, frozen=True):
-    """All of a store's ledgers; they close with it."""
+    """The other stores of a store: they share its file and close with it."""
 
     response_index: ResponseIndex
     conversations: ConversationStore

@@ -1,7 +1,4 @@
-"""Asks a model to sum up turns.
-
-Summaries as stored turns: made by the model, kept behind what they sum up.
-"""
+"""Summarization: has a model summarize older turns, and stores the summary as a turn."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from antiphon.core.items import Compaction, Item, Message, encode_item, text_of
 from antiphon.core.turns import End, Header, TurnRequest, Usage
 from antiphon.errors import (
     ContextLengthExceededError,
-    HistoryChanged,
+    HistoryChangedError,
     ModelError,
     ModelTimeoutError,
     StoreError,
@@ -26,7 +23,8 @@ from antiphon.errors import (
 from antiphon.turn.context_builder import ContextBuilder
 from antiphon.turn.history_cache import History, HistoryCache
 from antiphon.turn.message_rendering import RenderedTurn, render_turn
-from antiphon.turn.protocols import Head, Model, NewTurn, Store
+from antiphon.turn.protocols import Model
+from antiphon.turn.store_protocols import Head, NewTurn, Store
 from antiphon.turn.trimming import (
     base_tokens,
     has_unsummarized_turns,
@@ -56,7 +54,7 @@ async def summarize_turns(  # noqa: PLR0913
     check: Callable[[], Awaitable[None]] | None = None,
     time_limit: float | None = None,
 ) -> Summary:
-    """Have the model sum up ``covered``, with ``kept`` staying in view after it.
+    """Have the model summarize ``covered``; the turns of ``retained`` stay in the context after it.
 
     ``check`` comes before each call of the model: what it raises keeps the words from it.
     Raises what the model raises; ``ModelError`` where it breaks off, declines, or says
@@ -117,7 +115,7 @@ async def _call_model(
             return machine
 
 
-class Question(msgspec.Struct, frozen=True):
+class SummaryRequest(msgspec.Struct, frozen=True):
     """A request, what will be stored of it, and the model it names."""
 
     request: TurnRequest
@@ -125,33 +123,35 @@ class Question(msgspec.Struct, frozen=True):
     model: Model
 
 
-def is_due(policy: Summarize, past: History, new: RenderedTurn, question: Question) -> bool:
+def needs_summary(
+    policy: Summarize, history: History, new: RenderedTurn, call: SummaryRequest
+) -> bool:
     """Whether the older turns are to be summed up before this one."""
-    base = base_tokens(question.header, question.model.info.few_shot)
-    return should_summarize((*past.turns, new), policy, base) and has_unsummarized_turns(
-        split_for_summary(past.turns, policy.keep_turns)[0]
+    base = base_tokens(call.header, call.model.info.few_shot)
+    return should_summarize((*history.turns, new), policy, base) and has_unsummarized_turns(
+        split_for_summary(history.turns, policy.keep_turns)[0]
     )
 
 
-async def sum_up(
-    history: HistoryCache, head: Head, past: History, policy: Summarize, question: Question
+async def summarize_history(
+    cache: HistoryCache, head: Head, history: History, policy: Summarize, call: SummaryRequest
 ) -> tuple[Head, History]:
     """Sum up the older turns; the conversation goes on behind a turn that says so.
 
-    Of an unstored turn only the view changes. Raises ``HistoryChanged`` where something was
+    Of an unstored turn only the view changes. Raises ``HistoryChangedError`` where something was
     erased meanwhile, perhaps what was summed up: then nothing is kept.
     """
-    store = history.store
-    covered, kept = split_for_summary(past.turns, policy.keep_turns)
-    request, header = question.request, question.header
+    store = cache.store
+    covered, retained = split_for_summary(history.turns, policy.keep_turns)
+    request, header = call.request, call.header
 
     async def check() -> None:
-        await history.check(head)
+        await cache.require_unchanged(head)
 
     made = await summarize_turns(
-        covered, kept, policy, header, question.model, check=check, time_limit=request.timeout
+        covered, retained, policy, header, call.model, check=check, time_limit=request.timeout
     )
-    segments = tuple(insert_summary(covered, render_turn([made.item]), kept))
+    segments = tuple(insert_summary(covered, render_turn([made.item]), retained))
     shorter = History(segments, sum(map(tokens_of, segments)))
     if not request.store:
         return head, shorter
@@ -164,20 +164,20 @@ async def sum_up(
         parent=head,
         is_awaited=False,
     )
-    await keep_turn(store, turn, [made.item], End("completed", time.time(), made.usage))
+    await store_whole_turn(store, turn, [made.item], End("completed", time.time(), made.usage))
     new = await store.head(request.tenant, turn.response_id)
     if new is None or new.epoch != head.epoch:
         # Erased since it was kept. The summary's words went with that, but not from here.
         await store.delete(request.tenant, turn.response_id)
-        raise HistoryChanged()
-    history.replace(new, shorter)
+        raise HistoryChangedError()
+    cache.replace(new, shorter)
     return new, shorter
 
 
-async def keep_turn(store: Store, turn: NewTurn, output: Sequence[Item], end: End) -> None:
+async def store_whole_turn(store: Store, turn: NewTurn, output: Sequence[Item], end: End) -> None:
     """Store a turn whole. Raises what keeps it from being begun."""
     begun = store.begin(turn)
-    begun.add_done_callback(_heard)
+    begun.add_done_callback(_consume_exception)
     try:
         await store.write(turn.response_id, [encode_item(item) for item in output], end)
     except StoreError:
@@ -187,7 +187,7 @@ async def keep_turn(store: Store, turn: NewTurn, output: Sequence[Item], end: En
         raise
 
 
-def _heard(kept: asyncio.Future[None]) -> None:
+def _consume_exception(begin_write: asyncio.Future[None]) -> None:
     """Nobody waits for a beginning alone; its failure shows at the end."""
-    if not kept.cancelled():
-        kept.exception()
+    if not begin_write.cancelled():
+        begin_write.exception()

@@ -1,7 +1,4 @@
-"""Runs the tool calls of one answer, side by side or one after another.
-
-MCP servers' tools in a turn: what the model is told of them, and what is kept. Pure.
-"""
+"""Tool calls: runs those of one answer, in parallel or in sequence, and adds MCP tools to a header."""
 
 from __future__ import annotations
 

@@ -115,18 +115,18 @@ def apply_summaries(turns: Sequence[RenderedTurn]) -> Sequence[RenderedTurn]:
     A summary counts only while every turn that it stands for is still there: what was
     erased must not live on in it.
     """
-    for place in range(len(turns) - 1, -1, -1):
-        summary = turns[place]
+    for index in range(len(turns) - 1, -1, -1):
+        summary = turns[index]
         if summary.retained_turns is None:
             continue
-        plain = [one for one in turns[:place] if one.retained_turns is None]
+        plain = [one for one in turns[:index] if one.retained_turns is None]
         cut = max(0, len(plain) - summary.retained_turns)
         if cut == summary.turns:
             return (
                 *_system_messages_of(plain[:cut]),
                 summary,
                 *plain[cut:],
-                *_without_summaries(turns[place + 1 :]),
+                *_without_summaries(turns[index + 1 :]),
             )
     return _without_summaries(turns)
 
@@ -152,15 +152,15 @@ def trim_by_ratio(
         # Less than the limit can be too much where the answer needs room as well.
         share = _HEADROOM * min(1.0, limit / used)
     excess = sum(one.weight for one in turns) * (1 - share)
-    kept: list[RenderedTurn] = []
+    retained: list[RenderedTurn] = []
     units = _group_by_calls(turns)
-    for place, unit in enumerate(units):
-        if excess > 0 and _is_droppable(unit) and place < len(units) - 1:
+    for index, unit in enumerate(units):
+        if excess > 0 and _is_droppable(unit) and index < len(units) - 1:
             excess -= max(0, sum(one.weight - one.system_weight for one in unit))
-            kept += _system_messages_of(unit)
+            retained += _system_messages_of(unit)
         else:
-            kept += unit
-    return kept
+            retained += unit
+    return retained
 
 
 def drop_oldest_turns(turns: Sequence[RenderedTurn], excess: int) -> Sequence[RenderedTurn]:
@@ -169,15 +169,15 @@ def drop_oldest_turns(turns: Sequence[RenderedTurn], excess: int) -> Sequence[Re
     The same object comes back where there is none.
     """
     units = _group_by_calls(turns)
-    kept: list[RenderedTurn] = []
+    retained: list[RenderedTurn] = []
     dropped = False
     for unit in units[:-1]:
         if excess > 0 and _is_droppable(unit):
             excess, dropped = excess - max(0, sum(map(_tokens_freed, unit))), True
-            kept += _system_messages_of(unit)
+            retained += _system_messages_of(unit)
         else:
-            kept += unit
-    return [*kept, *units[-1]] if dropped else turns
+            retained += unit
+    return [*retained, *units[-1]] if dropped else turns
 
 
 def count_turns(turns: Iterable[RenderedTurn]) -> int:
@@ -190,20 +190,20 @@ def newest_turns(turns: Sequence[RenderedTurn], count: int) -> Sequence[Rendered
 
     Whatever shortens a history leaves out its oldest turns, so that the count tells which.
     """
-    for place in range(len(turns) - 1, -1, -1):
-        count -= turns[place].messages != turns[place].system
+    for index in range(len(turns) - 1, -1, -1):
+        count -= turns[index].messages != turns[index].system
         if count < 0:
-            return [*_system_messages_of(turns[: place + 1]), *turns[place + 1 :]]
+            return [*_system_messages_of(turns[: index + 1]), *turns[index + 1 :]]
     return turns
 
 
 def _apply_window(turns: Sequence[RenderedTurn], max_messages: int) -> Sequence[RenderedTurn]:
     total = 0
     units = _group_by_calls(turns)
-    for place in range(len(units) - 1, -1, -1):
-        total += sum(one.message_count for one in units[place])
-        if total > max_messages and place < len(units) - 1:
-            return _drop_groups_before(units, place + 1)
+    for index in range(len(units) - 1, -1, -1):
+        total += sum(one.message_count for one in units[index])
+        if total > max_messages and index < len(units) - 1:
+            return _drop_groups_before(units, index + 1)
     return turns
 
 
@@ -213,10 +213,10 @@ def _apply_budget(
     check_budget(required_tokens, max_tokens)
     total = required_tokens
     units = _group_by_calls(turns)
-    for place in range(len(units) - 2, -1, -1):
-        total += sum(map(_tokens_freed, units[place]))
+    for index in range(len(units) - 2, -1, -1):
+        total += sum(map(_tokens_freed, units[index]))
         if total > max_tokens:
-            return _drop_groups_before(units, place + 1)
+            return _drop_groups_before(units, index + 1)
     return turns
 
 
@@ -258,7 +258,7 @@ def _without_summaries(turns: Sequence[RenderedTurn]) -> Sequence[RenderedTurn]:
 
 
 def _is_call_split(turns: Sequence[RenderedTurn], cut: int) -> bool:
-    """Whether a cut before this place would part a call from its output, here or to come."""
+    """Whether a cut before this index would part a call from its output, here or to come."""
     if cut == len(turns):
         return bool(turns[-1].open_calls)
     return _has_outputs_for(turns[cut], turns[cut - 1])

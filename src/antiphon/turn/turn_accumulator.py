@@ -1,4 +1,4 @@
-"""The rules of a turn: fold what a model says into items and events. No I/O, no clock.
+"""Turn accumulator: the state machine from a model's deltas to items and events. No I/O, no clock.
 
 Prose (answer, refusal, reasoning) is one open item at a time: a change of kind ends
 it. Tool calls may grow side by side, told apart by their index, and all end with
@@ -74,9 +74,9 @@ class _OpenItem(msgspec.Struct):
 class TurnAccumulator:
     """One turn's state. Feed it deltas, then ``close`` it once.
 
-    ``finish`` is the reason the model gave for stopping, None until it gives one.
-    ``usage`` is what all rounds took, ``last`` what the model reported of the last one.
-    ``server_of`` tells the MCP server that lends a tool, by the name the model calls it.
+    ``finish_reason`` is the reason the model gave for stopping, None until it gives one.
+    ``usage`` is what all rounds took, ``last_usage`` those of the last one.
+    ``server_of`` gives the label of the MCP server that a tool belongs to, by the name the model calls it.
     """
 
     def __init__(self, server_of: Callable[[str], str | None] | None = None) -> None:
@@ -104,7 +104,7 @@ class TurnAccumulator:
         """Tokens of all rounds together, None while no model has said."""
         if self._earlier_usage is None or self.last_usage is None:
             return self.last_usage or self._earlier_usage
-        return add_usage(self._earlier_usage, self.last_usage)
+        return self._earlier_usage + self.last_usage
 
     @property
     def is_round_empty(self) -> bool:
@@ -141,7 +141,7 @@ class TurnAccumulator:
         return out
 
     def close(self, *, is_complete: bool) -> list[events.Event]:
-        """End every open item: ``whole`` if the model finished, else as a fragment."""
+        """End every open item: complete if the model finished (``is_complete``), else as a fragment."""
         cut = self.finish_reason in ("length", "content_filter")
         status: ItemStatus = "completed" if is_complete and not cut else "incomplete"
         out: list[events.Event] = []
@@ -308,10 +308,3 @@ def _prose_item(kind: type, text: str, status: ItemStatus, phase: Phase | None =
     if kind is deltas.ReasoningTextDelta:
         return Reasoning(content=(ReasoningText(text),), status=status)
     return Reasoning((SummaryText(text),), status=status)
-
-
-def add_usage(one: Usage, other: Usage) -> Usage:
-    """Two calls' tokens together."""
-    return Usage(
-        *(getattr(one, field) + getattr(other, field) for field in Usage.__struct_fields__)
-    )

@@ -23,8 +23,8 @@ from antiphon.core.turns import End, Response, TurnError
 from antiphon.errors import NotFoundError
 from antiphon.turn.history_cache import render_chain
 from antiphon.turn.message_rendering import build_messages, render_turn
-from antiphon.turn.protocols import Head, RecentThread, Store, StoredTurn, Window
 from antiphon.turn.running_turns import TurnRegistry
+from antiphon.turn.store_protocols import Head, RecentThread, Store, StoredTurn, Window
 from antiphon.turn.trimming import apply_summaries, newest_turns
 
 
@@ -61,14 +61,14 @@ class TurnReader:
 
     async def item(self, tenant: str, item_name: str) -> tuple[Item, ...]:
         """An item by its id; a call of an MCP server with its output. Nothing: none has it."""
-        place = parse_item_id(item_name)
-        found = await self.items_at(tenant, *place) if place else ()
-        if not found or place is None:
+        parsed = parse_item_id(item_name)
+        found = await self.items_at(tenant, *parsed) if parsed else ()
+        if not found or parsed is None:
             return ()
         kinds = {item_kind(found[0])}
         if isinstance(found[0], FunctionCall) and found[0].server is not None:
             kinds = {"mcp_call", "mcp_approval_request"}
-        return found if item_name in {item_id(place[0], kind, place[1]) for kind in kinds} else ()
+        return found if item_name in {item_id(parsed[0], kind, parsed[1]) for kind in kinds} else ()
 
     async def items_at(self, tenant: str, response_id: str, position: int) -> tuple[Item, ...]:
         """The item in one place of a turn; a call of an MCP server with its output."""
@@ -179,16 +179,16 @@ def response_of(turn: StoredTurn) -> Response:
 def _output_in_context(output: Sequence[Item]) -> Sequence[Item]:
     """What of its own output a model was shown before the turn's end: rounds of tools.
 
-    It is asked again once all calls have outputs, so the last such place tells.
+    It is asked again once all calls have outputs, so the last such position tells.
     """
     waiting: set[str] = set()
     shown = 0
-    for place, item in enumerate(output, 1):
+    for position, item in enumerate(output, 1):
         if isinstance(item, FunctionCall):
             waiting.add(item.call_id)
         elif isinstance(item, FunctionCallOutput):
             waiting.discard(item.call_id)
-            shown = shown if waiting else place
+            shown = shown if waiting else position
     return output[:shown]
 
 

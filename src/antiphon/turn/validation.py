@@ -1,4 +1,4 @@
-"""A request on its way to a turn: what is refused, and what is kept of it. Pure."""
+"""Request validation: rejects invalid input before anything is stored. Pure."""
 
 from __future__ import annotations
 

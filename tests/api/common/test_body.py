@@ -8,14 +8,13 @@ from typing import Annotated, Any
 
 import msgspec
 import pytest
+from starlette.types import Message, Receive
 
 from antiphon.api.common.body import (
     DECODE_ERRORS,
     MAX_BODY,
     MAX_DEPTH,
     ClientDisconnected,
-    Message,
-    Receive,
     check_depth,
     drop_nulls,
     invalid_value_error,

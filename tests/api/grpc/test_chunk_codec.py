@@ -9,8 +9,8 @@ from xai_sdk.proto import chat_pb2  # type: ignore[import-untyped]
 
 from antiphon.api.grpc.chunk_codec import GrpcChunkEncoder
 from antiphon.api.grpc.pricing import no_prices
-from antiphon.api.grpc.request_codec import MCP_OUTPUTS
 from antiphon.api.grpc.response_codec import CompletionEncoder
+from antiphon.api.grpc.tool_codec import MCP_OUTPUTS
 from antiphon.core import events
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, McpListTools, Message
 from antiphon.core.turns import End, Header, McpTool, Options, Response

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from antiphon.api.http.endpoints import ENDPOINTS
 from antiphon.models.scripted import ScriptedModel, hang
 from support.http_server import Answer, ThreadServer, read_answer, serving
+from support.routes import METHODS_BY_PATH
 
 UNKNOWN = "resp_" + "0" * 32
 POSTS = ["/v1/responses", "/v1/chat/completions"]
@@ -83,9 +83,10 @@ def test_head_answers_as_get_does_without_the_body(server: ThreadServer) -> None
     talk = server.post("/v1/conversations", items=[{"role": "user", "content": "Hi"}]).json["id"]
     (item,) = server.get(f"/v1/conversations/{talk}/items").json["data"]
     ids = {"models": "scripted", "conversations": talk, "responses": name}
-    for template in (path for path, methods in ENDPOINTS.items() if "GET" in methods):
+    for template in (path for path, methods in METHODS_BY_PATH.items() if "GET" in methods):
         kind = next((kind for kind in ids if kind in template), "")
-        path = template.replace("{id}", ids.get(kind, "")).replace("{item}", item["id"])
+        path = template.replace(":path}", "}").replace("{id}", ids.get(kind, ""))
+        path = path.replace("{item}", item["id"])
         head, got = server.request("HEAD", path), server.get(path)
         assert (path, head.status, head.body) == (path, 200, b"")
         # The metrics have grown by the first request.
@@ -296,7 +297,9 @@ def test_fifty_megabytes_in_pieces_on_a_line_that_is_used_again(unharmed: Thread
 def test_bad_pages(server: ThreadServer, query: str) -> None:
     response_id = server.respond().json["id"]
     answer = server.get(f"/v1/responses/{response_id}/input_items?{query}")
-    check(answer, 400, "invalid_value", query.partition("=")[0])
+    name = query.partition("=")[0]
+    code = "cursor_not_found" if name == "after" else "invalid_value"
+    check(answer, 400, code, name)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
-from antiphon.api.common.body import ClientDisconnected, Message, Receive, Scope, Send
+from antiphon.api.common.body import ClientDisconnected
 from antiphon.api.http.asgi_responses import (
     DisconnectWatcher,
     handle_errors,

@@ -9,7 +9,7 @@ import pytest
 
 from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.memory.store import MemoryStore
-from antiphon.turn.protocols import Head, StoredTurn, Window
+from antiphon.turn.store_protocols import Head, StoredTurn, Window
 from support.http_server import ThreadServer, serving
 
 

@@ -8,19 +8,26 @@ import time
 from typing import Any
 
 import pytest
+from starlette.types import Message, Scope
 
-from antiphon.api.common.authentication import set_tenant
-from antiphon.api.common.body import Message, Scope
+from antiphon.api.common.authentication import ApiKeyAuthenticator, set_tenant
+from antiphon.api.common.metrics import Metrics
 from antiphon.api.http.app import HttpApp
+from antiphon.api.http.health import HealthEndpoints
 from antiphon.core.ids import new_response_id
 from antiphon.core.items import Message as Said
 from antiphon.core.turns import DEFAULT_TENANT, Header, TurnRequest
 from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import ScriptedModel, hang
-from antiphon.stores.memory.store import MemoryStore
-from antiphon.turn.protocols import NewTurn
+from antiphon.stores.memory.store import MemoryApiKeyStore, MemoryStore
 from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import NewTurn
 from support.http_server import TIMEOUT
+
+
+def http_app(service: TurnService) -> HttpApp:
+    authenticator = ApiKeyAuthenticator(MemoryApiKeyStore(time.time))
+    return HttpApp(service, HealthEndpoints(authenticator, Metrics(set)))
 
 
 class Client:
@@ -39,7 +46,7 @@ class Client:
             "query_string": query.encode(),
             "headers": [],
         }
-        set_tenant(scope, None)
+        set_tenant(scope)
         self.answering = asyncio.create_task(app(scope, self._receive, self._send))
 
     async def hang_up(self) -> None:
@@ -70,7 +77,7 @@ async def test_of_the_stream_of_a_turn_that_another_process_runs() -> None:
     name = new_response_id()
     # No runner of this process has begun it, and none will end it.
     await store.begin(NewTurn(name, DEFAULT_TENANT, time.time(), Header("m"), ()))
-    client = Client(HttpApp(service), "GET", f"/v1/responses/{name}?stream=true")
+    client = Client(http_app(service), "GET", f"/v1/responses/{name}?stream=true")
     await client.hang_up()
     await service.close()
 
@@ -81,7 +88,7 @@ async def test_of_a_stream_of_a_turn_of_this_process_which_goes_on() -> None:
     turn = await service.start(TurnRequest((Said("user", "Hi"),)))
     await reached.wait()
     path = f"/v1/responses/{turn.response_id}?stream=true"
-    await Client(HttpApp(service), "GET", path).hang_up()
+    await Client(http_app(service), "GET", path).hang_up()
     assert not turn.done()
     await service.close()
 
@@ -90,7 +97,7 @@ async def test_of_a_stream_of_a_turn_of_this_process_which_goes_on() -> None:
 async def test_of_a_turn_that_waits_for_another_one(stream: bool) -> None:
     model = ScriptedModel([hang(reached := asyncio.Event()), "Done."])
     service = service_of(model)
-    app = HttpApp(service)
+    app = http_app(service)
     assert service.stores is not None
     talk = (await service.stores.conversations.create(DEFAULT_TENANT, {})).id
     asked = {"input": "Hi", "conversation": talk, "on_busy": "queue", "stream": stream}
@@ -111,7 +118,7 @@ async def test_of_a_summary_that_is_not_kept() -> None:
     model = ScriptedModel([hang(reached := asyncio.Event())])
     service = service_of(model)
     asked = {"input": "A long story.", "model": "m"}
-    client = Client(HttpApp(service), "POST", "/v1/responses/compact", asked)
+    client = Client(http_app(service), "POST", "/v1/responses/compact", asked)
     await reached.wait()
     await client.hang_up()
     assert model.cancelled.is_set()

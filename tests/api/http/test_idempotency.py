@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.types import Scope
 
 from antiphon.api.common.authentication import set_tenant
-from antiphon.api.common.body import Scope
 from antiphon.api.http.idempotency import IdempotencyKeys
 from antiphon.errors import ConflictError, IdempotencyConflictError, ModelError, StoreError
 from antiphon.models.scripted import ScriptedModel, fail, say, wait
@@ -176,7 +176,7 @@ def scope(tenant: str = "") -> Scope:
         "method": "POST",
         "headers": [(b"idempotency-key", b"k")],
     }
-    set_tenant(made, None)
+    set_tenant(made)
     return made
 
 
@@ -193,7 +193,7 @@ async def test_one_that_is_still_being_started_elsewhere_is_waited_for_and_then_
     assert second is not None
     assert third is not None
     async with first:
-        assert first.outcome is None
+        assert first.result_id is None
         with pytest.raises(ConflictError) as late:
             async with second:
                 pass
@@ -201,7 +201,7 @@ async def test_one_that_is_still_being_started_elsewhere_is_waited_for_and_then_
         waiting = asyncio.create_task(third.__aenter__())
         await asyncio.sleep(0)
         await first.complete("resp_1")
-    assert (await waiting).outcome == "resp_1"
+    assert (await waiting).result_id == "resp_1"
 
 
 async def test_whoever_waited_for_one_that_failed_is_the_first() -> None:
@@ -213,7 +213,7 @@ async def test_whoever_waited_for_one_that_failed_is_the_first() -> None:
 
     async def waits() -> None:
         async with second:
-            assert second.outcome is None
+            assert second.result_id is None
             await second.complete("resp_2")
 
     await first.__aenter__()
@@ -244,5 +244,5 @@ async def test_a_store_that_fails_keeps_nobody_waiting() -> None:
     with pytest.raises(StoreError):
         await first.__aenter__()
     async with again:
-        assert again.outcome is None
+        assert again.result_id is None
         await again.complete("resp_1")

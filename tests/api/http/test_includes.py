@@ -9,7 +9,7 @@ import pytest
 from openai import OpenAI
 from openai.types.responses import ResponseIncludable, ResponseInputParam
 
-from antiphon.api.http.includes import INCLUDABLE, parse_include, shows_encrypted_reasoning
+from antiphon.api.http.item_bodies import INCLUDABLE, parse_include, shows_encrypted_reasoning
 from antiphon.core.deltas import EncryptedReasoning, ReasoningSummaryDelta
 from antiphon.core.turns import Options
 from antiphon.errors import InvalidRequestError

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 
 import msgspec
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from antiphon.api.common.authentication import ApiKeyAuthenticator, tenant_of
-from antiphon.api.common.body import Message, Receive, Scope, Send
+from antiphon.api.common.authorization import Authorizer
 from antiphon.api.common.metrics import Metrics
 from antiphon.api.common.rate_limits import RateLimiter
 from antiphon.api.http.middleware import GatewayMiddleware, reauthorize
@@ -48,7 +49,9 @@ def site(allowed: Allowed | None = None) -> Iterator[KeyedServer]:
 
     def make(service: TurnService) -> GatewayMiddleware:
         limiter = RateLimiter(lambda _: allowed) if allowed else None
-        return GatewayMiddleware(turns, ApiKeyAuthenticator(keys), Metrics(set), limiter)
+        return GatewayMiddleware(
+            turns, Authorizer(ApiKeyAuthenticator(keys), limiter), Metrics(set)
+        )
 
     with serving(site=make) as server:
         yield KeyedServer(server, keys)
@@ -114,7 +117,7 @@ async def test_a_server_that_cannot_say_why_hangs_up() -> None:
     async def receive() -> Message:
         return {"type": "websocket.connect"}
 
-    front = GatewayMiddleware(turns, ApiKeyAuthenticator(keys), Metrics(set))
+    front = GatewayMiddleware(turns, Authorizer(ApiKeyAuthenticator(keys)), Metrics(set))
     headers = [(b"host", b"evil.example")]
     scope = {"type": "websocket", "path": "/v1/responses", "headers": headers}
     await front(scope, receive, send)

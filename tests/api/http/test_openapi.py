@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from html.parser import HTMLParser
 from typing import Any
 
@@ -16,12 +15,8 @@ from jsonschema import Draft202012Validator
 from schemathesis.core.result import Ok
 from schemathesis.generation import GenerationMode
 
-from antiphon.api.http.app import HttpApp, create_app
-from antiphon.api.http.endpoints import ENDPOINTS
-from antiphon.api.http.middleware import GatewayMiddleware
+from antiphon.api.http.routes import ROUTES
 from antiphon.models.scripted import ScriptedModel
-from antiphon.stores.memory.store import MemoryApiKeyStore
-from antiphon.turn.service import TurnService
 from support.http_server import Answer, ThreadServer, serving
 from support.keyed_server import serving_with_keys
 
@@ -30,30 +25,10 @@ EXAMPLES = 6
 PROTOCOL = "/mcp"
 
 
-@contextmanager
-def site() -> Iterator[tuple[ThreadServer, HttpApp]]:
-    apps: list[HttpApp] = []
-
-    def make(service: TurnService) -> GatewayMiddleware:
-        front = create_app(service, MemoryApiKeyStore(lambda: 0.0))
-        app = front._app
-        assert isinstance(app, HttpApp)
-        apps.append(app)
-        return front
-
-    with serving(ScriptedModel(), site=make) as server:
-        yield server, apps[0]
-
-
 @pytest.fixture(scope="module")
-def whole() -> Iterator[tuple[ThreadServer, HttpApp]]:
-    with site() as started:
+def server() -> Iterator[ThreadServer]:
+    with serving(ScriptedModel()) as started:
         yield started
-
-
-@pytest.fixture(scope="module")
-def server(whole: tuple[ThreadServer, HttpApp]) -> ThreadServer:
-    return whole[0]
 
 
 @pytest.fixture(scope="module")
@@ -61,20 +36,6 @@ def described(server: ThreadServer) -> dict[str, Any]:
     answer = server.get("/openapi.json")
     assert answer.headers["content-type"] == "application/json"
     return answer.json
-
-
-def test_every_endpoint_is_described_and_no_other(
-    whole: tuple[ThreadServer, HttpApp], described: dict[str, Any]
-) -> None:
-    there = {
-        (path.replace(":path", ""), name)
-        for path, names in whole[1].routes.items()
-        for name in names
-    }
-    assert there == {(path, name) for path, names in ENDPOINTS.items() for name in names}
-    assert there == {
-        (path, name.upper()) for path, names in described["paths"].items() for name in names
-    }
 
 
 def test_the_description_is_valid_and_every_reference_leads_somewhere(
@@ -170,12 +131,12 @@ class _Page(HTMLParser):
         self.text.append(data)
 
 
-def test_what_is_open_is_said_to_be() -> None:
-    said = {path for path, names in ENDPOINTS.items() if any(one.public for one in names.values())}
+def test_only_public_routes_answer_without_a_key() -> None:
     with serving_with_keys() as site:
         site.client()
-        answered = {path for path in ENDPOINTS if site.anonymous_client().get(path).status != 401}
-    assert answered == said
+        anonymous = site.anonymous_client()
+        answered = {route.path for route in ROUTES if anonymous.get(route.path).status != 401}
+    assert answered == {"/healthz", "/readyz", "/openapi.json", "/docs"}
 
 
 def test_the_page_shows_every_endpoint_and_runs_nothing(server: ThreadServer) -> None:
@@ -185,7 +146,7 @@ def test_the_page_shows_every_endpoint_and_runs_nothing(server: ThreadServer) ->
     page = _Page()
     page.feed(answer.body.decode())
     assert page.active == []
-    assert set(ENDPOINTS) <= {text.strip() for text in page.text}
+    assert {route.documented_path for route in ROUTES} <= {text.strip() for text in page.text}
     assert "previous_response_id" in page.text
 
 
@@ -207,7 +168,7 @@ def test_nothing_that_is_allowed_breaks_the_server(server: ThreadServer) -> None
     found = list(schema.get_all_operations())
     operations = [result.ok() for result in found if isinstance(result, Ok)]
     assert len(operations) == len(found)
-    every = {f"{name} {path}" for path, names in ENDPOINTS.items() for name in names}
+    every = {f"{route.method} {route.documented_path}" for route in ROUTES}
     assert {one.label for one in operations} == every - {
         f"POST {PROTOCOL}",
         # Where it was fetched from.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from antiphon.api.mcp.cancellation import ActiveCalls, CallKey
+from antiphon.api.mcp.streamable_http import ActiveCalls, CallKey
 from antiphon.models.scripted import ScriptedModel, hang, say
 from antiphon.turn.running_turns import RunningTurn
 from support.turn_service import service_with, turn_request

@@ -10,7 +10,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from antiphon.api.mcp.image_arguments import load_images
+from antiphon.api.mcp.tool_arguments import load_images
 from antiphon.core.images import MAX_IMAGE_BYTES
 from antiphon.errors import ForbiddenError, InvalidImageError, InvalidRequestError
 

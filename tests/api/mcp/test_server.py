@@ -16,7 +16,8 @@ from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.errors import ModelNotFoundError, ModelUnavailableError, UpstreamRateLimitError
 from antiphon.models.scripted import ScriptedModel, ScriptedReply, fail, finish, say, think
 from antiphon.stores.memory.store import MemoryStore
-from antiphon.turn.protocols import Model, RecentThread, StoredTurn
+from antiphon.turn.protocols import Model
+from antiphon.turn.store_protocols import RecentThread, StoredTurn
 from support.http_server import ThreadServer, serving
 from support.mcp_clients import MODES, call, over_http, tool_error
 

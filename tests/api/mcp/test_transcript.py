@@ -18,7 +18,7 @@ from antiphon.core.items import (
     encode_item,
 )
 from antiphon.core.turns import End, Header, Response
-from antiphon.turn.protocols import RecentThread
+from antiphon.turn.store_protocols import RecentThread
 
 
 def turn(*items: Item, end: End | None = None) -> Response:

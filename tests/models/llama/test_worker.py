@@ -36,9 +36,9 @@ PARENT = """
     from antiphon.turn.protocols import ModelCall, ModelInfo
 
     async def main():
-        model = LlamaModel(ModelInfo("m"), Path(sys.argv[1]), slots=1, context=2048)
-        told = b'[{"role": "user", "content": "Count to one thousand in words."}]'
-        stream = model.generate(ModelCall("m", told, Options(max_output_tokens=2000), True))
+        model = LlamaModel(ModelInfo("m"), Path(sys.argv[1]), slots=1, context_window=2048)
+        messages = b'[{"role": "user", "content": "Count to one thousand in words."}]'
+        stream = model.generate(ModelCall("m", messages, Options(max_output_tokens=2000), True))
         await anext(stream)
         print(model.pid, flush=True)
         if sys.argv[2] == "wait":
@@ -106,7 +106,7 @@ def test_a_terminals_ctrl_c_does_not_reach_it(running: int) -> None:
 
 
 @pytest.mark.parametrize("how", ["kill", "leave"])
-def test_it_goes_when_its_parent_does(how: str, tmp_path: Path) -> None:
+def test_the_worker_ends_with_its_parent(how: str, tmp_path: Path) -> None:
     with parent("wait" if how == "kill" else how, tmp_path) as process:
         child = os.pidfd_open(child_of(process))
         try:
@@ -161,12 +161,12 @@ def test_what_llama_cpp_prints_does_not_reach_the_frames() -> None:
     command = [sys.executable, "-c", "PLACEHOLDER"]
     program = """
         import os, sys
-        from antiphon.models.llama.worker import _Mouth
+        from antiphon.models.llama.worker import _FrameWriter
         from antiphon.models.llama.frame_protocol import Ready
-        mouth = _Mouth()
+        writer = _FrameWriter()
         print("printed by Python", flush=True)
         os.write(1, b"printed by C")
-        mouth.say(Ready(7))
+        writer.write(Ready(7))
     """
     command[2] = textwrap.dedent(program)
     done = subprocess.run(command, capture_output=True, check=True)
@@ -186,7 +186,7 @@ def load_failure(path: Path, *, slots: int = 1) -> str:
     return asyncio.run(main())
 
 
-def test_files_that_are_no_models_are_told_in_a_sentence(tmp_path: Path) -> None:
+def test_files_that_are_no_models_are_reported(tmp_path: Path) -> None:
     text = tmp_path / "text.gguf"
     text.write_text("hello")
     assert "is not a GGUF" in load_failure(text)
@@ -201,9 +201,7 @@ def test_files_that_are_no_models_are_told_in_a_sentence(tmp_path: Path) -> None
     assert "Is a directory" in load_failure(tmp_path)
 
 
-def test_too_little_memory_is_told_in_a_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_little_memory_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nulimit -v 400000\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o700)

@@ -130,7 +130,8 @@ def test_failures_on_the_way(
     ("status", "body", "kind", "code", "transient"),
     [
         (400, error("Bad.", code="bad", param="stop"), InvalidRequestError, "bad", False),
-        (400, {"code": "Bad argument", "error": "Bad."}, InvalidRequestError, "Bad argument", False),
+        (400, {"code": "Bad argument", "error": "Bad."}, InvalidRequestError,
+         "Bad argument", False),
         (400, error("Incorrect API key provided: xai-01***ij."), ModelError,
          "upstream_unauthorized", False),
         (401, error("No."), ModelError, "upstream_unauthorized", False),
@@ -142,9 +143,11 @@ def test_failures_on_the_way(
         (405, {"detail": "Method Not Allowed"}, ModelError, "upstream_not_found", False),
         (408, b"", ModelTimeoutError, "upstream_timeout", True),
         (413, b"", BodyTooLargeError, "body_too_large", False),
-        (422, {"detail": [{"loc": ["x"], "msg": "bad"}]}, InvalidRequestError, "invalid_value", False),
+        (422, {"detail": [{"loc": ["x"], "msg": "bad"}]}, InvalidRequestError,
+         "invalid_value", False),
         (429, error("Slow."), UpstreamRateLimitError, "rate_limit_exceeded", True),
-        (429, error("Paid?", code="insufficient_quota"), UpstreamRateLimitError, "rate_limit_exceeded", False),
+        (429, error("Paid?", code="insufficient_quota"), UpstreamRateLimitError,
+         "rate_limit_exceeded", False),
         (500, error("Oops."), ModelError, "upstream_error", True),
         (501, b"", ModelError, "upstream_error", False),
         (502, b"<html>", ModelError, "upstream_error", True),
@@ -163,7 +166,7 @@ def test_answers_that_are_no_success(
     assert failure.transient is transient
 
 
-def test_a_bad_request_is_told_in_the_upstreams_words() -> None:
+def test_a_bad_request_quotes_the_upstream() -> None:
     failure = answered(400, error("Stop is too long.", param="stop", code=3))
     assert failure.error.message == "Stop is too long."
     assert (failure.error.param, failure.error.code) == ("stop", "3")
@@ -205,7 +208,7 @@ def test_how_long_to_wait_is_passed_on() -> None:
     assert answered(429, b"").retry_after is None
 
 
-def test_a_redirect_is_told_and_not_followed() -> None:
+def test_a_redirect_is_reported_and_not_followed() -> None:
     failure = answered(307, b"", {"Location": f"https://evil.example/{KEY}"})
     assert failure.error.code == "upstream_redirect"
     assert "https://evil.example/[key]" in failure.error.message

@@ -148,7 +148,7 @@ def test_tool_calls_in_fragments() -> None:
     run_with_upstream(main)
 
 
-def test_an_answer_in_the_form_that_was_not_asked_for() -> None:
+def test_an_answer_in_the_form_that_was_not_requested() -> None:
     async def main(upstream: ChatCompletionsUpstream, model: ChatCompletionsModel) -> None:
         upstream.then(completion(), hello_answer())
         assert await collect_deltas(model) == [
@@ -253,7 +253,7 @@ def test_an_endless_event_is_an_error() -> None:
     run_with_upstream(main)
 
 
-def test_a_refusal_whose_body_hangs_is_told_by_its_status() -> None:
+def test_an_error_whose_body_hangs_is_reported_by_its_status() -> None:
     async def main(upstream: ChatCompletionsUpstream, model: ChatCompletionsModel) -> None:
         upstream.then([b"HTTP/1.1 401 No\r\nContent-Length: 9\r\n\r\nKey", HANG])
         _, error = await expect_failure(model, ModelError)
@@ -264,26 +264,26 @@ def test_a_refusal_whose_body_hangs_is_told_by_its_status() -> None:
     with_model(main, read_timeout=0.2)
 
 
-class Mistaken(ChatCompletionsParser):
-    """A reader with a mistake in it."""
+class BrokenParser(ChatCompletionsParser):
+    """A parser with a bug in it."""
 
     def feed(self, events: Iterable[bytes]) -> list[Delta]:
-        raise ValueError("not the upstream's fault")
+        raise ValueError("a bug in the parser")
 
-    def whole(self, body: bytes) -> list[Delta]:
-        raise RuntimeError("not the upstream's fault")
+    def parse_body(self, body: bytes) -> list[Delta]:
+        raise RuntimeError("a bug in the parser")
 
 
-class MistakenModel(ChatCompletionsModel):
-    def _reader(self, call: ModelCall) -> ChatCompletionsParser:
-        return Mistaken()
+class BrokenParserModel(ChatCompletionsModel):
+    def _create_parser(self, call: ModelCall) -> ChatCompletionsParser:
+        return BrokenParser()
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-async def test_a_mistake_of_ours_is_not_the_upstreams(streamed: bool) -> None:
+async def test_a_bug_in_a_parser_is_not_reported_as_an_upstream_error(streamed: bool) -> None:
     async with MisbehavingUpstream() as upstream:
-        model = MistakenModel(ModelInfo("m"), upstream.base_url, KEY)
-        with pytest.raises((ValueError, RuntimeError), match="not the upstream's fault"):
+        model = BrokenParserModel(ModelInfo("m"), upstream.base_url, KEY)
+        with pytest.raises((ValueError, RuntimeError), match="a bug in the parser"):
             await collect_deltas(model, streamed=streamed)
         assert len(upstream.requests) == 1
         await model.close()

@@ -18,7 +18,7 @@ from antiphon.core.items import Compaction, encode_item
 from antiphon.core.retention import RetentionPolicy
 from antiphon.stores.sqlite.page_scrubbing import find_dirty_pages
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
-from antiphon.turn.protocols import Head
+from antiphon.turn.store_protocols import Head
 from support.store_subprocess import child, line
 from support.store_turns import (
     DONE,

@@ -16,7 +16,7 @@ from antiphon.stores.sqlite.reader import (
 )
 from antiphon.stores.sqlite.sql_files import migrate
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
-from antiphon.turn.protocols import Head, NewTurn
+from antiphon.turn.store_protocols import Head, NewTurn
 from support.store_turns import DONE, assistant, new_turn, user
 
 ME = 7

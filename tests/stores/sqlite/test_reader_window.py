@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from antiphon.stores.sqlite.reader import read_window
-from antiphon.turn.protocols import Head, Window
+from antiphon.turn.store_protocols import Head, Window
 from support.store_turns import (
     STORES,
     Opener,

@@ -15,7 +15,7 @@ from antiphon.core.turns import TurnError
 from antiphon.errors import StoreError
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.stores.sqlite.writer import interrupted_end
-from antiphon.turn.protocols import Head
+from antiphon.turn.store_protocols import Head
 from support.store_subprocess import child, line
 from support.store_turns import (
     DONE,

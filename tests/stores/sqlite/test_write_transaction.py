@@ -13,7 +13,7 @@ from antiphon.stores.sqlite.rows import MAX_ITEMS, MAX_SEQ, MAX_THREAD, row_id_o
 from antiphon.stores.sqlite.sql_files import TURN_SQL, migrate
 from antiphon.stores.sqlite.write_transaction import OpenTurn, WriteTransaction
 from antiphon.stores.sqlite.writer import interrupted_end
-from antiphon.turn.protocols import Head, NewTurn
+from antiphon.turn.store_protocols import Head, NewTurn
 from support.store_turns import DONE, assistant, blob_of, new_turn
 
 ME = 7

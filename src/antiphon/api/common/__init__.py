@@ -1,1 +1,1 @@
-"""What every network interface shares: authentication, rate limits, request ids, metrics, parsing."""
+"""Shared by HTTP, gRPC and MCP: authorization, rate limits, request ids, metrics, decoding."""

@@ -1,10 +1,8 @@
-"""One line for each request, for those who want it: what was asked, and how it went.
+"""Access log and request ids: one line for each request with status, duration and tenant.
 
-A WebSocket is one request, from its beginning to its end.
-
-Neither bodies nor keys nor queries, which may hold either, are in it.
-
-``x-request-id``: one name for a request, in its answer and in every line about it.
+A WebSocket is one request, from its beginning to its end. Bodies, keys and queries, which may
+hold either, are never in a line. ``x-request-id`` identifies a request: it is in its response and
+in every log line about it.
 """
 
 from __future__ import annotations
@@ -12,7 +10,8 @@ from __future__ import annotations
 import logging
 import re
 
-from antiphon.api.common.body import Scope
+from starlette.types import Scope
+
 from antiphon.core.ids import new_response_id
 
 _SAFE_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")

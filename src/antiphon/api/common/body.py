@@ -1,22 +1,18 @@
-"""Reading request bodies, and saying what is wrong with them."""
+"""Request bodies: reading with a size limit, JSON decoding, and validation errors by field."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Iterable
+from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 import msgspec
+from starlette.types import Receive, Scope
 
 from antiphon.errors import BodyTooLargeError, InvalidRequestError
 
 T = TypeVar("T")
-
-Scope: TypeAlias = MutableMapping[str, Any]
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 #: Bytes. Room for a 20 MiB image in base64 and the words around it.
 MAX_BODY = 32 * 1024 * 1024
@@ -53,8 +49,8 @@ async def read_body(receive: Receive) -> bytes:
         if size <= MAX_BODY:
             chunks.append(chunk)
         else:
-            # A client that is still sending would not read the answer, so what it
-            # has to say is heard out, and dropped.
+            # A client that is still sending would not read the answer, so the rest is
+            # read and dropped.
             chunks.clear()
         if not message.get("more_body") or size > _MAX_DRAIN:
             return _check_size(b"".join(chunks), size)
@@ -69,7 +65,7 @@ def _check_size(body: bytes, size: int) -> bytes:
 
 
 def decode_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    """A body in its shape. Raises ``InvalidRequestError`` naming the field at fault."""
+    """A body in its shape. Raises ``InvalidRequestError`` naming the invalid field."""
     try:
         return decoder.decode(body)
     except DECODE_ERRORS as error:
@@ -82,9 +78,9 @@ def query_params(scope: Scope) -> dict[str, list[str]]:
 
 
 def invalid_value_error(error: Exception, at: str = "") -> InvalidRequestError:
-    """The one error for a body that cannot be decoded, naming the field at fault.
+    """The one error for a body that cannot be decoded, naming the invalid field.
 
-    ``at`` is where in the body the decoded part begins.
+    ``at`` is the path of the decoded part in the body.
     """
     if isinstance(error, RecursionError):
         return InvalidRequestError(
@@ -100,9 +96,9 @@ def invalid_value_error(error: Exception, at: str = "") -> InvalidRequestError:
         path += "." + what.rpartition("field `")[2].rstrip("`")
     param = (at + path).lstrip(".") or None
     code = "invalid_type" if ", got `" in what else "invalid_value"
-    place = f" for '{param}'" if param else ""
+    location = f" for '{param}'" if param else ""
     return InvalidRequestError(
-        f"Invalid value{place}: {_lower_first(what)}.", code=code, param=param
+        f"Invalid value{location}: {_lower_first(what)}.", code=code, param=param
     )
 
 
@@ -111,7 +107,7 @@ def _lower_first(sentence: str) -> str:
 
 
 def check_depth(value: object, path: str) -> None:
-    """Refuse a decoded value that is nested too deeply to be kept; ``at`` is its place."""
+    """Raise ``InvalidRequestError`` for a value nested too deeply to be stored; ``path`` is its field."""
     level = [value]
     for _ in range(MAX_DEPTH):
         level = [child for one in level for child in _children(one)]

@@ -1,7 +1,7 @@
-"""Input items, from the Responses API's JSON into ours. Pure.
+"""Input items: decodes and sanitizes the Responses API's input items into ours. Pure.
 
-Clients send back what they were shown, so ids, statuses and nulls that mean nothing here are
-dropped. An item that is only named, and approvals, come out beside the items.
+Clients send items back as they received them: ids, statuses and nulls that mean nothing in an
+input are dropped. Item references and approvals are returned beside the items.
 """
 
 from __future__ import annotations
@@ -27,18 +27,17 @@ from antiphon.core.items import (
     Part,
     Reasoning,
 )
-from antiphon.core.tool_rules import denied_output, qualified_name
+from antiphon.core.tool_rules import INTERRUPTED_OUTPUT, denied_output, qualified_name
 from antiphon.core.turns import ItemReference
 from antiphon.errors import InvalidRequestError
 
 MAX_ITEMS = 4096
-_INTERRUPTED_OUTPUT = "The call was interrupted before it gave a result."
 
 
 class DecodedInput(msgspec.Struct, frozen=True):
-    """What an input holds.
+    """The decoded input.
 
-    ``approved`` are those of its own calls that it approves. Approvals of earlier turns'
+    ``approved_calls`` are those of its own calls that it approves. Approvals of earlier turns'
     calls are among the items, with no call that has their id.
     """
 
@@ -48,9 +47,9 @@ class DecodedInput(msgspec.Struct, frozen=True):
 
 
 def decode_items(given: Sequence[dict[str, Any]], path: str) -> DecodedInput:
-    """Items as they were sent; ``at`` is their field in the body.
+    """Decode items; ``path`` is their field in the body.
 
-    Raises ``InvalidRequestError`` naming the field at fault.
+    Raises ``InvalidRequestError`` naming the invalid field.
     """
     if len(given) > MAX_ITEMS:
         raise InvalidRequestError(
@@ -58,15 +57,15 @@ def decode_items(given: Sequence[dict[str, Any]], path: str) -> DecodedInput:
         )
     items: list[Item] = []
     special: _SpecialItemDecoder | None = None
-    for place, fields in enumerate(given):
-        where = f"{path}[{place}]"
+    for index, fields in enumerate(given):
+        item_path = f"{path}[{index}]"
         clean = _normalize(fields)
         kind = clean["type"]
         if isinstance(kind, str) and kind in _PLAIN_ITEM_TYPES:
-            items.append(_decode_plain_item(clean, where))
+            items.append(_decode_plain_item(clean, item_path))
         else:
             special = special or _SpecialItemDecoder(items)
-            special.add(kind, clean, where)
+            special.add(kind, clean, item_path)
     if special is None:
         return DecodedInput(tuple(items))
     return DecodedInput(tuple(items), tuple(special.references), special.approved_calls())
@@ -163,13 +162,13 @@ def _normalize_reasoning_parts(parts: Any) -> None:
 
 def _simplify_content(content: str | tuple[Part, ...], path: str) -> str | tuple[Part, ...]:
     """One plain text part becomes its text: it says the same in fewer bytes."""
-    for place, part in enumerate(() if isinstance(content, str) else content):
+    for index, part in enumerate(() if isinstance(content, str) else content):
         if isinstance(part, OutputText):
-            check_depth((part.annotations, part.logprobs), f"{path}[{place}]")
+            check_depth((part.annotations, part.logprobs), f"{path}[{index}]")
         elif isinstance(part, InputFile) and part.file_data is None and part.file_url is None:
             raise InvalidRequestError(
                 "A file has to come with its data or a URL: this server keeps no files.",
-                param=f"{path}[{place}].file_data",
+                param=f"{path}[{index}].file_data",
             )
     if all(part == InputText("") for part in content):
         return ""
@@ -209,9 +208,9 @@ class _SpecialItemDecoder:
             case "mcp_call":
                 self._add_mcp_call(_convert(fields, _McpCall, path))
             case "mcp_approval_request":
-                asked = _convert(fields, _ApprovalRequest, path)
-                call = _function_call(asked, asked.id)
-                self._approval_requests[asked.id] = call
+                request = _convert(fields, _ApprovalRequest, path)
+                call = _function_call(request, request.id)
+                self._approval_requests[request.id] = call
                 self._items.append(call)
             case "mcp_approval_response":
                 self._add_approval(_convert(fields, McpApproval, path))
@@ -233,7 +232,7 @@ class _SpecialItemDecoder:
         failed = given.error is not None or given.output is None
         text = given.output or ""
         if failed:
-            text = _INTERRUPTED_OUTPUT if given.error is None else _error_text(given.error)
+            text = INTERRUPTED_OUTPUT if given.error is None else _error_text(given.error)
         self._items.append(FunctionCallOutput(call.call_id, text, is_error=failed))
 
     def _add_approval(self, decision: McpApproval) -> None:

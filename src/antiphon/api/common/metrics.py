@@ -1,12 +1,10 @@
-"""``/metrics``, for Prometheus: what the server does, how fast, and what fails.
+"""Metrics: Prometheus counters, gauges and histograms of requests, turns and models; ``/metrics``.
 
-Labels are words of ours only: routes, methods, codes, and the models that were configured.
-Nothing that a tenant says is one, so that there are few of them and none tells anything.
+Label values are routes, methods, codes and configured models only, never a tenant's text, so
+that there are few of them and none discloses anything.
 
-How many requests there were of each kind, and how long they took.
-
-Counted without the library's locks, which every request would wait for four times: all that
-counts is on one thread, and whoever asks is, too.
+Requests are counted without prometheus-client's locks, of which each request would take four:
+everything is counted and read on one thread.
 """
 
 from __future__ import annotations
@@ -22,8 +20,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
+from starlette.types import Receive, Scope, Send
 
-from antiphon.api.common.body import Receive, Scope, Send
 from antiphon.errors import ModelError, StoreError
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.store_protocols import StoreHealth
@@ -41,14 +39,14 @@ class _RequestStats:
     def __init__(self) -> None:
         self.count = 0
         self.seconds = 0.0
-        #: How many took up to each of ``LATENCY_BUCKETS`` but more than the one before; then the rest.
+        #: Requests in each of ``LATENCY_BUCKETS``, then the slower ones; not cumulative.
         self.buckets = [0] * len(_BUCKET_BOUNDS)
 
 
 class RequestMetrics(Collector):
     """``{name}s_total`` and the histogram ``{name}_seconds``, both with these labels.
 
-    ``counted`` and ``seconds_help`` say what they are. Whoever adds sees to it that labels are few.
+    ``count_help`` and ``seconds_help`` describe them. Callers must keep the number of labels small.
     """
 
     def __init__(
@@ -62,23 +60,23 @@ class RequestMetrics(Collector):
 
     def observe(self, labels: tuple[str, ...], seconds: float) -> None:
         """One more request."""
-        tally = self._stats.get(labels)
-        if tally is None:
-            tally = self._stats[labels] = _RequestStats()
-        tally.count += 1
-        tally.seconds += seconds
-        tally.buckets[bisect_left(LATENCY_BUCKETS, seconds)] += 1
+        stats = self._stats.get(labels)
+        if stats is None:
+            stats = self._stats[labels] = _RequestStats()
+        stats.count += 1
+        stats.seconds += seconds
+        stats.buckets[bisect_left(LATENCY_BUCKETS, seconds)] += 1
 
     def collect(self) -> Iterator[Metric]:
-        """All tallies, as Prometheus wants them."""
+        """Both metrics, for Prometheus."""
         count = CounterMetricFamily(f"{self._name}s", self._count_help, labels=self._labels)
         seconds = HistogramMetricFamily(
             f"{self._name}_seconds", self._seconds_help, labels=self._labels
         )
-        for labels, tally in self._stats.items():
-            count.add_metric(labels, tally.count)
-            below = zip(_BUCKET_BOUNDS, accumulate(tally.buckets), strict=True)
-            seconds.add_metric(labels, list(below), tally.seconds)
+        for labels, stats in self._stats.items():
+            count.add_metric(labels, stats.count)
+            below = zip(_BUCKET_BOUNDS, accumulate(stats.buckets), strict=True)
+            seconds.add_metric(labels, list(below), stats.seconds)
         yield count
         yield seconds
 
@@ -114,7 +112,7 @@ class _ModelMetrics(msgspec.Struct, frozen=True):
 
 
 class Metrics:
-    """The server's own registry. To be told of turns (``TurnService.add_observer``).
+    """The server's own registry. It observes turns (``TurnService.add_observer``).
 
     ``models`` gives the names that may be labels, ``health`` is that of the store.
     """
@@ -163,7 +161,7 @@ class Metrics:
             ("code",),
             registry=registry,
         )
-        self._unkept = Counter(
+        self._unstored_turns = Counter(
             "antiphon_turns_unkept", "Turns that the store could not keep.", registry=registry
         )
         if health is not None:
@@ -189,20 +187,20 @@ class Metrics:
 
     def turn_ended(self, turn: RunningTurn) -> None:
         self._running.dec()
-        if turn.refused:
+        if turn.is_rejected:
             return
         response = turn.response
         self._turns.labels(response.status if response else "failed").inc()
         if isinstance(turn.error, ModelError):
             self._upstream_errors.labels(self._code_label(turn.error.code)).inc()
         elif isinstance(turn.error, StoreError):
-            self._unkept.inc()
-        spoken = self._metrics_for_model(turn.initial_response.header.model)
+            self._unstored_turns.inc()
+        model_metrics = self._metrics_for_model(turn.initial_response.header.model)
         if turn.is_streamed and turn.first_token_at is not None:
-            spoken.first_token.observe(turn.first_token_at - turn.started_at)
+            model_metrics.first_token.observe(turn.first_token_at - turn.started_at)
         if response and response.end and (usage := response.end.usage):
-            spoken.input_tokens.inc(usage.input_tokens)
-            spoken.output_tokens.inc(usage.output_tokens)
+            model_metrics.input_tokens.inc(usage.input_tokens)
+            model_metrics.output_tokens.inc(usage.output_tokens)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /metrics"""
@@ -215,18 +213,18 @@ class Metrics:
         await send({"type": "http.response.body", "body": body})
 
     def _metrics_for_model(self, name: str) -> _ModelMetrics:
-        spoken = self._by_model.get(name)
-        if spoken is None:
+        model_metrics = self._by_model.get(name)
+        if model_metrics is None:
             # A catch-all upstream takes any name.
             label = name if name in self._models() else _OTHER
-            spoken = _ModelMetrics(
+            model_metrics = _ModelMetrics(
                 self._first_token.labels(label),
                 self._tokens.labels(label, "input"),
                 self._tokens.labels(label, "output"),
             )
             if label == name:
-                self._by_model[name] = spoken
-        return spoken
+                self._by_model[name] = model_metrics
+        return model_metrics
 
     def _code_label(self, code: str) -> str:
         if code not in self._codes:

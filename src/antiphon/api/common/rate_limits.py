@@ -1,9 +1,8 @@
-"""How much one key may ask for: requests a minute, and turns at once.
+"""Rate limits: a token bucket of requests a minute and a semaphore of concurrent turns for each key.
 
-Each process counts for itself: of two servers on one store, each lets a key have as much.
-Requests fill up evenly: after a pause a key may use a whole minute's worth at once.
-A turn counts from the request that asks for it until both are over, so that neither a
-turn in the background nor one whose reader left makes room before its time.
+Each process counts for itself. The bucket refills evenly: after a pause a key may use a whole
+minute's requests at once. A turn holds its slot until both it and its request have ended, so that
+neither a background turn nor one whose reader left frees its slot too early.
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import Protocol, TypeAlias
 
-from antiphon.api.common.body import Scope
+from starlette.types import Scope
+
 from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.errors import RateLimitError
 from antiphon.turn.running_turns import RunningTurn
@@ -28,7 +28,7 @@ _MINUTE = 60.0
 
 
 class RateLimit(Protocol):
-    """How much. None: as much as they like."""
+    """The limits of one key. None: unlimited."""
 
     @property
     def requests_per_minute(self) -> int | None: ...
@@ -38,7 +38,7 @@ class RateLimit(Protocol):
 
 
 class KeyUsage:
-    """What one key has used."""
+    """The usage of one key: its token bucket and its running turns."""
 
     __slots__ = ("_clock", "_refilled_at", "_remaining", "rate_limit", "running_turns")
 
@@ -68,7 +68,7 @@ class KeyUsage:
         self._remaining -= 1
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """How things stand, in the names that OpenAI's clients know."""
+        """The state of the bucket as headers, with the names that OpenAI's clients know."""
         per_minute = self.rate_limit.requests_per_minute
         if per_minute is None:
             return []
@@ -81,7 +81,7 @@ class KeyUsage:
 
 
 class ConcurrencySlot:
-    """A turn's place among those of its key: kept by its request and by the turn itself.
+    """Concurrency slot: a permit for one running turn of a key, held by its request and the turn.
 
     A context, within which one turn may be started.
     """
@@ -93,14 +93,14 @@ class ConcurrencySlot:
         self._holders = 0
 
     def __enter__(self) -> None:
-        account = self._usage
-        most = account.rate_limit.concurrent_turns
-        if most is not None and account.running_turns >= most:
+        usage = self._usage
+        limit = usage.rate_limit.concurrent_turns
+        if limit is not None and usage.running_turns >= limit:
             raise RateLimitError(
-                f"This key may have {most} turns running at once: wait until one is over.",
+                f"This key may have {limit} turns running at once: wait until one is over.",
                 retry_after=1,
             )
-        account.running_turns += 1
+        usage.running_turns += 1
         self._holders = 1
         self._reset_token = _current_slot.set(self)
 
@@ -117,12 +117,12 @@ class ConcurrencySlot:
             self._usage.running_turns -= 1
 
 
-#: The place that the work in this context has. A turn's task inherits it.
+#: The slot of this context. A turn's task inherits it.
 _current_slot: ContextVar[ConcurrencySlot | None] = ContextVar("antiphon_place", default=None)
 
 
 class RateLimiter:
-    """The accounts of all keys. To be told of turns (``TurnService.add_observer``)."""
+    """The usage of all keys. It observes turns (``TurnService.add_observer``)."""
 
     def __init__(
         self, rate_limit_for: Callable[[str], RateLimit], clock: Clock = time.monotonic
@@ -132,30 +132,30 @@ class RateLimiter:
         self._usage_by_key: dict[str, KeyUsage] = {}
 
     def usage_for(self, key: ApiKey | None) -> KeyUsage:
-        """A key's account; without keys, all share one."""
+        """The usage of a key; without keys, all requests share one."""
         name, tenant = (key.id, key.tenant) if key else ("", DEFAULT_TENANT)
-        account = self._usage_by_key.get(name)
-        if account is None:
-            account = self._usage_by_key[name] = KeyUsage(self._rate_limit_for(tenant), self._clock)
-        return account
+        usage = self._usage_by_key.get(name)
+        if usage is None:
+            usage = self._usage_by_key[name] = KeyUsage(self._rate_limit_for(tenant), self._clock)
+        return usage
 
     def turn_started(self, turn: RunningTurn) -> None:
-        if place := _current_slot.get():
-            place.acquire()
+        if slot := _current_slot.get():
+            slot.acquire()
 
     def turn_ended(self, turn: RunningTurn) -> None:
-        if place := _current_slot.get():
-            place.release()
+        if slot := _current_slot.get():
+            slot.release()
 
 
 def set_key_usage(scope: Scope, usage: KeyUsage) -> None:
-    """Say whose account a request is on."""
+    """Set the key usage of a request."""
     scope[_KEY_USAGE] = usage
     # The task of a request that waited behind another inherits what that one had.
     _current_slot.set(None)
 
 
 def concurrency_slot(scope: Scope) -> AbstractContextManager[None]:
-    """A place for one turn. To enter it raises ``RateLimitError``."""
-    account: KeyUsage | None = scope.get(_KEY_USAGE)
-    return nullcontext() if account is None else ConcurrencySlot(account)
+    """A slot for one turn. Entering it raises ``RateLimitError``."""
+    usage: KeyUsage | None = scope.get(_KEY_USAGE)
+    return nullcontext() if usage is None else ConcurrencySlot(usage)

@@ -1,4 +1,4 @@
-"""``tools`` and ``tool_choice``: as a request brings them, and as a response shows them."""
+"""Tools of a request: decodes ``tools`` and ``tool_choice``, and encodes them for responses. Pure."""
 
 from __future__ import annotations
 
@@ -101,34 +101,34 @@ def decode_tools(given: Sequence[ToolParam], choice: ToolChoice | None) -> Decod
     named = [
         tool.name if isinstance(tool, FunctionToolParam) else tool.server_label for tool in given
     ]
-    for place, name in enumerate(named):
-        if name in named[:place]:
+    for index, name in enumerate(named):
+        if name in named[:index]:
             raise InvalidRequestError(
-                f"There are two tools named '{name}'.", param=f"tools[{place}]"
+                f"There are two tools named '{name}'.", param=f"tools[{index}]"
             )
     prefixes = [
         qualified_name(tool.server_label, "") for tool in given if isinstance(tool, McpToolParam)
     ]
     functions: list[FunctionTool] = []
     servers: list[McpTool] = []
-    asks: list[McpServerRequest] = []
-    for place, tool in enumerate(given):
-        at = f"tools[{place}]"
+    server_requests: list[McpServerRequest] = []
+    for index, tool in enumerate(given):
+        tool_path = f"tools[{index}]"
         if isinstance(tool, FunctionToolParam):
-            check_depth(tool.parameters, f"{at}.parameters")
+            check_depth(tool.parameters, f"{tool_path}.parameters")
             if tool.name.startswith(tuple(prefixes)):
                 raise InvalidRequestError(
                     f"The name '{tool.name}' is one that an MCP server's tool may have.",
-                    param=f"{at}.name",
+                    param=f"{tool_path}.name",
                 )
             functions.append(
                 FunctionTool(tool.name, tool.description, tool.parameters, tool.strict)
             )
         else:
-            asks.append(_server_request(tool, at))
-            servers.append(_server_tool(tool, asks[-1]))
+            server_requests.append(_server_request(tool, tool_path))
+            servers.append(_server_tool(tool, server_requests[-1]))
     chosen, allowed = _decode_choice(choice, {tool.name for tool in functions}, servers)
-    return DecodedTools(tuple(functions), tuple(servers), tuple(asks), chosen, allowed)
+    return DecodedTools(tuple(functions), tuple(servers), tuple(server_requests), chosen, allowed)
 
 
 def _server_request(tool: McpToolParam, path: str) -> McpServerRequest:
@@ -236,8 +236,8 @@ def _decode_choice(
                 return "required", (qualified_name(label, ALL_TOOLS),)
             return f"function:{qualified_name(label, tool)}", None
         case _AllowedTools(tools=tools, mode=mode):
-            for place, one in enumerate(tools):
-                _check_known(one, functions, labels, f"tool_choice.tools[{place}]")
+            for index, one in enumerate(tools):
+                _check_known(one, functions, labels, f"tool_choice.tools[{index}]")
             return mode or "auto", tuple(dict.fromkeys(map(_allowed_name, tools)))
     return given, None
 

@@ -1,7 +1,4 @@
-"""``xai_api.Chat``: the SDK's conversations.
-
-The turns of one request: one for each choice, side by side.
-"""
+"""gRPC chat service: completions, streams, deferred and stored completions, with n choices."""
 
 from __future__ import annotations
 
@@ -12,9 +9,10 @@ from typing import TypeAlias
 
 import msgspec
 
+from antiphon.api.common.authorization import Principal
 from antiphon.api.grpc.chunk_codec import GrpcChunkEncoder
 from antiphon.api.grpc.deferred_completions import DeferredCompletions
-from antiphon.api.grpc.interceptor import GrpcCaller, log
+from antiphon.api.grpc.interceptor import log
 from antiphon.api.grpc.message_codec import (
     SUMMARY_PREFIX,
     decode_messages,
@@ -24,7 +22,7 @@ from antiphon.api.grpc.message_codec import (
 from antiphon.api.grpc.request_codec import CompletionRequest, decode_completion
 from antiphon.api.grpc.response_codec import CompletionEncoder, encode_usage
 from antiphon.api.grpc.stream_throttle import StreamThrottle
-from antiphon.api.grpc.tool_call_codec import open_call_ids
+from antiphon.api.grpc.tool_codec import open_call_ids
 from antiphon.core.events import Event
 from antiphon.core.ids import item_id, new_response_id
 from antiphon.core.items import Item
@@ -43,7 +41,7 @@ ChoiceEvents: TypeAlias = Sequence[tuple[int, Sequence[Event]]]
 
 
 async def start_choices(
-    service: TurnService, caller: GrpcCaller, request: CompletionRequest
+    service: TurnService, caller: Principal, request: CompletionRequest
 ) -> list[RunningTurn]:
     """Start the turns of all choices, the one that gives the completion its id first.
 
@@ -51,12 +49,12 @@ async def start_choices(
     """
     others: list[RunningTurn] = []
     # A turn takes the place that was entered last.
-    with ExitStack() as places:
+    with ExitStack() as slots:
         try:
             for _ in range(request.choices - 1):
-                places.enter_context(caller.concurrency_slot())
+                slots.enter_context(caller.concurrency_slot())
                 others.append(await service.start(request.turn))
-            places.enter_context(caller.concurrency_slot())
+            slots.enter_context(caller.concurrency_slot())
             first = await service.start(_with_choice_ids(request.turn, others))
         except BaseException:
             for turn in others:
@@ -121,7 +119,7 @@ async def merge_events(
 ) -> AsyncIterator[ChoiceEvents]:
     """The events of all turns as they come, with the number of their choice.
 
-    ``rest`` as for ``RunningTurn.events``. Raises the first error that one of them ends with.
+    ``pause`` as for ``RunningTurn.events``. Raises the first error that one of them ends with.
     """
     if len(turns) == 1:
         async for only in turns[0].events(pause):
@@ -176,7 +174,7 @@ class ChatServicer:
         self._deferred_completions = DeferredCompletions()
         self._throttle = throttle
 
-    async def complete(self, caller: GrpcCaller, request: Proto) -> Proto:
+    async def complete(self, caller: Principal, request: Proto) -> Proto:
         """GetCompletion"""
         turns = await start_choices(
             self._service, caller, await self._decode_request(caller, request)
@@ -184,34 +182,34 @@ class ChatServicer:
         with cancel_on_exit(turns):
             return self._completion_encoder.encode(await gather_results(turns))
 
-    async def stream(self, caller: GrpcCaller, request: Proto, write: Write) -> None:
+    async def stream(self, caller: Principal, request: Proto, write: Write) -> None:
         """GetCompletionChunk"""
-        asked = await self._decode_request(caller, request)
-        streamed = msgspec.structs.replace(asked.turn, stream=True, emit_created=False)
+        completion_request = await self._decode_request(caller, request)
+        streamed = msgspec.structs.replace(completion_request.turn, stream=True, emit_created=False)
         turns = await start_choices(
-            self._service, caller, msgspec.structs.replace(asked, turn=streamed)
+            self._service, caller, msgspec.structs.replace(completion_request, turn=streamed)
         )
-        with cancel_on_exit(turns), self._throttle.open_stream() as rest:
+        with cancel_on_exit(turns), self._throttle.open_stream() as stream_pause:
             encoder = GrpcChunkEncoder(turns[0].initial_response, self._completion_encoder)
-            async for batches in merge_events(turns, rest.remaining):
+            async for batches in merge_events(turns, stream_pause.remaining):
                 if chunk := encoder.encode(batches):
                     await write(chunk)
-                    rest.start()
+                    stream_pause.start()
 
-    async def defer(self, caller: GrpcCaller, request: Proto) -> Proto:
+    async def defer(self, caller: Principal, request: Proto) -> Proto:
         """StartDeferredCompletion: nobody waits for the answer, but somebody will ask for it."""
-        asked = await self._decode_request(caller, request)
-        if not asked.turn.store:
+        completion_request = await self._decode_request(caller, request)
+        if not completion_request.turn.store:
             self._deferred_completions.ensure_capacity(caller.tenant)
-        turns = await start_choices(self._service, caller, asked)
-        if asked.turn.store:
+        turns = await start_choices(self._service, caller, completion_request)
+        if completion_request.turn.store:
             await turns[0].wait_until_stored()
             return deferred_pb2.StartDeferredResponse(request_id=turns[0].response_id)
         return deferred_pb2.StartDeferredResponse(
             request_id=self._deferred_completions.add(caller.tenant, turns)
         )
 
-    async def get_deferred(self, caller: GrpcCaller, request: Proto) -> Proto:
+    async def get_deferred(self, caller: Principal, request: Proto) -> Proto:
         """GetDeferredCompletion: of a stored answer for as long as it is stored."""
         name, tenant = request.request_id, caller.tenant
         if self._deferred_completions.is_expired(tenant, name):
@@ -226,11 +224,11 @@ class ChatServicer:
             return _deferred_response(deferred_pb2.PENDING)
         return _deferred_response(deferred_pb2.DONE, self._encode_stored(choices))
 
-    async def get_stored(self, caller: GrpcCaller, request: Proto) -> Proto:
+    async def get_stored(self, caller: Principal, request: Proto) -> Proto:
         """GetStoredCompletion: whichever interface it was made through."""
         return self._encode_stored(await self._stored_choices(caller, request.response_id))
 
-    async def delete(self, caller: GrpcCaller, request: Proto) -> Proto:
+    async def delete(self, caller: Principal, request: Proto) -> Proto:
         """DeleteStoredCompletion, with all its choices"""
         first = await self._service.reader.response(caller.tenant, request.response_id)
         for other in other_choice_ids(first):
@@ -241,10 +239,10 @@ class ChatServicer:
         await self._service.delete(caller.tenant, first.id)
         return chat_pb2.DeleteStoredCompletionResponse(response_id=first.id)
 
-    async def compact(self, caller: GrpcCaller, request: Proto) -> Proto:
+    async def compact(self, caller: Principal, request: Proto) -> Proto:
         """CompactContext: nothing is stored."""
         items = decode_messages(request.input, "input")
-        made = await self._service.compact(
+        compaction = await self._service.compact(
             TurnRequest(
                 input=_require_call_ids(items),
                 model=request.model or None,
@@ -254,25 +252,25 @@ class ChatServicer:
         )
         return chat_pb2.CompactContextResponse(
             id=item_id(new_response_id(), "compaction", 0),
-            encrypted_content=SUMMARY_PREFIX + made.item.summary,
+            encrypted_content=SUMMARY_PREFIX + compaction.item.summary,
             dropped_message_count=len(request.input),
-            usage=encode_usage(made.usage or Usage()),
+            usage=encode_usage(compaction.usage or Usage()),
         )
 
-    async def _decode_request(self, caller: GrpcCaller, request: Proto) -> CompletionRequest:
+    async def _decode_request(self, caller: Principal, request: Proto) -> CompletionRequest:
         """The request as turns, with results of tools given to the calls they are for."""
-        asked = decode_completion(request, caller.tenant)
-        turn = asked.turn
+        completion_request = decode_completion(request, caller.tenant)
+        turn = completion_request.turn
         if not has_unnamed_outputs(turn.input):
-            return asked
+            return completion_request
         items = turn.input
         if turn.previous_response_id is not None:
             before = await self._service.reader.response(caller.tenant, turn.previous_response_id)
             items = pair_outputs(items, open_call_ids(before))
         turn = msgspec.structs.replace(turn, input=_require_call_ids(items))
-        return msgspec.structs.replace(asked, turn=turn)
+        return msgspec.structs.replace(completion_request, turn=turn)
 
-    async def _stored_choices(self, caller: GrpcCaller, response_id: str) -> list[Response]:
+    async def _stored_choices(self, caller: Principal, response_id: str) -> list[Response]:
         choices = [await self._service.reader.response(caller.tenant, response_id)]
         for other in other_choice_ids(choices[0]):
             try:

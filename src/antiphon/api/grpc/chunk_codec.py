@@ -15,7 +15,7 @@ from antiphon.api.grpc.response_codec import (
     finish_reason,
     wants_logprobs,
 )
-from antiphon.api.grpc.tool_call_codec import McpCallEncoder, encode_call
+from antiphon.api.grpc.tool_codec import McpCallEncoder, encode_call
 from antiphon.core import events
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, Reasoning
 from antiphon.core.turns import INCLUDE_ENCRYPTED_REASONING, Response
@@ -49,53 +49,53 @@ class GrpcChunkEncoder:
     def encode(self, batches: Sequence[tuple[int, Sequence[events.Event]]]) -> bytes:
         """The chunk of events that leave together, by choice; nothing: none of them is shown."""
         outputs: list[Proto] = []
-        over: list[Response] = []
+        ended: list[Response] = []
         for index, batch in batches:
             if self._numbering is not None:
-                outputs += self._numbered_outputs(batch, over, self._numbering)
-            elif (output := self._output(index, batch, over)) is not None:
+                outputs += self._numbered_outputs(batch, ended, self._numbering)
+            elif (output := self._output(index, batch, ended)) is not None:
                 outputs.append(output)
         if not outputs:
             return b""
         chunk = _Chunk(outputs=outputs)
-        if over:
-            self._ended_responses += over
+        if ended:
+            self._ended_responses += ended
             chunk.usage.CopyFrom(self._completion_encoder.total_usage(self._ended_responses))
-            chunk.citations.extend(citation_urls(item for one in over for item in one.output))
+            chunk.citations.extend(citation_urls(item for one in ended for item in one.output))
         body: bytes = chunk.SerializeToString()
         return self._base + body
 
     def _numbered_outputs(
-        self, batch: Sequence[events.Event], over: list[Response], steps: _OutputNumbering
+        self, batch: Sequence[events.Event], ended: list[Response], steps: _OutputNumbering
     ) -> Iterator[Proto]:
         """What the model said, and what servers' tools did in between."""
-        said: list[events.Event] = []
+        answer_events: list[events.Event] = []
         for event in batch:
             if isinstance(event, events.ItemDone) and isinstance(event.item, FunctionCallOutput):
-                yield from self._answer_output(said, over, steps)
-                said = []
+                yield from self._answer_output(answer_events, ended, steps)
+                answer_events = []
                 delta = _Delta()
                 if self._call_encoder.add_output(event.item, delta):
                     yield steps.number_tool_output(delta)
             else:
-                said.append(event)
-        yield from self._answer_output(said, over, steps)
+                answer_events.append(event)
+        yield from self._answer_output(answer_events, ended, steps)
 
     def _answer_output(
-        self, said: Sequence[events.Event], over: list[Response], steps: _OutputNumbering
+        self, answer_events: Sequence[events.Event], ended: list[Response], steps: _OutputNumbering
     ) -> Iterator[Proto]:
         """More of the model's answer, if that is any."""
-        if said and (output := self._output(0, said, over)) is not None:
+        if answer_events and (output := self._output(0, answer_events, ended)) is not None:
             yield steps.number_answer(output)
 
     def _output(
-        self, index: int, batch: Sequence[events.Event], over: list[Response]
+        self, index: int, batch: Sequence[events.Event], ended: list[Response]
     ) -> Proto | None:
         words = [event.text for event in batch if isinstance(event, _TEXT_DELTAS)]
         output = _Output(delta=_Delta(content="".join(words), role=_ASSISTANT), index=index)
         if len(words) < len(batch):
             rest = [event for event in batch if not isinstance(event, _TEXT_DELTAS)]
-            shown = [self._add_event(event, output, over) for event in rest]
+            shown = [self._add_event(event, output, ended) for event in rest]
             if not words and not any(shown):
                 return None
         if self._wants_logprobs:
@@ -104,7 +104,7 @@ class GrpcChunkEncoder:
                     output.logprobs.MergeFrom(encode_logprobs(event.logprobs))
         return output
 
-    def _add_event(self, event: events.Event, output: Proto, over: list[Response]) -> bool:
+    def _add_event(self, event: events.Event, output: Proto, ended: list[Response]) -> bool:
         """Add what an event that is no word of the answer says; whether it says anything."""
         match event:
             case events.ReasoningDelta(text=more) | events.RawReasoningDelta(text=more):
@@ -114,7 +114,7 @@ class GrpcChunkEncoder:
                 return self._add_item(item, output.delta)
             case events.Ended(response=response) if response.status != "failed":
                 output.finish_reason = finish_reason(response)
-                over.append(response)
+                ended.append(response)
                 return True
         return False
 

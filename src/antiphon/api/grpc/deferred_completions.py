@@ -1,8 +1,7 @@
-"""Answers that nobody waits for, and that nothing keeps: held here until they are fetched.
+"""Deferred completions: unstored turns of deferred requests, in memory until they are fetched.
 
-One server process holds them, for an hour after they were asked for or until their turn is
-over, and none survives it. Deferred completions that are stored need nothing of this: they
-are asked for by the response's id.
+They are held for an hour, or until their turn has ended, by one process only. Stored deferred
+completions need none of this: they are fetched by the response's id.
 """
 
 from __future__ import annotations
@@ -58,15 +57,18 @@ class DeferredCompletions:
 
     def ensure_capacity(self, tenant: str) -> None:
         """To be asked before turns are started. Raises ``RateLimitError``."""
-        shelf = self._tenant_completions(tenant)
-        while len(shelf.completions) >= _MAX_PER_TENANT:
-            done = next((name for name, one in shelf.completions.items() if one.is_done), None)
+        tenant_completions = self._tenant_completions(tenant)
+        while len(tenant_completions.completions) >= _MAX_PER_TENANT:
+            done = next(
+                (name for name, one in tenant_completions.completions.items() if one.is_done), None
+            )
             if done is None:
                 raise RateLimitError(
-                    f"There may be {_MAX_PER_TENANT} deferred completions under way: wait until one is over.",
+                    f"There may be {_MAX_PER_TENANT} deferred completions under way: wait until"
+                    " one is over.",
                     retry_after=1,
                 )
-            shelf.expire(done)
+            tenant_completions.expire(done)
 
     def add(self, tenant: str, turns: Sequence[RunningTurn]) -> str:
         """Hold turns; the id that they are asked for by."""
@@ -85,11 +87,11 @@ class DeferredCompletions:
         return name in self._tenant_completions(tenant).expired_ids
 
     def _tenant_completions(self, tenant: str) -> _TenantCompletions:
-        shelf = self._by_tenant.setdefault(tenant, _TenantCompletions())
+        tenant_completions = self._by_tenant.setdefault(tenant, _TenantCompletions())
         before = self._clock() - _RETENTION_SECONDS
-        for name, one in list(shelf.completions.items()):
+        for name, one in list(tenant_completions.completions.items()):
             if one.created_at > before:
                 break
             if one.is_done:
-                shelf.expire(name)
-        return shelf
+                tenant_completions.expire(name)
+        return tenant_completions

@@ -1,11 +1,7 @@
-"""What every call passes before it gets to its method, and what becomes of its errors.
+"""gRPC interceptor: request id, authorization, rate limits, errors as statuses, metrics, access log.
 
-1. A name: the client's ``x-request-id`` or a new one, in the trailing metadata and the log.
-2. Who may: without keys this machine only, with keys whoever has one.
-3. How much: the same accounts as over HTTP.
-
-Errors become gRPC's statuses, with their code, type and param in the trailing metadata. Each
-call is counted once, as ``CANCELLED`` where nobody waited for its end.
+Errors become gRPC statuses, with their code, type and param in the trailing metadata. Each call is
+counted once, as ``CANCELLED`` where the client left before its end.
 """
 
 from __future__ import annotations
@@ -15,21 +11,15 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, TypeAlias
 
 import grpc
-import msgspec
 
 from antiphon.api.common.access_log import access_logger, request_id_for
-from antiphon.api.common.authentication import ApiKeyAuthenticator, credential_of
-from antiphon.api.common.local_only import require_local_host
+from antiphon.api.common.authorization import Authorizer, Principal
 from antiphon.api.common.metrics import Metrics
-from antiphon.api.common.rate_limits import ConcurrencySlot, KeyUsage, RateLimiter
-from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.errors import AntiphonError, RateLimitError, UpstreamRateLimitError
 from antiphon.logging_setup import request_id
-from antiphon.turn.store_protocols import ApiKey
 
 log = logging.getLogger("antiphon.api.grpc")
 
@@ -42,43 +32,28 @@ _MAX_DETAILS_BYTES = 1500
 _MAX_VALUE_LENGTH = 200
 
 
-class GrpcCaller(msgspec.Struct, frozen=True):
-    """Who calls. ``key`` None: there are no keys; ``account`` None: there are no limits."""
-
-    tenant: str = DEFAULT_TENANT
-    key: ApiKey | None = None
-    usage: KeyUsage | None = None
-    credential: bytes = b""
-
-    def concurrency_slot(self) -> AbstractContextManager[None]:
-        """A place for one turn. To enter it raises ``RateLimitError``."""
-        return nullcontext() if self.usage is None else ConcurrencySlot(self.usage)
-
-
 class GatewayInterceptor:
-    """Stands before the methods. ``limiter`` None: there are no limits."""
+    """gRPC interceptor: request id, authorization, errors as statuses, metrics, access log."""
 
     def __init__(
         self,
-        authenticator: ApiKeyAuthenticator,
+        authorizer: Authorizer,
         metrics: Metrics,
-        limiter: RateLimiter | None = None,
     ) -> None:
-        self._authenticator = authenticator
+        self._authorizer = authorizer
         self._metrics = metrics
-        self._limiter = limiter
 
     async def intercept(
         self,
         path: str,
         context: Any,
-        work: Callable[[GrpcCaller], Awaitable[bytes]],
+        work: Callable[[Principal], Awaitable[bytes]],
         *,
         known_path: bool = True,
     ) -> bytes:
-        """Do a call's work, or end it with the status that fits.
+        """Run a call's handler, or abort the call with the status of its error.
 
-        ``known``: the path is one of ours, so it may be counted by its name.
+        ``known_path``: the path is one of ours, so it may be a metrics label.
         """
         began = time.perf_counter()
         metadata = _metadata(context)
@@ -115,25 +90,15 @@ class GatewayInterceptor:
         )
         raise AssertionError("abort raises")
 
-    async def _authorize(self, metadata: Mapping[bytes, bytes], trailers: Trailers) -> GrpcCaller:
-        """Let a call in, or raise why not; ``trailers`` get what its answer shall carry."""
-        credential, key = credential_of(metadata), None
-        if await self._authenticator.is_required(credential):
-            key = await self._authenticator.authenticate(credential)
-        else:
-            # Only a web page says where it comes from. Its browser knows no gRPC, but
-            # could be made to send something that looks like it.
-            require_local_host(
-                {"headers": [one for one in metadata.items() if one[0] == b"origin"]}
-            )
-        account = None
-        if self._limiter is not None:
-            account = self._limiter.usage_for(key)
-            try:
-                account.consume()
-            finally:
-                trailers += [(one.decode(), two.decode()) for one, two in account.headers()]
-        return GrpcCaller(key.tenant if key else DEFAULT_TENANT, key, account, credential)
+    async def _authorize(self, metadata: Mapping[bytes, bytes], trailers: Trailers) -> Principal:
+        """Admit a call; ``trailers`` get the headers of its rate limit."""
+        return await self._authorizer.authorize(
+            metadata,
+            # Only a web page sends an origin. Its browser does not speak gRPC, but could be
+            # made to send something that looks like it.
+            local_headers=[one for one in metadata.items() if one[0] == b"origin"],
+            add_header=lambda name, value: trailers.append((name.decode(), value.decode())),
+        )
 
 
 def error_details(error: AntiphonError) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from antiphon.api.common.authorization import Principal
 from antiphon.api.common.input_items import MAX_ITEMS
 from antiphon.api.grpc.chat import Write, cancel_on_exit, merge_events
-from antiphon.api.grpc.interceptor import GrpcCaller
 from antiphon.api.grpc.stream_throttle import StreamThrottle
 from antiphon.core.events import RefusalDelta, TextDelta
 from antiphon.core.items import Message, Role
@@ -25,7 +25,7 @@ class LegacyChatServicer:
         self._throttle = throttle
         self._prompts = {"": None, "fun": fun_prompt}
 
-    async def add_response(self, caller: GrpcCaller, request: Proto, write: Write) -> None:
+    async def add_response(self, caller: Principal, request: Proto, write: Write) -> None:
         """AddResponse: the answer to the last of the responses. Nothing is stored."""
         turn = self._turn_request(request, caller.tenant)
         with caller.concurrency_slot():
@@ -52,11 +52,11 @@ class LegacyChatServicer:
                 param="responses",
             )
         messages = []
-        for place, response in enumerate(request.responses):
+        for index, response in enumerate(request.responses):
             role = _ROLES.get(response.sender)
             if role is None:
                 raise InvalidRequestError(
-                    "The sender is HUMAN or ASSISTANT.", param=f"responses[{place}].sender"
+                    "The sender is HUMAN or ASSISTANT.", param=f"responses[{index}].sender"
                 )
             messages.append(Message(role, response.message))
         return TurnRequest(

@@ -30,7 +30,7 @@ from antiphon.core.items import (
 )
 from antiphon.core.mcp_servers import NAME_SEPARATOR
 from antiphon.errors import InvalidRequestError
-from antiphon.protos.xai import Proto, chat_pb2, image_pb2
+from antiphon.protos.xai import ROLE_NAMES, Proto, chat_pb2, image_pb2
 
 #: What a summary's ``encrypted_content`` begins with: a model's own is told from it by that.
 SUMMARY_PREFIX = "antiphon:summary:1:"
@@ -38,12 +38,6 @@ SUMMARY_PREFIX = "antiphon:summary:1:"
 #: ask to read it.
 OUTPUT_PREFIX = "antiphon:output:1:"
 
-_ROLES: dict[int, Role] = {
-    chat_pb2.ROLE_USER: "user",
-    chat_pb2.ROLE_ASSISTANT: "assistant",
-    chat_pb2.ROLE_SYSTEM: "system",
-    chat_pb2.ROLE_DEVELOPER: "developer",
-}
 _DETAILS: dict[int, Literal["low", "high"]] = {
     image_pb2.DETAIL_LOW: "low",
     image_pb2.DETAIL_HIGH: "high",
@@ -66,11 +60,11 @@ def decode_messages(messages: Sequence[Proto], path: str = "messages") -> tuple[
         )
     items: list[Item] = []
     run = _AnsweredCalls(messages)
-    for place, message in enumerate(messages):
+    for index, message in enumerate(messages):
         if (summary := _summary(message)) is not None:
             items = [Compaction(summary)]
         else:
-            items += _items(message, f"{path}[{place}]", run)
+            items += _items(message, f"{path}[{index}]", run)
     return pair_outputs(items, ())
 
 
@@ -126,7 +120,7 @@ def _items(message: Proto, path: str, answered: _AnsweredCalls) -> list[Item]:
         if message.tool_calls and message.tool_calls[0].type == _MCP:
             return [_server_output(message, path)]
         return [FunctionCallOutput(message.tool_call_id, _content(message, "user", path))]
-    role = _ROLES.get(message.role)
+    role = ROLE_NAMES.get(message.role)
     if role is None:
         raise InvalidRequestError(
             "The message has no role that is known here.", param=f"{path}.role"
@@ -146,8 +140,8 @@ def _items(message: Proto, path: str, answered: _AnsweredCalls) -> list[Item]:
     if content or not message.tool_calls:
         items.append(Message(role, content, message.name or None))
     items += [
-        _call(call, f"{path}.tool_calls[{place}]")
-        for place, call in enumerate(message.tool_calls)
+        _call(call, f"{path}.tool_calls[{index}]")
+        for index, call in enumerate(message.tool_calls)
         # One that was never run waits for nothing: the server would have run it.
         if call.type != _MCP or call.id in answered.call_ids
     ]
@@ -181,7 +175,7 @@ def _server_output(message: Proto, path: str) -> FunctionCallOutput:
 
 def _content(message: Proto, role: Role, path: str) -> str | tuple[Part, ...]:
     parts = tuple(
-        _part(part, role, f"{path}.content[{place}]") for place, part in enumerate(message.content)
+        _part(part, role, f"{path}.content[{index}]") for index, part in enumerate(message.content)
     )
     match parts:
         case ():

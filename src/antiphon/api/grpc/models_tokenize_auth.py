@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from antiphon.api.grpc.interceptor import GrpcCaller
+from antiphon.api.common.authorization import Principal
 from antiphon.api.grpc.pricing import PriceLookup, cached_price, list_price
 from antiphon.errors import MethodNotAllowedError, ModelNotFoundError
 from antiphon.protos.xai import Proto, auth_pb2, models_pb2, tokenize_pb2
@@ -30,20 +30,20 @@ class ModelsServicer:
         self._prices = prices
         self._fingerprint = fingerprint
 
-    async def list_language(self, caller: GrpcCaller, request: Proto) -> Proto:
+    async def list_language(self, caller: Principal, request: Proto) -> Proto:
         models = [self._model_message(name, model) for name, model in self._service.models.items()]
         return models_pb2.ListLanguageModelsResponse(models=models)
 
-    async def get_language(self, caller: GrpcCaller, request: Proto) -> Proto:
+    async def get_language(self, caller: Principal, request: Proto) -> Proto:
         return self._model_message(*self._service.models.get(request.name or None))
 
-    async def list_embedding(self, caller: GrpcCaller, request: Proto) -> Proto:
+    async def list_embedding(self, caller: Principal, request: Proto) -> Proto:
         return models_pb2.ListEmbeddingModelsResponse()
 
-    async def list_image(self, caller: GrpcCaller, request: Proto) -> Proto:
+    async def list_image(self, caller: Principal, request: Proto) -> Proto:
         return models_pb2.ListImageGenerationModelsResponse()
 
-    async def get_other(self, caller: GrpcCaller, request: Proto) -> Proto:
+    async def get_other(self, caller: Principal, request: Proto) -> Proto:
         raise ModelNotFoundError("This server has language models only.", param="name")
 
     def _model_message(self, name: str, model: Model) -> Proto:
@@ -68,7 +68,7 @@ class TokenizeServicer:
     def __init__(self, service: TurnService) -> None:
         self._service = service
 
-    async def tokenize_text(self, caller: GrpcCaller, request: Proto) -> Proto:
+    async def tokenize_text(self, caller: Principal, request: Proto) -> Proto:
         name, model = self._service.models.get(request.model or None)
         if not isinstance(model, Tokenizer):
             raise MethodNotAllowedError(
@@ -88,7 +88,7 @@ class TokenizeServicer:
 class AuthServicer:
     """What a key is."""
 
-    async def api_key_info(self, caller: GrpcCaller, request: Proto) -> Proto:
+    async def api_key_info(self, caller: Principal, request: Proto) -> Proto:
         key = caller.key
         if key is None:
             # What the client sent is nobody's key, and no part of it is shown.

@@ -1,4 +1,4 @@
-"""What turns cost, in the units of xAI's API."""
+"""Pricing: the cost of a turn's tokens in the units of xAI's API."""
 
 from __future__ import annotations
 
@@ -46,12 +46,7 @@ def cached_price(price: TokenPrice) -> float:
 
 def cost_in_ticks(usage: Usage, price: TokenPrice) -> int:
     """What a turn's tokens cost."""
-    fresh = usage.input_tokens - usage.cached_tokens
-    dollars = (
-        fresh * price.input
-        + usage.cached_tokens * cached_price(price)
-        + usage.output_tokens * price.output
-    ) / _MILLION
+    dollars = usage.cost(price.input, cached_price(price), price.output)
     return round(dollars * _TICKS_PER_DOLLAR)
 
 

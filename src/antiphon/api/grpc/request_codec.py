@@ -9,26 +9,26 @@ import msgspec
 
 from antiphon.api.common.tool_requests import DecodedTools
 from antiphon.api.grpc.message_codec import decode_messages
-from antiphon.api.grpc.tool_codec import decode_toolset, json_object, to_valid_name
+from antiphon.api.grpc.tool_codec import (
+    MCP_OUTPUTS,
+    decode_toolset,
+    json_object,
+    to_valid_name,
+)
 from antiphon.core.turns import INCLUDE_ENCRYPTED_REASONING, INCLUDE_LOGPROBS, Options, TurnRequest
 from antiphon.errors import InvalidRequestError
-from antiphon.protos.xai import Proto, chat_pb2, usage_pb2
+from antiphon.protos.xai import (
+    REASONING_EFFORT_NAMES,
+    SERVICE_TIER_NAMES,
+    Proto,
+    chat_pb2,
+    usage_pb2,
+)
 
 #: How many answers one request may ask for.
 MAX_CHOICES = 16
 _MAX_IDENTIFIER_LENGTH = 64
 _MAX_TOOL_ROUNDS = TurnRequest(input=()).max_tool_rounds
-
-_EFFORTS = {
-    chat_pb2.EFFORT_NONE: "none",
-    chat_pb2.EFFORT_LOW: "low",
-    chat_pb2.EFFORT_MEDIUM: "medium",
-    chat_pb2.EFFORT_HIGH: "high",
-    chat_pb2.EFFORT_XHIGH: "xhigh",
-}
-
-#: What ``Options.include`` has besides, where the answers of MCP servers' tools are wanted.
-MCP_OUTPUTS = "mcp_call.output"
 
 
 class CompletionRequest(msgspec.Struct, frozen=True):
@@ -39,7 +39,7 @@ class CompletionRequest(msgspec.Struct, frozen=True):
 
 
 def decode_completion(request: Proto, tenant: str) -> CompletionRequest:
-    """A ``GetCompletionsRequest`` as turns. Raises ``InvalidRequestError`` naming the field at fault."""
+    """A ``GetCompletionsRequest`` as turns. Raises ``InvalidRequestError`` naming the field."""
     _check_supported(request)
     items = decode_messages(request.messages)
     choices = _integer(request, "n", MAX_CHOICES) or 1
@@ -145,20 +145,17 @@ def _text_format(given: Proto) -> dict[str, Any] | None:
 def _effort(request: Proto) -> str | None:
     if not request.HasField("reasoning_effort") or not request.reasoning_effort:
         return None
-    if request.reasoning_effort not in _EFFORTS:
+    if request.reasoning_effort not in REASONING_EFFORT_NAMES:
         raise InvalidRequestError("There is no such effort.", param="reasoning_effort")
-    return _EFFORTS[request.reasoning_effort]
+    return REASONING_EFFORT_NAMES[request.reasoning_effort]
 
 
 def _tier(request: Proto) -> Any:
-    match request.service_tier:
-        case usage_pb2.SERVICE_TIER_UNSPECIFIED:
-            return None
-        case usage_pb2.SERVICE_TIER_DEFAULT:
-            return "default"
-        case usage_pb2.SERVICE_TIER_PRIORITY:
-            return "priority"
-    raise InvalidRequestError("There is no such service tier.", param="service_tier")
+    if request.service_tier == usage_pb2.SERVICE_TIER_UNSPECIFIED:
+        return None
+    if request.service_tier not in SERVICE_TIER_NAMES:
+        raise InvalidRequestError("There is no such service tier.", param="service_tier")
+    return SERVICE_TIER_NAMES[request.service_tier]
 
 
 def _identifier(request: Proto) -> str | None:

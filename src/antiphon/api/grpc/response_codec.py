@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from antiphon.api.grpc.pricing import PriceLookup, cost_in_ticks
-from antiphon.api.grpc.tool_call_codec import (
+from antiphon.api.grpc.tool_codec import (
     McpCallEncoder,
     count_mcp_calls,
     encode_call,
@@ -37,6 +37,7 @@ from antiphon.core.turns import (
 )
 from antiphon.protos.xai import (
     REASONING_EFFORTS,
+    SERVICE_TIERS,
     Proto,
     chat_pb2,
     choice_proto,
@@ -53,7 +54,6 @@ _FINISH_REASONS = {
     "max_tool_calls": sample_pb2.REASON_TOOL_CALLS,
     "content_filter": sample_pb2.REASON_STOP,
 }
-_TIERS = {"priority": usage_pb2.SERVICE_TIER_PRIORITY}
 
 
 class CompletionEncoder:
@@ -71,7 +71,7 @@ class CompletionEncoder:
             usage=self.total_usage(choices),
             citations=citation_urls(item for one in choices for item in one.output),
             settings=encode_settings(first),
-            service_tier=_TIERS.get(
+            service_tier=SERVICE_TIERS.get(
                 first.header.options.service_tier or "", usage_pb2.SERVICE_TIER_DEFAULT
             ),
         )
@@ -97,9 +97,7 @@ class CompletionEncoder:
         priced = True
         for response in choices:
             used = (response.end.usage if response.end else None) or Usage()
-            total = Usage(
-                *(getattr(total, name) + getattr(used, name) for name in Usage.__struct_fields__)
-            )
+            total += used
             price = self.prices(response.header.model)
             priced = priced and price is not None
             cost += cost_in_ticks(used, price) if price is not None else 0

@@ -1,4 +1,4 @@
-"""The gRPC server: paths to methods, and a listener beside the HTTP one."""
+"""gRPC server: methods by path, and a listener beside the HTTP server."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import grpc
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
 
+from antiphon.api.common.authorization import Principal
 from antiphon.api.common.body import MAX_BODY
 from antiphon.api.grpc.chat import ChatServicer, Write
-from antiphon.api.grpc.interceptor import GatewayInterceptor, GrpcCaller
+from antiphon.api.grpc.interceptor import GatewayInterceptor
 from antiphon.api.grpc.legacy_chat import LegacyChatServicer
 from antiphon.api.grpc.models_tokenize_auth import AuthServicer, ModelsServicer, TokenizeServicer
 from antiphon.api.grpc.pricing import PriceLookup, no_prices
@@ -31,8 +32,8 @@ from antiphon.protos.xai import (
 from antiphon.thread_priority import background_priority
 from antiphon.turn.service import TurnService
 
-_UnaryMethod: TypeAlias = Callable[[GrpcCaller, Any], Awaitable[Proto]]
-_StreamMethod: TypeAlias = Callable[[GrpcCaller, Any, Write], Awaitable[None]]
+_UnaryMethod: TypeAlias = Callable[[Principal, Any], Awaitable[Proto]]
+_StreamMethod: TypeAlias = Callable[[Principal, Any, Write], Awaitable[None]]
 
 #: What clients of the SDK may look for here in vain, by their service.
 _UNSUPPORTED_SERVICES = {
@@ -169,7 +170,7 @@ class GrpcServer:
 
     def _unary_handler(self, path: str, kind: Proto, answer: _UnaryMethod) -> Any:
         async def handle(body: bytes, context: Any) -> bytes:
-            async def work(caller: GrpcCaller) -> bytes:
+            async def work(caller: Principal) -> bytes:
                 done: bytes = (
                     await answer(caller, _decode_message(kind, body))
                 ).SerializeToString()
@@ -181,7 +182,7 @@ class GrpcServer:
 
     def _stream_handler(self, path: str, kind: Proto, stream: _StreamMethod) -> Any:
         async def handle(body: bytes, context: Any) -> None:
-            async def work(caller: GrpcCaller) -> bytes:
+            async def work(caller: Principal) -> bytes:
                 await stream(caller, _decode_message(kind, body), context.write)
                 return b""
 
@@ -191,7 +192,7 @@ class GrpcServer:
 
     def _unimplemented_handler(self, path: str) -> Any:
         async def handle(requests: object, context: Any) -> None:
-            async def work(caller: GrpcCaller) -> bytes:
+            async def work(caller: Principal) -> bytes:
                 what = _UNSUPPORTED_SERVICES.get(path.strip("/").partition("/")[0])
                 raise MethodNotAllowedError(
                     f"antiphon does not serve {what}: it keeps conversations."

@@ -1,8 +1,8 @@
-"""How often a stream writes: a message costs a server as much as a dozen of a model's pieces.
+"""Stream throttle: a minimum interval between two messages of a gRPC stream.
 
-The first words leave at once, and a stream that is alone hardly ever waits: no model writes that
-fast. With many streams under way each waits a little between two messages, so that all of them
-together leave the loop time for the models.
+A message costs the server as much as a dozen pieces of a model's text. The first text is sent at
+once, and a single stream hardly ever waits. With many streams each pauses between two messages,
+so that all of them together leave the event loop time for the models.
 """
 
 from __future__ import annotations

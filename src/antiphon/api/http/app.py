@@ -1,6 +1,6 @@
-"""The ASGI application: paths to endpoints, errors to answers.
+"""ASGI application: dispatches requests to the handlers of the route table (``routes``).
 
-The whole site: the endpoints, and what stands before them.
+``create_app`` builds the endpoints and puts the middleware before them.
 """
 
 from __future__ import annotations
@@ -8,21 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from starlette.routing import Route, Router
+from starlette.types import Receive, Scope, Send
 
 from antiphon.api.common.authentication import ApiKeyAuthenticator
-from antiphon.api.common.body import Receive, Scope, Send
+from antiphon.api.common.authorization import Authorizer
 from antiphon.api.common.metrics import Metrics
 from antiphon.api.common.rate_limits import RateLimit, RateLimiter
-from antiphon.api.http.asgi_responses import Handler, answering_head, handle_errors, send_error
+from antiphon.api.http.asgi_responses import Handler, handle_errors, send_error
 from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
 from antiphon.api.http.conversations import ConversationEndpoints
-from antiphon.api.http.cors import CorsPolicy
-from antiphon.api.http.docs_page import DocsEndpoints
-from antiphon.api.http.health import HealthEndpoints
+from antiphon.api.http.health import HealthEndpoints, ModelEndpoints
 from antiphon.api.http.idempotency import IdempotencyKeys
-from antiphon.api.http.middleware import GatewayMiddleware, set_route
-from antiphon.api.http.models import ModelEndpoints
+from antiphon.api.http.middleware import CorsPolicy, GatewayMiddleware, set_route
+from antiphon.api.http.openapi import DocsEndpoints
 from antiphon.api.http.responses import CompactionEndpoints, ResponseEndpoints
+from antiphon.api.http.routes import ROUTES, Endpoints, handlers_by_path
 from antiphon.api.http.websocket import WebSocketEndpoint
 from antiphon.api.mcp.streamable_http import McpEndpoint
 from antiphon.errors import MethodNotAllowedError, NotFoundError
@@ -32,25 +32,21 @@ from antiphon.turn.store_protocols import ApiKeyStore, StoreHealth
 
 
 class HttpApp:
-    """The HTTP API over one service; who may use it is decided before (``front``).
+    """ASGI application: the HTTP API over one service; authorization is the middleware's.
 
     The two paths that run turns are looked up directly: a router that walks through
-    patterns costs as much as the whole turn around the model's call. ``more`` are
-    endpoints besides the service's: methods by path.
+    patterns costs as much as the whole turn around the model's call.
     """
 
-    def __init__(
-        self, service: TurnService, extra_routes: Mapping[str, dict[str, Handler]] | None = None
-    ) -> None:
-        #: Methods by path.
-        self.routes = table = {**_routes(service), **(extra_routes or {})}
+    def __init__(self, service: TurnService, health: HealthEndpoints) -> None:
+        handlers = handlers_by_path(_create_endpoints(service, health))
         self._websocket = WebSocketEndpoint(service)
         self._fast_routes = {
-            (method, path): handle_errors(table[path][method])
+            (method, path): handlers[path][method]
             for method, path in (("POST", "/v1/responses"), ("POST", "/v1/chat/completions"))
         }
         self._router = Router(
-            [Route(path, _MethodRouter(path, methods)) for path, methods in table.items()],
+            [Route(path, _MethodRouter(path, methods)) for path, methods in handlers.items()],
             default=handle_errors(_path_not_found),
             redirect_slashes=False,
         )
@@ -72,56 +68,31 @@ class HttpApp:
             await send({"type": "websocket.close", "code": 1008, "reason": "unknown_url"})
 
 
-def _routes(service: TurnService) -> dict[str, dict[str, Handler]]:
-    ledgers = service.stores
-    assert ledgers is not None, "every store has them"
-    # One for all: a key that was used on one path is used on every other.
-    repeats = IdempotencyKeys(ledgers.idempotency)
-    conversations = ConversationService(service, ledgers.conversations, ledgers.search)
-    return {
-        **_response_routes(service, ResponseEndpoints(service, ledgers.response_index, repeats)),
-        **_conversation_routes(ConversationEndpoints(conversations, repeats)),
-    }
-
-
-def _response_routes(
-    service: TurnService, responses: ResponseEndpoints
-) -> dict[str, dict[str, Handler]]:
-    models, compaction = ModelEndpoints(service), CompactionEndpoints(service)
-    return {
-        "/v1/responses": {"POST": responses.create, "GET": responses.list_all},
-        "/v1/responses/compact": {"POST": compaction.compact},
-        "/v1/responses/input_tokens": {"POST": compaction.count_tokens},
-        "/v1/responses/{id}": {"GET": responses.retrieve, "DELETE": responses.delete},
-        "/v1/responses/{id}/cancel": {"POST": responses.cancel},
-        "/v1/responses/{id}/input_items": {"GET": responses.list_input},
-        "/v1/responses/{id}/context": {"GET": responses.context},
-        "/v1/chat/completions": {"POST": ChatCompletionsEndpoint(service).create},
-        "/v1/models": {"GET": models.list_all},
-        "/v1/models/{id:path}": {"GET": models.retrieve},
-        "/mcp": {"POST": McpEndpoint(service).handle},
-    }
-
-
-def _conversation_routes(api: ConversationEndpoints) -> dict[str, dict[str, Handler]]:
-    one = "/v1/conversations/{id}"
-    return {
-        "/v1/conversations": {"POST": api.create, "GET": api.list_all},
-        one: {"GET": api.retrieve, "POST": api.update, "DELETE": api.delete},
-        f"{one}/items": {"POST": api.add_items, "GET": api.list_items},
-        f"{one}/items/{{item}}": {"GET": api.retrieve_item, "DELETE": api.delete_item},
-    }
+def _create_endpoints(service: TurnService, health: HealthEndpoints) -> Endpoints:
+    stores = service.stores
+    assert stores is not None, "every store has them"
+    # Shared: a key that was used on one path is used on every other.
+    idempotency_keys = IdempotencyKeys(stores.idempotency)
+    conversations = ConversationService(service, stores.conversations, stores.search)
+    return Endpoints(
+        responses=ResponseEndpoints(service, stores.response_index, idempotency_keys),
+        compaction=CompactionEndpoints(service),
+        chat_completions=ChatCompletionsEndpoint(service),
+        models=ModelEndpoints(service),
+        conversations=ConversationEndpoints(conversations, idempotency_keys),
+        mcp=McpEndpoint(service),
+        health=health,
+        docs=DocsEndpoints(ROUTES),
+    )
 
 
 class _MethodRouter:
-    """The methods of one path; HEAD comes with GET."""
+    """The methods of one path; any other is answered with 405 and the allowed ones."""
 
-    def __init__(self, path: str, methods: dict[str, Handler]) -> None:
+    def __init__(self, path: str, methods: Mapping[str, Handler]) -> None:
         self._path = path
-        self._methods = {name: handle_errors(handler) for name, handler in methods.items()}
-        if "GET" in self._methods:
-            self._methods["HEAD"] = answering_head(self._methods["GET"])
-        self._allowed = ", ".join(self._methods)
+        self._methods = methods
+        self._allowed = ", ".join(methods)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         set_route(scope, self._path)
@@ -129,9 +100,9 @@ class _MethodRouter:
         if handler is not None:
             await handler(scope, receive, send)
             return
-        refusal = f"{scope['path']} takes {self._allowed}, not {scope['method']}."
+        message = f"{scope['path']} takes {self._allowed}, not {scope['method']}."
         allow = (b"allow", self._allowed.encode())
-        await send_error(send, MethodNotAllowedError(refusal), [allow])
+        await send_error(send, MethodNotAllowedError(message), [allow])
 
 
 async def _path_not_found(scope: Scope, receive: Receive, send: Send) -> None:
@@ -146,13 +117,13 @@ def create_app(
     origins: Sequence[str] = (),
     health: StoreHealth | None = None,
 ) -> GatewayMiddleware:
-    """The ASGI application of the HTTP API.
+    """The ASGI application of the HTTP API, behind its middleware.
 
-    ``allowance_of`` says how much each key of a tenant may ask for, None: there are no
-    limits. ``origins`` are those of web pages that may read answers ("*": all). ``health`` is
-    that of the store, None: nothing is known of it.
+    ``rate_limit_for`` gives the rate limit of each key of a tenant, None: there are no limits.
+    ``origins`` are the web pages that may read responses (CORS; "*": all). ``health`` is the
+    store's, None: nothing is known of it.
     """
-    keyring = ApiKeyAuthenticator(keys)
+    authenticator = ApiKeyAuthenticator(keys)
     metrics = Metrics(lambda: {name for name, _ in service.models.items()}, health)
     service.registry.add_observer(metrics)
     limiter = None
@@ -160,12 +131,8 @@ def create_app(
         limiter = RateLimiter(rate_limit_for)
         service.registry.add_observer(limiter)
     return GatewayMiddleware(
-        HttpApp(
-            service,
-            {**HealthEndpoints(keyring, metrics, health).routes(), **DocsEndpoints().routes()},
-        ),
-        keyring,
+        HttpApp(service, HealthEndpoints(authenticator, metrics, health)),
+        Authorizer(authenticator, limiter),
         metrics,
-        limiter,
         CorsPolicy(origins) if origins else None,
     )

@@ -1,4 +1,4 @@
-"""Answers and errors as ASGI messages, and what hangs up on us."""
+"""ASGI responses: JSON, errors, event streams, keep-alive comments and disconnect detection."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self, TypeAlias
 
 import msgspec
+from starlette.types import Message, Receive, Scope, Send
 
-from antiphon.api.common.body import ClientDisconnected, Message, Receive, Scope, Send
+from antiphon.api.common.body import ClientDisconnected
 from antiphon.errors import AntiphonError, RateLimitError, UpstreamRateLimitError
 from antiphon.turn.replay import Replay
 from antiphon.turn.running_turns import RunningTurn

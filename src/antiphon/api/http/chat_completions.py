@@ -1,8 +1,10 @@
-"""``/v1/chat/completions``: stateless, for clients that keep the messages themselves."""
+"""Chat Completions endpoint: ``/v1/chat/completions``, stateless; clients send all messages."""
 
 from __future__ import annotations
 
-from antiphon.api.common.body import Receive, Scope, Send, read_body
+from starlette.types import Receive, Scope, Send
+
+from antiphon.api.common.body import read_body
 from antiphon.api.http.asgi_responses import (
     DisconnectWatcher,
     KeepAlive,

@@ -147,22 +147,22 @@ _encode = msgspec.json.Encoder().encode
 
 def decode_chat_request(body: bytes) -> ChatRequest:
     """A body as a turn's request. Raises ``InvalidRequestError`` naming the field at fault."""
-    asked = decode_body(_request, body)
-    if not asked.messages:
+    params = decode_body(_request, body)
+    if not params.messages:
         raise InvalidRequestError("There are no messages.", code="empty_input", param="messages")
-    if asked.n is not None and asked.n > 1:
+    if params.n is not None and params.n > 1:
         raise InvalidRequestError("Only one choice is made: n is 1.", param="n")
     items: list[Item] = []
-    for place, message in enumerate(asked.messages):
-        items += _items(message, f"messages[{place}]")
+    for index, message in enumerate(params.messages):
+        items += _items(message, f"messages[{index}]")
     turn = TurnRequest(
         input=tuple(items),
-        model=asked.model,
-        options=_options(asked),
+        model=params.model,
+        options=_options(params),
         store=False,
-        stream=bool(asked.stream),
+        stream=bool(params.stream),
     )
-    return ChatRequest(turn, bool(asked.stream_options and asked.stream_options.include_usage))
+    return ChatRequest(turn, bool(params.stream_options and params.stream_options.include_usage))
 
 
 def _items(message: _Message, path: str) -> list[Item]:
@@ -206,29 +206,29 @@ def _content(role: str, content: _Content | None) -> str | tuple[Part, ...]:
     return tuple(parts)
 
 
-def _options(asked: ChatCompletionCreate) -> Options:
-    choice = asked.tool_choice or "auto"
-    stop = asked.stop or ()
-    for place, tool in enumerate(asked.tools or ()):
-        check_depth(tool.function.parameters, f"tools[{place}].function.parameters")
+def _options(params: ChatCompletionCreate) -> Options:
+    choice = params.tool_choice or "auto"
+    stop = params.stop or ()
+    for index, tool in enumerate(params.tools or ()):
+        check_depth(tool.function.parameters, f"tools[{index}].function.parameters")
     return Options(
-        temperature=asked.temperature,
-        top_p=asked.top_p,
-        max_output_tokens=asked.max_completion_tokens or asked.max_tokens,
-        frequency_penalty=asked.frequency_penalty,
-        presence_penalty=asked.presence_penalty,
-        seed=asked.seed,
+        temperature=params.temperature,
+        top_p=params.top_p,
+        max_output_tokens=params.max_completion_tokens or params.max_tokens,
+        frequency_penalty=params.frequency_penalty,
+        presence_penalty=params.presence_penalty,
+        seed=params.seed,
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
         tools=tuple(
             FunctionTool(one.name, one.description, one.parameters, one.strict)
-            for one in (tool.function for tool in asked.tools or ())
+            for one in (tool.function for tool in params.tools or ())
         ),
         tool_choice=choice if isinstance(choice, str) else f"function:{choice.function.name}",
-        parallel_tool_calls=asked.parallel_tool_calls is not False,
-        text_format=_text_format(asked.response_format),
-        reasoning_effort=asked.reasoning_effort,
-        metadata=asked.metadata or {},
-        user=asked.user,
+        parallel_tool_calls=params.parallel_tool_calls is not False,
+        text_format=_text_format(params.response_format),
+        reasoning_effort=params.reasoning_effort,
+        metadata=params.metadata or {},
+        user=params.user,
     )
 
 

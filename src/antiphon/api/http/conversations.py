@@ -1,4 +1,4 @@
-"""``/v1/conversations``: named heads over chains, and their items."""
+"""Conversations endpoints: ``/v1/conversations`` and their items."""
 
 from __future__ import annotations
 
@@ -7,23 +7,22 @@ from functools import partial
 from typing import Any
 
 import msgspec
+from starlette.types import Receive, Scope, Send
 
 from antiphon.api.common.authentication import tenant_of
-from antiphon.api.common.body import Receive, Scope, Send, decode_body, query_params, read_body
+from antiphon.api.common.body import decode_body, query_params, read_body
 from antiphon.api.common.input_items import decode_items
 from antiphon.api.http.asgi_responses import send_json
 from antiphon.api.http.idempotency import IdempotencyKeys
-from antiphon.api.http.includes import parse_include
-from antiphon.api.http.item_bodies import input_items, output_items
-from antiphon.api.http.pagination import behind, list_body, parse_limit, parse_order
+from antiphon.api.http.item_bodies import input_items, output_items, parse_include
+from antiphon.api.http.pagination import items_after, list_body, parse_limit, parse_order
 from antiphon.api.http.response_request import Metadata
 from antiphon.core.ids import parse_item_id
 from antiphon.core.items import Item
 from antiphon.core.turns import ConversationRecord, Response
 from antiphon.errors import InvalidRequestError
 from antiphon.turn.conversations import ConversationService, item_not_found
-from antiphon.turn.protocols import Window
-from antiphon.turn.store_protocols import SearchHit
+from antiphon.turn.store_protocols import SearchHit, Window
 
 #: How many items one request may bring.
 _MAX_ITEMS = 100
@@ -67,15 +66,15 @@ class ConversationEndpoints:
     async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/conversations"""
         body = await read_body(receive)
-        asked = decode_body(_create_decoder, body or b"{}")
-        tenant, items = tenant_of(scope), _decode_new_items(asked.items or [])
-        made = await self._idempotency_keys.run_once(
+        params = decode_body(_create_decoder, body or b"{}")
+        tenant, items = tenant_of(scope), _decode_new_items(params.items or [])
+        conversation = await self._idempotency_keys.run_once(
             scope,
             body,
-            partial(self._conversations.create, tenant, items, asked.metadata),
+            partial(self._conversations.create, tenant, items, params.metadata),
             partial(self._conversations.get, tenant),
         )
-        await send_json(send, _encode(_conversation_body(made)))
+        await send_json(send, _encode(_conversation_body(conversation)))
 
     async def list_all(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/conversations, with ?query=… what was said in them"""
@@ -104,21 +103,21 @@ class ConversationEndpoints:
     async def update(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/conversations/{id}: its metadata"""
         body = await read_body(receive)
-        asked = decode_body(_update_decoder, body)
+        params = decode_body(_update_decoder, body)
         tenant, name = tenant_of(scope), scope["path_params"]["id"]
-        repeat = self._idempotency_keys.for_request(scope, body)
-        if repeat is None:
-            changed = await self._conversations.update_metadata(tenant, name, asked.metadata)
+        idempotent_request = self._idempotency_keys.for_request(scope, body)
+        if idempotent_request is None:
+            changed = await self._conversations.update_metadata(tenant, name, params.metadata)
         else:
-            async with repeat:
-                if repeat.outcome is not None:
+            async with idempotent_request:
+                if idempotent_request.result_id is not None:
                     # Somebody may have described it anew since: that stays.
                     changed = await self._conversations.get(tenant, name)
                 else:
                     changed = await self._conversations.update_metadata(
-                        tenant, name, asked.metadata
+                        tenant, name, params.metadata
                     )
-                    await repeat.complete(name)
+                    await idempotent_request.complete(name)
         await send_json(send, _encode(_conversation_body(changed)))
 
     async def delete(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -132,7 +131,7 @@ class ConversationEndpoints:
         """GET /v1/conversations/{id}/items"""
         query = query_params(scope)
         include, limit = parse_include(query), parse_limit(query)
-        items = await _items_behind(
+        items = await _read_items(
             partial(self._conversations.window, tenant_of(scope), scope["path_params"]["id"]),
             Window(limit // 2 + 1, newest_first=parse_order(query) == "desc"),
             query.get("after", [None])[-1],
@@ -157,18 +156,18 @@ class ConversationEndpoints:
 
     async def retrieve_item(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/conversations/{id}/items/{item}"""
-        at, include = scope["path_params"], parse_include(query_params(scope))
-        turn = await self._conversations.turn_of(tenant_of(scope), at["id"], at["item"])
+        ids, include = scope["path_params"], parse_include(query_params(scope))
+        turn = await self._conversations.turn_of(tenant_of(scope), ids["id"], ids["item"])
         for body in _item_bodies([turn], include):
-            if body["id"] == at["item"]:
+            if body["id"] == ids["item"]:
                 await send_json(send, _encode(body))
                 return
-        raise item_not_found(at["item"])
+        raise item_not_found(ids["item"])
 
     async def delete_item(self, scope: Scope, receive: Receive, send: Send) -> None:
         """DELETE /v1/conversations/{id}/items/{item}"""
-        at = scope["path_params"]
-        left = await self._conversations.erase_item(tenant_of(scope), at["id"], at["item"])
+        ids = scope["path_params"]
+        left = await self._conversations.erase_item(tenant_of(scope), ids["id"], ids["item"])
         await send_json(send, _encode(_conversation_body(left)))
 
 
@@ -202,7 +201,7 @@ def _hit_body(hit: SearchHit) -> dict[str, Any]:
     }
 
 
-async def _items_behind(
+async def _read_items(
     read: Callable[[Window], Awaitable[list[Response]]],
     window: Window,
     after: str | None,
@@ -218,7 +217,7 @@ async def _items_behind(
         window = msgspec.structs.replace(window, at=(parse_item_id(after) or [""])[0])
     turns = await read(window)
     if after is not None:
-        found = behind(_directed(turns[:1], include, window), after)
+        found = items_after(_directed(turns[:1], include, window), after)
     while True:
         # The first turn of a window is known already, unless the list begins with it.
         found += _directed(turns if window.at is None else turns[1:], include, window)

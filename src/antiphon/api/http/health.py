@@ -1,16 +1,22 @@
-"""``/healthz``, ``/readyz``, ``/metrics``: for those who watch over a server."""
+"""Server state: liveness, readiness, metrics and models; ``/healthz`` to ``/v1/models``."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from starlette.types import Receive, Scope, Send
 
 from antiphon.api.common.authentication import ApiKeyAuthenticator
-from antiphon.api.common.body import Receive, Scope, Send
 from antiphon.api.common.metrics import Metrics
-from antiphon.api.http.asgi_responses import Handler
+from antiphon.api.http.asgi_responses import send_json
 from antiphon.errors import StoreError
+from antiphon.turn.protocols import Model
+from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import StoreHealth
+
+_encode = msgspec.json.Encoder().encode
 
 #: Seconds that the store has for one read and one write.
 _STORE_TIMEOUT = 2.0
@@ -18,7 +24,7 @@ _TEXT_HEADER = (b"content-type", b"text/plain; charset=utf-8")
 
 
 class HealthEndpoints:
-    """The endpoints."""
+    """``/healthz``, ``/readyz`` and ``/metrics``, for monitors."""
 
     def __init__(
         self,
@@ -30,16 +36,12 @@ class HealthEndpoints:
         self._health = health
         self._metrics = metrics
 
-    def routes(self) -> Mapping[str, dict[str, Handler]]:
-        """Methods by path."""
-        return {
-            "/healthz": {"GET": health},
-            "/readyz": {"GET": self.ready},
-            "/metrics": {"GET": self._metrics.serve},
-        }
+    async def live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET /healthz: the process answers."""
+        await _send_text(send, b"ok\n")
 
     async def ready(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """GET /readyz: whether a turn could be kept and found. Raises ``StoreError``."""
+        """GET /readyz: whether the store can be read and written. Raises ``StoreError``."""
         try:
             async with asyncio.timeout(_STORE_TIMEOUT):
                 await self._authenticator.ping()
@@ -49,13 +51,33 @@ class HealthEndpoints:
             raise StoreError("The store does not answer.") from late
         await _send_text(send, b"ready\n")
 
+    async def metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET /metrics"""
+        await self._metrics.serve(scope, receive, send)
 
-async def health(scope: Scope, receive: Receive, send: Send) -> None:
-    """GET /healthz: the process answers."""
-    await _send_text(send, b"ok\n")
+
+class ModelEndpoints:
+    """``/v1/models``: the models of one service."""
+
+    def __init__(self, service: TurnService) -> None:
+        self._service = service
+
+    async def list_all(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET /v1/models"""
+        data = [_model_body(name, model) for name, model in self._service.models.items()]
+        await send_json(send, _encode({"object": "list", "data": data}))
+
+    async def retrieve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET /v1/models/{id}"""
+        name, model = self._service.models.get(scope["path_params"]["id"])
+        await send_json(send, _encode(_model_body(name, model)))
 
 
 async def _send_text(send: Send, body: bytes) -> None:
     headers = [_TEXT_HEADER, (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def _model_body(name: str, model: Model) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": model.info.owned_by}

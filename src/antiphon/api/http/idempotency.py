@@ -1,8 +1,8 @@
-"""``Idempotency-Key``: the same request again gets the first one's response.
+"""Idempotency: ``Idempotency-Key``; a requested request gets the first one's result.
 
-A receipt is written before the request is done, and says what came of it in the
-transaction that keeps that. A process that dies in between leaves one that says nothing, and
-nothing that was made; after a while such a key may be used again (``IdempotencyStore.claim``).
+A record is reserved before the request is executed, and completed in the transaction that stores
+the result. A process that dies in between leaves a reservation without a result, which another
+request may take over after a while (``IdempotencyStore.reserve``).
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self, TypeVar
 
+from starlette.types import Scope
+
 from antiphon.api.common.authentication import tenant_of
-from antiphon.api.common.body import Scope
 from antiphon.core.turns import IdempotencyReservation
 from antiphon.errors import ConflictError, IdempotencyConflictError, InvalidRequestError
 from antiphon.turn.store_protocols import IdempotencyStore
@@ -32,7 +33,7 @@ _START_TIMEOUT = 10.0
 
 
 class IdempotencyKeys:
-    """Which requests have been made before. ``timeout`` is in seconds."""
+    """The requests with keys. ``timeout`` is in seconds."""
 
     def __init__(self, store: IdempotencyStore, timeout: float = _START_TIMEOUT) -> None:
         self.store = store
@@ -65,37 +66,37 @@ class IdempotencyKeys:
         execute: Callable[[IdempotencyReservation | None], Awaitable[T]],
         replay: Callable[[str], Awaitable[T]],
     ) -> T:
-        """What a request makes; ``again`` finds what the same one made before, by its outcome."""
-        repeat = self.for_request(scope, body)
-        if repeat is None:
+        """A request's result; ``replay`` reads that of the first one by its id."""
+        request = self.for_request(scope, body)
+        if request is None:
             return await execute(None)
-        async with repeat:
-            if repeat.outcome is not None:
-                return await replay(repeat.outcome)
-            return await execute(repeat.reservation)
+        async with request:
+            if request.result_id is not None:
+                return await replay(request.result_id)
+            return await execute(request.reservation)
 
 
 class IdempotentRequest:
-    """One request with a key, to be entered before anything is made of it.
+    """One request with a key, to be entered before it is executed.
 
-    ``outcome`` is then what the same request made before, None: it is the first, and
-    whatever it makes has to take ``claim`` along, which notes it. Entering raises
+    ``result_id`` is then that of the first request with the key. None: this is the first, and
+    ``reservation`` must be passed on to the write that stores its result. Entering raises
     ``IdempotencyConflictError`` where the key was used for another request, and ``ConflictError``
-    where the first has not come to an end yet.
+    where the first one is still being executed.
     """
 
     def __init__(
         self, keys: IdempotencyKeys, record_key: tuple[str, str], fingerprint: bytes
     ) -> None:
-        self.outcome: str | None = None
+        self.result_id: str | None = None
         self.reservation = IdempotencyReservation(record_key[1], fingerprint)
         self._keys = keys
         self._record_key = record_key
         self._start_future: asyncio.Future[None] | None = None
 
-    async def complete(self, outcome: str) -> None:
-        """Note what came of the request, which did not take ``claim`` along."""
-        await self._keys.store.complete(*self._record_key, outcome)
+    async def complete(self, result_id: str) -> None:
+        """Store the result of a request whose write did not take the reservation."""
+        await self._keys.store.complete(*self._record_key, result_id)
 
     async def __aenter__(self) -> Self:
         deadline = time.monotonic() + self._keys.timeout
@@ -123,34 +124,34 @@ class IdempotentRequest:
             return
         try:
             if error is not None:
-                # Also where the server is being stopped: nothing shall wait for this one.
-                # What was made all the same has settled it, and then it stays.
+                # Also where the server is being stopped: no request shall wait for this one.
+                # A result that was stored all the same has completed the record: it stays.
                 await asyncio.shield(self._keys.store.release(*self._record_key))
         finally:
             self._finish_start()
 
     async def _try_reserve(self) -> bool:
-        """Whether there is nothing to wait for any more."""
-        starting, receipts = self._keys.starting, self._keys.store
+        """Whether the request was reserved here, or has a result already."""
+        starting, store = self._keys.starting, self._keys.store
         if self._record_key in starting:
-            # However long it takes: whoever started it lives.
+            # However long that takes: it is a request of this process.
             return False
         self._start_future = starting[self._record_key] = asyncio.get_running_loop().create_future()
-        held = None
+        record = None
         try:
-            held = await receipts.reserve(*self._record_key, self.reservation.fingerprint)
+            record = await store.reserve(*self._record_key, self.reservation.fingerprint)
         except BaseException:
             self._finish_start()
             raise
-        if held is None:
+        if record is None:
             return True
         self._finish_start()
-        if held.fingerprint != self.reservation.fingerprint:
+        if record.fingerprint != self.reservation.fingerprint:
             raise IdempotencyConflictError(
                 "This Idempotency-Key was used for another request.", param="Idempotency-Key"
             )
-        self.outcome = held.result_id
-        return self.outcome is not None
+        self.result_id = record.result_id
+        return self.result_id is not None
 
     def _finish_start(self) -> None:
         if self._start_future is not None:

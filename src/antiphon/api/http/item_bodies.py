@@ -1,16 +1,15 @@
-"""Items in the full shape that the Responses API shows them in. Pure.
+"""Item bodies: encodes items as the Responses API returns them, and parses ``include``. Pure.
 
-What an MCP server's tool was asked and answered are two items in the store, and one
-(``mcp_call``) here: it has the id of its call. A call that a person has to agree to is an
-``mcp_approval_request``; its output, whenever it comes, is an ``mcp_call`` of its own.
+A call of an MCP server's tool and its output are two items in the store, and one (``mcp_call``)
+here, with the id of the call. A call that needs approval is an ``mcp_approval_request``; its output
+is an ``mcp_call`` of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, get_args
 
-from antiphon.api.http.includes import shows_encrypted_reasoning
 from antiphon.core.ids import item_id
 from antiphon.core.items import (
     ApprovedCall,
@@ -29,8 +28,21 @@ from antiphon.core.items import (
     text_and_refusals_of,
 )
 from antiphon.core.tool_rules import needs_approval, unqualified_name
-from antiphon.core.turns import Response
+from antiphon.core.turns import INCLUDE_ENCRYPTED_REASONING, Options, Response
+from antiphon.errors import InvalidRequestError
 
+#: The specification's two, and those that OpenAI's clients know besides.
+Includable: TypeAlias = Literal[
+    "reasoning.encrypted_content",
+    "message.output_text.logprobs",
+    "message.input_image.image_url",
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+]
+INCLUDABLE: tuple[str, ...] = get_args(Includable)
 #: Whether a call of an MCP server is one that a person has to agree to.
 ApprovalCheck: TypeAlias = Callable[[FunctionCall], bool]
 
@@ -67,14 +79,14 @@ def item_bodies(
     ``first`` is the position of the first in its turn. ``running``: outputs may still come.
     """
     shown: list[dict[str, Any]] = []
-    for place, item in enumerate(items, first):
+    for position, item in enumerate(items, first):
         kind = pairing.item_type(item)
         if kind is None:
             if isinstance(item, FunctionCallOutput):
                 call, body = pairing.close_call(item.call_id)
                 body.update(mcp_call_body(call, body["id"], item))
             continue
-        name = item_id(pairing.response_id, kind, place)
+        name = item_id(pairing.response_id, kind, position)
         body = pairing.body_of(item, kind, name)
         if kind == "mcp_call" and isinstance(item, FunctionCall):
             if running:
@@ -87,9 +99,9 @@ def item_bodies(
 
 
 class McpCallPairing:
-    """Which calls and outputs of a turn belong together, as its items go by.
+    """Pairs MCP calls with their outputs while a turn's items are encoded in order.
 
-    ``sealed``: reasoning is shown as ``item_body`` has it.
+    ``include_encrypted``: reasoning has its encrypted content.
     """
 
     def __init__(
@@ -138,9 +150,12 @@ class McpCallPairing:
             approved = self.approval_of(item)
             assert approved is not None
             return mcp_call_body(approved.call, name, item, approved.request_id)
-        asked = kind == "mcp_approval_request"
+        is_approval_request = kind == "mcp_approval_request"
         return item_body(
-            item, name, as_approval_request=asked, include_encrypted=self._include_encrypted
+            item,
+            name,
+            as_approval_request=is_approval_request,
+            include_encrypted=self._include_encrypted,
         )
 
 
@@ -180,8 +195,8 @@ def item_body(
 ) -> dict[str, Any]:
     """One item in full shape; ``status`` overrides the item's own.
 
-    ``asked``: the item is a call that a person has to agree to. ``sealed``: reasoning is
-    shown with what its model will want back of it.
+    ``as_approval_request``: the item is a call that needs approval. ``include_encrypted``:
+    reasoning has its encrypted content.
     """
     match item:
         case Message():
@@ -283,3 +298,22 @@ def part_body(part: Part) -> dict[str, Any]:
         if value is not None or not isinstance(part, InputFile):
             body[field] = value
     return body
+
+
+def parse_include(query: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """The values of ``include=…`` or ``include[]=…``. Raises ``InvalidRequestError``."""
+    include = (*query.get("include", ()), *query.get("include[]", ()))
+    for one in include:
+        if one not in INCLUDABLE:
+            raise InvalidRequestError(
+                f"There is nothing called '{one[:64]}' to include.", param="include"
+            )
+    return include
+
+
+def shows_encrypted_reasoning(options: Options, include: Sequence[str] = ()) -> bool:
+    """Whether a turn's reasoning is shown with its encrypted content.
+
+    Either the request that created the turn or the one that reads it (``include``) may ask for it.
+    """
+    return INCLUDE_ENCRYPTED_REASONING in options.include or INCLUDE_ENCRYPTED_REASONING in include

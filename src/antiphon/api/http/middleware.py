@@ -1,44 +1,34 @@
-"""What every request passes, from the outside in, before it gets to its endpoint.
+"""Middleware: request id, CORS, authorization, rate limits, metrics and access log.
 
-1. The exchange: a request id, the headers of every answer, and at the end the metrics
-   and a line in the access log.
-2. Who may: without keys this machine only (``guard``); with keys whoever has one
-   (``auth``), and web pages from where they are allowed (``cors``).
-3. How much (``limits``).
-
-All of it wraps ``send`` once and reads the headers once: it stands before each turn.
+It wraps ``send`` once and reads the headers once, because it runs before each turn. CORS: web
+pages of allowed origins may read responses. A page needs an API key like every client; no
+response allows credentials, so cookies are never sent.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import TypeAlias
+
+from starlette.types import Message, Receive, Scope, Send
 
 from antiphon.api.common.access_log import access_logger, log_access, request_id_for
-from antiphon.api.common.authentication import (
-    CHALLENGE,
-    ApiKeyAuthenticator,
-    credential_of,
-    set_tenant,
-)
-from antiphon.api.common.body import Message, Receive, Scope, Send
-from antiphon.api.common.local_only import require_local_host
+from antiphon.api.common.authentication import CHALLENGE, set_tenant
+from antiphon.api.common.authorization import Authorizer, Principal
 from antiphon.api.common.metrics import Metrics
-from antiphon.api.common.rate_limits import RateLimiter, concurrency_slot, set_key_usage
+from antiphon.api.common.rate_limits import concurrency_slot, set_key_usage
 from antiphon.api.http.asgi_responses import Handler, send_error
-from antiphon.api.http.cors import CorsPolicy, Headers, send_preflight_response
+from antiphon.api.http.routes import PUBLIC_PATHS
 from antiphon.errors import AntiphonError, AuthenticationError
 from antiphon.logging_setup import request_id
 
 _ROUTE, _REAUTHORIZE = "antiphon.route", "antiphon.again"
 #: Where a POST starts a turn. They are looked up before any router, so no route tells of them.
 _TURN_PATHS = {"/v1/responses", "/v1/chat/completions", "/v1/responses/compact"}
-#: What needs no key: it is asked by those who watch over a server, and by browsers, which
-#: have none to send. Nothing of any tenant is in it.
-_PUBLIC_PATHS = {"/healthz", "/readyz", "/openapi.json", "/docs"}
 _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 #: How an answer is counted that nobody stayed for.
 _CLIENT_CLOSED_REQUEST = 499
@@ -48,8 +38,19 @@ _SWITCHING_PROTOCOLS = 101
 _FORBIDDEN = 403
 
 
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+
+_ALLOWED_METHODS = b"GET, HEAD, POST, DELETE, OPTIONS"
+_EXPOSED_HEADERS = (
+    b"x-request-id, retry-after, x-should-retry, x-ratelimit-limit-requests,"
+    b" x-ratelimit-remaining-requests, x-ratelimit-reset-requests"
+)
+#: Seconds for which a browser need not ask again.
+_MAX_AGE = b"7200"
+
+
 class _SendWrapper:
-    """One request and its answer, seen from outside."""
+    """Wraps ``send``: adds headers to the response and remembers its status."""
 
     __slots__ = ("_send", "headers", "status")
 
@@ -67,23 +68,18 @@ class _SendWrapper:
 
 
 class GatewayMiddleware:
-    """Stands before an application.
-
-    ``limiter`` None: there are no limits; ``cors`` None: no web page may read answers.
-    """
+    """ASGI middleware before the application. ``cors`` None: no web page may read responses."""
 
     def __init__(
         self,
         app: Handler,
-        authenticator: ApiKeyAuthenticator,
+        authorizer: Authorizer,
         metrics: Metrics,
-        limiter: RateLimiter | None = None,
         cors: CorsPolicy | None = None,
     ) -> None:
         self._app = app
-        #: Other doors to the same service share these.
-        self.authenticator = authenticator
-        self.limiter = limiter
+        #: The gRPC server of the same service uses these too.
+        self.authorizer = authorizer
         self.metrics = metrics
         self._cors = cors
 
@@ -117,7 +113,7 @@ class GatewayMiddleware:
         try:
             await self._authorize(scope, headers, exchange.headers)
             if (
-                self.limiter is not None
+                self.authorizer.limiter is not None
                 and scope["path"] in _TURN_PATHS
                 and scope["method"] == "POST"
             ):
@@ -170,29 +166,27 @@ class GatewayMiddleware:
     async def _reauthorize(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         await self._authorize(scope, headers, [])
 
-    async def _authorize(self, scope: Scope, headers: dict[bytes, bytes], extra: Headers) -> None:
-        """Let a request in, or raise why not; ``extra`` gets what its answer shall carry."""
-        credential, key = credential_of(headers), None
-        keyed = await self.authenticator.is_required(credential)
-        if not keyed:
-            require_local_host(scope)
-        if scope["path"] in _PUBLIC_PATHS:
-            set_tenant(scope, None)
-            return
-        if keyed:
-            key = await self.authenticator.authenticate(credential)
-        set_tenant(scope, key)
-        if self.limiter is not None:
-            account = self.limiter.usage_for(key)
-            set_key_usage(scope, account)
-            try:
-                account.consume()
-            finally:
-                extra += account.headers()
+    async def _authorize(
+        self, scope: Scope, headers: Mapping[bytes, bytes], response_headers: Headers
+    ) -> None:
+        """Admit a request; ``response_headers`` get those of its rate limit."""
+        await self.authorizer.authorize(
+            headers,
+            local_headers=scope["headers"],
+            add_header=lambda name, value: response_headers.append((name, value)),
+            on_principal=partial(_set_principal, scope),
+            is_public=scope["path"] in PUBLIC_PATHS,
+        )
+
+
+def _set_principal(scope: Scope, principal: Principal) -> None:
+    set_tenant(scope, principal.tenant)
+    if principal.usage is not None:
+        set_key_usage(scope, principal.usage)
 
 
 def set_route(scope: Scope, route: str) -> None:
-    """Say which route a request took, as a template: metrics know it by that."""
+    """Set a request's route template, which is its label in the metrics."""
     scope[_ROUTE] = route
 
 
@@ -218,3 +212,47 @@ def _assign_request_id(headers: dict[bytes, bytes]) -> Headers:
 
 async def _send_refusal(send: Send, error: AntiphonError) -> None:
     await send_error(send, error, [CHALLENGE] if isinstance(error, AuthenticationError) else ())
+
+
+class CorsPolicy:
+    """Origins as browsers write them, or "*" for all."""
+
+    def __init__(self, origins: Sequence[str]) -> None:
+        self._allow_all = "*" in origins
+        self._origins = {origin.encode() for origin in origins}
+
+    def headers(self, origin: bytes | None) -> Headers:
+        """What every answer to a request from ``origin`` carries."""
+        # A cache must not give one page what was allowed another.
+        vary = [] if self._allow_all else [(b"vary", b"origin")]
+        if not self._is_allowed(origin):
+            return vary
+        allowed = b"*" if self._allow_all or origin is None else origin
+        return [
+            *vary,
+            (b"access-control-allow-origin", allowed),
+            (b"access-control-expose-headers", _EXPOSED_HEADERS),
+        ]
+
+    def is_preflight(self, method: str, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a browser asks if an allowed page may send what it is about to."""
+        return (
+            method == "OPTIONS"
+            and b"access-control-request-method" in headers
+            and self._is_allowed(headers.get(b"origin"))
+        )
+
+    def _is_allowed(self, origin: bytes | None) -> bool:
+        return origin is not None and (self._allow_all or origin in self._origins)
+
+
+async def send_preflight_response(send: Send, headers: Mapping[bytes, bytes]) -> None:
+    """Yes. Any header may be sent: clients name their versions in a dozen of them."""
+    allowed = [
+        (b"access-control-allow-methods", _ALLOWED_METHODS),
+        (b"access-control-max-age", _MAX_AGE),
+    ]
+    if wanted := headers.get(b"access-control-request-headers"):
+        allowed.append((b"access-control-allow-headers", wanted))
+    await send({"type": "http.response.start", "status": 204, "headers": allowed})
+    await send({"type": "http.response.body", "body": b""})

@@ -1,19 +1,23 @@
-"""The API's description as an OpenAPI 3.1 document. Pure.
+"""OpenAPI: the API's description as a 3.1 document and as a page, ``/openapi.json`` and ``/docs``.
 
-It is put together from ``endpoints``, from the decoders' types, and, for what is answered,
-from the encoders' own bodies: what they always show is what is required here.
+The document is generated from the route table (``routes``), from the decoders' types, and, for
+responses, from the encoders' own bodies: the fields that those always have are required here.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from html import escape
+from importlib.metadata import version
 from typing import Any, Final, TypeAlias
 
 import msgspec
+from starlette.types import Receive, Scope, Send
 
 from antiphon import errors
-from antiphon.api.http.endpoints import ENDPOINTS, Endpoint
+from antiphon.api.http.asgi_responses import send_json
 from antiphon.api.http.idempotency import MAX_KEY_LENGTH
 from antiphon.api.http.response_body import response_body
 from antiphon.core.turns import Header, Response
@@ -33,13 +37,87 @@ _IDEMPOTENCY_KEY: Final[Schema] = {
     "description": "With the same again, the same request gets what the first one made.",
     "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_LENGTH},
 }
+_HTML: Final = [
+    (b"content-type", b"text/html; charset=utf-8"),
+    # The page has no script, loads nothing, and is framed by nobody.
+    (
+        b"content-security-policy",
+        b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    ),
+]
+_STYLE: Final = (
+    "body{font:1rem/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;"
+    "color:#1a1a1a;background:#fff}code,.m{font-family:ui-monospace,monospace}"
+    ".m{display:inline-block;min-width:4.5rem;font-weight:700}"
+    "details{border-top:1px solid #8884;padding:.4rem 0}summary{cursor:pointer}"
+    "td,th{text-align:left;vertical-align:top;padding:.1rem 1rem .1rem 0}"
+    "@media(prefers-color-scheme:dark){body{color:#eee;background:#111}}"
+)
 #: Status codes that any endpoint may answer with, and those of certain ones only.
 _COMMON_STATUSES: Final = frozenset({400, 401, 403, 404, 429, 500, 503})
 _BODY_STATUSES: Final = frozenset({409, 413, 424, 502, 504})
 
 
-def document(version: str) -> Schema:
-    """The whole document; ``version`` is antiphon's."""
+class Parameter(msgspec.Struct, frozen=True):
+    """A query parameter; ``style`` as in OpenAPI."""
+
+    name: str
+    schema: Mapping[str, Any]
+    description: str
+    style: str = "form"
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """One method of one path, as it is described.
+
+    ``path`` is a template of Starlette's. ``response_schema`` names one of the schemas here,
+    None: the response is plain text. ``body`` is the type that the request body is decoded to.
+    ``streams``: the response may be an event stream.
+    """
+
+    method: str
+    path: str
+    summary: str
+    response_schema: str | None
+    body: type[msgspec.Struct] | None = None
+    query: tuple[Parameter, ...] = ()
+    streams: bool = False
+    body_optional: bool = False
+    takes_idempotency_key: bool = False
+    #: Needs no API key, even where there are keys.
+    public: bool = False
+
+    @property
+    def documented_path(self) -> str:
+        """The path without Starlette's converters, as OpenAPI writes it."""
+        return self.path.replace(":path}", "}")
+
+
+class DocsEndpoints:
+    """``/openapi.json`` and ``/docs``. The document is built by the first request."""
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        self._document = cache(lambda: document(operations, version("antiphon")))
+        self._json = cache(lambda: msgspec.json.encode(self._document()))
+        self._page = cache(lambda: render_docs_page(self._document()).encode())
+
+    async def get_openapi(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET /openapi.json"""
+        await send_json(send, self._json())
+
+    async def get_docs(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET /docs"""
+        body = self._page()
+        headers = [*_HTML, (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def document(operations: Sequence[Operation], version: str) -> Schema:
+    """The whole document; ``version`` is antiphon's. Pure."""
+    paths: dict[str, Schema] = {}
+    for one in operations:
+        paths.setdefault(one.documented_path, {})[one.method.lower()] = _operation(one)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -48,24 +126,19 @@ def document(version: str) -> Schema:
             "description": "Conversations that last, in the words of the OpenAI Responses API.",
         },
         "security": [{}, {"key": []}],
-        "paths": {
-            path: {
-                method.lower(): _operation(path, method, endpoint)
-                for method, endpoint in methods.items()
-            }
-            for path, methods in ENDPOINTS.items()
-        },
+        "paths": paths,
         "components": {
-            "schemas": {**_request_schemas(), **_response_schemas()},
+            "schemas": {**_request_schemas(operations), **_response_schemas()},
             "responses": {"Error": _json_content("Error", "What went wrong.")},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
 
 
-def _operation(path: str, method: str, endpoint: Endpoint) -> Schema:
+def _operation(endpoint: Operation) -> Schema:
+    path = endpoint.documented_path
     operation: Schema = {
-        "operationId": _operation_id(path, method),
+        "operationId": _operation_id(path, endpoint.method),
         "summary": endpoint.summary,
         "parameters": [
             {"name": name, "in": "path", "required": True, "schema": _STRING}
@@ -101,7 +174,7 @@ def _operation_id(path: str, method: str) -> str:
     return "_".join([method.lower(), *words])
 
 
-def _responses(endpoint: Endpoint) -> Schema:
+def _responses(endpoint: Operation) -> Schema:
     if endpoint.response_schema is None:
         good: Schema = {"description": endpoint.summary, "content": {"text/plain": {}}}
     else:
@@ -120,15 +193,10 @@ def _json_content(name: str, about: str) -> Schema:
     }
 
 
-def _request_schemas() -> Schema:
+def _request_schemas(operations: Sequence[Operation]) -> Schema:
     """The schemas of all request bodies, and of what they are made of."""
-    every = {
-        endpoint.body
-        for methods in ENDPOINTS.values()
-        for endpoint in methods.values()
-        if endpoint.body is not None
-    }
-    types = sorted(every, key=lambda one: one.__name__)
+    bodies = {one.body for one in operations if one.body is not None}
+    types = sorted(bodies, key=lambda one: one.__name__)
     _, found = msgspec.json.schema_components(types, ref_template=_SCHEMA_REF + "{name}")
     # Some types are private to their module, and two may have one name.
     names = _public_names(found)
@@ -231,3 +299,43 @@ def _error_classes() -> list[type[AntiphonError]]:
         for kind in vars(errors).values()
         if isinstance(kind, type) and issubclass(kind, AntiphonError)
     ]
+
+
+def render_docs_page(document: dict[str, Any]) -> str:
+    """An OpenAPI document to be read: every endpoint, what it takes and gives. Pure."""
+    title = escape(f"{document['info']['title']} {document['info']['version']}")
+    endpoints = "".join(
+        _render_endpoint(method, path, operation, document)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    )
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        '<meta name="viewport" content="width=device-width"><style>'
+        f"{_STYLE}</style><h1>{title}</h1><p>{escape(document['info']['description'])} "
+        "The same for programs: <a href=openapi.json>openapi.json</a>.</p>"
+        f"{endpoints}</html>\n"
+    )
+
+
+def _render_endpoint(
+    method: str, path: str, operation: dict[str, Any], document: dict[str, Any]
+) -> str:
+    rows = [(one["name"], one["in"], one.get("description", "")) for one in operation["parameters"]]
+    body = operation.get("requestBody")
+    if body is not None:
+        name = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        schema = document["components"]["schemas"][name]
+        required = schema.get("required", ())
+        rows += [
+            (field, "body", "required" if field in required else "")
+            for field in schema["properties"]
+        ]
+    table = "".join(
+        f"<tr><td><code>{escape(name)}</code><td>{where}<td>{escape(about)}"
+        for name, where, about in rows
+    )
+    return (
+        f"<details><summary><span class=m>{method.upper()}</span> <code>{escape(path)}</code> "
+        f"{escape(operation['summary'])}</summary><table>{table}</table></details>"
+    )

@@ -1,7 +1,4 @@
-"""Pages of lists, as OpenAI's ``list`` objects. Pure.
-
-Lists of what a tenant has: which, and how they are shown. Pure.
-"""
+"""Cursor pagination: ``limit``, ``order``, ``after``, filters, and the ``list`` object. Pure."""
 
 from __future__ import annotations
 
@@ -23,27 +20,20 @@ def paginate(items: Sequence[dict[str, Any]], query: Mapping[str, Sequence[str]]
     ordered = list(items) if parse_order(query) == "asc" else list(reversed(items))
     after = query.get("after", [None])[-1]
     if after is not None:
-        ordered = behind(ordered, after)
-    page = ordered[:limit]
-    return {
-        "object": "list",
-        "data": page,
-        "first_id": page[0]["id"] if page else None,
-        "last_id": page[-1]["id"] if page else None,
-        "has_more": len(ordered) > limit,
-    }
+        ordered = items_after(ordered, after)
+    return list_body(ordered[:limit], has_more=len(ordered) > limit)
 
 
-def behind(ordered: Sequence[dict[str, Any]], after: str) -> list[dict[str, Any]]:
-    """What comes behind the one with the id ``after``. Raises ``InvalidRequestError``."""
-    for place, item in enumerate(ordered, 1):
+def items_after(ordered: Sequence[dict[str, Any]], after: str) -> list[dict[str, Any]]:
+    """The items after the one with the id ``after``. Raises ``InvalidRequestError``."""
+    for end, item in enumerate(ordered, 1):
         if item["id"] == after:
-            return list(ordered[place:])
+            return list(ordered[end:])
     raise unknown_cursor(after)
 
 
 def parse_limit(query: Mapping[str, Sequence[str]]) -> int:
-    """How many to show. Raises ``InvalidRequestError``."""
+    """The page size. Raises ``InvalidRequestError``."""
     text = query.get("limit", ["20"])[-1]
     if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= 100):
         raise InvalidRequestError("The limit is a number from 1 to 100.", param="limit")
@@ -58,7 +48,7 @@ def parse_order(query: Mapping[str, Sequence[str]]) -> str:
     return order
 
 
-#: How a turn may stand.
+#: The statuses of a turn, by their names.
 STATUSES: dict[str, TurnStatus] = {status: status for status in get_args(TurnStatus)}
 
 

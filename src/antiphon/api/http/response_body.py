@@ -1,6 +1,6 @@
-"""A response as the Responses API shows it. Pure.
+"""Response body: encodes a response as the Responses API returns it. Pure.
 
-Every key is always there, and numbers are never null: clients check.
+Every field is always present, and numbers are never null: clients validate that.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""``POST /v1/responses``: its body as a turn's request. Pure.
+"""Response request: decodes the body of ``POST /v1/responses`` into a ``TurnRequest``. Pure.
 
-Shapes are those of the Open Responses specification, 2026-04-24, and what OpenAI's clients
-send besides. Null is the same as nothing, and fields not named here are ignored.
-
-Fields that several request bodies have: their types, ranges and lengths.
+The shapes are those of the Open Responses specification, 2026-04-24, and of what OpenAI's clients
+send besides. Null means absent, and unknown fields are ignored.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ import msgspec
 from antiphon.api.common.body import check_depth, decode_body, drop_nulls
 from antiphon.api.common.input_items import DecodedInput, decode_items
 from antiphon.api.common.tool_requests import DecodedTools, ToolChoice, ToolParam, decode_tools
-from antiphon.api.http.includes import Includable
+from antiphon.api.http.item_bodies import Includable
 from antiphon.core.items import Message
 from antiphon.core.turns import Options, TurnRequest
 from antiphon.errors import InvalidRequestError
@@ -56,7 +54,7 @@ class JsonSchemaFormat(JsonSchema, frozen=True, tag="json_schema", tag_field="ty
 
 
 def format_fields(text_format: msgspec.Struct, path: str) -> dict[str, Any]:
-    """A format as ``Options`` keeps it; ``at`` is its place in the body."""
+    """A format as ``Options`` has it; ``path`` is its field in the body."""
     fields: dict[str, Any] = drop_nulls(msgspec.to_builtins(text_format))
     check_depth(fields, path)
     return fields
@@ -135,50 +133,50 @@ _NO_TOOLS = DecodedTools()
 
 
 def decode_request(body: bytes) -> TurnRequest:
-    """A body as a turn's request. Raises ``InvalidRequestError`` naming the field at fault."""
-    asked = decode_body(_request, body)
-    conversation = asked.conversation
+    """A body as a turn's request. Raises ``InvalidRequestError`` naming the invalid field."""
+    params = decode_body(_request, body)
+    conversation = params.conversation
     if isinstance(conversation, _Conversation):
         conversation = conversation.id
-    _check_combinations(asked)
-    intake = _decode_input(asked.input)
+    _check_combinations(params)
+    decoded_input = _decode_input(params.input)
     tools = _NO_TOOLS
-    if asked.tools or asked.tool_choice is not None:
-        tools = decode_tools(asked.tools or (), asked.tool_choice)
+    if params.tools or params.tool_choice is not None:
+        tools = decode_tools(params.tools or (), params.tool_choice)
     return TurnRequest(
-        input=intake.items,
-        model=asked.model,
-        previous_response_id=asked.previous_response_id,
+        input=decoded_input.items,
+        model=params.model,
+        previous_response_id=params.previous_response_id,
         conversation=conversation,
-        on_busy=asked.on_busy or "refuse",
-        instructions=asked.instructions,
-        options=_options(asked, tools),
-        store=asked.store is not False,
-        stream=bool(asked.stream),
-        background=bool(asked.background),
-        approved_calls=intake.approved_calls,
-        references=intake.references,
+        on_busy=params.on_busy or "refuse",
+        instructions=params.instructions,
+        options=_options(params, tools),
+        store=params.store is not False,
+        stream=bool(params.stream),
+        background=bool(params.background),
+        approved_calls=decoded_input.approved_calls,
+        references=decoded_input.references,
         mcp=tools.server_requests,
     )
 
 
-def _check_combinations(asked: ResponseCreate) -> None:
-    """What single fields cannot tell."""
-    if asked.conversation is not None and asked.previous_response_id is not None:
+def _check_combinations(params: ResponseCreate) -> None:
+    """Check combinations of fields. Raises ``InvalidRequestError``."""
+    if params.conversation is not None and params.previous_response_id is not None:
         raise InvalidRequestError(
             # OpenAI's own words, which clients may compare.
             "Mutually exclusive parameters: Ensure you are only providing one of: "
             "'previous_response_id' or 'conversation'.",
             code="mutually_exclusive_parameters",
         )
-    if asked.background and asked.store is False:
+    if params.background and params.store is False:
         raise InvalidRequestError(
             "A turn in the background can only be found again if it is stored.",
             code="unsupported_parameter",
             param="background",
         )
-    goes_on = asked.previous_response_id is not None or asked.conversation is not None
-    if asked.input is None and not goes_on:
+    goes_on = params.previous_response_id is not None or params.conversation is not None
+    if params.input is None and not goes_on:
         raise InvalidRequestError("There is no input.", code="empty_input", param="input")
 
 
@@ -188,30 +186,30 @@ def _decode_input(value: str | list[dict[str, Any]] | None) -> DecodedInput:
     return decode_items(value or (), "input")
 
 
-def _options(asked: ResponseCreate, tools: DecodedTools) -> Options:
-    text, reasoning = asked.text, asked.reasoning
+def _options(params: ResponseCreate, tools: DecodedTools) -> Options:
+    text, reasoning = params.text, params.reasoning
     return Options(
-        temperature=asked.temperature,
-        top_p=asked.top_p,
-        max_output_tokens=asked.max_output_tokens,
-        frequency_penalty=asked.frequency_penalty,
-        presence_penalty=asked.presence_penalty,
+        temperature=params.temperature,
+        top_p=params.top_p,
+        max_output_tokens=params.max_output_tokens,
+        frequency_penalty=params.frequency_penalty,
+        presence_penalty=params.presence_penalty,
         tools=tools.functions,
         mcp_servers=tools.servers,
         tool_choice=tools.choice,
         allowed_tools=tools.allowed_tools,
-        max_tool_calls=asked.max_tool_calls,
-        parallel_tool_calls=asked.parallel_tool_calls is not False,
+        max_tool_calls=params.max_tool_calls,
+        parallel_tool_calls=params.parallel_tool_calls is not False,
         text_format=format_fields(text.format, "text.format") if text and text.format else None,
         verbosity=text.verbosity if text else None,
         reasoning_effort=reasoning.effort if reasoning else None,
         reasoning_summary=(reasoning.summary or reasoning.generate_summary) if reasoning else None,
-        top_logprobs=asked.top_logprobs,
-        include=tuple(asked.include or ()),
-        service_tier=asked.service_tier,
-        prompt_cache_key=asked.prompt_cache_key,
-        safety_identifier=asked.safety_identifier,
-        truncation=asked.truncation or "disabled",
-        metadata=asked.metadata or {},
-        user=asked.user,
+        top_logprobs=params.top_logprobs,
+        include=tuple(params.include or ()),
+        service_tier=params.service_tier,
+        prompt_cache_key=params.prompt_cache_key,
+        safety_identifier=params.safety_identifier,
+        truncation=params.truncation or "disabled",
+        metadata=params.metadata or {},
+        user=params.user,
     )

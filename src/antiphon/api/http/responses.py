@@ -1,6 +1,6 @@
-"""``/v1/responses``: start turns, find them again, read along, stop and erase them.
+"""Responses endpoints: ``/v1/responses``: create, list, retrieve, stream, cancel, delete.
 
-``/v1/responses/compact`` and ``/v1/responses/input_tokens``: questions that store nothing.
+``/v1/responses/compact`` and ``/v1/responses/input_tokens`` store nothing.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 import msgspec
+from starlette.types import Receive, Scope, Send
 
 from antiphon.api.common.authentication import tenant_of
-from antiphon.api.common.body import Receive, Scope, Send, query_params, read_body
+from antiphon.api.common.body import query_params, read_body
 from antiphon.api.http.asgi_responses import (
     DisconnectWatcher,
     KeepAlive,
@@ -25,8 +26,7 @@ from antiphon.api.http.asgi_responses import (
     server_failure,
 )
 from antiphon.api.http.idempotency import IdempotencyKeys, IdempotentRequest
-from antiphon.api.http.includes import parse_include
-from antiphon.api.http.item_bodies import input_items, item_body
+from antiphon.api.http.item_bodies import input_items, item_body, parse_include
 from antiphon.api.http.pagination import (
     list_body,
     paginate,
@@ -66,33 +66,35 @@ class ResponseEndpoints:
         tenant = tenant_of(scope)
         if tenant:
             request = msgspec.structs.replace(request, tenant=tenant)
-        repeat = self._idempotency_keys.for_request(scope, body) if request.store else None
+        idempotent_request = (
+            self._idempotency_keys.for_request(scope, body) if request.store else None
+        )
         if request.background:
             # It is not done for whoever waits, so it begins without them too.
-            turn = await self._begun(request, repeat)
+            turn = await self._begun(request, idempotent_request)
             with DisconnectWatcher(receive, turn):
                 await _send_turn(request, turn, send)
             return
         with DisconnectWatcher(receive) as watch:
-            turn = watch.turn = await self._begun(request, repeat)
+            turn = watch.turn = await self._begun(request, idempotent_request)
             await _send_turn(request, turn, send)
 
     async def _begun(
-        self, request: TurnRequest, repeat: IdempotentRequest | None
+        self, request: TurnRequest, idempotent_request: IdempotentRequest | None
     ) -> RunningTurn | Replay:
-        if repeat is None:
+        if idempotent_request is None:
             return await self._service.start(request)
-        return await self._start_once(request, repeat)
+        return await self._start_once(request, idempotent_request)
 
     async def _start_once(
-        self, request: TurnRequest, repeat: IdempotentRequest
+        self, request: TurnRequest, idempotent_request: IdempotentRequest
     ) -> RunningTurn | Replay:
         """The turn of a request that may have been made before."""
-        async with repeat:
-            if repeat.outcome is not None:
-                return await self._service.subscribe(request.tenant, repeat.outcome)
-            claiming = msgspec.structs.replace(request, reservation=repeat.reservation)
-            turn = await self._service.start(claiming)
+        async with idempotent_request:
+            if idempotent_request.result_id is not None:
+                return await self._service.subscribe(request.tenant, idempotent_request.result_id)
+            reserved = msgspec.structs.replace(request, reservation=idempotent_request.reservation)
+            turn = await self._service.start(reserved)
             await turn.wait_until_stored()
             return turn
 
@@ -179,10 +181,10 @@ async def _send_stream(
     head = StreamHead(send)
     try:
         await _write(turn, send, encoder, head, after + 1)
-    except AntiphonError as lost:
+    except AntiphonError as error:
         if not head.sent:
             raise
-        await send_chunk(send, encoder.encode_failure(lost))
+        await send_chunk(send, encoder.encode_failure(error))
     except Exception:
         if not head.sent:
             raise
@@ -240,7 +242,7 @@ class CompactionEndpoints:
                 param="model",
             )
         with DisconnectWatcher(receive):
-            made = await self._service.compact(request)
+            compaction = await self._service.compact(request)
         name = os.urandom(16).hex()
         await send_json(
             send,
@@ -249,8 +251,8 @@ class CompactionEndpoints:
                     "id": f"cmpr_{name}",
                     "object": "response.compaction",
                     "created_at": int(time.time()),
-                    "output": [item_body(made.item, f"cmp_{name}00")],
-                    "usage": usage_body(made.usage or Usage()),
+                    "output": [item_body(compaction.item, f"cmp_{name}00")],
+                    "usage": usage_body(compaction.usage or Usage()),
                 }
             ),
         )

@@ -1,9 +1,7 @@
-"""A turn's events as the Responses API streams them. Pure: events in, bytes out.
+"""Stream events: encodes a turn's events as the Responses API's server-sent events (SSE). Pure.
 
-Some clients reset their parser at each network read, so every event is made in one
-piece, and all that belong to one batch are joined before they are written.
-
-What of an item is streamed piece by piece, and how events call it. Pure.
+Some clients reset their parser at each network read, so every event is made in one piece, and
+all events of a batch are joined before they are written.
 """
 
 from __future__ import annotations
@@ -14,8 +12,12 @@ from typing import Any
 
 import msgspec
 
-from antiphon.api.http.includes import shows_encrypted_reasoning
-from antiphon.api.http.item_bodies import McpCallPairing, mcp_call_body, part_body
+from antiphon.api.http.item_bodies import (
+    McpCallPairing,
+    mcp_call_body,
+    part_body,
+    shows_encrypted_reasoning,
+)
 from antiphon.api.http.response_body import response_body
 from antiphon.core import events
 from antiphon.core.ids import item_id
@@ -36,10 +38,10 @@ from antiphon.errors import AntiphonError
 
 
 class ContentPart(msgspec.Struct, frozen=True):
-    """One growing text of an item, and the part that holds it.
+    """Content part: one growing text of an item, and its part.
 
-    ``event`` and ``part_event`` are the events' names without their last word, ``at`` the
-    field that holds ``place``, ``field`` the part's and the last event's key of the text.
+    ``event`` and ``part_event`` are the events' names without their last word, ``index_field``
+    the field for ``index``, ``text_field`` the part's and the last event's field for the text.
     """
 
     event: str
@@ -64,7 +66,7 @@ class ContentPart(msgspec.Struct, frozen=True):
 
 
 def content_parts(item: Item) -> list[ContentPart]:
-    """An item's texts, in the order they are told. Nothing for items that have none."""
+    """An item's texts, in the order of their events. Empty for items without text."""
     match item:
         case Message(content=str(text)):
             return [_content_part("response.output_text", 0, part_body(OutputText(text)))]
@@ -72,10 +74,10 @@ def content_parts(item: Item) -> list[ContentPart]:
             return [
                 _content_part(
                     "response.refusal" if isinstance(part, Refusal) else "response.output_text",
-                    place,
+                    position,
                     part_body(part),
                 )
-                for place, part in enumerate(parts)
+                for position, part in enumerate(parts)
                 if isinstance(part, OutputText | Refusal)
             ]
         case Reasoning(summary=summary, content=content):
@@ -84,16 +86,16 @@ def content_parts(item: Item) -> list[ContentPart]:
                     "response.reasoning_summary_text",
                     "response.reasoning_summary_part",
                     "summary_index",
-                    place,
+                    position,
                     "text",
                     {"type": "summary_text", "text": one.text},
                 )
-                for place, one in enumerate(summary)
+                for position, one in enumerate(summary)
             ] + [
                 _content_part(
-                    "response.reasoning", place, {"type": "reasoning_text", "text": one.text}
+                    "response.reasoning", position, {"type": "reasoning_text", "text": one.text}
                 )
-                for place, one in enumerate(content)
+                for position, one in enumerate(content)
             ]
     return []
 
@@ -131,9 +133,9 @@ _HIDDEN_FRAME = (b"", b"")
 
 
 class _OutputItem(msgspec.Struct):
-    """Where an item is shown: its place in the output as clients count, id and type.
+    """An output item as clients see it: its index, id and type.
 
-    ``told`` is how many of its strands have begun.
+    ``parts_started`` is how many of its content parts have begun.
     """
 
     index: int
@@ -169,7 +171,7 @@ class EventEncoder:
             lambda call: needs_approval(servers, call),
             include_encrypted=shows_encrypted_reasoning(options, include),
         )
-        #: The spots of server calls whose outputs have not come, by call id.
+        #: The items of MCP calls without an output yet, by call id.
         self._pending_mcp_calls: dict[str, _OutputItem] = {}
 
     def encode(self, batch: Iterable[events.Event]) -> bytes:
@@ -189,8 +191,8 @@ class EventEncoder:
                     if frame is not _HIDDEN_FRAME:
                         head, middle = frame
                         if type(event) is events.TextDelta and event.logprobs:
-                            told = b'"logprobs":' + _encode(event.logprobs)
-                            middle = middle.replace(_NO_LOGPROBS, told)
+                            logprobs = b'"logprobs":' + _encode(event.logprobs)
+                            middle = middle.replace(_NO_LOGPROBS, logprobs)
                         out += (
                             head,
                             b"%d" % self._sequence_number,
@@ -246,13 +248,15 @@ class EventEncoder:
 
     def _delta_frame(self, kind: type, index: int) -> tuple[bytes, bytes]:
         """What stands around a delta's number and text: made once for each item."""
-        spot = self._output_items[index]
+        output_item = self._output_items[index]
         frame = _HIDDEN_FRAME
-        if spot.item_type != "mcp_approval_request":
-            name, part = _MCP_DELTA_EVENT if spot.item_type == "mcp_call" else _DELTA_EVENTS[kind]
+        if output_item.item_type != "mcp_approval_request":
+            name, part = (
+                _MCP_DELTA_EVENT if output_item.item_type == "mcp_call" else _DELTA_EVENTS[kind]
+            )
             head = f'event: {name}\ndata: {{"type":"{name}","sequence_number":'
-            place = f'"item_id":"{spot.item_id}","output_index":{spot.index}'
-            frame = (head.encode(), f',{place},{part}"delta":'.encode())
+            location = f'"item_id":"{output_item.item_id}","output_index":{output_item.index}'
+            frame = (head.encode(), f',{location},{part}"delta":'.encode())
         self._delta_frames[kind, index] = frame
         return frame
 
@@ -260,15 +264,15 @@ class EventEncoder:
         kind = self._mcp_pairing.item_type(item)
         if kind is None:
             return
-        spot = _OutputItem(
+        output_item = _OutputItem(
             len(self._output_items), item_id(self._id, kind, self._input_count + index), kind
         )
-        self._output_items[index] = spot
-        body = self._mcp_pairing.body_of(item, kind, spot.item_id)
-        strands = content_parts(item)
+        self._output_items[index] = output_item
+        body = self._mcp_pairing.body_of(item, kind, output_item.item_id)
+        parts = content_parts(item)
         if "status" in body:
             body["status"] = "in_progress"
-        if strands:
+        if parts:
             for field in ("content", "summary"):
                 if field in body:
                     body[field] = []
@@ -277,78 +281,103 @@ class EventEncoder:
         elif isinstance(item, McpListTools):
             body |= {"tools": [], "error": None}
         self._append_event(
-            "response.output_item.added", {"output_index": spot.index, "item": body}, out
+            "response.output_item.added", {"output_index": output_item.index, "item": body}, out
         )
         if kind in ("mcp_call", "mcp_list_tools"):
-            self._append_event(f"response.{kind}.in_progress", spot.event_fields, out)
-        for strand in strands[:1]:
-            self._start_part(spot, strand, out)
+            self._append_event(f"response.{kind}.in_progress", output_item.event_fields, out)
+        for content_part in parts[:1]:
+            self._start_part(output_item, content_part, out)
 
-    def _start_part(self, spot: _OutputItem, strand: ContentPart, out: list[bytes]) -> None:
-        spot.parts_started += 1
-        fields = {**spot.event_fields, strand.index_field: strand.index, "part": strand.empty_part}
-        self._append_event(f"{strand.part_event}.added", fields, out)
+    def _start_part(
+        self, output_item: _OutputItem, content_part: ContentPart, out: list[bytes]
+    ) -> None:
+        output_item.parts_started += 1
+        fields = {
+            **output_item.event_fields,
+            content_part.index_field: content_part.index,
+            "part": content_part.empty_part,
+        }
+        self._append_event(f"{content_part.part_event}.added", fields, out)
 
     def _finish_item(self, index: int, item: Item, out: list[bytes]) -> None:
         self._done_items[index] = item
-        spot = self._output_items.get(index)
-        if spot is None:
+        output_item = self._output_items.get(index)
+        if output_item is None:
             if isinstance(item, FunctionCallOutput):
                 self._append_mcp_output(item, out)
             return
-        body = self._mcp_pairing.body_of(item, spot.item_type, spot.item_id)
+        body = self._mcp_pairing.body_of(item, output_item.item_type, output_item.item_id)
         match item:
             case FunctionCall():
-                if not self._finish_call(spot, item, body, out):
+                if not self._finish_call(output_item, item, body, out):
                     return
-            case FunctionCallOutput() if spot.item_type == "mcp_call":
+            case FunctionCallOutput() if output_item.item_type == "mcp_call":
                 arguments = {"arguments": body["arguments"]}
                 self._append_event(
-                    "response.mcp_call_arguments.done", {**spot.event_fields, **arguments}, out
+                    "response.mcp_call_arguments.done",
+                    {**output_item.event_fields, **arguments},
+                    out,
                 )
-                self._append_mcp_end(spot, out, failed=item.is_error)
+                self._append_mcp_end(output_item, out, failed=item.is_error)
             case McpListTools():
-                self._append_mcp_end(spot, out, failed=item.error is not None)
+                self._append_mcp_end(output_item, out, failed=item.error is not None)
             case _:
-                for number, strand in enumerate(content_parts(item)):
-                    self._finish_part(spot, strand, out, started=number < spot.parts_started)
-        self._append_item_done(spot, body, out)
+                for number, content_part in enumerate(content_parts(item)):
+                    self._finish_part(
+                        output_item, content_part, out, started=number < output_item.parts_started
+                    )
+        self._append_item_done(output_item, body, out)
 
-    def _append_item_done(self, spot: _OutputItem, body: dict[str, Any], out: list[bytes]) -> None:
+    def _append_item_done(
+        self, output_item: _OutputItem, body: dict[str, Any], out: list[bytes]
+    ) -> None:
         self._append_event(
-            "response.output_item.done", {"output_index": spot.index, "item": body}, out
+            "response.output_item.done", {"output_index": output_item.index, "item": body}, out
         )
 
     def _finish_part(
-        self, spot: _OutputItem, strand: ContentPart, out: list[bytes], *, started: bool
+        self,
+        output_item: _OutputItem,
+        content_part: ContentPart,
+        out: list[bytes],
+        *,
+        started: bool,
     ) -> None:
-        place = {**spot.event_fields, strand.index_field: strand.index}
-        logprobs = {"logprobs": strand.part["logprobs"]} if "logprobs" in strand.part else {}
-        if not started:
-            self._start_part(spot, strand, out)
-            self._append_event(
-                f"{strand.event}.delta", {**place, "delta": strand.text, **logprobs}, out
-            )
-        for number, annotation in enumerate(strand.part.get("annotations", ())):
-            fields = {**place, "annotation_index": number, "annotation": annotation}
-            self._append_event(f"{strand.event}.annotation.added", fields, out)
-        self._append_event(
-            f"{strand.event}.done", {**place, strand.text_field: strand.text, **logprobs}, out
+        location = {**output_item.event_fields, content_part.index_field: content_part.index}
+        logprobs = (
+            {"logprobs": content_part.part["logprobs"]} if "logprobs" in content_part.part else {}
         )
-        self._append_event(f"{strand.part_event}.done", {**place, "part": strand.part}, out)
+        if not started:
+            self._start_part(output_item, content_part, out)
+            self._append_event(
+                f"{content_part.event}.delta",
+                {**location, "delta": content_part.text, **logprobs},
+                out,
+            )
+        for number, annotation in enumerate(content_part.part.get("annotations", ())):
+            fields = {**location, "annotation_index": number, "annotation": annotation}
+            self._append_event(f"{content_part.event}.annotation.added", fields, out)
+        self._append_event(
+            f"{content_part.event}.done",
+            {**location, content_part.text_field: content_part.text, **logprobs},
+            out,
+        )
+        self._append_event(
+            f"{content_part.part_event}.done", {**location, "part": content_part.part}, out
+        )
 
     def _finish_call(
-        self, spot: _OutputItem, call: FunctionCall, body: dict[str, Any], out: list[bytes]
+        self, output_item: _OutputItem, call: FunctionCall, body: dict[str, Any], out: list[bytes]
     ) -> bool:
         """A call's arguments are whole. False: its item is not, before its output comes."""
-        if spot.item_type == "mcp_approval_request":
-            self._mcp_pairing.add_approval_request(call, spot.item_id)
+        if output_item.item_type == "mcp_approval_request":
+            self._mcp_pairing.add_approval_request(call, output_item.item_id)
             return True
-        fields = {**spot.event_fields, "arguments": call.arguments}
-        if spot.item_type == "mcp_call":
+        fields = {**output_item.event_fields, "arguments": call.arguments}
+        if output_item.item_type == "mcp_call":
             self._append_event("response.mcp_call_arguments.done", fields, out)
             self._mcp_pairing.open_call(call, body)
-            self._pending_mcp_calls[call.call_id] = spot
+            self._pending_mcp_calls[call.call_id] = output_item
             return False
         fields["name"] = call.name
         self._append_event("response.function_call_arguments.done", fields, out)
@@ -357,16 +386,18 @@ class EventEncoder:
     def _append_mcp_output(self, output: FunctionCallOutput, out: list[bytes]) -> None:
         """The output of a call that is shown already."""
         call, _ = self._mcp_pairing.close_call(output.call_id)
-        spot = self._pending_mcp_calls.pop(output.call_id)
-        self._append_mcp_end(spot, out, failed=output.is_error)
-        self._append_item_done(spot, mcp_call_body(call, spot.item_id, output), out)
+        output_item = self._pending_mcp_calls.pop(output.call_id)
+        self._append_mcp_end(output_item, out, failed=output.is_error)
+        self._append_item_done(output_item, mcp_call_body(call, output_item.item_id, output), out)
 
-    def _append_mcp_end(self, spot: _OutputItem, out: list[bytes], *, failed: bool) -> None:
+    def _append_mcp_end(self, output_item: _OutputItem, out: list[bytes], *, failed: bool) -> None:
         state = "failed" if failed else "completed"
-        self._append_event(f"response.{spot.item_type}.{state}", spot.event_fields, out)
+        self._append_event(
+            f"response.{output_item.item_type}.{state}", output_item.event_fields, out
+        )
 
     def _finish_pending_calls(self, out: list[bytes]) -> None:
         """Calls whose outputs never came are done before the turn is."""
-        for call_id, spot in self._pending_mcp_calls.items():
-            self._append_item_done(spot, self._mcp_pairing.open_calls[call_id][1], out)
+        for call_id, output_item in self._pending_mcp_calls.items():
+            self._append_item_done(output_item, self._mcp_pairing.open_calls[call_id][1], out)
         self._pending_mcp_calls.clear()

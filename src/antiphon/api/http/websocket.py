@@ -1,7 +1,7 @@
-"""``/v1/responses`` over a WebSocket: many turns on one connection, one after another.
+"""WebSocket endpoint: ``/v1/responses`` over a WebSocket; one turn after another.
 
 The events are those of the HTTP stream, one a message. Turns with ``store: false`` can be
-continued on their own connection: it remembers the newest one, and nobody else does.
+continued on their own connection only, which remembers the newest one.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import logging
 from typing import Any
 
 import msgspec
+from starlette.types import Receive, Scope, Send
 
 from antiphon.api.common.authentication import tenant_of
-from antiphon.api.common.body import MAX_BODY, Receive, Scope, Send, decode_body
+from antiphon.api.common.body import MAX_BODY, decode_body
 from antiphon.api.http.middleware import reauthorize
 from antiphon.api.http.response_request import decode_request
 from antiphon.api.http.stream_events import EventEncoder
@@ -148,7 +149,7 @@ class _Connection:
     def _evict(self, request: TurnRequest) -> None:
         """A continuation failed: what it went on from is not for another try."""
         previous = request.previous_response_id
-        if previous is not None and self._unstored_history.lineage(previous) is not None:
+        if previous is not None and self._unstored_history.get(previous) is not None:
             self._unstored_history.clear()
 
     async def _send_expired(self, lifetime: float) -> None:

@@ -1,4 +1,4 @@
-"""What a calling model is told when something goes wrong, and what it may do next. Pure."""
+"""Error hints: what a calling model reads of an error, and what it may do next. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from antiphon.errors import (
     AntiphonError,
     ContextLengthExceededError,
     ForbiddenError,
-    HistoryChanged,
+    HistoryChangedError,
     ImageInputUnsupportedError,
     InvalidImageError,
     InvalidRequestError,
@@ -38,7 +38,7 @@ _HINTS: tuple[tuple[type[AntiphonError], str], ...] = (
     (ForbiddenError, "Ask the person to allow it."),
     (NotFoundError, _START_NEW),
     (ResponseInProgressError, "Wait a little, then try again with the same arguments."),
-    (HistoryChanged, "Try again with the same arguments."),
+    (HistoryChangedError, "Try again with the same arguments."),
     (InvalidRequestError, "Mend the arguments and call the tool again."),
     (ModelError, "Try again with the same arguments; if it keeps failing, tell the person."),
     (TurnInterruptedError, "Try again with the same arguments."),
@@ -57,5 +57,5 @@ def error_hint(error: AntiphonError) -> str:
         wait = "a little" if seconds is None else f"{max(1, round(seconds))} seconds"
         parts.append(f"Wait {wait}, then try again with the same arguments.")
     else:
-        parts.extend([said for kind, said in _HINTS if isinstance(error, kind)][:1])
+        parts.extend([hint for kind, hint in _HINTS if isinstance(error, kind)][:1])
     return " ".join(parts)

@@ -1,28 +1,54 @@
-"""What a call's context tells of who calls: its tenant, its place, its folders."""
+"""MCP request context: the caller of a tool, with its tenant, rate limit, progress and roots."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import mcp_types as types
+import msgspec
 from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from starlette.types import Scope
 
 from antiphon.api.common.authentication import tenant_of
-from antiphon.api.common.body import Scope
 from antiphon.api.common.rate_limits import concurrency_slot
-from antiphon.api.mcp.caller import ProgressFn
-from antiphon.api.mcp.cancellation import CallKey
-from antiphon.api.mcp.streamable_http import session_id
+from antiphon.api.mcp.streamable_http import CallKey, session_id
+from antiphon.core.turns import DEFAULT_TENANT
+from antiphon.turn.running_turns import RunningTurn
 
 #: Seconds for a client to say which folders it shares.
 _ROOTS_TIMEOUT: Final = 10.0
+
+
+#: Tells a caller how far things are: a number that only grows, and a few words.
+ProgressFn: TypeAlias = Callable[[float, str], Awaitable[None]]
+#: The folders that a caller shares.
+Folders: TypeAlias = Callable[[], Awaitable[Sequence[Path]]]
+
+
+def _untracked(turn: RunningTurn) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+class McpCaller(msgspec.Struct, frozen=True):
+    """The caller of a tool.
+
+    ``report_progress`` None: no progress is requested. ``folders`` None: the caller is on another
+    machine, so its paths mean nothing here. ``concurrency_slot`` is entered to start a turn, and
+    may raise ``RateLimitError``; ``track_turn`` while a turn is awaited.
+    """
+
+    tenant: str = DEFAULT_TENANT
+    report_progress: ProgressFn | None = None
+    folders: Folders | None = None
+    concurrency_slot: Callable[[], AbstractContextManager[None]] = nullcontext
+    track_turn: Callable[[RunningTurn], AbstractContextManager[None]] = _untracked
 
 
 class RequestInfo:
@@ -71,8 +97,8 @@ class RootsRequired(Exception):
 class Roots:
     """The folders that a local caller may name images in.
 
-    ``given`` are those of the command line; ``answer`` is what the client said, where it
-    was asked by ``RootsRequired``.
+    ``command_line_roots`` are those of the command line; ``client_response`` is the client's
+    answer to ``RootsRequired``, if there was one.
     """
 
     def __init__(

@@ -1,7 +1,4 @@
-"""Conversations as resources, and the prompt that goes on with one.
-
-Conversations as people and models read them. Pure.
-"""
+"""MCP resources: conversations as Markdown or JSON, and the prompt that continues one."""
 
 from __future__ import annotations
 
@@ -28,8 +25,8 @@ from antiphon.core.items import (
 from antiphon.core.turns import Response
 from antiphon.errors import NotFoundError
 from antiphon.turn.conversations import ConversationService
-from antiphon.turn.protocols import RecentThread
 from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import RecentThread
 
 
 def render_markdown(chain: Sequence[Response]) -> str:
@@ -61,8 +58,8 @@ def _turn_markdown(turn: Response) -> Iterable[str]:
         about += f", {turn.status}"
     yield f"## {about}"
     for item in (*turn.input, *turn.output):
-        for who, said in _item_lines(item):
-            yield f"**{who}**\n\n{_quote(said)}"
+        for speaker, text in _item_lines(item):
+            yield f"**{speaker}**\n\n{_quote(text)}"
 
 
 def _item_lines(item: Item) -> Iterable[tuple[str, str]]:
@@ -158,21 +155,21 @@ class ConversationResources:
 
     async def continue_prompt(self, tenant: str, search_words: str) -> str:
         """What to tell a model that shall go on with a conversation."""
-        picked = await self._find_conversation(tenant, search_words)
+        found_id = await self._find_conversation(tenant, search_words)
         threads = await self.list_latest(tenant, _MAX_OFFERED)
-        if picked is None and not threads:
+        if found_id is None and not threads:
             return (
                 "There are no conversations yet. Ask me what to talk about, and begin one with"
                 " the tool stateful_chat, without response_id."
             )
         lines = [f"- `{one.id}`: {one.title} ({one.description})" for one in threads]
         parts = ["These are our latest conversations:", "\n".join(lines)]
-        if picked is None and search_words:
+        if found_id is None and search_words:
             parts.append(
                 f'None of them holds "{shorten(search_words)}". Ask me which one to go on with.'
             )
         else:
-            chosen = picked or threads[0].id
+            chosen = found_id or threads[0].id
             parts += [
                 f"Go on with `{chosen}`. This was said last in it:",
                 render_markdown((await self._service.reader.chain(tenant, chosen))[-1:]),

@@ -1,4 +1,4 @@
-"""The official SDK's server over one service: its messages, our tools."""
+"""MCP server: the official SDK's server with antiphon's tools, resources and prompt."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from mcp.server.stdio import stdio_server
 from mcp.shared.exceptions import MCPError
 
 from antiphon.api.mcp import tool_schemas as about
-from antiphon.api.mcp.caller import McpCaller
-from antiphon.api.mcp.cancellation import ActiveCalls
 from antiphon.api.mcp.error_hints import error_hint
-from antiphon.api.mcp.request_context import RequestInfo, Roots, RootsRequired
+from antiphon.api.mcp.request_context import McpCaller, RequestInfo, Roots, RootsRequired
 from antiphon.api.mcp.resources import JSON_URI_TEMPLATE, URI_TEMPLATE, ConversationResources
+from antiphon.api.mcp.streamable_http import ActiveCalls
 from antiphon.api.mcp.tool_results import ToolResult, result_body
 from antiphon.api.mcp.tool_schemas import (
     decode_arguments,
@@ -49,7 +48,7 @@ class McpServer:
     """Answers one kind of callers: those of this machine's pipes, or those of HTTP.
 
     ``roots`` are folders that local callers may name images in; None: callers come by HTTP.
-    ``underway`` is told which turns their calls wait for.
+    ``active_calls`` tracks the turns of their calls, for cancellation.
     """
 
     def __init__(
@@ -60,9 +59,9 @@ class McpServer:
     ) -> None:
         self._roots = roots
         self._active_calls = active_calls or ActiveCalls()
-        ledgers = service.stores
+        stores = service.stores
         conversations = (
-            ConversationService(service, ledgers.conversations, ledgers.search) if ledgers else None
+            ConversationService(service, stores.conversations, stores.search) if stores else None
         )
         self._tools = tool_definitions(
             ToolHandlers(service, conversations), local=roots is not None
@@ -142,10 +141,10 @@ class McpServer:
             raise InvalidRequestError(
                 f"There is no tool '{params.name}'; there are {', '.join(self._tools)}."
             )
-        asked, unknown = decode_arguments(tool.arguments_type, params.arguments or {})
-        result = await tool.run(caller, asked)
-        if unknown:
-            names = ", ".join(replace_surrogates(name) for name in unknown)
+        arguments, unknown_names = decode_arguments(tool.arguments_type, params.arguments or {})
+        result = await tool.run(caller, arguments)
+        if unknown_names:
+            names = ", ".join(replace_surrogates(name) for name in unknown_names)
             known = ", ".join(tool.arguments_type.__struct_fields__) or "nothing"
             warning = f"Unknown arguments were ignored: {names}. {tool.name} takes {known}."
             result = msgspec.structs.replace(result, warnings=(*result.warnings, warning))
@@ -203,8 +202,8 @@ class McpServer:
         text = await _translate_errors(
             self._resources.continue_prompt(self._caller(context).tenant, words)
         )
-        said = types.PromptMessage(role="user", content=types.TextContent(text=text))
-        return types.GetPromptResult(description=_PROMPT.description, messages=[said])
+        message = types.PromptMessage(role="user", content=types.TextContent(text=text))
+        return types.GetPromptResult(description=_PROMPT.description, messages=[message])
 
 
 _RESOURCE_TEMPLATES: Final = [

@@ -1,31 +1,25 @@
-"""``POST /mcp``: the protocol over streamable HTTP.
+"""MCP over streamable HTTP: ``POST /mcp``, stateless, with cancellation of running calls.
 
-Each request stands for itself: the server remembers nothing of a client between two of them,
-so there is no session that somebody else could get hold of, and none that is lost when the
-server is started again. The id of a session is only a name by which a client can take back
-its own calls, together with its tenant.
+The server remembers nothing of a client between two requests, so no session can be stolen, or
+lost in a restart. A session id is only a name by which a client, within its tenant, can cancel its
+own calls.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+from starlette.types import Message, Receive, Scope, Send
 
 from antiphon.api.common.authentication import tenant_of
-from antiphon.api.common.body import (
-    DECODE_ERRORS,
-    MAX_BODY,
-    Message,
-    Receive,
-    Scope,
-    Send,
-    read_body,
-)
-from antiphon.api.mcp.cancellation import ActiveCalls, CallKey
+from antiphon.api.common.body import DECODE_ERRORS, MAX_BODY, read_body
 from antiphon.errors import NotFoundError
+from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
 
 if TYPE_CHECKING:
@@ -48,6 +42,41 @@ class _MessageHead(msgspec.Struct, frozen=True):
 _decode = msgspec.json.Decoder(_MessageHead).decode
 
 
+class CallKey(msgspec.Struct, frozen=True):
+    """A call as its caller knows it. ``session`` tells callers of one tenant apart."""
+
+    tenant: str
+    session: str
+    request_id: str | int
+
+
+class ActiveCalls:
+    """Turns by the calls that wait for them, for as long as they do."""
+
+    def __init__(self) -> None:
+        self._turns: dict[CallKey, RunningTurn] = {}
+
+    @contextmanager
+    def track(self, key: CallKey | None, turn: RunningTurn) -> Iterator[None]:
+        """While entered, a call waits for a turn. None: it cannot be told from others."""
+        if key is None:
+            yield
+            return
+        self._turns[key] = turn
+        try:
+            yield
+        finally:
+            # A caller may have used an id twice.
+            if self._turns.get(key) is turn:
+                del self._turns[key]
+
+    def cancel(self, key: CallKey) -> None:
+        """Stop what a call waits for, unless it is stored: that goes on."""
+        turn = self._turns.get(key)
+        if turn is not None and not turn.is_stored:
+            turn.stop(None)
+
+
 class McpEndpoint:
     """The endpoint, over one service. The SDK is loaded by the first request."""
 
@@ -66,11 +95,11 @@ class McpEndpoint:
         )
 
         body = await read_body(receive)
-        said = _decode_head(body)
-        if said.method == "initialize":
+        message_head = _decode_head(body)
+        if message_head.method == "initialize":
             send = _add_session_id(send)
-        elif said.method == "notifications/cancelled":
-            self._cancel(scope, said)
+        elif message_head.method == "notifications/cancelled":
+            self._cancel(scope, message_head)
         # One for each request: it holds sessions, and there shall be none.
         manager = StreamableHTTPSessionManager(
             self._server.sdk, stateless=True, max_request_body_size=MAX_BODY
@@ -78,9 +107,9 @@ class McpEndpoint:
         async with manager.run():
             await manager.handle_request(scope, _replay_body(body, receive), send)
 
-    def _cancel(self, scope: Scope, said: _MessageHead) -> None:
+    def _cancel(self, scope: Scope, message_head: _MessageHead) -> None:
         session = session_id(scope)
-        request_id = said.params.request_id if said.params else None
+        request_id = message_head.params.request_id if message_head.params else None
         if session is not None and request_id is not None:
             self._active_calls.cancel(CallKey(tenant_of(scope), session, request_id))
 
@@ -117,10 +146,10 @@ def _replay_body(body: bytes, receive: Receive) -> Receive:
     """A body that was read, to be read once more; then what comes after it."""
     waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def again() -> Message:
+    async def receive_again() -> Message:
         return waiting.pop() if waiting else await receive()
 
-    return again
+    return receive_again
 
 
 def _load_server(service: TurnService, active_calls: ActiveCalls) -> McpServer:

@@ -1,4 +1,4 @@
-"""What each tool gives back, as structured content and as its JSON text. Pure."""
+"""Tool results: what each MCP tool returns, as structured content and as JSON text. Pure."""
 
 from __future__ import annotations
 
@@ -147,8 +147,8 @@ def messages_text(items: Sequence[Item]) -> str:
 
 def reasoning_text(items: Sequence[Item]) -> str | None:
     """What a model tells of its thoughts: in short, or as it thought them."""
-    told = (item for item in items if isinstance(item, Reasoning))
-    parts = [part.text for item in told for part in (item.summary or item.content)]
+    reasoning_items = (item for item in items if isinstance(item, Reasoning))
+    parts = [part.text for item in reasoning_items for part in (item.summary or item.content)]
     return "\n\n".join(parts) or None
 
 

@@ -1,4 +1,4 @@
-"""The tools: what each is called, takes, does and gives back."""
+"""MCP tools: definitions and handlers of all tools."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import msgspec
 from antiphon.api.mcp import tool_arguments as take
 from antiphon.api.mcp import tool_results as give
 from antiphon.api.mcp import tool_schemas as about
-from antiphon.api.mcp.caller import McpCaller
-from antiphon.api.mcp.image_arguments import load_images
+from antiphon.api.mcp.request_context import McpCaller
 from antiphon.api.mcp.turn_execution import TurnExecutor
 from antiphon.core.ids import conversation_key
 from antiphon.core.items import InputText, Message
@@ -22,7 +21,7 @@ from antiphon.turn.service import TurnService
 
 
 class ToolDefinition(msgspec.Struct, frozen=True):
-    """``reads`` only, or ``erases``; ``asks`` a model, which may be anywhere."""
+    """One tool: its name, types and handler, and its annotations for clients."""
 
     name: str
     title: str
@@ -44,82 +43,86 @@ class ToolHandlers:
         self._executor = TurnExecutor(service)
 
     async def stateful_chat(
-        self, caller: McpCaller, asked: take.StatefulChatArguments
+        self, caller: McpCaller, arguments: take.StatefulChatArguments
     ) -> give.ToolResult:
         """A turn that is stored, and goes on from another where one is named."""
-        take.check_ranges(asked.temperature, asked.max_tokens)
+        take.check_ranges(arguments.temperature, arguments.max_tokens)
         # Calling models fill in what they leave out with nothing.
-        continued = asked.response_id or None
+        continued = arguments.response_id or None
         on_conversation = continued is not None and conversation_key(continued) is not None
         request = TurnRequest(
-            (Message("user", asked.prompt),),
-            model=asked.model,
+            (Message("user", arguments.prompt),),
+            model=arguments.model,
             previous_response_id=None if on_conversation else continued,
             # Other interfaces name conversations, and search shows their names.
             conversation=continued if on_conversation else None,
             options=Options(
-                temperature=asked.temperature,
-                max_output_tokens=asked.max_tokens,
-                reasoning_summary="auto" if asked.include_reasoning else None,
+                temperature=arguments.temperature,
+                max_output_tokens=arguments.max_tokens,
+                reasoning_summary="auto" if arguments.include_reasoning else None,
                 # Nobody who has no history at hand could shorten it.
                 truncation="auto",
             ),
         )
         warnings: tuple[str, ...] = ()
-        if asked.system_prompt and continued is None:
+        if arguments.system_prompt and continued is None:
             # As a message it holds for the whole conversation.
-            system = Message("system", asked.system_prompt)
+            system = Message("system", arguments.system_prompt)
             request = msgspec.structs.replace(request, input=(system, *request.input))
-        elif asked.system_prompt:
+        elif arguments.system_prompt:
             warnings = (about.SYSTEM_PROMPT_IGNORED,)
         response, more = await self._executor.execute(caller, request)
-        answer = give.stateful_chat_result(response, reasoning=asked.include_reasoning)
+        answer = give.stateful_chat_result(response, reasoning=arguments.include_reasoning)
         return _with_warnings(answer, *warnings, *more)
 
-    async def chat(self, caller: McpCaller, asked: take.ChatArguments) -> give.ToolResult:
+    async def chat(self, caller: McpCaller, arguments: take.ChatArguments) -> give.ToolResult:
         """A turn that nothing is kept of."""
-        take.check_ranges(asked.temperature, asked.max_tokens)
-        options = Options(temperature=asked.temperature, max_output_tokens=asked.max_tokens)
-        return await self._unstored_chat(caller, asked, options)
+        take.check_ranges(arguments.temperature, arguments.max_tokens)
+        options = Options(temperature=arguments.temperature, max_output_tokens=arguments.max_tokens)
+        return await self._unstored_chat(caller, arguments, options)
 
     async def chat_with_reasoning(
-        self, caller: McpCaller, asked: take.ReasoningChatArguments
+        self, caller: McpCaller, arguments: take.ReasoningChatArguments
     ) -> give.ToolResult:
         """``chat`` with what the model thought."""
-        take.check_ranges(None, asked.max_tokens)
+        take.check_ranges(None, arguments.max_tokens)
         options = Options(
-            max_output_tokens=asked.max_tokens,
-            reasoning_effort=asked.reasoning_effort,
+            max_output_tokens=arguments.max_tokens,
+            reasoning_effort=arguments.reasoning_effort,
             reasoning_summary="auto",
         )
-        return await self._unstored_chat(caller, asked, options, reasoning=True)
+        return await self._unstored_chat(caller, arguments, options, reasoning=True)
 
     async def chat_with_vision(
-        self, caller: McpCaller, asked: take.VisionChatArguments
+        self, caller: McpCaller, arguments: take.VisionChatArguments
     ) -> give.ToolResult:
         """``chat`` about images."""
-        take.check_ranges(None, asked.max_tokens)
-        paths = asked.image_paths if isinstance(asked, take.LocalVisionChatArguments) else None
-        images = await load_images(
-            asked.image_urls or (), paths or (), asked.detail, caller.folders
+        take.check_ranges(None, arguments.max_tokens)
+        paths = (
+            arguments.image_paths if isinstance(arguments, take.LocalVisionChatArguments) else None
         )
-        said = Message("user", (InputText(asked.prompt), *images))
-        options = Options(max_output_tokens=asked.max_tokens)
-        return await self._unstored_chat(caller, asked, options, message=said)
+        images = await take.load_images(
+            arguments.image_urls or (), paths or (), arguments.detail, caller.folders
+        )
+        message = Message("user", (InputText(arguments.prompt), *images))
+        options = Options(max_output_tokens=arguments.max_tokens)
+        return await self._unstored_chat(caller, arguments, options, message=message)
 
-    async def retrieve(self, caller: McpCaller, asked: take.RetrieveArguments) -> give.ToolResult:
+    async def retrieve(
+        self, caller: McpCaller, arguments: take.RetrieveArguments
+    ) -> give.ToolResult:
         """One stored turn."""
         return give.retrieve_result(
-            await self._service.reader.response(caller.tenant, asked.response_id)
+            await self._service.reader.response(caller.tenant, arguments.response_id)
         )
 
-    async def delete(self, caller: McpCaller, asked: take.DeleteArguments) -> give.ToolResult:
+    async def delete(self, caller: McpCaller, arguments: take.DeleteArguments) -> give.ToolResult:
         """Erase one stored turn."""
-        await self._service.delete(caller.tenant, asked.response_id)
-        return give.DeleteResult(response_id=asked.response_id, deleted=True)
+        await self._service.delete(caller.tenant, arguments.response_id)
+        return give.DeleteResult(response_id=arguments.response_id, deleted=True)
 
     async def list_models(
-        self, caller: McpCaller, asked: take.ListModelsArguments
+        self, caller: McpCaller, arguments: take.ListModelsArguments
     ) -> give.ToolResult:
         """All models that have a name here."""
         models = self._service.models
@@ -133,26 +136,28 @@ class ToolHandlers:
         )
         return give.ModelListResult(default=default, models=listed)
 
-    async def search(self, caller: McpCaller, asked: take.SearchArguments) -> give.ToolResult:
+    async def search(self, caller: McpCaller, arguments: take.SearchArguments) -> give.ToolResult:
         """Stored turns by their words."""
         if self._conversations is None:
             raise InvalidRequestError("This server keeps nothing that could be searched.")
-        hits = await self._conversations.index.search(caller.tenant, asked.query, asked.limit)
+        hits = await self._conversations.index.search(
+            caller.tenant, arguments.query, arguments.limit
+        )
         return give.search_result(hits)
 
     async def _unstored_chat(
         self,
         caller: McpCaller,
-        asked: take.ChatArguments | take.ReasoningChatArguments | take.VisionChatArguments,
+        arguments: take.ChatArguments | take.ReasoningChatArguments | take.VisionChatArguments,
         options: Options,
         *,
         message: Message | None = None,
         reasoning: bool = False,
     ) -> give.ToolResult:
         request = TurnRequest(
-            (message or Message("user", asked.prompt),),
-            model=asked.model,
-            instructions=asked.system_prompt,
+            (message or Message("user", arguments.prompt),),
+            model=arguments.model,
+            instructions=arguments.system_prompt,
             options=options,
             store=False,
         )

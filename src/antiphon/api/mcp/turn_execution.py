@@ -1,7 +1,4 @@
-"""One turn for a tool: which model, how it goes, and what comes of it.
-
-Tells a caller, while a model writes, that it does.
-"""
+"""MCP turn execution: runs one turn for a tool, with model fallback and progress reports."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import Final, Self
 
 import msgspec
 
-from antiphon.api.mcp.caller import McpCaller, ProgressFn
+from antiphon.api.mcp.request_context import McpCaller, ProgressFn
 from antiphon.core.events import Event, RawReasoningDelta, ReasoningDelta, RefusalDelta, TextDelta
 from antiphon.core.turns import Response, TurnRequest
 from antiphon.errors import AntiphonError, InvalidRequestError, ModelNotFoundError

@@ -1,1 +1,1 @@
-"""Embedded models: llama.cpp in a child process."""
+"""Embedded models: llama.cpp in a worker process."""

@@ -1,8 +1,8 @@
-"""From a call's messages and options to what llama.cpp's chat handler is asked.
+"""Chat template input: renders a call's messages and options as llama.cpp's request body.
 
-Templates of small models know three roles and plain text. Everything else that a
-history can hold is put in these words, and two messages in a row by one speaker become
-one, because many templates insist that speakers take turns.
+Templates of small models know three roles and plain text. All other content of a history is
+rendered as such text, and consecutive messages of one role are joined, because many templates
+require alternating roles.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from antiphon.errors import (
 from antiphon.models.llama.control_tokens import ControlTokenEscaper
 from antiphon.models.llama.json_grammar import bound_schema
 
-#: No text has so many characters per token; what is longer is refused without counting.
+#: More characters per token than any text has: a longer one is rejected without counting.
 _CHARACTERS_PER_TOKEN = 16
 _MAX_TOKENS = 2**31 - 1
-#: Of JSON whose asker names no limit: a grammar without an end would fill the window.
+#: The token limit of JSON for a call without one: an unbounded grammar would fill the window.
 _MAX_JSON_TOKENS = 2048
 #: This one means "random" to llama.cpp.
 _RANDOM_SEED = 2**32 - 1
@@ -38,7 +38,7 @@ _ROLES = {
     "function": "assistant",
 }
 _TOOL_ROLES = ("tool", "function")
-#: Said behind what a tool found. Without it a small model greets, or asks what to do.
+#: Appended to a tool's result. Without it a small model greets, or asks what to do.
 _FOLLOW_UP_QUESTION = "So what is the answer?"
 
 
@@ -73,7 +73,7 @@ class PromptMessage(msgspec.Struct):
 
 
 class Prompt(msgspec.Struct):
-    """A call's messages as lines; ``answered``: they end with what a tool found."""
+    """A call's messages for a template; ``ends_with_tool_result``: the last is a tool's."""
 
     messages: list[PromptMessage]
     ends_with_tool_result: bool
@@ -105,17 +105,6 @@ _messages_decoder = msgspec.json.Decoder(list[_Message])
 _encoder = msgspec.json.Encoder()
 
 
-def chat_body(
-    messages: bytes, options: Options, *, escaper: ControlTokenEscaper, window: int
-) -> bytes:
-    """The JSON body for ``handle_chat_completions``; ``window`` is in tokens.
-
-    Raises ``InvalidRequestError`` and its children: unreadable messages, images, and texts that
-    can never fit the window.
-    """
-    return prompt_body(parse_prompt(messages).messages, options, escaper=escaper, window=window)
-
-
 def prompt_body(
     prompt_messages: Sequence[PromptMessage],
     options: Options,
@@ -124,7 +113,11 @@ def prompt_body(
     window: int,
     top_logprobs: int = 0,
 ) -> bytes:
-    """The same for lines. ``guesses``: so many likeliest tokens are told at each place."""
+    """The JSON body for ``handle_chat_completions``; ``window`` is in tokens.
+
+    ``top_logprobs``: the number of likeliest tokens to report at each position. Raises
+    ``InvalidRequestError`` and ``ContextLengthExceededError``.
+    """
     body = _Body(escape_messages(prompt_messages, escaper=escaper, window=window))
     if top_logprobs:
         body.logprobs, body.top_logprobs = True, top_logprobs
@@ -134,7 +127,7 @@ def prompt_body(
 def template_body(
     prompt_messages: Sequence[PromptMessage], *, escaper: ControlTokenEscaper, window: int
 ) -> bytes:
-    """The JSON body for ``/apply-template``: lines just as ``body_of`` shows them."""
+    """The JSON body for ``/apply-template``: messages as ``prompt_body`` escapes them."""
     return _encoder.encode(
         {"messages": escape_messages(prompt_messages, escaper=escaper, window=window)}
     )
@@ -143,26 +136,28 @@ def template_body(
 def escape_messages(
     prompt_messages: Sequence[PromptMessage], *, escaper: ControlTokenEscaper, window: int
 ) -> list[PromptMessage]:
-    """The lines without markup. Raises ``ContextLengthExceededError`` if they can never fit."""
-    if sum(len(line.content) for line in prompt_messages) > window * _CHARACTERS_PER_TOKEN:
+    """Messages with control tokens escaped. Raises ``ContextLengthExceededError`` if too long."""
+    if sum(len(message.content) for message in prompt_messages) > window * _CHARACTERS_PER_TOKEN:
         raise ContextLengthExceededError(
             f"The conversation is far longer than the {window} tokens that this model can see.",
             limit=window,
         )
-    return [PromptMessage(line.role, escaper.escape(line.content)) for line in prompt_messages]
+    return [
+        PromptMessage(message.role, escaper.escape(message.content)) for message in prompt_messages
+    ]
 
 
 def parse_prompt(messages: bytes, few_shot: bytes = b"") -> Prompt:
-    """A call's messages in the words that every template knows.
+    """A call's messages in the roles and text that every template knows.
 
-    The ``primer`` is left out where a tool has just answered: with example turns about
-    people before it, a small model greets somebody instead of telling the finding.
+    The ``few_shot`` examples are left out after a tool's result: with them before it, a small
+    model greets a person of the examples instead of repeating the result.
     """
-    talk = _parse_prompt(messages)
+    prompt = _parse_prompt(messages)
     return (
         _parse_prompt(remove_few_shot(messages, few_shot))
-        if few_shot and talk.ends_with_tool_result
-        else talk
+        if few_shot and prompt.ends_with_tool_result
+        else prompt
     )
 
 
@@ -178,53 +173,53 @@ def _parse_prompt(messages: bytes) -> Prompt:
         raise InvalidRequestError(
             f"The messages cannot be read: {error}.", param="input"
         ) from error
-    lines: list[PromptMessage] = []
-    made: dict[str | None, _Function] = {}
-    answered = False
+    prompt_messages: list[PromptMessage] = []
+    functions: dict[str | None, _Function] = {}
+    ends_with_tool_result = False
     for message in decoded:
         role = _ROLES.get(message.role)
         if role is None:
             raise InvalidRequestError(f"There is no role '{message.role}'.", param="input")
-        if answered and role == "assistant" and message.role not in _TOOL_ROLES:
-            _append_message(lines, PromptMessage("user", _FOLLOW_UP_QUESTION))
+        if ends_with_tool_result and role == "assistant" and message.role not in _TOOL_ROLES:
+            _append_message(prompt_messages, PromptMessage("user", _FOLLOW_UP_QUESTION))
         for call in message.tool_calls or ():
             if call.function:
-                made[call.id] = call.function
-        answered = message.role in _TOOL_ROLES
+                functions[call.id] = call.function
+        ends_with_tool_result = message.role in _TOOL_ROLES
         text = _message_text(message)
-        if answered:
-            text = f"{_tool_label(message, made)} says: {_flatten_json(text)}"
+        if ends_with_tool_result:
+            text = f"{_tool_label(message, functions)} says: {_flatten_json(text)}"
         elif not text and role == "assistant":
             continue
-        _append_message(lines, PromptMessage(role, text))
-    if answered:
-        _append_message(lines, PromptMessage("user", _FOLLOW_UP_QUESTION))
-    return Prompt(lines, answered)
+        _append_message(prompt_messages, PromptMessage(role, text))
+    if ends_with_tool_result:
+        _append_message(prompt_messages, PromptMessage("user", _FOLLOW_UP_QUESTION))
+    return Prompt(prompt_messages, ends_with_tool_result)
 
 
-def _tool_label(message: _Message, made: dict[str | None, _Function]) -> str:
-    """Whose finding a tool's message is; with arguments where a tool was called twice."""
-    function = made.get(message.tool_call_id)
+def _tool_label(message: _Message, functions: dict[str | None, _Function]) -> str:
+    """The label of a tool's result: its name, with arguments if it was called twice."""
+    function = functions.get(message.tool_call_id)
     if function is None:
         return "The tool"
-    twice = sum(one.name == function.name for one in made.values()) > 1
-    return f"{function.name} {function.arguments}" if twice else function.name
+    is_repeated = sum(one.name == function.name for one in functions.values()) > 1
+    return f"{function.name} {function.arguments}" if is_repeated else function.name
 
 
-def _flatten_json(found: str) -> str:
-    """A flat JSON object as words, which a small model repeats more truly."""
+def _flatten_json(text: str) -> str:
+    """A flat JSON object as plain text, which a small model repeats more faithfully."""
     try:
-        fields = msgspec.json.decode(found, type=dict[str, str | int | float | bool | None])
+        fields = msgspec.json.decode(text, type=dict[str, str | int | float | bool | None])
     except (msgspec.DecodeError, UnicodeEncodeError):
-        return found
-    return ", ".join(f"{name}: {value}" for name, value in fields.items()) or found
+        return text
+    return ", ".join(f"{name}: {value}" for name, value in fields.items()) or text
 
 
-def _append_message(lines: list[PromptMessage], line: PromptMessage) -> None:
-    if lines and lines[-1].role == line.role and line.role != "system":
-        lines[-1].content += "\n\n" + line.content
+def _append_message(prompt_messages: list[PromptMessage], message: PromptMessage) -> None:
+    if prompt_messages and prompt_messages[-1].role == message.role and message.role != "system":
+        prompt_messages[-1].content += "\n\n" + message.content
     else:
-        lines.append(line)
+        prompt_messages.append(message)
 
 
 def _message_text(message: _Message) -> str:

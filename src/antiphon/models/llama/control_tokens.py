@@ -1,7 +1,7 @@
-"""Takes the power out of a model's markup where it stands in somebody's text.
+"""Control-token escaping: sanitizes chat-template markup in users' text.
 
-A tokenizer reads ``<|im_start|>`` in a user's message as the beginning of a turn, so
-that a user could write a system turn. An invisible character inside makes it plain text.
+A tokenizer reads ``<|im_start|>`` in a user's message as the beginning of a turn, so a user
+could inject a system turn. An invisible character inside turns the token into plain text.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class ControlTokenEscaper:
         self._first_character = re.compile(f"[{re.escape(firsts)}]") if firsts else None
 
     def escape(self, text: str) -> str:
-        """The text with ``ZERO_WIDTH_SPACE`` after the first character of every control token in it."""
+        """The text with an invisible character inside of every control token in it."""
         if self._first_character is None:
             return text
         pieces = []
         done = 0
-        # Every place is looked at, so tokens that overlap are all broken in one pass.
+        # Every position is checked, so overlapping tokens are all broken in one pass.
         for match in self._first_character.finditer(text):
             start = match.start()
             if any(text[start : start + length] in self._tokens for length in self._lengths):

@@ -1,9 +1,9 @@
-"""Example turns that teach a tiny model to remember who it talks to.
+"""Few-shot examples: turns that teach a tiny model to remember the user's name.
 
-Told a name and asked for it, SmolLM2-135M says it in 3 of 18 tries; after these turns in
-18. The middle matters as much as the ends: greetings that repeat the name, a second
-person, and a last turn without any name, or it takes every stranger for the second
-person. No answer here asks for a name, or the model would ask everyone.
+Given a name and asked for it, SmolLM2-135M repeats it in 3 of 18 tries; after these turns in
+18. The middle matters as much as the ends: greetings that repeat the name, a second person,
+and a last turn without any name, or the model takes every user for the second person. No
+answer here asks for a name, or the model would ask every user.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class _ExampleMessage(msgspec.Struct):
     content: str
 
 
-#: For ``ModelInfo.primer``: chat messages' JSON, comma-separated, without brackets.
+#: For ``ModelInfo.few_shot``: chat messages' JSON, comma-separated, without brackets.
 FEW_SHOT_EXAMPLES: bytes = msgspec.json.encode(
     [
         message

@@ -1,6 +1,9 @@
-"""What a ``LlamaModel`` and its child process say to each other over two pipes.
+"""Worker protocol: the frames that a ``LlamaModel`` and its worker process exchange over pipes.
 
-A frame is a length (4 bytes, little-endian) and that many bytes of MessagePack.
+A frame is a length (4 bytes, little-endian) and that many bytes of MessagePack. llama.cpp's
+own HTTP server is a second protocol, used inside the worker for its tokenizer only
+(``tokenizer_client``): over it alone there would be no load errors, no end with the parent's
+pipe, and on Windows no private socket at all.
 """
 
 from __future__ import annotations
@@ -16,9 +19,9 @@ _LENGTH = 4
 
 
 class LoadRequest(msgspec.Struct, frozen=True):
-    """What to load and how; ``folder`` is a private, empty one for the child to remove.
+    """What to load and how; ``folder`` is a private, empty one that the worker removes.
 
-    ``primer`` are the example turns that contexts begin with (``ModelInfo.primer``).
+    ``few_shot`` are the example turns that contexts begin with (``ModelInfo.few_shot``).
     """
 
     path: str
@@ -45,39 +48,39 @@ class GenerateRequest(_Frame, frozen=True):
 
 
 class CancelRequest(_Frame, frozen=True):
-    """Nobody waits for this call any more."""
+    """Cancel a call: its caller has stopped reading."""
 
     request_id: int
 
 
 class CountRequest(_Frame, frozen=True):
-    """How many tokens do these messages have, as ``Ask`` would show them?"""
+    """Count the tokens of messages, as ``GenerateRequest`` would render them."""
 
     request_id: int
     messages: bytes
 
 
 class TokenizeRequest(_Frame, frozen=True):
-    """Say which tokens a text has, by itself."""
+    """Tokenize a text by itself."""
 
     request_id: int
     text: str
 
 
 class Ready(_Frame, frozen=True):
-    """The model is loaded; ``window`` is what one call can see, in tokens."""
+    """The model is loaded; ``window`` is a call's context window, in tokens."""
 
     window: int
 
 
 class LoadFailed(_Frame, frozen=True):
-    """The model could not be loaded; the child ends."""
+    """The model could not be loaded; the worker ends."""
 
     message: str
 
 
 class TextChunk(_Frame, frozen=True):
-    """More of an answer, or of the thoughts before it."""
+    """More of an answer, or of the reasoning before it."""
 
     request_id: int
     text: str
@@ -93,7 +96,7 @@ class ToolCallChunk(_Frame, frozen=True):
 
 
 class TokenizeResult(_Frame, frozen=True):
-    """The answer to ``TokenizeRequest``; ``tokens`` None: it cannot be told on this system."""
+    """The answer to ``TokenizeRequest``; ``tokens`` None: this system has no tokenizer socket."""
 
     request_id: int
     tokens: tuple[Token, ...] | None
@@ -113,7 +116,7 @@ class GenerateResult(_Frame, frozen=True):
 
 
 class RequestFailed(_Frame, frozen=True):
-    """A call failed; the child goes on. ``used`` and ``limit`` are in tokens."""
+    """A call failed; the worker goes on. ``used`` and ``limit`` are in tokens."""
 
     request_id: int
     kind: Literal["context", "image", "invalid", "model"]
@@ -147,7 +150,7 @@ def encode_frame(frame: ToWorker | FromWorker) -> bytes:
 
 
 def decode_to_worker(body: bytes) -> ToWorker:
-    """A frame's content as the child reads it."""
+    """A frame's content as the worker reads it."""
     frame: ToWorker = _to_worker_decoder.decode(body)
     return frame
 
@@ -159,13 +162,13 @@ def decode_from_worker(body: bytes) -> FromWorker:
 
 
 class FrameSplitter:
-    """Cuts a byte stream into frames' contents, wherever its reads were cut."""
+    """Splits a byte stream into frames' contents, independent of read boundaries."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The contents that are whole now."""
+        """The contents of the frames that are complete."""
         buffer = self._buffer
         buffer += data
         bodies = []

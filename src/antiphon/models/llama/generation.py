@@ -1,7 +1,7 @@
-"""Runs calls on a loaded llama.cpp: what is asked for, in one or two stages, and its tokens.
+"""Generation: runs calls on a loaded llama.cpp, in one stage or, with tools, in two.
 
-A call that may use tools begins with a question for one token, which tool it is for, and
-goes on with that tool's arguments or with an answer in words.
+A call with tools begins with a prompt for one token, which chooses the tool, and goes on with
+that tool's arguments or with an answer in words.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class LlamaServer(Protocol):
 
 
 class GenerationConfig(msgspec.Struct, frozen=True):
-    """What all calls share; ``window`` is in tokens."""
+    """Settings of all calls; ``window`` is in tokens."""
 
     escaper: ControlTokenEscaper
     window: int
@@ -121,10 +121,10 @@ _options_decoder = msgspec.json.Decoder(Options)
 
 
 class _Generation:
-    """One question on its way through llama.cpp; the callback is the only way to stop it.
+    """State of one call in llama.cpp; only the callback can stop it.
 
-    ``stage`` is what llama.cpp is at: what it says then is the topic, the arguments of
-    ``tool``, or the answer. ``usage`` is the sum of all stages: what the call cost.
+    ``stage`` says what the output is: the topic, the arguments of ``tool``, or the answer.
+    The usage is the sum of all stages.
     """
 
     def __init__(self, request: GenerateRequest, send: SendFrame) -> None:
@@ -144,12 +144,12 @@ class _Generation:
         return self.cancelled or self._error is not None
 
     def on_chunk(self, data: bytes) -> bool:
-        """Take one chunk; True stops the generation."""
+        """Apply one chunk; True stops the generation."""
         if self.cancelled:
             return True
         try:
             self._apply_chunk(_chunk_decoder.decode(data))
-        except Exception as error:  # noqa: BLE001 - the binding would drop it without a word
+        except Exception as error:  # noqa: BLE001 - the binding would drop it silently
             self.fail("model", f"llama.cpp said what cannot be read: {error}")
         return self._error is not None
 
@@ -158,7 +158,7 @@ class _Generation:
         self._send(ToolCallChunk(self.id, tool.name))
 
     def write_empty_arguments(self) -> None:
-        """The tool takes no arguments: there is nothing to ask the model for."""
+        """Send empty arguments, without the model: the tool takes none."""
         self._send(ToolCallChunk(self.id, None, "{}"))
         self._finish_reason = "stop"
 
@@ -178,7 +178,7 @@ class _Generation:
         self._error = self._error or RequestFailed(self.id, kind, text, param, used, limit)
 
     def final_frame(self) -> FromWorker | None:
-        """The call's last frame; None if nobody waits for it."""
+        """The call's last frame; None for a cancelled call."""
         if self.cancelled:
             return None
         if self._error is None and self._finish_reason is None:
@@ -198,22 +198,21 @@ class _Generation:
         for choice in chunk.choices:
             self._apply_choice(choice)
         if usage := chunk.usage:
-            before = self._usage
-            self._usage = Usage(
-                input_tokens=before.input_tokens + usage.prompt_tokens,
-                output_tokens=before.output_tokens + usage.completion_tokens,
-                cached_tokens=before.cached_tokens + usage.prompt_tokens_details.cached_tokens,
+            self._usage += Usage(
+                input_tokens=usage.prompt_tokens,
+                output_tokens=usage.completion_tokens,
+                cached_tokens=usage.prompt_tokens_details.cached_tokens,
             )
 
     def _apply_choice(self, choice: _Choice) -> None:
         text = choice.delta.content or ""
-        thought = choice.delta.reasoning_content or ""
+        reasoning = choice.delta.reasoning_content or ""
         if self.stage == "topic":
-            for place in (choice.logprobs and choice.logprobs.content) or ():
-                for guess in place.top_logprobs:
-                    self.logprobs.setdefault(guess.token, guess.logprob)
-        elif self.stage == "answer" and (text or thought):
-            self._send(TextChunk(self.id, text, thought))
+            for position in (choice.logprobs and choice.logprobs.content) or ():
+                for alternative in position.top_logprobs:
+                    self.logprobs.setdefault(alternative.token, alternative.logprob)
+        elif self.stage == "answer" and (text or reasoning):
+            self._send(TextChunk(self.id, text, reasoning))
         elif text:
             self._send(ToolCallChunk(self.id, None, text))
         if choice.finish_reason:
@@ -223,7 +222,7 @@ class _Generation:
 class GenerationRunner:
     """Runs calls on the loaded model, ``slots`` at a time, the others in order of arrival.
 
-    Tokens are counted beside them: by a thread of their own, through the ``door``.
+    Tokens are counted beside them: by a thread of their own, through ``tokenizer``.
     """
 
     def __init__(
@@ -245,94 +244,99 @@ class GenerationRunner:
         self, frame: GenerateRequest | CancelRequest | CountRequest | TokenizeRequest
     ) -> None:
         if isinstance(frame, GenerateRequest):
-            call = self._generations[frame.request_id] = _Generation(frame, self._send)
-            self._pool.submit(self._run, call)
+            generation = self._generations[frame.request_id] = _Generation(frame, self._send)
+            self._pool.submit(self._run, generation)
         elif isinstance(frame, CountRequest):
             self._tokenizer_pool.submit(self._count, frame)
         elif isinstance(frame, TokenizeRequest):
             self._tokenizer_pool.submit(self._tokenize, frame)
-        elif call_to_stop := self._generations.get(frame.request_id):
-            call_to_stop.cancelled = True
+        elif generation_to_stop := self._generations.get(frame.request_id):
+            generation_to_stop.cancelled = True
 
-    def _run(self, call: _Generation) -> None:
-        ask, call.request = call.request, None
-        if ask is not None and not call.cancelled:
-            self._generate_answer(ask, call)
-        del self._generations[call.id]
-        if last := call.final_frame():
-            self._send(last)
+    def _run(self, generation: _Generation) -> None:
+        request, generation.request = generation.request, None
+        if request is not None and not generation.cancelled:
+            self._generate_answer(request, generation)
+        del self._generations[generation.id]
+        if final_frame := generation.final_frame():
+            self._send(final_frame)
 
-    def _generate_answer(self, ask: GenerateRequest, call: _Generation) -> None:
-        formatted = False
+    def _generate_answer(self, request: GenerateRequest, generation: _Generation) -> None:
+        has_text_format = False
         try:
-            options = _options_decoder.decode(ask.options)
-            formatted = options.text_format is not None
+            options = _options_decoder.decode(request.options)
+            has_text_format = options.text_format is not None
             if options.tools:
-                # Whom the example turns are about is no business of a tool.
-                self._call_tool(remove_few_shot(ask.messages, self._config.few_shot), options, call)
-            if call.is_over or call.tool is not None:
+                # The people of the example turns must not become arguments of a tool.
+                self._call_tool(
+                    remove_few_shot(request.messages, self._config.few_shot), options, generation
+                )
+            if generation.is_over or generation.tool is not None:
                 return
-            call.start_answer()
+            generation.start_answer()
             self._generate(
-                parse_prompt(ask.messages, self._config.few_shot).messages, options, call
+                parse_prompt(request.messages, self._config.few_shot).messages, options, generation
             )
         except ValueError as error:
-            # llama.cpp raises it for a schema it cannot follow and for what its template refuses.
+            # llama.cpp raises it for a schema it does not support and for messages that its
+            # template rejects.
             reason = str(error).rpartition("generation failed: ")[2]
-            if call.tool is not None:
-                message = f"The parameters of the tool '{call.tool.name}': {reason}"
-                call.fail("invalid", message, param="tools")
-            elif formatted and call.stage == "answer":
-                call.fail("invalid", f"The text format: {reason}", param="text.format")
+            if generation.tool is not None:
+                message = f"The parameters of the tool '{generation.tool.name}': {reason}"
+                generation.fail("invalid", message, param="tools")
+            elif has_text_format and generation.stage == "answer":
+                generation.fail("invalid", f"The text format: {reason}", param="text.format")
             else:
-                call.fail("model", f"The model's chat template: {reason}")
+                generation.fail("model", f"The model's chat template: {reason}")
         except Exception as error:  # noqa: BLE001 - whatever it is, the process answers the next
-            _send_exception(error, call.fail)
+            _send_exception(error, generation.fail)
 
-    def _call_tool(self, messages: bytes, options: Options, call: _Generation) -> None:
-        """Have the tool chosen and its arguments written, if there is one to be called."""
-        talk = parse_prompt(messages)
-        tools, must = candidate_tools(options, talk)
+    def _call_tool(self, messages: bytes, options: Options, generation: _Generation) -> None:
+        """Choose a tool and generate its arguments, if one is to be called."""
+        prompt = parse_prompt(messages)
+        tools, required = candidate_tools(options, prompt)
         if not tools:
             return
-        chosen: FunctionTool | None = tools[0]
-        if len(tools) > 1 or not must:
-            call.stage = "topic"
-            self._generate(topic_messages(tools, talk), ONE_TOKEN, call, top_logprobs=TOP_LOGPROBS)
-            if call.is_over:
+        tool: FunctionTool | None = tools[0]
+        if len(tools) > 1 or not required:
+            generation.stage = "topic"
+            self._generate(
+                topic_messages(tools, prompt), ONE_TOKEN, generation, top_logprobs=TOP_LOGPROBS
+            )
+            if generation.is_over:
                 return
-            chosen = choose_tool(tools, talk, call.logprobs, required=must)
-        if chosen is not None:
-            call.start_arguments(chosen)
-            if not has_parameters(chosen):
-                call.write_empty_arguments()
+            tool = choose_tool(tools, prompt, generation.logprobs, required=required)
+        if tool is not None:
+            generation.start_arguments(tool)
+            if not has_parameters(tool):
+                generation.write_empty_arguments()
                 return
-            filling = argument_options(chosen, options)
-            self._generate(argument_messages(chosen, talk), filling, call)
+            tool_options = argument_options(tool, options)
+            self._generate(argument_messages(tool, prompt), tool_options, generation)
 
     def _generate(
         self,
-        lines: list[PromptMessage],
+        prompt_messages: list[PromptMessage],
         options: Options,
-        call: _Generation,
+        generation: _Generation,
         *,
         top_logprobs: int = 0,
     ) -> None:
         body = prompt_body(
-            lines,
+            prompt_messages,
             options,
             escaper=self._config.escaper,
             window=self._config.window,
             top_logprobs=top_logprobs,
         )
-        self._server.handle_chat_completions(body, call.on_chunk)
+        self._server.handle_chat_completions(body, generation.on_chunk)
 
     def _count(self, count: CountRequest) -> None:
         tokens = None
         try:
-            setup = self._config
-            lines = parse_prompt(count.messages, setup.few_shot).messages
-            body = template_body(lines, escaper=setup.escaper, window=setup.window)
+            config = self._config
+            prompt_messages = parse_prompt(count.messages, config.few_shot).messages
+            body = template_body(prompt_messages, escaper=config.escaper, window=config.window)
             if self._tokenizer is not None:
                 tokens = self._tokenizer.count_tokens(body)
             self._send(CountResult(count.request_id, tokens))
@@ -350,9 +354,9 @@ class GenerationRunner:
         except Exception as error:  # noqa: BLE001 - whatever it is, the process answers the next
             _send_exception(error, self._error_sender(split.request_id))
 
-    def _error_sender(self, call: int) -> _SendError:
+    def _error_sender(self, request_id: int) -> _SendError:
         def fail(kind: _ErrorKind, message: str, **more: object) -> None:
-            failed = RequestFailed(call, kind, message[:_MAX_ERROR_LENGTH])
+            failed = RequestFailed(request_id, kind, message[:_MAX_ERROR_LENGTH])
             self._send(msgspec.structs.replace(failed, **more))
 
         return fail
@@ -374,7 +378,7 @@ class _SendError(Protocol):
 
 
 def _send_exception(error: Exception, fail: _SendError) -> None:
-    """Say what went wrong in the frames' words."""
+    """Send an exception as a ``RequestFailed`` frame."""
     match error:
         case ContextLengthExceededError():
             fail("context", error.message, used=error.used, limit=error.limit)

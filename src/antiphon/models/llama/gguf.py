@@ -1,7 +1,8 @@
-"""What a GGUF file says about itself, read from its head without loading it.
+"""GGUF metadata: reads a model file's header without loading it.
 
-The format is described in ggml's ``docs/gguf.md``: the magic bytes, a version, two
-counts, then keys with typed values, all little-endian.
+The format is described in ggml's ``docs/gguf.md``: the magic bytes, a version, two counts,
+then keys with typed values, all little-endian. Written here because the ``gguf`` package
+brings numpy along and reads the whole header, where three keys are needed.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _TOKENS_KEY = "tokenizer.ggml.tokens"
 _TOKEN_TYPES_KEY = "tokenizer.ggml.token_type"  # noqa: S105
 #: The token types (unknown, control) that llama.cpp looks for in a prompt's text.
 _CONTROL_TYPES = frozenset({2, 3})
-#: Tokens that llama.cpp takes for control tokens by their look, whatever the file says.
+#: Tokens that llama.cpp treats as control tokens by their text, whatever their type.
 _CONTROL_TOKEN_PATTERN = re.compile(
     r"<[|\uff5c].*[|\uff5c]>|</?s>|<(?:start|end)_of_turn>|\[/?INST\]"
 )
@@ -49,7 +50,7 @@ _CONTROL_TOKEN_PATTERN = re.compile(
 class GgufMetadata(msgspec.Struct, frozen=True):
     """``context_length`` is what the model was trained on, in tokens, where the file says so.
 
-    ``control_tokens`` are the texts that its tokenizer turns into markup.
+    ``control_tokens`` are the texts that its tokenizer reads as control tokens.
     """
 
     context_length: int | None
@@ -57,7 +58,7 @@ class GgufMetadata(msgspec.Struct, frozen=True):
 
 
 def read_metadata(path: Path) -> GgufMetadata:
-    """Read a model file's head; a few milliseconds per 10,000 tokens of vocabulary.
+    """Read a model file's header; a few milliseconds per 10,000 tokens of vocabulary.
 
     Raises ``ConfigError`` if the file is missing, unreadable or not a GGUF.
     """
@@ -76,7 +77,7 @@ def read_metadata(path: Path) -> GgufMetadata:
 
 
 class _HeaderReader:
-    """Walks the head of a GGUF; whatever lies outside the file is a ``struct.error``."""
+    """Reads a GGUF header; an offset outside the file is a ``struct.error``."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self._data = data
@@ -100,7 +101,7 @@ class _HeaderReader:
                 context = int(self._unpack(_SCALARS[kind])[0])
             else:
                 self._skip_value(kind)
-            # The merges that follow are long, and nobody asked for them.
+            # The merges that follow are long and not needed.
             if context is not None and tokens and types:
                 break
         return GgufMetadata(context, _control_tokens(tokens, types))
@@ -117,9 +118,9 @@ class _HeaderReader:
             raise ValueError("a string ends beyond the file")
         return self._data[start : self._offset]
 
-    def _read_array(self, take: Callable[[], _T]) -> list[_T]:
+    def _read_array(self, read_one: Callable[[], _T]) -> list[_T]:
         _, count = self._unpack("<IQ")
-        return [take() for _ in range(count)]
+        return [read_one() for _ in range(count)]
 
     def _skip_value(self, kind: int) -> None:
         if kind == _STRING:

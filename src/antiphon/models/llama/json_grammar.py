@@ -1,7 +1,7 @@
-"""A JSON schema with an end, for a grammar to be made of.
+"""Grammar-constrained output: bounds a JSON schema, so that its grammar always ends.
 
-A small model that may write a string or a list of any length often never stops, and what
-is cut is no JSON. So what a schema leaves open is bounded here: in the grammar only, the
+A small model that may write a string or a list of any length often never stops, and truncated
+output is no JSON. So open lengths of a schema are bounded here: in the grammar only, the
 caller's schema stays as it is.
 """
 
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-#: Of a string whose schema names no longest, in characters, and of a list, in items.
+#: The limit of a string without ``maxLength``, in characters, and of a list, in items.
 MAX_STRING_LENGTH = 200
 MAX_LIST_LENGTH = 8
 
-#: Those that the grammar writes out, digit by digit. Other formats mean any string.
+#: Formats that the grammar supports. Other formats mean any string.
 _FORMATS = {"date", "time", "date-time", "uuid"}
 _SCHEMA_KEYWORDS = ("items", "additionalProperties", "not", "if", "then", "else", "contains")
 _SCHEMA_LIST_KEYWORDS = ("anyOf", "oneOf", "allOf", "prefixItems")
@@ -25,27 +25,27 @@ def bound_schema(schema: dict[str, Any]) -> dict[str, Any]:
 
     Lists of a reference to themselves, and objects with free keys, still have no end.
     """
-    made = {key: _bound_value(key, value) for key, value in schema.items()}
+    bounded = {key: _bound_value(key, value) for key, value in schema.items()}
     kinds = schema.get("type")
     kinds = kinds if isinstance(kinds, list) else [kinds]
     if "string" in kinds and not _is_bounded_string(schema):
-        made.pop("format", None)
-        made["maxLength"] = max(MAX_STRING_LENGTH, _int_or_zero(schema.get("minLength")))
+        bounded.pop("format", None)
+        bounded["maxLength"] = max(MAX_STRING_LENGTH, _int_or_zero(schema.get("minLength")))
     if "array" in kinds and "maxItems" not in schema and "prefixItems" not in schema:
-        made["maxItems"] = max(MAX_LIST_LENGTH, _int_or_zero(schema.get("minItems")))
+        bounded["maxItems"] = max(MAX_LIST_LENGTH, _int_or_zero(schema.get("minItems")))
     if "object" in kinds and not schema.keys() & {"properties", *_OBJECT_KEYWORDS}:
-        # "Any object" would be one without an end.
-        made["properties"] = {}
-        made["additionalProperties"] = False
-    return made
+        # A grammar for "any object" would be unbounded.
+        bounded["properties"] = {}
+        bounded["additionalProperties"] = False
+    return bounded
 
 
 _OBJECT_KEYWORDS = ("additionalProperties", "patternProperties", "anyOf", "oneOf", "allOf", "$ref")
 
 
 def _is_bounded_string(schema: dict[str, Any]) -> bool:
-    named = schema.keys() & {"maxLength", "enum", "const", "pattern"}
-    return bool(named) or schema.get("format") in _FORMATS
+    limits = schema.keys() & {"maxLength", "enum", "const", "pattern"}
+    return bool(limits) or schema.get("format") in _FORMATS
 
 
 def _bound_value(key: str, value: Any) -> Any:

@@ -1,7 +1,7 @@
-"""The embedded model: llama.cpp, in a process of its own.
+"""Embedded model: a GGUF file run by llama.cpp in a worker process of its own.
 
-llama.cpp aborts on what it does not expect, and any user may bring any GGUF. In a child
-process that costs the turns that are running, never the server.
+llama.cpp aborts on unexpected input, and any user may bring any GGUF. In a worker process
+that costs the turns that are running, never the server.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from antiphon.turn.protocols import ModelCall, ModelInfo, Token
 class LlamaModel:
     """A GGUF file as a ``Model``.
 
-    ``slots`` calls run at once and further ones wait in order; each sees ``context``
+    ``slots`` calls run at once and further ones wait in order; each sees ``context_window``
     tokens, or as many as the model was trained on if that is less. ``cache_mib`` bounds
-    what is kept of earlier conversations, so that their next turn costs its new tokens
+    the prompt cache of earlier conversations, so that their next turn costs its new tokens
     only. ``defaults`` stand in for the temperature and top_p that a call leaves open, and
     for the limit of an answer in words.
 
@@ -35,7 +35,7 @@ class LlamaModel:
     were running fail with ``model_crashed`` and the next one starts another process.
     """
 
-    def __init__(  # noqa: PLR0913 - the knobs have names, and nobody turns all of them
+    def __init__(  # noqa: PLR0913 - keyword options with defaults
         self,
         info: ModelInfo,
         path: Path | None,
@@ -60,14 +60,14 @@ class LlamaModel:
 
     @property
     def state(self) -> Literal["idle", "loading", "ready"]:
-        """Whether the model is in memory: for a spinner while it is not."""
+        """Whether the model is in memory, for a progress display."""
         if self._process_task is None or _has_ended(self._process_task):
             return "idle"
         return "ready" if self._process_task.done() else "loading"
 
     @property
     def pid(self) -> int | None:
-        """The child's process id, None while there is none."""
+        """The worker's process id, None while there is none."""
         return (
             self._process_task.result().pid
             if self._process_task and self.state == "ready"
@@ -85,12 +85,12 @@ class LlamaModel:
         cost: the choice of a tool has a prompt of its own.
         """
         process = await self._get_process()
-        answer = process.start_generation(call.messages, self._with_defaults(call.options))
+        stream = process.start_generation(call.messages, self._with_defaults(call.options))
         try:
-            while deltas := await answer.read():
+            while deltas := await stream.read():
                 yield deltas
         finally:
-            process.cancel(answer)
+            process.cancel(stream)
 
     async def count_tokens(self, call: ModelCall) -> int | None:
         """The tokens of a context, as ``generate`` shows it; loads the model if need be.
@@ -112,16 +112,16 @@ class LlamaModel:
         return tokens
 
     async def close(self) -> None:
-        """Stop all calls and end the child; safe to call twice."""
+        """Stop all calls and end the worker; safe to call twice."""
         self._closed = True
-        starting, self._process_task = self._process_task, None
-        if starting is None or _has_ended(starting):
+        start_task, self._process_task = self._process_task, None
+        if start_task is None or _has_ended(start_task):
             return
-        if not starting.done():
-            starting.cancel()
-            await asyncio.wait({starting})
+        if not start_task.done():
+            start_task.cancel()
+            await asyncio.wait({start_task})
         else:
-            await starting.result().stop()
+            await start_task.result().stop()
 
     def _with_defaults(self, options: Options) -> Options:
         defaults = self._defaults
@@ -134,7 +134,7 @@ class LlamaModel:
         )
 
     async def _get_process(self) -> LlamaProcess:
-        """The running child; all who come while it loads wait for the same one."""
+        """The running worker; calls that come while it loads wait for the same one."""
         if self._closed:
             raise ModelUnavailableError(f"The model '{self._info.name}' was shut down.")
         if self._load_request is None:
@@ -146,15 +146,15 @@ class LlamaModel:
             self._process_task = asyncio.create_task(
                 LlamaProcess.start(self._info.name, self._load_request)
             )
-        starting = self._process_task
-        # Whoever stops waiting does not stop the load: others wait for it, or will.
-        await asyncio.wait({starting})
-        if starting.cancelled():
+        start_task = self._process_task
+        # A cancelled caller does not stop the load: others wait for it, or will.
+        await asyncio.wait({start_task})
+        if start_task.cancelled():
             raise ModelUnavailableError(f"The model '{self._info.name}' was shut down.")
-        if error := starting.exception():
-            # Each caller gets an error of its own: errors are written on, on their way up.
+        if error := start_task.exception():
+            # Each caller gets an error object of its own: handlers above modify it.
             raise ModelUnavailableError(str(error)) from error
-        return starting.result()
+        return start_task.result()
 
 
 def _build_load_request(
@@ -165,16 +165,16 @@ def _build_load_request(
     )
 
 
-def _value_or_default(given: float | None, default: float | None) -> float | None:
-    return default if given is None else given
+def _value_or_default(value: float | None, default: float | None) -> float | None:
+    return default if value is None else value
 
 
-def _has_ended(starting: asyncio.Task[LlamaProcess]) -> bool:
-    """Whether nothing more can be had of a start: it failed, or what it started has ended."""
-    if starting.get_loop().is_closed():
+def _has_ended(start_task: asyncio.Task[LlamaProcess]) -> bool:
+    """Whether the start failed, or the process that it started has ended."""
+    if start_task.get_loop().is_closed():
         return True
-    if not starting.done():
+    if not start_task.done():
         return False
-    if starting.cancelled() or starting.exception() is not None:
+    if start_task.cancelled() or start_task.exception() is not None:
         return True
-    return not starting.result().is_alive
+    return not start_task.result().is_alive

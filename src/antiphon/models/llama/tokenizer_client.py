@@ -1,4 +1,4 @@
-"""llama.cpp's own HTTP server on its Unix socket: the only way to its tokenizer."""
+"""Tokenizer client: llama.cpp's HTTP server on a Unix socket, the only API of its tokenizer."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class TokenizerClient:
         return len(msgspec.json.decode(self._post("/tokenize", content), type=_Tokens).tokens)
 
     def tokenize(self, text: str) -> tuple[Token, ...]:
-        """A text's tokens, with nothing around it; markup in it is text. Raises ``ModelError``."""
+        """A text's tokens, with nothing around it; control tokens in it are text. Raises ``ModelError``."""
         content = _TokenizeBody(text, add_special=False, parse_special=False, with_pieces=True)
         answer = self._post("/tokenize", msgspec.json.encode(content))
         return tuple(

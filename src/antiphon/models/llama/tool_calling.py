@@ -1,9 +1,10 @@
-"""Tools for a model that was never taught any: which one, and with what arguments.
+"""Tool calling for small models: chooses a tool by topic, then generates its arguments.
 
-Asked to choose among functions, SmolLM2-135M guesses. Asked to name a message's topic in
-one word, after one example for each tool, it is mostly right: so each tool gets a word of
-its own name as its topic, and the likeliest first token decides. A second question has the
-arguments written, under a grammar made of the tool's schema. docs/embedded.md has numbers.
+SmolLM2-135M was never trained on tools: choosing among functions, it guesses. Naming a
+message's topic in one word, after one example for each tool, it is mostly right: so each tool
+gets a word of its own name as its topic, and the likeliest first token decides. A second
+prompt generates the arguments, under a grammar of the tool's schema. docs/embedded.md has
+numbers.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from antiphon.core.turns import FunctionTool, Options
 from antiphon.errors import InvalidRequestError
 from antiphon.models.llama.chat_template import Prompt, PromptMessage
 
-#: How many of the likeliest tokens are looked at for the beginnings of topics.
+#: How many of the likeliest tokens are compared with the beginnings of topics.
 TOP_LOGPROBS = 1000
-#: The question for the topic: the likeliest single token.
+#: The options of the topic prompt: the likeliest single token.
 ONE_TOKEN = Options(temperature=0.0, max_output_tokens=1)
 
-#: The topic of all that needs no tool, and messages with it.
+#: The topic of messages that need no tool, and examples of it.
 _CHAT_TOPIC = "chat"
 _CHAT_EXAMPLES = (
     "Hi!",
@@ -40,7 +41,7 @@ _MIN_LOG_PROBABILITY = -20.0
 #: Of a tool's description and of the message, in characters: the rest adds time, not sense.
 _MAX_DESCRIPTION_LENGTH = 160
 _MAX_MESSAGE_LENGTH = 600
-#: Of the conversation, the lines that arguments may be copied from.
+#: The number of last messages that arguments may be copied from.
 _MAX_MESSAGES = 6
 
 _WORD = re.compile(r"[a-z]+|\d+")
@@ -73,29 +74,29 @@ def candidate_tools(options: Options, prompt: Prompt) -> tuple[tuple[FunctionToo
     if (
         prompt.ends_with_tool_result
         or choice == "none"
-        or not any(line.role == "user" for line in prompt.messages)
+        or not any(message.role == "user" for message in prompt.messages)
     ):
         return (), False
     return options.tools, choice == "required"
 
 
 def topic_messages(tools: Sequence[FunctionTool], prompt: Prompt) -> list[PromptMessage]:
-    """What the model is shown to name the topic of the last message."""
+    """The prompt for the topic of the last message."""
     examples = [
         (_tool_description(tool)[:_MAX_DESCRIPTION_LENGTH], topic)
         for tool, topic in zip(tools, topics(tools), strict=True)
     ]
-    mixed: list[tuple[str, str]] = []
+    interleaved: list[tuple[str, str]] = []
     # No more of chat than of tools, or a single tool is never called.
     chats = [(text, _CHAT_TOPIC) for text in _CHAT_EXAMPLES[: len(tools)]]
-    for place in range(len(examples)):
-        mixed += [*examples[place : place + 1], *chats[place : place + 1]]
-    lines = [
-        line
-        for text, topic in mixed
-        for line in (PromptMessage("user", text), PromptMessage("assistant", topic))
+    for index in range(len(examples)):
+        interleaved += [*examples[index : index + 1], *chats[index : index + 1]]
+    prompt_messages = [
+        message
+        for text, topic in interleaved
+        for message in (PromptMessage("user", text), PromptMessage("assistant", topic))
     ]
-    return [*lines, PromptMessage("user", _last_user_text(prompt))]
+    return [*prompt_messages, PromptMessage("user", _last_user_text(prompt))]
 
 
 def choose_tool(
@@ -103,24 +104,26 @@ def choose_tool(
 ) -> FunctionTool | None:
     """The tool that the last message is for; None: it is for none.
 
-    ``guesses`` are logarithms of probabilities by token, for the topic's first token.
+    ``logprobs`` are by token, for the topic's first token.
     """
-    asked = _words(_last_user_text(prompt))
+    message_words = _words(_last_user_text(prompt))
     best, best_score = None, -math.inf
     if not required:
         best_score = max(
             _log_probability(_CHAT_TOPIC, logprobs) + _chat_bias(len(tools)), _MIN_LOG_PROBABILITY
         )
     for tool, topic in zip(tools, topics(tools), strict=True):
-        known = _words(f"{tool.name} {_tool_description(tool)} {' '.join(_properties(tool))}")
-        score = _log_probability(topic, logprobs) + _SHARED_WORD_BONUS * bool(asked & known)
+        tool_words = _words(f"{tool.name} {_tool_description(tool)} {' '.join(_properties(tool))}")
+        score = _log_probability(topic, logprobs) + _SHARED_WORD_BONUS * bool(
+            message_words & tool_words
+        )
         if score > best_score:
             best, best_score = tool, score
     return best
 
 
 def _chat_bias(tools: int) -> float:
-    """What chat is given ahead, as a logarithm: measured with one to four tools, and eight.
+    """The bonus of the chat topic, as a logarithm: measured with one to four tools, and eight.
 
     The fourth example of chat draws much towards chat, and many tools draw away from it.
     """
@@ -133,28 +136,28 @@ def topics(tools: Sequence[FunctionTool]) -> list[str]:
     Three letters make the beginning, because a first token must tell topics apart.
     """
     names = [[part.lower() for part in _NAME_BOUNDARY.split(tool.name) if part] for tool in tools]
-    taken = [{part[:3] for part in parts} for parts in names]
-    made = []
-    for place, parts in enumerate(names):
-        others = {_CHAT_TOPIC[:3]}.union(*(taken[:place] + taken[place + 1 :]))
+    prefixes = [{part[:3] for part in parts} for parts in names]
+    topic_words = []
+    for index, parts in enumerate(names):
+        others = {_CHAT_TOPIC[:3]}.union(*(prefixes[:index] + prefixes[index + 1 :]))
         own = [part for part in reversed(parts) if part[:3] not in others]
-        made.append(own[0] if own else " ".join(parts))
-    return made
+        topic_words.append(own[0] if own else " ".join(parts))
+    return topic_words
 
 
 def argument_messages(tool: FunctionTool, prompt: Prompt) -> list[PromptMessage]:
-    """What the model is shown to write a tool's arguments."""
-    known = ", ".join(
+    """The prompt for a tool's arguments."""
+    tool_words = ", ".join(
         f"{name} ({_describe_schema(schema)})" for name, schema in _properties(tool).items()
     )
-    order = (
+    task = (
         f"Copy the arguments of the function {tool.name} out of the user's message, "
-        f"as JSON: {known}"
+        f"as JSON: {tool_words}"
     )
-    system = [line for line in prompt.messages if line.role == "system"]
-    said = [line for line in prompt.messages if line.role != "system"][-_MAX_MESSAGES:]
-    told = "\n\n".join([*(line.content for line in system), order])
-    return [PromptMessage("system", told), *said]
+    system = [message for message in prompt.messages if message.role == "system"]
+    recent = [message for message in prompt.messages if message.role != "system"][-_MAX_MESSAGES:]
+    instructions = "\n\n".join([*(message.content for message in system), task])
+    return [PromptMessage("system", instructions), *recent]
 
 
 def has_parameters(tool: FunctionTool) -> bool:
@@ -165,7 +168,7 @@ def has_parameters(tool: FunctionTool) -> bool:
 
 
 def argument_options(tool: FunctionTool, options: Options) -> Options:
-    """The options for writing a tool's arguments. What would cut or bend JSON is left out."""
+    """The options for writing a tool's arguments. Options that would truncate or distort JSON are left out."""
     schema = {"type": "object", **(tool.parameters or {})}
     return msgspec.structs.replace(
         options,
@@ -176,9 +179,11 @@ def argument_options(tool: FunctionTool, options: Options) -> Options:
     )
 
 
-def _last_user_text(talk: Prompt) -> str:
-    asked = next((line.content for line in reversed(talk.messages) if line.role == "user"), "")
-    return asked[-_MAX_MESSAGE_LENGTH:]
+def _last_user_text(prompt: Prompt) -> str:
+    message_words = next(
+        (message.content for message in reversed(prompt.messages) if message.role == "user"), ""
+    )
+    return message_words[-_MAX_MESSAGE_LENGTH:]
 
 
 def _tool_description(tool: FunctionTool) -> str:
@@ -191,18 +196,18 @@ def _properties(tool: FunctionTool) -> dict[str, object]:
 
 
 def _describe_schema(schema: object) -> str:
-    known = schema if isinstance(schema, dict) else {}
-    return str(known.get("description") or known.get("type") or "any")
+    tool_words = schema if isinstance(schema, dict) else {}
+    return str(tool_words.get("description") or tool_words.get("type") or "any")
 
 
-def _log_probability(topic: str, guesses: Mapping[str, float]) -> float:
+def _log_probability(topic: str, logprobs: Mapping[str, float]) -> float:
     """Of a topic, by the tokens that it can begin with."""
-    chance = sum(
-        math.exp(guess)
-        for token, guess in guesses.items()
+    probability = sum(
+        math.exp(logprob)
+        for token, logprob in logprobs.items()
         if (start := token.strip()) and topic.startswith(start)
     )
-    return math.log(chance) if chance > 0 else _MIN_LOG_PROBABILITY
+    return math.log(probability) if probability > 0 else _MIN_LOG_PROBABILITY
 
 
 def _words(text: str) -> set[str]:

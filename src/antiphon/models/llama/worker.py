@@ -1,8 +1,8 @@
-"""The program of the embedded model's process: ``python -m antiphon.models.llama.worker``.
+"""Worker process of the embedded model: ``python -m antiphon.models.llama.worker``.
 
-It loads one GGUF into llama.cpp and answers the frames of ``llama_frames`` that come on
-its standard input. It lives as long as that pipe: when the parent dies in whatever way,
-the pipe ends, and so does this process, at once; all that it cleans up is its folder.
+It loads one GGUF into llama.cpp and answers the frames of ``frame_protocol`` from its
+standard input. It lives as long as that pipe: when the parent dies in whatever way, the pipe
+ends, and the process exits at once after removing its folder.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _BATCH_SIZE = 256
 
 
 class _FrameWriter:
-    """Where frames go: what was standard output before llama.cpp could print to it."""
+    """Writes frames to the original standard output, which llama.cpp must not print to."""
 
     def __init__(self, folder: str = "") -> None:
         self._folder = folder
@@ -73,19 +73,19 @@ def _load(load_request: LoadRequest, window: int) -> tuple[LlamaServer, Tokenize
     params.warmup = params.ui = params.endpoint_slots = params.fit_params = False
     params.prefill_assistant = False
     params.n_threads_http = 1
-    # Errors only: the parent keeps the end of what is printed, to say why a load failed.
+    # Errors only: the parent reports the end of stderr when a load fails.
     params.verbosity = 1
     if sys.platform == "win32":
         params.api_keys = [secrets.token_hex(16)]
-        behind_a_key: LlamaServer = xllamacpp.Server(params)
-        return behind_a_key, None
-    # The server insists on a door. It gets one in a private folder, for this process alone.
+        keyed_server: LlamaServer = xllamacpp.Server(params)
+        return keyed_server, None
+    # llama.cpp's server must listen: on a socket in a private folder, for this process alone.
     # A socket's path may be 100 bytes long; a relative one always fits.
     os.chdir(load_request.folder)
-    door = TokenizerClient()
-    params.hostnames = [door.path]
+    tokenizer = TokenizerClient()
+    params.hostnames = [tokenizer.path]
     server: LlamaServer = xllamacpp.Server(params)
-    return server, door
+    return server, tokenizer
 
 
 def _cpu_count() -> int:
@@ -97,11 +97,11 @@ def _cpu_count() -> int:
 def _serve(load_request: LoadRequest, writer: _FrameWriter) -> None:
     path = Path(load_request.path)
     try:
-        facts = read_metadata(path)
+        metadata = read_metadata(path)
         window = min(
-            load_request.context_window, facts.context_length or load_request.context_window
+            load_request.context_window, metadata.context_length or load_request.context_window
         )
-        server, door = _load(load_request, window)
+        server, tokenizer = _load(load_request, window)
     except AntiphonError as error:
         writer.write(LoadFailed(error.message))
         return
@@ -113,18 +113,18 @@ def _serve(load_request: LoadRequest, writer: _FrameWriter) -> None:
     except RuntimeError:
         writer.write(LoadFailed(f"llama.cpp could not load {path.name}."))
         return
-    setup = GenerationConfig(
-        ControlTokenEscaper(facts.control_tokens),
+    config = GenerationConfig(
+        ControlTokenEscaper(metadata.control_tokens),
         window,
         load_request.slots,
         load_request.few_shot.encode(),
     )
-    answerer = GenerationRunner(server, door, setup, writer.write)
+    runner = GenerationRunner(server, tokenizer, config, writer.write)
     writer.write(Ready(window))
     splitter = FrameSplitter()
     while data := os.read(0, 1 << 16):
         for body in splitter.feed(data):
-            answerer.handle(decode_to_worker(body))
+            runner.handle(decode_to_worker(body))
 
 
 def _exit(folder: str) -> None:
@@ -135,14 +135,14 @@ def _exit(folder: str) -> None:
 
 
 def main() -> None:
-    """Serve until standard input ends. The argument is a ``ChatCommandOptions`` as JSON."""
-    # Ctrl-C in a terminal is for the parent, which decides what stops.
+    """Serve until standard input ends. The argument is a ``LoadRequest`` as JSON."""
+    # Ctrl-C in a terminal is handled by the parent, which decides what stops.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    wish = msgspec.json.decode(sys.argv[1], type=LoadRequest)
-    # A polite kill ends the process as its pipe's end does.
-    signal.signal(signal.SIGTERM, lambda *_: _exit(wish.folder))
-    _serve(wish, _FrameWriter(wish.folder))
-    _exit(wish.folder)
+    load_request = msgspec.json.decode(sys.argv[1], type=LoadRequest)
+    # SIGTERM ends the process as its pipe's end does.
+    signal.signal(signal.SIGTERM, lambda *_: _exit(load_request.folder))
+    _serve(load_request, _FrameWriter(load_request.folder))
+    _exit(load_request.folder)
 
 
 if __name__ == "__main__":

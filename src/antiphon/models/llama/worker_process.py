@@ -1,4 +1,4 @@
-"""A running child process with a loaded model in it, as its parent sees it."""
+"""Worker supervision: starts, feeds and stops the embedded model's process, as its parent."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ from antiphon.models.llama.frame_protocol import (
 )
 from antiphon.turn.protocols import Token
 
-#: Seconds that the child gets to end by itself.
+#: Seconds that the worker gets to end by itself.
 _GRACE_SECONDS = 2.0
 _STDERR_TAIL_BYTES = 4096
 _MAX_REASON_LENGTH = 300
-#: The lines in which llama.cpp says what went wrong, and what it puts before them.
+#: The lines of llama.cpp's stderr that hold an error, and their prefixes.
 _ERROR_LINE = re.compile(r"error loading model: |GGML_ASSERT|GGML_ABORT|allocate|bad_alloc")
 _ERROR_LINE_PREFIX = re.compile(r"^[\d.]+ E |.*error loading model: ")
 
 
 class GenerationStream:
-    """What has arrived of one call and not been taken yet."""
+    """Buffer of one call's deltas that arrived and were not read yet."""
 
     def __init__(self, request_id: int) -> None:
         self.request_id = request_id
@@ -83,7 +83,7 @@ class GenerationStream:
         self._updated.set()
 
     async def read(self) -> Sequence[Delta]:
-        """All that arrived since the last time; nothing at the end. Raises what ended it."""
+        """All deltas since the last read; none at the end. Raises the call's error."""
         while not self._deltas and not self.is_over:
             self._updated.clear()
             await self._updated.wait()
@@ -94,7 +94,7 @@ class GenerationStream:
 
 
 class LlamaProcess:
-    """Made by ``start``. Once ``alive`` is False it stays so; start another then."""
+    """One worker, created by ``start``. Once ``is_alive`` is False it stays so."""
 
     def __init__(self, name: str, folder: str, process: asyncio.subprocess.Process) -> None:
         self.is_alive = True
@@ -114,45 +114,45 @@ class LlamaProcess:
 
     @classmethod
     async def start(cls, name: str, load_request: LoadRequest) -> LlamaProcess:
-        """Start a child and wait until its model is loaded, or raise ``ModelUnavailableError``."""
+        """Start a worker and wait until its model is loaded, or raise ``ModelUnavailableError``."""
         folder = tempfile.mkdtemp(prefix="antiphon-")
         try:
             process = await _spawn(name, msgspec.structs.replace(load_request, folder=folder))
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        child = cls(name, folder, process)
+        worker = cls(name, folder, process)
         try:
-            await child._ready
+            await worker._ready
         except BaseException:
-            await child.stop(grace=0)
+            await worker.stop(grace=0)
             raise
-        return child
+        return worker
 
     def start_generation(self, messages: bytes, options: Options) -> GenerationStream:
-        """Begin a call. Whoever stops waiting for its answer must ``drop`` it."""
+        """Begin a call. A caller that stops reading must ``cancel`` it."""
         self._last_request_id += 1
-        answer = GenerationStream(self._last_request_id)
+        stream = GenerationStream(self._last_request_id)
         if self.is_alive:
-            self._streams[answer.request_id] = answer
-            self._send(GenerateRequest(answer.request_id, messages, msgspec.json.encode(options)))
+            self._streams[stream.request_id] = stream
+            self._send(GenerateRequest(stream.request_id, messages, msgspec.json.encode(options)))
         else:
-            answer.end(self._crash_error())
-        return answer
+            stream.end(self._crash_error())
+        return stream
 
     async def count_tokens(self, messages: bytes) -> int | None:
-        """The tokens of a context; None where they cannot be counted. May wait for no slot."""
-        counted: int | None = await self._request_tokenizer(
-            lambda call: CountRequest(call, messages)
+        """The number of tokens of a context, without a slot; None where it cannot be counted."""
+        count: int | None = await self._request_tokenizer(
+            lambda request_id: CountRequest(request_id, messages)
         )
-        return counted
+        return count
 
     async def tokenize(self, text: str) -> tuple[Token, ...] | None:
-        """A text's own tokens; None where they cannot be told."""
-        cut: tuple[Token, ...] | None = await self._request_tokenizer(
-            lambda call: TokenizeRequest(call, text)
+        """A text's tokens; None on systems without the tokenizer's socket."""
+        tokens: tuple[Token, ...] | None = await self._request_tokenizer(
+            lambda request_id: TokenizeRequest(request_id, text)
         )
-        return cut
+        return tokens
 
     async def _request_tokenizer(
         self, make_frame: Callable[[int], CountRequest | TokenizeRequest]
@@ -160,14 +160,14 @@ class LlamaProcess:
         if not self.is_alive:
             raise self._crash_error()
         self._last_request_id += 1
-        number = self._last_request_id
-        counted: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._tokenizer_futures[number] = counted
-        self._send(make_frame(number))
+        request_id = self._last_request_id
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._tokenizer_futures[request_id] = future
+        self._send(make_frame(request_id))
         try:
-            return await counted
+            return await future
         finally:
-            del self._tokenizer_futures[number]
+            del self._tokenizer_futures[request_id]
 
     def cancel(self, stream: GenerationStream) -> None:
         """Stop a call's generation, if it is not over."""
@@ -175,7 +175,7 @@ class LlamaProcess:
             self._send(CancelRequest(stream.request_id))
 
     async def stop(self, *, grace: float = _GRACE_SECONDS) -> None:
-        """End the child: by closing its input, or after ``grace`` seconds by force."""
+        """End the worker: by closing its input, or after ``grace`` seconds by force."""
         self._stopping = True
         if self._read_task.done():
             return
@@ -199,8 +199,8 @@ class LlamaProcess:
             stdin.write(encode_frame(frame))
 
     async def _read(self) -> None:
-        """Hand out frames until the child is gone, then tell all who still wait."""
-        printed = asyncio.create_task(self._read_stderr())
+        """Dispatch frames until the worker ends, then fail all calls that still wait."""
+        stderr_task = asyncio.create_task(self._read_stderr())
         try:
             await self._read_frames()
         except asyncio.CancelledError:
@@ -214,21 +214,21 @@ class LlamaProcess:
             self._kill()
         finally:
             self.is_alive = False
-        await printed
+        await stderr_task
         code = await self._process.wait()
         self._remove_folder()
         self._exit_reason = self._load_failure or f"its process ended {_describe_exit(code)}"
-        for answer in self._streams.values():
-            answer.end(self._crash_error())
+        for stream in self._streams.values():
+            stream.end(self._crash_error())
         self._streams.clear()
-        for counted in self._tokenizer_futures.values():
-            if not counted.done():
-                counted.set_exception(self._crash_error())
+        for future in self._tokenizer_futures.values():
+            if not future.done():
+                future.set_exception(self._crash_error())
         if not self._ready.done():
             self._ready.set_exception(self._load_error())
 
     def _remove_folder(self) -> None:
-        # The child removes it when it ends, but may have been killed.
+        # The worker removes it when it ends, but may have been killed.
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _read_frames(self) -> None:
@@ -251,50 +251,50 @@ class LlamaProcess:
             case LoadFailed():
                 self._load_failure = frame.message
             case TextChunk():
-                if answer := self._streams.get(frame.request_id):
-                    answer.put(*_deltas(frame))
+                if stream := self._streams.get(frame.request_id):
+                    stream.put(*_deltas(frame))
             case ToolCallChunk():
-                if answer := self._streams.get(frame.request_id):
-                    answer.put(ToolCallDelta(0, None, frame.name, frame.arguments))
+                if stream := self._streams.get(frame.request_id):
+                    stream.put(ToolCallDelta(0, None, frame.name, frame.arguments))
             case CountResult() | TokenizeResult():
                 self._resolve_future(frame.request_id, frame.tokens)
             case GenerateResult():
-                if answer := self._streams.pop(frame.request_id, None):
-                    answer.put(UsageUpdate(frame.usage), Finish(frame.reason))
-                    answer.end()
+                if stream := self._streams.pop(frame.request_id, None):
+                    stream.put(UsageUpdate(frame.usage), Finish(frame.reason))
+                    stream.end()
             case RequestFailed():
                 self._handle_failure(frame)
 
-    def _handle_failure(self, failed: RequestFailed) -> None:
-        if answer := self._streams.pop(failed.request_id, None):
-            answer.end(self._to_error(failed))
+    def _handle_failure(self, failure: RequestFailed) -> None:
+        if stream := self._streams.pop(failure.request_id, None):
+            stream.end(self._to_error(failure))
         else:
-            self._resolve_future(failed.request_id, self._to_error(failed))
+            self._resolve_future(failure.request_id, self._to_error(failure))
 
-    def _resolve_future(self, number: int, outcome: object) -> None:
-        counted = self._tokenizer_futures.get(number)
-        if counted is None or counted.done():
+    def _resolve_future(self, request_id: int, outcome: object) -> None:
+        future = self._tokenizer_futures.get(request_id)
+        if future is None or future.done():
             return
         if isinstance(outcome, AntiphonError):
-            counted.set_exception(outcome)
+            future.set_exception(outcome)
         else:
-            counted.set_result(outcome)
+            future.set_result(outcome)
 
-    def _to_error(self, failed: RequestFailed) -> AntiphonError:
-        match failed.kind:
+    def _to_error(self, failure: RequestFailed) -> AntiphonError:
+        match failure.kind:
             case "context":
                 return ContextLengthExceededError(
-                    failed.message
-                    or f"The conversation has {failed.used} tokens; "
-                    f"the model '{self._name}' can see {failed.limit}.",
-                    used=failed.used,
-                    limit=failed.limit,
+                    failure.message
+                    or f"The conversation has {failure.used} tokens; "
+                    f"the model '{self._name}' can see {failure.limit}.",
+                    used=failure.used,
+                    limit=failure.limit,
                 )
             case "image":
-                return ImageInputUnsupportedError(failed.message, param="input")
+                return ImageInputUnsupportedError(failure.message, param="input")
             case "invalid":
-                return InvalidRequestError(failed.message, param=failed.param)
-        return ModelError(f"The model '{self._name}' failed: {failed.message}")
+                return InvalidRequestError(failure.message, param=failure.param)
+        return ModelError(f"The model '{self._name}' failed: {failure.message}")
 
     def _load_error(self) -> ModelUnavailableError:
         return ModelUnavailableError(
@@ -310,13 +310,17 @@ class LlamaProcess:
 
     def _failure_reason(self) -> str:
         lines = self._stderr_tail.decode(errors="replace").splitlines()
-        told = [line for line in lines if _ERROR_LINE.search(line)]
-        reason = f" ({_ERROR_LINE_PREFIX.sub('', told[-1])[:_MAX_REASON_LENGTH]})" if told else ""
+        error_lines = [line for line in lines if _ERROR_LINE.search(line)]
+        reason = (
+            f" ({_ERROR_LINE_PREFIX.sub('', error_lines[-1])[:_MAX_REASON_LENGTH]})"
+            if error_lines
+            else ""
+        )
         return f"{self._exit_reason.rstrip('.')}{reason}."
 
 
 async def _spawn(name: str, load_request: LoadRequest) -> asyncio.subprocess.Process:
-    # A session of its own keeps a terminal's Ctrl-C from the child, and -P keeps the modules
+    # A session of its own keeps a terminal's Ctrl-C from the worker, and -P keeps the modules
     # in the working folder out of it.
     command = (sys.executable, "-P", "-m", "antiphon.models.llama.worker")
     try:
@@ -334,12 +338,12 @@ async def _spawn(name: str, load_request: LoadRequest) -> asyncio.subprocess.Pro
         ) from error
 
 
-def _deltas(said: TextChunk) -> list[Delta]:
+def _deltas(chunk: TextChunk) -> list[Delta]:
     deltas: list[Delta] = []
-    if said.reasoning:
-        deltas.append(ReasoningSummaryDelta(said.reasoning))
-    if said.text:
-        deltas.append(OutputTextDelta(said.text))
+    if chunk.reasoning:
+        deltas.append(ReasoningSummaryDelta(chunk.reasoning))
+    if chunk.text:
+        deltas.append(OutputTextDelta(chunk.text))
     return deltas
 
 

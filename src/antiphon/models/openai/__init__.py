@@ -1,1 +1,1 @@
-"""Upstream models over HTTP: chat completions and the Responses API."""
+"""Upstream models over HTTP: the chat completions and Responses dialects and their transport."""

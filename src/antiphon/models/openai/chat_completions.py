@@ -1,10 +1,8 @@
-"""A model behind any OpenAI-compatible ``/chat/completions`` endpoint.
+"""Chat completions: the upstream model, its request encoder, its messages array, its parser.
 
-The chat completions dialect: a call to a request's body, an answer's JSON to deltas. No I/O.
-
-The request's messages arrive as JSON and are put into the body as they are, without the
-reasoning that they may carry for models of another dialect. Answers
-are read as the servers in use write them, which is not always as OpenAI does.
+The codec does no I/O. Messages go into the request as they are stored, without the reasoning
+of other dialects. Answers are parsed as the servers in use write them, which is not always as
+OpenAI does.
 """
 
 from __future__ import annotations
@@ -25,7 +23,13 @@ from antiphon.core.deltas import (
     RefusalTextDelta,
     UsageUpdate,
 )
-from antiphon.core.reasoning_sidecar import strip_sidecars
+from antiphon.core.items import Phase
+from antiphon.core.reasoning_sidecar import (
+    PHASE_KEY,
+    REASONING_KEY,
+    ReasoningSidecar,
+    strip_sidecars,
+)
 from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.errors import ModelError
 from antiphon.models.openai.logprobs_citations import (
@@ -42,6 +46,54 @@ from antiphon.models.openai.upstream_errors import DECODE_ERRORS, Unreadable, in
 from antiphon.models.openai.upstream_model import UpstreamModel
 from antiphon.models.retry import AttemptError
 from antiphon.turn.protocols import ModelCall
+
+
+class MessageImage(msgspec.Struct, frozen=True):
+    url: str
+    detail: str = "auto"
+
+
+class MessageFile(msgspec.Struct, frozen=True, omit_defaults=True):
+    filename: str | None = None
+    file_data: str | None = None
+    file_url: str | None = None
+
+
+class MessageVideo(msgspec.Struct, frozen=True):
+    url: str
+
+
+class MessagePart(msgspec.Struct, frozen=True):
+    text: str = ""
+    image_url: MessageImage | None = None
+    file: MessageFile | None = None
+    video_url: MessageVideo | None = None
+
+
+class MessageFunction(msgspec.Struct, frozen=True):
+    name: str
+    arguments: str
+
+
+class MessageToolCall(msgspec.Struct, frozen=True):
+    id: str
+    function: MessageFunction
+
+
+class ChatMessage(
+    msgspec.Struct, frozen=True, rename={"reasoning": REASONING_KEY, "phase": PHASE_KEY}
+):
+    role: str
+    content: str | list[MessagePart] | None = None
+    name: str | None = None
+    tool_calls: list[MessageToolCall] | None = None
+    tool_call_id: str | None = None
+    reasoning: tuple[ReasoningSidecar, ...] = ()
+    phase: Phase | None = None
+
+
+decode_messages = msgspec.json.Decoder(list[ChatMessage]).decode
+
 
 _encode = msgspec.json.Encoder().encode
 _DEFAULTS = Options()
@@ -78,11 +130,10 @@ class _Body(msgspec.Struct, frozen=True, omit_defaults=True):
 class ChatCompletionsEncoder:
     """Writes request bodies for one endpoint.
 
-    ``openai`` says that the endpoint is OpenAI's own. Then the limit of tokens goes
-    as ``max_completion_tokens``, since its newer models refuse ``max_tokens``, and
-    ``store: false`` is sent, since accounts may store by default. All others get
-    ``max_tokens``, which every server knows, and no ``store``, which strict ones
-    refuse and none acts on.
+    ``openai``: the endpoint is OpenAI's own. Then the token limit is sent as
+    ``max_completion_tokens``, since its newer models reject ``max_tokens``, and ``store: false``
+    is sent, since accounts may store by default. All others get ``max_tokens``, which every
+    server supports, and no ``store``, which strict ones reject.
     """
 
     def __init__(self, *, upstream_name: str | None, openai: bool) -> None:
@@ -222,22 +273,17 @@ _FINISH_REASONS: dict[str, FinishReason] = {
 
 
 class ChatCompletionsParser:
-    """Reads one answer. ``feed`` it a stream's events or ``whole`` it a completion, then ``end``.
-
-    None of them raises. ``trouble`` is set where the answer went wrong: an ``error``
-    object as the upstream sent it (bytes), or the error itself. Deltas that were
-    given before it are good.
-    """
+    """Parses one answer; see ``ResponseParser``."""
 
     def __init__(self) -> None:
-        #: The stream said that it is over.
+        #: Whether the stream sent its end marker.
         self.done = False
-        #: Why the model stopped, None until it says so.
+        #: Why the model stopped, None until the answer has a reason.
         self.finish_reason: str | None = None
         self.error: bytes | AttemptError | None = None
         self._usage: _Usage | None = None
         self._tool_calls = ToolCallAssembler()
-        #: Odds of tokens that belong to the next words: half a character has odds, too.
+        #: Logprobs of tokens without text yet: a token may be half a character.
         self._logprobs: tuple[dict[str, Any], ...] = ()
         self._annotations: list[dict[str, Any]] = []
 
@@ -255,7 +301,7 @@ class ChatCompletionsParser:
         return out
 
     def parse_body(self, body: bytes) -> list[Delta]:
-        """The deltas of an answer that came in one piece."""
+        """The deltas of an answer that is not streamed."""
         out: list[Delta] = []
         self._parse(body, out)
         self.done = True
@@ -264,7 +310,7 @@ class ChatCompletionsParser:
         return out
 
     def finish(self) -> list[Delta]:
-        """What closes the answer: its tokens and its finish, or ``trouble``."""
+        """The final deltas (usage, finish), or none and ``error``."""
         if self.error is not None:
             return []
         if self.finish_reason is None and not self.done:
@@ -288,11 +334,11 @@ class ChatCompletionsParser:
             for choice in answer.choices or ():
                 if choice.index:
                     continue
-                said = choice.delta or choice.message
+                message = choice.delta or choice.message
                 if isinstance(choice.logprobs, dict):
                     self._logprobs += normalize_logprobs(choice.logprobs.get("content"))
-                if said is not None:
-                    self._add_message(said, out)
+                if message is not None:
+                    self._add_message(message, out)
                 if choice.finish_reason:
                     self.finish_reason = choice.finish_reason
         except DECODE_ERRORS as error:
@@ -301,13 +347,18 @@ class ChatCompletionsParser:
         if answer.error is not None:
             self.error = data
 
-    def _add_message(self, said: _MessageDelta, out: list[Delta]) -> None:
-        for thought in (said.reasoning_content, said.reasoning, said.reasoning_text, said.thinking):
-            # Servers in transition send the same words under two of these names.
-            if thought and isinstance(thought, str):
-                out.append(ReasoningSummaryDelta(thought))
+    def _add_message(self, message: _MessageDelta, out: list[Delta]) -> None:
+        for reasoning in (
+            message.reasoning_content,
+            message.reasoning,
+            message.reasoning_text,
+            message.thinking,
+        ):
+            # Servers in transition send the same text under two of these names.
+            if reasoning and isinstance(reasoning, str):
+                out.append(ReasoningSummaryDelta(reasoning))
                 break
-        content = said.content
+        content = message.content
         if isinstance(content, str):
             if content:
                 if self._logprobs:
@@ -317,15 +368,15 @@ class ChatCompletionsParser:
                     out.append(OutputTextDelta(content))
         elif content:
             out.extend(_part_deltas(content))
-        if said.annotations:
-            self._add_annotations(said.annotations, out)
-        if said.refusal:
-            out.append(RefusalTextDelta(said.refusal))
-        if said.tool_calls:
-            out.extend(self._tool_calls.feed(said.tool_calls))
-        if said.function_call is not None:
+        if message.annotations:
+            self._add_annotations(message.annotations, out)
+        if message.refusal:
+            out.append(RefusalTextDelta(message.refusal))
+        if message.tool_calls:
+            out.extend(self._tool_calls.feed(message.tool_calls))
+        if message.function_call is not None:
             out.extend(
-                self._tool_calls.feed([ToolCallFragment(index=0, function=said.function_call)])
+                self._tool_calls.feed([ToolCallFragment(index=0, function=message.function_call)])
             )
 
     def _add_annotations(self, annotations: Any, out: list[Delta]) -> None:
@@ -356,13 +407,13 @@ def _to_usage(usage: _Usage) -> Usage:
     details = usage.completion_tokens_details
     reasoning = (details and details.reasoning_tokens) or 0
     if usage.total_tokens == prompt + completion + reasoning:
-        # xAI counts reasoning beside the completion, OpenAI within it.
+        # xAI counts reasoning apart from the completion, OpenAI within it.
         completion += reasoning
     return Usage(prompt, completion, cached or 0, reasoning)
 
 
 class ChatCompletionsModel(UpstreamModel):
-    """One endpoint that speaks chat completions; see ``UpstreamModel`` for what it is given."""
+    """One endpoint that speaks chat completions; see ``UpstreamModel`` for its arguments."""
 
     path = "/chat/completions"
 

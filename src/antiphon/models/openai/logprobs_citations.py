@@ -1,6 +1,6 @@
-"""What answers have besides words, in the Responses API's shape: odds and sources. Pure.
+"""Logprobs and citations: normalizes both to the Responses API's shape. Pure.
 
-Upstreams leave out what they do not know; who reads an answer of ours finds every field.
+Upstreams leave out fields that they do not know; here every field is filled in.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from antiphon.core.turns import INCLUDE_LOGPROBS, Options
 
 
 def wants_logprobs(options: Options) -> bool:
-    """Whether somebody asks for the odds of an answer's tokens."""
+    """Whether the request asks for logprobs, by ``include`` or by ``top_logprobs``."""
     return INCLUDE_LOGPROBS in options.include or bool(options.top_logprobs)
 
 
 def normalize_logprobs(given: Any) -> tuple[dict[str, Any], ...]:
-    """Tokens and their odds, as either dialect tells them."""
+    """Tokens with their logprobs, from either dialect."""
     return tuple(
         {
             **_normalize_logprob(entry),
@@ -40,7 +40,7 @@ def _normalize_logprob(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def normalize_citation(given: Any) -> dict[str, Any] | None:
-    """An annotation of chat completions as one of the Responses API; None: it is no URL's."""
+    """A chat completions annotation as a ``url_citation``; None: it cites no URL."""
     if not isinstance(given, dict) or given.get("type", "url_citation") != "url_citation":
         return None
     inner = given.get("url_citation")

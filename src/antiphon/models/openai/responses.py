@@ -1,23 +1,31 @@
-"""A model behind an endpoint that speaks the Responses API, ours to remember for.
+"""Responses API upstream: the model, its request encoder, and messages as input items.
 
-Upstream nothing is stored: the whole context goes with each call, and with it what the
-model thought, encrypted, so that it does not have to think it again.
-
-The Responses dialect, the way there: a call to a request's body. No I/O.
+Nothing is stored upstream: the whole context goes with each call, and with it the model's
+encrypted reasoning, so that it does not have to reason again. A message's reasoning
+(``core.reasoning_sidecar``) becomes reasoning items for the model that made it; other reasoning
+is left out. The codec does no I/O.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
+from antiphon.core.reasoning_sidecar import ReasoningSidecar
 from antiphon.core.tool_rules import is_tool_allowed
 from antiphon.core.turns import INCLUDE_ENCRYPTED_REASONING, INCLUDE_LOGPROBS, FunctionTool, Options
 from antiphon.errors import InvalidRequestError
+from antiphon.models.openai.chat_completions import (
+    ChatMessage,
+    MessageFile,
+    MessagePart,
+    decode_messages,
+)
 from antiphon.models.openai.logprobs_citations import wants_logprobs
-from antiphon.models.openai.responses_input import to_input_items
 from antiphon.models.openai.responses_stream import ResponsesParser
 from antiphon.models.openai.upstream_model import UpstreamModel
 from antiphon.models.retry import AttemptError
@@ -30,7 +38,7 @@ _DEFAULTS = Options()
 class _Body(msgspec.Struct, frozen=True, omit_defaults=True):
     """All of the request's body but ``model`` and ``input``.
 
-    What has no default here is always said, since upstreams have defaults of their own.
+    Fields without a default are always sent, since upstreams have defaults of their own.
     """
 
     store: bool
@@ -60,7 +68,7 @@ class ResponsesEncoder:
     def __init__(self, *, upstream_name: str | None, host: str) -> None:
         self._name = upstream_name
         self._host = host
-        #: The models that have no reasoning to give.
+        #: The models that return no encrypted reasoning.
         self._models_without_reasoning: set[str] = set()
 
     def origin(self, call: ModelCall) -> str:
@@ -68,13 +76,13 @@ class ResponsesEncoder:
         return f"{self._host}/{self._name or call.model}"
 
     def disable_reasoning(self, call: ModelCall) -> None:
-        """Ask the model behind a call for no reasoning from now on."""
+        """Request no encrypted reasoning of a call's model from now on."""
         self._models_without_reasoning.add(self.origin(call))
 
     def encode(self, call: ModelCall, *, reasoning: bool = True) -> bytes:
-        """The request's JSON. Raises ``InvalidRequestError`` for what this dialect cannot say.
+        """The request's JSON. Raises ``InvalidRequestError`` for unsupported options.
 
-        ``reasoning`` False: without what models thought before.
+        ``reasoning`` False: without earlier reasoning.
         """
         options, origin = call.options, self.origin(call)
         if options.stop:
@@ -97,14 +105,14 @@ def _build_body(options: Options, include: tuple[str, ...], *, stream: bool) -> 
     tools = bool(options.tools)
     return _Body(
         store=False,
-        # What has to go is chosen by whoever keeps the history.
+        # Trimming is done here, where the history is stored.
         truncation="disabled",
         stream=stream,
         include=(*include, INCLUDE_LOGPROBS) if logprobs else include,
         temperature=options.temperature,
         top_p=options.top_p,
         max_output_tokens=options.max_output_tokens,
-        # OpenAI's own API has no penalties, so 0 is better not said.
+        # OpenAI's own API rejects penalties, so 0 is not sent.
         frequency_penalty=options.frequency_penalty or None,
         presence_penalty=options.presence_penalty or None,
         tools=[_tool(one) for one in options.tools] if tools else None,
@@ -121,7 +129,7 @@ def _build_body(options: Options, include: tuple[str, ...], *, stream: bool) -> 
 
 
 def _tool(tool: FunctionTool) -> dict[str, Any]:
-    """A tool with its schema and strictness said: this API is strict where nothing is."""
+    """A tool with explicit schema and strictness: this API's default is strict."""
     body: dict[str, Any] = {"type": "function", "name": tool.name}
     if tool.description is not None:
         body["description"] = tool.description
@@ -147,16 +155,16 @@ def _without_none(**fields: Any) -> dict[str, Any] | None:
     return {name: value for name, value in fields.items() if value is not None} or None
 
 
-#: The code of an error about reasoning that was sent back and cannot be read any more.
+#: The error code for encrypted reasoning that the model can no longer read.
 _STALE_REASONING_CODE = "invalid_encrypted_content"
 
 
 class ResponsesModel(UpstreamModel):
-    """One endpoint that speaks the Responses API; see ``UpstreamModel`` for what it is given.
+    """One endpoint that speaks the Responses API; see ``UpstreamModel`` for its arguments.
 
-    Reasoning is asked for with each call. A model that has none to give may refuse that;
-    then it is asked again without, from now on. One that cannot read its own old reasoning
-    is asked again without that.
+    Encrypted reasoning is requested with each call. If a model rejects that, the request is
+    repeated without, for all later calls too. If a model cannot read its own old reasoning,
+    the request is repeated without that.
     """
 
     path = "/responses"
@@ -175,13 +183,13 @@ class ResponsesModel(UpstreamModel):
         error = failure.error
         if type(error) is not InvalidRequestError:
             return None
-        stale = error.code == _STALE_REASONING_CODE
-        if not stale and not _is_reasoning_refusal(error):
+        is_stale = error.code == _STALE_REASONING_CODE
+        if not is_stale and not _is_reasoning_refusal(error):
             return None
-        if not stale:
+        if not is_stale:
             self._encoder.disable_reasoning(call)
-        # Keys change there: without old reasoning, the conversation can go on.
-        other = self._encoder.encode(call, reasoning=not stale)
+        # The upstream's keys change: without old reasoning, the conversation can go on.
+        other = self._encoder.encode(call, reasoning=not is_stale)
         return other if other != body else None
 
 
@@ -191,3 +199,105 @@ def _is_reasoning_refusal(error: InvalidRequestError) -> bool:
     return any(
         sign in error.message for sign in (INCLUDE_ENCRYPTED_REASONING, "'include'", '"include"')
     )
+
+
+#: The longest id of a call that the API takes.
+_MAX_ID_LENGTH = 64
+
+_InputItem: TypeAlias = dict[str, Any]
+
+
+def to_input_items(messages: bytes, origin: str | None) -> bytes:
+    """The items' JSON array; ``origin`` is the model that is called, None: no reasoning."""
+    ids = _CallIds()
+    return _encode(
+        [item for one in decode_messages(messages) for item in _message_items(one, origin, ids)]
+    )
+
+
+class _CallIds:
+    """Makes call ids valid for the API: at most 64 characters, and unique.
+
+    Other dialects' models make longer ids, or reuse the same ones in each answer.
+    """
+
+    def __init__(self) -> None:
+        self._use_counts: dict[str, int] = {}
+
+    def call_id(self, given: str) -> str:
+        """The next call with this id."""
+        self._use_counts[given] = self._use_counts.get(given, 0) + 1
+        return self.output_id(given)
+
+    def output_id(self, given: str) -> str:
+        """An output for the last call with this id."""
+        use = self._use_counts.get(given, 1)
+        if use == 1 and 0 < len(given) <= _MAX_ID_LENGTH:
+            return given
+        return "call_" + hashlib.sha256(f"{use} {given}".encode()).hexdigest()[:32]
+
+
+def _message_items(message: ChatMessage, origin: str | None, ids: _CallIds) -> Iterator[_InputItem]:
+    match message.role:
+        case "assistant":
+            yield from _assistant_items(message, origin, ids)
+        case "tool":
+            call_id = ids.output_id(message.tool_call_id or "")
+            output = _content(message.content or "")
+            yield {"type": "function_call_output", "call_id": call_id, "output": output}
+        case role:
+            yield {"type": "message", "role": role, "content": _content(message.content or "")}
+
+
+def _assistant_items(
+    message: ChatMessage, origin: str | None, ids: _CallIds
+) -> Iterator[_InputItem]:
+    """A model's message and calls, each behind the reasoning that led to it."""
+    reasoning = [one for one in message.reasoning if origin and one.origin in (None, origin)]
+    text = _text(message.content or "")
+    if text:
+        yield from _reasoning_items(reasoning, 0)
+        part = {"type": "output_text", "text": text}
+        item: _InputItem = {"type": "message", "role": "assistant", "content": [part]}
+        yield item if message.phase is None else {**item, "phase": message.phase}
+    for position, call in enumerate(message.tool_calls or (), 1):
+        yield from _reasoning_items(reasoning, position)
+        yield {
+            "type": "function_call",
+            "call_id": ids.call_id(call.id),
+            "name": call.function.name,
+            "arguments": call.function.arguments,
+        }
+
+
+def _reasoning_items(reasoning: Sequence[ReasoningSidecar], target: int) -> Iterator[_InputItem]:
+    for one in reasoning:
+        if one.target == target:
+            yield {
+                "type": "reasoning",
+                "summary": one.summary,
+                "encrypted_content": one.encrypted_content,
+            }
+
+
+def _content(content: str | list[MessagePart]) -> str | list[_InputItem]:
+    return content if isinstance(content, str) else [_part(part) for part in content]
+
+
+def _text(content: str | list[MessagePart]) -> str:
+    return content if isinstance(content, str) else "".join(part.text for part in content)
+
+
+def _part(part: MessagePart) -> _InputItem:
+    if part.image_url is not None:
+        image = part.image_url
+        return {"type": "input_image", "image_url": image.url, "detail": image.detail}
+    if part.file is not None:
+        return {"type": "input_file", **_file_fields(part.file)}
+    if part.video_url is not None:
+        return {"type": "input_video", "video_url": part.video_url.url}
+    return {"type": "input_text", "text": part.text}
+
+
+def _file_fields(file: MessageFile) -> _InputItem:
+    return {name: it for name, it in msgspec.structs.asdict(file).items() if it is not None}

@@ -1,7 +1,7 @@
-"""The Responses dialect, the way back: an answer's JSON to deltas. No I/O.
+"""Responses API parser: an answer's JSON or event stream to deltas. No I/O.
 
-Deltas are read as they come. What a server tells only with the end of an item, or with the
-end of the answer, is told then; what it tells twice is told once.
+Deltas are emitted as they arrive. Content that a server sends only with the end of an item or
+of the answer is emitted then; content that it sends twice is emitted once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from antiphon.models.openai.logprobs_citations import normalize_logprobs
 from antiphon.models.openai.upstream_errors import DECODE_ERRORS, Unreadable, incomplete_stream
 from antiphon.models.retry import AttemptError
 
-#: Between two parts of a summary, which are paragraphs with a heading each.
+#: The separator of a summary's parts, which are paragraphs with a heading each.
 _PARAGRAPH = "\n\n"
 
 
@@ -106,7 +106,7 @@ class _Event(msgspec.Struct, gc=False):
     type: str = ""
     output_index: int | None = None
     summary_index: int | None = None
-    #: Text, but of events that are not for us it may be anything.
+    #: Text, but in events that are ignored it may be anything.
     delta: Any = None
     logprobs: Any = None
     annotation: Any = None
@@ -116,7 +116,7 @@ class _Event(msgspec.Struct, gc=False):
 
 
 class _ItemProgress(msgspec.Struct):
-    """What has been told of one item."""
+    """What has been emitted of one item."""
 
     has_text: bool = False
     has_phase: bool = False
@@ -140,7 +140,7 @@ _INCOMPLETE_REASONS: dict[str | None, FinishReason] = {"content_filter": "conten
 
 
 class ResponsesParser:
-    """Reads one answer (``exchange.AnswerReader``); ``origin`` is the model that gives it."""
+    """Parses one answer (see ``ResponseParser``); ``origin`` is the model, for reasoning."""
 
     def __init__(self, origin: str) -> None:
         self.done = False
@@ -149,7 +149,7 @@ class ResponsesParser:
         self._origin = origin
         self._usage: _Usage | None = None
         self._items: dict[int, _ItemProgress] = {}
-        #: How many items were told to their end.
+        #: How many items are complete.
         self._completed_items = 0
         self._handlers: dict[str, Callable[[_Event, list[Delta]], None]] = {
             "response.output_text.delta": self._on_text,
@@ -179,7 +179,7 @@ class ResponsesParser:
         return out
 
     def parse_body(self, body: bytes) -> list[Delta]:
-        """The deltas of an answer that came in one piece."""
+        """The deltas of an answer that is not streamed."""
         out: list[Delta] = []
         try:
             response = _decode_response(body)
@@ -194,7 +194,7 @@ class ResponsesParser:
         return out
 
     def finish(self) -> list[Delta]:
-        """What closes the answer: its tokens and its finish, or ``trouble``."""
+        """The final deltas (usage, finish), or none and ``error``."""
         if self.error is None and self.finish_reason is None:
             self.error = incomplete_stream()
         if self.error is not None or self.finish_reason is None:
@@ -232,10 +232,10 @@ class ResponsesParser:
         self._item_progress(event).annotations.append(event.annotation)
 
     def _on_summary(self, event: _Event, out: list[Delta]) -> None:
-        told, index = self._item_progress(event), event.summary_index or 0
-        apart = _PARAGRAPH if index > told.summary_index else ""
-        told.summary_index, told.has_reasoning = index, True
-        out.append(ReasoningSummaryDelta(apart + _delta_text(event)))
+        progress, index = self._item_progress(event), event.summary_index or 0
+        separator = _PARAGRAPH if index > progress.summary_index else ""
+        progress.summary_index, progress.has_reasoning = index, True
+        out.append(ReasoningSummaryDelta(separator + _delta_text(event)))
 
     def _on_reasoning(self, event: _Event, out: list[Delta]) -> None:
         self._item_progress(event).has_reasoning = True
@@ -279,29 +279,31 @@ class ResponsesParser:
             details = response.incomplete_details or _Incomplete()
             self.finish_reason = _INCOMPLETE_REASONS.get(details.reason, "length")
         else:
-            called = any(told.has_call for told in self._items.values())
+            called = any(progress.has_call for progress in self._items.values())
             self.finish_reason = "tool_calls" if called else "stop"
 
     def _complete_item(self, index: int, item: msgspec.Raw, out: list[Delta]) -> None:
-        """An item that is whole: what was not told of it yet, and its end."""
+        """Emit the rest of a complete item, and its end."""
         self._completed_items += 1
-        told = self._items.setdefault(index, _ItemProgress())
+        progress = self._items.setdefault(index, _ItemProgress())
         kind = _decode_item_header(item)
-        _add_phase(kind, told, out)
+        _add_phase(kind, progress, out)
         match kind.type:
             case "message":
-                _complete_message(_decode_message(item), told, out)
+                _complete_message(_decode_message(item), progress, out)
             case "reasoning":
-                self._complete_reasoning(_decode_reasoning(item), told, out)
+                self._complete_reasoning(_decode_reasoning(item), progress, out)
             case "function_call":
                 call = _decode_call(item)
                 self._start_call(index, call, out)
-                if call.arguments and not told.has_arguments:
-                    told.has_arguments = True
+                if call.arguments and not progress.has_arguments:
+                    progress.has_arguments = True
                     out.append(ToolCallDelta(index, arguments=call.arguments))
 
-    def _complete_reasoning(self, item: _Reasoning, told: _ItemProgress, out: list[Delta]) -> None:
-        if not told.has_reasoning:
+    def _complete_reasoning(
+        self, item: _Reasoning, progress: _ItemProgress, out: list[Delta]
+    ) -> None:
+        if not progress.has_reasoning:
             summary = _PARAGRAPH.join(part.text or "" for part in item.summary or ())
             content = "".join(part.text or "" for part in item.content or ())
             out += [ReasoningSummaryDelta(summary)] if summary else []
@@ -314,30 +316,32 @@ class ResponsesParser:
             out.append(ItemEnd())
 
     def _start_call(self, index: int, call: _Call, out: list[Delta]) -> None:
-        told = self._items.setdefault(index, _ItemProgress())
-        if not told.has_call:
-            told.has_call = True
+        progress = self._items.setdefault(index, _ItemProgress())
+        if not progress.has_call:
+            progress.has_call = True
             out.append(ToolCallDelta(index, call.call_id or call.id, call.name))
 
 
-def _complete_message(item: _Message, told: _ItemProgress, out: list[Delta]) -> None:
+def _complete_message(item: _Message, progress: _ItemProgress, out: list[Delta]) -> None:
     parts = item.content or []
-    if not told.has_text:
+    if not progress.has_text:
         for part in parts:
             if part.text:
                 out.append(OutputTextDelta(part.text, normalize_logprobs(part.logprobs)))
             elif part.refusal:
                 out.append(RefusalTextDelta(part.refusal))
-    sources = [source for part in parts for source in part.annotations or ()] or told.annotations
+    sources = [
+        source for part in parts for source in part.annotations or ()
+    ] or progress.annotations
     out += [AnnotationDelta(source) for source in sources if isinstance(source, dict)]
     if item.status != "incomplete":
         out.append(ItemEnd())
 
 
-def _add_phase(item: _ItemHeader, told: _ItemProgress, out: list[Delta]) -> None:
-    """What a message is to its turn, where that is a word that we know."""
-    if item.type == "message" and item.phase in _PHASES and not told.has_phase:
-        told.has_phase = True
+def _add_phase(item: _ItemHeader, progress: _ItemProgress, out: list[Delta]) -> None:
+    """Emit a message's phase, if it is a known one."""
+    if item.type == "message" and item.phase in _PHASES and not progress.has_phase:
+        progress.has_phase = True
         out.append(PhaseDelta(item.phase))
 
 

@@ -1,8 +1,9 @@
-"""Reads server-sent events from bytes as they arrive. No I/O.
+"""SSE parser: splits server-sent events from bytes as they arrive. No I/O.
 
-Follows the WHATWG HTML specification's event stream, with two differences: only
-``data`` is kept, because chat completions use nothing else, and an event that the
-stream's end cuts short of its blank line still counts.
+Follows the WHATWG HTML specification's event stream, with two differences: only ``data`` is
+read, because neither dialect needs other fields, and an event that the stream's end cuts
+short of its blank line still counts. Written here because the maintained parser, httpx-sse,
+reads httpx responses, and no maintained library parses bytes without I/O, for aiohttp.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from __future__ import annotations
 from antiphon.errors import ModelError
 
 _BOM = b"\xef\xbb\xbf"
-#: The longest event that is believed, in bytes.
+#: The size limit of an event, in bytes.
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 
 class SseParser:
-    """Feed it the stream in pieces of any size; it gives each event's data once, in order.
+    """Incremental parser: takes the stream in pieces of any size, returns each event's data.
 
     Raises ``ModelError`` (``upstream_invalid_response``) for an event of more than
     ``max_event_bytes`` bytes.
@@ -101,9 +102,9 @@ class SseParser:
 
 
 def _split_events(data: bytes) -> list[bytes] | None:
-    """The events of ``data`` if it holds plain one-line events and nothing else, or None.
+    """Fast path: the events of ``data`` if it holds plain one-line events only, or None.
 
-    This is how nearly every read looks, and it costs no Python step per line.
+    Nearly every read looks like this, and then no Python step runs per line.
     """
     if not (data.startswith(b"data: ") and data.endswith(b"\n\n")) or b"\r" in data:
         return None

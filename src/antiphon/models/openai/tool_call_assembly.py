@@ -1,4 +1,4 @@
-"""Tool calls in a chat completions answer, told apart and numbered. Pure."""
+"""Tool call assembly: joins the fragments of streamed tool calls and numbers the calls. Pure."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _CallKey: TypeAlias = int | str
 
 
 class FunctionFragment(msgspec.Struct, gc=False):
-    """What a call names, or a fragment of it."""
+    """A call's function, or a fragment of it."""
 
     name: str | None = None
-    #: A string by the book, but objects and null occur.
+    #: A string by the specification, but servers send objects and null too.
     arguments: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -30,9 +30,9 @@ class ToolCallFragment(msgspec.Struct, gc=False):
 
 
 class ToolCallAssembler:
-    """Tells the calls of one answer apart and numbers them from 0, however they are marked.
+    """Assigns the fragments of one answer to tool calls, numbered from 0.
 
-    A piece belongs to the call with its index, or with its id where there is no
+    A fragment belongs to the call with its index, or with its id where there is no
     index, or else to the last one. A new id under an old index is a new call, and so
     is a name after a call that is already whole.
     """
@@ -41,7 +41,7 @@ class ToolCallAssembler:
         self._index_by_key: dict[_CallKey, int] = {}
         self._ids: list[str | None] = []
         self._names: list[str | None] = []
-        #: The arguments so far of the last call, where only they tell that it is over.
+        #: The last call's arguments so far: without an index, complete JSON is its only end.
         self._arguments = ""
 
     @property
@@ -49,7 +49,7 @@ class ToolCallAssembler:
         return bool(self._ids)
 
     def feed(self, calls: list[ToolCallFragment]) -> list[ToolCallDelta]:
-        """The fragments that came together in one message or chunk."""
+        """The deltas of the fragments in one message or chunk."""
         out: list[ToolCallDelta] = []
         for call in calls:
             function = call.function or FunctionFragment()

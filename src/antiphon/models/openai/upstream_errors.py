@@ -1,6 +1,6 @@
-"""What goes wrong at an upstream, in the words of our error tree. No I/O.
+"""Upstream errors: maps exceptions, HTTP statuses and error bodies to our errors. No I/O.
 
-Every text that comes from outside is freed of the API key before it is passed on.
+Secrets (the API key, a proxy's password) are redacted from every text of the upstream.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from antiphon.errors import (
 )
 from antiphon.models.retry import AttemptError, retry_after
 
-#: All that the HTTP client and the system below it raise. It says ``RuntimeError`` of a
-#: connection that was closed on our side. To be caught around calls of the client alone: of
-#: code of ours the last two are mistakes, which are not the upstream's.
+#: All that the HTTP client and the system below it raise: ``RuntimeError`` for a connection
+#: that was closed on our side. Caught around calls of the client alone, because from our own
+#: code the last two are bugs and not errors of the upstream.
 CLIENT_ERRORS: tuple[type[Exception], ...] = (
     aiohttp.ClientError,
     HttpProcessingError,
@@ -44,15 +44,15 @@ DECODE_ERRORS = (msgspec.DecodeError, UnicodeError, RecursionError)
 
 _INVALID_RESPONSE_CODE = "upstream_invalid_response"
 _DISCONNECTED_CODE = "upstream_disconnected"
-#: The longest text of an upstream that is passed on, in characters.
+#: The length limit of an upstream's text in an error message, in characters.
 _MAX_MESSAGE_LENGTH = 1000
-#: How much of an answer that cannot be read is quoted, in characters.
+#: How much of an unreadable answer is quoted, in characters.
 _QUOTED = 200
-#: So much of a key's beginning gives it away, in characters.
+#: The length of a key's prefix that identifies it, in characters.
 _KEY_PREFIX_LENGTH = 8
 
 _NUMBER = r"(\d[\d,]*)"
-#: How servers say that a context is too long, and the groups of tokens used and allowed.
+#: Servers' messages for an exceeded context, and the groups of tokens used and allowed.
 _CONTEXT_LENGTH_PATTERNS = [
     (re.compile(pattern, re.IGNORECASE | re.DOTALL), used, limit)
     for pattern, used, limit in (
@@ -75,15 +75,14 @@ _INVALID_KEY = re.compile(r"(incorrect|invalid|malformed) api[ _]key|api[ _]key 
 
 
 class Unreadable(AttemptError):
-    """An answer, or a piece of one, that is not what it should be.
+    """A malformed answer, or a malformed piece of one.
 
-    ``data`` is as it came: it is not to be shown before it is freed of secrets
-    (``ErrorMapper.unreadable``).
+    ``data`` is raw: ``ErrorMapper.unreadable`` redacts it before any of it is shown.
     """
 
-    def __init__(self, why: str, data: bytes, cause: BaseException | None = None) -> None:
+    def __init__(self, reason: str, data: bytes, cause: BaseException | None = None) -> None:
         error = ModelError(
-            f"The upstream's answer cannot be read: {why}.", code=_INVALID_RESPONSE_CODE
+            f"The upstream's answer cannot be read: {reason}.", code=_INVALID_RESPONSE_CODE
         )
         error.__cause__ = cause
         super().__init__(error)
@@ -91,12 +90,12 @@ class Unreadable(AttemptError):
 
 
 def incomplete_stream() -> AttemptError:
-    """The failure behind a stream that ended before the answer did."""
+    """The failure for a stream that ended before its answer."""
     text = "The upstream's answer broke off before its end."
     return AttemptError(ModelError(text, code=_DISCONNECTED_CODE), transient=True)
 
 
-#: What HTTP status the name of an error is as good as. The first that fits counts.
+#: HTTP statuses by parts of an error's name. The first match counts.
 _STATUS_BY_ERROR_NAME = [
     (429, "rate_limit"),
     (429, "insufficient_quota"),
@@ -104,7 +103,7 @@ _STATUS_BY_ERROR_NAME = [
     (401, "authentication"),
     (403, "permission"),
     (404, "model_not_found"),
-    # What cannot be done as asked; what is wrong with a prompt or a picture is told so.
+    # Invalid requests, prompts and images.
     (400, "invalid_"),
     (400, "context"),
     (400, "image"),
@@ -116,7 +115,7 @@ _STATUS_BY_ERROR_NAME = [
 
 
 class _ProviderError(msgspec.Struct, frozen=True):
-    """What an upstream says of an error, from whichever of the shapes in use."""
+    """An upstream's error object, from any of the shapes in use."""
 
     message: str = ""
     code: str = ""
@@ -127,11 +126,11 @@ class _ProviderError(msgspec.Struct, frozen=True):
 
 
 class ErrorMapper:
-    """Makes failures of what one upstream does wrong.
+    """Maps errors of one upstream to ``AttemptError``.
 
-    ``where`` names the upstream in messages; ``secret`` is the key that must never
-    be seen in one, nor what ``proxy`` is told of who asks. ``mixed``: an answer may be
-    the proxy's own, and look like one of the upstream's.
+    ``upstream`` is its name in messages; ``secret`` is the API key, which is redacted, as are
+    the credentials for ``proxy``. ``proxy_may_answer``: a response may be the proxy's own and
+    look like one of the upstream.
     """
 
     def __init__(
@@ -143,7 +142,7 @@ class ErrorMapper:
         proxy_may_answer: bool = False,
     ) -> None:
         self._upstream = upstream
-        #: How it is reached, and who answers.
+        #: The upstream with its proxy, and the name of the one that answers.
         self._route = f"{upstream} (by the proxy {proxy.address})" if proxy else upstream
         self._responder = self._route if proxy_may_answer else upstream
         self._proxy_name = f"The proxy {proxy.address}" if proxy else "The proxy"
@@ -151,12 +150,12 @@ class ErrorMapper:
         if secret:
             patterns.append(re.escape(secret))
             if len(secret) > _KEY_PREFIX_LENGTH:
-                # Upstreams also quote a key in part, or with its middle starred out.
+                # Upstreams also quote a key in part, or with its middle masked.
                 patterns.append(re.escape(secret[:_KEY_PREFIX_LENGTH]) + r"[^\s\"'<>,;()]*")
         self._secret_pattern = re.compile("|".join(patterns)) if patterns else None
 
     def from_exception(self, raised: Exception) -> AttemptError:
-        """The failure behind an exception that is one of ``CLIENT_ERRORS``."""
+        """The failure for an exception that is one of ``CLIENT_ERRORS``."""
         failure = self._map_exception(raised)
         if not isinstance(raised, aiohttp.ClientResponseError):
             # Those carry the request's headers, and with them the key.
@@ -166,33 +165,34 @@ class ErrorMapper:
     def from_response(
         self, status: int, headers: Mapping[str, str], body: bytes, now: float
     ) -> AttemptError:
-        """The failure behind an HTTP answer that is not a success. ``now``: seconds since 1970."""
+        """The failure for an HTTP error response. ``now``: seconds since 1970."""
         if 300 <= status < 400:
             target = self._redact(headers.get("Location", "elsewhere"))
             error = ModelError(
-                f"{self._responder} redirects to {target}; set that as the base URL if you trust it.",
+                f"{self._responder} redirects to {target};"
+                " set that as the base URL if you trust it.",
                 code="upstream_redirect",
             )
             return AttemptError(error)
         if status == 407:
             return self._map_proxy_status(status)
-        pause = retry_after(headers, now)
+        delay = retry_after(headers, now)
         return self._map_provider_error(
-            status, _parse_provider_error(body), f"answered {status}", pause
+            status, _parse_provider_error(body), f"answered {status}", delay
         )
 
     def from_error_event(self, event: bytes) -> AttemptError:
-        """The failure behind an ``error`` object inside an answer that began as a success."""
-        fault = _parse_provider_error(event)
+        """The failure for an ``error`` object inside a successful response."""
+        provider_error = _parse_provider_error(event)
         return self._map_provider_error(
-            _infer_status(fault), fault, "broke off with an error", None
+            _infer_status(provider_error), provider_error, "broke off with an error", None
         )
 
     def unreadable(self, failure: Unreadable) -> AttemptError:
         """The same failure, with the beginning of what the upstream sent in its message."""
-        said = self._redact(failure.data.decode(errors="replace"))
-        if said:
-            quoted = said if len(said) <= _QUOTED else said[:_QUOTED] + "…"
+        description = self._redact(failure.data.decode(errors="replace"))
+        if description:
+            quoted = description if len(description) <= _QUOTED else description[:_QUOTED] + "…"
             failure.error.message += f" It begins: {quoted}"
         return failure
 
@@ -206,102 +206,108 @@ class ErrorMapper:
         param: str,
         retry_after: float | None,
     ) -> AttemptError:
-        """The failure behind an answer of another protocol, as good as this HTTP status."""
+        """The failure for an error of another protocol, by its equivalent HTTP status."""
         return self._map_provider_error(
             status, _ProviderError(message, code, param=param), action, retry_after
         )
 
     def _map_exception(self, raised: Exception) -> AttemptError:
-        where, why = self._route, self._redact(str(raised) or type(raised).__name__)
+        route, reason = self._route, self._redact(str(raised) or type(raised).__name__)
         error: AntiphonError
-        transient = at_once = False
+        transient = immediate = False
         match raised:
             case aiohttp.ClientHttpProxyError():
                 return self._map_proxy_status(raised.status)
             case aiohttp.ClientProxyConnectionError():
-                error = ModelUnavailableError(f"{self._proxy_name} cannot be reached: {why}")
+                error = ModelUnavailableError(f"{self._proxy_name} cannot be reached: {reason}")
                 transient = True
             case aiohttp.ConnectionTimeoutError():
-                error = ModelTimeoutError(f"{where} did not accept a connection in time.")
+                error = ModelTimeoutError(f"{route} did not accept a connection in time.")
                 transient = True
             case TimeoutError():
-                error = ModelTimeoutError(f"{where} fell silent: nothing came in time.")
+                error = ModelTimeoutError(f"{route} fell silent: nothing came in time.")
             case ssl.SSLError() | ssl.CertificateError() | aiohttp.ClientSSLError():
-                error = ModelUnavailableError(f"There is no safe connection to {where}: {why}")
+                error = ModelUnavailableError(f"There is no safe connection to {route}: {reason}")
             case aiohttp.ClientConnectorError():
-                error = ModelUnavailableError(f"{where} cannot be reached: {why}")
+                error = ModelUnavailableError(f"{route} cannot be reached: {reason}")
                 transient = True
             case aiohttp.ClientPayloadError():
-                error = ModelError(f"{where} cut its answer short: {why}", code=_DISCONNECTED_CODE)
+                error = ModelError(
+                    f"{route} cut its answer short: {reason}", code=_DISCONNECTED_CODE
+                )
                 transient = True
             case aiohttp.ClientConnectionError() | ConnectionError():
-                error = ModelError(f"{where} closed the connection: {why}", code=_DISCONNECTED_CODE)
-                transient = at_once = True
+                error = ModelError(
+                    f"{route} closed the connection: {reason}", code=_DISCONNECTED_CODE
+                )
+                transient = immediate = True
             case aiohttp.ClientResponseError() | HttpProcessingError():
                 error = ModelError(
-                    f"{where} did not answer in HTTP: {why}", code=_INVALID_RESPONSE_CODE
+                    f"{route} did not answer in HTTP: {reason}", code=_INVALID_RESPONSE_CODE
                 )
             case _:
-                error = ModelUnavailableError(f"The call to {where} failed: {why}")
-        return AttemptError(error, transient=transient, immediate=at_once)
+                error = ModelUnavailableError(f"The call to {route} failed: {reason}")
+        return AttemptError(error, transient=transient, immediate=immediate)
 
     def _map_proxy_status(self, status: int) -> AttemptError:
-        """The failure behind a proxy that does not let us through."""
-        did = f"{self._proxy_name} answered {status}"
+        """The failure for an error of the proxy itself."""
+        action = f"{self._proxy_name} answered {status}"
         if status >= 500:
-            error = ModelUnavailableError(f"{did}: it does not reach {self._upstream}.")
+            error = ModelUnavailableError(f"{action}: it does not reach {self._upstream}.")
             return AttemptError(error, transient=True)
-        why = (
+        reason = (
             "it wants a user and a password, as in HTTPS_PROXY=http://user:password@host:port."
             if status == 407
             else f"it does not allow to reach {self._upstream}."
         )
-        return AttemptError(ModelError(f"{did}: {why}", code="upstream_proxy_refused"))
+        return AttemptError(ModelError(f"{action}: {reason}", code="upstream_proxy_refused"))
 
     def _map_provider_error(
-        self, status: int, fault: _ProviderError, did: str, pause: float | None
+        self, status: int, provider_error: _ProviderError, action: str, delay: float | None
     ) -> AttemptError:
-        message = self._redact(fault.message)
-        said = f"{self._responder} {did}" + (f": {message}" if message else ".")
-        overflow = _context_length_error(status, fault, message or said)
-        if overflow is not None:
-            return AttemptError(overflow)
-        if status in (401, 403) or (status < 500 and _INVALID_KEY.search(fault.message)):
+        message = self._redact(provider_error.message)
+        description = f"{self._responder} {action}" + (f": {message}" if message else ".")
+        context_error = _context_length_error(status, provider_error, message or description)
+        if context_error is not None:
+            return AttemptError(context_error)
+        if status in (401, 403) or (status < 500 and _INVALID_KEY.search(provider_error.message)):
             return AttemptError(
-                ModelError(f"{said} Check the API key.", code="upstream_unauthorized")
+                ModelError(f"{description} Check the API key.", code="upstream_unauthorized")
             )
         if status == 429:
-            error = UpstreamRateLimitError(said, retry_after=pause)
-            # A quota that is spent does not come back while the user waits.
-            transient = fault.code != "insufficient_quota"
-            return AttemptError(error, transient=transient, retry_after=pause)
+            error = UpstreamRateLimitError(description, retry_after=delay)
+            # An exhausted quota does not recover while the user waits.
+            transient = provider_error.code != "insufficient_quota"
+            return AttemptError(error, transient=transient, retry_after=delay)
         if status in (408, 504):
-            return AttemptError(ModelTimeoutError(said), transient=True, retry_after=pause)
+            return AttemptError(ModelTimeoutError(description), transient=True, retry_after=delay)
         if status >= 500:
-            failed = (ModelUnavailableError if status == 503 else ModelError)(said)
-            return AttemptError(failed, transient=status not in (501, 505), retry_after=pause)
-        return AttemptError(self._map_request_error(status, fault, message, said))
+            failed = (ModelUnavailableError if status == 503 else ModelError)(description)
+            return AttemptError(failed, transient=status not in (501, 505), retry_after=delay)
+        return AttemptError(self._map_request_error(status, provider_error, message, description))
 
     def _map_request_error(
-        self, status: int, fault: _ProviderError, message: str, said: str
+        self, status: int, provider_error: _ProviderError, message: str, description: str
     ) -> AntiphonError:
-        """The error behind a status that says: not like this."""
+        """The error for a status that rejects the request as such."""
         error: AntiphonError
         match status:
-            case 404 if _is_model_not_found(fault):
-                error = ModelNotFoundError(message or said, param="model")
+            case 404 if _is_model_not_found(provider_error):
+                error = ModelNotFoundError(message or description, param="model")
             case 404 | 405:
-                error = ModelError(f"{said} Check the base URL.", code="upstream_not_found")
+                error = ModelError(f"{description} Check the base URL.", code="upstream_not_found")
             case 402:
-                error = ModelError(said, code="upstream_payment_required")
+                error = ModelError(description, code="upstream_payment_required")
             case 413:
-                error = BodyTooLargeError(message or said)
+                error = BodyTooLargeError(message or description)
             case _ if status >= 400:
-                code, param = self._redact(fault.code), self._redact(fault.param)
-                error = InvalidRequestError(message or said, code=code or None, param=param or None)
+                code, param = self._redact(provider_error.code), self._redact(provider_error.param)
+                error = InvalidRequestError(
+                    message or description, code=code or None, param=param or None
+                )
             case _:
                 error = ModelError(
-                    f"{said} That is no answer of a model.", code=_INVALID_RESPONSE_CODE
+                    f"{description} That is no answer of a model.", code=_INVALID_RESPONSE_CODE
                 )
         return error
 
@@ -313,7 +319,7 @@ class ErrorMapper:
 
 
 def _proxy_secret_patterns(proxy: Proxy | None) -> list[str]:
-    """What must not be seen of a proxy, as patterns."""
+    """Patterns of a proxy's credentials."""
     if proxy is None or proxy.userinfo is None or proxy.credentials is None:
         return []
     token = proxy.headers()["Proxy-Authorization"].rpartition(" ")[2]
@@ -322,34 +328,34 @@ def _proxy_secret_patterns(proxy: Proxy | None) -> list[str]:
 
 
 def _context_length_error(
-    status: int, fault: _ProviderError, message: str
+    status: int, provider_error: _ProviderError, message: str
 ) -> ContextLengthExceededError | None:
     if status not in (400, 413, 422, 500):
         return None
-    used, limit = fault.used, fault.limit
+    used, limit = provider_error.used, provider_error.limit
     for pattern, used_group, limit_group in _CONTEXT_LENGTH_PATTERNS:
-        found = pattern.search(fault.message)
-        if found is not None:
+        match = pattern.search(provider_error.message)
+        if match is not None:
             if used is None and used_group is not None and limit_group is not None:
-                used = int(found[used_group].replace(",", ""))
-                limit = int(found[limit_group].replace(",", ""))
+                used = int(match[used_group].replace(",", ""))
+                limit = int(match[limit_group].replace(",", ""))
             break
     else:
-        names = (fault.code, fault.kind)
+        names = (provider_error.code, provider_error.kind)
         if "context_length_exceeded" not in names and "exceed_context_size_error" not in names:
             return None
     return ContextLengthExceededError(message, used=used, limit=limit)
 
 
-def _is_model_not_found(fault: _ProviderError) -> bool:
-    return fault.code == "model_not_found" or "model" in fault.message.lower()
+def _is_model_not_found(provider_error: _ProviderError) -> bool:
+    return provider_error.code == "model_not_found" or "model" in provider_error.message.lower()
 
 
-def _infer_status(fault: _ProviderError) -> int:
-    """The HTTP status that an error inside a stream would have had."""
-    if fault.code.isdecimal() and 400 <= int(fault.code) < 600:
-        return int(fault.code)
-    names = f"{fault.code} {fault.kind}"
+def _infer_status(provider_error: _ProviderError) -> int:
+    """The HTTP status that corresponds to an error inside a stream."""
+    if provider_error.code.isdecimal() and 400 <= int(provider_error.code) < 600:
+        return int(provider_error.code)
+    names = f"{provider_error.code} {provider_error.kind}"
     return next((status for status, sign in _STATUS_BY_ERROR_NAME if sign in names), 500)
 
 
@@ -358,7 +364,7 @@ def _parse_provider_error(body: bytes) -> _ProviderError:
         data = msgspec.json.decode(body)
     except DECODE_ERRORS:
         text = body.decode(errors="replace").strip()
-        # A proxy's error page says nothing to a person in a terminal.
+        # A proxy's HTML error page is useless in a terminal.
         return _ProviderError() if text.startswith("<") else _ProviderError(text)
     if isinstance(data, list) and data:
         data = data[0]

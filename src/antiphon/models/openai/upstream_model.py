@@ -1,6 +1,7 @@
-"""A model behind an HTTP endpoint: connections, tries, and when to try again.
+"""Upstream model: an HTTP endpoint as a model, with connection pool, proxy support and retries.
 
-What is said there is a dialect's business (``chat_completions``, ``responses``).
+The request and the answer are a dialect's (``chat_completions``, ``responses``). The
+endpoint's model list has OpenAI's shape, as Ollama, llama.cpp, LM Studio and vLLM send it.
 """
 
 from __future__ import annotations
@@ -9,16 +10,21 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import aiohttp
+import msgspec
 from yarl import URL
 
 from antiphon.core.deltas import Delta
 from antiphon.core.proxies import Proxy, find_proxy
 from antiphon.errors import ConfigError, ModelUnavailableError
-from antiphon.models.model_list import decode_model_list
-from antiphon.models.openai.upstream_errors import CLIENT_ERRORS, ErrorMapper, Unreadable
+from antiphon.models.openai.upstream_errors import (
+    CLIENT_ERRORS,
+    DECODE_ERRORS,
+    ErrorMapper,
+    Unreadable,
+)
 from antiphon.models.openai.upstream_response import (
     ConnectionDrainer,
     ResponseParser,
@@ -27,14 +33,13 @@ from antiphon.models.openai.upstream_response import (
     read_start,
 )
 from antiphon.models.retry import AttemptError, RetryAttempts, RetryPolicy
-from antiphon.models.upstream_url import authorization_header, parse_http_url
 from antiphon.turn.protocols import ModelCall, ModelInfo
 
-#: How long an unused connection is kept, in seconds: a person thinks between two turns.
+#: How long an idle connection stays open, in seconds: a person pauses between two turns.
 _KEEP_ALIVE_SECONDS = 60.0
-#: How often a call is put in other words because the upstream refuses it as it is.
+#: How often a rejected request is repaired and sent again.
 _MAX_REPAIRS = 2
-#: How long the list of models may take, in seconds, and its bytes.
+#: The limits of a model list: seconds, and bytes.
 _LIST_TIME = 5.0
 _LONGEST_LIST = 4 * 1024 * 1024
 
@@ -42,11 +47,11 @@ _LONGEST_LIST = 4 * 1024 * 1024
 class UpstreamModel(ABC):
     """One endpoint, many calls at once. Belongs to the event loop of its first call.
 
-    ``base_url`` ends before the dialect's ``path``; a query in it is kept.
+    ``base_url`` ends before the dialect's ``path``; a query in it stays.
     ``upstream_name`` replaces the name that a call asks for. ``read_timeout`` is the
     longest silence, in seconds, before an answer and within it: reasoning models
-    think for minutes. Redirects are not followed, so the key goes nowhere else. Which
-    proxy is between is looked up once, see ``find_proxy``.
+    think for minutes. Redirects are not followed, so the key goes nowhere else. The
+    proxy is looked up once, see ``find_proxy``.
 
     Raises ``ConfigError`` for a URL, key or proxy that cannot be used.
     """
@@ -100,49 +105,49 @@ class UpstreamModel(ABC):
 
     @abstractmethod
     def _create_parser(self, call: ModelCall) -> ResponseParser:
-        """What reads one answer to a call."""
+        """A parser for one answer to a call."""
 
     def _repair_request(self, call: ModelCall, body: bytes, failure: AttemptError) -> bytes | None:
-        """Another body in place of one that failed, if that is worth trying at once."""
+        """Another body to send at once in place of one that was rejected; None: there is none."""
         return None
 
     async def generate(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:
-        """The model's answer: all that arrives in one read is one batch.
+        """The model's answer: each read of the connection is one batch.
 
-        Tried again, as the retry policy says, until something has been yielded.
+        Retried by the retry policy until something has been yielded.
         """
         body = self._request_body(call)
         attempts = RetryAttempts(self._retry, self._clock, self._sleep)
-        mends, answered = 0, False
+        repairs, has_output = 0, False
         while True:
-            exchange: UpstreamResponse | None = None
+            upstream_response: UpstreamResponse | None = None
             try:
                 response = await self._send(body)
-                exchange = UpstreamResponse(
+                upstream_response = UpstreamResponse(
                     response, self._errors, self._create_parser(call), stream=call.stream
                 )
-                while not exchange.is_complete:
-                    batch = await exchange.read()
+                while not upstream_response.is_complete:
+                    batch = await upstream_response.read()
                     if batch:
-                        answered = True
+                        has_output = True
                         yield batch
-                exchange.raise_for_error()
+                upstream_response.raise_for_error()
                 return
             except AttemptError as raised:
                 failure = raised
             finally:
-                if exchange is not None and not exchange.release():
-                    self._drainer.add(exchange.response)
-            if answered:
+                if upstream_response is not None and not upstream_response.release():
+                    self._drainer.add(upstream_response.response)
+            if has_output:
                 raise failure.error
-            mended = self._repair_request(call, body, failure) if mends < _MAX_REPAIRS else None
-            if mended is not None:
-                body, mends = mended, mends + 1
+            repaired = self._repair_request(call, body, failure) if repairs < _MAX_REPAIRS else None
+            if repaired is not None:
+                body, repairs = repaired, repairs + 1
                 continue
             await attempts.wait_or_raise(failure)
 
     async def model_names(self) -> list[str]:
-        """The models that the endpoint lists. Asked once. Raises ``RpcFailure``."""
+        """The models that the endpoint lists, without retries. Raises ``AttemptError``."""
         session = self._get_session()
         try:
             async with asyncio.timeout(_LIST_TIME):
@@ -165,7 +170,7 @@ class UpstreamModel(ABC):
         return self._url.authority
 
     async def count_tokens(self, call: ModelCall) -> int | None:
-        """None: an endpoint has no tokenizer that can be asked."""
+        """None: an endpoint offers no tokenizer."""
         return None
 
     async def close(self) -> None:
@@ -176,7 +181,7 @@ class UpstreamModel(ABC):
             await self._session.close()
 
     async def _send(self, body: bytes) -> aiohttp.ClientResponse:
-        """One try, up to the first byte of the answer. Raises ``RpcFailure``."""
+        """One attempt, up to the response's headers. Raises ``AttemptError``."""
         session = self._get_session()
         try:
             response = await session.post(
@@ -198,7 +203,7 @@ class UpstreamModel(ABC):
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                # A session tells its own headers to proxies, too, the key among them.
+                # A session would send its own headers to proxies, too, the key among them.
                 headers=None if self._proxy_options else self._headers,
                 timeout=self._timeout,
             )
@@ -208,12 +213,12 @@ class UpstreamModel(ABC):
 def _endpoint_url(base_url: str, path: str) -> URL:
     url = parse_http_url(base_url)
     if url is None:
-        # Not shown: an odd one may hold a password.
+        # Not quoted: a malformed URL may hold a password.
         raise ConfigError("The base URL cannot be used: it should look like https://host/v1.")
     if url.user is not None or url.password is not None:
         raise ConfigError("The base URL holds a user or password; give the key as the API key.")
-    whole = url.raw_path.rstrip("/") + path
-    return url.with_path(whole, encoded=True, keep_query=True).with_fragment(None)
+    full_path = url.raw_path.rstrip("/") + path
+    return url.with_path(full_path, encoded=True, keep_query=True).with_fragment(None)
 
 
 def _headers(api_key: str | None) -> dict[str, str]:
@@ -230,12 +235,74 @@ def _headers(api_key: str | None) -> dict[str, str]:
 
 
 def _proxy_request_options(proxy: Proxy, url: URL, headers: dict[str, str]) -> dict[str, Any]:
-    """What a request by a proxy is given besides.
+    """The request options for a proxy.
 
-    Of one to ``https`` the proxy sees only the request for a tunnel. One to ``http`` it reads
-    itself, the key with it, and takes out what is its own.
+    For ``https`` the proxy sees only the request for a tunnel. A request to ``http`` it reads
+    whole, the key with it, and removes its own headers.
     """
     if url.scheme == "http":
         return {"proxy": proxy.url, "headers": {**headers, **proxy.headers()}}
-    told = {"User-Agent": headers["User-Agent"], **proxy.headers()}
-    return {"proxy": proxy.url, "headers": headers, "proxy_headers": told}
+    proxy_headers = {"User-Agent": headers["User-Agent"], **proxy.headers()}
+    return {"proxy": proxy.url, "headers": headers, "proxy_headers": proxy_headers}
+
+
+def parse_http_url(text: str) -> URL | None:
+    """An ``http`` or ``https`` URL with a host; None: the text is no such URL."""
+    try:
+        url = URL(text)
+        usable = url.scheme in ("http", "https") and bool(url.host) and url.port is not None
+    except ValueError:
+        return None
+    return url if usable else None
+
+
+def authorization_header(api_key: str) -> str:
+    """The ``Authorization`` header's value. Raises ``ConfigError``."""
+    if not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
+        raise ConfigError("The API key holds characters that no key has: check it.")
+    return f"Bearer {api_key}"
+
+
+#: How many names an error message lists, and the length limit of one, in characters.
+_SHOWN: Final = 20
+_LONGEST_NAME: Final = 200
+
+
+class _Model(msgspec.Struct, frozen=True):
+    id: str
+
+
+class _List(msgspec.Struct, frozen=True):
+    #: Ollama sends null for an empty list.
+    data: list[_Model] | None
+
+
+_decode = msgspec.json.Decoder(_List).decode
+
+
+def decode_model_list(body: bytes) -> list[str]:
+    """The models' names in their order, each once. Raises ``AttemptError``.
+
+    Unprintable and overlong names are left out.
+    """
+    try:
+        models = _decode(body).data or []
+    except DECODE_ERRORS as error:
+        raise Unreadable(str(error), body, error) from None
+    names = [model.id for model in models]
+    usable = [name for name in names if name.isprintable() and 0 < len(name) <= _LONGEST_NAME]
+    return list(dict.fromkeys(usable))
+
+
+def why_undecided(where: str, names: Sequence[str]) -> str:
+    """The error message for a request without a model, unless the endpoint lists exactly one."""
+    if not names:
+        return f"Name a model: {where} lists none."
+    shown = ", ".join(names[:_SHOWN])
+    rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"Name a model: {where} has {shown}{rest}."
+
+
+def why_unknown(where: str, failure: AttemptError) -> str:
+    """The same, where the list could not be fetched."""
+    return f"Name a model: {where} does not say which it has. {failure.error.message}"

@@ -1,4 +1,4 @@
-"""One HTTP answer from an upstream, while it is being read."""
+"""Upstream response: reads one HTTP response, streamed or whole, and drains its connection."""
 
 from __future__ import annotations
 
@@ -14,24 +14,23 @@ from antiphon.models.openai.sse import SseParser
 from antiphon.models.openai.upstream_errors import CLIENT_ERRORS, ErrorMapper, Unreadable
 from antiphon.models.retry import AttemptError
 
-#: The longest answer that is taken in one piece, in bytes.
+#: The size limit of an answer that is not streamed, in bytes.
 _MAX_BODY_BYTES = 64 * 1024 * 1024
-#: How much of a refusal is read, in bytes, and for how long, in seconds.
+#: How much of an error body is read, in bytes, and for how long, in seconds.
 _MAX_ERROR_BODY_BYTES = 64 * 1024
 _ERROR_BODY_TIMEOUT = 5.0
-#: How long the rest of a finished stream may take until its connection is given up, in seconds.
+#: How long a finished stream's connection is drained before it is closed, in seconds.
 _DRAIN_TIMEOUT = 1.0
 
 
 class ResponseParser(Protocol):
-    """Reads one answer in its dialect: ``feed`` it events or give it the ``whole``, then ``end``.
+    """Reads one answer in its dialect: call ``feed`` or ``parse_body``, then ``finish``.
 
-    None of them raises. ``trouble`` is set where the answer went wrong: an ``error``
-    object as the upstream sent it (bytes), or the error itself. Deltas that were
-    given before it are good.
+    None of them raises. ``error`` is set where the answer failed: an ``error`` object as
+    the upstream sent it (bytes), or the error itself. Deltas from before it are valid.
     """
 
-    #: The stream said that it is over.
+    #: Whether the stream sent its end marker.
     done: bool
     error: bytes | AttemptError | None
 
@@ -49,14 +48,14 @@ class ResponseParser(Protocol):
         ...
 
     def finish(self) -> list[Delta]:
-        """What closes the answer: its tokens and its finish, or ``trouble``."""
+        """The final deltas (usage, finish), or none and ``error``."""
         ...
 
 
 class UpstreamResponse:
-    """Turns a successful answer into deltas, read by read, until it is ``over``.
+    """Turns a successful response into deltas, read by read, until it ``is_complete``.
 
-    ``release`` must follow in any case: an answer that was not read to its end loses
+    ``release`` must follow in any case: a response that was not read to its end loses
     its connection at once.
     """
 
@@ -77,7 +76,7 @@ class UpstreamResponse:
     async def read(self) -> list[Delta]:
         """The deltas of all that has arrived; waits until something has.
 
-        Raises ``RpcFailure``; anything else is a mistake of ours.
+        Raises ``AttemptError``; anything else is a bug here.
         """
         reader, parser = self._response_parser, self._sse_parser
         if parser is None:
@@ -92,38 +91,36 @@ class UpstreamResponse:
         return batch
 
     def raise_for_error(self) -> None:
-        """Raise the ``RpcFailure`` in what was read, if there is one."""
-        trouble = self._response_parser.error
-        if isinstance(trouble, Unreadable):
-            raise self._errors.unreadable(trouble)
-        if trouble is not None:
+        """Raise the ``AttemptError`` in what was read, if there is one."""
+        error = self._response_parser.error
+        if isinstance(error, Unreadable):
+            raise self._errors.unreadable(error)
+        if error is not None:
             raise (
-                trouble
-                if isinstance(trouble, AttemptError)
-                else self._errors.from_error_event(trouble)
+                error if isinstance(error, AttemptError) else self._errors.from_error_event(error)
             )
 
     def release(self) -> bool:
         """Give the connection back or close it; False: neither, see ``ConnectionDrainer``."""
-        whole = self.is_complete and self._response_parser.error is None
-        if whole and not self.response.content.is_eof():
+        is_whole = self.is_complete and self._response_parser.error is None
+        if is_whole and not self.response.content.is_eof():
             return False
         self.response.close()
         return True
 
     async def _read_chunk(self) -> bytes:
         try:
-            return await self._arrived()
+            return await self._read_available()
         except AttemptError:
             if self._response_parser.finish_reason is None:
                 raise
-            # All was said; only the end of the stream itself is missing.
+            # The answer is complete; only the end of the stream itself is missing.
             return b""
 
     async def _read_body(self) -> bytes:
         parts: list[bytes] = []
         size = 0
-        while data := await self._arrived():
+        while data := await self._read_available():
             parts.append(data)
             size += len(data)
             if size > _MAX_BODY_BYTES:
@@ -131,8 +128,8 @@ class UpstreamResponse:
                 raise AttemptError(ModelError(text, code="upstream_invalid_response"))
         return b"".join(parts)
 
-    async def _arrived(self) -> bytes:
-        """What has come since, at least something; nothing: the answer is over."""
+    async def _read_available(self) -> bytes:
+        """The bytes that arrived, at least one; none: the end of the response."""
         try:
             return await self.response.content.readany()
         except CLIENT_ERRORS as raised:
@@ -141,10 +138,10 @@ class UpstreamResponse:
 
 
 class ConnectionDrainer:
-    """Lets the rest of streams come that said all they had to say.
+    """Keeps connections of complete answers open until their HTTP message ends.
 
-    What is missing is the end of the HTTP message, and then the connection can be
-    used again. Nobody should wait for that, and it should not take for ever.
+    Then the connection can be reused. No caller waits for that, and a timer closes those
+    whose end does not come.
     """
 
     def __init__(self) -> None:
@@ -165,39 +162,39 @@ class ConnectionDrainer:
 
 
 async def read_error_body(response: aiohttp.ClientResponse) -> bytes:
-    """The body of an answer that is not a success, as far as it comes; closes the rest."""
+    """The body of an error response, as far as it arrives; closes the connection."""
     parts: list[bytes] = []
     try:
         async with asyncio.timeout(_ERROR_BODY_TIMEOUT):
             await _read_start(response, _MAX_ERROR_BODY_BYTES, parts)
     except CLIENT_ERRORS:
-        # The status says what went wrong; the body would only have said it better.
+        # The status alone describes the error; the body is only more precise.
         pass
     return b"".join(parts)
 
 
-async def read_start(response: aiohttp.ClientResponse, most: int) -> bytes:
-    """The body, or as much of it as makes more than ``most`` bytes; closes the rest.
+async def read_start(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    """The body, cut off after ``max_bytes``; closes the connection.
 
     Raises what is in ``CLIENT_ERRORS``.
     """
     parts: list[bytes] = []
-    await _read_start(response, most, parts)
+    await _read_start(response, max_bytes, parts)
     return b"".join(parts)
 
 
-async def _read_start(response: aiohttp.ClientResponse, most: int, parts: list[bytes]) -> None:
+async def _read_start(response: aiohttp.ClientResponse, max_bytes: int, parts: list[bytes]) -> None:
     try:
         async for data in response.content.iter_any():
             parts.append(data)
-            if sum(map(len, parts)) > most:
+            if sum(map(len, parts)) > max_bytes:
                 break
     finally:
         response.close()
 
 
 def _is_stream(response: aiohttp.ClientResponse, *, requested: bool) -> bool:
-    """Whether the answer is a stream: it may be what was not asked for."""
+    """Whether the response is a stream, which may differ from the request."""
     kind = response.headers.get("Content-Type", "")
     if "event-stream" in kind:
         return True

@@ -1,10 +1,8 @@
-"""A model behind xAI's gRPC API, with the messages of its official SDK.
+"""xAI upstream: a model behind xAI's gRPC API, with retries, proxy support and error mapping.
 
-Upstream nothing is stored: the conversation is ours to remember. The SDK's own client is
-not used: it looks for keys by itself, tries again by rules of its own, and gives what has
-come so far once more with each chunk.
-
-What goes wrong with a gRPC call, in the words of our error tree. No I/O.
+Upstream nothing is stored. The SDK's own client is not used, only its messages: the client
+looks for keys by itself, has retry rules of its own, and repeats the whole answer so far with
+each chunk.
 """
 
 from __future__ import annotations
@@ -26,16 +24,15 @@ from antiphon.errors import (
     ModelUnavailableError,
 )
 from antiphon.models.openai.upstream_errors import ErrorMapper, incomplete_stream
+from antiphon.models.openai.upstream_model import authorization_header, parse_http_url
 from antiphon.models.retry import AttemptError, RetryAttempts, RetryPolicy, retry_after
-from antiphon.models.upstream_url import authorization_header, parse_http_url
-from antiphon.models.xai.request import build_request, without_reasoning
-from antiphon.models.xai.stream import XaiParser
+from antiphon.models.xai.codec import XaiParser, build_request, without_reasoning
 from antiphon.protos.xai import Proto, chat_pb2_grpc
 from antiphon.turn.protocols import ModelCall, ModelInfo
 
 _Status = grpc.StatusCode
 
-#: What HTTP status a gRPC status is as good as; all others are 500.
+#: The equivalent HTTP status of a gRPC status; all others are 500.
 _HTTP_STATUSES = {
     _Status.INVALID_ARGUMENT: 400,
     _Status.OUT_OF_RANGE: 400,
@@ -50,18 +47,18 @@ _HTTP_STATUSES = {
     _Status.DEADLINE_EXCEEDED: 504,
 }
 _MESSAGE_TOO_LARGE = "message larger than max"
-#: The milliseconds that a server asks a client to wait, by gRPC's own rules; below 0: for ever.
+#: gRPC's own retry delay, in milliseconds; below 0: do not retry.
 _PUSHBACK = "grpc-retry-pushback-ms"
 
 
 def from_rpc_error(raised: grpc.aio.AioRpcError, errors: ErrorMapper, now: float) -> AttemptError:
-    """The failure behind a call that ended with an error. ``now``: seconds since 1970."""
+    """The failure for a call that ended with an error. ``now``: seconds since 1970."""
     status = raised.code()
     trailers = _text_metadata(raised.trailing_metadata())
-    pause = retry_after(trailers, now)
+    delay = retry_after(trailers, now)
     pushback = _pushback_seconds(trailers)
     if pushback is not None and pushback >= 0:
-        pause = max(pause or 0.0, pushback)
+        delay = max(delay or 0.0, pushback)
     details = raised.details() or ""
     # gRPC has no other status for a message that is too big.
     code = 413 if _MESSAGE_TOO_LARGE in details else _HTTP_STATUSES.get(status, 500)
@@ -71,16 +68,16 @@ def from_rpc_error(raised: grpc.aio.AioRpcError, errors: ErrorMapper, now: float
         details,
         code=trailers.get("x-error-code", ""),
         param=trailers.get("x-error-param", ""),
-        retry_after=pause,
+        retry_after=delay,
     )
     if pushback is not None and pushback < 0:
-        # The server does not want to be asked again.
+        # The server forbids retries.
         failure.transient = False
     return failure
 
 
 def _text_metadata(metadata: grpc.aio.Metadata | None) -> Mapping[str, str]:
-    """Metadata by name, with the name of the one header that is looked up as HTTP has it."""
+    """Metadata by name, with ``retry-after`` under its HTTP name as well."""
     texts = {name: value for name, value in metadata or () if isinstance(value, str)}
     if "retry-after" in texts:
         texts["Retry-After"] = texts["retry-after"]
@@ -88,7 +85,7 @@ def _text_metadata(metadata: grpc.aio.Metadata | None) -> Mapping[str, str]:
 
 
 def _pushback_seconds(trailers: Mapping[str, str]) -> float | None:
-    """In seconds; None: nothing is said."""
+    """In seconds; None: there is no valid one."""
     try:
         return int(trailers[_PUSHBACK]) / 1000
     except (KeyError, ValueError):
@@ -98,15 +95,14 @@ def _pushback_seconds(trailers: Mapping[str, str]) -> float | None:
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    # When to try again is for the retry policy to say.
+    # Retries belong to our retry policy.
     ("grpc.enable_retries", 0),
     ("grpc.primary_user_agent", "antiphon"),
-    # Reasoning models are silent for minutes: whether the connection lives is asked of it,
-    # as often as the SDK does.
+    # Reasoning models are silent for minutes: pings check the connection, as the SDK's do.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
-    # How long a connection may take, and how long a failed one keeps calls from the next.
+    # The connection timeout, and the delay after a failed connection.
     ("grpc.min_reconnect_backoff_ms", 10_000),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 5_000),
@@ -118,10 +114,10 @@ _CHANNEL_OPTIONS = (
 class XaiGrpcModel:
     """One host, many calls at once. Belongs to the event loop of its first call.
 
-    ``base_url`` is ``https://`` and a host, or ``http://`` for a server in the clear; it has
+    ``base_url`` is ``https://`` and a host, or ``http://`` for a server without TLS; it has
     no path. ``upstream_name`` replaces the name that a call asks for. ``read_timeout`` is the
     longest silence, in seconds, before an answer and within it. ``credentials`` are for a
-    host whose certificate is nobody's known.
+    host with a private certificate.
 
     Raises ``ConfigError`` for a URL, key or proxy that cannot be used.
     """
@@ -161,22 +157,22 @@ class XaiGrpcModel:
     async def generate(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:
         """The model's answer: a batch for each chunk.
 
-        Tried again, as the retry policy says, until something has been yielded.
+        Retried by the retry policy until something has been yielded.
         """
         name = self._upstream_name or call.model
         # Not the HTTP API's: that one need not be able to read this one's reasoning.
         origin = f"grpc://{self._url.authority}/{name}"
         request = build_request(call, name, origin)
         attempts = RetryAttempts(self._retry, self._clock, self._sleep)
-        answered = False
+        has_output = False
         while True:
-            exchange: _XaiResponse | None = None
+            response: _XaiResponse | None = None
             try:
                 reader = XaiParser(origin)
-                exchange = self._send(request, stream=call.stream)
-                while (message := await exchange.read()) is not None:
+                response = self._send(request, stream=call.stream)
+                while (message := await response.read()) is not None:
                     if batch := reader.feed(message):
-                        answered = True
+                        has_output = True
                         yield batch
                 if not reader.has_finish_reason:
                     raise incomplete_stream()
@@ -185,9 +181,9 @@ class XaiGrpcModel:
             except AttemptError as raised:
                 failure = raised
             finally:
-                if exchange is not None:
-                    exchange.cancel()
-            if answered:
+                if response is not None:
+                    response.cancel()
+            if has_output:
                 raise failure.error
             if _is_reasoning_refusal(failure) and (other := without_reasoning(request)):
                 # The model has none to give, or cannot read its own any more.
@@ -206,7 +202,7 @@ class XaiGrpcModel:
             await self._channel.close()
 
     def _send(self, request: Proto, *, stream: bool) -> _XaiResponse:
-        """One try, begun."""
+        """Start one attempt."""
         stub = chat_pb2_grpc.ChatStub(self._get_channel())
         method = stub.GetCompletionChunk if stream else stub.GetCompletion
         rpc = method(request, metadata=self._metadata)
@@ -238,11 +234,10 @@ class _XaiResponse:
         self._is_complete = False
 
     async def read(self) -> Proto | None:
-        """The next message, None at the end. Raises ``RpcFailure``."""
+        """The next message, None at the end. Raises ``AttemptError``."""
         if self._is_complete:
             return None
-        # None of what is raised becomes a cause: it repeats what came from outside, in which
-        # there may be the key.
+        # No exception becomes a cause: its text comes from outside and may hold the key.
         try:
             async with asyncio.timeout(self._timeout):
                 message = await (self._rpc.read() if self._stream else self._rpc)
@@ -266,7 +261,7 @@ class _XaiResponse:
         raise failure
 
     def cancel(self) -> None:
-        """Stop the work behind it; nothing happens to one that is over."""
+        """Cancel the call; does nothing after its end."""
         self._rpc.cancel()
 
 
@@ -285,7 +280,7 @@ def _is_reasoning_refusal(failure: AttemptError) -> bool:
 def _host_url(base_url: str) -> URL:
     url = parse_http_url(base_url)
     if url is None or url.user is not None or url.password is not None:
-        # Not shown: an odd one may hold a password.
+        # Not quoted: a malformed URL may hold a password.
         raise ConfigError("The host cannot be used: it should look like api.x.ai.")
     if url.raw_path not in ("", "/") or url.raw_query_string or url.raw_fragment:
         raise ConfigError(f"gRPC has no paths: give {url.host} alone as the base URL.")
@@ -293,7 +288,7 @@ def _host_url(base_url: str) -> URL:
 
 
 def _proxy_option(proxy: Proxy | None) -> tuple[str, str | int]:
-    """The library would read some of the variables itself, and ask proxies for this machine."""
+    """The channel option for the proxy: gRPC's own lookup would use one for this machine, too."""
     if proxy is None:
         return ("grpc.enable_http_proxy", 0)
     if proxy.scheme != "http":

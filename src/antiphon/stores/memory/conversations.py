@@ -10,8 +10,7 @@ from antiphon.core.turns import ConversationRecord, IdempotencyReservation
 from antiphon.stores.memory.idempotency import MemoryIdempotencyStore
 from antiphon.stores.memory.turns import MemoryTurns, TurnRecord
 from antiphon.stores.sqlite.errors import conversation_moved, conversation_not_found
-from antiphon.turn.protocols import NewTurn, StoredTurn
-from antiphon.turn.store_protocols import unknown_cursor
+from antiphon.turn.store_protocols import NewTurn, StoredTurn, unknown_cursor
 
 
 class _ConversationEntry(msgspec.Struct):

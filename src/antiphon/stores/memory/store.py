@@ -32,13 +32,17 @@ from antiphon.stores.memory.conversations import MemoryConversationStore
 from antiphon.stores.memory.idempotency import MemoryIdempotencyStore
 from antiphon.stores.memory.turns import MemoryTurns, TurnRecord
 from antiphon.stores.sqlite.api_keys import duplicate_key
-from antiphon.turn.protocols import Head, NewTurn, RecentThread, StoredTurn, Window
 from antiphon.turn.store_protocols import (
     NO_FILTER,
     ApiKey,
+    Head,
+    NewTurn,
+    RecentThread,
     ResponseFilter,
     SearchHit,
+    StoredTurn,
     Stores,
+    Window,
     unknown_cursor,
 )
 

@@ -12,8 +12,8 @@ from antiphon.core.ids import response_key
 from antiphon.core.items import ERASED_SUMMARY_ITEM, is_summary
 from antiphon.core.retention import Expiry
 from antiphon.core.turns import End
-from antiphon.errors import HistoryChanged, StoreError
-from antiphon.turn.protocols import NewTurn, StoredTurn
+from antiphon.errors import HistoryChangedError, StoreError
+from antiphon.turn.store_protocols import NewTurn, StoredTurn
 
 
 class TurnRecord(msgspec.Struct):
@@ -190,7 +190,7 @@ class MemoryTurns:
                 continue
             unchanged = self.epochs.get(head.tree, 0) == head.epoch
             if head.response_id not in self.records or not unchanged:
-                raise HistoryChanged()
+                raise HistoryChangedError()
 
     def _new_record(self, new: NewTurn) -> TurnRecord:
         name, tenant, parent_head = new.response_id, new.tenant, new.parent

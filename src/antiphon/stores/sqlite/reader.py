@@ -28,8 +28,7 @@ from antiphon.stores.sqlite.rows import (
     thread_of,
 )
 from antiphon.stores.sqlite.sql_files import TURN_SQL, parse_queries, read_sql
-from antiphon.turn.protocols import Head, RecentThread, StoredTurn, Window
-from antiphon.turn.store_protocols import unknown_cursor
+from antiphon.turn.store_protocols import Head, RecentThread, StoredTurn, Window, unknown_cursor
 
 _HEAD = TURN_SQL["head"]
 #: Nothing has expired by it.

@@ -37,8 +37,7 @@ from antiphon.stores.sqlite.rows import (
     last_of_turn,
 )
 from antiphon.stores.sqlite.sql_files import TURN_SQL
-from antiphon.turn.protocols import StoredTurn
-from antiphon.turn.store_protocols import NO_FILTER, ResponseFilter, unknown_cursor
+from antiphon.turn.store_protocols import NO_FILTER, ResponseFilter, StoredTurn, unknown_cursor
 
 #: How long at most until a sweep looks again: other processes erase, too.
 _MAX_SCAN_INTERVAL: Final = 300.0

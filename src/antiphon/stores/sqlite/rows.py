@@ -26,7 +26,7 @@ import msgspec
 from antiphon.core.ids import response_id_of
 from antiphon.core.images import Blob
 from antiphon.core.turns import End, Header
-from antiphon.turn.protocols import StoredTurn
+from antiphon.turn.store_protocols import StoredTurn
 
 #: The distance from one turn to the next, and from one thread to the next.
 TURN_STRIDE: Final = 1 << 15

@@ -37,8 +37,7 @@ from antiphon.stores.sqlite.reader import (
 from antiphon.stores.sqlite.response_index import SqliteResponseIndex
 from antiphon.stores.sqlite.search.index import SqliteSearchIndex
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
-from antiphon.turn.protocols import Head, NewTurn, RecentThread, StoredTurn, Window
-from antiphon.turn.store_protocols import Stores
+from antiphon.turn.store_protocols import Head, NewTurn, RecentThread, StoredTurn, Stores, Window
 
 #: How long an unawaited beginning may wait to share a commit, in seconds.
 _UNAWAITED_COMMIT_DELAY: Final = 0.005

@@ -22,7 +22,7 @@ import msgspec
 from antiphon.core.ids import conversation_key, response_key
 from antiphon.core.images import Blob
 from antiphon.core.turns import ConversationRecord, End, IdempotencyReservation
-from antiphon.errors import HistoryChanged, StoreError
+from antiphon.errors import HistoryChangedError, StoreError
 from antiphon.stores.sqlite.deletion import (
     bump_epochs,
     delete_unused_blobs,
@@ -54,7 +54,7 @@ from antiphon.stores.sqlite.rows import (
     row_id_of,
 )
 from antiphon.stores.sqlite.sql_files import TURN_SQL, parse_queries, read_sql
-from antiphon.turn.protocols import Head, NewTurn
+from antiphon.turn.store_protocols import Head, NewTurn
 
 IDEMPOTENCY_SQL: Final = parse_queries(read_sql("idempotency.sql"))
 
@@ -280,7 +280,7 @@ class WriteTransaction:
                 head.epoch,
             )
             if self._fetch_one(_UNCHANGED, seen) is None:
-                raise HistoryChanged()
+                raise HistoryChangedError()
 
     def _check_head_unchanged(self, tenant: str, seen: ConversationRecord, cutoff: float) -> None:
         """Reject a turn on a conversation whose head or active turn has changed since."""

@@ -1,4 +1,4 @@
-"""``McpServerManager``: the way from turns to MCP servers, the configured ones and those of requests."""
+"""``McpServerManager``: MCP servers for turns, configured ones and those of requests."""
 
 from __future__ import annotations
 
@@ -56,63 +56,65 @@ class McpServerManager:
             )
 
     def validate(self, requests: Sequence[McpServerRequest]) -> None:
-        """Raise ``InvalidRequestError`` where a request asks for what it cannot have."""
+        """Validate a request's MCP servers: labels, URL allowlist, headers. Raises ``InvalidRequestError``."""
         labels: set[str] = set()
-        for ask in requests:
-            self._check_label(ask, labels)
-            labels.add(ask.label)
-            if ask.url is None:
-                if ask.headers:
+        for request in requests:
+            self._check_label(request, labels)
+            labels.add(request.label)
+            if request.url is None:
+                if request.headers:
                     raise InvalidRequestError(
                         "Headers are for a server that is given by its server_url.",
-                        param=f"{ask.param}.headers",
+                        param=f"{request.param}.headers",
                     )
-            elif not self._url_allowlist.is_allowed(ask.url.reveal()):
+            elif not self._url_allowlist.is_allowed(request.url.reveal()):
                 raise InvalidRequestError(
-                    f"This server does not call the server_url of '{ask.label}': its host is not "
+                    f"This server does not call the server_url of '{request.label}': its host is not "
                     "one that its operator has allowed (mcp_allowed_urls).",
                     code="server_url_not_allowed",
-                    param=f"{ask.param}.server_url",
+                    param=f"{request.param}.server_url",
                 )
-            _check_headers(ask)
+            _check_headers(request)
 
     async def open_toolset(
         self, requests: Sequence[McpServerRequest], *, reserved_names: Collection[str] = ()
     ) -> McpServerToolset:
         """The tools that a turn asks for; to be closed with the turn.
 
-        ``taken`` are the names of the request's own functions. Raises ``InvalidRequestError``, and
+        ``reserved_names`` are those of the request's own functions. Raises ``InvalidRequestError``, and
         ``ToolServerUnavailableError`` where a server does not say what tools it has.
         """
         self.validate(requests)
-        lenders: list[ServerTools] = []
-        guests = {ask.label: self._connect(ask) for ask in requests if ask.url is not None}
+        server_tools: list[ServerTools] = []
+        temporary = {
+            request.label: self._connect(request) for request in requests if request.url is not None
+        }
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(
-                        _load_server_tools(ask, guests.get(ask.label), self._connections)
+                        _load_server_tools(request, temporary.get(request.label), self._connections)
                     )
-                    for ask in requests
+                    for request in requests
                 ]
-            lenders = [task.result() for task in tasks]
+            server_tools = [task.result() for task in tasks]
         except* ToolServerUnavailableError as failures:
             raise failures.exceptions[0] from None
         finally:
-            if not lenders:
-                await asyncio.gather(*map(self._disconnect, guests.values()))
-        return McpServerToolset(lenders, frozenset(reserved_names), self._disconnect)
+            if not server_tools:
+                await asyncio.gather(*map(self._disconnect, temporary.values()))
+        return McpServerToolset(server_tools, frozenset(reserved_names), self._disconnect)
 
     async def close(self) -> None:
         """End all sessions. Safe to call twice."""
-        peers = (*self._connections.values(), *self._request_connections)
-        await asyncio.gather(*(peer.close() for peer in peers))
+        connections = (*self._connections.values(), *self._request_connections)
+        await asyncio.gather(*(connection.close() for connection in connections))
 
     def _connect(self, request: McpServerRequest) -> McpConnection:
         server = McpServerConfig(label=request.label, url=request.url, headers=request.headers)
-        peer = McpConnection(server, watch_tools=False, backoff=self._backoff)
-        self._request_connections.add(peer)
-        return peer
+        connection = McpConnection(server, watch_tools=False, backoff=self._backoff)
+        self._request_connections.add(connection)
+        return connection
 
     async def _disconnect(self, connection: McpConnection) -> None:
         try:
@@ -141,23 +143,25 @@ class McpServerManager:
 
 
 async def _load_server_tools(
-    request: McpServerRequest, guest: McpConnection | None, peers: dict[str, McpConnection]
+    request: McpServerRequest,
+    temporary: McpConnection | None,
+    connections: dict[str, McpConnection],
 ) -> ServerTools:
-    peer = guest or peers[request.label]
+    connection = temporary or connections[request.label]
     try:
-        offers = await peer.list_tools()
+        tools = await connection.list_tools()
     except (McpServerUnavailableError, McpServerError) as error:
         raise ToolServerUnavailableError(
             f"The MCP server '{request.label}' did not say what tools it has: {error}."
         ) from None
-    for allowed in (peer.server.allowed_tools, request.allowed_tools):
+    for allowed in (connection.server.allowed_tools, request.allowed_tools):
         if allowed is not None:
-            offers = tuple(offer for offer in offers if offer.name in allowed)
-    return ServerTools(request, peer, offers, is_temporary=guest is not None)
+            tools = tuple(tool for tool in tools if tool.name in allowed)
+    return ServerTools(request, connection, tools, is_temporary=temporary is not None)
 
 
 def _check_headers(request: McpServerRequest) -> None:
-    """No sentence here repeats a value."""
+    """Validate names and values; no error message contains a value."""
     for name, value in request.headers.items():
         if not _HEADER_NAME.fullmatch(name) or name.lower() in _RESERVED_HEADERS:
             raise InvalidRequestError(

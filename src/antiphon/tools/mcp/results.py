@@ -1,4 +1,4 @@
-"""What a tool of an MCP server gave, as the one text that the model reads."""
+"""MCP tool results: content blocks as one text for the model."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def result_text(name: str, result: types.CallToolResult, redactor: SecretRedacto
     a short sentence: an output is one text in every dialect that models are asked in, and
     base64 in it would cost a context and tell nothing. What is too long is cut, and says so.
     """
-    said = redactor.redact("\n".join(filter(None, _result_texts(result))))
+    text = redactor.redact("\n".join(filter(None, _result_texts(result))))
     if result.is_error:
-        return ToolErrorOutput(error_output(said or f"{name} failed and did not say why."))
-    return truncate(said)
+        return ToolErrorOutput(error_output(text or f"{name} failed and did not say why."))
+    return truncate(text)
 
 
 def truncate(text: str) -> str:

@@ -1,7 +1,4 @@
-"""``McpServerToolset``: the tools of MCP servers in one turn, and what answers their calls.
-
-Names: what the tools of MCP servers are called where models see them.
-"""
+"""``McpServerToolset``: the tools of MCP servers in one turn, their qualified names and their calls."""
 
 from __future__ import annotations
 
@@ -67,7 +64,7 @@ _log = logging.getLogger("antiphon.tools")
 
 
 class ServerTools(msgspec.Struct, frozen=True):
-    """A server in one turn: what was asked of it, and what it offers for that."""
+    """A server in one turn: the request for it, and the tools that it lists."""
 
     request: McpServerRequest
     connection: McpConnection
@@ -77,20 +74,26 @@ class ServerTools(msgspec.Struct, frozen=True):
 
     def needs_approval(self, tool: str) -> bool:
         """The configuration's rule holds for everybody; a request may only add to it."""
-        mine, asked = self.connection.server.require_approval, self.request.require_approval
-        if mine is not None and _requires_approval(mine, tool):
+        configured, requested = (
+            self.connection.server.require_approval,
+            self.request.require_approval,
+        )
+        if configured is not None and _requires_approval(configured, tool):
             return True
-        if asked is None:
-            return mine is None and tool not in self.request.exempt
-        return _requires_approval(asked, tool) and tool not in self.request.exempt
+        if requested is None:
+            return configured is None and tool not in self.request.exempt
+        return _requires_approval(requested, tool) and tool not in self.request.exempt
 
     @property
     def needs_approval_always(self) -> bool:
         """Whether no tool could be without: one that is not there is none."""
-        mine, asked = self.connection.server.require_approval, self.request.require_approval
-        if mine == "always":
+        configured, requested = (
+            self.connection.server.require_approval,
+            self.request.require_approval,
+        )
+        if configured == "always":
             return True
-        by_request = asked == "always" or (asked is None and mine is None)
+        by_request = requested == "always" or (requested is None and configured is None)
         return by_request and not self.request.exempt
 
 
@@ -102,7 +105,7 @@ class _Tool(msgspec.Struct, frozen=True):
 class McpServerToolset:
     """The ``ToolExecutor`` of a turn's MCP servers; made by ``McpServerManager.source``.
 
-    ``taken`` are the names of other functions of the turn: their calls are left to others.
+    ``reserved_names`` are those of the turn's other functions, whose calls are not handled here.
     ``disconnect`` ends what was opened for this turn only.
     """
 
@@ -118,14 +121,14 @@ class McpServerToolset:
         self._disconnect = disconnect
         self._tools: dict[str, _Tool] = {}
         functions: list[FunctionTool] = []
-        for lender in servers:
-            functions += self._add_tools(lender)
+        for server_tools in servers:
+            functions += self._add_tools(server_tools)
         self.functions = tuple(functions)
         #: By label; tools are called there as in the names that models see.
-        self.approvals = {lender.request.label: self._approval_rule(lender) for lender in servers}
+        self.approvals = {one.request.label: self._approval_rule(one) for one in servers}
         self.tool_listings = tuple(
-            McpListTools(lender.request.label, tuple(map(_listing_entry, lender.tools)))
-            for lender in servers
+            McpListTools(one.request.label, tuple(map(_listing_entry, one.tools)))
+            for one in servers
         )
 
     def server_of(self, name: str) -> str | None:
@@ -138,7 +141,7 @@ class McpServerToolset:
             return None
         if (tool := self._tools.get(name)) is not None:
             return tool.server_tools.request.label
-        labels = (lender.request.label for lender in self._servers)
+        labels = (one.request.label for one in self._servers)
         return next((label for label in labels if name.startswith(tool_name_prefix(label))), None)
 
     async def call_tool(self, call: FunctionCall, *, approved: bool = False) -> str | None:
@@ -174,14 +177,14 @@ class McpServerToolset:
 
     def _add_tools(self, server: ServerTools) -> Iterable[FunctionTool]:
         label = server.request.label
-        for offer in server.tools:
-            name = qualified_tool_name(label, offer.name, self._used_names)
+        for tool in server.tools:
+            name = qualified_tool_name(label, tool.name, self._used_names)
             if name in self._used_names:
                 # Somebody has chosen the very name that would have told it apart.
                 continue
             self._used_names.add(name)
-            self._tools[name] = _Tool(server, offer.name)
-            yield FunctionTool(name, offer.description, offer.schema)
+            self._tools[name] = _Tool(server, tool.name)
+            yield FunctionTool(name, tool.description, tool.schema)
 
     def _approval_rule(self, server: ServerTools) -> ApprovalPolicy:
         if server.needs_approval_always:
@@ -224,10 +227,10 @@ def _requires_approval(rule: ApprovalPolicy, tool: str) -> bool:
     return rule == "always" or (rule != "never" and tool in rule)
 
 
-def _listing_entry(offer: ToolInfo) -> dict[str, Any]:
+def _listing_entry(tool: ToolInfo) -> dict[str, Any]:
     return {
-        "name": offer.name,
-        "description": offer.description,
-        "input_schema": offer.schema,
-        "annotations": offer.annotations,
+        "name": tool.name,
+        "description": tool.description,
+        "input_schema": tool.schema,
+        "annotations": tool.annotations,
     }

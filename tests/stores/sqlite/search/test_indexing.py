@@ -16,7 +16,7 @@ from antiphon.stores.sqlite.search.segment import MAX_SEGMENT_TURNS
 from antiphon.stores.sqlite.sql_files import migrate
 from antiphon.stores.sqlite.store import SqliteStore
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
-from antiphon.turn.protocols import Head
+from antiphon.turn.store_protocols import Head
 from support.side_stores import CHILD_PROGRAM, ManualClock, all_bytes, openers, query_file
 from support.store_turns import DONE, assistant, complete_turn, new_turn, run, sqlite
 

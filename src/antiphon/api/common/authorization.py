@@ -1,0 +1,116 @@
+"""Authorization: API key, else loopback only, then rate limits; one order for every protocol.
+
+HTTP requests, turns on a WebSocket and gRPC calls all pass ``authorize``.
+
+Loopback only: a browser will carry a page's request to a server on this machine, by a plain
+POST from any site, or by a name that the site's owner points at 127.0.0.1 (DNS rebinding). So
+while there are no keys, a request must name this machine as its host, and must not come from
+another origin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+import msgspec
+
+from antiphon.api.common.authentication import ApiKeyAuthenticator, credential_of
+from antiphon.api.common.rate_limits import ConcurrencySlot, KeyUsage, RateLimiter
+from antiphon.core.proxies import is_loopback
+from antiphon.core.turns import DEFAULT_TENANT
+from antiphon.errors import ForbiddenError
+from antiphon.turn.store_protocols import ApiKey
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """An authenticated caller: its tenant and key, and what the key has used.
+
+    ``key`` None: no keys exist, or none is needed. ``usage`` None: there are no limits.
+    """
+
+    tenant: str = DEFAULT_TENANT
+    key: ApiKey | None = None
+    usage: KeyUsage | None = None
+    credential: bytes = b""
+
+    def concurrency_slot(self) -> AbstractContextManager[None]:
+        """A slot for one turn. Entering it raises ``RateLimitError``."""
+        return nullcontext() if self.usage is None else ConcurrencySlot(self.usage)
+
+
+class Authorizer:
+    """The keys and the limits of one server. ``limiter`` None: there are no limits."""
+
+    def __init__(
+        self, authenticator: ApiKeyAuthenticator, limiter: RateLimiter | None = None
+    ) -> None:
+        self.authenticator = authenticator
+        self.limiter = limiter
+
+    async def authorize(
+        self,
+        headers: Mapping[bytes, bytes],
+        *,
+        local_headers: Iterable[tuple[bytes, bytes]],
+        add_header: Callable[[bytes, bytes], None],
+        on_principal: Callable[[Principal], None] = lambda _: None,
+        is_public: bool = False,
+    ) -> Principal:
+        """Admit a request, and count it.
+
+        The order is fixed: an unknown key is refused before it can use anything up, and
+        without keys a request from elsewhere is refused even where no key is needed
+        (``is_public``). ``local_headers`` are those that must name this machine then.
+
+        ``add_header`` gets the headers of the rate limit, also when it refuses the request.
+        ``on_principal`` is called before that, so that a refusal is logged under its tenant.
+
+        Raises ``AuthenticationError``, ``ForbiddenError``, ``RateLimitError``, ``StoreError``.
+        """
+        credential, key = credential_of(headers), None
+        needs_key = await self.authenticator.is_required(credential)
+        if not needs_key:
+            require_local_host(local_headers)
+        if is_public:
+            principal = Principal(credential=credential)
+            on_principal(principal)
+            return principal
+        if needs_key:
+            key = await self.authenticator.authenticate(credential)
+        usage = None if self.limiter is None else self.limiter.usage_for(key)
+        tenant = key.tenant if key else DEFAULT_TENANT
+        principal = Principal(tenant, key, usage, credential)
+        on_principal(principal)
+        if usage is not None:
+            try:
+                usage.consume()
+            finally:
+                for name, value in usage.headers():
+                    add_header(name, value)
+        return principal
+
+
+def require_local_host(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Raise ``ForbiddenError`` unless each Host and Origin header names this machine."""
+    for name, value in headers:
+        if name == b"host":
+            _require_local(value, "Host")
+        elif name == b"origin":
+            _require_local(value.partition(b"://")[2], "Origin")
+
+
+def _require_local(netloc: bytes, header: str) -> None:
+    if not _is_local(netloc):
+        raise ForbiddenError(f"The {header} header does not name this machine.")
+
+
+@lru_cache(maxsize=64)
+def _is_local(netloc: bytes) -> bool:
+    try:
+        host = urlsplit("//" + netloc.decode("latin-1")).hostname or ""
+    except ValueError:
+        return False
+    return is_loopback(host)

@@ -1,0 +1,332 @@
+"""Route table: path, method, handler, request body, response and summary of each endpoint.
+
+The router (``app``), the OpenAPI document (``openapi``) and the list of paths that need no key
+(``middleware``) are all derived from it. The bodies are the decoders' own types, so that the
+description cannot differ from the decoding. HEAD is added to each path that has GET.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from antiphon.api.http.asgi_responses import Handler, answering_head, handle_errors
+from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
+from antiphon.api.http.chat_completions_codec import ChatCompletionCreate
+from antiphon.api.http.conversations import (
+    ConversationCreate,
+    ConversationEndpoints,
+    ConversationUpdate,
+    ItemsCreate,
+)
+from antiphon.api.http.health import HealthEndpoints, ModelEndpoints
+from antiphon.api.http.item_bodies import INCLUDABLE
+from antiphon.api.http.openapi import DocsEndpoints, Operation, Parameter
+from antiphon.api.http.pagination import STATUSES
+from antiphon.api.http.response_request import ResponseCreate
+from antiphon.api.http.responses import CompactionEndpoints, ResponseEndpoints
+from antiphon.api.mcp.streamable_http import McpEndpoint
+
+
+class Endpoints(msgspec.Struct, frozen=True):
+    """The objects whose methods handle requests, one for each resource."""
+
+    responses: ResponseEndpoints
+    compaction: CompactionEndpoints
+    chat_completions: ChatCompletionsEndpoint
+    models: ModelEndpoints
+    conversations: ConversationEndpoints
+    mcp: McpEndpoint
+    health: HealthEndpoints
+    docs: DocsEndpoints
+
+
+class Route(Operation, frozen=True, kw_only=True):
+    """One row of the table. ``handler`` picks the method that handles the requests."""
+
+    handler: Callable[[Endpoints], Handler]
+
+
+_STRING: Final = {"type": "string"}
+_BOOLEAN: Final = {"type": "boolean", "default": False}
+
+_PAGINATION: Final = (
+    Parameter(
+        "limit",
+        {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
+        "The page size.",
+    ),
+    Parameter("order", {"enum": ["asc", "desc"], "default": "desc"}, "desc: the newest first."),
+    Parameter("after", _STRING, "The id of the last entry of the previous page."),
+)
+_FILTERS: Final = (
+    Parameter("model", _STRING, "Only responses of this model."),
+    Parameter("status", {"enum": sorted(STATUSES)}, "Only responses with this status."),
+    Parameter(
+        "metadata",
+        {"type": "object", "additionalProperties": _STRING},
+        "Only responses with all of these pairs: metadata[key]=value.",
+        style="deepObject",
+    ),
+)
+_SEARCH: Final = Parameter(
+    "query", _STRING, "Full-text search: turns with all of these words, the best first."
+)
+_STREAM: Final = (
+    Parameter("stream", _BOOLEAN, "Stream the response's events from the first one on."),
+    Parameter(
+        "starting_after",
+        {"type": "integer", "minimum": -1, "maximum": 999_999_999},
+        "With stream: only the events after this sequence number.",
+    ),
+)
+_INCLUDE: Final = Parameter(
+    "include",
+    {"type": "array", "items": {"enum": list(INCLUDABLE)}},
+    "Fields that are included on request only.",
+)
+_CASCADE: Final = Parameter("cascade", _BOOLEAN, "Delete its descendants too.")
+
+_RESPONSE_PATH: Final = "/v1/responses/{id}"
+_CONVERSATION_PATH: Final = "/v1/conversations/{id}"
+_ITEM_PATH: Final = f"{_CONVERSATION_PATH}/items/{{item}}"
+
+_RESPONSE_ROUTES: Final = (
+    Route(
+        "POST",
+        "/v1/responses",
+        "Create a response.",
+        "Response",
+        ResponseCreate,
+        streams=True,
+        takes_idempotency_key=True,
+        handler=lambda to: to.responses.create,
+    ),
+    Route(
+        "GET",
+        "/v1/responses",
+        "List responses.",
+        "ResponseList",
+        query=(*_PAGINATION, *_FILTERS),
+        handler=lambda to: to.responses.list_all,
+    ),
+    Route(
+        "POST",
+        "/v1/responses/compact",
+        "Summarize a conversation.",
+        "Compaction",
+        ResponseCreate,
+        handler=lambda to: to.compaction.compact,
+    ),
+    Route(
+        "POST",
+        "/v1/responses/input_tokens",
+        "Count the input tokens of a request.",
+        "InputTokens",
+        ResponseCreate,
+        handler=lambda to: to.compaction.count_tokens,
+    ),
+    Route(
+        "GET",
+        _RESPONSE_PATH,
+        "Retrieve a response, or its events.",
+        "Response",
+        query=(*_STREAM, _INCLUDE),
+        streams=True,
+        handler=lambda to: to.responses.retrieve,
+    ),
+    Route(
+        "DELETE",
+        _RESPONSE_PATH,
+        "Delete a response.",
+        "Deleted",
+        query=(_CASCADE,),
+        handler=lambda to: to.responses.delete,
+    ),
+    Route(
+        "POST",
+        f"{_RESPONSE_PATH}/cancel",
+        "Cancel a running response; its output so far is stored.",
+        "Response",
+        handler=lambda to: to.responses.cancel,
+    ),
+    Route(
+        "GET",
+        f"{_RESPONSE_PATH}/input_items",
+        "List a response's input items.",
+        "ItemList",
+        query=(*_PAGINATION, _INCLUDE),
+        handler=lambda to: to.responses.list_input,
+    ),
+    Route(
+        "GET",
+        f"{_RESPONSE_PATH}/context",
+        "The messages that the model was called with.",
+        "Context",
+        handler=lambda to: to.responses.context,
+    ),
+    Route(
+        "POST",
+        "/v1/chat/completions",
+        "Create a chat completion; nothing is stored.",
+        "ChatCompletion",
+        ChatCompletionCreate,
+        streams=True,
+        handler=lambda to: to.chat_completions.create,
+    ),
+    Route(
+        "GET",
+        "/v1/models",
+        "List models.",
+        "ModelList",
+        handler=lambda to: to.models.list_all,
+    ),
+    Route(
+        "GET",
+        # The name of a model may contain slashes.
+        "/v1/models/{id:path}",
+        "Retrieve a model.",
+        "Model",
+        handler=lambda to: to.models.retrieve,
+    ),
+)
+_CONVERSATION_ROUTES: Final = (
+    Route(
+        "POST",
+        "/v1/conversations",
+        "Create a conversation.",
+        "Conversation",
+        ConversationCreate,
+        body_optional=True,
+        takes_idempotency_key=True,
+        handler=lambda to: to.conversations.create,
+    ),
+    Route(
+        "GET",
+        "/v1/conversations",
+        "List conversations, or search them.",
+        "ConversationList",
+        query=(*_PAGINATION, _SEARCH),
+        handler=lambda to: to.conversations.list_all,
+    ),
+    Route(
+        "GET",
+        _CONVERSATION_PATH,
+        "Retrieve a conversation.",
+        "Conversation",
+        handler=lambda to: to.conversations.retrieve,
+    ),
+    Route(
+        "POST",
+        _CONVERSATION_PATH,
+        "Update a conversation's metadata.",
+        "Conversation",
+        ConversationUpdate,
+        takes_idempotency_key=True,
+        handler=lambda to: to.conversations.update,
+    ),
+    Route(
+        "DELETE",
+        _CONVERSATION_PATH,
+        "Delete a conversation with its items.",
+        "Deleted",
+        handler=lambda to: to.conversations.delete,
+    ),
+    Route(
+        "POST",
+        f"{_CONVERSATION_PATH}/items",
+        "Append items; no model is called.",
+        "ItemList",
+        ItemsCreate,
+        query=(_INCLUDE,),
+        takes_idempotency_key=True,
+        handler=lambda to: to.conversations.add_items,
+    ),
+    Route(
+        "GET",
+        f"{_CONVERSATION_PATH}/items",
+        "List a conversation's items.",
+        "ItemList",
+        query=(*_PAGINATION, _INCLUDE),
+        handler=lambda to: to.conversations.list_items,
+    ),
+    Route(
+        "GET",
+        _ITEM_PATH,
+        "Retrieve an item.",
+        "Item",
+        query=(_INCLUDE,),
+        handler=lambda to: to.conversations.retrieve_item,
+    ),
+    Route(
+        "DELETE",
+        _ITEM_PATH,
+        "Erase an item.",
+        "Conversation",
+        handler=lambda to: to.conversations.delete_item,
+    ),
+)
+_SERVER_ROUTES: Final = (
+    Route(
+        "POST",
+        "/mcp",
+        "The Model Context Protocol, one message.",
+        "Message",
+        handler=lambda to: to.mcp.handle,
+    ),
+    Route(
+        "GET",
+        "/healthz",
+        "Liveness: the process answers.",
+        None,
+        public=True,
+        handler=lambda to: to.health.live,
+    ),
+    Route(
+        "GET",
+        "/readyz",
+        "Readiness: the store can be read and written.",
+        None,
+        public=True,
+        handler=lambda to: to.health.ready,
+    ),
+    Route(
+        "GET",
+        "/metrics",
+        "Metrics for Prometheus.",
+        None,
+        handler=lambda to: to.health.metrics,
+    ),
+    Route(
+        "GET",
+        "/openapi.json",
+        "This description.",
+        "Message",
+        public=True,
+        handler=lambda to: to.docs.get_openapi,
+    ),
+    Route(
+        "GET",
+        "/docs",
+        "This description as a page.",
+        None,
+        public=True,
+        handler=lambda to: to.docs.get_docs,
+    ),
+)
+ROUTES: Final = (*_RESPONSE_ROUTES, *_CONVERSATION_ROUTES, *_SERVER_ROUTES)
+#: Paths that need no API key: monitors and browsers have none to send. They show no tenant's data.
+PUBLIC_PATHS: Final = frozenset(route.path for route in ROUTES if route.public)
+
+
+def handlers_by_path(endpoints: Endpoints) -> dict[str, dict[str, Handler]]:
+    """Handlers by method by path, which answer errors themselves; HEAD comes last."""
+    handlers: dict[str, dict[str, Handler]] = {}
+    for route in ROUTES:
+        handlers.setdefault(route.path, {})[route.method] = handle_errors(route.handler(endpoints))
+    for methods in handlers.values():
+        if "GET" in methods:
+            methods["HEAD"] = answering_head(methods["GET"])
+    return handlers

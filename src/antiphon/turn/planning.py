@@ -1,0 +1,211 @@
+"""Turn planning: turns a request into a ``TurnPlan``, each step from the result of the one before.
+
+References are resolved, the input is validated, the history that it continues is found and
+summarized where that is due, and the context of the first call is built.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import msgspec
+
+from antiphon.core.context_policies import Summarize
+from antiphon.core.ids import new_response_id
+from antiphon.core.images import Blob, extract_blobs
+from antiphon.core.items import ApprovedCall, Item, McpListTools, has_image
+from antiphon.core.retention import RetentionPolicy
+from antiphon.core.turns import ConversationRecord, Header, Response, TurnRequest
+from antiphon.errors import InvalidRequestError
+from antiphon.turn.context_builder import ContextBuilder, ModelContext
+from antiphon.turn.history_cache import HistoryCache, ResolvedHistory, UnstoredHistory
+from antiphon.turn.message_rendering import RenderedTurn, validate_tool_outputs
+from antiphon.turn.protocols import McpToolProvider, McpToolset, Model, ModelProvider, ToolExecutor
+from antiphon.turn.references import ResolvedRequest, resolve_history, resolve_references
+from antiphon.turn.store_protocols import Head
+from antiphon.turn.summarization import SummaryRequest, needs_summary, summarize_history
+from antiphon.turn.tool_calls import new_tool_listings, with_effective_approvals, with_mcp_tools
+from antiphon.turn.turn_reader import TurnReader
+from antiphon.turn.validation import render_input, turn_header, validate_input
+
+#: Items as a model is sent them, the same as they are stored, and their images.
+ExtractedImages: TypeAlias = tuple[tuple[Item, ...], tuple[Item, ...], tuple[Blob, ...]]
+
+
+class TurnPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a turn needs to run.
+
+    ``context`` is what the first call contains. Its newest turn is the new input, which
+    ``stored_input`` and ``blobs`` hold in the form that a store gets.
+    """
+
+    request: TurnRequest
+    initial_response: Response
+    model: Model
+    #: What the turn continues, and the cache that it was read through.
+    base: ResolvedHistory
+    history_cache: HistoryCache
+    context: ModelContext
+    context_builder: ContextBuilder
+    #: Other responses that the input quotes.
+    sources: Sequence[Head] = ()
+    stored_input: Sequence[Item]
+    blobs: Sequence[Blob] = ()
+    tools: ToolExecutor | None = None
+    conversation: ConversationRecord | None = None
+    unstored_history: UnstoredHistory | None = None
+    #: The header that the model is called with: the stored one, and the tools of MCP servers.
+    header: Header
+    #: Approved calls of earlier turns, by call id.
+    approved_calls: Mapping[str, ApprovedCall] = {}
+    mcp_toolset: McpToolset | None = None
+    tool_listings: Sequence[McpListTools] = ()
+
+
+class TurnPlanner:
+    """Plans turns; stores nothing but the summaries that are due before one."""
+
+    def __init__(
+        self,
+        reader: TurnReader,
+        models: ModelProvider,
+        history_cache: HistoryCache,
+        mcp_tool_provider: McpToolProvider | None,
+        retention: RetentionPolicy,
+    ) -> None:
+        self._reader = reader
+        self._models = models
+        self._history_cache = history_cache
+        self._mcp_tool_provider = mcp_tool_provider
+        self._retention = retention
+
+    async def plan(
+        self,
+        request: TurnRequest,
+        tools: ToolExecutor | None,
+        unstored_history: UnstoredHistory | None,
+        conversation: ConversationRecord | None,
+    ) -> TurnPlan:
+        """The plan of a turn. Raises what is wrong with the request.
+
+        ``HistoryChangedError``: something that it needs was erased meanwhile; plan it again.
+        """
+        resolved = await resolve_references(request, self._reader)
+        toolset = await self._open_toolset(resolved.request) if resolved.request.mcp else None
+        try:
+            return await self._plan(resolved, tools, toolset, unstored_history, conversation)
+        except BaseException:
+            if toolset is not None:
+                await toolset.aclose()
+            raise
+
+    async def _plan(
+        self,
+        resolved: ResolvedRequest,
+        tools: ToolExecutor | None,
+        toolset: McpToolset | None,
+        unstored_history: UnstoredHistory | None,
+        conversation: ConversationRecord | None,
+    ) -> TurnPlan:
+        request = resolved.request
+        name, model = self._models.get(request.model)
+        validate_input(request, model)
+        items, stored_input, blobs = await extract_images(request.input)
+        new = render_input(items, request.instructions)
+        base = await resolve_history(request, self._history_cache, self._reader, unstored_history)
+        turns = base.history.turns
+        validate_tool_outputs(turns[-1] if turns else None, items, request.approved_calls)
+        header = turn_header(name, request)
+        model_header = with_mcp_tools(header, toolset)
+        if toolset is not None:
+            header = with_effective_approvals(header, toolset)
+        builder = ContextBuilder(model_header, model, request.context_policies)
+        if base.head is not None:
+            base = await self._summarize(base, new, builder, SummaryRequest(request, header, model))
+        history = base.history
+        context = await builder.build((*history.turns, new), history.tokens)
+        # Summaries, token counts and MCP servers may have taken long.
+        await self._history_cache.require_unchanged(base.stored_head, *resolved.sources)
+        return TurnPlan(
+            request=request,
+            # From here to the turn's beginning nothing is awaited: turns begin in the order of
+            # their times.
+            initial_response=self._initial_response(request, header, items, base.head),
+            header=model_header,
+            model=model,
+            base=base,
+            history_cache=self._history_cache,
+            context=context,
+            context_builder=builder,
+            sources=resolved.sources,
+            stored_input=stored_input,
+            blobs=blobs,
+            tools=tools or toolset,
+            conversation=conversation,
+            approved_calls=resolved.approved_calls,
+            unstored_history=unstored_history,
+            mcp_toolset=toolset,
+            tool_listings=new_tool_listings(toolset, history.turns) if toolset else (),
+        )
+
+    async def _summarize(
+        self,
+        base: ResolvedHistory,
+        new: RenderedTurn,
+        builder: ContextBuilder,
+        call: SummaryRequest,
+    ) -> ResolvedHistory:
+        """What the turn continues once the summaries that are due have been made."""
+        head, history = base.head, base.history
+        for policy in call.request.context_policies:
+            if head is None or not isinstance(policy, Summarize):
+                continue
+            if needs_summary(policy, history, new, call):
+                # A turn that exceeds its budget in any case should not pay for a summary.
+                unsummarized = [one for one in history.turns if one.retained_turns is None]
+                await builder.build([*unsummarized, new], 0)
+                head, history = await summarize_history(
+                    self._history_cache, head, history, policy, call
+                )
+        if history is base.history:
+            return base
+        return msgspec.structs.replace(base, history=history, head=head, stored_head=head)
+
+    def _initial_response(
+        self, request: TurnRequest, header: Header, items: Sequence[Item], head: Head | None
+    ) -> Response:
+        now = time.time()
+        return Response(
+            id=new_response_id(),
+            created_at=now,
+            header=header,
+            input=tuple(items),
+            previous_response_id=head.response_id if head else request.previous_response_id,
+            store=request.store,
+            expires_at=expires_at(self._retention, request.tenant, now) if request.store else None,
+        )
+
+    async def _open_toolset(self, request: TurnRequest) -> McpToolset:
+        if self._mcp_tool_provider is None:
+            raise InvalidRequestError(
+                "This server calls no MCP servers.", code="unsupported_parameter", param="tools"
+            )
+        return await self._mcp_tool_provider.open_toolset(
+            request.mcp, reserved_names=[tool.name for tool in request.options.tools]
+        )
+
+
+async def extract_images(items: tuple[Item, ...]) -> ExtractedImages:
+    """``extract_blobs``, in a thread where there are images: hashing them takes a while."""
+    if any(map(has_image, items)):
+        return await asyncio.to_thread(extract_blobs, items)
+    return extract_blobs(items)
+
+
+def expires_at(retention: RetentionPolicy, tenant: str, created_at: float) -> float | None:
+    """When a turn expires if no other one continues it, in seconds since 1970; None: never."""
+    lifetime = retention.seconds_for(tenant)
+    return None if lifetime is None else created_at + lifetime

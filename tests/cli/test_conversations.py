@@ -1,0 +1,133 @@
+"""``list``, ``show`` and ``delete``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from support.command_line import PROGRAM, Command, environment
+from support.pseudo_terminal import Terminal
+
+CONFIG = """
+model = "echo"
+store = "sqlite:turns.db"
+base_url = "http://127.0.0.1:9/v1"
+api_key_env = "A_KEY_THAT_IS_NOT_SET"
+"""
+
+
+def ids(antiphon: Command) -> list[str]:
+    return [line.split("\t")[0] for line in antiphon("list").out.splitlines()]
+
+
+def test_list_shows_the_newest_first_with_whole_ids(antiphon: Command) -> None:
+    antiphon("chat", "-p", "first\nwords")
+    antiphon("chat", "-p", "second")
+    antiphon("chat", "-c", "-p", "more")
+    rows = [line.split("\t") for line in antiphon("list").out.splitlines()]
+    assert [(row[2], row[3], row[4]) for row in rows] == [
+        ("echo", "2", "second"),
+        ("echo", "1", "first words"),
+    ]
+    assert all(row[0].startswith("resp_") and len(row[0]) == 37 for row in rows)
+    assert len(antiphon("list", "-n", "1").out.splitlines()) == 1
+    listed = json.loads(antiphon("list", "--json").out)
+    assert [row["opening"] for row in listed] == ["second", "first words"]
+    assert listed[0]["id"] == rows[0][0]
+
+
+def test_an_empty_list(antiphon: Command) -> None:
+    assert antiphon("list").out == ""
+    assert json.loads(antiphon("list", "--json").out) == []
+
+
+def test_show_prints_the_messages_array(antiphon: Command) -> None:
+    antiphon("chat", "--system", "Be kind.", "-p", "one")
+    antiphon("chat", "-c", "-p", "two")
+    (newest,) = ids(antiphon)
+    ran = antiphon("show", newest, "--json")
+    messages = json.loads(ran.out)
+    assert [message["role"] for message in messages] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+    ]
+    assert messages[3] == {"role": "user", "content": "two"}
+    assert ran.out.startswith('[\n  {\n    "role": "system",')
+
+
+def test_show_prints_each_message_with_its_role(antiphon: Command) -> None:
+    antiphon("chat", "-p", "one")
+    (newest,) = ids(antiphon)
+    lines = antiphon("show", newest).out.splitlines()
+    assert newest in lines[0]
+    assert lines[1] == "user: one"
+    assert lines[2] == "assistant: You said: one"
+
+
+def test_delete_erases_a_turn_or_what_follows_too(antiphon: Command) -> None:
+    antiphon("chat", "-p", "one")
+    (first,) = ids(antiphon)
+    antiphon("chat", "-c", "-p", "two")
+    antiphon("chat", "-c", "-p", "three")
+    (newest,) = ids(antiphon)
+    ran = antiphon("delete", first)
+    assert (ran.code, ran.out) == (0, f"deleted {first}\n")
+    assert "one" not in antiphon("show", newest).out.replace(first, "").split("Before")[0]
+    assert antiphon("show", first).code == 1
+    second = json.loads(antiphon("list", "--json").out)[0]["id"]
+    assert antiphon("delete", second, "--cascade").code == 0
+    assert antiphon("show", second).code == 1
+
+
+@pytest.mark.parametrize("command", ["show", "delete"])
+@pytest.mark.parametrize("wrong", ["resp_" + "0" * 32, "nonsense", "resp_\x1b[31m"])
+def test_an_unknown_id_is_a_line(antiphon: Command, command: str, wrong: str) -> None:
+    ran = antiphon(command, wrong)
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith("error: No response found")
+    assert ran.err.count("\n") == 1
+    assert "\x1b" not in ran.err
+
+
+def test_no_key_is_needed_to_read(antiphon: Command, tmp_path: Path) -> None:
+    antiphon("chat", "-p", "one")
+    (tmp_path / "c.toml").write_text(CONFIG)
+    assert "A_KEY_THAT_IS_NOT_SET" in antiphon("chat", "-p", "two").err
+    assert len(ids(antiphon)) == 1
+
+
+def test_a_file_that_is_no_database_is_a_one_line_error(antiphon: Command, tmp_path: Path) -> None:
+    (tmp_path / "bad.db").write_text("certainly not a database\n" * 100)
+    ran = antiphon("list", "--store", "sqlite:bad.db")
+    assert ran.code == 1
+    assert ran.err.count("\n") == 1
+    assert "unforeseen" not in ran.err
+
+
+def test_at_a_terminal_it_is_a_table_and_deleting_asks(antiphon: Command, tmp_path: Path) -> None:
+    antiphon("chat", "-p", "what is kept here" + " and goes on" * 20)
+    (newest,) = ids(antiphon)
+
+    def at_terminal(*args: str) -> Terminal:
+        arguments = [PROGRAM, *args, "--config", "c.toml"]
+        return Terminal(arguments, environment(tmp_path), tmp_path)
+
+    with at_terminal("list") as terminal:
+        assert terminal.leave() == 0
+        header, row = terminal.shown.splitlines()
+        assert header.split() == ["id", "when", "model", "turns", "begins"]
+        assert row.startswith(newest)
+        assert "  echo   1      what is kept here and" in row
+        assert len(row) <= 100
+    for answer, left in (("n", 1), ("y", 0)):
+        with at_terminal("delete", newest) as terminal:
+            terminal.expect("what is kept here")
+            terminal.expect("Erase this turn?")
+            terminal.type(f"{answer}\n")
+            assert terminal.leave() == 0
+        assert len(ids(antiphon)) == left
