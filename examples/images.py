@@ -14,12 +14,12 @@ RECEIPT = Path(__file__).parent / "support_bot" / "receipts" / "ord-789.png"
 
 
 def main() -> None:
-    picture = sys.argv[1] if len(sys.argv) > 1 else RECEIPT
+    image = sys.argv[1] if len(sys.argv) > 1 else RECEIPT
     chat = Conversation()
     try:
         # A path, a URL, bytes or a PIL image. Its type is told by its bytes, not its name,
         # and however often it is shown it is stored once.
-        print(chat.send("What's in this image?", images=[picture], detail="high").text)
+        print(chat.send("What's in this image?", images=[image], detail="high").text)
     except InvalidRequestError as error:
         sys.exit(error.message)
     # The model is shown the picture again: it is part of the conversation.

@@ -84,8 +84,8 @@ def show(
 
 def ask_operator(call: FunctionCall) -> bool | str:
     """Whether to run the call; a text is the reason why not, which the model is told."""
-    said = input(f"Operator, {call.name} {call.arguments}? (y, n, or why not) ").strip()
-    return {"y": True, "yes": True, "n": False, "no": False, "": False}.get(said.lower(), said)
+    output = input(f"Operator, {call.name} {call.arguments}? (y, n, or why not) ").strip()
+    return {"y": True, "yes": True, "n": False, "no": False, "": False}.get(output.lower(), output)
 
 
 def converse(chat: Conversation, shop: Shop) -> None:

@@ -205,8 +205,8 @@ def test_a_png_that_becomes_too_large_is_refused() -> None:
 
 def test_pillow_is_not_needed() -> None:
     code = (
-        "import asyncio, sys\nfrom antiphon.chat.images import picture\n"
-        f"image = asyncio.run(picture({encoded()!r}))\n"
+        "import asyncio, sys\nfrom antiphon.chat.images import load_image\n"
+        f"image = asyncio.run(load_image({encoded()!r}))\n"
         "assert image.image_url.startswith('data:image/png')\n"
         "assert not any(name.split('.')[0] == 'PIL' for name in sys.modules)"
     )

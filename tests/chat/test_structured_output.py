@@ -488,7 +488,7 @@ def test_the_note_for_the_model_says_what_was_wrong() -> None:
 
 def test_pydantic_is_loaded_on_first_use() -> None:
     code = (
-        "import sys\nfrom antiphon.chat.structured_output import Shape\n"
-        "assert 'pydantic' not in sys.modules\nShape(int)\nassert 'pydantic' in sys.modules"
+        "import sys\nfrom antiphon.chat.structured_output import OutputSchema\n"
+        "assert 'pydantic' not in sys.modules\nOutputSchema(int)\nassert 'pydantic' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

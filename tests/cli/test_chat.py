@@ -101,7 +101,7 @@ def test_instructions_stay_with_the_conversation(antiphon: Command) -> None:
         (["--bogus"], 2, "--bogus"),
     ],
 )
-def test_a_mistake_is_said_in_a_line(
+def test_a_usage_error_is_one_line(
     antiphon: Command, args: list[str], code: int, words: str
 ) -> None:
     ran = antiphon("chat", *args)

@@ -38,7 +38,7 @@ def test_list_shows_the_newest_first_with_whole_ids(antiphon: Command) -> None:
     assert listed[0]["id"] == rows[0][0]
 
 
-def test_a_list_of_nothing(antiphon: Command) -> None:
+def test_an_empty_list(antiphon: Command) -> None:
     assert antiphon("list").out == ""
     assert json.loads(antiphon("list", "--json").out) == []
 
@@ -60,7 +60,7 @@ def test_show_prints_the_messages_array(antiphon: Command) -> None:
     assert ran.out.startswith('[\n  {\n    "role": "system",')
 
 
-def test_show_prints_what_was_said_by_whom(antiphon: Command) -> None:
+def test_show_prints_each_message_with_its_role(antiphon: Command) -> None:
     antiphon("chat", "-p", "one")
     (newest,) = ids(antiphon)
     lines = antiphon("show", newest).out.splitlines()
@@ -101,7 +101,7 @@ def test_no_key_is_needed_to_read(antiphon: Command, tmp_path: Path) -> None:
     assert len(ids(antiphon)) == 1
 
 
-def test_a_file_that_is_no_database_is_said(antiphon: Command, tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_a_one_line_error(antiphon: Command, tmp_path: Path) -> None:
     (tmp_path / "bad.db").write_text("certainly not a database\n" * 100)
     ran = antiphon("list", "--store", "sqlite:bad.db")
     assert ran.code == 1

@@ -78,7 +78,9 @@ def test_revoking_what_is_not_there(antiphon: Command) -> None:
         (["--tenant", "acme", "--store", "memory:"], ["memory:"]),
     ],
 )
-def test_what_no_key_is_made_for(antiphon: Command, args: list[str], words: list[str]) -> None:
+def test_invalid_key_options_are_refused(
+    antiphon: Command, args: list[str], words: list[str]
+) -> None:
     ran = antiphon("key", "create", *args)
     assert (ran.code, ran.out) == (1, "")
     assert all(word in ran.err for word in words), ran.err
@@ -86,7 +88,7 @@ def test_what_no_key_is_made_for(antiphon: Command, args: list[str], words: list
     assert antiphon("key", "list").out == ""
 
 
-def test_a_list_of_nothing(antiphon: Command) -> None:
+def test_an_empty_list(antiphon: Command) -> None:
     assert antiphon("key", "list").out == ""
     assert json.loads(antiphon("key", "list", "--json").out) == []
 
@@ -107,4 +109,4 @@ def test_the_terminals_chat_needs_no_key(antiphon: Command) -> None:
     assert ran.code == 0
     assert "Before that you said: before" in ran.out
     with closing(sqlite3.connect("turns.db")) as database:
-        assert database.execute("SELECT count(*) FROM keys").fetchone() == (1,)
+        assert database.execute("SELECT count(*) FROM api_keys").fetchone() == (1,)

@@ -115,7 +115,7 @@ async def test_a_conversation_goes_on_in_another_process_after_a_kill(tmp_path: 
         assert "(I was shown 5 messages.)" in three["content"]
 
 
-def test_what_was_being_answered_when_it_was_killed_is_kept_as_that(tmp_path: Path) -> None:
+def test_a_turn_that_a_kill_interrupted_is_stored_as_interrupted(tmp_path: Path) -> None:
     with upstream() as url:
         model = f'kind = "chat_completions"\nbase_url = "{url}"'
         with pipes(tmp_path, model=model) as first:
@@ -191,7 +191,7 @@ def test_what_is_no_message_harms_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_images_are_read_from_folders_that_were_given_or_shared(tmp_path: Path, mode: str) -> None:
+def test_images_are_read_from_root_folders_and_shared_ones(tmp_path: Path, mode: str) -> None:
     given, shared, other = (tmp_path / name for name in ("given", "shared", "other"))
     for folder in (given, shared, other):
         folder.mkdir()

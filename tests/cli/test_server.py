@@ -111,7 +111,7 @@ def test_limits_are_those_of_the_keys_tenant(antiphon: Command, tmp_path: Path) 
         assert [status(port, rich) for _ in range(4)] == [200, 200, 200, 429]
 
 
-def test_a_line_for_each_request_if_asked_for(tmp_path: Path) -> None:
+def test_log_level_info_writes_an_access_log_line_for_each_request(tmp_path: Path) -> None:
     with running_server(tmp_path, "--log-level", "info") as (process, _, port):
         assert status(port) == 200
         process.terminate()

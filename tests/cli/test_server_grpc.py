@@ -67,14 +67,16 @@ def test_the_sdk_talks_to_it_as_it_comes(tmp_path: Path) -> None:
             assert process.wait(TIMEOUT) == 0
 
 
-def test_there_is_none_if_nobody_wants_it(tmp_path: Path) -> None:
+def test_grpc_port_0_starts_no_grpc_listener(tmp_path: Path) -> None:
     with running_server(tmp_path, "--grpc-port", "0") as (process, _, _):
         process.terminate()
         assert process.stderr is not None
         assert "gRPC" not in process.stderr.read()
 
 
-def test_a_port_in_use_matters_where_it_was_asked_for(antiphon: Command, tmp_path: Path) -> None:
+def test_a_grpc_port_in_use_is_an_error_only_where_it_was_named(
+    antiphon: Command, tmp_path: Path
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ran = antiphon("serve", "--port", "0", "--grpc-port", str(port))
@@ -117,7 +119,7 @@ def test_without_the_extra_it_says_so(
         asyncio.run(started(wanting))
 
 
-def test_what_is_not_used_is_not_loaded() -> None:
+def test_grpc_is_not_loaded_before_it_is_used() -> None:
     look = (
         "import sys, antiphon, antiphon.cli.main, antiphon.cli.server; print('grpc' in sys.modules)"
     )
@@ -125,7 +127,7 @@ def test_what_is_not_used_is_not_loaded() -> None:
     assert said.stdout == "False\n"
 
 
-def test_who_asks_twice_does_not_wait_for_anybody(tmp_path: Path) -> None:
+def test_a_second_signal_does_not_wait_for_running_calls(tmp_path: Path) -> None:
     with (
         upstream() as url,
         running_server(tmp_path, "--base-url", url, "--model", "m") as (process, _, _),

@@ -122,7 +122,7 @@ def test_a_pasted_text_is_one_message(home: Path) -> None:
         assert terminal.leave() == 0
 
 
-def test_the_arrow_keys_remember_what_was_asked(home: Path) -> None:
+def test_the_arrow_keys_show_the_prompt_history(home: Path) -> None:
     with chat(home) as terminal:
         terminal.expect("> ")
         terminal.type("remember me\n")
@@ -159,7 +159,7 @@ def test_what_a_model_says_does_not_steer_the_terminal(home: Path) -> None:
         assert "[2J" in terminal.shown
 
 
-def test_a_model_that_is_not_there_is_said_before_one_types(home: Path) -> None:
+def test_an_unknown_model_is_an_error_before_the_prompt(home: Path) -> None:
     with chat(home, "--model", "nobody") as terminal:
         assert terminal.leave() == 1
         assert terminal.shown.count("\n") == 1
@@ -167,7 +167,7 @@ def test_a_model_that_is_not_there_is_said_before_one_types(home: Path) -> None:
         assert "nobody" in terminal.shown
 
 
-def test_a_kill_in_the_middle_of_an_answer_loses_nothing_that_was_said(home: Path) -> None:
+def test_a_kill_in_the_middle_of_an_answer_loses_no_text(home: Path) -> None:
     with chat(home, "--model", "far") as terminal:
         terminal.expect("> ")
         terminal.type("first\n")

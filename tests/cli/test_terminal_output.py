@@ -14,7 +14,7 @@ from antiphon.cli.terminal_output import Column, WordWrapper
 _STEP = re.compile(r"\x1b\[(\d+)D|\x1b\[K|(.|\n)")
 
 
-def test_harmless_text_keeps_its_lines_and_letters() -> None:
+def test_stripping_control_characters_keeps_lines_and_letters() -> None:
     assert (
         terminal_output.strip_control_chars("a\tb\nçé 日本 👋\x1b[31m\x07\x9b\r")
         == "a\tb\nçé 日本 👋[31m"
@@ -33,7 +33,7 @@ def test_an_error_is_one_line_without_colour(capsys: pytest.CaptureFixture[str])
     assert err == "error: one two [bold]three[/] " + ("long " * 50).strip() + "\n"
 
 
-def test_nobody_sees_a_spinner_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_spinner_is_not_written_to_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     with terminal_output.show_spinner("loading"):
         pass
     assert capsys.readouterr() == ("", "")

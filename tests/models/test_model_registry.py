@@ -18,7 +18,7 @@ def test_a_model_answers_to_its_name_and_the_default_to_none() -> None:
     assert catalog.get("") == ("second", SECOND)
 
 
-def test_a_name_that_nobody_has_is_not_found() -> None:
+def test_an_unknown_name_is_not_found() -> None:
     catalog = ModelRegistry({"first": FIRST}, default="first")
     with pytest.raises(ModelNotFoundError, match="'other'") as caught:
         catalog.get("other")

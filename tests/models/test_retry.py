@@ -44,7 +44,7 @@ def test_a_lost_connection_is_tried_again_at_once_but_only_once() -> None:
     assert wait(failure(at_once=True), 2) == 2.0
 
 
-def test_the_upstreams_own_waiting_time_is_kept_to() -> None:
+def test_retry_after_is_respected() -> None:
     assert wait(failure(retry_after=7.0)) == 7.0
     assert wait(failure(retry_after=0.0)) == 1.0
     assert wait(failure(retry_after=20.0)) == 20.0
@@ -67,12 +67,12 @@ def test_no_retry_begins_after_the_deadline() -> None:
     st.none() | st.floats(0, 1e9),
 )
 def test_every_waiting_keeps_its_limits(
-    failed: int, elapsed: float, luck: float, asked: float | None
+    failed: int, elapsed: float, luck: float, requested: float | None
 ) -> None:
-    delay = wait(failure(retry_after=asked), failed, elapsed, luck)
+    delay = wait(failure(retry_after=requested), failed, elapsed, luck)
     if delay is not None:
         assert failed <= POLICY.max_retries
-        assert (asked or 0.0) <= delay <= max(POLICY.cap, POLICY.max_retry_after)
+        assert (requested or 0.0) <= delay <= max(POLICY.cap, POLICY.max_retry_after)
         assert elapsed + delay <= POLICY.deadline
 
 

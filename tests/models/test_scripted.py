@@ -85,7 +85,7 @@ async def test_without_streaming_all_comes_in_one_batch() -> None:
     ]
 
 
-async def test_reasoning_refusal_tokens_and_finish_as_told() -> None:
+async def test_reasoning_refusal_tokens_and_finish_as_scripted() -> None:
     mine = Usage(10, 20, 3, 4)
     model = ScriptedModel([think("a") + refuse("b") + report_usage(mine) + finish("length")])
     assert await deltas(model, question("Hi")) == [
@@ -101,15 +101,15 @@ async def test_tool_calls_come_side_by_side_in_fragments() -> None:
     rome = call("get_time", '{"city":"Rome"}', call_id="call_rome", pieces=2)
     model = ScriptedModel(["first", say("Wait.") + calls(tokyo, rome)])
     await deltas(model, question("Hi"))
-    said = await deltas(model, question("Hi"))
-    pieces = [delta for delta in said if isinstance(delta, ToolCallDelta)]
+    output = await deltas(model, question("Hi"))
+    pieces = [delta for delta in output if isinstance(delta, ToolCallDelta)]
     assert [piece.index for piece in pieces] == [0, 1, 0, 1, 0]
     assert pieces[0] == ToolCallDelta(0, "call_2_0", "get_weather", '{"city')
     assert pieces[1] == ToolCallDelta(1, "call_rome", "get_time", '{"city":')
     assert "".join(one.arguments for one in pieces if one.index == 0) == '{"city":"Tokyo"}'
     assert "".join(one.arguments for one in pieces if one.index == 1) == '{"city":"Rome"}'
     assert {(one.call_id, one.name) for one in pieces[2:]} == {(None, None)}
-    assert said[-1] == Finish("tool_calls")
+    assert output[-1] == Finish("tool_calls")
 
 
 @pytest.mark.parametrize(("text", "pieces"), [("", 3), ("{}", 9), ("abcd", 1)])
@@ -128,16 +128,16 @@ async def test_a_model_may_give_no_call_id() -> None:
 async def test_failing_at_a_chosen_point(stream: bool) -> None:
     error = UpstreamRateLimitError("Slow down.", retry_after=2)
     model = ScriptedModel([say("a", "b") + fail(error) + say("never")])
-    heard: list[Sequence[Delta]] = []
+    parsed: list[Sequence[Delta]] = []
 
     async def listen() -> None:
         async for batch in model.generate(question("Hi", stream=stream)):
-            heard.append(batch)
+            parsed.append(batch)
 
     with pytest.raises(UpstreamRateLimitError) as caught:
         await listen()
     assert caught.value is error
-    assert heard == ([[OutputTextDelta("a")], [OutputTextDelta("b")]] if stream else [])
+    assert parsed == ([[OutputTextDelta("a")], [OutputTextDelta("b")]] if stream else [])
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -217,12 +217,12 @@ async def test_words_are_counted_in_parts_too() -> None:
     model = ScriptedModel(["one two three"])
     content = b'[{"type":"text","text":"a b"},{"type":"image_url","image_url":{"url":"x"}}]'
     messages = b'[{"role":"user","content":' + content + b'},{"role":"assistant"}]'
-    said = await deltas(model, ModelCall("scripted", messages, Options(), True))
-    assert said[1] == UsageUpdate(Usage(2, 3))
+    output = await deltas(model, ModelCall("scripted", messages, Options(), True))
+    assert output[1] == UsageUpdate(Usage(2, 3))
 
 
 async def test_what_it_counts_is_what_it_reports() -> None:
     model = ScriptedModel()
-    asked = question("I am Alice.", "Who am I?")
-    (usage,) = [one.usage for one in await deltas(model, asked) if isinstance(one, UsageUpdate)]
-    assert await model.count_tokens(asked) == usage.input_tokens == 6
+    requested = question("I am Alice.", "Who am I?")
+    (usage,) = [one.usage for one in await deltas(model, requested) if isinstance(one, UsageUpdate)]
+    assert await model.count_tokens(requested) == usage.input_tokens == 6

@@ -60,7 +60,7 @@ def test_a_program_and_a_url(tmp_path: Path) -> None:
     assert KEY not in repr(settings)
 
 
-def test_nothing_is_allowed_unless_it_is_said(tmp_path: Path) -> None:
+def test_the_allowlist_is_empty_by_default(tmp_path: Path) -> None:
     settings = load(tmp_path, "[mcp.files]\ncommand = ['x']")
     assert settings.mcp_allowed_urls == ()
     (server,) = settings.mcp

@@ -208,7 +208,7 @@ def test_models_are_tables(cwd: Path) -> None:
     assert "smollm2" in settings.models
 
 
-def test_an_upstream_speaks_chat_completions_unless_told_otherwise(cwd: Path) -> None:
+def test_an_upstream_uses_chat_completions_by_default(cwd: Path) -> None:
     settings = load(
         cwd,
         """
@@ -348,7 +348,7 @@ def test_a_server_for_many(cwd: Path) -> None:
     assert settings.tenant("") == TenantSettings(Limits(600, 20), 90)
 
 
-def test_without_a_word_about_it_nothing_is_limited_and_a_month_is_kept(cwd: Path) -> None:
+def test_defaults_are_no_limits_and_thirty_days_of_retention(cwd: Path) -> None:
     settings = load(cwd)
     assert settings.tenant("anyone") == TenantSettings(Limits(None, None), 30)
     assert (settings.log_level, settings.log_format) == ("warning", "plain")

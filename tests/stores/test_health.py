@@ -17,7 +17,7 @@ from antiphon.core.items import decode_item
 from antiphon.errors import AntiphonError, StoreError
 from antiphon.stores.health import Health
 from antiphon.stores.memory.store import MemoryStore
-from antiphon.stores.sqlite.store import SqliteStore, TurnsUnderWay
+from antiphon.stores.sqlite.store import RecentTurns, SqliteStore
 from support.http_server import ServerProcess
 from support.store_turns import ManualTime, complete_turn, complete_turns, new_turn, run, sqlite
 
@@ -175,20 +175,20 @@ async def _show(store: SqliteStore, response_id: str) -> None:
         ("threads", "tree"),
         ("threads", "parent"),
         ("epochs", "epoch"),
-        ("responses", "place"),
+        ("responses", "row_id"),
         ("responses", "created_at"),
         ("running", "owner"),
         ("blobs", "hash"),
         ("blobs", "data"),
         ("conversations", "created_at"),
         ("conversations", "head"),
-        ("conversations", "busy"),
+        ("conversations", "active"),
         ("conversations", "metadata"),
-        ("search_chunks", "secret"),
-        ("search_chunks", "spots"),
-        ("search_chunks", "drawers"),
-        ("search_drawers", "body"),
-        ("search_waiting", "mark"),
+        ("search_segments", "secret"),
+        ("search_segments", "turn_entries"),
+        ("search_segments", "bucket_count"),
+        ("search_buckets", "body"),
+        ("search_pending", "revision"),
     ],
 )
 def test_a_damaged_row_is_an_error_of_the_store(path: Path, table: str, column: str) -> None:
@@ -231,7 +231,7 @@ def damage(path: Path, table: str, column: str, value: object) -> bool:
 
 def test_turns_that_never_end_do_not_count_for_ever() -> None:
     clock = ManualTime()
-    turns = TurnsUnderWay(clock)
+    turns = RecentTurns(clock)
     for name in "abcd":
         turns.note(name)
     clock.now += 50.0
@@ -253,5 +253,5 @@ async def test_lone_turns_are_not_held_up_by_those_that_were_lost(
         for _ in range(4):
             await store.begin(new_turn("Hi."))
         assert store._commit_delay() > 0.0
-        monkeypatch.setattr("antiphon.stores.sqlite.store._FORGET_SECONDS", -1.0)
+        monkeypatch.setattr("antiphon.stores.sqlite.store._STALE_SECONDS", -1.0)
         assert store._commit_delay() == 0.0

@@ -25,65 +25,67 @@ def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
 async def test_the_first_claim_counts(store_in: Opener) -> None:
     clock = ManualClock(100.0)
     async with store_in(clock) as store:
-        receipts = store.stores.idempotency
-        assert await receipts.reserve("me", "key", b"first") is None
+        idempotency_records = store.stores.idempotency
+        assert await idempotency_records.reserve("me", "key", b"first") is None
         clock.now = 101.0
-        assert await receipts.reserve("me", "key", b"other") == IdempotencyRecord(b"first", 100.0)
-        await receipts.complete("me", "key", "resp_1")
+        assert await idempotency_records.reserve("me", "key", b"other") == IdempotencyRecord(
+            b"first", 100.0
+        )
+        await idempotency_records.complete("me", "key", "resp_1")
         kept = IdempotencyRecord(b"first", 100.0, "resp_1")
-        assert await receipts.reserve("me", "key", b"first") == kept
+        assert await idempotency_records.reserve("me", "key", b"first") == kept
 
 
 async def test_keys_of_others_are_others(store_in: Opener) -> None:
     async with store_in() as store:
-        receipts = store.stores.idempotency
+        idempotency_records = store.stores.idempotency
         for tenant, key in [("me", "key"), ("them", "key"), ("me", "Key"), ("m", "ekey")]:
-            assert await receipts.reserve(tenant, key, b"p") is None
-        await receipts.complete("them", "key", "resp_1")
-        mine = await receipts.reserve("me", "key", b"p")
+            assert await idempotency_records.reserve(tenant, key, b"p") is None
+        await idempotency_records.complete("them", "key", "resp_1")
+        mine = await idempotency_records.reserve("me", "key", b"p")
         assert mine is not None
         assert mine.result_id is None
 
 
 async def test_a_dropped_key_may_be_used_again(store_in: Opener) -> None:
     async with store_in() as store:
-        receipts = store.stores.idempotency
-        await receipts.release("me", "key")
-        await receipts.reserve("me", "key", b"first")
-        await receipts.release("me", "key")
+        idempotency_records = store.stores.idempotency
+        await idempotency_records.release("me", "key")
+        await idempotency_records.reserve("me", "key", b"first")
+        await idempotency_records.release("me", "key")
         # Too late: there is nothing to settle.
-        await receipts.complete("me", "key", "resp_1")
-        assert await receipts.reserve("me", "key", b"second") is None
-        kept = await receipts.reserve("me", "key", b"second")
+        await idempotency_records.complete("me", "key", "resp_1")
+        assert await idempotency_records.reserve("me", "key", b"second") is None
+        kept = await idempotency_records.reserve("me", "key", b"second")
         assert kept is not None
         assert (kept.fingerprint, kept.result_id) == (b"second", None)
         # What was settled is no one's to drop.
-        await receipts.complete("me", "key", "resp_2")
-        await receipts.release("me", "key")
-        kept = await receipts.reserve("me", "key", b"second")
+        await idempotency_records.complete("me", "key", "resp_2")
+        await idempotency_records.release("me", "key")
+        kept = await idempotency_records.reserve("me", "key", b"second")
         assert kept is not None
         assert kept.result_id == "resp_2"
 
 
 async def test_any_text_is_a_key(store_in: Opener) -> None:
     async with store_in() as store:
-        receipts = store.stores.idempotency
+        idempotency_records = store.stores.idempotency
         for key in ("", " ", "'; --", "\0", "ключ", "\ud800", "k" * 100_000):
-            assert await receipts.reserve("", key, b"p") is None
-            assert await receipts.reserve("", key, b"p") is not None
+            assert await idempotency_records.reserve("", key, b"p") is None
+            assert await idempotency_records.reserve("", key, b"p") is not None
 
 
 async def test_a_receipt_lives_for_a_day(store_in: Opener) -> None:
     clock = ManualClock(1_000_000.0)
     async with store_in(clock) as store:
-        receipts = store.stores.idempotency
-        await receipts.reserve("", "key", b"p")
-        await receipts.complete("", "key", "resp_1")
+        idempotency_records = store.stores.idempotency
+        await idempotency_records.reserve("", "key", b"p")
+        await idempotency_records.complete("", "key", "resp_1")
         clock.now += DAY_SECONDS - 1
-        assert await receipts.reserve("", "key", b"p") is not None
+        assert await idempotency_records.reserve("", "key", b"p") is not None
         clock.now += 1
-        assert await receipts.reserve("", "key", b"p") is None
-        kept = await receipts.reserve("", "key", b"p")
+        assert await idempotency_records.reserve("", "key", b"p") is None
+        kept = await idempotency_records.reserve("", "key", b"p")
         assert kept == IdempotencyRecord(b"p", clock.now)
 
 
@@ -104,12 +106,14 @@ async def test_a_receipt_that_says_nothing_lives_for_a_minute(store_in: Opener) 
 async def test_old_receipts_are_swept_and_keys_are_in_no_file(tmp_path: Path) -> None:
     clock = ManualClock(1_000_000.0)
     async with openers(tmp_path)["sqlite"](clock) as store:
-        receipts = store.stores.idempotency
+        idempotency_records = store.stores.idempotency
         for number in range(20):
-            await receipts.reserve("", f"canary {number}", b"p")
+            await idempotency_records.reserve("", f"canary {number}", b"p")
         clock.now += DAY_SECONDS
-        await receipts.reserve("", "another", b"p")
-        assert query_file(tmp_path / "turns.db", "SELECT count(*) FROM receipts") == [(1,)]
+        await idempotency_records.reserve("", "another", b"p")
+        assert query_file(tmp_path / "turns.db", "SELECT count(*) FROM idempotency_records") == [
+            (1,)
+        ]
         assert b"canary" not in all_bytes(tmp_path)
 
 
@@ -154,7 +158,7 @@ def test_the_file_does_what_memory_does(
         clock = ManualClock(1_000_000.0)
         model: dict[str, IdempotencyRecord] = {}
         memory = MemoryStore(clock=clock)
-        async with openers(tmp_path_factory.mktemp("receipts"))["sqlite"](clock) as file:
+        async with openers(tmp_path_factory.mktemp("idempotency_records"))["sqlite"](clock) as file:
             for step, key, value in steps:
                 if step == "wait":
                     assert isinstance(value, float)

@@ -71,15 +71,17 @@ async def test_a_conversation_is_founded_with_its_first_turn(store_in: Opener) -
 @pytest.mark.parametrize("lost", ["dropped", "settled", "another's", "never"])
 async def test_without_its_receipt_nothing_is_kept(store_in: Opener, lost: str) -> None:
     async with store_in() as store:
-        receipts, conversations = store.stores.idempotency, store.stores.conversations
+        idempotency_records, conversations = store.stores.idempotency, store.stores.conversations
         if lost != "never":
-            await receipts.reserve("me", "key", b"other" if lost == "another's" else b"print")
+            await idempotency_records.reserve(
+                "me", "key", b"other" if lost == "another's" else b"print"
+            )
         if lost == "dropped":
-            await receipts.release("me", "key")
+            await idempotency_records.release("me", "key")
         elif lost == "settled":
-            await receipts.complete("me", "key", "resp_1")
+            await idempotency_records.complete("me", "key", "resp_1")
         # Somebody else's receipt is none.
-        await receipts.reserve("them", "key", b"print")
+        await idempotency_records.reserve("them", "key", b"print")
         founded = ConversationRecord(new_conversation_id(), 1_800_000_000.0)
         for turn in (claiming(), claiming(founded=founded)):
             with pytest.raises(ConflictError) as late:
@@ -109,10 +111,10 @@ async def test_of_one_that_was_too_slow_and_its_repeat_only_one_is_kept(store_in
         assert await outcome(store) == slow.response_id
 
 
-@pytest.mark.parametrize("table", ["receipts", "responses", "conversations"])
+@pytest.mark.parametrize("table", ["idempotency_records", "responses", "conversations"])
 async def test_a_write_that_fails_leaves_neither(tmp_path: Path, table: str) -> None:
     path = tmp_path / "turns.db"
-    when = "UPDATE" if table == "receipts" else "INSERT"
+    when = "UPDATE" if table == "idempotency_records" else "INSERT"
     breaks = f"CREATE TRIGGER broken BEFORE {when} ON {table} BEGIN SELECT RAISE(ABORT, 'x'); END"
     async with openers(tmp_path)["sqlite"]() as store:
         await store.stores.idempotency.reserve("me", "key", b"print")

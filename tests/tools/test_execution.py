@@ -146,10 +146,10 @@ def test_what_comes_after_the_loop_is_closed_is_dropped() -> None:
 def test_a_hanging_thread_does_not_keep_the_program_alive() -> None:
     code = """
 import asyncio, threading
-from antiphon.tools.execution import in_thread
+from antiphon.tools.execution import run_in_thread
 async def main():
     started = threading.Event()
-    task = asyncio.create_task(in_thread(lambda: (started.set(), threading.Event().wait()), "x"))
+    task = asyncio.create_task(run_in_thread(lambda: (started.set(), threading.Event().wait()), "x"))
     await asyncio.to_thread(started.wait)
     task.cancel()
 asyncio.run(main())

@@ -1,4 +1,4 @@
-"""``Conversation``: ``AsyncConversation`` for code that is not async.
+"""``Conversation``: the blocking twin of ``AsyncConversation``.
 
 chat = Conversation(model="smollm2", instructions="You are a helpful assistant.")
 print(chat.send("My name is Alice.").text)
@@ -45,10 +45,10 @@ def _run_blocking(work: Coroutine[Any, Any, T]) -> T:
 
 
 class Conversation:
-    """``AsyncConversation`` for code that is not async; safe wherever it is called from.
+    """The blocking twin of ``AsyncConversation``, callable from any thread.
 
-    The same arguments, methods and errors, without ``await``. The work is done on a
-    thread of antiphon's own, so a running event loop (a notebook's) is no obstacle.
+    The same arguments, methods and errors, without ``await``. The event loop runs on a
+    thread of antiphon's own, so a running loop (a notebook's) does not matter.
     """
 
     def __init__(self, model: str | None = None, **options: Unpack[ChatOptions]) -> None:
@@ -70,7 +70,7 @@ class Conversation:
 
     @property
     def instructions(self) -> str | None:
-        """What the model is shown first at every turn."""
+        """The instructions: the system message of every turn."""
         return self._async_conversation.instructions
 
     @instructions.setter
@@ -81,7 +81,7 @@ class Conversation:
     def resume(
         cls, response_id: str | None, *, model: str | None = None, **options: Unpack[ChatOptions]
     ) -> Conversation:
-        """Go on from any stored response: the newest of a conversation, or a branch."""
+        """Continue from any stored response: the newest of a conversation, or a branch."""
         return cls._wrap(
             _run_blocking(AsyncConversation.resume(response_id, model=model, **options))
         )
@@ -94,7 +94,7 @@ class Conversation:
         model: str | None = None,
         **options: Unpack[ChatOptions],
     ) -> Conversation:
-        """A conversation that has been held elsewhere, from its messages array."""
+        """Import a conversation from a messages array, in the chat completions dialect."""
         return cls._wrap(_run_blocking(AsyncConversation.load(messages, model=model, **options)))
 
     @overload
@@ -110,7 +110,7 @@ class Conversation:
     def send(
         self, text: str | None = None, *, returns: Any = None, **options: Unpack[SendOptions]
     ) -> Reply[Any]:
-        """Say something and wait for the whole answer; with ``returns``, in that type's shape."""
+        """Send a message and wait for the whole answer; with ``returns``, a value of that type."""
         return _run_blocking(self._async_conversation.send(text, returns=returns, **options))
 
     @overload
@@ -126,7 +126,7 @@ class Conversation:
     def stream(
         self, text: str | None = None, *, returns: Any = None, **options: Unpack[SendOptions]
     ) -> Stream[Any]:
-        """Say something and read the answer as it is written; closing early stops it."""
+        """Send a message and stream the answer; closing early cancels it."""
         return Stream(self._async_conversation.stream(text, returns=returns, **options), portal)
 
     def register_tool(
@@ -166,15 +166,15 @@ class Conversation:
         return _run_blocking(self._async_conversation.pending())
 
     def summarize(self, *, keep_turns: int = 0) -> Reply[None]:
-        """Have the model sum up the conversation now, all but its newest ``keep_turns`` turns."""
+        """Summarize the conversation now, all but its newest ``keep_turns`` turns."""
         return _run_blocking(self._async_conversation.summarize(keep_turns=keep_turns))
 
     def reset(self, *, keep_system: bool = True) -> None:
-        """Begin anew, with the same instructions or without; what was said stays stored."""
+        """Start from an empty history, with the same instructions or without; turns stay stored."""
         self._async_conversation.reset(keep_system=keep_system)
 
     def branch(self, at: str | None = None) -> Conversation:
-        """Another conversation that goes on from here, or from the response ``at``."""
+        """Branch: another conversation that continues from here, or from the response ``at``."""
         return self._wrap(_run_blocking(self._async_conversation.branch(at)))
 
     @overload
@@ -184,7 +184,7 @@ class Conversation:
     def regenerate(self, *, returns: None = None) -> Reply[None]: ...
 
     def regenerate(self, *, returns: Any = None) -> Reply[Any]:
-        """Have the last message answered again; the old answer stays as a branch."""
+        """Answer the last message again; the old answer stays as a branch."""
         return _run_blocking(self._async_conversation.regenerate(returns=returns))
 
     @overload
@@ -194,11 +194,11 @@ class Conversation:
     def edit(self, response_id: str, new_text: str, *, returns: None = None) -> Reply[None]: ...
 
     def edit(self, response_id: str, new_text: str, *, returns: Any = None) -> Reply[Any]:
-        """Say something else in an earlier turn, and go on from there as a new branch."""
+        """Replace the message of an earlier turn, and continue from there as a new branch."""
         return _run_blocking(self._async_conversation.edit(response_id, new_text, returns=returns))
 
     def export(self, form: Literal["json", "markdown"] = "json") -> str:
-        """The conversation as a text: its messages array in JSON, or a page in Markdown."""
+        """Export the conversation as text: its messages array in JSON, or a page in Markdown."""
         return _run_blocking(self._async_conversation.export(form))
 
     @classmethod

@@ -1,4 +1,4 @@
-"""``AsyncConversation``: a conversation with a model, kept turn by turn.
+"""``AsyncConversation``: a conversation with a model, stored turn by turn.
 
     chat = AsyncConversation(model="smollm2", instructions="You are a helpful assistant.")
     print((await chat.send("My name is Alice.")).text)
@@ -6,8 +6,8 @@
         print(delta, end="", flush=True)
     later = await AsyncConversation.resume(chat.response_id)    # another process, days later
 
-Every turn is stored before it is answered. Settings come from where the command
-line has them (file, environment), so both talk over the same turns.
+Every turn is stored before it is answered. Settings come from the same file and environment
+as the command line's, so both use the same store.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ T = TypeVar("T")
 
 
 class AsyncConversation:
-    """A conversation with a model, kept turn by turn.
+    """A conversation with a model, stored turn by turn.
 
-    ``model`` None is the settings' default; ``ChatOptions`` lists what else can be given.
+    ``model`` None is the settings' default; ``ChatOptions`` lists the other arguments.
 
-    Methods raise ``AntiphonError``; a failed turn leaves the conversation where it
-    was, so that sending again tries again and doubles nothing. One conversation takes
-    one turn at a time: two at once both go on from the same place, as two branches.
+    Methods raise ``AntiphonError``; a failed turn leaves the conversation unchanged, so that
+    sending again repeats nothing. Send one turn at a time: two at once continue from the
+    same response, as two branches.
     """
 
     def __init__(self, model: str | None = None, **options: Unpack[ChatOptions]) -> None:
@@ -108,11 +108,11 @@ class AsyncConversation:
         model: str | None = None,
         **options: Unpack[ChatOptions],
     ) -> AsyncConversation:
-        """A conversation that has been held elsewhere, from its messages array.
+        """Import a conversation from a messages array, in the chat completions dialect.
 
-        In the chat completions dialect; it is stored at once, turn by turn. A leading
+        It is stored at once, turn by turn. A leading
         system message becomes the instructions. Where the last message is a user's,
-        ``regenerate()`` answers it. Raises ``InvalidRequestError`` naming the message at fault.
+        ``regenerate()`` answers it. Raises ``InvalidRequestError`` naming the invalid message.
         """
         chat = cls(model, **options)
         loaded = import_messages(messages)
@@ -120,7 +120,7 @@ class AsyncConversation:
             chat.instructions = loaded.instructions
         service = await chat._get_service()
         for turn in loaded.turns:
-            # Calls that the rest of the array passes over will not be answered any more.
+            # Open calls before the last turn will get no output any more.
             completed = turn is loaded.turns[-1] or not open_calls((*turn.input, *turn.output))
             chat._response_id = await service.store_turn(
                 chat._build_request(turn.input), turn.output, completed=completed
@@ -140,11 +140,11 @@ class AsyncConversation:
     async def send(
         self, text: str | None = None, *, returns: Any = None, **options: Unpack[SendOptions]
     ) -> Reply[Any]:
-        """Say something and wait for the whole answer.
+        """Send a message and wait for the whole answer.
 
-        With ``returns``, a type, the answer is made in its shape and is ``reply.parsed``:
-        a Pydantic model, dataclass, TypedDict, list of these, and so on. An answer that
-        does not fit is sent back once to be mended, then raises ``InvalidOutputError``.
+        Structured output: with ``returns``, a type, the answer is a value of it, ``reply.parsed``:
+        a Pydantic model, dataclass, TypedDict, union, ``Literal``, list of these, and so on. An
+        invalid answer is sent back once for correction, then raises ``InvalidOutputError``.
         """
         return await self._prepare_execution(text, returns, options).run()
 
@@ -161,10 +161,10 @@ class AsyncConversation:
     def stream(
         self, text: str | None = None, *, returns: Any = None, **options: Unpack[SendOptions]
     ) -> AsyncStream[Any]:
-        """Say something and read the answer as it is written.
+        """Send a message and stream the answer.
 
-        Iterate the stream for its text; ``events()`` gives everything, ``objects()`` what
-        there is so far of an answer in the shape of ``returns``.
+        Iterate the stream for its text, ``events()`` for typed events, ``objects()`` for the
+        partial object of an answer with ``returns``.
         """
         return AsyncStream(self._prepare_execution(text, returns, options))
 
@@ -222,10 +222,10 @@ class AsyncConversation:
         return open_calls((*turn.input, *turn.output)) if turn.status == "completed" else ()
 
     async def summarize(self, *, keep_turns: int = 0) -> Reply[None]:
-        """Have the model sum up the conversation now, all but its newest ``keep_turns`` turns.
+        """Summarize the conversation now, all but its newest ``keep_turns`` turns.
 
-        From then on the model is shown the summary in their place; they stay in ``items``
-        and ``history``. The reply's text is the summary.
+        From then on ``context()`` has the summary in place of these turns; they stay in
+        ``items()`` and ``messages()``. The reply's text is the summary.
         """
         policies = [one for one in self._options.context_policies if isinstance(one, Summarize)]
         policy = msgspec.structs.replace(
@@ -236,13 +236,13 @@ class AsyncConversation:
         return build_reply(response)
 
     def reset(self, *, keep_system: bool = True) -> None:
-        """Begin anew, with the same instructions or without; what was said stays stored."""
+        """Start from an empty history, with the same instructions or without; turns stay stored."""
         self._response_id = None
         if not keep_system:
             self.instructions = None
 
     async def branch(self, at: str | None = None) -> AsyncConversation:
-        """Another conversation that goes on from here, or from the response ``at``.
+        """Branch: another conversation that continues from here, or from the response ``at``.
 
         With the same model, instructions, tools and settings. Raises ``NotFoundError``.
         """
@@ -257,9 +257,9 @@ class AsyncConversation:
     async def regenerate(self, *, returns: None = None) -> Reply[None]: ...
 
     async def regenerate(self, *, returns: Any = None) -> Reply[Any]:
-        """Have the last message answered again; the old answer stays as a branch.
+        """Answer the last message again; the old answer stays as a branch.
 
-        Outputs of calls that a person had agreed to are kept, and those tools not run again.
+        Outputs of approved calls are reused: those tools do not run again.
         """
         last = await self._last_response()
         if is_summary(last):
@@ -278,7 +278,7 @@ class AsyncConversation:
     ) -> Reply[None]: ...
 
     async def edit(self, response_id: str, new_text: str, *, returns: Any = None) -> Reply[Any]:
-        """Say something else in an earlier turn, and go on from there as a new branch.
+        """Replace the message of an earlier turn, and continue from there as a new branch.
 
         ``response_id`` is the turn's. Images of its message stay. Raises ``NotFoundError``.
         """
@@ -286,7 +286,7 @@ class AsyncConversation:
         return await self._rerun_turn(turn, replace_user_text(turn.input, new_text), returns)
 
     async def export(self, form: Literal["json", "markdown"] = "json") -> str:
-        """The conversation as a text: its messages array in JSON, or a page in Markdown."""
+        """Export the conversation as text: its messages array in JSON, or a page in Markdown."""
         match form:
             case "json":
                 return as_json(await self.messages())
@@ -295,7 +295,7 @@ class AsyncConversation:
         raise InvalidRequestError(f"The form is json or markdown, not {form!r}.", param="form")
 
     async def _start_turn(self, request: TurnRequest) -> RunningTurn:
-        # Also without tools: a model may call some all the same, and has to be told.
+        # Also without tools: a model may call one that does not exist, and needs an error output.
         return await (await self._get_service()).start(request, self._options.toolbox)
 
     def _set_response_id(self, response_id: str) -> None:
@@ -344,7 +344,7 @@ class AsyncConversation:
     async def _rerun_turn(
         self, turn: Response, input_items: tuple[Item, ...], returns: Any
     ) -> Reply[Any]:
-        """Put a turn's input, perhaps another one, to the model in that turn's place."""
+        """Run a turn again from its parent, with the same or another input."""
         schema = None if returns is None else OutputSchema(returns)
         items = (*earlier_call_outputs(turn), *input_items)
         chain = await (await self._get_service()).reader.chain(DEFAULT_TENANT, turn.id)

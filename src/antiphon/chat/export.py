@@ -1,4 +1,4 @@
-"""Conversations as texts that leave antiphon: JSON for programs, Markdown for people."""
+"""Export: a messages array as JSON or as Markdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures: whatever a program has in its hands, as an image that a message can hold."""
+"""Images: paths, URLs, bytes and Pillow images as ``InputImage``, with size limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plain messages arrays: what programs keep by hand, as turns of items. Pure functions.
+"""Message import: messages arrays of other programs as turns of items. Pure functions.
 
 The dialect is that of chat completions, with what its clients make of it: null where
 nothing is, ``index`` in tool calls, the Responses API's names for parts, outputs without

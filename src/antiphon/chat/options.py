@@ -1,4 +1,4 @@
-"""How a conversation is set up: what its constructors take, checked and in one place."""
+"""Conversation options: the keyword arguments of the constructors and of ``send``, validated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from antiphon.settings import Settings, load_settings
 from antiphon.tools.function_tool import Tool
 from antiphon.tools.toolbox import Approver, Toolbox
 
-#: What is kept of a stored turn's options when its conversation goes on.
+#: The options of a stored turn that a resumed conversation inherits.
 _INHERITED_OPTIONS = (
     "temperature",
     "top_p",

@@ -1,7 +1,4 @@
-"""What a turn answered, and what a conversation took.
-
-What turns took: tokens, and money where prices are set.
-"""
+"""Replies and usage: a turn's answer, and a conversation's tokens and cost."""
 
 from __future__ import annotations
 
@@ -114,7 +111,7 @@ class ConversationUsage(msgspec.Struct, frozen=True):
 
 
 def build_reply(response: Response, value: Any = None) -> Reply[Any]:
-    """A response that is over, as the library shows it."""
+    """The ``Reply`` of an ended response."""
     pending = open_calls(response.output) if response.status == "completed" else ()
     return Reply(
         text=final_text(response.output),
@@ -129,7 +126,7 @@ def build_reply(response: Response, value: Any = None) -> Reply[Any]:
 
 
 def final_text(output: tuple[Item, ...]) -> str:
-    """What was said after the last tool output."""
+    """The text after the last tool output."""
     words: list[str] = []
     for item in output:
         if isinstance(item, FunctionCallOutput):
@@ -151,7 +148,7 @@ def open_calls(items: tuple[Item, ...]) -> tuple[FunctionCall, ...]:
 
 
 def is_summary(response: Response) -> bool:
-    """Whether a turn only sums up those before it."""
+    """Whether a turn is a summary of those before it."""
     return bool(response.output) and all(map(_is_summary_item, response.output))
 
 

@@ -1,4 +1,4 @@
-"""One streamed answer, read as text, as events or as an object that grows."""
+"""Streams: one streamed answer, read as text, as events or as partial objects."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from antiphon.errors import InvalidRequestError
 T = TypeVar("T")
 U = TypeVar("U")
 
-#: Between two messages: tools ran between them, or the first had to be mended.
+#: Between two messages: tools ran between them, or the first was sent back for correction.
 _PARAGRAPH = "\n\n"
 
 
 class EventSource(Protocol):
-    """A turn (or two, where an answer had to be mended) as one run of events."""
+    """The events of a turn (or two, where an answer was sent back for correction)."""
 
     reply: Reply[Any] | None
 
@@ -63,11 +63,11 @@ class AsyncStream(Generic[T]):
         return await anext(self._text_iterator)
 
     def events(self) -> AsyncIterator[Event]:
-        """Everything that happens, as typed events: words, calls as they form, tool outputs."""
+        """All typed events: text, calls and their arguments, tool outputs."""
         return self._start_reading(self._source.events)
 
     def objects(self) -> AsyncIterator[Any]:
-        """The object so far, each time there is more of it."""
+        """The partial object, each time that it grows."""
         return self._start_reading(self._objects)
 
     @property
@@ -135,7 +135,7 @@ class AsyncStream(Generic[T]):
 
 
 class LoopPortal(BlockingPortal):
-    """The way into the loop, which its own thread cannot take: it would wait for itself."""
+    """The blocking portal, which rejects calls from its own loop's thread: they would deadlock."""
 
     def __init__(self, on_exit: Callable[[], Coroutine[Any, Any, None]]) -> None:
         super().__init__(on_exit)
@@ -167,7 +167,7 @@ class LoopPortal(BlockingPortal):
 
 
 class Stream(Generic[T]):
-    """``AsyncStream`` for code that is not async."""
+    """The blocking twin of ``AsyncStream``."""
 
     def __init__(self, async_stream: AsyncStream[T], portal: LoopPortal) -> None:
         self._async_stream = async_stream
@@ -183,11 +183,11 @@ class Stream(Generic[T]):
         return next(self._text_iterator)
 
     def events(self) -> Iterator[Event]:
-        """Everything that happens, as typed events: words, calls as they form, tool outputs."""
+        """All typed events: text, calls and their arguments, tool outputs."""
         return self._iterate(self._async_stream.events())
 
     def objects(self) -> Iterator[Any]:
-        """The object so far, each time there is more of it."""
+        """The partial object, each time that it grows."""
         return self._iterate(self._async_stream.objects())
 
     @property

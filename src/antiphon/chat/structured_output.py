@@ -1,4 +1,4 @@
-"""Shapes: a Python type as a schema that a model answers in, and the answer as a value of it."""
+"""Structured output: a Python type as a strict JSON schema, and the answer as its value."""
 
 from __future__ import annotations
 

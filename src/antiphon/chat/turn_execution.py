@@ -1,4 +1,4 @@
-"""One question, from what a person gives to a reply: turn, and a second one to mend its shape."""
+"""Turn execution: one message to its reply, with one repair turn for invalid structured output."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from antiphon.turn.running_turns import RunningTurn
 
 
 class TurnExecution:
-    """Puts one request to the model. ``reply`` is there once it is over and good.
+    """Runs one request as a turn. ``reply`` is set once it has ended well.
 
-    ``begin`` sets a turn going, ``move`` makes a conversation go on from a response.
+    ``start_turn`` starts a turn, ``set_response_id`` moves the conversation to a response.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class TurnExecution:
         return self.reply
 
     async def events(self) -> AsyncGenerator[Event, None]:
-        """Everything that happens on the way to the reply."""
+        """All events up to the reply."""
         request: TurnRequest | None = await self._build_request()
         while request is not None:
             request = msgspec.structs.replace(request, stream=True)
@@ -74,7 +74,7 @@ class TurnExecution:
                     for event in batch:
                         yield event
             except (GeneratorExit, asyncio.CancelledError):
-                # The reader has had enough: the conversation goes on from what arrived.
+                # The reader closed the stream: the conversation continues from what has arrived.
                 await turn.cancel()
                 if turn.error is None:
                     self._set_response_id(turn.response_id)
@@ -140,14 +140,14 @@ class TurnExecution:
 
 
 class CallDecisions(msgspec.Struct, frozen=True):
-    """What a person decided: calls to run, and outputs for those not to."""
+    """Approval decisions: the calls to run, and the outputs of the declined ones."""
 
     approved_calls: tuple[FunctionCall, ...]
     declined_outputs: tuple[FunctionCallOutput, ...]
 
 
 def apply_decisions(pending: tuple[FunctionCall, ...], decisions: Decisions) -> CallDecisions:
-    """Sort the calls that wait by what was decided. Each must have been, and no others."""
+    """Split the open calls by decision. Each needs one, and there may be no others."""
     if not isinstance(decisions, Mapping):
         raise InvalidRequestError(
             "decisions is a dict: {call_id: True, False or the reason for your no}.",
@@ -203,7 +203,7 @@ def check_tools(approved: tuple[FunctionCall, ...], tools: tuple[FunctionTool, .
 async def user_message(
     text: str | None, options: SendOptions, *, required: bool
 ) -> tuple[Item, ...]:
-    """What a person says, words and pictures, as one message; none if there is nothing."""
+    """A message of text and images; no item if there is neither."""
     if text is not None and not isinstance(text, str):
         raise InvalidRequestError("Send a string.", code="invalid_type", param="text")
     given: Any = options.get("images")

@@ -66,7 +66,7 @@ def serve(
     """Serve the OpenAI Responses and chat completions APIs, and gRPC for the xai-sdk.
 
     Without --base-url and without XAI_API_KEY the embedded model answers. Once there are
-    keys (`antiphon key create`) every request needs one; until then nobody but this machine
+    keys (`antiphon key create`) every request needs one; until then only this machine
     is served. Ctrl-C or
     SIGTERM stops the server when the answers under way are out, at most 10 seconds later.
     """

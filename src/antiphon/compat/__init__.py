@@ -1,1 +1,1 @@
-"""Surfaces of other libraries, for programs that were written for those."""
+"""Compatibility: the APIs of other libraries, for programs that were written for them."""

@@ -1,4 +1,4 @@
-"""The old Chat SDK's surface, over antiphon: change the import line and nothing else.
+"""Legacy Chat SDK: the API of xAI's first SDK over antiphon; only the import line changes.
 
     import antiphon.compat.chat_sdk as xai_sdk
 

@@ -1,4 +1,4 @@
-"""The old Chat SDK's turns as it took them: over gRPC, the whole conversation each time."""
+"""Legacy Chat SDK over gRPC: sends the whole conversation to a server with each turn."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Where turns are kept: each store is the same contract over another ground."""
+"""Stores: implementations of the store protocols, in SQLite and in memory."""

@@ -1,19 +1,18 @@
-"""What a text is searched by: its words, the same for every store. No I/O.
+"""Full-text search: tokenizer, query parser, excerpts and BM25 ranking, for every store. No I/O.
 
     spaced scripts     a word is a run of letters, digits and their marks, without case and
                        accents: ``Crème_brûlée`` holds ``creme`` and ``brulee``
-    unspaced scripts   Chinese, Japanese, Korean, Thai and their like: every character and
-                       every pair of neighbours is a term. A run of a query is found where
-                       it stands in a text as it is, be it a part of a longer run
+    unspaced scripts   Chinese, Japanese, Korean, Thai and similar: every character and every
+                       pair of neighbours (bigram) is a term. A run of a query matches a text
+                       that contains it literally, also within a longer run
 
-So two characters of Chinese can be searched for, which is what most of its words have; an
-index of trigrams would not find them, and one of runs between spaces nothing but sentences.
+So two characters of Chinese can be searched for, which is the length of most of its words; an
+index of trigrams would miss them, and one of runs between spaces would match sentences only.
 Signs and emoji are no words.
 
-Which of the turns that hold all words of a query come first: BM25, then the newest. No I/O.
-
-The formula is Okapi's with Lucene's weights, which are never negative: a word counts for more
-the fewer turns hold it, for less each time it comes again, and for less in a longer turn.
+Ranking of the turns that hold all words of a query: BM25, then the newest. The formula is
+Okapi's with Lucene's weights, which are never negative: a word counts for more the fewer turns
+hold it, for less each time it is repeated, and for less in a longer turn.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ import msgspec
 from antiphon.core.items import Compaction, Message, decode_item, message_text
 from antiphon.errors import StoreError
 
-#: Longer words are known by their beginning: they are keys and data, not words.
+#: Longer words are truncated: they are keys and data, not words.
 MAX_WORD_LENGTH: Final = 64
-#: What is looked at of a query; the index is asked for its first terms only, and whether all of
-#: it is there is seen in the texts that hold those.
+#: Limits of a query, in characters and terms. The index is searched for the first terms only;
+#: whether a text holds the rest is checked in the text itself.
 _MAX_QUERY_LENGTH = 2_000
 _MAX_QUERY_TERMS = 64
-#: An excerpt's length in characters, about, and how much of it stands before the first word found.
+#: An excerpt's approximate length in characters, and how much of it precedes the first match.
 _EXCERPT_LENGTH = 200
 _EXCERPT_LEAD = 50
 
@@ -52,11 +51,11 @@ _ACCENTS = re.compile("[\u0300-\u036f]+")
 
 
 class _SeparatorTable(dict[int, int]):
-    """For ``str.translate``: what is neither letter, digit nor mark becomes a blank."""
+    """For ``str.translate``: what is neither letter, digit nor mark becomes a space."""
 
     def __missing__(self, point: int) -> int:
-        kept = unicodedata.category(chr(point))[0] in "LNM"
-        self[point] = point if kept else 32
+        is_word_character = unicodedata.category(chr(point))[0] in "LNM"
+        self[point] = point if is_word_character else 32
         return self[point]
 
 
@@ -64,9 +63,9 @@ _SEPARATORS = _SeparatorTable()
 
 
 class SearchQuery(msgspec.Struct, frozen=True):
-    """What is searched for: ``words`` and ``runs`` of unspaced script, all of them.
+    """A parsed query: ``words`` and ``runs`` of unspaced script, all of which must match.
 
-    ``terms`` are what an index knows them by; none: there is nothing to be found.
+    ``terms`` are the index terms to look up; none: nothing can match.
     """
 
     words: frozenset[str]
@@ -75,28 +74,28 @@ class SearchQuery(msgspec.Struct, frozen=True):
 
 
 def parse_query(text: str) -> SearchQuery:
-    """Any text is a query."""
+    """Parse a query. Any text is one."""
     words: dict[str, None] = {}
     runs: dict[str, None] = {}
     for _, _, term, unspaced in _tokens(unicodedata.normalize("NFC", text[:_MAX_QUERY_LENGTH])):
         (runs if unspaced else words)[term] = None
     terms = dict.fromkeys(words)
     for run in runs:
-        # Where its pairs are, so are its characters.
+        # A text with its bigrams has its characters, too.
         terms.update(dict.fromkeys(_bigrams(run) if len(run) > 1 else (run,)))
     return SearchQuery(frozenset(words), tuple(runs), tuple(terms)[:_MAX_QUERY_TERMS])
 
 
 def searchable_text(items: Iterable[bytes]) -> str:
-    """What users and models say in encoded items, on one line, in Unicode's composed form.
+    """The text of users and models in encoded items, on one line, in Unicode's composed form.
 
-    Summaries are among it; instructions, tools and what cannot be read are not.
+    With summaries; without instructions, tools and items that cannot be decoded.
     """
     return unicodedata.normalize("NFC", " ".join(" ".join(map(_item_text, items)).split()))
 
 
 def tokenize(text: str) -> list[str]:
-    """The terms of such a text, as often as they are in it."""
+    """The terms of a searchable text, repeated as often as they occur."""
     if text.isascii():
         words = _ASCII_WORDS.findall(text.lower())
         return [word[:MAX_WORD_LENGTH] for word in words] if len(text) > MAX_WORD_LENGTH else words
@@ -111,9 +110,9 @@ def tokenize(text: str) -> list[str]:
 
 
 def build_excerpt(text: str, query: SearchQuery) -> str | None:
-    """The part of ``text`` that holds most of the query, the words found between « and ».
+    """The part of ``text`` that matches most of the query, with « and » around each match.
 
-    None: something of the query is not there after all.
+    None: the text does not match the whole query.
     """
     marks, found = _find_matches(text, query)
     if len(found) < len(query.words) + len(query.runs) or not marks:
@@ -121,7 +120,7 @@ def build_excerpt(text: str, query: SearchQuery) -> str | None:
     first = _best_start(marks)
     left = max(0, first - _EXCERPT_LEAD)
     if left:
-        # From the beginning of a word, if there is one.
+        # Start at a word boundary if there is one.
         left = text.find(" ", left, first) + 1 or left
     right = left + _EXCERPT_LENGTH
     if right < len(text):
@@ -143,7 +142,7 @@ def _item_text(data: bytes) -> str:
 
 
 def _tokens(text: str) -> Iterator[tuple[int, int, str, bool]]:
-    """The words and unspaced runs of a text: where each begins and ends, folded, and which."""
+    """The tokens of a text: start, end, folded text, and whether it is a run of unspaced script."""
     for match in _TOKEN_PATTERN.finditer(text.translate(_SEPARATORS)):
         unspaced = match[1] is not None
         term = _fold(match[0])
@@ -164,7 +163,7 @@ def _bigrams(run: str) -> list[str]:
 
 
 def _find_matches(text: str, query: SearchQuery) -> tuple[list[tuple[int, int, str]], set[str]]:
-    """Where a text holds what of a query, in order, and all that it holds of it."""
+    """The matches of a query in a text (start, end, term) in order, and the terms that match."""
     marks: list[tuple[int, int, str]] = []
     for start, end, term, unspaced in _tokens(text):
         if not unspaced:
@@ -174,7 +173,7 @@ def _find_matches(text: str, query: SearchQuery) -> tuple[list[tuple[int, int, s
         for run in query.runs:
             at = term.find(run)
             while at >= 0:
-                # Where folding changed its length, the whole run is marked.
+                # If folding changed the length, the whole run is marked.
                 same = len(term) == end - start
                 span = (start + at, start + at + len(run)) if same else (start, end)
                 marks.append((*span, run))
@@ -184,20 +183,20 @@ def _find_matches(text: str, query: SearchQuery) -> tuple[list[tuple[int, int, s
 
 
 def _best_start(marks: list[tuple[int, int, str]]) -> int:
-    """Where the first stretch begins that holds most different words."""
+    """Where the first passage with the most different terms begins."""
     best = start = last = 0
     inside: dict[str, int] = {}
-    for first, (begin, _, gone) in enumerate(marks):
+    for first, (begin, _, leaving) in enumerate(marks):
         while last < len(marks) and marks[last][1] - begin <= _EXCERPT_LENGTH - _EXCERPT_LEAD:
             term = marks[last][2]
             inside[term] = inside.get(term, 0) + 1
             last += 1
         if len(inside) > best or first == 0:
             best, start = len(inside), begin
-        if inside.get(gone):
-            inside[gone] -= 1
-            if not inside[gone]:
-                del inside[gone]
+        if inside.get(leaving):
+            inside[leaving] -= 1
+            if not inside[leaving]:
+                del inside[leaving]
     return start
 
 
@@ -214,15 +213,15 @@ def _highlight(text: str, left: int, right: int, spans: list[tuple[int, int]]) -
     return before + "".join(parts).strip() + after
 
 
-#: How fast a word that comes again counts for less, and how much a turn's length matters.
+#: BM25 parameters: saturation of a repeated term, and normalization by length.
 _BM25_K1: Final = 1.2
 _BM25_B: Final = 0.75
-#: A word that comes more often in a turn counts as this often.
+#: Cap of a term's count in a turn.
 MAX_TERM_COUNT: Final = 255
 
 
 class Bm25Weights(msgspec.Struct, frozen=True):
-    """What a tenant's turns are measured by: each term's weight, and what length costs."""
+    """BM25 weights of a query: each term's weight, and the normalization by length."""
 
     term_weights: tuple[float, ...]
     norm: float
@@ -230,9 +229,9 @@ class Bm25Weights(msgspec.Struct, frozen=True):
 
 
 def bm25_weights(turns: int, words: int, document_counts: Sequence[int]) -> Bm25Weights:
-    """``turns`` have ``words`` among them; so many of them hold each term of the query."""
+    """The weights for ``turns`` with ``words`` in all; ``document_counts`` of them hold each term."""
     mean = words / turns if words else 1.0
-    weights = [math.log1p((turns - held + 0.5) / (held + 0.5)) for held in document_counts]
+    weights = [math.log1p((turns - count + 0.5) / (count + 0.5)) for count in document_counts]
     return Bm25Weights(
         term_weights=tuple([(_BM25_K1 + 1) * weight for weight in weights]),
         norm=_BM25_K1 * (1 - _BM25_B),
@@ -241,10 +240,10 @@ def bm25_weights(turns: int, words: int, document_counts: Sequence[int]) -> Bm25
 
 
 def bm25_score(weights: Bm25Weights, counts: Sequence[int], length: int) -> float:
-    """How good a turn of ``length`` words is that holds each term so often."""
-    drag = weights.norm + weights.norm_per_word * length
-    good = 0.0
-    # Up to a hundred thousand times in a search.
+    """BM25 score of a turn of ``length`` words that holds the terms ``counts`` times."""
+    length_norm = weights.norm + weights.norm_per_word * length
+    score = 0.0
+    # Called up to a hundred thousand times in a search.
     for weight, count in zip(weights.term_weights, counts):  # noqa: B905
-        good += weight * count / (count + drag)
-    return good
+        score += weight * count / (count + length_norm)
+    return score

@@ -1,4 +1,4 @@
-"""Whether a store works: counts and logs what it refuses, and knows if it can write now."""
+"""Health of a store: counts and logs failed reads and writes, and knows whether it can write now."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from antiphon.stores.sqlite.errors import read_error, store_error
 
 log = logging.getLogger("antiphon.store")
 
-#: Seconds between two lines of the log about the same trouble.
+#: Seconds between two lines of the log about the same kind of failure.
 _QUIET_SECONDS: Final = 60.0
 
 
@@ -21,19 +21,19 @@ class Health:
     """The state of one opened store. Used on its event loop."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        #: How many reads and writes were refused.
+        #: How many reads and writes have failed.
         self.refusals = 0
-        #: Why the last write was refused; None: it was not.
+        #: Why the last write failed; None: it did not.
         self.write_error: StoreError | None = None
-        #: When the last write was kept or refused.
+        #: When the last write succeeded or failed.
         self.written_at: float | None = None
         self._clock = clock
         self._refused_writes = 0
-        #: When the log last told of a refused read, or write.
+        #: When a failed read, or write, was last logged.
         self._logged: dict[str, float] = {}
 
     def note_written(self) -> None:
-        """Something has reached the disk."""
+        """Record a commit that reached the disk."""
         self.written_at = self._clock()
         if self.write_error is not None:
             log.warning("the store writes again, after %d refusals", self._refused_writes)
@@ -42,27 +42,27 @@ class Health:
             self._logged.pop("write", None)
 
     def refuse_write(self, error: BaseException) -> StoreError:
-        """Note a write that failed; what its caller is told."""
-        fault = self._refuse("write", error, store_error(error))
-        self.write_error = fault
+        """Record a write that failed; the error for its caller."""
+        mapped = self._refuse("write", error, store_error(error))
+        self.write_error = mapped
         self.written_at = self._clock()
         self._refused_writes += 1
-        return fault
+        return mapped
 
     def refuse_read(self, error: BaseException) -> StoreError:
-        """Note a read that failed; what its caller is told."""
+        """Record a read that failed; the error for its caller."""
         return self._refuse("read", error, read_error(error))
 
     def is_fresh(self, seconds: float) -> bool:
-        """Whether something was written, or not, in the last ``seconds``."""
+        """Whether a write succeeded or failed in the last ``seconds``."""
         return self.written_at is not None and self._clock() - self.written_at < seconds
 
-    def _refuse(self, operation: str, error: BaseException, fault: StoreError) -> StoreError:
+    def _refuse(self, operation: str, error: BaseException, mapped: StoreError) -> StoreError:
         self.refusals += 1
         now, logged = self._clock(), self._logged.get(operation)
         if logged is None or now - logged >= _QUIET_SECONDS:
             self._logged[operation] = now
-            # Of what SQLite does not say itself, where it came up is what helps.
+            # SQLite's own errors need no traceback; for others it shows where they come from.
             cause = None if isinstance(error, sqlite3.Error | StoreError) else error
-            log.error("the store refused a %s: %s", operation, fault.message, exc_info=cause)
-        return fault
+            log.error("the store refused a %s: %s", operation, mapped.message, exc_info=cause)
+        return mapped

@@ -1,1 +1,1 @@
-"""What runs the tool calls of a turn: Python functions, behind the contract of ``turn.protocols``."""
+"""Tools: Python functions and MCP servers, as ``ToolExecutor``s of ``turn.protocols``."""

@@ -1,4 +1,4 @@
-"""Running somebody else's code: whatever it raises, and however long it blocks."""
+"""Tool execution: runs user code in a thread or as a coroutine, and captures whatever it raises."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, Ty
 
 from antiphon.core.turns import FunctionTool
 from antiphon.errors import ConfigError
-from antiphon.tools.argument_spec import ArgumentSpec
 from antiphon.tools.execution import is_async
+from antiphon.tools.signature import ArgumentSpec
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")

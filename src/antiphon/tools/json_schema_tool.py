@@ -1,4 +1,7 @@
-"""A raw JSON schema as a form, by jsonschema. Loaded on first use: it is heavy."""
+"""JSON schema tools: validates arguments against a raw JSON schema, by jsonschema.
+
+Loaded on first use, as jsonschema is slow to import.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012, specification_with
 
 from antiphon.errors import ConfigError
-from antiphon.tools.argument_spec import ArgumentSpec
+from antiphon.tools.signature import ArgumentSpec
 from antiphon.tools.tool_context import context_parameters
 from antiphon.tools.tool_outputs import format_path, invalid_arguments, parse_arguments, shorten
 
@@ -21,7 +24,7 @@ from antiphon.tools.tool_outputs import format_path, invalid_arguments, parse_ar
 def schema_argument_spec(
     function: Callable[..., Any], name: str, parameters: dict[str, Any] | None
 ) -> ArgumentSpec:
-    """The form that a schema describes; without ``$schema`` it is Draft 2020-12.
+    """The ``ArgumentSpec`` of a schema; without ``$schema`` it is Draft 2020-12.
 
     Raises ``ConfigError`` for a bad schema.
     """
@@ -82,7 +85,7 @@ def _check_references(schema: dict[str, Any]) -> None:
 
 
 def _describe_error(error: ValidationError) -> str:
-    """One fault in words that a model can act on, without repeating what it wrote."""
+    """One validation error in words that a model can act on, without repeating its input."""
     path, keyword = list(error.path), str(error.validator)
     expected: Any = error.validator_value
     there: Any = error.instance

@@ -1,4 +1,4 @@
-"""A function's signature: which parameters a model fills in, their types, what is said of them."""
+"""Function signatures: a tool's parameters with their types and descriptions, and ``ArgumentSpec``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import inspect
 import types
 from collections.abc import Callable, Iterable, Mapping
 from inspect import Parameter
-from typing import Any, get_type_hints
+from typing import Any, TypeAlias, get_type_hints
 
 import msgspec
 
@@ -19,6 +19,24 @@ _UNSUPPORTED_KINDS = {
     Parameter.VAR_KEYWORD: "takes arguments of any name",
     Parameter.POSITIONAL_ONLY: "cannot be given by name",
 }
+
+
+#: The arguments' text to the function's keyword arguments. Raises ``InvalidArgumentsError``.
+ArgumentDecoder: TypeAlias = Callable[[str], dict[str, Any]]
+
+
+class ArgumentSpec(msgspec.Struct, frozen=True):
+    """A tool's arguments: ``schema`` is the JSON schema that the model gets.
+
+    ``decode`` reads a call's arguments. ``defaults`` are those of the function's parameters,
+    ``context_parameters`` the names of the parameters that take a ``ToolContext``.
+    """
+
+    schema: dict[str, Any]
+    decode: ArgumentDecoder
+    description: str | None = None
+    defaults: Mapping[str, Any] = {}
+    context_parameters: tuple[str, ...] = ()
 
 
 class Signature(msgspec.Struct, frozen=True):

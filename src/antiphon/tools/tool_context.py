@@ -1,4 +1,4 @@
-"""``ToolContext``: what a tool is told besides the arguments that the model wrote."""
+"""``ToolContext``: dependencies and call data, injected into a tool beside the model's arguments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ANNOTATION = re.compile(r"(?:\w+\.)*ToolContext(?:\[.*\])?(?:\s*\|\s*None)?", r
 class ToolContext(msgspec.Struct, Generic[D], frozen=True):
     """Filled in for a parameter annotated ``ToolContext`` or ``ToolContext[Deps]``.
 
-    The model is not shown such a parameter. ``deps`` is what the conversation was given
+    The model does not see such a parameter. ``deps`` is what the conversation was given
     for its tools (a database, a user), ``call_id`` and ``name`` are those of the call.
     """
 

@@ -1,7 +1,4 @@
-"""Outputs: what a tool gave, or what went wrong, as the text that the model reads.
-
-The arguments of a call: reading what the model wrote, and telling it what is wrong.
-"""
+"""Tool outputs: encodes a tool's result or error as text for the model, and parses call arguments."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-#: Lengths in characters of what a model is told: one sentence, and all of them.
+#: Lengths in characters of an error output: one sentence, and all of them.
 MAX_SENTENCE_LENGTH = 300
 MAX_ERROR_LENGTH = 1500
 _MAX_SENTENCES = 6
@@ -43,7 +40,7 @@ def parse_arguments(text: str) -> dict[str, Any]:
 
 
 def invalid_arguments(sentences: Iterable[str]) -> InvalidArgumentsError:
-    """One error of many sentences, each said once and kept short; so is their number."""
+    """One error for several sentences: without duplicates, and limited in length and number."""
     distinct = list(dict.fromkeys(sentences))
     messages = [shorten(one) for one in distinct[:_MAX_SENTENCES]]
     if len(distinct) > _MAX_SENTENCES:
@@ -52,7 +49,7 @@ def invalid_arguments(sentences: Iterable[str]) -> InvalidArgumentsError:
 
 
 def format_path(path: Sequence[str | int]) -> str:
-    """Where a fault is: ``("items", 0, "price")`` is argument 'items[0].price'."""
+    """A JSON path as words: ``("items", 0, "price")`` is argument 'items[0].price'."""
     if not path:
         return "the arguments"
     written = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
@@ -60,7 +57,7 @@ def format_path(path: Sequence[str | int]) -> str:
 
 
 def shorten(value: object, limit: int = MAX_SENTENCE_LENGTH) -> str:
-    """What somebody else's object says of itself, in at most ``limit`` characters."""
+    """An object's ``str`` in at most ``limit`` characters; its type's name where that raises."""
     try:
         text = str(value)
     except Exception:  # noqa: BLE001 - an object that cannot even say what it is

@@ -1,4 +1,8 @@
-"""A typed function's form, by Pydantic. Loaded on first use: it is heavy."""
+"""Typed tools: a function's type hints as a JSON schema and a validator, by Pydantic.
+
+Schemas are the same in every process, and without titles. Loaded on first use, as Pydantic
+is slow to import.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +22,11 @@ from pydantic import (
     create_model,
 )
 from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import SchemaError
 
 from antiphon.errors import ConfigError
-from antiphon.tools.argument_spec import ArgumentDecoder, ArgumentSpec
-from antiphon.tools.json_schema import generate_schema
-from antiphon.tools.signature import parse_docstring, read_signature
+from antiphon.tools.signature import ArgumentDecoder, ArgumentSpec, parse_docstring, read_signature
 from antiphon.tools.tool_outputs import format_path, invalid_arguments, parse_arguments, shorten
 
 #: What Pydantic raises for a type that it can make no schema of.
@@ -42,7 +45,7 @@ _UNDEFINED_TYPE_CODES = ("class-not-fully-defined", "undefined-annotation")
 def typed_argument_spec(
     function: Callable[..., Any], name: str, names: Mapping[str, Any]
 ) -> ArgumentSpec:
-    """The form of a function's parameters. Arguments and errors: ``read_signature``."""
+    """The ``ArgumentSpec`` of a function's parameters. Arguments and errors: ``read_signature``."""
     signature = read_signature(function, name, names)
     doc = parse_docstring(function)
     description = doc.get("")
@@ -139,7 +142,7 @@ def _validate(adapter: TypeAdapter[Any], text: str) -> Any:
 
 
 def _describe_error(kind: str, path: Sequence[str | int], message: str, written: Any) -> str:
-    """One fault in words that a model can act on, without repeating what it wrote."""
+    """One validation error in words that a model can act on, without repeating its input."""
     if kind == "missing":
         return f"{format_path([*_existing_path(path[:-1], written), path[-1]])} is missing"
     where = format_path(_existing_path(path, written))
@@ -180,3 +183,43 @@ def _describe_unsupported_parameter(
 def _first_sentence(error: BaseException) -> str:
     """The first sentence: what follows is advice on Pydantic's own settings."""
     return shorten(error).split("\n", maxsplit=1)[0].split(". ", maxsplit=1)[0].rstrip(".") + "."
+
+
+class _Generator(GenerateJsonSchema):
+    #: A default that is no JSON is left out of the schema: the function has it all the same.
+    ignored_warning_kinds = GenerateJsonSchema.ignored_warning_kinds | {"non-serializable-default"}
+
+
+def generate_schema(adapter: TypeAdapter[Any]) -> dict[str, Any]:
+    """The schema of what the adapter validates, its root in place."""
+    schema = adapter.json_schema(schema_generator=_Generator)
+    root = schema.pop("$ref", None)
+    if root is not None:
+        # A type that refers to itself; many APIs want to see an object at the top.
+        schema = {**schema["$defs"][root.removeprefix("#/$defs/")], **schema}
+    clean: dict[str, Any] = _remove_titles(schema)
+    return clean
+
+
+def _remove_titles(schema: Any) -> Any:
+    """The schema without titles: Pydantic makes them of names, and they say nothing more."""
+    if not isinstance(schema, dict):
+        return schema
+    clean: dict[str, Any] = {}
+    for key, value in schema.items():
+        match key, value:
+            case "title", str():
+                continue
+            # Here the keys are names, one of which may be "title".
+            case (("properties" | "$defs" | "patternProperties" | "dependentSchemas"), dict()):
+                clean[key] = {name: _remove_titles(one) for name, one in value.items()}
+            case (("anyOf" | "oneOf" | "allOf" | "prefixItems"), list()):
+                clean[key] = [_remove_titles(one) for one in value]
+            case (
+                ("items" | "additionalProperties" | "propertyNames" | "contains" | "not"),
+                dict(),
+            ):
+                clean[key] = _remove_titles(value)
+            case _:
+                clean[key] = value
+    return clean

@@ -37,12 +37,16 @@ def bench() -> Iterator[Bench]:
 
 async def answer(model: LlamaModel, *talk: str) -> str:
     """The model's answer, shown what a turn shows it: instructions, primer, history."""
-    said = [{"role": "system", "content": "You are a helpful assistant."}]
+    output = [{"role": "system", "content": "You are a helpful assistant."}]
     history = [
-        {"role": ("user", "assistant")[place % 2], "content": text}
-        for place, text in enumerate(talk)
+        {"role": ("user", "assistant")[position % 2], "content": text}
+        for position, text in enumerate(talk)
     ]
-    parts = (msgspec.json.encode(said)[1:-1], FEW_SHOT_EXAMPLES, msgspec.json.encode(history)[1:-1])
+    parts = (
+        msgspec.json.encode(output)[1:-1],
+        FEW_SHOT_EXAMPLES,
+        msgspec.json.encode(history)[1:-1],
+    )
     messages = b"[" + b",".join(parts) + b"]"
     return (await generate(model, ModelCall("smollm2", messages, GREEDY, stream=True))).text
 
@@ -54,13 +58,13 @@ def test_the_primer_is_turns_without_brackets() -> None:
 
 
 @needs_model
-def test_a_name_that_was_told_is_said_when_asked(bench: Bench) -> None:
+def test_a_name_is_remembered(bench: Bench) -> None:
     runner, model = bench
 
     async def recalled(name: str) -> list[bool]:
-        told = f"My name is {name}."
-        greeting = await answer(model, told)
-        return [name in await answer(model, told, greeting, question) for question in QUESTIONS]
+        received = f"My name is {name}."
+        greeting = await answer(model, received)
+        return [name in await answer(model, received, greeting, question) for question in QUESTIONS]
 
     async def main() -> int:
         return sum([sum(await recalled(name)) for name in NAMES])

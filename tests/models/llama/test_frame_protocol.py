@@ -42,13 +42,13 @@ UP: list[FromWorker] = [
 
 
 @pytest.mark.parametrize("frame", DOWN, ids=lambda frame: type(frame).__name__)
-def test_what_goes_down_arrives_as_it_was(frame: ToWorker) -> None:
+def test_frames_to_the_worker_round_trip(frame: ToWorker) -> None:
     (body,) = FrameSplitter().feed(encode_frame(frame))
     assert decode_to_worker(body) == frame
 
 
 @pytest.mark.parametrize("frame", UP, ids=lambda frame: type(frame).__name__)
-def test_what_goes_up_arrives_as_it_was(frame: FromWorker) -> None:
+def test_frames_from_the_worker_round_trip(frame: FromWorker) -> None:
     (body,) = FrameSplitter().feed(encode_frame(frame))
     assert decode_from_worker(body) == frame
 

@@ -69,14 +69,14 @@ def test_a_file_without_these_keys_has_no_facts(tmp_path: Path) -> None:
         (gguf(VOCABULARY[:-3]), "damaged"),
     ],
 )
-def test_damage_is_told_in_a_sentence(tmp_path: Path, content: bytes, says: str) -> None:
+def test_a_damaged_file_is_reported(tmp_path: Path, content: bytes, says: str) -> None:
     path = tmp_path / "a.gguf"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=says):
         read_metadata(path)
 
 
-def test_a_missing_file_is_told_in_a_sentence(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         read_metadata(tmp_path / "none.gguf")
 

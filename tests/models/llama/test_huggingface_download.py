@@ -54,7 +54,7 @@ def test_nothing_is_fetched_twice_until_it_changes(fake: Hub, folder: Path) -> N
     assert pull_file(SPEC, folder).read_bytes() == b"GGUF new"
 
 
-def test_a_cut_connection_goes_on_where_it_was(fake: Hub, folder: Path) -> None:
+def test_a_broken_connection_is_resumed(fake: Hub, folder: Path) -> None:
     # The library writes ten MiB at a time.
     big = fake.files["big.gguf"] = MODEL * 80
     fake.cuts = [12 << 20]
@@ -62,7 +62,7 @@ def test_a_cut_connection_goes_on_where_it_was(fake: Hub, folder: Path) -> None:
     assert fake.ranges == [None, f"bytes={10 << 20}-"]
 
 
-def test_a_pull_that_was_broken_off_goes_on_another_day(fake: Hub, folder: Path) -> None:
+def test_a_pull_resumes_in_a_later_process(fake: Hub, folder: Path) -> None:
     def stop(done: int, total: int | None) -> None:
         raise KeyboardInterrupt
 
@@ -83,14 +83,14 @@ def test_a_file_in_a_folder_of_its_repository(fake: Hub, folder: Path) -> None:
     assert pull_file(f"hf:{REPO}/q4/tiny.gguf", folder) == folder / REPO / "q4" / "tiny.gguf"
 
 
-def test_a_damaged_file_is_not_kept(fake: Hub, folder: Path) -> None:
+def test_a_damaged_file_is_deleted(fake: Hub, folder: Path) -> None:
     fake.wrong_etag = True
     with pytest.raises(ConfigError, match="came damaged"):
         pull_file(SPEC, folder)
     assert files(folder) == set()
 
 
-def test_what_is_no_gguf_is_not_kept(fake: Hub, folder: Path) -> None:
+def test_a_file_that_is_no_gguf_is_deleted(fake: Hub, folder: Path) -> None:
     fake.files["tiny.gguf"] = b"<html>"
     with pytest.raises(ConfigError, match="is not a GGUF file"):
         pull_file(SPEC, folder)
@@ -127,14 +127,16 @@ def test_unsafe_and_unclear_names_are_refused(fake: Hub, folder: Path, spec: str
         (f"hf:{GATED}/tiny.gguf", "is gated"),
     ],
 )
-def test_what_the_hub_refuses_is_told(fake: Hub, folder: Path, spec: str, says: str) -> None:
+def test_an_error_of_the_hub_is_reported(fake: Hub, folder: Path, spec: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
         pull_file(spec, folder)
     assert "hf_secret" not in caught.value.message
     assert not folder.exists()
 
 
-def test_no_network_is_told(fake: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_network_is_reported(
+    fake: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")

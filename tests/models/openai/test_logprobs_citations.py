@@ -57,5 +57,5 @@ def test_bytes_are_those_of_the_token_unless_it_is_half_a_character() -> None:
         (Options(include=("message.output_text.logprobs",)), True),
     ],
 )
-def test_who_asks_for_odds(options: Options, wanted: bool) -> None:
+def test_options_that_request_logprobs(options: Options, wanted: bool) -> None:
     assert wants_logprobs(options) is wanted

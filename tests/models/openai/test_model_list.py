@@ -35,7 +35,7 @@ def with_engine(work: Callable[[Engine, MisbehavingUpstream], Awaitable[None]]) 
     asyncio.run(main())
 
 
-async def said(engine: Engine) -> str:
+async def output(engine: Engine) -> str:
     """The model that a turn without one was answered by."""
     turn = await engine.service.start(TurnRequest((Message("user", "Hi"),)))
     response = await turn.result()
@@ -47,10 +47,10 @@ def test_the_only_one_is_taken() -> None:
     async def work(engine: Engine, upstream: MisbehavingUpstream) -> None:
         assert await engine.choose_model()
         assert engine.default_model() == "only"
-        assert await said(engine) == "only"
-        asked, turn = upstream.requests
-        assert (asked.method, asked.path) == ("GET", "/v1/models")
-        assert asked.headers["authorization"] == f"Bearer {KEY}"
+        assert await output(engine) == "only"
+        requested, turn = upstream.requests
+        assert (requested.method, requested.path) == ("GET", "/v1/models")
+        assert requested.headers["authorization"] == f"Bearer {KEY}"
         assert turn.json["model"] == "only"
         assert engine.service.models.items()[0][0] == "only"
 
@@ -69,14 +69,16 @@ def test_the_only_one_is_taken() -> None:
         ([CUT], "closed the connection", False),
     ],
 )
-def test_what_there_is_instead_is_told(behaviour: Behaviour, words: str, answered: bool) -> None:
+def test_the_error_lists_the_available_models(
+    behaviour: Behaviour, words: str, answered: bool
+) -> None:
     async def work(engine: Engine, upstream: MisbehavingUpstream) -> None:
         # Twice: the HTTP client itself repeats a GET whose connection was cut.
         upstream.then(behaviour, behaviour)
         assert await engine.choose_model() is answered
         assert engine.default_model() is None
         with pytest.raises(InvalidRequestError) as refused:
-            await said(engine)
+            await output(engine)
         message = refused.value.message
         assert words in message
         assert message.startswith(f"Name a model: 127.0.0.1:{upstream.port} ")
@@ -86,13 +88,13 @@ def test_what_there_is_instead_is_told(behaviour: Behaviour, words: str, answere
     with_engine(work)
 
 
-def test_an_endpoint_that_is_late_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_endpoint_is_queried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("antiphon.bootstrap._ASK_AGAIN_SECONDS", 0.0)
 
     async def work(engine: Engine, upstream: MisbehavingUpstream) -> None:
         upstream.then([CUT], models(), models("late"))
         await engine.keep_choosing()
-        assert await said(engine) == "late"
+        assert await output(engine) == "late"
 
     with_engine(work)
 

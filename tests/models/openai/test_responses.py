@@ -107,10 +107,10 @@ def test_a_stream() -> None:
 @pytest.mark.parametrize("size", [1, 7])
 def test_a_stream_in_small_pieces(size: int) -> None:
     async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
-        told = b"".join(
+        received = b"".join(
             sse_frames(*stream_events(reasoning_item("gAAA"), message("é😀"), function_call_item()))
         )
-        upstream.then(stream(told, size=size))
+        upstream.then(stream(received, size=size))
         assert await collect_deltas(model) == [
             EncryptedReasoning("gAAA", f"127.0.0.1:{upstream.port}/grok-4"),
             OutputTextDelta("é😀"),
@@ -127,8 +127,8 @@ def test_a_stream_in_small_pieces(size: int) -> None:
 def test_what_arrives_together_is_one_batch() -> None:
     async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         rest = asyncio.Event()
-        told = sse_frames(*stream_events(message("Hello.")))
-        upstream.then(stream(b"".join(told[:5]), rest, b"".join(told[5:])))
+        received = sse_frames(*stream_events(message("Hello.")))
+        upstream.then(stream(b"".join(received[:5]), rest, b"".join(received[5:])))
         async with aclosing(model.generate(make_call())) as answered:
             assert await anext(answered) == [OutputTextDelta("Hel"), OutputTextDelta("lo.")]
             rest.set()
@@ -149,12 +149,12 @@ def test_connections_are_used_again() -> None:
     run_with_upstream(main)
 
 
-def test_an_answer_in_the_form_that_was_not_asked_for() -> None:
+def test_an_answer_in_the_form_that_was_not_requested() -> None:
     async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         upstream.then(json_response(message("Hi.")), event_stream(message("Hi.")))
-        said = [OutputTextDelta("Hi."), ItemEnd(), UsageUpdate(Usage(5, 2)), Finish("stop")]
-        assert await collect_deltas(model) == said
-        assert await collect_deltas(model, streamed=False) == said
+        output = [OutputTextDelta("Hi."), ItemEnd(), UsageUpdate(Usage(5, 2)), Finish("stop")]
+        assert await collect_deltas(model) == output
+        assert await collect_deltas(model, streamed=False) == output
 
     run_with_upstream(main)
 
@@ -170,7 +170,7 @@ def test_a_name_of_its_own_there() -> None:
 
 
 @pytest.mark.parametrize("told_within", [True, False])
-def test_an_upstream_that_is_busy_is_asked_again(told_within: bool) -> None:
+def test_a_busy_upstream_is_retried(told_within: bool) -> None:
     async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         error = {"code": "rate_limit_exceeded", "message": "Slow."}
         upstream.then(
@@ -186,7 +186,7 @@ def test_an_upstream_that_is_busy_is_asked_again(told_within: bool) -> None:
     run_with_upstream(main)
 
 
-def test_an_upstream_that_stays_busy_is_given_up() -> None:
+def test_retries_of_a_busy_upstream_end() -> None:
     async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         upstream.then(*[refuse(429, headers={"Retry-After": "3"})] * 3)
         _, error = await expect_failure(model, UpstreamRateLimitError)
@@ -222,13 +222,13 @@ def test_a_stream_cut_after_its_first_word_is_an_error(end: Any) -> None:
     run_with_upstream(main)
 
 
-def test_an_error_after_the_first_word_is_told() -> None:
+def test_an_error_after_the_first_delta_is_raised() -> None:
     async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         error = {"code": "server_error", "message": f"Oops, {KEY}."}
         upstream.then(event_stream(message("Hi."), status="failed", error=error))
-        deltas, told = await expect_failure(model, ModelError)
+        deltas, received = await expect_failure(model, ModelError)
         assert deltas == [OutputTextDelta("Hi."), ItemEnd()]
-        assert "Oops, [key]" in told.message
+        assert "Oops, [key]" in received.message
         assert len(upstream.requests) == 1
 
     run_with_upstream(main)
@@ -273,9 +273,9 @@ def test_bad_answers(behaviour: Any, kind: type[AntiphonError], streaming: bool)
 
 def test_bad_events_keep_what_came_before() -> None:
     async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
-        told = sse_frames(*stream_events(message("Hello.")))
+        received = sse_frames(*stream_events(message("Hello.")))
         bad = events(b'{"type":"response.output_text.delta","delta":3}')
-        upstream.then(stream(*told[:4], *bad, *told[4:]))
+        upstream.then(stream(*received[:4], *bad, *received[4:]))
         deltas, error = await expect_failure(model, ModelError)
         assert error.code == "upstream_invalid_response"
         assert deltas == [OutputTextDelta("Hel")]
@@ -297,13 +297,13 @@ def test_silence_and_leaving() -> None:
     run_with_upstream(main, read_timeout=0.2)
 
 
-def test_a_model_that_has_no_reasoning_is_asked_once() -> None:
+def test_a_model_without_reasoning_rejects_it_once() -> None:
     async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         upstream.then(refuse(400, NO_REASONING))
         assert await collect_deltas(model) == HELLO
         assert await collect_deltas(model) == HELLO
-        asked = ["include" in request.json for request in upstream.requests]
-        assert asked == [True, False, False]
+        requested = ["include" in request.json for request in upstream.requests]
+        assert requested == [True, False, False]
         assert upstream.waits == [], "there is nothing to wait for"
 
     run_with_upstream(main)
@@ -322,7 +322,7 @@ def test_two_at_once_find_out_together_that_there_is_no_reasoning() -> None:
     run_with_upstream(main)
 
 
-def test_an_upstream_that_refuses_it_whatever_is_asked() -> None:
+def test_an_upstream_that_rejects_every_repair() -> None:
     async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         upstream.then(*[refuse(422, {"detail": [{"loc": ["body", "include"]}]})] * 3)
         await expect_failure(model, InvalidRequestError)
@@ -334,14 +334,14 @@ def test_an_upstream_that_refuses_it_whatever_is_asked() -> None:
 def reasoned(upstream: ResponsesUpstream) -> ModelCall:
     """A call in the middle of a tool loop."""
     origin = f"127.0.0.1:{upstream.port}/grok-4"
-    said: list[Item] = [
+    output: list[Item] = [
         Message("user", "Weather?"),
         Reasoning(encrypted_content="gAAA", origin=origin),
         FunctionCall("c", "f", "{}"),
         FunctionCallOutput("c", "sunny"),
     ]
     options = Options(tools=(FunctionTool("f"),))
-    return ModelCall("grok-4", build_messages([render_turn(said)]), options, True)
+    return ModelCall("grok-4", build_messages([render_turn(output)]), options, True)
 
 
 def test_reasoning_that_cannot_be_read_any_more_is_left_out() -> None:
@@ -358,7 +358,7 @@ def test_reasoning_that_cannot_be_read_any_more_is_left_out() -> None:
     run_with_upstream(main)
 
 
-def test_an_upstream_that_is_never_content_is_given_up() -> None:
+def test_repairs_are_limited() -> None:
     async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         upstream.then(*[refuse(400, one) for one in (STALE, NO_REASONING) * 4])
         with pytest.raises(InvalidRequestError):

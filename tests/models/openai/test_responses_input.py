@@ -43,14 +43,14 @@ def items_of(*items: Item, origin: str = ORIGIN) -> list[dict[str, Any]]:
     return decoded
 
 
-def test_who_said_what() -> None:
-    picture = InputImage("https://example.com/a.png", "high")
+def test_roles_and_contents() -> None:
+    image = InputImage("https://example.com/a.png", "high")
     document = InputFile("a.pdf", "data:application/pdf;base64,AA")
     elsewhere = InputFile(file_url="https://example.com/b.pdf")
     assert items_of(
         Message("developer", "Be brief."),
         Message("user", "Look:", name="bob"),
-        Message("user", (InputText("a"), picture, document, elsewhere, InputVideo("https://v"))),
+        Message("user", (InputText("a"), image, document, elsewhere, InputVideo("https://v"))),
         Message("assistant", (OutputText("I"), Refusal(" will not."))),
         Message("assistant", ""),
     ) == [
@@ -84,12 +84,12 @@ def test_who_said_what() -> None:
 
 
 def test_calls_and_their_outputs() -> None:
-    picture = InputImage("data:image/png;base64,AA")
+    image = InputImage("data:image/png;base64,AA")
     assert items_of(
         Message("assistant", "I look."),
         FunctionCall("a", "f", '{"x":1}'),
         FunctionCall("b", "g", "oops"),
-        FunctionCallOutput("b", (InputText("two"), picture)),
+        FunctionCallOutput("b", (InputText("two"), image)),
         FunctionCallOutput("a", "one"),
     )[1:] == [
         {"type": "function_call", "call_id": "a", "name": "f", "arguments": '{"x":1}'},
@@ -114,7 +114,7 @@ def sealed(content: str, origin: str | None = ORIGIN) -> Reasoning:
     return Reasoning((SummaryText("Hm."),), encrypted_content=content, origin=origin)
 
 
-def test_reasoning_goes_back_to_the_model_that_made_it() -> None:
+def test_reasoning_is_sent_back_to_the_model_that_made_it() -> None:
     call, output = FunctionCall("c", "f", "{}"), FunctionCallOutput("c", "1")
     said = Message("assistant", "One.")
     items: list[Item] = [sealed("a"), call, output, sealed("b"), said]
@@ -143,7 +143,7 @@ def test_reasoning_goes_back_to_the_model_that_made_it() -> None:
     ]
 
 
-def test_reasoning_of_nobody_in_particular_goes_to_whoever_is_asked() -> None:
+def test_reasoning_without_an_origin_is_sent_to_any_model() -> None:
     said = Message("assistant", "One.")
     # A client that keeps its history itself knows whom it asks.
     assert items_of(sealed("a", None), said)[0]["encrypted_content"] == "a"
@@ -218,12 +218,12 @@ def test_responses_get_a_well_formed_input(chain: Chain) -> None:
     answered = [item["call_id"] for item in items if item["type"] == "function_call_output"]
     assert sorted(made) == sorted(answered)
     assert len(set(made)) == len(made), "no two calls share an id"
-    for place, item in enumerate(items):
+    for position, item in enumerate(items):
         if item["type"] == "function_call_output":
-            call = next(one for one in items[:place] if one.get("call_id") == item["call_id"])
+            call = next(one for one in items[:position] if one.get("call_id") == item["call_id"])
             assert call["type"] == "function_call"
         if item["type"] == "reasoning":
-            following = next(one for one in items[place:] if one["type"] != "reasoning")
+            following = next(one for one in items[position:] if one["type"] != "reasoning")
             assert following.get("role") == "assistant" or following["type"] == "function_call"
     # Nothing else depends on the reasoning.
     plain = build_messages([without_reasoning(turn).segment() for turn in chain.turns])
@@ -240,7 +240,7 @@ def valid(body: dict[str, Any]) -> None:
         raise AssertionError(f"{error}\n{json.dumps(body)}") from error
 
 
-def test_a_model_is_told_again_what_its_messages_were() -> None:
+def test_phases_are_sent_back() -> None:
     shown = items_of(
         Message("user", "Weather?", phase="commentary"),
         Reasoning(encrypted_content="g", origin=ORIGIN),
@@ -261,7 +261,7 @@ def test_a_model_is_told_again_what_its_messages_were() -> None:
     assert [one.get("phase") for one in prose] == [None, "final_answer"]
 
 
-def test_a_phase_is_told_where_reasoning_cannot_be() -> None:
+def test_a_phase_is_sent_where_reasoning_is_left_out() -> None:
     message = Message("assistant", "Hi.", phase="final_answer")
     said: list[Item] = [Reasoning(encrypted_content="g"), message]
     call = ModelCall("m", build_messages([render_turn(said)]), Options(), stream=False)
@@ -272,7 +272,7 @@ def test_a_phase_is_told_where_reasoning_cannot_be() -> None:
         assert shown[-1]["phase"] == "final_answer"
 
 
-def test_chat_completions_have_no_place_for_a_phase() -> None:
+def test_chat_completions_have_no_phase() -> None:
     said = [Message("user", "Hi."), Message("assistant", "Hi.", phase="final_answer")]
     segment, plain = render_turn(said), render_turn([said[0], Message("assistant", "Hi.")])
     call = ModelCall("m", build_messages([segment]), Options(), stream=False)

@@ -55,7 +55,7 @@ def test_nothing_is_stored_or_shortened_there() -> None:
     assert extras(Options()) == {}
 
 
-def test_the_model_is_the_one_asked_for_or_the_upstreams_own() -> None:
+def test_the_model_is_the_requested_one_or_the_upstream_name() -> None:
     assert body()["model"] == 'the "model"'
     assert body(name="other")["model"] == "other"
     assert ResponsesEncoder(upstream_name="other", host="h").origin(call()) == "h/other"
@@ -112,18 +112,18 @@ def test_penalties_of_nothing_are_not_sent() -> None:
         (Options(include=("message.output_text.logprobs",), top_logprobs=0), {"top_logprobs": 0}),
     ],
 )
-def test_odds_are_asked_for_as_this_api_wants_it(options: Options, sent: Any) -> None:
+def test_logprobs_are_requested_in_this_api(options: Options, sent: Any) -> None:
     both = ["reasoning.encrypted_content", "message.output_text.logprobs"]
     assert extras(options) == {"include": both, **sent}
 
 
-def test_what_is_asked_of_others_is_not_passed_on() -> None:
+def test_unsupported_options_are_not_passed_on() -> None:
     """Some clients always ask for these, and have no tools that would give them."""
-    asked = ("file_search_call.results", "reasoning.encrypted_content")
-    assert extras(Options(include=asked, top_logprobs=0)) == {}
+    requested = ("file_search_call.results", "reasoning.encrypted_content")
+    assert extras(Options(include=requested, top_logprobs=0)) == {}
 
 
-def test_a_model_that_has_no_reasoning_is_asked_for_none() -> None:
+def test_a_model_without_reasoning_gets_no_include() -> None:
     writer = ResponsesEncoder(upstream_name=None, host="h")
     writer.disable_reasoning(call())
     assert "include" not in json.loads(writer.encode(call()))

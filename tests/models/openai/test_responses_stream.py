@@ -38,7 +38,7 @@ from support.responses_upstream import (
 ORIGIN = "host/m"
 USED = UsageUpdate(Usage(5, 2))
 SOURCE = {"type": "url_citation", "start_index": 0, "end_index": 1, "url": "u", "title": "t"}
-ODDS = {"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []}
+LOGPROBS = {"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []}
 
 
 def read(*events: Json | bytes) -> tuple[list[Delta], ResponsesParser]:
@@ -47,7 +47,7 @@ def read(*events: Json | bytes) -> tuple[list[Delta], ResponsesParser]:
     return reader.feed(data) + reader.finish(), reader
 
 
-def heard(*events: Json | bytes) -> list[Delta]:
+def parsed(*events: Json | bytes) -> list[Delta]:
     deltas, reader = read(*events)
     assert reader.error is None
     assert reader.done
@@ -156,26 +156,26 @@ ANSWERS: list[tuple[list[Json], list[Delta]]] = [
 
 @pytest.mark.parametrize(("items", "deltas"), ANSWERS)
 def test_an_answer_is_the_same_however_it_comes(items: list[Json], deltas: list[Delta]) -> None:
-    told = list(stream_events(*items))
-    assert joined(heard(*told)) == deltas
+    received = list(stream_events(*items))
+    assert joined(parsed(*received)) == deltas
     assert joined(whole(body(*items))[0]) == deltas
     # Servers leave out this and that.
-    last = told[-1]
-    assert joined(heard(last)) == deltas
-    assert joined(heard(*(one for one in told if ".delta" not in one["type"]))) == deltas
-    ends = [one for one in told if one["type"] == "response.output_item.done"]
-    assert joined(heard(*ends, {**last, "response": body()})) == deltas
+    last = received[-1]
+    assert joined(parsed(last)) == deltas
+    assert joined(parsed(*(one for one in received if ".delta" not in one["type"]))) == deltas
+    ends = [one for one in received if one["type"] == "response.output_item.done"]
+    assert joined(parsed(*ends, {**last, "response": body()})) == deltas
 
 
-def test_sources_that_only_their_event_tells() -> None:
-    *told, done, last = stream_events(message("a", annotations=[SOURCE]))
+def test_annotations_that_only_their_event_holds() -> None:
+    *received, done, last = stream_events(message("a", annotations=[SOURCE]))
     for one in (done["item"], last["response"]["output"][0]):
         one["content"] = [{**one["content"][0], "annotations": []}]
-    assert heard(*told, done, last)[:2] == [OutputTextDelta("a"), AnnotationDelta(SOURCE)]
+    assert parsed(*received, done, last)[:2] == [OutputTextDelta("a"), AnnotationDelta(SOURCE)]
 
 
 def test_deltas_come_as_they_were_sent() -> None:
-    assert heard(*stream_events(message("Hello.")))[:2] == [
+    assert parsed(*stream_events(message("Hello.")))[:2] == [
         OutputTextDelta("Hel"),
         OutputTextDelta("lo."),
     ]
@@ -183,14 +183,16 @@ def test_deltas_come_as_they_were_sent() -> None:
 
 def test_the_specifications_name_for_raw_reasoning() -> None:
     event = {"type": "response.reasoning.delta", "output_index": 0, "delta": "Hm."}
-    assert heard(event, *stream_events())[0] == ReasoningTextDelta("Hm.")
+    assert parsed(event, *stream_events())[0] == ReasoningTextDelta("Hm.")
 
 
-def test_odds_come_with_their_words() -> None:
+def test_logprobs_come_with_their_text() -> None:
     delta = {"type": "response.output_text.delta", "output_index": 0, "delta": "a"}
     odds = [{"token": "a", "logprob": -0.5, "top_logprobs": []}]
-    assert heard({**delta, "logprobs": odds}, *stream_events())[0] == OutputTextDelta("a", (ODDS,))
-    assert whole(body(message("a", logprobs=odds)))[0][0] == OutputTextDelta("a", (ODDS,))
+    assert parsed({**delta, "logprobs": odds}, *stream_events())[0] == OutputTextDelta(
+        "a", (LOGPROBS,)
+    )
+    assert whole(body(message("a", logprobs=odds)))[0][0] == OutputTextDelta("a", (LOGPROBS,))
 
 
 def test_tokens() -> None:
@@ -200,11 +202,11 @@ def test_tokens() -> None:
         "output_tokens": 7,
         "output_tokens_details": {"reasoning_tokens": 3},
     }
-    assert heard(*stream_events(message("a"), usage=usage))[-2] == UsageUpdate(Usage(9, 7, 4, 3))
+    assert parsed(*stream_events(message("a"), usage=usage))[-2] == UsageUpdate(Usage(9, 7, 4, 3))
     assert whole(body(message("a"), usage=usage))[0][-2] == UsageUpdate(Usage(9, 7, 4, 3))
-    assert [one for one in heard(*stream_events(usage=None)) if isinstance(one, UsageUpdate)] == []
+    assert [one for one in parsed(*stream_events(usage=None)) if isinstance(one, UsageUpdate)] == []
     empty = {"input_tokens": None, "input_tokens_details": None}
-    assert heard(*stream_events(usage=empty))[-2] == UsageUpdate(Usage())
+    assert parsed(*stream_events(usage=empty))[-2] == UsageUpdate(Usage())
 
 
 @pytest.mark.parametrize(
@@ -222,7 +224,7 @@ def test_an_answer_that_was_cut(details: Any, reason: Any) -> None:
     items[1]["status"] = "incomplete"
     fields: Json = {"status": "incomplete", "incomplete_details": details}
     expected = [ReasoningSummaryDelta("Hm."), OutputTextDelta("We"), USED, Finish(reason)]
-    assert joined(heard(*stream_events(*items, **fields))) == expected
+    assert joined(parsed(*stream_events(*items, **fields))) == expected
     assert joined(whole(body(*items, **fields))[0]) == expected
 
 
@@ -274,7 +276,7 @@ def test_a_stream_that_just_ends_was_cut() -> None:
 
 
 def test_what_follows_the_end_is_not_read() -> None:
-    assert heard(b" ", *stream_events(message("a")), b"[DONE]", b"junk")[-1] == Finish("stop")
+    assert parsed(b" ", *stream_events(message("a")), b"[DONE]", b"junk")[-1] == Finish("stop")
 
 
 @pytest.mark.parametrize(
@@ -320,13 +322,13 @@ def test_events_that_are_not_for_us_are_passed_over() -> None:
         {"type": "response.output_item.added", "output_index": 0},
         {"type": "keepalive"},
     ]
-    assert heard(*odd, *stream_events()) == [USED, Finish("stop")]
+    assert parsed(*odd, *stream_events()) == [USED, Finish("stop")]
 
 
-def test_a_phase_that_is_told_late_is_told() -> None:
+def test_a_late_phase_is_emitted() -> None:
     *events, done, end = stream_events({**message("Hi."), "phase": "commentary"})
     for event in events:
         event.get("item", {}).pop("phase", None)
-    assert joined(heard(*events, done, end)) == [
+    assert joined(parsed(*events, done, end)) == [
         *(OutputTextDelta("Hi."), PhaseDelta("commentary"), ItemEnd(), USED, Finish("stop"))
     ]

@@ -139,9 +139,7 @@ def test_a_model_gets_its_reasoning_back_within_a_turn_and_after(
 
 
 @pytest.mark.parametrize("kind", STORES)
-def test_a_conversation_goes_from_one_dialect_to_the_other_and_back(
-    kind: str, tmp_path: Path
-) -> None:
+def test_a_conversation_moves_between_dialects_and_back(kind: str, tmp_path: Path) -> None:
     async def story(world: World, store: Store) -> None:
         function = {"name": "f", "arguments": "{}"}
         world.chat.then(
@@ -152,8 +150,8 @@ def test_a_conversation_goes_from_one_dialect_to_the_other_and_back(
             json_response(reasoning_item("g1"), function_call_item("c1")),
             json_response(reasoning_item("g2"), message()),
         )
-        picture = Message("user", (InputText("Where is this?"), InputImage(PIXEL)))
-        one = await world.turn("chat", picture)
+        image = Message("user", (InputText("Where is this?"), InputImage(PIXEL)))
+        one = await world.turn("chat", image)
         two = await world.turn("think", "And now?", after=one)
         three = await world.turn("chat", "And then?", after=two)
         await world.turn("think", "And again?", after=three)

@@ -66,7 +66,7 @@ def test_the_last_event_needs_no_blank_line(stream: bytes) -> None:
     assert parser.close() == [b"b"]
 
 
-def test_an_event_is_given_as_soon_as_it_ends() -> None:
+def test_an_event_is_returned_as_soon_as_it_ends() -> None:
     parser = SseParser()
     assert parser.feed(b"data: a\r\n\r") == [b"a"]
     assert parser.feed(b"\ndata: b\r\n\r\n") == [b"b"]

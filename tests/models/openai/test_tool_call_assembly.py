@@ -30,7 +30,7 @@ def test_calls_in_fragments() -> None:
     ]
 
 
-def test_ids_and_names_that_are_repeated_are_told_once() -> None:
+def test_repeated_ids_and_names_are_emitted_once() -> None:
     piece = {"index": 0, "id": "x", "function": function_fields("f", "1")}
     assert called(piece, piece) == [
         ToolCallDelta(0, "x", "f", "1"),
@@ -64,7 +64,7 @@ def test_indexes_that_do_not_begin_at_0() -> None:
     assert [piece.index for piece in pieces] == [0, 1, 0]
 
 
-def test_without_index_the_id_tells() -> None:
+def test_without_an_index_the_id_identifies_the_call() -> None:
     pieces = called(
         {"id": "x", "function": function_fields("f", "{")},
         {"id": "y", "function": function_fields("f", "[")},
@@ -79,7 +79,7 @@ def test_without_index_the_id_tells() -> None:
     ]
 
 
-def test_without_index_and_id_the_name_tells() -> None:
+def test_without_index_and_id_the_name_identifies_the_call() -> None:
     pieces = called(
         {"function": function_fields("f", '{"a":')},
         {"function": function_fields("f", "1}")},

@@ -166,7 +166,7 @@ def test_answers_that_are_no_success(
     assert failure.transient is transient
 
 
-def test_a_bad_request_is_told_in_the_upstreams_words() -> None:
+def test_a_bad_request_quotes_the_upstream() -> None:
     failure = answered(400, error("Stop is too long.", param="stop", code=3))
     assert failure.error.message == "Stop is too long."
     assert (failure.error.param, failure.error.code) == ("stop", "3")
@@ -208,7 +208,7 @@ def test_how_long_to_wait_is_passed_on() -> None:
     assert answered(429, b"").retry_after is None
 
 
-def test_a_redirect_is_told_and_not_followed() -> None:
+def test_a_redirect_is_reported_and_not_followed() -> None:
     failure = answered(307, b"", {"Location": f"https://evil.example/{KEY}"})
     assert failure.error.code == "upstream_redirect"
     assert "https://evil.example/[key]" in failure.error.message

@@ -89,11 +89,11 @@ def test_a_tunnel_to_a_safe_upstream(
             assert await collect_deltas(model) == HELLO
             assert await collect_deltas(model, streamed=False)
             await model.close()
-            (asked,) = proxy.requests
-            assert (asked.method, asked.target) == ("CONNECT", "upstream.test:443")
+            (requested,) = proxy.requests
+            assert (requested.method, requested.target) == ("CONNECT", "upstream.test:443")
             # The key is for the upstream, the password for the proxy.
-            assert KEY not in str(asked)
-            assert asked.headers.keys() == {"host", "proxy-authorization", "user-agent", "accept",
+            assert KEY not in str(requested)
+            assert requested.headers.keys() == {"host", "proxy-authorization", "user-agent", "accept",
                                             "accept-encoding"}  # fmt: skip
             for request in upstream.requests:
                 assert request.headers["authorization"] == f"Bearer {KEY}"
@@ -111,8 +111,8 @@ async def test_an_upstream_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None
         model = model_of("http://upstream.test:8000/v1")
         assert await collect_deltas(model) == HELLO
         await model.close()
-        (asked,) = proxy.requests
-        assert asked.target == "http://upstream.test:8000/v1/chat/completions"
+        (requested,) = proxy.requests
+        assert requested.target == "http://upstream.test:8000/v1/chat/completions"
         assert upstream.requests[0].headers["authorization"] == f"Bearer {KEY}"
         # An answer in the clear may be the proxy's own.
         upstream.then(refuse(403))
@@ -168,7 +168,7 @@ def test_a_proxy_that_wants_another_password(scheme: str, monkeypatch: pytest.Mo
     run(main())
 
 
-async def test_a_certificate_that_is_nobodys(
+async def test_an_unknown_certificate_is_rejected(
     tls: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with (

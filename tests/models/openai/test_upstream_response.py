@@ -148,7 +148,7 @@ def test_tool_calls_in_fragments() -> None:
     run_with_upstream(main)
 
 
-def test_an_answer_in_the_form_that_was_not_asked_for() -> None:
+def test_an_answer_in_the_form_that_was_not_requested() -> None:
     async def main(upstream: ChatCompletionsUpstream, model: ChatCompletionsModel) -> None:
         upstream.then(completion(), hello_answer())
         assert await collect_deltas(model) == [
@@ -253,7 +253,7 @@ def test_an_endless_event_is_an_error() -> None:
     run_with_upstream(main)
 
 
-def test_a_refusal_whose_body_hangs_is_told_by_its_status() -> None:
+def test_an_error_whose_body_hangs_is_reported_by_its_status() -> None:
     async def main(upstream: ChatCompletionsUpstream, model: ChatCompletionsModel) -> None:
         upstream.then([b"HTTP/1.1 401 No\r\nContent-Length: 9\r\n\r\nKey", HANG])
         _, error = await expect_failure(model, ModelError)

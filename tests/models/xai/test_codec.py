@@ -33,7 +33,7 @@ from support.xai_upstream import chunk, make_call, role_texts, tool_calls
 ORIGIN = "grpc://api.x.ai/grok-4"
 
 
-def asked(options: Options, call: ModelCall | None = None) -> Any:
+def requested(options: Options, call: ModelCall | None = None) -> Any:
     call = call or make_call(options=options)
     return build_request(call, "grok-4", ORIGIN)
 
@@ -44,7 +44,7 @@ def shown(*messages: dict[str, Any]) -> list[Any]:
 
 def test_every_option_has_its_field() -> None:
     tool = FunctionTool("f", "Does.", {"type": "object"}, strict=True)
-    request = asked(
+    request = requested(
         Options(
             temperature=0.5,
             top_p=0.25,
@@ -83,8 +83,8 @@ def test_every_option_has_its_field() -> None:
     assert request.store_messages is False
 
 
-def test_what_is_not_said_is_not_sent() -> None:
-    request = asked(Options())
+def test_options_that_are_not_set_are_not_sent() -> None:
+    request = requested(Options())
     assert {field.name for field, _ in request.ListFields()} == {
         *("messages", "model", "use_encrypted_content")
     }
@@ -99,15 +99,15 @@ def test_what_is_not_said_is_not_sent() -> None:
     ],
 )
 def test_modes_of_tools(choice: str, mode: int) -> None:
-    request = asked(Options(tools=(FunctionTool("f"),), tool_choice=choice))
+    request = requested(Options(tools=(FunctionTool("f"),), tool_choice=choice))
     assert request.tool_choice.mode == mode
     assert msgspec.json.decode(request.tools[0].function.parameters)["type"] == "object"
 
 
 def test_plain_json_is_a_format() -> None:
-    request = asked(Options(text_format={"type": "json_object"}))
+    request = requested(Options(text_format={"type": "json_object"}))
     assert request.response_format.format_type == chat_pb2.FORMAT_TYPE_JSON_OBJECT
-    assert not asked(Options(text_format={"type": "text"})).HasField("response_format")
+    assert not requested(Options(text_format={"type": "text"})).HasField("response_format")
 
 
 @pytest.mark.parametrize(
@@ -118,9 +118,9 @@ def test_plain_json_is_a_format() -> None:
         (Options(seed=2**40), None),
     ],
 )
-def test_what_has_no_place_is_refused(options: Options, param: str | None) -> None:
+def test_unsupported_content_is_rejected(options: Options, param: str | None) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        asked(options)
+        requested(options)
     assert caught.value.param == param
 
 
@@ -186,7 +186,7 @@ def test_parts_that_cannot_be_sent(part: dict[str, Any]) -> None:
         shown({"role": "user", "content": [part]})
 
 
-def test_reasoning_goes_back_to_its_own_model_only() -> None:
+def test_reasoning_is_sent_to_its_own_model_only() -> None:
     def carried(origin: str | None) -> Any:
         thought = ReasoningSidecar("gAAA", origin, (SummaryText("Hm."),))
         message = attach_sidecars(b'{"role":"assistant","content":"Hi."}', [thought])
@@ -201,7 +201,7 @@ def test_reasoning_goes_back_to_its_own_model_only() -> None:
 
 def test_a_request_without_reasoning() -> None:
     message = attach_sidecars(b'{"role":"assistant","content":"Hi."}', [ReasoningSidecar("gAAA")])
-    request = asked(Options(), ModelCall("m", b"[" + message + b"]", Options(), True))
+    request = requested(Options(), ModelCall("m", b"[" + message + b"]", Options(), True))
     assert (request.use_encrypted_content, request.messages[0].encrypted_content) == (True, "gAAA")
     other: Any = without_reasoning(request)
     assert (other.use_encrypted_content, other.messages[0].encrypted_content) == (False, "")

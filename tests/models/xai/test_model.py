@@ -114,7 +114,7 @@ def test_calls_of_tools(stream: bool) -> None:
     assert [one.name for one in upstream.calls[0].options.tools] == ["f", "g"]
 
 
-def test_the_key_opens_the_door_and_a_wrong_one_is_not_shown() -> None:
+def test_a_key_authenticates_and_a_wrong_one_is_not_quoted() -> None:
     async def right(model: XaiGrpcModel) -> None:
         assert OutputTextDelta("Hi.") in await collect_deltas(model)
 
@@ -149,7 +149,7 @@ def test_errors_of_the_model_upstream(stream: bool) -> None:
         asking(server, work)
 
 
-def test_an_answer_that_is_cut_is_an_error_after_what_was_said() -> None:
+def test_a_truncated_answer_is_an_error_after_its_text() -> None:
     async def work(model: XaiGrpcModel) -> None:
         answer = model.generate(make_call())
         assert await anext(answer) == [OutputTextDelta("One")]
@@ -266,7 +266,7 @@ async def test_a_context_that_is_too_long_says_how_long() -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_what_passes_is_tried_again_until_something_was_said(stream: bool) -> None:
+async def test_transient_errors_are_retried_before_the_first_delta(stream: bool) -> None:
     whole = chat_pb2.GetChatCompletionResponse(
         outputs=[
             chat_pb2.CompletionOutput(
@@ -293,7 +293,7 @@ async def test_what_passes_is_tried_again_until_something_was_said(stream: bool)
         await model.close()
 
 
-async def test_nothing_is_tried_again_once_something_was_said() -> None:
+async def test_nothing_is_retried_after_the_first_delta() -> None:
     async with RawXai(abort_script(STATUS.UNAVAILABLE, "Down", chunk(content="Hel")), HELLO) as raw:
         model = model_at(raw.port)
         await failing(model, ModelUnavailableError)
@@ -313,7 +313,7 @@ async def test_a_server_that_wants_no_second_try_gets_none(trailers: dict[str, s
         await model.close()
 
 
-async def test_a_model_without_reasoning_is_asked_for_none() -> None:
+async def test_a_model_without_reasoning_gets_requests_without_it() -> None:
     no = abort_script(STATUS.INVALID_ARGUMENT, "use_encrypted_content is not supported")
     async with RawXai(no, HELLO) as raw:
         model = model_at(raw.port)
@@ -354,7 +354,7 @@ async def _endless(request: Any, context: Any) -> Any:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_silent_server_is_given_up(stream: bool) -> None:
+async def test_a_silent_server_times_out(stream: bool) -> None:
     async def silent(request: Any, context: Any) -> Any:
         await asyncio.Event().wait()
         yield chunk()
@@ -365,7 +365,7 @@ async def test_a_silent_server_is_given_up(stream: bool) -> None:
         await model.close()
 
 
-async def test_nobody_there() -> None:
+async def test_an_unreachable_server() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
@@ -388,13 +388,13 @@ async def test_nobody_there() -> None:
         {"api_key": "xai \n"},
     ],
 )
-def test_what_cannot_be_used_is_said_at_once(options: dict[str, Any]) -> None:
+def test_unusable_settings_are_config_errors(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
         model_at(1, **options)
     assert "u:p" not in caught.value.message
 
 
-async def test_a_model_that_was_never_asked_closes() -> None:
+async def test_an_unused_model_closes() -> None:
     model = model_at(1)
     assert await model.count_tokens(make_call()) is None
     assert model.info.name == "m"

@@ -38,9 +38,9 @@ async def test_a_tunnel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
             model = model_at(0, url=URL, credentials=known)
             assert OutputTextDelta("Hi.") in await collect_deltas(model)
             await model.close()
-            (asked,) = proxy.requests
-            assert (asked.method, asked.target) == ("CONNECT", "upstream.test:443")
-            assert KEY not in str(asked)
+            (requested,) = proxy.requests
+            assert (requested.method, requested.target) == ("CONNECT", "upstream.test:443")
+            assert KEY not in str(requested)
 
 
 async def test_this_machine_is_reached_without(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ def test_a_host_is_reached_safely_and_has_its_usual_key(tmp_path: Path) -> None:
     assert (named.base_url, named.api_key) == ("https://grok.e.com:99", Secret("m"))
 
 
-def test_in_the_clear_only_where_that_is_said(tmp_path: Path) -> None:
+def test_plain_text_only_for_an_http_url(tmp_path: Path) -> None:
     given = load(tmp_path, "base_url = 'http://127.0.0.1:9'", XAI_API_KEY="k")
     assert (given.base_url, given.api_key) == ("http://127.0.0.1:9", None)
 
@@ -56,7 +56,7 @@ def test_what_cannot_be_a_host(toml: str, tmp_path: Path) -> None:
         load(tmp_path, toml)
 
 
-async def test_the_engine_speaks_it() -> None:
+async def test_the_engine_opens_it() -> None:
 
     with grpc_serving() as server:
         port = server.port
@@ -86,5 +86,7 @@ def test_other_models_load_none_of_it() -> None:
         "import sys, antiphon.bootstrap\n"
         "print([name for name in ('grpc', 'xai_sdk', 'google.protobuf') if name in sys.modules])"
     )
-    said = subprocess.run([sys.executable, "-c", look], capture_output=True, check=True, text=True)
-    assert said.stdout == "[]\n"
+    output = subprocess.run(
+        [sys.executable, "-c", look], capture_output=True, check=True, text=True
+    )
+    assert output.stdout == "[]\n"

@@ -63,9 +63,7 @@ def play(
 
 @pytest.mark.parametrize("kind", STORES)
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_chain_goes_on_from_one_to_the_other_and_back(
-    kind: str, stream: bool, tmp_path: Path
-) -> None:
+def test_a_chain_continues_across_models_and_back(kind: str, stream: bool, tmp_path: Path) -> None:
     upstream = ScriptedModel(
         [
             calls(call("look", {"at": 1}, call_id="a")),
@@ -102,7 +100,7 @@ def test_a_chain_goes_on_from_one_to_the_other_and_back(
 
     play(kind, tmp_path, upstream, story)
     shown = [_shape(upstream.context(number)) for number in range(5)]
-    told = [
+    received = [
         ("system", "Be brief."),
         ("user", "Look"),
         ("assistant", ["a"]),
@@ -114,7 +112,7 @@ def test_a_chain_goes_on_from_one_to_the_other_and_back(
         ("assistant", "Two."),
         ("user", "And?"),
     ]
-    assert shown == [told[:2], told[:4], told[:6], told[:8], told]
+    assert shown == [received[:2], received[:4], received[:6], received[:8], received]
 
 
 def _shape(messages: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
@@ -129,7 +127,7 @@ def _shape(messages: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("kind", STORES)
-def test_pictures_are_shown(kind: str, tmp_path: Path) -> None:
+def test_images_are_sent(kind: str, tmp_path: Path) -> None:
     upstream = ScriptedModel(["A dot.", "Red.", "Yes."])
     picture = Message("user", (InputText("What is this?"), InputImage(PIXEL, "low")))
 

@@ -61,7 +61,7 @@ async def cleaned(store: SqliteStore) -> None:
     """Returns when all that the store has erased is gone from its files."""
     ground = store._database
     async with asyncio.timeout(10):
-        while ground.erasures.due:  # noqa: ASYNC110
+        while ground.erasures.is_pending:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
@@ -195,7 +195,7 @@ async def test_nothing_is_left_of_rows_that_were_moved(
     """Conversations that grow side by side split each other's pages."""
     if closed:
         # All that is to be cleaned is left to the closing.
-        monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing._CLEAN_SECONDS", 1000)
+        monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing._SCRUB_DELAY", 1000)
     luck = random.Random(seed)
     cage = Cage()
     left: dict[str, str] = {}

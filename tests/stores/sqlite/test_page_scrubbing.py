@@ -36,7 +36,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return unclean(self, root, size)
 
     monkeypatch.setattr(PageFile, "dirty_leaves", watched)
-    monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing._CLEAN_SECONDS", 0.0)
+    monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing._SCRUB_DELAY", 0.0)
     return seen
 
 
@@ -51,7 +51,7 @@ async def opened(path: Path, time: ManualTime | None = None) -> AsyncIterator[Sq
 
 async def cleaned(store: SqliteStore) -> None:
     async with asyncio.timeout(20):
-        while store._database.erasures.due:  # noqa: ASYNC110
+        while store._database.erasures.is_pending:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
@@ -79,7 +79,7 @@ def test_a_store_where_nothing_goes_is_never_looked_through(path: Path, looks: l
                 time.now += LIFE / 4
                 assert await swept(store) == 0
                 await complete_turn(store)
-            assert not store._database.erasures.due
+            assert not store._database.erasures.is_pending
         async with opened(path, time) as store:
             assert await swept(store) == 0
 
@@ -94,7 +94,7 @@ async def test_a_sweep_that_erases_has_the_file_cleaned(path: Path, looks: list[
         await store.stores.conversations.create("", {"a": "b"})
         time.now += LIFE
         assert await swept(store) == 0
-        assert store._database.erasures.due
+        assert store._database.erasures.is_pending
         assert len(marks(path)) == 1
         await cleaned(store)
         assert marks(path) == []
@@ -138,7 +138,7 @@ async def test_one_store_of_all_that_are_open_sweeps(path: Path) -> None:
 async def test_erasures_in_a_row_are_cleaned_up_after_together(
     path: Path, looks: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing._CLEAN_SECONDS", 0.2)
+    monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing._SCRUB_DELAY", 0.2)
     async with opened(path) as store:
         heads = [await complete_turn(store) for _ in range(10)]
         await asyncio.gather(*[store.delete("", head.response_id) for head in heads])
@@ -160,7 +160,7 @@ async def test_the_task_rests_for_twenty_times_as_long_as_it_looked(path: Path) 
 async def test_cleaning_goes_on_after_an_error_of_any_kind(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing._CLEAN_SECONDS", 0.0)
+    monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing._SCRUB_DELAY", 0.0)
     monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing._RETRY_SECONDS", 0.0, raising=False)
     errors: list[BaseException] = [IndexError("odd"), RuntimeError("odder"), OSError("gone")]
     unclean = PageFile.dirty_leaves
@@ -180,7 +180,7 @@ async def test_cleaning_goes_on_after_an_error_of_any_kind(
 
 def test_closing_ends_a_look_that_is_under_way(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the event loop would wait for it, as long as that takes."""
-    monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing._CLEAN_SECONDS", 0.0)
+    monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing._SCRUB_DELAY", 0.0)
     unclean = PageFile.dirty_leaves
     began = asyncio.Event()
 
@@ -212,15 +212,15 @@ async def test_what_a_killed_process_erased_is_cleaned_by_who_opens_the_file_nex
     async with opened(path):
         pass
     owners = ProcessLocks(Path(f"{path}-owners"))
-    owners.unclean_mark.touch()
+    owners.erasure_mark.touch()
     async with opened(path) as store:
-        assert marks(path) == [store._database._process_locks.unclean_mark]
+        assert marks(path) == [store._database._process_locks.erasure_mark]
         await cleaned(store)
         assert looks
         assert marks(path) == []
         # Or by who has it open.
         before = len(looks)
-        owners.unclean_mark.touch()
+        owners.erasure_mark.touch()
         await swept(store)
         await cleaned(store)
         assert len(looks) > before
@@ -230,7 +230,7 @@ async def test_what_a_killed_process_erased_is_cleaned_by_who_opens_the_file_nex
 async def test_a_living_process_cleans_up_after_itself(path: Path, looks: list[int]) -> None:
     async with opened(path) as store, opened(path) as other:
         await begin_turn(other)
-        mark = other._database._process_locks.unclean_mark
+        mark = other._database._process_locks.erasure_mark
         mark.touch()
         await swept(store)
         assert marks(path) == [mark]

@@ -124,9 +124,9 @@ def test_a_rule_that_is_none() -> None:
 async def test_the_sdk_is_not_loaded_before_it_is_needed() -> None:
     program = (
         "import sys\n"
-        "from antiphon.tools.mcp.manager import McpGateway\n"
-        "from antiphon.core.mcp_servers import McpServer\n"
-        "McpGateway([McpServer(label='a', command=('x',))], ['*'])\n"
+        "from antiphon.tools.mcp.manager import McpServerManager\n"
+        "from antiphon.core.mcp_servers import McpServerConfig\n"
+        "McpServerManager([McpServerConfig(label='a', command=('x',))], ['*'])\n"
         "assert not {'mcp', 'httpx2', 'anyio'} & sys.modules.keys()\n"
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", program)

@@ -19,14 +19,14 @@ from antiphon.turn.store_protocols import ApiKey, ApiKeyStore
 
 #: Goes with every 401.
 CHALLENGE = (b"www-authenticate", b'Bearer realm="antiphon"')
-#: Where a request's tenant is kept in its scope.
+#: The scope's entry for a request's tenant.
 _TENANT = "antiphon.tenant"
 #: Seconds after which a server without keys looks whether there are some by now.
 _RECHECK_INTERVAL = 1.0
 
 
 def tenant_of(scope: Scope) -> str:
-    """Whose request it is; ``DEFAULT_TENANT`` where there are no keys."""
+    """A request's tenant; ``DEFAULT_TENANT`` where there are no keys."""
     tenant: str = scope[_TENANT]
     return tenant
 
@@ -37,7 +37,7 @@ def set_tenant(scope: Scope, tenant: str = DEFAULT_TENANT) -> None:
 
 
 def credential_of(headers: Mapping[bytes, bytes]) -> bytes:
-    """What a request brings as its key: a bearer token, else ``x-api-key``; may be empty."""
+    """A request's credential: its bearer token, else ``x-api-key``; may be empty."""
     scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
     if scheme.lower() == b"bearer":
         return token.strip()
@@ -45,7 +45,7 @@ def credential_of(headers: Mapping[bytes, bytes]) -> bytes:
 
 
 class ApiKeyAuthenticator:
-    """The keys of a store, as doors ask for them. HTTP has one use of it, gRPC another."""
+    """Authenticates requests by the API keys of a store."""
 
     def __init__(self, keys: ApiKeyStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._keys = keys
@@ -67,7 +67,7 @@ class ApiKeyAuthenticator:
         return self._required
 
     async def ping(self) -> None:
-        """Have the store answer something. Raises ``StoreError``."""
+        """Check that the store answers. Raises ``StoreError``."""
         await self._keys.has_keys()
 
     async def authenticate(self, credential: bytes) -> ApiKey:

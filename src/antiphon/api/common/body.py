@@ -49,8 +49,8 @@ async def read_body(receive: Receive) -> bytes:
         if size <= MAX_BODY:
             chunks.append(chunk)
         else:
-            # A client that is still sending would not read the answer, so what it
-            # has to say is heard out, and dropped.
+            # A client that is still sending would not read the answer, so the rest is
+            # read and dropped.
             chunks.clear()
         if not message.get("more_body") or size > _MAX_DRAIN:
             return _check_size(b"".join(chunks), size)
@@ -65,7 +65,7 @@ def _check_size(body: bytes, size: int) -> bytes:
 
 
 def decode_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    """A body in its shape. Raises ``InvalidRequestError`` naming the field at fault."""
+    """A body in its shape. Raises ``InvalidRequestError`` naming the invalid field."""
     try:
         return decoder.decode(body)
     except DECODE_ERRORS as error:
@@ -78,9 +78,9 @@ def query_params(scope: Scope) -> dict[str, list[str]]:
 
 
 def invalid_value_error(error: Exception, at: str = "") -> InvalidRequestError:
-    """The one error for a body that cannot be decoded, naming the field at fault.
+    """The one error for a body that cannot be decoded, naming the invalid field.
 
-    ``at`` is where in the body the decoded part begins.
+    ``at`` is the path of the decoded part in the body.
     """
     if isinstance(error, RecursionError):
         return InvalidRequestError(
@@ -107,7 +107,7 @@ def _lower_first(sentence: str) -> str:
 
 
 def check_depth(value: object, path: str) -> None:
-    """Refuse a decoded value that is nested too deeply to be kept; ``at`` is its place."""
+    """Raise ``InvalidRequestError`` for a value nested too deeply to be stored; ``path`` is its field."""
     level = [value]
     for _ in range(MAX_DEPTH):
         level = [child for one in level for child in _children(one)]

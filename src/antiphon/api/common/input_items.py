@@ -35,9 +35,9 @@ MAX_ITEMS = 4096
 
 
 class DecodedInput(msgspec.Struct, frozen=True):
-    """What an input holds.
+    """The decoded input.
 
-    ``approved`` are those of its own calls that it approves. Approvals of earlier turns'
+    ``approved_calls`` are those of its own calls that it approves. Approvals of earlier turns'
     calls are among the items, with no call that has their id.
     """
 
@@ -47,9 +47,9 @@ class DecodedInput(msgspec.Struct, frozen=True):
 
 
 def decode_items(given: Sequence[dict[str, Any]], path: str) -> DecodedInput:
-    """Items as they were sent; ``at`` is their field in the body.
+    """Decode items; ``path`` is their field in the body.
 
-    Raises ``InvalidRequestError`` naming the field at fault.
+    Raises ``InvalidRequestError`` naming the invalid field.
     """
     if len(given) > MAX_ITEMS:
         raise InvalidRequestError(

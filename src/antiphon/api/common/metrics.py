@@ -46,7 +46,7 @@ class _RequestStats:
 class RequestMetrics(Collector):
     """``{name}s_total`` and the histogram ``{name}_seconds``, both with these labels.
 
-    ``counted`` and ``seconds_help`` say what they are. Whoever adds sees to it that labels are few.
+    ``count_help`` and ``seconds_help`` describe them. Callers must keep the number of labels small.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class RequestMetrics(Collector):
         stats.buckets[bisect_left(LATENCY_BUCKETS, seconds)] += 1
 
     def collect(self) -> Iterator[Metric]:
-        """All tallies, as Prometheus wants them."""
+        """Both metrics, for Prometheus."""
         count = CounterMetricFamily(f"{self._name}s", self._count_help, labels=self._labels)
         seconds = HistogramMetricFamily(
             f"{self._name}_seconds", self._seconds_help, labels=self._labels
@@ -112,7 +112,7 @@ class _ModelMetrics(msgspec.Struct, frozen=True):
 
 
 class Metrics:
-    """The server's own registry. To be told of turns (``TurnService.add_observer``).
+    """The server's own registry. It observes turns (``TurnService.add_observer``).
 
     ``models`` gives the names that may be labels, ``health`` is that of the store.
     """

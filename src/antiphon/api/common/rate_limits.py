@@ -28,7 +28,7 @@ _MINUTE = 60.0
 
 
 class RateLimit(Protocol):
-    """How much. None: as much as they like."""
+    """The limits of one key. None: unlimited."""
 
     @property
     def requests_per_minute(self) -> int | None: ...
@@ -38,7 +38,7 @@ class RateLimit(Protocol):
 
 
 class KeyUsage:
-    """What one key has used."""
+    """The usage of one key: its token bucket and its running turns."""
 
     __slots__ = ("_clock", "_refilled_at", "_remaining", "rate_limit", "running_turns")
 
@@ -68,7 +68,7 @@ class KeyUsage:
         self._remaining -= 1
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """How things stand, in the names that OpenAI's clients know."""
+        """The state of the bucket as headers, with the names that OpenAI's clients know."""
         per_minute = self.rate_limit.requests_per_minute
         if per_minute is None:
             return []
@@ -81,7 +81,7 @@ class KeyUsage:
 
 
 class ConcurrencySlot:
-    """A turn's place among those of its key: kept by its request and by the turn itself.
+    """Concurrency slot: a permit for one running turn of a key, held by its request and the turn.
 
     A context, within which one turn may be started.
     """
@@ -117,12 +117,12 @@ class ConcurrencySlot:
             self._usage.running_turns -= 1
 
 
-#: The place that the work in this context has. A turn's task inherits it.
+#: The slot of this context. A turn's task inherits it.
 _current_slot: ContextVar[ConcurrencySlot | None] = ContextVar("antiphon_place", default=None)
 
 
 class RateLimiter:
-    """The accounts of all keys. To be told of turns (``TurnService.add_observer``)."""
+    """The usage of all keys. It observes turns (``TurnService.add_observer``)."""
 
     def __init__(
         self, rate_limit_for: Callable[[str], RateLimit], clock: Clock = time.monotonic
@@ -132,7 +132,7 @@ class RateLimiter:
         self._usage_by_key: dict[str, KeyUsage] = {}
 
     def usage_for(self, key: ApiKey | None) -> KeyUsage:
-        """A key's account; without keys, all share one."""
+        """The usage of a key; without keys, all requests share one."""
         name, tenant = (key.id, key.tenant) if key else ("", DEFAULT_TENANT)
         usage = self._usage_by_key.get(name)
         if usage is None:
@@ -149,13 +149,13 @@ class RateLimiter:
 
 
 def set_key_usage(scope: Scope, usage: KeyUsage) -> None:
-    """Say whose account a request is on."""
+    """Set the key usage of a request."""
     scope[_KEY_USAGE] = usage
     # The task of a request that waited behind another inherits what that one had.
     _current_slot.set(None)
 
 
 def concurrency_slot(scope: Scope) -> AbstractContextManager[None]:
-    """A place for one turn. To enter it raises ``RateLimitError``."""
+    """A slot for one turn. Entering it raises ``RateLimitError``."""
     usage: KeyUsage | None = scope.get(_KEY_USAGE)
     return nullcontext() if usage is None else ConcurrencySlot(usage)

@@ -119,7 +119,7 @@ async def merge_events(
 ) -> AsyncIterator[ChoiceEvents]:
     """The events of all turns as they come, with the number of their choice.
 
-    ``rest`` as for ``RunningTurn.events``. Raises the first error that one of them ends with.
+    ``pause`` as for ``RunningTurn.events``. Raises the first error that one of them ends with.
     """
     if len(turns) == 1:
         async for only in turns[0].events(pause):

@@ -51,9 +51,9 @@ class GatewayInterceptor:
         *,
         known_path: bool = True,
     ) -> bytes:
-        """Do a call's work, or end it with the status that fits.
+        """Run a call's handler, or abort the call with the status of its error.
 
-        ``known``: the path is one of ours, so it may be counted by its name.
+        ``known_path``: the path is one of ours, so it may be a metrics label.
         """
         began = time.perf_counter()
         metadata = _metadata(context)

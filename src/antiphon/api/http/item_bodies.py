@@ -99,9 +99,9 @@ def item_bodies(
 
 
 class McpCallPairing:
-    """Which calls and outputs of a turn belong together, as its items go by.
+    """Pairs MCP calls with their outputs while a turn's items are encoded in order.
 
-    ``sealed``: reasoning is shown as ``item_body`` has it.
+    ``include_encrypted``: reasoning has its encrypted content.
     """
 
     def __init__(
@@ -195,8 +195,8 @@ def item_body(
 ) -> dict[str, Any]:
     """One item in full shape; ``status`` overrides the item's own.
 
-    ``asked``: the item is a call that a person has to agree to. ``sealed``: reasoning is
-    shown with what its model will want back of it.
+    ``as_approval_request``: the item is a call that needs approval. ``include_encrypted``:
+    reasoning has its encrypted content.
     """
     match item:
         case Message():

@@ -50,7 +50,7 @@ _MAX_AGE = b"7200"
 
 
 class _SendWrapper:
-    """One request and its answer, seen from outside."""
+    """Wraps ``send``: adds headers to the response and remembers its status."""
 
     __slots__ = ("_send", "headers", "status")
 
@@ -68,10 +68,7 @@ class _SendWrapper:
 
 
 class GatewayMiddleware:
-    """Stands before an application.
-
-    ``limiter`` None: there are no limits; ``cors`` None: no web page may read answers.
-    """
+    """ASGI middleware before the application. ``cors`` None: no web page may read responses."""
 
     def __init__(
         self,
@@ -189,7 +186,7 @@ def _set_principal(scope: Scope, principal: Principal) -> None:
 
 
 def set_route(scope: Scope, route: str) -> None:
-    """Say which route a request took, as a template: metrics know it by that."""
+    """Set a request's route template, which is its label in the metrics."""
     scope[_ROUTE] = route
 
 

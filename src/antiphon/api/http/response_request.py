@@ -54,7 +54,7 @@ class JsonSchemaFormat(JsonSchema, frozen=True, tag="json_schema", tag_field="ty
 
 
 def format_fields(text_format: msgspec.Struct, path: str) -> dict[str, Any]:
-    """A format as ``Options`` keeps it; ``at`` is its place in the body."""
+    """A format as ``Options`` has it; ``path`` is its field in the body."""
     fields: dict[str, Any] = drop_nulls(msgspec.to_builtins(text_format))
     check_depth(fields, path)
     return fields
@@ -133,7 +133,7 @@ _NO_TOOLS = DecodedTools()
 
 
 def decode_request(body: bytes) -> TurnRequest:
-    """A body as a turn's request. Raises ``InvalidRequestError`` naming the field at fault."""
+    """A body as a turn's request. Raises ``InvalidRequestError`` naming the invalid field."""
     params = decode_body(_request, body)
     conversation = params.conversation
     if isinstance(conversation, _Conversation):
@@ -161,7 +161,7 @@ def decode_request(body: bytes) -> TurnRequest:
 
 
 def _check_combinations(params: ResponseCreate) -> None:
-    """What single fields cannot tell."""
+    """Check combinations of fields. Raises ``InvalidRequestError``."""
     if params.conversation is not None and params.previous_response_id is not None:
         raise InvalidRequestError(
             # OpenAI's own words, which clients may compare.

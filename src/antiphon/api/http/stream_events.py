@@ -38,10 +38,10 @@ from antiphon.errors import AntiphonError
 
 
 class ContentPart(msgspec.Struct, frozen=True):
-    """One growing text of an item, and the part that holds it.
+    """Content part: one growing text of an item, and its part.
 
-    ``event`` and ``part_event`` are the events' names without their last word, ``at`` the
-    field that holds ``place``, ``field`` the part's and the last event's key of the text.
+    ``event`` and ``part_event`` are the events' names without their last word, ``index_field``
+    the field for ``index``, ``text_field`` the part's and the last event's field for the text.
     """
 
     event: str
@@ -66,7 +66,7 @@ class ContentPart(msgspec.Struct, frozen=True):
 
 
 def content_parts(item: Item) -> list[ContentPart]:
-    """An item's texts, in the order they are told. Nothing for items that have none."""
+    """An item's texts, in the order of their events. Empty for items without text."""
     match item:
         case Message(content=str(text)):
             return [_content_part("response.output_text", 0, part_body(OutputText(text)))]
@@ -133,9 +133,9 @@ _HIDDEN_FRAME = (b"", b"")
 
 
 class _OutputItem(msgspec.Struct):
-    """Where an item is shown: its place in the output as clients count, id and type.
+    """An output item as clients see it: its index, id and type.
 
-    ``told`` is how many of its strands have begun.
+    ``parts_started`` is how many of its content parts have begun.
     """
 
     index: int
@@ -171,7 +171,7 @@ class EventEncoder:
             lambda call: needs_approval(servers, call),
             include_encrypted=shows_encrypted_reasoning(options, include),
         )
-        #: The spots of server calls whose outputs have not come, by call id.
+        #: The items of MCP calls without an output yet, by call id.
         self._pending_mcp_calls: dict[str, _OutputItem] = {}
 
     def encode(self, batch: Iterable[events.Event]) -> bytes:

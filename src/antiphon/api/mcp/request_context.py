@@ -37,9 +37,11 @@ def _untracked(turn: RunningTurn) -> AbstractContextManager[None]:
 
 
 class McpCaller(msgspec.Struct, frozen=True):
-    """``report`` None: nobody asked to be told. ``folders`` None: it is on another machine,
-    so no path of its means anything here. ``place`` is entered to start a turn, and may
-    raise ``RateLimitError``; ``waiting`` while a turn is waited for.
+    """The caller of a tool.
+
+    ``report_progress`` None: no progress is requested. ``folders`` None: the caller is on another
+    machine, so its paths mean nothing here. ``concurrency_slot`` is entered to start a turn, and
+    may raise ``RateLimitError``; ``track_turn`` while a turn is awaited.
     """
 
     tenant: str = DEFAULT_TENANT
@@ -95,8 +97,8 @@ class RootsRequired(Exception):
 class Roots:
     """The folders that a local caller may name images in.
 
-    ``given`` are those of the command line; ``answer`` is what the client said, where it
-    was asked by ``RootsRequired``.
+    ``command_line_roots`` are those of the command line; ``client_response`` is the client's
+    answer to ``RootsRequired``, if there was one.
     """
 
     def __init__(

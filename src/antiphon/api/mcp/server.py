@@ -48,7 +48,7 @@ class McpServer:
     """Answers one kind of callers: those of this machine's pipes, or those of HTTP.
 
     ``roots`` are folders that local callers may name images in; None: callers come by HTTP.
-    ``underway`` is told which turns their calls wait for.
+    ``active_calls`` tracks the turns of their calls, for cancellation.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ from antiphon.turn.service import TurnService
 
 
 class ToolDefinition(msgspec.Struct, frozen=True):
-    """``reads`` only, or ``erases``; ``asks`` a model, which may be anywhere."""
+    """One tool: its name, types and handler, and its annotations for clients."""
 
     name: str
     title: str

@@ -1,1 +1,1 @@
-"""In-memory store: the whole contract, gone when the process ends."""
+"""In-memory store: the whole contract of the store protocols; its data ends with the process."""

@@ -52,21 +52,21 @@ class MemoryConversationStore:
     ) -> ConversationRecord | None:
         if self._resolve(tenant, conversation_id) is None:
             return None
-        kept = self._entries[conversation_id]
-        kept.conversation = msgspec.structs.replace(kept.conversation, metadata=dict(metadata))
+        entry = self._entries[conversation_id]
+        entry.conversation = msgspec.structs.replace(entry.conversation, metadata=dict(metadata))
         return self._resolve(tenant, conversation_id)
 
     async def list_conversations(
         self, tenant: str, limit: int, *, after: str | None = None, newest_first: bool = True
     ) -> list[ConversationRecord]:
         self._turns.check_open()
-        mine = [kept.conversation for kept in self._entries.values() if kept.tenant == tenant]
+        mine = [entry.conversation for entry in self._entries.values() if entry.tenant == tenant]
         mine.sort(key=lambda one: (one.created_at, one.id), reverse=newest_first)
         if after is not None:
-            places = [place for place, one in enumerate(mine) if one.id == after]
-            if not places:
+            positions = [position for position, one in enumerate(mine) if one.id == after]
+            if not positions:
                 raise unknown_cursor(after)
-            mine = mine[places[0] + 1 :]
+            mine = mine[positions[0] + 1 :]
         found = [self._resolve(tenant, one.id) for one in mine]
         return [one for one in found if one is not None][: max(0, limit)]
 
@@ -74,15 +74,15 @@ class MemoryConversationStore:
         if self._resolve(tenant, conversation_id) is None:
             return False
         mine = [
-            kept
-            for kept, turn in self._turns.visible_turns(tenant)
+            record
+            for record, turn in self._turns.visible_turns(tenant)
             if _belongs_to(turn, conversation_id)
         ]
-        doomed = [kept for kept in mine if not self._is_needed(kept, conversation_id)]
-        for kept in doomed:
-            self._turns.tombstone(kept)
-        for kept in {kept.tree: kept for kept in doomed}.values():
-            self._turns.bump_epoch(kept)
+        erasable = [record for record in mine if not self._is_needed(record, conversation_id)]
+        for record in erasable:
+            self._turns.tombstone(record)
+        for record in {record.tree: record for record in erasable}.values():
+            self._turns.bump_epoch(record)
         del self._entries[conversation_id]
         return True
 
@@ -90,21 +90,21 @@ class MemoryConversationStore:
         found = self._turns.find(tenant, response_id)
         if found is None or found[1].end is None:
             return False
-        kept, turn = found
+        record, turn = found
         items = [*turn.input, *turn.output]
         if not 0 <= position < len(items) or items[position] in (ERASED_ITEM, ERASED_SUMMARY_ITEM):
             return False
         items[position] = ERASED_ITEM
-        shown = [name for name in turn.blobs if any(name.encode() in item for item in items)]
-        self._turns.release_blobs(kept, turn.blobs.keys() - set(shown))
-        kept.turn = msgspec.structs.replace(
+        used = [name for name in turn.blobs if any(name.encode() in item for item in items)]
+        self._turns.release_blobs(record, turn.blobs.keys() - set(used))
+        record.turn = msgspec.structs.replace(
             turn,
             input=tuple(items[: len(turn.input)]),
             output=tuple(items[len(turn.input) :]),
-            blobs={name: turn.blobs[name] for name in shown},
+            blobs={name: turn.blobs[name] for name in used},
         )
-        self._turns.erase_summaries(kept)
-        self._turns.bump_epoch(kept)
+        self._turns.erase_summaries(record)
+        self._turns.bump_epoch(record)
         return True
 
     def check_head_unchanged(self, tenant: str, seen: ConversationRecord) -> None:
@@ -121,44 +121,44 @@ class MemoryConversationStore:
 
     def move_head(self, conversation_id: str, turn: NewTurn) -> None:
         """A turn was begun on it."""
-        kept = self._entries[conversation_id]
-        kept.conversation = msgspec.structs.replace(
-            kept.conversation,
+        entry = self._entries[conversation_id]
+        entry.conversation = msgspec.structs.replace(
+            entry.conversation,
             head=turn.parent.response_id if turn.parent else None,
             active_response_id=turn.response_id,
         )
 
     def delete_expired(self) -> None:
         """Erase those that have expired."""
-        for conversation_id, kept in list(self._entries.items()):
-            if self._resolve(kept.tenant, conversation_id) is None:
+        for conversation_id, entry in list(self._entries.items()):
+            if self._resolve(entry.tenant, conversation_id) is None:
                 del self._entries[conversation_id]
 
     def _resolve(self, tenant: str, conversation_id: str) -> ConversationRecord | None:
         """The conversation as it stands."""
         self._turns.check_open()
-        kept = self._entries.get(conversation_id)
-        if kept is None or kept.tenant != tenant:
+        entry = self._entries.get(conversation_id)
+        if entry is None or entry.tenant != tenant:
             return None
-        one = kept.conversation
-        head, busy = one.head, one.active_response_id
-        newest = self._turns.find(tenant, busy) if busy else None
+        one = entry.conversation
+        head, active = one.head, one.active_response_id
+        newest = self._turns.find(tenant, active) if active else None
         if newest is None:
-            busy = None
+            active = None
         elif newest[1].end is not None:
             good = newest[1].end.status in {"completed", "incomplete"}
-            head, busy = (busy, None) if good else (head, None)
+            head, active = (active, None) if good else (head, None)
         head = self._nearest_existing(head)
         created_at, cutoff = one.created_at, self._turns.expiry.cutoff(tenant)
         if created_at <= cutoff and newest is None and head is None:
             return None
-        return msgspec.structs.replace(one, head=head, active_response_id=busy)
+        return msgspec.structs.replace(one, head=head, active_response_id=active)
 
     def _nearest_existing(self, response_id: str | None) -> str | None:
         """The response itself, or where it was erased the nearest ancestor that was not."""
-        for kept in self._turns.ancestors(response_id):
-            if kept.turn is not None:
-                return None if self._turns.has_expired(kept) else kept.response_id
+        for record in self._turns.ancestors(response_id):
+            if record.turn is not None:
+                return None if self._turns.has_expired(record) else record.response_id
         return None
 
     def _is_needed(self, record: TurnRecord, conversation_id: str) -> bool:

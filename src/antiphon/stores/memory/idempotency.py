@@ -22,39 +22,43 @@ class MemoryIdempotencyStore:
 
     async def reserve(self, tenant: str, key: str, fingerprint: bytes) -> IdempotencyRecord | None:
         now = self._clock()
-        place = (tenant, hash_idempotency_key(key))
-        kept = self._records
+        record_key = (tenant, hash_idempotency_key(key))
+        records = self._records
         for old in [
-            at for at, receipt in kept.items() if receipt.created_at <= now - RECORD_LIFETIME
+            old_key
+            for old_key, record in records.items()
+            if record.created_at <= now - RECORD_LIFETIME
         ]:
-            del kept[old]
-        held = kept.get(place)
-        if held and (held.result_id is not None or held.created_at > now - RESERVATION_TIMEOUT):
-            return held
-        kept[place] = IdempotencyRecord(fingerprint, now)
+            del records[old]
+        existing = records.get(record_key)
+        if existing and (
+            existing.result_id is not None or existing.created_at > now - RESERVATION_TIMEOUT
+        ):
+            return existing
+        records[record_key] = IdempotencyRecord(fingerprint, now)
         return None
 
     async def complete(self, tenant: str, key: str, result_id: str) -> None:
         self.set_result(tenant, key, result_id)
 
     async def release(self, tenant: str, key: str) -> None:
-        place = (tenant, hash_idempotency_key(key))
-        if place in self._records and self._records[place].result_id is None:
-            del self._records[place]
+        record_key = (tenant, hash_idempotency_key(key))
+        if record_key in self._records and self._records[record_key].result_id is None:
+            del self._records[record_key]
 
     def check_reservation(self, tenant: str, reservation: IdempotencyReservation) -> None:
-        """Raise ``ConflictError`` where the receipt is another request's by now, or settled."""
-        held = self._records.get((tenant, hash_idempotency_key(reservation.key)))
+        """Raise ``ConflictError`` where the record is another request's by now, or settled."""
+        existing = self._records.get((tenant, hash_idempotency_key(reservation.key)))
         if (
-            held is None
-            or held.result_id is not None
-            or held.fingerprint != reservation.fingerprint
+            existing is None
+            or existing.result_id is not None
+            or existing.fingerprint != reservation.fingerprint
         ):
             raise reservation_lost()
 
     def set_result(self, tenant: str, key: str, result_id: str) -> None:
         """``settle``, within what is made."""
-        place = (tenant, hash_idempotency_key(key))
-        if place in self._records:
-            receipt = msgspec.structs.replace(self._records[place], result_id=result_id)
-            self._records[place] = receipt
+        record_key = (tenant, hash_idempotency_key(key))
+        if record_key in self._records:
+            record = msgspec.structs.replace(self._records[record_key], result_id=result_id)
+            self._records[record_key] = record

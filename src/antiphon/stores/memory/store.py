@@ -65,40 +65,44 @@ class MemoryResponseIndex:
     ) -> list[StoredTurn]:
         self._turns.check_open()
         mine = [
-            kept
-            for kept in self._turns.records.values()
-            if kept.tenant == tenant and kept.turn is not None
+            record
+            for record in self._turns.records.values()
+            if record.tenant == tenant and record.turn is not None
         ]
-        mine.sort(key=lambda kept: (kept.timestamp, kept.sort_key), reverse=newest_first)
+        mine.sort(key=lambda record: (record.timestamp, record.sort_key), reverse=newest_first)
         if after is not None:
-            places = [place for place, kept in enumerate(mine) if kept.response_id == after]
-            if not places:
+            positions = [
+                position for position, record in enumerate(mine) if record.response_id == after
+            ]
+            if not positions:
                 raise unknown_cursor(after)
-            mine = mine[places[0] + 1 :]
+            mine = mine[positions[0] + 1 :]
         return [
-            self._turns.with_expiry(kept, turn)
-            for kept in mine
-            if (turn := kept.turn) is not None
+            self._turns.with_expiry(record, turn)
+            for record in mine
+            if (turn := record.turn) is not None
             and response_filter.matches(turn.header, turn.end)
-            and not self._turns.has_expired(kept)
+            and not self._turns.has_expired(record)
         ][: max(0, limit)]
 
     async def delete_expired(self) -> int:
         self._turns.check_open()
         swept = 0
-        for kept in list(self._turns.records.values()):
-            swept += self._delete_if_expired(kept) if kept.response_id in self._turns.records else 0
+        for record in list(self._turns.records.values()):
+            swept += (
+                self._delete_if_expired(record) if record.response_id in self._turns.records else 0
+            )
         self._conversations.delete_expired()
         return swept
 
     def _delete_if_expired(self, record: TurnRecord) -> int:
         """Remove a turn and its descendants, if all have expired and none of them runs."""
-        family = self._turns.subtree(record)
-        running = any(one.turn is not None and one.turn.end is None for one in family)
+        subtree = self._turns.subtree(record)
+        running = any(one.turn is not None and one.turn.end is None for one in subtree)
         if record.turn is None or running or not self._turns.has_expired(record):
             return 0
-        swept = sum(one.turn is not None for one in family)
-        for one in reversed(family):
+        swept = sum(one.turn is not None for one in subtree)
+        for one in reversed(subtree):
             self._turns.remove(one)
         return swept
 
@@ -112,17 +116,17 @@ class MemorySearchIndex:
     async def search(
         self, tenant: str, query: str, limit: int, *, after: str | None = None
     ) -> Sequence[SearchHit]:
-        wanted = parse_query(query)
-        if not wanted.terms or limit < 1:
+        parsed = parse_query(query)
+        if not parsed.terms or limit < 1:
             return []
         ended = [turn for turn in self._turns_of(tenant) if turn.end is not None]
-        ranked = _rank_turns(ended, wanted)
+        ranked = _rank_turns(ended, parsed)
         if after is not None:
             ids = [turn.response_id for turn, _ in ranked]
             if after not in ids:
                 raise unknown_cursor(after)
             ranked = ranked[ids.index(after) + 1 :]
-        hits = (_build_hit(turn, text, wanted) for turn, text in ranked)
+        hits = (_build_hit(turn, text, parsed) for turn, text in ranked)
         return [hit for hit in hits if hit is not None][:limit]
 
 
@@ -130,14 +134,14 @@ def _rank_turns(turns: list[StoredTurn], query: SearchQuery) -> list[tuple[Store
     """Those that hold all terms, with their texts, the best first."""
     texts = [searchable_text((*turn.input, *turn.output)) for turn in turns]
     counts = [Counter(tokenize(text)) for text in texts]
-    lengths = [held.total() for held in counts]
-    holding = [sum(term in held for held in counts) for term in query.terms]
-    scale = bm25_weights(sum(map(bool, counts)), sum(lengths), holding)
+    lengths = [term_counter.total() for term_counter in counts]
+    document_counts = [sum(term in term_counter for term_counter in counts) for term in query.terms]
+    scale = bm25_weights(sum(map(bool, counts)), sum(lengths), document_counts)
     found = []
-    for turn, text, held, length in zip(turns, texts, counts, lengths, strict=True):
-        if all(term in held for term in query.terms):
-            often = [min(held[term], MAX_TERM_COUNT) for term in query.terms]
-            found.append((-bm25_score(scale, often, length), -turn.created_at, turn, text))
+    for turn, text, term_counter, length in zip(turns, texts, counts, lengths, strict=True):
+        if all(term in term_counter for term in query.terms):
+            term_counts = [min(term_counter[term], MAX_TERM_COUNT) for term in query.terms]
+            found.append((-bm25_score(scale, term_counts, length), -turn.created_at, turn, text))
     found.sort(key=lambda one: one[:2])
     return [(turn, text) for _, _, turn, text in found]
 
@@ -169,11 +173,11 @@ class MemoryApiKeyStore:
         return sorted(self._keys.values(), key=lambda key: (key.created_at, key.id))
 
     async def revoke(self, key_id: str) -> bool:
-        for digest, key in self._keys.items():
+        for sha256, key in self._keys.items():
             if key.id == key_id:
                 if key.revoked_at is None:
                     revoked = msgspec.structs.replace(key, revoked_at=self._clock())
-                    self._keys[digest] = revoked
+                    self._keys[sha256] = revoked
                 return True
         return False
 
@@ -222,17 +226,17 @@ class MemoryStore:
         found = self._turns.find(tenant, response_id)
         if found is None:
             return None
-        kept, turn = found
-        epoch = self._turns.epochs.get(kept.tree, 0)
+        record, turn = found
+        epoch = self._turns.epochs.get(record.tree, 0)
         return Head(
             response_id,
             tenant,
-            kept.thread,
-            kept.seq,
-            kept.tree,
+            record.thread,
+            record.seq,
+            record.tree,
             epoch,
             is_running=turn.end is None,
-            timestamp=kept.timestamp,
+            timestamp=record.timestamp,
         )
 
     async def turn(self, tenant: str, response_id: str) -> StoredTurn | None:
@@ -241,11 +245,11 @@ class MemoryStore:
 
     async def chain(self, head: Head) -> list[StoredTurn]:
         self._turns.check_open()
-        kept = self._turns.records.get(head.response_id)
-        if kept is None or kept.tenant != head.tenant or self._turns.has_expired(kept):
+        record = self._turns.records.get(head.response_id)
+        if record is None or record.tenant != head.tenant or self._turns.has_expired(record):
             return []
         above = self._turns.ancestors(head.response_id)
-        return [turn for kept in above if (turn := kept.turn)][::-1]
+        return [turn for record in above if (turn := record.turn)][::-1]
 
     async def window(self, head: Head, window: Window) -> list[StoredTurn]:
         turns = await self.chain(head)
@@ -258,23 +262,23 @@ class MemoryStore:
 
     async def recent_threads(self, tenant: str, limit: int) -> list[RecentThread]:
         newest = {
-            kept.thread: kept
-            for kept, _ in sorted(self._turns.visible_turns(tenant), key=_sort_key)
+            record.thread: record
+            for record, _ in sorted(self._turns.visible_turns(tenant), key=_sort_key)
         }
         latest = sorted(
-            newest.values(), key=lambda kept: (kept.timestamp, kept.sort_key), reverse=True
+            newest.values(), key=lambda record: (record.timestamp, record.sort_key), reverse=True
         )
-        return [self._recent_thread(kept) for kept in latest[: max(0, limit)]]
+        return [self._recent_thread(record) for record in latest[: max(0, limit)]]
 
     async def delete(self, tenant: str, response_id: str, *, cascade: bool = False) -> bool:
         found = self._turns.find(tenant, response_id)
         if found is None:
             return False
-        kept, _ = found
-        for one in self._turns.subtree(kept) if cascade else [kept]:
+        record, _ = found
+        for one in self._turns.subtree(record) if cascade else [record]:
             self._turns.tombstone(one)
-        self._turns.erase_summaries(kept)
-        self._turns.bump_epoch(kept)
+        self._turns.erase_summaries(record)
+        self._turns.bump_epoch(record)
         return True
 
     async def close(self) -> None:
@@ -297,16 +301,16 @@ class MemoryStore:
 
     def _recent_thread(self, record: TurnRecord) -> RecentThread:
         assert record.turn is not None
-        opening = None
+        first_item = None
         for above in self._turns.ancestors(record.response_id):
             if above.turn is not None and above.turn.input:
-                opening = above.turn.input[0]
+                first_item = above.turn.input[0]
         return RecentThread(
             response_id=record.response_id,
             created_at=record.turn.created_at,
             model=record.turn.header.model,
             turns=record.seq + 1,
-            first_item=opening,
+            first_item=first_item,
         )
 
 

@@ -70,16 +70,16 @@ class MemoryTurns:
     def find(self, tenant: str, response_id: str) -> tuple[TurnRecord, StoredTurn] | None:
         """A turn that its tenant may see now."""
         self.check_open()
-        kept = self.records.get(response_id)
-        if kept is None or kept.turn is None or kept.tenant != tenant:
+        record = self.records.get(response_id)
+        if record is None or record.turn is None or record.tenant != tenant:
             return None
-        return None if self.has_expired(kept) else (kept, kept.turn)
+        return None if self.has_expired(record) else (record, record.turn)
 
     def visible_turns(self, tenant: str) -> Iterator[tuple[TurnRecord, StoredTurn]]:
         """All turns that a tenant may see now."""
         self.check_open()
-        for kept in self.records.values():
-            found = self.find(tenant, kept.response_id)
+        for record in self.records.values():
+            found = self.find(tenant, record.response_id)
             if found is not None:
                 yield found
 
@@ -88,7 +88,7 @@ class MemoryTurns:
         return record.timestamp <= cutoff and self.latest_timestamp(record) <= cutoff
 
     def latest_timestamp(self, record: TurnRecord) -> float:
-        """The latest stamp among a turn and its descendants; -inf: all are erased."""
+        """The latest timestamp among a turn and its descendants; -inf: all are erased."""
         return max(
             (one.timestamp for one in self.subtree(record) if one.turn is not None),
             default=-math.inf,
@@ -104,9 +104,9 @@ class MemoryTurns:
     def ancestors(self, response_id: str | None) -> Iterator[TurnRecord]:
         """A turn and its ancestors, erased ones too."""
         while response_id is not None and response_id in self.records:
-            kept = self.records[response_id]
-            yield kept
-            response_id = kept.parent
+            record = self.records[response_id]
+            yield record
+            response_id = record.parent
 
     def subtree(self, record: TurnRecord) -> list[TurnRecord]:
         """A turn and its descendants, each behind its parent."""
@@ -122,28 +122,28 @@ class MemoryTurns:
         self.check_open()
         if response_key(new.response_id) is None or new.response_id in self.records:
             raise StoreError(f"{new.response_id!r} is not a new response id.")
-        kept = self._new_record(new)
-        kept.turn = StoredTurn(
+        record = self._new_record(new)
+        record.turn = StoredTurn(
             response_id=new.response_id,
             created_at=new.created_at,
             header=new.header,
             input=tuple(new.input),
             output=(),
             end=None,
-            previous_response_id=kept.parent,
+            previous_response_id=record.parent,
             blobs=self._share_blobs(new),
         )
-        self.records[new.response_id] = kept
-        self.threads.setdefault(kept.thread, []).append(new.response_id)
+        self.records[new.response_id] = record
+        self.threads.setdefault(record.thread, []).append(new.response_id)
 
     def write(self, response_id: str, items: Sequence[bytes], end: End | None) -> None:
         self.check_open()
-        kept = self.records.get(response_id)
-        if kept is None:
+        record = self.records.get(response_id)
+        if record is None:
             raise StoreError("This turn's beginning was not stored, so the rest cannot be.")
-        turn = kept.turn
+        turn = record.turn
         if turn is not None and turn.end is None:
-            kept.turn = msgspec.structs.replace(turn, output=(*turn.output, *items), end=end)
+            record.turn = msgspec.structs.replace(turn, output=(*turn.output, *items), end=end)
 
     def tombstone(self, record: TurnRecord) -> None:
         """Leave nothing but the turn's id and place."""
@@ -162,11 +162,11 @@ class MemoryTurns:
 
     def release_blobs(self, record: TurnRecord, hashes: Iterable[str]) -> None:
         """The turn uses those images no more."""
-        for digest in hashes:
-            image = self.blobs[record.tenant, digest]
-            image.response_ids.discard(record.response_id)
-            if not image.response_ids:
-                del self.blobs[record.tenant, digest]
+        for blob_hash in hashes:
+            blob = self.blobs[record.tenant, blob_hash]
+            blob.response_ids.discard(record.response_id)
+            if not blob.response_ids:
+                del self.blobs[record.tenant, blob_hash]
 
     def remove(self, record: TurnRecord) -> None:
         """Leave nothing of a turn that has no children any more."""
@@ -193,24 +193,24 @@ class MemoryTurns:
                 raise HistoryChangedError()
 
     def _new_record(self, new: NewTurn) -> TurnRecord:
-        name, tenant, above = new.response_id, new.tenant, new.parent
-        if above is None:
+        name, tenant, parent_head = new.response_id, new.tenant, new.parent
+        if parent_head is None:
             fresh = next(self._numbers)
             return TurnRecord(name, tenant, fresh, 0, fresh, None, new.created_at)
-        parent = self.records[above.response_id]
+        parent = self.records[parent_head.response_id]
         parent.children.append(name)
         newest = self.threads[parent.thread][-1] == parent.response_id
         thread = parent.thread if newest else next(self._numbers)
-        stamp = max(new.created_at, above.timestamp)
+        timestamp = max(new.created_at, parent_head.timestamp)
         return TurnRecord(
-            name, tenant, thread, parent.seq + 1, parent.tree, parent.response_id, stamp
+            name, tenant, thread, parent.seq + 1, parent.tree, parent.response_id, timestamp
         )
 
     def _share_blobs(self, new: NewTurn) -> dict[str, bytes]:
         """The turn's blobs, the tenant's own copies where it has sent them before."""
         shared = {}
         for blob in new.blobs:
-            image = self.blobs.setdefault((new.tenant, blob.hash), StoredBlob(blob.data, set()))
-            image.response_ids.add(new.response_id)
-            shared[blob.hash] = image.data
+            stored = self.blobs.setdefault((new.tenant, blob.hash), StoredBlob(blob.data, set()))
+            stored.response_ids.add(new.response_id)
+            shared[blob.hash] = stored.data
         return shared

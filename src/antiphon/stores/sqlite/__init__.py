@@ -1,1 +1,1 @@
-"""SQLite store: one file, one writer thread, a pool of readers."""
+"""SQLite store: one file, one writer thread with group commit, a pool of readers."""

@@ -1,6 +1,6 @@
-"""A SQLite file's pages as they lie on the disk, to see what SQLite left in them.
+"""B-tree pages of a SQLite file, as they are on the disk: finds slack that is not empty.
 
-Read only, and never to be trusted: someone may be writing. The file format is described at
+Read only and best effort: others may be writing. The file format is described at
 https://www.sqlite.org/fileformat2.html#b_tree_pages
 """
 
@@ -19,19 +19,19 @@ _LEAF: Final = 13
 #: A page's header, by its kind. The first page of a file has another 100 bytes before it.
 _HEADER_SIZES: Final = {_INTERIOR: 12, _LEAF: 8}
 
-#: What SQLite itself may leave in a gap: so many bytes within so many.
+#: SQLite's own bookkeeping in a slack: at most so many bytes that are not 0, within so many.
 _MAX_NONZERO_BYTES: Final = 6
 _BOOKKEEPING_BYTES: Final = 8
-#: The end of a page that its only row, however long, does not reach.
+#: Bytes at the end of a page that its only row, however long, does not reach.
 _SINGLE_ROW_MARGIN: Final = 32
 
 _Inode: TypeAlias = tuple[int, int]
 
 
 class LeafPage(msgspec.Struct, frozen=True):
-    """A page of a table's rows: the ids of its first and last, and the bytes that are unused.
+    """A leaf page of a table: the ids of its first and last row, and the unused bytes.
 
-    ``slack`` are those between the page's index and its rows, ``free`` all that are there.
+    ``slack`` is the size of the gap between the cell pointers and the cells, ``free`` all unused.
     """
 
     first: int
@@ -46,11 +46,10 @@ class _SharedFile(msgspec.Struct):
 
 
 class PageFile:
-    """An opened database file.
+    """An open database file, shared by the stores of this process.
 
-    POSIX takes away all locks that a process has on a file when it closes the file once,
-    those of SQLite too. So all stores of this process share one opening of a file, and the
-    last of them closes it, when its connections are closed.
+    On POSIX a process that closes a file loses all its locks on it, SQLite's included. So all
+    stores share one descriptor per file, and the last one closes it, after its connections.
     """
 
     _lock = threading.Lock()
@@ -76,13 +75,13 @@ class PageFile:
                     del self._shared_files[self._inode]
 
     def dirty_leaves(self, root: int, size: int) -> Iterator[LeafPage | None]:
-        """The leaves, of the table whose first page is ``root``, with a gap that is not empty.
+        """The leaf pages, of the table whose root page is ``root``, with slack that is not empty.
 
-        ``size`` is that of a page in bytes. None for every other page, so that whoever looks
-        can stop in between.
+        ``size`` is the page size in bytes. None for every other page, so that the caller can
+        stop in between.
         """
         numbers = [root]
-        # A tree that changes while it is walked may seem to have circles.
+        # A tree that changes while it is walked may seem to have cycles.
         seen: set[int] = set()
         while numbers:
             number = numbers.pop()
@@ -99,17 +98,17 @@ class PageFile:
                 numbers += [_read_int(page, cell, 4) for cell in cells if cell < size - 4]
                 yield None
             else:
-                yield _unclean_leaf(page, start)
+                yield _dirty_leaf(page, start)
 
 
-def _unclean_leaf(page: bytes, start: int) -> LeafPage | None:
-    """The page, if its gap is not empty: as a rule it is, and nothing more is looked at."""
+def _dirty_leaf(page: bytes, start: int) -> LeafPage | None:
+    """The page, if its slack is not empty; in the common case nothing more is read."""
     count = _read_int(page, start + 3, 2)
-    if not count or not (gap := _slack_size(page, start, count)):
+    if not count or not (slack := _slack_size(page, start, count)):
         return None
     cells = _cell_offsets(page, start)
     return LeafPage(
-        _row_id(page, cells[0]), _row_id(page, cells[-1]), gap, gap + _free_bytes(page, start)
+        _row_id(page, cells[0]), _row_id(page, cells[-1]), slack, slack + _free_bytes(page, start)
     )
 
 
@@ -118,25 +117,25 @@ def _read_int(page: bytes, offset: int, length: int) -> int:
 
 
 def _cell_offsets(page: bytes, start: int) -> list[int]:
-    """Where on the page its cells are, by row."""
+    """The offsets of the page's cells, by row."""
     first = start + _HEADER_SIZES[page[start]]
     count = _read_int(page, start + 3, 2)
     return [_read_int(page, first + 2 * place, 2) for place in range(count)]
 
 
 def _slack_size(page: bytes, start: int, cells: int) -> int:
-    """How large the page's gap is, if there is anything in it.
+    """The size of the page's slack in bytes; 0 where it is empty.
 
-    But for a few bytes at its very beginning, where SQLite keeps its own books: the place of
-    a row that was taken away, the length of a block that was freed.
+    A few bytes at its very beginning do not count: SQLite's bookkeeping of deleted rows and
+    freed blocks.
     """
     first = start + _HEADER_SIZES[_LEAF] + 2 * cells
     # In a page of 64 KiB, 65536 is written as 0.
     last = _read_int(page, start + 5, 2) or 65536
     if cells == 1:
         return max(0, last - first) if page[first + _SINGLE_ROW_MARGIN : last].strip(b"\0") else 0
-    books = page[first : min(first + _BOOKKEEPING_BYTES, last)]
-    clean = len(books) - books.count(0) <= _MAX_NONZERO_BYTES and not page[
+    bookkeeping = page[first : min(first + _BOOKKEEPING_BYTES, last)]
+    clean = len(bookkeeping) - bookkeeping.count(0) <= _MAX_NONZERO_BYTES and not page[
         first + _BOOKKEEPING_BYTES : last
     ].strip(b"\0")
     return 0 if clean else max(0, last - first)
@@ -144,14 +143,14 @@ def _slack_size(page: bytes, start: int, cells: int) -> int:
 
 def _free_bytes(page: bytes, start: int) -> int:
     """How many bytes are unused between the rows."""
-    loose = page[start + 7]
+    free = page[start + 7]
     block = _read_int(page, start + 1, 2)
     while 0 < block < len(page) - 4:
-        loose += _read_int(page, block + 2, 2)
+        free += _read_int(page, block + 2, 2)
         following = _read_int(page, block, 2)
-        # They come in order, on a page that is one.
+        # On a sound page they are in order.
         block = following if following > block else 0
-    return loose
+    return free
 
 
 def _row_id(page: bytes, cell: int) -> int:
@@ -161,12 +160,12 @@ def _row_id(page: bytes, cell: int) -> int:
 
 
 def _read_varint(page: bytes, offset: int) -> tuple[int, int]:
-    """The number there, and where what follows begins."""
+    """The varint at the offset, and the offset after it."""
     value = 0
-    for place, byte in enumerate(page[offset : offset + 9]):
-        if place == 8:
+    for number, byte in enumerate(page[offset : offset + 9]):
+        if number == 8:
             return value << 8 | byte, offset + 9
         value = value << 7 | byte & 0x7F
         if byte < 0x80:
-            return value, offset + place + 1
+            return value, offset + number + 1
     return value, offset

@@ -1,4 +1,4 @@
-"""Opening a SQLite file for turns, and saying what is wrong if that cannot be."""
+"""SQLite connections: opens the file, sets its pragmas, migrates it, and explains failures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from filelock import Timeout
 from antiphon.errors import ConfigError
 from antiphon.stores.sqlite.btree_pages import PageFile
 from antiphon.stores.sqlite.errors import primary_code
-from antiphon.stores.sqlite.page_scrubbing import Erasures
+from antiphon.stores.sqlite.page_scrubbing import PendingErasures
 from antiphon.stores.sqlite.process_locks import ProcessLocks
 from antiphon.stores.sqlite.sql_files import migrate
 
@@ -44,14 +44,14 @@ _REASONS: Final = {
 
 
 class DatabaseConnections(msgspec.Struct, frozen=True):
-    """An opened file: a connection to write by, one to read by that never waits for a lock."""
+    """An opened file: a connection for writes, and one for reads that never waits for a lock."""
 
     path: Path
     process_locks: ProcessLocks
     write_connection: sqlite3.Connection
     read_connection: sqlite3.Connection
     page_file: PageFile
-    erasures: Erasures
+    erasures: PendingErasures
 
     @property
     def wal_path(self) -> Path:
@@ -59,7 +59,7 @@ class DatabaseConnections(msgspec.Struct, frozen=True):
         return Path(f"{self.path}-wal")
 
     def connect_reader(self) -> sqlite3.Connection:
-        """Another connection to read by, one that waits for locks."""
+        """Another connection for reads, one that waits for locks."""
         return _connect_reader(self.path, BUSY_TIMEOUT_MS / 1000)
 
 
@@ -68,7 +68,7 @@ def open_database(path: str | os.PathLike[str]) -> DatabaseConnections:
 
     Blocks. Raises ConfigError, which says what to do.
     """
-    # One file, one lock folder, whichever way one came to it.
+    # One lock folder per file, whatever path or link names it.
     file = Path(os.path.realpath(os.path.expanduser(path)))
     try:
         if file.is_dir():
@@ -99,11 +99,11 @@ def _open(file: Path) -> DatabaseConnections:
             undo.callback(pages.close)
             writing = _connect(file, BUSY_TIMEOUT_MS / 1000)
             undo.callback(writing.close)
-            # First of all, as it leaves a database that is not ours as it is.
+            # First of all, as it rejects another program's database without changing it.
             migrate(writing)
             for pragma in _WRITER_PRAGMAS:
                 writing.execute(f"PRAGMA {pragma}")
-            # Whoever had it open last may have died with erased words in the log.
+            # The last process may have died with erased words in the write-ahead log.
             writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             reading = _connect_reader(file, 0)
             undo.callback(reading.close)
@@ -111,7 +111,9 @@ def _open(file: Path) -> DatabaseConnections:
             owners.remove_stale()
             owners.take_over()
         undo.pop_all()
-    return DatabaseConnections(file, owners, writing, reading, pages, Erasures(owners.unclean_mark))
+    return DatabaseConnections(
+        file, owners, writing, reading, pages, PendingErasures(owners.erasure_mark)
+    )
 
 
 def _create_file(file: Path) -> None:

@@ -117,7 +117,8 @@ def _update_metadata(
     found, _ = resolve_conversation(transaction.connection, tenant, conversation_id, cutoff)
     if found is not None:
         transaction.connection.execute(
-            CONVERSATION_SQL["describe"], (_encoder.encode(metadata), conversation_key(found.id))
+            CONVERSATION_SQL["update_metadata"],
+            (_encoder.encode(metadata), conversation_key(found.id)),
         )
         # The old words.
         transaction.has_erased = True
@@ -133,15 +134,17 @@ def erase_conversation(
     key = conversation_key(conversation_id)
     if found is None or key is None:
         return False
-    places = [place for (place,) in connection.execute(CONVERSATION_SQL["members"], (key,))]
-    needed = _rows_needed_outside(connection, places, key, cutoff)
-    doomed = [place for place in places if place > needed.get(thread_of(place), -1)]
+    row_ids = [row_id for (row_id,) in connection.execute(CONVERSATION_SQL["turns"], (key,))]
+    needed = _rows_needed_outside(connection, row_ids, key, cutoff)
+    erasable = [row_id for row_id in row_ids if row_id > needed.get(thread_of(row_id), -1)]
     delete_unused_blobs(
         connection,
-        set().union(*[tombstone(connection, span) for span in _merge_row_ranges(doomed)]),
+        set().union(
+            *[tombstone(connection, row_range) for row_range in _merge_row_ranges(erasable)]
+        ),
     )
-    bump_epochs(connection, doomed)
-    connection.execute(CONVERSATION_SQL["drop"], (key,))
+    bump_epochs(connection, erasable)
+    connection.execute(CONVERSATION_SQL["delete"], (key,))
     transaction.has_erased = True
     return True
 
@@ -149,20 +152,22 @@ def erase_conversation(
 def _rows_needed_outside(
     connection: sqlite3.Connection, row_ids: list[int], key: bytes, cutoff: float
 ) -> dict[int, int]:
-    """By thread: the last place that turns outside a conversation descend from.
+    """By thread: the last row_id that turns outside a conversation descend from.
 
-    ``places`` are those of the conversation's turns, in order.
+    ``row_ids`` are those of the conversation's turns, in order.
     """
     needed: dict[int, int] = {}
     seen: set[int] = set()
-    for place in row_ids:
-        if thread_of(place) in seen:
+    for row_id in row_ids:
+        if thread_of(row_id) in seen:
             continue
-        for span in descendant_ranges(connection, place):
-            seen.add(thread_of(span[0]))
-            others = connection.execute(CONVERSATION_SQL["others"], (*span, key)).fetchall()
-            for other, stamp in others:
-                if stamp > cutoff or not has_expired(connection, other, cutoff):
+        for row_range in descendant_ranges(connection, row_id):
+            seen.add(thread_of(row_range[0]))
+            others = connection.execute(
+                CONVERSATION_SQL["other_turns"], (*row_range, key)
+            ).fetchall()
+            for other, timestamp in others:
+                if timestamp > cutoff or not has_expired(connection, other, cutoff):
                     _mark_needed(connection, needed, other)
                     break
     return needed
@@ -178,39 +183,39 @@ def _mark_needed(
 
 
 def _merge_row_ranges(row_ids: Iterable[int]) -> list[RowRange]:
-    """Turns, as few spans as they are neighbours in."""
-    spans: list[RowRange] = []
-    for place in row_ids:
-        first = place
-        if spans and last_of_turn(place - TURN_STRIDE) == spans[-1][1]:
-            first = spans.pop()[0]
-        spans.append((first, last_of_turn(place)))
-    return spans
+    """Turns, as few row_ranges as they are neighbours in."""
+    row_ranges: list[RowRange] = []
+    for row_id in row_ids:
+        first = row_id
+        if row_ranges and last_of_turn(row_id - TURN_STRIDE) == row_ranges[-1][1]:
+            first = row_ranges.pop()[0]
+        row_ranges.append((first, last_of_turn(row_id)))
+    return row_ranges
 
 
 def erase_item(transaction: WriteTransaction, tenant: str, response_id: str, position: int) -> bool:
     """Replace an item by ``ErasedItem``, and delete images that no other item of its turn uses."""
     transaction.flush()
     connection = transaction.connection
-    found = connection.execute(TURN_SQL["place"], (response_key(response_id), tenant)).fetchall()
+    found = connection.execute(TURN_SQL["row_id"], (response_key(response_id), tenant)).fetchall()
     if not found or connection.execute(TURN_SQL["owner"], found[0]).fetchall():
         return False
-    place: int = found[0][0]
-    rows = connection.execute(TURN_SQL["rows"], (place, last_of_turn(place))).fetchall()
-    items = [(spot, body) for spot, kind, body in rows if kind in (INPUT, OUTPUT)]
+    row_id: int = found[0][0]
+    rows = connection.execute(TURN_SQL["rows"], (row_id, last_of_turn(row_id))).fetchall()
+    items = [(item_row_id, body) for item_row_id, kind, body in rows if kind in (INPUT, OUTPUT)]
     if not 0 <= position < len(items) or items[position][1] in (ERASED_ITEM, ERASED_SUMMARY_ITEM):
         return False
     connection.execute(TURN_SQL["replace_body"], (ERASED_ITEM, items[position][0]))
-    erase_summaries(connection, place)
+    erase_summaries(connection, row_id)
     rest = [body for _, body in items[:position] + items[position + 1 :]]
     unused = {
-        spot: use
-        for spot, kind, use in rows
+        item_row_id: use
+        for item_row_id, kind, use in rows
         if kind == BLOB_USE and not _is_blob_used(connection, use, rest)
     }
-    connection.executemany(TURN_SQL["drop_row"], [(spot,) for spot in unused])
+    connection.executemany(TURN_SQL["delete_row"], [(item_row_id,) for item_row_id in unused])
     delete_unused_blobs(connection, unused.values())
-    bump_epochs(connection, [place])
+    bump_epochs(connection, [row_id])
     transaction.has_erased = True
     return True
 

@@ -1,57 +1,57 @@
 -- name: create
 INSERT INTO conversations (id, tenant, created_at, metadata) VALUES (?, ?, ?, ?)
 
--- name: one
-SELECT id, created_at, head, busy, metadata FROM conversations WHERE id = ? AND tenant = ?
+-- name: get
+SELECT id, created_at, head, active, metadata FROM conversations WHERE id = ? AND tenant = ?
 
--- name: begin
-UPDATE conversations SET head = ?, busy = ? WHERE id = ?
+-- name: move_head
+UPDATE conversations SET head = ?, active = ? WHERE id = ?
 
--- name: describe
+-- name: update_metadata
 UPDATE conversations SET metadata = ? WHERE id = ?
 
--- name: drop
+-- name: delete
 DELETE FROM conversations WHERE id = ?
 
--- name: made
+-- name: created_at
 SELECT created_at FROM conversations WHERE id = ? AND tenant = ?
 
 -- name: forwards
-SELECT id, created_at, head, busy, metadata FROM conversations
+SELECT id, created_at, head, active, metadata FROM conversations
 WHERE tenant = ? AND (created_at, id) > (?, ?) ORDER BY created_at, id
 
 -- name: backwards
-SELECT id, created_at, head, busy, metadata FROM conversations
+SELECT id, created_at, head, active, metadata FROM conversations
 WHERE tenant = ? AND (created_at, id) < (?, ?) ORDER BY created_at DESC, id DESC
 
 -- name: next_tenant
 SELECT tenant FROM conversations WHERE tenant >= ? ORDER BY tenant LIMIT 1
 
--- name: made_before
+-- name: created_before
 SELECT id FROM conversations WHERE tenant = ? AND created_at <= ? ORDER BY created_at, id
 
--- name: next_made
+-- name: next_created
 -- The first time behind another at which a conversation of a tenant was made.
 SELECT min(created_at) FROM conversations WHERE tenant = ? AND created_at > ?
 
--- name: state
+-- name: turn_state
 -- Where a response lies, its stamp, who runs it, and its end.
-SELECT r.place, r.tenant, r.created_at, u.owner, l.body
+SELECT r.row_id, r.tenant, r.created_at, u.owner, l.body
 FROM responses AS r
-LEFT JOIN running AS u ON u.place = r.place
-LEFT JOIN log AS l ON l.place = r.place | 32767
+LEFT JOIN running AS u ON u.row_id = r.row_id
+LEFT JOIN log AS l ON l.row_id = r.row_id | 32767
 WHERE r.id = ?
 
--- name: members
+-- name: turns
 -- The turns of a conversation.
-SELECT place FROM responses WHERE conversation = ? ORDER BY place
+SELECT row_id FROM responses WHERE conversation = ? ORDER BY row_id
 
--- name: others
+-- name: other_turns
 -- The turns between two places that are of no or another conversation, and not erased.
-SELECT r.place, r.created_at
+SELECT r.row_id, r.created_at
 FROM log CROSS JOIN responses AS r ON r.id = substr(log.body, 1, 16)
-WHERE log.place BETWEEN ? AND ? AND log.kind = 0 AND r.conversation IS NOT ?
-ORDER BY r.place DESC
+WHERE log.row_id BETWEEN ? AND ? AND log.kind = 0 AND r.conversation IS NOT ?
+ORDER BY r.row_id DESC
 
 -- name: parent
 SELECT parent FROM threads WHERE id = ?

@@ -1,4 +1,4 @@
-"""What a SQLite store and its ledgers stand on: one file, one writer, a pool of readers."""
+"""SQLite database: one writer, a pool of readers, recovery of dead processes' turns, health probe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from antiphon.errors import StoreError
 from antiphon.stores.health import Health
 from antiphon.stores.sqlite.connection import DatabaseConnections
 from antiphon.stores.sqlite.errors import DAMAGE, is_busy
-from antiphon.stores.sqlite.page_scrubbing import CleaningTask
+from antiphon.stores.sqlite.page_scrubbing import ScrubTask
 from antiphon.stores.sqlite.reader import read_owners
 from antiphon.stores.sqlite.sql_files import TURN_SQL
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
@@ -22,15 +22,14 @@ from antiphon.stores.sqlite.writer import Writer, interrupted_end
 T = TypeVar("T")
 
 _ADD_PROBE: Final = TURN_SQL["add_probe"]
-_DROP_PROBE: Final = TURN_SQL["drop_probe"]
+_DROP_PROBE: Final = TURN_SQL["delete_probe"]
 
 _READER_COUNT: Final = 4
-#: How long it is believed that the disk takes what is written, and does not.
+#: How many seconds a successful write, and a failed one, answers ``check_writable``.
 _WRITABLE_SECONDS: Final = 5.0
 _REFUSED_SECONDS: Final = 1.0
 
-
-#: How many bytes are written to see whether that can be done: about what a turn takes.
+#: Size in bytes of the write that ``check_writable`` tries: about that of a turn.
 _PROBE_BYTES: Final = 16384
 
 
@@ -48,7 +47,7 @@ class SqliteDatabase:
         self._process_locks = connections.process_locks
         self.erasures = connections.erasures
         self._health = Health()
-        self._scrub_task = CleaningTask(
+        self._scrub_task = ScrubTask(
             self.erasures, connections.page_file, self.read_pooled, self.submit
         )
         self._writer = Writer(connections, self._scrub_task.start, self._health)
@@ -61,17 +60,17 @@ class SqliteDatabase:
     def submit(
         self, job: Callable[..., Any], *arguments: Any, max_delay: float = 0.0
     ) -> asyncio.Future[Any]:
-        """Have the writer do ``job(batch, *arguments)``; done when it is on disk."""
+        """Have the writer do ``job(transaction, *arguments)``; done when it is on disk."""
         return self._writer.submit(job, *arguments, max_delay=max_delay)
 
     async def read_pooled(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        """What ``read`` finds, in a thread."""
+        """The result of ``read``, in a thread of the pool."""
         self._check_open()
         loop = asyncio.get_running_loop()
         try:
             reading = loop.run_in_executor(self._pool, self._with_reader, read)
         except RuntimeError as over:
-            # An interpreter that ends takes no more work, whoever has not noticed yet.
+            # At the end of the interpreter thread pools take no more work.
             raise StoreError("The store is closed.") from over
         try:
             return await reading
@@ -79,48 +78,48 @@ class SqliteDatabase:
             raise self._health.refuse_read(error) from error
 
     async def read_recovered(self, read: Callable[[sqlite3.Connection], tuple[T, set[int]]]) -> T:
-        """What ``read`` finds, in a thread, once the turns of the dead have ended."""
+        """The result of ``read``, in a thread, repeated once turns of dead owners were ended."""
         value, owners = await self.read_pooled(read)
         if owners and await self._fail_dead(owners):
             value, _ = await self.read_pooled(read)
         return value
 
     async def read_inline(self, read: Callable[[sqlite3.Connection], tuple[T, set[int]]]) -> T:
-        """The same on the loop's own thread, for reads of a few rows."""
+        """The same on the event loop's own thread, for reads of a few rows."""
         self._check_open()
         try:
             value, owners = read(self._inline_connection)
         except DAMAGE as error:
             if not is_busy(error):
                 raise self._health.refuse_read(error) from error
-            # The log is being recovered or cut: that is waited for in another thread.
+            # The write-ahead log is being recovered or truncated: wait for it in a thread.
             return await self.read_recovered(read)
         if owners and await self._fail_dead(owners):
             return await self.read_recovered(read)
         return value
 
     async def fail_orphans(self) -> None:
-        """End every turn whose store is dead, and clean in its place."""
+        """End the turns of dead owners, and take over the scrubbing after their erasures."""
         await self._fail_dead(await self.read_pooled(read_owners))
         if await self.read_pooled(lambda _: self._process_locks.take_over()):
             self.erasures.take_over()
-        if self.erasures.left_by_dead:
+        if self.erasures.is_inherited:
             await self.submit(_scrub)
 
     def is_sweeper(self) -> bool:
-        """Whether what expires is to be erased here: one of all open stores does it."""
+        """Whether this store runs the retention sweep: one of all open stores does."""
         self._check_open()
         return self._process_locks.is_sweeper()
 
     @property
     def refusals(self) -> int:
-        """How many reads and writes were refused."""
+        """How many reads and writes have failed."""
         return self._health.refusals
 
     async def check_writable(self) -> None:
-        """Raise ``StoreError`` where nothing can be written: something is, and erased again.
+        """Raise ``StoreError`` where nothing can be written: write a probe and delete it again.
 
-        Not if turns are being written anyway; and many who ask share one answer.
+        Skipped while turns are being written anyway; concurrent callers share one probe.
         """
         self._check_open()
         health = self._health
@@ -140,7 +139,7 @@ class SqliteDatabase:
         await asyncio.shield(self._close_task)
 
     async def _fail_dead(self, owners: set[int]) -> bool:
-        """End the turns of those owners that are dead; whether there were any."""
+        """End the turns of those owners that are dead; whether any was."""
         dead = [owner for owner in owners if not self._process_locks.is_alive(owner)]
         for owner in dead:
             await self.submit(WriteTransaction.fail_orphans, owner, interrupted_end())
@@ -162,7 +161,7 @@ class SqliteDatabase:
 
     async def _close(self) -> None:
         await self._writer.wait_stopped()
-        # Not in another thread: when the interpreter ends there is none to be had.
+        # Not in another thread: at the end of the interpreter none can be started.
         self._pool.shutdown()
         for connection in (self._inline_connection, *self._idle_connections):
             connection.close()
@@ -170,13 +169,13 @@ class SqliteDatabase:
         self._process_locks.release()
 
 
-def _scrub(batch: WriteTransaction) -> None:
-    """Nothing of what was erased may stay in the write-ahead log."""
-    batch.has_erased = True
+def _scrub(transaction: WriteTransaction) -> None:
+    """Have the write-ahead log truncated, as after an erasure."""
+    transaction.has_erased = True
 
 
-def _probe(batch: WriteTransaction) -> None:
-    """Write something and take it away again: both reach the disk."""
-    batch.flush()
-    batch.connection.execute(_ADD_PROBE, (_PROBE_BYTES,))
-    batch.connection.execute(_DROP_PROBE)
+def _probe(transaction: WriteTransaction) -> None:
+    """Write something and delete it again: both reach the disk."""
+    transaction.flush()
+    transaction.connection.execute(_ADD_PROBE, (_PROBE_BYTES,))
+    transaction.connection.execute(_DROP_PROBE)

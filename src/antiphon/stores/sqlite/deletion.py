@@ -1,7 +1,7 @@
 """Erasing: what was said goes, and what others still hang on stays.
 
-All of it within a transaction of the writer. A span is a first and a last place. Who erases
-spans gets the uses of blobs that went with them, and lets go of those blobs at the end: turns
+All of it within a transaction of the writer. A row_range is a first and a last row_id. Who erases
+row_ranges gets the uses of blobs that went with them, and lets go of those blobs at the end: turns
 that go together may share one.
 """
 
@@ -18,58 +18,60 @@ from antiphon.stores.sqlite.sql_files import TURN_SQL
 RowRange: TypeAlias = tuple[int, int]
 
 
-def tombstone(connection: sqlite3.Connection, span: RowRange) -> set[bytes]:
+def tombstone(connection: sqlite3.Connection, row_range: RowRange) -> set[bytes]:
     """Leave nothing of these turns but tombstones; the blobs they used."""
-    uses = _blob_uses(connection, span)
-    for step in ("forget_responses", "forget_running", "forget_items", "forget_headers"):
-        connection.execute(TURN_SQL[step], span)
+    uses = _blob_uses(connection, row_range)
+    for step in ("tombstone_responses", "delete_running", "delete_items", "tombstone_headers"):
+        connection.execute(TURN_SQL[step], row_range)
     return uses
 
 
-def delete_rows(connection: sqlite3.Connection, span: RowRange) -> set[bytes]:
+def delete_rows(connection: sqlite3.Connection, row_range: RowRange) -> set[bytes]:
     """Leave nothing at all of these turns, which nothing may hang on; the blobs they used."""
-    uses = _blob_uses(connection, span)
-    for step in ("drop_responses", "forget_running", "drop_rows"):
-        connection.execute(TURN_SQL[step], span)
+    uses = _blob_uses(connection, row_range)
+    for step in ("delete_responses", "delete_running", "delete_rows"):
+        connection.execute(TURN_SQL[step], row_range)
     return uses
 
 
 def erase_summaries(connection: sqlite3.Connection, row_id: int) -> None:
-    """Leave no words of those summaries that may tell of the turn at ``place``.
+    """Leave no words of those summaries that may tell of the turn at ``row_id``.
 
     They are among its descendants, and all of these go: one that keeps the turn in view
     counts turns that are not there any more.
     """
-    for span in descendant_ranges(connection, row_id):
-        values = {"first": span[0], "last": span[1], "start": COMPACTION_PREFIX}
-        for spot, body in connection.execute(TURN_SQL["summaries"], values).fetchall():
+    for row_range in descendant_ranges(connection, row_id):
+        values = {"first": row_range[0], "last": row_range[1], "start": COMPACTION_PREFIX}
+        for item_row_id, body in connection.execute(TURN_SQL["summaries"], values).fetchall():
             if is_summary(body):
-                connection.execute(TURN_SQL["replace_body"], (ERASED_SUMMARY_ITEM, spot))
+                connection.execute(TURN_SQL["replace_body"], (ERASED_SUMMARY_ITEM, item_row_id))
 
 
 def delete_unused_blobs(connection: sqlite3.Connection, uses: Iterable[bytes]) -> None:
     """Erase those blobs that no turn uses any more."""
-    connection.executemany(TURN_SQL["forget_blob"], [(decode_blob_use(use), use) for use in uses])
+    connection.executemany(
+        TURN_SQL["delete_unused_blob"], [(decode_blob_use(use), use) for use in uses]
+    )
 
 
 def bump_epochs(connection: sqlite3.Connection, row_ids: Iterable[int]) -> None:
     """Something went from the trees that these lie in: what was cached of them is stale."""
     trees = set()
     for thread in set(map(thread_of, row_ids)):
-        trees.update(connection.execute(TURN_SQL["tree"], (thread,)).fetchall())
+        trees.update(connection.execute(TURN_SQL["tree_of"], (thread,)).fetchall())
     connection.executemany(TURN_SQL["bump_epoch"], trees)
 
 
 def descendant_ranges(connection: sqlite3.Connection, row_id: int) -> list[RowRange]:
     """A turn and all its descendants: a branch comes behind what it branches off."""
-    spans = [(row_id, last_of_thread(row_id))]
+    row_ranges = [(row_id, last_of_thread(row_id))]
     # Grows as it is walked.
-    for span in spans:
-        for (thread,) in connection.execute(TURN_SQL["branches"], span).fetchall():
+    for row_range in row_ranges:
+        for (thread,) in connection.execute(TURN_SQL["branches"], row_range).fetchall():
             first = row_id_of(thread, 0)
-            spans.append((first, last_of_thread(first)))
-    return spans
+            row_ranges.append((first, last_of_thread(first)))
+    return row_ranges
 
 
-def _blob_uses(connection: sqlite3.Connection, span: RowRange) -> set[bytes]:
-    return {use for (use,) in connection.execute(TURN_SQL["uses"], span)}
+def _blob_uses(connection: sqlite3.Connection, row_range: RowRange) -> set[bytes]:
+    return {use for (use,) in connection.execute(TURN_SQL["blob_uses"], row_range)}

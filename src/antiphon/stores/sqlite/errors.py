@@ -1,4 +1,4 @@
-"""SQLite's errors, said in ours: what went wrong and what a person can do."""
+"""SQLite errors: mapped to antiphon's, with what went wrong and what to do; conflicts of stores."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MESSAGES = {
 _BUSY_CODES = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 
 
-#: What a read may raise; all but the first mean rows that do not make sense.
+#: What a read may raise; all but the first mean damaged rows.
 DAMAGE = (
     sqlite3.Error,
     msgspec.MsgspecError,
@@ -45,43 +45,43 @@ def primary_code(error: BaseException) -> int | None:
 
 
 def is_busy(error: BaseException) -> bool:
-    """Whether another process was in the way; the same work may succeed later."""
+    """Whether another process has the lock; the same work may succeed later."""
     return primary_code(error) in _BUSY_CODES
 
 
 def store_error(error: BaseException) -> StoreError:
-    """What a caller is told of ``error``, which stays its cause."""
+    """The ``StoreError`` for ``error``, which becomes its cause."""
     if isinstance(error, StoreError):
         return error
-    sentence = _MESSAGES.get(primary_code(error) or -1)
-    fault = StoreError(sentence or f"The store failed: {error}.")
-    fault.__cause__ = error
-    return fault
+    message = _MESSAGES.get(primary_code(error) or -1)
+    mapped = StoreError(message or f"The store failed: {error}.")
+    mapped.__cause__ = error
+    return mapped
 
 
 def read_error(error: BaseException) -> StoreError:
-    """The same for a read: what SQLite does not complain of, what it has read was to blame."""
+    """The same for a read: an error that is not SQLite's means a damaged file."""
     if isinstance(error, sqlite3.Error | StoreError):
         return store_error(error)
-    fault = StoreError(_MESSAGES[sqlite3.SQLITE_CORRUPT])
-    fault.__cause__ = error
-    return fault
+    mapped = StoreError(_MESSAGES[sqlite3.SQLITE_CORRUPT])
+    mapped.__cause__ = error
+    return mapped
 
 
 def conversation_not_found(conversation_id: str, param: str) -> NotFoundError:
-    """There is none of that id, for whoever asks; ``param`` named it."""
+    """The error for an id that the tenant has no conversation of; ``param`` names it."""
     message = f"No conversation found with id '{conversation_id}'."
     return NotFoundError(message, code="conversation_not_found", param=param)
 
 
 def conversation_moved(conversation_id: str) -> ConversationLockedError:
-    """Another turn came first."""
+    """The error for a turn that another one preceded."""
     message = f"Another turn was begun on conversation '{conversation_id}': wait for its end."
     return ConversationLockedError(message, param="conversation")
 
 
 def reservation_lost() -> ConflictError:
-    """A request took so long that its idempotency key was given to another."""
+    """The error for a request whose reservation timed out and went to another."""
     return ConflictError(
         "Another request with this Idempotency-Key was started meanwhile: ask again.",
         code="idempotency_key_in_progress",

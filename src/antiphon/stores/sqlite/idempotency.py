@@ -1,6 +1,6 @@
 """Receipts: what each ``Idempotency-Key`` was used for in the last day.
 
-A key is kept as its SHA-256: whatever a client puts into it, however long, is 32 bytes here.
+A key is record as its SHA-256: whatever a client puts into it, however long, is 32 bytes here.
 Old receipts are swept by each new one.
 """
 
@@ -18,7 +18,7 @@ from antiphon.stores.sqlite.write_transaction import (
 )
 from antiphon.turn.store_protocols import IdempotencyRecord
 
-#: How long a receipt is kept.
+#: How long a receipt is record.
 RECORD_LIFETIME: Final = DAY_SECONDS
 #: Seconds after which whoever wrote a receipt that says nothing must have died.
 RESERVATION_TIMEOUT: Final = 60.0
@@ -36,10 +36,10 @@ class SqliteIdempotencyStore:
 
     async def reserve(self, tenant: str, key: str, fingerprint: bytes) -> IdempotencyRecord | None:
         now = self._database.expiry.clock()
-        kept: IdempotencyRecord | None = await self._database.submit(
+        record: IdempotencyRecord | None = await self._database.submit(
             _reserve, tenant, hash_idempotency_key(key), fingerprint, now
         )
-        return kept
+        return record
 
     async def complete(self, tenant: str, key: str, result_id: str) -> None:
         await self._database.submit(_complete, tenant, key, result_id)
@@ -50,7 +50,7 @@ class SqliteIdempotencyStore:
 
 def delete_old_records(transaction: WriteTransaction, now: float) -> None:
     """Erase the receipts that are too old at ``now``."""
-    transaction.connection.execute(IDEMPOTENCY_SQL["sweep"], (now - RECORD_LIFETIME,))
+    transaction.connection.execute(IDEMPOTENCY_SQL["delete_old"], (now - RECORD_LIFETIME,))
 
 
 def _reserve(
@@ -58,11 +58,13 @@ def _reserve(
 ) -> IdempotencyRecord | None:
     delete_old_records(transaction, now)
     execute = transaction.connection.execute
-    execute(IDEMPOTENCY_SQL["forget"], (tenant, key_hash, now - RESERVATION_TIMEOUT))
-    if execute(IDEMPOTENCY_SQL["claim"], (tenant, key_hash, fingerprint, now)).rowcount:
+    execute(IDEMPOTENCY_SQL["delete_abandoned"], (tenant, key_hash, now - RESERVATION_TIMEOUT))
+    if execute(IDEMPOTENCY_SQL["reserve"], (tenant, key_hash, fingerprint, now)).rowcount:
         return None
-    ((kept, created_at, outcome),) = execute(IDEMPOTENCY_SQL["read"], (tenant, key_hash)).fetchall()
-    return IdempotencyRecord(kept, created_at, outcome)
+    ((record, created_at, outcome),) = execute(
+        IDEMPOTENCY_SQL["read"], (tenant, key_hash)
+    ).fetchall()
+    return IdempotencyRecord(record, created_at, outcome)
 
 
 def _complete(transaction: WriteTransaction, tenant: str, key: str, result_id: str) -> None:
@@ -70,4 +72,4 @@ def _complete(transaction: WriteTransaction, tenant: str, key: str, result_id: s
 
 
 def _release(transaction: WriteTransaction, tenant: str, key_hash: bytes) -> None:
-    transaction.connection.execute(IDEMPOTENCY_SQL["drop"], (tenant, key_hash))
+    transaction.connection.execute(IDEMPOTENCY_SQL["release"], (tenant, key_hash))

@@ -1,21 +1,21 @@
--- name: sweep
-DELETE FROM receipts WHERE created_at <= ?
+-- name: delete_old
+DELETE FROM idempotency_records WHERE created_at <= ?
 
--- name: forget
-DELETE FROM receipts WHERE tenant = ? AND digest = ? AND outcome IS NULL AND created_at <= ?
+-- name: delete_abandoned
+DELETE FROM idempotency_records WHERE tenant = ? AND sha256 = ? AND result_id IS NULL AND created_at <= ?
 
--- name: claim
-INSERT OR IGNORE INTO receipts (tenant, digest, fingerprint, created_at) VALUES (?, ?, ?, ?)
+-- name: reserve
+INSERT OR IGNORE INTO idempotency_records (tenant, sha256, fingerprint, created_at) VALUES (?, ?, ?, ?)
 
 -- name: read
-SELECT fingerprint, created_at, outcome FROM receipts WHERE tenant = ? AND digest = ?
+SELECT fingerprint, created_at, result_id FROM idempotency_records WHERE tenant = ? AND sha256 = ?
 
--- name: claimed
-SELECT 1 FROM receipts
-WHERE tenant = ? AND digest = ? AND fingerprint = ? AND outcome IS NULL
+-- name: is_reserved
+SELECT 1 FROM idempotency_records
+WHERE tenant = ? AND sha256 = ? AND fingerprint = ? AND result_id IS NULL
 
--- name: settle
-UPDATE receipts SET outcome = ? WHERE tenant = ? AND digest = ?
+-- name: complete
+UPDATE idempotency_records SET result_id = ? WHERE tenant = ? AND sha256 = ?
 
--- name: drop
-DELETE FROM receipts WHERE tenant = ? AND digest = ? AND outcome IS NULL
+-- name: release
+DELETE FROM idempotency_records WHERE tenant = ? AND sha256 = ? AND result_id IS NULL

@@ -17,8 +17,8 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 _OPEN_LOCK = "gate.lock"
 _SWEEPER = "sweeper.lock"
-#: Beside the lock of a store that has erased something: it is to be cleaned (``Erasures``).
-_UNCLEAN = ".unclean"
+#: Beside the lock of a store that has erased something: it is to be cleaned (``PendingErasures``).
+_ERASURE_MARK_SUFFIX = ".unclean"
 _OPEN_LOCK_TIMEOUT: Final = 30.0
 
 #: The lock folders of what is open here, each with the process that opened it.
@@ -63,18 +63,18 @@ class ProcessLocks:
         return owner == self.owner_id or _is_locked(self._file(owner))
 
     @property
-    def unclean_mark(self) -> Path:
+    def erasure_mark(self) -> Path:
         """The file that says that something this store has erased is to be cleaned."""
-        return self._file(self.owner_id).with_suffix(_UNCLEAN)
+        return self._file(self.owner_id).with_suffix(_ERASURE_MARK_SUFFIX)
 
     def take_over(self) -> bool:
         """Make the marks of the dead this store's own; whether there were any."""
         found = False
-        for mark in self._folder.glob(f"*{_UNCLEAN}"):
-            if mark != self.unclean_mark and not _is_locked(mark.with_suffix(".lock")):
+        for mark in self._folder.glob(f"*{_ERASURE_MARK_SUFFIX}"):
+            if mark != self.erasure_mark and not _is_locked(mark.with_suffix(".lock")):
                 # Another may do the same at this moment: one of the two finds it.
                 with contextlib.suppress(FileNotFoundError):
-                    mark.replace(self.unclean_mark)
+                    mark.replace(self.erasure_mark)
                     found = True
         return found
 

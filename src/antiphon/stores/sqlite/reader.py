@@ -42,28 +42,32 @@ def read_head(
     rows = connection.execute(_HEAD, (response_key(response_id), tenant)).fetchall()
     if not rows:
         return None, set()
-    place, tree, epoch, owner, stamp = rows[0]
-    if stamp <= cutoff and has_expired(connection, place, cutoff):
+    row_id, tree, epoch, owner, timestamp = rows[0]
+    if timestamp <= cutoff and has_expired(connection, row_id, cutoff):
         return None, set()
     running = owner is not None
-    head = Head(response_id, tenant, thread_of(place), seq_of(place), tree, epoch, running, stamp)
+    head = Head(
+        response_id, tenant, thread_of(row_id), seq_of(row_id), tree, epoch, running, timestamp
+    )
     return head, {owner} if running else set()
 
 
 def has_expired(connection: sqlite3.Connection, row_id: int, cutoff: float) -> bool:
-    """Whether no descendant keeps a turn alive whose own stamp is no later than ``cutoff``.
+    """Whether no descendant keeps a turn alive whose own timestamp is no later than ``cutoff``.
 
     True for what was erased, too.
     """
-    return not connection.execute(TURN_SQL["lives"], {"place": row_id, "cutoff": cutoff}).fetchall()
+    return not connection.execute(
+        TURN_SQL["has_unexpired"], {"row_id": row_id, "cutoff": cutoff}
+    ).fetchall()
 
 
 def latest_timestamp(connection: sqlite3.Connection, row_id: int) -> float | None:
-    """The latest stamp among a turn and its descendants; None: all of them are erased."""
-    stamp: float | None = connection.execute(TURN_SQL["youngest"], {"place": row_id}).fetchall()[0][
-        0
-    ]
-    return stamp
+    """The latest timestamp among a turn and its descendants; None: all of them are erased."""
+    timestamp: float | None = connection.execute(
+        TURN_SQL["latest_timestamp"], {"row_id": row_id}
+    ).fetchall()[0][0]
+    return timestamp
 
 
 def read_turn(
@@ -72,24 +76,24 @@ def read_turn(
     """One turn, whole, and when it expires."""
     with snapshot(connection):
         found = connection.execute(
-            TURN_SQL["place"], (response_key(response_id), tenant)
+            TURN_SQL["row_id"], (response_key(response_id), tenant)
         ).fetchall()
         if not found:
             return None, set()
-        place: int = found[0][0]
+        row_id: int = found[0][0]
         expires_at = None
         if (cutoff := expiry.cutoff(tenant)) > _NO_CUTOFF:
-            youngest = latest_timestamp(connection, place)
-            if youngest is None or youngest <= cutoff:
+            latest = latest_timestamp(connection, row_id)
+            if latest is None or latest <= cutoff:
                 return None, set()
-            expires_at = expiry.expires_at(tenant, youngest)
-        turn = msgspec.structs.replace(turn_at(connection, place), expires_at=expires_at)
+            expires_at = expiry.expires_at(tenant, latest)
+        turn = msgspec.structs.replace(turn_at(connection, row_id), expires_at=expires_at)
         return turn, owners_of(connection, [turn])
 
 
 def turn_at(connection: sqlite3.Connection, row_id: int) -> StoredTurn:
     """The turn that begins there, whenever it expires."""
-    before = connection.execute(TURN_SQL["above"], {"place": row_id}).fetchall()
+    before = connection.execute(TURN_SQL["previous_turn"], {"row_id": row_id}).fetchall()
     rows = _read_rows(connection, row_id, last_of_turn(row_id))
     (turn,) = decode_turns(
         rows, response_id_in(before[0][2]) if before else None, _blob_finder(connection)
@@ -106,8 +110,8 @@ def read_chain(
         if head.timestamp <= cutoff and has_expired(connection, end, cutoff):
             return [], set()
         rows: list[Row] = []
-        for place in parts_of(connection, end, head.tenant):
-            rows += _read_rows(connection, first_of_thread(place), last_of_turn(place))
+        for row_id in thread_ends(connection, end, head.tenant):
+            rows += _read_rows(connection, first_of_thread(row_id), last_of_turn(row_id))
         turns = decode_turns(rows, None, _blob_finder(connection))
         return turns, owners_of(connection, turns)
 
@@ -118,7 +122,7 @@ def read_recent_threads(
     """The newest turn of each of the latest threads, newest first."""
     with snapshot(connection):
         latest = _latest_of_threads(connection, tenant, limit, cutoff)
-        return [_read_recent_thread(connection, tenant, place) for place in latest]
+        return [_read_recent_thread(connection, tenant, row_id) for row_id in latest]
 
 
 def read_owners(connection: sqlite3.Connection) -> set[int]:
@@ -152,10 +156,12 @@ def _blob_finder(connection: sqlite3.Connection) -> Callable[[int], Blob | None]
     return find
 
 
-def parts_of(connection: sqlite3.Connection, place: int, tenant: str) -> list[int]:
-    """The last place of each part of the chain that ends at ``place``, oldest first."""
-    found = connection.execute(TURN_SQL["parts"], {"place": place, "tenant": tenant}).fetchall()
-    return [part for (part,) in found]
+def thread_ends(connection: sqlite3.Connection, row_id: int, tenant: str) -> list[int]:
+    """The last row_id of each end_row_id of the chain that ends at ``row_id``, oldest first."""
+    found = connection.execute(
+        TURN_SQL["thread_ends"], {"row_id": row_id, "tenant": tenant}
+    ).fetchall()
+    return [end_row_id for (end_row_id,) in found]
 
 
 def owners_of(connection: sqlite3.Connection, turns: list[StoredTurn]) -> set[int]:
@@ -175,11 +181,11 @@ def _latest_of_threads(
     latest: dict[int, int] = {}
     cursor = connection.execute(TURN_SQL["latest"], (tenant,))
     while len(latest) < limit and (row := cursor.fetchone()) is not None:
-        place, stamp = row
-        if thread_of(place) in latest:
+        row_id, timestamp = row
+        if thread_of(row_id) in latest:
             continue
-        if stamp > cutoff or not has_expired(connection, place, cutoff):
-            latest[thread_of(place)] = place
+        if timestamp > cutoff or not has_expired(connection, row_id, cutoff):
+            latest[thread_of(row_id)] = row_id
     cursor.close()
     return list(latest.values())
 
@@ -197,9 +203,9 @@ def _read_recent_thread(connection: sqlite3.Connection, tenant: str, row_id: int
 
 
 def _first_item(connection: sqlite3.Connection, tenant: str, row_id: int) -> bytes | None:
-    for part in parts_of(connection, row_id, tenant):
-        span = (first_of_thread(part), last_of_turn(part))
-        found = connection.execute(TURN_SQL["opening"], span).fetchall()
+    for end_row_id in thread_ends(connection, row_id, tenant):
+        row_range = (first_of_thread(end_row_id), last_of_turn(end_row_id))
+        found = connection.execute(TURN_SQL["first_item"], row_range).fetchall()
         if found:
             item: bytes = found[0][0]
             return item
@@ -207,15 +213,15 @@ def _first_item(connection: sqlite3.Connection, tenant: str, row_id: int) -> byt
 
 
 class PageRequest(msgspec.Struct, frozen=True):
-    """A part of a list: at most ``limit``, from the one behind the id ``after`` on."""
+    """A end_row_id of a list: at most ``limit``, from the one behind the id ``after`` on."""
 
     limit: int
     after: str | None = None
     newest_first: bool = True
 
 
-#: The first place and the last of a part of a chain that lies in one thread.
-_Span: TypeAlias = tuple[int, int]
+#: The first row_id and the last of a end_row_id of a chain that lies in one thread.
+_RowRange: TypeAlias = tuple[int, int]
 
 
 def read_window(
@@ -229,44 +235,48 @@ def read_window(
         end = row_id_of(head.thread, head.seq)
         if head.timestamp <= cutoff and has_expired(connection, end, cutoff):
             return [], set()
-        spans = [
-            (first_of_thread(part), last_of_turn(part))
-            for part in parts_of(connection, end, head.tenant)
+        row_ranges = [
+            (first_of_thread(end_row_id), last_of_turn(end_row_id))
+            for end_row_id in thread_ends(connection, end, head.tenant)
         ]
         if window.newest_first:
-            spans.reverse()
+            row_ranges.reverse()
         if window.at is not None:
             key = response_key(window.at)
-            found = connection.execute(TURN_SQL["place"], (key, head.tenant)).fetchall()
-            spans = _from(spans, found[0][0], window) if found else []
-        turns = [turn_at(connection, place) for place in _places(connection, spans, window)]
+            found = connection.execute(TURN_SQL["row_id"], (key, head.tenant)).fetchall()
+            row_ranges = _ranges_from(row_ranges, found[0][0], window) if found else []
+        turns = [
+            turn_at(connection, row_id) for row_id in _first_row_ids(connection, row_ranges, window)
+        ]
         return turns, owners_of(connection, turns)
 
 
-def _from(spans: list[_Span], place: int, window: Window) -> list[_Span]:
-    """What of the spans, in the window's order, begins with the turn at ``place``."""
-    for number, (first, last) in enumerate(spans):
-        if first <= place <= last:
-            rest = (first, last_of_turn(place)) if window.newest_first else (place, last)
-            return [rest, *spans[number + 1 :]]
+def _ranges_from(row_ranges: list[_RowRange], row_id: int, window: Window) -> list[_RowRange]:
+    """What of the row_ranges, in the window's order, begins with the turn at ``row_id``."""
+    for number, (first, last) in enumerate(row_ranges):
+        if first <= row_id <= last:
+            rest = (first, last_of_turn(row_id)) if window.newest_first else (row_id, last)
+            return [rest, *row_ranges[number + 1 :]]
     return []
 
 
-def _places(connection: sqlite3.Connection, spans: list[_Span], window: Window) -> list[int]:
+def _first_row_ids(
+    connection: sqlite3.Connection, row_ranges: list[_RowRange], window: Window
+) -> list[int]:
     """Where turns begin that are not erased."""
     query = TURN_SQL["headers_backwards" if window.newest_first else "headers_forwards"]
-    places: list[int] = []
-    for first, last in spans:
-        if len(places) >= window.limit:
+    row_ids: list[int] = []
+    for first, last in row_ranges:
+        if len(row_ids) >= window.limit:
             break
-        rows = connection.execute(query, (first, last, window.limit - len(places)))
-        places += [place for (place,) in rows.fetchall()]
-    return places
+        rows = connection.execute(query, (first, last, window.limit - len(row_ids)))
+        row_ids += [row_id for (row_id,) in rows.fetchall()]
+    return row_ids
 
 
 CONVERSATION_SQL: Final = parse_queries(read_sql("conversations.sql"))
 
-#: id, created_at, head, busy, metadata
+#: id, created_at, head, active, metadata
 _Row: TypeAlias = tuple[bytes, float, bytes | None, bytes | None, bytes]
 _metadata_decoder = msgspec.json.Decoder(dict[str, str])
 #: How a turn ends that its conversation goes on from.
@@ -285,12 +295,12 @@ _end_decoder = msgspec.json.Decoder(_Status)
 def resolve_conversation(
     connection: sqlite3.Connection, tenant: str, conversation_id: str, cutoff: float
 ) -> tuple[ConversationRecord | None, set[int]]:
-    """The conversation as it stands, and the stores that run its busy turn.
+    """The conversation as it stands, and the stores that run its active turn.
 
     Within a transaction. None: there is none, or it has expired.
     """
     key = conversation_key(conversation_id)
-    rows = connection.execute(CONVERSATION_SQL["one"], (key, tenant)).fetchall()
+    rows = connection.execute(CONVERSATION_SQL["get"], (key, tenant)).fetchall()
     return _resolve_row(connection, rows[0], cutoff) if rows else (None, set())
 
 
@@ -310,11 +320,11 @@ def read_conversations(
     Raises ``InvalidRequestError`` where the page begins behind one that there is not.
     """
     with snapshot(connection):
-        place: tuple[float, bytes] = (math.inf, b"") if page.newest_first else (-math.inf, b"")
+        start: tuple[float, bytes] = (math.inf, b"") if page.newest_first else (-math.inf, b"")
         if page.after is not None:
-            place = _creation_key(connection, tenant, page.after)
+            start = _creation_key(connection, tenant, page.after)
         query = CONVERSATION_SQL["backwards" if page.newest_first else "forwards"]
-        cursor = connection.execute(query, (tenant, *place))
+        cursor = connection.execute(query, (tenant, *start))
         found: list[ConversationRecord] = []
         owners: set[int] = set()
         while len(found) < page.limit and (row := cursor.fetchone()) is not None:
@@ -328,7 +338,7 @@ def read_conversations(
 
 def _creation_key(connection: sqlite3.Connection, tenant: str, after: str) -> tuple[float, bytes]:
     key = conversation_key(after)
-    rows = connection.execute(CONVERSATION_SQL["made"], (key, tenant)).fetchall()
+    rows = connection.execute(CONVERSATION_SQL["created_at"], (key, tenant)).fetchall()
     if key is None or not rows:
         raise unknown_cursor(after)
     return rows[0][0], key
@@ -337,55 +347,55 @@ def _creation_key(connection: sqlite3.Connection, tenant: str, after: str) -> tu
 def _resolve_row(
     connection: sqlite3.Connection, row: _Row, cutoff: float
 ) -> tuple[ConversationRecord | None, set[int]]:
-    key, created_at, head, busy, metadata = row
+    key, created_at, head, active, metadata = row
     owners: set[int] = set()
     #: Turns that keep the conversation alive.
-    places = []
-    if busy is not None:
-        state = _turn_state(connection, busy)
+    row_ids = []
+    if active is not None:
+        state = _turn_state(connection, active)
         if state is None or state[1] is None or _is_expired(connection, state[0], state[2], cutoff):
-            busy = None
+            active = None
         else:
-            place, _, _, owner, end = state
-            places.append(place)
+            row_id, _, _, owner, end = state
+            row_ids.append(row_id)
             if owner is not None:
                 owners.add(owner)
             elif end is not None and _end_decoder.decode(end).status in _SUCCESS_STATUSES:
-                head, busy = busy, None
+                head, active = active, None
             else:
-                busy = None
-    head, place, stamp = _nearest_existing(connection, head)
-    if place is not None and _is_expired(connection, place, stamp, cutoff):
+                active = None
+    head, row_id, timestamp = _nearest_existing(connection, head)
+    if row_id is not None and _is_expired(connection, row_id, timestamp, cutoff):
         head = None
-    elif place is not None:
-        places.append(place)
-    if created_at <= cutoff and not places:
+    elif row_id is not None:
+        row_ids.append(row_id)
+    if created_at <= cutoff and not row_ids:
         return None, set()
     conversation = ConversationRecord(
         conversation_id_of(key),
         created_at,
         _metadata_decoder.decode(metadata),
         response_id_of(head) if head else None,
-        response_id_of(busy) if busy else None,
+        response_id_of(active) if active else None,
     )
     return conversation, owners
 
 
 def _turn_state(connection: sqlite3.Connection, key: bytes) -> tuple[Any, ...] | None:
-    """Place, tenant (None: erased), stamp, owner (None: none runs it), end; None: swept."""
-    rows = connection.execute(CONVERSATION_SQL["state"], (key,)).fetchall()
+    """Place, tenant (None: erased), timestamp, owner (None: none runs it), end; None: swept."""
+    rows = connection.execute(CONVERSATION_SQL["turn_state"], (key,)).fetchall()
     return rows[0] if rows else None
 
 
 def _is_expired(
-    connection: sqlite3.Connection, row_id: int, stamp: float | None, cutoff: float
+    connection: sqlite3.Connection, row_id: int, timestamp: float | None, cutoff: float
 ) -> bool:
-    """Whether a turn has expired; ``stamp`` None: look it up with its descendants'.
+    """Whether a turn has expired; ``timestamp`` None: look it up with its descendants'.
 
-    Those are only looked at where the turn's own stamp does not keep it: a conversation in
+    Those are only looked at where the turn's own timestamp does not keep it: a conversation in
     use costs the same however many branches it has.
     """
-    if cutoff == -math.inf or (stamp is not None and stamp > cutoff):
+    if cutoff == -math.inf or (timestamp is not None and timestamp > cutoff):
         return False
     return has_expired(connection, row_id, cutoff)
 
@@ -395,15 +405,15 @@ def _nearest_existing(
 ) -> tuple[bytes | None, int | None, float | None]:
     """The response itself, or where it was erased the nearest ancestor that was not.
 
-    With its place, and its stamp where that is known.
+    With its row_id, and its timestamp where that is known.
     """
     if key is None or (state := _turn_state(connection, key)) is None:
         return None, None, None
-    place: int = state[0]
+    row_id: int = state[0]
     if state[1] is not None:
-        return key, place, state[2]
-    while rows := connection.execute(TURN_SQL["above"], {"place": place}).fetchall():
-        place, kind, body = rows[0]
+        return key, row_id, state[2]
+    while rows := connection.execute(TURN_SQL["previous_turn"], {"row_id": row_id}).fetchall():
+        row_id, kind, body = rows[0]
         if kind == HEADER:
-            return body[:16], place, None
+            return body[:16], row_id, None
     return None, None, None

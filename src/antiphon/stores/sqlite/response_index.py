@@ -40,7 +40,7 @@ from antiphon.stores.sqlite.sql_files import TURN_SQL
 from antiphon.turn.store_protocols import NO_FILTER, ResponseFilter, StoredTurn, unknown_cursor
 
 #: How long at most until a sweep looks again: other processes erase, too.
-_LOOK_SECONDS: Final = 300.0
+_MAX_SCAN_INTERVAL: Final = 300.0
 
 
 class SqliteResponseIndex:
@@ -49,11 +49,11 @@ class SqliteResponseIndex:
     def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
         #: When the last sweep looked at what has expired, and when the next one has to.
-        self._looked_at = math.inf
-        self._look_at = -math.inf
+        self._scanned_at = math.inf
+        self._next_scan_at = -math.inf
         #: How much had been erased here: what goes may have kept others alive.
-        self._erasures = 0
-        self._found = False
+        self._erasure_count = 0
+        self._has_unfinished = False
 
     async def list_responses(
         self,
@@ -72,44 +72,44 @@ class SqliteResponseIndex:
         return await self._database.read_recovered(read)
 
     async def delete_expired(self) -> int:
-        ground = self._database
-        if not ground.is_sweeper():
+        database = self._database
+        if not database.is_sweeper():
             return 0
-        await ground.fail_orphans()
-        now, erasures = ground.expiry.clock(), ground.erasures.count
-        if self._looked_at <= now < self._look_at and erasures == self._erasures:
+        await database.fail_orphans()
+        now, erasures = database.expiry.clock(), database.erasures.count
+        if self._scanned_at <= now < self._next_scan_at and erasures == self._erasure_count:
             return 0
         # What is found and cannot go yet, as a turn that runs, is looked at again each time.
-        self._found = False
-        look_at = now + min(_LOOK_SECONDS, ground.expiry.retention.shortest)
+        self._has_unfinished = False
+        next_scan_at = now + min(_MAX_SCAN_INTERVAL, database.expiry.retention.shortest)
         swept = 0
-        for tenant in await ground.read_pooled(read_tenants):
-            cutoff = ground.expiry.cutoff(tenant)
+        for tenant in await database.read_pooled(read_tenants):
+            cutoff = database.expiry.cutoff(tenant)
             if cutoff > -math.inf:
                 swept += await self._delete_expired_of(tenant, cutoff)
                 read = partial(read_next_expiry, tenant=tenant, cutoff=cutoff)
-                look_at = min(look_at, now - cutoff + await ground.read_pooled(read))
-        self._looked_at, self._look_at = now, now if self._found else look_at
-        self._erasures = erasures
+                next_scan_at = min(next_scan_at, now - cutoff + await database.read_pooled(read))
+        self._scanned_at, self._next_scan_at = now, now if self._has_unfinished else next_scan_at
+        self._erasure_count = erasures
         return swept
 
     async def _delete_expired_of(self, tenant: str, cutoff: float) -> int:
-        ground = self._database
+        database = self._database
         swept = 0
         start: ScanPosition | None = SCAN_START
         while start is not None:
             read = partial(read_expired_turns, tenant=tenant, cutoff=cutoff, after=start)
-            left, start = await ground.read_pooled(read)
-            self._found = self._found or bool(left)
+            left, start = await database.read_pooled(read)
+            self._has_unfinished = self._has_unfinished or bool(left)
             while left:
-                done, left = await ground.submit(sweep_turns, left, cutoff)
+                done, left = await database.submit(sweep_turns, left, cutoff)
                 swept += done
-        ids = await ground.read_pooled(
+        ids = await database.read_pooled(
             partial(read_expired_conversations, tenant=tenant, cutoff=cutoff)
         )
-        self._found = self._found or bool(ids)
+        self._has_unfinished = self._has_unfinished or bool(ids)
         if ids:
-            await ground.submit(sweep_conversations, tenant, ids, cutoff)
+            await database.submit(sweep_conversations, tenant, ids, cutoff)
         return swept
 
 
@@ -124,7 +124,7 @@ def read_responses(
     response_filter: ResponseFilter,
     expiry: Expiry,
 ) -> tuple[list[StoredTurn], set[int]]:
-    """Turns by their stamps. Raises ``InvalidRequestError`` for an ``after`` that is none."""
+    """Turns by their timestamps. Raises ``InvalidRequestError`` for an ``after`` that is none."""
     with snapshot(connection):
         start = _AFTER_LAST if page.newest_first else _BEFORE_FIRST
         if page.after is not None:
@@ -135,25 +135,27 @@ def read_responses(
         cutoff = expiry.cutoff(tenant)
         turns: list[StoredTurn] = []
         while len(turns) < page.limit and (row := cursor.fetchone()) is not None:
-            stamp, place = row
-            if not _matches_filter(connection, place, response_filter):
+            timestamp, row_id = row
+            if not _matches_filter(connection, row_id, response_filter):
                 continue
             if cutoff > -math.inf:
-                stamp = latest_timestamp(connection, place) or -math.inf
-                if stamp <= cutoff:
+                timestamp = latest_timestamp(connection, row_id) or -math.inf
+                if timestamp <= cutoff:
                     continue
-            turn = turn_at(connection, place)
-            turns.append(msgspec.structs.replace(turn, expires_at=expiry.expires_at(tenant, stamp)))
+            turn = turn_at(connection, row_id)
+            turns.append(
+                msgspec.structs.replace(turn, expires_at=expiry.expires_at(tenant, timestamp))
+            )
         cursor.close()
         return turns, owners_of(connection, turns)
 
 
 def _sort_key_of(connection: sqlite3.Connection, tenant: str, after: str) -> tuple[float, int]:
-    rows = connection.execute(TURN_SQL["stamped"], (response_key(after), tenant)).fetchall()
+    rows = connection.execute(TURN_SQL["sort_key"], (response_key(after), tenant)).fetchall()
     if not rows:
         raise unknown_cursor(after)
-    stamp, place = rows[0]
-    return stamp, place
+    timestamp, row_id = rows[0]
+    return timestamp, row_id
 
 
 def _matches_filter(

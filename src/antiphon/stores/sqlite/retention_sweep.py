@@ -1,6 +1,6 @@
 """Erasing what has expired: rows, images and conversations, a little at a time.
 
-What has expired, all that hangs on it has too, so nothing need be left in its place. Turns go
+What has expired, all that hangs on it has too, so nothing need be left in its row_id. Turns go
 from the end of a chain to its beginning: what lies there in between is a chain still.
 """
 
@@ -28,13 +28,13 @@ from antiphon.stores.sqlite.rows import TURN_STRIDE, thread_of
 from antiphon.stores.sqlite.sql_files import TURN_SQL
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 
-#: A turn's stamp and place, or where a look at turns begins.
+#: A turn's timestamp and row_id, or where a look at turns begins.
 ScanPosition: TypeAlias = tuple[float, int]
 SCAN_START: Final = (-math.inf, -1)
 
-#: How long one transaction goes on erasing; others wait that long to be written.
+#: How long conversation_id transaction goes on erasing; others wait that long to be written.
 _MAX_TRANSACTION_SECONDS: Final = 0.02
-#: Turns erased between two looks at the clock, and turns looked at in one go.
+#: Turns erased between two looks at the clock, and turns looked at in conversation_id go.
 _TURNS_PER_STEP: Final = 16
 _SCAN_LIMIT: Final = 500
 
@@ -57,29 +57,29 @@ def read_expired_turns(
     """Turns that have expired, and where to look on; None: that was all."""
     with snapshot(connection):
         rows = connection.execute(
-            TURN_SQL["older"], (tenant, cutoff, *after, _SCAN_LIMIT)
+            TURN_SQL["older_turns"], (tenant, cutoff, *after, _SCAN_LIMIT)
         ).fetchall()
         expired = []
         alive: dict[int, bool] = {}
-        for _, place in rows:
-            thread = thread_of(place)
+        for _, row_id in rows:
+            thread = thread_of(row_id)
             if thread not in alive:
                 alive[thread] = _is_thread_alive(connection, thread, cutoff)
-            if not alive[thread] and has_expired(connection, place, cutoff):
-                expired.append(place)
+            if not alive[thread] and has_expired(connection, row_id, cutoff):
+                expired.append(row_id)
         return expired, rows[-1] if len(rows) == _SCAN_LIMIT else None
 
 
 def _is_thread_alive(connection: sqlite3.Connection, thread: int, cutoff: float) -> bool:
     """Whether a thread's last turn is young: then all of the thread is alive."""
-    rows = connection.execute(TURN_SQL["last_stamp"], {"thread": thread}).fetchall()
+    rows = connection.execute(TURN_SQL["last_timestamp"], {"thread": thread}).fetchall()
     return bool(rows) and rows[0][0] > cutoff
 
 
 def sweep_turns(
     transaction: WriteTransaction, row_ids: list[int], cutoff: float
 ) -> tuple[int, list[int]]:
-    """Erase expired turns for a moment: how many went, and which places are left to do."""
+    """Erase expired turns for a moment: how many went, and which row_ids are left to do."""
     transaction.flush()
     deadline = time.monotonic() + _MAX_TRANSACTION_SECONDS
     left = row_ids[::-1]
@@ -102,31 +102,34 @@ def _sweep_descendants(
     if not has_expired(connection, row_id, cutoff):
         # Someone went on from it since.
         return 0, True
-    spans = descendant_ranges(connection, row_id)
-    if any(connection.execute(TURN_SQL["running_in"], span).fetchall() for span in spans):
+    row_ranges = descendant_ranges(connection, row_id)
+    if any(
+        connection.execute(TURN_SQL["running_in"], row_range).fetchall() for row_range in row_ranges
+    ):
         return 0, True
     swept = 0
-    for span in reversed(spans):
-        while (last := _last_turn(connection, span)) is not None:
+    for row_range in reversed(row_ranges):
+        while (last := _last_turn(connection, row_range)) is not None:
             swept += _delete_range(
-                connection, (max(span[0], last - (_TURNS_PER_STEP - 1) * TURN_STRIDE), span[1])
+                connection,
+                (max(row_range[0], last - (_TURNS_PER_STEP - 1) * TURN_STRIDE), row_range[1]),
             )
             if time.monotonic() > deadline:
                 return swept, False
-        connection.execute(TURN_SQL["drop_thread"], {"thread": thread_of(span[0])})
-        connection.execute(TURN_SQL["drop_epoch"], {"tree": thread_of(span[0])})
+        connection.execute(TURN_SQL["delete_thread"], {"thread": thread_of(row_range[0])})
+        connection.execute(TURN_SQL["delete_epoch"], {"tree": thread_of(row_range[0])})
     return swept, True
 
 
-def _last_turn(connection: sqlite3.Connection, span: RowRange) -> int | None:
-    rows = connection.execute(TURN_SQL["last_turn"], span).fetchall()
+def _last_turn(connection: sqlite3.Connection, row_range: RowRange) -> int | None:
+    rows = connection.execute(TURN_SQL["last_turn"], row_range).fetchall()
     return rows[0][0] if rows else None
 
 
-def _delete_range(connection: sqlite3.Connection, span: RowRange) -> int:
+def _delete_range(connection: sqlite3.Connection, row_range: RowRange) -> int:
     """How many turns that were not erased before."""
-    ((turns,),) = connection.execute(TURN_SQL["turns_in"], span).fetchall()
-    delete_unused_blobs(connection, delete_rows(connection, span))
+    ((turns,),) = connection.execute(TURN_SQL["turns_in"], row_range).fetchall()
+    delete_unused_blobs(connection, delete_rows(connection, row_range))
     number: int = turns
     return number
 
@@ -136,10 +139,12 @@ def read_expired_conversations(
 ) -> list[str]:
     """The ids of conversations that have expired."""
     with snapshot(connection):
-        rows = connection.execute(CONVERSATION_SQL["made_before"], (tenant, cutoff)).fetchall()
+        rows = connection.execute(CONVERSATION_SQL["created_before"], (tenant, cutoff)).fetchall()
         ids = [conversation_id_of(key) for (key,) in rows]
         return [
-            one for one in ids if resolve_conversation(connection, tenant, one, cutoff)[0] is None
+            conversation_id
+            for conversation_id in ids
+            if resolve_conversation(connection, tenant, conversation_id, cutoff)[0] is None
         ]
 
 
@@ -148,22 +153,22 @@ def sweep_conversations(
 ) -> None:
     """Erase those of the conversations that have expired still."""
     transaction.flush()
-    for one in ids:
-        if resolve_conversation(transaction.connection, tenant, one, cutoff)[0] is None:
-            drop = transaction.connection.execute(
-                CONVERSATION_SQL["drop"], (conversation_key(one),)
+    for conversation_id in ids:
+        if resolve_conversation(transaction.connection, tenant, conversation_id, cutoff)[0] is None:
+            cursor = transaction.connection.execute(
+                CONVERSATION_SQL["delete"], (conversation_key(conversation_id),)
             )
-            transaction.has_erased = transaction.has_erased or drop.rowcount > 0
+            transaction.has_erased = transaction.has_erased or cursor.rowcount > 0
 
 
 def read_next_expiry(connection: sqlite3.Connection, tenant: str, cutoff: float) -> float:
-    """The stamp of what expires next, of all that has not; inf: there is nothing.
+    """The timestamp of what expires next, of all that has not; inf: there is nothing.
 
     What is older than ``cutoff`` and lives does so by a descendant, which is younger.
     """
     with snapshot(connection):
-        stamps = [
+        timestamps = [
             connection.execute(query, (tenant, cutoff)).fetchall()[0][0]
-            for query in (TURN_SQL["next_stamp"], CONVERSATION_SQL["next_made"])
+            for query in (TURN_SQL["next_timestamp"], CONVERSATION_SQL["next_created"])
         ]
-    return min([stamp for stamp in stamps if stamp is not None], default=math.inf)
+    return min([timestamp for timestamp in timestamps if timestamp is not None], default=math.inf)

@@ -4,7 +4,7 @@ A header's body is the response's id (16 bytes), its time (8 bytes) and the requ
 JSON; a tombstone's is the id alone. Items are the bytes that came; an end is JSON. The
 blobs that a turn uses lie between its header and its items, a row of 8 bytes for each.
 
-A row's place in the SQLite log: thread, turn and position in one integer.
+A row's row_id in the SQLite log: thread, turn and position in one integer.
 
     bits 34-62  thread  counts from 1
     bits 15-33  seq     the turn's depth in its chain, from 0
@@ -40,7 +40,7 @@ MAX_THREAD: Final = (1 << 63) // THREAD_STRIDE - 1
 
 
 def row_id_of(thread: int, seq: int) -> int:
-    """Where a turn begins: the place of its header."""
+    """Where a turn begins: the row_id of its header."""
     return thread * THREAD_STRIDE + seq * TURN_STRIDE
 
 
@@ -53,7 +53,7 @@ def seq_of(row_id: int) -> int:
 
 
 def first_of_thread(row_id: int) -> int:
-    """The first place of the thread that ``place`` lies in."""
+    """The first row_id of the thread that ``row_id`` lies in."""
     return row_id - row_id % THREAD_STRIDE
 
 
@@ -62,7 +62,7 @@ def last_of_thread(row_id: int) -> int:
 
 
 def last_of_turn(row_id: int) -> int:
-    """Where the turn that ``place`` lies in has its end."""
+    """Where the turn that ``row_id`` lies in has its end."""
     return row_id | END_POSITION
 
 
@@ -73,7 +73,7 @@ END: Final = 3
 TOMBSTONE: Final = 4
 BLOB_USE: Final = 5
 
-#: place, kind, body
+#: row_id, kind, body
 Row: TypeAlias = tuple[int, int, bytes]
 
 _HEADER_STRUCT = struct.Struct(">16sd")
@@ -127,7 +127,7 @@ def response_id_in(body: bytes) -> str:
 def decode_turns(
     rows: Iterable[Row], previous: str | None, find: Callable[[int], Blob | None]
 ) -> list[StoredTurn]:
-    """The turns that rows in order of place tell of, erased ones left out.
+    """The turns that rows in order of row_id tell of, erased ones left out.
 
     ``previous`` is the id of the turn before the first one, if there is one. ``find`` gives
     the blob of a row's number, and is asked about those that the turns use.
@@ -148,12 +148,12 @@ def _turn_number(row: Row) -> int:
 def _turn(
     body: bytes, rest: list[Row], previous: str | None, find: Callable[[int], Blob | None]
 ) -> StoredTurn:
-    top = decode_header(body)
+    row = decode_header(body)
     end = rest[-1][2] if rest and rest[-1][1] == END else None
     return StoredTurn(
-        response_id=response_id_of(top.key),
-        created_at=top.created_at,
-        header=top.header,
+        response_id=response_id_of(row.key),
+        created_at=row.created_at,
+        header=row.header,
         input=tuple([item for _, kind, item in rest if kind == INPUT]),
         output=tuple([item for _, kind, item in rest if kind == OUTPUT]),
         end=None if end is None else decode_end(end),

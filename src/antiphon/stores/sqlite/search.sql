@@ -1,53 +1,53 @@
--- name: some_wait
-SELECT count(*) FROM (SELECT 1 FROM search_waiting LIMIT ?)
+-- name: count_pending
+SELECT count(*) FROM (SELECT 1 FROM search_pending LIMIT ?)
 
--- name: waiting
+-- name: pending_turns
 -- Turns that wait to be indexed, of a tenant or (NULL) of all, each with its time; no time: it
 -- has not ended, or was erased.
-SELECT w.place, w.mark, t.tenant, CASE WHEN e.kind = 3 THEN substr(h.body, 17, 8) END
-FROM search_waiting AS w
-LEFT JOIN threads AS t ON t.id = w.place >> 34
-LEFT JOIN log AS h ON h.place = w.place AND h.kind = 0
-LEFT JOIN log AS e ON e.place = w.place + 32767
+SELECT w.row_id, w.revision, t.tenant, CASE WHEN e.kind = 3 THEN substr(h.body, 17, 8) END
+FROM search_pending AS w
+LEFT JOIN threads AS t ON t.id = w.row_id >> 34
+LEFT JOIN log AS h ON h.row_id = w.row_id AND h.kind = 0
+LEFT JOIN log AS e ON e.row_id = w.row_id + 32767
 WHERE :tenant IS NULL OR t.tenant = :tenant
-ORDER BY w.place LIMIT :limit
+ORDER BY w.row_id LIMIT :limit
 
--- name: newest_chunks
-SELECT id, turns, secret FROM search_chunks WHERE tenant = ? ORDER BY id DESC LIMIT ?
+-- name: newest_segments
+SELECT id, turns, secret FROM search_segments WHERE tenant = ? ORDER BY id DESC LIMIT ?
 
--- name: spots
-SELECT spots FROM search_chunks WHERE id = ?
+-- name: turn_entries
+SELECT turn_entries FROM search_segments WHERE id = ?
 
 -- name: items
-SELECT body FROM log WHERE place BETWEEN :place AND :place + 32767 AND kind IN (1, 2) ORDER BY place
+SELECT body FROM log WHERE row_id BETWEEN :row_id AND :row_id + 32767 AND kind IN (1, 2) ORDER BY row_id
 
 -- name: header
-SELECT body FROM log WHERE place = ? AND kind = 0
+SELECT body FROM log WHERE row_id = ? AND kind = 0
 
--- name: still_waits
-SELECT 1 FROM search_waiting WHERE place = ? AND mark = ?
+-- name: is_pending
+SELECT 1 FROM search_pending WHERE row_id = ? AND revision = ?
 
--- name: still_there
-SELECT 1 FROM search_chunks WHERE id = ? AND secret = ?
+-- name: segment_exists
+SELECT 1 FROM search_segments WHERE id = ? AND secret = ?
 
--- name: dissolve
-DELETE FROM search_chunks WHERE id = ?
+-- name: delete_segment
+DELETE FROM search_segments WHERE id = ?
 
--- name: add_chunk
-INSERT INTO search_chunks (tenant, turns, words, secret, drawers, spots)
+-- name: add_segment
+INSERT INTO search_segments (tenant, turns, words, secret, bucket_count, turn_entries)
 VALUES (?, ?, ?, ?, ?, ?)
 
--- name: add_drawer
-INSERT INTO search_drawers (chunk, number, body) VALUES (?, ?, ?)
+-- name: add_bucket
+INSERT INTO search_buckets (segment, number, body) VALUES (?, ?, ?)
 
--- name: add_place
-INSERT INTO search_places (chunk, place) VALUES (?, ?)
+-- name: add_segment_turn
+INSERT INTO search_segment_turns (segment, row_id) VALUES (?, ?)
 
--- name: served
-DELETE FROM search_waiting WHERE place = ?
+-- name: delete_pending
+DELETE FROM search_pending WHERE row_id = ?
 
--- name: chunks
-SELECT id, turns, words, secret, drawers FROM search_chunks WHERE tenant = ? ORDER BY id
+-- name: segments
+SELECT id, turns, words, secret, bucket_count FROM search_segments WHERE tenant = ? ORDER BY id
 
--- name: drawer
-SELECT body FROM search_drawers WHERE chunk = ? AND number = ?
+-- name: bucket
+SELECT body FROM search_buckets WHERE segment = ? AND number = ?

@@ -1,12 +1,12 @@
-"""Turns in one SQLite file, which several processes may have open at once.
+"""SQLite turn store: turns in one file, which several processes may have open at once.
 
-    loop thread     begin, write, delete: a job for the writer. head: one statement
-    writer thread   all jobs that wait, in one transaction, one fsync  (writer.py, batch.py)
-    reader threads  turn, chain, recent                                 (reader.py)
+    loop thread     begin, write, delete: jobs for the writer; head: one statement
+    writer thread   all waiting jobs in one transaction, one fsync  (writer.py, write_transaction.py)
+    reader threads  turn, chain, window, recent threads              (reader.py)
 
-A turn that has no end is running as long as the store that began it is alive
-(owners.py). Whoever meets one whose store is dead ends it: as ``failed``, with code
-``interrupted``.
+A turn without an end is running as long as the store that began it is alive
+(process_locks.py). Any store that reads a turn of a dead one ends it: as ``failed``, with
+code ``interrupted``.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from antiphon.stores.sqlite.search.index import SqliteSearchIndex
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from antiphon.turn.store_protocols import Head, NewTurn, RecentThread, StoredTurn, Stores, Window
 
-#: How long a turn's beginning may wait for company where nobody waits for it.
+#: How long an unawaited beginning may wait to share a commit, in seconds.
 _UNAWAITED_COMMIT_DELAY: Final = 0.005
-#: With so many turns under way, a commit waits for others to share its cost, so long.
+#: Group commit: with this many running turns, a commit waits this many seconds for others.
 _GROUP_COMMIT_THRESHOLD: Final = 4
 _GROUP_COMMIT_DELAY: Final = 0.002
-#: A turn of which nothing was heard for so long does not count as one of them.
-_FORGET_SECONDS: Final = 60.0
+#: A turn without writes for this many seconds does not count as running.
+_STALE_SECONDS: Final = 60.0
 
 
 async def open_sqlite(
@@ -71,33 +71,33 @@ async def open_sqlite(
     return store
 
 
-class TurnsUnderWay:
-    """The turns a store is given rows of: counts those that were heard of lately.
+class RecentTurns:
+    """Running turns with a recent write: how many there are decides on group commit.
 
-    One whose end never comes, whatever became of its runner, counts for a minute and no more.
+    One that never ends, because its runner failed, counts for a minute only.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        #: When each was last heard of, the longest ago first.
-        self._heard: OrderedDict[str, float] = OrderedDict()
+        #: When each was last written to, the oldest first.
+        self._seen_at: OrderedDict[str, float] = OrderedDict()
 
     def note(self, response_id: str) -> None:
-        """A turn has begun, or goes on."""
-        self._heard[response_id] = self._clock()
-        self._heard.move_to_end(response_id)
+        """Record that a turn began or was written to."""
+        self._seen_at[response_id] = self._clock()
+        self._seen_at.move_to_end(response_id)
 
     def drop(self, response_id: str) -> None:
-        """A turn ends."""
-        self._heard.pop(response_id, None)
+        """Record that a turn ended."""
+        self._seen_at.pop(response_id, None)
 
     def count(self) -> int:
         """How many there are."""
-        heard = self._heard
-        if heard and (limit := self._clock() - _FORGET_SECONDS) > next(iter(heard.values())):
-            for response_id in [one for one, at in heard.items() if at < limit]:
-                del heard[response_id]
-        return len(heard)
+        seen_at = self._seen_at
+        if seen_at and (limit := self._clock() - _STALE_SECONDS) > next(iter(seen_at.values())):
+            for response_id in [one for one, at in seen_at.items() if at < limit]:
+                del seen_at[response_id]
+        return len(seen_at)
 
 
 class SqliteStore:
@@ -105,7 +105,7 @@ class SqliteStore:
 
     def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
-        self._open_turn_count = TurnsUnderWay()
+        self._open_turn_count = RecentTurns()
         self._search = SqliteSearchIndex(database)
         self.stores = Stores(
             response_index=SqliteResponseIndex(database),
@@ -118,27 +118,27 @@ class SqliteStore:
 
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:
         self._open_turn_count.note(turn.response_id)
-        within = self._commit_delay() if turn.is_awaited else _UNAWAITED_COMMIT_DELAY
+        max_delay = self._commit_delay() if turn.is_awaited else _UNAWAITED_COMMIT_DELAY
         if turn.conversation is None:
-            return self._database.submit(WriteTransaction.begin, turn, max_delay=within)
+            return self._database.submit(WriteTransaction.begin, turn, max_delay=max_delay)
         cutoff = self._database.expiry.cutoff(turn.tenant)
-        return self._database.submit(WriteTransaction.begin, turn, cutoff, max_delay=within)
+        return self._database.submit(WriteTransaction.begin, turn, cutoff, max_delay=max_delay)
 
     def write(
         self, response_id: str, items: Sequence[bytes], end: End | None = None
     ) -> asyncio.Future[None]:
-        within = self._commit_delay()
+        max_delay = self._commit_delay()
         if end is None:
             self._open_turn_count.note(response_id)
         else:
             self._open_turn_count.drop(response_id)
             self._search.on_turn_end()
         return self._database.submit(
-            WriteTransaction.write, response_id, tuple(items), end, max_delay=within
+            WriteTransaction.write, response_id, tuple(items), end, max_delay=max_delay
         )
 
     def _commit_delay(self) -> float:
-        """How long to wait for other turns to share a commit: only where there are many."""
+        """Seconds to wait for other turns to share a commit: only where there are many."""
         return (
             _GROUP_COMMIT_DELAY if self._open_turn_count.count() >= _GROUP_COMMIT_THRESHOLD else 0.0
         )
@@ -172,7 +172,7 @@ class SqliteStore:
         )
 
     async def delete(self, tenant: str, response_id: str, *, cascade: bool = False) -> bool:
-        # What has expired is as good as gone already, and no one's to delete.
+        # What has expired counts as erased, and cannot be deleted again.
         if await self.head(tenant, response_id) is None:
             return False
         erased: bool = await self._database.submit(
@@ -185,5 +185,5 @@ class SqliteStore:
         await self._database.close()
 
     async def fail_orphans(self) -> None:
-        """End every turn whose store is dead."""
+        """End every turn whose owner is dead."""
         await self._database.fail_orphans()

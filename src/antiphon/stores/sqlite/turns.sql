@@ -1,19 +1,19 @@
 -- name: head
-SELECT r.place, t.tree, coalesce(e.epoch, 0), u.owner, r.created_at
+SELECT r.row_id, t.tree, coalesce(e.epoch, 0), u.owner, r.created_at
 FROM responses AS r
-JOIN threads AS t ON t.id = r.place >> 34
+JOIN threads AS t ON t.id = r.row_id >> 34
 LEFT JOIN epochs AS e ON e.tree = t.tree
-LEFT JOIN running AS u ON u.place = r.place
+LEFT JOIN running AS u ON u.row_id = r.row_id
 WHERE r.id = ? AND r.tenant = ?
 
--- name: place
-SELECT place FROM responses WHERE id = ? AND tenant = ?
+-- name: row_id
+SELECT row_id FROM responses WHERE id = ? AND tenant = ?
 
--- name: youngest
+-- name: latest_timestamp
 -- The latest stamp of the turn at :place and its descendants: of each thread the last turn that is
 -- not erased has it. NULL: all are erased.
 WITH RECURSIVE span (first, last) AS (
-    SELECT :place, :place | 17179869183
+    SELECT :row_id, :row_id | 17179869183
     UNION ALL
     SELECT threads.id << 34, threads.id << 34 | 17179869183
     FROM span CROSS JOIN threads ON threads.parent BETWEEN span.first AND span.last
@@ -21,15 +21,15 @@ WITH RECURSIVE span (first, last) AS (
 SELECT max((
     SELECT r.created_at
     FROM log CROSS JOIN responses AS r ON r.id = substr(log.body, 1, 16)
-    WHERE log.place BETWEEN span.first AND span.last AND log.kind = 0
-    ORDER BY log.place DESC LIMIT 1
+    WHERE log.row_id BETWEEN span.first AND span.last AND log.kind = 0
+    ORDER BY log.row_id DESC LIMIT 1
 ))
 FROM span
 
--- name: lives
+-- name: has_unexpired
 -- Whether a turn or a descendant has a stamp behind the cutoff: ends at the first that does.
 WITH RECURSIVE span (first, last) AS (
-    SELECT :place, :place | 17179869183
+    SELECT :row_id, :row_id | 17179869183
     UNION ALL
     SELECT threads.id << 34, threads.id << 34 | 17179869183
     FROM span CROSS JOIN threads ON threads.parent BETWEEN span.first AND span.last
@@ -38,72 +38,72 @@ SELECT 1 FROM span
 WHERE (
     SELECT r.created_at
     FROM log CROSS JOIN responses AS r ON r.id = substr(log.body, 1, 16)
-    WHERE log.place BETWEEN span.first AND span.last AND log.kind = 0
-    ORDER BY log.place DESC LIMIT 1
+    WHERE log.row_id BETWEEN span.first AND span.last AND log.kind = 0
+    ORDER BY log.row_id DESC LIMIT 1
 ) > :cutoff
 LIMIT 1
 
--- name: known
+-- name: response_exists
 SELECT 1 FROM responses WHERE id = ?
 
 -- name: rows
-SELECT place, kind, body FROM log WHERE place BETWEEN ? AND ? ORDER BY place
+SELECT row_id, kind, body FROM log WHERE row_id BETWEEN ? AND ? ORDER BY row_id
 
--- name: above
+-- name: previous_turn
 -- The header or tombstone of the turn before the one at :place: one turn (32768 places)
 -- earlier in its thread, or where that branched off.
-SELECT place, kind, body FROM log WHERE place = coalesce(
-    (SELECT place FROM log WHERE place = :place - 32768 AND place >> 34 = :place >> 34),
-    (SELECT parent FROM threads WHERE id = :place >> 34)
+SELECT row_id, kind, body FROM log WHERE row_id = coalesce(
+    (SELECT row_id FROM log WHERE row_id = :row_id - 32768 AND row_id >> 34 = :row_id >> 34),
+    (SELECT parent FROM threads WHERE id = :row_id >> 34)
 )
 
--- name: parts
+-- name: thread_ends
 -- The last place of each part of the chain that ends at :place: one part a thread, oldest first.
-WITH RECURSIVE part (place, parent, depth) AS (
-    SELECT :place, parent, 0 FROM threads WHERE id = :place >> 34 AND tenant = :tenant
+WITH RECURSIVE part (row_id, parent, depth) AS (
+    SELECT :row_id, parent, 0 FROM threads WHERE id = :row_id >> 34 AND tenant = :tenant
     UNION ALL
     SELECT part.parent, threads.parent, part.depth + 1
     FROM part JOIN threads ON threads.id = part.parent >> 34
 )
-SELECT place FROM part ORDER BY depth DESC
+SELECT row_id FROM part ORDER BY depth DESC
 
 -- name: headers_forwards
 -- The first so many turns between two places that are not erased.
-SELECT place FROM log WHERE place BETWEEN ? AND ? AND kind = 0 ORDER BY place LIMIT ?
+SELECT row_id FROM log WHERE row_id BETWEEN ? AND ? AND kind = 0 ORDER BY row_id LIMIT ?
 
 -- name: headers_backwards
 -- The last so many of them, the last first.
-SELECT place FROM log WHERE place BETWEEN ? AND ? AND kind = 0 ORDER BY place DESC LIMIT ?
+SELECT row_id FROM log WHERE row_id BETWEEN ? AND ? AND kind = 0 ORDER BY row_id DESC LIMIT ?
 
 -- name: latest
-SELECT place, created_at FROM responses WHERE tenant = ? ORDER BY created_at DESC, place DESC
+SELECT row_id, created_at FROM responses WHERE tenant = ? ORDER BY created_at DESC, row_id DESC
 
--- name: opening
-SELECT body FROM log WHERE place BETWEEN ? AND ? AND kind = 1 ORDER BY place LIMIT 1
+-- name: first_item
+SELECT body FROM log WHERE row_id BETWEEN ? AND ? AND kind = 1 ORDER BY row_id LIMIT 1
 
 -- name: owner
-SELECT owner FROM running WHERE place = ?
+SELECT owner FROM running WHERE row_id = ?
 
 -- name: runner
-SELECT u.owner FROM responses AS r JOIN running AS u ON u.place = r.place WHERE r.id = ?
+SELECT u.owner FROM responses AS r JOIN running AS u ON u.row_id = r.row_id WHERE r.id = ?
 
 -- name: owners
 SELECT DISTINCT owner FROM running
 
--- name: owned
-SELECT place FROM running WHERE owner = ?
+-- name: owned_turns
+SELECT row_id FROM running WHERE owner = ?
 
 -- name: last_thread
 SELECT coalesce(max(id), 0) FROM threads
 
--- name: turn_at
+-- name: turn_exists
 -- Whether a turn is there, erased or not.
-SELECT 1 FROM log WHERE place = ?
+SELECT 1 FROM log WHERE row_id = ?
 
--- name: unchanged
+-- name: is_unchanged
 -- Whether a turn is at its place, and its tree has the epoch still.
 SELECT 1 FROM log
-WHERE place = ? AND substr(body, 1, 16) = ?
+WHERE row_id = ? AND substr(body, 1, 16) = ?
 AND coalesce((SELECT epoch FROM epochs WHERE tree = ?), 0) = ?
 
 
@@ -111,11 +111,11 @@ AND coalesce((SELECT epoch FROM epochs WHERE tree = ?), 0) = ?
 INSERT INTO threads (id, tenant, tree, parent) VALUES (?, ?, ?, ?)
 
 -- name: add_response
-INSERT INTO responses (id, tenant, place, created_at, conversation)
+INSERT INTO responses (id, tenant, row_id, created_at, conversation)
 VALUES (?, ?, ?, ?, ?)
 
 -- name: add_row
-INSERT INTO log (place, kind, body) VALUES (?, ?, ?)
+INSERT INTO log (row_id, kind, body) VALUES (?, ?, ?)
 
 -- name: blob_id
 SELECT id FROM blobs WHERE tenant = ? AND hash = ?
@@ -127,7 +127,7 @@ INSERT INTO blobs (tenant, hash, data) VALUES (?, ?, ?)
 -- Nobody's image, of so many bytes: its hash is shorter than any.
 INSERT INTO blobs (tenant, hash, data) VALUES ('', x'00', zeroblob(?))
 
--- name: drop_probe
+-- name: delete_probe
 DELETE FROM blobs WHERE tenant = '' AND hash = x'00'
 
 -- name: blob
@@ -137,115 +137,115 @@ SELECT hash, data FROM blobs WHERE id = ?
 SELECT hash FROM blobs WHERE id = ?
 
 -- name: add_running
-INSERT INTO running (place, owner) VALUES (?, ?)
+INSERT INTO running (row_id, owner) VALUES (?, ?)
 
 -- name: end_running
-DELETE FROM running WHERE place = ?
+DELETE FROM running WHERE row_id = ?
 
--- name: tree
+-- name: tree_of
 SELECT tree FROM threads WHERE id = ?
 
 -- name: branches
 SELECT id FROM threads WHERE parent BETWEEN ? AND ?
 
--- name: forget_responses
+-- name: tombstone_responses
 UPDATE responses SET tenant = NULL, created_at = 0, conversation = NULL WHERE id IN (
-    SELECT substr(body, 1, 16) FROM log WHERE place BETWEEN ? AND ? AND kind = 0
+    SELECT substr(body, 1, 16) FROM log WHERE row_id BETWEEN ? AND ? AND kind = 0
 )
 
--- name: forget_running
-DELETE FROM running WHERE place BETWEEN ? AND ?
+-- name: delete_running
+DELETE FROM running WHERE row_id BETWEEN ? AND ?
 
--- name: forget_items
-DELETE FROM log WHERE place BETWEEN ? AND ? AND kind IN (1, 2, 3, 5)
+-- name: delete_items
+DELETE FROM log WHERE row_id BETWEEN ? AND ? AND kind IN (1, 2, 3, 5)
 
--- name: drop_responses
+-- name: delete_responses
 DELETE FROM responses WHERE id IN (
-    SELECT substr(body, 1, 16) FROM log WHERE place BETWEEN ? AND ? AND kind IN (0, 4)
+    SELECT substr(body, 1, 16) FROM log WHERE row_id BETWEEN ? AND ? AND kind IN (0, 4)
 )
 
--- name: drop_rows
-DELETE FROM log WHERE place BETWEEN ? AND ?
+-- name: delete_rows
+DELETE FROM log WHERE row_id BETWEEN ? AND ?
 
--- name: drop_thread
+-- name: delete_thread
 -- An empty one, but not the last: its number must not be given again to another.
 DELETE FROM threads
 WHERE id = :thread AND id < (SELECT max(id) FROM threads)
-AND NOT EXISTS (SELECT 1 FROM log WHERE place BETWEEN :thread << 34 AND :thread << 34 | 17179869183)
+AND NOT EXISTS (SELECT 1 FROM log WHERE row_id BETWEEN :thread << 34 AND :thread << 34 | 17179869183)
 
--- name: drop_epoch
+-- name: delete_epoch
 -- Of a tree whose first thread is gone.
 DELETE FROM epochs
 WHERE tree = :tree AND NOT EXISTS (SELECT 1 FROM threads WHERE id = :tree)
 
 -- name: last_turn
 -- The last turn, erased or not, between two places.
-SELECT place FROM log
-WHERE place BETWEEN ? AND ? AND kind IN (0, 4) ORDER BY place DESC LIMIT 1
+SELECT row_id FROM log
+WHERE row_id BETWEEN ? AND ? AND kind IN (0, 4) ORDER BY row_id DESC LIMIT 1
 
 -- name: next_tenant
 SELECT tenant FROM responses WHERE tenant >= ? ORDER BY tenant LIMIT 1
 
--- name: last_stamp
+-- name: last_timestamp
 -- Of a thread's last turn that is not erased.
 SELECT r.created_at
 FROM log CROSS JOIN responses AS r ON r.id = substr(log.body, 1, 16)
-WHERE log.place BETWEEN :thread << 34 AND :thread << 34 | 17179869183 AND log.kind = 0
-ORDER BY log.place DESC LIMIT 1
+WHERE log.row_id BETWEEN :thread << 34 AND :thread << 34 | 17179869183 AND log.kind = 0
+ORDER BY log.row_id DESC LIMIT 1
 
 -- name: running_in
-SELECT 1 FROM running WHERE place BETWEEN ? AND ? LIMIT 1
+SELECT 1 FROM running WHERE row_id BETWEEN ? AND ? LIMIT 1
 
 -- name: turns_in
-SELECT count(*) FROM log WHERE place BETWEEN ? AND ? AND kind = 0
+SELECT count(*) FROM log WHERE row_id BETWEEN ? AND ? AND kind = 0
 
--- name: older
+-- name: older_turns
 -- A tenant's turns of stamps up to one, behind the one of another stamp and place.
-SELECT created_at, place FROM responses
-WHERE tenant = ? AND created_at <= ? AND (created_at, place) > (?, ?)
-ORDER BY created_at, place LIMIT ?
+SELECT created_at, row_id FROM responses
+WHERE tenant = ? AND created_at <= ? AND (created_at, row_id) > (?, ?)
+ORDER BY created_at, row_id LIMIT ?
 
--- name: next_stamp
+-- name: next_timestamp
 -- The first of a tenant's stamps behind a time.
 SELECT min(created_at) FROM responses WHERE tenant = ? AND created_at > ?
 
--- name: stamped
-SELECT created_at, place FROM responses WHERE id = ? AND tenant = ?
+-- name: sort_key
+SELECT created_at, row_id FROM responses WHERE id = ? AND tenant = ?
 
 -- name: forwards
-SELECT created_at, place FROM responses
-WHERE tenant = ? AND (created_at, place) > (?, ?) ORDER BY created_at, place
+SELECT created_at, row_id FROM responses
+WHERE tenant = ? AND (created_at, row_id) > (?, ?) ORDER BY created_at, row_id
 
 -- name: backwards
-SELECT created_at, place FROM responses
-WHERE tenant = ? AND (created_at, place) < (?, ?) ORDER BY created_at DESC, place DESC
+SELECT created_at, row_id FROM responses
+WHERE tenant = ? AND (created_at, row_id) < (?, ?) ORDER BY created_at DESC, row_id DESC
 
 -- name: body
-SELECT body FROM log WHERE place = ?
+SELECT body FROM log WHERE row_id = ?
 
 -- name: replace_body
-UPDATE log SET body = ? WHERE place = ?
+UPDATE log SET body = ? WHERE row_id = ?
 
 -- name: summaries
 -- Outputs between two places that begin as :start does.
-SELECT place, body FROM log
-WHERE place BETWEEN :first AND :last AND kind = 2 AND substr(body, 1, length(:start)) = :start
+SELECT row_id, body FROM log
+WHERE row_id BETWEEN :first AND :last AND kind = 2 AND substr(body, 1, length(:start)) = :start
 
--- name: drop_row
-DELETE FROM log WHERE place = ?
+-- name: delete_row
+DELETE FROM log WHERE row_id = ?
 
--- name: uses
-SELECT body FROM log WHERE place BETWEEN ? AND ? AND kind = 5
+-- name: blob_uses
+SELECT body FROM log WHERE row_id BETWEEN ? AND ? AND kind = 5
 
--- name: forget_blob
+-- name: delete_unused_blob
 -- A blob, whose uses are rows with the body that comes second.
 DELETE FROM blobs
 WHERE id = ? AND NOT EXISTS (SELECT 1 FROM log WHERE kind = 5 AND body = ?)
 
--- name: forget_headers
+-- name: tombstone_headers
 -- Leaves tombstones: a turn's id and place, so that branches keep pointing right.
 UPDATE log SET kind = 4, body = substr(body, 1, 16)
-WHERE place BETWEEN ? AND ? AND kind = 0
+WHERE row_id BETWEEN ? AND ? AND kind = 0
 
 -- name: bump_epoch
 INSERT INTO epochs (tree, epoch) VALUES (?, 1)

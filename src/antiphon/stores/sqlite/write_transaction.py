@@ -1,13 +1,12 @@
-"""What one transaction of the SQLite store does, job after job.
+"""Write transaction: the jobs of one transaction of the SQLite store.
 
-Jobs only collect rows as far as they can; ``flush`` writes them table by table, which
-costs less than row by row; a new image is large enough to be written by itself. Nothing
-here commits, and the record of running turns it was given stays as it is: ``changed``
-says what is new once the commit has worked.
+Jobs collect rows as far as they can; ``flush`` writes them table by table, which costs less
+than row by row. A new image is large enough to be written by itself. Nothing here commits, and
+the given map of open turns is not changed: ``changed_turns`` has the changes to make once the
+commit has succeeded.
 
-Claims: the receipt of a request is settled in the transaction that keeps what it made.
-
-So no crash comes in between: what is there was noted, and what was noted is there.
+Idempotency: a request's reservation is completed in the transaction that stores its result,
+so that no crash leaves one without the other.
 """
 
 from __future__ import annotations
@@ -61,33 +60,33 @@ IDEMPOTENCY_SQL: Final = parse_queries(read_sql("idempotency.sql"))
 
 
 def hash_idempotency_key(key: str) -> bytes:
-    """What an idempotency key is kept as."""
+    """The SHA-256 that an idempotency key is stored as, whatever its length."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
 def check_reservation(
     connection: sqlite3.Connection, tenant: str, reservation: IdempotencyReservation
 ) -> None:
-    """Raise ``ConflictError`` where the receipt is another request's by now, or settled."""
-    place = (tenant, hash_idempotency_key(reservation.key), reservation.fingerprint)
-    if not connection.execute(IDEMPOTENCY_SQL["claimed"], place).fetchall():
+    """Raise ``ConflictError`` where another request has the reservation now, or completed it."""
+    values = (tenant, hash_idempotency_key(reservation.key), reservation.fingerprint)
+    if not connection.execute(IDEMPOTENCY_SQL["is_reserved"], values).fetchall():
         raise reservation_lost()
 
 
 def complete_reservation(
     connection: sqlite3.Connection, tenant: str, key: str, result_id: str
 ) -> None:
-    """Say what came of it."""
-    connection.execute(IDEMPOTENCY_SQL["settle"], (result_id, tenant, hash_idempotency_key(key)))
+    """Store the id of the result with the reservation."""
+    connection.execute(IDEMPOTENCY_SQL["complete"], (result_id, tenant, hash_idempotency_key(key)))
 
 
 _encode = msgspec.json.Encoder().encode
 _LAST_THREAD = TURN_SQL["last_thread"]
-_TURN_AT = TURN_SQL["turn_at"]
-_UNCHANGED = TURN_SQL["unchanged"]
-_RESPONSE_EXISTS = TURN_SQL["known"]
+_TURN_AT = TURN_SQL["turn_exists"]
+_UNCHANGED = TURN_SQL["is_unchanged"]
+_RESPONSE_EXISTS = TURN_SQL["response_exists"]
 _OWNER = TURN_SQL["owner"]
-_OWNED_TURNS = TURN_SQL["owned"]
+_OWNED_TURNS = TURN_SQL["owned_turns"]
 _END_RUNNING = TURN_SQL["end_running"]
 _ADD_THREAD = TURN_SQL["add_thread"]
 _ADD_RESPONSE = TURN_SQL["add_response"]
@@ -96,14 +95,14 @@ _ADD_RUNNING = TURN_SQL["add_running"]
 
 
 class OpenTurn(msgspec.Struct, frozen=True):
-    """A turn that this store runs: its place, and that of its next item."""
+    """A turn that this store runs: its row id, and that of its next item."""
 
     row_id: int
     next_row_id: int
 
 
 class WriteTransaction:
-    """The work of one transaction on ``connection``, which has begun it.
+    """The jobs of one transaction on ``connection``, which has begun it.
 
     ``open_turns`` are the turns this store runs, by response id, as of the last commit.
     """
@@ -114,11 +113,11 @@ class WriteTransaction:
         self.connection = connection
         self._owner = owner
         self._open_turns = open_turns
-        #: Turns begun, moved on, or (None) over.
+        #: Turns that began, got items, or (None) ended.
         self.changed_turns: dict[str, OpenTurn | None] = {}
         #: Whether something was erased, whose words the write-ahead log still holds.
         self.has_erased = False
-        #: What ``flush`` has written: rows, and changes as SQLite counts them, triggers' too.
+        #: What ``flush`` has written: rows, and changes as SQLite counts them, with triggers'.
         self._flushed = (0, 0)
         self._next_thread: int | None = None
         self._used_row_ids: set[int] = set()
@@ -129,51 +128,53 @@ class WriteTransaction:
 
     @property
     def progress(self) -> tuple[int, int]:
-        """Another one after a job has written something, at once or for ``flush`` to write."""
+        """Differs after a job that has written something, at once or for ``flush``."""
         rows, changes = self._flushed
         waiting = len(self._rows) + len(self._responses) + len(self._threads)
         return self.connection.total_changes - changes, rows + waiting
 
     def begin(self, turn: NewTurn, cutoff: float = -math.inf) -> None:
-        """``cutoff`` is what has expired, for the conversation that the turn goes on."""
+        """Store a turn's beginning. ``cutoff``: its conversation expires at this timestamp."""
         key = response_key(turn.response_id)
         if key is None:
             raise StoreError(f"{turn.response_id!r} is not a response id.")
         if len(turn.input) + len(turn.blobs) > MAX_ITEMS:
             raise StoreError(f"A turn holds at most {MAX_ITEMS} items.")
-        top = encode_header(key, turn.created_at, turn.header)
+        header = encode_header(key, turn.created_at, turn.header)
         if turn.reservation is not None:
             check_reservation(self.connection, turn.tenant, turn.reservation)
         self._check_sources(turn)
         if turn.conversation is not None and not turn.creates_conversation:
             self._check_head_unchanged(turn.tenant, turn.conversation, cutoff)
-        place = self._allocate_row_id(turn)
+        row_id = self._allocate_row_id(turn)
         if turn.reservation is not None:
             complete_reservation(self.connection, turn.tenant, turn.reservation.key, turn.result_id)
         if turn.conversation is not None:
             if turn.creates_conversation:
                 self.create_conversation(turn.tenant, turn.conversation)
             self._move_head(turn.conversation, key, turn.parent)
-        named = turn.header.conversation
+        conversation_id = turn.header.conversation
         self._responses.append(
             (
                 key,
                 turn.tenant,
-                place,
+                row_id,
                 turn_timestamp(turn),
-                conversation_key(named) if named else None,
+                conversation_key(conversation_id) if conversation_id else None,
             )
         )
-        self._rows.append((place, HEADER, top))
-        first = place + 1
+        self._rows.append((row_id, HEADER, header))
+        first = row_id + 1
         if turn.blobs:
             uses = [encode_blob_use(self._store_blob(turn.tenant, blob)) for blob in turn.blobs]
-            self._rows += [(spot, BLOB_USE, use) for spot, use in enumerate(uses, first)]
+            self._rows += [
+                (item_row_id, BLOB_USE, use) for item_row_id, use in enumerate(uses, first)
+            ]
             first += len(uses)
-        for spot, item in enumerate(turn.input, first):
-            self._rows.append((spot, INPUT, item))
-        self._running[place] = self._owner
-        self.changed_turns[turn.response_id] = OpenTurn(place, first + len(turn.input))
+        for item_row_id, item in enumerate(turn.input, first):
+            self._rows.append((item_row_id, INPUT, item))
+        self._running[row_id] = self._owner
+        self.changed_turns[turn.response_id] = OpenTurn(row_id, first + len(turn.input))
 
     def create_conversation(
         self,
@@ -181,7 +182,7 @@ class WriteTransaction:
         conversation: ConversationRecord,
         reservation: IdempotencyReservation | None = None,
     ) -> None:
-        """Make a conversation, and settle the receipt with it."""
+        """Insert a conversation, and complete its reservation."""
         if reservation is not None:
             check_reservation(self.connection, tenant, reservation)
             complete_reservation(self.connection, tenant, reservation.key, conversation.id)
@@ -200,8 +201,8 @@ class WriteTransaction:
         if not self._is_still_running(turn.row_id, ends=end is not None):
             self.changed_turns[response_id] = None
             return
-        for spot, item in enumerate(items, turn.next_row_id):
-            self._rows.append((spot, OUTPUT, item))
+        for item_row_id, item in enumerate(items, turn.next_row_id):
+            self._rows.append((item_row_id, OUTPUT, item))
         if end is None:
             self.changed_turns[response_id] = OpenTurn(turn.row_id, after)
         else:
@@ -210,28 +211,31 @@ class WriteTransaction:
 
     def delete(self, tenant: str, response_id: str, cascade: bool) -> bool:
         self.flush()
-        place = self._fetch_one(TURN_SQL["place"], (response_key(response_id), tenant))
-        if place is None:
+        row_id = self._fetch_one(TURN_SQL["row_id"], (response_key(response_id), tenant))
+        if row_id is None:
             return False
-        spans = (
-            descendant_ranges(self.connection, place) if cascade else [(place, last_of_turn(place))]
+        row_ranges = (
+            descendant_ranges(self.connection, row_id)
+            if cascade
+            else [(row_id, last_of_turn(row_id))]
         )
         delete_unused_blobs(
-            self.connection, set().union(*[tombstone(self.connection, span) for span in spans])
+            self.connection,
+            set().union(*[tombstone(self.connection, row_range) for row_range in row_ranges]),
         )
         if not cascade:
-            erase_summaries(self.connection, place)
-        bump_epochs(self.connection, [place])
+            erase_summaries(self.connection, row_id)
+        bump_epochs(self.connection, [row_id])
         self.has_erased = True
         return True
 
     def fail_orphans(self, owner: int, end: End) -> None:
-        """End all turns of a store that is no more."""
+        """End all turns of a dead owner."""
         self.flush()
         body = encode_end(end)
-        for (place,) in self.connection.execute(_OWNED_TURNS, (owner,)).fetchall():
-            self.connection.execute(_END_RUNNING, (place,))
-            self._rows.append((last_of_turn(place), END, body))
+        for (row_id,) in self.connection.execute(_OWNED_TURNS, (owner,)).fetchall():
+            self.connection.execute(_END_RUNNING, (row_id,))
+            self._rows.append((last_of_turn(row_id), END, body))
 
     def flush(self) -> None:
         """Write the rows collected so far."""
@@ -259,7 +263,7 @@ class WriteTransaction:
         return rows[0][0] if rows else None
 
     def _check_sources(self, turn: NewTurn) -> None:
-        """Refuse a turn that was made of what is no longer as its maker saw it."""
+        """Reject a turn whose parent or other sources have changed since they were read."""
         parent = turn.parent
         if parent is not None and parent.tenant != turn.tenant:
             raise StoreError("A turn cannot continue another tenant's response.")
@@ -268,7 +272,7 @@ class WriteTransaction:
         for head in (parent, *turn.sources):
             if head is None:
                 continue
-            # The id tells a place that was swept, and taken by another turn since.
+            # The id detects a row id that was swept and reused by another turn.
             seen = (
                 row_id_of(head.thread, head.seq),
                 response_key(head.response_id),
@@ -279,7 +283,7 @@ class WriteTransaction:
                 raise HistoryChangedError()
 
     def _check_head_unchanged(self, tenant: str, seen: ConversationRecord, cutoff: float) -> None:
-        """Refuse a turn on a conversation that is no longer as its maker saw it."""
+        """Reject a turn on a conversation whose head or active turn has changed since."""
         self.flush()
         now, _ = resolve_conversation(self.connection, tenant, seen.id, cutoff)
         if now is None:
@@ -288,28 +292,28 @@ class WriteTransaction:
             raise conversation_moved(seen.id)
 
     def _move_head(
-        self, conversation: ConversationRecord, busy: bytes, parent: Head | None
+        self, conversation: ConversationRecord, active: bytes, parent: Head | None
     ) -> None:
         head = response_key(parent.response_id) if parent else None
         self.connection.execute(
-            CONVERSATION_SQL["begin"], (head, busy, conversation_key(conversation.id))
+            CONVERSATION_SQL["move_head"], (head, active, conversation_key(conversation.id))
         )
 
     def _allocate_row_id(self, turn: NewTurn) -> int:
-        """Right after the parent if nothing is there yet, else at the start of a new thread."""
+        """The row id right after the parent if it is free, else one in a new thread."""
         parent = turn.parent
         if parent is None:
             thread = self._new_thread()
             self._threads.append((thread, turn.tenant, thread, None))
             return row_id_of(thread, 0)
         at = row_id_of(parent.thread, parent.seq)
-        place = at + TURN_STRIDE
-        if place in self._used_row_ids or self._fetch_one(_TURN_AT, (place,)) is not None:
+        row_id = at + TURN_STRIDE
+        if row_id in self._used_row_ids or self._fetch_one(_TURN_AT, (row_id,)) is not None:
             thread = self._new_thread()
             self._threads.append((thread, turn.tenant, parent.tree, at))
-            place = row_id_of(thread, parent.seq + 1)
-        self._used_row_ids.add(place)
-        return place
+            row_id = row_id_of(thread, parent.seq + 1)
+        self._used_row_ids.add(row_id)
+        return row_id
 
     def _new_thread(self) -> int:
         if self._next_thread is None:
@@ -340,7 +344,7 @@ class WriteTransaction:
         return number
 
     def _is_still_running(self, row_id: int, *, ends: bool) -> bool:
-        """False: someone ended or erased it. With ``ends``, it does not run from now on."""
+        """False: it was ended or erased. With ``ends``, it stops running now."""
         if row_id in self._running:
             if ends:
                 del self._running[row_id]
@@ -351,5 +355,5 @@ class WriteTransaction:
 
 
 def turn_timestamp(turn: NewTurn) -> float:
-    """The turn's time, or its parent's stamp if that is later (``stores.expiry``)."""
+    """The turn's time, or its parent's timestamp if that is later (``stores.expiry``)."""
     return max(turn.created_at, turn.parent.timestamp) if turn.parent else turn.created_at

@@ -1,7 +1,7 @@
-"""The one thread that writes to a SQLite database, many jobs a commit.
+"""Writer thread: the one that writes to a SQLite database, with group commit.
 
-Jobs wait in a queue while a commit is under way, and all that wait go into the next
-one: with many turns at once the cost of making data safe is shared among them.
+Jobs wait in a queue while a commit is under way, and all that wait share the next transaction:
+with many concurrent turns the cost of an fsync is divided among them.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from antiphon.thread_priority import background_priority
 
 log = logging.getLogger("antiphon.store")
 
-#: What to do, with which arguments, and whom to tell.
+#: A function of a ``WriteTransaction``, its arguments, and the future of its result.
 Job: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], "asyncio.Future[Any]"]
 _JobResult: TypeAlias = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
 _NOTHING: Final = contextlib.nullcontext()
 _CHECKPOINT_TIMEOUT_MS: Final = 50
-#: How soon erased words that readers keep in the write-ahead log are looked after again.
+#: How soon a checkpoint that readers blocked is tried again after an erasure.
 _CHECKPOINT_RETRY_SECONDS: Final = 0.1
-#: From this size on, the write-ahead log is emptied by force: readers have to step aside.
+#: From this size on, the write-ahead log is truncated, which waits for readers.
 MAX_WAL_BYTES: Final = 32 << 20
 
 
 def interrupted_end() -> End:
-    """The end of a turn whose process is no more."""
+    """The end of a turn whose process has died."""
     message = (
         "The process that ran this turn ended before the turn did. "
         "What was said and what was finished are kept."
@@ -52,8 +52,8 @@ def interrupted_end() -> End:
 class Writer:
     """Runs jobs on the database in the order they come, in a thread of its own.
 
-    Everything but the thread's own work is called on the event loop it was made on, and so
-    is ``on_checkpointed``, when what was erased has left the write-ahead log.
+    Its methods are called on the event loop it was made on, and so is ``on_checkpointed``,
+    after a checkpoint has removed erased words from the write-ahead log.
     """
 
     def __init__(
@@ -70,22 +70,22 @@ class Writer:
         self._owner_id = connections.process_locks.owner_id
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
-        #: Jobs that wait for company, and what ends their wait, and when.
+        #: Jobs that wait to share a commit, the timer that ends their wait, and when it does.
         self._pending_jobs: list[Job] = []
         self._flush_timer: asyncio.Handle | None = None
         self._flush_at = 0.0
         self._open_turns: dict[str, OpenTurn] = {}
         self._closed = False
-        #: Erased words are in the write-ahead log still.
+        #: Erased words are still in the write-ahead log.
         self._needs_checkpoint = False
         self._on_checkpointed = on_checkpointed
-        #: When that is tried again.
+        #: When the checkpoint is tried again.
         self._scrub_at = 0.0
-        #: Whether something was written since the loop was last told.
+        #: Whether something was written since results last went to the loop.
         self._written = False
         self._stop_future = self._loop.create_future()
         # A daemon, so that a program that forgets to close the store can still end: what
-        # was confirmed is on disk, and what was not is for the next to open it to end.
+        # was confirmed is on disk; other turns end when the database is next opened.
         self._thread = threading.Thread(target=self._run, name="antiphon-writer", daemon=True)
         with background_priority():
             self._thread.start()
@@ -93,10 +93,10 @@ class Writer:
     def submit(
         self, action: Callable[..., Any], *arguments: Any, max_delay: float = 0.0
     ) -> asyncio.Future[Any]:
-        """Queue ``action(batch, *arguments)``; the future has its result once it is on disk.
+        """Queue ``action(transaction, *arguments)``; the future has its result once it is on disk.
 
-        All that the loop asks for in one round goes to the thread together. A job may
-        wait ``within`` so many seconds for others to share its commit.
+        All jobs of one iteration of the loop go to the thread together. A job may wait up
+        to ``max_delay`` seconds for others to share its commit.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
         if self._closed:
@@ -139,11 +139,11 @@ class Writer:
     def _run(self) -> None:
         last = False
         while not last:
-            lots = self._next_jobs()
-            lots += [self._queue.get() for _ in range(self._queue.qsize())]
-            last = bool(lots) and lots[-1] is None
-            self._run_jobs([job for jobs in lots if jobs for job in jobs])
-        # Should this fail, whoever opens the database next finds the turns of the dead.
+            batches = self._next_jobs()
+            batches += [self._queue.get() for _ in range(self._queue.qsize())]
+            last = bool(batches) and batches[-1] is None
+            self._run_jobs([job for jobs in batches if jobs for job in jobs])
+        # Should this fail, the next process that opens the database ends these turns.
         with _upkeep("end what still ran"):
             self._commit(
                 [
@@ -161,7 +161,7 @@ class Writer:
         self._resolve_futures([(self._stop_future, None, None)])
 
     def _next_jobs(self) -> list[list[Job] | None]:
-        """What is to be done next; nothing, where it is time for upkeep again."""
+        """The next jobs; none when a checkpoint is to be tried again."""
         try:
             return [
                 self._queue.get(
@@ -173,12 +173,12 @@ class Writer:
 
     def _run_jobs(self, jobs: list[Job]) -> None:
         try:
-            outcomes = self._commit_or_split(jobs) if jobs else []
+            results = self._commit_or_split(jobs) if jobs else []
         except Exception as error:  # noqa: BLE001  a thread that dies would leave futures hanging
-            outcomes = [(future, None, error) for _, _, future in jobs]
+            results = [(future, None, error) for _, _, future in jobs]
         if jobs:
-            self._resolve_futures(outcomes)
-        # Upkeep comes after the answer. Busy or failing, it is tried again later.
+            self._resolve_futures(results)
+        # After the results: a checkpoint that is busy or fails is tried again later.
         with _upkeep("be rid of its write-ahead log"):
             self._maintain()
 
@@ -189,8 +189,8 @@ class Writer:
             self._roll_back()
             if len(jobs) == 1 or is_busy(error):
                 return [(future, None, error) for _, _, future in jobs]
-        # One of them is to blame; the others must not pay for it.
-        return [outcome for job in jobs for outcome in self._commit_or_split([job])]
+        # One job has failed: run each alone, so that the others succeed.
+        return [result for job in jobs for result in self._commit_or_split([job])]
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:
@@ -199,36 +199,36 @@ class Writer:
                 self._connection.execute("ROLLBACK")
 
     def _commit(self, jobs: list[Job]) -> list[_JobResult]:
-        outcomes: list[_JobResult] = []
-        batch = WriteTransaction(self._connection, self._owner_id, self._open_turns)
+        results: list[_JobResult] = []
+        transaction = WriteTransaction(self._connection, self._owner_id, self._open_turns)
         changes = self._connection.total_changes
         self._connection.execute("BEGIN IMMEDIATE")
         for action, arguments, future in jobs:
-            progress = batch.progress
+            progress = transaction.progress
             try:
-                outcomes.append((future, action(batch, *arguments), None))
+                results.append((future, action(transaction, *arguments), None))
             except AntiphonError as error:
-                if batch.progress != progress:
-                    # Half of a job must not be kept, nor the others be lost with it.
+                if transaction.progress != progress:
+                    # Half a job must not be committed: roll back, and run each job alone.
                     raise
-                outcomes.append((future, None, error))
-        batch.flush()
-        with self._erasures.committing() if batch.has_erased else _NOTHING:
+                results.append((future, None, error))
+        transaction.flush()
+        with self._erasures.committing() if transaction.has_erased else _NOTHING:
             self._connection.execute("COMMIT")
         self._written = self._written or self._connection.total_changes != changes
-        for response_id, turn in batch.changed_turns.items():
+        for response_id, turn in transaction.changed_turns.items():
             if turn is None:
                 self._open_turns.pop(response_id, None)
             else:
                 self._open_turns[response_id] = turn
-        if batch.has_erased:
+        if transaction.has_erased:
             self._needs_checkpoint = True
-        return outcomes
+        return results
 
     def _maintain(self) -> None:
         if self._needs_checkpoint:
-            # Erased words leave the write-ahead log as well. Not every turn is to wait for
-            # a reader that is in the way for long.
+            # Erased words have to leave the write-ahead log, too. A slow reader must not
+            # delay every turn, so it is not tried each time.
             if time.monotonic() < self._scrub_at:
                 return
             self._needs_checkpoint = not self._checkpoint()
@@ -239,27 +239,27 @@ class Writer:
                 with contextlib.suppress(RuntimeError):
                     self._loop.call_soon_threadsafe(self._on_checkpointed)
         elif os.stat(self._wal_path).st_size > MAX_WAL_BYTES:
-            # SQLite's own checkpoints never start the log over while readers overlap.
+            # SQLite's own checkpoints never truncate the log while readers overlap.
             self._checkpoint()
 
     def _scrub_before_close(self) -> None:
-        """Nothing of what was erased here stays behind, if no reader is in the way for long."""
+        """Scrub what was erased here before the file is closed, unless readers block it."""
         self._checkpoint()
-        for _ in range(MAX_SCRUB_PASSES if self._erasures.due else 0):
+        for _ in range(MAX_SCRUB_PASSES if self._erasures.is_pending else 0):
             count = self._erasures.count
-            if not (gaps := find_dirty_pages(self._connection, self._page_file)):
-                self._erasures.set_cleaned(count)
+            if not (dirty := find_dirty_pages(self._connection, self._page_file)):
+                self._erasures.set_scrubbed(count)
                 break
-            while gaps:
+            while dirty:
                 self._connection.execute("BEGIN IMMEDIATE")
-                gaps = scrub_pages(WriteTransaction(self._connection, self._owner_id, {}), gaps)
+                dirty = scrub_pages(WriteTransaction(self._connection, self._owner_id, {}), dirty)
                 self._connection.execute("COMMIT")
             self._checkpoint()
 
     def _checkpoint(self) -> bool:
-        """Empty the write-ahead log into the database; False: readers are in the way."""
+        """Checkpoint and truncate the write-ahead log; False: readers block it."""
         execute = self._connection.execute
-        # Turns are waiting to be written: better to try again than to wait for a slow reader.
+        # Turns wait to be written: rather try again than wait for a slow reader.
         execute(f"PRAGMA busy_timeout = {_CHECKPOINT_TIMEOUT_MS}")
         try:
             busy: int = execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
@@ -267,34 +267,34 @@ class Writer:
             execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         return not busy
 
-    def _resolve_futures(self, outcomes: list[_JobResult]) -> None:
-        # A loop that is closed has nobody left who waits.
+    def _resolve_futures(self, results: list[_JobResult]) -> None:
+        # On a closed loop nothing waits for a result.
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._resolve, outcomes, self._written)
+            self._loop.call_soon_threadsafe(self._resolve, results, self._written)
         self._written = False
 
-    def _resolve(self, outcomes: list[_JobResult], written: bool) -> None:
+    def _resolve(self, results: list[_JobResult], written: bool) -> None:
         if written:
             self._health.note_written()
-        for future, result, error in outcomes:
-            told = error
+        for future, result, error in results:
+            failure = error
             if error is not None and not isinstance(error, AntiphonError):
-                told = self._health.refuse_write(error)
+                failure = self._health.refuse_write(error)
             if future.done():
                 continue
-            if told is None:
+            if failure is None:
                 future.set_result(result)
             else:
-                future.set_exception(told)
+                future.set_exception(failure)
 
 
 @contextlib.contextmanager
 def _upkeep(what: str) -> Iterator[None]:
-    """Nothing that goes wrong within may end the thread: whoever waits for it would for ever."""
+    """Suppress and log errors: one that ended the thread would leave its callers waiting."""
     try:
         yield
     except (sqlite3.Error, OSError):
-        # A full disk or another process's lock: the next one finds the work still to be done.
+        # A full disk or another process's lock: it is tried again later.
         return
     except Exception:
         log.exception("the database could not %s", what)

@@ -1,8 +1,17 @@
-"""The official SDK's client for one server, over a program's pipes or over HTTP."""
+"""MCP client: the official SDK's client for one server, over stdio or HTTP, with a line limit.
+
+The SDK buffers a line of a stdio server without a limit, but it takes the encoding that lines
+are read in. Ours is UTF-8 that passes on whole lines only, so that nothing is buffered but
+here. A line that is too long becomes a notification that says so, and nothing follows it.
+Two names of the SDK are private (``mcp.client._transport``): ``test_sdk_contract.py`` says
+what to do when they move.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import codecs
+import json
 import logging
 import os
 import sys
@@ -18,13 +27,21 @@ from mcp.client.session import MessageHandlerFnT
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
+from mcp.types import JSONRPCNotification
 
 from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.tools.mcp.http_transport import MAX_BYTES, http_client
-from antiphon.tools.mcp.line_limit import LINE_ENCODING, LINE_TOO_LONG, is_too_long
 
 #: Seconds for a server to start and to say what it is.
 OPEN_TIMEOUT = 30.0
+
+#: The encoding's name.
+LINE_ENCODING = "antiphon_lines"
+#: What is wrong with a program that writes such a line.
+LINE_TOO_LONG = f"it wrote a line of more than {MAX_BYTES >> 20} MiB"
+
+_METHOD = "antiphon/too_long"
+_NOTICE = json.dumps({"jsonrpc": "2.0", "method": _METHOD}) + "\n"
 
 _Message: TypeAlias = SessionMessage | Exception
 #: Told of the end of a program's output, and of what it did wrong, if that is why.
@@ -130,3 +147,50 @@ class _EndNotifyingStream:
         trace: TracebackType | None,
     ) -> bool | None:
         return await self._inner.__aexit__(kind, error, trace)
+
+
+def is_too_long(message: object) -> bool:
+    """Whether a message stands in the place of a line that was too long."""
+    return isinstance(message, JSONRPCNotification) and message.method == _METHOD
+
+
+class LineDecoder(codecs.IncrementalDecoder):
+    """Bytes to text, line by line. What is no UTF-8 becomes what is no text."""
+
+    def __init__(self, errors: str = "strict") -> None:
+        super().__init__(errors)
+        self._partial_line: list[bytes] = []
+        self._size = 0
+        self._is_stopped = False
+
+    def decode(self, data: bytes, final: bool = False) -> str:  # type: ignore[override]
+        """The lines that are over by now, "" if there are none."""
+        if self._is_stopped:
+            return ""
+        whole, newline, rest = data.rpartition(b"\n")
+        lines = b"".join((*self._partial_line, whole, newline)) if newline else b""
+        if newline:
+            self._partial_line, self._size = [], 0
+        self._partial_line.append(rest)
+        self._size += len(rest)
+        text = lines.decode(errors="replace")
+        if self._size <= MAX_BYTES:
+            return text
+        self._partial_line, self._is_stopped = [], True
+        return text + _NOTICE
+
+    def reset(self) -> None:
+        """Nothing has been read."""
+        self._partial_line, self._size, self._is_stopped = [], 0, False
+
+
+def _find_codec(name: str) -> codecs.CodecInfo | None:
+    if name != LINE_ENCODING:
+        return None
+    # What is written to the program is plain UTF-8.
+    return codecs.CodecInfo(
+        codecs.utf_8_encode, codecs.utf_8_decode, incrementaldecoder=LineDecoder, name=LINE_ENCODING
+    )
+
+
+codecs.register(_find_codec)

@@ -1,4 +1,4 @@
-"""One MCP server as turns use it: always there, by whatever session is up at the moment."""
+"""MCP connection: one server with its session, which is opened on use and reopened with backoff."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ T = TypeVar("T")
 
 
 class Backoff(msgspec.Struct, frozen=True):
-    """How long to wait before a server that failed is started again, in seconds.
+    """Backoff: how long to wait before a failed server is started again, in seconds.
 
-    ``base`` the first time, twice as long each time it fails again, ``cap`` at most. A turn
-    waits as long as its ``timeout``; above that the server is gone for it. Whoever was up
-    for ``steady`` did not fail.
+    ``base`` after the first failure, doubled after each further one, at most ``cap``. A turn
+    waits at most ``max_wait``; beyond that the server is unavailable for it. A session that
+    was open for ``stable_after`` resets the count of failures.
     """
 
     base: float = 0.5
@@ -39,7 +39,7 @@ class Backoff(msgspec.Struct, frozen=True):
 class McpConnection:
     """One server. Its session is opened on first use, shared by all, and replaced when lost.
 
-    ``watch_tools``: it outlives the turn that opens it, so it has to hear of changes.
+    ``watch_tools``: it outlives the turn that opens it, so it subscribes to changes of the tools.
     """
 
     def __init__(self, server: McpServerConfig, *, watch_tools: bool, backoff: Backoff) -> None:
@@ -47,7 +47,7 @@ class McpConnection:
         self._watch_tools = watch_tools
         self._backoff = backoff
         self._session: McpSession | None = None
-        #: Links that are over, while they tidy up.
+        #: Ended sessions whose tasks are still closing.
         self._closing_sessions: set[McpSession] = set()
         self._failures = 0
         self._retry_at = 0.0
@@ -57,17 +57,17 @@ class McpConnection:
         self._closed = False
 
     async def list_tools(self) -> tuple[ToolInfo, ...]:
-        """What it offers; the server is asked only where that is not known.
+        """The server's tools, from the cache where it is valid.
 
         Raises ``McpServerUnavailableError``, ``McpServerError``.
         """
         if (known := self._cached_tools()) is not None:
             return known
         async with self._list_lock:
-            # Somebody else may have asked in the meantime.
+            # Another turn may have listed them in the meantime.
             if (known := self._cached_tools()) is not None:
                 return known
-            # Asking has no effect, so it may be done twice.
+            # Listing has no effect, so it may be repeated.
             return await self._with_session(lambda session: session.list_tools(), idempotent=True)
 
     async def call_tool(self, tool: str, arguments: dict[str, Any]) -> str:
@@ -89,7 +89,7 @@ class McpConnection:
     async def _with_session(
         self, ask: Callable[[McpSession], Awaitable[T]], *, idempotent: bool
     ) -> T:
-        """Ask, and once more where the first time cannot have had an effect."""
+        """Run a request, and once more where the first attempt cannot have had an effect."""
         session = await self._get_session()
         try:
             return await ask(session)

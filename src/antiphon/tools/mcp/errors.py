@@ -1,4 +1,4 @@
-"""What goes wrong on the way to an MCP server, told without what it is reached with."""
+"""MCP errors: server unavailable, server error; and ``SecretRedactor``, which redacts credentials."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.tools.tool_outputs import replace_surrogates
 
 _CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-#: What is shorter than this is in too many words to be searched for.
+#: Shorter secrets occur within ordinary words, and are not redacted.
 _MIN_SECRET_LENGTH = 8
 _REPLACEMENT = "[hidden]"
 
 
 class McpServerUnavailableError(Exception):
-    """A server is not there, or no more. The message goes on where ``... because`` ends.
+    """A server cannot be reached, or no longer. The message continues ``... because``.
 
-    ``retryable``: what was asked of it cannot have had an effect, so it may be asked again.
+    ``retryable``: the request cannot have had an effect, so it may be sent again.
     """
 
     def __init__(self, reason: str, *, retryable: bool = False) -> None:
@@ -30,10 +30,10 @@ class McpServerError(Exception):
 
 
 class SecretRedactor:
-    """Takes out of what a server says whatever it is reached with.
+    """Redacts a server's URL, headers and environment from the texts that it sends.
 
-    A server knows its own key, and some repeat it in their errors: from there it would go
-    into the store, to the model, and to the tools of other servers.
+    Some servers repeat their key in errors: from there it would get into the store, to the
+    model, and to the tools of other servers.
     """
 
     def __init__(self, server: McpServerConfig) -> None:

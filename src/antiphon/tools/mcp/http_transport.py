@@ -1,7 +1,8 @@
-"""The way to an MCP server over HTTP, on which one failed request costs no other one.
+"""MCP over HTTP: an httpx transport that turns failed requests into protocol errors, with size limits.
 
-The SDK ends a whole session, and all calls in it, where a single request gets no answer.
-Here such a request gets one: an error of the protocol. What a server sends is bounded, too.
+The SDK ends a whole session, and all calls in it, when a single request gets no response.
+Here such a request gets one: a JSON-RPC error. The size of responses is limited, too. The
+SDK has no hook for either.
 """
 
 from __future__ import annotations

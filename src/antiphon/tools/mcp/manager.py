@@ -1,4 +1,4 @@
-"""``McpServerManager``: the way from turns to MCP servers, the configured ones and those of requests."""
+"""``McpServerManager``: MCP servers for turns, configured ones and those of requests."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class McpServerManager:
             )
 
     def validate(self, requests: Sequence[McpServerRequest]) -> None:
-        """Raise ``InvalidRequestError`` where a request asks for what it cannot have."""
+        """Validate a request's MCP servers: labels, URL allowlist, headers. Raises ``InvalidRequestError``."""
         labels: set[str] = set()
         for request in requests:
             self._check_label(request, labels)
@@ -81,7 +81,7 @@ class McpServerManager:
     ) -> McpServerToolset:
         """The tools that a turn asks for; to be closed with the turn.
 
-        ``taken`` are the names of the request's own functions. Raises ``InvalidRequestError``, and
+        ``reserved_names`` are those of the request's own functions. Raises ``InvalidRequestError``, and
         ``ToolServerUnavailableError`` where a server does not say what tools it has.
         """
         self.validate(requests)
@@ -161,7 +161,7 @@ async def _load_server_tools(
 
 
 def _check_headers(request: McpServerRequest) -> None:
-    """No sentence here repeats a value."""
+    """Validate names and values; no error message contains a value."""
     for name, value in request.headers.items():
         if not _HEADER_NAME.fullmatch(name) or name.lower() in _RESERVED_HEADERS:
             raise InvalidRequestError(

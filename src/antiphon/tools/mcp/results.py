@@ -1,4 +1,4 @@
-"""What a tool of an MCP server gave, as the one text that the model reads."""
+"""MCP tool results: content blocks as one text for the model."""
 
 from __future__ import annotations
 

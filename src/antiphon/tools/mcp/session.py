@@ -1,4 +1,4 @@
-"""One session with one MCP server, by the official SDK, in a task of its own.
+"""MCP session: one session of the official SDK with one server, in a task of its own.
 
 A session of the SDK has to be opened and closed by one task; who uses it are many turns,
 each of which may be cancelled at any moment. Importing this module loads the SDK.
@@ -48,10 +48,10 @@ class ToolInfo(msgspec.Struct, frozen=True):
 
 
 class McpSession:
-    """A session, opened from the moment it is made. ``watch_tools``: hear of changed lists of tools.
+    """A session, which opens as soon as it is created. ``watch_tools``: subscribe to tool changes.
 
-    ``over``: it has ended, or is about to; a link is never opened again. ``trouble`` is why
-    it failed, where it did. Times are the loop's.
+    ``is_closing``: it has ended, or is about to; a session is never reopened. ``error`` is why
+    it failed, if it did. Times are the loop's.
     """
 
     def __init__(self, server: McpServerConfig, *, watch_tools: bool = False) -> None:
@@ -59,7 +59,7 @@ class McpSession:
         self.server = server
         self.is_closing = False
         self.error: str | None = None
-        #: What its program did wrong, where that ended it.
+        #: The program's mistake that ended the session, if one did.
         self._program_error: str | None = None
         self.started_at = self.ended_at = loop.time()
         self._redactor = SecretRedactor(server)
@@ -67,11 +67,11 @@ class McpSession:
         self._watch_task: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
         self._client: asyncio.Future[Client] = loop.create_future()
-        # Whoever opened it may be gone by the time it fails.
+        # The turn that opened it may have ended by the time it fails.
         self._client.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._tools: tuple[ToolInfo, ...] | None = None
         self._listed_at = 0.0
-        #: How often the server has told of a change.
+        #: How many changes of its tools the server has reported.
         self._change_count = 0
         self._task = loop.create_task(self._run(), name=f"antiphon-mcp-{server.label}")
 
@@ -125,7 +125,7 @@ class McpSession:
         )
 
     def close(self) -> None:
-        """Begin to end it; ``closed`` waits until it has ended."""
+        """Begin to close; ``wait_closed`` waits for the end."""
         if not self.is_closing:
             self.is_closing = True
             self.ended_at = asyncio.get_running_loop().time()

@@ -1,7 +1,4 @@
-"""``McpServerToolset``: the tools of MCP servers in one turn, and what answers their calls.
-
-Names: what the tools of MCP servers are called where models see them.
-"""
+"""``McpServerToolset``: the tools of MCP servers in one turn, their qualified names and their calls."""
 
 from __future__ import annotations
 
@@ -67,7 +64,7 @@ _log = logging.getLogger("antiphon.tools")
 
 
 class ServerTools(msgspec.Struct, frozen=True):
-    """A server in one turn: what was asked of it, and what it offers for that."""
+    """A server in one turn: the request for it, and the tools that it lists."""
 
     request: McpServerRequest
     connection: McpConnection
@@ -108,7 +105,7 @@ class _Tool(msgspec.Struct, frozen=True):
 class McpServerToolset:
     """The ``ToolExecutor`` of a turn's MCP servers; made by ``McpServerManager.source``.
 
-    ``taken`` are the names of other functions of the turn: their calls are left to others.
+    ``reserved_names`` are those of the turn's other functions, whose calls are not handled here.
     ``disconnect`` ends what was opened for this turn only.
     """
 

@@ -1,4 +1,4 @@
-"""Which URLs of MCP servers a request may name: none but those that a person has allowed."""
+"""URL allowlist: which MCP server URLs a request may name."""
 
 from __future__ import annotations
 

@@ -46,11 +46,11 @@ async def at_rest(store: SqliteStore) -> None:
 
 def sizes(path: Path) -> list[object]:
     """How many turns are in each chunk."""
-    return [size for (size,) in query_file(path, "SELECT turns FROM search_chunks ORDER BY id")]
+    return [size for (size,) in query_file(path, "SELECT turns FROM search_segments ORDER BY id")]
 
 
 def waiting(path: Path) -> object:
-    return query_file(path, "SELECT count(*) FROM search_waiting")[0][0]
+    return query_file(path, "SELECT count(*) FROM search_pending")[0][0]
 
 
 def is_sound(path: Path) -> bool:
@@ -58,18 +58,18 @@ def is_sound(path: Path) -> bool:
     lost = query_file(
         path,
         "SELECT count(*) FROM log WHERE kind = 3"
-        " AND place - ? NOT IN (SELECT place FROM search_waiting)"
-        " AND place - ? NOT IN (SELECT place FROM search_places)",
+        " AND row_id - ? NOT IN (SELECT row_id FROM search_pending)"
+        " AND row_id - ? NOT IN (SELECT row_id FROM search_segment_turns)",
         END_POSITION,
         END_POSITION,
     )
     strays = query_file(
         path,
-        "SELECT (SELECT count(*) FROM search_drawers"
-        "        WHERE chunk NOT IN (SELECT id FROM search_chunks)),"
-        "       (SELECT count(*) FROM search_places"
-        "        WHERE chunk NOT IN (SELECT id FROM search_chunks)),"
-        "       (SELECT count(*) FROM search_places) - (SELECT total(turns) FROM search_chunks)",
+        "SELECT (SELECT count(*) FROM search_buckets"
+        "        WHERE segment NOT IN (SELECT id FROM search_segments)),"
+        "       (SELECT count(*) FROM search_segment_turns"
+        "        WHERE segment NOT IN (SELECT id FROM search_segments)),"
+        "       (SELECT count(*) FROM search_segment_turns) - (SELECT total(turns) FROM search_segments)",
     )
     check = query_file(path, "PRAGMA integrity_check")
     return (lost, strays, check) == ([(0,)], [(0, 0, 0)], [("ok",)])
@@ -177,14 +177,14 @@ async def test_the_index_holds_no_words(path: Path) -> None:
         await complete_turn(store, "canaryword", "canaryword 東京都")
         assert len(await found(store, "canaryword 東京")) == 1
         before = all_bytes(path.parent)
-        for table in ("search_drawers", "search_chunks"):
+        for table in ("search_buckets", "search_segments"):
             for row in query_file(path, f"SELECT * FROM {table}"):
                 assert b"canary" not in b"".join(v for v in row if isinstance(v, bytes))
         # The same words of another chunk look different.
-        drawers = {body for (body,) in query_file(path, "SELECT body FROM search_drawers")}
+        drawers = {body for (body,) in query_file(path, "SELECT body FROM search_buckets")}
         await many(store, 2, "canaryword")
         await found(store, "x")
-        assert drawers.isdisjoint(query_file(path, "SELECT body FROM search_drawers"))
+        assert drawers.isdisjoint(query_file(path, "SELECT body FROM search_buckets"))
         assert b"canaryword" in before
 
 
@@ -195,7 +195,7 @@ async def test_what_was_erased_is_in_no_file(path: Path) -> None:
             for n in range(40)
         ]
         assert len(await found(store, "shared")) == 40
-        ((secret,),) = query_file(path, "SELECT secret FROM search_chunks")
+        ((secret,),) = query_file(path, "SELECT secret FROM search_segments")
         assert isinstance(secret, bytes)
         assert secret in all_bytes(path.parent)
         for head in heads[::2]:

@@ -31,9 +31,9 @@ _TIME = struct.Struct(">d")
 
 
 class IndexingPlan(msgspec.Struct, frozen=True):
-    """The next chunks, each with its tenant, and what they were made from.
+    """The next segments, each with its tenant, and what they were made from.
 
-    ``waiting`` are places and marks, ``merge_events`` the ids and secrets of chunks that go up in
+    ``waiting`` are row_ids and marks, ``merge_events`` the ids and secrets of segments that go up in
     the new ones. ``last``: no other turns waited.
     """
 
@@ -56,49 +56,55 @@ def read_plan(
     """What to do for a tenant, or (None) for all; None: fewer than ``least`` turns wait."""
     with snapshot(connection):
         # Asked most often, and mostly in vain.
-        if connection.execute(SEARCH_SQL["some_wait"], (minimum,)).fetchall()[0][0] < minimum:
+        if connection.execute(SEARCH_SQL["count_pending"], (minimum,)).fetchall()[0][0] < minimum:
             return None
         rows = connection.execute(
-            SEARCH_SQL["waiting"], {"tenant": tenant, "limit": MAX_SEGMENT_TURNS}
+            SEARCH_SQL["pending_turns"], {"tenant": tenant, "limit": MAX_SEGMENT_TURNS}
         ).fetchall()
-        founds: dict[str, _PendingTurns] = {}
-        for place, _, owner, time in rows:
+        by_tenant: dict[str, _PendingTurns] = {}
+        for row_id, _, owner, time in rows:
             if time is not None:
-                found = founds.setdefault(owner, _PendingTurns([], []))
-                found.turns.append(_read_indexed_turn(connection, place, _TIME.unpack(time)[0]))
-        for owner, found in founds.items():
-            _merge_smaller_segments(connection, owner, found)
+                pending = by_tenant.setdefault(owner, _PendingTurns([], []))
+                pending.turns.append(_read_indexed_turn(connection, row_id, _TIME.unpack(time)[0]))
+        for owner, pending in by_tenant.items():
+            _merge_smaller_segments(connection, owner, pending)
     if not rows:
         return None
-    chunks = [(owner, build_segment(found.turns)) for owner, found in founds.items()]
+    segments = [(owner, build_segment(pending.turns)) for owner, pending in by_tenant.items()]
     return IndexingPlan(
-        index_segments=tuple([(owner, chunk) for owner, chunk in chunks if chunk is not None]),
+        index_segments=tuple(
+            [(owner, segment) for owner, segment in segments if segment is not None]
+        ),
         pending=tuple([row[:2] for row in rows]),
-        merged_segments=tuple([one for found in founds.values() for one in found.merged_segments]),
+        merged_segments=tuple(
+            [one for pending in by_tenant.values() for one in pending.merged_segments]
+        ),
         is_last=len(rows) < MAX_SEGMENT_TURNS,
     )
 
 
 def apply_plan(transaction: WriteTransaction, plan: IndexingPlan) -> bool:
-    """Put the plan's chunks in place. False: what it was made from is not so any more."""
+    """Put the plan's segments in row_id. False: what it was made from is not so any more."""
     connection = transaction.connection
-    if not _has_all_rows(connection, "still_waits", plan.pending):
+    if not _has_all_rows(connection, "is_pending", plan.pending):
         return False
-    if not _has_all_rows(connection, "still_there", plan.merged_segments):
+    if not _has_all_rows(connection, "segment_exists", plan.merged_segments):
         return False
-    for chunk_id, _ in plan.merged_segments:
+    for segment_id, _ in plan.merged_segments:
         # Its turns wait again, until the end of this.
-        connection.execute(SEARCH_SQL["dissolve"], (chunk_id,))
-    for tenant, chunk in plan.index_segments:
-        size = (len(chunk.row_ids), chunk.words)
-        row = (tenant, *size, chunk.secret, chunk.bucket_count, chunk.turn_entries)
-        number = connection.execute(SEARCH_SQL["add_chunk"], row).lastrowid
-        drawers = [(number, drawer, body) for drawer, body in chunk.bucket_bodies]
-        connection.executemany(SEARCH_SQL["add_drawer"], drawers)
-        places = [(number, place) for place in chunk.row_ids]
-        connection.executemany(SEARCH_SQL["add_place"], places)
-        connection.executemany(SEARCH_SQL["served"], [(place,) for place in chunk.row_ids])
-    connection.executemany(SEARCH_SQL["served"], [(place,) for place, _ in plan.pending])
+        connection.execute(SEARCH_SQL["delete_segment"], (segment_id,))
+    for tenant, segment in plan.index_segments:
+        size = (len(segment.row_ids), segment.words)
+        row = (tenant, *size, segment.secret, segment.bucket_count, segment.turn_entries)
+        number = connection.execute(SEARCH_SQL["add_segment"], row).lastrowid
+        buckets = [(number, bucket, body) for bucket, body in segment.bucket_bodies]
+        connection.executemany(SEARCH_SQL["add_bucket"], buckets)
+        row_ids = [(number, row_id) for row_id in segment.row_ids]
+        connection.executemany(SEARCH_SQL["add_segment_turn"], row_ids)
+        connection.executemany(
+            SEARCH_SQL["delete_pending"], [(row_id,) for row_id in segment.row_ids]
+        )
+    connection.executemany(SEARCH_SQL["delete_pending"], [(row_id,) for row_id, _ in plan.pending])
     return True
 
 
@@ -111,16 +117,18 @@ def _read_indexed_turn(
 def _merge_smaller_segments(
     connection: sqlite3.Connection, tenant: str, pending: _PendingTurns
 ) -> None:
-    """Take a tenant's newest chunks along, while they are no larger than what there is."""
-    newest = connection.execute(SEARCH_SQL["newest_chunks"], (tenant, MAX_SEGMENT_TURNS)).fetchall()
-    for chunk_id, turns, secret in newest:
+    """Take a tenant's newest segments along, while they are no larger than what there is."""
+    newest = connection.execute(
+        SEARCH_SQL["newest_segments"], (tenant, MAX_SEGMENT_TURNS)
+    ).fetchall()
+    for segment_id, turns, secret in newest:
         if turns > len(pending.turns) or turns + len(pending.turns) > MAX_SEGMENT_TURNS:
             break
-        pending.merged_segments.append((chunk_id, secret))
-        ((spots,),) = connection.execute(SEARCH_SQL["spots"], (chunk_id,)).fetchall()
+        pending.merged_segments.append((segment_id, secret))
+        ((entries,),) = connection.execute(SEARCH_SQL["turn_entries"], (segment_id,)).fetchall()
         pending.turns += [
-            _read_indexed_turn(connection, place, time)
-            for place, time, _ in decode_turn_entries(spots)
+            _read_indexed_turn(connection, row_id, time)
+            for row_id, time, _ in decode_turn_entries(entries)
         ]
 
 
@@ -133,7 +141,7 @@ def _has_all_rows(
 #: Seconds without a turn's end after which there is time for indexing: it costs about as much
 #: as the turns themselves.
 QUIET_SECONDS = 1.0
-#: Seconds that a chunk's worth of turns waits for that. Under a load that never stops they are
+#: Seconds that a segment's worth of turns waits for that. Under a load that never stops they are
 #: indexed all the same: else all would be left to one search.
 PATIENCE = 5.0
 
@@ -146,7 +154,7 @@ class SqliteSearchIndex:
         # Other processes may have left as many as need indexing: the first turn looks.
         self._ended_count = MAX_SEGMENT_TURNS - 1
         self._last_end = 0.0
-        #: When a chunk's worth of turns waits no longer for quiet; None: there is none.
+        #: When a segment's worth of turns waits no longer for quiet; None: there is none.
         self._overdue_at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._background_task: asyncio.Task[None] | None = None
@@ -154,7 +162,7 @@ class SqliteSearchIndex:
         self._indexing_lock = asyncio.Lock()
 
     def on_turn_end(self) -> None:
-        """A turn has ended, or is about to. Has a chunk's worth indexed once all is quiet."""
+        """A turn has ended, or is about to. Has a segment's worth indexed once all is quiet."""
         self._ended_count += 1
         self._last_end = time.monotonic()
         if (
@@ -188,14 +196,14 @@ class SqliteSearchIndex:
     async def search(
         self, tenant: str, query: str, limit: int, *, after: str | None = None
     ) -> Sequence[SearchHit]:
-        wanted = parse_query(query)
-        if not wanted.terms or limit < 1:
+        parsed = parse_query(query)
+        if not parsed.terms or limit < 1:
             return []
         while not await self._index(tenant, minimum=1):
             pass
         page, cutoff = PageRequest(limit, after), self._database.expiry.cutoff(tenant)
         return await self._database.read_pooled(
-            partial(read_hits, tenant=tenant, query=wanted, page=page, cutoff=cutoff)
+            partial(read_hits, tenant=tenant, query=parsed, page=page, cutoff=cutoff)
         )
 
     async def close(self) -> None:
@@ -231,5 +239,5 @@ class SqliteSearchIndex:
             )
             if plan is None:
                 return True
-            carried_out: bool = await self._database.submit(apply_plan, plan)
-            return carried_out and plan.is_last
+            is_applied: bool = await self._database.submit(apply_plan, plan)
+            return is_applied and plan.is_last

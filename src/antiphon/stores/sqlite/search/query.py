@@ -1,6 +1,6 @@
 """Finding: from a query to the turns that hold all of it, the best first.
 
-Each chunk of the tenant is asked for each term. That is done a chunk at a time, in small
+Each segment_id of the tenant is asked for each term. That is done a segment_id at a time, in small
 steps that let other threads run: a search among a million turns must not hold up those turns
 that are being told.
 """
@@ -41,7 +41,7 @@ _Candidate: TypeAlias = tuple[float, float, int]
 
 
 class _Matches(msgspec.Struct, frozen=True):
-    """The chunks that hold all terms of a query, each with what it has of every term."""
+    """The segments that hold all terms of a query, each with what it has of every term."""
 
     weights: Bm25Weights
     index_segments: list[tuple[int, list[bytes]]]
@@ -62,16 +62,17 @@ def read_hits(
     with snapshot(connection):
         matches = _matches(connection, tenant, query)
         ranked = [
-            _rank_segment(connection, *chunk, matches.weights) for chunk in matches.index_segments
+            _rank_segment(connection, *segment, matches.weights)
+            for segment in matches.index_segments
         ]
         best = heapq.merge(*ranked)
         if page.after is not None:
             _skip_through(connection, tenant, best, page.after, cutoff)
-        for _, _, place in best:
+        for _, _, row_id in best:
             if len(hits) == page.limit:
                 break
-            hit = _build_hit(connection, place, query)
-            if hit is not None and not has_expired(connection, place, cutoff):
+            hit = _build_hit(connection, row_id, query)
+            if hit is not None and not has_expired(connection, row_id, cutoff):
                 hits.append(hit)
     return hits
 
@@ -79,52 +80,52 @@ def read_hits(
 def text_at(connection: sqlite3.Connection, row_id: int) -> str:
     """What was said in the turn that begins there."""
     return searchable_text(
-        body for (body,) in connection.execute(SEARCH_SQL["items"], {"place": row_id})
+        body for (body,) in connection.execute(SEARCH_SQL["items"], {"row_id": row_id})
     )
 
 
 def _matches(connection: sqlite3.Connection, tenant: str, query: SearchQuery) -> _Matches:
     turns = words = 0
-    holding = [0] * len(query.terms)
-    chunks: list[tuple[int, list[bytes]]] = []
-    for chunk, its_turns, its_words, secret, drawers in connection.execute(
-        SEARCH_SQL["chunks"], (tenant,)
+    document_counts = [0] * len(query.terms)
+    segments: list[tuple[int, list[bytes]]] = []
+    for segment_id, its_turns, its_words, secret, bucket_count in connection.execute(
+        SEARCH_SQL["segments"], (tenant,)
     ).fetchall():
         turns += its_turns
         words += its_words
-        found = [
-            _read_postings(connection, chunk, *hash_term(term, secret, drawers))
+        postings = [
+            _read_postings(connection, segment_id, *hash_term(term, secret, bucket_count))
             for term in query.terms
         ]
-        for number, held in enumerate(found):
-            holding[number] += len(held) // 2
-        if all(found):
-            chunks.append((chunk, found))
-    return _Matches(bm25_weights(turns, words, holding), chunks)
+        for number, entries in enumerate(postings):
+            document_counts[number] += len(entries) // 2
+        if all(postings):
+            segments.append((segment_id, postings))
+    return _Matches(bm25_weights(turns, words, document_counts), segments)
 
 
 def _read_postings(
     connection: sqlite3.Connection, segment_id: int, bucket: int, name: bytes
 ) -> bytes:
-    rows = connection.execute(SEARCH_SQL["drawer"], (segment_id, bucket)).fetchall()
+    rows = connection.execute(SEARCH_SQL["bucket"], (segment_id, bucket)).fetchall()
     return find_postings(rows[0][0], name) if rows else b""
 
 
 def _rank_segment(
     connection: sqlite3.Connection, segment_id: int, postings: list[bytes], weights: Bm25Weights
 ) -> list[_Candidate]:
-    """The turns of a chunk that hold all terms, the best first."""
-    held = [decode_postings(one) for one in postings]
-    both = set(held[0]).intersection(*held[1:])
-    if not both:
+    """The turns of a segment_id that hold all terms, the best first."""
+    counts = [decode_postings(one) for one in postings]
+    matching = set(counts[0]).intersection(*counts[1:])
+    if not matching:
         return []
-    ((data,),) = connection.execute(SEARCH_SQL["spots"], (segment_id,)).fetchall()
-    spots = decode_turn_entries(data)
+    ((data,),) = connection.execute(SEARCH_SQL["turn_entries"], (segment_id,)).fetchall()
+    entries = decode_turn_entries(data)
     ranked: list[_Candidate] = []
-    for number in both:
-        place, created_at, words = spots[number]
-        good = bm25_score(weights, [counts[number] for counts in held], words)
-        ranked.append((-good, -created_at, place))
+    for number in matching:
+        row_id, created_at, words = entries[number]
+        score = bm25_score(weights, [of_term[number] for of_term in counts], words)
+        ranked.append((-score, -created_at, row_id))
     ranked.sort()
     return ranked
 
@@ -140,8 +141,10 @@ def _skip_through(
 
     Raises ``InvalidRequestError`` where it is not there.
     """
-    for (last,) in connection.execute(TURN_SQL["place"], (response_key(after), tenant)).fetchall():
-        if not has_expired(connection, last, cutoff) and any(place == last for _, _, place in best):
+    for (last,) in connection.execute(TURN_SQL["row_id"], (response_key(after), tenant)).fetchall():
+        if not has_expired(connection, last, cutoff) and any(
+            row_id == last for _, _, row_id in best
+        ):
             return
     raise unknown_cursor(after)
 

@@ -1,12 +1,12 @@
-"""A chunk: the index of up to 256 turns of one tenant, as rows. No I/O.
+"""A segment: the index of up to 256 turns of one tenant, as rows. No I/O.
 
     secret   16 random bytes, the key of the hashes that its words are known by
-    spots    of each turn, in order: its place, its time and how many words it holds
-    drawers  the words, some sixteen in each, by their hashes
+    entries    of each turn, in order: its row id, its time and how many words it holds
+    buckets  the words, some sixteen in each, by their hashes
 
-A word's hash has 8 bytes: two tell its drawer, six are its name there. A drawer is the number
+A word's hash has 8 bytes: two tell its bucket, six are its name there. A bucket is the number
 of its words (2 bytes), their names (6 bytes each), how many turns hold each (a byte, less
-one), and for each of those the turn's number in the chunk and how often it has the word (a
+one), and for each of those the turn's number in the segment and how often it has the word (a
 byte each).
 """
 
@@ -23,11 +23,11 @@ import msgspec
 
 from antiphon.stores.full_text import MAX_TERM_COUNT, tokenize
 
-#: The most turns of a chunk: their numbers are one byte.
+#: The most turns of a segment: their numbers are one byte.
 MAX_SEGMENT_TURNS: Final = 256
 _TURN_ENTRY: Final = struct.Struct("<qdI")
 _NAME_BYTES: Final = 6
-#: So many words lie in a drawer, or up to twice as many; and so many drawers are the most.
+#: So many words lie in a bucket, or up to twice as many; and so many buckets are the most.
 _TERMS_PER_BUCKET: Final = 12
 _MAX_BUCKETS: Final = 1 << 16
 
@@ -41,7 +41,7 @@ class IndexedTurn(msgspec.Struct, frozen=True):
 
 
 class IndexSegment(msgspec.Struct, frozen=True):
-    """What is written of a chunk. ``bodies`` are numbers and bodies of drawers, in order."""
+    """What is written of a segment. ``bodies`` are numbers and bodies of buckets, in order."""
 
     row_ids: tuple[int, ...]
     words: int
@@ -52,39 +52,39 @@ class IndexSegment(msgspec.Struct, frozen=True):
 
 
 def build_segment(turns: Sequence[IndexedTurn]) -> IndexSegment | None:
-    """The chunk of at most ``FULL`` turns, those without words left out; None: no words."""
-    places: list[int] = []
+    """The segment of at most ``FULL`` turns, those without words left out; None: no words."""
+    row_ids: list[int] = []
     words = 0
-    spots: list[bytes] = []
-    found: defaultdict[str, bytes] = defaultdict(bytes)
+    entries: list[bytes] = []
+    postings: defaultdict[str, bytes] = defaultdict(bytes)
     for turn in turns:
         terms = tokenize(turn.text)
         if not terms:
             continue
-        number = len(places)
-        places.append(turn.row_id)
+        number = len(row_ids)
+        row_ids.append(turn.row_id)
         words += len(terms)
-        spots.append(_TURN_ENTRY.pack(turn.row_id, turn.created_at, len(terms)))
+        entries.append(_TURN_ENTRY.pack(turn.row_id, turn.created_at, len(terms)))
         once = bytes((number, 1))
         for term, count in Counter(terms).items():
-            found[term] += once if count == 1 else bytes((number, min(count, MAX_TERM_COUNT)))
-    if not places:
+            postings[term] += once if count == 1 else bytes((number, min(count, MAX_TERM_COUNT)))
+    if not row_ids:
         return None
     secret = os.urandom(16)
-    # A power of two, so that a part of the hash is a drawer's number.
-    drawers = min(_MAX_BUCKETS, 1 << (len(found) // _TERMS_PER_BUCKET).bit_length() >> 1 or 1)
+    # A power of two, so that a part of the hash is a bucket's number.
+    buckets = min(_MAX_BUCKETS, 1 << (len(postings) // _TERMS_PER_BUCKET).bit_length() >> 1 or 1)
     return IndexSegment(
-        row_ids=tuple(places),
+        row_ids=tuple(row_ids),
         words=words,
         secret=secret,
-        bucket_count=drawers,
-        turn_entries=b"".join(spots),
-        bucket_bodies=tuple(_bucket_bodies(found, secret, drawers)),
+        bucket_count=buckets,
+        turn_entries=b"".join(entries),
+        bucket_bodies=tuple(_bucket_bodies(postings, secret, buckets)),
     )
 
 
 def hash_term(term: str, secret: bytes, bucket_count: int) -> tuple[int, bytes]:
-    """The drawer that a chunk keeps a term in, and its name there.
+    """The bucket that a segment keeps a term in, and its name there.
 
     They say nothing without the secret.
     """
@@ -94,12 +94,12 @@ def hash_term(term: str, secret: bytes, bucket_count: int) -> tuple[int, bytes]:
 
 
 def decode_turn_entries(data: bytes) -> list[tuple[int, float, int]]:
-    """The place, time and number of words of each turn of a chunk."""
+    """The row id, time and number of words of each turn of a segment."""
     return list(_TURN_ENTRY.iter_unpack(data))
 
 
 def find_postings(body: bytes, name: bytes) -> bytes:
-    """What a drawer has under a name: numbers of turns, each with how often; may be empty."""
+    """What a bucket has under a name: numbers of turns, each with how often; may be empty."""
     words = int.from_bytes(body[:2], "big")
     names = body[2 : 2 + words * _NAME_BYTES]
     at = names.find(name)
@@ -122,11 +122,11 @@ def decode_postings(postings: bytes) -> dict[int, int]:
 def _bucket_bodies(
     postings: Mapping[str, bytes], secret: bytes, bucket_count: int
 ) -> Iterator[tuple[int, bytes]]:
-    """The drawers that are not empty, as they lie in the table: so its pages fill in order."""
+    """The buckets that are not empty, as they lie in the table: so its pages fill in order."""
     sorted_in: defaultdict[int, dict[bytes, bytes]] = defaultdict(dict)
-    for term, held in postings.items():
-        drawer, name = hash_term(term, secret, bucket_count)
-        sorted_in[drawer][name] = held
-    for drawer, words in sorted(sorted_in.items()):
-        sizes = bytes([len(held) // 2 - 1 for held in words.values()])
-        yield drawer, b"".join((len(words).to_bytes(2, "big"), *words, sizes, *words.values()))
+    for term, entries in postings.items():
+        bucket, name = hash_term(term, secret, bucket_count)
+        sorted_in[bucket][name] = entries
+    for bucket, words in sorted(sorted_in.items()):
+        sizes = bytes([len(entries) // 2 - 1 for entries in words.values()])
+        yield bucket, b"".join((len(words).to_bytes(2, "big"), *words, sizes, *words.values()))

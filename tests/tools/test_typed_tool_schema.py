@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model
 
-from antiphon.tools.json_schema import generate_schema
+from antiphon.tools.typed_tool import generate_schema
 
 
 class Node(BaseModel):
@@ -52,8 +52,8 @@ def test_a_default_that_is_no_json_is_left_out() -> None:
 def test_the_order_of_a_set_is_the_same_in_every_process() -> None:
     code = """
 from pydantic import TypeAdapter, create_model
-from antiphon.tools.json_schema import schema_of
-print(schema_of(TypeAdapter(create_model("M", x=(set[str], {"a", "b", "c", "d", "e"})))))
+from antiphon.tools.typed_tool import generate_schema
+print(generate_schema(TypeAdapter(create_model("M", x=(set[str], {"a", "b", "c", "d", "e"})))))
 """
     said = {
         subprocess.run(

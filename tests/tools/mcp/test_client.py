@@ -1,4 +1,4 @@
-"""Programs that write what is no line of the protocol."""
+"""MCP client: the line limit for stdio servers, and output that is not the protocol."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mcp.types import JSONRPCNotification
 
 from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.errors import ToolServerUnavailableError
-from antiphon.tools.mcp import line_limit
-from antiphon.tools.mcp.line_limit import LINE_ENCODING, LineDecoder, is_too_long
+from antiphon.tools.mcp import client
+from antiphon.tools.mcp.client import LINE_ENCODING, LineDecoder, is_too_long
 from support.mcp_toolsets import call, error_message, gateway, open_toolset, stdio_config
 
 MOST = 8
@@ -41,7 +41,7 @@ def test_lines_come_whole_however_they_are_cut(said: list[str], data: st.DataObj
 @given(st.lists(st.sampled_from([b"", b"a", b"bc\n", b"\n", b"a long one", b"x\ny\nz"])))
 def test_what_is_kept_is_bounded(chunks: list[bytes]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(line_limit, "MAX_BYTES", MOST)
+        patch.setattr(client, "MAX_BYTES", MOST)
         lines = LineDecoder()
         said = ""
         for chunk in chunks:
