@@ -1,4 +1,4 @@
-"""Conversations in this process's memory."""
+"""In-memory conversations: named heads of chains."""
 
 from __future__ import annotations
 

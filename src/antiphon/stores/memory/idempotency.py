@@ -47,7 +47,7 @@ class MemoryIdempotencyStore:
             del self._records[record_key]
 
     def check_reservation(self, tenant: str, reservation: IdempotencyReservation) -> None:
-        """Raise ``ConflictError`` where the record is another request's by now, or settled."""
+        """Raise ``ConflictError`` where the record is another request's by now, or completed."""
         existing = self._records.get((tenant, hash_idempotency_key(reservation.key)))
         if (
             existing is None
@@ -57,7 +57,7 @@ class MemoryIdempotencyStore:
             raise reservation_lost()
 
     def set_result(self, tenant: str, key: str, result_id: str) -> None:
-        """``settle``, within what is made."""
+        """``complete``, for the transaction that creates the result."""
         record_key = (tenant, hash_idempotency_key(key))
         if record_key in self._records:
             record = msgspec.structs.replace(self._records[record_key], result_id=result_id)

@@ -1,9 +1,4 @@
-"""Turns in this process's memory: the whole contract, and gone when it ends.
-
-All turns in this process's memory: listed by time, and swept out when they have expired.
-
-The search of a store in memory: reads every turn, each time.
-"""
+"""In-memory store: turns, response index, search without an index, and API keys, in dicts."""
 
 from __future__ import annotations
 
@@ -48,7 +43,7 @@ from antiphon.turn.store_protocols import (
 
 
 class MemoryResponseIndex:
-    """An ``ResponseIndex``."""
+    """A ``ResponseIndex`` in this process's memory."""
 
     def __init__(self, turns: MemoryTurns, conversations: MemoryConversationStore) -> None:
         self._turns = turns

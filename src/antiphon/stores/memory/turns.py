@@ -1,4 +1,4 @@
-"""The turns of a store in memory, for the store and all its ledgers."""
+"""In-memory turns: records, threads and blobs, shared by the memory store and its side stores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from antiphon.turn.store_protocols import NewTurn, StoredTurn
 
 
 class TurnRecord(msgspec.Struct):
-    """A turn and its place; ``turn`` None: erased, only id and place are left."""
+    """A turn with its thread and depth; ``turn`` None: erased, a tombstone."""
 
     response_id: str
     tenant: str
@@ -146,7 +146,7 @@ class MemoryTurns:
             record.turn = msgspec.structs.replace(turn, output=(*turn.output, *items), end=end)
 
     def tombstone(self, record: TurnRecord) -> None:
-        """Leave nothing but the turn's id and place."""
+        """Erase the turn but for its tombstone."""
         turn, record.turn = record.turn, None
         if turn is not None:
             self.release_blobs(record, turn.blobs)

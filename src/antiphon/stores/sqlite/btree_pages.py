@@ -120,7 +120,7 @@ def _cell_offsets(page: bytes, start: int) -> list[int]:
     """The offsets of the page's cells, by row."""
     first = start + _HEADER_SIZES[page[start]]
     count = _read_int(page, start + 3, 2)
-    return [_read_int(page, first + 2 * place, 2) for place in range(count)]
+    return [_read_int(page, first + 2 * cell, 2) for cell in range(count)]
 
 
 def _slack_size(page: bytes, start: int, cells: int) -> int:

@@ -1,4 +1,4 @@
-"""Conversations in a SQLite file."""
+"""Conversations in SQLite: create, list, update and delete them, and erase single items."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _encoder = msgspec.json.Encoder()
 
 
 class SqliteConversationStore:
-    """A ``ConversationStore``."""
+    """A ``ConversationStore`` in the file of a SQLite store."""
 
     def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
@@ -120,7 +120,7 @@ def _update_metadata(
             CONVERSATION_SQL["update_metadata"],
             (_encoder.encode(metadata), conversation_key(found.id)),
         )
-        # The old words.
+        # The old metadata.
         transaction.has_erased = True
 
 
@@ -152,7 +152,7 @@ def erase_conversation(
 def _rows_needed_outside(
     connection: sqlite3.Connection, row_ids: list[int], key: bytes, cutoff: float
 ) -> dict[int, int]:
-    """By thread: the last row_id that turns outside a conversation descend from.
+    """By thread: the last row id that turns outside a conversation descend from.
 
     ``row_ids`` are those of the conversation's turns, in order.
     """
@@ -176,14 +176,14 @@ def _rows_needed_outside(
 def _mark_needed(
     connection: sqlite3.Connection, needed: dict[int, int], row_id: int | None
 ) -> None:
-    """A turn is needed, and so is all that it descends from."""
+    """Mark a turn and all its ancestors as needed."""
     while row_id is not None and needed.get(thread := thread_of(row_id), -1) < row_id:
         needed[thread] = row_id
         ((row_id,),) = connection.execute(CONVERSATION_SQL["parent"], (thread,)).fetchall()
 
 
 def _merge_row_ranges(row_ids: Iterable[int]) -> list[RowRange]:
-    """Turns, as few row_ranges as they are neighbours in."""
+    """The turns as ranges, neighbours joined."""
     row_ranges: list[RowRange] = []
     for row_id in row_ids:
         first = row_id

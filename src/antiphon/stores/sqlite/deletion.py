@@ -1,8 +1,8 @@
-"""Erasing: what was said goes, and what others still hang on stays.
+"""Deletion: erases turns, leaves tombstones where descendants need them, deletes unused blobs.
 
-All of it within a transaction of the writer. A row_range is a first and a last row_id. Who erases
-row_ranges gets the uses of blobs that went with them, and lets go of those blobs at the end: turns
-that go together may share one.
+All of it within a transaction of the writer. A range has a first and a last row id. The uses of
+blobs that were in erased ranges are returned, and the blobs deleted at the end: turns that are
+erased together may share one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ RowRange: TypeAlias = tuple[int, int]
 
 
 def tombstone(connection: sqlite3.Connection, row_range: RowRange) -> set[bytes]:
-    """Leave nothing of these turns but tombstones; the blobs they used."""
+    """Erase turns but for their tombstones; returns their uses of blobs."""
     uses = _blob_uses(connection, row_range)
     for step in ("tombstone_responses", "delete_running", "delete_items", "tombstone_headers"):
         connection.execute(TURN_SQL[step], row_range)
@@ -27,7 +27,7 @@ def tombstone(connection: sqlite3.Connection, row_range: RowRange) -> set[bytes]
 
 
 def delete_rows(connection: sqlite3.Connection, row_range: RowRange) -> set[bytes]:
-    """Leave nothing at all of these turns, which nothing may hang on; the blobs they used."""
+    """Delete turns without descendants; returns their uses of blobs."""
     uses = _blob_uses(connection, row_range)
     for step in ("delete_responses", "delete_running", "delete_rows"):
         connection.execute(TURN_SQL[step], row_range)
@@ -35,7 +35,7 @@ def delete_rows(connection: sqlite3.Connection, row_range: RowRange) -> set[byte
 
 
 def erase_summaries(connection: sqlite3.Connection, row_id: int) -> None:
-    """Leave no words of those summaries that may tell of the turn at ``row_id``.
+    """Erase the text of all summaries that may contain the turn at ``row_id``.
 
     They are among its descendants, and all of these go: one that keeps the turn in view
     counts turns that are not there any more.
@@ -55,7 +55,7 @@ def delete_unused_blobs(connection: sqlite3.Connection, uses: Iterable[bytes]) -
 
 
 def bump_epochs(connection: sqlite3.Connection, row_ids: Iterable[int]) -> None:
-    """Something went from the trees that these lie in: what was cached of them is stale."""
+    """Invalidate caches of the trees of these turns, after an erasure."""
     trees = set()
     for thread in set(map(thread_of, row_ids)):
         trees.update(connection.execute(TURN_SQL["tree_of"], (thread,)).fetchall())
@@ -63,7 +63,7 @@ def bump_epochs(connection: sqlite3.Connection, row_ids: Iterable[int]) -> None:
 
 
 def descendant_ranges(connection: sqlite3.Connection, row_id: int) -> list[RowRange]:
-    """A turn and all its descendants: a branch comes behind what it branches off."""
+    """The ranges of a turn and all its descendants: a branch after its origin."""
     row_ranges = [(row_id, last_of_thread(row_id))]
     # Grows as it is walked.
     for row_range in row_ranges:

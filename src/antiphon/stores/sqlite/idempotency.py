@@ -1,7 +1,7 @@
-"""Receipts: what each ``Idempotency-Key`` was used for in the last day.
+"""Idempotency records in SQLite: what each ``Idempotency-Key`` was used for in the last day.
 
-A key is record as its SHA-256: whatever a client puts into it, however long, is 32 bytes here.
-Old receipts are swept by each new one.
+A key is stored as its SHA-256: 32 bytes, whatever a client puts into it. Each reservation
+deletes records that are too old.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from antiphon.stores.sqlite.write_transaction import (
 )
 from antiphon.turn.store_protocols import IdempotencyRecord
 
-#: How long a receipt is record.
+#: Seconds that a record is stored.
 RECORD_LIFETIME: Final = DAY_SECONDS
-#: Seconds after which whoever wrote a receipt that says nothing must have died.
+#: Seconds after which a reservation without a result may be taken over.
 RESERVATION_TIMEOUT: Final = 60.0
 
 
@@ -28,7 +28,7 @@ class SqliteIdempotencyStore:
     """A ``IdempotencyStore`` in the file of a SQLite store.
 
     Each call is a job of the one writer, and no two processes write at once: of two that
-    claim a key, one gets the other's receipt.
+    reserve a key, one gets the other's record.
     """
 
     def __init__(self, database: SqliteDatabase) -> None:
@@ -49,7 +49,7 @@ class SqliteIdempotencyStore:
 
 
 def delete_old_records(transaction: WriteTransaction, now: float) -> None:
-    """Erase the receipts that are too old at ``now``."""
+    """Delete the records that are too old at ``now``."""
     transaction.connection.execute(IDEMPOTENCY_SQL["delete_old"], (now - RECORD_LIFETIME,))
 
 

@@ -1,8 +1,8 @@
-"""Which opened stores are alive, told by file locks.
+"""Process locks: file locks that show which open stores are alive.
 
-Every opened store holds a lock on a file of its own, in a folder next to the
-database. The system lets go of it when the process ends, however it ends, so neither
-a kill nor a jump of the clock can make a dead store look alive or a live one dead.
+Every open store holds a lock on a file of its own, in a folder next to the database. The system
+releases it when the process ends, however it ends, so neither a kill nor a jump of the clock
+can make a dead store look alive or a live one dead.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 _OPEN_LOCK = "gate.lock"
 _SWEEPER = "sweeper.lock"
-#: Beside the lock of a store that has erased something: it is to be cleaned (``PendingErasures``).
+#: Beside the lock of a store that has erased something: pages are to be scrubbed (``PendingErasures``).
 _ERASURE_MARK_SUFFIX = ".unclean"
 _OPEN_LOCK_TIMEOUT: Final = 30.0
 
@@ -26,7 +26,7 @@ _held_locks: set[tuple[Path, int, int]] = set()
 
 
 def _file_lock(file: Path, timeout: float = 0.0) -> BaseFileLock:
-    # Taken and let go of in different threads, hence not local to one.
+    # Acquired and released in different threads, hence not local to one.
     return FileLock(file, timeout=timeout, mode=0o600, thread_local=False)
 
 
@@ -40,14 +40,14 @@ class ProcessLocks:
         self._sweeper = _file_lock(folder / _SWEEPER)
 
     def open_lock(self) -> BaseFileLock:
-        """Held by whoever opens the database, so that one does it at a time.
+        """The lock for opening the database: one process at a time.
 
         A context manager; raises ``filelock.Timeout`` after 30 seconds.
         """
         return _file_lock(self._folder / _OPEN_LOCK, _OPEN_LOCK_TIMEOUT)
 
     def register(self) -> None:
-        """Be alive. Only within the gate: a file not locked yet looks dead to ``sweep``."""
+        """Lock this store's file. Within ``open_lock``: an unlocked file looks dead to others."""
         self._own_lock.acquire()
         _held_locks.add((self._folder, self.owner_id, os.getpid()))
 
@@ -64,39 +64,39 @@ class ProcessLocks:
 
     @property
     def erasure_mark(self) -> Path:
-        """The file that says that something this store has erased is to be cleaned."""
+        """The file that marks this store's pending erasures (``PendingErasures``)."""
         return self._file(self.owner_id).with_suffix(_ERASURE_MARK_SUFFIX)
 
     def take_over(self) -> bool:
-        """Make the marks of the dead this store's own; whether there were any."""
+        """Take over the marks of dead stores; whether there were any."""
         found = False
         for mark in self._folder.glob(f"*{_ERASURE_MARK_SUFFIX}"):
             if mark != self.erasure_mark and not _is_locked(mark.with_suffix(".lock")):
-                # Another may do the same at this moment: one of the two finds it.
+                # Another process may do the same now: one of the two finds the file.
                 with contextlib.suppress(FileNotFoundError):
                     mark.replace(self.erasure_mark)
                     found = True
         return found
 
     def is_sweeper(self) -> bool:
-        """Whether this store is to erase what expires: one does, of all that are open."""
+        """Whether this store runs the retention sweep: one of all open stores does."""
         if not self._sweeper.is_locked:
             with contextlib.suppress(Timeout, PermissionError):
                 self._sweeper.acquire()
         return self._sweeper.is_locked
 
     def remove_stale(self) -> None:
-        """Remove the files of the dead. Only within the gate."""
+        """Remove the files of dead stores. Within ``open_lock`` only."""
         for file in self._folder.glob("*.lock"):
             if file.name not in (_OPEN_LOCK, _SWEEPER) and not _is_locked(file):
                 file.unlink(missing_ok=True)
 
     def release(self) -> None:
-        """Be dead. Safe to call twice, and without ``register``."""
+        """Release the locks. Safe to call twice, and without ``register``."""
         _held_locks.discard((self._folder, self.owner_id, os.getpid()))
         self._sweeper.release()
         if self._own_lock.is_locked:
-            # The number is never used again, so nobody can be waiting for this file.
+            # The number is never used again, so nothing can be waiting for this file.
             self._file(self.owner_id).unlink(missing_ok=True)
             self._own_lock.release()
 

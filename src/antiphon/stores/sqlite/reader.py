@@ -1,4 +1,8 @@
-"""Reader"""
+"""Reads of the SQLite store: turns, chains, windows of chains and conversations, each a snapshot.
+
+Functions of a connection. Where a turn has no end, they also return the owners that run it, so
+that the caller can check whether those are alive.
+"""
 
 from __future__ import annotations
 
@@ -31,14 +35,14 @@ from antiphon.stores.sqlite.sql_files import TURN_SQL, parse_queries, read_sql
 from antiphon.turn.store_protocols import Head, RecentThread, StoredTurn, Window, unknown_cursor
 
 _HEAD = TURN_SQL["head"]
-#: Nothing has expired by it.
+#: A cutoff by which nothing has expired.
 _NO_CUTOFF = -math.inf
 
 
 def read_head(
     connection: sqlite3.Connection, tenant: str, response_id: str, cutoff: float = _NO_CUTOFF
 ) -> tuple[Head | None, set[int]]:
-    """Where a response lies: a single statement, and done with when this returns."""
+    """The head of a chain: one statement, finished when this returns."""
     rows = connection.execute(_HEAD, (response_key(response_id), tenant)).fetchall()
     if not rows:
         return None, set()
@@ -53,7 +57,7 @@ def read_head(
 
 
 def has_expired(connection: sqlite3.Connection, row_id: int, cutoff: float) -> bool:
-    """Whether no descendant keeps a turn alive whose own timestamp is no later than ``cutoff``.
+    """Whether neither a turn nor a descendant has a timestamp later than ``cutoff``.
 
     True for what was erased, too.
     """
@@ -73,7 +77,7 @@ def latest_timestamp(connection: sqlite3.Connection, row_id: int) -> float | Non
 def read_turn(
     connection: sqlite3.Connection, tenant: str, response_id: str, expiry: Expiry = NO_EXPIRY
 ) -> tuple[StoredTurn | None, set[int]]:
-    """One turn, whole, and when it expires."""
+    """One whole turn, with its expiry."""
     with snapshot(connection):
         found = connection.execute(
             TURN_SQL["row_id"], (response_key(response_id), tenant)
@@ -92,7 +96,7 @@ def read_turn(
 
 
 def turn_at(connection: sqlite3.Connection, row_id: int) -> StoredTurn:
-    """The turn that begins there, whenever it expires."""
+    """The turn whose header has this row id, expired or not."""
     before = connection.execute(TURN_SQL["previous_turn"], {"row_id": row_id}).fetchall()
     rows = _read_rows(connection, row_id, last_of_turn(row_id))
     (turn,) = decode_turns(
@@ -126,18 +130,18 @@ def read_recent_threads(
 
 
 def read_owners(connection: sqlite3.Connection) -> set[int]:
-    """Every store that runs a turn, alive or not."""
+    """The owners of all running turns, alive or dead."""
     return {owner for (owner,) in connection.execute(TURN_SQL["owners"]).fetchall()}
 
 
 @contextlib.contextmanager
 def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
-    """What is read within sees the database as it is at the first of it."""
+    """Snapshot: all reads within see the database as it was at the first of them."""
     connection.execute("BEGIN")
     try:
         yield
     finally:
-        # A reader changes nothing, and must not keep its moment: checkpoints wait for it.
+        # A reader must not hold its snapshot: checkpoints wait for it.
         connection.execute("ROLLBACK")
 
 
@@ -157,7 +161,7 @@ def _blob_finder(connection: sqlite3.Connection) -> Callable[[int], Blob | None]
 
 
 def thread_ends(connection: sqlite3.Connection, row_id: int, tenant: str) -> list[int]:
-    """The last row_id of each end_row_id of the chain that ends at ``row_id``, oldest first."""
+    """The last row id in each thread of the chain that ends at ``row_id``, oldest first."""
     found = connection.execute(
         TURN_SQL["thread_ends"], {"row_id": row_id, "tenant": tenant}
     ).fetchall()
@@ -165,7 +169,7 @@ def thread_ends(connection: sqlite3.Connection, row_id: int, tenant: str) -> lis
 
 
 def owners_of(connection: sqlite3.Connection, turns: list[StoredTurn]) -> set[int]:
-    """The stores that run those of the turns that have no end."""
+    """The owners of those turns that have no end."""
     owners: set[int] = set()
     for turn in turns:
         if turn.end is None:
@@ -213,14 +217,14 @@ def _first_item(connection: sqlite3.Connection, tenant: str, row_id: int) -> byt
 
 
 class PageRequest(msgspec.Struct, frozen=True):
-    """A end_row_id of a list: at most ``limit``, from the one behind the id ``after`` on."""
+    """A page of a list: at most ``limit``, after the one with the id ``after``."""
 
     limit: int
     after: str | None = None
     newest_first: bool = True
 
 
-#: The first row_id and the last of a end_row_id of a chain that lies in one thread.
+#: The first and last row id of the part of a chain that lies in one thread.
 _RowRange: TypeAlias = tuple[int, int]
 
 
@@ -252,7 +256,7 @@ def read_window(
 
 
 def _ranges_from(row_ranges: list[_RowRange], row_id: int, window: Window) -> list[_RowRange]:
-    """What of the row_ranges, in the window's order, begins with the turn at ``row_id``."""
+    """The rest of the ranges, in the window's order, from the turn at ``row_id`` on."""
     for number, (first, last) in enumerate(row_ranges):
         if first <= row_id <= last:
             rest = (first, last_of_turn(row_id)) if window.newest_first else (row_id, last)
@@ -263,7 +267,7 @@ def _ranges_from(row_ranges: list[_RowRange], row_id: int, window: Window) -> li
 def _first_row_ids(
     connection: sqlite3.Connection, row_ranges: list[_RowRange], window: Window
 ) -> list[int]:
-    """Where turns begin that are not erased."""
+    """The row ids of turns that are not erased."""
     query = TURN_SQL["headers_backwards" if window.newest_first else "headers_forwards"]
     row_ids: list[int] = []
     for first, last in row_ranges:
@@ -279,12 +283,12 @@ CONVERSATION_SQL: Final = parse_queries(read_sql("conversations.sql"))
 #: id, created_at, head, active, metadata
 _Row: TypeAlias = tuple[bytes, float, bytes | None, bytes | None, bytes]
 _metadata_decoder = msgspec.json.Decoder(dict[str, str])
-#: How a turn ends that its conversation goes on from.
+#: Statuses of a turn that becomes its conversation's head.
 _SUCCESS_STATUSES: Final = {"completed", "incomplete"}
 
 
 class _Status(msgspec.Struct, frozen=True):
-    """What of an end is needed here."""
+    """The one field of an end that is needed here."""
 
     status: str
 
@@ -307,7 +311,7 @@ def resolve_conversation(
 def read_conversation(
     connection: sqlite3.Connection, tenant: str, conversation_id: str, cutoff: float
 ) -> tuple[ConversationRecord | None, set[int]]:
-    """The same, at one moment."""
+    """The same, in a snapshot."""
     with snapshot(connection):
         return resolve_conversation(connection, tenant, conversation_id, cutoff)
 
@@ -315,9 +319,9 @@ def read_conversation(
 def read_conversations(
     connection: sqlite3.Connection, tenant: str, page: PageRequest, cutoff: float
 ) -> tuple[list[ConversationRecord], set[int]]:
-    """Conversations by when they were made.
+    """Conversations by creation time.
 
-    Raises ``InvalidRequestError`` where the page begins behind one that there is not.
+    Raises ``InvalidRequestError`` where ``page.after`` is not one of them.
     """
     with snapshot(connection):
         start: tuple[float, bytes] = (math.inf, b"") if page.newest_first else (-math.inf, b"")
@@ -382,7 +386,7 @@ def _resolve_row(
 
 
 def _turn_state(connection: sqlite3.Connection, key: bytes) -> tuple[Any, ...] | None:
-    """Place, tenant (None: erased), timestamp, owner (None: none runs it), end; None: swept."""
+    """Row id, tenant (None: erased), timestamp, owner (None: none runs it), end; None: swept."""
     rows = connection.execute(CONVERSATION_SQL["turn_state"], (key,)).fetchall()
     return rows[0] if rows else None
 

@@ -1,4 +1,4 @@
-"""Response index"""
+"""Response index: a tenant's turns by time, in pages, and the retention sweep's schedule."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ from antiphon.stores.sqlite.rows import (
 from antiphon.stores.sqlite.sql_files import TURN_SQL
 from antiphon.turn.store_protocols import NO_FILTER, ResponseFilter, StoredTurn, unknown_cursor
 
-#: How long at most until a sweep looks again: other processes erase, too.
+#: Seconds until a sweep scans again at the latest: other processes erase, too.
 _MAX_SCAN_INTERVAL: Final = 300.0
 
 
 class SqliteResponseIndex:
-    """An ``ResponseIndex``."""
+    """A ``ResponseIndex`` in the file of a SQLite store."""
 
     def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
-        #: When the last sweep looked at what has expired, and when the next one has to.
+        #: When the last sweep scanned for expired turns, and when the next one has to.
         self._scanned_at = math.inf
         self._next_scan_at = -math.inf
-        #: How much had been erased here: what goes may have kept others alive.
+        #: The count of erasures at the last scan: an erased turn may have kept others alive.
         self._erasure_count = 0
         self._has_unfinished = False
 
@@ -79,7 +79,7 @@ class SqliteResponseIndex:
         now, erasures = database.expiry.clock(), database.erasures.count
         if self._scanned_at <= now < self._next_scan_at and erasures == self._erasure_count:
             return 0
-        # What is found and cannot go yet, as a turn that runs, is looked at again each time.
+        # An expired turn that cannot be erased yet, as it runs, is scanned again each time.
         self._has_unfinished = False
         next_scan_at = now + min(_MAX_SCAN_INTERVAL, database.expiry.retention.shortest)
         swept = 0
@@ -124,7 +124,7 @@ def read_responses(
     response_filter: ResponseFilter,
     expiry: Expiry,
 ) -> tuple[list[StoredTurn], set[int]]:
-    """Turns by their timestamps. Raises ``InvalidRequestError`` for an ``after`` that is none."""
+    """Turns by timestamp. Raises ``InvalidRequestError`` for an unknown ``page.after``."""
     with snapshot(connection):
         start = _AFTER_LAST if page.newest_first else _BEFORE_FIRST
         if page.after is not None:
@@ -161,7 +161,7 @@ def _sort_key_of(connection: sqlite3.Connection, tenant: str, after: str) -> tup
 def _matches_filter(
     connection: sqlite3.Connection, row_id: int, response_filter: ResponseFilter
 ) -> bool:
-    """Without reading a whole turn: its header and its end tell."""
+    """Whether a turn matches; reads its header and its end only."""
     if response_filter is NO_FILTER:
         return True
     ((top,),) = connection.execute(TURN_SQL["body"], (row_id,)).fetchall()

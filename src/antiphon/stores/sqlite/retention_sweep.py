@@ -1,7 +1,7 @@
-"""Erasing what has expired: rows, images and conversations, a little at a time.
+"""Retention sweep: erases expired turns, images and conversations, a little at a time.
 
-What has expired, all that hangs on it has too, so nothing need be left in its row_id. Turns go
-from the end of a chain to its beginning: what lies there in between is a chain still.
+All descendants of an expired turn have expired, too, so no tombstones are needed. Turns are
+erased from the end of a chain to its beginning: what is left in between is still a chain.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from antiphon.stores.sqlite.rows import TURN_STRIDE, thread_of
 from antiphon.stores.sqlite.sql_files import TURN_SQL
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 
-#: A turn's timestamp and row_id, or where a look at turns begins.
+#: A turn's timestamp and row id: where a scan of turns continues.
 ScanPosition: TypeAlias = tuple[float, int]
 SCAN_START: Final = (-math.inf, -1)
 
-#: How long conversation_id transaction goes on erasing; others wait that long to be written.
+#: How many seconds one transaction erases; other writes wait that long.
 _MAX_TRANSACTION_SECONDS: Final = 0.02
-#: Turns erased between two looks at the clock, and turns looked at in conversation_id go.
+#: Turns erased between two checks of the clock, and turns scanned by one read.
 _TURNS_PER_STEP: Final = 16
 _SCAN_LIMIT: Final = 500
 
 
 def read_tenants(connection: sqlite3.Connection) -> list[str]:
-    """Everyone who has a turn or a conversation."""
+    """All tenants with a turn or a conversation."""
     tenants: set[str] = set()
     for query in (TURN_SQL["next_tenant"], CONVERSATION_SQL["next_tenant"]):
         least = ""
         while rows := connection.execute(query, (least,)).fetchall():
             tenants.add(rows[0][0])
-            # The least text that is greater.
+            # The smallest text that is greater.
             least = rows[0][0] + "\0"
     return sorted(tenants)
 
@@ -54,7 +54,7 @@ def read_tenants(connection: sqlite3.Connection) -> list[str]:
 def read_expired_turns(
     connection: sqlite3.Connection, tenant: str, cutoff: float, after: ScanPosition
 ) -> tuple[list[int], ScanPosition | None]:
-    """Turns that have expired, and where to look on; None: that was all."""
+    """Turns that have expired, and where to continue the scan; None: it is complete."""
     with snapshot(connection):
         rows = connection.execute(
             TURN_SQL["older_turns"], (tenant, cutoff, *after, _SCAN_LIMIT)
@@ -71,7 +71,7 @@ def read_expired_turns(
 
 
 def _is_thread_alive(connection: sqlite3.Connection, thread: int, cutoff: float) -> bool:
-    """Whether a thread's last turn is young: then all of the thread is alive."""
+    """Whether a thread's last turn has not expired: then none of the thread has."""
     rows = connection.execute(TURN_SQL["last_timestamp"], {"thread": thread}).fetchall()
     return bool(rows) and rows[0][0] > cutoff
 
@@ -79,7 +79,7 @@ def _is_thread_alive(connection: sqlite3.Connection, thread: int, cutoff: float)
 def sweep_turns(
     transaction: WriteTransaction, row_ids: list[int], cutoff: float
 ) -> tuple[int, list[int]]:
-    """Erase expired turns for a moment: how many went, and which row_ids are left to do."""
+    """Erase expired turns for at most 20 ms: how many, and the row ids that are left."""
     transaction.flush()
     deadline = time.monotonic() + _MAX_TRANSACTION_SECONDS
     left = row_ids[::-1]
@@ -98,9 +98,9 @@ def sweep_turns(
 def _sweep_descendants(
     connection: sqlite3.Connection, row_id: int, cutoff: float, deadline: float
 ) -> tuple[int, bool]:
-    """Erase a turn and its descendants, these first: how many, and whether that is done."""
+    """Erase a turn and its descendants, these first: how many, and whether all."""
     if not has_expired(connection, row_id, cutoff):
-        # Someone went on from it since.
+        # It has been continued since.
         return 0, True
     row_ranges = descendant_ranges(connection, row_id)
     if any(
@@ -127,7 +127,7 @@ def _last_turn(connection: sqlite3.Connection, row_range: RowRange) -> int | Non
 
 
 def _delete_range(connection: sqlite3.Connection, row_range: RowRange) -> int:
-    """How many turns that were not erased before."""
+    """Delete the rows; how many turns that were not erased before."""
     ((turns,),) = connection.execute(TURN_SQL["turns_in"], row_range).fetchall()
     delete_unused_blobs(connection, delete_rows(connection, row_range))
     number: int = turns
@@ -151,7 +151,7 @@ def read_expired_conversations(
 def sweep_conversations(
     transaction: WriteTransaction, tenant: str, ids: list[str], cutoff: float
 ) -> None:
-    """Erase those of the conversations that have expired still."""
+    """Erase those of the conversations that are still expired."""
     transaction.flush()
     for conversation_id in ids:
         if resolve_conversation(transaction.connection, tenant, conversation_id, cutoff)[0] is None:

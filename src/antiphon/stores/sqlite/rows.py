@@ -4,7 +4,7 @@ A header's body is the response's id (16 bytes), its time (8 bytes) and the requ
 JSON; a tombstone's is the id alone. Items are the bytes that came; an end is JSON. The
 blobs that a turn uses lie between its header and its items, a row of 8 bytes for each.
 
-A row's row_id in the SQLite log: thread, turn and position in one integer.
+A row's id in the SQLite log: thread, turn and position in one integer.
 
     bits 34-62  thread  counts from 1
     bits 15-33  seq     the turn's depth in its chain, from 0
@@ -40,7 +40,7 @@ MAX_THREAD: Final = (1 << 63) // THREAD_STRIDE - 1
 
 
 def row_id_of(thread: int, seq: int) -> int:
-    """Where a turn begins: the row_id of its header."""
+    """Where a turn begins: the row id of its header."""
     return thread * THREAD_STRIDE + seq * TURN_STRIDE
 
 
@@ -53,7 +53,7 @@ def seq_of(row_id: int) -> int:
 
 
 def first_of_thread(row_id: int) -> int:
-    """The first row_id of the thread that ``row_id`` lies in."""
+    """The first row id of the thread of ``row_id``."""
     return row_id - row_id % THREAD_STRIDE
 
 
@@ -62,7 +62,7 @@ def last_of_thread(row_id: int) -> int:
 
 
 def last_of_turn(row_id: int) -> int:
-    """Where the turn that ``row_id`` lies in has its end."""
+    """The row id of the end of the turn of ``row_id``."""
     return row_id | END_POSITION
 
 
@@ -127,7 +127,7 @@ def response_id_in(body: bytes) -> str:
 def decode_turns(
     rows: Iterable[Row], previous: str | None, find: Callable[[int], Blob | None]
 ) -> list[StoredTurn]:
-    """The turns that rows in order of row_id tell of, erased ones left out.
+    """The turns in rows ordered by row id, erased ones left out.
 
     ``previous`` is the id of the turn before the first one, if there is one. ``find`` gives
     the blob of a row's number, and is asked about those that the turns use.

@@ -1,4 +1,20 @@
-"""Index"""
+"""Full-text search in SQLite: an inverted index in immutable segments, built in the background.
+
+    a turn ends        a trigger records its row id as pending: all that the commit does here
+    256 have ended     they are indexed in the background, in a quiet moment if one comes soon
+    a search           indexes what is pending, then reads the segments         (query.py)
+    words are erased   triggers delete their segment, in the same statement
+
+A plan is read and its text tokenized in a reader's thread; the writer only inserts it, if
+nothing it was made from has changed. Small segments are merged into larger ones as in binary
+counting: a turn is indexed again at most eight times, and a tenant has at most eight segments
+that are not half full, however few turns come at a time.
+
+Why not SQLite's FTS5: what is deleted from it stays in its segments until they happen to be
+merged, and rewriting the whole index after each deletion takes time that grows with it. FTS5's
+secure-delete option (SQLite 3.42) removes the need for this package: once every supported Python
+has SQLite >= 3.42, use that instead.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +49,8 @@ _TIME = struct.Struct(">d")
 class IndexingPlan(msgspec.Struct, frozen=True):
     """The next segments, each with its tenant, and what they were made from.
 
-    ``waiting`` are row_ids and marks, ``merge_events`` the ids and secrets of segments that go up in
-    the new ones. ``last``: no other turns waited.
+    ``pending`` are row ids and revisions, ``merged_segments`` the ids and secrets of segments
+    that the new ones replace. ``is_last``: no other turns are pending.
     """
 
     index_segments: tuple[tuple[str, IndexSegment], ...]
@@ -53,7 +69,7 @@ class _PendingTurns(msgspec.Struct):
 def read_plan(
     connection: sqlite3.Connection, tenant: str | None, minimum: int
 ) -> IndexingPlan | None:
-    """What to do for a tenant, or (None) for all; None: fewer than ``least`` turns wait."""
+    """What to do for a tenant, or (None) for all; None: fewer than ``minimum`` turns are pending."""
     with snapshot(connection):
         # Asked most often, and mostly in vain.
         if connection.execute(SEARCH_SQL["count_pending"], (minimum,)).fetchall()[0][0] < minimum:
@@ -84,7 +100,7 @@ def read_plan(
 
 
 def apply_plan(transaction: WriteTransaction, plan: IndexingPlan) -> bool:
-    """Put the plan's segments in row_id. False: what it was made from is not so any more."""
+    """Put the plan's segments in the index. False: what it was made from has changed."""
     connection = transaction.connection
     if not _has_all_rows(connection, "is_pending", plan.pending):
         return False
@@ -117,7 +133,7 @@ def _read_indexed_turn(
 def _merge_smaller_segments(
     connection: sqlite3.Connection, tenant: str, pending: _PendingTurns
 ) -> None:
-    """Take a tenant's newest segments along, while they are no larger than what there is."""
+    """Merge a tenant's newest segments while they are no larger than the new one."""
     newest = connection.execute(
         SEARCH_SQL["newest_segments"], (tenant, MAX_SEGMENT_TURNS)
     ).fetchall()
@@ -207,7 +223,7 @@ class SqliteSearchIndex:
         )
 
     async def close(self) -> None:
-        """End what runs in the background. The store's ground is closed after this."""
+        """Cancel background indexing. The database is closed after this."""
         if self._timer is not None:
             self._timer.cancel()
         task, self._background_task = self._background_task, None
@@ -217,7 +233,7 @@ class SqliteSearchIndex:
 
     async def _index_backlog(self) -> None:
         try:
-            # Whatever is in the way, the next search meets it too, and has someone to tell.
+            # The next search meets the same error, and reports it to its caller.
             with contextlib.suppress(StoreError):
                 while not await self._index(None, minimum=MAX_SEGMENT_TURNS):
                     if self._seconds_until_quiet() > 0:

@@ -1,8 +1,7 @@
-"""Finding: from a query to the turns that hold all of it, the best first.
+"""Search query: from a parsed query to the turns that match all of it, the best first.
 
-Each segment_id of the tenant is asked for each term. That is done a segment_id at a time, in small
-steps that let other threads run: a search among a million turns must not hold up those turns
-that are being told.
+Each segment of the tenant is searched for each term, a segment at a time, in small steps that
+let other threads run: a search among a million turns must not delay running turns.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ def read_hits(
 
 
 def text_at(connection: sqlite3.Connection, row_id: int) -> str:
-    """What was said in the turn that begins there."""
+    """The searchable text of the turn with this row id."""
     return searchable_text(
         body for (body,) in connection.execute(SEARCH_SQL["items"], {"row_id": row_id})
     )
@@ -114,7 +113,7 @@ def _read_postings(
 def _rank_segment(
     connection: sqlite3.Connection, segment_id: int, postings: list[bytes], weights: Bm25Weights
 ) -> list[_Candidate]:
-    """The turns of a segment_id that hold all terms, the best first."""
+    """The turns of a segment that hold all terms, the best first."""
     counts = [decode_postings(one) for one in postings]
     matching = set(counts[0]).intersection(*counts[1:])
     if not matching:

@@ -1,13 +1,13 @@
-"""A segment: the index of up to 256 turns of one tenant, as rows. No I/O.
+"""Index segment: the inverted index of up to 256 turns of one tenant, as rows. No I/O.
 
-    secret   16 random bytes, the key of the hashes that its words are known by
-    entries    of each turn, in order: its row id, its time and how many words it holds
-    buckets  the words, some sixteen in each, by their hashes
+    secret   16 random bytes, the key of the term hashes
+    entries  of each turn, in order: its row id, its time and how many words it has
+    buckets  the terms' hashes with their postings, some sixteen terms in each
 
-A word's hash has 8 bytes: two tell its bucket, six are its name there. A bucket is the number
-of its words (2 bytes), their names (6 bytes each), how many turns hold each (a byte, less
-one), and for each of those the turn's number in the segment and how often it has the word (a
-byte each).
+A term's hash has 8 bytes: two select its bucket, six are its name there. A bucket is the number
+of its terms (2 bytes), their names (6 bytes each), how many turns hold each (a byte, less
+one), and the postings: for each of those the turn's number in the segment and how often it has
+the term (a byte each).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MAX_BUCKETS: Final = 1 << 16
 
 
 class IndexedTurn(msgspec.Struct, frozen=True):
-    """A turn that has ended: where it lies, when it was, and what was said in it."""
+    """A turn to be indexed: its row id, time and text."""
 
     row_id: int
     created_at: float
@@ -52,7 +52,7 @@ class IndexSegment(msgspec.Struct, frozen=True):
 
 
 def build_segment(turns: Sequence[IndexedTurn]) -> IndexSegment | None:
-    """The segment of at most ``FULL`` turns, those without words left out; None: no words."""
+    """The segment of at most 256 turns, those without words left out; None: no words."""
     row_ids: list[int] = []
     words = 0
     entries: list[bytes] = []
@@ -84,7 +84,7 @@ def build_segment(turns: Sequence[IndexedTurn]) -> IndexSegment | None:
 
 
 def hash_term(term: str, secret: bytes, bucket_count: int) -> tuple[int, bytes]:
-    """The bucket that a segment keeps a term in, and its name there.
+    """The bucket that a segment stores a term in, and its name there.
 
     They say nothing without the secret.
     """
