@@ -138,7 +138,7 @@ def test_a_list_is_asked_for_once_and_again_when_it_changed() -> None:
         async with gateway(stdio_config("files", *flags)) as opened:
             async with open_toolset(opened) as before:
                 assert "files__late" not in function_names(before)
-                link = peer_of(opened)._link
+                link = peer_of(opened)._session
                 assert link is not None
                 async with open_toolset(opened) as again:
                     # What was known is what is used: the very same objects.
@@ -160,7 +160,7 @@ def peer_of(opened: McpServerManager) -> Any:
 
 async def told(opened: McpServerManager) -> None:
     """Until the news of a change is here: it comes beside the answer, before or after it."""
-    await wait_until(lambda: peer_of(opened)._link.offers is None)
+    await wait_until(lambda: peer_of(opened)._session.tools is None)
 
 
 def test_a_list_over_http_is_renewed_too() -> None:
@@ -212,21 +212,21 @@ async def test_one_server_that_fails_closes_the_others() -> None:
 async def test_a_turn_that_is_cancelled_while_a_server_starts_leaves_it_starting() -> None:
     async with gateway(stdio_config()) as opened:
         waiting = asyncio.create_task(opened.open_toolset([server_request()]))
-        await wait_until(lambda: peer_of(opened)._link is not None)
-        starting = peer_of(opened)._link
+        await wait_until(lambda: peer_of(opened)._session is not None)
+        starting = peer_of(opened)._session
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
         async with open_toolset(opened) as made:
             assert await made.call_tool(call("files__add", a=1, b=2)) == "3"
-        assert peer_of(opened)._link is starting
+        assert peer_of(opened)._session is starting
 
 
 def test_closing_while_a_server_starts() -> None:
     async def run() -> None:
         opened = McpServerManager([stdio_config()])
         waiting = asyncio.create_task(opened.open_toolset([server_request()]))
-        await wait_until(lambda: peer_of(opened)._link is not None)
+        await wait_until(lambda: peer_of(opened)._session is not None)
         await opened.close()
         with pytest.raises(ToolServerUnavailableError):
             await waiting
@@ -241,9 +241,9 @@ def test_a_loop_that_ends_takes_its_servers_along(tmp_path: Path) -> None:
     async def run() -> Any:
         opened = McpServerManager([stdio_config()])
         await opened.open_toolset([server_request()])
-        return peer_of(opened)._link
+        return peer_of(opened)._session
 
-    assert asyncio.run(run()).done
+    assert asyncio.run(run()).is_closed
 
 
 def test_keys_are_nowhere_but_on_the_way(
