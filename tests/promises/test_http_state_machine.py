@@ -77,7 +77,7 @@ class Director:
 
 
 T = TypeVar("T", ReferenceTurn, ReferenceConversation)
-SOME_TURN = precondition(lambda self: any(map(self.book.is_there, self.book.turns)))
+SOME_TURN = precondition(lambda self: any(map(self.book.exists, self.book.turns)))
 SOME_TALK = precondition(lambda self: any(map(self.book.is_open, self.book.conversations)))
 SOME_HELD = precondition(lambda self: self.running)
 
