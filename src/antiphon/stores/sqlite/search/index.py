@@ -33,8 +33,8 @@ _TIME = struct.Struct(">d")
 class IndexingPlan(msgspec.Struct, frozen=True):
     """The next segments, each with its tenant, and what they were made from.
 
-    ``waiting`` are row_ids and marks, ``merge_events`` the ids and secrets of segments that go up in
-    the new ones. ``last``: no other turns waited.
+    ``waiting`` are row_ids and marks, ``merge_events`` the ids and secrets of segments that go up
+    in the new ones. ``last``: no other turns waited.
     """
 
     index_segments: tuple[tuple[str, IndexSegment], ...]
