@@ -7,14 +7,14 @@
     │   ├── InvalidImageError              400  not an image, or not one that models can look at
     │   └── BodyTooLargeError              413
     ├── AuthenticationError                401  no API key, or an unknown or revoked one
-    ├── ForbiddenError                     403  a request as only a page of another web site makes it
-    ├── NotFoundError                      404  missing, deleted or another tenant's: indistinguishable
+    ├── ForbiddenError                     403  a request of a page of another web site
+    ├── NotFoundError                      404  missing, deleted or another tenant's: all alike
     │   └── ModelNotFoundError             404
     ├── MethodNotAllowedError              405
     ├── ConflictError                      409
     │   ├── ResponseInProgressError        409
     │   ├── ConversationLockedError        409  another turn runs on that conversation
-    │   ├── HistoryChangedError            409  something of the history was erased while it was read
+    │   ├── HistoryChangedError            409  the history was erased while it was read
     │   └── IdempotencyConflictError       409  an Idempotency-Key that was used for something else
     ├── RateLimitError                     429  a limit of this server for one key
     ├── ToolServerUnavailableError         424  an MCP server did not answer

@@ -67,7 +67,9 @@ class _Lines(logging.Handler):
 
 @pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Looks through all that a server logs that is asked to log all it can (``antiphon.logging_setup``)."""
+    """Looks through all that a server logs that is asked to log all it can
+    (``antiphon.logging_setup``).
+    """
     kept = _Lines()
     logging.getLogger().addHandler(kept)
     with caplog.at_level(logging.DEBUG, "antiphon"), caplog.at_level(logging.WARNING):

@@ -42,8 +42,8 @@ PRIMER = b'{"role":"system","content":"Primed."}'
 class ModelInstructions(msgspec.Struct, frozen=True):
     """What the model does in one turn, call by call, for all to read in the user's words.
 
-    ``limit``: it refuses more words than that, and reports how many if ``reports_size``. ``lie``: the
-    tokens that it reports, None: its words.
+    ``limit``: it refuses more words than that, and reports how many if ``reports_size``. ``lie``:
+    the tokens that it reports, None: its words.
     """
 
     turn: int

@@ -149,9 +149,8 @@ import asyncio, threading
 from antiphon.tools.execution import run_in_thread
 async def main():
     started = threading.Event()
-    task = asyncio.create_task(run_in_thread(lambda: (started.set(), threading.Event().wait()), "x"))
-    await asyncio.to_thread(started.wait)
-    task.cancel()
+    task = asyncio.create_task(run_in_thread(lambda: (started.set(), threading.Event().wait()),
+    "x")) await asyncio.to_thread(started.wait) task.cancel()
 asyncio.run(main())
 print("over")
 """

@@ -148,7 +148,9 @@ class LoopPortal(BlockingPortal):
         return getattr(self._thread, "ours", False)
 
     def run(self, work: Callable[[], Coroutine[Any, Any, U]]) -> U:
-        """As ``BlockingPortal.run``. Raises ``InvalidRequestError`` where it could only wait for ever."""
+        """As ``BlockingPortal.run``. Raises ``InvalidRequestError`` where it could only wait for
+        ever.
+        """
         if self.closed_reason:
             raise InvalidRequestError(self.closed_reason, code="process_over")
         if self.is_loop_thread:

@@ -194,7 +194,8 @@ def check_tools(approved: tuple[FunctionCall, ...], tools: tuple[FunctionTool, .
     names = [tool.name for tool in tools]
     if missing := tuple(call for call in approved if call.name not in names):
         raise InvalidRequestError(
-            f"There is no tool for {format_call_names(missing)}: give the conversation its tools again.",
+            f"There is no tool for {format_call_names(missing)}: give the conversation its"
+            " tools again.",
             code="tool_not_found",
             param="tools",
         )

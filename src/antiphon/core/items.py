@@ -145,9 +145,9 @@ class Reasoning(_Item, frozen=True, tag="reasoning"):
 class Compaction(_Item, frozen=True, tag="compaction"):
     """What a model wrote down of older turns, shown in their place.
 
-    ``retained_turns`` of the chain right before it stay in the context; ``replaced_turns`` is how many
-    turns before those it stands for. They stay in the store: where one of them is
-    erased later, or an item of it, this goes with it and the rest is shown again.
+    ``retained_turns`` of the chain right before it stay in the context; ``replaced_turns`` is how
+    many turns before those it stands for. They stay in the store: where one of them is erased
+    later, or an item of it, this goes with it and the rest is shown again.
     """
 
     summary: str

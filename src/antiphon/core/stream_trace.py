@@ -76,7 +76,9 @@ def trace_of(events: Iterable[Event]) -> tuple[int, ...]:
 
 
 def logprob_counts(events: Iterable[Event], output: Iterable[Item]) -> tuple[int, ...]:
-    """How many logprobs came with each delta of text; nothing where no item of ``output`` has any."""
+    """How many logprobs came with each delta of text; nothing where no item of ``output`` has
+    any.
+    """
     if not any(map(_logprobs_of, output)):
         return ()
     return tuple(len(event.logprobs) for event in events if isinstance(event, TextDelta))

@@ -184,8 +184,8 @@ class End(msgspec.Struct, frozen=True, omit_defaults=True):
     ``usage`` is all that the turn's calls to the model cost. ``tokens`` is how many its
     own words take in a context, as far as the model's reports tell; None: unknown.
     ``trace`` is in what pieces a streamed turn came, and ``logprob_counts`` how many of its tokens'
-    logprobs came with each piece of text (``core.stream_trace``). ``context_turns`` is how many earlier
-    turns the last call contained (``turn.trimming.newest_turns``); None: all of them.
+    logprobs came with each piece of text (``core.stream_trace``). ``context_turns`` is how many
+    earlier turns the last call contained (``turn.trimming.newest_turns``); None: all of them.
     """
 
     status: TurnStatus
@@ -223,9 +223,9 @@ class Response(msgspec.Struct, frozen=True):
 class ConversationRecord(msgspec.Struct, frozen=True):
     """A named head over a chain.
 
-    ``head`` is the newest response that counts, None: nothing was said yet. ``active_response_id`` is the
-    newest turn that was begun on it, or None: until that turn has ended well, ``head``
-    stays (``turn.store_protocols``).
+    ``head`` is the newest response that counts, None: nothing was said yet. ``active_response_id``
+    is the newest turn that was begun on it, or None: until that turn has ended well, ``head`` stays
+    (``turn.store_protocols``).
     """
 
     id: str

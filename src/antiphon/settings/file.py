@@ -5,7 +5,7 @@ MCP servers stand in it so:
     mcp_allowed_urls = ["mcp.example.com", "*.example.org", "http://localhost:8000"]
     [mcp.files]
     command = ["npx", "-y", "@modelcontextprotocol/server-filesystem", "notes"]
-    env = ["FILES_TOKEN"]                  # variables that are passed to the program besides the usual ones
+    env = ["FILES_TOKEN"]                  # passed to the program besides the usual ones
     allowed_tools = ["read_file"]          # default: all
     require_approval = "never"             # or "always", or the tools that need a person's approval
     timeout = 30                           # seconds for one call

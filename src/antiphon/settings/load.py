@@ -291,7 +291,8 @@ class _SettingsLoader:
             name if name.isidentifier() and len(name) <= 40 else "the variable it names"
         )
         raise ConfigError(
-            f"{variable.source}: {displayed_name} is not set, neither in the environment nor in .env"
+            f"{variable.source}: {displayed_name} is not set, neither in the environment"
+            " nor in .env"
         )
 
     def _default_key(self, base_url: str) -> Secret | None:

@@ -103,7 +103,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tenants: dict[str, TenantSettings] = {}
     #: The MCP servers that requests may name by their labels.
     mcp: tuple[McpServerConfig, ...] = ()
-    #: The allowlist of others that they may name by URL, as ``tools.mcp.url_allowlist.UrlAllowlist`` reads it.
+    #: The allowlist of others that they may name by URL, as
+    #: ``tools.mcp.url_allowlist.UrlAllowlist`` reads it.
     mcp_allowed_urls: tuple[str, ...] = ()
     fun_prompt: str = FUN_PROMPT
 

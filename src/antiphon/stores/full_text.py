@@ -229,7 +229,9 @@ class Bm25Weights(msgspec.Struct, frozen=True):
 
 
 def bm25_weights(turns: int, words: int, document_counts: Sequence[int]) -> Bm25Weights:
-    """The weights for ``turns`` with ``words`` in all; ``document_counts`` of them hold each term."""
+    """The weights for ``turns`` with ``words`` in all; ``document_counts`` of them hold each
+    term.
+    """
     mean = words / turns if words else 1.0
     weights = [math.log1p((turns - count + 0.5) / (count + 0.5)) for count in document_counts]
     return Bm25Weights(

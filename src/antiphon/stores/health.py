@@ -1,4 +1,6 @@
-"""Health of a store: counts and logs failed reads and writes, and knows whether it can write now."""
+"""Health of a store: counts and logs failed reads and writes, and knows whether it can write
+now.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Function signatures: a tool's parameters with their types and descriptions, and ``ArgumentSpec``."""
+"""Function signatures: a tool's parameters with their types and descriptions, and
+``ArgumentSpec``.
+"""
 
 from __future__ import annotations
 
@@ -66,8 +68,8 @@ def read_signature(function: Callable[..., Any], name: str, names: Mapping[str, 
     for one in found.values():
         if one.kind in _UNSUPPORTED_KINDS:
             raise ConfigError(
-                f"Tool '{name}': parameter '{one.name}' {_UNSUPPORTED_KINDS[one.kind]}, which a model "
-                "cannot do; name each parameter, or use Tool.from_schema."
+                f"Tool '{name}': parameter '{one.name}' {_UNSUPPORTED_KINDS[one.kind]}, which a"
+                " model cannot do; name each parameter, or use Tool.from_schema."
             )
     # What a partial function has been given already is not for the model to change.
     bound = function.keywords if isinstance(function, functools.partial) else {}

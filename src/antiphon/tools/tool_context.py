@@ -1,4 +1,6 @@
-"""``ToolContext``: dependencies and call data, injected into a tool beside the model's arguments."""
+"""``ToolContext``: dependencies and call data, injected into a tool beside the model's
+arguments.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Tool outputs: encodes a tool's result or error as text for the model, and parses call arguments."""
+"""Tool outputs: encodes a tool's result or error as text for the model, and parses call
+arguments.
+"""
 
 from __future__ import annotations
 

@@ -47,9 +47,9 @@ class ConversationLocks:
         """Reserve the conversation that a request names; gives the way to look at it.
 
         While this is entered nobody else in this process takes it; a turn that was begun
-        must be set as its active turn (``set_active_turn``) before the exit. Where another process was faster, look again.
-        A look raises ``NotFoundError``, and ``ConversationLockedError`` where another turn runs on it
-        and the request does not queue.
+        must be set as its active turn (``set_active_turn``) before the exit. Where another process
+        was faster, look again. A look raises ``NotFoundError``, and ``ConversationLockedError``
+        where another turn runs on it and the request does not queue.
         """
         name = request.conversation
         if name is None or not request.store:

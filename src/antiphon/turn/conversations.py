@@ -103,8 +103,9 @@ class ConversationService:
     ) -> Response:
         """Append items without asking a model, as a turn that only has an input.
 
-        ``reservation``: its idempotency record is completed with it, by the turn's id. Raises ``NotFoundError``,
-        ``ConversationLockedError`` while a turn runs, and ``InvalidRequestError``.
+        ``reservation``: its idempotency record is completed with it, by the turn's id. Raises
+        ``NotFoundError``, ``ConversationLockedError`` while a turn runs, and
+        ``InvalidRequestError``.
         """
         with _validate_items(items):
             response_id = await self._service.store_turn(

@@ -60,9 +60,10 @@ class RenderedTurn(msgspec.Struct, frozen=True):
 
     ``message_count`` is its messages, without system ones, with an output for each open call.
     ``excess_bytes`` is how many bytes of images are more than an image should weigh, and what
-    messages carry besides (``core.reasoning_sidecar``); ``system_excess_bytes`` is that of its system messages
-    alone. ``tokens`` is what models reported of it, None: nothing. ``turns`` is how many turns
-    it stands for; of a compaction, ``retained_turns`` is how many turns before it stay in the context.
+    messages carry besides (``core.reasoning_sidecar``); ``system_excess_bytes`` is that of its
+    system messages alone. ``tokens`` is what models reported of it, None: nothing. ``turns`` is how
+    many turns it stands for; of a compaction, ``retained_turns`` is how many turns before it stay
+    in the context.
     """
 
     messages: bytes

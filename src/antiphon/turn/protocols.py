@@ -100,7 +100,8 @@ class ToolExecutor(Protocol):
         """The output for the model to read, whatever happened: never raises, may be cancelled.
 
         None: the call is for somebody else to answer (a person who has to agree, a
-        client), and is left open. ``approved``: the person has agreed. May be a ``ToolErrorOutput``.
+        client), and is left open. ``approved``: the person has agreed. May be a
+        ``ToolErrorOutput``.
         """
         ...
 

@@ -210,7 +210,9 @@ def _wake(waiters: list[asyncio.Future[None]]) -> list[asyncio.Future[None]]:
 
 
 class TurnObserver(Protocol):
-    """Observer of turns: notified when each starts, in the task of its request, and when it ends."""
+    """Observer of turns: notified when each starts, in the task of its request, and when it
+    ends.
+    """
 
     def turn_started(self, turn: RunningTurn) -> None: ...
 
@@ -264,7 +266,9 @@ class TurnRegistry:
         return list(self._turns.values())
 
     def interrupt(self) -> None:
-        """Stop every turn as interrupted, so that its readers get its end before the server goes."""
+        """Stop every turn as interrupted, so that its readers get its end before the server
+        goes.
+        """
         for turn in self.all():
             turn.stop(TurnInterruptedError("The server was stopped before the turn was over."))
 

@@ -211,8 +211,8 @@ class TurnService:
         """Have the model sum up a conversation and what is sent along; nothing is stored.
 
         The item stands for all of it at the beginning of another conversation. Raises
-        ``InvalidRequestError`` where there is nothing to sum up, ``HistoryChangedError`` where something
-        of it is erased meanwhile.
+        ``InvalidRequestError`` where there is nothing to sum up, ``HistoryChangedError`` where
+        something of it is erased meanwhile.
         """
         name, model = self.models.get(request.model)
         found = await resolve_references(
@@ -260,8 +260,8 @@ class TurnService:
     async def cancel(self, tenant: str, response_id: str) -> Response:
         """Stop a turn and keep what arrived; one that was stopped before stays as it is.
 
-        Raises ``NotFoundError``, ``InvalidRequestError`` for a turn that ended otherwise before, and
-        ``ConflictError`` where another process runs the turn.
+        Raises ``NotFoundError``, ``InvalidRequestError`` for a turn that ended otherwise before,
+        and ``ConflictError`` where another process runs the turn.
         """
         live = self.registry.get(response_id)
         if live is not None and not live.done() and await self._store.head(tenant, response_id):

@@ -60,9 +60,9 @@ class NewTurn(msgspec.Struct, frozen=True):
     ``is_awaited`` False: nobody waits for the beginning alone, so that a store may keep it a
     few milliseconds later, in one go with the end of a quick turn.
     ``conversation`` is the one it goes on, as its maker saw it: ``begin`` moves it on, and
-    fails with ``ConversationLockedError`` where it has moved in the meantime. ``creates_conversation``: it is
-    created with the turn. ``reservation``: its idempotency record is completed with the turn,
-    by the id of the result, the new conversation or else the turn;
+    fails with ``ConversationLockedError`` where it has moved in the meantime.
+    ``creates_conversation``: it is created with the turn. ``reservation``: its idempotency record
+    is completed with the turn, by the id of the result, the new conversation or else the turn;
     ``ConflictError`` where it cannot be.
     """
 
@@ -194,10 +194,10 @@ class Store(Protocol):
 class ConversationStore(Protocol):
     """Conversations. A turn on one is begun by ``Store.begin`` (``NewTurn.conversation``).
 
-    That sets ``active_response_id`` to the new turn and ``head`` to its parent in the transaction that
-    keeps the turn, and fails with ``ConversationLockedError`` where either is no longer
-    what the planner of the turn saw. So no end of a turn has to write here: whoever reads a
-    conversation whose active turn has ended well (completed or incomplete) finds it as head.
+    That sets ``active_response_id`` to the new turn and ``head`` to its parent in the transaction
+    that keeps the turn, and fails with ``ConversationLockedError`` where either is no longer what
+    the planner of the turn saw. So no end of a turn has to write here: whoever reads a conversation
+    whose active turn has ended well (completed or incomplete) finds it as head.
     """
 
     async def create(

@@ -1,4 +1,6 @@
-"""Tool calls: runs those of one answer, in parallel or in sequence, and adds MCP tools to a header."""
+"""Tool calls: runs those of one answer, in parallel or in sequence, and adds MCP tools to a
+header.
+"""
 
 from __future__ import annotations
 

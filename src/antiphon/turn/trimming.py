@@ -134,7 +134,9 @@ def apply_summaries(turns: Sequence[RenderedTurn]) -> Sequence[RenderedTurn]:
 def insert_summary(
     covered: Sequence[RenderedTurn], summary: RenderedTurn, retained: Sequence[RenderedTurn]
 ) -> list[RenderedTurn]:
-    """What ``apply_summaries`` makes of a history that was just summed up, without reading it again."""
+    """What ``apply_summaries`` makes of a history that was just summed up, without reading it
+    again.
+    """
     systems = _system_messages_of(one for one in covered if one.retained_turns is None)
     return [*systems, summary, *retained]
 

@@ -76,7 +76,8 @@ class TurnAccumulator:
 
     ``finish_reason`` is the reason the model gave for stopping, None until it gives one.
     ``usage`` is what all rounds took, ``last_usage`` those of the last one.
-    ``server_of`` gives the label of the MCP server that a tool belongs to, by the name the model calls it.
+    ``server_of`` gives the label of the MCP server that a tool belongs to, by the name the model
+    calls it.
     """
 
     def __init__(self, server_of: Callable[[str], str | None] | None = None) -> None:
@@ -141,7 +142,9 @@ class TurnAccumulator:
         return out
 
     def close(self, *, is_complete: bool) -> list[events.Event]:
-        """End every open item: complete if the model finished (``is_complete``), else as a fragment."""
+        """End every open item: complete if the model finished (``is_complete``), else as a
+        fragment.
+        """
         cut = self.finish_reason in ("length", "content_filter")
         status: ItemStatus = "completed" if is_complete and not cut else "incomplete"
         out: list[events.Event] = []

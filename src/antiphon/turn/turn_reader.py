@@ -53,7 +53,9 @@ class TurnReader:
         return [response_of(turn) for turn in await self._chain(tenant, response_id)]
 
     async def window(self, tenant: str, response_id: str, window: Window) -> list[Response]:
-        """A part of a response's chain. Raises ``NotFoundError`` where that response is not there."""
+        """A part of a response's chain. Raises ``NotFoundError`` where that response is not
+        there.
+        """
         head = await self._store.head(tenant, response_id)
         if head is None:
             raise response_not_found(response_id)

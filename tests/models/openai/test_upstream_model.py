@@ -93,8 +93,13 @@ def test_a_tunnel_to_a_safe_upstream(
             assert (requested.method, requested.target) == ("CONNECT", "upstream.test:443")
             # The key is for the upstream, the password for the proxy.
             assert KEY not in str(requested)
-            assert requested.headers.keys() == {"host", "proxy-authorization", "user-agent", "accept",
-                                            "accept-encoding"}  # fmt: skip
+            assert requested.headers.keys() == {
+                "host",
+                "proxy-authorization",
+                "user-agent",
+                "accept",
+                "accept-encoding",
+            }
             for request in upstream.requests:
                 assert request.headers["authorization"] == f"Bearer {KEY}"
                 assert not [name for name in request.headers if "proxy" in name]

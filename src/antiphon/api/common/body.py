@@ -107,7 +107,9 @@ def _lower_first(sentence: str) -> str:
 
 
 def check_depth(value: object, path: str) -> None:
-    """Raise ``InvalidRequestError`` for a value nested too deeply to be stored; ``path`` is its field."""
+    """Raise ``InvalidRequestError`` for a value nested too deeply to be stored; ``path`` is its
+    field.
+    """
     level = [value]
     for _ in range(MAX_DEPTH):
         level = [child for one in level for child in _children(one)]

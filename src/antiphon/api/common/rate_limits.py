@@ -1,4 +1,5 @@
-"""Rate limits: a token bucket of requests a minute and a semaphore of concurrent turns for each key.
+"""Rate limits: a token bucket of requests a minute and a semaphore of concurrent turns for each
+key.
 
 Each process counts for itself. The bucket refills evenly: after a pause a key may use a whole
 minute's requests at once. A turn holds its slot until both it and its request have ended, so that

@@ -1,4 +1,6 @@
-"""Tools of a request: decodes ``tools`` and ``tool_choice``, and encodes them for responses. Pure."""
+"""Tools of a request: decodes ``tools`` and ``tool_choice``, and encodes them for responses.
+Pure.
+"""
 
 from __future__ import annotations
 

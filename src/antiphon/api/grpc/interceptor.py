@@ -1,4 +1,5 @@
-"""gRPC interceptor: request id, authorization, rate limits, errors as statuses, metrics, access log.
+"""gRPC interceptor: request id, authorization, rate limits, errors as statuses, metrics, access
+log.
 
 Errors become gRPC statuses, with their code, type and param in the trailing metadata. Each call is
 counted once, as ``CANCELLED`` where the client left before its end.

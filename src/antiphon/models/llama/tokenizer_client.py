@@ -51,7 +51,9 @@ class TokenizerClient:
         return len(msgspec.json.decode(self._post("/tokenize", content), type=_Tokens).tokens)
 
     def tokenize(self, text: str) -> tuple[Token, ...]:
-        """A text's tokens, with nothing around it; control tokens in it are text. Raises ``ModelError``."""
+        """A text's tokens, with nothing around it; control tokens in it are text. Raises
+        ``ModelError``.
+        """
         content = _TokenizeBody(text, add_special=False, parse_special=False, with_pieces=True)
         answer = self._post("/tokenize", msgspec.json.encode(content))
         return tuple(

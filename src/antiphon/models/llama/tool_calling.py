@@ -168,7 +168,9 @@ def has_parameters(tool: FunctionTool) -> bool:
 
 
 def argument_options(tool: FunctionTool, options: Options) -> Options:
-    """The options for writing a tool's arguments. Options that would truncate or distort JSON are left out."""
+    """The options for writing a tool's arguments. Options that would truncate or distort JSON are
+    left out.
+    """
     schema = {"type": "object", **(tool.parameters or {})}
     return msgspec.structs.replace(
         options,

@@ -1,4 +1,6 @@
-"""SQLite database: one writer, a pool of readers, recovery of dead processes' turns, health probe."""
+"""SQLite database: one writer, a pool of readers, recovery of dead processes' turns, health
+probe.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """SQLite turn store: turns in one file, which several processes may have open at once.
 
     loop thread     begin, write, delete: jobs for the writer; head: one statement
-    writer thread   all waiting jobs in one transaction, one fsync  (writer.py, write_transaction.py)
+    writer thread   all waiting jobs in one transaction, one fsync  (writer.py)
     reader threads  turn, chain, window, recent threads              (reader.py)
 
 A turn without an end is running as long as the store that began it is alive

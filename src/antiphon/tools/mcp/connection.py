@@ -71,7 +71,9 @@ class McpConnection:
             return await self._with_session(lambda session: session.list_tools(), idempotent=True)
 
     async def call_tool(self, tool: str, arguments: dict[str, Any]) -> str:
-        """A call's output for the model. Raises ``McpServerUnavailableError``, ``McpServerError``."""
+        """A call's output for the model. Raises ``McpServerUnavailableError``,
+        ``McpServerError``.
+        """
         return await self._with_session(
             lambda session: session.call_tool(tool, arguments), idempotent=False
         )

@@ -1,4 +1,6 @@
-"""MCP errors: server unavailable, server error; and ``SecretRedactor``, which redacts credentials."""
+"""MCP errors: server unavailable, server error; and ``SecretRedactor``, which redacts
+credentials.
+"""
 
 from __future__ import annotations
 

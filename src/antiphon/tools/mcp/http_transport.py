@@ -1,4 +1,5 @@
-"""MCP over HTTP: an httpx transport that turns failed requests into protocol errors, with size limits.
+"""MCP over HTTP: an httpx transport that turns failed requests into protocol errors, with size
+limits.
 
 The SDK ends a whole session, and all calls in it, when a single request gets no response.
 Here such a request gets one: a JSON-RPC error. The size of responses is limited, too. The

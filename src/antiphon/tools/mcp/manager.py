@@ -56,7 +56,9 @@ class McpServerManager:
             )
 
     def validate(self, requests: Sequence[McpServerRequest]) -> None:
-        """Validate a request's MCP servers: labels, URL allowlist, headers. Raises ``InvalidRequestError``."""
+        """Validate a request's MCP servers: labels, URL allowlist, headers. Raises
+        ``InvalidRequestError``.
+        """
         labels: set[str] = set()
         for request in requests:
             self._check_label(request, labels)
@@ -69,8 +71,8 @@ class McpServerManager:
                     )
             elif not self._url_allowlist.is_allowed(request.url.reveal()):
                 raise InvalidRequestError(
-                    f"This server does not call the server_url of '{request.label}': its host is not "
-                    "one that its operator has allowed (mcp_allowed_urls).",
+                    f"This server does not call the server_url of '{request.label}': its host is"
+                    " not one that its operator has allowed (mcp_allowed_urls).",
                     code="server_url_not_allowed",
                     param=f"{request.param}.server_url",
                 )
@@ -81,8 +83,8 @@ class McpServerManager:
     ) -> McpServerToolset:
         """The tools that a turn asks for; to be closed with the turn.
 
-        ``reserved_names`` are those of the request's own functions. Raises ``InvalidRequestError``, and
-        ``ToolServerUnavailableError`` where a server does not say what tools it has.
+        ``reserved_names`` are those of the request's own functions. Raises ``InvalidRequestError``,
+        and ``ToolServerUnavailableError`` where a server does not say what tools it has.
         """
         self.validate(requests)
         server_tools: list[ServerTools] = []
@@ -136,7 +138,8 @@ class McpServerManager:
             )
         if request.url is None and request.label not in self._connections:
             raise InvalidRequestError(
-                f"There is no MCP server '{request.label}' here, and no server_url says where it is.",
+                f"There is no MCP server '{request.label}' here, and no server_url says"
+                " where it is.",
                 code="mcp_server_not_found",
                 param=param,
             )

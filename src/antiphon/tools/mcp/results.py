@@ -17,7 +17,8 @@ MAX_OUTPUT_LENGTH = 100_000
 
 
 def result_text(name: str, result: types.CallToolResult, redactor: SecretRedactor) -> str:
-    """The output of a call of the tool ``name``; a ``ToolErrorOutput`` where the tool says it failed.
+    """The output of a call of the tool ``name``; a ``ToolErrorOutput`` where the tool says it
+    failed.
 
     Texts are joined by a line's end. Structured content is JSON, and is left out where the
     texts say it already, as the protocol asks servers to. Pictures, sounds and files become
@@ -34,7 +35,8 @@ def truncate(text: str) -> str:
     """The text, or its beginning and a notice."""
     if len(text) <= MAX_OUTPUT_LENGTH:
         return text
-    return f"{text[:MAX_OUTPUT_LENGTH]}\n[Cut here: these are the first {MAX_OUTPUT_LENGTH} of {len(text)} characters.]"
+    notice = f"[Cut here: these are the first {MAX_OUTPUT_LENGTH} of {len(text)} characters.]"
+    return f"{text[:MAX_OUTPUT_LENGTH]}\n{notice}"
 
 
 def _result_texts(result: types.CallToolResult) -> list[str]:
@@ -88,12 +90,16 @@ def _text(block: types.ContentBlock) -> str:
     return ""
 
 
+def _describe_data(kind: str, data: str) -> str:
+    return f"{shorten(kind, 60)}, {_decoded_size(data)} bytes"
+
+
 def _describe_block(block: types.ContentBlock) -> str:
     match block:
         case types.ImageContent(mime_type=kind, data=data):
-            return f"[An image that cannot be shown here: {shorten(kind, 60)}, {_decoded_size(data)} bytes.]"
+            return f"[An image that cannot be shown here: {_describe_data(kind, data)}.]"
         case types.AudioContent(mime_type=kind, data=data):
-            return f"[A sound that cannot be played here: {shorten(kind, 60)}, {_decoded_size(data)} bytes.]"
+            return f"[A sound that cannot be played here: {_describe_data(kind, data)}.]"
         case types.ResourceLink(name=name, uri=uri):
             return f"[A resource named {shorten(name, 100)}: {shorten(uri)}]"
         case types.EmbeddedResource(resource=types.BlobResourceContents(uri=uri, blob=data)):

@@ -1,4 +1,6 @@
-"""``McpServerToolset``: the tools of MCP servers in one turn, their qualified names and their calls."""
+"""``McpServerToolset``: the tools of MCP servers in one turn, their qualified names and their
+calls.
+"""
 
 from __future__ import annotations
 
@@ -147,8 +149,8 @@ class McpServerToolset:
     async def call_tool(self, call: FunctionCall, *, approved: bool = False) -> str | None:
         """The call's output for the model, whatever happened; None: for somebody else to answer.
 
-        What went wrong is a ``ToolErrorOutput``. Never raises. Cancelling it tells the server that nobody
-        waits any more.
+        What went wrong is a ``ToolErrorOutput``. Never raises. Cancelling it tells the server that
+        nobody waits any more.
         """
         label = self.server_of(call.name)
         if label is None:

@@ -69,7 +69,8 @@ def is_sound(path: Path) -> bool:
         "        WHERE segment NOT IN (SELECT id FROM search_segments)),"
         "       (SELECT count(*) FROM search_segment_turns"
         "        WHERE segment NOT IN (SELECT id FROM search_segments)),"
-        "       (SELECT count(*) FROM search_segment_turns) - (SELECT total(turns) FROM search_segments)",
+        "       (SELECT count(*) FROM search_segment_turns)"
+        "       - (SELECT total(turns) FROM search_segments)",
     )
     check = query_file(path, "PRAGMA integrity_check")
     return (lost, strays, check) == ([(0,)], [(0, 0, 0)], [("ok",)])
