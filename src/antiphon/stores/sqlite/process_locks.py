@@ -17,7 +17,8 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 _OPEN_LOCK = "gate.lock"
 _SWEEPER = "sweeper.lock"
-#: Beside the lock of a store that has erased something: pages are to be scrubbed (``PendingErasures``).
+#: Beside the lock of a store that has erased something: pages are to be scrubbed
+#: (``PendingErasures``).
 _ERASURE_MARK_SUFFIX = ".unclean"
 _OPEN_LOCK_TIMEOUT: Final = 30.0
 

@@ -69,7 +69,9 @@ class _PendingTurns(msgspec.Struct):
 def read_plan(
     connection: sqlite3.Connection, tenant: str | None, minimum: int
 ) -> IndexingPlan | None:
-    """What to do for a tenant, or (None) for all; None: fewer than ``minimum`` turns are pending."""
+    """What to do for a tenant, or (None) for all; None: fewer than ``minimum`` turns are
+    pending.
+    """
     with snapshot(connection):
         # Asked most often, and mostly in vain.
         if connection.execute(SEARCH_SQL["count_pending"], (minimum,)).fetchall()[0][0] < minimum:
