@@ -142,7 +142,7 @@ def test_a_list_is_asked_for_once_and_again_when_it_changed() -> None:
                 assert link is not None
                 async with open_toolset(opened) as again:
                     # What was known is what is used: the very same objects.
-                    assert again._servers[0].tools is link.offers
+                    assert again._servers[0].tools is link.tools
                 assert await before.call_tool(call("files__grow", name="late")) == "grown"
                 await told(opened)
             async with open_toolset(opened) as after:
