@@ -149,8 +149,10 @@ import asyncio, threading
 from antiphon.tools.execution import run_in_thread
 async def main():
     started = threading.Event()
-    task = asyncio.create_task(run_in_thread(lambda: (started.set(), threading.Event().wait()),
-    "x")) await asyncio.to_thread(started.wait) task.cancel()
+    work = lambda: (started.set(), threading.Event().wait())
+    task = asyncio.create_task(run_in_thread(work, "x"))
+    await asyncio.to_thread(started.wait)
+    task.cancel()
 asyncio.run(main())
 print("over")
 """

@@ -133,7 +133,7 @@ def create_key(flags: Flags, tenant: str, name: str | None) -> None:
     is_first = _with_keys(flags, add)
     terminal_output.print_output(f"{secret}\n")
     terminal_output.print_note(
-        f"{key.id} for {_tenant_label(key)}: keep it now, it is not shown again"
+        f"{key.id} for {_tenant_label(key)}: save it now, it is not shown again"
     )
     if is_first:
         terminal_output.print_note(
