@@ -28,7 +28,7 @@ def test_the_rule_for_imports_catches_what_it_is_for() -> None:
         ("stores", "from antiphon.tools import toolbox"),
         ("models", "from antiphon.turn import service"),
         ("models", "from antiphon.protos import xai"),
-        ("models", "from antiphon.stores.full_text import Query"),
+        ("models", "from antiphon.stores.search_tokenizer import Query"),
         ("tools", "from antiphon.models.retry import RetryPolicy"),
         ("api.grpc", "from antiphon.api.http.middleware import GatewayMiddleware"),
         ("api.mcp", "import antiphon.api.http"),

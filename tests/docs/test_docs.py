@@ -16,7 +16,7 @@ import antiphon
 from antiphon.chat.options import ChatOptions, SendOptions
 from antiphon.chat.reply import ConversationUsage, TurnUsage
 from antiphon.chat.stream import Stream
-from antiphon.settings.file import SettingsFile
+from antiphon.settings.toml_file import SettingsFile
 from support.docs_pages import (
     DATA,
     PAGES,

@@ -17,7 +17,7 @@ from antiphon.core.deltas import (
 )
 from antiphon.core.events import Created, Ended, Event, ItemAdded
 from antiphon.core.items import Item, Message, Phase, Refusal, decode_item, encode_item
-from antiphon.core.stream_trace import replay_events, trace_of
+from antiphon.core.replay_trace import replay_events, trace_of
 from antiphon.core.turns import End, Header, Response
 from antiphon.turn.turn_accumulator import TurnAccumulator
 

@@ -22,7 +22,7 @@ from antiphon.core.items import (
     ReasoningText,
     SummaryText,
 )
-from antiphon.core.stream_trace import replay_events, trace_of
+from antiphon.core.replay_trace import replay_events, trace_of
 from antiphon.core.turns import End, Header, Response
 from antiphon.turn.turn_accumulator import TurnAccumulator
 

@@ -19,7 +19,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from antiphon.bootstrap import Engine, grpc_server, http_app, open_engine
 from antiphon.cli import terminal_output
 from antiphon.cli.engine_runner import warm_default_model
-from antiphon.core.proxies import is_loopback
+from antiphon.core.http_proxies import is_loopback
 from antiphon.errors import ConfigError
 from antiphon.logging_setup import log_to_stderr
 from antiphon.settings import Settings, Tls, load_settings

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import grpc
 
-from antiphon.core.proxies import is_loopback
+from antiphon.core.http_proxies import is_loopback
 from antiphon.core.secrets import Secret
 from antiphon.errors import (
     AntiphonError,

@@ -184,7 +184,7 @@ class End(msgspec.Struct, frozen=True, omit_defaults=True):
     ``usage`` is all that the turn's calls to the model cost. ``tokens`` is how many its
     own words take in a context, as far as the model's reports tell; None: unknown.
     ``trace`` is in what pieces a streamed turn came, and ``logprob_counts`` how many of its tokens'
-    logprobs came with each piece of text (``core.stream_trace``). ``context_turns`` is how many
+    logprobs came with each piece of text (``core.replay_trace``). ``context_turns`` is how many
     earlier turns the last call contained (``turn.trimming.newest_turns``); None: all of them.
     """
 

@@ -28,7 +28,7 @@ A server for many users has besides those:
     requests_per_minute = "unlimited"
     retention_days = 365
 
-MCP servers, ``[mcp.NAME]``, are described in ``settings.file``.
+MCP servers, ``[mcp.NAME]``, are described in ``settings.toml_file``.
 
 Each setting outside of tables is also a variable: ``ANTIPHON_HOST``, ``ANTIPHON_PORT``,
 and so on (``ANTIPHON_CORS_ORIGINS`` with commas in between). Keys are read from the

@@ -14,7 +14,7 @@ import platformdirs
 from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.core.secrets import Secret
 from antiphon.errors import ConfigError
-from antiphon.settings.file import (
+from antiphon.settings.toml_file import (
     LimitTable,
     LimitValue,
     ModelTable,

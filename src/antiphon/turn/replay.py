@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 import msgspec
 
 from antiphon.core.events import Created, Event
-from antiphon.core.stream_trace import replay_events
+from antiphon.core.replay_trace import replay_events
 from antiphon.core.turns import Response
 from antiphon.errors import AntiphonError
 

@@ -23,7 +23,7 @@ from antiphon.core.items import (
     FunctionCallOutput,
     encode_item,
 )
-from antiphon.core.stream_trace import logprob_counts, trace_of
+from antiphon.core.replay_trace import logprob_counts, trace_of
 from antiphon.core.turns import End, Header, Response, TurnError
 from antiphon.errors import (
     AntiphonError,

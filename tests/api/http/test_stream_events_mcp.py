@@ -27,7 +27,7 @@ from antiphon.core.items import (
     McpListTools,
     Message,
 )
-from antiphon.core.stream_trace import replay_events
+from antiphon.core.replay_trace import replay_events
 from antiphon.core.turns import End, Header, McpTool, Options, Response
 from support.api_strategies import ID, check_event, ends, options, output_items, plain
 from support.http_server import parse_events

@@ -19,7 +19,7 @@ import msgspec
 
 from antiphon.api.common.authentication import ApiKeyAuthenticator, credential_of
 from antiphon.api.common.rate_limits import ConcurrencySlot, KeyUsage, RateLimiter
-from antiphon.core.proxies import is_loopback
+from antiphon.core.http_proxies import is_loopback
 from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.errors import ForbiddenError
 from antiphon.turn.store_protocols import ApiKey

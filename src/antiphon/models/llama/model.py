@@ -17,7 +17,7 @@ from antiphon.core.deltas import Delta
 from antiphon.core.turns import Options
 from antiphon.errors import ModelError, ModelUnavailableError
 from antiphon.models.llama.frame_protocol import LoadRequest
-from antiphon.models.llama.worker_process import LlamaProcess
+from antiphon.models.llama.worker_supervisor import LlamaProcess
 from antiphon.turn.protocols import ModelCall, ModelInfo, Token
 
 

@@ -14,7 +14,7 @@ import aiohttp
 import msgspec
 from aiohttp.http import HttpProcessingError
 
-from antiphon.core.proxies import Proxy
+from antiphon.core.http_proxies import Proxy
 from antiphon.errors import (
     AntiphonError,
     BodyTooLargeError,

@@ -17,7 +17,7 @@ import msgspec
 from yarl import URL
 
 from antiphon.core.deltas import Delta
-from antiphon.core.proxies import Proxy, find_proxy
+from antiphon.core.http_proxies import Proxy, find_proxy
 from antiphon.errors import ConfigError, ModelUnavailableError
 from antiphon.models.openai.upstream_errors import (
     CLIENT_ERRORS,

@@ -16,7 +16,7 @@ import grpc
 from yarl import URL
 
 from antiphon.core.deltas import Delta
-from antiphon.core.proxies import Proxy, find_proxy
+from antiphon.core.http_proxies import Proxy, find_proxy
 from antiphon.errors import (
     ConfigError,
     InvalidRequestError,

@@ -13,7 +13,10 @@ import msgspec
 from antiphon.core.retention import RETAIN_FOREVER, Clock, Expiry, RetentionPolicy
 from antiphon.core.turns import End
 from antiphon.errors import AntiphonError
-from antiphon.stores.full_text import (
+from antiphon.stores.memory.conversations import MemoryConversationStore
+from antiphon.stores.memory.idempotency import MemoryIdempotencyStore
+from antiphon.stores.memory.turns import MemoryTurns, TurnRecord
+from antiphon.stores.search_tokenizer import (
     MAX_TERM_COUNT,
     SearchQuery,
     bm25_score,
@@ -23,9 +26,6 @@ from antiphon.stores.full_text import (
     searchable_text,
     tokenize,
 )
-from antiphon.stores.memory.conversations import MemoryConversationStore
-from antiphon.stores.memory.idempotency import MemoryIdempotencyStore
-from antiphon.stores.memory.turns import MemoryTurns, TurnRecord
 from antiphon.stores.sqlite.api_keys import duplicate_key
 from antiphon.turn.store_protocols import (
     NO_FILTER,

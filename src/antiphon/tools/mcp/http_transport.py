@@ -14,8 +14,8 @@ from functools import cache
 
 import httpx2
 
+from antiphon.core.http_proxies import Proxy, find_proxy
 from antiphon.core.mcp_servers import McpServerConfig
-from antiphon.core.proxies import Proxy, find_proxy
 
 #: Bytes of one answer, of one event of a stream, or of one line of a program: an image of
 #: 20 MiB in base64 has room in it.

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.stores.full_text import MAX_TERM_COUNT
+from antiphon.stores.search_tokenizer import MAX_TERM_COUNT
 from antiphon.stores.sqlite.search.segment import (
     MAX_SEGMENT_TURNS,
     IndexedTurn,

@@ -29,7 +29,7 @@ from functools import partial
 import msgspec
 
 from antiphon.errors import StoreError
-from antiphon.stores.full_text import parse_query
+from antiphon.stores.search_tokenizer import parse_query
 from antiphon.stores.sqlite.database import SqliteDatabase
 from antiphon.stores.sqlite.reader import PageRequest, snapshot
 from antiphon.stores.sqlite.search.query import SEARCH_SQL, read_hits, text_at

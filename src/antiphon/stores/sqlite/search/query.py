@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from antiphon.core.ids import response_id_of, response_key
-from antiphon.stores.full_text import (
+from antiphon.stores.search_tokenizer import (
     Bm25Weights,
     SearchQuery,
     bm25_score,

@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from antiphon.stores.full_text import MAX_TERM_COUNT, tokenize
+from antiphon.stores.search_tokenizer import MAX_TERM_COUNT, tokenize
 
 #: The most turns of a segment: their numbers are one byte.
 MAX_SEGMENT_TURNS: Final = 256

@@ -18,7 +18,7 @@ from antiphon.core.items import (
     Reasoning,
     SummaryText,
 )
-from antiphon.core.stream_trace import is_trace_of, logprob_counts, replay_events, trace_of
+from antiphon.core.replay_trace import is_trace_of, logprob_counts, replay_events, trace_of
 from antiphon.core.turns import End, Header, Response
 from antiphon.turn.turn_accumulator import TurnAccumulator
 

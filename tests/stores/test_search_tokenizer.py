@@ -20,7 +20,7 @@ from antiphon.core.items import (
     Refusal,
     encode_item,
 )
-from antiphon.stores.full_text import (
+from antiphon.stores.search_tokenizer import (
     MAX_WORD_LENGTH,
     build_excerpt,
     parse_query,

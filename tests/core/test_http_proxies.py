@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.core.proxies import find_proxy
+from antiphon.core.http_proxies import find_proxy
 from antiphon.errors import ConfigError
 
 HERE = "http://proxy.example:3128"
