@@ -22,7 +22,8 @@ import typer
 
 from antiphon import __version__
 from antiphon.cli import terminal_output
-from antiphon.cli.engine_runner import Flags, InterruptHandler, run_interruptible
+from antiphon.cli.engine_runner import Flags
+from antiphon.cli.interrupt import InterruptHandler, run_interruptible
 from antiphon.cli.options import ApiKeyEnv, BaseUrl, Config, Model, Store
 from antiphon.core.events import Ended, Event, RefusalDelta, TextDelta
 from antiphon.core.items import Message

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from antiphon import errors
-from antiphon.api.mcp.error_hints import error_hint
+from antiphon.api.mcp.tool_results import error_hint
 from antiphon.errors import (
     AntiphonError,
     AuthenticationError,

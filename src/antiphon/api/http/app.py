@@ -17,9 +17,10 @@ from antiphon.api.common.rate_limits import RateLimit, RateLimiter
 from antiphon.api.http.asgi_responses import Handler, handle_errors, send_error
 from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
 from antiphon.api.http.conversations import ConversationEndpoints
+from antiphon.api.http.cors import CorsPolicy
 from antiphon.api.http.health import HealthEndpoints, ModelEndpoints
 from antiphon.api.http.idempotency import IdempotencyKeys
-from antiphon.api.http.middleware import CorsPolicy, GatewayMiddleware, set_route
+from antiphon.api.http.middleware import GatewayMiddleware, set_route
 from antiphon.api.http.openapi import DocsEndpoints
 from antiphon.api.http.responses import CompactionEndpoints, ResponseEndpoints
 from antiphon.api.http.routes import ROUTES, Endpoints, handlers_by_path

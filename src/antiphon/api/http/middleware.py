@@ -1,18 +1,15 @@
 """Middleware: request id, CORS, authorization, rate limits, metrics and access log.
 
-It wraps ``send`` once and reads the headers once, because it runs before each turn. CORS: web
-pages of allowed origins may read responses. A page needs an API key like every client; no
-response allows credentials, so cookies are never sent.
+It wraps ``send`` once and reads the headers once, because it runs before each turn.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TypeAlias
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -22,6 +19,7 @@ from antiphon.api.common.authorization import Authorizer, Principal
 from antiphon.api.common.metrics import Metrics
 from antiphon.api.common.rate_limits import concurrency_slot, set_key_usage
 from antiphon.api.http.asgi_responses import Handler, send_error
+from antiphon.api.http.cors import CorsPolicy, Headers, send_preflight_response
 from antiphon.api.http.routes import PUBLIC_PATHS
 from antiphon.errors import AntiphonError, AuthenticationError
 from antiphon.logging_setup import request_id
@@ -36,17 +34,6 @@ _POLICY_VIOLATION = 1008
 #: How a WebSocket is answered that goes on, and one that was closed before it began.
 _SWITCHING_PROTOCOLS = 101
 _FORBIDDEN = 403
-
-
-Headers: TypeAlias = list[tuple[bytes, bytes]]
-
-_ALLOWED_METHODS = b"GET, HEAD, POST, DELETE, OPTIONS"
-_EXPOSED_HEADERS = (
-    b"x-request-id, retry-after, x-should-retry, x-ratelimit-limit-requests,"
-    b" x-ratelimit-remaining-requests, x-ratelimit-reset-requests"
-)
-#: Seconds for which a browser need not ask again.
-_MAX_AGE = b"7200"
 
 
 class _SendWrapper:
@@ -212,47 +199,3 @@ def _assign_request_id(headers: dict[bytes, bytes]) -> Headers:
 
 async def _send_refusal(send: Send, error: AntiphonError) -> None:
     await send_error(send, error, [CHALLENGE] if isinstance(error, AuthenticationError) else ())
-
-
-class CorsPolicy:
-    """Origins as browsers write them, or "*" for all."""
-
-    def __init__(self, origins: Sequence[str]) -> None:
-        self._allow_all = "*" in origins
-        self._origins = {origin.encode() for origin in origins}
-
-    def headers(self, origin: bytes | None) -> Headers:
-        """What every answer to a request from ``origin`` carries."""
-        # A cache must not give one page what was allowed another.
-        vary = [] if self._allow_all else [(b"vary", b"origin")]
-        if not self._is_allowed(origin):
-            return vary
-        allowed = b"*" if self._allow_all or origin is None else origin
-        return [
-            *vary,
-            (b"access-control-allow-origin", allowed),
-            (b"access-control-expose-headers", _EXPOSED_HEADERS),
-        ]
-
-    def is_preflight(self, method: str, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether a browser asks if an allowed page may send what it is about to."""
-        return (
-            method == "OPTIONS"
-            and b"access-control-request-method" in headers
-            and self._is_allowed(headers.get(b"origin"))
-        )
-
-    def _is_allowed(self, origin: bytes | None) -> bool:
-        return origin is not None and (self._allow_all or origin in self._origins)
-
-
-async def send_preflight_response(send: Send, headers: Mapping[bytes, bytes]) -> None:
-    """Yes. Any header may be sent: clients name their versions in a dozen of them."""
-    allowed = [
-        (b"access-control-allow-methods", _ALLOWED_METHODS),
-        (b"access-control-max-age", _MAX_AGE),
-    ]
-    if wanted := headers.get(b"access-control-request-headers"):
-        allowed.append((b"access-control-allow-headers", wanted))
-    await send({"type": "http.response.start", "status": 204, "headers": allowed})
-    await send({"type": "http.response.body", "body": b""})

@@ -17,11 +17,10 @@ from mcp.server.stdio import stdio_server
 from mcp.shared.exceptions import MCPError
 
 from antiphon.api.mcp import tool_schemas as about
-from antiphon.api.mcp.error_hints import error_hint
 from antiphon.api.mcp.request_context import McpCaller, RequestInfo, Roots, RootsRequired
 from antiphon.api.mcp.resources import JSON_URI_TEMPLATE, URI_TEMPLATE, ConversationResources
 from antiphon.api.mcp.streamable_http import ActiveCalls
-from antiphon.api.mcp.tool_results import ToolResult, result_body
+from antiphon.api.mcp.tool_results import ToolResult, error_hint, result_body
 from antiphon.api.mcp.tool_schemas import (
     decode_arguments,
     input_schema,
