@@ -12,7 +12,7 @@ from openai.types.responses.tool_choice_options import ToolChoiceOptions
 from pydantic import TypeAdapter
 
 from antiphon.api.common.tool_requests import choice_body, tool_bodies
-from antiphon.api.http.response_request import decode_request
+from antiphon.api.http.responses_codec import decode_request
 from antiphon.core.mcp_servers import McpServerRequest
 from antiphon.core.secrets import Secret
 from antiphon.core.turns import FunctionTool, McpTool, Options, TurnRequest

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from openai.types.responses import Response as OpenAIResponse
 
 from antiphon.api.http.item_bodies import input_items
-from antiphon.api.http.response_body import encode_response, response_body
+from antiphon.api.http.responses_codec import encode_response, response_body
 from antiphon.core.items import FunctionCall, Item, Message, Reasoning, SummaryText
 from antiphon.core.turns import (
     End,

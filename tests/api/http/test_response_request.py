@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from antiphon.api.common.body import MAX_DEPTH
 from antiphon.api.common.input_items import MAX_ITEMS
-from antiphon.api.http.response_request import decode_request
+from antiphon.api.http.responses_codec import decode_request
 from antiphon.core.items import Message, decode_item, encode_item
 from antiphon.core.turns import FunctionTool, Options, TurnRequest
 from antiphon.errors import InvalidRequestError

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiphon.api.http.response_body import response_body
+from antiphon.api.http.responses_codec import response_body
 from antiphon.api.http.stream_events import DONE, EventEncoder
 from antiphon.core.deltas import (
     AnnotationDelta,

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from hypothesis import given, settings
 
-from antiphon.api.http.response_body import response_body
+from antiphon.api.http.responses_codec import response_body
 from antiphon.api.http.stream_events import DONE, EventEncoder
 from antiphon.core.events import (
     ArgumentsDelta,

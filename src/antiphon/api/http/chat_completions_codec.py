@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from antiphon.api.common.body import check_depth, decode_body
-from antiphon.api.http.response_request import (
+from antiphon.api.http.responses_codec import (
     JsonObjectFormat,
     JsonSchema,
     Metadata,

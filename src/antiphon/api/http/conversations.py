@@ -16,7 +16,7 @@ from antiphon.api.http.asgi_responses import send_json
 from antiphon.api.http.idempotency import IdempotencyKeys
 from antiphon.api.http.item_bodies import input_items, output_items, parse_include
 from antiphon.api.http.pagination import items_after, list_body, parse_limit, parse_order
-from antiphon.api.http.response_request import Metadata
+from antiphon.api.http.responses_codec import Metadata
 from antiphon.core.ids import parse_item_id
 from antiphon.core.items import Item
 from antiphon.core.turns import ConversationRecord, Response

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from antiphon import errors
 from antiphon.api.http.asgi_responses import send_json
 from antiphon.api.http.idempotency import MAX_KEY_LENGTH
-from antiphon.api.http.response_body import response_body
+from antiphon.api.http.responses_codec import response_body
 from antiphon.core.turns import Header, Response
 from antiphon.errors import AntiphonError
 

@@ -34,8 +34,12 @@ from antiphon.api.http.pagination import (
     parse_order,
     parse_response_filter,
 )
-from antiphon.api.http.response_body import encode_response, response_body, usage_body
-from antiphon.api.http.response_request import decode_request
+from antiphon.api.http.responses_codec import (
+    decode_request,
+    encode_response,
+    response_body,
+    usage_body,
+)
 from antiphon.api.http.stream_events import DONE, EventEncoder
 from antiphon.core.turns import TurnRequest, Usage
 from antiphon.errors import AntiphonError, InvalidRequestError, error_from_code

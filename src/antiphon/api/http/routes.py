@@ -25,8 +25,8 @@ from antiphon.api.http.health import HealthEndpoints, ModelEndpoints
 from antiphon.api.http.item_bodies import INCLUDABLE
 from antiphon.api.http.openapi import DocsEndpoints, Operation, Parameter
 from antiphon.api.http.pagination import STATUSES
-from antiphon.api.http.response_request import ResponseCreate
 from antiphon.api.http.responses import CompactionEndpoints, ResponseEndpoints
+from antiphon.api.http.responses_codec import ResponseCreate
 from antiphon.api.mcp.streamable_http import McpEndpoint
 
 

@@ -18,7 +18,7 @@ from antiphon.api.http.item_bodies import (
     part_body,
     shows_encrypted_reasoning,
 )
-from antiphon.api.http.response_body import response_body
+from antiphon.api.http.responses_codec import response_body
 from antiphon.core import events
 from antiphon.core.ids import item_id
 from antiphon.core.items import (

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from antiphon.api.common.authentication import tenant_of
 from antiphon.api.common.body import MAX_BODY, decode_body
 from antiphon.api.http.middleware import reauthorize
-from antiphon.api.http.response_request import decode_request
+from antiphon.api.http.responses_codec import decode_request
 from antiphon.api.http.stream_events import EventEncoder
 from antiphon.core.turns import TurnRequest
 from antiphon.errors import AntiphonError, BodyTooLargeError, InvalidRequestError

@@ -1,4 +1,4 @@
-"""In-memory store: turns, response index, search, API keys and idempotency records, in dicts."""
+"""In-memory store: turns, response index, search without an index, and API keys, in dicts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 
 from antiphon.core.retention import RETAIN_FOREVER, Clock, Expiry, RetentionPolicy
-from antiphon.core.turns import End, IdempotencyReservation
+from antiphon.core.turns import End
 from antiphon.errors import AntiphonError
 from antiphon.stores.memory.conversations import MemoryConversationStore
+from antiphon.stores.memory.idempotency import MemoryIdempotencyStore
 from antiphon.stores.memory.turns import MemoryTurns, TurnRecord
 from antiphon.stores.search_tokenizer import (
     MAX_TERM_COUNT,
@@ -26,14 +27,10 @@ from antiphon.stores.search_tokenizer import (
     tokenize,
 )
 from antiphon.stores.sqlite.api_keys import duplicate_key
-from antiphon.stores.sqlite.errors import reservation_lost
-from antiphon.stores.sqlite.idempotency import RECORD_LIFETIME, RESERVATION_TIMEOUT
-from antiphon.stores.sqlite.write_transaction import hash_idempotency_key
 from antiphon.turn.store_protocols import (
     NO_FILTER,
     ApiKey,
     Head,
-    IdempotencyRecord,
     NewTurn,
     RecentThread,
     ResponseFilter,
@@ -43,58 +40,6 @@ from antiphon.turn.store_protocols import (
     Window,
     unknown_cursor,
 )
-
-
-class MemoryIdempotencyStore:
-    """A ``IdempotencyStore`` in this process's memory."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        #: By tenant and hash.
-        self._records: dict[tuple[str, bytes], IdempotencyRecord] = {}
-
-    async def reserve(self, tenant: str, key: str, fingerprint: bytes) -> IdempotencyRecord | None:
-        now = self._clock()
-        record_key = (tenant, hash_idempotency_key(key))
-        records = self._records
-        for old in [
-            old_key
-            for old_key, record in records.items()
-            if record.created_at <= now - RECORD_LIFETIME
-        ]:
-            del records[old]
-        existing = records.get(record_key)
-        if existing and (
-            existing.result_id is not None or existing.created_at > now - RESERVATION_TIMEOUT
-        ):
-            return existing
-        records[record_key] = IdempotencyRecord(fingerprint, now)
-        return None
-
-    async def complete(self, tenant: str, key: str, result_id: str) -> None:
-        self.set_result(tenant, key, result_id)
-
-    async def release(self, tenant: str, key: str) -> None:
-        record_key = (tenant, hash_idempotency_key(key))
-        if record_key in self._records and self._records[record_key].result_id is None:
-            del self._records[record_key]
-
-    def check_reservation(self, tenant: str, reservation: IdempotencyReservation) -> None:
-        """Raise ``ConflictError`` where the record is another request's by now, or completed."""
-        existing = self._records.get((tenant, hash_idempotency_key(reservation.key)))
-        if (
-            existing is None
-            or existing.result_id is not None
-            or existing.fingerprint != reservation.fingerprint
-        ):
-            raise reservation_lost()
-
-    def set_result(self, tenant: str, key: str, result_id: str) -> None:
-        """``complete``, for the transaction that creates the result."""
-        record_key = (tenant, hash_idempotency_key(key))
-        if record_key in self._records:
-            record = msgspec.structs.replace(self._records[record_key], result_id=result_id)
-            self._records[record_key] = record
 
 
 class MemoryResponseIndex:
