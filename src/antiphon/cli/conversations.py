@@ -11,7 +11,7 @@ import typer
 from antiphon.cli import terminal_output
 from antiphon.cli.engine_runner import Flags, run_with_engine
 from antiphon.cli.options import Config, Json, ResponseId, Store
-from antiphon.cli.terminal_output import Column, format_time, shorten
+from antiphon.cli.terminal_output import Column, format_time
 from antiphon.core.items import (
     Compaction,
     ErasedItem,
@@ -24,6 +24,7 @@ from antiphon.core.items import (
     Reasoning,
     decode_item,
     has_image,
+    shorten,
     text_of,
 )
 from antiphon.core.turns import DEFAULT_TENANT, Response

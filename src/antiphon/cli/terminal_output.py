@@ -195,12 +195,6 @@ def show_spinner(text: str = "") -> Iterator[Status]:
         yield status
 
 
-def shorten(text: str, max_length: int) -> str:
-    """``text`` on one line, truncated to ``max_length`` characters."""
-    words = " ".join(text.split())
-    return words if len(words) <= max_length else words[: max_length - 3] + "..."
-
-
 def format_time(seconds: float, *, short: bool = False) -> str:
     """A Unix time as local time; ``short`` leaves out the year and the zone."""
     moment = datetime.fromtimestamp(seconds).astimezone()

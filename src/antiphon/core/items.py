@@ -248,6 +248,12 @@ def text_and_refusals_of(content: str | tuple[Part, ...]) -> str:
     )
 
 
+def shorten(text: str, max_length: int = 80) -> str:
+    """The text on one line, truncated to ``max_length`` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= max_length else line[: max_length - 3] + "..."
+
+
 def message_text(item: Item) -> str:
     """What a message says to its reader, a refusal included; nothing for other items."""
     return text_and_refusals_of(item.content) if isinstance(item, Message) else ""

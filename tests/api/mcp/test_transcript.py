@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from antiphon.api.mcp.resources import conversation_title, render_markdown, shorten
+from antiphon.api.mcp.resources import conversation_title, render_markdown
 from antiphon.core.items import (
     Compaction,
     ErasedItem,
@@ -16,6 +16,7 @@ from antiphon.core.items import (
     OutputText,
     Refusal,
     encode_item,
+    shorten,
 )
 from antiphon.core.turns import End, Header, Response
 from antiphon.turn.store_protocols import RecentThread

@@ -20,6 +20,7 @@ from antiphon.core.items import (
     Message,
     Part,
     decode_item,
+    shorten,
     text_and_refusals_of,
 )
 from antiphon.core.turns import Response
@@ -44,12 +45,6 @@ def conversation_title(recent: RecentThread) -> str:
     """How a thread begins, in one short line."""
     item = decode_item(recent.first_item) if recent.first_item is not None else None
     return shorten(text_and_refusals_of(item.content)) if isinstance(item, Message) else ""
-
-
-def shorten(text: str, max_length: int = 80) -> str:
-    """The text in one line, cut."""
-    line = " ".join(text.split())
-    return line if len(line) <= max_length else line[: max_length - 3] + "..."
 
 
 def _turn_markdown(turn: Response) -> Iterable[str]:

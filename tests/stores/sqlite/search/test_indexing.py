@@ -102,7 +102,9 @@ async def test_a_load_that_never_stops_does_not_put_indexing_off(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("antiphon.stores.sqlite.search.index.QUIET_SECONDS", 1000.0)
-    monkeypatch.setattr("antiphon.stores.sqlite.search.index.PATIENCE", 0.0, raising=False)
+    monkeypatch.setattr(
+        "antiphon.stores.sqlite.search.index.MAX_INDEXING_DELAY_SECONDS", 0.0, raising=False
+    )
     async with sqlite(path) as store, asyncio.timeout(20):
         for _ in range(3):
             await many(store, MAX_SEGMENT_TURNS)

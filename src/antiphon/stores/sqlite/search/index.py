@@ -161,7 +161,7 @@ def _has_all_rows(
 QUIET_SECONDS = 1.0
 #: Seconds that a segment's worth of turns waits for that. Under a load that never stops they are
 #: indexed all the same: else all would be left to one search.
-PATIENCE = 5.0
+MAX_INDEXING_DELAY_SECONDS = 5.0
 
 
 class SqliteSearchIndex:
@@ -192,7 +192,7 @@ class SqliteSearchIndex:
 
     def _schedule(self) -> None:
         if self._overdue_at is None:
-            self._overdue_at = time.monotonic() + PATIENCE
+            self._overdue_at = time.monotonic() + MAX_INDEXING_DELAY_SECONDS
         self._timer = asyncio.get_running_loop().call_later(
             self._seconds_until_quiet(), self._when_due
         )
