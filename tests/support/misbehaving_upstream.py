@@ -12,7 +12,8 @@ that says "Hello." or a stream of it, whichever was asked for. What it speaks be
 chat completions is in ``responses_upstream``.
 
 A behaviour is made of moves: bytes are written as they are, an ``asyncio.Event`` is
-waited for, ``HANG`` waits until the client leaves, ``CUT`` breaks the connection. After
+waited for, ``HANG`` waits until the client leaves, ``CUT`` breaks the connection, ``CLOSE``
+ends it properly. After
 each write the client gets the chance to read it on its own, so nothing here sleeps.
 """
 
@@ -35,9 +36,10 @@ class Signal(enum.Enum):
 
     HANG = "hang"
     CUT = "cut"
+    CLOSE = "close"
 
 
-HANG, CUT = Signal.HANG, Signal.CUT
+HANG, CUT, CLOSE = Signal.HANG, Signal.CUT, Signal.CLOSE
 Move: TypeAlias = bytes | asyncio.Event | Signal
 Behaviour: TypeAlias = list[Move]
 
@@ -294,6 +296,9 @@ async def _do(move: Move, writer: asyncio.StreamWriter) -> None:
             await asyncio.Event().wait()
         case Signal.CUT:
             writer.transport.abort()
+            raise _CutError
+        case Signal.CLOSE:
+            writer.close()
             raise _CutError
         case asyncio.Event():
             await move.wait()
