@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from antiphon.core.deltas import Delta
-from antiphon.models.openai.chat_completions import ChatCompletionsParser
+from antiphon.models.openai.chat_completions_stream import ChatCompletionsParser
 
 
 def chunk(finish: str | None = None, **delta: Any) -> dict[str, Any]:

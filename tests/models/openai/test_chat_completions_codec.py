@@ -14,7 +14,8 @@ from antiphon.core.deltas import (
 )
 from antiphon.core.reasoning_sidecar import ReasoningSidecar, attach_sidecars
 from antiphon.core.turns import FunctionTool, Options, Usage
-from antiphon.models.openai.chat_completions import ChatCompletionsEncoder, ChatCompletionsParser
+from antiphon.models.openai.chat_completions import ChatCompletionsEncoder
+from antiphon.models.openai.chat_completions_stream import ChatCompletionsParser
 from antiphon.models.retry import AttemptError
 from antiphon.turn.protocols import ModelCall
 from support.chat_completions_chunks import chunk, function_fields, parse_deltas, parse_events

@@ -25,7 +25,8 @@ from antiphon.errors import (
     ModelNotFoundError,
     ModelTimeoutError,
 )
-from antiphon.models.openai.chat_completions import ChatCompletionsModel, ChatCompletionsParser
+from antiphon.models.openai.chat_completions import ChatCompletionsModel
+from antiphon.models.openai.chat_completions_stream import ChatCompletionsParser
 from antiphon.turn.protocols import ModelCall, ModelInfo
 from support.chat_completions_upstream import (
     HELLO,
