@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from antiphon.api.common.body import check_depth, decode_body
-from antiphon.api.http.chat_messages import ChatMessage, message_items
+from antiphon.api.http.chat_messages import MessageParam, message_items
 from antiphon.api.http.responses_codec import (
     JsonObjectFormat,
     JsonSchema,
@@ -68,7 +68,7 @@ class _StreamOptions(msgspec.Struct, frozen=True):
 class ChatCompletionCreate(msgspec.Struct, frozen=True):
     """What ``POST /v1/chat/completions`` takes. Fields not named here are ignored."""
 
-    messages: list[ChatMessage]
+    messages: list[MessageParam]
     model: str | None = None
     stream: bool | None = None
     stream_options: _StreamOptions | None = None

@@ -52,7 +52,7 @@ class _Call(msgspec.Struct, frozen=True):
     type: Literal["function"] = "function"
 
 
-class ChatMessage(msgspec.Struct, frozen=True):
+class MessageParam(msgspec.Struct, frozen=True):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: _Content | None = None
     name: str | None = None
@@ -61,7 +61,7 @@ class ChatMessage(msgspec.Struct, frozen=True):
     tool_call_id: str | None = None
 
 
-def message_items(message: ChatMessage, path: str) -> list[Item]:
+def message_items(message: MessageParam, path: str) -> list[Item]:
     """The items of a message; ``path`` is its field in the body."""
     if message.role == "tool":
         if not message.tool_call_id:
