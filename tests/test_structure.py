@@ -50,6 +50,7 @@ PUBLIC = {
     "ConversationLockedError",
     "ConversationUsage",
     "ErasedItem",
+    "ForeignItem",
     "FunctionCall",
     "FunctionCallOutput",
     "HistoryChangedError",

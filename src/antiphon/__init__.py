@@ -10,6 +10,7 @@ from antiphon.core.context_policies import Summarize, TokenBudget, Window
 from antiphon.core.items import (
     Compaction,
     ErasedItem,
+    ForeignItem,
     FunctionCall,
     FunctionCallOutput,
     InputImage,
@@ -63,6 +64,7 @@ __all__ = [
     "ConversationLockedError",
     "ConversationUsage",
     "ErasedItem",
+    "ForeignItem",
     "FunctionCall",
     "FunctionCallOutput",
     "HistoryChangedError",

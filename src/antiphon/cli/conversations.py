@@ -15,6 +15,7 @@ from antiphon.cli.terminal_output import Column, format_time
 from antiphon.core.items import (
     Compaction,
     ErasedItem,
+    ForeignItem,
     FunctionCall,
     FunctionCallOutput,
     Item,
@@ -200,7 +201,7 @@ def _item_lines(item: Item) -> list[tuple[str, str]]:
             return [("thought", part.text) for part in summary]
         case Compaction(summary=text):
             return [("summary", text)]
-        case McpListTools() | McpApproval() | ErasedItem():
+        case McpListTools() | McpApproval() | ForeignItem() | ErasedItem():
             return []
 
 

@@ -82,6 +82,12 @@ class ToolCallDelta(msgspec.Struct, frozen=True):
     arguments: str = ""
 
 
+class ForeignItemDelta(msgspec.Struct, frozen=True):
+    """A whole item that only its upstream understands (``core.items.ForeignItem``)."""
+
+    body: dict[str, Any]
+
+
 class UsageUpdate(msgspec.Struct, frozen=True):
     """The tokens of the whole answer; a later one replaces an earlier one."""
 
@@ -104,6 +110,7 @@ Delta: TypeAlias = (
     | ItemEnd
     | RefusalTextDelta
     | ToolCallDelta
+    | ForeignItemDelta
     | UsageUpdate
     | Finish
 )

@@ -24,7 +24,20 @@ _PREFIX = {
     "mcp_approval_request": "mcpr_",
     "mcp_approval_response": "mcpa_",
     "erased": "gone_",
+    "web_search_call": "ws_",
+    "file_search_call": "fs_",
+    "code_interpreter_call": "ci_",
+    "image_generation_call": "ig_",
+    "computer_call": "cu_",
+    "custom_tool_call": "ctc_",
+    "custom_tool_call_output": "ctco_",
+    "local_shell_call": "lsh_",
+    "shell_call": "sh_",
+    "apply_patch_call": "apc_",
+    "tool_search_call": "tsc_",
 }
+#: The prefix of all kinds that have none of their own.
+_OTHER_PREFIX = "item_"
 
 
 #: Random ids not used yet. The system's randomness costs more to ask for than to use.
@@ -80,7 +93,7 @@ def response_id_of(key: bytes) -> str:
 
 def item_id(response_id: str, kind: str, position: int) -> str:
     """The id of a turn's item; ``position`` counts from 0, input items first."""
-    return f"{_PREFIX[kind]}{response_id[5:]}{position:02x}"
+    return f"{_PREFIX.get(kind, _OTHER_PREFIX)}{response_id[5:]}{position:02x}"
 
 
 def parse_item_id(name: str) -> tuple[str, int] | None:

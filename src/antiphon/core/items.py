@@ -174,6 +174,20 @@ class McpApproval(_Item, frozen=True, tag="mcp_approval_response"):
     reason: str | None = None
 
 
+class ForeignItem(_Item, frozen=True, tag="foreign"):
+    """An item that only its own server understands, e.g. a ``web_search_call``.
+
+    ``body`` is its JSON, with its own ``type`` and ``id``.
+    """
+
+    body: dict[str, Any]
+
+    @property
+    def type(self) -> str:
+        """The type that its server gave it."""
+        return str(self.body.get("type") or "item")
+
+
 class ErasedItem(_Item, frozen=True, tag="erased"):
     """Where an item was until it was deleted: the others keep their places, and so their ids.
 
@@ -191,6 +205,7 @@ Item: TypeAlias = (
     | Compaction
     | McpListTools
     | McpApproval
+    | ForeignItem
     | ErasedItem
 )
 
@@ -228,7 +243,9 @@ def is_summary(data: bytes) -> bool:
 
 
 def item_kind(item: Item) -> str:
-    """The item's ``type``, e.g. ``"message"``."""
+    """The item's ``type``, e.g. ``"message"``; a foreign item's own."""
+    if isinstance(item, ForeignItem):
+        return item.type
     return str(item.__struct_config__.tag)
 
 

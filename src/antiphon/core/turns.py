@@ -96,7 +96,10 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True):
     stop: tuple[str, ...] = ()
     tools: tuple[FunctionTool, ...] = ()
     mcp_servers: tuple[McpTool, ...] = ()
-    #: "auto", "none", "required", or the name of one function behind "function:"
+    #: Tools that the upstream runs itself, e.g. ``web_search``, as the request defines them.
+    hosted_tools: tuple[dict[str, Any], ...] = ()
+    #: "auto", "none", "required", the name of one function behind "function:", or the type of
+    #: one hosted tool behind "hosted:"
     tool_choice: str = "auto"
     #: The functions that may be called, where not all: ``tools`` stay as they are.
     #: ``label__*`` are all of an MCP server.

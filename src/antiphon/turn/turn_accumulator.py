@@ -16,6 +16,7 @@ import msgspec
 from antiphon.core import deltas, events
 from antiphon.core.ids import new_call_id
 from antiphon.core.items import (
+    ForeignItem,
     FunctionCall,
     Item,
     ItemStatus,
@@ -137,6 +138,9 @@ class TurnAccumulator:
                 self.finish_reason = delta.reason
             elif isinstance(delta, deltas.ItemEnd | deltas.EncryptedReasoning):
                 self._feed_boundary(delta, out)
+            elif isinstance(delta, deltas.ForeignItemDelta):
+                self._end_prose(out)
+                out += self.add_item(ForeignItem(delta.body))
             else:
                 self._feed_metadata(delta)
         return out

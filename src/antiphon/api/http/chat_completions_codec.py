@@ -1,6 +1,6 @@
-"""The chat completions JSON: requests in, completions and chunks out. Pure functions.
+"""Chat completions codec: requests in, completions and chunks out. Pure functions.
 
-It is the stateless door: the client sends the whole history, and nothing is stored.
+The client sends the whole history, and nothing is stored.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from antiphon.api.common.body import RequestDecoder, check_depth
+from antiphon.api.http.chat_messages import MessageParam, message_items
 from antiphon.api.http.responses_codec import (
     JsonObjectFormat,
     JsonSchema,
@@ -25,59 +26,14 @@ from antiphon.api.http.responses_codec import (
 from antiphon.core import events
 from antiphon.core.items import (
     FunctionCall,
-    FunctionCallOutput,
-    InputImage,
-    InputText,
     Item,
     Message,
-    OutputText,
-    Part,
     Reasoning,
     Refusal,
     text_of,
 )
 from antiphon.core.turns import FunctionTool, Options, Response, TurnRequest, Usage
 from antiphon.errors import AntiphonError, InvalidRequestError
-
-
-class _ImageUrl(msgspec.Struct, frozen=True):
-    url: str
-    detail: Literal["auto", "low", "high"] | None = None
-
-
-class _TextPart(msgspec.Struct, frozen=True, tag="text", tag_field="type"):
-    text: str
-
-
-class _RefusalPart(msgspec.Struct, frozen=True, tag="refusal", tag_field="type"):
-    refusal: str
-
-
-class _ImagePart(msgspec.Struct, frozen=True, tag="image_url", tag_field="type"):
-    image_url: _ImageUrl
-
-
-_Content = str | list[_TextPart | _ImagePart | _RefusalPart]
-
-
-class _CalledFunction(msgspec.Struct, frozen=True):
-    name: str
-    arguments: str
-
-
-class _Call(msgspec.Struct, frozen=True):
-    id: str
-    function: _CalledFunction
-    type: Literal["function"] = "function"
-
-
-class _Message(msgspec.Struct, frozen=True):
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: _Content | None = None
-    name: str | None = None
-    refusal: str | None = None
-    tool_calls: list[_Call] | None = None
-    tool_call_id: str | None = None
 
 
 class _Function(msgspec.Struct, frozen=True):
@@ -112,7 +68,7 @@ class _StreamOptions(msgspec.Struct, frozen=True):
 class ChatCompletionCreate(msgspec.Struct, frozen=True):
     """What ``POST /v1/chat/completions`` takes. Other fields go on to the upstream."""
 
-    messages: list[_Message]
+    messages: list[MessageParam]
     model: str | None = None
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
@@ -154,7 +110,7 @@ def decode_chat_request(body: bytes) -> ChatRequest:
         raise InvalidRequestError("Only one choice is made: n is 1.", param="n")
     items: list[Item] = []
     for index, message in enumerate(params.messages):
-        items += _items(message, f"messages[{index}]")
+        items += message_items(message, f"messages[{index}]")
     turn = TurnRequest(
         input=tuple(items),
         model=params.model,
@@ -163,47 +119,6 @@ def decode_chat_request(body: bytes) -> ChatRequest:
         stream=bool(params.stream),
     )
     return ChatRequest(turn, bool(params.stream_options and params.stream_options.include_usage))
-
-
-def _items(message: _Message, path: str) -> list[Item]:
-    if message.role == "tool":
-        if not message.tool_call_id:
-            raise InvalidRequestError(
-                "A tool's message has to name its call.", param=f"{path}.tool_call_id"
-            )
-        return [FunctionCallOutput(message.tool_call_id, _content("tool", message.content))]
-    if message.role != "assistant":
-        if message.content is None:
-            raise InvalidRequestError("The message has no content.", param=f"{path}.content")
-        return [Message(message.role, _content(message.role, message.content), message.name)]
-    items: list[Item] = []
-    content = _content("assistant", message.content)
-    if message.refusal:
-        content = (Refusal(message.refusal),)
-    if content or not message.tool_calls:
-        items.append(Message("assistant", content, message.name))
-    items += [
-        FunctionCall(call.id, call.function.name, call.function.arguments)
-        for call in message.tool_calls or ()
-    ]
-    return items
-
-
-def _content(role: str, content: _Content | None) -> str | tuple[Part, ...]:
-    if content is None or isinstance(content, str):
-        return content or ""
-    parts: list[Part] = []
-    for part in content:
-        match part:
-            case _TextPart(text=text):
-                parts.append(OutputText(text) if role == "assistant" else InputText(text))
-            case _RefusalPart(refusal=refusal):
-                parts.append(Refusal(refusal))
-            case _ImagePart(image_url=image):
-                parts.append(InputImage(image.url, image.detail or "auto"))
-    if all(isinstance(part, InputText | OutputText) for part in parts):
-        return text_of(tuple(parts))
-    return tuple(parts)
 
 
 def _options(params: ChatCompletionCreate, extra: dict[str, Any]) -> Options:

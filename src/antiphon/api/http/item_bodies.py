@@ -15,6 +15,7 @@ from antiphon.core.items import (
     ApprovedCall,
     Compaction,
     ErasedItem,
+    ForeignItem,
     FunctionCall,
     FunctionCallOutput,
     InputFile,
@@ -249,9 +250,11 @@ def _call_body(
 
 
 def _other_item_body(
-    item: Compaction | McpListTools | McpApproval | ErasedItem, name: str
+    item: Compaction | McpListTools | McpApproval | ForeignItem | ErasedItem, name: str
 ) -> dict[str, Any]:
-    """Items without a status."""
+    """Items without a status of ours."""
+    if isinstance(item, ForeignItem):
+        return {**item.body, "type": item.type, "id": name}
     body: dict[str, Any] = {"id": name, "type": item_kind(item)}
     match item:
         case Compaction():
