@@ -1,8 +1,9 @@
-"""Reasoning sidecar: encrypted reasoning and phases inside a rendered messages array. Pure.
+"""Reasoning sidecar: what only its own model is sent, inside a rendered messages array. Pure.
 
-What a model thought is no message, but some models want it back, encrypted; and some want to
-be told again what a message of theirs was to its turn. It lies in the assistant's message that
-it led to, or that it is about, under private keys, between two raw newlines:
+What a model thought is no message, but some models want it back, encrypted or under a field of
+their own (``core.provider_fields``); and some want to be told again what a message of theirs was
+to its turn. It lies in the assistant's message that it led to, or that it is about, or in a call,
+under private keys, between two raw newlines:
 
     {"role":"assistant","content":"Hi."
     ,"antiphon_reasoning":[{"encrypted_content":"gAAA","origin":"x.ai/g"}],"antiphon_phase":"…"
@@ -15,7 +16,7 @@ words can be taken for it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -24,11 +25,13 @@ from antiphon.core.items import Phase, SummaryText
 
 REASONING_KEY = "antiphon_reasoning"
 PHASE_KEY = "antiphon_phase"
+FIELDS_KEY = "antiphon_fields"
 
 _BEGIN = b'\n,"antiphon_'
 _END = b"\n}"
 
 _encode = msgspec.json.Encoder().encode
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class ReasoningSidecar(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -54,6 +57,65 @@ def attach_sidecars(
     if phase is not None:
         load[PHASE_KEY] = phase
     return b"".join((message[:-1], b"\n,", _encode(load)[1:-1], _END))
+
+
+def attach_fields(
+    owner: bytes, fields_by_origin: Mapping[str | None, Mapping[str, Any]]
+) -> bytes:
+    """A message or a call, as compact JSON of an object, with the fields that are its models'."""
+    for origin, fields in fields_by_origin.items():
+        load = {"origin": origin, "fields": fields}
+        owner = b"".join((owner[:-1], b'\n,"%b":' % FIELDS_KEY.encode(), _encode(load), _END))
+    return owner
+
+
+def insert_fields(messages: bytes, origin: str, refused: Collection[str] = ()) -> bytes:
+    """Messages, as JSON, with the fields that came from the model ``origin``, or from a client.
+
+    ``refused`` are the names of those that are left out. All else that they carry is, too.
+    """
+    prefixes = [_fields_prefix(one) for one in (origin, None)]
+
+    def inserted(load: bytes) -> bytes:
+        for prefix in prefixes:
+            if load.startswith(prefix):
+                fields = load[len(prefix) : -1]
+                if refused:
+                    fields = _encode(
+                        {k: v for k, v in _decode_fields(fields).items() if k not in refused}
+                    )
+                return b"," + fields[1:-1] if fields != b"{}" else b""
+        return b""
+
+    return _replace_sidecars(messages, inserted)
+
+
+def names_of_fields(messages: bytes, origin: str) -> frozenset[str]:
+    """The names of all fields that ``insert_fields`` puts in."""
+    names: set[str] = set()
+    prefixes = [_fields_prefix(one) for one in (origin, None)]
+
+    def collected(load: bytes) -> bytes:
+        for prefix in prefixes:
+            if load.startswith(prefix):
+                names.update(_decode_fields(load[len(prefix) : -1]))
+        return b""
+
+    _replace_sidecars(messages, collected)
+    return frozenset(names)
+
+
+def _fields_prefix(origin: str | None) -> bytes:
+    return b',"%b":{"origin":%b,"fields":' % (FIELDS_KEY.encode(), _encode(origin))
+
+
+def _replace_sidecars(messages: bytes, replace: Callable[[bytes], bytes]) -> bytes:
+    first = messages.find(b"\n")
+    if first < 0 or not messages.startswith(_BEGIN, first):
+        return messages
+    pieces = messages.split(b"\n")
+    pieces[1::2] = map(replace, pieces[1::2])
+    return b"".join(pieces)
 
 
 def strip_sidecars(messages: bytes) -> bytes:
