@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from antiphon.core.items import Phase
+from antiphon.core.items import AudioData, Phase
 from antiphon.core.reasoning_sidecar import (
     PHASE_KEY,
     REASONING_KEY,
@@ -45,6 +45,7 @@ class MessagePart(msgspec.Struct, frozen=True):
     image_url: MessageImage | None = None
     file: MessageFile | None = None
     video_url: MessageVideo | None = None
+    input_audio: AudioData | None = None
 
 
 class MessageFunction(msgspec.Struct, frozen=True):
