@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qs
 
 import msgspec
 from starlette.types import Receive, Scope
 
+from antiphon.core.extra_fields import select_extra_fields
 from antiphon.errors import BodyTooLargeError, InvalidRequestError
 
 T = TypeVar("T")
+Body = TypeVar("Body", bound=msgspec.Struct)
 
 #: Bytes. Room for a 20 MiB image in base64 and the words around it.
 MAX_BODY = 32 * 1024 * 1024
@@ -72,6 +74,42 @@ def decode_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         raise invalid_value_error(error) from error
 
 
+class RequestDecoder(Generic[Body]):
+    """Request decoder: decodes a body, and collects the fields that its type does not have.
+
+    A body without such fields is decoded once, as by any other decoder.
+    """
+
+    def __init__(self, kind: type[Body]) -> None:
+        strict = msgspec.defstruct(
+            kind.__name__, (), bases=(kind,), frozen=True, forbid_unknown_fields=True
+        )
+        self._strict: msgspec.json.Decoder[Body] = msgspec.json.Decoder(strict)
+        self._tolerant = msgspec.json.Decoder(kind)
+        self._names = frozenset(one.encode_name for one in msgspec.structs.fields(kind))
+
+    def decode(self, body: bytes) -> tuple[Body, dict[str, Any]]:
+        """The body, and its other fields that go on to the upstream.
+
+        Raises ``InvalidRequestError`` naming the invalid field.
+        """
+        try:
+            return self._strict.decode(body), {}
+        except DECODE_ERRORS:
+            known = decode_body(self._tolerant, body)
+        fields = decode_body(_fields, body)
+        unknown = {name: it for name, it in fields.items() if name not in self._names}
+        extra = select_extra_fields(
+            {name: decode_body(_any, bytes(it)) for name, it in unknown.items()}
+        )
+        # What cannot be stored is left out: nobody here knows whether it matters.
+        return known, {name: it for name, it in extra.items() if not _is_too_deep(it)}
+
+
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_any: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+
+
 def query_params(scope: Scope) -> dict[str, list[str]]:
     """A request's query: each name's values in their order."""
     return parse_qs(scope["query_string"].decode("latin-1"))
@@ -110,12 +148,17 @@ def check_depth(value: object, path: str) -> None:
     """Raise ``InvalidRequestError`` for a value nested too deeply to be stored; ``path`` is its
     field.
     """
+    if _is_too_deep(value):
+        raise InvalidRequestError("The JSON is nested too deeply.", code="invalid_json", param=path)
+
+
+def _is_too_deep(value: object) -> bool:
     level = [value]
     for _ in range(MAX_DEPTH):
         level = [child for one in level for child in _children(one)]
         if not level:
-            return
-    raise InvalidRequestError("The JSON is nested too deeply.", code="invalid_json", param=path)
+            return False
+    return True
 
 
 def _children(value: object) -> Iterable[object]:

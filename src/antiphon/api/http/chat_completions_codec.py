@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from antiphon.api.common.body import check_depth, decode_body
+from antiphon.api.common.body import RequestDecoder, check_depth
 from antiphon.api.http.chat_messages import MessageParam, message_items
 from antiphon.api.http.responses_codec import (
     JsonObjectFormat,
@@ -66,7 +66,7 @@ class _StreamOptions(msgspec.Struct, frozen=True):
 
 
 class ChatCompletionCreate(msgspec.Struct, frozen=True):
-    """What ``POST /v1/chat/completions`` takes. Fields not named here are ignored."""
+    """What ``POST /v1/chat/completions`` takes. Other fields go on to the upstream."""
 
     messages: list[MessageParam]
     model: str | None = None
@@ -97,13 +97,13 @@ class ChatRequest(msgspec.Struct, frozen=True):
     include_usage: bool
 
 
-_request = msgspec.json.Decoder(ChatCompletionCreate)
+_request = RequestDecoder(ChatCompletionCreate)
 _encode = msgspec.json.Encoder().encode
 
 
 def decode_chat_request(body: bytes) -> ChatRequest:
     """A body as a turn's request. Raises ``InvalidRequestError`` naming the field at fault."""
-    params = decode_body(_request, body)
+    params, extra = _request.decode(body)
     if not params.messages:
         raise InvalidRequestError("There are no messages.", code="empty_input", param="messages")
     if params.n is not None and params.n > 1:
@@ -114,14 +114,14 @@ def decode_chat_request(body: bytes) -> ChatRequest:
     turn = TurnRequest(
         input=tuple(items),
         model=params.model,
-        options=_options(params),
+        options=_options(params, extra),
         store=False,
         stream=bool(params.stream),
     )
     return ChatRequest(turn, bool(params.stream_options and params.stream_options.include_usage))
 
 
-def _options(params: ChatCompletionCreate) -> Options:
+def _options(params: ChatCompletionCreate, extra: dict[str, Any]) -> Options:
     choice = params.tool_choice or "auto"
     stop = params.stop or ()
     for index, tool in enumerate(params.tools or ()):
@@ -144,6 +144,7 @@ def _options(params: ChatCompletionCreate) -> Options:
         reasoning_effort=params.reasoning_effort,
         metadata=params.metadata or {},
         user=params.user,
+        extra=extra,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from antiphon.core.extra_fields import add_extra_fields
 from antiphon.core.items import AudioData, Phase
 from antiphon.core.reasoning_sidecar import (
     PHASE_KEY,
@@ -75,6 +76,8 @@ decode_messages = msgspec.json.Decoder(list[ChatMessage]).decode
 
 _encode = msgspec.json.Encoder().encode
 _DEFAULTS = Options()
+#: The names of the token limit.
+_LIMITS = ("max_tokens", "max_completion_tokens")
 
 
 class _Body(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -162,7 +165,10 @@ class ChatCompletionsEncoder:
             safety_identifier=options.safety_identifier,
             user=options.user,
         )
-        fields = _encode(body)[1:]
+        given: _Body | dict[str, Any] = body
+        if extra := options.extra:
+            given = add_extra_fields(msgspec.to_builtins(body), extra, limits=_LIMITS)
+        fields = _encode(given)[1:]
         return fields if fields == b"}" else b"," + fields
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from antiphon.core.extra_fields import add_extra_fields
 from antiphon.core.reasoning_sidecar import ReasoningSidecar
 from antiphon.core.tool_rules import is_tool_allowed
 from antiphon.core.turns import INCLUDE_ENCRYPTED_REASONING, INCLUDE_LOGPROBS, FunctionTool, Options
@@ -93,7 +94,9 @@ class ResponsesEncoder:
             )
         name = _encode(self._name or call.model)
         include = () if origin in self._models_without_reasoning else (INCLUDE_ENCRYPTED_REASONING,)
-        rest = _encode(_build_body(options, include, stream=call.stream))[1:]
+        body = _build_body(options, include, stream=call.stream)
+        extra = options.extra
+        rest = _encode(add_extra_fields(msgspec.to_builtins(body), extra) if extra else body)[1:]
         given = to_input_items(call.messages, origin if reasoning else None)
         return b"".join((b'{"model":', name, b',"input":', given, b",", rest))
 
