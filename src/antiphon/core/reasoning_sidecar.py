@@ -16,7 +16,7 @@ words can be taken for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -31,7 +31,6 @@ _BEGIN = b'\n,"antiphon_'
 _END = b"\n}"
 
 _encode = msgspec.json.Encoder().encode
-_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class ReasoningSidecar(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -59,9 +58,7 @@ def attach_sidecars(
     return b"".join((message[:-1], b"\n,", _encode(load)[1:-1], _END))
 
 
-def attach_fields(
-    owner: bytes, fields_by_origin: Mapping[str | None, Mapping[str, Any]]
-) -> bytes:
+def attach_fields(owner: bytes, fields_by_origin: Mapping[str | None, Mapping[str, Any]]) -> bytes:
     """A message or a call, as compact JSON of an object, with the fields that are its models'."""
     for origin, fields in fields_by_origin.items():
         load = {"origin": origin, "fields": fields}
@@ -69,40 +66,21 @@ def attach_fields(
     return owner
 
 
-def insert_fields(messages: bytes, origin: str, refused: Collection[str] = ()) -> bytes:
+def insert_fields(messages: bytes, origin: str) -> bytes:
     """Messages, as JSON, with the fields that came from the model ``origin``, or from a client.
 
-    ``refused`` are the names of those that are left out. All else that they carry is, too.
+    All else that they carry is left out.
     """
     prefixes = [_fields_prefix(one) for one in (origin, None)]
 
     def inserted(load: bytes) -> bytes:
         for prefix in prefixes:
             if load.startswith(prefix):
-                fields = load[len(prefix) : -1]
-                if refused:
-                    fields = _encode(
-                        {k: v for k, v in _decode_fields(fields).items() if k not in refused}
-                    )
-                return b"," + fields[1:-1] if fields != b"{}" else b""
+                # The braces of the fields, and of what they are in.
+                return b"," + load[len(prefix) + 1 : -2]
         return b""
 
     return _replace_sidecars(messages, inserted)
-
-
-def names_of_fields(messages: bytes, origin: str) -> frozenset[str]:
-    """The names of all fields that ``insert_fields`` puts in."""
-    names: set[str] = set()
-    prefixes = [_fields_prefix(one) for one in (origin, None)]
-
-    def collected(load: bytes) -> bytes:
-        for prefix in prefixes:
-            if load.startswith(prefix):
-                names.update(_decode_fields(load[len(prefix) : -1]))
-        return b""
-
-    _replace_sidecars(messages, collected)
-    return frozenset(names)
 
 
 def _fields_prefix(origin: str | None) -> bytes:
@@ -120,7 +98,4 @@ def _replace_sidecars(messages: bytes, replace: Callable[[bytes], bytes]) -> byt
 
 def strip_sidecars(messages: bytes) -> bytes:
     """Messages, as JSON, without what they carry."""
-    first = messages.find(b"\n")
-    if first < 0 or not messages.startswith(_BEGIN, first):
-        return messages
-    return b"".join(messages.split(b"\n")[::2])
+    return _replace_sidecars(messages, lambda _: b"")

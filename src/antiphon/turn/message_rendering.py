@@ -273,7 +273,9 @@ class _MessageBuilder:
         message = attach_sidecars(plain, self._sidecars(), _assistant_phase(given))
         self.messages.append(attach_fields(message, fields))
         has_call_fields = any(call.provider_fields for call in calls)
-        bare = _encode(_assistant_chat_message(given, calls, bare=True)) if has_call_fields else plain
+        bare = (
+            _encode(_assistant_chat_message(given, calls, bare=True)) if has_call_fields else plain
+        )
         self.sidecar_bytes += len(self.messages[-1]) - len(bare)
         self.messages.extend(_encode(_tool_message(output)) for output in self._outputs)
         self._assistant_message, self._calls, self._outputs = None, [], []

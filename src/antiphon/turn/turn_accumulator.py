@@ -140,11 +140,12 @@ class TurnAccumulator:
                 self.last_usage = delta.usage
             elif isinstance(delta, deltas.Finish):
                 self.finish_reason = delta.reason
-            elif isinstance(delta, deltas.ItemEnd | deltas.EncryptedReasoning):
+            elif isinstance(
+                delta, deltas.ItemEnd | deltas.EncryptedReasoning | deltas.ForeignItemDelta
+            ):
                 self._feed_boundary(delta, out)
-            elif isinstance(delta, deltas.ForeignItemDelta):
-                self._end_prose(out)
-                out += self.add_item(ForeignItem(delta.body))
+            elif isinstance(delta, deltas.ProviderFieldsDelta):
+                self._feed_provider_fields(delta.provider_fields)
             else:
                 self._feed_metadata(delta)
         return out
@@ -247,7 +248,9 @@ class TurnAccumulator:
             answer.annotations += (delta.annotation,)
 
     def _feed_boundary(
-        self, delta: deltas.ItemEnd | deltas.EncryptedReasoning, out: list[events.Event]
+        self,
+        delta: deltas.ItemEnd | deltas.EncryptedReasoning | deltas.ForeignItemDelta,
+        out: list[events.Event],
     ) -> None:
         if isinstance(delta, deltas.EncryptedReasoning):
             prose = self._prose
@@ -255,10 +258,12 @@ class TurnAccumulator:
                 # Reasoning of which nothing was shown is an item too.
                 prose = self._begin_prose(Reasoning, out)
             prose.encrypted_reasoning = delta
-        else:
+        elif isinstance(delta, deltas.ItemEnd):
             # It may have been an answer of no words.
             self._next_phase = None
         self._end_prose(out)
+        if isinstance(delta, deltas.ForeignItemDelta):
+            out += self.add_item(ForeignItem(delta.body))
 
     def _feed_call(self, delta: deltas.ToolCallDelta, out: list[events.Event]) -> None:
         call = self._calls.get(delta.index)
