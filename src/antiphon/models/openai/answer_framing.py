@@ -79,7 +79,7 @@ class AnswerFraming:
         if self._form == "page":
             raise self._page_error()
         if self._form == "document":
-            return self._close_document(self._head.removeprefix(_BOM).strip(_SPACE))
+            return self._close_document(bytes(self._head.removeprefix(_BOM).strip(_SPACE)))
         events = self._filter(self._sse_parser.close())
         if not self._has_events and not _SSE_LINE.match(self._head.lstrip(_SPACE)):
             raise Unreadable("it is neither JSON nor an event stream", bytes(self._head))
@@ -87,7 +87,7 @@ class AnswerFraming:
 
     def may_be_whole(self) -> bool:
         """Whether a document may end here: only ``is_whole`` looks at all of it."""
-        return self._form == "document" and self._head.rstrip(_SPACE).endswith((b"}", b"]"))
+        return self._form == "document" and self._head[-80:].rstrip(_SPACE).endswith((b"}", b"]"))
 
     def is_whole(self) -> bool:
         """Whether a document is whole."""
@@ -96,16 +96,14 @@ class AnswerFraming:
     def _page_error(self) -> AttemptError:
         return Unreadable("it is an HTML page, so check the base URL", bytes(self._head))
 
-    def _close_document(self, body: bytearray) -> list[bytes]:
-        """The events of a body that is not one document, but some in a row or in a list."""
-        listed = _listed_objects(bytes(body))
-        if len(listed) > 1:
-            return self._filter(listed)
-        if not listed and _LATER_LINE.search(body) and not _is_json(body):
-            events = self._filter(SseParser().feed(bytes(body) + b"\n\n"))
-            if any(_is_json(event) for event in events):
-                return events
-        document = listed[0] if listed else bytes(body)
+    def _close_document(self, body: bytes) -> list[bytes]:
+        """The events of a body that is not one document, but many in a row or in a list."""
+        events = _listed_objects(body)
+        if not events and _LATER_LINE.search(body) and not _is_json(body):
+            events = self._filter(SseParser().feed(body + b"\n\n"))
+        if len([one for one in events if one != DONE]) > 1:
+            return self._filter(events)
+        document = events[0] if events else body
         self.document = self._half_joiner.join(_mend_text(document))
         return []
 

@@ -23,6 +23,7 @@ _BOM = b"\xef\xbb\xbf"
 #: The size limit of an event, in bytes.
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 
+_DECODE_ERRORS = (msgspec.DecodeError, UnicodeError, RecursionError)
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_keys = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -146,7 +147,7 @@ def _is_boundary(line: bytes, next_line: bytes) -> bool:
 def _is_json(data: bytes) -> bool:
     try:
         _decode_raw(data)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except _DECODE_ERRORS:
         return False
     return True
 
@@ -155,16 +156,20 @@ def _name_event(name: bytes, data: bytes) -> bytes:
     """An event's data with its name in it.
 
     An event ``error`` becomes an object with an ``error``, whatever it holds; another
-    object gets its name as its ``type``, unless it has a type.
+    object gets its name as its ``type``, before its own type, which therefore counts.
     """
-    if not name or not data or (name != b"error" and (b'"type"' in data or data[:1] != b"{")):
+    if name == b"error":
+        return _error_event(data)
+    if not name or data.startswith(b'{"type"') or not data.startswith(b'{"'):
         return data
-    if name != b"error":
-        kind = msgspec.json.encode(name.decode(errors="replace"))
-        return b'{"type":' + kind + b"," + data[1:].lstrip() if data.strip() != b"{}" else data
+    return b'{"type":' + msgspec.json.encode(name.decode(errors="replace")) + b"," + data[1:]
+
+
+def _error_event(data: bytes) -> bytes:
     try:
         value = _decode_raw(data)
-        has_error = data.lstrip()[:1] == b"{" and _decode_keys(data).get("error") is not None
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        if data.lstrip().startswith(b"{") and _decode_keys(data).get("error") is not None:
+            return data
+    except _DECODE_ERRORS:
         return msgspec.json.encode({"error": data.decode(errors="replace")})
-    return data if has_error else msgspec.json.encode({"error": value})
+    return msgspec.json.encode({"error": value})
