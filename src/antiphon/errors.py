@@ -28,6 +28,7 @@
     │   └── InvalidOutputError             502  its answer does not fit the requested schema
     ├── TurnInterruptedError               500  the process ended before the turn did
     ├── StoreError                         503  the store could not write or read
+    ├── ServerBusyError                503  too many connections
     └── ConfigError                        500  a setting, file or key that a person has to correct
 
 Each has ``message`` (a sentence for a person), ``type`` and ``code`` (for
@@ -239,6 +240,12 @@ class StoreError(AntiphonError):
     status = 503
     grpc = "UNAVAILABLE"
     default_code = "store_unavailable"
+
+
+class ServerBusyError(AntiphonError):
+    status = 503
+    grpc = "UNAVAILABLE"
+    default_code = "server_busy"
 
 
 class ConfigError(AntiphonError):

@@ -8,7 +8,7 @@ import re
 import socket
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -67,7 +67,7 @@ def halves(body: bytes) -> tuple[bytes, bytes]:
 
 # ---- compressed bodies
 
-ENCODED = {
+ENCODED: dict[str, tuple[str, str, Callable[[bytes], bytes]]] = {
     "body-gzip": (RESPONSES, "gzip", gzip.compress),
     "body-gzip-chat": (CHAT, "gzip", gzip.compress),
     "body-deflate": (RESPONSES, "deflate", zlib.compress),

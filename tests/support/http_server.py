@@ -17,8 +17,9 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import msgspec
 import uvicorn
@@ -26,11 +27,12 @@ import uvloop
 
 from antiphon.api.http.app import create_app
 from antiphon.api.http.middleware import GatewayMiddleware
-from antiphon.cli.server import WebSocketProtocol
+from antiphon.cli.connections import ConnectionPool, HttpProtocol, WebSocketProtocol
 from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import ScriptedModel
+from antiphon.settings import ConnectionLimits
 from antiphon.stores.memory.store import MemoryApiKeyStore, MemoryStore
 from antiphon.stores.sqlite.store import open_sqlite
 from antiphon.tools.mcp.manager import McpServerManager
@@ -229,6 +231,8 @@ def serving(
     site: SiteMaker = app_without_keys,
     mcp: Sequence[McpServerConfig] = (),
     urls: Sequence[str] = (),
+    *,
+    limits: ConnectionLimits | None = None,
 ) -> Iterator[ThreadServer]:
     """The HTTP API on a real socket, with a scripted model and a memory store unless given.
 
@@ -240,7 +244,12 @@ def serving(
     started: Future[tuple[ThreadServer, _Uvicorn]] = Future()
     with closing(socket.create_server(("127.0.0.1", 0), backlog=256)) as sock:
         thread = threading.Thread(
-            target=_run, args=(sock, _ServerParts(models, store, site, mcp, urls), started)
+            target=_run,
+            args=(
+                sock,
+                _ServerParts(models, store, site, mcp, urls, limits or ConnectionLimits()),
+                started,
+            ),
         )
         faults = _ErrorLogHandler(thread)
         logging.getLogger().addHandler(faults)
@@ -267,6 +276,7 @@ class _ServerParts(msgspec.Struct, frozen=True):
     site: SiteMaker
     mcp: Sequence[McpServerConfig]
     urls: Sequence[str]
+    limits: ConnectionLimits
 
 
 def _run(
@@ -294,8 +304,8 @@ async def _serve(
     service = TurnService(store, catalog, getattr(store, "stores", None), gateway)
     config = uvicorn.Config(
         parts.site(service),
-        http="httptools",
-        ws=WebSocketProtocol,
+        http=cast("Any", partial(HttpProtocol, pool=ConnectionPool(parts.limits))),
+        ws=cast("Any", partial(WebSocketProtocol, limits=parts.limits)),
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -32,7 +32,7 @@ import msgspec
 from antiphon.core.mcp_servers import MAX_LABEL_LENGTH, McpServerConfig
 from antiphon.core.secrets import Secret
 from antiphon.errors import ConfigError
-from antiphon.settings.values import ModelKind, Price
+from antiphon.settings.values import ConnectionLimits, ModelKind, Price
 
 T = TypeVar("T")
 _FOREVER = "forever"
@@ -198,6 +198,7 @@ class SettingsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     fun_prompt: str | None = None
     models: dict[str, ModelTable] = {}
     limits: LimitTable = LimitTable()
+    server: ConnectionLimits = ConnectionLimits()
     tenants: dict[str, TenantTable] = {}
     mcp: dict[str, McpTable] = {}
 

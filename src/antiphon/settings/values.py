@@ -67,6 +67,22 @@ class TenantSettings(msgspec.Struct, frozen=True):
     retention_days: float | None = RETENTION_DAYS
 
 
+class ConnectionLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Limits of the connections to the server; times are in seconds.
+
+    ``header_timeout`` is for a whole header, ``body_timeout`` for any progress of a body.
+    ``max_connections_without_key`` counts the connections on which no request was admitted yet:
+    beyond it the oldest of them is closed.
+    """
+
+    max_header_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 64 * 1024
+    max_headers: Annotated[int, msgspec.Meta(ge=8)] = 100
+    header_timeout: Annotated[float, msgspec.Meta(gt=0)] = 20.0
+    body_timeout: Annotated[float, msgspec.Meta(gt=0)] = 30.0
+    max_connections: Annotated[int, msgspec.Meta(ge=1)] = 10_000
+    max_connections_without_key: Annotated[int, msgspec.Meta(ge=1)] = 1_000
+
+
 class Tls(msgspec.Struct, frozen=True):
     """The files of a certificate chain and of its key. Both in PEM."""
 
@@ -100,6 +116,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: The CORS allowlist of origins; "*": any.
     cors_origins: tuple[str, ...] = ()
     limits: Limits = Limits()
+    connection_limits: ConnectionLimits = ConnectionLimits()
     tenants: dict[str, TenantSettings] = {}
     #: The MCP servers that requests may name by their labels.
     mcp: tuple[McpServerConfig, ...] = ()

@@ -26,6 +26,8 @@ from antiphon.api.http.routes import PUBLIC_PATHS
 from antiphon.errors import AntiphonError, AuthenticationError
 from antiphon.logging_setup import request_id
 
+#: What the server adds to a scope: to be called once somebody is admitted on the connection.
+ADMIT = "antiphon.admit"
 _ROUTE, _REAUTHORIZE = "antiphon.route", "antiphon.again"
 #: Where a POST starts a turn. They are looked up before any router, so no route tells of them.
 _TURN_PATHS = {"/v1/responses", "/v1/chat/completions", "/v1/responses/compact"}
@@ -173,13 +175,16 @@ class GatewayMiddleware:
         self, scope: Scope, headers: Mapping[bytes, bytes], response_headers: Headers
     ) -> None:
         """Admit a request; ``response_headers`` get those of its rate limit."""
+        is_public = scope["path"] in PUBLIC_PATHS
         await self.authorizer.authorize(
             headers,
             local_headers=scope["headers"],
             add_header=lambda name, value: response_headers.append((name, value)),
             on_principal=partial(_set_principal, scope),
-            is_public=scope["path"] in PUBLIC_PATHS,
+            is_public=is_public,
         )
+        if ADMIT in scope and not is_public:
+            scope[ADMIT]()
 
 
 def _set_principal(scope: Scope, principal: Principal) -> None:
