@@ -86,6 +86,10 @@ ENCODED: dict[str, tuple[str, str, Callable[[bytes], bytes]]] = {
     "gzip-two-members": (RESPONSES, "gzip", lambda b: b"".join(map(gzip.compress, halves(b)))),
     "zstd-two-frames": (CHAT, "zstd", lambda b: b"".join(map(zstd.compress, halves(b)))),
     "gzip-padded": (RESPONSES, "gzip", lambda b: gzip.compress(b) + b"\0" * 64),
+    "gzip-is-plain": (RESPONSES, "gzip", bytes),
+    "zstd-is-gzip": (RESPONSES, "zstd", gzip.compress),
+    "gzip-is-zstd": (CHAT, "gzip", zstd.compress),
+    "gzip-and-more": (CHAT, "gzip", lambda b: gzip.compress(b) + b"more"),
     "no-encoding-in-header": (RESPONSES, "", bytes),
 }
 
@@ -125,11 +129,10 @@ REFUSED = {
     "unknown-among-known": ("gzip, compress", gzip.compress(b"{}"), 415, "'compress'"),
     "unknown-name": ("aws-chunked", b"{}", 415, "'aws-chunked'"),
     "gzip-cut": ("gzip", gzip.compress(encoded(RESPONSES))[:-9], 400, "gzip"),
-    "gzip-is-plain": ("gzip", encoded(RESPONSES), 400, "gzip"),
     "zstd-cut": ("zstd", zstd.compress(encoded(RESPONSES))[:-3], 400, "zstd"),
-    "zstd-is-gzip": ("zstd", gzip.compress(encoded(RESPONSES)), 400, "zstd"),
     "deflate-is-noise": ("deflate", b"\xff\xfe\xfd", 400, "deflate"),
-    "gzip-and-rubbish": ("gzip", gzip.compress(encoded(RESPONSES)) + b"rubbish", 400, "gzip"),
+    "zstd-broken": ("zstd", b"\x28\xb5\x2f\xfd" + bytes(range(255, 200, -1)), 400, "zstd"),
+    "gzip-broken": ("gzip", b"\x1f\x8b" + bytes(range(255, 200, -1)), 400, "gzip"),
     "gzip-of-latin-1": ("gzip", gzip.compress(b'{"model":"caf\xe9"}'), 400, "UTF-8"),
     "gzip-of-no-json": ("gzip", gzip.compress(b"hello"), 400, "JSON"),
 }

@@ -17,22 +17,21 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 
 import msgspec
 import uvicorn
 import uvloop
 
 from antiphon.api.http.app import create_app
+from antiphon.api.http.connections import connection_protocols
 from antiphon.api.http.middleware import GatewayMiddleware
-from antiphon.cli.connections import ConnectionPool, HttpProtocol, WebSocketProtocol
+from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import ScriptedModel
-from antiphon.settings import ConnectionLimits
 from antiphon.stores.memory.store import MemoryApiKeyStore, MemoryStore
 from antiphon.stores.sqlite.store import open_sqlite
 from antiphon.tools.mcp.manager import McpServerManager
@@ -302,10 +301,11 @@ async def _serve(
     catalog = ModelRegistry(parts.models, default=next(iter(parts.models)))
     gateway = McpServerManager(parts.mcp, parts.urls)
     service = TurnService(store, catalog, getattr(store, "stores", None), gateway)
+    http, ws = connection_protocols(parts.limits)
     config = uvicorn.Config(
         parts.site(service),
-        http=cast("Any", partial(HttpProtocol, pool=ConnectionPool(parts.limits))),
-        ws=cast("Any", partial(WebSocketProtocol, limits=parts.limits)),
+        http=http,
+        ws=ws,
         lifespan="off",
         log_config=None,
         access_log=False,

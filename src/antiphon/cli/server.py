@@ -10,21 +10,20 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Generator, Mapping
-from functools import partial
 from types import FrameType
-from typing import Any, Protocol, cast
+from typing import Protocol
 
 import msgspec
 import uvicorn
 
-from antiphon.bootstrap import Engine, grpc_server, http_app, open_engine
+from antiphon.bootstrap import Engine, grpc_server, http_app, http_protocols, open_engine
 from antiphon.cli import terminal_output
-from antiphon.cli.connections import ConnectionPool, HttpProtocol, WebSocketProtocol
 from antiphon.cli.engine_runner import warm_default_model
+from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.core.http_proxies import is_loopback
 from antiphon.errors import ConfigError
 from antiphon.logging_setup import log_to_stderr
-from antiphon.settings import ConnectionLimits, Settings, Tls, load_settings
+from antiphon.settings import Settings, Tls, load_settings
 
 if sys.platform != "win32":
     import resource
@@ -93,7 +92,7 @@ async def _serve(
     engine: Engine, sock: socket.socket, *, has_keys: bool, has_model_names: bool
 ) -> None:
     app, grpc_listener, tls = http_app(engine), GrpcListener(), engine.settings.tls
-    limits = _fit_to_system(engine.settings.connection_limits)
+    http, ws = http_protocols(_fit_to_system(engine.settings.connection_limits))
     host = sock.getsockname()[0]
     await grpc_listener.start(engine.settings, host, lambda: grpc_server(engine, app))
     # Objects loaded by now live as long as the process, a turn's die with it: a collector that
@@ -103,8 +102,8 @@ async def _serve(
     gc.set_threshold(*_GC_THRESHOLDS)
     config = uvicorn.Config(
         app,
-        http=cast("Any", partial(HttpProtocol, pool=ConnectionPool(limits))),
-        ws=cast("Any", partial(WebSocketProtocol, limits=limits)),
+        http=http,
+        ws=ws,
         ws_max_size=_MAX_MESSAGE_SIZE,
         # Events are small: to compress each would cost more than it saves.
         ws_per_message_deflate=False,

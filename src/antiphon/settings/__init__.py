@@ -24,7 +24,7 @@ A server for many users has besides those:
     [limits]                               # for each key; default: none
     requests_per_minute = 600
     concurrent_turns = 20
-    [server]                               # of connections: see ``ConnectionLimits``
+    [server]                               # see ``core.connection_limits``
     max_connections = 10000
     [tenants.acme]                         # overrides for one tenant
     requests_per_minute = "unlimited"
@@ -45,7 +45,6 @@ from antiphon.settings.load import XAI_MODEL, XAI_URL, data_folder, load_setting
 from antiphon.settings.values import (
     EMBEDDED,
     FUN_PROMPT,
-    ConnectionLimits,
     Limits,
     LogFormat,
     LogLevel,
@@ -62,7 +61,6 @@ __all__ = [
     "FUN_PROMPT",
     "XAI_MODEL",
     "XAI_URL",
-    "ConnectionLimits",
     "Limits",
     "LogFormat",
     "LogLevel",

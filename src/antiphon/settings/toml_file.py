@@ -29,10 +29,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.core.mcp_servers import MAX_LABEL_LENGTH, McpServerConfig
 from antiphon.core.secrets import Secret
 from antiphon.errors import ConfigError
-from antiphon.settings.values import ConnectionLimits, ModelKind, Price
+from antiphon.settings.values import ModelKind, Price
 
 T = TypeVar("T")
 _FOREVER = "forever"

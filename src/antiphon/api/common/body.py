@@ -150,7 +150,10 @@ class RequestDecoder(Generic[Body]):
             if self._normalize is None or not isinstance(fields, dict):
                 raise invalid_value_error(error) from error
         except DECODE_ERRORS as error:
-            raise invalid_value_error(error) from error
+            repaired = repair_json(body)
+            if repaired == body:
+                raise invalid_value_error(error) from error
+            return self._decode_tolerantly(repaired)
         try:
             return msgspec.convert(self._normalize(fields), self._kind, strict=False)
         except DECODE_ERRORS as error:

@@ -20,7 +20,7 @@ from antiphon.api.common.authorization import Authorizer, Principal
 from antiphon.api.common.metrics import Metrics
 from antiphon.api.common.rate_limits import concurrency_slot, set_key_usage
 from antiphon.api.http.asgi_responses import Handler, send_error
-from antiphon.api.http.content_encoding import decompressing, has_content_encoding
+from antiphon.api.http.content_encoding import decompress_body, has_content_encoding
 from antiphon.api.http.cors import CorsPolicy, Headers, send_preflight_response
 from antiphon.api.http.routes import PUBLIC_PATHS
 from antiphon.errors import AntiphonError, AuthenticationError
@@ -95,7 +95,7 @@ class GatewayMiddleware:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         exchange = _SendWrapper(send, _assign_request_id(headers))
         if has_content_encoding(headers):
-            receive = decompressing(scope["headers"], receive)
+            receive = decompress_body(scope["headers"], receive)
         try:
             await self._handle_http(scope, receive, exchange, headers)
         finally:

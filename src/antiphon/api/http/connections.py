@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, Final
 
 import httptools
@@ -24,6 +25,7 @@ from websockets.frames import Frame
 
 from antiphon.api.http.asgi_responses import error_body
 from antiphon.api.http.middleware import ADMIT
+from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.errors import (
     AntiphonError,
     HeadersTooLargeError,
@@ -31,7 +33,6 @@ from antiphon.errors import (
     RequestTimeoutError,
     ServerBusyError,
 )
-from antiphon.settings import ConnectionLimits
 
 #: Seconds for which a refused client is read, so that the system does not drop the answer.
 _LINGER_SECONDS: Final = 2.0
@@ -42,6 +43,14 @@ _MAX_UNREAD_BODY: Final = 256 * 2**20
 #: Headers of an offer to speak another protocol, which is not taken up.
 _UPGRADE_HEADERS: Final = {b"upgrade", b"http2-settings"}
 _POLICY_VIOLATION: Final = 1008
+
+
+def connection_protocols(limits: ConnectionLimits) -> tuple[Any, Any]:
+    """What uvicorn takes as ``http`` and as ``ws``."""
+    return (
+        partial(HttpProtocol, pool=ConnectionPool(limits)),
+        partial(WebSocketProtocol, limits=limits),
+    )
 
 
 class ConnectionPool:
@@ -210,8 +219,8 @@ class HttpProtocol(HttpToolsProtocol):
         for name, value in self.headers:
             if name == b"connection":
                 tokens = [one.strip() for one in value.lower().split(b",")]
-                kept = b", ".join(one for one in tokens if one not in _UPGRADE_HEADERS)
-                lines.append(b"connection: " + kept)
+                others = b", ".join(one for one in tokens if one not in _UPGRADE_HEADERS)
+                lines.append(b"connection: " + others)
             elif name not in _UPGRADE_HEADERS:
                 lines.append(name + b": " + value)
         self.parser = httptools.HttpRequestParser(self)
