@@ -70,7 +70,9 @@ def test_what_arrives_together_is_one_batch() -> None:
         async with aclosing(model.generate(make_call())) as answer:
             assert await anext(answer) == [OutputTextDelta("a"), OutputTextDelta("b")]
             first.set()
-            assert await anext(answer) == [ReasoningSummaryDelta("c"), RefusalTextDelta("d")]
+            thought, refusal = await anext(answer)
+            assert isinstance(thought, ReasoningSummaryDelta)
+            assert (thought.text, refusal) == ("c", RefusalTextDelta("d"))
             second.set()
             assert await anext(answer) == [UsageUpdate(Usage(5, 2)), Finish("stop")]
 
