@@ -139,7 +139,8 @@ async def _write_chunks(
             # The last event is the turn's end.
             held.pop()
         if not head.sent:
-            if turn.error is not None:
+            if all(isinstance(event, Created) for event in held):
+                # It failed before its first word.
                 return
             await head.put()
         body = encoder.encode(held)
