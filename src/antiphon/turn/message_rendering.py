@@ -20,6 +20,7 @@ from antiphon.core.items import (
     InputAudio,
     InputFile,
     InputImage,
+    InputText,
     InputVideo,
     Item,
     McpListTools,
@@ -32,6 +33,7 @@ from antiphon.core.items import (
 )
 from antiphon.core.reasoning_sidecar import ReasoningSidecar, attach_sidecars
 from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
+from antiphon.core.tool_schemas import to_json_object
 from antiphon.errors import InvalidRequestError
 
 #: How a summary is told to the model: in a system message, which stays.
@@ -41,6 +43,8 @@ _SYSTEM_ROLES = ("system", "developer")
 
 #: Parts that are more than text.
 _NON_TEXT_PARTS = (InputImage, InputFile, InputVideo, InputAudio)
+
+_EMPTY_TEXT: Final = InputText("")
 
 #: What an image weighs, in bytes of text that take as many tokens: its own bytes say nothing.
 _IMAGE_WEIGHT = 4096
@@ -171,7 +175,7 @@ def _render_messages_only(items: Sequence[Item], completed: bool) -> RenderedTur
     system: list[bytes] = []
     bulk = system_bulk = 0
     for item in items:
-        if isinstance(item, Message):
+        if isinstance(item, Message) and not _is_empty_answer(item):
             messages.append(_encode(_plain_message(item)))
             bulk += _excess_bytes(item)
             if item.role in _SYSTEM_ROLES:
@@ -252,6 +256,9 @@ class _MessageBuilder:
         self._flush()
 
     def _flush(self) -> None:
+        message = self._assistant_message
+        if message is not None and not self._calls and _is_empty_answer(message):
+            self._assistant_message, self._message_reasoning = None, ()
         if self._assistant_message is not None or self._calls:
             calls = [made.call for made in self._calls]
             message = _encode(_encode_assistant_message(self._assistant_message, calls))
@@ -387,9 +394,17 @@ def _encode_assistant_message(message: Message | None, calls: list[FunctionCall]
         "assistant",
         _content(message.content) if message else "",
         message.name if message else None,
-        [_Call(call.call_id, "function", _Function(call.name, call.arguments)) for call in calls]
+        [
+            _Call(call.call_id, "function", _Function(call.name, to_json_object(call.arguments)))
+            for call in calls
+        ]
         or None,
     )
+
+
+def _is_empty_answer(item: Message) -> bool:
+    """Whether a model said nothing in it: some upstreams refuse to be shown that."""
+    return item.role == "assistant" and not _content(item.content)
 
 
 def _assistant_phase(message: Message | None) -> Phase | None:
@@ -413,7 +428,8 @@ def _interrupted_output(call_id: str) -> bytes:
 def _content(content: str | tuple[Part, ...]) -> str | list[dict[str, Any]]:
     """Text alone becomes a string, which every upstream takes; pictures need parts."""
     if not isinstance(content, str) and any(isinstance(part, _NON_TEXT_PARTS) for part in content):
-        return [_part(part) for part in content]
+        # Some upstreams refuse empty text.
+        return [_part(part) for part in content if part != _EMPTY_TEXT]
     return text_and_refusals_of(content)
 
 

@@ -19,9 +19,11 @@ from antiphon.core.reasoning_sidecar import (
     ReasoningSidecar,
     strip_sidecars,
 )
+from antiphon.core.tool_schemas import complete_parameters
 from antiphon.core.turns import FunctionTool, Options
 from antiphon.models.openai.chat_completions_stream import ChatCompletionsParser
 from antiphon.models.openai.logprobs_citations import wants_logprobs
+from antiphon.models.openai.message_rules import text_tool_outputs
 from antiphon.models.openai.upstream_model import UpstreamModel
 from antiphon.turn.protocols import ModelCall
 
@@ -133,7 +135,7 @@ class ChatCompletionsEncoder:
             else self._encode_options(options, call.stream)
         )
         name = _encode(self._name or call.model)
-        messages = strip_sidecars(call.messages)
+        messages = fit_messages(strip_sidecars(call.messages))
         return b"".join((b'{"model":', name, b',"messages":', messages, rest))
 
     def _encode_options(self, options: Options, stream: bool) -> bytes:
@@ -172,8 +174,26 @@ class ChatCompletionsEncoder:
         return fields if fields == b"}" else b"," + fields
 
 
+#: What only some of the upstreams take, as compact JSON has it; in a string it is escaped.
+_TOOL_PARTS = b'"role":"tool","content":['
+_ORIGINAL_DETAIL = b'"detail":"original"'
+
+
+def fit_messages(messages: bytes) -> bytes:
+    """The messages as every upstream takes them: pictures of tools as a user's, known details."""
+    if _TOOL_PARTS in messages:
+        messages = _encode(text_tool_outputs(msgspec.json.decode(messages)))
+    return messages.replace(_ORIGINAL_DETAIL, b'"detail":"high"')
+
+
 def _tool(tool: FunctionTool) -> dict[str, Any]:
-    return {"type": "function", "function": tool}
+    function: dict[str, Any] = {"name": tool.name}
+    if tool.description is not None:
+        function["description"] = tool.description
+    function["parameters"] = complete_parameters(tool.parameters)
+    if tool.strict is not None:
+        function["strict"] = tool.strict
+    return {"type": "function", "function": function}
 
 
 def _tool_choice(choice: str) -> str | dict[str, Any] | None:
