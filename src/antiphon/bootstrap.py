@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
+from antiphon.api.common.pricing import PriceLookup
 from antiphon.api.http.app import create_app
 from antiphon.api.http.middleware import GatewayMiddleware
 from antiphon.core.retention import DAY_SECONDS, RetentionPolicy
@@ -163,7 +164,13 @@ def http_app(engine: Engine) -> GatewayMiddleware:
         ),
         origins=settings.cors_origins,
         health=engine.stores.health,
+        prices=_price_lookup(engine),
     )
+
+
+def _price_lookup(engine: Engine) -> PriceLookup:
+    models = engine.settings.models
+    return lambda name: models[name].price if name in models else None
 
 
 def grpc_server(engine: Engine, app: GatewayMiddleware) -> GrpcServer:
@@ -178,11 +185,10 @@ def grpc_server(engine: Engine, app: GatewayMiddleware) -> GrpcServer:
         from antiphon.api.grpc.server import GrpcServer  # loaded on first use
     except ModuleNotFoundError as error:
         raise ConfigError("gRPC is not installed: `pip install 'antiphon[grpc]'`") from error
-    models = engine.settings.models
     return GrpcServer(
         engine.service,
         GatewayInterceptor(app.authorizer, app.metrics),
-        prices=lambda name: models[name].price if name in models else None,
+        prices=_price_lookup(engine),
         fun_prompt=engine.settings.fun_prompt,
     )
 

@@ -21,6 +21,12 @@ from antiphon.core.http_proxies import Proxy, find_proxy
 from antiphon.errors import ConfigError, ModelUnavailableError
 from antiphon.models.openai.refusal_rules import LearnedRules, repair_request
 from antiphon.models.openai.request_rules import fit_request
+from antiphon.models.openai.tokenize_text import (
+    MISSING_STATUSES,
+    TOKENIZE_PATH,
+    decode_tokens,
+    encode_tokenize_request,
+)
 from antiphon.models.openai.upstream_errors import (
     CLIENT_ERRORS,
     DECODE_ERRORS,
@@ -35,7 +41,7 @@ from antiphon.models.openai.upstream_response import (
     read_start,
 )
 from antiphon.models.retry import AttemptError, RetryAttempts, RetryPolicy
-from antiphon.turn.protocols import ModelCall, ModelInfo
+from antiphon.turn.protocols import ModelCall, ModelInfo, Token
 
 #: How long an idle connection stays open, in seconds: a person pauses between two turns.
 _KEEP_ALIVE_SECONDS = 60.0
@@ -78,6 +84,7 @@ class UpstreamModel(ABC):
     ) -> None:
         self._info = info
         self._url = _endpoint_url(base_url, self.path)
+        self._tokenize_url = _endpoint_url(base_url, TOKENIZE_PATH)
         self._list_url = _endpoint_url(base_url, "/models")
         self._upstream_name = upstream_name
         proxy = find_proxy(str(self._url))
@@ -170,6 +177,28 @@ class UpstreamModel(ABC):
             return decode_model_list(body)
         except Unreadable as failure:
             raise self._errors.unreadable(failure) from None
+
+    async def tokenize(self, model: str, text: str) -> tuple[Token, ...] | None:
+        """A text's tokens, where the endpoint shows them as xAI's does; without retries."""
+        request = encode_tokenize_request(self._upstream_name or model, text)
+        try:
+            response = await self._get_session().post(
+                self._tokenize_url, data=request, allow_redirects=False, **self._proxy_options
+            )
+            body = await read_start(response, _LONGEST_LIST)
+        except CLIENT_ERRORS as raised:
+            raise self._errors.from_exception(raised).error from None
+        if response.status in MISSING_STATUSES:
+            return None
+        if response.status != 200:
+            failure = self._errors.from_response(
+                response.status, response.headers, body, time.time()
+            )
+            raise failure.error
+        try:
+            return decode_tokens(body)
+        except Unreadable as unreadable:
+            raise self._errors.unreadable(unreadable).error from None
 
     @property
     def where(self) -> str:
