@@ -20,7 +20,7 @@ from antiphon.core.reasoning_sidecar import (
     ReasoningSidecar,
     insert_fields,
 )
-from antiphon.core.tool_schemas import complete_parameters
+from antiphon.core.function_schemas import complete_parameters
 from antiphon.core.turns import FunctionTool, Options
 from antiphon.models.openai.chat_completions_stream import ChatCompletionsParser
 from antiphon.models.openai.logprobs_citations import wants_logprobs

@@ -47,12 +47,12 @@ def _text_part(text: str, like: Iterable[Json]) -> Json:
 
 def join_contents(*contents: Any) -> Any:
     """The contents of several messages as one message's."""
-    kept = [one for one in contents if one is not None and one not in ("", [])]
-    if all(isinstance(one, str) for one in kept):
-        return _GAP.join(kept)
-    others = [part for one in kept if isinstance(one, list) for part in one]
+    given = [one for one in contents if one is not None and one not in ("", [])]
+    if all(isinstance(one, str) for one in given):
+        return _GAP.join(given)
+    others = [part for one in given if isinstance(one, list) for part in one]
     parts: Messages = []
-    for one in kept:
+    for one in given:
         parts += [_text_part(one, others)] if isinstance(one, str) else one
     return parts
 

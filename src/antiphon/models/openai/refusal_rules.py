@@ -111,8 +111,8 @@ _FORMAT: Final = _pattern(
     r"structured (output|generation)|text\.format|mime type|schema.*(support|available)|"
     r"guided|grammar"
 )
-#: A fault of the schema itself, or of the prompt: whoever wrote it has to see that.
-_FORMAT_FAULT: Final = _pattern(r"invalid schema|word .?json|schema.*(is|are) (required|invalid)")
+#: A mistake in the schema itself, or of the prompt: whoever wrote it has to see that.
+_FORMAT_MISTAKE: Final = _pattern(r"invalid schema|word .?json|schema.*(is|are) (required|invalid)")
 _FORMAT_RULES: Final = ("json-object-format", "json-schema-format", "format-in-words")
 
 _MESSAGE_ORDER: Final = _pattern(
@@ -186,7 +186,7 @@ def candidate_rules(error: AntiphonError, fields: Collection[str]) -> Iterator[s
         yield "no-encrypted-reasoning"
     if is_unsupported:
         yield from _unsupported_field_rules(message, fields)
-    if _FORMAT.search(message) and not _FORMAT_FAULT.search(message):
+    if _FORMAT.search(message) and not _FORMAT_MISTAKE.search(message):
         yield from _FORMAT_RULES
     for words, rules in _RULES_BY_WORDS:
         if words.search(message):

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from antiphon.core.tool_schemas import map_schemas
+from antiphon.core.function_schemas import map_schemas
 from antiphon.models.openai import message_rules
 from antiphon.models.openai.message_rules import Json, Messages
 

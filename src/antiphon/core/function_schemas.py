@@ -1,4 +1,4 @@
-"""Tool schemas: completes the JSON schemas of functions, and the arguments of calls. Pure."""
+"""Function schemas: completes the JSON schemas of functions, and the arguments of calls. Pure."""
 
 from __future__ import annotations
 
