@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from antiphon.core.function_schemas import to_json_object
 from antiphon.core.items import (
     Compaction,
     ErasedItem,
@@ -34,7 +35,6 @@ from antiphon.core.items import (
 from antiphon.core.provider_fields import ProviderFields, group_by_origin
 from antiphon.core.reasoning_sidecar import ReasoningSidecar, attach_fields, attach_sidecars
 from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
-from antiphon.core.function_schemas import to_json_object
 from antiphon.errors import InvalidRequestError
 
 #: How a summary is told to the model: in a system message, which stays.

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from antiphon.core.extra_fields import add_extra_fields
+from antiphon.core.function_schemas import complete_parameters
 from antiphon.core.items import AudioData, Phase
 from antiphon.core.reasoning_sidecar import (
     PHASE_KEY,
@@ -20,7 +21,6 @@ from antiphon.core.reasoning_sidecar import (
     ReasoningSidecar,
     insert_fields,
 )
-from antiphon.core.function_schemas import complete_parameters
 from antiphon.core.turns import FunctionTool, Options
 from antiphon.models.openai.chat_completions_stream import ChatCompletionsParser
 from antiphon.models.openai.logprobs_citations import wants_logprobs

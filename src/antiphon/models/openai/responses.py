@@ -16,9 +16,9 @@ from typing import Any, TypeAlias
 import msgspec
 
 from antiphon.core.extra_fields import add_extra_fields
+from antiphon.core.function_schemas import complete_parameters
 from antiphon.core.reasoning_sidecar import ReasoningSidecar
 from antiphon.core.tool_rules import is_tool_allowed
-from antiphon.core.function_schemas import complete_parameters
 from antiphon.core.turns import INCLUDE_ENCRYPTED_REASONING, INCLUDE_LOGPROBS, FunctionTool, Options
 from antiphon.errors import InvalidRequestError
 from antiphon.models.openai.chat_completions import (
