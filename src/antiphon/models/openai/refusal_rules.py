@@ -82,18 +82,18 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
     ),
     (
         _pattern(
+            r"alternat|consecutive|in a row|same role|(first|begin|start).*\buser\b|"
+            r"\buser\b.*(first|begin|start)|role\W+(user|assistant)\W+after"
+        ),
+        ("alternating-roles", "single-system-message"),
+    ),
+    (
+        _pattern(
             r"no user|user.*(required|missing|at least)|"
             r"(at least|must|need|require|expect|missing).*\buser\b|"
             r"contents? (is|are) (empty|required|not)|at least one (message|content)"
         ),
         ("user-message-required", "alternating-roles"),
-    ),
-    (
-        _pattern(
-            r"alternat|consecutive|in a row|same role|(first|begin|start).*\buser\b|"
-            r"\buser\b.*(first|begin|start)|role\W+(user|assistant)\W+after"
-        ),
-        ("alternating-roles", "single-system-message"),
     ),
     (
         _pattern(
@@ -118,7 +118,7 @@ _FORMAT_MISTAKE: Final = _pattern(r"invalid schema|word .?json|schema.*(is|are) 
 _FORMAT_RULES: Final = ("json-object-format", "json-schema-format", "format-in-words")
 
 _MESSAGE_ORDER: Final = _pattern(
-    r"\broles?\b|template|jinja|conversation|messages?\b.*(order|sequence|structure|format)"
+    r"\broles?\b|template|jinja|conversation|messages?\b.*(order|sequence|structure)"
 )
 #: What is tried where a refusal only says that it was about the order of the messages.
 _ORDER_RULES: Final = (
