@@ -164,6 +164,7 @@ class ChatCompletionChunkEncoder:
         self._head = b"data: " + self._base + b',"choices":[{"index":0,"delta":'
         self._text = self._head + b'{"content":'
         self._calls = 0
+        self._has_role = False
         #: The names of reasoning, by the index of its item.
         self._reasoning_fields: dict[int, str] = {}
         self._include_usage = include_usage
@@ -187,16 +188,22 @@ class ChatCompletionChunkEncoder:
                     self._reasoning_fields[index] = name
                 case events.ItemDone(item=FunctionCall() as call):
                     out += self._encode_call(call)
+                case events.Created() if not self._has_role:
+                    out.append(self.encode_keep_alive())
                 case events.ItemDone(
                     item=Reasoning(provider_fields=ProviderFields(fields=fields))
                     | Message(provider_fields=ProviderFields(fields=fields))
                 ) if fields:
                     out += self._encode_delta(fields)
-                case events.Created():
-                    out += self._encode_delta({"role": "assistant", "content": ""})
                 case events.Ended(response=response):
                     out += self._encode_end(response)
         return b"".join(out)
+
+    def encode_keep_alive(self) -> bytes:
+        """A chunk without words. Simple readers do not know comments, but they know chunks."""
+        delta = {"content": ""} if self._has_role else {"role": "assistant", "content": ""}
+        self._has_role = True
+        return b"".join(self._encode_delta(delta))
 
     def _encode_delta(self, delta: dict[str, Any]) -> tuple[bytes, ...]:
         return (self._head, _encode(delta), _CHUNK_END)
