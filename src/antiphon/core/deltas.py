@@ -74,12 +74,14 @@ class ToolCallDelta(msgspec.Struct, frozen=True):
     """A fragment of one tool call. ``index`` tells the calls of an answer apart.
 
     ``call_id`` and ``name`` come with the first fragment and may be missing later.
+    ``is_custom``: the arguments are a custom tool's input as it is, and no JSON.
     """
 
     index: int
     call_id: str | None = None
     name: str | None = None
     arguments: str = ""
+    is_custom: bool = False
 
 
 class ForeignItemDelta(msgspec.Struct, frozen=True):

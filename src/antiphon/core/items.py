@@ -35,7 +35,7 @@ class InputImage(_Part, frozen=True, tag="input_image"):
     """
 
     image_url: str
-    detail: Literal["auto", "low", "high"] = "auto"
+    detail: Literal["auto", "low", "high", "original"] = "auto"
 
 
 class InputFile(_Part, frozen=True, tag="input_file"):
@@ -96,6 +96,8 @@ class FunctionCall(_Item, frozen=True, tag="function_call"):
     """``arguments`` is the text that the model wrote, valid JSON or not.
 
     ``server`` is the label of the MCP server whose tool it is, None: a plain function.
+    ``namespace`` is the client's name for the group that the tool is in. ``is_custom``: the tool
+    takes one text, which ``arguments`` is.
     """
 
     call_id: str
@@ -103,6 +105,8 @@ class FunctionCall(_Item, frozen=True, tag="function_call"):
     arguments: str
     status: ItemStatus = "completed"
     server: str | None = None
+    namespace: str | None = None
+    is_custom: bool = False
 
 
 class ApprovedCall(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -119,7 +123,7 @@ class FunctionCallOutput(_Item, frozen=True, tag="function_call_output"):
     """``is_error``: an MCP server reports that its tool failed, and ``output`` how.
 
     ``approved_call`` is the call where it is not one of the same turn: the output of an MCP
-    server's tool is shown together with its call.
+    server's tool is shown together with its call. ``is_custom`` as in the call.
     """
 
     call_id: str
@@ -127,6 +131,7 @@ class FunctionCallOutput(_Item, frozen=True, tag="function_call_output"):
     status: ItemStatus = "completed"
     is_error: bool = False
     approved_call: ApprovedCall | None = None
+    is_custom: bool = False
 
 
 class Reasoning(_Item, frozen=True, tag="reasoning"):
@@ -209,6 +214,11 @@ Item: TypeAlias = (
     | ErasedItem
 )
 
+_CUSTOM_KINDS: Final[dict[type, str]] = {
+    FunctionCall: "custom_tool_call",
+    FunctionCallOutput: "custom_tool_call_output",
+}
+
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Item)
 
@@ -246,6 +256,8 @@ def item_kind(item: Item) -> str:
     """The item's ``type``, e.g. ``"message"``; a foreign item's own."""
     if isinstance(item, ForeignItem):
         return item.type
+    if isinstance(item, FunctionCall | FunctionCallOutput) and item.is_custom:
+        return _CUSTOM_KINDS[type(item)]
     return str(item.__struct_config__.tag)
 
 

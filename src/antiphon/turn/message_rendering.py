@@ -30,7 +30,9 @@ from antiphon.core.items import (
     text_and_refusals_of,
 )
 from antiphon.core.reasoning_sidecar import ReasoningSidecar, attach_sidecars
+from antiphon.core.tool_definitions import CUSTOM_INPUT, added_tools, offered_name
 from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
+from antiphon.core.turns import FunctionTool
 from antiphon.errors import InvalidRequestError
 
 #: How a summary is told to the model: in a system message, which stays.
@@ -79,6 +81,8 @@ class RenderedTurn(msgspec.Struct, frozen=True):
     retained_turns: int | None = None
     #: The MCP servers whose tools are listed in it.
     listed_servers: tuple[str, ...] = ()
+    #: The tools that its items add to those of the request, from then on.
+    added_tools: tuple[FunctionTool, ...] = ()
 
     @property
     def size(self) -> int:
@@ -161,6 +165,7 @@ def render_turn(items: Sequence[Item], *, completed: bool = True) -> RenderedTur
         turns=compaction.replaced_turns if compaction else 1,
         retained_turns=compaction.retained_turns if compaction else None,
         listed_servers=tuple(one.server_label for one in items if isinstance(one, McpListTools)),
+        added_tools=added_tools(items),
     )
 
 
@@ -386,9 +391,16 @@ def _encode_assistant_message(message: Message | None, calls: list[FunctionCall]
         "assistant",
         _content(message.content) if message else "",
         message.name if message else None,
-        [_Call(call.call_id, "function", _Function(call.name, call.arguments)) for call in calls]
-        or None,
+        [_Call(call.call_id, "function", _called_function(call)) for call in calls] or None,
     )
+
+
+def _called_function(call: FunctionCall) -> _Function:
+    """A call as models make it: of a function, by the name that they are offered."""
+    arguments = call.arguments
+    if call.is_custom:
+        arguments = _encode({CUSTOM_INPUT: arguments}).decode()
+    return _Function(offered_name(call.namespace, call.name), arguments)
 
 
 def _assistant_phase(message: Message | None) -> Phase | None:

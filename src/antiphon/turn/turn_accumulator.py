@@ -8,7 +8,7 @@ ran, their outputs follow the calls, and the model is asked again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -28,7 +28,9 @@ from antiphon.core.items import (
     Refusal,
     SummaryText,
 )
-from antiphon.core.turns import TurnStatus, Usage
+from antiphon.core.tool_definitions import tool_finder
+from antiphon.core.turns import FunctionTool, TurnStatus, Usage
+from antiphon.turn.custom_tool_input import CustomInputDecoder
 
 _Prose = (
     deltas.OutputTextDelta
@@ -70,6 +72,11 @@ class _OpenItem(msgspec.Struct):
     phase: Phase | None = None
     #: What the model will want back of its reasoning.
     encrypted_reasoning: deltas.EncryptedReasoning | None = None
+    #: The tool that a call is of, where it is not a plain function or not known.
+    tool: FunctionTool | None = None
+    #: A custom tool's call has its text instead of the arguments; this reads it out of them.
+    is_custom: bool = False
+    input_decoder: CustomInputDecoder | None = None
 
 
 class TurnAccumulator:
@@ -78,11 +85,16 @@ class TurnAccumulator:
     ``finish_reason`` is the reason the model gave for stopping, None until it gives one.
     ``usage`` is what all rounds took, ``last_usage`` those of the last one.
     ``server_of`` gives the label of the MCP server that a tool belongs to, by the name the model
-    calls it.
+    calls it. ``tools`` are those that the model is offered.
     """
 
-    def __init__(self, server_of: Callable[[str], str | None] | None = None) -> None:
+    def __init__(
+        self,
+        server_of: Callable[[str], str | None] | None = None,
+        tools: Sequence[FunctionTool] = (),
+    ) -> None:
         self._server_of = server_of
+        self._find_tool = tool_finder(tools)
         self.finish_reason: deltas.FinishReason | None = None
         self.last_usage: Usage | None = None
         #: Whether the model asked for tools more often than it may.
@@ -245,14 +257,20 @@ class TurnAccumulator:
         if call is None:
             call = _OpenItem(-1, FunctionCall, [], self._unique_call_id(delta), is_started=False)
             self._calls[delta.index] = call
+        call.is_custom = call.is_custom or delta.is_custom
         if not call.name and delta.name:
             call.name = delta.name
+        if call.is_started:
+            arguments = delta.arguments
+            if arguments and call.input_decoder is not None:
+                arguments = call.input_decoder.feed(arguments)
+            if arguments:
+                call.pieces.append(arguments)
+                out.append(events.ArgumentsDelta(call.index, arguments))
+            return
         if delta.arguments:
             call.pieces.append(delta.arguments)
-        if call.is_started:
-            if delta.arguments:
-                out.append(events.ArgumentsDelta(call.index, delta.arguments))
-        elif call.name:
+        if call.name:
             # Which kind of item it is depends on the name.
             self._emit_call_start(call, out)
 
@@ -261,13 +279,26 @@ class TurnAccumulator:
         call.is_started = True
         call.index = len(self._items)
         self._items.append(None)
+        call.tool = self._find_tool(call.name)
+        if call.tool is not None and call.tool.is_custom and not call.is_custom:
+            call.is_custom, call.input_decoder = True, CustomInputDecoder()
+            call.pieces = [call.input_decoder.feed("".join(call.pieces))]
         out.append(events.ItemAdded(call.index, self._build_call(call, "", "completed")))
         if text := "".join(call.pieces):
             out.append(events.ArgumentsDelta(call.index, text))
 
     def _build_call(self, call: _OpenItem, arguments: str, status: ItemStatus) -> FunctionCall:
         server = self._server_of(call.name) if self._server_of else None
-        return FunctionCall(call.call_id, call.name, arguments, status, server)
+        tool = call.tool
+        return FunctionCall(
+            call.call_id,
+            call.name if tool is None else tool.local_name or tool.name,
+            arguments,
+            status,
+            server,
+            None if tool is None else tool.namespace,
+            call.is_custom,
+        )
 
     def _unique_call_id(self, delta: deltas.ToolCallDelta) -> str:
         """The model's id, if it gave one and did not give it to two calls."""
@@ -275,11 +306,15 @@ class TurnAccumulator:
         return delta.call_id if delta.call_id and not taken else new_call_id()
 
     def _end_item(self, item: _OpenItem, status: ItemStatus, out: list[events.Event]) -> None:
-        text = "".join(item.pieces)
         done: Item
         if item.kind is FunctionCall:
             if not item.is_started:
                 self._emit_call_start(item, out)
+            if item.input_decoder is not None and (rest := item.input_decoder.finish()):
+                item.pieces.append(rest)
+                out.append(events.ArgumentsDelta(item.index, rest))
+        text = "".join(item.pieces)
+        if item.kind is FunctionCall:
             done = self._build_call(item, text, status)
         elif item.annotations or item.logprobs:
             part = OutputText(text, item.annotations, item.logprobs)
