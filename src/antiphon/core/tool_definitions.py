@@ -55,15 +55,18 @@ ClientTool: TypeAlias = FunctionToolParam | CustomToolParam | NamespaceToolParam
 
 
 def normalize_tool(definition: dict[str, Any]) -> dict[str, Any]:
-    """A definition in the Responses API's shape: chat completions nest a tool under its type.
+    """A definition in the Responses API's shape.
 
-    A definition without a type that has a name is a function's.
+    Chat completions nest a tool under its type; other APIs leave out the type of a function, or
+    call its parameters ``input_schema``.
     """
     clean = {name: value for name, value in definition.items() if value is not None}
     kind = clean.get("type", "function")
     nested = clean.pop(kind, None) if kind in ("function", "custom") else None
     if isinstance(nested, dict):
         clean |= {name: value for name, value in nested.items() if value is not None}
+    if kind == "function" and "input_schema" in clean:
+        clean.setdefault("parameters", clean["input_schema"])
     tools = clean.get("tools")
     if kind == "namespace" and isinstance(tools, list):
         clean["tools"] = [normalize_tool(one) if isinstance(one, dict) else one for one in tools]
@@ -151,9 +154,7 @@ def _function_tools(tool: ClientTool, namespace: str | None = None) -> Iterator[
             format=tool.format,
         )
     else:
-        yield FunctionTool(
-            name, tool.description, tool.parameters, tool.strict, namespace, local
-        )
+        yield FunctionTool(name, tool.description, tool.parameters, tool.strict, namespace, local)
 
 
 def _readable_tools(definitions: Iterable[dict[str, Any]]) -> Iterator[ClientTool]:

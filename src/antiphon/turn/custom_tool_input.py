@@ -15,9 +15,7 @@ from antiphon.core.tool_definitions import CUSTOM_INPUT
 
 _HEAD: Final = re.compile(r'\s*\{\s*"' + CUSTOM_INPUT + r'"\s*:\s*"')
 #: What may still become the head, and is not whole yet.
-_PART_OF_HEAD: Final = re.compile(
-    r"""\s*(\{\s*("(i(n(p(u(t("(\s*(:(\s*)?)?)?)?)?)?)?)?)?)?)?\Z"""
-)
+_PART_OF_HEAD: Final = re.compile(r"""\s*(\{\s*("(i(n(p(u(t("(\s*(:(\s*)?)?)?)?)?)?)?)?)?)?)?\Z""")
 #: Characters and whole escapes of a JSON string. An escape that JSON does not have stands for
 #: itself: models write ``\d`` in patterns.
 _CHARACTERS: Final = re.compile(

@@ -172,8 +172,16 @@ class ChatCompletionsEncoder:
         return fields if fields == b"}" else b"," + fields
 
 
+class _Function(msgspec.Struct, frozen=True, omit_defaults=True):
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
 def _tool(tool: FunctionTool) -> dict[str, Any]:
-    return {"type": "function", "function": tool}
+    function = _Function(tool.name, tool.description, tool.parameters, tool.strict)
+    return {"type": "function", "function": function}
 
 
 def _tool_choice(choice: str) -> str | dict[str, Any] | None:
