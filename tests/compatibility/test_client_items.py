@@ -18,7 +18,10 @@ from support.scenario import (
 )
 
 HELLO = stream_of(text("Hello"), text(" there."), end("stop"), DONE)
-PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhg"
+    "GAWjR9awAAAABJRU5ErkJggg=="
+)
 BEFORE: Json = {"role": "user", "content": "Words before."}
 AFTER: Json = {"role": "user", "content": "Words after."}
 CALL: Json = {"type": "function_call", "call_id": "c1", "name": "lookup", "arguments": '{"c":1}'}
@@ -212,7 +215,7 @@ def test_conversations_keep_items_of_other_servers() -> None:
         reference = {"type": "item_reference", "id": shown[1]["id"]}
         assert words(asked(world, [BEFORE, reference])) == ["Words before."]
         found = world.server.get("/v1/conversations?query=before").json["data"]
-        assert found[0]["conversation"] == made["id"]
+        assert made["id"] in [one["conversation"] for one in found]
 
 
 # ---- an output that comes again

@@ -325,7 +325,7 @@ def test_a_model_that_leaves_out_the_namespace_is_understood() -> None:
 
 def test_names_of_namespaces_are_unique_and_short() -> None:
     function = {"type": "function", "name": "read"}
-    tools = [
+    tools: list[Json] = [
         {"type": "function", "name": "files__read"},
         {"type": "namespace", "name": "files", "tools": [function]},
         {"type": "namespace", "name": "mcp__files__", "tools": [function]},

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
+from antiphon.core.provider_fields import ProviderFields
 from antiphon.errors import StoreError
 
 Role: TypeAlias = Literal["user", "assistant", "system", "developer"]
@@ -99,7 +100,8 @@ class _Item(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"):
 class Message(_Item, frozen=True, tag="message"):
     """``content`` is a string, or parts where a string would lose something.
 
-    ``phase`` is only an assistant's, where its model tells: it wants to be told again.
+    ``phase`` is only an assistant's, where its model tells: it wants to be told again, and
+    ``provider_fields`` too.
     """
 
     role: Role
@@ -107,6 +109,7 @@ class Message(_Item, frozen=True, tag="message"):
     name: str | None = None
     status: ItemStatus = "completed"
     phase: Phase | None = None
+    provider_fields: ProviderFields | None = None
 
 
 class FunctionCall(_Item, frozen=True, tag="function_call"):
@@ -115,6 +118,7 @@ class FunctionCall(_Item, frozen=True, tag="function_call"):
     ``server`` is the label of the MCP server whose tool it is, None: a plain function.
     ``namespace`` is the client's name for the group that the tool is in. ``is_custom``: the tool
     takes one text, which ``arguments`` is.
+    ``provider_fields`` came with the call, and go back with it.
     """
 
     call_id: str
@@ -122,6 +126,7 @@ class FunctionCall(_Item, frozen=True, tag="function_call"):
     arguments: str
     status: ItemStatus = "completed"
     server: str | None = None
+    provider_fields: ProviderFields | None = None
     namespace: str | None = None
     is_custom: bool = False
 
@@ -155,6 +160,7 @@ class Reasoning(_Item, frozen=True, tag="reasoning"):
     """``encrypted_content`` means something only to the model that made it.
 
     ``origin`` is that model: its upstream's host and its name there. None: nobody knows.
+    ``provider_fields`` say how the text came, and what came with it.
     """
 
     summary: tuple[SummaryText, ...] = ()
@@ -162,6 +168,12 @@ class Reasoning(_Item, frozen=True, tag="reasoning"):
     encrypted_content: str | None = None
     status: ItemStatus = "completed"
     origin: str | None = None
+    provider_fields: ProviderFields | None = None
+
+    @property
+    def text(self) -> str:
+        """What is shown of it: its summary, or else the thoughts themselves."""
+        return "".join(part.text for part in self.summary or self.content)
 
 
 class Compaction(_Item, frozen=True, tag="compaction"):

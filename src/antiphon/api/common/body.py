@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qs
 
@@ -77,10 +77,17 @@ def decode_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
 class RequestDecoder(Generic[Body]):
     """Request decoder: decodes a body, and collects the fields that its type does not have.
 
-    A body without such fields is decoded once, as by any other decoder.
+    A body without such fields is decoded once, as by any other decoder. ``normalize`` rewrites
+    one whose shapes are not the type's; null means absent, and numbers may be texts then.
     """
 
-    def __init__(self, kind: type[Body]) -> None:
+    def __init__(
+        self,
+        kind: type[Body],
+        normalize: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    ) -> None:
+        self._kind = kind
+        self._normalize = normalize
         strict = msgspec.defstruct(
             kind.__name__, (), bases=(kind,), frozen=True, forbid_unknown_fields=True
         )
@@ -96,7 +103,7 @@ class RequestDecoder(Generic[Body]):
         try:
             return self._strict.decode(body), {}
         except DECODE_ERRORS:
-            known = decode_body(self._tolerant, body)
+            known = self._decode_tolerantly(body)
         fields = decode_body(_fields, body)
         unknown = {name: it for name, it in fields.items() if name not in self._names}
         extra = select_extra_fields(
@@ -104,6 +111,20 @@ class RequestDecoder(Generic[Body]):
         )
         # What cannot be stored is left out: nobody here knows whether it matters.
         return known, {name: it for name, it in extra.items() if not _is_too_deep(it)}
+
+    def _decode_tolerantly(self, body: bytes) -> Body:
+        try:
+            return self._tolerant.decode(body)
+        except msgspec.ValidationError as error:
+            fields = decode_body(_any, body)
+            if self._normalize is None or not isinstance(fields, dict):
+                raise invalid_value_error(error) from error
+        except DECODE_ERRORS as error:
+            raise invalid_value_error(error) from error
+        try:
+            return msgspec.convert(self._normalize(fields), self._kind, strict=False)
+        except DECODE_ERRORS as error:
+            raise invalid_value_error(error) from error
 
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])

@@ -16,6 +16,8 @@ from antiphon.api.common.body import drop_nulls
 
 Fields: TypeAlias = dict[str, Any]
 
+#: What other servers and libraries call the roles.
+ROLE_NAMES = {"human": "user", "ai": "assistant", "model": "assistant", "bot": "assistant"}
 _OUTPUT_ROLES = ("tool", "function")
 _CALL_TYPES = {"function_call": "arguments", "custom_tool_call": "input"}
 _OUTPUT_TYPES = ("function_call_output", "custom_tool_call_output")
@@ -71,6 +73,8 @@ def _normalize_status(clean: Fields) -> None:
 
 def _normalize_message(clean: Fields, given: Fields) -> Iterator[Fields]:
     role = clean.get("role")
+    if isinstance(role, str):
+        clean["role"] = role = ROLE_NAMES.get(role, role)
     if role in _OUTPUT_ROLES:
         yield _output_of(clean)
         return

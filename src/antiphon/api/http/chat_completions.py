@@ -15,9 +15,9 @@ from antiphon.api.http.asgi_responses import (
     send_json,
     server_failure,
 )
+from antiphon.api.http.chat_completion_requests import decode_chat_request
 from antiphon.api.http.chat_completions_codec import (
     ChatCompletionChunkEncoder,
-    decode_chat_request,
     encode_completion,
     encode_stream_error,
 )
@@ -41,7 +41,9 @@ class ChatCompletionsEndpoint:
             turn = watch.turn = await self._service.start(request.turn)
             if request.turn.stream:
                 encoder = ChatCompletionChunkEncoder(
-                    turn.initial_response, include_usage=request.include_usage
+                    turn.initial_response,
+                    include_usage=request.include_usage,
+                    legacy_functions=request.legacy_functions,
                 )
                 await _send_stream(turn, send, encoder)
             else:
@@ -49,7 +51,9 @@ class ChatCompletionsEndpoint:
                 if turn.error is not None:
                     await send_error(send, turn.error)
                 else:
-                    await send_json(send, encode_completion(response))
+                    await send_json(
+                        send, encode_completion(response, legacy_functions=request.legacy_functions)
+                    )
 
 
 async def _send_stream(turn: RunningTurn, send: Send, encoder: ChatCompletionChunkEncoder) -> None:

@@ -1,16 +1,25 @@
-"""Chat messages: decodes the messages of ``/v1/chat/completions`` into items. Pure."""
+"""Chat messages: decodes the messages of ``/v1/chat/completions`` into items. Pure.
+
+Shapes that other servers take besides are rewritten before (``loose_chat_requests``).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import msgspec
 
 from antiphon.core.items import (
+    AudioData,
     FunctionCall,
     FunctionCallOutput,
+    ImageDetail,
+    InputAudio,
+    InputFile,
     InputImage,
     InputText,
+    InputVideo,
     Item,
     Message,
     OutputText,
@@ -23,7 +32,18 @@ from antiphon.errors import InvalidRequestError
 
 class _ImageUrl(msgspec.Struct, frozen=True):
     url: str
-    detail: Literal["auto", "low", "high"] | None = None
+    detail: ImageDetail | None = None
+
+
+class _File(msgspec.Struct, frozen=True):
+    filename: str | None = None
+    file_data: str | None = None
+    file_url: str | None = None
+    file_id: str | None = None
+
+
+class _VideoUrl(msgspec.Struct, frozen=True):
+    url: str
 
 
 class _TextPart(msgspec.Struct, frozen=True, tag="text", tag_field="type"):
@@ -38,7 +58,20 @@ class _ImagePart(msgspec.Struct, frozen=True, tag="image_url", tag_field="type")
     image_url: _ImageUrl
 
 
-_Content = str | list[_TextPart | _ImagePart | _RefusalPart]
+class _FilePart(msgspec.Struct, frozen=True, tag="file", tag_field="type"):
+    file: _File
+
+
+class _AudioPart(msgspec.Struct, frozen=True, tag="input_audio", tag_field="type"):
+    input_audio: AudioData
+
+
+class _VideoPart(msgspec.Struct, frozen=True, tag="video_url", tag_field="type"):
+    video_url: _VideoUrl
+
+
+_Part = _TextPart | _ImagePart | _RefusalPart | _FilePart | _AudioPart | _VideoPart
+_Content = str | list[_Part]
 
 
 class _CalledFunction(msgspec.Struct, frozen=True):
@@ -53,51 +86,105 @@ class _Call(msgspec.Struct, frozen=True):
 
 
 class MessageParam(msgspec.Struct, frozen=True):
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: _Content | None = None
+    """``function_call`` and the role ``function`` are what calls and outputs were before tools."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: _Content | msgspec.UnsetType | None = msgspec.UNSET
     name: str | None = None
     refusal: str | None = None
     tool_calls: list[_Call] | None = None
     tool_call_id: str | None = None
+    function_call: _CalledFunction | None = None
 
 
-def message_items(message: MessageParam, path: str) -> list[Item]:
-    """The items of a message; ``path`` is its field in the body."""
-    if message.role == "tool":
-        if not message.tool_call_id:
-            raise InvalidRequestError(
-                "A tool's message has to name its call.", param=f"{path}.tool_call_id"
-            )
-        return [FunctionCallOutput(message.tool_call_id, _content("tool", message.content))]
-    if message.role != "assistant":
-        if message.content is None:
-            raise InvalidRequestError("The message has no content.", param=f"{path}.content")
-        return [Message(message.role, _content(message.role, message.content), message.name)]
-    items: list[Item] = []
-    content = _content("assistant", message.content)
-    if message.refusal:
-        content = (Refusal(message.refusal),)
-    if content or not message.tool_calls:
-        items.append(Message("assistant", content, message.name))
-    items += [
-        FunctionCall(call.id, call.function.name, call.function.arguments)
-        for call in message.tool_calls or ()
-    ]
-    return items
+def decode_messages(messages: Sequence[MessageParam]) -> tuple[Item, ...]:
+    """The items of messages. Raises ``InvalidRequestError`` naming the invalid field."""
+    decoder = _MessagesDecoder()
+    return tuple(
+        item for index, message in enumerate(messages) for item in decoder.decode(message, index)
+    )
 
 
-def _content(role: str, content: _Content | None) -> str | tuple[Part, ...]:
-    if content is None or isinstance(content, str):
-        return content or ""
-    parts: list[Part] = []
-    for part in content:
-        match part:
-            case _TextPart(text=text):
-                parts.append(OutputText(text) if role == "assistant" else InputText(text))
-            case _RefusalPart(refusal=refusal):
-                parts.append(Refusal(refusal))
-            case _ImagePart(image_url=image):
-                parts.append(InputImage(image.url, image.detail or "auto"))
+class _MessagesDecoder:
+    """Decodes messages one after another: an output without an id is the next open call's."""
+
+    def __init__(self) -> None:
+        #: The calls without an output, by id, with their names.
+        self._open_calls: dict[str, str] = {}
+
+    def decode(self, message: MessageParam, index: int) -> Iterator[Item]:
+        path = f"messages[{index}]"
+        content = message.content or ""
+        match message.role:
+            case "tool" | "function":
+                call_id = message.tool_call_id or self._find_open_call(message, path)
+                self._open_calls.pop(call_id, None)
+                yield FunctionCallOutput(call_id, _decode_content("tool", content, path))
+            case "assistant":
+                yield from self._decode_assistant_message(message, index)
+            case role:
+                if message.content is msgspec.UNSET:
+                    raise InvalidRequestError(
+                        "The message has no content.", param=f"{path}.content"
+                    )
+                yield Message(role, _decode_content(role, content, path), message.name)
+
+    def _decode_assistant_message(self, message: MessageParam, index: int) -> Iterator[Item]:
+        calls = list(message.tool_calls or ())
+        # Libraries leave nameless stubs behind: no call was made.
+        if message.function_call is not None and message.function_call.name and not calls:
+            calls.append(_Call(f"call_{index}", message.function_call))
+        content = _decode_content("assistant", message.content or "", f"messages[{index}]")
+        if message.refusal:
+            words = (OutputText(content),) if isinstance(content, str) and content else content
+            content = (*(words or ()), Refusal(message.refusal))
+        if content or not calls:
+            yield Message("assistant", content, message.name)
+        for call in calls:
+            self._open_calls[call.id] = call.function.name
+            yield FunctionCall(call.id, call.function.name, call.function.arguments)
+
+    def _find_open_call(self, message: MessageParam, path: str) -> str:
+        """The call that an output without an id is for: the first that waits, or that name's."""
+        for call_id, name in self._open_calls.items():
+            if message.role == "tool" or message.name in (None, name):
+                return call_id
+        field = "tool_call_id" if message.role == "tool" else "name"
+        raise InvalidRequestError(
+            "The message has to name the call that it is the output of.", param=f"{path}.{field}"
+        )
+
+
+def _decode_content(role: str, content: str | list[_Part], path: str) -> str | tuple[Part, ...]:
+    if isinstance(content, str):
+        return content
+    parts = tuple(
+        _decode_part(role, part, f"{path}.content[{index}]") for index, part in enumerate(content)
+    )
     if all(isinstance(part, InputText | OutputText) for part in parts):
-        return text_of(tuple(parts))
-    return tuple(parts)
+        return text_of(parts)
+    return parts
+
+
+def _decode_part(role: str, part: _Part, path: str) -> Part:
+    match part:
+        case _TextPart(text=text):
+            return OutputText(text) if role == "assistant" else InputText(text)
+        case _RefusalPart(refusal=refusal):
+            return Refusal(refusal)
+        case _ImagePart(image_url=image):
+            return InputImage(image.url, image.detail or "auto")
+        case _AudioPart(input_audio=audio):
+            return InputAudio(audio)
+        case _VideoPart(video_url=video):
+            return InputVideo(video.url)
+        case _FilePart(file=file):
+            url = file.file_url
+            if url is None and (file.file_id or "").startswith(("https://", "http://")):
+                url = file.file_id
+            if file.file_data is None and url is None:
+                raise InvalidRequestError(
+                    "A file has to come with its data or a URL: this server keeps no files.",
+                    param=f"{path}.file.file_data",
+                )
+            return InputFile(file.filename, file.file_data, url)

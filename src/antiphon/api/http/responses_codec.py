@@ -110,6 +110,8 @@ class ResponseCreate(msgspec.Struct, frozen=True):
     """What a turn is asked with: the body of ``POST /v1/responses``."""
 
     input: str | list[str | _Object] | _Object | None = None
+    #: What chat completions call the input.
+    messages: list[_Object] | None = None
     model: str | None = None
     previous_response_id: str | None = None
     conversation: str | _Conversation | None = None
@@ -143,7 +145,17 @@ class ResponseCreate(msgspec.Struct, frozen=True):
     prompt: _Object | None = None
 
 
-_request = RequestDecoder(ResponseCreate)
+def _normalize_request(fields: dict[str, Any]) -> dict[str, Any]:
+    """A body with the format of an answer as chat completions nest it, in this API's shape."""
+    text = fields.get("text")
+    form = text.get("format") if isinstance(text, dict) else None
+    if isinstance(form, dict) and isinstance(form.get("json_schema"), dict):
+        flat = {**drop_nulls(form["json_schema"]), "type": "json_schema"}
+        return {**fields, "text": {**fields["text"], "format": flat}}
+    return {**fields, "text": {**fields["text"], "format": None}} if form == {} else fields
+
+
+_request = RequestDecoder(ResponseCreate, _normalize_request)
 _NO_TOOLS = DecodedTools()
 
 
@@ -156,7 +168,7 @@ def decode_request(body: bytes) -> TurnRequest:
     # An empty id is how some clients write that there is none.
     conversation, previous = conversation or None, params.previous_response_id or None
     _check_combinations(params, conversation, previous)
-    decoded_input = _decode_input(params.input)
+    decoded_input = _decode_input(params)
     tools = _decode_tools(params, decoded_input.items)
     return TurnRequest(
         input=decoded_input.items,
@@ -198,13 +210,17 @@ def _check_combinations(
             code="unsupported_parameter",
             param="background",
         )
-    if params.input is None and previous is None and conversation is None:
+    has_input = params.input is not None or params.messages is not None
+    if not has_input and previous is None and conversation is None:
         raise InvalidRequestError("There is no input.", code="empty_input", param="input")
 
 
-def _decode_input(value: str | list[str | _Object] | _Object | None) -> DecodedInput:
+def _decode_input(params: ResponseCreate) -> DecodedInput:
+    value = params.input
     if isinstance(value, str):
         return DecodedInput((Message("user", value),))
+    if value is None and params.messages is not None:
+        return decode_items(params.messages, "messages")
     return decode_items([value] if isinstance(value, dict) else value or (), "input")
 
 

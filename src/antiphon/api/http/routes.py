@@ -13,8 +13,8 @@ from typing import Final
 import msgspec
 
 from antiphon.api.http.asgi_responses import Handler, answering_head, handle_errors
+from antiphon.api.http.chat_completion_requests import ChatCompletionCreate
 from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
-from antiphon.api.http.chat_completions_codec import ChatCompletionCreate
 from antiphon.api.http.conversations import (
     ConversationCreate,
     ConversationEndpoints,

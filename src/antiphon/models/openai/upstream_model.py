@@ -124,7 +124,7 @@ class UpstreamModel(ABC):
             try:
                 response = await self._send(body)
                 upstream_response = UpstreamResponse(
-                    response, self._errors, self._create_parser(call), stream=call.stream
+                    response, self._errors, self._create_parser(call)
                 )
                 while not upstream_response.is_complete:
                     batch = await upstream_response.read()
@@ -157,6 +157,8 @@ class UpstreamModel(ABC):
                 body = await read_start(response, _LONGEST_LIST)
         except CLIENT_ERRORS as raised:
             raise self._errors.from_exception(raised) from None
+        except Unreadable as failure:
+            raise self._errors.unreadable(failure) from None
         if response.status != 200:
             raise self._errors.from_response(response.status, response.headers, body, time.time())
         try:
@@ -189,7 +191,7 @@ class UpstreamModel(ABC):
             )
         except CLIENT_ERRORS as raised:
             raise self._errors.from_exception(raised) from None
-        if response.status != 200:
+        if not 200 <= response.status < 300:
             refusal = await read_error_body(response)
             raise self._errors.from_response(
                 response.status, response.headers, refusal, time.time()
@@ -206,6 +208,8 @@ class UpstreamModel(ABC):
                 # A session would send its own headers to proxies, too, the key among them.
                 headers=None if self._proxy_options else self._headers,
                 timeout=self._timeout,
+                # Labels may be wrong, see ``ContentDecoder``.
+                auto_decompress=False,
             )
         return self._session
 
