@@ -171,7 +171,7 @@ def test_what_is_not_stored_is_not_there(client: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         client.responses.retrieve(response.id)
     assert caught.value.code == "response_not_found"
-    with pytest.raises(openai.NotFoundError) as caught:
+    with pytest.raises(openai.BadRequestError) as caught:
         client.responses.create(input="More", previous_response_id=response.id)
     assert caught.value.code == "previous_response_not_found"
     assert caught.value.param == "previous_response_id"

@@ -133,7 +133,7 @@ def test_unstored_turns_go_on_from_each_other_on_their_connection() -> None:
         ):
             ask(elsewhere, **fields)
             error = refused(elsewhere)
-            assert (error["status"], error["error"]["code"]) == (404, "previous_response_not_found")
+            assert (error["status"], error["error"]["code"]) == (400, "previous_response_not_found")
         assert "three" in text_of(
             turned(client, "four", store=False, previous_response_id=third["id"])
         )
