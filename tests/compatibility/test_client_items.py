@@ -312,7 +312,7 @@ LOOSE: dict[str, tuple[Any, list[Any]]] = {
         ],
         ["Hi"],
     ),
-    "sdk-content-null": ([{"role": "assistant", "content": None}, AFTER], ["", "Words after."]),
+    "sdk-content-null": ([{"role": "assistant", "content": None}, AFTER], ["Words after."]),
     "sdk-whole-message": (
         [
             {

@@ -166,7 +166,6 @@ def test_fields_that_exclude_each_other() -> None:
         ("stream", 2, "stream"),
         ("stream_options", {"include_obfuscation": 2}, "stream_options.include_obfuscation"),
         ("background", "yes", "background"),
-        ("prompt", {"id": "p"}, "prompt"),
         ("temperature", "hot", "temperature"),
         ("temperature", -0.1, "temperature"),
         ("temperature", 2.1, "temperature"),

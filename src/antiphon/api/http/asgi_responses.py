@@ -54,21 +54,27 @@ async def send_error(
     send: Send, error: AntiphonError, headers: Sequence[tuple[bytes, bytes]] = ()
 ) -> None:
     """One error, shaped as OpenAI's."""
+    headers = [*headers]
+    if error.response_id is not None:
+        # The turn is kept as failed and the upstream was tried again already: a
+        # client that repeats by itself would only leave more failed turns behind.
+        headers.append((b"x-should-retry", b"false"))
+    if isinstance(error, UpstreamRateLimitError | RateLimitError) and error.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
+    await send_json(send, error_body(error), error.status, headers)
+
+
+def error_body(error: AntiphonError) -> bytes:
+    """An error as the JSON of an answer. Pure."""
     body: dict[str, Any] = {
         "message": error.message,
         "type": error.type,
         "param": error.param,
         "code": error.code,
     }
-    headers = [*headers]
     if error.response_id is not None:
         body["response_id"] = error.response_id
-        # The turn is kept as failed and the upstream was tried again already: a
-        # client that repeats by itself would only leave more failed turns behind.
-        headers.append((b"x-should-retry", b"false"))
-    if isinstance(error, UpstreamRateLimitError | RateLimitError) and error.retry_after is not None:
-        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
-    await send_json(send, _encode({"error": body}), error.status, headers)
+    return _encode({"error": body})
 
 
 async def start_stream(send: Send) -> None:

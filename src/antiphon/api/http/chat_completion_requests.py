@@ -98,6 +98,8 @@ class ChatCompletionCreate(msgspec.Struct, frozen=True):
     instructions: str | None = None
     previous_response_id: str | None = None
     conversation: str | dict[str, Any] | None = None
+    #: xAI's: the completion is fetched later.
+    deferred: bool | None = None
     metadata: Metadata | None = None
     user: str | None = None
 
@@ -106,12 +108,13 @@ class ChatRequest(msgspec.Struct, frozen=True):
     """A turn's request, and how it is answered.
 
     ``include_usage``: a stream's last chunk has the usage. ``legacy_functions``: a call is shown
-    as ``function_call``.
+    as ``function_call``. ``deferred``: the client fetches it later.
     """
 
     turn: TurnRequest
     include_usage: bool = False
     legacy_functions: bool = False
+    deferred: bool = False
 
 
 class _ResponsesBody(msgspec.Struct, frozen=True):
@@ -161,6 +164,7 @@ def decode_chat_request(body: bytes) -> ChatRequest:
         turn,
         include_usage=_includes_usage(params.stream_options),
         legacy_functions=bool(params.functions) and not params.tools,
+        deferred=bool(params.deferred),
     )
 
 
