@@ -68,8 +68,9 @@ class _OpenItem(msgspec.Struct):
     name: str = ""
     annotations: tuple[Any, ...] = ()
     logprobs: tuple[Any, ...] = ()
-    #: Whether its beginning was told.
+    #: Whether its beginning was told, and whether arguments of a call have been.
     is_started: bool = True
+    has_arguments: bool = False
     phase: Phase | None = None
     #: What the model will want back of its reasoning.
     encrypted_reasoning: deltas.EncryptedReasoning | None = None
@@ -110,6 +111,7 @@ class TurnAccumulator:
         #: Fields of the next item.
         self._next_fields: ProviderFields | None = None
         self._calls: dict[int, _OpenItem] = {}
+        self._context = b""
         self._popped_count = 0
 
     @property
@@ -193,6 +195,10 @@ class TurnAccumulator:
         self.finish_reason = None
         self._earlier_usage, self.last_usage = self.usage, None
         self._round_start = len(self._items)
+
+    def set_context(self, messages: bytes) -> None:
+        """What the model is shown, as chat messages' JSON: no new call gets the id of one in it."""
+        self._context = messages
 
     def add_item(self, item: Item) -> list[events.Event]:
         """An item that comes in one piece, from elsewhere than the model."""
@@ -290,17 +296,14 @@ class TurnAccumulator:
             call.provider_fields = join_provider_fields(call.provider_fields, delta.provider_fields)
         if not call.name and delta.name:
             call.name = delta.name
+        text = delta.arguments
+        if call.input_decoder is not None:
+            text = call.input_decoder.feed(text)
+        if text:
+            call.pieces.append(text)
         if call.is_started:
-            arguments = delta.arguments
-            if arguments and call.input_decoder is not None:
-                arguments = call.input_decoder.feed(arguments)
-            if arguments:
-                call.pieces.append(arguments)
-                out.append(events.ArgumentsDelta(call.index, arguments))
-            return
-        if delta.arguments:
-            call.pieces.append(delta.arguments)
-        if call.name:
+            self._emit_arguments(call, text, out)
+        elif call.name:
             # Which kind of item it is depends on the name.
             self._emit_call_start(call, out)
 
@@ -314,7 +317,16 @@ class TurnAccumulator:
             call.is_custom, call.input_decoder = True, CustomInputDecoder()
             call.pieces = [call.input_decoder.feed("".join(call.pieces))]
         out.append(events.ItemAdded(call.index, self._build_call(call, "", "completed")))
-        if text := "".join(call.pieces):
+        self._emit_arguments(call, "".join(call.pieces), out)
+
+    def _emit_arguments(self, call: _OpenItem, text: str, out: list[events.Event]) -> None:
+        """A piece of a call's arguments; white space waits, since it may be all there is."""
+        if not call.has_arguments:
+            if not text or (text.isspace() and not call.is_custom):
+                return
+            call.has_arguments = True
+            text = "".join(call.pieces)
+        if text:
             out.append(events.ArgumentsDelta(call.index, text))
 
     def _build_call(self, call: _OpenItem, arguments: str, status: ItemStatus) -> FunctionCall:
@@ -331,9 +343,13 @@ class TurnAccumulator:
         )
 
     def _unique_call_id(self, delta: deltas.ToolCallDelta) -> str:
-        """The model's id, if it gave one and did not give it to two calls."""
-        taken = any(call.call_id == delta.call_id for call in self._calls.values())
-        return delta.call_id if delta.call_id and not taken else new_call_id()
+        """The model's id, if it gave one and gave it to no other call that it is shown."""
+        given = delta.call_id
+        if not given or any(call.call_id == given for call in self._calls.values()):
+            return new_call_id()
+        # Some models count anew in each answer.
+        is_taken = b'"id":' + msgspec.json.encode(given) in self._context
+        return new_call_id() if is_taken else given
 
     def _end_item(self, item: _OpenItem, status: ItemStatus, out: list[events.Event]) -> None:
         done: Item
@@ -342,9 +358,15 @@ class TurnAccumulator:
                 self._emit_call_start(item, out)
             if item.input_decoder is not None and (rest := item.input_decoder.finish()):
                 item.pieces.append(rest)
-                out.append(events.ArgumentsDelta(item.index, rest))
+                self._emit_arguments(item, rest, out)
         text = "".join(item.pieces)
         if item.kind is FunctionCall:
+            if not item.has_arguments and not item.is_custom:
+                text = ""
+                if status == "completed":
+                    # A function without parameters is called with an empty object.
+                    text = "{}"
+                    out.append(events.ArgumentsDelta(item.index, text))
             done = self._build_call(item, text, status)
         elif item.annotations or item.logprobs:
             part = OutputText(text, item.annotations, item.logprobs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qs
 
@@ -12,6 +12,7 @@ import msgspec
 from starlette.types import Receive, Scope
 
 from antiphon.core.extra_fields import select_extra_fields
+from antiphon.core.provider_fields import is_nested_deeper
 from antiphon.errors import BodyTooLargeError, InvalidRequestError
 
 T = TypeVar("T")
@@ -140,7 +141,9 @@ class RequestDecoder(Generic[Body]):
             {name: decode_body(_any, bytes(it)) for name, it in unknown.items()}
         )
         # What cannot be stored is left out: nobody here knows whether it matters.
-        return known, {name: it for name, it in extra.items() if not _is_too_deep(it)}
+        return known, {
+            name: it for name, it in extra.items() if not is_nested_deeper(it, MAX_DEPTH)
+        }
 
     def _decode_tolerantly(self, body: bytes) -> Body:
         try:
@@ -215,23 +218,8 @@ def check_depth(value: object, path: str) -> None:
     """Raise ``InvalidRequestError`` for a value nested too deeply to be stored; ``path`` is its
     field.
     """
-    if _is_too_deep(value):
+    if is_nested_deeper(value, MAX_DEPTH):
         raise InvalidRequestError("The JSON is nested too deeply.", code="invalid_json", param=path)
-
-
-def _is_too_deep(value: object) -> bool:
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [child for one in level for child in _children(one)]
-        if not level:
-            return False
-    return True
-
-
-def _children(value: object) -> Iterable[object]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list | tuple) else ()
 
 
 def drop_nulls(values: dict[str, Any]) -> dict[str, Any]:
