@@ -284,9 +284,9 @@ def test_a_number_is_text(world: Scenario) -> None:
     [
         ((r"\ud83d", r"\ude00"), "\U0001f600"),
         ((r"a\ud83d", r"\ude00b"), "a\U0001f600b"),
-        ((r"\ud83d", "b"), "\N{REPLACEMENT CHARACTER}b"),
-        (("a", r"\ude00"), "a\N{REPLACEMENT CHARACTER}"),
-        (("a", r"\ud83d"), "a\N{REPLACEMENT CHARACTER}"),
+        ((r"\ud83d", "b"), "b"),
+        (("a", r"\ude00"), "a"),
+        (("a", r"\ud83d"), "a"),
         (("a\\u0000", "b"), "a\0b"),
     ],
 )
@@ -692,6 +692,8 @@ def test_a_body_that_holds_no_answer(stream: bool) -> None:
             {"output": [], "error": {"message": "Out of GPUs."}},
             {"output": None, "status": None, "error": {"message": "Out of GPUs."}},
             {"detail": "Out of GPUs."},
+            {"code": 500, "msg": "Out of GPUs."},
+            {"output": None, "base_resp": {"status_code": 1008, "status_msg": "Out of GPUs."}},
             response(status="failed", error={"message": "Out of GPUs."}),
         ):
             world.upstream_sends(body_of(body))

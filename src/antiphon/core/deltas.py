@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from antiphon.core.items import Phase
+from antiphon.core.provider_fields import ProviderFields
 from antiphon.core.turns import Usage
 
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter"]
@@ -39,9 +40,13 @@ class PhaseDelta(msgspec.Struct, frozen=True):
 
 
 class ReasoningSummaryDelta(msgspec.Struct, frozen=True):
-    """More of the reasoning that a model shows before its answer, told in short."""
+    """More of the reasoning that a model shows before its answer, told in short.
+
+    ``provider_fields`` say how it came, the same in all pieces.
+    """
 
     text: str
+    provider_fields: ProviderFields | None = None
 
 
 class ReasoningTextDelta(msgspec.Struct, frozen=True):
@@ -58,6 +63,12 @@ class EncryptedReasoning(msgspec.Struct, frozen=True):
 
     encrypted_content: str
     origin: str
+
+
+class ProviderFieldsDelta(msgspec.Struct, frozen=True):
+    """Fields of the answer or the reasoning so far, or else of what comes next."""
+
+    provider_fields: ProviderFields
 
 
 class ItemEnd(msgspec.Struct, frozen=True):
@@ -93,12 +104,14 @@ class ToolCallDelta(msgspec.Struct, frozen=True):
     """A fragment of one tool call. ``index`` tells the calls of an answer apart.
 
     ``call_id`` and ``name`` come with the first fragment and may be missing later.
+    ``provider_fields`` of all fragments are joined.
     """
 
     index: int
     call_id: str | None = None
     name: str | None = None
     arguments: str = ""
+    provider_fields: ProviderFields | None = None
 
 
 class ForeignItemDelta(msgspec.Struct, frozen=True):
@@ -126,6 +139,7 @@ Delta: TypeAlias = (
     | ReasoningSummaryDelta
     | ReasoningTextDelta
     | EncryptedReasoning
+    | ProviderFieldsDelta
     | ItemEnd
     | ItemSwitch
     | TextCorrection

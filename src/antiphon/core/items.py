@@ -12,12 +12,15 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
+from antiphon.core.provider_fields import ProviderFields
 from antiphon.errors import StoreError
 
 Role: TypeAlias = Literal["user", "assistant", "system", "developer"]
 ItemStatus: TypeAlias = Literal["completed", "incomplete"]
 #: What an assistant's message is to its turn: said on the way, or its answer.
 Phase: TypeAlias = Literal["commentary", "final_answer"]
+#: How closely a model looks at an image.
+ImageDetail: TypeAlias = Literal["auto", "low", "high", "original"]
 
 
 class _Part(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"):
@@ -35,7 +38,7 @@ class InputImage(_Part, frozen=True, tag="input_image"):
     """
 
     image_url: str
-    detail: Literal["auto", "low", "high"] = "auto"
+    detail: ImageDetail = "auto"
 
 
 class InputFile(_Part, frozen=True, tag="input_file"):
@@ -50,6 +53,19 @@ class InputVideo(_Part, frozen=True, tag="input_video"):
     """``video_url`` is passed on as it is; nothing is fetched."""
 
     video_url: str
+
+
+class AudioData(msgspec.Struct, frozen=True):
+    """A recording: base64, and its format, such as ``wav``."""
+
+    data: str
+    format: str
+
+
+class InputAudio(_Part, frozen=True, tag="input_audio"):
+    """A recording for the model to listen to."""
+
+    input_audio: AudioData
 
 
 class OutputText(_Part, frozen=True, tag="output_text"):
@@ -72,7 +88,9 @@ class ReasoningText(_Part, frozen=True, tag="reasoning_text"):
     text: str
 
 
-Part: TypeAlias = InputText | InputImage | InputFile | InputVideo | OutputText | Refusal
+Part: TypeAlias = (
+    InputText | InputImage | InputFile | InputVideo | InputAudio | OutputText | Refusal
+)
 
 
 class _Item(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"):
@@ -82,7 +100,8 @@ class _Item(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"):
 class Message(_Item, frozen=True, tag="message"):
     """``content`` is a string, or parts where a string would lose something.
 
-    ``phase`` is only an assistant's, where its model tells: it wants to be told again.
+    ``phase`` is only an assistant's, where its model tells: it wants to be told again, and
+    ``provider_fields`` too.
     """
 
     role: Role
@@ -90,12 +109,14 @@ class Message(_Item, frozen=True, tag="message"):
     name: str | None = None
     status: ItemStatus = "completed"
     phase: Phase | None = None
+    provider_fields: ProviderFields | None = None
 
 
 class FunctionCall(_Item, frozen=True, tag="function_call"):
     """``arguments`` is the text that the model wrote, valid JSON or not.
 
     ``server`` is the label of the MCP server whose tool it is, None: a plain function.
+    ``provider_fields`` came with the call, and go back with it.
     """
 
     call_id: str
@@ -103,6 +124,7 @@ class FunctionCall(_Item, frozen=True, tag="function_call"):
     arguments: str
     status: ItemStatus = "completed"
     server: str | None = None
+    provider_fields: ProviderFields | None = None
 
 
 class ApprovedCall(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -133,6 +155,7 @@ class Reasoning(_Item, frozen=True, tag="reasoning"):
     """``encrypted_content`` means something only to the model that made it.
 
     ``origin`` is that model: its upstream's host and its name there. None: nobody knows.
+    ``provider_fields`` say how the text came, and what came with it.
     """
 
     summary: tuple[SummaryText, ...] = ()
@@ -140,6 +163,12 @@ class Reasoning(_Item, frozen=True, tag="reasoning"):
     encrypted_content: str | None = None
     status: ItemStatus = "completed"
     origin: str | None = None
+    provider_fields: ProviderFields | None = None
+
+    @property
+    def text(self) -> str:
+        """What is shown of it: its summary, or else the thoughts themselves."""
+        return "".join(part.text for part in self.summary or self.content)
 
 
 class Compaction(_Item, frozen=True, tag="compaction"):

@@ -119,6 +119,8 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True):
     truncation: Literal["auto", "disabled"] = "disabled"
     metadata: dict[str, str] = {}
     user: str | None = None
+    #: Fields that only the upstream knows the meaning of (``core.extra_fields``).
+    extra: dict[str, Any] = {}
 
 
 class IdempotencyReservation(msgspec.Struct, frozen=True):

@@ -12,13 +12,16 @@ from typing import Any, Final
 
 import msgspec
 
+from antiphon.core.function_schemas import to_json_object
 from antiphon.core.items import (
     Compaction,
     ErasedItem,
     FunctionCall,
     FunctionCallOutput,
+    InputAudio,
     InputFile,
     InputImage,
+    InputText,
     InputVideo,
     Item,
     McpListTools,
@@ -29,7 +32,8 @@ from antiphon.core.items import (
     Refusal,
     text_and_refusals_of,
 )
-from antiphon.core.reasoning_sidecar import ReasoningSidecar, attach_sidecars
+from antiphon.core.provider_fields import ProviderFields, group_by_origin
+from antiphon.core.reasoning_sidecar import ReasoningSidecar, attach_fields, attach_sidecars
 from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
 from antiphon.errors import InvalidRequestError
 
@@ -39,7 +43,9 @@ SUMMARY_PREFIX = "Previous conversation summary: "
 _SYSTEM_ROLES = ("system", "developer")
 
 #: Parts that are more than text.
-_NON_TEXT_PARTS = (InputImage, InputFile, InputVideo)
+_NON_TEXT_PARTS = (InputImage, InputFile, InputVideo, InputAudio)
+
+_EMPTY_TEXT: Final = InputText("")
 
 #: What an image weighs, in bytes of text that take as many tokens: its own bytes say nothing.
 _IMAGE_WEIGHT = 4096
@@ -104,7 +110,7 @@ class _Function(msgspec.Struct, frozen=True):
 class _Call(msgspec.Struct, frozen=True):
     id: str
     type: str
-    function: _Function
+    function: _Function | msgspec.Raw
 
 
 class _ChatMessage(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -112,7 +118,7 @@ class _ChatMessage(msgspec.Struct, frozen=True, omit_defaults=True):
     #: Never null: some upstreams refuse a message without content.
     content: str | list[dict[str, Any]]
     name: str | None = None
-    tool_calls: list[_Call] | None = None
+    tool_calls: list[_Call | msgspec.Raw] | None = None
     tool_call_id: str | None = None
 
 
@@ -170,15 +176,18 @@ def _render_messages_only(items: Sequence[Item], completed: bool) -> RenderedTur
     system: list[bytes] = []
     bulk = system_bulk = 0
     for item in items:
-        if isinstance(item, Message):
+        if isinstance(item, Message) and not _is_empty_answer(item):
             messages.append(_encode(_plain_message(item)))
             bulk += _excess_bytes(item)
             if item.role in _SYSTEM_ROLES:
                 system.append(messages[-1])
                 system_bulk += _excess_bytes(item)
-            elif item.phase is not None:
+            elif item.phase is not None or item.provider_fields is not None:
                 plain = messages[-1]
-                messages[-1] = attach_sidecars(plain, (), _assistant_phase(item))
+                fields = group_by_origin([(item.provider_fields, "")], with_text=False)
+                messages[-1] = attach_fields(
+                    attach_sidecars(plain, (), _assistant_phase(item)), fields
+                )
                 bulk += len(messages[-1]) - len(plain)
     return RenderedTurn(
         b",".join(messages),
@@ -216,11 +225,12 @@ class _MessageBuilder:
         self._pending_reasoning: tuple[Reasoning, ...] = ()
 
     def add_message(self, item: Message) -> None:
-        self._flush()
-        reasoning, self._pending_reasoning = self._pending_reasoning, ()
         if item.role == "assistant":
+            reasoning, self._pending_reasoning = self._pending_reasoning, ()
+            self._flush()
             self._assistant_message, self._message_reasoning = item, reasoning
             return
+        self._flush()
         self.messages.append(_encode(_plain_message(item)))
         if item.role in _SYSTEM_ROLES:
             self.system.append(self.messages[-1])
@@ -234,7 +244,7 @@ class _MessageBuilder:
             self._outputs.append(output)
 
     def add_reasoning(self, item: Reasoning) -> None:
-        if item.encrypted_content is not None:
+        if item.encrypted_content is not None or item.provider_fields is not None:
             self._pending_reasoning += (item,)
 
     def drop_reasoning(self) -> None:
@@ -251,29 +261,40 @@ class _MessageBuilder:
         self._flush()
 
     def _flush(self) -> None:
-        if self._assistant_message is not None or self._calls:
-            calls = [made.call for made in self._calls]
-            message = _encode(_encode_assistant_message(self._assistant_message, calls))
-            self.messages.append(
-                attach_sidecars(
-                    message, self._sidecars(), _assistant_phase(self._assistant_message)
-                )
-            )
-            self.sidecar_bytes += len(self.messages[-1]) - len(message)
-            self.messages.extend(_encode(_tool_message(output)) for output in self._outputs)
-            self._assistant_message, self._calls, self._outputs, self._message_reasoning = (
-                None,
-                [],
-                [],
-                (),
-            )
+        """Write the assistant's message. What the model thought after it is a part of it."""
+        pending, self._pending_reasoning = self._pending_reasoning, ()
+        if self._assistant_message is None and not self._calls:
+            return
+        given = self._assistant_message
+        calls = [made.call for made in self._calls]
+        plain = _encode(_assistant_chat_message(given, calls))
+        reasoning = [*self._message_reasoning, *(r for c in self._calls for r in c.reasoning)]
+        parts = [(item.provider_fields, item.text) for item in (*reasoning, *pending)]
+        parts.append((given.provider_fields if given else None, ""))
+        # Thoughts that led to a call are a part of it. Of others models want the signed or
+        # encrypted form, and some refuse their words.
+        fields = group_by_origin(parts, with_text=bool(calls))
+        if given is not None and not (calls or fields) and _is_empty_answer(given):
+            self._assistant_message, self._message_reasoning = None, ()
+            return
+        message = attach_sidecars(plain, self._sidecars(), _assistant_phase(given))
+        self.messages.append(attach_fields(message, fields))
+        has_call_fields = any(call.provider_fields for call in calls)
+        bare = (
+            _encode(_assistant_chat_message(given, calls, bare=True)) if has_call_fields else plain
+        )
+        self.sidecar_bytes += len(self.messages[-1]) - len(bare)
+        self.messages.extend(_encode(_tool_message(output)) for output in self._outputs)
+        self._assistant_message, self._calls, self._outputs = None, [], []
+        self._message_reasoning = ()
 
     def _sidecars(self) -> list[ReasoningSidecar]:
         led_to = (self._message_reasoning, *(made.reasoning for made in self._calls))
         return [
-            ReasoningSidecar(item.encrypted_content or "", item.origin, item.summary, position)
+            ReasoningSidecar(item.encrypted_content, item.origin, item.summary, position)
             for position, reasoning in enumerate(led_to)
             for item in reasoning
+            if item.encrypted_content is not None
         ]
 
 
@@ -381,14 +402,32 @@ def build_messages(
     return b"[" + b",".join(parts) + b"]"
 
 
-def _encode_assistant_message(message: Message | None, calls: list[FunctionCall]) -> _ChatMessage:
+def _assistant_chat_message(
+    message: Message | None, calls: list[FunctionCall], *, bare: bool = False
+) -> _ChatMessage:
     return _ChatMessage(
         "assistant",
         _content(message.content) if message else "",
         message.name if message else None,
-        [_Call(call.call_id, "function", _Function(call.name, call.arguments)) for call in calls]
-        or None,
+        [_chat_call(call, None if bare else call.provider_fields) for call in calls] or None,
     )
+
+
+def _chat_call(call: FunctionCall, provider_fields: ProviderFields | None) -> _Call | msgspec.Raw:
+    function = _Function(call.name, to_json_object(call.arguments))
+    if provider_fields is None:
+        return _Call(call.call_id, "function", function)
+    origin, fields = provider_fields.origin, dict(provider_fields.fields)
+    inner = fields.pop("function", None)
+    with_inner = attach_fields(_encode(function), {origin: inner} if inner else {})
+    encoded = _encode(_Call(call.call_id, "function", msgspec.Raw(with_inner)))
+    return msgspec.Raw(attach_fields(encoded, {origin: fields} if fields else {}))
+
+
+def _is_empty_answer(item: Message) -> bool:
+    """Whether nothing is in a model's message: some upstreams refuse to be shown that."""
+    is_empty = item.role == "assistant" and not _content(item.content)
+    return is_empty and item.provider_fields is None
 
 
 def _assistant_phase(message: Message | None) -> Phase | None:
@@ -412,7 +451,8 @@ def _interrupted_output(call_id: str) -> bytes:
 def _content(content: str | tuple[Part, ...]) -> str | list[dict[str, Any]]:
     """Text alone becomes a string, which every upstream takes; pictures need parts."""
     if not isinstance(content, str) and any(isinstance(part, _NON_TEXT_PARTS) for part in content):
-        return [_part(part) for part in content]
+        # Some upstreams refuse empty text.
+        return [_part(part) for part in content if part != _EMPTY_TEXT]
     return text_and_refusals_of(content)
 
 
@@ -441,6 +481,8 @@ def _part(part: Part) -> dict[str, Any]:
             return {"type": "file", "file": {name: it for name, it in fields.items() if it}}
         case InputVideo(video_url=url):
             return {"type": "video_url", "video_url": {"url": url}}
+        case InputAudio(input_audio=audio):
+            return {"type": "input_audio", "input_audio": audio}
         case Refusal(refusal=text):
             return {"type": "text", "text": text}
     return {"type": "text", "text": part.text}

@@ -28,6 +28,7 @@ from antiphon.core.items import (
     Refusal,
     SummaryText,
 )
+from antiphon.core.provider_fields import ProviderFields, join_provider_fields
 from antiphon.core.turns import TurnStatus, Usage
 
 _Prose = (
@@ -70,6 +71,7 @@ class _OpenItem(msgspec.Struct):
     phase: Phase | None = None
     #: What the model will want back of its reasoning.
     encrypted_reasoning: deltas.EncryptedReasoning | None = None
+    provider_fields: ProviderFields | None = None
 
 
 class TurnAccumulator:
@@ -96,6 +98,8 @@ class TurnAccumulator:
         self._paused: dict[int, _OpenItem] = {}
         #: What the next answer is to the turn.
         self._next_phase: Phase | None = None
+        #: Fields of the next item.
+        self._next_fields: ProviderFields | None = None
         self._calls: dict[int, _OpenItem] = {}
         self._popped_count = 0
 
@@ -126,7 +130,7 @@ class TurnAccumulator:
                     continue
                 prose = self._prose
                 if prose is None or prose.kind is not kind:
-                    prose = self._begin_prose(kind, out)
+                    prose = self._begin_prose(kind, out, getattr(delta, "provider_fields", None))
                 prose.pieces.append(delta.text)
                 if isinstance(delta, deltas.OutputTextDelta) and delta.logprobs:
                     prose.logprobs += delta.logprobs
@@ -150,6 +154,7 @@ class TurnAccumulator:
         cut = self.finish_reason in ("length", "content_filter")
         status: ItemStatus = "completed" if is_complete and not cut else "incomplete"
         out: list[events.Event] = []
+        self._begin_fields_item(out)
         self._switch_prose(0)
         still_open = [*self._calls.values(), *self._paused.values()]
         still_open += [self._prose] if self._prose else []
@@ -196,18 +201,23 @@ class TurnAccumulator:
             self._popped_count += 1
         return [item for item in self._items[start : self._popped_count] if item is not None]
 
-    def _begin_prose(self, kind: type, out: list[events.Event]) -> _OpenItem:
+    def _begin_prose(
+        self, kind: type, out: list[events.Event], provider_fields: ProviderFields | None = None
+    ) -> _OpenItem:
         self._end_prose(out)
-        self._prose = _OpenItem(len(self._items), kind, [])
+        prose = self._prose = _OpenItem(len(self._items), kind, [])
         if kind in _ANSWER_DELTAS:
-            self._prose.phase, self._next_phase = self._next_phase, None
+            prose.phase, self._next_phase = self._next_phase, None
         self._items.append(None)
-        out.append(
-            events.ItemAdded(
-                self._prose.index, _prose_item(kind, "", "completed", self._prose.phase)
-            )
-        )
-        return self._prose
+        empty = _prose_item(kind, "", "completed", prose.phase)
+        if provider_fields is not None and provider_fields.text_field is not None:
+            # Who shows the text as it comes has to know its name.
+            text_field = ProviderFields(text_field=provider_fields.text_field)
+            empty = msgspec.structs.replace(empty, provider_fields=text_field)
+        prose.provider_fields = join_provider_fields(provider_fields, self._next_fields)
+        self._next_fields = None
+        out.append(events.ItemAdded(prose.index, empty))
+        return prose
 
     def _end_prose(self, out: list[events.Event]) -> None:
         if self._prose is not None:
@@ -233,22 +243,33 @@ class TurnAccumulator:
         | deltas.ForeignItemDelta
         | deltas.ItemSwitch
         | deltas.TextCorrection
+        | deltas.ProviderFieldsDelta
         | deltas.AnnotationDelta
         | deltas.PhaseDelta,
         out: list[events.Event],
     ) -> None:
         match delta:
-            case deltas.ItemEnd() | deltas.EncryptedReasoning():
+            case deltas.ItemEnd() | deltas.EncryptedReasoning() | deltas.ForeignItemDelta():
                 self._feed_boundary(delta, out)
-            case deltas.ForeignItemDelta(body=body):
-                self._end_prose(out)
-                out += self.add_item(ForeignItem(body))
+            case deltas.ProviderFieldsDelta():
+                self._feed_provider_fields(delta.provider_fields)
             case deltas.ItemSwitch(slot=slot):
                 self._switch_prose(slot)
             case deltas.TextCorrection():
                 self._correct_text(delta)
             case _:
                 self._feed_metadata(delta)
+
+    def _feed_provider_fields(self, fields: ProviderFields) -> None:
+        if self._prose is not None:
+            self._prose.provider_fields = join_provider_fields(self._prose.provider_fields, fields)
+        else:
+            self._next_fields = join_provider_fields(self._next_fields, fields)
+
+    def _begin_fields_item(self, out: list[events.Event]) -> None:
+        """Fields of a message that has no words are an item: they are its model's reasoning."""
+        if self._next_fields is not None:
+            self._begin_prose(Reasoning, out)
 
     def _feed_metadata(self, delta: deltas.AnnotationDelta | deltas.PhaseDelta) -> None:
         """What is told of an answer goes into its item, and so is told with its end."""
@@ -263,7 +284,9 @@ class TurnAccumulator:
             answer.annotations += (delta.annotation,)
 
     def _feed_boundary(
-        self, delta: deltas.ItemEnd | deltas.EncryptedReasoning, out: list[events.Event]
+        self,
+        delta: deltas.ItemEnd | deltas.EncryptedReasoning | deltas.ForeignItemDelta,
+        out: list[events.Event],
     ) -> None:
         if isinstance(delta, deltas.EncryptedReasoning):
             prose = self._prose
@@ -271,14 +294,18 @@ class TurnAccumulator:
                 # Reasoning of which nothing was shown is an item too.
                 prose = self._begin_prose(Reasoning, out)
             prose.encrypted_reasoning = delta
-        else:
+        elif isinstance(delta, deltas.ItemEnd):
             # It may have been an answer of no words.
             self._next_phase = None
         self._end_prose(out)
+        if isinstance(delta, deltas.ForeignItemDelta):
+            out += self.add_item(ForeignItem(delta.body))
 
     def _feed_call(self, delta: deltas.ToolCallDelta, out: list[events.Event]) -> None:
-        self._end_prose(out)
         call = self._calls.get(delta.index)
+        if call is None:
+            self._begin_fields_item(out)
+        self._end_prose(out)
         if call is None:
             call = _OpenItem(-1, FunctionCall, [], self._unique_call_id(delta), is_started=False)
             self._calls[delta.index] = call
@@ -286,6 +313,8 @@ class TurnAccumulator:
             call.name = delta.name
         if delta.arguments:
             call.pieces.append(delta.arguments)
+        if delta.provider_fields is not None:
+            call.provider_fields = join_provider_fields(call.provider_fields, delta.provider_fields)
         if call.is_started:
             if delta.arguments:
                 out.append(events.ArgumentsDelta(call.index, delta.arguments))
@@ -327,6 +356,8 @@ class TurnAccumulator:
                 done = msgspec.structs.replace(
                     done, **msgspec.structs.asdict(item.encrypted_reasoning)
                 )
+        if item.provider_fields is not None:
+            done = msgspec.structs.replace(done, provider_fields=item.provider_fields)
         self._items[item.index] = done
         out.append(events.ItemDone(item.index, done))
 

@@ -109,8 +109,10 @@ def test_null_is_the_same_as_nothing() -> None:
     assert decoded(**inner) == decoded()
 
 
-def test_what_is_not_known_is_ignored() -> None:
-    assert decoded(moderation={"model": "x"}, nonsense={"a": [1]}) == decoded()
+def test_unknown_fields_are_collected() -> None:
+    unknown = {"moderation": {"model": "x"}, "nonsense": {"a": [1]}}
+    request = decoded(**unknown, other=None, prompt={"id": "p"}, type="response.create")
+    assert request.options == Options(extra=unknown)
 
 
 def test_instructions() -> None:
@@ -224,7 +226,8 @@ def test_what_would_be_kept_may_not_be_too_deep() -> None:
     schema = {"type": "json_schema", "name": "a", "schema": nested(MAX_DEPTH)}
     assert refused(text={"format": schema}).param == "text.format"
     # What is not kept may be as deep as it likes.
-    decoded(extra=nested(MAX_DEPTH), input=[{"role": "user", "content": "", "x": nested(200)}])
+    assert decoded(other=nested(MAX_DEPTH)).options.extra == {}
+    decoded(input=[{"role": "user", "content": "", "x": nested(200)}])
 
 
 def test_too_many_items() -> None:

@@ -12,6 +12,7 @@ from antiphon.core.deltas import (
     ToolCallDelta,
     UsageUpdate,
 )
+from antiphon.core.provider_fields import ProviderFields
 from antiphon.core.reasoning_sidecar import ReasoningSidecar, attach_sidecars
 from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.models.openai.chat_completions import ChatCompletionsEncoder
@@ -143,11 +144,14 @@ def test_tools_and_their_choice(choice: str, sent: Any) -> None:
             "function": {
                 "name": "f",
                 "description": "Does it.",
-                "parameters": {"type": "object"},
+                "parameters": {"type": "object", "properties": {}},
                 "strict": True,
             },
         },
-        {"type": "function", "function": {"name": "g"}},
+        {
+            "type": "function",
+            "function": {"name": "g", "parameters": {"type": "object", "properties": {}}},
+        },
     ]
     assert fields.get("tool_choice") == sent
     assert "parallel_tool_calls" not in fields
@@ -178,6 +182,10 @@ def test_the_format_of_the_answer(text_format: dict[str, Any] | None, sent: Any)
     assert extras(Options(text_format=text_format)).get("response_format") == sent
 
 
+def thought(text: str, name: str) -> ReasoningSummaryDelta:
+    return ReasoningSummaryDelta(text, ProviderFields(text_field=name))
+
+
 def test_text_reasoning_and_refusal() -> None:
     assert parse_deltas(
         chunk(role="assistant", content=""),
@@ -190,10 +198,10 @@ def test_text_reasoning_and_refusal() -> None:
         chunk("stop", content=None),
         b"[DONE]",
     ) == [
-        ReasoningSummaryDelta("a"),
-        ReasoningSummaryDelta("b"),
-        ReasoningSummaryDelta("c"),
-        ReasoningSummaryDelta("d"),
+        thought("a", "reasoning_content"),
+        thought("b", "reasoning"),
+        thought("c", "reasoning_text"),
+        thought("d", "thinking"),
         OutputTextDelta("e"),
         RefusalTextDelta("f"),
         Finish("stop"),
@@ -202,7 +210,7 @@ def test_text_reasoning_and_refusal() -> None:
 
 def test_the_same_thought_under_two_names_is_one() -> None:
     assert parse_deltas(chunk("stop", reasoning="a", reasoning_content="a"))[0:-1] == [
-        ReasoningSummaryDelta("a")
+        thought("a", "reasoning_content")
     ]
 
 
@@ -423,7 +431,7 @@ def test_an_answer_in_one_piece() -> None:
     answer = {"id": "1", "choices": [choice], "usage": {"prompt_tokens": 1}}
     reader = ChatCompletionsParser()
     assert reader.parse_body(json.dumps(answer).encode()) + reader.finish() == [
-        ReasoningSummaryDelta("hm"),
+        thought("hm", "reasoning_content"),
         OutputTextDelta("a"),
         ToolCallDelta(0, "x", "f", "{}"),
         ToolCallDelta(1, "y", "f", "{}"),

@@ -280,7 +280,7 @@ def test_a_stream_that_just_ends_was_cut() -> None:
 
 
 def test_what_follows_the_end_is_not_read() -> None:
-    assert parsed(b" ", *stream_events(message("a")), b"[DONE]", b"junk")[-1] == Finish("stop")
+    assert parsed(*stream_events(message("a")), b"[DONE]", b"junk")[-1] == Finish("stop")
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,9 @@ def test_what_arrives_together_is_one_batch() -> None:
         async with aclosing(model.generate(make_call())) as answer:
             assert await anext(answer) == [OutputTextDelta("a"), OutputTextDelta("b")]
             first.set()
-            assert await anext(answer) == [ReasoningSummaryDelta("c"), RefusalTextDelta("d")]
+            thought, refusal = await anext(answer)
+            assert isinstance(thought, ReasoningSummaryDelta)
+            assert (thought.text, refusal) == ("c", RefusalTextDelta("d"))
             second.set()
             assert await anext(answer) == [UsageUpdate(Usage(5, 2)), Finish("stop")]
 
@@ -213,7 +215,6 @@ def test_silence_within_a_stream_keeps_what_came() -> None:
         (answer(b"{"), ModelError),
         (answer(b"<html>", headers={"Content-Type": "text/html"}), ModelError),
         (answer(b'{"choices":[{"message":3}]}'), ModelError),
-        (answer(b'{"choices":[{"message":{"content":"\xff"}}]}'), ModelError),
         (answer(b"zip", headers={"Content-Encoding": "gzip"}), ModelError),
         ([f"HTTP/9 {KEY}\r\n\r\n".encode(), CUT], ModelError),
         ([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", CUT], ModelError),

@@ -126,10 +126,10 @@ class _ListTools(msgspec.Struct, frozen=True):
 
 #: Ours by the same names. What they have besides is not for a client to say.
 _PLAIN_ITEM_TYPES: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "message": (Message, ()),
-    "function_call": (FunctionCall, ("server",)),
+    "message": (Message, ("provider_fields",)),
+    "function_call": (FunctionCall, ("server", "provider_fields")),
     "function_call_output": (FunctionCallOutput, ("is_error", "approved_call")),
-    "reasoning": (Reasoning, ("origin",)),
+    "reasoning": (Reasoning, ("origin", "provider_fields")),
 }
 
 

@@ -1,8 +1,8 @@
 """Responses codec: request bodies of ``POST /v1/responses`` into turns, responses into JSON. Pure.
 
 Requests have the shapes of the Open Responses specification, 2026-04-24, and of what OpenAI's
-clients send besides. Null means absent, and unknown fields are ignored. In a response every
-field is always present, and numbers are never null: clients validate that.
+clients send besides. Null means absent, and unknown fields go on to the upstream. In a
+response every field is always present, and numbers are never null: clients validate that.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from antiphon.api.common.body import check_depth, decode_body, drop_nulls
+from antiphon.api.common.body import RequestDecoder, check_depth, drop_nulls
 from antiphon.api.common.input_items import DecodedInput, decode_items
 from antiphon.api.common.tool_requests import (
     DecodedTools,
@@ -137,13 +137,13 @@ class ResponseCreate(msgspec.Struct, frozen=True):
     user: str | None = None
 
 
-_request = msgspec.json.Decoder(ResponseCreate)
+_request = RequestDecoder(ResponseCreate)
 _NO_TOOLS = DecodedTools()
 
 
 def decode_request(body: bytes) -> TurnRequest:
     """A body as a turn's request. Raises ``InvalidRequestError`` naming the invalid field."""
-    params = decode_body(_request, body)
+    params, extra = _request.decode(body)
     conversation = params.conversation
     if isinstance(conversation, _Conversation):
         conversation = conversation.id
@@ -159,7 +159,7 @@ def decode_request(body: bytes) -> TurnRequest:
         conversation=conversation,
         on_busy=params.on_busy or "refuse",
         instructions=params.instructions,
-        options=_options(params, tools),
+        options=_options(params, tools, extra),
         store=params.store is not False,
         stream=bool(params.stream),
         background=bool(params.background),
@@ -195,7 +195,7 @@ def _decode_input(value: str | list[dict[str, Any]] | None) -> DecodedInput:
     return decode_items(value or (), "input")
 
 
-def _options(params: ResponseCreate, tools: DecodedTools) -> Options:
+def _options(params: ResponseCreate, tools: DecodedTools, extra: dict[str, Any]) -> Options:
     text, reasoning = params.text, params.reasoning
     return Options(
         temperature=params.temperature,
@@ -221,6 +221,7 @@ def _options(params: ResponseCreate, tools: DecodedTools) -> Options:
         truncation=params.truncation or "disabled",
         metadata=params.metadata or {},
         user=params.user,
+        extra=extra,
     )
 
 

@@ -20,8 +20,10 @@ from antiphon.core.deltas import (
     RefusalTextDelta,
     UsageUpdate,
 )
+from antiphon.core.provider_fields import MESSAGE_FIELDS, REASONING_TEXT_FIELDS
 from antiphon.core.turns import Usage
 from antiphon.errors import ModelError
+from antiphon.models.openai.answer_fields import AnswerFields, decode_calls
 from antiphon.models.openai.logprobs_citations import normalize_citation, normalize_logprobs
 from antiphon.models.openai.tool_call_assembly import (
     FunctionFragment,
@@ -49,6 +51,12 @@ class _MessageDelta(msgspec.Struct, gc=False):
     tool_calls: list[ToolCallFragment] | None = None
     function_call: FunctionFragment | None = None
     annotations: Any = None
+    reasoning_details: Any = None
+    thinking_blocks: Any = None
+    reasoning_opaque: Any = None
+    extra_content: Any = None
+    thought_signature: Any = None
+    provider_specific_fields: Any = None
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -96,9 +104,9 @@ _FINISH_REASONS: dict[str, FinishReason] = {
 
 
 class ChatCompletionsParser:
-    """Parses one answer; see ``ResponseParser``."""
+    """Parses one answer (see ``ResponseParser``); ``origin`` is the model, for its own fields."""
 
-    def __init__(self) -> None:
+    def __init__(self, origin: str | None = None) -> None:
         #: Whether the stream sent its end marker.
         self.done = False
         #: Why the model stopped, None until the answer has a reason.
@@ -106,6 +114,7 @@ class ChatCompletionsParser:
         self.error: bytes | AttemptError | None = None
         self._usage: _Usage | None = None
         self._tool_calls = ToolCallAssembler()
+        self._fields = AnswerFields(origin)
         #: Logprobs of tokens without text yet: a token may be half a character.
         self._logprobs: tuple[dict[str, Any], ...] = ()
         self._annotations: list[dict[str, Any]] = []
@@ -154,14 +163,16 @@ class ChatCompletionsParser:
             answer = _decode(data)
             if answer.usage is not None:
                 self._usage = answer.usage
-            for choice in answer.choices or ():
+            for position, choice in enumerate(answer.choices or ()):
                 if choice.index:
                     continue
                 message = choice.delta or choice.message
                 if isinstance(choice.logprobs, dict):
                     self._logprobs += normalize_logprobs(choice.logprobs.get("content"))
                 if message is not None:
-                    self._add_message(message, out)
+                    self._add_message(message, out, whole=choice.delta is None)
+                    if message.tool_calls:
+                        self._add_calls(message.tool_calls, decode_calls(data, position), out)
                 if choice.finish_reason:
                     self.finish_reason = choice.finish_reason
         except DECODE_ERRORS as error:
@@ -170,17 +181,17 @@ class ChatCompletionsParser:
         if answer.error is not None:
             self.error = data
 
-    def _add_message(self, message: _MessageDelta, out: list[Delta]) -> None:
-        for reasoning in (
-            message.reasoning_content,
-            message.reasoning,
-            message.reasoning_text,
-            message.thinking,
-        ):
+    def _add_message(self, message: _MessageDelta, out: list[Delta], *, whole: bool) -> None:
+        for name in REASONING_TEXT_FIELDS:
             # Servers in transition send the same text under two of these names.
+            reasoning = getattr(message, name)
             if reasoning and isinstance(reasoning, str):
-                out.append(ReasoningSummaryDelta(reasoning))
+                out.append(self._fields.text_delta(name, reasoning))
                 break
+        if message.reasoning_details:
+            # They are reasoning, and so before what it led to.
+            given = {"reasoning_details": message.reasoning_details}
+            out.extend(self._fields.field_deltas(given, whole=whole))
         content = message.content
         if isinstance(content, str):
             if content:
@@ -193,14 +204,21 @@ class ChatCompletionsParser:
             out.extend(_part_deltas(content))
         if message.annotations:
             self._add_annotations(message.annotations, out)
+        if fields := _other_fields(message):
+            out.extend(self._fields.field_deltas(fields, whole=whole))
         if message.refusal:
             out.append(RefusalTextDelta(message.refusal))
-        if message.tool_calls:
-            out.extend(self._tool_calls.feed(message.tool_calls))
         if message.function_call is not None:
             out.extend(
                 self._tool_calls.feed([ToolCallFragment(index=0, function=message.function_call)])
             )
+
+    def _add_calls(
+        self, calls: list[ToolCallFragment], given: list[dict[str, Any]], out: list[Delta]
+    ) -> None:
+        """The deltas of a message's calls, which are ``given`` with all their fields."""
+        fields = [self._fields.call_fields(call) for call in given]
+        out.extend(self._tool_calls.feed(calls, fields))
 
     def _add_annotations(self, annotations: Any, out: list[Delta]) -> None:
         for given in annotations if isinstance(annotations, list) else ():
@@ -209,6 +227,20 @@ class ChatCompletionsParser:
             if annotation is not None and annotation not in self._annotations:
                 self._annotations.append(annotation)
                 out.append(AnnotationDelta(annotation))
+
+
+def _other_fields(message: _MessageDelta) -> dict[str, Any]:
+    """What a model may want back of a message, but for its reasoning."""
+    if not (
+        message.extra_content
+        or message.thinking_blocks
+        or message.reasoning_opaque
+        or message.thought_signature
+        or message.provider_specific_fields
+    ):
+        return {}
+    fields = {name: getattr(message, name) for name in MESSAGE_FIELDS}
+    return {name: it for name, it in fields.items() if it and name != "reasoning_details"}
 
 
 def _part_deltas(parts: list[_Part]) -> Iterable[Delta]:

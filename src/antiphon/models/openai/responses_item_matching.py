@@ -17,7 +17,7 @@ from antiphon.core.deltas import (
     RefusalTextDelta,
 )
 from antiphon.core.items import Phase
-from antiphon.models.openai.lenient_json import SurrogateJoiner, name_of_value, text_of_value
+from antiphon.models.openai.lenient_json import name_of_value, text_of_value
 
 Json: TypeAlias = dict[str, Any]
 TextKind: TypeAlias = (
@@ -59,7 +59,6 @@ class KnownItem(msgspec.Struct, eq=False):
     texts: dict[tuple[TextKind, int], list[str]] = {}
     finals: dict[tuple[TextKind, int], str] = {}
     last_part: tuple[TextKind, int] | None = None
-    joiner: SurrogateJoiner = msgspec.field(default_factory=SurrogateJoiner)
     #: Annotations that came before the end of their item, where most servers repeat them.
     annotations: list[Any] = []
     phase: Phase | None = None

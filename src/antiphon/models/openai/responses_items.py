@@ -125,9 +125,7 @@ class ItemAssembler:
             if piece in item.words:
                 return
             item = self._create(item.type, item.index, item.item_id)
-        text = item.joiner.feed(piece)
-        if text:
-            self._emit_text(item, kind, text, out, part=part, logprobs=logprobs)
+        self._emit_text(item, kind, piece, out, part=part, logprobs=logprobs)
 
     def finish_text(  # noqa: PLR0913
         self,
@@ -146,7 +144,6 @@ class ItemAssembler:
             item.finals[kind, part] = text
         written = "".join(item.texts.get((kind, part), ()))
         if (not written or item.last_part == (kind, part)) and text.startswith(written):
-            item.joiner.close()
             self._emit_text(item, kind, text[len(written) :], out, part=part)
 
     def add_annotation(self, item: KnownItem, annotation: Any) -> None:
@@ -157,8 +154,8 @@ class ItemAssembler:
         """A delta of a call's arguments."""
         if item.is_done:
             return
-        if text := item.joiner.feed(piece):
-            item.held_arguments.append(text)
+        if piece:
+            item.held_arguments.append(piece)
             self._emit_arguments(item, out)
 
     def finish_arguments(
@@ -274,7 +271,6 @@ class ItemAssembler:
         parts = message_parts(body)
         if not item.texts:
             for number, (kind, text, logprobs) in enumerate(parts):
-                item.joiner.close()
                 self._emit_text(item, kind, text, out, part=number, logprobs=logprobs)
         for kind in (OutputTextDelta, RefusalTextDelta):
             target = "".join(text for one, text, _ in parts if one is kind)
@@ -301,8 +297,6 @@ class ItemAssembler:
         self, item: KnownItem, body: Json, out: list[Delta], *, is_whole: bool
     ) -> None:
         item.call_id = item.call_id or name_of_value(body.get("id")) or item.item_id
-        if rest := item.joiner.close():
-            item.held_arguments.append(rest)
         final = arguments_text(body.get("arguments"))
         final = final if final.strip() else item.final_arguments
         written = "".join((*item.arguments, *item.held_arguments))
@@ -362,14 +356,10 @@ class ItemAssembler:
         written = item.text(kind)
         part = item.last_part[1] if item.last_part and item.last_part[0] is kind else 0
         if not final or written.startswith(final):
-            is_current = item.last_part is not None and item.last_part[0] is kind
-            if is_current and (rest := item.joiner.close()):
-                self._emit_text(item, kind, rest, out, part=part)
-        elif final.startswith(written):
-            item.joiner.close()
+            return
+        if final.startswith(written):
             self._emit_text(item, kind, final[len(written) :], out, part=part)
         elif is_plain and all(one is kind for one, _ in item.texts):
-            item.joiner.close()
             self._write(item, out)
             item.texts = {(kind, part): [final]}
             out.append(TextCorrection(final))

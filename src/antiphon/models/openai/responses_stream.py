@@ -24,12 +24,12 @@ from antiphon.core.deltas import (
 )
 from antiphon.core.turns import Usage
 from antiphon.errors import ModelError
+from antiphon.models.openai.answer_framing import DONE
 from antiphon.models.openai.lenient_json import (
     count_of_value,
     decode_lenient,
     name_of_value,
     text_of_value,
-    without_surrogates,
 )
 from antiphon.models.openai.responses_item_matching import (
     FUNCTION_CALL,
@@ -116,10 +116,9 @@ class ResponsesParser:
         """The deltas of a stream's events, which are their data."""
         out: list[Delta] = []
         for event in events:
-            # Signs of life are no objects.
-            if event.startswith(b"{") or event.lstrip().startswith(b"{"):
+            if event != DONE:
                 self._handle_event(event, out)
-            elif event.strip().strip(b'"') == b"[DONE]" and self._items.are_all_done:
+            elif self._items.are_all_done:
                 self._end([], "completed", {}, out)
             if self.done or self.error is not None:
                 break
@@ -129,7 +128,7 @@ class ResponsesParser:
         """The deltas of an answer that is not streamed."""
         out: list[Delta] = []
         try:
-            response = without_surrogates(decode_lenient(body))
+            response = decode_lenient(body)
         except DECODE_ERRORS as error:
             self.error = Unreadable(str(error), body, error)
             return out
@@ -179,7 +178,7 @@ class ResponsesParser:
     def _handle_other_event(self, event: _Event, data: bytes, out: list[Delta]) -> None:
         """An event that is rare, so that it is decoded twice."""
         try:
-            fields = without_surrogates(decode_lenient(data))
+            fields = decode_lenient(data)
         except DECODE_ERRORS as error:
             self.error = Unreadable(str(error), data, error)
             return
@@ -285,7 +284,7 @@ def _lenient_event(fields: Any) -> _Event:
         count_of_value(fields.get("content_index")),
         count_of_value(fields.get("summary_index")),
         fields.get("delta"),
-        without_surrogates(fields.get("logprobs")),
+        fields.get("logprobs"),
     )
 
 

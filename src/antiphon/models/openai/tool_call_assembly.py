@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import msgspec
 
 from antiphon.core.deltas import ToolCallDelta
+from antiphon.core.provider_fields import ProviderFields
 from antiphon.models.openai.upstream_errors import DECODE_ERRORS
 
 _decode_string = msgspec.json.Decoder(str).decode
@@ -48,10 +50,12 @@ class ToolCallAssembler:
     def has_calls(self) -> bool:
         return bool(self._ids)
 
-    def feed(self, calls: list[ToolCallFragment]) -> list[ToolCallDelta]:
-        """The deltas of the fragments in one message or chunk."""
+    def feed(
+        self, calls: list[ToolCallFragment], fields: Sequence[ProviderFields | None] = ()
+    ) -> list[ToolCallDelta]:
+        """The deltas of the fragments in one message or chunk, with the ``fields`` beside each."""
         out: list[ToolCallDelta] = []
-        for call in calls:
+        for position, call in enumerate(calls):
             function = call.function or FunctionFragment()
             arguments = _arguments_text(function.arguments)
             call_id, name = call.id or None, function.name or None
@@ -66,7 +70,8 @@ class ToolCallAssembler:
                 name = None
             if call.index is None:
                 self._arguments += arguments
-            out.append(ToolCallDelta(number, call_id, name, arguments))
+            beside = fields[position] if position < len(fields) else None
+            out.append(ToolCallDelta(number, call_id, name, arguments, beside))
         return out
 
     def _index_of(

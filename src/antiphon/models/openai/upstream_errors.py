@@ -190,11 +190,21 @@ class ErrorMapper:
 
     def unreadable(self, failure: Unreadable) -> AttemptError:
         """The same failure, with the beginning of what the upstream sent in its message."""
-        description = self._redact(failure.data.decode(errors="replace"))
-        if description:
-            quoted = description if len(description) <= _QUOTED else description[:_QUOTED] + "…"
+        quoted = self._quote(failure.data)
+        if quoted:
             failure.error.message += f" It begins: {quoted}"
         return failure
+
+    def with_plain_words(self, failure: AttemptError, words: bytes) -> AttemptError:
+        """The same failure, with what the upstream sent in place of an event, if it is a text."""
+        quoted = self._quote(words)
+        if " " in quoted and not quoted.startswith(":"):
+            failure.error.message += f" It sent: {quoted}"
+        return failure
+
+    def _quote(self, data: bytes) -> str:
+        text = self._redact(data.decode(errors="replace"))
+        return text if len(text) <= _QUOTED else text[:_QUOTED] + "…"
 
     def from_status(  # noqa: PLR0913
         self,
