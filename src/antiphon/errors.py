@@ -56,6 +56,8 @@ class AntiphonError(Exception):
         self.param = param
         #: Id of the stored response that this error ended, where there is one.
         self.response_id: str | None = None
+        #: After how many seconds the same request may succeed, where that is known.
+        self.retry_after: float | None = None
 
 
 class InvalidRequestError(AntiphonError):
@@ -171,7 +173,7 @@ class IdempotencyConflictError(ConflictError):
 
 
 class RateLimitError(AntiphonError):
-    """``retry_after`` is in seconds, None where only the end of another request helps."""
+    """``retry_after`` is None where only the end of another request helps."""
 
     type = "rate_limit_error"
     status = 429
@@ -198,7 +200,7 @@ class ModelError(AntiphonError):
 
 
 class UpstreamRateLimitError(ModelError):
-    """``retry_after`` is in seconds, None where the upstream did not say."""
+    """``retry_after`` is None where the upstream did not say."""
 
     type = "rate_limit_error"
     status = 429

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +23,11 @@ from support.scenario import (
     stream_of,
     text,
 )
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 PING = b": ping\n\n"
 
@@ -176,6 +182,8 @@ def compression_cases(first: bytes, second: bytes, last: bytes) -> dict[str, Beh
         "enc-gzip-only-label": stream_of(good, headers=gzip_label),
         "enc-deflate": stream_of(zlib.compress(good), headers=deflate_label),
         "enc-deflate-raw": stream_of(zlib.compress(good)[2:-4], headers=deflate_label),
+        "enc-zstd": stream_of(zstd.compress(good), headers={"Content-Encoding": "zstd"}),
+        "enc-zstd-pieces": pieces(zstd.compress(good), 3, headers={"Content-Encoding": "zstd"}),
         "enc-of-characters": stream_of(good, headers={"Content-Encoding": "utf-8"}),
         "enc-empty": stream_of(good, headers={"Content-Encoding": ""}),
     }

@@ -128,6 +128,11 @@ def test_prose_is_the_same_however_it_is_split(
     assert list(machine.output) == [item_of(kind, text) for kind, text in runs]
 
 
+def arguments_of(text: str) -> str:
+    """The arguments of a whole call: none are an empty object."""
+    return text if text.strip() else "{}"
+
+
 @unhurried
 @given(st.data(), st.lists(st.text(max_size=8), min_size=1, max_size=4))
 def test_calls_are_the_same_however_their_fragments_interleave(
@@ -152,7 +157,8 @@ def test_calls_are_the_same_however_their_fragments_interleave(
             order.append(number)
     machine, _ = fed(deltas, data.draw(st.lists(st.integers(0, 8), max_size=3)))
     assert list(machine.output) == [
-        FunctionCall(f"id{number}", f"f{number}", arguments[number]) for number in order
+        FunctionCall(f"id{number}", f"f{number}", arguments_of(arguments[number]))
+        for number in order
     ]
 
 
@@ -207,7 +213,9 @@ def test_nothing_that_was_said_is_lost_or_changes_its_order(deltas: list[Delta])
     # A call begins with its name; one that never gets any comes last.
     named = [one.index for one in calls if one.name]
     order = list(dict.fromkeys((*named, *(one.index for one in calls))))
-    expected = ["".join(one.arguments for one in calls if one.index == at) for at in order]
+    expected = [
+        arguments_of("".join(one.arguments for one in calls if one.index == at)) for at in order
+    ]
     made = [item for item in machine.output if isinstance(item, FunctionCall)]
     assert [call.arguments for call in made] == expected
     assert len({call.call_id for call in made}) == len(made)
@@ -312,7 +320,38 @@ def test_a_name_that_comes_late_still_comes() -> None:
         [ToolCallDelta(0, "a"), ToolCallDelta(0, name="f"), ToolCallDelta(0, name="ignored")]
     )
     machine.close(is_complete=True)
-    assert machine.output == (FunctionCall("a", "f", ""),)
+    assert machine.output == (FunctionCall("a", "f", "{}"),)
+
+
+@pytest.mark.parametrize("pieces", [[], [""], [" "], ["", "\n", " "]])
+def test_a_call_without_arguments_has_an_empty_object(pieces: list[str]) -> None:
+    deltas = [ToolCallDelta(0, "a", "f"), *(ToolCallDelta(0, arguments=one) for one in pieces)]
+    machine, events = fed(deltas)
+    assert machine.output == (FunctionCall("a", "f", "{}"),)
+    assert [one.text for one in events if isinstance(one, ArgumentsDelta)] == ["{}"]
+
+
+def test_white_space_before_arguments_stays() -> None:
+    machine, events = fed([ToolCallDelta(0, "a", "f", " "), ToolCallDelta(0, arguments="{}")])
+    assert machine.output == (FunctionCall("a", "f", " {}"),)
+    assert [one.text for one in events if isinstance(one, ArgumentsDelta)] == [" {}"]
+
+
+def test_a_call_that_was_cut_before_its_arguments_has_none() -> None:
+    machine = TurnAccumulator()
+    machine.feed([ToolCallDelta(0, "a", "f", " ")])
+    machine.close(is_complete=False)
+    assert machine.output == (FunctionCall("a", "f", "", "incomplete"),)
+
+
+def test_the_id_of_a_call_in_the_context_is_taken() -> None:
+    machine = TurnAccumulator()
+    machine.set_context(b'[{"role":"assistant","tool_calls":[{"id":"a","type":"function"}]}]')
+    machine.feed([ToolCallDelta(0, "a", "f"), ToolCallDelta(1, "b", "f")])
+    machine.close(is_complete=True)
+    first, second = (item for item in machine.output if isinstance(item, FunctionCall))
+    assert first.call_id != "a"
+    assert second.call_id == "b"
 
 
 def test_sources_and_odds_stay_with_their_answer() -> None:

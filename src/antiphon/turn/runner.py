@@ -268,6 +268,7 @@ class TurnRunner:
     async def _consume_stream(self, turns: Sequence[RenderedTurn], header: Header) -> None:
         plan, machine = self._plan, self._accumulator
         call = plan.context_builder.model_call(turns, header, stream=plan.request.stream)
+        machine.set_context(call.messages)
         async with aclosing(plan.model.generate(call)) as batches:
             async for batch in batches:
                 self._running_turn.emit(machine.feed(batch))

@@ -66,8 +66,9 @@ class _OpenItem(msgspec.Struct):
     name: str = ""
     annotations: tuple[Any, ...] = ()
     logprobs: tuple[Any, ...] = ()
-    #: Whether its beginning was told.
+    #: Whether its beginning was told, and whether arguments of a call have been.
     is_started: bool = True
+    has_arguments: bool = False
     phase: Phase | None = None
     #: What the model will want back of its reasoning.
     encrypted_reasoning: deltas.EncryptedReasoning | None = None
@@ -101,6 +102,7 @@ class TurnAccumulator:
         #: Fields of the next item.
         self._next_fields: ProviderFields | None = None
         self._calls: dict[int, _OpenItem] = {}
+        self._context = b""
         self._popped_count = 0
 
     @property
@@ -181,6 +183,10 @@ class TurnAccumulator:
         self.finish_reason = None
         self._earlier_usage, self.last_usage = self.usage, None
         self._round_start = len(self._items)
+
+    def set_context(self, messages: bytes) -> None:
+        """What the model is shown, as chat messages' JSON: no new call gets the id of one in it."""
+        self._context = messages
 
     def add_item(self, item: Item) -> list[events.Event]:
         """An item that comes in one piece, from elsewhere than the model."""
@@ -316,8 +322,7 @@ class TurnAccumulator:
         if delta.provider_fields is not None:
             call.provider_fields = join_provider_fields(call.provider_fields, delta.provider_fields)
         if call.is_started:
-            if delta.arguments:
-                out.append(events.ArgumentsDelta(call.index, delta.arguments))
+            self._emit_arguments(call, delta.arguments, out)
         elif call.name:
             # Which kind of item it is depends on the name.
             self._emit_call_start(call, out)
@@ -328,7 +333,16 @@ class TurnAccumulator:
         call.index = len(self._items)
         self._items.append(None)
         out.append(events.ItemAdded(call.index, self._build_call(call, "", "completed")))
-        if text := "".join(call.pieces):
+        self._emit_arguments(call, "".join(call.pieces), out)
+
+    def _emit_arguments(self, call: _OpenItem, text: str, out: list[events.Event]) -> None:
+        """A piece of a call's arguments; white space waits, since it may be all there is."""
+        if not call.has_arguments:
+            if not text or text.isspace():
+                return
+            call.has_arguments = True
+            text = "".join(call.pieces)
+        if text:
             out.append(events.ArgumentsDelta(call.index, text))
 
     def _build_call(self, call: _OpenItem, arguments: str, status: ItemStatus) -> FunctionCall:
@@ -336,9 +350,13 @@ class TurnAccumulator:
         return FunctionCall(call.call_id, call.name, arguments, status, server)
 
     def _unique_call_id(self, delta: deltas.ToolCallDelta) -> str:
-        """The model's id, if it gave one and did not give it to two calls."""
-        taken = any(call.call_id == delta.call_id for call in self._calls.values())
-        return delta.call_id if delta.call_id and not taken else new_call_id()
+        """The model's id, if it gave one and gave it to no other call that it is shown."""
+        given = delta.call_id
+        if not given or any(call.call_id == given for call in self._calls.values()):
+            return new_call_id()
+        # Some models count anew in each answer.
+        is_taken = b'"id":' + msgspec.json.encode(given) in self._context
+        return new_call_id() if is_taken else given
 
     def _end_item(self, item: _OpenItem, status: ItemStatus, out: list[events.Event]) -> None:
         text = "".join(item.pieces)
@@ -346,6 +364,12 @@ class TurnAccumulator:
         if item.kind is FunctionCall:
             if not item.is_started:
                 self._emit_call_start(item, out)
+            if not item.has_arguments:
+                text = ""
+                if status == "completed":
+                    # A function without parameters is called with an empty object.
+                    text = "{}"
+                    out.append(events.ArgumentsDelta(item.index, text))
             done = self._build_call(item, text, status)
         elif item.annotations or item.logprobs:
             part = OutputText(text, item.annotations, item.logprobs)

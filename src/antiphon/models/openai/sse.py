@@ -23,7 +23,8 @@ _BOM = b"\xef\xbb\xbf"
 #: The size limit of an event, in bytes.
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 
-_DECODE_ERRORS = (msgspec.DecodeError, UnicodeError, RecursionError)
+#: What decoding JSON may raise: wrong syntax, wrong shapes, wrong UTF-8, too deep.
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeError, RecursionError)
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_keys = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -147,7 +148,7 @@ def _is_boundary(line: bytes, next_line: bytes) -> bool:
 def _is_json(data: bytes) -> bool:
     try:
         _decode_raw(data)
-    except _DECODE_ERRORS:
+    except DECODE_ERRORS:
         return False
     return True
 
@@ -170,6 +171,6 @@ def _error_event(data: bytes) -> bytes:
         value = _decode_raw(data)
         if data.lstrip().startswith(b"{") and _decode_keys(data).get("error") is not None:
             return data
-    except _DECODE_ERRORS:
+    except DECODE_ERRORS:
         return msgspec.json.encode({"error": data.decode(errors="replace")})
     return msgspec.json.encode({"error": value})
