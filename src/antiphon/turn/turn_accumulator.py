@@ -1,9 +1,9 @@
 """Turn accumulator: the state machine from a model's deltas to items and events. No I/O, no clock.
 
 Prose (answer, refusal, reasoning) is one open item at a time: a change of kind ends
-it. Tool calls may grow side by side, told apart by their index, and all end with
-the answer. Items keep the order in which they began. A turn has rounds: where tools
-ran, their outputs follow the calls, and the model is asked again.
+it, unless the model switches between several. Tool calls may grow side by side, told apart
+by their index, and all end with the answer. Items keep the order in which they began. A turn
+has rounds: where tools ran, their outputs follow the calls, and the model is asked again.
 """
 
 from __future__ import annotations
@@ -106,6 +106,9 @@ class TurnAccumulator:
         self._round_start = 0
         self._items: list[Item | None] = []
         self._prose: _OpenItem | None = None
+        self._slot = 0
+        #: Prose that is paused, by its slot.
+        self._paused: dict[int, _OpenItem] = {}
         #: What the next answer is to the turn.
         self._next_phase: Phase | None = None
         #: Fields of the next item.
@@ -154,14 +157,8 @@ class TurnAccumulator:
                 self.last_usage = delta.usage
             elif isinstance(delta, deltas.Finish):
                 self.finish_reason = delta.reason
-            elif isinstance(
-                delta, deltas.ItemEnd | deltas.EncryptedReasoning | deltas.ForeignItemDelta
-            ):
-                self._feed_boundary(delta, out)
-            elif isinstance(delta, deltas.ProviderFieldsDelta):
-                self._feed_provider_fields(delta.provider_fields)
             else:
-                self._feed_metadata(delta)
+                self._feed_other(delta, out)
         return out
 
     def close(self, *, is_complete: bool) -> list[events.Event]:
@@ -172,10 +169,13 @@ class TurnAccumulator:
         status: ItemStatus = "completed" if is_complete and not cut else "incomplete"
         out: list[events.Event] = []
         self._begin_fields_item(out)
-        still_open = [*self._calls.values(), *([self._prose] if self._prose else [])]
+        self._switch_prose(0)
+        still_open = [*self._calls.values(), *self._paused.values()]
+        still_open += [self._prose] if self._prose else []
         for item in sorted(still_open, key=lambda one: (not one.is_started, one.index)):
             self._end_item(item, status, out)
         self._calls.clear()
+        self._paused.clear()
         self._prose = self._next_phase = None
         return out
 
@@ -241,6 +241,42 @@ class TurnAccumulator:
         if self._prose is not None:
             self._end_item(self._prose, "completed", out)
             self._prose = None
+
+    def _switch_prose(self, slot: int) -> None:
+        if self._prose is not None:
+            self._paused[self._slot] = self._prose
+        self._slot, self._prose = slot, self._paused.pop(slot, None)
+
+    def _correct_text(self, delta: deltas.TextCorrection) -> None:
+        """Nothing is shown of it before the item's end: deltas only add."""
+        index = delta.call_index
+        item = self._prose if index is None else self._calls.get(index)
+        if item is not None:
+            item.pieces[:] = [delta.text]
+
+    def _feed_other(
+        self,
+        delta: deltas.ItemEnd
+        | deltas.EncryptedReasoning
+        | deltas.ForeignItemDelta
+        | deltas.ItemSwitch
+        | deltas.TextCorrection
+        | deltas.ProviderFieldsDelta
+        | deltas.AnnotationDelta
+        | deltas.PhaseDelta,
+        out: list[events.Event],
+    ) -> None:
+        match delta:
+            case deltas.ItemEnd() | deltas.EncryptedReasoning() | deltas.ForeignItemDelta():
+                self._feed_boundary(delta, out)
+            case deltas.ProviderFieldsDelta():
+                self._feed_provider_fields(delta.provider_fields)
+            case deltas.ItemSwitch(slot=slot):
+                self._switch_prose(slot)
+            case deltas.TextCorrection():
+                self._correct_text(delta)
+            case _:
+                self._feed_metadata(delta)
 
     def _feed_provider_fields(self, fields: ProviderFields) -> None:
         if self._prose is not None:
