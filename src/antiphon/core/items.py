@@ -18,6 +18,8 @@ Role: TypeAlias = Literal["user", "assistant", "system", "developer"]
 ItemStatus: TypeAlias = Literal["completed", "incomplete"]
 #: What an assistant's message is to its turn: said on the way, or its answer.
 Phase: TypeAlias = Literal["commentary", "final_answer"]
+#: How closely a model looks at an image.
+ImageDetail: TypeAlias = Literal["auto", "low", "high", "original"]
 
 
 class _Part(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"):
@@ -35,7 +37,7 @@ class InputImage(_Part, frozen=True, tag="input_image"):
     """
 
     image_url: str
-    detail: Literal["auto", "low", "high"] = "auto"
+    detail: ImageDetail = "auto"
 
 
 class InputFile(_Part, frozen=True, tag="input_file"):
@@ -50,6 +52,19 @@ class InputVideo(_Part, frozen=True, tag="input_video"):
     """``video_url`` is passed on as it is; nothing is fetched."""
 
     video_url: str
+
+
+class AudioData(msgspec.Struct, frozen=True):
+    """A recording: base64, and its format, such as ``wav``."""
+
+    data: str
+    format: str
+
+
+class InputAudio(_Part, frozen=True, tag="input_audio"):
+    """A recording for the model to listen to."""
+
+    input_audio: AudioData
 
 
 class OutputText(_Part, frozen=True, tag="output_text"):
@@ -72,7 +87,9 @@ class ReasoningText(_Part, frozen=True, tag="reasoning_text"):
     text: str
 
 
-Part: TypeAlias = InputText | InputImage | InputFile | InputVideo | OutputText | Refusal
+Part: TypeAlias = (
+    InputText | InputImage | InputFile | InputVideo | InputAudio | OutputText | Refusal
+)
 
 
 class _Item(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"):

@@ -17,6 +17,7 @@ from antiphon.core.items import (
     ErasedItem,
     FunctionCall,
     FunctionCallOutput,
+    InputAudio,
     InputFile,
     InputImage,
     InputVideo,
@@ -39,7 +40,7 @@ SUMMARY_PREFIX = "Previous conversation summary: "
 _SYSTEM_ROLES = ("system", "developer")
 
 #: Parts that are more than text.
-_NON_TEXT_PARTS = (InputImage, InputFile, InputVideo)
+_NON_TEXT_PARTS = (InputImage, InputFile, InputVideo, InputAudio)
 
 #: What an image weighs, in bytes of text that take as many tokens: its own bytes say nothing.
 _IMAGE_WEIGHT = 4096
@@ -441,6 +442,8 @@ def _part(part: Part) -> dict[str, Any]:
             return {"type": "file", "file": {name: it for name, it in fields.items() if it}}
         case InputVideo(video_url=url):
             return {"type": "video_url", "video_url": {"url": url}}
+        case InputAudio(input_audio=audio):
+            return {"type": "input_audio", "input_audio": audio}
         case Refusal(refusal=text):
             return {"type": "text", "text": text}
     return {"type": "text", "text": part.text}

@@ -13,6 +13,7 @@ from antiphon.core.items import (
     Compaction,
     FunctionCall,
     FunctionCallOutput,
+    InputAudio,
     InputFile,
     InputImage,
     InputVideo,
@@ -83,6 +84,8 @@ def _part_text(part: Part) -> str:
             return f"[file {name}]" if name else "[file]"
         case InputVideo():
             return "[video]"
+        case InputAudio():
+            return "[audio]"
     return text_and_refusals_of((part,))
 
 

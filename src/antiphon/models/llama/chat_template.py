@@ -229,9 +229,18 @@ def _message_text(message: _Message) -> str:
     return content
 
 
+_UNREADABLE_PARTS = {"file": "files", "video_url": "videos", "input_audio": "audio"}
+
+
 def _part_text(part: _Part) -> str:
     if part.type in ("image_url", "input_image", "image"):
         raise ImageInputUnsupportedError("This model reads text only, no images.", param="input")
+    if part.type in _UNREADABLE_PARTS:
+        raise InvalidRequestError(
+            f"This model reads text only, no {_UNREADABLE_PARTS[part.type]}.",
+            code="unsupported_parameter",
+            param="input",
+        )
     return part.text or part.refusal
 
 

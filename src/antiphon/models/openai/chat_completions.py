@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from antiphon.core.extra_fields import add_extra_fields
-from antiphon.core.items import Phase
+from antiphon.core.items import AudioData, Phase
 from antiphon.core.reasoning_sidecar import (
     PHASE_KEY,
     REASONING_KEY,
@@ -46,6 +46,7 @@ class MessagePart(msgspec.Struct, frozen=True):
     image_url: MessageImage | None = None
     file: MessageFile | None = None
     video_url: MessageVideo | None = None
+    input_audio: AudioData | None = None
 
 
 class MessageFunction(msgspec.Struct, frozen=True):

@@ -299,6 +299,8 @@ def _part(part: MessagePart) -> _InputItem:
         return {"type": "input_file", **_file_fields(part.file)}
     if part.video_url is not None:
         return {"type": "input_video", "video_url": part.video_url.url}
+    if part.input_audio is not None:
+        return {"type": "input_audio", "input_audio": part.input_audio}
     return {"type": "input_text", "text": part.text}
 
 

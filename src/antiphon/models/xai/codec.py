@@ -63,6 +63,7 @@ _DETAILS = {
     "auto": image_pb2.DETAIL_AUTO,
     "low": image_pb2.DETAIL_LOW,
     "high": image_pb2.DETAIL_HIGH,
+    "original": image_pb2.DETAIL_HIGH,
 }
 
 
@@ -119,9 +120,10 @@ def _part(part: MessagePart) -> Proto:
         )
     if part.file is not None:
         return chat_pb2.Content(file=_file(part.file))
-    if part.video_url is not None:
+    if part.video_url is not None or part.input_audio is not None:
+        kind = "videos" if part.video_url is not None else "audio"
         raise InvalidRequestError(
-            "This model takes no videos.", code="unsupported_parameter", param="input"
+            f"This model takes no {kind}.", code="unsupported_parameter", param="input"
         )
     return chat_pb2.Content(text=part.text)
 
