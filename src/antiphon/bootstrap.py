@@ -8,13 +8,15 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import msgspec
 
+from antiphon.api.common.pricing import PriceLookup
 from antiphon.api.http.app import create_app
 from antiphon.api.http.middleware import GatewayMiddleware
+from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.core.retention import DAY_SECONDS, RetentionPolicy
 from antiphon.errors import ConfigError, StoreError
 from antiphon.models.llama.few_shot import FEW_SHOT_EXAMPLES
@@ -163,7 +165,20 @@ def http_app(engine: Engine) -> GatewayMiddleware:
         ),
         origins=settings.cors_origins,
         health=engine.stores.health,
+        prices=_price_lookup(engine),
     )
+
+
+def http_protocols(limits: ConnectionLimits) -> tuple[Any, Any]:
+    """uvicorn's protocols for HTTP and for WebSockets, with these limits."""
+    from antiphon.api.http.connections import connection_protocols  # loaded on first use
+
+    return connection_protocols(limits)
+
+
+def _price_lookup(engine: Engine) -> PriceLookup:
+    models = engine.settings.models
+    return lambda name: models[name].price if name in models else None
 
 
 def grpc_server(engine: Engine, app: GatewayMiddleware) -> GrpcServer:
@@ -178,11 +193,10 @@ def grpc_server(engine: Engine, app: GatewayMiddleware) -> GrpcServer:
         from antiphon.api.grpc.server import GrpcServer  # loaded on first use
     except ModuleNotFoundError as error:
         raise ConfigError("gRPC is not installed: `pip install 'antiphon[grpc]'`") from error
-    models = engine.settings.models
     return GrpcServer(
         engine.service,
         GatewayInterceptor(app.authorizer, app.metrics),
-        prices=lambda name: models[name].price if name in models else None,
+        prices=_price_lookup(engine),
         fun_prompt=engine.settings.fun_prompt,
     )
 

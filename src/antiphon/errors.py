@@ -5,11 +5,15 @@
     │   ├── ContextLengthExceededError     400  more tokens than the model can take
     │   ├── ImageInputUnsupportedError     400  an image for a model that reads text only
     │   ├── InvalidImageError              400  not an image, or not one that models can look at
-    │   └── BodyTooLargeError              413
+    │   ├── BodyTooLargeError              413
+    │   ├── UnsupportedContentEncodingError 415  a body compressed in a way that is not known
+    │   ├── RequestTimeoutError            408  the rest of a request did not come
+    │   └── HeadersTooLargeError           431  too many headers, or too long ones
     ├── AuthenticationError                401  no API key, or an unknown or revoked one
     ├── ForbiddenError                     403  a request of a page of another web site
     ├── NotFoundError                      404  missing, deleted or another tenant's: all alike
-    │   └── ModelNotFoundError             404
+    │   ├── ModelNotFoundError             404
+    │   └── PreviousResponseNotFoundError  400  the turn to continue: that is OpenAI's status
     ├── MethodNotAllowedError              405
     ├── ConflictError                      409
     │   ├── ResponseInProgressError        409
@@ -25,6 +29,7 @@
     │   └── InvalidOutputError             502  its answer does not fit the requested schema
     ├── TurnInterruptedError               500  the process ended before the turn did
     ├── StoreError                         503  the store could not write or read
+    ├── ServerBusyError                503  too many connections
     └── ConfigError                        500  a setting, file or key that a person has to correct
 
 Each has ``message`` (a sentence for a person), ``type`` and ``code`` (for
@@ -52,6 +57,8 @@ class AntiphonError(Exception):
         self.param = param
         #: Id of the stored response that this error ended, where there is one.
         self.response_id: str | None = None
+        #: After how many seconds the same request may succeed, where that is known.
+        self.retry_after: float | None = None
 
 
 class InvalidRequestError(AntiphonError):
@@ -89,6 +96,21 @@ class BodyTooLargeError(InvalidRequestError):
     default_code = "body_too_large"
 
 
+class UnsupportedContentEncodingError(InvalidRequestError):
+    status = 415
+    default_code = "unsupported_content_encoding"
+
+
+class RequestTimeoutError(InvalidRequestError):
+    status = 408
+    default_code = "request_timeout"
+
+
+class HeadersTooLargeError(InvalidRequestError):
+    status = 431
+    default_code = "headers_too_large"
+
+
 class AuthenticationError(AntiphonError):
     type = "authentication_error"
     status = 401
@@ -112,6 +134,11 @@ class NotFoundError(AntiphonError):
 
 class ModelNotFoundError(NotFoundError):
     default_code = "model_not_found"
+
+
+class PreviousResponseNotFoundError(NotFoundError):
+    status = 400
+    default_code = "previous_response_not_found"
 
 
 class MethodNotAllowedError(AntiphonError):
@@ -152,7 +179,7 @@ class IdempotencyConflictError(ConflictError):
 
 
 class RateLimitError(AntiphonError):
-    """``retry_after`` is in seconds, None where only the end of another request helps."""
+    """``retry_after`` is None where only the end of another request helps."""
 
     type = "rate_limit_error"
     status = 429
@@ -179,7 +206,7 @@ class ModelError(AntiphonError):
 
 
 class UpstreamRateLimitError(ModelError):
-    """``retry_after`` is in seconds, None where the upstream did not say."""
+    """``retry_after`` is None where the upstream did not say."""
 
     type = "rate_limit_error"
     status = 429
@@ -221,6 +248,12 @@ class StoreError(AntiphonError):
     status = 503
     grpc = "UNAVAILABLE"
     default_code = "store_unavailable"
+
+
+class ServerBusyError(AntiphonError):
+    status = 503
+    grpc = "UNAVAILABLE"
+    default_code = "server_busy"
 
 
 class ConfigError(AntiphonError):

@@ -12,9 +12,9 @@ import grpc
 import pytest
 import xai_sdk  # type: ignore[import-untyped]
 
+from antiphon.api.common.pricing import PriceLookup, no_prices
 from antiphon.api.common.rate_limits import RateLimit
 from antiphon.api.grpc.interceptor import GatewayInterceptor
-from antiphon.api.grpc.pricing import PriceLookup, no_prices
 from antiphon.api.grpc.server import Certificate, GrpcServer
 from antiphon.api.http.app import create_app
 from antiphon.api.http.middleware import GatewayMiddleware

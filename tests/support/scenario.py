@@ -120,6 +120,13 @@ def body_of(value: Any, status: int = 200, content_type: str = "application/json
     return answer(raw, status, {"Content-Type": content_type})
 
 
+def answer_hello(request: Request) -> Behaviour:
+    """A good answer, streamed where that was asked for."""
+    if request.json.get("stream"):
+        return stream_of(chunk({"content": "Hello"}), end(), DONE)
+    return whole({"role": "assistant", "content": "Hello"})
+
+
 # ---- what a client sees
 
 

@@ -12,6 +12,9 @@ import hashlib
 import os
 import re
 
+#: What any key may do, in the words of xAI's API.
+ALL_ACLS = ("api-key:endpoint:*", "api-key:model:*")
+
 _KEY_PATTERN = re.compile(rb"ap_[a-z2-7]{52}\Z")
 _TENANT_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}\Z")
 
@@ -31,6 +34,12 @@ def hash_api_key(key: bytes) -> bytes | None:
     # Comparing hashes needs no constant time: how long it takes to find one tells
     # nothing about a key that has it.
     return hashlib.sha256(key).digest() if _KEY_PATTERN.match(key) else None
+
+
+def redact_api_key(key: bytes) -> str:
+    """A key as its owner knows it again, and nobody else can use it."""
+    shown = key.decode("ascii", errors="replace")
+    return f"{shown[:3]}...{shown[-4:]}"
 
 
 def is_tenant_name(name: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from antiphon.core.items import Phase
+from antiphon.core.provider_fields import ProviderFields
 from antiphon.core.turns import Usage
 
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter"]
@@ -39,9 +40,13 @@ class PhaseDelta(msgspec.Struct, frozen=True):
 
 
 class ReasoningSummaryDelta(msgspec.Struct, frozen=True):
-    """More of the reasoning that a model shows before its answer, told in short."""
+    """More of the reasoning that a model shows before its answer, told in short.
+
+    ``provider_fields`` say how it came, the same in all pieces.
+    """
 
     text: str
+    provider_fields: ProviderFields | None = None
 
 
 class ReasoningTextDelta(msgspec.Struct, frozen=True):
@@ -60,8 +65,33 @@ class EncryptedReasoning(msgspec.Struct, frozen=True):
     origin: str
 
 
+class ProviderFieldsDelta(msgspec.Struct, frozen=True):
+    """Fields of the answer or the reasoning so far, or else of what comes next."""
+
+    provider_fields: ProviderFields
+
+
 class ItemEnd(msgspec.Struct, frozen=True):
     """The answer or reasoning so far is an item of its own: what follows is another."""
+
+
+class ItemSwitch(msgspec.Struct, frozen=True):
+    """The answer or reasoning that is being written pauses, and the one of ``slot`` goes on.
+
+    A new one begins in a slot that has none. A stream begins in slot 0.
+    """
+
+    slot: int
+
+
+class TextCorrection(msgspec.Struct, frozen=True):
+    """The whole text of what is being written, where its deltas were not that text.
+
+    ``call_index``: the arguments of that call; None: the answer or reasoning.
+    """
+
+    text: str
+    call_index: int | None = None
 
 
 class RefusalTextDelta(msgspec.Struct, frozen=True):
@@ -74,12 +104,16 @@ class ToolCallDelta(msgspec.Struct, frozen=True):
     """A fragment of one tool call. ``index`` tells the calls of an answer apart.
 
     ``call_id`` and ``name`` come with the first fragment and may be missing later.
+    ``is_custom``: the arguments are a custom tool's input as it is, and no JSON.
+    ``provider_fields`` of all fragments are joined.
     """
 
     index: int
     call_id: str | None = None
     name: str | None = None
     arguments: str = ""
+    provider_fields: ProviderFields | None = None
+    is_custom: bool = False
 
 
 class ForeignItemDelta(msgspec.Struct, frozen=True):
@@ -107,7 +141,10 @@ Delta: TypeAlias = (
     | ReasoningSummaryDelta
     | ReasoningTextDelta
     | EncryptedReasoning
+    | ProviderFieldsDelta
     | ItemEnd
+    | ItemSwitch
+    | TextCorrection
     | RefusalTextDelta
     | ToolCallDelta
     | ForeignItemDelta

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
+from antiphon.core.provider_fields import ProviderFields
 from antiphon.errors import StoreError
 
 Role: TypeAlias = Literal["user", "assistant", "system", "developer"]
@@ -99,7 +100,8 @@ class _Item(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"):
 class Message(_Item, frozen=True, tag="message"):
     """``content`` is a string, or parts where a string would lose something.
 
-    ``phase`` is only an assistant's, where its model tells: it wants to be told again.
+    ``phase`` is only an assistant's, where its model tells: it wants to be told again, and
+    ``provider_fields`` too.
     """
 
     role: Role
@@ -107,12 +109,16 @@ class Message(_Item, frozen=True, tag="message"):
     name: str | None = None
     status: ItemStatus = "completed"
     phase: Phase | None = None
+    provider_fields: ProviderFields | None = None
 
 
 class FunctionCall(_Item, frozen=True, tag="function_call"):
     """``arguments`` is the text that the model wrote, valid JSON or not.
 
     ``server`` is the label of the MCP server whose tool it is, None: a plain function.
+    ``namespace`` is the client's name for the group that the tool is in. ``is_custom``: the tool
+    takes one text, which ``arguments`` is.
+    ``provider_fields`` came with the call, and go back with it.
     """
 
     call_id: str
@@ -120,6 +126,9 @@ class FunctionCall(_Item, frozen=True, tag="function_call"):
     arguments: str
     status: ItemStatus = "completed"
     server: str | None = None
+    provider_fields: ProviderFields | None = None
+    namespace: str | None = None
+    is_custom: bool = False
 
 
 class ApprovedCall(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -136,7 +145,7 @@ class FunctionCallOutput(_Item, frozen=True, tag="function_call_output"):
     """``is_error``: an MCP server reports that its tool failed, and ``output`` how.
 
     ``approved_call`` is the call where it is not one of the same turn: the output of an MCP
-    server's tool is shown together with its call.
+    server's tool is shown together with its call. ``is_custom`` as in the call.
     """
 
     call_id: str
@@ -144,12 +153,14 @@ class FunctionCallOutput(_Item, frozen=True, tag="function_call_output"):
     status: ItemStatus = "completed"
     is_error: bool = False
     approved_call: ApprovedCall | None = None
+    is_custom: bool = False
 
 
 class Reasoning(_Item, frozen=True, tag="reasoning"):
     """``encrypted_content`` means something only to the model that made it.
 
     ``origin`` is that model: its upstream's host and its name there. None: nobody knows.
+    ``provider_fields`` say how the text came, and what came with it.
     """
 
     summary: tuple[SummaryText, ...] = ()
@@ -157,6 +168,12 @@ class Reasoning(_Item, frozen=True, tag="reasoning"):
     encrypted_content: str | None = None
     status: ItemStatus = "completed"
     origin: str | None = None
+    provider_fields: ProviderFields | None = None
+
+    @property
+    def text(self) -> str:
+        """What is shown of it: its summary, or else the thoughts themselves."""
+        return "".join(part.text for part in self.summary or self.content)
 
 
 class Compaction(_Item, frozen=True, tag="compaction"):
@@ -226,6 +243,11 @@ Item: TypeAlias = (
     | ErasedItem
 )
 
+_CUSTOM_KINDS: Final[dict[type, str]] = {
+    FunctionCall: "custom_tool_call",
+    FunctionCallOutput: "custom_tool_call_output",
+}
+
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Item)
 
@@ -263,6 +285,8 @@ def item_kind(item: Item) -> str:
     """The item's ``type``, e.g. ``"message"``; a foreign item's own."""
     if isinstance(item, ForeignItem):
         return item.type
+    if isinstance(item, FunctionCall | FunctionCallOutput) and item.is_custom:
+        return _CUSTOM_KINDS[type(item)]
     return str(item.__struct_config__.tag)
 
 

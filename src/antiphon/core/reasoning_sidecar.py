@@ -1,8 +1,9 @@
-"""Reasoning sidecar: encrypted reasoning and phases inside a rendered messages array. Pure.
+"""Reasoning sidecar: what only its own model is sent, inside a rendered messages array. Pure.
 
-What a model thought is no message, but some models want it back, encrypted; and some want to
-be told again what a message of theirs was to its turn. It lies in the assistant's message that
-it led to, or that it is about, under private keys, between two raw newlines:
+What a model thought is no message, but some models want it back, encrypted or under a field of
+their own (``core.provider_fields``); and some want to be told again what a message of theirs was
+to its turn. It lies in the assistant's message that it led to, or that it is about, or in a call,
+under private keys, between two raw newlines:
 
     {"role":"assistant","content":"Hi."
     ,"antiphon_reasoning":[{"encrypted_content":"gAAA","origin":"x.ai/g"}],"antiphon_phase":"…"
@@ -15,7 +16,7 @@ words can be taken for it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -24,6 +25,7 @@ from antiphon.core.items import Phase, SummaryText
 
 REASONING_KEY = "antiphon_reasoning"
 PHASE_KEY = "antiphon_phase"
+FIELDS_KEY = "antiphon_fields"
 
 _BEGIN = b'\n,"antiphon_'
 _END = b"\n}"
@@ -56,9 +58,44 @@ def attach_sidecars(
     return b"".join((message[:-1], b"\n,", _encode(load)[1:-1], _END))
 
 
-def strip_sidecars(messages: bytes) -> bytes:
-    """Messages, as JSON, without what they carry."""
+def attach_fields(owner: bytes, fields_by_origin: Mapping[str | None, Mapping[str, Any]]) -> bytes:
+    """A message or a call, as compact JSON of an object, with the fields that are its models'."""
+    for origin, fields in fields_by_origin.items():
+        load = {"origin": origin, "fields": fields}
+        owner = b"".join((owner[:-1], b'\n,"%b":' % FIELDS_KEY.encode(), _encode(load), _END))
+    return owner
+
+
+def insert_fields(messages: bytes, origin: str) -> bytes:
+    """Messages, as JSON, with the fields that came from the model ``origin``, or from a client.
+
+    All else that they carry is left out.
+    """
+    prefixes = [_fields_prefix(one) for one in (origin, None)]
+
+    def inserted(load: bytes) -> bytes:
+        for prefix in prefixes:
+            if load.startswith(prefix):
+                # The braces of the fields, and of what they are in.
+                return b"," + load[len(prefix) + 1 : -2]
+        return b""
+
+    return _replace_sidecars(messages, inserted)
+
+
+def _fields_prefix(origin: str | None) -> bytes:
+    return b',"%b":{"origin":%b,"fields":' % (FIELDS_KEY.encode(), _encode(origin))
+
+
+def _replace_sidecars(messages: bytes, replace: Callable[[bytes], bytes]) -> bytes:
     first = messages.find(b"\n")
     if first < 0 or not messages.startswith(_BEGIN, first):
         return messages
-    return b"".join(messages.split(b"\n")[::2])
+    pieces = messages.split(b"\n")
+    pieces[1::2] = map(replace, pieces[1::2])
+    return b"".join(pieces)
+
+
+def strip_sidecars(messages: bytes) -> bytes:
+    """Messages, as JSON, without what they carry."""
+    return _replace_sidecars(messages, lambda _: b"")

@@ -42,6 +42,7 @@ from antiphon.core.items import (
     Refusal,
     message_text,
 )
+from antiphon.core.provider_fields import ProviderFields
 from antiphon.core.turns import Response
 
 _DELTA_EVENTS = TextDelta | RefusalDelta | ReasoningDelta | RawReasoningDelta | ArgumentsDelta
@@ -152,18 +153,28 @@ def empty_item(item: Item) -> Item:
     """An item as it begins: without its words, but for one that comes in one piece."""
     match item:
         case FunctionCall():
-            return msgspec.structs.replace(item, arguments="", status="completed")
+            return msgspec.structs.replace(
+                item, arguments="", status="completed", provider_fields=None
+            )
         case Message(content=content) if _is_streamable(item):
             empty = "" if isinstance(content, str) else (_empty_part(content[0]),)
-            return msgspec.structs.replace(item, content=empty, status="completed")
+            return msgspec.structs.replace(
+                item, content=empty, status="completed", provider_fields=None
+            )
         case Reasoning(summary=(part,), content=()):
             empty_part = msgspec.structs.replace(part, text="")
-            return Reasoning((empty_part,))
+            return Reasoning((empty_part,), provider_fields=_text_field_of(item))
         case Reasoning(summary=(), content=()):
             return Reasoning()
         case Reasoning(summary=(), content=(thought,)):
             return Reasoning(content=(msgspec.structs.replace(thought, text=""),))
     return item
+
+
+def _text_field_of(item: Reasoning) -> ProviderFields | None:
+    """How a reasoning item's text comes, which is known from its beginning."""
+    field = item.provider_fields.text_field if item.provider_fields else None
+    return ProviderFields(text_field=field) if field is not None else None
 
 
 def _is_streamable(item: Message) -> bool:

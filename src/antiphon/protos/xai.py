@@ -18,6 +18,7 @@ from xai_sdk.proto import (  # type: ignore[import-untyped]
     models_pb2,
     sample_pb2,
     tokenize_pb2,
+    tokenize_pb2_grpc,
     usage_pb2,
 )
 
@@ -37,6 +38,7 @@ __all__ = [
     "models_pb2",
     "sample_pb2",
     "tokenize_pb2",
+    "tokenize_pb2_grpc",
     "usage_pb2",
 ]
 

@@ -7,11 +7,13 @@ said is never encoded again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
+from antiphon.core.foreign_items import function_views
+from antiphon.core.function_schemas import to_json_object
 from antiphon.core.items import (
     Compaction,
     ErasedItem,
@@ -20,6 +22,7 @@ from antiphon.core.items import (
     InputAudio,
     InputFile,
     InputImage,
+    InputText,
     InputVideo,
     Item,
     McpListTools,
@@ -30,9 +33,11 @@ from antiphon.core.items import (
     Refusal,
     text_and_refusals_of,
 )
-from antiphon.core.reasoning_sidecar import ReasoningSidecar, attach_sidecars
+from antiphon.core.provider_fields import ProviderFields, group_by_origin
+from antiphon.core.reasoning_sidecar import ReasoningSidecar, attach_fields, attach_sidecars
+from antiphon.core.tool_definitions import CUSTOM_INPUT, added_tools, offered_name
 from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
-from antiphon.errors import InvalidRequestError
+from antiphon.core.turns import FunctionTool
 
 #: How a summary is told to the model: in a system message, which stays.
 SUMMARY_PREFIX = "Previous conversation summary: "
@@ -41,6 +46,8 @@ _SYSTEM_ROLES = ("system", "developer")
 
 #: Parts that are more than text.
 _NON_TEXT_PARTS = (InputImage, InputFile, InputVideo, InputAudio)
+
+_EMPTY_TEXT: Final = InputText("")
 
 #: What an image weighs, in bytes of text that take as many tokens: its own bytes say nothing.
 _IMAGE_WEIGHT = 4096
@@ -80,6 +87,8 @@ class RenderedTurn(msgspec.Struct, frozen=True):
     retained_turns: int | None = None
     #: The MCP servers whose tools are listed in it.
     listed_servers: tuple[str, ...] = ()
+    #: The tools that its items add to those of the request, from then on.
+    added_tools: tuple[FunctionTool, ...] = ()
 
     @property
     def size(self) -> int:
@@ -105,7 +114,7 @@ class _Function(msgspec.Struct, frozen=True):
 class _Call(msgspec.Struct, frozen=True):
     id: str
     type: str
-    function: _Function
+    function: _Function | msgspec.Raw
 
 
 class _ChatMessage(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -113,7 +122,7 @@ class _ChatMessage(msgspec.Struct, frozen=True, omit_defaults=True):
     #: Never null: some upstreams refuse a message without content.
     content: str | list[dict[str, Any]]
     name: str | None = None
-    tool_calls: list[_Call] | None = None
+    tool_calls: list[_Call | msgspec.Raw] | None = None
     tool_call_id: str | None = None
 
 
@@ -129,6 +138,7 @@ def render_turn(items: Sequence[Item], *, completed: bool = True) -> RenderedTur
     """
     if all(type(item) is Message for item in items):
         return _render_messages_only(items, completed)
+    given, items = items, [item for item in function_views(items) if item is not None]
     outputs, answers = _pair_outputs(items)
     page = _MessageBuilder()
     compaction: Compaction | None = None
@@ -162,6 +172,7 @@ def render_turn(items: Sequence[Item], *, completed: bool = True) -> RenderedTur
         turns=compaction.replaced_turns if compaction else 1,
         retained_turns=compaction.retained_turns if compaction else None,
         listed_servers=tuple(one.server_label for one in items if isinstance(one, McpListTools)),
+        added_tools=added_tools(given),
     )
 
 
@@ -171,15 +182,18 @@ def _render_messages_only(items: Sequence[Item], completed: bool) -> RenderedTur
     system: list[bytes] = []
     bulk = system_bulk = 0
     for item in items:
-        if isinstance(item, Message):
+        if isinstance(item, Message) and not _is_empty_answer(item):
             messages.append(_encode(_plain_message(item)))
             bulk += _excess_bytes(item)
             if item.role in _SYSTEM_ROLES:
                 system.append(messages[-1])
                 system_bulk += _excess_bytes(item)
-            elif item.phase is not None:
+            elif item.phase is not None or item.provider_fields is not None:
                 plain = messages[-1]
-                messages[-1] = attach_sidecars(plain, (), _assistant_phase(item))
+                fields = group_by_origin([(item.provider_fields, "")], with_text=False)
+                messages[-1] = attach_fields(
+                    attach_sidecars(plain, (), _assistant_phase(item)), fields
+                )
                 bulk += len(messages[-1]) - len(plain)
     return RenderedTurn(
         b",".join(messages),
@@ -217,11 +231,12 @@ class _MessageBuilder:
         self._pending_reasoning: tuple[Reasoning, ...] = ()
 
     def add_message(self, item: Message) -> None:
-        self._flush()
-        reasoning, self._pending_reasoning = self._pending_reasoning, ()
         if item.role == "assistant":
+            reasoning, self._pending_reasoning = self._pending_reasoning, ()
+            self._flush()
             self._assistant_message, self._message_reasoning = item, reasoning
             return
+        self._flush()
         self.messages.append(_encode(_plain_message(item)))
         if item.role in _SYSTEM_ROLES:
             self.system.append(self.messages[-1])
@@ -235,7 +250,7 @@ class _MessageBuilder:
             self._outputs.append(output)
 
     def add_reasoning(self, item: Reasoning) -> None:
-        if item.encrypted_content is not None:
+        if item.encrypted_content is not None or item.provider_fields is not None:
             self._pending_reasoning += (item,)
 
     def drop_reasoning(self) -> None:
@@ -252,29 +267,40 @@ class _MessageBuilder:
         self._flush()
 
     def _flush(self) -> None:
-        if self._assistant_message is not None or self._calls:
-            calls = [made.call for made in self._calls]
-            message = _encode(_encode_assistant_message(self._assistant_message, calls))
-            self.messages.append(
-                attach_sidecars(
-                    message, self._sidecars(), _assistant_phase(self._assistant_message)
-                )
-            )
-            self.sidecar_bytes += len(self.messages[-1]) - len(message)
-            self.messages.extend(_encode(_tool_message(output)) for output in self._outputs)
-            self._assistant_message, self._calls, self._outputs, self._message_reasoning = (
-                None,
-                [],
-                [],
-                (),
-            )
+        """Write the assistant's message. What the model thought after it is a part of it."""
+        pending, self._pending_reasoning = self._pending_reasoning, ()
+        if self._assistant_message is None and not self._calls:
+            return
+        given = self._assistant_message
+        calls = [made.call for made in self._calls]
+        plain = _encode(_assistant_chat_message(given, calls))
+        reasoning = [*self._message_reasoning, *(r for c in self._calls for r in c.reasoning)]
+        parts = [(item.provider_fields, item.text) for item in (*reasoning, *pending)]
+        parts.append((given.provider_fields if given else None, ""))
+        # Thoughts that led to a call are a part of it. Of others models want the signed or
+        # encrypted form, and some refuse their words.
+        fields = group_by_origin(parts, with_text=bool(calls))
+        if given is not None and not (calls or fields) and _is_empty_answer(given):
+            self._assistant_message, self._message_reasoning = None, ()
+            return
+        message = attach_sidecars(plain, self._sidecars(), _assistant_phase(given))
+        self.messages.append(attach_fields(message, fields))
+        has_call_fields = any(call.provider_fields for call in calls)
+        bare = (
+            _encode(_assistant_chat_message(given, calls, bare=True)) if has_call_fields else plain
+        )
+        self.sidecar_bytes += len(self.messages[-1]) - len(bare)
+        self.messages.extend(_encode(_tool_message(output)) for output in self._outputs)
+        self._assistant_message, self._calls, self._outputs = None, [], []
+        self._message_reasoning = ()
 
     def _sidecars(self) -> list[ReasoningSidecar]:
         led_to = (self._message_reasoning, *(made.reasoning for made in self._calls))
         return [
-            ReasoningSidecar(item.encrypted_content or "", item.origin, item.summary, position)
+            ReasoningSidecar(item.encrypted_content, item.origin, item.summary, position)
             for position, reasoning in enumerate(led_to)
             for item in reasoning
+            if item.encrypted_content is not None
         ]
 
 
@@ -298,63 +324,6 @@ def _pair_outputs(
             else:
                 outputs[call] = item
     return outputs, answers
-
-
-def validate_tool_outputs(
-    parent: RenderedTurn | None, items: Iterable[Item], approved_calls: Iterable[FunctionCall] = ()
-) -> None:
-    """Refuse input whose tool outputs and calls do not pair up.
-
-    Every output needs a call that still waits for one, and a completed turn's calls
-    need their outputs before the conversation goes on. ``approved`` calls get theirs
-    in the turn itself.
-    """
-    open_calls = _OpenCalls(parent)
-    for item in items:
-        if isinstance(item, FunctionCall):
-            open_calls.add_call(item.call_id)
-        elif isinstance(item, FunctionCallOutput):
-            open_calls.add_output(item.call_id)
-    for call in approved_calls:
-        open_calls.add_output(call.call_id)
-    if open_calls.required:
-        names = ", ".join(f"'{call_id}'" for call_id in open_calls.required)
-        raise InvalidRequestError(
-            f"No tool output found for the tool calls {names}: send one for each of them.",
-            code="tool_output_missing",
-            param="input",
-        )
-
-
-class _OpenCalls:
-    """Which calls wait for an output, and which must get one now."""
-
-    def __init__(self, parent: RenderedTurn | None) -> None:
-        self._open_ids = set(parent.open_calls) if parent else set()
-        self.required = dict.fromkeys(parent.open_calls) if parent and parent.completed else {}
-        self._new_ids: set[str] = set()
-
-    def add_call(self, call_id: str) -> None:
-        if call_id in self._new_ids:
-            raise InvalidRequestError(
-                f"Two tool calls with the id '{call_id}' wait for an output at once.",
-                code="tool_call_duplicate",
-                param="input",
-            )
-        self._new_ids.add(call_id)
-        self._open_ids.add(call_id)
-        self.required[call_id] = None
-
-    def add_output(self, call_id: str) -> None:
-        if call_id not in self._open_ids:
-            raise InvalidRequestError(
-                f"No tool call with id '{call_id}' is waiting for an output.",
-                code="tool_call_not_found",
-                param="input",
-            )
-        self._open_ids.discard(call_id)
-        self._new_ids.discard(call_id)
-        self.required.pop(call_id, None)
 
 
 def build_messages(
@@ -382,14 +351,41 @@ def build_messages(
     return b"[" + b",".join(parts) + b"]"
 
 
-def _encode_assistant_message(message: Message | None, calls: list[FunctionCall]) -> _ChatMessage:
+def _assistant_chat_message(
+    message: Message | None, calls: list[FunctionCall], *, bare: bool = False
+) -> _ChatMessage:
     return _ChatMessage(
         "assistant",
         _content(message.content) if message else "",
         message.name if message else None,
-        [_Call(call.call_id, "function", _Function(call.name, call.arguments)) for call in calls]
-        or None,
+        [_chat_call(call, None if bare else call.provider_fields) for call in calls] or None,
     )
+
+
+def _called_function(call: FunctionCall) -> _Function:
+    """A call as models make it: of a function, by the name that they are offered."""
+    if call.is_custom:
+        arguments = _encode({CUSTOM_INPUT: call.arguments}).decode()
+    else:
+        arguments = to_json_object(call.arguments)
+    return _Function(offered_name(call.namespace, call.name), arguments)
+
+
+def _chat_call(call: FunctionCall, provider_fields: ProviderFields | None) -> _Call | msgspec.Raw:
+    function = _called_function(call)
+    if provider_fields is None:
+        return _Call(call.call_id, "function", function)
+    origin, fields = provider_fields.origin, dict(provider_fields.fields)
+    inner = fields.pop("function", None)
+    with_inner = attach_fields(_encode(function), {origin: inner} if inner else {})
+    encoded = _encode(_Call(call.call_id, "function", msgspec.Raw(with_inner)))
+    return msgspec.Raw(attach_fields(encoded, {origin: fields} if fields else {}))
+
+
+def _is_empty_answer(item: Message) -> bool:
+    """Whether nothing is in a model's message: some upstreams refuse to be shown that."""
+    is_empty = item.role == "assistant" and not _content(item.content)
+    return is_empty and item.provider_fields is None
 
 
 def _assistant_phase(message: Message | None) -> Phase | None:
@@ -413,7 +409,8 @@ def _interrupted_output(call_id: str) -> bytes:
 def _content(content: str | tuple[Part, ...]) -> str | list[dict[str, Any]]:
     """Text alone becomes a string, which every upstream takes; pictures need parts."""
     if not isinstance(content, str) and any(isinstance(part, _NON_TEXT_PARTS) for part in content):
-        return [_part(part) for part in content]
+        # Some upstreams refuse empty text.
+        return [_part(part) for part in content if part != _EMPTY_TEXT]
     return text_and_refusals_of(content)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Collection, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -70,6 +70,18 @@ class Model(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """A model that can say which tokens a text has."""
+
+    async def tokenize(self, model: str, text: str) -> Sequence[Token] | None:
+        """The tokens of a text by itself; ``model`` is the name that the user asked for.
+
+        None: the model does not show its tokens. Raises what ``Model.generate`` may.
+        """
+        ...
 
 
 class ModelProvider(Protocol):

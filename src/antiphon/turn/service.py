@@ -18,13 +18,15 @@ from antiphon.errors import (
     ConversationLockedError,
     HistoryChangedError,
     InvalidRequestError,
+    MethodNotAllowedError,
 )
 from antiphon.turn.context_builder import ContextBuilder
 from antiphon.turn.conversation_lock import ConversationLocks, TurnRetries, wait_until_accepted
 from antiphon.turn.history_cache import History, HistoryCache, UnstoredHistory
-from antiphon.turn.message_rendering import RenderedTurn, build_messages, validate_tool_outputs
+from antiphon.turn.message_rendering import RenderedTurn, build_messages
+from antiphon.turn.open_calls import pair_tool_outputs
 from antiphon.turn.planning import TurnPlanner, expires_at, extract_images
-from antiphon.turn.protocols import McpToolProvider, ModelProvider, ToolExecutor
+from antiphon.turn.protocols import McpToolProvider, ModelProvider, Token, Tokenizer, ToolExecutor
 from antiphon.turn.references import resolve_history, resolve_references
 from antiphon.turn.replay import Replay
 from antiphon.turn.runner import TurnRunner
@@ -165,12 +167,11 @@ class TurnService:
         creates_conversation: bool = False,
     ) -> str:
         name, _ = self.models.get(request.model)
-        shown, stored, blobs = await extract_images((*request.input, *output))
-        given = len(request.input)
-        render_input(shown, request.instructions)
         base = await resolve_history(request, self._history_cache, self.reader)
-        segments = base.history.turns
-        validate_tool_outputs(segments[-1] if segments else None, shown[:given])
+        paired = pair_tool_outputs(base.history.turns, request.input)
+        shown, stored, blobs = await extract_images((*paired, *output))
+        given = len(paired)
+        render_input(shown, request.instructions)
         turn = NewTurn(
             response_id=new_response_id(),
             tenant=request.tenant,
@@ -299,6 +300,19 @@ class TurnService:
             viewer.model_call(segments, turn_header(name, request), stream=False)
         )
         return viewer.other_tokens(segments) + tokens_of(new) if exact is None else exact
+
+    async def tokenize(self, model: str | None, text: str) -> tuple[str, Sequence[Token]]:
+        """A model's name, and the tokens that it makes of a text: exactly, or not at all.
+
+        Raises ``MethodNotAllowedError`` for a model that does not show its tokens.
+        """
+        name, found = self.models.get(model or None)
+        tokens = await found.tokenize(name, text) if isinstance(found, Tokenizer) else None
+        if tokens is None:
+            raise MethodNotAllowedError(
+                f"The model '{name}' does not show its tokens.", code="tokenizer_unavailable"
+            )
+        return name, tokens
 
     async def preview_context(self, request: TurnRequest) -> list[dict[str, Any]]:
         """The messages array that a continuation would begin with, before its new input.

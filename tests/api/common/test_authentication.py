@@ -66,9 +66,8 @@ def test_without_any_key_nobody_is_asked_for_one() -> None:
         ("GET", "/metrics"),
         ("OPTIONS", "/v1/responses"),
         ("GET", "/nowhere"),
-        ("GET", "/docs/"),
-        ("GET", "/healthz/"),
-        ("GET", "//healthz"),
+        ("GET", "/metrics/"),
+        ("GET", "//v1//models"),
         ("GET", "/healthz%2f../v1/models"),
     ],
 )
@@ -149,7 +148,7 @@ def test_tenants_do_not_see_each_other(site: KeyedServer, acme: Client) -> None:
         return [(one.status, one.body.replace(response_id.encode(), b"ID")) for one in answers]
 
     assert tries(kept) == tries(UNKNOWN)
-    assert {status for status, _ in tries(kept)} == {404}
+    assert {status for status, _ in tries(kept)} == {400, 404}
     assert acme.get(f"/v1/responses/{kept}").status == 200
     assert site.server.stored_count() == 0, "nothing of it is nobody's"
 

@@ -15,7 +15,7 @@ from support.grpc_client import grpc_serving, rpc_failure
 class Spelling(ScriptedModel):
     """A model whose tokens are bytes."""
 
-    async def tokenize(self, text: str) -> Sequence[Token]:
+    async def tokenize(self, model: str, text: str) -> Sequence[Token]:
         return [Token(byte, bytes([byte])) for byte in text.encode()]
 
 

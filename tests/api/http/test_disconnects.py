@@ -12,8 +12,10 @@ from starlette.types import Message, Scope
 
 from antiphon.api.common.authentication import ApiKeyAuthenticator, set_tenant
 from antiphon.api.common.metrics import Metrics
+from antiphon.api.common.pricing import no_prices
 from antiphon.api.http.app import HttpApp
 from antiphon.api.http.health import HealthEndpoints
+from antiphon.api.http.xai_rest import XaiEndpoints
 from antiphon.core.ids import new_response_id
 from antiphon.core.items import Message as Said
 from antiphon.core.turns import DEFAULT_TENANT, Header, TurnRequest
@@ -27,7 +29,8 @@ from support.http_server import TIMEOUT
 
 def http_app(service: TurnService) -> HttpApp:
     authenticator = ApiKeyAuthenticator(MemoryApiKeyStore(time.time))
-    return HttpApp(service, HealthEndpoints(authenticator, Metrics(set)))
+    health = HealthEndpoints(authenticator, Metrics(set))
+    return HttpApp(service, health, XaiEndpoints(service, authenticator, no_prices))
 
 
 class Client:

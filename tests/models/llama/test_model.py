@@ -215,7 +215,8 @@ def test_the_defaults_limit_words_where_a_call_does_not() -> None:
 )
 def test_a_text_is_cut_into_its_tokens(bench: Bench, text: str) -> None:
     runner, model = bench
-    tokens = runner.run(model.tokenize(text))
+    tokens = runner.run(model.tokenize("m", text))
+    assert tokens is not None
     assert b"".join(token.data for token in tokens) == text.encode()
     # Markup is no more than its letters.
     assert all(len(token.data) < 8 for token in tokens)

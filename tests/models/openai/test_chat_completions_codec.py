@@ -12,6 +12,7 @@ from antiphon.core.deltas import (
     ToolCallDelta,
     UsageUpdate,
 )
+from antiphon.core.provider_fields import ProviderFields
 from antiphon.core.reasoning_sidecar import ReasoningSidecar, attach_sidecars
 from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.models.openai.chat_completions import ChatCompletionsEncoder
@@ -143,11 +144,14 @@ def test_tools_and_their_choice(choice: str, sent: Any) -> None:
             "function": {
                 "name": "f",
                 "description": "Does it.",
-                "parameters": {"type": "object"},
+                "parameters": {"type": "object", "properties": {}},
                 "strict": True,
             },
         },
-        {"type": "function", "function": {"name": "g"}},
+        {
+            "type": "function",
+            "function": {"name": "g", "parameters": {"type": "object", "properties": {}}},
+        },
     ]
     assert fields.get("tool_choice") == sent
     assert "parallel_tool_calls" not in fields
@@ -178,6 +182,10 @@ def test_the_format_of_the_answer(text_format: dict[str, Any] | None, sent: Any)
     assert extras(Options(text_format=text_format)).get("response_format") == sent
 
 
+def thought(text: str, name: str) -> ReasoningSummaryDelta:
+    return ReasoningSummaryDelta(text, ProviderFields(text_field=name))
+
+
 def test_text_reasoning_and_refusal() -> None:
     assert parse_deltas(
         chunk(role="assistant", content=""),
@@ -190,10 +198,10 @@ def test_text_reasoning_and_refusal() -> None:
         chunk("stop", content=None),
         b"[DONE]",
     ) == [
-        ReasoningSummaryDelta("a"),
-        ReasoningSummaryDelta("b"),
-        ReasoningSummaryDelta("c"),
-        ReasoningSummaryDelta("d"),
+        thought("a", "reasoning_content"),
+        thought("b", "reasoning"),
+        thought("c", "reasoning_text"),
+        thought("d", "thinking"),
         OutputTextDelta("e"),
         RefusalTextDelta("f"),
         Finish("stop"),
@@ -202,7 +210,7 @@ def test_text_reasoning_and_refusal() -> None:
 
 def test_the_same_thought_under_two_names_is_one() -> None:
     assert parse_deltas(chunk("stop", reasoning="a", reasoning_content="a"))[0:-1] == [
-        ReasoningSummaryDelta("a")
+        thought("a", "reasoning_content")
     ]
 
 
@@ -293,8 +301,8 @@ def test_sources_become_those_of_the_responses_api() -> None:
         ("model_length", "length"),
         ("max_tokens", "length"),
         ("content_filter", "content_filter"),
-        ("tool_calls", "tool_calls"),
-        ("function_call", "tool_calls"),
+        ("tool_calls", "stop"),
+        ("function_call", "stop"),
         ("eos", "stop"),
     ],
 )
@@ -333,7 +341,7 @@ def test_only_the_first_choice_counts() -> None:
             },
             Usage(5, 6, 0, 2),
         ),
-        ({"prompt_tokens": None, "prompt_tokens_details": None}, Usage()),
+        ({"prompt_tokens": 5, "prompt_tokens_details": None}, Usage(5)),
     ],
 )
 def test_tokens(usage: dict[str, Any], tokens: Usage) -> None:
@@ -387,16 +395,9 @@ def test_failing_as_a_reason_to_stop() -> None:
     "event",
     [
         b"{",
-        b"[]",
-        b"3",
-        b'"a"',
-        b'{"choices":{}}',
-        b'{"choices":[{"delta":{"content":3}}]}',
+        b'{"choices":[{"delta":{"content":"a"',
         b'{"choices":[{"delta":{"content":"\xff"}}]}',
         b'{"choices":[{"delta":{"content":"\xf0\x9f"}}]}',
-        b'{"choices":[{"delta":{"content":"\\ud83d"}}]}',
-        b'{"choices":[{"delta":{"tool_calls":[3]}}]}',
-        b'{"usage":{"prompt_tokens":"many"}}',
         b'{"error":' + b"[" * 100_000,
     ],
 )
@@ -406,6 +407,39 @@ def test_what_cannot_be_read_is_a_failure(event: bytes) -> None:
     assert isinstance(reader.error, AttemptError)
     assert reader.error.error.code == "upstream_invalid_response"
     assert not reader.error.transient
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b"[]",
+        b"3",
+        b'"a"',
+        b": ping",
+        b"ping",
+        b'{"choices":{}}',
+        b'{"choices":[{"delta":{"tool_calls":[3]}}]}',
+        b'{"usage":{"prompt_tokens":"many"}}',
+        b"{}",
+    ],
+)
+def test_what_holds_nothing_is_skipped(event: bytes) -> None:
+    deltas = parse_deltas(chunk(content="a"), event, chunk("stop"), b' "[DONE]" ')
+    assert deltas == [OutputTextDelta("a"), Finish("stop")]
+
+
+def test_halves_of_a_character_are_joined() -> None:
+    halves = [b'{"choices":[{"delta":{"content":"a%b"}}]}' % half for half in (b"\\ud83d", b"")]
+    low = b'{"choices":[{"delta":{"content":"\\ude00"}}]}'
+    assert parse_deltas(halves[0], low, chunk("stop"))[:-1] == [
+        OutputTextDelta("a"),
+        OutputTextDelta("\U0001f600"),
+    ]
+    assert parse_deltas(halves[0], halves[1], chunk("stop"))[:-1] == [
+        OutputTextDelta("a"),
+        OutputTextDelta("\ufffda"),
+    ]
+    assert parse_deltas(halves[0], chunk("stop"))[1] == OutputTextDelta("\ufffd")
 
 
 def test_an_answer_in_one_piece() -> None:
@@ -423,7 +457,7 @@ def test_an_answer_in_one_piece() -> None:
     answer = {"id": "1", "choices": [choice], "usage": {"prompt_tokens": 1}}
     reader = ChatCompletionsParser()
     assert reader.parse_body(json.dumps(answer).encode()) + reader.finish() == [
-        ReasoningSummaryDelta("hm"),
+        thought("hm", "reasoning_content"),
         OutputTextDelta("a"),
         ToolCallDelta(0, "x", "f", "{}"),
         ToolCallDelta(1, "y", "f", "{}"),

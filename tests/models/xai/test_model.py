@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -34,6 +34,7 @@ from antiphon.errors import (
 )
 from antiphon.models.scripted import ScriptedModel, call, calls, cut, fail, hang, say, think
 from antiphon.models.xai.model import XaiGrpcModel
+from antiphon.turn.protocols import Token
 from support.grpc_client import GrpcTestServer, grpc_serving
 from support.xai_upstream import (
     KEY,
@@ -400,3 +401,29 @@ async def test_an_unused_model_closes() -> None:
     assert model.info.name == "m"
     await model.close()
     await model.close()
+
+
+class _Spelling(ScriptedModel):
+    """A model whose tokens are bytes."""
+
+    async def tokenize(self, model: str, text: str) -> Sequence[Token]:
+        return [Token(byte, bytes([byte])) for byte in text.encode()]
+
+
+def test_tokens_are_the_servers() -> None:
+    async def main(port: int) -> None:
+        model = model_at(port, upstream_name="spelling")
+        silent = model_at(port, upstream_name="silent")
+        unknown = model_at(port, upstream_name="nobody")
+        try:
+            tokens = await model.tokenize("m", "h\u00e9")
+            assert [one.data for one in tokens or ()] == [b"h", b"\xc3", b"\xa9"]
+            assert await silent.tokenize("m", "h") is None
+            with pytest.raises(ModelNotFoundError):
+                await unknown.tokenize("m", "h")
+        finally:
+            for one in (model, silent, unknown):
+                await one.close()
+
+    with grpc_serving({"spelling": _Spelling(), "silent": ScriptedModel()}) as server:
+        run(main(server.port))

@@ -10,8 +10,8 @@ from typing import TypeAlias
 import msgspec
 
 from antiphon.api.common.authorization import Principal
+from antiphon.api.common.deferred_completions import DeferredCompletions
 from antiphon.api.grpc.chunk_codec import GrpcChunkEncoder
-from antiphon.api.grpc.deferred_completions import DeferredCompletions
 from antiphon.api.grpc.interceptor import log
 from antiphon.api.grpc.message_codec import (
     SUMMARY_PREFIX,

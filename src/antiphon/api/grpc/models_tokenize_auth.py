@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
-
 from antiphon.api.common.authorization import Principal
-from antiphon.api.grpc.pricing import PriceLookup, cached_price, list_price
-from antiphon.errors import MethodNotAllowedError, ModelNotFoundError
+from antiphon.api.common.pricing import PriceLookup, cached_price, list_price
+from antiphon.core.api_keys import ALL_ACLS, redact_api_key
+from antiphon.errors import ModelNotFoundError
 from antiphon.protos.xai import Proto, auth_pb2, models_pb2, tokenize_pb2
-from antiphon.turn.protocols import Model, Token
+from antiphon.turn.protocols import Model
 from antiphon.turn.service import TurnService
-
-_ALL_ACLS = ("api-key:endpoint:*", "api-key:model:*")
-
-
-@runtime_checkable
-class Tokenizer(Protocol):
-    """A model that can say which tokens a text has."""
-
-    async def tokenize(self, text: str) -> Sequence[Token]: ...
 
 
 class ModelsServicer:
@@ -69,18 +58,14 @@ class TokenizeServicer:
         self._service = service
 
     async def tokenize_text(self, caller: Principal, request: Proto) -> Proto:
-        name, model = self._service.models.get(request.model or None)
-        if not isinstance(model, Tokenizer):
-            raise MethodNotAllowedError(
-                f"The model '{name}' does not show its tokens.", code="tokenizer_unavailable"
-            )
+        name, found = await self._service.tokenize(request.model, request.text)
         tokens = [
             tokenize_pb2.Token(
                 token_id=one.id,
                 string_token=one.data.decode(errors="replace"),
                 token_bytes=one.data,
             )
-            for one in await model.tokenize(request.text)
+            for one in found
         ]
         return tokenize_pb2.TokenizeTextResponse(tokens=tokens, model=name)
 
@@ -96,15 +81,14 @@ class AuthServicer:
                 redacted_api_key="none (no keys configured)",
                 api_key_id="none",
                 name="no keys configured",
-                acls=_ALL_ACLS,
+                acls=ALL_ACLS,
             )
-        shown = caller.credential.decode("ascii", errors="replace")
         body = auth_pb2.ApiKey(
-            redacted_api_key=f"{shown[:3]}...{shown[-4:]}",
+            redacted_api_key=redact_api_key(caller.credential),
             user_id=key.tenant,
             name=key.name or "",
             team_id=key.tenant,
-            acls=_ALL_ACLS,
+            acls=ALL_ACLS,
             api_key_id=key.id,
             modified_by=key.tenant,
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from antiphon.api.grpc.pricing import PriceLookup, cost_in_ticks
+from antiphon.api.common.pricing import PriceLookup, cost_in_ticks
 from antiphon.api.grpc.tool_codec import (
     McpCallEncoder,
     count_mcp_calls,

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from antiphon.api.common.authentication import ApiKeyAuthenticator
 from antiphon.api.common.authorization import Authorizer
 from antiphon.api.common.metrics import Metrics
+from antiphon.api.common.pricing import PriceLookup, no_prices
 from antiphon.api.common.rate_limits import RateLimit, RateLimiter
 from antiphon.api.http.asgi_responses import Handler, handle_errors, send_error
 from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
@@ -25,6 +26,7 @@ from antiphon.api.http.openapi import DocsEndpoints
 from antiphon.api.http.responses import CompactionEndpoints, ResponseEndpoints
 from antiphon.api.http.routes import ROUTES, Endpoints, handlers_by_path
 from antiphon.api.http.websocket import WebSocketEndpoint
+from antiphon.api.http.xai_rest import XaiEndpoints
 from antiphon.api.mcp.streamable_http import McpEndpoint
 from antiphon.errors import MethodNotAllowedError, NotFoundError
 from antiphon.turn.conversations import ConversationService
@@ -39,8 +41,8 @@ class HttpApp:
     patterns costs as much as the whole turn around the model's call.
     """
 
-    def __init__(self, service: TurnService, health: HealthEndpoints) -> None:
-        handlers = handlers_by_path(_create_endpoints(service, health))
+    def __init__(self, service: TurnService, health: HealthEndpoints, xai: XaiEndpoints) -> None:
+        handlers = handlers_by_path(_create_endpoints(service, health, xai))
         self._websocket = WebSocketEndpoint(service)
         self._fast_routes = {
             (method, path): handlers[path][method]
@@ -69,7 +71,9 @@ class HttpApp:
             await send({"type": "websocket.close", "code": 1008, "reason": "unknown_url"})
 
 
-def _create_endpoints(service: TurnService, health: HealthEndpoints) -> Endpoints:
+def _create_endpoints(
+    service: TurnService, health: HealthEndpoints, xai: XaiEndpoints
+) -> Endpoints:
     stores = service.stores
     assert stores is not None, "every store has them"
     # Shared: a key that was used on one path is used on every other.
@@ -83,6 +87,7 @@ def _create_endpoints(service: TurnService, health: HealthEndpoints) -> Endpoint
         conversations=ConversationEndpoints(conversations, idempotency_keys),
         mcp=McpEndpoint(service),
         health=health,
+        xai=xai,
         docs=DocsEndpoints(ROUTES),
     )
 
@@ -110,19 +115,20 @@ async def _path_not_found(scope: Scope, receive: Receive, send: Send) -> None:
     raise NotFoundError(f"There is nothing at {scope['path']}.", code="unknown_url")
 
 
-def create_app(
+def create_app(  # noqa: PLR0913
     service: TurnService,
     keys: ApiKeyStore,
     *,
     rate_limit_for: Callable[[str], RateLimit] | None = None,
     origins: Sequence[str] = (),
     health: StoreHealth | None = None,
+    prices: PriceLookup = no_prices,
 ) -> GatewayMiddleware:
     """The ASGI application of the HTTP API, behind its middleware.
 
     ``rate_limit_for`` gives the rate limit of each key of a tenant, None: there are no limits.
     ``origins`` are the web pages that may read responses (CORS; "*": all). ``health`` is the
-    store's, None: nothing is known of it.
+    store's, None: nothing is known of it. ``prices`` says what models cost.
     """
     authenticator = ApiKeyAuthenticator(keys)
     metrics = Metrics(lambda: {name for name, _ in service.models.items()}, health)
@@ -132,7 +138,11 @@ def create_app(
         limiter = RateLimiter(rate_limit_for)
         service.registry.add_observer(limiter)
     return GatewayMiddleware(
-        HttpApp(service, HealthEndpoints(authenticator, metrics, health)),
+        HttpApp(
+            service,
+            HealthEndpoints(authenticator, metrics, health),
+            XaiEndpoints(service, authenticator, prices),
+        ),
         Authorizer(authenticator, limiter),
         metrics,
         CorsPolicy(origins) if origins else None,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 from starlette.types import Receive, Scope, Send
 
+from antiphon.api.common.authentication import tenant_of
 from antiphon.api.common.body import read_body
+from antiphon.api.common.deferred_completions import DeferredCompletions
 from antiphon.api.http.asgi_responses import (
     DisconnectWatcher,
     KeepAlive,
@@ -15,17 +18,20 @@ from antiphon.api.http.asgi_responses import (
     send_json,
     server_failure,
 )
+from antiphon.api.http.chat_completion_requests import decode_chat_request
 from antiphon.api.http.chat_completions_codec import (
     ChatCompletionChunkEncoder,
-    decode_chat_request,
     encode_completion,
     encode_stream_error,
 )
 from antiphon.api.http.stream_events import DONE
 from antiphon.core.events import Created, Event
-from antiphon.errors import AntiphonError
+from antiphon.core.turns import TurnRequest
+from antiphon.errors import AntiphonError, NotFoundError
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
+
+_encode = msgspec.json.Encoder().encode
 
 
 class ChatCompletionsEndpoint:
@@ -33,15 +39,25 @@ class ChatCompletionsEndpoint:
 
     def __init__(self, service: TurnService) -> None:
         self._service = service
+        self._deferred_completions = DeferredCompletions()
 
     async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/chat/completions"""
         request = decode_chat_request(await read_body(receive))
+        turn_request = request.turn
+        tenant = tenant_of(scope)
+        if tenant:
+            turn_request = msgspec.structs.replace(turn_request, tenant=tenant)
+        if request.deferred:
+            await self._defer(turn_request, send)
+            return
         with DisconnectWatcher(receive) as watch:
-            turn = watch.turn = await self._service.start(request.turn)
-            if request.turn.stream:
+            turn = watch.turn = await self._service.start(turn_request)
+            if turn_request.stream:
                 encoder = ChatCompletionChunkEncoder(
-                    turn.initial_response, include_usage=request.include_usage
+                    turn.initial_response,
+                    include_usage=request.include_usage,
+                    legacy_functions=request.legacy_functions,
                 )
                 await _send_stream(turn, send, encoder)
             else:
@@ -49,7 +65,37 @@ class ChatCompletionsEndpoint:
                 if turn.error is not None:
                     await send_error(send, turn.error)
                 else:
-                    await send_json(send, encode_completion(response))
+                    await send_json(
+                        send, encode_completion(response, legacy_functions=request.legacy_functions)
+                    )
+
+    async def _defer(self, request: TurnRequest, send: Send) -> None:
+        """Start a turn that nobody waits for, but somebody will ask for."""
+        self._deferred_completions.ensure_capacity(request.tenant)
+        turn = await self._service.start(msgspec.structs.replace(request, stream=False))
+        request_id = self._deferred_completions.add(request.tenant, [turn])
+        await send_json(send, _encode({"request_id": request_id}))
+
+    async def retrieve_deferred(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET /v1/chat/deferred-completion/{id}: 202 while it is not ready"""
+        request_id, tenant = scope["path_params"]["id"], tenant_of(scope)
+        found = self._deferred_completions.get(tenant, request_id)
+        if found is None:
+            expired = self._deferred_completions.is_expired(tenant, request_id)
+            raise NotFoundError(
+                f"No deferred completion found with id '{request_id}'"
+                + (": it has expired." if expired else "."),
+                code="deferred_completion_expired" if expired else "deferred_completion_not_found",
+            )
+        (turn,) = found.turns
+        if not turn.done():
+            await send_json(send, _encode({"request_id": request_id, "status": "pending"}), 202)
+            return
+        response = await turn.result()
+        if turn.error is not None:
+            await send_error(send, turn.error)
+        else:
+            await send_json(send, encode_completion(response))
 
 
 async def _send_stream(turn: RunningTurn, send: Send, encoder: ChatCompletionChunkEncoder) -> None:
@@ -62,8 +108,8 @@ async def _send_stream(turn: RunningTurn, send: Send, encoder: ChatCompletionChu
     """
     head = StreamHead(send)
     try:
-        with KeepAlive(send, head):
-            await _write_chunks(turn, send, encoder, head)
+        with KeepAlive(send, encoder.encode_keep_alive, head) as keep_alive:
+            await _write_chunks(turn, keep_alive.send, encoder, head)
         error = turn.error
     except AntiphonError as lost:
         error = lost
@@ -93,7 +139,8 @@ async def _write_chunks(
             # The last event is the turn's end.
             held.pop()
         if not head.sent:
-            if turn.error is not None:
+            if all(isinstance(event, Created) for event in held):
+                # It failed before its first word.
                 return
             await head.put()
         body = encoder.encode(held)

@@ -1,204 +1,84 @@
-"""Chat completions codec: requests in, completions and chunks out. Pure functions.
+"""Chat completions codec: turns as completions and as chunks. Pure.
 
-The client sends the whole history, and nothing is stored.
+Requests are decoded in ``chat_completion_requests``.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
-from antiphon.api.common.body import RequestDecoder, check_depth
-from antiphon.api.http.chat_messages import MessageParam, message_items
-from antiphon.api.http.responses_codec import (
-    JsonObjectFormat,
-    JsonSchema,
-    Metadata,
-    NonEmptyString,
-    Penalty,
-    PositiveInt,
-    Probability,
-    Temperature,
-    TextFormat,
-    format_fields,
-)
 from antiphon.core import events
-from antiphon.core.items import (
-    FunctionCall,
-    Item,
-    Message,
-    Reasoning,
-    Refusal,
-    text_of,
-)
-from antiphon.core.turns import FunctionTool, Options, Response, TurnRequest, Usage
-from antiphon.errors import AntiphonError, InvalidRequestError
+from antiphon.core.items import FunctionCall, Message, OutputText, Reasoning, Refusal, text_of
+from antiphon.core.provider_fields import ProviderFields, add_call_fields, group_by_origin
+from antiphon.core.turns import Response, Usage
+from antiphon.errors import AntiphonError
 
-
-class _Function(msgspec.Struct, frozen=True):
-    name: NonEmptyString
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-
-
-class _Tool(msgspec.Struct, frozen=True):
-    type: Literal["function"]
-    function: _Function
-
-
-class _ChosenFunction(msgspec.Struct, frozen=True):
-    name: NonEmptyString
-
-
-class _NamedChoice(msgspec.Struct, frozen=True):
-    type: Literal["function"]
-    function: _ChosenFunction
-
-
-class _SchemaFormat(msgspec.Struct, frozen=True, tag="json_schema", tag_field="type"):
-    json_schema: JsonSchema
-
-
-class _StreamOptions(msgspec.Struct, frozen=True):
-    include_usage: bool | None = None
-
-
-class ChatCompletionCreate(msgspec.Struct, frozen=True):
-    """What ``POST /v1/chat/completions`` takes. Other fields go on to the upstream."""
-
-    messages: list[MessageParam]
-    model: str | None = None
-    stream: bool | None = None
-    stream_options: _StreamOptions | None = None
-    temperature: Temperature | None = None
-    top_p: Probability | None = None
-    max_tokens: PositiveInt | None = None
-    max_completion_tokens: PositiveInt | None = None
-    frequency_penalty: Penalty | None = None
-    presence_penalty: Penalty | None = None
-    seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
-    stop: str | list[str] | None = None
-    n: PositiveInt | None = None
-    tools: list[_Tool] | None = None
-    tool_choice: Literal["auto", "none", "required"] | _NamedChoice | None = None
-    parallel_tool_calls: bool | None = None
-    response_format: TextFormat | JsonObjectFormat | _SchemaFormat | None = None
-    reasoning_effort: str | None = None
-    metadata: Metadata | None = None
-    user: str | None = None
-
-
-class ChatRequest(msgspec.Struct, frozen=True):
-    """A turn's request, and whether a stream's last chunk shall carry the usage."""
-
-    turn: TurnRequest
-    include_usage: bool
-
-
-_request = RequestDecoder(ChatCompletionCreate)
 _encode = msgspec.json.Encoder().encode
-
-
-def decode_chat_request(body: bytes) -> ChatRequest:
-    """A body as a turn's request. Raises ``InvalidRequestError`` naming the field at fault."""
-    params, extra = _request.decode(body)
-    if not params.messages:
-        raise InvalidRequestError("There are no messages.", code="empty_input", param="messages")
-    if params.n is not None and params.n > 1:
-        raise InvalidRequestError("Only one choice is made: n is 1.", param="n")
-    items: list[Item] = []
-    for index, message in enumerate(params.messages):
-        items += message_items(message, f"messages[{index}]")
-    turn = TurnRequest(
-        input=tuple(items),
-        model=params.model,
-        options=_options(params, extra),
-        store=False,
-        stream=bool(params.stream),
-    )
-    return ChatRequest(turn, bool(params.stream_options and params.stream_options.include_usage))
-
-
-def _options(params: ChatCompletionCreate, extra: dict[str, Any]) -> Options:
-    choice = params.tool_choice or "auto"
-    stop = params.stop or ()
-    for index, tool in enumerate(params.tools or ()):
-        check_depth(tool.function.parameters, f"tools[{index}].function.parameters")
-    return Options(
-        temperature=params.temperature,
-        top_p=params.top_p,
-        max_output_tokens=params.max_completion_tokens or params.max_tokens,
-        frequency_penalty=params.frequency_penalty,
-        presence_penalty=params.presence_penalty,
-        seed=params.seed,
-        stop=(stop,) if isinstance(stop, str) else tuple(stop),
-        tools=tuple(
-            FunctionTool(one.name, one.description, one.parameters, one.strict)
-            for one in (tool.function for tool in params.tools or ())
-        ),
-        tool_choice=choice if isinstance(choice, str) else f"function:{choice.function.name}",
-        parallel_tool_calls=params.parallel_tool_calls is not False,
-        text_format=_text_format(params.response_format),
-        reasoning_effort=params.reasoning_effort,
-        metadata=params.metadata or {},
-        user=params.user,
-        extra=extra,
-    )
-
-
-def _text_format(
-    given: TextFormat | JsonObjectFormat | _SchemaFormat | None,
-) -> dict[str, Any] | None:
-    """``response_format`` as the Responses API's ``text.format``."""
-    if given is None:
-        return None
-    if isinstance(given, _SchemaFormat):
-        fields = format_fields(given.json_schema, "response_format.json_schema")
-        return {"type": "json_schema", **fields}
-    return format_fields(given, "response_format")
+#: The name of reasoning that came without one.
+_REASONING_FIELD = "reasoning_content"
 
 
 def _completion_id(response: Response) -> str:
     return "chatcmpl-" + response.id.removeprefix("resp_")
 
 
-def encode_completion(response: Response) -> bytes:
+def encode_completion(response: Response, *, legacy_functions: bool = False) -> bytes:
     """A finished turn as one completion."""
-    text, refusal, thoughts, calls = _collect_output(response)
+    return _encode(completion_body(response, legacy_functions=legacy_functions))
+
+
+def completion_body(response: Response, *, legacy_functions: bool = False) -> dict[str, Any]:
+    """A finished turn as it is shown; ``legacy_functions``: its call as ``function_call``."""
+    text, refusal, calls = _collect_output(response)
     message: dict[str, Any] = {
         "role": "assistant",
         "content": text if text or not (calls or refusal) else None,
         "refusal": refusal or None,
         "annotations": [],
     }
-    if thoughts:
-        message["reasoning_content"] = thoughts
-    if calls:
+    message |= _provider_fields(response)
+    if calls and legacy_functions:
+        message["function_call"] = _legacy_call_body(calls[0])
+    elif calls:
         message["tool_calls"] = [_call_body(call) for call in calls]
     end = response.end
-    return _encode(
-        {
-            "id": _completion_id(response),
-            "object": "chat.completion",
-            "created": int(response.created_at),
-            "model": response.header.model,
-            "choices": [
-                {
-                    "index": 0,
-                    "message": message,
-                    "finish_reason": _finish_reason(response),
-                    "logprobs": None,
-                }
-            ],
-            "usage": _usage_body(end.usage if end and end.usage else Usage()),
-        }
-    )
+    return {
+        "id": _completion_id(response),
+        "object": "chat.completion",
+        "created": int(response.created_at),
+        "model": response.header.model,
+        "choices": [
+            {
+                "index": 0,
+                "message": message,
+                "finish_reason": _finish_reason(response, legacy_functions),
+                "logprobs": _logprobs_body(_logprobs_of(response)),
+            }
+        ],
+        "usage": _usage_body(end.usage if end and end.usage else Usage()),
+    }
 
 
-def _collect_output(response: Response) -> tuple[str, str, str, list[FunctionCall]]:
-    text, refusal, thoughts = "", "", ""
+def _logprobs_of(response: Response) -> list[Any]:
+    return [
+        logprob
+        for item in response.output
+        if isinstance(item, Message) and not isinstance(item.content, str)
+        for part in item.content
+        if isinstance(part, OutputText)
+        for logprob in part.logprobs
+    ]
+
+
+def _logprobs_body(logprobs: Sequence[Any]) -> dict[str, Any] | None:
+    return {"content": logprobs, "refusal": None} if logprobs else None
+
+
+def _collect_output(response: Response) -> tuple[str, str, list[FunctionCall]]:
+    text, refusal = "", ""
     calls: list[FunctionCall] = []
     for item in response.output:
         match item:
@@ -208,22 +88,43 @@ def _collect_output(response: Response) -> tuple[str, str, str, list[FunctionCal
                     refusal += "".join(p.refusal for p in content if isinstance(p, Refusal))
             case FunctionCall():
                 calls.append(item)
-            case Reasoning(summary=summary):
-                thoughts += "".join(part.text for part in summary)
-    return text, refusal, thoughts, calls
+    return text, refusal, calls
+
+
+def _provider_fields(response: Response) -> dict[str, Any]:
+    """Reasoning under the name by which it came, and what else its model wants back."""
+    parts: list[tuple[ProviderFields | None, str]] = []
+    for item in response.output:
+        if isinstance(item, Reasoning):
+            given = item.provider_fields or ProviderFields()
+            named = msgspec.structs.replace(given, text_field=given.text_field or _REASONING_FIELD)
+            parts.append((named, item.text))
+        elif isinstance(item, Message):
+            parts.append((item.provider_fields, ""))
+    shown: dict[str, Any] = {}
+    for fields in group_by_origin(parts, with_text=True).values():
+        shown |= fields
+    return shown
 
 
 def _call_body(call: FunctionCall) -> dict[str, Any]:
     function = {"name": call.name, "arguments": call.arguments}
-    return {"id": call.call_id, "type": "function", "function": function}
+    body = {"id": call.call_id, "type": "function", "function": function}
+    return add_call_fields(body, call.provider_fields.fields) if call.provider_fields else body
 
 
-def _finish_reason(response: Response) -> str:
+def _legacy_call_body(call: FunctionCall) -> dict[str, Any]:
+    return {"name": call.name, "arguments": call.arguments}
+
+
+def _finish_reason(response: Response, legacy_functions: bool) -> str:
     if response.end and response.end.reason == "max_output_tokens":
         return "length"
     if response.end and response.end.reason == "content_filter":
         return "content_filter"
-    return "tool_calls" if any(isinstance(i, FunctionCall) for i in response.output) else "stop"
+    if not any(isinstance(item, FunctionCall) for item in response.output):
+        return "stop"
+    return "function_call" if legacy_functions else "tool_calls"
 
 
 def _usage_body(usage: Usage) -> dict[str, Any]:
@@ -244,7 +145,13 @@ class ChatCompletionChunkEncoder:
     without a choice unless the client asked for the usage.
     """
 
-    def __init__(self, initial_response: Response, *, include_usage: bool) -> None:
+    def __init__(
+        self,
+        initial_response: Response,
+        *,
+        include_usage: bool = False,
+        legacy_functions: bool = False,
+    ) -> None:
         base = _encode(
             {
                 "id": _completion_id(initial_response),
@@ -257,35 +164,59 @@ class ChatCompletionChunkEncoder:
         self._head = b"data: " + self._base + b',"choices":[{"index":0,"delta":'
         self._text = self._head + b'{"content":'
         self._calls = 0
+        self._has_role = False
+        #: The names of reasoning, by the index of its item.
+        self._reasoning_fields: dict[int, str] = {}
         self._include_usage = include_usage
+        self._legacy_functions = legacy_functions
 
     def encode(self, batch: list[events.Event]) -> bytes:
         """The bytes of events that leave together."""
         out: list[bytes] = []
         for event in batch:
             match event:
-                case events.TextDelta(text=text):
-                    out += (self._text, _encode(text), _TEXT_CHUNK_END)
-                case events.ReasoningDelta(text=text):
-                    out += self._encode_delta({"reasoning_content": text})
+                case events.TextDelta(text=text, logprobs=logprobs):
+                    out += (self._text, _encode(text), b"}", *_chunk_end(logprobs))
+                case events.ReasoningDelta(index, text) | events.RawReasoningDelta(index, text):
+                    name = self._reasoning_fields.get(index, _REASONING_FIELD)
+                    out += self._encode_delta({name: text})
                 case events.RefusalDelta(text=text):
                     out += self._encode_delta({"refusal": text})
+                case events.ItemAdded(
+                    index, Reasoning(provider_fields=ProviderFields(text_field=str(name)))
+                ):
+                    self._reasoning_fields[index] = name
                 case events.ItemDone(item=FunctionCall() as call):
-                    out += self._encode_delta(
-                        {"tool_calls": [{"index": self._calls, **_call_body(call)}]}
-                    )
-                    self._calls += 1
-                case events.Created():
-                    out += self._encode_delta({"role": "assistant", "content": ""})
+                    out += self._encode_call(call)
+                case events.Created() if not self._has_role:
+                    out.append(self.encode_keep_alive())
+                case events.ItemDone(
+                    item=Reasoning(provider_fields=ProviderFields(fields=fields))
+                    | Message(provider_fields=ProviderFields(fields=fields))
+                ) if fields:
+                    out += self._encode_delta(fields)
                 case events.Ended(response=response):
                     out += self._encode_end(response)
         return b"".join(out)
 
+    def encode_keep_alive(self) -> bytes:
+        """A chunk without words. Simple readers do not know comments, but they know chunks."""
+        delta = {"content": ""} if self._has_role else {"role": "assistant", "content": ""}
+        self._has_role = True
+        return b"".join(self._encode_delta(delta))
+
     def _encode_delta(self, delta: dict[str, Any]) -> tuple[bytes, ...]:
         return (self._head, _encode(delta), _CHUNK_END)
 
+    def _encode_call(self, call: FunctionCall) -> tuple[bytes, ...]:
+        index, self._calls = self._calls, self._calls + 1
+        if not self._legacy_functions:
+            return self._encode_delta({"tool_calls": [{"index": index, **_call_body(call)}]})
+        # There is room for one.
+        return () if index else self._encode_delta({"function_call": _legacy_call_body(call)})
+
     def _encode_end(self, response: Response) -> list[bytes]:
-        reason = _finish_reason(response).encode()
+        reason = _finish_reason(response, self._legacy_functions).encode()
         out = [self._head, b'{},"logprobs":null,"finish_reason":"', reason, b'"}]}\n\n']
         if self._include_usage:
             usage = response.end.usage if response.end else None
@@ -295,7 +226,12 @@ class ChatCompletionChunkEncoder:
 
 
 _CHUNK_END = b',"logprobs":null,"finish_reason":null}]}\n\n'
-_TEXT_CHUNK_END = b"}" + _CHUNK_END
+
+
+def _chunk_end(logprobs: Sequence[Any]) -> tuple[bytes, ...]:
+    if not logprobs:
+        return (_CHUNK_END,)
+    return (b',"logprobs":', _encode(_logprobs_body(logprobs)), b',"finish_reason":null}]}\n\n')
 
 
 def encode_stream_error(error: AntiphonError) -> bytes:

@@ -1,29 +1,59 @@
-"""Chat messages: decodes the messages of ``/v1/chat/completions`` into items. Pure."""
+"""Chat messages: decodes the messages of ``/v1/chat/completions`` into items. Pure.
+
+Shapes that other servers take besides are rewritten before (``loose_chat_requests``).
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from antiphon.api.common.body import DECODE_ERRORS
 from antiphon.core.items import (
+    AudioData,
     FunctionCall,
     FunctionCallOutput,
+    ImageDetail,
+    InputAudio,
+    InputFile,
     InputImage,
     InputText,
+    InputVideo,
     Item,
     Message,
     OutputText,
     Part,
+    Reasoning,
     Refusal,
+    SummaryText,
     text_of,
+)
+from antiphon.core.provider_fields import (
+    MESSAGE_FIELDS,
+    REASONING_TEXT_FIELDS,
+    ProviderFields,
+    select_call_fields,
+    select_message_fields,
 )
 from antiphon.errors import InvalidRequestError
 
 
 class _ImageUrl(msgspec.Struct, frozen=True):
     url: str
-    detail: Literal["auto", "low", "high"] | None = None
+    detail: ImageDetail | None = None
+
+
+class _File(msgspec.Struct, frozen=True):
+    filename: str | None = None
+    file_data: str | None = None
+    file_url: str | None = None
+    file_id: str | None = None
+
+
+class _VideoUrl(msgspec.Struct, frozen=True):
+    url: str
 
 
 class _TextPart(msgspec.Struct, frozen=True, tag="text", tag_field="type"):
@@ -38,7 +68,22 @@ class _ImagePart(msgspec.Struct, frozen=True, tag="image_url", tag_field="type")
     image_url: _ImageUrl
 
 
-_Content = str | list[_TextPart | _ImagePart | _RefusalPart]
+class _FilePart(msgspec.Struct, frozen=True, tag="file", tag_field="type"):
+    file: _File
+
+
+class _AudioPart(msgspec.Struct, frozen=True, tag="input_audio", tag_field="type"):
+    input_audio: AudioData
+
+
+class _VideoPart(msgspec.Struct, frozen=True, tag="video_url", tag_field="type"):
+    video_url: _VideoUrl
+
+
+_Part = _TextPart | _ImagePart | _RefusalPart | _FilePart | _AudioPart | _VideoPart
+_Content = str | list[_Part]
+#: What stands beside calls, by the numbers of their message and of them in it.
+_CallFields: TypeAlias = dict[tuple[int, int], ProviderFields]
 
 
 class _CalledFunction(msgspec.Struct, frozen=True):
@@ -53,51 +98,167 @@ class _Call(msgspec.Struct, frozen=True):
 
 
 class MessageParam(msgspec.Struct, frozen=True):
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: _Content | None = None
+    """``function_call`` and the role ``function`` are what calls and outputs were before tools."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: _Content | msgspec.UnsetType | None = msgspec.UNSET
     name: str | None = None
     refusal: str | None = None
     tool_calls: list[_Call] | None = None
     tool_call_id: str | None = None
+    function_call: _CalledFunction | None = None
+    # What models want back of their answers (``core.provider_fields``).
+    reasoning_content: Any = None
+    reasoning: Any = None
+    reasoning_text: Any = None
+    thinking: Any = None
+    reasoning_details: Any = None
+    thinking_blocks: Any = None
+    reasoning_opaque: Any = None
+    extra_content: Any = None
+    thought_signature: Any = None
+    provider_specific_fields: Any = None
 
 
-def message_items(message: MessageParam, path: str) -> list[Item]:
-    """The items of a message; ``path`` is its field in the body."""
-    if message.role == "tool":
-        if not message.tool_call_id:
-            raise InvalidRequestError(
-                "A tool's message has to name its call.", param=f"{path}.tool_call_id"
+class _CallsMessage(msgspec.Struct, frozen=True):
+    tool_calls: Any = None
+
+
+class _CallsBody(msgspec.Struct, frozen=True):
+    messages: list[_CallsMessage]
+
+
+_calls_body = msgspec.json.Decoder(_CallsBody)
+
+
+def decode_call_fields(body: bytes, messages: Sequence[MessageParam]) -> _CallFields:
+    """What stands beside the calls of a body, which are those of ``messages``."""
+    if not any(message.tool_calls for message in messages):
+        return {}
+    try:
+        given = _calls_body.decode(body).messages
+    except DECODE_ERRORS:
+        return {}
+    return {
+        (index, number): ProviderFields(fields=fields)
+        for index, message in enumerate(given)
+        for number, call in enumerate(_list_of(message.tool_calls))
+        if isinstance(call, dict) and (fields := select_call_fields(call))
+    }
+
+
+def _list_of(calls: Any) -> list[Any]:
+    """Calls as clients send them: a list, with nulls in it perhaps, or one call by itself."""
+    return [one for one in calls if one is not None] if isinstance(calls, list) else [calls]
+
+
+def decode_messages(
+    messages: Sequence[MessageParam], call_fields: _CallFields | None = None
+) -> tuple[Item, ...]:
+    """The items of messages. Raises ``InvalidRequestError`` naming the invalid field."""
+    decoder = _MessagesDecoder(call_fields or {})
+    return tuple(
+        item for index, message in enumerate(messages) for item in decoder.decode(message, index)
+    )
+
+
+class _MessagesDecoder:
+    """Decodes messages one after another: an output without an id is the next open call's."""
+
+    def __init__(self, call_fields: _CallFields) -> None:
+        self._call_fields = call_fields
+        #: The calls without an output, by id, with their names.
+        self._open_calls: dict[str, str] = {}
+
+    def decode(self, message: MessageParam, index: int) -> Iterator[Item]:
+        path = f"messages[{index}]"
+        content = message.content or ""
+        match message.role:
+            case "tool" | "function":
+                call_id = message.tool_call_id or self._find_open_call(message, path)
+                self._open_calls.pop(call_id, None)
+                yield FunctionCallOutput(call_id, _decode_content("tool", content, path))
+            case "assistant":
+                yield from self._decode_assistant_message(message, index)
+            case role:
+                if message.content is msgspec.UNSET:
+                    raise InvalidRequestError(
+                        "The message has no content.", param=f"{path}.content"
+                    )
+                yield Message(role, _decode_content(role, content, path), message.name)
+
+    def _decode_assistant_message(self, message: MessageParam, index: int) -> Iterator[Item]:
+        calls = list(message.tool_calls or ())
+        # Libraries leave nameless stubs behind: no call was made.
+        if message.function_call is not None and message.function_call.name and not calls:
+            calls.append(_Call(f"call_{index}", message.function_call))
+        content = _decode_content("assistant", message.content or "", f"messages[{index}]")
+        if message.refusal:
+            words = (OutputText(content),) if isinstance(content, str) and content else content
+            content = (*(words or ()), Refusal(message.refusal))
+        yield from _decode_reasoning(message)
+        if content or not calls:
+            yield Message("assistant", content, message.name)
+        for number, call in enumerate(calls):
+            self._open_calls[call.id] = name = call.function.name
+            fields = self._call_fields.get((index, number))
+            yield FunctionCall(call.id, name, call.function.arguments, provider_fields=fields)
+
+    def _find_open_call(self, message: MessageParam, path: str) -> str:
+        """The call that an output without an id is for: the first that waits, or that name's."""
+        for call_id, name in self._open_calls.items():
+            if message.role == "tool" or message.name in (None, name):
+                return call_id
+        field = "tool_call_id" if message.role == "tool" else "name"
+        raise InvalidRequestError(
+            "The message has to name the call that it is the output of.", param=f"{path}.{field}"
+        )
+
+
+def _decode_reasoning(message: MessageParam) -> Iterator[Reasoning]:
+    """What a model thought, and what it wants back: nobody knows which model it was."""
+    fields = select_message_fields({name: getattr(message, name) for name in MESSAGE_FIELDS})
+    for name in REASONING_TEXT_FIELDS:
+        text = getattr(message, name)
+        if text and isinstance(text, str):
+            yield Reasoning(
+                (SummaryText(text),), provider_fields=ProviderFields(None, fields, name)
             )
-        return [FunctionCallOutput(message.tool_call_id, _content("tool", message.content))]
-    if message.role != "assistant":
-        if message.content is None:
-            raise InvalidRequestError("The message has no content.", param=f"{path}.content")
-        return [Message(message.role, _content(message.role, message.content), message.name)]
-    items: list[Item] = []
-    content = _content("assistant", message.content)
-    if message.refusal:
-        content = (Refusal(message.refusal),)
-    if content or not message.tool_calls:
-        items.append(Message("assistant", content, message.name))
-    items += [
-        FunctionCall(call.id, call.function.name, call.function.arguments)
-        for call in message.tool_calls or ()
-    ]
-    return items
+            return
+    if fields:
+        yield Reasoning(provider_fields=ProviderFields(None, fields))
 
 
-def _content(role: str, content: _Content | None) -> str | tuple[Part, ...]:
-    if content is None or isinstance(content, str):
-        return content or ""
-    parts: list[Part] = []
-    for part in content:
-        match part:
-            case _TextPart(text=text):
-                parts.append(OutputText(text) if role == "assistant" else InputText(text))
-            case _RefusalPart(refusal=refusal):
-                parts.append(Refusal(refusal))
-            case _ImagePart(image_url=image):
-                parts.append(InputImage(image.url, image.detail or "auto"))
+def _decode_content(role: str, content: str | list[_Part], path: str) -> str | tuple[Part, ...]:
+    if isinstance(content, str):
+        return content
+    parts = tuple(
+        _decode_part(role, part, f"{path}.content[{index}]") for index, part in enumerate(content)
+    )
     if all(isinstance(part, InputText | OutputText) for part in parts):
-        return text_of(tuple(parts))
-    return tuple(parts)
+        return text_of(parts)
+    return parts
+
+
+def _decode_part(role: str, part: _Part, path: str) -> Part:
+    match part:
+        case _TextPart(text=text):
+            return OutputText(text) if role == "assistant" else InputText(text)
+        case _RefusalPart(refusal=refusal):
+            return Refusal(refusal)
+        case _ImagePart(image_url=image):
+            return InputImage(image.url, image.detail or "auto")
+        case _AudioPart(input_audio=audio):
+            return InputAudio(audio)
+        case _VideoPart(video_url=video):
+            return InputVideo(video.url)
+        case _FilePart(file=file):
+            url = file.file_url
+            if url is None and (file.file_id or "").startswith(("https://", "http://")):
+                url = file.file_id
+            if file.file_data is None and url is None:
+                raise InvalidRequestError(
+                    "A file has to come with its data or a URL: this server keeps no files.",
+                    param=f"{path}.file.file_data",
+                )
+            return InputFile(file.filename, file.file_data, url)

@@ -13,8 +13,8 @@ from typing import Final
 import msgspec
 
 from antiphon.api.http.asgi_responses import Handler, answering_head, handle_errors
+from antiphon.api.http.chat_completion_requests import ChatCompletionCreate
 from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
-from antiphon.api.http.chat_completions_codec import ChatCompletionCreate
 from antiphon.api.http.conversations import (
     ConversationCreate,
     ConversationEndpoints,
@@ -27,6 +27,7 @@ from antiphon.api.http.openapi import DocsEndpoints, Operation, Parameter
 from antiphon.api.http.pagination import STATUSES
 from antiphon.api.http.responses import CompactionEndpoints, ResponseEndpoints
 from antiphon.api.http.responses_codec import ResponseCreate
+from antiphon.api.http.xai_rest import TokenizeText, XaiEndpoints
 from antiphon.api.mcp.streamable_http import McpEndpoint
 
 
@@ -40,6 +41,7 @@ class Endpoints(msgspec.Struct, frozen=True):
     conversations: ConversationEndpoints
     mcp: McpEndpoint
     health: HealthEndpoints
+    xai: XaiEndpoints
     docs: DocsEndpoints
 
 
@@ -192,6 +194,44 @@ _RESPONSE_ROUTES: Final = (
         handler=lambda to: to.models.retrieve,
     ),
 )
+_XAI_ROUTES: Final = (
+    Route(
+        "GET",
+        "/v1/chat/deferred-completion/{id}",
+        "Retrieve a deferred chat completion; 202 while it is not ready.",
+        "ChatCompletion",
+        handler=lambda to: to.chat_completions.retrieve_deferred,
+    ),
+    Route(
+        "GET",
+        "/v1/language-models",
+        "List models with their modalities and prices.",
+        "LanguageModelList",
+        handler=lambda to: to.xai.list_language_models,
+    ),
+    Route(
+        "GET",
+        "/v1/language-models/{id:path}",
+        "Retrieve a model with its modalities and prices.",
+        "LanguageModel",
+        handler=lambda to: to.xai.retrieve_language_model,
+    ),
+    Route(
+        "GET",
+        "/v1/api-key",
+        "Describe the API key of the request.",
+        "ApiKeyInfo",
+        handler=lambda to: to.xai.retrieve_api_key,
+    ),
+    Route(
+        "POST",
+        "/v1/tokenize-text",
+        "Split a text into the model's tokens.",
+        "Tokens",
+        TokenizeText,
+        handler=lambda to: to.xai.tokenize_text,
+    ),
+)
 _CONVERSATION_ROUTES: Final = (
     Route(
         "POST",
@@ -316,7 +356,7 @@ _SERVER_ROUTES: Final = (
         handler=lambda to: to.docs.get_docs,
     ),
 )
-ROUTES: Final = (*_RESPONSE_ROUTES, *_CONVERSATION_ROUTES, *_SERVER_ROUTES)
+ROUTES: Final = (*_RESPONSE_ROUTES, *_XAI_ROUTES, *_CONVERSATION_ROUTES, *_SERVER_ROUTES)
 #: Paths that need no API key: monitors and browsers have none to send. They show no tenant's data.
 PUBLIC_PATHS: Final = frozenset(route.path for route in ROUTES if route.public)
 

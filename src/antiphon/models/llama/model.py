@@ -15,7 +15,7 @@ import msgspec
 
 from antiphon.core.deltas import Delta
 from antiphon.core.turns import Options
-from antiphon.errors import ModelError, ModelUnavailableError
+from antiphon.errors import ModelUnavailableError
 from antiphon.models.llama.frame_protocol import LoadRequest
 from antiphon.models.llama.worker_supervisor import LlamaProcess
 from antiphon.turn.protocols import ModelCall, ModelInfo, Token
@@ -101,15 +101,12 @@ class LlamaModel:
         """
         return await (await self._get_process()).count_tokens(call.messages)
 
-    async def tokenize(self, text: str) -> tuple[Token, ...]:
-        """The tokens of a text by itself; loads the model if need be.
+    async def tokenize(self, model: str, text: str) -> tuple[Token, ...] | None:
+        """The tokens of a text by itself; loads the model if need be. None on Windows.
 
-        Raises what ``generate`` may, and ``ModelError`` on Windows.
+        Raises what ``generate`` may.
         """
-        tokens = await (await self._get_process()).tokenize(text)
-        if tokens is None:
-            raise ModelError(f"The model '{self._info.name}' cannot show its tokens here.")
-        return tokens
+        return await (await self._get_process()).tokenize(text)
 
     async def close(self) -> None:
         """Stop all calls and end the worker; safe to call twice."""

@@ -1,7 +1,8 @@
 """Chat completions: the upstream model, its request encoder, its messages array.
 
-The encoder does no I/O. Messages go into the request as they are stored, without the reasoning
-of other dialects. The answers' parser is in ``chat_completions_stream``.
+The encoder does no I/O. Messages go into the request as they are stored, with the fields that came
+from the model that is called (``core.provider_fields``) and without the reasoning of others. The
+answers' parser is in ``chat_completions_stream``.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ from typing import Any
 import msgspec
 
 from antiphon.core.extra_fields import add_extra_fields
+from antiphon.core.function_schemas import complete_parameters
 from antiphon.core.items import AudioData, Phase
 from antiphon.core.reasoning_sidecar import (
     PHASE_KEY,
     REASONING_KEY,
     ReasoningSidecar,
-    strip_sidecars,
+    insert_fields,
 )
 from antiphon.core.turns import FunctionTool, Options
 from antiphon.models.openai.chat_completions_stream import ChatCompletionsParser
 from antiphon.models.openai.logprobs_citations import wants_logprobs
+from antiphon.models.openai.message_rules import text_tool_outputs
 from antiphon.models.openai.upstream_model import UpstreamModel
 from antiphon.turn.protocols import ModelCall
 
@@ -109,7 +112,7 @@ class _Body(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ChatCompletionsEncoder:
-    """Writes request bodies for one endpoint.
+    """Writes request bodies for one endpoint, which ``host`` names.
 
     ``openai``: the endpoint is OpenAI's own. Then the token limit is sent as
     ``max_completion_tokens``, since its newer models reject ``max_tokens``, and ``store: false``
@@ -117,12 +120,17 @@ class ChatCompletionsEncoder:
     server supports, and no ``store``, which strict ones reject.
     """
 
-    def __init__(self, *, upstream_name: str | None, openai: bool) -> None:
+    def __init__(self, *, upstream_name: str | None, openai: bool, host: str = "") -> None:
         self._name = upstream_name
+        self._host = host
         self._openai = openai
         self._default_options = {
             stream: self._encode_options(_DEFAULTS, stream) for stream in (False, True)
         }
+
+    def origin(self, call: ModelCall) -> str:
+        """The model behind a call, as the fields of its answers name it."""
+        return f"{self._host}/{self._name or call.model}"
 
     def encode(self, call: ModelCall) -> bytes:
         """The request's JSON."""
@@ -133,7 +141,7 @@ class ChatCompletionsEncoder:
             else self._encode_options(options, call.stream)
         )
         name = _encode(self._name or call.model)
-        messages = strip_sidecars(call.messages)
+        messages = fit_messages(insert_fields(call.messages, self.origin(call)))
         return b"".join((b'{"model":', name, b',"messages":', messages, rest))
 
     def _encode_options(self, options: Options, stream: bool) -> bytes:
@@ -172,8 +180,26 @@ class ChatCompletionsEncoder:
         return fields if fields == b"}" else b"," + fields
 
 
+#: What only some of the upstreams take, as compact JSON has it; in a string it is escaped.
+_TOOL_PARTS = b'"role":"tool","content":['
+_ORIGINAL_DETAIL = b'"detail":"original"'
+
+
+def fit_messages(messages: bytes) -> bytes:
+    """The messages as every upstream takes them: pictures of tools as a user's, known details."""
+    if _TOOL_PARTS in messages:
+        messages = _encode(text_tool_outputs(msgspec.json.decode(messages)))
+    return messages.replace(_ORIGINAL_DETAIL, b'"detail":"high"')
+
+
 def _tool(tool: FunctionTool) -> dict[str, Any]:
-    return {"type": "function", "function": tool}
+    function: dict[str, Any] = {"name": tool.name}
+    if tool.description is not None:
+        function["description"] = tool.description
+    function["parameters"] = complete_parameters(tool.parameters)
+    if tool.strict is not None:
+        function["strict"] = tool.strict
+    return {"type": "function", "function": function}
 
 
 def _tool_choice(choice: str) -> str | dict[str, Any] | None:
@@ -201,13 +227,16 @@ class ChatCompletionsModel(UpstreamModel):
     @cached_property
     def _encoder(self) -> ChatCompletionsEncoder:
         openai = _is_openai(self._url.host or "")
-        return ChatCompletionsEncoder(upstream_name=self._upstream_name, openai=openai)
+        return ChatCompletionsEncoder(
+            upstream_name=self._upstream_name, openai=openai, host=self._url.authority
+        )
 
     def _request_body(self, call: ModelCall) -> bytes:
         return self._encoder.encode(call)
 
     def _create_parser(self, call: ModelCall) -> ChatCompletionsParser:
-        return ChatCompletionsParser()
+        tool_names = [tool.name for tool in call.options.tools]
+        return ChatCompletionsParser(self._encoder.origin(call), tool_names)
 
 
 def _is_openai(host: str) -> bool:

@@ -1,18 +1,32 @@
 """SSE parser: splits server-sent events from bytes as they arrive. No I/O.
 
-Follows the WHATWG HTML specification's event stream, with two differences: only ``data`` is
-read, because neither dialect needs other fields, and an event that the stream's end cuts
-short of its blank line still counts. Written here because the maintained parser, httpx-sse,
-reads httpx responses, and no maintained library parses bytes without I/O, for aiohttp.
+Follows the WHATWG HTML specification's event stream, except where servers do not, and what
+they mean is plain:
+
+- An event that the stream's end cuts short of its blank line counts.
+- A data line that is whole JSON, or begins no JSON, is an event at once: some servers write
+  no blank lines.
+- A line that begins as a JSON object, without a field's name, is data.
+- An event's name goes into its data, see ``_name_event``: the dialects repeat it there.
+
+Written here because the maintained parser, httpx-sse, reads httpx responses, and no
+maintained library parses bytes without I/O, for aiohttp.
 """
 
 from __future__ import annotations
+
+import msgspec
 
 from antiphon.errors import ModelError
 
 _BOM = b"\xef\xbb\xbf"
 #: The size limit of an event, in bytes.
 MAX_EVENT_BYTES = 16 * 1024 * 1024
+
+#: What decoding JSON may raise: wrong syntax, wrong shapes, wrong UTF-8, too deep.
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeError, RecursionError)
+_decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
+_decode_keys = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class SseParser:
@@ -27,7 +41,9 @@ class SseParser:
         #: The first bytes while they may still become a byte order mark; then None.
         self._bom_prefix: bytes | None = b""
         self._line = bytearray()
+        #: The lines of an event that is not yet whole.
         self._data: list[bytes] = []
+        self._name = b""
         self._size = 0
         self._after_cr = False
 
@@ -35,7 +51,7 @@ class SseParser:
         """The data of the events that end in ``data``."""
         if self._bom_prefix is not None:
             data = self._strip_bom(data)
-        if not (self._line or self._data or self._after_cr):
+        if not (self._line or self._data or self._name or self._after_cr):
             events = _split_events(data)
             if events is not None and len(data) <= self._max_event_bytes:
                 return events
@@ -76,22 +92,33 @@ class SseParser:
 
     def _handle_line(self, line: bytes, events: list[bytes]) -> None:
         if not line:
-            if self._data:
-                events.append(b"\n".join(self._data))
-                self._data = []
-                self._size = 0
+            self._end_event(events)
+            self._name = b""
         elif line.startswith(b"data:"):
-            value = line[6:] if line.startswith(b"data: ") else line[5:]
-            self._data.append(value)
-            self._count_line(line)
-        elif line == b"data":
-            self._data.append(b"")
-            self._count_line(line)
+            self._add_data(line[6:] if line.startswith(b"data: ") else line[5:], events)
+        elif line.startswith(b"event:"):
+            self._name = line[6:].strip()
+        elif line.startswith(b"{"):
+            self._add_data(line, events)
 
-    def _count_line(self, line: bytes) -> None:
-        # Whole lines are counted: endless empty ones are endless too.
-        self._size += len(line) + 1
-        self._check_size(self._size)
+    def _add_data(self, value: bytes, events: list[bytes]) -> None:
+        text = value.strip()
+        if self._data and (text == b"[DONE]" or _is_boundary(self._data[-1], text)):
+            self._end_event(events)
+        if self._data or (text.startswith(b"{") and not _is_json(text)):
+            self._data.append(value)
+            # Whole lines are counted: endless empty ones are endless too.
+            self._size += len(value) + len(b"data:\n")
+            self._check_size(self._size)
+        else:
+            self._check_size(len(value))
+            events.append(_name_event(self._name, value))
+
+    def _end_event(self, events: list[bytes]) -> None:
+        if self._data:
+            events.append(_name_event(self._name, b"\n".join(self._data)))
+            self._data = []
+            self._size = 0
 
     def _check_size(self, size: int) -> None:
         if size > self._max_event_bytes:
@@ -111,3 +138,39 @@ def _split_events(data: bytes) -> list[bytes] | None:
     events = data[6:-2].split(b"\n\ndata: ")
     # Two line ends for each event: then there is no other line between them.
     return events if data.count(b"\n") == 2 * len(events) else None
+
+
+def _is_boundary(line: bytes, next_line: bytes) -> bool:
+    """Whether a new object begins: within one, a comma stands between ``}`` and ``{``."""
+    return next_line.startswith(b"{") and line.rstrip().endswith(b"}")
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        _decode_raw(data)
+    except DECODE_ERRORS:
+        return False
+    return True
+
+
+def _name_event(name: bytes, data: bytes) -> bytes:
+    """An event's data with its name in it.
+
+    An event ``error`` becomes an object with an ``error``, whatever it holds; another
+    object gets its name as its ``type``, before its own type, which therefore counts.
+    """
+    if name == b"error":
+        return _error_event(data)
+    if not name or data.startswith(b'{"type"') or not data.startswith(b'{"'):
+        return data
+    return b'{"type":' + msgspec.json.encode(name.decode(errors="replace")) + b"," + data[1:]
+
+
+def _error_event(data: bytes) -> bytes:
+    try:
+        value = _decode_raw(data)
+        if data.lstrip().startswith(b"{") and _decode_keys(data).get("error") is not None:
+            return data
+    except DECODE_ERRORS:
+        return msgspec.json.encode({"error": data.decode(errors="replace")})
+    return msgspec.json.encode({"error": value})

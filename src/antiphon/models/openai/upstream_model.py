@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from typing import Any, ClassVar, Final
 
 import aiohttp
@@ -19,6 +19,14 @@ from yarl import URL
 from antiphon.core.deltas import Delta
 from antiphon.core.http_proxies import Proxy, find_proxy
 from antiphon.errors import ConfigError, ModelUnavailableError
+from antiphon.models.openai.refusal_rules import LearnedRules, repair_request
+from antiphon.models.openai.request_rules import fit_request
+from antiphon.models.openai.tokenize_text import (
+    MISSING_STATUSES,
+    TOKENIZE_PATH,
+    decode_tokens,
+    encode_tokenize_request,
+)
 from antiphon.models.openai.upstream_errors import (
     CLIENT_ERRORS,
     DECODE_ERRORS,
@@ -33,12 +41,12 @@ from antiphon.models.openai.upstream_response import (
     read_start,
 )
 from antiphon.models.retry import AttemptError, RetryAttempts, RetryPolicy
-from antiphon.turn.protocols import ModelCall, ModelInfo
+from antiphon.turn.protocols import ModelCall, ModelInfo, Token
 
 #: How long an idle connection stays open, in seconds: a person pauses between two turns.
 _KEEP_ALIVE_SECONDS = 60.0
-#: How often a rejected request is repaired and sent again.
-_MAX_REPAIRS = 2
+#: How often a refused request is rewritten and sent again.
+_MAX_REPAIRS = 8
 #: The limits of a model list: seconds, and bytes.
 _LIST_TIME = 5.0
 _LONGEST_LIST = 4 * 1024 * 1024
@@ -51,7 +59,8 @@ class UpstreamModel(ABC):
     ``upstream_name`` replaces the name that a call asks for. ``read_timeout`` is the
     longest silence, in seconds, before an answer and within it: reasoning models
     think for minutes. Redirects are not followed, so the key goes nowhere else. The
-    proxy is looked up once, see ``find_proxy``.
+    proxy is looked up once, see ``find_proxy``. ``quirks`` are the ``request_rules`` that its
+    requests need; more are learnt from what it refuses.
 
     Raises ``ConfigError`` for a URL, key or proxy that cannot be used.
     """
@@ -68,12 +77,14 @@ class UpstreamModel(ABC):
         upstream_name: str | None = None,
         connect_timeout: float = 10.0,
         read_timeout: float = 600.0,
+        quirks: Collection[str] = (),
         retry: RetryPolicy | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._info = info
         self._url = _endpoint_url(base_url, self.path)
+        self._tokenize_url = _endpoint_url(base_url, TOKENIZE_PATH)
         self._list_url = _endpoint_url(base_url, "/models")
         self._upstream_name = upstream_name
         proxy = find_proxy(str(self._url))
@@ -88,6 +99,7 @@ class UpstreamModel(ABC):
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=connect_timeout, sock_read=read_timeout
         )
+        self._rules = LearnedRules(self._url.authority, quirks)
         self._retry = retry or RetryPolicy()
         self._clock = clock
         self._sleep = sleep
@@ -107,16 +119,14 @@ class UpstreamModel(ABC):
     def _create_parser(self, call: ModelCall) -> ResponseParser:
         """A parser for one answer to a call."""
 
-    def _repair_request(self, call: ModelCall, body: bytes, failure: AttemptError) -> bytes | None:
-        """Another body to send at once in place of one that was rejected; None: there is none."""
-        return None
-
     async def generate(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:
         """The model's answer: each read of the connection is one batch.
 
         Retried by the retry policy until something has been yielded.
         """
-        body = self._request_body(call)
+        request, name = self._request_body(call), self._upstream_name or call.model
+        rules = self._rules.of(name)
+        body = fit_request(request, rules)
         attempts = RetryAttempts(self._retry, self._clock, self._sleep)
         repairs, has_output = 0, False
         while True:
@@ -124,7 +134,7 @@ class UpstreamModel(ABC):
             try:
                 response = await self._send(body)
                 upstream_response = UpstreamResponse(
-                    response, self._errors, self._create_parser(call), stream=call.stream
+                    response, self._errors, self._create_parser(call)
                 )
                 while not upstream_response.is_complete:
                     batch = await upstream_response.read()
@@ -132,6 +142,7 @@ class UpstreamModel(ABC):
                         has_output = True
                         yield batch
                 upstream_response.raise_for_error()
+                self._rules.remember(name, rules)
                 return
             except AttemptError as raised:
                 failure = raised
@@ -140,9 +151,10 @@ class UpstreamModel(ABC):
                     self._drainer.add(upstream_response.response)
             if has_output:
                 raise failure.error
-            repaired = self._repair_request(call, body, failure) if repairs < _MAX_REPAIRS else None
-            if repaired is not None:
-                body, repairs = repaired, repairs + 1
+            if repairs < _MAX_REPAIRS and (
+                repaired := repair_request(request, rules, failure.error)
+            ):
+                (body, rules), repairs = repaired, repairs + 1
                 continue
             await attempts.wait_or_raise(failure)
 
@@ -157,12 +169,36 @@ class UpstreamModel(ABC):
                 body = await read_start(response, _LONGEST_LIST)
         except CLIENT_ERRORS as raised:
             raise self._errors.from_exception(raised) from None
+        except Unreadable as failure:
+            raise self._errors.unreadable(failure) from None
         if response.status != 200:
             raise self._errors.from_response(response.status, response.headers, body, time.time())
         try:
             return decode_model_list(body)
         except Unreadable as failure:
             raise self._errors.unreadable(failure) from None
+
+    async def tokenize(self, model: str, text: str) -> tuple[Token, ...] | None:
+        """A text's tokens, where the endpoint shows them as xAI's does; without retries."""
+        request = encode_tokenize_request(self._upstream_name or model, text)
+        try:
+            response = await self._get_session().post(
+                self._tokenize_url, data=request, allow_redirects=False, **self._proxy_options
+            )
+            body = await read_start(response, _LONGEST_LIST)
+        except CLIENT_ERRORS as raised:
+            raise self._errors.from_exception(raised).error from None
+        if response.status in MISSING_STATUSES:
+            return None
+        if response.status != 200:
+            failure = self._errors.from_response(
+                response.status, response.headers, body, time.time()
+            )
+            raise failure.error
+        try:
+            return decode_tokens(body)
+        except Unreadable as unreadable:
+            raise self._errors.unreadable(unreadable).error from None
 
     @property
     def where(self) -> str:
@@ -189,7 +225,7 @@ class UpstreamModel(ABC):
             )
         except CLIENT_ERRORS as raised:
             raise self._errors.from_exception(raised) from None
-        if response.status != 200:
+        if not 200 <= response.status < 300:
             refusal = await read_error_body(response)
             raise self._errors.from_response(
                 response.status, response.headers, refusal, time.time()
@@ -206,6 +242,8 @@ class UpstreamModel(ABC):
                 # A session would send its own headers to proxies, too, the key among them.
                 headers=None if self._proxy_options else self._headers,
                 timeout=self._timeout,
+                # Labels may be wrong, see ``ContentDecoder``.
+                auto_decompress=False,
             )
         return self._session
 

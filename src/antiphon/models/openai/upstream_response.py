@@ -8,17 +8,17 @@ from typing import Protocol
 
 import aiohttp
 
-from antiphon.core.deltas import Delta
-from antiphon.errors import ModelError
-from antiphon.models.openai.sse import SseParser
+from antiphon.core.content_decoding import ContentDecoder, ContentDecodingError, decode_content
+from antiphon.core.deltas import Delta, Finish, UsageUpdate
+from antiphon.models.openai.answer_framing import AnswerFraming
 from antiphon.models.openai.upstream_errors import CLIENT_ERRORS, ErrorMapper, Unreadable
 from antiphon.models.retry import AttemptError
 
-#: The size limit of an answer that is not streamed, in bytes.
-_MAX_BODY_BYTES = 64 * 1024 * 1024
 #: How much of an error body is read, in bytes, and for how long, in seconds.
 _MAX_ERROR_BODY_BYTES = 64 * 1024
 _ERROR_BODY_TIMEOUT = 5.0
+#: How long the rest of a complete answer is waited for, in seconds: its usage, as a rule.
+_END_TIMEOUT = 1.5
 #: How long a finished stream's connection is drained before it is closed, in seconds.
 _DRAIN_TIMEOUT = 1.0
 
@@ -52,6 +52,10 @@ class ResponseParser(Protocol):
         ...
 
 
+#: Deltas that an answer without a word has, too.
+_END_DELTAS = (UsageUpdate, Finish)
+
+
 class UpstreamResponse:
     """Turns a successful response into deltas, read by read, until it ``is_complete``.
 
@@ -60,34 +64,37 @@ class UpstreamResponse:
     """
 
     def __init__(
-        self,
-        response: aiohttp.ClientResponse,
-        errors: ErrorMapper,
-        response_parser: ResponseParser,
-        *,
-        stream: bool,
+        self, response: aiohttp.ClientResponse, errors: ErrorMapper, response_parser: ResponseParser
     ) -> None:
         self.is_complete = False
         self.response = response
         self._errors = errors
         self._response_parser = response_parser
-        self._sse_parser = SseParser() if _is_stream(response, requested=stream) else None
+        self._framing = AnswerFraming()
+        self._content_decoder = ContentDecoder(response.headers.get("Content-Encoding", ""))
+        self._has_output = False
+        #: When the rest of an answer is no longer waited for, by the loop's clock.
+        self._deadline: float | None = None
 
     async def read(self) -> list[Delta]:
         """The deltas of all that has arrived; waits until something has.
 
         Raises ``AttemptError``; anything else is a bug here.
         """
-        reader, parser = self._response_parser, self._sse_parser
-        if parser is None:
-            batch = reader.parse_body(await self._read_body())
-            self.is_complete = True
-        else:
-            data = await self._read_chunk()
-            batch = reader.feed(parser.feed(data) if data else parser.close())
-            self.is_complete = reader.done or not data or reader.error is not None
+        parser = self._response_parser
+        data = await self._read_or_end()
+        batch = self._parse(data)
+        self.is_complete = not data or parser.done or parser.error is not None
         if self.is_complete:
-            batch += reader.finish()
+            self._has_output = self._has_output or bool(batch)
+            return batch + self._finish()
+        if batch:
+            self._has_output = True
+            self._deadline = None
+        if self._deadline is None and (
+            parser.finish_reason is not None or self._framing.may_be_whole()
+        ):
+            self._deadline = asyncio.get_running_loop().time() + _END_TIMEOUT
         return batch
 
     def raise_for_error(self) -> None:
@@ -95,10 +102,10 @@ class UpstreamResponse:
         error = self._response_parser.error
         if isinstance(error, Unreadable):
             raise self._errors.unreadable(error)
+        if isinstance(error, AttemptError):
+            raise self._errors.with_plain_words(error, self._framing.plain_words)
         if error is not None:
-            raise (
-                error if isinstance(error, AttemptError) else self._errors.from_error_event(error)
-            )
+            raise self._errors.from_error_event(error)
 
     def release(self) -> bool:
         """Give the connection back or close it; False: neither, see ``ConnectionDrainer``."""
@@ -108,25 +115,54 @@ class UpstreamResponse:
         self.response.close()
         return True
 
-    async def _read_chunk(self) -> bytes:
+    def _parse(self, data: bytes) -> list[Delta]:
+        """The deltas of these bytes; of none: those at the end of the body."""
+        framing, parser = self._framing, self._response_parser
+        batch: list[Delta] = []
         try:
-            return await self._read_available()
-        except AttemptError:
-            if self._response_parser.finish_reason is None:
-                raise
-            # The answer is complete; only the end of the stream itself is missing.
-            return b""
+            if data:
+                for piece in self._content_decoder.feed(data):
+                    batch += parser.feed(framing.feed(piece))
+                    if parser.done or parser.error is not None:
+                        break
+                return batch
+            batch = parser.feed(framing.close())
+        except Unreadable as error:
+            parser.error = error
+        except ContentDecodingError as error:
+            parser.error = Unreadable(str(error), b"")
+        else:
+            return batch if framing.document is None else parser.parse_body(framing.document)
+        return batch
 
-    async def _read_body(self) -> bytes:
-        parts: list[bytes] = []
-        size = 0
-        while data := await self._read_available():
-            parts.append(data)
-            size += len(data)
-            if size > _MAX_BODY_BYTES:
-                text = f"The upstream's answer is longer than {_MAX_BODY_BYTES} bytes."
-                raise AttemptError(ModelError(text, code="upstream_invalid_response"))
-        return b"".join(parts)
+    def _finish(self) -> list[Delta]:
+        parser = self._response_parser
+        batch = parser.finish()
+        has_output = self._has_output or any(type(one) not in _END_DELTAS for one in batch)
+        if parser.done and parser.finish_reason is None and not has_output:
+            # An end marker, and no answer before it.
+            parser.error = parser.error or Unreadable("it holds no answer", b"")
+            return []
+        return batch
+
+    async def _read_or_end(self) -> bytes:
+        """The bytes that arrived, at least one; none: the answer ends here.
+
+        An answer that has said why it stops, or is one whole document, is complete, however
+        the connection goes on: by nothing, by signs of life without end, or by breaking off.
+        """
+        try:
+            if self._deadline is None:
+                return await self._read_available()
+            async with asyncio.timeout_at(self._deadline):
+                return await self._read_available()
+        except (AttemptError, TimeoutError) as failure:
+            if self._response_parser.finish_reason is not None or self._framing.is_whole():
+                return b""
+            if isinstance(failure, AttemptError):
+                raise
+        self._deadline = None
+        return await self._read_available()
 
     async def _read_available(self) -> bytes:
         """The bytes that arrived, at least one; none: the end of the response."""
@@ -170,17 +206,23 @@ async def read_error_body(response: aiohttp.ClientResponse) -> bytes:
     except CLIENT_ERRORS:
         # The status alone describes the error; the body is only more precise.
         pass
-    return b"".join(parts)
+    try:
+        return _decode_start(response, parts, _MAX_ERROR_BODY_BYTES)
+    except ContentDecodingError:
+        return b""
 
 
 async def read_start(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     """The body, cut off after ``max_bytes``; closes the connection.
 
-    Raises what is in ``CLIENT_ERRORS``.
+    Raises what is in ``CLIENT_ERRORS``, and ``Unreadable``.
     """
     parts: list[bytes] = []
     await _read_start(response, max_bytes, parts)
-    return b"".join(parts)
+    try:
+        return _decode_start(response, parts, max_bytes)
+    except ContentDecodingError as error:
+        raise Unreadable(str(error), b"") from None
 
 
 async def _read_start(response: aiohttp.ClientResponse, max_bytes: int, parts: list[bytes]) -> None:
@@ -193,9 +235,6 @@ async def _read_start(response: aiohttp.ClientResponse, max_bytes: int, parts: l
         response.close()
 
 
-def _is_stream(response: aiohttp.ClientResponse, *, requested: bool) -> bool:
-    """Whether the response is a stream, which may differ from the request."""
-    kind = response.headers.get("Content-Type", "")
-    if "event-stream" in kind:
-        return True
-    return requested and "json" not in kind
+def _decode_start(response: aiohttp.ClientResponse, parts: list[bytes], max_bytes: int) -> bytes:
+    encoding = response.headers.get("Content-Encoding", "")
+    return decode_content(b"".join(parts), encoding, max_bytes)

@@ -27,8 +27,8 @@ from antiphon.models.openai.upstream_errors import ErrorMapper, incomplete_strea
 from antiphon.models.openai.upstream_model import authorization_header, parse_http_url
 from antiphon.models.retry import AttemptError, RetryAttempts, RetryPolicy, retry_after
 from antiphon.models.xai.codec import XaiParser, build_request, without_reasoning
-from antiphon.protos.xai import Proto, chat_pb2_grpc
-from antiphon.turn.protocols import ModelCall, ModelInfo
+from antiphon.protos.xai import Proto, chat_pb2_grpc, tokenize_pb2, tokenize_pb2_grpc
+from antiphon.turn.protocols import ModelCall, ModelInfo, Token
 
 _Status = grpc.StatusCode
 
@@ -194,6 +194,21 @@ class XaiGrpcModel:
     async def count_tokens(self, call: ModelCall) -> int | None:
         """None: the API counts the tokens of a text, not those of a conversation."""
         return None
+
+    async def tokenize(self, model: str, text: str) -> tuple[Token, ...] | None:
+        """A text's tokens, without retries. None: the server does not show them."""
+        stub = tokenize_pb2_grpc.TokenizeStub(self._get_channel())
+        name = self._upstream_name or model
+        request = tokenize_pb2.TokenizeTextRequest(text=text, model=name)
+        try:
+            answer = await stub.TokenizeText(
+                request, metadata=self._metadata, timeout=self._read_timeout
+            )
+        except grpc.aio.AioRpcError as raised:
+            if raised.code() is _Status.UNIMPLEMENTED:
+                return None
+            raise from_rpc_error(raised, self._errors, time.time()).error from None
+        return tuple(Token(one.token_id, one.token_bytes) for one in answer.tokens)
 
     async def close(self) -> None:
         """Close all connections; calls that still run fail."""

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from antiphon.api.grpc.deferred_completions import DeferredCompletions
+from antiphon.api.common.deferred_completions import DeferredCompletions
 from antiphon.errors import RateLimitError
 from antiphon.models.scripted import ScriptedModel, hang
 from antiphon.turn.running_turns import RunningTurn

@@ -1,0 +1,331 @@
+"""Loose chat requests: rewrites shapes with one meaning into those of the API. Pure.
+
+For bodies that are not in the API's own shape, so nothing here is on the path of the others.
+What has no one meaning is left as it is, for the decoder to name it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import msgspec
+
+from antiphon.api.common.item_shapes import ROLE_NAMES
+
+_CHOICES: Final = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
+_FORMATS: Final = frozenset({"text", "json_object"})
+
+
+def normalize_chat_request(body: dict[str, Any]) -> dict[str, Any]:
+    """A body of ``POST /v1/chat/completions`` in the API's own shape, as far as it has one."""
+    body = dict(body)
+    for name, normalize in _FIELDS.items():
+        if body.get(name) is not None:
+            body[name] = normalize(body[name])
+    choice = body.get("tool_choice")
+    if isinstance(choice, str) and choice in _tool_names(body.get("tools")):
+        body["tool_choice"] = _named_choice(choice)
+    return body
+
+
+def _normalize_messages(messages: Any) -> Any:
+    if isinstance(messages, str):
+        return [{"role": "user", "content": messages}]
+    if isinstance(messages, dict):
+        messages = [messages]
+    if not isinstance(messages, list):
+        return messages
+    return [
+        _normalize_message(one, index) if isinstance(one, dict) else one
+        for index, one in enumerate(messages)
+    ]
+
+
+def _normalize_message(message: dict[str, Any], index: int) -> dict[str, Any]:
+    message = _item_as_message(message)
+    role = message.get("role")
+    if isinstance(role, str):
+        role = role.strip().lower()
+        message["role"] = role = ROLE_NAMES.get(role, role)
+    if "content" in message:
+        message["content"] = _normalize_content(message["content"], role)
+    for name in ("name", "tool_call_id"):
+        message[name] = _as_text(message.get(name))
+    if not isinstance(message.get("refusal"), str):
+        message["refusal"] = None
+    message["tool_calls"] = _normalize_calls(message.get("tool_calls"), index)
+    message["function_call"] = _normalize_legacy_call(message.get("function_call"))
+    return message
+
+
+def _item_as_message(message: dict[str, Any]) -> dict[str, Any]:
+    """A call or an output of the Responses API among the messages, as a message."""
+    if message.get("role") is None and message.get("type") == "function_call":
+        return {"role": "assistant", "content": None, "tool_calls": [message]}
+    if message.get("role") is None and message.get("type") == "function_call_output":
+        call_id, output = message.get("call_id"), message.get("output")
+        return {"role": "tool", "tool_call_id": call_id, "content": output}
+    return dict(message)
+
+
+def _normalize_content(content: Any, role: Any) -> Any:
+    if content is None or isinstance(content, str):
+        return content
+    if role in ("tool", "function") and not _has_parts(content):
+        # An output that is not a text is its JSON.
+        return _encode(content)
+    if isinstance(content, bool | int | float):
+        return _encode(content)
+    if isinstance(content, dict):
+        content = [content]
+    if not isinstance(content, list):
+        return content
+    return [_normalize_part(part) for part in content if part is not None]
+
+
+def _has_parts(content: Any) -> bool:
+    parts = content if isinstance(content, list) else [content]
+    return all(isinstance(part, dict) and _part_kind(part) in _PART_TYPES for part in parts)
+
+
+def _normalize_part(part: Any) -> Any:
+    if isinstance(part, str):
+        part = {"type": "text", "text": part}
+    kind = _part_kind(part) if isinstance(part, dict) else None
+    if kind not in _PART_TYPES:
+        return part
+    name, normalize = _PART_TYPES[kind]
+    return {"type": name, name: normalize(part)}
+
+
+def _part_kind(part: dict[str, Any]) -> str | None:
+    kind = part.get("type")
+    if kind is None and isinstance(part.get("text"), str):
+        return "text"
+    return kind if isinstance(kind, str) else None
+
+
+def _normalize_text(part: dict[str, Any]) -> Any:
+    text = part.get("text", part.get("content"))
+    return "" if text is None and "text" in part else _as_text(text)
+
+
+def _url_fields(part: dict[str, Any], name: str) -> Any:
+    inner = part.get(name)
+    return {"url": inner} if isinstance(inner, str) else inner
+
+
+def _normalize_image(part: dict[str, Any]) -> Any:
+    image = _url_fields(part, "image_url") or _url_fields(part, "image")
+    if not isinstance(image, dict):
+        return image
+    detail = image.get("detail", part.get("detail"))
+    if isinstance(detail, str):
+        detail = detail.strip().lower() or None
+    return {**image, "detail": detail}
+
+
+def _normalize_file(part: dict[str, Any]) -> Any:
+    return part.get("file", part)
+
+
+def _normalize_video(part: dict[str, Any]) -> Any:
+    return _url_fields(part, "video_url")
+
+
+def _normalize_audio(part: dict[str, Any]) -> Any:
+    """A recording; its ``data:`` URL says the format where nothing else does."""
+    audio = part.get("input_audio", _url_fields(part, "audio_url") or part)
+    if not isinstance(audio, dict):
+        return audio
+    url = audio.get("data", audio.get("url"))
+    if not isinstance(url, str) or not url.startswith("data:"):
+        return audio
+    head, _, data = url.partition(",")
+    kind = head.removeprefix("data:").partition(";")[0].partition("/")[2].removeprefix("x-")
+    return {"data": data, "format": audio.get("format") or kind}
+
+
+#: By the type of a part: its type and field in this API, and what makes the field.
+_PART_TYPES: Final[dict[str | None, tuple[str, Callable[[dict[str, Any]], Any]]]] = {
+    **dict.fromkeys(("text", "input_text", "output_text"), ("text", _normalize_text)),
+    **dict.fromkeys(("image_url", "input_image", "image"), ("image_url", _normalize_image)),
+    **dict.fromkeys(("file", "input_file"), ("file", _normalize_file)),
+    **dict.fromkeys(("input_audio", "audio_url"), ("input_audio", _normalize_audio)),
+    **dict.fromkeys(("video_url", "input_video"), ("video_url", _normalize_video)),
+    "refusal": ("refusal", lambda part: part.get("refusal")),
+}
+
+
+def _normalize_calls(calls: Any, index: int) -> Any:
+    if isinstance(calls, dict):
+        calls = [calls] if calls else None
+    if not isinstance(calls, list):
+        return calls or None
+    return [
+        _normalize_call(one, f"call_{index}_{number}") if isinstance(one, dict) else one
+        for number, one in enumerate(one for one in calls if one is not None)
+    ]
+
+
+def _normalize_call(call: dict[str, Any], default_id: str) -> dict[str, Any]:
+    call_id = _as_text(call.get("id") or call.get("call_id")) or default_id
+    function = call.get("function", call if "name" in call else None)
+    if isinstance(function, dict):
+        function = {**function, "arguments": _as_arguments(function.get("arguments"))}
+    kind = "function" if function is not None else call.get("type") or "function"
+    return {**call, "id": call_id, "type": kind, "function": function}
+
+
+def _normalize_legacy_call(call: Any) -> Any:
+    if not isinstance(call, dict) or not call.get("name"):
+        return None
+    return {**call, "arguments": _as_arguments(call.get("arguments"))}
+
+
+def _as_arguments(arguments: Any) -> Any:
+    """A call's arguments as the text of their JSON."""
+    if isinstance(arguments, str):
+        return arguments
+    return "{}" if arguments is None else _encode(arguments)
+
+
+def _normalize_tools(tools: Any) -> Any:
+    if isinstance(tools, dict):
+        tools = [tools] if tools else None
+    if not isinstance(tools, list):
+        return tools
+    return [_nest_function(one) for one in tools if one is not None]
+
+
+def _nest_function(tool: Any) -> Any:
+    """A function tool or a choice of one, with its fields where chat completions have them."""
+    if not isinstance(tool, dict) or tool.get("type") not in (None, "function"):
+        return tool
+    inner = tool.get("function")
+    if inner is None and "name" in tool:
+        inner = {name: value for name, value in tool.items() if name != "type"}
+    if isinstance(inner, str):
+        inner = {"name": inner}
+    if inner is None:
+        return tool
+    if isinstance(inner, dict) and inner.get("parameters") in ("", []):
+        inner = {**inner, "parameters": None}
+    return {"type": "function", "function": inner}
+
+
+def _normalize_functions(functions: Any) -> Any:
+    tools = _normalize_tools(functions)
+    if not isinstance(tools, list):
+        return tools
+    return [one.get("function", one) if isinstance(one, dict) else one for one in tools]
+
+
+def _normalize_choice(choice: Any) -> Any:
+    if isinstance(choice, str):
+        return _CHOICES.get(choice.strip().lower(), choice) or None
+    return _normalize_choice_object(choice) if isinstance(choice, dict) else choice
+
+
+def _normalize_choice_object(choice: dict[str, Any]) -> Any:
+    kind = choice.get("type")
+    if kind in _CHOICES or not choice:
+        return _CHOICES.get(kind or "")
+    if kind == "allowed_tools":
+        allowed = choice.get("allowed_tools", choice)
+        if isinstance(allowed, dict):
+            return {"type": kind, "allowed_tools": {**allowed, "tools": _allowed(allowed)}}
+    return _nest_function({**choice, "type": "function"} if kind == "tool" else choice)
+
+
+def _allowed(allowed: dict[str, Any]) -> Any:
+    tools = allowed.get("tools")
+    return [_nest_function(one) for one in tools] if isinstance(tools, list) else tools
+
+
+def _named_choice(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
+def _tool_names(tools: Any) -> list[Any]:
+    functions = (one.get("function") for one in _dicts(tools))
+    return [one.get("name") for one in _dicts(list(functions))]
+
+
+def _dicts(values: Any) -> Iterable[dict[str, Any]]:
+    return (one for one in values if isinstance(one, dict)) if isinstance(values, list) else ()
+
+
+def _normalize_legacy_choice(choice: Any) -> Any:
+    if isinstance(choice, dict):
+        choice = choice.get("function", choice)
+    return choice or None
+
+
+def _normalize_format(given: Any) -> Any:
+    if isinstance(given, str) and given in _FORMATS:
+        return {"type": given}
+    if not isinstance(given, dict):
+        return given
+    if not given:
+        return None
+    if given.get("type") != "json_schema":
+        return given
+    inner = given.get("json_schema")
+    if inner is None and isinstance(given.get("schema"), dict):
+        inner = {name: value for name, value in given.items() if name != "type"}
+    if isinstance(inner, dict):
+        inner = {**inner, "name": inner.get("name") or "response"}
+    return {"type": "json_schema", "json_schema": inner}
+
+
+def _normalize_stop(stop: Any) -> Any:
+    if isinstance(stop, list):
+        return [one for one in stop if one is not None and one != ""]
+    return stop
+
+
+def _normalize_limit(limit: Any) -> Any:
+    """-1 is no limit, to servers whose own default that is."""
+    return None if limit in (-1, "-1", "") else limit
+
+
+def _normalize_metadata(metadata: Any) -> Any:
+    if not isinstance(metadata, dict):
+        return metadata
+    return {
+        name: value if isinstance(value, str) else _encode(value)
+        for name, value in metadata.items()
+        if value is not None
+    }
+
+
+def _normalize_logprobs(logprobs: Any) -> Any:
+    """A number, as completions had it, is how many tokens to show."""
+    return bool(logprobs) if isinstance(logprobs, int) else logprobs
+
+
+def _as_text(value: Any) -> Any:
+    """A number as a text; anything else as it is."""
+    return str(value) if isinstance(value, int | float) and type(value) is not bool else value
+
+
+def _encode(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+_FIELDS: Final[dict[str, Callable[[Any], Any]]] = {
+    "messages": _normalize_messages,
+    "tools": _normalize_tools,
+    "tool_choice": _normalize_choice,
+    "functions": _normalize_functions,
+    "function_call": _normalize_legacy_choice,
+    "response_format": _normalize_format,
+    "stop": _normalize_stop,
+    "max_tokens": _normalize_limit,
+    "max_completion_tokens": _normalize_limit,
+    "metadata": _normalize_metadata,
+    "logprobs": _normalize_logprobs,
+    "user": _as_text,
+}

@@ -1,0 +1,64 @@
+"""Answer fields: deltas of what chat completions hold besides words and calls. Pure.
+
+Reasoning comes under several names, and next to it or to a call stand fields that the model wants
+back (``core.provider_fields``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from antiphon.core.deltas import Delta, ProviderFieldsDelta, ReasoningSummaryDelta
+from antiphon.core.provider_fields import (
+    REASONING_TEXT_FIELDS,
+    ProviderFields,
+    entry_text,
+    select_call_fields,
+    select_message_fields,
+)
+
+_DETAILS = "reasoning_details"
+
+
+class AnswerFields:
+    """Makes the deltas of one answer; ``origin`` is the model that gives it."""
+
+    def __init__(self, origin: str | None) -> None:
+        self._origin = origin
+        self._by_name = {
+            name: ProviderFields(origin, text_field=name) for name in REASONING_TEXT_FIELDS
+        }
+        self._has_text = False
+
+    def text_delta(self, name: str, text: str) -> ReasoningSummaryDelta:
+        """More reasoning that came as text, under this name."""
+        self._has_text = True
+        return ReasoningSummaryDelta(text, self._by_name[name])
+
+    def field_deltas(self, fields: Mapping[str, Any], *, whole: bool) -> Iterator[Delta]:
+        """The fields of a message, or of a chunk of one if it is not ``whole``.
+
+        What only ``reasoning_details`` tell is shown, too.
+        """
+        details = fields.get(_DETAILS)
+        if not self._has_text and isinstance(details, list):
+            for text in map(entry_text, details):
+                if text:
+                    yield ReasoningSummaryDelta(text)
+        if isinstance(details, list) and not whole:
+            # Pieces of one entry may come together: joined, one by one, they are that entry.
+            for entry in details:
+                if chosen := select_message_fields({_DETAILS: [entry]}):
+                    yield self._fields_delta(chosen)
+            fields = {name: value for name, value in fields.items() if name != _DETAILS}
+        if fields := select_message_fields(fields):
+            yield self._fields_delta(fields)
+
+    def call_fields(self, call: Mapping[str, Any]) -> ProviderFields | None:
+        """What stands beside a call, None: nothing."""
+        fields = select_call_fields(call)
+        return ProviderFields(self._origin, fields) if fields else None
+
+    def _fields_delta(self, fields: Mapping[str, Any]) -> ProviderFieldsDelta:
+        return ProviderFieldsDelta(ProviderFields(self._origin, dict(fields)))

@@ -1,0 +1,217 @@
+"""Answer framing: finds the JSON in the body of an answer, whatever its form and label. No I/O.
+
+An answer is an event stream or one JSON document. Servers send the one where the other was
+requested, and label either as anything, so the first bytes decide and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+from antiphon.errors import ModelError
+from antiphon.models.openai.sse import SseParser
+from antiphon.models.openai.upstream_errors import DECODE_ERRORS, Unreadable
+from antiphon.models.retry import AttemptError
+
+#: The size limit of an answer that is not streamed, in bytes.
+MAX_BODY_BYTES = 64 * 1024 * 1024
+#: How much of a page, or of a body without any JSON, is read for the error message, in bytes.
+_MAX_QUOTED_BYTES = 2048
+
+_BOM = b"\xef\xbb\xbf"
+_SPACE = b" \t\r\n"
+#: The end marker as the parsers know it, and its other spellings.
+DONE = b"[DONE]"
+_DONE_SPELLINGS = frozenset({b"[DONE]", b'"[DONE]"', b"'[DONE]'", b"[done]"})
+
+_decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
+_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+#: How a line of an event stream begins.
+_SSE_LINE = re.compile(rb"(data|event|id|retry)?[ \t]*(:|$)", re.MULTILINE)
+#: A line within a body that may begin another object.
+_LATER_LINE = re.compile(rb"[\r\n](\{|data:)")
+
+
+class AnswerFraming:
+    """Takes a body in pieces of any size and returns the events of a stream, as JSON objects.
+
+    The end marker is an event too, always as ``DONE``. A document is in ``document`` when the
+    body has been closed. Signs of life are left out.
+
+    Raises ``AttemptError`` for a page, and for a document that is too long, and what
+    ``SseParser`` raises.
+    """
+
+    def __init__(self) -> None:
+        self.document: bytes | None = None
+        #: The last data of the stream that is no JSON: a sign of life, or an error in words.
+        self.plain_words = b""
+        self._form: Literal["stream", "document", "page"] | None = None
+        #: The body from its beginning: a document's, or as much as an error message needs.
+        self._head = bytearray()
+        self._sse_parser = SseParser()
+        self._half_joiner = HalfJoiner()
+        self._has_events = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The events that end in ``data``."""
+        if self._form == "stream":
+            return self._filter(self._sse_parser.feed(data))
+        self._head += data
+        if self._form is None:
+            self._form = _find_form(self._head)
+            if self._form == "stream":
+                head, self._head = bytes(self._head), self._head[:_MAX_QUOTED_BYTES]
+                return self._filter(self._sse_parser.feed(head))
+        if self._form == "page" and len(self._head) >= _MAX_QUOTED_BYTES:
+            raise self._page_error()
+        if len(self._head) > MAX_BODY_BYTES:
+            text = f"The upstream's answer is longer than {MAX_BODY_BYTES} bytes."
+            raise AttemptError(ModelError(text, code="upstream_invalid_response"))
+        return []
+
+    def close(self) -> list[bytes]:
+        """The last events, at the end of the body."""
+        if self._form == "page":
+            raise self._page_error()
+        if self._form == "document":
+            return self._close_document(bytes(self._head.removeprefix(_BOM).strip(_SPACE)))
+        events = self._filter(self._sse_parser.close())
+        if not self._has_events and not _SSE_LINE.match(self._head.lstrip(_SPACE)):
+            raise Unreadable("it is neither JSON nor an event stream", bytes(self._head))
+        return events
+
+    def may_be_whole(self) -> bool:
+        """Whether a document may end here: only ``is_whole`` looks at all of it."""
+        return self._form == "document" and self._head[-80:].rstrip(_SPACE).endswith((b"}", b"]"))
+
+    def is_whole(self) -> bool:
+        """Whether a document is whole."""
+        return self.may_be_whole() and _is_json(self._head.removeprefix(_BOM))
+
+    def _page_error(self) -> AttemptError:
+        return Unreadable("it is an HTML page, so check the base URL", bytes(self._head))
+
+    def _close_document(self, body: bytes) -> list[bytes]:
+        """The events of a body that is not one document, but many in a row or in a list."""
+        events = _listed_objects(body)
+        if not events and _LATER_LINE.search(body) and not _is_json(body):
+            events = self._filter(SseParser().feed(body + b"\n\n"))
+        if len([one for one in events if one != DONE]) > 1:
+            return self._filter(events)
+        document = events[0] if events else body
+        self.document = self._half_joiner.join(_mend_text(document))
+        return []
+
+    def _filter(self, events: Iterable[bytes]) -> list[bytes]:
+        """The objects and the end marker among a stream's events."""
+        objects: list[bytes] = []
+        for event in events:
+            if event[:1] == b"{":
+                objects.append(self._half_joiner.join(_mend_text(event)))
+                continue
+            data = event.strip(_SPACE)
+            while data.startswith(b"data:"):
+                # A proxy framed the events of another once more.
+                data = data.removeprefix(b"data:").strip(_SPACE)
+            if data in _DONE_SPELLINGS:
+                objects.append(DONE)
+            elif data.startswith(b"{"):
+                objects.append(self._half_joiner.join(_mend_text(data)))
+            elif listed := _listed_objects(data):
+                objects += [self._half_joiner.join(_mend_text(one)) for one in listed]
+            elif data:
+                self.plain_words = data
+        self._has_events = self._has_events or bool(objects)
+        return objects
+
+
+class HalfJoiner:
+    """Joins characters whose halves, as UTF-16 escapes, came in two events of a stream.
+
+    Servers that cut text between two UTF-16 units send ``\\ud83d`` as the end of a string, and
+    ``\\ude00`` as the beginning of a string in a later event. Half a character is none, and
+    strict decoders refuse it: a half whose other half does not come is left out.
+    """
+
+    def __init__(self) -> None:
+        self._first_half = b""
+
+    def join(self, event: bytes) -> bytes:
+        """The event's JSON without lone halves."""
+        if b"\\u" not in event or not _HALF.search(event):
+            return event
+        first_half, last_half, is_joined = self._first_half, b"", False
+
+        def replace(found: re.Match[bytes]) -> bytes:
+            nonlocal last_half, is_joined
+            if found["last"]:
+                last_half = found["last"]
+            elif found["first"] and first_half:
+                is_joined = True
+                return b'"' + first_half + found["first"]
+            elif found["first"]:
+                return b'"'
+            elif not found["lone"]:
+                return found[0]
+            return b""
+
+        joined = _ESCAPES.sub(replace, event)
+        if last_half or is_joined:
+            self._first_half = last_half
+        return joined
+
+
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+#: All escapes of a JSON text, each as a whole, so that an escaped backslash begins none.
+_ESCAPES = re.compile(
+    rb"\\u[dD][89abAB]..\\u[dD][c-fC-F].."
+    rb'|(?P<last>\\u[dD][89abAB]..)(?=")'
+    rb'|"(?P<first>\\u[dD][c-fC-F]..)'
+    rb"|(?P<lone>\\u[dD][89a-fA-F]..)"
+    rb"|\\.",
+    re.DOTALL,
+)
+
+
+def _find_form(head: bytearray) -> Literal["stream", "document", "page"] | None:
+    """What a body is by its first bytes; None: they are not enough."""
+    start = head.removeprefix(_BOM).lstrip(_SPACE)
+    if not start or _BOM.startswith(start):
+        return None
+    if start.startswith((b"{", b"[")):
+        return "document"
+    return "page" if start.startswith(b"<") else "stream"
+
+
+def _mend_text(data: bytes) -> bytes:
+    """JSON in UTF-8, with U+FFFD for bytes that are none."""
+    if data.isascii():
+        return data
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return data.decode(errors="replace").encode()
+    return data
+
+
+def _listed_objects(data: bytes) -> list[bytes]:
+    """The objects of a JSON array; none, if it is no such array."""
+    if not data.startswith(b"["):
+        return []
+    try:
+        return [bytes(one) for one in _decode_list(data) if bytes(one)[:1] == b"{"]
+    except DECODE_ERRORS:
+        return []
+
+
+def _is_json(data: bytes | bytearray) -> bool:
+    try:
+        _decode_raw(data)
+    except DECODE_ERRORS:
+        return False
+    return True
