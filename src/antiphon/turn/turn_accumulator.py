@@ -8,7 +8,7 @@ has rounds: where tools ran, their outputs follow the calls, and the model is as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -29,7 +29,9 @@ from antiphon.core.items import (
     SummaryText,
 )
 from antiphon.core.provider_fields import ProviderFields, join_provider_fields
-from antiphon.core.turns import TurnStatus, Usage
+from antiphon.core.tool_definitions import tool_finder
+from antiphon.core.turns import FunctionTool, TurnStatus, Usage
+from antiphon.turn.custom_tool_input import CustomInputDecoder
 
 _Prose = (
     deltas.OutputTextDelta
@@ -73,6 +75,11 @@ class _OpenItem(msgspec.Struct):
     #: What the model will want back of its reasoning.
     encrypted_reasoning: deltas.EncryptedReasoning | None = None
     provider_fields: ProviderFields | None = None
+    #: The tool that a call is of, where it is not a plain function or not known.
+    tool: FunctionTool | None = None
+    #: A custom tool's call has its text instead of the arguments; this reads it out of them.
+    is_custom: bool = False
+    input_decoder: CustomInputDecoder | None = None
 
 
 class TurnAccumulator:
@@ -81,11 +88,16 @@ class TurnAccumulator:
     ``finish_reason`` is the reason the model gave for stopping, None until it gives one.
     ``usage`` is what all rounds took, ``last_usage`` those of the last one.
     ``server_of`` gives the label of the MCP server that a tool belongs to, by the name the model
-    calls it.
+    calls it. ``tools`` are those that the model is offered.
     """
 
-    def __init__(self, server_of: Callable[[str], str | None] | None = None) -> None:
+    def __init__(
+        self,
+        server_of: Callable[[str], str | None] | None = None,
+        tools: Sequence[FunctionTool] = (),
+    ) -> None:
         self._server_of = server_of
+        self._find_tool = tool_finder(tools)
         self.finish_reason: deltas.FinishReason | None = None
         self.last_usage: Usage | None = None
         #: Whether the model asked for tools more often than it may.
@@ -315,14 +327,18 @@ class TurnAccumulator:
         if call is None:
             call = _OpenItem(-1, FunctionCall, [], self._unique_call_id(delta), is_started=False)
             self._calls[delta.index] = call
-        if not call.name and delta.name:
-            call.name = delta.name
-        if delta.arguments:
-            call.pieces.append(delta.arguments)
+        call.is_custom = call.is_custom or delta.is_custom
         if delta.provider_fields is not None:
             call.provider_fields = join_provider_fields(call.provider_fields, delta.provider_fields)
+        if not call.name and delta.name:
+            call.name = delta.name
+        text = delta.arguments
+        if call.input_decoder is not None:
+            text = call.input_decoder.feed(text)
+        if text:
+            call.pieces.append(text)
         if call.is_started:
-            self._emit_arguments(call, delta.arguments, out)
+            self._emit_arguments(call, text, out)
         elif call.name:
             # Which kind of item it is depends on the name.
             self._emit_call_start(call, out)
@@ -332,13 +348,17 @@ class TurnAccumulator:
         call.is_started = True
         call.index = len(self._items)
         self._items.append(None)
+        call.tool = self._find_tool(call.name)
+        if call.tool is not None and call.tool.is_custom and not call.is_custom:
+            call.is_custom, call.input_decoder = True, CustomInputDecoder()
+            call.pieces = [call.input_decoder.feed("".join(call.pieces))]
         out.append(events.ItemAdded(call.index, self._build_call(call, "", "completed")))
         self._emit_arguments(call, "".join(call.pieces), out)
 
     def _emit_arguments(self, call: _OpenItem, text: str, out: list[events.Event]) -> None:
         """A piece of a call's arguments; white space waits, since it may be all there is."""
         if not call.has_arguments:
-            if not text or text.isspace():
+            if not text or (text.isspace() and not call.is_custom):
                 return
             call.has_arguments = True
             text = "".join(call.pieces)
@@ -347,7 +367,16 @@ class TurnAccumulator:
 
     def _build_call(self, call: _OpenItem, arguments: str, status: ItemStatus) -> FunctionCall:
         server = self._server_of(call.name) if self._server_of else None
-        return FunctionCall(call.call_id, call.name, arguments, status, server)
+        tool = call.tool
+        return FunctionCall(
+            call.call_id,
+            call.name if tool is None else tool.local_name or tool.name,
+            arguments,
+            status,
+            server,
+            namespace=None if tool is None else tool.namespace,
+            is_custom=call.is_custom,
+        )
 
     def _unique_call_id(self, delta: deltas.ToolCallDelta) -> str:
         """The model's id, if it gave one and gave it to no other call that it is shown."""
@@ -359,12 +388,16 @@ class TurnAccumulator:
         return new_call_id() if is_taken else given
 
     def _end_item(self, item: _OpenItem, status: ItemStatus, out: list[events.Event]) -> None:
-        text = "".join(item.pieces)
         done: Item
         if item.kind is FunctionCall:
             if not item.is_started:
                 self._emit_call_start(item, out)
-            if not item.has_arguments:
+            if item.input_decoder is not None and (rest := item.input_decoder.finish()):
+                item.pieces.append(rest)
+                self._emit_arguments(item, rest, out)
+        text = "".join(item.pieces)
+        if item.kind is FunctionCall:
+            if not item.has_arguments and not item.is_custom:
                 text = ""
                 if status == "completed":
                     # A function without parameters is called with an empty object.
