@@ -198,6 +198,7 @@ def grpc_server(engine: Engine, app: GatewayMiddleware) -> GrpcServer:
         GatewayInterceptor(app.authorizer, app.metrics),
         prices=_price_lookup(engine),
         fun_prompt=engine.settings.fun_prompt,
+        limits=engine.settings.connection_limits,
     )
 
 

@@ -102,6 +102,7 @@ class UnsupportedContentEncodingError(InvalidRequestError):
 
 class RequestTimeoutError(InvalidRequestError):
     status = 408
+    grpc = "DEADLINE_EXCEEDED"
     default_code = "request_timeout"
 
 
