@@ -18,11 +18,12 @@ REASONING_TEXT_FIELDS: Final = ("reasoning_content", "reasoning", "reasoning_tex
 #: Lists that a stream sends in pieces, and those fields of their entries that are text.
 _LIST_FIELDS: Final = ("reasoning_details", "thinking_blocks")
 _ENTRY_TEXT_FIELDS: Final = ("text", "summary", "thinking")
+#: Fields of a message, or of a call, that are no reasoning.
+EXTRA_FIELDS: Final = ("extra_content", "thought_signature", "provider_specific_fields")
 #: All fields of a message, but for text, that its model may want back.
-MESSAGE_FIELDS: Final = (
-    *_LIST_FIELDS,
-    *("reasoning_opaque", "extra_content", "thought_signature", "provider_specific_fields"),
-)
+MESSAGE_FIELDS: Final = (*_LIST_FIELDS, "reasoning_opaque", *EXTRA_FIELDS)
+#: Those fields of a message that are reasoning.
+REASONING_FIELDS: Final = frozenset({*REASONING_TEXT_FIELDS, *MESSAGE_FIELDS} - {*EXTRA_FIELDS})
 #: How deep a field may be nested: deeper ones could not be read back from the store.
 _MAX_DEPTH: Final = 400
 #: The fields of a call, or of its function, that have a meaning of their own, here or in the
