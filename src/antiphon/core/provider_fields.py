@@ -79,6 +79,11 @@ def add_call_fields(call: dict[str, Any], fields: Mapping[str, Any]) -> dict[str
     return {**outer, **call, "function": function}
 
 
+def text_only(given: ProviderFields | None) -> ProviderFields | None:
+    """Those of a text that is told again, without what may be told once."""
+    return msgspec.structs.replace(given, fields={}) if given else None
+
+
 def group_by_origin(
     parts: Iterable[tuple[ProviderFields | None, str]], *, with_text: bool
 ) -> dict[str | None, dict[str, Any]]:
