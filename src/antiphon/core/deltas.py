@@ -75,6 +75,25 @@ class ItemEnd(msgspec.Struct, frozen=True):
     """The answer or reasoning so far is an item of its own: what follows is another."""
 
 
+class ItemSwitch(msgspec.Struct, frozen=True):
+    """The answer or reasoning that is being written pauses, and the one of ``slot`` goes on.
+
+    A new one begins in a slot that has none. A stream begins in slot 0.
+    """
+
+    slot: int
+
+
+class TextCorrection(msgspec.Struct, frozen=True):
+    """The whole text of what is being written, where its deltas were not that text.
+
+    ``call_index``: the arguments of that call; None: the answer or reasoning.
+    """
+
+    text: str
+    call_index: int | None = None
+
+
 class RefusalTextDelta(msgspec.Struct, frozen=True):
     """More of the sentence by which the model declines."""
 
@@ -85,6 +104,7 @@ class ToolCallDelta(msgspec.Struct, frozen=True):
     """A fragment of one tool call. ``index`` tells the calls of an answer apart.
 
     ``call_id`` and ``name`` come with the first fragment and may be missing later.
+    ``is_custom``: the arguments are a custom tool's input as it is, and no JSON.
     ``provider_fields`` of all fragments are joined.
     """
 
@@ -93,6 +113,7 @@ class ToolCallDelta(msgspec.Struct, frozen=True):
     name: str | None = None
     arguments: str = ""
     provider_fields: ProviderFields | None = None
+    is_custom: bool = False
 
 
 class ForeignItemDelta(msgspec.Struct, frozen=True):
@@ -122,6 +143,8 @@ Delta: TypeAlias = (
     | EncryptedReasoning
     | ProviderFieldsDelta
     | ItemEnd
+    | ItemSwitch
+    | TextCorrection
     | RefusalTextDelta
     | ToolCallDelta
     | ForeignItemDelta

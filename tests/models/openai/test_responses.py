@@ -274,7 +274,7 @@ def test_bad_answers(behaviour: Any, kind: type[AntiphonError], streaming: bool)
 def test_bad_events_keep_what_came_before() -> None:
     async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         received = sse_frames(*stream_events(message("Hello.")))
-        bad = events(b'{"type":"response.output_text.delta","delta":3}')
+        bad = events(b'{"type":"response.output_text.delta","delta":"lo"')
         upstream.then(stream(*received[:4], *bad, *received[4:]))
         deltas, error = await expect_failure(model, ModelError)
         assert error.code == "upstream_invalid_response"

@@ -43,6 +43,10 @@ class ConversationUpdate(msgspec.Struct, frozen=True):
     metadata: Metadata
 
 
+class _Update(msgspec.Struct, frozen=True):
+    metadata: Metadata | None = None
+
+
 class ItemsCreate(msgspec.Struct, frozen=True):
     """Items to append."""
 
@@ -50,7 +54,7 @@ class ItemsCreate(msgspec.Struct, frozen=True):
 
 
 _create_decoder = msgspec.json.Decoder(ConversationCreate)
-_update_decoder = msgspec.json.Decoder(ConversationUpdate)
+_update_decoder = msgspec.json.Decoder(_Update | None)
 _items_decoder = msgspec.json.Decoder(ItemsCreate)
 
 
@@ -103,7 +107,11 @@ class ConversationEndpoints:
     async def update(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/conversations/{id}: its metadata"""
         body = await read_body(receive)
-        params = decode_body(_update_decoder, body)
+        params = decode_body(_update_decoder, body or b"{}")
+        if params is None or params.metadata is None:
+            raise InvalidRequestError(
+                "The metadata is missing.", code="missing_required_parameter", param="metadata"
+            )
         tenant, name = tenant_of(scope), scope["path_params"]["id"]
         idempotent_request = self._idempotency_keys.for_request(scope, body)
         if idempotent_request is None:

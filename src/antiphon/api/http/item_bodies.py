@@ -215,7 +215,7 @@ def item_body(
         case FunctionCallOutput(output=output):
             return {
                 "id": name,
-                "type": "function_call_output",
+                "type": item_kind(item),
                 "status": status or item.status,
                 "call_id": item.call_id,
                 "output": output if isinstance(output, str) else _part_bodies("user", output),
@@ -229,14 +229,15 @@ def _call_body(
     call: FunctionCall, name: str, status: str | None, as_approval_request: bool
 ) -> dict[str, Any]:
     if call.server is None:
-        return {
+        body = {
             "id": name,
-            "type": "function_call",
+            "type": item_kind(call),
             "status": status or call.status,
             "call_id": call.call_id,
             "name": call.name,
-            "arguments": call.arguments,
+            "input" if call.is_custom else "arguments": call.arguments,
         }
+        return body if call.namespace is None else {**body, "namespace": call.namespace}
     if not as_approval_request:
         return mcp_call_body(call, name) | ({"status": status} if status else {})
     return {
