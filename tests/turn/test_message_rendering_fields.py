@@ -70,7 +70,8 @@ def test_calls_that_wait_for_an_output_take_it_along() -> None:
 
 def test_calls_of_one_answer_that_become_two_messages_both_have_its_reasoning() -> None:
     """Of calls made together one may be run here, and another by the client."""
-    items = [ASKED, thought("A", x=1), call("c"), call("d"), FunctionCallOutput("c", "1")]
+    output = FunctionCallOutput("c", "1")
+    items: list[Item] = [ASKED, thought("A", x=1), call("c"), call("d"), output]
     first, second = sent(items)
     assert (names_of(first), names_of(second)) == (["c"], ["d"])
     assert first["reasoning"] == second["reasoning"] == "A"
