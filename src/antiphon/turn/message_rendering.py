@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from antiphon.core.custom_tool_input import custom_arguments
 from antiphon.core.foreign_items import function_views
 from antiphon.core.function_schemas import to_json_object
 from antiphon.core.items import (
@@ -35,7 +36,7 @@ from antiphon.core.items import (
 )
 from antiphon.core.provider_fields import ProviderFields, group_by_origin, text_only
 from antiphon.core.reasoning_sidecar import ReasoningSidecar, attach_fields, attach_sidecars
-from antiphon.core.tool_definitions import CUSTOM_INPUT, added_tools, offered_name
+from antiphon.core.tool_definitions import added_tools, offered_name
 from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
 from antiphon.core.turns import FunctionTool
 
@@ -371,7 +372,7 @@ def _assistant_chat_message(
 def _called_function(call: FunctionCall) -> _Function:
     """A call as models make it: of a function, by the name that they are offered."""
     if call.is_custom:
-        arguments = _encode({CUSTOM_INPUT: call.arguments}).decode()
+        arguments = custom_arguments(call.arguments)
     else:
         arguments = to_json_object(call.arguments)
     return _Function(offered_name(call.namespace, call.name), arguments)
