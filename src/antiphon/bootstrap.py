@@ -30,6 +30,7 @@ from antiphon.models.llama.model_download import (
 )
 from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.openai.chat_completions import ChatCompletionsModel
+from antiphon.models.openai.chat_fallback import ResponsesOrChatModel
 from antiphon.models.openai.request_rules import RULES, is_rule
 from antiphon.models.openai.responses import ResponsesModel
 from antiphon.models.openai.upstream_model import (
@@ -339,7 +340,9 @@ def _upstream_model(name: str, settings: ModelSettings) -> Model:
             raise ConfigError(
                 f"the model '{name}' has the quirk '{quirk}', which is none of {', '.join(RULES)}"
             )
-    kind = ResponsesModel if settings.kind == "responses" else ChatCompletionsModel
+    kind: type[UpstreamModel] = ChatCompletionsModel
+    if settings.kind == "responses":
+        kind = ResponsesOrChatModel if settings.has_chat_fallback else ResponsesModel
     return kind(
         info,
         settings.base_url,

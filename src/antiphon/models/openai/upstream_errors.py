@@ -40,6 +40,8 @@ CLIENT_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
 )
 
+#: The error code of a path that the upstream does not have.
+ENDPOINT_MISSING = "upstream_not_found"
 _INVALID_RESPONSE_CODE = "upstream_invalid_response"
 _DISCONNECTED_CODE = "upstream_disconnected"
 #: The length limit of an upstream's text in an error message, in characters.
@@ -263,10 +265,10 @@ class ErrorMapper:
             return failure
         if status in (408, 504):
             return _later(ModelTimeoutError(description), delay)
-        if status >= 500 or status == 425:
+        if status == 425 or (status >= 500 and status != 501):
             kind = ModelUnavailableError if status in (425, 503) else ModelError
             failure = _later(kind(description), delay)
-            failure.transient = status not in (501, 505)
+            failure.transient = status != 505
             return failure
         return AttemptError(self._map_request_error(status, provider_error, message, description))
 
@@ -276,10 +278,10 @@ class ErrorMapper:
         """The error for a status that rejects the request as such."""
         error: AntiphonError
         match status:
-            case 404 if _is_model_not_found(provider_error):
+            case 404 | 410 if _is_model_not_found(provider_error):
                 error = ModelNotFoundError(message or description, param="model")
-            case 404 | 405:
-                error = ModelError(f"{description} Check the base URL.", code="upstream_not_found")
+            case 404 | 405 | 410 | 501:
+                error = ModelError(f"{description} Check the base URL.", code=ENDPOINT_MISSING)
             case 402:
                 error = ModelError(description, code="upstream_payment_required")
             case 413:

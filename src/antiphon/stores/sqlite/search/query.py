@@ -152,6 +152,6 @@ def _build_hit(connection: sqlite3.Connection, row_id: int, query: SearchQuery) 
     excerpt = build_excerpt(text_at(connection, row_id), query)
     if excerpt is None:
         return None
-    ((body,),) = connection.execute(SEARCH_SQL["header"], (row_id,)).fetchall()
-    top = decode_header(body)
+    (row,) = connection.execute(SEARCH_SQL["header"], (row_id,)).fetchall()
+    top = decode_header(*row)
     return SearchHit(response_id_of(top.key), top.created_at, excerpt, top.header.conversation)
