@@ -104,7 +104,6 @@ class ToolCallDelta(msgspec.Struct, frozen=True):
     """A fragment of one tool call. ``index`` tells the calls of an answer apart.
 
     ``call_id`` and ``name`` come with the first fragment and may be missing later.
-    ``is_custom``: the arguments are a custom tool's input as it is, and no JSON.
     ``provider_fields`` of all fragments are joined.
     """
 
@@ -113,7 +112,6 @@ class ToolCallDelta(msgspec.Struct, frozen=True):
     name: str | None = None
     arguments: str = ""
     provider_fields: ProviderFields | None = None
-    is_custom: bool = False
 
 
 class ForeignItemDelta(msgspec.Struct, frozen=True):

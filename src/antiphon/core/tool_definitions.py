@@ -13,14 +13,13 @@ from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 
+from antiphon.core.custom_tool_input import CUSTOM_INPUT
 from antiphon.core.items import ForeignItem, Item
 from antiphon.core.mcp_servers import NAME_SEPARATOR
 from antiphon.core.turns import FunctionTool
 
 #: The longest name that every upstream takes.
 MAX_OFFERED_NAME_LENGTH: Final = 64
-#: The one parameter of the function that a custom tool is offered as.
-CUSTOM_INPUT: Final = "input"
 _DIGEST_LENGTH: Final = 8
 _INVALID_CHARACTER: Final = re.compile(r"[^a-zA-Z0-9_-]")
 #: The items that bring tools with them.

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from antiphon.core.custom_tool_input import custom_arguments
 from antiphon.core.foreign_items import function_views
 from antiphon.core.function_schemas import to_json_object
 from antiphon.core.items import (
@@ -33,9 +34,9 @@ from antiphon.core.items import (
     Refusal,
     text_and_refusals_of,
 )
-from antiphon.core.provider_fields import ProviderFields, group_by_origin
+from antiphon.core.provider_fields import ProviderFields, group_by_origin, text_only
 from antiphon.core.reasoning_sidecar import ReasoningSidecar, attach_fields, attach_sidecars
-from antiphon.core.tool_definitions import CUSTOM_INPUT, added_tools, offered_name
+from antiphon.core.tool_definitions import added_tools, offered_name
 from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
 from antiphon.core.turns import FunctionTool
 
@@ -229,6 +230,9 @@ class _MessageBuilder:
         #: Reasoning that led to the message, and that of which nothing has come yet.
         self._message_reasoning: tuple[Reasoning, ...] = ()
         self._pending_reasoning: tuple[Reasoning, ...] = ()
+        #: Of an answer some of whose calls are open: they become a message of their own, and
+        #: models want thoughts in each.
+        self._round_thoughts: list[tuple[ProviderFields | None, str]] = []
 
     def add_message(self, item: Message) -> None:
         if item.role == "assistant":
@@ -276,7 +280,10 @@ class _MessageBuilder:
         plain = _encode(_assistant_chat_message(given, calls))
         reasoning = [*self._message_reasoning, *(r for c in self._calls for r in c.reasoning)]
         parts = [(item.provider_fields, item.text) for item in (*reasoning, *pending)]
-        parts.append((given.provider_fields if given else None, ""))
+        parts, self._round_thoughts = parts or self._round_thoughts, []
+        if self.open_calls:
+            self._round_thoughts = [(text_only(fields), text) for fields, text in parts]
+        parts = [*parts, (given.provider_fields if given else None, "")]
         # Thoughts that led to a call are a part of it. Of others models want the signed or
         # encrypted form, and some refuse their words.
         fields = group_by_origin(parts, with_text=bool(calls))
@@ -365,7 +372,7 @@ def _assistant_chat_message(
 def _called_function(call: FunctionCall) -> _Function:
     """A call as models make it: of a function, by the name that they are offered."""
     if call.is_custom:
-        arguments = _encode({CUSTOM_INPUT: call.arguments}).decode()
+        arguments = custom_arguments(call.arguments)
     else:
         arguments = to_json_object(call.arguments)
     return _Function(offered_name(call.namespace, call.name), arguments)

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from antiphon.core import deltas, events
+from antiphon.core.custom_tool_input import CustomInputDecoder
 from antiphon.core.ids import new_call_id
 from antiphon.core.items import (
     ForeignItem,
@@ -31,7 +32,6 @@ from antiphon.core.items import (
 from antiphon.core.provider_fields import ProviderFields, join_provider_fields
 from antiphon.core.tool_definitions import tool_finder
 from antiphon.core.turns import FunctionTool, TurnStatus, Usage
-from antiphon.turn.custom_tool_input import CustomInputDecoder
 
 _Prose = (
     deltas.OutputTextDelta
@@ -77,8 +77,7 @@ class _OpenItem(msgspec.Struct):
     provider_fields: ProviderFields | None = None
     #: The tool that a call is of, where it is not a plain function or not known.
     tool: FunctionTool | None = None
-    #: A custom tool's call has its text instead of the arguments; this reads it out of them.
-    is_custom: bool = False
+    #: Reads a custom tool's text out of the arguments of its call.
     input_decoder: CustomInputDecoder | None = None
 
 
@@ -327,7 +326,6 @@ class TurnAccumulator:
         if call is None:
             call = _OpenItem(-1, FunctionCall, [], self._unique_call_id(delta), is_started=False)
             self._calls[delta.index] = call
-        call.is_custom = call.is_custom or delta.is_custom
         if delta.provider_fields is not None:
             call.provider_fields = join_provider_fields(call.provider_fields, delta.provider_fields)
         if not call.name and delta.name:
@@ -349,8 +347,8 @@ class TurnAccumulator:
         call.index = len(self._items)
         self._items.append(None)
         call.tool = self._find_tool(call.name)
-        if call.tool is not None and call.tool.is_custom and not call.is_custom:
-            call.is_custom, call.input_decoder = True, CustomInputDecoder()
+        if call.tool is not None and call.tool.is_custom:
+            call.input_decoder = CustomInputDecoder()
             call.pieces = [call.input_decoder.feed("".join(call.pieces))]
         out.append(events.ItemAdded(call.index, self._build_call(call, "", "completed")))
         self._emit_arguments(call, "".join(call.pieces), out)
@@ -358,7 +356,7 @@ class TurnAccumulator:
     def _emit_arguments(self, call: _OpenItem, text: str, out: list[events.Event]) -> None:
         """A piece of a call's arguments; white space waits, since it may be all there is."""
         if not call.has_arguments:
-            if not text or (text.isspace() and not call.is_custom):
+            if not text or (text.isspace() and call.input_decoder is None):
                 return
             call.has_arguments = True
             text = "".join(call.pieces)
@@ -375,7 +373,7 @@ class TurnAccumulator:
             status,
             server,
             namespace=None if tool is None else tool.namespace,
-            is_custom=call.is_custom,
+            is_custom=call.input_decoder is not None,
         )
 
     def _unique_call_id(self, delta: deltas.ToolCallDelta) -> str:
@@ -397,7 +395,7 @@ class TurnAccumulator:
                 self._emit_arguments(item, rest, out)
         text = "".join(item.pieces)
         if item.kind is FunctionCall:
-            if not item.has_arguments and not item.is_custom:
+            if not item.has_arguments and item.input_decoder is None:
                 text = ""
                 if status == "completed":
                     # A function without parameters is called with an empty object.

@@ -67,6 +67,8 @@ class UpstreamModel(ABC):
 
     #: What the dialect's requests are sent to, below the base URL.
     path: ClassVar[str]
+    #: As in ``ModelInfo``.
+    runs_hosted_tools: ClassVar[bool] = False
 
     def __init__(  # noqa: PLR0913
         self,
@@ -82,7 +84,7 @@ class UpstreamModel(ABC):
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._info = info
+        self._info = msgspec.structs.replace(info, runs_hosted_tools=self.runs_hosted_tools)
         self._url = _endpoint_url(base_url, self.path)
         self._tokenize_url = _endpoint_url(base_url, TOKENIZE_PATH)
         self._list_url = _endpoint_url(base_url, "/models")
