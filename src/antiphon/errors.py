@@ -12,7 +12,8 @@
     ├── AuthenticationError                401  no API key, or an unknown or revoked one
     ├── ForbiddenError                     403  a request of a page of another web site
     ├── NotFoundError                      404  missing, deleted or another tenant's: all alike
-    │   └── ModelNotFoundError             404
+    │   ├── ModelNotFoundError             404
+    │   └── PreviousResponseNotFoundError  400  the turn to continue: that is OpenAI's status
     ├── MethodNotAllowedError              405
     ├── ConflictError                      409
     │   ├── ResponseInProgressError        409
@@ -134,6 +135,11 @@ class NotFoundError(AntiphonError):
 
 class ModelNotFoundError(NotFoundError):
     default_code = "model_not_found"
+
+
+class PreviousResponseNotFoundError(NotFoundError):
+    status = 400
+    default_code = "previous_response_not_found"
 
 
 class MethodNotAllowedError(AntiphonError):

@@ -270,7 +270,8 @@ async def test_a_call_for_somebody_else_ends_the_turn_and_waits() -> None:
     assert len(model.calls) == 1
     for wrong, code in (
         ([Message("user", "Well?")], "tool_output_missing"),
-        ([FunctionCallOutput("a", "again")], "tool_call_not_found"),
+        ([FunctionCallOutput("a", "again")], "tool_output_missing"),
+        ([FunctionCallOutput("c", "nowhere")], "tool_call_not_found"),
     ):
         with pytest.raises(InvalidRequestError) as caught:
             await run_turn(service, *wrong, after=response.id)

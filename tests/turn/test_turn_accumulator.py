@@ -14,10 +14,14 @@ from antiphon.core.deltas import (
     AnnotationDelta,
     Delta,
     Finish,
+    ForeignItemDelta,
+    ItemEnd,
+    ItemSwitch,
     OutputTextDelta,
     ReasoningSummaryDelta,
     ReasoningTextDelta,
     RefusalTextDelta,
+    TextCorrection,
     ToolCallDelta,
     UsageUpdate,
 )
@@ -32,6 +36,7 @@ from antiphon.core.events import (
     TextDelta,
 )
 from antiphon.core.items import (
+    ForeignItem,
     FunctionCall,
     Item,
     Message,
@@ -388,3 +393,44 @@ def test_a_model_is_silent_until_it_says_something() -> None:
     machine = TurnAccumulator()
     machine.feed([ToolCallDelta(0, "a", "f")])
     assert not machine.is_round_empty
+
+
+def test_answers_that_are_written_in_turn_stay_apart() -> None:
+    turn = TurnAccumulator()
+    events = turn.feed(
+        [
+            *(OutputTextDelta("a"), ItemSwitch(1), ReasoningTextDelta("x"), ItemSwitch(0)),
+            *(OutputTextDelta("b"), ItemSwitch(2), ToolCallDelta(0, "c", "f", "{}")),
+            *(ItemSwitch(1), ReasoningTextDelta("y"), ItemEnd(), OutputTextDelta("c")),
+        ]
+    )
+    events += turn.close(is_complete=True)
+    assert turn.output == (
+        Message("assistant", "ab"),
+        Reasoning(content=(ReasoningText("xy"),)),
+        FunctionCall("c", "f", "{}"),
+        Message("assistant", "c"),
+    )
+    assert sum(isinstance(event, ItemAdded) for event in events) == 4
+    assert sum(isinstance(event, ItemDone) for event in events) == 4
+
+
+def test_a_correction_replaces_a_text() -> None:
+    turn = TurnAccumulator()
+    turn.feed([TextCorrection("nothing is open"), OutputTextDelta("Helo"), TextCorrection("Hello")])
+    turn.feed([ToolCallDelta(0, "c", "f", "{"), TextCorrection("{}", 0), TextCorrection("{}", 1)])
+    turn.close(is_complete=True)
+    assert turn.output == (Message("assistant", "Hello"), FunctionCall("c", "f", "{}"))
+
+
+def test_an_item_that_only_its_server_understands_stays_as_it_is() -> None:
+    turn = TurnAccumulator()
+    body = {"type": "web_search_call", "id": "ws_1", "action": {"query": "a"}}
+    events = turn.feed([OutputTextDelta("a"), ForeignItemDelta(body), OutputTextDelta("b")])
+    turn.close(is_complete=True)
+    assert turn.output == (
+        Message("assistant", "a"),
+        ForeignItem(body),
+        Message("assistant", "b"),
+    )
+    assert ItemDone(1, ForeignItem(body)) in events

@@ -55,7 +55,7 @@ class TurnRunner:
         self._running_turn = running_turn
         self._store = store
         self._accumulator = TurnAccumulator(
-            plan.mcp_toolset.server_of if plan.mcp_toolset else None
+            plan.mcp_toolset.server_of if plan.mcp_toolset else None, plan.header.options.tools
         )
         #: Items on their way to the disk, and what became of one that did not get there.
         self._pending_writes: set[asyncio.Future[None]] = set()
@@ -301,6 +301,8 @@ class TurnRunner:
         events: list[Event] = machine.close(is_complete=error is None and not stopped)
         live.emit(events)
         end = self._build_end(error, stopped=stopped)
+        if machine.answering_model is not None:
+            end = msgspec.structs.replace(end, model=machine.answering_model)
         if live.is_stored and self._context_turns is not None:
             end = msgspec.structs.replace(
                 end, context_turns=self._context_turn_count(self._context_turns)

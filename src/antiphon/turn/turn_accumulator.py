@@ -1,19 +1,20 @@
 """Turn accumulator: the state machine from a model's deltas to items and events. No I/O, no clock.
 
 Prose (answer, refusal, reasoning) is one open item at a time: a change of kind ends
-it. Tool calls may grow side by side, told apart by their index, and all end with
-the answer. Items keep the order in which they began. A turn has rounds: where tools
-ran, their outputs follow the calls, and the model is asked again.
+it, unless the model switches between several. Tool calls may grow side by side, told apart
+by their index, and all end with the answer. Items keep the order in which they began. A turn
+has rounds: where tools ran, their outputs follow the calls, and the model is asked again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from antiphon.core import deltas, events
+from antiphon.core.custom_tool_input import CustomInputDecoder
 from antiphon.core.ids import new_call_id
 from antiphon.core.items import (
     ForeignItem,
@@ -29,7 +30,8 @@ from antiphon.core.items import (
     SummaryText,
 )
 from antiphon.core.provider_fields import ProviderFields, join_provider_fields
-from antiphon.core.turns import TurnStatus, Usage
+from antiphon.core.tool_definitions import tool_finder
+from antiphon.core.turns import FunctionTool, TurnStatus, Usage
 
 _Prose = (
     deltas.OutputTextDelta
@@ -73,6 +75,10 @@ class _OpenItem(msgspec.Struct):
     #: What the model will want back of its reasoning.
     encrypted_reasoning: deltas.EncryptedReasoning | None = None
     provider_fields: ProviderFields | None = None
+    #: The tool that a call is of, where it is not a plain function or not known.
+    tool: FunctionTool | None = None
+    #: Reads a custom tool's text out of the arguments of its call.
+    input_decoder: CustomInputDecoder | None = None
 
 
 class TurnAccumulator:
@@ -81,19 +87,29 @@ class TurnAccumulator:
     ``finish_reason`` is the reason the model gave for stopping, None until it gives one.
     ``usage`` is what all rounds took, ``last_usage`` those of the last one.
     ``server_of`` gives the label of the MCP server that a tool belongs to, by the name the model
-    calls it.
+    calls it. ``tools`` are those that the model is offered.
     """
 
-    def __init__(self, server_of: Callable[[str], str | None] | None = None) -> None:
+    def __init__(
+        self,
+        server_of: Callable[[str], str | None] | None = None,
+        tools: Sequence[FunctionTool] = (),
+    ) -> None:
         self._server_of = server_of
+        self._find_tool = tool_finder(tools)
         self.finish_reason: deltas.FinishReason | None = None
         self.last_usage: Usage | None = None
+        #: The model that answers in place of the requested one.
+        self.answering_model: str | None = None
         #: Whether the model asked for tools more often than it may.
         self.tool_limit_reached = False
         self._earlier_usage: Usage | None = None
         self._round_start = 0
         self._items: list[Item | None] = []
         self._prose: _OpenItem | None = None
+        self._slot = 0
+        #: Prose that is paused, by its slot.
+        self._paused: dict[int, _OpenItem] = {}
         #: What the next answer is to the turn.
         self._next_phase: Phase | None = None
         #: Fields of the next item.
@@ -142,14 +158,10 @@ class TurnAccumulator:
                 self.last_usage = delta.usage
             elif isinstance(delta, deltas.Finish):
                 self.finish_reason = delta.reason
-            elif isinstance(
-                delta, deltas.ItemEnd | deltas.EncryptedReasoning | deltas.ForeignItemDelta
-            ):
-                self._feed_boundary(delta, out)
-            elif isinstance(delta, deltas.ProviderFieldsDelta):
-                self._feed_provider_fields(delta.provider_fields)
+            elif isinstance(delta, deltas.AnsweringModel):
+                self.answering_model = delta.name
             else:
-                self._feed_metadata(delta)
+                self._feed_other(delta, out)
         return out
 
     def close(self, *, is_complete: bool) -> list[events.Event]:
@@ -160,10 +172,13 @@ class TurnAccumulator:
         status: ItemStatus = "completed" if is_complete and not cut else "incomplete"
         out: list[events.Event] = []
         self._begin_fields_item(out)
-        still_open = [*self._calls.values(), *([self._prose] if self._prose else [])]
+        self._switch_prose(0)
+        still_open = [*self._calls.values(), *self._paused.values()]
+        still_open += [self._prose] if self._prose else []
         for item in sorted(still_open, key=lambda one: (not one.is_started, one.index)):
             self._end_item(item, status, out)
         self._calls.clear()
+        self._paused.clear()
         self._prose = self._next_phase = None
         return out
 
@@ -180,7 +195,7 @@ class TurnAccumulator:
 
     def start_round(self) -> None:
         """The model is asked (again), now that tools have run."""
-        self.finish_reason = None
+        self.finish_reason = self.answering_model = None
         self._earlier_usage, self.last_usage = self.usage, None
         self._round_start = len(self._items)
 
@@ -229,6 +244,42 @@ class TurnAccumulator:
         if self._prose is not None:
             self._end_item(self._prose, "completed", out)
             self._prose = None
+
+    def _switch_prose(self, slot: int) -> None:
+        if self._prose is not None:
+            self._paused[self._slot] = self._prose
+        self._slot, self._prose = slot, self._paused.pop(slot, None)
+
+    def _correct_text(self, delta: deltas.TextCorrection) -> None:
+        """Nothing is shown of it before the item's end: deltas only add."""
+        index = delta.call_index
+        item = self._prose if index is None else self._calls.get(index)
+        if item is not None:
+            item.pieces[:] = [delta.text]
+
+    def _feed_other(
+        self,
+        delta: deltas.ItemEnd
+        | deltas.EncryptedReasoning
+        | deltas.ForeignItemDelta
+        | deltas.ItemSwitch
+        | deltas.TextCorrection
+        | deltas.ProviderFieldsDelta
+        | deltas.AnnotationDelta
+        | deltas.PhaseDelta,
+        out: list[events.Event],
+    ) -> None:
+        match delta:
+            case deltas.ItemEnd() | deltas.EncryptedReasoning() | deltas.ForeignItemDelta():
+                self._feed_boundary(delta, out)
+            case deltas.ProviderFieldsDelta():
+                self._feed_provider_fields(delta.provider_fields)
+            case deltas.ItemSwitch(slot=slot):
+                self._switch_prose(slot)
+            case deltas.TextCorrection():
+                self._correct_text(delta)
+            case _:
+                self._feed_metadata(delta)
 
     def _feed_provider_fields(self, fields: ProviderFields) -> None:
         if self._prose is not None:
@@ -279,14 +330,17 @@ class TurnAccumulator:
         if call is None:
             call = _OpenItem(-1, FunctionCall, [], self._unique_call_id(delta), is_started=False)
             self._calls[delta.index] = call
-        if not call.name and delta.name:
-            call.name = delta.name
-        if delta.arguments:
-            call.pieces.append(delta.arguments)
         if delta.provider_fields is not None:
             call.provider_fields = join_provider_fields(call.provider_fields, delta.provider_fields)
+        if not call.name and delta.name:
+            call.name = delta.name
+        text = delta.arguments
+        if call.input_decoder is not None:
+            text = call.input_decoder.feed(text)
+        if text:
+            call.pieces.append(text)
         if call.is_started:
-            self._emit_arguments(call, delta.arguments, out)
+            self._emit_arguments(call, text, out)
         elif call.name:
             # Which kind of item it is depends on the name.
             self._emit_call_start(call, out)
@@ -296,13 +350,17 @@ class TurnAccumulator:
         call.is_started = True
         call.index = len(self._items)
         self._items.append(None)
+        call.tool = self._find_tool(call.name)
+        if call.tool is not None and call.tool.is_custom:
+            call.input_decoder = CustomInputDecoder()
+            call.pieces = [call.input_decoder.feed("".join(call.pieces))]
         out.append(events.ItemAdded(call.index, self._build_call(call, "", "completed")))
         self._emit_arguments(call, "".join(call.pieces), out)
 
     def _emit_arguments(self, call: _OpenItem, text: str, out: list[events.Event]) -> None:
         """A piece of a call's arguments; white space waits, since it may be all there is."""
         if not call.has_arguments:
-            if not text or text.isspace():
+            if not text or (text.isspace() and call.input_decoder is None):
                 return
             call.has_arguments = True
             text = "".join(call.pieces)
@@ -311,7 +369,16 @@ class TurnAccumulator:
 
     def _build_call(self, call: _OpenItem, arguments: str, status: ItemStatus) -> FunctionCall:
         server = self._server_of(call.name) if self._server_of else None
-        return FunctionCall(call.call_id, call.name, arguments, status, server)
+        tool = call.tool
+        return FunctionCall(
+            call.call_id,
+            call.name if tool is None else tool.local_name or tool.name,
+            arguments,
+            status,
+            server,
+            namespace=None if tool is None else tool.namespace,
+            is_custom=call.input_decoder is not None,
+        )
 
     def _unique_call_id(self, delta: deltas.ToolCallDelta) -> str:
         """The model's id, if it gave one and gave it to no other call that it is shown."""
@@ -323,12 +390,16 @@ class TurnAccumulator:
         return new_call_id() if is_taken else given
 
     def _end_item(self, item: _OpenItem, status: ItemStatus, out: list[events.Event]) -> None:
-        text = "".join(item.pieces)
         done: Item
         if item.kind is FunctionCall:
             if not item.is_started:
                 self._emit_call_start(item, out)
-            if not item.has_arguments:
+            if item.input_decoder is not None and (rest := item.input_decoder.finish()):
+                item.pieces.append(rest)
+                self._emit_arguments(item, rest, out)
+        text = "".join(item.pieces)
+        if item.kind is FunctionCall:
+            if not item.has_arguments and item.input_decoder is None:
                 text = ""
                 if status == "completed":
                     # A function without parameters is called with an empty object.

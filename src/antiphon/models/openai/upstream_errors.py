@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import aiohttp
 from aiohttp.http import HttpProcessingError
@@ -40,6 +40,8 @@ CLIENT_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
 )
 
+#: The error code of a path that the upstream does not have.
+ENDPOINT_MISSING = "upstream_not_found"
 _INVALID_RESPONSE_CODE = "upstream_invalid_response"
 _DISCONNECTED_CODE = "upstream_disconnected"
 #: The length limit of an upstream's text in an error message, in characters.
@@ -107,6 +109,7 @@ class ErrorMapper:
         proxy: Proxy | None = None,
         *,
         proxy_may_answer: bool = False,
+        other_secrets: Sequence[str] = (),
     ) -> None:
         self._upstream = upstream
         #: The upstream with its proxy, and the name of the one that answers.
@@ -114,6 +117,7 @@ class ErrorMapper:
         self._responder = self._route if proxy_may_answer else upstream
         self._proxy_name = f"The proxy {proxy.address}" if proxy else "The proxy"
         patterns = _proxy_secret_patterns(proxy)
+        patterns += map(re.escape, other_secrets)
         if secret:
             patterns.append(re.escape(secret))
             if len(secret) > _KEY_PREFIX_LENGTH:
@@ -261,10 +265,10 @@ class ErrorMapper:
             return failure
         if status in (408, 504):
             return _later(ModelTimeoutError(description), delay)
-        if status >= 500 or status == 425:
+        if status == 425 or (status >= 500 and status != 501):
             kind = ModelUnavailableError if status in (425, 503) else ModelError
             failure = _later(kind(description), delay)
-            failure.transient = status not in (501, 505)
+            failure.transient = status != 505
             return failure
         return AttemptError(self._map_request_error(status, provider_error, message, description))
 
@@ -274,10 +278,10 @@ class ErrorMapper:
         """The error for a status that rejects the request as such."""
         error: AntiphonError
         match status:
-            case 404 if _is_model_not_found(provider_error):
+            case 404 | 410 if _is_model_not_found(provider_error):
                 error = ModelNotFoundError(message or description, param="model")
-            case 404 | 405:
-                error = ModelError(f"{description} Check the base URL.", code="upstream_not_found")
+            case 404 | 405 | 410 | 501:
+                error = ModelError(f"{description} Check the base URL.", code=ENDPOINT_MISSING)
             case 402:
                 error = ModelError(description, code="upstream_payment_required")
             case 413:
