@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.errors import ConfigError
 from antiphon.settings import (
     XAI_URL,
