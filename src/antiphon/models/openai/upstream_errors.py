@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import aiohttp
 from aiohttp.http import HttpProcessingError
@@ -121,19 +121,22 @@ class ErrorMapper:
         proxy: Proxy | None = None,
         *,
         proxy_may_answer: bool = False,
+        other_secrets: Sequence[str] = (),
     ) -> None:
         self._upstream = upstream
         #: The upstream with its proxy, and the name of the one that answers.
         self._route = f"{upstream} (by the proxy {proxy.address})" if proxy else upstream
         self._responder = self._route if proxy_may_answer else upstream
         self._proxy_name = f"The proxy {proxy.address}" if proxy else "The proxy"
-        patterns = [*_proxy_secret_patterns(proxy), _ANY_KEY]
+        patterns = _proxy_secret_patterns(proxy)
+        patterns += map(re.escape, other_secrets)
         if secret:
             patterns.append(re.escape(secret))
             if len(secret) > _KEY_PREFIX_LENGTH:
                 # Upstreams also quote a key in part, or with its middle masked.
                 patterns.append(re.escape(secret[:_KEY_PREFIX_LENGTH]) + r"[^\s\"'<>,;()]*")
-        self._secret_pattern = re.compile("|".join(patterns))
+        # The last, because another one may match more of a key.
+        self._secret_pattern = re.compile("|".join([*patterns, _ANY_KEY]))
 
     def from_exception(self, raised: Exception) -> AttemptError:
         """The failure for an exception that is one of ``CLIENT_ERRORS``."""
