@@ -301,6 +301,8 @@ class TurnRunner:
         events: list[Event] = machine.close(is_complete=error is None and not stopped)
         live.emit(events)
         end = self._build_end(error, stopped=stopped)
+        if machine.answering_model is not None:
+            end = msgspec.structs.replace(end, model=machine.answering_model)
         if live.is_stored and self._context_turns is not None:
             end = msgspec.structs.replace(
                 end, context_turns=self._context_turn_count(self._context_turns)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import aiohttp
 from aiohttp.http import HttpProcessingError
@@ -109,6 +109,7 @@ class ErrorMapper:
         proxy: Proxy | None = None,
         *,
         proxy_may_answer: bool = False,
+        other_secrets: Sequence[str] = (),
     ) -> None:
         self._upstream = upstream
         #: The upstream with its proxy, and the name of the one that answers.
@@ -116,6 +117,7 @@ class ErrorMapper:
         self._responder = self._route if proxy_may_answer else upstream
         self._proxy_name = f"The proxy {proxy.address}" if proxy else "The proxy"
         patterns = _proxy_secret_patterns(proxy)
+        patterns += map(re.escape, other_secrets)
         if secret:
             patterns.append(re.escape(secret))
             if len(secret) > _KEY_PREFIX_LENGTH:
