@@ -131,6 +131,14 @@ class TurnAccumulator:
         return self._earlier_usage + self.last_usage
 
     @property
+    def returns_thoughts(self) -> bool:
+        """Whether the next request repeats what the model thought in this round."""
+        made = self._items[self._round_start :]
+        return any(isinstance(item, FunctionCall) for item in made) and any(
+            isinstance(item, Reasoning) and item.provider_fields is not None for item in made
+        )
+
+    @property
     def is_round_empty(self) -> bool:
         """Whether the model has said nothing yet in this round."""
         return len(self._items) == self._round_start and not self._calls
