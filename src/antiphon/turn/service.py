@@ -71,7 +71,12 @@ class TurnService:
         self._conversation_locks = ConversationLocks(stores.conversations if stores else None)
         self.models = models
         self._planner = TurnPlanner(
-            self.reader, models, self._history_cache, mcp_tool_provider, retention
+            self.reader,
+            models,
+            self._history_cache,
+            mcp_tool_provider,
+            retention,
+            stores.response_index if stores else None,
         )
 
     async def start(

@@ -17,7 +17,7 @@ from antiphon.stores.sqlite.deletion import (
     bump_epochs,
     delete_unused_blobs,
     descendant_ranges,
-    erase_summaries,
+    erase_derived_words,
     tombstone,
 )
 from antiphon.stores.sqlite.reader import (
@@ -206,7 +206,7 @@ def erase_item(transaction: WriteTransaction, tenant: str, response_id: str, pos
     if not 0 <= position < len(items) or items[position][1] in (ERASED_ITEM, ERASED_SUMMARY_ITEM):
         return False
     connection.execute(TURN_SQL["replace_body"], (ERASED_ITEM, items[position][0]))
-    erase_summaries(connection, row_id)
+    erase_derived_words(connection, row_id)
     rest = [body for _, body in items[:position] + items[position + 1 :]]
     unused = {
         item_row_id: use

@@ -19,15 +19,16 @@ from typing import Final
 
 import msgspec
 
+from antiphon.core.chain_fingerprints import ChainFingerprint
 from antiphon.core.ids import conversation_key, response_key
 from antiphon.core.images import Blob
-from antiphon.core.turns import ConversationRecord, End, IdempotencyReservation
+from antiphon.core.turns import ConversationRecord, End, IdempotencyReservation, with_metadata
 from antiphon.errors import HistoryChangedError, StoreError
 from antiphon.stores.sqlite.deletion import (
     bump_epochs,
     delete_unused_blobs,
     descendant_ranges,
-    erase_summaries,
+    erase_derived_words,
     tombstone,
 )
 from antiphon.stores.sqlite.errors import (
@@ -47,6 +48,7 @@ from antiphon.stores.sqlite.rows import (
     OUTPUT,
     TURN_STRIDE,
     Row,
+    decode_header,
     encode_blob_use,
     encode_end,
     encode_header,
@@ -224,8 +226,32 @@ class WriteTransaction:
             set().union(*[tombstone(self.connection, row_range) for row_range in row_ranges]),
         )
         if not cascade:
-            erase_summaries(self.connection, row_id)
+            erase_derived_words(self.connection, row_id)
         bump_epochs(self.connection, [row_id])
+        self.has_erased = True
+        return True
+
+    def add_fingerprint(self, response_id: str, fingerprint: ChainFingerprint) -> None:
+        """Have a turn that has ended found by the fingerprint of its chain."""
+        self.flush()
+        values = {
+            "key": response_key(response_id),
+            "fingerprint": fingerprint.digest,
+            "epoch": fingerprint.epoch,
+        }
+        self.connection.execute(TURN_SQL["add_fingerprint"], values)
+
+    def update_metadata(self, tenant: str, response_id: str, metadata: dict[str, str]) -> bool:
+        """Set a turn's metadata."""
+        self.flush()
+        row_id = self._fetch_one(TURN_SQL["row_id"], (response_key(response_id), tenant))
+        if row_id is None:
+            return False
+        ((body,),) = self.connection.execute(TURN_SQL["body"], (row_id,)).fetchall()
+        row = decode_header(body)
+        header = encode_header(row.key, row.created_at, with_metadata(row.header, metadata))
+        self.connection.execute(TURN_SQL["replace_body"], (header, row_id))
+        # The old metadata.
         self.has_erased = True
         return True
 
