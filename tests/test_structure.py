@@ -169,13 +169,15 @@ def test_what_is_required_is_what_is_imported() -> None:
         line for name, some in extras.items() if name != "all" for line in some
     ]
     required = {re.split(r"[<>=; \[]", line)[0].replace("-", "_") for line in lines}
-    required = {{"python_dotenv": "dotenv"}.get(name, name) for name in required}
+    module_names = {"python_dotenv": "dotenv", "backports.zstd": "backports"}
+    required = {module_names.get(name, name) for name in required}
     imported = {
         name.split(".")[0] for path in FILES for _, name in imports(ast.parse(path.read_text()))
     }
-    assert required - imported == {"httptools", "websockets"}, "uvicorn loads them by name"
-    # The last is in the standard library from Python 3.14 on.
-    others = imported - required - sys.stdlib_module_names - {"antiphon", "annotationlib"}
+    assert required - imported == set()
+    # In the standard library from Python 3.14 on.
+    newer = {"annotationlib", "compression"}
+    others = imported - required - sys.stdlib_module_names - {"antiphon", *newer}
     #: What the required packages bring along, and ours is written against.
     brought = {
         "PIL": "an image that a caller hands over, looked at where it is installed",

@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -16,6 +16,7 @@ import msgspec
 from antiphon.api.common.pricing import PriceLookup
 from antiphon.api.http.app import create_app
 from antiphon.api.http.middleware import GatewayMiddleware
+from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.core.retention import DAY_SECONDS, RetentionPolicy
 from antiphon.errors import ConfigError, StoreError
 from antiphon.models.llama.few_shot import FEW_SHOT_EXAMPLES
@@ -166,6 +167,13 @@ def http_app(engine: Engine) -> GatewayMiddleware:
         health=engine.stores.health,
         prices=_price_lookup(engine),
     )
+
+
+def http_protocols(limits: ConnectionLimits) -> tuple[Any, Any]:
+    """uvicorn's protocols for HTTP and for WebSockets, with these limits."""
+    from antiphon.api.http.connections import connection_protocols  # loaded on first use
+
+    return connection_protocols(limits)
 
 
 def _price_lookup(engine: Engine) -> PriceLookup:

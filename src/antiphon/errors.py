@@ -5,7 +5,10 @@
     │   ├── ContextLengthExceededError     400  more tokens than the model can take
     │   ├── ImageInputUnsupportedError     400  an image for a model that reads text only
     │   ├── InvalidImageError              400  not an image, or not one that models can look at
-    │   └── BodyTooLargeError              413
+    │   ├── BodyTooLargeError              413
+    │   ├── UnsupportedContentEncodingError 415  a body compressed in a way that is not known
+    │   ├── RequestTimeoutError            408  the rest of a request did not come
+    │   └── HeadersTooLargeError           431  too many headers, or too long ones
     ├── AuthenticationError                401  no API key, or an unknown or revoked one
     ├── ForbiddenError                     403  a request of a page of another web site
     ├── NotFoundError                      404  missing, deleted or another tenant's: all alike
@@ -25,6 +28,7 @@
     │   └── InvalidOutputError             502  its answer does not fit the requested schema
     ├── TurnInterruptedError               500  the process ended before the turn did
     ├── StoreError                         503  the store could not write or read
+    ├── ServerBusyError                503  too many connections
     └── ConfigError                        500  a setting, file or key that a person has to correct
 
 Each has ``message`` (a sentence for a person), ``type`` and ``code`` (for
@@ -87,6 +91,21 @@ class InvalidImageError(InvalidRequestError):
 class BodyTooLargeError(InvalidRequestError):
     status = 413
     default_code = "body_too_large"
+
+
+class UnsupportedContentEncodingError(InvalidRequestError):
+    status = 415
+    default_code = "unsupported_content_encoding"
+
+
+class RequestTimeoutError(InvalidRequestError):
+    status = 408
+    default_code = "request_timeout"
+
+
+class HeadersTooLargeError(InvalidRequestError):
+    status = 431
+    default_code = "headers_too_large"
 
 
 class AuthenticationError(AntiphonError):
@@ -221,6 +240,12 @@ class StoreError(AntiphonError):
     status = 503
     grpc = "UNAVAILABLE"
     default_code = "store_unavailable"
+
+
+class ServerBusyError(AntiphonError):
+    status = 503
+    grpc = "UNAVAILABLE"
+    default_code = "server_busy"
 
 
 class ConfigError(AntiphonError):

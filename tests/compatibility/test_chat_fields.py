@@ -65,7 +65,14 @@ FIELDS: dict[str, tuple[Json, Json]] = {
                 None,
             ]
         },
-        {"tools": [{"type": "function", "function": {"name": "f"}}]},
+        {
+            "tools": [
+                {
+                    "type": "function",
+                    "function": {"name": "f", "parameters": {"type": "object", "properties": {}}},
+                }
+            ]
+        },
     ),
     "tools-empty": ({"tools": [], "tool_choice": None}, {}),
     "tools-null": ({"tools": None, "tool_choice": "auto"}, {}),

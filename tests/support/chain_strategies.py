@@ -79,7 +79,7 @@ def chains(draw: st.DrawFn) -> Chain:
     open_calls = False
 
     def call(call_id: str) -> FunctionCall:
-        return FunctionCall(call_id, "f", f"args{next(serial)}")
+        return FunctionCall(call_id, "f", f'{{"n":{next(serial)}}}')
 
     def answer(call_id: str, arguments: str) -> FunctionCallOutput:
         truth[arguments] = f"result{next(serial)}"

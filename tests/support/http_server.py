@@ -25,8 +25,9 @@ import uvicorn
 import uvloop
 
 from antiphon.api.http.app import create_app
+from antiphon.api.http.connections import connection_protocols
 from antiphon.api.http.middleware import GatewayMiddleware
-from antiphon.cli.server import WebSocketProtocol
+from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.models.model_registry import ModelRegistry
@@ -229,6 +230,8 @@ def serving(
     site: SiteMaker = app_without_keys,
     mcp: Sequence[McpServerConfig] = (),
     urls: Sequence[str] = (),
+    *,
+    limits: ConnectionLimits | None = None,
 ) -> Iterator[ThreadServer]:
     """The HTTP API on a real socket, with a scripted model and a memory store unless given.
 
@@ -240,7 +243,12 @@ def serving(
     started: Future[tuple[ThreadServer, _Uvicorn]] = Future()
     with closing(socket.create_server(("127.0.0.1", 0), backlog=256)) as sock:
         thread = threading.Thread(
-            target=_run, args=(sock, _ServerParts(models, store, site, mcp, urls), started)
+            target=_run,
+            args=(
+                sock,
+                _ServerParts(models, store, site, mcp, urls, limits or ConnectionLimits()),
+                started,
+            ),
         )
         faults = _ErrorLogHandler(thread)
         logging.getLogger().addHandler(faults)
@@ -267,6 +275,7 @@ class _ServerParts(msgspec.Struct, frozen=True):
     site: SiteMaker
     mcp: Sequence[McpServerConfig]
     urls: Sequence[str]
+    limits: ConnectionLimits
 
 
 def _run(
@@ -292,10 +301,11 @@ async def _serve(
     catalog = ModelRegistry(parts.models, default=next(iter(parts.models)))
     gateway = McpServerManager(parts.mcp, parts.urls)
     service = TurnService(store, catalog, getattr(store, "stores", None), gateway)
+    http, ws = connection_protocols(parts.limits)
     config = uvicorn.Config(
         parts.site(service),
-        http="httptools",
-        ws=WebSocketProtocol,
+        http=http,
+        ws=ws,
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -213,13 +213,13 @@ def test_a_model_that_talks_after_its_calls_still_gets_its_outputs() -> None:
 
 
 def test_an_id_used_again_finds_the_right_output() -> None:
-    first = render_turn([Message("user", "One?"), FunctionCall("c", "f", "1")])
-    second = render_turn([FunctionCallOutput("c", "one"), FunctionCall("c", "f", "2")])
+    first = render_turn([Message("user", "One?"), FunctionCall("c", "f", '{"n":1}')])
+    second = render_turn([FunctionCallOutput("c", "one"), FunctionCall("c", "f", '{"n":2}')])
     third = render_turn([FunctionCallOutput("c", "two"), Message("assistant", "Both.")])
     validate_tool_outputs(first, [FunctionCallOutput("c", "one")])
     validate_tool_outputs(second, [FunctionCallOutput("c", "two")])
     messages = check_well_formed(build_messages([first, second, third]))
-    assert results(messages) == {"1": "one", "2": "two"}
+    assert results(messages) == {'{"n":1}': "one", '{"n":2}': "two"}
 
 
 def test_prose_is_shown_as_text_and_pictures_as_parts() -> None:
@@ -246,7 +246,6 @@ def test_prose_is_shown_as_text_and_pictures_as_parts() -> None:
         },
         {"role": "user", "content": "", "name": "bob"},
         {"role": "assistant", "content": "I will not."},
-        {"role": "assistant", "content": ""},
     ]
 
 

@@ -11,20 +11,23 @@ import ssl
 import sys
 from collections.abc import Callable, Generator, Mapping
 from types import FrameType
-from typing import Any, Protocol
+from typing import Protocol
 
+import msgspec
 import uvicorn
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from antiphon.bootstrap import Engine, grpc_server, http_app, open_engine
+from antiphon.bootstrap import Engine, grpc_server, http_app, http_protocols, open_engine
 from antiphon.cli import terminal_output
 from antiphon.cli.engine_runner import warm_default_model
+from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.core.http_proxies import is_loopback
 from antiphon.errors import ConfigError
 from antiphon.logging_setup import log_to_stderr
 from antiphon.settings import Settings, Tls, load_settings
 
 if sys.platform != "win32":
+    import resource
+
     import uvloop
 
 #: Of the garbage collector's three generations.
@@ -35,6 +38,8 @@ _MAX_MESSAGE_SIZE = 33 * 2**20
 _GRACE_SECONDS = 10
 #: Seconds for sending the interruption error to the clients that still read.
 _INTERRUPT_SECONDS = 2
+#: Seconds for requests to end whose connections were closed for good.
+_ABORT_SECONDS = 2
 _MAX_PORT = 65535
 
 
@@ -87,6 +92,7 @@ async def _serve(
     engine: Engine, sock: socket.socket, *, has_keys: bool, has_model_names: bool
 ) -> None:
     app, grpc_listener, tls = http_app(engine), GrpcListener(), engine.settings.tls
+    http, ws = http_protocols(_fit_to_system(engine.settings.connection_limits))
     host = sock.getsockname()[0]
     await grpc_listener.start(engine.settings, host, lambda: grpc_server(engine, app))
     # Objects loaded by now live as long as the process, a turn's die with it: a collector that
@@ -96,8 +102,8 @@ async def _serve(
     gc.set_threshold(*_GC_THRESHOLDS)
     config = uvicorn.Config(
         app,
-        http="httptools",
-        ws=WebSocketProtocol,
+        http=http,
+        ws=ws,
         ws_max_size=_MAX_MESSAGE_SIZE,
         # Events are small: to compress each would cost more than it saves.
         ws_per_message_deflate=False,
@@ -107,7 +113,7 @@ async def _serve(
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS + _INTERRUPT_SECONDS,
+        timeout_graceful_shutdown=_GRACE_SECONDS + _INTERRUPT_SECONDS + _ABORT_SECONDS,
         ssl_certfile=tls.cert if tls else None,
         ssl_keyfile=tls.key if tls else None,
     )
@@ -127,16 +133,23 @@ async def _serve(
         await asyncio.gather(*background, return_exceptions=True)
 
 
-class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """WebSocket protocol: uvicorn's, except that a refused handshake is no application error.
+def _fit_to_system(limits: ConnectionLimits) -> ConnectionLimits:
+    """Limits within the process's limit of open files, which is raised as far as it may be.
 
-    Otherwise each client that is refused by an HTTP status leaves an error in the log.
+    Half of them are for connections: upstreams and the store need files too.
     """
-
-    async def send(self, message: Any) -> None:
-        await super().send(message)
-        if self.close_sent:
-            self.handshake_complete = True
+    if sys.platform == "win32":
+        return limits
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    if soft == resource.RLIM_INFINITY:
+        return limits
+    return msgspec.structs.replace(
+        limits, max_connections=min(limits.max_connections, max(1, soft // 2))
+    )
 
 
 class Listener(Protocol):
@@ -240,8 +253,15 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         calls = asyncio.create_task(self._grpc_listener.stop(_GRACE_SECONDS + _INTERRUPT_SECONDS))
+        abort = self._loop.call_later(_GRACE_SECONDS + _INTERRUPT_SECONDS, self._abort_connections)
         await super().shutdown(sockets)
+        abort.cancel()
         await calls
+
+    def _abort_connections(self) -> None:
+        """Close the connections whose clients do not read, so that their requests end."""
+        for one in list(self.server_state.connections):
+            one.transport.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

@@ -2,26 +2,67 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Iterator
+from typing import Protocol
+
+if sys.version_info >= (3, 14):
+    from compression.zstd import ZstdDecompressor, ZstdError
+else:
+    from backports.zstd import ZstdDecompressor, ZstdError
 
 #: The size limit of a decompressed piece, in bytes: whoever reads can stop between two.
 _MAX_PIECE_BYTES = 256 * 1024
 _GZIP_MAGIC = b"\x1f\x8b"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 #: Codings that nothing here decompresses. Other names are no codings, but mistakes of a server
 #: that means the character set, say, and the body is as it is.
-_UNSUPPORTED = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
+_UNSUPPORTED = frozenset({"br", "compress", "x-compress", "dcb", "dcz"})
 
 
 class ContentDecodingError(Exception):
     """A body that cannot be decompressed; the message names its ``Content-Encoding``."""
 
 
-class ContentDecoder:
-    """Decompresses one body of this ``Content-Encoding``: gzip, deflate, or none.
+class _Decompressor(Protocol):
+    """Decompresses one stream, as ``zlib``'s objects do."""
 
-    What is gzip is known by its first bytes, so a wrong label does no harm: proxies compress
-    and forget the header, or decompress and keep it.
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    @property
+    def unconsumed_tail(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
+class _ZstdStream:
+    """A stream of zstd in the form of ``zlib``'s objects."""
+
+    #: It holds back itself what it has not decompressed.
+    unconsumed_tail = b""
+
+    def __init__(self) -> None:
+        self._stream = ZstdDecompressor()
+
+    @property
+    def eof(self) -> bool:
+        return self._stream.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._stream.unused_data
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        return self._stream.decompress(data, max_length)
+
+
+class ContentDecoder:
+    """Decompresses one body of this ``Content-Encoding``: gzip, deflate, zstd, or none.
+
+    What is gzip or zstd is known by its first bytes, so a wrong label does no harm: proxies
+    compress and forget the header, or decompress and keep it.
     """
 
     def __init__(self, content_encoding: str) -> None:
@@ -30,7 +71,12 @@ class ContentDecoder:
         self._coding = ", ".join(codings)
         self._is_supported = len(codings) < 2 and not _UNSUPPORTED.intersection(codings)
         self._has_started = False
-        self._decompressor: zlib._Decompress | None = None
+        self._decompressor: _Decompressor | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the body may end here; False: it is cut off."""
+        return self._decompressor is None or self._decompressor.eof
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The decompressed pieces of ``data``. Raises ``ContentDecodingError``."""
@@ -45,11 +91,13 @@ class ContentDecoder:
             return
         try:
             yield from self._decompress(data)
-        except zlib.error as error:
+        except (zlib.error, ZstdError) as error:
             text = f"it cannot be decompressed as {self._coding or 'gzip'!r}: {error}"
             raise ContentDecodingError(text) from None
 
-    def _create_decompressor(self, start: bytes) -> zlib._Decompress | None:
+    def _create_decompressor(self, start: bytes) -> _Decompressor | None:
+        if _ZSTD_MAGIC.startswith(start[:4]):
+            return _ZstdStream()
         if _GZIP_MAGIC.startswith(start[:2]):
             return zlib.decompressobj(16 + zlib.MAX_WBITS)
         if self._coding == "deflate":
@@ -67,11 +115,14 @@ class ContentDecoder:
                 if not data and len(piece) < _MAX_PIECE_BYTES:
                     return
                 continue
-            # A body may be several files of gzip in a row; anything else behind one is padding.
+            # A body may be several files in a row; anything else behind one is padding.
             data = self._decompressor.unused_data
-            if not data or not _GZIP_MAGIC.startswith(data[:2]):
+            if data and _GZIP_MAGIC.startswith(data[:2]):
+                self._decompressor = zlib.decompressobj(16 + zlib.MAX_WBITS)
+            elif data and _ZSTD_MAGIC.startswith(data[:4]):
+                self._decompressor = _ZstdStream()
+            else:
                 return
-            self._decompressor = zlib.decompressobj(16 + zlib.MAX_WBITS)
 
 
 def decode_content(body: bytes, content_encoding: str, max_bytes: int) -> bytes:

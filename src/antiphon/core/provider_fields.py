@@ -23,8 +23,14 @@ MESSAGE_FIELDS: Final = (
     *_LIST_FIELDS,
     *("reasoning_opaque", "extra_content", "thought_signature", "provider_specific_fields"),
 )
-#: The fields of a call, or of its function, that have a meaning of their own.
-_CALL_FIELDS: Final = ("id", "type", "index", "function", "custom")
+#: How deep a field may be nested: deeper ones could not be read back from the store.
+_MAX_DEPTH: Final = 400
+#: The fields of a call, or of its function, that have a meaning of their own, here or in the
+#: Responses API, whose calls some clients send as they are.
+_CALL_FIELDS: Final = (
+    *("id", "type", "index", "function", "custom"),
+    *("call_id", "name", "arguments", "input", "status"),
+)
 _FUNCTION_FIELDS: Final = ("name", "arguments")
 
 
@@ -54,14 +60,14 @@ def join_provider_fields(
 
 def select_message_fields(message: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a message that its model may want back, but for text."""
-    return {name: value for name in MESSAGE_FIELDS if (value := message.get(name))}
+    return _select({name: message.get(name) for name in MESSAGE_FIELDS}, ())
 
 
 def select_call_fields(call: Mapping[str, Any]) -> dict[str, Any]:
     """The fields beside a call, and within its function, that have no meaning of their own."""
-    fields = _without(call, _CALL_FIELDS)
+    fields = _select(call, _CALL_FIELDS)
     function = call.get("function")
-    inner = _without(function, _FUNCTION_FIELDS) if isinstance(function, Mapping) else {}
+    inner = _select(function, _FUNCTION_FIELDS) if isinstance(function, Mapping) else {}
     return {**fields, "function": inner} if inner else fields
 
 
@@ -99,12 +105,31 @@ def entry_text(entry: Any) -> str:
     return next((text for text in texts if text and isinstance(text, str)), "")
 
 
-def _without(fields: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Fields with a value and another name."""
+def is_nested_deeper(value: object, levels: int) -> bool:
+    """Whether JSON has more levels of objects and lists."""
+    level = [value]
+    for _ in range(levels):
+        level = [child for one in level for child in _children(one)]
+        if not level:
+            return False
+    return True
+
+
+def _children(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _select(fields: Mapping[str, Any], reserved: Sequence[str]) -> dict[str, Any]:
+    """Fields with a value, and a name that is not reserved."""
     return {
         name: value
         for name, value in fields.items()
-        if name not in names and value is not None and value not in ("", {}, [])
+        if name not in reserved
+        and value is not None
+        and value not in ("", {}, [])
+        and not is_nested_deeper(value, _MAX_DEPTH)
     }
 
 

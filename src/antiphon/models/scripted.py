@@ -37,6 +37,7 @@ from antiphon.core.deltas import (
     ToolCallDelta,
     UsageUpdate,
 )
+from antiphon.core.reasoning_sidecar import strip_sidecars
 from antiphon.core.turns import Usage
 from antiphon.errors import AntiphonError, ModelError
 from antiphon.turn.protocols import ModelCall, ModelInfo
@@ -263,7 +264,7 @@ def _final_deltas(reply: ScriptedReply, call: ModelCall) -> list[Delta]:
 
 
 def _messages(call: ModelCall) -> Messages:
-    messages: Messages = msgspec.json.decode(call.messages)
+    messages: Messages = msgspec.json.decode(strip_sidecars(call.messages))
     return messages
 
 

@@ -24,6 +24,8 @@ A server for many users has besides those:
     [limits]                               # for each key; default: none
     requests_per_minute = 600
     concurrent_turns = 20
+    [server]                               # see ``core.connection_limits``
+    max_connections = 10000
     [tenants.acme]                         # overrides for one tenant
     requests_per_minute = "unlimited"
     retention_days = 365

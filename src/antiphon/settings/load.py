@@ -124,6 +124,7 @@ class _SettingsLoader:
             log_format=self._choice("log_format", LogFormat, "plain"),
             cors_origins=parse_origins(origins) if origins else (),
             limits=default_tenant.limits,
+            connection_limits=self._file.server,
             tenants={
                 name: self._tenant(name, table, default_tenant)
                 for name, table in self._file.tenants.items()

@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.core.mcp_servers import MAX_LABEL_LENGTH, McpServerConfig
 from antiphon.core.secrets import Secret
 from antiphon.errors import ConfigError
@@ -198,6 +199,7 @@ class SettingsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     fun_prompt: str | None = None
     models: dict[str, ModelTable] = {}
     limits: LimitTable = LimitTable()
+    server: ConnectionLimits = ConnectionLimits()
     tenants: dict[str, TenantTable] = {}
     mcp: dict[str, McpTable] = {}
 

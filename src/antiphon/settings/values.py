@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
+from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.core.secrets import Secret
 from antiphon.errors import ConfigError
@@ -100,6 +101,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: The CORS allowlist of origins; "*": any.
     cors_origins: tuple[str, ...] = ()
     limits: Limits = Limits()
+    connection_limits: ConnectionLimits = ConnectionLimits()
     tenants: dict[str, TenantSettings] = {}
     #: The MCP servers that requests may name by their labels.
     mcp: tuple[McpServerConfig, ...] = ()

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from antiphon.core.function_schemas import to_json_object
 from antiphon.core.items import (
     Compaction,
     ErasedItem,
@@ -20,6 +21,7 @@ from antiphon.core.items import (
     InputAudio,
     InputFile,
     InputImage,
+    InputText,
     InputVideo,
     Item,
     McpListTools,
@@ -42,6 +44,8 @@ _SYSTEM_ROLES = ("system", "developer")
 
 #: Parts that are more than text.
 _NON_TEXT_PARTS = (InputImage, InputFile, InputVideo, InputAudio)
+
+_EMPTY_TEXT: Final = InputText("")
 
 #: What an image weighs, in bytes of text that take as many tokens: its own bytes say nothing.
 _IMAGE_WEIGHT = 4096
@@ -172,7 +176,7 @@ def _render_messages_only(items: Sequence[Item], completed: bool) -> RenderedTur
     system: list[bytes] = []
     bulk = system_bulk = 0
     for item in items:
-        if isinstance(item, Message):
+        if isinstance(item, Message) and not _is_empty_answer(item):
             messages.append(_encode(_plain_message(item)))
             bulk += _excess_bytes(item)
             if item.role in _SYSTEM_ROLES:
@@ -270,6 +274,9 @@ class _MessageBuilder:
         # Thoughts that led to a call are a part of it. Of others models want the signed or
         # encrypted form, and some refuse their words.
         fields = group_by_origin(parts, with_text=bool(calls))
+        if given is not None and not (calls or fields) and _is_empty_answer(given):
+            self._assistant_message, self._message_reasoning = None, ()
+            return
         message = attach_sidecars(plain, self._sidecars(), _assistant_phase(given))
         self.messages.append(attach_fields(message, fields))
         has_call_fields = any(call.provider_fields for call in calls)
@@ -407,7 +414,7 @@ def _assistant_chat_message(
 
 
 def _chat_call(call: FunctionCall, provider_fields: ProviderFields | None) -> _Call | msgspec.Raw:
-    function = _Function(call.name, call.arguments)
+    function = _Function(call.name, to_json_object(call.arguments))
     if provider_fields is None:
         return _Call(call.call_id, "function", function)
     origin, fields = provider_fields.origin, dict(provider_fields.fields)
@@ -415,6 +422,12 @@ def _chat_call(call: FunctionCall, provider_fields: ProviderFields | None) -> _C
     with_inner = attach_fields(_encode(function), {origin: inner} if inner else {})
     encoded = _encode(_Call(call.call_id, "function", msgspec.Raw(with_inner)))
     return msgspec.Raw(attach_fields(encoded, {origin: fields} if fields else {}))
+
+
+def _is_empty_answer(item: Message) -> bool:
+    """Whether nothing is in a model's message: some upstreams refuse to be shown that."""
+    is_empty = item.role == "assistant" and not _content(item.content)
+    return is_empty and item.provider_fields is None
 
 
 def _assistant_phase(message: Message | None) -> Phase | None:
@@ -438,7 +451,8 @@ def _interrupted_output(call_id: str) -> bytes:
 def _content(content: str | tuple[Part, ...]) -> str | list[dict[str, Any]]:
     """Text alone becomes a string, which every upstream takes; pictures need parts."""
     if not isinstance(content, str) and any(isinstance(part, _NON_TEXT_PARTS) for part in content):
-        return [_part(part) for part in content]
+        # Some upstreams refuse empty text.
+        return [_part(part) for part in content if part != _EMPTY_TEXT]
     return text_and_refusals_of(content)
 
 

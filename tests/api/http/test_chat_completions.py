@@ -205,10 +205,12 @@ def test_the_work_goes_with_its_client(stream: bool) -> None:
 
 
 def begun(server: ThreadServer, reader: http.client.HTTPConnection) -> http.client.HTTPResponse:
-    """A stream whose model has not said anything yet, up to its first comment."""
+    """A stream whose model has not said anything yet, up to its first chunk, which is empty."""
     reader.request("POST", "/v1/chat/completions", json.dumps({"messages": [HI], "stream": True}))
     reading = reader.getresponse()
-    assert (reading.status, reading.readline()) == (200, b": still here\n")
+    assert reading.status == 200
+    first = json.loads(reading.readline().removeprefix(b"data: "))
+    assert first["choices"][0]["delta"] == {"role": "assistant", "content": ""}
     return reading
 
 
@@ -220,11 +222,10 @@ def test_a_stream_begins_before_the_first_word_if_that_is_long_in_coming(
     with serving(model) as server, closing(server.connect()) as reader:
         reading = begun(server, reader)
         server.set(opened)
-        rest = b"\n\n".join(
-            block for block in reading.read().split(b"\n\n") if not block.strip().startswith(b":")
-        )
-        (first, *_) = parse_chunks(rest.lstrip())
-        assert first["choices"][0]["delta"]["role"] == "assistant"
+        chunks = parse_chunks(reading.read().lstrip())
+        deltas = [one["choices"][0]["delta"] for one in chunks]
+        assert not any("role" in one for one in deltas)
+        assert "".join(one.get("content", "") for one in deltas) == "Well."
 
 
 def test_a_stream_that_has_begun_tells_of_a_failure_by_its_last_event(
@@ -236,7 +237,7 @@ def test_a_stream_that_has_begun_tells_of_a_failure_by_its_last_event(
     with serving(model) as server, closing(server.connect()) as reader:
         reading = begun(server, reader)
         server.set(opened)
-        last = reading.read().split(b"\n\n")[-2]
+        last = reading.read().split(b"\n\n")[-2].lstrip()
         assert json.loads(last.removeprefix(b"data: "))["error"] == {
             "message": "Slow down.",
             "type": late.type,

@@ -172,7 +172,6 @@ def test_what_to_do_when_busy_is_one_of_two(server: ThreadServer, value: object)
         ("", {"metadata": {"a": 1}}, "metadata[...]"),
         ("", {"metadata": {str(number): "" for number in range(17)}}, "metadata"),
         ("", {"items": [{"type": "function_call_output", "call_id": "c", "output": "x"}]}, "items"),
-        ("", {"items": [user("\ud800")]}, None),
         ("/ID", {}, "metadata"),
         ("/ID", {"metadata": None}, "metadata"),
         ("/ID/items", {}, "items"),

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from antiphon.api.http.asgi_responses import KeepAlive
 from antiphon.core.deltas import Delta, Finish, ItemEnd, OutputTextDelta, ToolCallDelta
 from antiphon.models.scripted import (
     Cut,
@@ -240,30 +239,3 @@ def test_what_the_model_was_shown() -> None:
             "assistant",
             "user",
         ]
-
-
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        ("/v1/responses", {"input": "Hi", "stream": True}),
-        (
-            "/v1/chat/completions",
-            {"messages": [{"role": "user", "content": "Hi"}], "stream": True, "model": "scripted"},
-        ),
-    ],
-)
-def test_a_stream_that_is_silent_says_that_it_lives(
-    path: str, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(KeepAlive, "INTERVAL", 0.001)
-    model = Slow()
-    with serving({"scripted": model}) as server, closing(server.connect()) as reader:
-        reader.request("POST", path, json.dumps(body))
-        reading = reader.getresponse()
-        for _ in range(2):
-            while not reading.readline().startswith(b":"):
-                pass
-        server.set(model.go)
-        rest = [line for line in reading.read().split(b"\n\n") if not line.startswith(b":")]
-        assert b"two." in b"".join(rest)
-        assert rest[-2:] == [b"data: [DONE]", b""]

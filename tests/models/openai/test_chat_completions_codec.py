@@ -144,11 +144,14 @@ def test_tools_and_their_choice(choice: str, sent: Any) -> None:
             "function": {
                 "name": "f",
                 "description": "Does it.",
-                "parameters": {"type": "object"},
+                "parameters": {"type": "object", "properties": {}},
                 "strict": True,
             },
         },
-        {"type": "function", "function": {"name": "g"}},
+        {
+            "type": "function",
+            "function": {"name": "g", "parameters": {"type": "object", "properties": {}}},
+        },
     ]
     assert fields.get("tool_choice") == sent
     assert "parallel_tool_calls" not in fields

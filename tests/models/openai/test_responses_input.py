@@ -28,6 +28,7 @@ from antiphon.core.items import (
 from antiphon.core.reasoning_sidecar import REASONING_KEY
 from antiphon.core.turns import Options
 from antiphon.models.openai.chat_completions import ChatCompletionsEncoder as ChatWriter
+from antiphon.models.openai.request_rules import fit_request
 from antiphon.models.openai.responses import ResponsesEncoder, to_input_items
 from antiphon.turn.message_rendering import build_messages, render_turn
 from antiphon.turn.protocols import ModelCall
@@ -93,7 +94,12 @@ def test_calls_and_their_outputs() -> None:
         FunctionCallOutput("a", "one"),
     )[1:] == [
         {"type": "function_call", "call_id": "a", "name": "f", "arguments": '{"x":1}'},
-        {"type": "function_call", "call_id": "b", "name": "g", "arguments": "oops"},
+        {
+            "type": "function_call",
+            "call_id": "b",
+            "name": "g",
+            "arguments": '{"invalid_json":"oops"}',
+        },
         {"type": "function_call_output", "call_id": "a", "output": "one"},
         {
             "type": "function_call_output",
@@ -266,9 +272,9 @@ def test_a_phase_is_sent_where_reasoning_is_left_out() -> None:
     said: list[Item] = [Reasoning(encrypted_content="g"), message]
     call = ModelCall("m", build_messages([render_turn(said)]), Options(), stream=False)
     writer = ResponsesEncoder(upstream_name=None, host="api.example")
-    for reasoning in (True, False):
-        shown = json.loads(writer.encode(call, reasoning=reasoning))["input"]
-        assert [one["type"] for one in shown] == ["reasoning"] * reasoning + ["message"]
+    for rules in ([], ["no-old-reasoning"]):
+        shown = json.loads(fit_request(writer.encode(call), rules))["input"]
+        assert [one["type"] for one in shown] == [*["reasoning"][len(rules) :], "message"]
         assert shown[-1]["phase"] == "final_answer"
 
 

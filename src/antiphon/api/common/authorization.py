@@ -24,6 +24,9 @@ from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.errors import ForbiddenError
 from antiphon.turn.store_protocols import ApiKey
 
+#: Characters of a refused header that its error quotes.
+_MAX_QUOTED = 80
+
 
 class Principal(msgspec.Struct, frozen=True):
     """An authenticated caller: its tenant and key, and what the key has used.
@@ -97,20 +100,26 @@ def require_local_host(headers: Iterable[tuple[bytes, bytes]]) -> None:
     """Raise ``ForbiddenError`` unless each Host and Origin header names this machine."""
     for name, value in headers:
         if name == b"host":
-            _require_local(value, "Host")
+            _require_local(value, value, "Host")
         elif name == b"origin":
-            _require_local(value.partition(b"://")[2], "Origin")
+            _require_local(value.partition(b"://")[2], value, "Origin")
 
 
-def _require_local(netloc: bytes, header: str) -> None:
+def _require_local(netloc: bytes, value: bytes, header: str) -> None:
     if not _is_local(netloc):
-        raise ForbiddenError(f"The {header} header does not name this machine.")
+        raise ForbiddenError(
+            f"The {header} header {value.decode('latin-1')[:_MAX_QUOTED]!r} does not name this"
+            " machine, and as long as there are no API keys nobody else is served. Call it"
+            " localhost or 127.0.0.1, or make a key with `antiphon key create` and send that:"
+            " with keys every host is served."
+        )
 
 
 @lru_cache(maxsize=64)
 def _is_local(netloc: bytes) -> bool:
     try:
-        host = urlsplit("//" + netloc.decode("latin-1")).hostname or ""
+        host = (urlsplit("//" + netloc.decode("latin-1")).hostname or "").removesuffix(".")
     except ValueError:
         return False
-    return is_loopback(host)
+    # No site has a name below localhost (RFC 6761): browsers take each for this machine.
+    return is_loopback(host) or (host.endswith(".localhost") and "" not in host.split("."))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qs
 
@@ -11,6 +12,7 @@ import msgspec
 from starlette.types import Receive, Scope
 
 from antiphon.core.extra_fields import select_extra_fields
+from antiphon.core.provider_fields import is_nested_deeper
 from antiphon.errors import BodyTooLargeError, InvalidRequestError
 
 T = TypeVar("T")
@@ -70,8 +72,37 @@ def decode_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     """A body in its shape. Raises ``InvalidRequestError`` naming the invalid field."""
     try:
         return decoder.decode(body)
-    except DECODE_ERRORS as error:
+    except msgspec.ValidationError as error:
         raise invalid_value_error(error) from error
+    except DECODE_ERRORS as error:
+        repaired = repair_json(body)
+        if repaired == body:
+            raise invalid_value_error(error) from error
+        return decode_body(decoder, repaired)
+
+
+def repair_json(body: bytes) -> bytes:
+    """A body that cannot be decoded, without a byte order mark and without half surrogate pairs.
+
+    A half becomes U+FFFD. Pure. Raises ``InvalidRequestError`` where it is not UTF-8.
+    """
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise invalid_value_error(error) from error
+    return _ESCAPE.sub(_replace_half, body.removeprefix(codecs.BOM_UTF8))
+
+
+def _replace_half(escape: re.Match[bytes]) -> bytes:
+    return escape[0] if escape["half"] is None else rb"\ufffd"
+
+
+#: A character's escape in JSON. One after another, so that the ``\\`` before a ``u`` is not missed.
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
 
 
 class RequestDecoder(Generic[Body]):
@@ -110,7 +141,9 @@ class RequestDecoder(Generic[Body]):
             {name: decode_body(_any, bytes(it)) for name, it in unknown.items()}
         )
         # What cannot be stored is left out: nobody here knows whether it matters.
-        return known, {name: it for name, it in extra.items() if not _is_too_deep(it)}
+        return known, {
+            name: it for name, it in extra.items() if not is_nested_deeper(it, MAX_DEPTH)
+        }
 
     def _decode_tolerantly(self, body: bytes) -> Body:
         try:
@@ -120,7 +153,10 @@ class RequestDecoder(Generic[Body]):
             if self._normalize is None or not isinstance(fields, dict):
                 raise invalid_value_error(error) from error
         except DECODE_ERRORS as error:
-            raise invalid_value_error(error) from error
+            repaired = repair_json(body)
+            if repaired == body:
+                raise invalid_value_error(error) from error
+            return self._decode_tolerantly(repaired)
         try:
             return msgspec.convert(self._normalize(fields), self._kind, strict=False)
         except DECODE_ERRORS as error:
@@ -146,7 +182,9 @@ def invalid_value_error(error: Exception, at: str = "") -> InvalidRequestError:
             "The JSON is nested too deeply.", code="invalid_json", param=at or None
         )
     if isinstance(error, UnicodeDecodeError):
-        return InvalidRequestError("The body is not valid UTF-8.", code="invalid_json")
+        return InvalidRequestError(
+            "The body is not valid UTF-8, the encoding of JSON.", code="invalid_json"
+        )
     if not isinstance(error, msgspec.ValidationError):
         return InvalidRequestError(f"The body is not valid JSON: {error}.", code="invalid_json")
     match = _VALIDATION_MESSAGE.match(str(error))
@@ -169,23 +207,8 @@ def check_depth(value: object, path: str) -> None:
     """Raise ``InvalidRequestError`` for a value nested too deeply to be stored; ``path`` is its
     field.
     """
-    if _is_too_deep(value):
+    if is_nested_deeper(value, MAX_DEPTH):
         raise InvalidRequestError("The JSON is nested too deeply.", code="invalid_json", param=path)
-
-
-def _is_too_deep(value: object) -> bool:
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [child for one in level for child in _children(one)]
-        if not level:
-            return False
-    return True
-
-
-def _children(value: object) -> Iterable[object]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list | tuple) else ()
 
 
 def drop_nulls(values: dict[str, Any]) -> dict[str, Any]:

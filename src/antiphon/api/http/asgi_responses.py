@@ -32,6 +32,7 @@ _STREAM = [
     # Asks nginx and its kin not to hold chunks back.
     (b"x-accel-buffering", b"no"),
 ]
+_LINE_SEPARATORS = tuple((one.encode(), b"\\u%04x" % ord(one)) for one in "\x85\u2028\u2029")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -54,21 +55,27 @@ async def send_error(
     send: Send, error: AntiphonError, headers: Sequence[tuple[bytes, bytes]] = ()
 ) -> None:
     """One error, shaped as OpenAI's."""
+    headers = [*headers]
+    if error.response_id is not None:
+        # The turn is kept as failed and the upstream was tried again already: a
+        # client that repeats by itself would only leave more failed turns behind.
+        headers.append((b"x-should-retry", b"false"))
+    if isinstance(error, UpstreamRateLimitError | RateLimitError) and error.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
+    await send_json(send, error_body(error), error.status, headers)
+
+
+def error_body(error: AntiphonError) -> bytes:
+    """An error as the JSON of an answer. Pure."""
     body: dict[str, Any] = {
         "message": error.message,
         "type": error.type,
         "param": error.param,
         "code": error.code,
     }
-    headers = [*headers]
     if error.response_id is not None:
         body["response_id"] = error.response_id
-        # The turn is kept as failed and the upstream was tried again already: a
-        # client that repeats by itself would only leave more failed turns behind.
-        headers.append((b"x-should-retry", b"false"))
-    if isinstance(error, UpstreamRateLimitError | RateLimitError) and error.retry_after is not None:
-        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
-    await send_json(send, _encode({"error": body}), error.status, headers)
+    return _encode({"error": body})
 
 
 async def start_stream(send: Send) -> None:
@@ -78,7 +85,19 @@ async def start_stream(send: Send) -> None:
 
 async def send_chunk(send: Send, body: bytes, *, last: bool = False) -> None:
     """A piece of a stream; ``last`` ends it."""
+    if not body.isascii():
+        body = escape_line_separators(body)
     await send({"type": "http.response.body", "body": body, "more_body": not last})
+
+
+def escape_line_separators(events: bytes) -> bytes:
+    """Events of JSON without the characters that some readers take for the end of a line. Pure.
+
+    As escapes they are the same text. All others of these characters are escaped in any JSON.
+    """
+    for character, escape in _LINE_SEPARATORS:
+        events = events.replace(character, escape)
+    return events
 
 
 class StreamHead:
@@ -209,37 +228,59 @@ class DisconnectWatcher:
 
 
 class KeepAlive:
-    """While entered, sends a comment into a stream now and then.
+    """While entered, writes something into a stream that is silent for ``INTERVAL`` seconds.
 
-    So nothing in between takes a model that thinks for long for a connection that is dead.
-    ``head`` is sent before the first comment where it has not been until then.
+    So nothing in between takes a model that thinks for long for a connection that is dead. The
+    stream's own pieces are sent by ``send``. ``create`` makes what is written in between, and
+    ``head`` is sent before it where it has not been until then.
     """
 
-    #: Seconds.
     INTERVAL = 15.0
 
-    def __init__(self, send: Send, head: StreamHead | None = None) -> None:
+    def __init__(
+        self, send: Send, create: Callable[[], bytes], head: StreamHead | None = None
+    ) -> None:
         self._send = send
+        self._create = create
         self._head = head
         self._task: asyncio.Task[None] | None = None
+        self._is_silent = True
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        # Most streams are over before the first one, and need no task for it.
-        self._timer = self._loop.call_later(self.INTERVAL, self._start)
+        # Most streams are over before the first look, and need no task for it.
+        self._timer = self._loop.call_later(self.INTERVAL / 2, self._start)
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
 
-    def _start(self) -> None:
-        self._task = self._loop.create_task(self._send_comments())
+    def send(self, message: Message) -> Awaitable[None]:
+        self._is_silent = False
+        return self._send(message)
 
-    async def _send_comments(self) -> None:
-        if self._head is not None:
-            await self._head.put()
+    def _start(self) -> None:
+        self._task = self._loop.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        """Look twice in each interval whether the stream has been silent since the last look."""
+        self._is_silent = True
         while True:
-            # Between two events: each of those is sent in one piece.
-            await send_chunk(self._send, b": still here\n\n")
-            await asyncio.sleep(self.INTERVAL)
+            await asyncio.sleep(self.INTERVAL / 2)
+            if self._is_silent:
+                if self._head is not None:
+                    await self._head.put()
+                # Between two events: each of those is sent in one piece.
+                await send_chunk(self._send, self._create())
+            self._is_silent = not self._is_silent
+
+
+def keep_alive_comment() -> bytes:
+    """A comment of an event stream.
+
+    No empty line is behind it: readers that do not know comments take that for the end of an
+    event.
+    """
+    return b": still here\n"

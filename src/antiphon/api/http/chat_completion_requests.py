@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from antiphon.api.common.body import RequestDecoder, check_depth, decode_body
-from antiphon.api.http.chat_messages import MessageParam, decode_messages
+from antiphon.api.http.chat_messages import MessageParam, decode_call_fields, decode_messages
 from antiphon.api.http.loose_chat_requests import normalize_chat_request
 from antiphon.api.http.responses_codec import (
     JsonObjectFormat,
@@ -153,7 +153,7 @@ def decode_chat_request(body: bytes) -> ChatRequest:
                 param=name,
             )
     turn = TurnRequest(
-        input=decode_messages(params.messages),
+        input=decode_messages(params.messages, decode_call_fields(body, params.messages)),
         model=params.model,
         instructions=params.instructions,
         options=_options(params, extra),

@@ -108,8 +108,8 @@ async def _send_stream(turn: RunningTurn, send: Send, encoder: ChatCompletionChu
     """
     head = StreamHead(send)
     try:
-        with KeepAlive(send, head):
-            await _write_chunks(turn, send, encoder, head)
+        with KeepAlive(send, encoder.encode_keep_alive, head) as keep_alive:
+            await _write_chunks(turn, keep_alive.send, encoder, head)
         error = turn.error
     except AntiphonError as lost:
         error = lost

@@ -12,10 +12,13 @@ import msgspec
 
 from antiphon.core import events
 from antiphon.core.items import FunctionCall, Message, OutputText, Reasoning, Refusal, text_of
+from antiphon.core.provider_fields import ProviderFields, add_call_fields, group_by_origin
 from antiphon.core.turns import Response, Usage
 from antiphon.errors import AntiphonError
 
 _encode = msgspec.json.Encoder().encode
+#: The name of reasoning that came without one.
+_REASONING_FIELD = "reasoning_content"
 
 
 def _completion_id(response: Response) -> str:
@@ -29,15 +32,14 @@ def encode_completion(response: Response, *, legacy_functions: bool = False) -> 
 
 def completion_body(response: Response, *, legacy_functions: bool = False) -> dict[str, Any]:
     """A finished turn as it is shown; ``legacy_functions``: its call as ``function_call``."""
-    text, refusal, thoughts, calls = _collect_output(response)
+    text, refusal, calls = _collect_output(response)
     message: dict[str, Any] = {
         "role": "assistant",
         "content": text if text or not (calls or refusal) else None,
         "refusal": refusal or None,
         "annotations": [],
     }
-    if thoughts:
-        message["reasoning_content"] = thoughts
+    message |= _provider_fields(response)
     if calls and legacy_functions:
         message["function_call"] = _legacy_call_body(calls[0])
     elif calls:
@@ -75,8 +77,8 @@ def _logprobs_body(logprobs: Sequence[Any]) -> dict[str, Any] | None:
     return {"content": logprobs, "refusal": None} if logprobs else None
 
 
-def _collect_output(response: Response) -> tuple[str, str, str, list[FunctionCall]]:
-    text, refusal, thoughts = "", "", ""
+def _collect_output(response: Response) -> tuple[str, str, list[FunctionCall]]:
+    text, refusal = "", ""
     calls: list[FunctionCall] = []
     for item in response.output:
         match item:
@@ -86,14 +88,29 @@ def _collect_output(response: Response) -> tuple[str, str, str, list[FunctionCal
                     refusal += "".join(p.refusal for p in content if isinstance(p, Refusal))
             case FunctionCall():
                 calls.append(item)
-            case Reasoning(summary=summary):
-                thoughts += "".join(part.text for part in summary)
-    return text, refusal, thoughts, calls
+    return text, refusal, calls
+
+
+def _provider_fields(response: Response) -> dict[str, Any]:
+    """Reasoning under the name by which it came, and what else its model wants back."""
+    parts: list[tuple[ProviderFields | None, str]] = []
+    for item in response.output:
+        if isinstance(item, Reasoning):
+            given = item.provider_fields or ProviderFields()
+            named = msgspec.structs.replace(given, text_field=given.text_field or _REASONING_FIELD)
+            parts.append((named, item.text))
+        elif isinstance(item, Message):
+            parts.append((item.provider_fields, ""))
+    shown: dict[str, Any] = {}
+    for fields in group_by_origin(parts, with_text=True).values():
+        shown |= fields
+    return shown
 
 
 def _call_body(call: FunctionCall) -> dict[str, Any]:
     function = {"name": call.name, "arguments": call.arguments}
-    return {"id": call.call_id, "type": "function", "function": function}
+    body = {"id": call.call_id, "type": "function", "function": function}
+    return add_call_fields(body, call.provider_fields.fields) if call.provider_fields else body
 
 
 def _legacy_call_body(call: FunctionCall) -> dict[str, Any]:
@@ -147,6 +164,9 @@ class ChatCompletionChunkEncoder:
         self._head = b"data: " + self._base + b',"choices":[{"index":0,"delta":'
         self._text = self._head + b'{"content":'
         self._calls = 0
+        self._has_role = False
+        #: The names of reasoning, by the index of its item.
+        self._reasoning_fields: dict[int, str] = {}
         self._include_usage = include_usage
         self._legacy_functions = legacy_functions
 
@@ -157,17 +177,33 @@ class ChatCompletionChunkEncoder:
             match event:
                 case events.TextDelta(text=text, logprobs=logprobs):
                     out += (self._text, _encode(text), b"}", *_chunk_end(logprobs))
-                case events.ReasoningDelta(text=text):
-                    out += self._encode_delta({"reasoning_content": text})
+                case events.ReasoningDelta(index, text) | events.RawReasoningDelta(index, text):
+                    name = self._reasoning_fields.get(index, _REASONING_FIELD)
+                    out += self._encode_delta({name: text})
                 case events.RefusalDelta(text=text):
                     out += self._encode_delta({"refusal": text})
+                case events.ItemAdded(
+                    index, Reasoning(provider_fields=ProviderFields(text_field=str(name)))
+                ):
+                    self._reasoning_fields[index] = name
                 case events.ItemDone(item=FunctionCall() as call):
                     out += self._encode_call(call)
-                case events.Created():
-                    out += self._encode_delta({"role": "assistant", "content": ""})
+                case events.Created() if not self._has_role:
+                    out.append(self.encode_keep_alive())
+                case events.ItemDone(
+                    item=Reasoning(provider_fields=ProviderFields(fields=fields))
+                    | Message(provider_fields=ProviderFields(fields=fields))
+                ) if fields:
+                    out += self._encode_delta(fields)
                 case events.Ended(response=response):
                     out += self._encode_end(response)
         return b"".join(out)
+
+    def encode_keep_alive(self) -> bytes:
+        """A chunk without words. Simple readers do not know comments, but they know chunks."""
+        delta = {"content": ""} if self._has_role else {"role": "assistant", "content": ""}
+        self._has_role = True
+        return b"".join(self._encode_delta(delta))
 
     def _encode_delta(self, delta: dict[str, Any]) -> tuple[bytes, ...]:
         return (self._head, _encode(delta), _CHUNK_END)

@@ -6,10 +6,11 @@ Shapes that other servers take besides are rewritten before (``loose_chat_reques
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from antiphon.api.common.body import DECODE_ERRORS
 from antiphon.core.items import (
     AudioData,
     FunctionCall,
@@ -24,8 +25,17 @@ from antiphon.core.items import (
     Message,
     OutputText,
     Part,
+    Reasoning,
     Refusal,
+    SummaryText,
     text_of,
+)
+from antiphon.core.provider_fields import (
+    MESSAGE_FIELDS,
+    REASONING_TEXT_FIELDS,
+    ProviderFields,
+    select_call_fields,
+    select_message_fields,
 )
 from antiphon.errors import InvalidRequestError
 
@@ -72,6 +82,8 @@ class _VideoPart(msgspec.Struct, frozen=True, tag="video_url", tag_field="type")
 
 _Part = _TextPart | _ImagePart | _RefusalPart | _FilePart | _AudioPart | _VideoPart
 _Content = str | list[_Part]
+#: What stands beside calls, by the numbers of their message and of them in it.
+_CallFields: TypeAlias = dict[tuple[int, int], ProviderFields]
 
 
 class _CalledFunction(msgspec.Struct, frozen=True):
@@ -95,11 +107,56 @@ class MessageParam(msgspec.Struct, frozen=True):
     tool_calls: list[_Call] | None = None
     tool_call_id: str | None = None
     function_call: _CalledFunction | None = None
+    # What models want back of their answers (``core.provider_fields``).
+    reasoning_content: Any = None
+    reasoning: Any = None
+    reasoning_text: Any = None
+    thinking: Any = None
+    reasoning_details: Any = None
+    thinking_blocks: Any = None
+    reasoning_opaque: Any = None
+    extra_content: Any = None
+    thought_signature: Any = None
+    provider_specific_fields: Any = None
 
 
-def decode_messages(messages: Sequence[MessageParam]) -> tuple[Item, ...]:
+class _CallsMessage(msgspec.Struct, frozen=True):
+    tool_calls: Any = None
+
+
+class _CallsBody(msgspec.Struct, frozen=True):
+    messages: list[_CallsMessage]
+
+
+_calls_body = msgspec.json.Decoder(_CallsBody)
+
+
+def decode_call_fields(body: bytes, messages: Sequence[MessageParam]) -> _CallFields:
+    """What stands beside the calls of a body, which are those of ``messages``."""
+    if not any(message.tool_calls for message in messages):
+        return {}
+    try:
+        given = _calls_body.decode(body).messages
+    except DECODE_ERRORS:
+        return {}
+    return {
+        (index, number): ProviderFields(fields=fields)
+        for index, message in enumerate(given)
+        for number, call in enumerate(_list_of(message.tool_calls))
+        if isinstance(call, dict) and (fields := select_call_fields(call))
+    }
+
+
+def _list_of(calls: Any) -> list[Any]:
+    """Calls as clients send them: a list, with nulls in it perhaps, or one call by itself."""
+    return [one for one in calls if one is not None] if isinstance(calls, list) else [calls]
+
+
+def decode_messages(
+    messages: Sequence[MessageParam], call_fields: _CallFields | None = None
+) -> tuple[Item, ...]:
     """The items of messages. Raises ``InvalidRequestError`` naming the invalid field."""
-    decoder = _MessagesDecoder()
+    decoder = _MessagesDecoder(call_fields or {})
     return tuple(
         item for index, message in enumerate(messages) for item in decoder.decode(message, index)
     )
@@ -108,7 +165,8 @@ def decode_messages(messages: Sequence[MessageParam]) -> tuple[Item, ...]:
 class _MessagesDecoder:
     """Decodes messages one after another: an output without an id is the next open call's."""
 
-    def __init__(self) -> None:
+    def __init__(self, call_fields: _CallFields) -> None:
+        self._call_fields = call_fields
         #: The calls without an output, by id, with their names.
         self._open_calls: dict[str, str] = {}
 
@@ -138,11 +196,13 @@ class _MessagesDecoder:
         if message.refusal:
             words = (OutputText(content),) if isinstance(content, str) and content else content
             content = (*(words or ()), Refusal(message.refusal))
+        yield from _decode_reasoning(message)
         if content or not calls:
             yield Message("assistant", content, message.name)
-        for call in calls:
-            self._open_calls[call.id] = call.function.name
-            yield FunctionCall(call.id, call.function.name, call.function.arguments)
+        for number, call in enumerate(calls):
+            self._open_calls[call.id] = name = call.function.name
+            fields = self._call_fields.get((index, number))
+            yield FunctionCall(call.id, name, call.function.arguments, provider_fields=fields)
 
     def _find_open_call(self, message: MessageParam, path: str) -> str:
         """The call that an output without an id is for: the first that waits, or that name's."""
@@ -153,6 +213,20 @@ class _MessagesDecoder:
         raise InvalidRequestError(
             "The message has to name the call that it is the output of.", param=f"{path}.{field}"
         )
+
+
+def _decode_reasoning(message: MessageParam) -> Iterator[Reasoning]:
+    """What a model thought, and what it wants back: nobody knows which model it was."""
+    fields = select_message_fields({name: getattr(message, name) for name in MESSAGE_FIELDS})
+    for name in REASONING_TEXT_FIELDS:
+        text = getattr(message, name)
+        if text and isinstance(text, str):
+            yield Reasoning(
+                (SummaryText(text),), provider_fields=ProviderFields(None, fields, name)
+            )
+            return
+    if fields:
+        yield Reasoning(provider_fields=ProviderFields(None, fields))
 
 
 def _decode_content(role: str, content: str | list[_Part], path: str) -> str | tuple[Part, ...]:

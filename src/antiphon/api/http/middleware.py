@@ -6,6 +6,7 @@ It wraps ``send`` once and reads the headers once, because it runs before each t
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
@@ -19,11 +20,14 @@ from antiphon.api.common.authorization import Authorizer, Principal
 from antiphon.api.common.metrics import Metrics
 from antiphon.api.common.rate_limits import concurrency_slot, set_key_usage
 from antiphon.api.http.asgi_responses import Handler, send_error
+from antiphon.api.http.content_encoding import decompress_body, has_content_encoding
 from antiphon.api.http.cors import CorsPolicy, Headers, send_preflight_response
 from antiphon.api.http.routes import PUBLIC_PATHS
 from antiphon.errors import AntiphonError, AuthenticationError
 from antiphon.logging_setup import request_id
 
+#: What the server adds to a scope: to be called once somebody is admitted on the connection.
+ADMIT = "antiphon.admit"
 _ROUTE, _REAUTHORIZE = "antiphon.route", "antiphon.again"
 #: Where a POST starts a turn. They are looked up before any router, so no route tells of them.
 _TURN_PATHS = {"/v1/responses", "/v1/chat/completions", "/v1/responses/compact"}
@@ -34,6 +38,15 @@ _POLICY_VIOLATION = 1008
 #: How a WebSocket is answered that goes on, and one that was closed before it began.
 _SWITCHING_PROTOCOLS = 101
 _FORBIDDEN = 403
+_SLASHES = re.compile("//+")
+
+
+def normalize_path(path: str) -> str:
+    """A path without repeated slashes and without one at its end. Pure.
+
+    Clients join a base URL and a path, with a slash in both, or behind them.
+    """
+    return _SLASHES.sub("/", path).rstrip("/") or "/"
 
 
 class _SendWrapper:
@@ -71,6 +84,9 @@ class GatewayMiddleware:
         self._cors = cors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        if path[-1:] == "/" or "//" in path:
+            scope["path"] = normalize_path(path)
         if scope["type"] != "http":
             other = self._handle_websocket if scope["type"] == "websocket" else self._app
             await other(scope, receive, send)
@@ -78,6 +94,8 @@ class GatewayMiddleware:
         began = time.perf_counter()
         headers: dict[bytes, bytes] = dict(scope["headers"])
         exchange = _SendWrapper(send, _assign_request_id(headers))
+        if has_content_encoding(headers):
+            receive = decompress_body(scope["headers"], receive)
         try:
             await self._handle_http(scope, receive, exchange, headers)
         finally:
@@ -157,13 +175,16 @@ class GatewayMiddleware:
         self, scope: Scope, headers: Mapping[bytes, bytes], response_headers: Headers
     ) -> None:
         """Admit a request; ``response_headers`` get those of its rate limit."""
+        is_public = scope["path"] in PUBLIC_PATHS
         await self.authorizer.authorize(
             headers,
             local_headers=scope["headers"],
             add_header=lambda name, value: response_headers.append((name, value)),
             on_principal=partial(_set_principal, scope),
-            is_public=scope["path"] in PUBLIC_PATHS,
+            is_public=is_public,
         )
+        if ADMIT in scope and not is_public:
+            scope[ADMIT]()
 
 
 def _set_principal(scope: Scope, principal: Principal) -> None:

@@ -19,6 +19,7 @@ from antiphon.api.http.asgi_responses import (
     DisconnectWatcher,
     KeepAlive,
     StreamHead,
+    keep_alive_comment,
     log,
     send_chunk,
     send_error,
@@ -210,7 +211,7 @@ async def _write(
                 # Not before there is something to say: a turn that cannot be kept at
                 # all still gets an honest HTTP status.
                 await head.put()
-                started.enter_context(KeepAlive(send))
+                send = started.enter_context(KeepAlive(send, keep_alive_comment)).send
             if body:
                 await send_chunk(send, body)
 

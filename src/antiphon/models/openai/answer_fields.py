@@ -17,6 +17,7 @@ from antiphon.core.provider_fields import (
     ProviderFields,
     entry_text,
     select_call_fields,
+    select_message_fields,
 )
 from antiphon.models.openai.upstream_errors import DECODE_ERRORS
 
@@ -51,9 +52,10 @@ class AnswerFields:
         if isinstance(details, list) and not whole:
             # Pieces of one entry may come together: joined, one by one, they are that entry.
             for entry in details:
-                yield self._fields_delta({_DETAILS: [entry]})
+                if chosen := select_message_fields({_DETAILS: [entry]}):
+                    yield self._fields_delta(chosen)
             fields = {name: value for name, value in fields.items() if name != _DETAILS}
-        if fields:
+        if fields := select_message_fields(fields):
             yield self._fields_delta(fields)
 
     def call_fields(self, call: Mapping[str, Any]) -> ProviderFields | None:

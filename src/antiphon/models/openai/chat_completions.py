@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from antiphon.core.extra_fields import add_extra_fields
+from antiphon.core.function_schemas import complete_parameters
 from antiphon.core.items import AudioData, Phase
 from antiphon.core.reasoning_sidecar import (
     PHASE_KEY,
@@ -23,6 +24,7 @@ from antiphon.core.reasoning_sidecar import (
 from antiphon.core.turns import FunctionTool, Options
 from antiphon.models.openai.chat_completions_stream import ChatCompletionsParser
 from antiphon.models.openai.logprobs_citations import wants_logprobs
+from antiphon.models.openai.message_rules import text_tool_outputs
 from antiphon.models.openai.upstream_model import UpstreamModel
 from antiphon.turn.protocols import ModelCall
 
@@ -139,7 +141,7 @@ class ChatCompletionsEncoder:
             else self._encode_options(options, call.stream)
         )
         name = _encode(self._name or call.model)
-        messages = insert_fields(call.messages, self.origin(call))
+        messages = fit_messages(insert_fields(call.messages, self.origin(call)))
         return b"".join((b'{"model":', name, b',"messages":', messages, rest))
 
     def _encode_options(self, options: Options, stream: bool) -> bytes:
@@ -178,8 +180,26 @@ class ChatCompletionsEncoder:
         return fields if fields == b"}" else b"," + fields
 
 
+#: What only some of the upstreams take, as compact JSON has it; in a string it is escaped.
+_TOOL_PARTS = b'"role":"tool","content":['
+_ORIGINAL_DETAIL = b'"detail":"original"'
+
+
+def fit_messages(messages: bytes) -> bytes:
+    """The messages as every upstream takes them: pictures of tools as a user's, known details."""
+    if _TOOL_PARTS in messages:
+        messages = _encode(text_tool_outputs(msgspec.json.decode(messages)))
+    return messages.replace(_ORIGINAL_DETAIL, b'"detail":"high"')
+
+
 def _tool(tool: FunctionTool) -> dict[str, Any]:
-    return {"type": "function", "function": tool}
+    function: dict[str, Any] = {"name": tool.name}
+    if tool.description is not None:
+        function["description"] = tool.description
+    function["parameters"] = complete_parameters(tool.parameters)
+    if tool.strict is not None:
+        function["strict"] = tool.strict
+    return {"type": "function", "function": function}
 
 
 def _tool_choice(choice: str) -> str | dict[str, Any] | None:

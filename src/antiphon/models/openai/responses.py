@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from antiphon.core.extra_fields import add_extra_fields
+from antiphon.core.function_schemas import complete_parameters
 from antiphon.core.reasoning_sidecar import ReasoningSidecar
 from antiphon.core.tool_rules import is_tool_allowed
 from antiphon.core.turns import INCLUDE_ENCRYPTED_REASONING, INCLUDE_LOGPROBS, FunctionTool, Options
@@ -29,7 +30,6 @@ from antiphon.models.openai.chat_completions import (
 from antiphon.models.openai.logprobs_citations import wants_logprobs
 from antiphon.models.openai.responses_stream import ResponsesParser
 from antiphon.models.openai.upstream_model import UpstreamModel
-from antiphon.models.retry import AttemptError
 from antiphon.turn.protocols import ModelCall
 
 _encode = msgspec.json.Encoder().encode
@@ -69,22 +69,13 @@ class ResponsesEncoder:
     def __init__(self, *, upstream_name: str | None, host: str) -> None:
         self._name = upstream_name
         self._host = host
-        #: The models that return no encrypted reasoning.
-        self._models_without_reasoning: set[str] = set()
 
     def origin(self, call: ModelCall) -> str:
         """The model behind a call, as reasoning items name it."""
         return f"{self._host}/{self._name or call.model}"
 
-    def disable_reasoning(self, call: ModelCall) -> None:
-        """Request no encrypted reasoning of a call's model from now on."""
-        self._models_without_reasoning.add(self.origin(call))
-
-    def encode(self, call: ModelCall, *, reasoning: bool = True) -> bytes:
-        """The request's JSON. Raises ``InvalidRequestError`` for unsupported options.
-
-        ``reasoning`` False: without earlier reasoning.
-        """
+    def encode(self, call: ModelCall) -> bytes:
+        """The request's JSON. Raises ``InvalidRequestError`` for unsupported options."""
         options, origin = call.options, self.origin(call)
         if options.stop:
             raise InvalidRequestError(
@@ -93,11 +84,10 @@ class ResponsesEncoder:
                 param="stop",
             )
         name = _encode(self._name or call.model)
-        include = () if origin in self._models_without_reasoning else (INCLUDE_ENCRYPTED_REASONING,)
-        body = _build_body(options, include, stream=call.stream)
+        body = _build_body(options, (INCLUDE_ENCRYPTED_REASONING,), stream=call.stream)
         extra = options.extra
         rest = _encode(add_extra_fields(msgspec.to_builtins(body), extra) if extra else body)[1:]
-        given = to_input_items(call.messages, origin if reasoning else None)
+        given = to_input_items(call.messages, origin)
         return b"".join((b'{"model":', name, b',"input":', given, b",", rest))
 
 
@@ -136,7 +126,7 @@ def _tool(tool: FunctionTool) -> dict[str, Any]:
     body: dict[str, Any] = {"type": "function", "name": tool.name}
     if tool.description is not None:
         body["description"] = tool.description
-    body["parameters"] = tool.parameters or {"type": "object", "properties": {}}
+    body["parameters"] = complete_parameters(tool.parameters)
     body["strict"] = bool(tool.strict)
     return body
 
@@ -158,10 +148,6 @@ def _without_none(**fields: Any) -> dict[str, Any] | None:
     return {name: value for name, value in fields.items() if value is not None} or None
 
 
-#: The error code for encrypted reasoning that the model can no longer read.
-_STALE_REASONING_CODE = "invalid_encrypted_content"
-
-
 class ResponsesModel(UpstreamModel):
     """One endpoint that speaks the Responses API; see ``UpstreamModel`` for its arguments.
 
@@ -181,27 +167,6 @@ class ResponsesModel(UpstreamModel):
 
     def _create_parser(self, call: ModelCall) -> ResponsesParser:
         return ResponsesParser(self._encoder.origin(call))
-
-    def _repair_request(self, call: ModelCall, body: bytes, failure: AttemptError) -> bytes | None:
-        error = failure.error
-        if type(error) is not InvalidRequestError:
-            return None
-        is_stale = error.code == _STALE_REASONING_CODE
-        if not is_stale and not _is_reasoning_refusal(error):
-            return None
-        if not is_stale:
-            self._encoder.disable_reasoning(call)
-        # The upstream's keys change: without old reasoning, the conversation can go on.
-        other = self._encoder.encode(call, reasoning=not is_stale)
-        return other if other != body else None
-
-
-def _is_reasoning_refusal(error: InvalidRequestError) -> bool:
-    if error.param is not None:
-        return error.param.startswith("include")
-    return any(
-        sign in error.message for sign in (INCLUDE_ENCRYPTED_REASONING, "'include'", '"include"')
-    )
 
 
 #: The longest id of a call that the API takes.

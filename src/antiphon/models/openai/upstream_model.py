@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from typing import Any, ClassVar, Final
 
 import aiohttp
@@ -19,6 +19,8 @@ from yarl import URL
 from antiphon.core.deltas import Delta
 from antiphon.core.http_proxies import Proxy, find_proxy
 from antiphon.errors import ConfigError, ModelUnavailableError
+from antiphon.models.openai.refusal_rules import LearnedRules, repair_request
+from antiphon.models.openai.request_rules import fit_request
 from antiphon.models.openai.tokenize_text import (
     MISSING_STATUSES,
     TOKENIZE_PATH,
@@ -43,8 +45,8 @@ from antiphon.turn.protocols import ModelCall, ModelInfo, Token
 
 #: How long an idle connection stays open, in seconds: a person pauses between two turns.
 _KEEP_ALIVE_SECONDS = 60.0
-#: How often a rejected request is repaired and sent again.
-_MAX_REPAIRS = 2
+#: How often a refused request is rewritten and sent again.
+_MAX_REPAIRS = 8
 #: The limits of a model list: seconds, and bytes.
 _LIST_TIME = 5.0
 _LONGEST_LIST = 4 * 1024 * 1024
@@ -57,7 +59,8 @@ class UpstreamModel(ABC):
     ``upstream_name`` replaces the name that a call asks for. ``read_timeout`` is the
     longest silence, in seconds, before an answer and within it: reasoning models
     think for minutes. Redirects are not followed, so the key goes nowhere else. The
-    proxy is looked up once, see ``find_proxy``.
+    proxy is looked up once, see ``find_proxy``. ``quirks`` are the ``request_rules`` that its
+    requests need; more are learnt from what it refuses.
 
     Raises ``ConfigError`` for a URL, key or proxy that cannot be used.
     """
@@ -74,6 +77,7 @@ class UpstreamModel(ABC):
         upstream_name: str | None = None,
         connect_timeout: float = 10.0,
         read_timeout: float = 600.0,
+        quirks: Collection[str] = (),
         retry: RetryPolicy | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -95,6 +99,7 @@ class UpstreamModel(ABC):
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=connect_timeout, sock_read=read_timeout
         )
+        self._rules = LearnedRules(self._url.authority, quirks)
         self._retry = retry or RetryPolicy()
         self._clock = clock
         self._sleep = sleep
@@ -114,16 +119,14 @@ class UpstreamModel(ABC):
     def _create_parser(self, call: ModelCall) -> ResponseParser:
         """A parser for one answer to a call."""
 
-    def _repair_request(self, call: ModelCall, body: bytes, failure: AttemptError) -> bytes | None:
-        """Another body to send at once in place of one that was rejected; None: there is none."""
-        return None
-
     async def generate(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:
         """The model's answer: each read of the connection is one batch.
 
         Retried by the retry policy until something has been yielded.
         """
-        body = self._request_body(call)
+        request, name = self._request_body(call), self._upstream_name or call.model
+        rules = self._rules.of(name)
+        body = fit_request(request, rules)
         attempts = RetryAttempts(self._retry, self._clock, self._sleep)
         repairs, has_output = 0, False
         while True:
@@ -139,6 +142,7 @@ class UpstreamModel(ABC):
                         has_output = True
                         yield batch
                 upstream_response.raise_for_error()
+                self._rules.remember(name, rules)
                 return
             except AttemptError as raised:
                 failure = raised
@@ -147,9 +151,10 @@ class UpstreamModel(ABC):
                     self._drainer.add(upstream_response.response)
             if has_output:
                 raise failure.error
-            repaired = self._repair_request(call, body, failure) if repairs < _MAX_REPAIRS else None
-            if repaired is not None:
-                body, repairs = repaired, repairs + 1
+            if repairs < _MAX_REPAIRS and (
+                repaired := repair_request(request, rules, failure.error)
+            ):
+                (body, rules), repairs = repaired, repairs + 1
                 continue
             await attempts.wait_or_raise(failure)
 

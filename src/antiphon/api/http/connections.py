@@ -1,0 +1,413 @@
+"""Connections: uvicorn's HTTP and WebSocket protocols with limits and deadlines.
+
+A client that sends half a request, or a header without an end, costs a connection and nothing
+else: it is answered 408 or 431 and closed, and the oldest connections on which nobody has been
+admitted are closed first where there are too many. A request that arrives whole in one read
+needs no timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, Final
+
+import httptools
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
+
+from antiphon.api.http.asgi_responses import error_body
+from antiphon.api.http.middleware import ADMIT
+from antiphon.core.connection_limits import ConnectionLimits
+from antiphon.errors import (
+    AntiphonError,
+    HeadersTooLargeError,
+    InvalidRequestError,
+    RequestTimeoutError,
+    ServerBusyError,
+)
+
+#: Seconds for which a refused client is read, so that the system does not drop the answer.
+_LINGER_SECONDS: Final = 2.0
+#: Seconds during which a new connection is not closed for another: it has had no time to ask.
+_MIN_AGE: Final = 1.0
+#: Bytes of a body that are read after its request was answered.
+_MAX_UNREAD_BODY: Final = 256 * 2**20
+#: Headers of an offer to speak another protocol, which is not taken up.
+_UPGRADE_HEADERS: Final = {b"upgrade", b"http2-settings"}
+_POLICY_VIOLATION: Final = 1008
+
+
+def connection_protocols(limits: ConnectionLimits) -> tuple[Any, Any]:
+    """What uvicorn takes as ``http`` and as ``ws``."""
+    return (
+        partial(HttpProtocol, pool=ConnectionPool(limits)),
+        partial(WebSocketProtocol, limits=limits),
+    )
+
+
+class ConnectionPool:
+    """The connections of one server on which no request has been admitted yet, oldest first."""
+
+    def __init__(self, limits: ConnectionLimits) -> None:
+        self.limits = limits
+        self._connections: dict[HttpProtocol, None] = {}
+
+    def add(self, new: HttpProtocol, total: int) -> bool:
+        """Add a connection, the ``total``-th of all. False: there is no room for it."""
+        limit = self.limits.max_connections
+        while total > limit and self._close_oldest(new, min_age=0.0):
+            total -= 1
+        if total > limit:
+            return False
+        self._connections[new] = None
+        while len(self._connections) > self.limits.max_connections_without_key:
+            if not self._close_oldest(new, min_age=_MIN_AGE):
+                break
+        return True
+
+    def discard(self, connection: HttpProtocol) -> None:
+        """Remove a connection that is closed, or on which somebody was admitted."""
+        self._connections.pop(connection, None)
+
+    def _close_oldest(self, new: HttpProtocol, min_age: float) -> bool:
+        for one in self._connections:
+            if one is not new and one.is_waiting():
+                if one.age() < min_age:
+                    return False
+                self.discard(one)
+                one.transport.abort()
+                return True
+        return False
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """HTTP connection: uvicorn's, with limits, deadlines and errors in OpenAI's shape."""
+
+    def __init__(self, *args: Any, pool: ConnectionPool, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._pool = pool
+        self._limits = pool.limits
+        self._is_admitted = False
+        self._timer: asyncio.TimerHandle | None = None
+        #: When the header began that is not whole yet, or when the body last grew.
+        self._since = 0.0
+        self._made_at = 0.0
+        self._is_in_header = True
+        #: Bytes of the header so far, and with those that are being parsed.
+        self._header_size = 0
+        self._fed_size = 0
+        self._unread_size = 0
+        self._is_lingering = False
+        self._is_upgraded = False
+
+    def is_waiting(self) -> bool:
+        """Whether no request is being answered."""
+        cycle = self.cycle
+        return cycle is None or cycle.response_complete or cycle.more_body
+
+    def age(self) -> float:
+        """Seconds since the connection was made."""
+        return self.loop.time() - self._made_at
+
+    # The events of the transport.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._since = self._made_at = self.loop.time()
+        if self._pool.add(self, len(self.connections)):
+            self._set_timer(self._limits.header_timeout)
+        else:
+            self._refuse(ServerBusyError("There are too many connections to this server."))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._detach()
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        if self._is_lingering:
+            return
+        self._fed_size = self._header_size + len(data)
+        self._feed(data)
+        cycle = self.cycle
+        if (
+            cycle is not None
+            and not cycle.more_body
+            and not cycle.response_complete
+            and cycle.scope is self.scope
+        ):
+            # The usual case: a whole request, and nothing behind it.
+            self._is_in_header = False
+            self._header_size = 0
+        elif not self._is_upgraded and not self._is_lingering:
+            self._wait_for_rest(len(data))
+
+    def shutdown(self) -> None:
+        if self._is_lingering or self.is_waiting():
+            # What is not whole is not waited for.
+            self.transport.close()
+        else:
+            super().shutdown()
+
+    # The events of the parser.
+
+    def on_headers_complete(self) -> None:
+        limits = self._limits
+        if len(self.headers) > limits.max_headers:
+            raise HeadersTooLargeError(f"A request has at most {limits.max_headers} headers.")
+        if self._fed_size > limits.max_header_bytes and (
+            _size_of(self.url, self.headers) > limits.max_header_bytes
+        ):
+            raise self._header_error()
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            # The parser takes what follows for another protocol: see ``_parse_without_upgrade``.
+            return
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        self._is_upgraded = True
+        self._detach()
+        super().handle_websocket_upgrade()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        scope: Any = cycle.scope
+        if not self._is_admitted:
+            scope[ADMIT] = self._admit
+        if scope["http_version"] == "1.0":
+            app = _WithoutChunks(app, cycle)
+        super()._start_asgi_task(cycle, app)
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+            else:
+                self._parse_without_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            self._refuse(
+                cause
+                if isinstance(cause, AntiphonError)
+                else InvalidRequestError("The request is not valid HTTP.", code="invalid_http")
+            )
+
+    def _parse_without_upgrade(self, rest: bytes) -> None:
+        """Parse a request again without its offer of another protocol, such as HTTP/2.
+
+        ``rest`` is what came behind its header.
+        """
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(InvalidRequestError("This server is no proxy.", code="invalid_http"))
+            return
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (method, self.url, version)]
+        for name, value in self.headers:
+            if name == b"connection":
+                tokens = [one.strip() for one in value.lower().split(b",")]
+                others = b", ".join(one for one in tokens if one not in _UPGRADE_HEADERS)
+                lines.append(b"connection: " + others)
+            elif name not in _UPGRADE_HEADERS:
+                lines.append(name + b": " + value)
+        self.parser = httptools.HttpRequestParser(self)
+        self._feed(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
+
+    # Deadlines.
+
+    def _wait_for_rest(self, size: int) -> None:
+        """Set the deadline of a request that is not whole, ``size`` bytes of which have come."""
+        if self.transport.is_closing():
+            return
+        cycle = self.cycle
+        if cycle is not None and cycle.more_body and cycle.scope is self.scope:
+            self._is_in_header, self._header_size = False, 0
+            self._since = self.loop.time()
+            timeout = self._limits.body_timeout
+            if cycle.response_complete:
+                self._unread_size += size
+                if self._unread_size > _MAX_UNREAD_BODY:
+                    self.transport.close()
+        else:
+            if not self._is_in_header:
+                self._is_in_header = True
+                self._since = self.loop.time()
+            self._header_size += size
+            timeout = self._limits.header_timeout
+            if self._header_size > self._limits.max_header_bytes:
+                self._refuse(self._header_error())
+                return
+        if self._timer is None:
+            self._set_timer(timeout)
+
+    def _set_timer(self, seconds: float) -> None:
+        self._timer = self.loop.call_later(seconds, self._check_deadline)
+
+    def _check_deadline(self) -> None:
+        self._timer = None
+        if self.transport.is_closing():
+            return
+        cycle = self.cycle
+        if self._is_in_header:
+            timeout = self._limits.header_timeout
+            # Its deadline begins when the request before it is answered.
+            pauses = cycle is not None and not cycle.response_complete
+        elif cycle is not None and cycle.more_body:
+            timeout = self._limits.body_timeout
+            pauses = self.flow.read_paused
+        else:
+            return
+        left = self._since + timeout - self.loop.time()
+        if pauses:
+            self._set_timer(timeout)
+        elif left > 0:
+            self._set_timer(left)
+        elif self._header_size or not self._is_in_header:
+            self._refuse(RequestTimeoutError("The rest of the request did not come."))
+        else:
+            # Nothing was asked: browsers open connections that they may need.
+            self.transport.close()
+
+    def _header_error(self) -> HeadersTooLargeError:
+        size = self._limits.max_header_bytes
+        return HeadersTooLargeError(f"The headers of a request have at most {size} bytes.")
+
+    def _refuse(self, error: AntiphonError) -> None:
+        """Answer with an error and close, as soon as the client can have read the answer."""
+        if self.transport.is_closing():
+            return
+        self._unset_keepalive_if_required()
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            is_answering = cycle.response_started or not cycle.more_body
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if is_answering:
+                self.transport.close()
+                return
+        elif cycle is not None and cycle.more_body:
+            # It was answered before its body was read.
+            self.transport.close()
+            return
+        self._is_lingering = True
+        self.transport.write(_error_response(error))
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_later(_LINGER_SECONDS, self.transport.close)
+
+    def _admit(self) -> None:
+        self._is_admitted = True
+        self._pool.discard(self)
+
+    def _detach(self) -> None:
+        self._pool.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _size_of(url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> int:
+    """The bytes of a header, about as they were sent."""
+    return len(url) + sum(len(name) + len(value) + 4 for name, value in headers)
+
+
+def _error_response(error: AntiphonError) -> bytes:
+    body = error_body(error)
+    head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+    return STATUS_LINE[error.status] + head % len(body) + body
+
+
+class _WithoutChunks:
+    """ASGI middleware for HTTP/1.0, which has no chunks: the connection's end ends the answer."""
+
+    def __init__(self, app: ASGIApp, cycle: RequestResponseCycle) -> None:
+        self._app = app
+        self._cycle = cycle
+        self._is_framed = True
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_without_chunks(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                names = {name.lower() for name, _ in message["headers"]}
+                self._is_framed = b"content-length" in names
+                if not self._is_framed:
+                    self._cycle.chunked_encoding = False
+            elif not self._is_framed:
+                # uvicorn compares each piece with what the header promised.
+                self._cycle.expected_content_length = len(message.get("body", b""))
+            await send(message)
+
+        await self._app(scope, receive, send_without_chunks)
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """WebSocket connection: uvicorn's, with a deadline for the rest of a message.
+
+    A refused handshake is no application error: otherwise each client that is refused by an
+    HTTP status would leave an error in the log. Half a frame needs no deadline here, because
+    its client cannot answer the pings of the server.
+    """
+
+    def __init__(self, *args: Any, limits: ConnectionLimits, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._limits = limits
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if self.close_sent:
+            self.handshake_complete = True
+
+    def send_receive_event_to_app(self) -> None:
+        # As bytes: the application decodes them, and names what is wrong with them.
+        self.curr_msg_data_type = "bytes"
+        super().send_receive_event_to_app()
+
+    def handle_text(self, event: Frame) -> None:
+        super().handle_text(event)
+        self._wait_for_rest()
+
+    def handle_bytes(self, event: Frame) -> None:
+        super().handle_bytes(event)
+        self._wait_for_rest()
+
+    def handle_cont(self, event: Frame) -> None:
+        super().handle_cont(event)
+        self._wait_for_rest()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._cancel_timer()
+
+    def _wait_for_rest(self) -> None:
+        self._cancel_timer()
+        if self.frames and not self.close_sent:
+            self._timer = self.loop.call_later(self._limits.body_timeout, self._close_unfinished)
+
+    def _close_unfinished(self) -> None:
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": _POLICY_VIOLATION})
+        self.conn.send_close(_POLICY_VIOLATION, "the rest of the message did not come")
+        self.close_sent = True
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.close()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

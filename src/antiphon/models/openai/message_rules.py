@@ -1,0 +1,279 @@
+"""Message rules: rewrite a decoded array of messages for upstreams that do not take every one.
+
+Each works on the messages of chat completions and on the input items of the Responses API
+alike: on both, who speaks is ``role``. None drops anybody's words, and none changes its
+argument. Pure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeAlias
+
+Json: TypeAlias = dict[str, Any]
+Messages: TypeAlias = list[Json]
+
+_SYSTEM_ROLES: Final = ("system", "developer")
+#: What separates the texts of two messages that become one.
+_GAP: Final = "\n\n"
+#: The content of messages that only a rule needs, and nobody wrote.
+_BEGINNING: Final = "(The conversation begins.)"
+_ACKNOWLEDGEMENT: Final = "OK."
+_NO_OUTPUT: Final = "(no output)"
+_OUTPUT_FOLLOWS: Final = "(The output is in the next message.)"
+#: The names under which chat completions show what a model thought.
+_THOUGHT_FIELDS: Final = frozenset(
+    {"reasoning", "reasoning_content", "reasoning_details", "reasoning_text", "thinking"}
+)
+
+
+# ---- content
+
+
+def _is_blank(content: Any) -> bool:
+    if isinstance(content, list):
+        return all("text" in part and _is_blank(part["text"]) for part in content)
+    return not content or (isinstance(content, str) and content.isspace())
+
+
+def _text_part(text: str, like: Iterable[Json]) -> Json:
+    """A part of text, of the dialect of some other parts."""
+    kinds = [str(part.get("type")) for part in like]
+    inner = any(kind.startswith(("input_", "output_")) for kind in kinds)
+    return {"type": "input_text" if inner else "text", "text": text}
+
+
+def join_contents(*contents: Any) -> Any:
+    """The contents of several messages as one message's."""
+    given = [one for one in contents if one is not None and one not in ("", [])]
+    if all(isinstance(one, str) for one in given):
+        return _GAP.join(given)
+    others = [part for one in given if isinstance(one, list) for part in one]
+    parts: Messages = []
+    for one in given:
+        parts += [_text_part(one, others)] if isinstance(one, str) else one
+    return parts
+
+
+# ---- roles
+
+
+def single_system_message(messages: Messages) -> Messages:
+    """All system messages as one, in front."""
+    system = [one for one in messages if one.get("role") in _SYSTEM_ROLES]
+    if not system:
+        return messages
+    first = name_in_words(system[0]) if len(system) > 1 else system[0]
+    content = join_contents(first["content"], *(name_in_words(it)["content"] for it in system[1:]))
+    others = [one for one in messages if one.get("role") not in _SYSTEM_ROLES]
+    return [{**first, "role": "system", "content": content}, *others]
+
+
+def no_system_role(messages: Messages) -> Messages:
+    """What the system messages say, at the beginning of the first user message."""
+    messages = single_system_message(messages)
+    if not messages or messages[0].get("role") != "system":
+        return messages
+    system, others = name_in_words(messages[0]), messages[1:]
+    if others and others[0].get("role") == "user":
+        content = join_contents(system["content"], others[0]["content"])
+        return [{**others[0], "content": content}, *others[1:]]
+    return [{**system, "role": "user"}, *others]
+
+
+def alternating_roles(messages: Messages) -> Messages:
+    """A user message first, and never two messages of one role in a row."""
+    out: Messages = []
+    for one in messages:
+        role = one.get("role")
+        if role == "assistant" and all(it.get("role") in _SYSTEM_ROLES for it in out):
+            out.append(_user_message(_BEGINNING, one))
+        if out and role in ("user", "assistant", *_SYSTEM_ROLES) and out[-1].get("role") == role:
+            out[-1] = _joined(out[-1], one)
+        else:
+            out.append(one)
+    return out
+
+
+def _joined(first: Json, second: Json) -> Json:
+    if first.get("name") != second.get("name"):
+        first, second = name_in_words(first), name_in_words(second)
+    content = join_contents(first.get("content"), second.get("content"))
+    calls = [*(first.get("tool_calls") or ()), *(second.get("tool_calls") or ())]
+    joined = {**first, **second, "content": content}
+    return {**joined, "tool_calls": calls} if calls else joined
+
+
+def user_message_required(messages: Messages) -> Messages:
+    """Where there is no user message, the last system message is one."""
+    roles = [one.get("role") for one in messages]
+    if "user" in roles:
+        return messages
+    for index in reversed(range(len(messages))):
+        if roles[index] in _SYSTEM_ROLES:
+            user = {**messages[index], "role": "user"}
+            return [*messages[:index], *messages[index + 1 :], user]
+    return [_user_message(_BEGINNING, *messages[:1]), *messages]
+
+
+def assistant_after_tool(messages: Messages) -> Messages:
+    """An assistant's message between a tool's output and what a user or the system says."""
+    out: Messages = []
+    for one in messages:
+        if out and is_tool_output(out[-1]) and one.get("role") in ("user", *_SYSTEM_ROLES):
+            out.append({**_user_message(_ACKNOWLEDGEMENT, one), "role": "assistant"})
+        out.append(one)
+    return out
+
+
+def _user_message(content: Any, *like: Json) -> Json:
+    """A user message, of the dialect of some other message."""
+    message = {"role": "user", "content": content}
+    return {"type": "message", **message} if any("type" in one for one in like) else message
+
+
+def names_in_words(messages: Messages) -> Messages:
+    """The names of those who speak, in front of what they say."""
+    return [name_in_words(one) if one.get("role") else one for one in messages]
+
+
+def name_in_words(message: Json) -> Json:
+    """One message with the name of its speaker in its content."""
+    if "name" not in message or message.get("role") == "tool":
+        return message
+    rest = {key: value for key, value in message.items() if key != "name"}
+    content = rest.get("content")
+    if isinstance(content, str):
+        return {**rest, "content": f"{message['name']}: {content}"}
+    parts = content or []
+    return {**rest, "content": [_text_part(f"{message['name']}:", parts), *parts]}
+
+
+# ---- empty messages, and what only its model reads
+
+
+def no_empty_messages(messages: Messages) -> Messages:
+    """Without messages that say nothing; outputs that are empty say so."""
+    out: Messages = []
+    for one in messages:
+        key = _content_key(one)
+        content = one.get(key)
+        if key not in one or not _is_blank(content):
+            out.append({**one, key: _without_blanks(content)} if type(content) is list else one)
+        elif is_tool_output(one):
+            out.append({**one, key: _NO_OUTPUT})
+        elif one.get("tool_calls"):
+            out.append({**one, key: None})
+    return out or messages
+
+
+def _without_blanks(parts: Messages) -> Messages:
+    return [part for part in parts if part.get("text") != ""]
+
+
+def _content_key(message: Json) -> str:
+    return "output" if message.get("type") == "function_call_output" else "content"
+
+
+def no_reasoning_items(messages: Messages) -> Messages:
+    """Without the items of reasoning, which only their model can read."""
+    return [one for one in messages if one.get("type") != "reasoning"]
+
+
+def no_thoughts(messages: Messages) -> Messages:
+    """Without what the model thought: only itself could read that, and it refuses to."""
+    return [
+        {key: value for key, value in one.items() if key not in _THOUGHT_FIELDS}
+        for one in no_reasoning_items(messages)
+    ]
+
+
+# ---- tools
+
+
+def is_tool_output(message: Json) -> bool:
+    """Whether a message or an item is the output of a call."""
+    return message.get("role") == "tool" or message.get("type") == "function_call_output"
+
+
+def text_tool_outputs(messages: Messages) -> Messages:
+    """Text alone as outputs of calls: the rest is a user message behind all outputs of a round."""
+    out: Messages = []
+    moved: list[tuple[str, Messages]] = []
+    for one in messages:
+        if moved and not is_tool_output(one):
+            out.append(_moved_message(moved, one))
+            moved = []
+        key = _content_key(one)
+        content = one.get(key)
+        if not is_tool_output(one) or not isinstance(content, list):
+            out.append(one)
+            continue
+        others = [part for part in content if "text" not in part]
+        words = "".join(part["text"] for part in content if "text" in part)
+        out.append({**one, key: words or (_OUTPUT_FOLLOWS if others else "")})
+        if others:
+            moved.append((str(one.get("tool_call_id") or one.get("call_id")), others))
+    if moved:
+        out.append(_moved_message(moved, out[-1]))
+    return out
+
+
+def _moved_message(moved: list[tuple[str, Messages]], like: Json) -> Json:
+    parts: Messages = []
+    for call_id, others in moved:
+        if len(moved) > 1:
+            # Which of the outputs a picture belongs to.
+            parts.append(_text_part(f"Output of the call {call_id}:", others))
+        parts += others
+    return _user_message(parts, like)
+
+
+def _id_rule(
+    is_valid: Callable[[str], bool], make: Callable[[str], str]
+) -> Callable[[Messages], Messages]:
+    """A rule that replaces ids of calls, and those of their outputs with them.
+
+    Ids that were used again get one each: an output belongs to the last call before it.
+    """
+
+    def rule(messages: Messages) -> Messages:
+        uses: dict[str, int] = {}
+
+        def replaced(given: str) -> str:
+            use = uses.get(given, 1)
+            return given if use == 1 and is_valid(given) else make(f"{use} {given}")
+
+        def call(one: Json, key: str) -> Json:
+            uses[one[key]] = uses.get(one[key], 0) + 1
+            return {**one, key: replaced(one[key])}
+
+        def fitted(one: Json) -> Json:
+            if one.get("tool_calls"):
+                return {**one, "tool_calls": [call(it, "id") for it in one["tool_calls"]]}
+            if one.get("type") == "function_call":
+                return call(one, "call_id")
+            if is_tool_output(one):
+                key = "call_id" if "call_id" in one else "tool_call_id"
+                return {**one, key: replaced(one[key])}
+            return one
+
+        return [fitted(one) for one in messages]
+
+    return rule
+
+
+_NINE: Final = re.compile(r"[A-Za-z0-9]{9}").fullmatch
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_-]{1,40}").fullmatch
+
+
+def _digest(text: str, length: int) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+#: Ids of calls that are nine letters and digits.
+nine_character_call_ids = _id_rule(lambda it: bool(_NINE(it)), lambda it: _digest(it, 9))
+#: Ids of calls that are at most forty letters, digits, underscores and hyphens.
+plain_call_ids = _id_rule(lambda it: bool(_PLAIN(it)), lambda it: "call_" + _digest(it, 32))

@@ -1,0 +1,252 @@
+"""Refusal rules: which request rule an upstream's refusal calls for, and what was learnt of it.
+
+Upstreams refuse the same things in many words. A refusal only proposes rules, most likely
+first: one that would not change the request is passed over, and one is remembered only when
+the upstream has then answered. So a wrong guess costs one request and nothing else. No I/O.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Collection, Iterator
+from typing import Final, TypeAlias
+
+import msgspec
+
+from antiphon.core.extra_fields import RESERVED_FIELDS
+from antiphon.core.turns import INCLUDE_ENCRYPTED_REASONING
+from antiphon.errors import AntiphonError, InvalidRequestError, ModelError
+from antiphon.models.openai.request_rules import (
+    apply_rules,
+    decode_request,
+    without_field,
+    without_schema_keyword,
+)
+
+log = logging.getLogger("antiphon")
+
+_encode = msgspec.json.Encoder().encode
+
+Rules: TypeAlias = frozenset[str]
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    return re.compile(text, re.IGNORECASE | re.DOTALL)
+
+
+#: How an upstream says that it does not take something at all.
+_UNSUPPORTED: Final = _pattern(
+    r"unknown|unrecogni[sz]ed|unsupported|unexpected|unavailable|deprecated|forbidden|\bextra\b|"
+    r"additional propert|cannot find|no such|did you mean|"
+    r"not (\w+ )?(supported?|permitted|allowed|available|accepted|recogni[sz]ed|enabled|found)|"
+    r"n't (support|accept|allow|recogni[sz]e|exist|work)|"
+    r"invalid (argument|field|param|key|property|name)"
+)
+
+#: Words of refusals, and the rules that they call for; all that match are proposed, in this order.
+_RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
+    (
+        _pattern(r"\bids?\b.*(of 9|9 char|nine|\{9\})|(of 9|nine|\{9\}).*\bids?\b"),
+        ("nine-character-call-ids",),
+    ),
+    (
+        _pattern(
+            r"(tool|call|function)\S*?[._ ]?ids?\b"
+            r".*(pattern|too long|max\w* length|at most|must|a-z|invalid|unique|duplicate)|"
+            r"(duplicate|repeated|invalid|unique).*(tool|call)\S*?[._ ]?ids?\b"
+        ),
+        ("plain-call-ids", "nine-character-call-ids"),
+    ),
+    (
+        _pattern(r"(user|system).{0,40}(after|follow|behind).{0,20}\btools?\b"),
+        ("assistant-after-tool", "single-system-message"),
+    ),
+    (
+        _pattern(r"\btools?\b.*(must|should|has to|expected).*assistant"),
+        ("assistant-after-tool",),
+    ),
+    (
+        _pattern(
+            r"(system|developer).*(begin|first|start|single|\bone\b|multiple|several|more than|"
+            r"once|after|between|middle|position|order|twice|duplicate|\btop\b|lead|only)|"
+            r"(first|single|multiple|more than one|only one|second).*(system|developer)"
+        ),
+        ("single-system-message", "no-system-role"),
+    ),
+    (
+        _pattern(r"\bsystem\b|\bdeveloper\b|only.*\buser\b.*\bassistant\b"),
+        ("no-system-role", "single-system-message"),
+    ),
+    (
+        _pattern(
+            r"no user|user.*(required|missing|at least)|"
+            r"(at least|must|need|require|expect|missing).*\buser\b|"
+            r"contents? (is|are) (empty|required|not)|at least one (message|content)"
+        ),
+        ("user-message-required", "alternating-roles"),
+    ),
+    (
+        _pattern(
+            r"alternat|consecutive|in a row|same role|(first|begin|start).*\buser\b|"
+            r"\buser\b.*(first|begin|start)|role\W+(user|assistant)\W+after"
+        ),
+        ("alternating-roles", "single-system-message"),
+    ),
+    (
+        _pattern(
+            r"empty|blank|without content|at least one character|"
+            r"content\b.*(required|missing|null|must)|(either|must).*\bcontent\b"
+        ),
+        ("no-empty-messages",),
+    ),
+    (
+        _pattern(r"image|picture|media|multimodal|output.*string|string.*output|input_image"),
+        ("text-tool-outputs",),
+    ),
+]
+
+_FORMAT: Final = _pattern(
+    r"response_?.?format|json_schema|json_object|json (mode|output)|"
+    r"structured (output|generation)|text\.format|mime type|schema.*(support|available)|"
+    r"guided|grammar"
+)
+#: A mistake in the schema itself, or of the prompt: whoever wrote it has to see that.
+_FORMAT_MISTAKE: Final = _pattern(r"invalid schema|word .?json|schema.*(is|are) (required|invalid)")
+_FORMAT_RULES: Final = ("json-object-format", "json-schema-format", "format-in-words")
+
+_MESSAGE_ORDER: Final = _pattern(
+    r"\broles?\b|template|jinja|conversation|messages?\b.*(order|sequence|structure|format)"
+)
+#: What is tried where a refusal only says that it was about the order of the messages.
+_ORDER_RULES: Final = (
+    "single-system-message",
+    "assistant-after-tool",
+    "alternating-roles",
+    "no-system-role",
+)
+
+#: The error code for encrypted reasoning that the model can no longer read.
+_STALE_REASONING_CODE: Final = "invalid_encrypted_content"
+#: Rules for one request: the next is tried without.
+_NOT_REMEMBERED: Final = frozenset({"no-old-reasoning"})
+
+_THOUGHTS: Final = _pattern(r"reasoning(_\w+)?|thinking")
+_SCHEMA_KEYWORD: Final = _pattern(
+    r"unknown name \\?[\"'`]([^\"'`\\]+)\\?[\"'`] at .*(param|schema|function|tool|declaration)"
+)
+
+#: Fields that are the client's own choice: that the upstream refuses one is for the client to see.
+_OF_THE_CLIENT: Final = frozenset(
+    {
+        *("temperature", "top_p", "max_tokens", "max_completion_tokens", "max_output_tokens"),
+        *("frequency_penalty", "presence_penalty", "seed", "stop", "reasoning_effort"),
+        *("reasoning", "logprobs", "top_logprobs"),
+    }
+)
+#: Fields that antiphon adds by itself, or that an answer is as good without.
+_DISPENSABLE: Final = frozenset({"stream_options", "parallel_tool_calls"})
+
+
+def repair_request(
+    request: bytes, rules: Rules, error: AntiphonError
+) -> tuple[bytes, Rules] | None:
+    """What to send in place of a refused request, and by which rules; None: nothing else.
+
+    ``request`` is as it was before the ``rules``. The first candidate that changes it is taken.
+    """
+    if not _is_refusal(error):
+        return None
+    decoded = decode_request(request)
+    sent = apply_rules(decoded, rules)
+    for rule in candidate_rules(error, sent):
+        more = rules | {rule}
+        fitted = apply_rules(decoded, more)
+        if fitted != sent:
+            return _encode(fitted), more
+    return None
+
+
+def _is_refusal(error: AntiphonError) -> bool:
+    """Whether an error can be about the form of the request; some servers answer 500 to that."""
+    is_failure = type(error) is ModelError and error.code == ModelError.default_code
+    return type(error) is InvalidRequestError or is_failure
+
+
+def candidate_rules(error: AntiphonError, fields: Collection[str]) -> Iterator[str]:
+    """The rules that a refusal calls for, most likely first; ``fields`` are the request's."""
+    param = (error.param or "") if isinstance(error, InvalidRequestError) else ""
+    message = f"{error.message} {param}"
+    is_unsupported = _UNSUPPORTED.search(message) is not None
+    if error.code == _STALE_REASONING_CODE:
+        yield "no-old-reasoning"
+    if param.startswith("include") or any(
+        sign in message for sign in (INCLUDE_ENCRYPTED_REASONING, "'include'", '"include"')
+    ):
+        yield "no-encrypted-reasoning"
+    if is_unsupported:
+        yield from _unsupported_field_rules(message, fields)
+    if _FORMAT.search(message) and not _FORMAT_MISTAKE.search(message):
+        yield from _FORMAT_RULES
+    for words, rules in _RULES_BY_WORDS:
+        if words.search(message):
+            yield from rules
+    if _MESSAGE_ORDER.search(message):
+        yield from _ORDER_RULES
+
+
+def _unsupported_field_rules(message: str, fields: Collection[str]) -> Iterator[str]:
+    """Rules for something that the upstream does not know, by the name that it gives."""
+    if "max_completion_tokens" in message:
+        yield "max-completion-tokens" if "max_tokens" in fields else "max-tokens"
+    if keyword := _SCHEMA_KEYWORD.search(message):
+        yield "no-strict-tools" if keyword[1] == "strict" else without_schema_keyword(keyword[1])
+    for name in sorted(fields, key=len, reverse=True):
+        if _is_dispensable(name, fields) and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", message):
+            yield without_field(name)
+    if re.search(r"\bstrict\b", message):
+        yield "no-strict-tools"
+    if _THOUGHTS.search(message):
+        yield "no-thoughts"
+    if re.search(r"\bname\b", message):
+        yield "no-names"
+
+
+def _is_dispensable(name: str, fields: Collection[str]) -> bool:
+    # An endpoint of chat completions that does not know ``store`` stores nothing.
+    if name in _DISPENSABLE or (name == "store" and "messages" in fields):
+        return True
+    return name not in RESERVED_FIELDS and name not in _OF_THE_CLIENT
+
+
+#: How many models' rules one upstream remembers: names are the client's choice.
+_MAX_MODELS: Final = 1000
+
+
+class LearnedRules:
+    """The rules of one upstream: those of its settings, and by model what it was found to need."""
+
+    def __init__(self, upstream: str, quirks: Collection[str] = ()) -> None:
+        self._upstream = upstream
+        self._quirks = frozenset(quirks)
+        self._learned: dict[str, Rules] = {}
+
+    def of(self, model: str) -> Rules:
+        """The rules for a request to a model."""
+        return self._learned.get(model, self._quirks)
+
+    def remember(self, model: str, rules: Rules) -> None:
+        """Use the rules from now on: with them, the model has answered."""
+        new = rules - _NOT_REMEMBERED - self.of(model)
+        if not new:
+            return
+        if len(self._learned) >= _MAX_MODELS:
+            self._learned.clear()
+        self._learned[model] = self.of(model) | new
+        log.warning(
+            "the model %s at %s takes requests only with these quirks, which are used from now"
+            " on: %s",
+            model,
+            self._upstream,
+            ", ".join(sorted(new)),
+        )

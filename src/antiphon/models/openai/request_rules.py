@@ -1,0 +1,212 @@
+"""Request rules: each rewrites a request so that an upstream with one more limit takes it. Pure.
+
+A rule has a name, and is chosen for an upstream by its settings (``quirks``) or by what it
+refused (``refusal_rules``). It works on the decoded request of either dialect. It changes the
+form, never anybody's words: what has no place of its own goes where it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, Final
+
+import msgspec
+
+from antiphon.core.function_schemas import map_schemas
+from antiphon.models.openai import message_rules
+from antiphon.models.openai.message_rules import Json, Messages
+
+_encode = msgspec.json.Encoder().encode
+decode_request = msgspec.json.Decoder(dict[str, Any]).decode
+
+#: Rules that take the name of something behind a colon.
+_FIELD: Final = "without-field"
+_KEYWORD: Final = "without-schema-keyword"
+
+_SCHEMA_WORDS: Final = (
+    "Answer with one JSON value that is valid against this JSON schema, and with nothing else:\n"
+)
+_OBJECT_WORDS: Final = "Answer with one JSON object, and with nothing else."
+
+
+def _on_messages(rule: Callable[[Messages], Messages]) -> Callable[[Json], Json]:
+    def on_request(request: Json) -> Json:
+        key = "messages" if "messages" in request else "input"
+        return {**request, key: rule(request[key])}
+
+    return on_request
+
+
+# ---- formats of answers
+
+
+def _format_of(request: Json) -> Json:
+    """The format, as the Responses API has it; empty: none."""
+    given = request.get("response_format") or (request.get("text") or {}).get("format") or {}
+    return {"type": given["type"], **given["json_schema"]} if "json_schema" in given else given
+
+
+def _with_format(request: Json, answer_format: Json | None) -> Json:
+    if "response_format" in request:
+        rest = {key: value for key, value in request.items() if key != "response_format"}
+        if answer_format is None:
+            return rest
+        if answer_format["type"] == "json_schema":
+            schema = {key: value for key, value in answer_format.items() if key != "type"}
+            answer_format = {"type": "json_schema", "json_schema": schema}
+        return {**rest, "response_format": answer_format}
+    text = {key: value for key, value in request["text"].items() if key != "format"}
+    if answer_format is not None:
+        text["format"] = answer_format
+    return {**request, "text": text} if text else {k: v for k, v in request.items() if k != "text"}
+
+
+def _with_words(request: Json, answer_format: Json) -> Json:
+    """The request with the format in words, at the end of the first system message."""
+    if answer_format["type"] == "json_schema":
+        description = answer_format.get("description")
+        schema = msgspec.json.encode(answer_format["schema"]).decode()
+        words = _SCHEMA_WORDS + schema + (f"\n{description}" if description else "")
+    else:
+        words = _OBJECT_WORDS
+
+    def add(messages: Messages) -> Messages:
+        if messages and messages[0].get("role") in ("system", "developer"):
+            content = message_rules.join_contents(messages[0].get("content"), words)
+            return [{**messages[0], "content": content}, *messages[1:]]
+        kind = {"type": "message"} if "input" in request else {}
+        return [{**kind, "role": "system", "content": words}, *messages]
+
+    return _on_messages(add)(request)
+
+
+def _json_object_format(request: Json) -> Json:
+    given = _format_of(request)
+    if given.get("type") != "json_schema":
+        return request
+    return _with_words(_with_format(request, {"type": "json_object"}), given)
+
+
+def _json_schema_format(request: Json) -> Json:
+    if _format_of(request).get("type") != "json_object":
+        return request
+    return _with_format(
+        request, {"type": "json_schema", "name": "object", "schema": {"type": "object"}}
+    )
+
+
+def _format_in_words(request: Json) -> Json:
+    given = _format_of(request)
+    if given.get("type") not in ("json_schema", "json_object"):
+        return request
+    return _with_words(_with_format(request, None), given)
+
+
+# ---- fields
+
+
+def _rename(old: str, new: str) -> Callable[[Json], Json]:
+    def rename(request: Json) -> Json:
+        return {new if key == old else key: value for key, value in request.items()}
+
+    return rename
+
+
+def _without(request: Json, names: Collection[str]) -> Json:
+    return {key: value for key, value in request.items() if key not in names}
+
+
+def _on_functions(request: Json, change: Callable[[Json], Json]) -> Json:
+    """The request with each function tool changed, in either dialect's shape."""
+    if not request.get("tools"):
+        return request
+
+    def changed(tool: Json) -> Json:
+        if tool.get("type") != "function":
+            return tool
+        inner = tool.get("function")
+        return change(tool) if inner is None else {**tool, "function": change(inner)}
+
+    return {**request, "tools": [changed(tool) for tool in request["tools"]]}
+
+
+def _no_strict_tools(request: Json) -> Json:
+    return _on_functions(request, lambda one: _without(one, ("strict",)))
+
+
+def _without_keyword(request: Json, keyword: str) -> Json:
+    def change(function: Json) -> Json:
+        parameters = function.get("parameters")
+        if not parameters:
+            return function
+        shorter = map_schemas(parameters, lambda schema: _without(schema, (keyword,)))
+        return {**function, "parameters": shorter}
+
+    return _on_functions(request, change)
+
+
+def _no_encrypted_reasoning(request: Json) -> Json:
+    include = [one for one in request.get("include", ()) if one != "reasoning.encrypted_content"]
+    return {**request, "include": include} if include else _without(request, ("include",))
+
+
+# ---- all of them
+
+#: Every rule without a parameter, in the order of application.
+RULES: Final[dict[str, Callable[[Json], Json]]] = {
+    "max-completion-tokens": _rename("max_tokens", "max_completion_tokens"),
+    "max-tokens": _rename("max_completion_tokens", "max_tokens"),
+    "no-strict-tools": _no_strict_tools,
+    "no-encrypted-reasoning": _no_encrypted_reasoning,
+    "json-schema-format": _json_schema_format,
+    "json-object-format": _json_object_format,
+    "format-in-words": _format_in_words,
+    "no-old-reasoning": _on_messages(message_rules.no_reasoning_items),
+    "no-thoughts": _on_messages(message_rules.no_thoughts),
+    "no-names": _on_messages(message_rules.names_in_words),
+    "text-tool-outputs": _on_messages(message_rules.text_tool_outputs),
+    "no-empty-messages": _on_messages(message_rules.no_empty_messages),
+    "no-system-role": _on_messages(message_rules.no_system_role),
+    "single-system-message": _on_messages(message_rules.single_system_message),
+    "user-message-required": _on_messages(message_rules.user_message_required),
+    "assistant-after-tool": _on_messages(message_rules.assistant_after_tool),
+    "alternating-roles": _on_messages(message_rules.alternating_roles),
+    "plain-call-ids": _on_messages(message_rules.plain_call_ids),
+    "nine-character-call-ids": _on_messages(message_rules.nine_character_call_ids),
+}
+
+
+def is_rule(name: str) -> bool:
+    """Whether a rule has this name."""
+    base, colon, parameter = name.partition(":")
+    return name in RULES or (base in (_FIELD, _KEYWORD) and bool(colon and parameter))
+
+
+def without_field(name: str) -> str:
+    """The rule that leaves a field of the request out."""
+    return f"{_FIELD}:{name}"
+
+
+def without_schema_keyword(name: str) -> str:
+    """The rule that leaves a keyword out of the schemas of functions."""
+    return f"{_KEYWORD}:{name}"
+
+
+def apply_rules(request: Json, rules: Iterable[str]) -> Json:
+    """A decoded request, rewritten by all of these rules; the argument stays as it is."""
+    chosen = set(rules)
+    for name in sorted(chosen):
+        base, _, parameter = name.partition(":")
+        if base == _FIELD:
+            request = _without(request, (parameter,))
+        elif base == _KEYWORD:
+            request = _without_keyword(request, parameter)
+    for name, rule in RULES.items():
+        if name in chosen:
+            request = rule(request)
+    return request
+
+
+def fit_request(body: bytes, rules: Collection[str]) -> bytes:
+    """A request's JSON, rewritten by these rules; without any, it is the same bytes."""
+    return _encode(apply_rules(decode_request(body), rules)) if rules else body
