@@ -82,13 +82,13 @@ def extend_fingerprint(digest: bytes, answer: Iterable[Item]) -> bytes:
 
 
 def group_messages(items: Sequence[Item]) -> Iterator[list[Item]]:
-    """Items by the messages of chat completions: an assistant's words and the calls behind them."""
+    """Items by the messages of chat completions, where an assistant's calls follow its words."""
     group: list[Item] = []
     for item in items:
-        starts = isinstance(item, Message) and any(
+        begins = isinstance(item, Message | Reasoning) and any(
             isinstance(one, Message | FunctionCall) for one in group
         )
-        if group and (starts or not is_assistant_item(item)):
+        if group and (begins or not is_assistant_item(item)):
             yield group
             group = []
         group.append(item)
