@@ -29,6 +29,7 @@ from antiphon.models.llama.model_download import (
 )
 from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.openai.chat_completions import ChatCompletionsModel
+from antiphon.models.openai.chat_fallback import ResponsesOrChatModel
 from antiphon.models.openai.responses import ResponsesModel
 from antiphon.models.openai.upstream_model import UpstreamModel, why_undecided, why_unknown
 from antiphon.models.retry import AttemptError
@@ -315,7 +316,9 @@ def _upstream_model(name: str, settings: ModelSettings) -> Model:
     key = settings.api_key.reveal() if settings.api_key else None
     if settings.kind == "xai-grpc":
         return _xai_grpc(info, settings.base_url, key, settings.name)
-    kind = ResponsesModel if settings.kind == "responses" else ChatCompletionsModel
+    kind: type[UpstreamModel] = ChatCompletionsModel
+    if settings.kind == "responses":
+        kind = ResponsesOrChatModel if settings.has_chat_fallback else ResponsesModel
     return kind(info, settings.base_url, key, upstream_name=settings.name)
 
 

@@ -12,7 +12,8 @@
     ├── AuthenticationError                401  no API key, or an unknown or revoked one
     ├── ForbiddenError                     403  a request of a page of another web site
     ├── NotFoundError                      404  missing, deleted or another tenant's: all alike
-    │   └── ModelNotFoundError             404
+    │   ├── ModelNotFoundError             404
+    │   └── PreviousResponseNotFoundError  400  the turn to continue: that is OpenAI's status
     ├── MethodNotAllowedError              405
     ├── ConflictError                      409
     │   ├── ResponseInProgressError        409
@@ -56,6 +57,8 @@ class AntiphonError(Exception):
         self.param = param
         #: Id of the stored response that this error ended, where there is one.
         self.response_id: str | None = None
+        #: After how many seconds the same request may succeed, where that is known.
+        self.retry_after: float | None = None
 
 
 class InvalidRequestError(AntiphonError):
@@ -133,6 +136,11 @@ class ModelNotFoundError(NotFoundError):
     default_code = "model_not_found"
 
 
+class PreviousResponseNotFoundError(NotFoundError):
+    status = 400
+    default_code = "previous_response_not_found"
+
+
 class MethodNotAllowedError(AntiphonError):
     type = "invalid_request_error"
     status = 405
@@ -171,7 +179,7 @@ class IdempotencyConflictError(ConflictError):
 
 
 class RateLimitError(AntiphonError):
-    """``retry_after`` is in seconds, None where only the end of another request helps."""
+    """``retry_after`` is None where only the end of another request helps."""
 
     type = "rate_limit_error"
     status = 429
@@ -198,7 +206,7 @@ class ModelError(AntiphonError):
 
 
 class UpstreamRateLimitError(ModelError):
-    """``retry_after`` is in seconds, None where the upstream did not say."""
+    """``retry_after`` is None where the upstream did not say."""
 
     type = "rate_limit_error"
     status = 429

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from antiphon.cli.server import _fit_to_system
+from antiphon.core.connection_limits import ConnectionLimits
 from support.command_line import Command
 from support.serve_process import running_server
 
@@ -126,3 +128,9 @@ def test_a_wrong_log_level_is_a_line(antiphon: Command) -> None:
     assert ran.code == 1
     assert "--log-level" in ran.err
     assert ran.err.count("\n") == 1
+
+
+def test_connections_leave_files_for_the_rest() -> None:
+    fitted = _fit_to_system(ConnectionLimits(max_connections=10**9))
+    assert 1 <= fitted.max_connections < 10**9
+    assert fitted.max_headers == ConnectionLimits().max_headers

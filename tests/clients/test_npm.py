@@ -173,7 +173,7 @@ def test_openai_errors(openai: dict[str, Outcome]) -> None:
     assert value(openai, "errors") == [
         ["BadRequestError", 400, "empty_input"],
         ["NotFoundError", 404, "model_not_found"],
-        ["NotFoundError", 404, "previous_response_not_found"],
+        ["BadRequestError", 400, "previous_response_not_found"],
     ]
 
 

@@ -171,11 +171,11 @@ def test_what_is_not_stored_is_not_there(client: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         client.responses.retrieve(response.id)
     assert caught.value.code == "response_not_found"
-    with pytest.raises(openai.NotFoundError) as caught:
+    with pytest.raises(openai.BadRequestError) as refused:
         client.responses.create(input="More", previous_response_id=response.id)
-    assert caught.value.code == "previous_response_not_found"
-    assert caught.value.param == "previous_response_id"
-    assert caught.value.type == "invalid_request_error"
+    assert refused.value.code == "previous_response_not_found"
+    assert refused.value.param == "previous_response_id"
+    assert refused.value.type == "invalid_request_error"
 
 
 def test_an_unstored_turn_can_end_a_stored_conversation(client: OpenAI) -> None:

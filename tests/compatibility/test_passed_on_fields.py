@@ -65,7 +65,6 @@ def test_nulls_and_reserved_fields_are_not_passed_on() -> None:
     fields: Json = {
         **dict.fromkeys(sorted(RESERVED_FIELDS - {"model", "messages", "input", "stream"})),
         "top_k": None,
-        "deferred": True,
         "functions_of_mine": None,
         "modalities": ["text", "audio"],
         "stream_id": "a",

@@ -17,49 +17,24 @@ from support.scenario import (
     LOOKUP,
     Outcome,
     Scenario,
-    call,
     chunk,
     end,
     nested,
     scenario,
     stream_of,
     text,
-    whole,
 )
-
-Json = dict[str, Any]
-
-CALL: Json = {"id": "call_1", "type": "function", "function": {"name": "lookup", "arguments": "{}"}}
-SIGNED: Json = {"google": {"thought_signature": "QUJD"}}
-TEXT_ENTRY: Json = {
-    "type": "reasoning.text",
-    "text": "Look it up.",
-    "signature": "c2ln",
-    "index": 0,
-}
-SECRET: Json = {
-    "type": "reasoning.encrypted",
-    "data": "gAAA",
-    "id": "rs_1",
-    "format": "x",
-    "index": 1,
-}
-GOOD = stream_of(text("Hello there."), end(), DONE)
-
-
-def calls(*deltas: Json, **beside: Any) -> Behaviour:
-    """A stream of these deltas and then a call."""
-    parts = [chunk(delta) for delta in deltas]
-    return stream_of(*parts, call({"index": 0, **CALL, **beside}), end("tool_calls"), DONE)
-
-
-def whole_call(beside: Json | None = None, **fields: Any) -> Behaviour:
-    message = {"role": "assistant", "content": None, "tool_calls": [{**CALL, **(beside or {})}]}
-    return whole({**message, **fields}, "tool_calls")
-
-
-def output_of(outcome: Outcome) -> Json:
-    return {"type": "function_call_output", "call_id": outcome.call_ids[0], "output": "42"}
+from support.tool_loops import (
+    CALL,
+    GOOD,
+    SECRET,
+    SIGNED,
+    TEXT_ENTRY,
+    Json,
+    calls,
+    output_of,
+    whole_call,
+)
 
 
 def after_a_call(world: Scenario, answer: Behaviour, *, stream: bool = True) -> Json:
@@ -328,6 +303,37 @@ def test_reasoning_is_taken_from_the_history_of_a_chat_client() -> None:
             message = world.requests[-1]["messages"][1]
             base = {"role": "assistant", "content": "", "tool_calls": [CALL]}
             assert message == base | expected, name
+
+
+# ---- clients of responses that store nothing here
+
+
+STATELESS = {"store": False, "include": ["reasoning.encrypted_content"], "tools": [LOOKUP]}
+UNSTORED: dict[str, tuple[Json, Json]] = {
+    "thoughts-back-unstored": ({"reasoning_content": "Hm."}, {}),
+    "details-back-unstored": ({"reasoning": "Hm.", "reasoning_details": [TEXT_ENTRY, SECRET]}, {}),
+    "encrypted-back-unstored": ({"reasoning_details": [SECRET]}, {}),
+    "signature-back-unstored": ({"reasoning_content": "Hm."}, {"extra_content": SIGNED}),
+}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("name", UNSTORED)
+def test_clients_that_store_nothing_bring_back_the_items(name: str, stream: bool) -> None:
+    fields, beside = UNSTORED[name]
+    with scenario() as world:
+        world.upstream_sends(
+            calls(fields, **beside) if stream else whole_call(beside, **fields), GOOD
+        )
+        first = world.respond("Hi", stream=stream, **STATELESS)
+        given = [{"role": "user", "content": "Hi"}, *first.body["output"], output_of(first)]
+        world.respond(given, stream=stream, **STATELESS).expect("completed", "Hello there.")
+        assert world.requests[-1]["messages"][1] == {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{**CALL, **beside}],
+            **fields,
+        }
 
 
 # ---- later turns, and other models

@@ -6,12 +6,14 @@ import json
 
 import pytest
 
-from support.scenario import LOOKUP, scenario
+from support.misbehaving_upstream import Behaviour, Request
+from support.scenario import LOOKUP, body_of, scenario
 from support.strict_upstreams import (
     FORMAT_REFUSALS,
     JSON_SCHEMA,
     SCHEMA,
     Json,
+    answer_hello,
     formats,
     strict,
 )
@@ -137,3 +139,16 @@ def test_a_refused_choice_of_the_client_is_shown(field: str, words: str) -> None
         outcome = world.respond(stream=False, **{field: 1})
         assert (outcome.http, len(world.requests)) == (400, 1)
         assert (outcome.error or {})["message"] == words
+
+
+def test_a_field_that_only_the_place_of_an_error_names_is_left_out() -> None:
+    def refuse(request: Request) -> Behaviour:
+        if "top_k" not in request.json:
+            return answer_hello(request.json)
+        place = {"type": "extra_forbidden", "loc": ["body", "top_k"], "input": 5}
+        detail = [{**place, "msg": "Extra inputs are not permitted"}]
+        return body_of({"detail": detail}, 422)
+
+    with scenario() as world:
+        world.upstream_answers(refuse)
+        world.respond(top_k=5).expect("completed", "Hello")

@@ -221,11 +221,12 @@ NO_ANSWERS: dict[str, tuple[Behaviour, str, int]] = {
         "'br'",
         1,
     ),
-    "enc-zstd-whole": (
-        answer(b"\x28\xb5\x2f\xfd", headers={"Content-Encoding": "zstd"}),
-        "'zstd'",
+    "enc-compress": (
+        answer(b"\x1f\x9d\x90", headers={"Content-Encoding": "compress"}),
+        "'compr",
         1,
     ),
+    "enc-zstd-broken": (answer(b"\x28\xb5\x2f\xfd" + b"\xff" * 40), "cannot be decompressed", 1),
     "enc-twice": (answer(b"\x1f\x8b", headers={"Content-Encoding": "gzip, br"}), "gzip, br", 1),
     "enc-gzip-cut": (
         answer(gzip.compress(b'{"choices":[]}' * 9)[:30], headers={"Content-Encoding": "gzip"}),

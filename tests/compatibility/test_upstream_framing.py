@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from support.misbehaving_upstream import CUT, Behaviour, answer
 from support.scenario import (
     DONE,
+    Json,
     Scenario,
     body_of,
     chunk,
@@ -22,6 +24,11 @@ from support.scenario import (
     stream_of,
     text,
 )
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 PING = b": ping\n\n"
 
@@ -176,6 +183,8 @@ def compression_cases(first: bytes, second: bytes, last: bytes) -> dict[str, Beh
         "enc-gzip-only-label": stream_of(good, headers=gzip_label),
         "enc-deflate": stream_of(zlib.compress(good), headers=deflate_label),
         "enc-deflate-raw": stream_of(zlib.compress(good)[2:-4], headers=deflate_label),
+        "enc-zstd": stream_of(zstd.compress(good), headers={"Content-Encoding": "zstd"}),
+        "enc-zstd-pieces": pieces(zstd.compress(good), 3, headers={"Content-Encoding": "zstd"}),
         "enc-of-characters": stream_of(good, headers={"Content-Encoding": "utf-8"}),
         "enc-empty": stream_of(good, headers={"Content-Encoding": ""}),
     }
@@ -217,12 +226,25 @@ def type_cases(first: bytes, second: bytes, last: bytes, document: bytes) -> dic
     }
 
 
+def empty_error_cases(first: bytes, second: bytes, last: bytes) -> dict[str, Behaviour]:
+    """An ``error`` that says nothing, beside good choices, is none."""
+    values: Json = {"null": None, "empty": "", "object": {}, "list": [], "false": False}
+    parts = {"parts-null": {"message": None, "code": None}}
+    return {
+        f"err-beside-{name}": stream_of(
+            *(data({**json.loads(one[6:]), "error": value}) for one in (first, second, last)), DONE
+        )
+        for name, value in {**values, **parts}.items()
+    }
+
+
 def all_cases(first: bytes, second: bytes, last: bytes, document: bytes) -> dict[str, Behaviour]:
     return {
         **field_and_end_cases(first, second, last),
         **sign_of_life_cases(first, second, last),
         **line_cases(first, second, last),
         **compression_cases(first, second, last),
+        **empty_error_cases(first, second, last),
         **type_cases(first, second, last, document),
     }
 

@@ -314,7 +314,7 @@ def test_two_processes_on_one_database(tmp_path: Path) -> None:
         ]
         assert server.request("DELETE", f"/v1/responses/{previous}").status == 200
         assert other.get(f"/v1/responses/{previous}").status == 404
-        assert other.respond(previous_response_id=previous).status == 404
+        assert other.respond(previous_response_id=previous).status == 400
         # A killed process takes no running turn of the other's with it.
         other.kill()
         assert server.respond().status == 200

@@ -222,7 +222,7 @@ class Server(RuleBasedStateMachine):
         """A branch, where it has been gone on from before."""
         fields = {"previous_response_id": parent.id}
         if tenant != parent.tenant or not self.book.exists(parent):
-            self._refused(tenant, fields, 404, "previous_response_not_found")
+            self._refused(tenant, fields, 400, "previous_response_not_found")
             return
         if parent.status == "in_progress":
             self._refused(tenant, fields, 409, "response_in_progress")

@@ -103,9 +103,28 @@ def test_with_the_xai_key_grok_is_the_default(cwd: Path) -> None:
     settings = load(cwd, env={"XAI_API_KEY": KEY})
     assert settings.default_model() == "grok-4"
     assert settings.upstream == ModelSettings(
-        kind="chat_completions", base_url=XAI_URL, api_key=Secret(KEY)
+        kind="responses", has_chat_fallback=True, base_url=XAI_URL, api_key=Secret(KEY)
     )
     assert "smollm2" in settings.models
+
+
+def test_the_kind_of_the_upstream_can_be_chosen(cwd: Path) -> None:
+    env = {"XAI_API_KEY": KEY}
+    for word in ("chat", "Chat", "chat_completions", "chat-completions"):
+        (cwd / "c.toml").write_text(f"kind = '{word}'")
+        for given in (
+            load(cwd, env={**env, "ANTIPHON_KIND": word}),
+            load(cwd, env=env, config="c.toml"),
+        ):
+            assert given.upstream == ModelSettings(
+                kind="chat_completions", base_url=XAI_URL, api_key=Secret(KEY)
+            )
+    given = load(cwd, env={"ANTIPHON_KIND": "responses"}, base_url="http://127.0.0.1:9/v1")
+    assert given.upstream == ModelSettings(kind="responses", base_url="http://127.0.0.1:9/v1")
+    for wrong in ("llama", "gpt"):
+        assert "ANTIPHON_KIND" in refusal(cwd, env={"ANTIPHON_KIND": wrong})
+    (cwd / "c.toml").write_text("[models.a]\nkind = 'chat'\nbase_url = 'http://e.com'")
+    assert load(cwd, config="c.toml").models["a"].kind == "chat_completions"
 
 
 def test_dotenv_holds_keys_and_the_environment_wins(cwd: Path) -> None:

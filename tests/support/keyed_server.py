@@ -11,6 +11,7 @@ from antiphon.api.common.rate_limits import RateLimit
 from antiphon.api.http.app import create_app
 from antiphon.api.http.middleware import GatewayMiddleware
 from antiphon.core.api_keys import hash_api_key, new_api_key, new_api_key_id
+from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.stores.memory.store import MemoryApiKeyStore
 from antiphon.turn.protocols import Model
 from antiphon.turn.service import TurnService
@@ -71,6 +72,7 @@ def serving_with_keys(
     keys: MemoryApiKeyStore | None = None,
     rate_limit_for: Callable[[str], RateLimit] | None = None,
     origins: Sequence[str] = (),
+    limits: ConnectionLimits | None = None,
 ) -> Iterator[KeyedServer]:
     """A server on a real socket that asks for keys, as soon as one is made."""
     store = keys or MemoryApiKeyStore(time.time)
@@ -78,5 +80,5 @@ def serving_with_keys(
     def site(service: TurnService) -> GatewayMiddleware:
         return create_app(service, store, rate_limit_for=rate_limit_for, origins=origins)
 
-    with serving(model, site=site) as server:
+    with serving(model, site=site, limits=limits) as server:
         yield KeyedServer(server, store)

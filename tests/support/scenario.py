@@ -185,6 +185,11 @@ class Scenario:
     def requests(self) -> list[Json]:
         return [one.json for one in self._upstream.upstream.requests if one.method == "POST"]
 
+    @property
+    def all_requests(self) -> list[Request]:
+        """Everything that the upstream was asked."""
+        return list(self._upstream.upstream.requests)
+
     def set(self, event: asyncio.Event) -> None:
         """Set an event that an upstream's behaviour waits for."""
         self._upstream.loop.call_soon_threadsafe(event.set)

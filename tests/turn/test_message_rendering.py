@@ -23,13 +23,12 @@ from antiphon.core.items import (
     SummaryText,
 )
 from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
-from antiphon.errors import InvalidRequestError
 from antiphon.turn.message_rendering import (
     RenderedTurn,
     build_messages,
     render_turn,
-    validate_tool_outputs,
 )
+from antiphon.turn.open_calls import pair_tool_outputs
 from antiphon.turn.trimming import trim_by_ratio
 from support.chain_strategies import (
     Chain,
@@ -48,7 +47,7 @@ unhurried = settings(deadline=None)
 def test_every_conversation_that_the_rules_allow_is_well_formed(chain: Chain) -> None:
     past: RenderedTurn | None = None
     for turn in chain.turns:
-        validate_tool_outputs(past, turn.input)
+        pair_tool_outputs([past] if past else [], turn.input)
         past = turn.segment()
     messages = check_well_formed(build_messages([turn.segment() for turn in chain.turns]))
     every = [item for turn in chain.turns for item in (*turn.input, *turn.output)]
@@ -216,8 +215,8 @@ def test_an_id_used_again_finds_the_right_output() -> None:
     first = render_turn([Message("user", "One?"), FunctionCall("c", "f", '{"n":1}')])
     second = render_turn([FunctionCallOutput("c", "one"), FunctionCall("c", "f", '{"n":2}')])
     third = render_turn([FunctionCallOutput("c", "two"), Message("assistant", "Both.")])
-    validate_tool_outputs(first, [FunctionCallOutput("c", "one")])
-    validate_tool_outputs(second, [FunctionCallOutput("c", "two")])
+    pair_tool_outputs([first], [FunctionCallOutput("c", "one")])
+    pair_tool_outputs([second], [FunctionCallOutput("c", "two")])
     messages = check_well_formed(build_messages([first, second, third]))
     assert results(messages) == {'{"n":1}': "one", '{"n":2}': "two"}
 
@@ -255,55 +254,3 @@ def test_nothing_at_all_is_an_empty_array() -> None:
     assert build_messages([render_turn([Reasoning()]), render_turn([Message("user", "Hi.")])]) == (
         b'[{"role":"user","content":"Hi."}]'
     )
-
-
-A, B = FunctionCall("a", "f", "{}"), FunctionCall("b", "f", "{}")
-OUT_A, OUT_B = FunctionCallOutput("a", "1"), FunctionCallOutput("b", "2")
-HELLO = Message("user", "Hello?")
-WAITING = render_turn([HELLO, A, B])
-FAILED = render_turn([HELLO, A, B], completed=False)
-
-
-@pytest.mark.parametrize(
-    ("parent", "items", "code", "names"),
-    [
-        (None, [OUT_A], "tool_call_not_found", ["a"]),
-        (None, [HELLO, A], "tool_output_missing", ["a"]),
-        (None, [OUT_A, A], "tool_call_not_found", ["a"]),
-        (None, [A, OUT_A, OUT_A], "tool_call_not_found", ["a"]),
-        (None, [A, A, OUT_A], "tool_call_duplicate", ["a"]),
-        (WAITING, [HELLO], "tool_output_missing", ["a", "b"]),
-        (WAITING, [OUT_A], "tool_output_missing", ["b"]),
-        (WAITING, [OUT_A, HELLO], "tool_output_missing", ["b"]),
-        (WAITING, [OUT_A, OUT_B, FunctionCallOutput("zz", "")], "tool_call_not_found", ["zz"]),
-        (WAITING, [OUT_A, OUT_B, OUT_A], "tool_call_not_found", ["a"]),
-        (FAILED, [FunctionCallOutput("zz", "")], "tool_call_not_found", ["zz"]),
-        (FAILED, [OUT_A, OUT_A], "tool_call_not_found", ["a"]),
-    ],
-)
-def test_outputs_that_do_not_fit_their_calls_are_refused_by_name(
-    parent: RenderedTurn | None, items: list[Item], code: str, names: list[str]
-) -> None:
-    with pytest.raises(InvalidRequestError) as caught:
-        validate_tool_outputs(parent, items)
-    assert (caught.value.code, caught.value.param) == (code, "input")
-    for name in ("a", "b", "zz"):
-        assert (f"'{name}'" in caught.value.message) == (name in names)
-
-
-@pytest.mark.parametrize(
-    ("parent", "items"),
-    [
-        (None, []),
-        (None, [A, B, OUT_B, OUT_A]),
-        (None, [A, OUT_A, A, OUT_A]),
-        (WAITING, [OUT_B, HELLO, OUT_A]),
-        (FAILED, [HELLO]),
-        (FAILED, [OUT_B, HELLO]),
-        (render_turn([HELLO, A, OUT_A]), [HELLO]),
-    ],
-)
-def test_outputs_that_fit_are_taken(parent: RenderedTurn | None, items: list[Item]) -> None:
-    validate_tool_outputs(parent, items)
-    past = [parent] if parent else []
-    check_well_formed(build_messages([*past, render_turn(items)]))

@@ -189,13 +189,16 @@ async def test_outputs_that_do_not_fit_are_refused_and_nothing_is_stored() -> No
     assert (await run_turn(service, *both, after=asked.id)).status == "completed"
 
 
-async def test_a_model_that_uses_one_id_for_every_call_is_understood() -> None:
+async def test_a_call_gets_an_id_that_no_earlier_call_has() -> None:
     again = calls(call("f", {}, call_id="call_0"))
     model = ScriptedModel([again, again, "Both."])
     service = service_with(model)
     first = await run_turn(service, "Go.")
     second = await run_turn(service, FunctionCallOutput("call_0", "one"), after=first.id)
-    await run_turn(service, FunctionCallOutput("call_0", "two"), after=second.id)
+    (made,) = second.output
+    assert isinstance(made, FunctionCall)
+    assert made.call_id != "call_0"
+    await run_turn(service, FunctionCallOutput(made.call_id, "two"), after=second.id)
     assert contents(model) == ["Go.", "", "one", "", "two"]
 
 

@@ -14,10 +14,14 @@ from antiphon.core.deltas import (
     AnnotationDelta,
     Delta,
     Finish,
+    ForeignItemDelta,
+    ItemEnd,
+    ItemSwitch,
     OutputTextDelta,
     ReasoningSummaryDelta,
     ReasoningTextDelta,
     RefusalTextDelta,
+    TextCorrection,
     ToolCallDelta,
     UsageUpdate,
 )
@@ -32,6 +36,7 @@ from antiphon.core.events import (
     TextDelta,
 )
 from antiphon.core.items import (
+    ForeignItem,
     FunctionCall,
     Item,
     Message,
@@ -123,6 +128,11 @@ def test_prose_is_the_same_however_it_is_split(
     assert list(machine.output) == [item_of(kind, text) for kind, text in runs]
 
 
+def arguments_of(text: str) -> str:
+    """The arguments of a whole call: none are an empty object."""
+    return text if text.strip() else "{}"
+
+
 @unhurried
 @given(st.data(), st.lists(st.text(max_size=8), min_size=1, max_size=4))
 def test_calls_are_the_same_however_their_fragments_interleave(
@@ -147,7 +157,8 @@ def test_calls_are_the_same_however_their_fragments_interleave(
             order.append(number)
     machine, _ = fed(deltas, data.draw(st.lists(st.integers(0, 8), max_size=3)))
     assert list(machine.output) == [
-        FunctionCall(f"id{number}", f"f{number}", arguments[number]) for number in order
+        FunctionCall(f"id{number}", f"f{number}", arguments_of(arguments[number]))
+        for number in order
     ]
 
 
@@ -202,7 +213,9 @@ def test_nothing_that_was_said_is_lost_or_changes_its_order(deltas: list[Delta])
     # A call begins with its name; one that never gets any comes last.
     named = [one.index for one in calls if one.name]
     order = list(dict.fromkeys((*named, *(one.index for one in calls))))
-    expected = ["".join(one.arguments for one in calls if one.index == at) for at in order]
+    expected = [
+        arguments_of("".join(one.arguments for one in calls if one.index == at)) for at in order
+    ]
     made = [item for item in machine.output if isinstance(item, FunctionCall)]
     assert [call.arguments for call in made] == expected
     assert len({call.call_id for call in made}) == len(made)
@@ -307,7 +320,38 @@ def test_a_name_that_comes_late_still_comes() -> None:
         [ToolCallDelta(0, "a"), ToolCallDelta(0, name="f"), ToolCallDelta(0, name="ignored")]
     )
     machine.close(is_complete=True)
-    assert machine.output == (FunctionCall("a", "f", ""),)
+    assert machine.output == (FunctionCall("a", "f", "{}"),)
+
+
+@pytest.mark.parametrize("pieces", [[], [""], [" "], ["", "\n", " "]])
+def test_a_call_without_arguments_has_an_empty_object(pieces: list[str]) -> None:
+    deltas = [ToolCallDelta(0, "a", "f"), *(ToolCallDelta(0, arguments=one) for one in pieces)]
+    machine, events = fed(deltas)
+    assert machine.output == (FunctionCall("a", "f", "{}"),)
+    assert [one.text for one in events if isinstance(one, ArgumentsDelta)] == ["{}"]
+
+
+def test_white_space_before_arguments_stays() -> None:
+    machine, events = fed([ToolCallDelta(0, "a", "f", " "), ToolCallDelta(0, arguments="{}")])
+    assert machine.output == (FunctionCall("a", "f", " {}"),)
+    assert [one.text for one in events if isinstance(one, ArgumentsDelta)] == [" {}"]
+
+
+def test_a_call_that_was_cut_before_its_arguments_has_none() -> None:
+    machine = TurnAccumulator()
+    machine.feed([ToolCallDelta(0, "a", "f", " ")])
+    machine.close(is_complete=False)
+    assert machine.output == (FunctionCall("a", "f", "", "incomplete"),)
+
+
+def test_the_id_of_a_call_in_the_context_is_taken() -> None:
+    machine = TurnAccumulator()
+    machine.set_context(b'[{"role":"assistant","tool_calls":[{"id":"a","type":"function"}]}]')
+    machine.feed([ToolCallDelta(0, "a", "f"), ToolCallDelta(1, "b", "f")])
+    machine.close(is_complete=True)
+    first, second = (item for item in machine.output if isinstance(item, FunctionCall))
+    assert first.call_id != "a"
+    assert second.call_id == "b"
 
 
 def test_sources_and_odds_stay_with_their_answer() -> None:
@@ -349,3 +393,44 @@ def test_a_model_is_silent_until_it_says_something() -> None:
     machine = TurnAccumulator()
     machine.feed([ToolCallDelta(0, "a", "f")])
     assert not machine.is_round_empty
+
+
+def test_answers_that_are_written_in_turn_stay_apart() -> None:
+    turn = TurnAccumulator()
+    events = turn.feed(
+        [
+            *(OutputTextDelta("a"), ItemSwitch(1), ReasoningTextDelta("x"), ItemSwitch(0)),
+            *(OutputTextDelta("b"), ItemSwitch(2), ToolCallDelta(0, "c", "f", "{}")),
+            *(ItemSwitch(1), ReasoningTextDelta("y"), ItemEnd(), OutputTextDelta("c")),
+        ]
+    )
+    events += turn.close(is_complete=True)
+    assert turn.output == (
+        Message("assistant", "ab"),
+        Reasoning(content=(ReasoningText("xy"),)),
+        FunctionCall("c", "f", "{}"),
+        Message("assistant", "c"),
+    )
+    assert sum(isinstance(event, ItemAdded) for event in events) == 4
+    assert sum(isinstance(event, ItemDone) for event in events) == 4
+
+
+def test_a_correction_replaces_a_text() -> None:
+    turn = TurnAccumulator()
+    turn.feed([TextCorrection("nothing is open"), OutputTextDelta("Helo"), TextCorrection("Hello")])
+    turn.feed([ToolCallDelta(0, "c", "f", "{"), TextCorrection("{}", 0), TextCorrection("{}", 1)])
+    turn.close(is_complete=True)
+    assert turn.output == (Message("assistant", "Hello"), FunctionCall("c", "f", "{}"))
+
+
+def test_an_item_that_only_its_server_understands_stays_as_it_is() -> None:
+    turn = TurnAccumulator()
+    body = {"type": "web_search_call", "id": "ws_1", "action": {"query": "a"}}
+    events = turn.feed([OutputTextDelta("a"), ForeignItemDelta(body), OutputTextDelta("b")])
+    turn.close(is_complete=True)
+    assert turn.output == (
+        Message("assistant", "a"),
+        ForeignItem(body),
+        Message("assistant", "b"),
+    )
+    assert ItemDone(1, ForeignItem(body)) in events

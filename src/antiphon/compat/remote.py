@@ -26,7 +26,6 @@ from antiphon.errors import (
     ModelUnavailableError,
     NotFoundError,
     StoreError,
-    UpstreamRateLimitError,
     error_from_code,
 )
 from antiphon.protos.legacy_chat import ADD_RESPONSE, StatelessConversation, StatelessResponse
@@ -159,6 +158,6 @@ def _to_error(error: Any, address: str) -> AntiphonError:
         ours = _ERROR_BY_GRPC_STATUS[error.code().name](message, code=code)
     ours.param = trailers.get("x-error-param")
     ours.response_id = trailers.get("x-response-id")
-    if isinstance(ours, UpstreamRateLimitError) and "retry-after" in trailers:
+    if "retry-after" in trailers:
         ours.retry_after = float(trailers["retry-after"])
     return ours

@@ -75,6 +75,25 @@ class ItemEnd(msgspec.Struct, frozen=True):
     """The answer or reasoning so far is an item of its own: what follows is another."""
 
 
+class ItemSwitch(msgspec.Struct, frozen=True):
+    """The answer or reasoning that is being written pauses, and the one of ``slot`` goes on.
+
+    A new one begins in a slot that has none. A stream begins in slot 0.
+    """
+
+    slot: int
+
+
+class TextCorrection(msgspec.Struct, frozen=True):
+    """The whole text of what is being written, where its deltas were not that text.
+
+    ``call_index``: the arguments of that call; None: the answer or reasoning.
+    """
+
+    text: str
+    call_index: int | None = None
+
+
 class RefusalTextDelta(msgspec.Struct, frozen=True):
     """More of the sentence by which the model declines."""
 
@@ -122,6 +141,8 @@ Delta: TypeAlias = (
     | EncryptedReasoning
     | ProviderFieldsDelta
     | ItemEnd
+    | ItemSwitch
+    | TextCorrection
     | RefusalTextDelta
     | ToolCallDelta
     | ForeignItemDelta

@@ -116,6 +116,8 @@ class FunctionCall(_Item, frozen=True, tag="function_call"):
     """``arguments`` is the text that the model wrote, valid JSON or not.
 
     ``server`` is the label of the MCP server whose tool it is, None: a plain function.
+    ``namespace`` is the client's name for the group that the tool is in. ``is_custom``: the tool
+    takes one text, which ``arguments`` is.
     ``provider_fields`` came with the call, and go back with it.
     """
 
@@ -125,6 +127,8 @@ class FunctionCall(_Item, frozen=True, tag="function_call"):
     status: ItemStatus = "completed"
     server: str | None = None
     provider_fields: ProviderFields | None = None
+    namespace: str | None = None
+    is_custom: bool = False
 
 
 class ApprovedCall(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -141,7 +145,7 @@ class FunctionCallOutput(_Item, frozen=True, tag="function_call_output"):
     """``is_error``: an MCP server reports that its tool failed, and ``output`` how.
 
     ``approved_call`` is the call where it is not one of the same turn: the output of an MCP
-    server's tool is shown together with its call.
+    server's tool is shown together with its call. ``is_custom`` as in the call.
     """
 
     call_id: str
@@ -149,6 +153,7 @@ class FunctionCallOutput(_Item, frozen=True, tag="function_call_output"):
     status: ItemStatus = "completed"
     is_error: bool = False
     approved_call: ApprovedCall | None = None
+    is_custom: bool = False
 
 
 class Reasoning(_Item, frozen=True, tag="reasoning"):
@@ -238,6 +243,11 @@ Item: TypeAlias = (
     | ErasedItem
 )
 
+_CUSTOM_KINDS: Final[dict[type, str]] = {
+    FunctionCall: "custom_tool_call",
+    FunctionCallOutput: "custom_tool_call_output",
+}
+
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Item)
 
@@ -275,6 +285,8 @@ def item_kind(item: Item) -> str:
     """The item's ``type``, e.g. ``"message"``; a foreign item's own."""
     if isinstance(item, ForeignItem):
         return item.type
+    if isinstance(item, FunctionCall | FunctionCallOutput) and item.is_custom:
+        return _CUSTOM_KINDS[type(item)]
     return str(item.__struct_config__.tag)
 
 

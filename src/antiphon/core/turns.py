@@ -48,12 +48,21 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class FunctionTool(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A function that the client runs; ``parameters`` is a JSON schema."""
+    """A function that the client runs; ``parameters`` is a JSON schema.
+
+    ``name`` is what models call it. In a ``namespace`` its client calls it ``local_name``.
+    ``is_custom``: its input is one text instead of JSON, and ``format`` says of which form
+    (``core.tool_definitions``).
+    """
 
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
+    namespace: str | None = None
+    local_name: str | None = None
+    is_custom: bool = False
+    format: dict[str, Any] | None = None
 
 
 class McpTool(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -95,6 +104,8 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True):
     seed: int | None = None
     stop: tuple[str, ...] = ()
     tools: tuple[FunctionTool, ...] = ()
+    #: What the namespaces of ``tools`` are for, by their names.
+    namespaces: dict[str, str] = {}
     mcp_servers: tuple[McpTool, ...] = ()
     #: Tools that the upstream runs itself, e.g. ``web_search``, as the request defines them.
     hosted_tools: tuple[dict[str, Any], ...] = ()
@@ -110,10 +121,10 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True):
     text_format: dict[str, Any] | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
     reasoning_effort: str | None = None
-    reasoning_summary: Literal["auto", "concise", "detailed"] | None = None
+    reasoning_summary: str | None = None
     top_logprobs: int | None = None
     include: tuple[str, ...] = ()
-    service_tier: Literal["auto", "default", "flex", "priority"] | None = None
+    service_tier: str | None = None
     prompt_cache_key: str | None = None
     safety_identifier: str | None = None
     truncation: Literal["auto", "disabled"] = "disabled"

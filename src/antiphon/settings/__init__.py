@@ -9,7 +9,7 @@ user's configuration folder if there is one. Paths in it are relative to the fil
     model = "fast"                         # the default model
     store = "sqlite:chats.db"
     [models.fast]
-    kind = "chat_completions"              # or "responses", which sends reasoning back, or
+    kind = "chat"                          # or "responses", which sends reasoning back, or
                                            # "xai-grpc", whose base_url is a host: "api.x.ai"
     base_url = "https://api.example.com/v1"
     api_key_env = "EXAMPLE_API_KEY"        # the variable that holds the key

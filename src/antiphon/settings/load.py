@@ -25,6 +25,7 @@ from antiphon.settings.toml_file import (
     parse_base_url,
     parse_choice,
     parse_days,
+    parse_kind,
     parse_list,
     parse_mcp_server,
     parse_origins,
@@ -202,15 +203,30 @@ class _SettingsLoader:
     def _upstream(self) -> ModelSettings | None:
         """The catch-all upstream: the one given, else xAI's if its key is there."""
         url, variable = self._find("base_url"), self._find("api_key_env")
+        kind = self._upstream_kind()
         if url:
             base_url = parse_base_url(str(url.value), url.source)
             key = self._require_key(variable) if variable else self._default_key(base_url)
-            return ModelSettings(kind="chat_completions", base_url=base_url, api_key=key)
+            return ModelSettings(kind=kind or "chat_completions", base_url=base_url, api_key=key)
         if variable:
             raise ConfigError(f"{variable.source}: names the key of a base URL, and none is given")
         if xai := self._default_key(XAI_URL):
-            return ModelSettings(kind="chat_completions", base_url=XAI_URL, api_key=xai)
+            return ModelSettings(
+                kind=kind or "responses",
+                has_chat_fallback=kind is None,
+                base_url=XAI_URL,
+                api_key=xai,
+            )
         return None
+
+    def _upstream_kind(self) -> ModelKind | None:
+        found = self._find("kind")
+        if found is None:
+            return None
+        kind = parse_kind(found)
+        if "base_url" not in _FIELDS_BY_KIND[kind]:
+            raise ConfigError(f"{found.source}: {found.value!r} is not the kind of an upstream")
+        return kind
 
     def _default_model(
         self, models: dict[str, ModelSettings], upstream: ModelSettings | None
@@ -238,7 +254,9 @@ class _SettingsLoader:
     def _model(self, name: str, table: ModelTable) -> ModelSettings:
         source = f"{self._path}: [models.{name}]"
         at = SettingValue(None, source, self._path.parent)
-        kind = table.kind or ("chat_completions" if table.base_url else "llama")
+        kind: ModelKind = "chat_completions" if table.base_url else "llama"
+        if table.kind is not None:
+            kind = parse_kind(SettingValue(table.kind, f"{source} kind", at.folder))
         for field in table.__struct_fields__:
             if getattr(table, field) is not None and field not in _FIELDS_BY_KIND[kind]:
                 raise ConfigError(f"{source}: a model of kind {kind!r} takes no {field}")

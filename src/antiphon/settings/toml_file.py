@@ -109,6 +109,28 @@ def parse_switch(found: SettingValue) -> bool:
     return _SWITCH_WORDS[word]
 
 
+#: The kinds of models as they are written, without regard to case, "-" and "_".
+_KINDS: dict[str, ModelKind] = {
+    "chat": "chat_completions",
+    "responses": "responses",
+    "xai-grpc": "xai-grpc",
+    "llama": "llama",
+    "scripted": "scripted",
+}
+_KIND_ALIASES = {"chat-completions": "chat", "chat-completion": "chat", "response": "responses"}
+
+
+def parse_kind(found: SettingValue) -> ModelKind:
+    """A kind of model."""
+    word = str(found.value).strip().lower().replace("_", "-")
+    kind = _KINDS.get(_KIND_ALIASES.get(word, word))
+    if kind is None:
+        raise ConfigError(
+            f"{found.source}: the kind {found.value!r} is none of {', '.join(_KINDS)}"
+        )
+    return kind
+
+
 def parse_days(found: SettingValue) -> float | None:
     """A number of days; None for "forever"."""
     text = str(found.value).strip()
@@ -162,7 +184,7 @@ LimitValue: TypeAlias = Annotated[int, msgspec.Meta(ge=1)] | Literal["unlimited"
 class ModelTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[models.NAME]``"""
 
-    kind: ModelKind | None = None
+    kind: str | None = None
     base_url: str | None = None
     api_key_env: str | None = None
     name: str | None = None
@@ -199,6 +221,7 @@ class SettingsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     store: str | None = None
     base_url: str | None = None
     model: str | None = None
+    kind: str | None = None
     api_key_env: str | None = None
     retention_days: float | str | None = None
     log_level: str | None = None

@@ -44,6 +44,8 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     kind: ModelKind
+    #: Of the kind "responses": an endpoint without that API is called by chat completions.
+    has_chat_fallback: bool = False
     base_url: str | None = None
     api_key: Secret | None = None
     name: str | None = None

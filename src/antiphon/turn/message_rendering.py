@@ -7,11 +7,13 @@ said is never encoded again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
+from antiphon.core.custom_tool_input import custom_arguments
+from antiphon.core.foreign_items import function_views
 from antiphon.core.function_schemas import to_json_object
 from antiphon.core.items import (
     Compaction,
@@ -32,10 +34,11 @@ from antiphon.core.items import (
     Refusal,
     text_and_refusals_of,
 )
-from antiphon.core.provider_fields import ProviderFields, group_by_origin
+from antiphon.core.provider_fields import ProviderFields, group_by_origin, text_only
 from antiphon.core.reasoning_sidecar import ReasoningSidecar, attach_fields, attach_sidecars
+from antiphon.core.tool_definitions import added_tools, offered_name
 from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
-from antiphon.errors import InvalidRequestError
+from antiphon.core.turns import FunctionTool
 
 #: How a summary is told to the model: in a system message, which stays.
 SUMMARY_PREFIX = "Previous conversation summary: "
@@ -85,6 +88,8 @@ class RenderedTurn(msgspec.Struct, frozen=True):
     retained_turns: int | None = None
     #: The MCP servers whose tools are listed in it.
     listed_servers: tuple[str, ...] = ()
+    #: The tools that its items add to those of the request, from then on.
+    added_tools: tuple[FunctionTool, ...] = ()
 
     @property
     def size(self) -> int:
@@ -134,6 +139,7 @@ def render_turn(items: Sequence[Item], *, completed: bool = True) -> RenderedTur
     """
     if all(type(item) is Message for item in items):
         return _render_messages_only(items, completed)
+    given, items = items, [item for item in function_views(items) if item is not None]
     outputs, answers = _pair_outputs(items)
     page = _MessageBuilder()
     compaction: Compaction | None = None
@@ -167,6 +173,7 @@ def render_turn(items: Sequence[Item], *, completed: bool = True) -> RenderedTur
         turns=compaction.replaced_turns if compaction else 1,
         retained_turns=compaction.retained_turns if compaction else None,
         listed_servers=tuple(one.server_label for one in items if isinstance(one, McpListTools)),
+        added_tools=added_tools(given),
     )
 
 
@@ -223,6 +230,9 @@ class _MessageBuilder:
         #: Reasoning that led to the message, and that of which nothing has come yet.
         self._message_reasoning: tuple[Reasoning, ...] = ()
         self._pending_reasoning: tuple[Reasoning, ...] = ()
+        #: Of an answer some of whose calls are open: they become a message of their own, and
+        #: models want thoughts in each.
+        self._round_thoughts: list[tuple[ProviderFields | None, str]] = []
 
     def add_message(self, item: Message) -> None:
         if item.role == "assistant":
@@ -270,7 +280,10 @@ class _MessageBuilder:
         plain = _encode(_assistant_chat_message(given, calls))
         reasoning = [*self._message_reasoning, *(r for c in self._calls for r in c.reasoning)]
         parts = [(item.provider_fields, item.text) for item in (*reasoning, *pending)]
-        parts.append((given.provider_fields if given else None, ""))
+        parts, self._round_thoughts = parts or self._round_thoughts, []
+        if self.open_calls:
+            self._round_thoughts = [(text_only(fields), text) for fields, text in parts]
+        parts = [*parts, (given.provider_fields if given else None, "")]
         # Thoughts that led to a call are a part of it. Of others models want the signed or
         # encrypted form, and some refuse their words.
         fields = group_by_origin(parts, with_text=bool(calls))
@@ -320,63 +333,6 @@ def _pair_outputs(
     return outputs, answers
 
 
-def validate_tool_outputs(
-    parent: RenderedTurn | None, items: Iterable[Item], approved_calls: Iterable[FunctionCall] = ()
-) -> None:
-    """Refuse input whose tool outputs and calls do not pair up.
-
-    Every output needs a call that still waits for one, and a completed turn's calls
-    need their outputs before the conversation goes on. ``approved`` calls get theirs
-    in the turn itself.
-    """
-    open_calls = _OpenCalls(parent)
-    for item in items:
-        if isinstance(item, FunctionCall):
-            open_calls.add_call(item.call_id)
-        elif isinstance(item, FunctionCallOutput):
-            open_calls.add_output(item.call_id)
-    for call in approved_calls:
-        open_calls.add_output(call.call_id)
-    if open_calls.required:
-        names = ", ".join(f"'{call_id}'" for call_id in open_calls.required)
-        raise InvalidRequestError(
-            f"No tool output found for the tool calls {names}: send one for each of them.",
-            code="tool_output_missing",
-            param="input",
-        )
-
-
-class _OpenCalls:
-    """Which calls wait for an output, and which must get one now."""
-
-    def __init__(self, parent: RenderedTurn | None) -> None:
-        self._open_ids = set(parent.open_calls) if parent else set()
-        self.required = dict.fromkeys(parent.open_calls) if parent and parent.completed else {}
-        self._new_ids: set[str] = set()
-
-    def add_call(self, call_id: str) -> None:
-        if call_id in self._new_ids:
-            raise InvalidRequestError(
-                f"Two tool calls with the id '{call_id}' wait for an output at once.",
-                code="tool_call_duplicate",
-                param="input",
-            )
-        self._new_ids.add(call_id)
-        self._open_ids.add(call_id)
-        self.required[call_id] = None
-
-    def add_output(self, call_id: str) -> None:
-        if call_id not in self._open_ids:
-            raise InvalidRequestError(
-                f"No tool call with id '{call_id}' is waiting for an output.",
-                code="tool_call_not_found",
-                param="input",
-            )
-        self._open_ids.discard(call_id)
-        self._new_ids.discard(call_id)
-        self.required.pop(call_id, None)
-
-
 def build_messages(
     turns: Sequence[RenderedTurn], *, instructions: str | None = None, few_shot: bytes = b""
 ) -> bytes:
@@ -413,8 +369,17 @@ def _assistant_chat_message(
     )
 
 
+def _called_function(call: FunctionCall) -> _Function:
+    """A call as models make it: of a function, by the name that they are offered."""
+    if call.is_custom:
+        arguments = custom_arguments(call.arguments)
+    else:
+        arguments = to_json_object(call.arguments)
+    return _Function(offered_name(call.namespace, call.name), arguments)
+
+
 def _chat_call(call: FunctionCall, provider_fields: ProviderFields | None) -> _Call | msgspec.Raw:
-    function = _Function(call.name, to_json_object(call.arguments))
+    function = _called_function(call)
     if provider_fields is None:
         return _Call(call.call_id, "function", function)
     origin, fields = provider_fields.origin, dict(provider_fields.fields)

@@ -23,14 +23,15 @@ from antiphon.core.turns import ConversationRecord, Header, Response, TurnReques
 from antiphon.errors import InvalidRequestError
 from antiphon.turn.context_builder import ContextBuilder, ModelContext
 from antiphon.turn.history_cache import HistoryCache, ResolvedHistory, UnstoredHistory
-from antiphon.turn.message_rendering import RenderedTurn, validate_tool_outputs
+from antiphon.turn.message_rendering import RenderedTurn
+from antiphon.turn.open_calls import pair_tool_outputs
 from antiphon.turn.protocols import McpToolProvider, McpToolset, Model, ModelProvider, ToolExecutor
 from antiphon.turn.references import ResolvedRequest, resolve_history, resolve_references
 from antiphon.turn.store_protocols import Head, ResponseIndex
 from antiphon.turn.summarization import SummaryRequest, needs_summary, summarize_history
-from antiphon.turn.tool_calls import new_tool_listings, with_effective_approvals, with_mcp_tools
+from antiphon.turn.tool_calls import new_tool_listings, with_effective_approvals, with_offered_tools
 from antiphon.turn.turn_reader import TurnReader
-from antiphon.turn.validation import render_input, turn_header, validate_input
+from antiphon.turn.validation import render_input, served_options, turn_header, validate_input
 
 #: Items as a model is sent them, the same as they are stored, and their images.
 ExtractedImages: TypeAlias = tuple[tuple[Item, ...], tuple[Item, ...], tuple[Blob, ...]]
@@ -141,13 +142,16 @@ class TurnPlanner:
         request = resolved.request
         name, model = self._models.get(request.model)
         validate_input(request, model)
-        items, stored_input, blobs = await extract_images(request.input)
-        new = render_input(items, request.instructions)
+        options = served_options(request.options, model)
+        if options is not request.options:
+            request = msgspec.structs.replace(request, options=options)
         base = await resolve_history(request, self._history_cache, self._reader, unstored_history)
         turns = base.history.turns
-        validate_tool_outputs(turns[-1] if turns else None, items, request.approved_calls)
+        given = pair_tool_outputs(turns, request.input, request.approved_calls)
+        items, stored_input, blobs = await extract_images(tuple(given))
+        new = render_input(items, request.instructions)
         header = turn_header(name, request)
-        model_header = with_mcp_tools(header, toolset)
+        model_header = with_offered_tools(header, toolset, (*turns, new))
         if toolset is not None:
             header = with_effective_approvals(header, toolset)
         builder = ContextBuilder(model_header, model, request.context_policies)

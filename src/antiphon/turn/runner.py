@@ -56,7 +56,7 @@ class TurnRunner:
         self._running_turn = running_turn
         self._store = store
         self._accumulator = TurnAccumulator(
-            plan.mcp_toolset.server_of if plan.mcp_toolset else None
+            plan.mcp_toolset.server_of if plan.mcp_toolset else None, plan.header.options.tools
         )
         #: Items on their way to the disk, and what became of one that did not get there.
         self._pending_writes: set[asyncio.Future[None]] = set()
@@ -269,6 +269,7 @@ class TurnRunner:
     async def _consume_stream(self, turns: Sequence[RenderedTurn], header: Header) -> None:
         plan, machine = self._plan, self._accumulator
         call = plan.context_builder.model_call(turns, header, stream=plan.request.stream)
+        machine.set_context(call.messages)
         async with aclosing(plan.model.generate(call)) as batches:
             async for batch in batches:
                 self._running_turn.emit(machine.feed(batch))

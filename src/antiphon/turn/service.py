@@ -23,7 +23,8 @@ from antiphon.errors import (
 from antiphon.turn.context_builder import ContextBuilder
 from antiphon.turn.conversation_lock import ConversationLocks, TurnRetries, wait_until_accepted
 from antiphon.turn.history_cache import History, HistoryCache, UnstoredHistory
-from antiphon.turn.message_rendering import RenderedTurn, build_messages, validate_tool_outputs
+from antiphon.turn.message_rendering import RenderedTurn, build_messages
+from antiphon.turn.open_calls import pair_tool_outputs
 from antiphon.turn.planning import TurnPlanner, expires_at, extract_images
 from antiphon.turn.protocols import McpToolProvider, ModelProvider, Token, Tokenizer, ToolExecutor
 from antiphon.turn.references import resolve_history, resolve_references
@@ -171,12 +172,11 @@ class TurnService:
         creates_conversation: bool = False,
     ) -> str:
         name, _ = self.models.get(request.model)
-        shown, stored, blobs = await extract_images((*request.input, *output))
-        given = len(request.input)
-        render_input(shown, request.instructions)
         base = await resolve_history(request, self._history_cache, self.reader)
-        segments = base.history.turns
-        validate_tool_outputs(segments[-1] if segments else None, shown[:given])
+        paired = pair_tool_outputs(base.history.turns, request.input)
+        shown, stored, blobs = await extract_images((*paired, *output))
+        given = len(paired)
+        render_input(shown, request.instructions)
         turn = NewTurn(
             response_id=new_response_id(),
             tenant=request.tenant,

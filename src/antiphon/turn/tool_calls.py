@@ -1,5 +1,5 @@
-"""Tool calls: runs those of one answer, in parallel or in sequence, and adds MCP tools to a
-header.
+"""Tool calls: runs those of one answer, in parallel or in sequence, and chooses the tools that a
+model is offered.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TypeAlias
 import msgspec
 
 from antiphon.core.items import FunctionCall, McpListTools
+from antiphon.core.tool_definitions import as_function
 from antiphon.core.tool_rules import is_tool_allowed
 from antiphon.core.turns import Header
 from antiphon.turn.message_rendering import RenderedTurn
@@ -51,14 +52,25 @@ async def run_tool_calls(
     return whole
 
 
-def with_mcp_tools(header: Header, toolset: McpToolset | None) -> Header:
-    """The header as the model gets it: with lent tools, without those it may not call."""
+def with_offered_tools(
+    header: Header, toolset: McpToolset | None, turns: Sequence[RenderedTurn]
+) -> Header:
+    """The header as the model gets it: with the tools that MCP servers and ``turns`` add, without
+    those it may not call, and all of them functions.
+    """
     options = header.options
-    if toolset is None and options.allowed_tools is None:
+    added = {tool.name: tool for turn in turns for tool in turn.added_tools}
+    if (
+        toolset is None
+        and not added
+        and options.allowed_tools is None
+        and not any(tool.is_custom for tool in options.tools)
+    ):
         return header
-    every = (*options.tools, *(toolset.functions if toolset else ()))
-    tools = tuple(tool for tool in every if is_tool_allowed(options, tool.name))
-    choice = options.tool_choice if tools else "auto"
+    added |= {tool.name: tool for tool in options.tools}
+    every = (*added.values(), *(toolset.functions if toolset else ()))
+    tools = tuple(as_function(tool) for tool in every if is_tool_allowed(options, tool.name))
+    choice = options.tool_choice if tools or options.hosted_tools else "auto"
     return msgspec.structs.replace(
         header, options=msgspec.structs.replace(options, tools=tools, tool_choice=choice)
     )

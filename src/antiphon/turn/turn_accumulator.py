@@ -1,19 +1,20 @@
 """Turn accumulator: the state machine from a model's deltas to items and events. No I/O, no clock.
 
 Prose (answer, refusal, reasoning) is one open item at a time: a change of kind ends
-it. Tool calls may grow side by side, told apart by their index, and all end with
-the answer. Items keep the order in which they began. A turn has rounds: where tools
-ran, their outputs follow the calls, and the model is asked again.
+it, unless the model switches between several. Tool calls may grow side by side, told apart
+by their index, and all end with the answer. Items keep the order in which they began. A turn
+has rounds: where tools ran, their outputs follow the calls, and the model is asked again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from antiphon.core import deltas, events
+from antiphon.core.custom_tool_input import CustomInputDecoder
 from antiphon.core.ids import new_call_id
 from antiphon.core.items import (
     ForeignItem,
@@ -29,7 +30,8 @@ from antiphon.core.items import (
     SummaryText,
 )
 from antiphon.core.provider_fields import ProviderFields, join_provider_fields
-from antiphon.core.turns import TurnStatus, Usage
+from antiphon.core.tool_definitions import tool_finder
+from antiphon.core.turns import FunctionTool, TurnStatus, Usage
 
 _Prose = (
     deltas.OutputTextDelta
@@ -66,12 +68,17 @@ class _OpenItem(msgspec.Struct):
     name: str = ""
     annotations: tuple[Any, ...] = ()
     logprobs: tuple[Any, ...] = ()
-    #: Whether its beginning was told.
+    #: Whether its beginning was told, and whether arguments of a call have been.
     is_started: bool = True
+    has_arguments: bool = False
     phase: Phase | None = None
     #: What the model will want back of its reasoning.
     encrypted_reasoning: deltas.EncryptedReasoning | None = None
     provider_fields: ProviderFields | None = None
+    #: The tool that a call is of, where it is not a plain function or not known.
+    tool: FunctionTool | None = None
+    #: Reads a custom tool's text out of the arguments of its call.
+    input_decoder: CustomInputDecoder | None = None
 
 
 class TurnAccumulator:
@@ -80,11 +87,16 @@ class TurnAccumulator:
     ``finish_reason`` is the reason the model gave for stopping, None until it gives one.
     ``usage`` is what all rounds took, ``last_usage`` those of the last one.
     ``server_of`` gives the label of the MCP server that a tool belongs to, by the name the model
-    calls it.
+    calls it. ``tools`` are those that the model is offered.
     """
 
-    def __init__(self, server_of: Callable[[str], str | None] | None = None) -> None:
+    def __init__(
+        self,
+        server_of: Callable[[str], str | None] | None = None,
+        tools: Sequence[FunctionTool] = (),
+    ) -> None:
         self._server_of = server_of
+        self._find_tool = tool_finder(tools)
         self.finish_reason: deltas.FinishReason | None = None
         self.last_usage: Usage | None = None
         #: Whether the model asked for tools more often than it may.
@@ -93,11 +105,15 @@ class TurnAccumulator:
         self._round_start = 0
         self._items: list[Item | None] = []
         self._prose: _OpenItem | None = None
+        self._slot = 0
+        #: Prose that is paused, by its slot.
+        self._paused: dict[int, _OpenItem] = {}
         #: What the next answer is to the turn.
         self._next_phase: Phase | None = None
         #: Fields of the next item.
         self._next_fields: ProviderFields | None = None
         self._calls: dict[int, _OpenItem] = {}
+        self._context = b""
         self._popped_count = 0
 
     @property
@@ -140,14 +156,8 @@ class TurnAccumulator:
                 self.last_usage = delta.usage
             elif isinstance(delta, deltas.Finish):
                 self.finish_reason = delta.reason
-            elif isinstance(
-                delta, deltas.ItemEnd | deltas.EncryptedReasoning | deltas.ForeignItemDelta
-            ):
-                self._feed_boundary(delta, out)
-            elif isinstance(delta, deltas.ProviderFieldsDelta):
-                self._feed_provider_fields(delta.provider_fields)
             else:
-                self._feed_metadata(delta)
+                self._feed_other(delta, out)
         return out
 
     def close(self, *, is_complete: bool) -> list[events.Event]:
@@ -158,10 +168,13 @@ class TurnAccumulator:
         status: ItemStatus = "completed" if is_complete and not cut else "incomplete"
         out: list[events.Event] = []
         self._begin_fields_item(out)
-        still_open = [*self._calls.values(), *([self._prose] if self._prose else [])]
+        self._switch_prose(0)
+        still_open = [*self._calls.values(), *self._paused.values()]
+        still_open += [self._prose] if self._prose else []
         for item in sorted(still_open, key=lambda one: (not one.is_started, one.index)):
             self._end_item(item, status, out)
         self._calls.clear()
+        self._paused.clear()
         self._prose = self._next_phase = None
         return out
 
@@ -181,6 +194,10 @@ class TurnAccumulator:
         self.finish_reason = None
         self._earlier_usage, self.last_usage = self.usage, None
         self._round_start = len(self._items)
+
+    def set_context(self, messages: bytes) -> None:
+        """What the model is shown, as chat messages' JSON: no new call gets the id of one in it."""
+        self._context = messages
 
     def add_item(self, item: Item) -> list[events.Event]:
         """An item that comes in one piece, from elsewhere than the model."""
@@ -223,6 +240,42 @@ class TurnAccumulator:
         if self._prose is not None:
             self._end_item(self._prose, "completed", out)
             self._prose = None
+
+    def _switch_prose(self, slot: int) -> None:
+        if self._prose is not None:
+            self._paused[self._slot] = self._prose
+        self._slot, self._prose = slot, self._paused.pop(slot, None)
+
+    def _correct_text(self, delta: deltas.TextCorrection) -> None:
+        """Nothing is shown of it before the item's end: deltas only add."""
+        index = delta.call_index
+        item = self._prose if index is None else self._calls.get(index)
+        if item is not None:
+            item.pieces[:] = [delta.text]
+
+    def _feed_other(
+        self,
+        delta: deltas.ItemEnd
+        | deltas.EncryptedReasoning
+        | deltas.ForeignItemDelta
+        | deltas.ItemSwitch
+        | deltas.TextCorrection
+        | deltas.ProviderFieldsDelta
+        | deltas.AnnotationDelta
+        | deltas.PhaseDelta,
+        out: list[events.Event],
+    ) -> None:
+        match delta:
+            case deltas.ItemEnd() | deltas.EncryptedReasoning() | deltas.ForeignItemDelta():
+                self._feed_boundary(delta, out)
+            case deltas.ProviderFieldsDelta():
+                self._feed_provider_fields(delta.provider_fields)
+            case deltas.ItemSwitch(slot=slot):
+                self._switch_prose(slot)
+            case deltas.TextCorrection():
+                self._correct_text(delta)
+            case _:
+                self._feed_metadata(delta)
 
     def _feed_provider_fields(self, fields: ProviderFields) -> None:
         if self._prose is not None:
@@ -273,15 +326,17 @@ class TurnAccumulator:
         if call is None:
             call = _OpenItem(-1, FunctionCall, [], self._unique_call_id(delta), is_started=False)
             self._calls[delta.index] = call
-        if not call.name and delta.name:
-            call.name = delta.name
-        if delta.arguments:
-            call.pieces.append(delta.arguments)
         if delta.provider_fields is not None:
             call.provider_fields = join_provider_fields(call.provider_fields, delta.provider_fields)
+        if not call.name and delta.name:
+            call.name = delta.name
+        text = delta.arguments
+        if call.input_decoder is not None:
+            text = call.input_decoder.feed(text)
+        if text:
+            call.pieces.append(text)
         if call.is_started:
-            if delta.arguments:
-                out.append(events.ArgumentsDelta(call.index, delta.arguments))
+            self._emit_arguments(call, text, out)
         elif call.name:
             # Which kind of item it is depends on the name.
             self._emit_call_start(call, out)
@@ -291,25 +346,61 @@ class TurnAccumulator:
         call.is_started = True
         call.index = len(self._items)
         self._items.append(None)
+        call.tool = self._find_tool(call.name)
+        if call.tool is not None and call.tool.is_custom:
+            call.input_decoder = CustomInputDecoder()
+            call.pieces = [call.input_decoder.feed("".join(call.pieces))]
         out.append(events.ItemAdded(call.index, self._build_call(call, "", "completed")))
-        if text := "".join(call.pieces):
+        self._emit_arguments(call, "".join(call.pieces), out)
+
+    def _emit_arguments(self, call: _OpenItem, text: str, out: list[events.Event]) -> None:
+        """A piece of a call's arguments; white space waits, since it may be all there is."""
+        if not call.has_arguments:
+            if not text or (text.isspace() and call.input_decoder is None):
+                return
+            call.has_arguments = True
+            text = "".join(call.pieces)
+        if text:
             out.append(events.ArgumentsDelta(call.index, text))
 
     def _build_call(self, call: _OpenItem, arguments: str, status: ItemStatus) -> FunctionCall:
         server = self._server_of(call.name) if self._server_of else None
-        return FunctionCall(call.call_id, call.name, arguments, status, server)
+        tool = call.tool
+        return FunctionCall(
+            call.call_id,
+            call.name if tool is None else tool.local_name or tool.name,
+            arguments,
+            status,
+            server,
+            namespace=None if tool is None else tool.namespace,
+            is_custom=call.input_decoder is not None,
+        )
 
     def _unique_call_id(self, delta: deltas.ToolCallDelta) -> str:
-        """The model's id, if it gave one and did not give it to two calls."""
-        taken = any(call.call_id == delta.call_id for call in self._calls.values())
-        return delta.call_id if delta.call_id and not taken else new_call_id()
+        """The model's id, if it gave one and gave it to no other call that it is shown."""
+        given = delta.call_id
+        if not given or any(call.call_id == given for call in self._calls.values()):
+            return new_call_id()
+        # Some models count anew in each answer.
+        is_taken = b'"id":' + msgspec.json.encode(given) in self._context
+        return new_call_id() if is_taken else given
 
     def _end_item(self, item: _OpenItem, status: ItemStatus, out: list[events.Event]) -> None:
-        text = "".join(item.pieces)
         done: Item
         if item.kind is FunctionCall:
             if not item.is_started:
                 self._emit_call_start(item, out)
+            if item.input_decoder is not None and (rest := item.input_decoder.finish()):
+                item.pieces.append(rest)
+                self._emit_arguments(item, rest, out)
+        text = "".join(item.pieces)
+        if item.kind is FunctionCall:
+            if not item.has_arguments and item.input_decoder is None:
+                text = ""
+                if status == "completed":
+                    # A function without parameters is called with an empty object.
+                    text = "{}"
+                    out.append(events.ArgumentsDelta(item.index, text))
             done = self._build_call(item, text, status)
         elif item.annotations or item.logprobs:
             part = OutputText(text, item.annotations, item.logprobs)

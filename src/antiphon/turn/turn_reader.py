@@ -20,7 +20,7 @@ from antiphon.core.items import (
 )
 from antiphon.core.reasoning_sidecar import strip_sidecars
 from antiphon.core.turns import End, Response, TurnError
-from antiphon.errors import NotFoundError
+from antiphon.errors import NotFoundError, PreviousResponseNotFoundError
 from antiphon.turn.history_cache import render_chain
 from antiphon.turn.message_rendering import build_messages, render_turn
 from antiphon.turn.running_turns import TurnRegistry
@@ -161,9 +161,14 @@ class TurnReader:
 
 
 def response_not_found(response_id: str, param: str | None = None) -> NotFoundError:
-    """The error for an id that is nobody's, somebody else's, or no id at all."""
-    code = "previous_response_not_found" if param else "response_not_found"
-    return NotFoundError(f"No response found with id '{response_id}'.", code=code, param=param)
+    """The error for an id that is nobody's, somebody else's, or no id at all.
+
+    ``param``: the request's field that names it. Then it is the request that is wrong.
+    """
+    message = f"No response found with id '{response_id}'."
+    if param is None:
+        return NotFoundError(message, code="response_not_found")
+    return PreviousResponseNotFoundError(message, param=param)
 
 
 def response_of(turn: StoredTurn) -> Response:

@@ -96,12 +96,14 @@ def test_which_tools_of_a_server_there_are() -> None:
 @pytest.mark.parametrize(
     ("tool", "param"),
     [
-        ({"type": "web_search"}, "type"),
-        ({}, "type"),
+        ({"type": "web_search", "parameters": {}}, "type"),
+        ({"type": ""}, "type"),
+        ({"type": 1}, "type"),
+        ({}, "name"),
         ({"type": "function"}, "name"),
         ({"type": "function", "name": ""}, "name"),
         ({"type": "function", "name": "a b"}, "name"),
-        ({"type": "function", "name": "a" * 65}, "name"),
+        ({"type": "function", "name": "a" * 129}, "name"),
         ({**F, "parameters": 1}, "parameters"),
         ({"type": "mcp"}, "server_label"),
         ({"type": "mcp", "server_label": "a/b"}, "server_label"),

@@ -170,10 +170,10 @@ def test_unknown_and_malformed_ids(
     check(answer, 404, "response_not_found")
 
 
-@pytest.mark.parametrize("previous", [UNKNOWN, "resp_1", "", "\x00", "msg_" + "0" * 32, "é" * 37])
+@pytest.mark.parametrize("previous", [UNKNOWN, "resp_1", "\x00", "msg_" + "0" * 32, "é" * 37])
 def test_continuing_what_is_not_there(unharmed: ThreadServer, previous: str) -> None:
     answer = unharmed.respond(previous_response_id=previous)
-    check(answer, 404, "previous_response_not_found", "previous_response_id")
+    check(answer, 400, "previous_response_not_found", "previous_response_id")
 
 
 @pytest.mark.parametrize("path", POSTS)

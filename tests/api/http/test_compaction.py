@@ -106,7 +106,7 @@ def test_tokens_of_a_conversation_are_its_own_and_the_inputs(server: ThreadServe
         ({"model": "scripted", "input": 1}, 400, "invalid_type"),
         (
             {"model": "scripted", "input": "Hi", "previous_response_id": "resp_1"},
-            404,
+            400,
             "previous_response_not_found",
         ),
         (

@@ -133,7 +133,7 @@ def test_unstored_turns_go_on_from_each_other_on_their_connection() -> None:
         ):
             ask(elsewhere, **fields)
             error = refused(elsewhere)
-            assert (error["status"], error["error"]["code"]) == (404, "previous_response_not_found")
+            assert (error["status"], error["error"]["code"]) == (400, "previous_response_not_found")
         assert "three" in text_of(
             turned(client, "four", store=False, previous_response_id=third["id"])
         )
@@ -170,7 +170,7 @@ def test_what_has_nothing_to_do_with_it_forgets_nothing() -> None:
         client.send("garbage")
         assert refused(client)["error"]["code"] == "invalid_json"
         ask(client, previous_response_id="resp_" + "0" * 32)
-        assert refused(client)["status"] == 404
+        assert refused(client)["status"] == 400
         assert turned(client, store=False)["status"] == "failed"
         assert text_of(turned(client, store=False, previous_response_id=first)) == "Still here."
 

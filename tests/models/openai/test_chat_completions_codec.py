@@ -301,8 +301,8 @@ def test_sources_become_those_of_the_responses_api() -> None:
         ("model_length", "length"),
         ("max_tokens", "length"),
         ("content_filter", "content_filter"),
-        ("tool_calls", "tool_calls"),
-        ("function_call", "tool_calls"),
+        ("tool_calls", "stop"),
+        ("function_call", "stop"),
         ("eos", "stop"),
     ],
 )
@@ -341,7 +341,7 @@ def test_only_the_first_choice_counts() -> None:
             },
             Usage(5, 6, 0, 2),
         ),
-        ({"prompt_tokens": None, "prompt_tokens_details": None}, Usage()),
+        ({"prompt_tokens": 5, "prompt_tokens_details": None}, Usage(5)),
     ],
 )
 def test_tokens(usage: dict[str, Any], tokens: Usage) -> None:
@@ -395,16 +395,9 @@ def test_failing_as_a_reason_to_stop() -> None:
     "event",
     [
         b"{",
-        b"[]",
-        b"3",
-        b'"a"',
-        b'{"choices":{}}',
-        b'{"choices":[{"delta":{"content":3}}]}',
+        b'{"choices":[{"delta":{"content":"a"',
         b'{"choices":[{"delta":{"content":"\xff"}}]}',
         b'{"choices":[{"delta":{"content":"\xf0\x9f"}}]}',
-        b'{"choices":[{"delta":{"content":"\\ud83d"}}]}',
-        b'{"choices":[{"delta":{"tool_calls":[3]}}]}',
-        b'{"usage":{"prompt_tokens":"many"}}',
         b'{"error":' + b"[" * 100_000,
     ],
 )
@@ -414,6 +407,39 @@ def test_what_cannot_be_read_is_a_failure(event: bytes) -> None:
     assert isinstance(reader.error, AttemptError)
     assert reader.error.error.code == "upstream_invalid_response"
     assert not reader.error.transient
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b"[]",
+        b"3",
+        b'"a"',
+        b": ping",
+        b"ping",
+        b'{"choices":{}}',
+        b'{"choices":[{"delta":{"tool_calls":[3]}}]}',
+        b'{"usage":{"prompt_tokens":"many"}}',
+        b"{}",
+    ],
+)
+def test_what_holds_nothing_is_skipped(event: bytes) -> None:
+    deltas = parse_deltas(chunk(content="a"), event, chunk("stop"), b' "[DONE]" ')
+    assert deltas == [OutputTextDelta("a"), Finish("stop")]
+
+
+def test_halves_of_a_character_are_joined() -> None:
+    halves = [b'{"choices":[{"delta":{"content":"a%b"}}]}' % half for half in (b"\\ud83d", b"")]
+    low = b'{"choices":[{"delta":{"content":"\\ude00"}}]}'
+    assert parse_deltas(halves[0], low, chunk("stop"))[:-1] == [
+        OutputTextDelta("a"),
+        OutputTextDelta("\U0001f600"),
+    ]
+    assert parse_deltas(halves[0], halves[1], chunk("stop"))[:-1] == [
+        OutputTextDelta("a"),
+        OutputTextDelta("\ufffda"),
+    ]
+    assert parse_deltas(halves[0], chunk("stop"))[1] == OutputTextDelta("\ufffd")
 
 
 def test_an_answer_in_one_piece() -> None:

@@ -274,7 +274,7 @@ def test_bad_answers(behaviour: Any, kind: type[AntiphonError], streaming: bool)
 def test_bad_events_keep_what_came_before() -> None:
     async def main(upstream: ResponsesUpstream, model: ResponsesModel) -> None:
         received = sse_frames(*stream_events(message("Hello.")))
-        bad = events(b'{"type":"response.output_text.delta","delta":3}')
+        bad = events(b'{"type":"response.output_text.delta","delta":"lo"')
         upstream.then(stream(*received[:4], *bad, *received[4:]))
         deltas, error = await expect_failure(model, ModelError)
         assert error.code == "upstream_invalid_response"
@@ -386,5 +386,5 @@ def test_many_calls_at_once() -> None:
 
 def test_it_is_a_model() -> None:
     model: Model = ResponsesModel(ModelInfo("m"), "https://api.x.ai/v1", KEY)
-    assert model.info == ModelInfo("m")
+    assert model.info == ModelInfo("m", runs_hosted_tools=True)
     assert KEY not in repr(model)

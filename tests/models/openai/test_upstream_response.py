@@ -143,8 +143,8 @@ def test_tool_calls_in_fragments() -> None:
         data = events(chunk(tool_calls=[opening]), chunk(tool_calls=[more]), chunk("tool_calls"))
         upstream.then(stream(*data, *events(DONE)))
         assert await collect_deltas(model) == [
-            ToolCallDelta(0, "x", "f"),
-            ToolCallDelta(0, None, None, "{}"),
+            # Until its end it might have been a placeholder.
+            ToolCallDelta(0, "x", "f", "{}"),
             Finish("tool_calls"),
         ]
 
@@ -232,7 +232,7 @@ def test_bad_answers(behaviour: Any, kind: type[AntiphonError], streamed: bool) 
 
 
 @pytest.mark.parametrize(
-    "bad", [INVALID_JSON_EVENT, b'data: {"choices":3}\n\n', b'data: {"error":{}}\n\n']
+    "bad", [INVALID_JSON_EVENT, b'data: {"choices":[{]}\n\n', b'data: {"error":{}}\n\n']
 )
 def test_bad_events_keep_what_came_before(bad: bytes) -> None:
     async def main(upstream: ChatCompletionsUpstream, model: ChatCompletionsModel) -> None:

@@ -172,6 +172,17 @@ def query_params(scope: Scope) -> dict[str, list[str]]:
     return parse_qs(scope["query_string"].decode("latin-1"))
 
 
+def convert_value(value: object, kind: type[T], path: str) -> T:
+    """A decoded value in its shape; ``path`` is its field in the body.
+
+    Raises ``InvalidRequestError`` naming the invalid field.
+    """
+    try:
+        return msgspec.convert(value, kind)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise invalid_value_error(error, path) from error
+
+
 def invalid_value_error(error: Exception, at: str = "") -> InvalidRequestError:
     """The one error for a body that cannot be decoded, naming the invalid field.
 

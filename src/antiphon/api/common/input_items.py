@@ -11,21 +11,32 @@ from typing import Any
 
 import msgspec
 
-from antiphon.api.common.body import check_depth, drop_nulls, invalid_value_error
+from antiphon.api.common.body import check_depth, convert_value, drop_nulls
+from antiphon.api.common.item_shapes import normalize_item
+from antiphon.api.common.tool_requests import decode_tools, parse_tools
+from antiphon.core.foreign_items import is_foreign_type
 from antiphon.core.ids import new_call_id
 from antiphon.core.items import (
     Compaction,
+    ForeignItem,
     FunctionCall,
     FunctionCallOutput,
     InputFile,
     InputText,
     Item,
+    ItemStatus,
     McpApproval,
     McpListTools,
     Message,
     OutputText,
     Part,
     Reasoning,
+)
+from antiphon.core.provider_fields import (
+    EXTRA_FIELDS,
+    ProviderFields,
+    select_call_fields,
+    unseal_fields,
 )
 from antiphon.core.tool_rules import INTERRUPTED_OUTPUT, denied_output, qualified_name
 from antiphon.core.turns import ItemReference
@@ -46,7 +57,7 @@ class DecodedInput(msgspec.Struct, frozen=True):
     approved_calls: tuple[FunctionCall, ...] = ()
 
 
-def decode_items(given: Sequence[dict[str, Any]], path: str) -> DecodedInput:
+def decode_items(given: Sequence[dict[str, Any] | str], path: str) -> DecodedInput:
     """Decode items; ``path`` is their field in the body.
 
     Raises ``InvalidRequestError`` naming the invalid field.
@@ -59,31 +70,16 @@ def decode_items(given: Sequence[dict[str, Any]], path: str) -> DecodedInput:
     special: _SpecialItemDecoder | None = None
     for index, fields in enumerate(given):
         item_path = f"{path}[{index}]"
-        clean = _normalize(fields)
-        kind = clean["type"]
-        if isinstance(kind, str) and kind in _PLAIN_ITEM_TYPES:
-            items.append(_decode_plain_item(clean, item_path))
-        else:
-            special = special or _SpecialItemDecoder(items)
-            special.add(kind, clean, item_path)
+        for clean in normalize_item(fields):
+            kind = clean["type"]
+            if isinstance(kind, str) and kind in _PLAIN_ITEM_TYPES:
+                items.append(_decode_plain_item(clean, item_path))
+            else:
+                special = special or _SpecialItemDecoder(items)
+                special.add(kind, clean, item_path)
     if special is None:
         return DecodedInput(tuple(items))
     return DecodedInput(tuple(items), tuple(special.references), special.approved_calls())
-
-
-def _normalize(fields: dict[str, Any]) -> dict[str, Any]:
-    """Without nulls, without a status that says nothing here, and with a type."""
-    clean = {
-        name: [drop_nulls(part) if isinstance(part, dict) else part for part in value]
-        if isinstance(value, list)
-        else value
-        for name, value in fields.items()
-        if value is not None
-    }
-    if "type" not in clean:
-        named = "id" in clean and "role" not in clean and "content" not in clean
-        clean["type"] = "item_reference" if named else "message"
-    return clean
 
 
 class _McpCall(msgspec.Struct, frozen=True):
@@ -103,12 +99,24 @@ class _ApprovalRequest(msgspec.Struct, frozen=True):
     arguments: str
 
 
+class _CustomCall(msgspec.Struct, frozen=True):
+    call_id: str
+    name: str
+    input: str
+    status: ItemStatus = "completed"
+    namespace: str | None = None
+
+
 class _Compaction(msgspec.Struct, frozen=True):
     encrypted_content: str
 
 
 class _ItemReference(msgspec.Struct, frozen=True):
     id: str
+
+
+class _AdditionalTools(msgspec.Struct, frozen=True):
+    tools: list[dict[str, Any]]
 
 
 class _ListedTool(msgspec.Struct, frozen=True):
@@ -127,8 +135,8 @@ class _ListTools(msgspec.Struct, frozen=True):
 #: Ours by the same names. What they have besides is not for a client to say.
 _PLAIN_ITEM_TYPES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "message": (Message, ("provider_fields",)),
-    "function_call": (FunctionCall, ("server", "provider_fields")),
-    "function_call_output": (FunctionCallOutput, ("is_error", "approved_call")),
+    "function_call": (FunctionCall, ("server", "is_custom", "provider_fields")),
+    "function_call_output": (FunctionCallOutput, ("is_error", "approved_call", "is_custom")),
     "reasoning": (Reasoning, ("origin", "provider_fields")),
 }
 
@@ -137,11 +145,7 @@ def _decode_plain_item(clean: dict[str, Any], path: str) -> Item:
     kind, ours = _PLAIN_ITEM_TYPES[clean["type"]]
     for field in ours:
         clean.pop(field, None)
-    if clean.get("status") == "in_progress":
-        del clean["status"]
-    if kind is Reasoning:
-        _normalize_reasoning_parts(clean.get("content"))
-    item: Item = _convert(clean, kind, path)
+    item: Item = convert_value(clean, kind, path)
     match item:
         case Message(role=role, content=content):
             # What people say has no phase.
@@ -150,14 +154,18 @@ def _decode_plain_item(clean: dict[str, Any], path: str) -> Item:
             return msgspec.structs.replace(item, content=content, phase=phase)
         case FunctionCallOutput(output=output):
             return msgspec.structs.replace(item, output=_simplify_content(output, f"{path}.output"))
+        case Reasoning(encrypted_content=str(content)):
+            sealed = unseal_fields(content)
+            if sealed is not None:
+                return msgspec.structs.replace(item, encrypted_content=None, provider_fields=sealed)
+        case FunctionCall():
+            # What else stands there may be the client's own.
+            fields = {
+                name: it for name, it in select_call_fields(clean).items() if name in EXTRA_FIELDS
+            }
+            if fields:
+                return msgspec.structs.replace(item, provider_fields=ProviderFields(fields=fields))
     return item
-
-
-def _normalize_reasoning_parts(parts: Any) -> None:
-    """Raw reasoning has three names in the wild."""
-    for part in parts if isinstance(parts, list) else ():
-        if isinstance(part, dict) and part.get("type") in ("output_text", "text"):
-            part["type"] = "reasoning_text"
 
 
 def _simplify_content(content: str | tuple[Part, ...], path: str) -> str | tuple[Part, ...]:
@@ -197,27 +205,41 @@ class _SpecialItemDecoder:
     def add(self, kind: object, fields: dict[str, Any], path: str) -> None:
         match kind:
             case "compaction":
-                given = _convert(fields, _Compaction, path)
+                given = convert_value(fields, _Compaction, path)
                 self._items.append(Compaction(given.encrypted_content))
             case "item_reference":
-                named = _convert(fields, _ItemReference, path)
+                named = convert_value(fields, _ItemReference, path)
                 self.references.append(ItemReference(named.id, len(self._items), path))
             case "mcp_list_tools":
                 check_depth(fields.get("tools"), f"{path}.tools")
-                self._items.append(_mcp_list_tools(_convert(fields, _ListTools, path)))
+                self._items.append(_mcp_list_tools(convert_value(fields, _ListTools, path)))
             case "mcp_call":
-                self._add_mcp_call(_convert(fields, _McpCall, path))
+                self._add_mcp_call(convert_value(fields, _McpCall, path))
             case "mcp_approval_request":
-                request = _convert(fields, _ApprovalRequest, path)
+                request = convert_value(fields, _ApprovalRequest, path)
                 call = _function_call(request, request.id)
                 self._approval_requests[request.id] = call
                 self._items.append(call)
             case "mcp_approval_response":
-                self._add_approval(_convert(fields, McpApproval, path))
-            case str():
-                raise InvalidRequestError(
-                    f"There are no items of the type '{kind[:64]}' here.", param=f"{path}.type"
+                self._add_approval(convert_value(fields, McpApproval, path))
+            case "custom_tool_call":
+                made = convert_value(fields, _CustomCall, path)
+                self._items.append(
+                    FunctionCall(
+                        made.call_id,
+                        made.name,
+                        made.input,
+                        made.status,
+                        namespace=made.namespace,
+                        is_custom=True,
+                    )
                 )
+            case "custom_tool_call_output":
+                fields = {**fields, "type": "function_call_output"}
+                output = _decode_plain_item(fields, path)
+                self._items.append(msgspec.structs.replace(output, is_custom=True))
+            case str():
+                self._items.append(_foreign_item(kind, fields, path))
             case _:
                 raise InvalidRequestError(
                     "An item's type is a string.", code="invalid_type", param=f"{path}.type"
@@ -247,6 +269,19 @@ class _SpecialItemDecoder:
         self._items.append(decision)
 
 
+def _foreign_item(kind: str, fields: dict[str, Any], path: str) -> ForeignItem:
+    """An item that only another server understands, kept as it came."""
+    if not is_foreign_type(kind):
+        raise InvalidRequestError(
+            f"There are no items of the type '{kind[:64]}' here.", param=f"{path}.type"
+        )
+    check_depth(fields, path)
+    if kind == "additional_tools":
+        tools = convert_value(fields, _AdditionalTools, path).tools
+        decode_tools(parse_tools(tools, f"{path}.tools"), None)
+    return ForeignItem(fields)
+
+
 def _function_call(given: _McpCall | _ApprovalRequest, call_id: str) -> FunctionCall:
     name = qualified_name(given.server_label, given.name)
     return FunctionCall(call_id, name, given.arguments, server=given.server_label)
@@ -272,10 +307,3 @@ def _error_text(error: Any) -> str:
             if isinstance(part, dict) and isinstance(part.get("text"), str)
         )
     return "The tool failed."
-
-
-def _convert(fields: dict[str, Any], kind: Any, path: str) -> Any:
-    try:
-        return msgspec.convert(fields, kind)
-    except (msgspec.ValidationError, RecursionError) as error:
-        raise invalid_value_error(error, path) from error

@@ -199,8 +199,9 @@ class Metrics:
         if turn.is_streamed and turn.first_token_at is not None:
             model_metrics.first_token.observe(turn.first_token_at - turn.started_at)
         if response and response.end and (usage := response.end.usage):
-            model_metrics.input_tokens.inc(usage.input_tokens)
-            model_metrics.output_tokens.inc(usage.output_tokens)
+            # A counter refuses what an upstream counts below zero.
+            model_metrics.input_tokens.inc(max(0, usage.input_tokens))
+            model_metrics.output_tokens.inc(max(0, usage.output_tokens))
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /metrics"""

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
 
-from antiphon.api.common.body import check_depth
+from antiphon.api.common.body import check_depth, convert_value
 from antiphon.core.mcp_servers import (
     MAX_LABEL_LENGTH,
     NAME_SEPARATOR,
@@ -19,24 +19,28 @@ from antiphon.core.mcp_servers import (
     McpServerRequest,
 )
 from antiphon.core.secrets import Secret
-from antiphon.core.tool_rules import ALL_TOOLS, qualified_name
+from antiphon.core.tool_definitions import (
+    ClientTool,
+    CustomToolParam,
+    FunctionToolParam,
+    NamespaceToolParam,
+    ToolName,
+    normalize_tool,
+    offered_name,
+    offered_tools,
+)
+from antiphon.core.tool_rules import ALL_TOOLS, HOSTED_PREFIX, qualified_name
 from antiphon.core.turns import FunctionTool, McpTool, Options
 from antiphon.errors import InvalidRequestError
 
-ToolName = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern="^[a-zA-Z0-9_-]+$")]
 ServerLabel = Annotated[
     str, msgspec.Meta(min_length=1, max_length=MAX_LABEL_LENGTH, pattern="^[a-zA-Z0-9_-]+$")
 ]
 _ToolNames = list[Annotated[str, msgspec.Meta(min_length=1, max_length=128)]]
 
+Definition: TypeAlias = dict[str, Any]
+
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-
-
-class FunctionToolParam(msgspec.Struct, frozen=True, tag="function", tag_field="type"):
-    name: ToolName
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
 
 
 class _ToolFilter(msgspec.Struct, frozen=True):
@@ -63,74 +67,153 @@ class McpToolParam(msgspec.Struct, frozen=True, tag="mcp", tag_field="type"):
     tunnel_id: str | None = None
 
 
-ToolParam = FunctionToolParam | McpToolParam
+class HostedToolParam(msgspec.Struct, frozen=True):
+    """A tool that only an upstream could run, as it came."""
+
+    definition: Definition
 
 
-class _FunctionChoice(msgspec.Struct, frozen=True, tag="function", tag_field="type"):
+ToolParam: TypeAlias = ClientTool | McpToolParam | HostedToolParam
+_TOOL_TYPES: dict[str, type[ClientTool | McpToolParam]] = {
+    "function": FunctionToolParam,
+    "custom": CustomToolParam,
+    "namespace": NamespaceToolParam,
+    "mcp": McpToolParam,
+}
+
+
+class _NameChoice(msgspec.Struct, frozen=True):
     name: ToolName
 
 
-class _McpChoice(msgspec.Struct, frozen=True, tag="mcp", tag_field="type"):
+class _McpChoice(msgspec.Struct, frozen=True):
     server_label: ServerLabel
     name: str | None = None
 
 
-_NamedToolChoice = _FunctionChoice | _McpChoice
-
-
-class _AllowedTools(msgspec.Struct, frozen=True, tag="allowed_tools", tag_field="type"):
-    tools: Annotated[list[_NamedToolChoice], msgspec.Meta(min_length=1, max_length=128)]
+class _AllowedTools(msgspec.Struct, frozen=True):
+    tools: Annotated[list[Definition], msgspec.Meta(min_length=1, max_length=128)]
     mode: Literal["auto", "none", "required"] | None = None
 
 
+ToolChoice: TypeAlias = str | Definition
+#: The modes of a choice; some APIs call "required" another name.
+_MODES = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
 _SERVER_CHOICE_FIELDS = {"type", "server_label"}
-
-ToolChoice = Literal["auto", "none", "required"] | _FunctionChoice | _McpChoice | _AllowedTools
 
 
 class DecodedTools(msgspec.Struct, frozen=True):
     """What a model may call, in the words of ``core.turns.Options``."""
 
     functions: tuple[FunctionTool, ...] = ()
+    namespaces: dict[str, str] = {}
     servers: tuple[McpTool, ...] = ()
     server_requests: tuple[McpServerRequest, ...] = ()
+    hosted: tuple[Definition, ...] = ()
     choice: str = "auto"
     allowed_tools: tuple[str, ...] | None = None
 
 
-def decode_tools(given: Sequence[ToolParam], choice: ToolChoice | None) -> DecodedTools:
-    """Raises ``InvalidRequestError`` for names that come twice, or are chosen but not there."""
-    named = [
-        tool.name if isinstance(tool, FunctionToolParam) else tool.server_label for tool in given
-    ]
-    for index, name in enumerate(named):
-        if name in named[:index]:
-            raise InvalidRequestError(
-                f"There are two tools named '{name}'.", param=f"tools[{index}]"
-            )
-    prefixes = [
-        qualified_name(tool.server_label, "") for tool in given if isinstance(tool, McpToolParam)
-    ]
-    functions: list[FunctionTool] = []
+def parse_tools(given: Sequence[Definition], path: str = "tools") -> list[ToolParam]:
+    """Tools in their types. Raises ``InvalidRequestError`` naming the invalid field."""
+    return [_parse_tool(one, f"{path}[{index}]") for index, one in enumerate(given)]
+
+
+def _parse_tool(definition: Definition, path: str) -> ToolParam:
+    clean = normalize_tool(definition)
+    kind = clean["type"]
+    if not isinstance(kind, str) or not kind:
+        raise InvalidRequestError("A tool's type is a string.", param=f"{path}.type")
+    if kind in _TOOL_TYPES:
+        return convert_value(clean, _TOOL_TYPES[kind], path)
+    if "parameters" in clean:
+        # It is a function by its shape: to leave it out would not be what is meant.
+        raise InvalidRequestError(
+            f"There are no tools of the type '{kind[:64]}': it is one of"
+            f" {', '.join(_TOOL_TYPES)}, or of one that the upstream runs.",
+            param=f"{path}.type",
+        )
+    check_depth(definition, path)
+    return HostedToolParam(definition)
+
+
+def decode_tools(
+    given: Sequence[ToolParam], choice: ToolChoice | None, added: Sequence[FunctionTool] = ()
+) -> DecodedTools:
+    """Raises ``InvalidRequestError`` for names that come twice, or are chosen but not there.
+
+    ``added`` are tools that the input brings with it.
+    """
+    _check_names(given)
     servers: list[McpTool] = []
     server_requests: list[McpServerRequest] = []
+    own: list[ClientTool] = []
+    hosted: list[Definition] = []
     for index, tool in enumerate(given):
-        tool_path = f"tools[{index}]"
-        if isinstance(tool, FunctionToolParam):
-            check_depth(tool.parameters, f"{tool_path}.parameters")
-            if tool.name.startswith(tuple(prefixes)):
-                raise InvalidRequestError(
-                    f"The name '{tool.name}' is one that an MCP server's tool may have.",
-                    param=f"{tool_path}.name",
-                )
-            functions.append(
-                FunctionTool(tool.name, tool.description, tool.parameters, tool.strict)
-            )
-        else:
-            server_requests.append(_server_request(tool, tool_path))
+        if isinstance(tool, McpToolParam):
+            server_requests.append(_server_request(tool, f"tools[{index}]"))
             servers.append(_server_tool(tool, server_requests[-1]))
-    chosen, allowed = _decode_choice(choice, {tool.name for tool in functions}, servers)
-    return DecodedTools(tuple(functions), tuple(servers), tuple(server_requests), chosen, allowed)
+        elif isinstance(tool, HostedToolParam):
+            hosted.append(tool.definition)
+        else:
+            own.append(tool)
+    functions = offered_tools(own)
+    choosable = _Choosable((*functions, *added), servers, hosted)
+    chosen, allowed = _decode_choice(choice, choosable)
+    return DecodedTools(
+        tuple(functions),
+        {one.name: one.description or "" for one in own if isinstance(one, NamespaceToolParam)},
+        tuple(servers),
+        tuple(server_requests),
+        tuple(hosted),
+        chosen,
+        allowed,
+    )
+
+
+def _check_names(given: Sequence[ToolParam]) -> None:
+    """Refuse names that two tools have, or that an MCP server's tool may have."""
+    prefixes = tuple(
+        qualified_name(tool.server_label, "") for tool in given if isinstance(tool, McpToolParam)
+    )
+    names: set[str] = set()
+    for index, tool in enumerate(given):
+        path = f"tools[{index}]"
+        if isinstance(tool, HostedToolParam):
+            continue
+        name = tool.server_label if isinstance(tool, McpToolParam) else tool.name
+        if name in names:
+            raise InvalidRequestError(f"There are two tools named '{name}'.", param=path)
+        names.add(name)
+        if isinstance(tool, NamespaceToolParam):
+            _check_namespace(tool, path, prefixes)
+        elif not isinstance(tool, McpToolParam):
+            _check_function(tool, path, name, prefixes)
+
+
+def _check_namespace(tool: NamespaceToolParam, path: str, prefixes: tuple[str, ...]) -> None:
+    names: set[str] = set()
+    for index, one in enumerate(tool.tools):
+        if one.name in names:
+            raise InvalidRequestError(
+                f"There are two tools named '{one.name}'.", param=f"{path}.tools[{index}]"
+            )
+        names.add(one.name)
+        name = offered_name(tool.name, one.name)
+        _check_function(one, f"{path}.tools[{index}]", name, prefixes)
+
+
+def _check_function(
+    tool: FunctionToolParam | CustomToolParam, path: str, name: str, prefixes: tuple[str, ...]
+) -> None:
+    if isinstance(tool, FunctionToolParam):
+        check_depth(tool.parameters, f"{path}.parameters")
+    else:
+        check_depth(tool.format, f"{path}.format")
+    if name.startswith(prefixes):
+        raise InvalidRequestError(
+            f"The name '{name}' is one that an MCP server's tool may have.", param=f"{path}.name"
+        )
 
 
 def _server_request(tool: McpToolParam, path: str) -> McpServerRequest:
@@ -222,59 +305,114 @@ def _headers(tool: McpToolParam, path: str) -> dict[str, Secret]:
     return {name: Secret(value) for name, value in headers.items()}
 
 
+class _Choosable(msgspec.Struct, frozen=True):
+    """The tools among which one may be chosen."""
+
+    functions: Sequence[FunctionTool]
+    servers: Sequence[McpTool]
+    hosted: Sequence[Definition]
+
+    def allowed_name(self, choice: Definition, path: str) -> str:
+        """A tool that is chosen, in the words of ``Options.allowed_tools``."""
+        match choice["type"]:
+            case "function" | "custom":
+                return self._function(convert_value(choice, _NameChoice, path).name, path)
+            case "mcp":
+                server = convert_value(choice, _McpChoice, path)
+                if not any(one.server_label == server.server_label for one in self.servers):
+                    raise _unknown_tool(server.server_label, f"{path}.server_label")
+                return qualified_name(server.server_label, server.name or ALL_TOOLS)
+            case str() as kind:
+                if not any(one.get("type") == kind for one in self.hosted):
+                    raise _unknown_tool(kind, f"{path}.type")
+                return HOSTED_PREFIX + kind
+        raise InvalidRequestError("A tool's type is a string.", param=f"{path}.type")
+
+    def _function(self, name: str, path: str) -> str:
+        """What the model calls a function. In a namespace its own name will do."""
+        if any(tool.name == name for tool in self.functions):
+            return name
+        found = [tool.name for tool in self.functions if tool.local_name == name]
+        if len(found) != 1:
+            raise _unknown_tool(name, f"{path}.name")
+        return found[0]
+
+
+def _unknown_tool(name: str, param: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"There is no tool '{name[:128]}' among the tools.", code="unknown_tool", param=param
+    )
+
+
 def _decode_choice(
-    given: ToolChoice | None, functions: set[str], servers: Sequence[McpTool]
+    given: ToolChoice | None, tools: _Choosable
 ) -> tuple[str, tuple[str, ...] | None]:
-    labels = {server.server_label for server in servers}
-    match given:
-        case None:
-            return "auto", None
-        case _FunctionChoice(name=name):
-            _check_known(given, functions, labels, "tool_choice")
-            return f"function:{name}", None
-        case _McpChoice(server_label=label, name=tool):
-            _check_known(given, functions, labels, "tool_choice")
-            if tool is None:
-                return "required", (qualified_name(label, ALL_TOOLS),)
-            return f"function:{qualified_name(label, tool)}", None
-        case _AllowedTools(tools=tools, mode=mode):
-            for index, one in enumerate(tools):
-                _check_known(one, functions, labels, f"tool_choice.tools[{index}]")
-            return mode or "auto", tuple(dict.fromkeys(map(_allowed_name, tools)))
-    return given, None
+    """The choice, and the names of the tools that it allows. None: all of them."""
+    choice = _normalize_choice(given) if isinstance(given, dict) else given
+    if choice is None:
+        return "auto", None
+    if isinstance(choice, str):
+        if choice not in _MODES:
+            raise InvalidRequestError(
+                f"There is no tool choice '{choice[:64]}': it is auto, none, required or a tool.",
+                param="tool_choice",
+            )
+        return _MODES[choice], None
+    if choice["type"] == "allowed_tools":
+        return _decode_allowed(convert_value(choice, _AllowedTools, "tool_choice"), tools)
+    name = tools.allowed_name(choice, "tool_choice")
+    if name.endswith(NAME_SEPARATOR + ALL_TOOLS):
+        return "required", (name,)
+    return (name if name.startswith(HOSTED_PREFIX) else f"function:{name}"), None
 
 
-def _check_known(one: _NamedToolChoice, functions: set[str], labels: set[str], path: str) -> None:
-    if isinstance(one, _FunctionChoice):
-        there, name, field = one.name in functions, one.name, "name"
-    else:
-        there, name, field = one.server_label in labels, one.server_label, "server_label"
-    if not there:
-        raise InvalidRequestError(
-            f"There is no tool '{name}' among the tools.",
-            code="unknown_tool",
-            param=f"{path}.{field}",
-        )
+def _decode_allowed(given: _AllowedTools, tools: _Choosable) -> tuple[str, tuple[str, ...]]:
+    names: dict[str, None] = {}
+    for index, one in enumerate(given.tools):
+        choice, path = normalize_tool(one), f"tool_choice.tools[{index}]"
+        if choice["type"] != "namespace":
+            names[tools.allowed_name(choice, path)] = None
+            continue
+        members = [
+            tool.name
+            for tool in tools.functions
+            if tool.namespace is not None and tool.namespace == choice.get("name")
+        ]
+        if not members:
+            raise _unknown_tool(str(choice.get("name")), f"{path}.name")
+        names |= dict.fromkeys(members)
+    return given.mode or "auto", tuple(names)
 
 
-def _allowed_name(one: _NamedToolChoice) -> str:
-    if isinstance(one, _FunctionChoice):
-        return one.name
-    return qualified_name(one.server_label, one.name or ALL_TOOLS)
+def _normalize_choice(given: Definition) -> Definition | str:
+    """A choice in the Responses API's shape; other APIs nest it, or write modes as objects."""
+    choice = normalize_tool(given)
+    kind, nested = choice["type"], choice.get("allowed_tools")
+    if kind == "tool":
+        return {**choice, "type": "function"}
+    if kind == "allowed_tools" and isinstance(nested, dict):
+        return {**nested, "type": kind}
+    return kind if isinstance(kind, str) and kind in _MODES else choice
 
 
-def tool_bodies(options: Options) -> list[dict[str, Any]]:
+def tool_bodies(options: Options) -> list[Definition]:
     """The tools as a response shows them: nothing that an MCP server is reached with."""
-    return [
-        {
-            "type": "function",
-            "name": tool.name,
-            "description": tool.description,
-            "parameters": tool.parameters,
-            "strict": tool.strict,
-        }
-        for tool in options.tools
-    ] + [
+    bodies: list[Definition] = []
+    namespaces: dict[str, Definition] = {}
+    for tool in options.tools:
+        if tool.namespace is None:
+            bodies.append(_function_body(tool))
+            continue
+        if tool.namespace not in namespaces:
+            namespaces[tool.namespace] = {
+                "type": "namespace",
+                "name": tool.namespace,
+                "description": options.namespaces.get(tool.namespace, ""),
+                "tools": [],
+            }
+            bodies.append(namespaces[tool.namespace])
+        namespaces[tool.namespace]["tools"].append(_function_body(tool))
+    bodies += [
         {
             "type": "mcp",
             "server_label": server.server_label,
@@ -285,6 +423,25 @@ def tool_bodies(options: Options) -> list[dict[str, Any]]:
         }
         for server in options.mcp_servers
     ]
+    return [*bodies, *options.hosted_tools]
+
+
+def _function_body(tool: FunctionTool) -> Definition:
+    name = tool.local_name or tool.name
+    if tool.is_custom:
+        return {
+            "type": "custom",
+            "name": name,
+            "description": tool.description,
+            "format": tool.format or {"type": "text"},
+        }
+    return {
+        "type": "function",
+        "name": name,
+        "description": tool.description,
+        "parameters": tool.parameters,
+        "strict": tool.strict,
+    }
 
 
 def _approval_body(server: McpTool) -> str | dict[str, Any]:
@@ -296,7 +453,7 @@ def _approval_body(server: McpTool) -> str | dict[str, Any]:
     return body or str(server.require_approval)
 
 
-def choice_body(options: Options) -> str | dict[str, Any]:
+def choice_body(options: Options) -> str | Definition:
     """The tool choice as a response shows it."""
     if options.allowed_tools is not None:
         tools = [_named_choice_body(name, options) for name in options.allowed_tools]
@@ -306,16 +463,24 @@ def choice_body(options: Options) -> str | dict[str, Any]:
             # That is how one server is chosen without naming a tool of it.
             return tools[0]
         return {"type": "allowed_tools", "mode": options.tool_choice, "tools": tools}
-    kind, _, name = options.tool_choice.partition(":")
-    return _named_choice_body(name, options) if name else kind
+    choice = options.tool_choice
+    if ":" not in choice:
+        return choice
+    return _named_choice_body(choice.removeprefix("function:"), options)
 
 
-def _named_choice_body(name: str, options: Options) -> dict[str, Any]:
-    if not any(tool.name == name for tool in options.tools):
-        for server in options.mcp_servers:
-            label = server.server_label
-            if name.startswith(label + NAME_SEPARATOR):
-                tool = name.removeprefix(label + NAME_SEPARATOR)
-                body = {"type": "mcp", "server_label": label}
-                return body if tool == ALL_TOOLS else {**body, "name": tool}
+def _named_choice_body(name: str, options: Options) -> Definition:
+    """A tool that is chosen; ``name`` as in ``Options.allowed_tools``."""
+    if name.startswith(HOSTED_PREFIX):
+        return {"type": name.removeprefix(HOSTED_PREFIX)}
+    tool = next((tool for tool in options.tools if tool.name == name), None)
+    if tool is not None:
+        kind = "custom" if tool.is_custom else "function"
+        return {"type": kind, "name": tool.local_name or tool.name}
+    for server in options.mcp_servers:
+        label = server.server_label
+        if name.startswith(label + NAME_SEPARATOR):
+            local_name = name.removeprefix(label + NAME_SEPARATOR)
+            body = {"type": "mcp", "server_label": label}
+            return body if local_name == ALL_TOOLS else {**body, "name": local_name}
     return {"type": "function", "name": name}

@@ -19,7 +19,7 @@ import grpc
 from antiphon.api.common.access_log import access_logger, request_id_for
 from antiphon.api.common.authorization import Authorizer, Principal
 from antiphon.api.common.metrics import Metrics
-from antiphon.errors import AntiphonError, RateLimitError, UpstreamRateLimitError
+from antiphon.errors import AntiphonError
 from antiphon.logging_setup import request_id
 
 log = logging.getLogger("antiphon.api.grpc")
@@ -120,7 +120,7 @@ def error_trailers(error: AntiphonError) -> Trailers:
     if error.response_id is not None:
         # The turn is kept, as failed: to repeat it by itself is not the client's to do.
         trailers += [("x-response-id", error.response_id), ("grpc-retry-pushback-ms", "-1")]
-    if isinstance(error, UpstreamRateLimitError | RateLimitError) and error.retry_after is not None:
+    if error.retry_after is not None:
         trailers.append(("retry-after", str(max(1, math.ceil(error.retry_after)))))
     return [(name, ascii(value)[1:-1][:_MAX_VALUE_LENGTH]) for name, value in trailers]
 

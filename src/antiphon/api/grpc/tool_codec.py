@@ -19,7 +19,6 @@ import msgspec
 from antiphon.api.common.body import DECODE_ERRORS, check_depth
 from antiphon.api.common.tool_requests import (
     DecodedTools,
-    FunctionToolParam,
     McpToolParam,
     ToolParam,
     decode_tools,
@@ -27,6 +26,7 @@ from antiphon.api.common.tool_requests import (
 from antiphon.api.grpc.message_codec import OUTPUT_PREFIX
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, text_and_refusals_of
 from antiphon.core.mcp_servers import MAX_LABEL_LENGTH
+from antiphon.core.tool_definitions import FunctionToolParam
 from antiphon.core.tool_rules import needs_approval, qualified_name
 from antiphon.core.turns import INCLUDE_ENCRYPTED_REASONING, Response
 from antiphon.errors import InvalidRequestError

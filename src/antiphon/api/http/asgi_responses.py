@@ -13,7 +13,7 @@ import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
 from antiphon.api.common.body import ClientDisconnected
-from antiphon.errors import AntiphonError, RateLimitError, UpstreamRateLimitError
+from antiphon.errors import AntiphonError
 from antiphon.turn.replay import Replay
 from antiphon.turn.running_turns import RunningTurn
 
@@ -60,7 +60,7 @@ async def send_error(
         # The turn is kept as failed and the upstream was tried again already: a
         # client that repeats by itself would only leave more failed turns behind.
         headers.append((b"x-should-retry", b"false"))
-    if isinstance(error, UpstreamRateLimitError | RateLimitError) and error.retry_after is not None:
+    if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
     await send_json(send, error_body(error), error.status, headers)
 

@@ -54,38 +54,55 @@ def connection_protocols(limits: ConnectionLimits) -> tuple[Any, Any]:
 
 
 class ConnectionPool:
-    """The connections of one server on which no request has been admitted yet, oldest first."""
+    """The HTTP connections of one server: closes some that wait, where there are too many.
+
+    First those on which no request was admitted, and the oldest first.
+    """
 
     def __init__(self, limits: ConnectionLimits) -> None:
         self.limits = limits
-        self._connections: dict[HttpProtocol, None] = {}
+        self._unadmitted: dict[HttpProtocol, None] = {}
+        self._admitted: dict[HttpProtocol, None] = {}
 
     def add(self, new: HttpProtocol, total: int) -> bool:
         """Add a connection, the ``total``-th of all. False: there is no room for it."""
-        limit = self.limits.max_connections
-        while total > limit and self._close_oldest(new, min_age=0.0):
-            total -= 1
-        if total > limit:
-            return False
-        self._connections[new] = None
-        while len(self._connections) > self.limits.max_connections_without_key:
-            if not self._close_oldest(new, min_age=_MIN_AGE):
-                break
+        limits = self.limits
+        excess = len(self._unadmitted) + 1 - limits.max_connections_without_key
+        if excess > 0:
+            total -= _close_waiting(self._unadmitted, excess, _MIN_AGE)
+        if total > limits.max_connections:
+            # Some more than necessary, so that not each new connection looks through all.
+            excess = total - limits.max_connections + limits.max_connections // 64
+            closed = _close_waiting(self._unadmitted, excess, 0.0)
+            closed += _close_waiting(self._admitted, excess - closed, 0.0)
+            if total - closed > limits.max_connections:
+                return False
+        self._unadmitted[new] = None
         return True
 
-    def discard(self, connection: HttpProtocol) -> None:
-        """Remove a connection that is closed, or on which somebody was admitted."""
-        self._connections.pop(connection, None)
+    def admit(self, connection: HttpProtocol) -> None:
+        """A request on a connection was admitted."""
+        self.discard(connection)
+        self._admitted[connection] = None
 
-    def _close_oldest(self, new: HttpProtocol, min_age: float) -> bool:
-        for one in self._connections:
-            if one is not new and one.is_waiting():
-                if one.age() < min_age:
-                    return False
-                self.discard(one)
-                one.transport.abort()
-                return True
-        return False
+    def discard(self, connection: HttpProtocol) -> None:
+        """Remove a connection that is closed."""
+        self._unadmitted.pop(connection, None)
+        self._admitted.pop(connection, None)
+
+
+def _close_waiting(connections: dict[HttpProtocol, None], count: int, min_age: float) -> int:
+    """Close the oldest that wait, at most ``count`` of them; how many were closed."""
+    closed: list[HttpProtocol] = []
+    for one in connections:
+        if len(closed) >= count or one.age() < min_age:
+            break
+        if one.is_waiting():
+            closed.append(one)
+    for one in closed:
+        del connections[one]
+        one.transport.abort()
+    return len(closed)
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -313,7 +330,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _admit(self) -> None:
         self._is_admitted = True
-        self._pool.discard(self)
+        self._pool.admit(self)
 
     def _detach(self) -> None:
         self._pool.discard(self)

@@ -43,6 +43,10 @@ class ConversationUpdate(msgspec.Struct, frozen=True):
     metadata: Metadata
 
 
+class _Update(msgspec.Struct, frozen=True):
+    metadata: Metadata | None = None
+
+
 class ItemsCreate(msgspec.Struct, frozen=True):
     """Items to append."""
 
@@ -50,7 +54,7 @@ class ItemsCreate(msgspec.Struct, frozen=True):
 
 
 _create_decoder = msgspec.json.Decoder(ConversationCreate)
-_update_decoder = msgspec.json.Decoder(ConversationUpdate)
+_update_decoder = msgspec.json.Decoder(_Update | None)
 _items_decoder = msgspec.json.Decoder(ItemsCreate)
 
 
@@ -86,8 +90,10 @@ class ConversationEndpoints:
             if "order" in query:
                 raise InvalidRequestError("A search lists the best hits first.", param="order")
             hits = await self._conversations.index.search(tenant, words, limit + 1, after=after)
-            shown = [_hit_body(hit) for hit in hits[:limit]]
-            await send_json(send, _encode(list_body(shown, has_more=len(hits) > limit)))
+            body = list_body([_hit_body(hit) for hit in hits[:limit]], has_more=len(hits) > limit)
+            if unsearched := await self._conversations.index.count_unsearched(tenant):
+                body["unsearched_turns"] = unsearched
+            await send_json(send, _encode(body))
             return
         found = await self._conversations.store.list_conversations(
             tenant, limit + 1, after=after, newest_first=parse_order(query) == "desc"
@@ -103,7 +109,11 @@ class ConversationEndpoints:
     async def update(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/conversations/{id}: its metadata"""
         body = await read_body(receive)
-        params = decode_body(_update_decoder, body)
+        params = decode_body(_update_decoder, body or b"{}")
+        if params is None or params.metadata is None:
+            raise InvalidRequestError(
+                "The metadata is missing.", code="missing_required_parameter", param="metadata"
+            )
         tenant, name = tenant_of(scope), scope["path_params"]["id"]
         idempotent_request = self._idempotency_keys.for_request(scope, body)
         if idempotent_request is None:

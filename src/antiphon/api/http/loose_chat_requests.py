@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
-#: What other servers and libraries call the roles.
-_ROLES: Final = {"human": "user", "ai": "assistant", "model": "assistant", "bot": "assistant"}
+from antiphon.api.common.item_shapes import ROLE_NAMES
+
 _CHOICES: Final = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
 _FORMATS: Final = frozenset({"text", "json_object"})
 
@@ -47,7 +47,7 @@ def _normalize_message(message: dict[str, Any], index: int) -> dict[str, Any]:
     role = message.get("role")
     if isinstance(role, str):
         role = role.strip().lower()
-        message["role"] = role = _ROLES.get(role, role)
+        message["role"] = role = ROLE_NAMES.get(role, role)
     if "content" in message:
         message["content"] = _normalize_content(message["content"], role)
     for name in ("name", "tool_call_id"):

@@ -16,14 +16,14 @@ from antiphon.api.common.body import RequestDecoder, check_depth, drop_nulls
 from antiphon.api.common.input_items import DecodedInput, decode_items
 from antiphon.api.common.tool_requests import (
     DecodedTools,
-    ToolChoice,
-    ToolParam,
     choice_body,
     decode_tools,
+    parse_tools,
     tool_bodies,
 )
-from antiphon.api.http.item_bodies import Includable, output_items
-from antiphon.core.items import Message
+from antiphon.api.http.item_bodies import output_items
+from antiphon.core.items import Item, Message
+from antiphon.core.tool_definitions import added_tools
 from antiphon.core.turns import Options, Response, TurnRequest, Usage
 from antiphon.errors import InvalidRequestError
 
@@ -31,8 +31,8 @@ Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 PositiveInt = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
-#: A short word that only the client knows the meaning of.
-ClientIdentifier = Annotated[str, msgspec.Meta(max_length=64)]
+#: A word that only the client knows the meaning of.
+ClientIdentifier = Annotated[str, msgspec.Meta(max_length=512)]
 Metadata = Annotated[
     dict[Annotated[str, msgspec.Meta(max_length=64)], Annotated[str, msgspec.Meta(max_length=512)]],
     msgspec.Meta(max_length=16),
@@ -78,8 +78,8 @@ def format_body(text_format: dict[str, Any] | None) -> dict[str, Any]:
     return text_format
 
 
-_Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
-_Summary = Literal["auto", "concise", "detailed"]
+#: A word that is the upstream's to understand: there are new ones every few months.
+ModelWord = Annotated[str, msgspec.Meta(max_length=64)]
 
 
 class _Text(msgspec.Struct, frozen=True):
@@ -88,10 +88,10 @@ class _Text(msgspec.Struct, frozen=True):
 
 
 class _Reasoning(msgspec.Struct, frozen=True):
-    effort: _Effort | None = None
-    summary: _Summary | None = None
+    effort: ModelWord | None = None
+    summary: ModelWord | None = None
     #: What ``summary`` was called before.
-    generate_summary: _Summary | None = None
+    generate_summary: ModelWord | None = None
 
 
 class _StreamOptions(msgspec.Struct, frozen=True):
@@ -99,13 +99,19 @@ class _StreamOptions(msgspec.Struct, frozen=True):
 
 
 class _Conversation(msgspec.Struct, frozen=True):
-    id: str
+    id: str | None = None
+
+
+#: An object whose type a later step looks at (``common.tool_requests``, ``common.input_items``).
+_Object = dict[str, Any]
 
 
 class ResponseCreate(msgspec.Struct, frozen=True):
     """What a turn is asked with: the body of ``POST /v1/responses``."""
 
-    input: str | list[dict[str, Any]] | None = None
+    input: str | list[str | _Object] | _Object | None = None
+    #: What chat completions call the input.
+    messages: list[_Object] | None = None
     model: str | None = None
     previous_response_id: str | None = None
     conversation: str | _Conversation | None = None
@@ -122,22 +128,34 @@ class ResponseCreate(msgspec.Struct, frozen=True):
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     metadata: Metadata | None = None
-    tools: list[ToolParam] | None = None
-    tool_choice: ToolChoice | None = None
+    tools: list[_Object] | None = None
+    tool_choice: str | _Object | None = None
     parallel_tool_calls: bool | None = None
     max_tool_calls: PositiveInt | None = None
     text: _Text | None = None
     reasoning: _Reasoning | None = None
-    include: list[Includable] | None = None
+    include: list[ModelWord] | None = None
     top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
     truncation: Literal["auto", "disabled"] | None = None
-    service_tier: Literal["auto", "default", "flex", "priority"] | None = None
+    service_tier: ModelWord | None = None
     prompt_cache_key: ClientIdentifier | None = None
     safety_identifier: ClientIdentifier | None = None
     user: str | None = None
+    #: A template that a server keeps; this one keeps none.
+    prompt: _Object | None = None
 
 
-_request = RequestDecoder(ResponseCreate)
+def _normalize_request(fields: dict[str, Any]) -> dict[str, Any]:
+    """A body with the format of an answer as chat completions nest it, in this API's shape."""
+    text = fields.get("text")
+    form = text.get("format") if isinstance(text, dict) else None
+    if isinstance(form, dict) and isinstance(form.get("json_schema"), dict):
+        flat = {**drop_nulls(form["json_schema"]), "type": "json_schema"}
+        return {**fields, "text": {**fields["text"], "format": flat}}
+    return {**fields, "text": {**fields["text"], "format": None}} if form == {} else fields
+
+
+_request = RequestDecoder(ResponseCreate, _normalize_request)
 _NO_TOOLS = DecodedTools()
 
 
@@ -147,15 +165,15 @@ def decode_request(body: bytes) -> TurnRequest:
     conversation = params.conversation
     if isinstance(conversation, _Conversation):
         conversation = conversation.id
-    _check_combinations(params)
-    decoded_input = _decode_input(params.input)
-    tools = _NO_TOOLS
-    if params.tools or params.tool_choice is not None:
-        tools = decode_tools(params.tools or (), params.tool_choice)
+    # An empty id is how some clients write that there is none.
+    conversation, previous = conversation or None, params.previous_response_id or None
+    _check_combinations(params, conversation, previous)
+    decoded_input = _decode_input(params)
+    tools = _decode_tools(params, decoded_input.items)
     return TurnRequest(
         input=decoded_input.items,
         model=params.model,
-        previous_response_id=params.previous_response_id,
+        previous_response_id=previous,
         conversation=conversation,
         on_busy=params.on_busy or "refuse",
         instructions=params.instructions,
@@ -169,9 +187,17 @@ def decode_request(body: bytes) -> TurnRequest:
     )
 
 
-def _check_combinations(params: ResponseCreate) -> None:
+def _check_combinations(
+    params: ResponseCreate, conversation: str | None, previous: str | None
+) -> None:
     """Check combinations of fields. Raises ``InvalidRequestError``."""
-    if params.conversation is not None and params.previous_response_id is not None:
+    if params.prompt:
+        raise InvalidRequestError(
+            "This server keeps no prompt templates: send instructions and input.",
+            code="unsupported_parameter",
+            param="prompt",
+        )
+    if conversation is not None and previous is not None:
         raise InvalidRequestError(
             # OpenAI's own words, which clients may compare.
             "Mutually exclusive parameters: Ensure you are only providing one of: "
@@ -184,15 +210,24 @@ def _check_combinations(params: ResponseCreate) -> None:
             code="unsupported_parameter",
             param="background",
         )
-    goes_on = params.previous_response_id is not None or params.conversation is not None
-    if params.input is None and not goes_on:
+    has_input = params.input is not None or params.messages is not None
+    if not has_input and previous is None and conversation is None:
         raise InvalidRequestError("There is no input.", code="empty_input", param="input")
 
 
-def _decode_input(value: str | list[dict[str, Any]] | None) -> DecodedInput:
+def _decode_input(params: ResponseCreate) -> DecodedInput:
+    value = params.input
     if isinstance(value, str):
         return DecodedInput((Message("user", value),))
-    return decode_items(value or (), "input")
+    if value is None and params.messages is not None:
+        return decode_items(params.messages, "messages")
+    return decode_items([value] if isinstance(value, dict) else value or (), "input")
+
+
+def _decode_tools(params: ResponseCreate, items: Sequence[Item]) -> DecodedTools:
+    if not params.tools and params.tool_choice is None:
+        return _NO_TOOLS
+    return decode_tools(parse_tools(params.tools or ()), params.tool_choice, added_tools(items))
 
 
 def _options(params: ResponseCreate, tools: DecodedTools, extra: dict[str, Any]) -> Options:
@@ -204,6 +239,8 @@ def _options(params: ResponseCreate, tools: DecodedTools, extra: dict[str, Any])
         frequency_penalty=params.frequency_penalty,
         presence_penalty=params.presence_penalty,
         tools=tools.functions,
+        namespaces=tools.namespaces,
+        hosted_tools=tools.hosted,
         mcp_servers=tools.servers,
         tool_choice=tools.choice,
         allowed_tools=tools.allowed_tools,

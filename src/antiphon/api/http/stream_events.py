@@ -126,7 +126,11 @@ _DELTA_EVENTS: dict[type, tuple[str, str]] = {
     events.RawReasoningDelta: ("response.reasoning.delta", '"content_index":0,'),
     events.ArgumentsDelta: ("response.function_call_arguments.delta", ""),
 }
-_MCP_DELTA_EVENT = ("response.mcp_call_arguments.delta", "")
+#: The events of a call's arguments by its type, where it is not a plain function's.
+_CALL_DELTA_EVENTS = {
+    "mcp_call": ("response.mcp_call_arguments.delta", ""),
+    "custom_tool_call": ("response.custom_tool_call_input.delta", ""),
+}
 
 #: The frame of deltas that are not shown.
 _HIDDEN_FRAME = (b"", b"")
@@ -251,9 +255,7 @@ class EventEncoder:
         output_item = self._output_items[index]
         frame = _HIDDEN_FRAME
         if output_item.item_type != "mcp_approval_request":
-            name, part = (
-                _MCP_DELTA_EVENT if output_item.item_type == "mcp_call" else _DELTA_EVENTS[kind]
-            )
+            name, part = _CALL_DELTA_EVENTS.get(output_item.item_type) or _DELTA_EVENTS[kind]
             head = f'event: {name}\ndata: {{"type":"{name}","sequence_number":'
             location = f'"item_id":"{output_item.item_id}","output_index":{output_item.index}'
             frame = (head.encode(), f',{location},{part}"delta":'.encode())
@@ -372,6 +374,10 @@ class EventEncoder:
         """A call's arguments are whole. False: its item is not, before its output comes."""
         if output_item.item_type == "mcp_approval_request":
             self._mcp_pairing.add_approval_request(call, output_item.item_id)
+            return True
+        if call.is_custom:
+            fields = {**output_item.event_fields, "input": call.arguments}
+            self._append_event("response.custom_tool_call_input.done", fields, out)
             return True
         fields = {**output_item.event_fields, "arguments": call.arguments}
         if output_item.item_type == "mcp_call":

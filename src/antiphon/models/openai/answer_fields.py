@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import msgspec
-
 from antiphon.core.deltas import Delta, ProviderFieldsDelta, ReasoningSummaryDelta
 from antiphon.core.provider_fields import (
     REASONING_TEXT_FIELDS,
@@ -19,9 +17,11 @@ from antiphon.core.provider_fields import (
     select_call_fields,
     select_message_fields,
 )
-from antiphon.models.openai.upstream_errors import DECODE_ERRORS
 
 _DETAILS = "reasoning_details"
+#: What nearly all calls have, and nothing else.
+_CALL_NAMES = frozenset(("index", "id", "type", "function"))
+_FUNCTION_NAMES = frozenset(("name", "arguments"))
 
 
 class AnswerFields:
@@ -60,34 +60,15 @@ class AnswerFields:
 
     def call_fields(self, call: Mapping[str, Any]) -> ProviderFields | None:
         """What stands beside a call, None: nothing."""
+        function = call.get("function")
+        if (
+            call.keys() <= _CALL_NAMES
+            and isinstance(function, dict)
+            and function.keys() <= _FUNCTION_NAMES
+        ):
+            return None
         fields = select_call_fields(call)
         return ProviderFields(self._origin, fields) if fields else None
 
     def _fields_delta(self, fields: Mapping[str, Any]) -> ProviderFieldsDelta:
         return ProviderFieldsDelta(ProviderFields(self._origin, dict(fields)))
-
-
-class _CallsMessage(msgspec.Struct, gc=False):
-    tool_calls: list[dict[str, Any]] | None = None
-
-
-class _CallsChoice(msgspec.Struct, gc=False):
-    delta: _CallsMessage | None = None
-    message: _CallsMessage | None = None
-
-
-class _CallsAnswer(msgspec.Struct, gc=False):
-    choices: list[_CallsChoice]
-
-
-_decode = msgspec.json.Decoder(_CallsAnswer).decode
-
-
-def decode_calls(data: bytes, choice: int) -> list[dict[str, Any]]:
-    """The calls of a completion's choice, or of a chunk's, with all their fields."""
-    try:
-        message = _decode(data).choices[choice]
-    except (*DECODE_ERRORS, IndexError):
-        return []
-    given = message.delta or message.message
-    return (given.tool_calls if given else None) or []

@@ -235,7 +235,8 @@ class ChatCompletionsModel(UpstreamModel):
         return self._encoder.encode(call)
 
     def _create_parser(self, call: ModelCall) -> ChatCompletionsParser:
-        return ChatCompletionsParser(self._encoder.origin(call))
+        tool_names = [tool.name for tool in call.options.tools]
+        return ChatCompletionsParser(self._encoder.origin(call), tool_names)
 
 
 def _is_openai(host: str) -> bool:

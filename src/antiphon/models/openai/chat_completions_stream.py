@@ -1,14 +1,14 @@
 """Chat completions parser: an answer's JSON or event stream to deltas. No I/O.
 
-Answers are parsed as the servers in use write them, which is not always as OpenAI does.
+Answers are parsed as the servers in use write them, which is not always as OpenAI does: what
+has one meaning is taken, and a field that nobody needs cannot fail an answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
-import msgspec
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Final
 
 from antiphon.core.deltas import (
     AnnotationDelta,
@@ -20,216 +20,355 @@ from antiphon.core.deltas import (
     RefusalTextDelta,
     UsageUpdate,
 )
-from antiphon.core.provider_fields import MESSAGE_FIELDS, REASONING_TEXT_FIELDS
+from antiphon.core.provider_fields import MESSAGE_FIELDS, REASONING_TEXT_FIELDS, ProviderFields
 from antiphon.core.turns import Usage
 from antiphon.errors import ModelError
-from antiphon.models.openai.answer_fields import AnswerFields, decode_calls
-from antiphon.models.openai.logprobs_citations import normalize_citation, normalize_logprobs
-from antiphon.models.openai.tool_call_assembly import (
-    FunctionFragment,
-    ToolCallAssembler,
-    ToolCallFragment,
+from antiphon.models.openai.answer_fields import AnswerFields
+from antiphon.models.openai.chat_completions_answer import (
+    AnswerMessage,
+    Choice,
+    decode_answer,
+    decode_answer_leniently,
+    find_error,
 )
+from antiphon.models.openai.lenient_json import (
+    SurrogateJoiner,
+    count_of_value,
+    join_surrogates,
+    text_of_value,
+    without_surrogates,
+)
+from antiphon.models.openai.logprobs_citations import normalize_citation, normalize_logprobs
+from antiphon.models.openai.tool_call_assembly import ToolCallAssembler, read_fragments
 from antiphon.models.openai.upstream_errors import DECODE_ERRORS, Unreadable, incomplete_stream
 from antiphon.models.retry import AttemptError
 
-
-class _Part(msgspec.Struct, gc=False):
-    text: str | None = None
-    thinking: Any = None
-
-
-class _MessageDelta(msgspec.Struct, gc=False):
-    """A chunk's ``delta`` or an answer's ``message``."""
-
-    content: str | list[_Part] | None = None
-    refusal: str | None = None
-    reasoning_content: Any = None
-    reasoning: Any = None
-    reasoning_text: Any = None
-    thinking: Any = None
-    tool_calls: list[ToolCallFragment] | None = None
-    function_call: FunctionFragment | None = None
-    annotations: Any = None
-    reasoning_details: Any = None
-    thinking_blocks: Any = None
-    reasoning_opaque: Any = None
-    extra_content: Any = None
-    thought_signature: Any = None
-    provider_specific_fields: Any = None
-
-
-class _Choice(msgspec.Struct, gc=False):
-    index: int | None = None
-    delta: _MessageDelta | None = None
-    message: _MessageDelta | None = None
-    logprobs: Any = None
-    finish_reason: str | None = None
-
-
-class _PromptDetails(msgspec.Struct, gc=False):
-    cached_tokens: int | None = None
-
-
-class _CompletionDetails(msgspec.Struct, gc=False):
-    reasoning_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct, gc=False):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
-    prompt_tokens_details: _PromptDetails | None = None
-    completion_tokens_details: _CompletionDetails | None = None
-
-
-class _Completion(msgspec.Struct, gc=False):
-    """A chunk of a stream, or a whole completion."""
-
-    choices: list[_Choice] | None = None
-    usage: _Usage | None = None
-    error: Any = None
-
-
-_decode = msgspec.json.Decoder(_Completion).decode
-
-_FINISH_REASONS: dict[str, FinishReason] = {
-    "length": "length",
-    "max_tokens": "length",
-    "model_length": "length",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-    "content_filter": "content_filter",
-}
+#: What reasons to stop mean, by parts of their names. The first match counts; any other reason
+#: is a good end.
+_FINISH_PATTERNS: Final = [
+    (re.compile(pattern), meaning)
+    for pattern, meaning in (
+        (r"error|abort|fail|cancel|insufficient|malformed|timeout|timed_out|overload|unavailable"
+         r"|interrupt|disconnect|exhausted|quota|rate_limit|crash|exception|killed", "error"),
+        (r"filter|safety|sensitive|recitation|prohibited|block|spii|moderat|guardrail|policy"
+         r"|refus|flagged|risk", "content_filter"),
+        (r"length|max_|maxtok|limit|context_window|truncat|incomplete|partial", "length"),
+        (r"tool|function", "tool_calls"),
+    )
+]  # fmt: skip
+_GOOD_ENDS: Final = ("stop", "tool_calls")
+_NO_FINISH_REASON: Final = frozenset(("", "null", "none", "undefined"))
+_DONE_MARKS: Final = (b"[DONE]", b'"[DONE]"')
+_REASONING_PARTS: Final = ("thinking", "reasoning")
+#: The counts of a usage, and the names under which they come.
+_COUNT_FIELDS: Final = (
+    ("input", ("prompt_tokens", "input_tokens")),
+    ("output", ("completion_tokens", "output_tokens")),
+    ("total", ("total_tokens",)),
+)
+_DETAIL_COUNT_FIELDS: Final = (
+    ("cached", ("prompt_tokens_details", "input_tokens_details"), "cached_tokens"),
+    ("reasoning", ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens"),
+)
 
 
 class ChatCompletionsParser:
-    """Parses one answer (see ``ResponseParser``); ``origin`` is the model, for its own fields."""
+    """Parses one answer; see ``ResponseParser``.
 
-    def __init__(self, origin: str | None = None) -> None:
+    ``origin`` is the model, for its own fields; ``tool_names`` are those of the functions that
+    it may call.
+    """
+
+    def __init__(self, origin: str | None = None, tool_names: Collection[str] = ()) -> None:
         #: Whether the stream sent its end marker.
         self.done = False
         #: Why the model stopped, None until the answer has a reason.
         self.finish_reason: str | None = None
         self.error: bytes | AttemptError | None = None
-        self._usage: _Usage | None = None
-        self._tool_calls = ToolCallAssembler()
+        self._counts: dict[str, int] = {}
+        self._tool_calls = ToolCallAssembler(tool_names)
         self._fields = AnswerFields(origin)
         #: Logprobs of tokens without text yet: a token may be half a character.
         self._logprobs: tuple[dict[str, Any], ...] = ()
         self._annotations: list[dict[str, Any]] = []
+        self._texts: list[str] = []
+        self._text_only = AnswerMessage()
+        self._has_refusal = self._has_reasoning = False
+        #: Under which of its names reasoning has come last.
+        self._reasoning_field: str | None = None
+        #: Of text, reasoning and refusal, since an event whose strings may hold halves of
+        #: characters.
+        self._joiners: tuple[SurrogateJoiner, ...] | None = None
+        #: Those that are not the first, while that has not come.
+        self._other_choices: list[Choice] | None = []
+        #: The last event without a choice.
+        self._last_event = b""
 
     def feed(self, events: Iterable[bytes]) -> list[Delta]:
         """The deltas of a stream's events, which are their data."""
         out: list[Delta] = []
         for event in events:
-            if event == b"[DONE]":
-                self.done = True
-                break
-            if event and not event.isspace():
-                self._parse(event, out)
-                if self.error is not None:
+            if not event.startswith(b"{"):
+                text = event.strip()
+                if text in _DONE_MARKS:
+                    self.done = True
                     break
+                if not text.startswith(b"{"):
+                    # A sign of life, such as "ping" or ": keepalive".
+                    continue
+            self._parse(event, out, is_whole=False)
+            if self.error is not None:
+                break
         return out
 
     def parse_body(self, body: bytes) -> list[Delta]:
         """The deltas of an answer that is not streamed."""
         out: list[Delta] = []
-        self._parse(body, out)
+        self._parse(body, out, is_whole=True)
         self.done = True
-        if self.error is None and not out and self.finish_reason is None:
-            self.error = Unreadable("it holds no answer", body)
         return out
 
     def finish(self) -> list[Delta]:
         """The final deltas (usage, finish), or none and ``error``."""
+        out: list[Delta] = []
+        if self.error is None and self._other_choices:
+            self._parse_lowest_choice(self._other_choices, out)
+        reason = self._read_ending() if self.error is None else "stop"
         if self.error is not None:
-            return []
-        if self.finish_reason is None and not self.done:
-            self.error = incomplete_stream()
-            return []
-        if self.finish_reason == "error":
-            self.error = AttemptError(ModelError("The upstream failed while it was answering."))
-            return []
-        reason = _FINISH_REASONS.get(self.finish_reason or "stop", "stop")
-        if reason == "stop" and self._tool_calls.has_calls:
-            # Some servers end an answer that calls tools as if it were any other.
-            reason = "tool_calls"
-        usage = [UsageUpdate(_to_usage(self._usage))] if self._usage is not None else []
-        return [*usage, Finish(reason)]
+            return out
+        if self._joiners is not None:
+            text, reasoning, refusal = (one.close() for one in self._joiners)
+            self._add_reasoning(reasoning, out)
+            self._add_text(text, out)
+            self._add_refusal(refusal, out)
+        out += self._tool_calls.finish(is_cut=reason in ("length", "content_filter"))
+        if "input" in self._counts or "output" in self._counts:
+            out.append(UsageUpdate(_to_usage(self._counts)))
+        return [*out, Finish(reason)]
 
-    def _parse(self, data: bytes, out: list[Delta]) -> None:
+    def _read_ending(self) -> FinishReason:
+        """Why the model stopped. Sets ``error`` where that is no good end."""
+        given, calls = self.finish_reason, self._tool_calls
+        calls.complete_names()
+        has_answer = bool(self._texts) or self._has_refusal or calls.has_calls
+        meaning = _finish_meaning(given) if given else "stop"
+        if given is None and (not self.done or calls.has_cut_call):
+            self.error = incomplete_stream()
+        elif given is None and not (has_answer or self._has_reasoning or calls.nameless_arguments):
+            self.error = Unreadable("it holds no answer", self._last_event)
+        elif meaning == "error":
+            text = f"The upstream failed while it was answering (finish_reason: {given})."
+            self.error = AttemptError(ModelError(text))
+        elif meaning == "length":
+            return "length"
+        elif meaning == "content_filter":
+            return "content_filter"
+        elif calls.nameless_arguments is not None:
+            arguments = calls.nameless_arguments.encode(errors="replace")
+            self.error = Unreadable("a tool call has no name", arguments)
+        elif meaning == "tool_calls" and not has_answer:
+            self.error = Unreadable("it announces tool calls and holds none", self._last_event)
+        # Some servers end an answer that calls tools as if it were any other, and vice versa.
+        return "tool_calls" if calls.has_calls else "stop"
+
+    def _parse(self, data: bytes, out: list[Delta], *, is_whole: bool) -> None:
         try:
-            answer = _decode(data)
+            try:
+                answer = decode_answer(data)
+            except DECODE_ERRORS:
+                answer = decode_answer_leniently(data)
+                self._join_surrogates()
             if answer.usage is not None:
-                self._usage = answer.usage
-            for position, choice in enumerate(answer.choices or ()):
-                if choice.index:
-                    continue
-                message = choice.delta or choice.message
-                if isinstance(choice.logprobs, dict):
-                    self._logprobs += normalize_logprobs(choice.logprobs.get("content"))
-                if message is not None:
-                    self._add_message(message, out, whole=choice.delta is None)
-                    if message.tool_calls:
-                        self._add_calls(message.tool_calls, decode_calls(data, position), out)
-                if choice.finish_reason:
-                    self.finish_reason = choice.finish_reason
+                self._add_usage(answer.usage)
+            choice: Choice | None = None
+            if answer.choices:
+                choice = self._first_choice(answer.choices)
+                if choice is not None:
+                    self._parse_choice(choice, out, is_whole=is_whole)
+            else:
+                self._last_event = data
+            if (
+                choice is None
+                or choice.error is not None
+                or answer.error is not None
+                or answer.base_resp is not None
+            ):
+                self.error = find_error(answer, data)
         except DECODE_ERRORS as error:
             self.error = Unreadable(str(error), data, error)
-            return
-        if answer.error is not None:
-            self.error = data
 
-    def _add_message(self, message: _MessageDelta, out: list[Delta], *, whole: bool) -> None:
-        for name in REASONING_TEXT_FIELDS:
-            # Servers in transition send the same text under two of these names.
-            reasoning = getattr(message, name)
-            if reasoning and isinstance(reasoning, str):
-                out.append(self._fields.text_delta(name, reasoning))
-                break
-        if message.reasoning_details:
-            # They are reasoning, and so before what it led to.
-            given = {"reasoning_details": message.reasoning_details}
-            out.extend(self._fields.field_deltas(given, whole=whole))
+    def _join_surrogates(self) -> None:
+        if self._joiners is None:
+            self._joiners = SurrogateJoiner(), SurrogateJoiner(), SurrogateJoiner()
+            self._tool_calls.join_surrogates()
+
+    def _first_choice(self, choices: list[Choice]) -> Choice | None:
+        """The choice of index 0; one without an index has its position."""
+        for position, choice in enumerate(choices):
+            if choice.index == 0 or _choice_index(choice, position) == 0:
+                self._other_choices = None
+                return choice
+        if self._other_choices is not None:
+            self._other_choices += choices
+        return None
+
+    def _parse_lowest_choice(self, choices: list[Choice], out: list[Delta]) -> None:
+        """No choice has the index 0: the one with the lowest index is the first."""
+        first = min(_choice_index(one, 0) for one in choices)
+        for choice in choices:
+            if _choice_index(choice, 0) == first:
+                self._parse_choice(choice, out, is_whole=False)
+
+    def _parse_choice(self, choice: Choice, out: list[Delta], *, is_whole: bool) -> None:
+        if choice.logprobs and isinstance(choice.logprobs, dict):
+            logprobs = self._readable(choice.logprobs.get("content"))
+            self._logprobs += normalize_logprobs(logprobs)
+        size = len(out)
+        if choice.delta is not None:
+            self._add_message(choice.delta, out, is_whole=is_whole)
+        message = choice.message
+        if message is not None and len(out) == size and not self._is_repetition(message):
+            self._add_message(message, out, is_whole=is_whole)
+        if choice.text and len(out) == size:
+            self._add_message(AnswerMessage(content=choice.text), out, is_whole=is_whole)
+        if choice.usage is not None:
+            self._add_usage(choice.usage)
+        if choice.finish_reason is not None:
+            self._add_finish_reason(choice.finish_reason)
+
+    def _add_finish_reason(self, given: Any) -> None:
+        """The last one counts, but a good end does not undo a bad one."""
+        reason = _read_finish_reason(given)
+        if reason is None:
+            return
+        if self.finish_reason is None or _finish_meaning(self.finish_reason) in _GOOD_ENDS:
+            self.finish_reason = reason
+
+    def _is_repetition(self, message: AnswerMessage) -> bool:
+        """Whether a message in a stream repeats what has come in pieces."""
+        if self._texts:
+            return len(self._texts) > 1 and text_of_value(message.content) == "".join(self._texts)
+        return self._tool_calls.has_calls and not text_of_value(message.content)
+
+    def _add_message(self, message: AnswerMessage, out: list[Delta], *, is_whole: bool) -> None:
         content = message.content
-        if isinstance(content, str):
-            if content:
-                if self._logprobs:
-                    out.append(OutputTextDelta(content, self._logprobs))
-                    self._logprobs = ()
-                else:
-                    out.append(OutputTextDelta(content))
-        elif content:
-            out.extend(_part_deltas(content))
+        if type(content) is str:
+            # Nearly all chunks hold text only: one comparison in C shows that.
+            self._text_only.content = content
+            if message == self._text_only:
+                self._add_text(content, out)
+                return
+        self._add_message_reasoning(message, out, is_whole=is_whole)
+        if type(content) is str:
+            self._add_text(content, out)
+        elif content is not None:
+            self._add_content(content, out)
         if message.annotations:
             self._add_annotations(message.annotations, out)
         if fields := _other_fields(message):
-            out.extend(self._fields.field_deltas(fields, whole=whole))
-        if message.refusal:
-            out.append(RefusalTextDelta(message.refusal))
-        if message.function_call is not None:
-            out.extend(
-                self._tool_calls.feed([ToolCallFragment(index=0, function=message.function_call)])
-            )
+            out.extend(self._fields.field_deltas(self._readable(fields), whole=is_whole))
+        if message.refusal and isinstance(message.refusal, str):
+            self._add_refusal(message.refusal, out)
+        if message.tool_calls or message.function_call:
+            self._add_calls(message, out, is_whole=is_whole)
 
-    def _add_calls(
-        self, calls: list[ToolCallFragment], given: list[dict[str, Any]], out: list[Delta]
+    def _add_message_reasoning(
+        self, message: AnswerMessage, out: list[Delta], *, is_whole: bool
     ) -> None:
-        """The deltas of a message's calls, which are ``given`` with all their fields."""
-        fields = [self._fields.call_fields(call) for call in given]
-        out.extend(self._tool_calls.feed(calls, fields))
+        for name in REASONING_TEXT_FIELDS:
+            # Servers in transition send the same text under two of these names.
+            if (value := getattr(message, name)) and (text := text_of_value(value)):
+                self._reasoning_field = name
+                self._add_reasoning(text, out)
+                break
+        if isinstance(message.reasoning_details, list):
+            # They are reasoning, and so before what it led to.
+            details = {"reasoning_details": self._readable(message.reasoning_details)}
+            deltas = list(self._fields.field_deltas(details, whole=is_whole))
+            self._has_reasoning |= any(isinstance(one, ReasoningSummaryDelta) for one in deltas)
+            out += deltas
+
+    def _add_calls(self, message: AnswerMessage, out: list[Delta], *, is_whole: bool) -> None:
+        calls = self._tool_calls
+        fragments = read_fragments(message.tool_calls, self._call_fields)
+        function = message.function_call
+        if isinstance(function, dict) and all(one.is_stub for one in fragments):
+            legacy = {"index": 0, "function": function}
+            fragments = read_fragments(legacy, self._call_fields)
+        out += calls.feed_whole(fragments) if is_whole else calls.feed(fragments)
+
+    def _call_fields(self, call: Mapping[str, Any]) -> ProviderFields | None:
+        return self._fields.call_fields(self._readable(call))
+
+    def _readable(self, value: Any) -> Any:
+        """A value whose strings can be encoded."""
+        return value if self._joiners is None else without_surrogates(value)
+
+    def _add_content(self, content: Any, out: list[Delta]) -> None:
+        """Content that is not a string: parts, or a number."""
+        for part in content if isinstance(content, list) else [content]:
+            kind = part.get("type") if isinstance(part, dict) else None
+            if kind in _REASONING_PARTS:
+                thoughts = part.get("thinking") or part.get("summary") or part
+                self._add_reasoning(text_of_value(thoughts), out)
+            elif kind == "refusal":
+                self._add_refusal(text_of_value(part.get("refusal")), out)
+            else:
+                self._add_text(text_of_value(part), out)
+
+    def _add_text(self, text: str, out: list[Delta]) -> None:
+        if text and self._joiners is not None:
+            text = self._joiners[0].feed(text)
+        if text:
+            self._texts.append(text)
+            out.append(OutputTextDelta(text, self._logprobs))
+            self._logprobs = ()
+
+    def _add_reasoning(self, text: str, out: list[Delta]) -> None:
+        if text and self._joiners is not None:
+            text = self._joiners[1].feed(text)
+        if text:
+            self._has_reasoning = True
+            name = self._reasoning_field
+            out.append(self._fields.text_delta(name, text) if name else ReasoningSummaryDelta(text))
+
+    def _add_refusal(self, text: str, out: list[Delta]) -> None:
+        if text and self._joiners is not None:
+            text = self._joiners[2].feed(text)
+        if text:
+            self._has_refusal = True
+            out.append(RefusalTextDelta(text))
 
     def _add_annotations(self, annotations: Any, out: list[Delta]) -> None:
         for given in annotations if isinstance(annotations, list) else ():
-            annotation = normalize_citation(given)
+            annotation = normalize_citation(self._readable(given))
             # Some servers repeat all of them with each chunk.
             if annotation is not None and annotation not in self._annotations:
                 self._annotations.append(annotation)
                 out.append(AnnotationDelta(annotation))
 
+    def _add_usage(self, usage: Any) -> None:
+        """Take the counts of a usage; what it does not count stays as it was."""
+        if not isinstance(usage, dict):
+            return
+        for name, fields in _COUNT_FIELDS:
+            for field in fields:
+                if (count := count_of_value(usage.get(field))) is not None:
+                    self._counts[name] = count
+        for name, fields, inner in _DETAIL_COUNT_FIELDS:
+            for field in fields:
+                details = usage.get(field)
+                count = count_of_value(details.get(inner)) if isinstance(details, dict) else None
+                if count is not None:
+                    self._counts[name] = count
 
-def _other_fields(message: _MessageDelta) -> dict[str, Any]:
+
+def _choice_index(choice: Choice, position: int) -> int:
+    index = count_of_value(choice.index)
+    return position if index is None else index
+
+
+def _other_fields(message: AnswerMessage) -> dict[str, Any]:
     """What a model may want back of a message, but for its reasoning."""
     if not (
         message.extra_content
@@ -243,25 +382,25 @@ def _other_fields(message: _MessageDelta) -> dict[str, Any]:
     return {name: it for name, it in fields.items() if it and name != "reasoning_details"}
 
 
-def _part_deltas(parts: list[_Part]) -> Iterable[Delta]:
-    for part in parts:
-        if part.text:
-            yield OutputTextDelta(part.text)
-        thinking = part.thinking
-        if isinstance(thinking, str):
-            yield ReasoningSummaryDelta(thinking)
-        elif isinstance(thinking, list):
-            for inner in thinking:
-                if isinstance(inner, dict) and isinstance(inner.get("text"), str):
-                    yield ReasoningSummaryDelta(inner["text"])
+def _read_finish_reason(value: Any) -> str | None:
+    if value is True:
+        return "stop"
+    if isinstance(value, dict):
+        value = value.get("type") or value.get("reason")
+    if not isinstance(value, str) or value.strip().lower() in _NO_FINISH_REASON:
+        return None
+    return join_surrogates(value.strip())[:100]
 
 
-def _to_usage(usage: _Usage) -> Usage:
-    prompt, completion = usage.prompt_tokens or 0, usage.completion_tokens or 0
-    cached = usage.prompt_tokens_details and usage.prompt_tokens_details.cached_tokens
-    details = usage.completion_tokens_details
-    reasoning = (details and details.reasoning_tokens) or 0
-    if usage.total_tokens == prompt + completion + reasoning:
+def _finish_meaning(reason: str) -> str:
+    name = reason.lower().replace("-", "_").replace(" ", "_")
+    return next((one for pattern, one in _FINISH_PATTERNS if pattern.search(name)), "stop")
+
+
+def _to_usage(counts: dict[str, int]) -> Usage:
+    prompt, completion = counts.get("input", 0), counts.get("output", 0)
+    reasoning = counts.get("reasoning", 0)
+    if counts.get("total") == prompt + completion + reasoning:
         # xAI counts reasoning apart from the completion, OpenAI within it.
         completion += reasoning
-    return Usage(prompt, completion, cached or 0, reasoning)
+    return Usage(prompt, completion, counts.get("cached", 0), reasoning)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final, TypeAlias
+
+from antiphon.core.provider_fields import EXTRA_FIELDS, REASONING_FIELDS, select_call_fields
 
 Json: TypeAlias = dict[str, Any]
 Messages: TypeAlias = list[Json]
@@ -23,10 +25,8 @@ _BEGINNING: Final = "(The conversation begins.)"
 _ACKNOWLEDGEMENT: Final = "OK."
 _NO_OUTPUT: Final = "(no output)"
 _OUTPUT_FOLLOWS: Final = "(The output is in the next message.)"
-#: The names under which chat completions show what a model thought.
-_THOUGHT_FIELDS: Final = frozenset(
-    {"reasoning", "reasoning_content", "reasoning_details", "reasoning_text", "thinking"}
-)
+#: The thoughts of a model that had none: some servers take an empty text for none.
+_NO_THOUGHTS: Final = " "
 
 
 # ---- content
@@ -184,10 +184,40 @@ def no_reasoning_items(messages: Messages) -> Messages:
 
 def no_thoughts(messages: Messages) -> Messages:
     """Without what the model thought: only itself could read that, and it refuses to."""
+    return [_without(one, REASONING_FIELDS) for one in no_reasoning_items(messages)]
+
+
+def no_provider_fields(messages: Messages) -> Messages:
+    """Without the other fields of messages and calls that only their model could read."""
+    out: Messages = []
+    for one in messages:
+        plain = _without(one, EXTRA_FIELDS)
+        if plain.get("tool_calls"):
+            plain["tool_calls"] = [_plain_call(call) for call in plain["tool_calls"]]
+        out.append(plain)
+    return out
+
+
+def _plain_call(call: Json) -> Json:
+    fields = select_call_fields(call)
+    plain = _without(call, fields.keys() - {"function"})
+    if "function" in fields:
+        plain["function"] = _without(call["function"], fields["function"])
+    return plain
+
+
+def required_thoughts(messages: Messages) -> Messages:
+    """Thoughts in each message with calls, for a server that misses those of other models."""
     return [
-        {key: value for key, value in one.items() if key not in _THOUGHT_FIELDS}
-        for one in no_reasoning_items(messages)
+        {**one, "reasoning_content": _NO_THOUGHTS}
+        if one.get("tool_calls") and not REASONING_FIELDS & one.keys()
+        else one
+        for one in messages
     ]
+
+
+def _without(fields: Json, names: Collection[str]) -> Json:
+    return {name: value for name, value in fields.items() if name not in names}
 
 
 # ---- tools

@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from antiphon.core.extra_fields import RESERVED_FIELDS
+from antiphon.core.provider_fields import EXTRA_FIELDS
 from antiphon.core.turns import INCLUDE_ENCRYPTED_REASONING
 from antiphon.errors import AntiphonError, InvalidRequestError, ModelError
 from antiphon.models.openai.request_rules import (
@@ -39,6 +40,7 @@ def _pattern(text: str) -> re.Pattern[str]:
 _UNSUPPORTED: Final = _pattern(
     r"unknown|unrecogni[sz]ed|unsupported|unexpected|unavailable|deprecated|forbidden|\bextra\b|"
     r"additional propert|cannot find|no such|did you mean|"
+    r"\bremove\b|"
     r"not (\w+ )?(supported?|permitted|allowed|available|accepted|recogni[sz]ed|enabled|found)|"
     r"n't (support|accept|allow|recogni[sz]e|exist|work)|"
     r"invalid (argument|field|param|key|property|name)"
@@ -80,18 +82,18 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
     ),
     (
         _pattern(
+            r"alternat|consecutive|in a row|same role|(first|begin|start).*\buser\b|"
+            r"\buser\b.*(first|begin|start)|role\W+(user|assistant)\W+after"
+        ),
+        ("alternating-roles", "single-system-message"),
+    ),
+    (
+        _pattern(
             r"no user|user.*(required|missing|at least)|"
             r"(at least|must|need|require|expect|missing).*\buser\b|"
             r"contents? (is|are) (empty|required|not)|at least one (message|content)"
         ),
         ("user-message-required", "alternating-roles"),
-    ),
-    (
-        _pattern(
-            r"alternat|consecutive|in a row|same role|(first|begin|start).*\buser\b|"
-            r"\buser\b.*(first|begin|start)|role\W+(user|assistant)\W+after"
-        ),
-        ("alternating-roles", "single-system-message"),
     ),
     (
         _pattern(
@@ -116,7 +118,7 @@ _FORMAT_MISTAKE: Final = _pattern(r"invalid schema|word .?json|schema.*(is|are) 
 _FORMAT_RULES: Final = ("json-object-format", "json-schema-format", "format-in-words")
 
 _MESSAGE_ORDER: Final = _pattern(
-    r"\broles?\b|template|jinja|conversation|messages?\b.*(order|sequence|structure|format)"
+    r"\broles?\b|template|jinja|conversation|messages?\b.*(order|sequence|structure)"
 )
 #: What is tried where a refusal only says that it was about the order of the messages.
 _ORDER_RULES: Final = (
@@ -132,6 +134,10 @@ _STALE_REASONING_CODE: Final = "invalid_encrypted_content"
 _NOT_REMEMBERED: Final = frozenset({"no-old-reasoning"})
 
 _THOUGHTS: Final = _pattern(r"reasoning(_\w+)?|thinking")
+_MISSING_THOUGHTS: Final = _pattern(
+    r"reasoning_content\b.*(missing|required|must be (passed|provided|present|included|sent))|"
+    r"missing.{0,20}reasoning_content"
+)
 _SCHEMA_KEYWORD: Final = _pattern(
     r"unknown name \\?[\"'`]([^\"'`\\]+)\\?[\"'`] at .*(param|schema|function|tool|declaration)"
 )
@@ -178,6 +184,8 @@ def candidate_rules(error: AntiphonError, fields: Collection[str]) -> Iterator[s
     param = (error.param or "") if isinstance(error, InvalidRequestError) else ""
     message = f"{error.message} {param}"
     is_unsupported = _UNSUPPORTED.search(message) is not None
+    if _MISSING_THOUGHTS.search(message):
+        yield "required-thoughts"
     if error.code == _STALE_REASONING_CODE:
         yield "no-old-reasoning"
     if param.startswith("include") or any(
@@ -193,6 +201,9 @@ def candidate_rules(error: AntiphonError, fields: Collection[str]) -> Iterator[s
             yield from rules
     if _MESSAGE_ORDER.search(message):
         yield from _ORDER_RULES
+    if is_unsupported:
+        # The name may be anything, and some servers give none.
+        yield from ("no-provider-fields", "no-thoughts")
 
 
 def _unsupported_field_rules(message: str, fields: Collection[str]) -> Iterator[str]:
@@ -208,6 +219,8 @@ def _unsupported_field_rules(message: str, fields: Collection[str]) -> Iterator[
         yield "no-strict-tools"
     if _THOUGHTS.search(message):
         yield "no-thoughts"
+    if any(name in message for name in EXTRA_FIELDS):
+        yield "no-provider-fields"
     if re.search(r"\bname\b", message):
         yield "no-names"
 

@@ -163,6 +163,8 @@ RULES: Final[dict[str, Callable[[Json], Json]]] = {
     "format-in-words": _format_in_words,
     "no-old-reasoning": _on_messages(message_rules.no_reasoning_items),
     "no-thoughts": _on_messages(message_rules.no_thoughts),
+    "no-provider-fields": _on_messages(message_rules.no_provider_fields),
+    "required-thoughts": _on_messages(message_rules.required_thoughts),
     "no-names": _on_messages(message_rules.names_in_words),
     "text-tool-outputs": _on_messages(message_rules.text_tool_outputs),
     "no-empty-messages": _on_messages(message_rules.no_empty_messages),

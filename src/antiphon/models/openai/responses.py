@@ -9,22 +9,24 @@ is left out. The codec does no I/O.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
 
 import msgspec
 
+from antiphon.core.custom_tool_input import input_of
 from antiphon.core.extra_fields import add_extra_fields
 from antiphon.core.function_schemas import complete_parameters
 from antiphon.core.reasoning_sidecar import ReasoningSidecar
-from antiphon.core.tool_rules import is_tool_allowed
+from antiphon.core.tool_rules import HOSTED_PREFIX, is_tool_allowed
 from antiphon.core.turns import INCLUDE_ENCRYPTED_REASONING, INCLUDE_LOGPROBS, FunctionTool, Options
 from antiphon.errors import InvalidRequestError
 from antiphon.models.openai.chat_completions import (
     ChatMessage,
     MessageFile,
     MessagePart,
+    MessageToolCall,
     decode_messages,
 )
 from antiphon.models.openai.logprobs_citations import wants_logprobs
@@ -87,7 +89,8 @@ class ResponsesEncoder:
         body = _build_body(options, (INCLUDE_ENCRYPTED_REASONING,), stream=call.stream)
         extra = options.extra
         rest = _encode(add_extra_fields(msgspec.to_builtins(body), extra) if extra else body)[1:]
-        given = to_input_items(call.messages, origin)
+        custom_names = {tool.name for tool in options.tools if tool.is_custom}
+        given = to_input_items(call.messages, origin, custom_names)
         return b"".join((b'{"model":', name, b',"input":', given, b",", rest))
 
 
@@ -95,7 +98,7 @@ def _build_body(options: Options, include: tuple[str, ...], *, stream: bool) -> 
     if options == _DEFAULTS:
         return _Body(store=False, truncation="disabled", stream=stream, include=include)
     logprobs = wants_logprobs(options)
-    tools = bool(options.tools)
+    tools = [*map(_tool, options.tools), *options.hosted_tools]
     return _Body(
         store=False,
         # Trimming is done here, where the history is stored.
@@ -108,7 +111,7 @@ def _build_body(options: Options, include: tuple[str, ...], *, stream: bool) -> 
         # OpenAI's own API rejects penalties, so 0 is not sent.
         frequency_penalty=options.frequency_penalty or None,
         presence_penalty=options.presence_penalty or None,
-        tools=[_tool(one) for one in options.tools] if tools else None,
+        tools=tools or None,
         tool_choice=_tool_choice(options) if tools else None,
         parallel_tool_calls=False if tools and not options.parallel_tool_calls else None,
         text=_without_none(format=options.text_format, verbosity=options.verbosity),
@@ -123,25 +126,38 @@ def _build_body(options: Options, include: tuple[str, ...], *, stream: bool) -> 
 
 def _tool(tool: FunctionTool) -> dict[str, Any]:
     """A tool with explicit schema and strictness: this API's default is strict."""
-    body: dict[str, Any] = {"type": "function", "name": tool.name}
+    body = _tool_name(tool)
     if tool.description is not None:
         body["description"] = tool.description
+    if tool.is_custom:
+        return body if tool.format is None else {**body, "format": tool.format}
     body["parameters"] = complete_parameters(tool.parameters)
     body["strict"] = bool(tool.strict)
     return body
 
 
+def _tool_name(tool: FunctionTool) -> dict[str, Any]:
+    return {"type": "custom" if tool.is_custom else "function", "name": tool.name}
+
+
 def _tool_choice(options: Options) -> str | dict[str, Any] | None:
-    choice = options.tool_choice
-    if choice.startswith("function:"):
-        return {"type": "function", "name": choice.removeprefix("function:")}
-    allowed = [one.name for one in options.tools if is_tool_allowed(options, one.name)]
-    if choice == "none" or not allowed:
+    kind, _, name = options.tool_choice.partition(":")
+    if kind == "hosted":
+        return {"type": name}
+    if kind == "function":
+        chosen = [tool for tool in options.tools if tool.name == name]
+        return _tool_name(chosen[0]) if chosen else {"type": "function", "name": name}
+    allowed = [_tool_name(one) for one in options.tools if is_tool_allowed(options, one.name)]
+    allowed += [
+        {"type": one["type"]}
+        for one in options.hosted_tools
+        if is_tool_allowed(options, HOSTED_PREFIX + one["type"])
+    ]
+    if kind == "none" or not allowed:
         return "none"
-    if len(allowed) < len(options.tools):
-        names = [{"type": "function", "name": name} for name in allowed]
-        return {"type": "allowed_tools", "mode": choice, "tools": names}
-    return None if choice == "auto" else choice
+    if len(allowed) < len(options.tools) + len(options.hosted_tools):
+        return {"type": "allowed_tools", "mode": kind, "tools": allowed}
+    return None if kind == "auto" else kind
 
 
 def _without_none(**fields: Any) -> dict[str, Any] | None:
@@ -157,6 +173,7 @@ class ResponsesModel(UpstreamModel):
     """
 
     path = "/responses"
+    runs_hosted_tools = True
 
     @cached_property
     def _encoder(self) -> ResponsesEncoder:
@@ -175,9 +192,15 @@ _MAX_ID_LENGTH = 64
 _InputItem: TypeAlias = dict[str, Any]
 
 
-def to_input_items(messages: bytes, origin: str | None) -> bytes:
-    """The items' JSON array; ``origin`` is the model that is called, None: no reasoning."""
-    ids = _CallIds()
+def to_input_items(
+    messages: bytes, origin: str | None, custom_names: Collection[str] = ()
+) -> bytes:
+    """The items' JSON array.
+
+    ``origin`` is the model that is called, None: no reasoning. ``custom_names`` are those of
+    the custom tools that it is offered.
+    """
+    ids = _CallIds(custom_names)
     return _encode(
         [item for one in decode_messages(messages) for item in _message_items(one, origin, ids)]
     )
@@ -189,7 +212,10 @@ class _CallIds:
     Other dialects' models make longer ids, or reuse the same ones in each answer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, custom_names: Collection[str] = ()) -> None:
+        self.custom_names = custom_names
+        #: The calls of custom tools, by the ids that they were given first.
+        self.custom_ids: set[str] = set()
         self._use_counts: dict[str, int] = {}
 
     def call_id(self, given: str) -> str:
@@ -210,9 +236,11 @@ def _message_items(message: ChatMessage, origin: str | None, ids: _CallIds) -> I
         case "assistant":
             yield from _assistant_items(message, origin, ids)
         case "tool":
-            call_id = ids.output_id(message.tool_call_id or "")
+            given = message.tool_call_id or ""
+            kind = "custom_tool_call" if given in ids.custom_ids else "function_call"
             output = _content(message.content or "")
-            yield {"type": "function_call_output", "call_id": call_id, "output": output}
+            call_id = ids.output_id(given)
+            yield {"type": f"{kind}_output", "call_id": call_id, "output": output}
         case role:
             yield {"type": "message", "role": role, "content": _content(message.content or "")}
 
@@ -230,12 +258,16 @@ def _assistant_items(
         yield item if message.phase is None else {**item, "phase": message.phase}
     for position, call in enumerate(message.tool_calls or (), 1):
         yield from _reasoning_items(reasoning, position)
-        yield {
-            "type": "function_call",
-            "call_id": ids.call_id(call.id),
-            "name": call.function.name,
-            "arguments": call.function.arguments,
-        }
+        yield _call_item(call, ids)
+
+
+def _call_item(call: MessageToolCall, ids: _CallIds) -> _InputItem:
+    head = {"call_id": ids.call_id(call.id), "name": call.function.name}
+    ids.custom_ids.discard(call.id)
+    if call.function.name not in ids.custom_names:
+        return {"type": "function_call", **head, "arguments": call.function.arguments}
+    ids.custom_ids.add(call.id)
+    return {"type": "custom_tool_call", **head, "input": input_of(call.function.arguments)}
 
 
 def _reasoning_items(reasoning: Sequence[ReasoningSidecar], target: int) -> Iterator[_InputItem]:

@@ -1,142 +1,100 @@
-"""Responses API parser: an answer's JSON or event stream to deltas. No I/O.
+"""Responses parser: an answer's JSON or event stream to deltas. No I/O.
 
-Deltas are emitted as they arrive. Content that a server sends only with the end of an item or
-of the answer is emitted then; content that it sends twice is emitted once.
+Reads what OpenAI and xAI send, and the servers that imitate them: deltas or only whole items, a
+stream whose last event alone has the answer, items of a response that nobody stores. An item's
+text is emitted as it comes. Its annotations and encrypted reasoning come with its end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, get_args
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from antiphon.core.custom_tool_input import custom_arguments
 from antiphon.core.deltas import (
-    AnnotationDelta,
     Delta,
-    EncryptedReasoning,
     Finish,
     FinishReason,
-    ItemEnd,
     OutputTextDelta,
-    PhaseDelta,
     ReasoningSummaryDelta,
     ReasoningTextDelta,
     RefusalTextDelta,
-    ToolCallDelta,
     UsageUpdate,
 )
-from antiphon.core.items import Phase
 from antiphon.core.turns import Usage
 from antiphon.errors import ModelError
-from antiphon.models.openai.logprobs_citations import normalize_logprobs
+from antiphon.models.openai.answer_framing import DONE
+from antiphon.models.openai.lenient_json import (
+    count_of_value,
+    decode_lenient,
+    name_of_value,
+    text_of_value,
+)
+from antiphon.models.openai.responses_item_matching import (
+    FUNCTION_CALL,
+    MESSAGE,
+    Json,
+    TextKind,
+    arguments_text,
+)
+from antiphon.models.openai.responses_items import ITEM_TYPES, ItemAssembler
 from antiphon.models.openai.upstream_errors import DECODE_ERRORS, Unreadable, incomplete_stream
 from antiphon.models.retry import AttemptError
 
-#: The separator of a summary's parts, which are paragraphs with a heading each.
-_PARAGRAPH = "\n\n"
-
-
-_EMPTY_OBJECT = msgspec.Raw(b"{}")
-
-
-class _Part(msgspec.Struct, gc=False):
-    type: str = ""
-    text: str | None = None
-    refusal: str | None = None
-    annotations: list[Any] | None = None
-    logprobs: Any = None
-
-
-class _ItemHeader(msgspec.Struct, gc=False):
-    type: str = ""
-    #: A message's.
-    phase: Any = None
-
-
-class _Message(msgspec.Struct, gc=False):
-    content: list[_Part] | None = None
-    status: str | None = None
-
-
-class _Reasoning(msgspec.Struct, gc=False):
-    summary: list[_Part] | None = None
-    content: list[_Part] | None = None
-    encrypted_content: str | None = None
-    status: str | None = None
-
-
-class _Call(msgspec.Struct, gc=False):
-    call_id: str | None = None
-    id: str | None = None
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _InputDetails(msgspec.Struct, gc=False):
-    cached_tokens: int | None = None
-
-
-class _OutputDetails(msgspec.Struct, gc=False):
-    reasoning_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct, gc=False):
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    input_tokens_details: _InputDetails | None = None
-    output_tokens_details: _OutputDetails | None = None
-
-
-class _Incomplete(msgspec.Struct, gc=False):
-    reason: str | None = None
-
-
-class _Response(msgspec.Struct, gc=False):
-    status: str | None = None
-    output: list[msgspec.Raw] | None = None
-    usage: _Usage | None = None
-    error: Any = None
-    incomplete_details: _Incomplete | None = None
+_Status: TypeAlias = Literal["completed", "incomplete", "failed"]
 
 
 class _Event(msgspec.Struct, gc=False):
-    """An event of a stream. What only some of them have is decoded when it is needed."""
+    """An event of a stream, as far as deltas have it. The others are decoded when they come."""
 
     type: str = ""
+    item_id: str | None = None
     output_index: int | None = None
+    content_index: int | None = None
     summary_index: int | None = None
-    #: Text, but in events that are ignored it may be anything.
     delta: Any = None
     logprobs: Any = None
-    annotation: Any = None
-    item: msgspec.Raw = _EMPTY_OBJECT
-    response: msgspec.Raw = _EMPTY_OBJECT
-    error: Any = None
-
-
-class _ItemProgress(msgspec.Struct):
-    """What has been emitted of one item."""
-
-    has_text: bool = False
-    has_phase: bool = False
-    has_reasoning: bool = False
-    #: Annotations that came before the end of their item, where most servers repeat them.
-    annotations: list[Any] = []
-    has_call: bool = False
-    has_arguments: bool = False
-    summary_index: int = 0
 
 
 _decode_event = msgspec.json.Decoder(_Event).decode
-_decode_item_header = msgspec.json.Decoder(_ItemHeader).decode
-_decode_message = msgspec.json.Decoder(_Message).decode
-_decode_reasoning = msgspec.json.Decoder(_Reasoning).decode
-_decode_call = msgspec.json.Decoder(_Call).decode
-_decode_response = msgspec.json.Decoder(_Response).decode
 
-_PHASES: tuple[str, ...] = get_args(Phase)
-_INCOMPLETE_REASONS: dict[str | None, FinishReason] = {"content_filter": "content_filter"}
+#: The events of each kind of text, without their last word: by OpenAI's names, the
+#: specification's, and older ones.
+_TEXT_EVENTS: dict[str, TextKind] = {
+    "response.output_text": OutputTextDelta,
+    "response.refusal": RefusalTextDelta,
+    "response.reasoning_summary_text": ReasoningSummaryDelta,
+    "response.reasoning_summary": ReasoningSummaryDelta,
+    "response.reasoning_text": ReasoningTextDelta,
+    "response.reasoning": ReasoningTextDelta,
+}
+_DELTA_EVENTS = {f"{name}.delta": kind for name, kind in _TEXT_EVENTS.items()}
+_DONE_EVENTS = {f"{name}.done": kind for name, kind in _TEXT_EVENTS.items()}
+_ARGUMENTS_DELTA = "response.function_call_arguments.delta"
+#: A custom tool's call is read as that of a function: its text within JSON, piece by piece.
+_CUSTOM_CALL = "custom_tool_call"
+_INPUT_DELTA = "response.custom_tool_call_input.delta"
+_INPUT_START = custom_arguments("").removesuffix('"}')
+
+_END_EVENTS: dict[str, _Status] = {
+    "response.completed": "completed",
+    "response.done": "completed",
+    "response.incomplete": "incomplete",
+    "response.failed": "failed",
+    "response.cancelled": "failed",
+}
+_STATUSES: dict[str, _Status] = {
+    **dict.fromkeys(("incomplete", "length", "max_tokens", "max_output_tokens"), "incomplete"),
+    **dict.fromkeys(("failed", "failure", "error", "abort", "aborted", "expired"), "failed"),
+    **dict.fromkeys(("cancelled", "canceled", "interrupted"), "failed"),
+}
+#: What is still being worked on is no answer yet, unless its stream says that it is over.
+_UNFINISHED_STATUSES = ("in_progress", "queued", "pending", "processing", "running")
+_FILTER_REASONS = ("content_filter", "safety", "sensitive")
+#: Where servers that send no answer say why.
+_ERROR_FIELDS = ("error", "message", "detail", "msg", "base_resp", "errors")
 
 
 class ResponsesParser:
@@ -146,34 +104,28 @@ class ResponsesParser:
         self.done = False
         self.finish_reason: FinishReason | None = None
         self.error: bytes | AttemptError | None = None
-        self._origin = origin
-        self._usage: _Usage | None = None
-        self._items: dict[int, _ItemProgress] = {}
-        #: How many items are complete.
-        self._completed_items = 0
-        self._handlers: dict[str, Callable[[_Event, list[Delta]], None]] = {
-            "response.output_text.delta": self._on_text,
+        self._usage: Usage | None = None
+        self._items = ItemAssembler(origin)
+        self._handlers: dict[str, Callable[[_Event, Json, list[Delta]], None]] = {
+            **dict.fromkeys(_DONE_EVENTS, self._on_text_done),
+            **dict.fromkeys(_END_EVENTS, self._on_end),
             "response.output_text.annotation.added": self._on_annotation,
-            "response.refusal.delta": self._on_refusal,
-            "response.reasoning_summary_text.delta": self._on_summary,
-            # One event, by OpenAI's name and by the specification's.
-            "response.reasoning_text.delta": self._on_reasoning,
-            "response.reasoning.delta": self._on_reasoning,
-            "response.function_call_arguments.delta": self._on_arguments,
+            "response.content_part.done": self._on_part_done,
+            "response.reasoning_summary_part.done": self._on_part_done,
+            "response.function_call_arguments.done": self._on_arguments_done,
+            "response.custom_tool_call_input.done": self._on_input_done,
             "response.output_item.added": self._on_item_added,
             "response.output_item.done": self._on_item_done,
-            "response.completed": self._on_end,
-            "response.incomplete": self._on_end,
-            "response.failed": self._on_end,
-            "response.cancelled": self._on_end,
         }
 
     def feed(self, events: Iterable[bytes]) -> list[Delta]:
         """The deltas of a stream's events, which are their data."""
         out: list[Delta] = []
         for event in events:
-            if event and not event.isspace() and event != b"[DONE]":
+            if event != DONE:
                 self._handle_event(event, out)
+            elif self._items.are_all_done:
+                self._end([], "completed", {}, out)
             if self.done or self.error is not None:
                 break
         return out
@@ -182,15 +134,22 @@ class ResponsesParser:
         """The deltas of an answer that is not streamed."""
         out: list[Delta] = []
         try:
-            response = _decode_response(body)
-            if response.output is None and response.error is not None:
-                self.error = body
-            elif response.output is None:
-                self.error = Unreadable("it holds no answer", body)
-            else:
-                self._end_response(response, out)
+            response = decode_lenient(body)
         except DECODE_ERRORS as error:
             self.error = Unreadable(str(error), body, error)
+            return out
+        if not isinstance(response, dict):
+            self.error = Unreadable("it holds no answer", body)
+            return out
+        output = _output_of(response)
+        if output is None and any(response.get(field) for field in _ERROR_FIELDS):
+            self.error = body
+        elif output is None:
+            self.error = Unreadable("it holds no answer", body)
+        elif name_of_value(response.get("status")).lower() in _UNFINISHED_STATUSES:
+            self.error = _given_up(response["status"])
+        else:
+            self._end(output, _status_of(response, "completed"), response, out)
         return out
 
     def finish(self) -> list[Delta]:
@@ -199,159 +158,216 @@ class ResponsesParser:
             self.error = incomplete_stream()
         if self.error is not None or self.finish_reason is None:
             return []
-        usage = [UsageUpdate(_to_usage(self._usage))] if self._usage is not None else []
+        usage = [UsageUpdate(self._usage)] if self._usage is not None else []
         return [*usage, Finish(self.finish_reason)]
 
     def _handle_event(self, data: bytes, out: list[Delta]) -> None:
         try:
             event = _decode_event(data)
-            handler = self._handlers.get(event.type)
-            if handler is not None:
-                handler(event, out)
-            elif event.type == "error" or (event.error is not None and not event.type):
-                self.error = data
+        except DECODE_ERRORS:
+            try:
+                event = _lenient_event(decode_lenient(data))
+            except DECODE_ERRORS as error:
+                self.error = Unreadable(str(error), data, error)
+                return
+        kind = _DELTA_EVENTS.get(event.type)
+        if kind is not None:
+            self._on_text_delta(event, kind, out)
+        elif event.type == _ARGUMENTS_DELTA:
+            item = self._items.find(FUNCTION_CALL, event.item_id or "", event.output_index)
+            self._items.add_arguments(item, arguments_text(event.delta), out)
+        elif event.type == _INPUT_DELTA:
+            self._on_input_delta(event, out)
+        elif event.type in self._handlers or not event.type.startswith("response."):
+            self._handle_other_event(event, data, out)
+        elif event.type == "response.error":
+            self.error = data
+
+    def _handle_other_event(self, event: _Event, data: bytes, out: list[Delta]) -> None:
+        """An event that is rare, so that it is decoded twice."""
+        try:
+            fields = decode_lenient(data)
         except DECODE_ERRORS as error:
             self.error = Unreadable(str(error), data, error)
+            return
+        handler = self._handlers.get(event.type)
+        if handler is not None:
+            handler(event, fields, out)
+        elif event.type == "error" or fields.get("error"):
+            self.error = data
+        elif event.type:
+            return
+        elif (output := _output_of(fields)) is not None:
+            # A whole response, where events should be.
+            self._end(output, _status_of(fields, "completed"), fields, out)
+        elif any(fields.get(field) for field in _ERROR_FIELDS):
+            self.error = data
 
-    def _item_progress(self, event: _Event) -> _ItemProgress:
-        return self._items.setdefault(event.output_index or 0, _ItemProgress())
+    def _on_text_delta(self, event: _Event, kind: TextKind, out: list[Delta]) -> None:
+        text = event.delta if isinstance(event.delta, str) else text_of_value(event.delta)
+        part = event.summary_index if kind is ReasoningSummaryDelta else event.content_index
+        item = self._items.find(ITEM_TYPES[kind], event.item_id or "", event.output_index)
+        self._items.add_text(item, kind, text, out, part=part or 0, logprobs=event.logprobs)
 
-    def _on_text(self, event: _Event, out: list[Delta]) -> None:
-        self._item_progress(event).has_text = True
-        out.append(
-            OutputTextDelta(
-                _delta_text(event), normalize_logprobs(event.logprobs) if event.logprobs else ()
+    def _on_text_done(self, event: _Event, fields: Json, out: list[Delta]) -> None:
+        kind = _DONE_EVENTS[event.type]
+        given = fields.get("refusal") if kind is RefusalTextDelta else None
+        self._finish_text(event, kind, given or fields.get("text"), out)
+
+    def _on_part_done(self, event: _Event, fields: Json, out: list[Delta]) -> None:
+        part = fields.get("part")
+        if not isinstance(part, dict):
+            return
+        kind: TextKind
+        match part.get("type"):
+            case "refusal":
+                kind = RefusalTextDelta
+            case "summary_text":
+                kind = ReasoningSummaryDelta
+            case "reasoning_text":
+                kind = ReasoningTextDelta
+            case _:
+                kind = OutputTextDelta
+        self._finish_text(event, kind, part.get("refusal") or part.get("text"), out)
+
+    def _finish_text(self, event: _Event, kind: TextKind, given: Any, out: list[Delta]) -> None:
+        text = text_of_value(given)
+        if text:
+            part = event.summary_index if kind is ReasoningSummaryDelta else event.content_index
+            item = self._items.find(ITEM_TYPES[kind], event.item_id or "", event.output_index)
+            self._items.finish_text(
+                item, kind, part or 0, text, out, is_plain=isinstance(given, str)
             )
-        )
 
-    def _on_refusal(self, event: _Event, out: list[Delta]) -> None:
-        self._item_progress(event).has_text = True
-        out.append(RefusalTextDelta(_delta_text(event)))
+    def _on_annotation(self, event: _Event, fields: Json, out: list[Delta]) -> None:
+        item = self._items.find(MESSAGE, event.item_id or "", event.output_index)
+        self._items.add_annotation(item, fields.get("annotation"))
 
-    def _on_annotation(self, event: _Event, out: list[Delta]) -> None:
-        self._item_progress(event).annotations.append(event.annotation)
+    def _on_arguments_done(self, event: _Event, fields: Json, out: list[Delta]) -> None:
+        item = self._items.find(FUNCTION_CALL, event.item_id or "", event.output_index)
+        arguments = fields.get("arguments", fields.get("text"))
+        self._items.finish_arguments(item, arguments, fields.get("name"), out)
 
-    def _on_summary(self, event: _Event, out: list[Delta]) -> None:
-        progress, index = self._item_progress(event), event.summary_index or 0
-        separator = _PARAGRAPH if index > progress.summary_index else ""
-        progress.summary_index, progress.has_reasoning = index, True
-        out.append(ReasoningSummaryDelta(separator + _delta_text(event)))
+    def _on_input_delta(self, event: _Event, out: list[Delta]) -> None:
+        item = self._items.find(FUNCTION_CALL, event.item_id or "", event.output_index)
+        piece = custom_arguments(text_of_value(event.delta))
+        piece = piece.removesuffix('"}').removeprefix(_INPUT_START if item.words else "")
+        self._items.add_arguments(item, piece, out)
 
-    def _on_reasoning(self, event: _Event, out: list[Delta]) -> None:
-        self._item_progress(event).has_reasoning = True
-        out.append(ReasoningTextDelta(_delta_text(event)))
+    def _on_input_done(self, event: _Event, fields: Json, out: list[Delta]) -> None:
+        item = self._items.find(FUNCTION_CALL, event.item_id or "", event.output_index)
+        arguments = custom_arguments(text_of_value(fields.get("input")))
+        self._items.finish_arguments(item, arguments, None, out)
 
-    def _on_arguments(self, event: _Event, out: list[Delta]) -> None:
-        self._item_progress(event).has_arguments = True
-        out.append(ToolCallDelta(event.output_index or 0, arguments=_delta_text(event)))
+    def _on_item_added(self, event: _Event, fields: Json, out: list[Delta]) -> None:
+        for item in _item_bodies(fields.get("item")):
+            self._items.add(item, event.output_index, out)
 
-    def _on_item_added(self, event: _Event, out: list[Delta]) -> None:
-        kind = _decode_item_header(event.item)
-        if kind.type == "function_call":
-            self._start_call(event.output_index or 0, _decode_call(event.item), out)
-        _add_phase(kind, self._item_progress(event), out)
+    def _on_item_done(self, event: _Event, fields: Json, out: list[Delta]) -> None:
+        for item in _item_bodies(fields.get("item")):
+            self._items.complete(item, event.output_index, out)
 
-    def _on_item_done(self, event: _Event, out: list[Delta]) -> None:
-        self._complete_item(event.output_index or 0, event.item, out)
+    def _on_end(self, event: _Event, fields: Json, out: list[Delta]) -> None:
+        given = fields.get("response")
+        response = given if isinstance(given, dict) else fields
+        status = _status_of(response, _END_EVENTS[event.type])
+        self._end(_output_of(response) or [], status, response, out)
 
-    def _on_end(self, event: _Event, out: list[Delta]) -> None:
-        response = _decode_response(event.response)
-        if response.status is None:
-            response.status = event.type.removeprefix("response.")
-        self._end_response(response, out)
-
-    def _end_response(self, response: _Response, out: list[Delta]) -> None:
-        self._usage = response.usage
-        match response.status or "completed":
-            case "failed":
-                self.error = msgspec.json.encode({"error": response.error or "It failed."})
-                return
-            case "completed" | "incomplete" as status:
-                if not self._completed_items:
-                    for index, item in enumerate(response.output or ()):
-                        self._complete_item(index, item, out)
-            case status:
-                error = ModelError(f"The upstream's answer was given up: it is {status!r}.")
-                self.error = AttemptError(error)
-                return
+    def _end(self, output: list[Json], status: _Status, response: Json, out: list[Delta]) -> None:
+        self._items.end(output, out, is_whole=status == "completed", is_failed=status == "failed")
+        self._usage = _usage_of(response.get("usage")) or self._usage
+        if status == "failed":
+            error = response.get("error")
+            given = name_of_value(response.get("status"))
+            if not error and _STATUSES.get(given.lower()) == "failed" and given != "failed":
+                self.error = _given_up(given)
+            else:
+                self.error = msgspec.json.encode({"error": error or "It failed."})
+            return
         self.done = True
         if status == "incomplete":
-            details = response.incomplete_details or _Incomplete()
-            self.finish_reason = _INCOMPLETE_REASONS.get(details.reason, "length")
+            reason = _incomplete_reason(response).lower()
+            self.finish_reason = "content_filter" if reason in _FILTER_REASONS else "length"
         else:
-            called = any(progress.has_call for progress in self._items.values())
-            self.finish_reason = "tool_calls" if called else "stop"
-
-    def _complete_item(self, index: int, item: msgspec.Raw, out: list[Delta]) -> None:
-        """Emit the rest of a complete item, and its end."""
-        self._completed_items += 1
-        progress = self._items.setdefault(index, _ItemProgress())
-        kind = _decode_item_header(item)
-        _add_phase(kind, progress, out)
-        match kind.type:
-            case "message":
-                _complete_message(_decode_message(item), progress, out)
-            case "reasoning":
-                self._complete_reasoning(_decode_reasoning(item), progress, out)
-            case "function_call":
-                call = _decode_call(item)
-                self._start_call(index, call, out)
-                if call.arguments and not progress.has_arguments:
-                    progress.has_arguments = True
-                    out.append(ToolCallDelta(index, arguments=call.arguments))
-
-    def _complete_reasoning(
-        self, item: _Reasoning, progress: _ItemProgress, out: list[Delta]
-    ) -> None:
-        if not progress.has_reasoning:
-            summary = _PARAGRAPH.join(part.text or "" for part in item.summary or ())
-            content = "".join(part.text or "" for part in item.content or ())
-            out += [ReasoningSummaryDelta(summary)] if summary else []
-            out += [ReasoningTextDelta(content)] if content else []
-        if item.status == "incomplete":
-            return
-        if item.encrypted_content:
-            out.append(EncryptedReasoning(item.encrypted_content, self._origin))
-        else:
-            out.append(ItemEnd())
-
-    def _start_call(self, index: int, call: _Call, out: list[Delta]) -> None:
-        progress = self._items.setdefault(index, _ItemProgress())
-        if not progress.has_call:
-            progress.has_call = True
-            out.append(ToolCallDelta(index, call.call_id or call.id, call.name))
+            self.finish_reason = "tool_calls" if self._items.has_calls else "stop"
 
 
-def _complete_message(item: _Message, progress: _ItemProgress, out: list[Delta]) -> None:
-    parts = item.content or []
-    if not progress.has_text:
-        for part in parts:
-            if part.text:
-                out.append(OutputTextDelta(part.text, normalize_logprobs(part.logprobs)))
-            elif part.refusal:
-                out.append(RefusalTextDelta(part.refusal))
-    sources = [
-        source for part in parts for source in part.annotations or ()
-    ] or progress.annotations
-    out += [AnnotationDelta(source) for source in sources if isinstance(source, dict)]
-    if item.status != "incomplete":
-        out.append(ItemEnd())
+def _lenient_event(fields: Any) -> _Event:
+    """An event of which some field has another type than it should."""
+    if not isinstance(fields, dict):
+        return _Event("ignored")
+    return _Event(
+        name_of_value(fields.get("type")),
+        name_of_value(fields.get("item_id")),
+        count_of_value(fields.get("output_index")),
+        count_of_value(fields.get("content_index")),
+        count_of_value(fields.get("summary_index")),
+        fields.get("delta"),
+        fields.get("logprobs"),
+    )
 
 
-def _add_phase(item: _ItemHeader, progress: _ItemProgress, out: list[Delta]) -> None:
-    """Emit a message's phase, if it is a known one."""
-    if item.type == "message" and item.phase in _PHASES and not progress.has_phase:
-        progress.has_phase = True
-        out.append(PhaseDelta(item.phase))
+def _output_of(response: Json) -> list[Json] | None:
+    """A response's items; None: it has none and no place for them."""
+    bodies = _item_bodies(response.get("output"))
+    text = response.get("output_text")
+    if not bodies and isinstance(text, str) and text:
+        return _item_bodies(text)
+    return bodies if bodies or isinstance(response.get("output"), list) else None
 
 
-def _delta_text(event: _Event) -> str:
-    if not isinstance(event.delta, str):
-        raise msgspec.ValidationError("a delta is no text")
-    return event.delta
+def _item_bodies(given: Any) -> list[Json]:
+    """The items in a list, or of one item in its place; a text alone is a message's."""
+    bodies: list[Json] = []
+    for one in given if isinstance(given, list) else [given]:
+        if isinstance(one, dict) and one.get("type") == _CUSTOM_CALL:
+            text = text_of_value(one.get("input"))
+            # At its beginning a call has no input yet.
+            arguments = custom_arguments(text) if text or one.get("status") == "completed" else ""
+            bodies.append({**one, "type": FUNCTION_CALL, "arguments": arguments})
+        elif isinstance(one, dict) and one:
+            bodies.append(one)
+        elif isinstance(one, str) and one:
+            bodies.append({"type": MESSAGE, "content": one})
+    return bodies
 
 
-def _to_usage(usage: _Usage) -> Usage:
-    cached = usage.input_tokens_details and usage.input_tokens_details.cached_tokens
-    reasoning = usage.output_tokens_details and usage.output_tokens_details.reasoning_tokens
-    return Usage(usage.input_tokens or 0, usage.output_tokens or 0, cached or 0, reasoning or 0)
+def _status_of(response: Json, default: _Status) -> _Status:
+    """How an answer ended. Of two that disagree the worse counts."""
+    given = name_of_value(response.get("status")).lower()
+    status = _STATUSES.get(given, default)
+    if default == "failed" or status == "failed" or (response.get("error") and not given):
+        return "failed"
+    if default == "incomplete" or (not given and _incomplete_reason(response)):
+        return "incomplete"
+    return status
+
+
+def _incomplete_reason(response: Json) -> str:
+    details = response.get("incomplete_details")
+    return name_of_value(details.get("reason") if isinstance(details, dict) else details)
+
+
+def _given_up(status: str) -> AttemptError:
+    return AttemptError(ModelError(f"The upstream's answer was given up: it is {status!r}."))
+
+
+def _usage_of(given: Any) -> Usage | None:
+    """Token counts, as far as they can be read; None: none can."""
+    if not isinstance(given, dict):
+        return None
+    counts = [
+        next((one for one in (count_of_value(given.get(name)) for name in names) if one), None)
+        for names in (("input_tokens", "prompt_tokens"), ("output_tokens", "completion_tokens"))
+    ]
+    if counts == [None, None]:
+        return None
+    cached = _detail(given, ("input_tokens_details", "prompt_tokens_details"), "cached_tokens")
+    names = ("output_tokens_details", "completion_tokens_details")
+    return Usage(counts[0] or 0, counts[1] or 0, cached, _detail(given, names, "reasoning_tokens"))
+
+
+def _detail(usage: Json, names: Iterable[str], field: str) -> int:
+    details = (usage.get(name) for name in names)
+    found = next((one for one in details if isinstance(one, dict)), {})
+    return count_of_value(found.get(field)) or 0

@@ -1,115 +1,486 @@
-"""Tool call assembly: joins the fragments of streamed tool calls and numbers the calls. Pure."""
+"""Tool call assembly: joins the fragments of an answer's tool calls and numbers the calls. Pure.
+
+Servers mark fragments by an index, by an id, by a name, or by nothing; they repeat what they
+have sent, send empty objects first, and end answers with stubs of calls. What was meant is one
+list of calls, whatever the marks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeAlias
+import json
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import msgspec
 
 from antiphon.core.deltas import ToolCallDelta
-from antiphon.core.provider_fields import ProviderFields
+from antiphon.core.provider_fields import ProviderFields, join_provider_fields
+from antiphon.models.openai.lenient_json import (
+    SurrogateJoiner,
+    count_of_value,
+    join_surrogates,
+    name_of_value,
+    without_surrogates,
+)
 from antiphon.models.openai.upstream_errors import DECODE_ERRORS
 
-_decode_string = msgspec.json.Decoder(str).decode
-_CallKey: TypeAlias = int | str
+#: Arguments that hold none, without white space, and beginnings of such.
+_NO_ARGUMENTS = frozenset(("", "{}", "null", "[]", '""'))
+_MAYBE_NO_ARGUMENTS = _NO_ARGUMENTS | {"{"}
+_LONGEST_BLANK = 64
+#: What may stand between two objects.
+_SEPARATORS = " \t\r\n,;"
+_STRUCTURE = re.compile(r'\\(?s:.)?|["{}\[\]]')
 
 
-class FunctionFragment(msgspec.Struct, gc=False):
-    """A call's function, or a fragment of it."""
+class ToolCallFragment(msgspec.Struct, frozen=True, gc=False):
+    """One entry of ``tool_calls``, with its marks where it has them."""
 
-    name: str | None = None
-    #: A string by the specification, but servers send objects and null too.
-    arguments: msgspec.Raw = msgspec.Raw(b"null")
+    index: int | None
+    id: str
+    name: str
+    arguments: str
+    provider_fields: ProviderFields | None = None
+
+    @property
+    def is_stub(self) -> bool:
+        """Whether it adds nothing to a call."""
+        return not self.name and is_blank(self.arguments)
 
 
-class ToolCallFragment(msgspec.Struct, gc=False):
-    """One entry of ``tool_calls``."""
+def read_fragments(
+    tool_calls: Any,
+    fields_of: Callable[[Mapping[str, Any]], ProviderFields | None] = lambda entry: None,
+) -> list[ToolCallFragment]:
+    """The entries of ``tool_calls``: a list, one entry, or an object of entries.
 
-    index: int | None = None
-    id: str | None = None
-    function: FunctionFragment | None = None
+    ``fields_of`` gives what stands beside the call in an entry.
+    """
+    if isinstance(tool_calls, dict):
+        is_entry = any(name in tool_calls for name in ("function", "name", "arguments"))
+        tool_calls = [tool_calls] if is_entry else list(tool_calls.values())
+    if not isinstance(tool_calls, list):
+        return []
+    return [_read_fragment(one, fields_of(one)) for one in tool_calls if isinstance(one, dict)]
+
+
+def _read_fragment(
+    entry: dict[str, Any], provider_fields: ProviderFields | None
+) -> ToolCallFragment:
+    function = entry.get("function")
+    fields = function if isinstance(function, dict) else entry
+    name = function if isinstance(function, str) else fields.get("name")
+    return ToolCallFragment(
+        index if type(index := entry.get("index")) is int else count_of_value(index),
+        name_of_value(call_id) if (call_id := entry.get("id")) is not None else "",
+        join_surrogates(name) if isinstance(name, str) else "",
+        _arguments_text(fields.get("arguments")),
+        provider_fields,
+    )
+
+
+def _arguments_text(arguments: Any) -> str:
+    """A string by the specification, but servers send objects and null too."""
+    if isinstance(arguments, str):
+        return arguments
+    if arguments is None or isinstance(arguments, bool):
+        return ""
+    return msgspec.json.encode(without_surrogates(arguments)).decode()
+
+
+def is_blank(arguments: str) -> bool:
+    """Whether arguments hold none: an empty object, or less."""
+    return len(arguments) <= _LONGEST_BLANK and "".join(arguments.split()) in _NO_ARGUMENTS
+
+
+class _JsonEnd:
+    """Finds where a JSON object or array ends that comes in pieces."""
+
+    def __init__(self) -> None:
+        self.is_reached = False
+        self._depth = 0
+        self._in_string = False
+        self._is_escaped = False
+
+    def feed(self, piece: str) -> int:
+        """How many characters of the piece belong to the value."""
+        start = 1 if self._is_escaped and piece else 0
+        self._is_escaped = self._is_escaped and not piece
+        for match in _STRUCTURE.finditer(piece, start):
+            sign = match[0]
+            if sign[0] == "\\":
+                self._is_escaped = len(sign) == 1
+            elif sign == '"':
+                self._in_string = not self._in_string
+            elif not self._in_string:
+                self._depth += 1 if sign in "{[" else -1
+                if self._depth <= 0:
+                    self.is_reached = True
+                    return match.end()
+        return len(piece)
+
+
+class _Call:
+    """A call that grows."""
+
+    def __init__(self, number: int, fragment: ToolCallFragment) -> None:
+        self.number = number
+        self.index = fragment.index
+        self.id = fragment.id
+        self.name = fragment.name
+        #: Whether its beginning was sent; the pieces of its arguments, and how many were sent.
+        self.is_sent = False
+        self.sent_pieces = 0
+        self.pieces: list[str] = []
+        #: What has not been sent of the fields beside it.
+        self.provider_fields: ProviderFields | None = None
+        self._size = 0
+        self._end = _JsonEnd()
+        self._is_cumulative = False
+        #: Where pieces may end within a character.
+        self.joiner: SurrogateJoiner | None = None
+
+    @property
+    def arguments(self) -> str:
+        return "".join(self.pieces)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the arguments are a whole object."""
+        return self._end.is_reached
+
+    @property
+    def is_cut(self) -> bool:
+        return bool(self.pieces) and self.pieces[0][0] in "{[" and not self.is_complete
+
+    @property
+    def is_blank(self) -> bool:
+        return not self.sent_pieces and self._size <= _LONGEST_BLANK and is_blank(self.arguments)
+
+    @property
+    def has_sendable_arguments(self) -> bool:
+        """Whether the arguments will stay as they are: some may still be replaced at the end."""
+        if self.sent_pieces or not self.pieces:
+            return bool(self.pieces)
+        if self._size <= _LONGEST_BLANK:
+            text = "".join(self.arguments.split())
+            return (
+                text not in _MAYBE_NO_ARGUMENTS and not "null".startswith(text) and text[0] != '"'
+            )
+        return self.pieces[0][0] != '"'
+
+    def append(self, piece: str) -> str:
+        """Take a piece of the arguments; what is left of it is another call's."""
+        if self.is_complete:
+            piece = piece.strip(_SEPARATORS)
+            if not piece.startswith("{") or is_blank(piece):
+                # Stray signs behind an object are no arguments.
+                return ""
+            if not self.is_blank:
+                return "" if _is_same_json(piece, self.arguments) else piece
+        elif not self.pieces:
+            piece = piece.lstrip()
+        elif piece.startswith("{") and len(piece) >= self._size:
+            piece = self._new_part(piece)
+        if piece and self.is_blank and self.pieces and not self._may_continue(piece):
+            # What came first was a placeholder.
+            self.pieces, self._size, self._end = [], 0, _JsonEnd()
+        return self._push(piece) if piece else ""
+
+    def append_inner(self, piece: str) -> bool:
+        """Take a piece that can only be the inside of an object; False: it may be more."""
+        if not self.sent_pieces or self.is_complete:
+            return False
+        if not piece or piece[0] == "{" or "}" in piece or "]" in piece:
+            return False
+        if self.pieces[0][0] not in "{[":
+            return False
+        self._end.feed(piece)
+        self.pieces.append(piece)
+        self._size += len(piece)
+        self.sent_pieces += 1
+        return True
+
+    def _may_continue(self, piece: str) -> bool:
+        return not (self.is_complete or piece.lstrip().startswith("{"))
+
+    def _push(self, piece: str) -> str:
+        """Add a piece; what is left of it stands behind the arguments' end."""
+        first = self.pieces[0] if self.pieces else piece
+        # Only the end of an object can be seen.
+        size = self._end.feed(piece) if first[0] in "{[" else len(piece)
+        self.pieces.append(piece[:size])
+        self._size += size
+        return self.append(piece[size:]) if size < len(piece) else ""
+
+    def _new_part(self, piece: str) -> str:
+        """What a piece adds that repeats all before it, as some servers do."""
+        text = self.arguments
+        if piece.startswith(text) and (self._is_cumulative or not _is_json_beginning(text + piece)):
+            self._is_cumulative = True
+            return piece[len(text) :]
+        return piece
 
 
 class ToolCallAssembler:
     """Assigns the fragments of one answer to tool calls, numbered from 0.
 
-    A fragment belongs to the call with its index, or with its id where there is no
-    index, or else to the last one. A new id under an old index is a new call, and so
-    is a name after a call that is already whole.
+    A fragment belongs to the call with its index, or with its id where there is no index, or
+    else to the last one. A new id or another name begins a new call, and so does a second
+    object of arguments. ``tool_names`` are those of the functions that the model may call: they
+    show where a name that comes in pieces ends.
+
+    The beginning of a call is emitted once its name is sure, and calls begin in their order.
     """
 
-    def __init__(self) -> None:
-        self._index_by_key: dict[_CallKey, int] = {}
-        self._ids: list[str | None] = []
-        self._names: list[str | None] = []
-        #: The last call's arguments so far: without an index, complete JSON is its only end.
-        self._arguments = ""
+    def __init__(self, tool_names: Collection[str] = ()) -> None:
+        self._tool_names = frozenset(tool_names)
+        self._calls: list[_Call] = []
+        self._sent_calls = 0
+        self._call_by_index: dict[int, _Call] = {}
+        self._call_by_id: dict[str, _Call] = {}
+        self._joins_surrogates = False
 
     @property
     def has_calls(self) -> bool:
-        return bool(self._ids)
+        """Whether a function has been called."""
+        return any(call.name for call in self._calls)
 
-    def feed(
-        self, calls: list[ToolCallFragment], fields: Sequence[ProviderFields | None] = ()
-    ) -> list[ToolCallDelta]:
-        """The deltas of the fragments in one message or chunk, with the ``fields`` beside each."""
+    @property
+    def has_cut_call(self) -> bool:
+        """Whether an object of arguments has not come to its end."""
+        return any(call.is_cut for call in self._calls)
+
+    @property
+    def nameless_arguments(self) -> str | None:
+        """The arguments of a call that has no name, if there is one."""
+        nameless = (one.arguments for one in self._calls if not one.name)
+        return next((arguments for arguments in nameless if not is_blank(arguments)), None)
+
+    def feed(self, fragments: list[ToolCallFragment]) -> list[ToolCallDelta]:
+        """The deltas of the fragments in one chunk."""
+        if len(fragments) == 1 and (deltas := self._continue_call(fragments[0])) is not None:
+            return deltas
         out: list[ToolCallDelta] = []
-        for position, call in enumerate(calls):
-            function = call.function or FunctionFragment()
-            arguments = _arguments_text(function.arguments)
-            call_id, name = call.id or None, function.name or None
-            number = self._index_of(call.index, call_id, name, together=bool(out))
-            if call_id is not None and self._ids[number] is None:
-                self._ids[number] = call_id
+        touched: list[_Call] = []
+        for fragment in fragments:
+            call = self._find_call(fragment, touched)
+            if call is None:
+                if fragment.is_stub and not fragment.id:
+                    continue
+                call = self._start_call(fragment)
             else:
-                call_id = None
-            if name is not None and self._names[number] is None:
-                self._names[number] = name
-            else:
-                name = None
-            if call.index is None:
-                self._arguments += arguments
-            beside = fields[position] if position < len(fields) else None
-            out.append(ToolCallDelta(number, call_id, name, arguments, beside))
+                self._update_marks(call, fragment)
+            touched.append(call)
+            self._add_arguments(call, fragment, out)
         return out
 
-    def _index_of(
-        self, index: int | None, call_id: str | None, name: str | None, *, together: bool
-    ) -> int:
-        key: _CallKey | None = call_id if index is None else index
-        if key is not None:
-            number = self._index_by_key.get(key)
-            if number is None or (call_id and self._ids[number] not in (None, call_id)):
-                return self._start_call(key)
-            return number
-        if not self._ids or (name is not None and (together or self._starts_call(name))):
-            return self._start_call(None)
-        return len(self._ids) - 1
+    def _continue_call(self, fragment: ToolCallFragment) -> list[ToolCallDelta] | None:
+        """Fast path: the next piece of a call that grows, as nearly all fragments are; or None."""
+        if fragment.index is None or fragment.name or fragment.provider_fields is not None:
+            return None
+        call = self._call_by_index.get(fragment.index)
+        if self._joins_surrogates or call is None or (fragment.id and fragment.id != call.id):
+            return None
+        if not call.append_inner(fragment.arguments):
+            return None
+        return [ToolCallDelta(call.number, None, None, fragment.arguments)]
 
-    def _starts_call(self, name: str) -> bool:
-        return name != self._names[-1] or _is_json(self._arguments)
+    def feed_whole(self, fragments: list[ToolCallFragment]) -> list[ToolCallDelta]:
+        """The deltas of all calls of an answer in one piece, of which each entry is one."""
+        out: list[ToolCallDelta] = []
+        for fragment in fragments:
+            if not fragment.is_stub:
+                self._add_arguments(self._start_call(fragment), fragment, out)
+        return out
 
-    def _start_call(self, key: _CallKey | None) -> int:
-        number = len(self._ids)
-        if key is not None:
-            self._index_by_key[key] = number
-        self._ids.append(None)
-        self._names.append(None)
-        self._arguments = ""
-        return number
+    def join_surrogates(self) -> None:
+        """From now on pieces of arguments may end within a character."""
+        self._joins_surrogates = True
+
+    def complete_names(self) -> None:
+        """Where the model may call one function only, calls without a name are its."""
+        if len(self._tool_names) == 1:
+            for call in self._calls:
+                if not call.name and not call.is_blank:
+                    (call.name,) = self._tool_names
+
+    def finish(self, *, is_cut: bool = False) -> list[ToolCallDelta]:
+        """What has not been emitted yet. ``is_cut``: the last call may lack its end."""
+        out: list[ToolCallDelta] = []
+        for call in self._calls:
+            if call.joiner is not None:
+                call.append(call.joiner.close())
+            if not is_cut and not call.sent_pieces:
+                call.pieces = [_normalize_arguments(call.arguments)]
+        for call in self._calls:
+            self._send(call, out, is_final=True)
+        return out
+
+    def _find_call(self, fragment: ToolCallFragment, touched: list[_Call]) -> _Call | None:
+        """The call that a fragment belongs to; None: it begins one, or is nothing."""
+        call = self._marked_call(fragment)
+        if call is None:
+            last = self._calls[-1] if self._calls else None
+            if fragment.id or fragment.name or last is None or last.is_complete or last.is_blank:
+                return None
+            # An index that grows with each piece.
+            return None if fragment.arguments.lstrip().startswith("{") else last
+        return None if self._starts_call(call, fragment, call in touched) else call
+
+    def _marked_call(self, fragment: ToolCallFragment) -> _Call | None:
+        by_id = self._call_by_id.get(fragment.id) if fragment.id else None
+        if fragment.index is None:
+            return by_id or (self._calls[-1] if self._calls else None)
+        call = self._call_by_index.get(fragment.index)
+        if by_id is None or by_id is call:
+            return call
+        if call is None:
+            # Some servers give one id to all calls.
+            return None if fragment.name else by_id
+        return by_id if by_id.index == fragment.index else call
+
+    def _starts_call(self, call: _Call, fragment: ToolCallFragment, is_touched: bool) -> bool:
+        if not fragment.name:
+            return False
+        has_new_id = bool(fragment.id and call.id and fragment.id != call.id)
+        if not call.name:
+            return has_new_id and not call.is_blank
+        arguments = fragment.arguments.lstrip()
+        can_start = not arguments or arguments.startswith("{") or not call.pieces
+        if has_new_id or (is_touched and not fragment.id):
+            return can_start
+        if call.is_blank:
+            return self._join_name(call.name, fragment.name) is None
+        if fragment.name != call.name:
+            return can_start
+        return call.is_complete and not (
+            is_blank(arguments) or _is_same_json(arguments, call.arguments)
+        )
+
+    def _start_call(self, fragment: ToolCallFragment) -> _Call:
+        call = _Call(len(self._calls), fragment)
+        self._calls.append(call)
+        if fragment.index is not None:
+            self._call_by_index[fragment.index] = call
+        if fragment.id:
+            self._call_by_id[fragment.id] = call
+        return call
+
+    def _update_marks(self, call: _Call, fragment: ToolCallFragment) -> None:
+        if fragment.id and (not call.id or not (call.name or call.pieces)):
+            call.id = fragment.id
+            self._call_by_id.setdefault(fragment.id, call)
+        if fragment.name and not call.is_sent:
+            if not call.name:
+                call.name = fragment.name
+            elif call.is_blank:
+                call.name = self._join_name(call.name, fragment.name) or call.name
+
+    def _add_arguments(
+        self, call: _Call, fragment: ToolCallFragment, out: list[ToolCallDelta]
+    ) -> None:
+        call.provider_fields = join_provider_fields(call.provider_fields, fragment.provider_fields)
+        rest = call.append(self._join(call, fragment.arguments))
+        self._send(call, out)
+        while rest:
+            # Another object of arguments is another call of the same function.
+            call = self._start_call(
+                msgspec.structs.replace(
+                    fragment, name=call.name, id="" if fragment.id == call.id else fragment.id
+                )
+            )
+            rest = call.append(rest)
+            self._send(call, out)
+
+    def _join(self, call: _Call, arguments: str) -> str:
+        if self._joins_surrogates and call.joiner is None:
+            call.joiner = SurrogateJoiner()
+        return call.joiner.feed(arguments) if call.joiner is not None else arguments
+
+    def _join_name(self, name: str, piece: str) -> str | None:
+        """A name with one more piece of it; None: the piece is another call's name."""
+        joined, names = name + piece, self._tool_names
+        if piece == name:
+            return joined if name not in names and joined in names else name
+        if any(one.startswith(joined) for one in names) and (
+            name not in names or piece not in names
+        ):
+            return joined
+        if name in names or piece in names:
+            return piece if name not in names and piece.startswith(name) else None
+        return piece if piece.startswith(name) else joined
+
+    def _is_name_sure(self, call: _Call) -> bool:
+        if not call.name:
+            return False
+        return not call.is_blank or (
+            call.name in self._tool_names
+            and not any(one.startswith(call.name) and one != call.name for one in self._tool_names)
+        )
+
+    def _send(self, call: _Call, out: list[ToolCallDelta], *, is_final: bool = False) -> None:
+        """Emit what is sure of a call, and the calls that waited for its beginning."""
+        if call.is_sent:
+            arguments = _take_arguments(call, is_final=is_final)
+            if arguments or call.provider_fields is not None:
+                out.append(_delta(call, None, None, arguments))
+            return
+        while self._sent_calls < len(self._calls):
+            call = self._calls[self._sent_calls]
+            if not (is_final or self._is_name_sure(call)):
+                return
+            self._sent_calls += 1
+            if call.name:
+                call.is_sent = True
+                arguments = _take_arguments(call, is_final=is_final)
+                out.append(_delta(call, call.id or None, call.name, arguments))
 
 
-def _arguments_text(raw: msgspec.Raw) -> str:
-    text = bytes(raw)
-    if text == b"null":
+def _delta(call: _Call, call_id: str | None, name: str | None, arguments: str) -> ToolCallDelta:
+    fields, call.provider_fields = call.provider_fields, None
+    return ToolCallDelta(call.number, call_id, name, arguments, fields)
+
+
+def _take_arguments(call: _Call, *, is_final: bool) -> str:
+    """The arguments that have not been emitted, as far as they are sure."""
+    if not (is_final or call.has_sendable_arguments):
         return ""
-    return _decode_string(text) if text.startswith(b'"') else text.decode()
+    text = "".join(call.pieces[call.sent_pieces :])
+    call.sent_pieces = len(call.pieces)
+    return text
 
 
-def _is_json(text: str) -> bool:
+def _normalize_arguments(arguments: str) -> str:
+    """Arguments that are whole: none become an empty object, and an object in a string itself."""
+    if is_blank(arguments):
+        return "{}"
+    if arguments.startswith('"'):
+        try:
+            inner = msgspec.json.decode(arguments, type=str)
+            if isinstance(msgspec.json.decode(inner), dict):
+                return inner
+        except DECODE_ERRORS:
+            pass
+    return arguments
+
+
+def _is_same_json(one: str, other: str) -> bool:
+    if one.strip() == other.strip():
+        return True
     try:
-        msgspec.json.decode(text)
+        return bool(msgspec.json.decode(one) == msgspec.json.decode(other))
     except DECODE_ERRORS:
         return False
+
+
+def _is_json_beginning(text: str) -> bool:
+    """Whether more text can make it JSON."""
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        return error.pos >= len(text) or error.msg.startswith("Unterminated string")
+    except RecursionError:
+        pass
     return True

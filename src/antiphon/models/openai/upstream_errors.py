@@ -8,10 +8,8 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Mapping
-from typing import Any
 
 import aiohttp
-import msgspec
 from aiohttp.http import HttpProcessingError
 
 from antiphon.core.http_proxies import Proxy
@@ -26,6 +24,9 @@ from antiphon.errors import (
     ModelUnavailableError,
     UpstreamRateLimitError,
 )
+from antiphon.models.openai.context_overflow import find_context_overflow
+from antiphon.models.openai.provider_errors import ProviderError, parse_provider_error
+from antiphon.models.openai.sse import DECODE_ERRORS as DECODE_ERRORS  # noqa: PLC0414
 from antiphon.models.retry import AttemptError, retry_after
 
 #: All that the HTTP client and the system below it raise: ``RuntimeError`` for a connection
@@ -39,9 +40,8 @@ CLIENT_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
 )
 
-#: What decoding an answer may raise: wrong JSON, wrong shapes, wrong UTF-8, too deep.
-DECODE_ERRORS = (msgspec.DecodeError, UnicodeError, RecursionError)
-
+#: The error code of a path that the upstream does not have.
+ENDPOINT_MISSING = "upstream_not_found"
 _INVALID_RESPONSE_CODE = "upstream_invalid_response"
 _DISCONNECTED_CODE = "upstream_disconnected"
 #: The length limit of an upstream's text in an error message, in characters.
@@ -51,26 +51,6 @@ _QUOTED = 200
 #: The length of a key's prefix that identifies it, in characters.
 _KEY_PREFIX_LENGTH = 8
 
-_NUMBER = r"(\d[\d,]*)"
-#: Servers' messages for an exceeded context, and the groups of tokens used and allowed.
-_CONTEXT_LENGTH_PATTERNS = [
-    (re.compile(pattern, re.IGNORECASE | re.DOTALL), used, limit)
-    for pattern, used, limit in (
-        (rf"maximum (?:context|prompt) length (?:is|of) {_NUMBER}.*?"
-         rf"(?:requested|resulted in|request contains|request has) (?:about )?{_NUMBER}", 2, 1),
-        (rf"prompt is too long:? {_NUMBER} tokens > {_NUMBER}", 1, 2),
-        (rf"\({_NUMBER} tokens\) exceeds the available context size \({_NUMBER}", 1, 2),
-        (rf"prompt contains {_NUMBER} tokens.*?model with {_NUMBER}", 1, 2),
-        (rf"token count \({_NUMBER}\) exceeds the maximum number of tokens allowed "
-         rf"\({_NUMBER}\)", 1, 2),
-        (rf"requested tokens \({_NUMBER}\) exceed context window of {_NUMBER}", 1, 2),
-        (rf"length {_NUMBER}\) is longer than the maximum model length of {_NUMBER}", 1, 2),
-        (rf"limit of {_NUMBER} tokens.*?resulted in {_NUMBER} tokens", 2, 1),
-        (r"(maximum (context|prompt) length|context[_ ]length[_ ]exceeded|prompt is too long"
-         r"|exceeds? (the |this )?(available |model'?s? )?context (size|length|window|limit)"
-         r"|input is too long|greater than the context length)", None, None),
-    )
-]  # fmt: skip
 _INVALID_KEY = re.compile(r"(incorrect|invalid|malformed) api[ _]key|api[ _]key not valid", re.I)
 
 
@@ -112,17 +92,6 @@ _STATUS_BY_ERROR_NAME = [
     (503, "unavailable"),
     (504, "timeout"),
 ]
-
-
-class _ProviderError(msgspec.Struct, frozen=True):
-    """An upstream's error object, from any of the shapes in use."""
-
-    message: str = ""
-    code: str = ""
-    kind: str = ""
-    param: str = ""
-    used: int | None = None
-    limit: int | None = None
 
 
 class ErrorMapper:
@@ -177,13 +146,16 @@ class ErrorMapper:
         if status == 407:
             return self._map_proxy_status(status)
         delay = retry_after(headers, now)
-        return self._map_provider_error(
-            status, _parse_provider_error(body), f"answered {status}", delay
+        failure = self._map_provider_error(
+            status, parse_provider_error(body), f"answered {status}", delay
         )
+        if headers.get("x-should-retry") == "false":
+            failure.transient = False
+        return failure
 
     def from_error_event(self, event: bytes) -> AttemptError:
         """The failure for an ``error`` object inside a successful response."""
-        provider_error = _parse_provider_error(event)
+        provider_error = parse_provider_error(event)
         return self._map_provider_error(
             _infer_status(provider_error), provider_error, "broke off with an error", None
         )
@@ -218,7 +190,7 @@ class ErrorMapper:
     ) -> AttemptError:
         """The failure for an error of another protocol, by its equivalent HTTP status."""
         return self._map_provider_error(
-            status, _ProviderError(message, code, param=param), action, retry_after
+            status, ProviderError(message, code, param=param), action, retry_after
         )
 
     def _map_exception(self, raised: Exception) -> AttemptError:
@@ -273,7 +245,7 @@ class ErrorMapper:
         return AttemptError(ModelError(f"{action}: {reason}", code="upstream_proxy_refused"))
 
     def _map_provider_error(
-        self, status: int, provider_error: _ProviderError, action: str, delay: float | None
+        self, status: int, provider_error: ProviderError, action: str, delay: float | None
     ) -> AttemptError:
         message = self._redact(provider_error.message)
         description = f"{self._responder} {action}" + (f": {message}" if message else ".")
@@ -285,27 +257,29 @@ class ErrorMapper:
                 ModelError(f"{description} Check the API key.", code="upstream_unauthorized")
             )
         if status == 429:
-            error = UpstreamRateLimitError(description, retry_after=delay)
+            failure = _later(UpstreamRateLimitError(description), delay)
             # An exhausted quota does not recover while the user waits.
-            transient = provider_error.code != "insufficient_quota"
-            return AttemptError(error, transient=transient, retry_after=delay)
+            failure.transient = provider_error.code != "insufficient_quota"
+            return failure
         if status in (408, 504):
-            return AttemptError(ModelTimeoutError(description), transient=True, retry_after=delay)
-        if status >= 500:
-            failed = (ModelUnavailableError if status == 503 else ModelError)(description)
-            return AttemptError(failed, transient=status not in (501, 505), retry_after=delay)
+            return _later(ModelTimeoutError(description), delay)
+        if status == 425 or (status >= 500 and status != 501):
+            kind = ModelUnavailableError if status in (425, 503) else ModelError
+            failure = _later(kind(description), delay)
+            failure.transient = status != 505
+            return failure
         return AttemptError(self._map_request_error(status, provider_error, message, description))
 
     def _map_request_error(
-        self, status: int, provider_error: _ProviderError, message: str, description: str
+        self, status: int, provider_error: ProviderError, message: str, description: str
     ) -> AntiphonError:
         """The error for a status that rejects the request as such."""
         error: AntiphonError
         match status:
-            case 404 if _is_model_not_found(provider_error):
+            case 404 | 410 if _is_model_not_found(provider_error):
                 error = ModelNotFoundError(message or description, param="model")
-            case 404 | 405:
-                error = ModelError(f"{description} Check the base URL.", code="upstream_not_found")
+            case 404 | 405 | 410 | 501:
+                error = ModelError(f"{description} Check the base URL.", code=ENDPOINT_MISSING)
             case 402:
                 error = ModelError(description, code="upstream_payment_required")
             case 413:
@@ -328,6 +302,12 @@ class ErrorMapper:
         return text if len(text) <= _MAX_MESSAGE_LENGTH else text[:_MAX_MESSAGE_LENGTH] + "…"
 
 
+def _later(error: ModelError, delay: float | None) -> AttemptError:
+    """The failure for an error that the same request may not meet again after this delay."""
+    error.retry_after = delay
+    return AttemptError(error, transient=True, retry_after=delay)
+
+
 def _proxy_secret_patterns(proxy: Proxy | None) -> list[str]:
     """Patterns of a proxy's credentials."""
     if proxy is None or proxy.userinfo is None or proxy.credentials is None:
@@ -338,66 +318,27 @@ def _proxy_secret_patterns(proxy: Proxy | None) -> list[str]:
 
 
 def _context_length_error(
-    status: int, provider_error: _ProviderError, message: str
+    status: int, provider_error: ProviderError, message: str
 ) -> ContextLengthExceededError | None:
     if status not in (400, 413, 422, 500):
         return None
-    used, limit = provider_error.used, provider_error.limit
-    for pattern, used_group, limit_group in _CONTEXT_LENGTH_PATTERNS:
-        match = pattern.search(provider_error.message)
-        if match is not None:
-            if used is None and used_group is not None and limit_group is not None:
-                used = int(match[used_group].replace(",", ""))
-                limit = int(match[limit_group].replace(",", ""))
-            break
-    else:
-        names = (provider_error.code, provider_error.kind)
-        if "context_length_exceeded" not in names and "exceed_context_size_error" not in names:
-            return None
+    overflow = find_context_overflow(
+        provider_error.message, provider_error.code, provider_error.kind
+    )
+    if overflow is None:
+        return None
+    used = overflow.used if provider_error.used is None else provider_error.used
+    limit = overflow.limit if provider_error.limit is None else provider_error.limit
     return ContextLengthExceededError(message, used=used, limit=limit)
 
 
-def _is_model_not_found(provider_error: _ProviderError) -> bool:
+def _is_model_not_found(provider_error: ProviderError) -> bool:
     return provider_error.code == "model_not_found" or "model" in provider_error.message.lower()
 
 
-def _infer_status(provider_error: _ProviderError) -> int:
+def _infer_status(provider_error: ProviderError) -> int:
     """The HTTP status that corresponds to an error inside a stream."""
     if provider_error.code.isdecimal() and 400 <= int(provider_error.code) < 600:
         return int(provider_error.code)
     names = f"{provider_error.code} {provider_error.kind}"
     return next((status for status, sign in _STATUS_BY_ERROR_NAME if sign in names), 500)
-
-
-def _parse_provider_error(body: bytes) -> _ProviderError:
-    try:
-        data = msgspec.json.decode(body)
-    except DECODE_ERRORS:
-        text = body.decode(errors="replace").strip()
-        # A proxy's HTML error page is useless in a terminal.
-        return _ProviderError() if text.startswith("<") else _ProviderError(text)
-    if isinstance(data, list) and data:
-        data = data[0]
-    if not isinstance(data, dict):
-        return _ProviderError(str(data) if data else "")
-    inner = data.get("error")
-    if not isinstance(inner, dict):
-        inner = {**data, "message": inner} if isinstance(inner, str) else data
-    return _ProviderError(
-        message=_text(inner.get("message") or inner.get("detail")),
-        code=_text(inner.get("code")),
-        kind=_text(inner.get("type")),
-        param=_text(inner.get("param")),
-        used=_int_or_none(inner.get("n_prompt_tokens")),
-        limit=_int_or_none(inner.get("n_ctx")),
-    )
-
-
-def _text(value: Any) -> str:
-    if value is None or isinstance(value, str):
-        return value or ""
-    return msgspec.json.encode(value).decode()
-
-
-def _int_or_none(value: Any) -> int | None:
-    return value if type(value) is int else None

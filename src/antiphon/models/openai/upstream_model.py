@@ -18,7 +18,7 @@ from yarl import URL
 
 from antiphon.core.deltas import Delta
 from antiphon.core.http_proxies import Proxy, find_proxy
-from antiphon.errors import ConfigError, ModelUnavailableError
+from antiphon.errors import ConfigError, ModelNotFoundError, ModelUnavailableError
 from antiphon.models.openai.refusal_rules import LearnedRules, repair_request
 from antiphon.models.openai.request_rules import fit_request
 from antiphon.models.openai.tokenize_text import (
@@ -67,6 +67,8 @@ class UpstreamModel(ABC):
 
     #: What the dialect's requests are sent to, below the base URL.
     path: ClassVar[str]
+    #: As in ``ModelInfo``.
+    runs_hosted_tools: ClassVar[bool] = False
 
     def __init__(  # noqa: PLR0913
         self,
@@ -82,7 +84,7 @@ class UpstreamModel(ABC):
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._info = info
+        self._info = msgspec.structs.replace(info, runs_hosted_tools=self.runs_hosted_tools)
         self._url = _endpoint_url(base_url, self.path)
         self._tokenize_url = _endpoint_url(base_url, TOKENIZE_PATH)
         self._list_url = _endpoint_url(base_url, "/models")
@@ -156,7 +158,17 @@ class UpstreamModel(ABC):
             ):
                 (body, rules), repairs = repaired, repairs + 1
                 continue
+            if isinstance(failure.error, ModelNotFoundError):
+                failure.error.message += await self._listed_models()
             await attempts.wait_or_raise(failure)
+
+    async def _listed_models(self) -> str:
+        """A sentence that names the models there are, for an error message."""
+        try:
+            names = await self.model_names()
+        except AttemptError:
+            return ""
+        return f" {self.where} has {_shorten_names(names)}." if names else ""
 
     async def model_names(self) -> list[str]:
         """The models that the endpoint lists, without retries. Raises ``AttemptError``."""
@@ -336,9 +348,12 @@ def why_undecided(where: str, names: Sequence[str]) -> str:
     """The error message for a request without a model, unless the endpoint lists exactly one."""
     if not names:
         return f"Name a model: {where} lists none."
-    shown = ", ".join(names[:_SHOWN])
+    return f"Name a model: {where} has {_shorten_names(names)}."
+
+
+def _shorten_names(names: Sequence[str]) -> str:
     rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"Name a model: {where} has {shown}{rest}."
+    return ", ".join(names[:_SHOWN]) + rest
 
 
 def why_unknown(where: str, failure: AttemptError) -> str:

@@ -9,7 +9,7 @@ from typing import Protocol
 import aiohttp
 
 from antiphon.core.content_decoding import ContentDecoder, ContentDecodingError, decode_content
-from antiphon.core.deltas import Delta
+from antiphon.core.deltas import Delta, Finish, UsageUpdate
 from antiphon.models.openai.answer_framing import AnswerFraming
 from antiphon.models.openai.upstream_errors import CLIENT_ERRORS, ErrorMapper, Unreadable
 from antiphon.models.retry import AttemptError
@@ -50,6 +50,10 @@ class ResponseParser(Protocol):
     def finish(self) -> list[Delta]:
         """The final deltas (usage, finish), or none and ``error``."""
         ...
+
+
+#: Deltas that an answer without a word has, too.
+_END_DELTAS = (UsageUpdate, Finish)
 
 
 class UpstreamResponse:
@@ -133,10 +137,13 @@ class UpstreamResponse:
 
     def _finish(self) -> list[Delta]:
         parser = self._response_parser
-        if parser.done and parser.finish_reason is None and not self._has_output:
+        batch = parser.finish()
+        has_output = self._has_output or any(type(one) not in _END_DELTAS for one in batch)
+        if parser.done and parser.finish_reason is None and not has_output:
             # An end marker, and no answer before it.
             parser.error = parser.error or Unreadable("it holds no answer", b"")
-        return parser.finish()
+            return []
+        return batch
 
     async def _read_or_end(self) -> bytes:
         """The bytes that arrived, at least one; none: the answer ends here.

@@ -1,0 +1,210 @@
+"""Item shapes: brings input items of other shapes into the Responses API's. Pure.
+
+Clients send items as they received them, or as another API has them: with nulls, with messages
+and parts of chat completions, with arguments and outputs that are not text. What has one meaning
+is taken; anything else is left as it is, for the decoder to refuse by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import msgspec
+
+from antiphon.api.common.body import drop_nulls
+
+Fields: TypeAlias = dict[str, Any]
+
+#: What other servers and libraries call the roles.
+ROLE_NAMES = {"human": "user", "ai": "assistant", "model": "assistant", "bot": "assistant"}
+_OUTPUT_ROLES = ("tool", "function")
+_CALL_TYPES = {"function_call": "arguments", "custom_tool_call": "input"}
+_OUTPUT_TYPES = ("function_call_output", "custom_tool_call_output")
+#: The parts that an output may have. A list of anything else is a tool's value.
+_OUTPUT_PARTS = frozenset(
+    {
+        *("input_text", "output_text", "text", "refusal", "input_image", "image_url"),
+        *("input_file", "file", "input_audio", "input_video", "video_url"),
+    }
+)
+#: Statuses by what they mean here; of any other an input says nothing.
+_STATUSES = {"completed": "completed", "incomplete": "incomplete", "failed": "incomplete"}
+
+_encode = msgspec.json.Encoder().encode
+
+
+def normalize_item(given: Fields | str) -> Iterator[Fields]:
+    """An item in its shape: a message of chat completions that calls tools is several items."""
+    if isinstance(given, str):
+        yield {"type": "message", "role": "user", "content": given}
+        return
+    clean = drop_nulls(given)
+    if "type" not in clean:
+        named = "id" in clean and "role" not in clean and "content" not in clean
+        clean["type"] = "item_reference" if named else "message"
+    kind = clean["type"]
+    if not isinstance(kind, str):
+        pass
+    elif kind == "message":
+        _normalize_status(clean)
+        yield from _normalize_message(clean, given)
+        return
+    elif kind in _CALL_TYPES:
+        _normalize_status(clean)
+        _normalize_call(clean, _CALL_TYPES[kind])
+    elif kind in _OUTPUT_TYPES:
+        _normalize_status(clean)
+        clean["output"] = _normalize_output(clean.get("output"))
+    elif kind == "reasoning":
+        _normalize_status(clean)
+        _normalize_reasoning(clean)
+    elif not kind.startswith("mcp_"):
+        # Of what others made nobody here knows what a null means.
+        clean = {**given, "type": kind}
+    yield clean
+
+
+def _normalize_status(clean: Fields) -> None:
+    given = clean.pop("status", None)
+    if isinstance(given, str) and given in _STATUSES:
+        clean["status"] = _STATUSES[given]
+
+
+def _normalize_message(clean: Fields, given: Fields) -> Iterator[Fields]:
+    role = clean.get("role")
+    if isinstance(role, str):
+        clean["role"] = role = ROLE_NAMES.get(role, role)
+    if role in _OUTPUT_ROLES:
+        yield _output_of(clean)
+        return
+    calls = list(_calls_of(clean)) if role == "assistant" else []
+    if "content" in given or calls or role == "assistant":
+        # An assistant that only calls tools says nothing, and null is nothing.
+        clean["content"] = _normalize_content(clean.get("content", ""), role)
+    refusal = clean.pop("refusal", None)
+    if isinstance(refusal, str) and refusal and not clean.get("content"):
+        clean["content"] = [{"type": "refusal", "refusal": refusal}]
+    if clean.get("content") or not calls:
+        yield clean
+    yield from calls
+
+
+def _output_of(message: Fields) -> Fields:
+    """A tool's message. The legacy role ``function`` names its function instead of its call."""
+    call_id = message.get("tool_call_id") or message.get("call_id")
+    if call_id is None and message["role"] == "function" and message.get("name"):
+        call_id = _legacy_call_id(message["name"])
+    output = {"type": "function_call_output", "output": _normalize_output(message.get("content"))}
+    return output if call_id is None else {**output, "call_id": call_id}
+
+
+def _calls_of(message: Fields) -> Iterator[Fields]:
+    calls = message.pop("tool_calls", None)
+    for call in calls if isinstance(calls, list) else ():
+        if isinstance(call, dict):
+            yield _call_of(call)
+    legacy = message.pop("function_call", None)
+    if isinstance(legacy, dict) and legacy.get("name"):
+        yield _call_of({"id": _legacy_call_id(legacy["name"]), "function": legacy})
+
+
+def _call_of(call: Fields) -> Fields:
+    kind = "custom" if isinstance(call.get("custom"), dict) else "function"
+    called = call.get(kind)
+    item = {
+        "type": "custom_tool_call" if kind == "custom" else "function_call",
+        "call_id": call.get("id"),
+        **(drop_nulls(called) if isinstance(called, dict) else {}),
+    }
+    item = drop_nulls(item)
+    _normalize_call(item, _CALL_TYPES[item["type"]])
+    return item
+
+
+def _legacy_call_id(name: Any) -> str:
+    return f"call_{name}"
+
+
+def _normalize_call(clean: Fields, text_field: str) -> None:
+    if "call_id" not in clean and isinstance(clean.get("id"), str):
+        clean["call_id"] = clean["id"]
+    text = clean.get(text_field)
+    if text is None:
+        clean[text_field] = "{}" if text_field == "arguments" else ""
+    elif not isinstance(text, str):
+        clean[text_field] = _encode(text).decode()
+
+
+def _normalize_output(output: Any) -> Any:
+    """A tool's output: text or parts. A value of any other kind is its JSON."""
+    if output is None:
+        return ""
+    if isinstance(output, str):
+        return output
+    parts = [output] if isinstance(output, dict) else output
+    if isinstance(parts, list) and all(map(_is_output_part, parts)):
+        return _normalize_content(parts, "tool")
+    return _encode(output).decode()
+
+
+def _is_output_part(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") in _OUTPUT_PARTS
+
+
+def _normalize_content(content: Any, role: Any) -> Any:
+    if content is None:
+        return ""
+    if isinstance(content, dict):
+        content = [content]
+    if not isinstance(content, list):
+        return content
+    return [_normalize_part(part, role) for part in content]
+
+
+def _normalize_part(part: Any, role: Any) -> Any:
+    text_type = "output_text" if role == "assistant" else "input_text"
+    if isinstance(part, str):
+        return {"type": text_type, "text": part}
+    return _normalize_part_fields(drop_nulls(part), text_type) if isinstance(part, dict) else part
+
+
+def _normalize_part_fields(clean: Fields, text_type: str) -> Fields:
+    kind = clean.get("type", "text" if "text" in clean else None)
+    if kind == "text" or (kind == "input_text" and text_type != kind):
+        return {"type": text_type, "text": clean.get("text", "")}
+    if kind in ("image_url", "input_image"):
+        return _normalize_image(clean)
+    if kind == "file" and isinstance(clean.get("file"), dict):
+        return {"type": "input_file", **drop_nulls(clean["file"])}
+    if kind == "video_url" and isinstance(clean.get("video_url"), dict):
+        return {"type": "input_video", "video_url": clean["video_url"].get("url")}
+    return clean
+
+
+def _normalize_image(part: Fields) -> Fields:
+    image = part.get("image_url")
+    fields = drop_nulls(image) if isinstance(image, dict) else {}
+    if isinstance(image, dict):
+        part = {**part, "image_url": fields.get("url", ""), "detail": fields.get("detail", "")}
+    if not part.get("detail", ""):
+        part = {name: value for name, value in part.items() if name != "detail"}
+    return {**part, "type": "input_image"}
+
+
+def _normalize_reasoning(clean: Fields) -> None:
+    """Reasoning and its summary are lists of parts; raw reasoning has three names in the wild."""
+    for field, kind in (("summary", "summary_text"), ("content", "reasoning_text")):
+        parts = clean.get(field)
+        if isinstance(parts, str | dict):
+            parts = [parts] if parts else []
+        if isinstance(parts, list):
+            clean[field] = [_normalize_thought(part, kind) for part in parts]
+
+
+def _normalize_thought(part: Any, kind: str) -> Any:
+    if isinstance(part, str):
+        return {"type": kind, "text": part}
+    if isinstance(part, dict) and part.get("type", "text") in ("output_text", "text"):
+        return {**part, "type": kind}
+    return part

@@ -1,0 +1,155 @@
+"""Chat completions answer: its JSON, whole or one chunk of a stream, as structs. Pure.
+
+The shape that nearly all servers send is decoded at once. Where that fails, the answer is
+decoded leniently and each field that is needed is taken as it is: no other field can spoil it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from antiphon.models.openai.lenient_json import decode_lenient, without_surrogates
+
+_Struct = TypeVar("_Struct", bound=msgspec.Struct)
+
+
+class AnswerMessage(msgspec.Struct, gc=False):
+    """A chunk's ``delta`` or an answer's ``message``.
+
+    With all fields that its model may want back (``core.provider_fields``).
+    """
+
+    content: Any = None
+    refusal: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    reasoning_text: Any = None
+    thinking: Any = None
+    tool_calls: Any = None
+    function_call: Any = None
+    annotations: Any = None
+    reasoning_details: Any = None
+    thinking_blocks: Any = None
+    reasoning_opaque: Any = None
+    extra_content: Any = None
+    thought_signature: Any = None
+    provider_specific_fields: Any = None
+
+
+class Choice(msgspec.Struct, gc=False):
+    index: Any = None
+    delta: AnswerMessage | None = None
+    message: AnswerMessage | None = None
+    #: The words, in the oldest shape.
+    text: Any = None
+    logprobs: Any = None
+    finish_reason: Any = None
+    usage: Any = None
+    error: Any = None
+
+
+class Completion(msgspec.Struct, gc=False):
+    """A chunk of a stream, or a whole completion. ``base_resp`` is a status that some send."""
+
+    choices: list[Choice] | None = None
+    usage: Any = None
+    error: Any = None
+    base_resp: Any = None
+
+
+#: Fields of an object that is an error, though it does not say so under ``error``.
+_MESSAGE_FIELDS: Final = ("message", "msg")
+_ERROR_FIELDS: Final = (
+    *("detail", "errors", "error_msg", "error_message", "errorMessage", "errmsg"),
+    *("error_description", "Message", "status_msg", "statusMessage"),
+)
+
+#: An answer, or a chunk of one, in the usual shape. Raises what is in ``DECODE_ERRORS``.
+decode_answer = msgspec.json.Decoder(Completion).decode
+
+
+def decode_answer_leniently(data: bytes) -> Completion:
+    """An answer in any shape. Its strings may hold single surrogates.
+
+    Raises what is in ``DECODE_ERRORS``.
+    """
+    value = decode_lenient(data)
+    if not isinstance(value, dict):
+        raise msgspec.DecodeError("it is no JSON object")
+    completion = _convert(value, Completion)
+    choices: Any = completion.choices
+    if isinstance(choices, dict):
+        choices = [choices]
+    completion.choices = [
+        _convert_choice(one) for one in (choices if isinstance(choices, list) else ()) if one
+    ]
+    return completion
+
+
+def _convert_choice(value: Any) -> Choice:
+    choice = _convert(value, Choice)
+    choice.delta = _convert_message(choice.delta)
+    choice.message = _convert_message(choice.message)
+    return choice
+
+
+def _convert_message(value: Any) -> AnswerMessage | None:
+    """A message of any type; one that is a text is its content."""
+    if isinstance(value, list) and value:
+        value = value[0]
+    if isinstance(value, str) and value:
+        return AnswerMessage(content=value)
+    return _convert(value, AnswerMessage) if isinstance(value, dict) else None
+
+
+def _convert(value: Any, kind: type[_Struct]) -> _Struct:
+    """An object's fields as a struct's, whatever their types."""
+    if not isinstance(value, dict):
+        return kind()
+    return kind(**{name: value[name] for name in kind.__struct_fields__ if name in value})
+
+
+def find_error(answer: Completion, data: bytes) -> bytes | None:
+    """The error in an answer, None: it holds none; ``data`` is the answer's own JSON.
+
+    As JSON of any shape: ``provider_errors`` finds the words in it.
+    """
+    is_alone = answer.choices is None and answer.usage is None
+    if _is_error(answer.error) or (is_alone and isinstance(answer.error, dict)):
+        return data
+    status = answer.base_resp
+    if isinstance(status, dict) and _is_error_code(status.get("status_code")):
+        return msgspec.json.encode({"base_resp": without_surrogates(status)})
+    for choice in answer.choices or ():
+        if _is_error(choice.error):
+            return msgspec.json.encode({"error": without_surrogates(choice.error)})
+    if answer.choices or answer.usage:
+        return None
+    return data if _is_bare_error(decode_lenient(data)) else None
+
+
+def _is_bare_error(value: dict[str, Any]) -> bool:
+    """Whether an object without an answer is an error, as some servers send with status 200.
+
+    One with a message and another type than an error is a notice.
+    """
+    if any(value.get(name) for name in _ERROR_FIELDS):
+        return True
+    kind = value.get("type")
+    is_notice = isinstance(kind, str) and "error" not in kind.lower()
+    return any(value.get(name) for name in _MESSAGE_FIELDS) and (
+        not is_notice or _is_error_code(value.get("code"))
+    )
+
+
+def _is_error(error: Any) -> bool:
+    """Whether an ``error`` says anything: some servers send an empty one with each answer."""
+    if isinstance(error, dict):
+        return any(error.values())
+    return bool(error)
+
+
+def _is_error_code(code: Any) -> bool:
+    return code not in (None, 0, "0", "", 200, "200", False, True)

@@ -1,0 +1,128 @@
+"""Context overflow: finds out whether an error's message means that the input is too long. Pure.
+
+No two servers say it alike, and few send a code. What counts is that the input, or all tokens
+together, are more than a limit; a limit of the output alone is another error.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+#: How much of a message is read, in characters: what it means, it says at its beginning.
+_MAX_MESSAGE_LENGTH = 2000
+_CODES = re.compile(
+    "context_length_exceeded|exceed_context_size|context_window_exceeded|tokens_limit_reached"
+    "|max_prompt_tokens_exceeded|prompt_too_long|input_too_long|context_too_long",
+    re.IGNORECASE,
+)
+
+_MORE = (
+    r"(?:exceed\w*|over|above|beyond|(?:long|larg|great|bigg|high)er than|more than|less than"
+    r"|too (?:long|large|big|many)|at most|up to|must be ?<=?|cannot|greater|overflows?|limit"
+    r"|maximum|max\b|reduce|only|does(?: not|n't) fit|超|过长)"
+)
+#: What a message says that means too much input. Quotation marks are gone, case does not count.
+_SIGNS = [
+    re.compile(pattern, re.IGNORECASE | re.DOTALL)
+    for pattern in (
+        # The context, by its names.
+        rf"{_MORE}.{{0,80}}\bcontext[ _-]?(?:length|window|size|limit)",
+        rf"\bcontext[ _-]?(?:length|window|size|limit).{{0,80}}{_MORE}",
+        r"\bcontext (?:is |was )?(?:too long|too large|overflow\w*|exceeded|full)",
+        r"max(?:imum)?[ _](?:num|model|seq\w*|input|prompt|message)[ _](?:len\w*|tokens?)",
+        r"max(?:imum)? (?:allowed |supported )?(?:prompt|input|sequence) length",
+        # The input, and that it is too long.
+        r"\b(?:prompt|inputs?|messages|conversation|history)\b(?: \w+){0,3} too long",
+        r"\b(?:prompt|input) (?:length |tokens? |token count )?(?:\W*[\d,]+\W*(?:tokens?\W*)?)?"
+        r"(?:of [\d,]+ (?:tokens )?)?(?:exceed|is (?:long|larg|great)er than|超)",
+        r"range of input length",
+        r"\binputs must have less than",
+        # Tokens, and that they are of the input or of all.
+        r"too many (?:input |prompt )?tokens",
+        r"\b(?:input|prompt|message|total|model)s?[ _]tokens?(?: \w+){0,7} ?(?:exceed|must be|<=)",
+        r"\binputs? tokens \+ max_new_tokens",
+        r"your request exceed\w* (?:the )?(?:model )?token limit",
+        r"exceeds? (?:the |this )?model(?:'s)? (?:maximum )?token limit",
+        r"reduce the (?:length|size) of (?:the |your )?(?:messages|prompt|input)",
+        r"\bexceeds? max(?:imum)? (?:length|message tokens)",
+        r"max size: [\d,]+ tokens",
+    )
+]
+#: Limits of something else: of one field's text, of the output, of a rate.
+_OTHER_LIMITS = re.compile(
+    r"(?:string|array|object|name|key|id|value|list|schema|instructions?|description) (?:is )?"
+    r"too (?:long|large|big)"
+    r"|\b(?:completion|output|generated) tokens\b(?!.*\b(?:input|prompt|context|total)\b)"
+    r"|\bmax_(?:completion_|output_|new_)?tokens (?:value|should|is too large)"
+    r"(?!.*\b(?:input|prompt|context|total)\b)"
+    r"|range of max_\w*tokens"
+    r"|\bper (?:min(?:ute)?|hour|day)\b|\b[TR]P[MD]\b",
+    re.IGNORECASE | re.DOTALL,
+)
+
+_USED, _LIMIT, _OUTPUT = (rf"(?P<{name}>\d[\d,]*)" for name in ("used", "limit", "output"))
+#: The numbers of tokens in a message, used and allowed.
+_COUNTS = [
+    re.compile(pattern, re.IGNORECASE | re.DOTALL)
+    for pattern in (
+        rf"passed {_USED} input tokens and requested {_OUTPUT} output tokens.*?only {_LIMIT}",
+        rf"maximum (?:context|prompt) length (?:is|of) {_LIMIT}.*?"
+        rf"(?:requested|resulted in|request contains|request has) "
+        rf"(?:about |a total of )?{_USED}",
+        rf"maximum context length of {_LIMIT}.*?total of {_USED}",
+        rf"(?:prompt|input)\D{{0,12}}too long:? {_USED}(?: tokens)?\D{{1,40}}{_LIMIT}",
+        rf"context limit: {_USED} \+ {_OUTPUT} > {_LIMIT}",
+        rf"\({_USED}(?: tokens)?\) (?:is longer than|exceeds?) (?:the )?[\w' ]{{3,40}} "
+        rf"\({_LIMIT}",
+        rf"prompt contains {_USED} tokens.*?model with {_LIMIT}",
+        rf"token count \({_USED}\) exceeds[\w ]+\({_LIMIT}\)",
+        rf"token count of {_USED} exceeds the limit of {_LIMIT}",
+        rf"requested tokens \({_USED}\) exceed context window of {_LIMIT}",
+        rf"length {_USED}\) is longer than the maximum model length of {_LIMIT}",
+        rf"length {_USED} (?:exceeds the maximum length|is greater than \w+) {_LIMIT}",
+        rf"limit of {_LIMIT} tokens.*?resulted in {_USED} tokens",
+        rf"must be <= {_LIMIT}\. given: {_USED} inputs tokens and {_OUTPUT}",
+        rf"must have less than {_LIMIT} tokens\. given: {_USED}",
+        rf"prompt_tokens \({_USED}\) must be less than max_seq_len \({_LIMIT}\)",
+        rf"cannot exceed {_LIMIT} - received {_USED}",
+        rf"current length is {_USED} while limit is {_LIMIT}",
+        rf"token limit: {_LIMIT} \(requested: {_USED}\)",
+        rf"max input tokens: {_LIMIT}, request input token count: {_USED}",
+    )
+]
+
+
+class ContextOverflow(msgspec.Struct, frozen=True):
+    """An overflow, in tokens where the message has numbers: of the input, and what fits."""
+
+    used: int | None = None
+    limit: int | None = None
+
+
+def find_context_overflow(message: str, *codes: str) -> ContextOverflow | None:
+    """The overflow that an error means by its message or its codes; None: it is another error."""
+    if any(map(_CODES.search, codes)):
+        return _count(_without_marks(message))
+    plain = _without_marks(message)
+    if _OTHER_LIMITS.search(plain) or not any(sign.search(plain) for sign in _SIGNS):
+        return _count(plain) if _CODES.search(plain) else None
+    return _count(plain)
+
+
+def _without_marks(message: str) -> str:
+    return " ".join(re.sub(r"[`'\"*]", "", message[:_MAX_MESSAGE_LENGTH]).split())
+
+
+def _count(message: str) -> ContextOverflow:
+    for pattern in _COUNTS:
+        found = pattern.search(message)
+        if found is not None:
+            groups = found.groupdict()
+            used, limit, output = (
+                int((groups.get(name) or "0").replace(",", ""))
+                for name in ("used", "limit", "output")
+            )
+            return ContextOverflow(used, limit - output if output < limit else limit)
+    return ContextOverflow()
