@@ -34,7 +34,7 @@ from antiphon.core.items import (
     Refusal,
     text_and_refusals_of,
 )
-from antiphon.core.provider_fields import ProviderFields, group_by_origin
+from antiphon.core.provider_fields import ProviderFields, group_by_origin, text_only
 from antiphon.core.reasoning_sidecar import ReasoningSidecar, attach_fields, attach_sidecars
 from antiphon.core.tool_definitions import added_tools, offered_name
 from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
@@ -230,6 +230,9 @@ class _MessageBuilder:
         #: Reasoning that led to the message, and that of which nothing has come yet.
         self._message_reasoning: tuple[Reasoning, ...] = ()
         self._pending_reasoning: tuple[Reasoning, ...] = ()
+        #: Of an answer some of whose calls are open: they become a message of their own, and
+        #: models want thoughts in each.
+        self._round_thoughts: list[tuple[ProviderFields | None, str]] = []
 
     def add_message(self, item: Message) -> None:
         if item.role == "assistant":
@@ -277,7 +280,10 @@ class _MessageBuilder:
         plain = _encode(_assistant_chat_message(given, calls))
         reasoning = [*self._message_reasoning, *(r for c in self._calls for r in c.reasoning)]
         parts = [(item.provider_fields, item.text) for item in (*reasoning, *pending)]
-        parts.append((given.provider_fields if given else None, ""))
+        parts, self._round_thoughts = parts or self._round_thoughts, []
+        if self.open_calls:
+            self._round_thoughts = [(text_only(fields), text) for fields, text in parts]
+        parts = [*parts, (given.provider_fields if given else None, "")]
         # Thoughts that led to a call are a part of it. Of others models want the signed or
         # encrypted form, and some refuse their words.
         fields = group_by_origin(parts, with_text=bool(calls))

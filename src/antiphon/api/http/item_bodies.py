@@ -237,6 +237,9 @@ def _call_body(
             "name": call.name,
             "input" if call.is_custom else "arguments": call.arguments,
         }
+        if call.provider_fields is not None:
+            fields = call.provider_fields.fields
+            body = {**{name: it for name, it in fields.items() if name != "function"}, **body}
         return body if call.namespace is None else {**body, "namespace": call.namespace}
     if not as_approval_request:
         return mcp_call_body(call, name) | ({"status": status} if status else {})
@@ -280,8 +283,8 @@ def _reasoning_body(
     }
     if item.content:
         body["content"] = [{"type": "reasoning_text", "text": part.text} for part in item.content]
-    if include_encrypted and item.encrypted_content is not None:
-        body["encrypted_content"] = item.encrypted_content
+    if include_encrypted and (sealed := item.sealed) is not None:
+        body["encrypted_content"] = sealed
     return body
 
 

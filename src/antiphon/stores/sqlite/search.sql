@@ -1,6 +1,13 @@
 -- name: count_pending
 SELECT count(*) FROM (SELECT 1 FROM search_pending LIMIT ?)
 
+-- name: count_pending_of
+-- Of one tenant, up to a limit.
+SELECT count(*) FROM (
+    SELECT 1 FROM search_pending AS w JOIN threads AS t ON t.id = w.row_id >> 34
+    WHERE t.tenant = ? LIMIT ?
+)
+
 -- name: pending_turns
 -- Turns that wait to be indexed, of a tenant or (NULL) of all, each with its time; no time: it
 -- has not ended, or was erased.
