@@ -35,7 +35,7 @@ def completion_body(response: Response, *, legacy_functions: bool = False) -> di
         "id": completion_id_of(response.id),
         "object": "chat.completion",
         "created": int(response.created_at),
-        "model": response.header.model,
+        "model": response.model,
         "choices": [
             {
                 "index": 0,
@@ -155,16 +155,7 @@ class ChatCompletionChunkEncoder:
         include_usage: bool = False,
         legacy_functions: bool = False,
     ) -> None:
-        base = _encode(
-            {
-                "id": completion_id_of(initial_response.id),
-                "object": "chat.completion.chunk",
-                "created": int(initial_response.created_at),
-                "model": initial_response.header.model,
-            }
-        )
-        self._base = base[:-1]
-        self._head = b"data: " + self._base + b',"choices":[{"index":0,"delta":'
+        self._set_base(initial_response)
         self._text = self._head + b'{"content":'
         self._calls = 0
         self._has_role = False
@@ -172,6 +163,17 @@ class ChatCompletionChunkEncoder:
         self._reasoning_fields: dict[int, str] = {}
         self._include_usage = include_usage
         self._legacy_functions = legacy_functions
+
+    def _set_base(self, response: Response) -> None:
+        """Make what every chunk begins with."""
+        base = {
+            "id": completion_id_of(response.id),
+            "object": "chat.completion.chunk",
+            "created": int(response.created_at),
+            "model": response.model,
+        }
+        self._base = _encode(base)[:-1]
+        self._head = b"data: " + self._base + b',"choices":[{"index":0,"delta":'
 
     def encode(self, batch: list[events.Event]) -> bytes:
         """The bytes of events that leave together."""
@@ -219,6 +221,8 @@ class ChatCompletionChunkEncoder:
         return () if index else self._encode_delta({"function_call": _legacy_call_body(call)})
 
     def _encode_end(self, response: Response) -> list[bytes]:
+        if response.model != response.header.model:
+            self._set_base(response)
         reason = _finish_reason(response, self._legacy_functions).encode()
         out = [self._head, b'{},"logprobs":null,"finish_reason":"', reason, b'"}]}\n\n']
         if self._include_usage:

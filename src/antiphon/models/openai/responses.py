@@ -9,7 +9,7 @@ is left out. The codec does no I/O.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -66,10 +66,16 @@ class _Body(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ResponsesEncoder:
-    """Writes request bodies for one endpoint, which ``host`` names."""
+    """Writes request bodies for one endpoint, which ``host`` names.
 
-    def __init__(self, *, upstream_name: str | None, host: str) -> None:
+    ``extra`` are fields of every request.
+    """
+
+    def __init__(
+        self, *, upstream_name: str | None, host: str, extra: Mapping[str, Any] | None = None
+    ) -> None:
         self._name = upstream_name
+        self._extra = extra or {}
         self._host = host
 
     def origin(self, call: ModelCall) -> str:
@@ -86,9 +92,12 @@ class ResponsesEncoder:
                 param="stop",
             )
         name = _encode(self._name or call.model)
-        body = _build_body(options, (INCLUDE_ENCRYPTED_REASONING,), stream=call.stream)
-        extra = options.extra
-        rest = _encode(add_extra_fields(msgspec.to_builtins(body), extra) if extra else body)[1:]
+        body: _Body | dict[str, Any] = _build_body(
+            options, (INCLUDE_ENCRYPTED_REASONING,), stream=call.stream
+        )
+        if self._extra or options.extra:
+            body = add_extra_fields(msgspec.to_builtins(body), self._extra, options.extra)
+        rest = _encode(body)[1:]
         custom_names = {tool.name for tool in options.tools if tool.is_custom}
         given = to_input_items(call.messages, origin, custom_names)
         return b"".join((b'{"model":', name, b',"input":', given, b",", rest))
@@ -177,7 +186,9 @@ class ResponsesModel(UpstreamModel):
 
     @cached_property
     def _encoder(self) -> ResponsesEncoder:
-        return ResponsesEncoder(upstream_name=self._upstream_name, host=self._url.authority)
+        return ResponsesEncoder(
+            upstream_name=self._upstream_name, host=self._url.authority, extra=self._extra
+        )
 
     def _request_body(self, call: ModelCall) -> bytes:
         return self._encoder.encode(call)
