@@ -186,3 +186,13 @@ def as_function(tool: FunctionTool) -> FunctionTool:
         "additionalProperties": False,
     }
     return msgspec.structs.replace(tool, parameters=schema)
+
+
+def custom_input(arguments: str) -> str:
+    """The text in the arguments of such a function."""
+    try:
+        given = msgspec.json.decode(arguments)
+    except (msgspec.DecodeError, RecursionError):
+        return arguments
+    text = given.get(CUSTOM_INPUT) if isinstance(given, dict) else None
+    return text if isinstance(text, str) else arguments

@@ -29,7 +29,7 @@ from antiphon.core.tool_definitions import (
     offered_name,
     offered_tools,
 )
-from antiphon.core.tool_rules import ALL_TOOLS, qualified_name
+from antiphon.core.tool_rules import ALL_TOOLS, HOSTED_PREFIX, qualified_name
 from antiphon.core.turns import FunctionTool, McpTool, Options
 from antiphon.errors import InvalidRequestError
 
@@ -100,8 +100,6 @@ ToolChoice: TypeAlias = str | Definition
 #: The modes of a choice; some APIs call "required" another name.
 _MODES = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
 _SERVER_CHOICE_FIELDS = {"type", "server_label"}
-#: How ``Options`` names a tool that the upstream runs: by its type.
-_HOSTED_PREFIX = "hosted:"
 
 
 class DecodedTools(msgspec.Struct, frozen=True):
@@ -327,7 +325,7 @@ class _Choosable(msgspec.Struct, frozen=True):
             case str() as kind:
                 if not any(one.get("type") == kind for one in self.hosted):
                     raise _unknown_tool(kind, f"{path}.type")
-                return _HOSTED_PREFIX + kind
+                return HOSTED_PREFIX + kind
         raise InvalidRequestError("A tool's type is a string.", param=f"{path}.type")
 
     def _function(self, name: str, path: str) -> str:
@@ -365,7 +363,7 @@ def _decode_choice(
     name = tools.allowed_name(choice, "tool_choice")
     if name.endswith(NAME_SEPARATOR + ALL_TOOLS):
         return "required", (name,)
-    return (name if name.startswith(_HOSTED_PREFIX) else f"function:{name}"), None
+    return (name if name.startswith(HOSTED_PREFIX) else f"function:{name}"), None
 
 
 def _decode_allowed(given: _AllowedTools, tools: _Choosable) -> tuple[str, tuple[str, ...]]:
@@ -473,8 +471,8 @@ def choice_body(options: Options) -> str | Definition:
 
 def _named_choice_body(name: str, options: Options) -> Definition:
     """A tool that is chosen; ``name`` as in ``Options.allowed_tools``."""
-    if name.startswith(_HOSTED_PREFIX):
-        return {"type": name.removeprefix(_HOSTED_PREFIX)}
+    if name.startswith(HOSTED_PREFIX):
+        return {"type": name.removeprefix(HOSTED_PREFIX)}
     tool = next((tool for tool in options.tools if tool.name == name), None)
     if tool is not None:
         kind = "custom" if tool.is_custom else "function"

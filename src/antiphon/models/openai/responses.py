@@ -3,13 +3,14 @@
 Nothing is stored upstream: the whole context goes with each call, and with it the model's
 encrypted reasoning, so that it does not have to reason again. A message's reasoning
 (``core.reasoning_sidecar``) becomes reasoning items for the model that made it; other reasoning
-is left out. The codec does no I/O.
+is left out. Tools that the upstream runs itself, and their items, are sent as they are. The codec
+does no I/O.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -18,13 +19,15 @@ import msgspec
 from antiphon.core.extra_fields import add_extra_fields
 from antiphon.core.function_schemas import complete_parameters
 from antiphon.core.reasoning_sidecar import ReasoningSidecar
-from antiphon.core.tool_rules import is_tool_allowed
+from antiphon.core.tool_definitions import custom_input
+from antiphon.core.tool_rules import HOSTED_PREFIX, is_tool_allowed
 from antiphon.core.turns import INCLUDE_ENCRYPTED_REASONING, INCLUDE_LOGPROBS, FunctionTool, Options
 from antiphon.errors import InvalidRequestError
 from antiphon.models.openai.chat_completions import (
     ChatMessage,
     MessageFile,
     MessagePart,
+    MessageToolCall,
     decode_messages,
 )
 from antiphon.models.openai.logprobs_citations import wants_logprobs
@@ -34,6 +37,8 @@ from antiphon.turn.protocols import ModelCall
 
 _encode = msgspec.json.Encoder().encode
 _DEFAULTS = Options()
+#: What is asked for by other means; the rest of ``include`` is about hosted tools.
+_OWN_INCLUDES = (INCLUDE_ENCRYPTED_REASONING, INCLUDE_LOGPROBS)
 
 
 class _Body(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -54,6 +59,7 @@ class _Body(msgspec.Struct, frozen=True, omit_defaults=True):
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
+    max_tool_calls: int | None = None
     text: dict[str, Any] | None = None
     reasoning: dict[str, Any] | None = None
     top_logprobs: int | None = None
@@ -87,7 +93,8 @@ class ResponsesEncoder:
         body = _build_body(options, (INCLUDE_ENCRYPTED_REASONING,), stream=call.stream)
         extra = options.extra
         rest = _encode(add_extra_fields(msgspec.to_builtins(body), extra) if extra else body)[1:]
-        given = to_input_items(call.messages, origin)
+        custom = {tool.name for tool in options.tools if tool.is_custom}
+        given = to_input_items(call.messages, origin, custom)
         return b"".join((b'{"model":', name, b',"input":', given, b",", rest))
 
 
@@ -95,7 +102,14 @@ def _build_body(options: Options, include: tuple[str, ...], *, stream: bool) -> 
     if options == _DEFAULTS:
         return _Body(store=False, truncation="disabled", stream=stream, include=include)
     logprobs = wants_logprobs(options)
-    tools = bool(options.tools)
+    hosted = [
+        one
+        for one in options.hosted_tools
+        if is_tool_allowed(options, HOSTED_PREFIX + str(one.get("type")))
+    ]
+    tools = [*map(_tool, options.tools), *hosted]
+    if hosted:
+        include += tuple(one for one in options.include if one not in _OWN_INCLUDES)
     return _Body(
         store=False,
         # Trimming is done here, where the history is stored.
@@ -108,9 +122,10 @@ def _build_body(options: Options, include: tuple[str, ...], *, stream: bool) -> 
         # OpenAI's own API rejects penalties, so 0 is not sent.
         frequency_penalty=options.frequency_penalty or None,
         presence_penalty=options.presence_penalty or None,
-        tools=[_tool(one) for one in options.tools] if tools else None,
-        tool_choice=_tool_choice(options) if tools else None,
+        tools=tools or None,
+        tool_choice=_tool_choice(options, hosted) if tools else None,
         parallel_tool_calls=False if tools and not options.parallel_tool_calls else None,
+        max_tool_calls=options.max_tool_calls if hosted else None,
         text=_without_none(format=options.text_format, verbosity=options.verbosity),
         reasoning=_without_none(effort=options.reasoning_effort, summary=options.reasoning_summary),
         top_logprobs=options.top_logprobs if logprobs else None,
@@ -123,23 +138,34 @@ def _build_body(options: Options, include: tuple[str, ...], *, stream: bool) -> 
 
 def _tool(tool: FunctionTool) -> dict[str, Any]:
     """A tool with explicit schema and strictness: this API's default is strict."""
-    body: dict[str, Any] = {"type": "function", "name": tool.name}
+    body: dict[str, Any] = {"type": _tool_type(tool), "name": tool.name}
     if tool.description is not None:
         body["description"] = tool.description
+    if tool.is_custom:
+        return body if tool.format is None else {**body, "format": tool.format}
     body["parameters"] = complete_parameters(tool.parameters)
     body["strict"] = bool(tool.strict)
     return body
 
 
-def _tool_choice(options: Options) -> str | dict[str, Any] | None:
+def _tool_type(tool: FunctionTool) -> str:
+    return "custom" if tool.is_custom else "function"
+
+
+def _tool_choice(options: Options, hosted: Sequence[dict[str, Any]]) -> str | dict[str, Any] | None:
     choice = options.tool_choice
+    if choice.startswith(HOSTED_PREFIX):
+        return {"type": choice.removeprefix(HOSTED_PREFIX)}
     if choice.startswith("function:"):
-        return {"type": "function", "name": choice.removeprefix("function:")}
-    allowed = [one.name for one in options.tools if is_tool_allowed(options, one.name)]
-    if choice == "none" or not allowed:
+        name = choice.removeprefix("function:")
+        kind = next((_tool_type(one) for one in options.tools if one.name == name), "function")
+        return {"type": kind, "name": name}
+    allowed = [one for one in options.tools if is_tool_allowed(options, one.name)]
+    if choice == "none" or not (allowed or hosted):
         return "none"
     if len(allowed) < len(options.tools):
-        names = [{"type": "function", "name": name} for name in allowed]
+        names = [{"type": _tool_type(one), "name": one.name} for one in allowed]
+        names += [{"type": one["type"]} for one in hosted]
         return {"type": "allowed_tools", "mode": choice, "tools": names}
     return None if choice == "auto" else choice
 
@@ -175,9 +201,14 @@ _MAX_ID_LENGTH = 64
 _InputItem: TypeAlias = dict[str, Any]
 
 
-def to_input_items(messages: bytes, origin: str | None) -> bytes:
-    """The items' JSON array; ``origin`` is the model that is called, None: no reasoning."""
-    ids = _CallIds()
+def to_input_items(
+    messages: bytes, origin: str | None, custom_tools: Collection[str] = ()
+) -> bytes:
+    """The items' JSON array; ``origin`` is the model that is called, None: no reasoning.
+
+    ``custom_tools`` are the names of tools whose calls are custom ones here.
+    """
+    ids = _CallIds(custom_tools)
     return _encode(
         [item for one in decode_messages(messages) for item in _message_items(one, origin, ids)]
     )
@@ -186,11 +217,15 @@ def to_input_items(messages: bytes, origin: str | None) -> bytes:
 class _CallIds:
     """Makes call ids valid for the API: at most 64 characters, and unique.
 
-    Other dialects' models make longer ids, or reuse the same ones in each answer.
+    Other dialects' models make longer ids, or reuse the same ones in each answer. Knows which
+    calls are those of custom tools.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, custom_tools: Collection[str]) -> None:
         self._use_counts: dict[str, int] = {}
+        self.custom_tools = custom_tools
+        #: The valid ids of custom tools' calls.
+        self.custom_ids: set[str] = set()
 
     def call_id(self, given: str) -> str:
         """The next call with this id."""
@@ -212,35 +247,51 @@ def _message_items(message: ChatMessage, origin: str | None, ids: _CallIds) -> I
         case "tool":
             call_id = ids.output_id(message.tool_call_id or "")
             output = _content(message.content or "")
-            yield {"type": "function_call_output", "call_id": call_id, "output": output}
+            kind = "custom_tool_call" if call_id in ids.custom_ids else "function_call"
+            yield {"type": f"{kind}_output", "call_id": call_id, "output": output}
         case role:
             yield {"type": "message", "role": role, "content": _content(message.content or "")}
+    yield from message.items_behind
 
 
 def _assistant_items(
     message: ChatMessage, origin: str | None, ids: _CallIds
 ) -> Iterator[_InputItem]:
     """A model's message and calls, each behind the reasoning that led to it."""
-    reasoning = [one for one in message.reasoning if origin and one.origin in (None, origin)]
+    reasoning = [
+        one for one in message.reasoning if one.item or (origin and one.origin in (None, origin))
+    ]
     text = _text(message.content or "")
+    yield from _reasoning_items([one for one in reasoning if text or one.item], 0)
     if text:
-        yield from _reasoning_items(reasoning, 0)
         part = {"type": "output_text", "text": text}
         item: _InputItem = {"type": "message", "role": "assistant", "content": [part]}
         yield item if message.phase is None else {**item, "phase": message.phase}
     for position, call in enumerate(message.tool_calls or (), 1):
         yield from _reasoning_items(reasoning, position)
-        yield {
-            "type": "function_call",
-            "call_id": ids.call_id(call.id),
-            "name": call.function.name,
-            "arguments": call.function.arguments,
+        yield _call_item(call, ids)
+
+
+def _call_item(call: MessageToolCall, ids: _CallIds) -> _InputItem:
+    call_id, function = ids.call_id(call.id), call.function
+    if function.name in ids.custom_tools:
+        ids.custom_ids.add(call_id)
+        text = custom_input(function.arguments)
+        return {
+            "type": "custom_tool_call",
+            "call_id": call_id,
+            "name": function.name,
+            "input": text,
         }
+    kind = {"type": "function_call", "call_id": call_id}
+    return {**kind, "name": function.name, "arguments": function.arguments}
 
 
 def _reasoning_items(reasoning: Sequence[ReasoningSidecar], target: int) -> Iterator[_InputItem]:
     for one in reasoning:
-        if one.target == target:
+        if one.target == target and one.item is not None:
+            yield one.item
+        elif one.target == target:
             yield {
                 "type": "reasoning",
                 "summary": one.summary,

@@ -32,6 +32,7 @@ from antiphon.models.openai.lenient_json import (
     text_of_value,
 )
 from antiphon.models.openai.responses_item_matching import (
+    CUSTOM_CALL,
     FUNCTION_CALL,
     MESSAGE,
     Json,
@@ -71,7 +72,13 @@ _TEXT_EVENTS: dict[str, TextKind] = {
 }
 _DELTA_EVENTS = {f"{name}.delta": kind for name, kind in _TEXT_EVENTS.items()}
 _DONE_EVENTS = {f"{name}.done": kind for name, kind in _TEXT_EVENTS.items()}
-_ARGUMENTS_DELTA = "response.function_call_arguments.delta"
+#: The same of calls, by the items' type.
+_CALL_EVENTS = {
+    "response.function_call_arguments": FUNCTION_CALL,
+    "response.custom_tool_call_input": CUSTOM_CALL,
+}
+_CALL_DELTA_EVENTS = {f"{name}.delta": kind for name, kind in _CALL_EVENTS.items()}
+_CALL_DONE_EVENTS = {f"{name}.done": kind for name, kind in _CALL_EVENTS.items()}
 
 _END_EVENTS: dict[str, _Status] = {
     "response.completed": "completed",
@@ -107,7 +114,7 @@ class ResponsesParser:
             "response.output_text.annotation.added": self._on_annotation,
             "response.content_part.done": self._on_part_done,
             "response.reasoning_summary_part.done": self._on_part_done,
-            "response.function_call_arguments.done": self._on_arguments_done,
+            **dict.fromkeys(_CALL_DONE_EVENTS, self._on_arguments_done),
             "response.output_item.added": self._on_item_added,
             "response.output_item.done": self._on_item_done,
         }
@@ -167,8 +174,8 @@ class ResponsesParser:
         kind = _DELTA_EVENTS.get(event.type)
         if kind is not None:
             self._on_text_delta(event, kind, out)
-        elif event.type == _ARGUMENTS_DELTA:
-            item = self._items.find(FUNCTION_CALL, event.item_id or "", event.output_index)
+        elif call_type := _CALL_DELTA_EVENTS.get(event.type):
+            item = self._items.find(call_type, event.item_id or "", event.output_index)
             self._items.add_arguments(item, arguments_text(event.delta), out)
         elif event.type in self._handlers or not event.type.startswith("response."):
             self._handle_other_event(event, data, out)
@@ -236,8 +243,10 @@ class ResponsesParser:
         self._items.add_annotation(item, fields.get("annotation"))
 
     def _on_arguments_done(self, event: _Event, fields: Json, out: list[Delta]) -> None:
-        item = self._items.find(FUNCTION_CALL, event.item_id or "", event.output_index)
-        arguments = fields.get("arguments", fields.get("text"))
+        call_type = _CALL_DONE_EVENTS[event.type]
+        item = self._items.find(call_type, event.item_id or "", event.output_index)
+        field = "input" if call_type == CUSTOM_CALL else "arguments"
+        arguments = fields.get(field, fields.get("text"))
         self._items.finish_arguments(item, arguments, fields.get("name"), out)
 
     def _on_item_added(self, event: _Event, fields: Json, out: list[Delta]) -> None:
