@@ -230,14 +230,20 @@ def test_choices_of_tools(world: Scenario, choice: Any, sent: Any) -> None:
 
 
 def test_only_some_tools_may_be_called(world: Scenario) -> None:
-    for allowed, left in (
-        ({"type": "web_search"}, ["web_search"]),
-        ({"type": "function", "name": "lookup"}, ["function"]),
+    function = {"type": "function", "name": "lookup"}
+    for allowed, left, sent in (
+        ({"type": "web_search"}, ["web_search"], None),
+        (
+            function,
+            ["function", "web_search"],
+            {"type": "allowed_tools", "mode": "auto", "tools": [function]},
+        ),
     ):
         world.upstream_sends(whole(message()))
         choice = {"type": "allowed_tools", "mode": "auto", "tools": [allowed]}
         world.respond(stream=False, tools=[TOOLS[0], LOOKUP], tool_choice=choice)
         assert [one["type"] for one in world.requests[-1]["tools"]] == left
+        assert world.requests[-1].get("tool_choice") == sent
 
 
 # ---- custom tools

@@ -305,6 +305,37 @@ def test_reasoning_is_taken_from_the_history_of_a_chat_client() -> None:
             assert message == base | expected, name
 
 
+# ---- clients of responses that store nothing here
+
+
+STATELESS = {"store": False, "include": ["reasoning.encrypted_content"], "tools": [LOOKUP]}
+UNSTORED: dict[str, tuple[Json, Json]] = {
+    "thoughts-back-unstored": ({"reasoning_content": "Hm."}, {}),
+    "details-back-unstored": ({"reasoning": "Hm.", "reasoning_details": [TEXT_ENTRY, SECRET]}, {}),
+    "encrypted-back-unstored": ({"reasoning_details": [SECRET]}, {}),
+    "signature-back-unstored": ({"reasoning_content": "Hm."}, {"extra_content": SIGNED}),
+}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("name", UNSTORED)
+def test_clients_that_store_nothing_bring_back_the_items(name: str, stream: bool) -> None:
+    fields, beside = UNSTORED[name]
+    with scenario() as world:
+        world.upstream_sends(
+            calls(fields, **beside) if stream else whole_call(beside, **fields), GOOD
+        )
+        first = world.respond("Hi", stream=stream, **STATELESS)
+        given = [{"role": "user", "content": "Hi"}, *first.body["output"], output_of(first)]
+        world.respond(given, stream=stream, **STATELESS).expect("completed", "Hello there.")
+        assert world.requests[-1]["messages"][1] == {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{**CALL, **beside}],
+            **fields,
+        }
+
+
 # ---- later turns, and other models
 
 

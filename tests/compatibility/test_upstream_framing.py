@@ -14,6 +14,7 @@ import pytest
 from support.misbehaving_upstream import CUT, Behaviour, answer
 from support.scenario import (
     DONE,
+    Json,
     Scenario,
     body_of,
     chunk,
@@ -225,12 +226,25 @@ def type_cases(first: bytes, second: bytes, last: bytes, document: bytes) -> dic
     }
 
 
+def empty_error_cases(first: bytes, second: bytes, last: bytes) -> dict[str, Behaviour]:
+    """An ``error`` that says nothing, beside good choices, is none."""
+    values: Json = {"null": None, "empty": "", "object": {}, "list": [], "false": False}
+    parts = {"parts-null": {"message": None, "code": None}}
+    return {
+        f"err-beside-{name}": stream_of(
+            *(data({**json.loads(one[6:]), "error": value}) for one in (first, second, last)), DONE
+        )
+        for name, value in {**values, **parts}.items()
+    }
+
+
 def all_cases(first: bytes, second: bytes, last: bytes, document: bytes) -> dict[str, Behaviour]:
     return {
         **field_and_end_cases(first, second, last),
         **sign_of_life_cases(first, second, last),
         **line_cases(first, second, last),
         **compression_cases(first, second, last),
+        **empty_error_cases(first, second, last),
         **type_cases(first, second, last, document),
     }
 

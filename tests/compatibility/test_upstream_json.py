@@ -631,6 +631,8 @@ NO_ANSWERS: dict[str, Any] = {
         "base_resp": {"status_code": "1008", "status_msg": S},
     },
     "unknown-shape": {"result": {"why": S}},
+    "errorMessage": {"errorCode": "E1", "errorMessage": S},
+    "problem": {"type": "about:blank", "title": "Bad", "detail": S, "status": 503},
     "success-false": {"success": False, "data": None, "msg": S},
 }
 
@@ -678,6 +680,29 @@ def test_an_error_beside_words_keeps_them(world: Scenario) -> None:
         assert one.text == "Hello there."
         assert one.error is not None
         assert S in one.error["message"]
+
+
+@pytest.mark.parametrize(
+    "notice",
+    [
+        {"type": "ping"},
+        {"type": "keepalive", "message": "still here"},
+        {"type": "status", "code": 0, "msg": "queued"},
+        {"object": "chat.completion.chunk", "choices": [], "x_status": "queued"},
+        {},
+    ],
+    ids=str,
+)
+def test_a_notice_is_no_error(world: Scenario, notice: dict[str, Any]) -> None:
+    expect_words(
+        world, stream_of(data(notice), *HELLO[:2], data(notice), *HELLO[2:]), "Hello there."
+    )
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+def test_a_good_end_does_not_undo_a_bad_one(world: Scenario, reason: str) -> None:
+    behaviour = stream_of(*HELLO[:2], end(reason), end("stop"), DONE)
+    expect_words(world, behaviour, "Hello there.", "incomplete", reason)
 
 
 NOTHING = {

@@ -459,11 +459,23 @@ def test_a_call_that_a_limit_cuts_is_incomplete(world: Scenario, name: str) -> N
     completion.expect("length", "")
 
 
-def test_a_call_that_the_connection_cuts_fails(world: Scenario) -> None:
-    behaviour = stream_of(call(first()), call(then('{"c"')))
+@pytest.mark.parametrize("parts", [(), (DONE,)], ids=["closed", "done"])
+def test_a_call_without_its_end_and_a_reason_fails(world: Scenario, parts: tuple[bytes]) -> None:
+    behaviour = stream_of(call(first()), call(then('{"c"')), *parts)
     response, completion = ask_both(world, behaviour)
     response.expect("failed")
     completion.expect("error")
+
+
+def test_halves_of_a_character_in_arguments_are_joined(world: Scenario) -> None:
+    pieces = (first(), then('{"c":"\ud83d'), then('\ude00"}'))
+    for behaviour in (of_calls(*pieces), of_calls(*pieces[:2], then('\ude00\ud83d"}'))):
+        response, completion = ask_both(world, behaviour)
+        for one in (response, completion):
+            ((name, arguments),) = one.calls
+            assert name == "lookup"
+            assert json.loads(arguments)["c"].startswith("\U0001f600")
+        check_argument_events(response)
 
 
 def test_arguments_without_a_name_fail(world: Scenario) -> None:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiphon.core.ids import item_id, new_call_id, new_response_id, response_id_of, response_key
+from antiphon.core.ids import (
+    item_id,
+    new_call_id,
+    new_conversation_id,
+    new_response_id,
+    response_id_of,
+    response_key,
+)
 from antiphon.core.items import (
     FunctionCall,
     FunctionCallOutput,
@@ -21,17 +30,31 @@ from antiphon.core.items import (
 KINDS = ("message", "function_call", "function_call_output", "reasoning")
 
 
-def test_a_new_response_id_carries_128_random_bits() -> None:
-    made = [new_response_id() for _ in range(1000)]
+@pytest.mark.parametrize("new", [new_response_id, new_conversation_id])
+def test_a_new_id_has_its_time_and_80_random_bits(new: Callable[[], str]) -> None:
+    before = time.time()
+    made = [new() for _ in range(1000)]
+    after = time.time()
     assert len(set(made)) == 1000
-    assert all(re.fullmatch(r"resp_[0-9a-f]{32}", one) for one in made)
-    # Every one of the 128 bits is seen as 0 and as 1.
-    numbers = [int(one[5:], 16) for one in made]
+    assert all(re.fullmatch(r"(resp|conv)_[0-9a-f]{32}", one) for one in made)
+    seconds = [int(one[5:17], 16) / 1000 for one in made]
+    assert before - 0.001 <= min(seconds) <= max(seconds) <= after
+    assert seconds == sorted(seconds)
+    # Every one of the 80 bits is seen as 0 and as 1.
+    numbers = [int(one[17:], 16) for one in made]
     ones = zeros = 0
     for number in numbers:
         ones |= number
         zeros |= ~number
-    assert ones & zeros & (1 << 128) - 1 == (1 << 128) - 1
+    assert ones & zeros & (1 << 80) - 1 == (1 << 80) - 1
+
+
+def test_a_clock_before_1970_or_after_the_last_date_makes_ids_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for now in (-1e9, 1e15):
+        monkeypatch.setattr("antiphon.core.ids.time.time", lambda now=now: now)
+        assert response_key(new_response_id()) is not None
 
 
 def test_call_ids_differ() -> None:

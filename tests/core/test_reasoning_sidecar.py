@@ -13,7 +13,9 @@ from antiphon.core.reasoning_sidecar import (
     PHASE_KEY,
     REASONING_KEY,
     ReasoningSidecar,
+    attach_fields,
     attach_sidecars,
+    insert_fields,
     strip_sidecars,
 )
 from antiphon.turn.message_rendering import build_messages, render_turn
@@ -52,12 +54,42 @@ def test_what_is_carried_can_be_read_and_left_out(
         assert message.get(PHASE_KEY) == phase
 
 
+FIELDS = st.dictionaries(
+    st.sampled_from(["a", "extra_content", "antiphon_fields", FORGED]), WORDS, min_size=1
+)
+ORIGINS = st.sampled_from([None, "host/m", "host/other", FORGED])
+
+
+@given(st.lists(st.tuples(WORDS, CARRIED, st.dictionaries(ORIGINS, FIELDS)), max_size=4))
+def test_fields_go_to_the_model_that_they_came_from(
+    said: list[tuple[str, list[ReasoningSidecar], dict[str | None, dict[str, str]]]],
+) -> None:
+    plain, loaded, own = [], [], []
+    for text, carried, fields in said:
+        call = {"id": text, "type": "function"}
+        message = {"role": "assistant", "content": text, "tool_calls": [call]}
+        plain.append(message)
+        inner = attach_fields(msgspec.json.encode(call), fields)
+        with_call = msgspec.json.encode({**message, "tool_calls": [msgspec.Raw(inner)]})
+        loaded.append(attach_fields(attach_sidecars(with_call, carried), fields))
+        # Of an array that is read, the last of two equal names counts.
+        came = {
+            k: v for key, one in fields.items() if key in (None, "host/m") for k, v in one.items()
+        }
+        own.append({**message, "tool_calls": [{**call, **came}], **came})
+    array = b"[" + b",".join(loaded) + b"]"
+    assert json.loads(strip_sidecars(array)) == plain
+    assert json.loads(insert_fields(array, "host/m")) == own
+    assert insert_fields(array, "host/m").count(b"\n") == 0
+
+
 @given(WORDS, WORDS)
 def test_no_words_look_like_it(text: str, name: str) -> None:
     """A string's newlines are escapes, so it cannot hold the one that counts."""
     messages = build_messages([render_turn([Message("user", text, name)])], instructions=name)
     assert b"\n" not in messages
     assert strip_sidecars(messages) == messages
+    assert insert_fields(messages, name) == messages
 
 
 def test_other_newlines_are_left_alone() -> None:

@@ -171,7 +171,9 @@ async def _show(store: SqliteStore, response_id: str) -> None:
     ("table", "column"),
     [
         ("log", "kind"),
-        ("log", "body"),
+        ("log", "key"),
+        ("log", "text"),
+        ("texts", "body"),
         ("threads", "tree"),
         ("threads", "parent"),
         ("epochs", "epoch"),

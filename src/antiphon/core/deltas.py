@@ -104,7 +104,6 @@ class ToolCallDelta(msgspec.Struct, frozen=True):
     """A fragment of one tool call. ``index`` tells the calls of an answer apart.
 
     ``call_id`` and ``name`` come with the first fragment and may be missing later.
-    ``is_custom``: the arguments are a custom tool's input as it is, and no JSON.
     ``provider_fields`` of all fragments are joined.
     """
 
@@ -113,7 +112,6 @@ class ToolCallDelta(msgspec.Struct, frozen=True):
     name: str | None = None
     arguments: str = ""
     provider_fields: ProviderFields | None = None
-    is_custom: bool = False
 
 
 class ForeignItemDelta(msgspec.Struct, frozen=True):
@@ -126,6 +124,12 @@ class UsageUpdate(msgspec.Struct, frozen=True):
     """The tokens of the whole answer; a later one replaces an earlier one."""
 
     usage: Usage
+
+
+class AnsweringModel(msgspec.Struct, frozen=True):
+    """The name of the model that answers, where it is not the one that was called."""
+
+    name: str
 
 
 class Finish(msgspec.Struct, frozen=True):
@@ -149,5 +153,6 @@ Delta: TypeAlias = (
     | ToolCallDelta
     | ForeignItemDelta
     | UsageUpdate
+    | AnsweringModel
     | Finish
 )

@@ -8,6 +8,8 @@ upstreams refuse fields that they do not know.
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -35,6 +37,10 @@ _CALL_FIELDS: Final = (
 _FUNCTION_FIELDS: Final = ("name", "arguments")
 
 
+#: How fields begin that a client was given in place of encrypted reasoning.
+_SEAL_PREFIX: Final = "antiphon.fields.1:"
+
+
 class ProviderFields(msgspec.Struct, frozen=True, omit_defaults=True):
     """Fields of an item that only its model understands.
 
@@ -46,6 +52,10 @@ class ProviderFields(msgspec.Struct, frozen=True, omit_defaults=True):
     origin: str | None = None
     fields: dict[str, Any] = {}
     text_field: str | None = None
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(ProviderFields).decode
 
 
 def join_provider_fields(
@@ -77,6 +87,29 @@ def add_call_fields(call: dict[str, Any], fields: Mapping[str, Any]) -> dict[str
     outer = {name: value for name, value in fields.items() if name != "function"}
     function = {**fields.get("function", {}), **call["function"]}
     return {**outer, **call, "function": function}
+
+
+def seal_fields(given: ProviderFields) -> str:
+    """Fields as one opaque text, for clients that keep a reasoning item and send it back."""
+    return _SEAL_PREFIX + base64.b64encode(_encode(given)).decode()
+
+
+def unseal_fields(text: str) -> ProviderFields | None:
+    """The reverse of ``seal_fields``; None: the text is something else."""
+    if not text.startswith(_SEAL_PREFIX):
+        return None
+    try:
+        given = _decode(base64.b64decode(text[len(_SEAL_PREFIX) :], validate=True))
+    except (binascii.Error, msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
+    # It was with a client: what it holds now is what a client may send.
+    field = given.text_field if given.text_field in REASONING_TEXT_FIELDS else None
+    return ProviderFields(given.origin, select_message_fields(given.fields), field)
+
+
+def text_only(given: ProviderFields | None) -> ProviderFields | None:
+    """Those of a text that is told again, without what may be told once."""
+    return msgspec.structs.replace(given, fields={}) if given else None
 
 
 def group_by_origin(

@@ -13,14 +13,13 @@ from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 
+from antiphon.core.custom_tool_input import CUSTOM_INPUT
 from antiphon.core.items import ForeignItem, Item
 from antiphon.core.mcp_servers import NAME_SEPARATOR
 from antiphon.core.turns import FunctionTool
 
 #: The longest name that every upstream takes.
 MAX_OFFERED_NAME_LENGTH: Final = 64
-#: The one parameter of the function that a custom tool is offered as.
-CUSTOM_INPUT: Final = "input"
 _DIGEST_LENGTH: Final = 8
 _INVALID_CHARACTER: Final = re.compile(r"[^a-zA-Z0-9_-]")
 #: The items that bring tools with them.
@@ -186,13 +185,3 @@ def as_function(tool: FunctionTool) -> FunctionTool:
         "additionalProperties": False,
     }
     return msgspec.structs.replace(tool, parameters=schema)
-
-
-def custom_input(arguments: str) -> str:
-    """The text in the arguments of such a function."""
-    try:
-        given = msgspec.json.decode(arguments)
-    except (msgspec.DecodeError, RecursionError):
-        return arguments
-    text = given.get(CUSTOM_INPUT) if isinstance(given, dict) else None
-    return text if isinstance(text, str) else arguments

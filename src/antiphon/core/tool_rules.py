@@ -13,6 +13,8 @@ from antiphon.errors import InvalidRequestError
 DENIED_OUTPUT = "The user did not approve this call."
 #: The output of a call whose turn ended before the tool had given one.
 INTERRUPTED_OUTPUT = "The call was interrupted before it gave a result."
+#: How ``Options`` names a tool that the upstream runs: by its type, behind this.
+HOSTED_PREFIX = "hosted:"
 #: In place of a tool's name: all tools of a server.
 ALL_TOOLS = "*"
 #: How ``Options`` names a tool that the upstream runs: by its type.

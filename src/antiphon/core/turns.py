@@ -202,6 +202,7 @@ class End(msgspec.Struct, frozen=True, omit_defaults=True):
     ``trace`` is in what pieces a streamed turn came, and ``logprob_counts`` how many of its tokens'
     logprobs came with each piece of text (``core.replay_trace``). ``context_turns`` is how many
     earlier turns the last call contained (``turn.trimming.newest_turns``); None: all of them.
+    ``model`` is the one that answered, None: the one that was requested.
     """
 
     status: TurnStatus
@@ -213,6 +214,7 @@ class End(msgspec.Struct, frozen=True, omit_defaults=True):
     trace: tuple[int, ...] = ()
     logprob_counts: tuple[int, ...] = ()
     context_turns: int | None = None
+    model: str | None = None
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -230,6 +232,11 @@ class Response(msgspec.Struct, frozen=True):
     previous_response_id: str | None = None
     store: bool = True
     expires_at: float | None = None
+
+    @property
+    def model(self) -> str:
+        """The model that answered last, or else the one that was requested."""
+        return (self.end.model if self.end else None) or self.header.model
 
     @property
     def status(self) -> TurnStatus:

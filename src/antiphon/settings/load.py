@@ -25,6 +25,9 @@ from antiphon.settings.toml_file import (
     parse_base_url,
     parse_choice,
     parse_days,
+    parse_extra,
+    parse_fallback,
+    parse_headers,
     parse_kind,
     parse_list,
     parse_mcp_server,
@@ -56,10 +59,14 @@ _DEFAULT_KEY_VARIABLES = {"api.x.ai": "XAI_API_KEY", "api.openai.com": "OPENAI_A
 _GGUF = ".gguf"
 
 #: The fields of a model of each kind.
-_UPSTREAM_FIELDS = {"kind", "base_url", "api_key_env", "name", "context", "images", "price"}
+_UPSTREAM_FIELDS = {
+    *("kind", "base_url", "api_key_env", "name", "context", "images", "price"),
+    *("timeout", "fallback"),
+}
+_HTTP_FIELDS = {*_UPSTREAM_FIELDS, "headers", "headers_env", "extra", "quirks"}
 _FIELDS_BY_KIND: dict[ModelKind, set[str]] = {
-    "chat_completions": _UPSTREAM_FIELDS,
-    "responses": _UPSTREAM_FIELDS,
+    "chat_completions": _HTTP_FIELDS,
+    "responses": _HTTP_FIELDS,
     "xai-grpc": _UPSTREAM_FIELDS,
     "llama": {"kind", "path", "context", "primer"},
     "scripted": {"kind"},
@@ -285,6 +292,11 @@ class _SettingsLoader:
             images=table.images,
             primer=table.primer,
             price=table.price,
+            headers=parse_headers(table, at, self._require_key),
+            extra=parse_extra(table, at),
+            timeout=table.timeout,
+            quirks=tuple(table.quirks or ()),
+            fallback=parse_fallback(name, table, at),
         )
 
     def _mcp_servers(self) -> tuple[McpServerConfig, ...]:

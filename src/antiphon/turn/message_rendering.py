@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from antiphon.core.custom_tool_input import custom_arguments
 from antiphon.core.foreign_items import function_views, is_history
 from antiphon.core.function_schemas import to_json_object
 from antiphon.core.items import (
@@ -34,14 +35,14 @@ from antiphon.core.items import (
     Refusal,
     text_and_refusals_of,
 )
-from antiphon.core.provider_fields import ProviderFields, group_by_origin
+from antiphon.core.provider_fields import ProviderFields, group_by_origin, text_only
 from antiphon.core.reasoning_sidecar import (
     ReasoningSidecar,
     attach_fields,
     attach_items,
     attach_sidecars,
 )
-from antiphon.core.tool_definitions import CUSTOM_INPUT, added_tools, offered_name
+from antiphon.core.tool_definitions import added_tools, offered_name
 from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
 from antiphon.core.turns import FunctionTool
 
@@ -242,6 +243,9 @@ class _MessageBuilder:
         #: foreign items among it.
         self._message_reasoning: tuple[Reasoning | ForeignItem, ...] = ()
         self._pending_reasoning: tuple[Reasoning | ForeignItem, ...] = ()
+        #: Of an answer some of whose calls are open: they become a message of their own, and
+        #: models want thoughts in each.
+        self._round_thoughts: list[tuple[ProviderFields | None, str]] = []
 
     def add_message(self, item: Message) -> None:
         if item.role == "assistant":
@@ -299,7 +303,10 @@ class _MessageBuilder:
             for item in (*reasoning, *pending)
             if isinstance(item, Reasoning)
         ]
-        parts.append((given.provider_fields if given else None, ""))
+        parts, self._round_thoughts = parts or self._round_thoughts, []
+        if self.open_calls:
+            self._round_thoughts = [(text_only(fields), text) for fields, text in parts]
+        parts = [*parts, (given.provider_fields if given else None, "")]
         # Thoughts that led to a call are a part of it. Of others models want the signed or
         # encrypted form, and some refuse their words.
         fields = group_by_origin(parts, with_text=bool(calls))
@@ -405,7 +412,7 @@ def _assistant_chat_message(
 def _called_function(call: FunctionCall) -> _Function:
     """A call as models make it: of a function, by the name that they are offered."""
     if call.is_custom:
-        arguments = _encode({CUSTOM_INPUT: call.arguments}).decode()
+        arguments = custom_arguments(call.arguments)
     else:
         arguments = to_json_object(call.arguments)
     return _Function(offered_name(call.namespace, call.name), arguments)

@@ -30,7 +30,7 @@ from antiphon.turn.store_protocols import Head
 from antiphon.turn.summarization import SummaryRequest, needs_summary, summarize_history
 from antiphon.turn.tool_calls import new_tool_listings, with_effective_approvals, with_offered_tools
 from antiphon.turn.turn_reader import TurnReader
-from antiphon.turn.validation import render_input, turn_header, validate_input
+from antiphon.turn.validation import render_input, served_options, turn_header, validate_input
 
 #: Items as a model is sent them, the same as they are stored, and their images.
 ExtractedImages: TypeAlias = tuple[tuple[Item, ...], tuple[Item, ...], tuple[Blob, ...]]
@@ -114,6 +114,9 @@ class TurnPlanner:
         request = resolved.request
         name, model = self._models.get(request.model)
         validate_input(request, model)
+        options = served_options(request.options, model)
+        if options is not request.options:
+            request = msgspec.structs.replace(request, options=options)
         base = await resolve_history(request, self._history_cache, self._reader, unstored_history)
         turns = base.history.turns
         given = pair_tool_outputs(turns, request.input, request.approved_calls)

@@ -26,6 +26,8 @@ class Token(msgspec.Struct, frozen=True):
 class ModelInfo(msgspec.Struct, frozen=True):
     """What a model can do. ``context_window`` is in tokens, None: unknown.
 
+    ``runs_hosted_tools``: its upstream has tools of its own, such as ``web_search``.
+
     ``few_shot`` holds few-shot example turns as chat messages' JSON, comma-separated without
     brackets: shown to the model before the history, never stored.
     """
@@ -34,6 +36,7 @@ class ModelInfo(msgspec.Struct, frozen=True):
     owned_by: str = "antiphon"
     context_window: int | None = None
     images: bool = True
+    runs_hosted_tools: bool = False
     few_shot: bytes = b""
 
 

@@ -301,6 +301,8 @@ class TurnRunner:
         events: list[Event] = machine.close(is_complete=error is None and not stopped)
         live.emit(events)
         end = self._build_end(error, stopped=stopped)
+        if machine.answering_model is not None:
+            end = msgspec.structs.replace(end, model=machine.answering_model)
         if live.is_stored and self._context_turns is not None:
             end = msgspec.structs.replace(
                 end, context_turns=self._context_turn_count(self._context_turns)
@@ -378,12 +380,13 @@ class TurnRunner:
     def _turn_tokens(self) -> int | None:
         """What this turn takes in a context: all that was shown and said, less the rest.
 
-        Thoughts are said, but never shown again.
+        Thoughts are said, and shown again only with a call that they led to.
         """
         last = self._accumulator.last_usage
         if last is None:
             return None
-        shown_output = last.output_tokens - last.reasoning_tokens
+        hidden = 0 if self._accumulator.returns_thoughts else last.reasoning_tokens
+        shown_output = last.output_tokens - hidden
         return max(1, last.input_tokens + shown_output - self._other_tokens)
 
 

@@ -380,6 +380,10 @@ class SearchIndex(Protocol):
         """
         ...
 
+    async def count_unsearched(self, tenant: str) -> int:
+        """How many ended turns a search would not find yet: after a crash or a large import."""
+        ...
+
 
 class StoreHealth(Protocol):
     """Whether a store works."""

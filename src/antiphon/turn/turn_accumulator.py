@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from antiphon.core import deltas, events
+from antiphon.core.custom_tool_input import CustomInputDecoder
 from antiphon.core.ids import new_call_id
 from antiphon.core.items import (
     ForeignItem,
@@ -31,7 +32,6 @@ from antiphon.core.items import (
 from antiphon.core.provider_fields import ProviderFields, join_provider_fields
 from antiphon.core.tool_definitions import tool_finder
 from antiphon.core.turns import FunctionTool, TurnStatus, Usage
-from antiphon.turn.custom_tool_input import CustomInputDecoder
 
 _Prose = (
     deltas.OutputTextDelta
@@ -77,8 +77,7 @@ class _OpenItem(msgspec.Struct):
     provider_fields: ProviderFields | None = None
     #: The tool that a call is of, where it is not a plain function or not known.
     tool: FunctionTool | None = None
-    #: A custom tool's call has its text instead of the arguments; this reads it out of them.
-    is_custom: bool = False
+    #: Reads a custom tool's text out of the arguments of its call.
     input_decoder: CustomInputDecoder | None = None
 
 
@@ -100,6 +99,8 @@ class TurnAccumulator:
         self._find_tool = tool_finder(tools)
         self.finish_reason: deltas.FinishReason | None = None
         self.last_usage: Usage | None = None
+        #: The model that answers in place of the requested one.
+        self.answering_model: str | None = None
         #: Whether the model asked for tools more often than it may.
         self.tool_limit_reached = False
         self._earlier_usage: Usage | None = None
@@ -130,6 +131,14 @@ class TurnAccumulator:
         return self._earlier_usage + self.last_usage
 
     @property
+    def returns_thoughts(self) -> bool:
+        """Whether the next request repeats what the model thought in this round."""
+        made = self._items[self._round_start :]
+        return any(isinstance(item, FunctionCall) for item in made) and any(
+            isinstance(item, Reasoning) and item.provider_fields is not None for item in made
+        )
+
+    @property
     def is_round_empty(self) -> bool:
         """Whether the model has said nothing yet in this round."""
         return len(self._items) == self._round_start and not self._calls
@@ -157,6 +166,8 @@ class TurnAccumulator:
                 self.last_usage = delta.usage
             elif isinstance(delta, deltas.Finish):
                 self.finish_reason = delta.reason
+            elif isinstance(delta, deltas.AnsweringModel):
+                self.answering_model = delta.name
             else:
                 self._feed_other(delta, out)
         return out
@@ -192,7 +203,7 @@ class TurnAccumulator:
 
     def start_round(self) -> None:
         """The model is asked (again), now that tools have run."""
-        self.finish_reason = None
+        self.finish_reason = self.answering_model = None
         self._earlier_usage, self.last_usage = self.usage, None
         self._round_start = len(self._items)
 
@@ -251,8 +262,12 @@ class TurnAccumulator:
         """Nothing is shown of it before the item's end: deltas only add."""
         index = delta.call_index
         item = self._prose if index is None else self._calls.get(index)
-        if item is not None:
-            item.pieces[:] = [delta.text]
+        if item is None:
+            return
+        item.pieces[:] = [delta.text]
+        if item.input_decoder is not None:
+            item.input_decoder = CustomInputDecoder()
+            item.pieces[:] = [item.input_decoder.feed(delta.text)]
 
     def _feed_other(
         self,
@@ -327,7 +342,6 @@ class TurnAccumulator:
         if call is None:
             call = _OpenItem(-1, FunctionCall, [], self._unique_call_id(delta), is_started=False)
             self._calls[delta.index] = call
-        call.is_custom = call.is_custom or delta.is_custom
         if delta.provider_fields is not None:
             call.provider_fields = join_provider_fields(call.provider_fields, delta.provider_fields)
         if not call.name and delta.name:
@@ -349,8 +363,8 @@ class TurnAccumulator:
         call.index = len(self._items)
         self._items.append(None)
         call.tool = self._find_tool(call.name)
-        if call.tool is not None and call.tool.is_custom and not call.is_custom:
-            call.is_custom, call.input_decoder = True, CustomInputDecoder()
+        if call.tool is not None and call.tool.is_custom:
+            call.input_decoder = CustomInputDecoder()
             call.pieces = [call.input_decoder.feed("".join(call.pieces))]
         out.append(events.ItemAdded(call.index, self._build_call(call, "", "completed")))
         self._emit_arguments(call, "".join(call.pieces), out)
@@ -358,7 +372,7 @@ class TurnAccumulator:
     def _emit_arguments(self, call: _OpenItem, text: str, out: list[events.Event]) -> None:
         """A piece of a call's arguments; white space waits, since it may be all there is."""
         if not call.has_arguments:
-            if not text or (text.isspace() and not call.is_custom):
+            if not text or (text.isspace() and call.input_decoder is None):
                 return
             call.has_arguments = True
             text = "".join(call.pieces)
@@ -375,7 +389,7 @@ class TurnAccumulator:
             status,
             server,
             namespace=None if tool is None else tool.namespace,
-            is_custom=call.is_custom,
+            is_custom=call.input_decoder is not None,
         )
 
     def _unique_call_id(self, delta: deltas.ToolCallDelta) -> str:
@@ -397,7 +411,7 @@ class TurnAccumulator:
                 self._emit_arguments(item, rest, out)
         text = "".join(item.pieces)
         if item.kind is FunctionCall:
-            if not item.has_arguments and not item.is_custom:
+            if not item.has_arguments and item.input_decoder is None:
                 text = ""
                 if status == "completed":
                     # A function without parameters is called with an empty object.

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from antiphon.core.items import Item, Message, has_image
-from antiphon.core.turns import Header, TurnRequest
+from antiphon.core.tool_rules import HOSTED_PREFIX
+from antiphon.core.turns import Header, Options, TurnRequest
 from antiphon.errors import ImageInputUnsupportedError, InvalidRequestError
 from antiphon.turn.message_rendering import RenderedTurn, render_turn
 from antiphon.turn.protocols import Model
@@ -16,6 +19,29 @@ def turn_header(name: str, request: TurnRequest) -> Header:
     return Header(
         name, request.instructions, request.options, request.conversation, request.background
     )
+
+
+def served_options(options: Options, model: Model) -> Options:
+    """The options without the tools that nobody would run.
+
+    Raises ``InvalidRequestError`` where one of these has to be called.
+    """
+    if not options.hosted_tools or model.info.runs_hosted_tools:
+        return options
+    allowed = options.allowed_tools
+    if allowed is not None:
+        allowed = tuple(name for name in allowed if not name.startswith(HOSTED_PREFIX))
+    is_none_left = allowed == () or not (options.tools or options.mcp_servers)
+    if options.tool_choice.startswith(HOSTED_PREFIX) or (
+        options.tool_choice == "required" and is_none_left
+    ):
+        raise InvalidRequestError(
+            f"The model '{model.info.name}' runs no tools itself, so that it cannot be made to:"
+            " it can be given functions, custom tools and MCP servers.",
+            code="unsupported_value",
+            param="tool_choice",
+        )
+    return msgspec.structs.replace(options, hosted_tools=(), allowed_tools=allowed)
 
 
 def nothing_to_summarize_error() -> InvalidRequestError:

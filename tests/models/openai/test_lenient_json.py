@@ -28,6 +28,7 @@ from antiphon.models.openai.lenient_json import (
         (b'"\\ud83d"', "\ud83d"),
         (b"123456789012345678901234567890", 123456789012345678901234567890),
         (b"1e999", float("inf")),
+        (b"1" * 5000, float("inf")),
     ],
 )
 def test_what_is_decoded(data: bytes, value: Any) -> None:

@@ -59,3 +59,12 @@ def test_bytes_are_those_of_the_token_unless_it_is_half_a_character() -> None:
 )
 def test_options_that_request_logprobs(options: Options, wanted: bool) -> None:
     assert wants_logprobs(options) is wanted
+
+
+@pytest.mark.parametrize(
+    ("given_by_server", "logprob"),
+    [(-0.5, -0.5), (float("-inf"), -9999.0), (float("nan"), 0.0), (float("inf"), 0.0), (True, 0.0)],
+)
+def test_logprobs_are_numbers_that_json_has(given_by_server: Any, logprob: float) -> None:
+    (entry,) = normalize_logprobs([{"token": "a", "logprob": given_by_server, "bytes": [300]}])
+    assert (entry["logprob"], entry["bytes"]) == (logprob, [97])

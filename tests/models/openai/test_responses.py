@@ -386,5 +386,5 @@ def test_many_calls_at_once() -> None:
 
 def test_it_is_a_model() -> None:
     model: Model = ResponsesModel(ModelInfo("m"), "https://api.x.ai/v1", KEY)
-    assert model.info == ModelInfo("m")
+    assert model.info == ModelInfo("m", runs_hosted_tools=True)
     assert KEY not in repr(model)

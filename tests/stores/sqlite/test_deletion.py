@@ -16,7 +16,8 @@ import pytest
 
 from antiphon.core.items import Compaction, encode_item
 from antiphon.core.retention import RetentionPolicy
-from antiphon.stores.sqlite.page_scrubbing import find_dirty_pages
+from antiphon.stores.sqlite.deletion import ErasedRows
+from antiphon.stores.sqlite.page_scrubbing import DirtyPages, find_dirty_pages
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.turn.store_protocols import Head
 from support.store_subprocess import child, line
@@ -217,30 +218,66 @@ async def test_nothing_is_left_of_rows_that_were_moved(
         if not closed:
             await cleaned(store)
             assert held(path) == cage.alive
+            # The check of all pages agrees with the one near the erased rows.
+            assert dirty_pages(store) == []
     assert held(path) == cage.alive
     connection = sqlite3.connect(path)
     assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     connection.close()
 
 
-async def test_cleaning_is_what_removes_copies(path: Path) -> None:
-    """Without it, they are there to be found: this is what it is for."""
+def dirty_pages(store: SqliteStore, near: ErasedRows | None = None) -> DirtyPages:
+    """The pages with copies of rows, of all or of those near erased rows."""
+    connections = store._database._connections
+    connections.write_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    return find_dirty_pages(connections.read_connection, connections.page_file, near)
+
+
+async def complete_turns_side_by_side(store: SqliteStore, turns: int) -> list[Head]:
+    """Chains that grow in turn, of turns of all lengths."""
+    heads: list[Head] = []
+    tips: list[Head | None] = [None] * 5
+    for number in range(turns):
+        place = number * number % 5
+        tips[place] = head = await complete_turn(store, "x" * (number % 700), "y", tips[place])
+        heads.append(head)
+    return heads
+
+
+async def test_adding_rows_leaves_no_copies(path: Path) -> None:
     async with opened(path, ManualTime()) as store:
-        tips: list[Head | None] = [None] * 5
-        for number in range(200):
-            place = number * number % 5
-            tips[place] = await complete_turn(store, "x" * (number % 700), "y", tips[place])
-        ground = store._database
-        ground._connections.write_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        gaps = find_dirty_pages(ground._connections.read_connection, ground._connections.page_file)
-        assert len(gaps) > 10
-        assert {table for table, _ in gaps} == {"log"}
-        assert await store.delete("", (await complete_turn(store)).response_id)
+        await complete_turns_side_by_side(store, 300)
+        for number in range(100):
+            await store.stores.conversations.create("", {"number": "9" * (number * 5)})
+        assert dirty_pages(store) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_copies_are_near_what_was_erased(
+    path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Without scrubbing there are copies, and the check near the erased rows finds them all."""
+    monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing._SCRUB_DELAY", 1000)
+    rng = random.Random(seed)
+    async with opened(path, ManualTime()) as store:
+        heads = await complete_turns_side_by_side(store, 300)
+        for head in rng.sample(heads, 60):
+            assert await store.delete("", head.response_id)
+            await complete_turn(store, "z" * rng.randrange(900))
+        erased = store._database.erasures.scope().rows
+        assert erased is not None
+        everywhere = dirty_pages(store)
+        assert everywhere
+        assert sorted(everywhere, key=repr) == sorted(dirty_pages(store, erased), key=repr)
+        assert {table for table, _ in everywhere} == {"texts"}
+
+
+async def test_scrubbing_leaves_no_copies(path: Path) -> None:
+    async with opened(path, ManualTime()) as store:
+        for head in (await complete_turns_side_by_side(store, 200))[::3]:
+            assert await store.delete("", head.response_id)
         await cleaned(store)
-        assert (
-            find_dirty_pages(ground._connections.read_connection, ground._connections.page_file)
-            == []
-        )
+        assert dirty_pages(store) == []
 
 
 def test_readers_in_the_way_only_delay_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +327,8 @@ async def test_what_a_dead_process_erased_goes_when_the_file_is_opened(path: Pat
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA secure_delete = ON")
     connection.execute("PRAGMA wal_autocheckpoint = 0")
-    connection.execute("UPDATE log SET kind = kind")
+    connection.execute("UPDATE texts SET body = body")
+    connection.execute("DELETE FROM texts WHERE id IN (SELECT text FROM log WHERE kind IN (1, 2))")
     connection.execute("DELETE FROM log WHERE kind IN (1, 2)")
     assert held(path)
     async with opened(path, ManualTime()) as store:

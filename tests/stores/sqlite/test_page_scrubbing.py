@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -31,9 +31,11 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     unclean = PageFile.dirty_leaves
 
-    def watched(self: PageFile, root: int, size: int) -> Iterator[LeafPage | None]:
+    def watched(
+        self: PageFile, root: int, size: int, near: Sequence[int] | None = None
+    ) -> Iterator[LeafPage | None]:
         seen.append(root)
-        return unclean(self, root, size)
+        return unclean(self, root, size, near)
 
     monkeypatch.setattr(PageFile, "dirty_leaves", watched)
     monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing._SCRUB_DELAY", 0.0)
@@ -165,10 +167,12 @@ async def test_cleaning_goes_on_after_an_error_of_any_kind(
     errors: list[BaseException] = [IndexError("odd"), RuntimeError("odder"), OSError("gone")]
     unclean = PageFile.dirty_leaves
 
-    def failing(self: PageFile, root: int, size: int) -> Iterator[LeafPage | None]:
+    def failing(
+        self: PageFile, root: int, size: int, near: Sequence[int] | None = None
+    ) -> Iterator[LeafPage | None]:
         if errors:
             raise errors.pop()
-        return unclean(self, root, size)
+        return unclean(self, root, size, near)
 
     monkeypatch.setattr(PageFile, "dirty_leaves", failing)
     async with opened(path) as store:
@@ -186,8 +190,10 @@ def test_closing_ends_a_look_that_is_under_way(path: Path, monkeypatch: pytest.M
 
     def endless(
         loop: asyncio.AbstractEventLoop,
-    ) -> Callable[[PageFile, int, int], Iterator[LeafPage | None]]:
-        def pages(self: PageFile, root: int, size: int) -> Iterator[LeafPage | None]:
+    ) -> Callable[..., Iterator[LeafPage | None]]:
+        def pages(
+            self: PageFile, root: int, size: int, near: Sequence[int] | None = None
+        ) -> Iterator[LeafPage | None]:
             loop.call_soon_threadsafe(began.set)
             monkeypatch.setattr(PageFile, "dirty_leaves", unclean)
             while True:

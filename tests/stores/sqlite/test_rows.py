@@ -13,7 +13,7 @@ from antiphon.stores.sqlite.rows import (
     decode_turns,
     encode_blob_use,
     encode_end,
-    encode_header,
+    header_row,
     response_id_in,
     row_id_of,
 )
@@ -32,19 +32,22 @@ def no_blobs(number: int) -> Blob | None:
 
 
 def rows_of(place: int, key: bytes = KEY, end: End | None = DONE) -> list[Row]:
-    rows = [
-        (place, TOP, encode_header(key, 12.5, HEADER)),
-        (place + 1, INPUT, user("Hi.")),
-        (place + 2, OUTPUT, assistant("Hello.")),
+    rows: list[Row] = [
+        header_row(place, key, 12.5, HEADER),
+        (place + 1, INPUT, None, user("Hi.")),
+        (place + 2, OUTPUT, None, assistant("Hello.")),
     ]
-    return rows if end is None else [*rows, (place + END_POSITION, END, encode_end(end))]
+    return rows if end is None else [*rows, (place + END_POSITION, END, None, encode_end(end))]
 
 
 def test_a_header_comes_back() -> None:
-    body = encode_header(KEY, 1_700_000_000.123456, Header("m"))
-    top = decode_header(body)
+    row_id, kind, key, text = header_row(9, KEY, 1_700_000_000.123456, Header("m"))
+    assert (row_id, kind) == (9, TOP)
+    assert key is not None
+    assert text is not None
+    top = decode_header(key, text)
     assert (top.key, top.created_at, top.header) == (KEY, 1_700_000_000.123456, Header("m"))
-    assert response_id_in(body) == ID
+    assert response_id_in(key) == ID
     assert response_id_in(KEY) == ID
 
 
@@ -60,7 +63,7 @@ def test_rows_become_turns() -> None:
 
 
 def test_a_tombstone_is_no_turn_but_still_the_turn_before() -> None:
-    rows: list[Row] = [(row_id_of(1, 4), TOMBSTONE, OTHER), *rows_of(row_id_of(1, 5))]
+    rows: list[Row] = [(row_id_of(1, 4), TOMBSTONE, OTHER, None), *rows_of(row_id_of(1, 5))]
     (turn,) = decode_turns(rows, "resp_before", no_blobs)
     assert turn.previous_response_id == "resp_" + OTHER.hex()
 
@@ -79,8 +82,8 @@ def test_a_turns_blobs_lie_between_its_header_and_its_items() -> None:
         (2, BLOB_USE, encode_blob_use(2**40)),
         (3, BLOB_USE, encode_blob_use(99)),
     ]
-    rows = [top, *[(row_id_of(1, 0) + pos, kind, body) for pos, kind, body in uses]]
-    rows += [(place + 3, kind, body) for place, kind, body in items[:-1]] + items[-1:]
+    rows: list[Row] = [top, *[(row_id_of(1, 0) + pos, kind, key, None) for pos, kind, key in uses]]
+    rows += [(place + 3, kind, key, text) for place, kind, key, text in items[:-1]] + items[-1:]
     (turn,) = decode_turns(rows, None, kept.get)
     assert turn.blobs == {"aa": b"seven", "bb": b"large"}
     assert (turn.input, turn.output) == ((user("Hi."),), (assistant("Hello."),))

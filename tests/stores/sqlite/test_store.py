@@ -109,13 +109,13 @@ async def test_a_chain_writes_as_much_at_its_end_as_at_its_beginning(path: Path)
         assert 0.9 < late / early < 1.1
         # A branch off the end shares all that lies before it, and pays for its thread.
         query(path, "PRAGMA wal_checkpoint(TRUNCATE)")
-        before = query(path, "SELECT sum(length(body)), count(*) FROM log")[0]
+        before = query(path, "SELECT sum(length(body)), (SELECT count(*) FROM log) FROM texts")[0]
         await complete_turn(store, f"{0:090}", f"{0:0190}", parent)
         assert parent is not None
         grand = await head_of(store, (await store.chain(parent))[100].response_id)
-        after = query(path, "SELECT sum(length(body)), count(*) FROM log")[0]
+        after = query(path, "SELECT sum(length(body)), (SELECT count(*) FROM log) FROM texts")[0]
         await complete_turn(store, f"{0:090}", f"{0:0190}", grand)
-        branched = query(path, "SELECT sum(length(body)), count(*) FROM log")[0]
+        branched = query(path, "SELECT sum(length(body)), (SELECT count(*) FROM log) FROM texts")[0]
         assert after[0] is not None
         assert [b - a for a, b in zip(after, branched, strict=True)] == [  # type: ignore[operator]
             b - a  # type: ignore[operator]
@@ -164,7 +164,7 @@ async def test_erased_words_are_nowhere(path: Path) -> None:
         held = b"".join(file.read_bytes() for file in files)
         assert b"harmless" in held
         assert b"unspeakable" not in held
-    rows = query(path, "SELECT kind, length(body) FROM log WHERE kind NOT IN (0, 1, 2, 3)")
+    rows = query(path, "SELECT kind, length(key) FROM log WHERE kind NOT IN (0, 1, 2, 3)")
     assert rows == [(4, 16), (4, 16)]
     assert query(path, "SELECT count(*) FROM log") == [(6,)]
 
@@ -339,11 +339,12 @@ async def test_damage_is_an_error_with_advice(path: Path) -> None:
 async def test_rows_that_make_no_sense_are_an_error(path: Path) -> None:
     async with sqlite(path) as store:
         head = await complete_turn(store)
-        query(path, "UPDATE log SET body = x'00' WHERE kind = 0")
-        with pytest.raises(StoreError):
-            await store.turn("", head.response_id)
-        with pytest.raises(StoreError):
-            await store.recent_threads("", 1)
+        for damage in ("key = x'00'", "key = NULL", "text = NULL", "text = 99"):
+            query(path, f"UPDATE log SET {damage} WHERE kind = 0")
+            with pytest.raises(StoreError):
+                await store.turn("", head.response_id)
+            with pytest.raises(StoreError):
+                await store.recent_threads("", 1)
 
 
 async def test_a_read_that_meets_a_lock_waits_for_it(path: Path) -> None:

@@ -32,6 +32,12 @@ from antiphon.core.items import (
     Part,
     Reasoning,
 )
+from antiphon.core.provider_fields import (
+    EXTRA_FIELDS,
+    ProviderFields,
+    select_call_fields,
+    unseal_fields,
+)
 from antiphon.core.tool_rules import INTERRUPTED_OUTPUT, denied_output, qualified_name
 from antiphon.core.turns import ItemReference
 from antiphon.errors import InvalidRequestError
@@ -148,6 +154,17 @@ def _decode_plain_item(clean: dict[str, Any], path: str) -> Item:
             return msgspec.structs.replace(item, content=content, phase=phase)
         case FunctionCallOutput(output=output):
             return msgspec.structs.replace(item, output=_simplify_content(output, f"{path}.output"))
+        case Reasoning(encrypted_content=str(content)):
+            sealed = unseal_fields(content)
+            if sealed is not None:
+                return msgspec.structs.replace(item, encrypted_content=None, provider_fields=sealed)
+        case FunctionCall():
+            # What else stands there may be the client's own.
+            fields = {
+                name: it for name, it in select_call_fields(clean).items() if name in EXTRA_FIELDS
+            }
+            if fields:
+                return msgspec.structs.replace(item, provider_fields=ProviderFields(fields=fields))
     return item
 
 

@@ -49,7 +49,7 @@ def completion_body(response: Response, *, legacy_functions: bool = False) -> di
         "id": _completion_id(response),
         "object": "chat.completion",
         "created": int(response.created_at),
-        "model": response.header.model,
+        "model": response.model,
         "choices": [
             {
                 "index": 0,
@@ -152,16 +152,7 @@ class ChatCompletionChunkEncoder:
         include_usage: bool = False,
         legacy_functions: bool = False,
     ) -> None:
-        base = _encode(
-            {
-                "id": _completion_id(initial_response),
-                "object": "chat.completion.chunk",
-                "created": int(initial_response.created_at),
-                "model": initial_response.header.model,
-            }
-        )
-        self._base = base[:-1]
-        self._head = b"data: " + self._base + b',"choices":[{"index":0,"delta":'
+        self._set_base(initial_response)
         self._text = self._head + b'{"content":'
         self._calls = 0
         self._has_role = False
@@ -169,6 +160,17 @@ class ChatCompletionChunkEncoder:
         self._reasoning_fields: dict[int, str] = {}
         self._include_usage = include_usage
         self._legacy_functions = legacy_functions
+
+    def _set_base(self, response: Response) -> None:
+        """Make what every chunk begins with."""
+        base = {
+            "id": _completion_id(response),
+            "object": "chat.completion.chunk",
+            "created": int(response.created_at),
+            "model": response.model,
+        }
+        self._base = _encode(base)[:-1]
+        self._head = b"data: " + self._base + b',"choices":[{"index":0,"delta":'
 
     def encode(self, batch: list[events.Event]) -> bytes:
         """The bytes of events that leave together."""
@@ -216,6 +218,8 @@ class ChatCompletionChunkEncoder:
         return () if index else self._encode_delta({"function_call": _legacy_call_body(call)})
 
     def _encode_end(self, response: Response) -> list[bytes]:
+        if response.model != response.header.model:
+            self._set_base(response)
         reason = _finish_reason(response, self._legacy_functions).encode()
         out = [self._head, b'{},"logprobs":null,"finish_reason":"', reason, b'"}]}\n\n']
         if self._include_usage:

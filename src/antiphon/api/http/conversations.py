@@ -90,8 +90,10 @@ class ConversationEndpoints:
             if "order" in query:
                 raise InvalidRequestError("A search lists the best hits first.", param="order")
             hits = await self._conversations.index.search(tenant, words, limit + 1, after=after)
-            shown = [_hit_body(hit) for hit in hits[:limit]]
-            await send_json(send, _encode(list_body(shown, has_more=len(hits) > limit)))
+            body = list_body([_hit_body(hit) for hit in hits[:limit]], has_more=len(hits) > limit)
+            if unsearched := await self._conversations.index.count_unsearched(tenant):
+                body["unsearched_turns"] = unsearched
+            await send_json(send, _encode(body))
             return
         found = await self._conversations.store.list_conversations(
             tenant, limit + 1, after=after, newest_first=parse_order(query) == "desc"

@@ -28,6 +28,7 @@ from antiphon.core.items import (
     item_kind,
     text_and_refusals_of,
 )
+from antiphon.core.provider_fields import seal_fields
 from antiphon.core.tool_rules import needs_approval, unqualified_name
 from antiphon.core.turns import INCLUDE_ENCRYPTED_REASONING, Options, Response
 from antiphon.errors import InvalidRequestError
@@ -237,6 +238,9 @@ def _call_body(
             "name": call.name,
             "input" if call.is_custom else "arguments": call.arguments,
         }
+        if call.provider_fields is not None:
+            fields = call.provider_fields.fields
+            body = {**{name: it for name, it in fields.items() if name != "function"}, **body}
         return body if call.namespace is None else {**body, "namespace": call.namespace}
     if not as_approval_request:
         return mcp_call_body(call, name) | ({"status": status} if status else {})
@@ -282,6 +286,9 @@ def _reasoning_body(
         body["content"] = [{"type": "reasoning_text", "text": part.text} for part in item.content]
     if include_encrypted and item.encrypted_content is not None:
         body["encrypted_content"] = item.encrypted_content
+    elif include_encrypted and item.provider_fields is not None:
+        # A client that stores nothing here sends it back with the rest.
+        body["encrypted_content"] = seal_fields(item.provider_fields)
     return body
 
 

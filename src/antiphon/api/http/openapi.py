@@ -54,8 +54,8 @@ _STYLE: Final = (
     "@media(prefers-color-scheme:dark){body{color:#eee;background:#111}}"
 )
 #: Status codes that any endpoint may answer with, and those of certain ones only.
-_COMMON_STATUSES: Final = frozenset({400, 401, 403, 404, 429, 500, 503})
-_BODY_STATUSES: Final = frozenset({409, 413, 424, 502, 504})
+_COMMON_STATUSES: Final = frozenset({400, 401, 403, 404, 429, 431, 500, 503})
+_BODY_STATUSES: Final = frozenset({408, 409, 413, 415, 424, 502, 504})
 
 
 class Parameter(msgspec.Struct, frozen=True):

@@ -140,10 +140,13 @@ class ToolHandlers:
         """Stored turns by their words."""
         if self._conversations is None:
             raise InvalidRequestError("This server keeps nothing that could be searched.")
-        hits = await self._conversations.index.search(
-            caller.tenant, arguments.query, arguments.limit
-        )
-        return give.search_result(hits)
+        index = self._conversations.index
+        hits = await index.search(caller.tenant, arguments.query, arguments.limit)
+        result = give.search_result(hits)
+        if unsearched := await index.count_unsearched(caller.tenant):
+            warning = f"{unsearched} turns are still to be indexed: search again in a moment."
+            return _with_warnings(result, warning)
+        return result
 
     async def _unstored_chat(
         self,

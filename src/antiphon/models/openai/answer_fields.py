@@ -19,6 +19,9 @@ from antiphon.core.provider_fields import (
 )
 
 _DETAILS = "reasoning_details"
+#: What nearly all calls have, and nothing else.
+_CALL_NAMES = frozenset(("index", "id", "type", "function"))
+_FUNCTION_NAMES = frozenset(("name", "arguments"))
 
 
 class AnswerFields:
@@ -57,6 +60,13 @@ class AnswerFields:
 
     def call_fields(self, call: Mapping[str, Any]) -> ProviderFields | None:
         """What stands beside a call, None: nothing."""
+        function = call.get("function")
+        if (
+            call.keys() <= _CALL_NAMES
+            and isinstance(function, dict)
+            and function.keys() <= _FUNCTION_NAMES
+        ):
+            return None
         fields = select_call_fields(call)
         return ProviderFields(self._origin, fields) if fields else None
 

@@ -42,11 +42,13 @@ class AnswerFraming:
     The end marker is an event too, always as ``DONE``. A document is in ``document`` when the
     body has been closed. Signs of life are left out.
 
+    ``charset`` is the declared one: JSON is UTF-8, and only what is not is read by it.
     Raises ``AttemptError`` for a page, and for a document that is too long, and what
     ``SseParser`` raises.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, charset: str | None = None) -> None:
+        self._charset = charset
         self.document: bytes | None = None
         #: The last data of the stream that is no JSON: a sign of life, or an error in words.
         self.plain_words = b""
@@ -104,7 +106,7 @@ class AnswerFraming:
         if len([one for one in events if one != DONE]) > 1:
             return self._filter(events)
         document = events[0] if events else body
-        self.document = self._half_joiner.join(_mend_text(document))
+        self.document = self._mend(document)
         return []
 
     def _filter(self, events: Iterable[bytes]) -> list[bytes]:
@@ -112,7 +114,8 @@ class AnswerFraming:
         objects: list[bytes] = []
         for event in events:
             if event[:1] == b"{":
-                objects.append(self._half_joiner.join(_mend_text(event)))
+                is_plain = event.isascii() and b"\\" not in event
+                objects.append(event if is_plain else self._mend(event))
                 continue
             data = event.strip(_SPACE)
             while data.startswith(b"data:"):
@@ -121,13 +124,27 @@ class AnswerFraming:
             if data in _DONE_SPELLINGS:
                 objects.append(DONE)
             elif data.startswith(b"{"):
-                objects.append(self._half_joiner.join(_mend_text(data)))
+                objects.append(self._mend(data))
             elif listed := _listed_objects(data):
-                objects += [self._half_joiner.join(_mend_text(one)) for one in listed]
+                objects += [self._mend(one) for one in listed]
             elif data:
                 self.plain_words = data
         self._has_events = self._has_events or bool(objects)
         return objects
+
+    def _mend(self, data: bytes) -> bytes:
+        """JSON of whole characters in UTF-8, with U+FFFD for bytes that are none."""
+        if not data.isascii():
+            data = self._decode(data).encode()
+        return self._half_joiner.join(data)
+
+    def _decode(self, data: bytes) -> str:
+        for charset in ("utf-8", self._charset or "utf-8"):
+            try:
+                return data.decode(charset)
+            except (UnicodeDecodeError, LookupError):
+                continue
+        return data.decode(errors="replace")
 
 
 class HalfJoiner:
@@ -186,17 +203,6 @@ def _find_form(head: bytearray) -> Literal["stream", "document", "page"] | None:
     if start.startswith((b"{", b"[")):
         return "document"
     return "page" if start.startswith(b"<") else "stream"
-
-
-def _mend_text(data: bytes) -> bytes:
-    """JSON in UTF-8, with U+FFFD for bytes that are none."""
-    if data.isascii():
-        return data
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return data.decode(errors="replace").encode()
-    return data
 
 
 def _listed_objects(data: bytes) -> list[bytes]:

@@ -7,6 +7,7 @@ answers' parser is in ``chat_completions_stream``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -122,11 +123,20 @@ class ChatCompletionsEncoder:
     ``openai``: the endpoint is OpenAI's own. Then the token limit is sent as
     ``max_completion_tokens``, since its newer models reject ``max_tokens``, and ``store: false``
     is sent, since accounts may store by default. All others get ``max_tokens``, which every
-    server supports, and no ``store``, which strict ones reject.
+    server supports, and no ``store``, which strict ones reject. ``extra`` are fields of every
+    request.
     """
 
-    def __init__(self, *, upstream_name: str | None, openai: bool, host: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        upstream_name: str | None,
+        openai: bool,
+        host: str = "",
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
         self._name = upstream_name
+        self._extra = extra or {}
         self._host = host
         self._openai = openai
         self._default_options = {
@@ -179,8 +189,9 @@ class ChatCompletionsEncoder:
             user=options.user,
         )
         given: _Body | dict[str, Any] = body
-        if extra := options.extra:
-            given = add_extra_fields(msgspec.to_builtins(body), extra, limits=_LIMITS)
+        if self._extra or options.extra:
+            fields = msgspec.to_builtins(body)
+            given = add_extra_fields(fields, self._extra, options.extra, limits=_LIMITS)
         fields = _encode(given)[1:]
         return fields if fields == b"}" else b"," + fields
 
@@ -236,7 +247,10 @@ class ChatCompletionsModel(UpstreamModel):
     def _encoder(self) -> ChatCompletionsEncoder:
         openai = _is_openai(self._url.host or "")
         return ChatCompletionsEncoder(
-            upstream_name=self._upstream_name, openai=openai, host=self._url.authority
+            upstream_name=self._upstream_name,
+            openai=openai,
+            host=self._url.authority,
+            extra=self._extra,
         )
 
     def _request_body(self, call: ModelCall) -> bytes:

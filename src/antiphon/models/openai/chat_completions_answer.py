@@ -11,7 +11,6 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from antiphon.models.openai.lenient_json import decode_lenient, without_surrogates
-from antiphon.models.openai.upstream_errors import DECODE_ERRORS
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
@@ -60,28 +59,23 @@ class Completion(msgspec.Struct, gc=False):
     base_resp: Any = None
 
 
-_decode = msgspec.json.Decoder(Completion).decode
 #: Fields of an object that is an error, though it does not say so under ``error``.
+_MESSAGE_FIELDS: Final = ("message", "msg")
 _ERROR_FIELDS: Final = (
-    "message",
-    "msg",
-    "detail",
-    "errors",
-    "error_msg",
-    "error_message",
-    "errmsg",
+    *("detail", "errors", "error_msg", "error_message", "errorMessage", "errmsg"),
+    *("error_description", "Message", "status_msg", "statusMessage"),
 )
 
+#: An answer, or a chunk of one, in the usual shape. Raises what is in ``DECODE_ERRORS``.
+decode_answer = msgspec.json.Decoder(Completion).decode
 
-def decode_answer(data: bytes) -> tuple[Completion, bool]:
-    """An answer, or a chunk of one; True: its strings may hold single surrogates.
+
+def decode_answer_leniently(data: bytes) -> Completion:
+    """An answer in any shape. Its strings may hold single surrogates.
 
     Raises what is in ``DECODE_ERRORS``.
     """
-    try:
-        return _decode(data), False
-    except DECODE_ERRORS:
-        value = decode_lenient(data)
+    value = decode_lenient(data)
     if not isinstance(value, dict):
         raise msgspec.DecodeError("it is no JSON object")
     completion = _convert(value, Completion)
@@ -91,7 +85,7 @@ def decode_answer(data: bytes) -> tuple[Completion, bool]:
     completion.choices = [
         _convert_choice(one) for one in (choices if isinstance(choices, list) else ()) if one
     ]
-    return completion, True
+    return completion
 
 
 def _convert_choice(value: Any) -> Choice:
@@ -118,27 +112,36 @@ def _convert(value: Any, kind: type[_Struct]) -> _Struct:
 
 
 def find_error(answer: Completion, data: bytes) -> bytes | None:
-    """The error in an answer, as JSON with an ``error``; ``data`` is the answer's own JSON."""
+    """The error in an answer, None: it holds none; ``data`` is the answer's own JSON.
+
+    As JSON of any shape: ``provider_errors`` finds the words in it.
+    """
     is_alone = answer.choices is None and answer.usage is None
     if _is_error(answer.error) or (is_alone and isinstance(answer.error, dict)):
         return data
     status = answer.base_resp
     if isinstance(status, dict) and _is_error_code(status.get("status_code")):
-        return _encode_error(status.get("status_msg") or status, status.get("status_code"))
+        return msgspec.json.encode({"base_resp": without_surrogates(status)})
     for choice in answer.choices or ():
         if _is_error(choice.error):
             return msgspec.json.encode({"error": without_surrogates(choice.error)})
-    return None if answer.choices or answer.usage else _find_bare_error(data)
+    if answer.choices or answer.usage:
+        return None
+    return data if _is_bare_error(decode_lenient(data)) else None
 
 
-def _find_bare_error(data: bytes) -> bytes | None:
-    """The error that an object without an answer is, or None: it is none.
+def _is_bare_error(value: dict[str, Any]) -> bool:
+    """Whether an object without an answer is an error, as some servers send with status 200.
 
-    Some servers send errors with status 200, in shapes of their own.
+    One with a message and another type than an error is a notice.
     """
-    value = decode_lenient(data)
-    words = next((value[name] for name in _ERROR_FIELDS if value.get(name)), None)
-    return None if words is None else _encode_error(words, value.get("code"))
+    if any(value.get(name) for name in _ERROR_FIELDS):
+        return True
+    kind = value.get("type")
+    is_notice = isinstance(kind, str) and "error" not in kind.lower()
+    return any(value.get(name) for name in _MESSAGE_FIELDS) and (
+        not is_notice or _is_error_code(value.get("code"))
+    )
 
 
 def _is_error(error: Any) -> bool:
@@ -150,9 +153,3 @@ def _is_error(error: Any) -> bool:
 
 def _is_error_code(code: Any) -> bool:
     return code not in (None, 0, "0", "", 200, "200", False, True)
-
-
-def _encode_error(words: Any, code: Any) -> bytes:
-    words, code = without_surrogates(words), without_surrogates(code)
-    message = words if isinstance(words, str) else msgspec.json.encode(words).decode()
-    return msgspec.json.encode({"error": {"message": message, "code": code}})

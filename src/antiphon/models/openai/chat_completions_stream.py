@@ -7,7 +7,7 @@ has one meaning is taken, and a field that nobody needs cannot fail an answer.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from antiphon.core.deltas import (
@@ -20,7 +20,7 @@ from antiphon.core.deltas import (
     RefusalTextDelta,
     UsageUpdate,
 )
-from antiphon.core.provider_fields import MESSAGE_FIELDS, REASONING_TEXT_FIELDS
+from antiphon.core.provider_fields import MESSAGE_FIELDS, REASONING_TEXT_FIELDS, ProviderFields
 from antiphon.core.turns import Usage
 from antiphon.errors import ModelError
 from antiphon.models.openai.answer_fields import AnswerFields
@@ -28,6 +28,7 @@ from antiphon.models.openai.chat_completions_answer import (
     AnswerMessage,
     Choice,
     decode_answer,
+    decode_answer_leniently,
     find_error,
 )
 from antiphon.models.openai.lenient_json import (
@@ -55,6 +56,7 @@ _FINISH_PATTERNS: Final = [
         (r"tool|function", "tool_calls"),
     )
 ]  # fmt: skip
+_GOOD_ENDS: Final = ("stop", "tool_calls")
 _NO_FINISH_REASON: Final = frozenset(("", "null", "none", "undefined"))
 _DONE_MARKS: Final = (b"[DONE]", b'"[DONE]"')
 _REASONING_PARTS: Final = ("thinking", "reasoning")
@@ -90,12 +92,13 @@ class ChatCompletionsParser:
         self._logprobs: tuple[dict[str, Any], ...] = ()
         self._annotations: list[dict[str, Any]] = []
         self._texts: list[str] = []
+        self._text_only = AnswerMessage()
         self._has_refusal = self._has_reasoning = False
         #: Under which of its names reasoning has come last.
         self._reasoning_field: str | None = None
-        #: Of the text and of the reasoning, since an event whose strings may hold halves of
+        #: Of text, reasoning and refusal, since an event whose strings may hold halves of
         #: characters.
-        self._joiners: tuple[SurrogateJoiner, SurrogateJoiner] | None = None
+        self._joiners: tuple[SurrogateJoiner, ...] | None = None
         #: Those that are not the first, while that has not come.
         self._other_choices: list[Choice] | None = []
         #: The last event without a choice.
@@ -134,8 +137,10 @@ class ChatCompletionsParser:
         if self.error is not None:
             return out
         if self._joiners is not None:
-            self._add_reasoning(self._joiners[1].close(), out)
-            self._add_text(self._joiners[0].close(), out)
+            text, reasoning, refusal = (one.close() for one in self._joiners)
+            self._add_reasoning(reasoning, out)
+            self._add_text(text, out)
+            self._add_refusal(refusal, out)
         out += self._tool_calls.finish(is_cut=reason in ("length", "content_filter"))
         if "input" in self._counts or "output" in self._counts:
             out.append(UsageUpdate(_to_usage(self._counts)))
@@ -147,7 +152,7 @@ class ChatCompletionsParser:
         calls.complete_names()
         has_answer = bool(self._texts) or self._has_refusal or calls.has_calls
         meaning = _finish_meaning(given) if given else "stop"
-        if given is None and not self.done:
+        if given is None and (not self.done or calls.has_cut_call):
             self.error = incomplete_stream()
         elif given is None and not (has_answer or self._has_reasoning or calls.nameless_arguments):
             self.error = Unreadable("it holds no answer", self._last_event)
@@ -168,25 +173,39 @@ class ChatCompletionsParser:
 
     def _parse(self, data: bytes, out: list[Delta], *, is_whole: bool) -> None:
         try:
-            answer, is_lenient = decode_answer(data)
-            if is_lenient and self._joiners is None:
-                self._joiners = SurrogateJoiner(), SurrogateJoiner()
+            try:
+                answer = decode_answer(data)
+            except DECODE_ERRORS:
+                answer = decode_answer_leniently(data)
+                self._join_surrogates()
             if answer.usage is not None:
                 self._add_usage(answer.usage)
+            choice: Choice | None = None
             if answer.choices:
                 choice = self._first_choice(answer.choices)
                 if choice is not None:
                     self._parse_choice(choice, out, is_whole=is_whole)
             else:
                 self._last_event = data
-            self.error = find_error(answer, data)
+            if (
+                choice is None
+                or choice.error is not None
+                or answer.error is not None
+                or answer.base_resp is not None
+            ):
+                self.error = find_error(answer, data)
         except DECODE_ERRORS as error:
             self.error = Unreadable(str(error), data, error)
+
+    def _join_surrogates(self) -> None:
+        if self._joiners is None:
+            self._joiners = SurrogateJoiner(), SurrogateJoiner(), SurrogateJoiner()
+            self._tool_calls.join_surrogates()
 
     def _first_choice(self, choices: list[Choice]) -> Choice | None:
         """The choice of index 0; one without an index has its position."""
         for position, choice in enumerate(choices):
-            if _choice_index(choice, position) == 0:
+            if choice.index == 0 or _choice_index(choice, position) == 0:
                 self._other_choices = None
                 return choice
         if self._other_choices is not None:
@@ -215,7 +234,15 @@ class ChatCompletionsParser:
         if choice.usage is not None:
             self._add_usage(choice.usage)
         if choice.finish_reason is not None:
-            self.finish_reason = _read_finish_reason(choice.finish_reason) or self.finish_reason
+            self._add_finish_reason(choice.finish_reason)
+
+    def _add_finish_reason(self, given: Any) -> None:
+        """The last one counts, but a good end does not undo a bad one."""
+        reason = _read_finish_reason(given)
+        if reason is None:
+            return
+        if self.finish_reason is None or _finish_meaning(self.finish_reason) in _GOOD_ENDS:
+            self.finish_reason = reason
 
     def _is_repetition(self, message: AnswerMessage) -> bool:
         """Whether a message in a stream repeats what has come in pieces."""
@@ -224,8 +251,14 @@ class ChatCompletionsParser:
         return self._tool_calls.has_calls and not text_of_value(message.content)
 
     def _add_message(self, message: AnswerMessage, out: list[Delta], *, is_whole: bool) -> None:
-        self._add_message_reasoning(message, out, is_whole=is_whole)
         content = message.content
+        if type(content) is str:
+            # Nearly all chunks hold text only: one comparison in C shows that.
+            self._text_only.content = content
+            if message == self._text_only:
+                self._add_text(content, out)
+                return
+        self._add_message_reasoning(message, out, is_whole=is_whole)
         if type(content) is str:
             self._add_text(content, out)
         elif content is not None:
@@ -256,13 +289,16 @@ class ChatCompletionsParser:
             out += deltas
 
     def _add_calls(self, message: AnswerMessage, out: list[Delta], *, is_whole: bool) -> None:
-        fields_of, calls = self._fields.call_fields, self._tool_calls
-        fragments = read_fragments(self._readable(message.tool_calls), fields_of)
+        calls = self._tool_calls
+        fragments = read_fragments(message.tool_calls, self._call_fields)
         function = message.function_call
         if isinstance(function, dict) and all(one.is_stub for one in fragments):
-            legacy = {"index": 0, "function": self._readable(function)}
-            fragments = read_fragments(legacy, fields_of)
+            legacy = {"index": 0, "function": function}
+            fragments = read_fragments(legacy, self._call_fields)
         out += calls.feed_whole(fragments) if is_whole else calls.feed(fragments)
+
+    def _call_fields(self, call: Mapping[str, Any]) -> ProviderFields | None:
+        return self._fields.call_fields(self._readable(call))
 
     def _readable(self, value: Any) -> Any:
         """A value whose strings can be encoded."""
@@ -297,9 +333,11 @@ class ChatCompletionsParser:
             out.append(self._fields.text_delta(name, text) if name else ReasoningSummaryDelta(text))
 
     def _add_refusal(self, text: str, out: list[Delta]) -> None:
+        if text and self._joiners is not None:
+            text = self._joiners[2].feed(text)
         if text:
             self._has_refusal = True
-            out.append(RefusalTextDelta(join_surrogates(text)))
+            out.append(RefusalTextDelta(text))
 
     def _add_annotations(self, annotations: Any, out: list[Delta]) -> None:
         for given in annotations if isinstance(annotations, list) else ():

@@ -13,6 +13,8 @@ from typing import Any
 import msgspec
 
 _decode = msgspec.json.Decoder().decode
+#: Python limits the digits of an integer, to 4300 unless it is told otherwise.
+_MAX_DIGITS = 600
 
 
 def decode_lenient(data: bytes) -> Any:
@@ -24,9 +26,14 @@ def decode_lenient(data: bytes) -> Any:
         return _decode(data)
     except msgspec.DecodeError:
         try:
-            return json.loads(data.decode(), strict=False)
+            return json.loads(data.decode(), strict=False, parse_int=_parse_int)
         except json.JSONDecodeError as error:
             raise msgspec.DecodeError(f"JSON is malformed: {error}") from None
+
+
+def _parse_int(digits: str) -> int | float:
+    """An integer; one of more digits than Python takes is infinite."""
+    return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
 
 
 def join_surrogates(text: str) -> str:

@@ -5,10 +5,14 @@ Upstreams leave out fields that they do not know; here every field is filled in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 from antiphon.core.turns import INCLUDE_LOGPROBS, Options
+
+#: What OpenAI sends for a token that is as good as impossible.
+_LOWEST_LOGPROB = -9999.0
 
 
 def wants_logprobs(options: Options) -> bool:
@@ -30,13 +34,24 @@ def normalize_logprobs(given: Any) -> tuple[dict[str, Any], ...]:
 
 
 def _normalize_logprob(entry: dict[str, Any]) -> dict[str, Any]:
-    token, logprob, data = entry.get("token"), entry.get("logprob"), entry.get("bytes")
+    token, data = entry.get("token"), entry.get("bytes")
     token = token if isinstance(token, str) else ""
     return {
         "token": token,
-        "logprob": logprob if isinstance(logprob, int | float) else 0.0,
-        "bytes": data if isinstance(data, list) else list(token.encode()),
+        "logprob": _finite(entry.get("logprob")),
+        "bytes": data if _is_bytes(data) else list(token.encode()),
     }
+
+
+def _finite(logprob: Any) -> int | float:
+    if isinstance(logprob, bool) or not isinstance(logprob, int | float) or math.isnan(logprob):
+        return 0.0
+    # JSON has no infinity.
+    return max(logprob, _LOWEST_LOGPROB) if logprob < math.inf else 0.0
+
+
+def _is_bytes(data: Any) -> bool:
+    return isinstance(data, list) and all(type(one) is int and 0 <= one <= 255 for one in data)
 
 
 def normalize_citation(given: Any) -> dict[str, Any] | None:

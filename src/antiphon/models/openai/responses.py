@@ -10,16 +10,16 @@ does no I/O.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
 
 import msgspec
 
+from antiphon.core.custom_tool_input import input_of
 from antiphon.core.extra_fields import add_extra_fields
 from antiphon.core.function_schemas import complete_parameters
 from antiphon.core.reasoning_sidecar import ReasoningSidecar
-from antiphon.core.tool_definitions import custom_input
 from antiphon.core.tool_rules import HOSTED_PREFIX, is_tool_allowed
 from antiphon.core.turns import INCLUDE_ENCRYPTED_REASONING, INCLUDE_LOGPROBS, FunctionTool, Options
 from antiphon.errors import InvalidRequestError
@@ -70,10 +70,16 @@ class _Body(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ResponsesEncoder:
-    """Writes request bodies for one endpoint, which ``host`` names."""
+    """Writes request bodies for one endpoint, which ``host`` names.
 
-    def __init__(self, *, upstream_name: str | None, host: str) -> None:
+    ``extra`` are fields of every request.
+    """
+
+    def __init__(
+        self, *, upstream_name: str | None, host: str, extra: Mapping[str, Any] | None = None
+    ) -> None:
         self._name = upstream_name
+        self._extra = extra or {}
         self._host = host
 
     def origin(self, call: ModelCall) -> str:
@@ -90,11 +96,14 @@ class ResponsesEncoder:
                 param="stop",
             )
         name = _encode(self._name or call.model)
-        body = _build_body(options, (INCLUDE_ENCRYPTED_REASONING,), stream=call.stream)
-        extra = options.extra
-        rest = _encode(add_extra_fields(msgspec.to_builtins(body), extra) if extra else body)[1:]
-        custom = {tool.name for tool in options.tools if tool.is_custom}
-        given = to_input_items(call.messages, origin, custom)
+        body: _Body | dict[str, Any] = _build_body(
+            options, (INCLUDE_ENCRYPTED_REASONING,), stream=call.stream
+        )
+        if self._extra or options.extra:
+            body = add_extra_fields(msgspec.to_builtins(body), self._extra, options.extra)
+        rest = _encode(body)[1:]
+        custom_names = {tool.name for tool in options.tools if tool.is_custom}
+        given = to_input_items(call.messages, origin, custom_names)
         return b"".join((b'{"model":', name, b',"input":', given, b",", rest))
 
 
@@ -102,13 +111,8 @@ def _build_body(options: Options, include: tuple[str, ...], *, stream: bool) -> 
     if options == _DEFAULTS:
         return _Body(store=False, truncation="disabled", stream=stream, include=include)
     logprobs = wants_logprobs(options)
-    hosted = [
-        one
-        for one in options.hosted_tools
-        if is_tool_allowed(options, HOSTED_PREFIX + str(one.get("type")))
-    ]
-    tools = [*map(_tool, options.tools), *hosted]
-    if hosted:
+    tools = [*map(_tool, options.tools), *options.hosted_tools]
+    if options.hosted_tools:
         include += tuple(one for one in options.include if one not in _OWN_INCLUDES)
     return _Body(
         store=False,
@@ -123,9 +127,9 @@ def _build_body(options: Options, include: tuple[str, ...], *, stream: bool) -> 
         frequency_penalty=options.frequency_penalty or None,
         presence_penalty=options.presence_penalty or None,
         tools=tools or None,
-        tool_choice=_tool_choice(options, hosted) if tools else None,
+        tool_choice=_tool_choice(options) if tools else None,
         parallel_tool_calls=False if tools and not options.parallel_tool_calls else None,
-        max_tool_calls=options.max_tool_calls if hosted else None,
+        max_tool_calls=options.max_tool_calls if options.hosted_tools else None,
         text=_without_none(format=options.text_format, verbosity=options.verbosity),
         reasoning=_without_none(effort=options.reasoning_effort, summary=options.reasoning_summary),
         top_logprobs=options.top_logprobs if logprobs else None,
@@ -138,7 +142,7 @@ def _build_body(options: Options, include: tuple[str, ...], *, stream: bool) -> 
 
 def _tool(tool: FunctionTool) -> dict[str, Any]:
     """A tool with explicit schema and strictness: this API's default is strict."""
-    body: dict[str, Any] = {"type": _tool_type(tool), "name": tool.name}
+    body = _tool_name(tool)
     if tool.description is not None:
         body["description"] = tool.description
     if tool.is_custom:
@@ -148,26 +152,28 @@ def _tool(tool: FunctionTool) -> dict[str, Any]:
     return body
 
 
-def _tool_type(tool: FunctionTool) -> str:
-    return "custom" if tool.is_custom else "function"
+def _tool_name(tool: FunctionTool) -> dict[str, Any]:
+    return {"type": "custom" if tool.is_custom else "function", "name": tool.name}
 
 
-def _tool_choice(options: Options, hosted: Sequence[dict[str, Any]]) -> str | dict[str, Any] | None:
-    choice = options.tool_choice
-    if choice.startswith(HOSTED_PREFIX):
-        return {"type": choice.removeprefix(HOSTED_PREFIX)}
-    if choice.startswith("function:"):
-        name = choice.removeprefix("function:")
-        kind = next((_tool_type(one) for one in options.tools if one.name == name), "function")
-        return {"type": kind, "name": name}
-    allowed = [one for one in options.tools if is_tool_allowed(options, one.name)]
-    if choice == "none" or not (allowed or hosted):
+def _tool_choice(options: Options) -> str | dict[str, Any] | None:
+    kind, _, name = options.tool_choice.partition(":")
+    if kind == "hosted":
+        return {"type": name}
+    if kind == "function":
+        chosen = [tool for tool in options.tools if tool.name == name]
+        return _tool_name(chosen[0]) if chosen else {"type": "function", "name": name}
+    allowed = [_tool_name(one) for one in options.tools if is_tool_allowed(options, one.name)]
+    allowed += [
+        {"type": one["type"]}
+        for one in options.hosted_tools
+        if is_tool_allowed(options, HOSTED_PREFIX + one["type"])
+    ]
+    if kind == "none" or not allowed:
         return "none"
-    if len(allowed) < len(options.tools):
-        names = [{"type": _tool_type(one), "name": one.name} for one in allowed]
-        names += [{"type": one["type"]} for one in hosted]
-        return {"type": "allowed_tools", "mode": choice, "tools": names}
-    return None if choice == "auto" else choice
+    if len(allowed) < len(options.tools) + len(options.hosted_tools):
+        return {"type": "allowed_tools", "mode": kind, "tools": allowed}
+    return None if kind == "auto" else kind
 
 
 def _without_none(**fields: Any) -> dict[str, Any] | None:
@@ -183,10 +189,13 @@ class ResponsesModel(UpstreamModel):
     """
 
     path = "/responses"
+    runs_hosted_tools = True
 
     @cached_property
     def _encoder(self) -> ResponsesEncoder:
-        return ResponsesEncoder(upstream_name=self._upstream_name, host=self._url.authority)
+        return ResponsesEncoder(
+            upstream_name=self._upstream_name, host=self._url.authority, extra=self._extra
+        )
 
     def _request_body(self, call: ModelCall) -> bytes:
         return self._encoder.encode(call)
@@ -202,13 +211,14 @@ _InputItem: TypeAlias = dict[str, Any]
 
 
 def to_input_items(
-    messages: bytes, origin: str | None, custom_tools: Collection[str] = ()
+    messages: bytes, origin: str | None, custom_names: Collection[str] = ()
 ) -> bytes:
-    """The items' JSON array; ``origin`` is the model that is called, None: no reasoning.
+    """The items' JSON array.
 
-    ``custom_tools`` are the names of tools whose calls are custom ones here.
+    ``origin`` is the model that is called, None: no reasoning. ``custom_names`` are those of
+    the custom tools that it is offered.
     """
-    ids = _CallIds(custom_tools)
+    ids = _CallIds(custom_names)
     return _encode(
         [item for one in decode_messages(messages) for item in _message_items(one, origin, ids)]
     )
@@ -217,15 +227,14 @@ def to_input_items(
 class _CallIds:
     """Makes call ids valid for the API: at most 64 characters, and unique.
 
-    Other dialects' models make longer ids, or reuse the same ones in each answer. Knows which
-    calls are those of custom tools.
+    Other dialects' models make longer ids, or reuse the same ones in each answer.
     """
 
-    def __init__(self, custom_tools: Collection[str]) -> None:
-        self._use_counts: dict[str, int] = {}
-        self.custom_tools = custom_tools
-        #: The valid ids of custom tools' calls.
+    def __init__(self, custom_names: Collection[str] = ()) -> None:
+        self.custom_names = custom_names
+        #: The calls of custom tools, by the ids that they were given first.
         self.custom_ids: set[str] = set()
+        self._use_counts: dict[str, int] = {}
 
     def call_id(self, given: str) -> str:
         """The next call with this id."""
@@ -245,9 +254,10 @@ def _message_items(message: ChatMessage, origin: str | None, ids: _CallIds) -> I
         case "assistant":
             yield from _assistant_items(message, origin, ids)
         case "tool":
-            call_id = ids.output_id(message.tool_call_id or "")
+            given = message.tool_call_id or ""
+            kind = "custom_tool_call" if given in ids.custom_ids else "function_call"
             output = _content(message.content or "")
-            kind = "custom_tool_call" if call_id in ids.custom_ids else "function_call"
+            call_id = ids.output_id(given)
             yield {"type": f"{kind}_output", "call_id": call_id, "output": output}
         case role:
             yield {"type": "message", "role": role, "content": _content(message.content or "")}
@@ -273,18 +283,12 @@ def _assistant_items(
 
 
 def _call_item(call: MessageToolCall, ids: _CallIds) -> _InputItem:
-    call_id, function = ids.call_id(call.id), call.function
-    if function.name in ids.custom_tools:
-        ids.custom_ids.add(call_id)
-        text = custom_input(function.arguments)
-        return {
-            "type": "custom_tool_call",
-            "call_id": call_id,
-            "name": function.name,
-            "input": text,
-        }
-    kind = {"type": "function_call", "call_id": call_id}
-    return {**kind, "name": function.name, "arguments": function.arguments}
+    head = {"call_id": ids.call_id(call.id), "name": call.function.name}
+    ids.custom_ids.discard(call.id)
+    if call.function.name not in ids.custom_names:
+        return {"type": "function_call", **head, "arguments": call.function.arguments}
+    ids.custom_ids.add(call.id)
+    return {"type": "custom_tool_call", **head, "input": input_of(call.function.arguments)}
 
 
 def _reasoning_items(reasoning: Sequence[ReasoningSidecar], target: int) -> Iterator[_InputItem]:

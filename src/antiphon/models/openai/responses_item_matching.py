@@ -30,8 +30,6 @@ TextKind: TypeAlias = (
 MESSAGE = "message"
 REASONING = "reasoning"
 FUNCTION_CALL = "function_call"
-CUSTOM_CALL = "custom_tool_call"
-CALL_TYPES = (FUNCTION_CALL, CUSTOM_CALL)
 #: The separator of a summary's parts, which are paragraphs with a heading each.
 PARAGRAPH = "\n\n"
 #: Parts of a message that some servers send in an item's place.
@@ -126,7 +124,7 @@ def best_match(
         score = agreement(item_id, item.item_id, 4, -1)
         score += agreement(call_id, item.call_id, 4, -3)
         if index is not None and item.index is not None:
-            score += 3 if index == item.index else (-1 if is_ended else -2)
+            score += 3 if index == item.index else (-1 if is_ended else -2 if score > 0 else -4)
         elif item.is_named and not is_ended and agreement(item_id, item.item_id, 1, -1) < 0:
             continue
         score += 1 if item is last[item_type] else 0
@@ -184,8 +182,8 @@ def _words_of(body: Json, item_type: str) -> str:
     match item_type:
         case "message":
             return "".join(text for _, text, _ in message_parts(body))
-        case "function_call" | "custom_tool_call":
-            return arguments_of(body)
+        case "function_call":
+            return arguments_text(body.get("arguments"))
         case "reasoning":
             summary = PARAGRAPH.join(texts_of(body.get("summary")))
             return summary + "".join(texts_of(body.get("content")))
@@ -206,11 +204,6 @@ def message_parts(body: Json) -> list[tuple[TextKind, str, Any]]:
         elif text := text_of_value(part):
             parts.append((OutputTextDelta, text, None))
     return parts
-
-
-def arguments_of(body: Json) -> str:
-    """The arguments of a call, or a custom tool's input."""
-    return arguments_text(body.get("input" if type_of(body) == CUSTOM_CALL else "arguments"))
 
 
 def has_plain_text(body: Json) -> bool:

@@ -31,8 +31,7 @@ from antiphon.core.items import Phase
 from antiphon.models.openai.lenient_json import name_of_value
 from antiphon.models.openai.logprobs_citations import normalize_logprobs
 from antiphon.models.openai.responses_item_matching import (
-    CALL_TYPES,
-    CUSTOM_CALL,
+    FUNCTION_CALL,
     MESSAGE,
     PARAGRAPH,
     REASONING,
@@ -40,7 +39,6 @@ from antiphon.models.openai.responses_item_matching import (
     KnownItem,
     TextKind,
     agreement,
-    arguments_of,
     arguments_text,
     best_match,
     has_plain_text,
@@ -191,7 +189,7 @@ class ItemAssembler:
             self._by_index[item_type, index] = item
         item.added = body
         self._read_header(item, body)
-        if item_type in CALL_TYPES:
+        if item_type == FUNCTION_CALL:
             self._emit_arguments(item, out)
 
     def complete(self, body: Json, index: int | None, out: list[Delta]) -> None:
@@ -230,7 +228,7 @@ class ItemAssembler:
     def _read_header(self, item: KnownItem, body: Json) -> None:
         if item.type == MESSAGE and body.get("phase") in _PHASES:
             item.phase = item.phase or body["phase"]
-        elif item.type in CALL_TYPES:
+        elif item.type == FUNCTION_CALL:
             item.name = item.name or name_of_value(body.get("name"))
             item.call_id = item.call_id or name_of_value(body.get("call_id"))
 
@@ -253,7 +251,7 @@ class ItemAssembler:
                 self._complete_message(item, body, out)
             case "reasoning":
                 self._complete_reasoning(item, body, out)
-            case "function_call" | "custom_tool_call":
+            case "function_call":
                 self._complete_call(item, body, out, is_whole=is_whole and not is_cut)
             case _ if body and (is_whole or is_ended):
                 self._pause(out)
@@ -299,19 +297,15 @@ class ItemAssembler:
         self, item: KnownItem, body: Json, out: list[Delta], *, is_whole: bool
     ) -> None:
         item.call_id = item.call_id or name_of_value(body.get("id")) or item.item_id
-        final = arguments_of(body)
-        final, is_custom = (
-            final if final.strip() else item.final_arguments,
-            item.type == CUSTOM_CALL,
-        )
+        final = arguments_text(body.get("arguments"))
+        final = final if final.strip() else item.final_arguments
         written = "".join((*item.arguments, *item.held_arguments))
         if not item.name and not (written + final).strip():
             # A stub: servers send one where nothing is called.
             return
-        is_better = is_custom or _is_object(final) or not _is_object(written)
-        if final.strip() and final != written and is_better:
+        if final.strip() and final != written and (_is_object(final) or not _is_object(written)):
             written = self._replace_arguments(item, written, final, out)
-        if is_whole and not is_custom and not written.strip():
+        if is_whole and not written.strip():
             self._replace_arguments(item, written, "{}", out)
         self._start_call(item, out)
         self._flush_arguments(item, out)
@@ -340,14 +334,14 @@ class ItemAssembler:
         if text := "".join(item.held_arguments):
             item.arguments.append(text)
             self._pause(out)
-            out.append(_call_delta(item, arguments=text))
+            out.append(ToolCallDelta(item.number, arguments=text))
         item.held_arguments.clear()
 
     def _start_call(self, item: KnownItem, out: list[Delta]) -> None:
         if not item.is_started:
             item.is_started = self.has_calls = True
             self._pause(out)
-            out.append(_call_delta(item, call_id=item.call_id or None, name=item.name or None))
+            out.append(ToolCallDelta(item.number, item.call_id or None, item.name or None))
 
     def _finish_kind(
         self, item: KnownItem, kind: TextKind, target: str, body: Json, out: list[Delta]
@@ -423,10 +417,6 @@ class ItemAssembler:
             self._slot = max(self._slots) + 1
             self._slots[self._slot] = None
             out.append(ItemSwitch(self._slot))
-
-
-def _call_delta(item: KnownItem, **fields: Any) -> ToolCallDelta:
-    return ToolCallDelta(item.number, **fields, is_custom=item.type == CUSTOM_CALL)
 
 
 def _final_text(item: KnownItem, kind: TextKind) -> str:

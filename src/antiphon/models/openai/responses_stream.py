@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from antiphon.core.custom_tool_input import custom_arguments
 from antiphon.core.deltas import (
     Delta,
     Finish,
@@ -32,7 +33,6 @@ from antiphon.models.openai.lenient_json import (
     text_of_value,
 )
 from antiphon.models.openai.responses_item_matching import (
-    CUSTOM_CALL,
     FUNCTION_CALL,
     MESSAGE,
     Json,
@@ -72,13 +72,11 @@ _TEXT_EVENTS: dict[str, TextKind] = {
 }
 _DELTA_EVENTS = {f"{name}.delta": kind for name, kind in _TEXT_EVENTS.items()}
 _DONE_EVENTS = {f"{name}.done": kind for name, kind in _TEXT_EVENTS.items()}
-#: The same of calls, by the items' type.
-_CALL_EVENTS = {
-    "response.function_call_arguments": FUNCTION_CALL,
-    "response.custom_tool_call_input": CUSTOM_CALL,
-}
-_CALL_DELTA_EVENTS = {f"{name}.delta": kind for name, kind in _CALL_EVENTS.items()}
-_CALL_DONE_EVENTS = {f"{name}.done": kind for name, kind in _CALL_EVENTS.items()}
+_ARGUMENTS_DELTA = "response.function_call_arguments.delta"
+#: A custom tool's call is read as that of a function: its text within JSON, piece by piece.
+_CUSTOM_CALL = "custom_tool_call"
+_INPUT_DELTA = "response.custom_tool_call_input.delta"
+_INPUT_START = custom_arguments("").removesuffix('"}')
 
 _END_EVENTS: dict[str, _Status] = {
     "response.completed": "completed",
@@ -114,7 +112,8 @@ class ResponsesParser:
             "response.output_text.annotation.added": self._on_annotation,
             "response.content_part.done": self._on_part_done,
             "response.reasoning_summary_part.done": self._on_part_done,
-            **dict.fromkeys(_CALL_DONE_EVENTS, self._on_arguments_done),
+            "response.function_call_arguments.done": self._on_arguments_done,
+            "response.custom_tool_call_input.done": self._on_input_done,
             "response.output_item.added": self._on_item_added,
             "response.output_item.done": self._on_item_done,
         }
@@ -174,9 +173,11 @@ class ResponsesParser:
         kind = _DELTA_EVENTS.get(event.type)
         if kind is not None:
             self._on_text_delta(event, kind, out)
-        elif call_type := _CALL_DELTA_EVENTS.get(event.type):
-            item = self._items.find(call_type, event.item_id or "", event.output_index)
+        elif event.type == _ARGUMENTS_DELTA:
+            item = self._items.find(FUNCTION_CALL, event.item_id or "", event.output_index)
             self._items.add_arguments(item, arguments_text(event.delta), out)
+        elif event.type == _INPUT_DELTA:
+            self._on_input_delta(event, out)
         elif event.type in self._handlers or not event.type.startswith("response."):
             self._handle_other_event(event, data, out)
         elif event.type == "response.error":
@@ -243,11 +244,20 @@ class ResponsesParser:
         self._items.add_annotation(item, fields.get("annotation"))
 
     def _on_arguments_done(self, event: _Event, fields: Json, out: list[Delta]) -> None:
-        call_type = _CALL_DONE_EVENTS[event.type]
-        item = self._items.find(call_type, event.item_id or "", event.output_index)
-        field = "input" if call_type == CUSTOM_CALL else "arguments"
-        arguments = fields.get(field, fields.get("text"))
+        item = self._items.find(FUNCTION_CALL, event.item_id or "", event.output_index)
+        arguments = fields.get("arguments", fields.get("text"))
         self._items.finish_arguments(item, arguments, fields.get("name"), out)
+
+    def _on_input_delta(self, event: _Event, out: list[Delta]) -> None:
+        item = self._items.find(FUNCTION_CALL, event.item_id or "", event.output_index)
+        piece = custom_arguments(text_of_value(event.delta))
+        piece = piece.removesuffix('"}').removeprefix(_INPUT_START if item.words else "")
+        self._items.add_arguments(item, piece, out)
+
+    def _on_input_done(self, event: _Event, fields: Json, out: list[Delta]) -> None:
+        item = self._items.find(FUNCTION_CALL, event.item_id or "", event.output_index)
+        arguments = custom_arguments(text_of_value(fields.get("input")))
+        self._items.finish_arguments(item, arguments, None, out)
 
     def _on_item_added(self, event: _Event, fields: Json, out: list[Delta]) -> None:
         for item in _item_bodies(fields.get("item")):
@@ -310,7 +320,12 @@ def _item_bodies(given: Any) -> list[Json]:
     """The items in a list, or of one item in its place; a text alone is a message's."""
     bodies: list[Json] = []
     for one in given if isinstance(given, list) else [given]:
-        if isinstance(one, dict) and one:
+        if isinstance(one, dict) and one.get("type") == _CUSTOM_CALL:
+            text = text_of_value(one.get("input"))
+            # At its beginning a call has no input yet.
+            arguments = custom_arguments(text) if text or one.get("status") == "completed" else ""
+            bodies.append({**one, "type": FUNCTION_CALL, "arguments": arguments})
+        elif isinstance(one, dict) and one:
             bodies.append(one)
         elif isinstance(one, str) and one:
             bodies.append({"type": MESSAGE, "content": one})

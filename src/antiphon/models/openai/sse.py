@@ -15,6 +15,8 @@ maintained library parses bytes without I/O, for aiohttp.
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from antiphon.errors import ModelError
@@ -25,6 +27,7 @@ MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 #: What decoding JSON may raise: wrong syntax, wrong shapes, wrong UTF-8, too deep.
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeError, RecursionError)
+_NAMED_EVENT = re.compile(rb"event: ([^\n]*)\ndata: ([^\n]*)\n\n")
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_keys = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -103,10 +106,11 @@ class SseParser:
 
     def _add_data(self, value: bytes, events: list[bytes]) -> None:
         text = value.strip()
-        if self._data and (text == b"[DONE]" or _is_boundary(self._data[-1], text)):
+        if text and self._data and (text == b"[DONE]" or _is_boundary(self._data[-1], text)):
             self._end_event(events)
         if self._data or (text.startswith(b"{") and not _is_json(text)):
-            self._data.append(value)
+            if text:
+                self._data.append(value)
             # Whole lines are counted: endless empty ones are endless too.
             self._size += len(value) + len(b"data:\n")
             self._check_size(self._size)
@@ -129,20 +133,25 @@ class SseParser:
 
 
 def _split_events(data: bytes) -> list[bytes] | None:
-    """Fast path: the events of ``data`` if it holds plain one-line events only, or None.
+    """Fast path: the events of ``data`` if it holds one-line events of one form only, or None.
 
     Nearly every read looks like this, and then no Python step runs per line.
     """
-    if not (data.startswith(b"data: ") and data.endswith(b"\n\n")) or b"\r" in data:
+    if not data.endswith(b"\n\n") or b"\r" in data:
         return None
-    events = data[6:-2].split(b"\n\ndata: ")
-    # Two line ends for each event: then there is no other line between them.
-    return events if data.count(b"\n") == 2 * len(events) else None
+    if data.startswith(b"data: "):
+        events = data[6:-2].split(b"\n\ndata: ")
+        # Two line ends for each event: then there is no other line between them.
+        return events if data.count(b"\n") == 2 * len(events) else None
+    named = _NAMED_EVENT.findall(data)
+    if sum(len(name) + len(value) for name, value in named) + 16 * len(named) != len(data):
+        return None
+    return [_name_event(name, value) for name, value in named]
 
 
 def _is_boundary(line: bytes, next_line: bytes) -> bool:
-    """Whether a new object begins: within one, a comma stands between ``}`` and ``{``."""
-    return next_line.startswith(b"{") and line.rstrip().endswith(b"}")
+    """Whether an object has ended: within a larger one, ``,``, ``]`` or ``}`` follows it."""
+    return line.rstrip().endswith(b"}") and next_line[:1] not in (b",", b"]", b"}")
 
 
 def _is_json(data: bytes) -> bool:

@@ -16,7 +16,13 @@ import msgspec
 
 from antiphon.core.deltas import ToolCallDelta
 from antiphon.core.provider_fields import ProviderFields, join_provider_fields
-from antiphon.models.openai.lenient_json import count_of_value, name_of_value
+from antiphon.models.openai.lenient_json import (
+    SurrogateJoiner,
+    count_of_value,
+    join_surrogates,
+    name_of_value,
+    without_surrogates,
+)
 from antiphon.models.openai.upstream_errors import DECODE_ERRORS
 
 #: Arguments that hold none, without white space, and beginnings of such.
@@ -66,9 +72,9 @@ def _read_fragment(
     fields = function if isinstance(function, dict) else entry
     name = function if isinstance(function, str) else fields.get("name")
     return ToolCallFragment(
-        count_of_value(entry.get("index")),
-        name_of_value(entry.get("id")),
-        name if isinstance(name, str) else "",
+        index if type(index := entry.get("index")) is int else count_of_value(index),
+        name_of_value(call_id) if (call_id := entry.get("id")) is not None else "",
+        join_surrogates(name) if isinstance(name, str) else "",
         _arguments_text(fields.get("arguments")),
         provider_fields,
     )
@@ -80,7 +86,7 @@ def _arguments_text(arguments: Any) -> str:
         return arguments
     if arguments is None or isinstance(arguments, bool):
         return ""
-    return msgspec.json.encode(arguments).decode()
+    return msgspec.json.encode(without_surrogates(arguments)).decode()
 
 
 def is_blank(arguments: str) -> bool:
@@ -132,6 +138,8 @@ class _Call:
         self._size = 0
         self._end = _JsonEnd()
         self._is_cumulative = False
+        #: Where pieces may end within a character.
+        self.joiner: SurrogateJoiner | None = None
 
     @property
     def arguments(self) -> str:
@@ -143,8 +151,12 @@ class _Call:
         return self._end.is_reached
 
     @property
+    def is_cut(self) -> bool:
+        return bool(self.pieces) and self.pieces[0][0] in "{[" and not self.is_complete
+
+    @property
     def is_blank(self) -> bool:
-        return self._size <= _LONGEST_BLANK and is_blank(self.arguments)
+        return not self.sent_pieces and self._size <= _LONGEST_BLANK and is_blank(self.arguments)
 
     @property
     def has_sendable_arguments(self) -> bool:
@@ -175,6 +187,20 @@ class _Call:
             # What came first was a placeholder.
             self.pieces, self._size, self._end = [], 0, _JsonEnd()
         return self._push(piece) if piece else ""
+
+    def append_inner(self, piece: str) -> bool:
+        """Take a piece that can only be the inside of an object; False: it may be more."""
+        if not self.sent_pieces or self.is_complete:
+            return False
+        if not piece or piece[0] == "{" or "}" in piece or "]" in piece:
+            return False
+        if self.pieces[0][0] not in "{[":
+            return False
+        self._end.feed(piece)
+        self.pieces.append(piece)
+        self._size += len(piece)
+        self.sent_pieces += 1
+        return True
 
     def _may_continue(self, piece: str) -> bool:
         return not (self.is_complete or piece.lstrip().startswith("{"))
@@ -214,11 +240,17 @@ class ToolCallAssembler:
         self._sent_calls = 0
         self._call_by_index: dict[int, _Call] = {}
         self._call_by_id: dict[str, _Call] = {}
+        self._joins_surrogates = False
 
     @property
     def has_calls(self) -> bool:
         """Whether a function has been called."""
         return any(call.name for call in self._calls)
+
+    @property
+    def has_cut_call(self) -> bool:
+        """Whether an object of arguments has not come to its end."""
+        return any(call.is_cut for call in self._calls)
 
     @property
     def nameless_arguments(self) -> str | None:
@@ -228,6 +260,8 @@ class ToolCallAssembler:
 
     def feed(self, fragments: list[ToolCallFragment]) -> list[ToolCallDelta]:
         """The deltas of the fragments in one chunk."""
+        if len(fragments) == 1 and (deltas := self._continue_call(fragments[0])) is not None:
+            return deltas
         out: list[ToolCallDelta] = []
         touched: list[_Call] = []
         for fragment in fragments:
@@ -242,6 +276,17 @@ class ToolCallAssembler:
             self._add_arguments(call, fragment, out)
         return out
 
+    def _continue_call(self, fragment: ToolCallFragment) -> list[ToolCallDelta] | None:
+        """Fast path: the next piece of a call that grows, as nearly all fragments are; or None."""
+        if fragment.index is None or fragment.name or fragment.provider_fields is not None:
+            return None
+        call = self._call_by_index.get(fragment.index)
+        if self._joins_surrogates or call is None or (fragment.id and fragment.id != call.id):
+            return None
+        if not call.append_inner(fragment.arguments):
+            return None
+        return [ToolCallDelta(call.number, None, None, fragment.arguments)]
+
     def feed_whole(self, fragments: list[ToolCallFragment]) -> list[ToolCallDelta]:
         """The deltas of all calls of an answer in one piece, of which each entry is one."""
         out: list[ToolCallDelta] = []
@@ -249,6 +294,10 @@ class ToolCallAssembler:
             if not fragment.is_stub:
                 self._add_arguments(self._start_call(fragment), fragment, out)
         return out
+
+    def join_surrogates(self) -> None:
+        """From now on pieces of arguments may end within a character."""
+        self._joins_surrogates = True
 
     def complete_names(self) -> None:
         """Where the model may call one function only, calls without a name are its."""
@@ -261,6 +310,8 @@ class ToolCallAssembler:
         """What has not been emitted yet. ``is_cut``: the last call may lack its end."""
         out: list[ToolCallDelta] = []
         for call in self._calls:
+            if call.joiner is not None:
+                call.append(call.joiner.close())
             if not is_cut and not call.sent_pieces:
                 call.pieces = [_normalize_arguments(call.arguments)]
         for call in self._calls:
@@ -331,7 +382,7 @@ class ToolCallAssembler:
         self, call: _Call, fragment: ToolCallFragment, out: list[ToolCallDelta]
     ) -> None:
         call.provider_fields = join_provider_fields(call.provider_fields, fragment.provider_fields)
-        rest = call.append(fragment.arguments)
+        rest = call.append(self._join(call, fragment.arguments))
         self._send(call, out)
         while rest:
             # Another object of arguments is another call of the same function.
@@ -342,6 +393,11 @@ class ToolCallAssembler:
             )
             rest = call.append(rest)
             self._send(call, out)
+
+    def _join(self, call: _Call, arguments: str) -> str:
+        if self._joins_surrogates and call.joiner is None:
+            call.joiner = SurrogateJoiner()
+        return call.joiner.feed(arguments) if call.joiner is not None else arguments
 
     def _join_name(self, name: str, piece: str) -> str | None:
         """A name with one more piece of it; None: the piece is another call's name."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -25,6 +26,13 @@ _BOOKKEEPING_BYTES: Final = 8
 #: Bytes at the end of a page that its only row, however long, does not reach.
 _SINGLE_ROW_MARGIN: Final = 32
 
+#: How many leaves on each side of a deleted row are looked at. SQLite spreads the rows of a page
+#: that became too empty over it and one neighbor on each side.
+_NEIGHBORS: Final = 3
+_MAX_ROW_ID: Final = (1 << 63) - 1
+#: No tree is deeper.
+_MAX_DEPTH: Final = 20
+
 _Inode: TypeAlias = tuple[int, int]
 
 
@@ -38,6 +46,15 @@ class LeafPage(msgspec.Struct, frozen=True):
     last: int
     slack: int
     free: int
+
+
+class _Leaf(msgspec.Struct, frozen=True):
+    """A leaf page as it was read: its number, and the range of row ids that belong in it."""
+
+    number: int
+    page: bytes
+    first: int
+    last: int
 
 
 class _SharedFile(msgspec.Struct):
@@ -74,12 +91,67 @@ class PageFile:
                     os.close(self._file.descriptor)
                     del self._shared_files[self._inode]
 
-    def dirty_leaves(self, root: int, size: int) -> Iterator[LeafPage | None]:
+    def dirty_leaves(
+        self, root: int, size: int, near: Sequence[int] | None = None
+    ) -> Iterator[LeafPage | None]:
         """The leaf pages, of the table whose root page is ``root``, with slack that is not empty.
 
-        ``size`` is the page size in bytes. None for every other page, so that the caller can
-        stop in between.
+        ``size`` is the page size in bytes. ``near``: only of the pages where these rows were and
+        around, which takes time by their number and not by the table's size. None for every other
+        page, so that the caller can stop in between.
         """
+        return self._all_leaves(root, size) if near is None else self._leaves_near(root, size, near)
+
+    def _leaves_near(
+        self, root: int, size: int, row_ids: Sequence[int]
+    ) -> Iterator[LeafPage | None]:
+        seen: set[int] = set()
+        covered_to = -1
+        for row_id in sorted(row_ids):
+            if row_id <= covered_to:
+                continue
+            middle = self._leaf_of(root, size, row_id)
+            if middle is None:
+                continue
+            covered_to = middle.last
+            for leaf in (middle, *self._neighbors(root, size, middle)):
+                if leaf.number not in seen:
+                    seen.add(leaf.number)
+                    yield _dirty_leaf(leaf.page, 100 if leaf.number == 1 else 0)
+
+    def _neighbors(self, root: int, size: int, middle: _Leaf) -> Iterator[_Leaf]:
+        """The leaves on both sides."""
+        before, after = middle, middle
+        for _ in range(_NEIGHBORS):
+            if before.first > 0 and (found := self._leaf_of(root, size, before.first - 1)):
+                before = found
+                yield before
+            if after.last < _MAX_ROW_ID and (found := self._leaf_of(root, size, after.last + 1)):
+                after = found
+                yield after
+
+    def _leaf_of(self, root: int, size: int, row_id: int) -> _Leaf | None:
+        """The leaf that a row is in or would be; None: the tree changes while it is read."""
+        number, first, last = root, 0, _MAX_ROW_ID
+        for _ in range(_MAX_DEPTH):
+            page = os.pread(self._file.descriptor, size, (number - 1) * size)
+            start = 100 if number == 1 else 0
+            if len(page) < size or page[start] not in _HEADER_SIZES:
+                return None
+            if page[start] == _LEAF:
+                return _Leaf(number, page, first, last)
+            number = _read_int(page, start + 8, 4)
+            cells = _cell_offsets(page, start)
+            # A cell's child holds the rows up to the cell's own id.
+            place = bisect_left(cells, row_id, key=lambda cell: _read_varint(page, cell + 4)[0])
+            if place > 0:
+                first = max(first, _read_varint(page, cells[place - 1] + 4)[0] + 1)
+            if place < len(cells):
+                last = min(last, _read_varint(page, cells[place] + 4)[0])
+                number = _read_int(page, cells[place], 4)
+        return None
+
+    def _all_leaves(self, root: int, size: int) -> Iterator[LeafPage | None]:
         numbers = [root]
         # A tree that changes while it is walked may seem to have cycles.
         seen: set[int] = set()

@@ -30,6 +30,8 @@ _WRITER_PRAGMAS: Final = (
     "secure_delete = ON",
     "cache_size = -8192",
     "journal_size_limit = 33554432",
+    # In pages, 16 MB: a page that many turns write to is copied to the file once for all of them.
+    "wal_autocheckpoint = 4000",
 )
 
 _REASONS: Final = {

@@ -14,10 +14,14 @@ from antiphon.core.turns import ConversationRecord, IdempotencyReservation
 from antiphon.stores.sqlite.database import SqliteDatabase
 from antiphon.stores.sqlite.deletion import (
     RowRange,
+    add_text,
     bump_epochs,
+    delete_conversation,
+    delete_texts,
     delete_unused_blobs,
     descendant_ranges,
     erase_summaries,
+    replace_text,
     tombstone,
 )
 from antiphon.stores.sqlite.reader import (
@@ -116,11 +120,11 @@ def _update_metadata(
     transaction.flush()
     found, _ = resolve_conversation(transaction.connection, tenant, conversation_id, cutoff)
     if found is not None:
-        transaction.connection.execute(
-            CONVERSATION_SQL["update_metadata"],
-            (_encoder.encode(metadata), conversation_key(found.id)),
-        )
-        # The old metadata.
+        connection, key = transaction.connection, conversation_key(found.id)
+        old = connection.execute(CONVERSATION_SQL["metadata"], (key,)).fetchall()
+        new = add_text(connection, _encoder.encode(metadata))
+        connection.execute(CONVERSATION_SQL["update_metadata"], (new, key))
+        delete_texts(connection, [text_id for (text_id,) in old], transaction.erased)
         transaction.has_erased = True
 
 
@@ -140,11 +144,12 @@ def erase_conversation(
     delete_unused_blobs(
         connection,
         set().union(
-            *[tombstone(connection, row_range) for row_range in _merge_row_ranges(erasable)]
+            *[tombstone(connection, one, transaction.erased) for one in _merge_row_ranges(erasable)]
         ),
+        transaction.erased,
     )
     bump_epochs(connection, erasable)
-    connection.execute(CONVERSATION_SQL["delete"], (key,))
+    delete_conversation(connection, key, transaction.erased)
     transaction.has_erased = True
     return True
 
@@ -202,19 +207,20 @@ def erase_item(transaction: WriteTransaction, tenant: str, response_id: str, pos
         return False
     row_id: int = found[0][0]
     rows = connection.execute(TURN_SQL["rows"], (row_id, last_of_turn(row_id))).fetchall()
-    items = [(item_row_id, body) for item_row_id, kind, body in rows if kind in (INPUT, OUTPUT)]
+    items = [(row_id, text) for row_id, kind, _, text in rows if kind in (INPUT, OUTPUT)]
     if not 0 <= position < len(items) or items[position][1] in (ERASED_ITEM, ERASED_SUMMARY_ITEM):
         return False
-    connection.execute(TURN_SQL["replace_body"], (ERASED_ITEM, items[position][0]))
-    erase_summaries(connection, row_id)
+    erased = transaction.erased
+    replace_text(connection, items[position][0], ERASED_ITEM, erased)
+    erase_summaries(connection, row_id, erased)
     rest = [body for _, body in items[:position] + items[position + 1 :]]
     unused = {
         item_row_id: use
-        for item_row_id, kind, use in rows
+        for item_row_id, kind, use, _ in rows
         if kind == BLOB_USE and not _is_blob_used(connection, use, rest)
     }
     connection.executemany(TURN_SQL["delete_row"], [(item_row_id,) for item_row_id in unused])
-    delete_unused_blobs(connection, unused.values())
+    delete_unused_blobs(connection, unused.values(), erased)
     bump_epochs(connection, [row_id])
     transaction.has_erased = True
     return True

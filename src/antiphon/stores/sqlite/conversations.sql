@@ -2,10 +2,14 @@
 INSERT INTO conversations (id, tenant, created_at, metadata) VALUES (?, ?, ?, ?)
 
 -- name: get
-SELECT id, created_at, head, active, metadata FROM conversations WHERE id = ? AND tenant = ?
+SELECT c.id, c.created_at, c.head, c.active, texts.body
+FROM conversations AS c JOIN texts ON texts.id = c.metadata WHERE c.id = ? AND c.tenant = ?
 
 -- name: move_head
 UPDATE conversations SET head = ?, active = ? WHERE id = ?
+
+-- name: metadata
+SELECT metadata FROM conversations WHERE id = ?
 
 -- name: update_metadata
 UPDATE conversations SET metadata = ? WHERE id = ?
@@ -17,12 +21,14 @@ DELETE FROM conversations WHERE id = ?
 SELECT created_at FROM conversations WHERE id = ? AND tenant = ?
 
 -- name: forwards
-SELECT id, created_at, head, active, metadata FROM conversations
-WHERE tenant = ? AND (created_at, id) > (?, ?) ORDER BY created_at, id
+SELECT c.id, c.created_at, c.head, c.active, texts.body
+FROM conversations AS c JOIN texts ON texts.id = c.metadata
+WHERE c.tenant = ? AND (c.created_at, c.id) > (?, ?) ORDER BY c.created_at, c.id
 
 -- name: backwards
-SELECT id, created_at, head, active, metadata FROM conversations
-WHERE tenant = ? AND (created_at, id) < (?, ?) ORDER BY created_at DESC, id DESC
+SELECT c.id, c.created_at, c.head, c.active, texts.body
+FROM conversations AS c JOIN texts ON texts.id = c.metadata
+WHERE c.tenant = ? AND (c.created_at, c.id) < (?, ?) ORDER BY c.created_at DESC, c.id DESC
 
 -- name: next_tenant
 SELECT tenant FROM conversations WHERE tenant >= ? ORDER BY tenant LIMIT 1
@@ -36,10 +42,11 @@ SELECT min(created_at) FROM conversations WHERE tenant = ? AND created_at > ?
 
 -- name: turn_state
 -- Where a response lies, its stamp, who runs it, and its end.
-SELECT r.row_id, r.tenant, r.created_at, u.owner, l.body
+SELECT r.row_id, r.tenant, r.created_at, u.owner, x.body
 FROM responses AS r
 LEFT JOIN running AS u ON u.row_id = r.row_id
 LEFT JOIN log AS l ON l.row_id = r.row_id | 32767
+LEFT JOIN texts AS x ON x.id = l.text
 WHERE r.id = ?
 
 -- name: turns
@@ -49,7 +56,7 @@ SELECT row_id FROM responses WHERE conversation = ? ORDER BY row_id
 -- name: other_turns
 -- The turns between two places that are of no or another conversation, and not erased.
 SELECT r.row_id, r.created_at
-FROM log CROSS JOIN responses AS r ON r.id = substr(log.body, 1, 16)
+FROM log CROSS JOIN responses AS r ON r.id = substr(log.key, 1, 16)
 WHERE log.row_id BETWEEN ? AND ? AND log.kind = 0 AND r.conversation IS NOT ?
 ORDER BY r.row_id DESC
 

@@ -2,39 +2,95 @@
 
 All of it within a transaction of the writer. A range has a first and a last row id. The uses of
 blobs that were in erased ranges are returned, and the blobs deleted at the end: turns that are
-erased together may share one.
+erased together may share one. ``ErasedRows`` collects where rows with words were deleted.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from array import array
 from collections.abc import Iterable
 from typing import TypeAlias
 
 from antiphon.core.items import COMPACTION_PREFIX, ERASED_SUMMARY_ITEM, is_summary
+from antiphon.stores.sqlite.reader import CONVERSATION_SQL
 from antiphon.stores.sqlite.rows import decode_blob_use, last_of_thread, row_id_of, thread_of
 from antiphon.stores.sqlite.sql_files import TURN_SQL
 
 RowRange: TypeAlias = tuple[int, int]
 
 
-def tombstone(connection: sqlite3.Connection, row_range: RowRange) -> set[bytes]:
+class ErasedRows:
+    """The ids of rows with words that were deleted, by table: pages near them need scrubbing."""
+
+    def __init__(self) -> None:
+        # Arrays: a sweep may erase a hundred thousand turns at once.
+        self.texts = array("q")
+        self.blobs = array("q")
+
+    def extend(self, other: ErasedRows) -> None:
+        self.texts.extend(other.texts)
+        self.blobs.extend(other.blobs)
+
+    def first(self, texts: int, blobs: int) -> ErasedRows:
+        """A copy of so many of the oldest."""
+        copy = ErasedRows()
+        copy.texts, copy.blobs = self.texts[:texts], self.blobs[:blobs]
+        return copy
+
+    def remove_first(self, texts: int, blobs: int) -> None:
+        """Remove so many of the oldest."""
+        del self.texts[:texts], self.blobs[:blobs]
+
+
+def add_text(connection: sqlite3.Connection, body: bytes) -> int:
+    """Insert a text; its id."""
+    text_id = connection.execute(TURN_SQL["add_text"], (None, body)).lastrowid
+    assert text_id is not None
+    return text_id
+
+
+def delete_texts(
+    connection: sqlite3.Connection, text_ids: Iterable[int], erased: ErasedRows
+) -> None:
+    """Delete texts by their ids."""
+    text_ids = list(text_ids)
+    connection.executemany(TURN_SQL["delete_text"], [(one,) for one in text_ids])
+    erased.texts.extend(text_ids)
+
+
+def replace_text(
+    connection: sqlite3.Connection, row_id: int, body: bytes, erased: ErasedRows
+) -> None:
+    """Give a row of the log another text, and delete the one that it had."""
+    old = connection.execute(TURN_SQL["text_of"], (row_id,)).fetchall()
+    connection.execute(TURN_SQL["replace_text"], (add_text(connection, body), row_id))
+    delete_texts(connection, [text_id for (text_id,) in old], erased)
+
+
+def tombstone(
+    connection: sqlite3.Connection, row_range: RowRange, erased: ErasedRows
+) -> set[bytes]:
     """Erase turns but for their tombstones; returns their uses of blobs."""
     uses = _blob_uses(connection, row_range)
+    _delete_texts_in(connection, row_range, erased)
     for step in ("tombstone_responses", "delete_running", "delete_items", "tombstone_headers"):
         connection.execute(TURN_SQL[step], row_range)
     return uses
 
 
-def delete_rows(connection: sqlite3.Connection, row_range: RowRange) -> set[bytes]:
+def delete_rows(
+    connection: sqlite3.Connection, row_range: RowRange, erased: ErasedRows
+) -> set[bytes]:
     """Delete turns without descendants; returns their uses of blobs."""
     uses = _blob_uses(connection, row_range)
+    _delete_texts_in(connection, row_range, erased)
     for step in ("delete_responses", "delete_running", "delete_rows"):
         connection.execute(TURN_SQL[step], row_range)
     return uses
 
 
-def erase_summaries(connection: sqlite3.Connection, row_id: int) -> None:
+def erase_summaries(connection: sqlite3.Connection, row_id: int, erased: ErasedRows) -> None:
     """Erase the text of all summaries that may contain the turn at ``row_id``.
 
     They are among its descendants, and all of these go: one that keeps the turn in view
@@ -44,14 +100,23 @@ def erase_summaries(connection: sqlite3.Connection, row_id: int) -> None:
         values = {"first": row_range[0], "last": row_range[1], "start": COMPACTION_PREFIX}
         for item_row_id, body in connection.execute(TURN_SQL["summaries"], values).fetchall():
             if is_summary(body):
-                connection.execute(TURN_SQL["replace_body"], (ERASED_SUMMARY_ITEM, item_row_id))
+                replace_text(connection, item_row_id, ERASED_SUMMARY_ITEM, erased)
 
 
-def delete_unused_blobs(connection: sqlite3.Connection, uses: Iterable[bytes]) -> None:
+def delete_unused_blobs(
+    connection: sqlite3.Connection, uses: Iterable[bytes], erased: ErasedRows
+) -> None:
     """Erase those blobs that no turn uses any more."""
-    connection.executemany(
-        TURN_SQL["delete_unused_blob"], [(decode_blob_use(use), use) for use in uses]
-    )
+    rows = [(decode_blob_use(use), use) for use in uses]
+    connection.executemany(TURN_SQL["delete_unused_blob"], rows)
+    erased.blobs.extend([blob for blob, _ in rows])
+
+
+def delete_conversation(connection: sqlite3.Connection, key: bytes, erased: ErasedRows) -> int:
+    """Delete a conversation's row and its metadata; the number of rows."""
+    metadata = connection.execute(CONVERSATION_SQL["metadata"], (key,)).fetchall()
+    delete_texts(connection, [text_id for (text_id,) in metadata], erased)
+    return connection.execute(CONVERSATION_SQL["delete"], (key,)).rowcount
 
 
 def bump_epochs(connection: sqlite3.Connection, row_ids: Iterable[int]) -> None:
@@ -71,6 +136,13 @@ def descendant_ranges(connection: sqlite3.Connection, row_id: int) -> list[RowRa
             first = row_id_of(thread, 0)
             row_ranges.append((first, last_of_thread(first)))
     return row_ranges
+
+
+def _delete_texts_in(
+    connection: sqlite3.Connection, row_range: RowRange, erased: ErasedRows
+) -> None:
+    found = connection.execute(TURN_SQL["texts_in"], row_range).fetchall()
+    delete_texts(connection, [text_id for (text_id,) in found], erased)
 
 
 def _blob_uses(connection: sqlite3.Connection, row_range: RowRange) -> set[bytes]:

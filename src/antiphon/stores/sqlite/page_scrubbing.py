@@ -2,17 +2,18 @@
 
 When SQLite moves rows from a page to its neighbour, their bytes may stay in the slack of the
 first page: ``secure_delete`` overwrites what is deleted, but not what was moved. Were such a
-row erased later, its copy would stay. So after erasures the slack of all pages is checked.
-Where it is not empty, a row of the page is made to fill all of the page that is free, and then
-restored: SQLite has to defragment the page for that, and overwrites what it frees.
+row erased later, its copy would stay. Rows with words are only added at the end of their tables,
+which moves none. Deleting moves some: those next to the deleted ones, where a page becomes too
+empty. So after each erasure the slack of the pages near it is checked, and no copy is left
+anywhere. Where slack is not empty, a row of the page is made to fill all of the page that is free,
+and then restored: SQLite has to defragment the page for that, and overwrites what it frees.
 
-A check of all pages takes time that grows with the file. So erasures that follow one another
-are scrubbed together, in the background, and the task rests after each check for twenty times
-as long as it took: it never takes more than a twentieth of a core.
+Erasures that follow one another are scrubbed together, in the background, and the task rests after
+each check for twenty times as long as it took: it never takes more than a twentieth of a core.
 
 Pending erasures are marked by a file beside the database, one per open store. It outlives a
-crash: the process that finds the mark of a dead one scrubs in its place, so that no process
-has to check all pages just to be sure.
+crash: the process that finds the mark of a dead one checks all pages in its place, so that no
+process has to check them just to be sure.
 """
 
 from __future__ import annotations
@@ -33,8 +34,19 @@ import msgspec
 
 from antiphon.errors import StoreError
 from antiphon.stores.sqlite.btree_pages import LeafPage, PageFile
+from antiphon.stores.sqlite.deletion import ErasedRows
 from antiphon.stores.sqlite.sql_files import parse_queries, read_sql
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
+
+
+class ErasureScope(msgspec.Struct, frozen=True):
+    """What one check of pages covers: the erasures up to ``count``.
+
+    ``rows`` are the deleted rows near which pages are checked; None: all pages.
+    """
+
+    count: int
+    rows: ErasedRows | None
 
 
 class PendingErasures:
@@ -49,17 +61,35 @@ class PendingErasures:
         self._lock = threading.Lock()
         self._marked = self.is_inherited = mark.exists()
         self._committing = False
+        self._erased = ErasedRows()
+        #: What a dead process erased may be anywhere.
+        self._needs_full_check = self._marked
         #: How often something was erased, and up to which of these the pages are scrubbed.
         self.count = 1 if self._marked else 0
         self.scrubbed = 0
+        #: How many of them have left the write-ahead log, and how many deleted rows with them.
+        self._checkpointed = (self.count, 0, 0)
 
     @property
     def is_pending(self) -> bool:
         """Whether there is something to scrub."""
         return self.count > self.scrubbed
 
+    def set_checkpointed(self) -> None:
+        """All that has been erased so far has left the write-ahead log."""
+        with self._lock:
+            erased = self._erased
+            self._checkpointed = (self.count, len(erased.texts), len(erased.blobs))
+
+    def scope(self) -> ErasureScope:
+        """What the next check has to cover. What is in the log only is left for a later one."""
+        with self._lock:
+            count, texts, blobs = self._checkpointed
+            rows = None if self._needs_full_check else self._erased.first(texts, blobs)
+            return ErasureScope(count, rows)
+
     @contextlib.contextmanager
-    def committing(self) -> Iterator[None]:
+    def committing(self, erased: ErasedRows) -> Iterator[None]:
         """Wraps the commit of an erasure: it is marked before and counted after."""
         with self._lock:
             self._committing = True
@@ -69,6 +99,7 @@ class PendingErasures:
         finally:
             with self._lock:
                 self._committing = False
+                self._erased.extend(erased)
                 self.count += 1
                 # A commit with an erasure truncates the write-ahead log, too.
                 self.is_inherited = False
@@ -76,13 +107,22 @@ class PendingErasures:
     def take_over(self) -> None:
         """Scrub for a dead process: its mark was made this store's."""
         with self._lock:
-            self._marked = self.is_inherited = True
+            self._marked = self.is_inherited = self._needs_full_check = True
             self.count += 1
 
-    def set_scrubbed(self, count: int) -> None:
-        """All that had been erased when ``self.count`` was ``count`` is overwritten."""
+    def set_scrubbed(self, scope: ErasureScope) -> None:
+        """All that the check of this scope covers is overwritten."""
         with self._lock:
-            self.scrubbed = max(self.scrubbed, count)
+            self.scrubbed = max(self.scrubbed, scope.count)
+            if scope.rows is not None:
+                texts, blobs = len(scope.rows.texts), len(scope.rows.blobs)
+                self._erased.remove_first(texts, blobs)
+                count, more_texts, more_blobs = self._checkpointed
+                self._checkpointed = (count, more_texts - texts, more_blobs - blobs)
+            elif not self.is_pending:
+                self._needs_full_check = False
+                self._erased = ErasedRows()
+                self._checkpointed = (self.count, 0, 0)
             if self._marked and not self._committing and not self.is_pending:
                 # A mark that stays costs the next process a check of the pages.
                 with contextlib.suppress(OSError):
@@ -122,11 +162,8 @@ class _Table(msgspec.Struct, frozen=True):
 
 
 _TABLES: Final = {
-    "log": _Table(_SQL["log_rows"], _SQL["log_body"], _SQL["log_update"]),
+    "texts": _Table(_SQL["texts_rows"], _SQL["texts_body"], _SQL["texts_update"]),
     "blobs": _Table(_SQL["blobs_rows"], _SQL["blobs_body"], _SQL["blobs_update"]),
-    "conversations": _Table(
-        _SQL["conversations_rows"], _SQL["conversations_body"], _SQL["conversations_update"]
-    ),
 }
 #: How many passes are made over pages that others write to meanwhile.
 MAX_SCRUB_PASSES: Final = 8
@@ -138,17 +175,23 @@ DirtyPages: TypeAlias = list[tuple[str, LeafPage]]
 
 
 def find_dirty_pages(
-    connection: sqlite3.Connection, pages: PageFile, is_over: Callable[[], bool] | None = None
+    connection: sqlite3.Connection,
+    pages: PageFile,
+    erased: ErasedRows | None = None,
+    is_over: Callable[[], bool] | None = None,
 ) -> DirtyPages:
     """The pages to scrub, as they are in the file: not those in the write-ahead log only.
 
-    Reads every page. Raises ``StoreError`` as soon as ``is_over`` says that the store closes.
+    ``erased``: near these rows; None: all pages. Raises ``StoreError`` as soon as ``is_over`` says
+    that the store closes.
     """
     size = _page_size(connection)
     roots = dict(connection.execute(_SQL["roots"]).fetchall())
     dirty: DirtyPages = []
     for table in _TABLES:
-        for leaf in pages.dirty_leaves(roots[table], size):
+        near = None if erased is None else getattr(erased, table)
+        leaves = pages.dirty_leaves(roots[table], size, near)
+        for leaf in leaves:
             if is_over is not None and is_over():
                 raise StoreError("The store is closed.")
             if leaf is not None:
@@ -279,15 +322,17 @@ class ScrubTask:
             log.warning("scrubbing pages after an erasure will be tried again: %s", error)
 
     async def _scrub(self) -> None:
-        """One pass over the file. Scrubbing counts as an erasure, so another pass follows."""
-        count = self._erasures.count
+        """One check and what it finds. Scrubbing counts as an erasure, so another one follows."""
+        scope = self._erasures.scope()
         began = time.monotonic()
-        find = partial(find_dirty_pages, pages=self._pages, is_over=self._closing.is_set)
+        find = partial(
+            find_dirty_pages, pages=self._pages, erased=scope.rows, is_over=self._closing.is_set
+        )
         dirty = await self._read_pooled(find)
         now = time.monotonic()
         self._rest_until = now + _REST_FACTOR * (now - began)
         if not dirty or self._passes == MAX_SCRUB_PASSES:
-            self._erasures.set_scrubbed(count)
+            self._erasures.set_scrubbed(scope)
             self._passes = 0
             return
         self._passes += 1

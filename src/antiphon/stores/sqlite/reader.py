@@ -195,10 +195,10 @@ def _latest_of_threads(
 
 
 def _read_recent_thread(connection: sqlite3.Connection, tenant: str, row_id: int) -> RecentThread:
-    ((body,),) = connection.execute(TURN_SQL["body"], (row_id,)).fetchall()
-    top = decode_header(body)
+    ((key, text),) = connection.execute(TURN_SQL["row"], (row_id,)).fetchall()
+    top = decode_header(key, text)
     return RecentThread(
-        response_id=response_id_in(body),
+        response_id=response_id_of(top.key),
         created_at=top.created_at,
         model=top.header.model,
         turns=seq_of(row_id) + 1,
@@ -417,7 +417,7 @@ def _nearest_existing(
     if state[1] is not None:
         return key, row_id, state[2]
     while rows := connection.execute(TURN_SQL["previous_turn"], {"row_id": row_id}).fetchall():
-        row_id, kind, body = rows[0]
+        row_id, kind, its_key = rows[0]
         if kind == HEADER:
-            return body[:16], row_id, None
+            return its_key[:16], row_id, None
     return None, None, None

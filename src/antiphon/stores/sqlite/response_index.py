@@ -164,8 +164,8 @@ def _matches_filter(
     """Whether a turn matches; reads its header and its end only."""
     if response_filter is NO_FILTER:
         return True
-    ((top,),) = connection.execute(TURN_SQL["body"], (row_id,)).fetchall()
-    end = connection.execute(TURN_SQL["body"], (last_of_turn(row_id),)).fetchall()
+    (top,) = connection.execute(TURN_SQL["row"], (row_id,)).fetchall()
+    end = connection.execute(TURN_SQL["row"], (last_of_turn(row_id),)).fetchall()
     return response_filter.matches(
-        decode_header(top).header, decode_end(end[0][0]) if end else None
+        decode_header(*top).header, decode_end(end[0][1]) if end else None
     )

@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 from antiphon.core.ids import conversation_id_of, conversation_key
 from antiphon.stores.sqlite.deletion import (
     RowRange,
+    delete_conversation,
     delete_rows,
     delete_unused_blobs,
     descendant_ranges,
@@ -85,7 +86,7 @@ def sweep_turns(
     left = row_ids[::-1]
     swept = 0
     while left:
-        more, done = _sweep_descendants(transaction.connection, left[-1], cutoff, deadline)
+        more, done = _sweep_descendants(transaction, left[-1], cutoff, deadline)
         swept += more
         if done:
             left.pop()
@@ -96,9 +97,10 @@ def sweep_turns(
 
 
 def _sweep_descendants(
-    connection: sqlite3.Connection, row_id: int, cutoff: float, deadline: float
+    transaction: WriteTransaction, row_id: int, cutoff: float, deadline: float
 ) -> tuple[int, bool]:
     """Erase a turn and its descendants, these first: how many, and whether all."""
+    connection = transaction.connection
     if not has_expired(connection, row_id, cutoff):
         # It has been continued since.
         return 0, True
@@ -111,7 +113,7 @@ def _sweep_descendants(
     for row_range in reversed(row_ranges):
         while (last := _last_turn(connection, row_range)) is not None:
             swept += _delete_range(
-                connection,
+                transaction,
                 (max(row_range[0], last - (_TURNS_PER_STEP - 1) * TURN_STRIDE), row_range[1]),
             )
             if time.monotonic() > deadline:
@@ -126,10 +128,11 @@ def _last_turn(connection: sqlite3.Connection, row_range: RowRange) -> int | Non
     return rows[0][0] if rows else None
 
 
-def _delete_range(connection: sqlite3.Connection, row_range: RowRange) -> int:
+def _delete_range(transaction: WriteTransaction, row_range: RowRange) -> int:
     """Delete the rows; how many turns that were not erased before."""
+    connection, erased = transaction.connection, transaction.erased
     ((turns,),) = connection.execute(TURN_SQL["turns_in"], row_range).fetchall()
-    delete_unused_blobs(connection, delete_rows(connection, row_range))
+    delete_unused_blobs(connection, delete_rows(connection, row_range, erased), erased)
     number: int = turns
     return number
 
@@ -155,10 +158,9 @@ def sweep_conversations(
     transaction.flush()
     for conversation_id in ids:
         if resolve_conversation(transaction.connection, tenant, conversation_id, cutoff)[0] is None:
-            cursor = transaction.connection.execute(
-                CONVERSATION_SQL["delete"], (conversation_key(conversation_id),)
-            )
-            transaction.has_erased = transaction.has_erased or cursor.rowcount > 0
+            key = conversation_key(conversation_id) or b""
+            deleted = delete_conversation(transaction.connection, key, transaction.erased)
+            transaction.has_erased = transaction.has_erased or deleted > 0
 
 
 def read_next_expiry(connection: sqlite3.Connection, tenant: str, cutoff: float) -> float:

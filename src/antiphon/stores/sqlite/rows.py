@@ -1,8 +1,9 @@
 """Turns as rows of a log, and back. No I/O.
 
-A header's body is the response's id (16 bytes), its time (8 bytes) and the request's
-JSON; a tombstone's is the id alone. Items are the bytes that came; an end is JSON. The
-blobs that a turn uses lie between its header and its items, a row of 8 bytes for each.
+A row has a key, a text or both. A header's key is the response's id (16 bytes) and its time
+(8 bytes), its text the request's JSON; a tombstone has the id alone. An item's text is the bytes
+that came, an end's is JSON. The blobs that a turn uses lie between its header and its items, a
+row with a key of 8 bytes for each.
 
 A row's id in the SQLite log: thread, turn and position in one integer.
 
@@ -10,8 +11,8 @@ A row's id in the SQLite log: thread, turn and position in one integer.
     bits 15-33  seq     the turn's depth in its chain, from 0
     bits  0-14  pos     0 is the header, 32,767 the end; between lie the blobs used, then items
 
-The integer is the table's rowid: rows of a chain are neighbours, and unlike rows of
-a table keyed by three columns they leave their page only when larger than one.
+The integer is the table's rowid: rows of a chain are neighbours. Their texts lie in a table of
+their own, in the order in which they were written.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import msgspec
 from antiphon.core.ids import response_id_of
 from antiphon.core.images import Blob
 from antiphon.core.turns import End, Header
+from antiphon.errors import StoreError
 from antiphon.turn.store_protocols import StoredTurn
 
 #: The distance from one turn to the next, and from one thread to the next.
@@ -73,8 +75,8 @@ END: Final = 3
 TOMBSTONE: Final = 4
 BLOB_USE: Final = 5
 
-#: row_id, kind, body
-Row: TypeAlias = tuple[int, int, bytes]
+#: row_id, kind, key, text
+Row: TypeAlias = tuple[int, int, bytes | None, bytes | None]
 
 _HEADER_STRUCT = struct.Struct(">16sd")
 _BLOB_USE_STRUCT = struct.Struct(">q")
@@ -91,21 +93,22 @@ class HeaderRow(msgspec.Struct, frozen=True):
     header: Header
 
 
-def encode_header(key: bytes, created_at: float, header: Header) -> bytes:
-    return _HEADER_STRUCT.pack(key, created_at) + _encoder.encode(header)
+def header_row(row_id: int, response_key: bytes, created_at: float, header: Header) -> Row:
+    key = _HEADER_STRUCT.pack(response_key, created_at)
+    return row_id, HEADER, key, _encoder.encode(header)
 
 
-def decode_header(body: bytes) -> HeaderRow:
-    key, created_at = _HEADER_STRUCT.unpack_from(body)
-    return HeaderRow(key, created_at, _header_decoder.decode(body[_HEADER_STRUCT.size :]))
+def decode_header(key: bytes, text: bytes) -> HeaderRow:
+    response_key, created_at = _HEADER_STRUCT.unpack(key)
+    return HeaderRow(response_key, created_at, _header_decoder.decode(text))
 
 
 def encode_end(end: End) -> bytes:
     return _encoder.encode(end)
 
 
-def decode_end(body: bytes) -> End:
-    end: End = _end_decoder.decode(body)
+def decode_end(text: bytes) -> End:
+    end: End = _end_decoder.decode(text)
     return end
 
 
@@ -114,14 +117,14 @@ def encode_blob_use(blob: int) -> bytes:
     return _BLOB_USE_STRUCT.pack(blob)
 
 
-def decode_blob_use(body: bytes) -> int:
-    blob: int = _BLOB_USE_STRUCT.unpack(body)[0]
+def decode_blob_use(key: bytes) -> int:
+    blob: int = _BLOB_USE_STRUCT.unpack(key)[0]
     return blob
 
 
-def response_id_in(body: bytes) -> str:
-    """The response id in a header's or a tombstone's body."""
-    return response_id_of(body[:16])
+def response_id_in(key: bytes) -> str:
+    """The response id in a header's or a tombstone's key."""
+    return response_id_of(key[:16])
 
 
 def decode_turns(
@@ -134,10 +137,12 @@ def decode_turns(
     """
     turns = []
     for _, of_turn in groupby(rows, key=_turn_number):
-        (_, kind, body), *rest = of_turn
+        (_, kind, key, text), *rest = of_turn
+        if key is None:
+            raise StoreError("A stored turn is damaged: restore the database from a backup.")
         if kind == HEADER:
-            turns.append(_turn(body, rest, previous, find))
-        previous = response_id_in(body)
+            turns.append(_turn(decode_header(key, text or b""), rest, previous, find))
+        previous = response_id_in(key)
     return turns
 
 
@@ -146,29 +151,32 @@ def _turn_number(row: Row) -> int:
 
 
 def _turn(
-    body: bytes, rest: list[Row], previous: str | None, find: Callable[[int], Blob | None]
+    row: HeaderRow, rest: list[Row], previous: str | None, find: Callable[[int], Blob | None]
 ) -> StoredTurn:
-    row = decode_header(body)
-    end = rest[-1][2] if rest and rest[-1][1] == END else None
+    end = rest[-1][3] if rest and rest[-1][1] == END else None
     return StoredTurn(
         response_id=response_id_of(row.key),
         created_at=row.created_at,
         header=row.header,
-        input=tuple([item for _, kind, item in rest if kind == INPUT]),
-        output=tuple([item for _, kind, item in rest if kind == OUTPUT]),
+        input=_items(rest, INPUT),
+        output=_items(rest, OUTPUT),
         end=None if end is None else decode_end(end),
         previous_response_id=previous,
         blobs=_blobs(rest, find),
     )
 
 
+def _items(rest: list[Row], kind: int) -> tuple[bytes, ...]:
+    return tuple([text or b"" for _, its_kind, _, text in rest if its_kind == kind])
+
+
 def _blobs(rest: list[Row], find: Callable[[int], Blob | None]) -> dict[str, bytes]:
     blobs: dict[str, bytes] = {}
-    for _, kind, body in rest:
+    for _, kind, key, _ in rest:
         # Uses lie in front: a turn has none if its first row is none.
         if kind != BLOB_USE:
             break
-        blob = find(decode_blob_use(body))
+        blob = find(decode_blob_use(key or b""))
         if blob is not None:
             blobs[blob.hash] = blob.data
     return blobs

@@ -1,10 +1,17 @@
 -- name: count_pending
 SELECT count(*) FROM (SELECT 1 FROM search_pending LIMIT ?)
 
+-- name: count_pending_of
+-- Of one tenant, up to a limit.
+SELECT count(*) FROM (
+    SELECT 1 FROM search_pending AS w JOIN threads AS t ON t.id = w.row_id >> 34
+    WHERE t.tenant = ? LIMIT ?
+)
+
 -- name: pending_turns
 -- Turns that wait to be indexed, of a tenant or (NULL) of all, each with its time; no time: it
 -- has not ended, or was erased.
-SELECT w.row_id, w.revision, t.tenant, CASE WHEN e.kind = 3 THEN substr(h.body, 17, 8) END
+SELECT w.row_id, w.revision, t.tenant, CASE WHEN e.kind = 3 THEN substr(h.key, 17, 8) END
 FROM search_pending AS w
 LEFT JOIN threads AS t ON t.id = w.row_id >> 34
 LEFT JOIN log AS h ON h.row_id = w.row_id AND h.kind = 0
@@ -19,10 +26,12 @@ SELECT id, turns, secret FROM search_segments WHERE tenant = ? ORDER BY id DESC 
 SELECT turn_entries FROM search_segments WHERE id = ?
 
 -- name: items
-SELECT body FROM log WHERE row_id BETWEEN :row_id AND :row_id + 32767 AND kind IN (1, 2) ORDER BY row_id
+SELECT texts.body FROM log JOIN texts ON texts.id = log.text
+WHERE log.row_id BETWEEN :row_id AND :row_id + 32767 AND log.kind IN (1, 2) ORDER BY log.row_id
 
 -- name: header
-SELECT body FROM log WHERE row_id = ? AND kind = 0
+SELECT log.key, texts.body FROM log JOIN texts ON texts.id = log.text
+WHERE log.row_id = ? AND log.kind = 0
 
 -- name: is_pending
 SELECT 1 FROM search_pending WHERE row_id = ? AND revision = ?

@@ -20,7 +20,7 @@ WITH RECURSIVE span (first, last) AS (
 )
 SELECT max((
     SELECT r.created_at
-    FROM log CROSS JOIN responses AS r ON r.id = substr(log.body, 1, 16)
+    FROM log CROSS JOIN responses AS r ON r.id = substr(log.key, 1, 16)
     WHERE log.row_id BETWEEN span.first AND span.last AND log.kind = 0
     ORDER BY log.row_id DESC LIMIT 1
 ))
@@ -37,7 +37,7 @@ WITH RECURSIVE span (first, last) AS (
 SELECT 1 FROM span
 WHERE (
     SELECT r.created_at
-    FROM log CROSS JOIN responses AS r ON r.id = substr(log.body, 1, 16)
+    FROM log CROSS JOIN responses AS r ON r.id = substr(log.key, 1, 16)
     WHERE log.row_id BETWEEN span.first AND span.last AND log.kind = 0
     ORDER BY log.row_id DESC LIMIT 1
 ) > :cutoff
@@ -47,12 +47,13 @@ LIMIT 1
 SELECT 1 FROM responses WHERE id = ?
 
 -- name: rows
-SELECT row_id, kind, body FROM log WHERE row_id BETWEEN ? AND ? ORDER BY row_id
+SELECT log.row_id, log.kind, log.key, texts.body FROM log LEFT JOIN texts ON texts.id = log.text
+WHERE log.row_id BETWEEN ? AND ? ORDER BY log.row_id
 
 -- name: previous_turn
 -- The header or tombstone of the turn before the one at :place: one turn (32768 places)
 -- earlier in its thread, or where that branched off.
-SELECT row_id, kind, body FROM log WHERE row_id = coalesce(
+SELECT row_id, kind, key FROM log WHERE row_id = coalesce(
     (SELECT row_id FROM log WHERE row_id = :row_id - 32768 AND row_id >> 34 = :row_id >> 34),
     (SELECT parent FROM threads WHERE id = :row_id >> 34)
 )
@@ -79,7 +80,8 @@ SELECT row_id FROM log WHERE row_id BETWEEN ? AND ? AND kind = 0 ORDER BY row_id
 SELECT row_id, created_at FROM responses WHERE tenant = ? ORDER BY created_at DESC, row_id DESC
 
 -- name: first_item
-SELECT body FROM log WHERE row_id BETWEEN ? AND ? AND kind = 1 ORDER BY row_id LIMIT 1
+SELECT texts.body FROM log JOIN texts ON texts.id = log.text
+WHERE log.row_id BETWEEN ? AND ? AND log.kind = 1 ORDER BY log.row_id LIMIT 1
 
 -- name: owner
 SELECT owner FROM running WHERE row_id = ?
@@ -103,7 +105,7 @@ SELECT 1 FROM log WHERE row_id = ?
 -- name: is_unchanged
 -- Whether a turn is at its place, and its tree has the epoch still.
 SELECT 1 FROM log
-WHERE row_id = ? AND substr(body, 1, 16) = ?
+WHERE row_id = ? AND substr(key, 1, 16) = ?
 AND coalesce((SELECT epoch FROM epochs WHERE tree = ?), 0) = ?
 
 
@@ -114,8 +116,15 @@ INSERT INTO threads (id, tenant, tree, parent) VALUES (?, ?, ?, ?)
 INSERT INTO responses (id, tenant, row_id, created_at, conversation)
 VALUES (?, ?, ?, ?, ?)
 
+-- name: last_text
+SELECT coalesce(max(id), 0) FROM texts
+
+-- name: add_text
+-- Behind all others; with an id of NULL, right behind them.
+INSERT INTO texts (id, body) VALUES (?, ?)
+
 -- name: add_row
-INSERT INTO log (row_id, kind, body) VALUES (?, ?, ?)
+INSERT INTO log (row_id, kind, key, text) VALUES (?, ?, ?, ?)
 
 -- name: blob_id
 SELECT id FROM blobs WHERE tenant = ? AND hash = ?
@@ -150,7 +159,7 @@ SELECT id FROM threads WHERE parent BETWEEN ? AND ?
 
 -- name: tombstone_responses
 UPDATE responses SET tenant = NULL, created_at = 0, conversation = NULL WHERE id IN (
-    SELECT substr(body, 1, 16) FROM log WHERE row_id BETWEEN ? AND ? AND kind = 0
+    SELECT substr(key, 1, 16) FROM log WHERE row_id BETWEEN ? AND ? AND kind = 0
 )
 
 -- name: delete_running
@@ -161,7 +170,7 @@ DELETE FROM log WHERE row_id BETWEEN ? AND ? AND kind IN (1, 2, 3, 5)
 
 -- name: delete_responses
 DELETE FROM responses WHERE id IN (
-    SELECT substr(body, 1, 16) FROM log WHERE row_id BETWEEN ? AND ? AND kind IN (0, 4)
+    SELECT substr(key, 1, 16) FROM log WHERE row_id BETWEEN ? AND ? AND kind IN (0, 4)
 )
 
 -- name: delete_rows
@@ -189,7 +198,7 @@ SELECT tenant FROM responses WHERE tenant >= ? ORDER BY tenant LIMIT 1
 -- name: last_timestamp
 -- Of a thread's last turn that is not erased.
 SELECT r.created_at
-FROM log CROSS JOIN responses AS r ON r.id = substr(log.body, 1, 16)
+FROM log CROSS JOIN responses AS r ON r.id = substr(log.key, 1, 16)
 WHERE log.row_id BETWEEN :thread << 34 AND :thread << 34 | 17179869183 AND log.kind = 0
 ORDER BY log.row_id DESC LIMIT 1
 
@@ -220,31 +229,41 @@ WHERE tenant = ? AND (created_at, row_id) > (?, ?) ORDER BY created_at, row_id
 SELECT created_at, row_id FROM responses
 WHERE tenant = ? AND (created_at, row_id) < (?, ?) ORDER BY created_at DESC, row_id DESC
 
--- name: body
-SELECT body FROM log WHERE row_id = ?
+-- name: row
+SELECT log.key, texts.body FROM log LEFT JOIN texts ON texts.id = log.text WHERE log.row_id = ?
 
--- name: replace_body
-UPDATE log SET body = ? WHERE row_id = ?
+-- name: text_of
+SELECT text FROM log WHERE row_id = ?
+
+-- name: replace_text
+UPDATE log SET text = ? WHERE row_id = ?
+
+-- name: texts_in
+SELECT text FROM log WHERE row_id BETWEEN ? AND ? AND text IS NOT NULL
+
+-- name: delete_text
+DELETE FROM texts WHERE id = ?
 
 -- name: summaries
 -- Outputs between two places that begin as :start does.
-SELECT row_id, body FROM log
-WHERE row_id BETWEEN :first AND :last AND kind = 2 AND substr(body, 1, length(:start)) = :start
+SELECT log.row_id, texts.body FROM log JOIN texts ON texts.id = log.text
+WHERE log.row_id BETWEEN :first AND :last AND log.kind = 2
+AND substr(texts.body, 1, length(:start)) = :start
 
 -- name: delete_row
 DELETE FROM log WHERE row_id = ?
 
 -- name: blob_uses
-SELECT body FROM log WHERE row_id BETWEEN ? AND ? AND kind = 5
+SELECT key FROM log WHERE row_id BETWEEN ? AND ? AND kind = 5
 
 -- name: delete_unused_blob
--- A blob, whose uses are rows with the body that comes second.
+-- A blob, whose uses are rows with the key that comes second.
 DELETE FROM blobs
-WHERE id = ? AND NOT EXISTS (SELECT 1 FROM log WHERE kind = 5 AND body = ?)
+WHERE id = ? AND NOT EXISTS (SELECT 1 FROM log WHERE kind = 5 AND key = ?)
 
 -- name: tombstone_headers
 -- Leaves tombstones: a turn's id and place, so that branches keep pointing right.
-UPDATE log SET kind = 4, body = substr(body, 1, 16)
+UPDATE log SET kind = 4, key = substr(key, 1, 16), text = NULL
 WHERE row_id BETWEEN ? AND ? AND kind = 0
 
 -- name: bump_epoch

@@ -24,6 +24,8 @@ from antiphon.core.images import Blob
 from antiphon.core.turns import ConversationRecord, End, IdempotencyReservation
 from antiphon.errors import HistoryChangedError, StoreError
 from antiphon.stores.sqlite.deletion import (
+    ErasedRows,
+    add_text,
     bump_epochs,
     delete_unused_blobs,
     descendant_ranges,
@@ -39,7 +41,6 @@ from antiphon.stores.sqlite.reader import CONVERSATION_SQL, resolve_conversation
 from antiphon.stores.sqlite.rows import (
     BLOB_USE,
     END,
-    HEADER,
     INPUT,
     MAX_ITEMS,
     MAX_SEQ,
@@ -49,7 +50,7 @@ from antiphon.stores.sqlite.rows import (
     Row,
     encode_blob_use,
     encode_end,
-    encode_header,
+    header_row,
     last_of_turn,
     row_id_of,
 )
@@ -91,6 +92,8 @@ _END_RUNNING = TURN_SQL["end_running"]
 _ADD_THREAD = TURN_SQL["add_thread"]
 _ADD_RESPONSE = TURN_SQL["add_response"]
 _ADD_ROW = TURN_SQL["add_row"]
+_ADD_TEXT = TURN_SQL["add_text"]
+_LAST_TEXT = TURN_SQL["last_text"]
 _ADD_RUNNING = TURN_SQL["add_running"]
 
 
@@ -117,6 +120,8 @@ class WriteTransaction:
         self.changed_turns: dict[str, OpenTurn | None] = {}
         #: Whether something was erased, whose words the write-ahead log still holds.
         self.has_erased = False
+        #: Where.
+        self.erased = ErasedRows()
         #: What ``flush`` has written: rows, and changes as SQLite counts them, with triggers'.
         self._flushed = (0, 0)
         self._next_thread: int | None = None
@@ -140,13 +145,13 @@ class WriteTransaction:
             raise StoreError(f"{turn.response_id!r} is not a response id.")
         if len(turn.input) + len(turn.blobs) > MAX_ITEMS:
             raise StoreError(f"A turn holds at most {MAX_ITEMS} items.")
-        header = encode_header(key, turn.created_at, turn.header)
         if turn.reservation is not None:
             check_reservation(self.connection, turn.tenant, turn.reservation)
         self._check_sources(turn)
         if turn.conversation is not None and not turn.creates_conversation:
             self._check_head_unchanged(turn.tenant, turn.conversation, cutoff)
         row_id = self._allocate_row_id(turn)
+        header = header_row(row_id, key, turn.created_at, turn.header)
         if turn.reservation is not None:
             complete_reservation(self.connection, turn.tenant, turn.reservation.key, turn.result_id)
         if turn.conversation is not None:
@@ -163,16 +168,16 @@ class WriteTransaction:
                 conversation_key(conversation_id) if conversation_id else None,
             )
         )
-        self._rows.append((row_id, HEADER, header))
+        self._rows.append(header)
         first = row_id + 1
         if turn.blobs:
             uses = [encode_blob_use(self._store_blob(turn.tenant, blob)) for blob in turn.blobs]
             self._rows += [
-                (item_row_id, BLOB_USE, use) for item_row_id, use in enumerate(uses, first)
+                (item_row_id, BLOB_USE, use, None) for item_row_id, use in enumerate(uses, first)
             ]
             first += len(uses)
         for item_row_id, item in enumerate(turn.input, first):
-            self._rows.append((item_row_id, INPUT, item))
+            self._rows.append((item_row_id, INPUT, None, item))
         self._running[row_id] = self._owner
         self.changed_turns[turn.response_id] = OpenTurn(row_id, first + len(turn.input))
 
@@ -186,7 +191,8 @@ class WriteTransaction:
         if reservation is not None:
             check_reservation(self.connection, tenant, reservation)
             complete_reservation(self.connection, tenant, reservation.key, conversation.id)
-        key, metadata = conversation_key(conversation.id), _encode(conversation.metadata)
+        key = conversation_key(conversation.id)
+        metadata = add_text(self.connection, _encode(conversation.metadata))
         self.connection.execute(
             CONVERSATION_SQL["create"], (key, tenant, conversation.created_at, metadata)
         )
@@ -202,11 +208,11 @@ class WriteTransaction:
             self.changed_turns[response_id] = None
             return
         for item_row_id, item in enumerate(items, turn.next_row_id):
-            self._rows.append((item_row_id, OUTPUT, item))
+            self._rows.append((item_row_id, OUTPUT, None, item))
         if end is None:
             self.changed_turns[response_id] = OpenTurn(turn.row_id, after)
         else:
-            self._rows.append((last_of_turn(turn.row_id), END, encode_end(end)))
+            self._rows.append((last_of_turn(turn.row_id), END, None, encode_end(end)))
             self.changed_turns[response_id] = None
 
     def delete(self, tenant: str, response_id: str, cascade: bool) -> bool:
@@ -221,10 +227,11 @@ class WriteTransaction:
         )
         delete_unused_blobs(
             self.connection,
-            set().union(*[tombstone(self.connection, row_range) for row_range in row_ranges]),
+            set().union(*[tombstone(self.connection, one, self.erased) for one in row_ranges]),
+            self.erased,
         )
         if not cascade:
-            erase_summaries(self.connection, row_id)
+            erase_summaries(self.connection, row_id, self.erased)
         bump_epochs(self.connection, [row_id])
         self.has_erased = True
         return True
@@ -235,7 +242,7 @@ class WriteTransaction:
         body = encode_end(end)
         for (row_id,) in self.connection.execute(_OWNED_TURNS, (owner,)).fetchall():
             self.connection.execute(_END_RUNNING, (row_id,))
-            self._rows.append((last_of_turn(row_id), END, body))
+            self._rows.append((last_of_turn(row_id), END, None, body))
 
     def flush(self) -> None:
         """Write the rows collected so far."""
@@ -249,7 +256,7 @@ class WriteTransaction:
             many(_ADD_RESPONSE, self._responses)
             self._responses = []
         if self._rows:
-            many(_ADD_ROW, self._rows)
+            self._write_rows(self._rows)
             self._rows = []
         if self._running:
             many(_ADD_RUNNING, self._running.items())
@@ -257,6 +264,21 @@ class WriteTransaction:
         rows, changes = self._flushed
         changes += self.connection.total_changes - before
         self._flushed = (rows + waiting, changes)
+
+    def _write_rows(self, rows: Sequence[Row]) -> None:
+        """Write rows of the log, and their texts behind all others."""
+        text_id = self._fetch_one(_LAST_TEXT, ()) or 0
+        texts: list[tuple[int, bytes]] = []
+        placed: list[tuple[int, int, bytes | None, int | None]] = []
+        for row_id, kind, key, text in rows:
+            if text is None:
+                placed.append((row_id, kind, key, None))
+            else:
+                text_id += 1
+                texts.append((text_id, text))
+                placed.append((row_id, kind, key, text_id))
+        self.connection.executemany(_ADD_TEXT, texts)
+        self.connection.executemany(_ADD_ROW, placed)
 
     def _fetch_one(self, query: str, values: tuple[object, ...]) -> int | None:
         rows = self.connection.execute(query, values).fetchall()

@@ -213,7 +213,8 @@ class Writer:
                     raise
                 results.append((future, None, error))
         transaction.flush()
-        with self._erasures.committing() if transaction.has_erased else _NOTHING:
+        commit = self._erasures.committing(transaction.erased)
+        with commit if transaction.has_erased else _NOTHING:
             self._connection.execute("COMMIT")
         self._written = self._written or self._connection.total_changes != changes
         for response_id, turn in transaction.changed_turns.items():
@@ -246,9 +247,9 @@ class Writer:
         """Scrub what was erased here before the file is closed, unless readers block it."""
         self._checkpoint()
         for _ in range(MAX_SCRUB_PASSES if self._erasures.is_pending else 0):
-            count = self._erasures.count
-            if not (dirty := find_dirty_pages(self._connection, self._page_file)):
-                self._erasures.set_scrubbed(count)
+            scope = self._erasures.scope()
+            if not (dirty := find_dirty_pages(self._connection, self._page_file, scope.rows)):
+                self._erasures.set_scrubbed(scope)
                 break
             while dirty:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -265,6 +266,8 @@ class Writer:
             busy: int = execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         finally:
             execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        if not busy:
+            self._erasures.set_checkpointed()
         return not busy
 
     def _resolve_futures(self, results: list[_JobResult]) -> None:

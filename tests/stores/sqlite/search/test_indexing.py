@@ -40,7 +40,7 @@ async def at_rest(store: SqliteStore) -> None:
     """Nothing is being indexed in the background."""
     search = store.stores.search
     assert isinstance(search, SqliteSearchIndex)
-    while search._timer is not None or search._background_task is not None:  # noqa: ASYNC110
+    while search._background_task is not None:  # noqa: ASYNC110
         await asyncio.sleep(0.005)
 
 
@@ -98,19 +98,31 @@ async def test_turns_are_indexed_in_the_background(path: Path) -> None:
         assert len(await found(store, "common")) == MAX_SEGMENT_TURNS
 
 
-async def test_a_load_that_never_stops_does_not_put_indexing_off(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("antiphon.stores.sqlite.search.index.QUIET_SECONDS", 1000.0)
-    monkeypatch.setattr(
-        "antiphon.stores.sqlite.search.index.MAX_INDEXING_DELAY_SECONDS", 0.0, raising=False
-    )
-    async with sqlite(path) as store, asyncio.timeout(20):
-        for _ in range(3):
+async def test_indexing_keeps_up_with_turns_that_never_stop(path: Path) -> None:
+    async with sqlite(path) as store, asyncio.timeout(60):
+        for _ in range(5):
             await many(store, MAX_SEGMENT_TURNS)
         await at_rest(store)
-        # The last of them may not have been on disk yet when it was looked.
-        assert sizes(path)[:2] == [MAX_SEGMENT_TURNS, MAX_SEGMENT_TURNS]
+        # The newest may not have been on disk yet when it was looked.
+        assert sizes(path)[:3] == [MAX_SEGMENT_TURNS] * 3
+
+
+async def test_a_search_behind_a_large_import_indexes_a_part_and_counts_the_rest(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SqliteSearchIndex, "on_turn_end", lambda self: None)
+    async with sqlite(path) as store, asyncio.timeout(60):
+        await many(store, 3 * MAX_SEGMENT_TURNS)
+        last = await complete_turn(store, "last one", tenant="other")
+        search = store.stores.search
+        assert len(await found(store, "common")) == 2 * MAX_SEGMENT_TURNS
+        assert await search.count_unsearched("") in (0, MAX_SEGMENT_TURNS)
+        assert await found(store, "last", tenant="other") == [last.response_id]
+        assert await search.count_unsearched("other") == 0
+        await at_rest(store)
+        assert len(await found(store, "common")) == 3 * MAX_SEGMENT_TURNS
+        assert await search.count_unsearched("") == 0
+        assert is_sound(path)
 
 
 async def test_what_others_left_is_indexed_after_the_first_turn(path: Path) -> None:

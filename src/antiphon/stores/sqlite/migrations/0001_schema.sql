@@ -35,15 +35,25 @@ CREATE INDEX responses_recent ON responses (tenant, created_at, row_id) WHERE te
 CREATE INDEX responses_conversation ON responses (conversation, row_id)
 WHERE conversation IS NOT NULL;
 
--- The append-only log: headers, inputs, outputs, ends, tombstones and uses of blobs, by kind.
-CREATE TABLE log (
-    row_id INTEGER PRIMARY KEY,
-    kind INTEGER NOT NULL,
+-- Everything that contains words, but for images. Rows are only added, at the end, so SQLite never
+-- moves one to another page and leaves no copy of it behind. Only where rows are deleted do their
+-- neighbours move, and there the pages are scrubbed (stores/sqlite/page_scrubbing.py).
+CREATE TABLE texts (
+    id INTEGER PRIMARY KEY,
     body BLOB NOT NULL
 );
 
--- A use's body is its blob's id.
-CREATE INDEX log_uses ON log (body) WHERE kind = 5;
+-- The log: headers, inputs, outputs, ends, tombstones and uses of blobs, by kind.
+CREATE TABLE log (
+    row_id INTEGER PRIMARY KEY,
+    kind INTEGER NOT NULL,
+    -- a header's response id and time, a tombstone's response id, a use's blob id
+    key BLOB,
+    -- texts.id of what a header, an item or an end says
+    text INTEGER
+);
+
+CREATE INDEX log_uses ON log (key) WHERE kind = 5;
 
 -- The turns that have no end, each with the store that runs it: a handful of rows at any time.
 CREATE TABLE running (
@@ -75,8 +85,8 @@ CREATE TABLE conversations (
     -- responses.id of the newest turn that counts, and of the newest that has begun
     head BLOB,
     active BLOB,
-    -- JSON
-    metadata BLOB NOT NULL
+    -- texts.id of its JSON
+    metadata INTEGER NOT NULL
 );
 
 CREATE INDEX conversations_recent ON conversations (tenant, created_at, id);

@@ -1,8 +1,9 @@
 """Full-text search in SQLite: an inverted index in immutable segments, built in the background.
 
     a turn ends        a trigger records its row id as pending: all that the commit does here
-    256 have ended     they are indexed in the background, in a quiet moment if one comes soon
-    a search           indexes what is pending, then reads the segments         (query.py)
+    256 have ended     they are indexed in the background, while others run
+    a search           indexes up to 256 pending turns of its tenant, then reads the segments and
+                       up to 256 turns that are still pending                   (query.py)
     words are erased   triggers delete their segment, in the same statement
 
 A plan is read and its text tokenized in a reader's thread; the writer only inserts it, if
@@ -25,6 +26,7 @@ import struct
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import Final
 
 import msgspec
 
@@ -156,12 +158,8 @@ def _has_all_rows(
     return all(connection.execute(SEARCH_SQL[query], row).fetchall() for row in values)
 
 
-#: Seconds without a turn's end after which there is time for indexing: it costs about as much
-#: as the turns themselves.
-QUIET_SECONDS = 1.0
-#: Seconds that a segment's worth of turns waits for that. Under a load that never stops they are
-#: indexed all the same: else all would be left to one search.
-MAX_INDEXING_DELAY_SECONDS = 5.0
+#: How many waiting turns are counted at most.
+_MAX_COUNTED: Final = 100_000
 
 
 class SqliteSearchIndex:
@@ -171,45 +169,15 @@ class SqliteSearchIndex:
         self._database = database
         # Other processes may have left as many as need indexing: the first turn looks.
         self._ended_count = MAX_SEGMENT_TURNS - 1
-        self._last_end = 0.0
-        #: When a segment's worth of turns waits no longer for quiet; None: there is none.
-        self._overdue_at: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._background_task: asyncio.Task[None] | None = None
         #: Only one indexes at a time: two would do the same.
         self._indexing_lock = asyncio.Lock()
 
     def on_turn_end(self) -> None:
-        """A turn has ended, or is about to. Has a segment's worth indexed once all is quiet."""
+        """A turn has ended, or is about to. Has a segment's worth indexed in the background."""
         self._ended_count += 1
-        self._last_end = time.monotonic()
-        if (
-            self._ended_count >= MAX_SEGMENT_TURNS
-            and self._timer is None
-            and self._background_task is None
-        ):
-            self._schedule()
-
-    def _schedule(self) -> None:
-        if self._overdue_at is None:
-            self._overdue_at = time.monotonic() + MAX_INDEXING_DELAY_SECONDS
-        self._timer = asyncio.get_running_loop().call_later(
-            self._seconds_until_quiet(), self._when_due
-        )
-
-    def _when_due(self) -> None:
-        self._timer = None
-        if self._seconds_until_quiet() > 0:
-            self._schedule()
-        else:
-            self._ended_count = 0
-            self._background_task = asyncio.create_task(self._index_backlog())
-
-    def _seconds_until_quiet(self) -> float:
-        """Seconds until it is time to index: turns under way come first, but not for ever."""
-        now = time.monotonic()
-        quiet_at = self._last_end + QUIET_SECONDS
-        return (quiet_at if self._overdue_at is None else min(quiet_at, self._overdue_at)) - now
+        if self._ended_count >= MAX_SEGMENT_TURNS:
+            self._start_indexing()
 
     async def search(
         self, tenant: str, query: str, limit: int, *, after: str | None = None
@@ -217,35 +185,40 @@ class SqliteSearchIndex:
         parsed = parse_query(query)
         if not parsed.terms or limit < 1:
             return []
-        while not await self._index(tenant, minimum=1):
-            pass
+        # One segment's worth is indexed here, as much again is searched as it is: a search
+        # behind an import of a million turns answers at once.
+        if not await self._index(tenant, minimum=1):
+            self._start_indexing()
         page, cutoff = PageRequest(limit, after), self._database.expiry.cutoff(tenant)
         return await self._database.read_pooled(
             partial(read_hits, tenant=tenant, query=parsed, page=page, cutoff=cutoff)
         )
 
+    async def count_unsearched(self, tenant: str) -> int:
+        count: int = await self._database.read_pooled(partial(_count_unsearched, tenant=tenant))
+        return count
+
     async def close(self) -> None:
         """Cancel background indexing. The database is closed after this."""
-        if self._timer is not None:
-            self._timer.cancel()
         task, self._background_task = self._background_task, None
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
 
+    def _start_indexing(self) -> None:
+        if self._background_task is None:
+            self._ended_count = 0
+            self._background_task = asyncio.create_task(self._index_backlog())
+
     async def _index_backlog(self) -> None:
         try:
             # The next search meets the same error, and reports it to its caller.
             with contextlib.suppress(StoreError):
+                began = time.monotonic()
                 while not await self._index(None, minimum=MAX_SEGMENT_TURNS):
-                    if self._seconds_until_quiet() > 0:
-                        self._ended_count = MAX_SEGMENT_TURNS
-                        self._schedule()
-                        return
-            self._overdue_at = None
-            if self._ended_count >= MAX_SEGMENT_TURNS:
-                # They ended in the meantime.
-                self._schedule()
+                    # Turns under way get every other moment.
+                    await asyncio.sleep(time.monotonic() - began)
+                    began = time.monotonic()
         finally:
             self._background_task = None
 
@@ -259,3 +232,8 @@ class SqliteSearchIndex:
                 return True
             is_applied: bool = await self._database.submit(apply_plan, plan)
             return is_applied and plan.is_last
+
+
+def _count_unsearched(connection: sqlite3.Connection, tenant: str) -> int:
+    rows = connection.execute(SEARCH_SQL["count_pending_of"], (tenant, _MAX_COUNTED)).fetchall()
+    return max(0, int(rows[0][0]) - MAX_SEGMENT_TURNS)

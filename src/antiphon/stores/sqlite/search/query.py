@@ -1,13 +1,15 @@
 """Search query: from a parsed query to the turns that match all of it, the best first.
 
 Each segment of the tenant is searched for each term, a segment at a time, in small steps that
-let other threads run: a search among a million turns must not delay running turns.
+let other threads run: a search among a million turns must not delay running turns. Turns that
+wait to be indexed, as many as one segment has, are searched as a segment that is made for it.
 """
 
 from __future__ import annotations
 
 import heapq
 import sqlite3
+import struct
 from collections.abc import Iterator
 from typing import Final, TypeAlias
 
@@ -25,6 +27,9 @@ from antiphon.stores.search_tokenizer import (
 from antiphon.stores.sqlite.reader import PageRequest, has_expired, snapshot
 from antiphon.stores.sqlite.rows import decode_header
 from antiphon.stores.sqlite.search.segment import (
+    MAX_SEGMENT_TURNS,
+    IndexedTurn,
+    build_segment,
     decode_postings,
     decode_turn_entries,
     find_postings,
@@ -35,15 +40,20 @@ from antiphon.turn.store_protocols import SearchHit, unknown_cursor
 
 SEARCH_SQL: Final = parse_queries(read_sql("search.sql"))
 
+_TIME = struct.Struct(">d")
+
 #: Minus the score, minus the time, and where it lies: the least is the best.
 _Candidate: TypeAlias = tuple[float, float, int]
 
 
 class _Matches(msgspec.Struct, frozen=True):
-    """The segments that hold all terms of a query, each with what it has of every term."""
+    """The segments that hold all terms of a query, each with what it has of every term.
+
+    A segment is its id, or the turn entries of the one that is made of pending turns.
+    """
 
     weights: Bm25Weights
-    index_segments: list[tuple[int, list[bytes]]]
+    index_segments: list[tuple[int | bytes, list[bytes]]]
 
 
 def read_hits(
@@ -76,6 +86,18 @@ def read_hits(
     return hits
 
 
+def read_pending_turns(connection: sqlite3.Connection, tenant: str) -> list[IndexedTurn]:
+    """Turns of a tenant that wait to be indexed, as many as a segment has at most."""
+    rows = connection.execute(
+        SEARCH_SQL["pending_turns"], {"tenant": tenant, "limit": MAX_SEGMENT_TURNS}
+    ).fetchall()
+    return [
+        IndexedTurn(row_id, _TIME.unpack(time)[0], text_at(connection, row_id))
+        for row_id, _, _, time in rows
+        if time is not None
+    ]
+
+
 def text_at(connection: sqlite3.Connection, row_id: int) -> str:
     """The searchable text of the turn with this row id."""
     return searchable_text(
@@ -86,7 +108,14 @@ def text_at(connection: sqlite3.Connection, row_id: int) -> str:
 def _matches(connection: sqlite3.Connection, tenant: str, query: SearchQuery) -> _Matches:
     turns = words = 0
     document_counts = [0] * len(query.terms)
-    segments: list[tuple[int, list[bytes]]] = []
+    segments: list[tuple[int | bytes, list[bytes]]] = []
+
+    def add(segment: int | bytes, postings: list[bytes]) -> None:
+        for number, entries in enumerate(postings):
+            document_counts[number] += len(entries) // 2
+        if all(postings):
+            segments.append((segment, postings))
+
     for segment_id, its_turns, its_words, secret, bucket_count in connection.execute(
         SEARCH_SQL["segments"], (tenant,)
     ).fetchall():
@@ -96,10 +125,17 @@ def _matches(connection: sqlite3.Connection, tenant: str, query: SearchQuery) ->
             _read_postings(connection, segment_id, *hash_term(term, secret, bucket_count))
             for term in query.terms
         ]
-        for number, entries in enumerate(postings):
-            document_counts[number] += len(entries) // 2
-        if all(postings):
-            segments.append((segment_id, postings))
+        add(segment_id, postings)
+    pending = build_segment(read_pending_turns(connection, tenant))
+    if pending is not None:
+        turns += len(pending.row_ids)
+        words += pending.words
+        buckets = dict(pending.bucket_bodies)
+        hashes = [hash_term(term, pending.secret, pending.bucket_count) for term in query.terms]
+        found = [
+            find_postings(buckets[one], name) if one in buckets else b"" for one, name in hashes
+        ]
+        add(pending.turn_entries, found)
     return _Matches(bm25_weights(turns, words, document_counts), segments)
 
 
@@ -111,14 +147,19 @@ def _read_postings(
 
 
 def _rank_segment(
-    connection: sqlite3.Connection, segment_id: int, postings: list[bytes], weights: Bm25Weights
+    connection: sqlite3.Connection,
+    segment: int | bytes,
+    postings: list[bytes],
+    weights: Bm25Weights,
 ) -> list[_Candidate]:
     """The turns of a segment that hold all terms, the best first."""
     counts = [decode_postings(one) for one in postings]
     matching = set(counts[0]).intersection(*counts[1:])
     if not matching:
         return []
-    ((data,),) = connection.execute(SEARCH_SQL["turn_entries"], (segment_id,)).fetchall()
+    data = segment
+    if isinstance(data, int):
+        ((data,),) = connection.execute(SEARCH_SQL["turn_entries"], (data,)).fetchall()
     entries = decode_turn_entries(data)
     ranked: list[_Candidate] = []
     for number in matching:
@@ -152,6 +193,6 @@ def _build_hit(connection: sqlite3.Connection, row_id: int, query: SearchQuery) 
     excerpt = build_excerpt(text_at(connection, row_id), query)
     if excerpt is None:
         return None
-    ((body,),) = connection.execute(SEARCH_SQL["header"], (row_id,)).fetchall()
-    top = decode_header(body)
+    (row,) = connection.execute(SEARCH_SQL["header"], (row_id,)).fetchall()
+    top = decode_header(*row)
     return SearchHit(response_id_of(top.key), top.created_at, excerpt, top.header.conversation)

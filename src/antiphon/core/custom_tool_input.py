@@ -1,4 +1,4 @@
-"""Custom tool input: reads a custom tool's text out of the JSON arguments of a function. Pure.
+"""Custom tool input: a custom tool's text within the JSON arguments of a function. Pure.
 
 A model that knows functions only calls a custom tool with ``{"input":"…"}``
 (``core.tool_definitions.as_function``). The text is decoded while it arrives.
@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
-from antiphon.core.tool_definitions import CUSTOM_INPUT
+#: The one parameter of the function that a custom tool is offered as.
+CUSTOM_INPUT: Final = "input"
 
 _HEAD: Final = re.compile(r'\s*\{\s*"' + CUSTOM_INPUT + r'"\s*:\s*"')
 #: What may still become the head, and is not whole yet.
@@ -33,6 +34,14 @@ _ESCAPED: Final = {
     "t": "\t",
 }
 _HIGH_SURROGATE: Final = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\Z")
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def custom_arguments(text: str) -> str:
+    """The arguments by which a model calls a custom tool with this input."""
+    return _encode({CUSTOM_INPUT: text}).decode()
 
 
 class CustomInputDecoder:
@@ -98,7 +107,7 @@ def input_of(arguments: str) -> str:
             return ""
     if value is None:
         return ""
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return value if isinstance(value, str) else _encode(value).decode()
 
 
 def _unescape(text: str) -> str:
