@@ -380,12 +380,13 @@ class TurnRunner:
     def _turn_tokens(self) -> int | None:
         """What this turn takes in a context: all that was shown and said, less the rest.
 
-        Thoughts are said, but never shown again.
+        Thoughts are said, and shown again only with a call that they led to.
         """
         last = self._accumulator.last_usage
         if last is None:
             return None
-        shown_output = last.output_tokens - last.reasoning_tokens
+        hidden = 0 if self._accumulator.returns_thoughts else last.reasoning_tokens
+        shown_output = last.output_tokens - hidden
         return max(1, last.input_tokens + shown_output - self._other_tokens)
 
 

@@ -131,6 +131,14 @@ class TurnAccumulator:
         return self._earlier_usage + self.last_usage
 
     @property
+    def returns_thoughts(self) -> bool:
+        """Whether the next request repeats what the model thought in this round."""
+        made = self._items[self._round_start :]
+        return any(isinstance(item, FunctionCall) for item in made) and any(
+            isinstance(item, Reasoning) and item.provider_fields is not None for item in made
+        )
+
+    @property
     def is_round_empty(self) -> bool:
         """Whether the model has said nothing yet in this round."""
         return len(self._items) == self._round_start and not self._calls
@@ -254,8 +262,12 @@ class TurnAccumulator:
         """Nothing is shown of it before the item's end: deltas only add."""
         index = delta.call_index
         item = self._prose if index is None else self._calls.get(index)
-        if item is not None:
-            item.pieces[:] = [delta.text]
+        if item is None:
+            return
+        item.pieces[:] = [delta.text]
+        if item.input_decoder is not None:
+            item.input_decoder = CustomInputDecoder()
+            item.pieces[:] = [item.input_decoder.feed(delta.text)]
 
     def _feed_other(
         self,

@@ -103,6 +103,9 @@ def _joined(first: Json, second: Json) -> Json:
     content = join_contents(first.get("content"), second.get("content"))
     calls = [*(first.get("tool_calls") or ()), *(second.get("tool_calls") or ())]
     joined = {**first, **second, "content": content}
+    for name in REASONING_FIELDS & first.keys() & second.keys():
+        if type(first[name]) is type(second[name]) and isinstance(first[name], str | list):
+            joined[name] = first[name] + second[name]
     return {**joined, "tool_calls": calls} if calls else joined
 
 
