@@ -12,7 +12,10 @@ from support.strict_upstreams import (
     CALL,
     IMAGE,
     OUTPUT,
+    PICTURE,
+    ROUND,
     Json,
+    all_words,
     answer_hello,
     part,
     strict,
@@ -280,3 +283,58 @@ def test_keywords_that_an_upstream_does_not_know_are_left_out(words: str, key: s
         world.respond(tools=[tool]).expect("completed", "Hello")
         function = world.requests[-1]["tools"][0]["function"]
         assert function["parameters"]["properties"] == {"$schema": {"type": "string"}}
+
+
+# ---- models without tools
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Only user and assistant roles are supported!",
+        "role 'tool' is not supported by this model",
+        "Unknown role: tool",
+    ],
+)
+def test_calls_are_words_for_a_model_without_tools(words: str) -> None:
+    def check(request: Json) -> str | None:
+        roles = {one["role"] for one in request["messages"]}
+        has_calls = any(one.get("tool_calls") for one in request["messages"])
+        return words if "tool" in roles or has_calls else None
+
+    with scenario() as world:
+        world.upstream_answers(strict(check))
+        given = [user("Look."), CALL, {**OUTPUT, "output": [part("Found."), IMAGE]}, user("And?")]
+        world.respond(given).expect("completed", "Hello")
+        sent = all_words(world.requests[-1])
+        assert all(one in sent for one in ("Look.", "lookup", "{}", "Found.", "And?"))
+        assert PICTURE in json.dumps(world.requests[-1])
+
+
+def test_functions_of_the_history_are_offered_where_they_have_to_be() -> None:
+    words = "Requests which have tool calls need the tools param."
+
+    def check(request: Json) -> str | None:
+        calls = any(one.get("tool_calls") for one in request["messages"])
+        return words if calls and not request.get("tools") else None
+
+    with scenario() as world:
+        world.upstream_answers(strict(check))
+        world.respond(ROUND).expect("completed", "Hello")
+        sent = world.requests[-1]
+        assert [one["function"]["name"] for one in sent["tools"]] == ["lookup"]
+        assert sent["tool_choice"] == "none"
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+def test_an_upstream_that_always_or_never_streams(stream: bool) -> None:
+    words = "Streaming is not supported." if stream else "This model only supports streaming."
+
+    def check(request: Json) -> str | None:
+        return words if bool(request.get("stream")) is stream else None
+
+    with scenario() as world:
+        world.upstream_answers(strict(check))
+        world.respond(stream=stream).expect("completed", "Hello")
+        world.chat(stream=stream).expect("stop", "Hello")
+        assert len(world.requests) == 3
