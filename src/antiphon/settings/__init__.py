@@ -23,6 +23,7 @@ A server for many users has besides those:
 
     retention_days = 90                    # or "forever"; default: 30
     cors_origins = ["https://app.example.com"]
+    store_chat_completions = true          # unless a request says otherwise
     log_level = "info"                     # a line for each request
     grpc_port = 8081                       # default: HTTP's + 1; 0: none
     tls_cert = "cert.pem"                  # and tls_key: for HTTP and gRPC

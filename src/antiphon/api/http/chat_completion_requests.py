@@ -100,6 +100,7 @@ class ChatCompletionCreate(msgspec.Struct, frozen=True):
     conversation: str | dict[str, Any] | None = None
     #: xAI's: the completion is fetched later.
     deferred: bool | None = None
+    store: bool | None = None
     metadata: Metadata | None = None
     user: str | None = None
 
@@ -109,12 +110,14 @@ class ChatRequest(msgspec.Struct, frozen=True):
 
     ``include_usage``: a stream's last chunk has the usage. ``legacy_functions``: a call is shown
     as ``function_call``. ``deferred``: the client fetches it later.
+    ``store`` None: as the server's setting says.
     """
 
     turn: TurnRequest
     include_usage: bool = False
     legacy_functions: bool = False
     deferred: bool = False
+    store: bool | None = None
 
 
 class _ResponsesBody(msgspec.Struct, frozen=True):
@@ -123,14 +126,24 @@ class _ResponsesBody(msgspec.Struct, frozen=True):
     input: Any = None
     messages: Any = None
     stream_options: _StreamOptions | None = None
+    store: bool | None = None
 
 
 _request = RequestDecoder(ChatCompletionCreate, normalize_chat_request)
 _responses_body = msgspec.json.Decoder(_ResponsesBody)
 
 
-def decode_chat_request(body: bytes) -> ChatRequest:
+def decode_chat_request(body: bytes, *, store_by_default: bool = False) -> ChatRequest:
     """A body as a turn's request. Raises ``InvalidRequestError`` naming the invalid field."""
+    request = _decode_request(body)
+    store = store_by_default if request.store is None else request.store
+    if not store:
+        return request
+    turn = msgspec.structs.replace(request.turn, store=True, chat_completion=True)
+    return msgspec.structs.replace(request, turn=turn)
+
+
+def _decode_request(body: bytes) -> ChatRequest:
     try:
         params, extra = _request.decode(body)
     except InvalidRequestError as error:
@@ -165,6 +178,7 @@ def decode_chat_request(body: bytes) -> ChatRequest:
         include_usage=_includes_usage(params.stream_options),
         legacy_functions=bool(params.functions) and not params.tools,
         deferred=bool(params.deferred),
+        store=params.store,
     )
 
 
@@ -174,7 +188,9 @@ def _decode_responses_body(body: bytes) -> ChatRequest | None:
     if params.input is None or params.messages:
         return None
     turn = msgspec.structs.replace(decode_request(body), store=False, background=False)
-    return ChatRequest(turn, include_usage=_includes_usage(params.stream_options))
+    return ChatRequest(
+        turn, include_usage=_includes_usage(params.stream_options), store=params.store
+    )
 
 
 def _includes_usage(options: _StreamOptions | None) -> bool:
