@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from antiphon.api.http.middleware import GatewayMiddleware
 from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.core.retention import DAY_SECONDS, RetentionPolicy
 from antiphon.errors import ConfigError, StoreError
+from antiphon.models.fallback import FallbackModel
 from antiphon.models.llama.few_shot import FEW_SHOT_EXAMPLES
 from antiphon.models.llama.model import LlamaModel
 from antiphon.models.llama.model_download import (
@@ -30,8 +31,14 @@ from antiphon.models.llama.model_download import (
 from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.openai.chat_completions import ChatCompletionsModel
 from antiphon.models.openai.chat_fallback import ResponsesOrChatModel
+from antiphon.models.openai.request_rules import RULES, is_rule
 from antiphon.models.openai.responses import ResponsesModel
-from antiphon.models.openai.upstream_model import UpstreamModel, why_undecided, why_unknown
+from antiphon.models.openai.upstream_model import (
+    READ_TIMEOUT,
+    UpstreamModel,
+    why_undecided,
+    why_unknown,
+)
 from antiphon.models.retry import AttemptError
 from antiphon.models.scripted import ScriptedModel
 from antiphon.settings import Limits, ModelSettings, Settings
@@ -167,6 +174,7 @@ def http_app(engine: Engine) -> GatewayMiddleware:
         origins=settings.cors_origins,
         health=engine.stores.health,
         prices=_price_lookup(engine),
+        store_chat_completions=settings.store_chat_completions,
     )
 
 
@@ -199,6 +207,7 @@ def grpc_server(engine: Engine, app: GatewayMiddleware) -> GrpcServer:
         GatewayInterceptor(app.authorizer, app.metrics),
         prices=_price_lookup(engine),
         fun_prompt=engine.settings.fun_prompt,
+        limits=engine.settings.connection_limits,
     )
 
 
@@ -285,12 +294,25 @@ def _build_model_registry(settings: Settings) -> ModelRegistry:
         local.name: _gguf(local.name, local.path) for local in local_models()
     }
     models |= {name: _model(name, given) for name, given in settings.models.items()}
+    models |= {
+        name: _with_fallback(name, given.fallback, models)
+        for name, given in settings.models.items()
+        if given.fallback
+    }
     upstream = settings.upstream
     return ModelRegistry(
         models,
         default=settings.model,
         fallback=_upstream_model(settings.model or "upstream", upstream) if upstream else None,
     )
+
+
+def _with_fallback(name: str, fallback: Sequence[str], models: Mapping[str, Model]) -> Model:
+    """A model with those that answer in its place: theirs are not asked, so there is no loop."""
+    for other in fallback:
+        if other not in models:
+            raise ConfigError(f"the model '{name}' falls back to '{other}', which is not there")
+    return FallbackModel([(one, models[one]) for one in (name, *fallback)])
 
 
 def _model(name: str, settings: ModelSettings) -> Model:
@@ -314,21 +336,41 @@ def _upstream_model(name: str, settings: ModelSettings) -> Model:
     )
     key = settings.api_key.reveal() if settings.api_key else None
     if settings.kind == "xai-grpc":
-        return _xai_grpc(info, settings.base_url, key, settings.name)
+        return _xai_grpc(info, settings, key)
+    for quirk in settings.quirks:
+        if not is_rule(quirk):
+            raise ConfigError(
+                f"the model '{name}' has the quirk '{quirk}', which is none of {', '.join(RULES)}"
+            )
     kind: type[UpstreamModel] = ChatCompletionsModel
     if settings.kind == "responses":
         kind = ResponsesOrChatModel if settings.has_chat_fallback else ResponsesModel
-    return kind(info, settings.base_url, key, upstream_name=settings.name)
+    return kind(
+        info,
+        settings.base_url,
+        key,
+        upstream_name=settings.name,
+        read_timeout=settings.timeout or READ_TIMEOUT,
+        headers={name: value.reveal() for name, value in settings.headers.items()},
+        extra=settings.extra,
+        quirks=settings.quirks,
+    )
 
 
-def _xai_grpc(info: ModelInfo, base_url: str, key: str | None, name: str | None) -> Model:
+def _xai_grpc(info: ModelInfo, settings: ModelSettings, key: str | None) -> Model:
     try:
         from antiphon.models.xai.model import XaiGrpcModel  # loaded on first use
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"the model '{info.name}' needs gRPC: `pip install 'antiphon[grpc]'`"
         ) from error
-    return XaiGrpcModel(info, base_url, key, upstream_name=name)
+    return XaiGrpcModel(
+        info,
+        settings.base_url or "",
+        key,
+        upstream_name=settings.name,
+        read_timeout=settings.timeout or READ_TIMEOUT,
+    )
 
 
 def _llama(name: str, settings: ModelSettings) -> Model:

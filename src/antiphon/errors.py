@@ -103,6 +103,7 @@ class UnsupportedContentEncodingError(InvalidRequestError):
 
 class RequestTimeoutError(InvalidRequestError):
     status = 408
+    grpc = "DEADLINE_EXCEEDED"
     default_code = "request_timeout"
 
 

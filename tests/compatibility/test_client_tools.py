@@ -78,6 +78,10 @@ STARTS: dict[str, tuple[list[Any], list[str]]] = {
     "tool-shell": ([LOOKUP, {"type": "shell"}], ["lookup"]),
     "tool-namespace": ([LOOKUP, AGENTS], ["lookup"]),
     "tool-tool_search": ([LOOKUP, {"type": "tool_search"}], ["lookup"]),
+    "tool_search-of-client": (
+        [LOOKUP, {"type": "tool_search", "execution": "client", "parameters": {}}],
+        ["lookup"],
+    ),
     "tool-image_generation": ([LOOKUP, {"type": "image_generation"}], ["lookup"]),
     "tool-file-search": (
         [LOOKUP, {"type": "file_search", "vector_store_ids": ["v"]}],

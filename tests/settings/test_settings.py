@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.errors import ConfigError
 from antiphon.settings import (
     XAI_URL,
@@ -286,6 +287,10 @@ def test_a_gguf_file_does_not_take_a_configured_name(cwd: Path) -> None:
         ("retention_days = 'never'", ["antiphon.toml: retention_days", "never"]),
         ("[tenants.a]\nretention_days = -1", ["[tenants.a] retention_days"]),
         ("[tenants.a]\nrequests = 1", ["antiphon.toml", "requests", "tenants"]),
+        ("[server]\nmax_headers = 1", ["antiphon.toml", "server.max_headers"]),
+        ("[server]\nheader_timeout = 0", ["antiphon.toml", "server.header_timeout"]),
+        ("[server]\nbody_timeout = 'long'", ["antiphon.toml", "server.body_timeout"]),
+        ("[server]\nmax_conections = 5", ["antiphon.toml", "max_conections"]),
         ("[limits]\nrequests_per_minute = 0", ["antiphon.toml", "limits.requests_per_minute"]),
         ("[limits]\nconcurrent_turns = 'many'", ["antiphon.toml", "limits.concurrent_turns"]),
         ("[limits]\nrequests_per_minute = 1.5", ["antiphon.toml", "limits"]),
@@ -353,8 +358,12 @@ def test_a_server_for_many(cwd: Path) -> None:
         retention_days = "forever"
         [tenants."me@home.example"]
         concurrent_turns = 2
+        [server]
+        header_timeout = 5
+        max_connections = 50
         """,
     )
+    assert settings.connection_limits == ConnectionLimits(header_timeout=5.0, max_connections=50)
     assert (settings.log_level, settings.log_format) == ("info", "json")
     assert settings.cors_origins == (
         "https://app.example.com",
@@ -370,6 +379,7 @@ def test_a_server_for_many(cwd: Path) -> None:
 def test_defaults_are_no_limits_and_thirty_days_of_retention(cwd: Path) -> None:
     settings = load(cwd)
     assert settings.tenant("anyone") == TenantSettings(Limits(None, None), 30)
+    assert settings.connection_limits == ConnectionLimits()
     assert (settings.log_level, settings.log_format) == ("warning", "plain")
     assert settings.cors_origins == ()
 

@@ -19,6 +19,7 @@ from antiphon.api.grpc.server import Certificate, GrpcServer
 from antiphon.api.http.app import create_app
 from antiphon.api.http.middleware import GatewayMiddleware
 from antiphon.core.api_keys import hash_api_key, new_api_key, new_api_key_id
+from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.memory.store import MemoryApiKeyStore
@@ -84,6 +85,7 @@ def grpc_serving(
     certificate: Certificate | None = None,
     mcp: Sequence[McpServerConfig] = (),
     urls: Sequence[str] = (),
+    limits: ConnectionLimits | None = None,
 ) -> Iterator[GrpcTestServer]:
     """Both APIs over one service, with a scripted model and a memory store unless given."""
     keys = MemoryApiKeyStore(time.time)
@@ -96,7 +98,13 @@ def grpc_serving(
     with serving(model or ScriptedModel(), store, site, mcp, urls) as http:
         app = sites[0]
         interceptor = GatewayInterceptor(app.authorizer, app.metrics)
-        server = GrpcServer(http.service, interceptor, prices=prices, fun_prompt=fun_prompt)
+        server = GrpcServer(
+            http.service,
+            interceptor,
+            prices=prices,
+            fun_prompt=fun_prompt,
+            limits=limits or ConnectionLimits(),
+        )
         port = http.run(server.start("127.0.0.1", 0, certificate))
         try:
             yield GrpcTestServer(http, keys, server, port)

@@ -45,10 +45,10 @@ def usage_cost(usage: Usage, price: Price) -> float:
 
 def _turn_usage(turn: Response, models: Mapping[str, ModelSettings]) -> TurnUsage:
     usage = turn.end.usage if turn.end else None
-    model = models.get(turn.header.model)
+    model = models.get(turn.model)
     price = model.price if model else None
     cost = usage_cost(usage, price) if usage is not None and price is not None else None
-    return TurnUsage(turn.id, turn.header.model, usage, cost)
+    return TurnUsage(turn.id, turn.model, usage, cost)
 
 
 T = TypeVar("T")
@@ -117,7 +117,7 @@ def build_reply(response: Response, value: Any = None) -> Reply[Any]:
         text=final_text(response.output),
         response_id=response.id,
         status=response.status,
-        model=response.header.model,
+        model=response.model,
         usage=response.end.usage if response.end else None,
         output=response.output,
         pending=pending,

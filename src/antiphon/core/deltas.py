@@ -126,6 +126,12 @@ class UsageUpdate(msgspec.Struct, frozen=True):
     usage: Usage
 
 
+class AnsweringModel(msgspec.Struct, frozen=True):
+    """The name of the model that answers, where it is not the one that was called."""
+
+    name: str
+
+
 class Finish(msgspec.Struct, frozen=True):
     """The model is done. A stream that ends without it was cut off."""
 
@@ -147,5 +153,6 @@ Delta: TypeAlias = (
     | ToolCallDelta
     | ForeignItemDelta
     | UsageUpdate
+    | AnsweringModel
     | Finish
 )

@@ -154,6 +154,9 @@ class TurnRequest(msgspec.Struct, frozen=True):
     whole turn, its tools included. ``references`` are items that the input shall hold
     besides. ``mcp`` are the MCP servers that the options name, with what they are reached by.
     ``reservation`` is of the request's ``Idempotency-Key``: its record is completed with the turn.
+    ``chat_completion``: it came as a chat completion, whose input is the whole history; where the
+    turn is stored, the part that is stored already is found (``core.chain_fingerprints``), and
+    ``fingerprint`` is then that of the history.
     """
 
     input: tuple[Item, ...]
@@ -175,6 +178,8 @@ class TurnRequest(msgspec.Struct, frozen=True):
     references: tuple[ItemReference, ...] = ()
     mcp: tuple[McpServerRequest, ...] = ()
     reservation: IdempotencyReservation | None = None
+    chat_completion: bool = False
+    fingerprint: bytes | None = None
 
 
 class TurnError(msgspec.Struct, frozen=True):
@@ -192,6 +197,14 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
     options: Options = Options()
     conversation: str | None = None
     background: bool = False
+    #: It was made as a chat completion.
+    chat_completion: bool = False
+
+
+def with_metadata(header: Header, metadata: dict[str, str]) -> Header:
+    """A header with other metadata."""
+    options = msgspec.structs.replace(header.options, metadata=metadata)
+    return msgspec.structs.replace(header, options=options)
 
 
 class End(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -202,6 +215,7 @@ class End(msgspec.Struct, frozen=True, omit_defaults=True):
     ``trace`` is in what pieces a streamed turn came, and ``logprob_counts`` how many of its tokens'
     logprobs came with each piece of text (``core.replay_trace``). ``context_turns`` is how many
     earlier turns the last call contained (``turn.trimming.newest_turns``); None: all of them.
+    ``model`` is the one that answered, None: the one that was requested.
     """
 
     status: TurnStatus
@@ -213,6 +227,7 @@ class End(msgspec.Struct, frozen=True, omit_defaults=True):
     trace: tuple[int, ...] = ()
     logprob_counts: tuple[int, ...] = ()
     context_turns: int | None = None
+    model: str | None = None
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -230,6 +245,11 @@ class Response(msgspec.Struct, frozen=True):
     previous_response_id: str | None = None
     store: bool = True
     expires_at: float | None = None
+
+    @property
+    def model(self) -> str:
+        """The model that answered last, or else the one that was requested."""
+        return (self.end.model if self.end else None) or self.header.model
 
     @property
     def status(self) -> TurnStatus:

@@ -25,6 +25,9 @@ from antiphon.settings.toml_file import (
     parse_base_url,
     parse_choice,
     parse_days,
+    parse_extra,
+    parse_fallback,
+    parse_headers,
     parse_kind,
     parse_list,
     parse_mcp_server,
@@ -32,6 +35,7 @@ from antiphon.settings.toml_file import (
     parse_path,
     parse_port,
     parse_store,
+    parse_switch,
     read_file,
 )
 from antiphon.settings.values import (
@@ -56,10 +60,14 @@ _DEFAULT_KEY_VARIABLES = {"api.x.ai": "XAI_API_KEY", "api.openai.com": "OPENAI_A
 _GGUF = ".gguf"
 
 #: The fields of a model of each kind.
-_UPSTREAM_FIELDS = {"kind", "base_url", "api_key_env", "name", "context", "images", "price"}
+_UPSTREAM_FIELDS = {
+    *("kind", "base_url", "api_key_env", "name", "context", "images", "price"),
+    *("timeout", "fallback"),
+}
+_HTTP_FIELDS = {*_UPSTREAM_FIELDS, "headers", "headers_env", "extra", "quirks"}
 _FIELDS_BY_KIND: dict[ModelKind, set[str]] = {
-    "chat_completions": _UPSTREAM_FIELDS,
-    "responses": _UPSTREAM_FIELDS,
+    "chat_completions": _HTTP_FIELDS,
+    "responses": _HTTP_FIELDS,
     "xai-grpc": _UPSTREAM_FIELDS,
     "llama": {"kind", "path", "context", "primer"},
     "scripted": {"kind"},
@@ -110,7 +118,7 @@ class _SettingsLoader:
         model = self._default_model(models, upstream)
         default_tenant = self._default_tenant()
         origins, allowed = self._find("cors_origins"), self._find("mcp_allowed_urls")
-        fun = self._find("fun_prompt")
+        fun, stores_chat = self._find("fun_prompt"), self._find("store_chat_completions")
         return Settings(
             host=self._host(),
             port=8080 if port is None else port,
@@ -133,6 +141,7 @@ class _SettingsLoader:
             mcp=self._mcp_servers(),
             mcp_allowed_urls=parse_list(allowed) if allowed else (),
             fun_prompt=FUN_PROMPT if fun is None else str(fun.value),
+            store_chat_completions=parse_switch(stores_chat) if stores_chat else False,
         )
 
     def _read_file(self) -> tuple[Path, SettingsFile]:
@@ -285,6 +294,11 @@ class _SettingsLoader:
             images=table.images,
             primer=table.primer,
             price=table.price,
+            headers=parse_headers(table, at, self._require_key),
+            extra=parse_extra(table, at),
+            timeout=table.timeout,
+            quirks=tuple(table.quirks or ()),
+            fallback=parse_fallback(name, table, at),
         )
 
     def _mcp_servers(self) -> tuple[McpServerConfig, ...]:

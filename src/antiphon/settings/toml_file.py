@@ -21,15 +21,17 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, get_args
 from urllib.parse import urlsplit
 
 import msgspec
 
 from antiphon.core.connection_limits import ConnectionLimits
+from antiphon.core.extra_fields import RESERVED_FIELDS
 from antiphon.core.mcp_servers import MAX_LABEL_LENGTH, McpServerConfig
 from antiphon.core.secrets import Secret
 from antiphon.errors import ConfigError
@@ -37,6 +39,7 @@ from antiphon.settings.values import ModelKind, Price
 
 T = TypeVar("T")
 _FOREVER = "forever"
+_SWITCH_WORDS: Final = {"true": True, "1": True, "false": False, "0": False}
 
 
 class SettingValue(msgspec.Struct, frozen=True):
@@ -98,6 +101,14 @@ def parse_choice(found: SettingValue, words: Any) -> Any:
             f"{found.source}: {found.value!r} is none of {', '.join(get_args(words))}"
         )
     return word
+
+
+def parse_switch(found: SettingValue) -> bool:
+    """On or off; a variable says it in a word."""
+    word = str(found.value).strip().lower()
+    if word not in _SWITCH_WORDS:
+        raise ConfigError(f"{found.source}: {found.value!r} is neither true nor false")
+    return _SWITCH_WORDS[word]
 
 
 #: The kinds of models as they are written, without regard to case, "-" and "_".
@@ -184,6 +195,12 @@ class ModelTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     images: bool | None = None
     primer: bool | None = None
     price: Price | None = None
+    headers: dict[str, str] | None = None
+    headers_env: dict[str, str] | None = None
+    extra: dict[str, Any] | None = None
+    timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    quirks: list[str] | None = None
+    fallback: list[str] | None = None
 
 
 class LimitTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -220,6 +237,7 @@ class SettingsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     cors_origins: list[str] | None = None
     mcp_allowed_urls: list[str] | None = None
     fun_prompt: str | None = None
+    store_chat_completions: bool | None = None
     models: dict[str, ModelTable] = {}
     limits: LimitTable = LimitTable()
     server: ConnectionLimits = ConnectionLimits()
@@ -263,6 +281,69 @@ def error_reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
+#: A header's name in HTTP.
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+#: Headers that antiphon writes itself, and those whose value is a key.
+_OWN_HEADERS = frozenset(
+    {
+        *("accept", "accept-encoding", "connection", "content-encoding", "content-length"),
+        *("content-type", "host", "te", "trailer", "transfer-encoding", "upgrade"),
+    }
+)
+_SECRET_HEADERS = frozenset(
+    {"api-key", "authorization", "cookie", "proxy-authorization", "x-api-key", "x-goog-api-key"}
+)
+
+
+def parse_headers(
+    table: ModelTable, at: SettingValue, key: Callable[[SettingValue], Secret | None]
+) -> dict[str, Secret]:
+    """The headers of a model's requests; ``key`` looks up a variable. Raises ``ConfigError``."""
+    plain, from_environment = table.headers or {}, table.headers_env or {}
+    names = [name.lower() for name in (*plain, *from_environment)]
+    for name in (*plain, *from_environment):
+        if not _HEADER_NAME.fullmatch(name):
+            raise ConfigError(f"{at.source}: {name!r} is not the name of a header")
+        if name.lower() in _OWN_HEADERS or names.count(name.lower()) > 1:
+            raise ConfigError(f"{at.source}: the header {name} cannot be set, or is set twice")
+    for name, value in plain.items():
+        if name.lower() in _SECRET_HEADERS:
+            raise ConfigError(
+                f"{at.source}: keys do not belong in this file: put the value of {name} in an"
+                " environment variable and name that with headers_env"
+            )
+        if not (value.isascii() and value.isprintable()):
+            raise ConfigError(f"{at.source}: the header {name} holds characters that none has")
+    return {
+        **{name: Secret(value) for name, value in plain.items()},
+        **look_up_keys(from_environment, at, key),
+    }
+
+
+def look_up_keys(
+    names: Mapping[str, str], at: SettingValue, key: Callable[[SettingValue], Secret | None]
+) -> dict[str, Secret]:
+    """The values of variables, under the names that they are for."""
+    found = {one: key(msgspec.structs.replace(at, value=it)) for one, it in names.items()}
+    return {one: secret for one, secret in found.items() if secret is not None}
+
+
+def parse_extra(table: ModelTable, at: SettingValue) -> dict[str, Any]:
+    """The fields that every request of a model has besides. Raises ``ConfigError``."""
+    extra = table.extra or {}
+    if reserved := RESERVED_FIELDS & extra.keys():
+        raise ConfigError(f"{at.source}: extra cannot set {min(reserved)}: antiphon writes that")
+    return extra
+
+
+def parse_fallback(name: str, table: ModelTable, at: SettingValue) -> tuple[str, ...]:
+    """The models that answer in place of one. Raises ``ConfigError``."""
+    fallback = tuple(table.fallback or ())
+    if name in fallback or len(set(fallback)) < len(fallback):
+        raise ConfigError(f"{at.source}: fallback names other models, each once")
+    return fallback
+
+
 class McpTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[mcp.NAME]``"""
 
@@ -291,17 +372,13 @@ def parse_mcp_server(
     if table.url and table.env:
         raise ConfigError(f"{at.source}: a url takes no env")
 
-    def found(names: dict[str, str]) -> dict[str, Secret]:
-        looked_up = {one: key(msgspec.structs.replace(at, value=it)) for one, it in names.items()}
-        return {one: secret for one, secret in looked_up.items() if secret is not None}
-
     approval = table.require_approval
     return McpServerConfig(
         label=name,
         command=tuple(table.command or ()),
         url=Secret(_url(table.url, at.source)) if table.url else None,
-        headers=found(table.headers_env),
-        env=found({variable: variable for variable in table.env}),
+        headers=look_up_keys(table.headers_env, at, key),
+        env=look_up_keys({variable: variable for variable in table.env}, at, key),
         folder=at.folder,
         allowed_tools=None if table.allowed_tools is None else tuple(table.allowed_tools),
         require_approval=tuple(approval) if isinstance(approval, list) else approval,

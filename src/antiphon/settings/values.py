@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
@@ -39,7 +39,11 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     """One model, or an upstream that has many.
 
     ``name`` is what the upstream calls it (None: the same), ``path`` a GGUF file (None:
-    the embedded weights); ``context`` is in tokens.
+    the embedded weights); ``context`` is in tokens. ``headers`` and ``extra`` are what every
+    request to the upstream has besides: HTTP headers, and fields of its body. ``timeout`` is
+    the longest silence of the upstream, in seconds. ``quirks`` are names of rules that its
+    requests need (``models.openai.request_rules``). ``fallback`` are models that answer in
+    place of this one, in order, where it cannot be reached or is over its limits.
     None means: the model's own default.
     """
 
@@ -54,6 +58,11 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     images: bool | None = None
     primer: bool | None = None
     price: Price | None = None
+    headers: dict[str, Secret] = {}
+    extra: dict[str, Any] = {}
+    timeout: float | None = None
+    quirks: tuple[str, ...] = ()
+    fallback: tuple[str, ...] = ()
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -111,6 +120,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: ``tools.mcp.url_allowlist.UrlAllowlist`` reads it.
     mcp_allowed_urls: tuple[str, ...] = ()
     fun_prompt: str = FUN_PROMPT
+    #: Chat completions are stored unless a request says otherwise.
+    store_chat_completions: bool = False
 
     def tenant(self, name: str) -> TenantSettings:
         """The settings of a tenant, with or without a table of its own."""

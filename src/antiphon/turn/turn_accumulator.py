@@ -99,6 +99,8 @@ class TurnAccumulator:
         self._find_tool = tool_finder(tools)
         self.finish_reason: deltas.FinishReason | None = None
         self.last_usage: Usage | None = None
+        #: The model that answers in place of the requested one.
+        self.answering_model: str | None = None
         #: Whether the model asked for tools more often than it may.
         self.tool_limit_reached = False
         self._earlier_usage: Usage | None = None
@@ -129,6 +131,14 @@ class TurnAccumulator:
         return self._earlier_usage + self.last_usage
 
     @property
+    def returns_thoughts(self) -> bool:
+        """Whether the next request repeats what the model thought in this round."""
+        made = self._items[self._round_start :]
+        return any(isinstance(item, FunctionCall) for item in made) and any(
+            isinstance(item, Reasoning) and item.provider_fields is not None for item in made
+        )
+
+    @property
     def is_round_empty(self) -> bool:
         """Whether the model has said nothing yet in this round."""
         return len(self._items) == self._round_start and not self._calls
@@ -156,6 +166,8 @@ class TurnAccumulator:
                 self.last_usage = delta.usage
             elif isinstance(delta, deltas.Finish):
                 self.finish_reason = delta.reason
+            elif isinstance(delta, deltas.AnsweringModel):
+                self.answering_model = delta.name
             else:
                 self._feed_other(delta, out)
         return out
@@ -191,7 +203,7 @@ class TurnAccumulator:
 
     def start_round(self) -> None:
         """The model is asked (again), now that tools have run."""
-        self.finish_reason = None
+        self.finish_reason = self.answering_model = None
         self._earlier_usage, self.last_usage = self.usage, None
         self._round_start = len(self._items)
 
@@ -250,8 +262,12 @@ class TurnAccumulator:
         """Nothing is shown of it before the item's end: deltas only add."""
         index = delta.call_index
         item = self._prose if index is None else self._calls.get(index)
-        if item is not None:
-            item.pieces[:] = [delta.text]
+        if item is None:
+            return
+        item.pieces[:] = [delta.text]
+        if item.input_decoder is not None:
+            item.input_decoder = CustomInputDecoder()
+            item.pieces[:] = [item.input_decoder.feed(delta.text)]
 
     def _feed_other(
         self,

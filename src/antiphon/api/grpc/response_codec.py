@@ -87,7 +87,7 @@ class CompletionEncoder:
     def set_identity(self, proto: Proto, response: Response) -> None:
         """Say which completion, or chunk of one, it is."""
         proto.id = response.id
-        proto.model = response.header.model
+        proto.model = response.model
         proto.system_fingerprint = self.fingerprint
         proto.created.FromNanoseconds(int(response.created_at * _NANO))
 
@@ -98,7 +98,7 @@ class CompletionEncoder:
         for response in choices:
             used = (response.end.usage if response.end else None) or Usage()
             total += used
-            price = self.prices(response.header.model)
+            price = self.prices(response.model)
             priced = priced and price is not None
             cost += cost_in_ticks(used, price) if price is not None else 0
             run += count_mcp_calls(response)
@@ -169,8 +169,8 @@ def _add_item(
                 output.logprobs.MergeFrom(encode_logprobs(logprobs_of(content)))
         case Reasoning():
             message.reasoning_content += reasoning_text(item)
-            if item.encrypted_content and INCLUDE_ENCRYPTED_REASONING in options.include:
-                message.encrypted_content = item.encrypted_content
+            if INCLUDE_ENCRYPTED_REASONING in options.include and item.sealed:
+                message.encrypted_content = item.sealed
         case FunctionCall(server=None):
             message.tool_calls.append(encode_call(item))
         case FunctionCall():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +21,13 @@ from antiphon.api.grpc.legacy_chat import LegacyChatServicer
 from antiphon.api.grpc.models_tokenize_auth import AuthServicer, ModelsServicer, TokenizeServicer
 from antiphon.api.grpc.response_codec import CompletionEncoder
 from antiphon.api.grpc.stream_throttle import StreamThrottle
-from antiphon.errors import ConfigError, InvalidRequestError, MethodNotAllowedError
+from antiphon.core.connection_limits import ConnectionLimits
+from antiphon.errors import (
+    ConfigError,
+    InvalidRequestError,
+    MethodNotAllowedError,
+    RequestTimeoutError,
+)
 from antiphon.protos.legacy_chat import ADD_RESPONSE, StatelessConversation
 from antiphon.protos.xai import (
     Proto,
@@ -58,6 +65,23 @@ _SERVER_OPTIONS = (
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
 )
+#: Milliseconds after which a connection without calls is closed: clients open another.
+_MAX_IDLE = 600_000
+#: Calls at once on one connection; further ones wait for their turn in the client.
+_MAX_CONCURRENT_CALLS = 1000
+_DEFAULT_LIMITS = ConnectionLimits()
+
+
+def _limit_options(limits: ConnectionLimits) -> tuple[tuple[str, int], ...]:
+    """The limits of connections in gRPC's words."""
+    return (
+        ("grpc.max_metadata_size", limits.max_header_bytes),
+        ("grpc.absolute_max_metadata_size", limits.max_header_bytes),
+        ("grpc.server_handshake_timeout_ms", int(limits.header_timeout * 1000)),
+        ("grpc.max_allowed_incoming_connections", limits.max_connections),
+        ("grpc.max_concurrent_streams", _MAX_CONCURRENT_CALLS),
+        ("grpc.max_connection_idle_ms", _MAX_IDLE),
+    )
 
 
 class Certificate(Protocol):
@@ -83,7 +107,9 @@ class GrpcServer:
         *,
         prices: PriceLookup = no_prices,
         fun_prompt: str = "",
+        limits: ConnectionLimits = _DEFAULT_LIMITS,
     ) -> None:
+        self._limits = limits
         fingerprint = f"antiphon-{version('antiphon')}"
         self._interceptor = interceptor
         self._handlers = self._build_handlers(service, prices, fingerprint, fun_prompt)
@@ -95,7 +121,7 @@ class GrpcServer:
             return await self._start(host, port, certificate)
 
     async def _start(self, host: str, port: int, certificate: Certificate | None) -> int:
-        server = grpc.aio.server(options=_SERVER_OPTIONS)
+        server = grpc.aio.server(options=(*_SERVER_OPTIONS, *_limit_options(self._limits)))
         server.add_generic_rpc_handlers((_Router(self._handlers, self._unimplemented_handler),))
         at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
@@ -166,29 +192,39 @@ class GrpcServer:
             **{path: self._stream_handler(path, *entry) for path, entry in streams.items()},
         }
 
-    # Handlers take and give bytes: what cannot be decoded gets a status of ours.
+    # Handlers take and give bytes: what cannot be decoded gets a status of ours. They read the
+    # one message themselves, although the library could: keys come first, and it has a deadline.
 
     def _unary_handler(self, path: str, kind: Proto, answer: _UnaryMethod) -> Any:
-        async def handle(body: bytes, context: Any) -> bytes:
+        async def handle(_: object, context: Any) -> bytes:
             async def work(caller: Principal) -> bytes:
-                done: bytes = (
-                    await answer(caller, _decode_message(kind, body))
-                ).SerializeToString()
+                message = await self._read_message(kind, context)
+                done: bytes = (await answer(caller, message)).SerializeToString()
                 return done
 
             return await self._interceptor.intercept(path, context, work)
 
-        return grpc.unary_unary_rpc_method_handler(handle)
+        return grpc.stream_unary_rpc_method_handler(handle)
 
     def _stream_handler(self, path: str, kind: Proto, stream: _StreamMethod) -> Any:
-        async def handle(body: bytes, context: Any) -> None:
+        async def handle(_: object, context: Any) -> None:
             async def work(caller: Principal) -> bytes:
-                await stream(caller, _decode_message(kind, body), context.write)
+                await stream(caller, await self._read_message(kind, context), context.write)
                 return b""
 
             await self._interceptor.intercept(path, context, work)
 
-        return grpc.unary_stream_rpc_method_handler(handle)
+        return grpc.stream_stream_rpc_method_handler(handle)
+
+    async def _read_message(self, kind: Proto, context: Any) -> Proto:
+        try:
+            async with asyncio.timeout(self._limits.body_timeout):
+                body = await context.read()
+        except TimeoutError as error:
+            raise RequestTimeoutError("The rest of the message did not come.") from error
+        if body is grpc.aio.EOF:
+            raise InvalidRequestError("There is no message.", code="invalid_protobuf")
+        return _decode_message(kind, body)
 
     def _unimplemented_handler(self, path: str) -> Any:
         async def handle(requests: object, context: Any) -> None:

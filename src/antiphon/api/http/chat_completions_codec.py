@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from antiphon.core import events
-from antiphon.core.items import FunctionCall, Message, OutputText, Reasoning, Refusal, text_of
+from antiphon.core.ids import completion_id_of
+from antiphon.core.items import FunctionCall, Item, Message, OutputText, Reasoning, Refusal, text_of
 from antiphon.core.provider_fields import ProviderFields, add_call_fields, group_by_origin
 from antiphon.core.turns import Response, Usage
 from antiphon.errors import AntiphonError
@@ -21,10 +22,6 @@ _encode = msgspec.json.Encoder().encode
 _REASONING_FIELD = "reasoning_content"
 
 
-def _completion_id(response: Response) -> str:
-    return "chatcmpl-" + response.id.removeprefix("resp_")
-
-
 def encode_completion(response: Response, *, legacy_functions: bool = False) -> bytes:
     """A finished turn as one completion."""
     return _encode(completion_body(response, legacy_functions=legacy_functions))
@@ -32,24 +29,13 @@ def encode_completion(response: Response, *, legacy_functions: bool = False) -> 
 
 def completion_body(response: Response, *, legacy_functions: bool = False) -> dict[str, Any]:
     """A finished turn as it is shown; ``legacy_functions``: its call as ``function_call``."""
-    text, refusal, calls = _collect_output(response)
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": text if text or not (calls or refusal) else None,
-        "refusal": refusal or None,
-        "annotations": [],
-    }
-    message |= _provider_fields(response)
-    if calls and legacy_functions:
-        message["function_call"] = _legacy_call_body(calls[0])
-    elif calls:
-        message["tool_calls"] = [_call_body(call) for call in calls]
+    message = message_body(response.output, legacy_functions=legacy_functions)
     end = response.end
     return {
-        "id": _completion_id(response),
+        "id": completion_id_of(response.id),
         "object": "chat.completion",
         "created": int(response.created_at),
-        "model": response.header.model,
+        "model": response.model,
         "choices": [
             {
                 "index": 0,
@@ -60,6 +46,23 @@ def completion_body(response: Response, *, legacy_functions: bool = False) -> di
         ],
         "usage": _usage_body(end.usage if end and end.usage else Usage()),
     }
+
+
+def message_body(items: Sequence[Item], *, legacy_functions: bool = False) -> dict[str, Any]:
+    """An assistant's items as one message."""
+    text, refusal, calls = _collect_output(items)
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": text if text or not (calls or refusal) else None,
+        "refusal": refusal or None,
+        "annotations": [],
+    }
+    message |= _provider_fields(items)
+    if calls and legacy_functions:
+        message["function_call"] = _legacy_call_body(calls[0])
+    elif calls:
+        message["tool_calls"] = [_call_body(call) for call in calls]
+    return message
 
 
 def _logprobs_of(response: Response) -> list[Any]:
@@ -77,10 +80,10 @@ def _logprobs_body(logprobs: Sequence[Any]) -> dict[str, Any] | None:
     return {"content": logprobs, "refusal": None} if logprobs else None
 
 
-def _collect_output(response: Response) -> tuple[str, str, list[FunctionCall]]:
+def _collect_output(items: Sequence[Item]) -> tuple[str, str, list[FunctionCall]]:
     text, refusal = "", ""
     calls: list[FunctionCall] = []
-    for item in response.output:
+    for item in items:
         match item:
             case Message(content=content):
                 text += text_of(content)
@@ -91,10 +94,10 @@ def _collect_output(response: Response) -> tuple[str, str, list[FunctionCall]]:
     return text, refusal, calls
 
 
-def _provider_fields(response: Response) -> dict[str, Any]:
+def _provider_fields(items: Sequence[Item]) -> dict[str, Any]:
     """Reasoning under the name by which it came, and what else its model wants back."""
     parts: list[tuple[ProviderFields | None, str]] = []
-    for item in response.output:
+    for item in items:
         if isinstance(item, Reasoning):
             given = item.provider_fields or ProviderFields()
             named = msgspec.structs.replace(given, text_field=given.text_field or _REASONING_FIELD)
@@ -108,6 +111,9 @@ def _provider_fields(response: Response) -> dict[str, Any]:
 
 
 def _call_body(call: FunctionCall) -> dict[str, Any]:
+    if call.is_custom:
+        custom = {"name": call.name, "input": call.arguments}
+        return {"id": call.call_id, "type": "custom", "custom": custom}
     function = {"name": call.name, "arguments": call.arguments}
     body = {"id": call.call_id, "type": "function", "function": function}
     return add_call_fields(body, call.provider_fields.fields) if call.provider_fields else body
@@ -152,16 +158,7 @@ class ChatCompletionChunkEncoder:
         include_usage: bool = False,
         legacy_functions: bool = False,
     ) -> None:
-        base = _encode(
-            {
-                "id": _completion_id(initial_response),
-                "object": "chat.completion.chunk",
-                "created": int(initial_response.created_at),
-                "model": initial_response.header.model,
-            }
-        )
-        self._base = base[:-1]
-        self._head = b"data: " + self._base + b',"choices":[{"index":0,"delta":'
+        self._set_base(initial_response)
         self._text = self._head + b'{"content":'
         self._calls = 0
         self._has_role = False
@@ -169,6 +166,17 @@ class ChatCompletionChunkEncoder:
         self._reasoning_fields: dict[int, str] = {}
         self._include_usage = include_usage
         self._legacy_functions = legacy_functions
+
+    def _set_base(self, response: Response) -> None:
+        """Make what every chunk begins with."""
+        base = {
+            "id": completion_id_of(response.id),
+            "object": "chat.completion.chunk",
+            "created": int(response.created_at),
+            "model": response.model,
+        }
+        self._base = _encode(base)[:-1]
+        self._head = b"data: " + self._base + b',"choices":[{"index":0,"delta":'
 
     def encode(self, batch: list[events.Event]) -> bytes:
         """The bytes of events that leave together."""
@@ -216,6 +224,8 @@ class ChatCompletionChunkEncoder:
         return () if index else self._encode_delta({"function_call": _legacy_call_body(call)})
 
     def _encode_end(self, response: Response) -> list[bytes]:
+        if response.model != response.header.model:
+            self._set_base(response)
         reason = _finish_reason(response, self._legacy_functions).encode()
         out = [self._head, b'{},"logprobs":null,"finish_reason":"', reason, b'"}]}\n\n']
         if self._include_usage:

@@ -105,6 +105,17 @@ def _close_waiting(connections: dict[HttpProtocol, None], count: int, min_age: f
     return len(closed)
 
 
+class _SkippedRequest:
+    """In place of a request that is parsed again: uvicorn does nothing for one that is over."""
+
+    response_complete = True
+    more_body = False
+    scope = None
+
+
+_SKIPPED_REQUEST: Final[Any] = _SkippedRequest()
+
+
 class HttpProtocol(HttpToolsProtocol):
     """HTTP connection: uvicorn's, with limits, deadlines and errors in OpenAI's shape."""
 
@@ -124,6 +135,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._unread_size = 0
         self._is_lingering = False
         self._is_upgraded = False
+        self._earlier_cycle: Any = None
 
     def is_waiting(self) -> bool:
         """Whether no request is being answered."""
@@ -186,12 +198,9 @@ class HttpProtocol(HttpToolsProtocol):
             raise self._header_error()
         if self.parser.should_upgrade() and not self._should_upgrade():
             # The parser takes what follows for another protocol: see ``_parse_without_upgrade``.
+            self._earlier_cycle, self.cycle = self.cycle, _SKIPPED_REQUEST
             return
         super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        if not self.parser.should_upgrade():
-            super().on_message_complete()
 
     def handle_websocket_upgrade(self) -> None:
         self._is_upgraded = True
@@ -227,6 +236,7 @@ class HttpProtocol(HttpToolsProtocol):
 
         ``rest`` is what came behind its header.
         """
+        self.cycle = self._earlier_cycle
         method = self.parser.get_method()
         if method == b"CONNECT":
             self._refuse(InvalidRequestError("This server is no proxy.", code="invalid_http"))

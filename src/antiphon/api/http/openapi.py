@@ -54,8 +54,8 @@ _STYLE: Final = (
     "@media(prefers-color-scheme:dark){body{color:#eee;background:#111}}"
 )
 #: Status codes that any endpoint may answer with, and those of certain ones only.
-_COMMON_STATUSES: Final = frozenset({400, 401, 403, 404, 429, 500, 503})
-_BODY_STATUSES: Final = frozenset({409, 413, 424, 502, 504})
+_COMMON_STATUSES: Final = frozenset({400, 401, 403, 404, 429, 431, 500, 503})
+_BODY_STATUSES: Final = frozenset({408, 409, 413, 415, 424, 502, 504})
 
 
 class Parameter(msgspec.Struct, frozen=True):
@@ -272,6 +272,9 @@ def _response_schemas() -> Schema:
         "ApiKeyInfo": {"redacted_api_key": _STRING, "api_key_id": _STRING, "name": _STRING},
         "Tokens": {"token_ids": {"type": "array"}},
         "ChatCompletion": {"id": _STRING, "object": _STRING, "choices": {"type": "array"}},
+        "ChatMessage": {"id": _STRING, "role": _STRING, "content": {}},
+        "ChatCompletionList": {**listed, "data": _array("ChatCompletion")},
+        "ChatMessageList": {**listed, "data": _array("ChatMessage")},
         "ResponseList": {**listed, "data": _array("Response")},
         "ItemList": {**listed, "data": _array("Item")},
         "ConversationList": {**listed, "data": _array("Conversation", "Hit")},

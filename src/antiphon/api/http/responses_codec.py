@@ -290,7 +290,7 @@ def response_body(
         "expires_at": None if response.expires_at is None else int(response.expires_at),
         "status": "queued" if queued and end is None else response.status,
         "incomplete_details": {"reason": end.reason} if end and end.reason else None,
-        "model": header.model,
+        "model": response.model,
         "previous_response_id": response.previous_response_id,
         "conversation": None if header.conversation is None else {"id": header.conversation},
         "instructions": header.instructions,

@@ -159,7 +159,7 @@ def chat_result(response: Response, *, reasoning: bool = False) -> ChatResult:
     return ChatResult(
         content=messages_text(response.output),
         status=response.status,
-        model=response.header.model,
+        model=response.model,
         usage=_token_usage(response.end.usage if response.end else None),
         reasoning=reasoning_text(response.output) if reasoning else msgspec.UNSET,
         warnings=tuple(_incomplete_warnings(response)),

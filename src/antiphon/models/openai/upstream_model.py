@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 import aiohttp
@@ -45,6 +45,8 @@ from antiphon.turn.protocols import ModelCall, ModelInfo, Token
 
 #: How long an idle connection stays open, in seconds: a person pauses between two turns.
 _KEEP_ALIVE_SECONDS = 60.0
+#: The longest silence of an upstream by default, in seconds.
+READ_TIMEOUT: Final = 600.0
 #: How often a refused request is rewritten and sent again.
 _MAX_REPAIRS = 8
 #: The limits of a model list: seconds, and bytes.
@@ -58,7 +60,8 @@ class UpstreamModel(ABC):
     ``base_url`` ends before the dialect's ``path``; a query in it stays.
     ``upstream_name`` replaces the name that a call asks for. ``read_timeout`` is the
     longest silence, in seconds, before an answer and within it: reasoning models
-    think for minutes. Redirects are not followed, so the key goes nowhere else. The
+    think for minutes. ``headers`` go with every request, and ``extra`` are further fields of
+    its body, under what a call sets. Redirects are not followed, so the key goes nowhere else. The
     proxy is looked up once, see ``find_proxy``. ``quirks`` are the ``request_rules`` that its
     requests need; more are learnt from what it refuses.
 
@@ -78,7 +81,9 @@ class UpstreamModel(ABC):
         *,
         upstream_name: str | None = None,
         connect_timeout: float = 10.0,
-        read_timeout: float = 600.0,
+        read_timeout: float = READ_TIMEOUT,
+        headers: Mapping[str, str] = {},
+        extra: Mapping[str, Any] = {},
         quirks: Collection[str] = (),
         retry: RetryPolicy | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -92,9 +97,14 @@ class UpstreamModel(ABC):
         proxy = find_proxy(str(self._url))
         in_the_clear = self._url.scheme == "http"
         self._errors = ErrorMapper(
-            self._url.authority, api_key, proxy, proxy_may_answer=in_the_clear
+            self._url.authority,
+            api_key,
+            proxy,
+            proxy_may_answer=in_the_clear,
+            other_secrets=[value for value in headers.values() if len(value) >= _SECRET_LENGTH],
         )
-        self._headers = _headers(api_key)
+        self._headers = _headers(api_key, headers)
+        self._extra = extra
         self._proxy_options = (
             _proxy_request_options(proxy, self._url, self._headers) if proxy else {}
         )
@@ -271,7 +281,11 @@ def _endpoint_url(base_url: str, path: str) -> URL:
     return url.with_path(full_path, encoded=True, keep_query=True).with_fragment(None)
 
 
-def _headers(api_key: str | None) -> dict[str, str]:
+#: The length from which a header's value may be a key: shorter ones are words like any others.
+_SECRET_LENGTH: Final = 12
+
+
+def _headers(api_key: str | None, others: Mapping[str, str]) -> dict[str, str]:
     headers = {
         "Content-Type": "application/json",
         "Accept": "application/json, text/event-stream",
@@ -281,7 +295,8 @@ def _headers(api_key: str | None) -> dict[str, str]:
     }
     if api_key:
         headers["Authorization"] = authorization_header(api_key)
-    return headers
+    set_names = {name.lower() for name in others}
+    return {name: it for name, it in headers.items() if name.lower() not in set_names} | {**others}
 
 
 def _proxy_request_options(proxy: Proxy, url: URL, headers: dict[str, str]) -> dict[str, Any]:
