@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from antiphon.core.items import Phase, SummaryText
+from antiphon.core.items import Phase, ReasoningText, SummaryText
 
 REASONING_KEY = "antiphon_reasoning"
 PHASE_KEY = "antiphon_phase"
@@ -38,8 +38,9 @@ _encode = msgspec.json.Encoder().encode
 class ReasoningSidecar(msgspec.Struct, frozen=True, omit_defaults=True):
     """One reasoning item, or a foreign one: that is ``item``, the item's own JSON.
 
-    ``target`` is what of its message it led to: 0 the content, 1 the first call, 2 the
-    second. ``origin`` is the model that made it, None: nobody knows.
+    ``content`` is what was thought, where that goes back and not ``encrypted_content``. ``target``
+    is what of its message it led to: 0 the content, 1 the first call, 2 the second. ``origin`` is
+    the model that made it, None: nobody knows.
     """
 
     encrypted_content: str = ""
@@ -47,6 +48,7 @@ class ReasoningSidecar(msgspec.Struct, frozen=True, omit_defaults=True):
     summary: tuple[SummaryText, ...] = ()
     target: int = 0
     item: dict[str, Any] | None = None
+    content: tuple[ReasoningText, ...] = ()
 
 
 def attach_sidecars(

@@ -342,13 +342,25 @@ class _MessageBuilder:
     def _sidecars(self) -> list[ReasoningSidecar]:
         led_to = (self._message_reasoning, *(made.reasoning for made in self._calls))
         return [
-            ReasoningSidecar(target=position, item=item.body)
-            if isinstance(item, ForeignItem)
-            else ReasoningSidecar(item.encrypted_content or "", item.origin, item.summary, position)
+            sidecar
             for position, reasoning in enumerate(led_to)
             for item in reasoning
-            if isinstance(item, ForeignItem) or item.encrypted_content is not None
+            if (sidecar := _sidecar(item, position, has_calls=bool(self._calls))) is not None
         ]
+
+
+def _sidecar(
+    item: Reasoning | ForeignItem, position: int, *, has_calls: bool
+) -> ReasoningSidecar | None:
+    if isinstance(item, ForeignItem):
+        return ReasoningSidecar(target=position, item=item.body)
+    if item.encrypted_content is not None:
+        return ReasoningSidecar(item.encrypted_content, item.origin, item.summary, position)
+    origin = item.provider_fields.origin if item.provider_fields else None
+    # As with thoughts in fields, those that led to no call are not told again.
+    if not has_calls or origin is None or not item.content:
+        return None
+    return ReasoningSidecar("", origin, item.summary, position, content=item.content)
 
 
 def _pair_outputs(

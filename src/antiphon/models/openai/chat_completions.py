@@ -16,7 +16,9 @@ import msgspec
 from antiphon.core.extra_fields import add_extra_fields
 from antiphon.core.function_schemas import complete_parameters
 from antiphon.core.items import AudioData, Phase
+from antiphon.core.provider_fields import ProviderFields
 from antiphon.core.reasoning_sidecar import (
+    FIELDS_KEY,
     ITEMS_KEY,
     PHASE_KEY,
     REASONING_KEY,
@@ -60,9 +62,10 @@ class MessageFunction(msgspec.Struct, frozen=True):
     arguments: str
 
 
-class MessageToolCall(msgspec.Struct, frozen=True):
+class MessageToolCall(msgspec.Struct, frozen=True, rename={"provider_fields": FIELDS_KEY}):
     id: str
     function: MessageFunction
+    provider_fields: ProviderFields | None = None
 
 
 class ChatMessage(
