@@ -174,6 +174,7 @@ def http_app(engine: Engine) -> GatewayMiddleware:
         origins=settings.cors_origins,
         health=engine.stores.health,
         prices=_price_lookup(engine),
+        store_chat_completions=settings.store_chat_completions,
     )
 
 

@@ -193,6 +193,19 @@ def test_images(url: str, shown: str) -> None:
         assert page.endswith(f"\n\n{shown}\n")
 
 
+@pytest.mark.parametrize(
+    ("part", "shown"),
+    [
+        ({"type": "file", "file": {"filename": "a.pdf"}}, "*(file)*"),
+        ({"type": "input_audio", "input_audio": {}}, "*(input audio)*"),
+        ({"type": "video_url", "video_url": {}}, "*(video url)*"),
+    ],
+)
+def test_parts_of_other_kinds(part: dict[str, Any], shown: str) -> None:
+    page = as_markdown([{"role": "user", "content": [part]}])
+    assert page.endswith(f"\n\n{shown}\n")
+
+
 LINES = [
     *("", "", "# You", "## You", "  ## You", "===", "---", "-", "text", "    code", "\t# tab"),
     *("```", "  ```", "   ```", "    ```", "~~~", "````", "``` py", "~~~ `x`", "``` `x`"),

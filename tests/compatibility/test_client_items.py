@@ -22,6 +22,7 @@ PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhg"
     "GAWjR9awAAAABJRU5ErkJggg=="
 )
+EXEC: Json = {"type": "custom", "name": "exec"}
 BEFORE: Json = {"role": "user", "content": "Words before."}
 AFTER: Json = {"role": "user", "content": "Words after."}
 CALL: Json = {"type": "function_call", "call_id": "c1", "name": "lookup", "arguments": '{"c":1}'}
@@ -216,6 +217,30 @@ def test_conversations_keep_items_of_other_servers() -> None:
         assert words(asked(world, [BEFORE, reference])) == ["Words before."]
         found = world.server.get("/v1/conversations?query=before").json["data"]
         assert made["id"] in [one["conversation"] for one in found]
+
+
+def test_a_turn_with_items_of_every_kind_is_replayed_and_read_by_all() -> None:
+    function = {"name": "functions__exec", "arguments": '{"input":"ls -l"}'}
+    made = {"index": 0, "id": "c9", "function": function}
+    exec_tool = {"type": "namespace", "name": "functions", "tools": [EXEC]}
+    with scenario() as world:
+        world.upstream_sends(
+            stream_of(text("Let me "), text("see."), call(made), end("tool_calls"), DONE)
+        )
+        given = [BEFORE, *SILENT["item-web_search_call"], *PAIRED["item-custom_tool_call"][0]]
+        first = world.respond(given, tools=[exec_tool]).expect("completed", "Let me see.")
+        name = first.body["id"]
+        again = world.server.get(f"/v1/responses/{name}?stream=true")
+        assert again.events == first.events
+        after = world.server.get(f"/v1/responses/{name}?stream=true&starting_after=4").body
+        assert again.body.endswith(after)
+        assert after.startswith(b"event: response.output_text.delta")
+        context = world.server.get(f"/v1/responses/{name}/context").json["messages"]
+        assert [one["role"] for one in context] == ["user", "assistant", "tool"]
+        counted = world.server.post("/v1/responses/input_tokens", input=given, model="m")
+        assert counted.json["input_tokens"] > 0
+        deleted = world.server.request("DELETE", f"/v1/responses/{name}")
+        assert deleted.json["deleted"] is True
 
 
 # ---- an output that comes again

@@ -7,12 +7,22 @@ from typing import Any
 
 import pytest
 
+from antiphon.core.mcp_servers import McpServerConfig
+from antiphon.core.turns import Options
+from antiphon.models.openai.chat_completions import ChatCompletionsEncoder
+from antiphon.models.openai.responses import ResponsesEncoder
+from antiphon.turn.protocols import ModelCall
+from support.mcp_toolsets import gateway, open_toolset, server_request
+from support.raw_mcp_server import Raw, answering, reply, usual
 from support.scenario import DONE, LOOKUP, call, end, nested, scenario, stream_of, whole
 from support.strict_upstreams import (
     CALL,
     IMAGE,
     OUTPUT,
+    PICTURE,
+    ROUND,
     Json,
+    all_words,
     answer_hello,
     part,
     strict,
@@ -280,3 +290,112 @@ def test_keywords_that_an_upstream_does_not_know_are_left_out(words: str, key: s
         world.respond(tools=[tool]).expect("completed", "Hello")
         function = world.requests[-1]["tools"][0]["function"]
         assert function["parameters"]["properties"] == {"$schema": {"type": "string"}}
+
+
+# ---- models without tools
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Only user and assistant roles are supported!",
+        "role 'tool' is not supported by this model",
+        "Unknown role: tool",
+    ],
+)
+def test_calls_are_words_for_a_model_without_tools(words: str) -> None:
+    def check(request: Json) -> str | None:
+        roles = {one["role"] for one in request["messages"]}
+        has_calls = any(one.get("tool_calls") for one in request["messages"])
+        return words if "tool" in roles or has_calls else None
+
+    with scenario() as world:
+        world.upstream_answers(strict(check))
+        given = [user("Look."), CALL, {**OUTPUT, "output": [part("Found."), IMAGE]}, user("And?")]
+        world.respond(given).expect("completed", "Hello")
+        sent = all_words(world.requests[-1])
+        assert all(one in sent for one in ("Look.", "lookup", "{}", "Found.", "And?"))
+        assert PICTURE in json.dumps(world.requests[-1])
+
+
+def test_functions_of_the_history_are_offered_where_they_have_to_be() -> None:
+    words = "Requests which have tool calls need the tools param."
+
+    def check(request: Json) -> str | None:
+        calls = any(one.get("tool_calls") for one in request["messages"])
+        return words if calls and not request.get("tools") else None
+
+    with scenario() as world:
+        world.upstream_answers(strict(check))
+        world.respond(ROUND).expect("completed", "Hello")
+        sent = world.requests[-1]
+        assert [one["function"]["name"] for one in sent["tools"]] == ["lookup"]
+        assert sent["tool_choice"] == "none"
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+def test_an_upstream_that_always_or_never_streams(stream: bool) -> None:
+    words = "Streaming is not supported." if stream else "This model only supports streaming."
+
+    def check(request: Json) -> str | None:
+        return words if bool(request.get("stream")) is stream else None
+
+    with scenario() as world:
+        world.upstream_answers(strict(check))
+        world.respond(stream=stream).expect("completed", "Hello")
+        world.chat(stream=stream).expect("stop", "Hello")
+        assert len(world.requests) == 3
+
+
+async def test_mcp_schemas() -> None:
+    """Of an MCP server's tool, too, whatever its author left out."""
+    tools = [
+        {"name": "plain", "inputSchema": {"type": "object"}},
+        {"name": "list", "inputSchema": {"type": "object", "properties": {"a": {"type": "array"}}}},
+    ]
+
+    def answer(request: Json) -> Raw:
+        if request["method"] == "tools/list":
+            page = {"tools": tools, "resultType": "complete", "ttlMs": 0, "cacheScope": "public"}
+            return reply(request, page)
+        return usual(request)
+
+    async with answering(answer) as url:
+        server = McpServerConfig(label="raw", url=url, require_approval="never")
+        async with (
+            gateway(server) as opened,
+            open_toolset(opened, server_request("raw")) as toolset,
+        ):
+            options = Options(tools=tuple(toolset.functions))
+    sent = [
+        json.loads(encoder.encode(ModelCall("m", b"[]", options, stream=False)))["tools"]
+        for encoder in (
+            ChatCompletionsEncoder(upstream_name=None, openai=False),
+            ResponsesEncoder(upstream_name=None, host="h"),
+        )
+    ]
+    for functions in sent:
+        schemas = {one.get("function", one)["name"]: one.get("function", one) for one in functions}
+        assert schemas["raw__plain"]["parameters"] == {"type": "object", "properties": {}}
+        properties = schemas["raw__list"]["parameters"]["properties"]
+        assert properties == {"a": {"type": "array", "items": {}}}
+
+
+def test_pictures_of_tools_over_chat_completions() -> None:
+    picture = {"type": "image_url", "image_url": {"url": PICTURE}}
+    content = [{"type": "text", "text": "A chart."}, picture]
+    function = {"name": "lookup", "arguments": "{}"}
+    given = [
+        user("Look."),
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "call_1", "type": "function", "function": function}],
+        },
+        {"role": "tool", "tool_call_id": "call_1", "content": content},
+    ]
+    with scenario() as world:
+        world.upstream_answers(strict(tools_speak_text))
+        world.chat(given).expect("stop", "Hello")
+        tool, shown = world.requests[-1]["messages"][2:]
+        assert (tool["content"], shown) == ("A chart.", user([picture]))

@@ -90,6 +90,26 @@ ANSWERS: dict[str, tuple[Behaviour, tuple[str, ...]]] = {
     "utf-private": (words("a\U0010f83d\ue000b"), ("a\U0010f83d\ue000b",)),
     "utf-bytes-that-are-none": (words(b"a\xffb"), ("ab", "a\ufffdb")),
     "utf-bytes-that-are-none-whole": (message(b"a\xffb"), ("ab", "a\ufffdb")),
+    "utf-other-charset": (
+        stream_of(
+            raw(b"caf\xe9 "),
+            raw("déjà".encode()),
+            end(),
+            content_type="text/event-stream; charset=latin-1",
+        ),
+        ("café déjà",),
+    ),
+    "utf-other-charset-whole": (
+        body_of(
+            b'{"choices":[{"message":{"content":"caf\xe9"}}]}',
+            content_type="application/json; charset=iso-8859-1",
+        ),
+        ("café",),
+    ),
+    "utf-charset-unknown": (
+        stream_of(raw("a😀b".encode()), end(), content_type="text/event-stream; charset=utf8mb4"),
+        (EMOJI,),
+    ),
     "bad-raw-tab": (words(b"a\tb"), ("a\tb",)),
     "bad-raw-tab-whole": (message(b"a\tb"), ("a\tb",)),
     "bad-raw-newline-whole": (message(b"a\nb"), ("a\nb",)),
@@ -108,6 +128,21 @@ def test_characters_arrive_as_they_were_meant(world: Scenario, name: str) -> Non
         assert answered.text in expected
         completed = world.chat(stream=stream).expect("stop")
         assert completed.text in expected
+
+
+def test_halves_are_joined_in_both_dialects() -> None:
+    deltas = [
+        data({"type": f"response.{kind}.delta", "output_index": index, "delta": half})
+        for index, kind in ((0, "reasoning_summary_text"), (1, "output_text"))
+        for half in ("a\ud83d", "\ude00b")
+    ]
+    last = data({"type": "response.completed", "response": {"status": "completed"}})
+    with scenario("responses") as world:
+        for stream in (True, False):
+            world.upstream_sends(stream_of(*deltas, last), stream_of(*deltas, last))
+            answered = world.respond(stream=stream).expect("completed", EMOJI)
+            assert answered.reasoning == EMOJI
+            world.chat(stream=stream).expect("stop", EMOJI)
 
 
 def test_halves_are_joined_in_every_field(world: Scenario) -> None:

@@ -78,6 +78,7 @@ def field_and_end_cases(first: bytes, second: bytes, last: bytes) -> dict[str, B
         "three-spaces": stream_of(good.replace(b"data: ", b"data:   ")),
         "field-twice": stream_of(good.replace(b"data: ", b"data: data: ")),
         "objects-without-field": stream_of(PING, hello.replace(b"data: ", b""), DONE),
+        "done-without-field": stream_of(hello, b"[DONE]\n\n"),
         "named-message": stream_of(good.replace(b"data: ", b"event: message\ndata: ")),
         "named-anyhow": stream_of(good.replace(b"data: ", b"event: chunk\ndata: ")),
         "events-in-a-list": stream_of(listed, last, DONE),
@@ -257,6 +258,7 @@ CHAT_CASES = {
     **all_cases(CHAT[0], CHAT[1], CHAT[2], COMPLETION),
     # What only this dialect has: the reason may come before the end marker, or not at all.
     "end-done-no-finish": stream_of(CHAT[0], CHAT[1], DONE),
+    "end-done-no-finish-no-field": stream_of(CHAT[0], CHAT[1], b"[DONE]\n", close=True),
     "end-words-after-finish": stream_of(CHAT[0], CHAT[2], CHAT[1], DONE),
     "end-words-after-finish-no-done": stream_of(CHAT[0], CHAT[2], PING, CHAT[1], close=True),
     "end-finish-with-last-word-cut": stream_of(CHAT[0], chunk({"content": " there."}, "stop"), CUT),

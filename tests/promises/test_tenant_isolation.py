@@ -13,7 +13,7 @@ from websockets.sync.client import connect
 
 from antiphon.api.http.app import HttpApp, create_app
 from antiphon.api.http.middleware import GatewayMiddleware
-from antiphon.core.ids import item_id, new_conversation_id, new_response_id
+from antiphon.core.ids import completion_id_of, item_id, new_conversation_id, new_response_id
 from antiphon.core.items import FunctionCall, Message
 from antiphon.core.turns import TurnRequest
 from antiphon.models.scripted import ScriptedModel
@@ -29,6 +29,10 @@ WITHOUT_IDS = {
     "/v1/models",
     "/v1/models/{id:path}",
     "/v1/chat/completions",
+    "/v1/language-models",
+    "/v1/language-models/{id:path}",
+    "/v1/api-key",
+    "/v1/tokenize-text",
     "/healthz",
     "/readyz",
     "/metrics",
@@ -47,6 +51,7 @@ class Ids(NamedTuple):
     item: str
     approval: str
     conversation_item: str
+    completion: str
 
 
 MISSING = Ids(
@@ -55,6 +60,7 @@ MISSING = Ids(
     item_id(new_response_id(), "message", 0),
     item_id(new_response_id(), "mcp_approval_request", 1),
     item_id(new_response_id(), "message", 0),
+    completion_id_of(new_response_id()),
 )
 
 
@@ -92,6 +98,8 @@ def _things(server: ThreadServer, owner: Client) -> Ids:
     made = owner.request("POST", "/v1/conversations", {"items": items}).json["id"]
     first = owner.get(f"/v1/conversations/{made}/items").json["data"][0]["id"]
     asked = TurnRequest((Message("user", "Read."),), tenant="owner")
+    hello = {"messages": [{"role": "user", "content": "A secret"}], "store": True}
+    completion = owner.request("POST", "/v1/chat/completions", hello).json["id"]
     waiting = server.run(server.service.store_turn(asked, [WAITING]))
     return Ids(
         response,
@@ -99,6 +107,7 @@ def _things(server: ThreadServer, owner: Client) -> Ids:
         item_id(response, "message", 0),
         item_id(waiting, "mcp_approval_request", 1),
         first,
+        completion,
     )
 
 
@@ -110,6 +119,7 @@ def bodies(ids: Ids) -> list[dict[str, Any]]:
     return [
         {"input": "Hi", "previous_response_id": ids.response},
         {"input": "Hi", "previous_response_id": ids.conversation},
+        {"input": "Hi", "previous_response_id": ids.completion},
         {"input": "Hi", "conversation": ids.conversation},
         {"input": "Hi", "conversation": {"id": ids.conversation}, "on_busy": "queue"},
         {"input": "Hi", "conversation": ids.response},
@@ -135,7 +145,8 @@ def asked(ids: Ids) -> Iterator[tuple[str, str, dict[str, Any] | None]]:
 
 
 def _paths(template: str, ids: Ids) -> list[str]:
-    names = [ids.response, ids.conversation]
+    is_chat = template.startswith("/v1/chat/")
+    names = [ids.completion if is_chat else ids.response, ids.conversation]
     if "{id}" not in template:
         if template in ("/v1/responses", "/v1/conversations"):
             return [template, *(f"{template}?after={name}" for name in names)]
@@ -152,6 +163,8 @@ def _bodies(template: str, method: str, ids: Ids) -> list[dict[str, Any] | None]
     if method != "POST":
         return [None]
     said = [{"role": "user", "content": "Hi"}]
+    if template.startswith("/v1/chat/completions/"):
+        return [{"metadata": {"a": "b"}}]
     if template.startswith("/v1/conversations"):
         named = [{"items": [{"type": "item_reference", "id": ids.item}]}]
         return [*named, {"items": said, "metadata": {}}] if "{id}" in template else [*named]
@@ -218,6 +231,7 @@ def test_no_endpoint_is_left_out(house: House) -> None:
             continue
         for method in methods:
             kind = "conversation" if "conversations" in template else "response"
+            kind = "completion" if template.startswith("/v1/chat/") else kind
             start = f"{method} {template.replace('{id}', kind)}"
             assert any(what.startswith(start) for what in found), start
 
@@ -231,6 +245,7 @@ def _everything(house: House) -> list[bytes]:
             "/v1/conversations",
             f"/v1/conversations/{ids.conversation}/items",
             f"/v1/responses/{ids.response}/input_items",
+            f"/v1/chat/completions/{ids.completion}",
         )
     ]
 

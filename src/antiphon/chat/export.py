@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -63,10 +63,7 @@ def _heading(message: Mapping[str, Any], names: Mapping[str, str]) -> str:
 
 def _body(message: Mapping[str, Any]) -> list[str]:
     write = _code_block if message.get("role") == "tool" else _quote_if_needed
-    blocks = [
-        _image(part["image_url"]["url"]) if "image_url" in part else write(part["text"])
-        for part in _parts(message.get("content"))
-    ]
+    blocks = [_part(part, write) for part in _parts(message.get("content"))]
     return blocks or ([] if message.get("tool_calls") else ["*(nothing)*"])
 
 
@@ -74,7 +71,15 @@ def _parts(content: str | Sequence[Mapping[str, Any]] | None) -> Sequence[Mappin
     """A content's parts, without those that say nothing."""
     if content is None or isinstance(content, str):
         content = [{"type": "text", "text": content or ""}]
-    return [part for part in content if "image_url" in part or part["text"].strip()]
+    return [part for part in content if part.get("text", "-").strip()]
+
+
+def _part(part: Mapping[str, Any], write: Callable[[str], str]) -> str:
+    if "text" in part:
+        return write(part["text"])
+    if "image_url" in part:
+        return _image(part["image_url"]["url"])
+    return f"*({_escape(str(part.get('type', 'part')).replace('_', ' '))})*"
 
 
 def _quote_if_needed(words: str) -> str:

@@ -92,7 +92,8 @@ class ContentDecoder:
         try:
             yield from self._decompress(data)
         except (zlib.error, ZstdError) as error:
-            text = f"it cannot be decompressed as {self._coding or 'gzip'!r}: {error}"
+            label = f" as {self._coding!r}" if self._coding else ""
+            text = f"it cannot be decompressed{label}: {error}"
             raise ContentDecodingError(text) from None
 
     def _create_decompressor(self, start: bytes) -> _Decompressor | None:

@@ -35,6 +35,14 @@ _SILENT_CALLS: Final = frozenset({"tool_search_call", "computer_call"})
 #: What of a call's JSON is not its arguments.
 _ENVELOPE: Final = frozenset({"id", "type", "status", "call_id", "created_by", "caller"})
 
+#: Items that are no history: they set up a turn, or bring tools that are offered by other means.
+_SETUP_TYPES: Final = frozenset(
+    {
+        *("additional_tools", "tool_search_call", "tool_search_output", "program"),
+        *("compaction_trigger", "configuration_update", "agent_message"),
+    }
+)
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -43,9 +51,14 @@ def is_foreign_type(kind: str) -> bool:
     return kind.endswith((_CALL, _OUTPUT)) or kind in _OTHER_TYPES
 
 
-def function_views(items: Sequence[Item]) -> Sequence[Item | None]:
-    """Each item, foreign calls and their outputs as those of functions; None: a model that knows
-    functions only is not shown it.
+def is_history(item: ForeignItem) -> bool:
+    """Whether an upstream of the Responses API is sent an item again as it is."""
+    return item.type not in _SETUP_TYPES
+
+
+def function_views(items: Sequence[Item]) -> Sequence[Item]:
+    """Each item, foreign calls and their outputs as those of functions. A model that knows
+    functions only is not shown those that stay foreign.
 
     Outputs whose calls are not among the items are taken for those of an earlier turn's calls.
     """
@@ -58,7 +71,8 @@ def function_views(items: Sequence[Item]) -> Sequence[Item | None]:
         for call_id in [_output_id(item)]
     }
     return [
-        _function_view(item, answered) if isinstance(item, ForeignItem) else item for item in items
+        (_function_view(item, answered) or item) if isinstance(item, ForeignItem) else item
+        for item in items
     ]
 
 

@@ -102,6 +102,16 @@ def response_id_of(key: bytes) -> str:
     return "resp_" + key.hex()
 
 
+def completion_id_of(response_id: str) -> str:
+    """The id that a response has as a chat completion."""
+    return "chatcmpl-" + response_id.removeprefix("resp_")
+
+
+def to_response_id(name: str) -> str:
+    """The response id of a chat completion's id; any other name as it is."""
+    return "resp_" + name.removeprefix("chatcmpl-") if name.startswith("chatcmpl-") else name
+
+
 def item_id(response_id: str, kind: str, position: int) -> str:
     """The id of a turn's item; ``position`` counts from 0, input items first."""
     return f"{_PREFIX.get(kind, _OTHER_PREFIX)}{response_id[5:]}{position:02x}"

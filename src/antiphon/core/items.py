@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from antiphon.core.provider_fields import ProviderFields
+from antiphon.core.provider_fields import ProviderFields, seal_fields, unseal_fields
 from antiphon.errors import StoreError
 
 Role: TypeAlias = Literal["user", "assistant", "system", "developer"]
@@ -174,6 +174,20 @@ class Reasoning(_Item, frozen=True, tag="reasoning"):
     def text(self) -> str:
         """What is shown of it: its summary, or else the thoughts themselves."""
         return "".join(part.text for part in self.summary or self.content)
+
+    @property
+    def sealed(self) -> str | None:
+        """What a client that stores nothing here sends back, for the model that made it."""
+        if self.encrypted_content is None and self.provider_fields is not None:
+            return seal_fields(self.provider_fields)
+        return self.encrypted_content
+
+    def unsealed(self) -> Reasoning:
+        """The item as it was before it was ``sealed``."""
+        fields = unseal_fields(self.encrypted_content or "")
+        if fields is None:
+            return self
+        return msgspec.structs.replace(self, encrypted_content=None, provider_fields=fields)
 
 
 class Compaction(_Item, frozen=True, tag="compaction"):

@@ -1,9 +1,10 @@
-"""Reasoning sidecar: what only its own model is sent, inside a rendered messages array. Pure.
+"""Reasoning sidecar: what only some models are sent, inside a rendered messages array. Pure.
 
 What a model thought is no message, but some models want it back, encrypted or under a field of
 their own (``core.provider_fields``); and some want to be told again what a message of theirs was
-to its turn. It lies in the assistant's message that it led to, or that it is about, or in a call,
-under private keys, between two raw newlines:
+to its turn. Items of an upstream's own tools are for upstreams of its kind. All this lies in the
+message that it led to, or that it is about, or behind which it stands, or in a call, under
+private keys, between two raw newlines:
 
     {"role":"assistant","content":"Hi."
     ,"antiphon_reasoning":[{"encrypted_content":"gAAA","origin":"x.ai/g"}],"antiphon_phase":"…"
@@ -21,11 +22,12 @@ from typing import Any
 
 import msgspec
 
-from antiphon.core.items import Phase, SummaryText
+from antiphon.core.items import Phase, ReasoningText, SummaryText
 
 REASONING_KEY = "antiphon_reasoning"
 PHASE_KEY = "antiphon_phase"
 FIELDS_KEY = "antiphon_fields"
+ITEMS_KEY = "antiphon_items"
 
 _BEGIN = b'\n,"antiphon_'
 _END = b"\n}"
@@ -34,16 +36,19 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ReasoningSidecar(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One reasoning item.
+    """One reasoning item, or a foreign one: that is ``item``, the item's own JSON.
 
-    ``target`` is what of its message it led to: 0 the content, 1 the first call, 2 the
-    second. ``origin`` is the model that made it, None: nobody knows.
+    ``content`` is what was thought, where that goes back and not ``encrypted_content``. ``target``
+    is what of its message it led to: 0 the content, 1 the first call, 2 the second. ``origin`` is
+    the model that made it, None: nobody knows.
     """
 
-    encrypted_content: str
+    encrypted_content: str = ""
     origin: str | None = None
     summary: tuple[SummaryText, ...] = ()
     target: int = 0
+    item: dict[str, Any] | None = None
+    content: tuple[ReasoningText, ...] = ()
 
 
 def attach_sidecars(
@@ -64,6 +69,13 @@ def attach_fields(owner: bytes, fields_by_origin: Mapping[str | None, Mapping[st
         load = {"origin": origin, "fields": fields}
         owner = b"".join((owner[:-1], b'\n,"%b":' % FIELDS_KEY.encode(), _encode(load), _END))
     return owner
+
+
+def attach_items(message: bytes, items: Sequence[Mapping[str, Any]]) -> bytes:
+    """A message, as compact JSON of an object, with the foreign items that stand behind it."""
+    if not items:
+        return message
+    return b"".join((message[:-1], b'\n,"%b":' % ITEMS_KEY.encode(), _encode(items), _END))
 
 
 def insert_fields(messages: bytes, origin: str) -> bytes:

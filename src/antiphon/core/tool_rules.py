@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from antiphon.core.items import FunctionCall, McpApproval
 from antiphon.core.mcp_servers import NAME_SEPARATOR, tool_name_without_label
 from antiphon.core.turns import McpTool, Options
+from antiphon.errors import InvalidRequestError
 
 #: What a model reads where a person said no.
 DENIED_OUTPUT = "The user did not approve this call."
@@ -16,6 +17,8 @@ INTERRUPTED_OUTPUT = "The call was interrupted before it gave a result."
 HOSTED_PREFIX = "hosted:"
 #: In place of a tool's name: all tools of a server.
 ALL_TOOLS = "*"
+#: How ``Options`` names a tool that the upstream runs: by its type.
+HOSTED_PREFIX = "hosted:"
 
 
 def qualified_name(server_label: str, tool: str) -> str:
@@ -49,6 +52,14 @@ def is_tool_allowed(options: Options, name: str) -> bool:
         return True
     every = NAME_SEPARATOR + ALL_TOOLS
     return any(one.endswith(every) and name.startswith(one[: -len(ALL_TOOLS)]) for one in allowed)
+
+
+def hosted_choice_error(choice: str) -> InvalidRequestError:
+    """The error for a choice of a tool that the model's upstream cannot run."""
+    kind = choice.removeprefix(HOSTED_PREFIX)[:64]
+    return InvalidRequestError(
+        f"This model has no tool '{kind}'.", code="unsupported_value", param="tool_choice"
+    )
 
 
 def denied_output(decision: McpApproval) -> str:

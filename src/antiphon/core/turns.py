@@ -154,6 +154,9 @@ class TurnRequest(msgspec.Struct, frozen=True):
     whole turn, its tools included. ``references`` are items that the input shall hold
     besides. ``mcp`` are the MCP servers that the options name, with what they are reached by.
     ``reservation`` is of the request's ``Idempotency-Key``: its record is completed with the turn.
+    ``chat_completion``: it came as a chat completion, whose input is the whole history; where the
+    turn is stored, the part that is stored already is found (``core.chain_fingerprints``), and
+    ``fingerprint`` is then that of the history.
     """
 
     input: tuple[Item, ...]
@@ -175,6 +178,8 @@ class TurnRequest(msgspec.Struct, frozen=True):
     references: tuple[ItemReference, ...] = ()
     mcp: tuple[McpServerRequest, ...] = ()
     reservation: IdempotencyReservation | None = None
+    chat_completion: bool = False
+    fingerprint: bytes | None = None
 
 
 class TurnError(msgspec.Struct, frozen=True):
@@ -192,6 +197,14 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
     options: Options = Options()
     conversation: str | None = None
     background: bool = False
+    #: It was made as a chat completion.
+    chat_completion: bool = False
+
+
+def with_metadata(header: Header, metadata: dict[str, str]) -> Header:
+    """A header with other metadata."""
+    options = msgspec.structs.replace(header.options, metadata=metadata)
+    return msgspec.structs.replace(header, options=options)
 
 
 class End(msgspec.Struct, frozen=True, omit_defaults=True):

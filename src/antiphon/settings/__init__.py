@@ -13,11 +13,17 @@ user's configuration folder if there is one. Paths in it are relative to the fil
                                            # "xai-grpc", whose base_url is a host: "api.x.ai"
     base_url = "https://api.example.com/v1"
     api_key_env = "EXAMPLE_API_KEY"        # the variable that holds the key
+    headers = { "X-Title" = "my app" }     # headers_env: the variables that hold their values
+    extra = { top_k = 20 }                 # fields of every request
+    timeout = 120                          # the longest silence, in seconds
+    quirks = ["single-system-message"]     # see ``models.openai.request_rules``
+    fallback = ["local"]                   # who answers where this one cannot
 
 A server for many users has besides those:
 
     retention_days = 90                    # or "forever"; default: 30
     cors_origins = ["https://app.example.com"]
+    store_chat_completions = true          # unless a request says otherwise
     log_level = "info"                     # a line for each request
     grpc_port = 8081                       # default: HTTP's + 1; 0: none
     tls_cert = "cert.pem"                  # and tls_key: for HTTP and gRPC

@@ -35,6 +35,7 @@ from antiphon.settings.toml_file import (
     parse_path,
     parse_port,
     parse_store,
+    parse_switch,
     read_file,
 )
 from antiphon.settings.values import (
@@ -117,7 +118,7 @@ class _SettingsLoader:
         model = self._default_model(models, upstream)
         default_tenant = self._default_tenant()
         origins, allowed = self._find("cors_origins"), self._find("mcp_allowed_urls")
-        fun = self._find("fun_prompt")
+        fun, stores_chat = self._find("fun_prompt"), self._find("store_chat_completions")
         return Settings(
             host=self._host(),
             port=8080 if port is None else port,
@@ -140,6 +141,7 @@ class _SettingsLoader:
             mcp=self._mcp_servers(),
             mcp_allowed_urls=parse_list(allowed) if allowed else (),
             fun_prompt=FUN_PROMPT if fun is None else str(fun.value),
+            store_chat_completions=parse_switch(stores_chat) if stores_chat else False,
         )
 
     def _read_file(self) -> tuple[Path, SettingsFile]:

@@ -25,7 +25,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -39,6 +39,7 @@ from antiphon.settings.values import ModelKind, Price
 
 T = TypeVar("T")
 _FOREVER = "forever"
+_SWITCH_WORDS: Final = {"true": True, "1": True, "false": False, "0": False}
 
 
 class SettingValue(msgspec.Struct, frozen=True):
@@ -100,6 +101,14 @@ def parse_choice(found: SettingValue, words: Any) -> Any:
             f"{found.source}: {found.value!r} is none of {', '.join(get_args(words))}"
         )
     return word
+
+
+def parse_switch(found: SettingValue) -> bool:
+    """On or off; a variable says it in a word."""
+    word = str(found.value).strip().lower()
+    if word not in _SWITCH_WORDS:
+        raise ConfigError(f"{found.source}: {found.value!r} is neither true nor false")
+    return _SWITCH_WORDS[word]
 
 
 #: The kinds of models as they are written, without regard to case, "-" and "_".
@@ -228,6 +237,7 @@ class SettingsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     cors_origins: list[str] | None = None
     mcp_allowed_urls: list[str] | None = None
     fun_prompt: str | None = None
+    store_chat_completions: bool | None = None
     models: dict[str, ModelTable] = {}
     limits: LimitTable = LimitTable()
     server: ConnectionLimits = ConnectionLimits()

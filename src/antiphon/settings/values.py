@@ -120,6 +120,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: ``tools.mcp.url_allowlist.UrlAllowlist`` reads it.
     mcp_allowed_urls: tuple[str, ...] = ()
     fun_prompt: str = FUN_PROMPT
+    #: Chat completions are stored unless a request says otherwise.
+    store_chat_completions: bool = False
 
     def tenant(self, name: str) -> TenantSettings:
         """The settings of a tenant, with or without a table of its own."""

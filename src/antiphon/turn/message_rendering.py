@@ -13,11 +13,12 @@ from typing import Any, Final
 import msgspec
 
 from antiphon.core.custom_tool_input import custom_arguments
-from antiphon.core.foreign_items import function_views
+from antiphon.core.foreign_items import function_views, is_history
 from antiphon.core.function_schemas import to_json_object
 from antiphon.core.items import (
     Compaction,
     ErasedItem,
+    ForeignItem,
     FunctionCall,
     FunctionCallOutput,
     InputAudio,
@@ -35,7 +36,12 @@ from antiphon.core.items import (
     text_and_refusals_of,
 )
 from antiphon.core.provider_fields import ProviderFields, group_by_origin, text_only
-from antiphon.core.reasoning_sidecar import ReasoningSidecar, attach_fields, attach_sidecars
+from antiphon.core.reasoning_sidecar import (
+    ReasoningSidecar,
+    attach_fields,
+    attach_items,
+    attach_sidecars,
+)
 from antiphon.core.tool_definitions import added_tools, offered_name
 from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
 from antiphon.core.turns import FunctionTool
@@ -139,9 +145,9 @@ def render_turn(items: Sequence[Item], *, completed: bool = True) -> RenderedTur
     """
     if all(type(item) is Message for item in items):
         return _render_messages_only(items, completed)
-    given, items = items, [item for item in function_views(items) if item is not None]
+    given, items = items, function_views(items)
     outputs, answers = _pair_outputs(items)
-    page = _MessageBuilder()
+    page = _MessageBuilder(answers)
     compaction: Compaction | None = None
     for position, item in enumerate(items):
         if isinstance(item, Message):
@@ -153,6 +159,8 @@ def render_turn(items: Sequence[Item], *, completed: bool = True) -> RenderedTur
             page.flush_calls()
         elif isinstance(item, Reasoning):
             page.add_reasoning(item)
+        elif isinstance(item, ForeignItem):
+            page.add_foreign_item(item)
         elif isinstance(item, ErasedItem):
             page.drop_reasoning()
             compaction = _ERASED_SUMMARY if item.is_summary else compaction
@@ -210,13 +218,17 @@ class _CallWithReasoning(msgspec.Struct, frozen=True):
     """A call and the reasoning that led to it."""
 
     call: FunctionCall
-    reasoning: tuple[Reasoning, ...] = ()
+    reasoning: tuple[Reasoning | ForeignItem, ...] = ()
 
 
 class _MessageBuilder:
-    """A turn's messages as they are written down, one after another."""
+    """A turn's messages as they are written down, one after another.
 
-    def __init__(self) -> None:
+    ``answers`` are the messages with outputs for an earlier turn's calls, which come before.
+    """
+
+    def __init__(self, answers: dict[str, bytes]) -> None:
+        self._answers = answers
         self.messages: list[bytes] = []
         self.system: list[bytes] = []
         #: Calls without an output.
@@ -227,9 +239,10 @@ class _MessageBuilder:
         self._assistant_message: Message | None = None
         self._calls: list[_CallWithReasoning] = []
         self._outputs: list[FunctionCallOutput] = []
-        #: Reasoning that led to the message, and that of which nothing has come yet.
-        self._message_reasoning: tuple[Reasoning, ...] = ()
-        self._pending_reasoning: tuple[Reasoning, ...] = ()
+        #: Reasoning that led to the message, and that of which nothing has come yet; with the
+        #: foreign items among it.
+        self._message_reasoning: tuple[Reasoning | ForeignItem, ...] = ()
+        self._pending_reasoning: tuple[Reasoning | ForeignItem, ...] = ()
         #: Of an answer some of whose calls are open: they become a message of their own, and
         #: models want thoughts in each.
         self._round_thoughts: list[tuple[ProviderFields | None, str]] = []
@@ -257,6 +270,10 @@ class _MessageBuilder:
         if item.encrypted_content is not None or item.provider_fields is not None:
             self._pending_reasoning += (item,)
 
+    def add_foreign_item(self, item: ForeignItem) -> None:
+        if is_history(item):
+            self._pending_reasoning += (item,)
+
     def drop_reasoning(self) -> None:
         """What it led to is gone: models refuse reasoning that leads to nothing."""
         self._pending_reasoning = ()
@@ -273,13 +290,19 @@ class _MessageBuilder:
     def _flush(self) -> None:
         """Write the assistant's message. What the model thought after it is a part of it."""
         pending, self._pending_reasoning = self._pending_reasoning, ()
+        behind = [item.body for item in pending if isinstance(item, ForeignItem)]
         if self._assistant_message is None and not self._calls:
+            self._attach_behind(behind)
             return
         given = self._assistant_message
         calls = [made.call for made in self._calls]
         plain = _encode(_assistant_chat_message(given, calls))
         reasoning = [*self._message_reasoning, *(r for c in self._calls for r in c.reasoning)]
-        parts = [(item.provider_fields, item.text) for item in (*reasoning, *pending)]
+        parts = [
+            (item.provider_fields, item.text)
+            for item in (*reasoning, *pending)
+            if isinstance(item, Reasoning)
+        ]
         parts, self._round_thoughts = parts or self._round_thoughts, []
         if self.open_calls:
             self._round_thoughts = [(text_only(fields), text) for fields, text in parts]
@@ -288,7 +311,9 @@ class _MessageBuilder:
         # encrypted form, and some refuse their words.
         fields = group_by_origin(parts, with_text=bool(calls))
         if given is not None and not (calls or fields) and _is_empty_answer(given):
+            foreign = [one.body for one in reasoning if isinstance(one, ForeignItem)]
             self._assistant_message, self._message_reasoning = None, ()
+            self._attach_behind([*foreign, *behind])
             return
         message = attach_sidecars(plain, self._sidecars(), _assistant_phase(given))
         self.messages.append(attach_fields(message, fields))
@@ -298,17 +323,44 @@ class _MessageBuilder:
         )
         self.sidecar_bytes += len(self.messages[-1]) - len(bare)
         self.messages.extend(_encode(_tool_message(output)) for output in self._outputs)
+        self._attach_behind(behind)
         self._assistant_message, self._calls, self._outputs = None, [], []
         self._message_reasoning = ()
+
+    def _attach_behind(self, bodies: Sequence[dict[str, Any]]) -> None:
+        """Attach foreign items to the last message: nothing of the turn comes behind them."""
+        if not bodies:
+            return
+        if self.messages:
+            size = len(self.messages[-1])
+            self.messages[-1] = attach_items(self.messages[-1], bodies)
+            self.sidecar_bytes += len(self.messages[-1]) - size
+        elif self._answers:
+            last = next(reversed(self._answers))
+            self._answers[last] = attach_items(self._answers[last], bodies)
 
     def _sidecars(self) -> list[ReasoningSidecar]:
         led_to = (self._message_reasoning, *(made.reasoning for made in self._calls))
         return [
-            ReasoningSidecar(item.encrypted_content, item.origin, item.summary, position)
+            sidecar
             for position, reasoning in enumerate(led_to)
             for item in reasoning
-            if item.encrypted_content is not None
+            if (sidecar := _sidecar(item, position, has_calls=bool(self._calls))) is not None
         ]
+
+
+def _sidecar(
+    item: Reasoning | ForeignItem, position: int, *, has_calls: bool
+) -> ReasoningSidecar | None:
+    if isinstance(item, ForeignItem):
+        return ReasoningSidecar(target=position, item=item.body)
+    if item.encrypted_content is not None:
+        return ReasoningSidecar(item.encrypted_content, item.origin, item.summary, position)
+    origin = item.provider_fields.origin if item.provider_fields else None
+    # As with thoughts in fields, those that led to no call are not told again.
+    if not has_calls or origin is None or not item.content:
+        return None
+    return ReasoningSidecar("", origin, item.summary, position, content=item.content)
 
 
 def _pair_outputs(
@@ -371,11 +423,8 @@ def _assistant_chat_message(
 
 def _called_function(call: FunctionCall) -> _Function:
     """A call as models make it: of a function, by the name that they are offered."""
-    if call.is_custom:
-        arguments = custom_arguments(call.arguments)
-    else:
-        arguments = to_json_object(call.arguments)
-    return _Function(offered_name(call.namespace, call.name), arguments)
+    as_json = custom_arguments if call.is_custom else to_json_object
+    return _Function(offered_name(call.namespace, call.name), as_json(call.arguments))
 
 
 def _chat_call(call: FunctionCall, provider_fields: ProviderFields | None) -> _Call | msgspec.Raw:
@@ -391,8 +440,7 @@ def _chat_call(call: FunctionCall, provider_fields: ProviderFields | None) -> _C
 
 def _is_empty_answer(item: Message) -> bool:
     """Whether nothing is in a model's message: some upstreams refuse to be shown that."""
-    is_empty = item.role == "assistant" and not _content(item.content)
-    return is_empty and item.provider_fields is None
+    return item.role == "assistant" and not item.provider_fields and not _content(item.content)
 
 
 def _assistant_phase(message: Message | None) -> Phase | None:
@@ -448,6 +496,4 @@ def _part(part: Part) -> dict[str, Any]:
             return {"type": "video_url", "video_url": {"url": url}}
         case InputAudio(input_audio=audio):
             return {"type": "input_audio", "input_audio": audio}
-        case Refusal(refusal=text):
-            return {"type": "text", "text": text}
-    return {"type": "text", "text": part.text}
+    return {"type": "text", "text": part.refusal if isinstance(part, Refusal) else part.text}

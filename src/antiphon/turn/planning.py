@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from antiphon.core.chain_fingerprints import fingerprint_history
 from antiphon.core.context_policies import Summarize
 from antiphon.core.ids import new_response_id
 from antiphon.core.images import Blob, extract_blobs
@@ -26,7 +27,7 @@ from antiphon.turn.message_rendering import RenderedTurn
 from antiphon.turn.open_calls import pair_tool_outputs
 from antiphon.turn.protocols import McpToolProvider, McpToolset, Model, ModelProvider, ToolExecutor
 from antiphon.turn.references import ResolvedRequest, resolve_history, resolve_references
-from antiphon.turn.store_protocols import Head
+from antiphon.turn.store_protocols import Head, ResponseIndex
 from antiphon.turn.summarization import SummaryRequest, needs_summary, summarize_history
 from antiphon.turn.tool_calls import new_tool_listings, with_effective_approvals, with_offered_tools
 from antiphon.turn.turn_reader import TurnReader
@@ -64,24 +65,28 @@ class TurnPlan(msgspec.Struct, frozen=True, kw_only=True):
     approved_calls: Mapping[str, ApprovedCall] = {}
     mcp_toolset: McpToolset | None = None
     tool_listings: Sequence[McpListTools] = ()
+    #: Where chains are found by their fingerprints.
+    response_index: ResponseIndex | None = None
 
 
 class TurnPlanner:
     """Plans turns; stores nothing but the summaries that are due before one."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917
         self,
         reader: TurnReader,
         models: ModelProvider,
         history_cache: HistoryCache,
         mcp_tool_provider: McpToolProvider | None,
         retention: RetentionPolicy,
+        response_index: ResponseIndex | None = None,
     ) -> None:
         self._reader = reader
         self._models = models
         self._history_cache = history_cache
         self._mcp_tool_provider = mcp_tool_provider
         self._retention = retention
+        self._response_index = response_index
 
     async def plan(
         self,
@@ -94,6 +99,7 @@ class TurnPlanner:
 
         ``HistoryChangedError``: something that it needs was erased meanwhile; plan it again.
         """
+        request = await self._continue_known_history(request)
         resolved = await resolve_references(request, self._reader)
         toolset = await self._open_toolset(resolved.request) if resolved.request.mcp else None
         try:
@@ -102,6 +108,28 @@ class TurnPlanner:
             if toolset is not None:
                 await toolset.aclose()
             raise
+
+    async def _continue_known_history(self, request: TurnRequest) -> TurnRequest:
+        """A chat completion to store, without the longest beginning that is stored already.
+
+        The request continues that one's turn instead. What differs from it is new.
+        """
+        if self._response_index is None or not (request.chat_completion and request.store):
+            return request
+        if request.previous_response_id is not None:
+            return request
+        history = fingerprint_history(request.tenant, request.input)
+        request = msgspec.structs.replace(request, fingerprint=history.digest)
+        found = await self._response_index.find_chain(
+            request.tenant, [digest for _, digest in history.answers]
+        )
+        if found is None:
+            return request
+        position, response_id = found
+        known, _ = history.answers[position]
+        return msgspec.structs.replace(
+            request, previous_response_id=response_id, input=request.input[known:]
+        )
 
     async def _plan(
         self,
@@ -153,6 +181,7 @@ class TurnPlanner:
             unstored_history=unstored_history,
             mcp_toolset=toolset,
             tool_listings=new_tool_listings(toolset, history.turns) if toolset else (),
+            response_index=self._response_index,
         )
 
     async def _summarize(

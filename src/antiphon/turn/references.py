@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from antiphon.core.ids import item_id, parse_item_id
+from antiphon.core.ids import item_id, parse_item_id, to_response_id
 from antiphon.core.items import ApprovedCall, FunctionCall, FunctionCallOutput, Item, McpApproval
 from antiphon.core.tool_rules import denied_output
 from antiphon.core.turns import TurnRequest
@@ -66,9 +66,9 @@ async def resolve_history(
 
     Raises ``NotFoundError``, and ``ResponseInProgressError`` while the previous turn runs.
     """
-    previous = request.previous_response_id
-    if previous is None:
+    if request.previous_response_id is None:
         return ResolvedHistory()
+    previous = to_response_id(request.previous_response_id)
     unstored = unstored_history.get(previous) if unstored_history and not request.store else None
     if unstored is not None:
         return await _reread_stored_part(unstored, cache)

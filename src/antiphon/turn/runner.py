@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from antiphon.core.chain_fingerprints import ChainFingerprint, extend_fingerprint
 from antiphon.core.events import Created, Ended, Event
 from antiphon.core.items import (
     FunctionCall,
@@ -38,7 +39,7 @@ from antiphon.turn.message_rendering import RenderedTurn, render_turn
 from antiphon.turn.planning import TurnPlan
 from antiphon.turn.protocols import ToolErrorOutput
 from antiphon.turn.running_turns import RunningTurn
-from antiphon.turn.store_protocols import NewTurn, Store
+from antiphon.turn.store_protocols import NewTurn, Store, is_answered
 from antiphon.turn.tool_calls import run_tool_calls
 from antiphon.turn.trimming import count_turns, tokens_of, trim_by_ratio
 from antiphon.turn.turn_accumulator import TurnAccumulator
@@ -318,7 +319,11 @@ class TurnRunner:
         if live.is_stored:
             items = [encode_item(item) for item in machine.pop_completed_items()]
             try:
-                await _wait_uncancelled(self._store.write(self._response_id, items, end))
+                write = self._store.write(self._response_id, items, end)
+                indexing = self._index_chain(end)
+                await _wait_uncancelled(write)
+                if indexing is not None:
+                    await asyncio.wait({indexing})
             except StoreError as lost:
                 self._lose(lost)
                 return
@@ -331,6 +336,21 @@ class TurnRunner:
         if live.is_stored or (self._plan.unstored_history is not None and error is None):
             self._cache_history(render_response(response))
         live.finish(response, Ended(response), error)
+
+    def _index_chain(self, end: End) -> asyncio.Future[None] | None:
+        """Have the chain recognized where it is sent as a whole again.
+
+        If that fails, it is stored once more then: nothing that is worth failing this turn.
+        """
+        plan = self._plan
+        digest, index = plan.request.fingerprint, plan.response_index
+        if digest is None or index is None or not is_answered(end):
+            return None
+        digest = extend_fingerprint(digest, self._accumulator.output)
+        epoch = plan.base.stored_head.epoch if plan.base.stored_head else 0
+        write = index.add_fingerprint(self._response_id, ChainFingerprint(digest, epoch))
+        write.add_done_callback(lambda done: None if done.cancelled() else done.exception())
+        return write
 
     def _cache_history(self, turn: RenderedTurn) -> None:
         """Have the next turn find this one rendered."""

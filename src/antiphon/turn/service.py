@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from antiphon.core.context_policies import Summarize
-from antiphon.core.ids import new_response_id
+from antiphon.core.ids import new_response_id, to_response_id
 from antiphon.core.items import Item, encode_item
 from antiphon.core.retention import RETAIN_FOREVER, RetentionPolicy
 from antiphon.core.turns import ConversationRecord, End, Response, TurnRequest
@@ -72,7 +72,12 @@ class TurnService:
         self._conversation_locks = ConversationLocks(stores.conversations if stores else None)
         self.models = models
         self._planner = TurnPlanner(
-            self.reader, models, self._history_cache, mcp_tool_provider, retention
+            self.reader,
+            models,
+            self._history_cache,
+            mcp_tool_provider,
+            retention,
+            stores.response_index if stores else None,
         )
 
     async def start(
@@ -246,6 +251,7 @@ class TurnService:
 
         Raises ``NotFoundError``.
         """
+        response_id = to_response_id(response_id)
         live = self.registry.get(response_id)
         if live is not None and await self._store.head(tenant, response_id):
             return live
@@ -264,6 +270,7 @@ class TurnService:
         Raises ``NotFoundError``, ``InvalidRequestError`` for a turn that ended otherwise before,
         and ``ConflictError`` where another process runs the turn.
         """
+        response_id = to_response_id(response_id)
         live = self.registry.get(response_id)
         if live is not None and not live.done() and await self._store.head(tenant, response_id):
             return await live.cancel()
@@ -332,6 +339,7 @@ class TurnService:
 
     async def delete(self, tenant: str, response_id: str, *, cascade: bool = False) -> None:
         """Erase a response; its descendants go on without it. Raises ``NotFoundError``."""
+        response_id = to_response_id(response_id)
         live = self.registry.get(response_id)
         if live is not None and await self._store.head(tenant, response_id):
             await live.cancel()

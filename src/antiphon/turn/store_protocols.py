@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from antiphon.core.chain_fingerprints import ChainFingerprint
 from antiphon.core.images import Blob
 from antiphon.core.turns import ConversationRecord, End, Header, IdempotencyReservation, TurnStatus
 from antiphon.errors import InvalidRequestError
@@ -249,13 +250,22 @@ class ResponseFilter(msgspec.Struct, frozen=True):
     model: str | None = None
     status: TurnStatus | None = None
     metadata: Mapping[str, str] = {}
+    #: Only answered chat completions.
+    chat_completions: bool = False
 
     def matches(self, header: Header, end: End | None) -> bool:
+        if self.chat_completions and not (header.chat_completion and is_answered(end)):
+            return False
         return (
             self.model in (None, header.model)
             and self.status in (None, end.status if end else "in_progress")
             and self.metadata.items() <= header.options.metadata.items()
         )
+
+
+def is_answered(end: End | None) -> bool:
+    """Whether a turn has ended with an answer, be it cut."""
+    return end is not None and end.status in ("completed", "incomplete")
 
 
 #: A list without a choice.
@@ -279,6 +289,32 @@ class ResponseIndex(Protocol):
         One that ``response_filter`` does not match is skipped without being read whole.
         ``InvalidRequestError``: there is no turn ``after``.
         """
+        ...
+
+    def add_fingerprint(
+        self, response_id: str, fingerprint: ChainFingerprint
+    ) -> asyncio.Future[None]:
+        """Have a turn that has ended found by the fingerprint of its chain.
+
+        Takes effect after what the store was asked before, and does nothing where something was
+        erased from the turn's family since the fingerprint's epoch.
+        """
+        ...
+
+    async def find_chain(
+        self, tenant: str, fingerprints: Sequence[bytes]
+    ) -> tuple[int, str] | None:
+        """The first fingerprint that a turn has, as a position, and the newest turn that has it.
+
+        None: no turn has any of them. One that was erased has none, nor has any turn that
+        followed it.
+        """
+        ...
+
+    async def update_metadata(
+        self, tenant: str, response_id: str, metadata: dict[str, str]
+    ) -> bool:
+        """Set a turn's metadata. False: there is no such turn."""
         ...
 
     async def delete_expired(self) -> int:

@@ -262,8 +262,12 @@ class TurnAccumulator:
         """Nothing is shown of it before the item's end: deltas only add."""
         index = delta.call_index
         item = self._prose if index is None else self._calls.get(index)
-        if item is not None:
-            item.pieces[:] = [delta.text]
+        if item is None:
+            return
+        item.pieces[:] = [delta.text]
+        if item.input_decoder is not None:
+            item.input_decoder = CustomInputDecoder()
+            item.pieces[:] = [item.input_decoder.feed(delta.text)]
 
     def _feed_other(
         self,

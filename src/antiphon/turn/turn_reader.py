@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from antiphon.core.ids import item_id, parse_item_id
+from antiphon.core.ids import item_id, parse_item_id, to_response_id
 from antiphon.core.images import restore_blobs
 from antiphon.core.items import (
     ErasedItem,
@@ -32,7 +32,7 @@ class TurnReader:
     """The read side of turns: responses, chains, items and messages by id.
 
     Every method takes the tenant whose data it may see; what belongs to another is
-    the same as what does not exist.
+    the same as what does not exist. A response may be named by its id as a chat completion.
     """
 
     def __init__(self, store: Store, registry: TurnRegistry) -> None:
@@ -41,7 +41,7 @@ class TurnReader:
 
     async def head(self, tenant: str, response_id: str) -> Head | None:
         """Where a response lies, and what its family's epoch is."""
-        return await self._store.head(tenant, response_id)
+        return await self._store.head(tenant, to_response_id(response_id))
 
     async def response(self, tenant: str, response_id: str) -> Response:
         """One response, whole. Raises ``NotFoundError``."""
@@ -56,7 +56,7 @@ class TurnReader:
         """A part of a response's chain. Raises ``NotFoundError`` where that response is not
         there.
         """
-        head = await self._store.head(tenant, response_id)
+        head = await self._store.head(tenant, to_response_id(response_id))
         if head is None:
             raise response_not_found(response_id)
         return [response_of(turn) for turn in await self._store.window(head, window)]
@@ -140,6 +140,7 @@ class TurnReader:
         return True
 
     async def _turn(self, tenant: str, response_id: str) -> StoredTurn:
+        response_id = to_response_id(response_id)
         turn = await self._store.turn(tenant, response_id)
         if turn is not None and turn.end is None and await self.persist_missing_end(response_id):
             turn = await self._store.turn(tenant, response_id)
@@ -148,6 +149,7 @@ class TurnReader:
         return turn
 
     async def _chain(self, tenant: str, response_id: str) -> list[StoredTurn]:
+        response_id = to_response_id(response_id)
         head = await self._store.head(tenant, response_id)
         if head is None:
             raise response_not_found(response_id)

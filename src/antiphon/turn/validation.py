@@ -17,7 +17,12 @@ from antiphon.turn.protocols import Model
 def turn_header(name: str, request: TurnRequest) -> Header:
     """What is stored of a request, for the model of that name."""
     return Header(
-        name, request.instructions, request.options, request.conversation, request.background
+        name,
+        request.instructions,
+        request.options,
+        request.conversation,
+        request.background,
+        request.chat_completion,
     )
 
 

@@ -96,7 +96,7 @@ def test_which_tools_of_a_server_there_are() -> None:
 @pytest.mark.parametrize(
     ("tool", "param"),
     [
-        ({"type": "web_search", "parameters": {}}, "type"),
+        ({"type": "functions", "name": "f", "parameters": {}}, "type"),
         ({"type": ""}, "type"),
         ({"type": 1}, "type"),
         ({}, "name"),

@@ -22,6 +22,9 @@ from xai_sdk.chat import (  # type: ignore[import-untyped]
 )
 from xai_sdk.proto import chat_pb2, deferred_pb2  # type: ignore[import-untyped]
 
+from antiphon.core.deltas import ProviderFieldsDelta, ReasoningSummaryDelta, ToolCallDelta
+from antiphon.core.provider_fields import ProviderFields
+from antiphon.core.reasoning_sidecar import insert_fields
 from antiphon.errors import AntiphonError, ModelError, ModelTimeoutError, UpstreamRateLimitError
 from antiphon.models.scripted import (
     Messages,
@@ -418,3 +421,23 @@ def test_a_stored_turn_outlives_its_client() -> None:
 def found(client: Any, name: str) -> Any:
     (only,) = client.chat.get_stored_completion(name)
     return only
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_what_a_model_wants_back_of_its_thoughts_comes_back_with_the_history(
+    streamed: bool,
+) -> None:
+    given = ProviderFields("host/m", {"reasoning_details": [{"data": "x"}]}, "reasoning")
+    thought = ReasoningSummaryDelta("Hm.", given)
+    fields = ProviderFieldsDelta(given)
+    model = ScriptedModel(
+        [ScriptedReply((thought, fields, ToolCallDelta(0, "c", "f", "{}"))), "Done."]
+    )
+    with grpc_serving(model) as server, server.client() as client:
+        chat = client.chat.create("scripted", messages=[user("Hi")], use_encrypted_content=True)
+        chat.append([one for one, _ in chat.stream()][-1] if streamed else chat.sample())
+        chat.append(tool_result("42"))
+        assert chat.sample().content == "Done."
+    (_, answer, _) = json.loads(insert_fields(model.calls[-1].messages, "host/m"))
+    assert answer["reasoning"] == "Hm."
+    assert answer["reasoning_details"] == [{"data": "x"}]

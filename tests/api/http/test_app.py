@@ -59,8 +59,8 @@ def test_it_is_healthy(server: ThreadServer) -> None:
         ("PUT", "/v1/responses", "POST, GET, HEAD"),
         ("DELETE", "/v1/responses", "POST, GET, HEAD"),
         ("OPTIONS", "/v1/responses", "POST, GET, HEAD"),
-        ("GET", "/v1/chat/completions", "POST"),
-        ("HEAD", "/v1/chat/completions", "POST"),
+        ("PATCH", "/v1/chat/completions", "POST, GET, HEAD"),
+        ("GET", "/v1/tokenize-text", "POST"),
         ("HEAD", f"/v1/responses/{UNKNOWN}/cancel", "POST"),
         ("POST", f"/v1/responses/{UNKNOWN}", "GET, DELETE, HEAD"),
         ("PATCH", f"/v1/responses/{UNKNOWN}", "GET, DELETE, HEAD"),
@@ -82,7 +82,13 @@ def test_head_answers_as_get_does_without_the_body(server: ThreadServer) -> None
     name = server.respond().json["id"]
     talk = server.post("/v1/conversations", items=[{"role": "user", "content": "Hi"}]).json["id"]
     (item,) = server.get(f"/v1/conversations/{talk}/items").json["data"]
-    ids = {"models": "scripted", "conversations": talk, "responses": name}
+    completion = name.replace("resp_", "chatcmpl-")
+    ids = {
+        "models": "scripted",
+        "conversations": talk,
+        "responses": name,
+        "chat/": completion,
+    }
     for template in (path for path, methods in METHODS_BY_PATH.items() if "GET" in methods):
         kind = next((kind for kind in ids if kind in template), "")
         path = template.replace(":path}", "}").replace("{id}", ids.get(kind, ""))

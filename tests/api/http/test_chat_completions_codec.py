@@ -61,9 +61,13 @@ def refused(*messages: Any, **fields: Any) -> InvalidRequestError:
     return caught.value
 
 
-def test_it_is_stateless() -> None:
-    assert decoded() == TurnRequest(input=(Message("user", "Hi"),), store=False)
-    assert decoded(store=True).store is False
+def test_it_is_stored_on_request_only() -> None:
+    plain = TurnRequest(input=(Message("user", "Hi"),), store=False)
+    stored = msgspec.structs.replace(plain, store=True, chat_completion=True)
+    assert decoded() == decoded(store=False) == decoded(store=None) == plain
+    assert decoded(store=True) == stored
+    body = json.dumps({"messages": [HI]}).encode()
+    assert decode_chat_request(body, store_by_default=True).turn == stored
 
 
 def test_everything_that_can_be_asked() -> None:
@@ -165,9 +169,9 @@ def test_the_usage_of_a_stream_has_to_be_asked_for(options: Any, wanted: bool) -
         ("stop", [1], "stop[0]"),
         ("n", 0, "n"),
         ("n", 2, "n"),
-        ("tools", [{"type": "function"}], "tools[0].function"),
+        ("tools", [{"type": "function"}], "tools[0].name"),
         ("tools", [{"type": "function", "function": {}}], "tools[0].function.name"),
-        ("tools", [{"type": "custom", "function": {"name": "f"}}], "tools[0].type"),
+        ("tools", [{"type": "magic", "name": "f", "parameters": {}}], "tools[0].type"),
         ("tool_choice", "maybe", "tool_choice"),
         (
             "tool_choice",

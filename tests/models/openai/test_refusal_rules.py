@@ -56,7 +56,7 @@ FIRST: dict[str, str | None] = {
     "property 'reasoning' is unsupported": "no-thoughts",
     "Extra inputs are not permitted: reasoning_content": "no-thoughts",
     "messages.0.name: Extra inputs are not permitted": "no-names",
-    "tools.0.function.strict: Extra inputs are not permitted": "no-strict-tools",
+    "tools.0.function.strict: Extra inputs are not permitted": "no-strict",
     "Unrecognized request argument supplied: top_k": "without-field:top_k",
     "Unknown parameter: 'stream_options'.": "without-field:stream_options",
     "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.": (
@@ -64,6 +64,14 @@ FIRST: dict[str, str | None] = {
     ),
     "Unknown name \"$schema\" at 'tools[0].function_declarations[0].parameters'": (
         "without-schema-keyword:$schema"
+    ),
+    "This model only support stream mode, please enable the stream parameter.": "always-stream",
+    "parameter.enable_thinking must be set to false for non-streaming calls": "always-stream",
+    "Your organization must be verified to stream this model.": "never-stream",
+    "streaming is not supported for this model": "never-stream",
+    "Bedrock doesn't support tool calling without `tools=` param specified.": "tools-of-history",
+    "Invalid value: 'original'. Supported values are: 'low', 'high', and 'auto'.": (
+        "no-image-detail"
     ),
     "Include 'reasoning.encrypted_content' is not supported": "no-encrypted-reasoning",
     # What is for the client to see.

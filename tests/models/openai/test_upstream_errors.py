@@ -283,6 +283,14 @@ def test_other_things_may_be_too_long() -> None:
         (error("What?", code="model_not_found"), ModelNotFoundError, False),
         (error("Later.", type="overloaded_error"), ModelUnavailableError, True),
         (error("Late.", code="vector_store_timeout"), ModelTimeoutError, True),
+        (error("Slow.", status="RESOURCE_EXHAUSTED"), UpstreamRateLimitError, True),
+        (error("Slow.", status=429), UpstreamRateLimitError, True),
+        (
+            error("Slow.", type="TooManyRequests", code="too_many_requests"),
+            UpstreamRateLimitError,
+            True,
+        ),
+        (error("Who?", status="UNAUTHENTICATED"), ModelError, False),
         (
             {"type": "error", "code": "rate_limit_exceeded", "message": "Slow."},
             UpstreamRateLimitError,
@@ -305,6 +313,15 @@ def test_the_key_is_never_passed_on(status: int, echo: str) -> None:
     shown = f"{failure.error.message} {failure.error.code} {failure.error.param} {failure}"
     assert KEY[:10] not in shown
     assert "[key]" in shown
+
+
+@pytest.mark.parametrize(
+    "other", ["sk-proj-0123456789abcdefghij", "gsk_0123456789abcdefghij", "Bearer eyJhbGciOi.J9-x"]
+)
+def test_no_other_key_is_passed_on(other: str) -> None:
+    failure = answered(400, {"oops": f"The key {other} is bad"})
+    assert other.removeprefix("Bearer ") not in failure.error.message
+    assert "[key] is bad" in failure.error.message
 
 
 def test_without_a_key_words_stay() -> None:

@@ -17,6 +17,7 @@ from antiphon.core.deltas import (
     AnnotationDelta,
     EncryptedReasoning,
     Finish,
+    ForeignItemDelta,
     OutputTextDelta,
     ReasoningSummaryDelta,
     ToolCallDelta,
@@ -262,7 +263,18 @@ def test_what_tools_upstream_do_is_no_answer() -> None:
         chunk(tool_calls=search),
         chunk(role=chat_pb2.ROLE_TOOL, content="pages"),
         chunk(content="So.", finish=STOP),
-    ) == [OutputTextDelta("So."), Finish("stop")]
+    ) == [
+        ForeignItemDelta(
+            {
+                "type": "web_search_call",
+                "id": "a",
+                "status": "completed",
+                "action": {"type": "search", "query": ""},
+            }
+        ),
+        OutputTextDelta("So."),
+        Finish("stop"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,6 @@ from antiphon.core.provider_fields import (
     EXTRA_FIELDS,
     ProviderFields,
     select_call_fields,
-    unseal_fields,
 )
 from antiphon.core.tool_rules import INTERRUPTED_OUTPUT, denied_output, qualified_name
 from antiphon.core.turns import ItemReference
@@ -154,10 +153,8 @@ def _decode_plain_item(clean: dict[str, Any], path: str) -> Item:
             return msgspec.structs.replace(item, content=content, phase=phase)
         case FunctionCallOutput(output=output):
             return msgspec.structs.replace(item, output=_simplify_content(output, f"{path}.output"))
-        case Reasoning(encrypted_content=str(content)):
-            sealed = unseal_fields(content)
-            if sealed is not None:
-                return msgspec.structs.replace(item, encrypted_content=None, provider_fields=sealed)
+        case Reasoning():
+            return item.unsealed()
         case FunctionCall():
             # What else stands there may be the client's own.
             fields = {

@@ -126,7 +126,7 @@ def _parse_tool(definition: Definition, path: str) -> ToolParam:
         raise InvalidRequestError("A tool's type is a string.", param=f"{path}.type")
     if kind in _TOOL_TYPES:
         return convert_value(clean, _TOOL_TYPES[kind], path)
-    if "parameters" in clean:
+    if {"name", "parameters"} <= clean.keys():
         # It is a function by its shape: to leave it out would not be what is meant.
         raise InvalidRequestError(
             f"There are no tools of the type '{kind[:64]}': it is one of"

@@ -127,7 +127,7 @@ class GrpcChunkEncoder:
             case FunctionCall():
                 delta.tool_calls.append(self._call_encoder.encode(item))
                 return True
-            case Reasoning(encrypted_content=str(sealed)) if self._include_encrypted:
+            case Reasoning(sealed=str(sealed)) if self._include_encrypted:
                 delta.encrypted_content = sealed
                 return True
         return False

@@ -131,12 +131,11 @@ def _items(message: Proto, path: str, answered: _AnsweredCalls) -> list[Item]:
     items: list[Item] = []
     if message.reasoning_content or message.encrypted_content:
         thought = message.reasoning_content
-        items.append(
-            Reasoning(
-                summary=(SummaryText(thought),) if thought else (),
-                encrypted_content=message.encrypted_content or None,
-            )
+        reasoning = Reasoning(
+            summary=(SummaryText(thought),) if thought else (),
+            encrypted_content=message.encrypted_content or None,
         )
+        items.append(reasoning.unsealed())
     if content or not message.tool_calls:
         items.append(Message(role, content, message.name or None))
     items += [

@@ -169,8 +169,8 @@ def _add_item(
                 output.logprobs.MergeFrom(encode_logprobs(logprobs_of(content)))
         case Reasoning():
             message.reasoning_content += reasoning_text(item)
-            if item.encrypted_content and INCLUDE_ENCRYPTED_REASONING in options.include:
-                message.encrypted_content = item.encrypted_content
+            if INCLUDE_ENCRYPTED_REASONING in options.include and item.sealed:
+                message.encrypted_content = item.sealed
         case FunctionCall(server=None):
             message.tool_calls.append(encode_call(item))
         case FunctionCall():

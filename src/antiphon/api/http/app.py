@@ -25,6 +25,7 @@ from antiphon.api.http.middleware import GatewayMiddleware, set_route
 from antiphon.api.http.openapi import DocsEndpoints
 from antiphon.api.http.responses import CompactionEndpoints, ResponseEndpoints
 from antiphon.api.http.routes import ROUTES, Endpoints, handlers_by_path
+from antiphon.api.http.stored_chat_completions import StoredChatCompletionEndpoints
 from antiphon.api.http.websocket import WebSocketEndpoint
 from antiphon.api.http.xai_rest import XaiEndpoints
 from antiphon.api.mcp.streamable_http import McpEndpoint
@@ -41,8 +42,16 @@ class HttpApp:
     patterns costs as much as the whole turn around the model's call.
     """
 
-    def __init__(self, service: TurnService, health: HealthEndpoints, xai: XaiEndpoints) -> None:
-        handlers = handlers_by_path(_create_endpoints(service, health, xai))
+    def __init__(
+        self,
+        service: TurnService,
+        health: HealthEndpoints,
+        xai: XaiEndpoints,
+        *,
+        store_chat_completions: bool = False,
+    ) -> None:
+        chat_completions = ChatCompletionsEndpoint(service, store_by_default=store_chat_completions)
+        handlers = handlers_by_path(_create_endpoints(service, health, xai, chat_completions))
         self._websocket = WebSocketEndpoint(service)
         self._fast_routes = {
             (method, path): handlers[path][method]
@@ -72,7 +81,10 @@ class HttpApp:
 
 
 def _create_endpoints(
-    service: TurnService, health: HealthEndpoints, xai: XaiEndpoints
+    service: TurnService,
+    health: HealthEndpoints,
+    xai: XaiEndpoints,
+    chat_completions: ChatCompletionsEndpoint,
 ) -> Endpoints:
     stores = service.stores
     assert stores is not None, "every store has them"
@@ -82,7 +94,8 @@ def _create_endpoints(
     return Endpoints(
         responses=ResponseEndpoints(service, stores.response_index, idempotency_keys),
         compaction=CompactionEndpoints(service),
-        chat_completions=ChatCompletionsEndpoint(service),
+        chat_completions=chat_completions,
+        stored_chat_completions=StoredChatCompletionEndpoints(service, stores.response_index),
         models=ModelEndpoints(service),
         conversations=ConversationEndpoints(conversations, idempotency_keys),
         mcp=McpEndpoint(service),
@@ -123,12 +136,14 @@ def create_app(  # noqa: PLR0913
     origins: Sequence[str] = (),
     health: StoreHealth | None = None,
     prices: PriceLookup = no_prices,
+    store_chat_completions: bool = False,
 ) -> GatewayMiddleware:
     """The ASGI application of the HTTP API, behind its middleware.
 
     ``rate_limit_for`` gives the rate limit of each key of a tenant, None: there are no limits.
     ``origins`` are the web pages that may read responses (CORS; "*": all). ``health`` is the
     store's, None: nothing is known of it. ``prices`` says what models cost.
+    ``store_chat_completions``: they are stored unless a request says otherwise.
     """
     authenticator = ApiKeyAuthenticator(keys)
     metrics = Metrics(lambda: {name for name, _ in service.models.items()}, health)
@@ -142,6 +157,7 @@ def create_app(  # noqa: PLR0913
             service,
             HealthEndpoints(authenticator, metrics, health),
             XaiEndpoints(service, authenticator, prices),
+            store_chat_completions=store_chat_completions,
         ),
         Authorizer(authenticator, limiter),
         metrics,

@@ -1,4 +1,4 @@
-"""Chat Completions endpoint: ``/v1/chat/completions``, stateless; clients send all messages."""
+"""Chat completions endpoint: ``POST /v1/chat/completions``; clients send all messages."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ from antiphon.api.http.chat_completions_codec import (
 )
 from antiphon.api.http.stream_events import DONE
 from antiphon.core.events import Created, Event
-from antiphon.core.turns import TurnRequest
-from antiphon.errors import AntiphonError, NotFoundError
+from antiphon.core.ids import completion_id_of, to_response_id
+from antiphon.core.turns import Response, TurnRequest
+from antiphon.errors import AntiphonError, NotFoundError, error_from_code
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
 
@@ -37,13 +38,16 @@ _encode = msgspec.json.Encoder().encode
 class ChatCompletionsEndpoint:
     """The endpoint, over one service."""
 
-    def __init__(self, service: TurnService) -> None:
+    def __init__(self, service: TurnService, *, store_by_default: bool = False) -> None:
         self._service = service
+        self._store_by_default = store_by_default
         self._deferred_completions = DeferredCompletions()
 
     async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/chat/completions"""
-        request = decode_chat_request(await read_body(receive))
+        request = decode_chat_request(
+            await read_body(receive), store_by_default=self._store_by_default
+        )
         turn_request = request.turn
         tenant = tenant_of(scope)
         if tenant:
@@ -71,9 +75,14 @@ class ChatCompletionsEndpoint:
 
     async def _defer(self, request: TurnRequest, send: Send) -> None:
         """Start a turn that nobody waits for, but somebody will ask for."""
-        self._deferred_completions.ensure_capacity(request.tenant)
+        if not request.store:
+            self._deferred_completions.ensure_capacity(request.tenant)
         turn = await self._service.start(msgspec.structs.replace(request, stream=False))
-        request_id = self._deferred_completions.add(request.tenant, [turn])
+        if request.store:
+            await turn.wait_until_stored()
+            request_id = completion_id_of(turn.response_id)
+        else:
+            request_id = self._deferred_completions.add(request.tenant, [turn])
         await send_json(send, _encode({"request_id": request_id}))
 
     async def retrieve_deferred(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,21 +90,32 @@ class ChatCompletionsEndpoint:
         request_id, tenant = scope["path_params"]["id"], tenant_of(scope)
         found = self._deferred_completions.get(tenant, request_id)
         if found is None:
-            expired = self._deferred_completions.is_expired(tenant, request_id)
-            raise NotFoundError(
-                f"No deferred completion found with id '{request_id}'"
-                + (": it has expired." if expired else "."),
-                code="deferred_completion_expired" if expired else "deferred_completion_not_found",
-            )
-        (turn,) = found.turns
-        if not turn.done():
+            response = await self._stored_completion(tenant, request_id)
+        elif found.is_done:
+            response = await found.turns[0].result()
+        else:
+            response = found.turns[0].initial_response
+        if response.end is None:
             await send_json(send, _encode({"request_id": request_id, "status": "pending"}), 202)
-            return
-        response = await turn.result()
-        if turn.error is not None:
-            await send_error(send, turn.error)
+        elif response.end.error is not None:
+            error = response.end.error
+            await send_error(send, error_from_code(error.code, error.message))
         else:
             await send_json(send, encode_completion(response))
+
+    async def _stored_completion(self, tenant: str, request_id: str) -> Response:
+        if self._deferred_completions.is_expired(tenant, request_id):
+            raise NotFoundError(
+                f"The deferred completion '{request_id}' has expired.",
+                code="deferred_completion_expired",
+            )
+        try:
+            return await self._service.reader.response(tenant, to_response_id(request_id))
+        except NotFoundError:
+            raise NotFoundError(
+                f"No deferred completion found with id '{request_id}'.",
+                code="deferred_completion_not_found",
+            ) from None
 
 
 async def _send_stream(turn: RunningTurn, send: Send, encoder: ChatCompletionChunkEncoder) -> None:

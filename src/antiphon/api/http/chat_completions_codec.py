@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from antiphon.core import events
-from antiphon.core.items import FunctionCall, Message, OutputText, Reasoning, Refusal, text_of
+from antiphon.core.ids import completion_id_of
+from antiphon.core.items import FunctionCall, Item, Message, OutputText, Reasoning, Refusal, text_of
 from antiphon.core.provider_fields import ProviderFields, add_call_fields, group_by_origin
 from antiphon.core.turns import Response, Usage
 from antiphon.errors import AntiphonError
@@ -21,10 +22,6 @@ _encode = msgspec.json.Encoder().encode
 _REASONING_FIELD = "reasoning_content"
 
 
-def _completion_id(response: Response) -> str:
-    return "chatcmpl-" + response.id.removeprefix("resp_")
-
-
 def encode_completion(response: Response, *, legacy_functions: bool = False) -> bytes:
     """A finished turn as one completion."""
     return _encode(completion_body(response, legacy_functions=legacy_functions))
@@ -32,21 +29,10 @@ def encode_completion(response: Response, *, legacy_functions: bool = False) -> 
 
 def completion_body(response: Response, *, legacy_functions: bool = False) -> dict[str, Any]:
     """A finished turn as it is shown; ``legacy_functions``: its call as ``function_call``."""
-    text, refusal, calls = _collect_output(response)
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": text if text or not (calls or refusal) else None,
-        "refusal": refusal or None,
-        "annotations": [],
-    }
-    message |= _provider_fields(response)
-    if calls and legacy_functions:
-        message["function_call"] = _legacy_call_body(calls[0])
-    elif calls:
-        message["tool_calls"] = [_call_body(call) for call in calls]
+    message = message_body(response.output, legacy_functions=legacy_functions)
     end = response.end
     return {
-        "id": _completion_id(response),
+        "id": completion_id_of(response.id),
         "object": "chat.completion",
         "created": int(response.created_at),
         "model": response.model,
@@ -60,6 +46,23 @@ def completion_body(response: Response, *, legacy_functions: bool = False) -> di
         ],
         "usage": _usage_body(end.usage if end and end.usage else Usage()),
     }
+
+
+def message_body(items: Sequence[Item], *, legacy_functions: bool = False) -> dict[str, Any]:
+    """An assistant's items as one message."""
+    text, refusal, calls = _collect_output(items)
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": text if text or not (calls or refusal) else None,
+        "refusal": refusal or None,
+        "annotations": [],
+    }
+    message |= _provider_fields(items)
+    if calls and legacy_functions:
+        message["function_call"] = _legacy_call_body(calls[0])
+    elif calls:
+        message["tool_calls"] = [_call_body(call) for call in calls]
+    return message
 
 
 def _logprobs_of(response: Response) -> list[Any]:
@@ -77,10 +80,10 @@ def _logprobs_body(logprobs: Sequence[Any]) -> dict[str, Any] | None:
     return {"content": logprobs, "refusal": None} if logprobs else None
 
 
-def _collect_output(response: Response) -> tuple[str, str, list[FunctionCall]]:
+def _collect_output(items: Sequence[Item]) -> tuple[str, str, list[FunctionCall]]:
     text, refusal = "", ""
     calls: list[FunctionCall] = []
-    for item in response.output:
+    for item in items:
         match item:
             case Message(content=content):
                 text += text_of(content)
@@ -91,10 +94,10 @@ def _collect_output(response: Response) -> tuple[str, str, list[FunctionCall]]:
     return text, refusal, calls
 
 
-def _provider_fields(response: Response) -> dict[str, Any]:
+def _provider_fields(items: Sequence[Item]) -> dict[str, Any]:
     """Reasoning under the name by which it came, and what else its model wants back."""
     parts: list[tuple[ProviderFields | None, str]] = []
-    for item in response.output:
+    for item in items:
         if isinstance(item, Reasoning):
             given = item.provider_fields or ProviderFields()
             named = msgspec.structs.replace(given, text_field=given.text_field or _REASONING_FIELD)
@@ -108,6 +111,9 @@ def _provider_fields(response: Response) -> dict[str, Any]:
 
 
 def _call_body(call: FunctionCall) -> dict[str, Any]:
+    if call.is_custom:
+        custom = {"name": call.name, "input": call.arguments}
+        return {"id": call.call_id, "type": "custom", "custom": custom}
     function = {"name": call.name, "arguments": call.arguments}
     body = {"id": call.call_id, "type": "function", "function": function}
     return add_call_fields(body, call.provider_fields.fields) if call.provider_fields else body
@@ -164,7 +170,7 @@ class ChatCompletionChunkEncoder:
     def _set_base(self, response: Response) -> None:
         """Make what every chunk begins with."""
         base = {
-            "id": _completion_id(response),
+            "id": completion_id_of(response.id),
             "object": "chat.completion.chunk",
             "created": int(response.created_at),
             "model": response.model,

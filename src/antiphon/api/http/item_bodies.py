@@ -28,7 +28,6 @@ from antiphon.core.items import (
     item_kind,
     text_and_refusals_of,
 )
-from antiphon.core.provider_fields import seal_fields
 from antiphon.core.tool_rules import needs_approval, unqualified_name
 from antiphon.core.turns import INCLUDE_ENCRYPTED_REASONING, Options, Response
 from antiphon.errors import InvalidRequestError
@@ -284,11 +283,8 @@ def _reasoning_body(
     }
     if item.content:
         body["content"] = [{"type": "reasoning_text", "text": part.text} for part in item.content]
-    if include_encrypted and item.encrypted_content is not None:
-        body["encrypted_content"] = item.encrypted_content
-    elif include_encrypted and item.provider_fields is not None:
-        # A client that stores nothing here sends it back with the rest.
-        body["encrypted_content"] = seal_fields(item.provider_fields)
+    if include_encrypted and (sealed := item.sealed) is not None:
+        body["encrypted_content"] = sealed
     return body
 
 

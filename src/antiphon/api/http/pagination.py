@@ -10,14 +10,18 @@ from antiphon.errors import InvalidRequestError
 from antiphon.turn.store_protocols import ResponseFilter, unknown_cursor
 
 
-def paginate(items: Sequence[dict[str, Any]], query: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def paginate(
+    items: Sequence[dict[str, Any]],
+    query: Mapping[str, Sequence[str]],
+    default_order: str = "desc",
+) -> dict[str, Any]:
     """One page of ``items``, which come oldest first.
 
     ``limit`` is 1 to 100 (20), ``order`` asc or desc (desc: newest first), ``after``
     the id of the last item of the page before. Raises ``InvalidRequestError``.
     """
     limit = parse_limit(query)
-    ordered = list(items) if parse_order(query) == "asc" else list(reversed(items))
+    ordered = list(items) if parse_order(query, default_order) == "asc" else list(reversed(items))
     after = query.get("after", [None])[-1]
     if after is not None:
         ordered = items_after(ordered, after)
@@ -40,9 +44,9 @@ def parse_limit(query: Mapping[str, Sequence[str]]) -> int:
     return int(text)
 
 
-def parse_order(query: Mapping[str, Sequence[str]]) -> str:
+def parse_order(query: Mapping[str, Sequence[str]], default: str = "desc") -> str:
     """``asc`` or ``desc``. Raises ``InvalidRequestError``."""
-    order = query.get("order", ["desc"])[-1]
+    order = query.get("order", [default])[-1]
     if order not in {"asc", "desc"}:
         raise InvalidRequestError("The order is asc or desc.", param="order")
     return order

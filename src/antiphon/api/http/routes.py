@@ -27,6 +27,10 @@ from antiphon.api.http.openapi import DocsEndpoints, Operation, Parameter
 from antiphon.api.http.pagination import STATUSES
 from antiphon.api.http.responses import CompactionEndpoints, ResponseEndpoints
 from antiphon.api.http.responses_codec import ResponseCreate
+from antiphon.api.http.stored_chat_completions import (
+    ChatCompletionUpdate,
+    StoredChatCompletionEndpoints,
+)
 from antiphon.api.http.xai_rest import TokenizeText, XaiEndpoints
 from antiphon.api.mcp.streamable_http import McpEndpoint
 
@@ -37,6 +41,7 @@ class Endpoints(msgspec.Struct, frozen=True):
     responses: ResponseEndpoints
     compaction: CompactionEndpoints
     chat_completions: ChatCompletionsEndpoint
+    stored_chat_completions: StoredChatCompletionEndpoints
     models: ModelEndpoints
     conversations: ConversationEndpoints
     mcp: McpEndpoint
@@ -62,6 +67,10 @@ _PAGINATION: Final = (
     ),
     Parameter("order", {"enum": ["asc", "desc"], "default": "desc"}, "desc: the newest first."),
     Parameter("after", _STRING, "The id of the last entry of the previous page."),
+)
+_ASCENDING_PAGINATION: Final = (
+    *(one for one in _PAGINATION if one.name != "order"),
+    Parameter("order", {"enum": ["asc", "desc"], "default": "asc"}, "asc: the oldest first."),
 )
 _FILTERS: Final = (
     Parameter("model", _STRING, "Only responses of this model."),
@@ -172,7 +181,7 @@ _RESPONSE_ROUTES: Final = (
     Route(
         "POST",
         "/v1/chat/completions",
-        "Create a chat completion; nothing is stored.",
+        "Create a chat completion; it is stored on request.",
         "ChatCompletion",
         ChatCompletionCreate,
         streams=True,
@@ -192,6 +201,47 @@ _RESPONSE_ROUTES: Final = (
         "Retrieve a model.",
         "Model",
         handler=lambda to: to.models.retrieve,
+    ),
+)
+_COMPLETION_PATH: Final = "/v1/chat/completions/{id}"
+_STORED_COMPLETION_ROUTES: Final = (
+    Route(
+        "GET",
+        "/v1/chat/completions",
+        "List stored chat completions.",
+        "ChatCompletionList",
+        query=(*_ASCENDING_PAGINATION, *(one for one in _FILTERS if one.name != "status")),
+        handler=lambda to: to.stored_chat_completions.list_all,
+    ),
+    Route(
+        "GET",
+        _COMPLETION_PATH,
+        "Retrieve a stored chat completion.",
+        "ChatCompletion",
+        handler=lambda to: to.stored_chat_completions.retrieve,
+    ),
+    Route(
+        "POST",
+        _COMPLETION_PATH,
+        "Update the metadata of a stored chat completion.",
+        "ChatCompletion",
+        ChatCompletionUpdate,
+        handler=lambda to: to.stored_chat_completions.update,
+    ),
+    Route(
+        "DELETE",
+        _COMPLETION_PATH,
+        "Delete a stored chat completion.",
+        "Deleted",
+        handler=lambda to: to.stored_chat_completions.delete,
+    ),
+    Route(
+        "GET",
+        f"{_COMPLETION_PATH}/messages",
+        "List the messages of a stored chat completion's request.",
+        "ChatMessageList",
+        query=_ASCENDING_PAGINATION,
+        handler=lambda to: to.stored_chat_completions.list_messages,
     ),
 )
 _XAI_ROUTES: Final = (
@@ -356,7 +406,13 @@ _SERVER_ROUTES: Final = (
         handler=lambda to: to.docs.get_docs,
     ),
 )
-ROUTES: Final = (*_RESPONSE_ROUTES, *_XAI_ROUTES, *_CONVERSATION_ROUTES, *_SERVER_ROUTES)
+ROUTES: Final = (
+    *_RESPONSE_ROUTES,
+    *_STORED_COMPLETION_ROUTES,
+    *_XAI_ROUTES,
+    *_CONVERSATION_ROUTES,
+    *_SERVER_ROUTES,
+)
 #: Paths that need no API key: monitors and browsers have none to send. They show no tenant's data.
 PUBLIC_PATHS: Final = frozenset(route.path for route in ROUTES if route.public)
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from antiphon.core.tool_rules import HOSTED_PREFIX, hosted_choice_error
 from antiphon.core.turns import FunctionTool, Options
 from antiphon.errors import InvalidRequestError
 from antiphon.models.llama.chat_template import Prompt, PromptMessage
@@ -65,6 +66,8 @@ def candidate_tools(options: Options, prompt: Prompt) -> tuple[tuple[FunctionToo
     call it again and again. Raises ``InvalidRequestError`` for a choice of no such tool.
     """
     choice = options.tool_choice
+    if choice.startswith(HOSTED_PREFIX):
+        raise hosted_choice_error(choice)
     kind, _, name = choice.partition(":")
     if kind == "function":
         chosen = tuple(tool for tool in options.tools if tool.name == name)

@@ -42,11 +42,13 @@ class AnswerFraming:
     The end marker is an event too, always as ``DONE``. A document is in ``document`` when the
     body has been closed. Signs of life are left out.
 
+    ``charset`` is the declared one: JSON is UTF-8, and only what is not is read by it.
     Raises ``AttemptError`` for a page, and for a document that is too long, and what
     ``SseParser`` raises.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, charset: str | None = None) -> None:
+        self._charset = charset
         self.document: bytes | None = None
         #: The last data of the stream that is no JSON: a sign of life, or an error in words.
         self.plain_words = b""
@@ -133,11 +135,16 @@ class AnswerFraming:
     def _mend(self, data: bytes) -> bytes:
         """JSON of whole characters in UTF-8, with U+FFFD for bytes that are none."""
         if not data.isascii():
-            try:
-                data.decode()
-            except UnicodeDecodeError:
-                data = data.decode(errors="replace").encode()
+            data = self._decode(data).encode()
         return self._half_joiner.join(data)
+
+    def _decode(self, data: bytes) -> str:
+        for charset in ("utf-8", self._charset or "utf-8"):
+            try:
+                return data.decode(charset)
+            except (UnicodeDecodeError, LookupError):
+                continue
+        return data.decode(errors="replace")
 
 
 class HalfJoiner:

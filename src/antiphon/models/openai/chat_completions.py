@@ -16,12 +16,16 @@ import msgspec
 from antiphon.core.extra_fields import add_extra_fields
 from antiphon.core.function_schemas import complete_parameters
 from antiphon.core.items import AudioData, Phase
+from antiphon.core.provider_fields import ProviderFields
 from antiphon.core.reasoning_sidecar import (
+    FIELDS_KEY,
+    ITEMS_KEY,
     PHASE_KEY,
     REASONING_KEY,
     ReasoningSidecar,
     insert_fields,
 )
+from antiphon.core.tool_rules import HOSTED_PREFIX, hosted_choice_error
 from antiphon.core.turns import FunctionTool, Options
 from antiphon.models.openai.chat_completions_stream import ChatCompletionsParser
 from antiphon.models.openai.logprobs_citations import wants_logprobs
@@ -58,13 +62,16 @@ class MessageFunction(msgspec.Struct, frozen=True):
     arguments: str
 
 
-class MessageToolCall(msgspec.Struct, frozen=True):
+class MessageToolCall(msgspec.Struct, frozen=True, rename={"provider_fields": FIELDS_KEY}):
     id: str
     function: MessageFunction
+    provider_fields: ProviderFields | None = None
 
 
 class ChatMessage(
-    msgspec.Struct, frozen=True, rename={"reasoning": REASONING_KEY, "phase": PHASE_KEY}
+    msgspec.Struct,
+    frozen=True,
+    rename={"reasoning": REASONING_KEY, "phase": PHASE_KEY, "items_behind": ITEMS_KEY},
 ):
     role: str
     content: str | list[MessagePart] | None = None
@@ -72,6 +79,7 @@ class ChatMessage(
     tool_calls: list[MessageToolCall] | None = None
     tool_call_id: str | None = None
     reasoning: tuple[ReasoningSidecar, ...] = ()
+    items_behind: tuple[dict[str, Any], ...] = ()
     phase: Phase | None = None
 
 
@@ -171,7 +179,7 @@ class ChatCompletionsEncoder:
             seed=options.seed,
             stop=options.stop,
             tools=[_tool(one) for one in options.tools] if tools else None,
-            tool_choice=_tool_choice(options.tool_choice) if tools else None,
+            tool_choice=_tool_choice(options),
             parallel_tool_calls=False if tools and not options.parallel_tool_calls else None,
             response_format=_response_format(options.text_format),
             reasoning_effort=options.reasoning_effort,
@@ -213,8 +221,11 @@ def _tool(tool: FunctionTool) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _tool_choice(choice: str) -> str | dict[str, Any] | None:
-    if choice == "auto":
+def _tool_choice(options: Options) -> str | dict[str, Any] | None:
+    choice = options.tool_choice
+    if choice.startswith(HOSTED_PREFIX):
+        raise hosted_choice_error(choice)
+    if choice == "auto" or not options.tools:
         return None
     if choice.startswith("function:"):
         return {"type": "function", "function": {"name": choice.removeprefix("function:")}}

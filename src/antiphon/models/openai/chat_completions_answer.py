@@ -66,6 +66,9 @@ _ERROR_FIELDS: Final = (
     *("error_description", "Message", "status_msg", "statusMessage"),
 )
 
+_SUCCESS_CODES: Final = (0, "0", 200, "200")
+_NO_ERROR: Final = ("", "null", "none", "false", "ok", "success")
+
 #: An answer, or a chunk of one, in the usual shape. Raises what is in ``DECODE_ERRORS``.
 decode_answer = msgspec.json.Decoder(Completion).decode
 
@@ -147,9 +150,11 @@ def _is_bare_error(value: dict[str, Any]) -> bool:
 def _is_error(error: Any) -> bool:
     """Whether an ``error`` says anything: some servers send an empty one with each answer."""
     if isinstance(error, dict):
-        return any(error.values())
+        return any(error.values()) and error.get("code") not in _SUCCESS_CODES
+    if isinstance(error, str):
+        return error.strip().lower() not in _NO_ERROR
     return bool(error)
 
 
 def _is_error_code(code: Any) -> bool:
-    return code not in (None, 0, "0", "", 200, "200", False, True)
+    return bool(code) and code is not True and code not in _SUCCESS_CODES

@@ -60,6 +60,8 @@ _GOOD_ENDS: Final = ("stop", "tool_calls")
 _NO_FINISH_REASON: Final = frozenset(("", "null", "none", "undefined"))
 _DONE_MARKS: Final = (b"[DONE]", b'"[DONE]"')
 _REASONING_PARTS: Final = ("thinking", "reasoning")
+#: Larger counts are none: no JavaScript client could read them.
+_MAX_COUNT: Final = 2**53
 #: The counts of a usage, and the names under which they come.
 _COUNT_FIELDS: Final = (
     ("input", ("prompt_tokens", "input_tokens")),
@@ -353,14 +355,16 @@ class ChatCompletionsParser:
             return
         for name, fields in _COUNT_FIELDS:
             for field in fields:
-                if (count := count_of_value(usage.get(field))) is not None:
-                    self._counts[name] = count
+                self._add_count(name, usage.get(field))
         for name, fields, inner in _DETAIL_COUNT_FIELDS:
             for field in fields:
                 details = usage.get(field)
-                count = count_of_value(details.get(inner)) if isinstance(details, dict) else None
-                if count is not None:
-                    self._counts[name] = count
+                self._add_count(name, details.get(inner) if isinstance(details, dict) else None)
+
+    def _add_count(self, name: str, given: Any) -> None:
+        count = count_of_value(given)
+        if count is not None and count <= _MAX_COUNT:
+            self._counts[name] = count
 
 
 def _choice_index(choice: Choice, position: int) -> int:

@@ -103,6 +103,9 @@ def _joined(first: Json, second: Json) -> Json:
     content = join_contents(first.get("content"), second.get("content"))
     calls = [*(first.get("tool_calls") or ()), *(second.get("tool_calls") or ())]
     joined = {**first, **second, "content": content}
+    for name in REASONING_FIELDS & first.keys() & second.keys():
+        if type(first[name]) is type(second[name]) and isinstance(first[name], str | list):
+            joined[name] = first[name] + second[name]
     return {**joined, "tool_calls": calls} if calls else joined
 
 
@@ -174,7 +177,7 @@ def _without_blanks(parts: Messages) -> Messages:
 
 
 def _content_key(message: Json) -> str:
-    return "output" if message.get("type") == "function_call_output" else "content"
+    return "output" if "call_id" in message else "content"
 
 
 def no_reasoning_items(messages: Messages) -> Messages:
@@ -194,6 +197,8 @@ def no_provider_fields(messages: Messages) -> Messages:
         plain = _without(one, EXTRA_FIELDS)
         if plain.get("tool_calls"):
             plain["tool_calls"] = [_plain_call(call) for call in plain["tool_calls"]]
+        elif plain.get("type") == "function_call":
+            plain = _plain_call(plain)
         out.append(plain)
     return out
 
@@ -225,7 +230,13 @@ def _without(fields: Json, names: Collection[str]) -> Json:
 
 def is_tool_output(message: Json) -> bool:
     """Whether a message or an item is the output of a call."""
-    return message.get("role") == "tool" or message.get("type") == "function_call_output"
+    return message.get("role") == "tool" or (
+        "call_id" in message and str(message.get("type")).endswith("_call_output")
+    )
+
+
+def _is_call(message: Json) -> bool:
+    return "call_id" in message and str(message.get("type")).endswith("_call")
 
 
 def text_tool_outputs(messages: Messages) -> Messages:
@@ -261,6 +272,64 @@ def _moved_message(moved: list[tuple[str, Messages]], like: Json) -> Json:
     return _user_message(parts, like)
 
 
+def no_tool_messages(messages: Messages) -> Messages:
+    """Calls and their outputs in words, for a model that has no tools."""
+    out: Messages = []
+    names: dict[str, str] = {}
+    for one in messages:
+        if is_tool_output(one):
+            call_id = str(one.get("tool_call_id") or one.get("call_id"))
+            heading = f"Output of {names.get(call_id, call_id)}:"
+            out.append(_user_message(_joined_words(heading, one.get(_content_key(one))), one))
+        elif _is_call(one) or one.get("tool_calls"):
+            calls = [(one["call_id"], one)] if _is_call(one) else _functions_of(one)
+            names |= {call_id: str(function["name"]) for call_id, function in calls}
+            words = [
+                f"I call {it['name']} with {it.get('arguments', it.get('input'))}"
+                for _, it in calls
+            ]
+            content = join_contents(None if _is_call(one) else one.get("content"), *words)
+            out.append({**_user_message(content, one), "role": "assistant"})
+        else:
+            out.append(one)
+    return out
+
+
+def _functions_of(message: Json) -> list[tuple[str, Json]]:
+    return [(call["id"], call["function"]) for call in message["tool_calls"]]
+
+
+def _joined_words(heading: str, content: Any) -> Any:
+    if isinstance(content, list):
+        return [_text_part(heading, content), *content]
+    return f"{heading}\n{content or _NO_OUTPUT}"
+
+
+def called_functions(messages: Messages) -> list[str]:
+    """The names of the functions that were called, each once."""
+    chat = [it for one in messages if one.get("tool_calls") for _, it in _functions_of(one)]
+    items = [one for one in messages if one.get("type") == "function_call"]
+    return list(dict.fromkeys(str(one["name"]) for one in (*chat, *items)))
+
+
+def no_image_detail(messages: Messages) -> Messages:
+    """Pictures without how closely they are to be looked at."""
+
+    def plain(part: Any) -> Any:
+        if not isinstance(part, dict):
+            return part
+        bare = _without(part, ("detail",))
+        image = bare.get("image_url")
+        return {**bare, "image_url": _without(image, ("detail",))} if type(image) is dict else bare
+
+    return [
+        {**one, key: [plain(part) for part in content]}
+        if isinstance(content := one.get(key := _content_key(one)), list)
+        else one
+        for one in messages
+    ]
+
+
 def _id_rule(
     is_valid: Callable[[str], bool], make: Callable[[str], str]
 ) -> Callable[[Messages], Messages]:
@@ -283,7 +352,7 @@ def _id_rule(
         def fitted(one: Json) -> Json:
             if one.get("tool_calls"):
                 return {**one, "tool_calls": [call(it, "id") for it in one["tool_calls"]]}
-            if one.get("type") == "function_call":
+            if _is_call(one):
                 return call(one, "call_id")
             if is_tool_output(one):
                 key = "call_id" if "call_id" in one else "tool_call_id"

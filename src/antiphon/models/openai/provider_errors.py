@@ -135,10 +135,10 @@ def _location(value: Any) -> str:
     """The field that a list of validation errors names first, as FastAPI sends it."""
     details = value.get("detail") if isinstance(value, dict) else None
     first = details[0] if isinstance(details, list) and details else None
-    place = first.get("loc") if isinstance(first, dict) else None
-    if not isinstance(place, list):
+    location = first.get("loc") if isinstance(first, dict) else None
+    if not isinstance(location, list):
         return ""
-    return ".".join(str(one) for one in place if one != "body")
+    return ".".join(str(one) for one in location if one != "body")
 
 
 def _int_or_none(value: Any) -> int | None:

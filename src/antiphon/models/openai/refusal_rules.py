@@ -49,6 +49,20 @@ _UNSUPPORTED: Final = _pattern(
 #: Words of refusals, and the rules that they call for; all that match are proposed, in this order.
 _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
     (
+        _pattern(
+            r"stream\w*.{0,60}(not|un)\s?-?(be )?(support|available|allow|enabled|permitted)|"
+            r"(n't|not) (support|allow|permit)\w*.{0,30}stream|verified to stream"
+        ),
+        ("never-stream",),
+    ),
+    (
+        _pattern(
+            r"non-?\s?stream|only.{0,20}\bstream|stream(ing)?( mode)? (is |be )?required|"
+            r"(must|please).{0,40}\bstream"
+        ),
+        ("always-stream",),
+    ),
+    (
         _pattern(r"\bids?\b.*(of 9|9 char|nine|\{9\})|(of 9|nine|\{9\}).*\bids?\b"),
         ("nine-character-call-ids",),
     ),
@@ -103,8 +117,21 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
         ("no-empty-messages",),
     ),
     (
+        _pattern(r"\bdetail\b|\boriginal\b"),
+        ("no-image-detail",),
+    ),
+    (
         _pattern(r"image|picture|media|multimodal|output.*string|string.*output|input_image"),
         ("text-tool-outputs",),
+    ),
+    (_pattern(r"\btools\b|toolconfig"), ("tools-of-history",)),
+    (
+        _pattern(
+            r"(role\W{1,3}|\b)tool\W{1,3}(role|messages?)?.{0,20}(not|un)|"
+            r"(unsupported|unknown|invalid|unrecogni[sz]ed|unexpected) (message )?role\W+tool|"
+            r"only.*\buser\b.*\bassistant\b|roles? must alternate"
+        ),
+        ("no-tool-messages",),
     ),
 ]
 
@@ -211,12 +238,12 @@ def _unsupported_field_rules(message: str, fields: Collection[str]) -> Iterator[
     if "max_completion_tokens" in message:
         yield "max-completion-tokens" if "max_tokens" in fields else "max-tokens"
     if keyword := _SCHEMA_KEYWORD.search(message):
-        yield "no-strict-tools" if keyword[1] == "strict" else without_schema_keyword(keyword[1])
+        yield "no-strict" if keyword[1] == "strict" else without_schema_keyword(keyword[1])
     for name in sorted(fields, key=len, reverse=True):
         if _is_dispensable(name, fields) and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", message):
             yield without_field(name)
     if re.search(r"\bstrict\b", message):
-        yield "no-strict-tools"
+        yield "no-strict"
     if _THOUGHTS.search(message):
         yield "no-thoughts"
     if any(name in message for name in EXTRA_FIELDS):

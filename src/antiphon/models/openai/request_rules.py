@@ -14,7 +14,7 @@ import msgspec
 
 from antiphon.core.function_schemas import map_schemas
 from antiphon.models.openai import message_rules
-from antiphon.models.openai.message_rules import Json, Messages
+from antiphon.models.openai.message_rules import Json, Messages, no_tool_messages
 
 _encode = msgspec.json.Encoder().encode
 decode_request = msgspec.json.Decoder(dict[str, Any]).decode
@@ -130,8 +130,43 @@ def _on_functions(request: Json, change: Callable[[Json], Json]) -> Json:
     return {**request, "tools": [changed(tool) for tool in request["tools"]]}
 
 
-def _no_strict_tools(request: Json) -> Json:
+def _no_strict(request: Json) -> Json:
+    """Without ``strict``, in tools and in the format of the answer."""
+    given = _format_of(request)
+    if "strict" in given:
+        request = _with_format(request, _without(given, ("strict",)))
     return _on_functions(request, lambda one: _without(one, ("strict",)))
+
+
+def _no_tool_messages(request: Json) -> Json:
+    # A model that is offered tools has to see its calls as such.
+    return request if request.get("tools") else _on_messages(no_tool_messages)(request)
+
+
+def _tools_of_history(request: Json) -> Json:
+    """With the functions that were called, where none are offered; they cannot be called."""
+    is_chat = "messages" in request
+    names = message_rules.called_functions(request["messages" if is_chat else "input"])
+    if request.get("tools") or not names:
+        return request
+    schema = {"type": "object", "properties": {}}
+    functions = [{"name": name, "parameters": schema} for name in names]
+    tools = [
+        {"type": "function", "function": one} if is_chat else {"type": "function", **one}
+        for one in functions
+    ]
+    return {**request, "tools": tools, "tool_choice": "none"}
+
+
+def _always_stream(request: Json) -> Json:
+    if request.get("stream"):
+        return request
+    options = {"stream_options": {"include_usage": True}} if "messages" in request else {}
+    return {**request, "stream": True, **options}
+
+
+def _never_stream(request: Json) -> Json:
+    return _without(request, ("stream", "stream_options"))
 
 
 def _without_keyword(request: Json, keyword: str) -> Json:
@@ -156,7 +191,9 @@ def _no_encrypted_reasoning(request: Json) -> Json:
 RULES: Final[dict[str, Callable[[Json], Json]]] = {
     "max-completion-tokens": _rename("max_tokens", "max_completion_tokens"),
     "max-tokens": _rename("max_completion_tokens", "max_tokens"),
-    "no-strict-tools": _no_strict_tools,
+    "no-strict": _no_strict,
+    "always-stream": _always_stream,
+    "never-stream": _never_stream,
     "no-encrypted-reasoning": _no_encrypted_reasoning,
     "json-schema-format": _json_schema_format,
     "json-object-format": _json_object_format,
@@ -165,6 +202,9 @@ RULES: Final[dict[str, Callable[[Json], Json]]] = {
     "no-thoughts": _on_messages(message_rules.no_thoughts),
     "no-provider-fields": _on_messages(message_rules.no_provider_fields),
     "required-thoughts": _on_messages(message_rules.required_thoughts),
+    "no-tool-messages": _no_tool_messages,
+    "tools-of-history": _tools_of_history,
+    "no-image-detail": _on_messages(message_rules.no_image_detail),
     "no-names": _on_messages(message_rules.names_in_words),
     "text-tool-outputs": _on_messages(message_rules.text_tool_outputs),
     "no-empty-messages": _on_messages(message_rules.no_empty_messages),

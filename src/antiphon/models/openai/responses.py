@@ -3,7 +3,8 @@
 Nothing is stored upstream: the whole context goes with each call, and with it the model's
 encrypted reasoning, so that it does not have to reason again. A message's reasoning
 (``core.reasoning_sidecar``) becomes reasoning items for the model that made it; other reasoning
-is left out. The codec does no I/O.
+is left out. Tools that the upstream runs itself, and their items, are sent as they are. The codec
+does no I/O.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from antiphon.turn.protocols import ModelCall
 
 _encode = msgspec.json.Encoder().encode
 _DEFAULTS = Options()
+#: What is asked for by other means; the rest of ``include`` is about hosted tools.
+_OWN_INCLUDES = (INCLUDE_ENCRYPTED_REASONING, INCLUDE_LOGPROBS)
 
 
 class _Body(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -56,6 +59,7 @@ class _Body(msgspec.Struct, frozen=True, omit_defaults=True):
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
+    max_tool_calls: int | None = None
     text: dict[str, Any] | None = None
     reasoning: dict[str, Any] | None = None
     top_logprobs: int | None = None
@@ -108,6 +112,8 @@ def _build_body(options: Options, include: tuple[str, ...], *, stream: bool) -> 
         return _Body(store=False, truncation="disabled", stream=stream, include=include)
     logprobs = wants_logprobs(options)
     tools = [*map(_tool, options.tools), *options.hosted_tools]
+    if options.hosted_tools:
+        include += tuple(one for one in options.include if one not in _OWN_INCLUDES)
     return _Body(
         store=False,
         # Trimming is done here, where the history is stored.
@@ -123,6 +129,7 @@ def _build_body(options: Options, include: tuple[str, ...], *, stream: bool) -> 
         tools=tools or None,
         tool_choice=_tool_choice(options) if tools else None,
         parallel_tool_calls=False if tools and not options.parallel_tool_calls else None,
+        max_tool_calls=options.max_tool_calls if options.hosted_tools else None,
         text=_without_none(format=options.text_format, verbosity=options.verbosity),
         reasoning=_without_none(effort=options.reasoning_effort, summary=options.reasoning_summary),
         top_logprobs=options.top_logprobs if logprobs else None,
@@ -254,22 +261,33 @@ def _message_items(message: ChatMessage, origin: str | None, ids: _CallIds) -> I
             yield {"type": f"{kind}_output", "call_id": call_id, "output": output}
         case role:
             yield {"type": "message", "role": role, "content": _content(message.content or "")}
+    yield from message.items_behind
 
 
 def _assistant_items(
     message: ChatMessage, origin: str | None, ids: _CallIds
 ) -> Iterator[_InputItem]:
     """A model's message and calls, each behind the reasoning that led to it."""
-    reasoning = [one for one in message.reasoning if origin and one.origin in (None, origin)]
+    reasoning = [
+        one for one in message.reasoning if one.item or (origin and one.origin in (None, origin))
+    ]
     text = _text(message.content or "")
+    yield from _reasoning_items([one for one in reasoning if text or one.item], 0)
     if text:
-        yield from _reasoning_items(reasoning, 0)
         part = {"type": "output_text", "text": text}
         item: _InputItem = {"type": "message", "role": "assistant", "content": [part]}
         yield item if message.phase is None else {**item, "phase": message.phase}
     for position, call in enumerate(message.tool_calls or (), 1):
         yield from _reasoning_items(reasoning, position)
-        yield _call_item(call, ids)
+        yield {**_call_fields(call, origin), **_call_item(call, ids)}
+
+
+def _call_fields(call: MessageToolCall, origin: str | None) -> _InputItem:
+    """What stood beside a call, if it was a call of this model."""
+    given = call.provider_fields
+    if given is None or given.origin not in (None, origin):
+        return {}
+    return {name: value for name, value in given.fields.items() if name != "function"}
 
 
 def _call_item(call: MessageToolCall, ids: _CallIds) -> _InputItem:
@@ -283,7 +301,14 @@ def _call_item(call: MessageToolCall, ids: _CallIds) -> _InputItem:
 
 def _reasoning_items(reasoning: Sequence[ReasoningSidecar], target: int) -> Iterator[_InputItem]:
     for one in reasoning:
-        if one.target == target:
+        if one.target == target and one.item is not None:
+            yield one.item
+        elif one.target == target and one.content:
+            # Servers that show thoughts as they are want an id, and do not look it up.
+            digest = hashlib.sha256(_encode(one.content)).hexdigest()[:32]
+            item = {"type": "reasoning", "id": f"rs_{digest}", "summary": one.summary}
+            yield {**item, "content": one.content}
+        elif one.target == target:
             yield {
                 "type": "reasoning",
                 "summary": one.summary,

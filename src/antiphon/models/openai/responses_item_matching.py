@@ -124,7 +124,7 @@ def best_match(
         score = agreement(item_id, item.item_id, 4, -1)
         score += agreement(call_id, item.call_id, 4, -3)
         if index is not None and item.index is not None:
-            score += 3 if index == item.index else (-1 if is_ended else -2)
+            score += 3 if index == item.index else (-1 if is_ended else -2 if score > 0 else -4)
         elif item.is_named and not is_ended and agreement(item_id, item.item_id, 1, -1) < 0:
             continue
         score += 1 if item is last[item_type] else 0

@@ -21,6 +21,7 @@ from antiphon.core.deltas import (
     ItemSwitch,
     OutputTextDelta,
     PhaseDelta,
+    ProviderFieldsDelta,
     ReasoningSummaryDelta,
     ReasoningTextDelta,
     RefusalTextDelta,
@@ -28,6 +29,7 @@ from antiphon.core.deltas import (
     ToolCallDelta,
 )
 from antiphon.core.items import Phase
+from antiphon.core.provider_fields import ProviderFields, select_call_fields
 from antiphon.models.openai.lenient_json import name_of_value
 from antiphon.models.openai.logprobs_citations import normalize_logprobs
 from antiphon.models.openai.responses_item_matching import (
@@ -264,6 +266,9 @@ class ItemAssembler:
             item.is_ended = True
         elif item.slot is not None and is_ended:
             self._write(item, out)
+            if item.type == REASONING and item.text(ReasoningTextDelta):
+                # It goes back as it came.
+                out.append(ProviderFieldsDelta(ProviderFields(self._origin)))
             out.append(ItemEnd())
             item.is_ended = True
 
@@ -309,6 +314,11 @@ class ItemAssembler:
             self._replace_arguments(item, written, "{}", out)
         self._start_call(item, out)
         self._flush_arguments(item, out)
+        given = select_call_fields(body)
+        fields = {name: it for name, it in given.items() if isinstance(it, dict)}
+        if fields:
+            beside = ProviderFields(self._origin, fields)
+            out.append(ToolCallDelta(item.number, provider_fields=beside))
 
     def _replace_arguments(
         self, item: KnownItem, written: str, final: str, out: list[Delta]

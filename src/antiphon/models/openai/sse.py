@@ -6,7 +6,7 @@ they mean is plain:
 - An event that the stream's end cuts short of its blank line counts.
 - A data line that is whole JSON, or begins no JSON, is an event at once: some servers write
   no blank lines.
-- A line that begins as a JSON object, without a field's name, is data.
+- A line that begins as a JSON object or is the end marker, without a field's name, is data.
 - An event's name goes into its data, see ``_name_event``: the dialects repeat it there.
 
 Written here because the maintained parser, httpx-sse, reads httpx responses, and no
@@ -101,7 +101,7 @@ class SseParser:
             self._add_data(line[6:] if line.startswith(b"data: ") else line[5:], events)
         elif line.startswith(b"event:"):
             self._name = line[6:].strip()
-        elif line.startswith(b"{"):
+        elif line.startswith((b"{", b"[DONE]")):
             self._add_data(line, events)
 
     def _add_data(self, value: bytes, events: list[bytes]) -> None:

@@ -481,6 +481,7 @@ def _is_json_beginning(text: str) -> bool:
         json.loads(text)
     except json.JSONDecodeError as error:
         return error.pos >= len(text) or error.msg.startswith("Unterminated string")
-    except RecursionError:
+    except (ValueError, RecursionError):
+        # Too many digits, or too deep.
         pass
     return True

@@ -75,23 +75,35 @@ def incomplete_stream() -> AttemptError:
     return AttemptError(ModelError(text, code=_DISCONNECTED_CODE), transient=True)
 
 
-#: HTTP statuses by parts of an error's name. The first match counts.
+#: HTTP statuses by parts of an error's name, in lower case. The first match counts.
 _STATUS_BY_ERROR_NAME = [
     (429, "rate_limit"),
+    (429, "ratelimit"),
+    (429, "too_many_requests"),
+    (429, "resource_exhausted"),
     (429, "insufficient_quota"),
     (401, "api_key"),
     (401, "authentication"),
+    (401, "unauthenticated"),
+    (401, "unauthorized"),
     (403, "permission"),
     (404, "model_not_found"),
     # Invalid requests, prompts and images.
     (400, "invalid_"),
+    (400, "bad_request"),
+    (400, "badrequest"),
     (400, "context"),
     (400, "image"),
     (400, "unsupported"),
     (503, "overloaded"),
     (503, "unavailable"),
     (504, "timeout"),
+    (504, "deadline"),
 ]
+#: What looks like a key of some provider, whoever it belongs to.
+_ANY_KEY = (
+    r"\b(?:sk|pk|rk|xai|gsk|hf|nvapi)[-_][\w-]{16,}|\bAIza[\w-]{30,}|(?<=Bearer )[\w.~+/-]{8,}"
+)
 
 
 class ErrorMapper:
@@ -123,7 +135,8 @@ class ErrorMapper:
             if len(secret) > _KEY_PREFIX_LENGTH:
                 # Upstreams also quote a key in part, or with its middle masked.
                 patterns.append(re.escape(secret[:_KEY_PREFIX_LENGTH]) + r"[^\s\"'<>,;()]*")
-        self._secret_pattern = re.compile("|".join(patterns)) if patterns else None
+        # The last, because another one may match more of a key.
+        self._secret_pattern = re.compile("|".join([*patterns, _ANY_KEY]))
 
     def from_exception(self, raised: Exception) -> AttemptError:
         """The failure for an exception that is one of ``CLIENT_ERRORS``."""
@@ -298,9 +311,7 @@ class ErrorMapper:
         return error
 
     def _redact(self, text: str) -> str:
-        if self._secret_pattern is not None:
-            text = self._secret_pattern.sub("[key]", text)
-        text = " ".join(text.split())
+        text = " ".join(self._secret_pattern.sub("[key]", text).split())
         return text if len(text) <= _MAX_MESSAGE_LENGTH else text[:_MAX_MESSAGE_LENGTH] + "…"
 
 
@@ -340,7 +351,8 @@ def _is_model_not_found(provider_error: ProviderError) -> bool:
 
 def _infer_status(provider_error: ProviderError) -> int:
     """The HTTP status that corresponds to an error inside a stream."""
-    if provider_error.code.isdecimal() and 400 <= int(provider_error.code) < 600:
-        return int(provider_error.code)
-    names = f"{provider_error.code} {provider_error.kind}"
+    for code in (provider_error.code, provider_error.kind):
+        if len(code) == 3 and code.isdecimal() and 400 <= int(code) < 600:
+            return int(code)
+    names = f"{provider_error.code} {provider_error.kind}".lower()
     return next((status for status, sign in _STATUS_BY_ERROR_NAME if sign in names), 500)

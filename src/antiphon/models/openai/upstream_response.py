@@ -70,7 +70,7 @@ class UpstreamResponse:
         self.response = response
         self._errors = errors
         self._response_parser = response_parser
-        self._framing = AnswerFraming()
+        self._framing = AnswerFraming(response.charset)
         self._content_decoder = ContentDecoder(response.headers.get("Content-Encoding", ""))
         self._has_output = False
         #: When the rest of an answer is no longer waited for, by the loop's clock.

@@ -20,12 +20,14 @@ from antiphon.core.deltas import (
     EncryptedReasoning,
     Finish,
     FinishReason,
+    ForeignItemDelta,
     OutputTextDelta,
     ReasoningSummaryDelta,
     ToolCallDelta,
     UsageUpdate,
 )
 from antiphon.core.reasoning_sidecar import ReasoningSidecar
+from antiphon.core.tool_rules import HOSTED_PREFIX, hosted_choice_error
 from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.errors import InvalidRequestError
 from antiphon.models.openai.chat_completions import (
@@ -40,6 +42,7 @@ from antiphon.models.openai.logprobs_citations import (
     normalize_logprobs,
     wants_logprobs,
 )
+from antiphon.models.xai.hosted_tools import hosted_call_item, hosted_tool_protos
 from antiphon.protos.xai import (
     REASONING_EFFORTS,
     ROLES,
@@ -92,7 +95,8 @@ def _message(given: ChatMessage, origin: str) -> Proto:
 
 def _own_reasoning(reasoning: Sequence[ReasoningSidecar], origin: str) -> ReasoningSidecar | None:
     """The reasoning of a message that this model made: the API takes one per message."""
-    return next((one for one in reasoning if one.origin in (None, origin)), None)
+    own = (one for one in reasoning if one.encrypted_content and one.origin in (None, origin))
+    return next(own, None)
 
 
 def _call(call: MessageToolCall) -> Proto:
@@ -182,7 +186,9 @@ def without_reasoning(request: Proto) -> Proto | None:
 
 
 def _request(options: Options) -> Proto:
-    tools = options.tools
+    if options.tool_choice.startswith(HOSTED_PREFIX):
+        raise hosted_choice_error(options.tool_choice)
+    tools = [*map(_tool, options.tools), *hosted_tool_protos(options.hosted_tools)]
     logprobs = wants_logprobs(options)
     return chat_pb2.GetCompletionsRequest(
         user=options.user,
@@ -193,7 +199,7 @@ def _request(options: Options) -> Proto:
         top_p=options.top_p,
         logprobs=logprobs,
         top_logprobs=options.top_logprobs if logprobs else None,
-        tools=[_tool(tool) for tool in tools],
+        tools=tools,
         tool_choice=choice_proto(options.tool_choice) if tools else None,
         parallel_tool_calls=options.parallel_tool_calls if tools else None,
         response_format=format_proto(options.text_format),
@@ -255,6 +261,8 @@ class XaiParser:
         self._origin = origin
         self._encrypted_reasoning: list[str] = []
         self._calls: dict[str, int] = {}
+        #: The ids of calls that ran upstream.
+        self._hosted_calls: set[str] = set()
         self._finish_reason = 0
         self._usage: Proto | None = None
         self._annotations: list[dict[str, Any]] = []
@@ -307,11 +315,12 @@ class XaiParser:
             out.append(OutputTextDelta(message.content, self._logprobs))
             self._logprobs = ()
         self._add_annotations((_citation_fields(one) for one in message.citations), out)
-        out += (
-            self._tool_call_delta(call)
-            for call in message.tool_calls
-            if call.type in _CLIENT_TOOL_TYPES
-        )
+        for call in message.tool_calls:
+            if call.type in _CLIENT_TOOL_TYPES:
+                out.append(self._tool_call_delta(call))
+            elif call.id not in self._hosted_calls and (item := hosted_call_item(call)):
+                self._hosted_calls.add(call.id)
+                out.append(ForeignItemDelta(item))
 
     def _flush_reasoning(self, out: list[Delta]) -> None:
         if self._encrypted_reasoning:

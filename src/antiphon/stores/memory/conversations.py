@@ -103,7 +103,7 @@ class MemoryConversationStore:
             output=tuple(items[len(turn.input) :]),
             blobs={name: turn.blobs[name] for name in used},
         )
-        self._turns.erase_summaries(record)
+        self._turns.erase_derived_words(record)
         self._turns.bump_epoch(record)
         return True
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
+from antiphon.core.chain_fingerprints import ChainFingerprint
 from antiphon.core.retention import RETAIN_FOREVER, Clock, Expiry, RetentionPolicy
-from antiphon.core.turns import End
+from antiphon.core.turns import End, with_metadata
 from antiphon.errors import AntiphonError
 from antiphon.stores.memory.conversations import MemoryConversationStore
 from antiphon.stores.memory.idempotency import MemoryIdempotencyStore
@@ -79,6 +80,31 @@ class MemoryResponseIndex:
             and response_filter.matches(turn.header, turn.end)
             and not self._turns.has_expired(record)
         ][: max(0, limit)]
+
+    def add_fingerprint(
+        self, response_id: str, fingerprint: ChainFingerprint
+    ) -> asyncio.Future[None]:
+        return _completed_future(self._turns.add_fingerprint, response_id, fingerprint)
+
+    async def find_chain(
+        self, tenant: str, fingerprints: Sequence[bytes]
+    ) -> tuple[int, str] | None:
+        self._turns.check_open()
+        for position, digest in enumerate(fingerprints):
+            for name in reversed(self._turns.fingerprints.get(digest, {})):
+                if self._turns.find(tenant, name) is not None:
+                    return position, name
+        return None
+
+    async def update_metadata(
+        self, tenant: str, response_id: str, metadata: dict[str, str]
+    ) -> bool:
+        found = self._turns.find(tenant, response_id)
+        if found is None:
+            return False
+        record, turn = found
+        record.turn = msgspec.structs.replace(turn, header=with_metadata(turn.header, metadata))
+        return True
 
     async def delete_expired(self) -> int:
         self._turns.check_open()
@@ -276,7 +302,7 @@ class MemoryStore:
         record, _ = found
         for one in self._turns.subtree(record) if cascade else [record]:
             self._turns.tombstone(one)
-        self._turns.erase_summaries(record)
+        self._turns.erase_derived_words(record)
         self._turns.bump_epoch(record)
         return True
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
+from antiphon.core.chain_fingerprints import ChainFingerprint
 from antiphon.core.ids import response_key
 from antiphon.core.items import ERASED_SUMMARY_ITEM, is_summary
 from antiphon.core.retention import Expiry
@@ -28,6 +29,7 @@ class TurnRecord(msgspec.Struct):
     timestamp: float
     turn: StoredTurn | None = None
     children: list[str] = []
+    fingerprint: bytes | None = None
 
     @property
     def sort_key(self) -> tuple[int, int]:
@@ -52,6 +54,8 @@ class MemoryTurns:
         self.epochs: dict[int, int] = {}
         #: By tenant and hash.
         self.blobs: dict[tuple[str, str], StoredBlob] = {}
+        #: The ids of the turns that have a fingerprint, oldest first.
+        self.fingerprints: dict[bytes, dict[str, None]] = {}
         self._numbers = itertools.count(1)
         self._closed = False
 
@@ -64,6 +68,7 @@ class MemoryTurns:
         self.records.clear()
         self.threads.clear()
         self.blobs.clear()
+        self.fingerprints.clear()
 
     # Reading
 
@@ -148,12 +153,32 @@ class MemoryTurns:
     def tombstone(self, record: TurnRecord) -> None:
         """Erase the turn but for its tombstone."""
         turn, record.turn = record.turn, None
+        self.erase_fingerprint(record)
         if turn is not None:
             self.release_blobs(record, turn.blobs)
 
-    def erase_summaries(self, record: TurnRecord) -> None:
-        """Leave no words of those summaries that may tell of a turn: its descendants'."""
+    def add_fingerprint(self, response_id: str, fingerprint: ChainFingerprint) -> None:
+        self.check_open()
+        record = self.records.get(response_id)
+        if record is None or record.turn is None or record.turn.end is None:
+            return
+        if fingerprint.epoch == self.epochs.get(record.tree, 0):
+            record.fingerprint = fingerprint.digest
+            self.fingerprints.setdefault(fingerprint.digest, {})[response_id] = None
+
+    def erase_fingerprint(self, record: TurnRecord) -> None:
+        """The turn is not found by what was said any more."""
+        digest, record.fingerprint = record.fingerprint, None
+        if digest is not None:
+            names = self.fingerprints[digest]
+            del names[record.response_id]
+            if not names:
+                del self.fingerprints[digest]
+
+    def erase_derived_words(self, record: TurnRecord) -> None:
+        """Erase what a turn's descendants hold of its words: summaries, and fingerprints."""
         for one in self.subtree(record):
+            self.erase_fingerprint(one)
             if one.turn is not None and any(map(is_summary, one.turn.output)):
                 rest = [
                     ERASED_SUMMARY_ITEM if is_summary(item) else item for item in one.turn.output

@@ -20,7 +20,7 @@ from antiphon.stores.sqlite.deletion import (
     delete_texts,
     delete_unused_blobs,
     descendant_ranges,
-    erase_summaries,
+    erase_derived_words,
     replace_text,
     tombstone,
 )
@@ -212,7 +212,7 @@ def erase_item(transaction: WriteTransaction, tenant: str, response_id: str, pos
         return False
     erased = transaction.erased
     replace_text(connection, items[position][0], ERASED_ITEM, erased)
-    erase_summaries(connection, row_id, erased)
+    erase_derived_words(connection, row_id, erased)
     rest = [body for _, body in items[:position] + items[position + 1 :]]
     unused = {
         item_row_id: use

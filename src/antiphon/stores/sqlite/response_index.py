@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import sqlite3
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
 import msgspec
 
-from antiphon.core.ids import response_key
+from antiphon.core.chain_fingerprints import ChainFingerprint
+from antiphon.core.ids import response_id_of, response_key
 from antiphon.core.retention import Expiry
 from antiphon.stores.sqlite.database import SqliteDatabase
 from antiphon.stores.sqlite.reader import (
     PageRequest,
     latest_timestamp,
     owners_of,
+    read_head,
     snapshot,
     turn_at,
 )
@@ -37,10 +41,13 @@ from antiphon.stores.sqlite.rows import (
     last_of_turn,
 )
 from antiphon.stores.sqlite.sql_files import TURN_SQL
+from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from antiphon.turn.store_protocols import NO_FILTER, ResponseFilter, StoredTurn, unknown_cursor
 
 #: Seconds until a sweep scans again at the latest: other processes erase, too.
 _MAX_SCAN_INTERVAL: Final = 300.0
+#: Seconds that a fingerprint may wait for the commit of its turn's end, which it follows.
+_FINGERPRINT_DELAY: Final = 0.01
 
 
 class SqliteResponseIndex:
@@ -70,6 +77,33 @@ class SqliteResponseIndex:
             read_responses, tenant=tenant, page=page, response_filter=response_filter, expiry=expiry
         )
         return await self._database.read_recovered(read)
+
+    def add_fingerprint(
+        self, response_id: str, fingerprint: ChainFingerprint
+    ) -> asyncio.Future[None]:
+        return self._database.submit(
+            WriteTransaction.add_fingerprint,
+            response_id,
+            fingerprint,
+            max_delay=_FINGERPRINT_DELAY,
+        )
+
+    async def find_chain(
+        self, tenant: str, fingerprints: Sequence[bytes]
+    ) -> tuple[int, str] | None:
+        cutoff = self._database.expiry.cutoff(tenant)
+        read = partial(
+            find_fingerprint, tenant=tenant, fingerprints=tuple(fingerprints), cutoff=cutoff
+        )
+        return await self._database.read_pooled(read)
+
+    async def update_metadata(
+        self, tenant: str, response_id: str, metadata: dict[str, str]
+    ) -> bool:
+        updated: bool = await self._database.submit(
+            WriteTransaction.update_metadata, tenant, response_id, dict(metadata)
+        )
+        return updated
 
     async def delete_expired(self) -> int:
         database = self._database
@@ -148,6 +182,21 @@ def read_responses(
             )
         cursor.close()
         return turns, owners_of(connection, turns)
+
+
+def find_fingerprint(
+    connection: sqlite3.Connection, tenant: str, fingerprints: Sequence[bytes], cutoff: float
+) -> tuple[int, str] | None:
+    """The first fingerprint that a living turn has: its position, and that turn."""
+    with snapshot(connection):
+        for position, fingerprint in enumerate(fingerprints):
+            rows = connection.execute(TURN_SQL["with_fingerprint"], (fingerprint,)).fetchall()
+            for (key,) in rows:
+                name = response_id_of(key)
+                head, _ = read_head(connection, tenant=tenant, response_id=name, cutoff=cutoff)
+                if head is not None:
+                    return position, name
+    return None
 
 
 def _sort_key_of(connection: sqlite3.Connection, tenant: str, after: str) -> tuple[float, int]:

@@ -250,6 +250,25 @@ SELECT log.row_id, texts.body FROM log JOIN texts ON texts.id = log.text
 WHERE log.row_id BETWEEN :first AND :last AND log.kind = 2
 AND substr(texts.body, 1, length(:start)) = :start
 
+-- name: add_fingerprint
+-- Of a turn that has ended (32767 is the place of the end), unless something was erased from its
+-- family since the epoch.
+INSERT INTO chain_fingerprints (row_id, fingerprint)
+SELECT r.row_id, :fingerprint
+FROM responses AS r
+JOIN log AS ending ON ending.row_id = (r.row_id | 32767)
+JOIN threads AS t ON t.id = r.row_id >> 34
+LEFT JOIN epochs AS e ON e.tree = t.tree
+WHERE r.id = :key AND r.tenant IS NOT NULL AND coalesce(e.epoch, 0) = :epoch
+
+-- name: with_fingerprint
+-- The ids of turns, the newest first.
+SELECT substr(log.key, 1, 16) FROM chain_fingerprints AS f JOIN log ON log.row_id = f.row_id
+WHERE f.fingerprint = ? ORDER BY f.row_id DESC
+
+-- name: delete_fingerprints
+DELETE FROM chain_fingerprints WHERE row_id BETWEEN ? AND ?
+
 -- name: delete_row
 DELETE FROM log WHERE row_id = ?
 

@@ -19,9 +19,10 @@ from typing import Final
 
 import msgspec
 
+from antiphon.core.chain_fingerprints import ChainFingerprint
 from antiphon.core.ids import conversation_key, response_key
 from antiphon.core.images import Blob
-from antiphon.core.turns import ConversationRecord, End, IdempotencyReservation
+from antiphon.core.turns import ConversationRecord, End, IdempotencyReservation, with_metadata
 from antiphon.errors import HistoryChangedError, StoreError
 from antiphon.stores.sqlite.deletion import (
     ErasedRows,
@@ -29,7 +30,8 @@ from antiphon.stores.sqlite.deletion import (
     bump_epochs,
     delete_unused_blobs,
     descendant_ranges,
-    erase_summaries,
+    erase_derived_words,
+    replace_text,
     tombstone,
 )
 from antiphon.stores.sqlite.errors import (
@@ -48,6 +50,7 @@ from antiphon.stores.sqlite.rows import (
     OUTPUT,
     TURN_STRIDE,
     Row,
+    decode_header,
     encode_blob_use,
     encode_end,
     header_row,
@@ -231,8 +234,30 @@ class WriteTransaction:
             self.erased,
         )
         if not cascade:
-            erase_summaries(self.connection, row_id, self.erased)
+            erase_derived_words(self.connection, row_id, self.erased)
         bump_epochs(self.connection, [row_id])
+        self.has_erased = True
+        return True
+
+    def add_fingerprint(self, response_id: str, fingerprint: ChainFingerprint) -> None:
+        """Have a turn that has ended found by the fingerprint of its chain."""
+        self.flush()
+        values = {
+            "key": response_key(response_id),
+            "fingerprint": fingerprint.digest,
+            "epoch": fingerprint.epoch,
+        }
+        self.connection.execute(TURN_SQL["add_fingerprint"], values)
+
+    def update_metadata(self, tenant: str, response_id: str, metadata: dict[str, str]) -> bool:
+        """Set a turn's metadata."""
+        self.flush()
+        row_id = self._fetch_one(TURN_SQL["row_id"], (response_key(response_id), tenant))
+        if row_id is None:
+            return False
+        ((key, body),) = self.connection.execute(TURN_SQL["row"], (row_id,)).fetchall()
+        header = with_metadata(decode_header(key, body).header, metadata)
+        replace_text(self.connection, row_id, _encode(header), self.erased)
         self.has_erased = True
         return True
 

@@ -55,6 +55,17 @@ CREATE TABLE log (
 
 CREATE INDEX log_uses ON log (key) WHERE kind = 5;
 
+-- Turns by the fingerprint of their chain (core/chain_fingerprints.py), for clients that send the
+-- whole history each time. A fingerprint is a hash of all that was said until a turn ended, so a row
+-- goes when anything of that is erased.
+CREATE TABLE chain_fingerprints (
+    -- of the turn's header
+    row_id INTEGER PRIMARY KEY,
+    fingerprint BLOB NOT NULL
+);
+
+CREATE INDEX chain_fingerprints_fingerprint ON chain_fingerprints (fingerprint);
+
 -- The turns that have no end, each with the store that runs it: a handful of rows at any time.
 CREATE TABLE running (
     row_id INTEGER PRIMARY KEY,

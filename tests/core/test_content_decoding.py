@@ -1,0 +1,72 @@
+import gzip
+import sys
+import zlib
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from antiphon.core.content_decoding import ContentDecoder, ContentDecodingError, decode_content
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+TEXT = b"data: hello\n\n" * 50_000
+
+
+def decode(body: bytes, label: str, size: int) -> bytes:
+    decoder = ContentDecoder(label)
+    pieces = [body[at : at + size] for at in range(0, len(body), size)]
+    return b"".join(plain for piece in pieces for plain in decoder.feed(piece))
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000, 10**7])
+@pytest.mark.parametrize(
+    ("label", "body"),
+    [
+        ("gzip", gzip.compress(TEXT)),
+        ("GZip", gzip.compress(TEXT)),
+        ("x-gzip, identity", gzip.compress(TEXT)),
+        ("", gzip.compress(TEXT)),
+        ("gzip", gzip.compress(TEXT[:13]) + gzip.compress(TEXT[13:])),
+        ("gzip", gzip.compress(TEXT) + b"\0\0"),
+        ("deflate", zlib.compress(TEXT)),
+        ("deflate", zlib.compress(TEXT)[2:-4]),
+        ("zstd", zstd.compress(TEXT)),
+        ("", zstd.compress(TEXT)),
+    ],
+)
+def test_a_body_is_decompressed_as_it_arrives(label: str, body: bytes, size: int) -> None:
+    assert decode(body, label, size) == TEXT
+
+
+@pytest.mark.parametrize("label", ["", "identity", "gzip", "zstd", "utf-8", "chunked"])
+def test_a_plain_body_stays_as_it_is(label: str) -> None:
+    assert decode(TEXT, label, 1000) == TEXT
+
+
+@given(st.binary(min_size=1), st.sampled_from(["", "gzip", "deflate", "zstd", "br"]))
+def test_any_bytes_are_decoded_or_refused(body: bytes, label: str) -> None:
+    with suppress(ContentDecodingError):
+        decode(body, label, 3)
+
+
+@pytest.mark.parametrize("label", ["br", "gzip, br", "gzip, gzip", "compress"])
+def test_an_encoding_that_is_not_supported_is_named(label: str) -> None:
+    with pytest.raises(ContentDecodingError, match=label):
+        decode(b"x", label, 1)
+
+
+def test_what_has_come_of_a_body_that_is_cut_off_is_decoded() -> None:
+    compressed = gzip.compress(TEXT)
+    assert TEXT.startswith(decode(compressed[:-20], "gzip", 5))
+    assert decode(compressed[:-8], "gzip", 5) == TEXT
+
+
+def test_a_body_is_limited_before_it_fills_the_memory() -> None:
+    bomb = gzip.compress(b"\0" * 50_000_000)
+    assert max(map(len, ContentDecoder("gzip").feed(bomb))) < 1_000_000
+    assert decode_content(bomb, "gzip", 1000) == b"\0" * 1000
