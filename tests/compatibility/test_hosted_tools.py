@@ -336,3 +336,31 @@ def test_items_of_hosted_tools_are_no_words_elsewhere() -> None:
         tools = [nested(LOOKUP)]
         world.upstream_sends(answer)
         world.chat(tools=tools).expect("stop", HELLO)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "'type' of tool must be 'function'",
+        "Unsupported tool type: {}",
+        "unknown variant `{}`, expected `function`",
+    ],
+)
+def test_an_upstream_that_has_functions_only(words: str) -> None:
+    call = {**CUSTOM_CALL, "type": "function_call", "arguments": '{"input":"a"}'}
+
+    def answered(request: Any) -> Any:
+        odd = [one["type"] for one in request.json["tools"] if one["type"] != "function"]
+        if odd:
+            return body_of({"error": {"message": words.format(odd[0])}}, 400)
+        return whole(call)
+
+    with scenario(kind="responses") as world:
+        world.upstream_answers(answered)
+        tools = [LOOKUP, PATCH, *TOOLS[:2]]
+        for count in (4, 5):
+            outcome = world.respond(stream=False, tools=tools).expect("completed", "")
+            assert outcome.body["output"][0]["type"] == "custom_tool_call"
+            assert outcome.body["output"][0]["input"] == "a"
+            # It is remembered.
+            assert len(world.requests) == count

@@ -423,11 +423,8 @@ def _assistant_chat_message(
 
 def _called_function(call: FunctionCall) -> _Function:
     """A call as models make it: of a function, by the name that they are offered."""
-    if call.is_custom:
-        arguments = custom_arguments(call.arguments)
-    else:
-        arguments = to_json_object(call.arguments)
-    return _Function(offered_name(call.namespace, call.name), arguments)
+    as_json = custom_arguments if call.is_custom else to_json_object
+    return _Function(offered_name(call.namespace, call.name), as_json(call.arguments))
 
 
 def _chat_call(call: FunctionCall, provider_fields: ProviderFields | None) -> _Call | msgspec.Raw:
@@ -443,8 +440,7 @@ def _chat_call(call: FunctionCall, provider_fields: ProviderFields | None) -> _C
 
 def _is_empty_answer(item: Message) -> bool:
     """Whether nothing is in a model's message: some upstreams refuse to be shown that."""
-    is_empty = item.role == "assistant" and not _content(item.content)
-    return is_empty and item.provider_fields is None
+    return item.role == "assistant" and not item.provider_fields and not _content(item.content)
 
 
 def _assistant_phase(message: Message | None) -> Phase | None:
@@ -500,6 +496,4 @@ def _part(part: Part) -> dict[str, Any]:
             return {"type": "video_url", "video_url": {"url": url}}
         case InputAudio(input_audio=audio):
             return {"type": "input_audio", "input_audio": audio}
-        case Refusal(refusal=text):
-            return {"type": "text", "text": text}
-    return {"type": "text", "text": part.text}
+    return {"type": "text", "text": part.refusal if isinstance(part, Refusal) else part.text}
