@@ -18,11 +18,12 @@ FAST := $(addprefix tests/,core settings stores turn tools test_blocking_portal.
 	test_errors.py test_logging_setup.py test_thread_priority.py) \
 	$(wildcard $(patsubst %,tests/chat/test_%.py,forks images structured_output turn_execution*))
 
-.PHONY: help setup chat test test-fast soak lint format docs bench lock clean
+.PHONY: help setup chat test test-slow test-fast soak lint format docs bench lock clean
 
 help:
 	@echo "make chat    talk to the embedded model (ARGS='--continue' passes options on)"
-	@echo "make test    lint, types and tests"
+	@echo "make test    lint, types and tests; some minutes"
+	@echo "make test-slow  the tests that take several seconds each: the embedded model, pages, restarts"
 	@echo "make test-fast  the tests that may differ from Python to Python; a minute or two"
 	@echo "make soak    all tests, with many more kills, seeds and examples; an hour"
 	@echo "make setup   build .venv with everything in it (PYTHON=python3.13: .venv-3.13)"
@@ -56,11 +57,15 @@ chat: setup
 test: lint
 	$(BIN)/pytest -n 2 $(ARGS)
 
+# The embedded model, whole pages and examples, programs that die and come back.
+test-slow: setup
+	$(BIN)/pytest -n 2 -m slow $(ARGS)
+
 test-fast: setup
 	$(BIN)/pytest -n 2 -k "not kill" --ignore=tests/tools/mcp $(FAST) $(ARGS)
 
 soak: setup
-	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -n 2 -m "soak or not soak" $(ARGS)
+	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -n 2 -m "" $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check
