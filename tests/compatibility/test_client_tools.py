@@ -242,6 +242,7 @@ CHOICES: dict[str, tuple[Any, Any]] = {
     ),
     "choice-required": ("required", "required"),
     "choice-any": ("any", "required"),
+    "choice-bare-name": ("lookup", "lookup"),
     "choice-auto-object": ({"type": "auto"}, None),
     "choice-none": ("none", "none"),
     "choice-null": (None, None),
