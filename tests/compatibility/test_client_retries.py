@@ -384,3 +384,30 @@ def test_a_stored_failure_is_not_to_be_repeated(world: Scenario) -> None:
             stored = "response_id" in answered.error
             assert stored == (path == RESPONSES)
             assert answered.headers.get("x-should-retry") == ("false" if stored else None)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_retry_of_a_stored_chat_completion_gets_its_turn(world: Scenario, stream: bool) -> None:
+    spoke = asyncio.Event()
+    messages = [{"role": "user", "content": "Store this once."}]
+    body: Json = {"messages": messages, "store": True, "stream": stream}
+    asked = len(world.requests)
+    world.upstream_sends(answer_to(body, spoke))
+    before = set(running(world))
+    first = begin(world, body, CHAT, x_stainless_retry_count="0")
+    wait_for(lambda: set(running(world)) - before)
+    (turn,) = set(running(world)) - before
+    wait_for_readers(world, turn, 1)
+    first.close()
+    wait_for_readers(world, turn, 0)
+    second = begin(world, body, CHAT, x_stainless_retry_count="1", connection="close")
+    wait_for_readers(world, turn, 1)
+    world.set(spoke)
+    with closing(second):
+        answered = second.makefile("rb").read()
+    assert b"Hello" in answered
+    assert turn.removeprefix("resp_").encode() in answered
+    assert len(world.requests) == asked + 1
+    # The same request that is no retry is another one.
+    assert turn.removeprefix("resp_").encode() not in ask(world, body, CHAT).body
+    assert len(world.requests) == asked + 2

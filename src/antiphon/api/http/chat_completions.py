@@ -6,7 +6,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from antiphon.api.common.authentication import tenant_of
-from antiphon.api.common.body import read_body
+from antiphon.api.common.body import ClientDisconnected, read_body
 from antiphon.api.common.deferred_completions import DeferredCompletions
 from antiphon.api.http.asgi_responses import (
     DisconnectWatcher,
@@ -18,12 +18,13 @@ from antiphon.api.http.asgi_responses import (
     send_json,
     server_failure,
 )
-from antiphon.api.http.chat_completion_requests import decode_chat_request
+from antiphon.api.http.chat_completion_requests import ChatRequest, decode_chat_request
 from antiphon.api.http.chat_completions_codec import (
     ChatCompletionChunkEncoder,
     encode_completion,
     encode_stream_error,
 )
+from antiphon.api.http.client_retries import ClientRetries, is_retry
 from antiphon.api.http.idempotency import IdempotencyKeys
 from antiphon.api.http.stream_events import DONE
 from antiphon.core.events import Created, Event
@@ -49,6 +50,7 @@ class ChatCompletionsEndpoint:
     ) -> None:
         self._service = service
         self._idempotency_keys = idempotency_keys
+        self._retries = ClientRetries(service)
         self._store_by_default = store_by_default
         self._deferred_completions = DeferredCompletions()
 
@@ -63,26 +65,24 @@ class ChatCompletionsEndpoint:
         if request.deferred:
             await self._defer(turn_request, scope, body, send)
             return
-        with DisconnectWatcher(receive) as watch:
-            turn = watch.turn = await self._start(turn_request, scope, body)
-            if isinstance(turn, Replay) and (error := _failure_of(await turn.result())):
-                # The answer is what it was the first time.
-                await send_error(send, error)
-            elif turn_request.stream:
-                encoder = ChatCompletionChunkEncoder(
-                    turn.initial_response,
-                    include_usage=request.include_usage,
-                    legacy_functions=request.legacy_functions,
-                )
-                await _send_stream(turn, send, encoder)
-            else:
-                response = await turn.result()
-                if turn.error is not None:
-                    await send_error(send, turn.error)
-                else:
-                    await send_json(
-                        send, encode_completion(response, legacy_functions=request.legacy_functions)
-                    )
+        retries = self._retries if self._may_be_retry(turn_request, scope, body) else None
+        retried = None
+        if retries is not None and is_retry(scope):
+            retried = await retries.find(turn_request, body)
+        watch = DisconnectWatcher(receive)
+        try:
+            with watch:
+                turn = watch.turn = retried or await self._start(turn_request, scope, body)
+                await _send_turn(request, turn, send)
+        except ClientDisconnected:
+            if watch.turn is not None and retries is not None:
+                name = watch.turn.response_id
+                retries.remember(turn_request, body, name, was_retry=retried is not None)
+            raise
+
+    def _may_be_retry(self, request: TurnRequest, scope: Scope, body: bytes) -> bool:
+        """Whether the client may repeat a request by itself, without a key that says so."""
+        return request.store and self._idempotency_keys.for_request(scope, body) is None
 
     async def _start(self, request: TurnRequest, scope: Scope, body: bytes) -> RunningTurn | Replay:
         """The turn of a request; of a stored one that may have been made before."""
@@ -146,6 +146,26 @@ class ChatCompletionsEndpoint:
                 f"No deferred completion found with id '{request_id}'.",
                 code="deferred_completion_not_found",
             ) from None
+
+
+async def _send_turn(request: ChatRequest, turn: RunningTurn | Replay, send: Send) -> None:
+    if isinstance(turn, Replay) and (error := _failure_of(await turn.result())):
+        # The answer is what it was the first time.
+        await send_error(send, error)
+    elif request.turn.stream:
+        encoder = ChatCompletionChunkEncoder(
+            turn.initial_response,
+            include_usage=request.include_usage,
+            legacy_functions=request.legacy_functions,
+        )
+        await _send_stream(turn, send, encoder)
+    else:
+        response = await turn.result()
+        if turn.error is not None:
+            await send_error(send, turn.error)
+        else:
+            body = encode_completion(response, legacy_functions=request.legacy_functions)
+            await send_json(send, body)
 
 
 def _failure_of(response: Response) -> AntiphonError | None:
