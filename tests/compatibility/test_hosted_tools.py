@@ -199,6 +199,14 @@ def test_an_answer_that_is_an_item_alone(world: Scenario) -> None:
         assert types == ["message", "image_generation_call", "message"]
 
 
+def test_items_that_are_nested_deeply_fail_no_turn(world: Scenario) -> None:
+    deep = b'{"type":"dream_call","id":"d","x":' + b"[" * 300 + b"]" * 300 + b"}"
+    words = json.dumps(message()).encode()
+    body = b'{"status":"completed","output":[' + deep + b"," + words + b"]}"
+    world.upstream_sends(body_of(body))
+    world.respond(stream=False).expect("completed", HELLO)
+
+
 def test_tools_are_passed_on_as_they_are(world: Scenario) -> None:
     world.upstream_sends(whole(message()))
     include = ["web_search_call.action.sources", "file_search_call.results"]

@@ -172,8 +172,11 @@ _request = RequestDecoder(ResponseCreate, _normalize_request)
 _NO_TOOLS = DecodedTools()
 
 
-def decode_request(body: bytes) -> TurnRequest:
-    """A body as a turn's request. Raises ``InvalidRequestError`` naming the invalid field."""
+def decode_request(body: bytes, *, needs_input: bool = True) -> TurnRequest:
+    """A body as a turn's request. Raises ``InvalidRequestError`` naming the invalid field.
+
+    ``needs_input`` False: a turn that only prepares others may have none.
+    """
     params, extra = _request.decode(body)
     conversation = params.conversation
     if isinstance(conversation, _Conversation):
@@ -181,6 +184,9 @@ def decode_request(body: bytes) -> TurnRequest:
     # An empty id is how some clients write that there is none.
     conversation, previous = conversation or None, params.previous_response_id or None
     _check_combinations(params, conversation, previous)
+    has_input = params.input is not None or params.messages is not None
+    if needs_input and not has_input and previous is None and conversation is None:
+        raise InvalidRequestError("There is no input.", code="empty_input", param="input")
     decoded_input = _decode_input(params)
     tools = _decode_tools(params, decoded_input.items)
     return TurnRequest(
@@ -223,9 +229,6 @@ def _check_combinations(
             code="unsupported_parameter",
             param="background",
         )
-    has_input = params.input is not None or params.messages is not None
-    if not has_input and previous is None and conversation is None:
-        raise InvalidRequestError("There is no input.", code="empty_input", param="input")
 
 
 def _decode_input(params: ResponseCreate) -> DecodedInput:
