@@ -278,6 +278,7 @@ def test_without_rules_the_bytes_are_the_same() -> None:
         ("without-field:top_k", True),
         ("without-field:", False),
         ("without-field", False),
+        ("without-tool-type:custom", True),
         ("max-tokens:x", False),
         ("", False),
     ],
@@ -291,4 +292,4 @@ def test_the_documentation_explains_every_rule() -> None:
     table = page.split("| quirk |")[1]
     first_cells = " ".join(line.split("|")[1] for line in table.splitlines() if line[:1] == "|")
     documented = set(re.findall(r"`([a-z-]+)(?::NAME)?`", first_cells))
-    assert documented == {*RULES, "without-field", "without-schema-keyword"}
+    assert documented == {*RULES, "without-field", "without-schema-keyword", "without-tool-type"}
