@@ -155,6 +155,15 @@ FIELDS: dict[str, tuple[Json, Json]] = {
             }
         },
     ),
+    "format-object-with-schema": (
+        {"response_format": {"type": "json_object", "schema": SCHEMA}},
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "response", "schema": SCHEMA},
+            }
+        },
+    ),
     "format-unnamed": (
         {"response_format": {"type": "json_schema", "json_schema": {"schema": SCHEMA}}},
         {
@@ -223,6 +232,42 @@ def test_logprobs_are_shown() -> None:
         streamed = world.chat(logprobs=True).expect("stop", "Hello")
         shown = [one["choices"][0]["logprobs"] for one in streamed.events]
         assert [one["content"] for one in shown if one] == [[LOGPROB]]
+
+
+#: A custom tool, flat and nested.
+CUSTOM: dict[str, Json] = {
+    "custom-nested": {"type": "custom", "custom": {"name": "patch"}},
+    "custom-flat": {"type": "custom", "name": "patch"},
+    "custom-grammar": {
+        "type": "custom",
+        "custom": {
+            "name": "patch",
+            "format": {"type": "grammar", "grammar": {"syntax": "lark", "definition": "s: /a/"}},
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("name", CUSTOM)
+def test_custom_tools_are_offered_and_called(name: str, stream: bool) -> None:
+    made = {**CALL, "index": 0, "function": {"name": "patch", "arguments": '{"input":"a\\nb"}'}}
+    message = {"role": "assistant", "tool_calls": [made]}
+    sent = stream_of(chunk(message), end("tool_calls"), DONE) if stream else whole(message)
+    with scenario() as world:
+        world.upstream_sends(sent)
+        body = {"model": "m", "messages": [HI], "tools": [CUSTOM[name]], "stream": stream}
+        answer = world.server.request("POST", "/v1/chat/completions", body)
+        assert world.requests[-1]["tools"][0]["function"]["name"] == "patch"
+        called = b'"type":"custom","custom":{"name":"patch","input":"a\\nb"}'
+        assert called in answer.body
+        assert b'"finish_reason":"tool_calls"' in answer.body
+
+
+def test_tools_that_a_server_would_run_are_left_out(world: Scenario) -> None:
+    tools = [LOOKUP, {"type": "web_search"}, {"type": "image_generation"}]
+    world.chat("Hi", stream=False, tools=tools).expect("stop", "Hello")
+    assert world.requests[-1]["tools"] == [FUNCTION]
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from support.scenario import Scenario, answer_hello, scenario
+from support.scenario import LOOKUP, Scenario, answer_hello, scenario
 
 Json = dict[str, Any]
 
@@ -225,6 +225,33 @@ MESSAGES: dict[str, tuple[Any, list[Json]]] = {
             {**OUTPUT, "tool_call_id": "1"},
         ],
     ),
+    "call-of-custom-tool": (
+        [
+            HI,
+            {
+                "role": "assistant",
+                "tool_calls": [
+                    {"id": "c", "type": "custom", "custom": {"name": "patch", "input": "a\nb"}}
+                ],
+            },
+            {"role": "tool", "tool_call_id": "c", "content": "Done"},
+        ],
+        [
+            HI,
+            {
+                "role": "assistant",
+                "content": "",
+                "tool_calls": [
+                    {
+                        "id": "c",
+                        "type": "function",
+                        "function": {"name": "patch", "arguments": '{"input":"a\\nb"}'},
+                    }
+                ],
+            },
+            {"role": "tool", "content": "Done", "tool_call_id": "c"},
+        ],
+    ),
     "call-as-item": (
         [
             HI,
@@ -308,12 +335,42 @@ REFUSED: dict[str, tuple[Json, str, str]] = {
         "messages[2].name",
         "call",
     ),
+    "output-of-no-call": (
+        {"messages": [HI, {"role": "tool", "tool_call_id": "no", "content": "6"}]},
+        "messages",
+        "no",
+    ),
+    "nothing-said": ({"messages": [said(None), said([])]}, "messages", "empty"),
+    "legacy-choice-unknown": (
+        {"messages": [HI], "functions": [{"name": "f"}], "function_call": {"name": "g"}},
+        "function_call.name",
+        "'g'",
+    ),
+    "legacy-function-without-name": (
+        {"messages": [HI], "functions": [{"description": "f"}]},
+        "functions[0].name",
+        "name",
+    ),
     "call-without-function": (
         {"messages": [HI, {"role": "assistant", "tool_calls": [{"id": "call_1"}]}]},
         "messages[1].tool_calls[0].function",
         "function",
     ),
-    "tool-type-unknown": ({"messages": [HI], "tools": [{"type": "magic"}]}, "tools[0].type", "mag"),
+    "tool-type-unknown": (
+        {"messages": [HI], "tools": [{"type": "magic", "name": "f", "parameters": {}}]},
+        "tools[0].type",
+        "magic",
+    ),
+    "tool-of-server": (
+        {"messages": [HI], "tools": [{"type": "mcp", "server_label": "a"}]},
+        "tools[0].type",
+        "/v1/responses",
+    ),
+    "choice-unknown": (
+        {"messages": [HI], "tools": [LOOKUP], "tool_choice": {"function": {"name": "now"}}},
+        "tool_choice.function.name",
+        "now",
+    ),
     "history-by-id": (
         {"messages": [HI], "previous_response_id": "resp_1"},
         "previous_response_id",

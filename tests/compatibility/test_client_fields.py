@@ -51,6 +51,23 @@ FIELDS: dict[str, Json] = {
     "numbers-float": {"max_output_tokens": 1000.0},
     "numbers-string": {"max_output_tokens": "1000", "temperature": "0.5"},
     "numbers-float-more": {"max_tool_calls": 3.0, "top_logprobs": 2.0, "temperature": 1},
+    "words-empty": {
+        "service_tier": "",
+        "truncation": "",
+        "reasoning": {"effort": "", "summary": ""},
+        "text": {"verbosity": "", "format": {}},
+        "user": "",
+        "tools": {},
+        "include": "",
+    },
+    "lists-of-one": {"tools": LOOKUP, "include": "reasoning.encrypted_content"},
+    "nulls-in-lists": {"tools": [None, LOOKUP], "include": [None]},
+    "format-nested": {
+        "text": {
+            "format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {}}},
+        }
+    },
+    "messages": {"input": None, "messages": [{"role": "user", "content": "Hi"}]},
     "booleans-string": {"store": "true", "parallel_tool_calls": "false"},
 }
 

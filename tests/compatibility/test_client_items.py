@@ -292,6 +292,7 @@ LOOSE: dict[str, tuple[Any, list[Any]]] = {
         [{"role": "user", "content": [{"type": "input_text", "text": "Hi", "x": None}]}],
         ["Hi"],
     ),
+    "loose-nulls-in-lists": ([None, {"role": "user", "content": [None, "Hi"]}], ["Hi"]),
     "loose-item-string": (["Hi", "you"], ["Hi", "you"]),
     "loose-item-object": ({"role": "user", "content": "Hi"}, ["Hi"]),
     "loose-status-failed": ([{**BEFORE, "type": "message", "status": "failed"}], ["Words before."]),

@@ -199,6 +199,14 @@ def test_an_answer_that_is_an_item_alone(world: Scenario) -> None:
         assert types == ["message", "image_generation_call", "message"]
 
 
+def test_items_that_are_nested_deeply_fail_no_turn(world: Scenario) -> None:
+    deep = b'{"type":"dream_call","id":"d","x":' + b"[" * 300 + b"]" * 300 + b"}"
+    words = json.dumps(message()).encode()
+    body = b'{"status":"completed","output":[' + deep + b"," + words + b"]}"
+    world.upstream_sends(body_of(body))
+    world.respond(stream=False).expect("completed", HELLO)
+
+
 def test_tools_are_passed_on_as_they_are(world: Scenario) -> None:
     world.upstream_sends(whole(message()))
     include = ["web_search_call.action.sources", "file_search_call.results"]
@@ -336,3 +344,31 @@ def test_items_of_hosted_tools_are_no_words_elsewhere() -> None:
         tools = [nested(LOOKUP)]
         world.upstream_sends(answer)
         world.chat(tools=tools).expect("stop", HELLO)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "'type' of tool must be 'function'",
+        "Unsupported tool type: {}",
+        "unknown variant `{}`, expected `function`",
+    ],
+)
+def test_an_upstream_that_has_functions_only(words: str) -> None:
+    call = {**CUSTOM_CALL, "type": "function_call", "arguments": '{"input":"a"}'}
+
+    def answered(request: Any) -> Any:
+        odd = [one["type"] for one in request.json["tools"] if one["type"] != "function"]
+        if odd:
+            return body_of({"error": {"message": words.format(odd[0])}}, 400)
+        return whole(call)
+
+    with scenario(kind="responses") as world:
+        world.upstream_answers(answered)
+        tools = [LOOKUP, PATCH, *TOOLS[:2]]
+        for count in (4, 5):
+            outcome = world.respond(stream=False, tools=tools).expect("completed", "")
+            assert outcome.body["output"][0]["type"] == "custom_tool_call"
+            assert outcome.body["output"][0]["input"] == "a"
+            # It is remembered.
+            assert len(world.requests) == count

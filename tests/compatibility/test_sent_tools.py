@@ -7,6 +7,13 @@ from typing import Any
 
 import pytest
 
+from antiphon.core.mcp_servers import McpServerConfig
+from antiphon.core.turns import Options
+from antiphon.models.openai.chat_completions import ChatCompletionsEncoder
+from antiphon.models.openai.responses import ResponsesEncoder
+from antiphon.turn.protocols import ModelCall
+from support.mcp_toolsets import gateway, open_toolset, server_request
+from support.raw_mcp_server import Raw, answering, reply, usual
 from support.scenario import DONE, LOOKUP, call, end, nested, scenario, stream_of, whole
 from support.strict_upstreams import (
     CALL,
@@ -338,3 +345,57 @@ def test_an_upstream_that_always_or_never_streams(stream: bool) -> None:
         world.respond(stream=stream).expect("completed", "Hello")
         world.chat(stream=stream).expect("stop", "Hello")
         assert len(world.requests) == 3
+
+
+async def test_mcp_schemas() -> None:
+    """Of an MCP server's tool, too, whatever its author left out."""
+    tools = [
+        {"name": "plain", "inputSchema": {"type": "object"}},
+        {"name": "list", "inputSchema": {"type": "object", "properties": {"a": {"type": "array"}}}},
+    ]
+
+    def answer(request: Json) -> Raw:
+        if request["method"] == "tools/list":
+            page = {"tools": tools, "resultType": "complete", "ttlMs": 0, "cacheScope": "public"}
+            return reply(request, page)
+        return usual(request)
+
+    async with answering(answer) as url:
+        server = McpServerConfig(label="raw", url=url, require_approval="never")
+        async with (
+            gateway(server) as opened,
+            open_toolset(opened, server_request("raw")) as toolset,
+        ):
+            options = Options(tools=tuple(toolset.functions))
+    sent = [
+        json.loads(encoder.encode(ModelCall("m", b"[]", options, stream=False)))["tools"]
+        for encoder in (
+            ChatCompletionsEncoder(upstream_name=None, openai=False),
+            ResponsesEncoder(upstream_name=None, host="h"),
+        )
+    ]
+    for functions in sent:
+        schemas = {one.get("function", one)["name"]: one.get("function", one) for one in functions}
+        assert schemas["raw__plain"]["parameters"] == {"type": "object", "properties": {}}
+        properties = schemas["raw__list"]["parameters"]["properties"]
+        assert properties == {"a": {"type": "array", "items": {}}}
+
+
+def test_pictures_of_tools_over_chat_completions() -> None:
+    picture = {"type": "image_url", "image_url": {"url": PICTURE}}
+    content = [{"type": "text", "text": "A chart."}, picture]
+    function = {"name": "lookup", "arguments": "{}"}
+    given = [
+        user("Look."),
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "call_1", "type": "function", "function": function}],
+        },
+        {"role": "tool", "tool_call_id": "call_1", "content": content},
+    ]
+    with scenario() as world:
+        world.upstream_answers(strict(tools_speak_text))
+        world.chat(given).expect("stop", "Hello")
+        tool, shown = world.requests[-1]["messages"][2:]
+        assert (tool["content"], shown) == ("A chart.", user([picture]))

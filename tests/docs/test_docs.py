@@ -36,6 +36,8 @@ from support.docs_pages import (
 )
 from support.embedded_model import needs_model
 
+pytestmark = pytest.mark.slow
+
 #: The page about the embedded model is run by that, as it comes.
 REAL = "embedded"
 ALL = [README, *PAGES]
@@ -152,7 +154,7 @@ def test_everything_has_the_types_that_a_reader_expects(tmp_path: Path) -> None:
 
 
 def test_the_readme_names_every_variable() -> None:
-    tables = {"models", "limits", "tenants", "mcp"}
+    tables = {"models", "limits", "tenants", "mcp", "server"}
     there = {f"ANTIPHON_{name.upper()}" for name in set(SettingsFile.__struct_fields__) - tables}
     told = set(re.findall(r"ANTIPHON_\w+", README.read_text("utf-8")))
     assert told == there | {"ANTIPHON_CONFIG"}

@@ -397,3 +397,24 @@ def test_a_server_for_many_by_variables(cwd: Path) -> None:
     assert settings.cors_origins == ("https://a.example", "*")
     assert load(cwd, env={"ANTIPHON_RETENTION_DAYS": "forever"}).retention_days is None
     assert load(cwd, None, env, log_level="debug").log_level == "debug"
+
+
+@pytest.mark.parametrize(
+    ("text", "env", "stores"),
+    [
+        (None, {}, False),
+        ("store_chat_completions = true", {}, True),
+        (None, {"ANTIPHON_STORE_CHAT_COMPLETIONS": "True"}, True),
+        ("store_chat_completions = true", {"ANTIPHON_STORE_CHAT_COMPLETIONS": "0"}, False),
+    ],
+)
+def test_chat_completions_may_all_be_stored(
+    cwd: Path, text: str | None, env: dict[str, str], stores: bool
+) -> None:
+    assert load(cwd, text, env).store_chat_completions is stores
+
+
+def test_a_switch_is_true_or_false(cwd: Path) -> None:
+    message = refusal(cwd, env={"ANTIPHON_STORE_CHAT_COMPLETIONS": "sure"})
+    assert "ANTIPHON_STORE_CHAT_COMPLETIONS" in message
+    assert "sure" in message

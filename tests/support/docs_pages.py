@@ -128,6 +128,8 @@ def _check_settings(text: str) -> None:
         config = tomllib.loads(text)
         models, mcp_servers = config.get("models", {}).values(), config.get("mcp", {}).values()
         names = [one["api_key_env"] for one in models if "api_key_env" in one]
+        for one in models:
+            names += one.get("headers_env", {}).values()
         for one in mcp_servers:
             names += [*one.get("env", ()), *one.get("headers_env", {}).values()]
         keys = dict.fromkeys(names, "key-0123456789")

@@ -32,7 +32,7 @@ _MAX_DEPTH: Final = 400
 #: Responses API, whose calls some clients send as they are.
 _CALL_FIELDS: Final = (
     *("id", "type", "index", "function", "custom"),
-    *("call_id", "name", "arguments", "input", "status"),
+    *("call_id", "name", "arguments", "input", "status", "namespace"),
 )
 _FUNCTION_FIELDS: Final = ("name", "arguments")
 

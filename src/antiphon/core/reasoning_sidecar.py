@@ -12,7 +12,8 @@ private keys, between two raw newlines:
 
 An encoder of compact JSON writes no newline of its own: in a string it is an escape. So
 whether there is anything carried, and where, is told by looking for one byte, and nobody's
-words can be taken for it.
+words can be taken for it. In the same way a raw tab marks messages that not every upstream takes
+as they are.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from typing import Any
 
 import msgspec
 
-from antiphon.core.items import Phase, SummaryText
+from antiphon.core.items import Phase, ReasoningText, SummaryText
+
+#: Stands in a message whose parts not every upstream takes: pictures of tools, original details.
+UNCOMMON_MARK = b"\t"
 
 REASONING_KEY = "antiphon_reasoning"
 PHASE_KEY = "antiphon_phase"
@@ -38,8 +42,9 @@ _encode = msgspec.json.Encoder().encode
 class ReasoningSidecar(msgspec.Struct, frozen=True, omit_defaults=True):
     """One reasoning item, or a foreign one: that is ``item``, the item's own JSON.
 
-    ``target`` is what of its message it led to: 0 the content, 1 the first call, 2 the
-    second. ``origin`` is the model that made it, None: nobody knows.
+    ``content`` is what was thought, where that goes back and not ``encrypted_content``. ``target``
+    is what of its message it led to: 0 the content, 1 the first call, 2 the second. ``origin`` is
+    the model that made it, None: nobody knows.
     """
 
     encrypted_content: str = ""
@@ -47,6 +52,7 @@ class ReasoningSidecar(msgspec.Struct, frozen=True, omit_defaults=True):
     summary: tuple[SummaryText, ...] = ()
     target: int = 0
     item: dict[str, Any] | None = None
+    content: tuple[ReasoningText, ...] = ()
 
 
 def attach_sidecars(

@@ -155,6 +155,7 @@ class TurnRequest(msgspec.Struct, frozen=True):
     has agreed to: their tools are run first. ``timeout`` is in seconds and covers the
     whole turn, its tools included. ``references`` are items that the input shall hold
     besides. ``mcp`` are the MCP servers that the options name, with what they are reached by.
+    ``generate`` False: no model is called, and the turn has no output.
     ``reservation`` is of the request's ``Idempotency-Key``: its record is completed with the turn.
     ``chat_completion``: it came as a chat completion, whose input is the whole history; where the
     turn is stored, the part that is stored already is found (``core.chain_fingerprints``), and
@@ -183,6 +184,7 @@ class TurnRequest(msgspec.Struct, frozen=True):
     reservation: IdempotencyReservation | None = None
     chat_completion: bool = False
     fingerprint: bytes | None = None
+    generate: bool = True
 
 
 class TurnError(msgspec.Struct, frozen=True):

@@ -13,6 +13,11 @@ user's configuration folder if there is one. Paths in it are relative to the fil
                                            # "xai-grpc", whose base_url is a host: "api.x.ai"
     base_url = "https://api.example.com/v1"
     api_key_env = "EXAMPLE_API_KEY"        # the variable that holds the key
+    headers = { "X-Title" = "my app" }     # headers_env: the variables that hold their values
+    extra = { top_k = 20 }                 # fields of every request
+    timeout = 120                          # the longest silence, in seconds
+    quirks = ["single-system-message"]     # see ``models.openai.request_rules``
+    fallback = ["local"]                   # who answers where this one cannot
 
 A server for many users has besides those:
 

@@ -38,6 +38,7 @@ from antiphon.core.items import (
 )
 from antiphon.core.provider_fields import ProviderFields, group_by_origin, text_only
 from antiphon.core.reasoning_sidecar import (
+    UNCOMMON_MARK,
     ReasoningSidecar,
     attach_fields,
     attach_items,
@@ -55,6 +56,7 @@ _SYSTEM_ROLES = ("system", "developer")
 #: Parts that are more than text.
 _NON_TEXT_PARTS = (InputImage, InputFile, InputVideo, InputAudio)
 
+_ORIGINAL_DETAIL: Final = b'"detail":"original"'
 _EMPTY_TEXT: Final = InputText("")
 
 #: What an image weighs, in bytes of text that take as many tokens: its own bytes say nothing.
@@ -195,7 +197,7 @@ def _render_messages_only(items: Sequence[Item], completed: bool) -> RenderedTur
     bulk = system_bulk = 0
     for item in items:
         if isinstance(item, Message) and not _is_empty_answer(item):
-            messages.append(_encode(_plain_message(item)))
+            messages.append(_encode_message(_plain_message(item)))
             bulk += _excess_bytes(item)
             if item.role in _SYSTEM_ROLES:
                 system.append(messages[-1])
@@ -257,7 +259,7 @@ class _MessageBuilder:
             self._assistant_message, self._message_reasoning = item, reasoning
             return
         self._flush()
-        self.messages.append(_encode(_plain_message(item)))
+        self.messages.append(_encode_message(_plain_message(item)))
         if item.role in _SYSTEM_ROLES:
             self.system.append(self.messages[-1])
 
@@ -325,7 +327,7 @@ class _MessageBuilder:
             _encode(_assistant_chat_message(given, calls, bare=True)) if has_call_fields else plain
         )
         self.sidecar_bytes += len(self.messages[-1]) - len(bare)
-        self.messages.extend(_encode(_tool_message(output)) for output in self._outputs)
+        self.messages.extend(_encode_message(_tool_message(output)) for output in self._outputs)
         self._attach_behind(behind)
         self._assistant_message, self._calls, self._outputs = None, [], []
         self._message_reasoning = ()
@@ -345,13 +347,25 @@ class _MessageBuilder:
     def _sidecars(self) -> list[ReasoningSidecar]:
         led_to = (self._message_reasoning, *(made.reasoning for made in self._calls))
         return [
-            ReasoningSidecar(target=position, item=item.body)
-            if isinstance(item, ForeignItem)
-            else ReasoningSidecar(item.encrypted_content or "", item.origin, item.summary, position)
+            sidecar
             for position, reasoning in enumerate(led_to)
             for item in reasoning
-            if isinstance(item, ForeignItem) or item.encrypted_content is not None
+            if (sidecar := _sidecar(item, position, has_calls=bool(self._calls))) is not None
         ]
+
+
+def _sidecar(
+    item: Reasoning | ForeignItem, position: int, *, has_calls: bool
+) -> ReasoningSidecar | None:
+    if isinstance(item, ForeignItem):
+        return ReasoningSidecar(target=position, item=item.body)
+    if item.encrypted_content is not None:
+        return ReasoningSidecar(item.encrypted_content, item.origin, item.summary, position)
+    origin = item.provider_fields.origin if item.provider_fields else None
+    # As with thoughts in fields, those that led to no call are not told again.
+    if not has_calls or origin is None or not item.content:
+        return None
+    return ReasoningSidecar("", origin, item.summary, position, content=item.content)
 
 
 def _pair_outputs(
@@ -370,7 +384,7 @@ def _pair_outputs(
         elif isinstance(item, FunctionCallOutput):
             call = made.pop(item.call_id, None)
             if call is None:
-                answers[item.call_id] = _encode(_tool_message(item))
+                answers[item.call_id] = _encode_message(_tool_message(item))
             else:
                 outputs[call] = item
     return outputs, answers
@@ -414,11 +428,8 @@ def _assistant_chat_message(
 
 def _called_function(call: FunctionCall) -> _Function:
     """A call as models make it: of a function, by the name that they are offered."""
-    if call.is_custom:
-        arguments = custom_arguments(call.arguments)
-    else:
-        arguments = to_json_object(call.arguments)
-    return _Function(offered_name(call.namespace, call.name), arguments)
+    as_json = custom_arguments if call.is_custom else to_json_object
+    return _Function(offered_name(call.namespace, call.name), as_json(call.arguments))
 
 
 def _chat_call(call: FunctionCall, provider_fields: ProviderFields | None) -> _Call | msgspec.Raw:
@@ -434,8 +445,7 @@ def _chat_call(call: FunctionCall, provider_fields: ProviderFields | None) -> _C
 
 def _is_empty_answer(item: Message) -> bool:
     """Whether nothing is in a model's message: some upstreams refuse to be shown that."""
-    is_empty = item.role == "assistant" and not _content(item.content)
-    return is_empty and item.provider_fields is None
+    return item.role == "assistant" and not item.provider_fields and not _content(item.content)
 
 
 def _assistant_phase(message: Message | None) -> Phase | None:
@@ -446,6 +456,14 @@ def _assistant_phase(message: Message | None) -> Phase | None:
 def _plain_message(item: Message) -> _ChatMessage:
     role = "system" if item.role in _SYSTEM_ROLES else item.role
     return _ChatMessage(role, _content(item.content), item.name)
+
+
+def _encode_message(message: _ChatMessage) -> bytes:
+    """A message, marked where not every upstream takes its parts."""
+    encoded = _encode(message)
+    if type(message.content) is list and (message.role == "tool" or _ORIGINAL_DETAIL in encoded):
+        return encoded[:-1] + UNCOMMON_MARK + b"}"
+    return encoded
 
 
 def _tool_message(item: FunctionCallOutput) -> _ChatMessage:
@@ -491,6 +509,4 @@ def _part(part: Part) -> dict[str, Any]:
             return {"type": "video_url", "video_url": {"url": url}}
         case InputAudio(input_audio=audio):
             return {"type": "input_audio", "input_audio": audio}
-        case Refusal(refusal=text):
-            return {"type": "text", "text": text}
-    return {"type": "text", "text": part.text}
+    return {"type": "text", "text": part.refusal if isinstance(part, Refusal) else part.text}

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import TypeAlias
 
 import msgspec
 
 from antiphon.core.chain_fingerprints import fingerprint_history
 from antiphon.core.context_policies import Summarize
+from antiphon.core.deltas import Delta, Finish
 from antiphon.core.ids import new_response_id
 from antiphon.core.images import Blob, extract_blobs
 from antiphon.core.items import ApprovedCall, Item, McpListTools, has_image
@@ -25,7 +26,15 @@ from antiphon.turn.context_builder import ContextBuilder, ModelContext
 from antiphon.turn.history_cache import HistoryCache, ResolvedHistory, UnstoredHistory
 from antiphon.turn.message_rendering import RenderedTurn
 from antiphon.turn.open_calls import pair_tool_outputs
-from antiphon.turn.protocols import McpToolProvider, McpToolset, Model, ModelProvider, ToolExecutor
+from antiphon.turn.protocols import (
+    McpToolProvider,
+    McpToolset,
+    Model,
+    ModelCall,
+    ModelInfo,
+    ModelProvider,
+    ToolExecutor,
+)
 from antiphon.turn.references import ResolvedRequest, resolve_history, resolve_references
 from antiphon.turn.store_protocols import Head, ResponseIndex
 from antiphon.turn.summarization import (
@@ -74,6 +83,22 @@ class TurnPlan(msgspec.Struct, frozen=True, kw_only=True):
     compaction: Summarize | None = None
     #: Where chains are found by their fingerprints.
     response_index: ResponseIndex | None = None
+
+
+class _SilentModel:
+    """The model of turns without output: nothing is generated, and nobody is called."""
+
+    def __init__(self, info: ModelInfo) -> None:
+        self.info = info
+
+    async def generate(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta]]:
+        yield [Finish("stop")]
+
+    async def count_tokens(self, call: ModelCall) -> int | None:
+        return None
+
+    async def close(self) -> None:
+        pass
 
 
 class TurnPlanner:
@@ -177,7 +202,7 @@ class TurnPlanner:
             # their times.
             initial_response=self._initial_response(request, header, items, base.head),
             header=model_header,
-            model=model,
+            model=model if request.generate else _SilentModel(model.info),
             base=base,
             history_cache=self._history_cache,
             context=context,

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from antiphon.core.events import Event
-from antiphon.core.turns import Response
+from antiphon.core.turns import Response, TurnRequest
 from antiphon.errors import AntiphonError, TurnInterruptedError
 
 
@@ -25,7 +25,15 @@ class RunningTurn:
     model was called with streaming.
     """
 
-    def __init__(self, initial_response: Response, *, is_streamed: bool = False) -> None:
+    def __init__(
+        self,
+        initial_response: Response,
+        *,
+        is_streamed: bool = False,
+        request: TurnRequest | None = None,
+    ) -> None:
+        #: With the head of its conversation, so that a retry of it can be found.
+        self.request = request
         self.initial_response = initial_response
         self.response_id = initial_response.id
         self.is_stored = initial_response.store

@@ -131,7 +131,7 @@ class TurnService:
     ) -> RunningTurn:
         """Plan a turn and run it as a task of its own."""
         plan = await self._planner.plan(request, tools, unstored_history, conversation)
-        turn = RunningTurn(plan.initial_response, is_streamed=request.stream)
+        turn = RunningTurn(plan.initial_response, is_streamed=request.stream, request=request)
         self.registry.start(turn, TurnRunner(plan, turn, self._store).run())
         return turn
 

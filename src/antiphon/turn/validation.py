@@ -58,7 +58,8 @@ def validate_input(request: TurnRequest, model: Model) -> None:
     """Refuse input that says nothing, or that this model cannot look at."""
     items = request.input
     if (
-        not request.approved_calls
+        request.generate
+        and not request.approved_calls
         and not (request.previous_response_id is not None and not items)
         and all(isinstance(item, Message) and not item.content for item in items)
     ):

@@ -169,9 +169,9 @@ def test_the_usage_of_a_stream_has_to_be_asked_for(options: Any, wanted: bool) -
         ("stop", [1], "stop[0]"),
         ("n", 0, "n"),
         ("n", 2, "n"),
-        ("tools", [{"type": "function"}], "tools[0].function"),
+        ("tools", [{"type": "function"}], "tools[0].name"),
         ("tools", [{"type": "function", "function": {}}], "tools[0].function.name"),
-        ("tools", [{"type": "custom", "function": {"name": "f"}}], "tools[0].type"),
+        ("tools", [{"type": "magic", "name": "f", "parameters": {}}], "tools[0].type"),
         ("tool_choice", "maybe", "tool_choice"),
         (
             "tool_choice",

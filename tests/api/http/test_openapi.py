@@ -62,6 +62,7 @@ def test_where_a_key_is_heeded_is_said(described: dict[str, Any]) -> None:
         if (one["in"], one["name"]) == ("header", "Idempotency-Key")
     } == {
         ("post", "/v1/responses"),
+        ("post", "/v1/chat/completions"),
         ("post", "/v1/conversations"),
         ("post", "/v1/conversations/{id}"),
         ("post", "/v1/conversations/{id}/items"),

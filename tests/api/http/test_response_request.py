@@ -192,7 +192,7 @@ def test_fields_that_exclude_each_other() -> None:
         ("reasoning", {"effort": "h" * 65}, "reasoning.effort"),
         ("reasoning", {"summary": False}, "reasoning.summary"),
         ("include", [1], "include[0]"),
-        ("include", "x", "include"),
+        ("include", 1, "include"),
         ("top_logprobs", 21, "top_logprobs"),
         ("top_logprobs", -1, "top_logprobs"),
         ("truncation", "maybe", "truncation"),

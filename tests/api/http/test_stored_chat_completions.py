@@ -247,6 +247,30 @@ def test_a_deferred_one_is_fetched_as_long_as_it_is_stored(store: Path | None) -
         assert server.get(f"{PATH}/{begun}").json["choices"] == answer.json["choices"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_that_is_repeated_with_its_key_is_one(store: Path | None, stream: bool) -> None:
+    with serving(numbered(2), store) as server:
+        body = {"messages": [user("Hi")], "store": True, "stream": stream}
+        headers = {"idempotency-key": "k"}
+        first, second = (server.request("POST", PATH, body, headers) for _ in range(2))
+        assert first.status == second.status == 200
+        assert first.body == second.body
+        assert len(server.get(PATH).json["data"]) == 1
+        other = server.request("POST", PATH, {**body, "user": "ann"}, headers)
+        assert other.error["code"] == "idempotency_key_in_use"
+        # Of a completion that is not stored nothing is known.
+        server.request("POST", PATH, {**body, "store": False}, {"idempotency-key": "l"})
+
+
+def test_a_failure_that_is_repeated_is_the_same(store: Path | None) -> None:
+    with serving(ScriptedModel([fail(ModelError("It broke."))]), store) as server:
+        body = {"messages": [user("Hi")], "store": True}
+        headers = {"idempotency-key": "k"}
+        first = server.request("POST", PATH, body, headers)
+        assert (first.status, first.error["message"]) == (502, "It broke.")
+        assert server.request("POST", PATH, body, headers).json == first.json
+
+
 def test_tenants_do_not_share_beginnings() -> None:
     with serving_with_keys(numbered(4)) as server:
         one, other = server.client("acme"), server.client("umbrella")

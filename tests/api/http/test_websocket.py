@@ -193,11 +193,6 @@ def test_what_has_nothing_to_do_with_it_forgets_nothing() -> None:
             "background",
         ),
         (
-            '{"type": "response.create", "input": "Hi", "generate": false}',
-            "unsupported_parameter",
-            "generate",
-        ),
-        (
             '{"type": "response.create", "input": "Hi", "stream_options": {"x": 1}}',
             "unsupported_parameter",
             "stream_options",

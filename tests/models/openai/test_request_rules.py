@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -277,9 +278,18 @@ def test_without_rules_the_bytes_are_the_same() -> None:
         ("without-field:top_k", True),
         ("without-field:", False),
         ("without-field", False),
+        ("without-tool-type:custom", True),
         ("max-tokens:x", False),
         ("", False),
     ],
 )
 def test_names_of_rules(name: str, known: bool) -> None:
     assert is_rule(name) is known
+
+
+def test_the_documentation_explains_every_rule() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "models.md").read_text("utf-8")
+    table = page.split("| quirk |")[1]
+    first_cells = " ".join(line.split("|")[1] for line in table.splitlines() if line[:1] == "|")
+    documented = set(re.findall(r"`([a-z-]+)(?::NAME)?`", first_cells))
+    assert documented == {*RULES, "without-field", "without-schema-keyword", "without-tool-type"}

@@ -18,12 +18,14 @@ from antiphon.core.deltas import (
     ItemSwitch,
     OutputTextDelta,
     PhaseDelta,
+    ProviderFieldsDelta,
     ReasoningSummaryDelta,
     ReasoningTextDelta,
     RefusalTextDelta,
     ToolCallDelta,
     UsageUpdate,
 )
+from antiphon.core.provider_fields import ProviderFields
 from antiphon.core.turns import Usage
 from antiphon.models.openai.responses_stream import ResponsesParser
 from antiphon.models.retry import AttemptError
@@ -136,6 +138,7 @@ ANSWERS: list[tuple[list[Json], list[Delta]]] = [
         [reasoning_item(None, raw="Hm, so."), reasoning_item(None, "In short."), message("Yes.")],
         [
             ReasoningTextDelta("Hm, so."),
+            ProviderFieldsDelta(ProviderFields(ORIGIN)),
             ItemEnd(),
             ReasoningSummaryDelta("In short."),
             ItemEnd(),

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -18,25 +17,7 @@ from antiphon.stores.sqlite.connection import DatabaseConnections, open_database
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from antiphon.stores.sqlite.writer import MAX_WAL_BYTES, Writer
 from support.store_turns import DONE, assistant, new_turn, run
-
-
-@asynccontextmanager
-async def writing(path: Path) -> AsyncIterator[tuple[Writer, DatabaseConnections]]:
-    database = open_database(path / "turns.db")
-    writer = Writer(database)
-    try:
-        yield writer, database
-    finally:
-        writer.stop()
-        await writer.wait_stopped()
-        database.read_connection.close()
-        database.page_file.close()
-        database.process_locks.release()
-
-
-def count(database: DatabaseConnections, table: str) -> int:
-    number: int = database.read_connection.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0]
-    return number
+from support.store_writers import count, writing
 
 
 class Hold:

@@ -159,7 +159,7 @@ def _normalize_content(content: Any, role: Any) -> Any:
         content = [content]
     if not isinstance(content, list):
         return content
-    return [_normalize_part(part, role) for part in content]
+    return [_normalize_part(part, role) for part in content if part is not None]
 
 
 def _normalize_part(part: Any, role: Any) -> Any:

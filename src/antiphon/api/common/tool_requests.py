@@ -352,12 +352,14 @@ def _decode_choice(
     if choice is None:
         return "auto", None
     if isinstance(choice, str):
-        if choice not in _MODES:
+        if choice in _MODES:
+            return _MODES[choice], None
+        if not any(choice in (tool.name, tool.local_name) for tool in tools.functions):
             raise InvalidRequestError(
                 f"There is no tool choice '{choice[:64]}': it is auto, none, required or a tool.",
                 param="tool_choice",
             )
-        return _MODES[choice], None
+        choice = {"type": "function", "name": choice}
     if choice["type"] == "allowed_tools":
         return _decode_allowed(convert_value(choice, _AllowedTools, "tool_choice"), tools)
     name = tools.allowed_name(choice, "tool_choice")

@@ -50,8 +50,7 @@ class HttpApp:
         *,
         store_chat_completions: bool = False,
     ) -> None:
-        chat_completions = ChatCompletionsEndpoint(service, store_by_default=store_chat_completions)
-        handlers = handlers_by_path(_create_endpoints(service, health, xai, chat_completions))
+        handlers = handlers_by_path(_create_endpoints(service, health, xai, store_chat_completions))
         self._websocket = WebSocketEndpoint(service)
         self._fast_routes = {
             (method, path): handlers[path][method]
@@ -84,7 +83,7 @@ def _create_endpoints(
     service: TurnService,
     health: HealthEndpoints,
     xai: XaiEndpoints,
-    chat_completions: ChatCompletionsEndpoint,
+    store_chat_completions: bool,
 ) -> Endpoints:
     stores = service.stores
     assert stores is not None, "every store has them"
@@ -94,7 +93,9 @@ def _create_endpoints(
     return Endpoints(
         responses=ResponseEndpoints(service, stores.response_index, idempotency_keys),
         compaction=CompactionEndpoints(service),
-        chat_completions=chat_completions,
+        chat_completions=ChatCompletionsEndpoint(
+            service, idempotency_keys, store_by_default=store_chat_completions
+        ),
         stored_chat_completions=StoredChatCompletionEndpoints(service, stores.response_index),
         models=ModelEndpoints(service),
         conversations=ConversationEndpoints(conversations, idempotency_keys),

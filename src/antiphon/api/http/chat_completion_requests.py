@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import msgspec
 
-from antiphon.api.common.body import RequestDecoder, check_depth, decode_body
+from antiphon.api.common.body import RequestDecoder, decode_body
+from antiphon.api.common.tool_requests import (
+    DecodedTools,
+    Definition,
+    McpToolParam,
+    ToolChoice,
+    ToolParam,
+    decode_tools,
+    parse_tools,
+)
 from antiphon.api.http.chat_messages import MessageParam, decode_call_fields, decode_messages
 from antiphon.api.http.loose_chat_requests import normalize_chat_request
 from antiphon.api.http.responses_codec import (
-    JsonObjectFormat,
     JsonSchema,
     Metadata,
-    NonEmptyString,
     Penalty,
     PositiveInt,
     Probability,
@@ -22,47 +31,22 @@ from antiphon.api.http.responses_codec import (
     decode_request,
     format_fields,
 )
-from antiphon.core.turns import INCLUDE_LOGPROBS, FunctionTool, Options, TurnRequest
+from antiphon.core.tool_definitions import CustomToolParam, FunctionToolParam
+from antiphon.core.turns import INCLUDE_LOGPROBS, Options, TurnRequest
 from antiphon.errors import InvalidRequestError
 
 
-class _Function(msgspec.Struct, frozen=True):
-    name: NonEmptyString
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
+class _ObjectFormat(msgspec.Struct, frozen=True, tag="json_object", tag_field="type"):
+    """Some JSON; with the schema that other servers take here, JSON of one shape."""
 
-
-class _Tool(msgspec.Struct, frozen=True):
-    type: Literal["function"]
-    function: _Function
-
-
-class _ChosenFunction(msgspec.Struct, frozen=True):
-    name: NonEmptyString
-
-
-class _NamedChoice(msgspec.Struct, frozen=True, tag="function", tag_field="type"):
-    function: _ChosenFunction
-
-
-class _AllowedFunctions(msgspec.Struct, frozen=True):
-    tools: Annotated[list[_NamedChoice], msgspec.Meta(min_length=1, max_length=128)]
-    mode: Literal["auto", "none", "required"] | None = None
-
-
-class _AllowedTools(msgspec.Struct, frozen=True, tag="allowed_tools", tag_field="type"):
-    allowed_tools: _AllowedFunctions
-
-
-_ToolChoice = Literal["auto", "none", "required"] | _NamedChoice | _AllowedTools
+    schema: dict[str, Any] | None = None
 
 
 class _SchemaFormat(msgspec.Struct, frozen=True, tag="json_schema", tag_field="type"):
     json_schema: JsonSchema
 
 
-_ResponseFormat = TextFormat | JsonObjectFormat | _SchemaFormat
+_ResponseFormat = TextFormat | _ObjectFormat | _SchemaFormat
 
 
 class _StreamOptions(msgspec.Struct, frozen=True):
@@ -85,11 +69,11 @@ class ChatCompletionCreate(msgspec.Struct, frozen=True):
     seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     stop: str | list[str] | None = None
     n: PositiveInt | None = None
-    tools: list[_Tool] | None = None
-    tool_choice: _ToolChoice | None = None
+    tools: list[Definition] | None = None
+    tool_choice: ToolChoice | None = None
     #: What ``tools`` and ``tool_choice`` were called before.
-    functions: list[_Function] | None = None
-    function_call: Literal["auto", "none"] | _ChosenFunction | None = None
+    functions: list[Definition] | None = None
+    function_call: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: _ResponseFormat | None = None
     reasoning_effort: str | None = None
@@ -200,7 +184,7 @@ def _includes_usage(options: _StreamOptions | None) -> bool:
 def _options(params: ChatCompletionCreate, extra: dict[str, Any]) -> Options:
     stop = params.stop or ()
     logprobs = params.logprobs or (params.logprobs is None and bool(params.top_logprobs))
-    choice, allowed_tools = _tool_choice(params)
+    tools = _decode_tools(params)
     return Options(
         temperature=params.temperature,
         top_p=params.top_p,
@@ -209,9 +193,11 @@ def _options(params: ChatCompletionCreate, extra: dict[str, Any]) -> Options:
         presence_penalty=params.presence_penalty,
         seed=params.seed,
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
-        tools=_tools(params),
-        tool_choice=choice,
-        allowed_tools=allowed_tools,
+        tools=tools.functions,
+        namespaces=tools.namespaces,
+        hosted_tools=tools.hosted,
+        tool_choice=tools.choice,
+        allowed_tools=tools.allowed_tools,
         # Of old, an answer had one call at most.
         parallel_tool_calls=params.parallel_tool_calls is not False and not params.functions,
         text_format=_text_format(params.response_format),
@@ -224,27 +210,68 @@ def _options(params: ChatCompletionCreate, extra: dict[str, Any]) -> Options:
     )
 
 
-def _tools(params: ChatCompletionCreate) -> tuple[FunctionTool, ...]:
-    functions = {
-        f"tools[{index}].function": tool.function for index, tool in enumerate(params.tools or ())
-    }
-    functions |= {f"functions[{index}]": one for index, one in enumerate(params.functions or ())}
-    for path, function in functions.items():
-        check_depth(function.parameters, f"{path}.parameters")
-    return tuple(
-        FunctionTool(one.name, one.description, one.parameters, one.strict)
-        for one in functions.values()
-    )
+def _decode_tools(params: ChatCompletionCreate) -> DecodedTools:
+    """The tools of a request, and the functions that they were before."""
+    functions = [{**one, "type": "function"} for one in params.functions or ()]
+    definitions = [*(params.tools or ()), *functions]
+    choice = params.tool_choice or params.function_call or None
+    if not definitions and choice is None:
+        return DecodedTools()
+    try:
+        tools = parse_tools(definitions)
+        for index, tool in enumerate(tools):
+            if isinstance(tool, McpToolParam):
+                raise InvalidRequestError(
+                    "MCP servers are tools of /v1/responses.",
+                    code="unsupported_parameter",
+                    param=f"tools[{index}].type",
+                )
+        return decode_tools(tools, _find_choice(choice, tools))
+    except InvalidRequestError as error:
+        field = "tool_choice" if params.tool_choice else "function_call"
+        raise _locate_error(error, definitions, len(params.tools or ()), field, choice) from None
 
 
-def _tool_choice(params: ChatCompletionCreate) -> tuple[str, tuple[str, ...] | None]:
-    match params.tool_choice or params.function_call or "auto":
-        case _NamedChoice(function=function) | (_ChosenFunction() as function):
-            return f"function:{function.name}", None
-        case _AllowedTools(allowed_tools=allowed):
-            return allowed.mode or "auto", tuple(one.function.name for one in allowed.tools)
-        case choice:
-            return choice, None
+def _find_choice(choice: ToolChoice | None, tools: Sequence[ToolParam]) -> ToolChoice | None:
+    """A choice; one that is the name of a tool means that tool."""
+    if not isinstance(choice, str):
+        return choice
+    for tool in tools:
+        if isinstance(tool, FunctionToolParam | CustomToolParam) and tool.name == choice:
+            return {"type": "function", "name": choice}
+    return choice.strip().lower()
+
+
+_TOOL_PATH = re.compile(r"tools\[(\d+)\](\.(?!type\b).*)?")
+
+
+def _locate_error(
+    error: InvalidRequestError,
+    definitions: Sequence[Definition],
+    tool_count: int,
+    choice_field: str,
+    choice: ToolChoice | None,
+) -> InvalidRequestError:
+    """The error with the field where chat completions have it."""
+    param = error.param or ""
+    match = _TOOL_PATH.fullmatch(param)
+    if match is not None:
+        index, field = int(match[1]), match[2] or ""
+        path = f"tools[{index}]" if index < tool_count else f"functions[{index - tool_count}]"
+        path += _nesting(definitions[index], field) + field
+    elif param.startswith("tool_choice"):
+        field = param.removeprefix("tool_choice")
+        nesting = _nesting(choice, field) if isinstance(choice, dict) and field == ".name" else ""
+        path = choice_field + nesting + field
+    else:
+        return error
+    return InvalidRequestError(error.message.replace(param, path), code=error.code, param=path)
+
+
+def _nesting(definition: Definition, field: str) -> str:
+    """Where the fields of a tool are in its definition."""
+    kind = definition.get("type") or "function"
+    return f".{kind}" if field and isinstance(definition.get(kind), dict) else ""
 
 
 def _text_format(given: _ResponseFormat | None) -> dict[str, Any] | None:
@@ -254,4 +281,7 @@ def _text_format(given: _ResponseFormat | None) -> dict[str, Any] | None:
     if isinstance(given, _SchemaFormat):
         fields = format_fields(given.json_schema, "response_format.json_schema")
         return {"type": "json_schema", **fields}
-    return format_fields(given, "response_format")
+    fields = format_fields(given, "response_format")
+    if "schema" in fields:
+        return {"type": "json_schema", "name": "response", "schema": fields["schema"]}
+    return fields

@@ -6,7 +6,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from antiphon.api.common.authentication import tenant_of
-from antiphon.api.common.body import read_body
+from antiphon.api.common.body import ClientDisconnected, read_body
 from antiphon.api.common.deferred_completions import DeferredCompletions
 from antiphon.api.http.asgi_responses import (
     DisconnectWatcher,
@@ -18,17 +18,20 @@ from antiphon.api.http.asgi_responses import (
     send_json,
     server_failure,
 )
-from antiphon.api.http.chat_completion_requests import decode_chat_request
+from antiphon.api.http.chat_completion_requests import ChatRequest, decode_chat_request
 from antiphon.api.http.chat_completions_codec import (
     ChatCompletionChunkEncoder,
     encode_completion,
     encode_stream_error,
 )
+from antiphon.api.http.client_retries import ClientRetries, is_retry
+from antiphon.api.http.idempotency import IdempotencyKeys
 from antiphon.api.http.stream_events import DONE
 from antiphon.core.events import Created, Event
 from antiphon.core.ids import completion_id_of, to_response_id
-from antiphon.core.turns import Response, TurnRequest
+from antiphon.core.turns import IdempotencyReservation, Response, TurnRequest
 from antiphon.errors import AntiphonError, NotFoundError, error_from_code
+from antiphon.turn.replay import Replay
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
 
@@ -38,51 +41,90 @@ _encode = msgspec.json.Encoder().encode
 class ChatCompletionsEndpoint:
     """The endpoint, over one service."""
 
-    def __init__(self, service: TurnService, *, store_by_default: bool = False) -> None:
+    def __init__(
+        self,
+        service: TurnService,
+        idempotency_keys: IdempotencyKeys,
+        *,
+        store_by_default: bool = False,
+    ) -> None:
         self._service = service
+        self._idempotency_keys = idempotency_keys
+        self._retries = ClientRetries(service)
         self._store_by_default = store_by_default
         self._deferred_completions = DeferredCompletions()
 
     async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/chat/completions"""
-        request = decode_chat_request(
-            await read_body(receive), store_by_default=self._store_by_default
-        )
+        body = await read_body(receive)
+        request = decode_chat_request(body, store_by_default=self._store_by_default)
         turn_request = request.turn
         tenant = tenant_of(scope)
         if tenant:
             turn_request = msgspec.structs.replace(turn_request, tenant=tenant)
         if request.deferred:
-            await self._defer(turn_request, send)
+            await self._defer(turn_request, scope, body, send)
             return
-        with DisconnectWatcher(receive) as watch:
-            turn = watch.turn = await self._service.start(turn_request)
-            if turn_request.stream:
-                encoder = ChatCompletionChunkEncoder(
-                    turn.initial_response,
-                    include_usage=request.include_usage,
-                    legacy_functions=request.legacy_functions,
-                )
-                await _send_stream(turn, send, encoder)
-            else:
-                response = await turn.result()
-                if turn.error is not None:
-                    await send_error(send, turn.error)
-                else:
-                    await send_json(
-                        send, encode_completion(response, legacy_functions=request.legacy_functions)
-                    )
+        retries = self._retries if self._may_be_retry(turn_request, scope, body) else None
+        retried = None
+        if retries is not None and is_retry(scope):
+            retried = await retries.find(turn_request, body)
+        watch = DisconnectWatcher(receive)
+        try:
+            with watch:
+                turn = watch.turn = retried or await self._start(turn_request, scope, body)
+                await _send_turn(request, turn, send)
+        except ClientDisconnected:
+            if watch.turn is not None and retries is not None:
+                name = watch.turn.response_id
+                retries.remember(turn_request, body, name, was_retry=retried is not None)
+            raise
 
-    async def _defer(self, request: TurnRequest, send: Send) -> None:
-        """Start a turn that nobody waits for, but somebody will ask for."""
+    def _may_be_retry(self, request: TurnRequest, scope: Scope, body: bytes) -> bool:
+        """Whether the client may repeat a request by itself, without a key that says so."""
+        return request.store and self._idempotency_keys.for_request(scope, body) is None
+
+    async def _start(self, request: TurnRequest, scope: Scope, body: bytes) -> RunningTurn | Replay:
+        """The turn of a request; of a stored one that may have been made before."""
+        try:
+            return await self._start_once(request, scope, body)
+        except AntiphonError as error:
+            if error.param == "input":
+                # What the input is called here.
+                error.param = "messages"
+            raise
+
+    async def _start_once(
+        self, request: TurnRequest, scope: Scope, body: bytes
+    ) -> RunningTurn | Replay:
         if not request.store:
-            self._deferred_completions.ensure_capacity(request.tenant)
-        turn = await self._service.start(msgspec.structs.replace(request, stream=False))
-        if request.store:
+            return await self._service.start(request)
+
+        async def start(reservation: IdempotencyReservation | None) -> RunningTurn | Replay:
+            if reservation is None:
+                return await self._service.start(request)
+            reserved = msgspec.structs.replace(request, reservation=reservation)
+            turn = await self._service.start(reserved)
             await turn.wait_until_stored()
+            return turn
+
+        async def subscribe(response_id: str) -> RunningTurn | Replay:
+            return await self._service.subscribe(request.tenant, response_id)
+
+        return await self._idempotency_keys.run_once(scope, body, start, subscribe)
+
+    async def _defer(self, request: TurnRequest, scope: Scope, body: bytes, send: Send) -> None:
+        """Start a turn that nobody waits for, but somebody will ask for."""
+        request = msgspec.structs.replace(request, stream=False)
+        if request.store:
+            turn = await self._start(request, scope, body)
+            if isinstance(turn, RunningTurn):
+                await turn.wait_until_stored()
             request_id = completion_id_of(turn.response_id)
         else:
-            request_id = self._deferred_completions.add(request.tenant, [turn])
+            self._deferred_completions.ensure_capacity(request.tenant)
+            unstored = await self._service.start(request)
+            request_id = self._deferred_completions.add(request.tenant, [unstored])
         await send_json(send, _encode({"request_id": request_id}))
 
     async def retrieve_deferred(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,9 +139,8 @@ class ChatCompletionsEndpoint:
             response = found.turns[0].initial_response
         if response.end is None:
             await send_json(send, _encode({"request_id": request_id, "status": "pending"}), 202)
-        elif response.end.error is not None:
-            error = response.end.error
-            await send_error(send, error_from_code(error.code, error.message))
+        elif error := _failure_of(response):
+            await send_error(send, error)
         else:
             await send_json(send, encode_completion(response))
 
@@ -118,7 +159,38 @@ class ChatCompletionsEndpoint:
             ) from None
 
 
-async def _send_stream(turn: RunningTurn, send: Send, encoder: ChatCompletionChunkEncoder) -> None:
+async def _send_turn(request: ChatRequest, turn: RunningTurn | Replay, send: Send) -> None:
+    if isinstance(turn, Replay) and (error := _failure_of(await turn.result())):
+        # The answer is what it was the first time.
+        await send_error(send, error)
+    elif request.turn.stream:
+        encoder = ChatCompletionChunkEncoder(
+            turn.initial_response,
+            include_usage=request.include_usage,
+            legacy_functions=request.legacy_functions,
+        )
+        await _send_stream(turn, send, encoder)
+    else:
+        response = await turn.result()
+        if turn.error is not None:
+            await send_error(send, turn.error)
+        else:
+            body = encode_completion(response, legacy_functions=request.legacy_functions)
+            await send_json(send, body)
+
+
+def _failure_of(response: Response) -> AntiphonError | None:
+    """Why a turn failed, where it did."""
+    if response.end is None or response.end.error is None:
+        return None
+    error = error_from_code(response.end.error.code, response.end.error.message)
+    error.response_id = response.id if response.store else None
+    return error
+
+
+async def _send_stream(
+    turn: RunningTurn | Replay, send: Send, encoder: ChatCompletionChunkEncoder
+) -> None:
     """Write chunks as they come.
 
     The head waits for the model's first word, so that a turn which fails before it answers
@@ -147,7 +219,7 @@ async def _send_stream(turn: RunningTurn, send: Send, encoder: ChatCompletionChu
 
 
 async def _write_chunks(
-    turn: RunningTurn, send: Send, encoder: ChatCompletionChunkEncoder, head: StreamHead
+    turn: RunningTurn | Replay, send: Send, encoder: ChatCompletionChunkEncoder, head: StreamHead
 ) -> None:
     """The chunks of a turn; of one that fails those before its end."""
     held: list[Event] = []

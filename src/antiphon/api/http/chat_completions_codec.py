@@ -111,6 +111,9 @@ def _provider_fields(items: Sequence[Item]) -> dict[str, Any]:
 
 
 def _call_body(call: FunctionCall) -> dict[str, Any]:
+    if call.is_custom:
+        custom = {"name": call.name, "input": call.arguments}
+        return {"id": call.call_id, "type": "custom", "custom": custom}
     function = {"name": call.name, "arguments": call.arguments}
     body = {"id": call.call_id, "type": "function", "function": function}
     return add_call_fields(body, call.provider_fields.fields) if call.provider_fields else body

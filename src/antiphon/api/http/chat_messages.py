@@ -91,10 +91,19 @@ class _CalledFunction(msgspec.Struct, frozen=True):
     arguments: str
 
 
-class _Call(msgspec.Struct, frozen=True):
+class _CustomInput(msgspec.Struct, frozen=True):
+    name: str
+    input: str
+
+
+class _FunctionCall(msgspec.Struct, frozen=True, tag="function", tag_field="type"):
     id: str
     function: _CalledFunction
-    type: Literal["function"] = "function"
+
+
+class _CustomCall(msgspec.Struct, frozen=True, tag="custom", tag_field="type"):
+    id: str
+    custom: _CustomInput
 
 
 class MessageParam(msgspec.Struct, frozen=True):
@@ -104,7 +113,7 @@ class MessageParam(msgspec.Struct, frozen=True):
     content: _Content | msgspec.UnsetType | None = msgspec.UNSET
     name: str | None = None
     refusal: str | None = None
-    tool_calls: list[_Call] | None = None
+    tool_calls: list[_FunctionCall | _CustomCall] | None = None
     tool_call_id: str | None = None
     function_call: _CalledFunction | None = None
     # What models want back of their answers (``core.provider_fields``).
@@ -167,8 +176,9 @@ class _MessagesDecoder:
 
     def __init__(self, call_fields: _CallFields) -> None:
         self._call_fields = call_fields
-        #: The calls without an output, by id, with their names.
-        self._open_calls: dict[str, str] = {}
+        #: The calls without an output, by id, and those of custom tools.
+        self._open_calls: dict[str, FunctionCall] = {}
+        self._custom_call_ids: set[str] = set()
 
     def decode(self, message: MessageParam, index: int) -> Iterator[Item]:
         path = f"messages[{index}]"
@@ -177,7 +187,9 @@ class _MessagesDecoder:
             case "tool" | "function":
                 call_id = message.tool_call_id or self._find_open_call(message, path)
                 self._open_calls.pop(call_id, None)
-                yield FunctionCallOutput(call_id, _decode_content("tool", content, path))
+                is_custom = call_id in self._custom_call_ids
+                output = _decode_content("tool", content, path)
+                yield FunctionCallOutput(call_id, output, is_custom=is_custom)
             case "assistant":
                 yield from self._decode_assistant_message(message, index)
             case role:
@@ -191,7 +203,7 @@ class _MessagesDecoder:
         calls = list(message.tool_calls or ())
         # Libraries leave nameless stubs behind: no call was made.
         if message.function_call is not None and message.function_call.name and not calls:
-            calls.append(_Call(f"call_{index}", message.function_call))
+            calls.append(_FunctionCall(f"call_{index}", message.function_call))
         content = _decode_content("assistant", message.content or "", f"messages[{index}]")
         if message.refusal:
             words = (OutputText(content),) if isinstance(content, str) and content else content
@@ -200,19 +212,28 @@ class _MessagesDecoder:
         if content or not calls:
             yield Message("assistant", content, message.name)
         for number, call in enumerate(calls):
-            self._open_calls[call.id] = name = call.function.name
+            decoded = _decode_call(call)
+            self._open_calls[call.id] = decoded
+            if decoded.is_custom:
+                self._custom_call_ids.add(call.id)
             fields = self._call_fields.get((index, number))
-            yield FunctionCall(call.id, name, call.function.arguments, provider_fields=fields)
+            yield msgspec.structs.replace(decoded, provider_fields=fields)
 
     def _find_open_call(self, message: MessageParam, path: str) -> str:
         """The call that an output without an id is for: the first that waits, or that name's."""
-        for call_id, name in self._open_calls.items():
-            if message.role == "tool" or message.name in (None, name):
+        for call_id, call in self._open_calls.items():
+            if message.role == "tool" or message.name in (None, call.name):
                 return call_id
         field = "tool_call_id" if message.role == "tool" else "name"
         raise InvalidRequestError(
             "The message has to name the call that it is the output of.", param=f"{path}.{field}"
         )
+
+
+def _decode_call(call: _FunctionCall | _CustomCall) -> FunctionCall:
+    if isinstance(call, _CustomCall):
+        return FunctionCall(call.id, call.custom.name, call.custom.input, is_custom=True)
+    return FunctionCall(call.id, call.function.name, call.function.arguments)
 
 
 def _decode_reasoning(message: MessageParam) -> Iterator[Reasoning]:

@@ -6,14 +6,13 @@ What has no one meaning is left as it is, for the decoder to name it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 
 from antiphon.api.common.item_shapes import ROLE_NAMES
 
-_CHOICES: Final = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
 _FORMATS: Final = frozenset({"text", "json_object"})
 
 
@@ -23,9 +22,6 @@ def normalize_chat_request(body: dict[str, Any]) -> dict[str, Any]:
     for name, normalize in _FIELDS.items():
         if body.get(name) is not None:
             body[name] = normalize(body[name])
-    choice = body.get("tool_choice")
-    if isinstance(choice, str) and choice in _tool_names(body.get("tools")):
-        body["tool_choice"] = _named_choice(choice)
     return body
 
 
@@ -174,6 +170,8 @@ def _normalize_call(call: dict[str, Any], default_id: str) -> dict[str, Any]:
     function = call.get("function", call if "name" in call else None)
     if isinstance(function, dict):
         function = {**function, "arguments": _as_arguments(function.get("arguments"))}
+    if isinstance(call.get("custom"), dict):
+        return {**call, "id": call_id, "type": "custom", "function": None}
     kind = "function" if function is not None else call.get("type") or "function"
     return {**call, "id": call_id, "type": kind, "function": function}
 
@@ -196,71 +194,7 @@ def _normalize_tools(tools: Any) -> Any:
         tools = [tools] if tools else None
     if not isinstance(tools, list):
         return tools
-    return [_nest_function(one) for one in tools if one is not None]
-
-
-def _nest_function(tool: Any) -> Any:
-    """A function tool or a choice of one, with its fields where chat completions have them."""
-    if not isinstance(tool, dict) or tool.get("type") not in (None, "function"):
-        return tool
-    inner = tool.get("function")
-    if inner is None and "name" in tool:
-        inner = {name: value for name, value in tool.items() if name != "type"}
-    if isinstance(inner, str):
-        inner = {"name": inner}
-    if inner is None:
-        return tool
-    if isinstance(inner, dict) and inner.get("parameters") in ("", []):
-        inner = {**inner, "parameters": None}
-    return {"type": "function", "function": inner}
-
-
-def _normalize_functions(functions: Any) -> Any:
-    tools = _normalize_tools(functions)
-    if not isinstance(tools, list):
-        return tools
-    return [one.get("function", one) if isinstance(one, dict) else one for one in tools]
-
-
-def _normalize_choice(choice: Any) -> Any:
-    if isinstance(choice, str):
-        return _CHOICES.get(choice.strip().lower(), choice) or None
-    return _normalize_choice_object(choice) if isinstance(choice, dict) else choice
-
-
-def _normalize_choice_object(choice: dict[str, Any]) -> Any:
-    kind = choice.get("type")
-    if kind in _CHOICES or not choice:
-        return _CHOICES.get(kind or "")
-    if kind == "allowed_tools":
-        allowed = choice.get("allowed_tools", choice)
-        if isinstance(allowed, dict):
-            return {"type": kind, "allowed_tools": {**allowed, "tools": _allowed(allowed)}}
-    return _nest_function({**choice, "type": "function"} if kind == "tool" else choice)
-
-
-def _allowed(allowed: dict[str, Any]) -> Any:
-    tools = allowed.get("tools")
-    return [_nest_function(one) for one in tools] if isinstance(tools, list) else tools
-
-
-def _named_choice(name: str) -> dict[str, Any]:
-    return {"type": "function", "function": {"name": name}}
-
-
-def _tool_names(tools: Any) -> list[Any]:
-    functions = (one.get("function") for one in _dicts(tools))
-    return [one.get("name") for one in _dicts(list(functions))]
-
-
-def _dicts(values: Any) -> Iterable[dict[str, Any]]:
-    return (one for one in values if isinstance(one, dict)) if isinstance(values, list) else ()
-
-
-def _normalize_legacy_choice(choice: Any) -> Any:
-    if isinstance(choice, dict):
-        choice = choice.get("function", choice)
-    return choice or None
+    return [one for one in tools if one is not None]
 
 
 def _normalize_format(given: Any) -> Any:
@@ -318,9 +252,7 @@ def _encode(value: Any) -> str:
 _FIELDS: Final[dict[str, Callable[[Any], Any]]] = {
     "messages": _normalize_messages,
     "tools": _normalize_tools,
-    "tool_choice": _normalize_choice,
-    "functions": _normalize_functions,
-    "function_call": _normalize_legacy_choice,
+    "functions": _normalize_tools,
     "response_format": _normalize_format,
     "stop": _normalize_stop,
     "max_tokens": _normalize_limit,

@@ -14,7 +14,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from antiphon.api.common.authentication import tenant_of
-from antiphon.api.common.body import query_params, read_body
+from antiphon.api.common.body import ClientDisconnected, query_params, read_body
 from antiphon.api.http.asgi_responses import (
     DisconnectWatcher,
     KeepAlive,
@@ -26,6 +26,7 @@ from antiphon.api.http.asgi_responses import (
     send_json,
     server_failure,
 )
+from antiphon.api.http.client_retries import ClientRetries, is_retry
 from antiphon.api.http.idempotency import IdempotencyKeys, IdempotentRequest
 from antiphon.api.http.item_bodies import input_items, item_body, parse_include
 from antiphon.api.http.pagination import (
@@ -63,6 +64,7 @@ class ResponseEndpoints:
         self._service = service
         self._response_index = response_index
         self._idempotency_keys = idempotency_keys
+        self._retries = ClientRetries(service)
 
     async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/responses"""
@@ -74,15 +76,25 @@ class ResponseEndpoints:
         idempotent_request = (
             self._idempotency_keys.for_request(scope, body) if request.store else None
         )
-        if request.background:
-            # It is not done for whoever waits, so it begins without them too.
-            turn = await self._begun(request, idempotent_request)
-            with DisconnectWatcher(receive, turn):
+        retried = None
+        if idempotent_request is None and is_retry(scope):
+            retried = await self._retries.find(request, body)
+        watch = DisconnectWatcher(receive)
+        try:
+            if request.background and retried is None:
+                # It is not done for whoever waits, so it begins without them too.
+                watch.turn = await self._begun(request, idempotent_request)
+            with watch:
+                turn = watch.turn = (
+                    retried or watch.turn or await self._begun(request, idempotent_request)
+                )
                 await _send_turn(request, turn, send)
-            return
-        with DisconnectWatcher(receive) as watch:
-            turn = watch.turn = await self._begun(request, idempotent_request)
-            await _send_turn(request, turn, send)
+        except ClientDisconnected:
+            if watch.turn is not None and idempotent_request is None:
+                self._retries.remember(
+                    request, body, watch.turn.response_id, was_retry=retried is not None
+                )
+            raise
 
     async def _begun(
         self, request: TurnRequest, idempotent_request: IdempotentRequest | None

@@ -153,21 +153,37 @@ class ResponseCreate(msgspec.Struct, frozen=True):
 
 
 def _normalize_request(fields: dict[str, Any]) -> dict[str, Any]:
-    """A body with the format of an answer as chat completions nest it, in this API's shape."""
-    text = fields.get("text")
-    form = text.get("format") if isinstance(text, dict) else None
-    if isinstance(form, dict) and isinstance(form.get("json_schema"), dict):
-        flat = {**drop_nulls(form["json_schema"]), "type": "json_schema"}
-        return {**fields, "text": {**fields["text"], "format": flat}}
-    return {**fields, "text": {**fields["text"], "format": None}} if form == {} else fields
+    """A body of other shapes in this API's: one value for a list, empty words for none."""
+    clean = dict(fields)
+    for name in ("tools", "include", "input"):
+        value = clean.get(name)
+        if isinstance(value, list):
+            clean[name] = [one for one in value if one is not None]
+        elif name != "input" and isinstance(value, dict | str):
+            clean[name] = [value] if value else None
+    text = clean.get("text")
+    if isinstance(text, dict):
+        clean["text"] = {**text, "verbosity": text.get("verbosity") or None}
+        clean["text"]["format"] = _normalize_format(text.get("format"))
+    return {**clean, "truncation": clean.get("truncation") or None}
+
+
+def _normalize_format(given: Any) -> Any:
+    """The format of an answer; chat completions nest its schema."""
+    if isinstance(given, dict) and isinstance(given.get("json_schema"), dict):
+        return {**drop_nulls(given["json_schema"]), "type": "json_schema"}
+    return given or None
 
 
 _request = RequestDecoder(ResponseCreate, _normalize_request)
 _NO_TOOLS = DecodedTools()
 
 
-def decode_request(body: bytes) -> TurnRequest:
-    """A body as a turn's request. Raises ``InvalidRequestError`` naming the invalid field."""
+def decode_request(body: bytes, *, needs_input: bool = True) -> TurnRequest:
+    """A body as a turn's request. Raises ``InvalidRequestError`` naming the invalid field.
+
+    ``needs_input`` False: a turn that only prepares others may have none.
+    """
     params, extra = _request.decode(body)
     conversation = params.conversation
     if isinstance(conversation, _Conversation):
@@ -175,6 +191,9 @@ def decode_request(body: bytes) -> TurnRequest:
     # An empty id is how some clients write that there is none.
     conversation, previous = conversation or None, params.previous_response_id or None
     _check_combinations(params, conversation, previous)
+    has_input = params.input is not None or params.messages is not None
+    if needs_input and not has_input and previous is None and conversation is None:
+        raise InvalidRequestError("There is no input.", code="empty_input", param="input")
     decoded_input = _decode_input(params)
     tools = _decode_tools(params, decoded_input.items)
     return TurnRequest(
@@ -224,9 +243,6 @@ def _check_combinations(
             code="unsupported_parameter",
             param="background",
         )
-    has_input = params.input is not None or params.messages is not None
-    if not has_input and previous is None and conversation is None:
-        raise InvalidRequestError("There is no input.", code="empty_input", param="input")
 
 
 def _decode_input(params: ResponseCreate) -> DecodedInput:
@@ -262,16 +278,18 @@ def _options(params: ResponseCreate, tools: DecodedTools, extra: dict[str, Any])
         parallel_tool_calls=params.parallel_tool_calls is not False,
         text_format=format_fields(text.format, "text.format") if text and text.format else None,
         verbosity=text.verbosity if text else None,
-        reasoning_effort=reasoning.effort if reasoning else None,
-        reasoning_summary=(reasoning.summary or reasoning.generate_summary) if reasoning else None,
+        reasoning_effort=(reasoning.effort or None) if reasoning else None,
+        reasoning_summary=(
+            (reasoning.summary or reasoning.generate_summary or None) if reasoning else None
+        ),
         top_logprobs=params.top_logprobs,
         include=tuple(params.include or ()),
-        service_tier=params.service_tier,
-        prompt_cache_key=params.prompt_cache_key,
-        safety_identifier=params.safety_identifier,
+        service_tier=params.service_tier or None,
+        prompt_cache_key=params.prompt_cache_key or None,
+        safety_identifier=params.safety_identifier or None,
         truncation=params.truncation or "disabled",
         metadata=params.metadata or {},
-        user=params.user,
+        user=params.user or None,
         extra=extra,
     )
 

@@ -185,6 +185,7 @@ _RESPONSE_ROUTES: Final = (
         "ChatCompletion",
         ChatCompletionCreate,
         streams=True,
+        takes_idempotency_key=True,
         handler=lambda to: to.chat_completions.create,
     ),
     Route(

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from antiphon.api.common.authentication import tenant_of
 from antiphon.api.common.body import decode_body, query_params, read_body
-from antiphon.api.common.tool_requests import choice_body
+from antiphon.api.common.tool_requests import choice_body, tool_bodies
 from antiphon.api.http.asgi_responses import send_json
 from antiphon.api.http.chat_completions_codec import completion_body, message_body
 from antiphon.api.http.pagination import (
@@ -129,12 +129,11 @@ class StoredChatCompletionEndpoints:
 def stored_completion_body(response: Response) -> dict[str, Any]:
     """A stored completion, with what it was asked with besides its messages."""
     options = response.header.options
-    choice = choice_body(options)
     return {
         **completion_body(response),
         "metadata": options.metadata,
-        "tools": [{"type": "function", "function": tool} for tool in options.tools],
-        "tool_choice": choice,
+        "tools": [_tool_body(tool) for tool in tool_bodies(options)],
+        "tool_choice": choice_body(options),
         "temperature": options.temperature,
         "top_p": options.top_p,
         "presence_penalty": options.presence_penalty,
@@ -144,6 +143,15 @@ def stored_completion_body(response: Response) -> dict[str, Any]:
         "service_tier": options.service_tier or "default",
         "input_user": options.user,
     }
+
+
+def _tool_body(tool: dict[str, Any]) -> dict[str, Any]:
+    """A tool with its fields where chat completions have them."""
+    kind = tool["type"]
+    if kind not in ("function", "custom"):
+        return tool
+    fields = {name: it for name, it in tool.items() if name != "type" and it is not None}
+    return {"type": kind, kind: fields}
 
 
 def request_messages(chain: Sequence[Response]) -> list[dict[str, Any]]:

@@ -1,20 +1,22 @@
-"""WebSocket endpoint: ``/v1/responses`` over a WebSocket; one turn after another.
+"""WebSocket endpoint: ``/v1/responses`` over a WebSocket, with turns one after another in lanes.
 
-The events are those of the HTTP stream, one a message. Turns with ``store: false`` can be
-continued on their own connection only, which remembers the newest one.
+The events are those of the HTTP stream, one a message; a request's ``stream_id`` names its lane,
+and its events have it too. Turns with ``store: false`` can be continued on their own connection
+only, of which each lane remembers its newest one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from typing import Any
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
 from antiphon.api.common.authentication import tenant_of
-from antiphon.api.common.body import MAX_BODY, decode_body
+from antiphon.api.common.body import DECODE_ERRORS, MAX_BODY, decode_body
 from antiphon.api.http.middleware import reauthorize
 from antiphon.api.http.responses_codec import decode_request
 from antiphon.api.http.stream_events import EventEncoder
@@ -28,27 +30,35 @@ log = logging.getLogger("antiphon.http")
 
 #: Seconds that a connection lasts.
 _LIFETIME = 3600.0
-#: How many requests may wait for the one that runs, and their bytes.
+#: How many requests may wait in a lane for the one that runs, and the bytes of all of them.
 _BACKLOG = 32
 _MAX_QUEUED_BYTES = 2 * MAX_BODY
+#: How many lanes a connection may have, besides the one without a name.
+_MAX_LANES = 32
+_STREAM_ID = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 
 _NORMAL_CLOSURE, _TRY_AGAIN_LATER = 1000, 1013
-#: What only the HTTP stream needs, and lanes: turns here run one after another.
-_UNSUPPORTED_FIELDS = ("background", "stream_options", "stream_id")
+#: What only the HTTP stream needs.
+_UNSUPPORTED_FIELDS = ("background", "stream_options")
 
 _encode = msgspec.json.Encoder().encode
 
 
 class _Message(msgspec.Struct, frozen=True):
+    """What a message has besides the body of a request."""
+
     type: str
     background: bool | None = None
     stream_options: Any = None
-    #: What OpenAI's clients know besides: a lane of its own, and a turn without an answer.
-    stream_id: str | None = None
     generate: bool | None = None
 
 
+class _Routing(msgspec.Struct, frozen=True):
+    stream_id: Any = None
+
+
 _message = msgspec.json.Decoder(_Message)
+_routing = msgspec.json.Decoder(_Routing)
 
 
 class WebSocketEndpoint:
@@ -64,107 +74,194 @@ class WebSocketEndpoint:
         await _Connection(self._service, scope, receive, send).serve(self._lifetime)
 
 
+class _Lane:
+    """The requests of one ``stream_id``, and the one of them that is answered."""
+
+    def __init__(self, stream_id: str | None) -> None:
+        #: What is added to the end of each event.
+        self.suffix = "}" if stream_id is None else f',"stream_id":{_encode(stream_id).decode()}}}'
+        self.queue: asyncio.Queue[bytes] = asyncio.Queue()
+        self.unstored_history = UnstoredHistory()
+        self.turn: RunningTurn | None = None
+        self.is_busy = False
+        self.task: asyncio.Task[None] | None = None
+
+
 class _Connection:
     def __init__(self, service: TurnService, scope: Scope, receive: Receive, send: Send) -> None:
         self._service = service
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._unstored_history = UnstoredHistory()
-        self._queue: asyncio.Queue[bytes] = asyncio.Queue()
         self._queued_bytes = 0
-        self._turn: RunningTurn | None = None
+        self._lanes: dict[str | None, _Lane] = {}
+        #: Done when nothing can be written any more.
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def serve(self, lifetime: float) -> None:
         listening = asyncio.create_task(self._listen())
-        answering = asyncio.create_task(self._process_queue())
         try:
             over, _ = await asyncio.wait(
-                (listening, answering), timeout=lifetime, return_when=asyncio.FIRST_COMPLETED
+                (listening, self._broken), timeout=lifetime, return_when=asyncio.FIRST_COMPLETED
             )
         finally:
             listening.cancel()
-            answering.cancel()
-            await asyncio.gather(listening, answering, return_exceptions=True)
-            if self._turn is not None:
-                await self._turn.detach()
-        for task in over:
-            # The answering ends only when it cannot write, and then the client is gone.
-            task.result()
+            tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(listening, *tasks, return_exceptions=True)
+            for lane in self._lanes.values():
+                if lane.turn is not None:
+                    await lane.turn.detach()
+        if self._broken.done():
+            self._broken.result()
         if listening not in over:
             await self._send_expired(lifetime)
         elif listening.result():
             await self._close(_TRY_AGAIN_LATER)
 
     async def _listen(self) -> bool:
-        """Take requests while one is answered. False: the client hung up, True: too many."""
+        """Take requests while others are answered. False: the client hung up, True: too many."""
         while (message := await self._receive())["type"] != "websocket.disconnect":
             text = message.get("text")
             body = text.encode() if text is not None else message.get("bytes") or b""
+            try:
+                lane = self._lane_of(body)
+            except InvalidRequestError as error:
+                await self._send_text(error_event(error), _Lane(_quotable_stream_id(body)))
+                continue
             self._queued_bytes += len(body)
-            self._queue.put_nowait(body)
-            if self._queue.qsize() > _BACKLOG or self._queued_bytes > _MAX_QUEUED_BYTES:
+            lane.queue.put_nowait(body)
+            if lane.queue.qsize() > _BACKLOG or self._queued_bytes > _MAX_QUEUED_BYTES:
                 return True
         return False
 
-    async def _process_queue(self) -> None:
-        while True:
-            body = await self._queue.get()
-            self._queued_bytes -= len(body)
-            try:
-                await self._process(body)
-            except AntiphonError as error:
-                await self._send_text(error_event(error))
-            except OSError:
-                # What a server raises where nobody is left to write to.
-                raise
-            except Exception:
-                log.exception("WEBSOCKET %s failed", self._scope["path"])
-                failure = AntiphonError("The server failed on this request.")
-                await self._send_text(error_event(failure))
+    def _lane_of(self, body: bytes) -> _Lane:
+        """The lane of a message. Raises ``InvalidRequestError``."""
+        stream_id = _decode_stream_id(body)
+        if stream_id is not None and not (
+            isinstance(stream_id, str) and _STREAM_ID.fullmatch(stream_id)
+        ):
+            raise InvalidRequestError(
+                "A stream_id has 1 to 256 letters, digits, dots, hyphens and underscores.",
+                code="invalid_stream_id",
+                param="stream_id",
+            )
+        lane = self._lanes.get(stream_id)
+        if lane is None:
+            if len(self._lanes.keys() - {None}) >= _MAX_LANES and stream_id is not None:
+                self._drop_idle_lane()
+            lane = self._lanes[stream_id] = _Lane(stream_id)
+            lane.task = asyncio.create_task(self._process_queue(lane))
+        return lane
 
-    async def _process(self, body: bytes) -> None:
+    def _drop_idle_lane(self) -> None:
+        """Make room for another lane. Raises ``InvalidRequestError`` where all are in use."""
+        for stream_id, lane in self._lanes.items():
+            if stream_id is not None and not lane.is_busy and lane.queue.empty():
+                del self._lanes[stream_id]
+                if lane.task is not None:
+                    lane.task.cancel()
+                return
+        raise InvalidRequestError(
+            f"A connection has at most {_MAX_LANES} streams at once.",
+            code="invalid_stream_id",
+            param="stream_id",
+        )
+
+    async def _process_queue(self, lane: _Lane) -> None:
+        try:
+            while True:
+                body = await lane.queue.get()
+                lane.is_busy = True
+                self._queued_bytes -= len(body)
+                await self._answer(body, lane)
+                lane.is_busy = False
+        except OSError as error:
+            # What a server raises where nobody is left to write to.
+            if not self._broken.done():
+                self._broken.set_exception(error)
+
+    async def _answer(self, body: bytes, lane: _Lane) -> None:
+        try:
+            await self._process(body, lane)
+        except AntiphonError as error:
+            await self._send_text(error_event(error), lane)
+        except OSError:
+            raise
+        except Exception:
+            log.exception("WEBSOCKET %s failed", self._scope["path"])
+            failure = AntiphonError("The server failed on this request.")
+            await self._send_text(error_event(failure), lane)
+
+    async def _process(self, body: bytes, lane: _Lane) -> None:
         request = _decode_message(body, tenant_of(self._scope))
+        self._share_history(request, lane)
         async with reauthorize(self._scope):
-            turn = self._turn = await self._start_turn(request)
+            turn = lane.turn = await self._start_turn(request, lane)
         encoder = EventEncoder(turn.initial_response)
         try:
             async for batch in turn.events():
                 for frame in event_messages(encoder.encode(batch)):
-                    await self._send_text(frame)
+                    await self._send_text(frame, lane)
         except AntiphonError as lost:
             for frame in event_messages(encoder.encode_failure(lost)):
-                await self._send_text(frame)
-        self._turn = None
+                await self._send_text(frame, lane)
+        lane.turn = None
         if turn.error is not None:
-            self._evict(request)
+            _evict(request, lane)
 
-    async def _start_turn(self, request: TurnRequest) -> RunningTurn:
+    async def _start_turn(self, request: TurnRequest, lane: _Lane) -> RunningTurn:
         try:
-            return await self._service.start(request, unstored_history=self._unstored_history)
+            return await self._service.start(request, unstored_history=lane.unstored_history)
         except AntiphonError:
-            self._evict(request)
+            _evict(request, lane)
             raise
 
-    def _evict(self, request: TurnRequest) -> None:
-        """A continuation failed: what it went on from is not for another try."""
+    def _share_history(self, request: TurnRequest, lane: _Lane) -> None:
+        """Let a lane continue an unstored turn of another one."""
         previous = request.previous_response_id
-        if previous is not None and self._unstored_history.get(previous) is not None:
-            self._unstored_history.clear()
+        if previous is None or lane.unstored_history.get(previous) is not None:
+            return
+        for other in self._lanes.values():
+            if (chain := other.unstored_history.get(previous)) is not None:
+                lane.unstored_history.update(previous, chain)
+                return
 
     async def _send_expired(self, lifetime: float) -> None:
         error = InvalidRequestError(
             f"A connection lasts {lifetime / 60:g} minutes: open a new one, and go on from there.",
             code="websocket_connection_limit_reached",
         )
-        await self._send_text(error_event(error))
+        await self._send_text(error_event(error), _Lane(None))
         await self._close(_NORMAL_CLOSURE)
 
-    async def _send_text(self, text: str) -> None:
-        await self._send({"type": "websocket.send", "text": text})
+    async def _send_text(self, text: str, lane: _Lane) -> None:
+        await self._send({"type": "websocket.send", "text": text[:-1] + lane.suffix})
 
     async def _close(self, code: int) -> None:
         await self._send({"type": "websocket.close", "code": code})
+
+
+def _evict(request: TurnRequest, lane: _Lane) -> None:
+    """A continuation failed: what it went on from is not for another try."""
+    previous = request.previous_response_id
+    if previous is not None and lane.unstored_history.get(previous) is not None:
+        lane.unstored_history.clear()
+
+
+def _decode_stream_id(body: bytes) -> Any:
+    """The ``stream_id`` of a message. None: it has none, or cannot be decoded."""
+    try:
+        return _routing.decode(body).stream_id
+    except DECODE_ERRORS:
+        return None
+
+
+def _quotable_stream_id(body: bytes) -> str | None:
+    """A ``stream_id`` that is not one, by which a client may still know whom its error is for."""
+    stream_id = _decode_stream_id(body)
+    return stream_id if isinstance(stream_id, str) and len(stream_id) <= 1000 else None
 
 
 def _decode_message(body: bytes, tenant: str) -> TurnRequest:
@@ -176,15 +273,14 @@ def _decode_message(body: bytes, tenant: str) -> TurnRequest:
         raise InvalidRequestError(
             "The messages of this connection are of the type response.create.", param="type"
         )
-    unwanted = [field for field in _UNSUPPORTED_FIELDS if getattr(message, field)]
-    if message.generate is False:
-        # There is nothing to warm up, and an answer is not what was asked for.
-        unwanted.append("generate")
-    for field in unwanted:
-        raise InvalidRequestError(
-            f"'{field}' means nothing here.", code="unsupported_parameter", param=field
-        )
-    return msgspec.structs.replace(decode_request(body), tenant=tenant, stream=True)
+    for field in _UNSUPPORTED_FIELDS:
+        if getattr(message, field):
+            raise InvalidRequestError(
+                f"'{field}' means nothing here.", code="unsupported_parameter", param=field
+            )
+    generate = message.generate is not False
+    request = decode_request(body, needs_input=generate)
+    return msgspec.structs.replace(request, tenant=tenant, stream=True, generate=generate)
 
 
 def event_messages(stream: bytes) -> list[str]:

@@ -16,10 +16,13 @@ import msgspec
 from antiphon.core.extra_fields import add_extra_fields
 from antiphon.core.function_schemas import complete_parameters
 from antiphon.core.items import AudioData, Phase
+from antiphon.core.provider_fields import ProviderFields
 from antiphon.core.reasoning_sidecar import (
+    FIELDS_KEY,
     ITEMS_KEY,
     PHASE_KEY,
     REASONING_KEY,
+    UNCOMMON_MARK,
     ReasoningSidecar,
     insert_fields,
 )
@@ -60,9 +63,10 @@ class MessageFunction(msgspec.Struct, frozen=True):
     arguments: str
 
 
-class MessageToolCall(msgspec.Struct, frozen=True):
+class MessageToolCall(msgspec.Struct, frozen=True, rename={"provider_fields": FIELDS_KEY}):
     id: str
     function: MessageFunction
+    provider_fields: ProviderFields | None = None
 
 
 class ChatMessage(
@@ -196,16 +200,12 @@ class ChatCompletionsEncoder:
         return fields if fields == b"}" else b"," + fields
 
 
-#: What only some of the upstreams take, as compact JSON has it; in a string it is escaped.
-_TOOL_PARTS = b'"role":"tool","content":['
-_ORIGINAL_DETAIL = b'"detail":"original"'
-
-
 def fit_messages(messages: bytes) -> bytes:
     """The messages as every upstream takes them: pictures of tools as a user's, known details."""
-    if _TOOL_PARTS in messages:
-        messages = _encode(text_tool_outputs(msgspec.json.decode(messages)))
-    return messages.replace(_ORIGINAL_DETAIL, b'"detail":"high"')
+    if UNCOMMON_MARK not in messages:
+        return messages
+    fitted = _encode(text_tool_outputs(msgspec.json.decode(messages)))
+    return fitted.replace(b'"detail":"original"', b'"detail":"high"')
 
 
 def _tool(tool: FunctionTool) -> dict[str, Any]:

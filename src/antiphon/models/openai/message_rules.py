@@ -197,6 +197,8 @@ def no_provider_fields(messages: Messages) -> Messages:
         plain = _without(one, EXTRA_FIELDS)
         if plain.get("tool_calls"):
             plain["tool_calls"] = [_plain_call(call) for call in plain["tool_calls"]]
+        elif plain.get("type") == "function_call":
+            plain = _plain_call(plain)
         out.append(plain)
     return out
 

@@ -23,7 +23,9 @@ from antiphon.models.openai.request_rules import (
     decode_request,
     without_field,
     without_schema_keyword,
+    without_tools_of_type,
 )
+from antiphon.models.openai.tool_type_rules import refused_tool_types
 
 log = logging.getLogger("antiphon")
 
@@ -192,7 +194,9 @@ def repair_request(
         return None
     decoded = decode_request(request)
     sent = apply_rules(decoded, rules)
-    for rule in candidate_rules(error, sent):
+    refused_types = refused_tool_types(sent, f"{error.message} {error.param or ''}")
+    by_type = [without_tools_of_type(one) for one in refused_types]
+    for rule in (*by_type, *candidate_rules(error, sent)):
         more = rules | {rule}
         fitted = apply_rules(decoded, more)
         if fitted != sent:

@@ -15,6 +15,7 @@ import msgspec
 from antiphon.core.function_schemas import map_schemas
 from antiphon.models.openai import message_rules
 from antiphon.models.openai.message_rules import Json, Messages, no_tool_messages
+from antiphon.models.openai.tool_type_rules import without_tool_type
 
 _encode = msgspec.json.Encoder().encode
 decode_request = msgspec.json.Decoder(dict[str, Any]).decode
@@ -22,6 +23,7 @@ decode_request = msgspec.json.Decoder(dict[str, Any]).decode
 #: Rules that take the name of something behind a colon.
 _FIELD: Final = "without-field"
 _KEYWORD: Final = "without-schema-keyword"
+_TOOL_TYPE: Final = "without-tool-type"
 
 _SCHEMA_WORDS: Final = (
     "Answer with one JSON value that is valid against this JSON schema, and with nothing else:\n"
@@ -221,12 +223,17 @@ RULES: Final[dict[str, Callable[[Json], Json]]] = {
 def is_rule(name: str) -> bool:
     """Whether a rule has this name."""
     base, colon, parameter = name.partition(":")
-    return name in RULES or (base in (_FIELD, _KEYWORD) and bool(colon and parameter))
+    return name in RULES or (base in (_FIELD, _KEYWORD, _TOOL_TYPE) and bool(colon and parameter))
 
 
 def without_field(name: str) -> str:
     """The rule that leaves a field of the request out."""
     return f"{_FIELD}:{name}"
+
+
+def without_tools_of_type(kind: str) -> str:
+    """The rule that leaves tools of a type out."""
+    return f"{_TOOL_TYPE}:{kind}"
 
 
 def without_schema_keyword(name: str) -> str:
@@ -243,6 +250,8 @@ def apply_rules(request: Json, rules: Iterable[str]) -> Json:
             request = _without(request, (parameter,))
         elif base == _KEYWORD:
             request = _without_keyword(request, parameter)
+        elif base == _TOOL_TYPE:
+            request = without_tool_type(request, parameter)
     for name, rule in RULES.items():
         if name in chosen:
             request = rule(request)

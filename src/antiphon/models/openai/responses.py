@@ -279,7 +279,15 @@ def _assistant_items(
         yield item if message.phase is None else {**item, "phase": message.phase}
     for position, call in enumerate(message.tool_calls or (), 1):
         yield from _reasoning_items(reasoning, position)
-        yield _call_item(call, ids)
+        yield {**_call_fields(call, origin), **_call_item(call, ids)}
+
+
+def _call_fields(call: MessageToolCall, origin: str | None) -> _InputItem:
+    """What stood beside a call, if it was a call of this model."""
+    given = call.provider_fields
+    if given is None or given.origin not in (None, origin):
+        return {}
+    return {name: value for name, value in given.fields.items() if name != "function"}
 
 
 def _call_item(call: MessageToolCall, ids: _CallIds) -> _InputItem:
@@ -295,6 +303,11 @@ def _reasoning_items(reasoning: Sequence[ReasoningSidecar], target: int) -> Iter
     for one in reasoning:
         if one.target == target and one.item is not None:
             yield one.item
+        elif one.target == target and one.content:
+            # Servers that show thoughts as they are want an id, and do not look it up.
+            digest = hashlib.sha256(_encode(one.content)).hexdigest()[:32]
+            item = {"type": "reasoning", "id": f"rs_{digest}", "summary": one.summary}
+            yield {**item, "content": one.content}
         elif one.target == target:
             yield {
                 "type": "reasoning",

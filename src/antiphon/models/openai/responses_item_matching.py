@@ -113,7 +113,7 @@ def best_match(
 ) -> tuple[KnownItem | None, int]:
     """The item that a whole item is, by most of what agrees, and how well; None: none of them.
 
-    ``is_ended``: the item is one of a whole response, in which indices are places.
+    ``is_ended``: the item is one of a whole response, in which indices are positions.
     """
     item_type, item_id = type_of(body), name_of_value(body.get("id"))
     call_id = name_of_value(body.get("call_id"))
@@ -140,16 +140,16 @@ def match_output(
 ) -> list[KnownItem | None]:
     """For each item of a whole response, the one that it is; ids are looked at first.
 
-    An item's place there need not be the index that its stream gave it.
+    An item's position there need not be the index that its stream gave it.
     """
     remaining = list(items)
     matches: list[KnownItem | None] = [None] * len(output)
     for threshold in (4, 1):
-        for place, body in enumerate(output):
-            if matches[place] is None and remaining:
-                item, score = best_match(body, place, remaining, last, is_ended=True)
+        for position, body in enumerate(output):
+            if matches[position] is None and remaining:
+                item, score = best_match(body, position, remaining, last, is_ended=True)
                 if item is not None and score >= threshold:
-                    matches[place] = item
+                    matches[position] = item
                     remaining.remove(item)
     return matches
 

@@ -21,6 +21,7 @@ from antiphon.core.deltas import (
     ItemSwitch,
     OutputTextDelta,
     PhaseDelta,
+    ProviderFieldsDelta,
     ReasoningSummaryDelta,
     ReasoningTextDelta,
     RefusalTextDelta,
@@ -28,6 +29,7 @@ from antiphon.core.deltas import (
     ToolCallDelta,
 )
 from antiphon.core.items import Phase
+from antiphon.core.provider_fields import ProviderFields, select_call_fields
 from antiphon.models.openai.lenient_json import name_of_value
 from antiphon.models.openai.logprobs_citations import normalize_logprobs
 from antiphon.models.openai.responses_item_matching import (
@@ -76,6 +78,10 @@ class ItemAssembler:
         self._last: dict[str, KnownItem] = {}
         self._slot = 0
         self._slots: dict[int, KnownItem | None] = {}
+        #: The last delta's kind, item id, index and part, while more of that is all that comes,
+        #: and the pieces of that part.
+        self._recent: tuple[TextKind, str | None, int | None, int | None] | None = None
+        self._recent_pieces: list[str] = []
 
     @property
     def has_items(self) -> bool:
@@ -112,6 +118,33 @@ class ItemAssembler:
 
     def add_text(  # noqa: PLR0913
         self,
+        kind: TextKind,
+        piece: str,
+        out: list[Delta],
+        *,
+        item_id: str | None,
+        index: int | None,
+        part: int | None,
+        logprobs: Any = None,
+    ) -> None:
+        """A delta of a text."""
+        recent = (kind, item_id, index, part)
+        if recent != self._recent or not piece:
+            item = self.find(ITEM_TYPES[kind], item_id or "", index)
+            self._add_text(item, kind, piece, out, part=part or 0, logprobs=logprobs)
+            item_part = (kind, part or 0)
+            self._recent = recent if item.last_part == item_part and not item.is_done else None
+            self._recent_pieces = item.texts.get(item_part, [])
+            return
+        # Nearly every event is more of the same.
+        self._recent_pieces.append(piece)
+        if logprobs and kind is OutputTextDelta:
+            out.append(OutputTextDelta(piece, normalize_logprobs(logprobs)))
+        else:
+            out.append(kind(piece))
+
+    def _add_text(  # noqa: PLR0913
+        self,
         item: KnownItem,
         kind: TextKind,
         piece: str,
@@ -120,7 +153,6 @@ class ItemAssembler:
         part: int = 0,
         logprobs: Any = None,
     ) -> None:
-        """A delta of an item's text."""
         if item.is_done:
             if piece in item.words:
                 return
@@ -138,6 +170,7 @@ class ItemAssembler:
         is_plain: bool,
     ) -> None:
         """A part of an item's text is whole; not ``is_plain``: it was of an odd type."""
+        self._recent = None
         if not text or item.is_done:
             return
         if is_plain:
@@ -152,6 +185,7 @@ class ItemAssembler:
 
     def add_arguments(self, item: KnownItem, piece: str, out: list[Delta]) -> None:
         """A delta of a call's arguments."""
+        self._recent = None
         if item.is_done:
             return
         if piece:
@@ -162,6 +196,7 @@ class ItemAssembler:
         self, item: KnownItem, arguments: Any, name: Any, out: list[Delta]
     ) -> None:
         """A call's arguments are whole."""
+        self._recent = None
         if item.is_done:
             return
         item.name = item.name or name_of_value(name)
@@ -170,6 +205,7 @@ class ItemAssembler:
 
     def add(self, body: Json, index: int | None, out: list[Delta]) -> None:
         """An item begins."""
+        self._recent = None
         item_type, item_id = type_of(body), name_of_value(body.get("id"))
         call_id = name_of_value(body.get("call_id"))
         item = self._by_id.get((item_type, item_id)) if item_id else None
@@ -194,6 +230,7 @@ class ItemAssembler:
 
     def complete(self, body: Json, index: int | None, out: list[Delta]) -> None:
         """An item is whole."""
+        self._recent = None
         if any(is_repetition(body, index, item) for item in self._items if item.is_done):
             return
         known = [item for item in self._items if not item.is_done]
@@ -206,6 +243,7 @@ class ItemAssembler:
         self, output: Sequence[Json], out: list[Delta], *, is_whole: bool, is_failed: bool = False
     ) -> None:
         """The answer is over, and these are its items; ``is_whole`` False: it was cut."""
+        self._recent = None
         matches = match_output(output, self._items, self._last)
         for body, match in zip(output, matches, strict=True):
             item = match or self._create(type_of(body), None, name_of_value(body.get("id")))
@@ -264,6 +302,9 @@ class ItemAssembler:
             item.is_ended = True
         elif item.slot is not None and is_ended:
             self._write(item, out)
+            if item.type == REASONING and item.text(ReasoningTextDelta):
+                # It goes back as it came.
+                out.append(ProviderFieldsDelta(ProviderFields(self._origin)))
             out.append(ItemEnd())
             item.is_ended = True
 
@@ -309,6 +350,11 @@ class ItemAssembler:
             self._replace_arguments(item, written, "{}", out)
         self._start_call(item, out)
         self._flush_arguments(item, out)
+        given = select_call_fields(body)
+        fields = {name: it for name, it in given.items() if isinstance(it, dict)}
+        if fields:
+            beside = ProviderFields(self._origin, fields)
+            out.append(ToolCallDelta(item.number, provider_fields=beside))
 
     def _replace_arguments(
         self, item: KnownItem, written: str, final: str, out: list[Delta]

@@ -206,8 +206,15 @@ class ResponsesParser:
     def _on_text_delta(self, event: _Event, kind: TextKind, out: list[Delta]) -> None:
         text = event.delta if isinstance(event.delta, str) else text_of_value(event.delta)
         part = event.summary_index if kind is ReasoningSummaryDelta else event.content_index
-        item = self._items.find(ITEM_TYPES[kind], event.item_id or "", event.output_index)
-        self._items.add_text(item, kind, text, out, part=part or 0, logprobs=event.logprobs)
+        self._items.add_text(
+            kind,
+            text,
+            out,
+            item_id=event.item_id,
+            index=event.output_index,
+            part=part,
+            logprobs=event.logprobs,
+        )
 
     def _on_text_done(self, event: _Event, fields: Json, out: list[Delta]) -> None:
         kind = _DONE_EVENTS[event.type]

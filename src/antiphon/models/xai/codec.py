@@ -95,7 +95,7 @@ def _message(given: ChatMessage, origin: str) -> Proto:
 
 def _own_reasoning(reasoning: Sequence[ReasoningSidecar], origin: str) -> ReasoningSidecar | None:
     """The reasoning of a message that this model made: the API takes one per message."""
-    own = (one for one in reasoning if one.item is None and one.origin in (None, origin))
+    own = (one for one in reasoning if one.encrypted_content and one.origin in (None, origin))
     return next(own, None)
 
 

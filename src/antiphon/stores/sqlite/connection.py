@@ -22,6 +22,9 @@ from antiphon.stores.sqlite.sql_files import migrate
 #: How long a commit waits for another process that writes.
 BUSY_TIMEOUT_MS: Final = 10_000
 
+#: 16 MB: a page that many turns write to is copied to the file once for all of them.
+AUTOCHECKPOINT_PAGES: Final = 4000
+
 _WRITER_PRAGMAS: Final = (
     "journal_mode = WAL",
     # Each commit reaches the disk before it is confirmed, also where fsync alone is not enough.
@@ -30,8 +33,7 @@ _WRITER_PRAGMAS: Final = (
     "secure_delete = ON",
     "cache_size = -8192",
     "journal_size_limit = 33554432",
-    # In pages, 16 MB: a page that many turns write to is copied to the file once for all of them.
-    "wal_autocheckpoint = 4000",
+    f"wal_autocheckpoint = {AUTOCHECKPOINT_PAGES}",
 )
 
 _REASONS: Final = {

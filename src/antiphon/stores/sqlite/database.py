@@ -60,10 +60,14 @@ class SqliteDatabase:
         self._close_task: asyncio.Task[None] | None = None
 
     def submit(
-        self, job: Callable[..., Any], *arguments: Any, max_delay: float = 0.0
+        self,
+        job: Callable[..., Any],
+        *arguments: Any,
+        max_delay: float = 0.0,
+        is_alone: bool = False,
     ) -> asyncio.Future[Any]:
         """Have the writer do ``job(transaction, *arguments)``; done when it is on disk."""
-        return self._writer.submit(job, *arguments, max_delay=max_delay)
+        return self._writer.submit(job, *arguments, max_delay=max_delay, is_alone=is_alone)
 
     async def read_pooled(self, read: Callable[[sqlite3.Connection], T]) -> T:
         """The result of ``read``, in a thread of the pool."""

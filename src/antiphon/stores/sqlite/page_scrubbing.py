@@ -43,10 +43,12 @@ class ErasureScope(msgspec.Struct, frozen=True):
     """What one check of pages covers: the erasures up to ``count``.
 
     ``rows`` are the deleted rows near which pages are checked; None: all pages.
+    ``full_checks`` counts what made that necessary.
     """
 
     count: int
     rows: ErasedRows | None
+    full_checks: int
 
 
 class PendingErasures:
@@ -62,8 +64,9 @@ class PendingErasures:
         self._marked = self.is_inherited = mark.exists()
         self._committing = False
         self._erased = ErasedRows()
-        #: What a dead process erased may be anywhere.
-        self._needs_full_check = self._marked
+        #: What a dead process erased may be anywhere: how often all pages have to be checked for
+        #: that, and how often they were.
+        self._full_checks, self._full_checks_done = int(self._marked), 0
         #: How often something was erased, and up to which of these the pages are scrubbed.
         self.count = 1 if self._marked else 0
         self.scrubbed = 0
@@ -85,8 +88,9 @@ class PendingErasures:
         """What the next check has to cover. What is in the log only is left for a later one."""
         with self._lock:
             count, texts, blobs = self._checkpointed
-            rows = None if self._needs_full_check else self._erased.first(texts, blobs)
-            return ErasureScope(count, rows)
+            is_full = self._full_checks > self._full_checks_done
+            rows = None if is_full else self._erased.first(texts, blobs)
+            return ErasureScope(count, rows, self._full_checks)
 
     @contextlib.contextmanager
     def committing(self, erased: ErasedRows) -> Iterator[None]:
@@ -107,22 +111,21 @@ class PendingErasures:
     def take_over(self) -> None:
         """Scrub for a dead process: its mark was made this store's."""
         with self._lock:
-            self._marked = self.is_inherited = self._needs_full_check = True
+            self._marked = self.is_inherited = True
+            self._full_checks += 1
             self.count += 1
 
     def set_scrubbed(self, scope: ErasureScope) -> None:
-        """All that the check of this scope covers is overwritten."""
+        """All that the check of this scope found is overwritten."""
         with self._lock:
             self.scrubbed = max(self.scrubbed, scope.count)
-            if scope.rows is not None:
+            if scope.rows is None:
+                self._full_checks_done = scope.full_checks
+            else:
                 texts, blobs = len(scope.rows.texts), len(scope.rows.blobs)
                 self._erased.remove_first(texts, blobs)
                 count, more_texts, more_blobs = self._checkpointed
                 self._checkpointed = (count, more_texts - texts, more_blobs - blobs)
-            elif not self.is_pending:
-                self._needs_full_check = False
-                self._erased = ErasedRows()
-                self._checkpointed = (self.count, 0, 0)
             if self._marked and not self._committing and not self.is_pending:
                 # A mark that stays costs the next process a check of the pages.
                 with contextlib.suppress(OSError):
@@ -165,7 +168,7 @@ _TABLES: Final = {
     "texts": _Table(_SQL["texts_rows"], _SQL["texts_body"], _SQL["texts_update"]),
     "blobs": _Table(_SQL["blobs_rows"], _SQL["blobs_body"], _SQL["blobs_update"]),
 }
-#: How many passes are made over pages that others write to meanwhile.
+#: How often a page is scrubbed that is never found clean, as others write to it meanwhile.
 MAX_SCRUB_PASSES: Final = 8
 #: How many seconds one transaction scrubs; other writes wait that long.
 _MAX_TRANSACTION_SECONDS: Final = 0.02
@@ -208,6 +211,8 @@ def scrub_pages(transaction: WriteTransaction, dirty: DirtyPages) -> DirtyPages:
     while left:
         table, leaf = left.pop()
         _scrub_page(transaction.connection, _TABLES[table], leaf, size)
+        # The next check looks whether the page is clean.
+        getattr(transaction.erased, table).append(leaf.first)
         if time.monotonic() > deadline:
             break
     # The old pages leave the write-ahead log, too.
@@ -276,8 +281,8 @@ class ScrubTask:
         #: The latest erasure has left the write-ahead log.
         self._is_checkpointed = False
         self._closing = threading.Event()
-        #: Passes in a row, and failures in a row.
-        self._passes = 0
+        #: How often the pages that the last check found were scrubbed, and failures in a row.
+        self._attempts: dict[tuple[str, int], int] = {}
         self._failures = 0
         self._rest_until = 0.0
 
@@ -322,7 +327,7 @@ class ScrubTask:
             log.warning("scrubbing pages after an erasure will be tried again: %s", error)
 
     async def _scrub(self) -> None:
-        """One check and what it finds. Scrubbing counts as an erasure, so another one follows."""
+        """One check, and what it finds. Scrubbing counts as an erasure, so another one follows."""
         scope = self._erasures.scope()
         began = time.monotonic()
         find = partial(
@@ -331,10 +336,14 @@ class ScrubTask:
         dirty = await self._read_pooled(find)
         now = time.monotonic()
         self._rest_until = now + _REST_FACTOR * (now - began)
-        if not dirty or self._passes == MAX_SCRUB_PASSES:
-            self._erasures.set_scrubbed(scope)
-            self._passes = 0
-            return
-        self._passes += 1
-        while dirty:
-            dirty = await self._submit(scrub_pages, dirty)
+        attempts = self._attempts
+        keys = [(table, leaf.first) for table, leaf in dirty]
+        self._attempts = {key: attempts.get(key, 0) + 1 for key in keys}
+        left = [
+            page
+            for key, page in zip(keys, dirty, strict=True)
+            if self._attempts[key] <= MAX_SCRUB_PASSES
+        ]
+        while left:
+            left = await self._submit(scrub_pages, left)
+        self._erasures.set_scrubbed(scope)

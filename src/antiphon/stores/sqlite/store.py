@@ -44,6 +44,8 @@ _UNAWAITED_COMMIT_DELAY: Final = 0.005
 #: Group commit: with this many running turns, a commit waits this many seconds for others.
 _GROUP_COMMIT_THRESHOLD: Final = 4
 _GROUP_COMMIT_DELAY: Final = 0.002
+#: Larger items are left to the writer's thread, also of a turn that runs alone.
+_MAX_ALONE_BYTES: Final = 65_536
 #: A turn without writes for this many seconds does not count as running.
 _STALE_SECONDS: Final = 60.0
 
@@ -119,23 +121,36 @@ class SqliteStore:
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:
         self._open_turn_count.note(turn.response_id)
         max_delay = self._commit_delay() if turn.is_awaited else _UNAWAITED_COMMIT_DELAY
-        if turn.conversation is None:
-            return self._database.submit(WriteTransaction.begin, turn, max_delay=max_delay)
-        cutoff = self._database.expiry.cutoff(turn.tenant)
-        return self._database.submit(WriteTransaction.begin, turn, cutoff, max_delay=max_delay)
+        is_alone = not turn.blobs and self._is_alone(turn.input)
+        arguments: tuple[NewTurn] | tuple[NewTurn, float] = (turn,)
+        if turn.conversation is not None:
+            arguments = (turn, self._database.expiry.cutoff(turn.tenant))
+        return self._database.submit(
+            WriteTransaction.begin, *arguments, max_delay=max_delay, is_alone=is_alone
+        )
 
     def write(
         self, response_id: str, items: Sequence[bytes], end: End | None = None
     ) -> asyncio.Future[None]:
         max_delay = self._commit_delay()
+        is_alone = self._is_alone(items)
         if end is None:
             self._open_turn_count.note(response_id)
         else:
             self._open_turn_count.drop(response_id)
             self._search.on_turn_end()
         return self._database.submit(
-            WriteTransaction.write, response_id, tuple(items), end, max_delay=max_delay
+            WriteTransaction.write,
+            response_id,
+            tuple(items),
+            end,
+            max_delay=max_delay,
+            is_alone=is_alone,
         )
+
+    def _is_alone(self, items: Sequence[bytes]) -> bool:
+        """Whether no other turn runs, and the items are short."""
+        return self._open_turn_count.count() <= 1 and sum(map(len, items)) <= _MAX_ALONE_BYTES
 
     def _commit_delay(self) -> float:
         """Seconds to wait for other turns to share a commit: only where there are many."""

@@ -2,6 +2,10 @@
 
 Jobs wait in a queue while a commit is under way, and all that wait share the next transaction:
 with many concurrent turns the cost of an fsync is divided among them.
+
+A turn that runs alone has nobody to share with: its jobs are committed on the event loop's own
+thread, which saves two changes of threads. Whatever may take long is left to the thread:
+checkpoints, erasures, and waiting for another process that writes.
 """
 
 from __future__ import annotations
@@ -20,7 +24,11 @@ from typing import Any, Final, TypeAlias
 from antiphon.core.turns import End, TurnError
 from antiphon.errors import AntiphonError, StoreError, TurnInterruptedError
 from antiphon.stores.health import Health
-from antiphon.stores.sqlite.connection import BUSY_TIMEOUT_MS, DatabaseConnections
+from antiphon.stores.sqlite.connection import (
+    AUTOCHECKPOINT_PAGES,
+    BUSY_TIMEOUT_MS,
+    DatabaseConnections,
+)
 from antiphon.stores.sqlite.errors import is_busy
 from antiphon.stores.sqlite.page_scrubbing import MAX_SCRUB_PASSES, find_dirty_pages, scrub_pages
 from antiphon.stores.sqlite.write_transaction import OpenTurn, WriteTransaction
@@ -36,6 +44,13 @@ _NOTHING: Final = contextlib.nullcontext()
 _CHECKPOINT_TIMEOUT_MS: Final = 50
 #: How soon a checkpoint that readers blocked is tried again after an erasure.
 _CHECKPOINT_RETRY_SECONDS: Final = 0.1
+#: Commits on the loop's thread until the writer's thread does a checkpoint. Each writes some
+#: twelve pages.
+_COMMITS_PER_CHECKPOINT: Final = 300
+#: After a commit on the loop's thread that took longer than this, in seconds, the disk counts as
+#: slow, and there is none for so long.
+_MAX_INLINE_SECONDS: Final = 0.005
+_INLINE_REST_SECONDS: Final = 10.0
 #: From this size on, the write-ahead log is truncated, which waits for readers.
 MAX_WAL_BYTES: Final = 32 << 20
 
@@ -76,6 +91,17 @@ class Writer:
         self._flush_at = 0.0
         self._open_turns: dict[str, OpenTurn] = {}
         self._closed = False
+        #: Held by whoever uses the connection: the thread, or the loop for a commit of its own.
+        self._lock = threading.Lock()
+        #: How many batches the thread has not finished.
+        self._waiting_batches = 0
+        #: Whether all pending jobs may be committed on the loop's thread.
+        self._may_commit_inline = True
+        #: When the next commit may be, and how many there were since the last checkpoint.
+        self._inline_after = 0.0
+        self._inline_commits = 0
+        #: Whether the connection's settings are those for the loop's thread.
+        self._is_inline = False
         #: Erased words are still in the write-ahead log.
         self._needs_checkpoint = False
         self._on_checkpointed = on_checkpointed
@@ -91,18 +117,24 @@ class Writer:
             self._thread.start()
 
     def submit(
-        self, action: Callable[..., Any], *arguments: Any, max_delay: float = 0.0
+        self,
+        action: Callable[..., Any],
+        *arguments: Any,
+        max_delay: float = 0.0,
+        is_alone: bool = False,
     ) -> asyncio.Future[Any]:
         """Queue ``action(transaction, *arguments)``; the future has its result once it is on disk.
 
-        All jobs of one iteration of the loop go to the thread together. A job may wait up
-        to ``max_delay`` seconds for others to share its commit.
+        All jobs of one iteration of the loop are committed together. A job may wait up to
+        ``max_delay`` seconds for others to share its commit. ``is_alone``: it is short, no other
+        turn runs, and it may be committed on the loop's thread.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
         if self._closed:
             future.set_exception(StoreError("The store is closed."))
             return future
         self._pending_jobs.append((action, arguments, future))
+        self._may_commit_inline = self._may_commit_inline and is_alone
         due = self._loop.time() + max_delay
         if self._flush_timer is None or due < self._flush_at:
             if self._flush_timer is not None:
@@ -127,9 +159,57 @@ class Writer:
         if self._flush_timer is not None:
             self._flush_timer.cancel()
             self._flush_timer = None
-        if self._pending_jobs:
-            self._queue.put(self._pending_jobs)
-            self._pending_jobs = []
+        jobs, self._pending_jobs = self._pending_jobs, []
+        is_inline, self._may_commit_inline = self._may_commit_inline, True
+        if jobs and not (is_inline and self._commit_inline(jobs)):
+            self._put(jobs)
+
+    def _commit_inline(self, jobs: list[Job]) -> bool:
+        """Commit on the loop's thread. False: the jobs are for the writer's thread."""
+        began = time.monotonic()
+        if self._closed or self._waiting_batches or began < self._inline_after:
+            return False
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            if self._needs_checkpoint:
+                return False
+            self._set_inline(True)
+            results = self._commit(jobs)
+            written, self._written = self._written, False
+        except BaseException as error:
+            self._roll_back()
+            if isinstance(error, Exception):
+                # Another process writes, or a job fails: the thread waits, or runs each alone.
+                return False
+            self._put(jobs)
+            raise
+        finally:
+            self._lock.release()
+        now = time.monotonic()
+        if now - began > _MAX_INLINE_SECONDS:
+            # A slow disk: others must not wait for it.
+            self._inline_after = now + _INLINE_REST_SECONDS
+        self._inline_commits += 1
+        if self._inline_commits >= _COMMITS_PER_CHECKPOINT:
+            self._inline_commits = 0
+            # No jobs: the thread only does a checkpoint.
+            self._put([])
+        self._resolve(results, written, 0)
+        return True
+
+    def _put(self, jobs: list[Job]) -> None:
+        """Give a batch to the thread."""
+        self._waiting_batches += 1
+        self._queue.put(jobs)
+
+    def _set_inline(self, is_inline: bool) -> None:
+        """On the loop's thread nothing waits for other processes, and no commit checkpoints."""
+        if self._is_inline != is_inline:
+            self._is_inline = is_inline
+            timeout, pages = (0, 0) if is_inline else (BUSY_TIMEOUT_MS, AUTOCHECKPOINT_PAGES)
+            self._connection.execute(f"PRAGMA busy_timeout = {timeout}")
+            self._connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
 
     async def wait_stopped(self) -> None:
         """Returns when ``stop`` is done and the connection closed."""
@@ -142,7 +222,9 @@ class Writer:
             batches = self._next_jobs()
             batches += [self._queue.get() for _ in range(self._queue.qsize())]
             last = bool(batches) and batches[-1] is None
-            self._run_jobs([job for jobs in batches if jobs for job in jobs])
+            taken = [jobs for jobs in batches if jobs is not None]
+            with self._lock:
+                self._run_jobs([job for jobs in taken for job in jobs], len(taken))
         # Should this fail, the next process that opens the database ends these turns.
         with _upkeep("end what still ran"):
             self._commit(
@@ -158,7 +240,7 @@ class Writer:
             self._scrub_before_close()
         with _upkeep("be closed"):
             self._connection.close()
-        self._resolve_futures([(self._stop_future, None, None)])
+        self._resolve_futures([(self._stop_future, None, None)], 0)
 
     def _next_jobs(self) -> list[list[Job] | None]:
         """The next jobs; none when a checkpoint is to be tried again."""
@@ -171,15 +253,19 @@ class Writer:
         except queue.Empty:
             return []
 
-    def _run_jobs(self, jobs: list[Job]) -> None:
+    def _run_jobs(self, jobs: list[Job], batches: int) -> None:
+        was_inline = self._is_inline
         try:
+            self._set_inline(False)
             results = self._commit_or_split(jobs) if jobs else []
         except Exception as error:  # noqa: BLE001  a thread that dies would leave futures hanging
             results = [(future, None, error) for _, _, future in jobs]
-        if jobs:
-            self._resolve_futures(results)
+        if batches:
+            self._resolve_futures(results, batches)
         # After the results: a checkpoint that is busy or fails is tried again later.
         with _upkeep("be rid of its write-ahead log"):
+            if was_inline:
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             self._maintain()
 
     def _commit_or_split(self, jobs: list[Job]) -> list[_JobResult]:
@@ -270,13 +356,14 @@ class Writer:
             self._erasures.set_checkpointed()
         return not busy
 
-    def _resolve_futures(self, results: list[_JobResult]) -> None:
+    def _resolve_futures(self, results: list[_JobResult], batches: int) -> None:
         # On a closed loop nothing waits for a result.
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._resolve, results, self._written)
+            self._loop.call_soon_threadsafe(self._resolve, results, self._written, batches)
         self._written = False
 
-    def _resolve(self, results: list[_JobResult], written: bool) -> None:
+    def _resolve(self, results: list[_JobResult], written: bool, batches: int) -> None:
+        self._waiting_batches -= batches
         if written:
             self._health.note_written()
         for future, result, error in results:

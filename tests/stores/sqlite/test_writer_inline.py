@@ -1,0 +1,149 @@
+"""Commits on the event loop's thread: of a turn that runs alone, while they are short."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antiphon.errors import StoreError
+from antiphon.stores.sqlite.write_transaction import WriteTransaction
+from antiphon.stores.sqlite.writer import Writer
+from support.store_turns import DONE, assistant, complete_turn, new_turn, sqlite
+from support.store_writers import count, writing
+
+
+async def thread_of(writer: Writer, *, is_alone: bool = True) -> str:
+    """The name of the thread that a job runs on."""
+
+    def name(transaction: WriteTransaction) -> str:
+        return threading.current_thread().name
+
+    found: str = await writer.submit(name, is_alone=is_alone)
+    return found
+
+
+async def begin_and_end(writer: Writer) -> None:
+    turn = new_turn("Hi.")
+    await asyncio.gather(
+        writer.submit(WriteTransaction.begin, turn, is_alone=True),
+        writer.submit(
+            WriteTransaction.write, turn.response_id, (assistant("a"),), DONE, is_alone=True
+        ),
+    )
+
+
+@pytest.fixture(autouse=True)
+def fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is no slow disk."""
+    monkeypatch.setattr("antiphon.stores.sqlite.writer._MAX_INLINE_SECONDS", 60.0)
+
+
+async def test_a_job_alone_is_on_disk_without_the_thread(tmp_path: Path) -> None:
+    async with writing(tmp_path) as (writer, database):
+        assert await thread_of(writer) == threading.current_thread().name
+        await begin_and_end(writer)
+        assert (count(database, "responses"), count(database, "log")) == (1, 4)
+        assert await thread_of(writer, is_alone=False) == "antiphon-writer"
+
+
+async def test_one_job_that_is_not_alone_takes_all_to_the_thread(tmp_path: Path) -> None:
+    async with writing(tmp_path) as (writer, _):
+        names = await asyncio.gather(thread_of(writer), thread_of(writer, is_alone=False))
+        assert set(names) == {"antiphon-writer"}
+
+
+async def test_order_is_kept_behind_jobs_that_the_thread_has(tmp_path: Path) -> None:
+    async with writing(tmp_path) as (writer, _):
+        go, order = threading.Event(), list[str]()
+
+        def wait(transaction: WriteTransaction) -> None:
+            assert go.wait(60)
+            order.append("first")
+
+        first = writer.submit(wait)
+        await asyncio.sleep(0)
+        second = writer.submit(lambda transaction: order.append("second"), is_alone=True)
+        await asyncio.sleep(0)
+        assert not second.done()
+        go.set()
+        await asyncio.gather(first, second)
+        assert order == ["first", "second"]
+
+
+async def test_another_processs_lock_is_waited_for_in_the_thread(tmp_path: Path) -> None:
+    async with writing(tmp_path) as (writer, _):
+        other = sqlite3.connect(tmp_path / "turns.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        waiting = asyncio.create_task(thread_of(writer))
+        # The loop is free while the thread waits.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        other.execute("COMMIT")
+        other.close()
+        assert await waiting == "antiphon-writer"
+
+
+async def test_a_failing_job_fails_alone(tmp_path: Path) -> None:
+    async with writing(tmp_path) as (writer, database):
+
+        def fail(transaction: WriteTransaction) -> None:
+            transaction.flush()
+            raise sqlite3.OperationalError("disk I/O error")
+
+        turn = new_turn("Hi.")
+        good = writer.submit(WriteTransaction.begin, turn, is_alone=True)
+        bad = writer.submit(fail, is_alone=True)
+        with pytest.raises(StoreError):
+            await bad
+        await good
+        assert count(database, "responses") == 1
+
+
+async def test_after_a_slow_commit_the_thread_commits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("antiphon.stores.sqlite.writer._MAX_INLINE_SECONDS", -1.0)
+    async with writing(tmp_path) as (writer, _):
+        assert await thread_of(writer) == threading.current_thread().name
+        assert await thread_of(writer) == "antiphon-writer"
+
+
+async def test_the_write_ahead_log_is_copied_back_by_the_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("antiphon.stores.sqlite.writer._COMMITS_PER_CHECKPOINT", 10)
+    path = tmp_path / "turns.db"
+    async with writing(tmp_path) as (writer, _):
+        before = path.stat().st_size
+        for _ in range(40):
+            await begin_and_end(writer)
+        await thread_of(writer, is_alone=False)
+        assert path.stat().st_size > before
+
+
+async def test_turns_with_large_items_or_images_are_left_to_the_thread(tmp_path: Path) -> None:
+    async with sqlite(tmp_path / "turns.db") as store:
+        seen: list[bool] = []
+        submit = store._database._writer.submit
+
+        def watched(*arguments: Any, **options: Any) -> asyncio.Future[Any]:
+            seen.append(options.get("is_alone", False))
+            return submit(*arguments, **options)
+
+        store._database._writer.submit = watched  # type: ignore[method-assign]
+        await complete_turn(store)
+        assert seen == [True, True]
+        await complete_turn(store, "x" * 100_000)
+        assert seen[2:] == [False, True]
+        await complete_turn(store, images=[b"image"])
+        assert seen[4:] == [False, True]
+        await store.begin(new_turn("Hi."))
+        await complete_turn(store)
+        # Two run now.
+        assert seen[6:] == [True, False, False]
