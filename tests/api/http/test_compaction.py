@@ -264,7 +264,7 @@ def test_calls_stay_with_their_outputs_when_a_context_is_compacted() -> None:
         first = server.respond(LONG, tools=tools).json
         output = {"type": "function_call_output", "call_id": "c1", "output": "It is 3."}
         second = server.respond(
-            [output], tools=tools, previous_response_id=first["id"], **AT_200
+            input=[output], tools=tools, previous_response_id=first["id"], **AT_200
         ).json
         assert kinds(second) == ["message"], "its own call waits for the output"
         assert [one["role"] for one in model.context()] == ["user", "assistant", "tool"]
