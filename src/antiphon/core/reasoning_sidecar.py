@@ -12,7 +12,8 @@ private keys, between two raw newlines:
 
 An encoder of compact JSON writes no newline of its own: in a string it is an escape. So
 whether there is anything carried, and where, is told by looking for one byte, and nobody's
-words can be taken for it.
+words can be taken for it. In the same way a raw tab marks messages that not every upstream takes
+as they are.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from typing import Any
 import msgspec
 
 from antiphon.core.items import Phase, ReasoningText, SummaryText
+
+#: Stands in a message whose parts not every upstream takes: pictures of tools, original details.
+UNCOMMON_MARK = b"\t"
 
 REASONING_KEY = "antiphon_reasoning"
 PHASE_KEY = "antiphon_phase"

@@ -37,6 +37,7 @@ from antiphon.core.items import (
 )
 from antiphon.core.provider_fields import ProviderFields, group_by_origin, text_only
 from antiphon.core.reasoning_sidecar import (
+    UNCOMMON_MARK,
     ReasoningSidecar,
     attach_fields,
     attach_items,
@@ -54,6 +55,7 @@ _SYSTEM_ROLES = ("system", "developer")
 #: Parts that are more than text.
 _NON_TEXT_PARTS = (InputImage, InputFile, InputVideo, InputAudio)
 
+_ORIGINAL_DETAIL: Final = b'"detail":"original"'
 _EMPTY_TEXT: Final = InputText("")
 
 #: What an image weighs, in bytes of text that take as many tokens: its own bytes say nothing.
@@ -192,7 +194,7 @@ def _render_messages_only(items: Sequence[Item], completed: bool) -> RenderedTur
     bulk = system_bulk = 0
     for item in items:
         if isinstance(item, Message) and not _is_empty_answer(item):
-            messages.append(_encode(_plain_message(item)))
+            messages.append(_encode_message(_plain_message(item)))
             bulk += _excess_bytes(item)
             if item.role in _SYSTEM_ROLES:
                 system.append(messages[-1])
@@ -254,7 +256,7 @@ class _MessageBuilder:
             self._assistant_message, self._message_reasoning = item, reasoning
             return
         self._flush()
-        self.messages.append(_encode(_plain_message(item)))
+        self.messages.append(_encode_message(_plain_message(item)))
         if item.role in _SYSTEM_ROLES:
             self.system.append(self.messages[-1])
 
@@ -322,7 +324,7 @@ class _MessageBuilder:
             _encode(_assistant_chat_message(given, calls, bare=True)) if has_call_fields else plain
         )
         self.sidecar_bytes += len(self.messages[-1]) - len(bare)
-        self.messages.extend(_encode(_tool_message(output)) for output in self._outputs)
+        self.messages.extend(_encode_message(_tool_message(output)) for output in self._outputs)
         self._attach_behind(behind)
         self._assistant_message, self._calls, self._outputs = None, [], []
         self._message_reasoning = ()
@@ -379,7 +381,7 @@ def _pair_outputs(
         elif isinstance(item, FunctionCallOutput):
             call = made.pop(item.call_id, None)
             if call is None:
-                answers[item.call_id] = _encode(_tool_message(item))
+                answers[item.call_id] = _encode_message(_tool_message(item))
             else:
                 outputs[call] = item
     return outputs, answers
@@ -451,6 +453,14 @@ def _assistant_phase(message: Message | None) -> Phase | None:
 def _plain_message(item: Message) -> _ChatMessage:
     role = "system" if item.role in _SYSTEM_ROLES else item.role
     return _ChatMessage(role, _content(item.content), item.name)
+
+
+def _encode_message(message: _ChatMessage) -> bytes:
+    """A message, marked where not every upstream takes its parts."""
+    encoded = _encode(message)
+    if type(message.content) is list and (message.role == "tool" or _ORIGINAL_DETAIL in encoded):
+        return encoded[:-1] + UNCOMMON_MARK + b"}"
+    return encoded
 
 
 def _tool_message(item: FunctionCallOutput) -> _ChatMessage:

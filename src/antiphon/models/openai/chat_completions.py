@@ -22,6 +22,7 @@ from antiphon.core.reasoning_sidecar import (
     ITEMS_KEY,
     PHASE_KEY,
     REASONING_KEY,
+    UNCOMMON_MARK,
     ReasoningSidecar,
     insert_fields,
 )
@@ -199,16 +200,12 @@ class ChatCompletionsEncoder:
         return fields if fields == b"}" else b"," + fields
 
 
-#: What only some of the upstreams take, as compact JSON has it; in a string it is escaped.
-_TOOL_PARTS = b'"role":"tool","content":['
-_ORIGINAL_DETAIL = b'"detail":"original"'
-
-
 def fit_messages(messages: bytes) -> bytes:
     """The messages as every upstream takes them: pictures of tools as a user's, known details."""
-    if _TOOL_PARTS in messages:
-        messages = _encode(text_tool_outputs(msgspec.json.decode(messages)))
-    return messages.replace(_ORIGINAL_DETAIL, b'"detail":"high"')
+    if UNCOMMON_MARK not in messages:
+        return messages
+    fitted = _encode(text_tool_outputs(msgspec.json.decode(messages)))
+    return fitted.replace(b'"detail":"original"', b'"detail":"high"')
 
 
 def _tool(tool: FunctionTool) -> dict[str, Any]:
