@@ -23,11 +23,12 @@ FAST := $(addprefix tests/,core settings stores turn tools test_blocking_portal.
 	test_errors.py test_logging_setup.py test_thread_priority.py) \
 	$(wildcard $(patsubst %,tests/chat/test_%.py,forks images structured_output turn_execution*))
 
-.PHONY: help setup chat test test-fast test-clients soak lint format docs bench lock lock-clients clean
+.PHONY: help setup chat test test-slow test-fast test-clients soak lint format docs bench lock lock-clients clean
 
 help:
 	@echo "make chat    talk to the embedded model (ARGS='--continue' passes options on)"
-	@echo "make test    lint, types and tests"
+	@echo "make test    lint, types and tests; some minutes"
+	@echo "make test-slow  the tests that take several seconds each: the embedded model, pages, restarts"
 	@echo "make test-fast  the tests that may differ from Python to Python; a minute or two"
 	@echo "make test-clients  real agents and frameworks against a server; installs them in .make/clients"
 	@echo "make soak    all tests, with many more kills, seeds and examples; an hour"
@@ -61,6 +62,10 @@ chat: setup
 
 test: lint
 	$(BIN)/pytest -n 2 $(ARGS)
+
+# The embedded model, whole pages and examples, programs that die and come back.
+test-slow: setup
+	$(BIN)/pytest -n 2 -m slow $(ARGS)
 
 test-fast: setup
 	$(BIN)/pytest -n 2 -k "not kill" --ignore=tests/tools/mcp $(FAST) $(ARGS)

@@ -15,6 +15,8 @@ from bench.report import Part, Report, Table, Target, as_json, as_markdown, samp
 from bench.workloads import Conversations, Repeated, chat_request
 from bench.workloads_grpc import RepeatedStream
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BenchEnvironment]:

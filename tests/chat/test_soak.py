@@ -38,6 +38,8 @@ from support.misbehaving_upstream import (
     stream,
 )
 
+pytestmark = pytest.mark.slow
+
 TURNS = 100
 WAYS = ["send", "typed", "text", "events", "objects", "closed"]
 #: A turn is tried again until it succeeds, but not for ever.

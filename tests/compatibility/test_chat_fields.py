@@ -155,6 +155,15 @@ FIELDS: dict[str, tuple[Json, Json]] = {
             }
         },
     ),
+    "format-object-with-schema": (
+        {"response_format": {"type": "json_object", "schema": SCHEMA}},
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "response", "schema": SCHEMA},
+            }
+        },
+    ),
     "format-unnamed": (
         {"response_format": {"type": "json_schema", "json_schema": {"schema": SCHEMA}}},
         {

@@ -335,6 +335,22 @@ REFUSED: dict[str, tuple[Json, str, str]] = {
         "messages[2].name",
         "call",
     ),
+    "output-of-no-call": (
+        {"messages": [HI, {"role": "tool", "tool_call_id": "no", "content": "6"}]},
+        "messages",
+        "no",
+    ),
+    "nothing-said": ({"messages": [said(None), said([])]}, "messages", "empty"),
+    "legacy-choice-unknown": (
+        {"messages": [HI], "functions": [{"name": "f"}], "function_call": {"name": "g"}},
+        "function_call.name",
+        "'g'",
+    ),
+    "legacy-function-without-name": (
+        {"messages": [HI], "functions": [{"description": "f"}]},
+        "functions[0].name",
+        "name",
+    ),
     "call-without-function": (
         {"messages": [HI, {"role": "assistant", "tool_calls": [{"id": "call_1"}]}]},
         "messages[1].tool_calls[0].function",

@@ -36,6 +36,8 @@ from support.docs_pages import (
 )
 from support.embedded_model import needs_model
 
+pytestmark = pytest.mark.slow
+
 #: The page about the embedded model is run by that, as it comes.
 REAL = "embedded"
 ALL = [README, *PAGES]

@@ -8,6 +8,8 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
+
 from support.embedded_model import needs_model
 from support.example_programs import (
     ROOT,
@@ -24,6 +26,8 @@ from support.example_programs import (
 )
 from support.http_server import ServerProcess
 from support.pseudo_terminal import CTRL_C, Terminal
+
+pytestmark = pytest.mark.slow
 
 EXAMPLES = ROOT / "examples"
 RECEIPT = EXAMPLES / "support_bot" / "receipts" / "ord-789.png"

@@ -31,6 +31,8 @@ from support.example_programs import (
 )
 from support.pseudo_terminal import CTRL_C, CTRL_D, Terminal
 
+pytestmark = pytest.mark.slow
+
 BOT = ["-m", "examples.support_bot"]
 UPLOAD = ROOT / "examples" / "support_bot" / "receipts" / "ord-789.png"
 REFUND = tool_call_reply(

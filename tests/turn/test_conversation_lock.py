@@ -1,4 +1,4 @@
-"""Turns on a conversation: one at a time, each from the head, and only good ones move it."""
+"""The conversation lock: one turn at a time, each from the head that successful turns move."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from support.turn_service import (
 AnyStore = MemoryStore | SqliteStore
 
 
-class Talk:
+class LockedConversation:
     """A service, its model, and one conversation."""
 
     def __init__(self, store: AnyStore, model: ScriptedModel) -> None:
@@ -57,15 +57,15 @@ class Talk:
     async def start(self, text: str, **fields: Any) -> RunningTurn:
         return await self.service.start(request(self.id, text, **fields))
 
-    async def turned(self, text: str, **fields: Any) -> Response:
+    async def run_turn(self, text: str, **fields: Any) -> Response:
         return await (await self.start(text, **fields)).result()
 
     async def head(self) -> str | None:
         found = await self.conversations.get(DEFAULT_TENANT, self.id)
         return found.head
 
-    async def said(self) -> list[str]:
-        """What the conversation holds: the users' words."""
+    async def input_texts(self) -> list[str]:
+        """The texts of the users' messages in the conversation."""
         turns = await self.conversations.turns(DEFAULT_TENANT, self.id)
         return [str(item.content) for turn in turns for item in turn.input]  # type: ignore[union-attr]
 
@@ -79,38 +79,42 @@ def request(conversation: str, text: str, *, queue: bool = False, **fields: Any)
 
 
 @asynccontextmanager
-async def talking(store: AnyStore, model: ScriptedModel) -> AsyncIterator[Talk]:
-    talk = Talk(store, model)
-    talk.id = (await talk.conversations.create(DEFAULT_TENANT)).id
+async def open_conversation(
+    store: AnyStore, model: ScriptedModel
+) -> AsyncIterator[LockedConversation]:
+    conversation = LockedConversation(store, model)
+    conversation.id = (await conversation.conversations.create(DEFAULT_TENANT)).id
     try:
-        yield talk
+        yield conversation
     finally:
-        await talk.service.close()
+        await conversation.service.close()
 
 
 @pytest.fixture(params=STORES)
-def story(
+def run_in_store(
     request: pytest.FixtureRequest, tmp_path: Path
-) -> Callable[[ScriptedModel, Callable[[Talk], Awaitable[None]]], None]:
-    """Runs a test's story with a conversation, in each kind of store."""
+) -> Callable[[ScriptedModel, Callable[[LockedConversation], Awaitable[None]]], None]:
+    """Runs a scenario with a conversation, in each kind of store."""
 
-    def told(model: ScriptedModel, main: Callable[[Talk], Awaitable[None]]) -> None:
-        async def whole() -> None:
+    def run_scenario(
+        model: ScriptedModel, main: Callable[[LockedConversation], Awaitable[None]]
+    ) -> None:
+        async def main_with_store() -> None:
             store: AnyStore = (
                 MemoryStore() if request.param == "memory" else await open_sqlite(tmp_path / "a.db")
             )
-            async with talking(store, model) as talk:
-                await main(talk)
+            async with open_conversation(store, model) as conversation:
+                await main(conversation)
 
-        run(whole())
+        run(main_with_store())
 
-    return told
-
-
-Teller = Callable[[ScriptedModel, Callable[[Talk], Awaitable[None]]], None]
+    return run_scenario
 
 
-async def locked(work: Awaitable[Any]) -> None:
+ScenarioRunner = Callable[[ScriptedModel, Callable[[LockedConversation], Awaitable[None]]], None]
+
+
+async def check_locked(work: Awaitable[Any]) -> None:
     with pytest.raises(ConversationLockedError) as caught:
         await work
     assert (caught.value.code, caught.value.param, caught.value.status) == (
@@ -120,83 +124,87 @@ async def locked(work: Awaitable[Any]) -> None:
     )
 
 
-def test_each_turn_goes_on_from_the_last(story: Teller) -> None:
+def test_each_turn_continues_from_the_previous_turn(run_in_store: ScenarioRunner) -> None:
     model = ScriptedModel()
 
-    async def main(talk: Talk) -> None:
+    async def main(conversation: LockedConversation) -> None:
         previous = None
         for number in range(4):
-            turn = await talk.turned(f"{number}")
+            turn = await conversation.run_turn(f"{number}")
             assert turn.previous_response_id == previous
-            assert turn.header.conversation == talk.id
-            assert await talk.head() == turn.id
+            assert turn.header.conversation == conversation.id
+            assert await conversation.head() == turn.id
             previous = turn.id
-        assert await talk.said() == ["0", "1", "2", "3"]
+        assert await conversation.input_texts() == ["0", "1", "2", "3"]
 
-    story(model, main)
+    run_in_store(model, main)
 
 
-def test_a_second_turn_is_refused_while_one_runs(story: Teller) -> None:
+def test_second_turn_is_refused_while_a_turn_runs(run_in_store: ScenarioRunner) -> None:
     opened, reached = asyncio.Event(), asyncio.Event()
     model = ScriptedModel([say("One ") + wait(opened, reached) + say("two."), "Three."])
 
-    async def main(talk: Talk) -> None:
-        running = await talk.start("first")
-        # Before it is on disk, and after.
-        await locked(talk.start("second"))
+    async def main(conversation: LockedConversation) -> None:
+        running = await conversation.start("first")
+        # Before the turn is on disk, and after.
+        await check_locked(conversation.start("second"))
         await read_until(running, "One ")
         await reached.wait()
-        await locked(talk.start("second"))
-        await locked(talk.conversations.add(DEFAULT_TENANT, talk.id, turn_request("third").input))
+        await check_locked(conversation.start("second"))
+        await check_locked(
+            conversation.conversations.add(
+                DEFAULT_TENANT, conversation.id, turn_request("third").input
+            )
+        )
         opened.set()
         first = await running.result()
-        assert (await talk.turned("second")).previous_response_id == first.id
+        assert (await conversation.run_turn("second")).previous_response_id == first.id
         assert len(model.calls) == 2
-        assert await talk.said() == ["first", "second"]
+        assert await conversation.input_texts() == ["first", "second"]
 
-    story(model, main)
+    run_in_store(model, main)
 
 
-def test_who_queues_is_served_in_the_order_of_coming(story: Teller) -> None:
+def test_queued_turns_run_in_arrival_order(run_in_store: ScenarioRunner) -> None:
     opened = asyncio.Event()
     model = ScriptedModel([say("One ") + wait(opened) + say("two."), *["Yes."] * 5])
 
-    async def main(talk: Talk) -> None:
-        running = await talk.start("0")
+    async def main(conversation: LockedConversation) -> None:
+        running = await conversation.start("0")
         await read_until(running, "One ")
         waiting = []
         for number in range(1, 6):
-            waiting.append(asyncio.create_task(talk.turned(f"{number}", queue=True)))
+            waiting.append(asyncio.create_task(conversation.run_turn(f"{number}", queue=True)))
             await run_ready_tasks()
-        await locked(talk.start("impatient"))
+        await check_locked(conversation.start("impatient"))
         opened.set()
         ended = [await running.result(), *await asyncio.gather(*waiting)]
         assert [one.previous_response_id for one in ended[1:]] == [one.id for one in ended[:-1]]
-        assert await talk.said() == ["0", "1", "2", "3", "4", "5"]
+        assert await conversation.input_texts() == ["0", "1", "2", "3", "4", "5"]
 
-    story(model, main)
+    run_in_store(model, main)
 
 
-def test_who_stops_waiting_keeps_nobody_else(story: Teller) -> None:
+def test_cancelled_waiter_does_not_block_other_waiters(run_in_store: ScenarioRunner) -> None:
     opened = asyncio.Event()
     model = ScriptedModel([say("One ") + wait(opened) + say("two."), "Yes."])
 
-    async def main(talk: Talk) -> None:
-        await read_until(running := await talk.start("0"), "One ")
-        leaves = asyncio.create_task(talk.turned("leaves", queue=True))
+    async def main(conversation: LockedConversation) -> None:
+        await read_until(running := await conversation.start("0"), "One ")
+        leaving = asyncio.create_task(conversation.run_turn("leaves", queue=True))
         await run_ready_tasks()
-        stays = asyncio.create_task(talk.turned("stays", queue=True))
+        remaining = asyncio.create_task(conversation.run_turn("stays", queue=True))
         await run_ready_tasks()
-        leaves.cancel()
-        await asyncio.gather(leaves, return_exceptions=True)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
         opened.set()
-        assert (await stays).previous_response_id == running.response_id
-        assert await talk.said() == ["0", "stays"]
+        assert (await remaining).previous_response_id == running.response_id
+        assert await conversation.input_texts() == ["0", "stays"]
 
-    story(model, main)
+    run_in_store(model, main)
 
 
-def test_a_turn_that_ends_badly_leaves_the_head_and_is_not_shown(story: Teller) -> None:
+def test_failed_or_cancelled_turn_does_not_move_the_head(run_in_store: ScenarioRunner) -> None:
     model = ScriptedModel(
         [
             "Hello.",
@@ -207,213 +215,229 @@ def test_a_turn_that_ends_badly_leaves_the_head_and_is_not_shown(story: Teller) 
         ]
     )
 
-    async def main(talk: Talk) -> None:
-        first = await talk.turned("Hi.")
+    async def main(conversation: LockedConversation) -> None:
+        first = await conversation.run_turn("Hi.")
         for _ in range(2):
-            failed = await talk.turned("And?")
+            failed = await conversation.run_turn("And?")
             assert failed.status == "failed"
             assert failed.previous_response_id == first.id
-            assert await talk.head() == first.id
-        await read_until(running := await talk.start("And?"), "Long")
+            assert await conversation.head() == first.id
+        await read_until(running := await conversation.start("And?"), "Long")
         await running.cancel()
-        assert await talk.head() == first.id
-        good = await talk.turned("And?")
+        assert await conversation.head() == first.id
+        good = await conversation.run_turn("And?")
         assert contents(model) == ["Hi.", "Hello.", "And?"]
         assert good.previous_response_id == first.id
-        assert await talk.said() == ["Hi.", "And?"]
-        # What failed is kept, and can be continued by its id.
-        assert (await talk.service.reader.response(DEFAULT_TENANT, failed.id)).status == "failed"
+        assert await conversation.input_texts() == ["Hi.", "And?"]
+        # The failed turn is stored, and can be continued by its id.
+        assert (
+            await conversation.service.reader.response(DEFAULT_TENANT, failed.id)
+        ).status == "failed"
 
-    story(model, main)
+    run_in_store(model, main)
 
 
-def test_an_incomplete_turn_moves_the_head(story: Teller) -> None:
+def test_incomplete_turn_moves_the_head(run_in_store: ScenarioRunner) -> None:
     model = ScriptedModel([say("Much") + finish("length")])
 
-    async def main(talk: Talk) -> None:
-        turn = await talk.turned("Hi.")
+    async def main(conversation: LockedConversation) -> None:
+        turn = await conversation.run_turn("Hi.")
         assert turn.status == "incomplete"
-        assert await talk.head() == turn.id
+        assert await conversation.head() == turn.id
 
-    story(model, main)
+    run_in_store(model, main)
 
 
-def test_the_first_turn_may_fail_too(story: Teller) -> None:
+def test_failed_first_turn_leaves_the_conversation_empty(run_in_store: ScenarioRunner) -> None:
     model = ScriptedModel([fail(ModelError("It broke.")), "Hello."])
 
-    async def main(talk: Talk) -> None:
-        await talk.turned("Hi.")
-        assert await talk.head() is None
-        assert (await talk.turned("Hi.")).previous_response_id is None
-        assert await talk.said() == ["Hi."]
+    async def main(conversation: LockedConversation) -> None:
+        await conversation.run_turn("Hi.")
+        assert await conversation.head() is None
+        assert (await conversation.run_turn("Hi.")).previous_response_id is None
+        assert await conversation.input_texts() == ["Hi."]
 
-    story(model, main)
+    run_in_store(model, main)
 
 
-def test_an_unstored_turn_reads_a_conversation_and_leaves_it(story: Teller) -> None:
+def test_unstored_turn_reads_the_conversation_without_changing_it(
+    run_in_store: ScenarioRunner,
+) -> None:
     opened = asyncio.Event()
     model = ScriptedModel(["Hello.", "Unheard.", say("One ") + wait(opened), "Aside."])
 
-    async def main(talk: Talk) -> None:
-        first = await talk.turned("Hi.")
-        aside = await talk.turned("Aside?", store=False)
+    async def main(conversation: LockedConversation) -> None:
+        first = await conversation.run_turn("Hi.")
+        aside = await conversation.run_turn("Aside?", store=False)
         assert contents(model) == ["Hi.", "Hello.", "Aside?"]
         assert texts(aside) == ["Unheard."]
-        assert await talk.head() == first.id
+        assert await conversation.head() == first.id
         # Also while a turn runs, which it does not see.
-        await read_until(running := await talk.start("Slow."), "One ")
-        await talk.turned("Aside?", store=False)
+        await read_until(running := await conversation.start("Slow."), "One ")
+        await conversation.run_turn("Aside?", store=False)
         assert contents(model) == ["Hi.", "Hello.", "Aside?"]
         opened.set()
         await running.result()
-        assert await talk.said() == ["Hi.", "Slow."]
+        assert await conversation.input_texts() == ["Hi.", "Slow."]
 
-    story(model, main)
+    run_in_store(model, main)
 
 
-def test_a_refused_turn_lets_the_next_one_in(story: Teller) -> None:
-    async def main(talk: Talk) -> None:
+def test_refused_turn_releases_the_lock(run_in_store: ScenarioRunner) -> None:
+    async def main(conversation: LockedConversation) -> None:
         for _ in range(2):
             with pytest.raises(InvalidRequestError):
-                await talk.start("")
-        assert (await talk.turned("Hi.")).status == "completed"
+                await conversation.start("")
+        assert (await conversation.run_turn("Hi.")).status == "completed"
 
-    story(ScriptedModel(), main)
+    run_in_store(ScriptedModel(), main)
 
 
-def test_nothing_to_say_on_an_empty_conversation_is_empty(story: Teller) -> None:
-    async def main(talk: Talk) -> None:
+def test_empty_input_on_an_empty_conversation_is_refused(run_in_store: ScenarioRunner) -> None:
+    async def main(conversation: LockedConversation) -> None:
         for store in (True, False):
-            nothing = TurnRequest((), conversation=talk.id, store=store)
+            nothing = TurnRequest((), conversation=conversation.id, store=store)
             with pytest.raises(InvalidRequestError) as caught:
-                await talk.service.start(nothing)
+                await conversation.service.start(nothing)
             assert caught.value.code == "empty_input"
-        await talk.turned("Hi.")
-        turn = await talk.service.start(TurnRequest((), conversation=talk.id))
+        await conversation.run_turn("Hi.")
+        turn = await conversation.service.start(TurnRequest((), conversation=conversation.id))
         assert (await turn.result()).status == "completed"
 
-    story(ScriptedModel(), main)
+    run_in_store(ScriptedModel(), main)
 
 
-def test_a_foreign_conversation_is_a_missing_one_even_while_it_is_busy(story: Teller) -> None:
+def test_other_tenants_conversation_is_not_found_even_while_locked(
+    run_in_store: ScenarioRunner,
+) -> None:
     opened = asyncio.Event()
     model = ScriptedModel([say("One ") + wait(opened), "Two."])
 
-    async def refusal(talk: Talk, name: str, **fields: Any) -> tuple[str, ...]:
+    async def refusal(
+        conversation: LockedConversation, name: str, **fields: Any
+    ) -> tuple[str, ...]:
         with pytest.raises(NotFoundError) as caught:
-            await talk.service.start(request(name, "Hi.", tenant="other", **fields))
+            await conversation.service.start(request(name, "Hi.", tenant="other", **fields))
         error = caught.value
         return (error.code, str(error.param), error.message.replace(f"'{name}'", "ID"))
 
-    async def main(talk: Talk) -> None:
-        seen = set()
+    async def main(conversation: LockedConversation) -> None:
+        refusals = set()
 
-        async def look() -> None:
-            for name in (talk.id, new_conversation_id(), "conv_1", ""):
+        async def check_refusals() -> None:
+            for name in (conversation.id, new_conversation_id(), "conv_1", ""):
                 for fields in ({}, {"queue": True}, {"store": False}):
-                    seen.add(await refusal(talk, name, **fields))
+                    refusals.add(await refusal(conversation, name, **fields))
 
-        await look()
-        await read_until(running := await talk.start("Hi."), "One ")
-        await look()
-        queued = asyncio.create_task(talk.turned("Next.", queue=True))
+        await check_refusals()
+        await read_until(running := await conversation.start("Hi."), "One ")
+        await check_refusals()
+        queued = asyncio.create_task(conversation.run_turn("Next.", queue=True))
         await run_ready_tasks()
-        await asyncio.wait_for(look(), 30)
+        await asyncio.wait_for(check_refusals(), 30)
         opened.set()
         await running.result()
         await queued
-        await look()
-        assert {one[:2] for one in seen} == {("conversation_not_found", "conversation")}
-        assert len(seen) == 1
+        await check_refusals()
+        assert {one[:2] for one in refusals} == {("conversation_not_found", "conversation")}
+        assert len(refusals) == 1
 
-    story(model, main)
+    run_in_store(model, main)
 
 
-def test_a_conversation_that_is_deleted_is_gone_for_who_waits(story: Teller) -> None:
+def test_deleting_a_conversation_ends_running_and_queued_turns(
+    run_in_store: ScenarioRunner,
+) -> None:
     model = ScriptedModel([say("One ") + hang()])
 
-    async def main(talk: Talk) -> None:
-        await read_until(running := await talk.start("Hi."), "One ")
-        waiting = asyncio.create_task(talk.turned("Next.", queue=True))
+    async def main(conversation: LockedConversation) -> None:
+        await read_until(running := await conversation.start("Hi."), "One ")
+        waiting = asyncio.create_task(conversation.run_turn("Next.", queue=True))
         await run_ready_tasks()
-        await talk.conversations.delete(DEFAULT_TENANT, talk.id)
-        # It has begun on what was still there, or found nothing.
+        await conversation.conversations.delete(DEFAULT_TENANT, conversation.id)
+        # The queued turn began before the deletion, or found nothing.
         await asyncio.wait([waiting])
         assert waiting.exception() is None or isinstance(waiting.exception(), NotFoundError)
         with pytest.raises(NotFoundError):
-            await talk.service.reader.response(DEFAULT_TENANT, running.response_id)
+            await conversation.service.reader.response(DEFAULT_TENANT, running.response_id)
         with pytest.raises(NotFoundError):
-            await talk.turned("More.")
-        assert await talk.service.reader.recent_threads(DEFAULT_TENANT, 10) == []
+            await conversation.run_turn("More.")
+        assert await conversation.service.reader.recent_threads(DEFAULT_TENANT, 10) == []
         assert model.cancelled.is_set()
 
-    story(model, main)
+    run_in_store(model, main)
 
 
-async def test_a_turn_whose_beginning_is_late_is_not_overtaken_nor_left_behind() -> None:
+async def test_queued_turn_waits_until_the_previous_turn_is_stored() -> None:
     store = GatedStore()
-    async with talking(store, ScriptedModel(["One.", "Two."])) as talk:
+    async with open_conversation(store, ScriptedModel(["One.", "Two."])) as conversation:
         store.begins.close()
-        first = asyncio.create_task(talk.start("1"))
+        first = asyncio.create_task(conversation.start("1"))
         await run_ready_tasks()
-        second = asyncio.create_task(talk.turned("2", queue=True))
+        second = asyncio.create_task(conversation.run_turn("2", queue=True))
         await run_ready_tasks()
-        await locked(talk.start("impatient"))
+        await check_locked(conversation.start("impatient"))
         store.begins.open()
         assert (await second).previous_response_id == (await first).response_id
 
 
-async def test_a_conversation_deleted_before_its_first_turn_is_on_disk_takes_none() -> None:
+async def test_conversation_deleted_before_its_first_turn_is_stored_stores_none() -> None:
     store = GatedStore()
-    async with talking(store, ScriptedModel(["One."])) as talk:
+    async with open_conversation(store, ScriptedModel(["One."])) as conversation:
         store.begins.close()
-        first = asyncio.create_task(talk.start("1"))
+        first = asyncio.create_task(conversation.start("1"))
         await run_ready_tasks()
-        await talk.conversations.delete(DEFAULT_TENANT, talk.id)
+        await conversation.conversations.delete(DEFAULT_TENANT, conversation.id)
         store.begins.open()
         with pytest.raises(NotFoundError):
             await first
-        assert await talk.service.reader.recent_threads(DEFAULT_TENANT, 10) == []
+        assert await conversation.service.reader.recent_threads(DEFAULT_TENANT, 10) == []
 
 
-async def test_another_process_is_waited_for_or_refused(tmp_path: Path) -> None:
+async def test_turn_in_another_process_is_refused_or_queued(tmp_path: Path) -> None:
     opened = asyncio.Event()
     here = await open_sqlite(tmp_path / "a.db")
     there = await open_sqlite(tmp_path / "a.db")
     model = ScriptedModel([say("One ") + wait(opened) + say("two.")])
-    async with talking(here, model) as one, talking(there, ScriptedModel(["Three."])) as two:
+    async with (
+        open_conversation(here, model) as one,
+        open_conversation(there, ScriptedModel(["Three."])) as two,
+    ):
         two.id = one.id
         await read_until(running := await one.start("1"), "One ")
-        await locked(two.start("2"))
-        queued = asyncio.create_task(two.turned("2", queue=True))
+        await check_locked(two.start("2"))
+        queued = asyncio.create_task(two.run_turn("2", queue=True))
         await run_ready_tasks()
         opened.set()
         first = await running.result()
         assert (await queued).previous_response_id == first.id
-        assert await one.said() == await two.said() == ["1", "2"]
+        assert await one.input_texts() == await two.input_texts() == ["1", "2"]
 
 
-async def test_of_two_processes_that_begin_at_once_one_is_refused(tmp_path: Path) -> None:
+async def test_simultaneous_turns_in_two_processes_refuse_one(tmp_path: Path) -> None:
     here = await open_sqlite(tmp_path / "a.db")
     there = await open_sqlite(tmp_path / "a.db")
-    async with talking(here, ScriptedModel()) as one, talking(there, ScriptedModel()) as two:
+    async with (
+        open_conversation(here, ScriptedModel()) as one,
+        open_conversation(there, ScriptedModel()) as two,
+    ):
         two.id = one.id
         for number in range(10):
             ended = await asyncio.gather(
-                one.turned(f"{number} a"), two.turned(f"{number} b"), return_exceptions=True
+                one.run_turn(f"{number} a"), two.run_turn(f"{number} b"), return_exceptions=True
             )
             errors = [one for one in ended if isinstance(one, BaseException)]
             assert [type(error) for error in errors] in ([], [ConversationLockedError])
             turns = await one.conversations.turns(DEFAULT_TENANT, one.id)
-            kept = {one.id for one in ended if isinstance(one, Response)}
-            assert {turn.id for turn in turns[-len(kept) :]} == kept
+            completed_ids = {one.id for one in ended if isinstance(one, Response)}
+            assert {turn.id for turn in turns[-len(completed_ids) :]} == completed_ids
 
 
 CHILD = (sys.executable, str(Path(__file__).parents[1] / "support" / "turns_child.py"))
 
 
-def check_line(turns: list[Response], ids: set[str]) -> None:
-    """One line of turns, each behind the one before, and all that were acknowledged."""
+def check_chain(turns: list[Response], ids: set[str]) -> None:
+    """The turns form one chain, and it has every acknowledged turn."""
     assert {turn.id for turn in turns} == ids
     assert len(turns) == len(ids)
     assert [turn.previous_response_id for turn in turns] == [None, *(one.id for one in turns[:-1])]
@@ -421,34 +445,34 @@ def check_line(turns: list[Response], ids: set[str]) -> None:
     assert times == sorted(times)
 
 
-async def test_who_queues_waits_for_another_process_that_was_faster(tmp_path: Path) -> None:
-    """Both find the conversation free and begin at once: the one that comes late waits."""
+async def test_queued_turn_waits_for_a_faster_process(tmp_path: Path) -> None:
+    """Both find the conversation free and begin at once: the later one waits."""
     here = await open_sqlite(tmp_path / "a.db")
     there = await open_sqlite(tmp_path / "a.db")
     model, other = ScriptedModel(), ScriptedModel()
-    async with talking(here, model) as one, talking(there, other) as two:
+    async with open_conversation(here, model) as one, open_conversation(there, other) as two:
         two.id = one.id
         ids: set[str] = set()
         for number in range(10):
             ended = await asyncio.gather(
-                one.turned(f"{number} a", queue=True),
-                two.turned(f"{number} b", queue=True, stream=False),
+                one.run_turn(f"{number} a", queue=True),
+                two.run_turn(f"{number} b", queue=True, stream=False),
                 one.service.store_turn(request(one.id, "aside", queue=True)),
             )
             assert [turn.status for turn in ended[:2]] == ["completed"] * 2
             ids |= {ended[0].id, ended[1].id}
         turns = await two.conversations.turns(DEFAULT_TENANT, one.id)
         assert ids < {turn.id for turn in turns}
-        check_line(turns, {turn.id for turn in turns})
+        check_chain(turns, {turn.id for turn in turns})
         assert len(turns) == 30
 
 
-async def test_two_processes_that_queue_lose_no_turn(tmp_path: Path) -> None:
+async def test_two_processes_that_queue_turns_lose_none(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-    async with talking(await open_sqlite(path), ScriptedModel()) as talk:
+    async with open_conversation(await open_sqlite(path), ScriptedModel()) as conversation:
         children = [
             await asyncio.create_subprocess_exec(
-                *(*CHILD, "queue", str(path), talk.id, name, "50"),
+                *(*CHILD, "queue", str(path), conversation.id, name, "50"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
             )
@@ -457,14 +481,14 @@ async def test_two_processes_that_queue_lose_no_turn(tmp_path: Path) -> None:
         for child in children:
             assert child.stdout is not None
             assert await child.stdout.readline() == b"ready\n"
-        said = await asyncio.gather(*[child.communicate(b"go\n") for child in children])
+        input_texts = await asyncio.gather(*[child.communicate(b"go\n") for child in children])
         assert [child.returncode for child in children] == [0, 0]
-        ends = [line.split() for out, _ in said for line in out.decode().splitlines()]
+        ends = [line.split() for out, _ in input_texts for line in out.decode().splitlines()]
         assert [status for _, status in ends] == ["completed"] * 100
-        turns = await talk.conversations.turns(DEFAULT_TENANT, talk.id)
-        check_line(turns, {name for name, _ in ends})
+        turns = await conversation.conversations.turns(DEFAULT_TENANT, conversation.id)
+        check_chain(turns, {name for name, _ in ends})
         words = [str(item.content) for turn in turns for item in turn.input]  # type: ignore[union-attr]
         for name in "ab":
-            # Those of one process come in the order in which they asked.
+            # Turns of one process run in the order in which it requested them.
             mine = [one for one in words if one.startswith(name)]
             assert mine == [f"{name} {number}" for number in range(50)]

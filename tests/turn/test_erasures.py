@@ -1,4 +1,4 @@
-"""Words that were erased before a turn is stored are in no later call of a model, nor cached."""
+"""Erasure during a turn: erased content reaches no later model call and no cache."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Erase = Callable[[], Awaitable[object]]
 
 
 class SlowCounter(ScriptedModel):
-    """Something is erased while it counts for the first time."""
+    """A model whose first token count runs an erasure."""
 
     def __init__(self, script: Script = lambda _: "Yes.") -> None:
         super().__init__(script)
@@ -58,12 +58,12 @@ class SlowCounter(ScriptedModel):
         return await super().count_tokens(call)
 
 
-class Teller:
-    """A service over a store, and a model during whose counting something is erased."""
+class ErasingService:
+    """A service over a store, with a model whose token count erases something."""
 
     def __init__(self, store: AnyStore) -> None:
         self.store = store
-        self._seen = 0
+        self._skipped_calls = 0
         self.model = SlowCounter()
         self.service = TurnService(store, self, store.stores)
         self.conversations = ConversationService(
@@ -71,29 +71,31 @@ class Teller:
         )
 
     def get(self, name: str | None) -> tuple[str, Model]:
-        """The model of all turns: this is the service's ``ModelProvider``."""
+        """The model of all turns: the service's ``ModelProvider``."""
         return name or "slow", self.model
 
     def items(self) -> list[tuple[str, Model]]:
         return [("slow", self.model)]
 
-    async def turned(self, text: str, after: str | None = None, **more: Any) -> Response:
+    async def run_turn(self, text: str, after: str | None = None, **more: Any) -> Response:
         return await run_turn(self.service, text, after=after, context_policies=BUDGET, **more)
 
-    def use(self, script: Script = lambda _: "Yes.") -> None:
-        """Another model from now on."""
-        self._seen = 0
+    def set_script(self, script: Script = lambda _: "Yes.") -> None:
+        """Replaces the model by one with this script."""
+        self._skipped_calls = 0
         self.model = SlowCounter(script)
 
-    def shown(self) -> str:
-        """All that the model was asked since ``forget``."""
-        return b"\n".join(call.messages for call in self.model.calls[self._seen :]).decode()
+    def sent_messages(self) -> str:
+        """All messages that the model was sent since ``reset_sent``."""
+        return b"\n".join(
+            call.messages for call in self.model.calls[self._skipped_calls :]
+        ).decode()
 
-    def forget(self) -> None:
-        self._seen = len(self.model.calls)
+    def reset_sent(self) -> None:
+        self._skipped_calls = len(self.model.calls)
 
 
-async def opened(
+async def open_store(
     kind: str, folder: Path, lifetimes: RetentionPolicy, clock: Callable[[], float]
 ) -> AnyStore:
     if kind == "memory":
@@ -102,121 +104,127 @@ async def opened(
 
 
 @pytest.fixture(params=STORES)
-def told(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., None]:
-    """Runs a story with a service, over each kind of store."""
+def run_in_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., None]:
+    """Runs a scenario with a service, over each kind of store."""
 
-    def tell(story: Callable[[Teller], Awaitable[None]]) -> None:
+    def run_scenario(scenario: Callable[[ErasingService], Awaitable[None]]) -> None:
         async def main() -> None:
-            store = await opened(request.param, tmp_path, RetentionPolicy(None), lambda: 0.0)
-            teller = Teller(store)
+            store = await open_store(request.param, tmp_path, RetentionPolicy(None), lambda: 0.0)
+            erasing = ErasingService(store)
             try:
-                await story(teller)
+                await scenario(erasing)
             finally:
-                await teller.service.close()
+                await erasing.service.close()
 
         run(main())
 
-    return tell
+    return run_scenario
 
 
-Told = Callable[[Callable[[Teller], Awaitable[None]]], None]
+ScenarioRunner = Callable[[Callable[[ErasingService], Awaitable[None]]], None]
 
 
-async def another_process(*command: str) -> str:
+async def run_child(*command: str) -> str:
     child = await asyncio.create_subprocess_exec(*CHILD, *command, stdout=asyncio.subprocess.PIPE)
     said, _ = await child.communicate()
     assert child.returncode == 0
     return said.decode().strip()
 
 
-async def gone_on(teller: Teller, response: Response) -> None:
-    """The secret is in no call from here on, from the cache or from the store."""
-    teller.forget()
-    await teller.turned("And then?", response.id)
-    assert "secret" not in teller.shown()
-    fresh = Teller(teller.store)
-    await fresh.turned("And then?", response.id)
-    assert teller.shown() == fresh.shown()
+async def check_secret_is_not_sent(erasing: ErasingService, response: Response) -> None:
+    """No further call has the secret, neither from the cache nor from the store."""
+    erasing.reset_sent()
+    await erasing.run_turn("And then?", response.id)
+    assert "secret" not in erasing.sent_messages()
+    fresh = ErasingService(erasing.store)
+    await fresh.run_turn("And then?", response.id)
+    assert erasing.sent_messages() == fresh.sent_messages()
 
 
-def test_a_parent_that_is_erased_in_between_is_missing(told: Told) -> None:
-    async def story(teller: Teller) -> None:
-        first = await teller.turned(SECRET)
-        teller.forget()
-        teller.model.erase = lambda: teller.service.delete(DEFAULT_TENANT, first.id)
+def test_parent_erased_while_a_turn_starts_is_not_found(run_in_store: ScenarioRunner) -> None:
+    async def scenario(erasing: ErasingService) -> None:
+        first = await erasing.run_turn(SECRET)
+        erasing.reset_sent()
+        erasing.model.erase = lambda: erasing.service.delete(DEFAULT_TENANT, first.id)
         for stored in (True, False):
             with pytest.raises(NotFoundError) as caught:
-                await teller.turned("What is it?", first.id, store=stored)
+                await erasing.run_turn("What is it?", first.id, store=stored)
             assert caught.value.code == "previous_response_not_found"
-        assert teller.shown() == ""
-        assert await teller.service.reader.recent_threads(DEFAULT_TENANT, 5) == []
+        assert erasing.sent_messages() == ""
+        assert await erasing.service.reader.recent_threads(DEFAULT_TENANT, 5) == []
 
-    told(story)
+    run_in_store(scenario)
 
 
 @pytest.mark.parametrize("stored", [True, False])
-def test_an_ancestor_that_is_erased_in_between_is_not_shown(told: Told, stored: bool) -> None:
-    async def story(teller: Teller) -> None:
-        first = await teller.turned(SECRET)
-        second = await teller.turned("Thanks.", first.id)
-        teller.forget()
-        teller.model.erase = lambda: teller.service.delete(DEFAULT_TENANT, first.id)
-        third = await teller.turned("What is it?", second.id, store=stored)
-        assert "secret" not in teller.shown()
+def test_ancestor_erased_while_a_turn_starts_is_not_sent(
+    run_in_store: ScenarioRunner, stored: bool
+) -> None:
+    async def scenario(erasing: ErasingService) -> None:
+        first = await erasing.run_turn(SECRET)
+        second = await erasing.run_turn("Thanks.", first.id)
+        erasing.reset_sent()
+        erasing.model.erase = lambda: erasing.service.delete(DEFAULT_TENANT, first.id)
+        third = await erasing.run_turn("What is it?", second.id, store=stored)
+        assert "secret" not in erasing.sent_messages()
         assert third.previous_response_id == second.id
-        await gone_on(teller, third if stored else second)
+        await check_secret_is_not_sent(erasing, third if stored else second)
 
-    told(story)
+    run_in_store(scenario)
 
 
-def test_an_item_that_is_erased_in_between_is_not_shown(told: Told) -> None:
-    async def story(teller: Teller) -> None:
-        first = await teller.turned(SECRET)
-        erase = teller.store.stores.conversations.erase_item
+def test_item_erased_while_a_turn_starts_is_not_sent(run_in_store: ScenarioRunner) -> None:
+    async def scenario(erasing: ErasingService) -> None:
+        first = await erasing.run_turn(SECRET)
+        erase = erasing.store.stores.conversations.erase_item
         await erase(DEFAULT_TENANT, first.id, 1)
-        teller.forget()
-        teller.model.erase = lambda: erase(DEFAULT_TENANT, first.id, 0)
-        second = await teller.turned("What is it?", first.id)
-        assert "secret" not in teller.shown()
-        await gone_on(teller, second)
+        erasing.reset_sent()
+        erasing.model.erase = lambda: erase(DEFAULT_TENANT, first.id, 0)
+        second = await erasing.run_turn("What is it?", first.id)
+        assert "secret" not in erasing.sent_messages()
+        await check_secret_is_not_sent(erasing, second)
 
-    told(story)
+    run_in_store(scenario)
 
 
-def test_a_conversation_that_is_deleted_in_between_is_missing(told: Told) -> None:
-    async def story(teller: Teller) -> None:
-        talk = (await teller.conversations.create(DEFAULT_TENANT)).id
-        await teller.turned(SECRET, conversation=talk)
-        teller.forget()
-        teller.model.erase = lambda: teller.conversations.delete(DEFAULT_TENANT, talk)
+def test_conversation_deleted_while_a_turn_starts_is_not_found(
+    run_in_store: ScenarioRunner,
+) -> None:
+    async def scenario(erasing: ErasingService) -> None:
+        conversation = (await erasing.conversations.create(DEFAULT_TENANT)).id
+        await erasing.run_turn(SECRET, conversation=conversation)
+        erasing.reset_sent()
+        erasing.model.erase = lambda: erasing.conversations.delete(DEFAULT_TENANT, conversation)
         with pytest.raises(NotFoundError) as caught:
-            await teller.turned("What is it?", conversation=talk)
+            await erasing.run_turn("What is it?", conversation=conversation)
         assert caught.value.code == "conversation_not_found"
-        assert teller.shown() == ""
+        assert erasing.sent_messages() == ""
 
-    told(story)
+    run_in_store(scenario)
 
 
-def test_a_conversation_goes_on_from_what_is_left_of_it(told: Told) -> None:
-    async def story(teller: Teller) -> None:
-        talk = (await teller.conversations.create(DEFAULT_TENANT)).id
-        first = await teller.turned("Hi.", conversation=talk)
-        second = await teller.turned(SECRET, conversation=talk)
-        teller.forget()
-        teller.model.erase = lambda: teller.service.delete(DEFAULT_TENANT, second.id)
-        third = await teller.turned("What is it?", conversation=talk)
-        assert "secret" not in teller.shown()
+def test_conversation_continues_from_its_remaining_turns(run_in_store: ScenarioRunner) -> None:
+    async def scenario(erasing: ErasingService) -> None:
+        conversation = (await erasing.conversations.create(DEFAULT_TENANT)).id
+        first = await erasing.run_turn("Hi.", conversation=conversation)
+        second = await erasing.run_turn(SECRET, conversation=conversation)
+        erasing.reset_sent()
+        erasing.model.erase = lambda: erasing.service.delete(DEFAULT_TENANT, second.id)
+        third = await erasing.run_turn("What is it?", conversation=conversation)
+        assert "secret" not in erasing.sent_messages()
         assert third.previous_response_id == first.id
 
-    told(story)
+    run_in_store(scenario)
 
 
-def test_an_item_that_is_only_referred_to_may_go_in_between(told: Told) -> None:
-    async def story(teller: Teller) -> None:
-        first = await teller.turned(SECRET)
+def test_referenced_item_erased_while_a_turn_starts_is_not_found(
+    run_in_store: ScenarioRunner,
+) -> None:
+    async def scenario(erasing: ErasingService) -> None:
+        first = await erasing.run_turn(SECRET)
         name = item_id(first.id, "message", 0)
-        teller.forget()
-        teller.model.erase = lambda: teller.service.delete(DEFAULT_TENANT, first.id)
+        erasing.reset_sent()
+        erasing.model.erase = lambda: erasing.service.delete(DEFAULT_TENANT, first.id)
         for store in (True, False):
             request = TurnRequest(
                 (Message("user", "What is it?"),),
@@ -225,248 +233,256 @@ def test_an_item_that_is_only_referred_to_may_go_in_between(told: Told) -> None:
                 store=store,
             )
             with pytest.raises(NotFoundError) as caught:
-                await (await teller.service.start(request)).result()
+                await (await erasing.service.start(request)).result()
             assert caught.value.code == "item_not_found"
-        assert teller.shown() == ""
+        assert erasing.sent_messages() == ""
 
-    told(story)
+    run_in_store(scenario)
 
 
-def test_an_approved_call_that_is_erased_in_between_does_not_run(told: Told) -> None:
-    async def story(teller: Teller) -> None:
+def test_approved_call_erased_while_a_turn_starts_does_not_run(
+    run_in_store: ScenarioRunner,
+) -> None:
+    async def scenario(erasing: ErasingService) -> None:
         call = FunctionCall("a", "look", '{"secret": 42}')
-        after = await teller.service.store_turn(turn_request("Go."), [call])
-        hands = RecordingTools()
-        teller.model.erase = lambda: teller.service.delete(DEFAULT_TENANT, after)
+        after = await erasing.service.store_turn(turn_request("Go."), [call])
+        tools = RecordingTools()
+        erasing.model.erase = lambda: erasing.service.delete(DEFAULT_TENANT, after)
         with pytest.raises(NotFoundError):
-            await teller.service.start(
-                turn_request(after=after, approved_calls=(call,), context_policies=BUDGET), hands
+            await erasing.service.start(
+                turn_request(after=after, approved_calls=(call,), context_policies=BUDGET), tools
             )
-        assert hands.calls == []
+        assert tools.calls == []
 
-    told(story)
+    run_in_store(scenario)
 
 
-def test_a_history_that_never_stops_changing_is_a_conflict(told: Told) -> None:
-    async def story(teller: Teller) -> None:
-        first = await teller.turned("Hi.")
+def test_constantly_changing_history_is_a_conflict(run_in_store: ScenarioRunner) -> None:
+    async def scenario(erasing: ErasingService) -> None:
+        first = await erasing.run_turn("Hi.")
 
         async def change() -> None:
-            beside = await teller.service.store_turn(turn_request("Beside.", after=first.id))
-            await teller.service.delete(DEFAULT_TENANT, beside)
-            teller.model.erase = change
+            sibling = await erasing.service.store_turn(turn_request("Beside.", after=first.id))
+            await erasing.service.delete(DEFAULT_TENANT, sibling)
+            erasing.model.erase = change
 
-        teller.model.erase = change
+        erasing.model.erase = change
         with pytest.raises(HistoryChangedError) as caught:
-            await teller.turned("What is it?", first.id)
+            await erasing.run_turn("What is it?", first.id)
         assert (caught.value.status, caught.value.code) == (409, "conversation_changed")
 
-    told(story)
+    run_in_store(scenario)
 
 
 @pytest.mark.parametrize("kind", STORES)
-async def test_a_parent_that_is_swept_in_between_is_missing(kind: str, tmp_path: Path) -> None:
+async def test_parent_expired_while_a_turn_starts_is_not_found(kind: str, tmp_path: Path) -> None:
     now = 1_000_000.0
-    store = await opened(kind, tmp_path, RetentionPolicy(DAY_SECONDS), lambda: now)
-    teller = Teller(store)
-    first = await teller.service.store_turn(turn_request(SECRET))
-    teller.forget()
+    store = await open_store(kind, tmp_path, RetentionPolicy(DAY_SECONDS), lambda: now)
+    erasing = ErasingService(store)
+    first = await erasing.service.store_turn(turn_request(SECRET))
+    erasing.reset_sent()
 
     async def sweep() -> None:
         nonlocal now
         now = 1e11
         assert await store.stores.response_index.delete_expired() == 1
 
-    teller.model.erase = sweep
+    erasing.model.erase = sweep
     with pytest.raises(NotFoundError):
-        await teller.turned("What is it?", first)
-    assert teller.shown() == ""
-    await teller.service.close()
+        await erasing.run_turn("What is it?", first)
+    assert erasing.sent_messages() == ""
+    await erasing.service.close()
 
 
-async def test_what_another_process_erases_in_between_is_not_shown(tmp_path: Path) -> None:
+async def test_content_erased_by_another_process_is_not_sent(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-    teller = Teller(await open_sqlite(path))
-    talk = (await teller.conversations.create(DEFAULT_TENANT)).id
-    first = await teller.turned(SECRET, conversation=talk)
-    second = await teller.turned("Thanks.", conversation=talk)
-    teller.forget()
-    teller.model.erase = lambda: another_process("delete", str(path), first.id)
-    third = await teller.turned("What is it?", conversation=talk)
+    erasing = ErasingService(await open_sqlite(path))
+    conversation = (await erasing.conversations.create(DEFAULT_TENANT)).id
+    first = await erasing.run_turn(SECRET, conversation=conversation)
+    second = await erasing.run_turn("Thanks.", conversation=conversation)
+    erasing.reset_sent()
+    erasing.model.erase = lambda: run_child("delete", str(path), first.id)
+    third = await erasing.run_turn("What is it?", conversation=conversation)
     assert third.previous_response_id == second.id
-    assert "secret" not in teller.shown()
-    teller.forget()
-    teller.model.erase = lambda: another_process("drop", str(path), talk)
+    assert "secret" not in erasing.sent_messages()
+    erasing.reset_sent()
+    erasing.model.erase = lambda: run_child("drop", str(path), conversation)
     with pytest.raises(NotFoundError):
-        await teller.turned("What is it?", conversation=talk)
-    assert teller.shown() == ""
-    await teller.service.close()
+        await erasing.run_turn("What is it?", conversation=conversation)
+    assert erasing.sent_messages() == ""
+    await erasing.service.close()
 
 
-async def test_what_is_erased_before_the_beginning_is_on_disk_is_not_built_upon() -> None:
-    """The model is being asked already: what it says of those words is thrown away."""
+async def test_content_erased_before_the_turn_is_stored_restarts_the_turn() -> None:
+    """The model call already runs: its answer about the erased content is discarded."""
     store = GatedStore()
-    teller = Teller(store)
-    first = await teller.turned(SECRET)
-    second = await teller.turned("Thanks.", first.id)
+    erasing = ErasingService(store)
+    first = await erasing.run_turn(SECRET)
+    second = await erasing.run_turn("Thanks.", first.id)
     store.begins.close()
-    starting = asyncio.create_task(teller.turned("What is it?", second.id))
+    starting = asyncio.create_task(erasing.run_turn("What is it?", second.id))
     await run_ready_tasks()
-    assert SECRET in teller.shown()
-    await teller.service.delete(DEFAULT_TENANT, first.id)
-    teller.forget()
+    assert SECRET in erasing.sent_messages()
+    await erasing.service.delete(DEFAULT_TENANT, first.id)
+    erasing.reset_sent()
     store.begins.open()
     third = await starting
-    assert contents(teller.model)[0] == "Thanks."
-    assert [one.id for one in await teller.service.reader.chain(DEFAULT_TENANT, third.id)] == [
+    assert contents(erasing.model)[0] == "Thanks."
+    assert [one.id for one in await erasing.service.reader.chain(DEFAULT_TENANT, third.id)] == [
         second.id,
         third.id,
     ]
-    await gone_on(teller, third)
+    await check_secret_is_not_sent(erasing, third)
 
 
 @pytest.mark.parametrize("stored", [True, False])
-def test_what_is_erased_while_a_tool_runs_is_not_shown_after_it(told: Told, stored: bool) -> None:
-    async def story(teller: Teller) -> None:
-        first = await teller.turned(SECRET)
-        second = await teller.turned("Thanks.", first.id)
-        teller.use([ONE_CALL, "Done."])
+def test_content_erased_while_a_tool_runs_is_not_sent_afterwards(
+    run_in_store: ScenarioRunner, stored: bool
+) -> None:
+    async def scenario(erasing: ErasingService) -> None:
+        first = await erasing.run_turn(SECRET)
+        second = await erasing.run_turn("Thanks.", first.id)
+        erasing.set_script([ONE_CALL, "Done."])
 
         async def work(call: FunctionCall) -> str:
-            await teller.service.delete(DEFAULT_TENANT, first.id)
-            teller.forget()
+            await erasing.service.delete(DEFAULT_TENANT, first.id)
+            erasing.reset_sent()
             return "erased"
 
         third = await run_turn(
-            teller.service, "Go.", after=second.id, store=stored, tools=RecordingTools(work)
+            erasing.service, "Go.", after=second.id, store=stored, tools=RecordingTools(work)
         )
         assert third.status == "completed"
-        assert "secret" not in teller.shown()
-        assert contents(teller.model)[0] == "Thanks."
-        teller.use()
-        await gone_on(teller, third if stored else second)
+        assert "secret" not in erasing.sent_messages()
+        assert contents(erasing.model)[0] == "Thanks."
+        erasing.set_script()
+        await check_secret_is_not_sent(erasing, third if stored else second)
 
-    told(story)
+    run_in_store(scenario)
 
 
-def test_what_is_erased_while_a_context_is_found_too_long_is_not_shown_again(told: Told) -> None:
-    async def story(teller: Teller) -> None:
+def test_content_erased_before_a_truncation_retry_is_not_sent_again(
+    run_in_store: ScenarioRunner,
+) -> None:
+    async def scenario(erasing: ErasingService) -> None:
         ids: list[str] = []
         for text in (SECRET, "One.", "Two.", SECRET, "Three."):
-            ids.append((await teller.turned(text, ids[-1] if ids else None)).id)
+            ids.append((await erasing.run_turn(text, ids[-1] if ids else None)).id)
         go, asked = asyncio.Event(), asyncio.Event()
         too_long = ContextLengthExceededError("Too long.", used=100, limit=90)
-        teller.use([wait(go, asked) + fail(too_long), say("Yes.")])
+        erasing.set_script([wait(go, asked) + fail(too_long), say("Yes.")])
         options = Options(truncation="auto")
-        turn = await teller.service.start(turn_request("Go.", after=ids[-1], options=options))
+        turn = await erasing.service.start(turn_request("Go.", after=ids[-1], options=options))
         await asked.wait()
-        for gone in (ids[0], ids[3]):
-            await teller.service.delete(DEFAULT_TENANT, gone)
-        teller.forget()
+        for erased_id in (ids[0], ids[3]):
+            await erasing.service.delete(DEFAULT_TENANT, erased_id)
+        erasing.reset_sent()
         go.set()
         assert (await turn.result()).status == "completed"
-        assert "secret" not in teller.shown()
+        assert "secret" not in erasing.sent_messages()
 
-    told(story)
+    run_in_store(scenario)
 
 
-def test_what_lies_in_memory_on_top_of_erased_words_goes_on_without_them(told: Told) -> None:
-    async def story(teller: Teller) -> None:
-        first = await teller.turned(SECRET)
-        second = await teller.turned("Thanks.", first.id)
+def test_unstored_history_continues_without_erased_stored_turns(
+    run_in_store: ScenarioRunner,
+) -> None:
+    async def scenario(erasing: ErasingService) -> None:
+        first = await erasing.run_turn(SECRET)
+        second = await erasing.run_turn("Thanks.", first.id)
         memory = UnstoredHistory()
 
         async def aside(text: str, after: str) -> str:
             request = turn_request(text, after=after, store=False)
             return (
-                await (await teller.service.start(request, unstored_history=memory)).result()
+                await (await erasing.service.start(request, unstored_history=memory)).result()
             ).id
 
         last = await aside("Aside?", second.id)
         last = await aside("More?", last)
-        assert contents(teller.model)[0] == SECRET
-        await teller.service.delete(DEFAULT_TENANT, first.id)
-        teller.forget()
+        assert contents(erasing.model)[0] == SECRET
+        await erasing.service.delete(DEFAULT_TENANT, first.id)
+        erasing.reset_sent()
         last = await aside("And?", last)
-        assert "secret" not in teller.shown()
-        assert contents(teller.model)[:3] == ["Thanks.", "Yes.", "Aside?"]
-        await teller.service.delete(DEFAULT_TENANT, second.id)
+        assert "secret" not in erasing.sent_messages()
+        assert contents(erasing.model)[:3] == ["Thanks.", "Yes.", "Aside?"]
+        await erasing.service.delete(DEFAULT_TENANT, second.id)
         with pytest.raises(NotFoundError) as caught:
             await aside("And?", last)
         assert caught.value.code == "previous_response_not_found"
 
-    told(story)
+    run_in_store(scenario)
 
 
-def test_a_context_shown_to_a_person_is_without_what_is_erased_meanwhile(told: Told) -> None:
-    async def story(teller: Teller) -> None:
-        first = await teller.turned(SECRET)
-        second = await teller.turned("Thanks.", first.id)
-        teller.model.erase = lambda: teller.service.delete(DEFAULT_TENANT, first.id)
+def test_preview_context_omits_content_erased_meanwhile(run_in_store: ScenarioRunner) -> None:
+    async def scenario(erasing: ErasingService) -> None:
+        first = await erasing.run_turn(SECRET)
+        second = await erasing.run_turn("Thanks.", first.id)
+        erasing.model.erase = lambda: erasing.service.delete(DEFAULT_TENANT, first.id)
         request = TurnRequest((), previous_response_id=second.id, context_policies=BUDGET)
-        shown = await teller.service.preview_context(request)
-        assert shown[0]["content"] == "Thanks."
-        assert SECRET not in str(shown)
+        sent_messages = await erasing.service.preview_context(request)
+        assert sent_messages[0]["content"] == "Thanks."
+        assert SECRET not in str(sent_messages)
 
-    told(story)
+    run_in_store(scenario)
 
 
-def test_a_summary_of_what_is_erased_meanwhile_is_not_handed_out(told: Told) -> None:
-    async def story(teller: Teller) -> None:
-        first = await teller.turned(SECRET)
+def test_compaction_of_content_erased_meanwhile_is_a_conflict(run_in_store: ScenarioRunner) -> None:
+    async def scenario(erasing: ErasingService) -> None:
+        first = await erasing.run_turn(SECRET)
         go, asked = asyncio.Event(), asyncio.Event()
-        teller.use([wait(go, asked) + say(SECRET)])
+        erasing.set_script([wait(go, asked) + say(SECRET)])
         compacting = asyncio.create_task(
-            teller.service.compact(turn_request("And?", after=first.id))
+            erasing.service.compact(turn_request("And?", after=first.id))
         )
         await asked.wait()
-        await teller.service.delete(DEFAULT_TENANT, first.id)
+        await erasing.service.delete(DEFAULT_TENANT, first.id)
         go.set()
         with pytest.raises(HistoryChangedError):
             await compacting
 
-    told(story)
+    run_in_store(scenario)
 
 
-async def test_a_turn_whose_response_goes_between_two_reads_is_missing() -> None:
-    """Its ancestors must not pass for it."""
+async def test_response_deleted_between_two_reads_is_not_found() -> None:
+    """Its ancestors are not returned in its place."""
 
-    class Late(MemoryStore):
-        late = False
+    class DeletingStore(MemoryStore):
+        is_deleting = False
 
         async def chain(self, head: Head) -> list[StoredTurn]:
-            if self.late:
+            if self.is_deleting:
                 await self.delete(head.tenant, head.response_id)
             return await super().chain(head)
 
-    store = Late()
-    teller = Teller(store)
-    first = await teller.turned("Hi.")
+    store = DeletingStore()
+    erasing = ErasingService(store)
+    first = await erasing.run_turn("Hi.")
     for read in (
-        teller.service.reader.context,
-        teller.service.reader.messages,
-        teller.service.reader.chain,
+        erasing.service.reader.context,
+        erasing.service.reader.messages,
+        erasing.service.reader.chain,
     ):
-        second = await teller.turned(SECRET, first.id)
-        store.late = True
+        second = await erasing.run_turn(SECRET, first.id)
+        store.is_deleting = True
         with pytest.raises(NotFoundError):
             await read(DEFAULT_TENANT, second.id)
-        store.late = False
+        store.is_deleting = False
 
 
-def test_turns_are_listed_in_the_order_they_began(told: Told) -> None:
-    async def story(teller: Teller) -> None:
+def test_turns_are_listed_in_start_order(run_in_store: ScenarioRunner) -> None:
+    async def scenario(erasing: ErasingService) -> None:
         quick: list[Response] = []
 
         async def overtake() -> None:
-            quick.append(await run_turn(teller.service, "Quick."))
+            quick.append(await run_turn(erasing.service, "Quick."))
 
-        teller.model.erase = overtake
-        slow = await teller.turned("Slow.")
+        erasing.model.erase = overtake
+        slow = await erasing.run_turn("Slow.")
         assert slow.created_at >= quick[0].created_at
-        listed = await teller.store.stores.response_index.list_responses(
+        listed = await erasing.store.stores.response_index.list_responses(
             DEFAULT_TENANT, 5, newest_first=False
         )
         assert [turn.response_id for turn in listed] == [quick[0].id, slow.id]
 
-    told(story)
+    run_in_store(scenario)

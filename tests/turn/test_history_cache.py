@@ -1,4 +1,4 @@
-"""The history cache: bounded, and never of another opinion than the store."""
+"""The history cache: bounded, and always equal to the store."""
 
 from __future__ import annotations
 
@@ -31,44 +31,44 @@ from support.turn_service import run
 
 
 class CountingStore(MemoryStore):
-    """Counts the chains it was asked for; ``hold`` makes whoever asks wait."""
+    """A store that counts its chain reads; ``release`` makes readers wait."""
 
     def __init__(self) -> None:
         super().__init__()
         self.reads = 0
-        self.hold: asyncio.Event | None = None
+        self.release: asyncio.Event | None = None
 
     async def chain(self, head: Head) -> list[StoredTurn]:
         self.reads += 1
         turns = await super().chain(head)
-        if self.hold is not None:
-            await self.hold.wait()
+        if self.release is not None:
+            await self.release.wait()
         return turns
 
 
-async def truth(store: Store, head: Head) -> bytes:
-    """The context that the store alone would give."""
+async def stored_messages(store: Store, head: Head) -> bytes:
+    """The messages that the store alone gives."""
     return build_messages([render_stored_turn(turn) for turn in await store.chain(head)])
 
 
-async def shown(history: HistoryCache, head: Head) -> bytes:
+async def cached_messages(history: HistoryCache, head: Head) -> bytes:
     return build_messages((await history.get(head)).turns)
 
 
 NEW = RenderedTurn(b"{}")
 
 
-async def test_a_chain_is_read_once() -> None:
+async def test_repeated_get_reads_the_chain_once() -> None:
     store = CountingStore()
     history = HistoryCache(store)
     *_, head = await complete_turns(store, 3)
     first = await history.get(head)
     assert await history.get(head) is first
     assert store.reads == 1
-    assert build_messages(first.turns) == await truth(store, head)
+    assert build_messages(first.turns) == await stored_messages(store, head)
 
 
-async def test_a_turn_that_goes_on_takes_the_entry_along() -> None:
+async def test_extending_a_history_moves_its_cache_entry() -> None:
     store = CountingStore()
     history = HistoryCache(store)
     *_, head = await complete_turns(store, 2)
@@ -77,12 +77,12 @@ async def test_a_turn_that_goes_on_takes_the_entry_along() -> None:
     history.extend(child.response_id, head.epoch, past, NEW, head.response_id)
     assert (await history.get(child)).turns == (*past.turns, NEW)
     assert store.reads == 1
-    # The parent's entry is gone: a branch off it reads the store, and is right.
-    assert await shown(history, head) == await truth(store, head)
+    # The parent's entry is gone: a branch from it reads the store, and is correct.
+    assert await cached_messages(history, head) == await stored_messages(store, head)
     assert store.reads == 3
 
 
-async def test_an_entry_of_another_epoch_is_not_used() -> None:
+async def test_entry_of_another_epoch_is_not_used() -> None:
     store = CountingStore()
     history = HistoryCache(store)
     heads = await complete_turns(store, 3)
@@ -91,24 +91,24 @@ async def test_an_entry_of_another_epoch_is_not_used() -> None:
     fresh = await head_of(store, heads[2].response_id)
     assert fresh.epoch != heads[2].epoch
     assert len((await history.get(fresh)).turns) == 2
-    assert await shown(history, fresh) == await truth(store, fresh)
+    assert await cached_messages(history, fresh) == await stored_messages(store, fresh)
 
 
-async def test_a_turn_begun_before_a_deletion_does_not_bring_it_back() -> None:
+async def test_turn_started_before_a_deletion_does_not_restore_deleted_turns() -> None:
     store = CountingStore()
     history = HistoryCache(store)
     heads = await complete_turns(store, 2)
     past = await history.get(heads[1])
     child = await complete_turn(store, parent=heads[1])
     assert await store.delete("", heads[0].response_id)
-    # The child was planned with the parent's epoch of then.
+    # The child was prepared with the parent's epoch before the deletion.
     history.extend(child.response_id, heads[1].epoch, past, NEW, None)
     fresh = await head_of(store, child.response_id)
     assert len((await history.get(fresh)).turns) == 2
-    assert await shown(history, fresh) == await truth(store, fresh)
+    assert await cached_messages(history, fresh) == await stored_messages(store, fresh)
 
 
-async def test_the_cache_holds_no_more_than_it_may_and_forgets_the_oldest() -> None:
+async def test_full_cache_evicts_the_least_recently_used_entry() -> None:
     store = CountingStore()
     # Room for two of these.
     history = HistoryCache(store, capacity=1500)
@@ -126,17 +126,20 @@ async def test_the_cache_holds_no_more_than_it_may_and_forgets_the_oldest() -> N
     assert store.reads == 2
 
 
-@pytest.mark.parametrize("words", [1, 200])
+@pytest.mark.parametrize("repeats", [1, 200])
 @pytest.mark.parametrize("turns", [1, 3, 30])
-def test_the_cache_takes_about_as_much_memory_as_it_says(turns: int, words: int) -> None:
+def test_cache_size_is_close_to_its_allocated_memory(turns: int, repeats: int) -> None:
     entries = 600 // turns
 
     def fill(history: HistoryCache) -> None:
         for _ in range(entries):
             past, parent = History(), None
             for _ in range(turns):
-                said = [Message("user", "Hi! " * words), Message("assistant", "Hello. " * words)]
-                response_id, new = new_response_id(), render_turn(said)
+                messages = [
+                    Message("user", "Hi! " * repeats),
+                    Message("assistant", "Hello. " * repeats),
+                ]
+                response_id, new = new_response_id(), render_turn(messages)
                 history.extend(response_id, 0, past, new, parent)
                 past, parent = History((*past.turns, new)), response_id
                 history.replace(head_at(response_id), past)
@@ -147,40 +150,40 @@ def test_the_cache_takes_about_as_much_memory_as_it_says(turns: int, words: int)
     try:
         fill(history)
         gc.collect()
-        taken, _ = tracemalloc.get_traced_memory()
+        allocated, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert len(history._entries) == entries
-    assert 0.8 < history._size / taken < 1.25
+    assert 0.8 < history._size / allocated < 1.25
 
 
 def head_at(response_id: str) -> Head:
     return Head(response_id, "", 0, 0, 0, 0, is_running=False)
 
 
-async def test_what_is_too_large_to_keep_is_read_each_time() -> None:
+async def test_history_larger_than_the_cache_is_read_each_time() -> None:
     store = CountingStore()
     history = HistoryCache(store, capacity=500)
     head = await complete_turn(store)
     for reads in (1, 2, 3):
-        assert await shown(history, head) == await truth(store, head)
+        assert await cached_messages(history, head) == await stored_messages(store, head)
         assert store.reads == 2 * reads
 
 
-async def test_two_who_read_the_same_chain_at_once_do_not_use_the_cache_up() -> None:
-    """An entry put down twice counts once: else the cache ends empty, then broken."""
+async def test_concurrent_reads_of_a_chain_count_its_size_once() -> None:
+    """An entry that is added twice counts once, or the cache would end up empty and then broken."""
     store = CountingStore()
     head = await complete_turn(store, "x" * 100)
     history = HistoryCache(store, capacity=4000)
     for _ in range(30):
-        store.hold = asyncio.Event()
+        store.release = asyncio.Event()
         readers = [asyncio.ensure_future(history.get(head)) for _ in range(4)]
         await asyncio.sleep(0)
-        store.hold.set()
+        store.release.set()
         await asyncio.gather(*readers)
         # Out of the cache, for the next round to read it again.
         history.extend("another", 0, History(), RenderedTurn(b"x" * 10), head.response_id)
-    store.hold = None
+    store.release = None
     await history.get(head)
     before = store.reads
     await history.get(head)
@@ -189,25 +192,25 @@ async def test_two_who_read_the_same_chain_at_once_do_not_use_the_cache_up() -> 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
-def test_the_cache_agrees_with_the_store_whatever_happens(
+def test_cache_agrees_with_the_store_after_random_operations(
     kind: str, seed: int, tmp_path: Path
 ) -> None:
-    """Turns, branches and deletions at random, as the service does them."""
-    chance = random.Random(seed)
+    """Random turns, branches and deletions, in the order in which the service makes them."""
+    generator = random.Random(seed)
 
-    async def live(store: Store) -> None:
-        history = HistoryCache(store, capacity=chance.choice([0, 3000, 1_000_000]))
+    async def run_random_turns(store: Store) -> None:
+        history = HistoryCache(store, capacity=generator.choice([0, 3000, 1_000_000]))
         ids: list[str] = []
         for number in range(40):
-            if ids and chance.random() < 0.2:
-                await store.delete("", chance.choice(ids), cascade=chance.random() < 0.3)
+            if ids and generator.random() < 0.2:
+                await store.delete("", generator.choice(ids), cascade=generator.random() < 0.3)
             parent = None
-            if ids and chance.random() < 0.85:
-                parent = await store.head("", chance.choice(ids[-3:]))
+            if ids and generator.random() < 0.85:
+                parent = await store.head("", generator.choice(ids[-3:]))
             past = History()
             if parent is not None:
                 past = await history.get(parent)
-                assert build_messages(past.turns) == await truth(store, parent)
+                assert build_messages(past.turns) == await stored_messages(store, parent)
             turn = new_turn(f"question {number}", parent=parent, header=HEADER)
             ids.append(turn.response_id)
             store.begin(turn)
@@ -226,19 +229,19 @@ def test_the_cache_agrees_with_the_store_whatever_happens(
         for response_id in ids:
             head = await store.head("", response_id)
             if head is not None:
-                assert await shown(history, head) == await truth(store, head)
+                assert await cached_messages(history, head) == await stored_messages(store, head)
 
     async def main() -> None:
         if kind == "memory":
-            await live(MemoryStore())
+            await run_random_turns(MemoryStore())
         else:
             async with sqlite(tmp_path / "turns.db") as store:
-                await live(store)
+                await run_random_turns(store)
 
     run(main())
 
 
-def test_only_a_completed_turn_is_owed_outputs() -> None:
+def test_only_a_completed_turn_has_open_calls() -> None:
     turn = StoredTurn("resp_", 0.0, HEADER, (user("Hi."),), (), None)
     assert not render_stored_turn(turn).completed
     for status in ("completed", "failed", "cancelled", "incomplete"):

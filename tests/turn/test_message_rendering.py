@@ -1,4 +1,4 @@
-"""The context: whatever became of a conversation, the model is shown a well-formed one."""
+"""Message rendering: every history becomes a well-formed list of messages."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ from support.chain_strategies import (
     with_role,
 )
 
-unhurried = settings(deadline=None)
+no_deadline = settings(deadline=None)
 
 
-@unhurried
+@no_deadline
 @given(chains())
-def test_every_conversation_that_the_rules_allow_is_well_formed(chain: Chain) -> None:
+def test_every_valid_conversation_renders_well_formed_messages(chain: Chain) -> None:
     past: RenderedTurn | None = None
     for turn in chain.turns:
         pair_tool_outputs([past] if past else [], turn.input)
@@ -58,21 +58,23 @@ def test_every_conversation_that_the_rules_allow_is_well_formed(chain: Chain) ->
     assert results(messages) == expected, "each call has its own output"
 
 
-@unhurried
+@no_deadline
 @given(chains(), st.data())
-def test_a_conversation_with_holes_is_well_formed(chain: Chain, data: st.DataObject) -> None:
-    """Any turns but the newest may have been deleted."""
-    gone = data.draw(st.sets(st.integers(0, max(0, len(chain.turns) - 2))))
-    left = [
-        turn for at, turn in enumerate(chain.turns) if at not in gone or turn is chain.turns[-1]
+def test_conversation_with_deleted_turns_renders_well_formed_messages(
+    chain: Chain, data: st.DataObject
+) -> None:
+    """Any turns except the newest may have been deleted."""
+    deleted = data.draw(st.sets(st.integers(0, max(0, len(chain.turns) - 2))))
+    remaining_turns = [
+        turn for at, turn in enumerate(chain.turns) if at not in deleted or turn is chain.turns[-1]
     ]
-    messages = check_well_formed(build_messages([turn.segment() for turn in left]))
+    messages = check_well_formed(build_messages([turn.segment() for turn in remaining_turns]))
     assert len(with_role(messages, "user")) == sum(
-        count_messages(turn.input, "user") for turn in left
+        count_messages(turn.input, "user") for turn in remaining_turns
     )
 
 
-@unhurried
+@no_deadline
 @given(
     chains(),
     st.none() | st.integers(0, 10_000),
@@ -80,13 +82,13 @@ def test_a_conversation_with_holes_is_well_formed(chain: Chain, data: st.DataObj
     st.text(max_size=3),
     st.booleans(),
 )
-def test_a_shortened_conversation_is_whole_in_what_it_keeps(
+def test_trimmed_conversation_keeps_whole_turns_and_system_messages(
     chain: Chain, used: int | None, limit: int | None, instructions: str, primed: bool
 ) -> None:
     primer = b'{"role":"user","content":"Hi."},{"role":"assistant","content":"Hello."}'
     segments = [turn.segment() for turn in chain.turns]
-    kept = trim_by_ratio(segments, used, limit)
-    raw = build_messages(kept, instructions=instructions, few_shot=primer if primed else b"")
+    remaining = trim_by_ratio(segments, used, limit)
+    raw = build_messages(remaining, instructions=instructions, few_shot=primer if primed else b"")
     messages = check_well_formed(raw)
     before = check_well_formed(build_messages(segments))
     if instructions:
@@ -97,46 +99,44 @@ def test_a_shortened_conversation_is_whole_in_what_it_keeps(
     assert with_role(messages, "system") == with_role(before, "system")
     newest = json.loads(b"[" + segments[-1].messages + b"]")
     assert messages[len(messages) - len(newest) :] == newest
-    truth = results(before)
-    assert all(truth[one] == shown for one, shown in results(messages).items())
+    all_results = results(before)
+    assert all(all_results[one] == shown for one, shown in results(messages).items())
 
 
-@unhurried
+@no_deadline
 @given(chains(), st.none() | st.integers(1, 10_000), st.none() | st.integers(1, 10_000))
-def test_shortening_again_and_again_comes_to_an_end(
-    chain: Chain, used: int | None, limit: int | None
-) -> None:
+def test_repeated_trimming_terminates(chain: Chain, used: int | None, limit: int | None) -> None:
     segments: Sequence[RenderedTurn] = [turn.segment() for turn in chain.turns]
     for _ in range(len(segments) + 1):
         shorter = trim_by_ratio(segments, used, limit)
-        if sum(map(len_of, shorter)) == sum(map(len_of, segments)):
+        if sum(map(size_of, shorter)) == sum(map(size_of, segments)):
             break
         segments = shorter
     else:
-        pytest.fail("each round has to let a turn go, or be the last")
-    # What is left has nothing that could go: only system messages before the last group.
+        pytest.fail("each round has to drop a turn, or be the last")
+    # Nothing that remains can be dropped: only system messages precede the last group.
     first = next((at for at, one in enumerate(segments) if one.messages != one.system), None)
     assert first is None or all(one.outputs for one in segments[first + 1 :])
 
 
-def len_of(segment: RenderedTurn) -> int:
+def size_of(segment: RenderedTurn) -> int:
     return segment.size
 
 
-def turn_of(text: str, answer: str = "Yes.", system: str | None = None) -> RenderedTurn:
+def rendered_turn(text: str, answer: str = "Yes.", system: str | None = None) -> RenderedTurn:
     before = [Message("system", system)] if system else []
     return render_turn([*before, Message("user", text), Message("assistant", answer)])
 
 
-def test_the_oldest_go_first_and_no_more_than_must() -> None:
-    segments = [turn_of(f"{number} {'x' * 100}") for number in range(10)]
-    kept = trim_by_ratio(segments, 1000, 800)
-    texts = with_role(check_well_formed(build_messages(kept)), "user")
+def test_trimming_drops_the_fewest_oldest_turns() -> None:
+    segments = [rendered_turn(f"{number} {'x' * 100}") for number in range(10)]
+    remaining = trim_by_ratio(segments, 1000, 800)
+    texts = with_role(check_well_formed(build_messages(remaining)), "user")
     assert [text[0] for text in texts] == ["3", "4", "5", "6", "7", "8", "9"]
 
 
-def test_without_numbers_about_half_goes() -> None:
-    segments = [turn_of(f"{number} {'x' * 100}") for number in range(10)]
+def test_trimming_without_token_counts_drops_half() -> None:
+    segments = [rendered_turn(f"{number} {'x' * 100}") for number in range(10)]
     for numbers in ((None, None), (1000, None), (None, 1000)):
         assert (
             len(
@@ -148,35 +148,35 @@ def test_without_numbers_about_half_goes() -> None:
         )
 
 
-def test_a_model_that_refuses_less_than_its_limit_is_shown_less_still() -> None:
-    """The answer needs room too: a count below the limit can be too much."""
-    segments = [turn_of(f"{number} {'x' * 100}") for number in range(10)]
-    kept = trim_by_ratio(segments, 800, 1000)
-    assert len(with_role(check_well_formed(build_messages(kept)), "user")) == 9
+def test_count_below_the_limit_still_drops_a_turn() -> None:
+    """The answer needs room too: a count below the limit can be too high."""
+    segments = [rendered_turn(f"{number} {'x' * 100}") for number in range(10)]
+    remaining = trim_by_ratio(segments, 800, 1000)
+    assert len(with_role(check_well_formed(build_messages(remaining)), "user")) == 9
 
 
-def test_linked_turns_go_together() -> None:
+def test_turns_linked_by_a_call_are_dropped_together() -> None:
     asked = render_turn([Message("user", "Weather?"), FunctionCall("c", "f", "{}")])
     answered = render_turn([FunctionCallOutput("c", "sunny"), Message("assistant", "Sunny.")])
-    after = turn_of("Thanks.")
-    kept = trim_by_ratio([asked, answered, after], None, None)
-    assert with_role(check_well_formed(build_messages(kept)), "user") == ["Thanks."]
-    # Linked to the newest, they stay, and there is nothing to let go.
+    after = rendered_turn("Thanks.")
+    remaining = trim_by_ratio([asked, answered, after], None, None)
+    assert with_role(check_well_formed(build_messages(remaining)), "user") == ["Thanks."]
+    # Linked to the newest turn, they stay: nothing can be dropped.
     assert trim_by_ratio([asked, answered], 1000, 10) == [asked, answered]
 
 
 @pytest.mark.parametrize("role", ["system", "developer"])
-def test_system_messages_outlive_their_turns(role: Any) -> None:
+def test_system_messages_stay_when_their_turn_is_dropped(role: Any) -> None:
     old = render_turn(
         [Message(role, "Be kind."), Message("user", "Hi."), Message("assistant", "Yo.")]
     )
-    kept = trim_by_ratio([old, turn_of("Well?", system="Be brief.")], 1000, 10)
-    messages = check_well_formed(build_messages(kept))
+    remaining = trim_by_ratio([old, rendered_turn("Well?", system="Be brief.")], 1000, 10)
+    messages = check_well_formed(build_messages(remaining))
     assert with_role(messages, "system") == ["Be kind.", "Be brief."]
     assert with_role(messages, "user") == ["Well?"]
 
 
-def test_calls_made_one_after_another_stay_so() -> None:
+def test_sequential_calls_stay_in_separate_messages() -> None:
     items: list[Item] = [
         FunctionCall("a", "f", "1"),
         FunctionCallOutput("a", "one"),
@@ -193,7 +193,7 @@ def test_calls_made_one_after_another_stay_so() -> None:
     assert [len(message.get("tool_calls", ())) for message in messages] == [1, 0, 2, 0, 0]
 
 
-def test_a_model_that_talks_after_its_calls_still_gets_its_outputs() -> None:
+def test_text_between_calls_keeps_outputs_directly_after_the_calls() -> None:
     asked = render_turn(
         [
             Message("user", "Weather?"),
@@ -211,7 +211,7 @@ def test_a_model_that_talks_after_its_calls_still_gets_its_outputs() -> None:
     assert [call["id"] for call in messages[1]["tool_calls"]] == ["a", "b"]
 
 
-def test_an_id_used_again_finds_the_right_output() -> None:
+def test_reused_call_id_is_paired_with_its_own_output() -> None:
     first = render_turn([Message("user", "One?"), FunctionCall("c", "f", '{"n":1}')])
     second = render_turn([FunctionCallOutput("c", "one"), FunctionCall("c", "f", '{"n":2}')])
     third = render_turn([FunctionCallOutput("c", "two"), Message("assistant", "Both.")])
@@ -221,7 +221,7 @@ def test_an_id_used_again_finds_the_right_output() -> None:
     assert results(messages) == {'{"n":1}': "one", '{"n":2}': "two"}
 
 
-def test_prose_is_shown_as_text_and_pictures_as_parts() -> None:
+def test_text_renders_as_a_string_and_images_as_parts() -> None:
     items: list[Item] = [
         Message("developer", "Be brief."),
         Message("user", (InputText("a"), InputText("b"))),
@@ -248,7 +248,7 @@ def test_prose_is_shown_as_text_and_pictures_as_parts() -> None:
     ]
 
 
-def test_nothing_at_all_is_an_empty_array() -> None:
+def test_empty_history_renders_an_empty_array() -> None:
     assert build_messages([]) == b"[]"
     assert build_messages([render_turn([])], instructions="") == b"[]"
     assert build_messages([render_turn([Reasoning()]), render_turn([Message("user", "Hi.")])]) == (

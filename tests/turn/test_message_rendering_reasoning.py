@@ -1,4 +1,4 @@
-"""Reasoning in a context: it goes along with what it led to, and changes nothing else."""
+"""Encrypted reasoning in rendered messages: attached to the answer or call it led to."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from antiphon.core.items import (
 from antiphon.core.reasoning_sidecar import REASONING_KEY
 from antiphon.turn.message_rendering import RenderedTurn, build_messages, render_turn
 
-ASKED = Message("user", "Weather?")
+QUESTION = Message("user", "Weather?")
 CALL, OUTPUT = FunctionCall("c", "f", "{}"), FunctionCallOutput("c", "sunny")
-SAID = Message("assistant", "Sunny.")
+ANSWER = Message("assistant", "Sunny.")
 
 
-def sealed(content: str) -> Reasoning:
+def encrypted(content: str) -> Reasoning:
     return Reasoning(encrypted_content=content, origin="host/m")
 
 
@@ -32,26 +32,34 @@ def messages(*segments: RenderedTurn) -> list[dict[str, Any]]:
     return decoded
 
 
-def carried(*items: Item) -> list[list[tuple[int, str]]]:
-    """What each message carries, as place and content."""
+def attached_reasoning(*items: Item) -> list[list[tuple[int, str]]]:
+    """The reasoning attached to each message, as pairs of target and content."""
     return [
         [(one.get("target", 0), one["encrypted_content"]) for one in message.get(REASONING_KEY, ())]
         for message in messages(render_turn(items))
     ]
 
 
-def test_it_goes_with_the_answer_or_the_call_that_it_led_to() -> None:
-    items: list[Item] = [ASKED, sealed("a"), CALL, OUTPUT, sealed("b"), sealed("c"), SAID]
-    assert carried(*items) == [[], [(1, "a")], [], [(0, "b"), (0, "c")]]
+def test_reasoning_is_attached_to_the_answer_or_call_it_led_to() -> None:
+    items: list[Item] = [
+        QUESTION,
+        encrypted("a"),
+        CALL,
+        OUTPUT,
+        encrypted("b"),
+        encrypted("c"),
+        ANSWER,
+    ]
+    assert attached_reasoning(*items) == [[], [(1, "a")], [], [(0, "b"), (0, "c")]]
     more = FunctionCall("d", "f", "{}")
-    together: list[Item] = [sealed("a"), SAID, sealed("b"), CALL, sealed("c"), more]
+    together: list[Item] = [encrypted("a"), ANSWER, encrypted("b"), CALL, encrypted("c"), more]
     outputs: list[Item] = [OUTPUT, FunctionCallOutput("d", "")]
-    assert carried(*together, *outputs) == [[(0, "a"), (1, "b"), (2, "c")], [], []]
+    assert attached_reasoning(*together, *outputs) == [[(0, "a"), (1, "b"), (2, "c")], [], []]
 
 
-def test_all_of_it_goes_along() -> None:
+def test_reasoning_keeps_its_summary_and_origin() -> None:
     item = Reasoning((SummaryText("Hm."),), encrypted_content="a", origin="host/m")
-    (message,) = messages(render_turn([item, SAID]))
+    (message,) = messages(render_turn([item, ANSWER]))
     assert message[REASONING_KEY] == [
         {
             "encrypted_content": "a",
@@ -61,31 +69,38 @@ def test_all_of_it_goes_along() -> None:
     ]
 
 
-def test_a_call_that_waits_takes_it_to_the_end_of_its_turn() -> None:
-    turn = render_turn([ASKED, sealed("a"), CALL, sealed("b"), SAID])
-    then = render_turn([OUTPUT, sealed("c"), SAID])
+def test_reasoning_around_an_open_call_is_attached_to_its_message() -> None:
+    turn = render_turn([QUESTION, encrypted("a"), CALL, encrypted("b"), ANSWER])
+    then = render_turn([OUTPUT, encrypted("c"), ANSWER])
     shown = messages(turn, then)
     assert [message["role"] for message in shown] == ["user", "assistant", "tool", "assistant"]
     assert [len(message.get(REASONING_KEY, ())) for message in shown] == [0, 2, 0, 1]
 
 
-def test_without_what_it_led_to_it_is_left_out() -> None:
+def test_reasoning_that_led_to_nothing_is_omitted() -> None:
     """Models refuse reasoning that leads to nothing."""
-    hopeless: list[list[Item]] = [
-        [ASKED, sealed("a")],
-        [sealed("a"), ASKED, SAID],
-        [ASKED, sealed("a"), ErasedItem(), SAID],
-        [ASKED, Reasoning((SummaryText("Hm."),)), SAID],
+    dangling: list[list[Item]] = [
+        [QUESTION, encrypted("a")],
+        [encrypted("a"), QUESTION, ANSWER],
+        [QUESTION, encrypted("a"), ErasedItem(), ANSWER],
+        [QUESTION, Reasoning((SummaryText("Hm."),)), ANSWER],
     ]
-    for items in hopeless:
+    for items in dangling:
         assert REASONING_KEY not in json.dumps(messages(render_turn(items)))
 
 
-def test_it_weighs_nothing_and_changes_nothing_else() -> None:
-    items: Sequence[Item] = [ASKED, sealed("a" * 9000), CALL, OUTPUT, sealed("b" * 9000), SAID]
+def test_reasoning_does_not_change_weight_or_other_properties() -> None:
+    items: Sequence[Item] = [
+        QUESTION,
+        encrypted("a" * 9000),
+        CALL,
+        OUTPUT,
+        encrypted("b" * 9000),
+        ANSWER,
+    ]
     plain = render_turn([item for item in items if not isinstance(item, Reasoning)])
-    loaded = render_turn([*items, sealed("c" * 9000)])
-    assert loaded.weight == plain.weight
-    assert loaded.size > plain.size + 18000
+    with_reasoning = render_turn([*items, encrypted("c" * 9000)])
+    assert with_reasoning.weight == plain.weight
+    assert with_reasoning.size > plain.size + 18000
     same = ("open_calls", "outputs", "message_count", "system", "completed")
-    assert all(getattr(loaded, field) == getattr(plain, field) for field in same)
+    assert all(getattr(with_reasoning, field) == getattr(plain, field) for field in same)

@@ -1,4 +1,4 @@
-"""Tool outputs of an input, and the calls that wait for them."""
+"""Tool outputs in an input, paired with the open calls of the history."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support.chain_strategies import check_well_formed
 A, B = FunctionCall("a", "f", "{}"), FunctionCall("b", "f", "{}")
 OUT_A, OUT_B = FunctionCallOutput("a", "1"), FunctionCallOutput("b", "2")
 HELLO = Message("user", "Hello?")
-WAITING = render_turn([HELLO, A, B])
+OPEN_CALLS = render_turn([HELLO, A, B])
 FAILED = render_turn([HELLO, A, B], completed=False)
 
 
@@ -30,14 +30,14 @@ FAILED = render_turn([HELLO, A, B], completed=False)
         (None, [HELLO, A], "tool_output_missing", ["a"]),
         (None, [OUT_A, A], "tool_call_not_found", ["a"]),
         (None, [A, A, OUT_A], "tool_call_duplicate", ["a"]),
-        (WAITING, [HELLO], "tool_output_missing", ["a", "b"]),
-        (WAITING, [OUT_A], "tool_output_missing", ["b"]),
-        (WAITING, [OUT_A, HELLO], "tool_output_missing", ["b"]),
-        (WAITING, [OUT_A, OUT_B, FunctionCallOutput("zz", "")], "tool_call_not_found", ["zz"]),
+        (OPEN_CALLS, [HELLO], "tool_output_missing", ["a", "b"]),
+        (OPEN_CALLS, [OUT_A], "tool_output_missing", ["b"]),
+        (OPEN_CALLS, [OUT_A, HELLO], "tool_output_missing", ["b"]),
+        (OPEN_CALLS, [OUT_A, OUT_B, FunctionCallOutput("zz", "")], "tool_call_not_found", ["zz"]),
         (FAILED, [FunctionCallOutput("zz", "")], "tool_call_not_found", ["zz"]),
     ],
 )
-def test_outputs_that_do_not_fit_their_calls_are_refused_by_name(
+def test_unpaired_tool_outputs_are_refused_with_their_call_ids(
     parent: RenderedTurn | None, items: list[Item], code: str, names: list[str]
 ) -> None:
     with pytest.raises(InvalidRequestError) as caught:
@@ -53,33 +53,33 @@ def test_outputs_that_do_not_fit_their_calls_are_refused_by_name(
         (None, []),
         (None, [A, B, OUT_B, OUT_A]),
         (None, [A, OUT_A, A, OUT_A]),
-        (WAITING, [OUT_B, HELLO, OUT_A]),
+        (OPEN_CALLS, [OUT_B, HELLO, OUT_A]),
         (FAILED, [HELLO]),
         (FAILED, [OUT_B, HELLO]),
         (render_turn([HELLO, A, OUT_A]), [HELLO]),
     ],
 )
-def test_outputs_that_fit_are_taken(parent: RenderedTurn | None, items: list[Item]) -> None:
+def test_paired_tool_outputs_are_accepted(parent: RenderedTurn | None, items: list[Item]) -> None:
     past = [parent] if parent else []
     assert pair_tool_outputs(past, items) == items
     check_well_formed(build_messages([*past, render_turn(items)]))
 
 
-ANSWERED = [WAITING, render_turn([OUT_A, OUT_B]), render_turn([HELLO, A, OUT_A])]
-OTHER_WORDS = FunctionCallOutput("a", "other words")
+ANSWERED = [OPEN_CALLS, render_turn([OUT_A, OUT_B]), render_turn([HELLO, A, OUT_A])]
+OTHER_OUTPUT = FunctionCallOutput("a", "other words")
 SHELL_CALL = ForeignItem({"type": "local_shell_call", "id": "x", "call_id": "s", "action": {}})
 SHELL_OUTPUT = ForeignItem({"type": "local_shell_call_output", "id": "s", "output": "ok"})
 
 
 @pytest.mark.parametrize(
-    ("history", "items", "kept"),
+    ("history", "items", "expected"),
     [
         ([], [A, OUT_A, OUT_A], [A, OUT_A]),
-        ([WAITING], [OUT_A, OUT_B, OUT_A], [OUT_A, OUT_B]),
+        ([OPEN_CALLS], [OUT_A, OUT_B, OUT_A], [OUT_A, OUT_B]),
         ([FAILED], [OUT_A, OUT_A], [OUT_A]),
         (ANSWERED, [HELLO, OUT_A, OUT_B], [HELLO]),
         (ANSWERED, [OUT_A], []),
-        (ANSWERED, [OTHER_WORDS, HELLO], [HELLO]),
+        (ANSWERED, [OTHER_OUTPUT, HELLO], [HELLO]),
         (ANSWERED[:2], [A, OUT_B, OUT_A], [A, OUT_A]),
         ([render_turn([SHELL_CALL])], [SHELL_OUTPUT, SHELL_OUTPUT], [SHELL_OUTPUT]),
         ([render_turn([SHELL_CALL])], [FunctionCallOutput("s", "ok")], None),
@@ -87,7 +87,7 @@ SHELL_OUTPUT = ForeignItem({"type": "local_shell_call_output", "id": "s", "outpu
         ([], [SHELL_CALL, SHELL_OUTPUT], None),
     ],
 )
-def test_outputs_of_answered_calls_are_left_out(
-    history: list[RenderedTurn], items: list[Item], kept: list[Item] | None
+def test_outputs_of_answered_calls_are_dropped(
+    history: list[RenderedTurn], items: list[Item], expected: list[Item] | None
 ) -> None:
-    assert list(pair_tool_outputs(history, items)) == (items if kept is None else kept)
+    assert list(pair_tool_outputs(history, items)) == (items if expected is None else expected)

@@ -1,4 +1,4 @@
-"""References and approvals: what a request only names is found, or it is refused whole."""
+"""Item references and approvals: resolved from the store, or the whole request is refused."""
 
 from __future__ import annotations
 
@@ -34,38 +34,40 @@ from support.turn_service import (
     turn_request,
 )
 
-WAITING = FunctionCall("call_1", "files__read", '{"path": "a"}', server="files")
-Story = Callable[[TurnService, Store], Awaitable[None]]
+OPEN_CALL = FunctionCall("call_1", "files__read", '{"path": "a"}', server="files")
+Scenario = Callable[[TurnService, Store], Awaitable[None]]
 
 
 @pytest.fixture(params=STORES)
-def told(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Story], None]:
-    """Runs a story with a service, over each kind of store."""
+def run_in_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Scenario], None]:
+    """Runs a scenario with a service, over each kind of store."""
 
-    def run(story: Story) -> None:
+    def run(scenario: Scenario) -> None:
         async def main(store: Store) -> None:
-            await story(service_with(ScriptedModel(), store), store)
+            await scenario(service_with(ScriptedModel(), store), store)
 
         run_with_store(request.param, tmp_path, main)
 
     return run
 
 
-Told = Callable[[Story], None]
+ScenarioRunner = Callable[[Scenario], None]
 
 
-async def kept(
+async def store_turn(
     service: TurnService,
-    said: Sequence[Item],
+    items: Sequence[Item],
     output: Sequence[Item] = (),
     tenant: str = DEFAULT_TENANT,
 ) -> str:
-    return await service.store_turn(TurnRequest(tuple(said), tenant=tenant), output)
+    return await service.store_turn(TurnRequest(tuple(items), tenant=tenant), output)
 
 
-def naming(*ids: str, place: int = 0, said: Sequence[Item] = (), **fields: Any) -> TurnRequest:
+def request_with_references(
+    *ids: str, place: int = 0, items: Sequence[Item] = (), **fields: Any
+) -> TurnRequest:
     return TurnRequest(
-        tuple(said),
+        tuple(items),
         references=tuple(
             ItemReference(name, place, f"input[{place + number}]")
             for number, name in enumerate(ids)
@@ -74,7 +76,7 @@ def naming(*ids: str, place: int = 0, said: Sequence[Item] = (), **fields: Any) 
     )
 
 
-async def refusal(
+async def resolution_error(
     service: TurnService, request: TurnRequest, kind: type[AntiphonError]
 ) -> tuple[str, str | None, str]:
     with pytest.raises(kind) as caught:
@@ -82,32 +84,36 @@ async def refusal(
     return caught.value.code, caught.value.param, caught.value.message
 
 
-def test_references_take_their_places(told: Told) -> None:
-    async def story(service: TurnService, _: Store) -> None:
-        name = await kept(
+def test_references_are_inserted_at_their_positions(run_in_store: ScenarioRunner) -> None:
+    async def scenario(service: TurnService, _: Store) -> None:
+        name = await store_turn(
             service, [Message("user", "a"), Message("user", "b")], [Message("assistant", "c")]
         )
         a, b, c = (item_id(name, "message", place) for place in range(3))
-        said = (Message("user", "x"), Message("user", "y"))
+        items = (Message("user", "x"), Message("user", "y"))
         for place, order in ((0, "abxy"), (1, "xaby"), (2, "xyab")):
-            asked = await resolve_references(naming(a, b, place=place, said=said), service.reader)
-            assert "".join(str(item.content) for item in asked.request.input) == order  # type: ignore[union-attr]
-            assert asked.request.references == ()
-        twice = await resolve_references(naming(c, c, a), service.reader)
+            resolved = await resolve_references(
+                request_with_references(a, b, place=place, items=items), service.reader
+            )
+            assert "".join(str(item.content) for item in resolved.request.input) == order  # type: ignore[union-attr]
+            assert resolved.request.references == ()
+        twice = await resolve_references(request_with_references(c, c, a), service.reader)
         assert [item.role for item in twice.request.input] == [  # type: ignore[union-attr]
             "assistant",
             "assistant",
             "user",
         ]
 
-    told(story)
+    run_in_store(scenario)
 
 
-def test_what_was_named_is_shown_and_kept_as_if_it_had_been_sent(told: Told) -> None:
-    async def story(service: TurnService, _: Store) -> None:
+def test_referenced_item_is_sent_and_stored_like_an_input_item(
+    run_in_store: ScenarioRunner,
+) -> None:
+    async def scenario(service: TurnService, _: Store) -> None:
         first = await run_turn(service, "My name is Alice.")
-        request = naming(
-            item_id(first.id, "message", 0), said=[Message("user", "Who am I?")], stream=True
+        request = request_with_references(
+            item_id(first.id, "message", 0), items=[Message("user", "Who am I?")], stream=True
         )
         second = await (await service.start(request)).result()
         assert contents(service.models.get(None)[1]) == [  # type: ignore[arg-type]
@@ -121,30 +127,34 @@ def test_what_was_named_is_shown_and_kept_as_if_it_had_been_sent(told: Told) -> 
             "Who am I?",
         ]
 
-    told(story)
+    run_in_store(scenario)
 
 
-def test_a_call_comes_with_its_output_where_they_are_one(told: Told) -> None:
-    async def story(service: TurnService, _: Store) -> None:
+def test_reference_to_an_mcp_call_includes_its_output(run_in_store: ScenarioRunner) -> None:
+    async def scenario(service: TurnService, _: Store) -> None:
         output = FunctionCallOutput("call_1", "words")
-        name = await kept(service, [Message("user", "Read.")], [WAITING, output])
+        name = await store_turn(service, [Message("user", "Read.")], [OPEN_CALL, output])
         for kind in ("mcp_call", "mcp_approval_request"):
-            asked = await resolve_references(naming(item_id(name, kind, 1)), service.reader)
-            assert asked.request.input == (WAITING, output)
+            resolved = await resolve_references(
+                request_with_references(item_id(name, kind, 1)), service.reader
+            )
+            assert resolved.request.input == (OPEN_CALL, output)
         plain = FunctionCall("call_2", "add", "{}")
-        name = await kept(
+        name = await store_turn(
             service, [Message("user", "Add.")], [plain, FunctionCallOutput("call_2", "3")]
         )
-        asked = await resolve_references(naming(item_id(name, "function_call", 1)), service.reader)
-        assert asked.request.input == (plain,)
+        resolved = await resolve_references(
+            request_with_references(item_id(name, "function_call", 1)), service.reader
+        )
+        assert resolved.request.input == (plain,)
 
-    told(story)
+    run_in_store(scenario)
 
 
-def test_what_is_nobodys_someone_elses_or_erased_is_missing(told: Told) -> None:
-    async def story(service: TurnService, store: Store) -> None:
-        theirs = await kept(service, [Message("user", "Theirs.")], tenant="other")
-        mine = await kept(service, [Message("user", "Mine."), Message("user", "Erased.")])
+def test_unknown_foreign_or_erased_reference_is_not_found(run_in_store: ScenarioRunner) -> None:
+    async def scenario(service: TurnService, store: Store) -> None:
+        theirs = await store_turn(service, [Message("user", "Theirs.")], tenant="other")
+        mine = await store_turn(service, [Message("user", "Mine."), Message("user", "Erased.")])
         erased = item_id(mine, "message", 1)
         assert await store.stores.conversations.erase_item(DEFAULT_TENANT, mine, 1)  # type: ignore[attr-defined]
         wrong = [
@@ -161,88 +171,94 @@ def test_what_is_nobodys_someone_elses_or_erased_is_missing(told: Told) -> None:
             "x" * 5000,
             "msg_" + "\u0660" * 34,
         ]
-        seen = set()
+        errors = set()
         for name in wrong:
-            code, param, message = await refusal(service, naming(name), NotFoundError)
-            seen.add((code, param, message.replace(f"'{name}'", "ID")))
-        assert seen == {("item_not_found", "input[0]", "No item found with id ID.")}
+            code, param, message = await resolution_error(
+                service, request_with_references(name), NotFoundError
+            )
+            errors.add((code, param, message.replace(f"'{name}'", "ID")))
+        assert errors == {("item_not_found", "input[0]", "No item found with id ID.")}
         good = item_id(mine, "message", 0)
-        code, param, _ = await refusal(service, naming(good, wrong[0]), NotFoundError)
+        code, param, _ = await resolution_error(
+            service, request_with_references(good, wrong[0]), NotFoundError
+        )
         assert param == "input[1]"
         with pytest.raises(NotFoundError):
-            await service.start(naming(wrong[0]))
+            await service.start(request_with_references(wrong[0]))
         assert len(await service.reader.recent_threads(DEFAULT_TENANT, 10)) == 1, (
             "nothing was stored"
         )
 
-    told(story)
+    run_in_store(scenario)
 
 
-def test_counting_and_summing_up_find_references_too(told: Told) -> None:
-    async def story(service: TurnService, _: Store) -> None:
-        name = await kept(service, [Message("user", "one two three")])
-        request = naming(item_id(name, "message", 0), store=False)
+def test_token_count_and_compaction_resolve_references(run_in_store: ScenarioRunner) -> None:
+    async def scenario(service: TurnService, _: Store) -> None:
+        name = await store_turn(service, [Message("user", "one two three")])
+        request = request_with_references(item_id(name, "message", 0), store=False)
         assert await service.count_tokens(request) == 3
         await service.compact(request)
         shown = service.models.get(None)[1].context()  # type: ignore[attr-defined]
         assert "one two three" in str(shown)
         for work in (service.count_tokens, service.compact):
             with pytest.raises(NotFoundError):
-                await work(naming(item_id(new_response_id(), "message", 0), store=False))
+                await work(
+                    request_with_references(item_id(new_response_id(), "message", 0), store=False)
+                )
 
-    told(story)
+    run_in_store(scenario)
 
 
-def deciding(request_id: str, approve: bool, reason: str | None = None) -> TurnRequest:
+def approval_request(request_id: str, approve: bool, reason: str | None = None) -> TurnRequest:
     return TurnRequest((McpApproval(request_id, approve, reason),))
 
 
-def test_an_approval_finds_its_call(told: Told) -> None:
-    async def story(service: TurnService, _: Store) -> None:
-        name = await kept(service, [Message("user", "Read.")], [WAITING])
+def test_approval_resolves_to_its_call(run_in_store: ScenarioRunner) -> None:
+    async def scenario(service: TurnService, _: Store) -> None:
+        name = await store_turn(service, [Message("user", "Read.")], [OPEN_CALL])
         request_id = item_id(name, "mcp_approval_request", 1)
-        asked = await resolve_references(deciding(request_id, True), service.reader)
-        assert asked.request.input == (McpApproval(request_id, True),)
-        assert asked.request.approved_calls == (WAITING,)
-        assert asked.approved_calls == {"call_1": ApprovedCall(request_id, WAITING)}
+        resolved = await resolve_references(approval_request(request_id, True), service.reader)
+        assert resolved.request.input == (McpApproval(request_id, True),)
+        assert resolved.request.approved_calls == (OPEN_CALL,)
+        assert resolved.approved_calls == {"call_1": ApprovedCall(request_id, OPEN_CALL)}
 
-    told(story)
+    run_in_store(scenario)
 
 
-def test_a_refusal_is_an_output_that_says_so(told: Told) -> None:
-    async def story(service: TurnService, _: Store) -> None:
-        name = await kept(service, [Message("user", "Read.")], [WAITING])
+def test_denied_approval_becomes_an_error_output(run_in_store: ScenarioRunner) -> None:
+    async def scenario(service: TurnService, _: Store) -> None:
+        name = await store_turn(service, [Message("user", "Read.")], [OPEN_CALL])
         request_id = item_id(name, "mcp_approval_request", 1)
         decision = McpApproval(request_id, False, "Not that file.")
-        asked = await resolve_references(
+        resolved = await resolve_references(
             TurnRequest((decision, Message("user", "Go on."))), service.reader
         )
-        assert asked.request.input == (
+        assert resolved.request.input == (
             decision,
             FunctionCallOutput(
                 "call_1",
                 denied_output(decision),
                 is_error=True,
-                approved_call=ApprovedCall(request_id, WAITING),
+                approved_call=ApprovedCall(request_id, OPEN_CALL),
             ),
             Message("user", "Go on."),
         )
-        assert (asked.request.approved_calls, asked.approved_calls) == ((), {})
-        # The turn goes on with it, and the call is not open any more.
+        assert (resolved.request.approved_calls, resolved.approved_calls) == ((), {})
+        # The turn continues with it, and the call is no longer open.
         request = msgspec.structs.replace(
             turn_request(decision, after=name), input=(decision, Message("user", "Go on."))
         )
         turn = await (await service.start(request)).result()
         assert turn.status == "completed"
 
-    told(story)
+    run_in_store(scenario)
 
 
-def test_an_approval_of_something_that_does_not_wait_is_refused(told: Told) -> None:
-    async def story(service: TurnService, _: Store) -> None:
-        theirs = await kept(service, [Message("user", "Read.")], [WAITING], tenant="other")
+def test_approval_of_an_item_that_is_not_pending_is_refused(run_in_store: ScenarioRunner) -> None:
+    async def scenario(service: TurnService, _: Store) -> None:
+        theirs = await store_turn(service, [Message("user", "Read.")], [OPEN_CALL], tenant="other")
         plain = FunctionCall("call_2", "add", "{}")
-        mine = await kept(service, [Message("user", "Read.")], [WAITING, plain])
+        mine = await store_turn(service, [Message("user", "Read.")], [OPEN_CALL, plain])
         wrong = [
             item_id(theirs, "mcp_approval_request", 1),
             item_id(new_response_id(), "mcp_approval_request", 1),
@@ -253,35 +269,35 @@ def test_an_approval_of_something_that_does_not_wait_is_refused(told: Told) -> N
             "mcpr_1",
             "",
         ]
-        seen = set()
+        errors = set()
         for name in wrong:
             for approve in (True, False):
-                code, param, message = await refusal(
-                    service, deciding(name, approve), InvalidRequestError
+                code, param, message = await resolution_error(
+                    service, approval_request(name, approve), InvalidRequestError
                 )
-                seen.add((code, param, message.replace(f"'{name}'", "ID")))
-        assert seen == {
+                errors.add((code, param, message.replace(f"'{name}'", "ID")))
+        assert errors == {
             ("approval_request_not_found", "input", "There is no approval request with id ID.")
         }
 
-    told(story)
+    run_in_store(scenario)
 
 
-def test_an_approval_of_another_conversations_call_is_refused(told: Told) -> None:
-    async def story(service: TurnService, _: Store) -> None:
-        name = await kept(service, [Message("user", "Read.")], [WAITING])
-        other = await kept(service, [Message("user", "Else.")])
+def test_approval_of_another_conversations_call_is_refused(run_in_store: ScenarioRunner) -> None:
+    async def scenario(service: TurnService, _: Store) -> None:
+        name = await store_turn(service, [Message("user", "Read.")], [OPEN_CALL])
+        other = await store_turn(service, [Message("user", "Else.")])
         for approve in (True, False):
             decision = McpApproval(item_id(name, "mcp_approval_request", 1), approve)
             with pytest.raises(InvalidRequestError):
                 await service.start(turn_request(decision, after=other))
 
-    told(story)
+    run_in_store(scenario)
 
 
-def test_a_request_that_names_nothing_stays_as_it_is(told: Told) -> None:
-    async def story(service: TurnService, _: Store) -> None:
+def test_request_without_references_is_unchanged(run_in_store: ScenarioRunner) -> None:
+    async def scenario(service: TurnService, _: Store) -> None:
         request = turn_request("Hi.")
         assert await resolve_references(request, service.reader) == ResolvedRequest(request)
 
-    told(story)
+    run_in_store(scenario)

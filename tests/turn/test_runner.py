@@ -1,4 +1,4 @@
-"""A turn's run: what is promised is on disk first, and every way it can go wrong ends it."""
+"""The turn runner: what readers see is on disk first, and every failure ends the turn."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ from support.turn_service import (
 DISK = "The disk is full."
 
 
-# The order of things.
+# Order of writes.
 
 
-async def test_the_model_is_asked_while_the_request_goes_to_the_disk() -> None:
+async def test_model_is_called_while_the_request_is_written() -> None:
     store, reached = GatedStore(), asyncio.Event()
     store.begins.close()
     service = service_with(ScriptedModel([say("Hi.") + hang(reached)]), store)
@@ -58,7 +58,7 @@ async def test_the_model_is_asked_while_the_request_goes_to_the_disk() -> None:
     await reached.wait()
     await run_ready_tasks()
     assert await store.head(DEFAULT_TENANT, turn.response_id) is None
-    assert not first.done(), "nothing is promised before it is kept"
+    assert not first.done(), "no event is sent before the request is stored"
     store.begins.open()
     batch = await first
     assert batch[0] == Created(turn.initial_response)
@@ -66,7 +66,7 @@ async def test_the_model_is_asked_while_the_request_goes_to_the_disk() -> None:
     await service.close()
 
 
-async def test_the_end_is_on_disk_before_anyone_hears_of_it() -> None:
+async def test_end_is_stored_before_readers_see_it() -> None:
     store = GatedStore()
     store.ends.close()
     service = service_with(ScriptedModel(["Hi."]), store)
@@ -76,7 +76,7 @@ async def test_the_end_is_on_disk_before_anyone_hears_of_it() -> None:
     result = asyncio.ensure_future(turn.result())
     await store.ends.reached.wait()
     await run_ready_tasks()
-    assert isinstance(events[-1], ItemDone), "the answer itself need not wait"
+    assert isinstance(events[-1], ItemDone), "answer items need not wait for the end"
     assert not turn.done()
     assert not result.done()
     assert (await stored_turn(store, turn)).end is None
@@ -86,7 +86,7 @@ async def test_the_end_is_on_disk_before_anyone_hears_of_it() -> None:
     assert (await stored_turn(store, turn)).end == (await result).end
 
 
-async def test_items_are_kept_as_they_are_finished() -> None:
+async def test_items_are_stored_as_they_complete() -> None:
     store, reached, go = GatedStore(), asyncio.Event(), asyncio.Event()
     reply = think("Hm.") + say("Hi.") + wait(go, reached) + calls(call("f", {}))
     service = service_with(ScriptedModel([reply]), store)
@@ -102,7 +102,7 @@ async def test_items_are_kept_as_they_are_finished() -> None:
     assert len(response.output) == 3
 
 
-async def test_an_end_waits_for_items_still_on_their_way() -> None:
+async def test_end_is_written_after_pending_items() -> None:
     store = GatedStore()
     store.items.close()
     service = service_with(ScriptedModel([think("Hm.") + say("Hi.")]), store)
@@ -116,7 +116,7 @@ async def test_an_end_waits_for_items_still_on_their_way() -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_turn_from_its_first_event_to_its_last(stream: bool) -> None:
+async def test_turn_events_from_created_to_ended(stream: bool) -> None:
     reply = think("Hm.") + say("Hi ", "Alice.") + report_usage(Usage(7, 3, cached_tokens=5))
     model = ScriptedModel([reply])
     turn = await service_with(model).start(turn_request("I am Alice.", stream=stream))
@@ -135,7 +135,7 @@ async def test_a_turn_from_its_first_event_to_its_last(stream: bool) -> None:
     assert turn.error is None
 
 
-async def test_an_answer_cut_at_its_limit_is_incomplete() -> None:
+async def test_answer_cut_at_the_token_limit_is_incomplete() -> None:
     response = await run_turn(
         service_with(ScriptedModel([say("So") + finish("length")])), "Tell me all."
     )
@@ -144,10 +144,10 @@ async def test_an_answer_cut_at_its_limit_is_incomplete() -> None:
     assert (response.status, response.end.reason) == ("incomplete", "max_output_tokens")
 
 
-# What the store may do.
+# Store failures.
 
 
-async def test_a_request_that_cannot_be_kept_is_an_error_and_leaves_nothing() -> None:
+async def test_request_that_cannot_be_stored_raises_and_stores_nothing() -> None:
     for instantly in (True, False):
         store, reached = GatedStore(), asyncio.Event()
         store.begins.error = StoreError(DISK)
@@ -166,8 +166,8 @@ async def test_a_request_that_cannot_be_kept_is_an_error_and_leaves_nothing() ->
         assert await store.head(DEFAULT_TENANT, turn.response_id) is None
 
 
-async def test_a_short_turn_whose_request_cannot_be_kept_ends_too() -> None:
-    """The model is done before the disk says no."""
+async def test_short_turn_whose_request_cannot_be_stored_ends() -> None:
+    """The model finishes before the write fails."""
     store = GatedStore()
     store.begins.error = StoreError(DISK)
     store.begins.close()
@@ -183,7 +183,7 @@ async def test_a_short_turn_whose_request_cannot_be_kept_ends_too() -> None:
     assert turn.error.response_id is None
 
 
-async def test_an_end_that_cannot_be_kept_is_an_error() -> None:
+async def test_end_that_cannot_be_stored_is_an_error() -> None:
     store = GatedStore()
     store.ends.error = StoreError(DISK)
     turn = await service_with(ScriptedModel(["Hi."]), store).start(turn_request("Hello."))
@@ -198,7 +198,7 @@ async def test_an_end_that_cannot_be_kept_is_an_error() -> None:
     assert (stored.output, stored.end) == ((), None)
 
 
-async def test_a_turn_whose_end_was_not_kept_is_ended_when_the_disk_is_well_again() -> None:
+async def test_turn_with_unstored_end_is_failed_once_the_store_recovers() -> None:
     store = GatedStore()
     store.ends.error = StoreError(DISK)
     model = ScriptedModel([say("Hi."), "Fine."])
@@ -215,17 +215,19 @@ async def test_a_turn_whose_end_was_not_kept_is_ended_when_the_disk_is_well_agai
     assert ended.end.error is not None
     assert (ended.status, ended.end.error.code) == ("failed", "store_unavailable")
     await run_turn(service, "And?", after=turn.response_id)
-    assert model.context() == [user("Hello."), user("And?")], "what was not kept is not shown"
+    assert model.context() == [user("Hello."), user("And?")], (
+        "output that was not stored is not sent"
+    )
 
 
-@pytest.mark.parametrize("late", [False, True])
-async def test_an_item_that_cannot_be_kept_fails_the_turn(late: bool) -> None:
-    """Early: while the model still talks. Late: when it has already finished."""
+@pytest.mark.parametrize("after_the_answer", [False, True])
+async def test_item_that_cannot_be_stored_fails_the_turn(after_the_answer: bool) -> None:
+    """The write fails while the model still answers, or after the answer."""
     store, reached = GatedStore(), asyncio.Event()
     store.items.error = StoreError(DISK)
     store.items.close()
     talk = think("Hm.") + say("Hi.")
-    model = ScriptedModel([talk if late else talk + hang(reached)])
+    model = ScriptedModel([talk if after_the_answer else talk + hang(reached)])
     turn = await service_with(model, store).start(turn_request("Hello."))
     reading = asyncio.ensure_future(collect_events(turn))
     await store.items.reached.wait()
@@ -235,19 +237,19 @@ async def test_an_item_that_cannot_be_kept_fails_the_turn(late: bool) -> None:
         with pytest.raises(StoreError, match=DISK):
             await reader
     stored = await stored_turn(store, turn)
-    assert stored.end is not None, "nobody finds it running for ever"
+    assert stored.end is not None, "it does not stay in progress for ever"
     assert (stored.end.status, stored.end.error) == (
         "failed",
         TurnError("store_unavailable", DISK),
     )
 
 
-# What the model may do.
+# Model failures.
 
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("error", [ModelError("It broke."), UpstreamRateLimitError("Slow down.")])
-async def test_a_model_that_fails_fails_the_turn_and_what_arrived_is_kept(
+async def test_model_error_fails_the_turn_and_stores_partial_output(
     error: AntiphonError, stream: bool
 ) -> None:
     store = GatedStore()
@@ -266,7 +268,7 @@ async def test_a_model_that_fails_fails_the_turn_and_what_arrived_is_kept(
     assert (await collect_events(turn))[-1] == Ended(response)
 
 
-async def test_an_unstored_turn_that_fails_names_no_response() -> None:
+async def test_failed_unstored_turn_has_no_response_id() -> None:
     error = ModelError("It broke.")
     turn = await service_with(ScriptedModel([fail(error)])).start(
         turn_request("Well?", store=False)
@@ -276,11 +278,11 @@ async def test_an_unstored_turn_that_fails_names_no_response() -> None:
     assert error.response_id is None
 
 
-async def test_whatever_else_breaks_is_told_without_its_secrets(
+async def test_unexpected_exception_is_reported_without_its_message(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def script(_messages: object) -> ScriptedReply:
-        raise ValueError("a detail that is nobody's business")
+        raise ValueError("a secret detail")
 
     with caplog.at_level(logging.ERROR, "antiphon.turn"):
         store = GatedStore()
@@ -291,11 +293,11 @@ async def test_whatever_else_breaks_is_told_without_its_secrets(
         assert response.end.error.code == "server_error"
         assert "detail" not in response.end.error.message
         assert (await stored_turn(store, turn)).end == response.end
-    assert "a detail that is nobody's business" in caplog.text
+    assert "a secret detail" in caplog.text
 
 
-async def test_words_that_cannot_be_written_down_end_the_turn() -> None:
-    """No model of ours says such, but a turn without an end would hang its readers."""
+async def test_text_that_cannot_be_encoded_ends_the_turn() -> None:
+    """No model implementation emits such text, but a turn without an end would hang its readers."""
     for store in (True, False):
         service = service_with(
             ScriptedModel([ScriptedReply((OutputTextDelta("\udcff"),)), "Fine."])
@@ -308,10 +310,10 @@ async def test_words_that_cannot_be_written_down_end_the_turn() -> None:
             await turn.result()
         await run_ready_tasks()
         response = await run_turn(service, "And?", after=turn.response_id)
-        assert response.status == "completed", "nobody finds it running for ever"
+        assert response.status == "completed", "it does not stay in progress for ever"
 
 
-async def test_an_answer_that_breaks_off_is_a_failure() -> None:
+async def test_answer_without_a_finish_reason_fails_the_turn() -> None:
     for reply in (say("So ") + cut(), cut()):
         turn = await service_with(ScriptedModel([reply])).start(turn_request("Well?"))
         response = await turn.result()

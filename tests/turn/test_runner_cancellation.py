@@ -1,4 +1,4 @@
-"""A turn's run when it is stopped, left alone, or too much for the model."""
+"""The turn runner when a turn is cancelled, detached, or too long for the model."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ from support.turn_service import (
 DISK = "The disk is full."
 
 
-# How a turn is stopped.
+# Cancellation.
 
 
-async def test_a_turn_cancelled_before_its_first_step_asks_no_model() -> None:
+async def test_turn_cancelled_before_its_first_step_calls_no_model() -> None:
     store, model = GatedStore(), ScriptedModel(["Hi."])
     turn = await service_with(model, store).start(turn_request("Hello."))
     response = await turn.cancel()
@@ -58,25 +58,25 @@ async def test_a_turn_cancelled_before_its_first_step_asks_no_model() -> None:
 
 
 @pytest.mark.parametrize("store", [True, False])
-@pytest.mark.parametrize("said", ["", "One moment"])
-async def test_a_cancelled_turn_keeps_what_arrived(said: str, store: bool) -> None:
+@pytest.mark.parametrize("text", ["", "One moment"])
+async def test_cancelled_turn_keeps_partial_output(text: str, store: bool) -> None:
     disk, reached = GatedStore(), asyncio.Event()
-    model = ScriptedModel([say(said) + hang(reached)])
+    model = ScriptedModel([say(text) + hang(reached)])
     turn = await service_with(model, disk).start(turn_request("Hello.", store=store))
     await reached.wait()
     response, again = await asyncio.gather(turn.cancel(), turn.cancel())
     assert response is again
     assert model.cancelled.is_set()
     assert response.status == "cancelled"
-    part = (Message("assistant", said, status="incomplete"),) if said else ()
+    part = (Message("assistant", text, status="incomplete"),) if text else ()
     assert response.output == part
     stored = await disk.turn(DEFAULT_TENANT, turn.response_id)
     assert (stored is not None) is store
     assert stored is None or tuple(map(decode_item, stored.output)) == part
-    assert await turn.cancel() is response, "once more, when it is over"
+    assert await turn.cancel() is response, "cancelling a finished turn returns its response"
 
 
-async def test_a_stop_while_the_end_goes_to_the_disk_comes_too_late() -> None:
+async def test_cancel_while_the_end_is_written_has_no_effect() -> None:
     store = GatedStore()
     store.ends.close()
     service = service_with(ScriptedModel(["Hi.", "Still here."]), store)
@@ -91,18 +91,18 @@ async def test_a_stop_while_the_end_goes_to_the_disk_comes_too_late() -> None:
     assert texts(after) == ["Still here."]
 
 
-@pytest.mark.parametrize("late", ["items", "ends"])
-def test_a_loop_that_ends_does_not_cut_the_way_to_the_disk(late: str) -> None:
+@pytest.mark.parametrize("blocked_write", ["items", "ends"])
+def test_event_loop_shutdown_does_not_interrupt_pending_writes(blocked_write: str) -> None:
     async def main() -> None:
         store = GatedStore()
-        gate = getattr(store, late)
+        gate = getattr(store, blocked_write)
         gate.close()
         service = service_with(ScriptedModel([think("Hm.") + say("Hi.")]), store)
         turn = await service.start(turn_request("Hello."))
         await gate.reached.wait()
         await run_ready_tasks()
         assert turn.task is not None
-        # As asyncio.run does it with all that still runs.
+        # As asyncio.run cancels the remaining tasks.
         turn.task.cancel()
         await run_ready_tasks()
         gate.open()
@@ -113,7 +113,7 @@ def test_a_loop_that_ends_does_not_cut_the_way_to_the_disk(late: str) -> None:
     run(main())
 
 
-async def test_a_turn_stopped_before_its_request_was_kept_is_kept_as_cancelled() -> None:
+async def test_turn_cancelled_before_its_request_is_stored_is_stored_as_cancelled() -> None:
     store, reached = GatedStore(), asyncio.Event()
     store.begins.close()
     turn = await service_with(ScriptedModel([hang(reached)]), store).start(turn_request("Hello."))
@@ -127,23 +127,23 @@ async def test_a_turn_stopped_before_its_request_was_kept_is_kept_as_cancelled()
     assert (await stored_turn(store, turn)).end == response.end
 
 
-# When the context is too long.
+# Context length.
 
 
-def reader_of(limit: int, *, told: bool, words: int = 0) -> ScriptedModel:
-    """A model that sees so many messages, and may say how many were too many."""
+def limited_model(limit: int, *, reports_counts: bool, words: int = 0) -> ScriptedModel:
+    """A model that takes at most ``limit`` messages; its error may report the counts."""
 
     def script(messages: list[dict[str, Any]]) -> ScriptedReply:
         if len(messages) <= limit:
             return say("Fine.")
-        numbers = {"used": len(messages), "limit": limit} if told else {}
+        numbers = {"used": len(messages), "limit": limit} if reports_counts else {}
         return say("x" * words) + fail(ContextLengthExceededError("Too long.", **numbers))
 
     return ScriptedModel(script)
 
 
-async def talked(service: TurnService, turns: int) -> str:
-    """A conversation of so many turns; its newest id."""
+async def run_turns(service: TurnService, turns: int) -> str:
+    """Runs a conversation of so many turns; returns its newest response id."""
     head = None
     for number in range(turns):
         head = (await run_turn(service, f"question {number}", after=head)).id
@@ -151,11 +151,11 @@ async def talked(service: TurnService, turns: int) -> str:
     return head
 
 
-@pytest.mark.parametrize("told", [True, False])
-async def test_the_oldest_turns_go_when_the_context_is_too_long(told: bool) -> None:
+@pytest.mark.parametrize("reports_counts", [True, False])
+async def test_auto_truncation_drops_the_oldest_turns(reports_counts: bool) -> None:
     store = GatedStore()
-    head = await talked(service_with(ScriptedModel(["Fine."] * 9), store), 9)
-    model = reader_of(9, told=told)
+    head = await run_turns(service_with(ScriptedModel(["Fine."] * 9), store), 9)
+    model = limited_model(9, reports_counts=reports_counts)
     response = await run_turn(
         service_with(model, store),
         "Still there?",
@@ -168,13 +168,13 @@ async def test_the_oldest_turns_go_when_the_context_is_too_long(told: bool) -> N
     assert len(shown) <= 9
     assert len(model.context(0)) == 19
     turns = await service_with(model, store).reader.chain(DEFAULT_TENANT, response.id)
-    assert len(turns) == 10, "only the model's view is shorter"
+    assert len(turns) == 10, "only the model's context is shorter"
 
 
-async def test_without_leave_to_truncate_too_long_is_an_error() -> None:
+async def test_too_long_context_without_truncation_fails_the_turn() -> None:
     store = GatedStore()
-    head = await talked(service_with(ScriptedModel(["Fine."] * 5), store), 5)
-    model = reader_of(5, told=True)
+    head = await run_turns(service_with(ScriptedModel(["Fine."] * 5), store), 5)
+    model = limited_model(5, reports_counts=True)
     turn = await service_with(model, store).start(turn_request("Still there?", after=head))
     assert (await turn.result()).status == "failed"
     assert isinstance(turn.error, ContextLengthExceededError)
@@ -182,11 +182,11 @@ async def test_without_leave_to_truncate_too_long_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("words", [0, 3])
-async def test_what_cannot_be_shortened_is_an_error(words: int) -> None:
-    """The newest turn alone is too long; or the model had begun to answer."""
+async def test_context_that_cannot_be_truncated_fails_the_turn(words: int) -> None:
+    """The newest turn alone is too long, or the model had already begun to answer."""
     store = GatedStore()
-    head = await talked(service_with(ScriptedModel(["Fine."] * 3), store), 3)
-    model = reader_of(0, told=False, words=words)
+    head = await run_turns(service_with(ScriptedModel(["Fine."] * 3), store), 3)
+    model = limited_model(0, reports_counts=False, words=words)
     turn = await service_with(model, store).start(
         turn_request("Still there?", after=head, options=Options(truncation="auto"))
     )
@@ -195,20 +195,20 @@ async def test_what_cannot_be_shortened_is_an_error(words: int) -> None:
     assert len(model.calls) == (1 if words else 3)
 
 
-# Who reads along.
+# Readers.
 
 
-async def test_a_stored_turn_goes_on_without_its_reader() -> None:
+async def test_stored_turn_continues_after_its_reader_detaches() -> None:
     store, go = GatedStore(), asyncio.Event()
     service = service_with(ScriptedModel([say("One, ") + wait(go) + say("two.")]), store)
     turn = await service.start(turn_request("Count."))
     await read_until(turn, "One")
     await turn.detach()
     assert not turn.done()
-    late = service.registry.get(turn.response_id)
-    assert late is turn
+    blocked_write = service.registry.get(turn.response_id)
+    assert blocked_write is turn
     go.set()
-    events = await collect_events(late)
+    events = await collect_events(blocked_write)
     assert events[0] == Created(turn.initial_response)
     response = await turn.result()
     assert events[-1] == Ended(response)
@@ -217,7 +217,7 @@ async def test_a_stored_turn_goes_on_without_its_reader() -> None:
     assert service.registry.get(turn.response_id) is None
 
 
-async def test_an_unstored_turn_ends_with_its_reader() -> None:
+async def test_unstored_turn_is_cancelled_when_its_reader_detaches() -> None:
     store, reached = GatedStore(), asyncio.Event()
     model = ScriptedModel([say("One") + hang(reached)])
     turn = await service_with(model, store).start(turn_request("Count.", store=False))
@@ -229,7 +229,7 @@ async def test_an_unstored_turn_ends_with_its_reader() -> None:
     assert not store.ends.reached.is_set()
 
 
-async def test_calls_end_the_turn_and_wait_for_their_outputs() -> None:
+async def test_turn_with_client_calls_completes_with_open_calls() -> None:
     wanted = calls(call("f", {"x": 1}), call("g", {"y": 2}))
     response = await run_turn(service_with(ScriptedModel([say("So:") + wanted])), "Do it.")
     assert response.status == "completed"
@@ -240,7 +240,7 @@ async def test_calls_end_the_turn_and_wait_for_their_outputs() -> None:
     )
 
 
-async def test_a_closing_service_keeps_running_turns_as_interrupted() -> None:
+async def test_closing_the_service_stores_running_turns_as_interrupted() -> None:
     store, reached = GatedStore(), asyncio.Event()
     service = service_with(ScriptedModel([say("One") + hang(reached)]), store)
     turn = await service.start(turn_request("Count."))

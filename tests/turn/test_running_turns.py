@@ -1,4 +1,4 @@
-"""Running turns: everyone reads everything, nobody is in the way, and a stop stops."""
+"""Running turns: readers get every event, none blocks another, and a stop ends the work."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from antiphon.turn.running_turns import RunningTurn, TurnRegistry
 from support.turn_service import collect_events, run, run_ready_tasks
 
 
-def opening(*, store: bool = True) -> Response:
+def initial_response(*, store: bool = True) -> Response:
     return Response("resp_" + "0" * 32, 0.0, Header("m"), (), store=store)
 
 
@@ -38,29 +38,29 @@ def finish(turn: RunningTurn, error: ModelError | None = None) -> Event:
     return last
 
 
-def words(count: int) -> list[Event]:
+def text_deltas(count: int) -> list[Event]:
     return [TextDelta(0, str(number)) for number in range(count)]
 
 
-async def test_every_reader_sees_every_event_whenever_it_comes() -> None:
-    turn = RunningTurn(opening(store=False))
-    said = words(6)
+async def test_every_reader_gets_every_event_whenever_it_starts() -> None:
+    turn = RunningTurn(initial_response(store=False))
+    events = text_deltas(6)
     early = [asyncio.ensure_future(collect_events(turn)) for _ in range(3)]
     await run_ready_tasks()
-    turn.emit(said[:2])
+    turn.emit(events[:2])
     await run_ready_tasks()
-    turn.emit(said[2:5])
+    turn.emit(events[2:5])
     middle = asyncio.ensure_future(collect_events(turn))
     await run_ready_tasks()
-    turn.emit(said[5:])
+    turn.emit(events[5:])
     last = finish(turn)
     late = await collect_events(turn)
-    assert late == [*said, last]
+    assert late == [*events, last]
     assert await asyncio.gather(*early, middle) == [late] * 4
 
 
-async def test_what_came_together_is_read_together() -> None:
-    turn = RunningTurn(opening(store=False))
+async def test_events_emitted_together_are_read_in_one_batch() -> None:
+    turn = RunningTurn(initial_response(store=False))
     batches: list[Sequence[Event]] = []
 
     async def read() -> None:
@@ -69,54 +69,54 @@ async def test_what_came_together_is_read_together() -> None:
 
     reading = asyncio.ensure_future(read())
     await run_ready_tasks()
-    turn.emit(words(3))
+    turn.emit(text_deltas(3))
     turn.emit([])
     await run_ready_tasks()
-    turn.emit(words(1))
+    turn.emit(text_deltas(1))
     await run_ready_tasks()
     last = finish(turn)
     await reading
-    assert batches == [words(3), words(1), [last]]
+    assert batches == [text_deltas(3), text_deltas(1), [last]]
 
 
-async def test_a_reader_may_rest_while_more_comes_but_never_beyond_the_end() -> None:
-    turn = RunningTurn(opening(store=False))
+async def test_reader_delay_batches_events_but_ends_with_the_turn() -> None:
+    turn = RunningTurn(initial_response(store=False))
     batches: list[Sequence[Event]] = []
-    rests = iter([0.0, 0.001, 60.0])
+    delays = iter([0.0, 0.001, 60.0])
 
     async def read() -> None:
-        async for batch in turn.events(lambda: next(rests)):
+        async for batch in turn.events(lambda: next(delays)):
             batches.append(batch)
 
     reading = asyncio.ensure_future(read())
     await run_ready_tasks()
-    turn.emit(words(1))
+    turn.emit(text_deltas(1))
     await run_ready_tasks()
-    assert batches == [words(1)]
-    # It rests a millisecond, and reads what came in the meantime in one.
-    turn.emit(words(2))
+    assert batches == [text_deltas(1)]
+    # It waits a millisecond, and reads the events of that time in one batch.
+    turn.emit(text_deltas(2))
     await run_ready_tasks()
-    turn.emit(words(1))
+    turn.emit(text_deltas(1))
     while len(batches) < 2:
         await run_ready_tasks()
-    assert batches[1] == [*words(2), *words(1)]
-    turn.emit(words(1))
+    assert batches[1] == [*text_deltas(2), *text_deltas(1)]
+    turn.emit(text_deltas(1))
     await run_ready_tasks()
     assert len(batches) == 2
     last = finish(turn)
     await reading
-    assert batches[2:] == [[*words(1), last]]
+    assert batches[2:] == [[*text_deltas(1), last]]
 
 
-async def test_a_reader_that_is_cancelled_at_rest_leaves_the_end_to_others() -> None:
-    turn = RunningTurn(opening(store=False))
+async def test_reader_cancelled_during_its_delay_does_not_affect_others() -> None:
+    turn = RunningTurn(initial_response(store=False))
 
     async def read() -> None:
         async for _ in turn.events(lambda: 60.0):
-            raise AssertionError("it should still rest")
+            raise AssertionError("it should still wait")
 
     reading = asyncio.ensure_future(read())
-    turn.emit(words(1))
+    turn.emit(text_deltas(1))
     await run_ready_tasks()
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -127,38 +127,38 @@ async def test_a_reader_that_is_cancelled_at_rest_leaves_the_end_to_others() -> 
     assert (await ending).status == "completed"
 
 
-async def test_events_wait_until_the_request_is_on_disk() -> None:
-    turn = RunningTurn(opening())
+async def test_events_are_held_until_the_request_is_stored() -> None:
+    turn = RunningTurn(initial_response())
     reading = asyncio.ensure_future(collect_events(turn))
-    turn.emit([Created(turn.initial_response), *words(2)])
+    turn.emit([Created(turn.initial_response), *text_deltas(2)])
     await run_ready_tasks()
     first = asyncio.ensure_future(anext(aiter(turn.events())))
     await run_ready_tasks()
     assert not first.done()
     turn.on_request_stored(done())
-    assert await first == [Created(turn.initial_response), *words(2)]
+    assert await first == [Created(turn.initial_response), *text_deltas(2)]
     last = finish(turn)
-    assert await reading == [Created(turn.initial_response), *words(2), last]
+    assert await reading == [Created(turn.initial_response), *text_deltas(2), last]
 
 
-async def test_a_reader_that_dawdles_or_goes_holds_nobody_up() -> None:
-    turn = RunningTurn(opening(store=False))
+async def test_slow_or_cancelled_reader_does_not_block_the_turn() -> None:
+    turn = RunningTurn(initial_response(store=False))
     slow = aiter(turn.events())
-    gone = asyncio.ensure_future(collect_events(turn))
-    turn.emit(words(1))
-    assert await anext(slow) == words(1)
-    gone.cancel()
-    await asyncio.gather(gone, return_exceptions=True)
-    turn.emit(words(2))
-    turn.emit(words(3))
+    cancelled_reader = asyncio.ensure_future(collect_events(turn))
+    turn.emit(text_deltas(1))
+    assert await anext(slow) == text_deltas(1)
+    cancelled_reader.cancel()
+    await asyncio.gather(cancelled_reader, return_exceptions=True)
+    turn.emit(text_deltas(2))
+    turn.emit(text_deltas(3))
     last = finish(turn)
-    assert turn.done(), "although one has read but the first event"
-    assert [await anext(slow)] == [[*words(2), *words(3), last]]
+    assert turn.done(), "although one reader has only read the first event"
+    assert [await anext(slow)] == [[*text_deltas(2), *text_deltas(3), last]]
     assert [batch async for batch in slow] == []
 
 
-async def test_a_waiting_reader_that_is_cancelled_leaves_the_end_to_others() -> None:
-    turn = RunningTurn(opening(store=False))
+async def test_cancelled_result_waiter_does_not_cancel_other_waiters() -> None:
+    turn = RunningTurn(initial_response(store=False))
     waiting = [asyncio.ensure_future(turn.result()) for _ in range(2)]
     await run_ready_tasks()
     waiting[0].cancel()
@@ -168,8 +168,8 @@ async def test_a_waiting_reader_that_is_cancelled_leaves_the_end_to_others() -> 
     assert waiting[0].cancelled()
 
 
-async def test_a_failed_turn_ends_like_others_and_says_why() -> None:
-    turn = RunningTurn(opening(store=False))
+async def test_failed_turn_ends_with_its_error() -> None:
+    turn = RunningTurn(initial_response(store=False))
     error = ModelError("No.")
     last = finish(turn, error)
     assert await collect_events(turn) == [last]
@@ -178,52 +178,54 @@ async def test_a_failed_turn_ends_like_others_and_says_why() -> None:
 
 
 @pytest.mark.parametrize("released", [False, True])
-async def test_what_could_not_be_kept_is_an_error_for_every_reader(released: bool) -> None:
-    turn = RunningTurn(opening())
+async def test_store_error_is_raised_for_every_reader(released: bool) -> None:
+    turn = RunningTurn(initial_response())
     turn.emit([Created(turn.initial_response)])
     if released:
         turn.on_request_stored(done())
     early = asyncio.ensure_future(collect_events(turn))
     await run_ready_tasks()
-    lost = StoreError("The disk is full.")
-    turn.fail(lost)
+    store_error = StoreError("The disk is full.")
+    turn.fail(store_error)
     for reader in (early, asyncio.ensure_future(collect_events(turn)), turn.result()):
         with pytest.raises(StoreError) as caught:
             await reader
-        assert caught.value is lost
+        assert caught.value is store_error
     events = turn.events()
     if released:
         assert await anext(events) == [Created(turn.initial_response)]
     with pytest.raises(StoreError):
         await anext(events)
-    assert turn.error is lost
+    assert turn.error is store_error
 
 
-async def test_an_unread_failure_makes_no_noise() -> None:
-    complaints: list[object] = []
+async def test_unread_failure_is_not_reported_to_the_event_loop() -> None:
+    reported: list[object] = []
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _loop, context: complaints.append(context))
-    RunningTurn(opening()).fail(StoreError("The disk is full."))
+    loop.set_exception_handler(lambda _loop, context: reported.append(context))
+    RunningTurn(initial_response()).fail(StoreError("The disk is full."))
     await run_ready_tasks()
-    assert complaints == []
+    assert reported == []
 
 
-def test_a_turn_whose_loop_ends_before_it_begins_has_an_end() -> None:
+def test_turn_cancelled_before_it_begins_is_interrupted() -> None:
     async def main() -> None:
-        live, turn = TurnRegistry(), RunningTurn(opening())
-        live.start(turn, work(turn, asyncio.Event(), []))
+        registry, turn = TurnRegistry(), RunningTurn(initial_response())
+        registry.start(turn, run_until_stopped(turn, asyncio.Event(), []))
         assert turn.task is not None
-        # As asyncio.run does it with all that still runs.
+        # As asyncio.run cancels the remaining tasks.
         turn.task.cancel()
         with pytest.raises(TurnInterruptedError):
             await turn.result()
-        assert live.get(turn.response_id) is None
+        assert registry.get(turn.response_id) is None
 
     run(main())
 
 
-async def work(turn: RunningTurn, began: asyncio.Event, seen: list[object]) -> None:
-    """A turn's work, reduced to how it may be stopped."""
+async def run_until_stopped(
+    turn: RunningTurn, began: asyncio.Event, stop_errors: list[object]
+) -> None:
+    """A turn's work: waits until it is stopped, and records the stop error."""
     turn.mark_running()
     began.set()
     try:
@@ -231,72 +233,86 @@ async def work(turn: RunningTurn, began: asyncio.Event, seen: list[object]) -> N
             raise asyncio.CancelledError
         await asyncio.Event().wait()
     except asyncio.CancelledError:
-        seen.append(turn.stop_error)
+        stop_errors.append(turn.stop_error)
     turn.mark_ending()
     await run_ready_tasks()
     finish(turn)
 
 
-async def test_work_is_stopped_once_and_the_first_reason_counts() -> None:
-    turn, began, seen = RunningTurn(opening(store=False)), asyncio.Event(), list[object]()
-    live = TurnRegistry()
-    live.start(turn, work(turn, began, seen))
-    assert live.get(turn.response_id) is turn
+async def test_repeated_stops_use_the_first_error() -> None:
+    turn, began, stop_errors = (
+        RunningTurn(initial_response(store=False)),
+        asyncio.Event(),
+        list[object](),
+    )
+    registry = TurnRegistry()
+    registry.start(turn, run_until_stopped(turn, began, stop_errors))
+    assert registry.get(turn.response_id) is turn
     await began.wait()
     first, second = ModelError("First."), ModelError("Second.")
     turn.stop(first)
     turn.stop(second)
     turn.stop(None)
     await asyncio.gather(turn.cancel(), turn.cancel(), turn.cancel())
-    assert seen == [first]
+    assert stop_errors == [first]
     await run_ready_tasks()
-    assert live.get(turn.response_id) is None
+    assert registry.get(turn.response_id) is None
 
 
 async def test_work_that_has_not_begun_can_be_stopped() -> None:
-    turn, began, seen = RunningTurn(opening(store=False)), asyncio.Event(), list[object]()
-    TurnRegistry().start(turn, work(turn, began, seen))
+    turn, began, stop_errors = (
+        RunningTurn(initial_response(store=False)),
+        asyncio.Event(),
+        list[object](),
+    )
+    TurnRegistry().start(turn, run_until_stopped(turn, began, stop_errors))
     assert (await turn.cancel()).status == "completed"
-    assert seen == [None]
+    assert stop_errors == [None]
 
 
-async def test_a_stop_that_comes_while_the_end_is_kept_changes_nothing() -> None:
-    turn = RunningTurn(opening(store=False))
-    keeping, kept = asyncio.Event(), asyncio.Event()
+async def test_stop_while_the_end_is_stored_has_no_effect() -> None:
+    turn = RunningTurn(initial_response(store=False))
+    ending, end_stored = asyncio.Event(), asyncio.Event()
 
     async def ends() -> None:
         turn.mark_running()
         turn.mark_ending()
-        keeping.set()
-        await kept.wait()
+        ending.set()
+        await end_stored.wait()
         finish(turn)
 
-    live = TurnRegistry()
-    live.start(turn, ends())
-    await keeping.wait()
+    registry = TurnRegistry()
+    registry.start(turn, ends())
+    await ending.wait()
     stopping = asyncio.ensure_future(turn.cancel())
-    closing = asyncio.ensure_future(live.close())
+    closing = asyncio.ensure_future(registry.close())
     await run_ready_tasks()
     assert not turn.done()
-    kept.set()
+    end_stored.set()
     assert (await stopping).status == "completed"
     await closing
 
 
-async def test_only_an_unstored_turn_ends_with_its_reader() -> None:
+async def test_detaching_cancels_only_an_unstored_turn() -> None:
     for store in (True, False):
-        turn, began, seen = RunningTurn(opening(store=store)), asyncio.Event(), list[object]()
-        live = TurnRegistry()
-        live.start(turn, work(turn, began, seen))
+        turn, began, stop_errors = (
+            RunningTurn(initial_response(store=store)),
+            asyncio.Event(),
+            list[object](),
+        )
+        registry = TurnRegistry()
+        registry.start(turn, run_until_stopped(turn, began, stop_errors))
         await began.wait()
         await turn.detach()
         assert turn.done() is not store
-        await live.close()
-        assert [type(reason) for reason in seen] == [TurnInterruptedError if store else type(None)]
+        await registry.close()
+        assert [type(reason) for reason in stop_errors] == [
+            TurnInterruptedError if store else type(None)
+        ]
 
 
-async def test_a_stop_after_the_end_is_harmless() -> None:
-    turn = RunningTurn(opening(store=False))
+async def test_stop_after_the_end_has_no_effect() -> None:
+    turn = RunningTurn(initial_response(store=False))
     finish(turn)
     turn.stop(ModelError("Late."))
     assert not turn.is_stopping
@@ -304,22 +320,26 @@ async def test_a_stop_after_the_end_is_harmless() -> None:
     assert turn.error is None
 
 
-async def test_a_request_that_could_not_be_kept_stops_the_work() -> None:
-    turn, began, seen = RunningTurn(opening()), asyncio.Event(), list[object]()
-    TurnRegistry().start(turn, work(turn, began, seen))
+async def test_request_that_cannot_be_stored_stops_the_work() -> None:
+    turn, began, stop_errors = RunningTurn(initial_response()), asyncio.Event(), list[object]()
+    TurnRegistry().start(turn, run_until_stopped(turn, began, stop_errors))
     await began.wait()
-    lost = StoreError("The disk is full.")
-    turn.on_request_stored(done(lost))
+    store_error = StoreError("The disk is full.")
+    turn.on_request_stored(done(store_error))
     await turn.result()
-    assert seen == [lost]
+    assert stop_errors == [store_error]
 
 
-async def test_everyone_who_closes_waits_until_the_turns_are_over() -> None:
-    turn, began, seen = RunningTurn(opening(store=False)), asyncio.Event(), list[object]()
-    live = TurnRegistry()
-    live.start(turn, work(turn, began, seen))
+async def test_concurrent_closes_wait_until_all_turns_end() -> None:
+    turn, began, stop_errors = (
+        RunningTurn(initial_response(store=False)),
+        asyncio.Event(),
+        list[object](),
+    )
+    registry = TurnRegistry()
+    registry.start(turn, run_until_stopped(turn, began, stop_errors))
     await began.wait()
-    await asyncio.gather(live.close(), live.close())
+    await asyncio.gather(registry.close(), registry.close())
     assert turn.done()
-    assert [type(reason) for reason in seen] == [TurnInterruptedError]
-    await live.close()
+    assert [type(reason) for reason in stop_errors] == [TurnInterruptedError]
+    await registry.close()

@@ -1,4 +1,4 @@
-"""The service: continuing, branching, forgetting, and every request that must be refused."""
+"""The turn service: continuing and branching, tool calls, and failed turns."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ from support.turn_service import (
 )
 
 
-def tool(name: str, content: str) -> dict[str, Any]:
+def tool_message(name: str, content: str) -> dict[str, Any]:
     return {"role": "tool", "content": content, "tool_call_id": name}
 
 
-# Going on.
+# Continuing.
 
 
 @pytest.mark.parametrize("kind", STORES)
-def test_a_conversation_is_shown_whole_and_in_order(kind: str, tmp_path: Path) -> None:
-    async def story(store: Store) -> None:
+def test_conversation_is_sent_whole_and_in_order(kind: str, tmp_path: Path) -> None:
+    async def scenario(store: Store) -> None:
         model = ScriptedModel([f"answer {number}" for number in range(4)])
         service, head, expected = service_with(model, store), None, []
         for number in range(4):
@@ -63,12 +63,12 @@ def test_a_conversation_is_shown_whole_and_in_order(kind: str, tmp_path: Path) -
         assert [one.status for one in chain] == ["completed"] * 4
         assert chain[-1] == await service.reader.response(DEFAULT_TENANT, head)
 
-    run_with_store(kind, tmp_path, story)
+    run_with_store(kind, tmp_path, scenario)
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_whoever_has_seen_the_end_can_go_on_at_once(stream: bool, tmp_path: Path) -> None:
-    """Eight conversations side by side, each next turn the moment the last one ended."""
+def test_turn_can_be_continued_immediately_after_its_end(stream: bool, tmp_path: Path) -> None:
+    """Eight concurrent conversations, each next turn directly after the end of the previous one."""
 
     async def talk(service: TurnService, name: int) -> None:
         head = None
@@ -81,19 +81,21 @@ def test_whoever_has_seen_the_end_can_go_on_at_once(stream: bool, tmp_path: Path
             else:
                 await turn.result()
             head = turn.response_id
-        said = [one["content"] for one in await service.reader.messages(DEFAULT_TENANT, str(head))]
-        assert said[::2] == [f"{name} {number}" for number in range(12)]
+        contents_sent = [
+            one["content"] for one in await service.reader.messages(DEFAULT_TENANT, str(head))
+        ]
+        assert contents_sent[::2] == [f"{name} {number}" for number in range(12)]
 
-    async def story(store: Store) -> None:
+    async def scenario(store: Store) -> None:
         service = service_with(ScriptedModel(lambda messages: messages[-1]["content"]), store)
         await asyncio.gather(*(talk(service, name) for name in range(8)))
 
-    run_with_store("sqlite", tmp_path, story)
+    run_with_store("sqlite", tmp_path, scenario)
 
 
 @pytest.mark.parametrize("kind", STORES)
-def test_two_turns_from_one_response_are_two_branches(kind: str, tmp_path: Path) -> None:
-    async def story(store: Store) -> None:
+def test_two_turns_from_one_response_are_separate_branches(kind: str, tmp_path: Path) -> None:
+    async def scenario(store: Store) -> None:
         model = ScriptedModel(lambda messages: f"to {messages[-1]['content']}")
         service = service_with(model, store)
         root = await run_turn(service, "root")
@@ -104,14 +106,14 @@ def test_two_turns_from_one_response_are_two_branches(kind: str, tmp_path: Path)
             response = await run_turn(service, "and?", after=branch.id)
             assert contents(model) == ["root", "to root", word, f"to {word}", "and?"]
             assert response.previous_response_id == branch.id
-        # And from the middle, when its place in the cache has long been taken.
+        # And from the first response, whose cache entry has been replaced.
         await run_turn(service, "third", after=root.id)
         assert contents(model) == ["root", "to root", "third"]
 
-    run_with_store(kind, tmp_path, story)
+    run_with_store(kind, tmp_path, scenario)
 
 
-async def test_instructions_hold_for_one_turn_and_system_messages_stay() -> None:
+async def test_instructions_apply_to_one_turn_and_system_messages_persist() -> None:
     model = ScriptedModel(["1", "2", "3"])
     service = service_with(model)
     request = turn_request(Message("developer", "Be kind."), "a", instructions="Be brief.")
@@ -126,7 +128,7 @@ async def test_instructions_hold_for_one_turn_and_system_messages_stay() -> None
     assert (messages[0]["content"], messages[-1]["content"]) == ("Be long.", "3")
 
 
-async def test_the_same_words_twice_are_kept_twice() -> None:
+async def test_repeated_text_is_stored_each_time() -> None:
     model = ScriptedModel(["Yes.", "Yes.", "Yes."])
     service = service_with(model)
     first = await run_turn(service, "Again.")
@@ -135,7 +137,7 @@ async def test_the_same_words_twice_are_kept_twice() -> None:
     assert contents(model) == ["Again.", "Yes.", "Again.", "Yes.", "Again.", "Again."]
 
 
-async def test_a_primer_is_shown_and_never_kept() -> None:
+async def test_few_shot_messages_are_sent_and_never_stored() -> None:
     primer = msgspec.json.encode(user("Primed?")) + b"," + msgspec.json.encode(assistant("Yes."))
     model = ScriptedModel(["1", "2"], info=ModelInfo("primed", few_shot=primer))
     service = service_with(model)
@@ -152,8 +154,8 @@ async def test_a_primer_is_shown_and_never_kept() -> None:
 
 
 @pytest.mark.parametrize("kind", STORES)
-def test_outputs_follow_their_calls_in_whatever_order_they_come(kind: str, tmp_path: Path) -> None:
-    async def story(store: Store) -> None:
+def test_outputs_are_sent_in_the_order_of_their_calls(kind: str, tmp_path: Path) -> None:
+    async def scenario(store: Store) -> None:
         wanted = [call(name, {}, call_id=f"id_{name}") for name in "abc"]
         model = ScriptedModel([calls(*wanted), "Done.", "Bye."])
         service = service_with(model, store)
@@ -161,7 +163,7 @@ def test_outputs_follow_their_calls_in_whatever_order_they_come(kind: str, tmp_p
         outputs = [FunctionCallOutput(f"id_{name}", name.upper()) for name in "cab"]
         done = await run_turn(service, outputs[0], "By the way:", *outputs[1:], after=asked.id)
         assert model.context()[2:] == [
-            *(tool("id_a", "A"), tool("id_b", "B"), tool("id_c", "C")),
+            *(tool_message("id_a", "A"), tool_message("id_b", "B"), tool_message("id_c", "C")),
             user("By the way:"),
         ]
         await run_turn(service, "Thanks.", after=done.id)
@@ -169,10 +171,10 @@ def test_outputs_follow_their_calls_in_whatever_order_they_come(kind: str, tmp_p
             *("Do it.", "", "A", "B", "C", "By the way:", "Done.", "Thanks.")
         ]
 
-    run_with_store(kind, tmp_path, story)
+    run_with_store(kind, tmp_path, scenario)
 
 
-async def test_outputs_that_do_not_fit_are_refused_and_nothing_is_stored() -> None:
+async def test_unpaired_outputs_are_refused_and_nothing_is_stored() -> None:
     store = MemoryStore()
     wanted = calls(call("f", {}, call_id="a"), call("g", {}, call_id="b"))
     service = service_with(ScriptedModel([wanted, "Fine."]), store)
@@ -189,7 +191,7 @@ async def test_outputs_that_do_not_fit_are_refused_and_nothing_is_stored() -> No
     assert (await run_turn(service, *both, after=asked.id)).status == "completed"
 
 
-async def test_a_call_gets_an_id_that_no_earlier_call_has() -> None:
+async def test_call_with_a_used_id_gets_a_new_id() -> None:
     again = calls(call("f", {}, call_id="call_0"))
     model = ScriptedModel([again, again, "Both."])
     service = service_with(model)
@@ -202,15 +204,15 @@ async def test_a_call_gets_an_id_that_no_earlier_call_has() -> None:
     assert contents(model) == ["Go.", "", "one", "", "two"]
 
 
-# Turns that did not end well.
+# Failed and cancelled turns.
 
 
 @pytest.mark.parametrize("cancelled", [True, False])
 @pytest.mark.parametrize("kind", STORES)
-def test_a_turn_that_ended_badly_can_be_continued(
+def test_failed_or_cancelled_turn_can_be_continued(
     kind: str, cancelled: bool, tmp_path: Path
 ) -> None:
-    async def story(store: Store) -> None:
+    async def scenario(store: Store) -> None:
         reached = asyncio.Event()
         ending = hang(reached) if cancelled else fail(ModelError("It broke."))
         model = ScriptedModel([say("Wait.") + calls(call("f", {}, call_id="a")) + ending, "Fine."])
@@ -222,14 +224,14 @@ def test_a_turn_that_ended_badly_can_be_continued(
         response = await turn.result()
         assert response.status == ("cancelled" if cancelled else "failed")
         assert response.output[-1] == FunctionCall("a", "f", "{}", "incomplete")
-        # Nobody owes the output of a call that may never have been whole.
+        # A call that may be incomplete needs no output.
         await run_turn(service, "And now?", after=response.id)
         assert contents(model) == ["Do it.", "Wait.", INTERRUPTED_OUTPUT, "And now?"]
 
-    run_with_store(kind, tmp_path, story)
+    run_with_store(kind, tmp_path, scenario)
 
 
-async def test_an_output_that_arrived_all_the_same_is_taken() -> None:
+async def test_output_for_a_call_of_a_failed_turn_is_accepted() -> None:
     wanted = calls(call("f", {}, call_id="a"), call("g", {}, call_id="b"))
     model = ScriptedModel([wanted + fail(ModelError("It broke.")), "Fine."])
     service = service_with(model)
@@ -238,8 +240,8 @@ async def test_an_output_that_arrived_all_the_same_is_taken() -> None:
     assert contents(model) == ["Do it.", "", INTERRUPTED_OUTPUT, "two"]
 
 
-async def test_trying_again_doubles_nothing() -> None:
-    """Whoever goes on from the same id as before has the failed turns on other branches."""
+async def test_retry_after_a_failure_repeats_no_message() -> None:
+    """Continuing again from the same id leaves the failed turns on other branches."""
     broken = say("Half an ans") + fail(ModelError("It broke."))
     model = ScriptedModel(["Hi.", broken, broken, "Fine."])
     service = service_with(model)
@@ -250,27 +252,27 @@ async def test_trying_again_doubles_nothing() -> None:
         assert contents(model) == ["Hello.", "Hi.", "And?"]
 
 
-# What is told of a turn.
+# Reading a turn.
 
 
 @pytest.mark.parametrize("kind", STORES)
-def test_what_was_told_when_a_turn_ended_is_told_ever_after(kind: str, tmp_path: Path) -> None:
-    async def story(store: Store) -> None:
+def test_stored_response_equals_the_returned_response(kind: str, tmp_path: Path) -> None:
+    async def scenario(store: Store) -> None:
         script = [say("Hi.") + calls(call("f", {"x": 1})), say("So") + fail(ModelError("No."))]
         service = service_with(ScriptedModel(script), store)
         options = Options(temperature=0.5, metadata={"a": "b"}, stop=("x",))
-        told: Response = await run_turn(service, "a", instructions="Be.", options=options)
-        assert await service.reader.response(DEFAULT_TENANT, told.id) == told
+        response: Response = await run_turn(service, "a", instructions="Be.", options=options)
+        assert await service.reader.response(DEFAULT_TENANT, response.id) == response
         output = FunctionCallOutput("call_1_0", (InputText("1"), InputImage("https://x/y.png")))
-        failed = await run_turn(service, output, after=told.id)
+        failed = await run_turn(service, output, after=response.id)
         assert failed.status == "failed"
         assert await service.reader.response(DEFAULT_TENANT, failed.id) == failed
         assert re.fullmatch(r"resp_[0-9a-f]{32}", failed.id)
 
-    run_with_store(kind, tmp_path, story)
+    run_with_store(kind, tmp_path, scenario)
 
 
-async def test_an_end_that_could_not_be_kept_is_made_up_for_when_it_is_asked_for() -> None:
+async def test_turn_with_unstored_end_reads_as_failed_once_the_store_recovers() -> None:
     store = GatedStore()
     service = service_with(ScriptedModel(["Lost.", "Back."]), store)
     store.ends.error = StoreError("The disk is full.")
@@ -286,7 +288,7 @@ async def test_an_end_that_could_not_be_kept_is_made_up_for_when_it_is_asked_for
     await service.close()
 
 
-async def test_calls_that_wait_for_their_outputs_are_shown_waiting() -> None:
+async def test_reader_messages_include_open_calls() -> None:
     service = service_with(ScriptedModel([calls(call("look", {}, call_id="c1"))]))
     response = await run_turn(service, "Look.")
     *_, last = await service.reader.messages(DEFAULT_TENANT, response.id)

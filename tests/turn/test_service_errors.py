@@ -1,4 +1,4 @@
-"""The service's other half: what is not yours, what is forgotten, what is refused."""
+"""The turn service: other tenants' turns, deletions, and refused requests."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ from support.turn_service import (
     turn_request,
 )
 
-# Other people's, missing and running.
+# Other tenants' responses, missing and running ones.
 
 
-async def refusal(work: Awaitable[Any]) -> NotFoundError:
+async def not_found_error(work: Awaitable[Any]) -> NotFoundError:
     with pytest.raises(NotFoundError) as caught:
         await work
     return caught.value
 
 
 @pytest.mark.parametrize("kind", STORES)
-def test_what_is_not_yours_is_as_if_it_were_not_there(kind: str, tmp_path: Path) -> None:
-    async def story(store: Store) -> None:
+def test_other_tenants_response_is_reported_like_a_missing_one(kind: str, tmp_path: Path) -> None:
+    async def scenario(store: Store) -> None:
         model = ScriptedModel(lambda _: "Hi.")
         service = service_with(model, store)
         mine = (await run_turn(service, "Mine.", tenant="me")).id
@@ -55,21 +55,23 @@ def test_what_is_not_yours_is_as_if_it_were_not_there(kind: str, tmp_path: Path)
         await service.delete("you", deleted)
         shapes = set()
         for wrong in (mine, deleted, new_response_id(), "resp_1", "", "../../etc", "x" * 5000):
-            asked: list[Awaitable[Any]] = [
+            requests: list[Awaitable[Any]] = [
                 service.reader.response("you", wrong),
                 service.reader.messages("you", wrong),
                 service.reader.chain("you", wrong),
                 service.delete("you", wrong),
                 service.delete("you", wrong, cascade=True),
             ]
-            for work in asked:
-                error = await refusal(work)
+            for work in requests:
+                error = await not_found_error(work)
                 assert f"'{wrong}'" in error.message
                 shapes.add((error.code, error.param, error.message.replace(f"'{wrong}'", "ID")))
         assert shapes == {("response_not_found", None, "No response found with id ID.")}
         continuing = set()
         for wrong in (mine, deleted, new_response_id(), "resp_1", ""):
-            error = await refusal(service.start(turn_request("Hi.", tenant="you", after=wrong)))
+            error = await not_found_error(
+                service.start(turn_request("Hi.", tenant="you", after=wrong))
+            )
             continuing.add((error.code, error.param, error.message.replace(f"'{wrong}'", "ID")))
         assert len(continuing) == 1
         (shape,) = continuing
@@ -78,14 +80,12 @@ def test_what_is_not_yours_is_as_if_it_were_not_there(kind: str, tmp_path: Path)
         assert len(await service.reader.recent_threads("me", 10)) == 1
         assert (await service.reader.response("me", mine)).status == "completed"
 
-    run_with_store(kind, tmp_path, story)
+    run_with_store(kind, tmp_path, scenario)
 
 
 @pytest.mark.parametrize("kind", STORES)
-def test_a_running_response_is_not_continued_but_can_be_looked_at(
-    kind: str, tmp_path: Path
-) -> None:
-    async def story(store: Store) -> None:
+def test_running_response_can_be_read_but_not_continued(kind: str, tmp_path: Path) -> None:
+    async def scenario(store: Store) -> None:
         reached = asyncio.Event()
         service = service_with(ScriptedModel([hang(reached), "Fine."]), store)
         turn = await service.start(turn_request("Hello."))
@@ -101,15 +101,15 @@ def test_a_running_response_is_not_continued_but_can_be_looked_at(
         await turn.cancel()
         assert (await run_turn(service, "And?", after=turn.response_id)).status == "completed"
 
-    run_with_store(kind, tmp_path, story)
+    run_with_store(kind, tmp_path, scenario)
 
 
-# Forgetting.
+# Deletion.
 
 
 @pytest.mark.parametrize("kind", STORES)
-def test_a_deleted_turn_is_gone_from_the_next_context(kind: str, tmp_path: Path) -> None:
-    async def story(store: Store) -> None:
+def test_deleted_turn_is_not_in_the_next_context(kind: str, tmp_path: Path) -> None:
+    async def scenario(store: Store) -> None:
         model = ScriptedModel(lambda messages: f"to {messages[-1]['content']}")
         service = service_with(model, store)
         ids: list[str] = []
@@ -118,7 +118,7 @@ def test_a_deleted_turn_is_gone_from_the_next_context(kind: str, tmp_path: Path)
         await service.delete(DEFAULT_TENANT, ids[1])
         last = await run_turn(service, "four", after=ids[2])
         assert contents(model) == ["one", "to one", "three", "to three", "four"]
-        await refusal(service.reader.response(DEFAULT_TENANT, ids[1]))
+        await not_found_error(service.reader.response(DEFAULT_TENANT, ids[1]))
         await service.delete(DEFAULT_TENANT, ids[0])
         await run_turn(service, "five", after=last.id)
         assert contents(model) == ["three", "to three", "four", "to four", "five"]
@@ -127,12 +127,12 @@ def test_a_deleted_turn_is_gone_from_the_next_context(kind: str, tmp_path: Path)
             last.id,
         ]
         await service.delete(DEFAULT_TENANT, ids[2], cascade=True)
-        await refusal(service.start(turn_request("six", after=last.id)))
+        await not_found_error(service.start(turn_request("six", after=last.id)))
 
-    run_with_store(kind, tmp_path, story)
+    run_with_store(kind, tmp_path, scenario)
 
 
-async def test_what_another_process_deletes_is_gone_here_too(tmp_path: Path) -> None:
+async def test_turn_deleted_by_another_process_is_not_sent(tmp_path: Path) -> None:
     async with open_store("sqlite", tmp_path) as here, open_store("sqlite", tmp_path) as there:
         model = ScriptedModel(lambda messages: f"to {messages[-1]['content']}")
         service, other = service_with(model, here), service_with(ScriptedModel(), there)
@@ -142,11 +142,11 @@ async def test_what_another_process_deletes_is_gone_here_too(tmp_path: Path) -> 
         third = await run_turn(service, "three", after=second.id)
         assert contents(model) == ["two", "to two", "three"]
         await other.delete(DEFAULT_TENANT, third.id)
-        await refusal(service.start(turn_request("four", after=third.id)))
+        await not_found_error(service.start(turn_request("four", after=third.id)))
 
 
-def test_a_deletion_during_a_turn_holds_for_the_next(tmp_path: Path) -> None:
-    async def story(store: Store) -> None:
+def test_deletion_during_a_turn_applies_to_the_next_turn(tmp_path: Path) -> None:
+    async def scenario(store: Store) -> None:
         reached = asyncio.Event()
         model = ScriptedModel(["a", "b", say("c") + hang(reached), "d"])
         service = service_with(model, store)
@@ -160,58 +160,58 @@ def test_a_deletion_during_a_turn_holds_for_the_next(tmp_path: Path) -> None:
         assert contents(model) == ["two", "b", "three", "c", "four"]
 
     for kind in STORES:
-        run_with_store(kind, tmp_path, story)
+        run_with_store(kind, tmp_path, scenario)
 
 
-async def test_an_orphaned_output_is_not_shown() -> None:
+async def test_output_of_a_deleted_call_is_not_sent() -> None:
     model = ScriptedModel([calls(call("f", {}, call_id="a")), "Sunny.", "Bye."])
     service = service_with(model)
-    asked = await run_turn(service, "Weather?")
-    told = await run_turn(service, FunctionCallOutput("a", "sun"), after=asked.id)
-    await service.delete(DEFAULT_TENANT, asked.id)
-    await run_turn(service, "Thanks.", after=told.id)
+    requests = await run_turn(service, "Weather?")
+    answered = await run_turn(service, FunctionCallOutput("a", "sun"), after=requests.id)
+    await service.delete(DEFAULT_TENANT, requests.id)
+    await run_turn(service, "Thanks.", after=answered.id)
     assert contents(model) == ["Sunny.", "Thanks."]
 
 
-async def test_deleting_a_running_turn_stops_it_and_erases_it() -> None:
+async def test_deleting_a_running_turn_cancels_and_erases_it() -> None:
     store, reached = MemoryStore(), asyncio.Event()
     model = ScriptedModel([say("Wait.") + hang(reached)])
     service = service_with(model, store)
     turn = await service.start(turn_request("Hello.", tenant="me"))
     await reached.wait()
-    await refusal(service.delete("you", turn.response_id))
-    assert not turn.done(), "someone else cannot stop it"
+    await not_found_error(service.delete("you", turn.response_id))
+    assert not turn.done(), "another tenant cannot stop it"
     await service.delete("me", turn.response_id)
     assert model.cancelled.is_set()
     assert (await turn.result()).status == "cancelled"
-    await refusal(service.reader.response("me", turn.response_id))
+    await not_found_error(service.reader.response("me", turn.response_id))
     assert await service.reader.recent_threads("me", 10) == []
 
 
-def test_an_unstored_turn_leaves_nothing(tmp_path: Path) -> None:
-    async def story(store: Store) -> None:
+def test_unstored_turn_writes_nothing(tmp_path: Path) -> None:
+    async def scenario(store: Store) -> None:
         model = ScriptedModel(lambda _: "Hi.")
         service = service_with(model, store)
         first = await run_turn(service, "Kept.")
         secret = await run_turn(service, "A secret.", after=first.id, store=False)
         assert secret.status == "completed"
         assert contents(model) == ["Kept.", "Hi.", "A secret."]
-        await refusal(service.reader.response(DEFAULT_TENANT, secret.id))
-        await refusal(service.start(turn_request("And?", after=secret.id)))
-        await refusal(service.delete(DEFAULT_TENANT, secret.id))
+        await not_found_error(service.reader.response(DEFAULT_TENANT, secret.id))
+        await not_found_error(service.start(turn_request("And?", after=secret.id)))
+        await not_found_error(service.delete(DEFAULT_TENANT, secret.id))
         await run_turn(service, "Next.", after=first.id)
         assert contents(model) == ["Kept.", "Hi.", "Next."]
         await run_turn(service, "Alone.", store=False)
         assert len(await service.reader.recent_threads(DEFAULT_TENANT, 10)) == 1
 
-    run_with_store("memory", tmp_path, story)
-    run_with_store("sqlite", tmp_path, story)
+    run_with_store("memory", tmp_path, scenario)
+    run_with_store("sqlite", tmp_path, scenario)
     written = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
     assert b"Kept." in written
     assert b"A secret." not in written
 
 
-async def test_an_unstored_turn_asks_nothing_of_the_store() -> None:
+async def test_unstored_turn_does_not_use_the_store() -> None:
     store = GatedStore()
     await run_turn(service_with(ScriptedModel(["Hi."]), store), "Hello.", store=False)
     assert not store.begins.reached.is_set()
@@ -222,7 +222,7 @@ async def test_an_unstored_turn_asks_nothing_of_the_store() -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "items",
     [
         [],
         [""],
@@ -231,16 +231,16 @@ async def test_an_unstored_turn_asks_nothing_of_the_store() -> None:
         [Message("system", "")],
     ],
 )
-async def test_an_input_that_says_nothing_is_refused(said: list[Any]) -> None:
+async def test_empty_input_is_refused(items: list[Any]) -> None:
     store = GatedStore()
     with pytest.raises(InvalidRequestError) as caught:
-        await service_with(ScriptedModel(["Hi."]), store).start(turn_request(*said))
+        await service_with(ScriptedModel(["Hi."]), store).start(turn_request(*items))
     assert (caught.value.code, caught.value.param) == ("empty_input", "input")
     assert not store.begins.reached.is_set()
 
 
 @pytest.mark.parametrize("where", ["message", "output", "instructions"])
-async def test_an_input_that_is_no_text_is_refused(where: str) -> None:
+async def test_input_with_invalid_unicode_is_refused(where: str) -> None:
     store, broken = GatedStore(), "caf\udce9"
     request = {
         "message": turn_request(broken),
@@ -253,7 +253,7 @@ async def test_an_input_that_is_no_text_is_refused(where: str) -> None:
     assert not store.begins.reached.is_set()
 
 
-async def test_pictures_are_refused_by_a_model_that_cannot_see() -> None:
+async def test_image_is_refused_by_a_model_without_image_input() -> None:
     look = Message("user", (InputText("Look:"), InputImage("https://example.com/a.png")))
     store = GatedStore()
     blind = ScriptedModel(["Hi."], info=ModelInfo("blind", images=False))
@@ -263,14 +263,14 @@ async def test_pictures_are_refused_by_a_model_that_cannot_see() -> None:
     assert (await run_turn(service_with(ScriptedModel(["A cat."])), look)).status == "completed"
 
 
-async def test_a_model_that_is_not_there_is_refused_first() -> None:
+async def test_unknown_model_is_refused_before_other_checks() -> None:
     service = service_with(ScriptedModel([]))
     with pytest.raises(ModelNotFoundError) as caught:
         await service.start(turn_request(model="other", after="resp_1"))
     assert caught.value.param == "model"
 
 
-async def test_each_turn_may_ask_another_model() -> None:
+async def test_turns_of_one_conversation_can_use_different_models() -> None:
     first = ScriptedModel(["From the first."], info=ModelInfo("first"))
     second = ScriptedModel(["From the second."], info=ModelInfo("second"))
     catalog = ModelRegistry({"first": first, "second": second}, default="first")

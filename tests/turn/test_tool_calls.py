@@ -1,4 +1,4 @@
-"""The tool calls of one answer: side by side or in turn, and none is left running."""
+"""Running the tool calls of one answer: in parallel or in sequence, and none is left running."""
 
 from __future__ import annotations
 
@@ -16,104 +16,104 @@ from support.turn_service import run, run_ready_tasks
 A, B, C = (FunctionCall(name, name, "{}") for name in "abc")
 
 
-class Bench:
-    """A tool source; ``work`` does a call, and what happens to each call is written down."""
+class ToolRecorder:
+    """A tool source: runs each call by ``work``, and records what happens to it."""
 
     def __init__(self, work: Callable[[FunctionCall], Awaitable[str | None]]) -> None:
         self._work = work
-        self.story: list[tuple[str, str]] = []
+        self.events: list[tuple[str, str]] = []
         self.approved: list[bool] = []
-        self.busy = 0
-        self.busiest = 0
+        self.running_count = 0
+        self.most_running = 0
 
     async def call_tool(self, call: FunctionCall, *, approved: bool = False) -> str | None:
-        self.story.append(("begin", call.name))
+        self.events.append(("begin", call.name))
         self.approved.append(approved)
-        self.busy += 1
-        self.busiest = max(self.busy, self.busiest)
+        self.running_count += 1
+        self.most_running = max(self.running_count, self.most_running)
         try:
             return await self._work(call)
         except asyncio.CancelledError:
-            # Whoever is cancelled may have to tidy up, and gets the time.
+            # A cancelled call gets time to clean up.
             await asyncio.sleep(0)
-            self.story.append(("cancelled", call.name))
+            self.events.append(("cancelled", call.name))
             raise
         finally:
-            self.busy -= 1
+            self.running_count -= 1
 
-    def take(self, call: FunctionCall, output: str) -> None:
-        self.story.append((output, call.name))
+    def record_output(self, call: FunctionCall, output: str) -> None:
+        self.events.append((output, call.name))
 
     async def run(self, calls: Sequence[FunctionCall], *, parallel: bool) -> bool:
-        return await run_tool_calls(self, calls, self.take, parallel=parallel)
+        return await run_tool_calls(self, calls, self.record_output, parallel=parallel)
 
 
-async def test_calls_run_side_by_side_and_are_taken_as_they_come() -> None:
+async def test_parallel_calls_record_outputs_as_they_complete() -> None:
     gates = {call.name: asyncio.Event() for call in (A, B, C)}
 
     async def work(call: FunctionCall) -> str:
         await gates[call.name].wait()
         return "done"
 
-    bench = Bench(work)
-    running = asyncio.ensure_future(bench.run([A, B, C], parallel=True))
+    recorder = ToolRecorder(work)
+    running = asyncio.ensure_future(recorder.run([A, B, C], parallel=True))
     await run_ready_tasks()
-    assert bench.story == [("begin", "a"), ("begin", "b"), ("begin", "c")]
+    assert recorder.events == [("begin", "a"), ("begin", "b"), ("begin", "c")]
     for name in "cab":
         gates[name].set()
         await run_ready_tasks()
-    assert bench.story[3:] == [("done", "c"), ("done", "a"), ("done", "b")]
+    assert recorder.events[3:] == [("done", "c"), ("done", "a"), ("done", "b")]
     assert await running is True
 
 
-def test_calls_run_one_after_another_where_that_is_asked_for() -> None:
+def test_non_parallel_calls_run_in_sequence() -> None:
     async def work(call: FunctionCall) -> str:
         await run_ready_tasks()
         return "done"
 
-    bench = Bench(work)
-    assert run(bench.run([B, A], parallel=False)) is True
-    assert bench.story == [("begin", "b"), ("done", "b"), ("begin", "a"), ("done", "a")]
+    recorder = ToolRecorder(work)
+    assert run(recorder.run([B, A], parallel=False)) is True
+    assert recorder.events == [("begin", "b"), ("done", "b"), ("begin", "a"), ("done", "a")]
 
 
 @pytest.mark.parametrize("parallel", [True, False])
-def test_a_call_that_is_not_answered_is_left_open(parallel: bool) -> None:
+def test_call_without_an_output_is_left_open(parallel: bool) -> None:
     async def work(call: FunctionCall) -> str | None:
         return None if call is A else "done"
 
-    bench = Bench(work)
-    assert run(bench.run([A, B], parallel=parallel)) is False
-    assert [what for what in bench.story if what[0] != "begin"] == [("done", "b")]
+    recorder = ToolRecorder(work)
+    assert run(recorder.run([A, B], parallel=parallel)) is False
+    assert [what for what in recorder.events if what[0] != "begin"] == [("done", "b")]
 
 
-def test_an_empty_output_is_an_output() -> None:
+def test_empty_output_is_recorded() -> None:
     async def work(call: FunctionCall) -> str:
         return ""
 
-    bench = Bench(work)
-    assert run(bench.run([A], parallel=True)) is True
-    assert bench.story == [("begin", "a"), ("", "a")]
+    recorder = ToolRecorder(work)
+    assert run(recorder.run([A], parallel=True)) is True
+    assert recorder.events == [("begin", "a"), ("", "a")]
 
 
 @pytest.mark.parametrize("parallel", [True, False])
-def test_of_no_calls_none_is_left_open(parallel: bool) -> None:
+def test_no_calls_leave_none_open(parallel: bool) -> None:
     async def work(call: FunctionCall) -> str:
         return "done"
 
-    assert run(Bench(work).run([], parallel=parallel)) is True
+    assert run(ToolRecorder(work).run([], parallel=parallel)) is True
 
 
 @pytest.mark.parametrize("approved", [True, False])
-def test_whether_a_person_has_agreed_is_passed_on(approved: bool) -> None:
+def test_approved_flag_is_passed_to_the_tool_source(approved: bool) -> None:
     async def work(call: FunctionCall) -> str:
         return "done"
 
-    bench = Bench(work)
-    run(run_tool_calls(bench, [A, B], bench.take, parallel=True, approved=approved))
-    assert bench.approved == [approved, approved]
+    recorder = ToolRecorder(work)
+    run(run_tool_calls(recorder, [A, B], recorder.record_output, parallel=True, approved=approved))
+    assert recorder.approved == [approved, approved]
 
 
-async def test_a_source_that_raises_stops_the_others() -> None:
+async def test_exception_in_a_call_cancels_the_other_calls() -> None:
     async def work(call: FunctionCall) -> str:
         if call is B:
             raise RuntimeError("A tool source must not raise.")
@@ -121,45 +121,45 @@ async def test_a_source_that_raises_stops_the_others() -> None:
             return "done"
         return await asyncio.Event().wait() and ""
 
-    bench = Bench(work)
+    recorder = ToolRecorder(work)
     with pytest.raises(ExceptionGroup) as caught:
-        await bench.run([C, A, B], parallel=True)
+        await recorder.run([C, A, B], parallel=True)
     assert isinstance(caught.value.exceptions[0], RuntimeError)
-    assert [one for one in bench.story if one[0] != "begin"] == [
+    assert [one for one in recorder.events if one[0] != "begin"] == [
         ("done", "c"),
         ("cancelled", "a"),
     ]
-    assert bench.busy == 0
+    assert recorder.running_count == 0
 
 
 @pytest.mark.parametrize("parallel", [True, False])
-async def test_cancelling_stops_what_runs_and_waits_until_it_has(parallel: bool) -> None:
+async def test_cancellation_waits_until_running_calls_have_stopped(parallel: bool) -> None:
     async def work(call: FunctionCall) -> str:
         if call is A:
             return "done"
         await asyncio.Event().wait()
         return "never"
 
-    bench = Bench(work)
-    running = asyncio.ensure_future(bench.run([A, B, C], parallel=parallel))
+    recorder = ToolRecorder(work)
+    running = asyncio.ensure_future(recorder.run([A, B, C], parallel=parallel))
     await run_ready_tasks()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
     begun = ["a", "b", "c"] if parallel else ["a", "b"]
-    assert [name for what, name in bench.story if what == "begin"] == begun
-    assert sorted(name for what, name in bench.story if what == "cancelled") == begun[1:]
-    assert ("done", "a") in bench.story, "what was done before stays done"
-    assert bench.busy == 0
+    assert [name for what, name in recorder.events if what == "begin"] == begun
+    assert sorted(name for what, name in recorder.events if what == "cancelled") == begun[1:]
+    assert ("done", "a") in recorder.events, "a completed call stays completed"
+    assert recorder.running_count == 0
 
 
-#: What each call gives, and after how many steps of the loop.
+#: The output of each call, and after how many event loop steps it comes.
 JOBS = st.lists(st.tuples(st.none() | st.text(max_size=3), st.integers(0, 5)), max_size=6)
 
 
 @settings(deadline=None)
 @given(JOBS, st.booleans())
-def test_each_answered_call_is_taken_once(
+def test_each_answered_call_is_recorded_once(
     jobs: list[tuple[str | None, int]], parallel: bool
 ) -> None:
     async def main() -> None:
@@ -172,9 +172,9 @@ def test_each_answered_call_is_taken_once(
             return output
 
         taken: list[tuple[str, str]] = []
-        bench = Bench(work)
-        whole = await run_tool_calls(
-            bench,
+        recorder = ToolRecorder(work)
+        all_answered = await run_tool_calls(
+            recorder,
             calls,
             lambda call, output: taken.append((call.call_id, output)),
             parallel=parallel,
@@ -186,8 +186,8 @@ def test_each_answered_call_is_taken_once(
         ]
         assert sorted(taken) == expected
         assert parallel or taken == expected
-        assert whole is (len(expected) == len(jobs))
-        assert bench.busy == 0
-        assert parallel or bench.busiest <= 1
+        assert all_answered is (len(expected) == len(jobs))
+        assert recorder.running_count == 0
+        assert parallel or recorder.most_running <= 1
 
     run(main())

@@ -1,4 +1,4 @@
-"""A turn with tools: the model asks, tools run, it is asked again, and a crash hides nothing."""
+"""Tool rounds of a turn: call the model, run its tools, call it again, and store each step."""
 
 from __future__ import annotations
 
@@ -62,18 +62,20 @@ from support.turn_service import (
 )
 
 
-async def never(call: FunctionCall) -> str:
+async def wait_forever(call: FunctionCall) -> str:
     await asyncio.Event().wait()
     return "never"
 
 
-# The way of a turn.
+# A turn with tools.
 
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("kind", STORES)
-def test_one_response_holds_the_whole_exchange(kind: str, stream: bool, tmp_path: Path) -> None:
-    async def story(store: Any) -> None:
+def test_response_has_all_calls_outputs_and_answers(
+    kind: str, stream: bool, tmp_path: Path
+) -> None:
+    async def scenario(store: Any) -> None:
         model = ScriptedModel([think("Hm.") + say("Let me look.") + TWO_CALLS, ONE_CALL, "Sunny."])
         service = service_with(model, store)
         turn = await service.start(turn_request("Weather?", stream=stream), RecordingTools())
@@ -93,18 +95,18 @@ def test_one_response_holds_the_whole_exchange(kind: str, stream: bool, tmp_path
         )
         assert response.output == items
         assert tuple(map(decode_item, (await stored_turn(store, turn)).output)) == items
-        shown = ["Weather?", "Let me look.", "look done", "look done"]
+        expected = ["Weather?", "Let me look.", "look done", "look done"]
         assert [len(model.context(number)) for number in range(3)] == [1, 4, 6]
-        assert contents(model) == [*shown, "", "look done"]
-        # And so it is shown ever after.
+        assert contents(model) == [*expected, "", "look done"]
+        # A later turn sends the same.
         fresh = ScriptedModel(["Yes."])
         await run_turn(service_with(fresh, store), "And?", after=response.id)
-        assert contents(fresh) == [*shown, "", "look done", "Sunny.", "And?"]
+        assert contents(fresh) == [*expected, "", "look done", "Sunny.", "And?"]
 
-    run_with_store(kind, tmp_path, story)
+    run_with_store(kind, tmp_path, scenario)
 
 
-async def test_readers_hear_of_calls_and_outputs_in_their_order() -> None:
+async def test_events_of_calls_and_outputs_are_in_order() -> None:
     turn = await service_with(ScriptedModel([TWO_CALLS, "Done."])).start(
         turn_request("Go."), RecordingTools()
     )
@@ -118,7 +120,7 @@ async def test_readers_hear_of_calls_and_outputs_in_their_order() -> None:
     assert added == [event.index for event in done] == list(range(5))
 
 
-async def test_the_tokens_of_all_rounds_are_paid_and_the_last_says_how_long_the_turn_is() -> None:
+async def test_usage_sums_all_rounds_and_turn_tokens_come_from_the_last() -> None:
     model = ScriptedModel(
         [
             say("Hi.") + report_usage(Usage(10, 2)),
@@ -131,78 +133,78 @@ async def test_the_tokens_of_all_rounds_are_paid_and_the_last_says_how_long_the_
     response = await run_turn(service, "Go.", after=before.id, tools=RecordingTools())
     assert response.end is not None
     assert response.end.usage == Usage(80, 12, 3, 7)
-    # Shown and said, less thoughts and what was there before.
+    # Input and output of the last call, less reasoning and the earlier turn.
     assert response.end.tokens == 50 + 7 - 4 - 12
 
 
 @pytest.mark.parametrize("choice", ["required", "function:look", "none", "auto"])
-async def test_what_had_to_be_called_has_been_after_one_round(choice: str) -> None:
+async def test_required_tool_choice_becomes_auto_after_one_round(choice: str) -> None:
     model = ScriptedModel([ONE_CALL, ONE_CALL, "Done."])
     options = Options(tool_choice=choice, temperature=0.5)
     response = await run_turn(service_with(model), "Go.", options=options, tools=RecordingTools())
     later = "none" if choice == "none" else "auto"
     assert [one.options.tool_choice for one in model.calls] == [choice, later, later]
     assert {one.options.temperature for one in model.calls} == {0.5}
-    assert response.header.options == options, "what was asked for is what is stored"
+    assert response.header.options == options, "the requested options are stored"
 
 
-async def test_an_unstored_turn_runs_tools_too() -> None:
-    store, hands = GatedStore(), RecordingTools()
+async def test_unstored_turn_runs_tools() -> None:
+    store, tools = GatedStore(), RecordingTools()
     response = await run_turn(
-        service_with(ScriptedModel([ONE_CALL, "Done."]), store), "Go.", tools=hands, store=False
+        service_with(ScriptedModel([ONE_CALL, "Done."]), store), "Go.", tools=tools, store=False
     )
-    assert (texts(response), len(hands.calls), store.written) == (["Done."], 1, [])
+    assert (texts(response), len(tools.calls), store.written) == (["Done."], 1, [])
 
 
-# The disk comes first.
+# Stored before run.
 
 
 @pytest.mark.parametrize("gate", ["begins", "items"])
-async def test_no_tool_runs_before_its_turn_and_its_call_are_on_disk(gate: str) -> None:
-    store, hands = GatedStore(), RecordingTools()
-    shut = getattr(store, gate)
-    shut.close()
+async def test_tools_run_only_after_the_turn_and_call_are_stored(gate: str) -> None:
+    store, tools = GatedStore(), RecordingTools()
+    write_gate = getattr(store, gate)
+    write_gate.close()
     service = service_with(ScriptedModel([TWO_CALLS, "Done."]), store)
-    turn = await service.start(turn_request("Go."), hands)
-    await shut.reached.wait()
+    turn = await service.start(turn_request("Go."), tools)
+    await write_gate.reached.wait()
     await run_ready_tasks()
-    assert hands.calls == []
-    shut.open()
+    assert tools.calls == []
+    write_gate.open()
     response = await turn.result()
-    assert len(hands.calls) == 2
+    assert len(tools.calls) == 2
     assert texts(response) == ["Done."]
 
 
 @pytest.mark.parametrize("gate", ["begins", "items"])
-async def test_no_tool_runs_where_the_disk_is_full(gate: str) -> None:
-    store, hands = GatedStore(), RecordingTools()
+async def test_no_tool_runs_when_the_store_fails(gate: str) -> None:
+    store, tools = GatedStore(), RecordingTools()
     getattr(store, gate).error = StoreError("The disk is full.")
     turn = await service_with(ScriptedModel([TWO_CALLS, "Done."]), store).start(
-        turn_request("Go."), hands
+        turn_request("Go."), tools
     )
     with pytest.raises(StoreError):
         await turn.result()
-    assert hands.calls == []
+    assert tools.calls == []
 
 
-async def test_approved_calls_wait_for_the_disk_too() -> None:
-    store, hands = GatedStore(), RecordingTools()
+async def test_approved_calls_run_only_after_the_turn_is_stored() -> None:
+    store, tools = GatedStore(), RecordingTools()
     service = service_with(ScriptedModel([ONE_CALL, "Done."]), store)
     first = await run_turn(service, "Go.")
     store.begins.close()
     starting = asyncio.create_task(
         service.start(
-            turn_request(after=first.id, approved_calls=(FunctionCall("a", "look", "{}"),)), hands
+            turn_request(after=first.id, approved_calls=(FunctionCall("a", "look", "{}"),)), tools
         )
     )
     await store.begins.reached.wait()
     await run_ready_tasks()
-    assert hands.calls == []
+    assert tools.calls == []
     store.begins.open()
     assert texts(await (await starting).result()) == ["Done."]
 
 
-async def test_each_output_is_kept_as_it_comes() -> None:
+async def test_each_output_is_stored_as_it_completes() -> None:
     go, waiting = asyncio.Event(), asyncio.Event()
 
     async def work(call: FunctionCall) -> str:
@@ -220,29 +222,29 @@ async def test_each_output_is_kept_as_it_comes() -> None:
     assert stored.end is None
     go.set()
     assert list(outputs(await turn.result())) == ["b", "a"]
-    # The model reads them in the order of its calls.
+    # The model gets them in the order of its calls.
     assert contents(model)[-2:] == ["a done", "b done"]
 
 
-# How often tools may run.
+# Limit of tool rounds.
 
 
-@pytest.mark.parametrize("most", [0, 1, 2])
-async def test_a_model_that_never_stops_calling_is_stopped(most: int) -> None:
-    model, hands = (
-        ScriptedModel([*([ONE_CALL] * (most + 1)), "Fine.", "Fine."]),
+@pytest.mark.parametrize("limit", [0, 1, 2])
+async def test_turn_over_max_tool_rounds_is_incomplete(limit: int) -> None:
+    model, tools = (
+        ScriptedModel([*([ONE_CALL] * (limit + 1)), "Fine.", "Fine."]),
         RecordingTools(),
     )
     service = service_with(model)
-    response = await run_turn(service, "Go.", tools=hands, max_tool_rounds=most)
+    response = await run_turn(service, "Go.", tools=tools, max_tool_rounds=limit)
     assert response.end is not None
     assert (response.end.status, response.end.reason) == ("incomplete", "max_tool_calls")
-    assert (len(model.calls), len(hands.calls)) == (most + 1, most)
-    assert kinds(response) == ["FunctionCall", "FunctionCallOutput"] * most + ["FunctionCall"]
+    assert (len(model.calls), len(tools.calls)) == (limit + 1, limit)
+    assert kinds(response) == ["FunctionCall", "FunctionCallOutput"] * limit + ["FunctionCall"]
     assert all(
         one.status == "completed" for one in response.output if isinstance(one, FunctionCall)
     )
-    # It can be continued, with the output that is missing or without.
+    # It can be continued, with or without the missing output.
     await run_turn(service, "Well?", after=response.id)
     assert contents(model)[-3:] == ["", INTERRUPTED_OUTPUT, "Well?"]
     *_, last = (item for item in response.output if isinstance(item, FunctionCall))
@@ -250,7 +252,7 @@ async def test_a_model_that_never_stops_calling_is_stopped(most: int) -> None:
     assert contents(model)[-2:] == ["", "Late."]
 
 
-async def test_as_many_rounds_as_there_may_be_are_no_failure() -> None:
+async def test_turn_with_exactly_max_tool_rounds_completes() -> None:
     model = ScriptedModel([ONE_CALL, ONE_CALL, "Done."])
     response = await run_turn(service_with(model), "Go.", tools=RecordingTools(), max_tool_rounds=2)
     assert (response.status, texts(response)) == ("completed", ["Done."])
@@ -259,7 +261,7 @@ async def test_as_many_rounds_as_there_may_be_are_no_failure() -> None:
 # Calls that are left open.
 
 
-async def test_a_call_for_somebody_else_ends_the_turn_and_waits() -> None:
+async def test_client_call_ends_the_turn_and_stays_open() -> None:
     async def work(call: FunctionCall) -> str | None:
         return None if call.call_id == "b" else "done"
 
@@ -280,116 +282,129 @@ async def test_a_call_for_somebody_else_ends_the_turn_and_waits() -> None:
     assert contents(model) == ["Go.", "", "done", "", "agreed"]
 
 
-async def test_what_a_person_agreed_to_runs_first() -> None:
-    store, model, hands = (
+async def test_approved_calls_run_before_the_model_is_called() -> None:
+    store, model, tools = (
         GatedStore(),
         ScriptedModel([TWO_CALLS, ONE_CALL, "Done.", "Yes."]),
         RecordingTools(),
     )
     service = service_with(model, store)
     first = await run_turn(service, "Go.")
-    made = [item for item in first.output if isinstance(item, FunctionCall)]
+    call_indexes = [item for item in first.output if isinstance(item, FunctionCall)]
     response = await run_turn(
         service,
         *(FunctionCallOutput("b", "declined"), Message("user", "Just one.")),
         after=first.id,
-        approved_calls=(made[0],),
-        tools=hands,
+        approved_calls=(call_indexes[0],),
+        tools=tools,
     )
-    assert (hands.calls[0], hands.approved_ids) == (made[0], ["a"])
-    assert [(one.name, one.arguments) for one in hands.calls[1:]] == [("look", "{}")]
+    assert (tools.calls[0], tools.approved_ids) == (call_indexes[0], ["a"])
+    assert [(one.name, one.arguments) for one in tools.calls[1:]] == [("look", "{}")]
     assert response.output[0] == FunctionCallOutput("a", "look done")
-    shown = ["Go.", "", "look done", "declined", "Just one."]
-    assert contents(model) == [*shown, "", "look done"]
-    assert [one["content"] for one in model.context(1)] == shown
+    expected = ["Go.", "", "look done", "declined", "Just one."]
+    assert contents(model) == [*expected, "", "look done"]
+    assert [one["content"] for one in model.context(1)] == expected
     fresh = ScriptedModel(["Yes."])
     await run_turn(service_with(fresh, store), "And?", after=response.id)
-    assert contents(fresh) == [*shown, "", "look done", "Done.", "And?"]
+    assert contents(fresh) == [*expected, "", "look done", "Done.", "And?"]
 
 
 @pytest.mark.parametrize(
     ("approved", "code"), [("zz", "tool_call_not_found"), ("a", "tool_output_missing")]
 )
-async def test_what_is_agreed_to_has_to_wait_and_settle_all(approved: str, code: str) -> None:
-    hands = RecordingTools()
+async def test_approval_of_an_unknown_call_or_of_some_calls_is_refused(
+    approved: str, code: str
+) -> None:
+    tools = RecordingTools()
     service = service_with(ScriptedModel([TWO_CALLS]))
     first = await run_turn(service, "Go.")
     with pytest.raises(InvalidRequestError) as caught:
         await service.start(
             turn_request(after=first.id, approved_calls=(FunctionCall(approved, "look", "{}"),)),
-            hands,
+            tools,
         )
     assert caught.value.code == code
-    assert hands.calls == []
+    assert tools.calls == []
 
 
-# The machine's part.
+# The turn accumulator's part.
 
-_PIECES = st.builds(
+_CALL_FRAGMENTS = st.builds(
     ToolCallDelta,
     st.integers(0, 2),
     st.none() | st.sampled_from(["", "a", "b"]),
     st.none() | st.just("f"),
     st.text(max_size=3),
 )
-_SAID: st.SearchStrategy[Delta] = st.one_of(
+_DELTAS: st.SearchStrategy[Delta] = st.one_of(
     st.builds(OutputTextDelta, st.text(max_size=3)),
     st.builds(ReasoningSummaryDelta, st.text(max_size=3)),
-    _PIECES,
+    _CALL_FRAGMENTS,
     st.builds(UsageUpdate, st.builds(Usage, st.integers(0, 9), st.integers(0, 9))),
 )
-_ROUNDS = st.lists(st.tuples(st.lists(_SAID, max_size=8), st.booleans()), max_size=4)
+_ROUNDS = st.lists(st.tuples(st.lists(_DELTAS, max_size=8), st.booleans()), max_size=4)
 
 
 @settings(deadline=None)
 @given(_ROUNDS)
-def test_rounds_are_one_answer(rounds: list[tuple[list[Delta], bool]]) -> None:
-    """However many: items in order, each announced, ended and taken once, all tokens paid."""
-    machine, heard, taken, paid = TurnAccumulator(), list[Event](), list[Item](), Usage()
-    for said, looks in rounds:
-        assert machine.is_round_empty
-        before = len(machine.output)
-        heard += machine.feed([*said, Finish("stop")])
-        wanted, ends = machine.end_round()
-        heard += ends
-        made = {delta.index for delta in said if isinstance(delta, ToolCallDelta)}
-        assert len(wanted) == len(made)
+def test_accumulator_joins_rounds_into_one_output(rounds: list[tuple[list[Delta], bool]]) -> None:
+    """Items are in order, each added, done and popped once, and all usage is summed."""
+    accumulator, events, popped, total_usage = (
+        TurnAccumulator(),
+        list[Event](),
+        list[Item](),
+        Usage(),
+    )
+    for deltas, pops_items in rounds:
+        assert accumulator.is_round_empty
+        before = len(accumulator.output)
+        events += accumulator.feed([*deltas, Finish("stop")])
+        wanted, end_events = accumulator.end_round()
+        events += end_events
+        call_indexes = {delta.index for delta in deltas if isinstance(delta, ToolCallDelta)}
+        assert len(wanted) == len(call_indexes)
         assert len({one.call_id for one in wanted}) == len(wanted)
-        reports = [delta.usage for delta in said if isinstance(delta, UsageUpdate)]
-        paid = paid + reports[-1] if reports else paid
-        if looks:
-            taken += machine.pop_completed_items()
+        reports = [delta.usage for delta in deltas if isinstance(delta, UsageUpdate)]
+        total_usage = total_usage + reports[-1] if reports else total_usage
+        if pops_items:
+            popped += accumulator.pop_completed_items()
         if not wanted:
             break
-        assert [one for one in machine.output[before:] if isinstance(one, FunctionCall)] == wanted
+        assert [
+            one for one in accumulator.output[before:] if isinstance(one, FunctionCall)
+        ] == wanted
         for one in reversed(wanted):
-            heard += machine.add_item(FunctionCallOutput(one.call_id, "done"))
-        machine.start_round()
-    heard += machine.close(is_complete=True)
-    taken += machine.pop_completed_items()
-    assert tuple(taken) == machine.output
-    assert (machine.usage or Usage()) == paid
-    begun = [event.index for event in heard if isinstance(event, ItemAdded)]
-    assert begun == list(range(len(machine.output)))
-    done = {event.index: event.item for event in heard if isinstance(event, ItemDone)}
-    assert [done[index] for index in range(len(done))] == list(machine.output)
-    assert len([event for event in heard if isinstance(event, ItemDone)]) == len(done)
+            events += accumulator.add_item(FunctionCallOutput(one.call_id, "done"))
+        accumulator.start_round()
+    events += accumulator.close(is_complete=True)
+    popped += accumulator.pop_completed_items()
+    assert tuple(popped) == accumulator.output
+    assert (accumulator.usage or Usage()) == total_usage
+    begun = [event.index for event in events if isinstance(event, ItemAdded)]
+    assert begun == list(range(len(accumulator.output)))
+    done = {event.index: event.item for event in events if isinstance(event, ItemDone)}
+    assert [done[index] for index in range(len(done))] == list(accumulator.output)
+    assert len([event for event in events if isinstance(event, ItemDone)]) == len(done)
 
 
-def test_the_tokens_of_the_last_round_are_told_apart() -> None:
-    machine = TurnAccumulator()
-    machine.feed([UsageUpdate(Usage(5, 1)), ToolCallDelta(0, "a", "f"), Finish("tool_calls")])
-    machine.end_round()
-    machine.start_round()
-    assert (machine.last_usage, machine.usage, machine.finish_reason) == (None, Usage(5, 1), None)
-    machine.feed([OutputTextDelta("Hi."), UsageUpdate(Usage(9, 2))])
-    assert (machine.last_usage, machine.usage) == (Usage(9, 2), Usage(14, 3))
+def test_accumulator_separates_usage_of_the_last_round() -> None:
+    accumulator = TurnAccumulator()
+    accumulator.feed([UsageUpdate(Usage(5, 1)), ToolCallDelta(0, "a", "f"), Finish("tool_calls")])
+    accumulator.end_round()
+    accumulator.start_round()
+    assert (accumulator.last_usage, accumulator.usage, accumulator.finish_reason) == (
+        None,
+        Usage(5, 1),
+        None,
+    )
+    accumulator.feed([OutputTextDelta("Hi."), UsageUpdate(Usage(9, 2))])
+    assert (accumulator.last_usage, accumulator.usage) == (Usage(9, 2), Usage(14, 3))
 
 
-def test_a_call_that_was_cut_is_none() -> None:
+def test_truncated_call_is_not_run() -> None:
     for reason in ("length", "content_filter"):
-        machine = TurnAccumulator()
-        machine.feed([ToolCallDelta(0, "a", "f", "{"), Finish(reason)])
-        assert machine.end_round() == ([], [])
-        machine.close(is_complete=True)
-        assert machine.output == (FunctionCall("a", "f", "{", "incomplete"),)
+        accumulator = TurnAccumulator()
+        accumulator.feed([ToolCallDelta(0, "a", "f", "{"), Finish(reason)])
+        assert accumulator.end_round() == ([], [])
+        accumulator.close(is_complete=True)
+        assert accumulator.output == (FunctionCall("a", "f", "{", "incomplete"),)

@@ -1,4 +1,4 @@
-"""A turn with tools when it is stopped, breaks off, or grows too long."""
+"""Tool rounds of a turn that is cancelled, cut off, or too long."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ from support.turn_service import (
 )
 
 
-async def never(call: FunctionCall) -> str:
+async def wait_forever(call: FunctionCall) -> str:
     await asyncio.Event().wait()
     return "never"
 
 
-# Calls that break off.
+# Truncated calls.
 
 
 @pytest.mark.parametrize(
@@ -60,23 +60,23 @@ async def never(call: FunctionCall) -> str:
         (ONE_CALL + cut(), "failed"),
     ],
 )
-async def test_a_call_that_was_cut_off_is_not_run(reply: ScriptedReply, status: str) -> None:
-    hands = RecordingTools()
+async def test_truncated_call_is_not_run(reply: ScriptedReply, status: str) -> None:
+    tools = RecordingTools()
     model = ScriptedModel([reply, "Fine."])
     service = service_with(model)
-    response = await run_turn(service, "Go.", tools=hands)
+    response = await run_turn(service, "Go.", tools=tools)
     assert response.status == status
-    assert hands.calls == []
+    assert tools.calls == []
     await run_turn(service, "Well?", after=response.id)
     assert contents(model)[-2:] == [INTERRUPTED_OUTPUT, "Well?"]
 
 
-# How a turn is stopped.
+# Timeout and cancellation.
 
 
 @pytest.mark.parametrize("where", ["model", "tool", "approved", "second round"])
-async def test_a_turn_that_takes_too_long_fails_and_can_be_continued(where: str) -> None:
-    hands = RecordingTools(never if where in ("tool", "approved") else None)
+async def test_timed_out_turn_fails_and_can_be_continued(where: str) -> None:
+    tools = RecordingTools(wait_forever if where in ("tool", "approved") else None)
     scripts: dict[str, list[ScriptedReply]] = {
         "model": [say("Well") + hang(), say("Fine.")],
         "tool": [TWO_CALLS, say("Fine.")],
@@ -90,20 +90,20 @@ async def test_a_turn_that_takes_too_long_fails_and_can_be_continued(where: str)
     if where == "approved":
         more["after"] = (await run_turn(service, "Go.")).id
         more["approved_calls"] = (FunctionCall("a", "look", "{}"),)
-    turn = await service.start(turn_request("Now.", timeout=0.25, **more), hands)
+    turn = await service.start(turn_request("Now.", timeout=0.25, **more), tools)
     response = await turn.result()
     assert isinstance(turn.error, ModelTimeoutError)
     assert (turn.error.code, turn.error.response_id) == ("turn_timeout", response.id)
     assert "0.25 seconds" in turn.error.message
     assert response.status == "failed"
     assert tuple(map(decode_item, (await stored_turn(store, turn)).output)) == response.output
-    assert sorted(hands.cancelled_ids) == {"tool": ["a", "b"], "approved": ["a"]}.get(where, [])
+    assert sorted(tools.cancelled_ids) == {"tool": ["a", "b"], "approved": ["a"]}.get(where, [])
     assert model.cancelled.is_set() == (where in ("model", "second round"))
     after = await run_turn(service, "Well?", after=response.id)
     assert texts(after) == ["Fine."]
 
 
-async def test_a_turn_within_its_time_is_none_the_worse() -> None:
+async def test_turn_within_its_timeout_completes() -> None:
     response = await run_turn(
         service_with(ScriptedModel([ONE_CALL, "Done."])),
         "Go.",
@@ -113,58 +113,60 @@ async def test_a_turn_within_its_time_is_none_the_worse() -> None:
     assert texts(response) == ["Done."]
 
 
-async def test_a_cancelled_turn_stops_its_tools_and_keeps_what_they_gave() -> None:
+async def test_cancelled_turn_cancels_running_tools_and_keeps_outputs() -> None:
     reached = asyncio.Event()
 
     async def work(call: FunctionCall) -> str:
         if call.call_id == "a":
             return "done"
         reached.set()
-        return await never(call)
+        return await wait_forever(call)
 
-    store, hands = GatedStore(), RecordingTools(work)
+    store, tools = GatedStore(), RecordingTools(work)
     model = ScriptedModel([TWO_CALLS, "Fine."])
     service = service_with(model, store)
-    turn = await service.start(turn_request("Go."), hands)
+    turn = await service.start(turn_request("Go."), tools)
     await reached.wait()
     response = await turn.cancel()
     assert (response.status, outputs(response)) == ("cancelled", {"a": "done"})
-    assert hands.cancelled_ids == ["b"]
+    assert tools.cancelled_ids == ["b"]
     assert tuple(map(decode_item, (await stored_turn(store, turn)).output)) == response.output
     await run_turn(service, "Well?", after=response.id)
     assert contents(model) == ["Go.", "", "done", "", INTERRUPTED_OUTPUT, "Well?"]
 
 
-async def test_a_turn_that_is_cancelled_before_its_calls_are_kept_runs_no_tool() -> None:
-    store, hands = GatedStore(), RecordingTools()
+async def test_turn_cancelled_before_its_calls_are_stored_runs_no_tool() -> None:
+    store, tools = GatedStore(), RecordingTools()
     store.items.close()
-    turn = await service_with(ScriptedModel([ONE_CALL]), store).start(turn_request("Go."), hands)
+    turn = await service_with(ScriptedModel([ONE_CALL]), store).start(turn_request("Go."), tools)
     await store.items.reached.wait()
     await run_ready_tasks()
     stopping = asyncio.ensure_future(turn.cancel())
     await run_ready_tasks()
     store.items.open()
     assert (await stopping).status == "cancelled"
-    assert hands.calls == []
+    assert tools.calls == []
 
 
-async def test_a_source_that_raises_fails_the_turn(caplog: pytest.LogCaptureFixture) -> None:
+async def test_exception_in_the_tool_source_fails_the_turn(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def work(call: FunctionCall) -> str:
         if call.call_id == "a":
             raise RuntimeError("the key is sk-123")
-        return await never(call)
+        return await wait_forever(call)
 
-    hands = RecordingTools(work)
-    turn = await service_with(ScriptedModel([TWO_CALLS])).start(turn_request("Go."), hands)
+    tools = RecordingTools(work)
+    turn = await service_with(ScriptedModel([TWO_CALLS])).start(turn_request("Go."), tools)
     with caplog.at_level(logging.ERROR):
         response = await turn.result()
-    assert (response.status, hands.cancelled_ids) == ("failed", ["b"])
+    assert (response.status, tools.cancelled_ids) == ("failed", ["b"])
     assert type(turn.error) is AntiphonError
     assert "sk-123" not in turn.error.message
     assert len(caplog.records) == 1
 
 
-async def test_a_model_that_fails_after_its_tools_ran_keeps_what_they_gave() -> None:
+async def test_model_error_after_tools_ran_keeps_their_outputs() -> None:
     model = ScriptedModel(
         [ONE_CALL, say("So") + fail(UpstreamRateLimitError("Slow down.")), "Done."]
     )
@@ -178,10 +180,10 @@ async def test_a_model_that_fails_after_its_tools_ran_keeps_what_they_gave() -> 
     assert contents(model) == ["Go.", "", "look done", "So", "Go on."]
 
 
-# A turn that grows.
+# Context limits.
 
 
-async def test_older_turns_make_room_for_what_tools_give() -> None:
+async def test_tool_outputs_push_older_turns_out_of_the_budget() -> None:
     async def work(call: FunctionCall) -> str:
         return "word " * 20
 
@@ -197,7 +199,7 @@ async def test_older_turns_make_room_for_what_tools_give() -> None:
     assert [one["content"] for one in model.context(2)][:3] == ["Question 0", "1", "Question 1"]
 
 
-async def test_a_window_counts_the_rounds_of_the_turn() -> None:
+async def test_window_counts_messages_of_the_current_turns_rounds() -> None:
     model = ScriptedModel(["1", "2", ONE_CALL, "Done."])
     service, after = service_with(model), None
     for number in range(2):
@@ -209,7 +211,7 @@ async def test_a_window_counts_the_rounds_of_the_turn() -> None:
     assert contents(model)[0] == "Question 1"
 
 
-async def test_a_turn_that_outgrows_its_budget_fails_with_what_was_done() -> None:
+async def test_turn_over_its_token_budget_fails_with_its_outputs() -> None:
     async def work(call: FunctionCall) -> str:
         return "word " * 50
 
@@ -228,7 +230,7 @@ async def test_a_turn_that_outgrows_its_budget_fails_with_what_was_done() -> Non
 
 
 @pytest.mark.parametrize("truncation", ["auto", "disabled"])
-async def test_a_second_round_may_be_what_is_too_long(truncation: Any) -> None:
+async def test_truncation_applies_to_a_second_round(truncation: Any) -> None:
     def script(messages: list[dict[str, Any]]) -> ScriptedReply | str:
         if len(messages) > 5:
             return fail(ContextLengthExceededError("Too long.", used=len(messages), limit=5))

@@ -1,4 +1,4 @@
-"""Fields of an answer belong to the item that they come with, and cost no item of their own."""
+"""Provider fields in the turn accumulator: attached to the item that they come with."""
 
 from __future__ import annotations
 
@@ -22,63 +22,81 @@ from antiphon.core.turns import End, Header, Response
 from antiphon.turn.turn_accumulator import TurnAccumulator
 
 MODEL = "host/m"
-NAMED = ProviderFields(MODEL, text_field="reasoning")
-TEXT, REFUSAL, THOUGHT = OutputTextDelta("a"), RefusalTextDelta("No."), SummaryText("Hm.")
-THINK = ReasoningSummaryDelta("Hm.", NAMED)
+TEXT_FIELD_NAME = ProviderFields(MODEL, text_field="reasoning")
+TEXT, REFUSAL, SUMMARY = OutputTextDelta("a"), RefusalTextDelta("No."), SummaryText("Hm.")
+REASONING = ReasoningSummaryDelta("Hm.", TEXT_FIELD_NAME)
 CALL = ToolCallDelta(0, "c", "f", "{}")
 
 
-def came(**fields: Any) -> ProviderFieldsDelta:
+def fields_delta(**fields: Any) -> ProviderFieldsDelta:
     return ProviderFieldsDelta(ProviderFields(MODEL, fields))
 
 
-def given(**fields: Any) -> ProviderFields:
+def provider_fields(**fields: Any) -> ProviderFields:
     return ProviderFields(MODEL, fields)
 
 
-def thought(**fields: Any) -> Reasoning:
-    return Reasoning((THOUGHT,), provider_fields=ProviderFields(MODEL, fields, "reasoning"))
+def reasoning_item(**fields: Any) -> Reasoning:
+    return Reasoning((SUMMARY,), provider_fields=ProviderFields(MODEL, fields, "reasoning"))
 
 
 def with_fields(text: str, **fields: Any) -> Message:
-    return Message("assistant", text, provider_fields=given(**fields))
+    return Message("assistant", text, provider_fields=provider_fields(**fields))
 
 
 PLAIN_CALL = FunctionCall("c", "f", "{}")
 CASES: dict[str, tuple[list[Delta], tuple[Item, ...]]] = {
-    "in-an-answer": ([TEXT, came(x=1), TEXT], (with_fields("aa", x=1),)),
-    "behind-an-answer": ([TEXT, came(x=1)], (with_fields("a", x=1),)),
-    "before-an-answer": ([came(x=1), TEXT], (with_fields("a", x=1),)),
+    "in-an-answer": ([TEXT, fields_delta(x=1), TEXT], (with_fields("aa", x=1),)),
+    "behind-an-answer": ([TEXT, fields_delta(x=1)], (with_fields("a", x=1),)),
+    "before-an-answer": ([fields_delta(x=1), TEXT], (with_fields("a", x=1),)),
     "before-a-refusal": (
-        [came(x=1), REFUSAL],
-        (Message("assistant", (Refusal("No."),), provider_fields=given(x=1)),),
+        [fields_delta(x=1), REFUSAL],
+        (Message("assistant", (Refusal("No."),), provider_fields=provider_fields(x=1)),),
     ),
-    "in-reasoning": ([THINK, came(x=1), TEXT], (thought(x=1), Message("assistant", "a"))),
-    "before-reasoning": ([came(x=1), THINK], (thought(x=1),)),
-    "before-a-call": ([came(x=1), CALL], (Reasoning(provider_fields=given(x=1)), PLAIN_CALL)),
-    "behind-a-call": ([CALL, came(x=1)], (PLAIN_CALL, Reasoning(provider_fields=given(x=1)))),
-    "between-reasoning-and-a-call": ([THINK, came(x=1), CALL], (thought(x=1), PLAIN_CALL)),
-    "nothing-else": ([came(x=1), came(y=2)], (Reasoning(provider_fields=given(x=1, y=2)),)),
-    "later-ones-count": ([TEXT, came(x=1), came(x=None), came(x=2)], (with_fields("a", x=2),)),
+    "in-reasoning": (
+        [REASONING, fields_delta(x=1), TEXT],
+        (reasoning_item(x=1), Message("assistant", "a")),
+    ),
+    "before-reasoning": ([fields_delta(x=1), REASONING], (reasoning_item(x=1),)),
+    "before-a-call": (
+        [fields_delta(x=1), CALL],
+        (Reasoning(provider_fields=provider_fields(x=1)), PLAIN_CALL),
+    ),
+    "behind-a-call": (
+        [CALL, fields_delta(x=1)],
+        (PLAIN_CALL, Reasoning(provider_fields=provider_fields(x=1))),
+    ),
+    "between-reasoning-and-a-call": (
+        [REASONING, fields_delta(x=1), CALL],
+        (reasoning_item(x=1), PLAIN_CALL),
+    ),
+    "nothing-else": (
+        [fields_delta(x=1), fields_delta(y=2)],
+        (Reasoning(provider_fields=provider_fields(x=1, y=2)),),
+    ),
+    "later-ones-count": (
+        [TEXT, fields_delta(x=1), fields_delta(x=None), fields_delta(x=2)],
+        (with_fields("a", x=2),),
+    ),
     "objects-are-joined": (
-        [TEXT, came(x={"a": {"b": 1}}), came(x={"a": {"c": 2}})],
+        [TEXT, fields_delta(x={"a": {"b": 1}}), fields_delta(x={"a": {"c": 2}})],
         (with_fields("a", x={"a": {"b": 1, "c": 2}}),),
     ),
     "of-a-call-in-pieces": (
         [
-            ToolCallDelta(0, "c", "f", "{", given(x={"a": 1})),
-            ToolCallDelta(0, arguments="}", provider_fields=given(x={"b": 2}, y=3)),
+            ToolCallDelta(0, "c", "f", "{", provider_fields(x={"a": 1})),
+            ToolCallDelta(0, arguments="}", provider_fields=provider_fields(x={"b": 2}, y=3)),
         ],
-        (FunctionCall("c", "f", "{}", provider_fields=given(x={"a": 1, "b": 2}, y=3)),),
+        (FunctionCall("c", "f", "{}", provider_fields=provider_fields(x={"a": 1, "b": 2}, y=3)),),
     ),
     "of-two-calls": (
         [
-            ToolCallDelta(0, "c", "f", "{}", given(x=1)),
+            ToolCallDelta(0, "c", "f", "{}", provider_fields(x=1)),
             ToolCallDelta(1, "d", "f", "{}"),
-            ToolCallDelta(0, provider_fields=given(y=2)),
+            ToolCallDelta(0, provider_fields=provider_fields(y=2)),
         ],
         (
-            FunctionCall("c", "f", "{}", provider_fields=given(x=1, y=2)),
+            FunctionCall("c", "f", "{}", provider_fields=provider_fields(x=1, y=2)),
             FunctionCall("d", "f", "{}"),
         ),
     ),
@@ -86,28 +104,28 @@ CASES: dict[str, tuple[list[Delta], tuple[Item, ...]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_fields_belong_to_their_item_and_are_replayed(name: str) -> None:
+def test_provider_fields_attach_to_their_item_and_are_replayed(name: str) -> None:
     deltas, expected = CASES[name]
     turn = TurnAccumulator()
     events: list[Event] = turn.feed(deltas) + turn.close(is_complete=True)
     assert turn.output == expected
     end = End("completed", 2.0, trace=trace_of(events))
     response = Response("resp_" + "0" * 32, 1.0, Header("m"), (), expected, end)
-    again = [one for one in replay_events(response) if not isinstance(one, Created | Ended)]
-    assert again == events
+    replayed = [one for one in replay_events(response) if not isinstance(one, Created | Ended)]
+    assert replayed == events
 
 
-def test_the_name_of_a_text_is_known_from_its_beginning() -> None:
-    (begun, *_) = TurnAccumulator().feed([THINK])
+def test_reasoning_text_field_is_in_the_added_event() -> None:
+    (begun, *_) = TurnAccumulator().feed([REASONING])
     shell = Reasoning((SummaryText(""),), provider_fields=ProviderFields(text_field="reasoning"))
     assert begun == ItemAdded(0, shell)
 
 
 @pytest.mark.parametrize(
     ("deltas", "returned"),
-    [([THINK, CALL], True), ([THINK, TEXT], False), ([CALL], False), ([TEXT, CALL], False)],
+    [([REASONING, CALL], True), ([REASONING, TEXT], False), ([CALL], False), ([TEXT, CALL], False)],
 )
-def test_thoughts_that_led_to_a_call_are_shown_again(deltas: list[Delta], returned: bool) -> None:
+def test_only_reasoning_before_a_call_is_returned(deltas: list[Delta], returned: bool) -> None:
     turn = TurnAccumulator()
     turn.feed(deltas)
     turn.close(is_complete=True)

@@ -1,4 +1,4 @@
-"""What an answer is to its turn: it stays with its item, and is replayed as it was told."""
+"""Phases in the turn accumulator: commentary or final answer, kept with the item and replayed."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from antiphon.core.replay_trace import replay_events, trace_of
 from antiphon.core.turns import End, Header, Response
 from antiphon.turn.turn_accumulator import TurnAccumulator
 
-ON_THE_WAY, AT_LAST = PhaseDelta("commentary"), PhaseDelta("final_answer")
+COMMENTARY, FINAL_ANSWER = PhaseDelta("commentary"), PhaseDelta("final_answer")
 
 
-def told(*deltas: Delta) -> tuple[list[Event], tuple[Item, ...]]:
-    machine = TurnAccumulator()
-    events = machine.feed(deltas) + machine.close(is_complete=True)
-    return events, machine.output
+def accumulate(*deltas: Delta) -> tuple[list[Event], tuple[Item, ...]]:
+    accumulator = TurnAccumulator()
+    events = accumulator.feed(deltas) + accumulator.close(is_complete=True)
+    return events, accumulator.output
 
 
-def again(events: list[Event], output: tuple[Item, ...]) -> list[Event]:
+def replayed_events(events: list[Event], output: tuple[Item, ...]) -> list[Event]:
     end = End("completed", 2.0, trace=trace_of(events))
     turn = Response("resp_" + "0" * 32, 1.0, Header("m"), (), output, end)
     return [event for event in replay_events(turn) if not isinstance(event, Created | Ended)]
 
 
-def test_it_is_told_with_the_beginning() -> None:
-    events, output = told(
-        ON_THE_WAY, OutputTextDelta("I look."), ItemEnd(), AT_LAST, OutputTextDelta("Sunny.")
+def test_phase_is_in_the_added_event() -> None:
+    events, output = accumulate(
+        COMMENTARY, OutputTextDelta("I look."), ItemEnd(), FINAL_ANSWER, OutputTextDelta("Sunny.")
     )
     assert output == (
         Message("assistant", "I look.", phase="commentary"),
@@ -51,30 +51,32 @@ def test_it_is_told_with_the_beginning() -> None:
     ]
 
 
-def test_told_late_it_is_in_the_whole_item() -> None:
-    events, output = told(
-        OutputTextDelta("I look."), ON_THE_WAY, ItemEnd(), OutputTextDelta("Sunny.")
+def test_late_phase_is_in_the_completed_item() -> None:
+    events, output = accumulate(
+        OutputTextDelta("I look."), COMMENTARY, ItemEnd(), OutputTextDelta("Sunny.")
     )
     assert output == (
         Message("assistant", "I look.", phase="commentary"),
         Message("assistant", "Sunny."),
     )
     assert events[0] == ItemAdded(0, Message("assistant", ""))
-    assert again(events, output) == events
+    assert replayed_events(events, output) == events
 
 
-def test_it_belongs_to_answers_only() -> None:
-    assert told(ReasoningSummaryDelta("Hm."), ON_THE_WAY, RefusalTextDelta("No."))[1][1:] == (
+def test_phase_applies_to_answers_only() -> None:
+    assert accumulate(ReasoningSummaryDelta("Hm."), COMMENTARY, RefusalTextDelta("No."))[1][1:] == (
         Message("assistant", (Refusal("No."),), phase="commentary"),
     )
-    # An answer of no words takes its own along.
-    assert told(ON_THE_WAY, ItemEnd(), OutputTextDelta("Hi."))[1] == (Message("assistant", "Hi."),)
+    # The phase of an answer without text is dropped with it.
+    assert accumulate(COMMENTARY, ItemEnd(), OutputTextDelta("Hi."))[1] == (
+        Message("assistant", "Hi."),
+    )
 
 
 DELTAS = st.sampled_from(
     [
-        ON_THE_WAY,
-        AT_LAST,
+        COMMENTARY,
+        FINAL_ANSWER,
         OutputTextDelta("ab"),
         ReasoningSummaryDelta("c"),
         RefusalTextDelta("d"),
@@ -85,13 +87,13 @@ DELTAS = st.sampled_from(
 
 
 @given(st.lists(DELTAS, max_size=12))
-def test_it_is_replayed_as_it_was_told(deltas: list[Delta]) -> None:
-    events, output = told(*deltas)
-    assert again(events, output) == events
+def test_events_with_phases_replay_unchanged(deltas: list[Delta]) -> None:
+    events, output = accumulate(*deltas)
+    assert replayed_events(events, output) == events
 
 
 @pytest.mark.parametrize("phase", [None, "commentary", "final_answer"])
-def test_it_is_kept(phase: Phase | None) -> None:
+def test_phase_survives_encoding(phase: Phase | None) -> None:
     item = Message("assistant", "Hi.", phase=phase)
     assert decode_item(encode_item(item)) == item
     assert (b"phase" in encode_item(item)) is (phase is not None)

@@ -1,4 +1,4 @@
-"""Reasoning that its model will want back: one item of the machine's, whatever was shown of it."""
+"""Encrypted reasoning in the turn accumulator: one item each, with or without visible text."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from antiphon.core.replay_trace import replay_events, trace_of
 from antiphon.core.turns import End, Header, Response
 from antiphon.turn.turn_accumulator import TurnAccumulator
 
-SEAL = EncryptedReasoning("gAAA", "host/m")
+ENCRYPTED = EncryptedReasoning("gAAA", "host/m")
 EMPTY = Reasoning(encrypted_content="gAAA", origin="host/m")
 
 
-def told(*deltas: Delta) -> tuple[list[Event], tuple[Item, ...]]:
-    machine = TurnAccumulator()
-    events = machine.feed(deltas) + machine.close(is_complete=True)
-    return events, machine.output
+def accumulate(*deltas: Delta) -> tuple[list[Event], tuple[Item, ...]]:
+    accumulator = TurnAccumulator()
+    events = accumulator.feed(deltas) + accumulator.close(is_complete=True)
+    return events, accumulator.output
 
 
-def test_the_seal_ends_the_reasoning_and_stays_with_it() -> None:
-    events, output = told(
+def test_encrypted_reasoning_ends_its_reasoning_item() -> None:
+    events, output = accumulate(
         ReasoningSummaryDelta("Hm."),
-        SEAL,
+        ENCRYPTED,
         ReasoningSummaryDelta("So."),
         EncryptedReasoning("gBBB", "host/m"),
     )
@@ -52,24 +52,24 @@ def test_the_seal_ends_the_reasoning_and_stays_with_it() -> None:
         ReasoningDelta(0, "Hm."),
         ItemDone(0, output[0]),
     ]
-    assert told(ReasoningTextDelta("Hm."), SEAL)[1] == (
+    assert accumulate(ReasoningTextDelta("Hm."), ENCRYPTED)[1] == (
         Reasoning((), (ReasoningText("Hm."),), "gAAA", origin="host/m"),
     )
 
 
-def test_reasoning_of_which_nothing_is_shown_is_an_item() -> None:
-    events, output = told(SEAL, ToolCallDelta(0, "c", "f", "{}"))
+def test_encrypted_reasoning_without_text_is_an_item() -> None:
+    events, output = accumulate(ENCRYPTED, ToolCallDelta(0, "c", "f", "{}"))
     assert output == (EMPTY, FunctionCall("c", "f", "{}"))
     assert events[:2] == [ItemAdded(0, Reasoning()), ItemDone(0, EMPTY)]
-    assert told(OutputTextDelta("a"), SEAL, OutputTextDelta("b"))[1] == (
+    assert accumulate(OutputTextDelta("a"), ENCRYPTED, OutputTextDelta("b"))[1] == (
         Message("assistant", "a"),
         EMPTY,
         Message("assistant", "b"),
     )
 
 
-def test_answers_that_are_over_are_items_of_their_own() -> None:
-    _, output = told(
+def test_item_end_separates_items() -> None:
+    _, output = accumulate(
         OutputTextDelta("a"),
         ItemEnd(),
         OutputTextDelta("b"),
@@ -85,21 +85,21 @@ def test_answers_that_are_over_are_items_of_their_own() -> None:
     )
 
 
-def again(events: Iterable[Event], output: tuple[Item, ...]) -> list[Event]:
-    """What a late reader is told of a turn."""
+def replayed_events(events: Iterable[Event], output: tuple[Item, ...]) -> list[Event]:
+    """The events that a late reader of a turn gets."""
     end = End("completed", 2.0, trace=trace_of(events))
     turn = Response("resp_" + "0" * 32, 1.0, Header("m"), (), output, end)
     return [event for event in replay_events(turn) if not isinstance(event, Created | Ended)]
 
 
-def test_it_is_replayed_as_it_was_told() -> None:
-    events, output = told(
-        SEAL,
+def test_events_with_reasoning_replay_unchanged() -> None:
+    events, output = accumulate(
+        ENCRYPTED,
         ReasoningSummaryDelta("Hm."),
-        SEAL,
+        ENCRYPTED,
         ReasoningTextDelta("So."),
-        SEAL,
+        ENCRYPTED,
         OutputTextDelta("a"),
         ItemEnd(),
     )
-    assert again(events, output) == events
+    assert replayed_events(events, output) == events

@@ -1,4 +1,4 @@
-"""What a model was shown when it was last asked, told later: by any process, from the store."""
+"""The context of a stored response: what its last model call was sent, read from the store."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ from support.turn_service import (
 AUTO = Options(truncation="auto")
 
 
-def narrow(limit: int, *script: ScriptedReply | str) -> ScriptedModel:
-    """A model that sees so many messages. ``script`` is what it says where it says something."""
-    rest = list(script)
+def limited_model(limit: int, *script: ScriptedReply | str) -> ScriptedModel:
+    """A model that takes at most ``limit`` messages, and answers with ``script``."""
+    remaining = list(script)
 
     def reply(messages: list[dict[str, Any]]) -> ScriptedReply:
         if len(messages) > limit:
             numbers = {"used": len(messages), "limit": limit}
             return fail(ContextLengthExceededError("Too long.", **numbers))
-        said = rest.pop(0) if rest else "Fine."
-        return say(said) if isinstance(said, str) else said
+        reply_text = remaining.pop(0) if remaining else "Fine."
+        return say(reply_text) if isinstance(reply_text, str) else reply_text
 
     return ScriptedModel(reply)
 
 
-async def talked(store: Store, turns: int) -> str:
+async def run_turns(store: Store, turns: int) -> str:
     service, head = service_with(ScriptedModel(["Fine."] * turns), store), None
     for number in range(turns):
         head = (await run_turn(service, f"question {number}", after=head)).id
@@ -55,52 +55,54 @@ async def talked(store: Store, turns: int) -> str:
     return head
 
 
-async def check(store: Store, model: ScriptedModel, response: Response) -> list[dict[str, Any]]:
-    """What is told of a turn is what its model was shown last."""
-    told = await service_with(ScriptedModel(), store).reader.context(DEFAULT_TENANT, response.id)
-    assert told == json.loads(model.calls[-1].messages)
-    return told
+async def check_context(
+    store: Store, model: ScriptedModel, response: Response
+) -> list[dict[str, Any]]:
+    """Checks that the context of a response equals its last model call."""
+    context = await service_with(ScriptedModel(), store).reader.context(DEFAULT_TENANT, response.id)
+    assert context == json.loads(model.calls[-1].messages)
+    return context
 
 
 @pytest.mark.parametrize("kind", STORES)
-def test_turns_that_were_left_out_are_not_told_of(kind: str, tmp_path: Path) -> None:
-    async def story(store: Store) -> None:
-        head = await talked(store, 6)
-        model = narrow(7)
+def test_truncated_turns_are_not_in_the_context(kind: str, tmp_path: Path) -> None:
+    async def scenario(store: Store) -> None:
+        head = await run_turns(store, 6)
+        model = limited_model(7)
         response = await run_turn(service_with(model, store), "And?", after=head, options=AUTO)
         assert len(model.calls) > 1
-        assert len(await check(store, model, response)) <= 7
-        # The next turn, which is not narrow, is shown all of it again.
+        assert len(await check_context(store, model, response)) <= 7
+        # The next turn, without a limit, is sent the whole history again.
         wide = ScriptedModel(["Yes."])
         after = await run_turn(service_with(wide, store), "Well?", after=response.id)
-        assert len(await check(store, wide, after)) == 15
+        assert len(await check_context(store, wide, after)) == 15
         assert after.end is not None
         assert after.end.context_turns is None
 
-    run_with_store(kind, tmp_path, story)
+    run_with_store(kind, tmp_path, scenario)
 
 
 @pytest.mark.parametrize("kind", STORES)
-def test_rounds_of_tools_are_told_of_as_far_as_they_were_shown(kind: str, tmp_path: Path) -> None:
-    async def story(store: Store) -> None:
-        head = await talked(store, 4)
-        model = narrow(8, TWO_CALLS, say("So far.") + ONE_CALL, "Done.")
-        asked = service_with(model, store)
-        whole = await run_turn(asked, "And?", after=head, options=AUTO, tools=RecordingTools())
-        told = await check(store, model, whole)
-        assert [one["role"] for one in told][-6:] == [
+def test_context_has_the_tool_rounds_that_were_sent(kind: str, tmp_path: Path) -> None:
+    async def scenario(store: Store) -> None:
+        head = await run_turns(store, 4)
+        model = limited_model(8, TWO_CALLS, say("So far.") + ONE_CALL, "Done.")
+        service = service_with(model, store)
+        response = await run_turn(service, "And?", after=head, options=AUTO, tools=RecordingTools())
+        context = await check_context(store, model, response)
+        assert [one["role"] for one in context][-6:] == [
             *("user", "assistant", "tool", "tool", "assistant", "tool")
         ]
-        # Nobody has answered this call: the model was asked once.
-        theirs = ScriptedModel([ONE_CALL])
-        left = await run_turn(service_with(theirs, store), "Look.", after=head)
-        assert (await check(store, theirs, left))[-1]["content"] == "Look."
+        # This call has no output: the model was called once.
+        calling_model = ScriptedModel([ONE_CALL])
+        open_call_turn = await run_turn(service_with(calling_model, store), "Look.", after=head)
+        assert (await check_context(store, calling_model, open_call_turn))[-1]["content"] == "Look."
 
-    run_with_store(kind, tmp_path, story)
+    run_with_store(kind, tmp_path, scenario)
 
 
-def test_a_round_of_which_a_call_is_left_open_was_not_shown(tmp_path: Path) -> None:
-    async def story(store: Store) -> None:
+def test_round_with_an_open_call_is_not_in_the_context(tmp_path: Path) -> None:
+    async def scenario(store: Store) -> None:
         model = ScriptedModel(
             [calls(call("mine", {}, call_id="a"), call("yours", {}, call_id="b"))]
         )
@@ -110,43 +112,45 @@ def test_a_round_of_which_a_call_is_left_open_was_not_shown(tmp_path: Path) -> N
 
         response = await run_turn(service_with(model, store), "Look.", tools=RecordingTools(work))
         assert [item.__class__.__name__ for item in response.output][-1] == "FunctionCallOutput"
-        assert len(await check(store, model, response)) == 1
+        assert len(await check_context(store, model, response)) == 1
 
-    run_with_store("memory", tmp_path, story)
+    run_with_store("memory", tmp_path, scenario)
 
 
 @pytest.mark.parametrize("policy", [Window(3), TokenBudget(5)])
-def test_policies_leave_turns_out_too(policy: ContextPolicy, tmp_path: Path) -> None:
-    async def story(store: Store) -> None:
-        head = await talked(store, 4)
+def test_turns_dropped_by_policies_are_not_in_the_context(
+    policy: ContextPolicy, tmp_path: Path
+) -> None:
+    async def scenario(store: Store) -> None:
+        head = await run_turns(store, 4)
         model = ScriptedModel(["Yes."])
         response = await run_turn(
             service_with(model, store), "And?", after=head, context_policies=(policy,)
         )
-        assert len(await check(store, model, response)) == 3
+        assert len(await check_context(store, model, response)) == 3
 
-    run_with_store("sqlite", tmp_path, story)
+    run_with_store("sqlite", tmp_path, scenario)
 
 
-def test_what_is_erased_is_never_told_of(tmp_path: Path) -> None:
-    async def story(store: Store) -> None:
-        head = await talked(store, 4)
-        model = narrow(5)
+def test_erased_turns_are_not_in_the_context(tmp_path: Path) -> None:
+    async def scenario(store: Store) -> None:
+        head = await run_turns(store, 4)
+        model = limited_model(5)
         service = service_with(model, store)
         response = await run_turn(service, "And?", after=head, options=AUTO)
         await service.delete(DEFAULT_TENANT, head)
-        told = json.dumps(await service.reader.context(DEFAULT_TENANT, response.id))
-        assert "question 3" not in told
+        context = json.dumps(await service.reader.context(DEFAULT_TENANT, response.id))
+        assert "question 3" not in context
         oldest = (await service.reader.chain(DEFAULT_TENANT, response.id))[0]
         before = await service.reader.context(DEFAULT_TENANT, response.id)
         await service.delete(DEFAULT_TENANT, oldest.id)
         assert await service.reader.context(DEFAULT_TENANT, response.id) == before
 
-    run_with_store("memory", tmp_path, story)
+    run_with_store("memory", tmp_path, scenario)
 
 
-def test_over_http() -> None:
-    model = narrow(4)
+def test_context_endpoint_returns_the_last_model_call() -> None:
+    model = limited_model(4)
     with http_serving(model) as server:
         head = None
         for text in ("One", "Two", "Three"):
@@ -157,7 +161,7 @@ def test_over_http() -> None:
     assert [one["content"] for one in shown] == ["Two", "Fine.", "Three"]
 
 
-async def test_a_turn_that_was_shown_all_is_kept_as_before() -> None:
+async def test_untruncated_turn_stores_no_context_turns() -> None:
     model = ScriptedModel(["Yes.", "Yes."])
     service = service_with(model)
     first = await run_turn(service, "Hi", stream=False)
@@ -179,11 +183,11 @@ POLICIES: st.SearchStrategy[ContextPolicy] = st.one_of(
 
 @settings(deadline=None)
 @given(histories(), st.lists(POLICIES, max_size=2), st.lists(st.integers(1, 99), max_size=2))
-def test_one_number_tells_what_was_shown(
+def test_count_of_newest_turns_reproduces_the_context(
     everything: list[RenderedTurn], policies: list[ContextPolicy], limits: list[int]
 ) -> None:
     shown = apply_policies(everything, policies, 0)
     for limit in limits:
         shown = trim_by_ratio(shown, 100, limit)
-    again = [*newest_turns(everything[:-1], count_turns(shown[:-1])), everything[-1]]
-    assert build_messages(again) == build_messages(shown)
+    newest = [*newest_turns(everything[:-1], count_turns(shown[:-1])), everything[-1]]
+    assert build_messages(newest) == build_messages(shown)

@@ -14,6 +14,8 @@ from antiphon.models.llama.model import LlamaModel
 from antiphon.turn.protocols import ModelCall
 from support.embedded_model import generate, needs_model, open_model
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("Alice", "Bob", "Priya", "Carlos", "Mei", "Fatima")
 QUESTIONS = ("What's my name?", "Do you remember my name?", "Who am I?")
 CHATTER = (

@@ -34,7 +34,7 @@ from support.embedded_model import (
     weights,
 )
 
-pytestmark = needs_model
+pytestmark = [needs_model, pytest.mark.slow]
 
 Talk = list[tuple[str, object]]
 Bench = tuple[asyncio.Runner, LlamaModel]

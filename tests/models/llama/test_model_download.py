@@ -26,6 +26,8 @@ from antiphon.models.llama.model_download import (
 )
 from support.fake_huggingface_hub import REPO, hub
 
+pytestmark = pytest.mark.slow
+
 #: The smallest whole GGUF: version 3, no tensors, no keys.
 GGUF = b"GGUF" + (3).to_bytes(4, "little") + bytes(16)
 

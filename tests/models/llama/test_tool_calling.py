@@ -29,6 +29,8 @@ from antiphon.models.llama.tool_calling import (
 from antiphon.turn.protocols import ModelCall
 from support.embedded_model import call, needs_model, weights
 
+pytestmark = pytest.mark.slow
+
 Bench = tuple[asyncio.Runner, LlamaModel]
 
 

@@ -25,6 +25,8 @@ from support.mcp_toolsets import (
     wait_until,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @given(st.integers(0, 2000))
 def test_how_long_to_wait(failures: int) -> None:

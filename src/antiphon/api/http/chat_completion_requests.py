@@ -21,7 +21,6 @@ from antiphon.api.common.tool_requests import (
 from antiphon.api.http.chat_messages import MessageParam, decode_call_fields, decode_messages
 from antiphon.api.http.loose_chat_requests import normalize_chat_request
 from antiphon.api.http.responses_codec import (
-    JsonObjectFormat,
     JsonSchema,
     Metadata,
     Penalty,
@@ -37,11 +36,17 @@ from antiphon.core.turns import INCLUDE_LOGPROBS, Options, TurnRequest
 from antiphon.errors import InvalidRequestError
 
 
+class _ObjectFormat(msgspec.Struct, frozen=True, tag="json_object", tag_field="type"):
+    """Some JSON; with the schema that other servers take here, JSON of one shape."""
+
+    schema: dict[str, Any] | None = None
+
+
 class _SchemaFormat(msgspec.Struct, frozen=True, tag="json_schema", tag_field="type"):
     json_schema: JsonSchema
 
 
-_ResponseFormat = TextFormat | JsonObjectFormat | _SchemaFormat
+_ResponseFormat = TextFormat | _ObjectFormat | _SchemaFormat
 
 
 class _StreamOptions(msgspec.Struct, frozen=True):
@@ -223,7 +228,8 @@ def _decode_tools(params: ChatCompletionCreate) -> DecodedTools:
                 )
         return decode_tools(tools, _find_choice(choice, tools))
     except InvalidRequestError as error:
-        raise _locate_error(error, definitions, len(params.tools or ()), choice) from None
+        field = "tool_choice" if params.tool_choice else "function_call"
+        raise _locate_error(error, definitions, len(params.tools or ()), field, choice) from None
 
 
 def _find_choice(choice: ToolChoice | None, tools: Sequence[ToolParam]) -> ToolChoice | None:
@@ -243,6 +249,7 @@ def _locate_error(
     error: InvalidRequestError,
     definitions: Sequence[Definition],
     tool_count: int,
+    choice_field: str,
     choice: ToolChoice | None,
 ) -> InvalidRequestError:
     """The error with the field where chat completions have it."""
@@ -252,8 +259,10 @@ def _locate_error(
         index, field = int(match[1]), match[2] or ""
         path = f"tools[{index}]" if index < tool_count else f"functions[{index - tool_count}]"
         path += _nesting(definitions[index], field) + field
-    elif param == "tool_choice.name" and isinstance(choice, dict):
-        path = "tool_choice" + _nesting(choice, ".name") + ".name"
+    elif param.startswith("tool_choice"):
+        field = param.removeprefix("tool_choice")
+        nesting = _nesting(choice, field) if isinstance(choice, dict) and field == ".name" else ""
+        path = choice_field + nesting + field
     else:
         return error
     return InvalidRequestError(error.message.replace(param, path), code=error.code, param=path)
@@ -272,4 +281,7 @@ def _text_format(given: _ResponseFormat | None) -> dict[str, Any] | None:
     if isinstance(given, _SchemaFormat):
         fields = format_fields(given.json_schema, "response_format.json_schema")
         return {"type": "json_schema", **fields}
-    return format_fields(given, "response_format")
+    fields = format_fields(given, "response_format")
+    if "schema" in fields:
+        return {"type": "json_schema", "name": "response", "schema": fields["schema"]}
+    return fields

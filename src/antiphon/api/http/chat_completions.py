@@ -86,6 +86,17 @@ class ChatCompletionsEndpoint:
 
     async def _start(self, request: TurnRequest, scope: Scope, body: bytes) -> RunningTurn | Replay:
         """The turn of a request; of a stored one that may have been made before."""
+        try:
+            return await self._start_once(request, scope, body)
+        except AntiphonError as error:
+            if error.param == "input":
+                # What the input is called here.
+                error.param = "messages"
+            raise
+
+    async def _start_once(
+        self, request: TurnRequest, scope: Scope, body: bytes
+    ) -> RunningTurn | Replay:
         if not request.store:
             return await self._service.start(request)
 

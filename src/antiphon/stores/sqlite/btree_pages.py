@@ -143,12 +143,12 @@ class PageFile:
             number = _read_int(page, start + 8, 4)
             cells = _cell_offsets(page, start)
             # A cell's child holds the rows up to the cell's own id.
-            place = bisect_left(cells, row_id, key=lambda cell: _read_varint(page, cell + 4)[0])
-            if place > 0:
-                first = max(first, _read_varint(page, cells[place - 1] + 4)[0] + 1)
-            if place < len(cells):
-                last = min(last, _read_varint(page, cells[place] + 4)[0])
-                number = _read_int(page, cells[place], 4)
+            child = bisect_left(cells, row_id, key=lambda cell: _read_varint(page, cell + 4)[0])
+            if child > 0:
+                first = max(first, _read_varint(page, cells[child - 1] + 4)[0] + 1)
+            if child < len(cells):
+                last = min(last, _read_varint(page, cells[child] + 4)[0])
+                number = _read_int(page, cells[child], 4)
         return None
 
     def _all_leaves(self, root: int, size: int) -> Iterator[LeafPage | None]:
