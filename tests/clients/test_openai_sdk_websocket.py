@@ -106,23 +106,31 @@ def test_a_failure_and_a_bad_request() -> None:
         assert error.error.param == "input"
 
 
-@pytest.mark.parametrize(
-    ("fields", "param"),
-    [
-        ({"background": True}, "background"),
-        ({"generate": False}, "generate"),
-        ({"stream_id": "a"}, "stream_id"),
-    ],
-)
-def test_what_means_nothing_here_is_refused(fields: dict[str, object], param: str) -> None:
+def test_what_means_nothing_here_is_refused() -> None:
     with serving_client(ScriptedModel()) as (server, client):
         with client.responses.connect() as connection:
-            connection.response.create(input="Hi", **fields)  # type: ignore[arg-type]
+            connection.response.create(input="Hi", background=True)
             (error,) = turn(connection)
         assert error.type == "error"
         assert error.error is not None
-        assert (error.error.code, error.error.param) == ("unsupported_parameter", param)
+        assert (error.error.code, error.error.param) == ("unsupported_parameter", "background")
         assert server.stored_count() == 0
+
+
+def test_a_turn_is_prepared_and_then_continued() -> None:
+    model = ScriptedModel(["Hello, Bob."])
+    with serving_client(model) as (_, client), client.responses.connect() as connection:
+        connection.response.create(input="I am Bob.", store=False, generate=False)
+        prepared = turn(connection)[-1]
+        assert prepared.type == "response.completed"
+        assert (prepared.response.output, model.calls) == ([], [])
+        connection.response.create(
+            input="Who am I?", store=False, previous_response_id=prepared.response.id
+        )
+        last = turn(connection)[-1]
+        assert last.type == "response.completed"
+        assert last.response.output_text == "Hello, Bob."
+        assert [one["content"] for one in model.context()] == ["I am Bob.", "Who am I?"]
 
 
 def test_keys() -> None:

@@ -149,7 +149,8 @@ def open_calls(items: tuple[Item, ...]) -> tuple[FunctionCall, ...]:
 
 def is_summary(response: Response) -> bool:
     """Whether a turn is a summary of those before it."""
-    return bool(response.output) and all(map(_is_summary_item, response.output))
+    only_output = bool(response.output) and not response.input
+    return only_output and all(map(_is_summary_item, response.output))
 
 
 def _is_summary_item(item: Item) -> bool:

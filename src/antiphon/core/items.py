@@ -195,7 +195,8 @@ class Compaction(_Item, frozen=True, tag="compaction"):
 
     ``retained_turns`` of the chain right before it stay in the context; ``replaced_turns`` is how
     many turns before those it stands for. They stay in the store: where one of them is erased
-    later, or an item of it, this goes with it and the rest is shown again.
+    later, or an item of it, this goes with it and the rest is shown again. It is a turn of its
+    own, or an output of the turn that it was made for.
     """
 
     summary: str
@@ -292,6 +293,13 @@ def is_summary(data: bytes) -> bool:
     if not data.startswith(COMPACTION_PREFIX):
         return False
     item = decode_item(data)
+    return isinstance(item, Compaction) and item.replaced_turns != 0
+
+
+def replaces_turns(item: Item) -> bool:
+    """Whether an item stands for older turns of its chain, or did until it was erased."""
+    if isinstance(item, ErasedItem):
+        return item.is_summary
     return isinstance(item, Compaction) and item.replaced_turns != 0
 
 

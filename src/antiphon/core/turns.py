@@ -149,7 +149,9 @@ class TurnRequest(msgspec.Struct, frozen=True):
     where another turn runs on it. ``stream`` says whether someone wants to
     read along; without it a model may answer in one piece. ``emit_created`` False: who reads
     along is shown nothing before the first words. ``context_policies`` say what of a
-    long history is sent. ``approved_calls`` are calls of the previous response that a person
+    long history is sent. ``compact_threshold``: where the context has more tokens, the turn begins
+    with a summary of those before it, which is its first item; 0: the model's context window
+    decides. ``approved_calls`` are calls of the previous response that a person
     has agreed to: their tools are run first. ``timeout`` is in seconds and covers the
     whole turn, its tools included. ``references`` are items that the input shall hold
     besides. ``mcp`` are the MCP servers that the options name, with what they are reached by.
@@ -173,6 +175,7 @@ class TurnRequest(msgspec.Struct, frozen=True):
     background: bool = False
     tenant: str = DEFAULT_TENANT
     context_policies: tuple[ContextPolicy, ...] = ()
+    compact_threshold: int | None = None
     approved_calls: tuple[FunctionCall, ...] = ()
     max_tool_rounds: int = 10
     timeout: float | None = None

@@ -12,7 +12,13 @@ from collections.abc import Sequence
 import msgspec
 
 from antiphon.core.images import restore_blobs
-from antiphon.core.items import decode_item
+from antiphon.core.items import (
+    COMPACTION_PREFIX,
+    ERASED_SUMMARY_ITEM,
+    Item,
+    decode_item,
+    replaces_turns,
+)
 from antiphon.errors import HistoryChangedError
 from antiphon.turn.message_rendering import RenderedTurn, render_turn
 from antiphon.turn.store_protocols import Head, Store, StoredTurn
@@ -30,6 +36,8 @@ _CAPACITY = 32 * 1024 * 1024
 _ENTRY_BYTES = 340
 _SEGMENT_BYTES = 270
 _CALL_BYTES = 200
+
+_SUMMARY_PREFIXES = (COMPACTION_PREFIX, ERASED_SUMMARY_ITEM)
 
 
 class History(msgspec.Struct, frozen=True):
@@ -113,8 +121,11 @@ class HistoryCache:
         return past
 
     async def get_before(self, head: Head) -> History:
-        """The same without ``head`` itself, for a turn that runs: nothing is remembered."""
-        return history_of((await self._chain(head))[:-1])
+        """The same without ``head`` itself, for a turn that runs: nothing is remembered.
+
+        A summary that the turn itself has made counts.
+        """
+        return _history_of(render_chain(await self._chain(head))[:-1])
 
     async def is_unchanged(self, *heads: Head | None) -> bool:
         """Whether all of these are there, and nothing was erased from their families since."""
@@ -181,12 +192,16 @@ def _memory_of(segment: RenderedTurn) -> int:
 
 def history_of(turns: Sequence[StoredTurn]) -> History:
     """A chain as it is shown."""
-    segments = tuple(apply_summaries(render_chain(turns)))
-    return History(segments, sum(map(tokens_of, segments)))
+    return _history_of(render_chain(turns))
+
+
+def _history_of(segments: Sequence[RenderedTurn]) -> History:
+    shown = tuple(apply_summaries(segments))
+    return History(shown, sum(map(tokens_of, shown)))
 
 
 def render_chain(turns: Sequence[StoredTurn]) -> list[RenderedTurn]:
-    """Render a chain.
+    """Render a chain. The summary that a turn was begun with comes right before that turn.
 
     Outputs for calls of a turn that was erased are left out: some models use an id again
     and again, and the turn before that may have left a call of the same id open.
@@ -197,6 +212,8 @@ def render_chain(turns: Sequence[StoredTurn]) -> list[RenderedTurn]:
     for turn in turns:
         torn = torn or turn.previous_response_id != before
         segment = render_stored_turn(turn)
+        if segment.retained_turns is None:
+            segments += [render_turn([it]) for it in _summaries_of(turn)]
         if torn and segment.outputs:
             segment = msgspec.structs.replace(segment, outputs={})
         segments.append(segment)
@@ -213,3 +230,9 @@ def render_stored_turn(turn: StoredTurn) -> RenderedTurn:
     segment = render_turn(items, completed=completed)
     tokens = turn.end.tokens if turn.end else None
     return segment if tokens is None else msgspec.structs.replace(segment, tokens=tokens)
+
+
+def _summaries_of(turn: StoredTurn) -> list[Item]:
+    """The output items of a turn that stand for older turns, or did until they were erased."""
+    items = [decode_item(data) for data in turn.output if data.startswith(_SUMMARY_PREFIXES)]
+    return list(filter(replaces_turns, items))

@@ -33,6 +33,7 @@ from antiphon.core.items import (
     Phase,
     Reasoning,
     Refusal,
+    replaces_turns,
     text_and_refusals_of,
 )
 from antiphon.core.provider_fields import ProviderFields, group_by_origin, text_only
@@ -147,6 +148,8 @@ def render_turn(items: Sequence[Item], *, completed: bool = True) -> RenderedTur
     """
     if all(type(item) is Message for item in items):
         return _render_messages_only(items, completed)
+    # A summary beside other items is not of this turn, but of those before it.
+    items = [item for item in items if not replaces_turns(item)] or items
     given, items = items, function_views(items)
     outputs, answers = _pair_outputs(items)
     page = _MessageBuilder(answers)

@@ -37,7 +37,12 @@ from antiphon.turn.protocols import (
 )
 from antiphon.turn.references import ResolvedRequest, resolve_history, resolve_references
 from antiphon.turn.store_protocols import Head, ResponseIndex
-from antiphon.turn.summarization import SummaryRequest, needs_summary, summarize_history
+from antiphon.turn.summarization import (
+    SummaryRequest,
+    compaction_policy,
+    needs_summary,
+    summarize_history,
+)
 from antiphon.turn.tool_calls import new_tool_listings, with_effective_approvals, with_offered_tools
 from antiphon.turn.turn_reader import TurnReader
 from antiphon.turn.validation import render_input, served_options, turn_header, validate_input
@@ -74,6 +79,8 @@ class TurnPlan(msgspec.Struct, frozen=True, kw_only=True):
     approved_calls: Mapping[str, ApprovedCall] = {}
     mcp_toolset: McpToolset | None = None
     tool_listings: Sequence[McpListTools] = ()
+    #: The turn begins with a summary of those before it, made by this policy.
+    compaction: Summarize | None = None
     #: Where chains are found by their fingerprints.
     response_index: ResponseIndex | None = None
 
@@ -183,6 +190,9 @@ class TurnPlanner:
         if base.head is not None:
             base = await self._summarize(base, new, builder, SummaryRequest(request, header, model))
         history = base.history
+        compaction = compaction_policy(request.compact_threshold, model)
+        if compaction and not needs_summary(compaction, history, new, model_header, model):
+            compaction = None
         context = await builder.build((*history.turns, new), history.tokens)
         # Summaries, token counts and MCP servers may have taken long.
         await self._history_cache.require_unchanged(base.stored_head, *resolved.sources)
@@ -206,6 +216,7 @@ class TurnPlanner:
             unstored_history=unstored_history,
             mcp_toolset=toolset,
             tool_listings=new_tool_listings(toolset, history.turns) if toolset else (),
+            compaction=compaction,
             response_index=self._response_index,
         )
 
@@ -221,7 +232,7 @@ class TurnPlanner:
         for policy in call.request.context_policies:
             if head is None or not isinstance(policy, Summarize):
                 continue
-            if needs_summary(policy, history, new, call):
+            if needs_summary(policy, history, new, call.header, call.model):
                 # A turn that exceeds its budget in any case should not pay for a summary.
                 unsummarized = [one for one in history.turns if one.retained_turns is None]
                 await builder.build([*unsummarized, new], 0)

@@ -23,12 +23,14 @@ from antiphon.core.items import (
     FunctionCall,
     FunctionCallOutput,
     encode_item,
+    replaces_turns,
 )
 from antiphon.core.replay_trace import logprob_counts, trace_of
 from antiphon.core.turns import End, Header, Response, TurnError
 from antiphon.errors import (
     AntiphonError,
     ContextLengthExceededError,
+    HistoryChangedError,
     ModelError,
     ModelTimeoutError,
     StoreError,
@@ -40,6 +42,7 @@ from antiphon.turn.planning import TurnPlan
 from antiphon.turn.protocols import ToolErrorOutput
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.store_protocols import NewTurn, Store, is_answered
+from antiphon.turn.summarization import can_summarize, compact_history
 from antiphon.turn.tool_calls import run_tool_calls
 from antiphon.turn.trimming import count_turns, tokens_of, trim_by_ratio
 from antiphon.turn.turn_accumulator import TurnAccumulator
@@ -145,10 +148,14 @@ class TurnRunner:
         """Ask the model, run the tools it calls, and ask again until it has answered."""
         plan, machine = self._plan, self._accumulator
         header, view = plan.header, plan.context
+        is_compacted = await self._compact_history()
         for listing in plan.tool_listings:
             self._running_turn.emit(machine.add_item(listing))
         if plan.request.approved_calls:
             await self._run_tool_calls(plan.request.approved_calls, approved=True)
+            machine.start_round()
+            view = await self._next_context()
+        elif is_compacted:
             machine.start_round()
             view = await self._next_context()
         elif plan.tool_listings:
@@ -173,6 +180,37 @@ class TurnRunner:
             machine.start_round()
             header = _without_forced_tool(header)
             view = await self._next_context()
+
+    async def _compact_history(self) -> bool:
+        """Sum up the turns before this one where that is due; whether it was.
+
+        The summary is the first item of this turn, on disk before anything else of it: what it
+        tells of may be erased at any time.
+        """
+        policy = self._plan.compaction
+
+        async def check() -> None:
+            if await self._refresh():
+                raise HistoryChangedError()
+
+        while policy is not None and can_summarize(policy, self._plan.base.history):
+            plan = self._plan
+            try:
+                await check()
+                made, history = await compact_history(
+                    plan.base.history, policy, plan.header, plan.model, check=check
+                )
+                await check()
+            except HistoryChangedError:
+                continue
+            base = msgspec.structs.replace(plan.base, history=history)
+            self._plan = msgspec.structs.replace(plan, base=base)
+            self._accumulator.add_usage(made.usage)
+            self._running_turn.emit(self._accumulator.add_item(made.item))
+            if plan.initial_response.store:
+                self._store_completed_items()
+            return True
+        return False
 
     async def _run_tool_calls(
         self, calls: Sequence[FunctionCall], *, approved: bool = False
@@ -208,7 +246,8 @@ class TurnRunner:
 
     async def _next_context(self) -> ModelContext:
         """What the next call shows: the turn has grown since the last one."""
-        turn = render_turn((*self._plan.initial_response.input, *self._accumulator.output))
+        output = [item for item in self._accumulator.output if not replaces_turns(item)]
+        turn = render_turn((*self._plan.initial_response.input, *output))
         await self._refresh()
         while True:
             history = self._plan.base.history

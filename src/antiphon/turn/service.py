@@ -35,11 +35,12 @@ from antiphon.turn.store_protocols import NewTurn, Store, Stores
 from antiphon.turn.summarization import (
     Summary,
     SummaryRequest,
+    can_summarize,
     store_whole_turn,
     summarize_history,
     summarize_turns,
 )
-from antiphon.turn.trimming import has_unsummarized_turns, split_for_summary, tokens_of
+from antiphon.turn.trimming import tokens_of
 from antiphon.turn.turn_reader import TurnReader, decode_messages, response_not_found
 from antiphon.turn.validation import (
     nothing_to_summarize_error,
@@ -205,9 +206,7 @@ class TurnService:
         name, model = self.models.get(request.model)
         base = await resolve_history(request, self._history_cache, self.reader)
         head, history = base.head, base.history
-        if head is None or not has_unsummarized_turns(
-            split_for_summary(history.turns, policy.keep_turns)[0]
-        ):
+        if head is None or not can_summarize(policy, history):
             raise nothing_to_summarize_error()
         call = SummaryRequest(request, turn_header(name, request), model)
         new, _ = await summarize_history(self._history_cache, head, history, policy, call)

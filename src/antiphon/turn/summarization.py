@@ -124,13 +124,47 @@ class SummaryRequest(msgspec.Struct, frozen=True):
 
 
 def needs_summary(
-    policy: Summarize, history: History, new: RenderedTurn, call: SummaryRequest
+    policy: Summarize, history: History, new: RenderedTurn, header: Header, model: Model
 ) -> bool:
     """Whether the older turns are to be summed up before this one."""
-    base = base_tokens(call.header, call.model.info.few_shot)
-    return should_summarize((*history.turns, new), policy, base) and has_unsummarized_turns(
-        split_for_summary(history.turns, policy.keep_turns)[0]
+    base = base_tokens(header, model.info.few_shot)
+    return should_summarize((*history.turns, new), policy, base) and can_summarize(policy, history)
+
+
+def can_summarize(policy: Summarize, history: History) -> bool:
+    """Whether there are turns to sum up that no summary stands for yet."""
+    return has_unsummarized_turns(split_for_summary(history.turns, policy.keep_turns)[0])
+
+
+def compaction_policy(threshold: int | None, model: Model) -> Summarize | None:
+    """What a request's ``compact_threshold`` asks for, None: nothing.
+
+    Without a number (0) it is four fifths of the model's context window, where that is known.
+    """
+    if threshold == 0:
+        threshold = (model.info.context_window or 0) * 4 // 5
+    return Summarize(max_tokens=threshold, keep_turns=0) if threshold else None
+
+
+async def compact_history(  # noqa: PLR0913
+    history: History,
+    policy: Summarize,
+    header: Header,
+    model: Model,
+    *,
+    check: Callable[[], Awaitable[None]],
+    time_limit: float | None = None,
+) -> tuple[Summary, History]:
+    """A summary of the older turns, and the history with it in their place. Nothing is stored.
+
+    Raises what ``summarize_turns`` raises.
+    """
+    covered, retained = split_for_summary(history.turns, policy.keep_turns)
+    made = await summarize_turns(
+        covered, retained, policy, header, model, check=check, time_limit=time_limit
     )
+    segments = tuple(insert_summary(covered, render_turn([made.item]), retained))
+    return made, History(segments, sum(map(tokens_of, segments)))
 
 
 async def summarize_history(
@@ -142,17 +176,14 @@ async def summarize_history(
     erased meanwhile, perhaps what was summed up: then nothing is kept.
     """
     store = cache.store
-    covered, retained = split_for_summary(history.turns, policy.keep_turns)
     request, header = call.request, call.header
 
     async def check() -> None:
         await cache.require_unchanged(head)
 
-    made = await summarize_turns(
-        covered, retained, policy, header, call.model, check=check, time_limit=request.timeout
+    made, shorter = await compact_history(
+        history, policy, header, call.model, check=check, time_limit=request.timeout
     )
-    segments = tuple(insert_summary(covered, render_turn([made.item]), retained))
-    shorter = History(segments, sum(map(tokens_of, segments)))
     if not request.store:
         return head, shorter
     turn = NewTurn(

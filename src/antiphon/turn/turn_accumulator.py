@@ -207,6 +207,11 @@ class TurnAccumulator:
         self._earlier_usage, self.last_usage = self.usage, None
         self._round_start = len(self._items)
 
+    def add_usage(self, usage: Usage | None) -> None:
+        """Count tokens of a call beside the rounds; before the first of them."""
+        if usage is not None:
+            self._earlier_usage = self._earlier_usage + usage if self._earlier_usage else usage
+
     def set_context(self, messages: bytes) -> None:
         """What the model is shown, as chat messages' JSON: no new call gets the id of one in it."""
         self._context = messages

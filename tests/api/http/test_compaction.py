@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from openai import OpenAI
+from websockets.sync.client import connect
 
 from antiphon.errors import ModelError, UpstreamRateLimitError
-from antiphon.models.scripted import ScriptedModel, fail
+from antiphon.models.scripted import ScriptedModel, call, calls, fail
 from antiphon.turn.protocols import ModelInfo
-from support.http_server import ThreadServer, serving
+from support.http_server import TIMEOUT, ThreadServer, serving
 
 PICTURE = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
@@ -160,3 +162,190 @@ def test_a_model_that_fails_says_so(error: ModelError, status: int) -> None:
         assert (answer.status, answer.error["message"]) == (status, error.message)
         assert answer.headers.get("retry-after") == ("7" if status == 429 else None)
         assert server.stored_count() == 0
+
+
+# Compaction at a threshold, in the turn that exceeds it.
+
+LONG = "word " * 200
+AT_200: dict[str, Any] = {"context_management": [{"type": "compaction", "compact_threshold": 200}]}
+
+
+def kinds(body: dict[str, Any]) -> list[str]:
+    return [item["type"] for item in body["output"]]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_context_over_the_threshold_is_compacted_in_the_turn_itself(stream: bool) -> None:
+    model = ScriptedModel(["Noted.", "They said words.", "Yes.", "Twice yes."])
+    with serving(model) as server:
+        first = server.respond(LONG, **AT_200).json
+        assert kinds(first) == ["message"], "there is nothing before it"
+        fields = {"previous_response_id": first["id"], "instructions": "Be brief.", **AT_200}
+        answer = server.respond("Well?", stream=stream, **fields)
+        body = answer.events[-1]["response"] if stream else answer.json
+        assert kinds(body) == ["compaction", "message"]
+        item = body["output"][0]
+        assert set(item) == {"id", "type", "encrypted_content"}
+        assert item["encrypted_content"] == "They said words."
+        assert item["id"].startswith("cmp_")
+        assert body["previous_response_id"] == first["id"]
+        # Both calls were paid.
+        assert body["usage"]["output_tokens"] == 3 + 1
+        assert [one["role"] for one in model.context()] == ["system", "system", "user"]
+        assert "They said words." in json.dumps(model.context())
+        assert server.get(f"/v1/responses/{body['id']}").json == body
+        shown = server.get(f"/v1/responses/{body['id']}/context").json["messages"]
+        assert shown == model.context()
+        if stream:
+            again = server.get(f"/v1/responses/{body['id']}?stream=true")
+            assert again.events == answer.events
+            added = [one for one in answer.events if one["type"] == "response.output_item.added"]
+            assert [one["item"]["type"] for one in added] == ["compaction", "message"]
+        # The next turn continues behind the summary.
+        server.respond("And?", previous_response_id=body["id"], **AT_200)
+        told = json.dumps(model.context())
+        assert "They said words." in told
+        assert "word word" not in told
+        assert "Well?" in told
+
+
+def test_the_next_compaction_covers_the_one_before() -> None:
+    model = ScriptedModel(["Noted.", "Sum one.", "Yes.", "Sum two.", "Right.", "Fine."])
+    with serving(model) as server:
+        response_id = None
+        for text in (LONG, LONG, "Third."):
+            body = server.respond(text, previous_response_id=response_id, **AT_200).json
+            response_id = body["id"]
+        assert kinds(body) == ["compaction", "message"]
+        summed = json.dumps(model.calls[3].messages.decode())
+        assert "Sum one." in summed
+        server.respond("Fourth.", previous_response_id=response_id)
+        told = json.dumps(model.context())
+        assert "Sum two." in told
+        assert "Sum one." not in told
+        assert "word word" not in told
+
+
+def test_what_is_erased_does_not_live_on_in_a_compaction() -> None:
+    model = ScriptedModel(["Noted.", "A secret.", "Yes.", "No."])
+    with serving(model) as server:
+        first = server.respond("The secret. " + LONG, **AT_200).json
+        second = server.respond("Well?", previous_response_id=first["id"], **AT_200).json
+        assert kinds(second) == ["compaction", "message"]
+        assert server.request("DELETE", f"/v1/responses/{first['id']}").status == 200
+        shown = server.get(f"/v1/responses/{second['id']}").json
+        assert "secret" not in json.dumps(shown["output"])
+        server.respond("And?", previous_response_id=second["id"])
+        told = json.dumps(model.context())
+        assert "secret" not in told
+        assert "Well?" in told
+
+
+def test_conversations_and_unstored_continuations_are_compacted() -> None:
+    model = ScriptedModel(["Noted.", "Sum.", "Yes.", "Sum.", "Yes."])
+    with serving(model) as server:
+        name = server.post("/v1/conversations").json["id"]
+        first = server.respond(LONG, conversation=name).json
+        second = server.respond("Well?", conversation=name, **AT_200).json
+        assert kinds(second) == ["compaction", "message"]
+        items = server.get(f"/v1/conversations/{name}/items?order=asc").json["data"]
+        assert [one["type"] for one in items] == [*["message"] * 3, "compaction", "message"]
+        unstored = server.respond(
+            "Well?", previous_response_id=first["id"], store=False, **AT_200
+        ).json
+        assert kinds(unstored) == ["compaction", "message"]
+        assert server.get(f"/v1/responses/{unstored['id']}").status == 404
+
+
+def test_calls_stay_with_their_outputs_when_a_context_is_compacted() -> None:
+    model = ScriptedModel([calls(call("f", {}, call_id="c1")), "Done.", "Sum.", "Yes."])
+    tools = [{"type": "function", "name": "f", "parameters": {}}]
+    with serving(model) as server:
+        first = server.respond(LONG, tools=tools).json
+        output = {"type": "function_call_output", "call_id": "c1", "output": "It is 3."}
+        second = server.respond(
+            input=[output], tools=tools, previous_response_id=first["id"], **AT_200
+        ).json
+        assert kinds(second) == ["message"], "its own call waits for the output"
+        assert [one["role"] for one in model.context()] == ["user", "assistant", "tool"]
+        third = server.respond("So?", previous_response_id=second["id"], **AT_200).json
+        assert kinds(third) == ["compaction", "message"]
+
+
+def test_without_a_number_the_models_context_window_decides() -> None:
+    without = {"context_management": [{"type": "compaction", "compact_threshold": None}]}
+    for window, expected in ((250, ["compaction", "message"]), (None, ["message"])):
+        info = ModelInfo("scripted", context_window=window)
+        with serving(ScriptedModel(["Noted.", "Sum.", "Yes."], info=info)) as server:
+            first = server.respond(LONG).json["id"]
+            body = server.respond("Well?", previous_response_id=first, **without).json
+            assert kinds(body) == expected
+
+
+def test_a_compaction_that_fails_ends_its_turn() -> None:
+    model = ScriptedModel(["Noted.", fail(ModelError("It broke.")), "Sum.", "Yes."])
+    with serving(model) as server:
+        first = server.respond(LONG).json["id"]
+        fields = {"previous_response_id": first, **AT_200}
+        answer = server.respond("Well?", **fields)
+        assert (answer.status, answer.error["message"]) == (502, "It broke.")
+        assert kinds(server.respond("Well?", **fields).json) == ["compaction", "message"]
+
+
+def test_turns_of_a_websocket_are_compacted() -> None:
+    model = ScriptedModel(["Noted.", "They said words.", "Yes.", "Fine."])
+    with (
+        serving(model) as server,
+        connect(f"ws://127.0.0.1:{server.port}/v1/responses", open_timeout=TIMEOUT) as client,
+    ):
+
+        def turn(text: str, previous: str | None = None) -> dict[str, Any]:
+            fields = {"input": text, "store": False, "previous_response_id": previous, **AT_200}
+            client.send(json.dumps({"type": "response.create", **fields}))
+            while (event := json.loads(client.recv(TIMEOUT)))["type"] != "response.completed":
+                assert event["type"] != "error"
+            body: dict[str, Any] = event["response"]
+            return body
+
+        second = turn("Well?", turn(LONG)["id"])
+        assert kinds(second) == ["compaction", "message"]
+        assert second["output"][0]["encrypted_content"] == "They said words."
+        assert kinds(turn("And?", second["id"])) == ["message"]
+        told = json.dumps(model.context())
+        assert "They said words." in told
+        assert "word word" not in told
+        assert "Well?" in told
+
+
+@pytest.mark.parametrize(
+    ("value", "field"),
+    [
+        ("compaction", ""),
+        (1, ""),
+        ([1], "[0]"),
+        ([{}], "[0].type"),
+        ([{"type": "forget"}], "[0].type"),
+        ([{"type": 1}], "[0].type"),
+        ([{"type": "compaction", "compact_threshold": 0}], "[0].compact_threshold"),
+        ([{"type": "compaction", "compact_threshold": -5}], "[0].compact_threshold"),
+        ([{"type": "compaction", "compact_threshold": 1.5}], "[0].compact_threshold"),
+        ([{"type": "compaction", "compact_threshold": "many"}], "[0].compact_threshold"),
+        ([{"type": "compaction"}, {"type": "compaction", "compact_threshold": []}],
+         "[1].compact_threshold"),
+    ],
+)  # fmt: skip
+def test_context_management_that_means_nothing_is_refused(
+    server: ThreadServer, value: object, field: str
+) -> None:
+    answer = server.respond("Hi", context_management=value)
+    assert (answer.status, answer.error["param"]) == (400, f"context_management{field}")
+    assert answer.error["type"] == "invalid_request_error"
+    assert server.stored_count() == 0
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, [], [{"type": "compaction"}], [{"type": "compaction", "compact_threshold": "5000"}]],
+)
+def test_context_management_that_asks_for_nothing_yet(server: ThreadServer, value: object) -> None:
+    assert kinds(server.respond("Hi", context_management=value).json) == ["message"]

@@ -102,6 +102,12 @@ class _Conversation(msgspec.Struct, frozen=True):
     id: str | None = None
 
 
+class _ContextManagement(msgspec.Struct, frozen=True):
+    type: Literal["compaction"]
+    #: In tokens.
+    compact_threshold: PositiveInt | None = None
+
+
 #: An object whose type a later step looks at (``common.tool_requests``, ``common.input_items``).
 _Object = dict[str, Any]
 
@@ -137,6 +143,7 @@ class ResponseCreate(msgspec.Struct, frozen=True):
     include: list[ModelWord] | None = None
     top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
     truncation: Literal["auto", "disabled"] | None = None
+    context_management: list[_ContextManagement] | None = None
     service_tier: ModelWord | None = None
     prompt_cache_key: ClientIdentifier | None = None
     safety_identifier: ClientIdentifier | None = None
@@ -203,7 +210,14 @@ def decode_request(body: bytes, *, needs_input: bool = True) -> TurnRequest:
         approved_calls=decoded_input.approved_calls,
         references=decoded_input.references,
         mcp=tools.server_requests,
+        compact_threshold=_compact_threshold(params.context_management or ()),
     )
+
+
+def _compact_threshold(entries: Sequence[_ContextManagement]) -> int | None:
+    """The lowest threshold of all entries; 0: none has a number; None: there are none."""
+    numbers = [one.compact_threshold for one in entries if one.compact_threshold is not None]
+    return min(numbers, default=0) if entries else None
 
 
 def _check_combinations(
