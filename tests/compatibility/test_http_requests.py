@@ -417,7 +417,7 @@ def test_head_is_a_get_without_a_body(world: Scenario) -> None:
         assert head.status == (got.status if path != "/nowhere" else 404)
         for one in ("content-type", "content-length"):
             assert head.headers.get(one) == got.headers.get(one)
-    assert world.server.request("HEAD", CHAT).status == 405
+    assert world.server.request("HEAD", "/mcp").status == 405
 
 
 # ---- hosts

@@ -19,6 +19,7 @@ from antiphon.errors import (
     ModelTimeoutError,
     NotFoundError,
     RateLimitError,
+    ServerBusyError,
     ToolServerUnavailableError,
     UpstreamRateLimitError,
 )
@@ -39,6 +40,7 @@ WITHOUT = {
     ConversationLockedError,
     IdempotencyConflictError,
     MethodNotAllowedError,
+    ServerBusyError,
     ToolServerUnavailableError,
 }
 
