@@ -75,7 +75,7 @@ soak: setup
 
 # Clients conflict with each other and with what is pinned here: each group of them has an
 # environment of its own, exactly as its lock file says.
-test-clients: setup $(addprefix $(CLIENTS)/,$(addsuffix /.complete,$(PYTHON_CLIENTS)))
+test-clients: setup $(patsubst %,$(CLIENTS)/%/.complete,$(PYTHON_CLIENTS) node)
 	$(BIN)/pytest -n 2 --dist loadfile -m clients tests/clients/agents $(ARGS)
 
 $(CLIENTS)/%/.complete: $(AGENTS)/python/%.lock | $(UV)
@@ -83,6 +83,14 @@ $(CLIENTS)/%/.complete: $(AGENTS)/python/%.lock | $(UV)
 	@$(UV) venv --quiet --python $(PYTHON) $(@D)
 	@$(UV) pip install --quiet --no-deps --python $(@D)/bin/python -r $<
 	@touch $@
+
+# Without npm, or without a package for this machine, the tests of these clients are skipped.
+$(CLIENTS)/node/.complete: $(AGENTS)/node/package-lock.json
+	@rm -rf $(@D)
+	@mkdir -p $(@D)
+	@cp $(AGENTS)/node/package*.json $(@D)
+	@! command -v npm >/dev/null || { cd $(@D) && npm ci --ignore-scripts --no-audit --no-fund --silent; }
+	@! command -v npm >/dev/null || touch $@
 
 $(UV):
 	@$(PYTHON) -m venv .make/uv
@@ -120,6 +128,7 @@ lock-clients: | $(UV)
 	@for group in $(PYTHON_CLIENTS); do $(UV) pip compile --quiet --universal \
 		--python-version 3.11 --upgrade --no-annotate --custom-compile-command "make lock-clients" \
 		$(AGENTS)/python/$$group.in --output-file $(AGENTS)/python/$$group.lock || exit; done
+	@cd $(AGENTS)/node && npm update --package-lock-only --ignore-scripts --no-audit --no-fund
 
 clean:
 	rm -rf .venv .venv-* .make .mypy_cache .ruff_cache .pytest_cache .hypothesis

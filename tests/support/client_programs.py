@@ -74,11 +74,13 @@ class AgentWorld:
             shutil.copy(file, folder)
         return self._outcomes(["node", str(folder / program), *functions])
 
-    def run(self, command: Sequence[str], **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run a client in the home folder; it must end well."""
+    def run(
+        self, command: Sequence[str], cwd: Path | None = None, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a client, in the home folder unless given another; it must end well."""
         done = subprocess.run(
             command,
-            cwd=self.home,
+            cwd=cwd or self.home,
             env=self.environment(variables),
             stdin=subprocess.DEVNULL,
             capture_output=True,
